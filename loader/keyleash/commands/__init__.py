@@ -1,0 +1,15 @@
+"""What each command does to which keys, from Redis's own key specs."""
+
+from keyleash.commands.keys import KeyUse, keys_of
+from keyleash.commands.spec import CommandSpec, CommandTable, KeyRange, OperationClass
+from keyleash.commands.table import load_table
+
+__all__ = [
+    "CommandSpec",
+    "CommandTable",
+    "KeyRange",
+    "KeyUse",
+    "OperationClass",
+    "keys_of",
+    "load_table",
+]

@@ -1,0 +1,99 @@
+"""The rows of the command table, as plain data.
+
+The words are those of Redis's `server.h` and of the COMMAND reply:
+https://redis.io/docs/latest/develop/reference/key-specs/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class OperationClass(StrEnum):
+    """What a grant allows, derived per key from the key-spec flags.
+
+    `read` is ACCESS, `write` is INSERT or UPDATE, `delete` is DELETE; `scan` has no flag.
+    """
+
+    READ = "read"
+    WRITE = "write"
+    DELETE = "delete"
+    SCAN = "scan"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """Keys at fixed places of a call.
+
+    Attributes:
+        first: Index of the first key; the command's name is index 0.
+        last: Index of the last key; -1 is the last argument, -2 the one before it.
+        step: Distance from one key to the next.
+        needs: The classes each of these keys needs, in the order of `OperationClass`;
+            empty means that any grant on the key will do.
+    """
+
+    first: int
+    last: int
+    step: int
+    needs: tuple[OperationClass, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSpec:
+    """One command.
+
+    Attributes:
+        name: In upper case; a sub-command's name follows its container's after a space.
+        arity: As COMMAND gives it: exact if positive, a minimum if negative; counts the name.
+        flags: COMMAND's command flags, lower case, sorted.
+        categories: ACL categories with their `@`, sorted.
+        ranges: Where the keys stand, in argument order; empty if `refused`, or for the
+            few keyless commands that pass.
+        refused: Why a guard refuses the command whatever the policy says; None if it does not.
+        servers: Labels of the servers that have it, such as `redis 8.0.2`.
+    """
+
+    name: str
+    arity: int
+    flags: tuple[str, ...]
+    categories: tuple[str, ...]
+    ranges: tuple[KeyRange, ...]
+    refused: str | None
+    servers: tuple[str, ...]
+
+    @property
+    def needs(self) -> tuple[OperationClass, ...]:
+        """Every class some key of the command needs, in the order of `OperationClass`."""
+        needed = {cls for keys in self.ranges for cls in keys.needs}
+        return tuple(cls for cls in OperationClass if cls in needed)
+
+    @property
+    def mutates(self) -> bool:
+        """Whether the call may change data, by its key flags or by COMMAND's `write` flag."""
+        needs = self.needs
+        return (
+            OperationClass.WRITE in needs or OperationClass.DELETE in needs or "write" in self.flags
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CommandTable:
+    """All commands by name, and the servers whose COMMAND replies they were merged from."""
+
+    servers: tuple[str, ...]
+    commands: Mapping[str, CommandSpec]
+
+    def __iter__(self) -> Iterator[CommandSpec]:
+        return iter(self.commands.values())
+
+    def get(self, name: str) -> CommandSpec | None:
+        """The row of a command named in upper case, or None."""
+        return self.commands.get(name)
+
+    @property
+    def categories(self) -> frozenset[str]:
+        """Every ACL category that some command is in, with its `@`."""
+        return frozenset(category for spec in self for category in spec.categories)

@@ -1,0 +1,262 @@
+"""One tree of errors, with stable codes and exit codes, and the reply codes of the guard.
+
+Everything keyleash raises derives from `KeyleashError`. What a guard answers
+derives from `LeashError`, which is also a redis-py `ResponseError`, so that
+code written against redis-py keeps catching it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from redis.exceptions import ResponseError
+
+
+class ReplyCode(StrEnum):
+    """The codes of a refusal, `LEASH <CODE> key=value …`; Lua and Python share this list."""
+
+    SUSPENDED = "SUSPENDED"
+    POLICY_STALE = "POLICY_STALE"
+    TOKEN_UNKNOWN = "TOKEN_UNKNOWN"
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"
+    TOKEN_REVOKED = "TOKEN_REVOKED"
+    COMMAND_REFUSED = "COMMAND_REFUSED"
+    CLASS_NOT_GRANTED = "CLASS_NOT_GRANTED"
+    KEY_NOT_GRANTED = "KEY_NOT_GRANTED"
+    KEY_DENIED = "KEY_DENIED"
+    KEYS_MISMATCH = "KEYS_MISMATCH"
+    ARGS_TOO_MANY = "ARGS_TOO_MANY"
+    NOT_ACTIVE = "NOT_ACTIVE"
+    RATE_LIMITED = "RATE_LIMITED"
+    BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A place in a policy file; lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class KeyleashError(Exception):
+    """Base of everything keyleash raises.
+
+    Attributes:
+        code: Stable, machine-readable name of the kind of error.
+        exit_code: What the CLI exits with (sysexits.h where it has a number).
+        help: What to do instead, or None.
+        span: Where in the policy file, or None.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, help: str | None = None, span: Span | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.help = help
+        self.span = span
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a policy file: where, what, and what to write instead."""
+
+    code: str
+    message: str
+    span: Span
+    help: str
+
+    def __str__(self) -> str:
+        return f"{self.span}: {self.message}\n  help: {self.help}"
+
+
+class PolicyError(KeyleashError):
+    """A policy file has problems; all of them are here, in file order."""
+
+    code = "bad-policy"
+    exit_code = 65
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        count = len(problems)
+        super().__init__(f"{count} problem{'s' if count != 1 else ''} in the policy")
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class CompileError(KeyleashError):
+    """A valid policy that cannot be made into guards."""
+
+    code = "cannot-compile"
+    exit_code = 65
+
+
+class ActivationConflictError(KeyleashError):
+    """Another load activated a policy between this one's plan and its activation."""
+
+    code = "activation-conflict"
+
+
+class DigestMismatchError(KeyleashError):
+    """A script's SHA-1 is not what it must be; the script is not used."""
+
+    code = "digest-mismatch"
+
+
+class UnknownIdentityError(KeyleashError):
+    """The active policy has no identity of that name."""
+
+    code = "unknown-identity"
+
+
+class UnknownTokenIdError(KeyleashError):
+    """No token has that id."""
+
+    code = "unknown-token-id"
+
+
+class NoPolicyError(KeyleashError):
+    """No policy is active on the server."""
+
+    code = "no-policy"
+
+
+class ServerUnreachableError(KeyleashError):
+    """The server does not answer."""
+
+    code = "server-unreachable"
+    exit_code = 69
+
+
+class ServerStartError(KeyleashError):
+    """The embedded server did not start."""
+
+    code = "server-start"
+
+
+class NotPermittedError(KeyleashError):
+    """The server's own ACL does not permit what keyleash needs."""
+
+    code = "not-permitted"
+    exit_code = 77
+
+
+class LeashError(KeyleashError, ResponseError):
+    """A guard refused the call.
+
+    Attributes:
+        code: The reply code.
+        details: The refusal's `key=value` pairs, unescaped; a key that is not UTF-8
+            carries surrogate escapes.
+    """
+
+    code: ClassVar[ReplyCode]
+
+    def __init__(self, details: Mapping[str, str] | None = None, *, help: str | None = None) -> None:
+        self.details: dict[str, str] = dict(details or {})
+        said = " ".join(f"{name}={value!r}" for name, value in self.details.items())
+        super().__init__(f"{self.code} {said}".rstrip(), help=help)
+
+
+class SuspendedError(LeashError):
+    """The identity is suspended."""
+
+    code = ReplyCode.SUSPENDED
+
+
+class PolicyStaleError(LeashError):
+    """The guard that was called belongs to a policy that is no longer active."""
+
+    code = ReplyCode.POLICY_STALE
+
+
+class TokenUnknownError(LeashError):
+    """The identity has no such token."""
+
+    code = ReplyCode.TOKEN_UNKNOWN
+
+
+class TokenExpiredError(LeashError):
+    """The token's life, or its idle time, is over."""
+
+    code = ReplyCode.TOKEN_EXPIRED
+
+
+class TokenRevokedError(LeashError):
+    """The token was revoked."""
+
+    code = ReplyCode.TOKEN_REVOKED
+
+
+class CommandRefusedError(LeashError):
+    """The command is unknown, keyless, or its keys cannot all be placed."""
+
+    code = ReplyCode.COMMAND_REFUSED
+
+
+class ClassNotGrantedError(LeashError):
+    """No grant on the key, or none at all, gives the operation class (`details["class"]`)."""
+
+    code = ReplyCode.CLASS_NOT_GRANTED
+
+
+class KeyNotGrantedError(LeashError):
+    """No grant matches the key (`details["key"]`)."""
+
+    code = ReplyCode.KEY_NOT_GRANTED
+
+
+class KeyDeniedError(LeashError):
+    """A deny rule matches the key, or it is one of keyleash's own."""
+
+    code = ReplyCode.KEY_DENIED
+
+
+class KeysMismatchError(LeashError):
+    """The declared keys are not the keys of the command."""
+
+    code = ReplyCode.KEYS_MISMATCH
+
+
+class ArgsTooManyError(LeashError):
+    """The call has more arguments than a guard can pass on."""
+
+    code = ReplyCode.ARGS_TOO_MANY
+
+
+class NotActiveError(LeashError):
+    """The identity has no state: never loaded, removed, flushed or evicted."""
+
+    code = ReplyCode.NOT_ACTIVE
+
+
+class RateLimitedError(LeashError):
+    """A rate is used up for now."""
+
+    code = ReplyCode.RATE_LIMITED
+
+    @property
+    def retry_after_ms(self) -> int:
+        """Milliseconds, at least 1, after which the same call fits the rate."""
+        return int(self.details["retry_after_ms"])
+
+
+class BudgetExhaustedError(LeashError):
+    """A budget is spent until its window ends."""
+
+    code = ReplyCode.BUDGET_EXHAUSTED
+
+    @property
+    def resets_at_ms(self) -> int:
+        """Server time, Unix milliseconds, at which the budget's next window begins."""
+        return int(self.details["resets_at_ms"])

@@ -1,0 +1,212 @@
+"""The policy as plain data, with the place in the file of each part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from keyleash.commands import OperationClass
+from keyleash.errors import Span
+
+SECOND_US = 1_000_000
+MAX_RING_SLOTS = 100_000
+"""A plain rate remembers each call of its window, so its limit is bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Bytes that stand in the key as they are."""
+
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """`{name}`: a non-empty run of bytes without `:`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnySuffix:
+    """A final `*`: any bytes, or none."""
+
+
+PatternPart = Literal | Capture | AnySuffix
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A key pattern: `source` as written, `parts` with adjacent literals joined.
+
+    A capture stands at most once in each `:`-separated segment, and never in the
+    segment of the final `*`; so matching takes time linear in the key.
+    """
+
+    source: str
+    parts: tuple[PatternPart, ...]
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def captures(self) -> tuple[str, ...]:
+        """Names of the captures, in order."""
+        return tuple(part.name for part in self.parts if isinstance(part, Capture))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Allows operation classes on keys.
+
+    Attributes:
+        allow: In the order of `OperationClass`.
+        only: If not None, the grant holds for these commands alone. Entries are
+            command names in upper case or ACL categories with their `@`, lower case.
+        except_: The grant does not hold for these.
+    """
+
+    allow: tuple[OperationClass, ...]
+    keys: tuple[Pattern, ...]
+    only: tuple[str, ...] | None = None
+    except_: tuple[str, ...] = ()
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Refuses keys, whatever any grant says."""
+
+    keys: tuple[Pattern, ...]
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+class Counter(StrEnum):
+    """What a limit counts: every call, or the calls that need a class on some key."""
+
+    REQUESTS = "requests"
+    READS = "reads"
+    WRITES = "writes"
+    DELETES = "deletes"
+
+
+class SubjectKind(StrEnum):
+    """Who shares one counter."""
+
+    IDENTITY = "identity"
+    TOKEN = "token"
+    CAPTURE = "capture"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """`per:` of a limit; `capture` is the captured segment's name for that kind, else None."""
+
+    kind: SubjectKind = SubjectKind.IDENTITY
+    capture: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many calls per period, sliding.
+
+    Attributes:
+        limit: Calls per period; at most `MAX_RING_SLOTS` without burst.
+        period_us: Length of the window, µs.
+        burst: None means exact: never more than `limit` in any window. Else GCRA:
+            steady `limit` a period, at most `burst` back to back.
+    """
+
+    counter: Counter
+    limit: int
+    period_us: int
+    burst: int | None = None
+    subject: Subject = Subject()
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """How refusals, states and reloads know the limit."""
+        return f"rate.{self.counter}"
+
+
+class Period(StrEnum):
+    """A calendar window."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """So many calls per calendar window of a time zone (an IANA name)."""
+
+    counter: Counter
+    limit: int
+    period: Period
+    timezone: str = "UTC"
+    subject: Subject = Subject()
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """How refusals, states and reloads know the limit."""
+        return f"budget.{self.counter}"
+
+
+Limit = Rate | Budget
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """How long tokens live, in seconds; `rotate_after_s` and `idle_s` may be absent."""
+
+    ttl_s: int = 12 * 3600
+    max_ttl_s: int = 3 * 86400
+    rotate_after_s: int | None = None
+    idle_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRules:
+    """How many audit events of an identity are kept."""
+
+    retain: int = 100_000
+
+
+class Kind(StrEnum):
+    """Who acts with the identity's tokens; the two never share one."""
+
+    MACHINE = "machine"
+    HUMAN = "human"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One identity with the document's defaults already applied."""
+
+    name: str
+    kind: Kind
+    grants: tuple[Grant, ...]
+    deny: tuple[Deny, ...] = ()
+    rates: tuple[Rate, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+    token: TokenRules = TokenRules()
+    audit: AuditRules = AuditRules()
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """Rates, then budgets: the order in which a guard checks them."""
+        return (*self.rates, *self.budgets)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A whole, valid policy document."""
+
+    identities: tuple[Identity, ...]
+
+    def identity(self, name: str) -> Identity | None:
+        """The identity of that name, or None."""
+        return next((one for one in self.identities if one.name == name), None)
