@@ -52,6 +52,8 @@ class CommandSpec:
         categories: ACL categories with their `@`, sorted.
         ranges: Where the keys stand, in argument order; empty if `refused`, or for the
             few keyless commands that pass.
+        reads_if: An option word that, standing anywhere after the key's value, makes the
+            call need `read` on its keys as well (SET … GET); None for all others.
         refused: Why a guard refuses the command whatever the policy says; None if it does not.
         servers: Labels of the servers that have it, such as `redis 8.0.2`.
     """
@@ -61,6 +63,7 @@ class CommandSpec:
     flags: tuple[str, ...]
     categories: tuple[str, ...]
     ranges: tuple[KeyRange, ...]
+    reads_if: str | None
     refused: str | None
     servers: tuple[str, ...]
 
