@@ -7,8 +7,9 @@ https://redis.io/docs/latest/develop/reference/key-specs/
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 
 class OperationClass(StrEnum):
@@ -74,6 +75,17 @@ class CommandSpec:
         return tuple(cls for cls in OperationClass if cls in needed)
 
     @property
+    def walk(self) -> tuple[int, int, int]:
+        """First place, last place and step of one walk over all keys; (1, 0, 1) if keyless.
+
+        Ranges follow each other without a gap and with one step, so one walk meets
+        every key: the first one under the first range, all others under the last.
+        """
+        if not self.ranges:
+            return 1, 0, 1
+        return self.ranges[0].first, self.ranges[-1].last, self.ranges[0].step
+
+    @property
     def mutates(self) -> bool:
         """Whether the call may change data, by its key flags or by COMMAND's `write` flag."""
         needs = self.needs
@@ -81,13 +93,31 @@ class CommandSpec:
             OperationClass.WRITE in needs or OperationClass.DELETE in needs or "write" in self.flags
         )
 
+    @property
+    def key_slice(self) -> slice:
+        """The slice of a call's arguments that holds its keys, in order."""
+        first, last, step = self.walk
+        return slice(first, None if last == -1 else last + 1, step)
+
 
 @dataclass(frozen=True, slots=True)
 class CommandTable:
-    """All commands by name, and the servers whose COMMAND replies they were merged from."""
+    """All commands by name, and the servers whose COMMAND replies they were merged from.
+
+    Attributes:
+        servers: Labels of the servers, such as `redis 8.0.2`.
+        commands: Every command that some server has, by its name in upper case.
+        key_slices: For a client's hot path: `argv[key_slices[name]]` are the keys of a
+            call. Commands that a guard refuses are not in it.
+    """
 
     servers: tuple[str, ...]
     commands: Mapping[str, CommandSpec]
+    key_slices: Mapping[str, slice] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        slices = {spec.name: spec.key_slice for spec in self if spec.refused is None}
+        object.__setattr__(self, "key_slices", MappingProxyType(slices))
 
     def __iter__(self) -> Iterator[CommandSpec]:
         return iter(self.commands.values())

@@ -137,6 +137,15 @@ class Period(StrEnum):
     MONTH = "month"
 
 
+PERIOD_US = {
+    Period.MINUTE: 60 * SECOND_US,
+    Period.HOUR: 3_600 * SECOND_US,
+    Period.DAY: 86_400 * SECOND_US,
+    Period.MONTH: 31 * 86_400 * SECOND_US,
+}
+"""Length of a window, µs; months and days of other lengths are `compiler.calendar`'s matter."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """So many calls per calendar window of a time zone (an IANA name)."""

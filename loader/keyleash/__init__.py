@@ -1,0 +1,49 @@
+"""Scoped, short-lived, budgeted and audited credentials for autonomous agents, enforced in Redis.
+
+Agents use `keyleash.Redis` in place of `redis.Redis`; operators use the `keyleash` command.
+"""
+
+from keyleash.client import Redis, correlation
+from keyleash.errors import (
+    ArgsTooManyError,
+    BudgetExhaustedError,
+    ClassNotGrantedError,
+    CommandRefusedError,
+    KeyDeniedError,
+    KeyleashError,
+    KeyNotGrantedError,
+    KeysMismatchError,
+    LeashError,
+    NotActiveError,
+    PolicyStaleError,
+    RateLimitedError,
+    ReplyCode,
+    SuspendedError,
+    TokenExpiredError,
+    TokenRevokedError,
+    TokenUnknownError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgsTooManyError",
+    "BudgetExhaustedError",
+    "ClassNotGrantedError",
+    "CommandRefusedError",
+    "KeyDeniedError",
+    "KeyNotGrantedError",
+    "KeyleashError",
+    "KeysMismatchError",
+    "LeashError",
+    "NotActiveError",
+    "PolicyStaleError",
+    "RateLimitedError",
+    "Redis",
+    "ReplyCode",
+    "SuspendedError",
+    "TokenExpiredError",
+    "TokenRevokedError",
+    "TokenUnknownError",
+    "correlation",
+]

@@ -1,0 +1,81 @@
+"""A policy becomes guards: an ordered tuple of small pure passes, then text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from keyleash.commands import CommandTable
+from keyleash.compiler.emit import emit, stamp
+from keyleash.compiler.ir import Guard
+from keyleash.compiler.passes import PASSES
+from keyleash.policy import Identity, Policy
+from keyleash.policy.canonical import identity_digest
+from keyleash.protocol.keyspace import Keyspace, script_digest
+from keyleash.protocol.state import Layout
+
+__all__ = ["CompiledGuard", "compile_guard", "compile_policy"]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledGuard:
+    """One identity's guard, ready to be loaded.
+
+    Attributes:
+        identity: The identity's name.
+        script: Lua text, ASCII.
+        digest: Its SHA-1, by which EVALSHA calls it.
+        stamp: What the identity's state must carry for this guard to act on it.
+        layout: Of that state.
+        policy_digest: SHA-256 of the identity's own rules; events carry its beginning.
+        plan: The data that the script was written from.
+    """
+
+    identity: str
+    script: str
+    digest: str
+    stamp: int
+    layout: Layout
+    policy_digest: str
+    plan: Guard
+
+
+def compile_policy(
+    policy: Policy,
+    table: CommandTable,
+    *,
+    keyspace: Keyspace | None = None,
+    year: int | None = None,
+) -> tuple[CompiledGuard, ...]:
+    """Compile one guard per identity, in the order of the policy.
+
+    Args:
+        policy: A parsed policy.
+        table: The commands to compile against.
+        keyspace: Where the control keys are; the public prefix if None.
+        year: Year from whose start calendar windows are compiled in; this year (UTC) if None.
+    """
+    chosen = year if year is not None else datetime.now(UTC).year
+    return tuple(
+        compile_guard(identity, table, keyspace=keyspace or Keyspace(), year=chosen)
+        for identity in policy.identities
+    )
+
+
+def compile_guard(
+    identity: Identity, table: CommandTable, *, keyspace: Keyspace, year: int
+) -> CompiledGuard:
+    """Compile the guard of one identity; see `compile_policy`."""
+    guard = Guard(identity, keyspace, identity_digest(identity), year)
+    for run_pass in PASSES:
+        guard = run_pass(guard, table)
+    script = emit(guard)
+    return CompiledGuard(
+        identity=identity.name,
+        script=script,
+        digest=script_digest(script),
+        stamp=stamp(guard),
+        layout=guard.layout,
+        policy_digest=guard.policy_digest,
+        plan=guard,
+    )

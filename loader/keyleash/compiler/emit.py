@@ -1,0 +1,63 @@
+"""A guard's plain data becomes Lua text. Nothing is decided here."""
+
+from __future__ import annotations
+
+import hashlib
+
+from keyleash.compiler.ir import Guard
+from keyleash.compiler.templates import render, templates_digest
+from keyleash.policy.model import SECOND_US
+from keyleash.protocol.request import MAX_ARGUMENTS
+from keyleash.protocol.state import DOUBLE, NUMBERS, STAMP_BYTES
+from keyleash.protocol.token import MAX_TOKEN_BYTES
+
+DENIED_RETAIN = 10_000
+POLICY_DIGITS = 12
+"""How much of the policy digest an event carries."""
+
+
+def stamp(guard: Guard) -> int:
+    """The number by which a state knows its one guard: 48 bits, never 0."""
+    described = f"{templates_digest()} {guard!r}".encode()
+    return int.from_bytes(hashlib.sha256(described).digest()[:STAMP_BYTES], "big") | 1
+
+
+def emit(guard: Guard) -> str:
+    """The Lua text of *guard*, in ASCII."""
+    identity, keyspace = guard.identity, guard.keyspace
+    idle_s = identity.token.idle_s
+    return render(
+        "guard.lua",
+        names={
+            "state": keyspace.state(identity.name),
+            "token_prefix": keyspace.token_prefix(identity.name),
+            "audit": keyspace.audit(identity.name),
+            "denied": keyspace.denied(identity.name),
+        },
+        layout=guard.layout,
+        state_format=f"<{'d' * guard.layout.numbers}",
+        numbers=_numbers(guard),
+        stamp=stamp(guard),
+        denied=guard.denied,
+        checks=guard.checks,
+        rules=guard.rules,
+        dispatch=guard.dispatch,
+        limits=guard.limits,
+        idle_us=None if idle_s is None else idle_s * SECOND_US,
+        retain=identity.audit.retain,
+        denied_retain=DENIED_RETAIN,
+        policy=guard.policy_digest[:POLICY_DIGITS],
+        max_arguments=MAX_ARGUMENTS,
+        max_token_bytes=MAX_TOKEN_BYTES,
+        subject_ring_offset=2 * DOUBLE,
+    )
+
+
+def _numbers(guard: Guard) -> list[str]:
+    """The Lua names of the state's numbers, in packed order."""
+    by_name = {plan.slot.name: plan.number for plan in guard.limits}
+    return [
+        f"{number}_{by_name[slot.name]}"
+        for slot in guard.layout.slots
+        for number in NUMBERS[slot.kind]
+    ]

@@ -1,0 +1,43 @@
+"""The order in which a guard compares a command's name: by first byte, often-used first.
+
+Lua interns strings, so one comparison is one of pointers; what counts is how many.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+from keyleash.commands import CommandTable
+from keyleash.compiler.ir import Branch, Guard
+
+_OFTEN_USED = (
+    "SET", "GET", "HSET", "HGET", "INCR", "EXPIRE", "DEL", "EXISTS", "HGETALL", "LPUSH",
+    "RPUSH", "LPOP", "RPOP", "LRANGE", "ZADD", "ZRANGE", "SADD", "SMEMBERS", "XADD", "XRANGE",
+    "MGET", "MSET", "SETEX", "TTL", "INCRBY", "HINCRBY", "ZRANGEBYSCORE", "SISMEMBER", "UNLINK",
+)  # fmt: skip
+_RANK = {name: rank for rank, name in enumerate(_OFTEN_USED)}
+
+
+def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
+    """Fill `dispatch`."""
+    refusals = {rule.id for rule in guard.rules if rule.missing is not None}
+
+    def rank(assignment: tuple[str, int]) -> tuple[bool, int, str]:
+        name, rule = assignment
+        return rule in refusals, _RANK.get(name, len(_RANK)), name
+
+    branches: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for name, rule in sorted(guard.assigned, key=rank):
+        branches[ord(name[0])].append((name, rule))
+    return replace(
+        guard, dispatch=tuple(Branch(byte, _grouped(named)) for byte, named in branches.items())
+    )
+
+
+def _grouped(named: list[tuple[str, int]]) -> tuple[tuple[tuple[str, ...], int], ...]:
+    """One group per rule; the group of the most used command comes first."""
+    groups: dict[int, list[str]] = defaultdict(list)
+    for name, rule in named:
+        groups[rule].append(name)
+    return tuple((tuple(names), rule) for rule, names in groups.items())

@@ -1,0 +1,40 @@
+"""keyleash's own keys are nobody's data, whatever a grant says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keyleash.commands import CommandTable
+from keyleash.compiler.ir import Guard, Matcher
+from keyleash.compiler.passes.translate_patterns import matcher
+from keyleash.policy.model import AnySuffix, Literal, Pattern
+from keyleash.protocol.keyspace import PUBLIC_PREFIX
+
+
+def protect_control_keys(guard: Guard, _table: CommandTable) -> Guard:
+    """Put a deny rule on the control prefixes in front of `denied`.
+
+    Left out where no grant can reach them: most guards then pay nothing for it.
+    """
+    patterns = [pattern for grant in guard.identity.grants for pattern in grant.keys]
+    prefixes = dict.fromkeys(
+        prefix.encode() for prefix in (guard.keyspace.prefix, PUBLIC_PREFIX)
+    )
+    reachable = tuple(
+        _anything_under(prefix)
+        for prefix in prefixes
+        if any(may_start_with(pattern, prefix) for pattern in patterns)
+    )
+    return replace(guard, denied=reachable + guard.denied)
+
+
+def _anything_under(prefix: bytes) -> Matcher:
+    return matcher(Pattern(prefix.decode() + "*", (Literal(prefix), AnySuffix())))
+
+
+def may_start_with(pattern: Pattern, prefix: bytes) -> bool:
+    """Whether a key that *pattern* matches could begin with *prefix*; in doubt, yes."""
+    lead = pattern.parts[0].text if isinstance(pattern.parts[0], Literal) else b""
+    if len(pattern.parts) == 1 and lead:
+        return lead.startswith(prefix)
+    return lead.startswith(prefix) or prefix.startswith(lead)

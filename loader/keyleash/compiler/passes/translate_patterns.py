@@ -1,0 +1,58 @@
+"""Key patterns become Lua: an equality where the pattern is literal, else an anchored find.
+
+Lua 5.1 patterns: https://www.lua.org/manual/5.1/manual.html#5.4.1. A pattern cannot
+hold a NUL byte; `%z` stands for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keyleash.commands import CommandTable
+from keyleash.compiler.ir import Guard, Matcher
+from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
+
+_MAGIC = frozenset(b"^$()%.[]*+-?")
+
+
+def translate_patterns(guard: Guard, _table: CommandTable) -> Guard:
+    """Fill `matchers` (one tuple per grant, in policy order) and `denied`."""
+    identity = guard.identity
+    return replace(
+        guard,
+        matchers=tuple(tuple(matcher(key) for key in grant.keys) for grant in identity.grants),
+        denied=tuple(matcher(key) for deny in identity.deny for key in deny.keys),
+    )
+
+
+def matcher(pattern: Pattern) -> Matcher:
+    """The cheapest Lua that decides *pattern*."""
+    match pattern.parts:
+        case (AnySuffix(),):
+            return Matcher()
+        case (Literal(text),):
+            return Matcher(text=text)
+        case _:
+            return Matcher(pattern=lua_pattern(pattern))
+
+
+def lua_pattern(pattern: Pattern, capture: str | None = None) -> bytes:
+    """*pattern* as an anchored Lua pattern that captures the segment named *capture*, if any."""
+    pieces = [b"^"]
+    for part in pattern.parts:
+        match part:
+            case Literal(text):
+                pieces.append(b"".join(_escape(byte) for byte in text))
+            case Capture(name) if name == capture:
+                pieces.append(b"([^:]+)")
+            case Capture():
+                pieces.append(b"[^:]+")
+            case AnySuffix():
+                return b"".join(pieces)
+    return b"".join([*pieces, b"$"])
+
+
+def _escape(byte: int) -> bytes:
+    if byte == 0:
+        return b"%z"
+    return b"%" + bytes([byte]) if byte in _MAGIC else bytes([byte])

@@ -1,0 +1,63 @@
+"""The one place where a value becomes Lua text. Templates never quote by hand."""
+
+from __future__ import annotations
+
+import re
+
+_PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b'"\\')
+_MAX_EXACT = 2**53
+
+
+class Text(str):
+    """Output of a template that is Lua already, such as a block that a filter rewrote."""
+
+    __slots__ = ()
+
+
+def lua_literal(value: object) -> str:
+    """Write *value* as a Lua 5.1 literal, in ASCII and on one line.
+
+    Raises:
+        TypeError: no literal stands for such a value.
+        ValueError: an integer that a double does not hold exactly.
+    """
+    match value:
+        case Text():
+            return str(value)
+        case None:
+            return "nil"
+        case bool():
+            return "true" if value else "false"
+        case int():
+            if abs(value) > _MAX_EXACT:
+                raise ValueError(f"{value} is not exact as a Lua number")
+            return str(int(value))
+        case str():
+            return _string(value.encode())
+        case bytes():
+            return _string(value)
+        case _:
+            raise TypeError(f"no Lua literal for {type(value).__name__}")
+
+
+def _string(data: bytes) -> str:
+    return '"' + "".join(chr(b) if b in _PLAIN else f"\\{b:03d}" for b in data) + '"'
+
+
+def spread(block: str, name: str, words: list[str]) -> Text:
+    """Put *words* where *name* stands in a list of names; an empty list takes its comma along."""
+    listed = ", ".join(words)
+    if not words:
+        block = re.sub(rf",\s*\b{name}\b", "", block)
+    return Text(re.sub(rf"\b{name}\b", listed, block))
+
+
+def numbered(block: str, number: int) -> Text:
+    """Give names that end in `_n` a number of their own, so that a partial can be used twice."""
+    return Text(re.sub(r"\b(\w+)_n\b", rf"\1_{number}", block))
+
+
+def option_pattern(word: str) -> str:
+    """The Lua pattern by which an option is *word* to the server: any case, up to a NUL byte."""
+    letters = "".join(f"[{letter.upper()}{letter.lower()}]" for letter in word)
+    return f"^{letters}%f[%z]"

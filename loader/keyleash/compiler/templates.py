@@ -1,0 +1,75 @@
+"""The Lua sources as templates: legal Lua before rendering, every value quoted by the environment."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from keyleash.compiler.quoting import lua_literal, numbered, option_pattern, spread
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.token import REVOKED_OFFSET
+
+REMOVED_KEEP_MS = 32 * 86_400_000
+"""How long the state of an identity that left the policy is kept: longer than any budget's window."""
+
+
+def lua_root() -> Path:
+    """The folder of the Lua sources: in the wheel beside the package, else in the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "lua"
+    return inside if inside.is_dir() else package.parents[1] / "lua"
+
+
+@cache
+def environment() -> Environment:
+    """The one environment that renders Lua."""
+    made = Environment(
+        loader=FileSystemLoader(lua_root()),
+        line_statement_prefix="--%",
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+        finalize=lua_literal,
+        autoescape=False,  # noqa: S701 - the output is Lua; finalize quotes every value
+    )
+    made.filters.update(spread=spread, numbered=numbered, option_pattern=option_pattern)
+    return made
+
+
+@cache
+def templates_digest() -> str:
+    """SHA-256 over all Lua sources: a guard is also what they make of it."""
+    digest = hashlib.sha256()
+    for path in sorted(lua_root().rglob("*.lua")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def render(template: str, **context: object) -> str:
+    """Render one script, in ASCII, without comments, blank lines and indentation.
+
+    The server keeps every byte of a script. Stripping is safe because no literal spans
+    lines: quoting writes a newline as a number.
+    """
+    text = environment().get_template(template).render(**context)
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("--")) + "\n"
+
+
+def operator_script(template: str, keyspace: Keyspace) -> str:
+    """Render a script that operators run: it knows all control names and no identity."""
+    names = {
+        "policy": keyspace.policy,
+        "layouts": keyspace.layouts,
+        "control": keyspace.control,
+        "state_prefix": keyspace.state(""),
+        "guard_prefix": keyspace.guard(""),
+        "tokens_prefix": keyspace.tokens(""),
+        "token_prefix": keyspace.token_root,
+    }
+    return render(
+        template, names=names, removed_keep_ms=REMOVED_KEEP_MS, revoked_offset=REVOKED_OFFSET
+    )

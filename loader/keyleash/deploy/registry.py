@@ -1,0 +1,66 @@
+"""Scripts on the server: loaded, compared by digest, kept as source, retired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keyleash.compiler import CompiledGuard
+from keyleash.errors import DigestMismatchError
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import Keyspace
+
+BATCH = 100
+"""Guards per pipeline, so that no reply is awaited for long and the server breathes between."""
+
+
+def load_scripts(client: Client, guards: Sequence[CompiledGuard]) -> None:
+    """Load the guards that the server lacks, and compare its digests with ours.
+
+    Raises:
+        DigestMismatchError: the server names a script otherwise than we do. A guard's
+            digest is its identity: nothing is activated then.
+    """
+    for batch in _batches(guards):
+        known = client.script_exists(*(guard.digest for guard in batch))
+        for guard, present in zip(batch, known, strict=True):
+            if present:
+                continue
+            answered = client.script_load(guard.script)
+            digest = answered.decode() if isinstance(answered, bytes) else answered
+            if digest != guard.digest:
+                raise DigestMismatchError(
+                    f"the server gives the guard of `{guard.identity}` the digest `{digest}`,"
+                    f" expected `{guard.digest}`"
+                )
+
+
+def record_sources(client: Client, keyspace: Keyspace, guards: Sequence[CompiledGuard]) -> None:
+    """Put each script's text where those who may load can find it. Adds, never replaces."""
+    for batch in _batches(guards):
+        with client.pipeline(transaction=False) as pipe:
+            for guard in batch:
+                pipe.hset(keyspace.source(guard.identity), guard.digest, guard.script)
+            pipe.execute()
+
+
+def retire_sources(
+    client: Client, keyspace: Keyspace, guards: Sequence[CompiledGuard], removed: Sequence[str]
+) -> None:
+    """Forget the texts of scripts that no record names any more."""
+    for batch in _batches(guards):
+        with client.pipeline(transaction=False) as pipe:
+            for guard in batch:
+                pipe.hkeys(keyspace.source(guard.identity))
+            held = pipe.execute()
+        with client.pipeline(transaction=False) as pipe:
+            for guard, digests in zip(batch, held, strict=True):
+                old = [digest for digest in digests if digest.decode() != guard.digest]
+                if old:
+                    pipe.hdel(keyspace.source(guard.identity), *old)
+            pipe.execute()
+    if removed:
+        client.unlink(*(keyspace.source(name) for name in removed))
+
+
+def _batches(guards: Sequence[CompiledGuard]) -> list[Sequence[CompiledGuard]]:
+    return [guards[i : i + BATCH] for i in range(0, len(guards), BATCH)]

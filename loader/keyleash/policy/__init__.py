@@ -1,0 +1,71 @@
+"""The policy: its model, how it is read from a file, and how key patterns match."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from keyleash.policy.canonical import canonical, identity_digest, policy_digest
+from keyleash.policy.model import (
+    MAX_RING_SLOTS,
+    SECOND_US,
+    AnySuffix,
+    AuditRules,
+    Budget,
+    Capture,
+    Counter,
+    Deny,
+    Grant,
+    Identity,
+    Kind,
+    Limit,
+    Literal,
+    Pattern,
+    PatternPart,
+    Period,
+    Policy,
+    Rate,
+    Subject,
+    SubjectKind,
+    TokenRules,
+)
+from keyleash.policy.patterns import covers, match, parse_pattern
+
+if TYPE_CHECKING:
+    from keyleash.policy.parse import parse_policy
+
+__all__ = [
+    "MAX_RING_SLOTS",
+    "SECOND_US",
+    "AnySuffix",
+    "AuditRules",
+    "Budget",
+    "Capture",
+    "Counter",
+    "Deny",
+    "Grant",
+    "Identity",
+    "Kind",
+    "Limit",
+    "Literal",
+    "Pattern",
+    "PatternPart",
+    "Period",
+    "Policy",
+    "Rate",
+    "Subject",
+    "SubjectKind",
+    "TokenRules",
+    "canonical",
+    "covers",
+    "identity_digest",
+    "match",
+    "parse_pattern",
+    "parse_policy",
+    "policy_digest",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Whoever only needs the model, as a client does, must not pay for yaml and pydantic.
+    if name == "parse_policy":
+        return import_module("keyleash.policy.parse").parse_policy
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,140 @@
+"""From the text of a policy file to a `Policy`, or to everything that is wrong with it."""
+
+from __future__ import annotations
+
+import re
+
+from keyleash.commands import CommandTable
+from keyleash.policy.document import read_document
+from keyleash.policy.grants import read_denies, read_grants
+from keyleash.policy.lifetimes import (
+    Origin,
+    merge_audit_rules,
+    merge_token_rules,
+    read_token_settings,
+)
+from keyleash.policy.limits import Captures, read_budgets, read_rates
+from keyleash.policy.model import Grant, Identity, Kind, Policy
+from keyleash.policy.node import Node
+from keyleash.policy.problems import Problems, did_you_mean, listing, quote
+from keyleash.policy.schema import check_shape
+
+VERSION = 1
+_IDENTITY_NAME = re.compile(r"[a-z0-9-]{1,64}")
+
+
+def parse_policy(text: str, *, file: str, commands: CommandTable) -> Policy:
+    """
+    Read a policy document.
+
+    Args:
+        text: YAML, or JSON.
+        file: The document's name, for the places of problems.
+        commands: The commands that `only` and `except` may name.
+
+    Returns:
+        The policy with the document's defaults applied, identities in file order and
+        limits in the order of `Counter`.
+
+    Raises:
+        PolicyError: With every problem of the document, in file order.
+    """
+    problems = Problems()
+    root = check_shape(read_document(text, file, problems), problems)
+    policy = _Reader(root, commands, problems).policy()
+    problems.require_none()
+    return policy
+
+
+class _Reader:
+    """Reads the parts of one document whose shape is right."""
+
+    def __init__(self, root: Node, commands: CommandTable, problems: Problems) -> None:
+        self._root = root
+        self._commands = commands
+        self._problems = problems
+        defaults = root.get("defaults")
+        token = defaults.get("token") if defaults else None
+        self._token = read_token_settings(token, Origin.DEFAULTS, problems)
+        self._audit = defaults.get("audit") if defaults else None
+
+    def policy(self) -> Policy:
+        self._check_version()
+        # Without identities nobody else would look at these.
+        merge_audit_rules(self._audit, None, self._problems)
+        identities = self._root.get("identities")
+        if identities is None:
+            return Policy(())
+        if not (identities.fields or identities.partial):
+            self._problems.add(
+                "no-identities",
+                "`identities` is empty",
+                identities.span,
+                "write at least one identity, such as `agent-reader: {kind: machine, grants: […]}`",
+            )
+        return Policy(tuple(self._identity(*field) for field in identities.fields.items()))
+
+    def _check_version(self) -> None:
+        node = self._root.get("version")
+        if node is not None and node.value != VERSION:
+            self._problems.add(
+                "unknown-version",
+                f"unknown version {quote(node.source)}",
+                node.span,
+                f"write `version: {VERSION}`",
+            )
+
+    def _identity(self, name: str, node: Node) -> Identity:
+        problems = self._problems
+        self._check_name(name, node)
+        grants = node.get("grants")
+        read = read_grants(grants, self._commands, problems) if grants else ()
+        captures = _captures(grants, read)
+        own_token = read_token_settings(node.get("token"), Origin.IDENTITY, problems)
+        return Identity(
+            name=name,
+            kind=self._kind(node.get("kind")),
+            grants=read,
+            deny=read_denies(node.get("deny"), problems),
+            rates=read_rates(node.get("rate"), captures, problems),
+            budgets=read_budgets(node.get("budget"), captures, problems),
+            token=merge_token_rules(self._token, own_token, problems),
+            audit=merge_audit_rules(self._audit, node.get("audit"), problems),
+            span=node.label,
+        )
+
+    def _check_name(self, name: str, node: Node) -> None:
+        if not _IDENTITY_NAME.fullmatch(name):
+            self._problems.add(
+                "bad-identity-name",
+                f"{quote(name)} is no name for an identity",
+                node.label,
+                "write 1 to 64 lower-case letters, digits and hyphens",
+            )
+
+    def _kind(self, node: Node | None) -> Kind:
+        if node is None:
+            return Kind.MACHINE
+        kinds = [*Kind]
+        if node.source not in kinds:
+            self._problems.add(
+                "unknown-kind",
+                f"unknown kind {quote(node.source)}",
+                node.span,
+                did_you_mean(node.source, kinds, f"write one of {listing(kinds)}"),
+            )
+            return Kind.MACHINE
+        return Kind(node.source)
+
+
+def _captures(node: Node | None, grants: tuple[Grant, ...]) -> Captures:
+    """What the granted patterns capture, or None if some of them could not be read."""
+    if node is None or node.partial:
+        return None
+    for entry, grant in zip(node.entries, grants, strict=True):
+        keys = entry.get("keys")
+        if keys is None or keys.partial or len(keys.entries) != len(grant.keys):
+            return None
+    return frozenset(
+        name for grant in grants for pattern in grant.keys for name in pattern.captures
+    )

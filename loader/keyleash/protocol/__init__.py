@@ -1,0 +1,1 @@
+"""What travels between a client, a guard and the loader: names, layouts, records, lines."""

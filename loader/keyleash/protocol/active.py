@@ -1,0 +1,65 @@
+"""The active policy as Redis knows it, and the public record of each guard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keyleash.protocol.keyspace import Keyspace
+
+Client = Any
+"""A redis-py client with `decode_responses` off, whose stubs mix sync and async types."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActivePolicy:
+    """What the last activation left.
+
+    Attributes:
+        generation: How many policies were activated here, this one among them.
+        digest: SHA-256 of the policy's meaning.
+        document: The policy file's text.
+        actor: Who activated it.
+        activated_ms: When, server time, Unix milliseconds.
+    """
+
+    generation: int
+    digest: str
+    document: str
+    actor: str
+    activated_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuardRecord:
+    """How a wrapper finds its script."""
+
+    digest: str
+    policy_digest: str
+    generation: int
+
+
+def read_active(client: Client, keyspace: Keyspace) -> ActivePolicy | None:
+    """The active policy, or None if none ever was, or all was flushed."""
+    raw: dict[bytes, bytes] = client.hgetall(keyspace.policy)
+    if not raw:
+        return None
+    fields = {name.decode(): value.decode("utf-8", "replace") for name, value in raw.items()}
+    return ActivePolicy(
+        generation=int(fields["generation"]),
+        digest=fields["digest"],
+        document=fields["document"],
+        actor=fields["actor"],
+        activated_ms=int(fields["activated_ms"]),
+    )
+
+
+def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
+    """Read the fields of a guard record; None if the identity has none."""
+    if not raw:
+        return None
+    return GuardRecord(
+        digest=raw[b"digest"].decode(),
+        policy_digest=raw[b"policy_digest"].decode(),
+        generation=int(raw[b"generation"]),
+    )

@@ -1,0 +1,80 @@
+"""Every name that keyleash uses in Redis is made here."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+PUBLIC_PREFIX = "keyleash:"
+"""Guard records stay under this name, whatever the control prefix is: wrappers find them by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyspace:
+    """The control keys under one prefix.
+
+    Guards hold these names as compiled constants; no caller ever passes one in.
+    """
+
+    prefix: str = PUBLIC_PREFIX
+
+    @property
+    def policy(self) -> str:
+        """Hash: the active policy's generation, digest, document, actor and time."""
+        return f"{self.prefix}policy"
+
+    @property
+    def layouts(self) -> str:
+        """Hash: identity → layout of its state, kept for identities that left the policy."""
+        return f"{self.prefix}layouts"
+
+    @property
+    def control(self) -> str:
+        """Stream: activations, tokens issued and revoked, suspensions."""
+        return f"{self.prefix}control"
+
+    def state(self, identity: str) -> str:
+        """String: the packed state of an identity (`protocol.state`)."""
+        return f"{self.prefix}state:{identity}"
+
+    @property
+    def token_root(self) -> str:
+        """What all names of token records begin with."""
+        return f"{self.prefix}token:"
+
+    def token_prefix(self, identity: str) -> str:
+        """What stands before the digest in the name of a token record."""
+        return f"{self.token_root}{identity}:"
+
+    def token(self, identity: str, digest: str) -> str:
+        """String: the packed record of the token with that SHA-1 (`protocol.token`)."""
+        return f"{self.token_prefix(identity)}{digest}"
+
+    def tokens(self, identity: str) -> str:
+        """Hash: token id → what is known of the token; guards never read it."""
+        return f"{self.prefix}tokens:{identity}"
+
+    def limit_prefix(self, identity: str, limit: str) -> str:
+        """What stands before the subject in the name of a counter per token or per capture."""
+        return f"{self.prefix}limit:{identity}:{limit}:"
+
+    def audit(self, identity: str) -> str:
+        """Stream: the identity's mutations."""
+        return f"{self.prefix}audit:{identity}"
+
+    def denied(self, identity: str) -> str:
+        """Stream: the identity's refusals."""
+        return f"{self.prefix}denied:{identity}"
+
+    def source(self, identity: str) -> str:
+        """Hash: script digest → text, for those who may load it again."""
+        return f"{self.prefix}source:{identity}"
+
+    def guard(self, identity: str) -> str:
+        """Hash: the public guard record: digest, policy digest, generation."""
+        return f"{PUBLIC_PREFIX}guard:{identity}"
+
+
+def script_digest(script: str) -> str:
+    """The SHA-1 by which Redis knows *script*, 40 lower-case hex digits."""
+    return hashlib.sha1(script.encode("ascii"), usedforsecurity=False).hexdigest()

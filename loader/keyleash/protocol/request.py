@@ -1,0 +1,45 @@
+"""Building a guard call: the arguments of EVALSHA, from a command as redis-py has it.
+
+    EVALSHA <digest> <n> <data keys…> <token> <correlation id> <protocol> <command> <args…>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keyleash.commands import CommandTable
+
+MAX_ARGUMENTS = 7_000
+"""Arguments of one command, its name among them: Lua's `unpack` ends at 7,999 values."""
+
+Argument = Any
+"""Whatever redis-py's encoder takes: bytes, str, int, float, memoryview."""
+
+
+def guard_call(
+    table: CommandTable,
+    digest: str,
+    token: str,
+    correlation: str,
+    protocol: str,
+    command: Sequence[Argument],
+) -> list[Argument]:
+    """Wrap a command in the call of its guard.
+
+    Keys are taken from the command by the table. A command that the table does not
+    place is sent without keys: it is the guard's to refuse, not ours.
+    """
+    words = _split_name(command)
+    place = table.key_slices.get(words[0])
+    keys = words[place] if place is not None else ()
+    return ["EVALSHA", digest, len(keys), *keys, token, correlation, protocol, *words]
+
+
+def _split_name(command: Sequence[Argument]) -> list[Argument]:
+    """Redis-py lets the name carry arguments (`XGROUP CREATE`); on the wire they are apart."""
+    name = command[0]
+    if isinstance(name, bytes):
+        name = name.decode("utf-8", "surrogateescape")
+    words = str(name).split() or [""]
+    return [words[0].upper(), *words[1:], *command[1:]]

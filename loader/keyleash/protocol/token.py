@@ -1,0 +1,74 @@
+"""Tokens: `kl_<identity>_<43 url-safe characters>`, and the packed record that stands for one.
+
+Redis holds the SHA-1 of a token, never the token: 256 random bits need no slow hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import struct
+from dataclasses import dataclass
+
+from keyleash.errors import TokenUnknownError
+
+RECORD_FORMAT = "<ddB8s"
+"""expires_us, used_us, revoked, id."""
+REVOKED_OFFSET = 16
+KEEP_AFTER_EXPIRY_MS = 7 * 86_400_000
+"""So that an expired token can say that it is expired."""
+MAX_TOKEN_BYTES = 160
+"""The longest real token has 111 bytes; longer input is not even hashed."""
+
+_ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+_SHAPE = re.compile(r"kl_([a-z0-9-]{1,64})_.+", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """What a guard knows of a token; times in server µs."""
+
+    id: str
+    expires_us: int
+    used_us: int
+    revoked: bool = False
+
+    def pack(self) -> bytes:
+        """The record as Redis holds it."""
+        return struct.pack(
+            RECORD_FORMAT, self.expires_us, self.used_us, self.revoked, self.id.encode("ascii")
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> TokenRecord:
+        """Read back what `pack`, or a guard, wrote."""
+        expires_us, used_us, revoked, token_id = struct.unpack(RECORD_FORMAT, data)
+        return cls(token_id.decode("ascii"), int(expires_us), int(used_us), bool(revoked))
+
+
+def new_token(identity: str) -> str:
+    """Make a secret for *identity*: 256 bits from the operating system."""
+    return f"kl_{identity}_{secrets.token_urlsafe(32)}"
+
+
+def new_token_id() -> str:
+    """Make a public name: 8 characters, 40 bits, none that look alike."""
+    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(8))
+
+
+def token_digest(token: str) -> str:
+    """The SHA-1 of a token, as Redis computes it, in lower-case hex."""
+    return hashlib.sha1(token.encode(), usedforsecurity=False).hexdigest()
+
+
+def identity_of(token: str) -> str:
+    """The identity that a token names.
+
+    Raises:
+        TokenUnknownError: *token* has not the shape of a token. It is not repeated.
+    """
+    shape = _SHAPE.fullmatch(token)
+    if shape is None or len(token) > MAX_TOKEN_BYTES:
+        raise TokenUnknownError(help="a token looks like `kl_<identity>_…`; issue one with `keyleash token issue`")
+    return shape[1]

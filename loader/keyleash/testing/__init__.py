@@ -1,0 +1,92 @@
+"""
+A Redis that lives in the test's own process and can run guards.
+
+`fake_redis()` is fakeredis with what its Lua lacks and guards need: `redis.sha1hex`,
+`struct`, the globals of Redis and no others, nil for a null after `redis.setresp(3)`,
+numbers formatted as Redis formats them, and SCRIPT LOAD that compiles. Nothing in
+fakeredis is patched; other fakes in the process stay as they are.
+
+What still differs from a real server, as far as it is known:
+
+- `bit`, `cmsgpack`, `redis.acl_check_cmd`, `redis.REDIS_VERSION`, `redis.set_repl`,
+  `redis.replicate_commands` and `redis.breakpoint` do not exist; a script that starts
+  with `#!lua` does not compile.
+- An error that a script does not catch has other text: no `script: <digest>, on
+  @user_script:1.`; a Lua error has fakeredis's prefix, and `error({err = …})` loses its
+  message. What `redis.pcall` returns for an unknown command or wrong arguments also
+  reads otherwise. `redis.call()` without arguments is a TypeError of the client's.
+- `redis.call` and the like are `userdata` to `type()`. Globals that Redis does not have
+  but Lua does (`io`, `print`) read as nil instead of raising.
+- The tables of libraries can be written to (`string.x = 1`), and a global that exists can
+  be set (`tostring = nil`); both last.
+- After `redis.setresp(3)` a set is an array, `false` is a null and not a boolean, and
+  `{set = …}`, `{big_number = …}` and `{verbatim_string = …}` are not understood.
+- A number beyond 2^63 is returned as that integer; Redis's overflows.
+- FUNCTION and FCALL run in an interpreter of their own, which has none of this.
+- Commands are fakeredis's: BLPOP and its kin are refused in scripts instead of answering
+  at once, OBJECT, MEMORY and CONFIG are unknown there, `MAXLEN ~` keeps a different
+  number of entries, positions of GEO commands differ from the sixth digit on.
+- ACLs are checked for the call, but not for each `redis.call` inside a script, so a
+  fence cannot be tried here. There is no eviction, no persistence and no memory limit.
+- A script is compiled at each EVALSHA: timings say nothing.
+
+Use a real server (`keyleash.server.EmbeddedServer`) to test any of these.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from keyleash.errors import KeyleashError
+
+if TYPE_CHECKING:
+    from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
+
+__all__ = ["FakeredisMissingError", "fake_async_redis", "fake_redis", "fake_server"]
+
+
+class FakeredisMissingError(KeyleashError, ImportError):
+    """The fake needs fakeredis and its Lua, which only the tests of a project have."""
+
+    code = "fakeredis-missing"
+
+
+def fake_server() -> FakeServer:
+    """Return an empty server, to share between clients: `fake_redis(server=…)`."""
+    server: FakeServer = _fakes().GuardServer()
+    return server
+
+
+def fake_redis(server: FakeServer | None = None, **options: Any) -> FakeRedis:
+    """
+    Return a client of *server*, or of a new one; options as for `redis.Redis`.
+
+    Raises:
+        FakeredisMissingError: fakeredis or lupa is not installed.
+    """
+    fakes = _fakes()
+    client: FakeRedis = fakes.FakeRedis(
+        server=server or fakes.GuardServer(), connection_class=fakes.GuardConnection, **options
+    )
+    return client
+
+
+def fake_async_redis(server: FakeServer | None = None, **options: Any) -> FakeAsyncRedis:
+    """The asyncio twin of `fake_redis`."""
+    fakes = _fakes()
+    client: FakeAsyncRedis = fakes.FakeAsyncRedis(
+        server=server or fakes.GuardServer(), connection_class=fakes.AsyncGuardConnection, **options
+    )
+    return client
+
+
+def _fakes() -> ModuleType:
+    try:
+        from keyleash.testing import fakes  # noqa: PLC0415
+    except ImportError as error:
+        raise FakeredisMissingError(
+            f"the fake server needs fakeredis with Lua: {error}",
+            help="pip install 'fakeredis[lua]>=2.40,<3'",
+        ) from error
+    return fakes

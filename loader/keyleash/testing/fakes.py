@@ -1,0 +1,233 @@
+"""
+fakeredis with the scripting that guards need; imported only when a fake is asked for.
+
+fakeredis makes one Lua runtime per server, when the first script runs on any of its
+sockets. The socket class here finishes that runtime and corrects what goes in and out;
+the rest of fakeredis is used as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
+from fakeredis._clients import FakeAsyncRedisConnection, FakeRedisConnection
+from fakeredis._helpers import SimpleError
+from fakeredis._socket import AsyncFakeSocket, FakeSocket
+from fakeredis.commands_mixins.scripting_mixin import LUA_MODULE
+from keyleash.testing import lua_struct
+
+__all__ = [
+    "AsyncGuardConnection",
+    "FakeAsyncRedis",
+    "FakeRedis",
+    "GuardConnection",
+    "GuardServer",
+]
+
+# Beyond this Redis no longer prints a whole number in full (its double2ll).
+MAX_PLAIN_INTEGER = 2**62
+
+# Runs once per server. `...` are the Python functions that cannot be written in Lua;
+# they return an error's text as their first value, or nil and their results.
+FINISH_RUNTIME = rb"""
+local sha1hex, pack, unpack_values, size = ...
+local raw_error, raw_pcall, type, tostring = error, pcall, type, tostring
+
+local function raise_or_return(problem, ...)
+  if problem then raw_error(problem, 3) end
+  return ...
+end
+
+redis.sha1hex = function(...) return raise_or_return(sha1hex(...)) end
+struct = {
+  pack = function(...) return raise_or_return(pack(...)) end,
+  unpack = function(...) return raise_or_return(unpack_values(...)) end,
+  size = function(...) return raise_or_return(size(...)) end,
+}
+
+-- In Redis, what pcall catches from redis.call is the error's text.
+local function with_error_text(ok, caught, ...)
+  if not ok and type(caught) == 'userdata' then return ok, tostring(caught) end
+  if not ok and type(caught) == 'table' and caught.err then return ok, caught.err end
+  return ok, caught, ...
+end
+pcall = function(...) return with_error_text(raw_pcall(...)) end
+
+-- lupa itself asks for some of these by name, outside of any protected call: an error there
+-- ends the whole process, so they read as nil.
+local removed = {
+  debug = true, dofile = true, getfenv = true, io = true, loadfile = true, module = true,
+  newproxy = true, package = true, print = true, python = true, require = true, setfenv = true,
+}
+for name in pairs(removed) do _G[name] = nil end
+os = {clock = os.clock}
+
+-- What exists may be set again, since fakeredis itself sets KEYS and ARGV for each script.
+local no_global = "Script attempted to access nonexistent global variable '"
+setmetatable(_G, {
+  __index = function(_, name)
+    if not removed[name] then raw_error(no_global .. tostring(name) .. "'", 2) end
+  end,
+  __newindex = function() raw_error('Attempt to modify a readonly table', 2) end,
+})
+"""
+
+
+class GuardServer(FakeServer):
+    """A fake Redis 8, empty."""
+
+    def __init__(self) -> None:
+        super().__init__(version=(8,), server_type="redis")
+
+
+class _GuardScripting(FakeSocket):
+    """fakeredis's scripting, corrected."""
+
+    def _get_server_runtime(self, server: Any) -> Any:
+        is_new = not hasattr(server, "_lua_runtime")
+        runtime = super()._get_server_runtime(server)
+        if is_new:
+            runtime.compile(FINISH_RUNTIME)(
+                _for_lua(_sha1hex),
+                _for_lua(lua_struct.pack),
+                _for_lua(lua_struct.unpack),
+                _for_lua(lua_struct.size),
+            )
+            # fakeredis holds every global that it does not know against the script.
+            server._lua_expected_globals.add(b"struct")
+        return runtime
+
+    def _convert_redis_result(self, lua_runtime: Any, result: Any) -> Any:
+        if result is None and self._script_resp == 3:
+            # A trap of Redis's own: after setresp(3) a null is nil and not false, and nil
+            # ends an array when the script returns it.
+            return None
+        return super()._convert_redis_result(lua_runtime, result)
+
+    def _convert_lua_result(self, result: Any, nested: bool = True) -> Any:
+        # Of several returned values Redis takes the first.
+        first = result[0] if isinstance(result, tuple) else result
+        return super()._convert_lua_result(first, nested)
+
+    def _lua_redis_call(
+        self, lua_runtime: Any, expected_globals: set[Any], op: Any, *args: Any
+    ) -> Any:
+        texts = (number_text(value) if type(value) in (int, float) else value for value in args)
+        return super()._lua_redis_call(lua_runtime, expected_globals, op, *texts)
+
+    def _lua_redis_pcall(
+        self, lua_runtime: Any, expected_globals: set[Any], op: Any, *args: Any
+    ) -> Any:
+        reply = super()._lua_redis_pcall(lua_runtime, expected_globals, op, *args)
+        if LUA_MODULE.lua_type(reply) == "table":
+            problem = reply[b"err"]
+            # fakeredis puts a Python str there, which Lua can neither cut nor join.
+            if isinstance(problem, str):
+                reply[b"err"] = problem.encode()
+        return reply
+
+    def eval(self, script: bytes, numkeys: int, *keys_and_args: bytes) -> Any:
+        if _digest(script) not in self._server.script_cache:
+            self._require_compiling(script)
+        return super().eval(script, numkeys, *keys_and_args)
+
+    def script_load(self, *args: bytes) -> bytes:
+        for script in args[:1]:
+            self._require_compiling(script)
+        digest: bytes = super().script_load(*args)
+        return digest
+
+    def _require_compiling(self, script: bytes) -> None:
+        try:
+            self._get_server_runtime(self._server).compile(script)
+        except LUA_MODULE.LuaSyntaxError as error:
+            said = error.args[0]
+            text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+            where = text.replace('[string "<python>"]', "user_script")
+            raise SimpleError(f"ERR Error compiling script (new function): {where}") from error
+
+
+class GuardSocket(_GuardScripting):
+    """A connection's end in the fake server."""
+
+
+class AsyncGuardSocket(_GuardScripting, AsyncFakeSocket):
+    """The asyncio twin of `GuardSocket`."""
+
+
+# Both connections let fakeredis make the socket and change its class afterwards, so that
+# what a socket is made from stays fakeredis's business.
+
+
+class GuardConnection(FakeRedisConnection):
+    def _connect(self) -> FakeSocket:
+        made = super()._connect()
+        made.__class__ = GuardSocket
+        return made
+
+
+class AsyncGuardConnection(FakeAsyncRedisConnection):
+    async def _connect(self) -> None:
+        await super()._connect()
+        self._sock.__class__ = AsyncGuardSocket
+
+
+def number_text(number: float) -> bytes:
+    """
+    Write a Lua number as Redis passes it to a command.
+
+    An integer in full; anything else as fpconv does: the shortest digits that read back
+    (fpconv's last digit is off now and then), and an exponent only where the plain text
+    would be long.
+    """
+    if not math.isfinite(number):
+        return str(number).encode()
+    if number == int(number) and abs(number) <= MAX_PLAIN_INTEGER:
+        return b"%d" % number
+    sign = "-" if number < 0 else ""
+    mantissa, _, power = f"{abs(float(number))!r}".partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    written = (whole + fraction).lstrip("0")
+    digits = written.rstrip("0")
+    exponent = int(power or 0) - len(fraction) + len(written) - len(digits)
+    magnitude = len(digits) + exponent - 1
+    if exponent >= 0 and magnitude < len(digits) + 7:
+        text = digits + "0" * exponent
+    elif exponent < 0 and (exponent > -7 or abs(magnitude) < 4):
+        padded = digits.rjust(1 - exponent, "0")
+        text = f"{padded[:exponent]}.{padded[exponent:]}"
+    else:
+        text = f"{digits[0]}{'.' * (len(digits) > 1)}{digits[1:]}e{magnitude:+d}"
+    return (sign + text).encode()
+
+
+def _for_lua(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
+    """Make an error the first value: a Python exception would pass through Lua's pcall unread."""
+
+    def call(*arguments: Any) -> tuple[Any, ...]:
+        try:
+            found = function(*arguments)
+        except lua_struct.StructError as error:
+            return (str(error).encode(),)
+        values = found if isinstance(found, tuple) else (found,)
+        return None, *(
+            # Beyond a C long, lupa takes no int; in Lua it is a double anyway.
+            float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+            for value in values
+        )
+
+    return call
+
+
+def _sha1hex(*arguments: lua_struct.Value) -> bytes:
+    if len(arguments) != 1:
+        raise lua_struct.StructError("ERR wrong number of arguments")
+    return _digest(lua_struct.require_text(arguments[0], 1, "sha1hex"))
+
+
+def _digest(script: bytes) -> bytes:
+    return hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()

@@ -1,0 +1,54 @@
+--% for rule in rules if rule.reading
+-- The server compares this option as a C string, which ends at a NUL byte.
+if rule == {{ rule.id }} then
+  for at = 7, #argv do
+    if find(argv[at], {{ rule.reads_if | option_pattern }}) then rule = {{ rule.reading }} end
+  end
+end
+--% endfor
+if false then
+--% for rule in rules
+elseif rule == {{ rule.id }} then
+--% if rule.missing is not none
+  code, detail, value = 'CLASS_NOT_GRANTED', 'class', {{ rule.missing }}
+--% else
+--% if rule.first != 1
+  first = {{ rule.first + 4 }}
+--% endif
+--% if rule.last < 0
+  last = #argv - {{ -1 - rule.last }}
+--% elif rule.last != 1
+  last = {{ rule.last + 4 }}
+--% endif
+--% if rule.step != 1
+  step = {{ rule.step }}
+--% endif
+--% if rule.check
+  check, rest = {{ rule.check }}, {{ rule.rest }}
+--% endif
+--% if "reads" in rule.counters
+  reads = true
+--% endif
+--% if "writes" in rule.counters
+  writes = true
+--% endif
+--% if "deletes" in rule.counters
+  deletes = true
+--% endif
+--% if rule.mutates
+  mutates = true
+--% endif
+--% if rule.nulls == "keys"
+  reply_length = #argv - 4
+--% elif rule.nulls == "arguments"
+  reply_length = #argv - 5
+--% elif rule.nulls == "summary"
+  reply_length = #argv == 6 and 4 or 0
+--% elif rule.nulls == "fields"
+  for at = 6, #argv do
+    if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
+  end
+--% endif
+--% endif
+--% endfor
+end

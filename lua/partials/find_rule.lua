@@ -1,0 +1,15 @@
+local initial = string.byte(command)
+if false then
+--% for branch in dispatch
+elseif initial == {{ branch.byte }} then
+  if false then
+--% for names, rule in branch.commands
+  elseif false
+--% for name in names
+    or command == {{ name }}
+--% endfor
+  then rule = {{ rule }}
+--% endfor
+  end
+--% endfor
+end

@@ -1,0 +1,22 @@
+-- What a ring of another size, or a GCRA, counted, as a ring whose head is 0.
+local function moved_ring(limit, from, state, now_us)
+  local size = limit.capacity * 8
+  local calls
+  if from.kind == 'ring' then
+    calls = string.sub(ordered_ring(state, from), -size)
+  else
+    -- A GCRA knows only when it is free again. The most that it may have let through are
+    -- calls spaced evenly up to then; so many are taken as made.
+    local at_us, made = unpack_struct('<d', state, from.index * 8 + 1), {}
+    while at_us > now_us - limit.period_us and #made < limit.capacity do
+      at_us = at_us - from.interval_us
+      made[#made + 1] = pack('<d', math.min(at_us, now_us))
+    end
+    for i = 1, math.floor(#made / 2) do
+      made[i], made[#made + 1 - i] = made[#made + 1 - i], made[i]
+    end
+    calls = table.concat(made)
+  end
+  if calls == string.rep('\0', #calls) then return '' end
+  return string.rep('\0', size - #calls) .. calls
+end

@@ -1,0 +1,18 @@
+"""Which of the table's servers a test talks to."""
+
+from __future__ import annotations
+
+import pytest
+from keyleash.commands import load_table
+from keyleash.commands.refresh import ask
+from support.servers import RealServer
+
+
+@pytest.fixture
+def label(server: RealServer) -> str:
+    """The server's label in the table; a server that the table was not made from is skipped."""
+    label, _ = ask(server.client())
+    known = load_table().servers
+    if label not in known:
+        pytest.skip(f"the table knows {', '.join(known)}, not {label}")
+    return label

