@@ -64,7 +64,7 @@ for _, name in ipairs(plan.removed) do
   local key = {{ names.state_prefix }} .. name
   if call('EXISTS', key) == 1 then
     call('SETRANGE', key, 0, pack('<d', 0))
-    call('PEXPIRE', key, {{ removed_keep_ms | string }})
+    call('PEXPIRE', key, {{ removed_keep_ms }})
   end
   call('DEL', {{ names.guard_prefix }} .. name)
 end

@@ -2,7 +2,7 @@
 -- The server compares this option as a C string, which ends at a NUL byte.
 if rule == {{ rule.id }} then
   for at = 7, #argv do
-    if find(argv[at], {{ rule.reads_if | option_pattern }}) then rule = {{ rule.reading }} end
+    if find(argv[at], {{ option_pattern(rule.reads_if) }}) then rule = {{ rule.reading }} end
   end
 end
 --% endfor

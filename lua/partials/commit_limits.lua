@@ -1,6 +1,6 @@
 --% if numbers
 --% filter spread("number_n", numbers)
-call('SETRANGE', {{ names.state }}, 16, pack({{ "<" ~ "d" * (numbers | length) }}, number_n))
+call('SETRANGE', {{ names.state }}, 16, pack({{ numbers_format }}, number_n))
 --% endfilter
 --% endif
 --% for limit in limits
@@ -16,7 +16,7 @@ if subjects_n then
 --% else
     call('SETRANGE', subject, 0, pack('<dd', kept[1], {{ limit.slot.capacity }}))
     call('SETRANGE', subject, kept[2], pack('<d', now_us))
-    call('PEXPIRE', subject, {{ (limit.slot.period_us // 1000) | string }})
+    call('PEXPIRE', subject, {{ text(limit.slot.period_ms) }})
 --% endif
   end
 end

@@ -16,6 +16,6 @@ end
 -- A stale guard is an old wrapper's, on its way to the new one; without a state there is no identity.
 -- pcall, since a full or read-only server must not turn a refusal into another error.
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-  redis.pcall('XADD', {{ names.denied }}, 'MAXLEN', '~', {{ denied_retain | string }}, '*', 'token', token_id or '-', 'code', code, 'op', string.sub(command, 1, 64), 'key', string.sub(key or '', 1, 256), 'correlation', correlation, 'policy', {{ policy }})
+  redis.pcall('XADD', {{ names.denied }}, 'MAXLEN', '~', {{ text(denied_retain) }}, '*', 'token', token_id or '-', 'code', code, 'op', string.sub(command, 1, 64), 'key', string.sub(key or '', 1, 256), 'correlation', correlation, 'policy', {{ policy }})
 end
 return redis.error_reply(line)

@@ -37,6 +37,7 @@ def emit(guard: Guard) -> str:
         layout=guard.layout,
         state_format=f"<{'d' * guard.layout.numbers}",
         numbers=_numbers(guard),
+        numbers_format=f"<{'d' * len(_numbers(guard))}",
         stamp=stamp(guard),
         denied=guard.denied,
         checks=guard.checks,

@@ -18,9 +18,18 @@ REMOVED_KEEP_MS = 32 * 86_400_000
 
 def lua_root() -> Path:
     """The folder of the Lua sources: in the wheel beside the package, else in the checkout."""
+    return _shipped("lua")
+
+
+def examples_root() -> Path:
+    """The folder of the example policies, found likewise."""
+    return _shipped("examples")
+
+
+def _shipped(folder: str) -> Path:
     package = Path(__file__).resolve().parents[1]
-    inside = package / "lua"
-    return inside if inside.is_dir() else package.parents[1] / "lua"
+    inside = package / folder
+    return inside if inside.is_dir() else package.parents[1] / folder
 
 
 @cache
@@ -35,7 +44,8 @@ def environment() -> Environment:
         finalize=lua_literal,
         autoescape=False,  # noqa: S701 - the output is Lua; finalize quotes every value
     )
-    made.filters.update(spread=spread, numbered=numbered, option_pattern=option_pattern)
+    made.filters.update(spread=spread, numbered=numbered)
+    made.globals.update(text=str, option_pattern=option_pattern)
     return made
 
 
@@ -71,5 +81,5 @@ def operator_script(template: str, keyspace: Keyspace) -> str:
         "token_prefix": keyspace.token_root,
     }
     return render(
-        template, names=names, removed_keep_ms=REMOVED_KEEP_MS, revoked_offset=REVOKED_OFFSET
+        template, names=names, removed_keep_ms=str(REMOVED_KEEP_MS), revoked_offset=REVOKED_OFFSET
     )

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import yaml
+
 from keyleash.errors import PolicyError, Span
 from keyleash.policy.node import Broken, Node, Path
 from keyleash.policy.problems import Problems, fail, quote

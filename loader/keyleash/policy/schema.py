@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
 from keyleash.policy.node import Broken, Node, Path
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.shapes import DocumentShape, known_fields
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 FIELDS = {
     "version": ("a whole number", "version: 1"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, get_args
 
-from keyleash.policy.node import Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from keyleash.policy.node import Path
 
 ABSENT: Any = None
 """The default of a field that may be left out; not valid if written."""

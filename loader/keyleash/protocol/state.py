@@ -63,6 +63,11 @@ class Slot:
     offset: int = 0
 
     @property
+    def period_ms(self) -> int:
+        """The window's length in milliseconds, rounded up."""
+        return -(-self.period_us // 1000)
+
+    @property
     def interval_us(self) -> int:
         """GCRA's emission interval, rounded up so that the rate is never exceeded."""
         return -(-self.period_us // self.limit)

@@ -1,0 +1,45 @@
+# Everything runs in .venv, which these targets make themselves. PYTHON names another interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check unit format golden clean
+
+demo: $(VENV)/.run
+	@$(BIN)/keyleash demo
+
+test: check unit
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check loader tests benchmarks
+	$(BIN)/ruff format --check loader tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/lua
+
+unit: $(VENV)/.dev
+	$(BIN)/pytest
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix loader tests benchmarks
+	$(BIN)/ruff format loader tests benchmarks
+
+golden: $(VENV)/.dev
+	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "keyleash needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

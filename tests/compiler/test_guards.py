@@ -1,0 +1,104 @@
+"""The whole text of the example policy's guards, and what holds for every guard's text."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from lupa import lua51
+from support.golden import GOLDEN, assert_golden
+
+from keyleash.commands import load_table
+from keyleash.compiler import CompiledGuard, compile_policy
+from keyleash.compiler.templates import examples_root
+from keyleash.policy import parse_policy
+from keyleash.protocol.keyspace import Keyspace, script_digest
+
+EXAMPLE = examples_root() / "agents.yaml"
+NAMES = ("agent-reader", "agent-runner", "agent-recovery", "human-admin")
+
+
+def compiled(document: str, **options: object) -> dict[str, CompiledGuard]:
+    table = load_table()
+    policy = parse_policy(document, file="policy.yaml", commands=table)
+    guards = compile_policy(policy, table, year=2026, **options)  # type: ignore[arg-type]
+    return {guard.identity: guard for guard in guards}
+
+
+@pytest.fixture(scope="module")
+def example() -> dict[str, CompiledGuard]:
+    return compiled(EXAMPLE.read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_example_guard_is_as_recorded(example: dict[str, CompiledGuard], name: str) -> None:
+    """A change to any guard's text shows in review."""
+    assert_golden(GOLDEN / "guards" / f"{name}.lua", example[name].script)
+
+
+def test_example_guards_are_legal_lua_in_ascii(example: dict[str, CompiledGuard]) -> None:
+    """What is loaded parses as Lua 5.1, and its digest is the SHA-1 of its ASCII text."""
+    lua = lua51.LuaRuntime()
+    for guard in example.values():
+        lua.compile(guard.script)
+        assert guard.script.isascii()
+        assert guard.digest == script_digest(guard.script)
+
+
+def test_same_policy_compiles_to_the_same_digest(example: dict[str, CompiledGuard]) -> None:
+    """A digest is an identity: nothing of the run gets into the text."""
+    again = compiled(EXAMPLE.read_text())
+
+    assert {name: guard.digest for name, guard in again.items()} == {
+        name: guard.digest for name, guard in example.items()
+    }
+
+
+def test_change_to_one_identity_leaves_the_others_as_they_were(
+    example: dict[str, CompiledGuard],
+) -> None:
+    """Agents whose rules did not change keep their guard across a load."""
+    changed = compiled(EXAMPLE.read_text().replace("60/minute}", "61/minute}"))
+
+    differing = {name for name in NAMES if changed[name].digest != example[name].digest}
+    assert differing == {"agent-recovery"}
+
+
+def test_another_limit_changes_the_stamp(example: dict[str, CompiledGuard]) -> None:
+    """The stamp ties a state to one guard, so it differs whenever the rules do."""
+    changed = compiled(EXAMPLE.read_text().replace("60/minute}", "61/minute}"))
+
+    assert changed["agent-recovery"].stamp != example["agent-recovery"].stamp
+    assert all(0 < guard.stamp < 2**48 for guard in example.values())
+
+
+def test_another_prefix_moves_every_control_key(example: dict[str, CompiledGuard]) -> None:
+    """Control keys are compiled-in constants under one prefix; only the public record stays."""
+    moved = compiled(EXAMPLE.read_text(), keyspace=Keyspace("9f3a:"))
+
+    for guard in moved.values():
+        named = re.findall(r'"([^"]*keyleash:[^"]*)"', guard.script)
+        assert all(name == "^keyleash:" for name in named)
+
+
+def test_guard_ends_in_a_refusal(example: dict[str, CompiledGuard]) -> None:
+    """Deny by default is visible: one early return, and the last line is an error reply."""
+    for guard in example.values():
+        lines = guard.script.splitlines()
+        assert lines[-1] == "return redis.error_reply(line)"
+        assert [line for line in lines if line.startswith("return")][0] == "return reply"
+        assert guard.script.count("redis.pcall(unpack(argv, 4))") == 1
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ['a"b', "a]]b", "a\\\\b", "a'b", "a--b", "a%b", "a.b*", "ключ:*", "a\\nb", "a\\0b", "{{x}}:*"],
+)
+def test_pattern_with_awkward_bytes_compiles_to_legal_lua(pattern: str) -> None:
+    """One quoting function stands between a policy and the Lua text."""
+    document = (
+        "version: 1\nidentities:\n  one:\n    kind: machine\n"
+        f'    grants: [{{allow: [read], keys: ["{pattern.replace(chr(34), chr(92) + chr(34))}"]}}]\n'
+    )
+
+    lua51.LuaRuntime().compile(compiled(document)["one"].script)

@@ -1,0 +1,102 @@
+"""The Lua sources: legal before rendering, and headers that say what the bodies do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from lupa import lua51
+
+from keyleash.compiler.templates import lua_root
+from keyleash.errors import ReplyCode
+
+SCRIPTS = sorted(lua_root().glob("*.lua"))
+PARTIALS = sorted((lua_root() / "partials").glob("*.lua"))
+SOURCES = SCRIPTS + PARTIALS
+
+
+def header(path: Path) -> list[str]:
+    lines = path.read_text().splitlines()
+    count = next(i for i, line in enumerate(lines) if not line.startswith("---"))
+    return [line.removeprefix("---").strip() for line in lines[:count]]
+
+
+def included(text: str) -> set[Path]:
+    """The partials that *text* includes; a name put together in the template stands for all
+    that begin like it."""
+    named = re.findall(r'include "partials/(\w+)(?:\.lua)?"', text)
+    return {path for path in PARTIALS for name in named if path.stem.startswith(name)}
+
+
+def whole_body(path: Path) -> str:
+    """The script without comments, and with every partial that it reaches."""
+    reached = {path}
+    while True:
+        texts = [one.read_text() for one in sorted(reached)]
+        more = set().union(*map(included, texts))
+        if more <= reached:
+            return re.sub(r"--[^%\n].*", "", "\n".join(texts))
+        reached |= more
+
+
+def documented_arguments(path: Path) -> tuple[set[int], bool]:
+    """The ARGV places that a header names, and whether it leaves the end open (`ARGV[5…]`)."""
+    places = re.findall(r"^ARGV\[(\d+)(…?)\]", "\n".join(header(path)), re.MULTILINE)
+    return {int(number) for number, more in places if not more}, any(more for _, more in places)
+
+
+def read_arguments(path: Path) -> tuple[set[int], bool]:
+    body = whole_body(path)
+    single = {int(number) for number in re.findall(r"\b(?:ARGV|argv)\[(\d+)\]", body)}
+    return single, bool(re.search(r"unpack\(argv, |#argv", body))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_source_is_legal_lua_before_rendering(path: Path) -> None:
+    """Editors and linters keep working on a template."""
+    lua51.LuaRuntime().compile(path.read_text())
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_header_of_a_script_names_the_arguments_that_its_body_reads(path: Path) -> None:
+    """A contract in prose drifts; this one cannot."""
+    named, open_end = documented_arguments(path)
+    read, reads_rest = read_arguments(path)
+
+    first_line = header(path)[0]
+    assert first_line.startswith(f"{path.stem}: ")
+    if open_end:
+        assert read - named <= {max(named) + 1, max(named) + 2}
+        assert reads_rest
+    else:
+        assert read == named
+        assert not reads_rest
+    assert named <= read
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_header_of_a_script_says_whether_it_takes_keys(path: Path) -> None:
+    """Operators' scripts have every name compiled in; only a guard is given keys."""
+    line = next(line for line in header(path) if line.startswith("KEYS"))
+
+    assert ("none" in line) == (not re.search(r"\bKEYS\b", whole_body(path)))
+
+
+@pytest.mark.parametrize("path", PARTIALS, ids=lambda path: path.stem)
+def test_partial_never_names_keys_or_arguments_of_the_script(path: Path) -> None:
+    """A partial works on the names of the script it is put into."""
+    assert not re.search(r"\b(KEYS|ARGV)\b", path.read_text())
+
+
+def test_partials_are_all_used() -> None:
+    """What no script includes is dead."""
+    assert set().union(*(included(path.read_text()) for path in SOURCES)) == set(PARTIALS)
+
+
+def test_codes_in_lua_are_those_of_the_enum() -> None:
+    """Lua and Python share one list of reply codes."""
+    text = "".join(path.read_text() for path in [lua_root() / "guard.lua", *PARTIALS])
+    written = set(re.findall(r"'([A-Z]+_[A-Z_]+|SUSPENDED)'", text))
+
+    assert written - {"KEEPTTL"} == set(ReplyCode)

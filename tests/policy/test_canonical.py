@@ -1,0 +1,179 @@
+"""Digests change with the meaning of a policy and with nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from keyleash.commands import OperationClass
+from keyleash.policy import (
+    AuditRules,
+    Budget,
+    Counter,
+    Deny,
+    Grant,
+    Identity,
+    Kind,
+    Period,
+    Policy,
+    Rate,
+    Subject,
+    SubjectKind,
+    TokenRules,
+    canonical,
+    identity_digest,
+    parse_pattern,
+    policy_digest,
+)
+
+Parse = Callable[[str], Policy]
+
+EXAMPLE = (Path(__file__).parents[2] / "examples/agents.yaml").read_text("utf-8")
+
+REWRITTEN = """\
+# The same four, in another order, another style, and with what was a default spelled out.
+identities:
+    human-admin:
+        token:
+            idle: 900s
+            ttl: 60m
+        grants:
+          - keys: ['*']
+            allow: [scan, delete, write, read]
+        kind: human
+    agent-recovery: {budget: {requests: {limit: 5000/day, timezone: UTC}}, kind: machine,
+      rate: {writes: {limit: 60/minute, per: identity}},
+      grants: [{keys: ["agents:recovery:*"], allow: [write], except: []}]}
+    agent-runner:
+        budget:
+            writes: {timezone: Europe/Berlin, limit: 20000/day}
+            requests: 50000/day
+        rate: {writes: {burst: 60, limit: 600/minute}}
+        deny:
+          - keys: ["agents:jobs:{job_id}:lock"]
+        grants:
+          - keys:
+              - agents:jobs:{job_id}:state
+              - agents:jobs:{job_id}:result
+            allow: [write, read]
+        kind: machine
+    agent-reader:
+        audit: {retain: 100000}
+        kind: machine
+        grants: [{allow: [read], keys: ["agents:context:*"]}]
+        budget: {requests: 200000/day}
+        rate: {requests: 3000/minute}
+defaults: {token: {ttl: 12h, max_ttl: 72h, rotate_after: 1w}}
+version: 1
+"""
+
+GRANT = Grant((OperationClass.READ,), (parse_pattern("a:{x}"),), ("GET", "SET"), ("HGET",))
+RATE = Rate(Counter.WRITES, 5, 1_000_000, 2, Subject(SubjectKind.CAPTURE, "x"))
+BUDGET = Budget(Counter.READS, 5, Period.DAY, "UTC", Subject())
+IDENTITY = Identity(
+    "a",
+    Kind.MACHINE,
+    (GRANT,),
+    (Deny((parse_pattern("a:b"),)),),
+    (RATE, replace(RATE, counter=Counter.READS)),
+    (BUDGET, replace(BUDGET, counter=Counter.WRITES)),
+    TokenRules(1, 2, 3, 4),
+    AuditRules(5),
+)
+
+CHANGES = {
+    "name": [replace(IDENTITY, name="b")],
+    "kind": [replace(IDENTITY, kind=Kind.HUMAN)],
+    "grants": [
+        replace(IDENTITY, grants=(replace(GRANT, **change),))
+        for change in (
+            {"allow": (OperationClass.WRITE,)},
+            {"keys": (parse_pattern("a:{{x}}"),)},
+            {"keys": (parse_pattern("a:*"),)},
+            {"only": ("GET",)},
+            {"only": ()},
+            {"only": None},
+            {"except_": ()},
+        )
+    ],
+    "deny": [replace(IDENTITY, deny=())],
+    "rates": [
+        replace(IDENTITY, rates=(replace(RATE, **change),))
+        for change in (
+            {"counter": Counter.READS},
+            {"limit": 6},
+            {"period_us": 2_000_000},
+            {"burst": None},
+            {"subject": Subject()},
+            {"subject": Subject(SubjectKind.CAPTURE, "y")},
+        )
+    ],
+    "budgets": [
+        replace(IDENTITY, budgets=(replace(BUDGET, **change),))
+        for change in (
+            {"limit": 6},
+            {"period": Period.MONTH},
+            {"timezone": "Europe/Berlin"},
+            {"subject": Subject(SubjectKind.TOKEN)},
+        )
+    ],
+    "token": [
+        replace(IDENTITY, token=replace(IDENTITY.token, **{field.name: 9}))
+        for field in fields(TokenRules)
+    ],
+    "audit": [replace(IDENTITY, audit=AuditRules(6))],
+}
+
+
+def test_rewritten_document_has_the_same_digests(parse: Parse) -> None:
+    """Comments, order, quotes, units and spelled-out defaults are no change of meaning."""
+    before, after = parse(EXAMPLE), parse(REWRITTEN)
+
+    assert policy_digest(before) == policy_digest(after)
+    for identity in before.identities:
+        twin = after.identity(identity.name)
+        assert twin is not None
+        assert canonical(identity) == canonical(twin)
+
+
+def test_every_field_of_the_model_has_a_change_to_try() -> None:
+    """A field that is added to the model must be added here too."""
+    assert set(CHANGES) == {field.name for field in fields(Identity) if field.compare}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_change_of_meaning_changes_the_digest(field: str) -> None:
+    """…and no two of the changes look alike."""
+    digests = [identity_digest(identity) for identity in (IDENTITY, *CHANGES[field])]
+
+    assert len(set(digests)) == len(digests)
+    assert policy_digest(Policy((IDENTITY,))) != policy_digest(Policy((CHANGES[field][0],)))
+
+
+def test_order_that_says_nothing_leaves_the_digest(parse: Parse) -> None:
+    """Limits, `only` and identities are sets."""
+    turned = replace(
+        IDENTITY,
+        rates=IDENTITY.rates[::-1],
+        budgets=IDENTITY.budgets[::-1],
+        grants=(replace(GRANT, only=("SET", "GET")),),
+    )
+    other = replace(IDENTITY, name="b")
+
+    assert identity_digest(turned) == identity_digest(IDENTITY)
+    assert policy_digest(Policy((IDENTITY, other))) == policy_digest(Policy((other, turned)))
+
+
+def test_canonical_text_is_one_line_of_json_without_places(parse: Parse) -> None:
+    """It is stored in Redis and compared there, whatever the file was called."""
+    text = canonical(parse(EXAMPLE).identities[0])
+
+    assert "\n" not in text
+    assert "p.yaml" not in text
+    assert json.loads(text)["grants"] == [
+        {"allow": ["read"], "except": [], "keys": ["agents:context:*"], "only": None}
+    ]

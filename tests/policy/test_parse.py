@@ -1,0 +1,309 @@
+"""What a good document means, and that no text whatever breaks the parser."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from keyleash.commands import OperationClass, load_table
+from keyleash.errors import PolicyError, Span
+from keyleash.policy import (
+    AuditRules,
+    Budget,
+    Counter,
+    Kind,
+    Period,
+    Policy,
+    Rate,
+    Subject,
+    SubjectKind,
+    TokenRules,
+    parse_policy,
+)
+
+Parse = Callable[[str], Policy]
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = (ROOT / "examples/agents.yaml").read_text("utf-8")
+MINUTE_US = 60_000_000
+DAY_S = 86_400
+
+
+def identity_with(fields: str) -> str:
+    return f"""\
+version: 1
+identities:
+  a:
+    kind: machine
+    grants: [{{allow: [read], keys: ["a:{{ws}}:*"]}}]
+    {fields}
+"""
+
+
+def test_example_parses_with_the_shipped_command_table() -> None:
+    """What the README shows must load."""
+    policy = parse_policy(EXAMPLE, file="agents.yaml", commands=load_table())
+
+    assert [identity.name for identity in policy.identities] == [
+        "agent-reader",
+        "agent-runner",
+        "agent-recovery",
+        "human-admin",
+    ]
+
+
+def test_example_means_what_the_design_says(parse: Parse) -> None:
+    """Kind, classes, limits, and defaults under an identity's own fields."""
+    runner, admin = parse(EXAMPLE).identities[1::2]
+
+    assert runner.kind is Kind.MACHINE
+    assert runner.grants[0].allow == (OperationClass.READ, OperationClass.WRITE)
+    assert [key.source for key in runner.grants[0].keys] == [
+        "agents:jobs:{job_id}:state",
+        "agents:jobs:{job_id}:result",
+    ]
+    assert [key.source for key in runner.deny[0].keys] == ["agents:jobs:{job_id}:lock"]
+    assert runner.rates == (Rate(Counter.WRITES, 600, MINUTE_US, 60),)
+    assert runner.budgets == (
+        Budget(Counter.REQUESTS, 50_000, Period.DAY),
+        Budget(Counter.WRITES, 20_000, Period.DAY, "Europe/Berlin"),
+    )
+    assert runner.token == TokenRules(12 * 3600, 3 * DAY_S, 7 * DAY_S, None)
+    assert admin.kind is Kind.HUMAN
+    assert admin.token == TokenRules(3600, 3 * DAY_S, 7 * DAY_S, 900)
+    assert admin.audit == AuditRules(100_000)
+
+
+def test_parts_know_their_place(parse: Parse) -> None:
+    """Lint, diff and compiler problems point into the file."""
+    runner = parse(EXAMPLE).identities[1]
+
+    def place(span: Span | None) -> tuple[str, int, int]:
+        assert span is not None
+        return span.file, span.line, span.column
+
+    assert place(runner.span) == ("p.yaml", 12, 3)
+    assert place(runner.grants[0].span) == ("p.yaml", 15, 9)
+    assert place(runner.grants[0].keys[1].span) == ("p.yaml", 15, 69)
+    assert place(runner.deny[0].span) == ("p.yaml", 16, 12)
+    assert place(runner.rates[0].span) == ("p.yaml", 17, 12)
+    assert place(runner.budgets[1].span) == ("p.yaml", 18, 35)
+
+
+@pytest.mark.parametrize("indent", [None, 2, "\t"])
+def test_json_document_means_the_same(parse: Parse, indent: int | str | None) -> None:
+    """JSON is a subset, tabs between its tokens included."""
+    document = {
+        "version": 1,
+        "identities": {
+            "a": {
+                "kind": "machine",
+                "grants": [{"allow": ["read"], "keys": ["a:\N{GRINNING FACE}:{ws}/x"]}],
+                "rate": {"requests": {"limit": "5/second", "per": "{ws}"}},
+            }
+        },
+    }
+    identity = parse(json.dumps(document, indent=indent)).identities[0]
+
+    assert identity.grants[0].keys[0].source == "a:\N{GRINNING FACE}:{ws}/x"
+    assert identity.rates[0].subject == Subject(SubjectKind.CAPTURE, "ws")
+
+
+def test_token_and_audit_fields_override_the_defaults_one_by_one(parse: Parse) -> None:
+    """An identity that shortens its ttl keeps the rest of the defaults."""
+    text = identity_with("token: {ttl: 30m}\n    audit: {retain: 5}").replace(
+        "identities:",
+        "defaults: {token: {ttl: 2h, max_ttl: 4d, idle: 20m}, audit: {retain: 9}}\nidentities:",
+    )
+    identity = parse(text).identities[0]
+
+    assert identity.token == TokenRules(1800, 4 * DAY_S, None, 1200)
+    assert identity.audit == AuditRules(5)
+
+
+def test_document_without_defaults_gets_the_built_in_ones(parse: Parse) -> None:
+    """A policy of a few lines is enough to begin with."""
+    identity = parse(identity_with("")).identities[0]
+
+    assert identity.token == TokenRules()
+    assert identity.audit == AuditRules()
+
+
+def test_limits_come_in_the_order_of_counters(parse: Parse) -> None:
+    """The order in which limits are checked must not hang on the order of lines."""
+    identity = parse(
+        identity_with("rate: {deletes: 1/day, reads: 2/hour, requests: 3/minute, writes: 4/second}")
+    ).identities[0]
+
+    assert [(rate.counter, rate.limit, rate.period_us) for rate in identity.rates] == [
+        (Counter.REQUESTS, 3, MINUTE_US),
+        (Counter.READS, 2, 60 * MINUTE_US),
+        (Counter.WRITES, 4, MINUTE_US // 60),
+        (Counter.DELETES, 1, 24 * 60 * MINUTE_US),
+    ]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "rate: {requests: 100000/second}",
+        "rate: {requests: {limit: 100000/second, burst: 1000000}}",
+        "rate: {requests: {limit: 8640000/day, burst: 1}}",
+        "rate: {requests: {limit: 1/day, burst: 366}}",
+        "budget: {requests: 1000000000000000/month}",
+        "token: {ttl: 366d, max_ttl: 366d, idle: 366d, rotate_after: 1s}",
+        "audit: {retain: 1000000000}",
+        "deny: []",
+    ],
+)
+def test_value_on_its_bound_passes(parse: Parse, written: str) -> None:
+    """Bounds are inclusive."""
+    assert parse(identity_with(written)).identities
+
+
+@pytest.mark.parametrize(
+    ("per", "subject"),
+    [
+        ("identity", Subject(SubjectKind.IDENTITY)),
+        ("token", Subject(SubjectKind.TOKEN)),
+        ('"{ws}"', Subject(SubjectKind.CAPTURE, "ws")),
+    ],
+)
+def test_per_names_the_subject(parse: Parse, per: str, subject: Subject) -> None:
+    """Who shares a counter is written in one word."""
+    identity = parse(
+        identity_with(f"budget: {{requests: {{limit: 5/month, per: {per}}}}}")
+    ).identities[0]
+
+    assert identity.budgets == (Budget(Counter.REQUESTS, 5, Period.MONTH, "UTC", subject),)
+
+
+def test_commands_are_normalised_whatever_their_case(parse: Parse) -> None:
+    """Names go to upper case, categories to lower, and a sub-command keeps one space."""
+    lists = 'only: [get, xgroup  create, "@HASH"], except: [SeT]'
+    text = identity_with("").replace("allow: [read]", f"allow: [read], {lists}")
+    grant = parse(text).identities[0].grants[0]
+
+    assert grant.only == ("GET", "XGROUP CREATE", "@hash")
+    assert grant.except_ == ("SET",)
+
+
+def test_same_pattern_in_grants_of_other_classes_or_commands_passes(parse: Parse) -> None:
+    """Only a repetition that changes nothing is a mistake."""
+    grants = """\
+version: 1
+identities:
+  a:
+    kind: machine
+    grants:
+      - {allow: [read], keys: ["a:*"]}
+      - {allow: [write], keys: ["a:*"]}
+      - {allow: [write], keys: ["a:*"], only: [SET]}
+"""
+    assert len(parse(grants).identities[0].grants) == 3
+
+
+def test_covered_pattern_with_a_capture_of_its_own_passes(parse: Parse) -> None:
+    """A limit may count by what the wider pattern does not capture."""
+    text = identity_with('rate: {requests: {limit: 5/day, per: "{ws}"}}').replace(
+        '"a:{ws}:*"', '"a:*", "a:{ws}:*"'
+    )
+    assert parse(text).identities[0].rates[0].subject.capture == "ws"
+
+
+@pytest.mark.parametrize("name", ["on", "yes", "no", "null", "true", "123", "1-30"])
+def test_identity_may_be_named_like_a_scalar(parse: Parse, name: str) -> None:
+    """A field's name is text, whatever YAML 1.1 would make of it."""
+    assert parse(identity_with("").replace("  a:\n", f"  {name}:\n")).identities[0].name == name
+
+
+def test_anchor_that_nobody_uses_passes(parse: Parse) -> None:
+    """It is the alias that hides what a policy says."""
+    assert parse(identity_with("").replace("kind: machine", "kind: &k machine")).identities
+
+
+SPECIAL = "{}[]:,*&!|>'\"%@`#?-\t\n \\\0\x85\u2028\ufeff\ud800"
+FRAGMENTS = st.sampled_from(
+    [
+        *SPECIAL,
+        *("<<: ", "---", "...", "\\U", "*x", "&x", "!!int ", "ttl: ", "per: {x}", "\n  "),
+        *("null", "true", "0", "-1", "1e999", "9" * 5000),
+    ]
+)
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> str:
+    """The example with some pieces cut out, doubled, moved or replaced."""
+    text = EXAMPLE
+    for _ in range(draw(st.integers(1, 6))):
+        start = draw(st.integers(0, len(text)))
+        end = draw(st.integers(start, min(len(text), start + 40)))
+        piece = draw(st.one_of(st.just(""), FRAGMENTS, st.just(text[start:end] * 2)))
+        text = text[:start] + piece + text[end:]
+    return text
+
+
+def check_only_policy_errors(text: str, parse: Parse) -> None:
+    try:
+        parse(text)
+    except PolicyError as error:
+        problems = error.problems
+    else:
+        return
+    places = [(problem.span.line, problem.span.column) for problem in problems]
+    assert places
+    assert places == sorted(places)
+    assert all(1 <= line <= len(text) + 1 and column >= 1 for line, column in places)
+    for problem in problems:
+        assert problem.span.file == "p.yaml"
+        assert problem.message
+        assert problem.help
+
+
+@given(text=st.text() | st.lists(FRAGMENTS).map("".join))
+@example(text='"\\U99999999"')
+@example(text="%YAML " + "1" * 5000 + ".1\n---\n")
+@example(text="[" * 2000)
+@example(text="? " * 500)
+@example(text="{" * 3 + "\t")
+@settings(deadline=None)
+def test_arbitrary_text_raises_nothing_but_policy_errors(text: str, parse: Parse) -> None:
+    """Whatever a file holds, the answer is a list of places in it."""
+    check_only_policy_errors(text, parse)
+
+
+@given(text=mutations())
+@settings(max_examples=300, deadline=None)
+def test_mutated_example_raises_nothing_but_policy_errors(text: str, parse: Parse) -> None:
+    """Mistakes are mostly small changes to something that worked."""
+    check_only_policy_errors(text, parse)
+
+
+@pytest.mark.parametrize("character", list("{}[]*:- &|'\"\\"))
+def test_long_and_hostile_text_is_answered_soon(parse: Parse, character: str) -> None:
+    """No step is quadratic in what a file repeats."""
+    started = time.process_time()
+    check_only_policy_errors(identity_with("").replace("a:{ws}", character * 20_000), parse)
+
+    assert time.process_time() - started < 5
+
+
+def test_importing_the_model_does_not_import_yaml_or_pydantic() -> None:
+    """A process that only calls guards needs the model and none of the parser."""
+    script = (
+        "import sys, keyleash.policy.model, keyleash.policy as policy;"
+        "assert not {'yaml', 'pydantic'} & set(sys.modules);"
+        "assert policy.parse_policy; assert 'yaml' in sys.modules"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, env={"PYTHONPATH": str(ROOT / "loader")}
+    )
