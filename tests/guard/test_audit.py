@@ -1,0 +1,155 @@
+"""The trail: every mutation, before it happens; refusals apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+from support.leash import NAMES, Leash, grant
+
+import keyleash
+from keyleash.compiler.emit import DENIED_RETAIN
+
+ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
+
+
+def test_mutation_leaves_an_event_that_says_who_what_where_and_why(leash: Leash) -> None:
+    """Token, operation, key, correlation id and policy; the stream's id is the time."""
+    leash.load(one=ALL)
+    issued = leash.issue("one")
+    agent = leash.client(issued.token)
+
+    with keyleash.correlation("req-42"):
+        agent.set("doc:1", "x")
+    (event,) = leash.events("one")
+    policy = event.pop("policy")
+    assert event == {"token": issued.id, "op": "SET", "key": "doc:1", "correlation": "req-42"}
+    assert leash.admin.hget(NAMES.guard("one"), "policy_digest").startswith(policy.encode())  # type: ignore[union-attr]
+
+
+def test_read_leaves_no_event(leash: Leash) -> None:
+    """Nor do commands without a key."""
+    leash.load(one=ALL)
+    agent = leash.agent("one")
+    agent.get("doc:1")
+    agent.exists("doc:1")
+    agent.ping()
+
+    assert leash.events("one") == []
+
+
+def test_call_with_several_keys_is_one_event_that_lists_them(leash: Leash) -> None:
+    """As netstrings, so that any byte may stand in a key."""
+    leash.load(one=ALL)
+    leash.agent("one").mset({"doc:1": "x", "doc:,2:": "y"})
+
+    (event,) = leash.events("one")
+    assert event["keys"] == "5:doc:1,7:doc:,2:,"
+
+
+def test_command_that_fails_is_corrected_in_the_trail(leash: Leash) -> None:
+    """The event came first; a second one says that it did not come about."""
+    leash.load(one=ALL)
+    agent = leash.agent("one")
+    agent.set("doc:1", "text")
+    with pytest.raises(redis.ResponseError):
+        agent.lpush("doc:1", "x")
+    with pytest.raises(redis.ResponseError):
+        agent.execute_command("SET")
+
+    stream = leash.admin.xrange(NAMES.audit("one"))
+    ids = [event_id.decode() for event_id, _ in stream]  # type: ignore[union-attr]
+    events = leash.events("one")
+    assert [event.get("op") for event in events] == ["SET", "LPUSH", None, "SET", None]
+    assert events[2] == {
+        "of": ids[1],
+        "error": "WRONGTYPE Operation against a key holding the wrong kind of value",
+    }
+    assert events[3]["key"] == ""
+    assert events[4]["of"] == ids[3]
+
+
+def test_event_stands_even_if_the_command_is_the_last_thing_that_happens(leash: Leash) -> None:
+    """The event is appended before the command runs, which its place in MONITOR shows."""
+    leash.load(one=ALL)
+    agent = leash.agent("one")
+    agent.get("doc:1")
+    with leash.server.client().monitor() as monitor:
+        agent.set("doc:1", "x")
+        seen = []
+        while not seen or seen[-1] != "SET":
+            entry = monitor.next_command()
+            if entry["client_type"] == "lua":
+                seen.append(entry["command"].split()[0])
+    assert seen[-2:] == ["XADD", "SET"]
+
+
+def test_refusal_goes_to_its_own_stream_with_its_code(leash: Leash) -> None:
+    """And leaves no event among the mutations."""
+    leash.load(one=ALL)
+    issued = leash.issue("one")
+    agent = leash.client(issued.token)
+    with keyleash.correlation("req-1"), pytest.raises(keyleash.KeyNotGrantedError):
+        agent.set("other", "x")
+    leash.call("one", "kl_one_wrong", "GET", "doc:1")
+
+    named, unnamed = leash.denials("one")
+    assert named | {"policy": ""} == {
+        "token": issued.id,
+        "code": "KEY_NOT_GRANTED",
+        "op": "SET",
+        "key": "other",
+        "correlation": "req-1",
+        "policy": "",
+    }
+    assert (unnamed["token"], unnamed["code"]) == ("-", "TOKEN_UNKNOWN")
+    assert leash.events("one") == []
+
+
+def test_storm_of_refusals_pushes_out_no_mutation(leash: Leash) -> None:
+    """The stream of refusals is capped, and it is another stream."""
+    leash.load(one=ALL)
+    issued = leash.issue("one")
+    leash.client(issued.token).set("doc:1", "x")
+    digest = leash.digest("one")
+
+    with leash.admin.pipeline(transaction=False) as pipe:
+        for _ in range(DENIED_RETAIN + 2000):
+            pipe.evalsha(digest, 0, issued.token, "c", "2", "NOSUCH")
+        pipe.execute(raise_on_error=False)
+    assert len(leash.events("one")) == 1
+    assert DENIED_RETAIN <= leash.admin.xlen(NAMES.denied("one")) <= DENIED_RETAIN + 200  # type: ignore[operator]
+
+
+def test_old_events_go_when_the_policy_says_so(leash: Leash) -> None:
+    """`retain` bounds the trail; the bound is approximate, as trimming whole nodes is cheap."""
+    leash.load(one={**ALL, "audit": {"retain": 200}})
+    agent = leash.agent("one")
+    for _ in range(1500):
+        agent.set("doc:1", "x")
+
+    assert 200 <= leash.admin.xlen(NAMES.audit("one")) < 1200  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("length", [256, 257, 1_000_000])
+def test_long_correlation_id_is_cut(leash: Leash, length: int) -> None:
+    """The trail is not the agent's to fill."""
+    leash.load(one=ALL)
+    agent = leash.agent("one")
+    with keyleash.correlation("c" * length):
+        agent.set("doc:1", "x")
+
+    assert leash.events("one")[0]["correlation"] == "c" * 256
+
+
+def test_huge_refused_key_and_command_are_cut(leash: Leash) -> None:
+    """A refused call must cost the server little."""
+    leash.load(one=ALL)
+    issued = leash.issue("one")
+    leash.call("one", issued.token, "GET", "k" * 524_288)
+    leash.call("one", issued.token, "X" * 524_288)
+
+    by_key, by_command = leash.denials("one")
+    assert by_key["key"] == "k" * 256
+    assert by_command["op"] == "X" * 64

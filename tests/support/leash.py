@@ -1,0 +1,97 @@
+"""A server with a policy on it, as most tests need it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+from support.servers import RealServer
+
+import keyleash
+from keyleash.deploy import LoadResult, load_policy
+from keyleash.protocol.active import guard_record
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.request import guard_call
+from keyleash.tokens import IssuedToken, issue_token
+
+NAMES = Keyspace()
+
+
+def policy(**identities: dict[str, Any]) -> str:
+    """A policy document; underscores in names stand for hyphens, and machines are the rule."""
+    return json.dumps(
+        {
+            "version": 1,
+            "identities": {
+                name.replace("_", "-"): {"kind": "machine", **body}
+                for name, body in identities.items()
+            },
+        }
+    )
+
+
+def grant(*classes: str, keys: str | list[str], **narrowed: list[str]) -> dict[str, Any]:
+    """One grant of a policy document."""
+    return {"allow": list(classes), "keys": [keys] if isinstance(keys, str) else keys, **narrowed}
+
+
+@dataclass
+class Leash:
+    """An operator's hands on a server, and agents' clients made by name."""
+
+    server: RealServer
+    admin: redis.Redis = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.admin = self.server.client()
+
+    def load(self, document: str | None = None, **identities: dict[str, Any]) -> LoadResult:
+        return load_policy(self.admin, document or policy(**identities), actor="ops")
+
+    def issue(self, identity: str, **options: Any) -> IssuedToken:
+        return issue_token(self.admin, identity, actor="ops", **options)
+
+    def agent(self, identity: str, **options: Any) -> keyleash.Redis:
+        """A guarded client with a token of its own."""
+        return self.client(self.issue(identity).token, **options)
+
+    def client(self, token: str, **options: Any) -> keyleash.Redis:
+        return keyleash.Redis(port=self.server.port, token=token, **options)
+
+    def digest(self, identity: str) -> str:
+        record = guard_record(self.admin.hgetall(NAMES.guard(identity)))  # type: ignore[arg-type]
+        assert record is not None
+        return record.digest
+
+    def raw(self, identity: str, keys: list[Any], *argv: Any, digest: str | None = None) -> Any:
+        """A bare EVALSHA of the identity's guard; an error comes back as its text."""
+        try:
+            return self.admin.evalsha(digest or self.digest(identity), len(keys), *keys, *argv)
+        except redis.ResponseError as error:
+            return str(error)
+
+    def call(self, identity: str, token: str, *command: Any) -> Any:
+        """A guard call as a wrapper would build it, its error as text."""
+        from keyleash.commands import load_table
+
+        _, digest, count, *rest = guard_call(
+            load_table(), self.digest(identity), token, "test", "2", command
+        )
+        return self.raw(identity, rest[:count], *rest[count:], digest=digest)
+
+    def events(self, identity: str) -> list[dict[str, str]]:
+        return self._stream(NAMES.audit(identity))
+
+    def denials(self, identity: str) -> list[dict[str, str]]:
+        return self._stream(NAMES.denied(identity))
+
+    def _stream(self, name: str) -> list[dict[str, str]]:
+        return [
+            {key.decode(): value.decode("utf-8", "replace") for key, value in fields.items()}
+            for _, fields in self.admin.xrange(name)  # type: ignore[union-attr]
+        ]
+
+    def state(self, identity: str) -> bytes:
+        return self.admin.get(NAMES.state(identity))  # type: ignore[return-value]
