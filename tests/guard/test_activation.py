@@ -138,7 +138,7 @@ def test_reload_with_a_limit_in_front_keeps_what_others_counted(leash: Leash) ->
         ("5/hour", "5/day", 2),
         ("5/hour", {"limit": "5/hour", "burst": 5}, 2),
         ({"limit": "5/hour", "burst": 5}, {"limit": "8/hour", "burst": 8}, 5),
-        ({"limit": "5/hour", "burst": 5}, "8/hour", 0),
+        ({"limit": "5/hour", "burst": 5}, "8/hour", 1),
     ],
     ids=["larger", "smaller", "longer", "burst-added", "gcra-larger", "burst-removed"],
 )
