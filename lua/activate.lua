@@ -39,22 +39,31 @@ local function moved_limit(limit, state)
   return pack('<d', 0), from and moved_ring(limit, from, state, now_us) or ''
 end
 
-for _, identity in ipairs(plan.identities) do
-  local key = {{ names.state_prefix }} .. identity.name
-  local state = call('GET', key)
+-- A script that fails does not roll back. So all that can fail comes before the first write:
+-- every record is touched as the type that it must have, every new state is made.
+call('HLEN', {{ names.layouts }})
+call('XLEN', {{ names.control }})
+local states = {}
+for i, identity in ipairs(plan.identities) do
+  call('HLEN', {{ names.guard_prefix }} .. identity.name)
+  local state = call('GET', {{ names.state_prefix }} .. identity.name)
   -- A guard that did not change keeps its state as it is.
   if not state or unpack_struct('<d', state) ~= identity.stamp then
-    local numbers, rings, suspended, used_rings = {}, {}, 0, false
+    local numbers, rings, suspended, has_calls = {}, {}, 0, false
     if state then suspended = unpack_struct('<d', state, 9) end
-    for i, limit in ipairs(identity.limits) do
+    for place, limit in ipairs(identity.limits) do
       local ring
-      numbers[i], ring = moved_limit(limit, state)
-      if ring ~= '' then used_rings = true end
-      rings[i] = ring .. string.rep('\0', limit.capacity * 8 - #ring)
+      numbers[place], ring = moved_limit(limit, state)
+      has_calls = has_calls or ring ~= ''
+      rings[place] = ring .. string.rep('\0', limit.capacity * 8 - #ring)
     end
-    local header = pack('<dd', identity.stamp, suspended) .. table.concat(numbers)
-    call('SET', key, header .. (used_rings and table.concat(rings) or ''))
+    states[i] = pack('<dd', identity.stamp, suspended) .. table.concat(numbers)
+    if has_calls then states[i] = states[i] .. table.concat(rings) end
   end
+end
+
+for i, identity in ipairs(plan.identities) do
+  if states[i] then call('SET', {{ names.state_prefix }} .. identity.name, states[i]) end
   call('HSET', {{ names.layouts }}, identity.name, identity.layout)
   call('HSET', {{ names.guard_prefix }} .. identity.name, 'digest', identity.digest,
     'policy_digest', identity.policy_digest, 'generation', generation)

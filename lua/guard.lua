@@ -34,7 +34,7 @@ repeat
   local token_key, record
 --% include "partials/read_token.lua"
   if not record then code = 'TOKEN_UNKNOWN' break end
-  local expires_us, used_us, revoked, id = unpack_struct('<ddBc8', record)
+  local expires_us, used_us, revoked, id = unpack_struct('<ddBc12', record)
   token_id = id
 --% include "partials/check_token.lua"
   if code then break end

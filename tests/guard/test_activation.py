@@ -316,3 +316,25 @@ def test_activation_is_in_the_control_stream(leash: Leash) -> None:
     assert (event[b"actor"], event[b"generation"]) == (b"ops", b"1")
     assert event[b"digest"].decode() == result.digest
     assert b'"one"' in event[b"identities"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda admin: admin.set(NAMES.state("two"), "short"),
+        lambda admin: admin.set(NAMES.guard("two"), "not a hash"),
+        lambda admin: admin.set(NAMES.layouts, "not a hash"),
+        lambda admin: admin.set(NAMES.control, "not a stream"),
+    ],
+    ids=["state", "guard-record", "layouts", "control"],
+)
+def test_activation_over_a_damaged_record_changes_nothing(leash: Leash, damage: Any) -> None:
+    """A script error does not roll back, so all that can fail comes before the first write."""
+    leash.load(one=ALL, two=ALL)
+    digest, token = leash.digest("one"), leash.issue("one").token
+    damage(leash.admin)
+
+    with pytest.raises(redis.ResponseError):
+        leash.load(one=OTHER, two=OTHER)
+    assert leash.digest("one") == digest
+    assert leash.raw("one", ["doc:1"], token, "c", "2", "SET", "doc:1", "x") == b"OK"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from keyleash.errors import TokenUnknownError
 
-RECORD_FORMAT = "<ddB8s"
+RECORD_FORMAT = "<ddB12s"
 """expires_us, used_us, revoked, id."""
 REVOKED_OFFSET = 16
 KEEP_AFTER_EXPIRY_MS = 7 * 86_400_000
@@ -21,7 +21,7 @@ KEEP_AFTER_EXPIRY_MS = 7 * 86_400_000
 MAX_TOKEN_BYTES = 160
 """The longest real token has 111 bytes; longer input is not even hashed."""
 
-_ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+_ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look alike
 _SHAPE = re.compile(r"kl_([a-z0-9-]{1,64})_.+", re.DOTALL)
 
 
@@ -53,8 +53,8 @@ def new_token(identity: str) -> str:
 
 
 def new_token_id() -> str:
-    """Make a public name: 8 characters, 40 bits, none that look alike."""
-    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(8))
+    """Make a public name: 12 characters, 60 bits: no two tokens of an identity ever share one."""
+    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(12))
 
 
 def token_digest(token: str) -> str:

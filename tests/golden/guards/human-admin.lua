@@ -8,7 +8,7 @@ repeat
 local state = call('GET', "keyleash:state:human-admin")
 if not state then code = 'NOT_ACTIVE' break end
 local stamp, suspended = unpack_struct("<dd", state)
-if stamp ~= 266724130051533 then code = 'POLICY_STALE' break end
+if stamp ~= 124612068530819 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -16,7 +16,7 @@ token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
 record = call('GET', token_key)
 end
 if not record then code = 'TOKEN_UNKNOWN' break end
-local expires_us, used_us, revoked, id = unpack_struct('<ddBc8', record)
+local expires_us, used_us, revoked, id = unpack_struct('<ddBc12', record)
 token_id = id
 if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
