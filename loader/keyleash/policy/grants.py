@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from keyleash.commands import CommandTable, OperationClass
 from keyleash.policy.model import Deny, Grant, Pattern
 from keyleash.policy.node import Node
-from keyleash.policy.patterns import covers, parse_pattern
+from keyleash.policy.patterns import beginning, covers, parse_pattern
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.schema import FIELDS
 
@@ -128,15 +128,26 @@ def _check_covered(keys: tuple[Pattern, ...], problems: Problems, *, captures_co
         captures_count: Whether a pattern earns its place by capturing what the wider
             one does not, as `per` may count by it.
     """
-    distinct = list({pattern.parts: pattern for pattern in reversed(keys)}.values())[::-1]
-    for place, narrow in enumerate(distinct):
+    firsts: dict[object, Pattern] = {}
+    for pattern in keys:
+        firsts.setdefault(pattern.parts, pattern)
+    distinct = [*firsts.values()]
+    places = {pattern: place for place, pattern in enumerate(distinct)}
+    # Whatever covers a pattern begins with a prefix of its beginning; to compare each
+    # pattern with each takes seconds for a list of a thousand.
+    by_beginning: dict[bytes, list[Pattern]] = {}
+    for pattern in distinct:
+        by_beginning.setdefault(beginning(pattern), []).append(pattern)
+    for narrow in distinct:
+        start = beginning(narrow)
         wide = next(
             (
                 wide
-                for other, wide in enumerate(distinct)
+                for end in range(len(start) + 1)
+                for wide in by_beginning.get(start[:end], ())
                 if _makes_needless(wide, narrow, captures_count=captures_count)
                 # Where two match the same keys, the later one is the surplus.
-                and (other < place or not covers(narrow, wide))
+                and (places[wide] < places[narrow] or not covers(narrow, wide))
             ),
             None,
         )

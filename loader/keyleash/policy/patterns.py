@@ -203,6 +203,12 @@ def covers(wide: Pattern, narrow: Pattern) -> bool:
     )
 
 
+def beginning(pattern: Pattern) -> bytes:
+    """The bytes with which every key that matches begins, up to the first capture or `*`."""
+    first = pattern.parts[0]
+    return first.text if isinstance(first, Literal) else b""
+
+
 def may_start_with(pattern: Pattern, prefix: bytes) -> bool:
     """Whether some key that matches *pattern* begins with *prefix*."""
     segments, open_ended = _segments(pattern.parts)
