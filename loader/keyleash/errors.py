@@ -162,7 +162,9 @@ class LeashError(KeyleashError, ResponseError):
 
     code: ClassVar[ReplyCode]
 
-    def __init__(self, details: Mapping[str, str] | None = None, *, help: str | None = None) -> None:
+    def __init__(
+        self, details: Mapping[str, str] | None = None, *, help: str | None = None
+    ) -> None:
         self.details: dict[str, str] = dict(details or {})
         said = " ".join(f"{name}={value!r}" for name, value in self.details.items())
         super().__init__(f"{self.code} {said}".rstrip(), help=help)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from keyleash.commands import load_table
 from keyleash.commands.refresh import ask
 from support.servers import RealServer

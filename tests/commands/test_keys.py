@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+
 from keyleash.commands import CommandSpec, KeyUse, OperationClass, keys_of, load_table
 from keyleash.commands.keys import UnplacedKeysError, is_option
 from keyleash.commands.placement import CLASS_OF_FLAG, KEYLESS_PASSES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from keyleash.commands import CommandSpec, KeyRange, OperationClass
 from keyleash.commands.placement import (
     ABSENT,

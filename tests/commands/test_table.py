@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from keyleash.commands import load_table
 from keyleash.commands.placement import KEYLESS_PASSES, SUBCOMMANDS, UNPLACED
 from keyleash.commands.refresh import ask, main, render

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.golden import GOLDEN, as_json, assert_golden, plain
 
 from keyleash.commands import CommandTable, load_table
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.passes import PASSES
 from keyleash.policy import parse_policy
 from keyleash.protocol.keyspace import Keyspace
+from support.golden import GOLDEN, as_json, assert_golden, plain
 
 FILLED = {
     "select_commands": ("usages",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.leash import Leash
 from support.servers import RealServer
 

@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 import redis
-from support.leash import NAMES, Leash, grant, policy
 
 import keyleash
-from keyleash.deploy import activate, load_policy, set_suspended
+from keyleash.deploy import activate, load_policy, registry, set_suspended
 from keyleash.errors import (
     ActivationConflictError,
     DigestMismatchError,
     PolicyError,
     UnknownIdentityError,
 )
+from support.leash import NAMES, Leash, grant, policy
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:*")]}
 OTHER: dict[str, Any] = {"grants": [grant("read", keys="doc:*")]}
 
 
 def keyspace_dump(leash: Leash) -> dict[bytes, bytes]:
-    return {name: leash.admin.dump(name) for name in leash.admin.scan_iter()}  # type: ignore[misc]
+    return {name: leash.admin.dump(name) for name in leash.admin.scan_iter()}
 
 
 def test_load_of_the_same_policy_changes_nothing_and_says_so(leash: Leash) -> None:
@@ -106,7 +106,7 @@ def test_identity_that_comes_back_finds_its_counters(leash: Leash) -> None:
     agent = leash.agent("one")
     agent.set("doc:1", "x")
     leash.load(two=OTHER)
-    assert leash.admin.pttl(NAMES.state("one")) > 31 * 86_400_000  # type: ignore[operator]
+    assert leash.admin.pttl(NAMES.state("one")) > 31 * 86_400_000
     leash.load(one=limited, two=OTHER)
 
     assert leash.admin.pttl(NAMES.state("one")) == -1
@@ -122,7 +122,13 @@ def test_reload_with_a_limit_in_front_keeps_what_others_counted(leash: Leash) ->
     agent = leash.agent("one")
     agent.set("doc:1", "x")
     agent.set("doc:1", "x")
-    leash.load(one={**ALL, "rate": {"requests": "100/hour"}, "budget": {"requests": "9/month", "writes": "3/month"}})
+    leash.load(
+        one={
+            **ALL,
+            "rate": {"requests": "100/hour"},
+            "budget": {"requests": "9/month", "writes": "3/month"},
+        }
+    )
 
     agent.set("doc:1", "x")
     with pytest.raises(keyleash.BudgetExhaustedError) as refusal:
@@ -145,7 +151,7 @@ def test_reload_with_a_limit_in_front_keeps_what_others_counted(leash: Leash) ->
 def test_changed_rate_keeps_what_it_counted(
     leash: Leash, before: Any, after: Any, left: int
 ) -> None:
-    """Rings are resized, not emptied; a GCRA's debt is kept in calls. After three calls, `left` pass.
+    """Rings are resized, not emptied; a GCRA's debt is kept in calls: after three, `left` pass.
 
     A GCRA knows when it is free again, not what it let through; so when its burst is taken
     away, the most that it may have let through in the last hour is taken as made.
@@ -221,7 +227,7 @@ def test_two_loads_at_once_leave_one_of_them_active(
 ) -> None:
     """The slower one is told, and has changed nothing that is active."""
     leash.load(one=ALL)
-    record_sources = activate.record_sources
+    record_sources = registry.record_sources
 
     def overtaken(*args: Any) -> None:
         record_sources(*args)
@@ -311,7 +317,7 @@ def test_activation_is_in_the_control_stream(leash: Leash) -> None:
     """Who made which rules of which identity active."""
     result = leash.load(one=ALL)
 
-    ((_, event),) = leash.admin.xrange(NAMES.control)  # type: ignore[misc]
+    ((_, event),) = leash.admin.xrange(NAMES.control)
     assert event[b"event"] == b"activate"
     assert (event[b"actor"], event[b"generation"]) == (b"ops", b"1")
     assert event[b"digest"].decode() == result.digest

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import redis
-from support.leash import NAMES, Leash, grant
 
 import keyleash
 from keyleash.compiler.emit import DENIED_RETAIN
+from support.leash import NAMES, Leash, grant
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
 
@@ -25,7 +25,7 @@ def test_mutation_leaves_an_event_that_says_who_what_where_and_why(leash: Leash)
     (event,) = leash.events("one")
     policy = event.pop("policy")
     assert event == {"token": issued.id, "op": "SET", "key": "doc:1", "correlation": "req-42"}
-    assert leash.admin.hget(NAMES.guard("one"), "policy_digest").startswith(policy.encode())  # type: ignore[union-attr]
+    assert leash.admin.hget(NAMES.guard("one"), "policy_digest").startswith(policy.encode())
 
 
 def test_read_leaves_no_event(leash: Leash) -> None:
@@ -59,7 +59,7 @@ def test_command_that_fails_is_corrected_in_the_trail(leash: Leash) -> None:
         agent.execute_command("SET")
 
     stream = leash.admin.xrange(NAMES.audit("one"))
-    ids = [event_id.decode() for event_id, _ in stream]  # type: ignore[union-attr]
+    ids = [event_id.decode() for event_id, _ in stream]
     events = leash.events("one")
     assert [event.get("op") for event in events] == ["SET", "LPUSH", None, "SET", None]
     assert events[2] == {
@@ -77,7 +77,7 @@ def test_event_stands_even_if_the_command_is_the_last_thing_that_happens(leash: 
     agent.get("doc:1")
     with leash.server.client().monitor() as monitor:
         agent.set("doc:1", "x")
-        seen = []
+        seen: list[str] = []
         while not seen or seen[-1] != "SET":
             entry = monitor.next_command()
             if entry["client_type"] == "lua":
@@ -119,7 +119,7 @@ def test_storm_of_refusals_pushes_out_no_mutation(leash: Leash) -> None:
             pipe.evalsha(digest, 0, issued.token, "c", "2", "NOSUCH")
         pipe.execute(raise_on_error=False)
     assert len(leash.events("one")) == 1
-    assert DENIED_RETAIN <= leash.admin.xlen(NAMES.denied("one")) <= DENIED_RETAIN + 200  # type: ignore[operator]
+    assert DENIED_RETAIN <= leash.admin.xlen(NAMES.denied("one")) <= DENIED_RETAIN + 200
 
 
 def test_old_events_go_when_the_policy_says_so(leash: Leash) -> None:
@@ -129,7 +129,7 @@ def test_old_events_go_when_the_policy_says_so(leash: Leash) -> None:
     for _ in range(1500):
         agent.set("doc:1", "x")
 
-    assert 200 <= leash.admin.xlen(NAMES.audit("one")) < 1200  # type: ignore[operator]
+    assert 200 <= leash.admin.xlen(NAMES.audit("one")) < 1200
 
 
 @pytest.mark.parametrize("length", [256, 257, 1_000_000])

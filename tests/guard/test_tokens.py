@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import redis
-from support.leash import NAMES, Leash, grant
 
 import keyleash
 from keyleash.errors import NoPolicyError, UnknownIdentityError, UnknownTokenIdError
 from keyleash.protocol.token import TokenRecord, token_digest
 from keyleash.tokens import TokenState, list_tokens, revoke_tokens
+from support.leash import NAMES, Leash, grant
 
 READ: dict[str, Any] = {"grants": [grant("read", keys="doc:*")]}
 
@@ -20,14 +20,14 @@ READ: dict[str, Any] = {"grants": [grant("read", keys="doc:*")]}
 def age(leash: Leash, identity: str, token: str, **changes: int) -> None:
     """Rewrite times in a token's record, as if they had come."""
     name = NAMES.token(identity, token_digest(token))
-    record = TokenRecord.unpack(leash.admin.get(name))  # type: ignore[arg-type]
+    record = TokenRecord.unpack(leash.admin.get(name))
     fields = {"expires_us": record.expires_us, "used_us": record.used_us} | changes
     aged = TokenRecord(record.id, revoked=record.revoked, **fields)
     leash.admin.set(name, aged.pack(), keepttl=True)
 
 
 def now_us(leash: Leash) -> int:
-    seconds, micros = leash.admin.time()  # type: ignore[misc]
+    seconds, micros = leash.admin.time()
     return int(seconds) * 1_000_000 + int(micros)
 
 
@@ -131,7 +131,9 @@ def test_token_of_a_megabyte_is_unknown_to_the_guard(leash: Leash) -> None:
     assert leash.call("one", token + "x" * 1_000_000, "GET", "doc:1") == "LEASH TOKEN_UNKNOWN"
 
 
-@pytest.mark.parametrize("token", ["", "kl_", "kl_one_", "one", "kl_ONE_x", "kl_one_" + "x" * 10**6])
+@pytest.mark.parametrize(
+    "token", ["", "kl_", "kl_one_", "one", "kl_ONE_x", "kl_one_" + "x" * 10**6]
+)
 def test_token_without_the_shape_of_one_is_unknown_to_the_wrapper(token: str) -> None:
     """It names no identity, so there is no guard to ask; the error does not repeat it."""
     with pytest.raises(keyleash.TokenUnknownError) as refusal:
@@ -149,7 +151,7 @@ def test_only_the_hash_of_a_token_is_stored(leash: Leash) -> None:
 
     for name in leash.admin.scan_iter():
         assert secret.encode() not in name
-        assert secret.encode() not in leash.admin.dump(name)  # type: ignore[operator]
+        assert secret.encode() not in leash.admin.dump(name)
     assert secret not in repr(issued) + repr(agent) + repr(vars(agent)["_session"])
 
 
@@ -215,7 +217,7 @@ def test_idle_token_expires_and_use_keeps_it_alive(leash: Leash) -> None:
     age(leash, "one", issued.token, used_us=now_us(leash) - quarter_us + 5_000_000)
     assert agent.get("doc:1") is None
     record = leash.admin.get(NAMES.token("one", token_digest(issued.token)))
-    assert now_us(leash) - TokenRecord.unpack(record).used_us < 60_000_000  # type: ignore[arg-type]
+    assert now_us(leash) - TokenRecord.unpack(record).used_us < 60_000_000
     long_ago = now_us(leash) - quarter_us - 2_000_000
     age(leash, "one", issued.token, used_us=long_ago)
     with pytest.raises(keyleash.TokenExpiredError) as refusal:
@@ -233,7 +235,7 @@ def test_refused_call_does_not_keep_an_idle_token_alive(leash: Leash) -> None:
     with pytest.raises(keyleash.KeyNotGrantedError):
         leash.client(issued.token).get("other")
     record = leash.admin.get(NAMES.token("one", token_digest(issued.token)))
-    assert TokenRecord.unpack(record).used_us == idle_since  # type: ignore[arg-type]
+    assert TokenRecord.unpack(record).used_us == idle_since
 
 
 def test_issue_and_revoke_are_in_the_control_stream(leash: Leash) -> None:
@@ -242,10 +244,15 @@ def test_issue_and_revoke_are_in_the_control_stream(leash: Leash) -> None:
     issued = leash.issue("one")
     revoke_tokens(leash.admin, token_id=issued.id, actor="oncall")
 
-    events = [fields for _, fields in leash.admin.xrange(NAMES.control)][1:]  # type: ignore[union-attr]
+    events = [fields for _, fields in leash.admin.xrange(NAMES.control)][1:]
     assert events == [
         {b"event": b"issue", b"actor": b"ops", b"identity": b"one", b"token": issued.id.encode()},
-        {b"event": b"revoke", b"actor": b"oncall", b"identity": b"one", b"token": issued.id.encode()},
+        {
+            b"event": b"revoke",
+            b"actor": b"oncall",
+            b"identity": b"one",
+            b"token": issued.id.encode(),
+        },
     ]
 
 

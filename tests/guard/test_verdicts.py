@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import redis
-from support.leash import NAMES, Leash, grant
 
 import keyleash
 from keyleash.compiler.templates import examples_root
 from keyleash.deploy import set_suspended
 from keyleash.tokens import revoke_tokens
+from support.leash import NAMES, Leash, grant
 
 EXAMPLE = (examples_root() / "agents.yaml").read_text()
 READ_WRITE: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:*")]}
@@ -126,7 +126,10 @@ def test_copy_needs_read_on_the_source_and_write_on_the_target(leash: Leash) -> 
 
 def test_increment_needs_read_and_write(leash: Leash) -> None:
     """Its reply tells the value that stood there."""
-    leash.load(one={"grants": [grant("write", keys="n")]}, two={"grants": [grant("read", "write", keys="n")]})
+    leash.load(
+        one={"grants": [grant("write", keys="n")]},
+        two={"grants": [grant("read", "write", keys="n")]},
+    )
 
     with pytest.raises(keyleash.ClassNotGrantedError) as refusal:
         leash.agent("one").incr("n")
@@ -176,7 +179,8 @@ def test_only_and_except_narrow_a_grant_to_commands(leash: Leash) -> None:
         ("SCRIPT", "FLUSH"), ("MIGRATE", "h", "1", "doc:1", "0", "1"), ("SORT", "doc:1"),
         ("SCAN", "0"), ("SUBSCRIBE", "c"), ("PUBLISH", "c", "m"), ("SPUBLISH", "doc:1", "m"),
         ("MULTI",), ("WATCH", "doc:1"), ("SELECT", "1"), ("AUTH", "x"), ("NOSUCHCOMMAND", "doc:1"),
-        ("XREAD", "STREAMS", "doc:1", "0"), ("ZUNION", "1", "doc:1"), ("OBJECT", "ENCODING", "doc:1"),
+        ("XREAD", "STREAMS", "doc:1", "0"), ("ZUNION", "1", "doc:1"),
+        ("OBJECT", "ENCODING", "doc:1"),
     ],
     ids=lambda command: command[0],
 )  # fmt: skip
@@ -245,7 +249,12 @@ def test_own_errors_of_a_command_come_back_as_they_are(leash: Leash) -> None:
     agent = leash.agent("one")
     agent.set("doc:1", "text")
 
-    for command in [("LPUSH", "doc:1", "x"), ("GET",), ("SET", "doc:1"), ("SET", "doc:1", "x", "BAD")]:
+    for command in [
+        ("LPUSH", "doc:1", "x"),
+        ("GET",),
+        ("SET", "doc:1"),
+        ("SET", "doc:1", "x", "BAD"),
+    ]:
         with pytest.raises(redis.ResponseError) as raw:
             leash.admin.execute_command(*command)
         with pytest.raises(redis.ResponseError) as guarded:
@@ -299,7 +308,18 @@ def test_refusals_follow_the_fixed_order(leash: Leash) -> None:
 @pytest.mark.parametrize(
     "value",
     ["", "\n", '"', "]]", "'", "\0", b"\xff\xfe", "x" * 524_288, "LEASH KEY_DENIED key=x", "%d%s"],
-    ids=["empty", "newline", "quote", "brackets", "apostrophe", "nul", "binary", "long", "refusal", "format"],
+    ids=[
+        "empty",
+        "newline",
+        "quote",
+        "brackets",
+        "apostrophe",
+        "nul",
+        "binary",
+        "long",
+        "refusal",
+        "format",
+    ],
 )
 def test_any_bytes_travel_unharmed_as_key_and_value(leash: Leash, value: str | bytes) -> None:
     """Nothing of a call is ever read as Lua."""

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 import redis
-from keyleash.errors import ServerStartError
-from keyleash.server import EmbeddedServer, directory, process
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from keyleash.errors import ServerStartError
+from keyleash.server import EmbeddedServer, directory, process
 
 PATIENCE_S = 30.0
 

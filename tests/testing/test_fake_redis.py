@@ -14,8 +14,9 @@ from typing import Any
 import fakeredis
 import pytest
 import redis
-from keyleash.testing import FakeredisMissingError, fake_async_redis, fake_redis, fake_server
 from redis.exceptions import NoScriptError, ResponseError
+
+from keyleash.testing import FakeredisMissingError, fake_async_redis, fake_redis, fake_server
 from support.servers import RealServer
 
 ALL_BYTES = bytes(range(256))
@@ -128,7 +129,7 @@ GUARD = inspect.cleandoc("""
 
 def reply(client: redis.Redis, *command: Any) -> Any:
     try:
-        return client.execute_command(*command)  # type: ignore[no-untyped-call]
+        return client.execute_command(*command)
     except ResponseError as error:
         return type(error), str(error)
 

@@ -8,6 +8,7 @@ import re
 import struct
 
 import pytest
+
 from keyleash.testing import fake_redis, lua_struct
 from keyleash.testing.fakes import number_text
 from support.servers import RealServer

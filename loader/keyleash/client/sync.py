@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import redis
-from redis.client import EMPTY_RESPONSE, NEVER_DECODE
+from redis.client import EMPTY_RESPONSE
 from redis.exceptions import ConnectionError, NoPermissionError, NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -59,7 +59,7 @@ class Redis(redis.Redis):
         return type(self)(
             connection_pool=self.connection_pool,
             single_connection_client=True,
-            token=self._session._token,  # noqa: SLF001 - the one other holder of the secret
+            token=self._session._token,
         )
 
     def pipeline(self, *_: Any, **__: Any) -> NoReturn:
@@ -77,6 +77,10 @@ class Redis(redis.Redis):
     def monitor(self) -> NoReturn:
         """Refuse: MONITOR shows everybody's commands."""
         raise _unguarded("MONITOR", "use an operator's client")
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command through the guard; its reply, or the typed refusal."""
+        return self._execute_command(*args, **options)
 
     def _execute_command(self, *args: Any, **options: Any) -> Any:
         pool = self.connection_pool
@@ -114,7 +118,7 @@ class Redis(redis.Redis):
         # redis-py lets some helpers take an error for an empty reply; a refusal never is one.
         read = {name: value for name, value in options.items() if name != EMPTY_RESPONSE}
         try:
-            response = self.parse_response(connection, command[0], **read)
+            response = self.parse_response(connection, command[0], **read)  # type: ignore[no-untyped-call]
         except ResponseError as error:
             refused = refusal(str(error))
             if refused is not None:

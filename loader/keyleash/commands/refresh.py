@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import redis
+
 from keyleash.commands.rows import CommandRow, KeySpecRow, Rows, SearchRow, merge_tables
 from keyleash.commands.table import TABLE_PATH
 

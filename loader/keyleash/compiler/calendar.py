@@ -7,6 +7,7 @@ time, each day that is not 24 hours long is a run of its own.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -51,9 +52,7 @@ def _runs_of_lengths(starts: list[int], last_step_us: int) -> tuple[Run, ...]:
     if firsts == [0]:
         return (Run(starts[0] % last_step_us, None, last_step_us),)
     ends = [starts[i] for i in firsts[1:]] + [None]
-    return tuple(
-        Run(starts[i], end, lengths[i]) for i, end in zip(firsts, ends, strict=True)
-    )
+    return tuple(Run(starts[i], end, lengths[i]) for i, end in zip(firsts, ends, strict=True))
 
 
 def _runs_of_offsets(changes: list[tuple[int, int]], step_us: int) -> tuple[Run, ...]:
@@ -69,23 +68,24 @@ def _runs_of_offsets(changes: list[tuple[int, int]], step_us: int) -> tuple[Run,
 
 def _offset_changes(zone: ZoneInfo, year: int, step_us: int) -> list[tuple[int, int]]:
     """Where the zone's offset changes by other than whole steps (Lord Howe's half hour)."""
-
-    def offset_us(at_us: int) -> int:
-        offset = datetime.fromtimestamp(at_us / SECOND_US, zone).utcoffset() or timedelta()
-        return int(offset.total_seconds()) * SECOND_US
-
     days = [_instant_us(day, ZoneInfo("UTC")) for day in _days(year)]
-    changes = [(days[0], offset_us(days[0]))]
+    changes = [(days[0], _offset_us(days[0], zone))]
     for before, after in pairwise(days):
-        if (offset_us(after) - changes[-1][1]) % step_us:
-            while after - before > SECOND_US:
-                middle = (before + after) // 2 // SECOND_US * SECOND_US
-                if (offset_us(middle) - changes[-1][1]) % step_us:
-                    after = middle
-                else:
-                    before = middle
-            changes.append((after, offset_us(after)))
+        offset = changes[-1][1]
+        if (_offset_us(after, zone) - offset) % step_us:
+            at_s = bisect_left(
+                range(before // SECOND_US, after // SECOND_US),
+                True,
+                key=lambda second: (_offset_us(second * SECOND_US, zone) - offset) % step_us != 0,
+            )
+            instant = before + at_s * SECOND_US
+            changes.append((instant, _offset_us(instant, zone)))
     return changes
+
+
+def _offset_us(at_us: int, zone: ZoneInfo) -> int:
+    offset = datetime.fromtimestamp(at_us / SECOND_US, zone).utcoffset() or timedelta()
+    return int(offset.total_seconds()) * SECOND_US
 
 
 def _months(year: int) -> Iterator[date]:

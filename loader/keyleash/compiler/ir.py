@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.policy.model import Counter, Identity
 from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.state import Layout, Slot
+from keyleash.protocol.state import EMPTY_LAYOUT, Layout, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,5 +156,5 @@ class Guard:
     rules: tuple[Rule, ...] = ()
     assigned: tuple[tuple[str, int], ...] = ()
     dispatch: tuple[Branch, ...] = ()
-    layout: Layout = Layout()
+    layout: Layout = EMPTY_LAYOUT
     limits: tuple[LimitPlan, ...] = ()

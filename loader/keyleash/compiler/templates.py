@@ -1,4 +1,4 @@
-"""The Lua sources as templates: legal Lua before rendering, every value quoted by the environment."""
+"""The Lua sources as templates: legal Lua before rendering, values quoted by the environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.token import REVOKED_OFFSET
 
 REMOVED_KEEP_MS = 32 * 86_400_000
-"""How long the state of an identity that left the policy is kept: longer than any budget's window."""
+"""How long an identity that left the policy keeps its state: longer than any budget lasts."""
 
 
 def lua_root() -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.calendar import window_end_us
 from keyleash.compiler.emit import POLICY_DIGITS
-from keyleash.protocol.state import Layout, Slot
+from keyleash.protocol.state import EMPTY_LAYOUT, Layout, Slot
 
 
 def activation_plan(
@@ -30,7 +30,8 @@ def activation_plan(
     return json.dumps(
         {
             "identities": [
-                _identity(guard, layouts.get(guard.identity, Layout()), now_us) for guard in guards
+                _identity(guard, layouts.get(guard.identity, EMPTY_LAYOUT), now_us)
+                for guard in guards
             ],
             "removed": list(removed),
             "summary": json.dumps(

@@ -1,6 +1,6 @@
 """Building a guard call: the arguments of EVALSHA, from a command as redis-py has it.
 
-    EVALSHA <digest> <n> <data keys…> <token> <correlation id> <protocol> <command> <args…>
+EVALSHA <digest> <n> <data keys…> <token> <correlation id> <protocol> <command> <args…>
 """
 
 from __future__ import annotations

@@ -106,6 +106,9 @@ class Layout:
         )
 
 
+EMPTY_LAYOUT = Layout()
+
+
 @dataclass(frozen=True, slots=True)
 class LimitState:
     """What one limit of a state holds now; fields that its kind lacks are 0."""

@@ -70,5 +70,7 @@ def identity_of(token: str) -> str:
     """
     shape = _SHAPE.fullmatch(token)
     if shape is None or len(token) > MAX_TOKEN_BYTES:
-        raise TokenUnknownError(help="a token looks like `kl_<identity>_…`; issue one with `keyleash token issue`")
+        raise TokenUnknownError(
+            help="a token looks like `kl_<identity>_…`; issue one with `keyleash token issue`"
+        )
     return shape[1]

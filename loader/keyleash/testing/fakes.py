@@ -18,6 +18,7 @@ from fakeredis._clients import FakeAsyncRedisConnection, FakeRedisConnection
 from fakeredis._helpers import SimpleError
 from fakeredis._socket import AsyncFakeSocket, FakeSocket
 from fakeredis.commands_mixins.scripting_mixin import LUA_MODULE
+
 from keyleash.testing import lua_struct
 
 __all__ = [

@@ -28,9 +28,7 @@ def revoke_tokens(
     """
     keyspace = keyspace or Keyspace()
     script = operator_script("revoke.lua", keyspace)
-    flat = [
-        item.decode() for item in client.eval(script, 0, actor, identity or "", token_id or "")
-    ]
+    flat = [item.decode() for item in client.eval(script, 0, actor, identity or "", token_id or "")]
     revoked = list(zip(flat[::2], flat[1::2], strict=True))
     if token_id is not None and not revoked:
         known = {info.id for info in list_tokens(client, identity, keyspace=keyspace)}

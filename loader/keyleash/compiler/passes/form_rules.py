@@ -50,9 +50,7 @@ def _also_reading(guard: Guard, usage: Usage) -> Usage:
         for keys in usage.spec.ranges
     )
     given = any(read in guard.identity.grants[i].allow for i in usage.grants)
-    return replace(
-        usage, spec=replace(usage.spec, ranges=ranges), missing=None if given else read
-    )
+    return replace(usage, spec=replace(usage.spec, ranges=ranges), missing=None if given else read)
 
 
 def _rule(guard: Guard, usage: Usage, checks: Numbers) -> Rule:

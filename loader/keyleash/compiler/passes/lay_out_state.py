@@ -38,8 +38,6 @@ def slot_of(limit: Limit, index: int = 0) -> Slot:
         case Budget():
             return Slot(limit.name, SlotKind.BUDGET, index, limit.limit, PERIOD_US[limit.period])
         case Rate(burst=None):
-            return Slot(
-                limit.name, SlotKind.RING, index, limit.limit, limit.period_us, limit.limit
-            )
+            return Slot(limit.name, SlotKind.RING, index, limit.limit, limit.period_us, limit.limit)
         case Rate():
             return Slot(limit.name, SlotKind.GCRA, index, limit.limit, limit.period_us)

@@ -17,9 +17,7 @@ def protect_control_keys(guard: Guard, _table: CommandTable) -> Guard:
     Left out where no grant can reach them: most guards then pay nothing for it.
     """
     patterns = [pattern for grant in guard.identity.grants for pattern in grant.keys]
-    prefixes = dict.fromkeys(
-        prefix.encode() for prefix in (guard.keyspace.prefix, PUBLIC_PREFIX)
-    )
+    prefixes = dict.fromkeys(prefix.encode() for prefix in (guard.keyspace.prefix, PUBLIC_PREFIX))
     reachable = tuple(
         _anything_under(prefix)
         for prefix in prefixes

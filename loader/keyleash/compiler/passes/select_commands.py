@@ -37,4 +37,3 @@ def _lets_through(grant: Grant, spec: CommandSpec) -> bool:
     if grant.only is not None and names.isdisjoint(grant.only):
         return False
     return names.isdisjoint(grant.except_)
-
