@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
 
 

@@ -48,6 +48,23 @@ elseif rule == {{ rule.id }} then
   for at = 6, #argv do
     if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
   end
+--% elif rule.nulls == "operations"
+  reply_length = 0
+  local at = 6
+  while argv[at] do
+    local word = string.upper(string.match(argv[at], '^%Z*'))
+    if word == 'OVERFLOW' then
+      at = at + 2
+    else
+      -- A wider integer comes back rounded, and cannot be read again: SET gives the old one.
+      local width = tonumber(string.match(argv[at + 1] or '', '^[iu](%d+)') or 0)
+      if width > 53 then
+        code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at + 1]
+      end
+      reply_length = reply_length + 1
+      at = at + (word == 'GET' and 3 or 4)
+    end
+  end
 --% endif
 --% endif
 --% endfor

@@ -12,7 +12,7 @@ from redis.exceptions import NoScriptError
 
 from keyleash.client.correlation import correlation_source
 from keyleash.commands import load_table
-from keyleash.errors import DigestMismatchError, NotActiveError
+from keyleash.errors import DigestMismatchError, NotActiveError, TokenUnknownError
 from keyleash.protocol.active import GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace, script_digest
 from keyleash.protocol.request import Argument, guard_call
@@ -30,6 +30,9 @@ class Session:
 
     def __init__(self, token: str) -> None:
         self.identity = identity_of(token)
+        if not token.isascii():
+            # No token is. One that cannot be encoded would stand in the encoder's exception.
+            raise TokenUnknownError({"identity": self.identity})
         self.guard: GuardRecord | None = None
         self._token = token
         self._table = load_table()
@@ -61,7 +64,7 @@ class Session:
         fields = raw if isinstance(raw, dict) else dict(zip(raw[::2], raw[1::2], strict=True))
         record = guard_record(fields)
         if record is None:
-            self.guard = None
+            # The old guard stays, since other threads may be about to call it; it refuses.
             raise NotActiveError(
                 {"identity": self.identity}, help="load a policy that has this identity"
             )
@@ -92,8 +95,11 @@ class Session:
         return script
 
     @staticmethod
-    def finished(command: str, response: Any) -> Any:
+    def finished(command: str | bytes, response: Any) -> Any:
         """The response as redis-py would give it: an integer too long for Lua came as text."""
-        if isinstance(response, bytes | str) and command.upper() in _BIG_INTEGERS:
-            return int(response)
+        if isinstance(response, bytes | str):
+            # As redis-py takes it: in any case, and perhaps with the key behind it.
+            name = command if isinstance(command, str) else command.decode("latin-1")
+            if name.split(None, 1)[0].upper() in _BIG_INTEGERS:
+                return int(response)
         return response

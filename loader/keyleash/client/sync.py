@@ -82,6 +82,18 @@ class Redis(redis.Redis):
         """Send a command through the guard; its reply, or the typed refusal."""
         return self._execute_command(*args, **options)
 
+    def json(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: guards know no module's commands, and `json().pipeline()` bypasses them."""
+        raise _unguarded("RedisJSON", "use a client of its own, with a user for it")
+
+    def ts(self) -> NoReturn:
+        """Refuse: guards know no module's commands, and `ts().pipeline()` bypasses them."""
+        raise _unguarded("RedisTimeSeries", "use a client of its own, with a user for it")
+
+    def ft(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: guards know no module's commands, and `ft().pipeline()` bypasses them."""
+        raise _unguarded("RediSearch", "use a client of its own, with a user for it")
+
     def _execute_command(self, *args: Any, **options: Any) -> Any:
         pool = self.connection_pool
         connection = self.connection or pool.get_connection()
@@ -104,14 +116,28 @@ class Redis(redis.Redis):
                     pool.release(connection)
 
     def _guarded(self, connection: Any, command: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Send one command through the guard; heal once if its answer says that nothing ran."""
+        """Send one command through the guard; heal if the answer says that nothing ran.
+
+        Once by the record, for a guard that is no longer the active one, and once by the
+        source, for a script that the server lost: a restart after a load needs both.
+        """
         if self._session.guard is None:
             self._find_guard(connection)
-        try:
-            return self._call(connection, command, options)
-        except (PolicyStaleError, NoScriptError) as error:
-            self._heal(connection, error)
-        return self._call(connection, command, options)
+        sought = loaded = False
+        while True:
+            called = self._session.guard
+            try:
+                return self._call(connection, command, options)
+            except (PolicyStaleError, NoScriptError) as error:
+                if not sought:
+                    sought = True
+                    self._find_guard(connection)
+                    if isinstance(error, PolicyStaleError) or self._session.guard != called:
+                        continue
+                if loaded or isinstance(error, PolicyStaleError):
+                    raise
+                loaded = True
+                self._load_source(connection, error)
 
     def _call(self, connection: Any, command: tuple[Any, ...], options: dict[str, Any]) -> Any:
         connection.send_command(*self._session.request(command, connection.get_protocol()))
@@ -131,21 +157,20 @@ class Redis(redis.Redis):
     def _find_guard(self, connection: Any) -> None:
         self._session.accept_record(self._plain(connection, *self._session.record_request()))
 
-    def _heal(self, connection: Any, error: PolicyStaleError | NoScriptError) -> None:
-        before = self._session.guard
-        self._find_guard(connection)
-        if isinstance(error, NoScriptError) and self._session.guard == before:
+    def _load_source(self, connection: Any, lost: NoScriptError) -> None:
+        try:
             raw = self._plain(connection, *self._session.source_request())
-            script = self._session.accept_source(raw, error)
-            try:
-                self._plain(connection, "SCRIPT", "LOAD", script)
-            except NoPermissionError:
-                raise error from None
+            script = self._session.accept_source(raw, lost)
+            self._plain(connection, "SCRIPT", "LOAD", script)
+        except NoPermissionError:
+            # Neither the source nor SCRIPT LOAD is for an agent with a user of its own.
+            raise lost from None
 
     @staticmethod
     def _plain(connection: Any, *command: str) -> Any:
         """Run one of keyleash's own commands, past the guard, without decoding."""
-        connection.send_command(*command)
+        # Packed, since redis-py's client-side cache would want to keep what HGETALL gives.
+        connection.send_packed_command(connection.pack_command(*command))
         return connection.read_response(disable_decoding=True)
 
 

@@ -19,9 +19,12 @@ _LENGTHS = {
     "HGETDEL": "fields",
     "HGETEX": "fields",
     "XPENDING": "summary",
+    "BITFIELD": "operations",
+    "BITFIELD_RO": "operations",
 }
 """`keys`: one element a key; `arguments`: one for each argument after the key; `fields`:
-one for each after the count that follows the word FIELDS; `summary`: four."""
+one for each after the count that follows the word FIELDS; `summary`: four; `operations`:
+one for each GET, SET and INCRBY."""
 
 
 def null_length(spec: CommandSpec) -> str | None:

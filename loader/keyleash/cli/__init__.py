@@ -1,0 +1,5 @@
+"""The `keyleash` command, for operators."""
+
+from keyleash.cli.program import main
+
+__all__ = ["main"]

@@ -1,0 +1,37 @@
+"""`keyleash check`: is this policy file right?"""
+
+from __future__ import annotations
+
+import click
+
+from keyleash.cli.documents import read_policy
+from keyleash.cli.options import example, json_option
+from keyleash.cli.output import print_json
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.text import counted
+
+
+@click.command(epilog=example("keyleash check examples/agents.yaml"))
+@click.argument("file")
+@json_option
+@pass_settings
+def check(settings: Settings, file: str) -> None:
+    """Check a policy file.
+
+    Reports every problem of FILE, each with its place. No server is needed. `-` reads
+    standard input.
+    """
+    document = read_policy(file)
+    identities = document.policy.identities
+    if settings.json:
+        print_json(
+            {
+                "file": document.file,
+                "digest": document.digest,
+                "identities": [{"name": one.name, "kind": one.kind} for one in identities],
+            }
+        )
+        return
+    names = ", ".join(one.name for one in identities)
+    click.echo(f"{document.file} is valid")
+    click.echo(f"{counted(len(identities), 'identity')}: {names}")

@@ -1,0 +1,109 @@
+"""The stage: a server, its operator, and agents whose every answer is recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+import keyleash
+from keyleash.cli.demo.outcome import Answer, Expectation, Outcome, said
+from keyleash.cli.standing import server_time_ms
+from keyleash.errors import LeashError
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.state import Layout, unpack_state
+from keyleash.tokens import IssuedToken, issue_token
+
+ACTOR = "demo"
+OPERATOR = "operator"
+CORRELATION = "incident-7"
+MARGIN_S = 0.002
+"""A sleep is never exactly as long as it was meant to be."""
+
+
+class Stage:
+    """
+    Where the session happens.
+
+    Attributes:
+        operator: An unguarded client with full rights.
+        outcomes: Every line so far.
+        writes: Mutations that were let through, by identity.
+    """
+
+    def __init__(self, url: str, listener: Callable[[Outcome], None]) -> None:
+        self.url = url
+        self.operator: Any = redis.Redis.from_url(url)
+        self.keyspace = Keyspace()
+        self.outcomes: list[Outcome] = []
+        self.writes: dict[str, int] = {}
+        self.scene = ""
+        self._listener = listener
+        self._agents: dict[str, keyleash.Redis] = {}
+        self._tokens: dict[str, IssuedToken] = {}
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        for client in (*self._agents.values(), self.operator):
+            client.close()
+
+    def issue(self, identity: str, ttl_s: int | None = None) -> IssuedToken:
+        """Issue a token; from now on the agent uses this one."""
+        token = issue_token(self.operator, identity, ttl_s=ttl_s, actor=ACTOR, note="demo")
+        if identity in self._agents:
+            self._agents[identity].close()
+        self._agents[identity] = keyleash.Redis.from_url(
+            self.url, token=token.token, decode_responses=True
+        )
+        self._tokens[identity] = token
+        return token
+
+    def token_of(self, identity: str) -> IssuedToken:
+        """The token that the agent uses."""
+        return self._tokens[identity]
+
+    def ask(self, identity: str, *command: str) -> Answer:
+        """Let an agent call a command; a refusal is an answer too."""
+        try:
+            with keyleash.correlation(CORRELATION):
+                answer = self._agents[identity].execute_command(*command)
+        except LeashError as refusal:
+            return refusal
+        if command[0] == "SET":
+            self.writes[identity] = self.writes.get(identity, 0) + 1
+        return answer
+
+    def call(self, identity: str, command: str, expected: Expectation) -> Answer:
+        """Let an agent call a command, and record whether it was answered as expected."""
+        answer = self.ask(identity, *command.split(" "))
+        self.record(identity, command, answer, expected)
+        return answer
+
+    def record(self, who: str, call: str, answer: Answer, expected: Expectation) -> None:
+        """Record an answer beside what it should have been."""
+        self._add(who, call, said(answer), str(expected), expected.is_met_by(answer))
+
+    def check(self, who: str, call: str, fact: str, expected: str, ok: bool) -> None:
+        """Record a fact that was checked otherwise."""
+        self._add(who, call, fact, expected, ok)
+
+    def now_ms(self) -> int:
+        """Server time."""
+        return server_time_ms(self.operator)
+
+    def wait_ms(self, duration_ms: int) -> None:
+        """Let time pass."""
+        time.sleep(max(0, duration_ms) / 1000 + MARGIN_S)
+
+    def budget_used(self, identity: str, limit: str) -> int:
+        """What the state of an identity says that a budget has counted."""
+        layout = Layout.from_json(self.operator.hget(self.keyspace.layouts, identity))
+        state = unpack_state(self.operator.get(self.keyspace.state(identity)), layout)
+        return next(held.used for held in state.limits if held.slot.name == limit)
+
+    def _add(self, who: str, call: str, answer: str, expected: str, ok: bool) -> None:
+        outcome = Outcome(self.scene, who, call, answer, expected, ok)
+        self.outcomes.append(outcome)
+        self._listener(outcome)

@@ -1,0 +1,75 @@
+"""Reading a policy file, up to the guards that are made of it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keyleash.errors import PolicyError, Problem, Span
+
+if TYPE_CHECKING:
+    from keyleash.compiler import CompiledGuard
+    from keyleash.policy import Policy
+
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A policy file that is valid and compiles.
+
+    Attributes:
+        file: As it was named.
+        digest: Of the policy's meaning.
+    """
+
+    file: str
+    text: str
+    policy: Policy
+    guards: tuple[CompiledGuard, ...]
+    digest: str
+
+
+def read_policy(file: str) -> Document:
+    """
+    Read, check and compile a policy file; `-` is standard input.
+
+    Raises:
+        PolicyError: With all its problems; bytes that are not UTF-8 are one.
+        CompileError: No guard can be made of it.
+        OSError: The file cannot be read.
+    """
+    from keyleash.commands import load_table
+    from keyleash.compiler import compile_policy
+    from keyleash.policy import parse_policy
+    from keyleash.policy.canonical import policy_digest
+
+    name = "<stdin>" if file == STANDARD_INPUT else file
+    data = sys.stdin.buffer.read() if file == STANDARD_INPUT else Path(file).read_bytes()
+    text = _decoded(data, name)
+    table = load_table()
+    policy = parse_policy(text, file=name, commands=table)
+    guards = compile_policy(policy, table)
+    return Document(name, text, policy, guards, policy_digest(policy))
+
+
+def _decoded(data: bytes, file: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line_start = before.rfind(b"\n") + 1
+        place = Span(
+            file,
+            before.count(b"\n") + 1,
+            len(before[line_start:].decode("utf-8", "replace")) + 1,
+        )
+        problem = Problem(
+            "not-utf-8",
+            f"the file is not UTF-8 text: it has the byte `\\x{data[error.start]:02x}`",
+            place,
+            "save it as UTF-8, or check that it is a policy file",
+        )
+        raise PolicyError([problem]) from None

@@ -1,0 +1,79 @@
+"""`keyleash exec`: run one command as the holder of a token."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import nullcontext
+from typing import Any
+
+import click
+
+from keyleash.cli.errors import UsageError
+from keyleash.cli.options import example, json_option
+from keyleash.cli.output import is_terminal, print_json
+from keyleash.cli.settings import Settings, pass_settings
+
+FROM_STANDARD_INPUT = "-"
+
+
+@click.command(
+    "exec",
+    context_settings={"allow_interspersed_args": False},
+    epilog=example("keyleash exec --token - GET agents:jobs:42:state < token-file"),
+)
+@click.option(
+    "--token",
+    envvar="KEYLEASH_TOKEN",
+    show_envvar=True,
+    metavar="TOKEN",
+    help="The token. `-` reads it from the first line of standard input; that, or the variable, "
+    "keeps it out of the process list.",
+)
+@click.option("--correlation", metavar="ID", help="The correlation id of the audit event.")
+@json_option
+@click.argument("words", metavar="COMMAND [ARGS]...", nargs=-1, required=True)
+@pass_settings
+def exec_(
+    settings: Settings, token: str | None, correlation: str | None, words: tuple[str, ...]
+) -> None:
+    """Run a command as the holder of a token.
+
+    The guard of the token's identity judges COMMAND. On a terminal the reply looks as in
+    redis-cli; piped, it is the bare value.
+    """
+    from keyleash.cli import replies
+
+    reply = _reply(settings, _require_token(token), correlation, words)
+    if settings.json:
+        print_json(replies.as_json(reply))
+    elif is_terminal():
+        click.echo(replies.formatted(reply))
+    else:
+        click.echo(replies.raw(reply))
+
+
+def _require_token(given: str | None) -> str:
+    if given is None:
+        raise UsageError("there is no token", help="set KEYLEASH_TOKEN, or pass `--token -`")
+    if given != FROM_STANDARD_INPUT:
+        return given
+    line = sys.stdin.readline().strip()
+    if not line:
+        raise UsageError("standard input has no token on its first line")
+    return line
+
+
+def _reply(settings: Settings, token: str, correlation: str | None, words: tuple[str, ...]) -> Any:
+    import keyleash
+    from keyleash.cli.server import connection_pool
+
+    client = keyleash.Redis(connection_pool=connection_pool(settings.url), token=token)
+    # The reply as the server gave it, and not as redis-py likes to make it.
+    client.response_callbacks.clear()
+    name, *arguments = words
+    given_id = keyleash.correlation(correlation) if correlation is not None else nullcontext()
+    with client, given_id:
+        return client.execute_command(
+            os.fsencode(name).decode("utf-8", "replace"), *map(os.fsencode, arguments)
+        )

@@ -1,0 +1,182 @@
+"""Every error that a user may meet, as a code, an exit code, a sentence and a way out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+from redis import exceptions as redis_errors
+
+from keyleash.cli.refusals import explain
+from keyleash.cli.text import counted, json_bytes, printable, without_tokens
+from keyleash.errors import KeyleashError, LeashError, PolicyError, Problem
+
+_CONNECTING = re.compile(r"^Error (-?\d+ )?(while )?connecting to \S+\. ")
+
+FAILED = 1
+USAGE = 2
+UNREACHABLE = 69
+NOT_PERMITTED = 77
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is reported and how the program ends."""
+
+    code: str
+    exit_code: int
+    message: str
+    help: str | None = None
+    problems: tuple[Problem, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+def failure_of(error: Exception, server: str) -> Failure | None:
+    """
+    What to tell the user.
+
+    Args:
+        error: Whatever was raised.
+        server: The server's URL as it may be shown.
+
+    Returns:
+        None if *error* is none that was foreseen: a bug.
+    """
+    match error:
+        case click.UsageError():
+            return Failure("usage", USAGE, _sentence(error.format_message()), _usage_help(error))
+        case click.ClickException():
+            return Failure("failed", error.exit_code, _sentence(error.format_message()))
+        case PolicyError():
+            return Failure(error.code, error.exit_code, error.message, None, error.problems)
+        case LeashError():
+            message, help_ = explain(error)
+            return Failure(str(error.code), FAILED, message, help_, details=error.details)
+        case KeyleashError():
+            where = f"{error.span}: " if error.span else ""
+            return Failure(error.code, error.exit_code, where + error.message, error.help)
+        case redis_errors.RedisError():
+            return _server_failure(error, server)
+        case OSError():
+            return _file_failure(error)
+    return None
+
+
+def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
+    said = _CONNECTING.sub("", printable(str(error))).rstrip(".")
+    match error:
+        case (
+            redis_errors.AuthenticationError()
+            | redis_errors.AuthenticationWrongNumberOfArgsError()
+            | redis_errors.AuthorizationError()
+        ):
+            return Failure(
+                "not-authenticated",
+                NOT_PERMITTED,
+                _credentials(said),
+                "set KEYLEASH_URL to redis://USER:PASSWORD@HOST:PORT/DB",
+            )
+        case redis_errors.BusyLoadingError():
+            return Failure(
+                "server-loading", UNREACHABLE, "the server is still loading its data", "try again"
+            )
+        case redis_errors.ConnectionError() | redis_errors.TimeoutError():
+            return Failure(
+                "server-unreachable",
+                UNREACHABLE,
+                f"cannot reach `{server}`: {said[:1].lower()}{said[1:]}",
+                "check --url or KEYLEASH_URL; `keyleash serve` starts a server to try things on",
+            )
+        case redis_errors.ReadOnlyError():
+            return Failure("read-only", FAILED, "the server is a replica", "use its primary")
+        case redis_errors.OutOfMemoryError():
+            return Failure(
+                "out-of-memory", FAILED, "the server is out of memory", "raise its `maxmemory`"
+            )
+    if isinstance(error, redis_errors.NoPermissionError) or "ACL failure in script" in said:
+        return Failure(
+            "not-permitted",
+            NOT_PERMITTED,
+            f"the server does not permit this to the user of the URL: {said}",
+            "use a user who may do it; `ACL LOG` on the server says what was refused",
+        )
+    return Failure("server-error", FAILED, f"the server answers: {said}")
+
+
+def _credentials(said: str) -> str:
+    if "without any password configured" in said:
+        return "the server has no password for its default user, and the URL gives one"
+    if "uthentication required" in said:
+        return "the server wants a user and a password, and the URL gives none"
+    return f"the server does not accept the user and password of the URL: {said}"
+
+
+def _file_failure(error: OSError) -> Failure:
+    said = (error.strerror or str(error) or type(error).__name__).lower()
+    if error.filename is None:
+        return Failure("system", FAILED, said)
+    return Failure("file", FAILED, f"cannot use `{printable(os.fsdecode(error.filename))}`: {said}")
+
+
+def _sentence(said: str) -> str:
+    """Click's sentence in the form of ours: lower case, backticks, no final period."""
+    said = " ".join(said.split()).rstrip(".").replace("'", "`")
+    return said[:1].lower() + said[1:] if said[1:2].islower() else said
+
+
+def _usage_help(error: click.UsageError) -> str | None:
+    if error.ctx is None:
+        return None
+    return f"see `{error.ctx.command_path} --help`"
+
+
+def report(failure: Failure, *, as_json: bool) -> None:
+    """Print *failure*: as text on standard error, or as JSON on standard output."""
+    if as_json:
+        from keyleash.cli.output import print_json
+
+        print_json({"error": _as_json(failure)})
+        return
+    if failure.problems:
+        for problem in failure.problems:
+            _complain(f"{problem.span}: {problem.message}", problem.help, indent="  ")
+        _complain(f"{counted(len(failure.problems), 'problem')} in the policy", None)
+        return
+    _complain(f"{click.style('error:', fg='red', bold=True)} {failure.message}", failure.help)
+
+
+def _complain(message: str, help_: str | None, *, indent: str = "") -> None:
+    colour = None if "NO_COLOR" not in os.environ else False
+    click.echo(without_tokens(message), err=True, color=colour)
+    if help_:
+        click.echo(without_tokens(f"{indent}help: {help_}"), err=True, color=colour)
+
+
+def _as_json(failure: Failure) -> dict[str, Any]:
+    return {
+        "code": failure.code,
+        "message": without_tokens(failure.message),
+        "help": without_tokens(failure.help) if failure.help else None,
+        "details": {
+            name: _detail(without_tokens(value)) for name, value in failure.details.items()
+        },
+        "problems": [
+            {
+                "code": problem.code,
+                "message": without_tokens(problem.message),
+                "help": without_tokens(problem.help),
+                "file": problem.span.file,
+                "line": problem.span.line,
+                "column": problem.span.column,
+            }
+            for problem in failure.problems
+        ],
+    }
+
+
+def _detail(value: str) -> Any:
+    return json_bytes(value.encode("utf-8", "surrogateescape"))

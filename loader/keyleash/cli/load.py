@@ -1,0 +1,105 @@
+"""`keyleash load`: make a policy the active one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+
+from keyleash.cli.documents import Document, read_policy
+from keyleash.cli.errors import DeclinedError
+from keyleash.cli.options import example, json_option, require_consent, yes_option
+from keyleash.cli.output import print_json, say
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.standing import active_records, known_identities
+from keyleash.cli.text import counted
+from keyleash.protocol.active import read_active
+
+DIGEST_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a load is about to do, by identity.
+
+    Attributes:
+        is_active: This very policy is active already.
+    """
+
+    is_active: bool
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+@click.command(epilog=example("keyleash load examples/agents.yaml --yes"))
+@click.argument("file")
+@yes_option
+@json_option
+@pass_settings
+def load(settings: Settings, file: str, yes: bool) -> None:
+    """Make a policy file the active policy.
+
+    FILE becomes active as a whole, or not at all. Shows what will change and asks. What the
+    limits have counted is kept, and so are tokens and suspensions. `-` reads standard input,
+    and then needs --yes.
+    """
+    from keyleash.deploy import load_policy
+
+    document = read_policy(file)
+    preview = _preview(settings, document)
+    if not preview.is_active:
+        _show(settings, document, preview)
+        if not require_consent("activate it?", yes):
+            raise DeclinedError("nothing was activated")
+    result = load_policy(
+        settings.client,
+        document.text,
+        file=document.file,
+        actor=settings.actor,
+        keyspace=settings.keyspace,
+    )
+    if settings.json:
+        print_json(
+            {
+                "server": settings.shown_url,
+                "changed": result.changed,
+                "generation": result.generation,
+                "digest": result.digest,
+                "identities": list(result.identities),
+                "removed": list(result.removed),
+            }
+        )
+    elif not result.changed:
+        click.echo(f"already active as generation {result.generation}; nothing changed")
+    else:
+        count = counted(len(result.identities), "identity")
+        click.echo(f"activated generation {result.generation}: {count}")
+
+
+def _preview(settings: Settings, document: Document) -> Preview:
+    client, keyspace = settings.client, settings.keyspace
+    names = tuple(guard.identity for guard in document.guards)
+    active = read_active(client, keyspace)
+    records = active_records(client, keyspace, {*known_identities(client, keyspace), *names})
+    now = {guard.identity: guard.policy_digest for guard in document.guards}
+    before = {name: record.policy_digest for name, record in records.items()}
+    return Preview(
+        is_active=active is not None and active.digest == document.digest,
+        new=tuple(name for name in names if name not in before),
+        changed=tuple(name for name in names if before.get(name, now[name]) != now[name]),
+        unchanged=tuple(name for name in names if before.get(name) == now[name]),
+        removed=tuple(sorted(name for name in before if name not in now)),
+    )
+
+
+def _show(settings: Settings, document: Document, preview: Preview) -> None:
+    say(f"server     {settings.shown_url}")
+    say(f"policy     {document.file}, digest {document.digest[:DIGEST_SHOWN]}")
+    for label in ("new", "changed", "unchanged", "removed"):
+        names = getattr(preview, label)
+        if names:
+            say(f"{label:<10} {', '.join(names)}")
+    if preview.removed:
+        say("           every call of a removed identity is refused from then on")

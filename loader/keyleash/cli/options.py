@@ -1,0 +1,73 @@
+"""Options that several commands share, and how a command shows its example."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from keyleash.cli.errors import UsageError
+from keyleash.cli.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _set_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        settings = context.find_object(Settings)
+        assert settings is not None  # noqa: S101 - Program.main puts it there
+        settings.json = True
+
+
+def json_option(function: F) -> F:
+    """Let `--json` stand on this command as well as before it."""
+    return click.option(
+        "--json",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_set_json,
+        help="Print one JSON document.",
+    )(function)
+
+
+def example(line: str) -> str:
+    """The epilog that shows how a command is used."""
+    return f"\b\nexample: {line}"
+
+
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+
+
+def require_consent(question: str, yes: bool) -> bool:
+    """Ask a person, unless told not to.
+
+    Returns:
+        Whether to go on.
+
+    Raises:
+        UsageError: there is nobody to ask.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask on", help="add `--yes` to go ahead")
+    return click.confirm(question, err=True)
+
+
+def duration_s(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> int | None:
+    """Read an option as a duration of the policy language, `30s` or `1h30m`, in seconds."""
+    from keyleash.errors import PolicyError, Span
+    from keyleash.policy.quantities import parse_duration
+
+    if value is None:
+        return None
+    try:
+        return parse_duration(value, Span("", 1, 1))
+    except PolicyError as error:
+        problem = error.problems[0]
+        raise click.BadParameter(f"{problem.message}; {problem.help}") from None

@@ -1,0 +1,86 @@
+"""Printing: JSON documents, lines, and tables that are whole when nobody watches."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPED_WIDTH = 100_000
+GAP = 2
+
+
+def print_json(value: Any) -> None:
+    """Print the one document of a run with `--json`."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def say(line: str) -> None:
+    """Print a line that is not the result: on standard error."""
+    click.echo(line, err=True)
+
+
+def is_terminal() -> bool:
+    """Whether a person looks at standard output."""
+    return sys.stdout.isatty()
+
+
+def console() -> Console:
+    """Standard output; nothing in a value is taken for markup."""
+    from rich.console import Console
+
+    return Console(
+        width=None if is_terminal() else PIPED_WIDTH,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table."""
+
+    name: str
+    align: Literal["left", "right"] = "left"
+    fold: bool = False
+
+
+def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a table needs no folding where it is printed."""
+    from rich.cells import cell_len
+
+    cells = [[column.name for column in columns], *rows]
+    widths = (max(map(cell_len, column)) for column in zip(*cells, strict=True))
+    return sum(widths) + GAP * (len(columns) - 1) <= console().width
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows under headers; long cells fold on a terminal, and never elsewhere."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(
+            column.name,
+            justify=column.align,
+            overflow="fold",
+            no_wrap=not column.fold,
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    if is_terminal():
+        out.print(table)
+        return
+    with out.capture() as printed:
+        out.print(table)
+    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))

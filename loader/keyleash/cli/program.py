@@ -1,0 +1,125 @@
+"""The root command: its global options, and the one place from which an error leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from keyleash import __version__
+from keyleash.cli import audit, check, execute, guards, identities, load, serve, status, tokens
+from keyleash.cli.demo import command as demo
+from keyleash.cli.failures import USAGE, Failure, failure_of, report
+from keyleash.cli.options import json_option
+from keyleash.cli.server import DEFAULT_URL
+from keyleash.cli.settings import Settings
+
+INTERRUPTED = 128 + signal.SIGINT
+
+
+# Click 8.1 prints the help and leaves by itself.
+_NEEDS_COMMAND = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
+class Program(click.Group):
+    """A group that reports every expected error in the project's own words."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command and exit with its code."""
+        words = list(sys.argv[1:] if args is None else args)
+        settings = Settings()
+        try:
+            code = super().main(
+                words,
+                prog_name=prog_name,
+                complete_var=complete_var,
+                standalone_mode=False,
+                obj=settings,
+                **extra,
+            )
+            sys.stdout.flush()
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read our output has enough. Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(1)
+        except _NEEDS_COMMAND as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(USAGE)
+        except Exception as error:
+            failure = failure_of(error, settings.shown_url)
+            if failure is None:
+                raise
+            self._leave(failure, as_json=settings.json or _asks_for_json(words))
+        sys.exit(code if isinstance(code, int) else 0)
+
+    @staticmethod
+    def _leave(failure: Failure, *, as_json: bool) -> None:
+        report(failure, as_json=as_json)
+        sys.exit(failure.exit_code)
+
+
+def _asks_for_json(words: list[str]) -> bool:
+    """Whether `--json` stands before any `--`; for errors that come before it is parsed."""
+    ours = words[: words.index("--")] if "--" in words else words
+    return "--json" in ours
+
+
+@click.group(
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nexit codes: 0 done, 1 refused or failed, 2 usage, 65 bad policy,\n"
+    "            69 server out of reach, 77 not permitted by the server\n"
+    "example:    keyleash demo",
+)
+@click.option(
+    "--url",
+    envvar="KEYLEASH_URL",
+    default=DEFAULT_URL,
+    show_default=True,
+    show_envvar=True,
+    help="The server. Set the variable if the URL holds a password: others see the option in the "
+    "process list.",
+)
+@click.option(
+    "--actor",
+    envvar="KEYLEASH_ACTOR",
+    show_envvar=True,
+    help="Who you are, for the record of changes.  [default: your user name]",
+)
+@json_option
+@click.version_option(__version__, "--version", message="%(prog)s %(version)s")
+@click.pass_obj
+def main(settings: Settings, url: str, actor: str | None) -> None:
+    """Scoped, short-lived, budgeted and audited credentials for agents, enforced inside Redis."""
+    settings.url = url
+    settings.given_actor = actor
+
+
+for command in (
+    check.check,
+    guards.compile_,
+    load.load,
+    status.status,
+    tokens.token,
+    identities.identity,
+    audit.audit,
+    execute.exec_,
+    serve.serve,
+    demo.demo,
+):
+    main.add_command(command)

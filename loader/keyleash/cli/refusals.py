@@ -1,0 +1,77 @@
+"""What a guard's refusal means, in a sentence, and what to do about it."""
+
+from __future__ import annotations
+
+from keyleash.cli.text import clock_time, printable
+from keyleash.errors import BudgetExhaustedError, LeashError, ReplyCode
+
+SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
+    ReplyCode.SUSPENDED: (
+        "the identity is suspended",
+        "let it act again with `keyleash identity resume NAME`",
+    ),
+    ReplyCode.POLICY_STALE: (
+        "the guard belongs to a policy that is no longer active",
+        "try again; if it stays, load the policy again",
+    ),
+    ReplyCode.TOKEN_UNKNOWN: (
+        "the server does not know the token",
+        "issue one with `keyleash token issue IDENTITY`",
+    ),
+    ReplyCode.TOKEN_EXPIRED: (
+        "the token has expired",
+        "issue a new one with `keyleash token issue IDENTITY`",
+    ),
+    ReplyCode.TOKEN_REVOKED: (
+        "the token was revoked",
+        "issue a new one with `keyleash token issue IDENTITY`",
+    ),
+    ReplyCode.COMMAND_REFUSED: (
+        "no identity may use the command `{command}` through a guard",
+        "use a command that names its keys",
+    ),
+    ReplyCode.CLASS_NOT_GRANTED: (
+        "no grant gives `{class}`, which `{command}` needs",
+        "add `{class}` to `allow` of a grant, if the identity shall have it",
+    ),
+    ReplyCode.KEY_NOT_GRANTED: (
+        "no grant covers the key `{key}`",
+        "use a key of the identity, or add a pattern to its grants",
+    ),
+    ReplyCode.KEY_DENIED: ("the key `{key}` is denied, whatever the grants say", None),
+    ReplyCode.KEYS_MISMATCH: (
+        "the keys that were declared are not those of the command",
+        "call the guard through keyleash's client, of the same version",
+    ),
+    ReplyCode.ARGS_TOO_MANY: (
+        "the command has too many arguments: {arguments}",
+        "split it into several commands",
+    ),
+    ReplyCode.NOT_ACTIVE: (
+        "the identity of the token is in no active policy",
+        "see `keyleash status`; load a policy that has it with `keyleash load FILE`",
+    ),
+    ReplyCode.RATE_LIMITED: ("`{limit}` is used up for now", "try again in {retry_after_ms} ms"),
+    ReplyCode.BUDGET_EXHAUSTED: ("`{limit}` is spent", "it begins anew at {resets_at}"),
+}
+
+
+def explain(error: LeashError) -> tuple[str, str | None]:
+    """The sentence, code first, and the help for *error*; neither ever holds a token."""
+    sentence, help_ = SENTENCES[error.code]
+    words = _Words({name: printable(value) for name, value in error.details.items()})
+    if isinstance(error, BudgetExhaustedError):
+        words["resets_at"] = clock_time(error.resets_at_ms)
+    said = sentence.format_map(words)
+    if error.code is ReplyCode.CLASS_NOT_GRANTED and "key" in words:
+        said += f", on the key `{words['key']}`"
+    # What raised the error may know better than a table what to do.
+    way_out = error.help or (help_.format_map(words) if help_ else None)
+    return f"{error.code}: {said}", way_out
+
+
+class _Words(dict[str, str]):
+    """Details of a refusal; a guard of another version may lack one."""
+
+    def __missing__(self, name: str) -> str:
+        return "?"

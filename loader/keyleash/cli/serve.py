@@ -1,0 +1,94 @@
+"""`keyleash serve`: a server to try things on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from keyleash.cli.options import example, json_option
+from keyleash.cli.output import print_json, say
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.errors import ServerStartError
+
+if TYPE_CHECKING:
+    from keyleash.server import EmbeddedServer
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Ended(BaseException):
+    """A signal asked for the end. Not an Exception: nothing may take it for a failure."""
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Turn the signals that end a program into `Ended`, so that its server ends with it."""
+
+    def end(_signal: int, _frame: FrameType | None) -> NoReturn:
+        # A second one must not interrupt the good order in which the first is carried out.
+        for number in ENDING_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        raise Ended
+
+    before = {number: signal.signal(number, end) for number in ENDING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@click.command(epilog=example("keyleash serve --data ./keyleash-data"))
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=6379,
+    show_default=True,
+    help="The port on 127.0.0.1; 0 takes a free one.",
+)
+@click.option("--data", metavar="DIR", help="Keep the data in DIR. Without it, nothing is kept.")
+@json_option
+@pass_settings
+def serve(settings: Settings, port: int, data: str | None) -> None:
+    """Run a server to try things on.
+
+    Starts the Valkey that comes with keyleash, on 127.0.0.1 only, until Ctrl-C. It has no
+    password and no replica: it is for development and for demonstrations.
+    """
+    from keyleash.server import EmbeddedServer
+    from keyleash.server.process import PortTakenError
+
+    server = EmbeddedServer(port or None, Path(data) if data is not None else None)
+    try:
+        with ended_by_signals(), server:
+            _announce(settings, server)
+            status = server.wait()
+    except Ended:
+        say("stopped")
+    except PortTakenError as error:
+        raise ServerStartError(
+            error.message,
+            help="stop what listens there, or choose another port: `--port 0` takes a free one",
+        ) from None
+    else:
+        raise ServerStartError(f"the server ended by itself, with status {status}")
+
+
+def _announce(settings: Settings, server: EmbeddedServer) -> None:
+    """Say where it listens, at once: whoever started this may be waiting for the line."""
+    data = None if server.data is None else str(server.data)
+    if settings.json:
+        print_json({"url": server.url, "pid": os.getpid(), "data": data})
+    else:
+        click.echo(server.url)
+        say(f"the data is kept in {data}" if data else "nothing is kept: there is no --data")
+        say(f"stop it with Ctrl-C, or with `kill {os.getpid()}`")
+    sys.stdout.flush()

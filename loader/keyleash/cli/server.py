@@ -1,0 +1,83 @@
+"""From the server's URL to a client, and to a URL that may be printed."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis import ConnectionPool, Redis
+from redis.backoff import NoBackoff
+from redis.connection import Connection, parse_url
+from redis.retry import Retry
+
+from keyleash.cli.errors import BadUrlError
+from keyleash.protocol.active import Client
+
+DEFAULT_URL = "redis://127.0.0.1:6379"
+URL_HELP = (
+    "write redis://USER:PASSWORD@HOST:PORT/DB, rediss://… or unix://PATH;"
+    " in a password, write / ? # @ and % as %2F %3F %23 %40 and %25"
+)
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 60.0
+"""An activation of hundreds of identities is one long script."""
+OURS = frozenset({"decode_responses", "encoding", "encoding_errors", "protocol", "retry_on_error"})
+"""What a URL must not change: every reply is read as bytes, in RESP2."""
+
+
+def shown_url(url: str) -> str:
+    """*url* without password and options, whatever it is."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "the given URL"
+    if "@" in url and "@" not in parts.netloc:
+        # An unescaped / # or ? ends the host: what seems to be one is part of a password.
+        return "the given URL"
+    user = f"{parts.username}@" if parts.username else ""
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    return f"{parts.scheme}://{user}{host}{f':{port}' if port else ''}{parts.path}"
+
+
+def operator_client(url: str) -> Client:
+    """The client for the operator's own commands, which gives replies as redis-py makes them."""
+    return Redis(connection_pool=connection_pool(url))
+
+
+def connection_pool(url: str) -> ConnectionPool:
+    """A pool for *url* that connects when it is first used, and tries once.
+
+    Raises:
+        BadUrlError: no server can be named so.
+    """
+    try:
+        options = _options(url)
+        connection = options.pop("connection_class", Connection)
+    except ValueError:
+        shown = "the server URL" if "@" in url or "?" in url else f"`{url}`"
+        raise BadUrlError(f"{shown} does not name a server", help=URL_HELP) from None
+    try:
+        # A pool makes its connections later, and would only then trip over the options.
+        connection(**options)
+    except (ValueError, TypeError):
+        raise BadUrlError(
+            "the server URL has an option that does not exist, or a wrong value",
+            help="see redis-py for what may follow the `?`",
+        ) from None
+    return ConnectionPool(connection_class=connection, **options)
+
+
+def _options(url: str) -> dict[str, Any]:
+    if "@" in url and "@" not in urlsplit(url).netloc:
+        raise ValueError("an unescaped character in the password")
+    given = {name: value for name, value in parse_url(url).items() if name not in OURS}
+    given.get("host", "").encode("idna")
+    return {
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": ANSWER_TIMEOUT_S,
+        **given,
+        "protocol": 2,
+        "decode_responses": False,
+        "retry": Retry(NoBackoff(), 0),
+    }

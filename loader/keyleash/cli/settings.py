@@ -1,0 +1,53 @@
+"""What the global options say, as every command receives it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import click
+
+from keyleash.cli import server
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import Keyspace
+
+
+@dataclass
+class Settings:
+    """One run of the program.
+
+    Attributes:
+        url: The server's, as given; it may hold a password, so only `shown_url` is printed.
+        json: Whether to print one JSON document in place of text.
+    """
+
+    url: str = server.DEFAULT_URL
+    given_actor: str | None = None
+    json: bool = False
+    keyspace: Keyspace = field(default_factory=Keyspace)
+
+    @property
+    def shown_url(self) -> str:
+        """The server's URL without the password."""
+        return server.shown_url(self.url)
+
+    @property
+    def actor(self) -> str:
+        """Who is to be recorded."""
+        if self.given_actor:
+            return self.given_actor
+        try:
+            return getpass.getuser()
+        except (OSError, KeyError):
+            # A container's user need not have a name.
+            return f"uid-{os.getuid()}"
+
+    @cached_property
+    def client(self) -> Client:
+        """The operator's client; it connects when it is first used."""
+        return server.operator_client(self.url)
+
+
+pass_settings = click.make_pass_decorator(Settings)

@@ -1,0 +1,82 @@
+"""Values of strangers as printable text, and as JSON."""
+
+from __future__ import annotations
+
+import base64
+import re
+from datetime import UTC, datetime
+
+JsonValue = str | dict[str, str]
+
+_TOKEN = re.compile(r"\b(kl_[a-z0-9-]{1,64})_[A-Za-z0-9_-]{16,}")
+
+
+def printable(value: str | bytes) -> str:
+    """*value* on one line, whatever it holds: control and invisible characters are escaped.
+
+    Keys, notes and correlation ids are written by agents. None may move the cursor of the
+    terminal on which it is read.
+    """
+    text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape", "backslashreplace").decode()
+
+
+def json_bytes(value: bytes) -> JsonValue:
+    """A string if *value* is UTF-8, else its base64."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
+
+
+def without_tokens(text: str) -> str:
+    """*text* with the secret part of whatever looks like a token left out."""
+    return _TOKEN.sub(r"\1_…", text)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 token`, `2 tokens`; `1 identity`, `2 identities`."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
+
+
+def iso_time(time_ms: int) -> str:
+    """ISO 8601 in UTC, to the millisecond, for machines."""
+    return _moment(time_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def clock_time(time_ms: int) -> str:
+    """Date and time in UTC, to the second, for people."""
+    return _moment(time_ms).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def distance(time_ms: int, now_ms: int) -> str:
+    """How far off a moment is: `in 1h59m`, `5m ago`."""
+    seconds = (time_ms - now_ms) // 1000
+    return f"in {span(seconds)}" if seconds >= 0 else f"{span(-seconds)} ago"
+
+
+def span(seconds: int) -> str:
+    """A duration by its two greatest units: `3d4h`, `1h59m`, `5m`, `42s`."""
+    units = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
+    for place, (unit, unit_s) in enumerate(units):
+        if seconds >= unit_s:
+            said = f"{seconds // unit_s}{unit}"
+            if place < 2:
+                lesser, lesser_s = units[place + 1]
+                rest = seconds % unit_s // lesser_s
+                said += f"{rest}{lesser}" if rest else ""
+            return said
+    return "0s"
+
+
+def _moment(time_ms: int) -> datetime:
+    seconds, milliseconds = divmod(time_ms, 1000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000)

@@ -1,0 +1,125 @@
+"""Reading trails back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from keyleash.audit import AuditEvent, read_events
+from keyleash.audit import reader as reader_module
+from keyleash.audit.event import split_netstrings
+from keyleash.protocol.keyspace import Keyspace
+from support.servers import RealServer
+
+KEYS = Keyspace()
+
+
+@pytest.fixture
+def client(server: RealServer) -> Any:
+    return server.client()
+
+
+def add(client: Any, identity: str, entry_id: str, **fields: str | bytes) -> None:
+    event = {"token": "t", "op": "SET", "key": "k", "correlation": "c", "policy": "p", **fields}
+    client.xadd(KEYS.audit(identity), event, id=entry_id)
+
+
+def correct(client: Any, identity: str, entry_id: str, of: str) -> None:
+    client.xadd(KEYS.audit(identity), {"of": of, "error": "ERR no"}, id=entry_id)
+
+
+def ids(events: list[AuditEvent]) -> list[str]:
+    return [event.id for event in events]
+
+
+def test_trails_are_merged_by_time_oldest_first(client: Any) -> None:
+    """Entries of one millisecond follow their number: ids are no text."""
+    add(client, "a", "9-0")
+    add(client, "b", "10-2")
+    add(client, "a", "10-10")
+
+    assert ids(read_events(client, KEYS, ["a", "b", "none"], limit=9)) == ["9-0", "10-2", "10-10"]
+    assert ids(read_events(client, KEYS, ["a", "b"], limit=2)) == ["10-2", "10-10"]
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 500])
+def test_correction_is_folded_across_pages(
+    client: Any, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """A correction may lie pages after its event; it takes no place of its own."""
+    monkeypatch.setattr(reader_module, "MAX_PAGE", page)
+    add(client, "a", "1-0")
+    add(client, "a", "2-0")
+    add(client, "a", "3-0")
+    correct(client, "a", "4-0", of="1-0")
+    correct(client, "a", "5-0", of="3-0")
+
+    events = read_events(client, KEYS, ["a"], limit=3)
+
+    assert [(event.id, event.error) for event in events] == [
+        ("1-0", "ERR no"),
+        ("2-0", None),
+        ("3-0", "ERR no"),
+    ]
+    assert ids(read_events(client, KEYS, ["a"], limit=1)) == ["3-0"]
+
+
+def test_correction_of_an_event_that_was_trimmed_is_left_out(client: Any) -> None:
+    """Without its event it says nothing that anyone could use."""
+    correct(client, "a", "4-0", of="1-0")
+
+    assert read_events(client, KEYS, ["a"], limit=5) == []
+
+
+def test_event_is_read_with_all_its_fields(client: Any) -> None:
+    """Several keys are netstrings, so that no byte of a key can pass for a border."""
+    client.xadd(
+        KEYS.audit("a"),
+        {
+            "token": "tok",
+            "op": "MSET",
+            "keys": b"3:a:1,4:\xff,2:,0:,",
+            "correlation": b"c\xff",
+            "policy": "abc",
+        },
+        id="1700000000123-4",
+    )
+
+    assert read_events(client, KEYS, ["a"], limit=1) == [
+        AuditEvent(
+            id="1700000000123-4",
+            time_ms=1_700_000_000_123,
+            identity="a",
+            token="tok",
+            op="MSET",
+            keys=(b"a:1", b"\xff,2:", b""),
+            correlation=r"c\xff",
+            policy="abc",
+        )
+    ]
+
+
+def test_denials_are_a_trail_of_their_own(client: Any) -> None:
+    """A denial without a key has none, rather than an empty one."""
+    fields = {"token": "-", "code": "SUSPENDED", "op": "GET", "key": "", "correlation": "c"}
+    client.xadd(KEYS.denied("a"), fields)
+
+    (denial,) = read_events(client, KEYS, ["a"], limit=5, denied=True)
+
+    assert (denial.code, denial.token, denial.keys) == ("SUSPENDED", "-", ())
+    assert read_events(client, KEYS, ["a"], limit=5) == []
+
+
+@pytest.mark.parametrize("data", [b"3:ab,", b"2:abc", b"x:ab,", b"2", b":a,"])
+def test_netstrings_that_are_broken_are_refused(data: bytes) -> None:
+    """A half-read list of keys would hide a key."""
+    with pytest.raises(ValueError, match=""):
+        split_netstrings(data)
+
+
+def test_keys_that_no_guard_wrote_are_shown_as_they_are(client: Any) -> None:
+    """One entry that somebody else added must not hide the rest of the trail."""
+    add(client, "a", "1-0", keys=b"nonsense")
+
+    assert read_events(client, KEYS, ["a"], limit=1)[0].keys == (b"nonsense",)

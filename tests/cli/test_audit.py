@@ -1,0 +1,99 @@
+"""`keyleash audit log`: the trail as people and programs read it."""
+
+from __future__ import annotations
+
+import pytest
+
+from cli.conftest import Cli
+from support.servers import RealServer
+
+COLUMNS = ["time", "identity", "token", "op", "key", "result", "correlation"]
+
+
+@pytest.fixture
+def busy(loaded: Cli) -> Cli:
+    """A server on which two identities changed something, one failed and one was refused."""
+    runner, admin = loaded.token("agent-runner"), loaded.token("human-admin")
+    state = "agents:jobs:1:state"
+    loaded.ok("exec", "--correlation", "c-1", "SET", state, "x", KEYLEASH_TOKEN=runner)
+    loaded.ok("exec", "--correlation", "c-2", "MSET", "a b", "1", "c", "2", KEYLEASH_TOKEN=admin)
+    loaded.run("exec", "--correlation", "c-3", "LPUSH", state, "y", KEYLEASH_TOKEN=runner)
+    loaded.run("exec", "--correlation", "c-4", "GET", "elsewhere", KEYLEASH_TOKEN=runner)
+    return loaded
+
+
+def test_log_merges_identities_by_time_and_folds_corrections(busy: Cli) -> None:
+    """A timeline: oldest first, and a failed command is one line that says so."""
+    lines = busy.ok("audit", "log").splitlines()
+
+    assert lines[0].split() == COLUMNS
+    assert [line.split()[-1] for line in lines[1:]] == ["c-1", "c-2", "c-3"]
+    assert [line.split()[1] for line in lines[1:]] == [
+        "agent-runner",
+        "human-admin",
+        "agent-runner",
+    ]
+    assert "  ok  " in lines[1]
+    assert r"a\x20b c" in lines[2]
+    assert "WRONGTYPE" in lines[3]
+
+
+def test_log_as_json_has_keys_apart_and_the_error(busy: Cli) -> None:
+    """A program needs no parsing of text."""
+    first, second, third = busy.json("audit", "log")["events"]
+
+    assert set(first) == {
+        *("id", "time", "identity", "token", "op", "keys", "correlation", "policy", "error")
+    }
+    assert first["error"] is None
+    assert first["time"].endswith("Z")
+    assert second["keys"] == ["a b", "c"]
+    assert third["error"].startswith("WRONGTYPE")
+
+
+def test_log_of_denials_shows_codes(busy: Cli) -> None:
+    """What was refused is a trail of its own."""
+    (line,) = busy.ok("audit", "log", "--denied").splitlines()[1:]
+    (denial,) = busy.json("audit", "log", "--denied")["denials"]
+
+    assert "KEY_NOT_GRANTED" in line
+    assert (denial["code"], denial["keys"], denial["op"]) == (
+        "KEY_NOT_GRANTED",
+        ["elsewhere"],
+        "GET",
+    )
+
+
+def test_log_of_one_identity_and_of_the_newest(busy: Cli) -> None:
+    """Narrowing by identity and by number."""
+    runner = busy.json("audit", "log", "agent-runner")["events"]
+    newest = busy.json("audit", "log", "--limit", "1")["events"]
+
+    assert [event["correlation"] for event in runner] == ["c-1", "c-3"]
+    assert [event["correlation"] for event in newest] == ["c-3"]
+
+
+def test_log_of_an_unknown_identity_fails(loaded: Cli) -> None:
+    """No mutations and no such identity are two things."""
+    assert loaded.run("audit", "log", "nobody").exit_code == 1
+    assert loaded.ok("audit", "log", "agent-runner") == ""
+    assert loaded.json("audit", "log") == {"events": []}
+
+
+def test_log_with_a_limit_below_one_is_a_usage_error(loaded: Cli) -> None:
+    """Nothing is not a number of events."""
+    assert loaded.run("audit", "log", "--limit", "0").exit_code == 2
+
+
+def test_key_that_is_not_text_is_escaped_and_base64_in_json(
+    loaded: Cli, embedded: RealServer
+) -> None:
+    """Keys are bytes; neither the terminal nor JSON may choke on them."""
+    embedded.client().xadd(
+        "keyleash:audit:agent-runner",
+        {"token": "t", "op": "SET", "key": b"\xff\x1b[2J\x00", "correlation": b"c\xff"},
+    )
+
+    assert r"\xff\x1b[2J\x00" in loaded.ok("audit", "log")
+    (event,) = loaded.json("audit", "log")["events"]
+    assert event["keys"] == [{"base64": "/xtbMkoA"}]

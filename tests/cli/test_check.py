@@ -1,0 +1,167 @@
+"""`keyleash check` and `keyleash compile`: no server is needed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Cli
+
+BROKEN = """\
+version: 1
+identities:
+  agent:
+    kind: robot
+    grants: [{allow: [read], keys: ["a:*:b"]}]
+"""
+
+
+def test_check_of_a_valid_policy_names_its_identities(offline: Cli, example: Path) -> None:
+    """Whoever checks wants to see that the right file was read."""
+    said = offline.ok("check", example)
+
+    assert said.splitlines() == [
+        f"{example} is valid",
+        "4 identities: agent-reader, agent-runner, agent-recovery, human-admin",
+    ]
+
+
+def test_check_reports_every_problem_with_its_place_and_a_count(offline: Cli, policy: Path) -> None:
+    """One run is enough to mend a file: all problems at once, each where it stands."""
+    policy.write_text(BROKEN)
+
+    result = offline.run("check", policy)
+
+    assert result.exit_code == 65
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith(f"{policy}:4:11: unknown kind `robot`")
+    assert lines[1].startswith("  help: ")
+    assert lines[2].startswith(f"{policy}:5:")
+    assert lines[3].startswith("  help: ")
+    assert lines[4:] == ["2 problems in the policy"]
+
+
+def test_check_as_json_lists_problems_with_their_places(offline: Cli, policy: Path) -> None:
+    """An editor or a CI job shows each problem at its line."""
+    policy.write_text(BROKEN)
+
+    error = offline.json("check", policy, exit_code=65)["error"]
+
+    assert error["code"] == "bad-policy"
+    assert [(one["line"], one["code"]) for one in error["problems"]][0] == (4, "unknown-kind")
+    assert set(error["problems"][0]) == {"code", "message", "help", "file", "line", "column"}
+
+
+def test_check_as_json_names_identities_and_digest(offline: Cli, example: Path) -> None:
+    """The digest is the one that `load` and `status` show."""
+    said = offline.json("check", example)
+
+    assert set(said) == {"file", "digest", "identities"}
+    assert len(said["digest"]) == 64
+    assert said["identities"][3] == {"name": "human-admin", "kind": "human"}
+
+
+def test_check_reads_standard_input(offline: Cli, policy: Path, example: Path) -> None:
+    """A policy that a template engine prints need not be written to a file."""
+    assert "<stdin> is valid" in offline.ok("check", "-", stdin=example.read_text())
+    assert "<stdin>:4:11" in offline.run("check", "-", stdin=BROKEN).stderr
+
+
+@pytest.mark.parametrize("command", ["check", "compile", "load"])
+def test_missing_file_fails_and_is_named(offline: Cli, tmp_path: Path, command: str) -> None:
+    """A wrong path is told from a wrong policy."""
+    result = offline.run(command, tmp_path / "nope.yaml")
+
+    assert result.exit_code == 1
+    assert result.stderr == f"error: cannot use `{tmp_path}/nope.yaml`: no such file or directory\n"
+
+
+def test_directory_in_place_of_a_file_fails(offline: Cli, tmp_path: Path) -> None:
+    """No traceback for a slip of the shell's completion."""
+    result = offline.run("check", tmp_path)
+
+    assert result.exit_code == 1
+    assert "is a directory" in result.stderr
+
+
+def test_file_that_is_not_utf8_is_a_bad_policy_with_the_place(offline: Cli, policy: Path) -> None:
+    """The byte is named where it stands, since no editor shows it as an error."""
+    policy.write_bytes("version: 1\n# für ".encode() + b"\xff\n")
+
+    result = offline.run("check", policy)
+
+    assert result.exit_code == 65
+    assert f"{policy}:2:7: the file is not UTF-8 text: it has the byte `\\xff`" in result.stderr
+
+
+def test_compile_lists_identity_digest_and_size(offline: Cli, example: Path) -> None:
+    """What ops compare with what a server runs."""
+    lines = offline.ok("compile", example).splitlines()
+
+    assert lines[0].split() == ["identity", "digest", "bytes"]
+    assert [line.split()[0] for line in lines[1:]] == [
+        "agent-reader",
+        "agent-runner",
+        "agent-recovery",
+        "human-admin",
+    ]
+
+
+def test_compiled_script_on_standard_output_has_the_listed_digest(
+    offline: Cli, example: Path
+) -> None:
+    """What is printed is what EVALSHA names, to the byte."""
+    script = offline.run("compile", example, "--identity", "agent-runner").stdout_bytes
+    listed = offline.json("compile", example)["guards"][1]
+
+    assert hashlib.sha1(script).hexdigest() == listed["digest"]
+    assert len(script) == listed["bytes"]
+
+
+def test_compile_to_a_directory_writes_one_script_per_identity(
+    offline: Cli, example: Path, tmp_path: Path
+) -> None:
+    """The directory is made if need be; the files keep the digests that are printed."""
+    out = tmp_path / "build" / "guards"
+
+    said = offline.ok("compile", example, "-o", out)
+
+    for line in said.splitlines()[1:]:
+        identity, digest, size = line.split()
+        script = (out / f"{identity}.lua").read_bytes()
+        assert hashlib.sha1(script).hexdigest() == digest
+        assert len(script) == int(size)
+    assert len(list(out.iterdir())) == 4
+
+
+def test_compile_as_json_holds_the_script_of_a_named_identity(offline: Cli, example: Path) -> None:
+    """The list stays short; a script is there when it is asked for."""
+    (only,) = offline.json("compile", example, "--identity", "agent-reader")["guards"]
+    every = offline.json("compile", example)["guards"]
+
+    assert hashlib.sha1(only["script"].encode()).hexdigest() == only["digest"]
+    assert all(set(one) == {"identity", "digest", "bytes", "file"} for one in every)
+
+
+def test_compile_of_an_unknown_identity_says_which_there_are(offline: Cli, example: Path) -> None:
+    """A typing mistake is seen at once."""
+    result = offline.run("compile", example, "--identity", "agent-runer")
+
+    assert result.exit_code == 1
+    assert "no identity `agent-runer`" in result.stderr
+    assert "`agent-runner`" in result.stderr
+
+
+def test_compile_into_a_file_in_place_of_a_directory_fails(
+    offline: Cli, example: Path, policy: Path
+) -> None:
+    """An error of the file system is one line."""
+    policy.write_text("")
+
+    result = offline.run("compile", example, "-o", policy)
+
+    assert result.exit_code == 1
+    assert "file exists" in result.stderr

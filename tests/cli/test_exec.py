@@ -1,0 +1,175 @@
+"""`keyleash exec`: one command as the holder of a token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+from cli.conftest import Cli
+from keyleash.cli.replies import formatted, raw
+from support.servers import RealServer
+
+KEY = "agents:jobs:1:state"
+
+
+@pytest.fixture
+def agent(loaded: Cli) -> Cli:
+    """The command, with an admin's token in the environment: almost anything is granted."""
+    token = loaded.token("human-admin")
+    return Cli(loaded.url, {"KEYLEASH_TOKEN": token})
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (b"OK", "OK"),
+        (b"", '""'),
+        (b'say "a\\b"\n\xff', r'"say \"a\\b\"\n\xff"'),
+        (None, "(nil)"),
+        (7, "(integer) 7"),
+        ([], "(empty array)"),
+        ([b"a", None, [1, [b"b"]]], '1) "a"\n2) (nil)\n3) 1) (integer) 1\n   2) 1) "b"'),
+        ([b"x"] * 10, "\n".join(f'{n:>2}) "x"' for n in range(1, 11))),
+        (ResponseError("WRONGTYPE no"), "(error) WRONGTYPE no"),
+    ],
+)
+def test_reply_on_a_terminal_looks_as_in_redis_cli(reply: Any, expected: str) -> None:
+    """Operators read these forms every day."""
+    assert formatted(reply) == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [(b"a\xff", b"a\xff"), (None, b""), (7, b"7"), ([b"a", None, 1], b"a\n\n1")],
+)
+def test_reply_in_a_pipe_is_the_bare_value(reply: Any, expected: bytes) -> None:
+    """`$(keyleash exec … GET key)` is the value, byte for byte."""
+    assert raw(reply) == expected
+
+
+def test_exec_runs_through_the_guard(server: RealServer, example: str) -> None:
+    """What is granted works, and what is not is refused with its code, on every server."""
+    cli = Cli(server.url)
+    cli.ok("load", example, "--yes")
+    token = cli.token("agent-runner")
+
+    assert cli.ok("exec", "SET", KEY, "läuft", KEYLEASH_TOKEN=token) == "OK\n"
+    assert cli.ok("exec", "GET", KEY, KEYLEASH_TOKEN=token) == "läuft\n"
+    refused = cli.run("exec", "GET", "elsewhere", KEYLEASH_TOKEN=token)
+    assert refused.exit_code == 1
+    assert refused.stdout == ""
+    assert refused.stderr.startswith(
+        "error: KEY_NOT_GRANTED: no grant covers the key `elsewhere`\nhelp: "
+    )
+
+
+def test_exec_as_json_keeps_types(agent: Cli) -> None:
+    """One value: strings, integers, null, arrays; other bytes as base64."""
+    assert agent.json("exec", "SET", KEY, "v") == "OK"
+    assert agent.json("exec", "GET", "nothing") is None
+    assert agent.json("exec", "APPEND", KEY, "w") == 2
+    assert agent.json("exec", "MGET", KEY, "nothing") == ["vw", None]
+    assert agent.json("exec", "HGETALL", "nothing") == []
+    agent.ok("exec", "SETBIT", "bits", "0", "1")
+    assert agent.json("exec", "GET", "bits") == {"base64": "gA=="}
+
+
+def test_integer_too_long_for_lua_is_exact(agent: Cli) -> None:
+    """Ids beyond 2^53 must not come back rounded, also as JSON."""
+    agent.ok("exec", "SET", "n", str(2**53))
+
+    assert agent.json("exec", "incr", "n") == 2**53 + 1
+
+
+def test_arguments_after_the_command_are_the_commands_own(agent: Cli) -> None:
+    """`--json` as a value is a value; so is anything after `--`."""
+    agent.ok("exec", "SET", KEY, "--json")
+    assert agent.ok("exec", "--", "GET", KEY) == "--json\n"
+
+
+def test_error_of_the_command_itself_fails(agent: Cli) -> None:
+    """A command that ran and failed is no refusal, and no success either."""
+    agent.ok("exec", "SET", KEY, "x")
+
+    result = agent.run("exec", "LPUSH", KEY, "y")
+
+    assert result.exit_code == 1
+    assert "WRONGTYPE" in result.stderr
+    assert agent.json("exec", "LPUSH", KEY, "y", exit_code=1)["error"]["code"] == "server-error"
+
+
+def test_refusal_as_json_has_its_code_and_details(loaded: Cli) -> None:
+    """A program decides by code, and not by text."""
+    token = loaded.token("agent-runner")
+
+    error = loaded.json("exec", "GET", "elsewhere", exit_code=1, KEYLEASH_TOKEN=token)["error"]
+
+    assert error["code"] == "KEY_NOT_GRANTED"
+    assert error["details"] == {"key": "elsewhere"}
+    assert set(error) == {"code", "message", "help", "details", "problems"}
+
+
+def test_rate_and_budget_refusals_say_when(loaded: Cli) -> None:
+    """The two refusals that pass by themselves say when they do."""
+    token = loaded.token("agent-recovery")
+    words = ("exec", "SETRANGE", "agents:recovery:1:checkpoint", "0", "x")
+    for _ in range(60):
+        loaded.ok(*words, KEYLEASH_TOKEN=token)
+
+    result = loaded.run(*words, KEYLEASH_TOKEN=token)
+
+    assert "RATE_LIMITED: `rate.writes` is used up for now" in result.stderr
+    assert "help: try again in " in result.stderr
+
+
+def test_correlation_reaches_the_trail(loaded: Cli) -> None:
+    """The id that ties a command to what it was run for."""
+    token = loaded.token("agent-runner")
+
+    loaded.ok("exec", "--correlation", "job-42", "SET", KEY, "x", KEYLEASH_TOKEN=token)
+
+    (event,) = loaded.json("audit", "log")["events"]
+    assert event["correlation"] == "job-42"
+
+
+def test_token_can_come_from_standard_input(loaded: Cli) -> None:
+    """The first line, so that no process list shows it."""
+    token = loaded.token("agent-runner")
+
+    assert loaded.ok("exec", "--token", "-", "SET", KEY, "x", stdin=f"{token}\nrest\n") == "OK\n"
+
+
+@pytest.mark.parametrize("stdin", ["", "\n"])
+def test_no_token_is_a_usage_error(loaded: Cli, stdin: str) -> None:
+    """Neither option, variable nor input."""
+    assert loaded.run("exec", "GET", "x").exit_code == 2
+    assert loaded.run("exec", "--token", "-", "GET", "x", stdin=stdin).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", ["kl_agent-runner_" + "A" * 43, "kl_nobody_" + "B" * 43, "hunter2", "kl_x_" + "é" * 20]
+)
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_wrong_token_is_refused_and_never_repeated(
+    loaded: Cli, wrong: str, words: tuple[str, ...]
+) -> None:
+    """Output lands in logs; a token that is almost right must not."""
+    result = loaded.run(*words, "exec", "--token", wrong, "GET", "x")
+
+    assert result.exit_code == 1
+    assert wrong not in result.output
+    assert wrong.rpartition("_")[2] not in result.output
+    assert "TOKEN_UNKNOWN" in result.output or "NOT_ACTIVE" in result.output
+
+
+def test_token_in_place_of_the_command_is_not_repeated(loaded: Cli) -> None:
+    """A misplaced token comes back in the server's message, and must be cut out of it."""
+    token = loaded.token("agent-runner")
+
+    result = loaded.run("exec", token, "x", KEYLEASH_TOKEN=token)
+
+    assert result.exit_code == 1
+    assert "COMMAND_REFUSED" in result.stderr
+    assert token.rpartition("_")[2].upper() not in result.output.upper()

@@ -1,0 +1,119 @@
+"""Every error that is foreseen has an exit code, a sentence, and no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from cli.conftest import Cli
+from keyleash.cli.server import shown_url
+from support.servers import RealServer
+
+ONLINE: Sequence[tuple[str, ...]] = [
+    ("status",),
+    ("token", "issue", "agent-runner"),
+    ("token", "list"),
+    ("token", "revoke", "abc"),
+    ("identity", "suspend", "agent-runner"),
+    ("audit", "log"),
+    ("exec", "--token", "kl_agent-runner_" + "A" * 43, "GET", "x"),
+]
+
+
+@pytest.mark.parametrize("words", ONLINE, ids=" ".join)
+def test_server_out_of_reach_is_69_and_named(offline: Cli, words: tuple[str, ...]) -> None:
+    """Every command that needs the server says which one it did not find."""
+    result = offline.run(*words)
+
+    assert result.exit_code == 69
+    assert result.stderr.startswith(
+        "error: cannot reach `redis://127.0.0.1:1`: connection refused\nhelp: "
+    )
+    assert offline.json(*words, exit_code=69)["error"]["code"] == "server-unreachable"
+
+
+def test_password_of_an_unreachable_server_is_not_shown() -> None:
+    """The URL is shown, without what is secret in it."""
+    result = Cli("redis://ops:s3cret@127.0.0.1:1/2").run("status")
+
+    assert result.exit_code == 69
+    assert "redis://ops@127.0.0.1:1/2" in result.stderr
+    assert "s3cret" not in result.output
+
+
+def test_wrong_password_is_77_and_not_shown(embedded: RealServer) -> None:
+    """To be refused is not to be out of reach."""
+    embedded.client().acl_setuser("ops", enabled=True, passwords=["+right"])
+    wrong = Cli(f"redis://ops:wr0ng@127.0.0.1:{embedded.port}")
+    needless = Cli(f"redis://:wr0ng@127.0.0.1:{embedded.port}")
+
+    for cli in (wrong, needless):
+        result = cli.run("status")
+        assert result.exit_code == 77
+        assert "wr0ng" not in result.output
+        assert cli.json("status", exit_code=77)["error"]["code"] == "not-authenticated"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("status",), ("identity", "suspend", "agent-runner"), ("token", "issue", "agent-runner")],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("commands", [["+ping"], ["+eval", "+hgetall", "+time"]], ids=str)
+def test_user_without_the_rights_is_77(
+    loaded: Cli, embedded: RealServer, words: tuple[str, ...], commands: list[str]
+) -> None:
+    """Whether the server refuses the command or what a script does in it."""
+    embedded.client().acl_setuser("weak", enabled=True, passwords=["+pw"], commands=commands)
+    weak = Cli(f"redis://weak:pw@127.0.0.1:{embedded.port}")
+
+    result = weak.run(*words)
+
+    assert result.exit_code == 77
+    assert "the server does not permit this" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "http://127.0.0.1",
+        "redis://127.0.0.1:99999",
+        "redis://127.0.0.1:port",
+        "redis://:pa/s3cret@127.0.0.1",
+        "redis://:pa?s3cret@127.0.0.1",
+        "redis://127.0.0.1?s3cret=1",
+        "redis://127.0.0.1?db=s3cret",
+        f"redis://{'a' * 70}.example",
+    ],
+)
+def test_url_that_names_no_server_is_a_usage_error(url: str) -> None:
+    """What may be part of a password is not repeated."""
+    result = Cli(url).run("status")
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert "help: " in result.stderr
+    assert "s3cret" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+        ("rediss://u:p@h/3?ssl_ca_path=x", "rediss://u@h/3"),
+        ("redis://:p@[::1]:7000", "redis://[::1]:7000"),
+        ("unix:///run/redis.sock?password=p", "unix:///run/redis.sock"),
+        ("redis://h?password=p", "redis://h"),
+        ("redis://:p/w@h", "the given URL"),
+    ],
+)
+def test_url_is_shown_without_what_is_secret(url: str, shown: str) -> None:
+    """Passwords stand in two places of a URL, and sometimes where they break it."""
+    assert shown_url(url) == shown
+
+
+def test_replies_are_read_as_bytes_whatever_the_url_says(embedded: RealServer) -> None:
+    """A URL made for another program must not change how we read."""
+    assert Cli(f"{embedded.url}?decode_responses=true&protocol=3").run("status").exit_code == 0

@@ -1,0 +1,172 @@
+"""What only a process of its own can show: signals, pipes, exit codes, the demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import redis
+
+from cli.conftest import Cli
+
+URL = re.compile(r"redis://127\.0\.0\.1:\d+\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_serve_ends_cleanly_on_a_signal(offline: Cli, number: signal.Signals) -> None:
+    """Exit code 0, and no server is left behind."""
+    with offline.spawn(["serve", "--port", "0"]) as serving:
+        assert serving.stdout is not None
+        url = serving.stdout.readline()
+        assert URL.fullmatch(url)
+        client = redis.Redis.from_url(url.strip())
+        assert client.ping()
+        serving.send_signal(number)
+        _, errors = serving.communicate(timeout=30)
+
+    assert serving.returncode == 0
+    assert errors.endswith("stopped\n")
+    assert f"kill {serving.pid}" in errors
+    with pytest.raises(redis.ConnectionError):
+        client.ping()
+
+
+def test_serve_keeps_its_data_from_run_to_run(offline: Cli, tmp_path: Path) -> None:
+    """With a directory, what was loaded is there again."""
+    for turn in range(2):
+        with offline.spawn(["--json", "serve", "--port", "0", "--data", tmp_path / "d"]) as serving:
+            assert serving.stdout is not None
+            document = "".join(iter(serving.stdout.readline, "}\n")) + "}"
+            said = json.loads(document)
+            client = redis.Redis.from_url(said["url"])
+            assert client.incr("turns") == turn + 1
+            serving.terminate()
+        assert serving.returncode == 0
+        assert said["data"] == str(tmp_path / "d")
+        assert said["pid"] == serving.pid
+
+
+def test_serve_on_a_taken_port_says_what_to_do(cli: Cli) -> None:
+    """The port of the running test server is taken."""
+    port = cli.url.rpartition(":")[2]
+
+    result = cli.process("serve", "--port", port)
+
+    assert result.returncode == 1
+    assert f"error: port {port} on 127.0.0.1 is already in use" in result.stderr
+    assert "--port 0" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_serve_ends_with_an_error_when_its_server_dies(offline: Cli) -> None:
+    """A server that is gone must not look like one that was stopped."""
+    with offline.spawn(["serve", "--port", "0"]) as serving:
+        assert serving.stdout is not None
+        client = redis.Redis.from_url(serving.stdout.readline().strip())
+        os.kill(int(client.info("server")["process_id"]), signal.SIGKILL)
+        _, errors = serving.communicate(timeout=30)
+
+    assert serving.returncode == 1
+    assert "ended by itself" in errors
+    assert "Traceback" not in errors
+
+
+def test_exec_reads_the_token_from_standard_input(loaded: Cli) -> None:
+    """The way that keeps a token out of the process list, with a real pipe."""
+    token = loaded.token("agent-runner")
+
+    result = loaded.process(
+        *("exec", "--token", "-", "--", "SET", "agents:jobs:1:state", "x"), stdin=f"{token}\n"
+    )
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "OK\n", "")
+
+
+def test_argument_that_is_not_utf8_arrives_as_it_was_given(loaded: Cli) -> None:
+    """Redis values are bytes, and so are a shell's arguments."""
+    token = loaded.token("agent-runner")
+    loaded.env["KEYLEASH_TOKEN"] = token
+
+    loaded.process("exec", "SET", "agents:jobs:1:state", os.fsdecode(b"\xff\xfe"))
+
+    assert loaded.json("exec", "GET", "agents:jobs:1:state") == {"base64": "//4="}
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--help",), 0),
+        (("exec", "--token", "kl_agent-runner_" + "A" * 43, "GET", "x"), 1),
+        (("bogus",), 2),
+        (("check", "/dev/null"), 65),
+        (("--url", "redis://127.0.0.1:1", "status"), 69),
+        (("--url", "redis://:wr0ng@127.0.0.1:{port}", "status"), 77),
+    ],
+)
+def test_exit_code_reaches_the_shell(loaded: Cli, words: tuple[str, ...], code: int) -> None:
+    """Every code of the contract, as a shell sees it, and no traceback with it."""
+    port = loaded.url.rpartition(":")[2]
+
+    result = loaded.process(*(word.format(port=port) for word in words))
+
+    assert result.returncode == code
+    assert "Traceback" not in result.stderr
+    assert "A" * 43 not in result.stdout + result.stderr
+
+
+def test_reader_that_has_enough_gets_no_traceback(offline: Cli, example: Path) -> None:
+    """`keyleash compile … | head -1` must end quietly."""
+    read, write = os.pipe()
+    os.close(read)
+    with subprocess.Popen(
+        [*offline.command, "compile", str(example), "--identity", "human-admin"],
+        env=offline.process_env(),
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(write)
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert errors == ""
+
+
+def test_demo_finds_every_answer_as_expected(offline: Cli) -> None:
+    """The whole of it, as a newcomer runs it: every line ok, and no token in sight."""
+    result = offline.process("demo")
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert re.fullmatch(r"all \d+ answers are as expected", lines[-1])
+    assert sum(line.endswith(" ok") for line in lines) == int(lines[-1].split()[1])
+    assert "kl_agent" not in result.stdout
+    for code in (
+        *("KEY_NOT_GRANTED", "CLASS_NOT_GRANTED", "KEY_DENIED", "RATE_LIMITED"),
+        *("BUDGET_EXHAUSTED", "TOKEN_EXPIRED", "TOKEN_REVOKED", "SUSPENDED"),
+    ):
+        assert code in result.stdout
+    assert "60 writes pass at once" in result.stdout
+    assert "5000 calls pass" in result.stdout
+
+
+def test_demo_that_is_interrupted_leaves_no_server(offline: Cli) -> None:
+    """Ctrl-C in the middle: the code of an interrupt, and nothing listens any more."""
+    with offline.spawn(["demo"]) as playing:
+        assert playing.stdout is not None
+        line = playing.stdout.readline()
+        playing.send_signal(signal.SIGINT)
+        _, errors = playing.communicate(timeout=30)
+
+    assert playing.returncode == 130
+    assert "Traceback" not in errors
+    found = URL.search(line.replace(";", "\n"))
+    assert found is not None
+    with pytest.raises(redis.ConnectionError):
+        redis.Redis.from_url(found[0].strip()).ping()

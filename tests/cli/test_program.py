@@ -1,0 +1,88 @@
+"""The command as a whole: help, versions, options that hold everywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import click
+import pytest
+
+import keyleash
+from cli.conftest import Cli
+from keyleash.cli import main
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(commands(main)), ids=" ".join)
+def test_help_of_every_command_has_an_example(offline: Cli, path: tuple[str, ...]) -> None:
+    """An example is read before the options are."""
+    said = offline.ok(*path, "--help")
+
+    (line,) = (line for line in said.splitlines() if "example:" in line)
+    assert f"keyleash {' '.join(path)}" in line
+
+
+def test_version_is_the_packages(offline: Cli) -> None:
+    """What to write into a bug report."""
+    assert offline.process("--version").stdout == f"keyleash {keyleash.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [("bogus",), ("check",), ("check", "--bogus", "x"), ("audit", "log", "--limit", "x")]
+)
+def test_wrong_call_is_a_usage_error_in_lower_case(offline: Cli, words: tuple[str, ...]) -> None:
+    """Click's own sentences take our form."""
+    result = offline.run(*words)
+
+    assert result.exit_code == 2
+    first, second = result.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert first[7].islower()
+    assert not first.endswith(".")
+    assert "'" not in first
+    assert second.startswith("help: see `")
+
+
+@pytest.mark.parametrize("words", [(), ("token",)])
+def test_call_without_a_command_prints_the_help(offline: Cli, words: tuple[str, ...]) -> None:
+    """Somebody who types only the name wants to know what there is."""
+    result = offline.run(*words)
+
+    assert result.exit_code == 2
+    assert "Usage: " in result.output
+
+
+@pytest.mark.parametrize(
+    "words", [("--json", "status"), ("status", "--json"), ("--json", "token", "list")]
+)
+def test_json_may_stand_before_or_after_the_command(loaded: Cli, words: tuple[str, ...]) -> None:
+    """Nobody remembers which; one document comes out either way."""
+    assert isinstance(json.loads(loaded.ok(*words)), dict)
+
+
+@pytest.mark.parametrize("words", [("--json", "bogus"), ("check", "--json", "--bogus")])
+def test_usage_error_with_json_is_a_document(offline: Cli, words: tuple[str, ...]) -> None:
+    """Also when `--json` was not parsed yet."""
+    result = offline.run(*words)
+
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["error"]["code"] == "usage"
+    assert result.stderr == ""
+
+
+def test_actor_is_the_users_name_by_default(loaded: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trail of an operator who says nothing still names somebody."""
+    monkeypatch.setenv("LOGNAME", "mallory")
+    loaded.env["KEYLEASH_ACTOR"] = ""
+
+    loaded.token("agent-reader")
+    loaded.ok("--actor", "eve", "token", "issue", "agent-reader")
+
+    assert [one["by"] for one in loaded.json("token", "list")["tokens"]] == ["eve", "mallory"]

@@ -1,0 +1,155 @@
+"""`keyleash status`: what is active, and how much of each limit is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.conftest import Cli
+from keyleash.cli.usage import limit_uses
+from keyleash.commands import load_table
+from keyleash.compiler import compile_policy
+from keyleash.policy import parse_policy
+from keyleash.protocol.state import LimitState, SlotKind, State
+from support.servers import RealServer
+
+POLICY = """\
+version: 1
+identities:
+  one:
+    grants: [{allow: [read, write], keys: ["k:{part}"]}]
+    rate:
+      requests: 100/minute
+      writes: {limit: 60/minute, burst: 5}
+      reads: {limit: 9/minute, per: token}
+    budget: {requests: 1000/day}
+"""
+MINUTE_US = 60_000_000
+NOW_US = 1_700_000_000_000_000
+
+
+def limits_of(said: dict[str, Any], identity: str) -> dict[str, Any]:
+    (found,) = (one for one in said["identities"] if one["name"] == identity)
+    return {one["name"]: one for one in found["limits"]}
+
+
+def test_status_without_a_policy_says_so(cli: Cli) -> None:
+    """A fresh server is no error."""
+    result = cli.run("status")
+
+    assert result.exit_code == 0
+    assert "no policy is active" in result.stderr
+    assert cli.json("status") == {"server": cli.url, "policy": None, "identities": []}
+
+
+def test_status_counts_what_each_kind_of_limit_used(server: RealServer, policy: Path) -> None:
+    """The packed state is read as the guard wrote it, on every server."""
+    cli = Cli(server.url)
+    policy.write_text(POLICY)
+    cli.ok("load", policy, "--yes")
+    token = cli.token("one")
+    for number in range(3):
+        cli.ok("exec", "SET", "k:1", str(number), KEYLEASH_TOKEN=token)
+    cli.ok("exec", "GET", "k:1", KEYLEASH_TOKEN=token)
+
+    limits = limits_of(cli.json("status"), "one")
+
+    assert limits["rate.requests"]["used"] == 4
+    assert limits["budget.requests"]["used"] == 4
+    assert limits["budget.requests"]["resets_at"].endswith("T00:00:00.000Z")
+    assert 1 <= limits["rate.writes"]["used"] <= 3
+    assert limits["rate.writes"]["of"] == 5
+    assert limits["rate.reads"]["used"] is None
+    assert limits["rate.reads"]["per"] == "token"
+
+
+def test_status_shows_suspension_tokens_and_trails(loaded: Cli) -> None:
+    """What one looks for first in an incident."""
+    token = loaded.token("agent-runner")
+    revoked = loaded.json("token", "issue", "agent-runner")["id"]
+    loaded.ok("token", "revoke", revoked)
+    loaded.ok("exec", "SET", "agents:jobs:1:state", "x", KEYLEASH_TOKEN=token)
+    loaded.run("exec", "GET", "elsewhere", KEYLEASH_TOKEN=token)
+    loaded.ok("identity", "suspend", "agent-runner")
+
+    (runner,) = (
+        one for one in loaded.json("status")["identities"] if one["name"] == "agent-runner"
+    )
+
+    assert {name: value for name, value in runner.items() if name != "limits"} == {
+        "name": "agent-runner",
+        "kind": "machine",
+        "active": True,
+        "suspended": True,
+        "live_tokens": 1,
+        "audit_length": 1,
+        "denied_length": 1,
+    }
+    assert "SUSPENDED" in loaded.ok("status")
+
+
+def test_status_as_text_has_a_row_per_identity_and_per_limit(loaded: Cli) -> None:
+    """Piped, a row is one line, so that grep finds it whole."""
+    lines = loaded.ok("status").splitlines()
+
+    assert lines[0] == f"server     {loaded.url}"
+    assert lines[1].startswith("policy     ")
+    assert lines[1].endswith(", generation 1")
+    assert lines[2].endswith("by tester")
+    rows = [line.split() for line in lines]
+    assert ["human-admin", "human", "active", "0", "0", "0"] in rows
+    assert ["agent-recovery", "budget.requests", "0", "5000", "5000", "a", "day"] in rows
+
+
+def test_status_tells_an_identity_whose_state_is_gone(loaded: Cli, embedded: RealServer) -> None:
+    """An evicted state means that every call is refused: it must not read as active."""
+    embedded.client().delete("keyleash:state:agent-runner")
+
+    lines = [line for line in loaded.ok("status").splitlines() if "NO STATE" in line]
+
+    assert [line.split()[0] for line in lines] == ["agent-runner"]
+
+
+@pytest.fixture
+def identity_and_slots() -> tuple[Any, dict[str, Any]]:
+    table = load_table()
+    policy = parse_policy(POLICY, file="policy.yaml", commands=table)
+    (guard,) = compile_policy(policy, table)
+    return policy.identities[0], {slot.name: slot for slot in guard.layout.slots}
+
+
+def test_use_of_a_window_that_has_ended_is_zero(
+    identity_and_slots: tuple[Any, dict[str, Any]],
+) -> None:
+    """The state still holds yesterday's count; the next call will start anew."""
+    identity, slots = identity_and_slots
+    held = (
+        LimitState(
+            slots["rate.requests"], calls_us=(NOW_US - MINUTE_US, NOW_US - MINUTE_US + 1, NOW_US)
+        ),
+        LimitState(slots["rate.writes"], tat_us=NOW_US - 1),
+        LimitState(slots["budget.requests"], ends_us=NOW_US, used=999),
+    )
+
+    uses = {one.name: one for one in limit_uses(identity, State(1, False, held), NOW_US)}
+
+    assert uses["budget.requests"].used == 0
+    assert uses["budget.requests"].resets_ms is None
+    assert uses["rate.writes"].used == 0
+    assert uses["rate.requests"].used == 2
+
+
+def test_use_of_a_burst_is_what_is_not_free_again(
+    identity_and_slots: tuple[Any, dict[str, Any]],
+) -> None:
+    """GCRA keeps one moment; how far it lies ahead says how much of the burst is taken."""
+    identity, slots = identity_and_slots
+    held = (LimitState(slots["rate.writes"], tat_us=NOW_US + 2 * 1_000_000 + 1),)
+
+    uses = {one.name: one for one in limit_uses(identity, State(1, False, held), NOW_US)}
+
+    assert (uses["rate.writes"].used, uses["rate.writes"].of) == (3, 5)
+    assert uses["rate.writes"].kind is SlotKind.GCRA
+    assert uses["rate.writes"].allows == "60 a minute, 5 at once"

@@ -1,0 +1,228 @@
+"""`keyleash token` and `keyleash identity`."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+import pytest
+
+from cli.conftest import Cli
+from support.servers import RealServer
+
+TOKEN = re.compile(r"kl_[a-z0-9-]+_[A-Za-z0-9_-]{43}")
+
+
+def test_issue_prints_the_token_alone_on_standard_output(loaded: Cli) -> None:
+    """`TOKEN=$(keyleash token issue …)` must hold the token and nothing else."""
+    result = loaded.run("token", "issue", "agent-runner", "--ttl", "2h")
+
+    assert TOKEN.fullmatch(result.stdout.removesuffix("\n"))
+    assert re.fullmatch(
+        r"token \w+ of `agent-runner` expires in 2h, at [-0-9]+ [:0-9]+Z\n", result.stderr
+    )
+    assert len(TOKEN.findall(result.output)) == 1
+
+
+def test_issue_as_json_has_token_id_identity_and_expiry(loaded: Cli) -> None:
+    """A program gets what it needs to rotate in time."""
+    said = loaded.json("token", "issue", "agent-reader")
+
+    assert set(said) == {"token", "id", "identity", "expires_at"}
+    assert TOKEN.fullmatch(said["token"])
+    assert said["expires_at"].endswith("Z")
+    assert datetime.fromisoformat(said["expires_at"]).tzinfo is not None
+
+
+def test_issue_beyond_max_ttl_is_shortened_and_says_so(loaded: Cli) -> None:
+    """Whoever wanted ten days must know that it is three."""
+    result = loaded.run("token", "issue", "agent-reader", "--ttl", "10d")
+
+    assert result.exit_code == 0
+    assert "note: shortened to 3d, the policy's `max_ttl`" in result.stderr
+    assert "shortened" not in loaded.run("token", "issue", "agent-reader").stderr
+
+
+@pytest.mark.parametrize("ttl", ["5", "soon", "0s", "-1h"])
+def test_issue_with_a_bad_duration_is_a_usage_error(loaded: Cli, ttl: str) -> None:
+    """The message shows how durations are written."""
+    result = loaded.run("token", "issue", "agent-reader", f"--ttl={ttl}")
+
+    assert result.exit_code == 2
+    assert f"`{ttl}`" in result.stderr
+    assert "write a" in result.stderr
+
+
+def test_issue_for_an_unknown_identity_says_which_there_are(loaded: Cli) -> None:
+    """A typing mistake is seen at once."""
+    result = loaded.run("token", "issue", "agent-runer")
+
+    assert result.exit_code == 1
+    assert "no identity `agent-runer`" in result.stderr
+    assert "`agent-runner`" in result.stderr
+
+
+def test_issue_without_a_policy_says_how_to_load_one(cli: Cli) -> None:
+    """The first thing that a newcomer forgets."""
+    error = cli.json("token", "issue", "agent-runner", exit_code=1)["error"]
+
+    assert error["code"] == "no-policy"
+    assert "keyleash load" in error["help"]
+
+
+def test_note_that_is_too_long_is_a_usage_error(loaded: Cli) -> None:
+    """A limit of the store is told before anything is issued."""
+    assert loaded.run("token", "issue", "agent-reader", "--note", "x" * 201).exit_code == 2
+
+
+def test_list_shows_tokens_newest_first_without_secrets(loaded: Cli) -> None:
+    """The list may be read by anyone who may read the server."""
+    first = loaded.json("token", "issue", "agent-runner", "--note", "first")
+    second = loaded.json("token", "issue", "agent-reader")
+    loaded.ok("token", "revoke", first["id"])
+
+    output = loaded.ok("token", "list")
+    lines = output.splitlines()
+
+    assert lines[0].split() == ["id", "identity", "state", "expires", "issued", "by", "note"]
+    assert {line.split()[0]: line.split()[2] for line in lines[1:]} == {
+        second["id"]: "live",
+        first["id"]: "revoked",
+    }
+    assert not TOKEN.search(output)
+
+
+def test_list_as_json_can_be_of_one_identity(loaded: Cli) -> None:
+    """Times are ISO 8601 in UTC."""
+    loaded.token("agent-reader")
+    issued = loaded.json("token", "issue", "agent-runner", "--note", "ci")
+
+    (only,) = loaded.json("token", "list", "agent-runner")["tokens"]
+
+    assert only.pop("issued_at").endswith("Z")
+    assert only == {
+        "id": issued["id"],
+        "identity": "agent-runner",
+        "state": "live",
+        "expires_at": issued["expires_at"],
+        "by": "tester",
+        "note": "ci",
+    }
+
+
+def test_list_of_nothing_is_empty_and_of_an_unknown_identity_an_error(loaded: Cli) -> None:
+    """An empty list must not hide a typing mistake."""
+    assert loaded.ok("token", "list") == ""
+    assert loaded.json("token", "list") == {"tokens": []}
+    assert loaded.run("token", "list", "nobody").exit_code == 1
+
+
+def test_note_cannot_move_the_cursor(loaded: Cli) -> None:
+    """A note is somebody's text: escape sequences are shown, not carried out."""
+    loaded.token("agent-reader", "--note", "a\x1b[2Jb [bold]c")
+
+    listed = loaded.ok("token", "list")
+
+    assert "\x1b" not in listed
+    assert r"a\x1b[2Jb [bold]c" in listed
+
+
+def test_revoke_by_id_binds_the_next_call(server: RealServer, example: str) -> None:
+    """Revocation that works during an incident, on every server."""
+    cli = Cli(server.url)
+    cli.ok("load", example, "--yes")
+    issued = cli.json("token", "issue", "agent-reader")
+    call = ("exec", "GET", "agents:context:1")
+    cli.ok(*call, KEYLEASH_TOKEN=issued["token"])
+
+    said = cli.ok("token", "revoke", issued["id"])
+
+    assert issued["id"] in said
+    refused = cli.run(*call, KEYLEASH_TOKEN=issued["token"])
+    assert refused.exit_code == 1
+    assert "TOKEN_REVOKED" in refused.stderr
+    assert cli.ok("token", "revoke", issued["id"]) == f"`{issued['id']}` was revoked already\n"
+
+
+def test_revoke_of_an_identity_leaves_the_others(loaded: Cli) -> None:
+    """One agent misbehaves; the rest go on working."""
+    mine = [loaded.json("token", "issue", "agent-runner")["id"] for _ in range(2)]
+    loaded.token("agent-reader")
+
+    said = loaded.json("token", "revoke", "--identity", "agent-runner")
+
+    assert {one["id"] for one in said["revoked"]} == set(mine)
+    assert {one["identity"] for one in said["revoked"]} == {"agent-runner"}
+    states = {one["identity"]: one["state"] for one in loaded.json("token", "list")["tokens"]}
+    assert states == {"agent-runner": "revoked", "agent-reader": "live"}
+
+
+def test_revoke_of_all_needs_consent(loaded: Cli) -> None:
+    """Everything stops: a script must say that it means it."""
+    loaded.token("agent-reader")
+    loaded.token("agent-runner")
+
+    assert loaded.run("token", "revoke", "--all").exit_code == 2
+    assert len(loaded.json("token", "revoke", "--all", "--yes")["revoked"]) == 2
+    assert loaded.ok("token", "revoke", "--all", "--yes") == "there was no token left to revoke\n"
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("abc", "--all"), ("abc", "--identity", "x"), ("--identity", "x", "--all")]
+)
+def test_revoke_of_other_than_one_thing_is_a_usage_error(
+    loaded: Cli, words: tuple[str, ...]
+) -> None:
+    """Which of two was meant is not to be guessed."""
+    assert loaded.run("token", "revoke", "--yes", *words).exit_code == 2
+
+
+@pytest.mark.parametrize("words", [("k2k2k2k2k2k2",), ("--identity", "nobody")])
+def test_revoke_of_what_is_not_there_fails(loaded: Cli, words: tuple[str, ...]) -> None:
+    """A revoke that did nothing because of a typing mistake must not look like one that did."""
+    result = loaded.run("token", "revoke", *words)
+
+    assert result.exit_code == 1
+    assert f"`{words[-1]}`" in result.stderr
+
+
+def test_revoke_of_a_token_in_place_of_its_id_does_not_repeat_it(loaded: Cli) -> None:
+    """The mistake is likely, and its message may land in a log."""
+    token = loaded.token("agent-reader")
+
+    result = loaded.run("token", "revoke", token)
+
+    assert result.exit_code == 2
+    assert token not in result.output
+
+
+def test_suspend_and_resume_say_whether_they_changed_anything(loaded: Cli) -> None:
+    """Two operators in one incident see who was first."""
+    token = loaded.token("agent-reader")
+    call = ("exec", "GET", "agents:context:1")
+
+    assert "is suspended" in loaded.ok("identity", "suspend", "agent-reader")
+    assert "SUSPENDED" in loaded.run(*call, KEYLEASH_TOKEN=token).stderr
+    assert "was suspended already" in loaded.ok("identity", "suspend", "agent-reader")
+    assert "may act again" in loaded.ok("identity", "resume", "agent-reader")
+    assert loaded.run(*call, KEYLEASH_TOKEN=token).exit_code == 0
+    assert "was not suspended" in loaded.ok("identity", "resume", "agent-reader")
+
+
+def test_suspend_as_json(loaded: Cli) -> None:
+    """The state that holds now, and whether this call made it so."""
+    assert loaded.json("identity", "suspend", "agent-reader") == {
+        "identity": "agent-reader",
+        "suspended": True,
+        "changed": True,
+    }
+    assert loaded.json("identity", "resume", "agent-reader")["suspended"] is False
+
+
+@pytest.mark.parametrize("word", ["suspend", "resume"])
+def test_suspend_of_an_unknown_identity_fails(loaded: Cli, word: str) -> None:
+    """A typing mistake in an incident must not look like success."""
+    result = loaded.run("identity", word, "agent-runer")
+
+    assert result.exit_code == 1
+    assert "`agent-runer`" in result.stderr

@@ -1,0 +1,278 @@
+"""
+A guard in a Lua of its own, under a clock that the test sets.
+
+The guard's text is what a server would run; what it calls is a handful of commands on
+Python dictionaries. So a test can stand at the end of a month, or send the clock back.
+
+    server = LuaServer(now_us=…)
+    server.activate(policy_document)
+    assert server.guard("agent").call("SET", "a:1", "x").allowed
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from lupa import lua51
+
+from keyleash.commands import load_table
+from keyleash.compiler import CompiledGuard, compile_policy
+from keyleash.compiler.templates import operator_script
+from keyleash.deploy.plan import activation_plan
+from keyleash.errors import ReplyCode
+from keyleash.policy import SECOND_US, Identity, Policy, parse_policy
+from keyleash.policy.canonical import policy_digest
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.reply import refusal
+from keyleash.protocol.state import Layout
+from keyleash.protocol.token import TokenRecord, new_token_id, token_digest
+from keyleash.testing import lua_struct
+from support.reference import ALLOWED, Decision
+
+KEYS = Keyspace()
+TOKEN_ID_LENGTH = len(new_token_id())
+FAR_US = 2**52
+"""When the tests' tokens expire."""
+
+Value = bytes | dict[bytes, bytes] | list[tuple[bytes, ...]]
+
+
+class LuaServer:
+    """As much of a server as guards and activation need."""
+
+    def __init__(self, now_us: int) -> None:
+        self.now_us = now_us
+        self.data: dict[bytes, Value] = {}
+        self.expires_ms: dict[bytes, int] = {}
+        self.ran: list[tuple[bytes, ...]] = []
+        self.guards: dict[str, CompiledGuard] = {}
+
+    def copy(self) -> LuaServer:
+        """A server that goes its own way from here."""
+        twin = LuaServer(self.now_us)
+        twin.data = copy.deepcopy(self.data)
+        twin.expires_ms = dict(self.expires_ms)
+        twin.guards = dict(self.guards)
+        return twin
+
+    def activate(self, document: str) -> Policy:
+        """Make a policy the active one with the real activation script."""
+        policy = parse_policy(document, file="policy.json", commands=load_table())
+        year = datetime.fromtimestamp(self.now_us // SECOND_US, UTC).year
+        guards = compile_policy(policy, load_table(), year=year)
+        names = [guard.identity for guard in guards]
+        layouts = {
+            name.decode(): Layout.from_json(text) for name, text in self._hash(KEYS.layouts).items()
+        }
+        removed = sorted({*self.guards} - {*names})
+        generation = self._hash(KEYS.policy).get(b"generation", b"0")
+        plan = activation_plan(guards, layouts, removed, self.now_us)
+        arguments = [b"test", policy_digest(policy).encode(), document.encode(), plan.encode()]
+        self.run(operator_script("activate.lua", KEYS), (), (generation, *arguments))
+        self.guards = {guard.identity: guard for guard in guards}
+        return policy
+
+    def guard(self, identity: str, token: str = "kl_one") -> LuaGuard:
+        """The active guard of *identity*, for the holder of *token*, which is made known."""
+        record = TokenRecord(f"{token[-TOKEN_ID_LENGTH:]:_>{TOKEN_ID_LENGTH}}", expires_us=FAR_US, used_us=self.now_us)
+        key = KEYS.token(identity, token_digest(token)).encode()
+        self.data.setdefault(key, record.pack())
+        return LuaGuard(self, self.guards[identity], token, record.id)
+
+    def events(self, identity: str) -> list[tuple[bytes, ...]]:
+        found = self.data.get(KEYS.audit(identity).encode(), [])
+        assert isinstance(found, list)
+        return found
+
+    def run(self, script: str, keys: Sequence[bytes], argv: Sequence[bytes]) -> Any:
+        lua = _lua()
+        lua.server = self
+        return lua.function(script)(lua.table(keys), lua.table(argv))
+
+    def _hash(self, key: str) -> dict[bytes, bytes]:
+        found = self.data.get(key.encode(), {})
+        assert isinstance(found, dict)
+        return found
+
+    # What scripts call. An unknown name is a data command: it is noted and answers OK.
+
+    def call(self, *arguments: object) -> object:
+        name, *words = (_text(argument) for argument in arguments)
+        command = getattr(self, f"_{name.decode().lower()}", None)
+        if command is None or not (words and words[0].startswith(b"keyleash:") or name == b"TIME"):
+            raise AssertionError(f"no such control command: {name!r}")
+        for key in [key for key, at_ms in self.expires_ms.items() if at_ms < self.now_us // 1000]:
+            del self.data[key], self.expires_ms[key]
+        return command(*words)
+
+    def pcall(self, *arguments: object) -> object:
+        words = tuple(_text(argument) for argument in arguments)
+        if words[0] == b"XADD" and words[1].startswith(b"keyleash:"):
+            return self.call(*arguments)
+        self.ran.append(words)
+        return b"OK"
+
+    def _time(self) -> list[bytes]:
+        return [b"%d" % part for part in divmod(self.now_us, SECOND_US)]
+
+    def _get(self, key: bytes) -> object:
+        return self.data.get(key, False)
+
+    def _set(self, key: bytes, value: bytes, *options: bytes) -> bytes:
+        self.data[key] = value
+        if options != (b"KEEPTTL",):
+            self.expires_ms.pop(key, None)
+        if options[:1] == (b"PX",):
+            self._pexpire(key, options[1])
+        return b"OK"
+
+    def _pexpire(self, key: bytes, life_ms: bytes) -> int:
+        assert int(life_ms) > 0
+        self.expires_ms[key] = self.now_us // 1000 + int(life_ms)
+        return 1
+
+    def _getrange(self, key: bytes, first: bytes, last: bytes) -> bytes:
+        return self._string(key)[int(first) : int(last) + 1]
+
+    def _setrange(self, key: bytes, offset: bytes, value: bytes) -> int:
+        start = int(offset)
+        old = self._string(key).ljust(start, b"\0")
+        self.data[key] = old[:start] + value + old[start + len(value) :]
+        return len(self._string(key))
+
+    def _string(self, key: bytes) -> bytes:
+        found = self.data.get(key, b"")
+        assert isinstance(found, bytes)
+        return found
+
+    def _exists(self, *keys: bytes) -> int:
+        return sum(key in self.data for key in keys)
+
+    def _del(self, key: bytes) -> int:
+        self.expires_ms.pop(key, None)
+        return int(self.data.pop(key, None) is not None)
+
+    def _hget(self, key: bytes, name: bytes) -> object:
+        return self._hash(key.decode()).get(name, False)
+
+    def _hlen(self, key: bytes) -> int:
+        return len(self._hash(key.decode()))
+
+    def _xlen(self, key: bytes) -> int:
+        return len(self.data.get(key, b""))
+
+    def _hset(self, key: bytes, *pairs: bytes) -> int:
+        found = self.data.setdefault(key, {})
+        assert isinstance(found, dict)
+        found.update(zip(pairs[::2], pairs[1::2], strict=True))
+        return 0
+
+    def _xadd(self, key: bytes, *words: bytes) -> bytes:
+        stream = self.data.setdefault(key, [])
+        assert isinstance(stream, list)
+        stream.append(words[words.index(b"*") + 1 :])
+        return b"%d-%d" % (self.now_us // 1000, len(stream))
+
+
+@dataclass(frozen=True, slots=True)
+class LuaGuard:
+    """One identity's guard and one of its tokens."""
+
+    server: LuaServer
+    compiled: CompiledGuard
+    token: str
+    token_id: str
+
+    @property
+    def identity(self) -> Identity:
+        return self.compiled.plan.identity
+
+    def call(self, *command: str) -> Decision:
+        """Call a command with the keys that it has."""
+        argv = [word.encode() for word in command]
+        place = load_table().key_slices.get(command[0], slice(0))
+        header = [self.token.encode(), b"corr", b"2"]
+        before = len(self.server.ran)
+        reply = self.server.run(self.compiled.script, argv[place], [*header, *argv])
+        if isinstance(reply, bytes):
+            assert self.server.ran[before:] == [tuple(argv)]
+            return ALLOWED
+        assert len(self.server.ran) == before
+        error = refusal(bytes(reply[b"err"]).decode("ascii"))
+        assert error is not None
+        return Decision(ReplyCode(error.code), error.details)
+
+
+def _text(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    assert isinstance(value, int | float)
+    assert not isinstance(value, bool)
+    return b"%d" % value if value == int(value) else repr(value).encode()
+
+
+class _Lua:
+    """One Lua 5.1 for all servers of the process, since making one takes a while."""
+
+    def __init__(self) -> None:
+        self.server: LuaServer
+        self._runtime = lua51.LuaRuntime(encoding=None, unpack_returned_tuples=True)
+        self._null = self._runtime.eval(b"{}")
+        make = self._runtime.execute(
+            b"""
+            return function(call, pcall, sha1hex, pack, unpack, decode, null)
+              redis = {call = call, pcall = pcall, sha1hex = sha1hex, setresp = function() end,
+                error_reply = function(line) return {err = line} end}
+              struct = {pack = pack, unpack = unpack}
+              cjson = {decode = decode, null = null}
+            end
+            """
+        )
+        make(
+            self._answering(lambda *words: self.server.call(*words)),
+            self._answering(lambda *words: self.server.pcall(*words)),
+            lambda text: hashlib.sha1(text, usedforsecurity=False).hexdigest().encode(),
+            lua_struct.pack,
+            lua_struct.unpack,
+            lambda text: self._from_json(json.loads(text)),
+            self._null,
+        )
+
+    def table(self, values: Sequence[bytes]) -> Any:
+        return self._runtime.table_from(values)
+
+    @cache  # noqa: B019 - there is one of this class
+    def function(self, script: str) -> Any:
+        text = f"return function(KEYS, ARGV)\n{script}\nend"
+        return self._runtime.execute(text.encode("ascii"))
+
+    def _answering(self, run: Callable[..., object]) -> Callable[..., object]:
+        def call(*words: object) -> object:
+            reply = run(*words)
+            return self.table(reply) if isinstance(reply, list) else reply
+
+        return call
+
+    def _from_json(self, value: Any) -> Any:
+        if value is None:
+            return self._null
+        if isinstance(value, str):
+            return value.encode()
+        if isinstance(value, list):
+            return self._runtime.table_from([self._from_json(one) for one in value])
+        if isinstance(value, dict):
+            items = {name.encode(): self._from_json(one) for name, one in value.items()}
+            return self._runtime.table_from(items)
+        return value
+
+
+@cache
+def _lua() -> _Lua:
+    return _Lua()

@@ -1,0 +1,385 @@
+"""
+What a guard decides, as a small model in Python, written from the design and not from the Lua.
+
+One order, always: command and class → declared keys → deny and grants per key → limits.
+All limits are looked at before any is taken, so a refused call changes nothing.
+
+    state = ModelState()
+    decision = decide(identity, table, [b"GET", b"a:1"], [b"a:1"], state, now_us)
+    assert decision.allowed
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from zoneinfo import ZoneInfo
+
+from keyleash.commands import CommandSpec, CommandTable, OperationClass, keys_of
+from keyleash.commands.keys import is_option
+from keyleash.errors import ReplyCode
+from keyleash.policy import (
+    SECOND_US,
+    AnySuffix,
+    Budget,
+    Capture,
+    Counter,
+    Grant,
+    Identity,
+    Limit,
+    Literal,
+    Pattern,
+    Period,
+    Rate,
+    SubjectKind,
+)
+
+CONTROL_PREFIX = b"keyleash:"
+MAX_ARGUMENTS = 7_000
+SHOWN_BYTES = 128
+"""How much of a value a refusal repeats."""
+
+Argv = Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Allowed, or refused with a code and details; never true or false by itself."""
+
+    code: ReplyCode | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def allowed(self) -> bool:
+        return self.code is None
+
+    def __bool__(self) -> bool:
+        raise TypeError("a decision is neither true nor false; ask for `.allowed`")
+
+
+ALLOWED = Decision()
+
+
+def refused(code: ReplyCode, **details: bytes | str | int) -> Decision:
+    """A refusal; `class_` stands for the detail that Python cannot name."""
+    return Decision(code, {name.rstrip("_"): _shown(value) for name, value in details.items()})
+
+
+def _shown(value: bytes | str | int) -> str:
+    raw = value if isinstance(value, bytes) else str(value).encode()
+    return raw[:SHOWN_BYTES].decode("utf-8", "surrogateescape")
+
+
+def decide(
+    identity: Identity,
+    table: CommandTable,
+    argv: Argv,
+    declared: Argv,
+    state: ModelState,
+    now_us: int,
+    token_id: str = "",
+) -> Decision:
+    """
+    Say what the guard of *identity* must do with a call of a live token.
+
+    Args:
+        identity: Whose rules hold.
+        table: The commands.
+        argv: The command, name first.
+        declared: The keys that the caller declares.
+        state: What the limits have counted; an allowed call is counted in it.
+        now_us: The server's clock.
+        token_id: Whose calls a limit `per: token` counts.
+    """
+    if len(argv) > MAX_ARGUMENTS:
+        return refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
+    name = argv[0] if argv else b""
+    spec = table.get(name.decode("latin-1"))
+    if spec is None or spec.refused is not None:
+        return refused(ReplyCode.COMMAND_REFUSED, command=name)
+    grants = [grant for grant in identity.grants if lets_through(grant, spec)]
+    if not grants:
+        return refused(ReplyCode.COMMAND_REFUSED, command=name)
+    # The read that an option adds comes last.
+    for needed in (*spec.needs, *needs_of_call(spec, argv)):
+        if not any(needed in grant.allow for grant in grants):
+            return refused(ReplyCode.CLASS_NOT_GRANTED, class_=needed, command=name)
+    uses = keys_of(spec, argv)
+    if [use.key for use in uses] != list(declared):
+        return refused(ReplyCode.KEYS_MISMATCH)
+    for use in uses:
+        verdict = judge_key(identity, grants, use.key, use.needs, name)
+        if not verdict.allowed:
+            return verdict
+    keys = [use.key for use in uses]
+    return take_limits(identity, needs_of_call(spec, argv), keys, state, now_us, token_id)
+
+
+def lets_through(grant: Grant, spec: CommandSpec) -> bool:
+    """Whether `only` and `except` of a grant leave it in force for a command."""
+    names = {spec.name, *spec.categories}
+    return (grant.only is None or bool(names & {*grant.only})) and not names & {*grant.except_}
+
+
+def needs_of_call(spec: CommandSpec, argv: Argv) -> tuple[OperationClass, ...]:
+    """The classes that the call needs on one key or another."""
+    needs = {*spec.needs}
+    if spec.reads_if is not None and any(is_option(word, spec.reads_if) for word in argv[3:]):
+        needs.add(OperationClass.READ)
+    return tuple(one for one in OperationClass if one in needs)
+
+
+def judge_key(
+    identity: Identity,
+    grants: Sequence[Grant],
+    key: bytes,
+    needs: Sequence[OperationClass],
+    command: bytes,
+) -> Decision:
+    """Deny rules first, then one class after the other; *grants* are those for the command."""
+    if key.startswith(CONTROL_PREFIX) or any(
+        matches(pattern, key) for deny in identity.deny for pattern in deny.keys
+    ):
+        return refused(ReplyCode.KEY_DENIED, key=key)
+    matching = [grant for grant in grants if any(matches(one, key) for one in grant.keys)]
+    if not matching:
+        return refused(ReplyCode.KEY_NOT_GRANTED, key=key)
+    for needed in needs:
+        if not any(needed in grant.allow for grant in matching):
+            return refused(ReplyCode.CLASS_NOT_GRANTED, class_=needed, command=command, key=key)
+    return ALLOWED
+
+
+def matches(pattern: Pattern, key: bytes) -> bool:
+    return captured(pattern, key) is not None
+
+
+def captured(pattern: Pattern, key: bytes) -> dict[str, bytes] | None:
+    """What the captures of *pattern* hold, or None if *key* does not match."""
+    found = _expression(pattern).fullmatch(key)
+    return None if found is None else found.groupdict()
+
+
+@cache
+def _expression(pattern: Pattern) -> re.Pattern[bytes]:
+    pieces = []
+    for part in pattern.parts:
+        match part:
+            case Literal(text):
+                pieces.append(re.escape(text))
+            case Capture(name):
+                pieces.append(b"(?P<%s>[^:]+)" % name.encode())
+            case AnySuffix():
+                pieces.append(b".*")
+    return re.compile(b"".join(pieces), re.DOTALL)
+
+
+# Limits.
+
+
+class RingCount:
+    """A plain rate: the call `limit` calls ago must be a whole period old."""
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
+        self.calls_us: deque[int] = deque(maxlen=rate.limit)
+
+    def free_us(self, now_us: int) -> int:
+        if len(self.calls_us) < self.rate.limit:
+            return now_us
+        return self.calls_us[0] + self.rate.period_us
+
+    def take(self, now_us: int) -> None:
+        self.calls_us.append(now_us)
+
+
+class GcraCount:
+    """A rate with a burst: each call costs an interval; `burst` may be owed at once."""
+
+    def __init__(self, rate: Rate) -> None:
+        self.interval_us = -(-rate.period_us // rate.limit)
+        self.tolerance_us = ((rate.burst or 1) - 1) * self.interval_us
+        self.tat_us = 0
+
+    def free_us(self, now_us: int) -> int:
+        return max(self.tat_us, now_us) - self.tolerance_us
+
+    def take(self, now_us: int) -> None:
+        self.tat_us = max(self.tat_us, now_us) + self.interval_us
+
+
+class BudgetCount:
+    """So many calls until the calendar window ends; a clock that goes back opens no new one."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.ends_us = 0
+        self.used = 0
+
+    def free_us(self, now_us: int) -> int:
+        if now_us >= self.ends_us or self.used < self.budget.limit:
+            return now_us
+        return self.ends_us
+
+    def take(self, now_us: int) -> None:
+        if now_us >= self.ends_us:
+            self.ends_us = window_end_us(self.budget.period, self.budget.timezone, now_us)
+            self.used = 0
+        self.used += 1
+
+
+Count = RingCount | GcraCount | BudgetCount
+
+
+def new_count(limit: Limit) -> Count:
+    match limit:
+        case Budget():
+            return BudgetCount(limit)
+        case Rate(burst=None):
+            return RingCount(limit)
+        case Rate():
+            return GcraCount(limit)
+
+
+@dataclass(slots=True)
+class ModelState:
+    """What was counted, by limit and subject."""
+
+    counts: dict[tuple[str, bytes], Count] = field(default_factory=dict)
+
+    def count(self, limit: Limit, subject: bytes) -> Count:
+        return self.counts.setdefault((limit.name, subject), new_count(limit))
+
+
+def take_limits(
+    identity: Identity,
+    needs: Sequence[OperationClass],
+    keys: Sequence[bytes],
+    state: ModelState,
+    now_us: int,
+    token_id: str,
+) -> Decision:
+    """Look at every limit in order, then take all or none."""
+    looked_at = [
+        (limit, state.count(limit, subject))
+        for limit in identity.limits
+        if counts_towards(limit.counter, needs)
+        for subject in subjects(identity, limit, keys, token_id)
+    ]
+    for limit, count in looked_at:
+        free_us = count.free_us(now_us)
+        if free_us <= now_us:
+            continue
+        if isinstance(limit, Budget):
+            resets_at_ms = -(-free_us // 1000)
+            return refused(
+                ReplyCode.BUDGET_EXHAUSTED, limit=limit.name, resets_at_ms=resets_at_ms
+            )
+        retry_after_ms = -(-(free_us - now_us) // 1000)
+        return refused(ReplyCode.RATE_LIMITED, limit=limit.name, retry_after_ms=retry_after_ms)
+    for _, count in looked_at:
+        count.take(now_us)
+    return ALLOWED
+
+
+def counts_towards(counter: Counter, needs: Sequence[OperationClass]) -> bool:
+    classes = {
+        Counter.READS: OperationClass.READ,
+        Counter.WRITES: OperationClass.WRITE,
+        Counter.DELETES: OperationClass.DELETE,
+    }
+    return counter is Counter.REQUESTS or classes[counter] in needs
+
+
+def subjects(
+    identity: Identity, limit: Limit, keys: Sequence[bytes], token_id: str
+) -> Iterator[bytes]:
+    """Whose counters a call moves, each once."""
+    match limit.subject.kind:
+        case SubjectKind.IDENTITY:
+            yield b""
+        case SubjectKind.TOKEN:
+            yield token_id.encode()
+        case SubjectKind.CAPTURE:
+            name = limit.subject.capture
+            assert name is not None
+            segments = (segment(identity, name, key) for key in keys)
+            yield from dict.fromkeys(one for one in segments if one is not None)
+
+
+def segment(identity: Identity, name: str, key: bytes) -> bytes | None:
+    """What the first granted pattern that has the capture and matches the key captures."""
+    for grant in identity.grants:
+        for pattern in grant.keys:
+            found = captured(pattern, key) if name in pattern.captures else None
+            if found is not None:
+                return found[name]
+    return None
+
+
+# The calendar, asked of zoneinfo one instant at a time.
+
+
+def window_end_us(period: Period, timezone: str, now_us: int) -> int:
+    """The end of the calendar window that *now_us* is in."""
+    zone = ZoneInfo(timezone)
+    now_s = now_us // SECOND_US
+    match period:
+        case Period.DAY:
+            return SECOND_US * _first_s(zone, now_s, _day)
+        case Period.MONTH:
+            return SECOND_US * _first_s(zone, now_s, _month)
+        case Period.HOUR:
+            return SECOND_US * _clock_reaches_s(zone, now_s, 3600)
+        case Period.MINUTE:
+            return SECOND_US * _clock_reaches_s(zone, now_s, 60)
+
+
+def _day(local: datetime) -> date:
+    return local.date()
+
+
+def _month(local: datetime) -> date:
+    return local.date().replace(day=1)
+
+
+def _first_s(zone: ZoneInfo, now_s: int, label: Callable[[datetime], date]) -> int:
+    """The first second at which the local day, or month, is a later one than now."""
+    now = label(datetime.fromtimestamp(now_s, zone))
+    before, after = now_s, now_s + 33 * 86_400
+    while after - before > 1:
+        middle = (before + after) // 2
+        if label(datetime.fromtimestamp(middle, zone)) > now:
+            after = middle
+        else:
+            before = middle
+    return after
+
+
+def _clock_reaches_s(zone: ZoneInfo, now_s: int, step_s: int) -> int:
+    """The next second at which the clock on the wall comes to a multiple of *step_s*."""
+    offset_s = _offset_s(zone, now_s)
+    at_s = now_s + step_s - (now_s + offset_s) % step_s
+    if _offset_s(zone, at_s - 1) == offset_s:
+        return at_s
+    at_s = now_s
+    while True:
+        offset_s = _offset_s(zone, at_s)
+        at_s += 1
+        # By the time of before a change or by that of after it: both may be a full hour.
+        if (at_s + offset_s) % step_s == 0 or (at_s + _offset_s(zone, at_s)) % step_s == 0:
+            return at_s
+
+
+def _offset_s(zone: ZoneInfo, at_s: int) -> int:
+    offset = datetime.fromtimestamp(at_s, zone).utcoffset()
+    return int((offset or timedelta()).total_seconds())
+
+
+def instant_us(text: str) -> int:
+    """An ISO instant in UTC as microseconds, for tests."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * SECOND_US

@@ -1,0 +1,28 @@
+"""How many examples property tests try: few and always the same ones, or more on demand.
+
+    KEYLEASH_THOROUGH=20 pytest tests/property   # twenty times as many, new ones each run
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+FACTOR = int(os.environ.get("KEYLEASH_THOROUGH", "1"))
+
+
+def thorough(examples: int) -> settings:
+    """The settings of a property that tries *examples* by default."""
+    return settings(
+        max_examples=examples * FACTOR,
+        derandomize=FACTOR == 1,
+        database=None,
+        deadline=None,
+        # Servers are shared by the examples of a test on purpose; each begins with a flush.
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+        ],
+    )
