@@ -14,7 +14,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check loader tests benchmarks
 	$(BIN)/ruff format --check loader tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest tests/lua
 
 unit: $(VENV)/.dev

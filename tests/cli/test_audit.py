@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from cli.conftest import Cli
+from keyleash.cli import audit, output
+from support.command_line import Cli
 from support.servers import RealServer
 
 COLUMNS = ["time", "identity", "token", "op", "key", "result", "correlation"]
@@ -97,3 +100,18 @@ def test_key_that_is_not_text_is_escaped_and_base64_in_json(
     assert r"\xff\x1b[2J\x00" in loaded.ok("audit", "log")
     (event,) = loaded.json("audit", "log")["events"]
     assert event["keys"] == [{"base64": "/xtbMkoA"}]
+
+
+def test_log_on_a_narrow_terminal_is_in_blocks(busy: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven columns that fold into each other are not readable; two lines an entry are."""
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    monkeypatch.setattr(audit, "is_terminal", lambda: True)
+
+    narrow = busy.ok("audit", "log", COLUMNS="80").splitlines()
+    wide = busy.ok("audit", "log", COLUMNS="200").splitlines()
+
+    assert re.fullmatch(r"[-0-9]{10} UTC", narrow[0])
+    assert re.fullmatch(r"[.:0-9]{12}  agent-runner  SET agents:jobs:1:state", narrow[1])
+    assert re.fullmatch(r"  ok  \(token \w+, correlation c-1\)", narrow[2])
+    assert [word for word in wide[0].split() if word != "UTC"][1:] == COLUMNS[1:]
+    assert len(wide) == 4

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cli.conftest import Cli
 from keyleash.cli.demo import story
 from keyleash.cli.demo.outcome import Refused, Replies
 from keyleash.errors import KeyDeniedError, ReplyCode, TokenExpiredError
+from support.command_line import Cli
 
 WRONG = story.Scene(
     "a scene that expects what will not happen",

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from cli.conftest import Cli
+from keyleash.cli.failures import failure_of
 from keyleash.cli.server import shown_url
+from keyleash.errors import BudgetExhaustedError, LeashError
+from support.command_line import Cli
 from support.servers import RealServer
 
 ONLINE: Sequence[tuple[str, ...]] = [
@@ -117,3 +119,29 @@ def test_url_is_shown_without_what_is_secret(url: str, shown: str) -> None:
 def test_replies_are_read_as_bytes_whatever_the_url_says(embedded: RealServer) -> None:
     """A URL made for another program must not change how we read."""
     assert Cli(f"{embedded.url}?decode_responses=true&protocol=3").run("status").exit_code == 0
+
+
+@pytest.mark.parametrize("refusal", LeashError.__subclasses__(), ids=lambda one: one.code)
+def test_every_refusal_has_a_sentence_also_without_its_details(refusal: type[LeashError]) -> None:
+    """A guard of another version may leave a detail out; the code is what must arrive."""
+    failure = failure_of(refusal({"retry_after_ms": "5", "resets_at_ms": "0"}), "redis://h")
+
+    assert failure is not None
+    assert failure.exit_code == 1
+    assert failure.message.startswith(f"{refusal.code}: ")
+
+
+def test_spent_budget_says_when_it_begins_anew() -> None:
+    """In the words of a clock, in UTC."""
+    spent = BudgetExhaustedError({"limit": "budget.requests", "resets_at_ms": "1700006400000"})
+
+    failure = failure_of(spent, "redis://h")
+
+    assert failure is not None
+    assert failure.message == "BUDGET_EXHAUSTED: `budget.requests` is spent"
+    assert failure.help == "it begins anew at 2023-11-15 00:00:00Z"
+
+
+def test_error_that_was_not_foreseen_is_no_failure() -> None:
+    """A bug of ours must look like one, and not like the user's mistake."""
+    assert failure_of(ZeroDivisionError(), "redis://h") is None

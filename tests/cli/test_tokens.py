@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from cli.conftest import Cli
+from support.command_line import Cli
 from support.servers import RealServer
 
 TOKEN = re.compile(r"kl_[a-z0-9-]+_[A-Za-z0-9_-]{43}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 Fields = Mapping[bytes, bytes]
+_NETSTRING_HEAD = re.compile(rb"([0-9]{1,9}):")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,11 @@ def split_netstrings(data: bytes) -> tuple[bytes, ...]:
     parts = []
     at = 0
     while at < len(data):
-        start = data.index(b":", at) + 1
-        end = start + int(data[at : start - 1])
-        if data[end : end + 1] != b",":
+        head = _NETSTRING_HEAD.match(data, at)
+        end = head.end() + int(head[1]) if head else at
+        if head is None or data[end : end + 1] != b",":
             raise ValueError(f"no netstring at byte {at}")
-        parts.append(data[start:end])
+        parts.append(data[head.end() : end])
         at = end + 1
     return tuple(parts)
 

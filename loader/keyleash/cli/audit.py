@@ -12,7 +12,7 @@ from keyleash.cli.options import example, json_option
 from keyleash.cli.output import Column, fits, is_terminal, print_json, print_table, say
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import require_known
-from keyleash.cli.text import iso_time, json_bytes, printable
+from keyleash.cli.text import iso_time, json_bytes, printable, without_tokens
 
 
 @click.group(epilog=example("keyleash audit log agent-runner --limit 20"))
@@ -84,7 +84,7 @@ def _row(entry: AuditEvent | Denial, *, is_short: bool) -> list[str]:
         time.partition("T")[2].rstrip("Z") if is_short else time,
         entry.identity,
         entry.token,
-        printable(entry.op),
+        without_tokens(printable(entry.op)),
         _shown_keys(entry),
         _result(entry),
         printable(entry.correlation),
@@ -110,7 +110,7 @@ def _as_json(entry: AuditEvent | Denial) -> dict[str, Any]:
         "time": iso_time(entry.time_ms),
         "identity": entry.identity,
         "token": entry.token,
-        "op": entry.op,
+        "op": without_tokens(entry.op),
         "keys": [json_bytes(key) for key in entry.keys],
         "correlation": entry.correlation,
         "policy": entry.policy,

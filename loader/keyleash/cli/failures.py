@@ -91,6 +91,10 @@ def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
                 f"cannot reach `{server}`: {said[:1].lower()}{said[1:]}",
                 "check --url or KEYLEASH_URL; `keyleash serve` starts a server to try things on",
             )
+        case redis_errors.InvalidResponse():
+            return Failure(
+                "no-redis", UNREACHABLE, f"what answers at `{server}` is no Redis", "check --url"
+            )
         case redis_errors.ReadOnlyError():
             return Failure("read-only", FAILED, "the server is a replica", "use its primary")
         case redis_errors.OutOfMemoryError():

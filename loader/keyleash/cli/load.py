@@ -12,10 +12,8 @@ from keyleash.cli.options import example, json_option, require_consent, yes_opti
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import active_records, known_identities
-from keyleash.cli.text import counted
+from keyleash.cli.text import counted, short_digest
 from keyleash.protocol.active import read_active
-
-DIGEST_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def _preview(settings: Settings, document: Document) -> Preview:
 
 def _show(settings: Settings, document: Document, preview: Preview) -> None:
     say(f"server     {settings.shown_url}")
-    say(f"policy     {document.file}, digest {document.digest[:DIGEST_SHOWN]}")
+    say(f"policy     {document.file}, digest {short_digest(document.digest)}")
     for label in ("new", "changed", "unchanged", "removed"):
         names = getattr(preview, label)
         if names:

@@ -13,7 +13,7 @@ import click
 from keyleash import __version__
 from keyleash.cli import audit, check, execute, guards, identities, load, serve, status, tokens
 from keyleash.cli.demo import command as demo
-from keyleash.cli.failures import USAGE, Failure, failure_of, report
+from keyleash.cli.failures import FAILED, USAGE, failure_of, report
 from keyleash.cli.options import json_option
 from keyleash.cli.server import DEFAULT_URL
 from keyleash.cli.settings import Settings
@@ -39,38 +39,34 @@ class Program(click.Group):
     ) -> Any:
         """Run the command and exit with its code."""
         words = list(sys.argv[1:] if args is None else args)
-        settings = Settings()
         try:
-            code = super().main(
-                words,
-                prog_name=prog_name,
-                complete_var=complete_var,
-                standalone_mode=False,
-                obj=settings,
-                **extra,
-            )
+            code = self._run(words, prog_name=prog_name, complete_var=complete_var, **extra)
             sys.stdout.flush()
-        except (click.Abort, KeyboardInterrupt):
-            click.echo("interrupted", err=True)
-            sys.exit(INTERRUPTED)
         except BrokenPipeError:
             # Whoever read our output has enough. Python would complain once more at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.exit(1)
+            code = FAILED
+        sys.exit(code)
+
+    def _run(self, words: list[str], **extra: Any) -> int:
+        """Run the command and return its exit code; what was not foreseen is raised."""
+        settings = Settings()
+        try:
+            code = super().main(words, standalone_mode=False, obj=settings, **extra)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            return INTERRUPTED
         except _NEEDS_COMMAND as error:
             click.echo(error.format_message(), err=True)
-            sys.exit(USAGE)
+            return USAGE
         except Exception as error:
             failure = failure_of(error, settings.shown_url)
             if failure is None:
                 raise
-            self._leave(failure, as_json=settings.json or _asks_for_json(words))
-        sys.exit(code if isinstance(code, int) else 0)
-
-    @staticmethod
-    def _leave(failure: Failure, *, as_json: bool) -> None:
-        report(failure, as_json=as_json)
-        sys.exit(failure.exit_code)
+            report(failure, as_json=settings.json or _asks_for_json(words))
+            return failure.exit_code
+        # Help and version end with a code, and commands with nothing.
+        return code if isinstance(code, int) else 0
 
 
 def _asks_for_json(words: list[str]) -> bool:

@@ -13,14 +13,12 @@ from keyleash.cli.options import example, json_option
 from keyleash.cli.output import Column, print_json, print_table, say
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import server_time_ms
-from keyleash.cli.text import clock_time, distance, iso_time, printable
+from keyleash.cli.text import clock_time, distance, iso_time, printable, short_digest
 
 if TYPE_CHECKING:
     from keyleash.cli.usage import LimitUse
     from keyleash.protocol.active import ActivePolicy
     from keyleash.protocol.state import State
-
-DIGEST_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def status(settings: Settings) -> None:
         say("help: load one with `keyleash load FILE`")
         return
     when = f"{clock_time(active.activated_ms)} ({distance(active.activated_ms, now_ms)})"
-    click.echo(f"policy     {active.digest[:DIGEST_SHOWN]}, generation {active.generation}")
+    click.echo(f"policy     {short_digest(active.digest)}, generation {active.generation}")
     click.echo(f"activated  {when} by {printable(active.actor)}")
     click.echo()
     _print_identities(found)

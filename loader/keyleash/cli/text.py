@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 JsonValue = str | dict[str, str]
 
-_TOKEN = re.compile(r"\b(kl_[a-z0-9-]{1,64})_[A-Za-z0-9_-]{16,}")
+# In any case of letters: a token in the place of a command comes back in capitals.
+_TOKEN = re.compile(r"\b(kl_[a-z0-9-]{1,64})_[a-z0-9_-]{16,}", re.IGNORECASE)
 
 
 def printable(value: str | bytes) -> str:
@@ -45,6 +46,11 @@ def counted(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
+
+
+def short_digest(digest: str) -> str:
+    """As much of a policy's digest as people compare."""
+    return digest[:12]
 
 
 def iso_time(time_ms: int) -> str:

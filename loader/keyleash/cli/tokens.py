@@ -52,9 +52,7 @@ def issue(settings: Settings, identity: str, ttl: int | None, note: str) -> None
         actor=settings.actor,
         keyspace=settings.keyspace,
     )
-    life = span(round((issued.expires_ms - server_time_ms(settings.client)) / 1000))
-    if issued.capped:
-        say(f"note: shortened to {life}, the policy's `max_ttl`")
+    # The token first: whatever fails from here on, it is not lost.
     if settings.json:
         print_json(
             {
@@ -64,9 +62,14 @@ def issue(settings: Settings, identity: str, ttl: int | None, note: str) -> None
                 "expires_at": iso_time(issued.expires_ms),
             }
         )
-        return
-    click.echo(issued.token)
-    say(f"token {issued.id} of `{identity}` expires in {life}, at {clock_time(issued.expires_ms)}")
+    else:
+        click.echo(issued.token)
+    life = span(round((issued.expires_ms - server_time_ms(settings.client)) / 1000))
+    if issued.capped:
+        say(f"note: shortened to {life}, the policy's `max_ttl`")
+    if not settings.json:
+        at = clock_time(issued.expires_ms)
+        say(f"token {issued.id} of `{issued.identity}` expires in {life}, at {at}")
 
 
 @token.command("list", epilog=example("keyleash token list agent-runner"))

@@ -86,8 +86,8 @@ class Session:
         if raw is None:
             raise lost
         assert self.guard is not None  # noqa: S101 - a call was made with it
-        script = raw.decode("ascii", "replace")
-        if script_digest(script) != self.guard.digest:
+        script = raw.decode("latin-1")
+        if not script.isascii() or script_digest(script) != self.guard.digest:
             raise DigestMismatchError(
                 f"the recorded script of `{self.identity}` does not have the digest of its guard",
                 help="load the policy again, and look for who wrote to the source record",

@@ -6,8 +6,7 @@ from typing import Any, NoReturn
 
 import redis
 from redis.client import EMPTY_RESPONSE
-from redis.exceptions import ConnectionError, NoPermissionError, NoScriptError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import DataError, NoPermissionError, NoScriptError, ResponseError
 
 from keyleash.client.session import Session
 from keyleash.errors import PolicyStaleError
@@ -101,7 +100,12 @@ class Redis(redis.Redis):
             self.single_connection_lock.acquire()
         try:
             return self._guarded(connection, args, options)
-        except (ConnectionError, RedisTimeoutError, OSError):
+        except (ResponseError, DataError):
+            # A reply that was read, or a request that was never sent.
+            raise
+        except BaseException:
+            # A reply may be on its way, and must not be taken for that of the next command:
+            # under RESP3 redis-py's pool does not look.
             connection.disconnect()
             raise
         finally:

@@ -50,7 +50,7 @@ def emit(guard: Guard) -> str:
         policy=guard.policy_digest[:POLICY_DIGITS],
         max_arguments=MAX_ARGUMENTS,
         max_token_bytes=MAX_TOKEN_BYTES,
-        subject_ring_offset=2 * DOUBLE,
+        subject_ring_offset=3 * DOUBLE,
     )
 
 

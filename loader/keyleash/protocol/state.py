@@ -72,6 +72,11 @@ class Slot:
         """GCRA's emission interval, rounded up so that the rate is never exceeded."""
         return -(-self.period_us // self.limit)
 
+    @property
+    def pace_us(self) -> int:
+        """What makes one rate's numbers unlike another's: GCRA's interval, a ring's period."""
+        return self.interval_us if self.kind is SlotKind.GCRA else self.period_us
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

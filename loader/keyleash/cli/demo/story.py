@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from keyleash.audit import read_events
-from keyleash.cli.demo.outcome import Expectation, Refused, Replies
+from keyleash.cli.demo.outcome import Answer, Expectation, Refused, Replies
 from keyleash.cli.demo.stage import ACTOR, OPERATOR, Stage
 from keyleash.cli.text import clock_time, counted, distance
 from keyleash.compiler.templates import examples_root
@@ -63,9 +63,9 @@ def load_example(stage: Stage) -> None:
     path = examples_root() / "agents.yaml"
     result = load_policy(stage.operator, path.read_text("utf-8"), file=str(path), actor=ACTOR)
     count = counted(len(result.identities), "identity")
-    said_ = f"activated generation {result.generation}: {count}"
+    fact = f"activated generation {result.generation}: {count}"
     expected = "activated generation 1: 4 identities"
-    stage.check(OPERATOR, f"keyleash load {path.name}", said_, expected, said_ == expected)
+    stage.check(OPERATOR, f"keyleash load {path.name}", fact, expected, fact == expected)
 
 
 def issue(identity: str, ttl_s: int | None = None) -> Step:
@@ -94,10 +94,8 @@ def let_burst_refill(stage: Stage) -> None:
 def write_until_limited(stage: Stage) -> None:
     """Write in a loop until the rate stops it, then wait as told and write again."""
     start_s = time.monotonic()
-    passed = 0
     write = ("SET", STATE_KEY)
-    while not isinstance(answer := stage.ask(RUNNER, *write, f"step-{passed}"), LeashError):
-        passed += 1
+    passed, answer = _until_refused(lambda n: stage.ask(RUNNER, *write, f"step-{n}"), 10 * BURST)
     # A place in the burst comes free every 100 ms, also while the loop runs.
     freed = int((time.monotonic() - start_s) * 1000) // INTERVAL_MS + 1
     stage.check(
@@ -116,6 +114,15 @@ def write_until_limited(stage: Stage) -> None:
         stage.record(RUNNER, f"the same, {after_ms} ms later", answer, DONE)
 
 
+def _until_refused(ask: Callable[[int], Answer], at_most: int) -> tuple[int, Answer]:
+    """How often a call passed, and its last answer; a guard that never refuses ends it too."""
+    for passed in range(at_most):
+        answer = ask(passed)
+        if isinstance(answer, LeashError):
+            return passed, answer
+    return at_most, answer
+
+
 def stay_clear_of_midnight(stage: Stage) -> None:
     """The budget is one of UTC days: a loop across midnight would get a new one."""
     left_ms = DAY_MS - stage.now_ms() % DAY_MS
@@ -125,10 +132,10 @@ def stay_clear_of_midnight(stage: Stage) -> None:
 
 def spend_budget(stage: Stage) -> None:
     """Call in a loop until the day's budget is spent."""
-    passed = 0
-    while not isinstance(answer := stage.ask(RECOVERY, "EXISTS", CHECKPOINT_KEY), LeashError):
-        passed += 1
     command = f"EXISTS {CHECKPOINT_KEY}"
+    passed, answer = _until_refused(
+        lambda _: stage.ask(RECOVERY, *command.split()), 2 * DAILY_REQUESTS
+    )
     stage.check(
         RECOVERY,
         f"{command} in a loop",
@@ -181,8 +188,8 @@ def suspend(suspended: bool) -> Step:
 
     def step(stage: Stage) -> None:
         changed = set_suspended(stage.operator, RUNNER, suspended, actor=ACTOR)
-        said_ = "done" if changed else "it was so already"
-        stage.check(OPERATOR, f"keyleash identity {word} {RUNNER}", said_, "done", changed)
+        fact = "done" if changed else "it was so already"
+        stage.check(OPERATOR, f"keyleash identity {word} {RUNNER}", fact, "done", changed)
 
     return step
 
