@@ -8,6 +8,7 @@ from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard, Matcher
 from keyleash.compiler.passes.translate_patterns import matcher
 from keyleash.policy.model import AnySuffix, Literal, Pattern
+from keyleash.policy.patterns import may_start_with
 from keyleash.protocol.keyspace import PUBLIC_PREFIX
 
 
@@ -28,11 +29,3 @@ def protect_control_keys(guard: Guard, _table: CommandTable) -> Guard:
 
 def _anything_under(prefix: bytes) -> Matcher:
     return matcher(Pattern(prefix.decode() + "*", (Literal(prefix), AnySuffix())))
-
-
-def may_start_with(pattern: Pattern, prefix: bytes) -> bool:
-    """Whether a key that *pattern* matches could begin with *prefix*; in doubt, yes."""
-    lead = pattern.parts[0].text if isinstance(pattern.parts[0], Literal) else b""
-    if len(pattern.parts) == 1 and lead:
-        return lead.startswith(prefix)
-    return lead.startswith(prefix) or prefix.startswith(lead)
