@@ -1,9 +1,6 @@
 local matched = false
---% if denied
---% with matchers = denied
---% include "partials/match_any.lua"
---% endwith
-if matched then code, detail, value = 'KEY_DENIED', 'key', key end
+--% if denied and not denied_last
+--% include "partials/check_denied.lua"
 --% endif
 if code then
   -- A deny rule wins over every grant.
@@ -28,3 +25,9 @@ elseif check == {{ check.id }} then
 --% endfor
 --% endfor
 end
+--% if denied_last
+-- No granted key meets a deny rule here, so it is asked only to name the reason.
+if code then
+--% include "partials/check_denied.lua"
+end
+--% endif

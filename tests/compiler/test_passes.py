@@ -21,8 +21,9 @@ FILLED = {
     "select_commands": ("usages",),
     "translate_patterns": ("matchers", "denied"),
     "protect_control_keys": ("denied",),
+    "postpone_denial": ("denied_last",),
     "form_rules": ("checks", "rules", "assigned"),
-    "order_dispatch": ("dispatch",),
+    "order_dispatch": ("dispatch", "rules"),
     "lay_out_state": ("layout",),
     "plan_limits": ("limits",),
 }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keyleash.errors import PolicyError
 from keyleash.policy import AnySuffix, Capture, Literal, Pattern, covers, match, parse_pattern
-from keyleash.policy.patterns import may_start_with
+from keyleash.policy.patterns import may_overlap, may_start_with
 
 
 @st.composite
@@ -40,7 +40,7 @@ def key_of(pattern: Pattern, captured: bytes, suffix: bytes) -> bytes:
 
 
 def regex_of(pattern: Pattern) -> re.Pattern[bytes]:
-    """The model: what DESIGN.md says, as a regular expression."""
+    """The model: the rules for patterns, as a regular expression."""
     pieces = []
     for part in pattern.parts:
         match part:
@@ -238,3 +238,42 @@ def test_any_text_is_a_policy_error_or_a_pattern_that_writes_back(source: str) -
     except PolicyError:
         return
     assert written(pattern) == source
+
+
+@given(pair=PAIRS, captured=KEYS, suffix=KEYS, key=KEYS)
+def test_key_that_matches_two_patterns_makes_them_overlap(
+    pair: tuple[Pattern, Pattern], captured: bytes, suffix: bytes, key: bytes
+) -> None:
+    """A guard leaves deny rules aside for granted keys only where this says that none meets."""
+    one, other = pair
+    for found in (key, key_of(one, captured, suffix), key_of(other, captured, suffix)):
+        if match(one, found) is not None and match(other, found) is not None:
+            assert may_overlap(one, other)
+            assert may_overlap(other, one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meeting"),
+    [
+        ("a:{x}:state", "a:{x}:lock", False),
+        ("a:{x}", "a:{x}:lock", False),
+        ("a:*", "a:{x}:lock", True),
+        ("a:{x}:*", "a:lock", False),
+        ("a:b*", "a:{x}:lock", True),
+        ("a:{x}b", "a:c{x}", True),
+        ("a:{x}b", "a:{x}c", False),
+        ("a:bc*", "a:b{x}", True),
+        ("a:bc*", "a:bd{x}", False),
+        ("a:b*", "a:bc:*", True),
+        ("a:bc:*", "a:b", False),
+        ("*", "a", True),
+        ("a", "a", True),
+        ("a:{x}", "a:", False),
+    ],
+)
+def test_patterns_overlap_as_far_as_some_key_matches_both(
+    one: str, other: str, meeting: bool
+) -> None:
+    """Neither too often, which costs time, nor too seldom, which would lose a deny rule."""
+    assert may_overlap(parse_pattern(one), parse_pattern(other)) is meeting
+    assert may_overlap(parse_pattern(other), parse_pattern(one)) is meeting

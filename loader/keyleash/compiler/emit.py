@@ -40,6 +40,7 @@ def emit(guard: Guard) -> str:
         numbers_format=f"<{'d' * len(_numbers(guard))}",
         stamp=stamp(guard),
         denied=guard.denied,
+        denied_last=guard.denied_last,
         checks=guard.checks,
         rules=guard.rules,
         dispatch=guard.dispatch,

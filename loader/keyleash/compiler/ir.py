@@ -152,6 +152,7 @@ class Guard:
     usages: tuple[Usage, ...] = ()
     matchers: tuple[tuple[Matcher, ...], ...] = ()
     denied: tuple[Matcher, ...] = ()
+    denied_last: bool = False
     checks: tuple[Check, ...] = ()
     rules: tuple[Rule, ...] = ()
     assigned: tuple[tuple[str, int], ...] = ()

@@ -9,7 +9,7 @@ matches in one way or not at all, and no search is needed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -136,6 +136,15 @@ class _Segment:
             and narrow.after.endswith(self.after)
         )
 
+    def meets(self, other: _Segment) -> bool:
+        if self.capture is None:
+            return other.matches(self.before)
+        if other.capture is None:
+            return self.matches(other.before)
+        return _agree(self.before, other.before) and (
+            self.after.endswith(other.after) or other.after.endswith(self.after)
+        )
+
 
 @lru_cache(maxsize=4096)
 def _segments(parts: tuple[PatternPart, ...]) -> tuple[tuple[_Segment, ...], bool]:
@@ -224,6 +233,30 @@ def may_start_with(pattern: Pattern, prefix: bytes) -> bool:
         if not segment.matches(pieces[place]):
             return False
     return False
+
+
+def may_overlap(one: Pattern, other: Pattern) -> bool:
+    """Whether some key matches both patterns."""
+    ones, one_open = _segments(one.parts)
+    others, other_open = _segments(other.parts)
+    if not one_open and not other_open:
+        return len(ones) == len(others) and _all_meet(ones, others)
+    if one_open and other_open:
+        shorter, longer = sorted((ones, others), key=len)
+    else:
+        shorter, longer = (ones, others) if one_open else (others, ones)
+    # The shorter pattern's `*` takes in whatever the longer one still asks for.
+    last = len(shorter) - 1
+    if last >= len(longer) or not _all_meet(shorter[:last], longer[:last]):
+        return False
+    start, segment = shorter[last].before, longer[last]
+    if segment.capture is not None or (one_open and other_open and last == len(longer) - 1):
+        return _agree(segment.before, start)
+    return segment.before.startswith(start)
+
+
+def _all_meet(ones: Sequence[_Segment], others: Sequence[_Segment]) -> bool:
+    return all(one.meets(other) for one, other in zip(ones, others, strict=True))
 
 
 def _agree(one: bytes, other: bytes) -> bool:

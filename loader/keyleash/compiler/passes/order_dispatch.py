@@ -20,7 +20,7 @@ _RANK = {name: rank for rank, name in enumerate(_OFTEN_USED)}
 
 
 def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
-    """Fill `dispatch`."""
+    """Fill `dispatch`, and put `rules` into the order of their most used commands."""
     refusals = {rule.id for rule in guard.rules if rule.missing is not None}
 
     def rank(assignment: tuple[str, int]) -> tuple[bool, int, str]:
@@ -28,10 +28,14 @@ def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
         return rule in refusals, _RANK.get(name, len(_RANK)), name
 
     branches: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    for name, rule in sorted(guard.assigned, key=rank):
+    ranked = sorted(guard.assigned, key=rank)
+    for name, rule in ranked:
         branches[ord(name[0])].append((name, rule))
+    places = {rule: place for place, (_, rule) in reversed(list(enumerate(ranked)))}
     return replace(
-        guard, dispatch=tuple(Branch(byte, _grouped(named)) for byte, named in branches.items())
+        guard,
+        dispatch=tuple(Branch(byte, _grouped(named)) for byte, named in branches.items()),
+        rules=tuple(sorted(guard.rules, key=lambda rule: places.get(rule.id, len(places)))),
     )
 
 

@@ -1,0 +1,24 @@
+"""Deny rules that no granted key can meet are looked at only once a key was refused anyway."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keyleash.commands import CommandTable
+from keyleash.compiler.ir import Guard
+from keyleash.policy.patterns import may_overlap
+
+
+def postpone_denial(guard: Guard, _table: CommandTable) -> Guard:
+    """Fill `denied_last`: an allowed call then pays nothing for its deny rules.
+
+    The verdict is the same either way: a key that some grant matches is, by this very
+    test, one that no deny rule matches. Control keys count as reachable where
+    `protect_control_keys` put them in front.
+    """
+    identity = guard.identity
+    granted = [pattern for grant in identity.grants for pattern in grant.keys]
+    denied = [pattern for deny in identity.deny for pattern in deny.keys]
+    reachable = len(guard.denied) > len(denied)
+    meeting = any(may_overlap(one, other) for one in granted for other in denied)
+    return replace(guard, denied_last=bool(denied) and not reachable and not meeting)
