@@ -1,7 +1,7 @@
-local initial = string.byte(command)
+local length = #command
 if false then
 --% for branch in dispatch
-elseif initial == {{ branch.byte }} then
+elseif length == {{ branch.length }} then
   if false then
 --% for names, rule in branch.commands
   elseif false

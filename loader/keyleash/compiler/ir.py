@@ -100,9 +100,9 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Commands that start with one byte, and the rule of each, often-used first."""
+    """Commands with names of one length, and the rule of each, often-used first."""
 
-    byte: int
+    length: int
     commands: tuple[tuple[tuple[str, ...], int], ...]
 
 

@@ -8,7 +8,7 @@ repeat
 local state = call('GETRANGE', "keyleash:state:agent-reader", 0, 39)
 if state == '' then code = 'NOT_ACTIVE' break end
 local stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 244088368319981 then code = 'POLICY_STALE' break end
+if stamp ~= 32919055190109 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -33,333 +33,321 @@ code, detail, value = 'ARGS_TOO_MANY', 'arguments', #argv - 3
 break
 end
 local rule
-local initial = string.byte(command)
+local length = #command
 if false then
-elseif initial == 71 then
+elseif length == 3 then
 if false then
 elseif false
 or command == "GET"
-or command == "GEODIST"
-or command == "GEORADIUSBYMEMBER_RO"
-or command == "GEORADIUS_RO"
-or command == "GEOSEARCH"
-or command == "GETBIT"
-or command == "GETRANGE"
-then rule = 2
-elseif false
-or command == "GEOHASH"
-or command == "GEOPOS"
-then rule = 6
-elseif false
-or command == "GEOADD"
-or command == "GEOSEARCHSTORE"
-or command == "GETEX"
-or command == "GETSET"
-then rule = 1
-elseif false
-or command == "GETDEL"
-then rule = 3
-end
-elseif initial == 72 then
-if false then
-elseif false
-or command == "HGET"
-or command == "HGETALL"
-or command == "HEXPIRETIME"
-or command == "HKEYS"
-or command == "HPEXPIRETIME"
-or command == "HPTTL"
-or command == "HRANDFIELD"
-or command == "HSCAN"
-or command == "HTTL"
-or command == "HVALS"
-then rule = 2
-elseif false
-or command == "HEXISTS"
-or command == "HLEN"
-or command == "HSTRLEN"
-then rule = 7
-elseif false
-or command == "HMGET"
-then rule = 6
-elseif false
-or command == "HSET"
-or command == "HINCRBY"
-or command == "HEXPIRE"
-or command == "HEXPIREAT"
-or command == "HGETEX"
-or command == "HINCRBYFLOAT"
-or command == "HMSET"
-or command == "HPERSIST"
-or command == "HPEXPIRE"
-or command == "HPEXPIREAT"
-or command == "HSETEX"
-or command == "HSETNX"
-then rule = 1
-elseif false
-or command == "HDEL"
-or command == "HGETDEL"
-then rule = 3
-end
-elseif initial == 69 then
-if false then
-elseif false
-or command == "EXISTS"
-then rule = 5
-elseif false
-or command == "ECHO"
-then rule = 4
-elseif false
-or command == "EXPIRETIME"
-then rule = 2
-elseif false
-or command == "EXPIRE"
-or command == "EXPIREAT"
-then rule = 1
-end
-elseif initial == 76 then
-if false then
-elseif false
-or command == "LRANGE"
-or command == "LINDEX"
-or command == "LPOS"
+or command == "TTL"
 then rule = 2
 elseif false
 or command == "LCS"
+then rule = 9
+elseif false
+or command == "SET"
+then rule = 1
+elseif false
+or command == "DEL"
+then rule = 4
+end
+elseif length == 4 then
+if false then
+elseif false
+or command == "HGET"
+or command == "DUMP"
+or command == "HTTL"
+or command == "LPOS"
+or command == "PTTL"
+then rule = 2
+elseif false
+or command == "MGET"
+then rule = 10
+elseif false
+or command == "ECHO"
+or command == "PING"
+or command == "TIME"
+then rule = 5
+elseif false
+or command == "HLEN"
+or command == "LLEN"
+or command == "TYPE"
+or command == "XLEN"
 then rule = 8
 elseif false
-or command == "LLEN"
-then rule = 7
-elseif false
-or command == "LPUSH"
-or command == "LINSERT"
-or command == "LMOVE"
-or command == "LPUSHX"
+or command == "HSET"
+or command == "INCR"
+or command == "ZADD"
+or command == "SADD"
+or command == "XADD"
+or command == "MSET"
+or command == "COPY"
+or command == "DECR"
 or command == "LSET"
+or command == "MOVE"
+or command == "XACK"
 then rule = 1
 elseif false
 or command == "LPOP"
+or command == "RPOP"
+or command == "HDEL"
 or command == "LREM"
-or command == "LTRIM"
-then rule = 3
+or command == "SPOP"
+or command == "SREM"
+or command == "XDEL"
+or command == "ZREM"
+then rule = 4
 end
-elseif initial == 90 then
+elseif length == 6 then
 if false then
 elseif false
+or command == "EXISTS"
+then rule = 6
+elseif false
+or command == "LRANGE"
 or command == "ZRANGE"
-or command == "ZRANGEBYSCORE"
+or command == "XRANGE"
+or command == "BITPOS"
+or command == "GETBIT"
+or command == "LINDEX"
+or command == "SUBSTR"
 or command == "ZCOUNT"
-or command == "ZLEXCOUNT"
-or command == "ZRANDMEMBER"
-or command == "ZRANGEBYLEX"
-or command == "ZRANK"
-or command == "ZREVRANGE"
-or command == "ZREVRANGEBYLEX"
-or command == "ZREVRANGEBYSCORE"
-or command == "ZREVRANK"
-or command == "ZSCAN"
 or command == "ZSCORE"
 then rule = 2
 elseif false
-or command == "ZCARD"
+or command == "GEOPOS"
 then rule = 7
 elseif false
-or command == "ZMSCORE"
-then rule = 6
-elseif false
-or command == "ZADD"
-or command == "ZINCRBY"
-or command == "ZRANGESTORE"
-then rule = 1
-elseif false
-or command == "ZPOPMAX"
-or command == "ZPOPMIN"
-or command == "ZREM"
-or command == "ZREMRANGEBYLEX"
-or command == "ZREMRANGEBYRANK"
-or command == "ZREMRANGEBYSCORE"
-then rule = 3
-end
-elseif initial == 83 then
-if false then
-elseif false
-or command == "SMEMBERS"
-or command == "SMISMEMBER"
-or command == "SRANDMEMBER"
-or command == "SSCAN"
-or command == "SUBSTR"
-then rule = 2
-elseif false
-or command == "SISMEMBER"
-or command == "SCARD"
-or command == "STRLEN"
-then rule = 7
-elseif false
-or command == "SDIFF"
 or command == "SINTER"
 or command == "SUNION"
-then rule = 10
-elseif false
-or command == "SET"
-or command == "SADD"
-or command == "SETEX"
-or command == "SDIFFSTORE"
-or command == "SETBIT"
-or command == "SETNX"
-or command == "SETRANGE"
-or command == "SINTERSTORE"
-or command == "SMOVE"
-or command == "SUNIONSTORE"
-then rule = 1
-elseif false
-or command == "SPOP"
-or command == "SREM"
-then rule = 3
-end
-elseif initial == 88 then
-if false then
-elseif false
-or command == "XRANGE"
-or command == "XREVRANGE"
-then rule = 2
-elseif false
-or command == "XLEN"
-then rule = 7
-elseif false
-or command == "XPENDING"
 then rule = 11
 elseif false
-or command == "XADD"
-or command == "XACK"
-or command == "XAUTOCLAIM"
+or command == "STRLEN"
+then rule = 8
+elseif false
+or command == "EXPIRE"
+or command == "INCRBY"
+or command == "APPEND"
+or command == "BLMOVE"
+or command == "DECRBY"
+or command == "GEOADD"
+or command == "GETSET"
+or command == "HGETEX"
+or command == "HSETEX"
+or command == "HSETNX"
+or command == "LPUSHX"
+or command == "MSETNX"
+or command == "PSETEX"
+or command == "RENAME"
+or command == "RPUSHX"
+or command == "SETBIT"
 or command == "XCLAIM"
 or command == "XSETID"
 then rule = 1
 elseif false
-or command == "XDEL"
-or command == "XTRIM"
-then rule = 3
-end
-elseif initial == 77 then
-if false then
-elseif false
-or command == "MGET"
-then rule = 9
-elseif false
-or command == "MSET"
-or command == "MOVE"
-or command == "MSETNX"
-then rule = 1
-end
-elseif initial == 84 then
-if false then
-elseif false
-or command == "TTL"
-then rule = 2
-elseif false
-or command == "TIME"
+or command == "UNLINK"
+or command == "GETDEL"
 then rule = 4
-elseif false
-or command == "TOUCH"
-then rule = 5
-elseif false
-or command == "TYPE"
-then rule = 7
 end
-elseif initial == 66 then
+elseif length == 7 then
 if false then
 elseif false
-or command == "BITCOUNT"
-or command == "BITFIELD_RO"
-or command == "BITPOS"
+or command == "HGETALL"
+or command == "GEODIST"
 then rule = 2
+elseif false
+or command == "GEOHASH"
+or command == "ZMSCORE"
+then rule = 7
+elseif false
+or command == "HEXISTS"
+or command == "HSTRLEN"
+then rule = 8
+elseif false
+or command == "PFCOUNT"
+then rule = 11
+elseif false
+or command == "HINCRBY"
+or command == "HEXPIRE"
+or command == "LINSERT"
+or command == "PERSIST"
+or command == "PEXPIRE"
+or command == "PFMERGE"
+or command == "RESTORE"
+or command == "ZINCRBY"
+then rule = 1
+elseif false
+or command == "DELIFEQ"
+or command == "HGETDEL"
+or command == "ZPOPMAX"
+or command == "ZPOPMIN"
+then rule = 4
+end
+elseif length == 8 then
+if false then
+elseif false
+or command == "SMEMBERS"
+or command == "BITCOUNT"
+or command == "GETRANGE"
+or command == "ZREVRANK"
+then rule = 2
+elseif false
+or command == "XPENDING"
+then rule = 12
 elseif false
 or command == "BITFIELD"
-or command == "BITOP"
-or command == "BLMOVE"
+or command == "EXPIREAT"
+or command == "HPERSIST"
+or command == "HPEXPIRE"
+or command == "RENAMENX"
+or command == "SETRANGE"
+then rule = 1
+elseif false
+or command == "BZPOPMAX"
+or command == "BZPOPMIN"
+then rule = 4
+end
+elseif length == 13 then
+if false then
+elseif false
+or command == "ZRANGEBYSCORE"
+then rule = 2
+end
+elseif length == 9 then
+if false then
+elseif false
+or command == "SISMEMBER"
+then rule = 8
+elseif false
+or command == "GEOSEARCH"
+or command == "XREVRANGE"
+or command == "ZLEXCOUNT"
+or command == "ZREVRANGE"
+then rule = 2
+elseif false
+or command == "HEXPIREAT"
+or command == "PEXPIREAT"
+or command == "RPOPLPUSH"
+then rule = 1
+end
+elseif length == 11 then
+if false then
+elseif false
+or command == "BITFIELD_RO"
+then rule = 3
+elseif false
+or command == "HEXPIRETIME"
+or command == "PEXPIRETIME"
+or command == "SRANDMEMBER"
+or command == "ZRANDMEMBER"
+or command == "ZRANGEBYLEX"
+then rule = 2
+elseif false
+or command == "INCRBYFLOAT"
+or command == "SINTERSTORE"
+or command == "SUNIONSTORE"
+or command == "ZRANGESTORE"
+then rule = 1
+end
+elseif length == 10 then
+if false then
+elseif false
+or command == "EXPIRETIME"
+or command == "HRANDFIELD"
+or command == "SMISMEMBER"
+then rule = 2
+elseif false
 or command == "BRPOPLPUSH"
+or command == "HPEXPIREAT"
+or command == "SDIFFSTORE"
+or command == "XAUTOCLAIM"
+then rule = 1
+end
+elseif length == 20 then
+if false then
+elseif false
+or command == "GEORADIUSBYMEMBER_RO"
+then rule = 2
+end
+elseif length == 12 then
+if false then
+elseif false
+or command == "GEORADIUS_RO"
+or command == "HPEXPIRETIME"
+then rule = 2
+elseif false
+or command == "HINCRBYFLOAT"
+then rule = 1
+end
+elseif length == 5 then
+if false then
+elseif false
+or command == "HKEYS"
+or command == "HPTTL"
+or command == "HSCAN"
+or command == "HVALS"
+or command == "SSCAN"
+or command == "ZRANK"
+or command == "ZSCAN"
+then rule = 2
+elseif false
+or command == "HMGET"
+then rule = 7
+elseif false
+or command == "SCARD"
+or command == "ZCARD"
+then rule = 8
+elseif false
+or command == "SDIFF"
+then rule = 11
+elseif false
+or command == "TOUCH"
+then rule = 6
+elseif false
+or command == "LPUSH"
+or command == "RPUSH"
+or command == "SETEX"
+or command == "BITOP"
+or command == "GETEX"
+or command == "HMSET"
+or command == "LMOVE"
+or command == "PFADD"
+or command == "SETNX"
+or command == "SMOVE"
 then rule = 1
 elseif false
 or command == "BLPOP"
 or command == "BRPOP"
-or command == "BZPOPMAX"
-or command == "BZPOPMIN"
-then rule = 3
-end
-elseif initial == 68 then
-if false then
-elseif false
-or command == "DUMP"
-then rule = 2
-elseif false
-or command == "DEL"
-or command == "DELIFEQ"
-then rule = 3
-elseif false
-or command == "DECR"
-or command == "DECRBY"
-then rule = 1
-end
-elseif initial == 80 then
-if false then
-elseif false
-or command == "PEXPIRETIME"
-or command == "PTTL"
-then rule = 2
-elseif false
-or command == "PFCOUNT"
-then rule = 10
-elseif false
-or command == "PING"
+or command == "LTRIM"
+or command == "XTRIM"
 then rule = 4
-elseif false
-or command == "PERSIST"
-or command == "PEXPIRE"
-or command == "PEXPIREAT"
-or command == "PFADD"
-or command == "PFMERGE"
-or command == "PSETEX"
-then rule = 1
 end
-elseif initial == 73 then
+elseif length == 14 then
 if false then
 elseif false
-or command == "INCR"
-or command == "INCRBY"
-or command == "INCRBYFLOAT"
-then rule = 1
-end
-elseif initial == 82 then
-if false then
+or command == "ZREVRANGEBYLEX"
+then rule = 2
 elseif false
-or command == "RPUSH"
-or command == "RENAME"
-or command == "RENAMENX"
-or command == "RESTORE"
-or command == "RPOPLPUSH"
-or command == "RPUSHX"
+or command == "GEOSEARCHSTORE"
 then rule = 1
 elseif false
-or command == "RPOP"
-then rule = 3
+or command == "ZREMRANGEBYLEX"
+then rule = 4
 end
-elseif initial == 85 then
+elseif length == 16 then
 if false then
 elseif false
-or command == "UNLINK"
-then rule = 3
+or command == "ZREVRANGEBYSCORE"
+then rule = 2
+elseif false
+or command == "ZREMRANGEBYSCORE"
+then rule = 4
 end
-elseif initial == 65 then
+elseif length == 15 then
 if false then
 elseif false
-or command == "APPEND"
-then rule = 1
-end
-elseif initial == 67 then
-if false then
-elseif false
-or command == "COPY"
-then rule = 1
+or command == "ZREMRANGEBYRANK"
+then rule = 4
 end
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
@@ -367,41 +355,59 @@ local first, last, step, check, rest = 5, 5, 1
 local requests, reads, writes, deletes, mutates = true
 local reply_length
 if false then
-elseif rule == 1 then
-code, detail, value = 'CLASS_NOT_GRANTED', 'class', "write"
 elseif rule == 2 then
 check, rest = 1, 1
 reads = true
-elseif rule == 3 then
-code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
-elseif rule == 4 then
-last = 4
-elseif rule == 5 then
-last = #argv - 0
-check, rest = 1, 1
 elseif rule == 6 then
-check, rest = 1, 1
-reads = true
-reply_length = #argv - 5
-elseif rule == 7 then
-check, rest = 1, 1
-elseif rule == 8 then
-last = 6
-check, rest = 1, 1
-reads = true
-elseif rule == 9 then
 last = #argv - 0
 check, rest = 1, 1
-reads = true
-reply_length = #argv - 4
 elseif rule == 10 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
+reply_length = #argv - 4
+elseif rule == 8 then
+check, rest = 1, 1
+elseif rule == 3 then
+check, rest = 1, 1
+reads = true
+reply_length = 0
+local at = 6
+while argv[at] do
+local word = string.upper(string.match(argv[at], '^%Z*'))
+if word == 'OVERFLOW' then
+at = at + 2
+else
+local width = tonumber(string.match(argv[at + 1] or '', '^[iu](%d+)') or 0)
+if width > 53 then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at + 1]
+end
+reply_length = reply_length + 1
+at = at + (word == 'GET' and 3 or 4)
+end
+end
+elseif rule == 5 then
+last = 4
+elseif rule == 7 then
+check, rest = 1, 1
+reads = true
+reply_length = #argv - 5
+elseif rule == 9 then
+last = 6
+check, rest = 1, 1
+reads = true
 elseif rule == 11 then
+last = #argv - 0
+check, rest = 1, 1
+reads = true
+elseif rule == 12 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv == 6 and 4 or 0
+elseif rule == 1 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "write"
+elseif rule == 4 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
 end
 if code then break end
 local count = 0

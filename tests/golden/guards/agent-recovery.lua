@@ -8,7 +8,7 @@ repeat
 local state = call('GETRANGE', "keyleash:state:agent-recovery", 0, 39)
 if state == '' then code = 'NOT_ACTIVE' break end
 local stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 220978252148299 then code = 'POLICY_STALE' break end
+if stamp ~= 103280959709459 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -33,312 +33,296 @@ code, detail, value = 'ARGS_TOO_MANY', 'arguments', #argv - 3
 break
 end
 local rule
-local initial = string.byte(command)
+local length = #command
 if false then
-elseif initial == 83 then
+elseif length == 3 then
 if false then
 elseif false
 or command == "SET"
 then rule = 8
 elseif false
-or command == "SADD"
-or command == "SETEX"
-or command == "SETNX"
-or command == "SETRANGE"
-then rule = 1
-elseif false
-or command == "SISMEMBER"
-or command == "SCARD"
-or command == "STRLEN"
-then rule = 6
-elseif false
-or command == "SMEMBERS"
-or command == "SDIFF"
-or command == "SDIFFSTORE"
-or command == "SETBIT"
-or command == "SINTER"
-or command == "SINTERSTORE"
-or command == "SMISMEMBER"
-or command == "SMOVE"
-or command == "SPOP"
-or command == "SRANDMEMBER"
-or command == "SSCAN"
-or command == "SUBSTR"
-or command == "SUNION"
-or command == "SUNIONSTORE"
+or command == "GET"
+or command == "TTL"
+or command == "LCS"
 then rule = 2
 elseif false
-or command == "SREM"
+or command == "DEL"
 then rule = 3
 end
-elseif initial == 72 then
+elseif length == 4 then
 if false then
 elseif false
 or command == "HSET"
-or command == "HEXPIRE"
-or command == "HEXPIREAT"
-or command == "HMSET"
-or command == "HPERSIST"
-or command == "HPEXPIRE"
-or command == "HPEXPIREAT"
-or command == "HSETEX"
-or command == "HSETNX"
+or command == "ZADD"
+or command == "SADD"
+or command == "XADD"
+or command == "LSET"
+or command == "XACK"
 then rule = 1
 elseif false
-or command == "HEXISTS"
+or command == "MSET"
+then rule = 7
+elseif false
+or command == "ECHO"
+or command == "PING"
+or command == "TIME"
+then rule = 4
+elseif false
 or command == "HLEN"
-or command == "HSTRLEN"
+or command == "LLEN"
+or command == "TYPE"
+or command == "XLEN"
 then rule = 6
 elseif false
 or command == "HGET"
-or command == "HGETALL"
-or command == "HINCRBY"
-or command == "HEXPIRETIME"
-or command == "HGETDEL"
-or command == "HGETEX"
-or command == "HINCRBYFLOAT"
-or command == "HKEYS"
-or command == "HMGET"
-or command == "HPEXPIRETIME"
-or command == "HPTTL"
-or command == "HRANDFIELD"
-or command == "HSCAN"
+or command == "INCR"
+or command == "LPOP"
+or command == "RPOP"
+or command == "MGET"
+or command == "COPY"
+or command == "DECR"
+or command == "DUMP"
 or command == "HTTL"
-or command == "HVALS"
+or command == "LPOS"
+or command == "MOVE"
+or command == "PTTL"
+or command == "SPOP"
 then rule = 2
 elseif false
 or command == "HDEL"
+or command == "LREM"
+or command == "SREM"
+or command == "XDEL"
+or command == "ZREM"
 then rule = 3
 end
-elseif initial == 69 then
+elseif length == 6 then
 if false then
 elseif false
 or command == "EXPIRE"
-or command == "EXPIREAT"
+or command == "APPEND"
+or command == "GEOADD"
+or command == "HSETEX"
+or command == "HSETNX"
+or command == "LPUSHX"
+or command == "PSETEX"
+or command == "RPUSHX"
+or command == "XSETID"
 then rule = 1
 elseif false
 or command == "EXISTS"
 then rule = 5
 elseif false
-or command == "ECHO"
-then rule = 4
-elseif false
-or command == "EXPIRETIME"
-then rule = 2
-end
-elseif initial == 76 then
-if false then
-elseif false
-or command == "LPUSH"
-or command == "LINSERT"
-or command == "LPUSHX"
-or command == "LSET"
-then rule = 1
-elseif false
-or command == "LLEN"
-then rule = 6
-elseif false
-or command == "LPOP"
-or command == "LRANGE"
-or command == "LCS"
-or command == "LINDEX"
-or command == "LMOVE"
-or command == "LPOS"
-then rule = 2
-elseif false
-or command == "LREM"
-or command == "LTRIM"
-then rule = 3
-end
-elseif initial == 82 then
-if false then
-elseif false
-or command == "RPUSH"
-or command == "RESTORE"
-or command == "RPUSHX"
-then rule = 1
-elseif false
-or command == "RPOP"
-or command == "RENAME"
-or command == "RENAMENX"
-or command == "RPOPLPUSH"
-then rule = 2
-end
-elseif initial == 90 then
-if false then
-elseif false
-or command == "ZADD"
-then rule = 1
-elseif false
-or command == "ZCARD"
-then rule = 6
-elseif false
-or command == "ZRANGE"
-or command == "ZRANGEBYSCORE"
-or command == "ZCOUNT"
-or command == "ZINCRBY"
-or command == "ZLEXCOUNT"
-or command == "ZMSCORE"
-or command == "ZPOPMAX"
-or command == "ZPOPMIN"
-or command == "ZRANDMEMBER"
-or command == "ZRANGEBYLEX"
-or command == "ZRANGESTORE"
-or command == "ZRANK"
-or command == "ZREVRANGE"
-or command == "ZREVRANGEBYLEX"
-or command == "ZREVRANGEBYSCORE"
-or command == "ZREVRANK"
-or command == "ZSCAN"
-or command == "ZSCORE"
-then rule = 2
-elseif false
-or command == "ZREM"
-or command == "ZREMRANGEBYLEX"
-or command == "ZREMRANGEBYRANK"
-or command == "ZREMRANGEBYSCORE"
-then rule = 3
-end
-elseif initial == 88 then
-if false then
-elseif false
-or command == "XADD"
-or command == "XACK"
-or command == "XSETID"
-then rule = 1
-elseif false
-or command == "XLEN"
-then rule = 6
-elseif false
-or command == "XRANGE"
-or command == "XAUTOCLAIM"
-or command == "XCLAIM"
-or command == "XPENDING"
-or command == "XREVRANGE"
-then rule = 2
-elseif false
-or command == "XDEL"
-or command == "XTRIM"
-then rule = 3
-end
-elseif initial == 77 then
-if false then
-elseif false
-or command == "MSET"
 or command == "MSETNX"
 then rule = 7
 elseif false
-or command == "MGET"
-or command == "MOVE"
-then rule = 2
-end
-elseif initial == 65 then
-if false then
-elseif false
-or command == "APPEND"
-then rule = 1
-end
-elseif initial == 71 then
-if false then
-elseif false
-or command == "GEOADD"
-then rule = 1
-elseif false
-or command == "GET"
-or command == "GEODIST"
-or command == "GEOHASH"
-or command == "GEOPOS"
-or command == "GEORADIUSBYMEMBER_RO"
-or command == "GEORADIUS_RO"
-or command == "GEOSEARCH"
-or command == "GEOSEARCHSTORE"
-or command == "GETBIT"
-or command == "GETDEL"
-or command == "GETEX"
-or command == "GETRANGE"
-or command == "GETSET"
-then rule = 2
-end
-elseif initial == 80 then
-if false then
-elseif false
-or command == "PERSIST"
-or command == "PEXPIRE"
-or command == "PEXPIREAT"
-or command == "PFADD"
-or command == "PSETEX"
-then rule = 1
-elseif false
-or command == "PING"
-then rule = 4
-elseif false
-or command == "PEXPIRETIME"
-or command == "PFCOUNT"
-or command == "PFMERGE"
-or command == "PTTL"
-then rule = 2
-end
-elseif initial == 84 then
-if false then
-elseif false
-or command == "TIME"
-then rule = 4
-elseif false
-or command == "TOUCH"
-then rule = 5
-elseif false
-or command == "TYPE"
+or command == "STRLEN"
 then rule = 6
 elseif false
-or command == "TTL"
-then rule = 2
-end
-elseif initial == 73 then
-if false then
-elseif false
-or command == "INCR"
+or command == "LRANGE"
+or command == "ZRANGE"
+or command == "XRANGE"
 or command == "INCRBY"
-or command == "INCRBYFLOAT"
-then rule = 2
-end
-elseif initial == 68 then
-if false then
-elseif false
-or command == "DEL"
-or command == "DELIFEQ"
-then rule = 3
-elseif false
-or command == "DECR"
+or command == "BITPOS"
+or command == "BLMOVE"
 or command == "DECRBY"
-or command == "DUMP"
+or command == "GEOPOS"
+or command == "GETBIT"
+or command == "GETDEL"
+or command == "GETSET"
+or command == "HGETEX"
+or command == "LINDEX"
+or command == "RENAME"
+or command == "SETBIT"
+or command == "SINTER"
+or command == "SUBSTR"
+or command == "SUNION"
+or command == "XCLAIM"
+or command == "ZCOUNT"
+or command == "ZSCORE"
 then rule = 2
-end
-elseif initial == 85 then
-if false then
 elseif false
 or command == "UNLINK"
 then rule = 3
 end
-elseif initial == 66 then
+elseif length == 5 then
 if false then
 elseif false
-or command == "BITCOUNT"
-or command == "BITFIELD"
-or command == "BITFIELD_RO"
+or command == "LPUSH"
+or command == "RPUSH"
+or command == "SETEX"
+or command == "HMSET"
+or command == "PFADD"
+or command == "SETNX"
+then rule = 1
+elseif false
+or command == "SCARD"
+or command == "ZCARD"
+then rule = 6
+elseif false
+or command == "TOUCH"
+then rule = 5
+elseif false
 or command == "BITOP"
-or command == "BITPOS"
-or command == "BLMOVE"
 or command == "BLPOP"
 or command == "BRPOP"
-or command == "BRPOPLPUSH"
-or command == "BZPOPMAX"
-or command == "BZPOPMIN"
+or command == "GETEX"
+or command == "HKEYS"
+or command == "HMGET"
+or command == "HPTTL"
+or command == "HSCAN"
+or command == "HVALS"
+or command == "LMOVE"
+or command == "SDIFF"
+or command == "SMOVE"
+or command == "SSCAN"
+or command == "ZRANK"
+or command == "ZSCAN"
 then rule = 2
+elseif false
+or command == "LTRIM"
+or command == "XTRIM"
+then rule = 3
 end
-elseif initial == 67 then
+elseif length == 9 then
 if false then
 elseif false
-or command == "COPY"
+or command == "SISMEMBER"
+then rule = 6
+elseif false
+or command == "HEXPIREAT"
+or command == "PEXPIREAT"
+then rule = 1
+elseif false
+or command == "GEOSEARCH"
+or command == "RPOPLPUSH"
+or command == "XREVRANGE"
+or command == "ZLEXCOUNT"
+or command == "ZREVRANGE"
+then rule = 2
+end
+elseif length == 8 then
+if false then
+elseif false
+or command == "EXPIREAT"
+or command == "HPERSIST"
+or command == "HPEXPIRE"
+or command == "SETRANGE"
+then rule = 1
+elseif false
+or command == "SMEMBERS"
+or command == "BITCOUNT"
+or command == "BITFIELD"
+or command == "BZPOPMAX"
+or command == "BZPOPMIN"
+or command == "GETRANGE"
+or command == "RENAMENX"
+or command == "XPENDING"
+or command == "ZREVRANK"
+then rule = 2
+end
+elseif length == 7 then
+if false then
+elseif false
+or command == "HEXISTS"
+or command == "HSTRLEN"
+then rule = 6
+elseif false
+or command == "HEXPIRE"
+or command == "LINSERT"
+or command == "PERSIST"
+or command == "PEXPIRE"
+or command == "RESTORE"
+then rule = 1
+elseif false
+or command == "HGETALL"
+or command == "HINCRBY"
+or command == "GEODIST"
+or command == "GEOHASH"
+or command == "HGETDEL"
+or command == "PFCOUNT"
+or command == "PFMERGE"
+or command == "ZINCRBY"
+or command == "ZMSCORE"
+or command == "ZPOPMAX"
+or command == "ZPOPMIN"
+then rule = 2
+elseif false
+or command == "DELIFEQ"
+then rule = 3
+end
+elseif length == 10 then
+if false then
+elseif false
+or command == "HPEXPIREAT"
+then rule = 1
+elseif false
+or command == "BRPOPLPUSH"
+or command == "EXPIRETIME"
+or command == "HRANDFIELD"
+or command == "SDIFFSTORE"
+or command == "SMISMEMBER"
+or command == "XAUTOCLAIM"
+then rule = 2
+end
+elseif length == 13 then
+if false then
+elseif false
+or command == "ZRANGEBYSCORE"
+then rule = 2
+end
+elseif length == 11 then
+if false then
+elseif false
+or command == "BITFIELD_RO"
+or command == "HEXPIRETIME"
+or command == "INCRBYFLOAT"
+or command == "PEXPIRETIME"
+or command == "SINTERSTORE"
+or command == "SRANDMEMBER"
+or command == "SUNIONSTORE"
+or command == "ZRANDMEMBER"
+or command == "ZRANGEBYLEX"
+or command == "ZRANGESTORE"
+then rule = 2
+end
+elseif length == 20 then
+if false then
+elseif false
+or command == "GEORADIUSBYMEMBER_RO"
+then rule = 2
+end
+elseif length == 12 then
+if false then
+elseif false
+or command == "GEORADIUS_RO"
+or command == "HINCRBYFLOAT"
+or command == "HPEXPIRETIME"
+then rule = 2
+end
+elseif length == 14 then
+if false then
+elseif false
+or command == "GEOSEARCHSTORE"
+or command == "ZREVRANGEBYLEX"
+then rule = 2
+elseif false
+or command == "ZREMRANGEBYLEX"
+then rule = 3
+end
+elseif length == 15 then
+if false then
+elseif false
+or command == "ZREMRANGEBYRANK"
+then rule = 3
+end
+elseif length == 16 then
+if false then
+elseif false
+or command == "ZREMRANGEBYSCORE"
+then rule = 3
+elseif false
+or command == "ZREVRANGEBYSCORE"
 then rule = 2
 end
 end
@@ -352,20 +336,16 @@ if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 2 end
 end
 end
 if false then
+elseif rule == 8 then
+check, rest = 1, 1
+writes = true
+mutates = true
 elseif rule == 1 then
 check, rest = 1, 1
 writes = true
 mutates = true
-elseif rule == 2 then
-code, detail, value = 'CLASS_NOT_GRANTED', 'class', "read"
-elseif rule == 3 then
-code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
-elseif rule == 4 then
-last = 4
 elseif rule == 5 then
 last = #argv - 0
-check, rest = 1, 1
-elseif rule == 6 then
 check, rest = 1, 1
 elseif rule == 7 then
 last = #argv - 0
@@ -373,10 +353,14 @@ step = 2
 check, rest = 1, 1
 writes = true
 mutates = true
-elseif rule == 8 then
+elseif rule == 6 then
 check, rest = 1, 1
-writes = true
-mutates = true
+elseif rule == 4 then
+last = 4
+elseif rule == 2 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "read"
+elseif rule == 3 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
 end
 if code then break end
 local count = 0

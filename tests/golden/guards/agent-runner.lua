@@ -8,7 +8,7 @@ repeat
 local state = call('GET', "keyleash:state:agent-runner")
 if not state then code = 'NOT_ACTIVE' break end
 local stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 61167682928209 then code = 'POLICY_STALE' break end
+if stamp ~= 242432098019181 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -33,410 +33,455 @@ code, detail, value = 'ARGS_TOO_MANY', 'arguments', #argv - 3
 break
 end
 local rule
-local initial = string.byte(command)
+local length = #command
 if false then
-elseif initial == 83 then
+elseif length == 3 then
 if false then
 elseif false
 or command == "SET"
-then rule = 17
-elseif false
-or command == "SADD"
-or command == "SETEX"
-or command == "SETNX"
-or command == "SETRANGE"
-then rule = 1
-elseif false
-or command == "SMEMBERS"
-or command == "SMISMEMBER"
-or command == "SRANDMEMBER"
-or command == "SSCAN"
-or command == "SUBSTR"
-then rule = 2
-elseif false
-or command == "SISMEMBER"
-or command == "SCARD"
-or command == "STRLEN"
-then rule = 10
-elseif false
-or command == "SDIFF"
-or command == "SINTER"
-or command == "SUNION"
-then rule = 15
-elseif false
-or command == "SDIFFSTORE"
-or command == "SINTERSTORE"
-or command == "SUNIONSTORE"
-then rule = 16
-elseif false
-or command == "SETBIT"
-then rule = 3
-elseif false
-or command == "SMOVE"
-or command == "SPOP"
-or command == "SREM"
-then rule = 5
-end
-elseif initial == 71 then
-if false then
+then rule = 19
 elseif false
 or command == "GET"
-or command == "GEODIST"
-or command == "GEORADIUSBYMEMBER_RO"
-or command == "GEORADIUS_RO"
-or command == "GEOSEARCH"
-or command == "GETBIT"
-or command == "GETRANGE"
-then rule = 2
-elseif false
-or command == "GEOADD"
-then rule = 1
-elseif false
-or command == "GEOHASH"
-or command == "GEOPOS"
-then rule = 9
-elseif false
-or command == "GEOSEARCHSTORE"
-then rule = 6
-elseif false
-or command == "GETEX"
-or command == "GETSET"
-then rule = 3
-elseif false
-or command == "GETDEL"
-then rule = 5
-end
-elseif initial == 72 then
-if false then
-elseif false
-or command == "HSET"
-or command == "HEXPIRE"
-or command == "HEXPIREAT"
-or command == "HMSET"
-or command == "HPERSIST"
-or command == "HPEXPIRE"
-or command == "HPEXPIREAT"
-or command == "HSETEX"
-or command == "HSETNX"
-then rule = 1
-elseif false
-or command == "HGET"
-or command == "HGETALL"
-or command == "HEXPIRETIME"
-or command == "HKEYS"
-or command == "HPEXPIRETIME"
-or command == "HPTTL"
-or command == "HRANDFIELD"
-or command == "HSCAN"
-or command == "HTTL"
-or command == "HVALS"
-then rule = 2
-elseif false
-or command == "HINCRBY"
-or command == "HINCRBYFLOAT"
-then rule = 3
-elseif false
-or command == "HEXISTS"
-or command == "HLEN"
-or command == "HSTRLEN"
-then rule = 10
-elseif false
-or command == "HGETEX"
-then rule = 11
-elseif false
-or command == "HMGET"
-then rule = 9
-elseif false
-or command == "HDEL"
-or command == "HGETDEL"
-then rule = 5
-end
-elseif initial == 73 then
-if false then
-elseif false
-or command == "INCR"
-or command == "INCRBY"
-or command == "INCRBYFLOAT"
-then rule = 3
-end
-elseif initial == 69 then
-if false then
-elseif false
-or command == "EXPIRE"
-or command == "EXPIREAT"
-then rule = 1
-elseif false
-or command == "EXISTS"
-then rule = 8
-elseif false
-or command == "ECHO"
-then rule = 7
-elseif false
-or command == "EXPIRETIME"
-then rule = 2
-end
-elseif initial == 76 then
-if false then
-elseif false
-or command == "LPUSH"
-or command == "LINSERT"
-or command == "LPUSHX"
-or command == "LSET"
-then rule = 1
-elseif false
-or command == "LRANGE"
-or command == "LINDEX"
-or command == "LPOS"
-then rule = 2
-elseif false
-or command == "LCS"
-then rule = 12
-elseif false
-or command == "LLEN"
-then rule = 10
-elseif false
-or command == "LPOP"
-or command == "LMOVE"
-or command == "LREM"
-or command == "LTRIM"
-then rule = 5
-end
-elseif initial == 82 then
-if false then
-elseif false
-or command == "RPUSH"
-or command == "RESTORE"
-or command == "RPUSHX"
-then rule = 1
-elseif false
-or command == "RPOP"
-or command == "RENAME"
-or command == "RENAMENX"
-or command == "RPOPLPUSH"
-then rule = 5
-end
-elseif initial == 90 then
-if false then
-elseif false
-or command == "ZADD"
-then rule = 1
-elseif false
-or command == "ZRANGE"
-or command == "ZRANGEBYSCORE"
-or command == "ZCOUNT"
-or command == "ZLEXCOUNT"
-or command == "ZRANDMEMBER"
-or command == "ZRANGEBYLEX"
-or command == "ZRANK"
-or command == "ZREVRANGE"
-or command == "ZREVRANGEBYLEX"
-or command == "ZREVRANGEBYSCORE"
-or command == "ZREVRANK"
-or command == "ZSCAN"
-or command == "ZSCORE"
-then rule = 2
-elseif false
-or command == "ZCARD"
-then rule = 10
-elseif false
-or command == "ZINCRBY"
-then rule = 3
-elseif false
-or command == "ZMSCORE"
-then rule = 9
-elseif false
-or command == "ZRANGESTORE"
-then rule = 6
-elseif false
-or command == "ZPOPMAX"
-or command == "ZPOPMIN"
-or command == "ZREM"
-or command == "ZREMRANGEBYLEX"
-or command == "ZREMRANGEBYRANK"
-or command == "ZREMRANGEBYSCORE"
-then rule = 5
-end
-elseif initial == 88 then
-if false then
-elseif false
-or command == "XADD"
-or command == "XACK"
-or command == "XSETID"
-then rule = 1
-elseif false
-or command == "XRANGE"
-or command == "XREVRANGE"
-then rule = 2
-elseif false
-or command == "XCLAIM"
-then rule = 3
-elseif false
-or command == "XLEN"
-then rule = 10
-elseif false
-or command == "XPENDING"
-then rule = 18
-elseif false
-or command == "XAUTOCLAIM"
-or command == "XDEL"
-or command == "XTRIM"
-then rule = 5
-end
-elseif initial == 77 then
-if false then
-elseif false
-or command == "MGET"
-then rule = 13
-elseif false
-or command == "MSET"
-or command == "MSETNX"
-then rule = 14
-elseif false
-or command == "MOVE"
-then rule = 3
-end
-elseif initial == 84 then
-if false then
-elseif false
 or command == "TTL"
 then rule = 2
 elseif false
-or command == "TIME"
-then rule = 7
+or command == "LCS"
+then rule = 14
 elseif false
-or command == "TOUCH"
+or command == "DEL"
+then rule = 6
+end
+elseif length == 4 then
+if false then
+elseif false
+or command == "HSET"
+or command == "ZADD"
+or command == "SADD"
+or command == "XADD"
+or command == "LSET"
+or command == "XACK"
+then rule = 1
+elseif false
+or command == "HGET"
+or command == "DUMP"
+or command == "HTTL"
+or command == "LPOS"
+or command == "PTTL"
+then rule = 2
+elseif false
+or command == "INCR"
+or command == "DECR"
+or command == "MOVE"
 then rule = 8
 elseif false
+or command == "MGET"
+then rule = 15
+elseif false
+or command == "MSET"
+then rule = 16
+elseif false
+or command == "COPY"
+then rule = 7
+elseif false
+or command == "ECHO"
+or command == "PING"
+or command == "TIME"
+then rule = 9
+elseif false
+or command == "HLEN"
+or command == "LLEN"
 or command == "TYPE"
-then rule = 10
+or command == "XLEN"
+then rule = 12
+elseif false
+or command == "LPOP"
+or command == "RPOP"
+or command == "HDEL"
+or command == "LREM"
+or command == "SPOP"
+or command == "SREM"
+or command == "XDEL"
+or command == "ZREM"
+then rule = 6
 end
-elseif initial == 65 then
+elseif length == 6 then
 if false then
 elseif false
+or command == "EXPIRE"
 or command == "APPEND"
+or command == "GEOADD"
+or command == "HSETEX"
+or command == "HSETNX"
+or command == "LPUSHX"
+or command == "PSETEX"
+or command == "RPUSHX"
+or command == "XSETID"
 then rule = 1
+elseif false
+or command == "EXISTS"
+then rule = 10
+elseif false
+or command == "LRANGE"
+or command == "ZRANGE"
+or command == "XRANGE"
+or command == "BITPOS"
+or command == "GETBIT"
+or command == "LINDEX"
+or command == "SUBSTR"
+or command == "ZCOUNT"
+or command == "ZSCORE"
+then rule = 2
+elseif false
+or command == "INCRBY"
+or command == "DECRBY"
+or command == "GETSET"
+or command == "SETBIT"
+or command == "XCLAIM"
+then rule = 8
+elseif false
+or command == "GEOPOS"
+then rule = 11
+elseif false
+or command == "HGETEX"
+then rule = 13
+elseif false
+or command == "MSETNX"
+then rule = 16
+elseif false
+or command == "SINTER"
+or command == "SUNION"
+then rule = 17
+elseif false
+or command == "STRLEN"
+then rule = 12
+elseif false
+or command == "UNLINK"
+or command == "BLMOVE"
+or command == "GETDEL"
+or command == "RENAME"
+then rule = 6
 end
-elseif initial == 66 then
+elseif length == 7 then
 if false then
 elseif false
+or command == "HGETALL"
+or command == "GEODIST"
+then rule = 2
+elseif false
+or command == "HINCRBY"
+or command == "ZINCRBY"
+then rule = 8
+elseif false
+or command == "GEOHASH"
+or command == "ZMSCORE"
+then rule = 11
+elseif false
+or command == "HEXISTS"
+or command == "HSTRLEN"
+then rule = 12
+elseif false
+or command == "HEXPIRE"
+or command == "LINSERT"
+or command == "PERSIST"
+or command == "PEXPIRE"
+or command == "RESTORE"
+then rule = 1
+elseif false
+or command == "PFCOUNT"
+then rule = 17
+elseif false
+or command == "PFMERGE"
+then rule = 18
+elseif false
+or command == "DELIFEQ"
+or command == "HGETDEL"
+or command == "ZPOPMAX"
+or command == "ZPOPMIN"
+then rule = 6
+end
+elseif length == 5 then
+if false then
+elseif false
+or command == "LPUSH"
+or command == "RPUSH"
+or command == "SETEX"
+or command == "HMSET"
+or command == "PFADD"
+or command == "SETNX"
+then rule = 1
+elseif false
+or command == "BITOP"
+then rule = 5
+elseif false
+or command == "GETEX"
+then rule = 8
+elseif false
+or command == "HKEYS"
+or command == "HPTTL"
+or command == "HSCAN"
+or command == "HVALS"
+or command == "SSCAN"
+or command == "ZRANK"
+or command == "ZSCAN"
+then rule = 2
+elseif false
+or command == "HMGET"
+then rule = 11
+elseif false
+or command == "SCARD"
+or command == "ZCARD"
+then rule = 12
+elseif false
+or command == "SDIFF"
+then rule = 17
+elseif false
+or command == "TOUCH"
+then rule = 10
+elseif false
+or command == "BLPOP"
+or command == "BRPOP"
+or command == "LMOVE"
+or command == "LTRIM"
+or command == "SMOVE"
+or command == "XTRIM"
+then rule = 6
+end
+elseif length == 8 then
+if false then
+elseif false
+or command == "SMEMBERS"
 or command == "BITCOUNT"
-or command == "BITFIELD_RO"
-or command == "BITPOS"
+or command == "GETRANGE"
+or command == "ZREVRANK"
 then rule = 2
 elseif false
 or command == "BITFIELD"
 then rule = 3
 elseif false
-or command == "BITOP"
-then rule = 4
-elseif false
-or command == "BLMOVE"
-or command == "BLPOP"
-or command == "BRPOP"
-or command == "BRPOPLPUSH"
-or command == "BZPOPMAX"
-or command == "BZPOPMIN"
-then rule = 5
-end
-elseif initial == 67 then
-if false then
-elseif false
-or command == "COPY"
-then rule = 6
-end
-elseif initial == 68 then
-if false then
-elseif false
-or command == "DECR"
-or command == "DECRBY"
-then rule = 3
-elseif false
-or command == "DUMP"
-then rule = 2
-elseif false
-or command == "DEL"
-or command == "DELIFEQ"
-then rule = 5
-end
-elseif initial == 80 then
-if false then
-elseif false
-or command == "PERSIST"
-or command == "PEXPIRE"
-or command == "PEXPIREAT"
-or command == "PFADD"
-or command == "PSETEX"
+or command == "EXPIREAT"
+or command == "HPERSIST"
+or command == "HPEXPIRE"
+or command == "SETRANGE"
 then rule = 1
 elseif false
-or command == "PEXPIRETIME"
-or command == "PTTL"
-then rule = 2
+or command == "XPENDING"
+then rule = 20
 elseif false
-or command == "PFCOUNT"
-then rule = 15
-elseif false
-or command == "PFMERGE"
-then rule = 16
-elseif false
-or command == "PING"
-then rule = 7
+or command == "BZPOPMAX"
+or command == "BZPOPMIN"
+or command == "RENAMENX"
+then rule = 6
 end
-elseif initial == 85 then
+elseif length == 13 then
 if false then
 elseif false
-or command == "UNLINK"
-then rule = 5
+or command == "ZRANGEBYSCORE"
+then rule = 2
+end
+elseif length == 9 then
+if false then
+elseif false
+or command == "SISMEMBER"
+then rule = 12
+elseif false
+or command == "GEOSEARCH"
+or command == "XREVRANGE"
+or command == "ZLEXCOUNT"
+or command == "ZREVRANGE"
+then rule = 2
+elseif false
+or command == "HEXPIREAT"
+or command == "PEXPIREAT"
+then rule = 1
+elseif false
+or command == "RPOPLPUSH"
+then rule = 6
+end
+elseif length == 11 then
+if false then
+elseif false
+or command == "BITFIELD_RO"
+then rule = 4
+elseif false
+or command == "HEXPIRETIME"
+or command == "PEXPIRETIME"
+or command == "SRANDMEMBER"
+or command == "ZRANDMEMBER"
+or command == "ZRANGEBYLEX"
+then rule = 2
+elseif false
+or command == "INCRBYFLOAT"
+then rule = 8
+elseif false
+or command == "SINTERSTORE"
+or command == "SUNIONSTORE"
+then rule = 18
+elseif false
+or command == "ZRANGESTORE"
+then rule = 7
+end
+elseif length == 10 then
+if false then
+elseif false
+or command == "EXPIRETIME"
+or command == "HRANDFIELD"
+or command == "SMISMEMBER"
+then rule = 2
+elseif false
+or command == "HPEXPIREAT"
+then rule = 1
+elseif false
+or command == "SDIFFSTORE"
+then rule = 18
+elseif false
+or command == "BRPOPLPUSH"
+or command == "XAUTOCLAIM"
+then rule = 6
+end
+elseif length == 20 then
+if false then
+elseif false
+or command == "GEORADIUSBYMEMBER_RO"
+then rule = 2
+end
+elseif length == 12 then
+if false then
+elseif false
+or command == "GEORADIUS_RO"
+or command == "HPEXPIRETIME"
+then rule = 2
+elseif false
+or command == "HINCRBYFLOAT"
+then rule = 8
+end
+elseif length == 14 then
+if false then
+elseif false
+or command == "GEOSEARCHSTORE"
+then rule = 7
+elseif false
+or command == "ZREVRANGEBYLEX"
+then rule = 2
+elseif false
+or command == "ZREMRANGEBYLEX"
+then rule = 6
+end
+elseif length == 16 then
+if false then
+elseif false
+or command == "ZREVRANGEBYSCORE"
+then rule = 2
+elseif false
+or command == "ZREMRANGEBYSCORE"
+then rule = 6
+end
+elseif length == 15 then
+if false then
+elseif false
+or command == "ZREMRANGEBYRANK"
+then rule = 6
 end
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 local first, last, step, check, rest = 5, 5, 1
 local requests, reads, writes, deletes, mutates = true
 local reply_length
-if rule == 17 then
+if rule == 19 then
 for at = 7, #argv do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 3 end
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 8 end
 end
 end
 if false then
-elseif rule == 1 then
+elseif rule == 19 then
 check, rest = 1, 1
 writes = true
 mutates = true
 elseif rule == 2 then
 check, rest = 1, 1
 reads = true
+elseif rule == 1 then
+check, rest = 1, 1
+writes = true
+mutates = true
+elseif rule == 8 then
+check, rest = 1, 1
+reads = true
+writes = true
+mutates = true
+elseif rule == 10 then
+last = #argv - 0
+check, rest = 1, 1
+elseif rule == 15 then
+last = #argv - 0
+check, rest = 1, 1
+reads = true
+reply_length = #argv - 4
+elseif rule == 16 then
+last = #argv - 0
+step = 2
+check, rest = 1, 1
+writes = true
+mutates = true
+elseif rule == 12 then
+check, rest = 1, 1
 elseif rule == 3 then
 check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
+reply_length = 0
+local at = 6
+while argv[at] do
+local word = string.upper(string.match(argv[at], '^%Z*'))
+if word == 'OVERFLOW' then
+at = at + 2
+else
+local width = tonumber(string.match(argv[at + 1] or '', '^[iu](%d+)') or 0)
+if width > 53 then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at + 1]
+end
+reply_length = reply_length + 1
+at = at + (word == 'GET' and 3 or 4)
+end
+end
 elseif rule == 4 then
+check, rest = 1, 1
+reads = true
+reply_length = 0
+local at = 6
+while argv[at] do
+local word = string.upper(string.match(argv[at], '^%Z*'))
+if word == 'OVERFLOW' then
+at = at + 2
+else
+local width = tonumber(string.match(argv[at + 1] or '', '^[iu](%d+)') or 0)
+if width > 53 then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at + 1]
+end
+reply_length = reply_length + 1
+at = at + (word == 'GET' and 3 or 4)
+end
+end
+elseif rule == 5 then
 first = 6
 last = #argv - 0
 check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
-elseif rule == 5 then
-code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
-elseif rule == 6 then
+elseif rule == 7 then
 last = 6
 check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
-elseif rule == 7 then
-last = 4
-elseif rule == 8 then
-last = #argv - 0
-check, rest = 1, 1
 elseif rule == 9 then
+last = 4
+elseif rule == 11 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv - 5
-elseif rule == 10 then
-check, rest = 1, 1
-elseif rule == 11 then
+elseif rule == 13 then
 check, rest = 1, 1
 reads = true
 writes = true
@@ -444,39 +489,26 @@ mutates = true
 for at = 6, #argv do
 if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
 end
-elseif rule == 12 then
+elseif rule == 14 then
 last = 6
 check, rest = 1, 1
 reads = true
-elseif rule == 13 then
-last = #argv - 0
-check, rest = 1, 1
-reads = true
-reply_length = #argv - 4
-elseif rule == 14 then
-last = #argv - 0
-step = 2
-check, rest = 1, 1
-writes = true
-mutates = true
-elseif rule == 15 then
-last = #argv - 0
-check, rest = 1, 1
-reads = true
-elseif rule == 16 then
-last = #argv - 0
-check, rest = 1, 1
-reads = true
-writes = true
-mutates = true
 elseif rule == 17 then
+last = #argv - 0
 check, rest = 1, 1
+reads = true
+elseif rule == 18 then
+last = #argv - 0
+check, rest = 1, 1
+reads = true
 writes = true
 mutates = true
-elseif rule == 18 then
+elseif rule == 20 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv == 6 and 4 or 0
+elseif rule == 6 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
 end
 if code then break end
 local count = 0
@@ -489,10 +521,6 @@ for at = first, last, step do
 key = argv[at]
 if not key then break end
 local matched = false
-if false then
-elseif find(key, "^agents:jobs:[^:]+:lock$") then matched = true
-end
-if matched then code, detail, value = 'KEY_DENIED', 'key', key end
 if code then
 elseif check == 1 then
 if not code then
@@ -505,6 +533,13 @@ if not matched then
 code, detail, value = 'KEY_NOT_GRANTED', 'key', key
 end
 end
+end
+if code then
+matched = false
+if false then
+elseif find(key, "^agents:jobs:[^:]+:lock$") then matched = true
+end
+if matched then code, detail, value = 'KEY_DENIED', 'key', key end
 end
 if code then break end
 check = rest

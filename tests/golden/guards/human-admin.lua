@@ -8,7 +8,7 @@ repeat
 local state = call('GET', "keyleash:state:human-admin")
 if not state then code = 'NOT_ACTIVE' break end
 local stamp, suspended = unpack_struct("<dd", state)
-if stamp ~= 124612068530819 then code = 'POLICY_STALE' break end
+if stamp ~= 264751425689415 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -35,506 +35,536 @@ code, detail, value = 'ARGS_TOO_MANY', 'arguments', #argv - 3
 break
 end
 local rule
-local initial = string.byte(command)
+local length = #command
 if false then
-elseif initial == 83 then
+elseif length == 3 then
 if false then
 elseif false
 or command == "SET"
-then rule = 22
-elseif false
-or command == "SADD"
-or command == "SETEX"
-or command == "SETNX"
-or command == "SETRANGE"
-then rule = 1
-elseif false
-or command == "SMEMBERS"
-or command == "SMISMEMBER"
-or command == "SRANDMEMBER"
-or command == "SSCAN"
-or command == "SUBSTR"
-then rule = 2
-elseif false
-or command == "SISMEMBER"
-or command == "SCARD"
-or command == "STRLEN"
-then rule = 14
-elseif false
-or command == "SDIFF"
-or command == "SINTER"
-or command == "SUNION"
-then rule = 20
-elseif false
-or command == "SDIFFSTORE"
-or command == "SINTERSTORE"
-or command == "SUNIONSTORE"
-then rule = 21
-elseif false
-or command == "SETBIT"
-then rule = 3
-elseif false
-or command == "SMOVE"
-then rule = 5
-elseif false
-or command == "SPOP"
-then rule = 13
-elseif false
-or command == "SREM"
-then rule = 9
-end
-elseif initial == 71 then
-if false then
+then rule = 24
 elseif false
 or command == "GET"
-or command == "GEODIST"
-or command == "GEORADIUSBYMEMBER_RO"
-or command == "GEORADIUS_RO"
-or command == "GEOSEARCH"
-or command == "GETBIT"
-or command == "GETRANGE"
-then rule = 2
-elseif false
-or command == "GEOADD"
-then rule = 1
-elseif false
-or command == "GEOHASH"
-or command == "GEOPOS"
-then rule = 12
-elseif false
-or command == "GEOSEARCHSTORE"
-then rule = 7
-elseif false
-or command == "GETDEL"
-then rule = 13
-elseif false
-or command == "GETEX"
-or command == "GETSET"
-then rule = 3
-end
-elseif initial == 72 then
-if false then
-elseif false
-or command == "HSET"
-or command == "HEXPIRE"
-or command == "HEXPIREAT"
-or command == "HMSET"
-or command == "HPERSIST"
-or command == "HPEXPIRE"
-or command == "HPEXPIREAT"
-or command == "HSETEX"
-or command == "HSETNX"
-then rule = 1
-elseif false
-or command == "HGET"
-or command == "HGETALL"
-or command == "HEXPIRETIME"
-or command == "HKEYS"
-or command == "HPEXPIRETIME"
-or command == "HPTTL"
-or command == "HRANDFIELD"
-or command == "HSCAN"
-or command == "HTTL"
-or command == "HVALS"
-then rule = 2
-elseif false
-or command == "HINCRBY"
-or command == "HINCRBYFLOAT"
-then rule = 3
-elseif false
-or command == "HDEL"
-then rule = 9
-elseif false
-or command == "HEXISTS"
-or command == "HLEN"
-or command == "HSTRLEN"
-then rule = 14
-elseif false
-or command == "HGETDEL"
-then rule = 15
-elseif false
-or command == "HGETEX"
-then rule = 16
-elseif false
-or command == "HMGET"
-then rule = 12
-end
-elseif initial == 73 then
-if false then
-elseif false
-or command == "INCR"
-or command == "INCRBY"
-or command == "INCRBYFLOAT"
-then rule = 3
-end
-elseif initial == 69 then
-if false then
-elseif false
-or command == "EXPIRE"
-or command == "EXPIREAT"
-then rule = 1
-elseif false
-or command == "EXISTS"
-then rule = 11
-elseif false
-or command == "ECHO"
-then rule = 10
-elseif false
-or command == "EXPIRETIME"
-then rule = 2
-end
-elseif initial == 68 then
-if false then
-elseif false
-or command == "DEL"
-then rule = 8
-elseif false
-or command == "DECR"
-or command == "DECRBY"
-then rule = 3
-elseif false
-or command == "DELIFEQ"
-then rule = 9
-elseif false
-or command == "DUMP"
-then rule = 2
-end
-elseif initial == 76 then
-if false then
-elseif false
-or command == "LPUSH"
-or command == "LINSERT"
-or command == "LPUSHX"
-or command == "LSET"
-then rule = 1
-elseif false
-or command == "LPOP"
-then rule = 13
-elseif false
-or command == "LRANGE"
-or command == "LINDEX"
-or command == "LPOS"
-then rule = 2
-elseif false
-or command == "LCS"
-then rule = 17
-elseif false
-or command == "LLEN"
-then rule = 14
-elseif false
-or command == "LMOVE"
-then rule = 5
-elseif false
-or command == "LREM"
-or command == "LTRIM"
-then rule = 9
-end
-elseif initial == 82 then
-if false then
-elseif false
-or command == "RPUSH"
-or command == "RESTORE"
-or command == "RPUSHX"
-then rule = 1
-elseif false
-or command == "RPOP"
-then rule = 13
-elseif false
-or command == "RENAME"
-or command == "RENAMENX"
-or command == "RPOPLPUSH"
-then rule = 5
-end
-elseif initial == 90 then
-if false then
-elseif false
-or command == "ZADD"
-then rule = 1
-elseif false
-or command == "ZRANGE"
-or command == "ZRANGEBYSCORE"
-or command == "ZCOUNT"
-or command == "ZLEXCOUNT"
-or command == "ZRANDMEMBER"
-or command == "ZRANGEBYLEX"
-or command == "ZRANK"
-or command == "ZREVRANGE"
-or command == "ZREVRANGEBYLEX"
-or command == "ZREVRANGEBYSCORE"
-or command == "ZREVRANK"
-or command == "ZSCAN"
-or command == "ZSCORE"
-then rule = 2
-elseif false
-or command == "ZCARD"
-then rule = 14
-elseif false
-or command == "ZINCRBY"
-then rule = 3
-elseif false
-or command == "ZMSCORE"
-then rule = 12
-elseif false
-or command == "ZPOPMAX"
-or command == "ZPOPMIN"
-then rule = 13
-elseif false
-or command == "ZRANGESTORE"
-then rule = 7
-elseif false
-or command == "ZREM"
-or command == "ZREMRANGEBYLEX"
-or command == "ZREMRANGEBYRANK"
-or command == "ZREMRANGEBYSCORE"
-then rule = 9
-end
-elseif initial == 88 then
-if false then
-elseif false
-or command == "XADD"
-or command == "XACK"
-or command == "XSETID"
-then rule = 1
-elseif false
-or command == "XRANGE"
-or command == "XREVRANGE"
-then rule = 2
-elseif false
-or command == "XAUTOCLAIM"
-then rule = 23
-elseif false
-or command == "XCLAIM"
-then rule = 3
-elseif false
-or command == "XDEL"
-or command == "XTRIM"
-then rule = 9
-elseif false
-or command == "XLEN"
-then rule = 14
-elseif false
-or command == "XPENDING"
-then rule = 24
-end
-elseif initial == 77 then
-if false then
-elseif false
-or command == "MGET"
-then rule = 18
-elseif false
-or command == "MSET"
-or command == "MSETNX"
-then rule = 19
-elseif false
-or command == "MOVE"
-then rule = 3
-end
-elseif initial == 84 then
-if false then
-elseif false
 or command == "TTL"
 then rule = 2
 elseif false
-or command == "TIME"
+or command == "DEL"
 then rule = 10
 elseif false
-or command == "TOUCH"
+or command == "LCS"
+then rule = 19
+end
+elseif length == 4 then
+if false then
+elseif false
+or command == "HSET"
+or command == "ZADD"
+or command == "SADD"
+or command == "XADD"
+or command == "LSET"
+or command == "XACK"
+then rule = 1
+elseif false
+or command == "HGET"
+or command == "DUMP"
+or command == "HTTL"
+or command == "LPOS"
+or command == "PTTL"
+then rule = 2
+elseif false
+or command == "INCR"
+or command == "DECR"
+or command == "MOVE"
+then rule = 9
+elseif false
+or command == "LPOP"
+or command == "RPOP"
+or command == "SPOP"
+then rule = 15
+elseif false
+or command == "MGET"
+then rule = 20
+elseif false
+or command == "MSET"
+then rule = 21
+elseif false
+or command == "COPY"
+then rule = 8
+elseif false
+or command == "ECHO"
+or command == "PING"
+or command == "TIME"
+then rule = 12
+elseif false
+or command == "HDEL"
+or command == "LREM"
+or command == "SREM"
+or command == "XDEL"
+or command == "ZREM"
 then rule = 11
 elseif false
+or command == "HLEN"
+or command == "LLEN"
 or command == "TYPE"
-then rule = 14
+or command == "XLEN"
+then rule = 16
 end
-elseif initial == 85 then
+elseif length == 6 then
 if false then
+elseif false
+or command == "EXPIRE"
+or command == "APPEND"
+or command == "GEOADD"
+or command == "HSETEX"
+or command == "HSETNX"
+or command == "LPUSHX"
+or command == "PSETEX"
+or command == "RPUSHX"
+or command == "XSETID"
+then rule = 1
+elseif false
+or command == "EXISTS"
+then rule = 13
+elseif false
+or command == "LRANGE"
+or command == "ZRANGE"
+or command == "XRANGE"
+or command == "BITPOS"
+or command == "GETBIT"
+or command == "LINDEX"
+or command == "SUBSTR"
+or command == "ZCOUNT"
+or command == "ZSCORE"
+then rule = 2
+elseif false
+or command == "INCRBY"
+or command == "DECRBY"
+or command == "GETSET"
+or command == "SETBIT"
+or command == "XCLAIM"
+then rule = 9
 elseif false
 or command == "UNLINK"
-then rule = 8
+then rule = 10
+elseif false
+or command == "BLMOVE"
+or command == "RENAME"
+then rule = 6
+elseif false
+or command == "GEOPOS"
+then rule = 14
+elseif false
+or command == "GETDEL"
+then rule = 15
+elseif false
+or command == "HGETEX"
+then rule = 18
+elseif false
+or command == "MSETNX"
+then rule = 21
+elseif false
+or command == "SINTER"
+or command == "SUNION"
+then rule = 22
+elseif false
+or command == "STRLEN"
+then rule = 16
 end
-elseif initial == 65 then
+elseif length == 7 then
 if false then
 elseif false
-or command == "APPEND"
+or command == "HGETALL"
+or command == "GEODIST"
+then rule = 2
+elseif false
+or command == "HINCRBY"
+or command == "ZINCRBY"
+then rule = 9
+elseif false
+or command == "DELIFEQ"
+then rule = 11
+elseif false
+or command == "GEOHASH"
+or command == "ZMSCORE"
+then rule = 14
+elseif false
+or command == "HEXISTS"
+or command == "HSTRLEN"
+then rule = 16
+elseif false
+or command == "HEXPIRE"
+or command == "LINSERT"
+or command == "PERSIST"
+or command == "PEXPIRE"
+or command == "RESTORE"
 then rule = 1
+elseif false
+or command == "HGETDEL"
+then rule = 17
+elseif false
+or command == "PFCOUNT"
+then rule = 22
+elseif false
+or command == "PFMERGE"
+then rule = 23
+elseif false
+or command == "ZPOPMAX"
+or command == "ZPOPMIN"
+then rule = 15
 end
-elseif initial == 66 then
+elseif length == 5 then
 if false then
 elseif false
+or command == "LPUSH"
+or command == "RPUSH"
+or command == "SETEX"
+or command == "HMSET"
+or command == "PFADD"
+or command == "SETNX"
+then rule = 1
+elseif false
+or command == "BITOP"
+then rule = 5
+elseif false
+or command == "BLPOP"
+or command == "BRPOP"
+then rule = 7
+elseif false
+or command == "GETEX"
+then rule = 9
+elseif false
+or command == "HKEYS"
+or command == "HPTTL"
+or command == "HSCAN"
+or command == "HVALS"
+or command == "SSCAN"
+or command == "ZRANK"
+or command == "ZSCAN"
+then rule = 2
+elseif false
+or command == "HMGET"
+then rule = 14
+elseif false
+or command == "LMOVE"
+or command == "SMOVE"
+then rule = 6
+elseif false
+or command == "LTRIM"
+or command == "XTRIM"
+then rule = 11
+elseif false
+or command == "SCARD"
+or command == "ZCARD"
+then rule = 16
+elseif false
+or command == "SDIFF"
+then rule = 22
+elseif false
+or command == "TOUCH"
+then rule = 13
+end
+elseif length == 8 then
+if false then
+elseif false
+or command == "SMEMBERS"
 or command == "BITCOUNT"
-or command == "BITFIELD_RO"
-or command == "BITPOS"
+or command == "GETRANGE"
+or command == "ZREVRANK"
 then rule = 2
 elseif false
 or command == "BITFIELD"
 then rule = 3
 elseif false
-or command == "BITOP"
-then rule = 4
-elseif false
-or command == "BLMOVE"
-or command == "BRPOPLPUSH"
-then rule = 5
-elseif false
-or command == "BLPOP"
-or command == "BRPOP"
 or command == "BZPOPMAX"
 or command == "BZPOPMIN"
-then rule = 6
-end
-elseif initial == 67 then
-if false then
-elseif false
-or command == "COPY"
 then rule = 7
-end
-elseif initial == 80 then
-if false then
 elseif false
-or command == "PERSIST"
-or command == "PEXPIRE"
-or command == "PEXPIREAT"
-or command == "PFADD"
-or command == "PSETEX"
+or command == "EXPIREAT"
+or command == "HPERSIST"
+or command == "HPEXPIRE"
+or command == "SETRANGE"
 then rule = 1
 elseif false
-or command == "PEXPIRETIME"
-or command == "PTTL"
+or command == "RENAMENX"
+then rule = 6
+elseif false
+or command == "XPENDING"
+then rule = 26
+end
+elseif length == 13 then
+if false then
+elseif false
+or command == "ZRANGEBYSCORE"
+then rule = 2
+end
+elseif length == 9 then
+if false then
+elseif false
+or command == "SISMEMBER"
+then rule = 16
+elseif false
+or command == "GEOSEARCH"
+or command == "XREVRANGE"
+or command == "ZLEXCOUNT"
+or command == "ZREVRANGE"
 then rule = 2
 elseif false
-or command == "PFCOUNT"
-then rule = 20
+or command == "HEXPIREAT"
+or command == "PEXPIREAT"
+then rule = 1
 elseif false
-or command == "PFMERGE"
-then rule = 21
+or command == "RPOPLPUSH"
+then rule = 6
+end
+elseif length == 11 then
+if false then
 elseif false
-or command == "PING"
-then rule = 10
+or command == "BITFIELD_RO"
+then rule = 4
+elseif false
+or command == "HEXPIRETIME"
+or command == "PEXPIRETIME"
+or command == "SRANDMEMBER"
+or command == "ZRANDMEMBER"
+or command == "ZRANGEBYLEX"
+then rule = 2
+elseif false
+or command == "INCRBYFLOAT"
+then rule = 9
+elseif false
+or command == "SINTERSTORE"
+or command == "SUNIONSTORE"
+then rule = 23
+elseif false
+or command == "ZRANGESTORE"
+then rule = 8
+end
+elseif length == 10 then
+if false then
+elseif false
+or command == "BRPOPLPUSH"
+then rule = 6
+elseif false
+or command == "EXPIRETIME"
+or command == "HRANDFIELD"
+or command == "SMISMEMBER"
+then rule = 2
+elseif false
+or command == "HPEXPIREAT"
+then rule = 1
+elseif false
+or command == "SDIFFSTORE"
+then rule = 23
+elseif false
+or command == "XAUTOCLAIM"
+then rule = 25
+end
+elseif length == 20 then
+if false then
+elseif false
+or command == "GEORADIUSBYMEMBER_RO"
+then rule = 2
+end
+elseif length == 12 then
+if false then
+elseif false
+or command == "GEORADIUS_RO"
+or command == "HPEXPIRETIME"
+then rule = 2
+elseif false
+or command == "HINCRBYFLOAT"
+then rule = 9
+end
+elseif length == 14 then
+if false then
+elseif false
+or command == "GEOSEARCHSTORE"
+then rule = 8
+elseif false
+or command == "ZREMRANGEBYLEX"
+then rule = 11
+elseif false
+or command == "ZREVRANGEBYLEX"
+then rule = 2
+end
+elseif length == 15 then
+if false then
+elseif false
+or command == "ZREMRANGEBYRANK"
+then rule = 11
+end
+elseif length == 16 then
+if false then
+elseif false
+or command == "ZREMRANGEBYSCORE"
+then rule = 11
+elseif false
+or command == "ZREVRANGEBYSCORE"
+then rule = 2
 end
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 local first, last, step, check, rest = 5, 5, 1
 local requests, reads, writes, deletes, mutates = true
 local reply_length
-if rule == 22 then
+if rule == 24 then
 for at = 7, #argv do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 3 end
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 9 end
 end
 end
 if false then
-elseif rule == 1 then
+elseif rule == 24 then
 check, rest = 1, 1
 writes = true
 mutates = true
 elseif rule == 2 then
 check, rest = 1, 1
 reads = true
-elseif rule == 3 then
+elseif rule == 1 then
 check, rest = 1, 1
-reads = true
 writes = true
-mutates = true
-elseif rule == 4 then
-first = 6
-last = #argv - 0
-check, rest = 1, 1
-reads = true
-writes = true
-mutates = true
-elseif rule == 5 then
-last = 6
-check, rest = 1, 1
-reads = true
-writes = true
-deletes = true
-mutates = true
-elseif rule == 6 then
-last = #argv - 1
-check, rest = 1, 1
-reads = true
-deletes = true
-mutates = true
-elseif rule == 7 then
-last = 6
-check, rest = 1, 1
-reads = true
-writes = true
-mutates = true
-elseif rule == 8 then
-last = #argv - 0
-check, rest = 1, 1
-deletes = true
 mutates = true
 elseif rule == 9 then
 check, rest = 1, 1
-deletes = true
+reads = true
+writes = true
 mutates = true
 elseif rule == 10 then
-last = 4
-elseif rule == 11 then
 last = #argv - 0
 check, rest = 1, 1
-elseif rule == 12 then
-check, rest = 1, 1
-reads = true
-reply_length = #argv - 5
-elseif rule == 13 then
-check, rest = 1, 1
-reads = true
 deletes = true
 mutates = true
-elseif rule == 14 then
+elseif rule == 13 then
+last = #argv - 0
 check, rest = 1, 1
 elseif rule == 15 then
 check, rest = 1, 1
 reads = true
 deletes = true
 mutates = true
-for at = 6, #argv do
-if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
-end
-elseif rule == 16 then
-check, rest = 1, 1
-reads = true
-writes = true
-mutates = true
-for at = 6, #argv do
-if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
-end
-elseif rule == 17 then
-last = 6
-check, rest = 1, 1
-reads = true
-elseif rule == 18 then
+elseif rule == 20 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
 reply_length = #argv - 4
-elseif rule == 19 then
+elseif rule == 21 then
 last = #argv - 0
 step = 2
 check, rest = 1, 1
 writes = true
 mutates = true
-elseif rule == 20 then
-last = #argv - 0
+elseif rule == 16 then
+check, rest = 1, 1
+elseif rule == 3 then
 check, rest = 1, 1
 reads = true
-elseif rule == 21 then
+writes = true
+mutates = true
+reply_length = 0
+local at = 6
+while argv[at] do
+local word = string.upper(string.match(argv[at], '^%Z*'))
+if word == 'OVERFLOW' then
+at = at + 2
+else
+local width = tonumber(string.match(argv[at + 1] or '', '^[iu](%d+)') or 0)
+if width > 53 then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at + 1]
+end
+reply_length = reply_length + 1
+at = at + (word == 'GET' and 3 or 4)
+end
+end
+elseif rule == 4 then
+check, rest = 1, 1
+reads = true
+reply_length = 0
+local at = 6
+while argv[at] do
+local word = string.upper(string.match(argv[at], '^%Z*'))
+if word == 'OVERFLOW' then
+at = at + 2
+else
+local width = tonumber(string.match(argv[at + 1] or '', '^[iu](%d+)') or 0)
+if width > 53 then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at + 1]
+end
+reply_length = reply_length + 1
+at = at + (word == 'GET' and 3 or 4)
+end
+end
+elseif rule == 5 then
+first = 6
 last = #argv - 0
 check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
-elseif rule == 22 then
-check, rest = 1, 1
-writes = true
-mutates = true
-elseif rule == 23 then
+elseif rule == 6 then
+last = 6
 check, rest = 1, 1
 reads = true
 writes = true
 deletes = true
 mutates = true
-elseif rule == 24 then
+elseif rule == 7 then
+last = #argv - 1
+check, rest = 1, 1
+reads = true
+deletes = true
+mutates = true
+elseif rule == 8 then
+last = 6
+check, rest = 1, 1
+reads = true
+writes = true
+mutates = true
+elseif rule == 11 then
+check, rest = 1, 1
+deletes = true
+mutates = true
+elseif rule == 12 then
+last = 4
+elseif rule == 14 then
+check, rest = 1, 1
+reads = true
+reply_length = #argv - 5
+elseif rule == 17 then
+check, rest = 1, 1
+reads = true
+deletes = true
+mutates = true
+for at = 6, #argv do
+if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
+end
+elseif rule == 18 then
+check, rest = 1, 1
+reads = true
+writes = true
+mutates = true
+for at = 6, #argv do
+if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
+end
+elseif rule == 19 then
+last = 6
+check, rest = 1, 1
+reads = true
+elseif rule == 22 then
+last = #argv - 0
+check, rest = 1, 1
+reads = true
+elseif rule == 23 then
+last = #argv - 0
+check, rest = 1, 1
+reads = true
+writes = true
+mutates = true
+elseif rule == 25 then
+check, rest = 1, 1
+reads = true
+writes = true
+deletes = true
+mutates = true
+elseif rule == 26 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv == 6 and 4 or 0
@@ -550,6 +580,7 @@ for at = first, last, step do
 key = argv[at]
 if not key then break end
 local matched = false
+matched = false
 if false then
 elseif find(key, "^keyleash:") then matched = true
 end

@@ -1,6 +1,7 @@
-"""The order in which a guard compares a command's name: by first byte, often-used first.
+"""The order in which a guard compares a command's name: by length, often-used first.
 
-Lua interns strings, so one comparison is one of pointers; what counts is how many.
+Lua interns strings, so one comparison is one of pointers, and a length is read without a
+call; what counts is how many comparisons there are.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
     branches: dict[int, list[tuple[str, int]]] = defaultdict(list)
     ranked = sorted(guard.assigned, key=rank)
     for name, rule in ranked:
-        branches[ord(name[0])].append((name, rule))
+        branches[len(name)].append((name, rule))
     places = {rule: place for place, (_, rule) in reversed(list(enumerate(ranked)))}
     return replace(
         guard,
