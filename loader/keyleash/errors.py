@@ -169,6 +169,14 @@ class LeashError(KeyleashError, ResponseError):
         said = " ".join(f"{name}={value!r}" for name, value in self.details.items())
         super().__init__(f"{self.code} {said}".rstrip(), help=help)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # By default an exception is made again from its message, which is not what this one takes.
+        return _refused_again, (type(self), self.details, self.help)
+
+
+def _refused_again(cls: type[LeashError], details: dict[str, str], help: str | None) -> LeashError:
+    return cls(details, help=help)
+
 
 class SuspendedError(LeashError):
     """The identity is suspended."""

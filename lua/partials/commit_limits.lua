@@ -10,11 +10,11 @@ if subjects_n then
   for i = 1, #subjects_n do
     local subject, kept = subjects_n[i], kept_n[i]
 --% if limit.slot.kind == "gcra"
-    call('SET', subject, pack('<d', kept), 'PX', string.format('%.0f', math.ceil((kept - now_us) / 1000)))
+    call('SET', subject, pack('<ddd', kept, 0, {{ limit.slot.pace_us }}), 'PX', string.format('%.0f', math.ceil((kept - now_us) / 1000)))
 --% elif limit.slot.kind == "budget"
-    call('SET', subject, pack('<dd', kept[1], kept[2]), 'PX', string.format('%.0f', math.ceil((kept[1] - now_us) / 1000)))
+    call('SET', subject, pack('<ddd', kept[1], kept[2], {{ limit.slot.period_us }}), 'PX', string.format('%.0f', math.ceil((kept[1] - now_us) / 1000)))
 --% else
-    call('SETRANGE', subject, 0, pack('<dd', kept[1], {{ limit.slot.capacity }}))
+    call('SETRANGE', subject, 0, pack('<ddd', kept[1], {{ limit.slot.capacity }}, {{ limit.slot.pace_us }}))
     call('SETRANGE', subject, kept[2], pack('<d', now_us))
     call('PEXPIRE', subject, {{ text(limit.slot.period_ms) }})
 --% endif

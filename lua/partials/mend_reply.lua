@@ -1,10 +1,12 @@
 if type(reply) == 'table' then
   if reply.err then
-    -- The event stands; this one corrects it. A script words these two errors in its own way.
+    -- The event stands; this one corrects it. A script words these errors in its own way.
     if find(reply.err, '^ERR Wrong number of args') then
       reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower(command) .. "' command")
     elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
       reply = redis.error_reply("ERR unknown command '" .. command .. "'")
+    elseif find(reply.err, '^ERR ACL failure in script: ') then
+      reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
     end
     if event then
       call('XADD', {{ names.audit }}, '*', 'of', event, 'error', string.sub(reply.err, 1, 200))

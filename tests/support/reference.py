@@ -11,6 +11,7 @@ All limits are looked at before any is taken, so a refused call changes nothing.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,6 +109,10 @@ def decide(
     for needed in (*spec.needs, *needs_of_call(spec, argv)):
         if not any(needed in grant.allow for grant in grants):
             return refused(ReplyCode.CLASS_NOT_GRANTED, class_=needed, command=name)
+    if name in (b"BITFIELD", b"BITFIELD_RO"):
+        too_wide = wide_integer(argv)
+        if too_wide is not None:
+            return refused(ReplyCode.COMMAND_REFUSED, command=name + b" " + too_wide)
     uses = keys_of(spec, argv)
     if [use.key for use in uses] != list(declared):
         return refused(ReplyCode.KEYS_MISMATCH)
@@ -131,6 +136,22 @@ def needs_of_call(spec: CommandSpec, argv: Argv) -> tuple[OperationClass, ...]:
     if spec.reads_if is not None and any(is_option(word, spec.reads_if) for word in argv[3:]):
         needs.add(OperationClass.READ)
     return tuple(one for one in OperationClass if one in needs)
+
+
+def wide_integer(argv: Argv) -> bytes | None:
+    """The last type of a BITFIELD that a Lua number cannot hold, or None."""
+    at = 2
+    found = None
+    while at < len(argv):
+        if is_option(argv[at], "OVERFLOW"):
+            at += 2
+            continue
+        kind = argv[at + 1] if at + 1 < len(argv) else b""
+        width = re.match(rb"[iu](\d+)", kind)
+        if width is not None and int(width[1]) > 53:
+            found = kind
+        at += 3 if is_option(argv[at], "GET") else 4
+    return found
 
 
 def judge_key(
@@ -184,52 +205,59 @@ def _expression(pattern: Pattern) -> re.Pattern[bytes]:
 class RingCount:
     """A plain rate: the call `limit` calls ago must be a whole period old."""
 
-    def __init__(self, rate: Rate) -> None:
-        self.rate = rate
-        self.calls_us: deque[int] = deque(maxlen=rate.limit)
+    def __init__(self, limit: Rate) -> None:
+        self.limit = limit
+        self.calls_us: deque[int] = deque(maxlen=limit.limit)
+        self.expires_ms = 0
 
     def free_us(self, now_us: int) -> int:
-        if len(self.calls_us) < self.rate.limit:
+        if len(self.calls_us) < self.limit.limit:
             return now_us
-        return self.calls_us[0] + self.rate.period_us
+        return self.calls_us[0] + self.limit.period_us
 
     def take(self, now_us: int) -> None:
         self.calls_us.append(now_us)
+        self.expires_ms = now_us // 1000 + self.limit.period_us // 1000
 
 
 class GcraCount:
     """A rate with a burst: each call costs an interval; `burst` may be owed at once."""
 
-    def __init__(self, rate: Rate) -> None:
-        self.interval_us = -(-rate.period_us // rate.limit)
-        self.tolerance_us = ((rate.burst or 1) - 1) * self.interval_us
+    def __init__(self, limit: Rate) -> None:
+        self.limit = limit
+        self.interval_us = -(-limit.period_us // limit.limit)
+        self.tolerance_us = ((limit.burst or 1) - 1) * self.interval_us
         self.tat_us = 0
+        self.expires_ms = 0
 
     def free_us(self, now_us: int) -> int:
         return max(self.tat_us, now_us) - self.tolerance_us
 
     def take(self, now_us: int) -> None:
         self.tat_us = max(self.tat_us, now_us) + self.interval_us
+        self.expires_ms = now_us // 1000 - (now_us - self.tat_us) // 1000
 
 
 class BudgetCount:
     """So many calls until the calendar window ends; a clock that goes back opens no new one."""
 
-    def __init__(self, budget: Budget) -> None:
-        self.budget = budget
+    def __init__(self, limit: Budget) -> None:
+        self.limit = limit
         self.ends_us = 0
         self.used = 0
+        self.expires_ms = 0
 
     def free_us(self, now_us: int) -> int:
-        if now_us >= self.ends_us or self.used < self.budget.limit:
+        if now_us >= self.ends_us or self.used < self.limit.limit:
             return now_us
         return self.ends_us
 
     def take(self, now_us: int) -> None:
         if now_us >= self.ends_us:
-            self.ends_us = window_end_us(self.budget.period, self.budget.timezone, now_us)
+            self.ends_us = window_end_us(self.limit.period, self.limit.timezone, now_us)
             self.used = 0
         self.used += 1
+        self.expires_ms = now_us // 1000 - (now_us - self.ends_us) // 1000
 
 
 Count = RingCount | GcraCount | BudgetCount
@@ -245,14 +273,96 @@ def new_count(limit: Limit) -> Count:
             return GcraCount(limit)
 
 
+def moved_count(old: Count, limit: Limit, now_us: int) -> Count:
+    """What *old* has counted, as a reload hands it to a limit of the same name."""
+    new = new_count(limit)
+    new.expires_ms = old.expires_ms
+    match old, new:
+        case BudgetCount(), BudgetCount():
+            # The window that is open ends when the new calendar says so.
+            if now_us < old.ends_us:
+                new.used = old.used
+                new.ends_us = window_end_us(new.limit.period, new.limit.timezone, now_us)
+                new.expires_ms = now_us // 1000 - (now_us - new.ends_us) // 1000
+        case RingCount(), RingCount():
+            new.calls_us.extend(old.calls_us)
+        case RingCount(), GcraCount():
+            for at_us in old.calls_us:
+                new.take(at_us)
+            new.expires_ms = old.expires_ms
+        case GcraCount(), GcraCount():
+            # So many calls are owed as were, at the new price.
+            owed = max(old.tat_us - now_us, 0) / old.interval_us
+            new.tat_us = min(old.tat_us, now_us) + math.ceil(owed * new.interval_us)
+        case GcraCount(), RingCount():
+            # The most that it may have let through: evenly, up to where it is free again.
+            at_us, made = old.tat_us, deque[int]()
+            while at_us > now_us - new.limit.period_us and len(made) < new.limit.limit:
+                at_us -= old.interval_us
+                made.appendleft(min(at_us, now_us))
+            new.calls_us.extend(made)
+    match new:
+        case RingCount():
+            new.expires_ms = now_us // 1000 + new.limit.period_us // 1000
+        case GcraCount() if new.tat_us > now_us:
+            new.expires_ms = now_us // 1000 - (now_us - new.tat_us) // 1000
+    return new
+
+
+def continued_count(old: Count, limit: Limit) -> Count:
+    """The same numbers under a limit that differs in what it allows, not in how it counts."""
+    new = new_count(limit)
+    for name in vars(old).keys() & {"calls_us", "tat_us", "ends_us", "used", "expires_ms"}:
+        setattr(new, name, getattr(old, name))
+    return new
+
+
+def way(limit: Limit) -> tuple[object, ...]:
+    """What makes one limit count unlike another of its name, its number or burst aside."""
+    match limit:
+        case Budget():
+            return (limit.period,)
+        case Rate(burst=None):
+            return limit.limit, limit.period_us
+        case Rate():
+            return 0, -(-limit.period_us // limit.limit)
+
+
 @dataclass(slots=True)
 class ModelState:
-    """What was counted, by limit and subject."""
+    """
+    What was counted, by limit and subject.
+
+    A reload moves what the identity itself has counted. Counters of a token or a
+    segment are moved when they are next seen, if they have not expired by then.
+    """
 
     counts: dict[tuple[str, bytes], Count] = field(default_factory=dict)
 
-    def count(self, limit: Limit, subject: bytes) -> Count:
-        return self.counts.setdefault((limit.name, subject), new_count(limit))
+    def count(self, limit: Limit, subject: bytes, now_us: int) -> Count:
+        found = self.counts.get((limit.name, subject))
+        if found is None or (subject and found.expires_ms < now_us // 1000):
+            found = new_count(limit)
+        elif way(found.limit) != way(limit):
+            found = moved_count(found, limit, now_us)
+        elif found.limit != limit:
+            found = continued_count(found, limit)
+        self.counts[limit.name, subject] = found
+        return found
+
+    def reload(self, identity: Identity, now_us: int) -> None:
+        """Another policy, in which *identity* has changed, became the active one."""
+        shared = {
+            limit.name: limit
+            for limit in identity.limits
+            if limit.subject.kind is SubjectKind.IDENTITY
+        }
+        for name, subject in [*self.counts]:
+            if not subject and name in shared:
+                old = self.counts[name, subject]
+                self.counts[name, subject] = moved_count(old, shared[name], now_us)
+            elif not subject:
+                del self.counts[name, subject]
 
 
 def take_limits(
@@ -263,27 +373,29 @@ def take_limits(
     now_us: int,
     token_id: str,
 ) -> Decision:
-    """Look at every limit in order, then take all or none."""
-    looked_at = [
-        (limit, state.count(limit, subject))
-        for limit in identity.limits
-        if counts_towards(limit.counter, needs)
-        for subject in subjects(identity, limit, keys, token_id)
-    ]
-    for limit, count in looked_at:
-        free_us = count.free_us(now_us)
-        if free_us <= now_us:
+    """Look at one limit after the other, then take all or none."""
+    looked_at = []
+    for limit in identity.limits:
+        if not counts_towards(limit.counter, needs):
             continue
-        if isinstance(limit, Budget):
-            resets_at_ms = -(-free_us // 1000)
-            return refused(
-                ReplyCode.BUDGET_EXHAUSTED, limit=limit.name, resets_at_ms=resets_at_ms
-            )
-        retry_after_ms = -(-(free_us - now_us) // 1000)
-        return refused(ReplyCode.RATE_LIMITED, limit=limit.name, retry_after_ms=retry_after_ms)
-    for _, count in looked_at:
+        for subject in subjects(identity, limit, keys, token_id):
+            count = state.count(limit, subject, now_us)
+            free_us = count.free_us(now_us)
+            if free_us > now_us:
+                return over_the_limit(limit, free_us, now_us)
+            looked_at.append(count)
+    for count in looked_at:
         count.take(now_us)
     return ALLOWED
+
+
+def over_the_limit(limit: Limit, free_us: int, now_us: int) -> Decision:
+    """Times are given in whole milliseconds, rounded up."""
+    if isinstance(limit, Budget):
+        resets_at_ms = -(-free_us // 1000)
+        return refused(ReplyCode.BUDGET_EXHAUSTED, limit=limit.name, resets_at_ms=resets_at_ms)
+    retry_after_ms = -(-(free_us - now_us) // 1000)
+    return refused(ReplyCode.RATE_LIMITED, limit=limit.name, retry_after_ms=retry_after_ms)
 
 
 def counts_towards(counter: Counter, needs: Sequence[OperationClass]) -> bool:

@@ -1,6 +1,6 @@
 """How many examples property tests try: few and always the same ones, or more on demand.
 
-    KEYLEASH_THOROUGH=20 pytest tests/property   # twenty times as many, new ones each run
+KEYLEASH_THOROUGH=20 pytest tests/property   # twenty times as many, new ones each run
 """
 
 from __future__ import annotations

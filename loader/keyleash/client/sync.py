@@ -12,8 +12,6 @@ from keyleash.client.session import Session
 from keyleash.errors import PolicyStaleError
 from keyleash.protocol.reply import refusal
 
-_ABSENT = object()
-
 
 class Redis(redis.Redis):
     """A drop-in `redis.Redis` for the holder of a token.

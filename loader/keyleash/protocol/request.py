@@ -40,6 +40,6 @@ def _split_name(command: Sequence[Argument]) -> list[Argument]:
     """Redis-py lets the name carry arguments (`XGROUP CREATE`); on the wire they are apart."""
     name = command[0]
     if isinstance(name, bytes):
-        name = name.decode("utf-8", "surrogateescape")
+        name = name.decode("utf-8", "replace")
     words = str(name).split() or [""]
     return [words[0].upper(), *words[1:], *command[1:]]

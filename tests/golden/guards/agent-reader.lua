@@ -8,7 +8,7 @@ repeat
 local state = call('GETRANGE', "keyleash:state:agent-reader", 0, 39)
 if state == '' then code = 'NOT_ACTIVE' break end
 local stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 32919055190109 then code = 'POLICY_STALE' break end
+if stamp ~= 257289984244513 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -484,6 +484,8 @@ if find(reply.err, '^ERR Wrong number of args') then
 reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower(command) .. "' command")
 elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
 reply = redis.error_reply("ERR unknown command '" .. command .. "'")
+elseif find(reply.err, '^ERR ACL failure in script: ') then
+reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
 end
 if event then
 call('XADD', "keyleash:audit:agent-reader", '*', 'of', event, 'error', string.sub(reply.err, 1, 200))

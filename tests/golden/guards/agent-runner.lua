@@ -8,7 +8,7 @@ repeat
 local state = call('GET', "keyleash:state:agent-runner")
 if not state then code = 'NOT_ACTIVE' break end
 local stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 242432098019181 then code = 'POLICY_STALE' break end
+if stamp ~= 104624046531627 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -653,6 +653,8 @@ if find(reply.err, '^ERR Wrong number of args') then
 reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower(command) .. "' command")
 elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
 reply = redis.error_reply("ERR unknown command '" .. command .. "'")
+elseif find(reply.err, '^ERR ACL failure in script: ') then
+reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
 end
 if event then
 call('XADD', "keyleash:audit:agent-runner", '*', 'of', event, 'error', string.sub(reply.err, 1, 200))

@@ -8,7 +8,7 @@ repeat
 local state = call('GET', "keyleash:state:human-admin")
 if not state then code = 'NOT_ACTIVE' break end
 local stamp, suspended = unpack_struct("<dd", state)
-if stamp ~= 264751425689415 then code = 'POLICY_STALE' break end
+if stamp ~= 212925458692873 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -625,6 +625,8 @@ if find(reply.err, '^ERR Wrong number of args') then
 reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower(command) .. "' command")
 elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
 reply = redis.error_reply("ERR unknown command '" .. command .. "'")
+elseif find(reply.err, '^ERR ACL failure in script: ') then
+reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
 end
 if event then
 call('XADD', "keyleash:audit:human-admin", '*', 'of', event, 'error', string.sub(reply.err, 1, 200))

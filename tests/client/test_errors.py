@@ -1,0 +1,322 @@
+"""What a refused agent sees: typed errors, and never its token."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+import struct
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+import keyleash
+from keyleash import LeashError, ReplyCode
+from keyleash.deploy import set_suspended
+from keyleash.protocol.reply import refusal
+from keyleash.protocol.token import token_digest
+from keyleash.tokens import revoke_tokens
+from support.leash import NAMES, Leash, grant
+
+READER = {"grants": [grant("read", keys="t:*")]}
+
+
+def fresh(leash: Leash, **limits: Any) -> keyleash.Redis:
+    leash.load(one={**READER, **limits, "deny": [{"keys": ["t:deny"]}]})
+    return leash.agent("one")
+
+
+def suspended(leash: Leash) -> None:
+    client = fresh(leash)
+    set_suspended(leash.admin, "one", True)
+    client.get("t:a")
+
+
+def revoked(leash: Leash) -> None:
+    client = fresh(leash)
+    revoke_tokens(leash.admin, identity="one")
+    client.get("t:a")
+
+
+def expired(leash: Leash) -> None:
+    client = fresh(leash)
+    record = NAMES.token("one", token_digest(client._session._token))
+    # Its first number is when it expires.
+    leash.admin.setrange(record, 0, struct.pack("<d", 1_000_000))
+    client.get("t:a")
+
+
+def stale(leash: Leash) -> None:
+    client = fresh(leash)
+    client.get("t:a")
+    record = leash.admin.hgetall("keyleash:guard:one")
+    leash.load(one=READER)
+    # A record that went back, as from a restored backup.
+    leash.admin.hset("keyleash:guard:one", mapping=record)
+    leash.admin.hset("keyleash:source:one", record[b"digest"], "")
+    client.get("t:a")
+
+
+def flushed(leash: Leash) -> None:
+    client = fresh(leash)
+    client.get("t:a")
+    leash.admin.flushall()
+    client.get("t:a")
+
+
+def mismatched(leash: Leash) -> None:
+    client = fresh(leash)
+    client.get("t:a")
+    answered = leash.raw("one", ["t:b"], client._session._token, "", "2", "GET", "t:a")
+    raise refusal(answered) or AssertionError(answered)
+
+
+def limited(leash: Leash) -> None:
+    client = fresh(leash, rate={"requests": "1/minute"})
+    client.get("t:a")
+    client.get("t:a")
+
+
+def spent(leash: Leash) -> None:
+    client = fresh(leash, budget={"requests": "1/day"})
+    client.get("t:a")
+    client.get("t:a")
+
+
+CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
+    ReplyCode.SUSPENDED: (suspended, set()),
+    ReplyCode.POLICY_STALE: (stale, set()),
+    ReplyCode.TOKEN_UNKNOWN: (
+        lambda leash: fresh(leash) and leash.client("kl_one_x").ping(),
+        set(),
+    ),
+    ReplyCode.TOKEN_EXPIRED: (expired, {"expired_at_ms"}),
+    ReplyCode.TOKEN_REVOKED: (revoked, set()),
+    ReplyCode.COMMAND_REFUSED: (lambda leash: fresh(leash).flushall(), {"command"}),
+    ReplyCode.CLASS_NOT_GRANTED: (lambda leash: fresh(leash).set("t:a", 1), {"class", "command"}),
+    ReplyCode.KEY_NOT_GRANTED: (lambda leash: fresh(leash).get("u:\xe9 x"), {"key"}),
+    ReplyCode.KEY_DENIED: (lambda leash: fresh(leash).get("t:deny"), {"key"}),
+    ReplyCode.KEYS_MISMATCH: (mismatched, set()),
+    ReplyCode.ARGS_TOO_MANY: (lambda leash: fresh(leash).mget(["t:a"] * 7001), {"arguments"}),
+    ReplyCode.NOT_ACTIVE: (flushed, set()),
+    ReplyCode.RATE_LIMITED: (limited, {"limit", "retry_after_ms"}),
+    ReplyCode.BUDGET_EXHAUSTED: (spent, {"limit", "resets_at_ms"}),
+}
+
+
+def test_every_code_has_a_cause_here() -> None:
+    """A new code must show how it looks to an agent."""
+    assert set(CAUSES) == set(ReplyCode)
+
+
+@pytest.mark.parametrize("code", ReplyCode)
+def test_refusal_is_raised_as_its_own_class(leash: Leash, code: ReplyCode) -> None:
+    """With code and details, and as the ResponseError that redis-py's users catch."""
+    cause, details = CAUSES[code]
+    with pytest.raises(redis.ResponseError) as caught:
+        cause(leash)
+
+    error = caught.value
+    assert isinstance(error, LeashError)
+    assert error.code is code
+    assert type(error).__name__.removesuffix("Error").upper() == code.replace("_", "")
+    assert set(error.details) == details
+    assert str(error).startswith(code)
+
+
+def test_rate_error_says_when_to_try_again(leash: Leash) -> None:
+    """Never zero, and not later than the rate's window."""
+    with pytest.raises(keyleash.RateLimitedError) as caught:
+        limited(leash)
+
+    assert 1 <= caught.value.retry_after_ms <= 60_000
+
+
+def test_budget_error_says_when_the_next_window_begins(leash: Leash) -> None:
+    """In server time, at most a day from now."""
+    with pytest.raises(keyleash.BudgetExhaustedError) as caught:
+        spent(leash)
+    seconds, _ = leash.admin.time()
+
+    assert 0 < caught.value.resets_at_ms - seconds * 1000 <= 86_400_000
+
+
+@pytest.mark.parametrize(
+    "key", ["u:a b", "u:\r\n", "u:%41", "u:=", "u:é", b"u:\xff\x00", "u:LEASH"]
+)
+def test_refused_key_is_told_as_it_was(leash: Leash, key: str | bytes) -> None:
+    """Escaped on the wire, one line, and whole again in the error."""
+    with pytest.raises(keyleash.KeyNotGrantedError) as caught:
+        fresh(leash).get(key)
+
+    raw = key if isinstance(key, bytes) else key.encode()
+    assert caught.value.details["key"].encode("utf-8", "surrogateescape") == raw
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "carry",
+    [copy.copy, lambda error: pickle.loads(pickle.dumps(error))],  # noqa: S301
+)
+def test_error_survives_the_way_between_processes(carry: Callable[[Any], Any]) -> None:
+    """Process pools and task queues pickle what a worker raises; redis-py's errors can be."""
+    error = keyleash.RateLimitedError({"limit": "rate", "retry_after_ms": "5"}, help="wait")
+    carried = carry(error)
+
+    assert type(carried) is keyleash.RateLimitedError
+    assert str(carried) == str(error)
+    assert (carried.details, carried.help) == (error.details, error.help)
+
+
+# The token.
+
+
+def test_client_without_a_token_is_a_type_error(one_leash: Leash) -> None:
+    """At the constructor, and not at the first call."""
+    guarded: Any = keyleash.Redis
+    for make in (
+        guarded,
+        lambda: guarded.from_url(one_leash.server.url),
+        lambda: guarded.from_pool(redis.ConnectionPool()),
+        lambda: guarded(token=None),
+    ):
+        with pytest.raises(TypeError):
+            make()
+
+
+BAD_TOKENS = {
+    "empty": "",
+    "no prefix": "secret-secret",
+    "no identity": "kl__secret-secret",
+    "no secret": "kl_one_",
+    "unknown identity": "kl_nobody_secret-secret",
+    "a megabyte": "kl_one_" + "secret-secret" * 80_000,
+    "not ascii": "kl_one_sécret-secret",
+    "not encodable": "kl_one_secret-\ud800secret",
+    "newline": "kl_one_secret\r\n-secret",
+    "nul": "kl_one_\x00secret-secret",
+    "glob": "kl_one_secret*",
+    "traversal": "kl_one_one:secret",
+    "upper case": "kl_ONE_secret-secret",
+    "spaces": " kl_one_secret-secret ",
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("token", BAD_TOKENS.values(), ids=BAD_TOKENS)
+def test_bad_token_is_refused_and_not_repeated(
+    one_leash: Leash, token: str, protocol: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the client if it has not the shape of a token, else by the server."""
+    with caplog.at_level(logging.DEBUG), pytest.raises(LeashError) as caught:
+        one_leash.client(token, protocol=protocol).get("t:a")
+
+    assert caught.value.code in {ReplyCode.TOKEN_UNKNOWN, ReplyCode.NOT_ACTIVE}
+    assert one_leash.admin.get("t:a") is None
+    assert_secret("secret", caught.value, caplog)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda token: token[:-1],
+        lambda token: token + "x",
+        lambda token: token.swapcase().replace("KL_ONE_", "kl_one_"),
+        lambda token: token.replace("kl_one_", "kl_two_"),
+        lambda token: token + "\n",
+    ],
+    ids=["truncated", "longer", "swapped case", "another identity", "newline"],
+)
+def test_changed_token_is_unknown(leash: Leash, spoil: Callable[[str], str]) -> None:
+    """Every character counts, and a token of one identity is none of another's."""
+    leash.load(one=READER, two=READER)
+    token = leash.issue("one").token
+    assert leash.client(token).get("t:a") is None
+
+    with pytest.raises(keyleash.TokenUnknownError):
+        leash.client(spoil(token)).get("t:a")
+
+
+@pytest.mark.parametrize("code", ReplyCode)
+def test_token_is_in_no_error_and_no_log(
+    one_leash: Leash,
+    code: ReplyCode,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever is refused, at the most talkative log level."""
+    made: list[str] = []
+    issue = Leash.issue
+
+    def remembered(self: Leash, identity: str, **options: Any) -> Any:
+        issued = issue(self, identity, **options)
+        made.append(issued.token)
+        return issued
+
+    monkeypatch.setattr(Leash, "issue", remembered)
+    with caplog.at_level(logging.DEBUG), pytest.raises(LeashError) as caught:
+        CAUSES[code][0](one_leash)
+
+    for token in made:
+        assert_secret(token, caught.value, caplog)
+
+
+def unreachable(client: keyleash.Redis) -> None:
+    client.connection_pool.disconnect()
+    client.connection_pool.connection_kwargs["port"] = 1
+    client.connection_pool.reset()
+    client.get("t:a")
+
+
+@pytest.mark.parametrize(
+    "provoke",
+    [
+        lambda r: r.set("t:a", object()),
+        lambda r: r.set("t:a", "\ud800"),
+        lambda r: r.get("\ud800"),
+        lambda r: r.get(None),
+        lambda r: r.execute_command(),
+        lambda r: r.execute_command(None),
+        lambda r: r.execute_command("GET", "t:list"),
+        lambda r: r.pipeline(),
+        unreachable,
+    ],
+)
+def test_token_is_in_no_exception_of_redis_py(
+    one_leash: Leash, provoke: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Encoders and sockets fail too, and know the whole request."""
+    one_leash.admin.lpush("t:list", 1)
+    token = one_leash.issue("one").token
+    client = one_leash.client(token, retry=Retry(NoBackoff(), 1))
+    client.ping()
+
+    with caplog.at_level(logging.DEBUG), pytest.raises(Exception) as caught:  # noqa: PT011
+        provoke(client)
+    assert_secret(token, caught.value, caplog)
+
+
+def test_token_is_in_no_repr(leash: Leash) -> None:
+    """Of the client, its pool, its connection and what was issued."""
+    issued = leash.issue("one")
+    client = leash.client(issued.token, single_connection_client=True)
+
+    for shown in (client, client.connection_pool, client.connection, client._session, issued):
+        assert issued.token not in repr(shown)
+        assert issued.token not in str(shown)
+
+
+def assert_secret(token: str, error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    chain: list[BaseException | None] = [error, error.__cause__, error.__context__]
+    for one in chain:
+        if one is not None:
+            assert token not in str(one)
+            assert token not in repr(one)
+            assert token not in repr(one.args)
+            assert token not in "".join(traceback.format_exception(one))
+    assert token not in caplog.text

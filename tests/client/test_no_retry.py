@@ -1,0 +1,214 @@
+"""What may have run is never sent again, whatever the retry policy."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, TimeoutError
+from redis.retry import Retry
+
+import keyleash
+from support.leash import Leash
+
+
+class Fate(Enum):
+    """What becomes of the reply to a marked request."""
+
+    PASS = "it arrives"
+    DROP = "the connection closes instead"
+    CUT = "the connection closes in its middle"
+    HOLD = "it never arrives"
+
+
+class Proxy:
+    """Forwards requests and replies, until it is told what to do with the next guard call."""
+
+    def __init__(self, port: int) -> None:
+        self.fate = Fate.PASS
+        self.forwarded = 0
+        self._server_port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = [self._listener]
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                agent, _ = self._listener.accept()
+                threading.Thread(target=self._forward, args=(agent,), daemon=True).start()
+
+    def _forward(self, agent: socket.socket) -> None:
+        server = socket.create_connection(("127.0.0.1", self._server_port))
+        self._open += [agent, server]
+        with agent, server, contextlib.suppress(OSError):
+            while request := agent.recv(65536):
+                marked = b"t:marked" in request
+                self.forwarded += marked
+                server.sendall(request)
+                # One command at a time, so one reply is on its way.
+                reply = server.recv(65536)
+                if not marked or self.fate is Fate.PASS:
+                    agent.sendall(reply)
+                elif self.fate is Fate.CUT:
+                    agent.sendall(reply[:1])
+                    return
+                elif self.fate is Fate.DROP:
+                    return
+
+    def close(self) -> None:
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.close()
+
+
+@pytest.fixture
+def proxy(leash: Leash) -> Iterator[Proxy]:
+    with contextlib.closing(Proxy(leash.server.port)) as proxy:
+        yield proxy
+
+
+EAGER = Retry(NoBackoff(), 3, supported_errors=(ConnectionError, TimeoutError, OSError))
+RETRIES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "three": {"retry": EAGER},
+    "on error": {"retry": EAGER, "retry_on_error": [ConnectionError, TimeoutError]},
+    "health check": {"health_check_interval": 1},
+    "RESP2": {"retry": EAGER, "protocol": 2},
+    "single connection": {"retry": EAGER, "single_connection_client": True},
+}
+
+FATES: list[tuple[Fate, type[Exception]]] = [
+    (Fate.DROP, ConnectionError),
+    (Fate.CUT, ConnectionError),
+    (Fate.HOLD, TimeoutError),
+]
+
+
+@pytest.mark.parametrize("options", RETRIES.values(), ids=RETRIES)
+@pytest.mark.parametrize(("fate", "error"), FATES, ids=[fate.name for fate, _ in FATES])
+def test_call_whose_reply_is_lost_ran_once(
+    leash: Leash,
+    proxy: Proxy,
+    fate: Fate,
+    error: type[Exception],
+    options: dict[str, Any],
+) -> None:
+    """It ran, nobody knows, and it does not run again; the error is redis-py's own."""
+    client = keyleash.Redis(
+        port=proxy.port,
+        token=leash.issue("one").token,
+        socket_timeout=0.1 if fate is Fate.HOLD else 10,
+        **options,
+    )
+    client.ping()
+    proxy.fate = fate
+
+    with pytest.raises(error) as caught:
+        client.incr("t:marked")
+    assert not isinstance(caught.value, keyleash.LeashError)
+    assert proxy.forwarded == 1
+    assert leash.admin.get("t:marked") == b"1"
+    assert len(leash.events("one")) == 1
+
+    proxy.fate = Fate.PASS
+    assert client.incr("t:marked") == 2
+    assert client.get("t:other") is None
+
+
+def test_raw_client_would_have_run_it_again(leash: Leash, proxy: Proxy) -> None:
+    """The proxy does what these tests take it to do: redis-py's retry counts four times."""
+    client = redis.Redis(port=proxy.port, retry=EAGER)
+    client.ping()
+    proxy.fate = Fate.DROP
+
+    with pytest.raises(ConnectionError):
+        client.incr("t:marked")
+    assert leash.admin.get("t:marked") == b"4"
+
+
+def test_lost_reply_of_the_lookup_is_not_asked_again(leash: Leash, proxy: Proxy) -> None:
+    """Before the guard is known nothing can have run, and the next call starts afresh."""
+    client = keyleash.Redis(port=proxy.port, token=leash.issue("one").token, retry=EAGER)
+    leash.admin.client_kill_filter(_type="normal", skipme=True)
+    proxy.fate = Fate.DROP
+    with pytest.raises(ConnectionError):
+        client.incr("t:marked")
+    proxy.fate = Fate.PASS
+
+    assert client.incr("t:marked") == 2
+
+
+def test_connecting_is_retried(leash: Leash) -> None:
+    """Nothing can have run before there is a connection."""
+    attempts = []
+
+    class Late(redis.Connection):
+        def _connect(self) -> socket.socket:
+            attempts.append(1)
+            if len(attempts) < 3:
+                raise ConnectionError("not yet")
+            connected: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+            return connected
+
+    pool = redis.ConnectionPool(connection_class=Late, port=leash.server.port, retry=EAGER)
+    client = keyleash.Redis.from_pool(pool, token=leash.issue("one").token)
+
+    assert client.incr("t:marked") == 1
+    assert len(attempts) == 3
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["pool", "single connection"])
+def test_connection_that_the_server_closed_between_calls(leash: Leash, single: bool) -> None:
+    """A pool notices and connects anew; a pinned connection reports it once, and nothing ran."""
+    client = leash.agent("one", single_connection_client=single)
+    client.incr("t:n")
+    leash.admin.client_kill_filter(_type="normal", skipme=True)
+
+    if single:
+        with pytest.raises(ConnectionError):
+            client.incr("t:n")
+        assert leash.admin.get("t:n") == b"1"
+    assert client.incr("t:n") == 2
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, RuntimeError])
+def test_call_that_is_interrupted_leaves_no_reply_for_the_next(
+    leash: Leash, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply that was not read must not be taken for that of another command."""
+    client = leash.agent("one", max_connections=1)
+    client.set("t:a", "a")
+    client.set("t:b", "b")
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise raised
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keyleash.Redis, "parse_response", interrupted)
+        with pytest.raises(raised):
+            client.get("t:a")
+    assert client.get("t:b") == b"b"
+    assert client.get("t:a") == b"a"
+
+
+def test_error_of_a_callback_leaves_the_connection_usable(leash: Leash) -> None:
+    """The reply was read by then."""
+    client = leash.agent("one", max_connections=1)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ValueError("broken callback")
+
+    client.set_response_callback("GET", broken)
+    with pytest.raises(ValueError, match="broken callback"):
+        client.get("t:a")
+    assert client.set("t:a", "x") is True
+    assert client.strlen("t:a") == 1

@@ -1,0 +1,198 @@
+"""Limits of compiled guards against the model, under a clock that the test moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from keyleash.errors import ReplyCode
+from keyleash.policy import Identity, parse_policy
+from support.clockwork import (
+    BACKWARD,
+    FORWARD,
+    STARTS,
+    SUBJECTS,
+    Command,
+    Move,
+    budgets,
+    document,
+    limits,
+    moved,
+    one_limit,
+    rates,
+    script_of,
+)
+from support.lua_guard import TABLE, LuaGuard, LuaServer
+from support.reference import Decision, ModelState, decide, window_end_us
+from support.thorough import thorough
+
+
+def counters(server: LuaServer) -> dict[bytes, bytes]:
+    return {key: value for key, value in server.data.items() if isinstance(value, bytes)}
+
+
+def play(start_us: int, policy: str, script: list[tuple[Move, Command, str]]) -> None:
+    """Every call of the script gets the model's answer, and a refused one changes nothing."""
+    server = LuaServer(start_us)
+    server.activate(policy)
+    state, last, mutations = ModelState(), None, 0
+    for move, command, token in script:
+        guard = server.guard("a", token)
+        server.now_us = moved(server.now_us, move, guard.identity, last)
+        argv = [word.encode() for word in command]
+        declared = argv[TABLE.key_slices[command[0]]]
+        expected = decide(
+            guard.identity, TABLE, argv, declared, state, server.now_us, guard.token_id
+        )
+        before = counters(server)
+        last = guard.call(*command)
+        assert last == expected
+        spec = TABLE.get(command[0])
+        assert spec is not None
+        if last.allowed:
+            mutations += spec.mutates
+        elif last.code in (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED):
+            # What no longer counts may have expired meanwhile.
+            assert counters(server).items() <= before.items()
+    assert len(server.events("a")) == mutations
+
+
+@thorough(120)
+@given(STARTS, limits(st.just("identity")), script_of(FORWARD | FORWARD | BACKWARD))
+def test_guard_and_model_agree_whatever_the_clock_does(
+    start_us: int, limits_of: dict[str, Any], script: list[tuple[Move, Command, str]]
+) -> None:
+    """Rings, GCRA and budgets of an identity, across DST changes and month ends, and backwards."""
+    play(start_us, document(limits_of), script)
+
+
+@thorough(120)
+@given(STARTS, limits(SUBJECTS), script_of(FORWARD))
+def test_guard_and_model_agree_per_token_and_per_capture(
+    start_us: int, limits_of: dict[str, Any], script: list[tuple[Move, Command, str]]
+) -> None:
+    """Each token and each captured segment has a counter, kept as long as it matters."""
+    play(start_us, document(limits_of), script)
+
+
+@thorough(60)
+@given(STARTS, limits(SUBJECTS), script_of(FORWARD | BACKWARD))
+def test_clock_that_goes_back_never_breaks_a_guard(
+    start_us: int, limits_of: dict[str, Any], script: list[tuple[Move, Command, str]]
+) -> None:
+    """Counters with a life of their own may die early then; the guard still answers."""
+    server = LuaServer(start_us)
+    server.activate(document(limits_of))
+    last = None
+    for move, command, token in script:
+        guard = server.guard("a", token)
+        server.now_us = moved(server.now_us, move, guard.identity, last)
+        last = guard.call(*command)
+        assert int(last.details.get("retry_after_ms", 1)) >= 1
+
+
+@thorough(120)
+@given(STARTS, one_limit(SUBJECTS), st.lists(FORWARD, min_size=3, max_size=30))
+def test_retry_after_is_never_early_and_never_late(
+    start_us: int, limits_of: dict[str, Any], moves: list[Move]
+) -> None:
+    """Whoever waits exactly as long as told gets through; a millisecond less does not."""
+    server = LuaServer(start_us)
+    server.activate(document(limits_of))
+    guard, last = server.guard("a"), None
+    refusals = 0
+    for move in moves:
+        server.now_us = moved(server.now_us, move, guard.identity, last)
+        last = guard.call("SET", "k:a:1", "v")
+        if last.allowed:
+            continue
+        refusals += 1
+        if last.code is ReplyCode.RATE_LIMITED:
+            retry_after_ms = int(last.details["retry_after_ms"])
+            assert retry_after_ms >= 1
+            free_us = server.now_us + retry_after_ms * 1000
+        else:
+            free_us = int(last.details["resets_at_ms"]) * 1000
+            assert free_us > server.now_us
+        assert later(guard, free_us).allowed
+        assert not later(guard, max(free_us - 1000, server.now_us)).allowed
+    assume(refusals)
+
+
+def later(guard: LuaGuard, at_us: int) -> Decision:
+    """What the same call gets at another time, if nothing else happens until then."""
+    server = guard.server.copy()
+    server.now_us = at_us
+    return server.guard("a").call("SET", "k:a:1", "v")
+
+
+def passes(start_us: int, limits_of: dict[str, Any], moves: list[Move]) -> list[int]:
+    """When calls got through, three tried after each move, under a clock that goes forward."""
+    server = LuaServer(start_us)
+    server.activate(document(limits_of))
+    guard, last = server.guard("a"), None
+    found = []
+    for move in moves:
+        now_us = moved(server.now_us, move, guard.identity, last)
+        server.now_us = max(now_us, server.now_us)
+        for _ in range(3):
+            last = guard.call("SET", "k:a:1", "v")
+            if last.allowed:
+                found.append(server.now_us)
+    return found
+
+
+def most_in_a_window(times_us: list[int], period_us: int) -> int:
+    return max(
+        (sum(one <= other < one + period_us for other in times_us) for one in times_us), default=0
+    )
+
+
+@thorough(60)
+@given(STARTS, rates(SUBJECTS), st.lists(FORWARD, min_size=5, max_size=30))
+def test_plain_rate_never_exceeds_its_limit_in_any_window(
+    start_us: int, rate: dict[str, Any], moves: list[Move]
+) -> None:
+    """600/minute means 600 in any 60 seconds, wherever they begin."""
+    rate = {name: value for name, value in rate.items() if name != "burst"}
+    identity = identity_of({"rate": {"writes": rate}})
+
+    times_us = passes(start_us, {"rate": {"writes": rate}}, moves)
+    assert most_in_a_window(times_us, identity.rates[0].period_us) <= identity.rates[0].limit
+
+
+@thorough(60)
+@given(STARTS, rates(SUBJECTS), st.integers(1, 12), st.lists(FORWARD, min_size=5, max_size=30))
+def test_rate_with_burst_keeps_to_limit_and_burst(
+    start_us: int, rate: dict[str, Any], burst: int, moves: list[Move]
+) -> None:
+    """At most `burst` back to back, and limit + burst − 1 in any window."""
+    limits_of = {"rate": {"writes": {**rate, "burst": burst}}}
+    found = identity_of(limits_of).rates[0]
+
+    times_us = passes(start_us, limits_of, moves)
+    assert most_in_a_window(times_us, found.period_us) <= found.limit + burst - 1
+    assert most_in_a_window(times_us, 1) <= burst
+
+
+@thorough(60)
+@given(STARTS, budgets(SUBJECTS), st.lists(FORWARD, min_size=5, max_size=30))
+def test_budget_never_exceeds_its_limit_in_a_calendar_window(
+    start_us: int, budget: dict[str, Any], moves: list[Move]
+) -> None:
+    """Windows as zoneinfo has them."""
+    limits_of = {"budget": {"writes": budget}}
+    found = identity_of(limits_of).budgets[0]
+
+    by_window: dict[int, int] = {}
+    for at_us in passes(start_us, limits_of, moves):
+        ends_us = window_end_us(found.period, found.timezone, at_us)
+        by_window[ends_us] = by_window.get(ends_us, 0) + 1
+    assert max(by_window.values(), default=0) <= found.limit
+
+
+def identity_of(limits_of: dict[str, Any]) -> Identity:
+    policy = parse_policy(document(limits_of), file="policy.json", commands=TABLE)
+    return policy.identities[0]

@@ -1,0 +1,267 @@
+"""Another policy becomes active between calls: no limit forgets what it has counted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import keyleash
+from keyleash.deploy import set_suspended
+from keyleash.policy import Counter, Identity, Rate, parse_policy
+from support.clockwork import (
+    FORWARD,
+    GRANTS,
+    STARTS,
+    SUBJECTS,
+    Command,
+    Move,
+    budgets,
+    document,
+    limits,
+    moved,
+    rates,
+    script_of,
+)
+from support.leash import Leash, grant
+from support.lua_guard import TABLE, LuaServer
+from support.reference import Decision, ModelState, decide, window_end_us
+from support.servers import RealServer
+from support.thorough import thorough
+
+HERE = {"kind": "machine", "grants": GRANTS}
+PLACES = st.tuples(st.sampled_from(["rate", "rate", "budget"]), st.sampled_from(Counter), SUBJECTS)
+ELSEWHERE = json.dumps({"version": 1, "identities": {"b": HERE}})
+"""A policy that identity `a` is not in."""
+
+
+@st.composite
+def variants(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Policies that have much the same limits, with other numbers and sometimes other subjects."""
+    places = draw(st.lists(PLACES, min_size=1, max_size=2, unique_by=lambda place: place[:2]))
+    found = []
+    for _ in range(draw(st.integers(2, 3))):
+        policy = draw(st.just({}) | limits(SUBJECTS))
+        for kind, counter, subject in places:
+            make = rates if kind == "rate" else budgets
+            made = draw(make(st.just(subject) | SUBJECTS))
+            policy = {**policy, kind: {**policy.get(kind, {}), counter: made}}
+        found.append(policy)
+    return found
+
+
+@thorough(120)
+@given(
+    STARTS,
+    variants(),
+    script_of(FORWARD | st.tuples(st.just("load"), st.integers(0, 3))),
+)
+def test_guard_and_model_agree_across_reloads(
+    start_us: int,
+    policies: list[dict[str, Any]],
+    script: list[tuple[Move, Command, str]],
+) -> None:
+    """Other numbers, periods, zones, bursts, subjects and neighbours; `a` gone and back."""
+    server = LuaServer(start_us)
+    identity = server.activate(document(policies[0])).identities[0]
+    state, last = ModelState(), None
+    for move, command, token in script:
+        if move[0] == "load":
+            if move[1] == 3:
+                server.activate(ELSEWHERE)
+            new = server.activate(document(policies[move[1] % len(policies)])).identities[0]
+            if new != identity or move[1] == 3:
+                state.reload(new, server.now_us)
+            identity = new
+        else:
+            server.now_us = moved(server.now_us, move, identity, last)
+        guard = server.guard("a", token)
+        argv = [word.encode() for word in command]
+        declared = argv[TABLE.key_slices[command[0]]]
+        last = guard.call(*command)
+        assert last == decide(identity, TABLE, argv, declared, state, server.now_us, guard.token_id)
+
+
+def passes(server: LuaServer, tries: int) -> int:
+    """How many of so many calls in one instant get through."""
+    guard = server.guard("a")
+    return sum(guard.call("SET", "k:a:1", "v").allowed for _ in range(tries))
+
+
+def spaced_passes(server: LuaServer, moves: list[Move], identity: Identity) -> list[int]:
+    """When calls get through, three tried after each move."""
+    guard, last, found = server.guard("a"), Decision(), []
+    for move in moves:
+        server.now_us = max(server.now_us, moved(server.now_us, move, identity, last))
+        for _ in range(3):
+            last = guard.call("SET", "k:a:1", "v")
+            if last.allowed:
+                found.append(server.now_us)
+    return found
+
+
+def rate_in(policy: dict[str, Any]) -> Rate:
+    return parse_policy(document(policy), file="p", commands=TABLE).identities[0].rates[0]
+
+
+IDENTITY = st.just("identity")
+MOVES = st.lists(FORWARD, min_size=3, max_size=15)
+
+
+@thorough(60)
+@given(STARTS, rates(IDENTITY), rates(IDENTITY), MOVES, MOVES)
+def test_plain_rate_counts_the_calls_from_before_it(
+    start_us: int,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    early: list[Move],
+    late: list[Move],
+) -> None:
+    """
+    A rate that becomes plain, or another plain one, lets no window have more than its limit.
+
+    Unless it was plain before and its period grows: it cannot know more calls than it
+    remembered, and then that many of them count.
+    """
+    after = {"limit": after["limit"]}
+    old, new = rate_in({"rate": {"writes": before}}), rate_in({"rate": {"writes": after}})
+    server = LuaServer(start_us)
+    identity = server.activate(document({"rate": {"writes": before}})).identities[0]
+    times_us = spaced_passes(server, early, identity)
+    if old.burst is None:
+        times_us = times_us[-old.limit :]
+
+    identity = server.activate(document({"rate": {"writes": after}})).identities[0]
+    later_us = spaced_passes(server, late, identity)
+
+    for at in later_us:
+        window = [one for one in times_us + later_us if at - new.period_us < one <= at]
+        assert len(window) <= new.limit
+
+
+@thorough(60)
+@given(STARTS, rates(SUBJECTS), rates(SUBJECTS), st.integers(1, 8), st.integers(1, 3))
+def test_rate_with_burst_keeps_the_calls_that_are_owed(
+    start_us: int, before: dict[str, Any], after: dict[str, Any], burst: int, calls: int
+) -> None:
+    """However the rate changes, calls just made are calls less that may be made at once."""
+    after = {**after, "burst": burst, "per": before["per"]}
+    server = LuaServer(start_us)
+    server.activate(document({"rate": {"writes": before}}))
+    taken = passes(server, calls)
+
+    server.activate(document({"rate": {"writes": after}}))
+
+    assert passes(server, burst + 1) == max(burst - taken, 0)
+
+
+@thorough(60)
+@given(STARTS, budgets(SUBJECTS), budgets(SUBJECTS), st.integers(0, 6))
+def test_budget_keeps_what_is_used_until_its_new_window_ends(
+    start_us: int, before: dict[str, Any], after: dict[str, Any], calls: int
+) -> None:
+    """
+    Another number, another period or another zone: what was used stays used.
+
+    A counter of a token or a segment follows another period, but not another zone.
+    """
+    if before["per"] != "identity":
+        after = {**after, "timezone": before["timezone"]}
+    after = {**after, "per": before["per"]}
+    server = LuaServer(start_us)
+    server.activate(document({"budget": {"writes": before}}))
+    used = passes(server, calls)
+
+    identity = server.activate(document({"budget": {"writes": after}})).identities[0]
+    budget = identity.budgets[0]
+
+    assert passes(server, budget.limit + 1) == max(budget.limit - used, 0)
+    ends_us = window_end_us(budget.period, budget.timezone, start_us)
+    refusal = server.guard("a").call("SET", "k:a:1", "v")
+    assert refusal.details["resets_at_ms"] == str(ends_us // 1000)
+    server.now_us = ends_us
+    assert passes(server, budget.limit + 1) == budget.limit
+
+
+# The same on real servers, where activation and tokens are the real ones.
+
+ALL = {"grants": [grant("read", "write", keys="doc:*")]}
+
+
+@pytest.fixture
+def leash(server: RealServer) -> Leash:
+    return Leash(server)
+
+
+def count_passes(agent: keyleash.Redis, tries: int) -> int:
+    done = 0
+    for _ in range(tries):
+        try:
+            agent.set("doc:1", "x")
+        except (keyleash.RateLimitedError, keyleash.BudgetExhaustedError):
+            continue
+        done += 1
+    return done
+
+
+@pytest.mark.parametrize("per", ["identity", "token"])
+@pytest.mark.parametrize(
+    ("before", "after", "left"),
+    [
+        ({"limit": "5/day"}, {"limit": "8/day"}, 3),
+        ({"limit": "5/day"}, {"limit": "2/day"}, 0),
+        ({"limit": "5/day"}, {"limit": "5/day", "burst": 5}, 0),
+        ({"limit": "5/day", "burst": 5}, {"limit": "5/day"}, 0),
+        ({"limit": "5/day", "burst": 5}, {"limit": "50/day", "burst": 5}, 0),
+        ({"limit": "5/day", "burst": 5}, {"limit": "5/day", "burst": 7}, 2),
+    ],
+    ids=["larger", "smaller", "burst-added", "burst-removed", "faster", "more-burst"],
+)
+def test_spent_rate_is_still_spent_after_a_reload(
+    leash: Leash, per: str, before: dict[str, Any], after: dict[str, Any], left: int
+) -> None:
+    """What a reload adds is all that passes, wherever the counter is kept."""
+    leash.load(one={**ALL, "rate": {"writes": {**before, "per": per}}})
+    agent = leash.agent("one")
+    assert count_passes(agent, 6) == 5
+
+    leash.load(one={**ALL, "rate": {"writes": {**after, "per": per}}})
+
+    assert count_passes(agent, 10) == left
+
+
+def test_counters_survive_reordering_neighbours_and_absence(leash: Leash) -> None:
+    """A limit is known by its name alone, also after its identity was gone for a policy."""
+    both = {"rate": {"writes": "6/day"}, "budget": {"writes": "900/month", "requests": "9/month"}}
+    leash.load(one={**ALL, "rate": {"writes": "6/day"}})
+    agent = leash.agent("one")
+    assert count_passes(agent, 2) == 2
+
+    leash.load(one={**ALL, **both})
+    assert count_passes(agent, 2) == 2
+    leash.load(two=ALL)
+    with pytest.raises(keyleash.NotActiveError):
+        agent.set("doc:1", "x")
+    leash.load(two=ALL, one={**ALL, **both, "rate": {"reads": "1/day", "writes": "6/day"}})
+
+    assert count_passes(agent, 5) == 2
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["changed", "gone-and-back"])
+def test_suspended_identity_stays_suspended_across_a_reload(leash: Leash, gone: bool) -> None:
+    """No change of the policy lets an agent act that somebody stopped."""
+    leash.load(one=ALL)
+    agent = leash.agent("one")
+    set_suspended(leash.admin, "one", True)
+
+    if gone:
+        leash.load(two=ALL)
+    leash.load(one={**ALL, "rate": {"writes": "3/day"}})
+
+    with pytest.raises(keyleash.SuspendedError):
+        agent.set("doc:1", "x")
+    set_suspended(leash.admin, "one", False)
+    assert count_passes(agent, 5) == 3
