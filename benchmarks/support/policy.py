@@ -1,0 +1,76 @@
+"""The guard that is measured: that of agent-runner in examples/agents.yaml, with raised limits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from keyleash.commands import load_table
+from keyleash.compiler import CompiledGuard, compile_policy
+from keyleash.compiler.emit import POLICY_DIGITS
+from keyleash.deploy import load_policy
+from keyleash.policy import parse_policy
+from keyleash.protocol.active import Client
+from keyleash.tokens import issue_token
+
+IDENTITY = "agent-runner"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "agents.yaml"
+RAISED = {
+    "{limit: 600/minute, burst: 60}": "{limit: 6000000/minute, burst: 1000000}",
+    "requests: 50000/day": "requests: 1000000000000000/day",
+    "{limit: 20000/day, timezone:": "{limit: 1000000000000000/day, timezone:",
+}
+"""As high as the parser allows. The rate is 100,000 writes a second and the burst a million."""
+
+
+class StructureError(Exception):
+    """Raising the limits changed more of the guard than numbers: it is another guard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a guarded call needs: the guard as compiled, and a token for it."""
+
+    guard: CompiledGuard
+    token: str
+
+
+def raised_document() -> str:
+    """The example policy with agent-runner's three limits raised, and nothing else changed.
+
+    Raises:
+        StructureError: the example no longer has these limits, or the guard changed in
+            more than its numbers.
+    """
+    original = EXAMPLE.read_text(encoding="utf-8")
+    raised = original
+    for limit, higher in RAISED.items():
+        if original.count(limit) != 1:
+            raise StructureError(f"`{limit}` is not once in {EXAMPLE}")
+        raised = raised.replace(limit, higher)
+    if structure_of(guard_of(original)) != structure_of(guard_of(raised)):
+        raise StructureError(f"raising limits changed the structure of {IDENTITY}'s guard")
+    return raised
+
+
+def guard_of(document: str) -> CompiledGuard:
+    """Agent-runner's guard, as `load_policy` would compile it."""
+    table = load_table()
+    policy = parse_policy(document, file=str(EXAMPLE), commands=table)
+    guards = compile_policy(policy, table)
+    return next(guard for guard in guards if guard.identity == IDENTITY)
+
+
+def structure_of(guard: CompiledGuard) -> str:
+    """The guard's text with every number, and the digest of its rules, made equal."""
+    without_digest = guard.script.replace(guard.policy_digest[:POLICY_DIGITS], "0")
+    return re.sub(r"\d+", "0", without_digest)
+
+
+def load_target(client: Client) -> Target:
+    """Activate the raised policy on the server and issue a token for agent-runner."""
+    document = raised_document()
+    load_policy(client, document, file=str(EXAMPLE), actor="benchmark")
+    issued = issue_token(client, IDENTITY, actor="benchmark")
+    return Target(guard_of(document), issued.token)
