@@ -55,10 +55,15 @@ repeat
   if code then break end
 
   -- The caller's list of keys is a claim: what is checked is what the command will touch.
-  local count = 0
-  for at = first, last, step do
-    count = count + 1
-    if keys[count] ~= argv[at] then code = 'KEYS_MISMATCH' end
+  local count = 1
+  if first == last then
+    if keys[1] ~= argv[first] then code = 'KEYS_MISMATCH' end
+  else
+    count = 0
+    for at = first, last, step do
+      count = count + 1
+      if keys[count] ~= argv[at] then code = 'KEYS_MISMATCH' end
+    end
   end
   if code or keys[count + 1] then code = 'KEYS_MISMATCH' break end
   for at = first, last, step do

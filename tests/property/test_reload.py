@@ -53,7 +53,7 @@ def variants(draw: st.DrawFn) -> list[dict[str, Any]]:
     return found
 
 
-@thorough(120)
+@thorough(90)
 @given(
     STARTS,
     variants(),

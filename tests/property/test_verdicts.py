@@ -33,7 +33,7 @@ OF_TWO_KINDS = sorted(spec.name for spec in TABLE if spec.refused is None and le
 REFUSED = sorted(spec.name for spec in TABLE if spec.refused is not None)
 COMMANDS = 60
 POLICIES = 60
-POLICIES_ELSEWHERE = 25
+POLICIES_ELSEWHERE = 15
 """On servers other than the embedded one."""
 
 # Policies.

@@ -8,7 +8,7 @@ repeat
 local state = call('GETRANGE', "keyleash:state:agent-recovery", 0, 39)
 if state == '' then code = 'NOT_ACTIVE' break end
 local stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 157969094176363 then code = 'POLICY_STALE' break end
+if stamp ~= 3144054962071 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -363,10 +363,15 @@ elseif rule == 3 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
 end
 if code then break end
-local count = 0
+local count = 1
+if first == last then
+if keys[1] ~= argv[first] then code = 'KEYS_MISMATCH' end
+else
+count = 0
 for at = first, last, step do
 count = count + 1
 if keys[count] ~= argv[at] then code = 'KEYS_MISMATCH' end
+end
 end
 if code or keys[count + 1] then code = 'KEYS_MISMATCH' break end
 for at = first, last, step do

@@ -8,7 +8,7 @@ repeat
 local state = call('GET', "keyleash:state:agent-runner")
 if not state then code = 'NOT_ACTIVE' break end
 local stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 104624046531627 then code = 'POLICY_STALE' break end
+if stamp ~= 237758165306945 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -511,10 +511,15 @@ elseif rule == 6 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
 end
 if code then break end
-local count = 0
+local count = 1
+if first == last then
+if keys[1] ~= argv[first] then code = 'KEYS_MISMATCH' end
+else
+count = 0
 for at = first, last, step do
 count = count + 1
 if keys[count] ~= argv[at] then code = 'KEYS_MISMATCH' end
+end
 end
 if code or keys[count + 1] then code = 'KEYS_MISMATCH' break end
 for at = first, last, step do

@@ -8,7 +8,7 @@ repeat
 local state = call('GET', "keyleash:state:human-admin")
 if not state then code = 'NOT_ACTIVE' break end
 local stamp, suspended = unpack_struct("<dd", state)
-if stamp ~= 212925458692873 then code = 'POLICY_STALE' break end
+if stamp ~= 222444812869239 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -570,10 +570,15 @@ reads = true
 reply_length = #argv == 6 and 4 or 0
 end
 if code then break end
-local count = 0
+local count = 1
+if first == last then
+if keys[1] ~= argv[first] then code = 'KEYS_MISMATCH' end
+else
+count = 0
 for at = first, last, step do
 count = count + 1
 if keys[count] ~= argv[at] then code = 'KEYS_MISMATCH' end
+end
 end
 if code or keys[count + 1] then code = 'KEYS_MISMATCH' break end
 for at = first, last, step do
