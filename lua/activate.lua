@@ -32,7 +32,10 @@ local function moved_limit(limit, state)
     if from then ends_us, used = unpack_struct('<dd', state, from.index * 8 + 1) end
     -- The window that is open stays open, with its count, until the new calendar ends it.
     if now_us >= ends_us then return pack('<dd', 0, 0), '' end
-    return pack('<dd', limit.window_end_us, used), ''
+    local window_end_us = limit.window_end_us
+    -- Of one calendar, the later end: a clock that went back must not open a window again.
+    if limit.calendar == from.calendar then window_end_us = math.max(window_end_us, ends_us) end
+    return pack('<dd', window_end_us, used), ''
   elseif limit.kind == 'gcra' then
     return pack('<d', from and moved_tat(limit, from, state, now_us) or 0), ''
   end

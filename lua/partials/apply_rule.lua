@@ -1,5 +1,5 @@
 --% for rule in rules if rule.reading
--- The server compares this option as a C string, which ends at a NUL byte.
+-- The server compares an option as a C string, which ends at a NUL byte.
 if rule == {{ rule.id }} then
   for at = 7, #argv do
     if find(argv[at], {{ option_pattern(rule.reads_if) }}) then rule = {{ rule.reading }} end
@@ -37,6 +37,13 @@ elseif rule == {{ rule.id }} then
 --% endif
 --% if rule.mutates
   mutates = true
+--% endif
+--% if rule.refused_if is not none
+  for at = 7, #argv do
+    if find(argv[at], {{ option_pattern(rule.refused_if) }}) then
+      code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. {{ rule.refused_if }}
+    end
+  end
 --% endif
 --% if rule.nulls == "keys"
   reply_length = #argv - 4

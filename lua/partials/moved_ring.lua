@@ -5,10 +5,11 @@ local function moved_ring(limit, from, state, now_us)
   if from.kind == 'ring' then
     calls = string.sub(ordered_ring(state, from), -size)
   else
-    -- A GCRA knows only when it is free again. The most that it may have let through are
-    -- calls spaced evenly up to then; so many are taken as made.
+    -- A GCRA knows only when it is free again. The most that it may have let through in its
+    -- own period are calls spaced evenly up to then; so many are taken as made.
     local at_us, made = unpack_struct('<d', state, from.index * 8 + 1), {}
-    while at_us > now_us - limit.period_us and #made < limit.capacity do
+    local since_us = now_us - math.min(limit.period_us, from.period_us)
+    while at_us > since_us and #made < limit.capacity do
       at_us = at_us - from.interval_us
       made[#made + 1] = pack('<d', math.min(at_us, now_us))
     end

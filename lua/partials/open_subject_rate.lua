@@ -12,7 +12,7 @@ if header ~= '' then
   if capacity ~= {{ limit.slot.capacity }} or pace_us ~= {{ limit.slot.pace_us }} then
 --% include "partials/ordered_ring.lua"
     local from = { kind = capacity == 0 and 'gcra' or 'ring', index = 0, offset = {{ subject_ring_offset }},
-      capacity = capacity, period_us = pace_us, interval_us = pace_us }
+      capacity = capacity, period_us = {{ limit.slot.period_us }}, interval_us = pace_us }
     local counted = call('GET', subject)
 --% if limit.slot.kind == "gcra"
 --% include "partials/moved_tat.lua"

@@ -124,6 +124,22 @@ def test_copy_needs_read_on_the_source_and_write_on_the_target(leash: Leash) -> 
         agent.copy("in:1", "elsewhere")
 
 
+@pytest.mark.parametrize("option", ["DB", "db", b"dB\0x"])
+def test_copy_into_another_database_is_refused(leash: Leash, option: str | bytes) -> None:
+    """A grant is for the keys of the database that the guard is in; MOVE is refused as a whole."""
+    leash.load(one={"grants": [grant("read", "write", "delete", keys="*")]})
+    leash.admin.set("a", "x")
+    agent = leash.agent("one")
+
+    assert agent.execute_command("COPY", "a", "DB") == 1
+    for command in [("COPY", "a", "b", option, "1"), ("COPY", "a", "b", "REPLACE", option, "1")]:
+        with pytest.raises(keyleash.CommandRefusedError) as refusal:
+            agent.execute_command(*command)
+        assert refusal.value.details["command"] == "COPY DB"
+    with pytest.raises(keyleash.CommandRefusedError):
+        agent.move("a", 1)
+
+
 def test_increment_needs_read_and_write(leash: Leash) -> None:
     """Its reply tells the value that stood there."""
     leash.load(

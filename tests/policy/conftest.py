@@ -14,7 +14,7 @@ Parse = Callable[[str], Policy]
 
 def _spec(name: str, *categories: str, refused: str | None = None) -> CommandSpec:
     ranges = () if refused else (KeyRange(1, 1, 1, (OperationClass.READ,)),)
-    return CommandSpec(name, -2, (), categories, ranges, None, refused, ("redis 8.0.2",))
+    return CommandSpec(name, -2, (), categories, ranges, None, None, refused, ("redis 8.0.2",))
 
 
 @pytest.fixture(scope="session")

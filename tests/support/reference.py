@@ -113,6 +113,8 @@ def decide(
         too_wide = wide_integer(argv)
         if too_wide is not None:
             return refused(ReplyCode.COMMAND_REFUSED, command=name + b" " + too_wide)
+    if spec.refused_if is not None and any(is_option(word, spec.refused_if) for word in argv[3:]):
+        return refused(ReplyCode.COMMAND_REFUSED, command=name + b" " + spec.refused_if.encode())
     uses = keys_of(spec, argv)
     if [use.key for use in uses] != list(declared):
         return refused(ReplyCode.KEYS_MISMATCH)
@@ -273,8 +275,13 @@ def new_count(limit: Limit) -> Count:
             return GcraCount(limit)
 
 
-def moved_count(old: Count, limit: Limit, now_us: int) -> Count:
-    """What *old* has counted, as a reload hands it to a limit of the same name."""
+def moved_count(old: Count, limit: Limit, now_us: int, *, known: bool) -> Count:
+    """
+    What *old* has counted, as a reload hands it to a limit of the same name.
+
+    *known*: whether the old limit's period and time zone are, as they are for those of
+    the identity itself; a record of a token or a segment does not hold them.
+    """
     new = new_count(limit)
     new.expires_ms = old.expires_ms
     match old, new:
@@ -283,6 +290,10 @@ def moved_count(old: Count, limit: Limit, now_us: int) -> Count:
             if now_us < old.ends_us:
                 new.used = old.used
                 new.ends_us = window_end_us(new.limit.period, new.limit.timezone, now_us)
+                calendars = {(one.limit.period, one.limit.timezone) for one in (old, new)}
+                if known and len(calendars) == 1:
+                    # A clock that went back must not open a window again.
+                    new.ends_us = max(new.ends_us, old.ends_us)
                 new.expires_ms = now_us // 1000 - (now_us - new.ends_us) // 1000
         case RingCount(), RingCount():
             new.calls_us.extend(old.calls_us)
@@ -296,8 +307,10 @@ def moved_count(old: Count, limit: Limit, now_us: int) -> Count:
             new.tat_us = min(old.tat_us, now_us) + math.ceil(owed * new.interval_us)
         case GcraCount(), RingCount():
             # The most that it may have let through: evenly, up to where it is free again.
+            periods = (new.limit.period_us, old.limit.period_us if known else math.inf)
+            since_us = now_us - min(periods)
             at_us, made = old.tat_us, deque[int]()
-            while at_us > now_us - new.limit.period_us and len(made) < new.limit.limit:
+            while at_us > since_us and len(made) < new.limit.limit:
                 at_us -= old.interval_us
                 made.appendleft(min(at_us, now_us))
             new.calls_us.extend(made)
@@ -344,7 +357,7 @@ class ModelState:
         if found is None or (subject and found.expires_ms < now_us // 1000):
             found = new_count(limit)
         elif way(found.limit) != way(limit):
-            found = moved_count(found, limit, now_us)
+            found = moved_count(found, limit, now_us, known=False)
         elif found.limit != limit:
             found = continued_count(found, limit)
         self.counts[limit.name, subject] = found
@@ -360,7 +373,7 @@ class ModelState:
         for name, subject in [*self.counts]:
             if not subject and name in shared:
                 old = self.counts[name, subject]
-                self.counts[name, subject] = moved_count(old, shared[name], now_us)
+                self.counts[name, subject] = moved_count(old, shared[name], now_us, known=True)
             elif not subject:
                 del self.counts[name, subject]
 

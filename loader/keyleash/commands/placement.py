@@ -34,6 +34,13 @@ REFUSING_FLAGS: Mapping[str, str] = MappingProxyType(
 )
 """Command flags that refuse, in the order in which their reasons are given."""
 
+LEAVES_DATABASE = "it reaches into another database"
+REFUSED: Mapping[str, str] = MappingProxyType({"MOVE": LEAVES_DATABASE})
+"""Commands refused by name: a grant is for the keys of the database that the guard is in."""
+
+REFUSED_IF: Mapping[str, str] = MappingProxyType({"COPY": "DB"})
+"""Commands refused if they carry this option word, for the same reason."""
+
 KEYLESS_PASSES = frozenset({"PING", "ECHO", "TIME"})
 """They touch no data, and clients cannot do without them."""
 
@@ -90,6 +97,7 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         categories=tuple(row["categories"]),
         ranges=ranges if refused is None else (),
         reads_if=READS_IF.get(name) if refused is None else None,
+        refused_if=REFUSED_IF.get(name) if refused is None else None,
         refused=refused,
         servers=tuple(row["servers"]),
     )
@@ -102,7 +110,7 @@ def check_command(name: str, row: CommandRow, *, is_container: bool) -> str | No
     for flag, reason in REFUSING_FLAGS.items():
         if flag in row["flags"]:
             return reason
-    return SERVERS_DIFFER if row["positions_differ"] else None
+    return SERVERS_DIFFER if row["positions_differ"] else REFUSED.get(name)
 
 
 def check_key_specs(key_specs: Sequence[KeySpecRow]) -> str | None:

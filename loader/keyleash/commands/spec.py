@@ -55,6 +55,7 @@ class CommandSpec:
             few keyless commands that pass.
         reads_if: An option word that, standing anywhere after the key's value, makes the
             call need `read` on its keys as well (SET … GET); None for all others.
+        refused_if: An option word with which a guard refuses the call (COPY … DB).
         refused: Why a guard refuses the command whatever the policy says; None if it does not.
         servers: Labels of the servers that have it, such as `redis 8.0.2`.
     """
@@ -65,6 +66,7 @@ class CommandSpec:
     categories: tuple[str, ...]
     ranges: tuple[KeyRange, ...]
     reads_if: str | None
+    refused_if: str | None
     refused: str | None
     servers: tuple[str, ...]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
@@ -20,6 +21,7 @@ YEARS = 6
 """Compiled in from the first of January of the year of compiling: never less than five ahead."""
 
 
+@cache
 def window_runs(period: Period, timezone: str, year: int) -> tuple[Run, ...]:
     """The windows of *period* in *timezone* for `YEARS` years from *year* on.
 

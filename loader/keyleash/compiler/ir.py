@@ -82,6 +82,7 @@ class Rule:
         missing: The class that no grant gives: then the rule is this refusal alone.
         reading: The rule that takes over when `reads_if` stands in the call; 0 if none.
         reads_if: The option word that makes the command read as well.
+        refused_if: The option word with which the command is refused.
     """
 
     id: int = 0
@@ -96,6 +97,7 @@ class Rule:
     missing: OperationClass | None = None
     reading: int = 0
     reads_if: str | None = None
+    refused_if: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

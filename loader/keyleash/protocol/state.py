@@ -52,6 +52,7 @@ class Slot:
         period_us: The window's length; for a month, 31 days.
         capacity: Slots of the ring; 0 for other kinds.
         offset: Byte offset of the ring; 0 for other kinds.
+        calendar: A budget's period and time zone; empty for other kinds.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Slot:
     period_us: int
     capacity: int = 0
     offset: int = 0
+    calendar: str = ""
 
     @property
     def period_ms(self) -> int:

@@ -8,7 +8,7 @@ repeat
 local state = call('GETRANGE', "keyleash:state:agent-reader", 0, 39)
 if state == '' then code = 'NOT_ACTIVE' break end
 local stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 200741860332603 then code = 'POLICY_STALE' break end
+if stamp ~= 178981865103405 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -84,7 +84,6 @@ or command == "MSET"
 or command == "COPY"
 or command == "DECR"
 or command == "LSET"
-or command == "MOVE"
 or command == "XACK"
 then rule = 1
 elseif false

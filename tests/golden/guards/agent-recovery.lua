@@ -8,7 +8,7 @@ repeat
 local state = call('GETRANGE', "keyleash:state:agent-recovery", 0, 39)
 if state == '' then code = 'NOT_ACTIVE' break end
 local stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 3144054962071 then code = 'POLICY_STALE' break end
+if stamp ~= 145716806194719 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -84,7 +84,6 @@ or command == "DECR"
 or command == "DUMP"
 or command == "HTTL"
 or command == "LPOS"
-or command == "MOVE"
 or command == "PTTL"
 or command == "SPOP"
 then rule = 2

@@ -8,7 +8,7 @@ repeat
 local state = call('GET', "keyleash:state:agent-runner")
 if not state then code = 'NOT_ACTIVE' break end
 local stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 237758165306945 then code = 'POLICY_STALE' break end
+if stamp ~= 2804315949307 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -39,14 +39,14 @@ elseif length == 3 then
 if false then
 elseif false
 or command == "SET"
-then rule = 19
+then rule = 20
 elseif false
 or command == "GET"
 or command == "TTL"
 then rule = 2
 elseif false
 or command == "LCS"
-then rule = 14
+then rule = 15
 elseif false
 or command == "DEL"
 then rule = 6
@@ -71,14 +71,13 @@ then rule = 2
 elseif false
 or command == "INCR"
 or command == "DECR"
-or command == "MOVE"
 then rule = 8
 elseif false
 or command == "MGET"
-then rule = 15
+then rule = 16
 elseif false
 or command == "MSET"
-then rule = 16
+then rule = 17
 elseif false
 or command == "COPY"
 then rule = 7
@@ -92,7 +91,7 @@ or command == "HLEN"
 or command == "LLEN"
 or command == "TYPE"
 or command == "XLEN"
-then rule = 12
+then rule = 13
 elseif false
 or command == "LPOP"
 or command == "RPOP"
@@ -143,17 +142,17 @@ or command == "GEOPOS"
 then rule = 11
 elseif false
 or command == "HGETEX"
-then rule = 13
+then rule = 14
 elseif false
 or command == "MSETNX"
-then rule = 16
+then rule = 17
 elseif false
 or command == "SINTER"
 or command == "SUNION"
-then rule = 17
+then rule = 18
 elseif false
 or command == "STRLEN"
-then rule = 12
+then rule = 13
 elseif false
 or command == "UNLINK"
 or command == "BLMOVE"
@@ -178,7 +177,7 @@ then rule = 11
 elseif false
 or command == "HEXISTS"
 or command == "HSTRLEN"
-then rule = 12
+then rule = 13
 elseif false
 or command == "HEXPIRE"
 or command == "LINSERT"
@@ -188,10 +187,10 @@ or command == "RESTORE"
 then rule = 1
 elseif false
 or command == "PFCOUNT"
-then rule = 17
+then rule = 18
 elseif false
 or command == "PFMERGE"
-then rule = 18
+then rule = 19
 elseif false
 or command == "DELIFEQ"
 or command == "HGETDEL"
@@ -230,10 +229,10 @@ then rule = 11
 elseif false
 or command == "SCARD"
 or command == "ZCARD"
-then rule = 12
+then rule = 13
 elseif false
 or command == "SDIFF"
-then rule = 17
+then rule = 18
 elseif false
 or command == "TOUCH"
 then rule = 10
@@ -265,7 +264,7 @@ or command == "SETRANGE"
 then rule = 1
 elseif false
 or command == "XPENDING"
-then rule = 20
+then rule = 21
 elseif false
 or command == "BZPOPMAX"
 or command == "BZPOPMIN"
@@ -282,7 +281,7 @@ elseif length == 9 then
 if false then
 elseif false
 or command == "SISMEMBER"
-then rule = 12
+then rule = 13
 elseif false
 or command == "GEOSEARCH"
 or command == "XREVRANGE"
@@ -315,10 +314,10 @@ then rule = 8
 elseif false
 or command == "SINTERSTORE"
 or command == "SUNIONSTORE"
-then rule = 18
+then rule = 19
 elseif false
 or command == "ZRANGESTORE"
-then rule = 7
+then rule = 12
 end
 elseif length == 10 then
 if false then
@@ -332,7 +331,7 @@ or command == "HPEXPIREAT"
 then rule = 1
 elseif false
 or command == "SDIFFSTORE"
-then rule = 18
+then rule = 19
 elseif false
 or command == "BRPOPLPUSH"
 or command == "XAUTOCLAIM"
@@ -358,7 +357,7 @@ elseif length == 14 then
 if false then
 elseif false
 or command == "GEOSEARCHSTORE"
-then rule = 7
+then rule = 12
 elseif false
 or command == "ZREVRANGEBYLEX"
 then rule = 2
@@ -386,13 +385,13 @@ if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command bre
 local first, last, step, check, rest = 5, 5, 1
 local requests, reads, writes, deletes, mutates = true
 local reply_length
-if rule == 19 then
+if rule == 20 then
 for at = 7, #argv do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 8 end
 end
 end
 if false then
-elseif rule == 19 then
+elseif rule == 20 then
 check, rest = 1, 1
 writes = true
 mutates = true
@@ -411,18 +410,18 @@ mutates = true
 elseif rule == 10 then
 last = #argv - 0
 check, rest = 1, 1
-elseif rule == 15 then
+elseif rule == 16 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
 reply_length = #argv - 4
-elseif rule == 16 then
+elseif rule == 17 then
 last = #argv - 0
 step = 2
 check, rest = 1, 1
 writes = true
 mutates = true
-elseif rule == 12 then
+elseif rule == 13 then
 check, rest = 1, 1
 elseif rule == 3 then
 check, rest = 1, 1
@@ -475,13 +474,24 @@ check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
+for at = 7, #argv do
+if find(argv[at], "^[Dd][Bb]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "DB"
+end
+end
 elseif rule == 9 then
 last = 4
 elseif rule == 11 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv - 5
-elseif rule == 13 then
+elseif rule == 12 then
+last = 6
+check, rest = 1, 1
+reads = true
+writes = true
+mutates = true
+elseif rule == 14 then
 check, rest = 1, 1
 reads = true
 writes = true
@@ -489,21 +499,21 @@ mutates = true
 for at = 6, #argv do
 if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
 end
-elseif rule == 14 then
+elseif rule == 15 then
 last = 6
-check, rest = 1, 1
-reads = true
-elseif rule == 17 then
-last = #argv - 0
 check, rest = 1, 1
 reads = true
 elseif rule == 18 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
+elseif rule == 19 then
+last = #argv - 0
+check, rest = 1, 1
+reads = true
 writes = true
 mutates = true
-elseif rule == 20 then
+elseif rule == 21 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv == 6 and 4 or 0

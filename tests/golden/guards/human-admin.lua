@@ -8,7 +8,7 @@ repeat
 local state = call('GET', "keyleash:state:human-admin")
 if not state then code = 'NOT_ACTIVE' break end
 local stamp, suspended = unpack_struct("<dd", state)
-if stamp ~= 222444812869239 then code = 'POLICY_STALE' break end
+if stamp ~= 92858999321081 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then
@@ -41,7 +41,7 @@ elseif length == 3 then
 if false then
 elseif false
 or command == "SET"
-then rule = 24
+then rule = 25
 elseif false
 or command == "GET"
 or command == "TTL"
@@ -51,7 +51,7 @@ or command == "DEL"
 then rule = 10
 elseif false
 or command == "LCS"
-then rule = 19
+then rule = 20
 end
 elseif length == 4 then
 if false then
@@ -73,19 +73,18 @@ then rule = 2
 elseif false
 or command == "INCR"
 or command == "DECR"
-or command == "MOVE"
 then rule = 9
 elseif false
 or command == "LPOP"
 or command == "RPOP"
 or command == "SPOP"
-then rule = 15
+then rule = 16
 elseif false
 or command == "MGET"
-then rule = 20
+then rule = 21
 elseif false
 or command == "MSET"
-then rule = 21
+then rule = 22
 elseif false
 or command == "COPY"
 then rule = 8
@@ -106,7 +105,7 @@ or command == "HLEN"
 or command == "LLEN"
 or command == "TYPE"
 or command == "XLEN"
-then rule = 16
+then rule = 17
 end
 elseif length == 6 then
 if false then
@@ -154,20 +153,20 @@ or command == "GEOPOS"
 then rule = 14
 elseif false
 or command == "GETDEL"
-then rule = 15
+then rule = 16
 elseif false
 or command == "HGETEX"
-then rule = 18
+then rule = 19
 elseif false
 or command == "MSETNX"
-then rule = 21
+then rule = 22
 elseif false
 or command == "SINTER"
 or command == "SUNION"
-then rule = 22
+then rule = 23
 elseif false
 or command == "STRLEN"
-then rule = 16
+then rule = 17
 end
 elseif length == 7 then
 if false then
@@ -189,7 +188,7 @@ then rule = 14
 elseif false
 or command == "HEXISTS"
 or command == "HSTRLEN"
-then rule = 16
+then rule = 17
 elseif false
 or command == "HEXPIRE"
 or command == "LINSERT"
@@ -199,17 +198,17 @@ or command == "RESTORE"
 then rule = 1
 elseif false
 or command == "HGETDEL"
-then rule = 17
+then rule = 18
 elseif false
 or command == "PFCOUNT"
-then rule = 22
+then rule = 23
 elseif false
 or command == "PFMERGE"
-then rule = 23
+then rule = 24
 elseif false
 or command == "ZPOPMAX"
 or command == "ZPOPMIN"
-then rule = 15
+then rule = 16
 end
 elseif length == 5 then
 if false then
@@ -254,10 +253,10 @@ then rule = 11
 elseif false
 or command == "SCARD"
 or command == "ZCARD"
-then rule = 16
+then rule = 17
 elseif false
 or command == "SDIFF"
-then rule = 22
+then rule = 23
 elseif false
 or command == "TOUCH"
 then rule = 13
@@ -288,7 +287,7 @@ or command == "RENAMENX"
 then rule = 6
 elseif false
 or command == "XPENDING"
-then rule = 26
+then rule = 27
 end
 elseif length == 13 then
 if false then
@@ -300,7 +299,7 @@ elseif length == 9 then
 if false then
 elseif false
 or command == "SISMEMBER"
-then rule = 16
+then rule = 17
 elseif false
 or command == "GEOSEARCH"
 or command == "XREVRANGE"
@@ -333,10 +332,10 @@ then rule = 9
 elseif false
 or command == "SINTERSTORE"
 or command == "SUNIONSTORE"
-then rule = 23
+then rule = 24
 elseif false
 or command == "ZRANGESTORE"
-then rule = 8
+then rule = 15
 end
 elseif length == 10 then
 if false then
@@ -353,10 +352,10 @@ or command == "HPEXPIREAT"
 then rule = 1
 elseif false
 or command == "SDIFFSTORE"
-then rule = 23
+then rule = 24
 elseif false
 or command == "XAUTOCLAIM"
-then rule = 25
+then rule = 26
 end
 elseif length == 20 then
 if false then
@@ -378,7 +377,7 @@ elseif length == 14 then
 if false then
 elseif false
 or command == "GEOSEARCHSTORE"
-then rule = 8
+then rule = 15
 elseif false
 or command == "ZREMRANGEBYLEX"
 then rule = 11
@@ -406,13 +405,13 @@ if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command bre
 local first, last, step, check, rest = 5, 5, 1
 local requests, reads, writes, deletes, mutates = true
 local reply_length
-if rule == 24 then
+if rule == 25 then
 for at = 7, #argv do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 9 end
 end
 end
 if false then
-elseif rule == 24 then
+elseif rule == 25 then
 check, rest = 1, 1
 writes = true
 mutates = true
@@ -436,23 +435,23 @@ mutates = true
 elseif rule == 13 then
 last = #argv - 0
 check, rest = 1, 1
-elseif rule == 15 then
+elseif rule == 16 then
 check, rest = 1, 1
 reads = true
 deletes = true
 mutates = true
-elseif rule == 20 then
+elseif rule == 21 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
 reply_length = #argv - 4
-elseif rule == 21 then
+elseif rule == 22 then
 last = #argv - 0
 step = 2
 check, rest = 1, 1
 writes = true
 mutates = true
-elseif rule == 16 then
+elseif rule == 17 then
 check, rest = 1, 1
 elseif rule == 3 then
 check, rest = 1, 1
@@ -518,6 +517,11 @@ check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
+for at = 7, #argv do
+if find(argv[at], "^[Dd][Bb]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "DB"
+end
+end
 elseif rule == 11 then
 check, rest = 1, 1
 deletes = true
@@ -528,7 +532,13 @@ elseif rule == 14 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv - 5
-elseif rule == 17 then
+elseif rule == 15 then
+last = 6
+check, rest = 1, 1
+reads = true
+writes = true
+mutates = true
+elseif rule == 18 then
 check, rest = 1, 1
 reads = true
 deletes = true
@@ -536,7 +546,7 @@ mutates = true
 for at = 6, #argv do
 if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
 end
-elseif rule == 18 then
+elseif rule == 19 then
 check, rest = 1, 1
 reads = true
 writes = true
@@ -544,27 +554,27 @@ mutates = true
 for at = 6, #argv do
 if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
 end
-elseif rule == 19 then
+elseif rule == 20 then
 last = 6
-check, rest = 1, 1
-reads = true
-elseif rule == 22 then
-last = #argv - 0
 check, rest = 1, 1
 reads = true
 elseif rule == 23 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
+elseif rule == 24 then
+last = #argv - 0
+check, rest = 1, 1
+reads = true
 writes = true
 mutates = true
-elseif rule == 25 then
+elseif rule == 26 then
 check, rest = 1, 1
 reads = true
 writes = true
 deletes = true
 mutates = true
-elseif rule == 26 then
+elseif rule == 27 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv == 6 and 4 or 0

@@ -68,6 +68,7 @@ def _rule(guard: Guard, usage: Usage, checks: Numbers) -> Rule:
         counters=tuple(_COUNTERS[cls] for cls in spec.needs),
         mutates=spec.mutates,
         nulls=null_length(spec),
+        refused_if=spec.refused_if,
     )
 
 

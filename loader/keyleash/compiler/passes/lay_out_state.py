@@ -36,7 +36,14 @@ def slot_of(limit: Limit, index: int = 0) -> Slot:
     """The slot of *limit*, its ring not yet placed."""
     match limit:
         case Budget():
-            return Slot(limit.name, SlotKind.BUDGET, index, limit.limit, PERIOD_US[limit.period])
+            return Slot(
+                limit.name,
+                SlotKind.BUDGET,
+                index,
+                limit.limit,
+                PERIOD_US[limit.period],
+                calendar=f"{limit.period} {limit.timezone}",
+            )
         case Rate(burst=None):
             return Slot(limit.name, SlotKind.RING, index, limit.limit, limit.period_us, limit.limit)
         case Rate():
