@@ -25,6 +25,8 @@ repeat
   local state = call('GET', {{ names.state }})
   if not state then code = 'NOT_ACTIVE' break end
 --% endif
+  -- A shorter state is another guard's; unpacking it would fail before its stamp is seen.
+  if #state < {{ layout.header_bytes }} then code = 'POLICY_STALE' break end
 --% filter spread("number_n", numbers)
   local stamp, suspended, number_n = unpack_struct({{ state_format }}, state)
 --% endfilter

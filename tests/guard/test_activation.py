@@ -62,6 +62,34 @@ def test_old_guard_is_stale_from_the_instant_of_activation(leash: Leash) -> None
     assert leash.denials("one") == []
 
 
+RICH = {**ALL, "rate": {"requests": "100/hour"}, "budget": {"requests": "50/day", "reads": "9/day"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (RICH, ALL),
+        (ALL, RICH),
+        (RICH, {**ALL, "rate": {"requests": {"limit": "100/hour", "burst": 5}}}),
+        (RICH, {**ALL, "budget": {"requests": {"limit": "50/day", "per": "token"}}}),
+    ],
+    ids=["limits-removed", "limits-added", "ring-to-gcra", "per-token"],
+)
+def test_old_guard_is_stale_whatever_the_new_state_looks_like(
+    leash: Leash, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """A shorter state must not make it fail in another way, which no wrapper would heal."""
+    leash.load(one=before)
+    issued, old = leash.issue("one"), leash.digest("one")
+    agent = leash.client(issued.token)
+    agent.get("doc:1")
+    leash.load(one=after)
+
+    answer = leash.raw("one", ["doc:1"], issued.token, "c", "2", "GET", "doc:1", digest=old)
+    assert answer == "LEASH POLICY_STALE"
+    assert agent.get("doc:1") is None
+
+
 def test_wrapper_follows_a_new_policy_within_the_call(leash: Leash) -> None:
     """Narrowed or widened, the next call is judged by the new rules."""
     leash.load(one=ALL)

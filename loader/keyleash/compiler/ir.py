@@ -110,7 +110,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A stretch of calendar windows of equal length (see `passes/lay_out_windows.py`)."""
+    """A stretch of calendar windows of equal length (see `compiler/calendar.py`)."""
 
     start_us: int
     until_us: int | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from redis.exceptions import ResponseError
 
@@ -68,7 +69,9 @@ def load_policy(
     keyspace = keyspace or Keyspace()
     table = table or load_table()
     policy = parse_policy(document, file=file, commands=table)
-    guards = compile_policy(policy, table, keyspace=keyspace)
+    now_us = _server_time_us(client)
+    year = datetime.fromtimestamp(now_us / 1_000_000, UTC).year
+    guards = compile_policy(policy, table, keyspace=keyspace, year=year)
     digest = policy_digest(policy)
     names = tuple(identity.name for identity in policy.identities)
     active = read_active(client, keyspace)
@@ -78,7 +81,7 @@ def load_policy(
     layouts = _layouts(client, keyspace)
     removed = tuple(name for name in _active_names(client, keyspace, layouts) if name not in names)
     record_sources(client, keyspace, guards)
-    plan = activation_plan(guards, layouts, removed, _server_time_us(client))
+    plan = activation_plan(guards, layouts, removed, now_us)
     generation = _activate(client, keyspace, active, (actor, digest, document, plan))
     retire_sources(client, keyspace, guards, removed)
     return LoadResult(True, generation, digest, names, removed)

@@ -7,8 +7,9 @@ if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
 local state = call('GETRANGE', "keyleash:state:agent-reader", 0, 39)
 if state == '' then code = 'NOT_ACTIVE' break end
+if #state < 40 then code = 'POLICY_STALE' break end
 local stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 178981865103405 then code = 'POLICY_STALE' break end
+if stamp ~= 53210343246521 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then

@@ -7,8 +7,9 @@ if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
 local state = call('GET', "keyleash:state:agent-runner")
 if not state then code = 'NOT_ACTIVE' break end
+if #state < 56 then code = 'POLICY_STALE' break end
 local stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 2804315949307 then code = 'POLICY_STALE' break end
+if stamp ~= 230921542155697 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then

@@ -7,8 +7,9 @@ if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
 local state = call('GET', "keyleash:state:human-admin")
 if not state then code = 'NOT_ACTIVE' break end
+if #state < 16 then code = 'POLICY_STALE' break end
 local stamp, suspended = unpack_struct("<dd", state)
-if stamp ~= 92858999321081 then code = 'POLICY_STALE' break end
+if stamp ~= 41077711454345 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 local token_key, record
 if #token <= 160 then

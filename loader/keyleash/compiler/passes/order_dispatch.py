@@ -35,7 +35,7 @@ def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
     places = {rule: place for place, (_, rule) in reversed(list(enumerate(ranked)))}
     return replace(
         guard,
-        dispatch=tuple(Branch(byte, _grouped(named)) for byte, named in branches.items()),
+        dispatch=tuple(Branch(length, _grouped(named)) for length, named in branches.items()),
         rules=tuple(sorted(guard.rules, key=lambda rule: places.get(rule.id, len(places)))),
     )
 
