@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import keyleash
 from keyleash.deploy import set_suspended
+from keyleash.errors import ReplyCode
 from keyleash.policy import Counter, Identity, Rate, parse_policy
 from support.clockwork import (
     FORWARD,
@@ -83,6 +84,21 @@ def test_guard_and_model_agree_across_reloads(
         declared = argv[TABLE.key_slices[command[0]]]
         last = guard.call(*command)
         assert last == decide(identity, TABLE, argv, declared, state, server.now_us, guard.token_id)
+
+
+@thorough(60)
+@given(STARTS, variants())
+def test_guard_of_an_earlier_policy_is_stale_after_any_reload(
+    start_us: int, policies: list[dict[str, Any]]
+) -> None:
+    """Whatever the new state looks like, shorter or longer: nothing else would be healed."""
+    server = LuaServer(start_us)
+    server.activate(document(policies[0]))
+    for policy in policies[1:]:
+        earlier = server.guard("a")
+        server.activate(document(policy))
+        if server.guard("a").compiled.digest != earlier.compiled.digest:
+            assert earlier.call("SET", "k:a:1", "v").code is ReplyCode.POLICY_STALE
 
 
 def passes(server: LuaServer, tries: int) -> int:
