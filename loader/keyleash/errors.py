@@ -131,24 +131,10 @@ class NoPolicyError(KeyleashError):
     code = "no-policy"
 
 
-class ServerUnreachableError(KeyleashError):
-    """The server does not answer."""
-
-    code = "server-unreachable"
-    exit_code = 69
-
-
 class ServerStartError(KeyleashError):
     """The embedded server did not start."""
 
     code = "server-start"
-
-
-class NotPermittedError(KeyleashError):
-    """The server's own ACL does not permit what keyleash needs."""
-
-    code = "not-permitted"
-    exit_code = 77
 
 
 class LeashError(KeyleashError, ResponseError):

@@ -22,7 +22,6 @@ DOUBLE = 8
 STAMP_BYTES = 6
 """48 bits: exact as a double, and short in a script."""
 FIRST_NUMBER = 2
-SUSPENDED_OFFSET = DOUBLE
 
 
 class SlotKind(StrEnum):
