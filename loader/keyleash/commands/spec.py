@@ -15,13 +15,15 @@ from types import MappingProxyType
 class OperationClass(StrEnum):
     """What a grant allows, derived per key from the key-spec flags.
 
-    `read` is ACCESS, `write` is INSERT or UPDATE, `delete` is DELETE; `scan` has no flag.
+    `read` is ACCESS, `write` is INSERT or UPDATE, `delete` is DELETE; `scan` lists keys and
+    `publish` sends to channels, which have no flags.
     """
 
     READ = "read"
     WRITE = "write"
     DELETE = "delete"
     SCAN = "scan"
+    PUBLISH = "publish"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,10 @@ class ActivePolicy:
 
 @dataclass(frozen=True, slots=True)
 class GuardRecord:
-    """How a wrapper finds its script."""
+    """How a wrapper finds its scripts: the guard of one command, and that of a batch."""
 
     digest: str
+    batch_digest: str
     policy_digest: str
     generation: int
 
@@ -60,6 +61,7 @@ def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
         return None
     return GuardRecord(
         digest=raw[b"digest"].decode(),
+        batch_digest=raw.get(b"batch_digest", b"").decode(),
         policy_digest=raw[b"policy_digest"].decode(),
         generation=int(raw[b"generation"]),
     )

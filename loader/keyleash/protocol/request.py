@@ -1,11 +1,14 @@
-"""Building a guard call: the arguments of EVALSHA, from a command as redis-py has it.
+"""Building a guard call: the arguments of EVALSHA, from commands as redis-py has them.
 
 EVALSHA <digest> <n> <data keys…> <token> <correlation id> <protocol> <command> <args…>
+EVALSHA <batch digest> <n> <data keys…> <token> <correlation id> <protocol> <mode>
+        {<argc> <command> <args…>}…
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from typing import Any
 
 from keyleash.commands import CommandTable
@@ -13,8 +16,22 @@ from keyleash.commands import CommandTable
 MAX_ARGUMENTS = 7_000
 """Arguments of one command, its name among them: Lua's `unpack` ends at 7,999 values."""
 
+MAX_BATCH_COMMANDS = 1_000
+"""Commands of one batch; their arguments together are bounded by `MAX_ARGUMENTS`."""
+
 Argument = Any
 """Whatever redis-py's encoder takes: bytes, str, int, float, memoryview."""
+
+
+class BatchMode(StrEnum):
+    """How a batch is judged.
+
+    `each`: every command on its own; a refusal stands in its place in the reply.
+    `all`: all before anything runs; one refusal refuses the whole.
+    """
+
+    EACH = "each"
+    ALL = "all"
 
 
 def guard_call(
@@ -34,6 +51,27 @@ def guard_call(
     place = table.key_slices.get(words[0])
     keys = words[place] if place is not None else ()
     return ["EVALSHA", digest, len(keys), *keys, token, correlation, protocol, *words]
+
+
+def batch_call(
+    table: CommandTable,
+    digest: str,
+    token: str,
+    correlation: str,
+    protocol: str,
+    mode: BatchMode,
+    commands: Iterable[Sequence[Argument]],
+) -> list[Argument]:
+    """Wrap commands in one call of their identity's batch script, whose digest is *digest*."""
+    keys: list[Argument] = []
+    items: list[Argument] = []
+    for command in commands:
+        words = _split_name(command)
+        place = table.key_slices.get(words[0])
+        if place is not None:
+            keys += words[place]
+        items += (len(words), *words)
+    return ["EVALSHA", digest, len(keys), *keys, token, correlation, protocol, str(mode), *items]
 
 
 def _split_name(command: Sequence[Argument]) -> list[Argument]:
