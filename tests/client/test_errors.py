@@ -97,7 +97,7 @@ CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
     ),
     ReplyCode.TOKEN_EXPIRED: (expired, {"expired_at_ms"}),
     ReplyCode.TOKEN_REVOKED: (revoked, set()),
-    ReplyCode.COMMAND_REFUSED: (lambda leash: fresh(leash).flushall(), {"command"}),
+    ReplyCode.COMMAND_REFUSED: (lambda leash: fresh(leash).flushall(), {"command", "reason"}),
     ReplyCode.CLASS_NOT_GRANTED: (lambda leash: fresh(leash).set("t:a", 1), {"class", "command"}),
     ReplyCode.KEY_NOT_GRANTED: (lambda leash: fresh(leash).get("u:\xe9 x"), {"key"}),
     ReplyCode.KEY_DENIED: (lambda leash: fresh(leash).get("t:deny"), {"key"}),

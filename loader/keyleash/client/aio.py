@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import redis.asyncio
@@ -16,6 +17,7 @@ from keyleash.client.aio_pipeline import Batch, Pipeline
 from keyleash.client.flow import BatchCall, Command, Flow, NothingYet, Pause, Plain, adrive
 from keyleash.client.hand import AsyncInHand, found
 from keyleash.client.healing import find_guard, healing
+from keyleash.client.packing import packed
 from keyleash.client.polling import may_block, polling
 from keyleash.client.session import Session
 from keyleash.client.unscoped import Unscoped, require_no_watches
@@ -121,10 +123,8 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; its reply, or the typed refusal."""
-        if may_block(args[0]):
+        if self._wait_s or may_block(args[0]):
             return await self._run(polling(args, options, Waiting(self._wait_s), self._clock))
-        if self._wait_s:
-            return await self._run(Waiting(self._wait_s).patiently(Command(args, options)))
         return await self._connected("digest", self._call, args, options)
 
     async def _run(self, flow: Flow) -> Any:
@@ -141,7 +141,12 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
                 return await self._connected("batch_digest", self._call_batch, asked)
 
     async def _connected(self, kind: str, call: Callable[..., Any], *args: Any) -> Any:
-        """Take a connection, and make a call on it by the guard's script of that kind."""
+        """Make a call on a connection, and again if the answer says that nothing ran.
+
+        Args:
+            kind: The field of the guard record that names the script.
+        """
+        session = self._session
         pool = self.connection_pool
         if self.single_connection_client:
             await self.initialize()
@@ -149,7 +154,14 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         if self.single_connection_client:
             await self._single_conn_lock.acquire()
         try:
-            return await self._guarded(kind, call, connection, *args)
+            if session.guard is None:
+                await adrive(find_guard(session), partial(self._on, connection, call, args))
+            called = session.guard
+            try:
+                return await call(connection, *args)
+            except (PolicyStaleError, NoScriptError) as error:
+                flow = healing(session, called, error, kind)
+            return await adrive(flow, partial(self._on, connection, call, args))
         except (ResponseError, DataError, NothingYet):
             # A reply that was read, or a request that was never sent.
             raise
@@ -168,32 +180,24 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
                 if not self.connection:
                     await pool.release(connection)
 
-    async def _guarded(
-        self, kind: str, call: Callable[..., Any], connection: Any, *args: Any
+    @staticmethod
+    async def _on(
+        connection: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any
     ) -> Any:
-        """Make a call, and again if the answer says that nothing ran."""
-        session = self._session
-
-        async def perform(asked: Any) -> Any:
-            if isinstance(asked, Plain):
-                return await self._plain(connection, asked)
-            return await call(connection, *args)
-
-        if session.guard is None:
-            await adrive(find_guard(session), perform)
-        called = session.guard
-        try:
-            return await call(connection, *args)
-        except (PolicyStaleError, NoScriptError) as error:
-            lost = error
-        return await adrive(healing(session, called, lost, kind), perform)
+        """Do what the healing of a call asks for."""
+        if isinstance(asked, Plain):
+            await connection.send_packed_command(connection.pack_command(*asked.words))
+            return await connection.read_response(disable_decoding=True)
+        return await call(connection, *args)
 
     async def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        await connection.send_command(*self._session.request(words, connection.get_protocol()))
+        request = self._session.request(_encoded(words, connection), connection.get_protocol())
+        await connection.send_packed_command(packed(request))
         return await self._read(connection, words, options)
 
     async def _poll(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        await connection.send_command(*self._session.request(words, connection.get_protocol()))
+        request = self._session.request(_encoded(words, connection), connection.get_protocol())
+        await connection.send_packed_command(packed(request))
         try:
             reply = await connection.read_response(disable_decoding=NEVER_DECODE in options)
         except ResponseError as error:
@@ -202,7 +206,10 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
 
     async def _read(self, source: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
         # redis-py lets some helpers take an error for an empty reply; a refusal never is one.
-        read = {name: value for name, value in options.items() if name != EMPTY_RESPONSE}
+        if EMPTY_RESPONSE in options:
+            read = {name: value for name, value in options.items() if name != EMPTY_RESPONSE}
+        else:
+            read = options
         try:
             response = await self.parse_response(source, words[0], **read)
         except ResponseError as error:
@@ -210,8 +217,9 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         return self._session.finished(words[0], response)
 
     async def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
-        request = self._session.batch_request(batch, connection.get_protocol())
-        await connection.send_command(*request)
+        words = [_encoded(words, connection) for words in batch.words]
+        request = self._session.batch_request(batch.mode, words, connection.get_protocol())
+        await connection.send_packed_command(packed(request))
         try:
             reply = await connection.read_response(disable_decoding=batch.undecoded)
         except ResponseError as error:
@@ -221,9 +229,8 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
     def _encoder(self) -> Any:
         return self.get_encoder()  # type: ignore[no-untyped-call]
 
-    @staticmethod
-    async def _plain(connection: Any, asked: Plain) -> Any:
-        """Run one of keyleash's own commands, past the guard, without decoding."""
-        # Packed, as in `sync`.
-        await connection.send_packed_command(connection.pack_command(*asked.words))
-        return await connection.read_response(disable_decoding=True)
+
+def _encoded(words: tuple[Any, ...], connection: Any) -> tuple[Any, ...]:
+    """The words as the connection's own packer, slow and in Python, would encode them."""
+    encode = connection.encoder.encode
+    return words[0], *map(encode, words[1:])

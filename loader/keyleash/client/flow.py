@@ -65,6 +65,11 @@ class BatchCall:
     commands: Sequence[tuple[tuple[Argument, ...], dict[str, Any]]]
 
     @property
+    def words(self) -> list[tuple[Argument, ...]]:
+        """The commands without their options."""
+        return [words for words, _ in self.commands]
+
+    @property
     def undecoded(self) -> bool:
         """Whether some command's reply must not be decoded, so that none may be yet."""
         return any(NEVER_DECODE in options for _, options in self.commands)

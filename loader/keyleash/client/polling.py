@@ -51,8 +51,7 @@ def polling(
     words: Words, options: dict[str, Any], waiting: Waiting, clock: Callable[[], float]
 ) -> Flow:
     """Make a call, and if it may block, make it until there is an answer or time is up."""
-    words = _apart(words)
-    timeout_s = timeout_of(words)
+    words, timeout_s = (_apart(words), timeout_of(words)) if may_block(words[0]) else (words, None)
     if timeout_s is None:
         return (yield from waiting.patiently(Command(words, options)))
     deadline = clock() + timeout_s if timeout_s else math.inf

@@ -22,7 +22,7 @@ from keyleash.errors import (
 from keyleash.protocol.active import GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace, script_digest
 from keyleash.protocol.reply import refusal
-from keyleash.protocol.request import Argument, batch_call, guard_call
+from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_call
 from keyleash.protocol.token import identity_of
 
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
@@ -60,8 +60,10 @@ class Session:
             command,
         )
 
-    def batch_request(self, batch: BatchCall, protocol: int | str) -> list[Argument]:
-        """The EVALSHA call for *batch*; the guard must have been found before."""
+    def batch_request(
+        self, mode: BatchMode, commands: Sequence[tuple[Argument, ...]], protocol: int | str
+    ) -> list[Argument]:
+        """The EVALSHA call for a batch; the guard must have been found before."""
         assert self.guard is not None  # noqa: S101 - callers look it up first
         return batch_call(
             self._table,
@@ -69,8 +71,8 @@ class Session:
             self._token,
             self._next_correlation(),
             str(protocol),
-            batch.mode,
-            [words for words, _ in batch.commands],
+            mode,
+            commands,
         )
 
     # Replies.

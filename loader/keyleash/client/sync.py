@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import redis
@@ -13,6 +14,7 @@ from redis.exceptions import DataError, NoScriptError, ResponseError
 from keyleash.client.flow import BatchCall, Command, Flow, NothingYet, Pause, Plain, drive
 from keyleash.client.hand import found
 from keyleash.client.healing import find_guard, healing
+from keyleash.client.packing import packed
 from keyleash.client.polling import may_block, polling
 from keyleash.client.session import Session
 from keyleash.client.sync_pipeline import Batch, Pipeline
@@ -113,13 +115,8 @@ class Redis(Unscoped, redis.Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; its reply, or the typed refusal."""
-        if may_block(args[0]):
+        if self._wait_s or may_block(args[0]):
             return self._run(polling(args, options, Waiting(self._wait_s), self._clock))
-        if self._wait_s:
-            return self._run(Waiting(self._wait_s).patiently(Command(args, options)))
-        return self._execute_command(*args, **options)
-
-    def _execute_command(self, *args: Any, **options: Any) -> Any:
         return self._connected("digest", self._call, args, options)
 
     def _run(self, flow: Flow) -> Any:
@@ -135,13 +132,25 @@ class Redis(Unscoped, redis.Redis):
                 return self._connected("batch_digest", self._call_batch, asked)
 
     def _connected(self, kind: str, call: Callable[..., Any], *args: Any) -> Any:
-        """Take a connection, and make a call on it by the guard's script of that kind."""
+        """Make a call on a connection, and again if the answer says that nothing ran.
+
+        Args:
+            kind: The field of the guard record that names the script.
+        """
+        session = self._session
         pool = self.connection_pool
         connection = self.connection or pool.get_connection()
         if self._single_connection_client:
             self.single_connection_lock.acquire()
         try:
-            return self._guarded(kind, call, connection, *args)
+            if session.guard is None:
+                drive(find_guard(session), partial(self._on, connection, call, args))
+            called = session.guard
+            try:
+                return call(connection, *args)
+            except (PolicyStaleError, NoScriptError) as error:
+                flow = healing(session, called, error, kind)
+            return drive(flow, partial(self._on, connection, call, args))
         except (ResponseError, DataError, NothingYet):
             # A reply that was read, or a request that was never sent.
             raise
@@ -161,30 +170,23 @@ class Redis(Unscoped, redis.Redis):
                 if not self.connection:
                     pool.release(connection)
 
-    def _guarded(self, kind: str, call: Callable[..., Any], connection: Any, *args: Any) -> Any:
-        """Make a call, and again if the answer says that nothing ran."""
-        session = self._session
-
-        def perform(asked: Any) -> Any:
-            if isinstance(asked, Plain):
-                return self._plain(connection, asked)
-            return call(connection, *args)
-
-        if session.guard is None:
-            drive(find_guard(session), perform)
-        called = session.guard
-        try:
-            return call(connection, *args)
-        except (PolicyStaleError, NoScriptError) as error:
-            lost = error
-        return drive(healing(session, called, lost, kind), perform)
+    @staticmethod
+    def _on(connection: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any) -> Any:
+        """Do what the healing of a call asks for."""
+        if isinstance(asked, Plain):
+            # Packed, since redis-py's client-side cache would want to keep what HGETALL gives.
+            connection.send_packed_command(connection.pack_command(*asked.words))
+            return connection.read_response(disable_decoding=True)
+        return call(connection, *args)
 
     def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        connection.send_command(*self._session.request(words, connection.get_protocol()))
+        request = self._session.request(words, connection.get_protocol())
+        connection.send_packed_command(packed(request))
         return self._read(connection, words, options)
 
     def _poll(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        connection.send_command(*self._session.request(words, connection.get_protocol()))
+        request = self._session.request(words, connection.get_protocol())
+        connection.send_packed_command(packed(request))
         try:
             reply = connection.read_response(disable_decoding=NEVER_DECODE in options)
         except ResponseError as error:
@@ -193,7 +195,10 @@ class Redis(Unscoped, redis.Redis):
 
     def _read(self, source: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
         # redis-py lets some helpers take an error for an empty reply; a refusal never is one.
-        read = {name: value for name, value in options.items() if name != EMPTY_RESPONSE}
+        if EMPTY_RESPONSE in options:
+            read = {name: value for name, value in options.items() if name != EMPTY_RESPONSE}
+        else:
+            read = options
         try:
             response = self.parse_response(source, words[0], **read)  # type: ignore[no-untyped-call]
         except ResponseError as error:
@@ -201,16 +206,10 @@ class Redis(Unscoped, redis.Redis):
         return self._session.finished(words[0], response)
 
     def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
-        connection.send_command(*self._session.batch_request(batch, connection.get_protocol()))
+        request = self._session.batch_request(batch.mode, batch.words, connection.get_protocol())
+        connection.send_packed_command(packed(request))
         try:
             reply = connection.read_response(disable_decoding=batch.undecoded)
         except ResponseError as error:
             raise self._session.understood(error) from None
         return self._session.answers(batch, reply, self.get_encoder() if batch.undecoded else None)
-
-    @staticmethod
-    def _plain(connection: Any, asked: Plain) -> Any:
-        """Run one of keyleash's own commands, past the guard, without decoding."""
-        # Packed, since redis-py's client-side cache would want to keep what HGETALL gives.
-        connection.send_packed_command(connection.pack_command(*asked.words))
-        return connection.read_response(disable_decoding=True)
