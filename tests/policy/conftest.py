@@ -11,6 +11,8 @@ from keyleash.policy import Policy, parse_policy
 
 Parse = Callable[[str], Policy]
 
+SUBCOMMANDS = "sub-commands are not scoped yet"
+
 
 def _spec(name: str, *categories: str, refused: str | None = None) -> CommandSpec:
     ranges = () if refused else (KeyRange(1, 1, 1, (OperationClass.READ,)),)
@@ -19,12 +21,18 @@ def _spec(name: str, *categories: str, refused: str | None = None) -> CommandSpe
 
 @pytest.fixture(scope="session")
 def commands() -> CommandTable:
-    """Some commands that pass, one container by its sub-command only, one that is refused."""
+    """Some commands that pass, some that are refused, and containers with a row or without."""
     specs = (
         _spec("GET", "@read", "@string"),
         _spec("SET", "@string", "@write"),
         _spec("HGET", "@hash", "@read"),
         _spec("XGROUP CREATE", "@stream", "@write"),
+        _spec("XINFO", "@stream", refused=SUBCOMMANDS),
+        _spec("XINFO HELP", "@stream", refused=SUBCOMMANDS),
+        _spec("XINFO STREAM", "@read", "@stream"),
+        _spec("MEMORY", refused=SUBCOMMANDS),
+        _spec("MEMORY USAGE", "@read", refused=SUBCOMMANDS),
+        _spec("CONFIG GET", "@dangerous", refused="it administers the server"),
         _spec("FLUSHALL", "@dangerous", refused="it has no key"),
     )
     return CommandTable(("redis 8.0.2",), {spec.name: spec for spec in specs})

@@ -1,0 +1,83 @@
+"""The lists `only` and `except`: names of commands, of containers and of categories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from keyleash.commands import CommandSpec, CommandTable
+from keyleash.policy.lists import check_distinct
+from keyleash.policy.node import Node
+from keyleash.policy.problems import Problems, did_you_mean, listing, quote
+
+
+class CommandNames:
+    """
+    Reads names of commands.
+
+    Args:
+        known: Every command that keyleash knows; any other name is a problem.
+        problems: Receives what is wrong.
+    """
+
+    def __init__(self, known: CommandTable, problems: Problems) -> None:
+        self._known = known
+        self._problems = problems
+        self._containers = _by_container(known)
+
+    def read(self, node: Node) -> tuple[str, ...]:
+        """Names in upper case and categories in lower case, as the model wants them."""
+        names = []
+        for entry in node.entries:
+            words = " ".join(entry.source.split())
+            is_category = words.startswith("@")
+            name = words.lower() if is_category else words.upper()
+            names.append(name)
+            if is_category:
+                self._check_category(name, entry)
+            else:
+                self._check_command(name, entry)
+        check_distinct(zip(names, node.entries, strict=True), self._problems)
+        return tuple(dict.fromkeys(names))
+
+    def _check_category(self, name: str, entry: Node) -> None:
+        known = self._known.categories
+        if name not in known:
+            self._problems.add(
+                "unknown-category",
+                f"unknown command category {quote(entry.source)}",
+                entry.span,
+                did_you_mean(name, sorted(known), f"the categories are {listing(sorted(known))}"),
+            )
+
+    def _check_command(self, name: str, entry: Node) -> None:
+        # A container's own row is always refused, and some tables lack it: what counts
+        # is whether anything that the name stands for can be called.
+        row = self._known.get(name)
+        meant = (*([row] if row else ()), *self._containers.get(name, ()))
+        if not meant:
+            self._problems.add(
+                "unknown-command",
+                f"unknown command {quote(entry.source)}",
+                entry.span,
+                did_you_mean(
+                    name,
+                    self._known.commands,
+                    "write a command's name, such as `GET`, or a category, such as `@hash`",
+                ),
+            )
+        elif all(spec.refused is not None for spec in meant):
+            self._problems.add(
+                "refused-command",
+                f"{quote(entry.source)} is refused whatever a grant says: {meant[0].refused}",
+                entry.span,
+                "remove it",
+            )
+
+
+def _by_container(table: CommandTable) -> Mapping[str, list[CommandSpec]]:
+    subs: dict[str, list[CommandSpec]] = {}
+    for spec in table:
+        container, _, sub = spec.name.partition(" ")
+        if sub:
+            subs.setdefault(container, []).append(spec)
+    return subs
