@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from keyleash.commands import OperationClass
+from keyleash.errors import Problem, Span
 from keyleash.policy import (
     AuditRules,
     Budget,
@@ -169,6 +170,13 @@ def test_order_that_says_nothing_leaves_the_digest(parse: Parse) -> None:
 
     assert identity_digest(turned) == identity_digest(IDENTITY)
     assert policy_digest(Policy((IDENTITY, other))) == policy_digest(Policy((other, turned)))
+
+
+def test_warnings_leave_the_digest() -> None:
+    """What a server lacks is no part of what the policy says."""
+    warning = Problem("absent-command", "the server has no `SET`", Span("p", 1, 1), "remove it")
+
+    assert policy_digest(Policy((IDENTITY,), (warning,))) == policy_digest(Policy((IDENTITY,)))
 
 
 def test_canonical_text_is_one_line_of_json_without_places(parse: Parse) -> None:

@@ -16,13 +16,24 @@ class CommandNames:
 
     Args:
         known: Every command that keyleash knows; any other name is a problem.
+        server: The commands of the server that the policy is for, if it is known.
         problems: Receives what is wrong.
+        warnings: Receives what is right but has no effect on that server.
     """
 
-    def __init__(self, known: CommandTable, problems: Problems) -> None:
+    def __init__(
+        self,
+        known: CommandTable,
+        server: CommandTable | None,
+        problems: Problems,
+        warnings: Problems,
+    ) -> None:
         self._known = known
+        self._server = server
         self._problems = problems
+        self._warnings = warnings
         self._containers = _by_container(known)
+        self._server_containers = _by_container(server) if server else {}
 
     def read(self, node: Node) -> tuple[str, ...]:
         """Names in upper case and categories in lower case, as the model wants them."""
@@ -48,6 +59,8 @@ class CommandNames:
                 entry.span,
                 did_you_mean(name, sorted(known), f"the categories are {listing(sorted(known))}"),
             )
+        elif self._server is not None and name not in self._server.categories:
+            self._warn("absent-category", f"command of the category {quote(name)}", entry)
 
     def _check_command(self, name: str, entry: Node) -> None:
         # A container's own row is always refused, and some tables lack it: what counts
@@ -72,6 +85,23 @@ class CommandNames:
                 entry.span,
                 "remove it",
             )
+        elif self._is_absent(name):
+            self._warn("absent-command", quote(name), entry)
+
+    def _is_absent(self, name: str) -> bool:
+        return (
+            self._server is not None
+            and self._server.get(name) is None
+            and name not in self._server_containers
+        )
+
+    def _warn(self, code: str, what: str, entry: Node) -> None:
+        self._warnings.add(
+            code,
+            f"the server has no {what}",
+            entry.span,
+            "the rule has no effect for it there; remove it, or load on a server that has it",
+        )
 
 
 def _by_container(table: CommandTable) -> Mapping[str, list[CommandSpec]]:

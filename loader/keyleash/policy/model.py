@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from keyleash.commands import OperationClass
-from keyleash.errors import Span
+from keyleash.errors import Problem, Span
 
 SECOND_US = 1_000_000
 MAX_RING_SLOTS = 100_000
@@ -216,9 +216,14 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A whole, valid policy document."""
+    """A whole, valid policy document.
+
+    Attributes:
+        warnings: What has no effect on the server that the policy was read for, in file order.
+    """
 
     identities: tuple[Identity, ...]
+    warnings: tuple[Problem, ...] = field(default=(), compare=False)
 
     def identity(self, name: str) -> Identity | None:
         """The identity of that name, or None."""

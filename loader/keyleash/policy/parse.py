@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from keyleash.commands import CommandTable
 from keyleash.policy.command_names import CommandNames
@@ -24,7 +25,9 @@ VERSION = 1
 _IDENTITY_NAME = re.compile(r"[a-z0-9-]{1,64}")
 
 
-def parse_policy(text: str, *, file: str, commands: CommandTable) -> Policy:
+def parse_policy(
+    text: str, *, file: str, commands: CommandTable, server: CommandTable | None = None
+) -> Policy:
     """
     Read a policy document.
 
@@ -32,6 +35,8 @@ def parse_policy(text: str, *, file: str, commands: CommandTable) -> Policy:
         text: YAML, or JSON.
         file: The document's name, for the places of problems.
         commands: The commands that `only` and `except` may name.
+        server: The commands of the server that the policy is for, if it is known: a name
+            that it lacks is a warning.
 
     Returns:
         The policy with the document's defaults applied, identities in file order and
@@ -40,12 +45,12 @@ def parse_policy(text: str, *, file: str, commands: CommandTable) -> Policy:
     Raises:
         PolicyError: With every problem of the document, in file order.
     """
-    problems = Problems()
+    problems, warnings = Problems(), Problems()
     root = check_shape(read_document(text, file, problems), problems)
-    names = CommandNames(commands, problems)
+    names = CommandNames(commands, server, problems, warnings)
     policy = _Reader(root, names, problems).policy()
     problems.require_none()
-    return policy
+    return replace(policy, warnings=warnings.in_order)
 
 
 class _Reader:
