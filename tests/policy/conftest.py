@@ -11,12 +11,12 @@ from keyleash.policy import Policy, parse_policy
 
 Parse = Callable[[str], Policy]
 
-SUBCOMMANDS = "sub-commands are not scoped yet"
+CONTAINER = "name its sub-command"
 
 
 def _spec(name: str, *categories: str, refused: str | None = None) -> CommandSpec:
-    ranges = () if refused else (KeyRange(1, 1, 1, (OperationClass.READ,)),)
-    return CommandSpec(name, -2, (), categories, ranges, None, None, refused, ("redis 8.0.2",))
+    keys = () if refused else (KeyRange(1, 1, 1, (OperationClass.READ,)),)
+    return CommandSpec(name, -2, (), categories, keys=keys, refused=refused)
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +27,11 @@ def commands() -> CommandTable:
         _spec("SET", "@string", "@write"),
         _spec("HGET", "@hash", "@read"),
         _spec("XGROUP CREATE", "@stream", "@write"),
-        _spec("XINFO", "@stream", refused=SUBCOMMANDS),
-        _spec("XINFO HELP", "@stream", refused=SUBCOMMANDS),
+        _spec("XINFO", "@stream", refused=CONTAINER),
+        _spec("XINFO HELP", "@stream", refused="it has no key"),
         _spec("XINFO STREAM", "@read", "@stream"),
-        _spec("MEMORY", refused=SUBCOMMANDS),
-        _spec("MEMORY USAGE", "@read", refused=SUBCOMMANDS),
+        _spec("SLOWLOG", refused=CONTAINER),
+        _spec("SLOWLOG GET", "@dangerous", refused="it administers the server"),
         _spec("CONFIG GET", "@dangerous", refused="it administers the server"),
         _spec("FLUSHALL", "@dangerous", refused="it has no key"),
     )

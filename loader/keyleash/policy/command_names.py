@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from keyleash.commands import CommandSpec, CommandTable
 from keyleash.policy.lists import check_distinct
 from keyleash.policy.node import Node
@@ -32,8 +30,6 @@ class CommandNames:
         self._server = server
         self._problems = problems
         self._warnings = warnings
-        self._containers = _by_container(known)
-        self._server_containers = _by_container(server) if server else {}
 
     def read(self, node: Node) -> tuple[str, ...]:
         """Names in upper case and categories in lower case, as the model wants them."""
@@ -63,10 +59,7 @@ class CommandNames:
             self._warn("absent-category", f"command of the category {quote(name)}", entry)
 
     def _check_command(self, name: str, entry: Node) -> None:
-        # A container's own row is always refused, and some tables lack it: what counts
-        # is whether anything that the name stands for can be called.
-        row = self._known.get(name)
-        meant = (*([row] if row else ()), *self._containers.get(name, ()))
+        meant = _rows(name, self._known)
         if not meant:
             self._problems.add(
                 "unknown-command",
@@ -85,15 +78,8 @@ class CommandNames:
                 entry.span,
                 "remove it",
             )
-        elif self._is_absent(name):
+        elif self._server is not None and not _rows(name, self._server):
             self._warn("absent-command", quote(name), entry)
-
-    def _is_absent(self, name: str) -> bool:
-        return (
-            self._server is not None
-            and self._server.get(name) is None
-            and name not in self._server_containers
-        )
 
     def _warn(self, code: str, what: str, entry: Node) -> None:
         self._warnings.add(
@@ -104,10 +90,13 @@ class CommandNames:
         )
 
 
-def _by_container(table: CommandTable) -> Mapping[str, list[CommandSpec]]:
-    subs: dict[str, list[CommandSpec]] = {}
-    for spec in table:
-        container, _, sub = spec.name.partition(" ")
-        if sub:
-            subs.setdefault(container, []).append(spec)
-    return subs
+def _rows(name: str, table: CommandTable) -> list[CommandSpec]:
+    """The rows that a name stands for: a container's sub-commands, and what has that very name."""
+    # A container's own row is always refused and says no more than that, so it comes last.
+    subs = (
+        [spec for spec in table if spec.name.startswith(f"{name} ")]
+        if name in table.containers
+        else []
+    )
+    row = table.get(name)
+    return subs if row is None else [*subs, row]
