@@ -66,7 +66,8 @@ def keys_of(spec: CommandSpec, argv: Sequence[bytes]) -> tuple[KeyUse, ...]:
         One entry per key, in argument order; a key given twice is there twice.
 
     Raises:
-        UnplacedKeysError: *spec* is refused, or has an option that hides its keys.
+        UnplacedKeysError: *spec* is refused, or the call has an option that is, or that hides
+            its keys.
     """
     needs = _needs_instead(spec, argv)
     return tuple(
@@ -88,6 +89,12 @@ def is_option(argument: bytes, word: str) -> bool:
     `get\0junk` is GET.
     """
     return argument.split(b"\0", 1)[0].upper() == word.encode()
+
+
+def refused_option(spec: CommandSpec, argv: Sequence[bytes]) -> str | None:
+    """The option word for which a guard refuses the call, if it has one."""
+    rest = argv[spec.options_start :]
+    return next((word for word in spec.refused_if if any(is_option(a, word) for a in rest)), None)
 
 
 def only_gets(argv: Sequence[bytes]) -> bool:
@@ -116,6 +123,9 @@ def _needs_instead(spec: CommandSpec, argv: Sequence[bytes]) -> Needs | None:
 def _placed(spec: CommandSpec, argv: Sequence[bytes]) -> Iterator[tuple[int, KeySearch]]:
     if spec.refused is not None:
         raise UnplacedKeysError(spec.name, spec.refused)
+    option = refused_option(spec, argv)
+    if option is not None:
+        raise UnplacedKeysError(spec.name, f"the option {option} reaches other keys")
     return ((place, search) for search in spec.keys for place in _places(spec, search, argv))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import ClassVar
 
 
 class OperationClass(StrEnum):
@@ -54,6 +55,7 @@ class KeyRange:
         needs: Of each of these keys.
     """
 
+    kind: ClassVar[str] = "range"
     first: int
     last: int
     step: int
@@ -71,6 +73,7 @@ class NumberedKeys:
         needs: Of each of these keys.
     """
 
+    kind: ClassVar[str] = "numbered"
     count_at: int
     first: int
     step: int
@@ -87,6 +90,7 @@ class OptionKey:
         needs: Of that key.
     """
 
+    kind: ClassVar[str] = "option"
     words: tuple[str, ...]
     start: int
     needs: Needs
@@ -102,6 +106,7 @@ class StreamKeys:
         needs: Of each of these keys.
     """
 
+    kind: ClassVar[str] = "streams"
     options: tuple[tuple[str, int], ...]
     needs: Needs
 
@@ -189,6 +194,11 @@ class CommandSpec:
         if isinstance(head, KeyRange) and isinstance(tail, KeyRange):
             return head.first, tail.last, head.step
         return None
+
+    @property
+    def options_start(self) -> int:
+        """Index of the first argument behind the key or keys at counted places."""
+        return max((keys.last for keys in self.keys if isinstance(keys, KeyRange)), default=0) + 1
 
     @property
     def key_slice(self) -> slice | None:
