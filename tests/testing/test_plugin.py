@@ -434,21 +434,30 @@ def test_project_that_uses_no_fixture_pays_for_none() -> None:
     assert said.stdout == "[]\n"
 
 
-def test_server_that_a_test_ended_is_there_again_for_the_next(project: pytest.Pytester) -> None:
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "os.kill(leash.admin.info('server')['process_id'], signal.SIGKILL)",
+        "leash.admin.config_set('requirepass', 'secret'); leash.admin.connection_pool.disconnect()",
+        "leash.admin.replicaof('127.0.0.1', leash.port)",
+    ],
+)
+def test_server_that_a_test_made_unusable_is_a_new_one_for_the_next(
+    project: pytest.Pytester, harm: str
+) -> None:
     """How an agent takes the loss of its server may be tested, and costs no other test."""
     result = run_tests(
         project,
-        """
+        f"""
         import signal
 
         @pytest.mark.parametrize("turn", [1, 2])
         def test_turn(leash, turn):
-            r = leash.client("agent-runner")
-            assert r.get("jobs:1:state") is None
-            os.kill(leash.admin.info("server")["process_id"], signal.SIGKILL)
-            with pytest.raises(redis.ConnectionError):
+            leash.client("agent-runner").set("jobs:1:state", "x")
+            {harm}
+            with pytest.raises(redis.RedisError):
                 while True:
-                    r.get("jobs:1:state")
+                    leash.admin.set("a", "b")
         """,
     )
 
