@@ -27,6 +27,7 @@ class ReplyCode(StrEnum):
     CLASS_NOT_GRANTED = "CLASS_NOT_GRANTED"
     KEY_NOT_GRANTED = "KEY_NOT_GRANTED"
     KEY_DENIED = "KEY_DENIED"
+    CHANNEL_NOT_GRANTED = "CHANNEL_NOT_GRANTED"
     KEYS_MISMATCH = "KEYS_MISMATCH"
     ARGS_TOO_MANY = "ARGS_TOO_MANY"
     NOT_ACTIVE = "NOT_ACTIVE"
@@ -216,6 +217,12 @@ class KeyDeniedError(LeashError):
     """A deny rule matches the key, or it is one of keyleash's own."""
 
     code = ReplyCode.KEY_DENIED
+
+
+class ChannelNotGrantedError(LeashError):
+    """No grant matches the channel (`details["channel"]`)."""
+
+    code = ReplyCode.CHANNEL_NOT_GRANTED
 
 
 class KeysMismatchError(LeashError):

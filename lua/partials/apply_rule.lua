@@ -1,9 +1,23 @@
---% for rule in rules if rule.reading
--- The server compares an option as a C string, which ends at a NUL byte.
+--% for rule in rules if rule.variant
 if rule == {{ rule.id }} then
+--% if rule.variant_option is not none
+  -- The server compares an option as a C string, which ends at a NUL byte.
   for at = 7, #argv do
-    if find(argv[at], {{ option_pattern(rule.reads_if) }}) then rule = {{ rule.reading }} end
+    if find(argv[at], {{ option_pattern(rule.variant_option) }}) then rule = {{ rule.variant }} break end
   end
+--% else
+  local at = 6
+  while at <= #argv do
+    if find(argv[at], {{ option_pattern("GET") }}) and at + 2 <= #argv then
+      at = at + 3
+    elseif find(argv[at], {{ option_pattern("OVERFLOW") }}) and at + 1 <= #argv then
+      at = at + 2
+    else
+      break
+    end
+  end
+  if at > #argv then rule = {{ rule.variant }} end
+--% endif
 end
 --% endfor
 if false then
@@ -11,6 +25,9 @@ if false then
 elseif rule == {{ rule.id }} then
 --% if rule.missing is not none
   code, detail, value = 'CLASS_NOT_GRANTED', 'class', {{ rule.missing }}
+--% else
+--% if rule.keys
+--% include "partials/find_keys.lua"
 --% else
 --% if rule.first != 1
   first = {{ rule.first + 4 }}
@@ -22,6 +39,7 @@ elseif rule == {{ rule.id }} then
 --% endif
 --% if rule.step != 1
   step = {{ rule.step }}
+--% endif
 --% endif
 --% if rule.check
   check, rest = {{ rule.check }}, {{ rule.rest }}
@@ -38,12 +56,21 @@ elseif rule == {{ rule.id }} then
 --% if rule.mutates
   mutates = true
 --% endif
---% if rule.refused_if is not none
-  for at = 7, #argv do
-    if find(argv[at], {{ option_pattern(rule.refused_if) }}) then
-      code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. {{ rule.refused_if }}
+--% for word in rule.refused_if
+  for at = {{ rule.options_start + 4 }}, #argv do
+    if find(argv[at], {{ option_pattern(word) }}) then
+      code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. {{ word }}
     end
   end
+--% endfor
+--% if rule.scan is not none
+--% include "partials/check_scan.lua"
+--% endif
+--% if rule.channel
+--% include "partials/check_channel.lua"
+--% endif
+--% if waiting and rule.waits is not none and rule.waits != "block"
+  waits = {{ rule.waits }}
 --% endif
 --% if rule.nulls == "keys"
   reply_length = #argv - 4

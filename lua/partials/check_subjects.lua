@@ -6,7 +6,7 @@ subjects_n[1] = {{ limit.key_prefix }} .. token_id
 --% else
 local seen = {}
 for at = first, last, step do
-  local name, segment = argv[at]
+  local name, segment = walked[at]
   if not name then break end
   if false then
 --% for pattern in limit.captures
@@ -22,26 +22,44 @@ end
 for i = 1, #subjects_n do
   local subject = subjects_n[i]
 --% if limit.slot.kind == "budget"
-  local ends_n, used_n, period_us = 0, 0
-  local kept = call('GET', subject)
-  if kept then ends_n, used_n, period_us = unpack_struct('<ddd', kept) end
-  if period_us and period_us ~= {{ limit.slot.period_us }} and now_us < ends_n then
-    -- A reload gave the budget another window: the open one now ends with the new calendar.
---% include "partials/find_window_end.lua"
-    call('SET', subject, pack('<ddd', ends_n, used_n, {{ limit.slot.period_us }}), 'PX', string.format('%.0f', math.ceil((ends_n - now_us) / 1000)))
+  local ends_n, used_n = 0, 0
+--% elif limit.slot.kind == "gcra"
+  local tat_n = 0
+--% else
+  local head_n, taken_n = 0, 0
+--% endif
+--% if batch
+  local counted = counted_n[subject]
+  if counted then
+--% if limit.slot.kind == "budget"
+    ends_n, used_n = counted[1], counted[2]
+--% elif limit.slot.kind == "gcra"
+    tat_n = counted
+--% else
+    head_n, taken_n = counted[1], counted[2]
+--% endif
+  else
+--% endif
+--% if limit.slot.kind == "budget"
+--% include "partials/open_subject_budget.lua"
+--% else
+--% include "partials/open_subject_rate.lua"
+--% endif
+--% if batch
   end
+--% endif
+--% if limit.slot.kind == "budget"
 --% include "partials/check_budget.lua"
   kept_n[i] = { ends_n, used_n }
 --% elif limit.slot.kind == "gcra"
-  local tat_n = 0
---% include "partials/open_subject_rate.lua"
 --% include "partials/check_gcra.lua"
   kept_n[i] = tat_n
 --% else
-  local head_n = 0
---% include "partials/open_subject_rate.lua"
+--% with offset = subject_ring_offset, ring = name("subject")
+  local place_n
 --% include "partials/check_ring.lua"
-  kept_n[i] = { head_n, place_n }
+  kept_n[i] = { head_n, taken_n, place_n }
+--% endwith
 --% endif
   if code then break end
 end

@@ -6,19 +6,24 @@ call('SETRANGE', {{ names.state }}, 16, pack({{ numbers_format }}, number_n))
 --% for limit in limits
 --% filter numbered(limit.number)
 --% if limit.subject != "identity"
+--% if batch
+for subject, kept in pairs(counted_n) do
+--% include "partials/write_subject.lua"
+end
+--% else
 if subjects_n then
   for i = 1, #subjects_n do
     local subject, kept = subjects_n[i], kept_n[i]
---% if limit.slot.kind == "gcra"
-    call('SET', subject, pack('<ddd', kept, 0, {{ limit.slot.pace_us }}), 'PX', string.format('%.0f', math.ceil((kept - now_us) / 1000)))
---% elif limit.slot.kind == "budget"
-    call('SET', subject, pack('<ddd', kept[1], kept[2], {{ limit.slot.period_us }}), 'PX', string.format('%.0f', math.ceil((kept[1] - now_us) / 1000)))
---% else
-    call('SETRANGE', subject, 0, pack('<ddd', kept[1], {{ limit.slot.capacity }}, {{ limit.slot.pace_us }}))
-    call('SETRANGE', subject, kept[2], pack('<d', now_us))
-    call('PEXPIRE', subject, {{ text(limit.slot.period_ms) }})
---% endif
+--% include "partials/write_subject.lua"
   end
+end
+--% endif
+--% elif limit.slot.kind == "ring" and batch
+do
+  local ring, head, taken = {{ names.state }}, head_n, taken_n
+--% with offset = limit.slot.offset
+--% include "partials/write_ring.lua"
+--% endwith
 end
 --% elif limit.slot.kind == "ring"
 if place_n then call('SETRANGE', {{ names.state }}, place_n, pack('<d', now_us)) end

@@ -13,3 +13,20 @@ elseif length == {{ branch.length }} then
   end
 --% endfor
 end
+if rule then
+  -- Most commands are not sub-commands.
+--% for container in containers
+elseif command == {{ container.name }} then
+  local subcommand = string.upper(argv[5] or '')
+  command = command .. ' ' .. subcommand
+  if false then
+--% for names, rule in container.commands
+  elseif false
+--% for name in names
+    or subcommand == {{ name }}
+--% endfor
+  then rule = {{ rule }}
+--% endfor
+  end
+--% endfor
+end

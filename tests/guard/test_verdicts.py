@@ -192,11 +192,12 @@ def test_only_and_except_narrow_a_grant_to_commands(leash: Leash) -> None:
     "command",
     [
         ("FLUSHALL",), ("KEYS", "*"), ("EVAL", "return 1", "0"), ("CONFIG", "GET", "*"),
-        ("SCRIPT", "FLUSH"), ("MIGRATE", "h", "1", "doc:1", "0", "1"), ("SORT", "doc:1"),
-        ("SCAN", "0"), ("SUBSCRIBE", "c"), ("PUBLISH", "c", "m"), ("SPUBLISH", "doc:1", "m"),
+        ("SCRIPT", "FLUSH"), ("MIGRATE", "h", "1", "doc:1", "0", "1"),
+        ("SORT", "doc:1", "BY", "w_*"), ("SORT", "doc:1", "STORE", "doc:2", "get", "w_*"),
+        ("SORT_RO", "doc:1", "GET", "#"), ("XREAD", "LATER", "1", "STREAMS", "doc:1", "0"),
+        ("SUBSCRIBE", "c"), ("MONITOR",), ("CLIENT", "LIST"), ("PUBSUB", "CHANNELS"),
         ("MULTI",), ("WATCH", "doc:1"), ("SELECT", "1"), ("AUTH", "x"), ("NOSUCHCOMMAND", "doc:1"),
-        ("XREAD", "STREAMS", "doc:1", "0"), ("ZUNION", "1", "doc:1"),
-        ("OBJECT", "ENCODING", "doc:1"),
+        ("XGROUP", "HELP"), ("OBJECT", "HELP"), ("OBJECT",), ("OBJECT", "encoding ", "doc:1"),
     ],
     ids=lambda command: command[0],
 )  # fmt: skip
@@ -206,7 +207,7 @@ def test_command_without_placed_keys_is_refused(leash: Leash, command: tuple[str
 
     with pytest.raises(keyleash.CommandRefusedError) as refusal:
         leash.agent("one").execute_command(*command)
-    assert refusal.value.details["command"] == command[0]
+    assert refusal.value.details["command"].split()[0] == command[0]
 
 
 def test_command_in_lower_case_is_refused_on_the_wire(leash: Leash) -> None:

@@ -67,3 +67,16 @@ def test_client_imports_none_of_the_loaders_libraries(unpacked: Path, tmp_path: 
     code = f"import keyleash; print([name for name in {heavy!r} if name in sys.modules])"
 
     assert run(unpacked, tmp_path, code).stdout == "[]\n"
+
+
+def test_pytest_finds_the_plugin_of_the_wheel_by_itself(unpacked: Path, tmp_path: Path) -> None:
+    """Whoever installs keyleash has the fixtures and the marker, with nothing to configure."""
+    code = (
+        "import pytest; status = pytest.main(['--fixtures']); import keyleash.testing.plugin as p; "
+        "assert p.__file__.startswith(sys.path[0]), p.__file__; sys.exit(status)"
+    )
+    done = run(unpacked, tmp_path, code)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\nleash_server -- " in done.stdout
+    assert "\nfake_leash -- " in done.stdout

@@ -11,20 +11,28 @@ from keyleash.policy import Policy, parse_policy
 
 Parse = Callable[[str], Policy]
 
+CONTAINER = "name its sub-command"
+
 
 def _spec(name: str, *categories: str, refused: str | None = None) -> CommandSpec:
-    ranges = () if refused else (KeyRange(1, 1, 1, (OperationClass.READ,)),)
-    return CommandSpec(name, -2, (), categories, ranges, None, None, refused, ("redis 8.0.2",))
+    keys = () if refused else (KeyRange(1, 1, 1, (OperationClass.READ,)),)
+    return CommandSpec(name, -2, (), categories, keys=keys, refused=refused)
 
 
 @pytest.fixture(scope="session")
 def commands() -> CommandTable:
-    """Some commands that pass, one container by its sub-command only, one that is refused."""
+    """Some commands that pass, some that are refused, and containers with a row or without."""
     specs = (
         _spec("GET", "@read", "@string"),
         _spec("SET", "@string", "@write"),
         _spec("HGET", "@hash", "@read"),
         _spec("XGROUP CREATE", "@stream", "@write"),
+        _spec("XINFO", "@stream", refused=CONTAINER),
+        _spec("XINFO HELP", "@stream", refused="it has no key"),
+        _spec("XINFO STREAM", "@read", "@stream"),
+        _spec("SLOWLOG", refused=CONTAINER),
+        _spec("SLOWLOG GET", "@dangerous", refused="it administers the server"),
+        _spec("CONFIG GET", "@dangerous", refused="it administers the server"),
         _spec("FLUSHALL", "@dangerous", refused="it has no key"),
     )
     return CommandTable(("redis 8.0.2",), {spec.name: spec for spec in specs})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from keyleash.commands import OperationClass
+from keyleash.errors import Problem, Span
 from keyleash.policy import (
     AuditRules,
     Budget,
@@ -98,6 +99,9 @@ CHANGES = {
             {"only": ()},
             {"only": None},
             {"except_": ()},
+            {"channels": (parse_pattern("a:b"),)},
+            {"channels": (parse_pattern("a:*"),)},
+            {"keys": (), "channels": GRANT.keys},
         )
     ],
     "deny": [replace(IDENTITY, deny=())],
@@ -168,8 +172,19 @@ def test_order_that_says_nothing_leaves_the_digest(parse: Parse) -> None:
     assert policy_digest(Policy((IDENTITY, other))) == policy_digest(Policy((other, turned)))
 
 
+def test_warnings_leave_the_digest() -> None:
+    """What a server lacks is no part of what the policy says."""
+    warning = Problem("absent-command", "the server has no `SET`", Span("p", 1, 1), "remove it")
+
+    assert policy_digest(Policy((IDENTITY,), (warning,))) == policy_digest(Policy((IDENTITY,)))
+
+
 def test_canonical_text_is_one_line_of_json_without_places(parse: Parse) -> None:
-    """It is stored in Redis and compared there, whatever the file was called."""
+    """It is stored in Redis and compared there, whatever the file was called.
+
+    Where a grant has no channels it is as it was before there were any, so that loading a
+    policy once more with a newer keyleash is no change.
+    """
     text = canonical(parse(EXAMPLE).identities[0])
 
     assert "\n" not in text

@@ -196,6 +196,71 @@ def test_commands_are_normalised_whatever_their_case(parse: Parse) -> None:
     assert grant.except_ == ("SET",)
 
 
+def test_container_stands_in_the_lists_by_its_own_name(parse: Parse) -> None:
+    """It means all of its sub-commands, so one that can be called is enough."""
+    lists = "only: [xgroup, XINFO], except: [XINFO  stream]"
+    text = identity_with("").replace("allow: [read]", f"allow: [read], {lists}")
+    grant = parse(text).identities[0].grants[0]
+
+    assert grant.only == ("XGROUP", "XINFO")
+    assert grant.except_ == ("XINFO STREAM",)
+
+
+def publishing(fields: str, more: str = "") -> str:
+    return f"""\
+version: 1
+identities:
+  a:
+    kind: machine
+    grants: [{{{fields}}}]
+    {more}
+"""
+
+
+def test_grant_to_publish_has_channels_and_no_keys(parse: Parse) -> None:
+    """Channels are no keys, so a grant of publish alone says nothing of keys."""
+    text = publishing('allow: [publish], channels: ["a:{x}", "b:{{*"], except: [SET]')
+    grant = parse(text).identities[0].grants[0]
+
+    assert grant.allow == (OperationClass.PUBLISH,)
+    assert grant.keys == ()
+    assert [channel.source for channel in grant.channels] == ["a:{x}", "b:{{*"]
+    assert [str(channel.span) for channel in grant.channels] == ["p.yaml:5:44", "p.yaml:5:53"]
+    assert grant.except_ == ("SET",)
+
+
+def test_one_grant_may_hold_keys_and_channels(parse: Parse) -> None:
+    """The same text in both lists is no repetition: it names a key and a channel."""
+    text = publishing('allow: [publish, write], keys: ["a:*"], channels: ["a:*"]')
+    grant = parse(text).identities[0].grants[0]
+
+    assert grant.allow == (OperationClass.WRITE, OperationClass.PUBLISH)
+    assert [key.source for key in grant.keys] == ["a:*"]
+    assert grant.channels == grant.keys
+
+
+def test_grant_without_channels_has_none(parse: Parse) -> None:
+    """Documents from before channels mean what they meant."""
+    assert parse(identity_with("")).identities[0].grants[0].channels == ()
+
+
+def test_same_channel_for_other_commands_passes(parse: Parse) -> None:
+    """Only a repetition that changes nothing is a mistake."""
+    text = publishing(
+        'allow: [publish], channels: ["a:*"]}, {allow: [publish], channels: ["a:*"], only: [SET]'
+    )
+    assert len(parse(text).identities[0].grants) == 2
+
+
+def test_grant_to_publish_leaves_captures_of_keys_known(parse: Parse) -> None:
+    """It has no keys, which is no reason to give up on what a limit may count by."""
+    text = publishing(
+        'allow: [publish], channels: ["a:{x}"]}, {allow: [read], keys: ["b:{ws}"]',
+        'rate: {requests: {limit: 5/second, per: "{ws}"}}',
+    )
+    assert parse(text).identities[0].rates[0].subject == Subject(SubjectKind.CAPTURE, "ws")
+
+
 def test_same_pattern_in_grants_of_other_classes_or_commands_passes(parse: Parse) -> None:
     """Only a repetition that changes nothing is a mistake."""
     grants = """\
@@ -234,16 +299,25 @@ SPECIAL = "{}[]:,*&!|>'\"%@`#?-\t\n \\\0\x85\u2028\ufeff\ud800"
 FRAGMENTS = st.sampled_from(
     [
         *SPECIAL,
+        *("keys: ", "channels: ", "publish", "read"),
         *("<<: ", "---", "...", "\\U", "*x", "&x", "!!int ", "ttl: ", "per: {x}", "\n  "),
         *("null", "true", "0", "-1", "1e999", "9" * 5000),
     ]
 )
 
+PUBLISHER = """
+  agent-herald:
+    kind: machine
+    grants:
+      - {allow: [publish], channels: ["agents:events:{job_id}", "agents:news:*"]}
+      - {allow: [read, publish], keys: ["agents:inbox:*"], channels: ["agents:inbox:*"]}
+"""
+
 
 @st.composite
 def mutations(draw: st.DrawFn) -> str:
     """The example with some pieces cut out, doubled, moved or replaced."""
-    text = EXAMPLE
+    text = EXAMPLE + PUBLISHER
     for _ in range(draw(st.integers(1, 6))):
         start = draw(st.integers(0, len(text)))
         end = draw(st.integers(start, min(len(text), start + 40)))

@@ -31,6 +31,7 @@ from keyleash.policy import SECOND_US, Identity, Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.reply import refusal
+from keyleash.protocol.request import declared_keys
 from keyleash.protocol.state import Layout
 from keyleash.protocol.token import TokenRecord, new_token_id, token_digest
 from keyleash.testing import lua_struct
@@ -210,10 +211,10 @@ class LuaGuard:
     def call(self, *command: str) -> Decision:
         """Call a command with the keys that it has."""
         argv = [word.encode() for word in command]
-        place = TABLE.key_slices[command[0]]
+        keys = declared_keys(TABLE, argv)
         header = [self.token.encode(), b"corr", b"2"]
         before = len(self.server.ran)
-        reply = self.server.run(self.compiled.script, argv[place], [*header, *argv])
+        reply = self.server.run(self.compiled.script, keys, [*header, *argv])
         if isinstance(reply, bytes):
             assert self.server.ran[before:] == [tuple(argv)]
             return ALLOWED

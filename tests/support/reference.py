@@ -99,22 +99,32 @@ def decide(
     if len(argv) > MAX_ARGUMENTS:
         return refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
     name = argv[0] if argv else b""
-    spec = table.get(name.decode("latin-1"))
+    spec = named(table, argv)
+    if spec is not None:
+        name = spec.name.encode()
+    elif name.decode("latin-1") in table.containers:
+        name += b" " + b"".join(argv[1:2]).upper()
     if spec is None or spec.refused is not None:
         return refused(ReplyCode.COMMAND_REFUSED, command=name)
     grants = [grant for grant in identity.grants if lets_through(grant, spec)]
     if not grants:
         return refused(ReplyCode.COMMAND_REFUSED, command=name)
-    # The read that an option adds comes last.
-    for needed in (*spec.needs, *needs_of_call(spec, argv)):
+    for needed in needs_of_call(spec, argv):
         if not any(needed in grant.allow for grant in grants):
             return refused(ReplyCode.CLASS_NOT_GRANTED, class_=needed, command=name)
     if name in (b"BITFIELD", b"BITFIELD_RO"):
         too_wide = wide_integer(argv)
         if too_wide is not None:
             return refused(ReplyCode.COMMAND_REFUSED, command=name + b" " + too_wide)
-    if spec.refused_if is not None and any(is_option(word, spec.refused_if) for word in argv[3:]):
-        return refused(ReplyCode.COMMAND_REFUSED, command=name + b" " + spec.refused_if.encode())
+    option = refused_option(spec, argv) or unknown_option(spec, argv)
+    if option is not None:
+        return refused(ReplyCode.COMMAND_REFUSED, command=name + b" " + option)
+    if spec.scans and not may_scan(grants, glob_of(argv)):
+        return refused(ReplyCode.KEY_NOT_GRANTED, key=glob_of(argv))
+    if spec.channel is not None and len(argv) > spec.channel:
+        channel = argv[spec.channel]
+        if not any(matches(one, channel) for grant in grants for one in grant.channels):
+            return refused(ReplyCode.CHANNEL_NOT_GRANTED, channel=channel)
     uses = keys_of(spec, argv)
     if [use.key for use in uses] != list(declared):
         return refused(ReplyCode.KEYS_MISMATCH)
@@ -126,18 +136,84 @@ def decide(
     return take_limits(identity, needs_of_call(spec, argv), keys, state, now_us, token_id)
 
 
+def named(table: CommandTable, argv: Argv) -> CommandSpec | None:
+    """The row of a call whose command is in upper case; a sub-command may be in any."""
+    name = argv[0].decode("latin-1") if argv else ""
+    if name in table.containers and len(argv) > 1:
+        name = f"{name} {argv[1].decode('latin-1').upper()}"
+    return table.get(name)
+
+
 def lets_through(grant: Grant, spec: CommandSpec) -> bool:
     """Whether `only` and `except` of a grant leave it in force for a command."""
-    names = {spec.name, *spec.categories}
+    names = {spec.name, spec.name.split(" ")[0], *spec.categories}
     return (grant.only is None or bool(names & {*grant.only})) and not names & {*grant.except_}
 
 
 def needs_of_call(spec: CommandSpec, argv: Argv) -> tuple[OperationClass, ...]:
     """The classes that the call needs on one key or another."""
+    if spec.name == "BITFIELD" and only_gets(argv):
+        return (OperationClass.READ,)
     needs = {*spec.needs}
-    if spec.reads_if is not None and any(is_option(word, spec.reads_if) for word in argv[3:]):
+    if spec.name == "SET" and any(is_option(word, "GET") for word in argv[3:]):
         needs.add(OperationClass.READ)
     return tuple(one for one in OperationClass if one in needs)
+
+
+def only_gets(argv: Argv) -> bool:
+    """Whether a BITFIELD only reads."""
+    at = 2
+    while at < len(argv):
+        words = len(argv) - at
+        if is_option(argv[at], "GET") and words > 2:
+            at += 3
+        elif is_option(argv[at], "OVERFLOW") and words > 1:
+            at += 2
+        else:
+            return False
+    return True
+
+
+def refused_option(spec: CommandSpec, argv: Argv) -> bytes | None:
+    """An option that reaches keys which nobody can place: the last of those there are."""
+    words = {"COPY": (3, ["DB"]), "SORT": (2, ["BY", "GET"]), "SORT_RO": (2, ["BY", "GET"])}
+    start, options = words.get(spec.name, (0, []))
+    found = [word for word in options if any(is_option(one, word) for one in argv[start:])]
+    return found[-1].encode() if found else None
+
+
+def unknown_option(spec: CommandSpec, argv: Argv) -> bytes | None:
+    """What stands before STREAMS and is no option of XREAD or XREADGROUP."""
+    options = {"XREAD": {"COUNT": 1, "BLOCK": 1}}
+    options["XREADGROUP"] = {**options["XREAD"], "GROUP": 2, "NOACK": 0, "CLAIM": 1}
+    if spec.name not in options:
+        return None
+    at = 1
+    while at < len(argv) and not is_option(argv[at], "STREAMS"):
+        known = [n for word, n in options[spec.name].items() if is_option(argv[at], word)]
+        if not known:
+            return argv[at]
+        at += 1 + known[0]
+    return None
+
+
+def glob_of(argv: Argv) -> bytes:
+    """What SCAN lists: the last MATCH among the pairs of options."""
+    pairs = zip(argv[2::2], argv[3::2], strict=False)
+    return ([b"*"] + [glob for word, glob in pairs if is_option(word, "MATCH")])[-1]
+
+
+def may_scan(grants: Sequence[Grant], glob: bytes) -> bool:
+    """Whether a glob lies where keys are granted for scanning."""
+    start = re.match(rb"[^*?\[\\]*", glob)
+    assert start is not None
+    for grant in grants:
+        for pattern in grant.keys if OperationClass.SCAN in grant.allow else ():
+            first = pattern.parts[0]
+            literal = first.text if isinstance(first, Literal) else b""
+            if glob == literal if len(pattern.parts) == 1 and literal else start[0].startswith(literal):
+                return True
+    return False
 
 
 def wide_integer(argv: Argv) -> bytes | None:

@@ -1,73 +1,155 @@
 """
 From a raw row to a `CommandSpec`: where the keys stand and what each needs, or why not.
 
-A guard walks a call's keys from the first to the last in equal steps; the first
-key has one set of needs and all others share another. What does not fit that
-walk for every argument list is refused, because a missed key is a missed
-permission check.
+A guard looks for a call's keys with one search, or with two of which the first finds
+one key: so the first key has one set of needs and all others share another. What
+does not fit that for every argument list is refused, because a missed key is a
+missed permission check.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from types import MappingProxyType
 
 from keyleash.commands.rows import CommandRow, KeySpecRow
-from keyleash.commands.spec import CommandSpec, KeyRange, OperationClass
+from keyleash.commands.spec import (
+    CommandSpec,
+    KeyRange,
+    KeySearch,
+    Needs,
+    NumberedKeys,
+    OperationClass,
+    OptionKey,
+    StreamKeys,
+    Variant,
+    Waits,
+)
 
-SUBCOMMANDS = "sub-commands are not scoped yet"
+READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
+
+CONTAINER = "name its sub-command"
 NO_KEY = "it has no key"
 UNPLACED = "its keys cannot be placed"
 SERVERS_DIFFER = "servers place its keys differently"
 ABSENT = "it may be called without one of its keys"
 NOT_ONE_WALK = "its keys do not follow each other"
+LEAVES_DATABASE = "it reaches into another database"
+LEAVES_SERVER = "it sends keys to another server"
+ABOUT_THE_CONNECTION = "it is about the connection, which a script does not have"
+SUBSCRIBES = "a subscription outlives the call, so no guard would see what it delivers"
+SCRIPTS = "a script or function may touch any key"
+TRANSACTS = "a guard's call is atomic by itself; use a batch instead of WATCH and MULTI"
 
 REFUSING_FLAGS: Mapping[str, str] = MappingProxyType(
     {
         "noscript": "it cannot run inside a script",
         "admin": "it administers the server",
-        "pubsub": "channels are not scoped",
+        "pubsub": "it tells who listens to which channels",
         "asking": "it belongs to cluster migration",
-        "movablekeys": UNPLACED,
     }
 )
 """Command flags that refuse, in the order in which their reasons are given."""
 
-LEAVES_DATABASE = "it reaches into another database"
-REFUSED: Mapping[str, str] = MappingProxyType({"MOVE": LEAVES_DATABASE})
-"""Commands refused by name: a grant is for the keys of the database that the guard is in."""
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        "MOVE": LEAVES_DATABASE,
+        "MIGRATE": LEAVES_SERVER,
+        **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"), SUBSCRIBES),
+        **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), SUBSCRIBES),
+        **dict.fromkeys(("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO"), SCRIPTS),
+        **dict.fromkeys(("FCALL", "FCALL_RO"), SCRIPTS),
+        **dict.fromkeys(("WATCH", "UNWATCH", "MULTI", "EXEC", "DISCARD"), TRANSACTS),
+        "MONITOR": "it shows everybody's commands",
+        "KEYS": "it lists all keys at once; use SCAN",
+        **dict.fromkeys(("AUTH", "HELLO", "QUIT", "RESET"), ABOUT_THE_CONNECTION),
+        **dict.fromkeys(("SELECT", "READONLY", "READWRITE"), ABOUT_THE_CONNECTION),
+    }
+)
+"""Commands refused by name. A grant is for the keys of the database that the guard is in."""
 
-REFUSED_IF: Mapping[str, str] = MappingProxyType({"COPY": "DB"})
-"""Commands refused if they carry this option word, for the same reason."""
+REFUSED_CONTAINERS: Mapping[str, str] = MappingProxyType(
+    {
+        "CLIENT": ABOUT_THE_CONNECTION,
+        "SCRIPT": SCRIPTS,
+        "FUNCTION": SCRIPTS,
+    }
+)
+"""Likewise, with all their sub-commands."""
+
+REFUSED_IF: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "COPY": ("DB",),
+        # Both name patterns of keys that are made up from the values that are sorted.
+        "SORT": ("BY", "GET"),
+        "SORT_RO": ("BY", "GET"),
+    }
+)
+"""Commands refused if they carry one of these option words."""
 
 KEYLESS_PASSES = frozenset({"PING", "ECHO", "TIME"})
 """They touch no data, and clients cannot do without them."""
 
-READS_IF: Mapping[str, str] = MappingProxyType({"SET": "GET"})
-"""Commands whose ACCESS flag holds only if the call carries this option word."""
+CHANNELS: Mapping[str, int] = MappingProxyType({"PUBLISH": 1, "SPUBLISH": 1})
+"""Commands that publish, and the place of the channel."""
 
-UNFLAGGED_NEEDS: Mapping[str, tuple[OperationClass, ...]] = MappingProxyType(
+SCANS = frozenset({"SCAN"})
+
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
-        # Both reply with the content of entries and change who owns them, but no
-        # server flags ACCESS: a write-only identity could read a stream with them.
-        "XAUTOCLAIM": (OperationClass.READ, OperationClass.WRITE),
-        "XCLAIM": (OperationClass.READ, OperationClass.WRITE),
+        "SET": Variant("GET", (READ, WRITE)),
+        "BITFIELD": Variant(None, (READ,)),
     }
 )
-"""What a command does to its keys beyond what its key-spec flags say."""
+"""What these commands need instead in some calls, as their `variable_flags` announce."""
+
+UNFLAGGED_NEEDS: Mapping[str, Needs] = MappingProxyType(
+    {
+        # Without the option GET no value is told.
+        "SET": (WRITE,),
+        # Both reply with the content of entries and change who owns them, but no
+        # server flags ACCESS: a write-only identity could read a stream with them.
+        "XAUTOCLAIM": (READ, WRITE),
+        "XCLAIM": (READ, WRITE),
+    }
+)
+"""What a command does to its keys where its key-spec flags say less, or too much."""
+
+STORES: Mapping[str, tuple[KeySearch, ...]] = MappingProxyType(
+    {
+        "SORT": (KeyRange(1, 1, 1, (READ,)), OptionKey(("STORE",), 2, (WRITE,))),
+        "SORT_RO": (KeyRange(1, 1, 1, (READ,)),),
+    }
+)
+"""The key searches of commands whose key specs say `unknown`; see `sortGetKeys` in Redis."""
+
+STREAM_OPTIONS: Mapping[str, tuple[tuple[str, int], ...]] = MappingProxyType(
+    {
+        "XREAD": (("COUNT", 1), ("BLOCK", 1)),
+        "XREADGROUP": (("GROUP", 2), ("COUNT", 1), ("BLOCK", 1), ("NOACK", 0), ("CLAIM", 1)),
+    }
+)
+"""The options before STREAMS: a group may bear that name, so they must be skipped exactly."""
+
+WAITS: Mapping[str, Waits] = MappingProxyType(
+    {
+        **dict.fromkeys(("BLPOP", "BRPOP", "BLMPOP"), Waits.ANY_KEY),
+        **dict.fromkeys(("BZPOPMIN", "BZPOPMAX", "BZMPOP"), Waits.ANY_KEY),
+        **dict.fromkeys(("BLMOVE", "BRPOPLPUSH"), Waits.FIRST_KEY),
+        **dict.fromkeys(("XREAD", "XREADGROUP"), Waits.BLOCK),
+    }
+)
+"""Blocking commands that clients poll."""
 
 CLASS_OF_FLAG: Mapping[str, OperationClass] = MappingProxyType(
-    {
-        "access": OperationClass.READ,
-        "insert": OperationClass.WRITE,
-        "update": OperationClass.WRITE,
-        "delete": OperationClass.DELETE,
-    }
+    {"access": READ, "insert": WRITE, "update": WRITE, "delete": DELETE}
 )
 
 # A flag that is in neither set is news from a later server: its keys are not understood.
-_CLASSLESS_FLAGS = frozenset({"RO", "RW", "OW", "RM", "variable_flags"})
+_CLASSLESS_FLAGS = frozenset({"RO", "RW", "OW", "RM"})
+_DOUBTFUL_FLAGS = frozenset({"incomplete", "variable_flags"})
 
 
 def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
@@ -80,111 +162,189 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         is_container: Whether the command has sub-commands.
 
     Returns:
-        The command with its key ranges, or with the reason why it is refused.
+        The command with its key searches, or with the reason why it is refused.
     """
-    ranges: tuple[KeyRange, ...] = ()
-    refused = check_command(name, row, is_container=is_container)
-    if refused is None and name not in KEYLESS_PASSES:
-        key_specs = [spec for spec in row["key_specs"] if "not_key" not in spec["flags"]]
-        refused = check_key_specs(key_specs)
-        if refused is None:
-            ranges = join_ranges([range_of(name, spec) for spec in key_specs])
-            refused = check_walk(ranges, fewest=abs(row["arity"]))
-    return CommandSpec(
+    facts = CommandSpec(
         name=name,
         arity=row["arity"],
         flags=tuple(row["flags"]),
         categories=tuple(row["categories"]),
-        ranges=ranges if refused is None else (),
-        reads_if=READS_IF.get(name) if refused is None else None,
-        refused_if=REFUSED_IF.get(name) if refused is None else None,
-        refused=refused,
         servers=tuple(row["servers"]),
+    )
+    keys: tuple[KeySearch, ...] = ()
+    refused = check_command(name, row, is_container=is_container)
+    has_keys = not (name in KEYLESS_PASSES or name in CHANNELS or name in SCANS)
+    if refused is None and has_keys:
+        key_specs = [spec for spec in row["key_specs"] if "not_key" not in spec["flags"]]
+        keys = STORES.get(name) or searches_of(name, key_specs)
+        refused = check_key_specs(name, key_specs) or check_searches(keys, fewest_arguments(row))
+    if refused is not None:
+        return replace(facts, refused=refused)
+    return replace(
+        facts,
+        keys=keys,
+        variant=VARIANTS.get(name),
+        refused_if=REFUSED_IF.get(name, ()),
+        channel=CHANNELS.get(name),
+        scans=name in SCANS,
+        waits=WAITS.get(name),
     )
 
 
 def check_command(name: str, row: CommandRow, *, is_container: bool) -> str | None:
     """Say why a command is refused whatever its keys are, or None."""
-    if is_container or " " in name:
-        return SUBCOMMANDS
+    container = name.partition(" ")[0]
+    reason = REFUSED.get(name) or REFUSED_CONTAINERS.get(container)
+    if reason is not None:
+        return reason
+    if is_container:
+        return CONTAINER
+    if name in CHANNELS:
+        return None
     for flag, reason in REFUSING_FLAGS.items():
         if flag in row["flags"]:
             return reason
-    return SERVERS_DIFFER if row["positions_differ"] else REFUSED.get(name)
+    return SERVERS_DIFFER if row["positions_differ"] else None
 
 
-def check_key_specs(key_specs: Sequence[KeySpecRow]) -> str | None:
-    """Say why keys cannot be found by counting arguments, or None."""
+def check_key_specs(name: str, key_specs: Sequence[KeySpecRow]) -> str | None:
+    """Say why the key specs do not tell all keys of every call, or None."""
     if not key_specs:
         return NO_KEY
-    return None if all(map(_is_counted, key_specs)) else UNPLACED
+    known = name in STORES or all(_is_understood(name, spec) for spec in key_specs)
+    return None if known else UNPLACED
 
 
-def _is_counted(spec: KeySpecRow) -> bool:
-    begin, find = spec["begin_search"], spec["find_keys"]
+def _is_understood(name: str, spec: KeySpecRow) -> bool:
+    flags = set(spec["flags"])
+    match spec["begin_search"]["type"], spec["find_keys"]["type"]:
+        case "index", "range":
+            # 0 and 1 both mean no limit; 2 takes half of the remaining arguments, and so on.
+            found = spec["find_keys"]["spec"]["limit"] in (0, 1) and _steps(spec)
+            flags -= {"variable_flags"} if name in VARIANTS else set()
+        case "index", "keynum":
+            found = _steps(spec)
+        case "keyword", "range":
+            found = name in STREAM_OPTIONS or _is_option_key(spec)
+            # Redis calls a keyword incomplete because it may be the value of an option.
+            flags -= _DOUBTFUL_FLAGS
+        case _:
+            found = False
+    return found and _CLASSLESS_FLAGS.union(CLASS_OF_FLAG).issuperset(flags)
+
+
+def _steps(spec: KeySpecRow) -> bool:
+    return bool(
+        spec["begin_search"]["spec"]["index"] >= 1 and spec["find_keys"]["spec"]["keystep"] >= 1
+    )
+
+
+def _is_option_key(spec: KeySpecRow) -> bool:
     return (
-        begin["type"] == "index"
-        and find["type"] == "range"
-        # 0 and 1 both mean no limit; 2 takes half of the remaining arguments, and so on.
-        and find["spec"]["limit"] in (0, 1)
-        and begin["spec"]["index"] >= 1
-        and find["spec"]["keystep"] >= 1
-        and _CLASSLESS_FLAGS.union(CLASS_OF_FLAG).issuperset(spec["flags"])
+        spec["begin_search"]["spec"]["startfrom"] >= 1
+        and spec["find_keys"]["spec"]["lastkey"] == 0
+        # A word that another server may give a meaning: only those that are known to store.
+        and spec["begin_search"]["spec"]["keyword"] in ("STORE", "STOREDIST")
     )
 
 
-def range_of(name: str, spec: KeySpecRow) -> KeyRange:
-    """The places of one counted key spec, and what its keys need."""
-    first: int = spec["begin_search"]["spec"]["index"]
-    last: int = spec["find_keys"]["spec"]["lastkey"]
-    return KeyRange(
-        first=first,
-        # The server counts from the first key, but from the end if it is negative.
-        last=last if last < 0 else first + last,
-        step=spec["find_keys"]["spec"]["keystep"],
-        needs=needs_of(name, spec["flags"]),
-    )
+def searches_of(name: str, key_specs: Sequence[KeySpecRow]) -> tuple[KeySearch, ...]:
+    """The searches that key specs describe, as few as possible; those not understood left out."""
+    understood = [spec for spec in key_specs if _is_understood(name, spec)]
+    return join_searches([_search_of(name, spec) for spec in understood])
 
 
-def needs_of(name: str, flags: Sequence[str]) -> tuple[OperationClass, ...]:
+def _search_of(name: str, spec: KeySpecRow) -> KeySearch:
+    begin, find = spec["begin_search"]["spec"], spec["find_keys"]["spec"]
+    needs = needs_of(name, spec["flags"])
+    match spec["begin_search"]["type"], spec["find_keys"]["type"]:
+        case "index", "range":
+            first, last = int(begin["index"]), int(find["lastkey"])
+            # The server counts from the first key, but from the end if it is negative.
+            return KeyRange(first, last if last < 0 else first + last, find["keystep"], needs)
+        case "index", "keynum":
+            count_at = begin["index"] + find["keynumidx"]
+            first = begin["index"] + find["firstkey"]
+            return NumberedKeys(count_at, first, find["keystep"], needs)
+        case _ if name in STREAM_OPTIONS:
+            return StreamKeys(STREAM_OPTIONS[name], needs)
+        case _:
+            return OptionKey((begin["keyword"],), begin["startfrom"], needs)
+
+
+def needs_of(name: str, flags: Sequence[str]) -> Needs:
     """The classes that keys of these flags need, in the order of `OperationClass`."""
     needed = {CLASS_OF_FLAG[flag] for flag in flags if flag in CLASS_OF_FLAG}
-    needed.update(UNFLAGGED_NEEDS.get(name, ()))
-    if name in READS_IF:
-        needed.discard(OperationClass.READ)
+    if name in UNFLAGGED_NEEDS:
+        needed = {*UNFLAGGED_NEEDS[name]} | (needed & {DELETE})
     return tuple(cls for cls in OperationClass if cls in needed)
 
 
-def join_ranges(ranges: Sequence[KeyRange]) -> tuple[KeyRange, ...]:
-    """Sort ranges by place and make one of neighbours with equal needs."""
+def join_searches(searches: Sequence[KeySearch]) -> tuple[KeySearch, ...]:
+    """Sort searches by place and make one of neighbours that are one with equal needs."""
 
-    def join(done: tuple[KeyRange, ...], new: KeyRange) -> tuple[KeyRange, ...]:
-        if done and _follows(done[-1], new) and done[-1].needs == new.needs:
-            joined = KeyRange(done[-1].first, new.last, new.step, new.needs)
-            return (*done[:-1], joined)
+    def join(done: tuple[KeySearch, ...], new: KeySearch) -> tuple[KeySearch, ...]:
+        match done[-1] if done else None, new:
+            case KeyRange() as last, KeyRange() if _follows(last, new) and last.needs == new.needs:
+                return (*done[:-1], KeyRange(last.first, new.last, new.step, new.needs))
+            case OptionKey(words, start, needs), OptionKey() if (start, needs) == (
+                new.start,
+                new.needs,
+            ):
+                return (*done[:-1], OptionKey((*words, *new.words), start, needs))
         return (*done, new)
 
-    return reduce(join, sorted(ranges, key=lambda keys: keys.first), ())
+    return reduce(join, sorted(searches, key=_place_of), ())
 
 
-def check_walk(ranges: Sequence[KeyRange], *, fewest: int) -> str | None:
+def _place_of(search: KeySearch) -> int:
+    match search:
+        case KeyRange(first=first) | NumberedKeys(first=first):
+            return first
+        case OptionKey(start=start):
+            return start
+        case StreamKeys():
+            return 1
+
+
+def fewest_arguments(row: CommandRow) -> int:
+    """How many arguments the shortest call has, its name included."""
+    if "module" in row["flags"]:
+        # A module checks its arguments itself and declares no arity; a call without its
+        # one key names nothing that it could touch.
+        return max(2, abs(row["arity"]))
+    return abs(row["arity"])
+
+
+def check_searches(searches: Sequence[KeySearch], fewest: int) -> str | None:
     """
-    Say why a guard cannot walk these ranges, or None.
+    Say why a guard cannot look for keys in this way, or None.
 
     Args:
-        ranges: Joined ranges, at least one.
+        searches: Joined searches.
         fewest: How many arguments the shortest call has, its name included.
     """
-    head, *rest = ranges
-    if rest and (len(rest) > 1 or head.first != head.last or not _follows(head, rest[0])):
-        return NOT_ONE_WALK
+    match searches:
+        case [KeyRange() as head, KeyRange() as tail] if _follows(head, tail):
+            return _check_walk(head, tail, fewest) if head.first == head.last else NOT_ONE_WALK
+        case [KeyRange() as head]:
+            return _check_walk(head, head, fewest)
+        case [NumberedKeys() | OptionKey() | StreamKeys()]:
+            return None
+        case [KeyRange() as head, NumberedKeys() | OptionKey() | StreamKeys()]:
+            one_key = head.first == head.last
+            return None if one_key and head.first < fewest else NOT_ONE_WALK
+    return NOT_ONE_WALK
+
+
+def _check_walk(head: KeyRange, tail: KeyRange, fewest: int) -> str | None:
     # The last range may be open and empty (PFMERGE without sources); a key at a
     # counted place, and the first one in any case, must be there in every call.
-    walk_end = _place(ranges[-1].last, fewest)
-    surely_there = max([head.first, *(keys.last for keys in ranges)])
-    if walk_end < head.first or surely_there >= fewest or (rest and walk_end < head.last):
+    walk_end = _place(tail.last, fewest)
+    surely_there = max(head.first, head.last, tail.last)
+    if walk_end < head.first or surely_there >= fewest:
         return ABSENT
-    return None
+    return ABSENT if tail is not head and walk_end < head.last else None
 
 
 def _follows(one: KeyRange, other: KeyRange) -> bool:

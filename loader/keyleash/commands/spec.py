@@ -6,10 +6,11 @@ https://redis.io/docs/latest/develop/reference/key-specs/
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import ClassVar
 
 
 class OperationClass(StrEnum):
@@ -26,22 +27,105 @@ class OperationClass(StrEnum):
     PUBLISH = "publish"
 
 
+class Waits(StrEnum):
+    """What a blocking command waits for.
+
+    `any_key`: one of its keys to exist. `first_key`: its first key to exist. `block`: entries
+    in a stream, if the option BLOCK stands in the call.
+    """
+
+    ANY_KEY = "any_key"
+    FIRST_KEY = "first_key"
+    BLOCK = "block"
+
+
+Needs = tuple[OperationClass, ...]
+"""The classes that a call needs on a key, in the order of `OperationClass`; empty means that
+any grant on the key will do."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRange:
-    """Keys at fixed places of a call.
+    """Keys at counted places of a call.
 
     Attributes:
         first: Index of the first key; the command's name is index 0.
         last: Index of the last key; -1 is the last argument, -2 the one before it.
         step: Distance from one key to the next.
-        needs: The classes each of these keys needs, in the order of `OperationClass`;
-            empty means that any grant on the key will do.
+        needs: Of each of these keys.
     """
 
+    kind: ClassVar[str] = "range"
     first: int
     last: int
     step: int
-    needs: tuple[OperationClass, ...]
+    needs: Needs
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedKeys:
+    """Keys whose number is an argument (`numkeys` of ZUNION).
+
+    Attributes:
+        count_at: Index of their number.
+        first: Index of the first key.
+        step: Distance from one key to the next.
+        needs: Of each of these keys.
+    """
+
+    kind: ClassVar[str] = "numbered"
+    count_at: int
+    first: int
+    step: int
+    needs: Needs
+
+
+@dataclass(frozen=True, slots=True)
+class OptionKey:
+    """The key behind an option word (SORT … STORE); of several, the server takes the last.
+
+    Attributes:
+        words: The option words, in upper case.
+        start: Index of the first argument that may be one.
+        needs: Of that key.
+    """
+
+    kind: ClassVar[str] = "option"
+    words: tuple[str, ...]
+    start: int
+    needs: Needs
+
+
+@dataclass(frozen=True, slots=True)
+class StreamKeys:
+    """The first half of what follows STREAMS, which options precede (XREAD).
+
+    Attributes:
+        options: The options before STREAMS, and how many arguments each has. What stands
+            behind an unknown one cannot be known, so it refuses the call.
+        needs: Of each of these keys.
+    """
+
+    kind: ClassVar[str] = "streams"
+    options: tuple[tuple[str, int], ...]
+    needs: Needs
+
+
+KeySearch = KeyRange | NumberedKeys | OptionKey | StreamKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a call needs instead if its arguments say so (SET … GET).
+
+    Attributes:
+        option: An option word that stands anywhere behind key and value; None stands for a
+            call all of whose operations are GET or OVERFLOW (BITFIELD).
+        needs: Of each of its keys.
+    """
+
+    option: str | None
+    needs: Needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +134,17 @@ class CommandSpec:
 
     Attributes:
         name: In upper case; a sub-command's name follows its container's after a space.
-        arity: As COMMAND gives it: exact if positive, a minimum if negative; counts the name.
+        arity: As COMMAND gives it: exact if positive, a minimum if negative; counts the name,
+            and for a sub-command both names.
         flags: COMMAND's command flags, lower case, sorted.
         categories: ACL categories with their `@`, sorted.
-        ranges: Where the keys stand, in argument order; empty if `refused`, or for the
-            few keyless commands that pass.
-        reads_if: An option word that, standing anywhere after the key's value, makes the
-            call need `read` on its keys as well (SET … GET); None for all others.
-        refused_if: An option word with which a guard refuses the call (COPY … DB).
+        keys: Where the keys stand: one search, or two of which the first finds one key;
+            empty if `refused`, or for a command without keys that passes.
+        variant: What some calls need instead; None for most commands.
+        refused_if: Option words with which a guard refuses the call (COPY … DB).
+        channel: Index of the channel that it publishes to; None for all others.
+        scans: Whether it lists keys by a glob.
+        waits: How it blocks, if it does; a guard answers at once and clients poll.
         refused: Why a guard refuses the command whatever the policy says; None if it does not.
         servers: Labels of the servers that have it, such as `redis 8.0.2`.
     """
@@ -66,40 +153,58 @@ class CommandSpec:
     arity: int
     flags: tuple[str, ...]
     categories: tuple[str, ...]
-    ranges: tuple[KeyRange, ...]
-    reads_if: str | None
-    refused_if: str | None
-    refused: str | None
-    servers: tuple[str, ...]
+    keys: tuple[KeySearch, ...] = ()
+    variant: Variant | None = None
+    refused_if: tuple[str, ...] = ()
+    channel: int | None = None
+    scans: bool = False
+    waits: Waits | None = None
+    refused: str | None = None
+    servers: tuple[str, ...] = ()
 
     @property
-    def needs(self) -> tuple[OperationClass, ...]:
+    def needs(self) -> Needs:
         """Every class some key of the command needs, in the order of `OperationClass`."""
-        needed = {cls for keys in self.ranges for cls in keys.needs}
+        needed = {cls for keys in self.keys for cls in keys.needs}
+        if self.channel is not None:
+            needed.add(OperationClass.PUBLISH)
+        if self.scans:
+            needed.add(OperationClass.SCAN)
         return tuple(cls for cls in OperationClass if cls in needed)
 
     @property
-    def walk(self) -> tuple[int, int, int]:
-        """First place, last place and step of one walk over all keys; (1, 0, 1) if keyless.
-
-        Ranges follow each other without a gap and with one step, so one walk meets
-        every key: the first one under the first range, all others under the last.
-        """
-        if not self.ranges:
-            return 1, 0, 1
-        return self.ranges[0].first, self.ranges[-1].last, self.ranges[0].step
-
-    @property
     def mutates(self) -> bool:
-        """Whether the call may change data, by its key flags or by COMMAND's `write` flag."""
-        needs = self.needs
-        return (
-            OperationClass.WRITE in needs or OperationClass.DELETE in needs or "write" in self.flags
-        )
+        """Whether others may see what the call did, by its key flags or COMMAND's `write` flag."""
+        if "readonly" in self.flags:
+            # A module's key specs may be made up, and then say that every key is written.
+            return False
+        marks = (OperationClass.WRITE, OperationClass.DELETE, OperationClass.PUBLISH)
+        return "write" in self.flags or not set(marks).isdisjoint(self.needs)
 
     @property
-    def key_slice(self) -> slice:
-        """The slice of a call's arguments that holds its keys, in order."""
+    def walk(self) -> tuple[int, int, int] | None:
+        """First place, last place and step of one walk over all keys, if they stand so.
+
+        Joined ranges follow each other without a gap and with one step. A command without
+        keys has an empty walk. None if the arguments must be read to find the keys.
+        """
+        if not self.keys:
+            return 1, 0, 1
+        head, tail = self.keys[0], self.keys[-1]
+        if isinstance(head, KeyRange) and isinstance(tail, KeyRange):
+            return head.first, tail.last, head.step
+        return None
+
+    @property
+    def options_start(self) -> int:
+        """Index of the first argument behind the key or keys at counted places."""
+        return max((keys.last for keys in self.keys if isinstance(keys, KeyRange)), default=0) + 1
+
+    @property
+    def key_slice(self) -> slice | None:
+        """The slice of a call's arguments that holds its keys, in order; None as for `walk`."""
+        if self.walk is None:
+            return None
         first, last, step = self.walk
         return slice(first, None if last == -1 else last + 1, step)
 
@@ -111,23 +216,35 @@ class CommandTable:
     Attributes:
         servers: Labels of the servers, such as `redis 8.0.2`.
         commands: Every command that some server has, by its name in upper case.
+        containers: Names of the commands that have sub-commands.
         key_slices: For a client's hot path: `argv[key_slices[name]]` are the keys of a
-            call. Commands that a guard refuses are not in it.
+            call, where that is all there is to it.
     """
 
     servers: tuple[str, ...]
     commands: Mapping[str, CommandSpec]
+    containers: frozenset[str] = field(init=False, repr=False, compare=False)
     key_slices: Mapping[str, slice] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        containers = frozenset(name.partition(" ")[0] for name in self.commands if " " in name)
         slices = {spec.name: spec.key_slice for spec in self if spec.refused is None}
-        object.__setattr__(self, "key_slices", MappingProxyType(slices))
+        plain = {name: place for name, place in slices.items() if place and " " not in name}
+        object.__setattr__(self, "containers", containers)
+        object.__setattr__(self, "key_slices", MappingProxyType(plain))
 
     def __iter__(self) -> Iterator[CommandSpec]:
         return iter(self.commands.values())
 
     def get(self, name: str) -> CommandSpec | None:
         """The row of a command named in upper case, or None."""
+        return self.commands.get(name)
+
+    def find(self, words: Sequence[bytes]) -> CommandSpec | None:
+        """The row of a call, its name in any case; of a container the sub-command's row."""
+        name = words[0].decode("latin-1").upper()
+        if name in self.containers and len(words) > 1:
+            name = f"{name} {words[1].decode('latin-1').upper()}"
         return self.commands.get(name)
 
     @property

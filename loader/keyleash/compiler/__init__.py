@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from keyleash.commands import CommandTable
-from keyleash.compiler.emit import emit, stamp
+from keyleash.compiler.emit import emit, emit_batch, stamp
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.passes import PASSES
 from keyleash.policy import Identity, Policy
@@ -23,8 +24,10 @@ class CompiledGuard:
 
     Attributes:
         identity: The identity's name.
-        script: Lua text, ASCII.
+        script: Lua text that judges one command, ASCII.
         digest: Its SHA-1, by which EVALSHA calls it.
+        batch_script: Lua text that judges a batch.
+        batch_digest: Its SHA-1.
         stamp: What the identity's state must carry for this guard to act on it.
         layout: Of that state.
         policy_digest: SHA-256 of the identity's own rules; events carry its beginning.
@@ -34,10 +37,17 @@ class CompiledGuard:
     identity: str
     script: str
     digest: str
+    batch_script: str
+    batch_digest: str
     stamp: int
     layout: Layout
     policy_digest: str
     plan: Guard
+
+    @property
+    def scripts(self) -> Mapping[str, str]:
+        """Both scripts by digest."""
+        return {self.digest: self.script, self.batch_digest: self.batch_script}
 
 
 def compile_policy(
@@ -69,11 +79,13 @@ def compile_guard(
     guard = Guard(identity, keyspace, identity_digest(identity), year)
     for run_pass in PASSES:
         guard = run_pass(guard, table)
-    script = emit(guard)
+    script, batch_script = emit(guard), emit_batch(guard)
     return CompiledGuard(
         identity=identity.name,
         script=script,
         digest=script_digest(script),
+        batch_script=batch_script,
+        batch_digest=script_digest(batch_script),
         stamp=stamp(guard),
         layout=guard.layout,
         policy_digest=guard.policy_digest,

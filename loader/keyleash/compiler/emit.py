@@ -6,12 +6,13 @@ import hashlib
 
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.templates import render, templates_digest
-from keyleash.policy.model import SECOND_US
-from keyleash.protocol.request import MAX_ARGUMENTS
-from keyleash.protocol.state import DOUBLE, NUMBERS, STAMP_BYTES
+from keyleash.policy.model import SECOND_US, SubjectKind
+from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
+from keyleash.protocol.state import DOUBLE, NUMBERS, STAMP_BYTES, SlotKind
 from keyleash.protocol.token import MAX_TOKEN_BYTES
 
 DENIED_RETAIN = 10_000
+SUBJECT_RING_OFFSET = 3 * DOUBLE
 POLICY_DIGITS = 12
 """How much of the policy digest an event carries."""
 
@@ -23,11 +24,22 @@ def stamp(guard: Guard) -> int:
 
 
 def emit(guard: Guard) -> str:
-    """The Lua text of *guard*, in ASCII."""
+    """The Lua text that judges one command, in ASCII."""
+    return _emit(guard, "guard.lua", batch=False)
+
+
+def emit_batch(guard: Guard) -> str:
+    """The Lua text that judges a batch by the same rules, in ASCII."""
+    return _emit(guard, "batch.lua", batch=True)
+
+
+def _emit(guard: Guard, template: str, *, batch: bool) -> str:
     identity, keyspace = guard.identity, guard.keyspace
     idle_s = identity.token.idle_s
+    restored = _restored(guard, batch=batch)
     return render(
-        "guard.lua",
+        template,
+        batch=batch,
         names={
             "state": keyspace.state(identity.name),
             "token_prefix": keyspace.token_prefix(identity.name),
@@ -44,15 +56,33 @@ def emit(guard: Guard) -> str:
         checks=guard.checks,
         rules=guard.rules,
         dispatch=guard.dispatch,
+        containers=guard.containers,
+        waiting=not batch and any(rule.waits for rule in guard.rules),
+        scan_check=next((rule.check for rule in guard.rules if rule.scan), None),
+        restored=restored,
+        kept=[f"kept_{name}" for name in restored],
         limits=guard.limits,
         idle_us=None if idle_s is None else idle_s * SECOND_US,
         retain=identity.audit.retain,
         denied_retain=DENIED_RETAIN,
         policy=guard.policy_digest[:POLICY_DIGITS],
         max_arguments=MAX_ARGUMENTS,
+        max_batch_commands=MAX_BATCH_COMMANDS,
         max_token_bytes=MAX_TOKEN_BYTES,
-        subject_ring_offset=3 * DOUBLE,
+        subject_ring_offset=SUBJECT_RING_OFFSET,
     )
+
+
+def _restored(guard: Guard, *, batch: bool) -> list[str]:
+    """The Lua names of what a command refused by its second limit has taken of the first.
+
+    A guard that refuses writes nothing; a batch goes on with the next command.
+    """
+    if not batch or len(guard.limits) < 2:
+        return []
+    rings = [one for one in guard.limits if one.slot.kind is SlotKind.RING]
+    taken = [f"taken_{one.number}" for one in rings if one.subject == SubjectKind.IDENTITY]
+    return _numbers(guard) + taken
 
 
 def _numbers(guard: Guard) -> list[str]:

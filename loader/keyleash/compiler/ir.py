@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keyleash.commands import CommandSpec, OperationClass
+from keyleash.commands.spec import KeySearch, Waits
 from keyleash.policy.model import Counter, Identity
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import EMPTY_LAYOUT, Layout, Slot
@@ -67,6 +68,19 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class ScanPlan:
+    """The globs that may be scanned for.
+
+    Attributes:
+        wholes: Of granted patterns that are all literal: the glob is one of them.
+        beginnings: Of the others: the glob's literal beginning lies in one of theirs.
+    """
+
+    wholes: tuple[Matcher, ...]
+    beginnings: tuple[Matcher, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One way of treating commands: where keys stand, how they are checked, what is counted.
 
@@ -80,9 +94,16 @@ class Rule:
         mutates: Whether it is audited.
         nulls: How to find the length of a reply that may hold nulls (`compiler.replies`).
         missing: The class that no grant gives: then the rule is this refusal alone.
-        reading: The rule that takes over when `reads_if` stands in the call; 0 if none.
-        reads_if: The option word that makes the command read as well.
-        refused_if: The option word with which the command is refused.
+        keys: How keys are found by reading the arguments; empty if the walk finds them.
+        variant: The rule that takes over in some calls; 0 if none.
+        variant_option: The option word in those calls; None means that all operations are GET
+            (`commands.spec.Variant`).
+        refused_if: Option words with which the command is refused.
+        options_start: The place from which on they are looked for.
+        channel: The place of the channel; 0 if it publishes to none.
+        channels: The granted channels.
+        scan: What a glob must be like; None if the command does not scan.
+        waits: How it blocks, if it does.
     """
 
     id: int = 0
@@ -95,9 +116,15 @@ class Rule:
     mutates: bool = False
     nulls: str | None = None
     missing: OperationClass | None = None
-    reading: int = 0
-    reads_if: str | None = None
-    refused_if: str | None = None
+    keys: tuple[KeySearch, ...] = ()
+    variant: int = 0
+    variant_option: str | None = None
+    refused_if: tuple[str, ...] = ()
+    options_start: int = 0
+    channel: int = 0
+    channels: tuple[Matcher, ...] = ()
+    scan: ScanPlan | None = None
+    waits: Waits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +132,14 @@ class Branch:
     """Commands with names of one length, and the rule of each, often-used first."""
 
     length: int
+    commands: tuple[tuple[tuple[str, ...], int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A command whose first argument is the name of a sub-command, in any case."""
+
+    name: str
     commands: tuple[tuple[tuple[str, ...], int], ...]
 
 
@@ -159,5 +194,6 @@ class Guard:
     rules: tuple[Rule, ...] = ()
     assigned: tuple[tuple[str, int], ...] = ()
     dispatch: tuple[Branch, ...] = ()
+    containers: tuple[Container, ...] = ()
     layout: Layout = EMPTY_LAYOUT
     limits: tuple[LimitPlan, ...] = ()

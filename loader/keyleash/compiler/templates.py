@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from keyleash.compiler.quoting import lua_literal, numbered, option_pattern, spread
+from keyleash.compiler.quoting import Text, lua_literal, numbered, option_pattern, spread
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.token import REVOKED_OFFSET
 
@@ -45,7 +45,7 @@ def environment() -> Environment:
         autoescape=False,  # noqa: S701 - the output is Lua; finalize quotes every value
     )
     made.filters.update(spread=spread, numbered=numbered)
-    made.globals.update(text=str, option_pattern=option_pattern)
+    made.globals.update(text=str, name=Text, option_pattern=option_pattern)
     return made
 
 

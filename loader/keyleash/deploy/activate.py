@@ -93,12 +93,14 @@ def _are_in_force(client: Client, keyspace: Keyspace, guards: Sequence[CompiledG
         for guard in guards:
             pipe.hgetall(keyspace.guard(guard.identity))
             pipe.exists(keyspace.state(guard.identity))
-            pipe.hexists(keyspace.source(guard.identity), guard.digest)
+            pipe.hkeys(keyspace.source(guard.identity))
         replies = pipe.execute()
     found = zip(guards, replies[::3], replies[1::3], replies[2::3], strict=True)
-    for guard, raw, has_state, has_source in found:
+    for guard, raw, has_state, sources in found:
         record = guard_record(raw)
-        if record is None or record.digest != guard.digest or not has_state or not has_source:
+        if record is None or (record.digest, record.batch_digest) != tuple(guard.scripts):
+            return False
+        if not has_state or not {digest.decode() for digest in sources} >= set(guard.scripts):
             return False
     return True
 

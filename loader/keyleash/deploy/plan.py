@@ -49,6 +49,7 @@ def _identity(guard: CompiledGuard, old: Layout, now_us: int) -> dict[str, Any]:
     return {
         "name": guard.identity,
         "digest": guard.digest,
+        "batch_digest": guard.batch_digest,
         "stamp": guard.stamp,
         "policy_digest": guard.policy_digest,
         "layout": guard.layout.to_json(),

@@ -21,16 +21,17 @@ def load_scripts(client: Client, guards: Sequence[CompiledGuard]) -> None:
             digest is its identity: nothing is activated then.
     """
     for batch in _batches(guards):
-        known = client.script_exists(*(guard.digest for guard in batch))
-        for guard, present in zip(batch, known, strict=True):
+        scripts = [(guard, *script) for guard in batch for script in guard.scripts.items()]
+        known = client.script_exists(*(digest for _, digest, _ in scripts))
+        for (guard, expected, script), present in zip(scripts, known, strict=True):
             if present:
                 continue
-            answered = client.script_load(guard.script)
+            answered = client.script_load(script)
             digest = answered.decode() if isinstance(answered, bytes) else answered
-            if digest != guard.digest:
+            if digest != expected:
                 raise DigestMismatchError(
                     f"the server gives the guard of `{guard.identity}` the digest `{digest}`,"
-                    f" expected `{guard.digest}`"
+                    f" expected `{expected}`"
                 )
 
 
@@ -39,7 +40,7 @@ def record_sources(client: Client, keyspace: Keyspace, guards: Sequence[Compiled
     for batch in _batches(guards):
         with client.pipeline(transaction=False) as pipe:
             for guard in batch:
-                pipe.hset(keyspace.source(guard.identity), guard.digest, guard.script)
+                pipe.hset(keyspace.source(guard.identity), mapping=dict(guard.scripts))
             pipe.execute()
 
 
@@ -54,7 +55,7 @@ def retire_sources(
             held = pipe.execute()
         with client.pipeline(transaction=False) as pipe:
             for guard, digests in zip(batch, held, strict=True):
-                old = [digest for digest in digests if digest.decode() != guard.digest]
+                old = [digest for digest in digests if digest.decode() not in guard.scripts]
                 if old:
                     pipe.hdel(keyspace.source(guard.identity), *old)
             pipe.execute()

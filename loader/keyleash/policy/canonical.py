@@ -8,6 +8,9 @@ from dataclasses import fields, is_dataclass
 
 from keyleash.policy.model import Identity, Pattern, Policy
 
+_LEFT_OUT_IF_EMPTY = frozenset({"channels"})
+"""Fields that came later: identities that do not use them keep the digest they had."""
+
 _UNORDERED = frozenset({"only", "except_", "rates", "budgets"})
 """Collections whose order in the model says nothing."""
 
@@ -45,6 +48,7 @@ def _plain(value: object) -> object:
             field.name.rstrip("_"): _field(field.name, getattr(value, field.name))
             for field in fields(value)
             if field.compare
+            and (field.name not in _LEFT_OUT_IF_EMPTY or getattr(value, field.name))
         }
     return value
 

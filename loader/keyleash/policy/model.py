@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from keyleash.commands import OperationClass
-from keyleash.errors import Span
+from keyleash.errors import Problem, Span
 
 SECOND_US = 1_000_000
 MAX_RING_SLOTS = 100_000
@@ -37,10 +37,10 @@ PatternPart = Literal | Capture | AnySuffix
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A key pattern: `source` as written, `parts` with adjacent literals joined.
+    """A pattern of keys or channels: `source` as written, `parts` with adjacent literals joined.
 
     A capture stands at most once in each `:`-separated segment, and never in the
-    segment of the final `*`; so matching takes time linear in the key.
+    segment of the final `*`; so matching takes time linear in the text.
     """
 
     source: str
@@ -55,19 +55,23 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Allows operation classes on keys.
+    """Allows operation classes on keys, and `publish` on channels.
 
     Attributes:
         allow: In the order of `OperationClass`.
+        keys: Empty if `publish` is all that the grant allows.
         only: If not None, the grant holds for these commands alone. Entries are
-            command names in upper case or ACL categories with their `@`, lower case.
+            command names in upper case, where a container such as `XGROUP` stands for
+            all of its sub-commands, or ACL categories with their `@`, lower case.
         except_: The grant does not hold for these.
+        channels: Empty if the grant does not allow `publish`.
     """
 
     allow: tuple[OperationClass, ...]
     keys: tuple[Pattern, ...]
     only: tuple[str, ...] | None = None
     except_: tuple[str, ...] = ()
+    channels: tuple[Pattern, ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -212,9 +216,14 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A whole, valid policy document."""
+    """A whole, valid policy document.
+
+    Attributes:
+        warnings: What has no effect on the server that the policy was read for, in file order.
+    """
 
     identities: tuple[Identity, ...]
+    warnings: tuple[Problem, ...] = field(default=(), compare=False)
 
     def identity(self, name: str) -> Identity | None:
         """The identity of that name, or None."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from keyleash.commands import CommandTable
+from keyleash.policy.command_names import CommandNames
 from keyleash.policy.document import read_document
-from keyleash.policy.grants import read_denies, read_grants
+from keyleash.policy.grants import PUBLISH, read_denies, read_grants
 from keyleash.policy.lifetimes import (
     Origin,
     merge_audit_rules,
@@ -23,7 +25,9 @@ VERSION = 1
 _IDENTITY_NAME = re.compile(r"[a-z0-9-]{1,64}")
 
 
-def parse_policy(text: str, *, file: str, commands: CommandTable) -> Policy:
+def parse_policy(
+    text: str, *, file: str, commands: CommandTable, server: CommandTable | None = None
+) -> Policy:
     """
     Read a policy document.
 
@@ -31,6 +35,8 @@ def parse_policy(text: str, *, file: str, commands: CommandTable) -> Policy:
         text: YAML, or JSON.
         file: The document's name, for the places of problems.
         commands: The commands that `only` and `except` may name.
+        server: The commands of the server that the policy is for, if it is known: a name
+            that it lacks is a warning.
 
     Returns:
         The policy with the document's defaults applied, identities in file order and
@@ -39,19 +45,20 @@ def parse_policy(text: str, *, file: str, commands: CommandTable) -> Policy:
     Raises:
         PolicyError: With every problem of the document, in file order.
     """
-    problems = Problems()
+    problems, warnings = Problems(), Problems()
     root = check_shape(read_document(text, file, problems), problems)
-    policy = _Reader(root, commands, problems).policy()
+    names = CommandNames(commands, server, problems, warnings)
+    policy = _Reader(root, names, problems).policy()
     problems.require_none()
-    return policy
+    return replace(policy, warnings=warnings.in_order)
 
 
 class _Reader:
     """Reads the parts of one document whose shape is right."""
 
-    def __init__(self, root: Node, commands: CommandTable, problems: Problems) -> None:
+    def __init__(self, root: Node, names: CommandNames, problems: Problems) -> None:
         self._root = root
-        self._commands = commands
+        self._names = names
         self._problems = problems
         defaults = root.get("defaults")
         token = defaults.get("token") if defaults else None
@@ -88,7 +95,7 @@ class _Reader:
         problems = self._problems
         self._check_name(name, node)
         grants = node.get("grants")
-        read = read_grants(grants, self._commands, problems) if grants else ()
+        read = read_grants(grants, self._names, problems) if grants else ()
         captures = _captures(grants, read)
         own_token = read_token_settings(node.get("token"), Origin.IDENTITY, problems)
         return Identity(
@@ -128,11 +135,13 @@ class _Reader:
 
 
 def _captures(node: Node | None, grants: tuple[Grant, ...]) -> Captures:
-    """What the granted patterns capture, or None if some of them could not be read."""
+    """What the granted key patterns capture, or None if some of them could not be read."""
     if node is None or node.partial:
         return None
     for entry, grant in zip(node.entries, grants, strict=True):
         keys = entry.get("keys")
+        if keys is None and grant.allow == (PUBLISH,) and not entry.partial:
+            continue
         if keys is None or keys.partial or len(keys.entries) != len(grant.keys):
             return None
     return frozenset(

@@ -1,5 +1,5 @@
 """
-Key patterns: how they are written, what they match, and which covers which.
+Patterns of keys and channels: how they are written, what they match, and which covers which.
 
 `match` is the reference for the guard's Lua. It works on `:`-separated segments,
 which a capture never leaves and of which each holds at most one capture; so a key
@@ -20,27 +20,28 @@ from keyleash.policy.problems import fail, quote
 NOWHERE = Span("<pattern>", 1, 1)
 CAPTURE_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _PIECE = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}*]|[^{}*]+")
-_EMPTY_HELP = 'write what the keys begin with and `*`, or "*" if every key is meant'
 _NAME_HELP = "name it with lower-case letters, digits and `_`, such as `{job_id}`"
 
 
-def parse_pattern(source: str, span: Span = NOWHERE) -> Pattern:
+def parse_pattern(source: str, span: Span = NOWHERE, thing: str = "key") -> Pattern:
     """
-    Read a key pattern.
+    Read a pattern.
 
     Args:
         source: Literal text, `{name}`, a final `*`, and `{{` or `}}` for a literal brace.
         span: Where it stands.
+        thing: What it matches, a `key` or a `channel`.
 
     Raises:
         PolicyError: With everything that is wrong with it.
     """
     if not source:
-        raise fail("empty-pattern", "the key pattern is empty", span, _EMPTY_HELP)
+        help = f'write what the {thing}s begin with and `*`, or "*" if every {thing} is meant'
+        raise fail("empty-pattern", f"the {thing} pattern is empty", span, help)
     pieces = _PIECE.findall(source)
     problems = [
-        Problem(code, f"{message} in the key pattern {quote(source)}", span, help)
-        for code, message, help in _flaws(pieces)
+        Problem(code, f"{message} in the {thing} pattern {quote(source)}", span, help)
+        for code, message, help in _flaws(pieces, thing)
     ]
     if problems:
         raise PolicyError(problems)
@@ -51,14 +52,14 @@ def _is_capture(piece: str) -> bool:
     return piece.startswith("{") and piece.endswith("}")
 
 
-def _flaws(pieces: list[str]) -> Iterator[tuple[str, str, str]]:
+def _flaws(pieces: list[str], thing: str) -> Iterator[tuple[str, str, str]]:
     """Code, message and help of each thing wrong."""
     names: set[str] = set()
     crowded = False
     for place, piece in enumerate(pieces):
         if piece in ("{", "}"):
             partner = "never closed" if piece == "{" else "never opened"
-            help = f"write `{piece * 2}` for a brace that is part of the key"
+            help = f"write `{piece * 2}` for a brace that is part of the {thing}"
             yield "unbalanced-brace", f"`{piece}` is {partner}", help
         elif _is_capture(piece):
             yield from _capture_flaws(piece, names, crowded)

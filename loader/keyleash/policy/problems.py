@@ -35,6 +35,11 @@ class Problems:
         first, last = _place(start), _place(end)
         return any(first <= _place(problem.span) < last for problem in self._found)
 
+    @property
+    def in_order(self) -> tuple[Problem, ...]:
+        """All problems, in file order."""
+        return tuple(sorted(self._found, key=lambda problem: _place(problem.span)))
+
     def require_none(self) -> None:
         """
         Do nothing if no problem was found.

@@ -24,6 +24,7 @@ FIELDS = {
     "deny": ("a list of deny rules", 'deny: [{keys: ["agents:jobs:{job_id}:lock"]}]'),
     "allow": ("a list of operation classes", "allow: [read, write]"),
     "keys": ("a list of key patterns", 'keys: ["agents:context:*"]'),
+    "channels": ("a list of channel patterns", 'channels: ["agents:events:*"]'),
     "only": ("a list of commands and categories", 'only: [GET, "@hash"]'),
     "except": ("a list of commands and categories", 'except: [GETDEL, "@bitmap"]'),
     "rate": ("a mapping from counters to rates", "rate: {writes: 600/minute}"),

@@ -46,7 +46,9 @@ class DefaultsShape(_Shape):
 
 class GrantShape(_Shape):
     allow: list[str]
-    keys: list[str]
+    # Which of the two a grant needs, its classes say.
+    keys: list[str] = ABSENT
+    channels: list[str] = ABSENT
     only: list[str] = ABSENT
     except_: list[str] = Field(ABSENT, alias="except")
 

@@ -61,7 +61,7 @@ def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
         return None
     return GuardRecord(
         digest=raw[b"digest"].decode(),
-        batch_digest=raw.get(b"batch_digest", b"").decode(),
+        batch_digest=raw[b"batch_digest"].decode(),
         policy_digest=raw[b"policy_digest"].decode(),
         generation=int(raw[b"generation"]),
     )

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from keyleash.commands import CommandTable
+from keyleash.commands.keys import UnplacedKeysError, key_places
 
 MAX_ARGUMENTS = 7_000
 """Arguments of one command, its name among them: Lua's `unpack` ends at 7,999 values."""
@@ -42,14 +43,9 @@ def guard_call(
     protocol: str,
     command: Sequence[Argument],
 ) -> list[Argument]:
-    """Wrap a command in the call of its guard.
-
-    Keys are taken from the command by the table. A command that the table does not
-    place is sent without keys: it is the guard's to refuse, not ours.
-    """
+    """Wrap a command in the call of its guard."""
     words = _split_name(command)
-    place = table.key_slices.get(words[0])
-    keys = words[place] if place is not None else ()
+    keys = declared_keys(table, words)
     return ["EVALSHA", digest, len(keys), *keys, token, correlation, protocol, *words]
 
 
@@ -67,11 +63,32 @@ def batch_call(
     items: list[Argument] = []
     for command in commands:
         words = _split_name(command)
-        place = table.key_slices.get(words[0])
-        if place is not None:
-            keys += words[place]
+        keys += declared_keys(table, words)
         items += (len(words), *words)
     return ["EVALSHA", digest, len(keys), *keys, token, correlation, protocol, str(mode), *items]
+
+
+def declared_keys(table: CommandTable, words: Sequence[Argument]) -> Sequence[Argument]:
+    """The keys of a call, its name in upper case, as they are declared to the guard.
+
+    A call that the table does not place has none: it is the guard's to refuse, not ours.
+    """
+    place = table.key_slices.get(words[0])
+    if place is not None:
+        return words[place]
+    argv = [_encoded(word) for word in words]
+    spec = table.find(argv)
+    try:
+        return [words[at] for at in key_places(spec, argv)] if spec else ()
+    except UnplacedKeysError:
+        return ()
+
+
+def _encoded(word: Argument) -> bytes:
+    """As redis-py's encoder does it; what it does not take, it will refuse itself."""
+    if isinstance(word, memoryview):
+        return word.tobytes()
+    return word if isinstance(word, bytes) else str(word).encode("utf-8", "surrogateescape")
 
 
 def _split_name(command: Sequence[Argument]) -> list[Argument]:

@@ -1,5 +1,8 @@
 """
-A Redis that lives in the test's own process and can run guards.
+For the tests of agents: pytest fixtures, and a Redis in the test's own process that runs guards.
+
+`keyleash.testing.plugin` has the fixtures; `LeashServer` and `FakeLeash`, each a `Leash`, are
+what they give.
 
 `fake_redis()` is fakeredis with what its Lua lacks and guards need: `redis.sha1hex`,
 `struct`, the globals of Redis and no others, nil for a null after `redis.setresp(3)`,
@@ -35,6 +38,7 @@ Use a real server (`keyleash.server.EmbeddedServer`) to test any of these.
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +47,17 @@ from keyleash.errors import KeyleashError
 if TYPE_CHECKING:
     from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
 
-__all__ = ["FakeredisMissingError", "fake_async_redis", "fake_redis", "fake_server"]
+    from keyleash.testing.leash import FakeLeash, Leash, LeashServer
+
+__all__ = [
+    "FakeLeash",
+    "FakeredisMissingError",
+    "Leash",
+    "LeashServer",
+    "fake_async_redis",
+    "fake_redis",
+    "fake_server",
+]
 
 
 class FakeredisMissingError(KeyleashError, ImportError):
@@ -90,3 +104,10 @@ def _fakes() -> ModuleType:
             help="pip install 'fakeredis[lua]>=2.40,<3'",
         ) from error
     return fakes
+
+
+def __getattr__(name: str) -> Any:
+    # pytest imports this package on every run, and these need yaml, pydantic and jinja2.
+    if name in ("FakeLeash", "Leash", "LeashServer"):
+        return getattr(import_module("keyleash.testing.leash"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,24 +1,27 @@
 local call, find = redis.call, string.find
 local pack, unpack_struct = struct.pack, struct.unpack
 local keys, argv = KEYS, ARGV
-local token, correlation, command = argv[1] or '', argv[2] or '', argv[4] or ''
+local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
 local code, detail, value, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
+repeat
+local token_key, record, used_us
+local head_1, ends_2, used_2
 repeat
 local state = call('GETRANGE', "keyleash:state:agent-reader", 0, 39)
 if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 40 then code = 'POLICY_STALE' break end
-local stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 53210343246521 then code = 'POLICY_STALE' break end
+local stamp, suspended
+stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
+if stamp ~= 153551171164399 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
-local token_key, record
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
 record = call('GET', token_key)
 end
 if not record then code = 'TOKEN_UNKNOWN' break end
-local expires_us, used_us, revoked, id = unpack_struct('<ddBc12', record)
-token_id = id
+local expires_us, revoked
+expires_us, used_us, revoked, token_id = unpack_struct('<ddBc12', record)
 if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
 else
@@ -28,12 +31,19 @@ if expires_us <= now_us then
 code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 end
 end
+until true
 if code then break end
 if #argv > 7003 then
 code, detail, value = 'ARGS_TOO_MANY', 'arguments', #argv - 3
 break
 end
-local rule
+local count = 0
+local rule, check, rest, reply_length
+local walked, first, last, step = argv, 5, 5, 1
+local requests, reads, writes, deletes, mutates = true
+local waits, group_at
+local place_1
+repeat
 local length = #command
 if false then
 elseif length == 3 then
@@ -44,13 +54,13 @@ or command == "TTL"
 then rule = 2
 elseif false
 or command == "LCS"
-then rule = 9
+then rule = 10
 elseif false
 or command == "SET"
 then rule = 1
 elseif false
 or command == "DEL"
-then rule = 4
+then rule = 5
 end
 elseif length == 4 then
 if false then
@@ -63,18 +73,18 @@ or command == "PTTL"
 then rule = 2
 elseif false
 or command == "MGET"
-then rule = 10
+then rule = 12
 elseif false
 or command == "ECHO"
 or command == "PING"
 or command == "TIME"
-then rule = 5
+then rule = 6
 elseif false
 or command == "HLEN"
 or command == "LLEN"
 or command == "TYPE"
 or command == "XLEN"
-then rule = 8
+then rule = 9
 elseif false
 or command == "HSET"
 or command == "INCR"
@@ -85,6 +95,12 @@ or command == "MSET"
 or command == "COPY"
 or command == "DECR"
 or command == "LSET"
+or command == "SORT"
+or command == "VADD"
+or command == "VDIM"
+or command == "VEMB"
+or command == "VREM"
+or command == "VSIM"
 or command == "XACK"
 then rule = 1
 elseif false
@@ -96,13 +112,16 @@ or command == "SPOP"
 or command == "SREM"
 or command == "XDEL"
 or command == "ZREM"
-then rule = 4
+then rule = 5
+elseif false
+or command == "SCAN"
+then rule = 15
 end
 elseif length == 6 then
 if false then
 elseif false
 or command == "EXISTS"
-then rule = 6
+then rule = 7
 elseif false
 or command == "LRANGE"
 or command == "ZRANGE"
@@ -116,14 +135,18 @@ or command == "ZSCORE"
 then rule = 2
 elseif false
 or command == "GEOPOS"
-then rule = 7
+then rule = 8
 elseif false
 or command == "SINTER"
 or command == "SUNION"
-then rule = 11
+then rule = 13
 elseif false
 or command == "STRLEN"
-then rule = 8
+then rule = 9
+elseif false
+or command == "ZINTER"
+or command == "ZUNION"
+then rule = 16
 elseif false
 or command == "EXPIRE"
 or command == "INCRBY"
@@ -136,18 +159,22 @@ or command == "HGETEX"
 or command == "HSETEX"
 or command == "HSETNX"
 or command == "LPUSHX"
+or command == "MSETEX"
 or command == "MSETNX"
 or command == "PSETEX"
 or command == "RENAME"
 or command == "RPUSHX"
 or command == "SETBIT"
+or command == "VLINKS"
 or command == "XCLAIM"
 or command == "XSETID"
 then rule = 1
 elseif false
 or command == "UNLINK"
+or command == "BLMPOP"
+or command == "BZMPOP"
 or command == "GETDEL"
-then rule = 4
+then rule = 5
 end
 elseif length == 7 then
 if false then
@@ -158,14 +185,17 @@ then rule = 2
 elseif false
 or command == "GEOHASH"
 or command == "ZMSCORE"
-then rule = 7
+then rule = 8
 elseif false
 or command == "HEXISTS"
 or command == "HSTRLEN"
-then rule = 8
+then rule = 9
 elseif false
 or command == "PFCOUNT"
-then rule = 11
+then rule = 13
+elseif false
+or command == "SORT_RO"
+then rule = 17
 elseif false
 or command == "HINCRBY"
 or command == "HEXPIRE"
@@ -181,7 +211,10 @@ or command == "DELIFEQ"
 or command == "HGETDEL"
 or command == "ZPOPMAX"
 or command == "ZPOPMIN"
-then rule = 4
+then rule = 5
+elseif false
+or command == "PUBLISH"
+then rule = 14
 end
 elseif length == 8 then
 if false then
@@ -193,19 +226,26 @@ or command == "ZREVRANK"
 then rule = 2
 elseif false
 or command == "XPENDING"
-then rule = 12
+then rule = 19
 elseif false
 or command == "BITFIELD"
+then rule = 4
+elseif false
+or command == "BZPOPMAX"
+or command == "BZPOPMIN"
+then rule = 5
+elseif false
 or command == "EXPIREAT"
 or command == "HPERSIST"
 or command == "HPEXPIRE"
 or command == "RENAMENX"
 or command == "SETRANGE"
+or command == "VGETATTR"
+or command == "VSETATTR"
 then rule = 1
 elseif false
-or command == "BZPOPMAX"
-or command == "BZPOPMIN"
-then rule = 4
+or command == "SPUBLISH"
+then rule = 14
 end
 elseif length == 13 then
 if false then
@@ -217,7 +257,7 @@ elseif length == 9 then
 if false then
 elseif false
 or command == "SISMEMBER"
-then rule = 8
+then rule = 9
 elseif false
 or command == "GEOSEARCH"
 or command == "XREVRANGE"
@@ -225,9 +265,11 @@ or command == "ZLEXCOUNT"
 or command == "ZREVRANGE"
 then rule = 2
 elseif false
+or command == "GEORADIUS"
 or command == "HEXPIREAT"
 or command == "PEXPIREAT"
 or command == "RPOPLPUSH"
+or command == "VISMEMBER"
 then rule = 1
 end
 elseif length == 11 then
@@ -246,7 +288,10 @@ elseif false
 or command == "INCRBYFLOAT"
 or command == "SINTERSTORE"
 or command == "SUNIONSTORE"
+or command == "VRANDMEMBER"
+or command == "ZINTERSTORE"
 or command == "ZRANGESTORE"
+or command == "ZUNIONSTORE"
 then rule = 1
 end
 elseif length == 10 then
@@ -257,10 +302,18 @@ or command == "HRANDFIELD"
 or command == "SMISMEMBER"
 then rule = 2
 elseif false
+or command == "SINTERCARD"
+or command == "ZINTERCARD"
+then rule = 16
+elseif false
+or command == "XREADGROUP"
+then rule = 21
+elseif false
 or command == "BRPOPLPUSH"
 or command == "HPEXPIREAT"
 or command == "SDIFFSTORE"
 or command == "XAUTOCLAIM"
+or command == "ZDIFFSTORE"
 then rule = 1
 end
 elseif length == 20 then
@@ -292,17 +345,23 @@ or command == "ZSCAN"
 then rule = 2
 elseif false
 or command == "HMGET"
-then rule = 7
+then rule = 8
 elseif false
 or command == "SCARD"
 or command == "ZCARD"
-then rule = 8
+then rule = 9
 elseif false
 or command == "SDIFF"
-then rule = 11
+then rule = 13
 elseif false
 or command == "TOUCH"
-then rule = 6
+then rule = 7
+elseif false
+or command == "XREAD"
+then rule = 20
+elseif false
+or command == "ZDIFF"
+then rule = 16
 elseif false
 or command == "LPUSH"
 or command == "RPUSH"
@@ -314,13 +373,17 @@ or command == "LMOVE"
 or command == "PFADD"
 or command == "SETNX"
 or command == "SMOVE"
+or command == "VCARD"
+or command == "VINFO"
 then rule = 1
 elseif false
 or command == "BLPOP"
 or command == "BRPOP"
+or command == "LMPOP"
 or command == "LTRIM"
 or command == "XTRIM"
-then rule = 4
+or command == "ZMPOP"
+then rule = 5
 end
 elseif length == 14 then
 if false then
@@ -332,7 +395,7 @@ or command == "GEOSEARCHSTORE"
 then rule = 1
 elseif false
 or command == "ZREMRANGEBYLEX"
-then rule = 4
+then rule = 5
 end
 elseif length == 16 then
 if false then
@@ -341,32 +404,93 @@ or command == "ZREVRANGEBYSCORE"
 then rule = 2
 elseif false
 or command == "ZREMRANGEBYSCORE"
-then rule = 4
+then rule = 5
+end
+elseif length == 17 then
+if false then
+elseif false
+or command == "GEORADIUSBYMEMBER"
+then rule = 1
 end
 elseif length == 15 then
 if false then
 elseif false
 or command == "ZREMRANGEBYRANK"
-then rule = 4
+then rule = 5
+end
+end
+if rule then
+elseif command == "MEMORY" then
+local subcommand = string.upper(argv[5] or '')
+command = command .. ' ' .. subcommand
+if false then
+elseif false
+or subcommand == "USAGE"
+then rule = 11
+end
+elseif command == "OBJECT" then
+local subcommand = string.upper(argv[5] or '')
+command = command .. ' ' .. subcommand
+if false then
+elseif false
+or subcommand == "ENCODING"
+or subcommand == "FREQ"
+or subcommand == "IDLETIME"
+or subcommand == "REFCOUNT"
+then rule = 11
+end
+elseif command == "XINFO" then
+local subcommand = string.upper(argv[5] or '')
+command = command .. ' ' .. subcommand
+if false then
+elseif false
+or subcommand == "CONSUMERS"
+or subcommand == "GROUPS"
+or subcommand == "STREAM"
+then rule = 18
+end
+elseif command == "XGROUP" then
+local subcommand = string.upper(argv[5] or '')
+command = command .. ' ' .. subcommand
+if false then
+elseif false
+or subcommand == "CREATE"
+or subcommand == "CREATECONSUMER"
+or subcommand == "SETID"
+then rule = 1
+elseif false
+or subcommand == "DELCONSUMER"
+or subcommand == "DESTROY"
+then rule = 5
 end
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
-local first, last, step, check, rest = 5, 5, 1
-local requests, reads, writes, deletes, mutates = true
-local reply_length
+if rule == 4 then
+local at = 6
+while at <= #argv do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") and at + 2 <= #argv then
+at = at + 3
+elseif find(argv[at], "^[Oo][Vv][Ee][Rr][Ff][Ll][Oo][Ww]%f[%z]") and at + 1 <= #argv then
+at = at + 2
+else
+break
+end
+end
+if at > #argv then rule = 3 end
+end
 if false then
 elseif rule == 2 then
 check, rest = 1, 1
 reads = true
-elseif rule == 6 then
+elseif rule == 7 then
 last = #argv - 0
 check, rest = 1, 1
-elseif rule == 10 then
+elseif rule == 12 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
 reply_length = #argv - 4
-elseif rule == 8 then
+elseif rule == 9 then
 check, rest = 1, 1
 elseif rule == 3 then
 check, rest = 1, 1
@@ -386,44 +510,132 @@ reply_length = reply_length + 1
 at = at + (word == 'GET' and 3 or 4)
 end
 end
-elseif rule == 5 then
+elseif rule == 6 then
 last = 4
-elseif rule == 7 then
+elseif rule == 8 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv - 5
-elseif rule == 9 then
+elseif rule == 10 then
 last = 6
 check, rest = 1, 1
 reads = true
 elseif rule == 11 then
+first = 6
+last = 6
+check, rest = 1, 1
+elseif rule == 13 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
-elseif rule == 12 then
+elseif rule == 16 then
+walked, first, last = {}, 1, 0
+local counted = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if counted then
+for at = 6, math.min(5 + counted * 1, #argv), 1 do
+walked[#walked + 1] = argv[at]
+end
+end
+last = #walked
+check, rest = 1, 1
+reads = true
+elseif rule == 17 then
+check, rest = 1, 1
+reads = true
+for at = 6, #argv do
+if find(argv[at], "^[Bb][Yy]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
+end
+end
+for at = 6, #argv do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
+end
+end
+elseif rule == 18 then
+first = 6
+last = 6
+check, rest = 1, 1
+reads = true
+elseif rule == 19 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv == 6 and 4 or 0
+elseif rule == 20 then
+walked, first, last = {}, 1, 0
+local option_at = 5
+while option_at <= #argv do
+if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
+for at = option_at + 1, option_at + math.floor((#argv - option_at) / 2) do
+walked[#walked + 1] = argv[at]
+end
+break
+elseif find(argv[option_at], "^[Cc][Oo][Uu][Nn][Tt]%f[%z]") then
+option_at = option_at + 2
+elseif find(argv[option_at], "^[Bb][Ll][Oo][Cc][Kk]%f[%z]") then
+waits = 'block'
+option_at = option_at + 2
+else
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[option_at]
+break
+end
+end
+last = #walked
+check, rest = 1, 1
+reads = true
+elseif rule == 21 then
+walked, first, last = {}, 1, 0
+local option_at = 5
+while option_at <= #argv do
+if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
+for at = option_at + 1, option_at + math.floor((#argv - option_at) / 2) do
+walked[#walked + 1] = argv[at]
+end
+break
+elseif find(argv[option_at], "^[Gg][Rr][Oo][Uu][Pp]%f[%z]") then
+group_at = option_at + 1
+option_at = option_at + 3
+elseif find(argv[option_at], "^[Cc][Oo][Uu][Nn][Tt]%f[%z]") then
+option_at = option_at + 2
+elseif find(argv[option_at], "^[Bb][Ll][Oo][Cc][Kk]%f[%z]") then
+waits = 'block'
+option_at = option_at + 2
+elseif find(argv[option_at], "^[Nn][Oo][Aa][Cc][Kk]%f[%z]") then
+option_at = option_at + 1
+elseif find(argv[option_at], "^[Cc][Ll][Aa][Ii][Mm]%f[%z]") then
+option_at = option_at + 2
+else
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[option_at]
+break
+end
+end
+last = #walked
+check, rest = 1, 1
+reads = true
+mutates = true
 elseif rule == 1 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "write"
-elseif rule == 4 then
+elseif rule == 5 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
+elseif rule == 4 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "write"
+elseif rule == 14 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
+elseif rule == 15 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 if code then break end
-local count = 1
-if first == last then
-if keys[1] ~= argv[first] then code = 'KEYS_MISMATCH' end
-else
-count = 0
 for at = first, last, step do
+local name = walked[at]
+if not name then break end
 count = count + 1
-if keys[count] ~= argv[at] then code = 'KEYS_MISMATCH' end
+if keys[count] ~= name then code = 'KEYS_MISMATCH' end
 end
-end
-if code or keys[count + 1] then code = 'KEYS_MISMATCH' break end
+if keys[count + 1] then code = 'KEYS_MISMATCH' end
+if code then break end
 for at = first, last, step do
-key = argv[at]
-if not key then break end
+if not walked[at] then break end
+key = walked[at]
 local matched = false
 if code then
 elseif check == 1 then
@@ -441,7 +653,6 @@ if code then break end
 check = rest
 end
 if code then break end
-local place_1
 if requests and not code then
 place_1 = 40 + head_1 * 8
 local oldest = call('GETRANGE', "keyleash:state:agent-reader", place_1, place_1 + 7)
@@ -464,10 +675,38 @@ else
 used_2 = used_2 + 1
 end
 end
+until true
 if code then break end
+local event
+local ready = true
+if waits == 'any_key' then
+ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
+elseif waits == 'first_key' then
+ready = walked[first] and call('EXISTS', walked[first]) > 0
+elseif waits == 'block' and not group_at then
+ready = redis.pcall(unpack(argv, 4))
+elseif waits == 'block' then
+ready = false
+local group, consumer = argv[group_at], argv[group_at + 1]
+for i = 1, #walked do
+local delivered_id, known
+local groups = redis.pcall('XINFO', 'GROUPS', walked[i])
+for j = 1, #groups do
+if groups[j][2] == group then delivered_id = groups[j][8] end
+end
+if delivered_id then
+local consumers = call('XINFO', 'CONSUMERS', walked[i], group)
+for j = 1, #consumers do known = known or consumers[j][2] == consumer end
+end
+if not known or argv[#argv - #walked + i] ~= '>' or call('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
+ready = true
+break
+end
+end
+end
+if ready then
 call('SETRANGE', "keyleash:state:agent-reader", 16, pack("<ddd", head_1, ends_2, used_2))
 if place_1 then call('SETRANGE', "keyleash:state:agent-reader", place_1, pack('<d', now_us)) end
-local event
 if mutates then
 local field, touched = 'key', key or ''
 if count > 1 then
@@ -481,12 +720,13 @@ else
 event = call('XADD', "keyleash:audit:agent-reader", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "8fced0304c46")
 end
 end
-if argv[3] == '3' then redis.setresp(3) end
+end
+if protocol == '3' then redis.setresp(3) end
 local reply = redis.pcall(unpack(argv, 4))
 if type(reply) == 'table' then
 if reply.err then
 if find(reply.err, '^ERR Wrong number of args') then
-reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower(command) .. "' command")
+reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
 elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
 reply = redis.error_reply("ERR unknown command '" .. command .. "'")
 elseif find(reply.err, '^ERR ACL failure in script: ') then
@@ -495,11 +735,32 @@ end
 if event then
 call('XADD', "keyleash:audit:agent-reader", '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
 end
-elseif reply_length and argv[3] == '3' then
+elseif protocol == '3' then
+local null = find
+if reply_length then
 for i = 1, reply_length do
-if reply[i] == nil then reply[i] = false end
+if reply[i] == nil then reply[i] = null end
 end
-redis.setresp(2)
+elseif command == 'XREADGROUP' then
+for _, entries in pairs(reply.map or {}) do
+for i = 1, #entries do
+if entries[i][2] == nil then entries[i][2] = null end
+end
+end
+elseif command == 'XINFO STREAM' or command == 'XINFO GROUPS' then
+local info, groups = reply.map, reply
+if info then
+groups = info.groups
+if not info.entries then
+info['first-entry'], info['last-entry'] = info['first-entry'] or null, info['last-entry'] or null
+groups = {}
+end
+end
+for i = 1, #groups do
+local group = groups[i].map
+group['entries-read'], group.lag = group['entries-read'] or null, group.lag or null
+end
+end
 end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 if command == 'HINCRBY' then

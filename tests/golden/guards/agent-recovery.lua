@@ -1,24 +1,27 @@
 local call, find = redis.call, string.find
 local pack, unpack_struct = struct.pack, struct.unpack
 local keys, argv = KEYS, ARGV
-local token, correlation, command = argv[1] or '', argv[2] or '', argv[4] or ''
+local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
 local code, detail, value, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
+repeat
+local token_key, record, used_us
+local head_1, ends_2, used_2
 repeat
 local state = call('GETRANGE', "keyleash:state:agent-recovery", 0, 39)
 if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 40 then code = 'POLICY_STALE' break end
-local stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 104436959651357 then code = 'POLICY_STALE' break end
+local stamp, suspended
+stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
+if stamp ~= 124180943792741 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
-local token_key, record
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
 record = call('GET', token_key)
 end
 if not record then code = 'TOKEN_UNKNOWN' break end
-local expires_us, used_us, revoked, id = unpack_struct('<ddBc12', record)
-token_id = id
+local expires_us, revoked
+expires_us, used_us, revoked, token_id = unpack_struct('<ddBc12', record)
 if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
 else
@@ -28,19 +31,25 @@ if expires_us <= now_us then
 code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 end
 end
+until true
 if code then break end
 if #argv > 7003 then
 code, detail, value = 'ARGS_TOO_MANY', 'arguments', #argv - 3
 break
 end
-local rule
+local count = 0
+local rule, check, rest, reply_length
+local walked, first, last, step = argv, 5, 5, 1
+local requests, reads, writes, deletes, mutates = true
+local place_1
+repeat
 local length = #command
 if false then
 elseif length == 3 then
 if false then
 elseif false
 or command == "SET"
-then rule = 8
+then rule = 12
 elseif false
 or command == "GET"
 or command == "TTL"
@@ -62,7 +71,7 @@ or command == "XACK"
 then rule = 1
 elseif false
 or command == "MSET"
-then rule = 7
+then rule = 8
 elseif false
 or command == "ECHO"
 or command == "PING"
@@ -86,7 +95,13 @@ or command == "DUMP"
 or command == "HTTL"
 or command == "LPOS"
 or command == "PTTL"
+or command == "SORT"
 or command == "SPOP"
+or command == "VADD"
+or command == "VDIM"
+or command == "VEMB"
+or command == "VREM"
+or command == "VSIM"
 then rule = 2
 elseif false
 or command == "HDEL"
@@ -95,6 +110,9 @@ or command == "SREM"
 or command == "XDEL"
 or command == "ZREM"
 then rule = 3
+elseif false
+or command == "SCAN"
+then rule = 11
 end
 elseif length == 6 then
 if false then
@@ -113,8 +131,11 @@ elseif false
 or command == "EXISTS"
 then rule = 5
 elseif false
+or command == "MSETEX"
+then rule = 9
+elseif false
 or command == "MSETNX"
-then rule = 7
+then rule = 8
 elseif false
 or command == "STRLEN"
 then rule = 6
@@ -125,6 +146,8 @@ or command == "XRANGE"
 or command == "INCRBY"
 or command == "BITPOS"
 or command == "BLMOVE"
+or command == "BLMPOP"
+or command == "BZMPOP"
 or command == "DECRBY"
 or command == "GEOPOS"
 or command == "GETBIT"
@@ -137,9 +160,12 @@ or command == "SETBIT"
 or command == "SINTER"
 or command == "SUBSTR"
 or command == "SUNION"
+or command == "VLINKS"
 or command == "XCLAIM"
 or command == "ZCOUNT"
+or command == "ZINTER"
 or command == "ZSCORE"
+or command == "ZUNION"
 then rule = 2
 elseif false
 or command == "UNLINK"
@@ -173,9 +199,15 @@ or command == "HPTTL"
 or command == "HSCAN"
 or command == "HVALS"
 or command == "LMOVE"
+or command == "LMPOP"
 or command == "SDIFF"
 or command == "SMOVE"
 or command == "SSCAN"
+or command == "VCARD"
+or command == "VINFO"
+or command == "XREAD"
+or command == "ZDIFF"
+or command == "ZMPOP"
 or command == "ZRANK"
 or command == "ZSCAN"
 then rule = 2
@@ -194,8 +226,10 @@ or command == "HEXPIREAT"
 or command == "PEXPIREAT"
 then rule = 1
 elseif false
+or command == "GEORADIUS"
 or command == "GEOSEARCH"
 or command == "RPOPLPUSH"
+or command == "VISMEMBER"
 or command == "XREVRANGE"
 or command == "ZLEXCOUNT"
 or command == "ZREVRANGE"
@@ -217,9 +251,14 @@ or command == "BZPOPMAX"
 or command == "BZPOPMIN"
 or command == "GETRANGE"
 or command == "RENAMENX"
+or command == "VGETATTR"
+or command == "VSETATTR"
 or command == "XPENDING"
 or command == "ZREVRANK"
 then rule = 2
+elseif false
+or command == "SPUBLISH"
+then rule = 10
 end
 elseif length == 7 then
 if false then
@@ -242,6 +281,7 @@ or command == "GEOHASH"
 or command == "HGETDEL"
 or command == "PFCOUNT"
 or command == "PFMERGE"
+or command == "SORT_RO"
 or command == "ZINCRBY"
 or command == "ZMSCORE"
 or command == "ZPOPMAX"
@@ -250,6 +290,9 @@ then rule = 2
 elseif false
 or command == "DELIFEQ"
 then rule = 3
+elseif false
+or command == "PUBLISH"
+then rule = 10
 end
 elseif length == 10 then
 if false then
@@ -261,8 +304,12 @@ or command == "BRPOPLPUSH"
 or command == "EXPIRETIME"
 or command == "HRANDFIELD"
 or command == "SDIFFSTORE"
+or command == "SINTERCARD"
 or command == "SMISMEMBER"
 or command == "XAUTOCLAIM"
+or command == "XREADGROUP"
+or command == "ZDIFFSTORE"
+or command == "ZINTERCARD"
 then rule = 2
 end
 elseif length == 13 then
@@ -281,9 +328,18 @@ or command == "PEXPIRETIME"
 or command == "SINTERSTORE"
 or command == "SRANDMEMBER"
 or command == "SUNIONSTORE"
+or command == "VRANDMEMBER"
+or command == "ZINTERSTORE"
 or command == "ZRANDMEMBER"
 or command == "ZRANGEBYLEX"
 or command == "ZRANGESTORE"
+or command == "ZUNIONSTORE"
+then rule = 2
+end
+elseif length == 17 then
+if false then
+elseif false
+or command == "GEORADIUSBYMEMBER"
 then rule = 2
 end
 elseif length == 20 then
@@ -326,17 +382,59 @@ or command == "ZREVRANGEBYSCORE"
 then rule = 2
 end
 end
+if rule then
+elseif command == "MEMORY" then
+local subcommand = string.upper(argv[5] or '')
+command = command .. ' ' .. subcommand
+if false then
+elseif false
+or subcommand == "USAGE"
+then rule = 7
+end
+elseif command == "OBJECT" then
+local subcommand = string.upper(argv[5] or '')
+command = command .. ' ' .. subcommand
+if false then
+elseif false
+or subcommand == "ENCODING"
+or subcommand == "FREQ"
+or subcommand == "IDLETIME"
+or subcommand == "REFCOUNT"
+then rule = 7
+end
+elseif command == "XGROUP" then
+local subcommand = string.upper(argv[5] or '')
+command = command .. ' ' .. subcommand
+if false then
+elseif false
+or subcommand == "CREATE"
+or subcommand == "CREATECONSUMER"
+or subcommand == "SETID"
+then rule = 13
+elseif false
+or subcommand == "DELCONSUMER"
+or subcommand == "DESTROY"
+then rule = 3
+end
+elseif command == "XINFO" then
+local subcommand = string.upper(argv[5] or '')
+command = command .. ' ' .. subcommand
+if false then
+elseif false
+or subcommand == "CONSUMERS"
+or subcommand == "GROUPS"
+or subcommand == "STREAM"
+then rule = 2
+end
+end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
-local first, last, step, check, rest = 5, 5, 1
-local requests, reads, writes, deletes, mutates = true
-local reply_length
-if rule == 8 then
+if rule == 12 then
 for at = 7, #argv do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 2 end
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 2 break end
 end
 end
 if false then
-elseif rule == 8 then
+elseif rule == 12 then
 check, rest = 1, 1
 writes = true
 mutates = true
@@ -347,7 +445,7 @@ mutates = true
 elseif rule == 5 then
 last = #argv - 0
 check, rest = 1, 1
-elseif rule == 7 then
+elseif rule == 8 then
 last = #argv - 0
 step = 2
 check, rest = 1, 1
@@ -357,26 +455,49 @@ elseif rule == 6 then
 check, rest = 1, 1
 elseif rule == 4 then
 last = 4
+elseif rule == 7 then
+first = 6
+last = 6
+check, rest = 1, 1
+elseif rule == 9 then
+walked, first, last = {}, 1, 0
+local counted = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if counted then
+for at = 6, math.min(4 + counted * 2, #argv), 2 do
+walked[#walked + 1] = argv[at]
+end
+end
+last = #walked
+check, rest = 1, 1
+writes = true
+mutates = true
+elseif rule == 13 then
+first = 6
+last = 6
+check, rest = 1, 1
+writes = true
+mutates = true
 elseif rule == 2 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "read"
 elseif rule == 3 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
+elseif rule == 10 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
+elseif rule == 11 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 if code then break end
-local count = 1
-if first == last then
-if keys[1] ~= argv[first] then code = 'KEYS_MISMATCH' end
-else
-count = 0
 for at = first, last, step do
+local name = walked[at]
+if not name then break end
 count = count + 1
-if keys[count] ~= argv[at] then code = 'KEYS_MISMATCH' end
+if keys[count] ~= name then code = 'KEYS_MISMATCH' end
 end
-end
-if code or keys[count + 1] then code = 'KEYS_MISMATCH' break end
+if keys[count + 1] then code = 'KEYS_MISMATCH' end
+if code then break end
 for at = first, last, step do
-key = argv[at]
-if not key then break end
+if not walked[at] then break end
+key = walked[at]
 local matched = false
 if code then
 elseif check == 1 then
@@ -394,7 +515,6 @@ if code then break end
 check = rest
 end
 if code then break end
-local place_1
 if writes and not code then
 place_1 = 40 + head_1 * 8
 local oldest = call('GETRANGE', "keyleash:state:agent-recovery", place_1, place_1 + 7)
@@ -417,10 +537,11 @@ else
 used_2 = used_2 + 1
 end
 end
+until true
 if code then break end
+local event
 call('SETRANGE', "keyleash:state:agent-recovery", 16, pack("<ddd", head_1, ends_2, used_2))
 if place_1 then call('SETRANGE', "keyleash:state:agent-recovery", place_1, pack('<d', now_us)) end
-local event
 if mutates then
 local field, touched = 'key', key or ''
 if count > 1 then
@@ -434,12 +555,12 @@ else
 event = call('XADD', "keyleash:audit:agent-recovery", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "30205db20396")
 end
 end
-if argv[3] == '3' then redis.setresp(3) end
+if protocol == '3' then redis.setresp(3) end
 local reply = redis.pcall(unpack(argv, 4))
 if type(reply) == 'table' then
 if reply.err then
 if find(reply.err, '^ERR Wrong number of args') then
-reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower(command) .. "' command")
+reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
 elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
 reply = redis.error_reply("ERR unknown command '" .. command .. "'")
 elseif find(reply.err, '^ERR ACL failure in script: ') then
@@ -448,11 +569,32 @@ end
 if event then
 call('XADD', "keyleash:audit:agent-recovery", '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
 end
-elseif reply_length and argv[3] == '3' then
+elseif protocol == '3' then
+local null = find
+if reply_length then
 for i = 1, reply_length do
-if reply[i] == nil then reply[i] = false end
+if reply[i] == nil then reply[i] = null end
 end
-redis.setresp(2)
+elseif command == 'XREADGROUP' then
+for _, entries in pairs(reply.map or {}) do
+for i = 1, #entries do
+if entries[i][2] == nil then entries[i][2] = null end
+end
+end
+elseif command == 'XINFO STREAM' or command == 'XINFO GROUPS' then
+local info, groups = reply.map, reply
+if info then
+groups = info.groups
+if not info.entries then
+info['first-entry'], info['last-entry'] = info['first-entry'] or null, info['last-entry'] or null
+groups = {}
+end
+end
+for i = 1, #groups do
+local group = groups[i].map
+group['entries-read'], group.lag = group['entries-read'] or null, group.lag or null
+end
+end
 end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 if command == 'HINCRBY' then

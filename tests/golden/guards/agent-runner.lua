@@ -1,24 +1,27 @@
 local call, find = redis.call, string.find
 local pack, unpack_struct = struct.pack, struct.unpack
 local keys, argv = KEYS, ARGV
-local token, correlation, command = argv[1] or '', argv[2] or '', argv[4] or ''
+local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
 local code, detail, value, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
+repeat
+local token_key, record, used_us
+local tat_1, ends_2, used_2, ends_3, used_3
 repeat
 local state = call('GET', "keyleash:state:agent-runner")
 if not state then code = 'NOT_ACTIVE' break end
 if #state < 56 then code = 'POLICY_STALE' break end
-local stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 230921542155697 then code = 'POLICY_STALE' break end
+local stamp, suspended
+stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
+if stamp ~= 4581673089897 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
-local token_key, record
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
 end
 if not record then code = 'TOKEN_UNKNOWN' break end
-local expires_us, used_us, revoked, id = unpack_struct('<ddBc12', record)
-token_id = id
+local expires_us, revoked
+expires_us, used_us, revoked, token_id = unpack_struct('<ddBc12', record)
 if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
 else
@@ -28,26 +31,32 @@ if expires_us <= now_us then
 code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 end
 end
+until true
 if code then break end
 if #argv > 7003 then
 code, detail, value = 'ARGS_TOO_MANY', 'arguments', #argv - 3
 break
 end
-local rule
+local count = 0
+local rule, check, rest, reply_length
+local walked, first, last, step = argv, 5, 5, 1
+local requests, reads, writes, deletes, mutates = true
+local waits, group_at
+repeat
 local length = #command
 if false then
 elseif length == 3 then
 if false then
 elseif false
 or command == "SET"
-then rule = 20
+then rule = 26
 elseif false
 or command == "GET"
 or command == "TTL"
 then rule = 2
 elseif false
 or command == "LCS"
-then rule = 15
+then rule = 17
 elseif false
 or command == "DEL"
 then rule = 6
@@ -72,13 +81,15 @@ then rule = 2
 elseif false
 or command == "INCR"
 or command == "DECR"
+or command == "VADD"
+or command == "VREM"
 then rule = 8
 elseif false
 or command == "MGET"
-then rule = 16
+then rule = 19
 elseif false
 or command == "MSET"
-then rule = 17
+then rule = 20
 elseif false
 or command == "COPY"
 then rule = 7
@@ -92,7 +103,15 @@ or command == "HLEN"
 or command == "LLEN"
 or command == "TYPE"
 or command == "XLEN"
-then rule = 13
+then rule = 15
+elseif false
+or command == "SORT"
+then rule = 28
+elseif false
+or command == "VDIM"
+or command == "VEMB"
+or command == "VSIM"
+then rule = 30
 elseif false
 or command == "LPOP"
 or command == "RPOP"
@@ -103,6 +122,9 @@ or command == "SREM"
 or command == "XDEL"
 or command == "ZREM"
 then rule = 6
+elseif false
+or command == "SCAN"
+then rule = 25
 end
 elseif length == 6 then
 if false then
@@ -143,20 +165,32 @@ or command == "GEOPOS"
 then rule = 11
 elseif false
 or command == "HGETEX"
-then rule = 14
+then rule = 16
+elseif false
+or command == "MSETEX"
+then rule = 21
 elseif false
 or command == "MSETNX"
-then rule = 17
+then rule = 20
 elseif false
 or command == "SINTER"
 or command == "SUNION"
-then rule = 18
+then rule = 22
 elseif false
 or command == "STRLEN"
-then rule = 13
+then rule = 15
+elseif false
+or command == "VLINKS"
+then rule = 30
+elseif false
+or command == "ZINTER"
+or command == "ZUNION"
+then rule = 27
 elseif false
 or command == "UNLINK"
 or command == "BLMOVE"
+or command == "BLMPOP"
+or command == "BZMPOP"
 or command == "GETDEL"
 or command == "RENAME"
 then rule = 6
@@ -178,7 +212,7 @@ then rule = 11
 elseif false
 or command == "HEXISTS"
 or command == "HSTRLEN"
-then rule = 13
+then rule = 15
 elseif false
 or command == "HEXPIRE"
 or command == "LINSERT"
@@ -188,16 +222,22 @@ or command == "RESTORE"
 then rule = 1
 elseif false
 or command == "PFCOUNT"
-then rule = 18
+then rule = 22
 elseif false
 or command == "PFMERGE"
-then rule = 19
+then rule = 23
+elseif false
+or command == "SORT_RO"
+then rule = 29
 elseif false
 or command == "DELIFEQ"
 or command == "HGETDEL"
 or command == "ZPOPMAX"
 or command == "ZPOPMIN"
 then rule = 6
+elseif false
+or command == "PUBLISH"
+then rule = 24
 end
 elseif length == 5 then
 if false then
@@ -230,20 +270,32 @@ then rule = 11
 elseif false
 or command == "SCARD"
 or command == "ZCARD"
-then rule = 13
+then rule = 15
 elseif false
 or command == "SDIFF"
-then rule = 18
+then rule = 22
 elseif false
 or command == "TOUCH"
 then rule = 10
 elseif false
+or command == "VCARD"
+or command == "VINFO"
+then rule = 30
+elseif false
+or command == "XREAD"
+then rule = 34
+elseif false
+or command == "ZDIFF"
+then rule = 27
+elseif false
 or command == "BLPOP"
 or command == "BRPOP"
 or command == "LMOVE"
+or command == "LMPOP"
 or command == "LTRIM"
 or command == "SMOVE"
 or command == "XTRIM"
+or command == "ZMPOP"
 then rule = 6
 end
 elseif length == 8 then
@@ -256,7 +308,7 @@ or command == "ZREVRANK"
 then rule = 2
 elseif false
 or command == "BITFIELD"
-then rule = 3
+then rule = 4
 elseif false
 or command == "EXPIREAT"
 or command == "HPERSIST"
@@ -264,13 +316,22 @@ or command == "HPEXPIRE"
 or command == "SETRANGE"
 then rule = 1
 elseif false
+or command == "VGETATTR"
+then rule = 30
+elseif false
+or command == "VSETATTR"
+then rule = 8
+elseif false
 or command == "XPENDING"
-then rule = 21
+then rule = 33
 elseif false
 or command == "BZPOPMAX"
 or command == "BZPOPMIN"
 or command == "RENAMENX"
 then rule = 6
+elseif false
+or command == "SPUBLISH"
+then rule = 24
 end
 elseif length == 13 then
 if false then
@@ -282,7 +343,10 @@ elseif length == 9 then
 if false then
 elseif false
 or command == "SISMEMBER"
-then rule = 13
+then rule = 15
+elseif false
+or command == "GEORADIUS"
+then rule = 12
 elseif false
 or command == "GEOSEARCH"
 or command == "XREVRANGE"
@@ -294,6 +358,9 @@ or command == "HEXPIREAT"
 or command == "PEXPIREAT"
 then rule = 1
 elseif false
+or command == "VISMEMBER"
+then rule = 30
+elseif false
 or command == "RPOPLPUSH"
 then rule = 6
 end
@@ -301,7 +368,7 @@ elseif length == 11 then
 if false then
 elseif false
 or command == "BITFIELD_RO"
-then rule = 4
+then rule = 3
 elseif false
 or command == "HEXPIRETIME"
 or command == "PEXPIRETIME"
@@ -315,10 +382,17 @@ then rule = 8
 elseif false
 or command == "SINTERSTORE"
 or command == "SUNIONSTORE"
-then rule = 19
+then rule = 23
+elseif false
+or command == "VRANDMEMBER"
+then rule = 30
+elseif false
+or command == "ZINTERSTORE"
+or command == "ZUNIONSTORE"
+then rule = 36
 elseif false
 or command == "ZRANGESTORE"
-then rule = 12
+then rule = 14
 end
 elseif length == 10 then
 if false then
@@ -332,11 +406,27 @@ or command == "HPEXPIREAT"
 then rule = 1
 elseif false
 or command == "SDIFFSTORE"
-then rule = 19
+then rule = 23
+elseif false
+or command == "SINTERCARD"
+or command == "ZINTERCARD"
+then rule = 27
+elseif false
+or command == "XREADGROUP"
+then rule = 35
+elseif false
+or command == "ZDIFFSTORE"
+then rule = 36
 elseif false
 or command == "BRPOPLPUSH"
 or command == "XAUTOCLAIM"
 then rule = 6
+end
+elseif length == 17 then
+if false then
+elseif false
+or command == "GEORADIUSBYMEMBER"
+then rule = 13
 end
 elseif length == 20 then
 if false then
@@ -358,7 +448,7 @@ elseif length == 14 then
 if false then
 elseif false
 or command == "GEOSEARCHSTORE"
-then rule = 12
+then rule = 14
 elseif false
 or command == "ZREVRANGEBYLEX"
 then rule = 2
@@ -382,17 +472,72 @@ or command == "ZREMRANGEBYRANK"
 then rule = 6
 end
 end
-if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
-local first, last, step, check, rest = 5, 5, 1
-local requests, reads, writes, deletes, mutates = true
-local reply_length
-if rule == 20 then
-for at = 7, #argv do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 8 end
+if rule then
+elseif command == "MEMORY" then
+local subcommand = string.upper(argv[5] or '')
+command = command .. ' ' .. subcommand
+if false then
+elseif false
+or subcommand == "USAGE"
+then rule = 18
 end
+elseif command == "OBJECT" then
+local subcommand = string.upper(argv[5] or '')
+command = command .. ' ' .. subcommand
+if false then
+elseif false
+or subcommand == "ENCODING"
+or subcommand == "FREQ"
+or subcommand == "IDLETIME"
+or subcommand == "REFCOUNT"
+then rule = 18
+end
+elseif command == "XGROUP" then
+local subcommand = string.upper(argv[5] or '')
+command = command .. ' ' .. subcommand
+if false then
+elseif false
+or subcommand == "CREATE"
+or subcommand == "CREATECONSUMER"
+or subcommand == "SETID"
+then rule = 31
+elseif false
+or subcommand == "DELCONSUMER"
+or subcommand == "DESTROY"
+then rule = 6
+end
+elseif command == "XINFO" then
+local subcommand = string.upper(argv[5] or '')
+command = command .. ' ' .. subcommand
+if false then
+elseif false
+or subcommand == "CONSUMERS"
+or subcommand == "GROUPS"
+or subcommand == "STREAM"
+then rule = 32
+end
+end
+if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
+if rule == 26 then
+for at = 7, #argv do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 8 break end
+end
+end
+if rule == 4 then
+local at = 6
+while at <= #argv do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") and at + 2 <= #argv then
+at = at + 3
+elseif find(argv[at], "^[Oo][Vv][Ee][Rr][Ff][Ll][Oo][Ww]%f[%z]") and at + 1 <= #argv then
+at = at + 2
+else
+break
+end
+end
+if at > #argv then rule = 3 end
 end
 if false then
-elseif rule == 20 then
+elseif rule == 26 then
 check, rest = 1, 1
 writes = true
 mutates = true
@@ -411,20 +556,20 @@ mutates = true
 elseif rule == 10 then
 last = #argv - 0
 check, rest = 1, 1
-elseif rule == 16 then
+elseif rule == 19 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
 reply_length = #argv - 4
-elseif rule == 17 then
+elseif rule == 20 then
 last = #argv - 0
 step = 2
 check, rest = 1, 1
 writes = true
 mutates = true
-elseif rule == 13 then
+elseif rule == 15 then
 check, rest = 1, 1
-elseif rule == 3 then
+elseif rule == 4 then
 check, rest = 1, 1
 reads = true
 writes = true
@@ -444,7 +589,7 @@ reply_length = reply_length + 1
 at = at + (word == 'GET' and 3 or 4)
 end
 end
-elseif rule == 4 then
+elseif rule == 3 then
 check, rest = 1, 1
 reads = true
 reply_length = 0
@@ -487,12 +632,54 @@ check, rest = 1, 1
 reads = true
 reply_length = #argv - 5
 elseif rule == 12 then
-last = 6
+walked, first, last = {}, 1, 0
+walked[1] = argv[5]
+local option_at, stored = 10
+while option_at < #argv do
+if false then
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+end
+option_at = option_at + 1
+end
+walked[#walked + 1] = stored
+last = #walked
+check, rest = 1, 1
+reads = true
+writes = true
+mutates = true
+elseif rule == 13 then
+walked, first, last = {}, 1, 0
+walked[1] = argv[5]
+local option_at, stored = 9
+while option_at < #argv do
+if false then
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+end
+option_at = option_at + 1
+end
+walked[#walked + 1] = stored
+last = #walked
 check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
 elseif rule == 14 then
+last = 6
+check, rest = 1, 1
+reads = true
+writes = true
+mutates = true
+elseif rule == 16 then
 check, rest = 1, 1
 reads = true
 writes = true
@@ -500,42 +687,192 @@ mutates = true
 for at = 6, #argv do
 if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
 end
-elseif rule == 15 then
+elseif rule == 17 then
 last = 6
 check, rest = 1, 1
 reads = true
 elseif rule == 18 then
+first = 6
+last = 6
+check, rest = 1, 1
+elseif rule == 21 then
+walked, first, last = {}, 1, 0
+local counted = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if counted then
+for at = 6, math.min(4 + counted * 2, #argv), 2 do
+walked[#walked + 1] = argv[at]
+end
+end
+last = #walked
+check, rest = 1, 1
+writes = true
+mutates = true
+elseif rule == 22 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
-elseif rule == 19 then
+elseif rule == 23 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
-elseif rule == 21 then
+elseif rule == 27 then
+walked, first, last = {}, 1, 0
+local counted = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if counted then
+for at = 6, math.min(5 + counted * 1, #argv), 1 do
+walked[#walked + 1] = argv[at]
+end
+end
+last = #walked
+check, rest = 1, 1
+reads = true
+elseif rule == 28 then
+walked, first, last = {}, 1, 0
+walked[1] = argv[5]
+local option_at, stored = 6
+while option_at < #argv do
+if false then
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+end
+option_at = option_at + 1
+end
+walked[#walked + 1] = stored
+last = #walked
+check, rest = 1, 1
+reads = true
+writes = true
+mutates = true
+for at = 6, #argv do
+if find(argv[at], "^[Bb][Yy]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
+end
+end
+for at = 6, #argv do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
+end
+end
+elseif rule == 29 then
+check, rest = 1, 1
+reads = true
+for at = 6, #argv do
+if find(argv[at], "^[Bb][Yy]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
+end
+end
+for at = 6, #argv do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
+end
+end
+elseif rule == 30 then
+check, rest = 1, 1
+reads = true
+writes = true
+elseif rule == 31 then
+first = 6
+last = 6
+check, rest = 1, 1
+writes = true
+mutates = true
+elseif rule == 32 then
+first = 6
+last = 6
+check, rest = 1, 1
+reads = true
+elseif rule == 33 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv == 6 and 4 or 0
+elseif rule == 34 then
+walked, first, last = {}, 1, 0
+local option_at = 5
+while option_at <= #argv do
+if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
+for at = option_at + 1, option_at + math.floor((#argv - option_at) / 2) do
+walked[#walked + 1] = argv[at]
+end
+break
+elseif find(argv[option_at], "^[Cc][Oo][Uu][Nn][Tt]%f[%z]") then
+option_at = option_at + 2
+elseif find(argv[option_at], "^[Bb][Ll][Oo][Cc][Kk]%f[%z]") then
+waits = 'block'
+option_at = option_at + 2
+else
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[option_at]
+break
+end
+end
+last = #walked
+check, rest = 1, 1
+reads = true
+elseif rule == 35 then
+walked, first, last = {}, 1, 0
+local option_at = 5
+while option_at <= #argv do
+if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
+for at = option_at + 1, option_at + math.floor((#argv - option_at) / 2) do
+walked[#walked + 1] = argv[at]
+end
+break
+elseif find(argv[option_at], "^[Gg][Rr][Oo][Uu][Pp]%f[%z]") then
+group_at = option_at + 1
+option_at = option_at + 3
+elseif find(argv[option_at], "^[Cc][Oo][Uu][Nn][Tt]%f[%z]") then
+option_at = option_at + 2
+elseif find(argv[option_at], "^[Bb][Ll][Oo][Cc][Kk]%f[%z]") then
+waits = 'block'
+option_at = option_at + 2
+elseif find(argv[option_at], "^[Nn][Oo][Aa][Cc][Kk]%f[%z]") then
+option_at = option_at + 1
+elseif find(argv[option_at], "^[Cc][Ll][Aa][Ii][Mm]%f[%z]") then
+option_at = option_at + 2
+else
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[option_at]
+break
+end
+end
+last = #walked
+check, rest = 1, 1
+reads = true
+mutates = true
+elseif rule == 36 then
+walked, first, last = {}, 1, 0
+walked[1] = argv[5]
+local counted = string.match(argv[6] or '', '^%s*%+?(%d+)')
+if counted then
+for at = 7, math.min(6 + counted * 1, #argv), 1 do
+walked[#walked + 1] = argv[at]
+end
+end
+last = #walked
+check, rest = 1, 1
+reads = true
+writes = true
+mutates = true
 elseif rule == 6 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
+elseif rule == 24 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
+elseif rule == 25 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 if code then break end
-local count = 1
-if first == last then
-if keys[1] ~= argv[first] then code = 'KEYS_MISMATCH' end
-else
-count = 0
 for at = first, last, step do
+local name = walked[at]
+if not name then break end
 count = count + 1
-if keys[count] ~= argv[at] then code = 'KEYS_MISMATCH' end
+if keys[count] ~= name then code = 'KEYS_MISMATCH' end
 end
-end
-if code or keys[count + 1] then code = 'KEYS_MISMATCH' break end
+if keys[count + 1] then code = 'KEYS_MISMATCH' end
+if code then break end
 for at = first, last, step do
-key = argv[at]
-if not key then break end
+if not walked[at] then break end
+key = walked[at]
 local matched = false
 if code then
 elseif check == 1 then
@@ -645,9 +982,37 @@ else
 used_3 = used_3 + 1
 end
 end
+until true
 if code then break end
-call('SETRANGE', "keyleash:state:agent-runner", 16, pack("<ddddd", tat_1, ends_2, used_2, ends_3, used_3))
 local event
+local ready = true
+if waits == 'any_key' then
+ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
+elseif waits == 'first_key' then
+ready = walked[first] and call('EXISTS', walked[first]) > 0
+elseif waits == 'block' and not group_at then
+ready = redis.pcall(unpack(argv, 4))
+elseif waits == 'block' then
+ready = false
+local group, consumer = argv[group_at], argv[group_at + 1]
+for i = 1, #walked do
+local delivered_id, known
+local groups = redis.pcall('XINFO', 'GROUPS', walked[i])
+for j = 1, #groups do
+if groups[j][2] == group then delivered_id = groups[j][8] end
+end
+if delivered_id then
+local consumers = call('XINFO', 'CONSUMERS', walked[i], group)
+for j = 1, #consumers do known = known or consumers[j][2] == consumer end
+end
+if not known or argv[#argv - #walked + i] ~= '>' or call('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
+ready = true
+break
+end
+end
+end
+if ready then
+call('SETRANGE', "keyleash:state:agent-runner", 16, pack("<ddddd", tat_1, ends_2, used_2, ends_3, used_3))
 if mutates then
 local field, touched = 'key', key or ''
 if count > 1 then
@@ -661,12 +1026,13 @@ else
 event = call('XADD', "keyleash:audit:agent-runner", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "060616398624")
 end
 end
-if argv[3] == '3' then redis.setresp(3) end
+end
+if protocol == '3' then redis.setresp(3) end
 local reply = redis.pcall(unpack(argv, 4))
 if type(reply) == 'table' then
 if reply.err then
 if find(reply.err, '^ERR Wrong number of args') then
-reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower(command) .. "' command")
+reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
 elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
 reply = redis.error_reply("ERR unknown command '" .. command .. "'")
 elseif find(reply.err, '^ERR ACL failure in script: ') then
@@ -675,11 +1041,32 @@ end
 if event then
 call('XADD', "keyleash:audit:agent-runner", '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
 end
-elseif reply_length and argv[3] == '3' then
+elseif protocol == '3' then
+local null = find
+if reply_length then
 for i = 1, reply_length do
-if reply[i] == nil then reply[i] = false end
+if reply[i] == nil then reply[i] = null end
 end
-redis.setresp(2)
+elseif command == 'XREADGROUP' then
+for _, entries in pairs(reply.map or {}) do
+for i = 1, #entries do
+if entries[i][2] == nil then entries[i][2] = null end
+end
+end
+elseif command == 'XINFO STREAM' or command == 'XINFO GROUPS' then
+local info, groups = reply.map, reply
+if info then
+groups = info.groups
+if not info.entries then
+info['first-entry'], info['last-entry'] = info['first-entry'] or null, info['last-entry'] or null
+groups = {}
+end
+end
+for i = 1, #groups do
+local group = groups[i].map
+group['entries-read'], group.lag = group['entries-read'] or null, group.lag or null
+end
+end
 end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 if command == 'HINCRBY' then

@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from keyleash.commands import CommandSpec, CommandTable, KeyRange, OperationClass
-from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, Usage
+from keyleash.commands import CommandTable, OperationClass
+from keyleash.commands.spec import Needs
+from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, ScanPlan, Usage
+from keyleash.compiler.passes.select_commands import usage_of
+from keyleash.compiler.passes.translate_patterns import anything_under, matcher
 from keyleash.compiler.replies import null_length
-from keyleash.policy.model import Counter
+from keyleash.policy.model import Counter, Literal
+from keyleash.policy.patterns import beginning
 
 _COUNTERS = {
     OperationClass.READ: Counter.READS,
     OperationClass.WRITE: Counter.WRITES,
     OperationClass.DELETE: Counter.DELETES,
 }
+
+_SCAN = OperationClass.SCAN
 
 _T = TypeVar("_T")
 Numbers = dict[tuple[Requirement, ...], int]
@@ -27,9 +33,12 @@ def form_rules(guard: Guard, _table: CommandTable) -> Guard:
     assigned = []
     for usage in guard.usages:
         rule = _rule(guard, usage, checks)
-        if usage.spec.reads_if is not None and rule.missing is None:
-            reading = _rule(guard, _also_reading(guard, usage), checks)
-            rule = replace(rule, reading=_number(rules, reading), reads_if=usage.spec.reads_if)
+        variant = usage.spec.variant
+        if variant is not None:
+            instead = _rule(guard, _needing(guard, usage, variant.needs), checks)
+            if instead != rule:
+                number = _number(rules, instead)
+                rule = replace(rule, variant=number, variant_option=variant.option)
         assigned.append((usage.spec.name, _number(rules, rule)))
     return replace(
         guard,
@@ -43,46 +52,63 @@ def _number(numbers: dict[_T, int], value: _T) -> int:
     return numbers.setdefault(value, len(numbers) + 1)
 
 
-def _also_reading(guard: Guard, usage: Usage) -> Usage:
-    read = OperationClass.READ
-    ranges = tuple(
-        replace(keys, needs=tuple(cls for cls in OperationClass if cls in (read, *keys.needs)))
-        for keys in usage.spec.ranges
-    )
-    given = any(read in guard.identity.grants[i].allow for i in usage.grants)
-    return replace(usage, spec=replace(usage.spec, ranges=ranges), missing=None if given else read)
+def _needing(guard: Guard, usage: Usage, needs: Needs) -> Usage:
+    """The same command, but for what it needs of its keys."""
+    keys = tuple(replace(search, needs=needs) for search in usage.spec.keys)
+    # COMMAND's `write` flag speaks of the command as a whole.
+    flags = tuple(flag for flag in usage.spec.flags if flag != "write")
+    return usage_of(replace(usage.spec, keys=keys, flags=flags), usage.grants, guard.identity)
 
 
 def _rule(guard: Guard, usage: Usage, checks: Numbers) -> Rule:
     if usage.missing is not None:
         return Rule(missing=usage.missing)
     spec = usage.spec
-    first, last, step = spec.walk
-    numbers = [_number(checks, _requirements(guard, usage, keys)) for keys in _first_and_rest(spec)]
+    first, last, step = spec.walk or (1, 0, 1)
+    needs = [search.needs for search in spec.keys] or ([(_SCAN,)] if spec.scans else [])
+    numbers = [_number(checks, _requirements(guard, usage, one)) for one in needs]
     return Rule(
         first=first,
         last=last,
         step=step,
         check=numbers[0] if numbers else 0,
         rest=numbers[-1] if numbers else 0,
-        counters=tuple(_COUNTERS[cls] for cls in spec.needs),
+        counters=tuple(_COUNTERS[cls] for cls in spec.needs if cls in _COUNTERS),
         mutates=spec.mutates,
         nulls=null_length(spec),
+        keys=spec.keys if spec.walk is None else (),
         refused_if=spec.refused_if,
+        options_start=spec.options_start if spec.refused_if else 0,
+        channel=spec.channel or 0,
+        channels=_channels(guard, usage) if spec.channel else (),
+        scan=_scan(guard, usage) if spec.scans else None,
+        waits=spec.waits,
     )
 
 
-def _first_and_rest(spec: CommandSpec) -> tuple[KeyRange, ...]:
-    """A walk meets its first key under the first range, all others under the last."""
-    return spec.ranges[:1] + spec.ranges[1:][-1:]
+def _channels(guard: Guard, usage: Usage) -> tuple[Matcher, ...]:
+    grants = [guard.identity.grants[i] for i in usage.grants]
+    patterns = [channel for grant in grants for channel in grant.channels]
+    return tuple(dict.fromkeys(matcher(pattern) for pattern in patterns))
 
 
-def _requirements(guard: Guard, usage: Usage, keys: KeyRange) -> tuple[Requirement, ...]:
+def _scan(guard: Guard, usage: Usage) -> ScanPlan:
+    grants = [guard.identity.grants[i] for i in usage.grants]
+    patterns = [key for grant in grants if _SCAN in grant.allow for key in grant.keys]
+    wholes = [one for one in patterns if len(one.parts) == 1 and isinstance(one.parts[0], Literal)]
+    others = [one for one in patterns if one not in wholes]
+    return ScanPlan(
+        wholes=tuple(dict.fromkeys(matcher(one) for one in wholes)),
+        beginnings=tuple(dict.fromkeys(anything_under(beginning(one)) for one in others)),
+    )
+
+
+def _requirements(guard: Guard, usage: Usage, classes: Needs) -> tuple[Requirement, ...]:
     """One requirement per distinct set of grants, so that equal sets are matched once."""
     by_grants: dict[tuple[int, ...], tuple[OperationClass, ...]] = {}
-    if not keys.needs:
+    if not classes:
         by_grants[usage.grants] = ()
-    for cls in keys.needs:
+    for cls in classes:
         givers = tuple(i for i in usage.grants if cls in guard.identity.grants[i].allow)
         by_grants[givers] = (*by_grants.get(givers, ()), cls)
     return tuple(

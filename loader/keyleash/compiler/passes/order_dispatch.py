@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from keyleash.commands import CommandTable
-from keyleash.compiler.ir import Branch, Guard
+from keyleash.compiler.ir import Branch, Container, Guard
 
 _OFTEN_USED = (
     "SET", "GET", "HSET", "HGET", "INCR", "EXPIRE", "DEL", "EXISTS", "HGETALL", "LPUSH",
@@ -21,7 +21,7 @@ _RANK = {name: rank for rank, name in enumerate(_OFTEN_USED)}
 
 
 def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
-    """Fill `dispatch`, and put `rules` into the order of their most used commands."""
+    """Fill `dispatch` and `containers`; order `rules` by their most used commands."""
     refusals = {rule.id for rule in guard.rules if rule.missing is not None}
 
     def rank(assignment: tuple[str, int]) -> tuple[bool, int, str]:
@@ -29,13 +29,19 @@ def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
         return rule in refusals, _RANK.get(name, len(_RANK)), name
 
     branches: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    containers: dict[str, list[tuple[str, int]]] = defaultdict(list)
     ranked = sorted(guard.assigned, key=rank)
     for name, rule in ranked:
-        branches[len(name)].append((name, rule))
+        container, _, subcommand = name.partition(" ")
+        if subcommand:
+            containers[container].append((subcommand, rule))
+        else:
+            branches[len(name)].append((name, rule))
     places = {rule: place for place, (_, rule) in reversed(list(enumerate(ranked)))}
     return replace(
         guard,
         dispatch=tuple(Branch(length, _grouped(named)) for length, named in branches.items()),
+        containers=tuple(Container(name, _grouped(subs)) for name, subs in containers.items()),
         rules=tuple(sorted(guard.rules, key=lambda rule: places.get(rule.id, len(places)))),
     )
 

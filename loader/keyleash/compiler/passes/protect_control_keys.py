@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from keyleash.commands import CommandTable
-from keyleash.compiler.ir import Guard, Matcher
-from keyleash.compiler.passes.translate_patterns import matcher
-from keyleash.policy.model import AnySuffix, Literal, Pattern
+from keyleash.compiler.ir import Guard
+from keyleash.compiler.passes.translate_patterns import anything_under
 from keyleash.policy.patterns import may_start_with
 from keyleash.protocol.keyspace import PUBLIC_PREFIX
 
@@ -20,12 +19,8 @@ def protect_control_keys(guard: Guard, _table: CommandTable) -> Guard:
     patterns = [pattern for grant in guard.identity.grants for pattern in grant.keys]
     prefixes = dict.fromkeys(prefix.encode() for prefix in (guard.keyspace.prefix, PUBLIC_PREFIX))
     reachable = tuple(
-        _anything_under(prefix)
+        anything_under(prefix)
         for prefix in prefixes
         if any(may_start_with(pattern, prefix) for pattern in patterns)
     )
     return replace(guard, denied=reachable + guard.denied)
-
-
-def _anything_under(prefix: bytes) -> Matcher:
-    return matcher(Pattern(prefix.decode() + "*", (Literal(prefix), AnySuffix())))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from keyleash.commands import CommandSpec, CommandTable
 from keyleash.compiler.ir import Guard, Usage
-from keyleash.policy.model import Grant
+from keyleash.policy.model import Grant, Identity
 
 
 def select_commands(guard: Guard, table: CommandTable) -> Guard:
@@ -15,25 +15,24 @@ def select_commands(guard: Guard, table: CommandTable) -> Guard:
     A command left out is refused by name (COMMAND_REFUSED). One whose class no grant
     gives stays in, so that the refusal can name the class.
     """
-    usages = (
-        _usage(spec, guard.identity.grants) for spec in sorted(table, key=lambda spec: spec.name)
-    )
-    return replace(guard, usages=tuple(usage for usage in usages if usage is not None))
+    identity = guard.identity
+    usages = []
+    for spec in sorted(table, key=lambda spec: spec.name):
+        effective = tuple(i for i, one in enumerate(identity.grants) if _lets_through(one, spec))
+        if spec.refused is None and (effective or not identity.grants):
+            usages.append(usage_of(spec, effective, identity))
+    return replace(guard, usages=tuple(usages))
 
 
-def _usage(spec: CommandSpec, grants: tuple[Grant, ...]) -> Usage | None:
-    if spec.refused is not None:
-        return None
-    effective = tuple(i for i, grant in enumerate(grants) if _lets_through(grant, spec))
-    if not effective and grants:
-        return None
-    given = {cls for i in effective for cls in grants[i].allow}
+def usage_of(spec: CommandSpec, grants: tuple[int, ...], identity: Identity) -> Usage:
+    """A command under those grants of *identity*, and what they do not give it."""
+    given = {cls for i in grants for cls in identity.grants[i].allow}
     missing = next((cls for cls in spec.needs if cls not in given), None)
-    return Usage(spec, effective, missing)
+    return Usage(spec, grants, missing)
 
 
 def _lets_through(grant: Grant, spec: CommandSpec) -> bool:
-    names = {spec.name, *spec.categories}
+    names = {spec.name, spec.name.partition(" ")[0], *spec.categories}
     if grant.only is not None and names.isdisjoint(grant.only):
         return False
     return names.isdisjoint(grant.except_)

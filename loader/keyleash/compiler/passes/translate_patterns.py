@@ -36,6 +36,12 @@ def matcher(pattern: Pattern) -> Matcher:
             return Matcher(pattern=lua_pattern(pattern))
 
 
+def anything_under(prefix: bytes) -> Matcher:
+    """The Lua that finds what begins with *prefix*."""
+    parts = (Literal(prefix), AnySuffix()) if prefix else (AnySuffix(),)
+    return matcher(Pattern(prefix.decode() + "*", parts))
+
+
 def lua_pattern(pattern: Pattern, capture: str | None = None) -> bytes:
     """*pattern* as an anchored Lua pattern that captures the segment named *capture*, if any."""
     pieces = [b"^"]

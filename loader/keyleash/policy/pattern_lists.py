@@ -1,0 +1,98 @@
+"""Lists of key patterns and of channel patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from keyleash.policy.lists import check_not_empty
+from keyleash.policy.model import Pattern
+from keyleash.policy.node import Node
+from keyleash.policy.patterns import beginning, covers, parse_pattern
+from keyleash.policy.problems import Problems, quote
+
+THINGS = {"keys": "key", "channels": "channel"}
+"""What the patterns of a field match."""
+
+
+def read_patterns(
+    field: str, node: Node | None, problems: Problems, *, captures_count: bool
+) -> tuple[Pattern, ...]:
+    """
+    The patterns of a list without those that have problems.
+
+    Args:
+        field: The list's name, a key of `THINGS`.
+        node: The list, if there is one.
+        problems: Receives what is wrong in it, and each pattern that adds nothing.
+        captures_count: Whether a pattern earns its place by capturing what a wider
+            one does not, as `per` may count by it.
+    """
+    if node is None:
+        return ()
+    check_not_empty(field, node, problems)
+    found = (_read_pattern(THINGS[field], entry, problems) for entry in node.entries)
+    patterns = tuple(pattern for pattern in found if pattern is not None)
+    _check_covered(THINGS[field], patterns, problems, captures_count=captures_count)
+    return patterns
+
+
+def check_repeats(
+    field: str, patterns: Iterable[tuple[object, Pattern]], problems: Problems
+) -> None:
+    """Report each pattern that was there before in the same group, which comes with it."""
+    seen: dict[tuple[object, object], Pattern] = {}
+    for group, pattern in patterns:
+        first = seen.setdefault((group, pattern.parts), pattern)
+        if first is not pattern and pattern.span and first.span:
+            problems.add(
+                "repeated-pattern",
+                f"the {THINGS[field]} pattern {quote(pattern.source)}"
+                f" is already on line {first.span.line}",
+                pattern.span,
+                "remove one of the two",
+            )
+
+
+def _read_pattern(thing: str, entry: Node, problems: Problems) -> Pattern | None:
+    return problems.attempt(lambda: parse_pattern(entry.source, entry.span, thing))
+
+
+def _check_covered(
+    thing: str, patterns: tuple[Pattern, ...], problems: Problems, *, captures_count: bool
+) -> None:
+    firsts: dict[object, Pattern] = {}
+    for pattern in patterns:
+        firsts.setdefault(pattern.parts, pattern)
+    distinct = [*firsts.values()]
+    places = {pattern: place for place, pattern in enumerate(distinct)}
+    # Whatever covers a pattern begins with a prefix of its beginning; to compare each
+    # pattern with each takes seconds for a list of a thousand.
+    by_beginning: dict[bytes, list[Pattern]] = {}
+    for pattern in distinct:
+        by_beginning.setdefault(beginning(pattern), []).append(pattern)
+    for narrow in distinct:
+        start = beginning(narrow)
+        wide = next(
+            (
+                wide
+                for end in range(len(start) + 1)
+                for wide in by_beginning.get(start[:end], ())
+                if _makes_needless(wide, narrow, captures_count=captures_count)
+                # Where two match the same texts, the later one is the surplus.
+                and (places[wide] < places[narrow] or not covers(narrow, wide))
+            ),
+            None,
+        )
+        if wide is not None and narrow.span:
+            problems.add(
+                "covered-pattern",
+                f"the {thing} pattern {quote(narrow.source)} is covered by {quote(wide.source)}",
+                narrow.span,
+                "remove it, or narrow the other one",
+            )
+
+
+def _makes_needless(wide: Pattern, narrow: Pattern, *, captures_count: bool) -> bool:
+    if wide is narrow or not covers(wide, narrow):
+        return False
+    return not captures_count or set(narrow.captures) <= set(wide.captures)

@@ -1,0 +1,165 @@
+"""What the fixtures give: an operator's hands on a server with a policy, and agents' clients."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+import keyleash
+from keyleash.audit import AuditEvent, Denial, read_events
+from keyleash.deploy import LoadResult, load_policy
+from keyleash.errors import UnknownIdentityError
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.server import EmbeddedServer
+from keyleash.testing import fake_redis, fake_server
+from keyleash.tokens import issue_token
+
+if TYPE_CHECKING:
+    from fakeredis import FakeServer
+
+ACTOR = "test"
+
+
+class Leash(ABC):
+    """
+    A server with a policy, as the test of an agent needs it.
+
+    Attributes:
+        admin: A plain client, past every guard: to prepare data, to look at what an agent
+            left, and for the functions of `keyleash.tokens` and `keyleash.deploy`.
+
+    Args:
+        admin: The server's.
+        root: What the paths of policies are relative to.
+    """
+
+    def __init__(self, admin: redis.Redis, root: Path) -> None:
+        self.admin = admin
+        self._root = root
+        self._keyspace = Keyspace()
+        self._clients: list[redis.Redis] = [admin]
+
+    def load(self, policy: str | PathLike[str], *, name: str = "<policy>") -> LoadResult:
+        """
+        Make a policy the active one; tokens and what limits counted stay.
+
+        Args:
+            policy: The document, or the path of one: a string that is neither JSON nor of
+                several lines is a path.
+            name: What to call a document, for the places of its problems.
+
+        Raises:
+            PolicyError: With every problem; the policy before stays active.
+            OSError: The file cannot be read.
+        """
+        document, file = _read(policy, self._root, name)
+        return load_policy(self.admin, document, file=file, actor=ACTOR)
+
+    def token(self, identity: str, *, ttl_s: int | None = None) -> str:
+        """A fresh token of *identity*, which lives for the policy's `ttl` if not told otherwise."""
+        return issue_token(self.admin, identity, ttl_s=ttl_s, actor=ACTOR).token
+
+    def client(self, identity: str, *, token: str | None = None, **options: Any) -> keyleash.Redis:
+        """
+        A guarded client of *identity*, closed after the test.
+
+        Args:
+            identity: Who acts.
+            token: What it holds; a fresh token if None.
+            options: As for `redis.Redis`.
+        """
+        client = self._guarded(self.token(identity) if token is None else token, options)
+        self._clients.append(client)
+        return client
+
+    def events(self, identity: str) -> list[AuditEvent]:
+        """
+        What was let through and recorded, oldest first.
+
+        Raises:
+            UnknownIdentityError: No policy that was loaded here had that identity.
+        """
+        self._require_known(identity)
+        return read_events(self.admin, self._keyspace, [identity], limit=sys.maxsize)
+
+    def denials(self, identity: str) -> list[Denial]:
+        """
+        What was refused, oldest first.
+
+        Raises:
+            UnknownIdentityError: No policy that was loaded here had that identity.
+        """
+        self._require_known(identity)
+        return read_events(self.admin, self._keyspace, [identity], limit=sys.maxsize, denied=True)
+
+    def close(self) -> None:
+        """Close every client that was given out."""
+        while self._clients:
+            self._clients.pop().close()
+
+    @abstractmethod
+    def _guarded(self, token: str, options: dict[str, Any]) -> keyleash.Redis: ...
+
+    def _require_known(self, identity: str) -> None:
+        # An empty trail is what a test may hope for, and a misspelt name has one as well.
+        if not self.admin.hexists(self._keyspace.layouts, identity):
+            raise UnknownIdentityError(f"no policy that was loaded here has `{identity}`")
+
+
+class LeashServer(Leash):
+    """
+    A real server.
+
+    Attributes:
+        url: For code that makes its clients itself.
+        port: On 127.0.0.1.
+    """
+
+    def __init__(self, server: EmbeddedServer, root: Path) -> None:
+        super().__init__(redis.Redis.from_url(server.url), root)
+        self.url = server.url
+        self.port = server.port
+
+    def _guarded(self, token: str, options: dict[str, Any]) -> keyleash.Redis:
+        return keyleash.Redis(port=self.port, token=token, **options)
+
+    def __repr__(self) -> str:
+        return f"<leash_server at {self.url}>"
+
+
+class FakeLeash(Leash):
+    """
+    A fake server in this process; `keyleash.testing` says where it differs from a real one.
+
+    Attributes:
+        server: For more clients of it: `fake_redis(fake_leash.server)`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.server: FakeServer = fake_server()
+        super().__init__(fake_redis(self.server), root)
+
+    def _guarded(self, token: str, options: dict[str, Any]) -> keyleash.Redis:
+        single = options.pop("single_connection_client", False)
+        client = keyleash.Redis(
+            connection_pool=fake_redis(self.server, **options).connection_pool,
+            single_connection_client=single,
+            token=token,
+        )
+        client.auto_close_connection_pool = True
+        return client
+
+    def __repr__(self) -> str:
+        return "<fake_leash>"
+
+
+def _read(policy: str | PathLike[str], root: Path, name: str) -> tuple[str, str]:
+    if isinstance(policy, str) and ("\n" in policy or policy.lstrip().startswith("{")):
+        return policy, name
+    # As the command line takes a file: with or without a byte order mark.
+    return (root / policy).read_text("utf-8-sig"), str(policy)

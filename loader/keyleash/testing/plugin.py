@@ -1,0 +1,134 @@
+"""
+The pytest plugin: `leash_server` and `fake_leash`, each with a policy for every test.
+
+Every pytest run of an environment that has keyleash imports this module, whether it uses the
+fixtures or not; so what they need is imported by them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keyleash.errors import KeyleashError, PolicyError
+
+if TYPE_CHECKING:
+    from keyleash.testing.leash import FakeLeash, Leash, LeashServer
+    from keyleash.testing.process import RunServer
+
+NAME = "leash_policy"
+MARKED = "<leash_policy>"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini(
+        NAME,
+        "path of the policy that leash_server and fake_leash load, relative to rootdir",
+        default="",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        f"{NAME}(policy): the policy that leash_server and fake_leash load for this test: "
+        "a document, or a path relative to rootdir",
+    )
+
+
+@pytest.fixture(scope="session")
+def _leash_run_server() -> Iterator[RunServer]:
+    # One of each pytest process, so that xdist's workers do not meet.
+    from keyleash.testing.process import RunServer  # noqa: PLC0415
+
+    server = RunServer()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def leash_server(
+    request: pytest.FixtureRequest, _leash_run_server: RunServer
+) -> Iterator[LeashServer]:
+    """A real server (the embedded Valkey), empty but for the policy, and agents' clients."""
+    from keyleash.testing.leash import LeashServer  # noqa: PLC0415
+
+    policy = _policy(request)
+    with _failing_plainly():
+        leash = LeashServer(_leash_run_server.emptied(), request.config.rootpath)
+    with contextlib.closing(leash):
+        _load(request, leash, policy)
+        yield leash
+
+
+@pytest.fixture
+def fake_leash(request: pytest.FixtureRequest) -> Iterator[FakeLeash]:
+    """A fake server in this process, empty but for the policy, and agents' clients."""
+    from keyleash.testing.leash import FakeLeash  # noqa: PLC0415
+
+    policy = _policy(request)
+    with _failing_plainly():
+        leash = FakeLeash(request.config.rootpath)
+    with contextlib.closing(leash):
+        _load(request, leash, policy)
+        yield leash
+
+
+def _policy(request: pytest.FixtureRequest) -> str | PathLike[str]:
+    """What the closest marker says, else the configuration."""
+    marker = request.node.get_closest_marker(NAME)
+    if marker is not None:
+        match marker.args:
+            case (str() | PathLike() as policy,) if not marker.kwargs:
+                return policy
+        raise _failure(
+            f"the marker `{NAME}` takes one argument, a path or a document",
+            f'write @pytest.mark.{NAME}("policy.yaml")',
+        )
+    config = request.config
+    named: str = config.getini(NAME)
+    if named:
+        return named
+    is_toml = config.inipath is None or config.inipath.suffix == ".toml"
+    setting = f'{NAME} = "policy.yaml"' if is_toml else f"{NAME} = policy.yaml"
+    raise _failure(
+        f"there is no policy for `{request.fixturename}`",
+        f"write `{setting}` into pytest's configuration,\n"
+        f'  or @pytest.mark.{NAME}("policy.yaml") on the test, its class or its module;\n'
+        f"  paths are relative to {config.rootpath}",
+    )
+
+
+def _load(request: pytest.FixtureRequest, leash: Leash, policy: str | PathLike[str]) -> None:
+    try:
+        with _failing_plainly():
+            leash.load(policy, name=MARKED)
+    except UnicodeDecodeError:
+        raise _failure(f"the policy `{policy}` is not UTF-8 text", "save it as UTF-8") from None
+    except OSError as error:
+        raise _failure(
+            f"cannot read the policy `{policy}`: {(error.strerror or str(error)).lower()}",
+            f"its path is relative to {request.config.rootpath}",
+        ) from None
+
+
+@contextlib.contextmanager
+def _failing_plainly() -> Iterator[None]:
+    """Say what is wrong as the command line does, without the traceback of who found it."""
+    try:
+        yield
+    except PolicyError as error:
+        raise _failure(f"{error}\n{error.message}") from None
+    except KeyleashError as error:
+        raise _failure(error.message, error.help) from None
+
+
+def _failure(message: str, help: str | None = None) -> BaseException:
+    said = message if help is None else f"{message}\n  help: {help}"
+    return pytest.fail.Exception(said, pytrace=False)

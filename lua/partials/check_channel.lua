@@ -1,0 +1,9 @@
+-- A channel is no key: it is not declared, and deny rules do not speak of it.
+key = argv[{{ rule.channel + 4 }}]
+if key then
+  local matched = false
+--% with matchers = rule.channels
+--% include "partials/match_any.lua"
+--% endwith
+  if not matched then code, detail, value = 'CHANNEL_NOT_GRANTED', 'channel', key end
+end

@@ -1,0 +1,30 @@
+-- A blocking command does not block in a script: it answers as if its time were up, and the
+-- client asks again. Such an answer is not counted and not audited; so whether there will be
+-- another is asked first.
+if waits == 'any_key' then
+  ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
+elseif waits == 'first_key' then
+  ready = walked[first] and call('EXISTS', walked[first]) > 0
+elseif waits == 'block' and not group_at then
+  -- It only reads, so it can be tried.
+  ready = redis.pcall(unpack(argv, 4))
+elseif waits == 'block' then
+  ready = false
+  local group, consumer = argv[group_at], argv[group_at + 1]
+  for i = 1, #walked do
+    local delivered_id, known
+    local groups = redis.pcall('XINFO', 'GROUPS', walked[i])
+    for j = 1, #groups do
+      if groups[j][2] == group then delivered_id = groups[j][8] end
+    end
+    if delivered_id then
+      local consumers = call('XINFO', 'CONSUMERS', walked[i], group)
+      for j = 1, #consumers do known = known or consumers[j][2] == consumer end
+    end
+    -- An old id never waits, and the first call of a consumer makes it.
+    if not known or argv[#argv - #walked + i] ~= '>' or call('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
+      ready = true
+      break
+    end
+  end
+end

@@ -1,0 +1,31 @@
+-- Who calls, and by which rules: sets code if nobody may act, else now_us, token_id and the
+-- numbers of the limits.
+local token_key, record, used_us
+--% if numbers
+--% filter spread("number_n", numbers)
+local number_n
+--% endfilter
+--% endif
+repeat
+--% if layout.has_rings
+  local state = call('GETRANGE', {{ names.state }}, 0, {{ layout.header_bytes - 1 }})
+  if state == '' then code = 'NOT_ACTIVE' break end
+--% else
+  local state = call('GET', {{ names.state }})
+  if not state then code = 'NOT_ACTIVE' break end
+--% endif
+  -- A shorter state is another guard's; unpacking it would fail before its stamp is seen.
+  if #state < {{ layout.header_bytes }} then code = 'POLICY_STALE' break end
+  local stamp, suspended
+--% filter spread("number_n", numbers)
+  stamp, suspended, number_n = unpack_struct({{ state_format }}, state)
+--% endfilter
+  if stamp ~= {{ stamp }} then code = 'POLICY_STALE' break end
+  if suspended ~= 0 then code = 'SUSPENDED' break end
+
+--% include "partials/read_token.lua"
+  if not record then code = 'TOKEN_UNKNOWN' break end
+  local expires_us, revoked
+  expires_us, used_us, revoked, token_id = unpack_struct('<ddBc12', record)
+--% include "partials/check_token.lua"
+until true

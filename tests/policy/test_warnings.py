@@ -1,0 +1,132 @@
+"""What a policy says in vain, because the server that it is loaded on lacks a command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from keyleash.commands import CommandTable
+from keyleash.errors import PolicyError
+from keyleash.policy import Policy, parse_policy
+
+DOCUMENT = """\
+version: 1
+identities:
+  b:
+    kind: machine
+    grants:
+      - {{allow: [read], keys: ["a:*"], only: {only}, except: {except_}}}
+  a:
+    kind: machine
+    grants: [{{allow: [read], keys: ["a:*"], only: [hget]}}]
+"""
+
+
+def without(commands: CommandTable, *names: str) -> CommandTable:
+    """The table of a server that lacks these commands."""
+    kept = {name: spec for name, spec in commands.commands.items() if name not in names}
+    return CommandTable(("valkey 8.1.1",), kept)
+
+
+def parse_for(
+    server: CommandTable | None,
+    commands: CommandTable,
+    only: str = "[GET]",
+    except_: str = "[]",
+) -> Policy:
+    text = DOCUMENT.format(only=only, except_=except_)
+    return parse_policy(text, file="p.yaml", commands=commands, server=server)
+
+
+def said(policy: Policy) -> Sequence[str]:
+    return [f"{one.span} {one.code}: {one.message}" for one in policy.warnings]
+
+
+def test_command_that_the_server_lacks_is_a_warning_with_its_place(commands: CommandTable) -> None:
+    """The policy holds, but whoever loads it should know that a rule is idle."""
+    policy = parse_for(without(commands, "HGET"), commands)
+
+    assert [str(warning) for warning in policy.warnings] == [
+        "p.yaml:9:52: the server has no `HGET`\n"
+        "  help: the rule has no effect for it there; remove it, or load on a server that has it"
+    ]
+    assert policy.warnings[0].code == "absent-command"
+
+
+def test_warnings_come_in_file_order(commands: CommandTable) -> None:
+    """`except` may stand before `only`, and identities in any order."""
+    text = """\
+version: 1
+identities:
+  b: {kind: machine, grants: [{except: [HGET], only: [GET], allow: [read], keys: ["a:*"]}]}
+  a: {kind: machine, grants: [{allow: [read], keys: ["a:*"], except: ["@hash", GET]}]}
+"""
+    server = without(commands, "GET", "HGET")
+    policy = parse_policy(text, file="p.yaml", commands=commands, server=server)
+
+    assert said(policy) == [
+        "p.yaml:3:41 absent-command: the server has no `HGET`",
+        "p.yaml:3:55 absent-command: the server has no `GET`",
+        "p.yaml:4:71 absent-category: the server has no command of the category `@hash`",
+        "p.yaml:4:80 absent-command: the server has no `GET`",
+    ]
+
+
+def test_category_of_which_the_server_has_one_command_is_no_warning(commands: CommandTable) -> None:
+    """A category stands for whatever the server has of it."""
+    policy = parse_for(without(commands, "SET"), commands, except_='["@write", "@string"]')
+
+    assert policy.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("lacking", "warned"),
+    [
+        ((), False),
+        (("XINFO HELP", "XINFO STREAM"), False),
+        (("XINFO",), False),
+        (("XINFO", "XINFO HELP", "XINFO STREAM"), True),
+    ],
+)
+def test_container_is_absent_if_neither_it_nor_a_sub_command_is_there(
+    lacking: tuple[str, ...], warned: bool, commands: CommandTable
+) -> None:
+    """Servers may list a container, its sub-commands, or both."""
+    policy = parse_for(without(commands, *lacking), commands, except_="[XINFO]")
+
+    assert bool(policy.warnings) is warned
+
+
+def test_sub_command_that_the_server_lacks_is_a_warning(commands: CommandTable) -> None:
+    """Later servers add sub-commands to containers that were there before."""
+    policy = parse_for(without(commands, "XINFO STREAM"), commands, only="[xinfo  stream]")
+
+    assert said(policy) == ["p.yaml:6:47 absent-command: the server has no `XINFO STREAM`"]
+
+
+def test_parse_without_a_server_warns_of_nothing(commands: CommandTable) -> None:
+    """A file can be checked with no server in reach."""
+    assert parse_for(None, commands).warnings == ()
+
+
+def test_server_with_every_command_warns_of_nothing(commands: CommandTable) -> None:
+    """Nor is the order or the label of a table a reason."""
+    assert parse_for(without(commands), commands, except_='["@hash", XINFO]').warnings == ()
+
+
+def test_unknown_name_is_a_problem_whatever_the_server_has(commands: CommandTable) -> None:
+    """A warning is for what keyleash could enforce elsewhere; an error says nothing of warnings."""
+    with pytest.raises(PolicyError) as caught:
+        parse_for(without(commands, "HGET", "FLUSHALL"), commands, only='[HGTE, "@x", FLUSHALL]')
+
+    codes = [problem.code for problem in caught.value.problems]
+    assert codes == ["unknown-command", "unknown-category", "refused-command"]
+
+
+def test_warnings_make_no_other_policy(commands: CommandTable) -> None:
+    """Two servers with the same policy are compared by what it allows."""
+    warned = parse_for(without(commands, "HGET"), commands)
+
+    assert warned.warnings
+    assert warned == parse_for(commands, commands)
