@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from hiredis import pack_command
 from redis.exceptions import DataError
@@ -20,7 +21,7 @@ def packed(request: Sequence[Argument]) -> list[bytes]:
         return [pack_command(tuple(request))]
     except TypeError:
         pass
-    plain = (bytes(word) if isinstance(word, bytearray) else word for word in request)
+    plain: list[Any] = [bytes(word) if isinstance(word, bytearray) else word for word in request]
     try:
         return [pack_command(tuple(plain))]
     except TypeError as error:

@@ -47,26 +47,37 @@ def may_block(name: str | bytes) -> bool:
     return bool(words) and _upper(words[0]) in _BLOCKING
 
 
-def polling(
+def patient(
     words: Words, options: dict[str, Any], waiting: Waiting, clock: Callable[[], float]
 ) -> Flow:
-    """Make a call, and if it may block, make it until there is an answer or time is up."""
-    words, timeout_s = (_apart(words), timeout_of(words)) if may_block(words[0]) else (words, None)
-    if timeout_s is None:
-        return (yield from waiting.patiently(Command(words, options)))
-    deadline = clock() + timeout_s if timeout_s else math.inf
-    words = yield from _pin_ids(words, waiting)
+    """Make a call until a rate lets it through and, if it blocks, until there is an answer."""
+    if may_block(words[0]):
+        words = _apart(words)
+        timeout_s = timeout_of(words)
+        if timeout_s is not None:
+            deadline = clock() + timeout_s if timeout_s else math.inf
+            words = yield from _pin_ids(words, waiting)
+            try:
+                return (
+                    yield from _poll(Command(words, options, poll=True), waiting, deadline, clock)
+                )
+            except NothingYet:
+                # The last time, answered as a call is whose time ran out.
+                pass
+    return (yield from waiting.patiently(Command(words, options)))
+
+
+def _poll(call: Command, waiting: Waiting, deadline: float, clock: Callable[[], float]) -> Flow:
+    """Make a call until it is answered, or time is up: then it is `NothingYet`."""
     for pause_s in pauses():
         try:
-            return (yield from waiting.patiently(Command(words, options, poll=True)))
+            return (yield from waiting.patiently(call))
         except NothingYet:
             left_s = deadline - clock()
-        if left_s > 0:
-            yield Pause(min(pause_s, left_s))
-        if pause_s >= left_s:
-            break
-    # The last one answers as a call does whose time ran out.
-    return (yield from waiting.patiently(Command(words, options)))
+            yield Pause(max(0, min(pause_s, left_s)))
+            if left_s <= pause_s:
+                raise
+    return None
 
 
 def pauses() -> Iterator[float]:

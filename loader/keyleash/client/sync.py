@@ -15,7 +15,7 @@ from keyleash.client.flow import BatchCall, Command, Flow, NothingYet, Pause, Pl
 from keyleash.client.hand import found
 from keyleash.client.healing import find_guard, healing
 from keyleash.client.packing import packed
-from keyleash.client.polling import may_block, polling
+from keyleash.client.polling import may_block, patient
 from keyleash.client.session import Session
 from keyleash.client.sync_pipeline import Batch, Pipeline
 from keyleash.client.unscoped import Unscoped, require_no_watches
@@ -116,7 +116,7 @@ class Redis(Unscoped, redis.Redis):
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; its reply, or the typed refusal."""
         if self._wait_s or may_block(args[0]):
-            return self._run(polling(args, options, Waiting(self._wait_s), self._clock))
+            return self._run(patient(args, options, Waiting(self._wait_s), self._clock))
         return self._connected("digest", self._call, args, options)
 
     def _run(self, flow: Flow) -> Any:
