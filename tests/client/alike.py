@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,3 +104,33 @@ class AsyncLeash(Leash):
         for client in self._clients:
             client.aclose()
         self.runner.close()
+
+
+class FakeClock:
+    """The clock and the sleep of a client: no time passes but in its sleeps.
+
+    Attributes:
+        slept: Every sleep, in seconds.
+        at: What to do when a sleep reaches a time, by that time.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.now = 1000.0
+        self.started = self.now
+        self.slept: list[float] = []
+        self.at: dict[float, Callable[[], Any]] = {}
+        client._clock = lambda: self.now
+        client._sleep = self._async_sleep if isinstance(client, Awaited) else self._sleep
+
+    @property
+    def passed(self) -> float:
+        return self.now - self.started
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        for due in [when for when in self.at if when <= self.passed]:
+            self.at.pop(due)()
+
+    async def _async_sleep(self, seconds: float) -> None:
+        self._sleep(seconds)
