@@ -88,7 +88,12 @@ def test_guard_ends_in_a_refusal(example: dict[str, CompiledGuard]) -> None:
         lines = guard.script.splitlines()
         assert lines[-1] == "return redis.error_reply(line)"
         assert next(line for line in lines if line.startswith("return")) == "return reply"
-        assert guard.script.count("redis.pcall(unpack(argv, 4))") == 1
+        # XREAD … BLOCK is tried first; it only reads.
+        assert guard.script.count("= redis.pcall(unpack(argv, 4))") == 2
+        assert guard.script.count("local reply = redis.pcall(unpack(argv, 4))") == 1
+        batch = guard.batch_script
+        assert batch.splitlines()[-1] == "return redis.error_reply(line)"
+        assert batch.count("= redis.pcall(unpack(argv, 4))") == 1
 
 
 @pytest.mark.parametrize(
