@@ -77,6 +77,11 @@ async def _listed(items: Any) -> list[Any]:
     return [item async for item in items]
 
 
+def agent(leash: Leash, **options: Any) -> Any:
+    """A client with a token of its own, of no type: redis-py's pipelines have only a half."""
+    return leash.agent("one", **options)
+
+
 class SyncLeash(Leash):
     """A leash whose clients may be told another port."""
 
@@ -111,20 +116,26 @@ class FakeClock:
 
     Attributes:
         slept: Every sleep, in seconds.
+        step: Seconds that pass with each look at the clock.
         at: What to do when a sleep reaches a time, by that time.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, step: float = 0) -> None:
+        self._step = step
         self.now = 1000.0
         self.started = self.now
         self.slept: list[float] = []
         self.at: dict[float, Callable[[], Any]] = {}
-        client._clock = lambda: self.now
+        client._clock = self._read
         client._sleep = self._async_sleep if isinstance(client, Awaited) else self._sleep
 
     @property
     def passed(self) -> float:
         return self.now - self.started
+
+    def _read(self) -> float:
+        self.now += self._step
+        return self.now
 
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

@@ -16,7 +16,7 @@ from keyleash import PolicyStaleError, correlation
 from support.leash import NAMES, Leash
 
 
-def client(leash: Leash, **options: Any) -> keyleash.asyncio.Redis:
+def client(leash: Leash, **options: Any) -> Any:
     return keyleash.asyncio.Redis(port=leash.server.port, token=leash.issue("one").token, **options)
 
 
@@ -35,7 +35,7 @@ def test_from_url_makes_a_guarded_client(leash: Leash) -> None:
         url = leash.server.url + "/0?protocol=2"
         async with keyleash.asyncio.Redis.from_url(url, token=token) as agent:
             assert await agent.set("t:a", 1) is True
-            assert agent.get_connection_kwargs()["protocol"] == 2
+            assert agent.connection_pool.connection_kwargs["protocol"] == 2
             assert type(agent) is keyleash.asyncio.Redis
         assert all(not one.is_connected for one in agent.connection_pool._available_connections)
 
@@ -198,7 +198,7 @@ def test_tasks_heal_together_while_policies_and_scripts_come_and_go(leash: Leash
                     except (PolicyStaleError, NoScriptError):
                         continue
                     counted += 2
-                return counted
+                return [int(one or 0) for one in counted]
 
             async def disturb() -> None:
                 for number in range(10):
@@ -206,7 +206,7 @@ def test_tasks_heal_together_while_policies_and_scripts_come_and_go(leash: Leash
                     await asyncio.to_thread(leash.admin.script_flush)
 
             *counted, _ = await asyncio.gather(*map(count, range(16)), disturb())
-            return counted
+            return [int(one or 0) for one in counted]
 
     counted = running(work)
     assert sum(counted) > 0

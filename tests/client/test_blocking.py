@@ -10,7 +10,7 @@ import pytest
 import redis
 
 import keyleash
-from client.alike import EITHER, ONE_EITHER, FakeClock
+from client.alike import EITHER, ONE_EITHER, FakeClock, agent
 from keyleash.client.polling import LONGEST_PAUSE_S, may_block, timeout_of
 from keyleash.commands import load_table
 from support.leash import Leash, grant
@@ -65,7 +65,7 @@ def test_call_whose_time_runs_out_gives_what_a_raw_one_gives(
     one_leash: Leash, name: str, options: dict[str, Any]
 ) -> None:
     """None, [] or {}, as redis-py makes of it; after exactly that time."""
-    client = seeded(one_leash).agent("one", **options)
+    client = agent(seeded(one_leash), **options)
     raw = one_leash.server.client(**options)
     call, _ = CALLS[name]
     clock = FakeClock(client)
@@ -79,7 +79,7 @@ def test_call_whose_time_runs_out_gives_what_a_raw_one_gives(
 @pytest.mark.parametrize("timeout_s", [0, 5])
 def test_call_returns_when_there_is_something(leash: Leash, name: str, timeout_s: int) -> None:
     """Also without an end, which is what a timeout of 0 means."""
-    client = seeded(leash).agent("one")
+    client = agent(seeded(leash))
     call, command = CALLS[name]
     clock = FakeClock(client)
     clock.at[2.0] = lambda: leash.admin.execute_command(*command)
@@ -92,7 +92,7 @@ def test_call_returns_when_there_is_something(leash: Leash, name: str, timeout_s
 @ONE_EITHER
 def test_pauses_double_up_to_a_bound_and_end_at_the_deadline(one_leash: Leash) -> None:
     """Quick at first, seldom later, each a little off, and never past the end."""
-    client = one_leash.agent("one")
+    client = agent(one_leash)
     clock = FakeClock(client)
     assert client.blpop("t:list", 1) is None
 
@@ -106,7 +106,7 @@ def test_pauses_double_up_to_a_bound_and_end_at_the_deadline(one_leash: Leash) -
 @ONE_EITHER
 def test_element_that_comes_at_the_deadline_is_still_returned(one_leash: Leash) -> None:
     """There is a last look when time is up."""
-    client = one_leash.agent("one")
+    client = agent(one_leash)
     clock = FakeClock(client)
     clock.at[0.9999999] = lambda: one_leash.admin.rpush("t:list", "x")
 
@@ -117,7 +117,7 @@ def test_element_that_comes_at_the_deadline_is_still_returned(one_leash: Leash) 
 @EITHER
 def test_call_that_finds_something_at_once_does_not_sleep(leash: Leash) -> None:
     """One call, one answer."""
-    client = leash.agent("one")
+    client = agent(leash)
     clock = FakeClock(client)
     leash.admin.rpush("t:list", "x", "y")
 
@@ -135,7 +135,7 @@ def test_polls_that_find_nothing_take_nothing_from_a_limit(leash: Leash) -> None
             "budget": {"requests": "2/day"},
         }
     )
-    client = leash.agent("one")
+    client = agent(leash)
     clock = FakeClock(client)
 
     assert client.blpop("t:list", 2) is None
@@ -171,7 +171,7 @@ def test_call_that_is_wrong_is_the_servers_error_and_made_once(
     leash: Leash, packets: list[bytes], command: tuple[Any, ...]
 ) -> None:
     """The client has no opinion on timeouts."""
-    client = leash.agent("one")
+    client = agent(leash)
     clock = FakeClock(client)
     leash.admin.set("t:string", "x")
     client.ping()
@@ -186,7 +186,7 @@ def test_call_that_is_wrong_is_the_servers_error_and_made_once(
 @EITHER
 def test_refused_blocking_call_is_refused_at_once(leash: Leash) -> None:
     """A key that is not granted does not become so by waiting."""
-    client = leash.agent("one")
+    client = agent(leash)
     clock = FakeClock(client)
 
     with pytest.raises(keyleash.KeyNotGrantedError):
@@ -197,7 +197,7 @@ def test_refused_blocking_call_is_refused_at_once(leash: Leash) -> None:
 @EITHER
 def test_last_id_of_a_stream_is_that_of_the_first_poll(leash: Leash) -> None:
     """`$` means what is new since the call, and each poll would take it anew."""
-    client = leash.agent("one", decode_responses=True)
+    client = agent(leash, decode_responses=True)
     leash.admin.xadd("t:s", {"f": "old"}, id="5-1")
     clock = FakeClock(client)
 
@@ -219,7 +219,7 @@ def test_stream_and_group_named_like_options_are_not_taken_for_them(leash: Leash
     assert timeout_of(("XREAD", "STREAMS", "BLOCK", "0")) is None
     assert timeout_of(("xread", "count", "1", b"block", b"1500", "STREAMS", "t:s", "0")) == 1.5
     assert timeout_of((b"BLPOP", "t:a", b"0.5")) == 0.5
-    client = seeded(leash).agent("one")
+    client = agent(seeded(leash))
     clock = FakeClock(client)
     assert client.xreadgroup("g", "BLOCK", {"t:group": ">"}) == []
     assert clock.slept == []
@@ -228,7 +228,7 @@ def test_stream_and_group_named_like_options_are_not_taken_for_them(leash: Leash
 @EITHER
 def test_connection_is_given_back_between_polls(leash: Leash) -> None:
     """A pool of one connection serves others while a call waits."""
-    client = leash.agent("one", max_connections=1)
+    client = agent(leash, max_connections=1)
     clock = FakeClock(client)
     pool = client.connection_pool
     lent: list[int] = []
@@ -242,7 +242,7 @@ def test_connection_is_given_back_between_polls(leash: Leash) -> None:
 @EITHER
 def test_callback_sees_no_poll_but_the_answer(leash: Leash) -> None:
     """One that cannot read a null is not asked to while the call waits."""
-    client = leash.agent("one")
+    client = agent(leash)
     client.set_response_callback("BLPOP", lambda response, **_: response[1])
     clock = FakeClock(client)
     clock.at[0.5] = lambda: leash.admin.rpush("t:list", "x")
@@ -255,7 +255,7 @@ def test_callback_sees_no_poll_but_the_answer(leash: Leash) -> None:
 @EITHER
 def test_policy_that_changes_while_a_call_waits_is_followed(leash: Leash) -> None:
     """Each poll is a call, judged by what is in force then."""
-    client = leash.agent("one")
+    client = agent(leash)
     clock = FakeClock(client)
     clock.at[0.5] = lambda: leash.load(one={"grants": [grant("read", keys="v:*")]})
 

@@ -10,7 +10,7 @@ import redis
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 import keyleash
-from client.alike import EITHER, ONE_EITHER
+from client.alike import EITHER, ONE_EITHER, agent
 from keyleash import (
     ArgsTooManyError,
     BudgetExhaustedError,
@@ -43,7 +43,7 @@ def kinds(results: list[Any]) -> list[Any]:
 @EITHER
 def test_pipeline_goes_in_one_call(leash: Leash, packets: list[bytes]) -> None:
     """Its results are in order, and the pipeline is empty and usable again."""
-    client = leash.agent("one")
+    client = agent(leash)
     client.ping()
     packets.clear()
     pipe = client.pipeline(transaction=False)
@@ -62,7 +62,7 @@ def test_pipeline_goes_in_one_call(leash: Leash, packets: list[bytes]) -> None:
 @EITHER
 def test_one_error_does_not_hide_the_other_results(leash: Leash) -> None:
     """Refusals, the command's own errors and results stand each in its place."""
-    pipe = leash.agent("one").pipeline(transaction=False)
+    pipe = agent(leash).pipeline(transaction=False)
     pipe.set("t:a", "x").get("u:a").incr("t:a").flushall().get("t:a").lpush("t:a", 1)
 
     results = pipe.execute(raise_on_error=False)
@@ -82,7 +82,7 @@ def test_one_error_does_not_hide_the_other_results(leash: Leash) -> None:
 @EITHER
 def test_first_error_is_raised_and_says_which_command_it_is_of(leash: Leash) -> None:
     """In redis-py's words; everything has run by then, as with redis-py."""
-    pipe = leash.agent("one").pipeline(transaction=False)
+    pipe = agent(leash).pipeline(transaction=False)
     pipe.set("t:a", "x").get("u:a").incr("t:a").set("t:b", "y")
 
     with pytest.raises(KeyNotGrantedError) as refused:
@@ -100,7 +100,7 @@ def test_first_error_is_raised_and_says_which_command_it_is_of(leash: Leash) -> 
 @EITHER
 def test_long_pipeline_goes_in_calls_of_128_commands(leash: Leash, packets: list[bytes]) -> None:
     """The server is not kept from others for longer; the results are one list."""
-    client = leash.agent("one", decode_responses=True)
+    client = agent(leash, decode_responses=True)
     client.ping()
     pipe = client.pipeline(transaction=False)
     for number in range(300):
@@ -120,7 +120,7 @@ def test_pipeline_of_large_commands_is_parted_by_their_values(
     one_leash: Leash, packets: list[bytes]
 ) -> None:
     """A command that no call can carry goes alone, and the guard says so."""
-    client = one_leash.agent("one")
+    client = agent(one_leash)
     client.ping()
     pipe = client.pipeline(transaction=False)
     pipe.rpush("t:a", *range(4000)).rpush("t:b", *range(4000))
@@ -137,7 +137,7 @@ def test_word_that_cannot_be_sent_keeps_the_whole_pipeline_from_being_sent(
     one_leash: Leash, packets: list[bytes]
 ) -> None:
     """Also when it stands in a later call than the first, and the pipeline is empty then."""
-    client = one_leash.agent("one")
+    client = agent(one_leash)
     client.ping()
     for count, transaction in itertools.product((1, 300), (False, True)):
         pipe = client.pipeline(transaction=transaction)
@@ -159,7 +159,7 @@ def test_options_of_a_command_are_kept_in_a_pipeline(
     leash: Leash, transaction: bool, protocol: int
 ) -> None:
     """NEVER_DECODE, EMPTY_RESPONSE and callbacks, beside commands that have none of them."""
-    client = leash.agent("one", decode_responses=True, protocol=protocol)
+    client = agent(leash, decode_responses=True, protocol=protocol)
     pipe = client.pipeline(transaction=transaction)
     pipe.set("t:a", "é").execute_command("GET", "t:a", **{NEVER_DECODE: True})
     pipe.get("t:a").mget([]).hset("t:h", mapping={"ä": "ö"}).hgetall("t:h").dump("t:a")
@@ -178,7 +178,8 @@ def test_empty_response_never_hides_a_refusal_in_a_pipeline(
 ) -> None:
     """Neither of the command nor of the whole call."""
     issued = leash.issue("one")
-    pipe = leash.client(issued.token).pipeline(transaction=transaction)
+    client: Any = leash.client(issued.token)
+    pipe = client.pipeline(transaction=transaction)
     with pytest.raises(KeyNotGrantedError):
         pipe.execute_command("MGET", "u:a", **{EMPTY_RESPONSE: []}).execute()
 
@@ -196,7 +197,7 @@ def test_integer_beyond_a_double_is_one_in_a_pipeline(
     leash: Leash, transaction: bool, decode: bool
 ) -> None:
     """A Lua number would round it."""
-    pipe = leash.agent("one", decode_responses=decode).pipeline(transaction=transaction)
+    pipe = agent(leash, decode_responses=decode).pipeline(transaction=transaction)
     pipe.set("t:n", 2**53).incr("t:n").execute_command("incrby t:n", 2).get("t:n")
 
     results = pipe.execute()
@@ -207,7 +208,7 @@ def test_integer_beyond_a_double_is_one_in_a_pipeline(
 @EITHER
 def test_refusal_of_a_whole_call_is_that_of_each_of_its_commands(leash: Leash) -> None:
     """As if they had been sent one by one."""
-    client = leash.agent("one")
+    client = agent(leash)
     client.ping()
     set_suspended(leash.admin, "one", True)
     pipe = client.pipeline(transaction=False)
@@ -224,7 +225,7 @@ def test_refusal_of_a_whole_call_is_that_of_each_of_its_commands(leash: Leash) -
 @EITHER
 def test_transaction_runs_all_or_nothing(leash: Leash, packets: list[bytes]) -> None:
     """One refusal refuses the whole, whatever raise_on_error says, and names its command."""
-    client = leash.agent("one")
+    client = agent(leash)
     pipe = client.pipeline()
     assert pipe.set("t:a", 1).incr("t:a").get("t:a").execute() == [True, 2, b"2"]
     packets.clear()
@@ -243,7 +244,7 @@ def test_transaction_runs_all_or_nothing(leash: Leash, packets: list[bytes]) -> 
 @EITHER
 def test_error_at_run_time_stays_in_its_place(leash: Leash) -> None:
     """Like EXEC: the commands around it have run."""
-    pipe = leash.agent("one").pipeline()
+    pipe = agent(leash).pipeline()
     pipe.set("t:a", "x").incr("t:a").set("t:b", "y")
 
     assert kinds(pipe.execute(raise_on_error=False)) == [True, redis.ResponseError, True]
@@ -265,7 +266,7 @@ def test_transaction_that_is_too_long_is_refused_before_it_is_sent(
     one_leash: Leash, packets: list[bytes], what: str, commands: list[tuple[Any, ...]]
 ) -> None:
     """It cannot be parted, and says how long it may be."""
-    pipe = one_leash.agent("one").pipeline()
+    pipe = agent(one_leash).pipeline()
     for command in commands:
         pipe.execute_command(*command)
     packets.clear()
@@ -279,7 +280,7 @@ def test_transaction_that_is_too_long_is_refused_before_it_is_sent(
 @ONE_EITHER
 def test_longest_transaction_goes_through(one_leash: Leash) -> None:
     """The limits are those of the guard."""
-    client = one_leash.agent("one")
+    client = agent(one_leash)
     pipe = client.pipeline()
     for number in range(MAX_BATCH_COMMANDS):
         pipe.set("t:a", number)
@@ -292,7 +293,7 @@ def test_longest_transaction_goes_through(one_leash: Leash) -> None:
 @EITHER
 def test_transaction_of_a_function_is_a_batch(leash: Leash) -> None:
     """Its value is the results, or what the function returned."""
-    client = leash.agent("one")
+    client = agent(leash)
 
     assert client.transaction(lambda pipe: pipe.set("t:a", 1) and None) == [True]
     assert client.transaction(lambda pipe: "mine", value_from_callable=True) == "mine"
@@ -303,7 +304,7 @@ def test_transaction_of_a_function_is_a_batch(leash: Leash) -> None:
 @EITHER
 def test_multi_is_allowed_where_redis_py_allows_it(leash: Leash) -> None:
     """Before any command, and once; it makes a transaction of any pipeline."""
-    pipe = leash.agent("one").pipeline(transaction=False)
+    pipe = agent(leash).pipeline(transaction=False)
     pipe.multi()
     with pytest.raises(redis.RedisError, match="nested"):
         pipe.multi()
@@ -320,7 +321,7 @@ def test_multi_is_allowed_where_redis_py_allows_it(leash: Leash) -> None:
 @EITHER
 def test_watch_is_refused_with_its_reason(leash: Leash, packets: list[bytes]) -> None:
     """Before anything is sent; the pipeline stays usable."""
-    client = leash.agent("one")
+    client = agent(leash)
     client.ping()
     pipe = client.pipeline()
     packets.clear()
@@ -344,7 +345,7 @@ def test_watch_is_refused_with_its_reason(leash: Leash, packets: list[bytes]) ->
 @EITHER
 def test_script_in_a_pipeline_is_refused_by_the_guard(leash: Leash) -> None:
     """redis-py would look for it, and load it, before it sends the pipeline."""
-    client = leash.agent("one")
+    client = agent(leash)
     script = client.register_script("return 1")
     pipe = client.pipeline(transaction=False)
     pipe.set("t:a", 1).evalsha(script.sha, 0)
@@ -360,7 +361,7 @@ def test_script_in_a_pipeline_is_refused_by_the_guard(leash: Leash) -> None:
 @pytest.mark.parametrize("transaction", [False, True])
 def test_pipeline_is_dropped_when_its_block_ends(leash: Leash, transaction: bool) -> None:
     """Like redis-py's: only execute() sends."""
-    client = leash.agent("one")
+    client = agent(leash)
     with client.pipeline(transaction=transaction) as pipe:
         pipe.set("t:a", 1)
     assert len(pipe) == 0
@@ -377,7 +378,7 @@ def test_pipeline_is_dropped_when_its_block_ends(leash: Leash, transaction: bool
 @EITHER
 def test_pipeline_of_a_single_connection_client_uses_its_connection(leash: Leash) -> None:
     """A batch is one call, so it needs none of its own."""
-    client = leash.agent("one", single_connection_client=True, max_connections=1)
+    client = agent(leash, single_connection_client=True, max_connections=1)
     assert client.pipeline(transaction=False).set("t:a", 1).execute() == [True]
     assert client.pipeline().get("t:a").execute() == [b"1"]
     assert client.get("t:a") == b"1"
@@ -386,7 +387,7 @@ def test_pipeline_of_a_single_connection_client_uses_its_connection(leash: Leash
 @EITHER
 def test_helpers_of_a_pipeline_queue_as_it_does(leash: Leash) -> None:
     """A module's helper, and another pipeline, made from a pipeline."""
-    client = leash.agent("one")
+    client = agent(leash)
     pipe = getattr(client.pipeline(transaction=False), "_inner", None) or client.pipeline(
         transaction=False
     )
@@ -402,7 +403,7 @@ def test_helpers_of_a_pipeline_queue_as_it_does(leash: Leash) -> None:
 @EITHER
 def test_blocking_command_in_a_pipeline_does_not_block(leash: Leash) -> None:
     """As in redis-py's transactions; a pipeline that waits would hold up what follows."""
-    client = leash.agent("one")
+    client = agent(leash)
     for transaction in (False, True):
         pipe = client.pipeline(transaction=transaction)
         assert pipe.blpop("t:none", 0).set("t:a", 1).execute() == [None, True]
@@ -411,7 +412,7 @@ def test_blocking_command_in_a_pipeline_does_not_block(leash: Leash) -> None:
 @EITHER
 def test_batch_leaves_one_event_and_one_correlation(leash: Leash) -> None:
     """The trail says what belonged together."""
-    client = leash.agent("one")
+    client = agent(leash)
     with keyleash.correlation("job-7"):
         client.pipeline().set("t:a", 1).get("t:a").set("t:b", 2).execute()
 
@@ -427,7 +428,7 @@ def test_batch_leaves_one_event_and_one_correlation(leash: Leash) -> None:
 @EITHER
 def test_batch_runs_when_its_block_ends(leash: Leash, packets: list[bytes]) -> None:
     """All in one call; the results are kept."""
-    client = leash.agent("one")
+    client = agent(leash)
     client.ping()
     packets.clear()
     with client.batch() as batch:
@@ -444,7 +445,7 @@ def test_batch_runs_when_its_block_ends(leash: Leash, packets: list[bytes]) -> N
 @EITHER
 def test_batch_may_be_executed_in_its_block(leash: Leash) -> None:
     """What was queued afterwards runs when the block ends."""
-    client = leash.agent("one")
+    client = agent(leash)
     with client.batch() as batch:
         assert batch.incr("t:a").execute() == [1]
     assert batch.results == [1]
@@ -457,7 +458,7 @@ def test_batch_may_be_executed_in_its_block(leash: Leash) -> None:
 @EITHER
 def test_batch_is_discarded_by_an_exception_in_its_block(leash: Leash) -> None:
     """And the exception goes on."""
-    client = leash.agent("one")
+    client = agent(leash)
 
     def interrupted() -> None:
         with client.batch() as batch:
@@ -472,7 +473,7 @@ def test_batch_is_discarded_by_an_exception_in_its_block(leash: Leash) -> None:
 @EITHER
 def test_refused_batch_is_raised_and_ran_nothing(leash: Leash) -> None:
     """The details name the command."""
-    client = leash.agent("one")
+    client = agent(leash)
 
     def refused() -> None:
         with client.batch() as batch:
@@ -487,7 +488,7 @@ def test_refused_batch_is_raised_and_ran_nothing(leash: Leash) -> None:
 @EITHER
 def test_batch_whose_command_failed_keeps_the_other_results(leash: Leash) -> None:
     """The error is raised at the end of the block, and stands in the results."""
-    client = leash.agent("one")
+    client = agent(leash)
     batch = client.batch()
 
     def failed() -> None:
@@ -509,7 +510,7 @@ def test_pipeline_heals_a_lost_script_and_a_changed_policy(
 ) -> None:
     """Nothing has run then, so the call is made again, and what ran, ran once."""
     leash.load(one=ALL)
-    client = leash.agent("one")
+    client = agent(leash)
     pipe = client.pipeline(transaction=transaction)
     pipe.incr("t:n").execute()
     leash.admin.script_flush()
@@ -529,7 +530,7 @@ def test_pipeline_heals_a_lost_script_and_a_changed_policy(
 @EITHER
 def test_batch_script_with_a_tampered_source_is_not_loaded(leash: Leash) -> None:
     """Its text is checked as that of a guard is."""
-    client = leash.agent("one")
+    client = agent(leash)
     client.ping()
     record = leash.admin.hgetall(NAMES.guard("one"))
     leash.admin.hset(NAMES.source("one"), record[b"batch_digest"], "return 1")
@@ -546,7 +547,7 @@ def test_results_of_earlier_calls_survive_a_later_one_that_is_refused(
 ) -> None:
     """A token that dies between two calls of one pipeline: what ran is told, and not sent again."""
     issued = leash.issue("one")
-    client = leash.client(issued.token)
+    client: Any = leash.client(issued.token)
     pipe = client.pipeline(transaction=False)
     for _ in range(200):
         pipe.incr("t:n")
@@ -574,7 +575,7 @@ def test_rate_and_budget_count_the_commands_of_a_pipeline(leash: Leash) -> None:
     leash.load(
         one={**ALL, "rate": {"requests": "5/hour"}, "budget": {"writes": "3/day"}},
     )
-    client = leash.agent("one")
+    client = agent(leash)
     pipe = client.pipeline()
     for _ in range(4):
         pipe.set("t:a", 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import keyleash
-from client.alike import EITHER, ONE_EITHER, Awaited, FakeClock
+from client.alike import EITHER, ONE_EITHER, Awaited, FakeClock, agent
 from keyleash import BudgetExhaustedError, RateLimitedError
 from support.leash import Leash, grant
 
@@ -18,7 +19,7 @@ RATE: dict[str, Any] = {"rate": {"writes": "2/hour"}}
 def limited(leash: Leash, wait: Any, **limits: Any) -> tuple[Any, FakeClock]:
     """A client of an identity with a rate, and its clock; a sleep of it frees the rate."""
     leash.load(one={**ALL, **(limits or RATE)})
-    client = leash.agent("one", wait=wait)
+    client = agent(leash, wait=wait)
     return client, FakeClock(client)
 
 
@@ -49,11 +50,12 @@ def test_sleep_past_the_bound_is_not_begun(leash: Leash, wait: Any) -> None:
     client.set("t:a", 1)
     client.set("t:a", 1)
 
-    for attempt in (
+    attempts: list[Callable[[], Any]] = [
         lambda: client.set("t:a", 1),
         lambda: client.pipeline().set("t:a", 1).execute(),
         lambda: client.pipeline(transaction=False).set("t:a", 1).execute(),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(RateLimitedError) as refused:
             attempt()
         assert refused.value.retry_after_ms > 3_500_000
@@ -172,7 +174,7 @@ def test_wait_that_is_no_time_is_a_value_error(wait: float) -> None:
 def test_time_that_is_slept_is_time(one_leash: Leash) -> None:
     """Without a fake clock: the rate is kept, and every call passes."""
     one_leash.load(one={**ALL, "rate": {"writes": {"limit": "50/second", "burst": 1}}})
-    client = one_leash.agent("one", wait=True)
+    client = agent(one_leash, wait=True)
 
     for number in range(5):
         assert client.set("t:a", number) is True

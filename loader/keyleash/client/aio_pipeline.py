@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import redis.asyncio.client
 from redis.exceptions import ResponseError
@@ -32,6 +32,9 @@ class Pipeline(Queueing, redis.asyncio.client.Pipeline):  # type: ignore[misc]
     async def transaction(self, *args: Any, **options: Any) -> Any:
         """A transaction of the same client."""
         return await self._client.transaction(*args, **options)
+
+    async def __aenter__(self) -> Self:
+        return self
 
     async def discard(self) -> None:
         """Forget what was queued."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import redis.client
 from redis.exceptions import ResponseError
@@ -28,6 +28,9 @@ class Pipeline(Queueing, redis.client.Pipeline):
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         """Another pipeline of the same client."""
         return self._client.pipeline(transaction, shard_hint)
+
+    def __enter__(self) -> Self:
+        return self
 
     def discard(self) -> None:
         """Forget what was queued."""
