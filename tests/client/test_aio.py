@@ -198,7 +198,7 @@ def test_tasks_heal_together_while_policies_and_scripts_come_and_go(leash: Leash
                     except (PolicyStaleError, NoScriptError):
                         continue
                     counted += 2
-                return [int(one or 0) for one in counted]
+                return counted
 
             async def disturb() -> None:
                 for number in range(10):

@@ -363,7 +363,7 @@ def test_external_module_gets_the_guarded_client(
     client.load_external_module("mine", lambda: client.execute_command("FLUSHALL"))
 
     with pytest.raises(keyleash.CommandRefusedError):
-        client.mine()  # type: ignore[attr-defined]
+        client.mine()
     assert bypassed(sent) == []
 
 
