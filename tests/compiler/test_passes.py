@@ -28,8 +28,8 @@ FILLED = {
     "plan_limits": ("limits",),
 }
 SMALL = (
-    "BITFIELD", "BITOP", "BLPOP", "COPY", "DEL", "EXISTS", "FLUSHALL", "GET", "INCR", "MGET", "PING",
-    "PUBLISH", "SCAN", "SET", "SORT", "XGROUP CREATE", "XGROUP DESTROY", "XREAD", "ZUNIONSTORE",
+    "BITFIELD", "BITOP", "BLPOP", "COPY", "DEL", "EXISTS", "FLUSHALL", "GET", "INCR", "MGET",
+    "PING", "PUBLISH", "SCAN", "SET", "SORT", "XGROUP CREATE", "XGROUP DESTROY", "XREAD", "ZUNIONSTORE",
 )  # fmt: skip
 
 
