@@ -375,3 +375,30 @@ def test_client_shared_by_threads_gives_each_its_own_reply(leash: Leash, shared:
         lengths = list(pool.map(work, range(16)))
     assert lengths == [len(f"{number}-39") for number in range(16)]
     assert leash.admin.xlen(NAMES.denied("one")) == 16 * 40
+
+
+# Iterators.
+
+
+@EITHER
+@pytest.mark.parametrize("decode", [False, True])
+def test_scan_iterators_give_everything_of_what_is_granted(leash: Leash, decode: bool) -> None:
+    """Each step is a call of its own, and judged."""
+    leash.load(one={"grants": [grant("read", "write", "scan", keys="t:*")]})
+    client: Any = leash.agent("one", decode_responses=decode)
+    names = [f"t:{number}" if decode else b"t:%d" % number for number in range(300)]
+    pipe = client.pipeline(transaction=False)
+    for number, name in enumerate(names):
+        pipe.set(name, number)
+        pipe.hset("t:hash", name, number).sadd("t:set", name).zadd("t:sorted", {name: number})
+    pipe.execute()
+    leash.admin.set("u:secret", "x")
+
+    assert {*client.scan_iter("t:*", count=10)} >= {*names}
+    assert "secret" not in str([*client.scan_iter("t:*")])
+    assert {name for name, _ in client.hscan_iter("t:hash")} == {*names}
+    assert {*client.sscan_iter("t:set")} == {*names}
+    assert {*client.zscan_iter("t:sorted")} == {(n, float(i)) for i, n in enumerate(names)}
+    for refused in ("*", "u:*", None):
+        with pytest.raises(keyleash.LeashError):
+            list(client.scan_iter(refused))

@@ -17,6 +17,7 @@ import redis.asyncio
 import keyleash
 from client.alike import Awaited
 from keyleash.commands import load_table
+from keyleash.protocol.request import declared_keys
 from support.leash import Leash, grant
 from support.servers import RealServer
 
@@ -26,7 +27,12 @@ FAR_S = 4_102_444_800
 NEAR_MS = 30_000
 OTHER_DB = 9
 ANNOTATION = re.compile(r"^Command # 1 \(.*\) of pipeline caused error: ", re.DOTALL)
-BROAD = {"grants": [grant("read", "write", "delete", keys="t:*")]}
+BROAD = {
+    "grants": [
+        grant("read", "write", "delete", "scan", keys="t:*"),
+        {"allow": ["publish"], "channels": ["t:*"]},
+    ]
+}
 
 SEED: tuple[tuple[Any, ...], ...] = (
     ("SET", "t:str", "hello"),
@@ -75,6 +81,9 @@ SEED: tuple[tuple[Any, ...], ...] = (
     ("XGROUP", "CREATE", "t:calm", "g", "0"),
 )
 
+VECTORS = ((1, 0, 0, "a", "SETATTR", '{"n":1}'), (0, 1, 0, "b"), (0, 0, 1, "c"))
+"""Sown where there are vector sets."""
+
 RESTORE = """
 for i = 1, #ARGV do
   redis.call('DEL', ARGV[i])
@@ -94,6 +103,13 @@ class Call:
     @property
     def name(self) -> str:
         return self.words[0].decode()
+
+    @property
+    def command(self) -> str:
+        """The command's name in the table, that of a sub-command behind its container's."""
+        spec = load_table().find(self.words)
+        assert spec is not None
+        return spec.name
 
     def __str__(self) -> str:
         return " ".join(str(word)[1:] for word in self.words)[:200]
@@ -141,7 +157,7 @@ class Twin:
         """Make *call* on the seeded data; an error is part of the outcome."""
         words = [self._filled(word) for word in call.words]
         self._restore()
-        keys = _written_keys(call.name, words)
+        keys = _written_keys(words)
         self._touched.update(keys)
         if call.name in ("COPY", "MOVE"):
             self._other.flushdb()
@@ -164,6 +180,9 @@ class Twin:
             self._ask(*command)
         if "HEXPIREAT" in self.commands:
             self._ask("HEXPIREAT", "t:hfe", FAR_S, "FIELDS", 1, "f1")
+        if "VADD" in self.commands:
+            for vector in VECTORS:
+                self._ask("VADD", "t:vec", "VALUES", 3, *vector)
         seed = {key: self._ask("DUMP", key) for key in self._ask("KEYS", "t:*")}
         for key, dump in seed.items():
             ends_ms = max(self._ask("PEXPIRETIME", key), 0)
@@ -215,13 +234,13 @@ class Twin:
         return [kind, ends_ms, held]
 
 
-def _written_keys(command: str, words: list[bytes]) -> list[bytes]:
+def _written_keys(words: list[bytes]) -> list[bytes]:
     table = load_table()
-    spec = table.get(command)
+    spec = table.find(words)
     # PFCOUNT keeps its answer in the key, which the table rightly takes for no change.
-    if spec is None or not (spec.mutates or command == "PFCOUNT"):
+    if spec is None or not (spec.mutates or spec.name == "PFCOUNT"):
         return []
-    return list(words[table.key_slices[command]])
+    return list(declared_keys(table, [words[0].decode().upper(), *words[1:]]))
 
 
 def answer(make: Callable[[], Any]) -> Any:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
+from redis.client import NEVER_DECODE
+
 from keyleash.client.flow import Command, Flow, NothingYet, Pause
 from keyleash.client.waiting import Waiting
 from keyleash.protocol.request import Argument
@@ -125,7 +127,8 @@ def _pin_ids(words: Words, waiting: Waiting) -> Flow:
     for at in range(first + count, len(words)):
         if words[at] in ("$", b"$"):
             # As bytes, since redis-py then has no callback that would change the reply.
-            last = Command((b"XREVRANGE", words[at - count], "+", "-", "COUNT", 1))
+            newest = (b"XREVRANGE", words[at - count], "+", "-", "COUNT", 1)
+            last = Command(newest, {NEVER_DECODE: True})
             entries = yield from waiting.patiently(last)
             pinned[at] = entries[0][0] if entries else "0-0"
     return tuple(pinned)
