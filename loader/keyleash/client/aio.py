@@ -232,5 +232,8 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
 
 def _encoded(words: tuple[Any, ...], connection: Any) -> tuple[Any, ...]:
     """The words as the connection's own packer, slow and in Python, would encode them."""
-    encode = connection.encoder.encode
-    return words[0], *map(encode, words[1:])
+    encoder = connection.encoder
+    if encoder.encoding == "utf-8" and encoder.encoding_errors == "strict":
+        # What hiredis does too.
+        return words
+    return words[0], *map(encoder.encode, words[1:])

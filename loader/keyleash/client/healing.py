@@ -43,9 +43,11 @@ def healing(
 
 
 def _load_source(session: Session, lost: Exception, kind: str) -> Flow:
+    # Once, since another thread or task may find another guard at any time.
+    digest = session.digest(kind)
     try:
-        raw = yield Plain(session.source_request(kind))
-        yield Plain(("SCRIPT", "LOAD", session.accept_source(raw, lost, kind)))
+        raw = yield Plain(session.source_request(digest))
+        yield Plain(("SCRIPT", "LOAD", session.accept_source(raw, lost, digest)))
     except NoPermissionError:
         # Neither the source nor SCRIPT LOAD is for an agent with a user of its own.
         raise lost from None

@@ -154,34 +154,35 @@ class Session:
         self.guard = record
         return record
 
-    def source_request(self, kind: str) -> tuple[str, str, str]:
-        """The plain command that fetches the recorded text of one of the guard's scripts.
+    def digest(self, kind: str) -> str:
+        """The digest of one of the guard's scripts.
 
         Args:
-            kind: The field of the guard record that has its digest.
+            kind: The field of the guard record that has it.
         """
-        return "HGET", self._keyspace.source(self.identity), self._digest(kind)
+        digest: str = getattr(self.guard, kind)
+        return digest
 
-    def accept_source(self, raw: bytes | None, lost: Exception, kind: str) -> str:
+    def source_request(self, digest: str) -> tuple[str, str, str]:
+        """The plain command that fetches the recorded text of a script."""
+        return "HGET", self._keyspace.source(self.identity), digest
+
+    def accept_source(self, raw: bytes | None, lost: Exception, digest: str) -> str:
         """The text to load again, once its digest was compared.
 
         Raises:
             NoScriptError: there is no recorded text; it is *lost*.
-            DigestMismatchError: the text is not the guard's: somebody changed it.
+            DigestMismatchError: the text is not that script's: somebody changed it.
         """
         if raw is None:
             raise lost
         script = raw.decode("latin-1")
-        if not script.isascii() or script_digest(script) != self._digest(kind):
+        if not script.isascii() or script_digest(script) != digest:
             raise DigestMismatchError(
                 f"the recorded script of `{self.identity}` does not have the digest of its guard",
                 help="load the policy again, and look for who wrote to the source record",
             )
         return script
-
-    def _digest(self, kind: str) -> str:
-        digest: str = getattr(self.guard, kind)
-        return digest
 
 
 def _with_reason(refused: CommandRefusedError, table: CommandTable) -> CommandRefusedError:
