@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from oracle.arguments import (
     drawn_call,
 )
 from oracle.asking import Asker
+from oracle.placements import DIFFERENCES, ours_of
 from support.servers import RealServer
 from support.thorough import FACTOR
 
@@ -36,96 +36,6 @@ DRAWN_CALLS = 25
 """Per command whose keys are counted places."""
 DRAWN_CALLS_OF_OTHERS = 400
 KEYS = (b"a", b"b", b"c", b"a", *NAMED_AS_OPTIONS)
-
-Uses = list[KeyUse]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """
-    Why the keys of a call that a server runs are others than it says.
-
-    Attributes:
-        why: What is right.
-        servers: The beginnings of the labels of the servers that differ.
-        applies: Whether this is the difference, by the call, our keys and the server's.
-    """
-
-    why: str
-    servers: tuple[str, ...]
-    applies: Callable[[Call, Uses, Uses], bool]
-
-
-EVERYWHERE = ("redis", "valkey")
-VALKEYS = ("valkey 8.1", "valkey 9.1")
-
-DIFFERENCES: dict[str, Difference] = {
-    "claims read": Difference(
-        "XCLAIM replies with entries, and XAUTOCLAIM with entries whose owner it changes; no "
-        "server flags the first as access, nor the second as anything but access and delete",
-        EVERYWHERE,
-        lambda call, ours, said: (
-            call[0] in (b"XCLAIM", b"XAUTOCLAIM")
-            and [use.key for use in ours] == [use.key for use in said]
-            and all(set(one.needs) > set(it.needs) for one, it in zip(ours, said, strict=True))
-        ),
-    ),
-    "PFMERGE without sources": Difference(
-        "it makes the target, of which servers know nothing: the range of sources ends before "
-        "it begins, and then they give up the whole call",
-        EVERYWHERE,
-        lambda call, ours, said: call[0] == b"PFMERGE" and len(call) == 2 and not said,
-    ),
-    "target of SORT named like an option": Difference(
-        "Valkey goes on reading options at the target, so a target named STORE or LIMIT hides "
-        "or makes another",
-        VALKEYS,
-        lambda call, ours, said: (
-            call[0] == b"SORT"
-            and ours[:1] == said[:1]
-            and any(is_option(one, word) for one in stored_at(call) for word in ("STORE", "LIMIT"))
-        ),
-    ),
-    "two targets of GEORADIUS": Difference(
-        "the last STORE or STOREDIST counts; Valkey 8.1 names the first of each, and of a target "
-        "that is named so what follows it",
-        ("valkey 8.1",),
-        lambda call, ours, said: (
-            call[0].startswith(b"GEORADIUS") and ours[:1] == said[:1] and len(stored_at(call)) > 1
-        ),
-    ),
-    "target of GEORADIUS named like an option": Difference(
-        "the same with one target: Valkey 8.1 takes what follows a target named STOREDIST for "
-        "another one",
-        ("valkey 8.1",),
-        lambda call, ours, said: (
-            call[0].startswith(b"GEORADIUS")
-            and ours[:1] == said[:1]
-            and len(stored_at(call)) == 1
-            and any(is_option(stored_at(call)[0], word) for word in ("STORE", "STOREDIST"))
-        ),
-    ),
-    "group or consumer named STREAMS": Difference(
-        "Valkey takes the first word STREAMS from the fifth argument on for the option, though "
-        "it may be a group or a consumer, and the first five may hold the option",
-        VALKEYS,
-        lambda call, ours, said: (
-            call[0] == b"XREADGROUP" and sum(is_option(word, "STREAMS") for word in call) > 1
-        ),
-    ),
-}
-"""All differences there are in calls that servers run. Each is shown to be needed below."""
-
-
-def stored_at(call: Call) -> list[bytes]:
-    """The keys behind STORE and STOREDIST, read as the commands do, which take the last."""
-    found, place = [], 2
-    while place < len(call) - 1:
-        if is_option(call[place], "STORE") or is_option(call[place], "STOREDIST"):
-            place += 1
-            found.append(call[place])
-        place += 1
-    return found
 
 
 def scopable(label: str) -> list[CommandSpec]:
@@ -224,14 +134,6 @@ def calls_of(spec: CommandSpec) -> Iterator[Call]:
     counted = spec.walk is not None and spec.variant is None
     for _ in range(FACTOR * (DRAWN_CALLS if counted else DRAWN_CALLS_OF_OTHERS)):
         yield drawn_call(Draws(source.randbytes(48)), spec, KEYS)
-
-
-def ours_of(spec: CommandSpec, call: Call) -> Uses | None:
-    """Our keys of a call; None if a guard refuses it for an option."""
-    try:
-        return list(keys_of(spec, call))
-    except UnplacedKeysError:
-        return None
 
 
 def test_every_scopable_command_has_the_keys_and_classes_that_servers_say(
