@@ -75,6 +75,16 @@ class Court:
         self._identity = identity
         self._begin = [b"EVALSHA", record.digest.encode(), token, b"correlation", b"2"]
 
+    def _guarded(self, call: Call) -> Call:
+        evalsha, digest, *header = self._begin
+        spec = TABLE.find(call)
+        keys = [use.key for use in (spec and ours_of(spec, call)) or []]
+        return (evalsha, digest, b"%d" % len(keys), *keys, *header, *call)
+
+    def reply(self, call: Call) -> Any:
+        """What the guard replies, an error included."""
+        return ask_all(self._connection, [self._guarded(call)])[0]
+
     def hear(self, calls: Sequence[Call]) -> list[tuple[Call, Decision, bool | None]]:
         """
         What the guard decides, and whether the native user may.
@@ -82,13 +92,9 @@ class Court:
         The calls that the guard allows are run. None: the server has no such command, or
         knows the call to be too short or too long before it looks for keys.
         """
-        words: list[Sequence[bytes]] = []
-        evalsha, digest, *header = self._begin
+        words: list[Call] = []
         for call in calls:
-            spec = TABLE.find(call)
-            keys = [use.key for use in (spec and ours_of(spec, call)) or []]
-            words.append((evalsha, digest, b"%d" % len(keys), *keys, *header, *call))
-            words.append((b"ACL", b"DRYRUN", USER, *call))
+            words += [self._guarded(call), (b"ACL", b"DRYRUN", USER, *call)]
         replies = ask_all(self._connection, words)
         heard = []
         for call, reply, said in zip(calls, replies[::2], replies[1::2], strict=True):
