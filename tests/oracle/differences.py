@@ -9,7 +9,7 @@ from typing import Any
 
 from keyleash.commands import CommandSpec, KeyUse, OperationClass
 from keyleash.commands.keys import refused_option
-from keyleash.commands.spec import OptionKey, StreamKeys
+from keyleash.commands.spec import StreamKeys
 from keyleash.errors import ReplyCode
 from keyleash.policy import Grant, Identity
 from oracle.arguments import Call
@@ -169,17 +169,6 @@ def is_delete_apart(it: Example) -> bool:
     )
 
 
-def is_store_class(it: Example) -> bool:
-    return (
-        it.code is ReplyCode.CLASS_NOT_GRANTED
-        and "key" not in it.decision.details
-        and any(isinstance(search, OptionKey) for search in it.spec.keys)
-        and it.places_agree
-        and it.ours is not None
-        and it.granted(it.ours)
-    )
-
-
 def is_invalid(it: Example) -> bool:
     return (
         it.invalid
@@ -270,13 +259,6 @@ DIFFERENCES: dict[str, Difference] = {
         is_delete_apart,
         [grant("write", keys="*")],
         "DEL a",
-    ),
-    "write of a command that does not store": Difference(
-        "SORT and GEORADIUS are asked for the class of their STORE before their keys are placed, "
-        "also without it; SORT_RO and GEORADIUS_RO are there for readers.",
-        is_store_class,
-        [grant("read", keys="*")],
-        "SORT a",
     ),
     "glob of SCAN": Difference(
         "Native ACLs let SCAN list all keys; here its MATCH must lie within the granted keys.",
