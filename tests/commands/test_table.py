@@ -11,8 +11,9 @@ import pytest
 
 from keyleash.commands import load_table
 from keyleash.commands.placement import KEYLESS_PASSES, SUBCOMMANDS, UNPLACED
-from keyleash.commands.refresh import ask, main, render
+from keyleash.commands.refresh import main, render
 from keyleash.commands.rows import CommandRow, merge_tables
+from keyleash.commands.server import ask
 from keyleash.commands.table import TABLE_PATH
 from support.servers import RealServer, RealServers, find_server_binaries
 

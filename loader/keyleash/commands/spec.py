@@ -247,6 +247,10 @@ class CommandTable:
             name = f"{name} {words[1].decode('latin-1').upper()}"
         return self.commands.get(name)
 
+    def extended(self, commands: Mapping[str, CommandSpec]) -> CommandTable:
+        """This table with more commands; one that it already has is replaced."""
+        return CommandTable(self.servers, MappingProxyType({**self.commands, **commands}))
+
     @property
     def categories(self) -> frozenset[str]:
         """Every ACL category that some command is in, with its `@`."""
