@@ -37,22 +37,25 @@ repeat
 --% endif
 --% endfilter
 --% endfor
-  local replies, passed, ops, touched = {}, {}, {}, {}
+  -- One event for all: its own fields, then for each command that changes something its name
+  -- and its key; with several keys, their number behind the name, and netstrings.
+  local event = { 'XADD', {{ names.audit }}, '*', 'token', token_id, 'correlation', correlation, 'policy', {{ policy }} }
+  local replies, passed, changed = {}, {}, 0
   local count, n, start = 0, 0, 5
   while all[start] do
     n = n + 1
-    local size = find(all[start], '^[1-9]%d*$') and tonumber(all[start]) or 0
+    local size = tonumber(all[start]) or 0
     local stop = start + size
-    if size == 0 or not all[stop] then
+    if size < 1 or not all[stop] then
       code, detail, value, item = 'COMMAND_REFUSED', 'size', all[start], n
       break
     end
-    if n > {{ max_batch_commands }} or stop - 4 - n > {{ max_arguments }} then
+    if n > {{ max_batch_commands }} then code, detail, value = 'ARGS_TOO_MANY', 'commands', n break end
+    if stop - 4 - n > {{ max_arguments }} then
       code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 4 - n
-      if n > {{ max_batch_commands }} then detail, value = 'commands', n end
       break
     end
-    -- As a guard has it: the name at 4, the arguments from 5 on. Before them, what is there.
+    -- As a guard has it: the name at 4, the arguments from 5 on.
     local argv = { unpack(all, start - 2, stop) }
     start = stop + 1
     command, key = argv[4], nil
@@ -61,10 +64,8 @@ repeat
       if code then break end
 --% include "partials/pass.lua"
     until true
+    if code and mode == 'all' then item = n break end
     if code then
-      item = n
-      if mode == 'all' then break end
-      item = nil
 --% include "partials/refuse.lua"
       replies[n] = redis.error_reply(line)
       code, detail, value = nil, nil, nil
@@ -73,12 +74,24 @@ repeat
   if mode == 'all' and not code and keys[count + 1] then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
   if code then break end
 
-  local batch_event
 --% include "partials/commit_limits.lua"
---% include "partials/append_batch_event.lua"
+  -- Before the commands, so that there is no mutation without its event.
+  local event_id
+  if changed > 0 then
+    event_id = call(unpack(event))
+    -- As in append_event.
+    if now_us % 97 == 0 then call('XTRIM', {{ names.audit }}, 'MAXLEN', '~', {{ text(retain) }}) end
+  end
   if protocol == '3' then redis.setresp(3) end
   for i = 1, n do
---% include "partials/run_passed.lua"
+    local argv = passed[i]
+    if argv then
+      local reply_length, command, event = argv[2], argv[3], argv[1] and event_id
+      local reply = redis.pcall(unpack(argv, 4))
+--% include "partials/mend_reply.lua"
+      if reply == nil then reply = find end
+      replies[i] = reply
+    end
   end
   return replies
 until true

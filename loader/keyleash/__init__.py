@@ -7,6 +7,7 @@ from keyleash.client import Redis, correlation
 from keyleash.errors import (
     ArgsTooManyError,
     BudgetExhaustedError,
+    ChannelNotGrantedError,
     ClassNotGrantedError,
     CommandRefusedError,
     KeyDeniedError,
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArgsTooManyError",
     "BudgetExhaustedError",
+    "ChannelNotGrantedError",
     "ClassNotGrantedError",
     "CommandRefusedError",
     "KeyDeniedError",

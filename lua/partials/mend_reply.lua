@@ -10,7 +10,7 @@ if type(reply) == 'table' then
     end
     if event then
 --% if batch
-      call('XADD', {{ names.audit }}, '*', 'of', event, 'item', entry, 'error', string.sub(reply.err, 1, 200))
+      call('XADD', {{ names.audit }}, '*', 'of', event, 'item', argv[1], 'error', string.sub(reply.err, 1, 200))
 --% else
       call('XADD', {{ names.audit }}, '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
 --% endif
@@ -25,8 +25,8 @@ if type(reply) == 'table' then
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
   -- A double cannot hold it; as a string it is exact, and the client makes it a number again.
   if command == 'HINCRBY' then
-    reply = call('HGET', key, argv[6])
+    reply = call('HGET', argv[5], argv[6])
   elseif find(command, '^INCR') or find(command, '^DECR') then
-    reply = call('GET', key)
+    reply = call('GET', argv[5])
   end
 end

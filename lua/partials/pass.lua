@@ -1,21 +1,20 @@
--- What a command that passed needs when its turn comes.
-local entry
+-- What a command that passed needs when its turn comes stands in front of its name.
+argv[1], argv[2], argv[3] = false, reply_length or false, command
 if mutates then
-  entry = #ops + 1
-  local spelled, before = command, #touched
-  if first > last then
-    -- No key: a channel, if anything.
-    touched[before + 1] = key and #key .. ':' .. key .. ','
+  changed = changed + 1
+  argv[1] = changed
+  local name, touched = command, key or ''
+  if first < last then
+    local parts = {}
+    for at = first, last, step do
+      parts[#parts + 1] = #walked[at] .. ':' .. walked[at] .. ','
+    end
+    if parts[2] then name, touched = command .. ':' .. #parts, table.concat(parts) end
   end
-  for at = first, last, step do
-    local name = walked[at]
-    if not name then break end
-    touched[#touched + 1] = #name .. ':' .. name .. ','
-  end
-  if #touched ~= before + 1 then spelled = command .. ':' .. #touched - before end
-  ops[entry] = spelled
+  event[#event + 1] = name
+  event[#event + 1] = touched
 end
-passed[n] = { argv, command, key, reply_length, entry }
+passed[n] = argv
 --% for limit in limits if limit.subject != "identity"
 --% filter numbered(limit.number)
 if subjects_n then

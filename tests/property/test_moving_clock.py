@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from keyleash.errors import ReplyCode
 from keyleash.policy import Identity, parse_policy
+from keyleash.protocol.request import BatchMode
 from support.clockwork import (
     BACKWARD,
+    COMMANDS,
     FORWARD,
     STARTS,
     SUBJECTS,
@@ -149,6 +151,46 @@ def test_counter_of_a_subject_lives_as_long_as_it_matters(
     )
     assert not later(guard, free_us - 1).allowed
     assert later(guard, free_us).allowed
+
+
+@thorough(90)
+@given(
+    STARTS,
+    limits(SUBJECTS),
+    st.lists(
+        st.tuples(FORWARD | FORWARD | BACKWARD, st.lists(COMMANDS, min_size=1, max_size=9)),
+        min_size=2,
+        max_size=12,
+    ),
+)
+def test_batch_leaves_what_its_commands_alone_would_have_left(
+    start_us: int, limits_of: dict[str, Any], script: list[tuple[Move, list[Command]]]
+) -> None:
+    """Every counter is the same to the byte, rings that wrap around included."""
+    alone = LuaServer(start_us)
+    alone.activate(document(limits_of))
+    last = None
+    for move, commands in script:
+        guard = alone.guard("a")
+        alone.now_us = moved(alone.now_us, move, guard.identity, last)
+        together, whole = alone.copy(), alone.copy()
+        found = together.guard("a").batch(BatchMode.EACH, *commands)
+        decisions = [guard.call(*command) for command in commands]
+        last = decisions[-1]
+        assert found == decisions
+        assert counters(together) == counters(alone)
+
+        refusals = [number for number, one in enumerate(decisions, 1) if not one.allowed]
+        before = counters(whole)
+        answers = whole.guard("a").batch(BatchMode.ALL, *commands)
+        if not refusals:
+            assert answers == decisions
+            assert counters(whole) == counters(alone)
+        else:
+            (answer,) = answers
+            expected = decisions[refusals[0] - 1]
+            assert answer == Decision(expected.code, {**expected.details, "item": str(refusals[0])})
+            assert counters(whole).items() <= before.items()
 
 
 def later(guard: LuaGuard, at_us: int) -> Decision:

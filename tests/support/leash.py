@@ -9,10 +9,11 @@ from typing import Any
 import redis
 
 import keyleash
+from keyleash.commands import load_table
 from keyleash.deploy import LoadResult, load_policy
 from keyleash.protocol.active import Client, guard_record
 from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.request import guard_call
+from keyleash.protocol.request import BatchMode, batch_call, guard_call
 from keyleash.tokens import IssuedToken, issue_token
 from support.servers import RealServer
 
@@ -74,12 +75,32 @@ class Leash:
 
     def call(self, identity: str, token: str, *command: Any) -> Any:
         """A guard call as a wrapper would build it, its error as text."""
-        from keyleash.commands import load_table
-
         _, digest, count, *rest = guard_call(
             load_table(), self.digest(identity), token, "test", "2", command
         )
         return self.raw(identity, rest[:count], *rest[count:], digest=digest)
+
+    def batch(
+        self, identity: str, token: str, mode: str, *commands: tuple[Any, ...], protocol: int = 2
+    ) -> Any:
+        """A batch call as a wrapper would build it; errors, also those in it, as text."""
+        record = guard_record(self.admin.hgetall(NAMES.guard(identity)))
+        assert record is not None
+        call = batch_call(
+            load_table(),
+            record.batch_digest,
+            token,
+            "test",
+            str(protocol),
+            BatchMode(mode),
+            commands,
+        )
+        client = self.server.client(protocol=protocol, legacy_responses=protocol == 2)
+        try:
+            replies = client.execute_command(*call)
+        except redis.ResponseError as error:
+            return str(error)
+        return [str(one) if isinstance(one, redis.ResponseError) else one for one in replies]
 
     def events(self, identity: str) -> list[dict[str, str]]:
         return self._stream(NAMES.audit(identity))

@@ -31,7 +31,7 @@ from keyleash.policy import SECOND_US, Identity, Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.reply import refusal
-from keyleash.protocol.request import declared_keys
+from keyleash.protocol.request import BatchMode, batch_call, declared_keys
 from keyleash.protocol.state import Layout
 from keyleash.protocol.token import TokenRecord, new_token_id, token_digest
 from keyleash.testing import lua_struct
@@ -188,6 +188,9 @@ class LuaServer:
         found.update(zip(pairs[::2], pairs[1::2], strict=True))
         return 0
 
+    def _xtrim(self, key: bytes, *_: bytes) -> int:
+        return 0
+
     def _xadd(self, key: bytes, *words: bytes) -> bytes:
         stream = self.data.setdefault(key, [])
         assert isinstance(stream, list)
@@ -223,10 +226,32 @@ class LuaGuard:
         assert error is not None
         return Decision(ReplyCode(error.code), error.details)
 
+    def batch(self, mode: BatchMode, *commands: tuple[str, ...]) -> list[Decision]:
+        """Call a batch; one decision for each command, or of a refused whole the only one."""
+        words = batch_call(
+            TABLE, self.compiled.batch_digest, self.token, "corr", "2", mode, commands
+        )
+        count = int(words[2])
+        keys, argv = (
+            [_text(word) for word in part] for part in (words[3 : 3 + count], words[3 + count :])
+        )
+        reply = self.server.run(self.compiled.batch_script, keys, argv)
+        if reply[b"err"] is not None:
+            return [_refused(reply)]
+        return [ALLOWED if one == b"OK" else _refused(one) for one in reply.values()]
+
+
+def _refused(reply: Any) -> Decision:
+    error = refusal(bytes(reply[b"err"]).decode("ascii"))
+    assert error is not None
+    return Decision(ReplyCode(error.code), error.details)
+
 
 def _text(value: object) -> bytes:
     if isinstance(value, bytes):
         return value
+    if isinstance(value, str):
+        return value.encode()
     assert isinstance(value, int | float)
     assert not isinstance(value, bool)
     return b"%d" % value if value == int(value) else repr(value).encode()

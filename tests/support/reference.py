@@ -100,9 +100,7 @@ def decide(
         return refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
     name = argv[0] if argv else b""
     spec = named(table, argv)
-    if spec is not None:
-        name = spec.name.encode()
-    elif name.decode("latin-1") in table.containers:
+    if splits(identity, table, name.decode("latin-1")):
         name += b" " + b"".join(argv[1:2]).upper()
     if spec is None or spec.refused is not None:
         return refused(ReplyCode.COMMAND_REFUSED, command=name)
@@ -112,19 +110,9 @@ def decide(
     for needed in needs_of_call(spec, argv):
         if not any(needed in grant.allow for grant in grants):
             return refused(ReplyCode.CLASS_NOT_GRANTED, class_=needed, command=name)
-    if name in (b"BITFIELD", b"BITFIELD_RO"):
-        too_wide = wide_integer(argv)
-        if too_wide is not None:
-            return refused(ReplyCode.COMMAND_REFUSED, command=name + b" " + too_wide)
-    option = refused_option(spec, argv) or unknown_option(spec, argv)
-    if option is not None:
-        return refused(ReplyCode.COMMAND_REFUSED, command=name + b" " + option)
-    if spec.scans and not may_scan(grants, glob_of(argv)):
-        return refused(ReplyCode.KEY_NOT_GRANTED, key=glob_of(argv))
-    if spec.channel is not None and len(argv) > spec.channel:
-        channel = argv[spec.channel]
-        if not any(matches(one, channel) for grant in grants for one in grant.channels):
-            return refused(ReplyCode.CHANNEL_NOT_GRANTED, channel=channel)
+    verdict = judge_arguments(spec, argv, grants)
+    if not verdict.allowed:
+        return verdict
     uses = keys_of(spec, argv)
     if [use.key for use in uses] != list(declared):
         return refused(ReplyCode.KEYS_MISMATCH)
@@ -136,12 +124,39 @@ def decide(
     return take_limits(identity, needs_of_call(spec, argv), keys, state, now_us, token_id)
 
 
+def judge_arguments(spec: CommandSpec, argv: Argv, grants: Sequence[Grant]) -> Decision:
+    """What is asked of arguments that are no keys; *grants* are those for the command."""
+    if spec.name in ("BITFIELD", "BITFIELD_RO"):
+        too_wide = wide_integer(argv)
+        if too_wide is not None:
+            return refused(ReplyCode.COMMAND_REFUSED, command=spec.name.encode() + b" " + too_wide)
+    option = refused_option(spec, argv) or unknown_option(spec, argv)
+    if option is not None:
+        return refused(ReplyCode.COMMAND_REFUSED, command=spec.name.encode() + b" " + option)
+    if spec.scans and not may_scan(grants, glob_of(argv)):
+        return refused(ReplyCode.KEY_NOT_GRANTED, key=glob_of(argv))
+    if spec.channel is not None and len(argv) > spec.channel:
+        channel = argv[spec.channel]
+        if not any(matches(one, channel) for grant in grants for one in grant.channels):
+            return refused(ReplyCode.CHANNEL_NOT_GRANTED, channel=channel)
+    return ALLOWED
+
+
 def named(table: CommandTable, argv: Argv) -> CommandSpec | None:
     """The row of a call whose command is in upper case; a sub-command may be in any."""
     name = argv[0].decode("latin-1") if argv else ""
     if name in table.containers and len(argv) > 1:
         name = f"{name} {argv[1].decode('latin-1').upper()}"
     return table.get(name)
+
+
+def splits(identity: Identity, table: CommandTable, container: str) -> bool:
+    """Whether a refusal names the sub-command too: the guard knows some of the container's."""
+    return any(
+        spec.refused is None and any(lets_through(grant, spec) for grant in identity.grants)
+        for spec in table
+        if spec.name.startswith(container + " ")
+    )
 
 
 def lets_through(grant: Grant, spec: CommandSpec) -> bool:
@@ -211,7 +226,11 @@ def may_scan(grants: Sequence[Grant], glob: bytes) -> bool:
         for pattern in grant.keys if OperationClass.SCAN in grant.allow else ():
             first = pattern.parts[0]
             literal = first.text if isinstance(first, Literal) else b""
-            if glob == literal if len(pattern.parts) == 1 and literal else start[0].startswith(literal):
+            if (
+                glob == literal
+                if len(pattern.parts) == 1 and literal
+                else start[0].startswith(literal)
+            ):
                 return True
     return False
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal, overload
 
-from keyleash.audit.event import AuditEvent, Correction, Denial, Entry, audit_entry, denial
+from keyleash.audit.event import AuditEvent, Correction, Denial, Pairs, audit_entry, denial
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 
@@ -53,10 +53,11 @@ def read_events(
 
     Returns:
         Entries by time, oldest first. An entry that only corrects an event is not one of
-        its own.
+        its own; that of a batch is one for each of its commands.
     """
     page = min(limit + 1, MAX_PAGE)
-    read = _denials if denied else _events
+    read: Callable[..., Iterator[Any]] = _denials if denied else _events
+    trails: list[Iterator[AuditEvent | Denial]]
     trails = [read(client, keyspace, identity, page) for identity in identities]
     newest = heapq.merge(*trails, key=_place, reverse=True)
     return list(islice(newest, limit))[::-1]
@@ -64,33 +65,34 @@ def read_events(
 
 def _events(client: Client, keyspace: Keyspace, identity: str, page: int) -> Iterator[AuditEvent]:
     # A correction is newer than its event, so newest first it is always met before it.
-    errors: dict[str, str] = {}
-    for entry_id, fields in _newest_first(client, keyspace.audit(identity), page):
-        entry = audit_entry(identity, entry_id, fields)
-        match entry:
-            case Correction():
-                errors[entry.of] = entry.error
-            case AuditEvent():
-                yield replace(entry, error=errors.pop(entry.id, None))
+    errors: dict[tuple[str, int], str] = {}
+    for entry_id, pairs in _newest_first(client, keyspace.audit(identity), page):
+        found = audit_entry(identity, entry_id, pairs)
+        if isinstance(found, Correction):
+            errors[found.of, found.item] = found.error
+            continue
+        for event in reversed(found):
+            yield replace(event, error=errors.pop((event.id, event.item), None))
 
 
 def _denials(client: Client, keyspace: Keyspace, identity: str, page: int) -> Iterator[Denial]:
-    for entry_id, fields in _newest_first(client, keyspace.denied(identity), page):
-        yield denial(identity, entry_id, fields)
+    for entry_id, pairs in _newest_first(client, keyspace.denied(identity), page):
+        yield denial(identity, entry_id, dict(pairs))
 
 
-def _newest_first(
-    client: Client, stream: str, page: int
-) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+def _newest_first(client: Client, stream: str, page: int) -> Iterator[tuple[bytes, Pairs]]:
     end = "+"
     while True:
-        entries = client.xrevrange(stream, max=end, count=page)
-        yield from entries
+        # By a name that redis-py does not know: it would make a dict of the fields, whose
+        # names repeat.
+        entries = client.execute_command(b"XREVRANGE", stream, end, "-", "COUNT", page)
+        for entry_id, words in entries:
+            yield entry_id, list(zip(words[::2], words[1::2], strict=True))
         if len(entries) < page:
             return
         end = f"({entries[-1][0].decode()}"
 
 
-def _place(entry: Entry) -> tuple[int, int]:
+def _place(entry: AuditEvent | Denial) -> tuple[int, int, int]:
     milliseconds, _, number = entry.id.partition("-")
-    return int(milliseconds), int(number)
+    return int(milliseconds), int(number), entry.item if isinstance(entry, AuditEvent) else 0

@@ -117,4 +117,4 @@ def _as_json(entry: AuditEvent | Denial) -> dict[str, Any]:
     }
     if isinstance(entry, Denial):
         return {**said, "code": entry.code}
-    return {**said, "error": entry.error}
+    return {**said, **({"item": entry.item} if entry.item else {}), "error": entry.error}

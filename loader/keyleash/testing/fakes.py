@@ -112,6 +112,9 @@ class _GuardScripting(FakeSocket):
     def _convert_lua_result(self, result: Any, nested: bool = True) -> Any:
         # Of several returned values Redis takes the first.
         first = result[0] if isinstance(result, tuple) else result
+        if LUA_MODULE.lua_type(first) == "function":
+            # What has no meaning as a reply is sent as null.
+            return None
         return super()._convert_lua_result(first, nested)
 
     def _lua_redis_call(

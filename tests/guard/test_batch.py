@@ -1,0 +1,291 @@
+"""Many commands in one call: judged before the first one runs, counted once, one event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from keyleash.audit import read_events
+from keyleash.deploy import set_suspended
+from keyleash.protocol.active import guard_record
+from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
+from support.leash import NAMES, Leash, grant
+
+ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
+
+
+def test_replies_stand_in_the_order_of_the_commands(leash: Leash) -> None:
+    """Nulls, errors and refusals each in their place."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+
+    assert leash.batch(
+        "one",
+        token,
+        "each",
+        ("SET", "doc:1", "x"),
+        ("GET", "doc:none"),
+        ("GET", "other"),
+        ("LPUSH", "doc:1", "y"),
+        ("GET", "doc:1"),
+        ("NOSUCH", "doc:1"),
+    ) == [
+        b"OK",
+        None,
+        "LEASH KEY_NOT_GRANTED key=other",
+        "WRONGTYPE Operation against a key holding the wrong kind of value",
+        b"x",
+        "LEASH COMMAND_REFUSED command=NOSUCH",
+    ]
+
+
+def test_replies_of_resp3_keep_their_types_inside_a_batch(leash: Leash) -> None:
+    """Doubles, maps, sets, and nulls within arrays."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+
+    assert leash.batch(
+        "one",
+        token,
+        "all",
+        ("ZADD", "doc:z", 1.5, "m"),
+        ("ZSCORE", "doc:z", "m"),
+        ("ZSCORE", "doc:z", "none"),
+        ("SADD", "doc:s", "a"),
+        ("SMEMBERS", "doc:s"),
+        ("HSET", "doc:h", "f", "v"),
+        ("HGETALL", "doc:h"),
+        ("MGET", "doc:none", "doc:none", "doc:none"),
+        protocol=3,
+    ) in ([1, 1.5, None, 1, members, 1, {b"f": b"v"}, [None] * 3] for members in ([b"a"], {b"a"}))
+
+
+@pytest.mark.parametrize(
+    ("command", "refusal"),
+    [
+        (("GET", "other"), "KEY_NOT_GRANTED key=other"),
+        (("FLUSHALL",), "COMMAND_REFUSED command=FLUSHALL"),
+        (("INCR", "doc:n"), "BUDGET_EXHAUSTED limit=budget.writes"),
+    ],
+)
+def test_refusal_in_a_batch_of_all_refuses_the_whole(
+    leash: Leash, command: tuple[str, ...], refusal: str
+) -> None:
+    """Nothing runs, nothing is counted, and the refusal names the item."""
+    leash.load(one={**ALL, "budget": {"writes": "2/month"}})
+    token = leash.issue("one").token
+    before = leash.state("one")
+
+    answer = leash.batch(
+        "one", token, "all", ("SET", "doc:1", "x"), ("SET", "doc:2", "x"), command, ("PING",)
+    )
+
+    assert answer.startswith(f"LEASH {refusal}")
+    assert answer.endswith(" item=3")
+    assert leash.state("one") == before
+    assert leash.admin.keys("doc:*") == []
+    assert leash.events("one") == []
+    (denial,) = leash.denials("one")
+    assert denial["op"] == command[0]
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"rate": {"writes": "3/hour"}},
+        {"rate": {"writes": {"limit": "3/hour", "burst": 3}}},
+        {"budget": {"writes": "3/month"}},
+        {"rate": {"writes": {"limit": "3/hour", "per": "token"}}},
+        {"rate": {"writes": {"limit": "3/hour", "burst": 3, "per": "token"}}},
+        {"budget": {"writes": {"limit": "3/month", "per": "token"}}},
+    ],
+    ids=str,
+)
+def test_each_command_of_a_batch_counts(leash: Leash, limit: dict[str, Any]) -> None:
+    """Within one batch, over several, and together with single calls: three pass."""
+    leash.load(one={**ALL, **limit})
+    token = leash.issue("one").token
+
+    def passed(count: int) -> int:
+        writes = [("SET", "doc:1", "x")] * count
+        return leash.batch("one", token, "each", *writes).count(b"OK")
+
+    assert leash.call("one", token, "SET", "doc:1", "x") == b"OK"
+    assert passed(1) == 1
+    assert passed(5) == 1
+    assert passed(5) == 0
+
+
+def test_command_refused_by_its_second_limit_leaves_the_first_as_it_was(leash: Leash) -> None:
+    """All limits of a command are taken or none, also in the middle of a batch."""
+    leash.load(one={**ALL, "rate": {"requests": "9/hour"}, "budget": {"writes": "1/month"}})
+    token = leash.issue("one").token
+
+    answer = leash.batch("one", token, "each", *[("SET", "doc:1", "x")] * 7, ("GET", "doc:1"))
+
+    assert answer[0] == b"OK"
+    assert all("BUDGET_EXHAUSTED" in one for one in answer[1:7])
+    assert answer[7] == b"x"
+    # Two of nine requests are taken.
+    gets = leash.batch("one", token, "each", *[("GET", "doc:1")] * 9)
+    assert gets.count(b"x") == 7
+
+
+def test_segments_are_counted_apart_within_a_batch(leash: Leash) -> None:
+    """`per` a captured segment holds inside a batch as between calls."""
+    leash.load(
+        one={
+            "grants": [grant("write", keys="doc:{space}:*")],
+            "budget": {"writes": {"limit": "2/month", "per": "{space}"}},
+        }
+    )
+    token = leash.issue("one").token
+    keys = ["doc:a:1", "doc:b:1", "doc:a:2", "doc:a:3", "doc:b:2", "doc:b:3"]
+
+    answer = leash.batch("one", token, "each", *[("SET", key, "x") for key in keys])
+
+    assert [one == b"OK" for one in answer] == [True, True, True, False, True, False]
+
+
+def test_batch_is_one_event_that_lists_what_changes(leash: Leash) -> None:
+    """Reads and refusals are not in it; a failure is corrected at its place."""
+    leash.load(one=ALL)
+    issued = leash.issue("one")
+    leash.batch(
+        "one",
+        issued.token,
+        "each",
+        ("SET", "doc:1", "x"),
+        ("GET", "doc:1"),
+        ("SET", "other", "x"),
+        ("MSET", "doc:2", "x", "doc:,3", "y"),
+        ("LPUSH", "doc:1", "x"),
+        ("XGROUP", "create", "doc:s", "g", "$", "MKSTREAM"),
+    )
+
+    assert leash.admin.xlen(NAMES.audit("one")) == 2
+    events = read_events(leash.admin, NAMES, ["one"], limit=10)
+    assert [(event.op, event.keys, event.item) for event in events] == [
+        ("SET", (b"doc:1",), 1),
+        ("MSET", (b"doc:2", b"doc:,3"), 2),
+        ("LPUSH", (b"doc:1",), 3),
+        ("XGROUP CREATE", (b"doc:s",), 4),
+    ]
+    assert {event.id for event in events} == {events[0].id}
+    assert {event.token for event in events} == {issued.id}
+    assert [event.error is None for event in events] == [True, True, False, True]
+
+
+def test_batch_that_only_reads_leaves_no_event(leash: Leash) -> None:
+    """As single reads do."""
+    leash.load(one=ALL)
+    leash.batch("one", leash.issue("one").token, "all", ("GET", "doc:1"), ("PING",))
+
+    assert leash.events("one") == []
+
+
+@pytest.mark.parametrize("mode", ["each", "all"])
+def test_batch_over_its_bounds_is_refused_whole(leash: Leash, mode: str) -> None:
+    """1,000 commands or 7,000 values pass, one more does not."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    pings = [("PING",)] * MAX_BATCH_COMMANDS
+    wide = ("MGET", *["doc:1"] * (MAX_ARGUMENTS - 2))
+
+    assert len(leash.batch("one", token, mode, *pings)) == MAX_BATCH_COMMANDS
+    assert leash.batch("one", token, mode, *pings, ("PING",)) == (
+        f"LEASH ARGS_TOO_MANY commands={MAX_BATCH_COMMANDS + 1}"
+    )
+    assert len(leash.batch("one", token, mode, wide, ("PING",))) == 2
+    assert leash.batch("one", token, mode, wide, ("PING",), ("PING",)) == (
+        f"LEASH ARGS_TOO_MANY arguments={MAX_ARGUMENTS + 1}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "refusal"),
+    [
+        (["x", "PING"], "COMMAND_REFUSED size=x item=1"),
+        (["1", "PING", "3", "GET", "doc:1"], "COMMAND_REFUSED size=3 item=2"),
+        (["0", "PING"], "COMMAND_REFUSED size=0 item=1"),
+        (["-1", "PING"], "COMMAND_REFUSED size=-1 item=1"),
+        (["1.5", "PING", "x"], "COMMAND_REFUSED size=1.5 item=1"),
+        (["nan", "PING", "x"], "COMMAND_REFUSED size=nan item=1"),
+        (["1", "PING", "1"], "COMMAND_REFUSED size=1 item=2"),
+    ],
+)
+def test_malformed_batch_is_refused_whole(leash: Leash, items: list[str], refusal: str) -> None:
+    """Nobody can say which commands were meant."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    record = guard_record(leash.admin.hgetall(NAMES.guard("one")))
+    assert record is not None
+
+    for mode in ("each", "all"):
+        answer = leash.raw("one", [], token, "c", "2", mode, *items, digest=record.batch_digest)
+        assert answer == f"LEASH {refusal}"
+    unknown = leash.raw("one", [], token, "c", "2", "some", *items, digest=record.batch_digest)
+    assert unknown == "LEASH COMMAND_REFUSED mode=some"
+    assert leash.raw("one", [], digest=record.batch_digest) == "LEASH TOKEN_UNKNOWN"
+
+
+def test_keys_of_a_batch_must_be_declared_in_order(leash: Leash) -> None:
+    """What a command touches stands among the declared keys, whatever else was refused."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    record = guard_record(leash.admin.hgetall(NAMES.guard("one")))
+    assert record is not None
+
+    def answer(mode: str, keys: list[str], *items: str) -> Any:
+        found = leash.raw("one", keys, token, "c", "2", mode, *items, digest=record.batch_digest)
+        return [str(one) for one in found] if isinstance(found, list) else found
+
+    two = ("2", "GET", "doc:1", "2", "GET", "doc:2")
+    assert answer("each", ["doc:1", "doc:2"], *two) == ["None", "None"]
+    assert answer("each", ["doc:2", "doc:1"], *two) == ["None", "LEASH KEYS_MISMATCH"]
+    assert answer("each", ["doc:1"], *two) == ["None", "LEASH KEYS_MISMATCH"]
+    assert answer("all", ["doc:1"], *two) == "LEASH KEYS_MISMATCH item=2"
+    assert answer("all", ["doc:1", "doc:2", "doc:3"], *two) == "LEASH KEYS_MISMATCH"
+    # A caller that does not know what is refused declares its keys too.
+    assert answer("each", ["other", "doc:2"], "2", "NOSUCH", "other", "2", "GET", "doc:2") == [
+        "LEASH COMMAND_REFUSED command=NOSUCH",
+        "None",
+    ]
+
+
+def test_batch_of_a_suspended_or_unknown_caller_is_refused_whole(leash: Leash) -> None:
+    """Who calls is asked once, before anything else."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    for mode in ("each", "all"):
+        assert leash.batch("one", "kl_one_x", mode, ("PING",)) == "LEASH TOKEN_UNKNOWN"
+    set_suspended(leash.admin, "one", True)
+    assert leash.batch("one", token, "each", ("PING",)) == "LEASH SUSPENDED"
+
+
+def test_batch_script_of_an_earlier_policy_is_stale(leash: Leash) -> None:
+    """It goes with its guard."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    record = guard_record(leash.admin.hgetall(NAMES.guard("one")))
+    assert record is not None
+    leash.load(one={"grants": [grant("read", keys="doc:*")]})
+
+    answer = leash.raw("one", [], token, "c", "2", "each", "1", "PING", digest=record.batch_digest)
+    assert answer == "LEASH POLICY_STALE"
+
+
+def test_big_integer_in_a_batch_is_exact(leash: Leash) -> None:
+    """As text, which the client makes a number again."""
+    leash.load(one=ALL)
+    leash.admin.set("doc:n", 2**53)
+    leash.admin.hset("doc:h", "f", -(2**60))
+
+    assert leash.batch(
+        "one",
+        leash.issue("one").token,
+        "each",
+        ("INCR", "doc:n"),
+        ("HINCRBY", "doc:h", "f", "-1"),
+    ) == [b"%d" % (2**53 + 1), b"%d" % (-(2**60) - 1)]
