@@ -8,7 +8,6 @@ the table does not.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,13 +20,11 @@ from keyleash.commands.spec import CommandTable
 from keyleash.commands.table import table_of
 from keyleash.errors import KeyleashError
 
-NAMELESS = "a server"
-"""The label of a server that does not let its version be read."""
+UNNAMED = "the server"
+"""The label in a table that is read from a server: a guard is the same whatever it is called."""
 
 FIELDS = 10
 """What COMMAND says of each command since Redis 7; the key specs are among the last."""
-
-_INFO_LINE = re.compile(r"^(\w+):(.*?)\r?$", re.MULTILINE)
 
 
 class UnreadableCommandsError(KeyleashError):
@@ -52,7 +49,7 @@ def read_table(client: Any) -> CommandTable:
     Raises:
         UnreadableCommandsError: the user may not run COMMAND, or its reply has no key specs.
     """
-    return _placed(_Answer(*_answer(client)))
+    return _placed(_Answer(_reply(client)))
 
 
 def ask(client: Any) -> tuple[str, dict[str, CommandRow]]:
@@ -62,8 +59,10 @@ def ask(client: Any) -> tuple[str, dict[str, CommandRow]]:
     Returns:
         The server's label, such as `redis 8.0.2`, and its rows by command name.
     """
-    label, reply = _answer(client)
-    return label, rows_of(label, reply)
+    info = client.info("server")
+    name = info.get("server_name", "redis")
+    label = f"{name} {info[f'{name}_version']}"
+    return label, rows_of(label, _reply(client))
 
 
 def rows_of(label: str, reply: Iterable[Sequence[Any]]) -> dict[str, CommandRow]:
@@ -82,40 +81,29 @@ def rows_of(label: str, reply: Iterable[Sequence[Any]]) -> dict[str, CommandRow]
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a server answered, as the key of a cache: compared as a whole."""
+    """A reply as the key of a cache: compared as a whole, since no hash of it is cheap."""
 
-    label: str
     reply: list[Any] = field(hash=False, repr=False)
 
 
 @lru_cache(maxsize=4)
 def _placed(answer: _Answer) -> CommandTable:
-    # Placing takes ten times as long as reading, and one process may load again and again.
-    return table_of([answer.label], rows_of(answer.label, answer.reply))
+    # Placing takes several times as long as reading, and a process may load again and again.
+    return table_of([UNNAMED], rows_of(UNNAMED, answer.reply))
 
 
-def _answer(client: Any) -> tuple[str, list[Any]]:
+def _reply(client: Any) -> list[Any]:
     with client.pipeline(transaction=False) as pipe:
-        # The replies as they are: redis-py would leave the key specs out.
+        # The reply as it is: redis-py would leave the key specs out.
         pipe.response_callbacks = {}
-        pipe.execute_command("INFO", "server")
         pipe.execute_command("COMMAND")
-        info, reply = pipe.execute(raise_on_error=False)
+        (reply,) = pipe.execute(raise_on_error=False)
     if isinstance(reply, ResponseError):
         raise UnreadableCommandsError(str(reply)) from reply
     # A server before 7, or a fake one.
     if min(map(len, reply), default=0) < FIELDS or not any(entry[8] for entry in reply):
         raise UnreadableCommandsError("its reply to COMMAND does not say where keys stand")
-    return _label(info), reply
-
-
-def _label(info: Any) -> str:
-    if isinstance(info, ResponseError):
-        return NAMELESS
-    said = dict(_INFO_LINE.findall(_text(info)))
-    name = said.get("server_name", "redis")
-    version = said.get(f"{name}_version")
-    return f"{name} {version}" if version else NAMELESS
+    return list(reply)
 
 
 def _command_rows(label: str, entry: Sequence[Any]) -> Iterator[tuple[str, CommandRow]]:

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 40 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 124180943792741 then code = 'POLICY_STALE' break end
+if stamp ~= 51376015187093 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -598,9 +598,9 @@ end
 end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 if command == 'HINCRBY' then
-reply = call('HGET', key, argv[6])
+reply = call('HGET', argv[5], argv[6])
 elseif find(command, '^INCR') or find(command, '^DECR') then
-reply = call('GET', key)
+reply = call('GET', argv[5])
 end
 end
 return reply

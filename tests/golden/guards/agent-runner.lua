@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 56 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 4581673089897 then code = 'POLICY_STALE' break end
+if stamp ~= 204850144892405 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -1070,9 +1070,9 @@ end
 end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 if command == 'HINCRBY' then
-reply = call('HGET', key, argv[6])
+reply = call('HGET', argv[5], argv[6])
 elseif find(command, '^INCR') or find(command, '^DECR') then
-reply = call('GET', key)
+reply = call('GET', argv[5])
 end
 end
 return reply

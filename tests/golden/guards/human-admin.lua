@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 16 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended = unpack_struct("<dd", state)
-if stamp ~= 249355082882135 then code = 'POLICY_STALE' break end
+if stamp ~= 157874331492859 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -1130,9 +1130,9 @@ end
 end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 if command == 'HINCRBY' then
-reply = call('HGET', key, argv[6])
+reply = call('HGET', argv[5], argv[6])
 elseif find(command, '^INCR') or find(command, '^DECR') then
-reply = call('GET', key)
+reply = call('GET', argv[5])
 end
 end
 return reply
