@@ -145,6 +145,7 @@ class CommandSpec:
         channel: Index of the channel that it publishes to; None for all others.
         scans: Whether it lists keys by a glob.
         waits: How it blocks, if it does; a guard answers at once and clients poll.
+        named_only: Whether a grant gives it only if `only` names it: a module's command.
         refused: Why a guard refuses the command whatever the policy says; None if it does not.
         servers: Labels of the servers that have it, such as `redis 8.0.2`.
     """
@@ -159,6 +160,7 @@ class CommandSpec:
     channel: int | None = None
     scans: bool = False
     waits: Waits | None = None
+    named_only: bool = False
     refused: str | None = None
     servers: tuple[str, ...] = ()
 
