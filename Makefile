@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit format golden clean
+.PHONY: demo test check unit format golden docs clean
 
 demo: $(VENV)/.run
 	@$(BIN)/keyleash demo
@@ -26,6 +26,9 @@ format: $(VENV)/.dev
 
 golden: $(VENV)/.dev
 	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler
+
+docs: $(VENV)/.run
+	$(BIN)/python -m keyleash.commands.page docs/commands.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -23,11 +23,14 @@ FILLED = {
     "protect_control_keys": ("denied",),
     "postpone_denial": ("denied_last",),
     "form_rules": ("checks", "rules", "assigned"),
-    "order_dispatch": ("dispatch", "rules"),
+    "order_dispatch": ("dispatch", "containers", "rules"),
     "lay_out_state": ("layout",),
     "plan_limits": ("limits",),
 }
-SMALL = ("BITOP", "COPY", "DEL", "EXISTS", "FLUSHALL", "GET", "INCR", "MGET", "PING", "SET")
+SMALL = (
+    "BITFIELD", "BITOP", "BLPOP", "COPY", "DEL", "EXISTS", "FLUSHALL", "GET", "INCR", "MGET",
+    "PING", "PUBLISH", "SCAN", "SET", "SORT", "XGROUP CREATE", "XGROUP DESTROY", "XREAD", "ZUNIONSTORE",
+)  # fmt: skip
 
 
 def cases() -> list[Path]:

@@ -39,6 +39,10 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
         "use a key of the identity, or add a pattern to its grants",
     ),
     ReplyCode.KEY_DENIED: ("the key `{key}` is denied, whatever the grants say", None),
+    ReplyCode.CHANNEL_NOT_GRANTED: (
+        "no grant covers the channel `{channel}`",
+        "use a channel of the identity, or add a pattern to `channels` of a grant",
+    ),
     ReplyCode.KEYS_MISMATCH: (
         "the keys that were declared are not those of the command",
         "call the guard through keyleash's client, of the same version",

@@ -1,0 +1,238 @@
+"""
+The page that tells people what guards do with each command, made from the command table.
+
+`make docs` writes it, as does
+
+    python -m keyleash.commands.page docs/commands.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from keyleash.commands.spec import (
+    CommandSpec,
+    CommandTable,
+    KeyRange,
+    KeySearch,
+    Needs,
+    NumberedKeys,
+    OptionKey,
+    StreamKeys,
+    Waits,
+)
+from keyleash.commands.table import load_table
+
+INTRODUCTION = """\
+<!-- Made by `make docs` from the command table; do not edit. -->
+# Commands
+
+What a guard does with each command of {servers}, from what the servers themselves say of it.
+What is not on this page, such as the commands of modules, is refused.
+
+**{granted} commands run if they have the grants they need:** {links}.
+**{refused} are [refused](#refused)** whatever the policy says.
+
+- **keys**: which arguments are keys, counted from 1 behind the command's name; of `XGROUP CREATE`
+  and the like, from 1 behind `XGROUP`. A caller [declares](wire.md#keys) them in this order.
+- **needs**: the [operation classes](policy.md#operation-classes) that a grant must give on each
+  key; *any* is any grant on the key. Before a slash stands what the first key needs, behind it
+  what the others do.
+- What needs write, delete or publish is audited, reads are not; exceptions are marked.
+- *polled*: the command waits for data, and a guard answers it at once, as if the time were up;
+  keyleash's clients [ask again](wire.md#blocking-commands) until it is.
+"""
+
+REFUSED_INTRODUCTION = """\
+## Refused
+
+With `COMMAND_REFUSED`, whatever the policy says. What all grants of an identity leave out, by
+`only:` or `except:`, is refused in the same way.
+"""
+
+VECTOR_SETS_NOTE = """
+The server declares that each of them reads and writes its key, so they all need both classes.
+"""
+
+SECTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "@string": "Strings",
+        "@bitmap": "Bitmaps",
+        "@hyperloglog": "HyperLogLogs",
+        "@hash": "Hashes",
+        "@list": "Lists",
+        "@set": "Sets",
+        "@sortedset": "Sorted sets",
+        "@geo": "Geo",
+        "@stream": "Streams",
+    }
+)
+"""Headings by ACL category; a command of several of them belongs to none."""
+
+VECTOR_SETS, ANY_TYPE, WITHOUT_KEYS = "Vector sets", "Keys of any type", "Without keys"
+
+REMARKS: Mapping[str, str] = MappingProxyType(
+    {
+        "BITFIELD": "refused on integers wider than 53 bits",
+        "BITFIELD_RO": "refused on integers wider than 53 bits",
+        "PUBLISH": "argument 1 is the channel",
+        "SPUBLISH": "argument 1 is the channel",
+        "SCAN": "its MATCH must lie within a grant; replies are [filtered](wire.md#scan)",
+    }
+)
+"""What guards do beyond what the table says."""
+
+
+def render(table: CommandTable) -> str:
+    """The page, in GitHub's Markdown."""
+    granted = [spec for spec in table if spec.refused is None]
+    by_section: dict[str, list[CommandSpec]] = {
+        name: [] for name in (*SECTIONS.values(), VECTOR_SETS, ANY_TYPE, WITHOUT_KEYS)
+    }
+    for spec in sorted(granted, key=lambda spec: spec.name):
+        by_section[section_of(spec)].append(spec)
+    by_section = {name: specs for name, specs in by_section.items() if specs}
+    links = ", ".join(f"[{name}](#{_anchor(name)})" for name in by_section)
+    parts = [
+        INTRODUCTION.format(
+            servers=_listed(table.servers),
+            granted=len(granted),
+            refused=len(table.commands) - len(granted),
+            links=links,
+        )
+    ]
+    parts += (_section(name, specs, table) for name, specs in by_section.items())
+    parts.append(REFUSED_INTRODUCTION)
+    parts += _refusals(table)
+    return "\n".join(parts) + "\n"
+
+
+def section_of(spec: CommandSpec) -> str:
+    """The heading under which a reader looks for a command that can be granted."""
+    if not spec.keys:
+        return WITHOUT_KEYS
+    if "module" in spec.flags:
+        return VECTOR_SETS
+    found = [title for category, title in SECTIONS.items() if category in spec.categories]
+    return found[0] if len(found) == 1 else ANY_TYPE
+
+
+def _section(title: str, specs: Sequence[CommandSpec], table: CommandTable) -> str:
+    lines = [f"## {title}", VECTOR_SETS_NOTE if title == VECTOR_SETS else ""]
+    lines += ("| command | keys | needs | |", "|---|---|---|---|")
+    for spec in specs:
+        remarks = "; ".join(remarks_of(spec, table))
+        lines.append(f"| `{spec.name}` | {places_of(spec)} | {needs_of(spec)} | {remarks} |")
+    return "\n".join(lines) + "\n"
+
+
+def places_of(spec: CommandSpec) -> str:
+    """Where the keys of a command stand, for people."""
+    places = [_place(search) for search in spec.keys]
+    return (", " if all(map(str.isdecimal, places)) else ", then ").join(places) or "none"
+
+
+def _place(search: KeySearch) -> str:
+    match search:
+        case KeyRange(first=first, last=last) if first == last:
+            return str(first)
+        case KeyRange(first=first, last=last, step=step) if last == first + step:
+            return f"{first}, {last}"
+        case KeyRange(first=first, last=last, step=step):
+            end = {-1: "last", -2: "last but one"}.get(last, str(last))
+            return f"{first}, {first + step} …" if step > 1 else f"{first} … {end}"
+        case NumberedKeys(count_at=count_at, first=first, step=step):
+            start = f"{first}, {first + step} …" if step > 1 else f"{first} …"
+            return f"{start}, as many as {count_at} says"
+        case OptionKey(words=words):
+            return f"behind {' or '.join(words)}"
+        case StreamKeys():
+            return "behind STREAMS, the first half"
+
+
+def needs_of(spec: CommandSpec) -> str:
+    """What the keys of a command need, the first one and all others."""
+    if not spec.keys:
+        return _classes(spec.needs) if spec.needs else "nothing"
+    return " / ".join(dict.fromkeys(_classes(search.needs) for search in spec.keys))
+
+
+def remarks_of(spec: CommandSpec, table: CommandTable) -> Iterator[str]:
+    """What else there is to say of a command that can be granted."""
+    if spec.variant is not None:
+        when = "of GETs alone" if spec.variant.option is None else f"with {spec.variant.option}"
+        yield f"{when}: {_classes(spec.variant.needs)}"
+    if spec.refused_if:
+        yield f"refused with {' or '.join(spec.refused_if)}"
+    if spec.name in REMARKS:
+        yield REMARKS[spec.name]
+    for search in spec.keys:
+        if isinstance(search, StreamKeys):
+            known = ", ".join(word for word, _ in search.options)
+            yield f"refused with options other than {known}"
+    if spec.waits is not None:
+        yield "polled with BLOCK" if spec.waits is Waits.BLOCK else "polled"
+    if spec.mutates and not {"write", "delete", "publish"} & set(spec.needs):
+        yield "audited"
+    elif not spec.mutates and {"write", "delete"} & set(spec.needs):
+        yield "not audited"
+    absent = [label for label in table.servers if label not in spec.servers]
+    if absent:
+        few = len(absent) < len(spec.servers)
+        yield f"not {_listed(absent)}" if few else f"{_listed(spec.servers)} only"
+
+
+def _refusals(table: CommandTable) -> Iterator[str]:
+    """One line for each reason, the most frequent first."""
+    by_reason: dict[str, list[str]] = {}
+    for spec in table:
+        if spec.refused is not None:
+            by_reason.setdefault(spec.refused, []).append(spec.name)
+    for reason, names in sorted(by_reason.items(), key=lambda one: (-len(one[1]), one[0])):
+        yield f"- **{reason[0].upper()}{reason[1:]}**: {', '.join(_gathered(names, table))}."
+
+
+def _gathered(names: Sequence[str], table: CommandTable) -> Iterator[str]:
+    """The names in order; a container that is whole among them stands for its sub-commands."""
+    whole = {
+        container
+        for container in table.containers.intersection(names)
+        if all(name in names for name in table.commands if name.startswith(f"{container} "))
+    }
+    for name in sorted(names):
+        container = name.partition(" ")[0]
+        if name in whole:
+            yield f"`{name}` with all its sub-commands"
+        elif container not in whole:
+            yield f"`{name}`"
+
+
+def _classes(needs: Needs) -> str:
+    return ", ".join(needs) or "any"
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """Servers as a reader knows them: `redis 8.0.2` is Redis 8.0."""
+    parts = (label.partition(" ") for label in labels)
+    names = [f"{name.capitalize()} {version.rpartition('.')[0]}" for name, _, version in parts]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _anchor(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the page to the file that is named."""
+    if len(arguments) != 1:
+        print("usage: python -m keyleash.commands.page FILE", file=sys.stderr)
+        return 64
+    Path(arguments[0]).write_text(render(load_table()), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

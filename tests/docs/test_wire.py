@@ -1,0 +1,221 @@
+"""`docs/wire.md` against the code and against what servers answer."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import pytest
+import redis
+
+from keyleash.commands import keys_of, load_table
+from keyleash.deploy.suspend import set_suspended
+from keyleash.errors import ReplyCode
+from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
+from keyleash.protocol.token import TokenRecord, token_digest
+from support.leash import NAMES, Leash, grant
+from support.servers import RealServer
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
+CODE_ROW = re.compile(r"^\| `([A-Z_]+)` \| (.*?) \|", re.MULTILINE)
+KEYS_ROW = re.compile(
+    r"^\| (`[A-Z]+(?: [^`]+)?`(?:, `[^`]+`)*) \| (none|`\S+`(?: `\S+`)*) \|$", re.M
+)
+ALLOWED = rb"[A-Za-z0-9:._/@+%-]*"
+
+
+@pytest.fixture
+def leash(server: RealServer) -> Leash:
+    """Identities that meet each refusal for one reason alone."""
+    leash = Leash(server)
+    broad = {"grants": [grant("read", "write", keys="t:*")]}
+    leash.load(
+        one={
+            "grants": [
+                *broad["grants"],
+                grant("read", keys="r:*"),
+                grant("scan", keys="t:*"),
+                {"allow": ["publish"], "channels": ["c:*"]},
+            ],
+            "deny": [{"keys": ["t:lock"]}],
+            "rate": {"writes": "100/minute"},
+            "token": {"idle": "1h"},
+        },
+        hasty={**broad, "rate": {"requests": "1/minute"}},
+        spent={**broad, "budget": {"requests": "1/day"}},
+    )
+    return leash
+
+
+@pytest.fixture
+def token(leash: Leash) -> str:
+    return leash.issue("one").token
+
+
+def documented_details() -> dict[str, set[str]]:
+    return {code: set(re.findall(r"`([a-z_]+)`", cell)) for code, cell in CODE_ROW.findall(PAGE)}
+
+
+def details_of(line: Any) -> tuple[str, dict[str, bytes]]:
+    """Read a refusal as the page says it."""
+    mark, code, *pairs = line.split(" ")
+    assert mark == "LEASH", line
+    return code, {
+        name: unquote_to_bytes(value) for name, value in (pair.split("=") for pair in pairs)
+    }
+
+
+def batch(leash: Leash, token: str, keys: list[str], mode: str, *items: Any) -> Any:
+    record = leash.admin.hgetall(NAMES.guard("one"))
+    digest = record[b"batch_digest"].decode()
+    return leash.raw("one", keys, token, "id", "2", mode, *items, digest=digest)
+
+
+def test_table_of_refusals_names_every_reply_code() -> None:
+    """A caller who handles what the page names handles everything."""
+    assert sorted(documented_details()) == sorted(ReplyCode)
+
+
+def test_limits_of_the_page_are_those_of_the_scripts() -> None:
+    """A caller splits its calls by them."""
+    assert f"| {MAX_ARGUMENTS:,} arguments, its name among them |" in PAGE
+    assert f"| {MAX_BATCH_COMMANDS:,} commands, and {MAX_ARGUMENTS:,} arguments in all" in PAGE
+
+
+@pytest.mark.parametrize(("calls", "declared"), KEYS_ROW.findall(PAGE))
+def test_keys_that_the_page_declares_are_those_of_the_command(calls: str, declared: str) -> None:
+    """The examples a caller starts from are right, in order and in number."""
+    for call in re.findall(r"`([^`]+)`", calls):
+        argv = [word.encode() for word in shlex.split(call)]
+        spec = load_table().find(argv)
+
+        assert spec is not None
+        names = [use.key.decode() for use in keys_of(spec, argv)]
+        assert names == re.findall(r"`([^`]+)`", declared)
+
+
+def test_getkeys_gives_the_keys_that_the_page_declares(server: RealServer) -> None:
+    """The page sends callers to COMMAND GETKEYS."""
+    rows = [row for row in KEYS_ROW.findall(PAGE) if row[1] != "none"]
+    client = server.client()
+
+    assert len(rows) >= 5
+    for call, declared in rows:
+        keys = client.execute_command("COMMAND GETKEYS", *shlex.split(call.strip("`")))
+        assert [str(key) for key in keys] == re.findall(r"`([^`]+)`", declared)
+    with pytest.raises(redis.ResponseError, match="no key arguments"):
+        client.execute_command("COMMAND GETKEYS", "PING")
+
+
+def test_details_of_every_refusal_are_those_of_the_page(leash: Leash, token: str) -> None:
+    """What a caller reads beside a code is what the page promises."""
+    seen: dict[str, set[str]] = {}
+    for line in [
+        *refused_commands(leash, token),
+        *refused_batches(leash, token),
+        *used_up_limits(leash),
+        *refused_tokens(leash),
+        *identities_out_of_service(leash, token),
+    ]:
+        code, details = details_of(line)
+        seen.setdefault(code, set()).update(set(details) - {"item"})
+
+    assert seen == documented_details()
+
+
+def refused_commands(leash: Leash, token: str) -> Iterator[Any]:
+    for command in [
+        ("CONFIG", "GET", "*"),
+        ("SORT", "t:a", "BY", "t:b"),
+        ("DEL", "t:a"),
+        ("SET", "r:a", "x"),
+        ("GET", "x"),
+        ("GET", "t:lock"),
+        ("SCAN", "0"),
+        ("PUBLISH", "d", "x"),
+        ("MGET", *["t:a"] * MAX_ARGUMENTS),
+    ]:
+        yield leash.call("one", token, *command)
+    yield leash.raw("one", ["t:b"], token, "id", "2", "GET", "t:a")
+
+
+def refused_batches(leash: Leash, token: str) -> Iterator[Any]:
+    yield batch(leash, token, [], "some", 1, "PING")
+    yield batch(leash, token, [], "each", 2, "PING")
+    yield batch(leash, token, [], "each", *[1, "PING"] * (MAX_BATCH_COMMANDS + 1))
+    yield batch(leash, token, [], "each", MAX_ARGUMENTS, *["PING"] * MAX_ARGUMENTS, 1, "PING")
+
+
+def used_up_limits(leash: Leash) -> Iterator[Any]:
+    for identity in ("hasty", "spent"):
+        token = leash.issue(identity).token
+        assert leash.call(identity, token, "SET", "t:a", "x") == b"OK"
+        yield leash.call(identity, token, "SET", "t:a", "x")
+
+
+def refused_tokens(leash: Leash) -> Iterator[Any]:
+    now_us = int(leash.admin.time()[0]) * 1_000_000
+    hour_us = 3_600_000_000
+    for expires_us, used_us, revoked in [
+        (now_us - hour_us, now_us, False),
+        (now_us + hour_us, now_us - 2 * hour_us, False),
+        (now_us + hour_us, now_us, True),
+    ]:
+        record = TokenRecord("a" * 12, expires_us, used_us, revoked)
+        leash.admin.set(NAMES.token("one", token_digest("old")), record.pack())
+        yield leash.call("one", "old", "PING")
+    yield leash.call("one", "nobody's", "PING")
+
+
+def identities_out_of_service(leash: Leash, token: str) -> Iterator[Any]:
+    set_suspended(leash.admin, "one", True)
+    yield leash.call("one", token, "PING")
+    old = leash.digest("one")
+    leash.load(one={"grants": [grant("read", keys="t:*")]})
+    yield leash.raw("one", [], token, "id", "2", "PING", digest=old)
+    leash.admin.delete(NAMES.state("one"))
+    yield leash.call("one", token, "PING")
+
+
+def test_values_of_a_refusal_are_escaped_as_the_page_says(leash: Leash, token: str) -> None:
+    """One line, whatever bytes a key has; the first 128 of them."""
+    key = bytes(range(256))
+    line = leash.call("one", token, "GET", key)
+
+    assert re.fullmatch(rb"LEASH KEY_NOT_GRANTED key=" + ALLOWED, line.encode("latin-1"))
+    assert not re.search(r"%[0-9A-F]?[^0-9A-F]", line.partition("=")[2] + " ")
+    assert details_of(line) == ("KEY_NOT_GRANTED", {"key": key[:128]})
+
+
+def test_empty_poll_is_not_charged_and_not_audited(leash: Leash, token: str) -> None:
+    """A caller who waits by asking again pays for what it gets."""
+    before = leash.state("one")
+    assert leash.call("one", token, "XREAD", "BLOCK", "9", "STREAMS", "t:s", "0") is None
+
+    assert leash.state("one") == before
+    assert leash.events("one") == []
+
+
+@pytest.mark.parametrize("number", [2**53, -(2**53), 2**63 - 1])
+def test_integer_beyond_a_double_is_text(leash: Leash, token: str, number: int) -> None:
+    """As the page tells callers who must make it an integer again."""
+    leash.admin.set("t:n", number - 1)
+
+    assert leash.call("one", token, "INCR", "t:n") == str(number).encode()
+
+
+def test_shape_of_a_reply_follows_the_protocol_argument(leash: Leash, token: str) -> None:
+    """What a caller sees who names the wrong one."""
+    leash.admin.zadd("t:z", {"a": 1.5})
+    resp2 = leash.server.client(protocol=2)
+
+    def shape(protocol: str) -> Any:
+        call = (token, "id", protocol, "ZRANGE", "t:z", "0", "-1", "WITHSCORES")
+        return resp2.evalsha(leash.digest("one"), 1, "t:z", *call)
+
+    assert shape("2") == [b"a", b"1.5"]
+    assert shape("3") == [[b"a", b"1.5"]]

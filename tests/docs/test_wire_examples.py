@@ -1,0 +1,96 @@
+"""The two examples of `docs/wire.md`, run as they stand there against a server."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.leash import NAMES, Leash
+from support.servers import RealServer
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
+EXAMPLE = re.compile(r"^```(bash|js)\n(.*?)^```\n\nprints.*?^```text\n(.*?)^```$", re.M | re.S)
+CODE = {language: (code, printed) for language, code, printed in EXAMPLE.findall(PAGE)}
+
+
+@pytest.fixture
+def leash(server: RealServer) -> Leash:
+    """The policy that the page names."""
+    leash = Leash(server)
+    leash.load((ROOT / "examples" / "agents.yaml").read_text(encoding="utf-8"))
+    return leash
+
+
+@pytest.fixture
+def ioredis(tmp_path: Path) -> Path:
+    """A folder in which Node finds ioredis."""
+    if shutil.which("node") is None:
+        pytest.skip("there is no node on PATH")
+    modules = Path(os.environ.get("KEYLEASH_NODE_MODULES", ROOT / "node_modules"))
+    if not (modules / "ioredis").is_dir():
+        pytest.skip(f"there is no ioredis in {modules}; KEYLEASH_NODE_MODULES names another folder")
+    (tmp_path / "node_modules").symlink_to(modules.resolve())
+    return tmp_path
+
+
+def output_of(leash: Leash, *command: str, folder: Path, **more: str) -> str:
+    """What a program prints that is given a server and a token of `agent-runner`."""
+    token = leash.issue("agent-runner").token
+    environment = {**os.environ, "KEYLEASH_URL": leash.server.url, "KEYLEASH_TOKEN": token, **more}
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize("program", ["redis-cli", "valkey-cli"])
+def test_example_for_redis_cli_prints_what_the_page_says(
+    leash: Leash, program: str, tmp_path: Path
+) -> None:
+    """A reader sees it on a terminal, for which FAKETTY stands in."""
+    if shutil.which(program) is None or shutil.which("bash") is None:
+        pytest.skip(f"there is no {program}, or no bash, on PATH")
+    code, printed = CODE["bash"]
+    script = code.replace("redis-cli", program)
+
+    assert output_of(leash, "bash", "-c", script, folder=tmp_path, FAKETTY="1") == printed
+
+
+def test_example_for_ioredis_prints_what_the_page_says(leash: Leash, ioredis: Path) -> None:
+    """The code that a reader copies works."""
+    code, printed = CODE["js"]
+    (ioredis / "example.mjs").write_text(code, encoding="utf-8")
+
+    assert output_of(leash, "node", "example.mjs", folder=ioredis) == printed
+
+
+def test_example_for_ioredis_heals_a_stale_guard_and_a_lost_script(
+    leash: Leash, ioredis: Path
+) -> None:
+    """It is the model for clients in other languages: where nothing ran, it calls again."""
+    code, printed = CODE["js"]
+    old = leash.digest("agent-runner")
+    old_script = leash.admin.hget(NAMES.source("agent-runner"), old)
+    policy = (ROOT / "examples" / "agents.yaml").read_text(encoding="utf-8")
+    leash.load(policy.replace("50000/day", "50001/day"))
+    leash.admin.script_flush()
+    # Of all scripts the server has the old guard alone: it is stale, the new one is lost.
+    leash.admin.script_load(old_script)
+    remembered = f"await findGuard();\nguard = {{ ...guard, digest: '{old}' }};\nconst [state"
+    (ioredis / "example.mjs").write_text(code.replace("const [state", remembered), encoding="utf-8")
+
+    assert output_of(leash, "node", "example.mjs", folder=ioredis) == printed
+    assert leash.admin.script_exists(leash.digest("agent-runner")) == [True]
