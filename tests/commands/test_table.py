@@ -22,8 +22,9 @@ from keyleash.commands.placement import (
     VARIANTS,
     WAITS,
 )
-from keyleash.commands.refresh import ask, main, render
+from keyleash.commands.refresh import main, render
 from keyleash.commands.rows import CommandRow, merge_tables
+from keyleash.commands.server import ask
 from keyleash.commands.spec import CommandSpec, NumberedKeys, OptionKey, StreamKeys
 from keyleash.commands.table import TABLE_PATH
 from support.servers import RealServer, RealServers, find_server_binaries

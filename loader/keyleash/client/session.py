@@ -15,6 +15,7 @@ from keyleash.commands import load_table
 from keyleash.errors import DigestMismatchError, NotActiveError, TokenUnknownError
 from keyleash.protocol.active import GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace, script_digest
+from keyleash.protocol.learned import learned_table
 from keyleash.protocol.request import Argument, guard_call
 from keyleash.protocol.token import identity_of
 
@@ -68,6 +69,8 @@ class Session:
             raise NotActiveError(
                 {"identity": self.identity}, help="load a policy that has this identity"
             )
+        # The table first: other threads take both as they come.
+        self._table = learned_table(record.commands)
         self.guard = record
         return record
 
