@@ -69,7 +69,8 @@ for i, identity in ipairs(plan.identities) do
   if states[i] then call('SET', {{ names.state_prefix }} .. identity.name, states[i]) end
   call('HSET', {{ names.layouts }}, identity.name, identity.layout)
   call('HSET', {{ names.guard_prefix }} .. identity.name, 'digest', identity.digest,
-    'batch_digest', identity.batch_digest, 'policy_digest', identity.policy_digest, 'generation', generation)
+    'batch_digest', identity.batch_digest, 'policy_digest', identity.policy_digest,
+    'generation', generation, 'commands', plan.commands)
 end
 for _, name in ipairs(plan.removed) do
   -- Stamp 0 is no guard's. What was counted stays for as long as a budget may last.

@@ -55,7 +55,7 @@ def raised_document() -> str:
 
 
 def guard_of(document: str) -> CompiledGuard:
-    """Agent-runner's guard, as `load_policy` would compile it."""
+    """Agent-runner's guard, for the commands of the shipped table."""
     table = load_table()
     policy = parse_policy(document, file=str(EXAMPLE), commands=table)
     guards = compile_policy(policy, table)
@@ -71,6 +71,7 @@ def structure_of(guard: CompiledGuard) -> str:
 def load_target(client: Client) -> Target:
     """Activate the raised policy on the server and issue a token for agent-runner."""
     document = raised_document()
-    load_policy(client, document, file=str(EXAMPLE), actor="benchmark")
+    # The same guard on every server, and the one that `guard_of` makes.
+    load_policy(client, document, file=str(EXAMPLE), actor="benchmark", table=load_table())
     issued = issue_token(client, IDENTITY, actor="benchmark")
     return Target(guard_of(document), issued.token)

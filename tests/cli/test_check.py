@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from keyleash.commands import load_table
 from keyleash.protocol.keyspace import script_digest
 from support.command_line import Cli
 
@@ -25,6 +26,7 @@ def test_check_of_a_valid_policy_names_its_identities(offline: Cli, example: Pat
     assert said.splitlines() == [
         f"{example} is valid",
         "4 identities: agent-reader, agent-runner, agent-recovery, human-admin",
+        f"checked for {', '.join(load_table().servers)}",
     ]
 
 
@@ -59,8 +61,9 @@ def test_check_as_json_names_identities_and_digest(offline: Cli, example: Path) 
     """The digest is the one that `load` and `status` show."""
     said = offline.json("check", example)
 
-    assert set(said) == {"file", "digest", "identities"}
+    assert set(said) == {"file", "digest", "servers", "identities"}
     assert len(said["digest"]) == 64
+    assert said["servers"] == list(load_table().servers)
     assert said["identities"][3] == {"name": "human-admin", "kind": "human"}
 
 

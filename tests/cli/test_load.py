@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.command_line import Cli
 from support.servers import RealServer
 
@@ -57,7 +59,7 @@ def test_load_tells_new_changed_unchanged_and_removed_identities_apart(
 
 
 def test_load_of_a_bad_policy_leaves_the_server_as_it_is(loaded: Cli, policy: Path) -> None:
-    """Problems are found before the server is asked anything."""
+    """Problems are found before anything is written to the server."""
     policy.write_text("version: 1\nidentities: {}\n")
 
     assert loaded.run("load", policy, "--yes").exit_code == 65
@@ -68,7 +70,8 @@ def test_load_as_json_is_one_document(cli: Cli, example: Path) -> None:
     """A deploy reads the generation from it."""
     said = cli.json("load", example, "--yes")
 
-    assert set(said) == {"server", "changed", "generation", "digest", "identities", "removed"}
+    fields = {"server", "changed", "generation", "digest", "identities", "removed", "warnings"}
+    assert set(said) == fields
     assert said["changed"] is True
     assert said["generation"] == 1
     assert said["digest"] == cli.json("status")["policy"]["digest"]
@@ -81,3 +84,75 @@ def test_load_records_who_did_it(loaded: Cli, embedded: RealServer) -> None:
     client: Any = embedded.client()
     ((_, event),) = client.xrange("keyleash:control")
     assert event[b"actor"] == b"tester"
+
+
+ABSENT = """\
+version: 1
+identities:
+  agent:
+    kind: machine
+    grants:
+      - {allow: [read], keys: ["a:*"], only: [GET, MSETEX, VCARD]}
+"""
+SAID = "the server has no `VCARD`"
+HELP = "the rule has no effect for it there; remove it, or load on a server that has it"
+
+
+@pytest.fixture
+def valkey(embedded: RealServer, policy: Path) -> Cli:
+    """The command, with a server that has no vector sets, and a policy that names one."""
+    policy.write_text(ABSENT)
+    return Cli(embedded.url)
+
+
+def test_load_warns_of_a_command_that_the_server_lacks_at_its_place(
+    valkey: Cli, policy: Path
+) -> None:
+    """Before it asks; and it loads, since a policy may be for several servers."""
+    result = valkey.run("load", policy, "--yes")
+
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert lines[:2] == [f"{policy}:6:60: warning: {SAID}", f"  help: {HELP}"]
+    assert lines[2].startswith("server ")
+    assert result.stdout == "activated generation 1: 1 identity\n"
+    again = valkey.run("load", policy)
+    assert again.stdout == "already active as generation 1; nothing changed\n"
+    assert again.stderr.splitlines() == lines[:2]
+
+
+def test_load_as_json_lists_warnings_with_their_places(valkey: Cli, policy: Path) -> None:
+    """In the form of problems."""
+    assert valkey.json("load", policy, "--yes")["warnings"] == [
+        {
+            "code": "absent-command",
+            "message": SAID,
+            "help": HELP,
+            "file": str(policy),
+            "line": 6,
+            "column": 60,
+        }
+    ]
+
+
+def test_check_knows_no_server_and_warns_of_nothing(valkey: Cli, policy: Path) -> None:
+    """Some server that keyleash knows has the command."""
+    result = valkey.run("check", policy)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_load_by_a_user_without_command_warns_and_loads(
+    embedded: RealServer, example: Path
+) -> None:
+    """The guards are then for the commands that keyleash was made with."""
+    client: Any = embedded.client()
+    client.execute_command("ACL", "SETUSER", "ops", "on", ">pw", "~*", "+@all", "-command")
+    cli = Cli(embedded.url.replace("redis://", "redis://ops:pw@"))
+
+    result = cli.run("load", example, "--yes")
+
+    assert result.exit_code == 0
+    first, second, *_ = result.stderr.splitlines()
+    assert first.startswith(f"{example}:1:1: warning: cannot read the server's commands: ")
+    assert second.startswith("  help: use a user who may run COMMAND, on Redis 7 or later; until")

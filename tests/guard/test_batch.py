@@ -109,7 +109,8 @@ def test_each_command_of_a_batch_counts(leash: Leash, limit: dict[str, Any]) -> 
 
     def passed(count: int) -> int:
         writes = [("SET", "doc:1", "x")] * count
-        return leash.batch("one", token, "each", *writes).count(b"OK")
+        replies: list[Any] = leash.batch("one", token, "each", *writes)
+        return replies.count(b"OK")
 
     assert leash.call("one", token, "SET", "doc:1", "x") == b"OK"
     assert passed(1) == 1

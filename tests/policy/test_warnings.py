@@ -115,6 +115,14 @@ def test_server_with_every_command_warns_of_nothing(commands: CommandTable) -> N
     assert parse_for(without(commands), commands, except_='["@hash", XINFO]').warnings == ()
 
 
+def test_parse_without_commands_takes_every_name() -> None:
+    """An active policy was checked when it was loaded, perhaps on a server with modules."""
+    text = DOCUMENT.format(only="[JSON.GET, flushall]", except_='["@search"]')
+    policy = parse_policy(text, file="p.yaml", commands=None)
+
+    assert policy.identities[0].grants[0].only == ("JSON.GET", "FLUSHALL")
+
+
 def test_unknown_name_is_a_problem_whatever_the_server_has(commands: CommandTable) -> None:
     """A warning is for what keyleash could enforce elsewhere; an error says nothing of warnings."""
     with pytest.raises(PolicyError) as caught:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import keyleash
+from keyleash.audit import read_events
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
 
@@ -121,3 +122,51 @@ def test_limits_are_taken_all_or_none_by_threads_that_race(leash: Leash) -> None
     deletes, refused = rush(clients, 2, lambda client, number: client.delete(f"k:{number}"))
     assert len(deletes) == 50
     assert refused == THREADS * 2 - 50
+
+
+def test_pipelines_that_race_let_exactly_the_budget_through(leash: Leash) -> None:
+    """Commands of a pipeline are counted one by one, whatever else runs between two pipelines."""
+    budget = {"writes": {"limit": "777/day", "timezone": noon_zone(leash)}}
+    leash.load(one={"grants": [grant("read", "write", keys="n:*")], "budget": budget})
+    clients = [leash.agent("one") for _ in range(THREADS)]
+
+    def attempt(client: keyleash.Redis, _: int) -> list[Any]:
+        pipe = client.pipeline(transaction=False)
+        for _turn in range(8):
+            pipe.incr("n:count")
+        return pipe.execute(raise_on_error=False)
+
+    replies, _ = rush(clients, 5, attempt)
+
+    passed = [one for batch in replies for one in batch if isinstance(one, int)]
+    refused = [one for batch in replies for one in batch if not isinstance(one, int)]
+    assert sorted(passed) == list(range(1, 778))
+    assert len(refused) == THREADS * 5 * 8 - 777
+    assert {type(one) for one in refused} == {keyleash.BudgetExhaustedError}
+    assert leash.admin.get("n:count") == b"777"
+    events = read_events(leash.admin, NAMES, ["one"], limit=10_000)
+    assert len(events) == 777
+
+
+def test_batches_that_race_pass_whole_or_not_at_all(leash: Leash) -> None:
+    """Of batches of 8 on a budget of 777, 97 pass, and nothing of any other."""
+    budget = {"writes": {"limit": "777/day", "timezone": noon_zone(leash)}}
+    leash.load(one={"grants": [grant("read", "write", keys="n:*")], "budget": budget})
+    clients = [leash.agent("one") for _ in range(THREADS)]
+
+    def attempt(client: keyleash.Redis, _: int) -> list[Any]:
+        with client.batch() as batch:
+            for _turn in range(8):
+                batch.incr("n:count")
+        return batch.results
+
+    replies, refused = rush(clients, 5, attempt)
+
+    assert len(replies) == 777 // 8
+    assert refused == THREADS * 5 - 777 // 8
+    assert all(batch == list(range(batch[0], batch[0] + 8)) for batch in replies)
+    assert sorted(batch[0] for batch in replies) == list(range(1, 777 - 8, 8))
+    assert leash.admin.xlen(NAMES.audit("one")) == 777 // 8
+    # What is left is exactly what the refused batches did not take.
+    lone, _ = rush(clients, 1, lambda client, _: client.incr("n:count"))
+    assert len(lone) == 777 % 8

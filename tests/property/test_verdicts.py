@@ -320,7 +320,7 @@ class Twins:
 
     def begin(self, document: str) -> None:
         self.admin.flushall()
-        load_policy(self.admin, document)
+        load_policy(self.admin, document, table=TABLE)
         issued = issue_token(self.admin, "one")
         self.token, self.token_id = issued.token.encode(), issued.id
         record = guard_record(self.admin.hgetall(NAMES.guard("one")))  # type: ignore[arg-type]

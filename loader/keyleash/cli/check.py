@@ -18,7 +18,8 @@ from keyleash.cli.text import counted
 def check(settings: Settings, file: str) -> None:
     """Check a policy file.
 
-    Reports every problem of FILE, each with its place. No server is needed. `-` reads
+    Reports every problem of FILE, each with its place. No server is needed: commands are those
+    of the servers that keyleash knows, and `load` asks the one that it loads on. `-` reads
     standard input.
     """
     document = read_policy(file)
@@ -28,6 +29,7 @@ def check(settings: Settings, file: str) -> None:
             {
                 "file": document.file,
                 "digest": document.digest,
+                "servers": list(document.servers),
                 "identities": [{"name": one.name, "kind": one.kind} for one in identities],
             }
         )
@@ -35,3 +37,4 @@ def check(settings: Settings, file: str) -> None:
     names = ", ".join(one.name for one in identities)
     click.echo(f"{document.file} is valid")
     click.echo(f"{counted(len(identities), 'identity')}: {names}")
+    click.echo(f"checked for {', '.join(document.servers)}")

@@ -18,23 +18,24 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True)
 class Document:
-    """A policy file that is valid and compiles.
+    """A policy file that is valid and compiles, for the commands of the shipped table.
 
     Attributes:
         file: As it was named.
         digest: Of the policy's meaning.
+        servers: Those whose commands the shipped table has.
     """
 
     file: str
-    text: str
     policy: Policy
     guards: tuple[CompiledGuard, ...]
     digest: str
+    servers: tuple[str, ...]
 
 
 def read_policy(file: str) -> Document:
     """
-    Read, check and compile a policy file; `-` is standard input.
+    Read, check and compile a policy file without a server; `-` is standard input.
 
     Raises:
         PolicyError: With all its problems; bytes that are not UTF-8 are one.
@@ -46,13 +47,24 @@ def read_policy(file: str) -> Document:
     from keyleash.policy import parse_policy
     from keyleash.policy.canonical import policy_digest
 
-    name = "<stdin>" if file == STANDARD_INPUT else file
-    data = sys.stdin.buffer.read() if file == STANDARD_INPUT else Path(file).read_bytes()
-    text = _decoded(data, name)
+    name, text = read_text(file)
     table = load_table()
     policy = parse_policy(text, file=name, commands=table)
     guards = compile_policy(policy, table)
-    return Document(name, text, policy, guards, policy_digest(policy))
+    return Document(name, policy, guards, policy_digest(policy), table.servers)
+
+
+def read_text(file: str) -> tuple[str, str]:
+    """
+    How a policy file is called in messages, and its text; `-` is standard input.
+
+    Raises:
+        PolicyError: It has bytes that are not UTF-8.
+        OSError: The file cannot be read.
+    """
+    name = "<stdin>" if file == STANDARD_INPUT else file
+    data = sys.stdin.buffer.read() if file == STANDARD_INPUT else Path(file).read_bytes()
+    return name, _decoded(data, name)
 
 
 def _decoded(data: bytes, file: str) -> str:

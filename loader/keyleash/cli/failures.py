@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,6 +153,12 @@ def report(failure: Failure, *, as_json: bool) -> None:
     _complain(f"{click.style('error:', fg='red', bold=True)} {failure.message}", failure.help)
 
 
+def warn(warnings: Sequence[Problem]) -> None:
+    """Print warnings, each with its place, on standard error."""
+    for warning in warnings:
+        _complain(f"{warning.span}: warning: {warning.message}", warning.help, indent="  ")
+
+
 def _complain(message: str, help_: str | None, *, indent: str = "") -> None:
     colour = None if "NO_COLOR" not in os.environ else False
     click.echo(without_tokens(message), err=True, color=colour)
@@ -168,17 +174,19 @@ def _as_json(failure: Failure) -> dict[str, Any]:
         "details": {
             name: _detail(without_tokens(value)) for name, value in failure.details.items()
         },
-        "problems": [
-            {
-                "code": problem.code,
-                "message": without_tokens(problem.message),
-                "help": without_tokens(problem.help),
-                "file": problem.span.file,
-                "line": problem.span.line,
-                "column": problem.span.column,
-            }
-            for problem in failure.problems
-        ],
+        "problems": [problem_as_json(problem) for problem in failure.problems],
+    }
+
+
+def problem_as_json(problem: Problem) -> dict[str, Any]:
+    """A problem or a warning, with its place."""
+    return {
+        "code": problem.code,
+        "message": without_tokens(problem.message),
+        "help": without_tokens(problem.help),
+        "file": problem.span.file,
+        "line": problem.span.line,
+        "column": problem.span.column,
     }
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-from keyleash.cli.documents import Document, read_policy
+from keyleash.cli.documents import read_text
 from keyleash.cli.errors import DeclinedError
+from keyleash.cli.failures import problem_as_json, warn
 from keyleash.cli.options import example, json_option, require_consent, yes_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import active_records, known_identities
 from keyleash.cli.text import counted, short_digest
 from keyleash.protocol.active import read_active
+
+if TYPE_CHECKING:
+    from keyleash.deploy import PreparedPolicy
 
 
 @dataclass(frozen=True)
@@ -40,23 +45,22 @@ def load(settings: Settings, file: str, yes: bool) -> None:
     """Make a policy file the active policy.
 
     FILE becomes active as a whole, or not at all. Shows what will change and asks. What the
-    limits have counted is kept, and so are tokens and suspensions. `-` reads standard input,
-    and then needs --yes.
+    limits have counted is kept, and so are tokens and suspensions. Warns of commands that FILE
+    names and the server lacks. `-` reads standard input, and then needs --yes.
     """
-    from keyleash.deploy import load_policy
+    from keyleash.deploy import activate_policy, prepare_policy
 
-    document = read_policy(file)
-    preview = _preview(settings, document)
+    name, text = read_text(file)
+    prepared = prepare_policy(settings.client, text, file=name, keyspace=settings.keyspace)
+    if not settings.json:
+        warn(prepared.warnings)
+    preview = _preview(settings, prepared)
     if not preview.is_active:
-        _show(settings, document, preview)
+        _show(settings, name, prepared, preview)
         if not require_consent("activate it?", yes):
             raise DeclinedError("nothing was activated")
-    result = load_policy(
-        settings.client,
-        document.text,
-        file=document.file,
-        actor=settings.actor,
-        keyspace=settings.keyspace,
+    result = activate_policy(
+        settings.client, prepared, actor=settings.actor, keyspace=settings.keyspace
     )
     if settings.json:
         print_json(
@@ -67,6 +71,7 @@ def load(settings: Settings, file: str, yes: bool) -> None:
                 "digest": result.digest,
                 "identities": list(result.identities),
                 "removed": list(result.removed),
+                "warnings": [problem_as_json(warning) for warning in result.warnings],
             }
         )
     elif not result.changed:
@@ -76,15 +81,15 @@ def load(settings: Settings, file: str, yes: bool) -> None:
         click.echo(f"activated generation {result.generation}: {count}")
 
 
-def _preview(settings: Settings, document: Document) -> Preview:
+def _preview(settings: Settings, prepared: PreparedPolicy) -> Preview:
     client, keyspace = settings.client, settings.keyspace
-    names = tuple(guard.identity for guard in document.guards)
+    names = tuple(guard.identity for guard in prepared.guards)
     active = read_active(client, keyspace)
     records = active_records(client, keyspace, {*known_identities(client, keyspace), *names})
-    now = {guard.identity: guard.policy_digest for guard in document.guards}
+    now = {guard.identity: guard.policy_digest for guard in prepared.guards}
     before = {name: record.policy_digest for name, record in records.items()}
     return Preview(
-        is_active=active is not None and active.digest == document.digest,
+        is_active=active is not None and active.digest == prepared.digest,
         new=tuple(name for name in names if name not in before),
         changed=tuple(name for name in names if before.get(name, now[name]) != now[name]),
         unchanged=tuple(name for name in names if before.get(name) == now[name]),
@@ -92,9 +97,9 @@ def _preview(settings: Settings, document: Document) -> Preview:
     )
 
 
-def _show(settings: Settings, document: Document, preview: Preview) -> None:
+def _show(settings: Settings, file: str, prepared: PreparedPolicy, preview: Preview) -> None:
     say(f"server     {settings.shown_url}")
-    say(f"policy     {document.file}, digest {short_digest(document.digest)}")
+    say(f"policy     {file}, digest {short_digest(prepared.digest)}")
     for label in ("new", "changed", "unchanged", "removed"):
         names = getattr(preview, label)
         if names:

@@ -90,12 +90,11 @@ def status(settings: Settings) -> None:
 
 def _identities(settings: Settings, active: ActivePolicy, now_ms: int) -> list[IdentityStatus]:
     from keyleash.cli.usage import limit_uses
-    from keyleash.commands import load_table
     from keyleash.policy import parse_policy
     from keyleash.tokens import TokenState, list_tokens
 
     client, keyspace = settings.client, settings.keyspace
-    policy = parse_policy(active.document, file="<active policy>", commands=load_table())
+    policy = parse_policy(active.document, file="<active policy>", commands=None)
     live = Counter(
         info.identity
         for info in list_tokens(client, keyspace=keyspace)

@@ -21,6 +21,7 @@ from keyleash.errors import (
 )
 from keyleash.protocol.active import GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace, script_digest
+from keyleash.protocol.learned import learned_table
 from keyleash.protocol.reply import refusal
 from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_call
 from keyleash.protocol.token import identity_of
@@ -151,6 +152,8 @@ class Session:
             raise NotActiveError(
                 {"identity": self.identity}, help="load a policy that has this identity"
             )
+        # The table first: other threads take both as they come.
+        self._table = learned_table(record.commands)
         self.guard = record
         return record
 
@@ -199,5 +202,5 @@ def _with_reason(refused: CommandRefusedError, table: CommandTable) -> CommandRe
     elif len(words) == 2:
         reason = f"`{words[1]}` does not go through a guard"
     else:
-        reason = "the grants leave it out"
+        reason = "the grants leave it out, or the server lacks it"
     return CommandRefusedError({**details, "reason": reason})

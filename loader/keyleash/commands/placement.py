@@ -97,6 +97,16 @@ CHANNELS: Mapping[str, int] = MappingProxyType({"PUBLISH": 1, "SPUBLISH": 1})
 
 SCANS = frozenset({"SCAN"})
 
+VECTOR_SETS = frozenset(
+    {"VADD", "VCARD", "VDIM", "VEMB", "VGETATTR", "VINFO"}
+    | {"VISMEMBER", "VLINKS", "VRANDMEMBER", "VREM", "VSETATTR", "VSIM"}
+)
+"""The commands of Redis's own module, which were looked at: they touch the keys they name.
+
+Of any other module's commands nobody here knows that. A search index reads keys that its
+queries do not name, and the key specs of most modules are made up by the server.
+"""
+
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         "SET": Variant("GET", (READ, WRITE)),
@@ -188,6 +198,7 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         channel=CHANNELS.get(name),
         scans=name in SCANS,
         waits=WAITS.get(name),
+        named_only="module" in row["flags"] and name not in VECTOR_SETS,
     )
 
 

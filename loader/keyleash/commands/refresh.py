@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import redis
 
-from keyleash.commands.rows import CommandRow, KeySpecRow, Rows, SearchRow, merge_tables
+from keyleash.commands.rows import Rows, merge_tables
+from keyleash.commands.server import ask
 from keyleash.commands.table import TABLE_PATH
 
 LEGEND: Mapping[str, str] = {
@@ -32,87 +32,6 @@ LEGEND: Mapping[str, str] = {
     "modules": "Vector sets, which Redis 8 has built in, are there; commands of loaded modules are "
     "not: they are read from the server that a policy is loaded on.",
 }
-
-
-def ask(client: redis.Redis) -> tuple[str, dict[str, CommandRow]]:
-    """
-    Read a server's commands.
-
-    Args:
-        client: A client that does not decode replies; RESP2 or RESP3.
-
-    Returns:
-        The server's label, such as `redis 8.0.2`, and its rows by command name.
-    """
-    client.set_response_callback("COMMAND", lambda reply, **_: reply)
-    info: Any = client.info("server")
-    name = info.get("server_name", "redis")
-    label = f"{name} {info[f'{name}_version']}"
-    reply: Any = client.command()
-    return label, rows_of(label, reply)
-
-
-def rows_of(label: str, reply: Iterable[Sequence[Any]]) -> dict[str, CommandRow]:
-    """
-    Turn a COMMAND reply into rows.
-
-    Args:
-        label: The server's label.
-        reply: COMMAND's reply under RESP2 or RESP3, as bytes.
-
-    Returns:
-        Rows by command name, sub-commands included.
-    """
-    return {name: row for entry in reply for name, row in _command_rows(label, entry)}
-
-
-def _command_rows(label: str, entry: Sequence[Any]) -> Iterator[tuple[str, CommandRow]]:
-    name, arity, flags, _first, _last, _step, categories, _tips, key_specs, subcommands = entry
-    yield (
-        _text(name).replace("|", " ").upper(),
-        {
-            "arity": int(arity),
-            "flags": sorted(map(_text, flags)),
-            "categories": sorted(map(_text, categories)),
-            "servers": [label],
-            "key_specs": [_key_spec(spec) for spec in key_specs],
-            "positions_differ": False,
-        },
-    )
-    for subcommand in subcommands:
-        yield from _command_rows(label, subcommand)
-
-
-def _key_spec(reply: Any) -> KeySpecRow:
-    fields = _mapping(reply)
-    return {
-        "flags": sorted(map(_text, fields["flags"])),
-        "begin_search": _search(fields["begin_search"]),
-        "find_keys": _search(fields["find_keys"]),
-    }
-
-
-def _search(reply: Any) -> SearchRow:
-    fields = _mapping(reply)
-    spec = _mapping(fields["spec"])
-    return {
-        "type": _text(fields["type"]),
-        "spec": {
-            name: value if isinstance(value, int) else _text(value) for name, value in spec.items()
-        },
-    }
-
-
-def _mapping(reply: Any) -> dict[str, Any]:
-    """A map, which RESP2 sends as a flat list of names and values."""
-    pairs = (
-        reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    )
-    return {_text(name): value for name, value in pairs}
-
-
-def _text(reply: Any) -> str:
-    return reply.decode() if isinstance(reply, bytes) else str(reply)
 
 
 def render(servers: Iterable[str], rows: Rows) -> str:

@@ -145,6 +145,7 @@ class CommandSpec:
         channel: Index of the channel that it publishes to; None for all others.
         scans: Whether it lists keys by a glob.
         waits: How it blocks, if it does; a guard answers at once and clients poll.
+        named_only: Whether a grant gives it only if `only` names it: a module's command.
         refused: Why a guard refuses the command whatever the policy says; None if it does not.
         servers: Labels of the servers that have it, such as `redis 8.0.2`.
     """
@@ -159,6 +160,7 @@ class CommandSpec:
     channel: int | None = None
     scans: bool = False
     waits: Waits | None = None
+    named_only: bool = False
     refused: str | None = None
     servers: tuple[str, ...] = ()
 
@@ -251,6 +253,10 @@ class CommandTable:
         if name in self.containers and len(words) > 1:
             name = f"{name} {words[1].decode('latin-1').upper()}"
         return self.commands.get(name)
+
+    def extended(self, commands: Mapping[str, CommandSpec]) -> CommandTable:
+        """This table with more commands; one that it already has is replaced."""
+        return CommandTable(self.servers, MappingProxyType({**self.commands, **commands}))
 
     @property
     def categories(self) -> frozenset[str]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from redis.exceptions import ResponseError
 
-from keyleash.commands import CommandTable, load_table
-from keyleash.compiler import CompiledGuard, compile_policy
+from keyleash.commands import CommandTable
 from keyleash.compiler.templates import operator_script
 from keyleash.deploy.plan import activation_plan
+from keyleash.deploy.prepare import PreparedPolicy, prepare_policy, server_time_us
 from keyleash.deploy.registry import load_scripts, record_sources, retire_sources
-from keyleash.errors import ActivationConflictError
-from keyleash.policy import parse_policy
-from keyleash.policy.canonical import policy_digest
+from keyleash.errors import ActivationConflictError, Problem
 from keyleash.protocol.active import ActivePolicy, Client, guard_record, read_active
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import Layout
@@ -31,6 +27,7 @@ class LoadResult:
         digest: Of that policy.
         identities: Its identities, in its order.
         removed: Identities that this load stopped.
+        warnings: What has no effect on this server, in file order.
     """
 
     changed: bool
@@ -38,6 +35,7 @@ class LoadResult:
     digest: str
     identities: tuple[str, ...]
     removed: tuple[str, ...]
+    warnings: tuple[Problem, ...] = ()
 
 
 def load_policy(
@@ -49,7 +47,7 @@ def load_policy(
     table: CommandTable | None = None,
     keyspace: Keyspace | None = None,
 ) -> LoadResult:
-    """Compile a policy and make it the active one, atomically.
+    """Compile a policy for a server and make it the active one, atomically.
 
     Limits keep what they counted, by name; suspended identities stay suspended.
 
@@ -58,7 +56,7 @@ def load_policy(
         document: The policy file's text.
         file: Its name, for problems.
         actor: Who loads it, for the control stream.
-        table: The commands to compile against; the shipped table if None.
+        table: The server's commands; they are asked for if None.
         keyspace: Where the control keys are; the public prefix if None.
 
     Raises:
@@ -66,29 +64,42 @@ def load_policy(
         ActivationConflictError: another load was faster; nothing was activated.
         DigestMismatchError: the server's digests are not ours; nothing was activated.
     """
+    prepared = prepare_policy(client, document, file=file, table=table, keyspace=keyspace)
+    return activate_policy(client, prepared, actor=actor, keyspace=keyspace)
+
+
+def activate_policy(
+    client: Client,
+    prepared: PreparedPolicy,
+    *,
+    actor: str = "unknown",
+    keyspace: Keyspace | None = None,
+) -> LoadResult:
+    """Make a prepared policy the active one; see `load_policy`."""
     keyspace = keyspace or Keyspace()
-    table = table or load_table()
-    policy = parse_policy(document, file=file, commands=table)
-    now_us = _server_time_us(client)
-    year = datetime.fromtimestamp(now_us / 1_000_000, UTC).year
-    guards = compile_policy(policy, table, keyspace=keyspace, year=year)
-    digest = policy_digest(policy)
-    names = tuple(identity.name for identity in policy.identities)
+    guards, digest = prepared.guards, prepared.digest
+    names = tuple(guard.identity for guard in guards)
     active = read_active(client, keyspace)
     load_scripts(client, guards)
-    if active and active.digest == digest and _are_in_force(client, keyspace, guards):
-        return LoadResult(False, active.generation, digest, names, ())
+    if active and active.digest == digest and _are_in_force(client, keyspace, prepared):
+        return LoadResult(False, active.generation, digest, names, (), prepared.warnings)
     layouts = _layouts(client, keyspace)
     removed = tuple(name for name in _active_names(client, keyspace, layouts) if name not in names)
     record_sources(client, keyspace, guards)
-    plan = activation_plan(guards, layouts, removed, now_us)
-    generation = _activate(client, keyspace, active, (actor, digest, document, plan))
+    plan = activation_plan(guards, layouts, removed, server_time_us(client), prepared.commands)
+    what = (actor, digest, prepared.document, plan)
+    generation = _activate(client, keyspace, active, what)
     retire_sources(client, keyspace, guards, removed)
-    return LoadResult(True, generation, digest, names, removed)
+    return LoadResult(True, generation, digest, names, removed, prepared.warnings)
 
 
-def _are_in_force(client: Client, keyspace: Keyspace, guards: Sequence[CompiledGuard]) -> bool:
-    """Whether records and states are those of these guards: a flush may have taken either."""
+def _are_in_force(client: Client, keyspace: Keyspace, prepared: PreparedPolicy) -> bool:
+    """Whether records and states are those of its guards.
+
+    A flush may have taken either, and the same policy becomes other guards when the server
+    has other commands.
+    """
+    guards = prepared.guards
     with client.pipeline(transaction=False) as pipe:
         for guard in guards:
             pipe.hgetall(keyspace.guard(guard.identity))
@@ -99,6 +110,8 @@ def _are_in_force(client: Client, keyspace: Keyspace, guards: Sequence[CompiledG
     for guard, raw, has_state, sources in found:
         record = guard_record(raw)
         if record is None or (record.digest, record.batch_digest) != tuple(guard.scripts):
+            return False
+        if record.commands != prepared.commands:
             return False
         if not has_state or not {digest.decode() for digest in sources} >= set(guard.scripts):
             return False
@@ -117,11 +130,6 @@ def _active_names(client: Client, keyspace: Keyspace, known: dict[str, Layout]) 
             pipe.exists(keyspace.guard(name))
         present = pipe.execute() if names else []
     return [name for name, found in zip(names, present, strict=True) if found]
-
-
-def _server_time_us(client: Client) -> int:
-    seconds, micros = client.time()
-    return int(seconds) * 1_000_000 + int(micros)
 
 
 def _activate(

@@ -18,6 +18,7 @@ def activation_plan(
     layouts: Mapping[str, Layout],
     removed: Sequence[str],
     now_us: int,
+    commands: str = "",
 ) -> str:
     """The plan that `activate.lua` carries out, as JSON.
 
@@ -26,6 +27,7 @@ def activation_plan(
         layouts: The layouts of the states as they are, by identity.
         removed: Identities that are in the active policy and not in the new one.
         now_us: Server time, to find the windows that are open.
+        commands: What the guard records tell wrappers; see `protocol.learned`.
     """
     return json.dumps(
         {
@@ -34,6 +36,7 @@ def activation_plan(
                 for guard in guards
             ],
             "removed": list(removed),
+            "commands": commands,
             "summary": json.dumps(
                 {guard.identity: guard.policy_digest[:POLICY_DIGITS] for guard in guards}
             ),

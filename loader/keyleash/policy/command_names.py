@@ -13,7 +13,8 @@ class CommandNames:
     Reads names of commands.
 
     Args:
-        known: Every command that keyleash knows; any other name is a problem.
+        known: Every command that keyleash knows; any other name is a problem. None takes
+            every name.
         server: The commands of the server that the policy is for, if it is known.
         problems: Receives what is wrong.
         warnings: Receives what is right but has no effect on that server.
@@ -21,7 +22,7 @@ class CommandNames:
 
     def __init__(
         self,
-        known: CommandTable,
+        known: CommandTable | None,
         server: CommandTable | None,
         problems: Problems,
         warnings: Problems,
@@ -39,15 +40,17 @@ class CommandNames:
             is_category = words.startswith("@")
             name = words.lower() if is_category else words.upper()
             names.append(name)
+            if self._known is None:
+                continue
             if is_category:
-                self._check_category(name, entry)
+                self._check_category(name, entry, self._known)
             else:
-                self._check_command(name, entry)
+                self._check_command(name, entry, self._known)
         check_distinct(zip(names, node.entries, strict=True), self._problems)
         return tuple(dict.fromkeys(names))
 
-    def _check_category(self, name: str, entry: Node) -> None:
-        known = self._known.categories
+    def _check_category(self, name: str, entry: Node, table: CommandTable) -> None:
+        known = table.categories
         if name not in known:
             self._problems.add(
                 "unknown-category",
@@ -58,8 +61,8 @@ class CommandNames:
         elif self._server is not None and name not in self._server.categories:
             self._warn("absent-category", f"command of the category {quote(name)}", entry)
 
-    def _check_command(self, name: str, entry: Node) -> None:
-        meant = _rows(name, self._known)
+    def _check_command(self, name: str, entry: Node, table: CommandTable) -> None:
+        meant = _rows(name, table)
         if not meant:
             self._problems.add(
                 "unknown-command",
@@ -67,7 +70,7 @@ class CommandNames:
                 entry.span,
                 did_you_mean(
                     name,
-                    self._known.commands,
+                    table.commands,
                     "write a command's name, such as `GET`, or a category, such as `@hash`",
                 ),
             )

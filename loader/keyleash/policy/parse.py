@@ -26,7 +26,7 @@ _IDENTITY_NAME = re.compile(r"[a-z0-9-]{1,64}")
 
 
 def parse_policy(
-    text: str, *, file: str, commands: CommandTable, server: CommandTable | None = None
+    text: str, *, file: str, commands: CommandTable | None, server: CommandTable | None = None
 ) -> Policy:
     """
     Read a policy document.
@@ -34,7 +34,8 @@ def parse_policy(
     Args:
         text: YAML, or JSON.
         file: The document's name, for the places of problems.
-        commands: The commands that `only` and `except` may name.
+        commands: The commands that `only` and `except` may name; None takes every name, for
+            a document that was checked when it was loaded.
         server: The commands of the server that the policy is for, if it is known: a name
             that it lacks is a warning.
 

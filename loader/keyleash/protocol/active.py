@@ -32,12 +32,17 @@ class ActivePolicy:
 
 @dataclass(frozen=True, slots=True)
 class GuardRecord:
-    """How a wrapper finds its scripts: the guard of one command, and that of a batch."""
+    """How a wrapper finds its scripts: the guard of one command, and that of a batch.
+
+    Attributes:
+        commands: What the wrapper cannot know of the server's commands; see `protocol.learned`.
+    """
 
     digest: str
     batch_digest: str
     policy_digest: str
     generation: int
+    commands: str = ""
 
 
 def read_active(client: Client, keyspace: Keyspace) -> ActivePolicy | None:
@@ -64,4 +69,5 @@ def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
         batch_digest=raw[b"batch_digest"].decode(),
         policy_digest=raw[b"policy_digest"].decode(),
         generation=int(raw[b"generation"]),
+        commands=raw.get(b"commands", b"").decode(),
     )

@@ -12,6 +12,7 @@ import redis
 
 import keyleash
 from keyleash.audit import AuditEvent, Denial, read_events
+from keyleash.commands import CommandTable, load_table
 from keyleash.deploy import LoadResult, load_policy
 from keyleash.errors import UnknownIdentityError
 from keyleash.protocol.keyspace import Keyspace
@@ -38,6 +39,9 @@ class Leash(ABC):
         root: What the paths of policies are relative to.
     """
 
+    _table: CommandTable | None = None
+    """The server's commands; they are asked for if None."""
+
     def __init__(self, admin: redis.Redis, root: Path) -> None:
         self.admin = admin
         self._root = root
@@ -58,7 +62,7 @@ class Leash(ABC):
             OSError: The file cannot be read.
         """
         document, file = _read(policy, self._root, name)
-        return load_policy(self.admin, document, file=file, actor=ACTOR)
+        return load_policy(self.admin, document, file=file, actor=ACTOR, table=self._table)
 
     def token(self, identity: str, *, ttl_s: int | None = None) -> str:
         """A fresh token of *identity*, which lives for the policy's `ttl` if not told otherwise."""
@@ -139,6 +143,9 @@ class FakeLeash(Leash):
     Attributes:
         server: For more clients of it: `fake_redis(fake_leash.server)`.
     """
+
+    # fakeredis does not say where keys stand.
+    _table = load_table()
 
     def __init__(self, root: Path) -> None:
         self.server: FakeServer = fake_server()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from keyleash.commands import load_table
 from keyleash.errors import NoPolicyError, UnknownIdentityError
 from keyleash.policy import TokenRules, parse_policy
 from keyleash.protocol.active import Client, read_active
@@ -82,7 +81,7 @@ def _rules(client: Client, keyspace: Keyspace, identity: str) -> TokenRules:
     active = read_active(client, keyspace)
     if active is None:
         raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
-    policy = parse_policy(active.document, file="<active policy>", commands=load_table())
+    policy = parse_policy(active.document, file="<active policy>", commands=None)
     found = policy.identity(identity)
     if found is None:
         names = ", ".join(f"`{one.name}`" for one in policy.identities)

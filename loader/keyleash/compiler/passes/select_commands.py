@@ -32,7 +32,10 @@ def usage_of(spec: CommandSpec, grants: tuple[int, ...], identity: Identity) -> 
 
 
 def _lets_through(grant: Grant, spec: CommandSpec) -> bool:
-    names = {spec.name, spec.name.partition(" ")[0], *spec.categories}
+    names = {spec.name, spec.name.partition(" ")[0]}
+    if spec.named_only and names.isdisjoint(grant.only or ()):
+        return False
+    names.update(spec.categories)
     if grant.only is not None and names.isdisjoint(grant.only):
         return False
     return names.isdisjoint(grant.except_)

@@ -1,0 +1,91 @@
+"""From a policy file's text to all that its activation on one server needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from keyleash.commands import CommandTable, load_table
+from keyleash.commands.server import UnreadableCommandsError, read_table
+from keyleash.compiler import CompiledGuard, compile_policy
+from keyleash.errors import Problem, Span
+from keyleash.policy import parse_policy
+from keyleash.policy.canonical import policy_digest
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.learned import commands_to_learn
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPolicy:
+    """A policy, compiled for a server; that server was read and not changed.
+
+    Attributes:
+        document: The policy file's text.
+        digest: Of the policy's meaning, which is the same for every server.
+        guards: Compiled against the commands that the server has.
+        commands: What the guard records tell wrappers of these; see `protocol.learned`.
+        warnings: What has no effect on this server, in file order.
+    """
+
+    document: str
+    digest: str
+    guards: tuple[CompiledGuard, ...]
+    commands: str
+    warnings: tuple[Problem, ...]
+
+
+def prepare_policy(
+    client: Client,
+    document: str,
+    *,
+    file: str = "<policy>",
+    table: CommandTable | None = None,
+    keyspace: Keyspace | None = None,
+) -> PreparedPolicy:
+    """
+    Check and compile a policy for the server of *client*; see `load_policy`.
+
+    A server that does not let its commands be read gets guards for the commands of the
+    shipped table, and the first warning says so.
+
+    Raises:
+        PolicyError: With every problem of the document.
+        CompileError: No guard can be made of it.
+    """
+    unread: tuple[Problem, ...] = ()
+    shipped = load_table()
+    if table is None:
+        try:
+            table = read_table(client)
+        except UnreadableCommandsError as error:
+            unread = (_unread(error, file, shipped),)
+    # A name that any server is known to have is no mistake.
+    known = shipped if table is None else shipped.extended(table.commands)
+    policy = parse_policy(document, file=file, commands=known, server=table)
+    year = datetime.fromtimestamp(server_time_us(client) / 1_000_000, UTC).year
+    compiled_against = table or shipped
+    return PreparedPolicy(
+        document=document,
+        digest=policy_digest(policy),
+        guards=compile_policy(policy, compiled_against, keyspace=keyspace, year=year),
+        commands=commands_to_learn(compiled_against),
+        warnings=(*unread, *policy.warnings),
+    )
+
+
+def server_time_us(client: Client) -> int:
+    """The server's clock, Unix microseconds."""
+    seconds, micros = client.time()
+    return int(seconds) * 1_000_000 + int(micros)
+
+
+def _unread(error: UnreadableCommandsError, file: str, instead: CommandTable) -> Problem:
+    """It is about the whole file, so it stands at its beginning."""
+    servers = ", ".join(instead.servers)
+    return Problem(
+        error.code,
+        error.message,
+        Span(file, 1, 1),
+        f"{error.help}; until then the guards are for the commands of {servers}",
+    )

@@ -1,0 +1,116 @@
+"""Commands of a module, on a server that has loaded one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import keyleash
+from keyleash.errors import PolicyError
+from keyleash.server import EmbeddedServer
+from support.leash import Leash, grant
+from support.servers import RealServer, find_server_binaries
+
+SOURCE = Path(__file__).parents[1] / "support" / "module.c"
+BROAD: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
+
+
+@pytest.fixture(scope="session")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler to make a module with")
+    built = tmp_path_factory.mktemp("module") / "doc.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", built, SOURCE], check=True)
+    return built
+
+
+@pytest.fixture(params=list(find_server_binaries()))
+def leash(request: pytest.FixtureRequest, module: Path, tmp_path: Path) -> Iterator[Leash]:
+    """A leash on each server, started with the module."""
+    binary = find_server_binaries()[request.param]
+    started = tmp_path / "server"
+    started.write_text(f'#!/bin/sh\nexec "{binary}" "$@" --loadmodule "{module}"\n')
+    started.chmod(0o755)
+    with EmbeddedServer(binary=started) as process:
+        server = RealServer(request.param, process)
+        yield Leash(server)
+        server.close_clients()
+
+
+def named(*names: str) -> dict[str, Any]:
+    return {"grants": [grant("read", "write", keys="doc:*", only=list(names))]}
+
+
+def test_broad_grant_gives_no_command_of_a_module(leash: Leash) -> None:
+    """What it does to keys that it does not name, nobody here knows."""
+    leash.load(one=BROAD)
+
+    with pytest.raises(keyleash.CommandRefusedError):
+        leash.agent("one").execute_command("DOC.GET", "doc:1")
+
+
+def test_named_command_of_a_module_goes_through_the_guard(leash: Leash) -> None:
+    """The wrapper declares its key, which no shipped table knows."""
+    result = leash.load(one=named("doc.get", "GET"))
+    agent = leash.agent("one")
+
+    assert result.warnings == ()
+    assert agent.execute_command("DOC.GET", "doc:1", "$.a") == 3
+    assert agent.execute_command("doc.get", "doc:1") == 2
+    with pytest.raises(keyleash.KeyNotGrantedError) as refusal:
+        agent.execute_command("DOC.GET", "other")
+    assert refusal.value.details["key"] == "other"
+    assert agent.get("doc:1") is None
+
+
+def test_module_that_says_nothing_of_a_key_needs_read_and_write_on_it(leash: Leash) -> None:
+    """The server then takes its commands for ones that do both."""
+    leash.load(one={"grants": [grant("read", keys="doc:*", only=["DOC.GET"])]})
+
+    with pytest.raises(keyleash.ClassNotGrantedError):
+        leash.agent("one").execute_command("DOC.GET", "doc:1")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("DOC.QUERY", "it has no key"),
+        ("DOC.CALLBACK", "its keys cannot be placed"),
+        ("DOC.COPY", "it may be called without one of its keys"),
+    ],
+)
+def test_command_of_a_module_whose_keys_are_unknown_is_a_problem(
+    leash: Leash, name: str, reason: str
+) -> None:
+    """The policy is told why, at the place of the name."""
+    with pytest.raises(PolicyError) as caught:
+        leash.load(one=named(name))
+
+    (problem,) = caught.value.problems
+    assert problem.code == "refused-command"
+    assert problem.message == f"`{name}` is refused whatever a grant says: {reason}"
+
+
+def test_name_that_neither_keyleash_nor_the_server_knows_is_a_problem(leash: Leash) -> None:
+    """A slip is told from a command of a module, and the module's are among the guesses."""
+    with pytest.raises(PolicyError, match=r"did you mean `DOC\.GET`"):
+        leash.load(one=named("DOC.GETT"))
+
+
+def test_loading_a_module_changes_no_guard_that_does_not_name_it(
+    leash: Leash, real_servers: Any
+) -> None:
+    """An agent's script is the same on a server without the module."""
+    leash.load(one=BROAD)
+    digest = leash.digest("one")
+
+    with real_servers.lend(leash.server.label) as bare:
+        other = Leash(bare)
+        other.load(one=BROAD)
+        assert other.digest("one") == digest

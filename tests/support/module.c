@@ -1,0 +1,32 @@
+/* A module of four commands that reply with how many arguments they got.
+ *
+ * They touch no key; what counts is what COMMAND says of them. The API's functions are asked
+ * for by name, so no header of Redis is needed.
+ */
+typedef struct Context Context;
+typedef struct Text Text;
+typedef int Command(Context *, Text **, int);
+
+static int (*get_api)(const char *, void *);
+static int (*set_attributes)(Context *, const char *, int, int);
+static int (*create)(Context *, const char *, Command *, const char *, int, int, int);
+static int (*reply)(Context *, long long);
+
+static int count_arguments(Context *context, Text **argv, int argc) {
+  (void)argv;
+  return reply(context, argc);
+}
+
+int RedisModule_OnLoad(Context *context, Text **argv, int argc) {
+  (void)argv, (void)argc;
+  get_api = *(int (**)(const char *, void *))context;
+  get_api("RedisModule_SetModuleAttribs", &set_attributes);
+  get_api("RedisModule_CreateCommand", &create);
+  get_api("RedisModule_ReplyWithLongLong", &reply);
+  set_attributes(context, "doc", 1, 1);
+  create(context, "doc.get", count_arguments, "readonly", 1, 1, 1);
+  create(context, "doc.copy", count_arguments, "write", 1, 2, 1);
+  create(context, "doc.query", count_arguments, "readonly", 0, 0, 0);
+  create(context, "doc.callback", count_arguments, "readonly getkeys-api", 1, 1, 1);
+  return 0;
+}
