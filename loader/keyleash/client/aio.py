@@ -192,12 +192,12 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
 
     async def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
         request = self._session.request(_encoded(words, connection), connection.get_protocol())
-        await connection.send_packed_command(packed(request))
+        await connection.send_packed_command(packed(request, connection.encoder))
         return await self._read(connection, words, options)
 
     async def _poll(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
         request = self._session.request(_encoded(words, connection), connection.get_protocol())
-        await connection.send_packed_command(packed(request))
+        await connection.send_packed_command(packed(request, connection.encoder))
         try:
             reply = await connection.read_response(disable_decoding=NEVER_DECODE in options)
         except ResponseError as error:
@@ -219,7 +219,7 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
     async def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
         words = [_encoded(words, connection) for words in batch.words]
         request = self._session.batch_request(batch.mode, words, connection.get_protocol())
-        await connection.send_packed_command(packed(request))
+        await connection.send_packed_command(packed(request, connection.encoder))
         try:
             reply = await connection.read_response(disable_decoding=batch.undecoded)
         except ResponseError as error:
