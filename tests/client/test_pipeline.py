@@ -20,6 +20,7 @@ from keyleash import (
     TokenRevokedError,
 )
 from keyleash.deploy import set_suspended
+from keyleash.protocol import reply
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from keyleash.tokens import revoke_tokens
 from support.leash import NAMES, Leash, grant
@@ -217,6 +218,20 @@ def test_refusal_of_a_whole_call_is_that_of_each_of_its_commands(leash: Leash) -
     assert kinds(results) == [keyleash.SuspendedError] * 2
     with pytest.raises(keyleash.SuspendedError, match=r"Command # 1 \(GET t:a\)"):
         pipe.get("t:a").set("t:a", 1).execute()
+
+
+@EITHER
+def test_refusal_of_an_unknown_code_does_not_hide_the_other_results(
+    leash: Leash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guard may be newer than its clients; what it refuses stays refused."""
+    pipe = agent(leash).pipeline(transaction=False)
+    monkeypatch.delitem(reply._BY_CODE, "KEY_NOT_GRANTED")
+
+    results = pipe.set("t:a", 1).get("u:a").get("t:a").execute(raise_on_error=False)
+    assert kinds(results) == [True, keyleash.KeyleashError, b"1"]
+    with pytest.raises(keyleash.KeyleashError, match="unknown code"):
+        pipe.set("t:a", 1).get("u:a").execute()
 
 
 # As a transaction.

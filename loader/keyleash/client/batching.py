@@ -9,7 +9,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from keyleash.client.flow import BatchCall, Flow
 from keyleash.client.waiting import Waiting
-from keyleash.errors import ArgsTooManyError, RateLimitedError
+from keyleash.errors import ArgsTooManyError, KeyleashError, RateLimitedError
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, Argument, BatchMode
 
 MAX_CHUNK_COMMANDS = 128
@@ -68,7 +68,7 @@ def one_by_one(commands: Sequence[Queued], waiting: Waiting, encoder: Any) -> Fl
             except ResponseError as error:
                 got = [error] * len(chunk)
                 answered = True
-            except RedisError as error:
+            except (RedisError, KeyleashError) as error:
                 if not answered:
                     raise
                 unanswered = [index for index in pending if index >= chunk[0]]

@@ -15,6 +15,7 @@ from keyleash.commands import CommandTable, load_table
 from keyleash.errors import (
     CommandRefusedError,
     DigestMismatchError,
+    KeyleashError,
     LeashError,
     NotActiveError,
     TokenUnknownError,
@@ -103,7 +104,7 @@ class Session:
             raise understood from None
         return options[EMPTY_RESPONSE]
 
-    def answers(self, batch: BatchCall, reply: Any, encoder: Any) -> list[InHand | LeashError]:
+    def answers(self, batch: BatchCall, reply: Any, encoder: Any) -> list[InHand | KeyleashError]:
         """What each command of a batch was answered: a reply for redis-py's parser, or a refusal.
 
         Args:
@@ -116,9 +117,13 @@ class Session:
             raise InvalidResponse("the batch was not answered command by command")
         return [self._answer(item, encoder) for item in reply]
 
-    def _answer(self, item: Any, encoder: Any) -> InHand | LeashError:
+    def _answer(self, item: Any, encoder: Any) -> InHand | KeyleashError:
         if isinstance(item, ResponseError):
-            item = self.understood(item)
+            try:
+                item = self.understood(item)
+            except KeyleashError as unknown:
+                # It must not take the other answers along.
+                return unknown
             if isinstance(item, LeashError):
                 return item
         return InHand(item, encoder)
