@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 from redis.retry import Retry
 
 import keyleash
+from client.alike import EITHER
 from support.leash import Leash
 
 
@@ -93,6 +94,7 @@ FATES: list[tuple[Fate, type[Exception]]] = [
 ]
 
 
+@EITHER
 @pytest.mark.parametrize("options", RETRIES.values(), ids=RETRIES)
 @pytest.mark.parametrize(("fate", "error"), FATES, ids=[fate.name for fate, _ in FATES])
 def test_call_whose_reply_is_lost_ran_once(
@@ -103,9 +105,9 @@ def test_call_whose_reply_is_lost_ran_once(
     options: dict[str, Any],
 ) -> None:
     """It ran, nobody knows, and it does not run again; the error is redis-py's own."""
-    client = keyleash.Redis(
+    client = leash.agent(
+        "one",
         port=proxy.port,
-        token=leash.issue("one").token,
         socket_timeout=0.1 if fate is Fate.HOLD else 10,
         **options,
     )
@@ -135,9 +137,10 @@ def test_raw_client_would_have_run_it_again(leash: Leash, proxy: Proxy) -> None:
     assert leash.admin.get("t:marked") == b"4"
 
 
+@EITHER
 def test_lost_reply_of_the_lookup_is_not_asked_again(leash: Leash, proxy: Proxy) -> None:
     """Before the guard is known nothing can have run, and the next call starts afresh."""
-    client = keyleash.Redis(port=proxy.port, token=leash.issue("one").token, retry=EAGER)
+    client = leash.agent("one", port=proxy.port, retry=EAGER)
     leash.admin.client_kill_filter(_type="normal", skipme=True)
     proxy.fate = Fate.DROP
     with pytest.raises(ConnectionError):
@@ -200,6 +203,7 @@ def test_call_that_is_interrupted_leaves_no_reply_for_the_next(
     assert client.get("t:a") == b"a"
 
 
+@EITHER
 def test_error_of_a_callback_leaves_the_connection_usable(leash: Leash) -> None:
     """The reply was read by then."""
     client = leash.agent("one", max_connections=1)
@@ -212,3 +216,67 @@ def test_error_of_a_callback_leaves_the_connection_usable(leash: Leash) -> None:
         client.get("t:a")
     assert client.set("t:a", "x") is True
     assert client.strlen("t:a") == 1
+
+
+@EITHER
+@pytest.mark.parametrize("transaction", [False, True])
+@pytest.mark.parametrize(("fate", "error"), FATES, ids=[fate.name for fate, _ in FATES])
+def test_pipeline_whose_reply_is_lost_ran_once(
+    leash: Leash, proxy: Proxy, fate: Fate, error: type[Exception], transaction: bool
+) -> None:
+    """redis-py would send the whole of it again."""
+    timeout = 0.1 if fate is Fate.HOLD else 10
+    client: Any = leash.agent(
+        "one", port=proxy.port, retry=EAGER, socket_timeout=timeout, wait=True
+    )
+    client.ping()
+    proxy.fate = fate
+    pipe = client.pipeline(transaction=transaction).incr("t:marked").incr("t:marked")
+
+    with pytest.raises(error):
+        pipe.execute(raise_on_error=False)
+    assert proxy.forwarded == 1
+    assert leash.admin.get("t:marked") == b"2"
+
+    proxy.fate = Fate.PASS
+    assert pipe.execute() == []
+    assert pipe.incr("t:marked").execute() == [3]
+
+
+@EITHER
+def test_results_of_earlier_calls_survive_a_later_one_whose_reply_is_lost(
+    leash: Leash, proxy: Proxy
+) -> None:
+    """The error stands where an answer is missing; with raise_on_error it is raised."""
+    client: Any = leash.agent("one", port=proxy.port, retry=EAGER)
+    client.ping()
+    for raise_on_error in (False, True):
+        pipe = client.pipeline(transaction=False)
+        for number in range(400):
+            pipe.incr("t:n" if number // 128 != 1 else "t:marked")
+        proxy.fate = Fate.DROP
+        before = int(leash.admin.get("t:n") or 0)
+
+        if raise_on_error:
+            with pytest.raises(ConnectionError):
+                pipe.execute()
+        else:
+            results = pipe.execute(raise_on_error=False)
+            assert results[:128] == list(range(1, 129))
+            assert all(isinstance(one, ConnectionError) for one in results[128:])
+        proxy.fate = Fate.PASS
+        assert int(leash.admin.get("t:n")) == before + 128
+    assert leash.admin.get("t:marked") == b"256"
+
+
+@EITHER
+def test_blocking_call_whose_reply_is_lost_is_not_made_again(leash: Leash, proxy: Proxy) -> None:
+    """It may have taken an element along."""
+    client: Any = leash.agent("one", port=proxy.port, retry=EAGER)
+    client.ping()
+    leash.admin.rpush("t:marked", "x", "y")
+    proxy.fate = Fate.DROP
+
+    with pytest.raises(ConnectionError):
+        client.blpop("t:marked", 0)
+    assert leash.admin.llen("t:marked") == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import redis
+import redis.asyncio
 
 import keyleash
+from client.alike import Awaited
 from keyleash.commands import load_table
+from keyleash.protocol.request import declared_keys
 from support.leash import Leash, grant
 from support.servers import RealServer
 
@@ -21,7 +26,13 @@ FAR_S = 4_102_444_800
 """New Year 2100: a time to live that no test outlasts."""
 NEAR_MS = 30_000
 OTHER_DB = 9
-BROAD = {"grants": [grant("read", "write", "delete", keys="t:*")]}
+ANNOTATION = re.compile(r"^Command # 1 \(.*\) of pipeline caused error: ", re.DOTALL)
+BROAD = {
+    "grants": [
+        grant("read", "write", "delete", "scan", keys="t:*"),
+        {"allow": ["publish"], "channels": ["t:*"]},
+    ]
+}
 
 SEED: tuple[tuple[Any, ...], ...] = (
     ("SET", "t:str", "hello"),
@@ -70,6 +81,9 @@ SEED: tuple[tuple[Any, ...], ...] = (
     ("XGROUP", "CREATE", "t:calm", "g", "0"),
 )
 
+VECTORS = ((1, 0, 0, "a", "SETATTR", '{"n":1}'), (0, 1, 0, "b"), (0, 0, 1, "c"))
+"""Sown where there are vector sets."""
+
 RESTORE = """
 for i = 1, #ARGV do
   redis.call('DEL', ARGV[i])
@@ -89,6 +103,13 @@ class Call:
     @property
     def name(self) -> str:
         return self.words[0].decode()
+
+    @property
+    def command(self) -> str:
+        """The command's name in the table, that of a sub-command behind its container's."""
+        spec = load_table().find(self.words)
+        assert spec is not None
+        return spec.name
 
     def __str__(self) -> str:
         return " ".join(str(word)[1:] for word in self.words)[:200]
@@ -136,7 +157,7 @@ class Twin:
         """Make *call* on the seeded data; an error is part of the outcome."""
         words = [self._filled(word) for word in call.words]
         self._restore()
-        keys = _written_keys(call.name, words)
+        keys = _written_keys(words)
         self._touched.update(keys)
         if call.name in ("COPY", "MOVE"):
             self._other.flushdb()
@@ -159,6 +180,9 @@ class Twin:
             self._ask(*command)
         if "HEXPIREAT" in self.commands:
             self._ask("HEXPIREAT", "t:hfe", FAR_S, "FIELDS", 1, "f1")
+        if "VADD" in self.commands:
+            for vector in VECTORS:
+                self._ask("VADD", "t:vec", "VALUES", 3, *vector)
         seed = {key: self._ask("DUMP", key) for key in self._ask("KEYS", "t:*")}
         for key, dump in seed.items():
             ends_ms = max(self._ask("PEXPIRETIME", key), 0)
@@ -210,13 +234,13 @@ class Twin:
         return [kind, ends_ms, held]
 
 
-def _written_keys(command: str, words: list[bytes]) -> list[bytes]:
+def _written_keys(words: list[bytes]) -> list[bytes]:
     table = load_table()
-    spec = table.get(command)
+    spec = table.find(words)
     # PFCOUNT keeps its answer in the key, which the table rightly takes for no change.
-    if spec is None or not (spec.mutates or command == "PFCOUNT"):
+    if spec is None or not (spec.mutates or spec.name == "PFCOUNT"):
         return []
-    return list(words[table.key_slices[command]])
+    return list(declared_keys(table, [words[0].decode().upper(), *words[1:]]))
 
 
 def answer(make: Callable[[], Any]) -> Any:
@@ -266,3 +290,42 @@ def _alike(mark: str, one: Any, other: Any) -> bool:
         return near
     same: bool = one == other
     return same
+
+
+class AsyncTwin(Twin):
+    """The same with async clients, raw and guarded."""
+
+    def __init__(self, server: RealServer, runner: asyncio.Runner, **options: Any) -> None:
+        super().__init__(server, **options)
+        token = self.guarded._session._token
+        raw = redis.asyncio.Redis.from_url(server.url, **options)
+        guarded = keyleash.asyncio.Redis.from_url(server.url, token=token, **options)
+        self.raw: Any = Awaited(raw, runner)
+        self.guarded: Any = Awaited(guarded, runner)
+
+    def close(self) -> None:
+        self.raw.aclose()
+        self.guarded.aclose()
+
+
+class Piped:
+    """A client whose every command is a pipeline of its own."""
+
+    def __init__(self, client: Any, *, transaction: bool) -> None:
+        self._client = client
+        self._transaction = transaction
+
+    def execute_command(self, *words: Any) -> Any:
+        pipe = self._client.pipeline(transaction=self._transaction)
+        pipe.execute_command(*words)
+        try:
+            (result,) = pipe.execute(raise_on_error=False)
+        except redis.ResponseError as error:
+            # Of a transaction whose command could not be queued: redis-py raises in any case.
+            plain = re.sub(
+                r"^Command # 1 \(.*\) of pipeline caused error: ", "", str(error), flags=re.S
+            )
+            raise type(error)(plain) from None
+        if isinstance(result, Exception):
+            raise result
+        return result
