@@ -1,8 +1,10 @@
 """Scoped, short-lived, budgeted and audited credentials for autonomous agents, enforced in Redis.
 
-Agents use `keyleash.Redis` in place of `redis.Redis`; operators use the `keyleash` command.
+Agents use `keyleash.Redis` in place of `redis.Redis`, or `keyleash.asyncio.Redis` in place of
+`redis.asyncio.Redis`; operators use the `keyleash` command.
 """
 
+from keyleash import asyncio
 from keyleash.client import Redis, correlation
 from keyleash.errors import (
     ArgsTooManyError,
@@ -47,5 +49,6 @@ __all__ = [
     "TokenExpiredError",
     "TokenRevokedError",
     "TokenUnknownError",
+    "asyncio",
     "correlation",
 ]

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import keyleash
+from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
 from keyleash.deploy import set_suspended
 from keyleash.protocol.reply import refusal
@@ -23,6 +24,7 @@ from keyleash.protocol.token import token_digest
 from keyleash.tokens import revoke_tokens
 from support.leash import NAMES, Leash, grant
 
+PUBLISHER = {"allow": ["publish"], "channels": ["c:*"]}
 READER = {"grants": [grant("read", keys="t:*")]}
 
 
@@ -97,10 +99,14 @@ CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
     ),
     ReplyCode.TOKEN_EXPIRED: (expired, {"expired_at_ms"}),
     ReplyCode.TOKEN_REVOKED: (revoked, set()),
-    ReplyCode.COMMAND_REFUSED: (lambda leash: fresh(leash).flushall(), {"command"}),
+    ReplyCode.COMMAND_REFUSED: (lambda leash: fresh(leash).flushall(), {"command", "reason"}),
     ReplyCode.CLASS_NOT_GRANTED: (lambda leash: fresh(leash).set("t:a", 1), {"class", "command"}),
     ReplyCode.KEY_NOT_GRANTED: (lambda leash: fresh(leash).get("u:\xe9 x"), {"key"}),
     ReplyCode.KEY_DENIED: (lambda leash: fresh(leash).get("t:deny"), {"key"}),
+    ReplyCode.CHANNEL_NOT_GRANTED: (
+        lambda leash: fresh(leash, grants=[PUBLISHER]).publish("d:x", "hello"),
+        {"channel"},
+    ),
     ReplyCode.KEYS_MISMATCH: (mismatched, set()),
     ReplyCode.ARGS_TOO_MANY: (lambda leash: fresh(leash).mget(["t:a"] * 7001), {"arguments"}),
     ReplyCode.NOT_ACTIVE: (flushed, set()),
@@ -114,6 +120,7 @@ def test_every_code_has_a_cause_here() -> None:
     assert set(CAUSES) == set(ReplyCode)
 
 
+@EITHER
 @pytest.mark.parametrize("code", ReplyCode)
 def test_refusal_is_raised_as_its_own_class(leash: Leash, code: ReplyCode) -> None:
     """With code and details, and as the ResponseError that redis-py's users catch."""
@@ -146,6 +153,7 @@ def test_budget_error_says_when_the_next_window_begins(leash: Leash) -> None:
     assert 0 < caught.value.resets_at_ms - seconds * 1000 <= 86_400_000
 
 
+@EITHER
 @pytest.mark.parametrize(
     "key", ["u:a b", "u:\r\n", "u:%41", "u:=", "u:é", b"u:\xff\x00", "u:LEASH"]
 )
@@ -207,6 +215,7 @@ BAD_TOKENS = {
 }
 
 
+@ONE_EITHER
 @pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize("token", BAD_TOKENS.values(), ids=BAD_TOKENS)
 def test_bad_token_is_refused_and_not_repeated(
@@ -221,6 +230,7 @@ def test_bad_token_is_refused_and_not_repeated(
     assert_secret("secret", caught.value, caplog)
 
 
+@EITHER
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -242,6 +252,7 @@ def test_changed_token_is_unknown(leash: Leash, spoil: Callable[[str], str]) -> 
         leash.client(spoil(token)).get("t:a")
 
 
+@ONE_EITHER
 @pytest.mark.parametrize("code", ReplyCode)
 def test_token_is_in_no_error_and_no_log(
     one_leash: Leash,
@@ -267,12 +278,12 @@ def test_token_is_in_no_error_and_no_log(
 
 
 def unreachable(client: keyleash.Redis) -> None:
-    client.connection_pool.disconnect()
     client.connection_pool.connection_kwargs["port"] = 1
     client.connection_pool.reset()
     client.get("t:a")
 
 
+@ONE_EITHER
 @pytest.mark.parametrize(
     "provoke",
     [
@@ -283,7 +294,7 @@ def unreachable(client: keyleash.Redis) -> None:
         lambda r: r.execute_command(),
         lambda r: r.execute_command(None),
         lambda r: r.execute_command("GET", "t:list"),
-        lambda r: r.pipeline(),
+        lambda r: r.pubsub(),
         unreachable,
     ],
 )
@@ -301,6 +312,7 @@ def test_token_is_in_no_exception_of_redis_py(
     assert_secret(token, caught.value, caplog)
 
 
+@EITHER
 def test_token_is_in_no_repr(leash: Leash) -> None:
     """Of the client, its pool, its connection and what was issued."""
     issued = leash.issue("one")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
 
-from client.twin import FAR_S, Twin, answer, difference, recorded_calls
+from client.twin import FAR_S, AsyncTwin, Piped, Twin, answer, difference, recorded_calls
 from keyleash.commands import load_table
 from keyleash.errors import CommandRefusedError
 from support.servers import RealServer
@@ -51,6 +52,37 @@ def test_recorded_call_reads_the_same_guarded_as_raw(
     assert differences(Twin(embedded, **options), with_data=False) == []
 
 
+@pytest.mark.parametrize("options", MADE, ids=named)
+@pytest.mark.parametrize("transaction", [False, True], ids=["each", "transaction"])
+def test_recorded_call_gives_and_leaves_the_same_in_a_pipeline(
+    server: RealServer, options: dict[str, Any], transaction: bool
+) -> None:
+    """Against redis-py's own pipelines: what came in a batch reads as what came alone."""
+    twin = Twin(server, **options)
+    twin.raw, twin.guarded = (
+        cast(Any, Piped(client, transaction=transaction)) for client in (twin.raw, twin.guarded)
+    )
+
+    assert differences(twin, with_data=True) == []
+
+
+@pytest.mark.parametrize("options", PARSERS, ids=named)
+def test_recorded_call_reads_the_same_with_the_async_client(
+    embedded: RealServer, options: dict[str, Any]
+) -> None:
+    """Alone, and in a pipeline."""
+    with asyncio.Runner() as runner:
+        twin = AsyncTwin(embedded, runner, **options)
+        alone = differences(twin, with_data=False)
+        raw, guarded = twin.raw, twin.guarded
+        twin.raw, twin.guarded = (Piped(one, transaction=False) for one in (raw, guarded))
+        piped = differences(twin, with_data=False)
+        raw.aclose()
+        guarded.aclose()
+    assert alone == []
+    assert piped == []
+
+
 def differences(twin: Twin, *, with_data: bool) -> list[str]:
     found = []
     for call in recorded_calls():
@@ -65,6 +97,7 @@ def differences(twin: Twin, *, with_data: bool) -> list[str]:
     return found
 
 
+SYNC_ONLY = {"item", "item missing", "item set and deleted", "bitfield"}
 METHODS: dict[str, Callable[[redis.Redis], Any]] = {
     "set": lambda r: r.set("t:new", "x"),
     "set nx": lambda r: r.set("t:str", "x", nx=True),
@@ -219,15 +252,30 @@ def test_method_of_redis_py_gives_the_same_guarded_as_raw(
     embedded: RealServer, options: dict[str, Any]
 ) -> None:
     """Methods pass options to the parser, which execute_command alone does not show."""
-    twin = Twin(embedded, **options)
+    assert differing_methods(Twin(embedded, **options), METHODS) == {}
 
+
+@pytest.mark.parametrize("options", PARSERS, ids=named)
+def test_async_method_of_redis_py_gives_the_same_guarded_as_raw(
+    embedded: RealServer, options: dict[str, Any]
+) -> None:
+    """But for those that the async client has not."""
+    methods = {name: one for name, one in METHODS.items() if name not in SYNC_ONLY}
+    with asyncio.Runner() as runner:
+        twin = AsyncTwin(embedded, runner, **options)
+        found = differing_methods(twin, methods)
+        twin.close()
+    assert found == {}
+
+
+def differing_methods(twin: Twin, methods: dict[str, Callable[[redis.Redis], Any]]) -> Any:
     found = {}
-    for name, method in METHODS.items():
+    for name, method in methods.items():
         outcomes = [twin.outcome_of_method(client, method) for client in (twin.raw, twin.guarded)]
         said = difference("", *outcomes)
         if said is not None:
             found[name] = said
-    assert found == {}
+    return found
 
 
 def test_command_that_the_server_lacks_is_the_servers_own_error(server: RealServer) -> None:
@@ -273,17 +321,6 @@ def test_bitfield_of_a_width_that_lua_rounds_is_refused(
             twin.guarded.execute_command("BITFIELD", "t:bits", *operations)
         assert refused.value.details["command"].startswith("BITFIELD ")
     assert twin.admin.get("t:bits") == before
-
-
-def test_blocking_pop_of_an_empty_list_gives_none_at_once(server: RealServer) -> None:
-    """A script cannot wait: it is as if the time had run out, even if it is without end."""
-    twin = Twin(server, socket_timeout=10)
-
-    assert twin.guarded.blpop(["t:missing"], 0) is None
-    assert twin.guarded.brpop(["t:missing"], 0) is None
-    assert twin.guarded.bzpopmin(["t:missing"], 0) is None
-    assert twin.guarded.blmove("t:missing", "t:new", 0) is None
-    assert twin.guarded.brpoplpush("t:missing", "t:new", 0) is None
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=named)

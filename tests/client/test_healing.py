@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import redis
-from redis import Connection
 from redis.exceptions import NoScriptError
 
 import keyleash
+from client.alike import EITHER
 from keyleash import NotActiveError, PolicyStaleError
 from keyleash.errors import DigestMismatchError
 from support.leash import NAMES, Leash, grant
@@ -21,18 +22,31 @@ READ: dict[str, Any] = {"grants": [grant("read", keys="t:*")]}
 OTHER: dict[str, Any] = {"grants": [grant("read", "write", keys="v:*")]}
 
 
+class Sent:
+    """The commands that were sent, by name."""
+
+    def __init__(self, packets: list[bytes]) -> None:
+        self.clear = packets.clear
+        self._packets = packets
+
+    def __eq__(self, names: object) -> bool:
+        return list(self) == names
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __iter__(self) -> Iterator[str]:
+        return (packet.split(b"\r\n")[2].decode() for packet in self._packets)
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    def count(self, name: str) -> int:
+        return list(self).count(name)
+
+
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The commands that guarded clients send, by name."""
-    names: list[str] = []
-    send: Any = Connection.send_packed_command
-
-    def recorded(self: Connection, command: Any, check_health: bool = True) -> None:
-        names.append(b"".join(map(bytes, command)).split(b"\r\n")[2].decode())
-        send(self, command, check_health)
-
-    monkeypatch.setattr(Connection, "send_packed_command", recorded)
-    return names
+def sent(packets: list[bytes]) -> Sent:
+    return Sent(packets)
 
 
 def ready(leash: Leash, **options: Any) -> keyleash.Redis:
@@ -45,9 +59,10 @@ def ready(leash: Leash, **options: Any) -> keyleash.Redis:
 # A script that the server lost.
 
 
+@EITHER
 @pytest.mark.parametrize("single", [False, True], ids=["pool", "single connection"])
 def test_flushed_script_is_loaded_again_inside_the_call(
-    leash: Leash, sent: list[str], single: bool
+    leash: Leash, sent: Sent, single: bool
 ) -> None:
     """Nothing ran, so the call is made again, and the next one pays nothing more."""
     client = ready(leash, single_connection_client=single)
@@ -61,7 +76,8 @@ def test_flushed_script_is_loaded_again_inside_the_call(
     assert len(leash.events("one")) == 2
 
 
-def test_flushed_script_without_its_source_is_no_script(leash: Leash, sent: list[str]) -> None:
+@EITHER
+def test_flushed_script_without_its_source_is_no_script(leash: Leash, sent: Sent) -> None:
     """There is nothing to load; the error says what the server said."""
     client = ready(leash)
     leash.admin.delete(NAMES.source("one"))
@@ -74,6 +90,7 @@ def test_flushed_script_without_its_source_is_no_script(leash: Leash, sent: list
     assert leash.admin.get("t:a") is None
 
 
+@EITHER
 @pytest.mark.parametrize(
     "text", ["return redis.call(unpack(ARGV, 4))", "", "\xff\xfe", "return 1 --"]
 )
@@ -91,6 +108,7 @@ def test_flushed_script_with_a_tampered_source_is_not_loaded(leash: Leash, text:
     assert leash.admin.get("t:a") is None
 
 
+@EITHER
 def test_record_that_names_another_script_gives_no_other_rights(leash: Leash) -> None:
     """The record is public and says only which script to call: a guard of another identity."""
     leash.load(one=READ, admin=ALL)
@@ -101,6 +119,7 @@ def test_record_that_names_another_script_gives_no_other_rights(leash: Leash) ->
         client.set("t:a", 1)
 
 
+@EITHER
 @pytest.mark.parametrize(
     "rights",
     [
@@ -115,7 +134,7 @@ def test_record_that_names_another_script_gives_no_other_rights(leash: Leash) ->
     ids=["no SCRIPT", "no SCRIPT LOAD", "source unreadable"],
 )
 def test_agent_that_may_not_load_gets_no_script(
-    leash: Leash, sent: list[str], rights: list[str]
+    leash: Leash, sent: Sent, rights: list[str]
 ) -> None:
     """A fenced agent cannot heal, and does not go round in circles; an operator's call does it."""
     client = ready(leash)
@@ -135,7 +154,7 @@ def test_agent_that_may_not_load_gets_no_script(
 
 
 def test_script_that_is_lost_again_and_again_is_given_up(
-    leash: Leash, sent: list[str], monkeypatch: pytest.MonkeyPatch
+    leash: Leash, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One load per call, or a client would fight whoever flushes."""
     client = ready(leash)
@@ -157,7 +176,8 @@ def test_script_that_is_lost_again_and_again_is_given_up(
 # A policy that changed.
 
 
-def test_changed_policy_is_followed_inside_the_call(leash: Leash, sent: list[str]) -> None:
+@EITHER
+def test_changed_policy_is_followed_inside_the_call(leash: Leash, sent: Sent) -> None:
     """The old guard says POLICY_STALE, the record names the new one, and that is called."""
     leash.load(one=ALL)
     client = ready(leash)
@@ -171,7 +191,8 @@ def test_changed_policy_is_followed_inside_the_call(leash: Leash, sent: list[str
     assert leash.admin.get("t:a") is None
 
 
-def test_changed_policy_and_lost_scripts_are_both_healed(leash: Leash, sent: list[str]) -> None:
+@EITHER
+def test_changed_policy_and_lost_scripts_are_both_healed(leash: Leash, sent: Sent) -> None:
     """A restart after a load: the old script is gone, and so is the new one."""
     leash.load(one=ALL)
     client = ready(leash)
@@ -184,6 +205,7 @@ def test_changed_policy_and_lost_scripts_are_both_healed(leash: Leash, sent: lis
     assert sent.count("SCRIPT") == 1
 
 
+@EITHER
 def test_retired_script_of_an_old_policy_is_not_brought_back(leash: Leash) -> None:
     """The record is asked first, so that healing loads what is active and nothing else."""
     leash.load(one=ALL)
@@ -196,7 +218,8 @@ def test_retired_script_of_an_old_policy_is_not_brought_back(leash: Leash) -> No
     assert leash.admin.script_exists(old, leash.digest("one")) == [False, True]
 
 
-def test_policy_that_never_rests_is_reported_stale(leash: Leash, sent: list[str]) -> None:
+@EITHER
+def test_policy_that_never_rests_is_reported_stale(leash: Leash, sent: Sent) -> None:
     """One retry; then the agent is told, and nothing ran."""
     leash.load(one=ALL)
     client = ready(leash)
@@ -211,6 +234,7 @@ def test_policy_that_never_rests_is_reported_stale(leash: Leash, sent: list[str]
     assert leash.admin.get("t:a") is None
 
 
+@EITHER
 def test_identity_that_left_the_policy_is_not_active(leash: Leash) -> None:
     """From its next call on, and for new clients; back in the policy, it goes on."""
     leash.load(one=ALL, two=ALL)
@@ -229,6 +253,7 @@ def test_identity_that_left_the_policy_is_not_active(leash: Leash) -> None:
     assert client.set("t:a", 1) is True
 
 
+@EITHER
 def test_server_that_was_flushed_is_not_active(leash: Leash) -> None:
     """Its scripts may live on; without a state they refuse."""
     client = ready(leash)
@@ -242,6 +267,7 @@ def test_server_that_was_flushed_is_not_active(leash: Leash) -> None:
     assert leash.admin.get("t:a") is None
 
 
+@EITHER
 @pytest.mark.parametrize("scripts_too", [False, True])
 def test_old_client_never_acts_on_the_rules_of_before_a_flush(
     leash: Leash, scripts_too: bool
@@ -267,6 +293,7 @@ def test_old_client_never_acts_on_the_rules_of_before_a_flush(
     assert leash.admin.get("t:a") is None
 
 
+@EITHER
 def test_call_after_a_heal_counts_once(leash: Leash) -> None:
     """POLICY_STALE and NOSCRIPT take nothing from a limit, and leave no event."""
     budget = {"budget": {"requests": "3/day"}}

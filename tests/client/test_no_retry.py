@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 from redis.retry import Retry
 
 import keyleash
+from client.alike import EITHER
 from support.leash import Leash
 
 
@@ -93,6 +94,7 @@ FATES: list[tuple[Fate, type[Exception]]] = [
 ]
 
 
+@EITHER
 @pytest.mark.parametrize("options", RETRIES.values(), ids=RETRIES)
 @pytest.mark.parametrize(("fate", "error"), FATES, ids=[fate.name for fate, _ in FATES])
 def test_call_whose_reply_is_lost_ran_once(
@@ -103,9 +105,9 @@ def test_call_whose_reply_is_lost_ran_once(
     options: dict[str, Any],
 ) -> None:
     """It ran, nobody knows, and it does not run again; the error is redis-py's own."""
-    client = keyleash.Redis(
+    client = leash.agent(
+        "one",
         port=proxy.port,
-        token=leash.issue("one").token,
         socket_timeout=0.1 if fate is Fate.HOLD else 10,
         **options,
     )
@@ -135,9 +137,10 @@ def test_raw_client_would_have_run_it_again(leash: Leash, proxy: Proxy) -> None:
     assert leash.admin.get("t:marked") == b"4"
 
 
+@EITHER
 def test_lost_reply_of_the_lookup_is_not_asked_again(leash: Leash, proxy: Proxy) -> None:
     """Before the guard is known nothing can have run, and the next call starts afresh."""
-    client = keyleash.Redis(port=proxy.port, token=leash.issue("one").token, retry=EAGER)
+    client = leash.agent("one", port=proxy.port, retry=EAGER)
     leash.admin.client_kill_filter(_type="normal", skipme=True)
     proxy.fate = Fate.DROP
     with pytest.raises(ConnectionError):
@@ -200,6 +203,7 @@ def test_call_that_is_interrupted_leaves_no_reply_for_the_next(
     assert client.get("t:a") == b"a"
 
 
+@EITHER
 def test_error_of_a_callback_leaves_the_connection_usable(leash: Leash) -> None:
     """The reply was read by then."""
     client = leash.agent("one", max_connections=1)

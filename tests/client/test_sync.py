@@ -13,6 +13,7 @@ import redis
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 import keyleash
+from client.alike import EITHER, ONE_EITHER
 from keyleash import TokenRevokedError, correlation
 from keyleash.tokens import revoke_tokens
 from support.leash import NAMES, Leash, grant
@@ -116,6 +117,7 @@ def test_refusal_gives_the_connection_back(leash: Leash) -> None:
     assert client.connection_pool._created_connections == 1
 
 
+@EITHER
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_encoding_is_the_clients(leash: Leash, protocol: int) -> None:
     """Replies are decoded as told, and NEVER_DECODE as told per call."""
@@ -126,6 +128,7 @@ def test_encoding_is_the_clients(leash: Leash, protocol: int) -> None:
     assert client.execute_command("GET", "t:a", **{NEVER_DECODE: True}) == b"\xe9"
 
 
+@EITHER
 def test_own_response_callback_is_called(leash: Leash) -> None:
     """Callbacks belong to the command, not to EVALSHA."""
     client = leash.agent("one")
@@ -136,6 +139,7 @@ def test_own_response_callback_is_called(leash: Leash) -> None:
     assert got == ("mine", b"x")
 
 
+@EITHER
 @pytest.mark.parametrize(
     "words",
     [
@@ -156,6 +160,7 @@ def test_command_may_be_written_as_redis_py_allows(leash: Leash, words: tuple[An
     assert client.execute_command(*words) == b"x"
 
 
+@EITHER
 @pytest.mark.parametrize(
     "words", [("INCR", "t:n"), ("incr t:n",), (b"INCR", "t:n"), (b"incr t:n",)]
 )
@@ -169,6 +174,7 @@ def test_integer_beyond_a_double_is_an_integer_however_the_command_is_written(
     assert client.execute_command(*words) == 2**53 + 3
 
 
+@ONE_EITHER
 @pytest.mark.parametrize(
     ("value", "stored"),
     [
@@ -190,6 +196,7 @@ def test_value_is_encoded_as_by_redis_py(one_leash: Leash, value: Any, stored: b
     assert one_leash.admin.get("t:a") == stored
 
 
+@ONE_EITHER
 @pytest.mark.parametrize("key", [7, 1.5, "é", b"\x00\xff", "a b", "%41", "*", "{tag}"])
 def test_key_is_the_same_bytes_as_declared_and_as_argument(one_leash: Leash, key: Any) -> None:
     """A key of any type redis-py takes is encoded once and alike, or the guard would object."""
@@ -220,11 +227,13 @@ def test_client_side_cache_does_not_keep_what_a_revoked_token_may_not_see(leash:
 # Errors that redis-py swallows.
 
 
+@EITHER
 def test_mget_of_nothing_is_an_empty_list(leash: Leash) -> None:
     """redis-py takes the server's arity error for an empty reply, and so does this client."""
     assert leash.agent("one").mget([]) == []
 
 
+@EITHER
 def test_empty_response_never_hides_a_refusal(leash: Leash) -> None:
     """An agent whose token is gone must not go on as if nothing were stored."""
     issued = leash.issue("one")
@@ -237,6 +246,7 @@ def test_empty_response_never_hides_a_refusal(leash: Leash) -> None:
         client.mget([])
 
 
+@EITHER
 def test_empty_response_stands_for_the_commands_own_error(leash: Leash) -> None:
     """As with redis-py; and for no reply that is none."""
     client = leash.agent("one")
@@ -246,6 +256,7 @@ def test_empty_response_stands_for_the_commands_own_error(leash: Leash) -> None:
     assert client.execute_command("LLEN", "t:list", **{EMPTY_RESPONSE: "none"}) == 1
 
 
+@EITHER
 def test_empty_response_does_not_hide_a_lost_script(leash: Leash) -> None:
     """NOSCRIPT is healed before anybody may take it for an empty reply."""
     client = leash.agent("one")
@@ -268,6 +279,7 @@ def write_and_be_refused(client: keyleash.Redis) -> None:
     client.set("u:a", 2)
 
 
+@EITHER
 def test_calls_in_a_correlation_block_carry_its_id(leash: Leash) -> None:
     """Blocks nest, and each ends with itself, also by an exception."""
     client = leash.agent("one")
@@ -283,6 +295,7 @@ def test_calls_in_a_correlation_block_carry_its_id(leash: Leash) -> None:
     assert correlations(leash)[3] not in {"outer", "inner", ""}
 
 
+@EITHER
 def test_calls_outside_a_block_have_ids_of_their_own(leash: Leash) -> None:
     """Across clients too."""
     clients = [leash.agent("one"), leash.agent("one")]
@@ -295,6 +308,7 @@ def test_calls_outside_a_block_have_ids_of_their_own(leash: Leash) -> None:
     assert all(0 < len(one) < 64 for one in ids)
 
 
+@EITHER
 def test_correlation_id_is_data(leash: Leash) -> None:
     """Spaces, newlines and long ids change nothing else; 256 bytes of it are kept."""
     client = leash.agent("one")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import redis
+import redis.asyncio
 
 import keyleash
+from client.alike import Awaited
 from keyleash.commands import load_table
 from support.leash import Leash, grant
 from support.servers import RealServer
@@ -21,6 +25,7 @@ FAR_S = 4_102_444_800
 """New Year 2100: a time to live that no test outlasts."""
 NEAR_MS = 30_000
 OTHER_DB = 9
+ANNOTATION = re.compile(r"^Command # 1 \(.*\) of pipeline caused error: ", re.DOTALL)
 BROAD = {"grants": [grant("read", "write", "delete", keys="t:*")]}
 
 SEED: tuple[tuple[Any, ...], ...] = (
@@ -266,3 +271,42 @@ def _alike(mark: str, one: Any, other: Any) -> bool:
         return near
     same: bool = one == other
     return same
+
+
+class AsyncTwin(Twin):
+    """The same with async clients, raw and guarded."""
+
+    def __init__(self, server: RealServer, runner: asyncio.Runner, **options: Any) -> None:
+        super().__init__(server, **options)
+        token = self.guarded._session._token
+        raw = redis.asyncio.Redis.from_url(server.url, **options)
+        guarded = keyleash.asyncio.Redis.from_url(server.url, token=token, **options)
+        self.raw: Any = Awaited(raw, runner)
+        self.guarded: Any = Awaited(guarded, runner)
+
+    def close(self) -> None:
+        self.raw.aclose()
+        self.guarded.aclose()
+
+
+class Piped:
+    """A client whose every command is a pipeline of its own."""
+
+    def __init__(self, client: Any, *, transaction: bool) -> None:
+        self._client = client
+        self._transaction = transaction
+
+    def execute_command(self, *words: Any) -> Any:
+        pipe = self._client.pipeline(transaction=self._transaction)
+        pipe.execute_command(*words)
+        try:
+            (result,) = pipe.execute(raise_on_error=False)
+        except redis.ResponseError as error:
+            # Of a transaction whose command could not be queued: redis-py raises in any case.
+            plain = re.sub(
+                r"^Command # 1 \(.*\) of pipeline caused error: ", "", str(error), flags=re.S
+            )
+            raise type(error)(plain) from None
+        if isinstance(result, Exception):
+            raise result
+        return result

@@ -1,21 +1,28 @@
-"""What a client keeps between calls, and how it heals; shared by sync and async.
-
-Only two answers are healed, since both say that nothing has run: NOSCRIPT (the server
-lost the script) and POLICY_STALE (another policy became active).
-"""
+"""What a client keeps between calls, and what requests and replies mean; no input or output."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.client import EMPTY_RESPONSE
+from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 
 from keyleash.client.correlation import correlation_source
-from keyleash.commands import load_table
-from keyleash.errors import DigestMismatchError, NotActiveError, TokenUnknownError
+from keyleash.client.flow import BatchCall
+from keyleash.client.hand import InHand
+from keyleash.commands import CommandTable, load_table
+from keyleash.errors import (
+    CommandRefusedError,
+    DigestMismatchError,
+    LeashError,
+    NotActiveError,
+    TokenUnknownError,
+)
 from keyleash.protocol.active import GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace, script_digest
-from keyleash.protocol.request import Argument, guard_call
+from keyleash.protocol.reply import refusal
+from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_call
 from keyleash.protocol.token import identity_of
 
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
@@ -39,6 +46,8 @@ class Session:
         self._next_correlation = correlation_source()
         self._keyspace = Keyspace()
 
+    # Requests.
+
     def request(self, command: tuple[Argument, ...], protocol: int | str) -> list[Argument]:
         """The EVALSHA call for *command*; the guard must have been found before."""
         assert self.guard is not None  # noqa: S101 - callers look it up first
@@ -50,6 +59,80 @@ class Session:
             str(protocol),
             command,
         )
+
+    def batch_request(
+        self, mode: BatchMode, commands: Sequence[tuple[Argument, ...]], protocol: int | str
+    ) -> list[Argument]:
+        """The EVALSHA call for a batch; the guard must have been found before."""
+        assert self.guard is not None  # noqa: S101 - callers look it up first
+        return batch_call(
+            self._table,
+            self.guard.batch_digest,
+            self._token,
+            self._next_correlation(),
+            str(protocol),
+            mode,
+            commands,
+        )
+
+    # Replies.
+
+    def understood(self, error: ResponseError) -> ResponseError:
+        """The typed refusal that an error reply is, else the error itself."""
+        refused = refusal(str(error))
+        if refused is None:
+            return error
+        if isinstance(refused, CommandRefusedError):
+            return _with_reason(refused, self._table)
+        return refused
+
+    def instead(self, error: ResponseError, options: dict[str, Any]) -> Any:
+        """What redis-py gives for an error reply: the stand-in that *options* have, if any.
+
+        Raises:
+            ResponseError: there is none, or the error is a refusal or a lost script, which
+                must not be taken for an empty reply.
+        """
+        understood = self.understood(error)
+        if (
+            EMPTY_RESPONSE not in options
+            or isinstance(understood, LeashError)
+            or isinstance(error, NoScriptError)
+        ):
+            raise understood from None
+        return options[EMPTY_RESPONSE]
+
+    def answers(self, batch: BatchCall, reply: Any, encoder: Any) -> list[InHand | LeashError]:
+        """What each command of a batch was answered: a reply for redis-py's parser, or a refusal.
+
+        Args:
+            encoder: Decodes replies that were read without decoding; None if they were not.
+
+        Raises:
+            InvalidResponse: there is not one answer for each.
+        """
+        if not isinstance(reply, list) or len(reply) != len(batch.commands):
+            raise InvalidResponse("the batch was not answered command by command")
+        return [self._answer(item, encoder) for item in reply]
+
+    def _answer(self, item: Any, encoder: Any) -> InHand | LeashError:
+        if isinstance(item, ResponseError):
+            item = self.understood(item)
+            if isinstance(item, LeashError):
+                return item
+        return InHand(item, encoder)
+
+    @staticmethod
+    def finished(command: str | bytes, response: Any) -> Any:
+        """The response as redis-py would give it: an integer too long for Lua came as text."""
+        if isinstance(response, bytes | str):
+            # As redis-py takes it: in any case, and perhaps with the key behind it.
+            name = command if isinstance(command, str) else command.decode("latin-1")
+            if name.split(None, 1)[0].upper() in _BIG_INTEGERS:
+                return int(response)
+        return response
+
+    # Healing.
 
     def record_request(self) -> tuple[str, str]:
         """The plain command that fetches the identity's guard record."""
@@ -71,35 +154,49 @@ class Session:
         self.guard = record
         return record
 
-    def source_request(self) -> tuple[str, str, str]:
-        """The plain command that fetches the recorded text of the guard."""
-        assert self.guard is not None  # noqa: S101 - a call was made with it
-        return "HGET", self._keyspace.source(self.identity), self.guard.digest
+    def source_request(self, kind: str) -> tuple[str, str, str]:
+        """The plain command that fetches the recorded text of one of the guard's scripts.
 
-    def accept_source(self, raw: bytes | None, lost: NoScriptError) -> str:
+        Args:
+            kind: The field of the guard record that has its digest.
+        """
+        return "HGET", self._keyspace.source(self.identity), self._digest(kind)
+
+    def accept_source(self, raw: bytes | None, lost: Exception, kind: str) -> str:
         """The text to load again, once its digest was compared.
 
         Raises:
-            NoScriptError: there is no recorded text.
+            NoScriptError: there is no recorded text; it is *lost*.
             DigestMismatchError: the text is not the guard's: somebody changed it.
         """
         if raw is None:
             raise lost
-        assert self.guard is not None  # noqa: S101 - a call was made with it
         script = raw.decode("latin-1")
-        if not script.isascii() or script_digest(script) != self.guard.digest:
+        if not script.isascii() or script_digest(script) != self._digest(kind):
             raise DigestMismatchError(
                 f"the recorded script of `{self.identity}` does not have the digest of its guard",
                 help="load the policy again, and look for who wrote to the source record",
             )
         return script
 
-    @staticmethod
-    def finished(command: str | bytes, response: Any) -> Any:
-        """The response as redis-py would give it: an integer too long for Lua came as text."""
-        if isinstance(response, bytes | str):
-            # As redis-py takes it: in any case, and perhaps with the key behind it.
-            name = command if isinstance(command, str) else command.decode("latin-1")
-            if name.split(None, 1)[0].upper() in _BIG_INTEGERS:
-                return int(response)
-        return response
+    def _digest(self, kind: str) -> str:
+        digest: str = getattr(self.guard, kind)
+        return digest
+
+
+def _with_reason(refused: CommandRefusedError, table: CommandTable) -> CommandRefusedError:
+    """The refusal with what the table has against the command."""
+    details = refused.details
+    words: Sequence[str] = details.get("command", "").split(" ", 1)
+    spec = table.get(details.get("command", "")) or table.get(words[0])
+    if "reason" in details:
+        return refused
+    if spec is None:
+        reason = "no server that keyleash knows has it"
+    elif spec.refused is not None:
+        reason = spec.refused
+    elif len(words) == 2:
+        reason = f"`{words[1]}` does not go through a guard"
+    else:
+        reason = "the grants leave it out"
+    return CommandRefusedError({**details, "reason": reason})

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import redis
-from redis.client import EMPTY_RESPONSE
-from redis.exceptions import DataError, NoPermissionError, NoScriptError, ResponseError
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE
+from redis.exceptions import DataError, NoScriptError, ResponseError
 
+from keyleash.client.flow import BatchCall, Command, Flow, NothingYet, Pause, Plain, drive
+from keyleash.client.hand import found
+from keyleash.client.healing import find_guard, healing
+from keyleash.client.packing import packed
+from keyleash.client.polling import may_block, patient
 from keyleash.client.session import Session
+from keyleash.client.sync_pipeline import Batch, Pipeline
+from keyleash.client.unscoped import Unscoped, require_no_watches
+from keyleash.client.waiting import Waiting, bound_of
 from keyleash.errors import PolicyStaleError
-from keyleash.protocol.reply import refusal
 
 
-class Redis(redis.Redis):
+class Redis(Unscoped, redis.Redis):
     """A drop-in `redis.Redis` for the holder of a token.
 
     Every command goes through the guard of the token's identity. What the guard refuses
@@ -23,31 +33,43 @@ class Redis(redis.Redis):
 
     Args:
         token: The agent's token. It is in no repr, log or exception.
+        wait: Whether a call that a rate refuses sleeps and tries again: True, or how many
+            seconds one call may sleep in all.
 
     Raises:
         TokenUnknownError: the token has not the shape of one.
+        ValueError: *wait* is negative.
     """
 
-    def __init__(self, *args: Any, token: str, **kwargs: Any) -> None:
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    _sleep: Callable[[float], None] = staticmethod(time.sleep)
+
+    def __init__(self, *args: Any, token: str, wait: bool | float = False, **kwargs: Any) -> None:
         self._session = Session(token)
+        self._wait_s = bound_of(wait)
         super().__init__(*args, **kwargs)
 
     @classmethod
-    def from_url(cls, url: str, *, token: str, **kwargs: Any) -> Redis:  # type: ignore[override]
+    def from_url(  # type: ignore[override]
+        cls, url: str, *, token: str, wait: bool | float = False, **kwargs: Any
+    ) -> Redis:
         """Like `redis.Redis.from_url`, for the holder of *token*."""
         single_connection_client = kwargs.pop("single_connection_client", False)
         client = cls(
             connection_pool=redis.ConnectionPool.from_url(url, **kwargs),
             single_connection_client=single_connection_client,
             token=token,
+            wait=wait,
         )
         client.auto_close_connection_pool = True
         return client
 
     @classmethod
-    def from_pool(cls, connection_pool: redis.ConnectionPool, *, token: str) -> Redis:  # type: ignore[override]
+    def from_pool(  # type: ignore[override]
+        cls, connection_pool: redis.ConnectionPool, *, token: str, wait: bool | float = False
+    ) -> Redis:
         """Like `redis.Redis.from_pool`, for the holder of *token*."""
-        client = cls(connection_pool=connection_pool, token=token)
+        client = cls(connection_pool=connection_pool, token=token, wait=wait)
         client.auto_close_connection_pool = True
         return client
 
@@ -57,48 +79,79 @@ class Redis(redis.Redis):
             connection_pool=self.connection_pool,
             single_connection_client=True,
             token=self._session._token,
+            wait=self._wait_s,
         )
 
-    def pipeline(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: redis-py's pipelines would send commands past the guard."""
-        raise _unguarded("a pipeline", "call the commands one by one")
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        """Like redis-py's, but each call of it is one of a guard.
 
-    def transaction(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: WATCH and MULTI cannot go through a guard."""
-        raise _unguarded("a transaction", "call the commands one by one; each is atomic")
+        With *transaction*, one batch: all commands are allowed and run, or none runs.
+        Without, each command is judged on its own.
+        """
+        return Pipeline(self, transaction, shard_hint)
 
-    def pubsub(self, **_: Any) -> NoReturn:
-        """Refuse: subscriptions bypass the guard."""
-        raise _unguarded("publish/subscribe", "use a client of its own, with a user for channels")
+    def batch(self) -> Batch:
+        """Queue commands in a `with` block; leaving it runs all of them, or none.
 
-    def monitor(self) -> NoReturn:
-        """Refuse: MONITOR shows everybody's commands."""
-        raise _unguarded("MONITOR", "use an operator's client")
+        The results are in `results` after the block. A refusal is raised, with the
+        command's number in its details as `item`. An exception in the block discards it.
+        """
+        return Batch(self)
+
+    def transaction(
+        self,
+        func: Callable[[Any], Any],
+        *watches: Any,
+        shard_hint: Any = None,
+        value_from_callable: bool = False,
+        watch_delay: float | None = None,
+    ) -> Any:
+        """Like redis-py's, without *watches*: WATCH cannot go through a guard."""
+        require_no_watches(watches)
+        with self.pipeline(True, shard_hint) as pipe:
+            value = func(pipe)
+            results = pipe.execute()
+            return value if value_from_callable else results
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command through the guard; its reply, or the typed refusal."""
-        return self._execute_command(*args, **options)
+        if self._wait_s or may_block(args[0]):
+            return self._run(patient(args, options, Waiting(self._wait_s), self._clock))
+        return self._connected("digest", self._call, args, options)
 
-    def json(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: guards know no module's commands, and `json().pipeline()` bypasses them."""
-        raise _unguarded("RedisJSON", "use a client of its own, with a user for it")
+    def _run(self, flow: Flow) -> Any:
+        return drive(flow, self._perform)
 
-    def ts(self) -> NoReturn:
-        """Refuse: guards know no module's commands, and `ts().pipeline()` bypasses them."""
-        raise _unguarded("RedisTimeSeries", "use a client of its own, with a user for it")
+    def _perform(self, asked: Pause | Command | BatchCall) -> Any:
+        match asked:
+            case Pause(seconds):
+                return self._sleep(seconds)
+            case Command(words, options, poll):
+                return self._connected("digest", self._poll if poll else self._call, words, options)
+            case BatchCall():
+                return self._connected("batch_digest", self._call_batch, asked)
 
-    def ft(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: guards know no module's commands, and `ft().pipeline()` bypasses them."""
-        raise _unguarded("RediSearch", "use a client of its own, with a user for it")
+    def _connected(self, kind: str, call: Callable[..., Any], *args: Any) -> Any:
+        """Make a call on a connection, and again if the answer says that nothing ran.
 
-    def _execute_command(self, *args: Any, **options: Any) -> Any:
+        Args:
+            kind: The field of the guard record that names the script.
+        """
+        session = self._session
         pool = self.connection_pool
         connection = self.connection or pool.get_connection()
         if self._single_connection_client:
             self.single_connection_lock.acquire()
         try:
-            return self._guarded(connection, args, options)
-        except (ResponseError, DataError):
+            if session.guard is None:
+                drive(find_guard(session), partial(self._on, connection, call, args))
+            called = session.guard
+            try:
+                return call(connection, *args)
+            except (PolicyStaleError, NoScriptError) as error:
+                flow = healing(session, called, error, kind)
+            return drive(flow, partial(self._on, connection, call, args))
+        except (ResponseError, DataError, NothingYet):
             # A reply that was read, or a request that was never sent.
             raise
         except BaseException:
@@ -117,64 +170,46 @@ class Redis(redis.Redis):
                 if not self.connection:
                     pool.release(connection)
 
-    def _guarded(self, connection: Any, command: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Send one command through the guard; heal if the answer says that nothing ran.
-
-        Once by the record, for a guard that is no longer the active one, and once by the
-        source, for a script that the server lost: a restart after a load needs both.
-        """
-        if self._session.guard is None:
-            self._find_guard(connection)
-        sought = loaded = False
-        while True:
-            called = self._session.guard
-            try:
-                return self._call(connection, command, options)
-            except (PolicyStaleError, NoScriptError) as error:
-                if not sought:
-                    sought = True
-                    self._find_guard(connection)
-                    if isinstance(error, PolicyStaleError) or self._session.guard != called:
-                        continue
-                if loaded or isinstance(error, PolicyStaleError):
-                    raise
-                loaded = True
-                self._load_source(connection, error)
-
-    def _call(self, connection: Any, command: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        connection.send_command(*self._session.request(command, connection.get_protocol()))
-        # redis-py lets some helpers take an error for an empty reply; a refusal never is one.
-        read = {name: value for name, value in options.items() if name != EMPTY_RESPONSE}
-        try:
-            response = self.parse_response(connection, command[0], **read)  # type: ignore[no-untyped-call]
-        except ResponseError as error:
-            refused = refusal(str(error))
-            if refused is not None:
-                raise refused from None
-            if EMPTY_RESPONSE in options and not isinstance(error, NoScriptError):
-                return options[EMPTY_RESPONSE]
-            raise
-        return self._session.finished(command[0], response)
-
-    def _find_guard(self, connection: Any) -> None:
-        self._session.accept_record(self._plain(connection, *self._session.record_request()))
-
-    def _load_source(self, connection: Any, lost: NoScriptError) -> None:
-        try:
-            raw = self._plain(connection, *self._session.source_request())
-            script = self._session.accept_source(raw, lost)
-            self._plain(connection, "SCRIPT", "LOAD", script)
-        except NoPermissionError:
-            # Neither the source nor SCRIPT LOAD is for an agent with a user of its own.
-            raise lost from None
-
     @staticmethod
-    def _plain(connection: Any, *command: str) -> Any:
-        """Run one of keyleash's own commands, past the guard, without decoding."""
-        # Packed, since redis-py's client-side cache would want to keep what HGETALL gives.
-        connection.send_packed_command(connection.pack_command(*command))
-        return connection.read_response(disable_decoding=True)
+    def _on(connection: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any) -> Any:
+        """Do what the healing of a call asks for."""
+        if isinstance(asked, Plain):
+            # Packed, since redis-py's client-side cache would want to keep what HGETALL gives.
+            connection.send_packed_command(connection.pack_command(*asked.words))
+            return connection.read_response(disable_decoding=True)
+        return call(connection, *args)
 
+    def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        request = self._session.request(words, connection.get_protocol())
+        connection.send_packed_command(packed(request))
+        return self._read(connection, words, options)
 
-def _unguarded(what: str, instead: str) -> NotImplementedError:
-    return NotImplementedError(f"{what} does not go through the guard; {instead}")
+    def _poll(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        request = self._session.request(words, connection.get_protocol())
+        connection.send_packed_command(packed(request))
+        try:
+            reply = connection.read_response(disable_decoding=NEVER_DECODE in options)
+        except ResponseError as error:
+            reply = error
+        return self._read(found(reply), words, options)
+
+    def _read(self, source: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        # redis-py lets some helpers take an error for an empty reply; a refusal never is one.
+        if EMPTY_RESPONSE in options:
+            read = {name: value for name, value in options.items() if name != EMPTY_RESPONSE}
+        else:
+            read = options
+        try:
+            response = self.parse_response(source, words[0], **read)  # type: ignore[no-untyped-call]
+        except ResponseError as error:
+            return self._session.instead(error, options)
+        return self._session.finished(words[0], response)
+
+    def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
+        request = self._session.batch_request(batch.mode, batch.words, connection.get_protocol())
+        connection.send_packed_command(packed(request))
+        try:
+            reply = connection.read_response(disable_decoding=batch.undecoded)
+        except ResponseError as error:
+            raise self._session.understood(error) from None
+        return self._session.answers(batch, reply, self.get_encoder() if batch.undecoded else None)

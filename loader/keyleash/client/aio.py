@@ -1,0 +1,236 @@
+"""The async twin of `sync`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import redis.asyncio
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE
+from redis.exceptions import DataError, NoScriptError, ResponseError
+
+from keyleash.client.aio_pipeline import Batch, Pipeline
+from keyleash.client.flow import BatchCall, Command, Flow, NothingYet, Pause, Plain, adrive
+from keyleash.client.hand import AsyncInHand, found
+from keyleash.client.healing import find_guard, healing
+from keyleash.client.packing import packed
+from keyleash.client.polling import may_block, patient
+from keyleash.client.session import Session
+from keyleash.client.unscoped import Unscoped, require_no_watches
+from keyleash.client.waiting import Waiting, bound_of
+from keyleash.errors import PolicyStaleError
+
+
+class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
+    """A drop-in `redis.asyncio.Redis` for the holder of a token.
+
+    Every command goes through the guard of the token's identity. What the guard refuses
+    is raised as a `LeashError`; every other reply and error is what redis-py would give.
+    A command that was sent is never sent again, whatever the retry policy: it may have
+    run. Only connecting is retried.
+
+    Args:
+        token: The agent's token. It is in no repr, log or exception.
+        wait: Whether a call that a rate refuses sleeps and tries again: True, or how many
+            seconds one call may sleep in all.
+
+    Raises:
+        TokenUnknownError: the token has not the shape of one.
+        ValueError: *wait* is negative.
+    """
+
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    _sleep: Callable[[float], Awaitable[None]] = staticmethod(asyncio.sleep)
+
+    def __init__(self, *, token: str, wait: bool | float = False, **kwargs: Any) -> None:
+        self._session = Session(token)
+        self._wait_s = bound_of(wait)
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_url(  # type: ignore[override]
+        cls, url: str, *, token: str, wait: bool | float = False, **kwargs: Any
+    ) -> Redis:
+        """Like `redis.asyncio.Redis.from_url`, for the holder of *token*."""
+        single_connection_client = kwargs.pop("single_connection_client", False)
+        client = cls(
+            connection_pool=redis.asyncio.ConnectionPool.from_url(url, **kwargs),
+            single_connection_client=single_connection_client,
+            token=token,
+            wait=wait,
+        )
+        client.auto_close_connection_pool = True
+        return client
+
+    @classmethod
+    def from_pool(  # type: ignore[override]
+        cls,
+        connection_pool: redis.asyncio.ConnectionPool,
+        *,
+        token: str,
+        wait: bool | float = False,
+    ) -> Redis:
+        """Like `redis.asyncio.Redis.from_pool`, for the holder of *token*."""
+        client = cls(connection_pool=connection_pool, token=token, wait=wait)
+        client.auto_close_connection_pool = True
+        return client
+
+    def client(self) -> Redis:
+        """A client with the same token and a connection of its own."""
+        return type(self)(
+            connection_pool=self.connection_pool,
+            single_connection_client=True,
+            token=self._session._token,
+            wait=self._wait_s,
+        )
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        """Like redis-py's, but each call of it is one of a guard.
+
+        With *transaction*, one batch: all commands are allowed and run, or none runs.
+        Without, each command is judged on its own.
+        """
+        return Pipeline(self, transaction, shard_hint)
+
+    def batch(self) -> Batch:
+        """Queue commands in an `async with` block; leaving it runs all of them, or none.
+
+        The results are in `results` after the block. A refusal is raised, with the
+        command's number in its details as `item`. An exception in the block discards it.
+        """
+        return Batch(self)
+
+    async def transaction(
+        self,
+        func: Callable[[Any], Any],
+        *watches: Any,
+        shard_hint: Any = None,
+        value_from_callable: bool = False,
+        watch_delay: float | None = None,
+    ) -> Any:
+        """Like redis-py's, without *watches*: WATCH cannot go through a guard."""
+        require_no_watches(watches)
+        async with self.pipeline(True, shard_hint) as pipe:
+            value = func(pipe)
+            if inspect.isawaitable(value):
+                value = await value
+            results = await pipe.execute()
+            return value if value_from_callable else results
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command through the guard; its reply, or the typed refusal."""
+        if self._wait_s or may_block(args[0]):
+            return await self._run(patient(args, options, Waiting(self._wait_s), self._clock))
+        return await self._connected("digest", self._call, args, options)
+
+    async def _run(self, flow: Flow) -> Any:
+        return await adrive(flow, self._perform)
+
+    async def _perform(self, asked: Pause | Command | BatchCall) -> Any:
+        match asked:
+            case Pause(seconds):
+                return await self._sleep(seconds)
+            case Command(words, options, poll):
+                call = self._poll if poll else self._call
+                return await self._connected("digest", call, words, options)
+            case BatchCall():
+                return await self._connected("batch_digest", self._call_batch, asked)
+
+    async def _connected(self, kind: str, call: Callable[..., Any], *args: Any) -> Any:
+        """Make a call on a connection, and again if the answer says that nothing ran.
+
+        Args:
+            kind: The field of the guard record that names the script.
+        """
+        session = self._session
+        pool = self.connection_pool
+        if self.single_connection_client:
+            await self.initialize()
+        connection = self.connection or await pool.get_connection()
+        if self.single_connection_client:
+            await self._single_conn_lock.acquire()
+        try:
+            if session.guard is None:
+                await adrive(find_guard(session), partial(self._on, connection, call, args))
+            called = session.guard
+            try:
+                return await call(connection, *args)
+            except (PolicyStaleError, NoScriptError) as error:
+                flow = healing(session, called, error, kind)
+            return await adrive(flow, partial(self._on, connection, call, args))
+        except (ResponseError, DataError, NothingYet):
+            # A reply that was read, or a request that was never sent.
+            raise
+        except BaseException:
+            # A reply may be on its way, and must not be taken for that of the next command.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            try:
+                if self.single_connection_client and connection.should_reconnect():
+                    await connection.disconnect()
+                    await connection.connect()
+            finally:
+                if self.single_connection_client:
+                    self._single_conn_lock.release()
+                if not self.connection:
+                    await pool.release(connection)
+
+    @staticmethod
+    async def _on(
+        connection: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any
+    ) -> Any:
+        """Do what the healing of a call asks for."""
+        if isinstance(asked, Plain):
+            await connection.send_packed_command(connection.pack_command(*asked.words))
+            return await connection.read_response(disable_decoding=True)
+        return await call(connection, *args)
+
+    async def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        request = self._session.request(_encoded(words, connection), connection.get_protocol())
+        await connection.send_packed_command(packed(request))
+        return await self._read(connection, words, options)
+
+    async def _poll(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        request = self._session.request(_encoded(words, connection), connection.get_protocol())
+        await connection.send_packed_command(packed(request))
+        try:
+            reply = await connection.read_response(disable_decoding=NEVER_DECODE in options)
+        except ResponseError as error:
+            reply = error
+        return await self._read(AsyncInHand(found(reply)), words, options)
+
+    async def _read(self, source: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        # redis-py lets some helpers take an error for an empty reply; a refusal never is one.
+        if EMPTY_RESPONSE in options:
+            read = {name: value for name, value in options.items() if name != EMPTY_RESPONSE}
+        else:
+            read = options
+        try:
+            response = await self.parse_response(source, words[0], **read)
+        except ResponseError as error:
+            return self._session.instead(error, options)
+        return self._session.finished(words[0], response)
+
+    async def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
+        words = [_encoded(words, connection) for words in batch.words]
+        request = self._session.batch_request(batch.mode, words, connection.get_protocol())
+        await connection.send_packed_command(packed(request))
+        try:
+            reply = await connection.read_response(disable_decoding=batch.undecoded)
+        except ResponseError as error:
+            raise self._session.understood(error) from None
+        return self._session.answers(batch, reply, self._encoder() if batch.undecoded else None)
+
+    def _encoder(self) -> Any:
+        return self.get_encoder()  # type: ignore[no-untyped-call]
+
+
+def _encoded(words: tuple[Any, ...], connection: Any) -> tuple[Any, ...]:
+    """The words as the connection's own packer, slow and in Python, would encode them."""
+    encode = connection.encoder.encode
+    return words[0], *map(encode, words[1:])

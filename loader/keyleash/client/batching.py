@@ -1,0 +1,116 @@
+"""How queued commands become batch calls, and their answers one list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError, ResponseError
+
+from keyleash.client.flow import BatchCall, Flow
+from keyleash.client.waiting import Waiting
+from keyleash.errors import ArgsTooManyError, RateLimitedError
+from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, Argument, BatchMode
+
+MAX_CHUNK_COMMANDS = 128
+"""Commands of a pipeline that go in one call: the server does nothing else meanwhile."""
+
+Queued = tuple[tuple[Argument, ...], dict[str, Any]]
+"""A command as redis-py queues it: its words, and options for its parser."""
+
+
+def pipelined(commands: Sequence[Queued], atomic: bool, waiting: Waiting, encoder: Any) -> Flow:
+    """Send the commands of a pipeline; one answer for each, in order."""
+    if atomic:
+        return atomically(commands, waiting)
+    return one_by_one(commands, waiting, encoder)
+
+
+def atomically(commands: Sequence[Queued], waiting: Waiting) -> Flow:
+    """Send all commands as one batch: all are allowed, or none runs.
+
+    Raises:
+        ArgsTooManyError: they do not fit into one call; nothing was sent.
+    """
+    values = sum(map(_values, commands))
+    if len(commands) > MAX_BATCH_COMMANDS:
+        raise _too_many("commands", len(commands), MAX_BATCH_COMMANDS)
+    if values > MAX_ARGUMENTS:
+        raise _too_many("arguments", values, MAX_ARGUMENTS)
+    return (yield from waiting.patiently(BatchCall(BatchMode.ALL, commands)))
+
+
+def one_by_one(commands: Sequence[Queued], waiting: Waiting, encoder: Any) -> Flow:
+    """Send commands in as few batches as may be, each command judged on its own.
+
+    What a batch as a whole is refused with is the answer of each of its commands. What
+    a rate refused is sent again if it may be waited for.
+
+    Raises:
+        DataError: a word cannot be encoded; nothing was sent.
+        ConnectionError: nothing was answered. If something was, the error stands where
+            an answer is missing.
+    """
+    parts = list(chunks(commands, range(len(commands))))
+    if len(parts) > 1:
+        # redis-py packs a whole pipeline before it sends any, so that no part of it has run.
+        for words, _ in commands:
+            for word in words:
+                encoder.encode(word)
+    answers: list[Any] = [None] * len(commands)
+    answered = False
+    pending: Sequence[int] = range(len(commands))
+    while True:
+        for chunk in parts:
+            try:
+                got = yield BatchCall(BatchMode.EACH, [commands[index] for index in chunk])
+                answered = True
+            except ResponseError as error:
+                got = [error] * len(chunk)
+                answered = True
+            except RedisError as error:
+                if not answered:
+                    raise
+                unanswered = [index for index in pending if index >= chunk[0]]
+                for index in unanswered:
+                    answers[index] = error
+                return answers
+            for index, answer in zip(chunk, got, strict=True):
+                answers[index] = answer
+        pending = [index for index in pending if isinstance(answers[index], RateLimitedError)]
+        if not pending:
+            return answers
+        try:
+            yield waiting.pause([answers[index] for index in pending])
+        except RateLimitedError:
+            return answers
+        parts = list(chunks(commands, pending))
+
+
+def chunks(commands: Sequence[Queued], indexes: Sequence[int]) -> Iterator[list[int]]:
+    """Part the commands at *indexes*, in order, by what one call may carry."""
+    chunk: list[int] = []
+    values = 0
+    for index in indexes:
+        more = _values(commands[index])
+        if chunk and (len(chunk) == MAX_CHUNK_COMMANDS or values + more > MAX_ARGUMENTS):
+            yield chunk
+            chunk, values = [], 0
+        chunk.append(index)
+        values += more
+    if chunk:
+        yield chunk
+
+
+def _values(queued: Queued) -> int:
+    words, _ = queued
+    name = words[0]
+    # redis-py lets the name carry arguments.
+    return len(words) - 1 + (len(name.split()) if isinstance(name, str | bytes) else 1)
+
+
+def _too_many(what: str, count: int, limit: int) -> ArgsTooManyError:
+    return ArgsTooManyError(
+        {what: str(count), "limit": str(limit)},
+        help="make several batches, or use pipeline(transaction=False)",
+    )

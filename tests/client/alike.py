@@ -1,0 +1,136 @@
+"""The async client behind the sync one's interface, so that one test is of both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+import keyleash
+from support.leash import Leash
+from support.servers import embedded_label, find_server_binaries
+
+EITHER = pytest.mark.parametrize(
+    "leash",
+    [
+        *((label, "sync") for label in find_server_binaries()),
+        # What the async client does differently is not the server's.
+        (embedded_label(), "async"),
+    ],
+    ids="-".join,
+    indirect=True,
+)
+"""A test of both clients: the sync one on every server, the async one on one."""
+
+ONE_EITHER = pytest.mark.parametrize("one_leash", ["sync", "async"], indirect=True)
+"""The same on the embedded server alone."""
+
+
+class Awaited:
+    """An async client or pipeline, whose every call is awaited before it returns."""
+
+    def __init__(self, inner: Any, runner: asyncio.Runner) -> None:
+        self.__dict__.update(_inner=inner, _runner=runner)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        if not inspect.ismethod(value):
+            return value
+
+        def call(*args: Any, **options: Any) -> Any:
+            return self._settled(value(*args, **options))
+
+        return call
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._inner, name, value)
+
+    def __enter__(self) -> Any:
+        return self._settled(self._inner.__aenter__())
+
+    def __exit__(self, *raised: Any) -> Any:
+        return self._settled(self._inner.__aexit__(*raised))
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __bool__(self) -> bool:
+        return bool(self._inner)
+
+    def _settled(self, result: Any) -> Any:
+        if inspect.iscoroutine(result):
+            # Or the runner's own context would hide that of the test.
+            result = self._runner.run(result, context=contextvars.copy_context())
+        if inspect.isasyncgen(result):
+            return self._runner.run(_listed(result))
+        # Pipelines return themselves, and clients make others.
+        return Awaited(result, self._runner) if isinstance(result, redis.asyncio.Redis) else result
+
+
+async def _listed(items: Any) -> list[Any]:
+    return [item async for item in items]
+
+
+class SyncLeash(Leash):
+    """A leash whose clients may be told another port."""
+
+    def client(self, token: str, **options: Any) -> keyleash.Redis:
+        return keyleash.Redis(**{"port": self.server.port, **options}, token=token)
+
+
+@dataclass
+class AsyncLeash(Leash):
+    """Agents' clients are async ones."""
+
+    runner: asyncio.Runner = field(default_factory=asyncio.Runner)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._clients: list[Awaited] = []
+
+    def client(self, token: str, **options: Any) -> Any:
+        options = {"port": self.server.port, **options}
+        client = Awaited(keyleash.asyncio.Redis(token=token, **options), self.runner)
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.aclose()
+        self.runner.close()
+
+
+class FakeClock:
+    """The clock and the sleep of a client: no time passes but in its sleeps.
+
+    Attributes:
+        slept: Every sleep, in seconds.
+        at: What to do when a sleep reaches a time, by that time.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.now = 1000.0
+        self.started = self.now
+        self.slept: list[float] = []
+        self.at: dict[float, Callable[[], Any]] = {}
+        client._clock = lambda: self.now
+        client._sleep = self._async_sleep if isinstance(client, Awaited) else self._sleep
+
+    @property
+    def passed(self) -> float:
+        return self.now - self.started
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        for due in [when for when in self.at if when <= self.passed]:
+            self.at.pop(due)()
+
+    async def _async_sleep(self, seconds: float) -> None:
+        self._sleep(seconds)

@@ -1,0 +1,214 @@
+"""keyleash.asyncio.Redis in the place of redis.asyncio.Redis: what only an async client does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from redis.exceptions import NoScriptError
+
+import keyleash
+from keyleash import PolicyStaleError, correlation
+from support.leash import NAMES, Leash
+
+
+def client(leash: Leash, **options: Any) -> keyleash.asyncio.Redis:
+    return keyleash.asyncio.Redis(port=leash.server.port, token=leash.issue("one").token, **options)
+
+
+def running(work: Callable[[], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        return await work()
+
+    return asyncio.run(run())
+
+
+def test_from_url_makes_a_guarded_client(leash: Leash) -> None:
+    """The database number, options in the query and the pool's ownership are the URL's."""
+
+    async def work() -> None:
+        token = leash.issue("one").token
+        url = leash.server.url + "/0?protocol=2"
+        async with keyleash.asyncio.Redis.from_url(url, token=token) as agent:
+            assert await agent.set("t:a", 1) is True
+            assert agent.get_connection_kwargs()["protocol"] == 2
+            assert type(agent) is keyleash.asyncio.Redis
+        assert all(not one.is_connected for one in agent.connection_pool._available_connections)
+
+    running(work)
+    assert leash.admin.get("t:a") == b"1"
+
+
+def test_from_pool_takes_the_pool_over_and_a_given_pool_is_left_open(one_leash: Leash) -> None:
+    """As with redis-py: who makes the pool closes it, but for from_pool."""
+
+    async def work() -> None:
+        token = one_leash.issue("one").token
+        for owned in (True, False):
+            pool = redis.asyncio.ConnectionPool.from_url(one_leash.server.url)
+            make: Any = (
+                keyleash.asyncio.Redis.from_pool
+                if owned
+                else lambda pool, token: keyleash.asyncio.Redis(connection_pool=pool, token=token)
+            )
+            agent = make(pool, token=token)
+            await agent.set("t:a", "x")
+            await agent.aclose()
+            open_now = [one.is_connected for one in pool._available_connections]
+            assert open_now == [not owned]
+            await pool.aclose()
+
+    running(work)
+
+
+def test_single_connection_client_keeps_one_connection(leash: Leash) -> None:
+    """It is taken with the first call and given back at the end; tasks take turns on it."""
+
+    async def work() -> None:
+        agent = client(leash, single_connection_client=True, decode_responses=True)
+        await agent.ping()
+        connection = agent.connection
+        await asyncio.gather(*(agent.set(f"t:{n}", n) for n in range(20)))
+
+        assert await asyncio.gather(*(agent.get(f"t:{n}") for n in range(20))) == [
+            str(n) for n in range(20)
+        ]
+        assert agent.connection is connection is not None
+        await agent.aclose()
+        assert agent.connection is None
+
+    running(work)
+
+
+def test_client_method_and_subclass_stay_guarded(one_leash: Leash) -> None:
+    """redis-py's client() would have lost the token, or the guard."""
+
+    class Mine(keyleash.asyncio.Redis):
+        pass
+
+    async def work() -> None:
+        token = one_leash.issue("one").token
+        agent = Mine.from_url(one_leash.server.url, token=token, wait=2)
+        async with agent, agent.client() as own:
+            assert type(own) is type(agent) is Mine
+            assert own.connection is not None
+            assert own._wait_s == 2
+            await own.set("t:a", "x")
+            with pytest.raises(keyleash.KeyNotGrantedError):
+                await own.get("u:a")
+
+    running(work)
+
+
+def test_refusal_gives_the_connection_back(leash: Leash) -> None:
+    """A refusal is a reply: the connection is good, and the next call uses it."""
+
+    async def work() -> None:
+        async with client(leash, max_connections=1) as agent:
+            for _ in range(3):
+                with pytest.raises(keyleash.KeyNotGrantedError):
+                    await agent.get("u:a")
+                assert await agent.get("t:a") is None
+
+    running(work)
+
+
+def test_async_response_callback_is_awaited(one_leash: Leash) -> None:
+    """redis-py takes both kinds, for commands and in pipelines."""
+
+    async def work() -> None:
+        async def mine(response: Any, **_: Any) -> Any:
+            await asyncio.sleep(0)
+            return "mine", response
+
+        async with client(one_leash) as agent:
+            agent.set_response_callback("GET", mine)
+            await agent.set("t:a", "x")
+
+            assert await agent.get("t:a") == ("mine", b"x")
+            assert await agent.pipeline().get("t:a").execute() == [("mine", b"x")]
+
+    running(work)
+
+
+def test_task_that_is_cancelled_leaves_no_reply_for_the_next(leash: Leash) -> None:
+    """Cancelled at any await, the connection is closed rather than given on with a reply."""
+
+    async def work() -> None:
+        async with client(leash, max_connections=1) as agent:
+            await agent.set("t:a", "a")
+            await agent.set("t:b", "b")
+            for steps in range(1, 12):
+                task = asyncio.ensure_future(agent.get("t:a"))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                assert await agent.get("t:b") == b"b"
+
+    running(work)
+
+
+def test_fifty_tasks_each_get_their_own_reply(leash: Leash) -> None:
+    """Refusals and errors between their calls, and the correlation of each task's own."""
+
+    async def work() -> None:
+        async with client(leash, decode_responses=True) as agent:
+
+            async def one(number: int) -> None:
+                key = f"t:{number}"
+                with correlation(key):
+                    for step in range(10):
+                        await agent.set(key, f"{number}-{step}")
+                        assert await agent.get(key) == f"{number}-{step}"
+                        with pytest.raises(keyleash.KeyNotGrantedError):
+                            await agent.get(f"u:{number}")
+                        with pytest.raises(redis.ResponseError, match="not an integer"):
+                            await agent.incr(key)
+
+            await asyncio.gather(*map(one, range(50)))
+
+    running(work)
+    assert leash.admin.xlen(NAMES.denied("one")) == 50 * 10
+    sets = [event for event in leash.events("one") if "correlation" in event]
+    assert all(event["correlation"] == event["key"] for event in sets)
+
+
+def test_tasks_heal_together_while_policies_and_scripts_come_and_go(leash: Leash) -> None:
+    """Each call succeeds or says a word of the leash's, and what succeeded ran once."""
+    rules = [
+        {"grants": [{"allow": ["read", "write"], "keys": ["t:*"]}], "deny": [{"keys": [deny]}]}
+        for deny in ("t:x", "t:y")
+    ]
+    leash.load(one=rules[0])
+
+    async def work() -> list[int]:
+        async with client(leash) as agent:
+
+            async def count(number: int) -> int:
+                counted = 0
+                for _ in range(20):
+                    try:
+                        await agent.pipeline().incr(f"t:{number}").execute()
+                        await agent.incr(f"t:{number}")
+                    except (PolicyStaleError, NoScriptError):
+                        continue
+                    counted += 2
+                return counted
+
+            async def disturb() -> None:
+                for number in range(10):
+                    await asyncio.to_thread(leash.load, one=rules[number % 2])
+                    await asyncio.to_thread(leash.admin.script_flush)
+
+            *counted, _ = await asyncio.gather(*map(count, range(16)), disturb())
+            return counted
+
+    counted = running(work)
+    assert sum(counted) > 0
+    for number, at_least in enumerate(counted):
+        assert int(leash.admin.get(f"t:{number}") or 0) >= at_least
