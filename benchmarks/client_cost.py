@@ -30,8 +30,8 @@ from benchmarks.support.clients import (
     JOB_KEY,
     Comparison,
     Kind,
-    comparison,
-    rates_per_s,
+    compared,
+    paces,
     set_p50,
 )
 from benchmarks.support.command import Plan, heading, options_of, run
@@ -140,13 +140,11 @@ def compare_tasks(
                 Kind("raw", lambda calls: runner.run(set_in_tasks(raw, calls))),
                 Kind("guarded", lambda calls: runner.run(set_in_tasks(guarded, calls)), counts=ONE),
             )
-            rates = rates_per_s(
-                admin, target, [(kind, each * TASKS) for kind in kinds], plan.rounds
-            )
+            runs = paces(admin, target, [(kind, each * TASKS) for kind in kinds], plan.rounds)
         finally:
             runner.run(raw.aclose())
             runner.run(guarded.aclose())
-    return comparison(f"asyncio, {TASKS} tasks", "per s", rates["raw"], rates["guarded"])
+    return compared(f"asyncio, {TASKS} tasks", runs["raw"], runs["guarded"])
 
 
 def compare_pipelines(
@@ -170,9 +168,9 @@ def compare_pipelines(
             Kind("batch", again(lambda: batch_of(guarded)), SIZE, SIXTEEN),
         )
         calls = max(1, plan.requests // SIZE)
-        rates = rates_per_s(admin, target, [(kind, calls) for kind in kinds], plan.rounds)
+        runs = paces(admin, target, [(kind, calls) for kind in kinds], plan.rounds)
     return [
-        comparison(name, "per s", rates[base], rates[kind])
+        compared(name, runs[base], runs[kind])
         for name, base, kind in (
             (f"pipeline(transaction=False) of {SIZE}", "raw", "guarded"),
             (f"pipeline(transaction=True) of {SIZE}", "raw atomic", "guarded atomic"),

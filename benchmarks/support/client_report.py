@@ -39,11 +39,12 @@ class ClientReport:
         wide = max(len(row.name) for row in self.rows) + 1
         lines = [
             self.heading,
-            f"{'':{wide}}{'':8}{'redis-py':>10}{'keyleash':>10}{'ratio (min–max)':>20}",
+            f"{'':{wide}}{'':8}{'redis-py':>10}{'keyleash':>10}{'ratio (min–max)':>20}{'best':>7}"
+            f"{'client CPU (min–max)':>22}",
         ]
         lines += [
             f"{row.name:{wide}}{row.unit:>8}{row.raw.median:10,.0f}{row.guarded.median:10,.0f}"
-            f"{row.ratio!s:>20}"
+            f"{row.ratio!s:>20}{row.best_ratio:7.2f}{row.cpu_ratio or ''!s:>22}"
             for row in self.rows
         ]
         if self.noisy:

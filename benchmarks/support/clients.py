@@ -41,6 +41,20 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """One run of one kind.
+
+    Attributes:
+        per_s: Commands per second of wall time.
+        cpu_us: CPU time of this process per command, µs: what others on the machine do
+            changes it little.
+    """
+
+    per_s: float
+    cpu_us: float
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """The same work through redis-py and through keyleash, all rounds together.
 
@@ -50,6 +64,8 @@ class Comparison:
         raw: Through redis-py.
         guarded: Through keyleash.
         ratio: Guarded by raw, round by round.
+        best_ratio: The best guarded value of any round by the best raw one.
+        cpu_ratio: CPU time of the client's process per command, guarded by raw.
     """
 
     name: str
@@ -57,17 +73,28 @@ class Comparison:
     raw: Spread
     guarded: Spread
     ratio: Spread
+    best_ratio: float
+    cpu_ratio: Spread | None = None
 
 
-def comparison(name: str, unit: str, raw: Sequence[float], guarded: Sequence[float]) -> Comparison:
-    """Put two kinds' values of all rounds together."""
-    return Comparison(name, unit, spread_of(raw), spread_of(guarded), ratios(guarded, raw))
+def compared(name: str, raw: Sequence[Pace], guarded: Sequence[Pace]) -> Comparison:
+    """Put two kinds' runs of all rounds together."""
+    raw_per_s, guarded_per_s = ([run.per_s for run in side] for side in (raw, guarded))
+    return Comparison(
+        name,
+        "per s",
+        spread_of(raw_per_s),
+        spread_of(guarded_per_s),
+        ratios(guarded_per_s, raw_per_s),
+        max(guarded_per_s) / max(raw_per_s),
+        ratios([run.cpu_us for run in guarded], [run.cpu_us for run in raw]),
+    )
 
 
-def rates_per_s(
+def paces(
     admin: Client, target: Target, kinds: Sequence[tuple[Kind, int]], rounds: int
-) -> Mapping[str, list[float]]:
-    """Commands per second of each kind, by its name, in order of rounds.
+) -> Mapping[str, list[Pace]]:
+    """The runs of each kind, by its name, in order of rounds.
 
     Args:
         kinds: Each with how many calls are a run.
@@ -77,15 +104,17 @@ def rates_per_s(
     """
     for kind, calls in kinds:
         kind.run(calls)
-    rates: dict[str, list[float]] = defaultdict(list)
+    runs: dict[str, list[Pace]] = defaultdict(list)
     for number in range(rounds):
         for kind, calls in kinds if number % 2 == 0 else reversed(kinds):
             with counted(admin, target, kind, calls):
-                begun_s = time.perf_counter()
+                begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
                 kind.run(calls)
+                cpu_s = time.process_time() - begun_cpu_s
                 wall_s = time.perf_counter() - begun_s
-            rates[kind.name].append(calls * kind.commands / wall_s)
-    return rates
+            commands = calls * kind.commands
+            runs[kind.name].append(Pace(commands / wall_s, cpu_s / commands * 1e6))
+    return runs
 
 
 @contextlib.contextmanager
@@ -121,7 +150,14 @@ def set_p50(
                     )
                 )
     raw_us, guarded_us = zip(*times, strict=True)
-    return comparison("set, p50", "µs", raw_us, guarded_us)
+    return Comparison(
+        "set, p50",
+        "µs",
+        spread_of(raw_us),
+        spread_of(guarded_us),
+        ratios(guarded_us, raw_us),
+        min(guarded_us) / min(raw_us),
+    )
 
 
 def alternated_p50_us(
