@@ -22,7 +22,15 @@ while option_at < #argv do
   end
   option_at = option_at + 1
 end
-walked[#walked + 1] = stored
+if stored then
+  walked[#walked + 1] = stored
+--% for counter in rule.stored
+--% filter spread("this_counter", [counter])
+  this_counter = true
+--% endfilter
+--% endfor
+  mutates = true
+end
 --% elif search.kind == "streams"
 local option_at = 5
 while option_at <= #argv do

@@ -57,6 +57,26 @@ def test_key_found_in_the_arguments_is_checked(
         assert "_NOT_GRANTED" in answer
 
 
+def test_command_that_may_store_needs_only_read_if_it_does_not(leash: Leash) -> None:
+    """SORT and GEORADIUS read, are not audited and count as reads, until an option stores."""
+    leash.load(
+        one={"grants": [grant("read", keys="in:*")], "budget": {"writes": "1/month"}},
+        two={**READER, "budget": {"writes": "1/month"}},
+    )
+    one, two = leash.issue("one").token, leash.issue("two").token
+    search = ("GEORADIUS", "in:1", "0", "0", "1", "m")
+
+    assert leash.call("one", one, "SORT", "in:1") == []
+    assert leash.call("one", one, *search) == []
+    refusal = leash.call("one", one, "SORT", "in:1", "STORE", "in:2")
+    assert refusal == "LEASH CLASS_NOT_GRANTED class=write command=SORT key=in:2"
+    assert leash.events("one") == []
+    assert [leash.call("two", two, "SORT", "in:1") for _ in range(3)] == [[]] * 3
+    assert leash.call("two", two, *search, "STORE", "out:1") == 0
+    assert "BUDGET_EXHAUSTED" in leash.call("two", two, "SORT", "in:1", "STORE", "out:1")
+    assert [event["op"] for event in leash.events("two")] == ["GEORADIUS"]
+
+
 def test_group_that_is_named_like_the_option_hides_no_key(leash: Leash) -> None:
     """The keys are those behind the word that the server takes for STREAMS."""
     leash.load(one={"grants": [grant("read", "write", keys=["c", "STREAMS", "in:*"])]})

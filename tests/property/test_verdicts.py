@@ -395,8 +395,10 @@ def assert_same(call: Call, decided: Decision, expected: Decision) -> None:
 
 
 def mutates(spec: CommandSpec, argv: Sequence[bytes]) -> bool:
-    """Whether the call has an event: a BITFIELD that only reads has none."""
-    return spec.mutates and needs_of_call(spec, argv) != (OperationClass.READ,)
+    """Whether the call has an event: a BITFIELD that only reads has none, nor has SORT."""
+    is_optional = spec.name == "BITFIELD" or any(isinstance(one, OptionKey) for one in spec.keys)
+    reads = needs_of_call(spec, argv) == (OperationClass.READ,)
+    return spec.mutates and not (is_optional and reads)
 
 
 def is_clocked(argv: Sequence[bytes]) -> bool:

@@ -108,6 +108,9 @@ def decide(
     if not grants:
         return refused(ReplyCode.COMMAND_REFUSED, command=name)
     for needed in needs_of_call(spec, argv):
+        if stores(spec, argv) and needed is OperationClass.WRITE:
+            # Asked of that key alone, when it is known.
+            continue
         if not any(needed in grant.allow for grant in grants):
             return refused(ReplyCode.CLASS_NOT_GRANTED, class_=needed, command=name)
     verdict = judge_arguments(spec, argv, grants)
@@ -172,7 +175,17 @@ def needs_of_call(spec: CommandSpec, argv: Argv) -> tuple[OperationClass, ...]:
     needs = {*spec.needs}
     if spec.name == "SET" and any(is_option(word, "GET") for word in argv[3:]):
         needs.add(OperationClass.READ)
+    if stores(spec, argv):
+        needs.add(OperationClass.WRITE)
     return tuple(one for one in OperationClass if one in needs)
+
+
+def stores(spec: CommandSpec, argv: Argv) -> bool:
+    """Whether a command that reads also stores what it found, by its last option that says so."""
+    starts = {"SORT": 2, "GEORADIUS": 6, "GEORADIUSBYMEMBER": 5}
+    words = ["STORE"] if spec.name == "SORT" else ["STORE", "STOREDIST"]
+    rest = argv[starts.get(spec.name, len(argv)) : -1]
+    return any(is_option(one, word) for one in rest for word in words)
 
 
 def only_gets(argv: Argv) -> bool:

@@ -175,7 +175,9 @@ def remarks_of(spec: CommandSpec, table: CommandTable) -> Iterator[str]:
             yield f"refused with options other than {known}"
     if spec.waits is not None:
         yield "polled with BLOCK" if spec.waits is Waits.BLOCK else "polled"
-    if spec.mutates and not {"write", "delete", "publish"} & set(spec.needs):
+    if any(isinstance(search, OptionKey) for search in spec.keys):
+        yield "audited if it stores"
+    elif spec.mutates and not {"write", "delete", "publish"} & set(spec.needs):
         yield "audited"
     elif not spec.mutates and {"write", "delete"} & set(spec.needs):
         yield "not audited"

@@ -164,8 +164,13 @@ class CommandSpec:
 
     @property
     def needs(self) -> Needs:
-        """Every class some key of the command needs, in the order of `OperationClass`."""
-        needed = {cls for keys in self.keys for cls in keys.needs}
+        """Every class that some key of each call needs, in the order of `OperationClass`.
+
+        What the key of an option needs is not in it: most calls have none.
+        """
+        needed = {
+            cls for keys in self.keys if not isinstance(keys, OptionKey) for cls in keys.needs
+        }
         if self.channel is not None:
             needed.add(OperationClass.PUBLISH)
         if self.scans:
@@ -174,7 +179,7 @@ class CommandSpec:
 
     @property
     def mutates(self) -> bool:
-        """Whether others may see what the call did, by its key flags or COMMAND's `write` flag."""
+        """Whether others may see what a call did, by its key flags or COMMAND's `write` flag."""
         if "readonly" in self.flags:
             # A module's key specs may be made up, and then say that every key is written.
             return False

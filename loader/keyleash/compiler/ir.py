@@ -92,6 +92,8 @@ class Rule:
         rest: For every further key.
         counters: What the call counts towards, besides requests.
         mutates: Whether it is audited.
+        stored: What a call counts towards besides, and then is audited, if it has the key of
+            an option.
         nulls: How to find the length of a reply that may hold nulls (`compiler.replies`).
         missing: The class that no grant gives: then the rule is this refusal alone.
         keys: How keys are found by reading the arguments; empty if the walk finds them.
@@ -114,6 +116,7 @@ class Rule:
     rest: int = 0
     counters: tuple[Counter, ...] = ()
     mutates: bool = False
+    stored: tuple[Counter, ...] = ()
     nulls: str | None = None
     missing: OperationClass | None = None
     keys: tuple[KeySearch, ...] = ()

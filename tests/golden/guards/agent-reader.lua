@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 40 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 31312726547117 then code = 'POLICY_STALE' break end
+if stamp ~= 84936066870611 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
@@ -54,7 +54,7 @@ or command == "TTL"
 then rule = 2
 elseif false
 or command == "LCS"
-then rule = 10
+then rule = 12
 elseif false
 or command == "SET"
 then rule = 1
@@ -73,7 +73,7 @@ or command == "PTTL"
 then rule = 2
 elseif false
 or command == "MGET"
-then rule = 12
+then rule = 14
 elseif false
 or command == "ECHO"
 or command == "PING"
@@ -84,7 +84,10 @@ or command == "HLEN"
 or command == "LLEN"
 or command == "TYPE"
 or command == "XLEN"
-then rule = 9
+then rule = 11
+elseif false
+or command == "SORT"
+then rule = 19
 elseif false
 or command == "HSET"
 or command == "INCR"
@@ -95,7 +98,6 @@ or command == "MSET"
 or command == "COPY"
 or command == "DECR"
 or command == "LSET"
-or command == "SORT"
 or command == "VADD"
 or command == "VDIM"
 or command == "VEMB"
@@ -115,7 +117,7 @@ or command == "ZREM"
 then rule = 5
 elseif false
 or command == "SCAN"
-then rule = 15
+then rule = 17
 end
 elseif length == 6 then
 if false then
@@ -139,14 +141,14 @@ then rule = 8
 elseif false
 or command == "SINTER"
 or command == "SUNION"
-then rule = 13
+then rule = 15
 elseif false
 or command == "STRLEN"
-then rule = 9
+then rule = 11
 elseif false
 or command == "ZINTER"
 or command == "ZUNION"
-then rule = 16
+then rule = 18
 elseif false
 or command == "EXPIRE"
 or command == "INCRBY"
@@ -189,13 +191,13 @@ then rule = 8
 elseif false
 or command == "HEXISTS"
 or command == "HSTRLEN"
-then rule = 9
+then rule = 11
 elseif false
 or command == "PFCOUNT"
-then rule = 13
+then rule = 15
 elseif false
 or command == "SORT_RO"
-then rule = 17
+then rule = 20
 elseif false
 or command == "HINCRBY"
 or command == "HEXPIRE"
@@ -214,7 +216,7 @@ or command == "ZPOPMIN"
 then rule = 5
 elseif false
 or command == "PUBLISH"
-then rule = 14
+then rule = 16
 end
 elseif length == 8 then
 if false then
@@ -226,7 +228,7 @@ or command == "ZREVRANK"
 then rule = 2
 elseif false
 or command == "XPENDING"
-then rule = 19
+then rule = 22
 elseif false
 or command == "BITFIELD"
 then rule = 4
@@ -245,7 +247,7 @@ or command == "VSETATTR"
 then rule = 1
 elseif false
 or command == "SPUBLISH"
-then rule = 14
+then rule = 16
 end
 elseif length == 13 then
 if false then
@@ -257,6 +259,9 @@ elseif length == 9 then
 if false then
 elseif false
 or command == "SISMEMBER"
+then rule = 11
+elseif false
+or command == "GEORADIUS"
 then rule = 9
 elseif false
 or command == "GEOSEARCH"
@@ -265,7 +270,6 @@ or command == "ZLEXCOUNT"
 or command == "ZREVRANGE"
 then rule = 2
 elseif false
-or command == "GEORADIUS"
 or command == "HEXPIREAT"
 or command == "PEXPIREAT"
 or command == "RPOPLPUSH"
@@ -304,10 +308,10 @@ then rule = 2
 elseif false
 or command == "SINTERCARD"
 or command == "ZINTERCARD"
-then rule = 16
+then rule = 18
 elseif false
 or command == "XREADGROUP"
-then rule = 21
+then rule = 24
 elseif false
 or command == "BRPOPLPUSH"
 or command == "HPEXPIREAT"
@@ -315,6 +319,12 @@ or command == "SDIFFSTORE"
 or command == "XAUTOCLAIM"
 or command == "ZDIFFSTORE"
 then rule = 1
+end
+elseif length == 17 then
+if false then
+elseif false
+or command == "GEORADIUSBYMEMBER"
+then rule = 10
 end
 elseif length == 20 then
 if false then
@@ -349,19 +359,19 @@ then rule = 8
 elseif false
 or command == "SCARD"
 or command == "ZCARD"
-then rule = 9
+then rule = 11
 elseif false
 or command == "SDIFF"
-then rule = 13
+then rule = 15
 elseif false
 or command == "TOUCH"
 then rule = 7
 elseif false
 or command == "XREAD"
-then rule = 20
+then rule = 23
 elseif false
 or command == "ZDIFF"
-then rule = 16
+then rule = 18
 elseif false
 or command == "LPUSH"
 or command == "RPUSH"
@@ -406,12 +416,6 @@ elseif false
 or command == "ZREMRANGEBYSCORE"
 then rule = 5
 end
-elseif length == 17 then
-if false then
-elseif false
-or command == "GEORADIUSBYMEMBER"
-then rule = 1
-end
 elseif length == 15 then
 if false then
 elseif false
@@ -426,7 +430,7 @@ command = command .. ' ' .. subcommand
 if false then
 elseif false
 or subcommand == "USAGE"
-then rule = 11
+then rule = 13
 end
 elseif command == "OBJECT" then
 local subcommand = string.upper(argv[5] or '')
@@ -437,7 +441,7 @@ or subcommand == "ENCODING"
 or subcommand == "FREQ"
 or subcommand == "IDLETIME"
 or subcommand == "REFCOUNT"
-then rule = 11
+then rule = 13
 end
 elseif command == "XINFO" then
 local subcommand = string.upper(argv[5] or '')
@@ -447,7 +451,7 @@ elseif false
 or subcommand == "CONSUMERS"
 or subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 18
+then rule = 21
 end
 elseif command == "XGROUP" then
 local subcommand = string.upper(argv[5] or '')
@@ -485,12 +489,12 @@ reads = true
 elseif rule == 7 then
 last = #argv - 0
 check, rest = 1, 1
-elseif rule == 12 then
+elseif rule == 14 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
 reply_length = #argv - 4
-elseif rule == 9 then
+elseif rule == 11 then
 check, rest = 1, 1
 elseif rule == 3 then
 check, rest = 1, 1
@@ -516,19 +520,65 @@ elseif rule == 8 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv - 5
+elseif rule == 9 then
+walked, first, last = {}, 1, 0
+walked[1] = argv[5]
+local option_at, stored = 10
+while option_at < #argv do
+if false then
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+end
+option_at = option_at + 1
+end
+if stored then
+walked[#walked + 1] = stored
+writes = true
+mutates = true
+end
+last = #walked
+check, rest = 1, 2
+reads = true
 elseif rule == 10 then
+walked, first, last = {}, 1, 0
+walked[1] = argv[5]
+local option_at, stored = 9
+while option_at < #argv do
+if false then
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+end
+option_at = option_at + 1
+end
+if stored then
+walked[#walked + 1] = stored
+writes = true
+mutates = true
+end
+last = #walked
+check, rest = 1, 2
+reads = true
+elseif rule == 12 then
 last = 6
 check, rest = 1, 1
 reads = true
-elseif rule == 11 then
+elseif rule == 13 then
 first = 6
 last = 6
 check, rest = 1, 1
-elseif rule == 13 then
+elseif rule == 15 then
 last = #argv - 0
 check, rest = 1, 1
 reads = true
-elseif rule == 16 then
+elseif rule == 18 then
 walked, first, last = {}, 1, 0
 local counted = string.match(argv[5] or '', '^%s*%+?(%d+)')
 if counted then
@@ -539,7 +589,37 @@ end
 last = #walked
 check, rest = 1, 1
 reads = true
-elseif rule == 17 then
+elseif rule == 19 then
+walked, first, last = {}, 1, 0
+walked[1] = argv[5]
+local option_at, stored = 6
+while option_at < #argv do
+if false then
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+end
+option_at = option_at + 1
+end
+if stored then
+walked[#walked + 1] = stored
+writes = true
+mutates = true
+end
+last = #walked
+check, rest = 1, 2
+reads = true
+for at = 6, #argv do
+if find(argv[at], "^[Bb][Yy]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
+end
+end
+for at = 6, #argv do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
+end
+end
+elseif rule == 20 then
 check, rest = 1, 1
 reads = true
 for at = 6, #argv do
@@ -552,16 +632,16 @@ if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
-elseif rule == 18 then
+elseif rule == 21 then
 first = 6
 last = 6
 check, rest = 1, 1
 reads = true
-elseif rule == 19 then
+elseif rule == 22 then
 check, rest = 1, 1
 reads = true
 reply_length = #argv == 6 and 4 or 0
-elseif rule == 20 then
+elseif rule == 23 then
 walked, first, last = {}, 1, 0
 local option_at = 5
 while option_at <= #argv do
@@ -583,7 +663,7 @@ end
 last = #walked
 check, rest = 1, 1
 reads = true
-elseif rule == 21 then
+elseif rule == 24 then
 walked, first, last = {}, 1, 0
 local option_at = 5
 while option_at <= #argv do
@@ -619,9 +699,9 @@ elseif rule == 5 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
 elseif rule == 4 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "write"
-elseif rule == 14 then
+elseif rule == 16 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
-elseif rule == 15 then
+elseif rule == 17 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 if code then break end
@@ -646,6 +726,19 @@ elseif find(key, "^agents:context:") then matched = true
 end
 if not matched then
 code, detail, value = 'KEY_NOT_GRANTED', 'key', key
+end
+end
+elseif check == 2 then
+if not code then
+matched = false
+if false then
+end
+if not matched then
+code, detail, value = 'KEY_NOT_GRANTED', 'key', key
+if false then
+elseif find(key, "^agents:context:") then matched = true
+end
+if matched then code, detail, value = 'CLASS_NOT_GRANTED', 'class', "write" end
 end
 end
 end

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 56 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 85987951598525 then code = 'POLICY_STALE' break end
+if stamp ~= 201391549893939 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -646,12 +646,14 @@ stored = argv[option_at]
 end
 option_at = option_at + 1
 end
+if stored then
 walked[#walked + 1] = stored
+writes = true
+mutates = true
+end
 last = #walked
 check, rest = 1, 1
 reads = true
-writes = true
-mutates = true
 elseif rule == 13 then
 walked, first, last = {}, 1, 0
 walked[1] = argv[5]
@@ -667,12 +669,14 @@ stored = argv[option_at]
 end
 option_at = option_at + 1
 end
+if stored then
 walked[#walked + 1] = stored
+writes = true
+mutates = true
+end
 last = #walked
 check, rest = 1, 1
 reads = true
-writes = true
-mutates = true
 elseif rule == 14 then
 last = 6
 check, rest = 1, 1
@@ -740,12 +744,14 @@ stored = argv[option_at]
 end
 option_at = option_at + 1
 end
+if stored then
 walked[#walked + 1] = stored
+writes = true
+mutates = true
+end
 last = #walked
 check, rest = 1, 1
 reads = true
-writes = true
-mutates = true
 for at = 6, #argv do
 if find(argv[at], "^[Bb][Yy]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"

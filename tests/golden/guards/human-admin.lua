@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 16 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended = unpack_struct("<dd", state)
-if stamp ~= 40274745606599 then code = 'POLICY_STALE' break end
+if stamp ~= 268805388865073 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -714,12 +714,14 @@ stored = argv[option_at]
 end
 option_at = option_at + 1
 end
+if stored then
 walked[#walked + 1] = stored
+writes = true
+mutates = true
+end
 last = #walked
 check, rest = 1, 1
 reads = true
-writes = true
-mutates = true
 elseif rule == 17 then
 walked, first, last = {}, 1, 0
 walked[1] = argv[5]
@@ -735,12 +737,14 @@ stored = argv[option_at]
 end
 option_at = option_at + 1
 end
+if stored then
 walked[#walked + 1] = stored
+writes = true
+mutates = true
+end
 last = #walked
 check, rest = 1, 1
 reads = true
-writes = true
-mutates = true
 elseif rule == 18 then
 last = 6
 check, rest = 1, 1
@@ -853,12 +857,14 @@ stored = argv[option_at]
 end
 option_at = option_at + 1
 end
+if stored then
 walked[#walked + 1] = stored
+writes = true
+mutates = true
+end
 last = #walked
 check, rest = 1, 1
 reads = true
-writes = true
-mutates = true
 for at = 6, #argv do
 if find(argv[at], "^[Bb][Yy]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"

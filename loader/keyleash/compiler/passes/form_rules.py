@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from keyleash.commands import CommandTable, OperationClass
-from keyleash.commands.spec import Needs
+from keyleash.commands.spec import Needs, OptionKey
 from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, ScanPlan, Usage
 from keyleash.compiler.passes.select_commands import usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, matcher
@@ -67,14 +67,17 @@ def _rule(guard: Guard, usage: Usage, checks: Numbers) -> Rule:
     first, last, step = spec.walk or (1, 0, 1)
     needs = [search.needs for search in spec.keys] or ([(_SCAN,)] if spec.scans else [])
     numbers = [_number(checks, _requirements(guard, usage, one)) for one in needs]
+    stored = tuple(cls for key in spec.keys if isinstance(key, OptionKey) for cls in key.needs)
     return Rule(
         first=first,
         last=last,
         step=step,
         check=numbers[0] if numbers else 0,
         rest=numbers[-1] if numbers else 0,
-        counters=tuple(_COUNTERS[cls] for cls in spec.needs if cls in _COUNTERS),
-        mutates=spec.mutates,
+        counters=_counted(spec.needs),
+        # A command that stores if an option says so reads otherwise.
+        mutates=spec.mutates and not stored,
+        stored=_counted(stored),
         nulls=null_length(spec),
         keys=spec.keys if spec.walk is None else (),
         refused_if=spec.refused_if,
@@ -84,6 +87,10 @@ def _rule(guard: Guard, usage: Usage, checks: Numbers) -> Rule:
         scan=_scan(guard, usage) if spec.scans else None,
         waits=spec.waits,
     )
+
+
+def _counted(needs: Needs) -> tuple[Counter, ...]:
+    return tuple(_COUNTERS[cls] for cls in needs if cls in _COUNTERS)
 
 
 def _channels(guard: Guard, usage: Usage) -> tuple[Matcher, ...]:

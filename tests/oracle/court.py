@@ -1,0 +1,161 @@
+"""One call before two judges: the guard of an identity, and a native ACL user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from keyleash.commands import CommandSpec, load_table
+from keyleash.commands.refresh import ask
+from keyleash.deploy import load_policy
+from keyleash.errors import LeashError, ReplyCode
+from keyleash.policy import Identity
+from keyleash.protocol.active import guard_record
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.reply import refusal
+from keyleash.tokens import issue_token
+from oracle.arguments import Call
+from oracle.asking import Asker, ask_all
+from oracle.differences import Example
+from oracle.native import acl_rules
+from oracle.placements import ours_of
+from support.reference import Decision
+from support.servers import RealServer
+
+NAMES = Keyspace()
+TABLE = load_table()
+USER = b"native"
+
+ABOUT_COMMAND_CLASS_AND_KEYS = frozenset(
+    {
+        ReplyCode.COMMAND_REFUSED,
+        ReplyCode.CLASS_NOT_GRANTED,
+        ReplyCode.KEY_NOT_GRANTED,
+        ReplyCode.KEY_DENIED,
+        ReplyCode.CHANNEL_NOT_GRANTED,
+    }
+)
+
+
+@dataclass
+class Tally:
+    """How many calls both judges allowed, both refused, or of which the server had no view."""
+
+    allowed: int = 0
+    refused: int = 0
+    unheard: int = 0
+
+
+class Court:
+    """A server with one policy for both judges."""
+
+    def __init__(self, server: RealServer) -> None:
+        self.admin = server.client()
+        self.label, rows = ask(server.client())
+        self.known = set(rows)
+        self.tally = Tally()
+        self._connection: Any = server.client().connection_pool.get_connection()
+        self._asker = Asker(server)
+        self._begin: list[bytes] = []
+        self._identity: Identity
+
+    def install(self, document: str, identity: Identity) -> None:
+        """Load the policy, issue a token, and make the native user."""
+        self.admin.flushall()
+        load_policy(self.admin, document)
+        token = issue_token(self.admin, identity.name).token.encode()
+        record = guard_record(self.admin.hgetall(NAMES.guard(identity.name)))  # type: ignore[arg-type]
+        assert record is not None
+        rules = acl_rules(identity, TABLE, self.known)
+        (made,) = ask_all(self._connection, [(b"ACL", b"SETUSER", USER, *rules)])
+        assert made == b"OK", made
+        self._identity = identity
+        self._begin = [b"EVALSHA", record.digest.encode(), token, b"correlation", b"2"]
+
+    def _guarded(self, call: Call) -> Call:
+        evalsha, digest, *header = self._begin
+        spec = TABLE.find(call)
+        keys = [use.key for use in (spec and ours_of(spec, call)) or []]
+        return (evalsha, digest, b"%d" % len(keys), *keys, *header, *call)
+
+    def reply(self, call: Call) -> Any:
+        """What the guard replies, an error included."""
+        return ask_all(self._connection, [self._guarded(call)])[0]
+
+    def hear(self, calls: Sequence[Call]) -> list[tuple[Call, Decision, bool | None]]:
+        """
+        What the guard decides, and whether the native user may.
+
+        The calls that the guard allows are run. None: the server has no such command, or
+        knows the call to be too short or too long before it looks for keys.
+        """
+        words: list[Call] = []
+        for call in calls:
+            words += [self._guarded(call), (b"ACL", b"DRYRUN", USER, *call)]
+        replies = ask_all(self._connection, words)
+        heard = []
+        for call, reply, said in zip(calls, replies[::2], replies[1::2], strict=True):
+            decision = decision_in(reply)
+            assert decision.allowed or decision.code in ABOUT_COMMAND_CLASS_AND_KEYS, (call, reply)
+            may = None
+            if isinstance(said, redis.ResponseError):
+                assert "not found" in str(said) or "number of arguments" in str(said), said
+                # Whatever it is, it does nothing.
+                assert isinstance(reply, redis.ResponseError), call
+            else:
+                assert said == b"OK" or b"has no permissions" in said, said
+                may = said == b"OK"
+            heard.append((call, decision, may))
+        return heard
+
+    def compare(self, calls: Sequence[Call]) -> list[Example]:
+        """The calls on which the judges disagree."""
+        differing = []
+        for call, decision, may in self.hear(calls):
+            if may is None:
+                self.tally.unheard += 1
+            elif decision.allowed is not may:
+                differing.append((call, decision))
+            elif may:
+                self.tally.allowed += 1
+            else:
+                self.tally.refused += 1
+        return self._examples(differing)
+
+    def _examples(self, differing: Sequence[tuple[Call, Decision]]) -> list[Example]:
+        calls = [call for call, _ in differing]
+        specs = [TABLE.find(call) for call in calls]
+        # What the table refuses is not tried, as SHUTDOWN may be among it.
+        harmless = [c for c, spec in zip(calls, specs, strict=True) if spec and not spec.refused]
+        errors = dict(zip(harmless, self._asker.argument_errors(harmless), strict=True))
+        return [
+            Example(
+                identity=self._identity,
+                spec=required(spec, call),
+                call=call,
+                ours=ours_of(required(spec, call), call),
+                said=said,
+                decision=decision,
+                invalid=errors.get(call) is not None,
+            )
+            for (call, decision), spec, said in zip(
+                differing, specs, self._asker.keys(calls), strict=True
+            )
+        ]
+
+
+def required(spec: CommandSpec | None, call: Call) -> CommandSpec:
+    assert spec is not None, f"the server has a command that the table has not: {call}"
+    return spec
+
+
+def decision_in(reply: Any) -> Decision:
+    """What a reply says: a refusal of the guard's, or, whatever else it is, that it ran."""
+    found = refusal(str(reply)) if isinstance(reply, redis.ResponseError) else None
+    if found is None:
+        return Decision()
+    assert isinstance(found, LeashError)
+    return Decision(ReplyCode(found.code), found.details)

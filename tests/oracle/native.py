@@ -1,0 +1,93 @@
+"""
+A native ACL user with the grants of an identity, as near as ACL rules come to them.
+
+Commands that the same grants let through share one selector, with every pattern of these
+grants: so each key of a call is judged by itself, as a guard does. `read` is `%R~`; `write`
+and `delete` are both `%W~`, since a native user has no third class.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+
+from keyleash.commands import CommandSpec, CommandTable, KeyUse, OperationClass
+from keyleash.policy import AnySuffix, Capture, Grant, Identity, Pattern
+from support.reference import lets_through, matches
+
+READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
+
+NATIVE = {READ: "R", WRITE: "W", DELETE: "W"}
+
+
+def acl_rules(identity: Identity, table: CommandTable, known: Collection[str]) -> list[bytes]:
+    """What to say to ACL SETUSER; *known* are the commands that the server has."""
+    commands: dict[tuple[int, ...], list[CommandSpec]] = defaultdict(list)
+    for spec in table:
+        if spec.name in known and spec.name not in table.containers:
+            effective = [i for i, one in enumerate(identity.grants) if lets_through(one, spec)]
+            commands[tuple(effective)].append(spec)
+    return [
+        b"reset",
+        *(
+            _selector([identity.grants[i] for i in effective], specs)
+            for effective, specs in commands.items()
+            if effective
+        ),
+    ]
+
+
+def _selector(grants: Sequence[Grant], specs: Sequence[CommandSpec]) -> bytes:
+    given = {cls for grant in grants for cls in grant.allow}
+    words = [
+        b"+" + spec.name.replace(" ", "|").lower().encode()
+        for spec in specs
+        # Listing keys is a class of its own here, and a command there.
+        if not spec.scans or OperationClass.SCAN in given
+    ]
+    words += [
+        b"%" + "".join(sorted(letters)).encode() + b"~" + glob_of(pattern)
+        for pattern, letters in letters_by_pattern(grants).items()
+        if letters
+    ]
+    words += [b"&" + glob_of(channel) for grant in grants for channel in grant.channels]
+    return b"(" + b" ".join(words) + b")"
+
+
+def letters_by_pattern(grants: Sequence[Grant]) -> dict[Pattern, set[str]]:
+    """R and W for each pattern of a selector; ACLs join the letters of equal patterns."""
+    found: dict[Pattern, set[str]] = defaultdict(set)
+    for grant in grants:
+        for pattern in grant.keys:
+            found[pattern] |= {NATIVE[cls] for cls in grant.allow if cls in NATIVE}
+    return found
+
+
+def glob_of(pattern: Pattern) -> bytes:
+    """The pattern as a glob; its own glob characters are literal."""
+    pieces = []
+    for part in pattern.parts:
+        match part:
+            case AnySuffix():
+                pieces.append(b"*")
+            case Capture():
+                raise ValueError("no glob is a non-empty segment")
+            case _:
+                pieces += [
+                    b"\\" + bytes([byte]) if byte in b"*?[]\\" else bytes([byte])
+                    for byte in part.text
+                ]
+    return b"".join(pieces)
+
+
+def natively_allowed(grants: Sequence[Grant], uses: Sequence[KeyUse]) -> bool:
+    """Whether the selector of these grants lets keys through: one pattern must give it all."""
+    patterns = letters_by_pattern(grants)
+    return all(
+        any(
+            letters >= {NATIVE[cls] for cls in use.needs} and matches(pattern, use.key)
+            for pattern, letters in patterns.items()
+            if letters
+        )
+        for use in uses
+    )

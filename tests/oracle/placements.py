@@ -1,0 +1,108 @@
+"""Where servers place the keys of a call otherwise than `keys_of`, and why it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keyleash.commands import CommandSpec, KeyUse, keys_of
+from keyleash.commands.keys import UnplacedKeysError, is_option
+from oracle.arguments import Call
+
+Uses = list[KeyUse]
+
+
+@dataclass(frozen=True)
+class PlacementDifference:
+    """
+    Why the keys of a call that a server runs are others than it says.
+
+    Attributes:
+        why: What is right.
+        servers: The beginnings of the labels of the servers that differ.
+        applies: Whether this is the difference, by the call, our keys and the server's.
+    """
+
+    why: str
+    servers: tuple[str, ...]
+    applies: Callable[[Call, Uses, Uses], bool]
+
+
+EVERYWHERE = ("redis", "valkey")
+VALKEYS = ("valkey 8.1", "valkey 9.1")
+
+DIFFERENCES: dict[str, PlacementDifference] = {
+    "claims read": PlacementDifference(
+        "XCLAIM replies with entries, and XAUTOCLAIM with entries whose owner it changes; no "
+        "server flags the first as access, nor the second as anything but access and delete",
+        EVERYWHERE,
+        lambda call, ours, said: (
+            call[0] in (b"XCLAIM", b"XAUTOCLAIM")
+            and [use.key for use in ours] == [use.key for use in said]
+            and all(set(one.needs) > set(it.needs) for one, it in zip(ours, said, strict=True))
+        ),
+    ),
+    "PFMERGE without sources": PlacementDifference(
+        "it makes the target, of which servers know nothing: the range of sources ends before "
+        "it begins, and then they give up the whole call",
+        EVERYWHERE,
+        lambda call, ours, said: call[0] == b"PFMERGE" and len(call) == 2 and not said,
+    ),
+    "target of SORT named like an option": PlacementDifference(
+        "Valkey goes on reading options at the target, so a target named STORE or LIMIT hides "
+        "or makes another",
+        VALKEYS,
+        lambda call, ours, said: (
+            call[0] == b"SORT"
+            and ours[:1] == said[:1]
+            and any(is_option(one, word) for one in stored_at(call) for word in ("STORE", "LIMIT"))
+        ),
+    ),
+    "two targets of GEORADIUS": PlacementDifference(
+        "the last STORE or STOREDIST counts; Valkey 8.1 names the first of each, and of a target "
+        "that is named so what follows it",
+        ("valkey 8.1",),
+        lambda call, ours, said: (
+            call[0].startswith(b"GEORADIUS") and ours[:1] == said[:1] and len(stored_at(call)) > 1
+        ),
+    ),
+    "target of GEORADIUS named like an option": PlacementDifference(
+        "the same with one target: Valkey 8.1 takes what follows a target named STOREDIST for "
+        "another one",
+        ("valkey 8.1",),
+        lambda call, ours, said: (
+            call[0].startswith(b"GEORADIUS")
+            and ours[:1] == said[:1]
+            and len(stored_at(call)) == 1
+            and any(is_option(stored_at(call)[0], word) for word in ("STORE", "STOREDIST"))
+        ),
+    ),
+    "group or consumer named STREAMS": PlacementDifference(
+        "Valkey takes the first word STREAMS from the fifth argument on for the option, though "
+        "it may be a group or a consumer, and the first five may hold the option",
+        VALKEYS,
+        lambda call, ours, said: (
+            call[0] == b"XREADGROUP" and sum(is_option(word, "STREAMS") for word in call) > 1
+        ),
+    ),
+}
+"""All there are in calls that servers run; tests/commands shows that each is needed."""
+
+
+def stored_at(call: Call) -> list[bytes]:
+    """The keys behind STORE and STOREDIST, read as the commands do, which take the last."""
+    found, place = [], 2
+    while place < len(call) - 1:
+        if is_option(call[place], "STORE") or is_option(call[place], "STOREDIST"):
+            place += 1
+            found.append(call[place])
+        place += 1
+    return found
+
+
+def ours_of(spec: CommandSpec, call: Call) -> Uses | None:
+    """Our keys of a call; None if a guard refuses it, or for an option in it."""
+    try:
+        return list(keys_of(spec, call))
+    except UnplacedKeysError:
+        return None

@@ -1,0 +1,265 @@
+"""
+The guard against `ACL DRYRUN` of a native user with the same grants, on real servers.
+
+Servers have judged commands, keys and channels for years, in code that shares nothing with
+ours. Where a guard intends to decide otherwise, `oracle.differences` says so and why.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from keyleash.commands import load_table
+from keyleash.commands.spec import NumberedKeys
+from keyleash.errors import PolicyError
+from keyleash.policy import AnySuffix, Identity, Literal, Pattern, parse_policy
+from oracle.arguments import Call, Draws, drawn_call
+from oracle.court import Court
+from oracle.differences import DIFFERENCES, grant, reasons
+from support.reference import CONTROL_PREFIX
+from support.servers import RealServer, embedded_label
+from support.thorough import thorough
+
+TABLE = load_table()
+REFUSED = [spec for spec in TABLE if spec.refused is not None]
+SCOPABLE = [spec for spec in TABLE if spec.refused is None]
+INTRICATE = [
+    spec
+    for spec in SCOPABLE
+    if spec.walk is None or spec.variant or spec.channel or spec.scans or len(spec.keys) > 1
+]
+"""Where keys must be searched, or their needs depend on the call or differ among them."""
+SINGULAR = [
+    spec
+    for spec in INTRICATE
+    if not any(isinstance(search, NumberedKeys) for search in spec.keys)
+    and (spec.walk is None or spec.variant or spec.channel or spec.scans)
+]
+"""Where the guard reads arguments in a way of its own: SET, SORT, XREAD, PUBLISH…"""
+CALLS = 60
+BYTES = 40
+"""Of which one call is drawn."""
+POLICIES = 140
+POLICIES_ELSEWHERE = 90
+"""On servers other than the embedded one."""
+
+OFTEN = {
+    "refused command", "delete is no write", "invalid arguments", "name not in upper case",
+    "glob of SCAN", "unknown option before STREAMS",
+    "classes by several patterns", "any grant",
+}  # fmt: skip
+"""Differences that every run meets; were they rare, the generator would not go where they are."""
+
+# Policies.
+
+PATTERNS = (
+    "a", "b", "ab", "a:b", "a*", "ab*", "a:*", "b*", "*", "?", "[a]", "a?b", "a[b]*", "[^a]*",
+    "\\", "a\\", "\\a*", "]*", "^", "a-b", ")", "(*", "é*", "STREAMS", "STORE", "LIMIT", "GROUP",
+    "STREAM*", "STOREDIST", "c", "keyleash:*", "key*", "%a", "%W~*", "~", "&a*", "+get",
+)  # fmt: skip
+"""ACL rules cannot hold blanks, and quotes mean something there."""
+NESTED = (("a",), ("ab",), ("a*",), ("ab*",), ("*",), ("a", "ab"), ("a", "abc*"), ("ab", "abc"))
+"""Lists of patterns that meet those of other lists, but not each other."""
+NAMES = (
+    "GET", "SET", "DEL", "COPY", "INCR", "LPOP", "SORT", "ZUNIONSTORE", "XREADGROUP", "PUBLISH",
+    "SCAN", "RENAME", "XGROUP", "XGROUP CREATE", "XINFO", "OBJECT", "MEMORY USAGE", "@read",
+    "@write", "@string", "@stream", "@sortedset", "@keyspace", "@fast", "@dangerous", "@pubsub",
+    "@blocking", "@geo",
+)  # fmt: skip
+CLASS_LISTS = (
+    ("read",), ("write",), ("delete",), ("scan",), ("publish",), ("read", "publish"),
+    ("read", "write"), ("write", "delete"), ("read", "delete"), ("read", "scan"),
+    ("read", "write", "publish"), ("read", "write", "delete"),
+    ("read", "write", "delete", "scan", "publish"),
+)  # fmt: skip
+
+
+@st.composite
+def grants(draw: st.DrawFn, patterns: Sequence[str]) -> dict[str, Any]:
+    """A grant on some of *patterns*, so that two grants often know the same key."""
+    some = st.lists(st.sampled_from(patterns), min_size=1, max_size=3, unique=True)
+    allow = draw(st.sampled_from(CLASS_LISTS))
+    body: dict[str, Any] = {"allow": list(allow)}
+    if set(allow) - {"publish"}:
+        body["keys"] = draw(some)
+    if "publish" in allow:
+        body["channels"] = draw(some)
+    narrowed = draw(st.sampled_from(["", "", "", "", "only", "except"]))
+    if narrowed:
+        names = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True)
+        body[narrowed] = draw(names)
+    return body
+
+
+@st.composite
+def split_grants(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Grants that share keys but not classes: a key may have one class by each of them."""
+    return [
+        {"allow": [cls], "keys": list(draw(st.sampled_from(NESTED)))}
+        for cls in draw(st.permutations(["read", "write", "delete", "scan"]))[:3]
+    ]
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> str:
+    """A policy document of one identity; some of it may be needless to the parser."""
+    patterns = draw(st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=4, unique=True))
+    denied = draw(st.lists(st.sampled_from(PATTERNS), max_size=2, unique=True))
+    few = draw(st.lists(grants(patterns), min_size=1, max_size=4) | split_grants())
+    return document_of(few, denied if draw(st.integers(0, 3)) == 3 else [])
+
+
+def document_of(few: Sequence[dict[str, Any]], denied: Sequence[str]) -> str:
+    body: dict[str, Any] = {"kind": "machine", "grants": few}
+    if denied:
+        body["deny"] = [{"keys": denied}]
+    return json.dumps({"version": 1, "identities": {"one": body}})
+
+
+def parsed(document: str) -> tuple[str, Identity] | None:
+    """The document and its identity; None if the parser calls part of it needless."""
+    try:
+        policy = parse_policy(document, file="policy.json", commands=TABLE)
+    except PolicyError as error:
+        if {one.code for one in error.problems} <= {"covered-pattern", "repeated-pattern"}:
+            return None
+        raise
+    return document, policy.identities[0]
+
+
+# Calls.
+
+
+def names_about(patterns: Sequence[Pattern]) -> list[bytes]:
+    """Keys or channels that match some pattern, then some that may not."""
+    found = []
+    for pattern in patterns:
+        text = b"".join(part.text for part in pattern.parts if isinstance(part, Literal))
+        found += [text, text + b"x"] if isinstance(pattern.parts[-1], AnySuffix) else [text, text]
+    others = [name[:-1] for name in found] + [b"x" + name for name in found]
+    others += [b"", b"\0", b"a", b"b", b"abc", b"STREAMS", b"keyleash:state:one", b"keyleash:"]
+    granted = itertools.islice(itertools.cycle(found or [b"a"]), 3 * len(others))
+    return [*granted, *others]
+
+
+def drawn(data: bytes, keys: Sequence[bytes], channels: Sequence[bytes]) -> Call:
+    """Turn bytes into a call, so that there is little to draw and little to shrink."""
+    draws = Draws(data)
+    specs = REFUSED if draws.once_in(12) else draws.pick((SCOPABLE, INTRICATE, SINGULAR))
+    call = drawn_call(draws, draws.pick(specs), keys, channels)
+    if call[0].decode() in TABLE.containers and len(call) > 1:
+        # See the last test.
+        call = (call[0], call[1].replace(b"\0", b""), *call[2:])
+    return (call[0].lower(), *call[1:]) if draws.once_in(40) else call
+
+
+# The comparison.
+
+
+def test_generated_calls_are_judged_as_a_native_user_is_but_for_intended_differences(
+    server: RealServer,
+) -> None:
+    """Whatever the policy and the call: an unexplained difference is a hole in one of the two."""
+    examples = POLICIES if server.label == embedded_label() else POLICIES_ELSEWHERE
+    court = Court(server)
+    explained: Counter[str] = Counter()
+    unexplained: list[Any] = []
+
+    # A failing call says all there is to know, and all that fail say what they have in common.
+    @settings(thorough(examples), phases=[Phase.generate])
+    @given(policies().map(parsed).filter(bool), st.integers(0, 2**32 - 1))
+    def compare(made: tuple[str, Identity], seed: int) -> None:
+        document, identity = made
+        court.install(document, identity)
+        source = random.Random(f"{seed} {document}")
+        keys = names_about([one for grant in identity.grants for one in grant.keys])
+        channels = names_about([one for grant in identity.grants for one in grant.channels])
+        calls = [drawn(source.randbytes(BYTES), keys, channels) for _ in range(CALLS)]
+        for example in court.compare(calls):
+            names = reasons(example)
+            explained.update(names)
+            if len(names) != 1:
+                unexplained.append((names, document, example.call, example))
+
+    compare()
+
+    assert unexplained == []
+    heard = court.tally.allowed + court.tally.refused
+    assert court.tally.allowed > heard // 8
+    assert court.tally.refused > heard // 8
+    assert set(explained) >= OFTEN
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_intended_difference_is_needed(server: RealServer, name: str) -> None:
+    """An entry that explains nothing any more would hide the next difference."""
+    one = DIFFERENCES[name]
+    made = parsed(document_of(one.grants, one.deny or []))
+    assert made is not None
+    court = Court(server)
+    court.install(*made)
+
+    found = court.compare([tuple(one.call.encode().split(b" "))])
+
+    differs = court.label.startswith(one.servers)
+    assert [reasons(example) for example in found] == [[name]] * differs
+    assert [example.decision.allowed for example in found] == [one.allows] * differs
+
+
+def test_scan_lists_what_a_native_user_may_read(server: RealServer) -> None:
+    """ACLs leave SCAN unchecked; but each key that it lists, they know to judge."""
+    court = Court(server)
+    listings = 0
+    for source in PATTERNS:
+        made = parsed(document_of([grant("scan", "read", keys=source)], []))
+        assert made is not None
+        document, identity = made
+        court.install(document, identity)
+        (pattern,) = identity.grants[0].keys
+        keys = {key for key in names_about([pattern]) if not key.startswith(CONTROL_PREFIX)}
+        court.admin.mset(dict.fromkeys(keys, b"v"))
+        text = b"".join(part.text for part in pattern.parts if isinstance(part, Literal))
+        glob = text + b"*" * isinstance(pattern.parts[-1], AnySuffix)
+        found = [*court.admin.scan_iter(glob, count=1000)]
+        may = {call[1]: may for call, _, may in court.hear([(b"GET", key) for key in found])}
+
+        reply = court.reply((b"SCAN", b"0", b"MATCH", glob, b"COUNT", b"1000"))
+
+        if isinstance(reply, redis.ResponseError):
+            # What is literal in the policy is special in the glob, so less of it is literal.
+            assert set(b"?[\\") & set(text)
+            continue
+        control = {key for key in found if key.startswith(CONTROL_PREFIX)}
+        empty = {b""} & {*found}
+        assert {*reply[1]} == {key for key in found if may[key]} - control | empty
+        listings += 1
+    assert listings > 2 * len(PATTERNS) // 3
+
+
+def test_sub_command_behind_a_nul_is_refused_though_servers_may_find_it(
+    server: RealServer,
+) -> None:
+    r"""
+    Servers look a name up by the hash of all of it, then compare up to the NUL.
+
+    So it depends on a hash seed whether `GROUPS\0x` is GROUPS; a guard compares it whole.
+    """
+    made = parsed(document_of([grant("read", keys="*")], []))
+    assert made is not None
+    court = Court(server)
+    court.install(*made)
+
+    heard = court.hear([(b"XINFO", b"GROUPS\0%d" % n, b"a") for n in range(200)])
+
+    assert not any(decision.allowed for _, decision, _ in heard)
+    assert any(may for _, _, may in heard)
