@@ -82,11 +82,7 @@ def measure(choice: ServerChoice, plan: Plan, cores: Cores, generator: Generator
         target = load_target(bench.admin)
         contenders = [Contender(variant, target) for variant in VARIANTS]
         many = plan.connections[0]
-        # With a full audit stream, since trimming is part of what an event costs.
-        retain = target.guard.plan.identity.audit.retain
-        for one in contenders:
-            calls = retain * 11 // 10 if one.variant is GUARDED_SET else plan.requests
-            bench.sample(one, many, calls)
+        bench.warm_up(contenders)
         rows = rows_of(bench.rounds(contenders), VARIANTS)
         client = set_p50(
             bench.server.url,

@@ -30,8 +30,6 @@ PATTERNS = 50
 SMALL, WIDE, LARGE = "one-pattern", "one-pattern-wide", "many-patterns"
 EVERY_CLASS = "read, write, delete, scan"
 
-UNUSED_SCRIPT = "return 0"
-
 
 def pattern(kind: int, job: str = "{job_id}") -> str:
     """The pattern of one kind of key, or a key that it matches."""
@@ -49,7 +47,7 @@ def document() -> str:
         )
 
     return (
-        "version: 1\ndefaults: {audit: {retain: 10000}}\nidentities:\n"
+        "version: 1\nidentities:\n"
         + identity(SMALL, "write", 1, ", only: [set]")
         + identity(WIDE, EVERY_CLASS, 1)
         + identity(LARGE, EVERY_CLASS, PATTERNS)
@@ -90,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(choice: ServerChoice, plan: Plan, cores: Cores, generator: Generator) -> ServerReport:
     """Start one server, run every round on it, and put the samples together."""
-    with bench_on(choice, plan, cores, generator, UNUSED_SCRIPT) as bench:
+    with bench_on(choice, plan, cores, generator) as bench:
         small, wide, large = load_targets(bench.admin, document(), SMALL, WIDE, LARGE)
         contenders = [
             Contender(ONE, small),
@@ -98,10 +96,7 @@ def measure(choice: ServerChoice, plan: Plan, cores: Cores, generator: Generator
             *(Contender(one, large) for one in MANY),
         ]
         (many,) = plan.connections
-        for one in contenders:
-            # With a full audit stream, since trimming is part of what an event costs.
-            retain = one.target.guard.plan.identity.audit.retain
-            bench.sample(one, many, max(plan.requests, retain * 11 // 10))
+        bench.warm_up(contenders)
         rows = rows_of(bench.rounds(contenders), VARIANTS)
         version = version_of(bench.admin)
         return ServerReport(

@@ -13,6 +13,7 @@ from benchmarks.support.command import Plan
 from benchmarks.support.load import Generator, Load
 from benchmarks.support.measure import CpuClock, Sample, cpu_clock, take_sample
 from benchmarks.support.policy import Target
+from benchmarks.support.readiness import fill_audit, let_rates_refill
 from benchmarks.support.servers import Cores, ServerChoice, pinned, running
 from benchmarks.support.variants import Variant
 
@@ -57,7 +58,15 @@ class Bench:
             variant, target, script=self.script, protocol=protocol, connections=connections
         )
         load = Load(self.server.port, protocol, calls, bytes_of)
+        let_rates_refill(self.admin, target, variant.counts.passed * calls)
         return take_sample(self.generator, self.clock, target, variant, load)
+
+    def warm_up(self, contenders: Sequence[Contender]) -> None:
+        """Run every contender once, and fill the audit streams with events as it makes them."""
+        for one in contenders:
+            self.sample(one, self.plan.connections[0], self.plan.requests)
+            if one.variant.counts.audited:
+                fill_audit(self.admin, one.target)
 
     def rounds(self, contenders: Sequence[Contender]) -> Samples:
         """Sample every contender once in a round, at each number of connections."""
@@ -73,7 +82,7 @@ class Bench:
 
 @contextlib.contextmanager
 def bench_on(
-    choice: ServerChoice, plan: Plan, cores: Cores, generator: Generator, script: str
+    choice: ServerChoice, plan: Plan, cores: Cores, generator: Generator, script: str = "return 0"
 ) -> Iterator[Bench]:
     """Start the server, and load *script*, for the length of the block."""
     with (
