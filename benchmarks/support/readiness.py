@@ -17,14 +17,14 @@ for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', unpack(newest)) end
 
 
 def fill_audit(admin: redis.Redis, target: Target) -> None:
-    """Fill the audit stream to more than its `retain` with copies of its newest event.
+    """Fill the audit stream up to its `retain` with copies of its newest event.
 
     Trimming is part of what an event costs. By calls it would take longer, and in batches it
     would take more of the rate than there is.
     """
     stream = Keyspace().audit(target.guard.identity)
-    retain = target.guard.plan.identity.audit.retain
-    admin.eval(_COPY_NEWEST, 1, stream, str(retain * 11 // 10))
+    missing = target.guard.plan.identity.audit.retain - admin.xlen(stream)
+    admin.eval(_COPY_NEWEST, 1, stream, str(missing))
 
 
 def let_rates_refill(admin: redis.Redis, target: Target, passing: int) -> None:
