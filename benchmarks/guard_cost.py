@@ -8,223 +8,112 @@ Exit status 1 if it is missed on any server. See benchmarks/README.md.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
-
-import redis
-
-import keyleash
-from keyleash.errors import KeyleashError
-from keyleash.server import EmbeddedServer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.support.load import Generator, Load, LoadError
-from benchmarks.support.measure import (
-    MiscountError,
-    Sample,
-    alternated_p50_us,
-    cpu_clock,
-    ratios,
-    spread_of,
-    take_sample,
-)
-from benchmarks.support.policy import StructureError, Target, load_target
-from benchmarks.support.report import (
-    ClientRow,
-    ServerReport,
-    as_plain_data,
-    bar_line,
-    rows_of,
-    table,
-)
-from benchmarks.support.servers import (
-    Cores,
-    ServerChoice,
-    choose_cores,
-    choose_servers,
-    pinned,
-    running,
-    version_of,
-)
+from benchmarks.support.bars import Bar, Side
+from benchmarks.support.bench import Contender, bench_on
+from benchmarks.support.clients import set_p50
+from benchmarks.support.command import Plan, heading, options_of, positive, run
+from benchmarks.support.load import Generator
+from benchmarks.support.policy import load_target
+from benchmarks.support.report import ServerReport, row_of, rows_of
+from benchmarks.support.servers import Cores, ServerChoice, choose_cores, version_of
 from benchmarks.support.variants import (
-    GUARDED_SET,
     KEY,
-    SET_ONLY_SCRIPT,
+    KEY_OF_ANOTHER,
+    OK,
+    THE_VALUE,
     VALUE,
-    VARIANTS,
+    Counts,
     Variant,
-    exchanges,
+    Way,
 )
+
+BAR = 2.3
+"""Server CPU of a guarded SET, in raw SETs."""
 
 CLIENT_CALLS = 2_000
 """Of each kind in a round, through redis-py."""
 
+SET_ONLY_SCRIPT = "return redis.call('SET', KEYS[1], ARGV[1])"
+"""The least that a script which runs a SET can do."""
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How much to measure.
+RAW_SET = Variant("raw SET", ("SET", KEY, VALUE), OK, Way.RAW, "raw SET")
+GUARDED_SET = Variant(
+    "guarded SET", ("SET", KEY, VALUE), OK, Way.GUARD, "raw SET", Counts(passed=1, audited=1)
+)
+SET_ONLY = Variant(
+    "EVALSHA that only SETs", ("EVALSHA", "{script}", "1", KEY, VALUE), OK, Way.RAW, "raw SET"
+)
+REFUSED_SET = Variant(
+    "guarded SET, refused",
+    ("SET", KEY_OF_ANOTHER, VALUE),
+    f"-LEASH KEY_NOT_GRANTED key={KEY_OF_ANOTHER}\r\n",
+    Way.GUARD,
+    "raw SET",
+    Counts(denied=1),
+)
+RAW_GET = Variant("raw GET", ("GET", KEY), THE_VALUE, Way.RAW, "raw GET")
+GUARDED_GET = Variant(
+    "guarded GET", ("GET", KEY), THE_VALUE, Way.GUARD, "raw GET", Counts(passed=1)
+)
 
-    Attributes:
-        rounds: Each round runs every variant once at each number of connections.
-        requests: Calls per run.
-        connections: Numbers of connections, the larger first.
-        protocol: RESP version, 2 or 3, of raw and guarded calls alike.
-    """
-
-    rounds: int
-    requests: int
-    connections: tuple[int, ...]
-    protocol: int
+VARIANTS = (RAW_SET, GUARDED_SET, SET_ONLY, REFUSED_SET, RAW_GET, GUARDED_GET)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print, and say by the exit status whether the bar is met."""
-    options = _parser().parse_args(argv)
-    plan = Plan(
-        rounds=options.rounds,
-        requests=options.requests,
-        connections=tuple(dict.fromkeys((options.connections, 1))),
-        protocol=options.protocol,
-    )
-    try:
-        choices = choose_servers(options.server)
-    except FileNotFoundError as error:
-        print(f"guard_cost: {error}", file=sys.stderr)
-        return 2
+    parser = options_of("guard_cost", __doc__, rounds=9, requests=20_000, of="calls per run")
+    parser.add_argument("--connections", type=positive, default=50, help="default: %(default)s")
+    options = parser.parse_args(argv)
+    connections = tuple(dict.fromkeys((options.connections, 1)))
+    plan = Plan(options.rounds, options.requests, connections, options.protocol)
     cores = choose_cores()
-    reports = []
-    try:
-        with Generator(cores.client) as generator:
-            for choice in choices:
-                reports.append(measure(choice, plan, cores, generator))
-                if not options.json:
-                    print(_heading(reports[-1], plan, cores), table(reports[-1]), "", sep="\n")
-    except (LoadError, MiscountError, StructureError, KeyleashError) as error:
-        print(f"guard_cost: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        plain = [as_plain_data(report) for report in reports]
-        print(json.dumps(plain, indent=2, ensure_ascii=False))
-    else:
-        print(*(bar_line(report) for report in reports), sep="\n")
-    return 0 if options.no_bar or all(report.passes for report in reports) else 1
+    with Generator(cores.client) as generator:
+        return run("guard_cost", options, lambda choice: measure(choice, plan, cores, generator))
 
 
 def measure(choice: ServerChoice, plan: Plan, cores: Cores, generator: Generator) -> ServerReport:
     """Start one server, run every round on it, and put the samples together."""
-    with (
-        running(choice, cores.server) as server,
-        pinned(cores.client),
-        redis.Redis.from_url(server.url) as admin,
-    ):
-        clock = cpu_clock(admin)
-        target = load_target(admin)
-        set_only = str(admin.script_load(SET_ONLY_SCRIPT))
-
-        def load(variant: Variant, connections: int, requests: int) -> Load:
-            calls = exchanges(
-                variant,
-                target,
-                set_only=set_only,
-                protocol=plan.protocol,
-                connections=connections,
-            )
-            return Load(server.port, plan.protocol, requests, calls)
-
-        # With a full audit stream, since trimming is part of what an event costs.
-        retain = target.guard.plan.identity.audit.retain
-        for variant in VARIANTS:
-            warm_up = retain * 11 // 10 if variant is GUARDED_SET else plan.requests
-            full = load(variant, plan.connections[0], warm_up)
-            take_sample(generator, clock, target, variant, full)
-
-        samples: dict[tuple[str, int], list[Sample]] = defaultdict(list)
-        for number in range(plan.rounds):
-            for connections in plan.connections:
-                # There and back again, so that a drift favours nobody.
-                for variant in VARIANTS if number % 2 == 0 else reversed(VARIANTS):
-                    run = load(variant, connections, plan.requests)
-                    sample = take_sample(generator, clock, target, variant, run)
-                    samples[variant.name, connections].append(sample)
-        return ServerReport(
-            name=choice.name,
-            version=version_of(admin),
-            whole_process=clock.whole_process,
-            many=plan.connections[0],
-            rows=rows_of(samples),
-            client=measure_client(server, target, plan.rounds),
+    with bench_on(choice, plan, cores, generator, SET_ONLY_SCRIPT) as bench:
+        target = load_target(bench.admin)
+        contenders = [Contender(variant, target) for variant in VARIANTS]
+        many = plan.connections[0]
+        bench.warm_up(contenders)
+        rows = rows_of(bench.rounds(contenders), VARIANTS)
+        client = set_p50(
+            bench.server.url,
+            bench.admin,
+            target,
+            calls=CLIENT_CALLS,
+            rounds=plan.rounds,
+            protocol=plan.protocol,
         )
-
-
-def measure_client(server: EmbeddedServer, target: Target, rounds: int) -> ClientRow:
-    """Time `set` through redis-py and through the guarded client, call by call in turn."""
-    key = KEY.format(job="0" * 12)
-    with (
-        redis.Redis.from_url(server.url) as raw,
-        keyleash.Redis.from_url(server.url, token=target.token) as guarded,
-    ):
-        times = [
-            alternated_p50_us(
-                CLIENT_CALLS, lambda: raw.set(key, VALUE), lambda: guarded.set(key, VALUE)
-            )
-            for _ in range(rounds)
-        ]
-    raw_us, guarded_us = zip(*times, strict=True)
-    return ClientRow(spread_of(raw_us), spread_of(guarded_us), ratios(guarded_us, raw_us))
-
-
-def _heading(report: ServerReport, plan: Plan, cores: Cores) -> str:
-    where = (
-        "not pinned"
-        if cores.server is None
-        else f"server on core {cores.server}, clients on core {cores.client}"
-    )
-    return (
-        f"{report.version} ({report.name}); {plan.rounds} rounds of {plan.requests} calls,"
-        f" RESP{plan.protocol}; {where}"
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="guard_cost", description="What a guarded call costs the server, in raw calls."
-    )
-    parser.add_argument(
-        "--server",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="embedded, redis-server, valkey-server or a path; default: all that are found",
-    )
-    parser.add_argument("--rounds", type=_positive, default=9, help="default: %(default)s")
-    parser.add_argument("--connections", type=_positive, default=50, help="default: %(default)s")
-    parser.add_argument(
-        "--requests", type=_positive, default=20_000, help="per run; default: %(default)s"
-    )
-    parser.add_argument(
-        "--protocol",
-        type=int,
-        choices=(2, 3),
-        default=3,
-        help="RESP version; redis-py speaks 3; default: %(default)s",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument(
-        "--no-bar", action="store_true", help="exit with 0 whether the bar is met or not"
-    )
-    return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+        version = version_of(bench.admin)
+        cost = row_of(rows, GUARDED_SET, many).cost_ratio.median
+        return ServerReport(
+            heading=heading(version, choice.name, plan, cores, "calls"),
+            version=version,
+            unit="call",
+            whole_process=bench.clock.whole_process,
+            rows=rows,
+            bars=(
+                Bar(
+                    f"server CPU per guarded SET at {many} clients",
+                    Side.AT_MOST,
+                    BAR,
+                    "raw SET",
+                    cost,
+                ),
+            ),
+            remarks=(
+                f"through redis-py, one call at a time: set p50 {client.raw.median:.0f} µs, guarded"
+                f" {client.guarded.median:.0f} µs; ratio {client.ratio}",
+            ),
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,7 @@
-"""Samples: what a run cost the server, and how samples of several rounds are put together."""
+"""Samples: what a run cost the server, checked against what keyleash counted."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import redis
@@ -58,8 +55,8 @@ class Sample:
     """One variant in one round.
 
     Attributes:
-        server_us: Server CPU time per call, µs.
-        ops_per_s: Calls per second of wall time, of all connections together.
+        server_us: Server CPU time per command, µs.
+        ops_per_s: Commands per second of wall time, of all connections together.
         server_busy: Share of the run in which the server used its core, 0 to 1.
         client_busy: The same of the load generator.
     """
@@ -85,11 +82,11 @@ def take_sample(
     seen = generator.run()
     server_s = clock.used_s() - used_s
     counts = read_counts(clock.client, target).minus(counted)
-    if counts != variant.counts.times(load.requests):
-        raise MiscountError(f"{load.requests} calls of `{variant.name}` counted as {counts}")
+    require_counts(counts, variant.counts, load.requests, variant.name)
+    commands = load.requests * variant.commands
     return Sample(
-        server_us=server_s / load.requests * 1e6,
-        ops_per_s=load.requests / seen.wall_s,
+        server_us=server_s / commands * 1e6,
+        ops_per_s=commands / seen.wall_s,
         server_busy=server_s / seen.wall_s,
         client_busy=seen.busy,
     )
@@ -107,42 +104,15 @@ def read_counts(client: Client, target: Target) -> Counts:
     )
 
 
+def require_counts(counted: Counts, of_one: Counts, calls: int, name: str) -> None:
+    """Raise MiscountError unless *calls* calls, of which one counts *of_one*, were counted."""
+    if counted != of_one.times(calls):
+        raise MiscountError(f"{calls} calls of `{name}` counted as {counted}")
+
+
 def _appended(client: Client, stream: str) -> int:
     """How many entries were ever added to a stream, those trimmed since included."""
     try:
         return int(client.xinfo_stream(stream)["entries-added"])
     except redis.ResponseError:
         return 0  # there is no such stream yet
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """The median of several rounds, and the least and greatest of them."""
-
-    median: float
-    least: float
-    greatest: float
-
-
-def spread_of(values: Sequence[float]) -> Spread:
-    """Put the values of all rounds together."""
-    return Spread(statistics.median(values), min(values), max(values))
-
-
-def ratios(values: Sequence[float], baseline: Sequence[float]) -> Spread:
-    """Each round's value by the same round's baseline: what drifts meanwhile drops out."""
-    return spread_of([one / base for one, base in zip(values, baseline, strict=True)])
-
-
-def alternated_p50_us(
-    calls: int, first: Callable[[], object], second: Callable[[], object]
-) -> tuple[float, float]:
-    """Median time of two functions, each called *calls* times, turn and turn about."""
-    times: tuple[list[int], list[int]] = ([], [])
-    clock = time.perf_counter_ns
-    for _ in range(calls):
-        for function, taken in ((first, times[0]), (second, times[1])):
-            begun = clock()
-            function()
-            taken.append(clock() - begun)
-    return statistics.median(times[0]) / 1e3, statistics.median(times[1]) / 1e3

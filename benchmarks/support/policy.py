@@ -1,4 +1,7 @@
-"""The guard that is measured: that of agent-runner in examples/agents.yaml, with raised limits."""
+"""The policies that are measured: agent-runner's of examples/agents.yaml, and one of many patterns.
+
+Limits are raised, since the real ones would refuse most of a benchmark.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,14 @@ RAISED = {
     "{limit: 20000/day, timezone:": "{limit: 1000000000000000/day, timezone:",
 }
 """As high as the parser allows. The rate is 100,000 writes a second and the burst a million."""
+
+RAISED_LIMITS = """\
+    rate: {writes: {limit: 6000000/minute, burst: 1000000}}
+    budget:
+      requests: 1000000000000000/day
+      writes: {limit: 1000000000000000/day, timezone: Europe/Berlin}
+"""
+"""The same limits for an identity of another policy."""
 
 
 class StructureError(Exception):
@@ -54,12 +65,12 @@ def raised_document() -> str:
     return raised
 
 
-def guard_of(document: str) -> CompiledGuard:
-    """Agent-runner's guard, for the commands of the shipped table."""
+def guard_of(document: str, identity: str = IDENTITY) -> CompiledGuard:
+    """The identity's guard, for the commands of the shipped table."""
     table = load_table()
     policy = parse_policy(document, file=str(EXAMPLE), commands=table)
     guards = compile_policy(policy, table)
-    return next(guard for guard in guards if guard.identity == IDENTITY)
+    return next(guard for guard in guards if guard.identity == identity)
 
 
 def structure_of(guard: CompiledGuard) -> str:
@@ -70,8 +81,15 @@ def structure_of(guard: CompiledGuard) -> str:
 
 def load_target(client: Client) -> Target:
     """Activate the raised policy on the server and issue a token for agent-runner."""
-    document = raised_document()
-    # The same guard on every server, and the one that `guard_of` makes.
+    (target,) = load_targets(client, raised_document(), IDENTITY)
+    return target
+
+
+def load_targets(client: Client, document: str, *identities: str) -> list[Target]:
+    """Activate a policy on the server and issue a token for each of these identities."""
+    # The same guards on every server, and those that `guard_of` makes.
     load_policy(client, document, file=str(EXAMPLE), actor="benchmark", table=load_table())
-    issued = issue_token(client, IDENTITY, actor="benchmark")
-    return Target(guard_of(document), issued.token)
+    return [
+        Target(guard_of(document, one), issue_token(client, one, actor="benchmark").token)
+        for one in identities
+    ]

@@ -1,19 +1,18 @@
-"""What was measured, as a table for people or JSON for programs."""
+"""What a server's calls cost, as a table for people or plain data for programs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from benchmarks.support.measure import Sample, Spread, ratios, spread_of
-from benchmarks.support.variants import GUARDED_SET, VARIANTS, Variant
+from benchmarks.support.bars import Bar
+from benchmarks.support.bench import Samples
+from benchmarks.support.spread import Spread, ratios, spread_of
+from benchmarks.support.variants import Variant
 
-BAR = 2.3
-"""Server CPU of a guarded SET, in raw SETs."""
 BUSY = 0.9
 """A generator this busy, or busier, is what limits the calls per second. With many clients
 either it or the server should be: if neither is, others had the cores meanwhile."""
-
 
 ENOUGH_TO_FILL = 10
 """With so many connections there is always a call to answer; with one, both sides wait in turn."""
@@ -24,11 +23,11 @@ class Row:
     """One variant at one number of connections, all rounds together.
 
     Attributes:
-        cost: Server CPU time per call, µs.
-        cost_ratio: The same in calls of the variant's baseline, round by round.
+        cost: Server CPU time per command, µs.
+        cost_ratio: The same in commands of the variant's baseline, round by round.
         best_ratio: The least cost of any round by the baseline's least: others on the
             machine can only add to a cost, so this is nearest to a machine at rest.
-        rate: Calls per second.
+        rate: Commands per second.
         rate_ratio: The same by the baseline's.
         server_busy, client_busy: Medians of the shares of `Sample`.
     """
@@ -46,65 +45,62 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientRow:
-    """Median times of one call through redis-py, and through the guarded client, in µs."""
-
-    raw: Spread
-    guarded: Spread
-    ratio: Spread
-
-
-@dataclass(frozen=True, slots=True)
 class ServerReport:
     """All of one server.
 
     Attributes:
-        name: As it was asked for.
-        version: What it says it is.
+        heading: What was measured, where.
+        version: What the server says it is.
+        unit: What the rows' numbers are per: `call`, or `SET` if a call is several.
         whole_process: Whether background threads are in the CPU times.
-        many: The larger number of connections; the bar is for it.
+        rows: One per variant and number of connections.
+        bars: What was promised.
+        remarks: Whatever else there is to say.
     """
 
-    name: str
+    heading: str
     version: str
+    unit: str
     whole_process: bool
-    many: int
     rows: tuple[Row, ...]
-    client: ClientRow
+    bars: tuple[Bar, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
-    def cost_of_guarded_set(self) -> Spread:
-        """What the bar is about."""
-        return next(
-            row.cost_ratio
-            for row in self.rows
-            if row.variant == GUARDED_SET.name and row.connections == self.many
-        )
+    def many(self) -> int:
+        """The larger number of connections."""
+        return max(row.connections for row in self.rows)
 
     @property
     def noisy(self) -> bool:
-        """Whether other processes had a part of the cores: then neither verdict is worth much."""
+        """Whether other processes had a part of the cores: then no verdict is worth much."""
         return self.many >= ENOUGH_TO_FILL and any(
             max(row.server_busy, row.client_busy) < BUSY
             for row in self.rows
             if row.connections == self.many
         )
 
-    @property
-    def passes(self) -> bool:
-        """Whether the bar is met."""
-        return self.cost_of_guarded_set.median <= BAR
+    def text(self) -> str:
+        """The heading, a table, and remarks."""
+        return "\n".join([self.heading, *_table(self.rows, self.unit), *_remarks(self)])
+
+    def plain(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
 
 
-Samples = Mapping[tuple[str, int], Sequence[Sample]]
-"""By name of the variant and number of connections, in order of rounds."""
-
-
-def rows_of(samples: Samples) -> tuple[Row, ...]:
+def rows_of(samples: Samples, variants: Iterable[Variant]) -> tuple[Row, ...]:
     """One row per variant and number of connections."""
     numbers = dict.fromkeys(connections for _, connections in samples)
     return tuple(
-        _row(variant, connections, samples) for connections in numbers for variant in VARIANTS
+        _row(variant, connections, samples) for variant in variants for connections in numbers
+    )
+
+
+def row_of(rows: Iterable[Row], variant: Variant, connections: int) -> Row:
+    """The row of *variant* at so many connections."""
+    return next(
+        row for row in rows if row.variant == variant.name and row.connections == connections
     )
 
 
@@ -127,37 +123,31 @@ def _row(variant: Variant, connections: int, samples: Samples) -> Row:
     )
 
 
-def table(report: ServerReport) -> str:
-    """One server's rows as text."""
+def _table(rows: Iterable[Row], unit: str) -> list[str]:
+    rows = sorted(rows, key=lambda row: -row.connections)
+    wide = max(len(row.variant) for row in rows) + 1
     lines = [
-        f"{'':24}{'clients':>8}{'server CPU':>13}{'':31}{'calls':>10}{'':7}{'busy':>14}",
-        f"{'call':24}{'':8}{'µs per call':>13}{'× raw (min–max)':>24}{'best':>7}{'per s':>10}"
-        f"{'× raw':>7}{'server':>7}{'client':>7}",
+        f"{'':{wide}}{'clients':>8}{'server CPU':>13}{'':31}{f'{unit}s':>10}{'':18}{'busy':>14}",
+        f"{'call':{wide}}{'':8}{f'µs per {unit}':>13}{'× base (min–max)':>24}{'best':>7}"
+        f"{'per s':>10}{'× base (min–max)':>18}{'server':>7}{'client':>7}",
     ]
-    for row in report.rows:
-        ratio = row.cost_ratio
-        lines.append(
-            f"{row.variant:24}{row.connections:8}{row.cost.median:13.2f}"
-            f"{f'{ratio.median:.2f} ({ratio.least:.2f}–{ratio.greatest:.2f})':>24}"
-            f"{row.best_ratio:7.2f}{row.rate.median:10,.0f}{row.rate_ratio.median:7.2f}"
-            f"{row.server_busy:7.0%}{row.client_busy:7.0%}"
-        )
-    return "\n".join([*lines, *_remarks(report)])
+    lines += [
+        f"{row.variant:{wide}}{row.connections:8}{row.cost.median:13.2f}{row.cost_ratio!s:>24}"
+        f"{row.best_ratio:7.2f}{row.rate.median:10,.0f}{row.rate_ratio!s:>18}"
+        f"{row.server_busy:7.0%}{row.client_busy:7.0%}"
+        for row in rows
+    ]
+    return lines
 
 
 def _remarks(report: ServerReport) -> list[str]:
-    client = report.client
-    remarks = [
-        f"through redis-py, one call at a time: set p50 {client.raw.median:.0f} µs, guarded"
-        f" {client.guarded.median:.0f} µs; ratio {client.ratio.median:.2f}"
-        f" ({client.ratio.least:.2f}–{client.ratio.greatest:.2f})",
-    ]
+    remarks = list(report.remarks)
     many = [row for row in report.rows if row.connections == report.many]
     bound = [row.variant for row in many if row.client_busy >= BUSY]
     if bound:
         remarks.append(
-            f"calls per s at {report.many} clients are the load generator's limit, not the"
-            f" server's, for: {', '.join(bound)}"
+            f"{report.unit}s per s at {report.many} clients are the load generator's limit, not"
+            f" the server's, for: {', '.join(bound)}"
         )
     if report.noisy:
         remarks.append(
@@ -167,18 +157,3 @@ def _remarks(report: ServerReport) -> list[str]:
     if report.whole_process:
         remarks.append("this server gives no CPU time of its main thread: whole process shown")
     return remarks
-
-
-def bar_line(report: ServerReport) -> str:
-    """The bar and how the server stands to it."""
-    measured = report.cost_of_guarded_set
-    return (
-        f"{report.version}: server CPU per guarded SET at {report.many} clients"
-        f" ≤ {BAR} × raw SET: {measured.median:.2f} {'ok' if report.passes else 'MISSED'}"
-        f"{' (noisy: measure again)' if report.noisy else ''}"
-    )
-
-
-def as_plain_data(report: ServerReport) -> dict[str, object]:
-    """The report for JSON."""
-    return {**asdict(report), "bar": BAR, "passes": report.passes, "noisy": report.noisy}

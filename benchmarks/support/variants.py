@@ -1,25 +1,16 @@
-"""The calls that are compared, as data: what is sent, what comes back, what must be counted."""
+"""What a compared call is, as data: what is sent, what comes back, what must be counted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from benchmarks.support.load import Exchange
-from benchmarks.support.policy import Target
-
-from keyleash.commands import load_table
-from keyleash.protocol.request import guard_call
+from enum import Enum, auto
 
 VALUE_BYTES = 64
 VALUE = "v" * VALUE_BYTES
 KEY = "agents:jobs:{job}:state"
 KEY_OF_ANOTHER = "agents:context:{job}:state"
-KEYS_PER_CONNECTION = 8
 OK = "+OK\r\n"
 THE_VALUE = f"${VALUE_BYTES}\r\n{VALUE}\r\n"
-
-SET_ONLY_SCRIPT = "return redis.call('SET', KEYS[1], ARGV[1])"
-"""The least that a script which runs a SET can do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,90 +40,39 @@ class Counts:
         return Counts(self.passed * calls, self.audited * calls, self.denied * calls)
 
 
+class Way(Enum):
+    """How the commands of a call travel to the server.
+
+    `RAW`: as they are, several of them as a pipeline. `GUARD`: one, in a call of its guard.
+    `BATCH`: all in one call of the batch script, in mode `all`. `BATCH_OF_SCRIPT`: the
+    same call, word for word, but of the benchmark's own script instead.
+    """
+
+    RAW = auto()
+    GUARD = auto()
+    BATCH = auto()
+    BATCH_OF_SCRIPT = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One kind of call.
 
     Attributes:
         name: For the report.
-        command: Its words; `{job}` and `{set_only}` are filled in.
-        reply: The bytes that must come back, filled in likewise.
-        guarded: Whether the command goes through the guard.
+        command: Its words; `{job}`, and `{script}` for the digest of the benchmark's own, are
+            filled in.
+        reply: The bytes that must come back for one command, filled in likewise.
+        way: How it travels.
         baseline: Name of the variant that it is compared with; its own for a baseline.
         counts: What one call must count.
+        commands: How many commands travel in one call, each with another `{job}`.
     """
 
     name: str
     command: tuple[str, ...]
     reply: str
-    guarded: bool
+    way: Way
     baseline: str
     counts: Counts = Counts()
-
-
-RAW_SET = Variant("raw SET", ("SET", KEY, VALUE), OK, False, "raw SET")
-GUARDED_SET = Variant(
-    "guarded SET", ("SET", KEY, VALUE), OK, True, "raw SET", Counts(passed=1, audited=1)
-)
-SET_ONLY = Variant(
-    "EVALSHA that only SETs", ("EVALSHA", "{set_only}", "1", KEY, VALUE), OK, False, "raw SET"
-)
-REFUSED_SET = Variant(
-    "guarded SET, refused",
-    ("SET", KEY_OF_ANOTHER, VALUE),
-    f"-LEASH KEY_NOT_GRANTED key={KEY_OF_ANOTHER}\r\n",
-    True,
-    "raw SET",
-    Counts(denied=1),
-)
-RAW_GET = Variant("raw GET", ("GET", KEY), THE_VALUE, False, "raw GET")
-GUARDED_GET = Variant("guarded GET", ("GET", KEY), THE_VALUE, True, "raw GET", Counts(passed=1))
-
-VARIANTS = (RAW_SET, GUARDED_SET, SET_ONLY, REFUSED_SET, RAW_GET, GUARDED_GET)
-
-
-def exchanges(
-    variant: Variant, target: Target, *, set_only: str, protocol: int, connections: int
-) -> tuple[tuple[Exchange, ...], ...]:
-    """The calls of *variant*, for each connection those on its own `KEYS_PER_CONNECTION` keys.
-
-    Args:
-        variant: What is called.
-        target: Guard and token of the guarded calls.
-        set_only: Digest of `SET_ONLY_SCRIPT`.
-        protocol: RESP version, 2 or 3, that the connections speak.
-        connections: How many there are.
-    """
-
-    def exchange(number: int) -> Exchange:
-        job = f"{number:012d}"
-        words: list[str] = [word.format(job=job, set_only=set_only) for word in variant.command]
-        if variant.guarded:
-            # Correlation ids as long as those that the client makes.
-            words = [
-                str(argument)
-                for argument in guard_call(
-                    load_table(),
-                    target.guard.digest,
-                    target.token,
-                    f"{number:012x}-{number:06d}",
-                    str(protocol),
-                    words,
-                )
-            ]
-        return Exchange(packed(words), variant.reply.format(job=job).encode())
-
-    return tuple(
-        tuple(
-            exchange(connection * KEYS_PER_CONNECTION + turn) for turn in range(KEYS_PER_CONNECTION)
-        )
-        for connection in range(connections)
-    )
-
-
-def packed(words: list[str]) -> bytes:
-    """A command in RESP."""
-    encoded = [word.encode() for word in words]
-    return b"*%d\r\n" % len(encoded) + b"".join(
-        b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded
-    )
+    commands: int = 1

@@ -31,7 +31,7 @@ INTRODUCTION = """\
 # Commands
 
 What a guard does with each command of {servers}, from what the servers themselves say of it.
-A policy is loaded for the commands that its server has, [those of modules among them](policy.md#servers-and-modules).
+A load reads its server's own commands, [modules' included](policy.md#servers-and-modules).
 
 **{granted} commands run if they have the grants they need:** {links}.
 **{refused} are [refused](#refused)** whatever the policy says.

@@ -1,0 +1,43 @@
+"""What must be so before a run: a full audit stream, and a rate that lets the whole run pass."""
+
+from __future__ import annotations
+
+import time
+
+import redis
+from benchmarks.support.policy import Target
+
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.state import SlotKind, unpack_state
+
+_COPY_NEWEST = """
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][2]
+for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', unpack(newest)) end
+"""
+
+
+def fill_audit(admin: redis.Redis, target: Target) -> None:
+    """Fill the audit stream up to its `retain` with copies of its newest event.
+
+    Trimming is part of what an event costs. By calls it would take longer, and in batches it
+    would take more of the rate than there is.
+    """
+    stream = Keyspace().audit(target.guard.identity)
+    missing = target.guard.plan.identity.audit.retain - admin.xlen(stream)
+    admin.eval(_COPY_NEWEST, 1, stream, str(missing))
+
+
+def let_rates_refill(admin: redis.Redis, target: Target, passing: int) -> None:
+    """Wait until rates let so many commands pass, or are at rest.
+
+    A rate is 100,000 a second at most, with a burst of a million; batches are faster.
+    """
+    guard = target.guard
+    state = unpack_state(admin.get(Keyspace().state(guard.identity)), guard.layout)  # type: ignore[arg-type]
+    seconds, microseconds = admin.time()
+    now_us = seconds * 1_000_000 + microseconds
+    for limit, plan in zip(state.limits, guard.plan.limits, strict=True):
+        if limit.slot.kind is SlotKind.GCRA:
+            free_us = plan.tolerance_us - max(0, limit.tat_us - now_us)
+            needed_us = min(passing * limit.slot.interval_us, plan.tolerance_us)
+            time.sleep(max(0, needed_us - free_us) / 1e6)
