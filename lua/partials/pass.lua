@@ -7,7 +7,7 @@ if mutates then
   if first < last then
     local parts = {}
     for at = first, last, step do
-      parts[#parts + 1] = #walked[at] .. ':' .. walked[at] .. ','
+      if walked[at] then parts[#parts + 1] = #walked[at] .. ':' .. walked[at] .. ',' end
     end
     if parts[2] then name, touched = command .. ':' .. #parts, table.concat(parts) end
   end

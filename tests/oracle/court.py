@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from keyleash.commands import CommandSpec, load_table
-from keyleash.commands.refresh import ask
+from keyleash.commands.server import ask
 from keyleash.deploy import load_policy
 from keyleash.errors import LeashError, ReplyCode
 from keyleash.policy import Identity

@@ -165,7 +165,7 @@ def test_batches_that_race_pass_whole_or_not_at_all(leash: Leash) -> None:
     assert len(replies) == 777 // 8
     assert refused == THREADS * 5 - 777 // 8
     assert all(batch == list(range(batch[0], batch[0] + 8)) for batch in replies)
-    assert sorted(batch[0] for batch in replies) == list(range(1, 777 - 8, 8))
+    assert sorted(batch[0] for batch in replies) == list(range(1, 777 // 8 * 8, 8))
     assert leash.admin.xlen(NAMES.audit("one")) == 777 // 8
     # What is left is exactly what the refused batches did not take.
     lone, _ = rush(clients, 1, lambda client, _: client.incr("n:count"))
