@@ -282,6 +282,33 @@ def test_policy_that_a_test_loads_is_in_force_at_once(project: pytest.Pytester, 
 
 
 @BOTH
+def test_async_client_is_guarded_too(project: pytest.Pytester, leash: str) -> None:
+    """An agent that runs in an event loop is tested in one."""
+    result = run_tests(
+        project,
+        """
+        import asyncio
+
+        def test(leash):
+            async def agent():
+                async with leash.async_client("agent-runner") as r:
+                    await r.set("jobs:1:state", "x")
+                    async with r.pipeline() as pipe:
+                        pipe.get("jobs:1:state").get("jobs:2:state")
+                        assert await pipe.execute() == [b"x", None]
+                    with pytest.raises(keyleash.LeashError):
+                        await r.delete("jobs:1:state")
+
+            asyncio.run(agent())
+            assert len(leash.events("agent-runner")) == len(leash.denials("agent-runner")) == 1
+        """,
+        leash=leash,
+    )
+
+    result.assert_outcomes(passed=1)
+
+
+@BOTH
 def test_trails_tell_what_was_done_and_refused(project: pytest.Pytester, leash: str) -> None:
     """An agent's test may hold it to its trail; a name misspelt has none, which is an error."""
     result = run_tests(

@@ -17,7 +17,7 @@ from keyleash.deploy import LoadResult, load_policy
 from keyleash.errors import UnknownIdentityError
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.server import EmbeddedServer
-from keyleash.testing import fake_redis, fake_server
+from keyleash.testing import fake_async_redis, fake_redis, fake_server
 from keyleash.tokens import issue_token
 
 if TYPE_CHECKING:
@@ -81,6 +81,20 @@ class Leash(ABC):
         self._clients.append(client)
         return client
 
+    def async_client(
+        self, identity: str, *, token: str | None = None, **options: Any
+    ) -> keyleash.asyncio.Redis:
+        """
+        The asyncio twin of `client`; close it in the test, as by `async with`.
+
+        Args:
+            identity: Who acts.
+            token: What it holds; a fresh token if None.
+            options: As for `redis.asyncio.Redis`.
+        """
+        # Its connections belong to an event loop, which is gone when the fixture ends.
+        return self._async_guarded(self.token(identity) if token is None else token, options)
+
     def events(self, identity: str) -> list[AuditEvent]:
         """
         What was let through and recorded, oldest first.
@@ -109,6 +123,9 @@ class Leash(ABC):
     @abstractmethod
     def _guarded(self, token: str, options: dict[str, Any]) -> keyleash.Redis: ...
 
+    @abstractmethod
+    def _async_guarded(self, token: str, options: dict[str, Any]) -> keyleash.asyncio.Redis: ...
+
     def _require_known(self, identity: str) -> None:
         # An empty trail is what a test may hope for, and a misspelt name has one as well.
         if not self.admin.hexists(self._keyspace.layouts, identity):
@@ -131,6 +148,9 @@ class LeashServer(Leash):
 
     def _guarded(self, token: str, options: dict[str, Any]) -> keyleash.Redis:
         return keyleash.Redis(port=self.port, token=token, **options)
+
+    def _async_guarded(self, token: str, options: dict[str, Any]) -> keyleash.asyncio.Redis:
+        return keyleash.asyncio.Redis(port=self.port, token=token, **options)
 
     def __repr__(self) -> str:
         return f"<leash_server at {self.url}>"
@@ -155,6 +175,16 @@ class FakeLeash(Leash):
         single = options.pop("single_connection_client", False)
         client = keyleash.Redis(
             connection_pool=fake_redis(self.server, **options).connection_pool,
+            single_connection_client=single,
+            token=token,
+        )
+        client.auto_close_connection_pool = True
+        return client
+
+    def _async_guarded(self, token: str, options: dict[str, Any]) -> keyleash.asyncio.Redis:
+        single = options.pop("single_connection_client", False)
+        client = keyleash.asyncio.Redis(
+            connection_pool=fake_async_redis(self.server, **options).connection_pool,
             single_connection_client=single,
             token=token,
         )

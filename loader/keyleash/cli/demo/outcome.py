@@ -66,6 +66,8 @@ def said(answer: Answer) -> str:
     match answer:
         case LeashError():
             return _line(answer.code, answer.details)
+        case list():
+            return ", ".join(map(said, answer))
         case None:
             return "(nil)"
         case True:

@@ -75,6 +75,18 @@ class Stage:
             self.writes[identity] = self.writes.get(identity, 0) + 1
         return answer
 
+    def ask_batch(self, identity: str, *commands: str) -> Answer:
+        """Let an agent call commands that run all, or not at all."""
+        try:
+            with keyleash.correlation(CORRELATION), self._agents[identity].batch() as batch:
+                for command in commands:
+                    batch.execute_command(*command.split(" "))
+        except LeashError as refusal:
+            return refusal
+        writes = sum(command.startswith("SET ") for command in commands)
+        self.writes[identity] = self.writes.get(identity, 0) + writes
+        return batch.results
+
     def call(self, identity: str, command: str, expected: Expectation) -> Answer:
         """Let an agent call a command, and record whether it was answered as expected."""
         answer = self.ask(identity, *command.split(" "))

@@ -18,6 +18,7 @@ from keyleash.tokens import revoke_tokens
 READER, RUNNER, RECOVERY = "agent-reader", "agent-runner", "agent-recovery"
 STATE_KEY = "agents:jobs:42:state"
 CONTEXT_KEY = "agents:context:42"
+RESULT_KEY = "agents:jobs:42:result"
 LOCK_KEY = "agents:jobs:42:lock"
 CHECKPOINT_KEY = "agents:recovery:7:checkpoint"
 
@@ -51,6 +52,16 @@ class Scene:
 def call(identity: str, command: str, expected: Expectation) -> Step:
     """A step in which an agent calls one command."""
     return lambda stage: stage.call(identity, command, expected)
+
+
+def batch(identity: str, *commands: str, expected: Expectation) -> Step:
+    """A step in which an agent calls several commands at once."""
+
+    def step(stage: Stage) -> None:
+        answer = stage.ask_batch(identity, *commands)
+        stage.record(identity, f"batch: {'; '.join(commands)}", answer, expected)
+
+    return step
 
 
 def refused(code: ReplyCode, **details: str) -> Refused:
@@ -212,6 +223,7 @@ DENIALS = {
     RUNNER: [
         ReplyCode.KEY_NOT_GRANTED,
         ReplyCode.KEY_DENIED,
+        ReplyCode.KEY_DENIED,
         ReplyCode.RATE_LIMITED,
         ReplyCode.SUSPENDED,
     ],
@@ -253,6 +265,16 @@ SCENES = (
     )),
     Scene("a key that is denied, whatever the grants say", (
         call(RUNNER, f"SET {LOCK_KEY} x", refused(ReplyCode.KEY_DENIED, key=LOCK_KEY)),
+    )),
+    Scene("a batch runs whole, or not at all", (
+        batch(
+            RUNNER, f"SET {STATE_KEY} done", f"SET {LOCK_KEY} x",
+            expected=refused(ReplyCode.KEY_DENIED, key=LOCK_KEY, item="2"),
+        ),
+        batch(
+            RUNNER, f"SET {RESULT_KEY} 42", f"GET {STATE_KEY}",
+            expected=Replies([True, "running"]),
+        ),
     )),
     Scene("too many writes: 600 a minute, 60 at once", (
         let_burst_refill, write_until_limited,
