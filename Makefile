@@ -18,7 +18,7 @@ check: $(VENV)/.dev
 	$(BIN)/pytest tests/lua
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix loader tests benchmarks
