@@ -1,11 +1,16 @@
-if false then
---% for matcher in matchers
---% if matcher.text is not none
-elseif key == {{ matcher.text }} then matched = true
---% elif matcher.pattern is not none
-elseif find(key, {{ matcher.pattern }}) then matched = true
---% else
-elseif true then matched = true
---% endif
+--% with grouping = grouped(matchers)
+--% with matchers = grouping.singly
+--% include "partials/match_list.lua"
+--% endwith
+--% if grouping.length
+if not matched then
+  local beginning = string.sub(key, 1, {{ grouping.length }})
+  if false then
+--% for beginning, matchers in grouping.groups
+  elseif beginning == {{ beginning }} then
+--% include "partials/match_list.lua"
 --% endfor
+  end
 end
+--% endif
+--% endwith

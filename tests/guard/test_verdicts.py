@@ -210,6 +210,23 @@ def test_command_without_placed_keys_is_refused(leash: Leash, command: tuple[str
     assert refusal.value.details["command"].split()[0] == command[0]
 
 
+def test_key_is_found_among_many_patterns(leash: Leash) -> None:
+    """Patterns of one beginning, of none, and literal ones, each of them and what is near it."""
+    kinds = [f"kind{n:02d}:{{id}}:state" for n in range(40)]
+    others = ["kind:*", "k", "{any}:tail", "whole", "x:*"]
+    leash.load(one={"grants": [grant("read", keys=[*kinds, *others])]})
+    token = leash.issue("one").token
+
+    allowed = [f"kind{n:02d}:7:state" for n in range(40)]
+    allowed += ["kind:", "kind:a:b", "k", "a:tail", "whole", "x:"]
+    refused = [f"kind{n:02d}:7:other" for n in range(40)]
+    refused += ["kind40:7:state", "kind", "ki", "", "whole:", "wholes", "x", ":tail"]
+    for key in allowed:
+        assert leash.call("one", token, "GET", key) is None, key
+    for key in refused:
+        assert "KEY_NOT_GRANTED" in leash.call("one", token, "GET", key), key
+
+
 def test_command_in_lower_case_is_refused_on_the_wire(leash: Leash) -> None:
     """The contract wants upper case; the wrapper sees to it."""
     leash.load(one=READ_WRITE)

@@ -36,11 +36,13 @@ class Matcher:
     """A key pattern, as the Lua that decides it.
 
     Exactly one of `text` (the key equals it) and `pattern` (an anchored Lua pattern
-    that finds it) is set, or neither: then every key matches.
+    that finds it) is set, or neither: then every key matches. `beginning` is the literal text
+    with which every key that a pattern finds begins.
     """
 
     text: bytes | None = None
     pattern: bytes | None = None
+    beginning: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from keyleash.compiler.grouping import grouped
 from keyleash.compiler.quoting import Text, lua_literal, numbered, option_pattern, spread
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.token import REVOKED_OFFSET
@@ -45,7 +46,7 @@ def environment() -> Environment:
         autoescape=False,  # noqa: S701 - the output is Lua; finalize quotes every value
     )
     made.filters.update(spread=spread, numbered=numbered)
-    made.globals.update(text=str, name=Text, option_pattern=option_pattern)
+    made.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
     return made
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard, Matcher
 from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
+from keyleash.policy.patterns import beginning
 
 _MAGIC = frozenset(b"^$()%.[]*+-?")
 
@@ -33,7 +34,7 @@ def matcher(pattern: Pattern) -> Matcher:
         case (Literal(text),):
             return Matcher(text=text)
         case _:
-            return Matcher(pattern=lua_pattern(pattern))
+            return Matcher(pattern=lua_pattern(pattern), beginning=beginning(pattern))
 
 
 def anything_under(prefix: bytes) -> Matcher:
