@@ -78,6 +78,7 @@ class Stage:
     def ask_batch(self, identity: str, *commands: str) -> Answer:
         """Let an agent call commands that run all, or not at all."""
         try:
+            batch: Any
             with keyleash.correlation(CORRELATION), self._agents[identity].batch() as batch:
                 for command in commands:
                     batch.execute_command(*command.split(" "))
