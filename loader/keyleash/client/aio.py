@@ -92,7 +92,8 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         """Like redis-py's, but each call of it is one of a guard.
 
         With *transaction*, one batch: all commands are allowed and run, or none runs.
-        Without, each command is judged on its own.
+        Without, each command is judged on its own; one that waits for a rate may be
+        overtaken by those of the same 128 that no rate refuses.
         """
         return Pipeline(self, transaction, shard_hint)
 
