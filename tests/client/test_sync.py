@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import multiprocessing
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -306,6 +307,18 @@ def test_calls_outside_a_block_have_ids_of_their_own(leash: Leash) -> None:
     ids = correlations(leash)
     assert len(set(ids)) == 6
     assert all(0 < len(one) < 64 for one in ids)
+
+
+def test_calls_of_forked_processes_have_ids_of_their_own(one_leash: Leash) -> None:
+    """A server that forks its workers makes the client once, before."""
+    client = one_leash.agent("one")
+    client.set("t:a", 1)
+    worker = multiprocessing.get_context("fork").Process(target=client.set, args=("t:a", 1))
+    worker.start()
+    worker.join()
+    client.set("t:a", 1)
+
+    assert len(set(correlations(one_leash))) == 3
 
 
 @EITHER

@@ -8,7 +8,7 @@ from typing import Any
 from redis.client import EMPTY_RESPONSE
 from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 
-from keyleash.client.correlation import correlation_source
+from keyleash.client.correlation import next_correlation
 from keyleash.client.flow import BatchCall
 from keyleash.client.hand import InHand
 from keyleash.commands import CommandTable, load_table
@@ -45,7 +45,6 @@ class Session:
         self.guard: GuardRecord | None = None
         self._token = token
         self._table = load_table()
-        self._next_correlation = correlation_source()
         self._keyspace = Keyspace()
 
     # Requests.
@@ -57,7 +56,7 @@ class Session:
             self._table,
             self.guard.digest,
             self._token,
-            self._next_correlation(),
+            next_correlation(),
             str(protocol),
             command,
         )
@@ -71,7 +70,7 @@ class Session:
             self._table,
             self.guard.batch_digest,
             self._token,
-            self._next_correlation(),
+            next_correlation(),
             str(protocol),
             mode,
             commands,
