@@ -141,6 +141,16 @@ def test_own_response_callback_is_called(leash: Leash) -> None:
 
 
 @EITHER
+def test_text_that_a_callback_makes_of_an_integer_is_kept(leash: Leash) -> None:
+    """Integers too long for Lua come as text, and not every text is one."""
+    client: Any = leash.agent("one")
+    client.set_response_callback("INCRBY", lambda response, **_: f"now {response}")
+
+    assert client.incr("t:n") == "now 1"
+    assert client.pipeline().incr("t:n").execute() == ["now 2"]
+
+
+@EITHER
 @pytest.mark.parametrize(
     "words",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.client import EMPTY_RESPONSE
@@ -134,7 +135,9 @@ class Session:
             # As redis-py takes it: in any case, and perhaps with the key behind it.
             name = command if isinstance(command, str) else command.decode("latin-1")
             if name.split(None, 1)[0].upper() in _BIG_INTEGERS:
-                return int(response)
+                # A callback of the user's own may have made other text of it.
+                with suppress(ValueError):
+                    return int(response)
         return response
 
     # Healing.
