@@ -156,16 +156,18 @@ def test_polls_that_find_nothing_take_nothing_from_a_limit(leash: Leash) -> None
         ("BLPOP", "t:list", "soon"),
         ("BLPOP", "t:list", "nan"),
         ("BLPOP", "t:list", "inf"),
+        ("BLPOP", "t:list", 10**400),
         ("BLPOP", "t:list"),
         ("BLPOP",),
         ("BLMPOP", "never", 1, "t:list", "LEFT"),
         ("BLMPOP",),
         ("XREAD", "BLOCK", "x", "STREAMS", "t:s", "0"),
         ("XREAD", "BLOCK", -1, "STREAMS", "t:s", "0"),
+        ("XREAD", "BLOCK", 10**400, "STREAMS", "t:s", "0"),
         ("XREAD", "BLOCK"),
         ("BLPOP", "t:string", 1),
     ],
-    ids=lambda words: " ".join(map(str, words)),
+    ids=lambda words: " ".join(map(str, words))[:40],
 )
 def test_call_that_is_wrong_is_the_servers_error_and_made_once(
     leash: Leash, packets: list[bytes], command: tuple[Any, ...]

@@ -8,6 +8,7 @@ import pickle
 import struct
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -275,6 +276,8 @@ def test_token_is_in_no_error_and_no_log(
 
     for token in made:
         assert_secret(token, caught.value, caplog)
+        # With --showlocals, and in services that collect errors, it would be shown.
+        assert_unseen(token, caught.value)
 
 
 def unreachable(client: keyleash.Redis) -> None:
@@ -290,6 +293,14 @@ def unreachable(client: keyleash.Redis) -> None:
         lambda r: r.set("t:a", object()),
         lambda r: r.set("t:a", "\ud800"),
         lambda r: r.get("\ud800"),
+        lambda r: r.mset({"t:a": "\ud800"}),
+        lambda r: r.incr("t:list"),
+        lambda r: r.get("u:a"),
+        lambda r: r.blpop("u:a"),
+        lambda r: r.pipeline().get("u:a").execute(),
+        lambda r: r.pipeline().set("t:a", "\ud800").execute(),
+        lambda r: r.pipeline(transaction=False).set("t:a", object()).execute(),
+        lambda r: r.pipeline(transaction=False).get("t:list").execute(),
         lambda r: r.get(None),
         lambda r: r.execute_command(),
         lambda r: r.execute_command(None),
@@ -310,6 +321,7 @@ def test_token_is_in_no_exception_of_redis_py(
     with caplog.at_level(logging.DEBUG), pytest.raises(Exception) as caught:  # noqa: PT011
         provoke(client)
     assert_secret(token, caught.value, caplog)
+    assert_unseen(token, caught.value)
 
 
 @EITHER
@@ -321,6 +333,14 @@ def test_token_is_in_no_repr(leash: Leash) -> None:
     for shown in (client, client.connection_pool, client.connection, client._session, issued):
         assert issued.token not in repr(shown)
         assert issued.token not in str(shown)
+
+
+def assert_unseen(token: str, error: BaseException) -> None:
+    """In nothing that a function between the test and the error holds."""
+    for one in (error, error.__cause__, error.__context__):
+        for frame, _ in traceback.walk_tb(one.__traceback__ if one else None):
+            if Path(frame.f_code.co_filename).parent != Path(__file__).parent:
+                assert token not in repr(frame.f_locals), frame
 
 
 def assert_secret(token: str, error: BaseException, caplog: pytest.LogCaptureFixture) -> None:

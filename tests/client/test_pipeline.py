@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -496,6 +497,20 @@ def test_refused_batch_is_raised_and_ran_nothing(leash: Leash) -> None:
         refused()
     assert caught.value.details == {"key": "u:a", "item": "2"}
     assert leash.admin.exists("t:a", "t:b") == 0
+
+
+@EITHER
+def test_batch_that_is_used_again_keeps_no_results_of_before(leash: Leash) -> None:
+    """A refusal or an empty block must not look like what the last one did."""
+    batch = agent(leash).batch()
+    for again in (lambda: batch.set("u:a", 1), lambda: None):
+        with batch:
+            batch.set("t:a", 1)
+        assert batch.results == [True]
+
+        with contextlib.suppress(KeyNotGrantedError), batch:
+            again()
+        assert batch.results == []
 
 
 @EITHER

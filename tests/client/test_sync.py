@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import multiprocessing
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -137,6 +138,16 @@ def test_own_response_callback_is_called(leash: Leash) -> None:
 
     got: Any = client.get("t:a")
     assert got == ("mine", b"x")
+
+
+@EITHER
+def test_text_that_a_callback_makes_of_an_integer_is_kept(leash: Leash) -> None:
+    """Integers too long for Lua come as text, and not every text is one."""
+    client: Any = leash.agent("one")
+    client.set_response_callback("INCRBY", lambda response, **_: f"now {response}")
+
+    assert client.incr("t:n") == "now 1"
+    assert client.pipeline().incr("t:n").execute() == ["now 2"]
 
 
 @EITHER
@@ -306,6 +317,18 @@ def test_calls_outside_a_block_have_ids_of_their_own(leash: Leash) -> None:
     ids = correlations(leash)
     assert len(set(ids)) == 6
     assert all(0 < len(one) < 64 for one in ids)
+
+
+def test_calls_of_forked_processes_have_ids_of_their_own(one_leash: Leash) -> None:
+    """A server that forks its workers makes the client once, before."""
+    client = one_leash.agent("one")
+    client.set("t:a", 1)
+    worker = multiprocessing.get_context("fork").Process(target=client.set, args=("t:a", 1))
+    worker.start()
+    worker.join()
+    client.set("t:a", 1)
+
+    assert len(set(correlations(one_leash))) == 3
 
 
 @EITHER

@@ -120,6 +120,17 @@ def test_only_what_was_refused_of_a_pipeline_is_sent_again(leash: Leash) -> None
 
 
 @EITHER
+def test_command_of_a_later_call_does_not_overtake_one_that_waits(leash: Leash) -> None:
+    """A long pipeline travels in several calls, and a rate may have room again in between."""
+    leash.load(one={**ALL, "rate": {"writes": {"limit": "100000/minute", "burst": 10}}})
+    pipe = agent(leash, wait=True).pipeline(transaction=False)
+    for number in range(300):
+        pipe.rpush("t:list", number)
+
+    assert pipe.execute() == list(range(1, 301))
+
+
+@EITHER
 def test_pipeline_whose_wait_ends_keeps_the_other_results(leash: Leash) -> None:
     """The refusals stay in their places, and with raise_on_error the first is raised."""
     client, clock = limited(leash, 4000)

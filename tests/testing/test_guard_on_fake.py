@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import keyleash
 from keyleash.compiler.templates import examples_root
 from keyleash.deploy import load_policy, set_suspended
-from keyleash.testing import fake_redis, fake_server
+from keyleash.testing import fake_async_redis, fake_redis, fake_server
 from keyleash.tokens import issue_token, revoke_tokens
 
 Agents = Callable[[str], keyleash.Redis]
@@ -78,3 +80,53 @@ def test_revoke_and_suspend_bind_the_next_call(admin, agent: Agents) -> None:  #
         reader.get("agents:context:1")
     with pytest.raises(keyleash.SuspendedError):
         recovery.set("agents:recovery:1", "x")
+
+
+WAITING: dict[str, tuple[Any, ...]] = {
+    "BLPOP": ("q", 0),
+    "BRPOP": ("q", 0),
+    "BLMOVE": ("q", "other", "LEFT", "LEFT", 0),
+    "BRPOPLPUSH": ("q", "other", 0),
+    "BLMPOP": (0, 1, "q", "LEFT"),
+    "BZPOPMIN": ("z", 0),
+    "BZPOPMAX": ("z", 0),
+    "BZMPOP": (0, 1, "z", "MIN"),
+    "XREAD": ("BLOCK", 0, "STREAMS", "s", 0),
+}
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("name", WAITING)
+def test_blocking_command_waits_in_the_client_and_not_in_the_fake(
+    admin: Any, kind: str, name: str
+) -> None:
+    """A queue is what many an agent waits on, and others must be able to fill it meanwhile."""
+    server = admin.connection_pool.connection_kwargs["server"]
+    token = issue_token(admin, "human-admin").token
+    sleeps = 0
+
+    def sleep(_: float) -> None:
+        nonlocal sleeps
+        sleeps += 1
+        if sleeps == 3:
+            admin.rpush("q", "x")
+            admin.zadd("z", {"x": 1})
+            admin.xadd("s", {"f": "x"})
+
+    async def asleep(seconds: float) -> None:
+        sleep(seconds)
+
+    async def acall() -> Any:
+        pool = fake_async_redis(server).connection_pool
+        async with keyleash.asyncio.Redis(connection_pool=pool, token=token) as client:
+            client._sleep = asleep
+            return await client.execute_command(name, *WAITING[name])
+
+    if kind == "sync":
+        client = keyleash.Redis(connection_pool=admin.connection_pool, token=token)
+        client._sleep = sleep
+        got = client.execute_command(name, *WAITING[name])
+    else:
+        got = asyncio.run(acall())
+    assert "x" in repr(got)
+    assert sleeps == 3

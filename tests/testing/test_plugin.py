@@ -392,6 +392,37 @@ def test_agent_that_connects_by_itself_gets_url_and_token(project: pytest.Pytest
     result.assert_outcomes(passed=1)
 
 
+def test_agent_of_asyncio_connects_as_the_documentation_says(project: pytest.Pytester) -> None:
+    """To either server; the lines are those of the page."""
+    page = DOCUMENTATION.read_text()
+    on_server, pool, on_fake = re.findall(r"^    (.*keyleash\.\w+\..*)$", page, re.MULTILINE)
+    result = run_tests(
+        project,
+        f"""
+        import asyncio
+        import keyleash.testing
+
+        async def use(client):
+            async with client:
+                await client.set("jobs:1:state", "x")
+                return await client.get("jobs:1:state")
+
+        async def on_server(leash_server):
+            return await use({on_server})
+
+        async def on_fake(fake_leash):
+            {pool}
+            return await use({on_fake})
+
+        def test(leash_server, fake_leash):
+            assert asyncio.run(on_server(leash_server)) == b"x"
+            assert asyncio.run(on_fake(fake_leash)) == b"x"
+        """,
+    )
+
+    result.assert_outcomes(passed=1)
+
+
 @BOTH
 def test_failing_test_shows_no_token(project: pytest.Pytester, leash: str) -> None:
     """Reports of pytest go to logs of builds; with --showlocals they hold every repr."""

@@ -92,7 +92,8 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         """Like redis-py's, but each call of it is one of a guard.
 
         With *transaction*, one batch: all commands are allowed and run, or none runs.
-        Without, each command is judged on its own.
+        Without, each command is judged on its own; one that waits for a rate may be
+        overtaken by those of the same 128 that no rate refuses.
         """
         return Pipeline(self, transaction, shard_hint)
 
@@ -190,14 +191,21 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
             return await connection.read_response(disable_decoding=True)
         return await call(connection, *args)
 
+    # No function that reads a reply holds the request, which has the token in it: reports of
+    # errors show what functions hold.
+
+    def _packed(self, connection: Any, words: tuple[Any, ...]) -> list[bytes]:
+        return packed(
+            self._session.request(_encoded(words, connection), connection.get_protocol()),
+            connection.encoder,
+        )
+
     async def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        request = self._session.request(_encoded(words, connection), connection.get_protocol())
-        await connection.send_packed_command(packed(request, connection.encoder))
+        await connection.send_packed_command(self._packed(connection, words))
         return await self._read(connection, words, options)
 
     async def _poll(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        request = self._session.request(_encoded(words, connection), connection.get_protocol())
-        await connection.send_packed_command(packed(request, connection.encoder))
+        await connection.send_packed_command(self._packed(connection, words))
         try:
             reply = await connection.read_response(disable_decoding=NEVER_DECODE in options)
         except ResponseError as error:
@@ -218,8 +226,12 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
 
     async def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
         words = [_encoded(words, connection) for words in batch.words]
-        request = self._session.batch_request(batch.mode, words, connection.get_protocol())
-        await connection.send_packed_command(packed(request, connection.encoder))
+        await connection.send_packed_command(
+            packed(
+                self._session.batch_request(batch.mode, words, connection.get_protocol()),
+                connection.encoder,
+            )
+        )
         try:
             reply = await connection.read_response(disable_decoding=batch.undecoded)
         except ResponseError as error:

@@ -86,6 +86,10 @@ class Batch(Pipeline):
         super().__init__(client, transaction=True)
         self.results: list[Any] = []
 
+    async def __aenter__(self) -> Self:
+        self.results = []
+        return self
+
     async def __aexit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         try:
             if exc_type is None and self.command_stack:
@@ -96,6 +100,7 @@ class Batch(Pipeline):
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send what was queued; one result for each command, in order."""
         commands: Any = self.command_stack
+        self.results = []
         self.results = await super().execute(raise_on_error=False)
         if raise_on_error:
             self.raise_first_error(commands, self.results)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
@@ -44,14 +46,15 @@ def one_by_one(commands: Sequence[Queued], waiting: Waiting, encoder: Any) -> Fl
     """Send commands in as few batches as may be, each command judged on its own.
 
     What a batch as a whole is refused with is the answer of each of its commands. What
-    a rate refused is sent again if it may be waited for.
+    a rate refused is sent again if it may be waited for, before the commands of a later
+    batch, which must not overtake it.
 
     Raises:
         DataError: a word cannot be encoded; nothing was sent.
         ConnectionError: nothing was answered. If something was, the error stands where
             an answer is missing.
     """
-    parts = list(chunks(commands, range(len(commands))))
+    parts = deque(chunks(commands, range(len(commands))))
     if len(parts) > 1:
         # redis-py packs a whole pipeline before it sends any, so that no part of it has run.
         for words, _ in commands:
@@ -59,32 +62,30 @@ def one_by_one(commands: Sequence[Queued], waiting: Waiting, encoder: Any) -> Fl
                 encoder.encode(word)
     answers: list[Any] = [None] * len(commands)
     answered = False
-    pending: Sequence[int] = range(len(commands))
-    while True:
-        for chunk in parts:
-            try:
-                got = yield BatchCall(BatchMode.EACH, [commands[index] for index in chunk])
-                answered = True
-            except ResponseError as error:
-                got = [error] * len(chunk)
-                answered = True
-            except (RedisError, KeyleashError) as error:
-                if not answered:
-                    raise
-                unanswered = [index for index in pending if index >= chunk[0]]
-                for index in unanswered:
-                    answers[index] = error
-                return answers
-            for index, answer in zip(chunk, got, strict=True):
-                answers[index] = answer
-        pending = [index for index in pending if isinstance(answers[index], RateLimitedError)]
-        if not pending:
-            return answers
+    while parts:
+        chunk = parts[0]
         try:
-            yield waiting.pause([answers[index] for index in pending])
-        except RateLimitedError:
+            got = yield BatchCall(BatchMode.EACH, [commands[index] for index in chunk])
+        except ResponseError as error:
+            got = [error] * len(chunk)
+        except (RedisError, KeyleashError) as error:
+            if not answered:
+                raise
+            for index in chain(*parts):
+                answers[index] = error
             return answers
-        parts = list(chunks(commands, pending))
+        answered = True
+        for index, answer in zip(chunk, got, strict=True):
+            answers[index] = answer
+        refused = [index for index in chunk if isinstance(answers[index], RateLimitedError)]
+        parts.popleft()
+        if refused:
+            try:
+                yield waiting.pause([answers[index] for index in refused])
+            except RateLimitedError:
+                continue
+            parts.appendleft(refused)
+    return answers
 
 
 def chunks(commands: Sequence[Queued], indexes: Sequence[int]) -> Iterator[list[int]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
 
+_prefix: str
+_numbers: count[int]
 _current: ContextVar[str | None] = ContextVar("keyleash_correlation", default=None)
 
 
@@ -25,16 +28,21 @@ def correlation(correlation_id: str) -> Iterator[str]:
         _current.reset(before)
 
 
-def correlation_source() -> Callable[[], str]:
-    """Make a function that gives the id of the next call: the block's, else a new one.
+def next_correlation() -> str:
+    """The id of the next call: the block's, else a new one.
 
-    New ids are a random prefix and a count: unique across clients, and cheap.
+    New ids are a random prefix and a count: unique across processes, and cheap.
     """
-    prefix = secrets.token_hex(6)
-    numbers = count(1)
+    given = _current.get()
+    return given if given is not None else f"{_prefix}-{next(_numbers)}"
 
-    def next_id() -> str:
-        given = _current.get()
-        return given if given is not None else f"{prefix}-{next(numbers)}"
 
-    return next_id
+def _begin() -> None:
+    global _prefix, _numbers  # noqa: PLW0603 - a lock and an object would cost each call
+    _prefix = secrets.token_hex(6)
+    _numbers = count(1)
+
+
+_begin()
+# Or the workers of a server that forks would give the same ids to different calls.
+os.register_at_fork(after_in_child=_begin)

@@ -20,14 +20,28 @@ def packed(request: Sequence[Argument], encoder: Any = None) -> list[bytes]:
     Raises:
         DataError: a word is of a type that cannot be sent.
     """
+    # Reports of errors show what functions hold, and the request holds the token.
     try:
         return [pack_command(tuple(request))]
     except TypeError:
         pass
+    except BaseException:
+        del request
+        raise
+    try:
+        return _packed_slowly(request, encoder)
+    except Exception as error:
+        del request
+        raise error.with_traceback(None) from None
+
+
+def _packed_slowly(request: Sequence[Argument], encoder: Any) -> list[bytes]:
     if encoder is not None:
         request = [encoder.encode(word) for word in request]
     plain: list[Any] = [bytes(word) if isinstance(word, bytearray) else word for word in request]
     try:
         return [pack_command(tuple(plain))]
     except TypeError as error:
-        raise DataError(error) from None
+        why = str(error)
+    # Without the TypeError as its context, which would show the request as well.
+    raise DataError(why)

@@ -99,7 +99,7 @@ def timeout_of(words: Words) -> float | None:
     at = _SECONDS_AT.get(_upper(words[0]))
     try:
         seconds = float(words[at]) if at is not None else _block_of(words)
-    except (IndexError, TypeError, ValueError):
+    except (IndexError, OverflowError, TypeError, ValueError):
         return None
     return seconds if seconds is not None and 0 <= seconds < math.inf else None
 

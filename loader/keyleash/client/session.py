@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.client import EMPTY_RESPONSE
 from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 
-from keyleash.client.correlation import correlation_source
+from keyleash.client.correlation import next_correlation
 from keyleash.client.flow import BatchCall
 from keyleash.client.hand import InHand
 from keyleash.commands import CommandTable, load_table
@@ -45,7 +46,6 @@ class Session:
         self.guard: GuardRecord | None = None
         self._token = token
         self._table = load_table()
-        self._next_correlation = correlation_source()
         self._keyspace = Keyspace()
 
     # Requests.
@@ -57,7 +57,7 @@ class Session:
             self._table,
             self.guard.digest,
             self._token,
-            self._next_correlation(),
+            next_correlation(),
             str(protocol),
             command,
         )
@@ -71,7 +71,7 @@ class Session:
             self._table,
             self.guard.batch_digest,
             self._token,
-            self._next_correlation(),
+            next_correlation(),
             str(protocol),
             mode,
             commands,
@@ -135,7 +135,9 @@ class Session:
             # As redis-py takes it: in any case, and perhaps with the key behind it.
             name = command if isinstance(command, str) else command.decode("latin-1")
             if name.split(None, 1)[0].upper() in _BIG_INTEGERS:
-                return int(response)
+                # A callback of the user's own may have made other text of it.
+                with suppress(ValueError):
+                    return int(response)
         return response
 
     # Healing.

@@ -86,7 +86,8 @@ class Redis(Unscoped, redis.Redis):
         """Like redis-py's, but each call of it is one of a guard.
 
         With *transaction*, one batch: all commands are allowed and run, or none runs.
-        Without, each command is judged on its own.
+        Without, each command is judged on its own; one that waits for a rate may be
+        overtaken by those of the same 128 that no rate refuses.
         """
         return Pipeline(self, transaction, shard_hint)
 
@@ -179,14 +180,19 @@ class Redis(Unscoped, redis.Redis):
             return connection.read_response(disable_decoding=True)
         return call(connection, *args)
 
+    # No function that reads a reply holds the request, which has the token in it: reports of
+    # errors show what functions hold.
+
     def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        request = self._session.request(words, connection.get_protocol())
-        connection.send_packed_command(packed(request))
+        connection.send_packed_command(
+            packed(self._session.request(words, connection.get_protocol()))
+        )
         return self._read(connection, words, options)
 
     def _poll(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        request = self._session.request(words, connection.get_protocol())
-        connection.send_packed_command(packed(request))
+        connection.send_packed_command(
+            packed(self._session.request(words, connection.get_protocol()))
+        )
         try:
             reply = connection.read_response(disable_decoding=NEVER_DECODE in options)
         except ResponseError as error:
@@ -206,8 +212,9 @@ class Redis(Unscoped, redis.Redis):
         return self._session.finished(words[0], response)
 
     def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
-        request = self._session.batch_request(batch.mode, batch.words, connection.get_protocol())
-        connection.send_packed_command(packed(request))
+        connection.send_packed_command(
+            packed(self._session.batch_request(batch.mode, batch.words, connection.get_protocol()))
+        )
         try:
             reply = connection.read_response(disable_decoding=batch.undecoded)
         except ResponseError as error:

@@ -81,6 +81,10 @@ class Batch(Pipeline):
         super().__init__(client, transaction=True)
         self.results: list[Any] = []
 
+    def __enter__(self) -> Self:
+        self.results = []
+        return self
+
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         try:
             if exc_type is None and self.command_stack:
@@ -91,6 +95,7 @@ class Batch(Pipeline):
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send what was queued; one result for each command, in order."""
         commands: list[Queued] = self.command_stack
+        self.results = []
         self.results = super().execute(raise_on_error=False)
         if raise_on_error:
             self.raise_first_error(commands, self.results)

@@ -85,10 +85,10 @@ def declared_keys(table: CommandTable, words: Sequence[Argument]) -> Sequence[Ar
 
 
 def _encoded(word: Argument) -> bytes:
-    """As redis-py's encoder does it; what it does not take, it will refuse itself."""
+    """As redis-py's encoder does it; what it does not take, it will refuse itself, later."""
     if isinstance(word, memoryview):
         return word.tobytes()
-    return word if isinstance(word, bytes) else str(word).encode("utf-8", "surrogateescape")
+    return word if isinstance(word, bytes) else str(word).encode("utf-8", "surrogatepass")
 
 
 def _split_name(command: Sequence[Argument]) -> list[Argument]:

@@ -6,8 +6,9 @@ what they give.
 
 `fake_redis()` is fakeredis with what its Lua lacks and guards need: `redis.sha1hex`,
 `struct`, the globals of Redis and no others, nil for a null after `redis.setresp(3)`,
-numbers formatted as Redis formats them, and SCRIPT LOAD that compiles. Nothing in
-fakeredis is patched; other fakes in the process stay as they are.
+numbers formatted as Redis formats them, blocking commands that answer a script at once,
+and SCRIPT LOAD that compiles. Nothing in fakeredis is patched; other fakes in the process
+stay as they are.
 
 What still differs from a real server, as far as it is known:
 
@@ -26,9 +27,9 @@ What still differs from a real server, as far as it is known:
   `{set = …}`, `{big_number = …}` and `{verbatim_string = …}` are not understood.
 - A number beyond 2^63 is returned as that integer; Redis's overflows.
 - FUNCTION and FCALL run in an interpreter of their own, which has none of this.
-- Commands are fakeredis's: BLPOP and its kin are refused in scripts instead of answering
-  at once, OBJECT, MEMORY and CONFIG are unknown there, `MAXLEN ~` keeps a different
-  number of entries, positions of GEO commands differ from the sixth digit on.
+- Commands are fakeredis's: OBJECT, MEMORY and CONFIG are unknown in scripts, `MAXLEN ~`
+  keeps a different number of entries, positions of GEO commands differ from the sixth
+  digit on.
 - ACLs are checked for the call, but not for each `redis.call` inside a script, so a
   fence cannot be tried here. There is no eviction, no persistence and no memory limit.
 - A script is compiled at each EVALSHA: timings say nothing.

@@ -8,6 +8,7 @@ the rest of fakeredis is used as it is.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable
@@ -31,6 +32,10 @@ __all__ = [
 
 # Beyond this Redis no longer prints a whole number in full (its double2ll).
 MAX_PLAIN_INTEGER = 2**62
+
+# What fakeredis keeps from scripts, and Redis does not: there they never wait.
+BLOCKING_POPS = {"BLPOP", "BRPOP", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX"}
+NO_SCRIPT = "s"
 
 # Runs once per server. `...` are the Python functions that cannot be written in Lua;
 # they return an error's text as their first value, or nil and their results.
@@ -88,6 +93,8 @@ class GuardServer(FakeServer):
 class _GuardScripting(FakeSocket):
     """fakeredis's scripting, corrected."""
 
+    _is_in_script = False
+
     def _get_server_runtime(self, server: Any) -> Any:
         is_new = not hasattr(server, "_lua_runtime")
         runtime = super()._get_server_runtime(server)
@@ -121,7 +128,11 @@ class _GuardScripting(FakeSocket):
         self, lua_runtime: Any, expected_globals: set[Any], op: Any, *args: Any
     ) -> Any:
         texts = (number_text(value) if type(value) in (int, float) else value for value in args)
-        return super()._lua_redis_call(lua_runtime, expected_globals, op, *texts)
+        self._is_in_script = True
+        try:
+            return super()._lua_redis_call(lua_runtime, expected_globals, op, *texts)
+        finally:
+            self._is_in_script = False
 
     def _lua_redis_pcall(
         self, lua_runtime: Any, expected_globals: set[Any], op: Any, *args: Any
@@ -133,6 +144,25 @@ class _GuardScripting(FakeSocket):
             if isinstance(problem, str):
                 reply[b"err"] = problem.encode()
         return reply
+
+    def _name_to_func(self, cmd_name: str) -> Any:
+        function, signature = super()._name_to_func(cmd_name)
+        if self._is_in_script and signature.name.upper() in BLOCKING_POPS:
+            signature = copy.copy(signature)
+            signature.flags = signature.flags - {NO_SCRIPT}
+        return function, signature
+
+    def _blocking(
+        self,
+        timeout: float | None,
+        func: Callable[[bool], Any],
+        shape: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        if not self._is_in_script:
+            return super()._blocking(timeout, func, shape)
+        # As if the time were up.
+        found = func(True)
+        return found if shape is None else shape(found)
 
     def eval(self, script: bytes, numkeys: int, *keys_and_args: bytes) -> Any:
         if _digest(script) not in self._server.script_cache:
