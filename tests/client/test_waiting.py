@@ -146,6 +146,19 @@ def test_pipeline_whose_wait_ends_keeps_the_other_results(leash: Leash) -> None:
         client.pipeline(transaction=False).incr("t:n").execute()
 
 
+@ONE_EITHER
+def test_blocking_call_waits_for_a_rate_no_longer_than_for_its_data(one_leash: Leash) -> None:
+    """Who gives a queue a second does not want to sleep an hour for a rate."""
+    client, clock = limited(one_leash, True)
+    client.set("t:a", 1)
+    client.set("t:b", 1)
+    one_leash.admin.rpush("t:from", "x")
+
+    with pytest.raises(RateLimitedError):
+        client.blmove("t:from", "t:to", 1)
+    assert clock.slept == []
+
+
 @EITHER
 def test_blocking_call_waits_for_a_rate_and_goes_on(leash: Leash) -> None:
     """A poll that found something and was refused is made again."""

@@ -58,6 +58,8 @@ def patient(
         timeout_s = timeout_of(words)
         if timeout_s is not None:
             deadline = clock() + timeout_s if timeout_s else math.inf
+            # Who waits for a second does not want to sleep a minute for a rate.
+            waiting = waiting.within(timeout_s or math.inf)
             words = yield from _pin_ids(words, waiting)
             try:
                 return (

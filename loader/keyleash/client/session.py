@@ -36,9 +36,13 @@ class Session:
 
     Raises:
         TokenUnknownError: the token has not the shape of one.
+        TypeError: it is no text.
     """
 
     def __init__(self, token: str) -> None:
+        if not isinstance(token, str):
+            # Often an environment variable that is not set.
+            raise TypeError(f"the token must be a str, not {type(token).__name__}")
         self.identity = identity_of(token)
         if not token.isascii():
             # No token is. One that cannot be encoded would stand in the encoder's exception.

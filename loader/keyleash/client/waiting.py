@@ -31,6 +31,10 @@ class Waiting:
     def __init__(self, bound_s: float) -> None:
         self._left_s = bound_s
 
+    def within(self, bound_s: float) -> Waiting:
+        """The same patience, but for no longer than *bound_s* in all."""
+        return Waiting(min(self._left_s, bound_s))
+
     def pause(self, refused: Sequence[RateLimitedError]) -> Pause:
         """The sleep after which the first of the *refused* fits.
 
