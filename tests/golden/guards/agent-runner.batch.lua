@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 56 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 166636212146753 then code = 'POLICY_STALE' break end
+if stamp ~= 94588017364601 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -708,7 +708,7 @@ reads = true
 writes = true
 mutates = true
 for at = 6, #argv do
-if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
+if find(argv[at], "^[Ff][Ii][Ee][Ll][Dd][Ss]%f[%z]") then reply_length = tonumber(argv[at + 1]) break end
 end
 elseif rule == 17 then
 last = 6

@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 16 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended = unpack_struct("<dd", state)
-if stamp ~= 270544249611693 then code = 'POLICY_STALE' break end
+if stamp ~= 5586580818865 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -757,7 +757,7 @@ reads = true
 deletes = true
 mutates = true
 for at = 6, #argv do
-if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
+if find(argv[at], "^[Ff][Ii][Ee][Ll][Dd][Ss]%f[%z]") then reply_length = tonumber(argv[at + 1]) break end
 end
 elseif rule == 22 then
 check, rest = 1, 1
@@ -765,7 +765,7 @@ reads = true
 writes = true
 mutates = true
 for at = 6, #argv do
-if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
+if find(argv[at], "^[Ff][Ii][Ee][Ll][Dd][Ss]%f[%z]") then reply_length = tonumber(argv[at + 1]) break end
 end
 elseif rule == 23 then
 last = 6
