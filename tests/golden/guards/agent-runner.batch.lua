@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 56 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 94588017364601 then code = 'POLICY_STALE' break end
+if stamp ~= 188455234543481 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -43,6 +43,7 @@ local replies, passed, changed = {}, {}, 0
 local count, n, start = 0, 0, 5
 while all[start] do
 n = n + 1
+command, key = 'BATCH', nil
 local size = tonumber(all[start]) or 0
 local stop = start + size
 if size < 1 or not all[stop] then
@@ -56,7 +57,7 @@ break
 end
 local argv = { unpack(all, start - 2, stop) }
 start = stop + 1
-command, key = argv[4], nil
+command = argv[4]
 repeat
 local rule, check, rest, reply_length
 local walked, first, last, step = argv, 5, 5, 1
