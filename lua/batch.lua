@@ -44,6 +44,7 @@ repeat
   local count, n, start = 0, 0, 5
   while all[start] do
     n = n + 1
+    command, key = 'BATCH', nil
     local size = tonumber(all[start]) or 0
     local stop = start + size
     if size < 1 or not all[stop] then
@@ -58,7 +59,7 @@ repeat
     -- As a guard has it: the name at 4, the arguments from 5 on.
     local argv = { unpack(all, start - 2, stop) }
     start = stop + 1
-    command, key = argv[4], nil
+    command = argv[4]
     repeat
 --% include "partials/judge.lua"
       if code then break end

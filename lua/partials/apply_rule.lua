@@ -80,7 +80,7 @@ elseif rule == {{ rule.id }} then
   reply_length = #argv == 6 and 4 or 0
 --% elif rule.nulls == "fields"
   for at = 6, #argv do
-    if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
+    if find(argv[at], {{ option_pattern("FIELDS") }}) then reply_length = tonumber(argv[at + 1]) break end
   end
 --% elif rule.nulls == "operations"
   reply_length = 0

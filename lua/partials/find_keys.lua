@@ -45,6 +45,8 @@ while option_at <= #argv do
     waits = 'block'
 --% elif waiting and word == "GROUP"
     group_at = option_at + 1
+--% elif waiting and word == "CLAIM"
+    claim_at = option_at + 1
 --% endif
     option_at = option_at + {{ arguments + 1 }}
 --% endfor

@@ -21,8 +21,11 @@ elseif waits == 'block' then
       local consumers = call('XINFO', 'CONSUMERS', walked[i], group)
       for j = 1, #consumers do known = known or consumers[j][2] == consumer end
     end
-    -- An old id never waits, and the first call of a consumer makes it.
-    if not known or argv[#argv - #walked + i] ~= '>' or call('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
+    -- CLAIM also takes what was delivered and has been idle for so long.
+    local idle = known and claim_at and redis.pcall('XPENDING', walked[i], group, 'IDLE', argv[claim_at], '-', '+', '1')
+    -- An old id never waits, and the first call of a consumer makes it. Behind the last id that
+    -- there can be, a range is an error and not empty.
+    if not known or argv[#argv - #walked + i] ~= '>' or idle and (idle.err or idle[1]) or redis.pcall('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
       ready = true
       break
     end

@@ -5,7 +5,7 @@ local rule, check, rest, reply_length
 local walked, first, last, step = argv, 5, 5, 1
 local requests, reads, writes, deletes, mutates = true
 --% if waiting
-local waits, group_at
+local waits, group_at, claim_at
 --% endif
 --% for limit in limits
 --% filter numbered(limit.number)

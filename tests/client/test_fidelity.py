@@ -333,3 +333,11 @@ def test_value_of_a_megabyte_comes_and_goes_unchanged(
 
     assert twin.guarded.set("t:new", value) is True
     assert twin.guarded.get("t:new") == value == twin.admin.get("t:new")
+    for transaction in (False, True):
+        pipe: Any = twin.guarded.pipeline(transaction=transaction)
+        assert pipe.set("t:two", value).append("t:two", value).get("t:two").execute() == [
+            True,
+            2 * len(value),
+            2 * value,
+        ]
+        twin.admin.delete("t:two")

@@ -202,6 +202,8 @@ def test_batch_over_its_bounds_is_refused_whole(leash: Leash, mode: str) -> None
     assert leash.batch("one", token, mode, wide, ("PING",), ("PING",)) == (
         f"LEASH ARGS_TOO_MANY arguments={MAX_ARGUMENTS + 1}"
     )
+    # It is about the whole, and about no command or key before the bound.
+    assert [(one["op"], one["key"]) for one in leash.denials("one")] == [("BATCH", "")] * 2
 
 
 @pytest.mark.parametrize(
@@ -246,6 +248,7 @@ def test_keys_of_a_batch_must_be_declared_in_order(leash: Leash) -> None:
     assert answer("each", ["doc:1", "doc:2"], *two) == ["None", "None"]
     assert answer("each", ["doc:2", "doc:1"], *two) == ["None", "LEASH KEYS_MISMATCH"]
     assert answer("each", ["doc:1"], *two) == ["None", "LEASH KEYS_MISMATCH"]
+    assert answer("each", ["doc:2"], *two) == ["LEASH KEYS_MISMATCH", "None"]
     assert answer("all", ["doc:1"], *two) == "LEASH KEYS_MISMATCH item=2"
     assert answer("all", ["doc:1", "doc:2", "doc:3"], *two) == "LEASH KEYS_MISMATCH"
     # A caller that does not know what is refused declares its keys too.

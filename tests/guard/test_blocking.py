@@ -126,6 +126,33 @@ def test_xreadgroup_of_what_was_deleted_since_finds_nothing(leash: Leash) -> Non
     assert leash.events("one") == []
 
 
+def test_xreadgroup_that_claims_is_counted_if_there_is_something_to_claim(leash: Leash) -> None:
+    """CLAIM takes what others have, with no new entry; a server that lacks it says so then."""
+    leash.load(one={**ALL, "budget": {"requests": "99/month"}})
+    token = leash.issue("one").token
+    leash.admin.xgroup_create("q:s", "g", mkstream=True)
+    leash.admin.xgroup_createconsumer("q:s", "g", "c")
+    claiming = ("XREADGROUP", "GROUP", "g", "c", "CLAIM", "0", "BLOCK", "0", "STREAMS", "q:s", ">")
+
+    leash.call("one", token, *claiming)
+    assert leash.events("one") == []
+    leash.admin.xadd("q:s", {"f": "v"})
+    leash.admin.xreadgroup("g", "other", {"q:s": ">"})
+    leash.call("one", token, *claiming)
+    assert leash.events("one")[0]["op"] == "XREADGROUP"
+
+
+def test_xreadgroup_of_a_group_at_the_last_id_there_can_be_finds_nothing(leash: Leash) -> None:
+    """No range begins behind that id, but to ask for what follows it is no error."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    leash.admin.xgroup_create("q:s", "g", id=f"{2**64 - 1}-{2**64 - 1}", mkstream=True)
+    leash.admin.xgroup_createconsumer("q:s", "g", "c")
+
+    assert calls(leash, token, *group_read("c"), times=5) == [None] * 5
+    assert leash.events("one") == []
+
+
 def test_xreadgroup_of_its_history_never_waits(leash: Leash) -> None:
     """An id asks for what was delivered before, and gets an answer, if an empty one."""
     leash.load(one={**ALL, "budget": {"requests": "2/month"}})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
@@ -42,11 +42,16 @@ ABOUT_COMMAND_CLASS_AND_KEYS = frozenset(
 
 @dataclass
 class Tally:
-    """How many calls both judges allowed, both refused, or of which the server had no view."""
+    """How many calls both judges allowed, both refused, or of which the server had no view.
+
+    Attributes:
+        agreed: The commands of the first two, and whether they were allowed.
+    """
 
     allowed: int = 0
     refused: int = 0
     unheard: int = 0
+    agreed: set[tuple[str, bool]] = field(default_factory=set)
 
 
 class Court:
@@ -119,10 +124,12 @@ class Court:
                 self.tally.unheard += 1
             elif decision.allowed is not may:
                 differing.append((call, decision))
-            elif may:
-                self.tally.allowed += 1
             else:
-                self.tally.refused += 1
+                self.tally.agreed.add((required(TABLE.find(call), call).name, may))
+                if may:
+                    self.tally.allowed += 1
+                else:
+                    self.tally.refused += 1
         return self._examples(differing)
 
     def _examples(self, differing: Sequence[tuple[Call, Decision]]) -> list[Example]:

@@ -20,6 +20,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from keyleash.commands import load_table
+from keyleash.commands.placement import KEYLESS_PASSES
 from keyleash.commands.spec import NumberedKeys
 from keyleash.errors import PolicyError
 from keyleash.policy import AnySuffix, Identity, Literal, Pattern, parse_policy
@@ -46,12 +47,21 @@ SINGULAR = [
     and (spec.walk is None or spec.variant or spec.channel or spec.scans)
 ]
 """Where the guard reads arguments in a way of its own: SET, SORT, XREAD, PUBLISH…"""
+PUBLISHING = {"allow": ["publish"], "channels": ["*"]}
 CALLS = 60
 BYTES = 40
 """Of which one call is drawn."""
 POLICIES = 140
 POLICIES_ELSEWHERE = 90
 """On servers other than the embedded one."""
+
+CALLS_OF_EACH = 8
+"""Of every command, for each of the policies that are there for it."""
+EVERY_COMMAND = (
+    [grant("read", "write", "delete", "scan", keys="*"), PUBLISHING],
+    [grant("read", keys="a*")],
+    [grant("write", "delete", keys="a*"), grant("read", keys="b")],
+)
 
 OFTEN = {
     "refused command", "delete is no write", "invalid arguments", "name not in upper case",
@@ -152,14 +162,18 @@ def names_about(patterns: Sequence[Pattern]) -> list[bytes]:
     return [*granted, *others]
 
 
+def plainly_named(call: Call) -> Call:
+    """The call without a NUL in the name of its sub-command; see the last test."""
+    if call[0].decode() in TABLE.containers and len(call) > 1:
+        return (call[0], call[1].replace(b"\0", b""), *call[2:])
+    return call
+
+
 def drawn(data: bytes, keys: Sequence[bytes], channels: Sequence[bytes]) -> Call:
     """Turn bytes into a call, so that there is little to draw and little to shrink."""
     draws = Draws(data)
     specs = REFUSED if draws.once_in(12) else draws.pick((SCOPABLE, INTRICATE, SINGULAR))
-    call = drawn_call(draws, draws.pick(specs), keys, channels)
-    if call[0].decode() in TABLE.containers and len(call) > 1:
-        # See the last test.
-        call = (call[0], call[1].replace(b"\0", b""), *call[2:])
+    call = plainly_named(drawn_call(draws, draws.pick(specs), keys, channels))
     return (call[0].lower(), *call[1:]) if draws.once_in(40) else call
 
 
@@ -198,6 +212,38 @@ def test_generated_calls_are_judged_as_a_native_user_is_but_for_intended_differe
     assert court.tally.allowed > heard // 8
     assert court.tally.refused > heard // 8
     assert set(explained) >= OFTEN
+
+
+def test_every_command_is_judged_as_a_native_user_is_but_for_intended_differences(
+    server: RealServer,
+) -> None:
+    """Chance passes some commands by; here each is allowed, and refused for its class and key."""
+    court = Court(server)
+    explained: set[tuple[str, str]] = set()
+    unexplained: list[Any] = []
+
+    for few in EVERY_COMMAND:
+        made = parsed(document_of(few, []))
+        assert made is not None
+        court.install(*made)
+        for spec in TABLE:
+            source = random.Random(f"{spec.name} {few}")
+            draws = [Draws(source.randbytes(BYTES)) for _ in range(CALLS_OF_EACH)]
+            calls = [drawn_call(one, spec, (b"a", b"ab", b"b"), (b"a", b"b")) for one in draws]
+            for example in court.compare([plainly_named(call) for call in calls]):
+                names = reasons(example)
+                explained.update((spec.name, name) for name in names)
+                if len(names) != 1:
+                    unexplained.append((names, few, example.call, example))
+
+    assert unexplained == []
+    own = [spec for spec in TABLE if spec.name in court.known - TABLE.containers]
+    heard = {name for name, _ in explained | court.tally.agreed}
+    assert {spec.name for spec in own} - heard == set()
+    scopable = [spec for spec in own if spec.refused is None]
+    assert {one.name for one in scopable if (one.name, True) not in court.tally.agreed} == set()
+    never_refused = {one.name for one in scopable if (one.name, False) not in court.tally.agreed}
+    assert never_refused == KEYLESS_PASSES
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)

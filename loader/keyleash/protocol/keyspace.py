@@ -71,7 +71,7 @@ class Keyspace:
         return f"{self.prefix}source:{identity}"
 
     def guard(self, identity: str) -> str:
-        """Hash: the public guard record: digest, policy digest, generation."""
+        """Hash: the public guard record (`protocol.active.GuardRecord`)."""
         return f"{PUBLIC_PREFIX}guard:{identity}"
 
 

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 40 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 45093870304407 then code = 'POLICY_STALE' break end
+if stamp ~= 246001718137253 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
@@ -41,7 +41,7 @@ local count = 0
 local rule, check, rest, reply_length
 local walked, first, last, step = argv, 5, 5, 1
 local requests, reads, writes, deletes, mutates = true
-local waits, group_at
+local waits, group_at, claim_at
 local place_1
 repeat
 local length = #command
@@ -683,6 +683,7 @@ option_at = option_at + 2
 elseif find(argv[option_at], "^[Nn][Oo][Aa][Cc][Kk]%f[%z]") then
 option_at = option_at + 1
 elseif find(argv[option_at], "^[Cc][Ll][Aa][Ii][Mm]%f[%z]") then
+claim_at = option_at + 1
 option_at = option_at + 2
 else
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[option_at]
@@ -791,7 +792,8 @@ if delivered_id then
 local consumers = call('XINFO', 'CONSUMERS', walked[i], group)
 for j = 1, #consumers do known = known or consumers[j][2] == consumer end
 end
-if not known or argv[#argv - #walked + i] ~= '>' or call('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
+local idle = known and claim_at and redis.pcall('XPENDING', walked[i], group, 'IDLE', argv[claim_at], '-', '+', '1')
+if not known or argv[#argv - #walked + i] ~= '>' or idle and (idle.err or idle[1]) or redis.pcall('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
 ready = true
 break
 end

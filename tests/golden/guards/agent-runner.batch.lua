@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 56 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 88556021355365 then code = 'POLICY_STALE' break end
+if stamp ~= 273476085935301 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -43,6 +43,7 @@ local replies, passed, changed = {}, {}, 0
 local count, n, start = 0, 0, 5
 while all[start] do
 n = n + 1
+command, key = 'BATCH', nil
 local size = tonumber(all[start]) or 0
 local stop = start + size
 if size < 1 or not all[stop] then
@@ -56,7 +57,7 @@ break
 end
 local argv = { unpack(all, start - 2, stop) }
 start = stop + 1
-command, key = argv[4], nil
+command = argv[4]
 repeat
 local rule, check, rest, reply_length
 local walked, first, last, step = argv, 5, 5, 1
@@ -708,7 +709,7 @@ reads = true
 writes = true
 mutates = true
 for at = 6, #argv do
-if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
+if find(argv[at], "^[Ff][Ii][Ee][Ll][Dd][Ss]%f[%z]") then reply_length = tonumber(argv[at + 1]) break end
 end
 elseif rule == 17 then
 last = 6
@@ -884,6 +885,7 @@ elseif rule == 25 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 if code then break end
+local compared = count
 for at = first, last, step do
 local name = walked[at]
 if not name then break end
@@ -891,6 +893,7 @@ count = count + 1
 while keys[count] and keys[count] ~= name do count = count + 1 end
 if keys[count] ~= name then code = 'KEYS_MISMATCH' end
 end
+if code then count = compared end
 if code then break end
 for at = first, last, step do
 if not walked[at] then break end

@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 16 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended = unpack_struct("<dd", state)
-if stamp ~= 254873975052103 then code = 'POLICY_STALE' break end
+if stamp ~= 7470786197313 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -42,7 +42,7 @@ local count = 0
 local rule, check, rest, reply_length
 local walked, first, last, step = argv, 5, 5, 1
 local requests, reads, writes, deletes, mutates = true
-local waits, group_at
+local waits, group_at, claim_at
 repeat
 local length = #command
 if false then
@@ -757,7 +757,7 @@ reads = true
 deletes = true
 mutates = true
 for at = 6, #argv do
-if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
+if find(argv[at], "^[Ff][Ii][Ee][Ll][Dd][Ss]%f[%z]") then reply_length = tonumber(argv[at + 1]) break end
 end
 elseif rule == 22 then
 check, rest = 1, 1
@@ -765,7 +765,7 @@ reads = true
 writes = true
 mutates = true
 for at = 6, #argv do
-if string.upper(argv[at]) == 'FIELDS' then reply_length = #argv - at - 1 break end
+if find(argv[at], "^[Ff][Ii][Ee][Ll][Dd][Ss]%f[%z]") then reply_length = tonumber(argv[at + 1]) break end
 end
 elseif rule == 23 then
 last = 6
@@ -961,6 +961,7 @@ option_at = option_at + 2
 elseif find(argv[option_at], "^[Nn][Oo][Aa][Cc][Kk]%f[%z]") then
 option_at = option_at + 1
 elseif find(argv[option_at], "^[Cc][Ll][Aa][Ii][Mm]%f[%z]") then
+claim_at = option_at + 1
 option_at = option_at + 2
 else
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[option_at]
@@ -1045,7 +1046,8 @@ if delivered_id then
 local consumers = call('XINFO', 'CONSUMERS', walked[i], group)
 for j = 1, #consumers do known = known or consumers[j][2] == consumer end
 end
-if not known or argv[#argv - #walked + i] ~= '>' or call('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
+local idle = known and claim_at and redis.pcall('XPENDING', walked[i], group, 'IDLE', argv[claim_at], '-', '+', '1')
+if not known or argv[#argv - #walked + i] ~= '>' or idle and (idle.err or idle[1]) or redis.pcall('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
 ready = true
 break
 end
