@@ -352,3 +352,26 @@ def assert_secret(token: str, error: BaseException, caplog: pytest.LogCaptureFix
             assert token not in repr(one.args)
             assert token not in "".join(traceback.format_exception(one))
     assert token not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (("KEYS", "*"), "it lists all keys at once; use SCAN"),
+        (("SORT", "t:a", "BY", "w"), "with BY it reaches keys beyond those that it names"),
+        (("XREAD", "LATER", "1", "STREAMS", "t:a", "0"), "a guard does not know `LATER`"),
+        (("XGROUP", "NOPE", "t:a"), "no server that keyleash knows has that sub-command"),
+        (("XGROUP", "HELP"), "it has no key"),
+        (("BITFIELD", "t:a", "GET", "u60", "0"), "a script would round such an integer"),
+        (("NOSUCH", "t:a"), "no server that keyleash knows has it"),
+        (("MSETEX", "0"), "the grants leave it out, or the server lacks it"),
+    ],
+)
+def test_refused_command_says_why(one_leash: Leash, command: tuple[str, ...], reason: str) -> None:
+    """The guard's line names what it refuses; the client knows the table and says the reason."""
+    excluded = {"except": ["MSETEX"]}
+    one_leash.load(one={"grants": [grant("read", "write", keys="t:*", **excluded)]})
+
+    with pytest.raises(keyleash.CommandRefusedError) as refused:
+        one_leash.agent("one").execute_command(*command)
+    assert refused.value.details["reason"] == reason

@@ -27,8 +27,8 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
         "issue a new one with `keyleash token issue IDENTITY`",
     ),
     ReplyCode.COMMAND_REFUSED: (
-        "no identity may use the command `{command}` through a guard",
-        "use a command that names its keys",
+        "the command `{command}` is refused: {reason}",
+        "see docs/commands.md, and `only` and `except` in the policy",
     ),
     ReplyCode.CLASS_NOT_GRANTED: (
         "no grant gives `{class}`, which `{command}` needs",
@@ -63,6 +63,8 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
 def explain(error: LeashError) -> tuple[str, str | None]:
     """The sentence, code first, and the help for *error*; neither ever holds a token."""
     sentence, help_ = SENTENCES[error.code]
+    if error.code is ReplyCode.COMMAND_REFUSED and "reason" not in error.details:
+        sentence = sentence.removesuffix(": {reason}")
     words = _Words({name: printable(value) for name, value in error.details.items()})
     if isinstance(error, BudgetExhaustedError):
         words["resets_at"] = clock_time(error.resets_at_ms)

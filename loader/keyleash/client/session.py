@@ -208,10 +208,16 @@ def _with_reason(refused: CommandRefusedError, table: CommandTable) -> CommandRe
         return refused
     if spec is None:
         reason = "no server that keyleash knows has it"
+    elif words[0] in table.containers and spec.name != details["command"] and len(words) == 2:
+        reason = "no server that keyleash knows has that sub-command"
     elif spec.refused is not None:
         reason = spec.refused
-    elif len(words) == 2:
-        reason = f"`{words[1]}` does not go through a guard"
+    elif len(words) == 2 and spec.name.startswith("BITFIELD"):
+        reason = "a script would round such an integer"
+    elif len(words) == 2 and words[1] in spec.refused_if:
+        reason = f"with {words[1]} it reaches keys beyond those that it names"
+    elif len(words) == 2 and spec.name != details["command"]:
+        reason = f"a guard does not know `{words[1]}`"
     else:
         reason = "the grants leave it out, or the server lacks it"
     return CommandRefusedError({**details, "reason": reason})
