@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from keyleash.commands import CommandSpec, KeyUse, OperationClass, keys_of, load_table
+from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.commands.keys import UnplacedKeysError, is_option, key_places
-from keyleash.commands.placement import KEYLESS_PASSES
 from keyleash.commands.spec import NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import CompileError
 from oracle.arguments import (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyleash.commands import CommandSpec, KeyRange, OperationClass
-from keyleash.commands.placement import (
+from keyleash.commands.facts import (
     ABSENT,
     CONTAINER,
     NO_KEY,
@@ -17,8 +17,8 @@ from keyleash.commands.placement import (
     REFUSING_FLAGS,
     SERVERS_DIFFER,
     UNPLACED,
-    place,
 )
+from keyleash.commands.placement import place
 from keyleash.commands.rows import CommandRow, KeySpecRow, merge_rows, weaker_arity
 from keyleash.commands.spec import NumberedKeys, OptionKey, Variant
 from keyleash.commands.table import table_of

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyleash.commands import load_table
-from keyleash.commands.placement import NO_KEY, UNPLACED
+from keyleash.commands.facts import NO_KEY, UNPLACED
 from keyleash.commands.rows import CommandRow
 from keyleash.commands.server import UnreadableCommandsError, read_table
 from keyleash.commands.table import table_of

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from keyleash.commands import load_table
-from keyleash.commands.placement import (
+from keyleash.commands.facts import (
     CHANNELS,
     CONTAINER,
     KEYLESS_PASSES,

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from keyleash.commands import KeyUse, OperationClass
-from keyleash.commands.placement import CLASS_OF_FLAG
+from keyleash.commands.facts import CLASS_OF_FLAG
 from oracle.arguments import Call
 from support.servers import RealServer
 

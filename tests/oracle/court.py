@@ -11,17 +11,17 @@ import redis
 from keyleash.commands import CommandSpec, load_table
 from keyleash.commands.server import ask
 from keyleash.deploy import load_policy
-from keyleash.errors import LeashError, ReplyCode
+from keyleash.errors import ReplyCode
 from keyleash.policy import Identity
 from keyleash.protocol.active import guard_record
 from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.reply import refusal
 from keyleash.tokens import issue_token
 from oracle.arguments import Call
 from oracle.asking import Asker, ask_all
 from oracle.differences import Example
 from oracle.native import acl_rules
 from oracle.placements import ours_of
+from support.decisions import decision_in
 from support.reference import Decision
 from support.servers import RealServer
 
@@ -157,12 +157,3 @@ class Court:
 def required(spec: CommandSpec | None, call: Call) -> CommandSpec:
     assert spec is not None, f"the server has a command that the table has not: {call}"
     return spec
-
-
-def decision_in(reply: Any) -> Decision:
-    """What a reply says: a refusal of the guard's, or, whatever else it is, that it ran."""
-    found = refusal(str(reply)) if isinstance(reply, redis.ResponseError) else None
-    if found is None:
-        return Decision()
-    assert isinstance(found, LeashError)
-    return Decision(ReplyCode(found.code), found.details)

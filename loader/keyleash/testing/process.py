@@ -31,7 +31,7 @@ class RunServer:
         """The running server, without anything that the test before may have left."""
         try:
             if self._server.running:
-                _empty(self._server)
+                empty(self._server.url)
                 return self._server
         except redis.RedisError:
             # The test before ended it, perhaps this instant, or wants a password of everyone.
@@ -49,8 +49,9 @@ class RunServer:
             self._watch = None
 
 
-def _empty(server: EmbeddedServer) -> None:
-    with contextlib.closing(redis.Redis.from_url(server.url, decode_responses=True)) as admin:
+def empty(url: str) -> None:
+    """Take everything from a server that a test may have left: keys, scripts, functions, users."""
+    with contextlib.closing(redis.Redis.from_url(url, decode_responses=True)) as admin:
         admin.flushall()
         admin.script_flush()
         admin.function_flush()

@@ -1,0 +1,20 @@
+"""From a guard's reply to what it decided, so that it can be compared with the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from keyleash.errors import LeashError, ReplyCode
+from keyleash.protocol.reply import refusal
+from support.reference import Decision
+
+
+def decision_in(reply: Any) -> Decision:
+    """What a reply says: a refusal of the guard's, or, whatever else it is, that it ran."""
+    found = refusal(str(reply)) if isinstance(reply, redis.ResponseError) else None
+    if found is None:
+        return Decision()
+    assert isinstance(found, LeashError)
+    return Decision(ReplyCode(found.code), found.details)
