@@ -15,9 +15,8 @@
 --- Token, clock, state and limits are read and written once. All commands are judged before
 --- the first one runs, and one event lists those that change something.
 local call, find = redis.call, string.find
-local pack, unpack_struct = struct.pack, struct.unpack
-local keys, all = KEYS, ARGV
-local token, correlation, protocol, mode = all[1] or '', all[2] or '', all[3], all[4]
+local keys, argv = KEYS, ARGV
+local token, correlation, protocol, mode = argv[1] or '', argv[2] or '', argv[3], argv[4]
 local code, detail, value, at_us, token_id, key, now_us, item
 local command = 'BATCH'
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
@@ -39,16 +38,20 @@ repeat
 --% endfor
   -- One event for all: its own fields, then for each command that changes something its name
   -- and its key; with several keys, their number behind the name, and netstrings.
-  local event = { 'XADD', {{ names.audit }}, '*', 'token', token_id, 'correlation', correlation, 'policy', {{ policy }} }
-  local replies, passed, changed = {}, {}, 0
-  local count, n, start = 0, 0, 5
-  while all[start] do
+  local event, event_id = { 'XADD', {{ names.audit }}, '*', 'token', token_id, 'correlation', correlation, 'policy', {{ policy }} }
+  local header = #event
+  local fields = header
+  -- By the commands' numbers: the replies, and what is not as usual about some of them: that
+  -- their reply depends on the protocol, how it is mended, their full name, that they are in no event.
+  local replies, typeds, mends, names, unheard = {}, {}, {}, {}, {}
+  local count, n, stop = 0, 0, 4
+  while argv[stop + 1] do
     n = n + 1
     command, key = 'BATCH', nil
-    local size = tonumber(all[start]) or 0
-    local stop = start + size
-    if size < 1 or not all[stop] then
-      code, detail, value, item = 'COMMAND_REFUSED', 'size', all[start], n
+    local size, name_at = tonumber(argv[stop + 1]) or 0, stop + 2
+    stop = stop + 1 + size
+    if size < 1 or not argv[stop] then
+      code, detail, value, item = 'COMMAND_REFUSED', 'size', argv[name_at - 1], n
       break
     end
     if n > {{ max_batch_commands }} then code, detail, value = 'ARGS_TOO_MANY', 'commands', n break end
@@ -56,19 +59,18 @@ repeat
       code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 4 - n
       break
     end
-    -- As a guard has it: the name at 4, the arguments from 5 on.
-    local argv = { unpack(all, start - 2, stop) }
-    start = stop + 1
-    command = argv[4]
+    -- A number from here on: the place where the command ends.
+    argv[name_at - 1] = stop
+    command = argv[name_at]
     repeat
 --% include "partials/judge.lua"
       if code then break end
 --% include "partials/pass.lua"
     until true
-    if code and mode == 'all' then item = n break end
     if code then
+      if mode == 'all' then item = n break end
 --% include "partials/refuse.lua"
-      replies[n] = redis.error_reply(line)
+      replies[n], unheard[n] = { err = line }, true
       code, detail, value = nil, nil, nil
     end
   end
@@ -77,18 +79,23 @@ repeat
 
 --% include "partials/commit_limits.lua"
   -- Before the commands, so that there is no mutation without its event.
-  local event_id
-  if changed > 0 then
+  if fields > header then
     event_id = call(unpack(event))
     -- As in append_event.
-    if now_us % 97 == 0 then call('XTRIM', {{ names.audit }}, 'MAXLEN', '~', {{ text(retain) }}) end
+    if now_us % 7 == 0 then call('XTRIM', {{ names.audit }}, 'MAXLEN', '~', {{ text(retain) }}) end
   end
-  if protocol == '3' then redis.setresp(3) end
+  local run, was_typed = redis.pcall
+  stop = 4
   for i = 1, n do
-    local argv = passed[i]
-    if argv then
-      local reply_length, command, event = argv[2], argv[3], argv[1] and event_id
-      local reply = redis.pcall(unpack(argv, 4))
+    local name_at = stop + 2
+    stop = argv[stop + 1]
+    if not replies[i] then
+      local command, typed, mend = names[i] or argv[name_at], typeds[i], mends[i]
+      if typed ~= was_typed then
+        redis.setresp(typed and 3 or 2)
+        was_typed = typed
+      end
+      local reply = run(unpack(argv, name_at, stop))
 --% include "partials/mend_reply.lua"
       if reply == nil then reply = find end
       replies[i] = reply
@@ -97,4 +104,4 @@ repeat
   return replies
 until true
 --% include "partials/refuse.lua"
-return redis.error_reply(line)
+return { err = line }

@@ -12,27 +12,30 @@
 ---
 --- It ends in a refusal: the only way to the command is the early return in the middle.
 local call, find = redis.call, string.find
-local pack, unpack_struct = struct.pack, struct.unpack
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
+local stop = #argv
 local code, detail, value, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
 --% include "partials/open.lua"
   if code then break end
   -- The unpack of the command would fail past 7,999 values, with the limits already taken.
-  if #argv > {{ max_arguments + 3 }} then
-    code, detail, value = 'ARGS_TOO_MANY', 'arguments', #argv - 3
+  if stop > {{ max_arguments + 3 }} then
+    code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3
     break
   end
   local count = 0
+--% filter placed(4)
 --% include "partials/judge.lua"
   if code then break end
 
   local event
 --% if waiting
   local ready = true
+  if waits then
 --% include "partials/find_ready.lua"
+  end
   if ready then
 --% endif
 --% include "partials/commit_limits.lua"
@@ -40,10 +43,11 @@ repeat
 --% if waiting
   end
 --% endif
-  if protocol == '3' then redis.setresp(3) end
-  local reply = redis.pcall(unpack(argv, 4))
+  if typed then redis.setresp(3) end
+  local reply = redis.pcall(unpack(argv, name_at))
 --% include "partials/mend_reply.lua"
+--% endfilter
   return reply
 until true
 --% include "partials/refuse.lua"
-return redis.error_reply(line)
+return { err = line }

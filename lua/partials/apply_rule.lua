@@ -2,21 +2,21 @@
 if rule == {{ rule.id }} then
 --% if rule.variant_option is not none
   -- The server compares an option as a C string, which ends at a NUL byte.
-  for at = 7, #argv do
+  for at = name_at + 3, stop do
     if find(argv[at], {{ option_pattern(rule.variant_option) }}) then rule = {{ rule.variant }} break end
   end
 --% else
-  local at = 6
-  while at <= #argv do
-    if find(argv[at], {{ option_pattern("GET") }}) and at + 2 <= #argv then
+  local at = name_at + 2
+  while at <= stop do
+    if find(argv[at], {{ option_pattern("GET") }}) and at + 2 <= stop then
       at = at + 3
-    elseif find(argv[at], {{ option_pattern("OVERFLOW") }}) and at + 1 <= #argv then
+    elseif find(argv[at], {{ option_pattern("OVERFLOW") }}) and at + 1 <= stop then
       at = at + 2
     else
       break
     end
   end
-  if at > #argv then rule = {{ rule.variant }} end
+  if at > stop then rule = {{ rule.variant }} end
 --% endif
 end
 --% endfor
@@ -30,19 +30,24 @@ elseif rule == {{ rule.id }} then
 --% include "partials/find_keys.lua"
 --% else
 --% if rule.first != 1
-  first = {{ rule.first + 4 }}
+  first = name_at + {{ rule.first }}
 --% endif
---% if rule.last < 0
-  last = #argv - {{ -1 - rule.last }}
+--% if rule.last == -1
+  last = stop
+--% elif rule.last < 0
+  last = stop - {{ -1 - rule.last }}
 --% elif rule.last != 1
-  last = {{ rule.last + 4 }}
+  last = name_at + {{ rule.last }}
 --% endif
 --% if rule.step != 1
   step = {{ rule.step }}
 --% endif
 --% endif
---% if rule.check
-  check, rest = {{ rule.check }}, {{ rule.rest }}
+--% if rule.check and not one_check
+  check = {{ rule.check }}
+--% endif
+--% if rule.check and checks_differ
+  rest = {{ rule.rest }}
 --% endif
 --% if "reads" in rule.counters
   reads = true
@@ -57,7 +62,7 @@ elseif rule == {{ rule.id }} then
   mutates = true
 --% endif
 --% for word in rule.refused_if
-  for at = {{ rule.options_start + 4 }}, #argv do
+  for at = name_at + {{ rule.options_start }}, stop do
     if find(argv[at], {{ option_pattern(word) }}) then
       code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. {{ word }}
     end
@@ -72,31 +77,20 @@ elseif rule == {{ rule.id }} then
 --% if waiting and rule.waits is not none and rule.waits != "block"
   waits = {{ rule.waits }}
 --% endif
---% if rule.nulls == "keys"
-  reply_length = #argv - 4
---% elif rule.nulls == "arguments"
-  reply_length = #argv - 5
---% elif rule.nulls == "summary"
-  reply_length = #argv == 6 and 4 or 0
---% elif rule.nulls == "fields"
-  for at = 6, #argv do
-    if find(argv[at], {{ option_pattern("FIELDS") }}) then reply_length = tonumber(argv[at + 1]) break end
-  end
---% elif rule.nulls == "operations"
-  reply_length = 0
-  local at = 6
-  while argv[at] do
-    local word = string.upper(string.match(argv[at], '^%Z*'))
-    if word == 'OVERFLOW' then
-      at = at + 2
-    else
-      -- A wider integer comes back rounded, and cannot be read again: SET gives the old one.
-      local width = tonumber(string.match(argv[at + 1] or '', '^[iu](%d+)') or 0)
-      if width > 53 then
-        code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at + 1]
-      end
-      reply_length = reply_length + 1
-      at = at + (word == 'GET' and 3 or 4)
+--% if not rule.alike
+  typed = protocol == '3'
+--% endif
+--% if rule.mend == "arguments"
+  mend = stop - name_at - 1
+--% elif rule.mend is not none
+  mend = {{ rule.mend }}
+--% endif
+--% if rule.wide_integers
+  -- A wider integer comes back rounded, and cannot be read again: SET gives the old one.
+  for at = name_at + 2, stop do
+    local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
+    if width > 53 then
+      code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
     end
   end
 --% endif

@@ -1,10 +1,3 @@
--- Only the end of the window is kept: a clock that goes back stays in the same window.
-if now_us >= ends_n then
-  used_n = 0
---% include "partials/find_window_end.lua"
-end
-if used_n >= {{ limit.slot.limit }} then
+if used_n >= {{ limit.slot.limit }} and now_us < ends_n then
   code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', {{ limit.slot.name }}, ends_n
-else
-  used_n = used_n + 1
 end

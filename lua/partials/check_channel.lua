@@ -1,6 +1,6 @@
 -- A channel is no key: it is not declared, and deny rules do not speak of it.
-key = argv[{{ rule.channel + 4 }}]
-if key then
+if name_at + {{ rule.channel }} <= stop then
+  key = argv[name_at + {{ rule.channel }}]
   local matched = false
 --% with matchers = rule.channels
 --% include "partials/match_any.lua"

@@ -1,20 +1,32 @@
 -- The caller's list of keys is a claim: what is checked is what the command will touch.
 --% if batch
-local compared = count
---% endif
-for at = first, last, step do
-  local name = walked[at]
-  if not name then break end
-  count = count + 1
---% if batch
-  -- Keys of commands that were refused are declared too.
-  while keys[count] and keys[count] ~= name do count = count + 1 end
---% endif
-  if keys[count] ~= name then code = 'KEYS_MISMATCH' end
+-- What stands behind the command's last argument is the next command.
+if walked == argv and last > stop then last = stop end
+if first == last and keys[count + 1] == walked[first] then
+  if walked[first] then count = count + 1 end
+else
+  local compared = count
+  for at = first, last, step do
+    local name = walked[at]
+    if not name then break end
+    count = count + 1
+    -- Keys of commands that were refused are declared too.
+    while keys[count] and keys[count] ~= name do count = count + 1 end
+    if keys[count] ~= name then code = 'KEYS_MISMATCH' end
+  end
+  -- One command whose keys were not declared spoils no other.
+  if code then count = compared end
 end
---% if batch
--- One command whose keys were not declared spoils no other.
-if code then count = compared end
 --% else
-if keys[count + 1] then code = 'KEYS_MISMATCH' end
+if first == last then
+  if keys[1] ~= walked[first] or keys[2] then code = 'KEYS_MISMATCH' end
+else
+  for at = first, last, step do
+    local name = walked[at]
+    if not name then break end
+    count = count + 1
+    if keys[count] ~= name then code = 'KEYS_MISMATCH' end
+  end
+  if keys[count + 1] then code = 'KEYS_MISMATCH' end
+end
 --% endif

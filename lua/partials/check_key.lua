@@ -5,7 +5,7 @@ local matched = false
 if code then
   -- A deny rule wins over every grant.
 --% for check in checks
-elseif check == {{ check.id }} then
+elseif {{ one_check }} or check == {{ check.id }} then
 --% for requirement in check.requirements
   if not code then
     matched = false

@@ -3,18 +3,13 @@
 place_n = {{ offset }} + head_n * 8
 --% if batch
 -- Where the batch has taken every slot, the oldest call is its own.
-local oldest = pack('<d', now_us)
+local oldest = struct.pack('<d', now_us)
 if taken_n < {{ limit.slot.capacity }} then oldest = call('GETRANGE', {{ ring }}, place_n, place_n + 7) end
 --% else
 local oldest = call('GETRANGE', {{ ring }}, place_n, place_n + 7)
 --% endif
 local free_us = 0
-if oldest ~= '' then free_us = unpack_struct('<d', oldest) + {{ limit.slot.period_us }} end
+if oldest ~= '' then free_us = struct.unpack('<d', oldest) + {{ limit.slot.period_us }} end
 if free_us > now_us then
   code, detail, value, at_us = 'RATE_LIMITED', 'limit', {{ limit.slot.name }}, free_us
-else
-  head_n = (head_n + 1) % {{ limit.slot.capacity }}
---% if batch
-  taken_n = taken_n + 1
---% endif
 end

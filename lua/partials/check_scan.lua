@@ -1,7 +1,7 @@
 -- SCAN lists what its last MATCH finds: the text up to the first special character must lie
 -- where keys are granted. Whatever else it finds is taken out of the reply.
 local glob = '*'
-for at = 6, #argv - 1, 2 do
+for at = name_at + 2, stop - 1, 2 do
   if find(argv[at], {{ option_pattern("MATCH") }}) then glob = argv[at + 1] end
 end
 local matched = false

@@ -48,18 +48,19 @@ for i = 1, #subjects_n do
 --% if batch
   end
 --% endif
+--% with offset = subject_ring_offset, ring = name("subject")
+--% if limit.slot.kind == "ring"
+  local place_n
+--% endif
+--% include "partials/check_" ~ limit.slot.kind ~ ".lua"
+  if code then break end
+--% include "partials/take_" ~ limit.slot.kind ~ ".lua"
+--% endwith
 --% if limit.slot.kind == "budget"
---% include "partials/check_budget.lua"
   kept_n[i] = { ends_n, used_n }
 --% elif limit.slot.kind == "gcra"
---% include "partials/check_gcra.lua"
   kept_n[i] = tat_n
 --% else
---% with offset = subject_ring_offset, ring = name("subject")
-  local place_n
---% include "partials/check_ring.lua"
   kept_n[i] = { head_n, taken_n, place_n }
---% endwith
 --% endif
-  if code then break end
 end

@@ -1,8 +1,10 @@
 if revoked ~= 0 then
   code = 'TOKEN_REVOKED'
 else
-  local time = call('TIME')
-  now_us = time[1] * 1000000 + time[2]
+  -- A record is kept for a fixed time after the end of its token, so the time that it has left
+  -- tells the server's clock, to the millisecond and at half the cost of TIME. Were it kept
+  -- for ever, the clock would stand behind that end: a refusal.
+  now_us = expires_us + {{ keep_record_us }} - call('PTTL', token_key) * 1000
   if expires_us <= now_us then
     code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 --% if idle_us is not none

@@ -1,6 +1,6 @@
 --% if numbers
 --% filter spread("number_n", numbers)
-call('SETRANGE', {{ names.state }}, 16, pack({{ numbers_format }}, number_n))
+call('SETRANGE', {{ names.state }}, 16, struct.pack({{ numbers_format }}, number_n))
 --% endfilter
 --% endif
 --% for limit in limits
@@ -26,10 +26,10 @@ do
 --% endwith
 end
 --% elif limit.slot.kind == "ring"
-if place_n then call('SETRANGE', {{ names.state }}, place_n, pack('<d', now_us)) end
+if place_n then call('SETRANGE', {{ names.state }}, place_n, struct.pack('<d', now_us)) end
 --% endif
 --% endfilter
 --% endfor
 --% if idle_us is not none
-if now_us - used_us >= 1000000 then call('SETRANGE', token_key, 8, pack('<d', now_us)) end
+if now_us - used_us >= 1000000 then call('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 --% endif

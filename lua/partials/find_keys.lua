@@ -2,17 +2,18 @@
 walked, first, last = {}, 1, 0
 --% for search in rule.keys
 --% if search.kind == "range"
-walked[1] = argv[{{ search.first + 4 }}]
+if name_at + {{ search.first }} <= stop then walked[1] = argv[name_at + {{ search.first }}] end
 --% elif search.kind == "numbered"
-local counted = string.match(argv[{{ search.count_at + 4 }}] or '', '^%s*%+?(%d+)')
-if counted then
-  for at = {{ search.first + 4 }}, math.min({{ search.first + 4 - search.step }} + counted * {{ search.step }}, #argv), {{ search.step }} do
+local how_many = string.match(argv[name_at + {{ search.count_at }}] or '', '^%s*%+?(%d+)')
+if how_many then
+  local first_key = name_at + {{ search.first }}
+  for at = first_key, math.min(first_key + (how_many - 1) * {{ search.step }}, stop), {{ search.step }} do
     walked[#walked + 1] = argv[at]
   end
 end
 --% elif search.kind == "option"
-local option_at, stored = {{ search.start + 4 }}
-while option_at < #argv do
+local option_at, stored = name_at + {{ search.start }}
+while option_at < stop do
   if false then
 --% for word in search.words
   elseif find(argv[option_at], {{ option_pattern(word) }}) then
@@ -32,10 +33,10 @@ if stored then
   mutates = true
 end
 --% elif search.kind == "streams"
-local option_at = 5
-while option_at <= #argv do
+local option_at = name_at + 1
+while option_at <= stop do
   if find(argv[option_at], {{ option_pattern("STREAMS") }}) then
-    for at = option_at + 1, option_at + math.floor((#argv - option_at) / 2) do
+    for at = option_at + 1, option_at + math.floor((stop - option_at) / 2) do
       walked[#walked + 1] = argv[at]
     end
     break

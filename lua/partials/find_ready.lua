@@ -7,7 +7,7 @@ elseif waits == 'first_key' then
   ready = walked[first] and call('EXISTS', walked[first]) > 0
 elseif waits == 'block' and not group_at then
   -- It only reads, so it can be tried.
-  ready = redis.pcall(unpack(argv, 4))
+  ready = redis.pcall(unpack(argv, name_at))
 elseif waits == 'block' then
   ready = false
   local group, consumer = argv[group_at], argv[group_at + 1]
@@ -25,7 +25,7 @@ elseif waits == 'block' then
     local idle = known and claim_at and redis.pcall('XPENDING', walked[i], group, 'IDLE', argv[claim_at], '-', '+', '1')
     -- An old id never waits, and the first call of a consumer makes it. Behind the last id that
     -- there can be, a range is an error and not empty.
-    if not known or argv[#argv - #walked + i] ~= '>' or idle and (idle.err or idle[1]) or redis.pcall('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
+    if not known or argv[stop - #walked + i] ~= '>' or idle and (idle.err or idle[1]) or redis.pcall('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
       ready = true
       break
     end

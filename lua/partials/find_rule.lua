@@ -17,7 +17,7 @@ if rule then
   -- Most commands are not sub-commands.
 --% for container in containers
 elseif command == {{ container.name }} then
-  local subcommand = string.upper(argv[5] or '')
+  local subcommand = string.upper(name_at < stop and argv[name_at + 1] or '')
   command = command .. ' ' .. subcommand
   if false then
 --% for names, rule in container.commands

@@ -1,9 +1,14 @@
 -- One command against the rules: sets code if it is refused. What it takes of the limits is
--- not yet written.
-local rule, check, rest, reply_length
+-- taken when all of them were looked at, and not yet written.
+--
+-- The command's name stands at name_at, its last argument at stop; in a batch others follow.
+local rule, check, typed, mend
 -- The keys are walked[first], walked[first + step] and so on, up to walked[last].
-local walked, first, last, step = argv, 5, 5, 1
-local requests, reads, writes, deletes, mutates = true
+local walked, first, last, step = argv, name_at + 1, name_at + 1, 1
+local reads, writes, deletes, mutates
+--% if checks_differ
+local rest
+--% endif
 --% if waiting
 local waits, group_at, claim_at
 --% endif
@@ -24,27 +29,21 @@ repeat
 --% include "partials/check_declared.lua"
   if code then break end
   for at = first, last, step do
-    -- A key that is missing is a wrong arity, and that is the command's own error.
-    if not walked[at] then break end
     key = walked[at]
+    -- A key that is missing is a wrong arity, and that is the command's own error.
+    if not key then break end
 --% include "partials/check_key.lua"
     if code then break end
+--% if checks_differ
     check = rest
+--% endif
   end
   if code then break end
 
-  -- Every limit is looked at before one is taken: a refused call consumes nothing.
---% if restored
---% filter spread("kept_number_n", kept)
---% filter spread("number_n", restored)
-  local kept_number_n = number_n
---% endfilter
---% endfilter
---% endif
 --% for limit in limits
 --% filter numbered(limit.number)
---% filter spread("this_counter", [limit.counter])
-  if this_counter and not code then
+--% filter spread("this_counter", [counted[limit.counter]])
+  if this_counter then
 --% if limit.subject == "identity"
 --% with ring = names.state, offset = limit.slot.offset
 --% include "partials/check_" ~ limit.slot.kind ~ ".lua"
@@ -52,15 +51,18 @@ repeat
 --% else
 --% include "partials/check_subjects.lua"
 --% endif
+    if code then break end
   end
 --% endfilter
 --% endfilter
 --% endfor
---% if restored
---% filter spread("kept_number_n", kept)
---% filter spread("number_n", restored)
-  if code then number_n = kept_number_n end
+--% for limit in limits if limit.subject == "identity"
+--% filter numbered(limit.number)
+--% filter spread("this_counter", [counted[limit.counter]])
+  if this_counter then
+--% include "partials/take_" ~ limit.slot.kind ~ ".lua"
+  end
 --% endfilter
 --% endfilter
---% endif
+--% endfor
 until true

@@ -8,25 +8,32 @@ if type(reply) == 'table' then
     elseif find(reply.err, '^ERR ACL failure in script: ') then
       reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
     end
-    if event then
 --% if batch
-      call('XADD', {{ names.audit }}, '*', 'of', event, 'item', argv[1], 'error', string.sub(reply.err, 1, 200))
---% else
-      call('XADD', {{ names.audit }}, '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
---% endif
+    if not unheard[i] then
+      -- Which command of the event.
+      local item = 0
+      for j = 1, i do
+        if not unheard[j] then item = item + 1 end
+      end
+      call('XADD', {{ names.audit }}, '*', 'of', event_id, 'item', item, 'error', string.sub(reply.err, 1, 200))
     end
+--% else
+    if event then
+      call('XADD', {{ names.audit }}, '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
+    end
+--% endif
 --% if scan_check is not none
-  elseif command == 'SCAN' then
+  elseif mend == 'scan' then
 --% include "partials/filter_scan.lua"
 --% endif
-  elseif protocol == '3' then
+  elseif mend and typed then
 --% include "partials/restore_nulls.lua"
   end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
   -- A double cannot hold it; as a string it is exact, and the client makes it a number again.
   if command == 'HINCRBY' then
-    reply = call('HGET', argv[5], argv[6])
+    reply = call('HGET', argv[name_at + 1], argv[name_at + 2])
   elseif find(command, '^INCR') or find(command, '^DECR') then
-    reply = call('GET', argv[5])
+    reply = call('GET', argv[name_at + 1])
   end
 end

@@ -7,11 +7,11 @@ local function moved_ring(limit, from, state, now_us)
   else
     -- A GCRA knows only when it is free again. The most that it may have let through in its
     -- own period are calls spaced evenly up to then; so many are taken as made.
-    local at_us, made = unpack_struct('<d', state, from.index * 8 + 1), {}
+    local at_us, made = struct.unpack('<d', state, from.index * 8 + 1), {}
     local since_us = now_us - math.min(limit.period_us, from.period_us)
     while at_us > since_us and #made < limit.capacity do
       at_us = at_us - from.interval_us
-      made[#made + 1] = pack('<d', math.min(at_us, now_us))
+      made[#made + 1] = struct.pack('<d', math.min(at_us, now_us))
     end
     for i = 1, math.floor(#made / 2) do
       made[i], made[#made + 1 - i] = made[#made + 1 - i], made[i]

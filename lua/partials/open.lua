@@ -18,7 +18,7 @@ repeat
   if #state < {{ layout.header_bytes }} then code = 'POLICY_STALE' break end
   local stamp, suspended
 --% filter spread("number_n", numbers)
-  stamp, suspended, number_n = unpack_struct({{ state_format }}, state)
+  stamp, suspended, number_n = struct.unpack({{ state_format }}, state)
 --% endfilter
   if stamp ~= {{ stamp }} then code = 'POLICY_STALE' break end
   if suspended ~= 0 then code = 'SUSPENDED' break end
@@ -26,6 +26,6 @@ repeat
 --% include "partials/read_token.lua"
   if not record then code = 'TOKEN_UNKNOWN' break end
   local expires_us, revoked
-  expires_us, used_us, revoked, token_id = unpack_struct('<ddBc12', record)
+  expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
 --% include "partials/check_token.lua"
 until true

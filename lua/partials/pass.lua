@@ -1,8 +1,8 @@
--- What a command that passed needs when its turn comes stands in front of its name.
-argv[1], argv[2], argv[3] = false, reply_length or false, command
+-- What a command that passed needs when its turn comes, and its part of the event.
+if typed then typeds[n] = true end
+if mend then mends[n] = mend end
+if command ~= argv[name_at] then names[n] = command end
 if mutates then
-  changed = changed + 1
-  argv[1] = changed
   local name, touched = command, key or ''
   if first < last then
     local parts = {}
@@ -11,10 +11,11 @@ if mutates then
     end
     if parts[2] then name, touched = command .. ':' .. #parts, table.concat(parts) end
   end
-  event[#event + 1] = name
-  event[#event + 1] = touched
+  event[fields + 1], event[fields + 2] = name, touched
+  fields = fields + 2
+else
+  unheard[n] = true
 end
-passed[n] = argv
 --% for limit in limits if limit.subject != "identity"
 --% filter numbered(limit.number)
 if subjects_n then

@@ -1,6 +1,8 @@
 -- The refusal's line, and its entry in the stream of denials.
 local function escaped(text)
-  return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
+  text = string.sub(text, 1, 128)
+  if find(text, '^[%w:._/@+-]*$') then return text end
+  return (string.gsub(text, '[^%w:._/@+-]', function(character)
     return string.format('%%%02X', string.byte(character))
   end))
 end
@@ -20,5 +22,13 @@ if item then line = line .. ' item=' .. item end
 -- A stale guard is an old wrapper's, on its way to the new one; without a state there is no identity.
 -- pcall, since a full or read-only server must not turn a refusal into another error.
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-  redis.pcall('XADD', {{ names.denied }}, 'MAXLEN', '~', {{ text(denied_retain) }}, '*', 'token', token_id or '-', 'code', code, 'op', string.sub(command, 1, 64), 'key', string.sub(key or '', 1, 256), 'correlation', correlation, 'policy', {{ policy }})
+  local op, of = command, key or ''
+  if #op > 64 then op = string.sub(op, 1, 64) end
+  if #of > 256 then of = string.sub(of, 1, 256) end
+  -- As in append_event; the clock of a caller who is not known was not read.
+  if now_us and now_us % 7 ~= 0 then
+    redis.pcall('XADD', {{ names.denied }}, '*', 'token', token_id, 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', {{ policy }})
+  else
+    redis.pcall('XADD', {{ names.denied }}, 'MAXLEN', '~', {{ text(denied_retain) }}, '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', {{ policy }})
+  end
 end

@@ -1,18 +1,14 @@
 -- A null became nil, at which Lua's arrays end, and which its maps leave out; see
 -- compiler/replies.py. What has no meaning as a reply, such as a function, is sent as null.
 local null = find
-if reply_length then
-  for i = 1, reply_length do
-    if reply[i] == nil then reply[i] = null end
-  end
-elseif command == 'XREADGROUP' then
+if mend == 'entries' then
   -- Entries of the consumer's history that were deleted since.
   for _, entries in pairs(reply.map or {}) do
     for i = 1, #entries do
       if entries[i][2] == nil then entries[i][2] = null end
     end
   end
-elseif command == 'XINFO STREAM' or command == 'XINFO GROUPS' then
+elseif mend == 'info' then
   local info, groups = reply.map, reply
   if info then
     groups = info.groups
@@ -24,5 +20,9 @@ elseif command == 'XINFO STREAM' or command == 'XINFO GROUPS' then
   for i = 1, #groups do
     local group = groups[i].map
     group['entries-read'], group.lag = group['entries-read'] or null, group.lag or null
+  end
+else
+  for i = 1, mend do
+    if reply[i] == nil then reply[i] = null end
   end
 end

@@ -149,7 +149,7 @@ def test_no_token_is_a_usage_error(loaded: Cli, stdin: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["kl_agent-runner_" + "A" * 43, "kl_nobody_" + "B" * 43, "hunter2", "kl_x_" + "é" * 20]
+    "wrong", ["kl_agent-runner_" + "A" * 32, "kl_nobody_" + "B" * 32, "hunter2", "kl_x_" + "é" * 20]
 )
 @pytest.mark.parametrize("words", [(), ("--json",)])
 def test_wrong_token_is_refused_and_never_repeated(

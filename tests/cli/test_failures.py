@@ -19,7 +19,7 @@ ONLINE: Sequence[tuple[str, ...]] = [
     ("token", "revoke", "abc"),
     ("identity", "suspend", "agent-runner"),
     ("audit", "log"),
-    ("exec", "--token", "kl_agent-runner_" + "A" * 43, "GET", "x"),
+    ("exec", "--token", "kl_agent-runner_" + "A" * 32, "GET", "x"),
 ]
 
 

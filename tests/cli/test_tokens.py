@@ -10,7 +10,7 @@ import pytest
 from support.command_line import Cli
 from support.servers import RealServer
 
-TOKEN = re.compile(r"kl_[a-z0-9-]+_[A-Za-z0-9_-]{43}")
+TOKEN = re.compile(r"kl_[a-z0-9-]+_[A-Za-z0-9_-]{32}")
 
 
 def test_issue_prints_the_token_alone_on_standard_output(loaded: Cli) -> None:

@@ -94,14 +94,14 @@ def test_guard_ends_in_a_refusal(example: dict[str, CompiledGuard]) -> None:
     """Deny by default is visible: one early return, and the last line is an error reply."""
     for guard in example.values():
         lines = guard.script.splitlines()
-        assert lines[-1] == "return redis.error_reply(line)"
+        assert lines[-1] == "return { err = line }"
         assert next(line for line in lines if line.startswith("return")) == "return reply"
         assert guard.script.count("reply = redis.pcall(unpack(argv, 4))") == 1
         # XREAD … BLOCK is tried first; it only reads.
         assert guard.script.count("redis.pcall(unpack(argv") <= 2
         batch = guard.batch_script
-        assert batch.splitlines()[-1] == "return redis.error_reply(line)"
-        assert batch.count("= redis.pcall(unpack(argv, 4))") == 1
+        assert batch.splitlines()[-1] == "return { err = line }"
+        assert batch.count("= run(unpack(argv, name_at, stop))") == 1
 
 
 @pytest.mark.parametrize(

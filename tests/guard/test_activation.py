@@ -222,7 +222,7 @@ def test_identity_that_was_never_loaded_is_not_active(leash: Leash) -> None:
     leash.load(one=ALL)
 
     with pytest.raises(keyleash.NotActiveError) as refusal:
-        leash.client("kl_two_" + "x" * 43).get("doc:1")
+        leash.client("kl_two_" + "x" * 32).get("doc:1")
     assert refusal.value.details == {"identity": "two"}
 
 

@@ -293,3 +293,20 @@ def test_big_integer_in_a_batch_is_exact(leash: Leash) -> None:
         ("INCR", "doc:n"),
         ("HINCRBY", "doc:h", "f", "-1"),
     ) == [b"%d" % (2**53 + 1), b"%d" % (-(2**60) - 1)]
+
+
+def test_command_without_its_arguments_does_not_reach_into_the_next(leash: Leash) -> None:
+    """Its key is missing, whatever stands behind it: that is its own error."""
+    leash.load(one={"grants": [grant("read", "write", keys="*")]})
+    token = leash.issue("one").token
+
+    answers = leash.batch(
+        "one", token, "all", ("GET",), ("COPY", "doc:1"), ("XGROUP",), ("SET", "doc:1", "x")
+    )
+    assert answers == "LEASH COMMAND_REFUSED command=XGROUP%20 item=3"
+    answers = leash.batch("one", token, "all", ("GET",), ("COPY", "doc:1"), ("SET", "doc:1", "x"))
+    assert answers == [
+        "ERR wrong number of arguments for 'get' command",
+        "ERR wrong number of arguments for 'copy' command",
+        b"OK",
+    ]

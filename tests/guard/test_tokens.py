@@ -10,7 +10,7 @@ import redis
 
 import keyleash
 from keyleash.errors import NoPolicyError, UnknownIdentityError, UnknownTokenIdError
-from keyleash.protocol.token import TokenRecord, token_digest
+from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.tokens import TokenState, list_tokens, revoke_tokens
 from support.leash import NAMES, Leash, grant
 
@@ -23,7 +23,8 @@ def age(leash: Leash, identity: str, token: str, **changes: int) -> None:
     record = TokenRecord.unpack(leash.admin.get(name))
     fields = {"expires_us": record.expires_us, "used_us": record.used_us} | changes
     aged = TokenRecord(record.id, revoked=record.revoked, **fields)
-    leash.admin.set(name, aged.pack(), keepttl=True)
+    # A record's key always outlives its token by the same time.
+    leash.admin.set(name, aged.pack(), pxat=aged.expires_us // 1000 + KEEP_AFTER_EXPIRY_MS)
 
 
 def now_us(leash: Leash) -> int:
@@ -38,11 +39,11 @@ def test_live_token_works_until_the_instant_it_expires(leash: Leash) -> None:
     agent = leash.client(issued.token)
 
     assert agent.get("doc:1") is None
-    past = now_us(leash) - 1
+    past = now_us(leash) // 1000 * 1000
     age(leash, "one", issued.token, expires_us=past)
     with pytest.raises(keyleash.TokenExpiredError) as refusal:
         agent.get("doc:1")
-    assert refusal.value.details == {"expired_at_ms": str(round(past / 1000))}
+    assert refusal.value.details == {"expired_at_ms": str(past // 1000)}
 
 
 def test_token_with_a_life_of_one_second_expires_by_itself(leash: Leash) -> None:
@@ -114,7 +115,7 @@ def test_token_of_another_identity_is_unknown(leash: Leash) -> None:
         leash.client(token.replace("kl_one_", "kl_two_")).get("doc:1")
 
 
-@pytest.mark.parametrize("length", [0, 1, 20, 49])
+@pytest.mark.parametrize("length", [0, 1, 20, 38])
 def test_truncated_token_is_unknown_to_the_guard(leash: Leash, length: int) -> None:
     """Every prefix of a token is as good as none."""
     leash.load(one=READ)
@@ -174,7 +175,7 @@ def test_list_tells_the_state_of_each_token(leash: Leash) -> None:
     leash.load(one=READ, two=READ)
     live = leash.issue("one", note="deploy 7")
     expired, revoked = leash.issue("one"), leash.issue("two")
-    age(leash, "one", expired.token, expires_us=1)
+    age(leash, "one", expired.token, expires_us=(now_us(leash) - 3_600_000_000) // 1000 * 1000)
     revoke_tokens(leash.admin, token_id=revoked.id)
 
     listed = {info.id: info for info in list_tokens(leash.admin)}
@@ -257,12 +258,12 @@ def test_issue_and_revoke_are_in_the_control_stream(leash: Leash) -> None:
 
 
 def test_tokens_are_distinct_and_long(leash: Leash) -> None:
-    """43 url-safe characters, 256 bits, after the identity's name."""
+    """32 url-safe characters, 192 bits, after the identity's name."""
     leash.load(one=READ)
     tokens = {leash.issue("one").token for _ in range(20)}
 
     assert len(tokens) == 20
-    assert all(len(token.removeprefix("kl_one_")) == 43 for token in tokens)
+    assert all(len(token.removeprefix("kl_one_")) == 32 for token in tokens)
 
 
 def test_error_of_a_refused_call_does_not_carry_the_token(leash: Leash) -> None:

@@ -33,7 +33,12 @@ from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.reply import refusal
 from keyleash.protocol.request import BatchMode, batch_call, declared_keys
 from keyleash.protocol.state import Layout
-from keyleash.protocol.token import TokenRecord, new_token_id, token_digest
+from keyleash.protocol.token import (
+    KEEP_AFTER_EXPIRY_MS,
+    TokenRecord,
+    new_token_id,
+    token_digest,
+)
 from keyleash.testing import lua_struct
 from support.reference import ALLOWED, Decision
 
@@ -49,7 +54,7 @@ TABLE = CommandTable(
 """A few commands, since a guard of all of them takes longer to compile than to test."""
 TOKEN_ID_LENGTH = len(new_token_id())
 FIRST_TOKEN = "kl_one"
-FAR_US = 2**52
+FAR_US = 2**52 // 1000 * 1000
 """When the tests' tokens expire."""
 
 Value = bytes | dict[bytes, bytes] | list[tuple[bytes, ...]]
@@ -99,6 +104,7 @@ class LuaServer:
         )
         key = KEYS.token(identity, token_digest(token)).encode()
         self.data.setdefault(key, record.pack())
+        self.expires_ms[key] = FAR_US // 1000 + KEEP_AFTER_EXPIRY_MS
         return LuaGuard(self, self.guards[identity], token, record.id)
 
     def events(self, identity: str) -> list[tuple[bytes, ...]]:
@@ -136,6 +142,9 @@ class LuaServer:
 
     def _time(self) -> list[bytes]:
         return [b"%d" % part for part in divmod(self.now_us, SECOND_US)]
+
+    def _pttl(self, key: bytes) -> int:
+        return self.expires_ms[key] - self.now_us // 1000
 
     def _get(self, key: bytes) -> object:
         return self.data.get(key, False)

@@ -250,18 +250,12 @@ def may_scan(grants: Sequence[Grant], glob: bytes) -> bool:
 
 def wide_integer(argv: Argv) -> bytes | None:
     """The last type of a BITFIELD that a Lua number cannot hold, or None."""
-    at = 2
-    found = None
-    while at < len(argv):
-        if is_option(argv[at], "OVERFLOW"):
-            at += 2
-            continue
-        kind = argv[at + 1] if at + 1 < len(argv) else b""
-        width = re.match(rb"[iu](\d+)", kind)
+    wide = None
+    for argument in argv[2:]:
+        width = re.match(rb"[iu](\d+)", argument)
         if width is not None and int(width[1]) > 53:
-            found = kind
-        at += 3 if is_option(argv[at], "GET") else 4
-    return found
+            wide = argument
+    return wide
 
 
 def judge_key(

@@ -6,15 +6,17 @@ import hashlib
 
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.templates import render, templates_digest
-from keyleash.policy.model import SECOND_US, SubjectKind
+from keyleash.policy.model import SECOND_US, Counter
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
-from keyleash.protocol.state import DOUBLE, NUMBERS, STAMP_BYTES, SlotKind
-from keyleash.protocol.token import MAX_TOKEN_BYTES
+from keyleash.protocol.state import DOUBLE, NUMBERS, STAMP_BYTES
+from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES
 
 DENIED_RETAIN = 10_000
 SUBJECT_RING_OFFSET = 3 * DOUBLE
 POLICY_DIGITS = 12
 """How much of the policy digest an event carries."""
+_COUNTED = {**{counter: counter.value for counter in Counter}, Counter.REQUESTS: "true"}
+"""The Lua condition under which a call counts; every call is a request."""
 
 
 def stamp(guard: Guard) -> int:
@@ -36,7 +38,6 @@ def emit_batch(guard: Guard) -> str:
 def _emit(guard: Guard, template: str, *, batch: bool) -> str:
     identity, keyspace = guard.identity, guard.keyspace
     idle_s = identity.token.idle_s
-    restored = _restored(guard, batch=batch)
     return render(
         template,
         batch=batch,
@@ -59,9 +60,11 @@ def _emit(guard: Guard, template: str, *, batch: bool) -> str:
         containers=guard.containers,
         waiting=not batch and any(rule.waits for rule in guard.rules),
         scan_check=next((rule.check for rule in guard.rules if rule.scan), None),
-        restored=restored,
-        kept=[f"kept_{name}" for name in restored],
+        one_check=len(guard.checks) == 1,
+        checks_differ=any(rule.rest != rule.check for rule in guard.rules),
+        counted=_COUNTED,
         limits=guard.limits,
+        keep_record_us=KEEP_AFTER_EXPIRY_MS * 1000,
         idle_us=None if idle_s is None else idle_s * SECOND_US,
         retain=identity.audit.retain,
         denied_retain=DENIED_RETAIN,
@@ -71,18 +74,6 @@ def _emit(guard: Guard, template: str, *, batch: bool) -> str:
         max_token_bytes=MAX_TOKEN_BYTES,
         subject_ring_offset=SUBJECT_RING_OFFSET,
     )
-
-
-def _restored(guard: Guard, *, batch: bool) -> list[str]:
-    """The Lua names of what a command refused by its second limit has taken of the first.
-
-    A guard that refuses writes nothing; a batch goes on with the next command.
-    """
-    if not batch or len(guard.limits) < 2:
-        return []
-    rings = [one for one in guard.limits if one.slot.kind is SlotKind.RING]
-    taken = [f"taken_{one.number}" for one in rings if one.subject == SubjectKind.IDENTITY]
-    return _numbers(guard) + taken
 
 
 def _numbers(guard: Guard) -> list[str]:

@@ -96,7 +96,9 @@ class Rule:
         mutates: Whether it is audited.
         stored: What a call counts towards besides, and then is audited, if it has the key of
             an option.
-        nulls: How to find the length of a reply that may hold nulls (`compiler.replies`).
+        alike: Whether its reply is the same under RESP2 and RESP3 (`compiler.replies`).
+        mend: How the reply is put right before it leaves the guard.
+        wide_integers: Whether arguments may ask for integers that Lua would round.
         missing: The class that no grant gives: then the rule is this refusal alone.
         keys: How keys are found by reading the arguments; empty if the walk finds them.
         variant: The rule that takes over in some calls; 0 if none.
@@ -119,7 +121,9 @@ class Rule:
     counters: tuple[Counter, ...] = ()
     mutates: bool = False
     stored: tuple[Counter, ...] = ()
-    nulls: str | None = None
+    alike: bool = False
+    mend: str | None = None
+    wide_integers: bool = False
     missing: OperationClass | None = None
     keys: tuple[KeySearch, ...] = ()
     variant: int = 0

@@ -57,6 +57,12 @@ def numbered(block: str, number: int) -> Text:
     return Text(re.sub(r"\b(\w+)_n\b", rf"\1_{number}", block))
 
 
+def placed(block: str, name_at: int) -> Text:
+    """Write out the places of a command whose name always stands at *name_at*."""
+    added = re.sub(r"\bname_at \+ (\d+)\b", lambda found: str(name_at + int(found[1])), block)
+    return Text(re.sub(r"\bname_at\b", str(name_at), added))
+
+
 def option_pattern(word: str) -> str:
     """The Lua pattern by which an option is *word* to the server: any case, up to a NUL byte."""
     letters = "".join(f"[{letter.upper()}{letter.lower()}]" for letter in word)

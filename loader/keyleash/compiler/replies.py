@@ -1,32 +1,62 @@
-"""Commands whose array replies may hold nulls.
+"""How a command's reply gets through Lua as it is.
 
-Under RESP3 a null becomes a Lua nil, and Lua's arrays end at the first nil: MGET of
-a missing key would lose everything after it. The guard puts the nulls back, for
-which it must know how long the reply is. COMMAND does not tell; this list does, and
-a test compares every command's replies with those of a raw call.
+A caller that speaks RESP3 has maps, doubles and the like in replies, so the guard runs the
+command under RESP3 too. That costs a call, and under RESP3 a null is a Lua nil, at which
+Lua's arrays end: MGET of a missing key would lose everything after it. So the commands
+whose replies are the same under both protocols are run under RESP2, where a null is
+`false` and stays in its place. In the replies of the others the guard puts nulls back.
+
+COMMAND tells nothing of this; these lists do, and a test compares every command's replies
+with those of a raw call, under both protocols.
 """
 
 from __future__ import annotations
 
 from keyleash.commands import CommandSpec
 
-_LENGTHS = {
-    "MGET": "keys",
-    "HMGET": "arguments",
-    "ZMSCORE": "arguments",
+_ALIKE = frozenset((
+    "APPEND", "BITCOUNT", "BITFIELD", "BITFIELD_RO", "BITOP", "BITPOS", "COPY", "DECR", "DECRBY",
+    "DEL", "DELIFEQ", "DUMP", "EXISTS", "EXPIRE", "EXPIREAT", "EXPIRETIME", "GEOADD", "GEOHASH",
+    "GET", "GETBIT", "GETDEL", "GETEX", "GETRANGE", "GETSET", "HDEL", "HEXISTS", "HEXPIRE",
+    "HEXPIREAT", "HEXPIRETIME", "HGET", "HGETDEL", "HGETEX", "HINCRBY", "HINCRBYFLOAT", "HKEYS",
+    "HLEN", "HMGET", "HMSET", "HPERSIST", "HPEXPIRE", "HPEXPIREAT", "HPEXPIRETIME", "HPTTL",
+    "HSET", "HSETEX", "HSETNX", "HSTRLEN", "HTTL", "HVALS", "INCR", "INCRBY", "INCRBYFLOAT",
+    "LINDEX", "LINSERT", "LLEN", "LMOVE", "LPOP", "LPOS", "LPUSH", "LPUSHX", "LRANGE", "LREM",
+    "LSET", "LTRIM", "MGET", "MSET", "MSETEX", "MSETNX", "PERSIST", "PEXPIRE", "PEXPIREAT",
+    "PEXPIRETIME", "PFADD", "PFCOUNT", "PFMERGE", "PSETEX", "PTTL", "PUBLISH", "RENAME",
+    "RENAMENX", "RESTORE", "RPOP", "RPOPLPUSH", "RPUSH", "RPUSHX", "SADD", "SCARD", "SDIFFSTORE",
+    "SET", "SETBIT", "SETEX", "SETNX", "SETRANGE", "SINTERCARD", "SINTERSTORE", "SISMEMBER",
+    "SMISMEMBER", "SMOVE", "SPUBLISH", "SREM", "STRLEN", "SUBSTR", "SUNIONSTORE", "TOUCH", "TTL",
+    "TYPE", "UNLINK", "XACK", "XADD", "XAUTOCLAIM", "XCLAIM", "XDEL", "XLEN", "XPENDING",
+    "XRANGE", "XREVRANGE", "XSETID", "XTRIM", "ZCARD", "ZCOUNT", "ZLEXCOUNT", "ZRANGEBYLEX",
+    "ZREM", "ZREMRANGEBYLEX", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE", "ZREVRANGEBYLEX",
+))  # fmt: skip
+"""Replies of status, integers, strings, nulls and arrays of these, whatever the arguments."""
+
+_MENDED = {
     "GEOPOS": "arguments",
-    "GEOHASH": "arguments",
-    "HGETDEL": "fields",
-    "HGETEX": "fields",
-    "XPENDING": "summary",
-    "BITFIELD": "operations",
-    "BITFIELD_RO": "operations",
+    "ZMSCORE": "arguments",
+    "XREADGROUP": "entries",
+    "XINFO STREAM": "info",
+    "XINFO GROUPS": "info",
 }
-"""`keys`: one element a key; `arguments`: one for each argument after the key; `fields`:
-one for each after the count that follows the word FIELDS; `summary`: four; `operations`:
-one for each GET, SET and INCRBY."""
+"""Where nulls may stand: an array of one element for each argument after the key, `entries`
+of streams, `info` on one."""
 
 
-def null_length(spec: CommandSpec) -> str | None:
-    """How to find the length of the command's reply, or None if it never holds a null."""
-    return _LENGTHS.get(spec.name)
+def is_alike(spec: CommandSpec) -> bool:
+    """Whether the command's reply is the same under RESP2 and RESP3."""
+    return spec.name in _ALIKE
+
+
+def names_widths(spec: CommandSpec) -> bool:
+    """Whether arguments like `u63` give the width of integers in the reply."""
+    return spec.name in {"BITFIELD", "BITFIELD_RO"}
+
+
+def mend_of(spec: CommandSpec) -> str | None:
+    """How the command's reply is mended, or None if it never needs it.
+
+    A scan's reply is cleared of keys that are not granted.
+    """
+    return "scan" if spec.scans else _MENDED.get(spec.name)

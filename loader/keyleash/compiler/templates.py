@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from keyleash.compiler.grouping import grouped
-from keyleash.compiler.quoting import Text, lua_literal, numbered, option_pattern, spread
+from keyleash.compiler.quoting import Text, lua_literal, numbered, option_pattern, placed, spread
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.token import REVOKED_OFFSET
 
@@ -45,7 +46,7 @@ def environment() -> Environment:
         finalize=lua_literal,
         autoescape=False,  # noqa: S701 - the output is Lua; finalize quotes every value
     )
-    made.filters.update(spread=spread, numbered=numbered)
+    made.filters.update(spread=spread, numbered=numbered, placed=placed)
     made.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
     return made
 
@@ -67,7 +68,18 @@ def render(template: str, **context: object) -> str:
     """
     text = environment().get_template(template).render(**context)
     lines = (line.strip() for line in text.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("--")) + "\n"
+    kept = "\n".join(line for line in lines if line and not line.startswith("--")) + "\n"
+    for opening, shorter in _OPENINGS:
+        kept = opening.sub(shorter, kept)
+    return kept
+
+
+# A list of branches, or of alternatives, is written with a first one that is never taken, so
+# that a template is legal Lua whatever the list holds. The server would test it every time.
+_OPENINGS = (
+    (re.compile(r"^if false then\nelseif ", re.MULTILINE), "if "),
+    (re.compile(r"^((?:else)?if) false\nor ", re.MULTILINE), r"\1 "),
+)
 
 
 def operator_script(template: str, keyspace: Keyspace) -> str:

@@ -1,6 +1,8 @@
-"""Tokens: `kl_<identity>_<43 url-safe characters>`, and the packed record that stands for one.
+"""Tokens: `kl_<identity>_<32 url-safe characters>`, and the packed record that stands for one.
 
-Redis holds the SHA-1 of a token, never the token: 256 random bits need no slow hash.
+Redis holds the SHA-1 of a token, never the token: 192 random bits need no slow hash. They
+are more than the 160 of the digest, and few enough that a token fits into one block of
+SHA-1, 55 bytes, if its identity's name has up to 19 characters.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ RECORD_FORMAT = "<ddB12s"
 """expires_us, used_us, revoked, id."""
 REVOKED_OFFSET = 16
 KEEP_AFTER_EXPIRY_MS = 7 * 86_400_000
-"""So that an expired token can say that it is expired."""
+"""So that an expired token can say that it is expired. A guard tells the time by it."""
 MAX_TOKEN_BYTES = 160
-"""The longest real token has 111 bytes; longer input is not even hashed."""
+"""The longest real token has 100 bytes; longer input is not even hashed."""
 
 _ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look alike
 _SHAPE = re.compile(r"kl_([a-z0-9-]{1,64})_.+", re.DOTALL)
@@ -27,7 +29,10 @@ _SHAPE = re.compile(r"kl_([a-z0-9-]{1,64})_.+", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
-    """What a guard knows of a token; times in server µs."""
+    """What a guard knows of a token; times in server µs, `expires_us` a whole millisecond.
+
+    Its key expires `KEEP_AFTER_EXPIRY_MS` after `expires_us`, which is how a guard tells the time.
+    """
 
     id: str
     expires_us: int
@@ -48,8 +53,8 @@ class TokenRecord:
 
 
 def new_token(identity: str) -> str:
-    """Make a secret for *identity*: 256 bits from the operating system."""
-    return f"kl_{identity}_{secrets.token_urlsafe(32)}"
+    """Make a secret for *identity*: 192 bits from the operating system."""
+    return f"kl_{identity}_{secrets.token_urlsafe(24)}"
 
 
 def new_token_id() -> str:

@@ -70,7 +70,7 @@ def issue_token(
     life_s = min(wanted_s, rules.max_ttl_s)
     seconds, micros = client.time()
     now_us = int(seconds) * 1_000_000 + int(micros)
-    expires_us = now_us + life_s * 1_000_000
+    expires_us = now_us // 1000 * 1000 + life_s * 1_000_000
     token = new_token(identity)
     record = TokenRecord(new_token_id(), expires_us=expires_us, used_us=now_us)
     _store(client, keyspace, identity, token_digest(token), record, (actor, note))

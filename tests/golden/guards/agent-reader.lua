@@ -1,7 +1,7 @@
 local call, find = redis.call, string.find
-local pack, unpack_struct = struct.pack, struct.unpack
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
+local stop = #argv
 local code, detail, value, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
@@ -12,8 +12,8 @@ local state = call('GETRANGE', "keyleash:state:agent-reader", 0, 39)
 if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 40 then code = 'POLICY_STALE' break end
 local stamp, suspended
-stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 246001718137253 then code = 'POLICY_STALE' break end
+stamp, suspended, head_1, ends_2, used_2 = struct.unpack("<ddddd", state)
+if stamp ~= 26996040162175 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
@@ -21,75 +21,62 @@ record = call('GET', token_key)
 end
 if not record then code = 'TOKEN_UNKNOWN' break end
 local expires_us, revoked
-expires_us, used_us, revoked, token_id = unpack_struct('<ddBc12', record)
+expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
 if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
 else
-local time = call('TIME')
-now_us = time[1] * 1000000 + time[2]
+now_us = expires_us + 604800000000 - call('PTTL', token_key) * 1000
 if expires_us <= now_us then
 code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 end
 end
 until true
 if code then break end
-if #argv > 7003 then
-code, detail, value = 'ARGS_TOO_MANY', 'arguments', #argv - 3
+if stop > 7003 then
+code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3
 break
 end
 local count = 0
-local rule, check, rest, reply_length
+local rule, check, typed, mend
 local walked, first, last, step = argv, 5, 5, 1
-local requests, reads, writes, deletes, mutates = true
+local reads, writes, deletes, mutates
+local rest
 local waits, group_at, claim_at
 local place_1
 repeat
 local length = #command
-if false then
-elseif length == 3 then
-if false then
-elseif false
-or command == "GET"
+if length == 3 then
+if command == "GET"
 or command == "TTL"
 then rule = 2
-elseif false
-or command == "LCS"
-then rule = 12
-elseif false
-or command == "SET"
+elseif command == "LCS"
+then rule = 13
+elseif command == "SET"
 then rule = 1
-elseif false
-or command == "DEL"
+elseif command == "DEL"
 then rule = 5
 end
 elseif length == 4 then
-if false then
-elseif false
-or command == "HGET"
+if command == "HGET"
 or command == "DUMP"
 or command == "HTTL"
 or command == "LPOS"
 or command == "PTTL"
 then rule = 2
-elseif false
-or command == "MGET"
-then rule = 14
-elseif false
-or command == "ECHO"
+elseif command == "MGET"
+then rule = 15
+elseif command == "ECHO"
 or command == "PING"
 or command == "TIME"
 then rule = 6
-elseif false
-or command == "HLEN"
+elseif command == "HLEN"
 or command == "LLEN"
 or command == "TYPE"
 or command == "XLEN"
-then rule = 11
-elseif false
-or command == "SORT"
-then rule = 19
-elseif false
-or command == "HSET"
+then rule = 12
+elseif command == "SORT"
+then rule = 20
+elseif command == "HSET"
 or command == "INCR"
 or command == "ZADD"
 or command == "SADD"
@@ -105,8 +92,7 @@ or command == "VREM"
 or command == "VSIM"
 or command == "XACK"
 then rule = 1
-elseif false
-or command == "LPOP"
+elseif command == "LPOP"
 or command == "RPOP"
 or command == "HDEL"
 or command == "LREM"
@@ -115,42 +101,34 @@ or command == "SREM"
 or command == "XDEL"
 or command == "ZREM"
 then rule = 5
-elseif false
-or command == "SCAN"
+elseif command == "SCAN"
 then rule = 17
 end
 elseif length == 6 then
-if false then
-elseif false
-or command == "EXISTS"
+if command == "EXISTS"
 then rule = 7
-elseif false
-or command == "LRANGE"
-or command == "ZRANGE"
+elseif command == "LRANGE"
 or command == "XRANGE"
 or command == "BITPOS"
 or command == "GETBIT"
 or command == "LINDEX"
 or command == "SUBSTR"
 or command == "ZCOUNT"
-or command == "ZSCORE"
 then rule = 2
-elseif false
-or command == "GEOPOS"
+elseif command == "ZRANGE"
+or command == "ZSCORE"
 then rule = 8
-elseif false
-or command == "SINTER"
+elseif command == "GEOPOS"
+then rule = 9
+elseif command == "SINTER"
 or command == "SUNION"
-then rule = 15
-elseif false
-or command == "STRLEN"
-then rule = 11
-elseif false
-or command == "ZINTER"
-or command == "ZUNION"
 then rule = 18
-elseif false
-or command == "EXPIRE"
+elseif command == "STRLEN"
+then rule = 12
+elseif command == "ZINTER"
+or command == "ZUNION"
+then rule = 26
+elseif command == "EXPIRE"
 or command == "INCRBY"
 or command == "APPEND"
 or command == "BLMOVE"
@@ -171,35 +149,28 @@ or command == "VLINKS"
 or command == "XCLAIM"
 or command == "XSETID"
 then rule = 1
-elseif false
-or command == "UNLINK"
+elseif command == "UNLINK"
 or command == "BLMPOP"
 or command == "BZMPOP"
 or command == "GETDEL"
 then rule = 5
 end
 elseif length == 7 then
-if false then
-elseif false
-or command == "HGETALL"
+if command == "HGETALL"
 or command == "GEODIST"
-then rule = 2
-elseif false
-or command == "GEOHASH"
-or command == "ZMSCORE"
 then rule = 8
-elseif false
-or command == "HEXISTS"
+elseif command == "GEOHASH"
+then rule = 2
+elseif command == "HEXISTS"
 or command == "HSTRLEN"
-then rule = 11
-elseif false
-or command == "PFCOUNT"
+then rule = 12
+elseif command == "PFCOUNT"
 then rule = 15
-elseif false
-or command == "SORT_RO"
-then rule = 20
-elseif false
-or command == "HINCRBY"
+elseif command == "SORT_RO"
+then rule = 21
+elseif command == "ZMSCORE"
+then rule = 9
+elseif command == "HINCRBY"
 or command == "HEXPIRE"
 or command == "LINSERT"
 or command == "PERSIST"
@@ -208,36 +179,28 @@ or command == "PFMERGE"
 or command == "RESTORE"
 or command == "ZINCRBY"
 then rule = 1
-elseif false
-or command == "DELIFEQ"
+elseif command == "DELIFEQ"
 or command == "HGETDEL"
 or command == "ZPOPMAX"
 or command == "ZPOPMIN"
 then rule = 5
-elseif false
-or command == "PUBLISH"
+elseif command == "PUBLISH"
 then rule = 16
 end
 elseif length == 8 then
-if false then
-elseif false
-or command == "SMEMBERS"
-or command == "BITCOUNT"
-or command == "GETRANGE"
+if command == "SMEMBERS"
 or command == "ZREVRANK"
-then rule = 2
-elseif false
+then rule = 8
+elseif command == "BITCOUNT"
+or command == "GETRANGE"
 or command == "XPENDING"
-then rule = 22
-elseif false
-or command == "BITFIELD"
+then rule = 2
+elseif command == "BITFIELD"
 then rule = 4
-elseif false
-or command == "BZPOPMAX"
+elseif command == "BZPOPMAX"
 or command == "BZPOPMIN"
 then rule = 5
-elseif false
-or command == "EXPIREAT"
+elseif command == "EXPIREAT"
 or command == "HPERSIST"
 or command == "HPEXPIRE"
 or command == "RENAMENX"
@@ -245,51 +208,41 @@ or command == "SETRANGE"
 or command == "VGETATTR"
 or command == "VSETATTR"
 then rule = 1
-elseif false
-or command == "SPUBLISH"
+elseif command == "SPUBLISH"
 then rule = 16
 end
 elseif length == 13 then
-if false then
-elseif false
-or command == "ZRANGEBYSCORE"
-then rule = 2
+if command == "ZRANGEBYSCORE"
+then rule = 8
 end
 elseif length == 9 then
-if false then
-elseif false
-or command == "SISMEMBER"
-then rule = 11
-elseif false
-or command == "GEORADIUS"
-then rule = 9
-elseif false
-or command == "GEOSEARCH"
-or command == "XREVRANGE"
-or command == "ZLEXCOUNT"
+if command == "SISMEMBER"
+then rule = 12
+elseif command == "GEORADIUS"
+then rule = 10
+elseif command == "GEOSEARCH"
 or command == "ZREVRANGE"
+then rule = 8
+elseif command == "XREVRANGE"
+or command == "ZLEXCOUNT"
 then rule = 2
-elseif false
-or command == "HEXPIREAT"
+elseif command == "HEXPIREAT"
 or command == "PEXPIREAT"
 or command == "RPOPLPUSH"
 or command == "VISMEMBER"
 then rule = 1
 end
 elseif length == 11 then
-if false then
-elseif false
-or command == "BITFIELD_RO"
+if command == "BITFIELD_RO"
 then rule = 3
-elseif false
-or command == "HEXPIRETIME"
+elseif command == "HEXPIRETIME"
 or command == "PEXPIRETIME"
-or command == "SRANDMEMBER"
-or command == "ZRANDMEMBER"
 or command == "ZRANGEBYLEX"
 then rule = 2
-elseif false
-or command == "INCRBYFLOAT"
+elseif command == "SRANDMEMBER"
+or command == "ZRANDMEMBER"
+then rule = 8
+elseif command == "INCRBYFLOAT"
 or command == "SINTERSTORE"
 or command == "SUNIONSTORE"
 or command == "VRANDMEMBER"
@@ -299,21 +252,18 @@ or command == "ZUNIONSTORE"
 then rule = 1
 end
 elseif length == 10 then
-if false then
-elseif false
-or command == "EXPIRETIME"
-or command == "HRANDFIELD"
+if command == "EXPIRETIME"
 or command == "SMISMEMBER"
 then rule = 2
-elseif false
-or command == "SINTERCARD"
-or command == "ZINTERCARD"
-then rule = 18
-elseif false
-or command == "XREADGROUP"
-then rule = 24
-elseif false
-or command == "BRPOPLPUSH"
+elseif command == "HRANDFIELD"
+then rule = 8
+elseif command == "SINTERCARD"
+then rule = 19
+elseif command == "XREADGROUP"
+then rule = 25
+elseif command == "ZINTERCARD"
+then rule = 26
+elseif command == "BRPOPLPUSH"
 or command == "HPEXPIREAT"
 or command == "SDIFFSTORE"
 or command == "XAUTOCLAIM"
@@ -321,59 +271,44 @@ or command == "ZDIFFSTORE"
 then rule = 1
 end
 elseif length == 17 then
-if false then
-elseif false
-or command == "GEORADIUSBYMEMBER"
-then rule = 10
+if command == "GEORADIUSBYMEMBER"
+then rule = 11
 end
 elseif length == 20 then
-if false then
-elseif false
-or command == "GEORADIUSBYMEMBER_RO"
-then rule = 2
+if command == "GEORADIUSBYMEMBER_RO"
+then rule = 8
 end
 elseif length == 12 then
-if false then
-elseif false
-or command == "GEORADIUS_RO"
-or command == "HPEXPIRETIME"
+if command == "GEORADIUS_RO"
+then rule = 8
+elseif command == "HPEXPIRETIME"
 then rule = 2
-elseif false
-or command == "HINCRBYFLOAT"
+elseif command == "HINCRBYFLOAT"
 then rule = 1
 end
 elseif length == 5 then
-if false then
-elseif false
-or command == "HKEYS"
+if command == "HKEYS"
+or command == "HMGET"
 or command == "HPTTL"
-or command == "HSCAN"
 or command == "HVALS"
+then rule = 2
+elseif command == "HSCAN"
 or command == "SSCAN"
 or command == "ZRANK"
 or command == "ZSCAN"
-then rule = 2
-elseif false
-or command == "HMGET"
 then rule = 8
-elseif false
-or command == "SCARD"
+elseif command == "SCARD"
 or command == "ZCARD"
-then rule = 11
-elseif false
-or command == "SDIFF"
-then rule = 15
-elseif false
-or command == "TOUCH"
-then rule = 7
-elseif false
-or command == "XREAD"
-then rule = 23
-elseif false
-or command == "ZDIFF"
+then rule = 12
+elseif command == "SDIFF"
 then rule = 18
-elseif false
-or command == "LPUSH"
+elseif command == "TOUCH"
+then rule = 7
+elseif command == "XREAD"
+then rule = 24
+elseif command == "ZDIFF"
+then rule = 26
+elseif command == "LPUSH"
 or command == "RPUSH"
 or command == "SETEX"
 or command == "BITOP"
@@ -386,8 +321,7 @@ or command == "SMOVE"
 or command == "VCARD"
 or command == "VINFO"
 then rule = 1
-elseif false
-or command == "BLPOP"
+elseif command == "BLPOP"
 or command == "BRPOP"
 or command == "LMPOP"
 or command == "LTRIM"
@@ -396,74 +330,57 @@ or command == "ZMPOP"
 then rule = 5
 end
 elseif length == 14 then
-if false then
-elseif false
-or command == "ZREVRANGEBYLEX"
+if command == "ZREVRANGEBYLEX"
 then rule = 2
-elseif false
-or command == "GEOSEARCHSTORE"
+elseif command == "GEOSEARCHSTORE"
 then rule = 1
-elseif false
-or command == "ZREMRANGEBYLEX"
+elseif command == "ZREMRANGEBYLEX"
 then rule = 5
 end
 elseif length == 16 then
-if false then
-elseif false
-or command == "ZREVRANGEBYSCORE"
-then rule = 2
-elseif false
-or command == "ZREMRANGEBYSCORE"
+if command == "ZREVRANGEBYSCORE"
+then rule = 8
+elseif command == "ZREMRANGEBYSCORE"
 then rule = 5
 end
 elseif length == 15 then
-if false then
-elseif false
-or command == "ZREMRANGEBYRANK"
+if command == "ZREMRANGEBYRANK"
 then rule = 5
 end
 end
 if rule then
 elseif command == "MEMORY" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "USAGE"
-then rule = 13
+if subcommand == "USAGE"
+then rule = 14
 end
 elseif command == "OBJECT" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "ENCODING"
+if subcommand == "ENCODING"
 or subcommand == "FREQ"
 or subcommand == "IDLETIME"
 or subcommand == "REFCOUNT"
-then rule = 13
+then rule = 14
 end
 elseif command == "XINFO" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "CONSUMERS"
-or subcommand == "GROUPS"
+if subcommand == "CONSUMERS"
+then rule = 22
+elseif subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 21
+then rule = 23
 end
 elseif command == "XGROUP" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "CREATE"
+if subcommand == "CREATE"
 or subcommand == "CREATECONSUMER"
 or subcommand == "SETID"
 then rule = 1
-elseif false
-or subcommand == "DELCONSUMER"
+elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
 then rule = 5
 end
@@ -471,85 +388,63 @@ end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 if rule == 4 then
 local at = 6
-while at <= #argv do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") and at + 2 <= #argv then
+while at <= stop do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") and at + 2 <= stop then
 at = at + 3
-elseif find(argv[at], "^[Oo][Vv][Ee][Rr][Ff][Ll][Oo][Ww]%f[%z]") and at + 1 <= #argv then
+elseif find(argv[at], "^[Oo][Vv][Ee][Rr][Ff][Ll][Oo][Ww]%f[%z]") and at + 1 <= stop then
 at = at + 2
 else
 break
 end
 end
-if at > #argv then rule = 3 end
+if at > stop then rule = 3 end
 end
-if false then
-elseif rule == 2 then
-check, rest = 1, 1
+if rule == 2 then
+check = 1
+rest = 1
 reads = true
 elseif rule == 7 then
-last = #argv - 0
-check, rest = 1, 1
-elseif rule == 14 then
-last = #argv - 0
-check, rest = 1, 1
+last = stop
+check = 1
+rest = 1
+elseif rule == 8 then
+check = 1
+rest = 1
 reads = true
-reply_length = #argv - 4
-elseif rule == 11 then
-check, rest = 1, 1
+typed = protocol == '3'
+elseif rule == 15 then
+last = stop
+check = 1
+rest = 1
+reads = true
+elseif rule == 12 then
+check = 1
+rest = 1
 elseif rule == 3 then
-check, rest = 1, 1
+check = 1
+rest = 1
 reads = true
-reply_length = 0
-local at = 6
-while argv[at] do
-local word = string.upper(string.match(argv[at], '^%Z*'))
-if word == 'OVERFLOW' then
-at = at + 2
-else
-local width = tonumber(string.match(argv[at + 1] or '', '^[iu](%d+)') or 0)
+for at = 6, stop do
+local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
 if width > 53 then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at + 1]
-end
-reply_length = reply_length + 1
-at = at + (word == 'GET' and 3 or 4)
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
 elseif rule == 6 then
 last = 4
-elseif rule == 8 then
-check, rest = 1, 1
-reads = true
-reply_length = #argv - 5
+typed = protocol == '3'
 elseif rule == 9 then
-walked, first, last = {}, 1, 0
-walked[1] = argv[5]
-local option_at, stored = 10
-while option_at < #argv do
-if false then
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
-option_at = option_at + 1
-stored = argv[option_at]
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
-option_at = option_at + 1
-stored = argv[option_at]
-end
-option_at = option_at + 1
-end
-if stored then
-walked[#walked + 1] = stored
-writes = true
-mutates = true
-end
-last = #walked
-check, rest = 1, 2
+check = 1
+rest = 1
 reads = true
+typed = protocol == '3'
+mend = stop - 4 - 1
 elseif rule == 10 then
 walked, first, last = {}, 1, 0
-walked[1] = argv[5]
-local option_at, stored = 9
-while option_at < #argv do
-if false then
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+if 5 <= stop then walked[1] = argv[5] end
+local option_at, stored = 10
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
 option_at = option_at + 1
 stored = argv[option_at]
 elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
@@ -564,38 +459,71 @@ writes = true
 mutates = true
 end
 last = #walked
-check, rest = 1, 2
+check = 1
+rest = 2
 reads = true
-elseif rule == 12 then
-last = 6
-check, rest = 1, 1
+typed = protocol == '3'
+elseif rule == 11 then
+walked, first, last = {}, 1, 0
+if 5 <= stop then walked[1] = argv[5] end
+local option_at, stored = 9
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+end
+option_at = option_at + 1
+end
+if stored then
+walked[#walked + 1] = stored
+writes = true
+mutates = true
+end
+last = #walked
+check = 1
+rest = 2
 reads = true
+typed = protocol == '3'
 elseif rule == 13 then
+last = 6
+check = 1
+rest = 1
+reads = true
+typed = protocol == '3'
+elseif rule == 14 then
 first = 6
 last = 6
-check, rest = 1, 1
-elseif rule == 15 then
-last = #argv - 0
-check, rest = 1, 1
-reads = true
+check = 1
+rest = 1
+typed = protocol == '3'
 elseif rule == 18 then
+last = stop
+check = 1
+rest = 1
+reads = true
+typed = protocol == '3'
+elseif rule == 19 then
 walked, first, last = {}, 1, 0
-local counted = string.match(argv[5] or '', '^%s*%+?(%d+)')
-if counted then
-for at = 6, math.min(5 + counted * 1, #argv), 1 do
+local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = 6
+for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
 walked[#walked + 1] = argv[at]
 end
 end
 last = #walked
-check, rest = 1, 1
+check = 1
+rest = 1
 reads = true
-elseif rule == 19 then
+elseif rule == 20 then
 walked, first, last = {}, 1, 0
-walked[1] = argv[5]
+if 5 <= stop then walked[1] = argv[5] end
 local option_at, stored = 6
-while option_at < #argv do
-if false then
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
 option_at = option_at + 1
 stored = argv[option_at]
 end
@@ -607,46 +535,56 @@ writes = true
 mutates = true
 end
 last = #walked
-check, rest = 1, 2
+check = 1
+rest = 2
 reads = true
-for at = 6, #argv do
+for at = 6, stop do
 if find(argv[at], "^[Bb][Yy]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
 end
 end
-for at = 6, #argv do
+for at = 6, stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
-elseif rule == 20 then
-check, rest = 1, 1
-reads = true
-for at = 6, #argv do
-if find(argv[at], "^[Bb][Yy]%f[%z]") then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
-end
-end
-for at = 6, #argv do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
-end
-end
+typed = protocol == '3'
 elseif rule == 21 then
+check = 1
+rest = 1
+reads = true
+for at = 6, stop do
+if find(argv[at], "^[Bb][Yy]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
+end
+end
+for at = 6, stop do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
+end
+end
+typed = protocol == '3'
+elseif rule == 22 then
 first = 6
 last = 6
-check, rest = 1, 1
+check = 1
+rest = 1
 reads = true
-elseif rule == 22 then
-check, rest = 1, 1
-reads = true
-reply_length = #argv == 6 and 4 or 0
+typed = protocol == '3'
 elseif rule == 23 then
+first = 6
+last = 6
+check = 1
+rest = 1
+reads = true
+typed = protocol == '3'
+mend = "info"
+elseif rule == 24 then
 walked, first, last = {}, 1, 0
 local option_at = 5
-while option_at <= #argv do
+while option_at <= stop do
 if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
-for at = option_at + 1, option_at + math.floor((#argv - option_at) / 2) do
+for at = option_at + 1, option_at + math.floor((stop - option_at) / 2) do
 walked[#walked + 1] = argv[at]
 end
 break
@@ -661,14 +599,16 @@ break
 end
 end
 last = #walked
-check, rest = 1, 1
+check = 1
+rest = 1
 reads = true
-elseif rule == 24 then
+typed = protocol == '3'
+elseif rule == 25 then
 walked, first, last = {}, 1, 0
 local option_at = 5
-while option_at <= #argv do
+while option_at <= stop do
 if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
-for at = option_at + 1, option_at + math.floor((#argv - option_at) / 2) do
+for at = option_at + 1, option_at + math.floor((stop - option_at) / 2) do
 walked[#walked + 1] = argv[at]
 end
 break
@@ -691,9 +631,26 @@ break
 end
 end
 last = #walked
-check, rest = 1, 1
+check = 1
+rest = 1
 reads = true
 mutates = true
+typed = protocol == '3'
+mend = "entries"
+elseif rule == 26 then
+walked, first, last = {}, 1, 0
+local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = 6
+for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
+walked[#walked + 1] = argv[at]
+end
+end
+last = #walked
+check = 1
+rest = 1
+reads = true
+typed = protocol == '3'
 elseif rule == 1 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "write"
 elseif rule == 5 then
@@ -706,6 +663,9 @@ elseif rule == 17 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 if code then break end
+if first == last then
+if keys[1] ~= walked[first] or keys[2] then code = 'KEYS_MISMATCH' end
+else
 for at = first, last, step do
 local name = walked[at]
 if not name then break end
@@ -713,31 +673,30 @@ count = count + 1
 if keys[count] ~= name then code = 'KEYS_MISMATCH' end
 end
 if keys[count + 1] then code = 'KEYS_MISMATCH' end
+end
 if code then break end
 for at = first, last, step do
-if not walked[at] then break end
 key = walked[at]
+if not key then break end
 local matched = false
 if code then
-elseif check == 1 then
+elseif false or check == 1 then
 if not code then
 matched = false
-if false then
-elseif find(key, "^agents:context:") then matched = true
+if find(key, "^agents:context:") then matched = true
 end
 if not matched then
 code, detail, value = 'KEY_NOT_GRANTED', 'key', key
 end
 end
-elseif check == 2 then
+elseif false or check == 2 then
 if not code then
 matched = false
 if false then
 end
 if not matched then
 code, detail, value = 'KEY_NOT_GRANTED', 'key', key
-if false then
-elseif find(key, "^agents:context:") then matched = true
+if find(key, "^agents:context:") then matched = true
 end
 if matched then code, detail, value = 'CLASS_NOT_GRANTED', 'class', "write" end
 end
@@ -747,32 +706,37 @@ if code then break end
 check = rest
 end
 if code then break end
-if requests and not code then
+if true then
 place_1 = 40 + head_1 * 8
 local oldest = call('GETRANGE', "keyleash:state:agent-reader", place_1, place_1 + 7)
 local free_us = 0
-if oldest ~= '' then free_us = unpack_struct('<d', oldest) + 60000000 end
+if oldest ~= '' then free_us = struct.unpack('<d', oldest) + 60000000 end
 if free_us > now_us then
 code, detail, value, at_us = 'RATE_LIMITED', 'limit', "rate.requests", free_us
-else
+end
+if code then break end
+end
+if true then
+if used_2 >= 200000 and now_us < ends_2 then
+code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
+end
+if code then break end
+end
+if true then
 head_1 = (head_1 + 1) % 3000
 end
-end
-if requests and not code then
+if true then
 if now_us >= ends_2 then
 used_2 = 0
 ends_2 = now_us - (now_us - 0) % 86400000000 + 86400000000
 end
-if used_2 >= 200000 then
-code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
-else
 used_2 = used_2 + 1
-end
 end
 until true
 if code then break end
 local event
 local ready = true
+if waits then
 if waits == 'any_key' then
 ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
 elseif waits == 'first_key' then
@@ -793,15 +757,16 @@ local consumers = call('XINFO', 'CONSUMERS', walked[i], group)
 for j = 1, #consumers do known = known or consumers[j][2] == consumer end
 end
 local idle = known and claim_at and redis.pcall('XPENDING', walked[i], group, 'IDLE', argv[claim_at], '-', '+', '1')
-if not known or argv[#argv - #walked + i] ~= '>' or idle and (idle.err or idle[1]) or redis.pcall('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
+if not known or argv[stop - #walked + i] ~= '>' or idle and (idle.err or idle[1]) or redis.pcall('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
 ready = true
 break
 end
 end
 end
+end
 if ready then
-call('SETRANGE', "keyleash:state:agent-reader", 16, pack("<ddd", head_1, ends_2, used_2))
-if place_1 then call('SETRANGE', "keyleash:state:agent-reader", place_1, pack('<d', now_us)) end
+call('SETRANGE', "keyleash:state:agent-reader", 16, struct.pack("<ddd", head_1, ends_2, used_2))
+if place_1 then call('SETRANGE', "keyleash:state:agent-reader", place_1, struct.pack('<d', now_us)) end
 if mutates then
 local field, touched = 'key', key or ''
 if count > 1 then
@@ -809,14 +774,14 @@ local parts = {}
 for i = 1, #keys do parts[i] = #keys[i] .. ':' .. keys[i] .. ',' end
 field, touched = 'keys', table.concat(parts)
 end
-if now_us % 97 == 0 then
+if now_us % 7 == 0 then
 event = call('XADD', "keyleash:audit:agent-reader", 'MAXLEN', '~', "100000", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "8fced0304c46")
 else
 event = call('XADD', "keyleash:audit:agent-reader", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "8fced0304c46")
 end
 end
 end
-if protocol == '3' then redis.setresp(3) end
+if typed then redis.setresp(3) end
 local reply = redis.pcall(unpack(argv, 4))
 if type(reply) == 'table' then
 if reply.err then
@@ -830,19 +795,15 @@ end
 if event then
 call('XADD', "keyleash:audit:agent-reader", '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
 end
-elseif protocol == '3' then
+elseif mend and typed then
 local null = find
-if reply_length then
-for i = 1, reply_length do
-if reply[i] == nil then reply[i] = null end
-end
-elseif command == 'XREADGROUP' then
+if mend == 'entries' then
 for _, entries in pairs(reply.map or {}) do
 for i = 1, #entries do
 if entries[i][2] == nil then entries[i][2] = null end
 end
 end
-elseif command == 'XINFO STREAM' or command == 'XINFO GROUPS' then
+elseif mend == 'info' then
 local info, groups = reply.map, reply
 if info then
 groups = info.groups
@@ -854,6 +815,10 @@ end
 for i = 1, #groups do
 local group = groups[i].map
 group['entries-read'], group.lag = group['entries-read'] or null, group.lag or null
+end
+else
+for i = 1, mend do
+if reply[i] == nil then reply[i] = null end
 end
 end
 end
@@ -867,7 +832,9 @@ end
 return reply
 until true
 local function escaped(text)
-return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
+text = string.sub(text, 1, 128)
+if find(text, '^[%w:._/@+-]*$') then return text end
+return (string.gsub(text, '[^%w:._/@+-]', function(character)
 return string.format('%%%02X', string.byte(character))
 end))
 end
@@ -882,6 +849,13 @@ elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-redis.pcall('XADD', "keyleash:denied:agent-reader", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', string.sub(command, 1, 64), 'key', string.sub(key or '', 1, 256), 'correlation', correlation, 'policy', "8fced0304c46")
+local op, of = command, key or ''
+if #op > 64 then op = string.sub(op, 1, 64) end
+if #of > 256 then of = string.sub(of, 1, 256) end
+if now_us and now_us % 7 ~= 0 then
+redis.pcall('XADD', "keyleash:denied:agent-reader", '*', 'token', token_id, 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "8fced0304c46")
+else
+redis.pcall('XADD', "keyleash:denied:agent-reader", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "8fced0304c46")
 end
-return redis.error_reply(line)
+end
+return { err = line }

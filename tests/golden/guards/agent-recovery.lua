@@ -1,7 +1,7 @@
 local call, find = redis.call, string.find
-local pack, unpack_struct = struct.pack, struct.unpack
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
+local stop = #argv
 local code, detail, value, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
@@ -12,8 +12,8 @@ local state = call('GETRANGE', "keyleash:state:agent-recovery", 0, 39)
 if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 40 then code = 'POLICY_STALE' break end
 local stamp, suspended
-stamp, suspended, head_1, ends_2, used_2 = unpack_struct("<ddddd", state)
-if stamp ~= 86178447051787 then code = 'POLICY_STALE' break end
+stamp, suspended, head_1, ends_2, used_2 = struct.unpack("<ddddd", state)
+if stamp ~= 141030407705057 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -21,70 +21,59 @@ record = call('GET', token_key)
 end
 if not record then code = 'TOKEN_UNKNOWN' break end
 local expires_us, revoked
-expires_us, used_us, revoked, token_id = unpack_struct('<ddBc12', record)
+expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
 if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
 else
-local time = call('TIME')
-now_us = time[1] * 1000000 + time[2]
+now_us = expires_us + 604800000000 - call('PTTL', token_key) * 1000
 if expires_us <= now_us then
 code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 end
 end
 until true
 if code then break end
-if #argv > 7003 then
-code, detail, value = 'ARGS_TOO_MANY', 'arguments', #argv - 3
+if stop > 7003 then
+code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3
 break
 end
 local count = 0
-local rule, check, rest, reply_length
+local rule, check, typed, mend
 local walked, first, last, step = argv, 5, 5, 1
-local requests, reads, writes, deletes, mutates = true
+local reads, writes, deletes, mutates
 local place_1
 repeat
 local length = #command
-if false then
-elseif length == 3 then
-if false then
-elseif false
-or command == "SET"
+if length == 3 then
+if command == "SET"
 then rule = 12
-elseif false
-or command == "GET"
+elseif command == "GET"
 or command == "TTL"
 or command == "LCS"
 then rule = 2
-elseif false
-or command == "DEL"
+elseif command == "DEL"
 then rule = 3
 end
 elseif length == 4 then
-if false then
-elseif false
-or command == "HSET"
-or command == "ZADD"
+if command == "HSET"
 or command == "SADD"
 or command == "XADD"
 or command == "LSET"
 or command == "XACK"
 then rule = 1
-elseif false
-or command == "MSET"
+elseif command == "ZADD"
+then rule = 14
+elseif command == "MSET"
 then rule = 8
-elseif false
-or command == "ECHO"
+elseif command == "ECHO"
 or command == "PING"
 or command == "TIME"
 then rule = 4
-elseif false
-or command == "HLEN"
+elseif command == "HLEN"
 or command == "LLEN"
 or command == "TYPE"
 or command == "XLEN"
 then rule = 6
-elseif false
-or command == "HGET"
+elseif command == "HGET"
 or command == "INCR"
 or command == "LPOP"
 or command == "RPOP"
@@ -103,21 +92,17 @@ or command == "VEMB"
 or command == "VREM"
 or command == "VSIM"
 then rule = 2
-elseif false
-or command == "HDEL"
+elseif command == "HDEL"
 or command == "LREM"
 or command == "SREM"
 or command == "XDEL"
 or command == "ZREM"
 then rule = 3
-elseif false
-or command == "SCAN"
+elseif command == "SCAN"
 then rule = 11
 end
 elseif length == 6 then
-if false then
-elseif false
-or command == "EXPIRE"
+if command == "EXPIRE"
 or command == "APPEND"
 or command == "GEOADD"
 or command == "HSETEX"
@@ -127,20 +112,15 @@ or command == "PSETEX"
 or command == "RPUSHX"
 or command == "XSETID"
 then rule = 1
-elseif false
-or command == "EXISTS"
+elseif command == "EXISTS"
 then rule = 5
-elseif false
-or command == "MSETEX"
+elseif command == "MSETEX"
 then rule = 9
-elseif false
-or command == "MSETNX"
+elseif command == "MSETNX"
 then rule = 8
-elseif false
-or command == "STRLEN"
+elseif command == "STRLEN"
 then rule = 6
-elseif false
-or command == "LRANGE"
+elseif command == "LRANGE"
 or command == "ZRANGE"
 or command == "XRANGE"
 or command == "INCRBY"
@@ -167,29 +147,23 @@ or command == "ZINTER"
 or command == "ZSCORE"
 or command == "ZUNION"
 then rule = 2
-elseif false
-or command == "UNLINK"
+elseif command == "UNLINK"
 then rule = 3
 end
 elseif length == 5 then
-if false then
-elseif false
-or command == "LPUSH"
+if command == "LPUSH"
 or command == "RPUSH"
 or command == "SETEX"
 or command == "HMSET"
 or command == "PFADD"
 or command == "SETNX"
 then rule = 1
-elseif false
-or command == "SCARD"
+elseif command == "SCARD"
 or command == "ZCARD"
 then rule = 6
-elseif false
-or command == "TOUCH"
+elseif command == "TOUCH"
 then rule = 5
-elseif false
-or command == "BITOP"
+elseif command == "BITOP"
 or command == "BLPOP"
 or command == "BRPOP"
 or command == "GETEX"
@@ -211,22 +185,17 @@ or command == "ZMPOP"
 or command == "ZRANK"
 or command == "ZSCAN"
 then rule = 2
-elseif false
-or command == "LTRIM"
+elseif command == "LTRIM"
 or command == "XTRIM"
 then rule = 3
 end
 elseif length == 9 then
-if false then
-elseif false
-or command == "SISMEMBER"
+if command == "SISMEMBER"
 then rule = 6
-elseif false
-or command == "HEXPIREAT"
+elseif command == "HEXPIREAT"
 or command == "PEXPIREAT"
 then rule = 1
-elseif false
-or command == "GEORADIUS"
+elseif command == "GEORADIUS"
 or command == "GEOSEARCH"
 or command == "RPOPLPUSH"
 or command == "VISMEMBER"
@@ -236,15 +205,12 @@ or command == "ZREVRANGE"
 then rule = 2
 end
 elseif length == 8 then
-if false then
-elseif false
-or command == "EXPIREAT"
+if command == "EXPIREAT"
 or command == "HPERSIST"
 or command == "HPEXPIRE"
 or command == "SETRANGE"
 then rule = 1
-elseif false
-or command == "SMEMBERS"
+elseif command == "SMEMBERS"
 or command == "BITCOUNT"
 or command == "BITFIELD"
 or command == "BZPOPMAX"
@@ -256,25 +222,20 @@ or command == "VSETATTR"
 or command == "XPENDING"
 or command == "ZREVRANK"
 then rule = 2
-elseif false
-or command == "SPUBLISH"
+elseif command == "SPUBLISH"
 then rule = 10
 end
 elseif length == 7 then
-if false then
-elseif false
-or command == "HEXISTS"
+if command == "HEXISTS"
 or command == "HSTRLEN"
 then rule = 6
-elseif false
-or command == "HEXPIRE"
+elseif command == "HEXPIRE"
 or command == "LINSERT"
 or command == "PERSIST"
 or command == "PEXPIRE"
 or command == "RESTORE"
 then rule = 1
-elseif false
-or command == "HGETALL"
+elseif command == "HGETALL"
 or command == "HINCRBY"
 or command == "GEODIST"
 or command == "GEOHASH"
@@ -287,20 +248,15 @@ or command == "ZMSCORE"
 or command == "ZPOPMAX"
 or command == "ZPOPMIN"
 then rule = 2
-elseif false
-or command == "DELIFEQ"
+elseif command == "DELIFEQ"
 then rule = 3
-elseif false
-or command == "PUBLISH"
+elseif command == "PUBLISH"
 then rule = 10
 end
 elseif length == 10 then
-if false then
-elseif false
-or command == "HPEXPIREAT"
+if command == "HPEXPIREAT"
 then rule = 1
-elseif false
-or command == "BRPOPLPUSH"
+elseif command == "BRPOPLPUSH"
 or command == "EXPIRETIME"
 or command == "HRANDFIELD"
 or command == "SDIFFSTORE"
@@ -313,15 +269,11 @@ or command == "ZINTERCARD"
 then rule = 2
 end
 elseif length == 13 then
-if false then
-elseif false
-or command == "ZRANGEBYSCORE"
+if command == "ZRANGEBYSCORE"
 then rule = 2
 end
 elseif length == 11 then
-if false then
-elseif false
-or command == "BITFIELD_RO"
+if command == "BITFIELD_RO"
 or command == "HEXPIRETIME"
 or command == "INCRBYFLOAT"
 or command == "PEXPIRETIME"
@@ -337,91 +289,68 @@ or command == "ZUNIONSTORE"
 then rule = 2
 end
 elseif length == 17 then
-if false then
-elseif false
-or command == "GEORADIUSBYMEMBER"
+if command == "GEORADIUSBYMEMBER"
 then rule = 2
 end
 elseif length == 20 then
-if false then
-elseif false
-or command == "GEORADIUSBYMEMBER_RO"
+if command == "GEORADIUSBYMEMBER_RO"
 then rule = 2
 end
 elseif length == 12 then
-if false then
-elseif false
-or command == "GEORADIUS_RO"
+if command == "GEORADIUS_RO"
 or command == "HINCRBYFLOAT"
 or command == "HPEXPIRETIME"
 then rule = 2
 end
 elseif length == 14 then
-if false then
-elseif false
-or command == "GEOSEARCHSTORE"
+if command == "GEOSEARCHSTORE"
 or command == "ZREVRANGEBYLEX"
 then rule = 2
-elseif false
-or command == "ZREMRANGEBYLEX"
+elseif command == "ZREMRANGEBYLEX"
 then rule = 3
 end
 elseif length == 15 then
-if false then
-elseif false
-or command == "ZREMRANGEBYRANK"
+if command == "ZREMRANGEBYRANK"
 then rule = 3
 end
 elseif length == 16 then
-if false then
-elseif false
-or command == "ZREMRANGEBYSCORE"
+if command == "ZREMRANGEBYSCORE"
 then rule = 3
-elseif false
-or command == "ZREVRANGEBYSCORE"
+elseif command == "ZREVRANGEBYSCORE"
 then rule = 2
 end
 end
 if rule then
 elseif command == "MEMORY" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "USAGE"
+if subcommand == "USAGE"
 then rule = 7
 end
 elseif command == "OBJECT" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "ENCODING"
+if subcommand == "ENCODING"
 or subcommand == "FREQ"
 or subcommand == "IDLETIME"
 or subcommand == "REFCOUNT"
 then rule = 7
 end
 elseif command == "XGROUP" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "CREATE"
+if subcommand == "CREATE"
 or subcommand == "CREATECONSUMER"
 or subcommand == "SETID"
 then rule = 13
-elseif false
-or subcommand == "DELCONSUMER"
+elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
 then rule = 3
 end
 elseif command == "XINFO" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "CONSUMERS"
+if subcommand == "CONSUMERS"
 or subcommand == "GROUPS"
 or subcommand == "STREAM"
 then rule = 2
@@ -429,54 +358,53 @@ end
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 if rule == 12 then
-for at = 7, #argv do
+for at = 7, stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 2 break end
 end
 end
-if false then
-elseif rule == 12 then
-check, rest = 1, 1
+if rule == 12 then
 writes = true
 mutates = true
 elseif rule == 1 then
-check, rest = 1, 1
 writes = true
 mutates = true
 elseif rule == 5 then
-last = #argv - 0
-check, rest = 1, 1
+last = stop
+elseif rule == 14 then
+writes = true
+mutates = true
+typed = protocol == '3'
 elseif rule == 8 then
-last = #argv - 0
+last = stop
 step = 2
-check, rest = 1, 1
 writes = true
 mutates = true
 elseif rule == 6 then
-check, rest = 1, 1
 elseif rule == 4 then
 last = 4
+typed = protocol == '3'
 elseif rule == 7 then
 first = 6
 last = 6
-check, rest = 1, 1
+typed = protocol == '3'
 elseif rule == 9 then
 walked, first, last = {}, 1, 0
-local counted = string.match(argv[5] or '', '^%s*%+?(%d+)')
-if counted then
-for at = 6, math.min(4 + counted * 2, #argv), 2 do
+local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = 6
+for at = first_key, math.min(first_key + (how_many - 1) * 2, stop), 2 do
 walked[#walked + 1] = argv[at]
 end
 end
 last = #walked
-check, rest = 1, 1
 writes = true
 mutates = true
 elseif rule == 13 then
 first = 6
 last = 6
-check, rest = 1, 1
 writes = true
 mutates = true
+typed = protocol == '3'
 elseif rule == 2 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "read"
 elseif rule == 3 then
@@ -487,6 +415,9 @@ elseif rule == 11 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 if code then break end
+if first == last then
+if keys[1] ~= walked[first] or keys[2] then code = 'KEYS_MISMATCH' end
+else
 for at = first, last, step do
 local name = walked[at]
 if not name then break end
@@ -494,17 +425,17 @@ count = count + 1
 if keys[count] ~= name then code = 'KEYS_MISMATCH' end
 end
 if keys[count + 1] then code = 'KEYS_MISMATCH' end
+end
 if code then break end
 for at = first, last, step do
-if not walked[at] then break end
 key = walked[at]
+if not key then break end
 local matched = false
 if code then
-elseif check == 1 then
+elseif true or check == 1 then
 if not code then
 matched = false
-if false then
-elseif find(key, "^agents:recovery:") then matched = true
+if find(key, "^agents:recovery:") then matched = true
 end
 if not matched then
 code, detail, value = 'KEY_NOT_GRANTED', 'key', key
@@ -512,36 +443,39 @@ end
 end
 end
 if code then break end
-check = rest
 end
 if code then break end
-if writes and not code then
+if writes then
 place_1 = 40 + head_1 * 8
 local oldest = call('GETRANGE', "keyleash:state:agent-recovery", place_1, place_1 + 7)
 local free_us = 0
-if oldest ~= '' then free_us = unpack_struct('<d', oldest) + 60000000 end
+if oldest ~= '' then free_us = struct.unpack('<d', oldest) + 60000000 end
 if free_us > now_us then
 code, detail, value, at_us = 'RATE_LIMITED', 'limit', "rate.writes", free_us
-else
+end
+if code then break end
+end
+if true then
+if used_2 >= 5000 and now_us < ends_2 then
+code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
+end
+if code then break end
+end
+if writes then
 head_1 = (head_1 + 1) % 60
 end
-end
-if requests and not code then
+if true then
 if now_us >= ends_2 then
 used_2 = 0
 ends_2 = now_us - (now_us - 0) % 86400000000 + 86400000000
 end
-if used_2 >= 5000 then
-code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
-else
 used_2 = used_2 + 1
-end
 end
 until true
 if code then break end
 local event
-call('SETRANGE', "keyleash:state:agent-recovery", 16, pack("<ddd", head_1, ends_2, used_2))
-if place_1 then call('SETRANGE', "keyleash:state:agent-recovery", place_1, pack('<d', now_us)) end
+call('SETRANGE', "keyleash:state:agent-recovery", 16, struct.pack("<ddd", head_1, ends_2, used_2))
+if place_1 then call('SETRANGE', "keyleash:state:agent-recovery", place_1, struct.pack('<d', now_us)) end
 if mutates then
 local field, touched = 'key', key or ''
 if count > 1 then
@@ -549,13 +483,13 @@ local parts = {}
 for i = 1, #keys do parts[i] = #keys[i] .. ':' .. keys[i] .. ',' end
 field, touched = 'keys', table.concat(parts)
 end
-if now_us % 97 == 0 then
+if now_us % 7 == 0 then
 event = call('XADD', "keyleash:audit:agent-recovery", 'MAXLEN', '~', "100000", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "30205db20396")
 else
 event = call('XADD', "keyleash:audit:agent-recovery", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "30205db20396")
 end
 end
-if protocol == '3' then redis.setresp(3) end
+if typed then redis.setresp(3) end
 local reply = redis.pcall(unpack(argv, 4))
 if type(reply) == 'table' then
 if reply.err then
@@ -569,19 +503,15 @@ end
 if event then
 call('XADD', "keyleash:audit:agent-recovery", '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
 end
-elseif protocol == '3' then
+elseif mend and typed then
 local null = find
-if reply_length then
-for i = 1, reply_length do
-if reply[i] == nil then reply[i] = null end
-end
-elseif command == 'XREADGROUP' then
+if mend == 'entries' then
 for _, entries in pairs(reply.map or {}) do
 for i = 1, #entries do
 if entries[i][2] == nil then entries[i][2] = null end
 end
 end
-elseif command == 'XINFO STREAM' or command == 'XINFO GROUPS' then
+elseif mend == 'info' then
 local info, groups = reply.map, reply
 if info then
 groups = info.groups
@@ -593,6 +523,10 @@ end
 for i = 1, #groups do
 local group = groups[i].map
 group['entries-read'], group.lag = group['entries-read'] or null, group.lag or null
+end
+else
+for i = 1, mend do
+if reply[i] == nil then reply[i] = null end
 end
 end
 end
@@ -606,7 +540,9 @@ end
 return reply
 until true
 local function escaped(text)
-return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
+text = string.sub(text, 1, 128)
+if find(text, '^[%w:._/@+-]*$') then return text end
+return (string.gsub(text, '[^%w:._/@+-]', function(character)
 return string.format('%%%02X', string.byte(character))
 end))
 end
@@ -621,6 +557,13 @@ elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-redis.pcall('XADD', "keyleash:denied:agent-recovery", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', string.sub(command, 1, 64), 'key', string.sub(key or '', 1, 256), 'correlation', correlation, 'policy', "30205db20396")
+local op, of = command, key or ''
+if #op > 64 then op = string.sub(op, 1, 64) end
+if #of > 256 then of = string.sub(of, 1, 256) end
+if now_us and now_us % 7 ~= 0 then
+redis.pcall('XADD', "keyleash:denied:agent-recovery", '*', 'token', token_id, 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "30205db20396")
+else
+redis.pcall('XADD', "keyleash:denied:agent-recovery", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "30205db20396")
 end
-return redis.error_reply(line)
+end
+return { err = line }

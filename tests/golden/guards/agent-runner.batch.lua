@@ -1,7 +1,6 @@
 local call, find = redis.call, string.find
-local pack, unpack_struct = struct.pack, struct.unpack
-local keys, all = KEYS, ARGV
-local token, correlation, protocol, mode = all[1] or '', all[2] or '', all[3], all[4]
+local keys, argv = KEYS, ARGV
+local token, correlation, protocol, mode = argv[1] or '', argv[2] or '', argv[3], argv[4]
 local code, detail, value, at_us, token_id, key, now_us, item
 local command = 'BATCH'
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
@@ -13,8 +12,8 @@ local state = call('GET', "keyleash:state:agent-runner")
 if not state then code = 'NOT_ACTIVE' break end
 if #state < 56 then code = 'POLICY_STALE' break end
 local stamp, suspended
-stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 273476085935301 then code = 'POLICY_STALE' break end
+stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<ddddddd", state)
+if stamp ~= 188206146849617 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -22,12 +21,11 @@ record = call('GET', token_key)
 end
 if not record then code = 'TOKEN_UNKNOWN' break end
 local expires_us, revoked
-expires_us, used_us, revoked, token_id = unpack_struct('<ddBc12', record)
+expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
 if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
 else
-local time = call('TIME')
-now_us = time[1] * 1000000 + time[2]
+now_us = expires_us + 604800000000 - call('PTTL', token_key) * 1000
 if expires_us <= now_us then
 code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 end
@@ -38,16 +36,18 @@ if mode ~= 'each' and mode ~= 'all' then
 code, detail, value = 'COMMAND_REFUSED', 'mode', mode or ''
 break
 end
-local event = { 'XADD', "keyleash:audit:agent-runner", '*', 'token', token_id, 'correlation', correlation, 'policy', "060616398624" }
-local replies, passed, changed = {}, {}, 0
-local count, n, start = 0, 0, 5
-while all[start] do
+local event, event_id = { 'XADD', "keyleash:audit:agent-runner", '*', 'token', token_id, 'correlation', correlation, 'policy', "060616398624" }
+local header = #event
+local fields = header
+local replies, typeds, mends, names, unheard = {}, {}, {}, {}, {}
+local count, n, stop = 0, 0, 4
+while argv[stop + 1] do
 n = n + 1
 command, key = 'BATCH', nil
-local size = tonumber(all[start]) or 0
-local stop = start + size
-if size < 1 or not all[stop] then
-code, detail, value, item = 'COMMAND_REFUSED', 'size', all[start], n
+local size, name_at = tonumber(argv[stop + 1]) or 0, stop + 2
+stop = stop + 1 + size
+if size < 1 or not argv[stop] then
+code, detail, value, item = 'COMMAND_REFUSED', 'size', argv[name_at - 1], n
 break
 end
 if n > 1000 then code, detail, value = 'ARGS_TOO_MANY', 'commands', n break end
@@ -55,85 +55,68 @@ if stop - 4 - n > 7000 then
 code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 4 - n
 break
 end
-local argv = { unpack(all, start - 2, stop) }
-start = stop + 1
-command = argv[4]
+argv[name_at - 1] = stop
+command = argv[name_at]
 repeat
-local rule, check, rest, reply_length
-local walked, first, last, step = argv, 5, 5, 1
-local requests, reads, writes, deletes, mutates = true
+local rule, check, typed, mend
+local walked, first, last, step = argv, name_at + 1, name_at + 1, 1
+local reads, writes, deletes, mutates
 repeat
 local length = #command
-if false then
-elseif length == 3 then
-if false then
-elseif false
-or command == "SET"
+if length == 3 then
+if command == "SET"
 then rule = 26
-elseif false
-or command == "GET"
+elseif command == "GET"
 or command == "TTL"
 then rule = 2
-elseif false
-or command == "LCS"
+elseif command == "LCS"
 then rule = 17
-elseif false
-or command == "DEL"
+elseif command == "DEL"
 then rule = 6
 end
 elseif length == 4 then
-if false then
-elseif false
-or command == "HSET"
-or command == "ZADD"
+if command == "HSET"
 or command == "SADD"
 or command == "XADD"
 or command == "LSET"
 or command == "XACK"
 then rule = 1
-elseif false
-or command == "HGET"
+elseif command == "HGET"
 or command == "DUMP"
 or command == "HTTL"
 or command == "LPOS"
 or command == "PTTL"
 then rule = 2
-elseif false
-or command == "INCR"
+elseif command == "INCR"
 or command == "DECR"
-or command == "VADD"
-or command == "VREM"
 then rule = 8
-elseif false
-or command == "MGET"
+elseif command == "ZADD"
+then rule = 37
+elseif command == "MGET"
 then rule = 19
-elseif false
-or command == "MSET"
+elseif command == "MSET"
 then rule = 20
-elseif false
-or command == "COPY"
+elseif command == "COPY"
 then rule = 7
-elseif false
-or command == "ECHO"
+elseif command == "ECHO"
 or command == "PING"
 or command == "TIME"
 then rule = 9
-elseif false
-or command == "HLEN"
+elseif command == "HLEN"
 or command == "LLEN"
 or command == "TYPE"
 or command == "XLEN"
-then rule = 15
-elseif false
-or command == "SORT"
+then rule = 16
+elseif command == "SORT"
 then rule = 28
-elseif false
-or command == "VDIM"
+elseif command == "VADD"
+or command == "VREM"
+then rule = 30
+elseif command == "VDIM"
 or command == "VEMB"
 or command == "VSIM"
-then rule = 30
-elseif false
-or command == "LPOP"
+then rule = 31
+elseif command == "LPOP"
 or command == "RPOP"
 or command == "HDEL"
 or command == "LREM"
@@ -142,14 +125,11 @@ or command == "SREM"
 or command == "XDEL"
 or command == "ZREM"
 then rule = 6
-elseif false
-or command == "SCAN"
-then rule = 25
+elseif command == "SCAN"
+then rule = 24
 end
 elseif length == 6 then
-if false then
-elseif false
-or command == "EXPIRE"
+if command == "EXPIRE"
 or command == "APPEND"
 or command == "GEOADD"
 or command == "HSETEX"
@@ -159,55 +139,43 @@ or command == "PSETEX"
 or command == "RPUSHX"
 or command == "XSETID"
 then rule = 1
-elseif false
-or command == "EXISTS"
+elseif command == "EXISTS"
 then rule = 10
-elseif false
-or command == "LRANGE"
-or command == "ZRANGE"
+elseif command == "LRANGE"
 or command == "XRANGE"
 or command == "BITPOS"
 or command == "GETBIT"
 or command == "LINDEX"
 or command == "SUBSTR"
 or command == "ZCOUNT"
-or command == "ZSCORE"
 then rule = 2
-elseif false
-or command == "INCRBY"
+elseif command == "ZRANGE"
+or command == "ZSCORE"
+then rule = 11
+elseif command == "INCRBY"
 or command == "DECRBY"
 or command == "GETSET"
+or command == "HGETEX"
 or command == "SETBIT"
 or command == "XCLAIM"
 then rule = 8
-elseif false
-or command == "GEOPOS"
-then rule = 11
-elseif false
-or command == "HGETEX"
-then rule = 16
-elseif false
-or command == "MSETEX"
+elseif command == "GEOPOS"
+then rule = 12
+elseif command == "MSETEX"
 then rule = 21
-elseif false
-or command == "MSETNX"
+elseif command == "MSETNX"
 then rule = 20
-elseif false
-or command == "SINTER"
+elseif command == "SINTER"
 or command == "SUNION"
-then rule = 22
-elseif false
-or command == "STRLEN"
-then rule = 15
-elseif false
-or command == "VLINKS"
-then rule = 30
-elseif false
-or command == "ZINTER"
+then rule = 25
+elseif command == "STRLEN"
+then rule = 16
+elseif command == "VLINKS"
+then rule = 31
+elseif command == "ZINTER"
 or command == "ZUNION"
-then rule = 27
-elseif false
-or command == "UNLINK"
+then rule = 38
+elseif command == "UNLINK"
 or command == "BLMOVE"
 or command == "BLMPOP"
 or command == "BZMPOP"
@@ -216,99 +184,77 @@ or command == "RENAME"
 then rule = 6
 end
 elseif length == 7 then
-if false then
-elseif false
-or command == "HGETALL"
+if command == "HGETALL"
 or command == "GEODIST"
-then rule = 2
-elseif false
-or command == "HINCRBY"
-or command == "ZINCRBY"
-then rule = 8
-elseif false
-or command == "GEOHASH"
-or command == "ZMSCORE"
 then rule = 11
-elseif false
-or command == "HEXISTS"
+elseif command == "HINCRBY"
+then rule = 8
+elseif command == "GEOHASH"
+then rule = 2
+elseif command == "HEXISTS"
 or command == "HSTRLEN"
-then rule = 15
-elseif false
-or command == "HEXPIRE"
+then rule = 16
+elseif command == "HEXPIRE"
 or command == "LINSERT"
 or command == "PERSIST"
 or command == "PEXPIRE"
 or command == "RESTORE"
 then rule = 1
-elseif false
-or command == "PFCOUNT"
+elseif command == "PFCOUNT"
+then rule = 19
+elseif command == "PFMERGE"
 then rule = 22
-elseif false
-or command == "PFMERGE"
-then rule = 23
-elseif false
-or command == "SORT_RO"
+elseif command == "SORT_RO"
 then rule = 29
-elseif false
-or command == "DELIFEQ"
+elseif command == "ZINCRBY"
+then rule = 30
+elseif command == "ZMSCORE"
+then rule = 12
+elseif command == "DELIFEQ"
 or command == "HGETDEL"
 or command == "ZPOPMAX"
 or command == "ZPOPMIN"
 then rule = 6
-elseif false
-or command == "PUBLISH"
-then rule = 24
+elseif command == "PUBLISH"
+then rule = 23
 end
 elseif length == 5 then
-if false then
-elseif false
-or command == "LPUSH"
+if command == "LPUSH"
 or command == "RPUSH"
 or command == "SETEX"
 or command == "HMSET"
 or command == "PFADD"
 or command == "SETNX"
 then rule = 1
-elseif false
-or command == "BITOP"
+elseif command == "BITOP"
 then rule = 5
-elseif false
-or command == "GETEX"
+elseif command == "GETEX"
 then rule = 8
-elseif false
-or command == "HKEYS"
+elseif command == "HKEYS"
+or command == "HMGET"
 or command == "HPTTL"
-or command == "HSCAN"
 or command == "HVALS"
+then rule = 2
+elseif command == "HSCAN"
 or command == "SSCAN"
 or command == "ZRANK"
 or command == "ZSCAN"
-then rule = 2
-elseif false
-or command == "HMGET"
 then rule = 11
-elseif false
-or command == "SCARD"
+elseif command == "SCARD"
 or command == "ZCARD"
-then rule = 15
-elseif false
-or command == "SDIFF"
-then rule = 22
-elseif false
-or command == "TOUCH"
+then rule = 16
+elseif command == "SDIFF"
+then rule = 25
+elseif command == "TOUCH"
 then rule = 10
-elseif false
-or command == "VCARD"
+elseif command == "VCARD"
 or command == "VINFO"
-then rule = 30
-elseif false
-or command == "XREAD"
-then rule = 34
-elseif false
-or command == "ZDIFF"
-then rule = 27
-elseif false
-or command == "BLPOP"
+then rule = 31
+elseif command == "XREAD"
+then rule = 35
+elseif command == "ZDIFF"
+then rule = 38
+elseif command == "BLPOP"
 or command == "BRPOP"
 or command == "LMOVE"
 or command == "LMPOP"
@@ -319,368 +265,267 @@ or command == "ZMPOP"
 then rule = 6
 end
 elseif length == 8 then
-if false then
-elseif false
-or command == "SMEMBERS"
-or command == "BITCOUNT"
-or command == "GETRANGE"
+if command == "SMEMBERS"
 or command == "ZREVRANK"
+then rule = 11
+elseif command == "BITCOUNT"
+or command == "GETRANGE"
+or command == "XPENDING"
 then rule = 2
-elseif false
-or command == "BITFIELD"
+elseif command == "BITFIELD"
 then rule = 4
-elseif false
-or command == "EXPIREAT"
+elseif command == "EXPIREAT"
 or command == "HPERSIST"
 or command == "HPEXPIRE"
 or command == "SETRANGE"
 then rule = 1
-elseif false
-or command == "VGETATTR"
+elseif command == "VGETATTR"
+then rule = 31
+elseif command == "VSETATTR"
 then rule = 30
-elseif false
-or command == "VSETATTR"
-then rule = 8
-elseif false
-or command == "XPENDING"
-then rule = 33
-elseif false
-or command == "BZPOPMAX"
+elseif command == "BZPOPMAX"
 or command == "BZPOPMIN"
 or command == "RENAMENX"
 then rule = 6
-elseif false
-or command == "SPUBLISH"
-then rule = 24
+elseif command == "SPUBLISH"
+then rule = 23
 end
 elseif length == 13 then
-if false then
-elseif false
-or command == "ZRANGEBYSCORE"
-then rule = 2
+if command == "ZRANGEBYSCORE"
+then rule = 11
 end
 elseif length == 9 then
-if false then
-elseif false
-or command == "SISMEMBER"
-then rule = 15
-elseif false
-or command == "GEORADIUS"
-then rule = 12
-elseif false
-or command == "GEOSEARCH"
-or command == "XREVRANGE"
-or command == "ZLEXCOUNT"
+if command == "SISMEMBER"
+then rule = 16
+elseif command == "GEORADIUS"
+then rule = 13
+elseif command == "GEOSEARCH"
 or command == "ZREVRANGE"
-then rule = 2
-elseif false
-or command == "HEXPIREAT"
+then rule = 11
+elseif command == "HEXPIREAT"
 or command == "PEXPIREAT"
 then rule = 1
-elseif false
-or command == "VISMEMBER"
-then rule = 30
-elseif false
-or command == "RPOPLPUSH"
+elseif command == "VISMEMBER"
+then rule = 31
+elseif command == "XREVRANGE"
+or command == "ZLEXCOUNT"
+then rule = 2
+elseif command == "RPOPLPUSH"
 then rule = 6
 end
 elseif length == 11 then
-if false then
-elseif false
-or command == "BITFIELD_RO"
+if command == "BITFIELD_RO"
 then rule = 3
-elseif false
-or command == "HEXPIRETIME"
+elseif command == "HEXPIRETIME"
 or command == "PEXPIRETIME"
-or command == "SRANDMEMBER"
-or command == "ZRANDMEMBER"
 or command == "ZRANGEBYLEX"
 then rule = 2
-elseif false
-or command == "INCRBYFLOAT"
+elseif command == "INCRBYFLOAT"
 then rule = 8
-elseif false
-or command == "SINTERSTORE"
+elseif command == "SINTERSTORE"
 or command == "SUNIONSTORE"
-then rule = 23
-elseif false
-or command == "VRANDMEMBER"
-then rule = 30
-elseif false
-or command == "ZINTERSTORE"
+then rule = 22
+elseif command == "SRANDMEMBER"
+or command == "ZRANDMEMBER"
+then rule = 11
+elseif command == "VRANDMEMBER"
+then rule = 31
+elseif command == "ZINTERSTORE"
 or command == "ZUNIONSTORE"
-then rule = 36
-elseif false
-or command == "ZRANGESTORE"
-then rule = 14
+then rule = 39
+elseif command == "ZRANGESTORE"
+then rule = 15
 end
 elseif length == 10 then
-if false then
-elseif false
-or command == "EXPIRETIME"
-or command == "HRANDFIELD"
+if command == "EXPIRETIME"
 or command == "SMISMEMBER"
 then rule = 2
-elseif false
-or command == "HPEXPIREAT"
+elseif command == "HPEXPIREAT"
 then rule = 1
-elseif false
-or command == "SDIFFSTORE"
-then rule = 23
-elseif false
-or command == "SINTERCARD"
-or command == "ZINTERCARD"
+elseif command == "HRANDFIELD"
+then rule = 11
+elseif command == "SDIFFSTORE"
+then rule = 22
+elseif command == "SINTERCARD"
 then rule = 27
-elseif false
-or command == "XREADGROUP"
-then rule = 35
-elseif false
-or command == "ZDIFFSTORE"
+elseif command == "XREADGROUP"
 then rule = 36
-elseif false
-or command == "BRPOPLPUSH"
+elseif command == "ZDIFFSTORE"
+then rule = 39
+elseif command == "ZINTERCARD"
+then rule = 38
+elseif command == "BRPOPLPUSH"
 or command == "XAUTOCLAIM"
 then rule = 6
 end
 elseif length == 17 then
-if false then
-elseif false
-or command == "GEORADIUSBYMEMBER"
-then rule = 13
+if command == "GEORADIUSBYMEMBER"
+then rule = 14
 end
 elseif length == 20 then
-if false then
-elseif false
-or command == "GEORADIUSBYMEMBER_RO"
-then rule = 2
+if command == "GEORADIUSBYMEMBER_RO"
+then rule = 11
 end
 elseif length == 12 then
-if false then
-elseif false
-or command == "GEORADIUS_RO"
-or command == "HPEXPIRETIME"
-then rule = 2
-elseif false
-or command == "HINCRBYFLOAT"
+if command == "GEORADIUS_RO"
+then rule = 11
+elseif command == "HINCRBYFLOAT"
 then rule = 8
+elseif command == "HPEXPIRETIME"
+then rule = 2
 end
 elseif length == 14 then
-if false then
-elseif false
-or command == "GEOSEARCHSTORE"
-then rule = 14
-elseif false
-or command == "ZREVRANGEBYLEX"
+if command == "GEOSEARCHSTORE"
+then rule = 15
+elseif command == "ZREVRANGEBYLEX"
 then rule = 2
-elseif false
-or command == "ZREMRANGEBYLEX"
+elseif command == "ZREMRANGEBYLEX"
 then rule = 6
 end
 elseif length == 16 then
-if false then
-elseif false
-or command == "ZREVRANGEBYSCORE"
-then rule = 2
-elseif false
-or command == "ZREMRANGEBYSCORE"
+if command == "ZREVRANGEBYSCORE"
+then rule = 11
+elseif command == "ZREMRANGEBYSCORE"
 then rule = 6
 end
 elseif length == 15 then
-if false then
-elseif false
-or command == "ZREMRANGEBYRANK"
+if command == "ZREMRANGEBYRANK"
 then rule = 6
 end
 end
 if rule then
 elseif command == "MEMORY" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(name_at < stop and argv[name_at + 1] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "USAGE"
+if subcommand == "USAGE"
 then rule = 18
 end
 elseif command == "OBJECT" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(name_at < stop and argv[name_at + 1] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "ENCODING"
+if subcommand == "ENCODING"
 or subcommand == "FREQ"
 or subcommand == "IDLETIME"
 or subcommand == "REFCOUNT"
 then rule = 18
 end
 elseif command == "XGROUP" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(name_at < stop and argv[name_at + 1] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "CREATE"
+if subcommand == "CREATE"
 or subcommand == "CREATECONSUMER"
 or subcommand == "SETID"
-then rule = 31
-elseif false
-or subcommand == "DELCONSUMER"
+then rule = 32
+elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
 then rule = 6
 end
 elseif command == "XINFO" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(name_at < stop and argv[name_at + 1] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "CONSUMERS"
-or subcommand == "GROUPS"
+if subcommand == "CONSUMERS"
+then rule = 33
+elseif subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 32
+then rule = 34
 end
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 if rule == 26 then
-for at = 7, #argv do
+for at = name_at + 3, stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 8 break end
 end
 end
 if rule == 4 then
-local at = 6
-while at <= #argv do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") and at + 2 <= #argv then
+local at = name_at + 2
+while at <= stop do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") and at + 2 <= stop then
 at = at + 3
-elseif find(argv[at], "^[Oo][Vv][Ee][Rr][Ff][Ll][Oo][Ww]%f[%z]") and at + 1 <= #argv then
+elseif find(argv[at], "^[Oo][Vv][Ee][Rr][Ff][Ll][Oo][Ww]%f[%z]") and at + 1 <= stop then
 at = at + 2
 else
 break
 end
 end
-if at > #argv then rule = 3 end
+if at > stop then rule = 3 end
 end
-if false then
-elseif rule == 26 then
-check, rest = 1, 1
+if rule == 26 then
 writes = true
 mutates = true
 elseif rule == 2 then
-check, rest = 1, 1
 reads = true
 elseif rule == 1 then
-check, rest = 1, 1
 writes = true
 mutates = true
 elseif rule == 8 then
-check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
 elseif rule == 10 then
-last = #argv - 0
-check, rest = 1, 1
+last = stop
+elseif rule == 11 then
+reads = true
+typed = protocol == '3'
+elseif rule == 37 then
+writes = true
+mutates = true
+typed = protocol == '3'
 elseif rule == 19 then
-last = #argv - 0
-check, rest = 1, 1
+last = stop
 reads = true
-reply_length = #argv - 4
 elseif rule == 20 then
-last = #argv - 0
+last = stop
 step = 2
-check, rest = 1, 1
 writes = true
 mutates = true
-elseif rule == 15 then
-check, rest = 1, 1
+elseif rule == 16 then
 elseif rule == 4 then
-check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
-reply_length = 0
-local at = 6
-while argv[at] do
-local word = string.upper(string.match(argv[at], '^%Z*'))
-if word == 'OVERFLOW' then
-at = at + 2
-else
-local width = tonumber(string.match(argv[at + 1] or '', '^[iu](%d+)') or 0)
+for at = name_at + 2, stop do
+local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
 if width > 53 then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at + 1]
-end
-reply_length = reply_length + 1
-at = at + (word == 'GET' and 3 or 4)
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
 elseif rule == 3 then
-check, rest = 1, 1
 reads = true
-reply_length = 0
-local at = 6
-while argv[at] do
-local word = string.upper(string.match(argv[at], '^%Z*'))
-if word == 'OVERFLOW' then
-at = at + 2
-else
-local width = tonumber(string.match(argv[at + 1] or '', '^[iu](%d+)') or 0)
+for at = name_at + 2, stop do
+local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
 if width > 53 then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at + 1]
-end
-reply_length = reply_length + 1
-at = at + (word == 'GET' and 3 or 4)
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
 elseif rule == 5 then
-first = 6
-last = #argv - 0
-check, rest = 1, 1
+first = name_at + 2
+last = stop
 reads = true
 writes = true
 mutates = true
 elseif rule == 7 then
-last = 6
-check, rest = 1, 1
+last = name_at + 2
 reads = true
 writes = true
 mutates = true
-for at = 7, #argv do
+for at = name_at + 3, stop do
 if find(argv[at], "^[Dd][Bb]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "DB"
 end
 end
 elseif rule == 9 then
-last = 4
-elseif rule == 11 then
-check, rest = 1, 1
-reads = true
-reply_length = #argv - 5
+last = name_at + 0
+typed = protocol == '3'
 elseif rule == 12 then
-walked, first, last = {}, 1, 0
-walked[1] = argv[5]
-local option_at, stored = 10
-while option_at < #argv do
-if false then
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
-option_at = option_at + 1
-stored = argv[option_at]
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
-option_at = option_at + 1
-stored = argv[option_at]
-end
-option_at = option_at + 1
-end
-if stored then
-walked[#walked + 1] = stored
-writes = true
-mutates = true
-end
-last = #walked
-check, rest = 1, 1
 reads = true
+typed = protocol == '3'
+mend = stop - name_at - 1
 elseif rule == 13 then
 walked, first, last = {}, 1, 0
-walked[1] = argv[5]
-local option_at, stored = 9
-while option_at < #argv do
-if false then
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+if name_at + 1 <= stop then walked[1] = argv[name_at + 1] end
+local option_at, stored = name_at + 6
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
 option_at = option_at + 1
 stored = argv[option_at]
 elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
@@ -695,70 +540,82 @@ writes = true
 mutates = true
 end
 last = #walked
-check, rest = 1, 1
 reads = true
+typed = protocol == '3'
 elseif rule == 14 then
-last = 6
-check, rest = 1, 1
-reads = true
-writes = true
-mutates = true
-elseif rule == 16 then
-check, rest = 1, 1
-reads = true
-writes = true
-mutates = true
-for at = 6, #argv do
-if find(argv[at], "^[Ff][Ii][Ee][Ll][Dd][Ss]%f[%z]") then reply_length = tonumber(argv[at + 1]) break end
+walked, first, last = {}, 1, 0
+if name_at + 1 <= stop then walked[1] = argv[name_at + 1] end
+local option_at, stored = name_at + 5
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
 end
-elseif rule == 17 then
-last = 6
-check, rest = 1, 1
+option_at = option_at + 1
+end
+if stored then
+walked[#walked + 1] = stored
+writes = true
+mutates = true
+end
+last = #walked
 reads = true
+typed = protocol == '3'
+elseif rule == 15 then
+last = name_at + 2
+reads = true
+writes = true
+mutates = true
+typed = protocol == '3'
+elseif rule == 17 then
+last = name_at + 2
+reads = true
+typed = protocol == '3'
 elseif rule == 18 then
-first = 6
-last = 6
-check, rest = 1, 1
+first = name_at + 2
+last = name_at + 2
+typed = protocol == '3'
 elseif rule == 21 then
 walked, first, last = {}, 1, 0
-local counted = string.match(argv[5] or '', '^%s*%+?(%d+)')
-if counted then
-for at = 6, math.min(4 + counted * 2, #argv), 2 do
+local how_many = string.match(argv[name_at + 1] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = name_at + 2
+for at = first_key, math.min(first_key + (how_many - 1) * 2, stop), 2 do
 walked[#walked + 1] = argv[at]
 end
 end
 last = #walked
-check, rest = 1, 1
 writes = true
 mutates = true
 elseif rule == 22 then
-last = #argv - 0
-check, rest = 1, 1
-reads = true
-elseif rule == 23 then
-last = #argv - 0
-check, rest = 1, 1
+last = stop
 reads = true
 writes = true
 mutates = true
+elseif rule == 25 then
+last = stop
+reads = true
+typed = protocol == '3'
 elseif rule == 27 then
 walked, first, last = {}, 1, 0
-local counted = string.match(argv[5] or '', '^%s*%+?(%d+)')
-if counted then
-for at = 6, math.min(5 + counted * 1, #argv), 1 do
+local how_many = string.match(argv[name_at + 1] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = name_at + 2
+for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
 walked[#walked + 1] = argv[at]
 end
 end
 last = #walked
-check, rest = 1, 1
 reads = true
 elseif rule == 28 then
 walked, first, last = {}, 1, 0
-walked[1] = argv[5]
-local option_at, stored = 6
-while option_at < #argv do
-if false then
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+if name_at + 1 <= stop then walked[1] = argv[name_at + 1] end
+local option_at, stored = name_at + 2
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
 option_at = option_at + 1
 stored = argv[option_at]
 end
@@ -770,56 +627,63 @@ writes = true
 mutates = true
 end
 last = #walked
-check, rest = 1, 1
 reads = true
-for at = 6, #argv do
+for at = name_at + 2, stop do
 if find(argv[at], "^[Bb][Yy]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
 end
 end
-for at = 6, #argv do
+for at = name_at + 2, stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
+typed = protocol == '3'
 elseif rule == 29 then
-check, rest = 1, 1
 reads = true
-for at = 6, #argv do
+for at = name_at + 2, stop do
 if find(argv[at], "^[Bb][Yy]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
 end
 end
-for at = 6, #argv do
+for at = name_at + 2, stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
+typed = protocol == '3'
 elseif rule == 30 then
-check, rest = 1, 1
 reads = true
-writes = true
-elseif rule == 31 then
-first = 6
-last = 6
-check, rest = 1, 1
 writes = true
 mutates = true
+typed = protocol == '3'
+elseif rule == 31 then
+reads = true
+writes = true
+typed = protocol == '3'
 elseif rule == 32 then
-first = 6
-last = 6
-check, rest = 1, 1
-reads = true
+first = name_at + 2
+last = name_at + 2
+writes = true
+mutates = true
+typed = protocol == '3'
 elseif rule == 33 then
-check, rest = 1, 1
+first = name_at + 2
+last = name_at + 2
 reads = true
-reply_length = #argv == 6 and 4 or 0
+typed = protocol == '3'
 elseif rule == 34 then
+first = name_at + 2
+last = name_at + 2
+reads = true
+typed = protocol == '3'
+mend = "info"
+elseif rule == 35 then
 walked, first, last = {}, 1, 0
-local option_at = 5
-while option_at <= #argv do
+local option_at = name_at + 1
+while option_at <= stop do
 if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
-for at = option_at + 1, option_at + math.floor((#argv - option_at) / 2) do
+for at = option_at + 1, option_at + math.floor((stop - option_at) / 2) do
 walked[#walked + 1] = argv[at]
 end
 break
@@ -833,14 +697,14 @@ break
 end
 end
 last = #walked
-check, rest = 1, 1
 reads = true
-elseif rule == 35 then
+typed = protocol == '3'
+elseif rule == 36 then
 walked, first, last = {}, 1, 0
-local option_at = 5
-while option_at <= #argv do
+local option_at = name_at + 1
+while option_at <= stop do
 if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
-for at = option_at + 1, option_at + math.floor((#argv - option_at) / 2) do
+for at = option_at + 1, option_at + math.floor((stop - option_at) / 2) do
 walked[#walked + 1] = argv[at]
 end
 break
@@ -860,31 +724,49 @@ break
 end
 end
 last = #walked
-check, rest = 1, 1
 reads = true
 mutates = true
-elseif rule == 36 then
+typed = protocol == '3'
+mend = "entries"
+elseif rule == 38 then
 walked, first, last = {}, 1, 0
-walked[1] = argv[5]
-local counted = string.match(argv[6] or '', '^%s*%+?(%d+)')
-if counted then
-for at = 7, math.min(6 + counted * 1, #argv), 1 do
+local how_many = string.match(argv[name_at + 1] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = name_at + 2
+for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
 walked[#walked + 1] = argv[at]
 end
 end
 last = #walked
-check, rest = 1, 1
+reads = true
+typed = protocol == '3'
+elseif rule == 39 then
+walked, first, last = {}, 1, 0
+if name_at + 1 <= stop then walked[1] = argv[name_at + 1] end
+local how_many = string.match(argv[name_at + 2] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = name_at + 3
+for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
+walked[#walked + 1] = argv[at]
+end
+end
+last = #walked
 reads = true
 writes = true
 mutates = true
+typed = protocol == '3'
 elseif rule == 6 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
-elseif rule == 24 then
+elseif rule == 23 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
-elseif rule == 25 then
+elseif rule == 24 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 if code then break end
+if walked == argv and last > stop then last = stop end
+if first == last and keys[count + 1] == walked[first] then
+if walked[first] then count = count + 1 end
+else
 local compared = count
 for at = first, last, step do
 local name = walked[at]
@@ -894,17 +776,17 @@ while keys[count] and keys[count] ~= name do count = count + 1 end
 if keys[count] ~= name then code = 'KEYS_MISMATCH' end
 end
 if code then count = compared end
+end
 if code then break end
 for at = first, last, step do
-if not walked[at] then break end
 key = walked[at]
+if not key then break end
 local matched = false
 if code then
-elseif check == 1 then
+elseif true or check == 1 then
 if not code then
 matched = false
-if false then
-elseif find(key, "^agents:jobs:[^:]+:state$") then matched = true
+if find(key, "^agents:jobs:[^:]+:state$") then matched = true
 elseif find(key, "^agents:jobs:[^:]+:result$") then matched = true
 end
 if not matched then
@@ -914,42 +796,48 @@ end
 end
 if code then
 matched = false
-if false then
-elseif find(key, "^agents:jobs:[^:]+:lock$") then matched = true
+if find(key, "^agents:jobs:[^:]+:lock$") then matched = true
 end
 if matched then code, detail, value = 'KEY_DENIED', 'key', key end
 end
 if code then break end
-check = rest
 end
 if code then break end
-local kept_tat_1, kept_ends_2, kept_used_2, kept_ends_3, kept_used_3 = tat_1, ends_2, used_2, ends_3, used_3
-if writes and not code then
-if tat_1 < now_us then tat_1 = now_us end
+if writes then
 if tat_1 - 5900000 > now_us then
 code, detail, value = 'RATE_LIMITED', 'limit', "rate.writes"
 at_us = tat_1 - 5900000
-else
+end
+if code then break end
+end
+if true then
+if used_2 >= 50000 and now_us < ends_2 then
+code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
+end
+if code then break end
+end
+if writes then
+if used_3 >= 20000 and now_us < ends_3 then
+code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.writes", ends_3
+end
+if code then break end
+end
+if writes then
+if tat_1 < now_us then tat_1 = now_us end
 tat_1 = tat_1 + 100000
 end
-end
-if requests and not code then
+if true then
 if now_us >= ends_2 then
 used_2 = 0
 ends_2 = now_us - (now_us - 0) % 86400000000 + 86400000000
 end
-if used_2 >= 50000 then
-code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
-else
 used_2 = used_2 + 1
 end
-end
-if writes and not code then
+if writes then
 if now_us >= ends_3 then
 used_3 = 0
 local start_us, until_us, step_us
-if false then
-elseif now_us < 1774738800000000 then
+if now_us < 1774738800000000 then
 start_us, until_us, step_us = 1767222000000000, 1774738800000000, 86400000000
 elseif now_us < 1774821600000000 then
 start_us, until_us, step_us = 1774738800000000, 1774821600000000, 82800000000
@@ -1002,19 +890,14 @@ start_us, until_us, step_us = 1950822000000000, math.huge, 86400000000
 end
 ends_3 = math.min(now_us - (now_us - start_us) % step_us + step_us, until_us)
 end
-if used_3 >= 20000 then
-code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.writes", ends_3
-else
 used_3 = used_3 + 1
 end
-end
-if code then tat_1, ends_2, used_2, ends_3, used_3 = kept_tat_1, kept_ends_2, kept_used_2, kept_ends_3, kept_used_3 end
 until true
 if code then break end
-argv[1], argv[2], argv[3] = false, reply_length or false, command
+if typed then typeds[n] = true end
+if mend then mends[n] = mend end
+if command ~= argv[name_at] then names[n] = command end
 if mutates then
-changed = changed + 1
-argv[1] = changed
 local name, touched = command, key or ''
 if first < last then
 local parts = {}
@@ -1023,15 +906,18 @@ if walked[at] then parts[#parts + 1] = #walked[at] .. ':' .. walked[at] .. ',' e
 end
 if parts[2] then name, touched = command .. ':' .. #parts, table.concat(parts) end
 end
-event[#event + 1] = name
-event[#event + 1] = touched
+event[fields + 1], event[fields + 2] = name, touched
+fields = fields + 2
+else
+unheard[n] = true
 end
-passed[n] = argv
 until true
-if code and mode == 'all' then item = n break end
 if code then
+if mode == 'all' then item = n break end
 local function escaped(text)
-return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
+text = string.sub(text, 1, 128)
+if find(text, '^[%w:._/@+-]*$') then return text end
+return (string.gsub(text, '[^%w:._/@+-]', function(character)
 return string.format('%%%02X', string.byte(character))
 end))
 end
@@ -1047,26 +933,38 @@ line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000)
 end
 if item then line = line .. ' item=' .. item end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', string.sub(command, 1, 64), 'key', string.sub(key or '', 1, 256), 'correlation', correlation, 'policy', "060616398624")
+local op, of = command, key or ''
+if #op > 64 then op = string.sub(op, 1, 64) end
+if #of > 256 then of = string.sub(of, 1, 256) end
+if now_us and now_us % 7 ~= 0 then
+redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'token', token_id, 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
+else
+redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
 end
-replies[n] = redis.error_reply(line)
+end
+replies[n], unheard[n] = { err = line }, true
 code, detail, value = nil, nil, nil
 end
 end
 if mode == 'all' and not code and keys[count + 1] then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
 if code then break end
-call('SETRANGE', "keyleash:state:agent-runner", 16, pack("<ddddd", tat_1, ends_2, used_2, ends_3, used_3))
-local event_id
-if changed > 0 then
+call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<ddddd", tat_1, ends_2, used_2, ends_3, used_3))
+if fields > header then
 event_id = call(unpack(event))
-if now_us % 97 == 0 then call('XTRIM', "keyleash:audit:agent-runner", 'MAXLEN', '~', "100000") end
+if now_us % 7 == 0 then call('XTRIM', "keyleash:audit:agent-runner", 'MAXLEN', '~', "100000") end
 end
-if protocol == '3' then redis.setresp(3) end
+local run, was_typed = redis.pcall
+stop = 4
 for i = 1, n do
-local argv = passed[i]
-if argv then
-local reply_length, command, event = argv[2], argv[3], argv[1] and event_id
-local reply = redis.pcall(unpack(argv, 4))
+local name_at = stop + 2
+stop = argv[stop + 1]
+if not replies[i] then
+local command, typed, mend = names[i] or argv[name_at], typeds[i], mends[i]
+if typed ~= was_typed then
+redis.setresp(typed and 3 or 2)
+was_typed = typed
+end
+local reply = run(unpack(argv, name_at, stop))
 if type(reply) == 'table' then
 if reply.err then
 if find(reply.err, '^ERR Wrong number of args') then
@@ -1076,22 +974,22 @@ reply = redis.error_reply("ERR unknown command '" .. command .. "'")
 elseif find(reply.err, '^ERR ACL failure in script: ') then
 reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
 end
-if event then
-call('XADD', "keyleash:audit:agent-runner", '*', 'of', event, 'item', argv[1], 'error', string.sub(reply.err, 1, 200))
+if not unheard[i] then
+local item = 0
+for j = 1, i do
+if not unheard[j] then item = item + 1 end
 end
-elseif protocol == '3' then
+call('XADD', "keyleash:audit:agent-runner", '*', 'of', event_id, 'item', item, 'error', string.sub(reply.err, 1, 200))
+end
+elseif mend and typed then
 local null = find
-if reply_length then
-for i = 1, reply_length do
-if reply[i] == nil then reply[i] = null end
-end
-elseif command == 'XREADGROUP' then
+if mend == 'entries' then
 for _, entries in pairs(reply.map or {}) do
 for i = 1, #entries do
 if entries[i][2] == nil then entries[i][2] = null end
 end
 end
-elseif command == 'XINFO STREAM' or command == 'XINFO GROUPS' then
+elseif mend == 'info' then
 local info, groups = reply.map, reply
 if info then
 groups = info.groups
@@ -1104,13 +1002,17 @@ for i = 1, #groups do
 local group = groups[i].map
 group['entries-read'], group.lag = group['entries-read'] or null, group.lag or null
 end
+else
+for i = 1, mend do
+if reply[i] == nil then reply[i] = null end
+end
 end
 end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 if command == 'HINCRBY' then
-reply = call('HGET', argv[5], argv[6])
+reply = call('HGET', argv[name_at + 1], argv[name_at + 2])
 elseif find(command, '^INCR') or find(command, '^DECR') then
-reply = call('GET', argv[5])
+reply = call('GET', argv[name_at + 1])
 end
 end
 if reply == nil then reply = find end
@@ -1120,7 +1022,9 @@ end
 return replies
 until true
 local function escaped(text)
-return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
+text = string.sub(text, 1, 128)
+if find(text, '^[%w:._/@+-]*$') then return text end
+return (string.gsub(text, '[^%w:._/@+-]', function(character)
 return string.format('%%%02X', string.byte(character))
 end))
 end
@@ -1136,6 +1040,13 @@ line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000)
 end
 if item then line = line .. ' item=' .. item end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', string.sub(command, 1, 64), 'key', string.sub(key or '', 1, 256), 'correlation', correlation, 'policy', "060616398624")
+local op, of = command, key or ''
+if #op > 64 then op = string.sub(op, 1, 64) end
+if #of > 256 then of = string.sub(of, 1, 256) end
+if now_us and now_us % 7 ~= 0 then
+redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'token', token_id, 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
+else
+redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
 end
-return redis.error_reply(line)
+end
+return { err = line }

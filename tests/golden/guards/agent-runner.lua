@@ -1,7 +1,7 @@
 local call, find = redis.call, string.find
-local pack, unpack_struct = struct.pack, struct.unpack
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
+local stop = #argv
 local code, detail, value, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
@@ -12,8 +12,8 @@ local state = call('GET', "keyleash:state:agent-runner")
 if not state then code = 'NOT_ACTIVE' break end
 if #state < 56 then code = 'POLICY_STALE' break end
 local stamp, suspended
-stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = unpack_struct("<ddddddd", state)
-if stamp ~= 273476085935301 then code = 'POLICY_STALE' break end
+stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<ddddddd", state)
+if stamp ~= 188206146849617 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -21,99 +21,82 @@ record = call('GET', token_key)
 end
 if not record then code = 'TOKEN_UNKNOWN' break end
 local expires_us, revoked
-expires_us, used_us, revoked, token_id = unpack_struct('<ddBc12', record)
+expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
 if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
 else
-local time = call('TIME')
-now_us = time[1] * 1000000 + time[2]
+now_us = expires_us + 604800000000 - call('PTTL', token_key) * 1000
 if expires_us <= now_us then
 code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 end
 end
 until true
 if code then break end
-if #argv > 7003 then
-code, detail, value = 'ARGS_TOO_MANY', 'arguments', #argv - 3
+if stop > 7003 then
+code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3
 break
 end
 local count = 0
-local rule, check, rest, reply_length
+local rule, check, typed, mend
 local walked, first, last, step = argv, 5, 5, 1
-local requests, reads, writes, deletes, mutates = true
+local reads, writes, deletes, mutates
 local waits, group_at, claim_at
 repeat
 local length = #command
-if false then
-elseif length == 3 then
-if false then
-elseif false
-or command == "SET"
+if length == 3 then
+if command == "SET"
 then rule = 26
-elseif false
-or command == "GET"
+elseif command == "GET"
 or command == "TTL"
 then rule = 2
-elseif false
-or command == "LCS"
+elseif command == "LCS"
 then rule = 17
-elseif false
-or command == "DEL"
+elseif command == "DEL"
 then rule = 6
 end
 elseif length == 4 then
-if false then
-elseif false
-or command == "HSET"
-or command == "ZADD"
+if command == "HSET"
 or command == "SADD"
 or command == "XADD"
 or command == "LSET"
 or command == "XACK"
 then rule = 1
-elseif false
-or command == "HGET"
+elseif command == "HGET"
 or command == "DUMP"
 or command == "HTTL"
 or command == "LPOS"
 or command == "PTTL"
 then rule = 2
-elseif false
-or command == "INCR"
+elseif command == "INCR"
 or command == "DECR"
-or command == "VADD"
-or command == "VREM"
 then rule = 8
-elseif false
-or command == "MGET"
+elseif command == "ZADD"
+then rule = 37
+elseif command == "MGET"
 then rule = 19
-elseif false
-or command == "MSET"
+elseif command == "MSET"
 then rule = 20
-elseif false
-or command == "COPY"
+elseif command == "COPY"
 then rule = 7
-elseif false
-or command == "ECHO"
+elseif command == "ECHO"
 or command == "PING"
 or command == "TIME"
 then rule = 9
-elseif false
-or command == "HLEN"
+elseif command == "HLEN"
 or command == "LLEN"
 or command == "TYPE"
 or command == "XLEN"
-then rule = 15
-elseif false
-or command == "SORT"
+then rule = 16
+elseif command == "SORT"
 then rule = 28
-elseif false
-or command == "VDIM"
+elseif command == "VADD"
+or command == "VREM"
+then rule = 30
+elseif command == "VDIM"
 or command == "VEMB"
 or command == "VSIM"
-then rule = 30
-elseif false
-or command == "LPOP"
+then rule = 31
+elseif command == "LPOP"
 or command == "RPOP"
 or command == "HDEL"
 or command == "LREM"
@@ -122,14 +105,11 @@ or command == "SREM"
 or command == "XDEL"
 or command == "ZREM"
 then rule = 6
-elseif false
-or command == "SCAN"
-then rule = 25
+elseif command == "SCAN"
+then rule = 24
 end
 elseif length == 6 then
-if false then
-elseif false
-or command == "EXPIRE"
+if command == "EXPIRE"
 or command == "APPEND"
 or command == "GEOADD"
 or command == "HSETEX"
@@ -139,55 +119,43 @@ or command == "PSETEX"
 or command == "RPUSHX"
 or command == "XSETID"
 then rule = 1
-elseif false
-or command == "EXISTS"
+elseif command == "EXISTS"
 then rule = 10
-elseif false
-or command == "LRANGE"
-or command == "ZRANGE"
+elseif command == "LRANGE"
 or command == "XRANGE"
 or command == "BITPOS"
 or command == "GETBIT"
 or command == "LINDEX"
 or command == "SUBSTR"
 or command == "ZCOUNT"
-or command == "ZSCORE"
 then rule = 2
-elseif false
-or command == "INCRBY"
+elseif command == "ZRANGE"
+or command == "ZSCORE"
+then rule = 11
+elseif command == "INCRBY"
 or command == "DECRBY"
 or command == "GETSET"
+or command == "HGETEX"
 or command == "SETBIT"
 or command == "XCLAIM"
 then rule = 8
-elseif false
-or command == "GEOPOS"
-then rule = 11
-elseif false
-or command == "HGETEX"
-then rule = 16
-elseif false
-or command == "MSETEX"
+elseif command == "GEOPOS"
+then rule = 12
+elseif command == "MSETEX"
 then rule = 21
-elseif false
-or command == "MSETNX"
+elseif command == "MSETNX"
 then rule = 20
-elseif false
-or command == "SINTER"
+elseif command == "SINTER"
 or command == "SUNION"
-then rule = 22
-elseif false
-or command == "STRLEN"
-then rule = 15
-elseif false
-or command == "VLINKS"
-then rule = 30
-elseif false
-or command == "ZINTER"
+then rule = 25
+elseif command == "STRLEN"
+then rule = 16
+elseif command == "VLINKS"
+then rule = 31
+elseif command == "ZINTER"
 or command == "ZUNION"
-then rule = 27
-elseif false
-or command == "UNLINK"
+then rule = 38
+elseif command == "UNLINK"
 or command == "BLMOVE"
 or command == "BLMPOP"
 or command == "BZMPOP"
@@ -196,99 +164,77 @@ or command == "RENAME"
 then rule = 6
 end
 elseif length == 7 then
-if false then
-elseif false
-or command == "HGETALL"
+if command == "HGETALL"
 or command == "GEODIST"
-then rule = 2
-elseif false
-or command == "HINCRBY"
-or command == "ZINCRBY"
-then rule = 8
-elseif false
-or command == "GEOHASH"
-or command == "ZMSCORE"
 then rule = 11
-elseif false
-or command == "HEXISTS"
+elseif command == "HINCRBY"
+then rule = 8
+elseif command == "GEOHASH"
+then rule = 2
+elseif command == "HEXISTS"
 or command == "HSTRLEN"
-then rule = 15
-elseif false
-or command == "HEXPIRE"
+then rule = 16
+elseif command == "HEXPIRE"
 or command == "LINSERT"
 or command == "PERSIST"
 or command == "PEXPIRE"
 or command == "RESTORE"
 then rule = 1
-elseif false
-or command == "PFCOUNT"
+elseif command == "PFCOUNT"
+then rule = 19
+elseif command == "PFMERGE"
 then rule = 22
-elseif false
-or command == "PFMERGE"
-then rule = 23
-elseif false
-or command == "SORT_RO"
+elseif command == "SORT_RO"
 then rule = 29
-elseif false
-or command == "DELIFEQ"
+elseif command == "ZINCRBY"
+then rule = 30
+elseif command == "ZMSCORE"
+then rule = 12
+elseif command == "DELIFEQ"
 or command == "HGETDEL"
 or command == "ZPOPMAX"
 or command == "ZPOPMIN"
 then rule = 6
-elseif false
-or command == "PUBLISH"
-then rule = 24
+elseif command == "PUBLISH"
+then rule = 23
 end
 elseif length == 5 then
-if false then
-elseif false
-or command == "LPUSH"
+if command == "LPUSH"
 or command == "RPUSH"
 or command == "SETEX"
 or command == "HMSET"
 or command == "PFADD"
 or command == "SETNX"
 then rule = 1
-elseif false
-or command == "BITOP"
+elseif command == "BITOP"
 then rule = 5
-elseif false
-or command == "GETEX"
+elseif command == "GETEX"
 then rule = 8
-elseif false
-or command == "HKEYS"
+elseif command == "HKEYS"
+or command == "HMGET"
 or command == "HPTTL"
-or command == "HSCAN"
 or command == "HVALS"
+then rule = 2
+elseif command == "HSCAN"
 or command == "SSCAN"
 or command == "ZRANK"
 or command == "ZSCAN"
-then rule = 2
-elseif false
-or command == "HMGET"
 then rule = 11
-elseif false
-or command == "SCARD"
+elseif command == "SCARD"
 or command == "ZCARD"
-then rule = 15
-elseif false
-or command == "SDIFF"
-then rule = 22
-elseif false
-or command == "TOUCH"
+then rule = 16
+elseif command == "SDIFF"
+then rule = 25
+elseif command == "TOUCH"
 then rule = 10
-elseif false
-or command == "VCARD"
+elseif command == "VCARD"
 or command == "VINFO"
-then rule = 30
-elseif false
-or command == "XREAD"
-then rule = 34
-elseif false
-or command == "ZDIFF"
-then rule = 27
-elseif false
-or command == "BLPOP"
+then rule = 31
+elseif command == "XREAD"
+then rule = 35
+elseif command == "ZDIFF"
+then rule = 38
+elseif command == "BLPOP"
 or command == "BRPOP"
 or command == "LMOVE"
 or command == "LMPOP"
@@ -299,368 +245,267 @@ or command == "ZMPOP"
 then rule = 6
 end
 elseif length == 8 then
-if false then
-elseif false
-or command == "SMEMBERS"
-or command == "BITCOUNT"
-or command == "GETRANGE"
+if command == "SMEMBERS"
 or command == "ZREVRANK"
+then rule = 11
+elseif command == "BITCOUNT"
+or command == "GETRANGE"
+or command == "XPENDING"
 then rule = 2
-elseif false
-or command == "BITFIELD"
+elseif command == "BITFIELD"
 then rule = 4
-elseif false
-or command == "EXPIREAT"
+elseif command == "EXPIREAT"
 or command == "HPERSIST"
 or command == "HPEXPIRE"
 or command == "SETRANGE"
 then rule = 1
-elseif false
-or command == "VGETATTR"
+elseif command == "VGETATTR"
+then rule = 31
+elseif command == "VSETATTR"
 then rule = 30
-elseif false
-or command == "VSETATTR"
-then rule = 8
-elseif false
-or command == "XPENDING"
-then rule = 33
-elseif false
-or command == "BZPOPMAX"
+elseif command == "BZPOPMAX"
 or command == "BZPOPMIN"
 or command == "RENAMENX"
 then rule = 6
-elseif false
-or command == "SPUBLISH"
-then rule = 24
+elseif command == "SPUBLISH"
+then rule = 23
 end
 elseif length == 13 then
-if false then
-elseif false
-or command == "ZRANGEBYSCORE"
-then rule = 2
+if command == "ZRANGEBYSCORE"
+then rule = 11
 end
 elseif length == 9 then
-if false then
-elseif false
-or command == "SISMEMBER"
-then rule = 15
-elseif false
-or command == "GEORADIUS"
-then rule = 12
-elseif false
-or command == "GEOSEARCH"
-or command == "XREVRANGE"
-or command == "ZLEXCOUNT"
+if command == "SISMEMBER"
+then rule = 16
+elseif command == "GEORADIUS"
+then rule = 13
+elseif command == "GEOSEARCH"
 or command == "ZREVRANGE"
-then rule = 2
-elseif false
-or command == "HEXPIREAT"
+then rule = 11
+elseif command == "HEXPIREAT"
 or command == "PEXPIREAT"
 then rule = 1
-elseif false
-or command == "VISMEMBER"
-then rule = 30
-elseif false
-or command == "RPOPLPUSH"
+elseif command == "VISMEMBER"
+then rule = 31
+elseif command == "XREVRANGE"
+or command == "ZLEXCOUNT"
+then rule = 2
+elseif command == "RPOPLPUSH"
 then rule = 6
 end
 elseif length == 11 then
-if false then
-elseif false
-or command == "BITFIELD_RO"
+if command == "BITFIELD_RO"
 then rule = 3
-elseif false
-or command == "HEXPIRETIME"
+elseif command == "HEXPIRETIME"
 or command == "PEXPIRETIME"
-or command == "SRANDMEMBER"
-or command == "ZRANDMEMBER"
 or command == "ZRANGEBYLEX"
 then rule = 2
-elseif false
-or command == "INCRBYFLOAT"
+elseif command == "INCRBYFLOAT"
 then rule = 8
-elseif false
-or command == "SINTERSTORE"
+elseif command == "SINTERSTORE"
 or command == "SUNIONSTORE"
-then rule = 23
-elseif false
-or command == "VRANDMEMBER"
-then rule = 30
-elseif false
-or command == "ZINTERSTORE"
+then rule = 22
+elseif command == "SRANDMEMBER"
+or command == "ZRANDMEMBER"
+then rule = 11
+elseif command == "VRANDMEMBER"
+then rule = 31
+elseif command == "ZINTERSTORE"
 or command == "ZUNIONSTORE"
-then rule = 36
-elseif false
-or command == "ZRANGESTORE"
-then rule = 14
+then rule = 39
+elseif command == "ZRANGESTORE"
+then rule = 15
 end
 elseif length == 10 then
-if false then
-elseif false
-or command == "EXPIRETIME"
-or command == "HRANDFIELD"
+if command == "EXPIRETIME"
 or command == "SMISMEMBER"
 then rule = 2
-elseif false
-or command == "HPEXPIREAT"
+elseif command == "HPEXPIREAT"
 then rule = 1
-elseif false
-or command == "SDIFFSTORE"
-then rule = 23
-elseif false
-or command == "SINTERCARD"
-or command == "ZINTERCARD"
+elseif command == "HRANDFIELD"
+then rule = 11
+elseif command == "SDIFFSTORE"
+then rule = 22
+elseif command == "SINTERCARD"
 then rule = 27
-elseif false
-or command == "XREADGROUP"
-then rule = 35
-elseif false
-or command == "ZDIFFSTORE"
+elseif command == "XREADGROUP"
 then rule = 36
-elseif false
-or command == "BRPOPLPUSH"
+elseif command == "ZDIFFSTORE"
+then rule = 39
+elseif command == "ZINTERCARD"
+then rule = 38
+elseif command == "BRPOPLPUSH"
 or command == "XAUTOCLAIM"
 then rule = 6
 end
 elseif length == 17 then
-if false then
-elseif false
-or command == "GEORADIUSBYMEMBER"
-then rule = 13
+if command == "GEORADIUSBYMEMBER"
+then rule = 14
 end
 elseif length == 20 then
-if false then
-elseif false
-or command == "GEORADIUSBYMEMBER_RO"
-then rule = 2
+if command == "GEORADIUSBYMEMBER_RO"
+then rule = 11
 end
 elseif length == 12 then
-if false then
-elseif false
-or command == "GEORADIUS_RO"
-or command == "HPEXPIRETIME"
-then rule = 2
-elseif false
-or command == "HINCRBYFLOAT"
+if command == "GEORADIUS_RO"
+then rule = 11
+elseif command == "HINCRBYFLOAT"
 then rule = 8
+elseif command == "HPEXPIRETIME"
+then rule = 2
 end
 elseif length == 14 then
-if false then
-elseif false
-or command == "GEOSEARCHSTORE"
-then rule = 14
-elseif false
-or command == "ZREVRANGEBYLEX"
+if command == "GEOSEARCHSTORE"
+then rule = 15
+elseif command == "ZREVRANGEBYLEX"
 then rule = 2
-elseif false
-or command == "ZREMRANGEBYLEX"
+elseif command == "ZREMRANGEBYLEX"
 then rule = 6
 end
 elseif length == 16 then
-if false then
-elseif false
-or command == "ZREVRANGEBYSCORE"
-then rule = 2
-elseif false
-or command == "ZREMRANGEBYSCORE"
+if command == "ZREVRANGEBYSCORE"
+then rule = 11
+elseif command == "ZREMRANGEBYSCORE"
 then rule = 6
 end
 elseif length == 15 then
-if false then
-elseif false
-or command == "ZREMRANGEBYRANK"
+if command == "ZREMRANGEBYRANK"
 then rule = 6
 end
 end
 if rule then
 elseif command == "MEMORY" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "USAGE"
+if subcommand == "USAGE"
 then rule = 18
 end
 elseif command == "OBJECT" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "ENCODING"
+if subcommand == "ENCODING"
 or subcommand == "FREQ"
 or subcommand == "IDLETIME"
 or subcommand == "REFCOUNT"
 then rule = 18
 end
 elseif command == "XGROUP" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "CREATE"
+if subcommand == "CREATE"
 or subcommand == "CREATECONSUMER"
 or subcommand == "SETID"
-then rule = 31
-elseif false
-or subcommand == "DELCONSUMER"
+then rule = 32
+elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
 then rule = 6
 end
 elseif command == "XINFO" then
-local subcommand = string.upper(argv[5] or '')
+local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
-if false then
-elseif false
-or subcommand == "CONSUMERS"
-or subcommand == "GROUPS"
+if subcommand == "CONSUMERS"
+then rule = 33
+elseif subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 32
+then rule = 34
 end
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 if rule == 26 then
-for at = 7, #argv do
+for at = 7, stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 8 break end
 end
 end
 if rule == 4 then
 local at = 6
-while at <= #argv do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") and at + 2 <= #argv then
+while at <= stop do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") and at + 2 <= stop then
 at = at + 3
-elseif find(argv[at], "^[Oo][Vv][Ee][Rr][Ff][Ll][Oo][Ww]%f[%z]") and at + 1 <= #argv then
+elseif find(argv[at], "^[Oo][Vv][Ee][Rr][Ff][Ll][Oo][Ww]%f[%z]") and at + 1 <= stop then
 at = at + 2
 else
 break
 end
 end
-if at > #argv then rule = 3 end
+if at > stop then rule = 3 end
 end
-if false then
-elseif rule == 26 then
-check, rest = 1, 1
+if rule == 26 then
 writes = true
 mutates = true
 elseif rule == 2 then
-check, rest = 1, 1
 reads = true
 elseif rule == 1 then
-check, rest = 1, 1
 writes = true
 mutates = true
 elseif rule == 8 then
-check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
 elseif rule == 10 then
-last = #argv - 0
-check, rest = 1, 1
+last = stop
+elseif rule == 11 then
+reads = true
+typed = protocol == '3'
+elseif rule == 37 then
+writes = true
+mutates = true
+typed = protocol == '3'
 elseif rule == 19 then
-last = #argv - 0
-check, rest = 1, 1
+last = stop
 reads = true
-reply_length = #argv - 4
 elseif rule == 20 then
-last = #argv - 0
+last = stop
 step = 2
-check, rest = 1, 1
 writes = true
 mutates = true
-elseif rule == 15 then
-check, rest = 1, 1
+elseif rule == 16 then
 elseif rule == 4 then
-check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
-reply_length = 0
-local at = 6
-while argv[at] do
-local word = string.upper(string.match(argv[at], '^%Z*'))
-if word == 'OVERFLOW' then
-at = at + 2
-else
-local width = tonumber(string.match(argv[at + 1] or '', '^[iu](%d+)') or 0)
+for at = 6, stop do
+local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
 if width > 53 then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at + 1]
-end
-reply_length = reply_length + 1
-at = at + (word == 'GET' and 3 or 4)
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
 elseif rule == 3 then
-check, rest = 1, 1
 reads = true
-reply_length = 0
-local at = 6
-while argv[at] do
-local word = string.upper(string.match(argv[at], '^%Z*'))
-if word == 'OVERFLOW' then
-at = at + 2
-else
-local width = tonumber(string.match(argv[at + 1] or '', '^[iu](%d+)') or 0)
+for at = 6, stop do
+local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
 if width > 53 then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at + 1]
-end
-reply_length = reply_length + 1
-at = at + (word == 'GET' and 3 or 4)
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
 elseif rule == 5 then
 first = 6
-last = #argv - 0
-check, rest = 1, 1
+last = stop
 reads = true
 writes = true
 mutates = true
 elseif rule == 7 then
 last = 6
-check, rest = 1, 1
 reads = true
 writes = true
 mutates = true
-for at = 7, #argv do
+for at = 7, stop do
 if find(argv[at], "^[Dd][Bb]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "DB"
 end
 end
 elseif rule == 9 then
 last = 4
-elseif rule == 11 then
-check, rest = 1, 1
-reads = true
-reply_length = #argv - 5
+typed = protocol == '3'
 elseif rule == 12 then
-walked, first, last = {}, 1, 0
-walked[1] = argv[5]
-local option_at, stored = 10
-while option_at < #argv do
-if false then
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
-option_at = option_at + 1
-stored = argv[option_at]
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
-option_at = option_at + 1
-stored = argv[option_at]
-end
-option_at = option_at + 1
-end
-if stored then
-walked[#walked + 1] = stored
-writes = true
-mutates = true
-end
-last = #walked
-check, rest = 1, 1
 reads = true
+typed = protocol == '3'
+mend = stop - 4 - 1
 elseif rule == 13 then
 walked, first, last = {}, 1, 0
-walked[1] = argv[5]
-local option_at, stored = 9
-while option_at < #argv do
-if false then
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+if 5 <= stop then walked[1] = argv[5] end
+local option_at, stored = 10
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
 option_at = option_at + 1
 stored = argv[option_at]
 elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
@@ -675,70 +520,82 @@ writes = true
 mutates = true
 end
 last = #walked
-check, rest = 1, 1
 reads = true
+typed = protocol == '3'
 elseif rule == 14 then
-last = 6
-check, rest = 1, 1
-reads = true
-writes = true
-mutates = true
-elseif rule == 16 then
-check, rest = 1, 1
-reads = true
-writes = true
-mutates = true
-for at = 6, #argv do
-if find(argv[at], "^[Ff][Ii][Ee][Ll][Dd][Ss]%f[%z]") then reply_length = tonumber(argv[at + 1]) break end
+walked, first, last = {}, 1, 0
+if 5 <= stop then walked[1] = argv[5] end
+local option_at, stored = 9
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
 end
+option_at = option_at + 1
+end
+if stored then
+walked[#walked + 1] = stored
+writes = true
+mutates = true
+end
+last = #walked
+reads = true
+typed = protocol == '3'
+elseif rule == 15 then
+last = 6
+reads = true
+writes = true
+mutates = true
+typed = protocol == '3'
 elseif rule == 17 then
 last = 6
-check, rest = 1, 1
 reads = true
+typed = protocol == '3'
 elseif rule == 18 then
 first = 6
 last = 6
-check, rest = 1, 1
+typed = protocol == '3'
 elseif rule == 21 then
 walked, first, last = {}, 1, 0
-local counted = string.match(argv[5] or '', '^%s*%+?(%d+)')
-if counted then
-for at = 6, math.min(4 + counted * 2, #argv), 2 do
+local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = 6
+for at = first_key, math.min(first_key + (how_many - 1) * 2, stop), 2 do
 walked[#walked + 1] = argv[at]
 end
 end
 last = #walked
-check, rest = 1, 1
 writes = true
 mutates = true
 elseif rule == 22 then
-last = #argv - 0
-check, rest = 1, 1
-reads = true
-elseif rule == 23 then
-last = #argv - 0
-check, rest = 1, 1
+last = stop
 reads = true
 writes = true
 mutates = true
+elseif rule == 25 then
+last = stop
+reads = true
+typed = protocol == '3'
 elseif rule == 27 then
 walked, first, last = {}, 1, 0
-local counted = string.match(argv[5] or '', '^%s*%+?(%d+)')
-if counted then
-for at = 6, math.min(5 + counted * 1, #argv), 1 do
+local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = 6
+for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
 walked[#walked + 1] = argv[at]
 end
 end
 last = #walked
-check, rest = 1, 1
 reads = true
 elseif rule == 28 then
 walked, first, last = {}, 1, 0
-walked[1] = argv[5]
+if 5 <= stop then walked[1] = argv[5] end
 local option_at, stored = 6
-while option_at < #argv do
-if false then
-elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
 option_at = option_at + 1
 stored = argv[option_at]
 end
@@ -750,56 +607,63 @@ writes = true
 mutates = true
 end
 last = #walked
-check, rest = 1, 1
 reads = true
-for at = 6, #argv do
+for at = 6, stop do
 if find(argv[at], "^[Bb][Yy]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
 end
 end
-for at = 6, #argv do
+for at = 6, stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
+typed = protocol == '3'
 elseif rule == 29 then
-check, rest = 1, 1
 reads = true
-for at = 6, #argv do
+for at = 6, stop do
 if find(argv[at], "^[Bb][Yy]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
 end
 end
-for at = 6, #argv do
+for at = 6, stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
+typed = protocol == '3'
 elseif rule == 30 then
-check, rest = 1, 1
 reads = true
-writes = true
-elseif rule == 31 then
-first = 6
-last = 6
-check, rest = 1, 1
 writes = true
 mutates = true
+typed = protocol == '3'
+elseif rule == 31 then
+reads = true
+writes = true
+typed = protocol == '3'
 elseif rule == 32 then
 first = 6
 last = 6
-check, rest = 1, 1
-reads = true
+writes = true
+mutates = true
+typed = protocol == '3'
 elseif rule == 33 then
-check, rest = 1, 1
+first = 6
+last = 6
 reads = true
-reply_length = #argv == 6 and 4 or 0
+typed = protocol == '3'
 elseif rule == 34 then
+first = 6
+last = 6
+reads = true
+typed = protocol == '3'
+mend = "info"
+elseif rule == 35 then
 walked, first, last = {}, 1, 0
 local option_at = 5
-while option_at <= #argv do
+while option_at <= stop do
 if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
-for at = option_at + 1, option_at + math.floor((#argv - option_at) / 2) do
+for at = option_at + 1, option_at + math.floor((stop - option_at) / 2) do
 walked[#walked + 1] = argv[at]
 end
 break
@@ -814,14 +678,14 @@ break
 end
 end
 last = #walked
-check, rest = 1, 1
 reads = true
-elseif rule == 35 then
+typed = protocol == '3'
+elseif rule == 36 then
 walked, first, last = {}, 1, 0
 local option_at = 5
-while option_at <= #argv do
+while option_at <= stop do
 if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
-for at = option_at + 1, option_at + math.floor((#argv - option_at) / 2) do
+for at = option_at + 1, option_at + math.floor((stop - option_at) / 2) do
 walked[#walked + 1] = argv[at]
 end
 break
@@ -844,31 +708,48 @@ break
 end
 end
 last = #walked
-check, rest = 1, 1
 reads = true
 mutates = true
-elseif rule == 36 then
+typed = protocol == '3'
+mend = "entries"
+elseif rule == 38 then
 walked, first, last = {}, 1, 0
-walked[1] = argv[5]
-local counted = string.match(argv[6] or '', '^%s*%+?(%d+)')
-if counted then
-for at = 7, math.min(6 + counted * 1, #argv), 1 do
+local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = 6
+for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
 walked[#walked + 1] = argv[at]
 end
 end
 last = #walked
-check, rest = 1, 1
+reads = true
+typed = protocol == '3'
+elseif rule == 39 then
+walked, first, last = {}, 1, 0
+if 5 <= stop then walked[1] = argv[5] end
+local how_many = string.match(argv[6] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = 7
+for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
+walked[#walked + 1] = argv[at]
+end
+end
+last = #walked
 reads = true
 writes = true
 mutates = true
+typed = protocol == '3'
 elseif rule == 6 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
-elseif rule == 24 then
+elseif rule == 23 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
-elseif rule == 25 then
+elseif rule == 24 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 if code then break end
+if first == last then
+if keys[1] ~= walked[first] or keys[2] then code = 'KEYS_MISMATCH' end
+else
 for at = first, last, step do
 local name = walked[at]
 if not name then break end
@@ -876,17 +757,17 @@ count = count + 1
 if keys[count] ~= name then code = 'KEYS_MISMATCH' end
 end
 if keys[count + 1] then code = 'KEYS_MISMATCH' end
+end
 if code then break end
 for at = first, last, step do
-if not walked[at] then break end
 key = walked[at]
+if not key then break end
 local matched = false
 if code then
-elseif check == 1 then
+elseif true or check == 1 then
 if not code then
 matched = false
-if false then
-elseif find(key, "^agents:jobs:[^:]+:state$") then matched = true
+if find(key, "^agents:jobs:[^:]+:state$") then matched = true
 elseif find(key, "^agents:jobs:[^:]+:result$") then matched = true
 end
 if not matched then
@@ -896,41 +777,48 @@ end
 end
 if code then
 matched = false
-if false then
-elseif find(key, "^agents:jobs:[^:]+:lock$") then matched = true
+if find(key, "^agents:jobs:[^:]+:lock$") then matched = true
 end
 if matched then code, detail, value = 'KEY_DENIED', 'key', key end
 end
 if code then break end
-check = rest
 end
 if code then break end
-if writes and not code then
-if tat_1 < now_us then tat_1 = now_us end
+if writes then
 if tat_1 - 5900000 > now_us then
 code, detail, value = 'RATE_LIMITED', 'limit', "rate.writes"
 at_us = tat_1 - 5900000
-else
+end
+if code then break end
+end
+if true then
+if used_2 >= 50000 and now_us < ends_2 then
+code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
+end
+if code then break end
+end
+if writes then
+if used_3 >= 20000 and now_us < ends_3 then
+code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.writes", ends_3
+end
+if code then break end
+end
+if writes then
+if tat_1 < now_us then tat_1 = now_us end
 tat_1 = tat_1 + 100000
 end
-end
-if requests and not code then
+if true then
 if now_us >= ends_2 then
 used_2 = 0
 ends_2 = now_us - (now_us - 0) % 86400000000 + 86400000000
 end
-if used_2 >= 50000 then
-code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
-else
 used_2 = used_2 + 1
 end
-end
-if writes and not code then
+if writes then
 if now_us >= ends_3 then
 used_3 = 0
 local start_us, until_us, step_us
-if false then
-elseif now_us < 1774738800000000 then
+if now_us < 1774738800000000 then
 start_us, until_us, step_us = 1767222000000000, 1774738800000000, 86400000000
 elseif now_us < 1774821600000000 then
 start_us, until_us, step_us = 1774738800000000, 1774821600000000, 82800000000
@@ -983,16 +871,13 @@ start_us, until_us, step_us = 1950822000000000, math.huge, 86400000000
 end
 ends_3 = math.min(now_us - (now_us - start_us) % step_us + step_us, until_us)
 end
-if used_3 >= 20000 then
-code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.writes", ends_3
-else
 used_3 = used_3 + 1
-end
 end
 until true
 if code then break end
 local event
 local ready = true
+if waits then
 if waits == 'any_key' then
 ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
 elseif waits == 'first_key' then
@@ -1013,14 +898,15 @@ local consumers = call('XINFO', 'CONSUMERS', walked[i], group)
 for j = 1, #consumers do known = known or consumers[j][2] == consumer end
 end
 local idle = known and claim_at and redis.pcall('XPENDING', walked[i], group, 'IDLE', argv[claim_at], '-', '+', '1')
-if not known or argv[#argv - #walked + i] ~= '>' or idle and (idle.err or idle[1]) or redis.pcall('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
+if not known or argv[stop - #walked + i] ~= '>' or idle and (idle.err or idle[1]) or redis.pcall('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
 ready = true
 break
 end
 end
 end
+end
 if ready then
-call('SETRANGE', "keyleash:state:agent-runner", 16, pack("<ddddd", tat_1, ends_2, used_2, ends_3, used_3))
+call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<ddddd", tat_1, ends_2, used_2, ends_3, used_3))
 if mutates then
 local field, touched = 'key', key or ''
 if count > 1 then
@@ -1028,14 +914,14 @@ local parts = {}
 for i = 1, #keys do parts[i] = #keys[i] .. ':' .. keys[i] .. ',' end
 field, touched = 'keys', table.concat(parts)
 end
-if now_us % 97 == 0 then
+if now_us % 7 == 0 then
 event = call('XADD', "keyleash:audit:agent-runner", 'MAXLEN', '~', "100000", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "060616398624")
 else
 event = call('XADD', "keyleash:audit:agent-runner", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "060616398624")
 end
 end
 end
-if protocol == '3' then redis.setresp(3) end
+if typed then redis.setresp(3) end
 local reply = redis.pcall(unpack(argv, 4))
 if type(reply) == 'table' then
 if reply.err then
@@ -1049,19 +935,15 @@ end
 if event then
 call('XADD', "keyleash:audit:agent-runner", '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
 end
-elseif protocol == '3' then
+elseif mend and typed then
 local null = find
-if reply_length then
-for i = 1, reply_length do
-if reply[i] == nil then reply[i] = null end
-end
-elseif command == 'XREADGROUP' then
+if mend == 'entries' then
 for _, entries in pairs(reply.map or {}) do
 for i = 1, #entries do
 if entries[i][2] == nil then entries[i][2] = null end
 end
 end
-elseif command == 'XINFO STREAM' or command == 'XINFO GROUPS' then
+elseif mend == 'info' then
 local info, groups = reply.map, reply
 if info then
 groups = info.groups
@@ -1073,6 +955,10 @@ end
 for i = 1, #groups do
 local group = groups[i].map
 group['entries-read'], group.lag = group['entries-read'] or null, group.lag or null
+end
+else
+for i = 1, mend do
+if reply[i] == nil then reply[i] = null end
 end
 end
 end
@@ -1086,7 +972,9 @@ end
 return reply
 until true
 local function escaped(text)
-return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
+text = string.sub(text, 1, 128)
+if find(text, '^[%w:._/@+-]*$') then return text end
+return (string.gsub(text, '[^%w:._/@+-]', function(character)
 return string.format('%%%02X', string.byte(character))
 end))
 end
@@ -1101,6 +989,13 @@ elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', string.sub(command, 1, 64), 'key', string.sub(key or '', 1, 256), 'correlation', correlation, 'policy', "060616398624")
+local op, of = command, key or ''
+if #op > 64 then op = string.sub(op, 1, 64) end
+if #of > 256 then of = string.sub(of, 1, 256) end
+if now_us and now_us % 7 ~= 0 then
+redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'token', token_id, 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
+else
+redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
 end
-return redis.error_reply(line)
+end
+return { err = line }

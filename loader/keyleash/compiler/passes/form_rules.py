@@ -10,7 +10,7 @@ from keyleash.commands.spec import Needs, OptionKey
 from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, ScanPlan, Usage
 from keyleash.compiler.passes.select_commands import usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, matcher
-from keyleash.compiler.replies import null_length
+from keyleash.compiler.replies import is_alike, mend_of, names_widths
 from keyleash.policy.model import Counter, Literal
 from keyleash.policy.patterns import beginning
 
@@ -78,7 +78,9 @@ def _rule(guard: Guard, usage: Usage, checks: Numbers) -> Rule:
         # A command that stores if an option says so reads otherwise.
         mutates=spec.mutates and not stored,
         stored=_counted(stored),
-        nulls=null_length(spec),
+        alike=is_alike(spec),
+        mend=mend_of(spec),
+        wide_integers=names_widths(spec),
         keys=spec.keys if spec.walk is None else (),
         refused_if=spec.refused_if,
         options_start=spec.options_start if spec.refused_if else 0,
