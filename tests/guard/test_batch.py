@@ -306,7 +306,7 @@ def test_command_without_its_arguments_does_not_reach_into_the_next(leash: Leash
     assert answers == "LEASH COMMAND_REFUSED command=XGROUP%20 item=3"
     answers = leash.batch("one", token, "all", ("GET",), ("COPY", "doc:1"), ("SET", "doc:1", "x"))
     assert answers == [
-        "ERR wrong number of arguments for 'get' command",
-        "ERR wrong number of arguments for 'copy' command",
+        "wrong number of arguments for 'get' command",
+        "wrong number of arguments for 'copy' command",
         b"OK",
     ]
