@@ -84,6 +84,8 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "BLPOP, nothing there": ("BLPOP", "doc:a:l", "0"),
     "BLMOVE, nothing there": ("BLMOVE", "doc:a:l", "doc:a:m", "LEFT", "LEFT", "0"),
     "XREAD BLOCK, nothing there": XREAD,
+    "XADD": ("XADD", "doc:a:s", "1-1", "f", "v"),
+    "XREAD BLOCK": (*XREAD[:-1], "0"),
     "XREADGROUP BLOCK, new consumer": XREADGROUP,
     "XREADGROUP BLOCK, nothing there": XREADGROUP,
     "DEL": ("DEL", "doc:a:h"),
