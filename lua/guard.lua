@@ -31,7 +31,7 @@ repeat
 
   local event
 --% if waiting
-  local ready = true
+  local ready, tried = true
 --% include "partials/find_ready.lua"
   if ready then
 --% endif
@@ -41,7 +41,12 @@ repeat
   end
 --% endif
   if protocol == '3' then redis.setresp(3) end
+--% if waiting
+  local reply = tried
+  if not reply then reply = redis.pcall(unpack(argv, 4)) end
+--% else
   local reply = redis.pcall(unpack(argv, 4))
+--% endif
 --% include "partials/mend_reply.lua"
   return reply
 until true
