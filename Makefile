@@ -25,7 +25,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format loader tests benchmarks
 
 golden: $(VENV)/.dev
-	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler
+	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler tests/guard/test_footprint.py
 
 docs: $(VENV)/.run
 	$(BIN)/python -m keyleash.commands.page docs/commands.md

@@ -32,7 +32,7 @@ repeat
 
   local event
 --% if waiting
-  local ready = true
+  local ready, tried = true
   if waits then
 --% include "partials/find_ready.lua"
   end
@@ -44,7 +44,12 @@ repeat
   end
 --% endif
   if typed then redis.setresp(3) end
+--% if waiting
+  local reply = tried
+  if not reply then reply = redis.pcall(unpack(argv, name_at)) end
+--% else
   local reply = redis.pcall(unpack(argv, name_at))
+--% endif
 --% include "partials/mend_reply.lua"
 --% endfilter
   return reply

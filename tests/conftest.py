@@ -8,6 +8,9 @@ import pytest
 
 from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
 
+# So that a golden file that differs shows where.
+pytest.register_assert_rewrite("support.golden")
+
 
 @pytest.fixture(scope="session")
 def real_servers() -> Iterator[RealServers]:

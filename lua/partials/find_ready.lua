@@ -6,8 +6,10 @@ if waits == 'any_key' then
 elseif waits == 'first_key' then
   ready = walked[first] and call('EXISTS', walked[first]) > 0
 elseif waits == 'block' and not group_at then
-  -- It only reads, so it can be tried.
-  ready = redis.pcall(unpack(argv, name_at))
+  -- It only reads, so it can be tried; what it found is the reply, not to be read again.
+  if typed then redis.setresp(3) end
+  tried = redis.pcall(unpack(argv, name_at))
+  ready = tried
 elseif waits == 'block' then
   ready = false
   local group, consumer = argv[group_at], argv[group_at + 1]

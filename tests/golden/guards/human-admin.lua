@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 16 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended = struct.unpack("<dd", state)
-if stamp ~= 7721040264803 then code = 'POLICY_STALE' break end
+if stamp ~= 73842426164059 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -888,14 +888,16 @@ if code then break end
 until true
 if code then break end
 local event
-local ready = true
+local ready, tried = true
 if waits then
 if waits == 'any_key' then
 ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
 elseif waits == 'first_key' then
 ready = walked[first] and call('EXISTS', walked[first]) > 0
 elseif waits == 'block' and not group_at then
-ready = redis.pcall(unpack(argv, 4))
+if typed then redis.setresp(3) end
+tried = redis.pcall(unpack(argv, 4))
+ready = tried
 elseif waits == 'block' then
 ready = false
 local group, consumer = argv[group_at], argv[group_at + 1]
@@ -934,7 +936,8 @@ end
 end
 end
 if typed then redis.setresp(3) end
-local reply = redis.pcall(unpack(argv, 4))
+local reply = tried
+if not reply then reply = redis.pcall(unpack(argv, 4)) end
 if type(reply) == 'table' then
 if reply.err then
 if find(reply.err, '^ERR Wrong number of args') then

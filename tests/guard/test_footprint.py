@@ -1,0 +1,226 @@
+"""What a guarded call costs, without a clock: the commands that it runs, and its script's size.
+
+A change that makes calls dearer is a difference of the golden files here, for a reviewer to
+see; `make golden` writes them anew. The same hold for every server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from keyleash.commands import load_table
+from keyleash.compiler import compile_policy
+from keyleash.compiler.templates import examples_root
+from keyleash.deploy import set_suspended
+from keyleash.errors import ReplyCode
+from keyleash.policy import parse_policy
+from keyleash.protocol.request import MAX_ARGUMENTS
+from keyleash.tokens import revoke_tokens
+from support.footprint import Footprint, Footprints
+from support.golden import GOLDEN, assert_golden
+from support.leash import NAMES, Leash, grant, policy
+
+RETAIN = 100
+NODE_EVENTS = 100
+PATTERNS = 200
+STAMP_DIGITS = len(str(2**48))
+
+ALL = {"grants": [grant("read", "write", "delete", "scan", keys="doc:{kind}:*")]}
+READ = {"grants": [grant("read", keys="doc:{kind}:*")]}
+RING, GCRA, BUDGET = "1000/day", {"limit": "100000/day", "burst": 1000}, "100000/day"
+SUBJECTS = {"token": "token", "kind": "{kind}"}
+
+LIMITED: dict[str, dict[str, Any]] = {
+    "free": {},
+    "ring": {"rate": {"writes": RING}},
+    "gcra": {"rate": {"writes": GCRA}},
+    "budget": {"budget": {"writes": BUDGET}},
+    "three": {"rate": {"writes": GCRA}, "budget": {"requests": BUDGET, "writes": BUDGET}},
+}
+for name, per in SUBJECTS.items():
+    LIMITED |= {
+        f"ring-per-{name}": {"rate": {"writes": {"limit": RING, "per": per}}},
+        f"gcra-per-{name}": {"rate": {"writes": {**GCRA, "per": per}}},
+        f"budget-per-{name}": {"budget": {"writes": {"limit": BUDGET, "per": per}}},
+    }
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "reader": {
+        "grants": [*READ["grants"], {"allow": ["publish"], "channels": ["news"]}],
+        "deny": [{"keys": ["doc:a:secret"]}],
+    },
+    "rated": {**ALL, "rate": {"writes": "1/day"}},
+    "budgeted": {**ALL, "budget": {"writes": "1/month"}},
+    **dict.fromkeys(("expired", "revoked", "suspended", "gone", "stale"), ALL),
+}
+
+POLICY = policy(
+    **{name: {**ALL, **limits} for name, limits in LIMITED.items()},
+    **REFUSED,
+    idle={**ALL, "token": {"idle": "1h"}},
+    trimmed={**ALL, "audit": {"retain": RETAIN}},
+)
+
+GET, SET = ("GET", "doc:a:1"), ("SET", "doc:a:1", "x")
+MSET = ("MSET", "doc:a:1", "x", "doc:b:1", "y")
+XREAD = ("XREAD", "BLOCK", "0", "STREAMS", "doc:a:s", "$")
+XREADGROUP = ("XREADGROUP", "GROUP", "g", "c", "BLOCK", "0", "STREAMS", "doc:a:s", ">")
+COMMANDS: dict[str, tuple[Any, ...]] = {
+    "PING": ("PING",),
+    "SET": SET,
+    "SET … GET": (*SET, "GET"),
+    "GET": GET,
+    "EXISTS of two": ("EXISTS", "doc:a:1", "doc:b:1"),
+    "MSET of two": MSET,
+    "MGET of two": ("MGET", "doc:a:1", "doc:b:1"),
+    "INCR": ("INCR", "doc:a:n"),
+    "INCR past 2^53": ("INCR", "doc:a:big"),
+    "HSET": ("HSET", "doc:a:h", "f", "v"),
+    "HGETALL": ("HGETALL", "doc:a:h"),
+    "LPUSH": ("LPUSH", "doc:a:l", "x"),
+    "LPUSH, an error": ("LPUSH", "doc:a:1", "x"),
+    "SCAN": ("SCAN", "0", "MATCH", "doc:a:*"),
+    "BLPOP": ("BLPOP", "doc:a:l", "0"),
+    "BLPOP, nothing there": ("BLPOP", "doc:a:l", "0"),
+    "BLMOVE, nothing there": ("BLMOVE", "doc:a:l", "doc:a:m", "LEFT", "LEFT", "0"),
+    "XREAD BLOCK, nothing there": XREAD,
+    "XADD": ("XADD", "doc:a:s", "1-1", "f", "v"),
+    "XREAD BLOCK": (*XREAD[:-1], "0"),
+    "XREADGROUP BLOCK, new consumer": XREADGROUP,
+    "XREADGROUP BLOCK, nothing there": XREADGROUP,
+    "DEL": ("DEL", "doc:a:h"),
+}
+
+Case = tuple[str, Footprint]
+
+
+def test_call_runs_the_commands_that_are_recorded(leash: Leash) -> None:
+    """No more and no less, whatever the server; what a call asks for is one of them."""
+    leash.load(stale=READ)
+    stale_digest = leash.digest("stale")
+    server = Footprints(leash, POLICY)
+    prepare(server)
+
+    cases = [*commands(server), *limits(server), *trims(server), *batches(server)]
+    refused = list(refusals(server, stale_digest))
+
+    assert {footprint.outcome for _, footprint in refused} == set(ReplyCode)
+    assert_golden(GOLDEN / "footprint" / "calls.txt", table([*cases, *refused]))
+
+
+def prepare(server: Footprints) -> None:
+    server.admin.set("doc:a:big", 2**53)
+    server.admin.xgroup_create("doc:a:s", "g", mkstream=True)
+    server.rewrite_token("expired", expires_us=1)
+    revoke_tokens(server.admin, identity="revoked")
+    set_suspended(server.admin, "suspended", True)
+    server.admin.delete(NAMES.state("gone"))
+
+
+def commands(server: Footprints) -> Iterator[Case]:
+    for title, command in COMMANDS.items():
+        yield title, server.of(server.call("free", *command))
+
+
+def limits(server: Footprints) -> Iterator[Case]:
+    for name in LIMITED:
+        yield f"SET, {name}, first", server.of(server.call(name, *SET))
+        yield f"SET, {name}", server.of(server.call(name, *SET))
+        yield f"MSET of two, {name}", server.of(server.call(name, *MSET))
+        yield f"GET, {name}", server.of(server.call(name, *GET))
+    server.rewrite_token("idle", used_us=server.now_us() - 2_000_000)
+    yield "GET, idle for two seconds", server.of(server.call("idle", *GET))
+    # As far ahead as nothing on a slow machine may fall behind.
+    server.rewrite_token("idle", used_us=server.now_us() + 3_600_000_000)
+    yield "GET, idle, used just now", server.of(server.call("idle", *GET))
+
+
+def trims(server: Footprints) -> Iterator[Case]:
+    """One event in 97 trims the stream, as the clock wills; it costs no further command."""
+    stream, overfull = NAMES.audit("trimmed"), RETAIN + 2 * NODE_EVENTS
+    for _ in range(overfull):
+        server.admin.xadd(stream, {"op": "SET"})
+
+    one = server.call("trimmed", *SET)
+    yield "SET, trims", server.until(lambda _: server.admin.xlen(stream) < overfull, one)
+    batch = server.batch("trimmed", "all", [SET, SET])
+    yield "batch of 2, trims", server.until(lambda ran: ran.calls["xtrim"] > 0, batch)
+
+
+def batches(server: Footprints) -> Iterator[Case]:
+    sets = [("SET", f"doc:a:{n}", "x") for n in range(16)]
+    kinds = [("SET", f"doc:{n}:1", "x") for n in range(16)]
+    gets = [("GET", f"doc:a:{n}") for n in range(16)]
+    for mode in ("each", "all"):
+        yield f"16 GETs, {mode}", batched(server, "free", mode, gets)
+        refused = [*sets[:15], ("FLUSHALL",)]
+        yield f"15 SETs and a FLUSHALL, {mode}", batched(server, "free", mode, refused)
+        for name in LIMITED:
+            yield f"16 SETs, {mode}, {name}", batched(server, name, mode, sets)
+    for name in (name for name in LIMITED if name.endswith("-per-kind")):
+        yield f"16 SETs of 16 kinds, all, {name}", batched(server, name, "all", kinds)
+
+
+def batched(server: Footprints, identity: str, mode: str, items: list[Any]) -> Footprint:
+    footprint = server.of(server.batch(identity, mode, items))
+    # Whether it trims is the clock's; `trims` has one that does.
+    del footprint.calls["xtrim"]
+    return footprint
+
+
+def refusals(server: Footprints, stale_digest: str) -> Iterator[Case]:
+    too_long = ["MGET", *(f"doc:a:{n}" for n in range(MAX_ARGUMENTS))]
+    mismatched = server.call("free", *GET)
+    mismatched[3] = "doc:a:2"
+    stale = server.call("stale", *GET)
+    stale[1] = stale_digest
+    for name in ("rated", "budgeted"):
+        server.of(server.call(name, *SET))
+    calls = {
+        "wrong token": server.call("free", *GET, token="kl_free_wrong"),
+        "expired": server.call("expired", *GET),
+        "revoked": server.call("revoked", *GET),
+        "suspended": server.call("suspended", *GET),
+        "no state": server.call("gone", *GET),
+        "old guard": stale,
+        "FLUSHALL": server.call("free", "FLUSHALL"),
+        "class": server.call("reader", *SET),
+        "key": server.call("reader", "GET", "other"),
+        "denied key": server.call("reader", "GET", "doc:a:secret"),
+        "channel": server.call("reader", "PUBLISH", "olds", "x"),
+        "undeclared key": mismatched,
+        "too long": server.call("free", *too_long),
+        "rate": server.call("rated", *SET),
+        "budget": server.call("budgeted", *SET),
+    }
+    for title, call in calls.items():
+        yield f"refused: {title}", server.of(call)
+
+
+def table(cases: list[Case]) -> str:
+    return "".join(f"{title:<40} {footprint}\n" for title, footprint in cases)
+
+
+def test_script_is_as_long_as_recorded() -> None:
+    """In bytes: an identity's scripts stay in the memory of every server that runs them."""
+    documents = {path.name: path.read_text() for path in sorted(examples_root().glob("*.yaml"))}
+    documents[f"{PATTERNS} patterns"] = policy(
+        large={
+            "grants": [
+                grant(
+                    *("read", "write", "delete"),
+                    keys=[f"agents:kind{n:03}:{{job_id}}:state" for n in range(PATTERNS)],
+                )
+            ]
+        }
+    )
+    lines = [f"{'policy':<20} {'identity':<20} {'guard':>8} {'batch':>8}\n"]
+    for name, document in documents.items():
+        parsed = parse_policy(document, file=name, commands=load_table())
+        for guard in compile_policy(parsed, load_table(), year=2026):
+            # The stamp is a hash of the rules; a leading zero is not a gain.
+            full = str(guard.stamp), "9" * STAMP_DIGITS
+            sizes = [len(text.replace(*full)) for text in (guard.script, guard.batch_script)]
+            lines.append(f"{name:<20} {guard.identity:<20} {sizes[0]:>8} {sizes[1]:>8}\n")
+    assert_golden(GOLDEN / "footprint" / "sizes.txt", "".join(lines))
