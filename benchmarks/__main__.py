@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import ladder
+from benchmarks import ladder, latency
 from benchmarks.support.bars import bar_table
 from benchmarks.support.build import CACHE, BuildError
 from benchmarks.support.load import LoadError
@@ -28,7 +28,7 @@ from benchmarks.support.servers import choose_cores, choose_servers
 
 from keyleash.errors import KeyleashError
 
-SECTIONS: tuple[SectionModule, ...] = (ladder,)
+SECTIONS: tuple[SectionModule, ...] = (ladder, latency)
 BY_NAME = {module.NAME: module for module in SECTIONS}
 
 COMMITTED = Path(__file__).parent

@@ -34,7 +34,7 @@ def draw_ladder(section: Section, file: Path) -> Path:
         if figure.unit == f"× {RAW_SET.name}, {OPS_PER_S}"
     }
     colours = colours_of(list(dict.fromkeys(figure.server for figure in section.figures)))
-    figure, axes = new_figure(2, 2, width=9, height=5.6, sharex=True, sharey=True)
+    figure, axes = new_figure(2, 2, width=9, height=5.6, sharex=True, sharey="row")
     for panel, (clients, pipeline) in zip(axes.flat, PANELS, strict=True):
         how = "one command a write" if pipeline == 1 else f"{pipeline} commands a write"
         panel.set_title(f"{clients} client{'s'[: clients - 1]}, {how}", loc="left")
@@ -47,12 +47,12 @@ def draw_ladder(section: Section, file: Path) -> Path:
             _bars(
                 panel, own, (place - (len(colours) - 1) / 2) / (len(colours) + 0.6), server, colour
             )
-        panel.set_yticks(range(len(RUNGS)), RUNGS)
+        rungs = RUNGS if pipeline > 1 else RUNGS[:-1]
+        panel.set_yticks(range(len(rungs)), rungs)
+        panel.set_ylim(len(rungs) - 0.5, -0.5)
         panel.grid(visible=False, axis="y")
         panel.set_xlim(0, 1.15)
-    axes[0, 0].invert_yaxis()
-    for panel in axes[-1]:
-        panel.set_xlabel("commands per second, × raw SET in the same circumstances")
+    figure.supxlabel("commands per second, × raw SET in the same circumstances", fontsize=9)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return save(figure, file)
 

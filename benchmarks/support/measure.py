@@ -17,6 +17,16 @@ MAIN_THREAD = ("used_cpu_user_main_thread", "used_cpu_sys_main_thread")
 WHOLE_PROCESS = ("used_cpu_user", "used_cpu_sys")
 REQUESTS_BUDGET = "budget.requests"
 
+_COUNT_OPS = """
+local count = 0
+for _, event in ipairs(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', ARGV[1])) do
+  for i = 1, #event[2], 2 do
+    if event[2][i] == 'op' then count = count + 1 end
+  end
+end
+return count
+"""
+
 
 class MiscountError(Exception):
     """Keyleash counted other calls than were made, so what was measured is not what was meant."""
@@ -107,7 +117,15 @@ def read_counts(client: Client, target: Target) -> Counts:
 def require_counts(counted: Counts, of_one: Counts, calls: int, name: str) -> None:
     """Raise MiscountError unless *calls* calls, of which one counts *of_one*, were counted."""
     if counted != of_one.times(calls):
-        raise MiscountError(f"{calls} calls of `{name}` counted as {counted}")
+        raise MiscountError(f"`{name}`: {counted} where {of_one.times(calls)} was expected")
+
+
+def audited_commands(client: Client, target: Target, events: int) -> int:
+    """How many commands the newest *events* audit events of the target's identity list."""
+    if events == 0:
+        return 0  # COUNT 0 is all of them
+    stream = Keyspace().audit(target.guard.identity)
+    return int(client.eval(_COUNT_OPS, 1, stream, str(events)))
 
 
 def _appended(client: Client, stream: str) -> int:

@@ -34,17 +34,18 @@ STYLE: Any = {
 }
 
 
+mpl.rcParams.update(STYLE)
+
+
 def new_figure(rows: int, columns: int, *, width: float, height: float, **shared: Any) -> Any:
     """A figure and the two-dimensional array of its axes; *width* and *height* in inches."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
 def save(figure: Figure, file: Path) -> Path:
     """Write the figure; the end of the name says as what."""
-    with mpl.rc_context(STYLE):
-        figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
     return file
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, replace
 from enum import Enum, auto
 
 VALUE_BYTES = 64
@@ -34,6 +35,12 @@ class Counts:
             self.audited - before.audited,
             self.denied - before.denied,
         )
+
+    @staticmethod
+    def sum_of(several: Iterable[Counts]) -> Counts:
+        """What all of them count."""
+        passed, audited, denied = map(sum, zip(*map(astuple, several), strict=True))
+        return Counts(passed, audited, denied)
 
     def times(self, calls: int) -> Counts:
         """What *calls* calls count, if one counts this."""
