@@ -75,4 +75,4 @@ def _bars(panel: Any, shares: dict[str, Spread], offset: float, label: str, colo
         error_kw={"ecolor": "#555555", "elinewidth": 0.7},
     )
     for place, value in zip(places, values, strict=True):
-        panel.text(value.greatest + 0.01, place, f"{value.median:.2f}", va="center", fontsize=7)
+        panel.text(0.01, place, f"{value.median:.2f}", va="center", fontsize=7, color="white")

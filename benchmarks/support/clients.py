@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,9 @@ from benchmarks.support.waits import Waited, waiting_for_cores
 from keyleash.protocol.active import Client
 
 NOTHING = Counts()
+
+TRIAL_CALLS = 100
+"""Of each kind, twice, before the first round: they connect, warm up, and show the pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,21 @@ class Work:
     kinds: tuple[Kind, ...]
     commands: int = 1
     tasks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much of a work is done in one round.
+
+    Attributes:
+        closed: Calls of each kind in a closed loop.
+        steady: Calls of each under the steady load.
+        interval_ns: From one of them to the next.
+    """
+
+    closed: tuple[int, ...]
+    steady: int
+    interval_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,72 +125,75 @@ class Trial:
     def rounds_of(self, work: Work) -> Tried:
         """Measure every kind of *work* once in a round.
 
-        The steady load is half of what the slowest kind can do, for all kinds the same.
-
         Raises:
             MiscountError: a call was refused, or passed, or not audited, against expectation.
         """
-        alone = work.tasks == 1
+        shared = work.tasks == 1 and self.cores.server is not None
         with (
             pinned(self.cores.of_clients(work.tasks)),
-            waiting_for_cores(
-                self.server_pid, shared=alone and self.cores.server is not None
-            ) as waited,
+            waiting_for_cores(self.server_pid, shared=shared) as waited,
         ):
-            self._closed(work, [_whole(work, 0)] * len(work.kinds))
-            each_ns = [
-                run.per_call_ns for run in self._closed(work, [_whole(work, 0)] * len(work.kinds))
-            ]
-            # In turn all make as many; by tasks each makes what it can in its time.
-            closed = [
-                _whole(work, self.run_s * 1e9 / (max(each_ns) if alone else one_ns))
-                for one_ns in each_ns
-            ]
-            interval_ns = round(2 * max(each_ns))
-            steady = _whole(work, self.run_s * 1e9 / interval_ns)
+            pace = self._pace(work)
             seen: dict[str, list[Seen]] = defaultdict(list)
             for number in range(self.rounds):
                 back = slice(None, None, 1 if number % 2 == 0 else -1)
-                turned = replace(work, kinds=work.kinds[back])
-                runs = self._closed(turned, closed[back])
-                for kind, run in zip(turned.kinds, runs, strict=True):
-                    seen[kind.name].append(Seen(run, self._steady(work, kind, steady, interval_ns)))
-        return Tried(work, seen, interval_ns, waited)
+                kinds = work.kinds[back]
+                runs = self._closed(work, kinds, pace.closed[back])
+                for kind, run in zip(kinds, runs, strict=True):
+                    seen[kind.name].append(Seen(run, self._steady(work, kind, pace)))
+        return Tried(work, seen, pace.interval_ns, waited)
 
-    def _closed(self, work: Work, times: Sequence[int]) -> list[Run]:
-        """A closed loop of each kind, *times* its calls."""
+    def _pace(self, work: Work) -> Pace:
+        """The steady load is half of what the slowest kind can do, for all kinds the same."""
+        few = [_whole(work, TRIAL_CALLS)] * len(work.kinds)
+        self._closed(work, work.kinds, few)
+        # The median, lest a pause makes a pace that is no load at all.
+        each_ns = [
+            statistics.median(run.taken_ns) / work.tasks
+            for run in self._closed(work, work.kinds, few)
+        ]
+        slowest_ns = max(each_ns)
         if work.tasks == 1:
-            expected = [
-                kind.counts.times(count) for kind, count in zip(work.kinds, times, strict=True)
-            ]
-            with self._counted(work.name, expected):
-                return in_turn([kind.call for kind in work.kinds], times[0])
+            each_ns = [slowest_ns] * len(each_ns)  # In turn, all make as many calls.
+        interval_ns = round(2 * slowest_ns)
+        return Pace(
+            closed=tuple(_whole(work, self.run_s * 1e9 / one) for one in each_ns),
+            steady=_whole(work, self.run_s * 1e9 / interval_ns),
+            interval_ns=interval_ns,
+        )
+
+    def _closed(self, work: Work, kinds: Sequence[Kind], calls: Sequence[int]) -> list[Run]:
+        """A closed loop of each kind."""
+        expected = [kind.counts.times(count) for kind, count in zip(kinds, calls, strict=True)]
+        if work.tasks == 1:
+            with self._counted(work.name, Counts.sum_of(expected)):
+                return in_turn([kind.call for kind in kinds], calls[0])
         runs = []
-        for kind, count in zip(work.kinds, times, strict=True):
-            with self._counted(kind.name, [kind.counts.times(count)], coalesced=kind.coalesced):
+        for kind, count, counts in zip(kinds, calls, expected, strict=True):
+            with self._counted(kind.name, counts, coalesced=kind.coalesced):
                 runs.append(self.runner.run(in_tasks(kind.call, count, work.tasks)))
         return runs
 
-    def _steady(self, work: Work, kind: Kind, times: int, interval_ns: int) -> Run:
-        with self._counted(kind.name, [kind.counts.times(times)], coalesced=kind.coalesced):
+    def _steady(self, work: Work, kind: Kind, pace: Pace) -> Run:
+        with self._counted(kind.name, kind.counts.times(pace.steady), coalesced=kind.coalesced):
             if work.tasks == 1:
-                return steadily(kind.call, times, interval_ns)
-            return self.runner.run(steadily_in_tasks(kind.call, times, interval_ns, work.tasks))
+                return steadily(kind.call, pace.steady, pace.interval_ns)
+            return self.runner.run(
+                steadily_in_tasks(kind.call, pace.steady, pace.interval_ns, work.tasks)
+            )
 
     @contextlib.contextmanager
-    def _counted(
-        self, name: str, expected: Sequence[Counts], *, coalesced: bool = False
-    ) -> Iterator[None]:
-        """Require that the block counts just what is expected, in all."""
+    def _counted(self, name: str, expected: Counts, *, coalesced: bool = False) -> Iterator[None]:
+        """Require that the block counts just what is expected."""
         before = read_counts(self.admin, self.target)
         yield
         counts = read_counts(self.admin, self.target).minus(before)
         if coalesced:
             commands = audited_commands(self.admin, self.target, counts.audited)
             counts = replace(counts, audited=commands)
-        require_counts(counts, Counts.sum_of(expected), 1, name)
+        require_counts(counts, expected, 1, name)
 
 
 def _whole(work: Work, calls: float) -> int:
-    """So many calls, or a few more or less: as many in each task, and in each some."""
+    """About so many calls: as many in each task, and in each some."""
     return max(10, round(calls / work.tasks)) * work.tasks

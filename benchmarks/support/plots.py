@@ -13,8 +13,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")
-"""To be told apart with any eyes (Okabe and Ito)."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#999999")
+"""To be told apart with any eyes (Okabe and Ito); white letters can be read on the first three."""
 
 STYLE: Any = {
     "font.size": 9,
