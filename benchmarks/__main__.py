@@ -89,8 +89,11 @@ def draw(sections: Iterable[Section], out: Path) -> None:
     """Draw the plots of all sections."""
     folder = out / "plots"
     folder.mkdir(parents=True, exist_ok=True)
-    for section in sections:
-        BY_NAME[section.name].draw(section, folder)
+    try:
+        for section in sections:
+            BY_NAME[section.name].draw(section, folder)
+    except ModuleNotFoundError as error:
+        print(f"benchmarks: no plots: {error}; pip install -e '.[bench]'", file=sys.stderr)
 
 
 def all_met(sections: Iterable[Section]) -> bool:

@@ -53,7 +53,7 @@ def draw_ladder(section: Section, file: Path) -> Path:
         panel.grid(visible=False, axis="y")
         panel.set_xlim(0, 1.15)
     figure.supxlabel("commands per second, × raw SET in the same circumstances", fontsize=9)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return save(figure, file)
 
 

@@ -2,63 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.support.latencies import BUCKETS_PER_OCTAVE, SHARE, US
 from benchmarks.support.plots import colours_of, new_figure, save
-from benchmarks.support.section import Section
+from benchmarks.support.section import Figure, Section
 
 WIDER = 2 ** (1 / BUCKETS_PER_OCTAVE)
 
+STRIP = 0.12
+"""Height of the line of a kind's percentiles below the histogram, in heights of that."""
+
 
 def draw_latency(section: Section, file: Path) -> Path:
-    """A row of panels for each server, a column for each work, a stepped line for each kind."""
+    """A row of panels for each server, a column for each work."""
     figures = section.figures
-    servers = list(dict.fromkeys(figure.server for figure in figures))
-    works = list(dict.fromkeys(str(figure.at["work"]) for figure in figures))
+    servers = list(dict.fromkeys(one.server for one in figures))
+    works = list(dict.fromkeys(str(one.at["work"]) for one in figures))
     figure, axes = new_figure(
-        len(servers), len(works), width=11, height=0.6 + 2.3 * len(servers), sharex="col"
+        len(servers), len(works), width=11, height=1 + 2.4 * len(servers), sharex="col"
     )
     for server, row in zip(servers, axes, strict=True):
+        row[0].set_ylabel(server)
         for work, panel in zip(works, row, strict=True):
-            own = [one for one in figures if (one.server, one.at["work"]) == (server, work)]
-            kinds = colours_of(list(dict.fromkeys(one.series for one in own)))
-            for kind, colour in kinds.items():
-                shares = {
-                    float(one.at["from_us"]): one.value.median
-                    for one in own
-                    if (one.series, one.unit) == (kind, SHARE)
-                }
-                marks = {
-                    float(one.at["percentile"]): one.value.median
-                    for one in own
-                    if (one.series, one.unit, one.at.get("load")) == (kind, US, "steady")
-                }
-                _histogram(panel, shares, marks, kind, colour)
-            panel.set_xscale("log")
-            panel.set_yticks([])
-            panel.set_ylabel(server if work == works[0] else "")
+            _draw_work(
+                panel, [one for one in figures if (one.server, one.at["work"]) == (server, work)]
+            )
     for work, top, bottom in zip(works, axes[0], axes[-1], strict=True):
         top.set_title(work, loc="left")
-        bottom.set_xlabel("µs from when a call was due; dots: p50, p99, p99.9")
-        bottom.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), fontsize=7)
+        bottom.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8)
+    figure.suptitle(
+        "Share of calls by µs from when they were due; dots: p50, p99, p99.9", fontsize=10
+    )
     return save(figure, file)
 
 
-def _histogram(
-    panel: Any,
-    shares: Mapping[float, float],
-    marks: Mapping[float, float],
-    label: str,
-    colour: str,
-) -> None:
-    """One kind: shares of calls by lower bound of the bucket, and its percentiles as dots."""
-    bounds = [*shares, max(shares) * WIDER]
-    heights = list(shares.values())
-    panel.stairs(heights, bounds, color=colour, label=label, linewidth=1.2)
-    at = [max((one for one in shares if one <= mark), default=bounds[0]) for mark in marks.values()]
-    panel.plot(
-        list(marks.values()), [shares[bound] for bound in at], "o", color=colour, markersize=3
-    )
+def _draw_work(panel: Any, figures: Sequence[Figure]) -> None:
+    """A stepped line for each kind, and below them one with its percentiles."""
+    kinds = list(dict.fromkeys(one.series for one in figures))
+    shares = {kind: _steady(figures, kind, SHARE, "from_us") for kind in kinds}
+    highest = max(share for own in shares.values() for share in own.values())
+    for place, (kind, colour) in enumerate(colours_of(kinds).items()):
+        bounds = [*shares[kind], max(shares[kind]) * WIDER]
+        panel.stairs(
+            list(shares[kind].values()), bounds, color=colour, label=kind, fill=True, alpha=0.25
+        )
+        panel.stairs(list(shares[kind].values()), bounds, color=colour, linewidth=1)
+        percentiles = list(_steady(figures, kind, US, "percentile").values())
+        below = [-highest * STRIP * (place + 1)] * len(percentiles)
+        panel.plot(percentiles, below, "o-", color=colour, markersize=3.5, linewidth=1)
+    panel.set_xscale("log")
+    panel.set_yticks([0], [""])
+    panel.set_ylim(-highest * STRIP * (len(kinds) + 1), highest * 1.05)
+
+
+def _steady(figures: Sequence[Figure], kind: str, unit: str, at: str) -> dict[float, float]:
+    """Medians of a kind's figures of one unit under the steady load, by that circumstance."""
+    return {
+        float(one.at[at]): one.value.median
+        for one in figures
+        if (one.series, one.unit, one.at.get("load")) == (kind, unit, "steady")
+    }
