@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.support.latencies import BUCKETS_PER_OCTAVE, SHARE, US
 from benchmarks.support.plots import colours_of, new_figure, save
 from benchmarks.support.section import Figure, Section
+from matplotlib.ticker import LogLocator, NullLocator
 
 WIDER = 2 ** (1 / BUCKETS_PER_OCTAVE)
 
@@ -34,7 +35,7 @@ def draw_latency(section: Section, file: Path) -> Path:
         top.set_title(work, loc="left")
         bottom.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8)
     figure.suptitle(
-        "Share of calls by µs from when they were due; dots: p50, p99, p99.9", fontsize=10
+        "Share of calls by time from when they were due; dots: p50, p99, p99.9", fontsize=10
     )
     return save(figure, file)
 
@@ -54,6 +55,10 @@ def _draw_work(panel: Any, figures: Sequence[Figure]) -> None:
         below = [-highest * STRIP * (place + 1)] * len(percentiles)
         panel.plot(percentiles, below, "o-", color=colour, markersize=3.5, linewidth=1)
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(_duration)
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.tick_params(axis="x", labelsize=7)
     panel.set_yticks([0], [""])
     panel.set_ylim(-highest * STRIP * (len(kinds) + 1), highest * 1.05)
 
@@ -65,3 +70,8 @@ def _steady(figures: Sequence[Figure], kind: str, unit: str, at: str) -> dict[fl
         for one in figures
         if (one.series, one.unit, one.at.get("load")) == (kind, unit, "steady")
     }
+
+
+def _duration(us: float, _place: int) -> str:
+    """As a mark of the axis."""
+    return f"{us:g} µs" if us < 1e3 else f"{us / 1e3:g} ms"

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from benchmarks.support.section import Section
 
@@ -44,7 +45,7 @@ def write_results(about: dict[str, object], sections: Sequence[Section], folder:
     file = folder / f"{datetime.datetime.now(datetime.UTC).date()}.json"
     servers = dict.fromkeys(figure.server for one in sections for figure in one.figures)
     plain = {**about, "servers": list(servers), "sections": [one.plain() for one in sections]}
-    file.write_text(_dumped(plain), encoding="utf-8")
+    file.write_text(_dumped(_rounded(plain)), encoding="utf-8")
     return file
 
 
@@ -65,6 +66,17 @@ def _dumped(plain: object, depth: int = 0, deepest: int = 5) -> str:
     inside = ",\n".join("  " * (depth + 1) + item for item in items)
     begin, end = "{}" if isinstance(plain, dict) else "[]"
     return f"{begin}\n{inside}\n{'  ' * depth}{end}" + ("" if depth else "\n")
+
+
+def _rounded(plain: Any) -> Any:
+    """The same without digits that are noise."""
+    if isinstance(plain, float):
+        return float(f"{plain:.6g}")
+    if isinstance(plain, dict):
+        return {key: _rounded(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [_rounded(value) for value in plain]
+    return plain
 
 
 def _commit() -> str:
