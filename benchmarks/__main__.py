@@ -25,6 +25,7 @@ from benchmarks.support.policy import StructureError
 from benchmarks.support.results import machine, read_sections, write_results
 from benchmarks.support.section import Section, SectionModule, Setting
 from benchmarks.support.servers import choose_cores, choose_servers
+from redis.exceptions import RedisError
 
 from keyleash.errors import KeyleashError
 
@@ -34,7 +35,15 @@ BY_NAME = {module.NAME: module for module in SECTIONS}
 COMMITTED = Path(__file__).parent
 """Results and plots of whole runs; those of quick and partial ones go to the cache, uncommitted."""
 
-FAILURES = (BuildError, LoadError, MiscountError, StructureError, KeyleashError)
+FAILURES = (
+    BuildError,
+    LoadError,
+    MiscountError,
+    StructureError,
+    KeyleashError,
+    RedisError,
+    ModuleNotFoundError,  # of the extra `bench`
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,6 +16,9 @@ WIDER = 2 ** (1 / BUCKETS_PER_OCTAVE)
 STRIP = 0.12
 """Height of the line of a kind's percentiles below the histogram, in heights of that."""
 
+MANY_MARKS = 300
+"""An axis that spans more has marks at powers of ten only."""
+
 
 def draw_latency(section: Section, file: Path) -> Path:
     """A row of panels for each server, a column for each work."""
@@ -55,7 +58,9 @@ def _draw_work(panel: Any, figures: Sequence[Figure]) -> None:
         below = [-highest * STRIP * (place + 1)] * len(percentiles)
         panel.plot(percentiles, below, "o-", color=colour, markersize=3.5, linewidth=1)
     panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    bounds = [bound for own in shares.values() for bound in own]
+    narrow = max(bounds) < MANY_MARKS * min(bounds)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
     panel.xaxis.set_major_formatter(_duration)
     panel.xaxis.set_minor_locator(NullLocator())
     panel.tick_params(axis="x", labelsize=7)

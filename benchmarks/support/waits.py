@@ -44,7 +44,8 @@ def waiting_for_cores(server_pid: int, *, shared: bool = False) -> Iterator[Wait
     ended = _ran_and_waited_ns(server_pid)
     if begun is not None and ended is not None:
         ran_ns, waited_ns = ended[0] - begun[0], ended[1] - begun[1]
-        waited.share = max(0, 1 - ran_ns / wall_ns) if shared else waited_ns / wall_ns
+        lost_ns = wall_ns - ran_ns if shared else waited_ns
+        waited.share = min(max(lost_ns / wall_ns, 0.0), 1.0)
 
 
 def _ran_and_waited_ns(server_pid: int) -> tuple[int, int] | None:
