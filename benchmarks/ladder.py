@@ -119,7 +119,7 @@ VARIANTS = (*ONE_BY_ONE, *PIPED, BATCH_OF_SETS, BATCH)
 
 MANY = 50
 FULL = Plan(rounds=11, requests=500, connections=(MANY, 1), run_s=0.06)
-QUICK = Plan(rounds=3, requests=200, connections=(MANY, 1), run_s=0.02)
+QUICK = Plan(rounds=3, requests=200, connections=(MANY, 1), run_s=0.015)
 
 
 def measure(setting: Setting) -> Section:

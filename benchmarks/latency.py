@@ -49,7 +49,7 @@ def measure(setting: Setting) -> Section:
 
 def measure_on(choice: ServerChoice, setting: Setting) -> Section:
     """Start one server and compare the clients on it."""
-    rounds, run_s = (2, 0.1) if setting.quick else (4, 0.25)
+    rounds, run_s = (2, 0.07) if setting.quick else (4, 0.25)
     with (
         running(choice, setting.cores.server) as server,
         redis.Redis.from_url(server.url) as admin,

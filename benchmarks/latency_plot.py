@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,6 @@ from benchmarks.support.latencies import BUCKETS_PER_OCTAVE, SHARE, US
 from benchmarks.support.plots import colours_of, new_figure, save
 from benchmarks.support.section import Figure, Section
 from matplotlib.ticker import LogLocator, NullLocator
-
-WIDER = 2 ** (1 / BUCKETS_PER_OCTAVE)
 
 STRIP = 0.12
 """Height of the line of a kind's percentiles below the histogram, in heights of that."""
@@ -49,11 +48,9 @@ def _draw_work(panel: Any, figures: Sequence[Figure]) -> None:
     shares = {kind: _steady(figures, kind, SHARE, "from_us") for kind in kinds}
     highest = max(share for own in shares.values() for share in own.values())
     for place, (kind, colour) in enumerate(colours_of(kinds).items()):
-        bounds = [*shares[kind], max(shares[kind]) * WIDER]
-        panel.stairs(
-            list(shares[kind].values()), bounds, color=colour, label=kind, fill=True, alpha=0.25
-        )
-        panel.stairs(list(shares[kind].values()), bounds, color=colour, linewidth=1)
+        steps = _steps(shares[kind])
+        panel.stairs(*steps, color=colour, label=kind, fill=True, alpha=0.25)
+        panel.stairs(*steps, color=colour, linewidth=1)
         percentiles = list(_steady(figures, kind, US, "percentile").values())
         below = [-highest * STRIP * (place + 1)] * len(percentiles)
         panel.plot(percentiles, below, "o-", color=colour, markersize=3.5, linewidth=1)
@@ -66,6 +63,16 @@ def _draw_work(panel: Any, figures: Sequence[Figure]) -> None:
     panel.tick_params(axis="x", labelsize=7)
     panel.set_yticks([0], [""])
     panel.set_ylim(-highest * STRIP * (len(kinds) + 1), highest * 1.05)
+
+
+def _steps(shares: Mapping[float, float]) -> tuple[list[float], list[float]]:
+    """Heights of all buckets from the first to the last, empty ones included, and their bounds."""
+    places = {
+        round(math.log2(from_us) * BUCKETS_PER_OCTAVE): share for from_us, share in shares.items()
+    }
+    buckets = range(min(places), max(places) + 1)
+    bounds = [2 ** (place / BUCKETS_PER_OCTAVE) for place in (*buckets, buckets.stop)]
+    return [places.get(place, 0) for place in buckets], bounds
 
 
 def _steady(figures: Sequence[Figure], kind: str, unit: str, at: str) -> dict[float, float]:

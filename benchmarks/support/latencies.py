@@ -86,17 +86,18 @@ def percentile_us(run: Run, percent: float) -> float:
 
 
 def _histogram(runs: Sequence[Run]) -> dict[float, Spread]:
-    """Shares of the calls by buckets, of which each round has its own share."""
+    """Shares of the calls by buckets, without those that most rounds have no call in."""
     rounds = [
         Counter(math.floor(math.log2(taken / 1e3) * BUCKETS_PER_OCTAVE) for taken in run.taken_ns)
         for run in runs
     ]
-    return {
+    shares = {
         2 ** (bucket / BUCKETS_PER_OCTAVE): spread_of(
             [counts[bucket] / counts.total() for counts in rounds]
         )
         for bucket in sorted(set().union(*rounds))
     }
+    return {from_us: share for from_us, share in shares.items() if share.median > 0}
 
 
 def table_of(tried: Tried, rows: Iterable[LatencyRow]) -> str:
