@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit format golden docs clean
+.PHONY: demo test check unit bench format golden docs clean
 
 demo: $(VENV)/.run
 	@$(BIN)/keyleash demo
@@ -20,6 +20,10 @@ check: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/pytest -n auto
 
+# QUICK=1 takes less than a minute and shows that it works; ARGS passes other options on.
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix loader tests benchmarks
 	$(BIN)/ruff format loader tests benchmarks
@@ -31,7 +35,7 @@ docs: $(VENV)/.run
 	$(BIN)/python -m keyleash.commands.page docs/commands.md
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -45,4 +49,8 @@ $(VENV)/.run: $(VENV)/.python pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,6 +22,7 @@ class Bar:
         measured: Of what, in words.
         unit: What it is measured in, in words.
         value: The median of the rounds' ratios.
+        aim: Better than the bound: not promised.
     """
 
     measured: str
@@ -28,18 +30,47 @@ class Bar:
     bound: float
     unit: str
     value: float
+    aim: float | None = None
 
     @property
     def met(self) -> bool:
         """Whether the promise is kept."""
-        at_most = self.side is Side.AT_MOST
-        return self.value <= self.bound if at_most else self.value >= self.bound
+        return self._reaches(self.bound)
+
+    @property
+    def reached(self) -> bool:
+        """Whether there is an aim and it is reached."""
+        return self.aim is not None and self._reaches(self.aim)
+
+    def _reaches(self, mark: float) -> bool:
+        return self.value <= mark if self.side is Side.AT_MOST else self.value >= mark
 
 
-def bar_line(version: str, bar: Bar, *, noisy: bool) -> str:
-    """The bar and how the server stands to it."""
-    return (
-        f"{version}: {bar.measured} {bar.side} {bar.bound:g} × {bar.unit}:"
-        f" {bar.value:.2f} {'ok' if bar.met else 'MISSED'}"
-        f"{' (noisy: measure again)' if noisy else ''}"
+def bar_table(bars: Iterable[tuple[str, Bar, bool]]) -> str:
+    """A line for each: server, what is promised, bound, aim, what was measured, the verdict.
+
+    Args:
+        bars: With the server's version before it and whether it was noisy behind it.
+    """
+    lines = [("server", "bar", "bound", "aim", "measured", "")]
+    lines += [
+        (
+            version,
+            f"{bar.measured}, × {bar.unit}",
+            f"{bar.side} {bar.bound:g}",
+            "" if bar.aim is None else f"{bar.aim:g}",
+            f"{bar.value:.3f}",
+            _verdict(bar, noisy=noisy),
+        )
+        for version, bar, noisy in bars
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
     )
+
+
+def _verdict(bar: Bar, *, noisy: bool) -> str:
+    verdict = ("ok, aim reached" if bar.reached else "ok") if bar.met else "MISSED"
+    return f"{verdict} (noisy: measure again)" if noisy else verdict

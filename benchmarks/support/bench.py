@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis
 from benchmarks.support.calls import exchanges
-from benchmarks.support.command import Plan
-from benchmarks.support.load import Generator, Load
+from benchmarks.support.load import Exchange, Generator, Load
 from benchmarks.support.measure import CpuClock, Sample, cpu_clock, take_sample
 from benchmarks.support.policy import Target
 from benchmarks.support.readiness import fill_audit, let_rates_refill
@@ -19,8 +18,30 @@ from benchmarks.support.variants import Variant
 
 from keyleash.server import EmbeddedServer
 
-Samples = Mapping[tuple[str, int], Sequence[Sample]]
-"""By name of the variant and number of connections, in order of rounds."""
+Samples = Mapping[tuple[Variant, int], Sequence[Sample]]
+"""By variant and number of connections, in order of rounds."""
+
+Bytes = tuple[tuple[Exchange, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much to measure.
+
+    Attributes:
+        rounds: In each, everything that is compared has its turn.
+        requests: Calls per run; with `run_s`, of the runs that warm up and calibrate.
+        connections: Numbers of connections, the larger first.
+        protocol: RESP version, 2 or 3, of raw and guarded calls alike.
+        run_s: If given, runs take about so long, each variant with as many calls as it
+            makes in that time.
+    """
+
+    rounds: int
+    requests: int
+    connections: tuple[int, ...]
+    protocol: int = 3
+    run_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +57,12 @@ class Bench:
     """A running server, a generator, and what they are asked for.
 
     Attributes:
-        server: Alone on its core.
+        server: On its core.
         admin: An operator's client of it.
-        generator: Alone on the other core.
+        generator: On the other core; if it is one connection, on the server's.
         clock: The server's CPU time.
         plan: How much to measure.
-        script: Digest of the benchmark's own script.
+        cores: Of both.
     """
 
     server: EmbeddedServer
@@ -49,15 +70,21 @@ class Bench:
     generator: Generator
     clock: CpuClock
     plan: Plan
-    script: str
+    cores: Cores
+    _packed: dict[tuple[Variant, str, int], Bytes] = field(default_factory=dict)
 
     def sample(self, contender: Contender, connections: int, calls: int) -> Sample:
         """Make *calls* calls, in all, on so many connections."""
-        variant, target, protocol = contender.variant, contender.target, self.plan.protocol
-        bytes_of = exchanges(
-            variant, target, script=self.script, protocol=protocol, connections=connections
+        variant, target = contender.variant, contender.target
+        load = Load(
+            port=self.server.port,
+            protocol=self.plan.protocol,
+            requests=calls,
+            connections=self._bytes_of(contender, connections),
+            core=self.cores.of_clients(connections),
         )
-        load = Load(self.server.port, protocol, calls, bytes_of)
+        if variant.script:
+            self.admin.script_load(variant.script)
         let_rates_refill(self.admin, target, variant.counts.passed * calls)
         return take_sample(self.generator, self.clock, target, variant, load)
 
@@ -70,25 +97,43 @@ class Bench:
 
     def rounds(self, contenders: Sequence[Contender]) -> Samples:
         """Sample every contender once in a round, at each number of connections."""
-        samples: dict[tuple[str, int], list[Sample]] = defaultdict(list)
+        samples: dict[tuple[Variant, int], list[Sample]] = defaultdict(list)
+        turns = [(connections, one) for connections in self.plan.connections for one in contenders]
+        calls = [self._calls(one, connections) for connections, one in turns]
         for number in range(self.plan.rounds):
-            for connections in self.plan.connections:
-                # There and back again, so that a drift favours nobody.
-                for one in contenders if number % 2 == 0 else reversed(contenders):
-                    sample = self.sample(one, connections, self.plan.requests)
-                    samples[one.variant.name, connections].append(sample)
+            round_ = list(zip(turns, calls, strict=True))
+            # There and back again, so that a drift favours nobody.
+            for (connections, one), count in round_ if number % 2 == 0 else reversed(round_):
+                sample = self.sample(one, connections, count)
+                samples[one.variant, connections].append(sample)
         return samples
+
+    def _calls(self, contender: Contender, connections: int) -> int:
+        """How many calls a run makes."""
+        if self.plan.run_s is None:
+            return self.plan.requests
+        trial = self.sample(contender, connections, self.plan.requests)
+        per_s = trial.ops_per_s / contender.variant.commands
+        return max(connections, round(per_s * self.plan.run_s))
+
+    def _bytes_of(self, contender: Contender, connections: int) -> Bytes:
+        variant, target = contender.variant, contender.target
+        key = (variant, target.token, connections)
+        if key not in self._packed:
+            self._packed[key] = exchanges(
+                variant, target, protocol=self.plan.protocol, connections=connections
+            )
+        return self._packed[key]
 
 
 @contextlib.contextmanager
 def bench_on(
-    choice: ServerChoice, plan: Plan, cores: Cores, generator: Generator, script: str = "return 0"
+    choice: ServerChoice, plan: Plan, cores: Cores, generator: Generator
 ) -> Iterator[Bench]:
-    """Start the server, and load *script*, for the length of the block."""
+    """Start the server for the length of the block."""
     with (
         running(choice, cores.server) as server,
         pinned(cores.client),
         redis.Redis.from_url(server.url) as admin,
     ):
-        digest = str(admin.script_load(script))
-        yield Bench(server, admin, generator, cpu_clock(admin), plan, digest)
+        yield Bench(server, admin, generator, cpu_clock(admin), plan, cores)

@@ -9,6 +9,7 @@ from benchmarks.support.policy import Target
 from benchmarks.support.variants import Variant, Way
 
 from keyleash.commands import load_table
+from keyleash.protocol.keyspace import script_digest
 from keyleash.protocol.request import BatchMode, batch_call, guard_call
 
 CALLS_PER_CONNECTION = 8
@@ -16,17 +17,17 @@ CALLS_PER_CONNECTION = 8
 
 
 def exchanges(
-    variant: Variant, target: Target, *, script: str, protocol: int, connections: int
+    variant: Variant, target: Target, *, protocol: int, connections: int
 ) -> tuple[tuple[Exchange, ...], ...]:
     """The calls of *variant*, for each connection its own.
 
     Args:
         variant: What is called.
         target: Guard and token of the guarded calls.
-        script: Digest of the benchmark's own script.
         protocol: RESP version, 2 or 3, that the connections speak.
         connections: How many there are.
     """
+    script = script_digest(variant.script)
 
     def exchange(number: int) -> Exchange:
         first = number * variant.commands
@@ -41,9 +42,11 @@ def exchanges(
             case Way.RAW:
                 return Exchange(b"".join(map(packed, commands)), replies.encode())
             case Way.GUARD:
-                (command,) = commands
-                call = guard_call(load_table(), target.guard.digest, *caller, command)
-                return Exchange(packed(call), replies.encode())
+                calls = (
+                    guard_call(load_table(), target.guard.digest, *caller, command)
+                    for command in commands
+                )
+                return Exchange(b"".join(map(packed, calls)), replies.encode())
             case Way.BATCH | Way.BATCH_OF_SCRIPT:
                 digest = target.guard.batch_digest if variant.way is Way.BATCH else script
                 call = batch_call(load_table(), digest, *caller, BatchMode.ALL, commands)

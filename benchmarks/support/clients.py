@@ -1,26 +1,28 @@
-"""The clients compared: runs through redis-py and through keyleash, turn and turn about."""
+"""The clients compared: the same work through redis-py and through keyleash, in rounds."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-import redis
-from benchmarks.support.measure import read_counts, require_counts
+from benchmarks.support.measure import audited_commands, read_counts, require_counts
+from benchmarks.support.pacing import Run, in_tasks, in_turn, steadily, steadily_in_tasks
 from benchmarks.support.policy import Target
-from benchmarks.support.spread import Spread, ratios, spread_of
-from benchmarks.support.variants import KEY, VALUE, Counts
+from benchmarks.support.servers import Cores, pinned
+from benchmarks.support.variants import Counts
+from benchmarks.support.waits import Waited, waiting_for_cores
 
-import keyleash
 from keyleash.protocol.active import Client
 
 NOTHING = Counts()
 
-JOB_KEY = KEY.format(job="0" * 12)
+TRIAL_CALLS = 100
+"""Of each kind, twice, before the first round: they connect, warm up, and show the pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,147 +30,170 @@ class Kind:
     """One way to make calls through a client.
 
     Attributes:
-        name: For errors.
-        run: Makes so many calls, one after the other or at once.
-        commands: Commands in one call.
+        name: For the report.
+        call: Makes one call; in the tasks of an event loop its result is awaited.
+        baseline: Name of the kind that it is compared with; its own for a baseline.
         counts: What one call must count.
+        coalesced: Whether several calls may share one audit event: its commands are counted.
     """
 
     name: str
-    run: Callable[[int], object]
-    commands: int = 1
+    call: Callable[[], Any]
+    baseline: str
     counts: Counts = NOTHING
+    coalesced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Kinds that do the same.
+
+    Attributes:
+        name: What they do.
+        kinds: A baseline is before those that are compared with it.
+        commands: In one call.
+        tasks: How many make the calls; one is plain blocking calls.
+    """
+
+    name: str
+    kinds: tuple[Kind, ...]
+    commands: int = 1
+    tasks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """One run of one kind.
+    """How much of a work is done in one round.
 
     Attributes:
-        per_s: Commands per second of wall time.
-        cpu_us: CPU time of this process per command, µs: what others on the machine do
-            changes it little.
+        closed: Calls of each kind in a closed loop.
+        steady: Calls of each under the steady load.
+        interval_ns: From one of them to the next.
     """
 
-    per_s: float
-    cpu_us: float
+    closed: tuple[int, ...]
+    steady: int
+    interval_ns: int
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """The same work through redis-py and through keyleash, all rounds together.
+class Seen:
+    """One kind in one round: a closed loop, and under a steady load."""
+
+    closed: Run
+    steady: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A work in all rounds.
 
     Attributes:
-        name: What was done.
-        unit: Of the first two: µs, or commands per second.
-        raw: Through redis-py.
-        guarded: Through keyleash.
-        ratio: Guarded by raw, round by round.
-        best_ratio: The best guarded value of any round by the best raw one.
-        cpu_ratio: CPU time of the client's process per command, guarded by raw.
+        seen: By name of the kind, in order of rounds.
+        interval_ns: From one call to the next under the steady load.
+        waited: Whether others had a part of the cores.
     """
 
-    name: str
-    unit: str
-    raw: Spread
-    guarded: Spread
-    ratio: Spread
-    best_ratio: float
-    cpu_ratio: Spread | None = None
+    work: Work
+    seen: Mapping[str, Sequence[Seen]]
+    interval_ns: int
+    waited: Waited
 
 
-def compared(name: str, raw: Sequence[Pace], guarded: Sequence[Pace]) -> Comparison:
-    """Put two kinds' runs of all rounds together."""
-    raw_per_s, guarded_per_s = ([run.per_s for run in side] for side in (raw, guarded))
-    return Comparison(
-        name,
-        "per s",
-        spread_of(raw_per_s),
-        spread_of(guarded_per_s),
-        ratios(guarded_per_s, raw_per_s),
-        max(guarded_per_s) / max(raw_per_s),
-        ratios([run.cpu_us for run in guarded], [run.cpu_us for run in raw]),
-    )
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Where and how much is measured.
 
-
-def paces(
-    admin: Client, target: Target, kinds: Sequence[tuple[Kind, int]], rounds: int
-) -> Mapping[str, list[Pace]]:
-    """The runs of each kind, by its name, in order of rounds.
-
-    Args:
-        kinds: Each with how many calls are a run.
-
-    Raises:
-        MiscountError: a call was refused, or passed, or not audited, against expectation.
+    Attributes:
+        server_pid: Of its process.
+        admin: An operator's client of it.
+        target: Whose calls are counted.
+        runner: Of the event loop of calls in tasks.
+        cores: Of server and clients.
+        rounds: In each, every kind has its turn.
+        run_s: About how long one kind runs in one round, closed and steady each.
     """
-    for kind, calls in kinds:
-        kind.run(calls)
-    runs: dict[str, list[Pace]] = defaultdict(list)
-    for number in range(rounds):
-        for kind, calls in kinds if number % 2 == 0 else reversed(kinds):
-            with counted(admin, target, kind, calls):
-                begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
-                kind.run(calls)
-                cpu_s = time.process_time() - begun_cpu_s
-                wall_s = time.perf_counter() - begun_s
-            commands = calls * kind.commands
-            runs[kind.name].append(Pace(commands / wall_s, cpu_s / commands * 1e6))
-    return runs
+
+    server_pid: int
+    admin: Client
+    target: Target
+    runner: asyncio.Runner
+    cores: Cores
+    rounds: int
+    run_s: float
+
+    def rounds_of(self, work: Work) -> Tried:
+        """Measure every kind of *work* once in a round.
+
+        Raises:
+            MiscountError: a call was refused, or passed, or not audited, against expectation.
+        """
+        shared = work.tasks == 1 and self.cores.server is not None
+        with (
+            pinned(self.cores.of_clients(work.tasks)),
+            waiting_for_cores(self.server_pid, shared=shared) as waited,
+        ):
+            pace = self._pace(work)
+            seen: dict[str, list[Seen]] = defaultdict(list)
+            for number in range(self.rounds):
+                back = slice(None, None, 1 if number % 2 == 0 else -1)
+                kinds = work.kinds[back]
+                runs = self._closed(work, kinds, pace.closed[back])
+                for kind, run in zip(kinds, runs, strict=True):
+                    seen[kind.name].append(Seen(run, self._steady(work, kind, pace)))
+        return Tried(work, seen, pace.interval_ns, waited)
+
+    def _pace(self, work: Work) -> Pace:
+        """The steady load is half of what the slowest kind can do, for all kinds the same."""
+        few = [_whole(work, TRIAL_CALLS)] * len(work.kinds)
+        self._closed(work, work.kinds, few)
+        # The median, lest a pause makes a pace that is no load at all.
+        each_ns = [
+            statistics.median(run.taken_ns) / work.tasks
+            for run in self._closed(work, work.kinds, few)
+        ]
+        slowest_ns = max(each_ns)
+        if work.tasks == 1:
+            each_ns = [slowest_ns] * len(each_ns)  # In turn, all make as many calls.
+        interval_ns = round(2 * slowest_ns)
+        return Pace(
+            closed=tuple(_whole(work, self.run_s * 1e9 / one) for one in each_ns),
+            steady=_whole(work, self.run_s * 1e9 / interval_ns),
+            interval_ns=interval_ns,
+        )
+
+    def _closed(self, work: Work, kinds: Sequence[Kind], calls: Sequence[int]) -> list[Run]:
+        """A closed loop of each kind."""
+        expected = [kind.counts.times(count) for kind, count in zip(kinds, calls, strict=True)]
+        if work.tasks == 1:
+            with self._counted(work.name, Counts.sum_of(expected)):
+                return in_turn([kind.call for kind in kinds], calls[0])
+        runs = []
+        for kind, count, counts in zip(kinds, calls, expected, strict=True):
+            with self._counted(kind.name, counts, coalesced=kind.coalesced):
+                runs.append(self.runner.run(in_tasks(kind.call, count, work.tasks)))
+        return runs
+
+    def _steady(self, work: Work, kind: Kind, pace: Pace) -> Run:
+        with self._counted(kind.name, kind.counts.times(pace.steady), coalesced=kind.coalesced):
+            if work.tasks == 1:
+                return steadily(kind.call, pace.steady, pace.interval_ns)
+            return self.runner.run(
+                steadily_in_tasks(kind.call, pace.steady, pace.interval_ns, work.tasks)
+            )
+
+    @contextlib.contextmanager
+    def _counted(self, name: str, expected: Counts, *, coalesced: bool = False) -> Iterator[None]:
+        """Require that the block counts just what is expected."""
+        before = read_counts(self.admin, self.target)
+        yield
+        counts = read_counts(self.admin, self.target).minus(before)
+        if coalesced:
+            commands = audited_commands(self.admin, self.target, counts.audited)
+            counts = replace(counts, audited=commands)
+        require_counts(counts, expected, 1, name)
 
 
-@contextlib.contextmanager
-def counted(admin: Client, target: Target, kind: Kind, calls: int) -> Iterator[None]:
-    """Require that the block counts just what so many calls must count."""
-    before = read_counts(admin, target)
-    yield
-    counts = read_counts(admin, target).minus(before)
-    require_counts(counts, kind.counts, calls, kind.name)
-
-
-def set_p50(
-    url: str, admin: Client, target: Target, *, calls: int, rounds: int, protocol: int
-) -> Comparison:
-    """Median time of `set` through each client, *calls* of each in a round, call by call in turn.
-
-    Raises:
-        MiscountError: a guarded call was refused or not audited.
-    """
-    one = Kind("set", lambda _: None, counts=Counts(passed=1, audited=1))
-    times = []
-    with (
-        redis.Redis.from_url(url, protocol=protocol) as raw,
-        keyleash.Redis.from_url(url, token=target.token, protocol=protocol) as guarded,
-    ):
-        for _ in range(rounds):
-            with counted(admin, target, one, calls):
-                times.append(
-                    alternated_p50_us(
-                        calls,
-                        lambda: raw.set(JOB_KEY, VALUE),
-                        lambda: guarded.set(JOB_KEY, VALUE),
-                    )
-                )
-    raw_us, guarded_us = zip(*times, strict=True)
-    return Comparison(
-        "set, p50",
-        "µs",
-        spread_of(raw_us),
-        spread_of(guarded_us),
-        ratios(guarded_us, raw_us),
-        min(guarded_us) / min(raw_us),
-    )
-
-
-def alternated_p50_us(
-    calls: int, first: Callable[[], object], second: Callable[[], object]
-) -> tuple[float, float]:
-    """Median time of two functions, each called *calls* times, turn and turn about."""
-    times: tuple[list[int], list[int]] = ([], [])
-    clock = time.perf_counter_ns
-    for _ in range(calls):
-        for function, taken in ((first, times[0]), (second, times[1])):
-            begun = clock()
-            function()
-            taken.append(clock() - begun)
-    return statistics.median(times[0]) / 1e3, statistics.median(times[1]) / 1e3
+def _whole(work: Work, calls: float) -> int:
+    """About so many calls: as many in each task, and in each some."""
+    return max(10, round(calls / work.tasks)) * work.tasks

@@ -9,6 +9,7 @@ from benchmarks.support.load import Generator, Load
 from benchmarks.support.policy import Target
 from benchmarks.support.variants import Counts, Variant
 
+from keyleash.audit.event import Correction, audit_entry
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import unpack_state
@@ -107,7 +108,23 @@ def read_counts(client: Client, target: Target) -> Counts:
 def require_counts(counted: Counts, of_one: Counts, calls: int, name: str) -> None:
     """Raise MiscountError unless *calls* calls, of which one counts *of_one*, were counted."""
     if counted != of_one.times(calls):
-        raise MiscountError(f"{calls} calls of `{name}` counted as {counted}")
+        raise MiscountError(f"`{name}`: {counted} where {of_one.times(calls)} was expected")
+
+
+def audited_commands(client: Client, target: Target, events: int) -> int:
+    """How many commands the newest *events* audit events of the target's identity list."""
+    if events == 0:
+        return 0  # COUNT 0 is all of them
+    identity = target.guard.identity
+    # By a name that redis-py does not know: it would make a dict of the fields, whose names repeat.
+    entries = client.execute_command(
+        b"XREVRANGE", Keyspace().audit(identity), "+", "-", "COUNT", events
+    )
+    read = (
+        audit_entry(identity, entry_id, list(zip(words[::2], words[1::2], strict=True)))
+        for entry_id, words in entries
+    )
+    return sum(len(found) for found in read if not isinstance(found, Correction))
 
 
 def _appended(client: Client, stream: str) -> int:

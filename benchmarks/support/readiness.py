@@ -1,4 +1,4 @@
-"""What must be so before a run: a full audit stream, and a rate that lets the whole run pass."""
+"""What must be so before a run: keys to read, a full audit stream, rates that let all pass."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 
 import redis
 from benchmarks.support.policy import Target
+from benchmarks.support.variants import KEY, VALUE
 
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import SlotKind, unpack_state
@@ -25,6 +26,14 @@ def fill_audit(admin: redis.Redis, target: Target) -> None:
     stream = Keyspace().audit(target.guard.identity)
     missing = target.guard.plan.identity.audit.retain - admin.xlen(stream)
     admin.eval(_COPY_NEWEST, 1, stream, str(missing))
+
+
+def fill_keys(admin: redis.Redis, jobs: int) -> None:
+    """Give the first *jobs* jobs their key, so that whoever reads finds it."""
+    with admin.pipeline(transaction=False) as pipe:
+        for job in range(jobs):
+            pipe.set(KEY.format(job=f"{job:012d}"), VALUE)
+        pipe.execute()
 
 
 def let_rates_refill(admin: redis.Redis, target: Target, passing: int) -> None:

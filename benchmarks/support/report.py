@@ -1,21 +1,26 @@
-"""What a server's calls cost, as a table for people or plain data for programs."""
+"""What calls cost a server: samples become rows, rows a table, remarks and figures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
-from benchmarks.support.bars import Bar
-from benchmarks.support.bench import Samples
+from benchmarks.support.bench import Plan, Samples
+from benchmarks.support.section import Figure
+from benchmarks.support.servers import Cores
 from benchmarks.support.spread import Spread, ratios, spread_of
 from benchmarks.support.variants import Variant
 
 BUSY = 0.9
 """A generator this busy, or busier, is what limits the calls per second. With many clients
-either it or the server should be: if neither is, others had the cores meanwhile."""
+either it or the server should be, with one both together: else others had the cores meanwhile."""
 
 ENOUGH_TO_FILL = 10
 """With so many connections there is always a call to answer; with one, both sides wait in turn."""
+
+SERVER_US = "µs of server CPU"
+OPS_PER_S = "ops/s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,7 @@ class Row:
     """One variant at one number of connections, all rounds together.
 
     Attributes:
+        commands: Of the variant, in one write.
         cost: Server CPU time per command, µs.
         cost_ratio: The same in commands of the variant's baseline, round by round.
         best_ratio: The least cost of any round by the baseline's least: others on the
@@ -35,6 +41,7 @@ class Row:
     variant: str
     baseline: str
     connections: int
+    commands: int
     cost: Spread
     cost_ratio: Spread
     best_ratio: float
@@ -43,50 +50,14 @@ class Row:
     server_busy: float
     client_busy: float
 
-
-@dataclass(frozen=True, slots=True)
-class ServerReport:
-    """All of one server.
-
-    Attributes:
-        heading: What was measured, where.
-        version: What the server says it is.
-        unit: What the rows' numbers are per: `call`, or `SET` if a call is several.
-        whole_process: Whether background threads are in the CPU times.
-        rows: One per variant and number of connections.
-        bars: What was promised.
-        remarks: Whatever else there is to say.
-    """
-
-    heading: str
-    version: str
-    unit: str
-    whole_process: bool
-    rows: tuple[Row, ...]
-    bars: tuple[Bar, ...]
-    remarks: tuple[str, ...] = ()
-
     @property
-    def many(self) -> int:
-        """The larger number of connections."""
-        return max(row.connections for row in self.rows)
-
-    @property
-    def noisy(self) -> bool:
-        """Whether other processes had a part of the cores: then no verdict is worth much."""
-        return self.many >= ENOUGH_TO_FILL and any(
-            max(row.server_busy, row.client_busy) < BUSY
-            for row in self.rows
-            if row.connections == self.many
-        )
-
-    def text(self) -> str:
-        """The heading, a table, and remarks."""
-        return "\n".join([self.heading, *_table(self.rows, self.unit), *_remarks(self)])
-
-    def plain(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
+    def undisturbed(self) -> bool:
+        """Whether the cores were full of this run, as far as its times can tell."""
+        if self.connections == 1:
+            return self.server_busy + self.client_busy >= BUSY
+        if self.connections < ENOUGH_TO_FILL:
+            return True
+        return max(self.server_busy, self.client_busy) >= BUSY
 
 
 def rows_of(samples: Samples, variants: Iterable[Variant]) -> tuple[Row, ...]:
@@ -100,19 +71,27 @@ def rows_of(samples: Samples, variants: Iterable[Variant]) -> tuple[Row, ...]:
 def row_of(rows: Iterable[Row], variant: Variant, connections: int) -> Row:
     """The row of *variant* at so many connections."""
     return next(
-        row for row in rows if row.variant == variant.name and row.connections == connections
+        row
+        for row in rows
+        if (row.variant, row.commands) == (variant.name, variant.commands)
+        and row.connections == connections
     )
 
 
 def _row(variant: Variant, connections: int, samples: Samples) -> Row:
-    own = samples[variant.name, connections]
-    base = samples[variant.baseline, connections]
+    baseline = next(
+        one
+        for one, _ in samples
+        if (one.name, one.commands) == (variant.baseline, variant.commands)
+    )
+    own, base = samples[variant, connections], samples[baseline, connections]
     cost, base_cost = ([one.server_us for one in side] for side in (own, base))
     rate, base_rate = ([one.ops_per_s for one in side] for side in (own, base))
     return Row(
         variant=variant.name,
         baseline=variant.baseline,
         connections=connections,
+        commands=variant.commands,
         cost=spread_of(cost),
         cost_ratio=ratios(cost, base_cost),
         best_ratio=min(cost) / min(base_cost),
@@ -123,37 +102,89 @@ def _row(variant: Variant, connections: int, samples: Samples) -> Row:
     )
 
 
-def _table(rows: Iterable[Row], unit: str) -> list[str]:
-    rows = sorted(rows, key=lambda row: -row.connections)
+def heading(version: str, name: str, plan: Plan, cores: Cores) -> str:
+    """The first line above a server's tables."""
+    where = (
+        "not pinned"
+        if cores.server is None
+        else f"server and one client on core {cores.server}, more clients on core {cores.client}"
+    )
+    length = f"{plan.requests} calls" if plan.run_s is None else f"{plan.run_s * 1e3:.0f} ms"
+    return f"{version} ({name}); {plan.rounds} rounds of {length}, RESP{plan.protocol}; {where}"
+
+
+def table_of(rows: Iterable[Row]) -> str:
+    """A block of lines for each number of connections and of commands in a write."""
+    rows = sorted(rows, key=_circumstances)
     wide = max(len(row.variant) for row in rows) + 1
     lines = [
-        f"{'':{wide}}{'clients':>8}{'server CPU':>13}{'':31}{f'{unit}s':>10}{'':18}{'busy':>14}",
-        f"{'call':{wide}}{'':8}{f'µs per {unit}':>13}{'× base (min–max)':>24}{'best':>7}"
-        f"{'per s':>10}{'× base (min–max)':>18}{'server':>7}{'client':>7}",
+        f"{'':{wide}}{'server CPU':>10}{'':31}{'commands':>11}{'':24}{'busy':>14}",
+        f"{'':{wide}}{'µs':>10}{'× base (min–max)':>24}{'best':>7}{'per s':>11}"
+        f"{'× base (min–max)':>24}{'server':>7}{'client':>7}",
     ]
-    lines += [
-        f"{row.variant:{wide}}{row.connections:8}{row.cost.median:13.2f}{row.cost_ratio!s:>24}"
-        f"{row.best_ratio:7.2f}{row.rate.median:10,.0f}{row.rate_ratio!s:>18}"
-        f"{row.server_busy:7.0%}{row.client_busy:7.0%}"
+    for (connections, commands), group in groupby(rows, _circumstances):
+        lines.append(f"{connections} client{'s'[: connections - 1]}, pipeline of {commands}")
+        lines += [
+            f"{row.variant:{wide}}{row.cost.median:10.2f}{row.cost_ratio!s:>24}"
+            f"{row.best_ratio:7.2f}{row.rate.median:11,.0f}{row.rate_ratio!s:>24}"
+            f"{row.server_busy:7.0%}{row.client_busy:7.0%}"
+            for row in group
+        ]
+    return "\n".join(lines)
+
+
+def is_noisy(rows: Iterable[Row]) -> bool:
+    """Whether other processes had a part of the cores: then no verdict is worth much."""
+    return not all(row.undisturbed for row in rows)
+
+
+def remarks_of(rows: Sequence[Row], *, whole_process: bool) -> list[str]:
+    """What must be said besides the table.
+
+    Args:
+        whole_process: See `CpuClock`.
+    """
+    remarks = []
+    bound = [
+        f"{row.variant} ({row.connections} clients, pipeline of {row.commands})"
         for row in rows
+        if row.connections >= ENOUGH_TO_FILL and row.client_busy >= BUSY
     ]
-    return lines
-
-
-def _remarks(report: ServerReport) -> list[str]:
-    remarks = list(report.remarks)
-    many = [row for row in report.rows if row.connections == report.many]
-    bound = [row.variant for row in many if row.client_busy >= BUSY]
     if bound:
         remarks.append(
-            f"{report.unit}s per s at {report.many} clients are the load generator's limit, not"
-            f" the server's, for: {', '.join(bound)}"
+            f"commands per s are the load generator's limit, not the server's, for:"
+            f" {'; '.join(bound)}"
         )
-    if report.noisy:
+    disturbed = sum(not row.undisturbed for row in rows)
+    if disturbed:
         remarks.append(
-            "NOISE: for some calls neither server nor generator had its core to itself at"
-            f" {report.many} clients; repeat this while nothing else runs"
+            f"NOISE: in {disturbed} of {len(rows)} rows others had a part of the cores; repeat"
+            " this while nothing else runs"
         )
-    if report.whole_process:
+    if whole_process:
         remarks.append("this server gives no CPU time of its main thread: whole process shown")
     return remarks
+
+
+def figures_of(rows: Iterable[Row], server: str) -> tuple[Figure, ...]:
+    """Cost and rate of each row, as they are and by those of the baseline."""
+    return tuple(
+        Figure(
+            row.variant,
+            unit,
+            value,
+            server,
+            {"clients": row.connections, "pipeline": row.commands},
+        )
+        for row in rows
+        for unit, value in (
+            (SERVER_US, row.cost),
+            (f"× {row.baseline}, {SERVER_US}", row.cost_ratio),
+            (OPS_PER_S, row.rate),
+            (f"× {row.baseline}, {OPS_PER_S}", row.rate_ratio),
+        )
+    )
+
+
+def _circumstances(row: Row) -> tuple[int, int]:
+    return row.connections, row.commands

@@ -7,10 +7,13 @@ and is the only one to import matplotlib.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
 
-from benchmarks.support.bars import Bar
+from benchmarks.support.bars import Bar, Side
 from benchmarks.support.servers import Cores, ServerChoice
 from benchmarks.support.spread import Spread
 
@@ -72,3 +75,44 @@ class Section:
     def plain(self) -> dict[str, object]:
         """For JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Section:
+        """The section again, from what `plain` said or JSON made of it."""
+        return cls(
+            name=plain["name"],
+            text=plain["text"],
+            figures=tuple(
+                Figure(**{**figure, "value": Spread(**figure["value"])})
+                for figure in plain["figures"]
+            ),
+            bars=tuple(
+                (server, Bar(**{**bar, "side": Side(bar["side"])})) for server, bar in plain["bars"]
+            ),
+            notes=plain["notes"],
+            noisy=plain["noisy"],
+        )
+
+
+class SectionModule(Protocol):
+    """A module that is a section."""
+
+    NAME: str
+
+    def measure(self, setting: Setting) -> Section:
+        """Measure all that the section is about."""
+
+    def draw(self, section: Section, folder: Path) -> list[Path]:
+        """Make SVG files in *folder*; it is there."""
+
+
+def joined(name: str, parts: Sequence[Section]) -> Section:
+    """One section of several, such as one for each server."""
+    return Section(
+        name,
+        "\n\n".join(part.text for part in parts),
+        tuple(chain.from_iterable(part.figures for part in parts)),
+        tuple(chain.from_iterable(part.bars for part in parts)),
+        {key: value for part in parts for key, value in part.notes.items()},
+        noisy=any(part.noisy for part in parts),
+    )

@@ -19,10 +19,18 @@ ON_PATH = ("redis-server", "valkey-server")
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which core the server has, and which the load generator; None is not pinned."""
+    """Which core the server has, and which many clients have; None is not pinned."""
 
     server: int | None
     client: int | None
+
+    def of_clients(self, clients: int) -> int | None:
+        """Where so many clients run.
+
+        One shares the server's core. They take turns anyway, and on two cores what is
+        measured is how fast these wake each other up.
+        """
+        return self.server if clients == 1 else self.client
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, replace
 from enum import Enum, auto
 
 VALUE_BYTES = 64
@@ -35,17 +36,23 @@ class Counts:
             self.denied - before.denied,
         )
 
+    @staticmethod
+    def sum_of(several: Iterable[Counts]) -> Counts:
+        """What all of them count."""
+        passed, audited, denied = map(sum, zip(*map(astuple, several), strict=True))
+        return Counts(passed, audited, denied)
+
     def times(self, calls: int) -> Counts:
         """What *calls* calls count, if one counts this."""
         return Counts(self.passed * calls, self.audited * calls, self.denied * calls)
 
 
 class Way(Enum):
-    """How the commands of a call travel to the server.
+    """How the commands of a call travel to the server, several of them in one write.
 
-    `RAW`: as they are, several of them as a pipeline. `GUARD`: one, in a call of its guard.
-    `BATCH`: all in one call of the batch script, in mode `all`. `BATCH_OF_SCRIPT`: the
-    same call, word for word, but of the benchmark's own script instead.
+    `RAW`: as they are. `GUARD`: each in a call of its guard. `BATCH`: all in one call of the
+    batch script, in mode `all`. `BATCH_OF_SCRIPT`: the same call, word for word, but of the
+    variant's own script instead.
     """
 
     RAW = auto()
@@ -59,14 +66,15 @@ class Variant:
     """One kind of call.
 
     Attributes:
-        name: For the report.
-        command: Its words; `{job}`, and `{script}` for the digest of the benchmark's own, are
-            filled in.
+        name: For the report; with `commands` it tells the variants of a benchmark apart.
+        command: Its words; `{job}`, and `{script}` for the digest of `script`, are filled in.
         reply: The bytes that must come back for one command, filled in likewise.
         way: How it travels.
-        baseline: Name of the variant that it is compared with; its own for a baseline.
+        baseline: Name of the variant, of as many commands, that it is compared with; its own
+            for a baseline.
         counts: What one call must count.
         commands: How many commands travel in one call, each with another `{job}`.
+        script: A script of the benchmark's own that is called.
     """
 
     name: str
@@ -76,3 +84,8 @@ class Variant:
     baseline: str
     counts: Counts = Counts()
     commands: int = 1
+    script: str = ""
+
+    def piped(self, commands: int) -> Variant:
+        """So many of these calls in one write, whose replies are awaited together."""
+        return replace(self, commands=commands, counts=self.counts.times(commands))

@@ -1,4 +1,4 @@
-"""How long processes waited for their core because others had it: the kernel counts it."""
+"""Which part others had of the cores of client and server: the kernel counts it."""
 
 from __future__ import annotations
 
@@ -8,37 +8,53 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+QUIET = 0.05
+"""If others had more of the time, no verdict is worth much."""
+
 
 @dataclass(slots=True)
 class Waited:
     """Filled in at the end of the block.
 
     Attributes:
-        share: Time that this process or the server could have run and did not, by wall time;
-            None if the kernel does not say.
+        share: Time that this process or the server could have run and did not, since others
+            had its core, by wall time; None if the kernel does not say.
     """
 
     share: float | None = None
 
+    @property
+    def noisy(self) -> bool:
+        """Whether others had too much of it."""
+        return self.share is not None and self.share > QUIET
+
 
 @contextlib.contextmanager
-def waiting_for_cores(server_pid: int) -> Iterator[Waited]:
-    """Count while the block runs, for the main threads of this process and the server."""
+def waiting_for_cores(server_pid: int, *, shared: bool = False) -> Iterator[Waited]:
+    """Count while the block runs, for the main threads of this process and the server.
+
+    Args:
+        shared: Whether both are on one core, where they wait for each other. If one of the
+            two can always run, whatever of the time they do not run in all is others'.
+    """
     waited = Waited()
-    begun_ns, begun_s = _waited_ns(server_pid), time.perf_counter()
+    begun, begun_ns = _ran_and_waited_ns(server_pid), time.perf_counter_ns()
     yield waited
-    wall_s = time.perf_counter() - begun_s
-    ended_ns = _waited_ns(server_pid)
-    if begun_ns is not None and ended_ns is not None:
-        waited.share = (ended_ns - begun_ns) / 1e9 / wall_s
+    wall_ns = time.perf_counter_ns() - begun_ns
+    ended = _ran_and_waited_ns(server_pid)
+    if begun is not None and ended is not None:
+        ran_ns, waited_ns = ended[0] - begun[0], ended[1] - begun[1]
+        lost_ns = wall_ns - ran_ns if shared else waited_ns
+        waited.share = min(max(lost_ns / wall_ns, 0.0), 1.0)
 
 
-def _waited_ns(server_pid: int) -> int | None:
+def _ran_and_waited_ns(server_pid: int) -> tuple[int, int] | None:
+    ran, waited = 0, 0
     try:
-        return sum(
+        for process in ("self", server_pid):
             # Time on the core, time waiting for it, number of slices; nanoseconds.
-            int(Path(f"/proc/{process}/schedstat").read_text(encoding="ascii").split()[1])
-            for process in ("self", server_pid)
-        )
+            own = Path(f"/proc/{process}/schedstat").read_text(encoding="ascii").split()
+            ran, waited = ran + int(own[0]), waited + int(own[1])
     except OSError:
         return None
+    return ran, waited

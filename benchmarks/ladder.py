@@ -1,0 +1,199 @@
+"""From a raw SET to the full guard, rung by rung: what each costs the server.
+
+A rung adds one thing to the one before: a script, an audit event, the guard. Beside them
+stand the batch, the refused call, and GET.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.support.bars import Bar, Side
+from benchmarks.support.bench import Contender, Plan, Samples, bench_on
+from benchmarks.support.calls import CALLS_PER_CONNECTION
+from benchmarks.support.load import Generator
+from benchmarks.support.policy import load_target
+from benchmarks.support.readiness import fill_keys
+from benchmarks.support.report import (
+    Row,
+    figures_of,
+    heading,
+    is_noisy,
+    remarks_of,
+    row_of,
+    rows_of,
+    table_of,
+)
+from benchmarks.support.section import Section, Setting, joined
+from benchmarks.support.servers import Cores, ServerChoice, version_of
+from benchmarks.support.spread import Spread, ratios
+from benchmarks.support.variants import (
+    KEY,
+    KEY_OF_ANOTHER,
+    OK,
+    THE_VALUE,
+    VALUE,
+    Counts,
+    Variant,
+    Way,
+)
+
+NAME = "ladder"
+
+SIZE = 16
+"""Commands in a pipeline, and in a batch."""
+
+SET_SCRIPT = "return redis.call('SET', KEYS[1], ARGV[1])"
+"""The least that a script which runs a SET can do."""
+
+EVENT_SCRIPT = """
+redis.call('XADD', 'bench:events', 'MAXLEN', '~', '100000', '*', 'token', ARGV[2], 'op', 'SET',
+  'key', KEYS[1], 'correlation', ARGV[3], 'policy', 'b94d27b9934d', 'actor', 'agent-runner')
+return redis.call('SET', KEYS[1], ARGV[1])
+"""
+"""The least that an audited SET can do: an event of six fields, and the SET."""
+
+SETS_SCRIPT = """
+local set, replies = redis.call, {}
+for i = 1, #KEYS do replies[i] = set('SET', KEYS[i], ARGV[4 + 4 * i]) end
+return replies
+"""
+"""The least that a script can do with the words of a batch: four of its own, then for each SET
+their number, `SET`, key and value."""
+
+_SET = ("SET", KEY, VALUE)
+_ID = "0123456789abcdef"
+
+RAW_SET = Variant("raw SET", _SET, OK, Way.RAW, "raw SET")
+SET_ONLY = Variant(
+    "EVALSHA that only SETs",
+    ("EVALSHA", "{script}", "1", KEY, VALUE),
+    OK,
+    Way.RAW,
+    RAW_SET.name,
+    script=SET_SCRIPT,
+)
+SET_AND_EVENT = Variant(
+    "EVALSHA of SET and XADD",
+    ("EVALSHA", "{script}", "1", KEY, VALUE, _ID, f"{_ID}-{{job}}"),
+    OK,
+    Way.RAW,
+    RAW_SET.name,
+    script=EVENT_SCRIPT,
+)
+GUARDED_SET = Variant("guarded SET", _SET, OK, Way.GUARD, RAW_SET.name, Counts(passed=1, audited=1))
+REFUSED_SET = Variant(
+    "guarded SET, refused",
+    ("SET", KEY_OF_ANOTHER, VALUE),
+    f"-LEASH KEY_NOT_GRANTED key={KEY_OF_ANOTHER}\r\n",
+    Way.GUARD,
+    RAW_SET.name,
+    Counts(denied=1),
+)
+RAW_GET = Variant("raw GET", ("GET", KEY), THE_VALUE, Way.RAW, "raw GET")
+GUARDED_GET = Variant(
+    "guarded GET", ("GET", KEY), THE_VALUE, Way.GUARD, RAW_GET.name, Counts(passed=1)
+)
+BATCH = Variant(
+    "guarded batch",
+    _SET,
+    OK,
+    Way.BATCH,
+    RAW_SET.name,
+    Counts(passed=SIZE, audited=1),
+    commands=SIZE,
+)
+BATCH_OF_SETS = Variant(
+    "EVALSHA that only SETs all",
+    _SET,
+    OK,
+    Way.BATCH_OF_SCRIPT,
+    RAW_SET.name,
+    commands=SIZE,
+    script=SETS_SCRIPT,
+)
+
+ONE_BY_ONE = (RAW_SET, SET_ONLY, SET_AND_EVENT, GUARDED_SET, REFUSED_SET, RAW_GET, GUARDED_GET)
+PIPED = tuple(variant.piped(SIZE) for variant in ONE_BY_ONE)
+VARIANTS = (*ONE_BY_ONE, *PIPED, BATCH_OF_SETS, BATCH)
+
+MANY = 50
+FULL = Plan(rounds=11, requests=500, connections=(MANY, 1), run_s=0.06)
+QUICK = Plan(rounds=3, requests=200, connections=(MANY, 1), run_s=0.015)
+
+
+def measure(setting: Setting) -> Section:
+    """Measure every server, one after the other."""
+    plan = QUICK if setting.quick else FULL
+    with Generator(setting.cores.client) as generator:
+        return joined(
+            NAME,
+            [measure_on(choice, plan, setting.cores, generator) for choice in setting.servers],
+        )
+
+
+def measure_on(choice: ServerChoice, plan: Plan, cores: Cores, generator: Generator) -> Section:
+    """Start one server, run every round on it, and put the samples together."""
+    with bench_on(choice, plan, cores, generator) as bench:
+        target = load_target(bench.admin)
+        contenders = [Contender(variant, target) for variant in VARIANTS]
+        fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION * SIZE)
+        bench.warm_up(contenders)
+        samples = bench.rounds(contenders)
+        version = version_of(bench.admin)
+    rows = rows_of(samples, VARIANTS)
+    lines = [
+        heading(version, choice.name, plan, cores),
+        table_of(rows),
+        *remarks_of(rows, whole_process=bench.clock.whole_process),
+    ]
+    return Section(
+        NAME,
+        "\n".join(lines),
+        figures_of(rows, version),
+        tuple((version, bar) for bar in bars_of(rows, samples)),
+        noisy=is_noisy(rows),
+    )
+
+
+def bars_of(rows: tuple[Row, ...], samples: Samples) -> tuple[Bar, ...]:
+    """What is promised of a server."""
+
+    def rate(
+        what: str, variant: Variant, connections: int, of: str, bound: float, aim: float
+    ) -> Bar:
+        value = row_of(rows, variant, connections).rate_ratio.median
+        where = f"{connections} client{'s'[: connections - 1]}"
+        return Bar(f"{what}, ops/s at {where}", Side.AT_LEAST, bound, of, value, aim)
+
+    pipeline = f"raw pipeline of {SIZE}"
+    piped, batch = f"guarded SETs, pipeline of {SIZE}", f"batch of {SIZE}"
+    return (
+        rate(GUARDED_SET.name, GUARDED_SET, 1, RAW_SET.name, 0.70, 0.77),
+        rate(GUARDED_SET.name, GUARDED_SET, MANY, RAW_SET.name, 0.48, 0.55),
+        rate(piped, GUARDED_SET.piped(SIZE), MANY, pipeline, 0.145, 0.18),
+        rate(batch, BATCH, 1, pipeline, 0.45, 0.55),
+        rate(batch, BATCH, MANY, pipeline, 0.38, 0.45),
+        Bar(
+            f"refused SET, server CPU at {MANY} clients",
+            Side.AT_MOST,
+            0.9,
+            GUARDED_SET.name,
+            _cost_of_refusal(samples).median,
+            0.6,
+        ),
+    )
+
+
+def _cost_of_refusal(samples: Samples) -> Spread:
+    refused, passed = (
+        [one.server_us for one in samples[variant, MANY]] for variant in (REFUSED_SET, GUARDED_SET)
+    )
+    return ratios(refused, passed)
+
+
+def draw(section: Section, folder: Path) -> list[Path]:
+    """The ladder's plot."""
+    from benchmarks.ladder_plot import draw_ladder  # noqa: PLC0415 - needs matplotlib
+
+    return [draw_ladder(section, folder / "ladder.svg")]

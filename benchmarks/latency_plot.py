@@ -1,0 +1,89 @@
+"""The latencies as a plot: how often a call took how long under the steady load."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.support.latencies import BUCKETS_PER_OCTAVE, SHARE, US
+from benchmarks.support.plots import colours_of, new_figure, save
+from benchmarks.support.section import Figure, Section
+from matplotlib.ticker import LogLocator, NullLocator
+
+STRIP = 0.12
+"""Height of the line of a kind's percentiles below the histogram, in heights of that."""
+
+MANY_MARKS = 300
+"""An axis that spans more has marks at powers of ten only."""
+
+
+def draw_latency(section: Section, file: Path) -> Path:
+    """A row of panels for each server, a column for each work."""
+    figures = section.figures
+    servers = list(dict.fromkeys(one.server for one in figures))
+    works = list(dict.fromkeys(str(one.at["work"]) for one in figures))
+    figure, axes = new_figure(
+        len(servers), len(works), width=11, height=1 + 2.4 * len(servers), sharex="col"
+    )
+    for server, row in zip(servers, axes, strict=True):
+        row[0].set_ylabel(server)
+        for work, panel in zip(works, row, strict=True):
+            _draw_work(
+                panel, [one for one in figures if (one.server, one.at["work"]) == (server, work)]
+            )
+    for work, top, bottom in zip(works, axes[0], axes[-1], strict=True):
+        top.set_title(work, loc="left")
+        bottom.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8)
+    figure.suptitle(
+        "Share of calls by time from when they were due; dots: p50, p99, p99.9", fontsize=10
+    )
+    return save(figure, file)
+
+
+def _draw_work(panel: Any, figures: Sequence[Figure]) -> None:
+    """A stepped line for each kind, and below them one with its percentiles."""
+    kinds = list(dict.fromkeys(one.series for one in figures))
+    shares = {kind: _steady(figures, kind, SHARE, "from_us") for kind in kinds}
+    highest = max(share for own in shares.values() for share in own.values())
+    for place, (kind, colour) in enumerate(colours_of(kinds).items()):
+        steps = _steps(shares[kind])
+        panel.stairs(*steps, color=colour, label=kind, fill=True, alpha=0.25)
+        panel.stairs(*steps, color=colour, linewidth=1)
+        percentiles = list(_steady(figures, kind, US, "percentile").values())
+        below = [-highest * STRIP * (place + 1)] * len(percentiles)
+        panel.plot(percentiles, below, "o-", color=colour, markersize=3.5, linewidth=1)
+    panel.set_xscale("log")
+    bounds = [bound for own in shares.values() for bound in own]
+    narrow = max(bounds) < MANY_MARKS * min(bounds)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+    panel.xaxis.set_major_formatter(_duration)
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.tick_params(axis="x", labelsize=7)
+    panel.set_yticks([0], [""])
+    panel.set_ylim(-highest * STRIP * (len(kinds) + 1), highest * 1.05)
+
+
+def _steps(shares: Mapping[float, float]) -> tuple[list[float], list[float]]:
+    """Heights of all buckets from the first to the last, empty ones included, and their bounds."""
+    places = {
+        round(math.log2(from_us) * BUCKETS_PER_OCTAVE): share for from_us, share in shares.items()
+    }
+    buckets = range(min(places), max(places) + 1)
+    bounds = [2 ** (place / BUCKETS_PER_OCTAVE) for place in (*buckets, buckets.stop)]
+    return [places.get(place, 0) for place in buckets], bounds
+
+
+def _steady(figures: Sequence[Figure], kind: str, unit: str, at: str) -> dict[float, float]:
+    """Medians of a kind's figures of one unit under the steady load, by that circumstance."""
+    return {
+        float(one.at[at]): one.value.median
+        for one in figures
+        if (one.series, one.unit, one.at.get("load")) == (kind, unit, "steady")
+    }
+
+
+def _duration(us: float, _place: int) -> str:
+    """As a mark of the axis."""
+    return f"{us:g} µs" if us < 1e3 else f"{us / 1e3:g} ms"

@@ -1,0 +1,148 @@
+"""What calls through clients took: rounds become rows, rows a table and figures."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.support.clients import Kind, Seen, Tried, Work
+from benchmarks.support.pacing import Run
+from benchmarks.support.section import Figure
+from benchmarks.support.spread import Spread, ratios, spread_of
+
+PERCENTILES = (50.0, 99.0, 99.9)
+BUCKETS_PER_OCTAVE = 8
+"""A bucket of the histogram is 9 % wider than the one before."""
+
+SHARE = "share of calls"
+US = "µs"
+PER_S = "commands/s"
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyRow:
+    """One kind, all rounds together. Times are µs per call, ratios are by the kind's baseline.
+
+    Attributes:
+        closed, steady: By percentile. The steady ones are from when a call was due.
+        p50_ratio: Of the medians in a closed loop.
+        rate: Commands per second in a closed loop.
+        time_ratio: Wall time per command in a closed loop, one by the rate's ratio.
+        rate_ratio: Of the rates.
+        histogram: Shares of calls under the steady load, by the bucket's lower bound.
+    """
+
+    work: Work
+    kind: Kind
+    closed: Mapping[float, Spread]
+    steady: Mapping[float, Spread]
+    p50_ratio: Spread
+    rate: Spread
+    time_ratio: Spread
+    rate_ratio: Spread
+    histogram: Mapping[float, Spread]
+
+
+def rows_of(tried: Tried) -> tuple[LatencyRow, ...]:
+    """One row per kind."""
+    return tuple(_row(tried, kind) for kind in tried.work.kinds)
+
+
+def _row(tried: Tried, kind: Kind) -> LatencyRow:
+    own, base = tried.seen[kind.name], tried.seen[kind.baseline]
+    times, base_times = ([one.closed.per_call_ns for one in side] for side in (own, base))
+    commands = tried.work.commands
+    return LatencyRow(
+        tried.work,
+        kind,
+        closed=_percentiles([one.closed for one in own]),
+        steady=_percentiles([one.steady for one in own]),
+        p50_ratio=ratios(
+            *([percentile_us(one.closed, 50) for one in side] for side in (own, base))
+        ),
+        rate=spread_of([commands * 1e9 / time for time in times]),
+        time_ratio=ratios(times, base_times),
+        rate_ratio=ratios(base_times, times),
+        histogram=_histogram([one.steady for one in own]),
+    )
+
+
+def _p50s_us(rounds: Iterable[Seen]) -> list[float]:
+    return [percentile_us(one.closed, 50) for one in rounds]
+
+
+def _percentiles(runs: Sequence[Run]) -> dict[float, Spread]:
+    return {
+        percent: spread_of([percentile_us(run, percent) for run in runs]) for percent in PERCENTILES
+    }
+
+
+def percentile_us(run: Run, percent: float) -> float:
+    """The time, µs, within which so many of a hundred calls ended: the nearest that was taken."""
+    ordered = sorted(run.taken_ns)
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)] / 1e3
+
+
+def _histogram(runs: Sequence[Run]) -> dict[float, Spread]:
+    """Shares of the calls by buckets, without those that most rounds have no call in."""
+    rounds = [
+        Counter(math.floor(math.log2(taken / 1e3) * BUCKETS_PER_OCTAVE) for taken in run.taken_ns)
+        for run in runs
+    ]
+    shares = {
+        2 ** (bucket / BUCKETS_PER_OCTAVE): spread_of(
+            [counts[bucket] / counts.total() for counts in rounds]
+        )
+        for bucket in sorted(set().union(*rounds))
+    }
+    return {from_us: share for from_us, share in shares.items() if share.median > 0}
+
+
+def table_of(tried: Tried, rows: Iterable[LatencyRow]) -> str:
+    """The work's name and a line for each row."""
+    per_s = 1e9 / tried.interval_ns
+    columns = "".join(f"{f'p{percent:g}':>9}" for percent in PERCENTILES)
+    lines = [
+        f"{tried.work.name}; steady load: {per_s:,.0f} calls per s",
+        f"{'':38}{'commands':>9}{'wall time':>22}{'closed loop, µs a call':>49}"
+        f"{'steady, µs from when due':>27}",
+        f"{'':38}{'per s':>9}{'× redis-py':>22}{'p50 × redis-py':>22}{columns}{columns}",
+    ]
+    for row in rows:
+        times = (side[percent] for side in (row.closed, row.steady) for percent in PERCENTILES)
+        lines.append(
+            f"{row.kind.name:38}{row.rate.median:9,.0f}{row.time_ratio!s:>22}{row.p50_ratio!s:>22}"
+            f"{''.join(f'{time.median:9,.0f}' for time in times)}"
+        )
+    if tried.waited.noisy:
+        lines.append(
+            f"NOISE: for {tried.waited.share:.0%} of the time others had a core that client or"
+            " server waited for; repeat this while nothing else runs"
+        )
+    return "\n".join(lines)
+
+
+def figures_of(rows: Iterable[LatencyRow], server: str) -> tuple[Figure, ...]:
+    """All numbers of the rows."""
+    figures = []
+    for row in rows:
+        name, at = row.kind.name, {"work": row.work.name}
+        base = row.kind.baseline
+        figures += [
+            Figure(name, PER_S, row.rate, server, at),
+            Figure(name, f"× {base}, {PER_S}", row.rate_ratio, server, at),
+            Figure(name, f"× {base}, wall time", row.time_ratio, server, at),
+            Figure(name, f"× {base}, p50", row.p50_ratio, server, at),
+        ]
+        for load, side in (("closed", row.closed), ("steady", row.steady)):
+            figures += [
+                Figure(name, US, value, server, {**at, "load": load, "percentile": percent})
+                for percent, value in side.items()
+            ]
+        figures += [
+            Figure(name, SHARE, value, server, {**at, "load": "steady", "from_us": from_us})
+            for from_us, value in row.histogram.items()
+        ]
+    return tuple(figures)

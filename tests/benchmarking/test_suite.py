@@ -1,0 +1,112 @@
+"""The suite: what it prints, writes and exits with, for a section that measures nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import benchmarks.__main__ as suite
+import pytest
+from benchmarks.support.bars import Bar, Side
+from benchmarks.support.measure import MiscountError
+from benchmarks.support.results import read_sections
+from benchmarks.support.section import Figure, Section, Setting, joined
+from benchmarks.support.spread import Spread
+
+FIGURE = Figure("guarded SET", "ops/s", Spread(2.0, 1.0, 3.0), "valkey 9", {"clients": 50})
+
+
+class Made:
+    """A section whose one bar is met or not, or which fails."""
+
+    NAME = "made"
+
+    def __init__(self, value: float, error: Exception | None = None) -> None:
+        self._value = value
+        self._error = error
+        self.drawn: list[Section] = []
+
+    def measure(self, setting: Setting) -> Section:
+        if self._error is not None:
+            raise self._error
+        bar = Bar("guarded SET", Side.AT_LEAST, 0.7, "raw SET", self._value, 0.77)
+        return Section(self.NAME, "a table", (FIGURE,), (("valkey 9", bar),), {"a": "b"})
+
+    def draw(self, section: Section, folder: Path) -> list[Path]:
+        assert folder.is_dir()
+        self.drawn.append(section)
+        return []
+
+
+def run(made: Made, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    monkeypatch.setattr(suite, "BY_NAME", {made.NAME: made})
+    return suite.main([*options, "--server", "embedded"])
+
+
+def test_bars_decide_the_exit_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missed one is 1, unless nobody wants to know."""
+    out = ("--out", str(tmp_path))
+
+    assert run(Made(0.7), monkeypatch, *out) == 0
+    assert run(Made(0.6), monkeypatch, *out) == 1
+    assert run(Made(0.6), monkeypatch, *out, "--no-bar") == 0
+
+
+def test_section_that_cannot_be_measured_is_status_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the bars of the others say, since a miscount is no measurement."""
+    failing = Made(0.7, MiscountError("`guarded SET`: 1 where 2 was expected"))
+
+    assert run(failing, monkeypatch, "--out", str(tmp_path), "--no-bar") == 2
+    assert "made: `guarded SET`: 1 where 2 was expected" in capsys.readouterr().err
+
+
+def test_results_say_machine_code_and_figures_and_can_be_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read back is what was measured."""
+    made = Made(0.75)
+    run(made, monkeypatch, "--out", str(tmp_path))
+    (file,) = (tmp_path / "results").iterdir()
+    said = json.loads(file.read_text(encoding="utf-8"))
+
+    assert said.keys() >= {"commit", "cpu", "kernel", "python", "packages", "servers", "sections"}
+    assert said["servers"] == ["valkey 9"]
+    assert read_sections(file) == made.drawn
+    assert run(made, monkeypatch, "--draw", str(file), "--out", str(tmp_path)) == 0
+    assert made.drawn == [made.drawn[0]] * 2
+
+
+def test_json_option_prints_the_results_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Programs read standard output."""
+    run(Made(0.75), monkeypatch, "--out", str(tmp_path), "--json")
+
+    (section,) = json.loads(capsys.readouterr().out)["sections"]
+    assert section["name"] == "made"
+
+
+def test_partial_run_leaves_what_is_committed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a whole run may replace results and plots that the pages show."""
+    monkeypatch.setattr(suite, "COMMITTED", tmp_path / "committed")
+    monkeypatch.setattr(suite, "CACHE", tmp_path / "cache")
+    run(Made(0.75), monkeypatch, "--quick")
+
+    assert not (tmp_path / "committed").exists()
+    assert [path.name for path in (tmp_path / "cache" / "results").iterdir()]
+
+
+def test_joined_sections_are_noisy_if_one_of_them_is() -> None:
+    """A verdict on all of them is worth as much as the worst."""
+    quiet = Section("made", "a", (FIGURE,))
+    noisy = Section("made", "b", (FIGURE,), noisy=True)
+
+    both = joined("made", [quiet, noisy])
+
+    assert both.noisy
+    assert both.text == "a\n\nb"
+    assert both.figures == (FIGURE, FIGURE)
