@@ -1,0 +1,93 @@
+"""Small multiples of a section's figures, one panel per growth, both axes logarithmic."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from benchmarks.growth.report import EXPONENT
+from benchmarks.support.section import Figure, Section
+
+matplotlib.use("svg")
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+COLUMNS = 3
+PANEL_INCHES = (4.3, 3.1)
+LEAST_SPAN = 4.0
+"""Axes of values span at least this factor, so that what hardly grows looks so."""
+
+
+def draw(section: Section, folder: Path) -> list[Path]:
+    """Write `growth.svg`.
+
+    Returns:
+        Its path.
+    """
+    panels: dict[str, list[Figure]] = defaultdict(list)
+    for figure in section.figures:
+        panels[figure.series].append(figure)
+    rows = -(-len(panels) // COLUMNS)
+    size = (COLUMNS * PANEL_INCHES[0], rows * PANEL_INCHES[1])
+    canvas, axes = pyplot.subplots(rows, COLUMNS, figsize=size, squeeze=False)
+    for place, (name, figures) in zip(axes.flat, panels.items(), strict=False):
+        _panel(place, name, figures)
+    for unused in list(axes.flat)[len(panels) :]:
+        unused.set_visible(False)
+    canvas.suptitle(f"What a call costs as things grow: {section.figures[0].server}", fontsize=11)
+    canvas.tight_layout(rect=(0, 0, 1, 0.98))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{section.name}.svg"
+    with pyplot.rc_context({"svg.hashsalt": section.name}):
+        canvas.savefig(path, metadata={"Date": None})
+    pyplot.close(canvas)
+    return [path]
+
+
+def _panel(axes: Axes, name: str, figures: Sequence[Figure]) -> None:
+    curves: dict[str, list[Figure]] = defaultdict(list)
+    exponents: dict[str, float] = {}
+    for figure in figures:
+        curve = str(figure.at["curve"])
+        if figure.unit == EXPONENT:
+            exponents[curve] = figure.value.median
+        else:
+            curves[curve].append(figure)
+    least = min(exponents.values())
+    most = max(exponents.values())
+    powers = f"{least:.2f}" if f"{least:.2f}" == f"{most:.2f}" else f"{least:.2f} to {most:.2f}"
+    axes.set_title(f"{name}: exponent {powers}", fontsize=9)
+    for curve, points in curves.items():
+        _line(axes, points, f"{curve}: {exponents[curve]:.2f}")
+    # 0 has a place of its own before 1: there the scale is linear.
+    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+    axes.set_yscale("log")
+    _widen(axes)
+    axes.set_xlabel(str(figures[0].at["over"]), fontsize=8)
+    axes.set_ylabel(next(one.unit for one in figures if one.unit != EXPONENT), fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.grid(visible=True, which="major", color="0.9")
+    axes.legend(fontsize=6.5, frameon=False)
+
+
+def _line(axes: Axes, points: Sequence[Figure], label: str) -> None:
+    sizes = [float(point.at["size"]) for point in points]
+    medians = [point.value.median for point in points]
+    (line,) = axes.plot(sizes, medians, marker="o", markersize=3, linewidth=1.2, label=label)
+    axes.fill_between(
+        sizes,
+        [point.value.least for point in points],
+        [point.value.greatest for point in points],
+        color=line.get_color(),
+        alpha=0.15,
+        linewidth=0,
+    )
+
+
+def _widen(axes: Axes) -> None:
+    bottom, top = axes.get_ylim()
+    missing = max(1.0, LEAST_SPAN / (top / bottom)) ** 0.5
+    axes.set_ylim(bottom / missing, top * missing)
