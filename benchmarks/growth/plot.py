@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +15,11 @@ matplotlib.use("svg")
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 COLUMNS = 3
 PANEL_INCHES = (4.3, 3.1)
+COMPACT = EngFormatter(sep="")
 LEAST_SPAN = 4.0
 """Axes of values span at least this factor, so that what hardly grows looks so."""
 
@@ -68,7 +71,10 @@ def _panel(axes: Axes, name: str, figures: Sequence[Figure]) -> None:
     _widen(axes)
     axes.set_xlabel(str(figures[0].at["over"]), fontsize=8)
     axes.set_ylabel(next(one.unit for one in figures if one.unit != EXPONENT), fontsize=8)
-    axes.tick_params(labelsize=7)
+    axes.xaxis.set_major_formatter(COMPACT)
+    axes.yaxis.set_major_formatter(COMPACT)
+    axes.yaxis.set_minor_formatter(COMPACT if _decades(axes) < 1 else NullFormatter())
+    axes.tick_params(which="both", labelsize=7)
     axes.grid(visible=True, which="major", color="0.9")
     axes.legend(fontsize=6.5, frameon=False)
 
@@ -85,6 +91,11 @@ def _line(axes: Axes, points: Sequence[Figure], label: str) -> None:
         alpha=0.15,
         linewidth=0,
     )
+
+
+def _decades(axes: Axes) -> float:
+    bottom, top = axes.get_ylim()
+    return math.log10(top / bottom)
 
 
 def _widen(axes: Axes) -> None:
