@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.growth import draw, measure
-from benchmarks.support.bars import bar_line
+from benchmarks.support.bars import bar_table
 from benchmarks.support.section import Setting
 from benchmarks.support.servers import EMBEDDED, choose_cores, choose_servers
 
@@ -22,9 +22,9 @@ def main() -> int:
     setting = Setting(tuple(choose_servers([options.server])), choose_cores(), options.quick)
     section = measure(setting)
     print(section.text, "", sep="\n")
-    for version, bar in section.bars:
-        print(bar_line(version, bar, noisy=section.noisy))
+    print(bar_table((*bar, section.noisy) for bar in section.bars))
     if options.draw:
+        options.draw.mkdir(parents=True, exist_ok=True)
         print(*draw(section, options.draw), sep="\n")
     return 0 if all(bar.met for _, bar in section.bars) else 1
 

@@ -7,13 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 from benchmarks.growth.report import EXPONENT
+from benchmarks.support.plots import colours_of, new_figure, save
 from benchmarks.support.section import Figure, Section
-
-matplotlib.use("svg")
-
-from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, NullFormatter
 
@@ -34,20 +30,14 @@ def draw(section: Section, folder: Path) -> list[Path]:
     for figure in section.figures:
         panels[figure.series].append(figure)
     rows = -(-len(panels) // COLUMNS)
-    size = (COLUMNS * PANEL_INCHES[0], rows * PANEL_INCHES[1])
-    canvas, axes = pyplot.subplots(rows, COLUMNS, figsize=size, squeeze=False)
+    width, height = PANEL_INCHES
+    canvas, axes = new_figure(rows, COLUMNS, width=COLUMNS * width, height=rows * height)
     for place, (name, figures) in zip(axes.flat, panels.items(), strict=False):
         _panel(place, name, figures)
     for unused in list(axes.flat)[len(panels) :]:
         unused.set_visible(False)
-    canvas.suptitle(f"What a call costs as things grow: {section.figures[0].server}", fontsize=11)
-    canvas.tight_layout(rect=(0, 0, 1, 0.98))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{section.name}.svg"
-    with pyplot.rc_context({"svg.hashsalt": section.name}):
-        canvas.savefig(path, metadata={"Date": None})
-    pyplot.close(canvas)
-    return [path]
+    canvas.suptitle(f"What a call costs as things grow: {section.figures[0].server}")
+    return [save(canvas, folder / f"{section.name}.svg")]
 
 
 def _panel(axes: Axes, name: str, figures: Sequence[Figure]) -> None:
@@ -63,8 +53,8 @@ def _panel(axes: Axes, name: str, figures: Sequence[Figure]) -> None:
     most = max(exponents.values())
     powers = f"{least:.2f}" if f"{least:.2f}" == f"{most:.2f}" else f"{least:.2f} to {most:.2f}"
     axes.set_title(f"{name}: exponent {powers}", fontsize=9)
-    for curve, points in curves.items():
-        _line(axes, points, f"{curve}: {exponents[curve]:.2f}")
+    for curve, colour in colours_of(list(curves)).items():
+        _line(axes, curves[curve], f"{curve}: {exponents[curve]:.2f}", colour)
     # 0 has a place of its own before 1: there the scale is linear.
     axes.set_xscale("symlog", linthresh=1, linscale=0.5)
     axes.set_yscale("log")
@@ -75,19 +65,18 @@ def _panel(axes: Axes, name: str, figures: Sequence[Figure]) -> None:
     axes.yaxis.set_major_formatter(COMPACT)
     axes.yaxis.set_minor_formatter(COMPACT if _decades(axes) < 1 else NullFormatter())
     axes.tick_params(which="both", labelsize=7)
-    axes.grid(visible=True, which="major", color="0.9")
-    axes.legend(fontsize=6.5, frameon=False)
+    axes.legend(fontsize=6.5)
 
 
-def _line(axes: Axes, points: Sequence[Figure], label: str) -> None:
+def _line(axes: Axes, points: Sequence[Figure], label: str, colour: str) -> None:
     sizes = [float(point.at["size"]) for point in points]
     medians = [point.value.median for point in points]
-    (line,) = axes.plot(sizes, medians, marker="o", markersize=3, linewidth=1.2, label=label)
+    axes.plot(sizes, medians, color=colour, marker="o", markersize=3, linewidth=1.2, label=label)
     axes.fill_between(
         sizes,
         [point.value.least for point in points],
         [point.value.greatest for point in points],
-        color=line.get_color(),
+        color=colour,
         alpha=0.15,
         linewidth=0,
     )

@@ -89,9 +89,7 @@ def calls_of(case: Case) -> Calls:
     """
     bench = case.bench
     shares = [
-        exchanges(
-            case.variant, target, script=bench.script, protocol=bench.plan.protocol, connections=1
-        )[0]
+        exchanges(case.variant, target, protocol=bench.plan.protocol, connections=1)[0]
         for target in case.targets
     ]
     different = max(len(shares), CONNECTIONS * CALLS_PER_CONNECTION)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from benchmarks.support.bench import Bench, bench_on
-from benchmarks.support.command import Plan
+from benchmarks.support.bench import Bench, Plan, bench_on
 from benchmarks.support.load import Generator
 from benchmarks.support.servers import Cores, ServerChoice
 
 CONNECTIONS = 50
-FULL = Plan(rounds=9, requests=3_000, connections=(CONNECTIONS,), protocol=3)
-QUICK = Plan(rounds=3, requests=500, connections=(CONNECTIONS,), protocol=3)
+FULL = Plan(rounds=9, requests=3_000, connections=(CONNECTIONS,))
+QUICK = Plan(rounds=3, requests=1_000, connections=(CONNECTIONS,))
 
 
 @dataclass(frozen=True, slots=True)
