@@ -49,12 +49,12 @@ def _panel(axes: Axes, name: str, figures: Sequence[Figure]) -> None:
             exponents[curve] = figure.value.median
         else:
             curves[curve].append(figure)
-    least = min(exponents.values())
-    most = max(exponents.values())
-    powers = f"{least:.2f}" if f"{least:.2f}" == f"{most:.2f}" else f"{least:.2f} to {most:.2f}"
-    axes.set_title(f"{name}: exponent {powers}", fontsize=9)
+    powers = " to ".join(
+        dict.fromkeys(f"{one:z.2f}" for one in (min(exponents.values()), max(exponents.values())))
+    )
+    axes.set_title(f"{name}: exponent {powers}")
     for curve, colour in colours_of(list(curves)).items():
-        _line(axes, curves[curve], f"{curve}: {exponents[curve]:.2f}", colour)
+        _line(axes, curves[curve], f"{curve}: {exponents[curve]:z.2f}", colour)
     # 0 has a place of its own before 1: there the scale is linear.
     axes.set_xscale("symlog", linthresh=1, linscale=0.5)
     axes.set_yscale("log")

@@ -20,7 +20,8 @@ def text_of(growth: Growth) -> str:
         lines.append(f"  {curve.name}: exponent {exponent_text(curve)}")
         lines += [
             f"  {point.size:12,} {_text(spread_of(point.values)):>28}"
-            f"   × the first {_text(curve.growth_to(point.size))}"
+            f"   × the first {_text(curve.growth_to(point.size)):24}"
+            f" best {curve.best_growth_to(point.size):.2f}"
             for point in curve.points
         ]
     lines += [f"  {remark}" for remark in growth.remarks]

@@ -63,6 +63,13 @@ class Curve:
         """The value at *size* by that at the first size, round by round."""
         return ratios(self.at(size).values, self.points[0].values)
 
+    def best_growth_to(self, size: int) -> float:
+        """The least value at *size* by the least at the first size.
+
+        Others on the machine can only add to a cost: this is nearest to a machine at rest.
+        """
+        return min(self.at(size).values) / min(self.points[0].values)
+
 
 @dataclass(frozen=True, slots=True)
 class Growth:
