@@ -1,0 +1,81 @@
+"""Identities in the policy: what they cost a call, a load and the memory.
+
+A server has one active policy, so every size has a server of its own. All share one core and
+take turns; only one has anything to do at a time.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from benchmarks.growth import loading, memory
+from benchmarks.growth.loading import Loaded, load
+from benchmarks.growth.memory import Footprint, footprint
+from benchmarks.growth.policies import document, guarded_set, runner
+from benchmarks.growth.sampling import Case, curves_of
+from benchmarks.growth.shape import Growth
+from benchmarks.growth.yard import Yard
+from benchmarks.support.bars import Bar, Side
+from benchmarks.support.bench import Bench
+
+BAR, AIM = 1.05, 1.00
+GROWS = "identities in the policy"
+ONE, ALL = "one identity calls", "all identities call in turn"
+
+
+def measure(yard: Yard) -> list[Growth]:
+    """Guards of agent-runner under other names: calls, loading, memory."""
+    sizes = yard.sizes((1, 10, 100, 1_000), (1, 50))
+    loads: dict[int, Loaded] = {}
+    taken: dict[int, Footprint] = {}
+    with ExitStack() as stack:
+        benches = {size: stack.enter_context(yard.server()) for size in sizes}
+        for size, bench in benches.items():
+            before = footprint(bench.admin)
+            loads[size] = load(bench, document(runner(f"agent-{n:04}") for n in range(size)))
+            taken[size] = footprint(bench.admin).minus(before)
+        most = max(sizes)
+        names = [target.guard.identity for target in loads[most].targets]
+        return [
+            _calls(yard, benches, loads),
+            *loading.growths_of(loads),
+            memory.growth_of(
+                "memory, identities",
+                GROWS,
+                {
+                    "keys and texts of scripts": {size: one.data for size, one in taken.items()},
+                    "Lua's machine": {size: one.lua for size, one in taken.items()},
+                    "both": {size: one.total for size, one in taken.items()},
+                },
+                (memory.keys_remark(benches[most].admin, names[:10]),),
+            ),
+        ]
+
+
+def _calls(yard: Yard, benches: dict[int, Bench], loads: dict[int, Loaded]) -> Growth:
+    requests = yard.plan.requests
+    cases = []
+    for size, bench in benches.items():
+        targets = loads[size].targets
+        cases.append(Case(ONE, size, bench, guarded_set(ONE), targets[:1], requests))
+        cases.append(Case(ALL, size, bench, guarded_set(ALL), targets, requests))
+    curves, noisy = curves_of(cases)
+    most = max(benches)
+    return Growth(
+        "identities",
+        GROWS,
+        "µs of server CPU per SET",
+        curves,
+        tuple(
+            Bar(
+                f"server CPU per SET, {most:,} identities, {curve.name}",
+                Side.AT_MOST,
+                BAR,
+                "that with 1",
+                curve.growth_to(most).median,
+                AIM,
+            )
+            for curve in curves
+        ),
+        noisy=noisy,
+    )

@@ -1,0 +1,147 @@
+"""Samples of calls to many guards or tokens in turn, and rounds in which sizes take turns."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import redis
+from benchmarks.growth.shape import Curve, Point
+from benchmarks.growth.yard import CONNECTIONS
+from benchmarks.support.bench import Bench
+from benchmarks.support.calls import CALLS_PER_CONNECTION, exchanges
+from benchmarks.support.load import Exchange, Load
+from benchmarks.support.measure import REQUESTS_BUDGET, Sample, require_counts
+from benchmarks.support.policy import Target
+from benchmarks.support.report import BUSY
+from benchmarks.support.variants import Counts, Variant
+
+from keyleash.compiler import CompiledGuard
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.state import unpack_state
+
+Calls = tuple[tuple[Exchange, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One size of one curve.
+
+    Attributes:
+        curve: Name of the curve.
+        size: Of what grows.
+        bench: The server that has that size.
+        variant: What is called.
+        targets: The guards and tokens that the calls go to, in turn.
+        calls: In one sample.
+        before: Makes it so again, before every sample.
+    """
+
+    curve: str
+    size: int
+    bench: Bench
+    variant: Variant
+    targets: tuple[Target, ...]
+    calls: int
+    before: Callable[[], object] = lambda: None
+
+
+def curves_of(cases: Sequence[Case]) -> tuple[tuple[Curve, ...], bool]:
+    """Sample all cases in rounds, there and back again so that a drift favours nobody.
+
+    Returns:
+        Server CPU per call, µs, as one curve per name, in order of first use; and whether other
+        processes had a part of the cores.
+
+    Raises:
+        LoadError: some reply was not the expected one.
+        MiscountError: keyleash counted other calls than were made.
+    """
+    calls = [(case, calls_of(case)) for case in cases]
+    for case, bytes_of in calls:
+        sample(case, bytes_of)
+    samples: dict[str, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for number in range(cases[0].bench.plan.rounds):
+        for case, bytes_of in calls if number % 2 == 0 else reversed(calls):
+            samples[case.curve][case.size].append(sample(case, bytes_of))
+    return tuple(_curve(name, samples[name]) for name in samples), any(
+        statistics.median(max(one.server_busy, one.client_busy) for one in each) < BUSY
+        for sizes in samples.values()
+        for each in sizes.values()
+    )
+
+
+def _curve(name: str, samples: Mapping[int, Sequence[Sample]]) -> Curve:
+    return Curve(
+        name,
+        tuple(
+            Point(size, tuple(one.server_us for one in samples[size])) for size in sorted(samples)
+        ),
+    )
+
+
+def calls_of(case: Case) -> Calls:
+    """The calls of every connection: one after the other, each goes to the next target.
+
+    However many targets there are, their keys are the same few.
+    """
+    bench = case.bench
+    shares = [
+        exchanges(case.variant, target, protocol=bench.plan.protocol, connections=1)[0]
+        for target in case.targets
+    ]
+    different = max(len(shares), CONNECTIONS * CALLS_PER_CONNECTION)
+    calls = [shares[n % len(shares)][n % CALLS_PER_CONNECTION] for n in range(different)]
+    return tuple(tuple(calls[number::CONNECTIONS]) for number in range(CONNECTIONS))
+
+
+def sample(case: Case, calls: Calls) -> Sample:
+    """Make the case's calls once; see `curves_of` for the errors."""
+    case.before()
+    bench = case.bench
+    bench.generator.prepare(Load(bench.server.port, bench.plan.protocol, case.calls, calls))
+    guards = {target.guard.identity: target.guard for target in case.targets}
+    counted = _counted(bench.admin, guards)
+    used_s = bench.clock.used_s()
+    seen = bench.generator.run()
+    server_s = bench.clock.used_s() - used_s
+    require_counts(
+        _counted(bench.admin, guards).minus(counted),
+        case.variant.counts,
+        case.calls,
+        case.variant.name,
+    )
+    return Sample(
+        server_us=server_s / case.calls * 1e6,
+        ops_per_s=case.calls / seen.wall_s,
+        server_busy=server_s / seen.wall_s,
+        client_busy=seen.busy,
+    )
+
+
+def _counted(admin: redis.Redis, guards: Mapping[str, CompiledGuard]) -> Counts:
+    """What keyleash has counted for all of these identities up to now.
+
+    Without the budget that counts requests, `passed` is 0.
+    """
+    keyspace = Keyspace()
+    with admin.pipeline(transaction=False) as pipe:
+        for name in guards:
+            pipe.get(keyspace.state(name))
+            pipe.xinfo_stream(keyspace.audit(name))
+            pipe.xinfo_stream(keyspace.denied(name))
+        replies = pipe.execute(raise_on_error=False)
+    passed = sum(
+        limit.used
+        for guard, state in zip(guards.values(), replies[::3], strict=True)
+        for limit in unpack_state(state, guard.layout).limits
+        if limit.slot.name == REQUESTS_BUDGET
+    )
+    return Counts(passed, sum(map(_added, replies[1::3])), sum(map(_added, replies[2::3])))
+
+
+def _added(stream: object) -> int:
+    """Entries ever added, those trimmed since included; none if there is no such stream yet."""
+    return int(stream["entries-added"]) if isinstance(stream, dict) else 0

@@ -1,0 +1,113 @@
+"""What a measure found: curves over a size, and the exponent with which each grows."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.support.bars import Bar
+from benchmarks.support.spread import Spread, ratios, spread_of
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One size.
+
+    Attributes:
+        values: What was measured, in order of rounds.
+    """
+
+    size: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One thing at several sizes.
+
+    Attributes:
+        name: What was measured, such as `the key matches last`.
+        points: In order of sizes, with the same rounds.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+
+    @property
+    def exponent(self) -> Spread:
+        """Slope of log value over log size by least squares, round by round.
+
+        0 does not grow, 1 grows as the size does. A size of 0 has no logarithm: it is a
+        point of the curve and no part of this.
+        """
+        sized = [point for point in self.points if point.size > 0]
+        sizes = [math.log(point.size) for point in sized]
+        rounds = zip(*(point.values for point in sized), strict=True)
+        return spread_of([_slope(sizes, [math.log(value) for value in one]) for one in rounds])
+
+    @property
+    def per_unit(self) -> float:
+        """Slope of the value itself over the size, by least squares, of the medians."""
+        return _slope(
+            [point.size for point in self.points],
+            [statistics.median(point.values) for point in self.points],
+        )
+
+    def at(self, size: int) -> Point:
+        """The point of that size."""
+        return next(point for point in self.points if point.size == size)
+
+    def growth_to(self, size: int) -> Spread:
+        """The value at *size* by that at the first size, round by round."""
+        return ratios(self.at(size).values, self.points[0].values)
+
+    def best_growth_to(self, size: int) -> float:
+        """The least value at *size* by the least at the first size.
+
+        Others on the machine can only add to a cost: this is nearest to a machine at rest.
+        """
+        return min(self.at(size).values) / min(self.points[0].values)
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Everything that was measured over one size.
+
+    Attributes:
+        name: Short, such as `patterns`.
+        grows: What the size is, such as `patterns in the identity`.
+        unit: Of the values.
+        curves: At least one.
+        bars: What was promised.
+        remarks: Whatever else there is to say.
+        noisy: Whether other processes had a part of the cores meanwhile.
+    """
+
+    name: str
+    grows: str
+    unit: str
+    curves: tuple[Curve, ...]
+    bars: tuple[Bar, ...] = ()
+    remarks: tuple[str, ...] = ()
+    noisy: bool = False
+
+    def curve(self, name: str) -> Curve:
+        """The curve of that name."""
+        return next(curve for curve in self.curves if curve.name == name)
+
+
+def divided(name: str, above: Curve, below: Curve) -> Curve:
+    """One curve by another, size by size within each round."""
+    return Curve(
+        name,
+        tuple(
+            Point(one.size, tuple(a / b for a, b in zip(one.values, other.values, strict=True)))
+            for one, other in zip(above.points, below.points, strict=True)
+        ),
+    )
+
+
+def _slope(sizes: Sequence[float], values: Sequence[float]) -> float:
+    return statistics.linear_regression(sizes, values).slope

@@ -1,0 +1,50 @@
+"""Tokens issued for the identity that calls: what they cost a call and the memory.
+
+The server's table of keys grows with them, so every size has a server of its own.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from itertools import islice
+
+from benchmarks.growth import memory
+from benchmarks.growth.loading import load
+from benchmarks.growth.memory import footprint
+from benchmarks.growth.policies import document, guarded_set, issue_tokens, runner
+from benchmarks.growth.sampling import Case, curves_of
+from benchmarks.growth.shape import Growth
+from benchmarks.growth.yard import CONNECTIONS, Yard
+from benchmarks.support.calls import CALLS_PER_CONNECTION
+from benchmarks.support.policy import Target
+
+GROWS = "tokens issued"
+CALLING = CONNECTIONS * CALLS_PER_CONNECTION
+"""So many of the tokens call in turn, spread evenly over all."""
+
+
+def measure(yard: Yard) -> list[Growth]:
+    """One identity; calls with many of its tokens, and the memory of all."""
+    sizes = yard.sizes((1, 100, 10_000, 100_000), (1, 100, 5_000))
+    cases = []
+    taken = {}
+    with ExitStack() as stack:
+        for size in sizes:
+            bench = stack.enter_context(yard.server())
+            (first,) = load(bench, document([runner("agent")])).targets
+            before = footprint(bench.admin)
+            tokens = issue_tokens(bench.admin, "agent", size)
+            taken[size] = footprint(bench.admin).minus(before).data
+            step = max(1, size // CALLING)
+            targets = tuple(
+                Target(first.guard, token) for token in islice(tokens, 0, CALLING * step, step)
+            )
+            variant = guarded_set("tokens call in turn")
+            cases.append(Case(variant.name, size, bench, variant, targets, yard.plan.requests))
+        curves, noisy = curves_of(cases)
+    # The first token was there before: it is in no size.
+    del taken[1]
+    return [
+        Growth("tokens", GROWS, "µs of server CPU per SET", curves, noisy=noisy),
+        memory.growth_of("memory, tokens", GROWS, {"record and listing": taken}),
+    ]
