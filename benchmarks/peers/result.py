@@ -1,0 +1,77 @@
+"""What one peer came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.peers.pace import Pace
+from benchmarks.peers.peer import Peer
+from benchmarks.peers.race import BUDGET, Race
+from benchmarks.support.section import Figure
+from benchmarks.support.spread import Spread, ratios, spread_of
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All figures of a peer.
+
+    Attributes:
+        trips: Requests per call.
+        p50, p99: Of the time of a call, µs.
+        rate: Calls per second.
+        by_ours: p50 by keyleash's through the same client, round by round.
+        by_floor: p50 by that of the same client's own SET.
+        race: Against a budget.
+    """
+
+    peer: Peer
+    trips: float
+    p50: Spread
+    p99: Spread
+    rate: Spread
+    by_ours: Spread
+    by_floor: Spread
+    race: Race
+
+    def figures(self, server: str) -> Iterator[Figure]:
+        """For the suite's results."""
+        at = {"client": self.peer.client.name}
+        trips = Spread(self.trips, self.trips, self.trips)
+        race = {OVERRUN: self.race.overrun}
+        if self.race.charged is not None:
+            race["charged and not written"] = self.race.charged
+        for unit, value in {
+            P50: self.p50,
+            "p99, µs": self.p99,
+            "calls per s": self.rate,
+            BY_OURS: self.by_ours,
+            "× plain SET, p50": self.by_floor,
+            "round trips": trips,
+            **race,
+        }.items():
+            yield Figure(self.peer.name, unit, value, server, at)
+
+
+P50 = "p50, µs"
+BY_OURS = "× keyleash, p50"
+OVERRUN = f"calls beyond a budget of {BUDGET}"
+
+
+def result_of(peer: Peer, trips: float, race: Race, rounds: Sequence[Mapping[str, Pace]]) -> Result:
+    """Put a peer's rounds together, and beside keyleash and the floor of its client."""
+    own = [turn[peer.name] for turn in rounds]
+    p50, ours, floor = (
+        [turn[name].p50_us for turn in rounds]
+        for name in (peer.name, peer.client.ours, peer.client.floor)
+    )
+    return Result(
+        peer,
+        trips,
+        spread_of(p50),
+        spread_of([run.p99_us for run in own]),
+        spread_of([run.per_s for run in own]),
+        ratios(p50, ours),
+        ratios(p50, floor),
+        race,
+    )
