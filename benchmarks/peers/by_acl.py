@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import redis
-from benchmarks.peers.callers import Local
+from benchmarks.peers.callers import Local, RefusedError
 from benchmarks.peers.guarantees import NO, YES, Guarantees
 from benchmarks.peers.peer import Bed, Peer, Tally, versions
 from benchmarks.support.variants import VALUE
@@ -37,8 +36,28 @@ def _open(bed: Bed) -> Iterator[Local]:
         commands=["+set", "+client|setinfo"],
     )
     with redis.Redis.from_url(bed.url, username=user, password=bed.target.token) as client:
-        yield Local(partial(client.set, value=VALUE))
-    bed.admin.acl_deluser(user)
+
+        def call(key: str) -> None:
+            try:
+                client.set(key, VALUE)
+            except redis.ConnectionError as error:
+                # A deleted user's connections are closed, and new ones are not let in.
+                raise RefusedError("user") from error
+
+        yield Local(call)
+    revoke(bed)
 
 
-PEER = Peer("Redis ACL alone", versions("redis", "hiredis"), GUARANTEES, _open, lambda _: Tally())
+def revoke(bed: Bed) -> None:
+    """Delete the user, which closes its connections."""
+    bed.admin.acl_deluser(bed.identity)
+
+
+PEER = Peer(
+    "Redis ACL alone",
+    versions("redis", "hiredis"),
+    GUARANTEES,
+    _open,
+    lambda _: Tally(),
+    revoke,
+)

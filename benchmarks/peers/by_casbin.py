@@ -11,7 +11,7 @@ from benchmarks.peers.by_limits import rate_by
 from benchmarks.peers.callers import Local, RefusedError
 from benchmarks.peers.guarantees import NO, PART, YES, Guarantees
 from benchmarks.peers.peer import Bed, Peer, versions
-from benchmarks.peers.work import Work, tally
+from benchmarks.peers.work import Work, revoke_token, tally
 from casbin.model import FastModel
 from limits.strategies import FixedWindowRateLimiter
 
@@ -86,4 +86,5 @@ PEER = Peer(
     GUARANTEES,
     _open,
     tally,
+    revoke_token,
 )

@@ -13,6 +13,7 @@ from benchmarks.support.measure import read_counts
 from benchmarks.support.variants import VALUE
 
 import keyleash
+from keyleash.tokens import revoke_tokens
 
 GUARANTEES = Guarantees(
     atomic=YES,
@@ -39,4 +40,11 @@ def tally(bed: Bed) -> Tally:
     return Tally(counts.passed, counts.audited)
 
 
-PEER = Peer(REDIS_PY.ours, versions("keyleash", "redis", "hiredis"), GUARANTEES, _open, tally)
+def revoke(bed: Bed) -> None:
+    """As `keyleash token revoke --identity` does."""
+    revoke_tokens(bed.admin, identity=bed.identity, actor="benchmark")
+
+
+PEER = Peer(
+    REDIS_PY.ours, versions("keyleash", "redis", "hiredis"), GUARANTEES, _open, tally, revoke
+)

@@ -12,7 +12,7 @@ import redis
 from benchmarks.peers.callers import Local, RefusedError
 from benchmarks.peers.guarantees import NO, PART, YES, Guarantees
 from benchmarks.peers.peer import Bed, Peer, versions
-from benchmarks.peers.work import PREFIX, RATE, Work, tally
+from benchmarks.peers.work import PREFIX, RATE, Work, revoke_token, tally
 from limits import RateLimitItemPerMinute
 from limits.storage import RedisStorage
 from limits.strategies import (
@@ -60,7 +60,7 @@ def _peer(
 
             yield Local(call)
 
-    return Peer(name, MADE_OF, guarantees, opened, tally)
+    return Peer(name, MADE_OF, guarantees, opened, tally, revoke_token)
 
 
 PEERS = (

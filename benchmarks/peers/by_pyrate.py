@@ -13,7 +13,7 @@ import redis
 from benchmarks.peers.callers import Local, RefusedError
 from benchmarks.peers.guarantees import NO, PART, YES, Guarantees
 from benchmarks.peers.peer import Bed, Peer, versions
-from benchmarks.peers.work import PREFIX, RATE, Work, tally
+from benchmarks.peers.work import PREFIX, RATE, Work, revoke_token, tally
 from pyrate_limiter import (
     AbstractBucket,
     Duration,
@@ -21,6 +21,7 @@ from pyrate_limiter import (
     Rate,
     RedisBucket,
     RedisStateStore,
+    SingleBucketFactory,
     StateBucket,
 )
 
@@ -50,10 +51,10 @@ def _log(client: redis.Redis, key: str) -> AbstractBucket:
 def _peer(name: str, bucket: Callable[[redis.Redis, str], AbstractBucket]) -> Peer:
     @contextmanager
     def opened(bed: Bed) -> Iterator[Local]:
-        with (
-            redis.Redis.from_url(bed.url) as client,
-            Limiter(bucket(client, f"{PREFIX}pyrate:{name}:{bed.identity}")) as limiter,
-        ):
+        with redis.Redis.from_url(bed.url) as client:
+            own = bucket(client, f"{PREFIX}pyrate:{name}:{bed.identity}")
+            # Its thread that drops old entries every 10 s would call while others are measured.
+            limiter = Limiter(SingleBucketFactory(own, schedule_leak=False))
             work = Work(client, bed)
 
             def call(key: str) -> None:
@@ -74,6 +75,7 @@ def _peer(name: str, bucket: Callable[[redis.Redis, str], AbstractBucket]) -> Pe
         GUARANTEES,
         opened,
         tally,
+        revoke_token,
     )
 
 

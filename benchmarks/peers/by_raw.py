@@ -25,4 +25,5 @@ PEER = Peer(
     Guarantees(NO, NO, NO, NO, NO, NO, NO, "nothing is checked, counted or recorded"),
     _open,
     lambda _: Tally(),
+    revoke=None,
 )

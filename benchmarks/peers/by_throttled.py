@@ -9,7 +9,7 @@ import redis
 from benchmarks.peers.callers import Local, RefusedError
 from benchmarks.peers.guarantees import NO, PART, YES, Guarantees
 from benchmarks.peers.peer import Bed, Peer, versions
-from benchmarks.peers.work import RATE, Work, tally
+from benchmarks.peers.work import RATE, Work, revoke_token, tally
 from throttled import RateLimiterType, RedisStore, Throttled, per_min
 
 GUARANTEES = Guarantees(
@@ -49,5 +49,10 @@ def _open(bed: Bed) -> Iterator[Local]:
 
 
 PEER = Peer(
-    "throttled-py, GCRA", versions("throttled-py", "redis", "hiredis"), GUARANTEES, _open, tally
+    "throttled-py, GCRA",
+    versions("throttled-py", "redis", "hiredis"),
+    GUARANTEES,
+    _open,
+    tally,
+    revoke_token,
 )

@@ -15,7 +15,7 @@ import redis
 from benchmarks.peers.callers import Local, RefusedError
 from benchmarks.peers.guarantees import NO, PART, YES, Guarantees
 from benchmarks.peers.peer import Bed, Peer, versions
-from benchmarks.peers.work import KEPT, PREFIX, RATE, Work, tally
+from benchmarks.peers.work import KEPT, PREFIX, RATE, Work, revoke_token, tally
 from benchmarks.support.variants import VALUE
 
 MINUTE_S = 60
@@ -102,7 +102,7 @@ def _peer(name: str, calls: Callable[[Work], Call], guarantees: Guarantees) -> P
         with redis.Redis.from_url(bed.url) as client:
             yield Local(calls(Work(client, bed)))
 
-    return Peer(name, versions("redis", "hiredis"), guarantees, opened, tally)
+    return Peer(name, versions("redis", "hiredis"), guarantees, opened, tally, revoke_token)
 
 
 PEERS = (

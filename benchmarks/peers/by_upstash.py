@@ -84,6 +84,7 @@ def node_peers() -> tuple[tuple[Peer, ...], str]:
             by_raw.PEER.guarantees,
             _opens(node, "set"),
             lambda _: Tally(),
+            None,
             IOREDIS,
         ),
         Peer(
@@ -92,6 +93,7 @@ def node_peers() -> tuple[tuple[Peer, ...], str]:
             by_keyleash.GUARANTEES,
             _opens(node, "keyleash"),
             by_keyleash.tally,
+            by_keyleash.revoke,
             IOREDIS,
         ),
         Peer(
@@ -100,6 +102,7 @@ def node_peers() -> tuple[tuple[Peer, ...], str]:
             GUARANTEES,
             _opens(node, "upstash"),
             work.tally,
+            work.revoke_token,
             IOREDIS,
         ),
     ), ""

@@ -13,6 +13,7 @@ from benchmarks.peers.pace import Pace, busy_share, round_trips, take_turns
 from benchmarks.peers.peer import Bed, Peer
 from benchmarks.peers.race import BUDGET, WORKERS, raced
 from benchmarks.peers.result import Result, result_of
+from benchmarks.peers.revocation import revoked_in_between
 from benchmarks.peers.roster import FIVE_TRIPS, all_peers
 from benchmarks.peers.table import note, table
 from benchmarks.peers.work import RETAIN, audit_stream, prepare
@@ -61,7 +62,13 @@ def measured(name: str, setting: Setting) -> Section:
         bed, racers = lay(server.url, admin, {peer.client for peer in peers}, plan.races)
         trips, rounds, busy = _turns(bed, peers, plan)
         results = [
-            result_of(peer, trips[peer.name], raced(peer, racers[peer.client]), rounds)
+            result_of(
+                peer,
+                trips[peer.name],
+                raced(peer, racers[peer.client]),
+                revoked_in_between(peer, bed, round(trips[peer.name])),
+                rounds,
+            )
             for peer in peers
         ]
         version = version_of(admin)

@@ -86,6 +86,7 @@ class Peer:
         guarantees: What it promises.
         open: Prepares calls on a bed.
         tally: Reads what it has counted there.
+        revoke: Takes a bed's token back; None if there is none.
         client: The client library underneath.
     """
 
@@ -94,6 +95,7 @@ class Peer:
     guarantees: Guarantees
     open: Callable[[Bed], AbstractContextManager[Caller]]
     tally: Callable[[Bed], Tally]
+    revoke: Callable[[Bed], object] | None
     client: Client = REDIS_PY
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from benchmarks.peers.pace import Pace
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.race import BUDGET, Race
+from benchmarks.peers.revocation import Revocation
 from benchmarks.support.section import Figure
 from benchmarks.support.spread import Spread, ratios, spread_of
 
@@ -23,6 +24,7 @@ class Result:
         by_ours: p50 by keyleash's through the same client, round by round.
         by_floor: p50 by that of the same client's own SET.
         race: Against a budget.
+        revocation: Of a token in the middle of a call; None if there is no token.
     """
 
     peer: Peer
@@ -33,24 +35,32 @@ class Result:
     by_ours: Spread
     by_floor: Spread
     race: Race
+    revocation: Revocation | None
 
     def figures(self, server: str) -> Iterator[Figure]:
         """For the suite's results."""
         at = {"client": self.peer.client.name}
-        trips = Spread(self.trips, self.trips, self.trips)
-        race = {OVERRUN: self.race.overrun}
+        raced = {OVERRUN: self.race.overrun}
         if self.race.charged is not None:
-            race["charged and not written"] = self.race.charged
+            raced["charged and not written"] = self.race.charged
+        if self.revocation is not None:
+            raced["writes after a revoke, by moments"] = _exactly(
+                self.revocation.written / self.revocation.moments
+            )
         for unit, value in {
             P50: self.p50,
             "p99, µs": self.p99,
             "calls per s": self.rate,
             BY_OURS: self.by_ours,
             "× plain SET, p50": self.by_floor,
-            "round trips": trips,
-            **race,
+            "round trips": _exactly(self.trips),
+            **raced,
         }.items():
             yield Figure(self.peer.name, unit, value, server, at)
+
+
+def _exactly(value: float) -> Spread:
+    return spread_of([value])
 
 
 P50 = "p50, µs"
@@ -58,7 +68,13 @@ BY_OURS = "× keyleash, p50"
 OVERRUN = f"calls beyond a budget of {BUDGET}"
 
 
-def result_of(peer: Peer, trips: float, race: Race, rounds: Sequence[Mapping[str, Pace]]) -> Result:
+def result_of(
+    peer: Peer,
+    trips: float,
+    race: Race,
+    revocation: Revocation | None,
+    rounds: Sequence[Mapping[str, Pace]],
+) -> Result:
     """Put a peer's rounds together, and beside keyleash and the floor of its client."""
     own = [turn[peer.name] for turn in rounds]
     p50, ours, floor = (
@@ -74,4 +90,5 @@ def result_of(peer: Peer, trips: float, race: Race, rounds: Sequence[Mapping[str
         ratios(p50, ours),
         ratios(p50, floor),
         race,
+        revocation,
     )

@@ -20,17 +20,17 @@ def table(heading: str, results: Sequence[Result], remarks: Sequence[str]) -> st
 def _figures(results: Sequence[Result], wide: int) -> Iterator[str]:
     yield (
         f"{'':{wide}}{'round':>6}{'p50':>8}{'p99':>8}{'calls':>8}{'× keyleash, p50':>21}"
-        f"{'× plain':>9}{'budget of 100':>17}"
+        f"{'× plain':>9}{'budget of 100':>17}{'wrote after':>13}"
     )
     yield (
         f"{'':{wide}}{'trips':>6}{'µs':>8}{'µs':>8}{'per s':>8}{'(min–max)':>21}"
-        f"{'SET':>9}{'overrun':>9}{'charged':>8}"
+        f"{'SET':>9}{'overrun':>9}{'charged':>8}{'revoke':>13}"
     )
     for one in results:
         yield (
             f"{one.peer.name:{wide}}{one.trips:6.1f}{one.p50.median:8.1f}{one.p99.median:8.1f}"
             f"{one.rate.median:8,.0f}{one.by_ours!s:>21}{one.by_floor.median:9.2f}"
-            f"{overrun(one):>9}{charged(one):>8}"
+            f"{overrun(one):>9}{charged(one):>8}{wrote(one):>13}"
         )
 
 
@@ -59,3 +59,9 @@ def note(peer: Peer) -> str:
     answers = zip(QUESTIONS, peer.guarantees.answers, strict=True)
     promises = ", ".join(f"{question}: {answer}" for question, answer in answers)
     return f"{peer.made_of}; {promises}; {peer.guarantees.remark}"
+
+
+def wrote(result: Result) -> str:
+    """At how many moments a revoke comes too late for a call that has not written yet."""
+    found = result.revocation
+    return "–" if found is None else f"{found.written} of {found.moments}"

@@ -116,8 +116,17 @@ def audit_stream(bed: Bed) -> str:
 def prepare(bed: Bed) -> None:
     """Store the record of the token; whatever peers counted for this identity is forgotten."""
     forget_limits(bed)
-    work = Work(bed.admin, bed)
-    bed.admin.set(work.token_key(), bed.identity, ex=LIFE)
+    store_token(bed)
+
+
+def store_token(bed: Bed) -> None:
+    """Store the record of the bed's token, by its hash."""
+    bed.admin.set(Work(bed.admin, bed).token_key(), bed.identity, ex=LIFE)
+
+
+def revoke_token(bed: Bed) -> None:
+    """Delete the record."""
+    bed.admin.delete(Work(bed.admin, bed).token_key())
 
 
 def forget_limits(bed: Bed) -> None:
