@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from benchmarks.peers import NAME, draw, measure
-from benchmarks.support.bars import bar_line
 from benchmarks.support.section import Setting
 from benchmarks.support.servers import EMBEDDED, choose_cores, choose_servers
 
@@ -26,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     section = measure(Setting(servers, choose_cores(), options.quick))
     print(section.text, "", sep="\n")
     for version, bar in section.bars:
-        print(bar_line(version, bar, noisy=section.noisy))
+        bound = f"{bar.side} {bar.bound:g} × {bar.unit}"
+        print(f"{version}: {bar.measured} {bound}: {bar.value:.2f} {'ok' if bar.met else 'MISSED'}")
     if options.draw is not None:
         print(*draw(section, options.draw), sep="\n")
     return 0 if all(bar.met for _, bar in section.bars) else 1

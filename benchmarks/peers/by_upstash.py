@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from benchmarks.peers import by_keyleash, by_raw, work
 from benchmarks.peers.guarantees import NO, PART, YES, Guarantees
 from benchmarks.peers.peer import IOREDIS, Bed, Caller, Peer, Tally
+from benchmarks.support.load import LoadError
 from benchmarks.support.variants import VALUE
 
 HERE = Path(__file__).parent / "upstash"
@@ -40,7 +41,7 @@ GUARANTEES = Guarantees(
 )
 
 
-class NodeError(Exception):
+class NodeError(LoadError):
     """A call in Node failed, or Node ended."""
 
 

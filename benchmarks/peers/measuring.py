@@ -12,7 +12,7 @@ from benchmarks.peers.beds import lay
 from benchmarks.peers.pace import Pace, busy_share, round_trips, take_turns
 from benchmarks.peers.peer import Bed, Peer
 from benchmarks.peers.race import BUDGET, WORKERS, raced
-from benchmarks.peers.result import Result, result_of
+from benchmarks.peers.result import Result, require_promises_kept, result_of
 from benchmarks.peers.revocation import revoked_in_between
 from benchmarks.peers.roster import FIVE_TRIPS, all_peers
 from benchmarks.peers.table import note, table
@@ -33,7 +33,7 @@ class Plan:
     races: int
 
 
-FULL, QUICK = Plan(25, 400, 10), Plan(3, 100, 1)
+FULL, QUICK = Plan(25, 400, 10), Plan(3, 50, 1)
 TRIPS = 20
 """Calls of which the round trips are counted."""
 AT_LEAST = 4.5
@@ -49,18 +49,18 @@ def measured(name: str, setting: Setting) -> Section:
     a call and differs from machine to machine.
 
     Raises:
-        MiscountError: a peer's calls, keys, charges and events do not agree.
+        MiscountError: a peer's calls, keys, charges and events do not agree, or it broke a promise.
         NodeError: a call in Node failed.
     """
     core, plan = setting.cores.server, QUICK if setting.quick else FULL
     peers, left_out = all_peers()
     with (
         running(setting.servers[0], core) as server,
-        pinned(core),
         redis.Redis.from_url(server.url) as admin,
     ):
         bed, racers = lay(server.url, admin, {peer.client for peer in peers}, plan.races)
-        trips, rounds, busy = _turns(bed, peers, plan)
+        with pinned(core):
+            trips, rounds, busy = _turns(bed, peers, plan)
         results = [
             result_of(
                 peer,
@@ -72,6 +72,8 @@ def measured(name: str, setting: Setting) -> Section:
             for peer in peers
         ]
         version = version_of(admin)
+    for one in results:
+        require_promises_kept(one)
     noisy = core is not None and busy < BUSY
     return Section(
         name=name,

@@ -12,8 +12,8 @@ from benchmarks.support.spread import Spread, spread_of
 
 WORKERS = 8
 BUDGET = 100
-CALLS = 50
-"""Of each worker: four times the budget in all."""
+CALLS = 25
+"""Of each worker: twice the budget in all."""
 
 
 @dataclass(frozen=True, slots=True)

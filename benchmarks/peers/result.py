@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.peers.guarantees import YES
 from benchmarks.peers.pace import Pace
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.race import BUDGET, Race
 from benchmarks.peers.revocation import Revocation
+from benchmarks.support.measure import MiscountError
 from benchmarks.support.section import Figure
 from benchmarks.support.spread import Spread, ratios, spread_of
+
+
+class BrokenPromiseError(MiscountError):
+    """What was seen contradicts what is said to be guaranteed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,24 @@ class Result:
             **raced,
         }.items():
             yield Figure(self.peer.name, unit, value, server, at)
+
+
+def require_promises_kept(result: Result) -> None:
+    """Compare what was seen with what the peer's guarantees say.
+
+    Raises:
+        BrokenPromiseError: a call passed, or was charged or refused, against a guarantee.
+    """
+    promises, race, revocation = result.peer.guarantees, result.race, result.revocation
+    broken = {
+        "race-free": promises.race_free is YES and race.overrun.greatest > 0,
+        "free": promises.free is YES and race.charged is not None and race.charged.greatest > 0,
+        "revocable": promises.revocable is YES and revocation is not None and revocation.written,
+        "fair": promises.race_free is YES and race.overrun.least < 0,
+    }
+    for name, seen in broken.items():
+        if seen:
+            raise BrokenPromiseError(f"`{result.peer.name}` is not {name}: {race}, {revocation}")
 
 
 def _exactly(value: float) -> Spread:

@@ -10,13 +10,14 @@ from benchmarks.peers.gate import gate_to
 from benchmarks.peers.pace import keys_for
 from benchmarks.peers.peer import Bed, Peer
 from benchmarks.peers.work import store_token
+from benchmarks.support.measure import MiscountError
 
 from keyleash.tokens import issue_token
 
 BEFORE, KEY = keys_for(2)
 
 
-class NotRevokedError(Exception):
+class NotRevokedError(MiscountError):
     """A call was over before the moment for which the revoke was planned."""
 
 
