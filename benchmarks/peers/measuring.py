@@ -33,7 +33,7 @@ class Plan:
     races: int
 
 
-FULL, QUICK = Plan(25, 400, 10), Plan(3, 50, 1)
+FULL, QUICK = Plan(15, 250, 5), Plan(3, 50, 1)
 TRIPS = 20
 """Calls of which the round trips are counted."""
 AT_LEAST = 4.5
