@@ -91,7 +91,7 @@ def _peer(
 
 PEERS = (
     _peer("limits, fixed window", FixedWindowRateLimiter, FIXED),
-    _peer("the same, one connection", FixedWindowRateLimiter, FIXED, single=True),
+    _peer("limits, fixed, one connection", FixedWindowRateLimiter, FIXED, single=True),
     _peer("limits, moving window", MovingWindowRateLimiter, MOVING),
     _peer("limits, sliding window", SlidingWindowCounterRateLimiter, SLIDING),
 )
