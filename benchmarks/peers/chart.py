@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.peers.result import BY_OURS, OVERRUN, P50
+from benchmarks.peers.result import BY_OURS, CHARGED, OVERRUN, P50
 from benchmarks.support.section import Section
 from matplotlib.figure import Figure
 
@@ -32,7 +32,7 @@ def bars_of_calls(section: Section, path: Path) -> Path:
     axes.bar_label(
         drawn,
         [
-            f"{values[name, BY_OURS].median:.2f}×" + (f"   {over:+.0f} in a race" if over else "")
+            f"{values[name, BY_OURS].median:.2f}×{_race(over, (name, CHARGED) in values)}"
             for name, over in zip(names, overruns, strict=True)
         ],
         padding=6,
@@ -50,6 +50,12 @@ def bars_of_calls(section: Section, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="svg", metadata={"Date": None})
     return path
+
+
+def _race(overrun: float, counted: bool) -> str:
+    if not counted:
+        return "   no budget"
+    return f"   {overrun:+.0f} in a race" if overrun else ""
 
 
 def _colour(name: str, overrun: float) -> str:

@@ -48,7 +48,7 @@ class Result:
         at = {"client": self.peer.client.name}
         raced = {OVERRUN: self.race.overrun}
         if self.race.charged is not None:
-            raced["charged and not written"] = self.race.charged
+            raced[CHARGED] = self.race.charged
         if self.revocation is not None:
             raced["writes after a revoke, by moments"] = _exactly(
                 self.revocation.written / self.revocation.moments
@@ -89,6 +89,7 @@ def _exactly(value: float) -> Spread:
 
 P50 = "p50, µs"
 BY_OURS = "× keyleash, p50"
+CHARGED = "charged and not written"
 OVERRUN = f"calls beyond a budget of {BUDGET}"
 
 
