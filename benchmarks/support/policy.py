@@ -67,10 +67,14 @@ def raised_document() -> str:
 
 def guard_of(document: str, identity: str = IDENTITY) -> CompiledGuard:
     """The identity's guard, for the commands of the shipped table."""
+    return guards_of(document)[identity]
+
+
+def guards_of(document: str) -> dict[str, CompiledGuard]:
+    """The guards of all identities, by their names."""
     table = load_table()
     policy = parse_policy(document, file=str(EXAMPLE), commands=table)
-    guards = compile_policy(policy, table)
-    return next(guard for guard in guards if guard.identity == identity)
+    return {guard.identity: guard for guard in compile_policy(policy, table)}
 
 
 def structure_of(guard: CompiledGuard) -> str:
@@ -87,9 +91,9 @@ def load_target(client: Client) -> Target:
 
 def load_targets(client: Client, document: str, *identities: str) -> list[Target]:
     """Activate a policy on the server and issue a token for each of these identities."""
-    # The same guards on every server, and those that `guard_of` makes.
+    # The same guards on every server, and those that `guards_of` makes.
     load_policy(client, document, file=str(EXAMPLE), actor="benchmark", table=load_table())
+    guards = guards_of(document)
     return [
-        Target(guard_of(document, one), issue_token(client, one, actor="benchmark").token)
-        for one in identities
+        Target(guards[one], issue_token(client, one, actor="benchmark").token) for one in identities
     ]

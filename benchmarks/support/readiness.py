@@ -23,9 +23,13 @@ def fill_audit(admin: redis.Redis, target: Target) -> None:
     Trimming is part of what an event costs. By calls it would take longer, and in batches it
     would take more of the rate than there is.
     """
-    stream = Keyspace().audit(target.guard.identity)
-    missing = target.guard.plan.identity.audit.retain - admin.xlen(stream)
-    admin.eval(_COPY_NEWEST, 1, stream, str(missing))
+    guard = target.guard
+    fill_stream(admin, Keyspace().audit(guard.identity), guard.plan.identity.audit.retain)
+
+
+def fill_stream(admin: redis.Redis, stream: str, length: int) -> None:
+    """Fill *stream*, which has an event, with copies of its newest."""
+    admin.eval(_COPY_NEWEST, 1, stream, str(length - admin.xlen(stream)))
 
 
 def fill_keys(admin: redis.Redis, jobs: int) -> None:

@@ -112,7 +112,7 @@ def test_call_runs_the_commands_that_are_recorded(leash: Leash) -> None:
 def prepare(server: Footprints) -> None:
     server.admin.set("doc:a:big", 2**53)
     server.admin.xgroup_create("doc:a:s", "g", mkstream=True)
-    server.rewrite_token("expired", expires_us=1)
+    server.rewrite_token("expired", expires_us=server.now_us() // 1000 * 1000)
     revoke_tokens(server.admin, identity="revoked")
     set_suspended(server.admin, "suspended", True)
     server.admin.delete(NAMES.state("gone"))

@@ -1,0 +1,137 @@
+"""The section itself: one server, all peers on it in turn, then races."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import redis
+from benchmarks.peers.beds import lay
+from benchmarks.peers.pace import Pace, busy_share, round_trips, take_turns
+from benchmarks.peers.peer import Bed, Peer
+from benchmarks.peers.race import BUDGET, WORKERS, raced
+from benchmarks.peers.result import Result, require_promises_kept, result_of
+from benchmarks.peers.revocation import revoked_in_between
+from benchmarks.peers.roster import FIVE_TRIPS, all_peers
+from benchmarks.peers.table import note, table
+from benchmarks.peers.work import RETAIN, audit_stream, prepare
+from benchmarks.support.bars import Bar, Side
+from benchmarks.support.measure import cpu_clock
+from benchmarks.support.readiness import fill_audit, fill_stream
+from benchmarks.support.section import Section, Setting
+from benchmarks.support.servers import pinned, running, version_of
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured: rounds, calls of each peer in one, races of each."""
+
+    rounds: int
+    calls: int
+    races: int
+
+
+FULL, QUICK = Plan(15, 250, 5), Plan(3, 50, 1)
+TRIPS = 20
+"""Calls of which the round trips are counted."""
+WATCHED = 1000
+"""Calls of each round during which others' share of the core is measured."""
+AT_LEAST, AIM = 4.5, 6
+"""p50 of the chain of five round trips, in keyleash's."""
+BUSY = 0.95
+"""If this process and the server had less of their core together, others had a part of it."""
+
+
+def measured(name: str, setting: Setting) -> Section:
+    """Measure on the first server; the client is on the server's core.
+
+    On one core nobody waits for another core to wake up, which would be most of the time of
+    a call and differs from machine to machine.
+
+    Raises:
+        MiscountError: a peer's calls, keys, charges and events do not agree, or it broke a promise.
+        NodeError: a call in Node failed.
+    """
+    core, plan = setting.cores.server, QUICK if setting.quick else FULL
+    peers, left_out = all_peers()
+    with (
+        running(setting.servers[0], core) as server,
+        redis.Redis.from_url(server.url) as admin,
+    ):
+        bed, racers = lay(server.url, admin, {peer.client for peer in peers}, plan.races)
+        with pinned(core):
+            trips, rounds, busy = _turns(bed, peers, plan)
+        results = [
+            result_of(
+                peer,
+                trips[peer.name],
+                raced(peer, racers[peer.client]),
+                revoked_in_between(peer, bed, round(trips[peer.name])),
+                rounds,
+            )
+            for peer in peers
+        ]
+        version = version_of(admin)
+    for one in results:
+        require_promises_kept(one)
+    noisy = core is not None and busy < BUSY
+    return Section(
+        name=name,
+        text=table(_heading(version, plan, core), results, _remarks(left_out, busy, noisy)),
+        figures=tuple(figure for one in results for figure in one.figures(version)),
+        bars=((version, _bar(results)),),
+        notes={one.peer.name: note(one.peer) for one in results},
+        noisy=noisy,
+    )
+
+
+def _turns(
+    bed: Bed, peers: Sequence[Peer], plan: Plan
+) -> tuple[dict[str, float], list[dict[str, Pace]], float]:
+    """Round trips by peer, the rounds, and how much of the core was theirs."""
+    prepare(bed)
+    with ExitStack() as opened:
+        callers = [(peer, opened.enter_context(peer.open(bed))) for peer in peers]
+        take_turns(bed, callers, plan.calls)
+        fill_audit(bed.admin, bed.target)
+        fill_stream(bed.admin, audit_stream(bed), RETAIN)
+        trips = {peer.name: round_trips(bed.admin, one, TRIPS) for peer, one in callers}
+        rounds, busy = [], []
+        for number in range(plan.rounds):
+            # There and back again, so that a drift favours nobody.
+            turns = callers if number % 2 == 0 else callers[::-1]
+            rounds.append(take_turns(bed, turns, plan.calls))
+            busy.append(busy_share(cpu_clock(bed.admin), callers[0][1], WATCHED))
+    return trips, rounds, statistics.median(busy)
+
+
+def _heading(version: str, plan: Plan, core: int | None) -> str:
+    where = "not pinned" if core is None else f"client and server on core {core}"
+    return (
+        f"{version}; {plan.rounds} rounds of {plan.calls} calls each; {where};"
+        f" races of {WORKERS} workers for {BUDGET} calls: the worst of {plan.races}"
+    )
+
+
+def _remarks(left_out: str, busy: float, noisy: bool) -> list[str]:
+    remarks = [left_out] if left_out else []
+    if noisy:
+        remarks.append(
+            f"NOISE: client and server had {busy:.0%} of their core; repeat this while nothing"
+            " else runs"
+        )
+    return remarks
+
+
+def _bar(results: Sequence[Result]) -> Bar:
+    chain = next(one for one in results if one.peer is FIVE_TRIPS)
+    return Bar(
+        f"p50 of {FIVE_TRIPS.name} + budget + SET + XADD",
+        Side.AT_LEAST,
+        AT_LEAST,
+        "keyleash's",
+        chain.by_ours.median,
+        aim=AIM,
+    )

@@ -1,0 +1,92 @@
+"""Rounds in which peers take turns: times of calls, and the counts that must agree with them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis
+from benchmarks.peers.peer import Bed, Caller, Peer
+from benchmarks.support.measure import CpuClock, MiscountError
+from benchmarks.support.variants import KEY
+
+READS = "total_reads_processed"
+"""Requests that the server read from its connections, its own INFO among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """One run of one peer.
+
+    Attributes:
+        p50_us, p99_us: Of the time of a call.
+        per_s: Calls per second, one after the other.
+    """
+
+    p50_us: float
+    p99_us: float
+    per_s: float
+
+
+def keys_for(calls: int, first: int = 0) -> list[str]:
+    """So many different keys that agent-runner may write."""
+    return [KEY.format(job=f"{job:012d}") for job in range(first, first + calls)]
+
+
+def take_turns(bed: Bed, callers: Sequence[tuple[Peer, Caller]], calls: int) -> dict[str, Pace]:
+    """A run of each peer, by its name.
+
+    Raises:
+        MiscountError: calls, keys, budget and events do not agree.
+    """
+    return {peer.name: pace_of(checked_run(bed, peer, caller, calls)) for peer, caller in callers}
+
+
+def checked_run(bed: Bed, peer: Peer, caller: Caller, calls: int) -> list[int]:
+    """Make so many calls, and require that as many keys, charges and events are there.
+
+    Raises:
+        MiscountError: they are not.
+    """
+    keys = keys_for(calls)
+    bed.admin.unlink(*keys)
+    before = peer.tally(bed)
+    taken = caller.run(keys)
+    after = peer.tally(bed)
+    counted = {"calls": len(taken), "keys": bed.admin.exists(*keys)}
+    if after.charged is not None and before.charged is not None:
+        counted["charged"] = after.charged - before.charged
+    if after.events is not None and before.events is not None:
+        counted["events"] = after.events - before.events
+    if set(counted.values()) != {calls}:
+        raise MiscountError(f"{calls} calls of `{peer.name}` counted as {counted}")
+    return taken
+
+
+def pace_of(taken: Sequence[int]) -> Pace:
+    """What the times of a run, ns, come to."""
+    hundredths = statistics.quantiles(taken, n=100, method="inclusive")
+    return Pace(hundredths[49] / 1e3, hundredths[98] / 1e3, len(taken) / sum(taken) * 1e9)
+
+
+def busy_share(clock: CpuClock, caller: Caller, calls: int) -> float:
+    """How much of their one core this process and the server had, 0 to 1, while they called.
+
+    One of the two always runs, so what is missing was others'.
+    """
+    keys = keys_for(calls)
+    used_s, own_s, begun_s = clock.used_s(), time.process_time(), time.perf_counter()
+    caller.run(keys)
+    wall_s = time.perf_counter() - begun_s
+    own_s = time.process_time() - own_s
+    return (own_s + clock.used_s() - used_s) / wall_s
+
+
+def round_trips(admin: redis.Redis, caller: Caller, calls: int) -> float:
+    """Requests per call, as the server saw them."""
+    keys = keys_for(calls)
+    before = int(admin.info("stats")[READS])
+    caller.run(keys)
+    return (int(admin.info("stats")[READS]) - before - 1) / calls
