@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
-import struct
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +20,9 @@ from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
 from keyleash.deploy import set_suspended
 from keyleash.protocol.reply import refusal
-from keyleash.protocol.token import token_digest
+from keyleash.protocol.token import TokenRecord
 from keyleash.tokens import revoke_tokens
-from support.leash import NAMES, Leash, grant
+from support.leash import Leash, grant
 
 PUBLISHER = {"allow": ["publish"], "channels": ["c:*"]}
 READER = {"grants": [grant("read", keys="t:*")]}
@@ -48,9 +47,8 @@ def revoked(leash: Leash) -> None:
 
 def expired(leash: Leash) -> None:
     client = fresh(leash)
-    record = NAMES.token("one", token_digest(client._session._token))
-    # Its first number is when it expires.
-    leash.admin.setrange(record, 0, struct.pack("<d", 1_000_000))
+    now_us = int(leash.admin.time()[0]) * 1_000_000
+    leash.put_token("one", client._session._token, TokenRecord("a" * 12, now_us, now_us))
     client.get("t:a")
 
 

@@ -16,7 +16,7 @@ from keyleash.commands import keys_of, load_table
 from keyleash.deploy.suspend import set_suspended
 from keyleash.errors import ReplyCode
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
-from keyleash.protocol.token import TokenRecord, token_digest
+from keyleash.protocol.token import TokenRecord
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
 
@@ -166,7 +166,7 @@ def refused_tokens(leash: Leash) -> Iterator[Any]:
         (now_us + hour_us, now_us, True),
     ]:
         record = TokenRecord("a" * 12, expires_us, used_us, revoked)
-        leash.admin.set(NAMES.token("one", token_digest("old")), record.pack())
+        leash.put_token("one", "old", record)
         yield leash.call("one", "old", "PING")
     yield leash.call("one", "nobody's", "PING")
 

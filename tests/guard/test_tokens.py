@@ -10,7 +10,7 @@ import redis
 
 import keyleash
 from keyleash.errors import NoPolicyError, UnknownIdentityError, UnknownTokenIdError
-from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
+from keyleash.protocol.token import TokenRecord, token_digest
 from keyleash.tokens import TokenState, list_tokens, revoke_tokens
 from support.leash import NAMES, Leash, grant
 
@@ -23,8 +23,7 @@ def age(leash: Leash, identity: str, token: str, **changes: int) -> None:
     record = TokenRecord.unpack(leash.admin.get(name))
     fields = {"expires_us": record.expires_us, "used_us": record.used_us} | changes
     aged = TokenRecord(record.id, revoked=record.revoked, **fields)
-    # A record's key always outlives its token by the same time.
-    leash.admin.set(name, aged.pack(), pxat=aged.expires_us // 1000 + KEEP_AFTER_EXPIRY_MS)
+    leash.put_token(identity, token, aged)
 
 
 def now_us(leash: Leash) -> int:

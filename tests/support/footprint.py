@@ -13,8 +13,8 @@ import redis
 from keyleash.commands import load_table
 from keyleash.protocol.active import GuardRecord, guard_record
 from keyleash.protocol.request import BatchMode, batch_call, guard_call
-from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
-from support.leash import NAMES, Leash
+from keyleash.protocol.token import TokenRecord, token_digest
+from support.leash import NAMES, Leash, put_token
 
 MEASURING = {"evalsha", "info", "config|resetstat"}
 """What counting runs itself. No guard can: they are not for scripts."""
@@ -88,8 +88,7 @@ class Footprints:
         record = TokenRecord.unpack(self.admin.get(name))
         times = {"expires_us": record.expires_us, "used_us": record.used_us} | times_us
         rewritten = TokenRecord(record.id, revoked=record.revoked, **times)
-        kept_until_ms = rewritten.expires_us // 1000 + KEEP_AFTER_EXPIRY_MS
-        self.admin.set(name, rewritten.pack(), pxat=kept_until_ms)
+        put_token(self.admin, identity, self.tokens[identity], rewritten)
 
     def now_us(self) -> int:
         seconds, micros = self.admin.time()

@@ -14,6 +14,7 @@ from keyleash.deploy import LoadResult, load_policy
 from keyleash.protocol.active import Client, guard_record
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.request import BatchMode, batch_call, guard_call
+from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.tokens import IssuedToken, issue_token
 from support.servers import RealServer
 
@@ -38,6 +39,13 @@ def grant(*classes: str, keys: str | list[str], **narrowed: list[str]) -> dict[s
     return {"allow": list(classes), "keys": [keys] if isinstance(keys, str) else keys, **narrowed}
 
 
+def put_token(admin: Client, identity: str, token: str, record: TokenRecord) -> None:
+    """See `Leash.put_token`."""
+    kept_until_ms = record.expires_us // 1000 + KEEP_AFTER_EXPIRY_MS
+    name = NAMES.token(identity, token_digest(token))
+    admin.set(name, record.pack(), pxat=kept_until_ms)
+
+
 @dataclass
 class Leash:
     """An operator's hands on a server, and agents' clients made by name."""
@@ -53,6 +61,10 @@ class Leash:
 
     def issue(self, identity: str, **options: Any) -> IssuedToken:
         return issue_token(self.admin, identity, actor="ops", **options)
+
+    def put_token(self, identity: str, token: str, record: TokenRecord) -> None:
+        """Write a token's record as issuing it would, with the time for which it is kept."""
+        put_token(self.admin, identity, token, record)
 
     def agent(self, identity: str, **options: Any) -> keyleash.Redis:
         """A guarded client with a token of its own."""
