@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from redis.client import EMPTY_RESPONSE
@@ -54,7 +55,7 @@ class Session:
 
     # Requests.
 
-    def request(self, command: tuple[Argument, ...], protocol: int | str) -> list[Argument]:
+    def request(self, command: tuple[Argument, ...], protocol: int | str) -> tuple[Argument, ...]:
         """The EVALSHA call for *command*; the guard must have been found before."""
         assert self.guard is not None  # noqa: S101 - callers look it up first
         return guard_call(
@@ -62,13 +63,13 @@ class Session:
             self.guard.digest,
             self._token,
             next_correlation(),
-            str(protocol),
+            protocol,
             command,
         )
 
     def batch_request(
         self, mode: BatchMode, commands: Sequence[tuple[Argument, ...]], protocol: int | str
-    ) -> list[Argument]:
+    ) -> tuple[Argument, ...]:
         """The EVALSHA call for a batch; the guard must have been found before."""
         assert self.guard is not None  # noqa: S101 - callers look it up first
         return batch_call(
@@ -76,7 +77,7 @@ class Session:
             self.guard.batch_digest,
             self._token,
             next_correlation(),
-            str(protocol),
+            protocol,
             mode,
             commands,
         )
@@ -135,13 +136,10 @@ class Session:
     @staticmethod
     def finished(command: str | bytes, response: Any) -> Any:
         """The response as redis-py would give it: an integer too long for Lua came as text."""
-        if isinstance(response, bytes | str):
-            # As redis-py takes it: in any case, and perhaps with the key behind it.
-            name = command if isinstance(command, str) else command.decode("latin-1")
-            if name.split(None, 1)[0].upper() in _BIG_INTEGERS:
-                # A callback of the user's own may have made other text of it.
-                with suppress(ValueError):
-                    return int(response)
+        if isinstance(response, bytes | str) and _counts(command):
+            # A callback of the user's own may have made other text of it.
+            with suppress(ValueError):
+                return int(response)
         return response
 
     # Healing.
@@ -197,6 +195,14 @@ class Session:
                 help="load the policy again, and look for who wrote to the source record",
             )
         return script
+
+
+@lru_cache(maxsize=512)
+def _counts(command: str | bytes) -> bool:
+    """Whether a command's reply is an integer that may be too long for Lua."""
+    # As redis-py takes it: in any case, and perhaps with the key behind it.
+    name = command if isinstance(command, str) else command.decode("latin-1")
+    return name.split(None, 1)[0].upper() in _BIG_INTEGERS
 
 
 def _with_reason(refused: CommandRefusedError, table: CommandTable) -> CommandRefusedError:
