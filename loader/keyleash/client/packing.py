@@ -45,3 +45,12 @@ def _packed_slowly(request: Sequence[Argument], encoder: Any) -> list[bytes]:
         why = str(error)
     # Without the TypeError as its context, which would show the request as well.
     raise DataError(why)
+
+
+def encoded(words: tuple[Any, ...], connection: Any) -> tuple[Any, ...]:
+    """The words as an async connection's own packer, slow and in Python, would encode them."""
+    encoder = connection.encoder
+    if encoder.encoding == "utf-8" and encoder.encoding_errors == "strict":
+        # What hiredis does too.
+        return words
+    return words[0], *map(encoder.encode, words[1:])

@@ -221,4 +221,6 @@ class Redis(Unscoped, redis.Redis):
             reply = connection.read_response(disable_decoding=batch.undecoded)
         except ResponseError as error:
             raise self._session.understood(error) from None
-        return self._session.answers(batch, reply, self.get_encoder() if batch.undecoded else None)
+        return self._session.answers(
+            len(batch.commands), reply, self.get_encoder() if batch.undecoded else None
+        )
