@@ -159,7 +159,16 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         loop = asyncio.get_running_loop()
         if self._coalescing is None or self._coalescing.loop is not loop:
             self._coalescing = Coalescing(self, loop)
-        return await self._coalescing.call(words, options)
+        hand = await self._coalescing.join(words, options)
+        if hand is None:
+            return await self._coalescing.alone(words, options)
+        try:
+            response = redis.Redis.parse_response(self, hand, words[0], **options)
+            if hasattr(response, "__await__"):
+                response = await response
+        except ResponseError as error:
+            return self._session.instead(error, options)
+        return self._session.finished(words[0], response)
 
     async def _run(self, flow: Flow) -> Any:
         return await adrive(flow, self._perform)
@@ -229,10 +238,9 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
     # errors show what functions hold.
 
     def _packed(self, connection: Any, words: tuple[Any, ...]) -> list[bytes]:
-        return packed(
-            self._session.request(encoded(words, connection), connection.get_protocol()),
-            connection.encoder,
-        )
+        encoder = connection.encoder
+        (words,) = encoded([words], encoder)
+        return packed(self._session.request(words, connection.get_protocol()), encoder)
 
     async def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
         await connection.send_packed_command(self._packed(connection, words))
@@ -259,7 +267,7 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         return self._session.finished(words[0], response)
 
     async def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
-        words = [encoded(words, connection) for words in batch.words]
+        words = encoded(batch.words, connection.encoder)
         await connection.send_packed_command(
             packed(
                 self._session.batch_request(batch.mode, words, connection.get_protocol()),

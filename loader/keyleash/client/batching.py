@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -112,14 +111,12 @@ def chunks(commands: Sequence[Queued], indexes: Sequence[int]) -> Iterator[list[
 
 
 def _values(queued: Queued) -> int:
-    words, _ = queued
-    return len(words) - 1 + _words_in(words[0])
-
-
-@lru_cache(maxsize=512)
-def _words_in(name: Argument) -> int:
+    words = queued[0]
+    name = words[0]
     # redis-py lets the name carry arguments.
-    return len(name.split()) if isinstance(name, str | bytes) else 1
+    if not isinstance(name, str | bytes) or name.isalpha():
+        return len(words)
+    return len(words) - 1 + len(name.split())
 
 
 def _too_many(what: str, count: int, limit: int) -> ArgsTooManyError:

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError, DataError, NoScriptError, Response
 
 from keyleash.client.batching import Queued, chunks
 from keyleash.client.correlation import given_correlation, new_correlation
-from keyleash.client.hand import AsyncInHand, InHand
+from keyleash.client.hand import InHand
 from keyleash.client.packing import encoded, packed
 from keyleash.client.polling import may_block
 from keyleash.commands.facts import KEYLESS_PASSES
@@ -102,8 +102,8 @@ class Coalescing:
         self._under_way = 0
         self._travels: set[asyncio.Task[None]] = set()
 
-    async def call(self, words: tuple[Argument, ...], options: dict[str, Any]) -> Any:
-        """Send a command with those of the same turn; its reply, or its typed refusal."""
+    def join(self, words: tuple[Argument, ...], options: dict[str, Any]) -> Answer:
+        """Let a command travel with those of the same turn."""
         answer: Answer = self.loop.create_future()
         given = given_correlation()
         together = self._gathered.get(given)
@@ -112,9 +112,10 @@ class Coalescing:
         together.commands.append((words, options))
         together.answers.append(answer)
         self._leave_soon()
-        hand = await answer
-        if hand is not None:
-            return await self._client._read(AsyncInHand(hand), words, options)
+        return answer
+
+    async def alone(self, words: tuple[Argument, ...], options: dict[str, Any]) -> Any:
+        """Make the call of a command that was told to go alone."""
         self._under_way += 1
         try:
             return await self._client._connected("digest", self._client._call, words, options)
@@ -197,7 +198,7 @@ class Coalescing:
 
     def _packed(self, connection: Any, call: Together) -> list[bytes]:
         session, protocol = self._client._session, connection.get_protocol()
-        words = [encoded(words, connection) for words, _ in call.commands]
+        words = encoded([words for words, _ in call.commands], connection.encoder)
         request = (
             session.request(words[0], protocol, call.correlation)
             if call.is_one
