@@ -16,7 +16,7 @@ from redis.exceptions import DataError, NoScriptError, ResponseError
 from keyleash.client.aio_pipeline import Batch, Pipeline
 from keyleash.client.coalescing import Coalescing, goes_alone
 from keyleash.client.flow import BatchCall, Command, Flow, NothingYet, Pause, Plain, adrive
-from keyleash.client.hand import AsyncInHand, found
+from keyleash.client.hand import AsyncInHand, InHand, found
 from keyleash.client.healing import find_guard, healing
 from keyleash.client.packing import encoded, packed
 from keyleash.client.polling import may_block, patient
@@ -162,13 +162,19 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         hand = await self._coalescing.join(words, options)
         if hand is None:
             return await self._coalescing.alone(words, options)
-        try:
-            response = redis.Redis.parse_response(self, hand, words[0], **options)
-            if hasattr(response, "__await__"):
-                response = await response
-        except ResponseError as error:
-            return self._session.instead(error, options)
+        response = self._parsed(hand, words[0], options)
+        if hasattr(response, "__await__"):
+            response = await response
         return self._session.finished(words[0], response)
+
+    def _parsed(self, hand: InHand, name: str | bytes, options: dict[str, Any]) -> Any:
+        """The response, or what awaits it, that redis-py makes of a reply in hand."""
+        if type(self).parse_response is redis.asyncio.Redis.parse_response:
+            # The sync client's does the same without a coroutine, which is dear.
+            parse: Any = redis.Redis.parse_response
+            return parse(self, hand, name, **options)
+        source: Any = AsyncInHand(hand)
+        return self.parse_response(source, name, **options)
 
     async def _run(self, flow: Flow) -> Any:
         return await adrive(flow, self._perform)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from keyleash.client.aio import Redis
 
 MOST_UNDER_WAY = 2
-"""With one, the server would wait while the client reads and gathers; more make batches small."""
+"""More make batches smaller, and so calls slower; with one, a slow reply would hold up all."""
 
 Answer: TypeAlias = "asyncio.Future[InHand | None]"
 """What a command was answered; None tells it to go alone."""
