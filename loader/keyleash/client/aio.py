@@ -14,10 +14,11 @@ from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from redis.exceptions import DataError, NoScriptError, ResponseError
 
 from keyleash.client.aio_pipeline import Batch, Pipeline
+from keyleash.client.coalescing import Coalescing, goes_alone
 from keyleash.client.flow import BatchCall, Command, Flow, NothingYet, Pause, Plain, adrive
-from keyleash.client.hand import AsyncInHand, found
+from keyleash.client.hand import AsyncInHand, InHand, found
 from keyleash.client.healing import find_guard, healing
-from keyleash.client.packing import packed
+from keyleash.client.packing import encoded, packed
 from keyleash.client.polling import may_block, patient
 from keyleash.client.session import Session
 from keyleash.client.unscoped import Unscoped, require_no_watches
@@ -37,6 +38,9 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         token: The agent's token. It is in no repr, log or exception.
         wait: Whether a call that a rate refuses sleeps and tries again: True, or how many
             seconds one call may sleep in all.
+        coalesce: Whether commands that tasks issue in one turn of the event loop travel
+            together, in batches that judge each on its own. Such a command may share its audit
+            event with others of its correlation id.
 
     Raises:
         TokenUnknownError: the token has not the shape of one.
@@ -46,14 +50,24 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
     _clock: Callable[[], float] = staticmethod(time.monotonic)
     _sleep: Callable[[float], Awaitable[None]] = staticmethod(asyncio.sleep)
 
-    def __init__(self, *, token: str, wait: bool | float = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *, token: str, wait: bool | float = False, coalesce: bool = False, **kwargs: Any
+    ) -> None:
         self._session = Session(token)
         self._wait_s = bound_of(wait)
+        self._coalesce = coalesce
+        self._coalescing: Coalescing | None = None
         super().__init__(**kwargs)
 
     @classmethod
     def from_url(  # type: ignore[override]
-        cls, url: str, *, token: str, wait: bool | float = False, **kwargs: Any
+        cls,
+        url: str,
+        *,
+        token: str,
+        wait: bool | float = False,
+        coalesce: bool = False,
+        **kwargs: Any,
     ) -> Redis:
         """Like `redis.asyncio.Redis.from_url`, for the holder of *token*."""
         single_connection_client = kwargs.pop("single_connection_client", False)
@@ -62,6 +76,7 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
             single_connection_client=single_connection_client,
             token=token,
             wait=wait,
+            coalesce=coalesce,
         )
         client.auto_close_connection_pool = True
         return client
@@ -73,9 +88,10 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         *,
         token: str,
         wait: bool | float = False,
+        coalesce: bool = False,
     ) -> Redis:
         """Like `redis.asyncio.Redis.from_pool`, for the holder of *token*."""
-        client = cls(connection_pool=connection_pool, token=token, wait=wait)
+        client = cls(connection_pool=connection_pool, token=token, wait=wait, coalesce=coalesce)
         client.auto_close_connection_pool = True
         return client
 
@@ -86,6 +102,7 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
             single_connection_client=True,
             token=self._session._token,
             wait=self._wait_s,
+            coalesce=self._coalesce,
         )
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
@@ -127,7 +144,37 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         """Send a command through the guard; its reply, or the typed refusal."""
         if self._wait_s or may_block(args[0]):
             return await self._run(patient(args, options, Waiting(self._wait_s), self._clock))
-        return await self._connected("digest", self._call, args, options)
+        return await self._one(args, options)
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Like redis-py's; commands that are not yet sent fail."""
+        if self._coalescing is not None:
+            self._coalescing.close()
+        await super().aclose(close_connection_pool)
+
+    async def _one(self, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Send one command, perhaps with others."""
+        if not self._coalesce or goes_alone(words[0]):
+            return await self._connected("digest", self._call, words, options)
+        loop = asyncio.get_running_loop()
+        if self._coalescing is None or self._coalescing.loop is not loop:
+            self._coalescing = Coalescing(self, loop)
+        hand = await self._coalescing.join(words, options)
+        if hand is None:
+            return await self._coalescing.alone(words, options)
+        response = self._parsed(hand, words[0], options)
+        if hasattr(response, "__await__"):
+            response = await response
+        return self._session.finished(words[0], response)
+
+    def _parsed(self, hand: InHand, name: str | bytes, options: dict[str, Any]) -> Any:
+        """The response, or what awaits it, that redis-py makes of a reply in hand."""
+        if type(self).parse_response is redis.asyncio.Redis.parse_response:
+            # The sync client's does the same without a coroutine, which is dear.
+            parse: Any = redis.Redis.parse_response
+            return parse(self, hand, name, **options)
+        source: Any = AsyncInHand(hand)
+        return self.parse_response(source, name, **options)
 
     async def _run(self, flow: Flow) -> Any:
         return await adrive(flow, self._perform)
@@ -136,9 +183,10 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         match asked:
             case Pause(seconds):
                 return await self._sleep(seconds)
-            case Command(words, options, poll):
-                call = self._poll if poll else self._call
-                return await self._connected("digest", call, words, options)
+            case Command(words, options, poll=True):
+                return await self._connected("digest", self._poll, words, options)
+            case Command(words, options):
+                return await self._one(words, options)
             case BatchCall():
                 return await self._connected("batch_digest", self._call_batch, asked)
 
@@ -196,10 +244,9 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
     # errors show what functions hold.
 
     def _packed(self, connection: Any, words: tuple[Any, ...]) -> list[bytes]:
-        return packed(
-            self._session.request(_encoded(words, connection), connection.get_protocol()),
-            connection.encoder,
-        )
+        encoder = connection.encoder
+        (words,) = encoded([words], encoder)
+        return packed(self._session.request(words, connection.get_protocol()), encoder)
 
     async def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
         await connection.send_packed_command(self._packed(connection, words))
@@ -226,7 +273,7 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         return self._session.finished(words[0], response)
 
     async def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
-        words = [_encoded(words, connection) for words in batch.words]
+        words = encoded(batch.words, connection.encoder)
         await connection.send_packed_command(
             packed(
                 self._session.batch_request(batch.mode, words, connection.get_protocol()),
@@ -237,16 +284,9 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
             reply = await connection.read_response(disable_decoding=batch.undecoded)
         except ResponseError as error:
             raise self._session.understood(error) from None
-        return self._session.answers(batch, reply, self._encoder() if batch.undecoded else None)
+        return self._session.answers(
+            len(batch.commands), reply, self._encoder() if batch.undecoded else None
+        )
 
     def _encoder(self) -> Any:
         return self.get_encoder()  # type: ignore[no-untyped-call]
-
-
-def _encoded(words: tuple[Any, ...], connection: Any) -> tuple[Any, ...]:
-    """The words as the connection's own packer, slow and in Python, would encode them."""
-    encoder = connection.encoder
-    if encoder.encoding == "utf-8" and encoder.encoding_errors == "strict":
-        # What hiredis does too.
-        return words
-    return words[0], *map(encoder.encode, words[1:])

@@ -25,6 +25,9 @@ class Pipeline(Queueing, redis.asyncio.client.Pipeline):  # type: ignore[misc]
         self._client = client
         self._atomic = transaction
 
+    # A pipeline's own looks for WATCH, which never comes here.
+    parse_response = redis.asyncio.Redis.parse_response
+
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         """Another pipeline of the same client."""
         return self._client.pipeline(transaction, shard_hint)
@@ -55,7 +58,7 @@ class Pipeline(Queueing, redis.asyncio.client.Pipeline):  # type: ignore[misc]
 
     async def _results(self, commands: list[Queued], atomic: bool) -> list[Any]:
         client = self._client
-        flow = pipelined(commands, atomic, Waiting(client._wait_s), client._encoder())
+        flow = pipelined(commands, atomic, Waiting(client._wait_s), client._encoder)
         try:
             answers = await client._run(flow)
         except LeashError as refused:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -21,8 +21,14 @@ Queued = tuple[tuple[Argument, ...], dict[str, Any]]
 """A command as redis-py queues it: its words, and options for its parser."""
 
 
-def pipelined(commands: Sequence[Queued], atomic: bool, waiting: Waiting, encoder: Any) -> Flow:
-    """Send the commands of a pipeline; one answer for each, in order."""
+def pipelined(
+    commands: Sequence[Queued], atomic: bool, waiting: Waiting, encoder: Callable[[], Any]
+) -> Flow:
+    """Send the commands of a pipeline; one answer for each, in order.
+
+    Args:
+        encoder: Makes the encoder that the client's connections have.
+    """
     if atomic:
         return atomically(commands, waiting)
     return one_by_one(commands, waiting, encoder)
@@ -42,7 +48,7 @@ def atomically(commands: Sequence[Queued], waiting: Waiting) -> Flow:
     return (yield from waiting.patiently(BatchCall(BatchMode.ALL, commands)))
 
 
-def one_by_one(commands: Sequence[Queued], waiting: Waiting, encoder: Any) -> Flow:
+def one_by_one(commands: Sequence[Queued], waiting: Waiting, encoder: Callable[[], Any]) -> Flow:
     """Send commands in as few batches as may be, each command judged on its own.
 
     What a batch as a whole is refused with is the answer of each of its commands. What
@@ -57,9 +63,10 @@ def one_by_one(commands: Sequence[Queued], waiting: Waiting, encoder: Any) -> Fl
     parts = deque(chunks(commands, range(len(commands))))
     if len(parts) > 1:
         # redis-py packs a whole pipeline before it sends any, so that no part of it has run.
+        encode = encoder().encode
         for words, _ in commands:
             for word in words:
-                encoder.encode(word)
+                encode(word)
     answers: list[Any] = [None] * len(commands)
     answered = False
     while parts:
@@ -104,10 +111,12 @@ def chunks(commands: Sequence[Queued], indexes: Sequence[int]) -> Iterator[list[
 
 
 def _values(queued: Queued) -> int:
-    words, _ = queued
+    words = queued[0]
     name = words[0]
     # redis-py lets the name carry arguments.
-    return len(words) - 1 + (len(name.split()) if isinstance(name, str | bytes) else 1)
+    if not isinstance(name, str | bytes) or name.isalpha():
+        return len(words)
+    return len(words) - 1 + len(name.split())
 
 
 def _too_many(what: str, count: int, limit: int) -> ArgsTooManyError:

@@ -29,12 +29,19 @@ def correlation(correlation_id: str) -> Iterator[str]:
 
 
 def next_correlation() -> str:
-    """The id of the next call: the block's, else a new one.
-
-    New ids are a random prefix and a count: unique across processes, and cheap.
-    """
+    """The id of the next call: the block's, else a new one."""
     given = _current.get()
-    return given if given is not None else f"{_prefix}-{next(_numbers)}"
+    return given if given is not None else new_correlation()
+
+
+def given_correlation() -> str | None:
+    """The id of the block that this call is in; None if it is in none."""
+    return _current.get()
+
+
+def new_correlation() -> str:
+    """A random prefix and a count: unique across processes, and cheap."""
+    return f"{_prefix}-{next(_numbers)}"
 
 
 def _begin() -> None:

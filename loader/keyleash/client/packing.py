@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from hiredis import pack_command
 from redis.exceptions import DataError
 
 from keyleash.protocol.request import Argument
+
+Words: TypeAlias = tuple[Argument, ...]
 
 
 def packed(request: Sequence[Argument], encoder: Any = None) -> list[bytes]:
@@ -45,3 +47,11 @@ def _packed_slowly(request: Sequence[Argument], encoder: Any) -> list[bytes]:
         why = str(error)
     # Without the TypeError as its context, which would show the request as well.
     raise DataError(why)
+
+
+def encoded(commands: Sequence[Words], encoder: Any) -> Sequence[Words]:
+    """Commands as an async connection's own packer, slow and in Python, would encode them."""
+    if encoder.encoding == "utf-8" and encoder.encoding_errors == "strict":
+        # What hiredis does too.
+        return commands
+    return [(words[0], *map(encoder.encode, words[1:])) for words in commands]

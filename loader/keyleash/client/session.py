@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from redis.client import EMPTY_RESPONSE
 from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 
 from keyleash.client.correlation import next_correlation
-from keyleash.client.flow import BatchCall
 from keyleash.client.hand import InHand
 from keyleash.commands import CommandTable, load_table
 from keyleash.errors import (
@@ -54,29 +54,39 @@ class Session:
 
     # Requests.
 
-    def request(self, command: tuple[Argument, ...], protocol: int | str) -> list[Argument]:
-        """The EVALSHA call for *command*; the guard must have been found before."""
+    def request(
+        self, command: tuple[Argument, ...], protocol: int | str, correlation: str | None = None
+    ) -> tuple[Argument, ...]:
+        """The EVALSHA call for *command*; the guard must have been found before.
+
+        Args:
+            correlation: Its id, if not that of the block that this is called in.
+        """
         assert self.guard is not None  # noqa: S101 - callers look it up first
         return guard_call(
             self._table,
             self.guard.digest,
             self._token,
-            next_correlation(),
-            str(protocol),
+            next_correlation() if correlation is None else correlation,
+            protocol,
             command,
         )
 
     def batch_request(
-        self, mode: BatchMode, commands: Sequence[tuple[Argument, ...]], protocol: int | str
-    ) -> list[Argument]:
-        """The EVALSHA call for a batch; the guard must have been found before."""
+        self,
+        mode: BatchMode,
+        commands: Sequence[tuple[Argument, ...]],
+        protocol: int | str,
+        correlation: str | None = None,
+    ) -> tuple[Argument, ...]:
+        """The EVALSHA call for a batch; the rest as for `request`."""
         assert self.guard is not None  # noqa: S101 - callers look it up first
         return batch_call(
             self._table,
             self.guard.batch_digest,
             self._token,
-            next_correlation(),
-            str(protocol),
+            next_correlation() if correlation is None else correlation,
+            protocol,
             mode,
             commands,
         )
@@ -108,40 +118,39 @@ class Session:
             raise understood from None
         return options[EMPTY_RESPONSE]
 
-    def answers(self, batch: BatchCall, reply: Any, encoder: Any) -> list[InHand | KeyleashError]:
+    def answers(self, count: int, reply: Any, encoder: Any) -> list[InHand | KeyleashError]:
         """What each command of a batch was answered: a reply for redis-py's parser, or a refusal.
 
         Args:
+            count: Of its commands.
             encoder: Decodes replies that were read without decoding; None if they were not.
 
         Raises:
             InvalidResponse: there is not one answer for each.
         """
-        if not isinstance(reply, list) or len(reply) != len(batch.commands):
+        if not isinstance(reply, list) or len(reply) != count:
             raise InvalidResponse("the batch was not answered command by command")
-        return [self._answer(item, encoder) for item in reply]
+        return [
+            self.refused(item) if isinstance(item, ResponseError) else InHand(item, encoder)
+            for item in reply
+        ]
 
-    def _answer(self, item: Any, encoder: Any) -> InHand | KeyleashError:
-        if isinstance(item, ResponseError):
-            try:
-                item = self.understood(item)
-            except KeyleashError as unknown:
-                # It must not take the other answers along.
-                return unknown
-            if isinstance(item, LeashError):
-                return item
-        return InHand(item, encoder)
+    def refused(self, error: ResponseError) -> InHand | KeyleashError:
+        """The refusal that an error reply is, else the error as a reply for redis-py's parser."""
+        try:
+            understood = self.understood(error)
+        except KeyleashError as unknown:
+            # It must not take the other answers along.
+            return unknown
+        return understood if isinstance(understood, LeashError) else InHand(understood)
 
     @staticmethod
     def finished(command: str | bytes, response: Any) -> Any:
         """The response as redis-py would give it: an integer too long for Lua came as text."""
-        if isinstance(response, bytes | str):
-            # As redis-py takes it: in any case, and perhaps with the key behind it.
-            name = command if isinstance(command, str) else command.decode("latin-1")
-            if name.split(None, 1)[0].upper() in _BIG_INTEGERS:
-                # A callback of the user's own may have made other text of it.
-                with suppress(ValueError):
-                    return int(response)
+        if isinstance(response, bytes | str) and _counts(command):
+            # A callback of the user's own may have made other text of it.
+            with suppress(ValueError):
+                return int(response)
         return response
 
     # Healing.
@@ -197,6 +206,14 @@ class Session:
                 help="load the policy again, and look for who wrote to the source record",
             )
         return script
+
+
+@lru_cache(maxsize=512)
+def _counts(command: str | bytes) -> bool:
+    """Whether a command's reply is an integer that may be too long for Lua."""
+    # As redis-py takes it: in any case, and perhaps with the key behind it.
+    name = command if isinstance(command, str) else command.decode("latin-1")
+    return name.split(None, 1)[0].upper() in _BIG_INTEGERS
 
 
 def _with_reason(refused: CommandRefusedError, table: CommandTable) -> CommandRefusedError:

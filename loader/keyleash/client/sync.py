@@ -14,6 +14,7 @@ from redis.exceptions import DataError, NoScriptError, ResponseError
 from keyleash.client.flow import BatchCall, Command, Flow, NothingYet, Pause, Plain, drive
 from keyleash.client.hand import found
 from keyleash.client.healing import find_guard, healing
+from keyleash.client.leasing import give_back, take
 from keyleash.client.packing import packed
 from keyleash.client.polling import may_block, patient
 from keyleash.client.session import Session
@@ -141,7 +142,7 @@ class Redis(Unscoped, redis.Redis):
         """
         session = self._session
         pool = self.connection_pool
-        connection = self.connection or pool.get_connection()
+        connection = self.connection or take(pool)
         if self._single_connection_client:
             self.single_connection_lock.acquire()
         try:
@@ -170,7 +171,7 @@ class Redis(Unscoped, redis.Redis):
                 if self._single_connection_client:
                     self.single_connection_lock.release()
                 if not self.connection:
-                    pool.release(connection)
+                    give_back(pool, connection)
 
     @staticmethod
     def _on(connection: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any) -> Any:
@@ -220,4 +221,6 @@ class Redis(Unscoped, redis.Redis):
             reply = connection.read_response(disable_decoding=batch.undecoded)
         except ResponseError as error:
             raise self._session.understood(error) from None
-        return self._session.answers(batch, reply, self.get_encoder() if batch.undecoded else None)
+        return self._session.answers(
+            len(batch.commands), reply, self.get_encoder() if batch.undecoded else None
+        )

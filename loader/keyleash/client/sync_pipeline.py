@@ -25,6 +25,9 @@ class Pipeline(Queueing, redis.client.Pipeline):
         self._client = client
         self._atomic = transaction
 
+    # A pipeline's own looks for WATCH, which never comes here.
+    parse_response = redis.Redis.parse_response
+
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         """Another pipeline of the same client."""
         return self._client.pipeline(transaction, shard_hint)
@@ -51,7 +54,7 @@ class Pipeline(Queueing, redis.client.Pipeline):
 
     def _results(self, commands: list[Queued], atomic: bool) -> list[Any]:
         client = self._client
-        flow = pipelined(commands, atomic, Waiting(client._wait_s), client.get_encoder())
+        flow = pipelined(commands, atomic, Waiting(client._wait_s), client.get_encoder)
         try:
             answers = client._run(flow)
         except LeashError as refused:

@@ -40,13 +40,12 @@ def guard_call(
     digest: str,
     token: str,
     correlation: str,
-    protocol: str,
+    protocol: str | int,
     command: Sequence[Argument],
-) -> list[Argument]:
+) -> tuple[Argument, ...]:
     """Wrap a command in the call of its guard."""
-    words = _split_name(command)
-    keys = declared_keys(table, words)
-    return ["EVALSHA", digest, len(keys), *keys, token, correlation, protocol, *words]
+    words, keys = _placed(table, command)
+    return ("EVALSHA", digest, len(keys), *keys, token, correlation, protocol, *words)
 
 
 def batch_call(
@@ -54,18 +53,31 @@ def batch_call(
     digest: str,
     token: str,
     correlation: str,
-    protocol: str,
+    protocol: str | int,
     mode: BatchMode,
     commands: Iterable[Sequence[Argument]],
-) -> list[Argument]:
+) -> tuple[Argument, ...]:
     """Wrap commands in one call of their identity's batch script, whose digest is *digest*."""
     keys: list[Argument] = []
     items: list[Argument] = []
     for command in commands:
-        words = _split_name(command)
-        keys += declared_keys(table, words)
-        items += (len(words), *words)
-    return ["EVALSHA", digest, len(keys), *keys, token, correlation, protocol, str(mode), *items]
+        words, own = _placed(table, command)
+        keys += own
+        items.append(len(words))
+        items += words
+    return ("EVALSHA", digest, len(keys), *keys, token, correlation, protocol, mode.value, *items)
+
+
+def _placed(
+    table: CommandTable, command: Sequence[Argument]
+) -> tuple[Sequence[Argument], Sequence[Argument]]:
+    """A command as it goes on the wire, and the keys of it that are declared."""
+    place = table.key_slices.get(command[0])
+    if place is not None:
+        # As redis-py's own methods name it: nothing to take apart.
+        return command, command[place]
+    words = _split_name(command)
+    return words, declared_keys(table, words)
 
 
 def declared_keys(table: CommandTable, words: Sequence[Argument]) -> Sequence[Argument]:

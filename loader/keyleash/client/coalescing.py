@@ -1,0 +1,229 @@
+"""Commands that tasks issue in one turn of the event loop travel together.
+
+They are gathered until all tasks that could run have run, and leave in one packet on one
+connection: a batch for the commands of each correlation id, since a batch is one audit event,
+or a plain guard call where there is but one. No more than `MOST_UNDER_WAY` packets are under
+way at once; what is issued meanwhile gathers for the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from redis.exceptions import ConnectionError, DataError, NoScriptError, ResponseError
+
+from keyleash.client.batching import Queued, chunks
+from keyleash.client.correlation import given_correlation, new_correlation
+from keyleash.client.hand import InHand
+from keyleash.client.packing import encoded, packed
+from keyleash.client.polling import may_block
+from keyleash.commands.facts import KEYLESS_PASSES
+from keyleash.errors import PolicyStaleError
+from keyleash.protocol.request import Argument, BatchMode
+
+if TYPE_CHECKING:
+    from keyleash.client.aio import Redis
+
+MOST_UNDER_WAY = 2
+"""More make batches smaller, and so calls slower; with one, a slow reply would hold up all."""
+
+Answer: TypeAlias = "asyncio.Future[InHand | None]"
+"""What a command was answered; None tells it to go alone."""
+
+
+@lru_cache(maxsize=512)
+def goes_alone(name: str | bytes) -> bool:
+    """Whether a command is never sent in a batch. Every call asks."""
+    word = name.decode("latin-1") if isinstance(name, bytes) else str(name)
+    # A batch takes the null of a blocking command for an answer, and charges it.
+    return may_block(name) or not KEYLESS_PASSES.isdisjoint(word.upper().split(None, 1)[:1])
+
+
+@dataclass(slots=True)
+class Together:
+    """Commands of one correlation id, and where their answers go."""
+
+    correlation: str | None
+    commands: list[Queued] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def is_one(self) -> bool:
+        return len(self.commands) == 1
+
+    def calls(self) -> Iterator[Together]:
+        """What is still wanted, parted by what one call may carry."""
+        wanted = [index for index, answer in enumerate(self.answers) if not answer.done()]
+        for chunk in chunks(self.commands, wanted):
+            yield Together(
+                new_correlation() if self.correlation is None else self.correlation,
+                [self.commands[index] for index in chunk],
+                [self.answers[index] for index in chunk],
+            )
+
+    def tell(self, answers: Sequence[InHand | Exception]) -> None:
+        """Tell each command its answer, but those whose task was cancelled meanwhile."""
+        for future, answer in zip(self.answers, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    def fail(self, error: BaseException) -> None:
+        """Tell all that have no answer yet; each a copy of its own, since each raises it."""
+        for future in self.answers:
+            if isinstance(error, asyncio.CancelledError):
+                future.cancel()
+            elif not future.done():
+                future.set_exception(copy.copy(error))
+
+    def part(self) -> None:
+        """Tell each command to go alone."""
+        for future in self.answers:
+            if not future.done():
+                future.set_result(None)
+
+
+class Coalescing:
+    """The commands of one client on one event loop."""
+
+    def __init__(self, client: Redis, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._client = client
+        self._gathered: dict[str | None, Together] = {}
+        self._leaving = False
+        self._under_way = 0
+        self._travels: set[asyncio.Task[None]] = set()
+
+    def join(self, words: tuple[Argument, ...], options: dict[str, Any]) -> Answer:
+        """Let a command travel with those of the same turn."""
+        answer: Answer = self.loop.create_future()
+        given = given_correlation()
+        together = self._gathered.get(given)
+        if together is None:
+            together = self._gathered[given] = Together(given)
+        together.commands.append((words, options))
+        together.answers.append(answer)
+        self._leave_soon()
+        return answer
+
+    async def alone(self, words: tuple[Argument, ...], options: dict[str, Any]) -> Any:
+        """Make the call of a command that was told to go alone."""
+        self._under_way += 1
+        try:
+            return await self._client._connected("digest", self._client._call, words, options)
+        finally:
+            self._arrive()
+
+    def close(self) -> None:
+        """Fail what was not sent."""
+        gathered, self._gathered = self._gathered, {}
+        for together in gathered.values():
+            together.fail(ConnectionError("the client was closed before the command was sent"))
+
+    def _leave_soon(self) -> None:
+        if not self._leaving and self._under_way < MOST_UNDER_WAY:
+            self._leaving = True
+            self.loop.call_soon(self._leave)
+
+    def _leave(self) -> None:
+        """Send what was gathered, at the end of the turn."""
+        self._leaving = False
+        gathered, self._gathered = self._gathered, {}
+        calls = [call for together in gathered.values() for call in together.calls()]
+        if len(calls) == 1 and calls[0].is_one:
+            calls[0].part()
+        elif calls:
+            self._under_way += 1
+            travel = self.loop.create_task(self._travel(calls))
+            # The loop itself holds it weakly.
+            self._travels.add(travel)
+            travel.add_done_callback(self._travels.discard)
+
+    def _arrive(self) -> None:
+        self._under_way -= 1
+        if self._gathered:
+            self._leave_soon()
+
+    async def _travel(self, calls: Sequence[Together]) -> None:
+        try:
+            await self._carry(calls)
+        finally:
+            self._arrive()
+
+    async def _carry(self, calls: Sequence[Together]) -> None:
+        """Make calls on one connection, and tell every command what became of it."""
+        script = "digest" if calls[0].is_one else "batch_digest"
+        try:
+            lost = await self._client._connected(script, self._exchange, calls)
+        except (DataError, UnicodeEncodeError):
+            # Nothing was sent, and alone each hears whether it was to blame.
+            for call in calls:
+                call.part()
+        except BaseException as error:
+            for call in calls:
+                call.fail(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for call in lost:
+                await self._carry([call])
+
+    async def _exchange(self, connection: Any, calls: Sequence[Together]) -> Sequence[Together]:
+        """Send calls in one packet and read their answers, in order.
+
+        Returns:
+            The calls whose answer says that nothing ran. If there is one call, that is raised,
+            and healed where this was called.
+        """
+        await connection.send_packed_command(
+            [part for call in calls for part in self._packed(connection, call)]
+        )
+        lost = []
+        for call in calls:
+            try:
+                await self._read(connection, call)
+            except (NoScriptError, PolicyStaleError):
+                if len(calls) == 1:
+                    raise
+                lost.append(call)
+        return lost
+
+    def _packed(self, connection: Any, call: Together) -> list[bytes]:
+        session, protocol = self._client._session, connection.get_protocol()
+        words = encoded([words for words, _ in call.commands], connection.encoder)
+        request = (
+            session.request(words[0], protocol, call.correlation)
+            if call.is_one
+            else session.batch_request(BatchMode.EACH, words, protocol, call.correlation)
+        )
+        return packed(request, connection.encoder)
+
+    async def _read(self, connection: Any, call: Together) -> None:
+        session = self._client._session
+        # A reply that cannot be decoded is the fault of one command, and decoded by its task.
+        encoder = connection.encoder if connection.encoder.decode_responses else None
+        try:
+            reply = await connection.read_response(disable_decoding=True)
+        except NoScriptError:
+            raise
+        except ResponseError as error:
+            refused = session.refused(error)
+            if isinstance(refused, PolicyStaleError):
+                raise refused from None
+            if call.is_one:
+                call.tell([refused])
+            else:
+                call.fail(refused if isinstance(refused, Exception) else error)
+        else:
+            if call.is_one:
+                call.tell([InHand(reply, encoder)])
+            else:
+                call.tell(session.answers(len(call.commands), reply, encoder))
