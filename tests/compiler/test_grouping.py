@@ -2,54 +2,123 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from collections.abc import Callable, Iterator, Sequence
 
-from keyleash.compiler.grouping import FEW, grouped
+from hypothesis import example, given
+from hypothesis import strategies as st
+from lupa import lua51
+
+from keyleash.compiler.grouping import DEEPEST, FEW, Grouping, grouped
 from keyleash.compiler.ir import Matcher
 from keyleash.compiler.passes.translate_patterns import matcher
+from keyleash.compiler.templates import render
 from keyleash.policy.patterns import match, parse_pattern
 from support.thorough import thorough
 
-PIECES = st.lists(st.sampled_from(["a", "b", "ab", "é", ":", "{{"]), max_size=4).map("".join)
+PIECES = st.lists(st.sampled_from(["a", "b", "ab", "é", "ÿ", "0", ":", "{{"]), max_size=4)
+TAILS = {"": "", "*": "x", ":{x}": ":x", ":{x}:b": ":x:b", ":{x}:*": ":x:"}
 
 
 @st.composite
 def sources(draw: st.DrawFn) -> str:
     """A literal beginning, and perhaps a capture or a suffix behind it."""
-    start = draw(PIECES)
-    tail = draw(st.sampled_from(["", "*", ":{x}", ":{x}:b", ":{x}:*"]))
-    return start + tail or "*"
+    start = "".join(draw(PIECES))
+    return start + draw(st.sampled_from([*TAILS])) or "*"
 
 
-@thorough(150)
+@st.composite
+def keys(draw: st.DrawFn) -> bytes:
+    """What such a pattern may find, and what none does."""
+    start = "".join(draw(PIECES)).replace("{{", "{").encode()
+    tail = draw(st.sampled_from([*TAILS.values()])).encode()
+    return draw(st.one_of(st.just(start + tail), st.binary(max_size=6), st.just(start[:-1])))
+
+
+def written_out(matchers: Sequence[Matcher]) -> Callable[[bytes], bool]:
+    """The Lua that tries *matchers*."""
+    body = render("partials/match_any.lua", matchers=matchers)
+    lua = lua51.LuaRuntime(encoding=None)
+    head = b"local find, key, matched = string.find, (...), false\n"
+    made: Callable[[bytes], bool] = lua.compile(head + body.encode() + b"return matched\n")
+    return made
+
+
+def tried(grouping: Grouping, key: bytes) -> Iterator[Matcher]:
+    """The matchers that *key* is compared with if none matches, in order."""
+    yield from grouping.singly
+    if grouping.lower and grouping.upper:
+        byte = key[grouping.position - 1] if len(key) >= grouping.position else 0
+        yield from tried(grouping.lower if byte < grouping.bound else grouping.upper, key)
+
+
+def depth(grouping: Grouping) -> int:
+    """How many choices follow one another."""
+    halves = [half for half in (grouping.lower, grouping.upper) if half]
+    return 1 + max(map(depth, halves)) if halves else 0
+
+
+def matchers_of(*sources: str) -> list[Matcher]:
+    return [matcher(parse_pattern(source)) for source in sources]
+
+
+@thorough(200)
 @given(
     st.lists(sources(), min_size=1, max_size=24, unique=True),
-    st.lists(st.tuples(PIECES, st.sampled_from(["", "x", ":x", ":x:b", ":x:"])), min_size=1),
+    st.lists(keys(), min_size=1, max_size=24),
 )
+@example(["a*", "ab:*", "b*", "é", "*"], [b"", b"\xff", b"\x00", b"a", b"\xc3", b"b\x00\xff"])
 def test_grouped_patterns_match_what_they_match_one_by_one(
-    written: list[str], tried: list[tuple[str, str]]
+    written: list[str], wanted: list[bytes]
 ) -> None:
-    """A key meets every pattern that could find it, whatever its length."""
+    """A key meets every pattern that could find it, whatever its length and its bytes."""
     patterns = [parse_pattern(source) for source in written]
-    by_matcher = {matcher(pattern): pattern for pattern in patterns}
-    grouping = grouped([*by_matcher])
-    keys = [(start + tail).replace("{{", "{").encode() for start, tail in tried]
+    matches = written_out([matcher(pattern) for pattern in patterns])
 
-    placed = [*grouping.singly, *(one for _, some in grouping.groups for one in some)]
-    assert sorted(map(repr, placed)) == sorted(map(repr, by_matcher))
-    for key in keys:
-        candidates: list[Matcher] = [*grouping.singly]
-        for beginning, some in grouping.groups:
-            candidates += some if key[: grouping.length] == beginning else ()
-        found = any(match(by_matcher[one], key) is not None for one in candidates)
-        assert found == any(match(pattern, key) is not None for pattern in patterns)
+    for key in wanted:
+        expected = any(match(pattern, key) is not None for pattern in patterns)
+        assert matches(key) == expected
 
 
 def test_few_patterns_are_not_grouped() -> None:
-    """Most policies have so few that cutting the key would cost more than it saves."""
-    few = [matcher(parse_pattern(f"kind{n}:*")) for n in range(FEW)]
-    assert grouped(few).groups == ()
+    """Most policies have so few that reading a byte would cost more than it saves."""
+    assert grouped(matchers_of(*(f"kind{n}:*" for n in range(FEW)))).position == 0
+    assert grouped(matchers_of(*(f"kind{n}:*" for n in range(FEW + 1)))).position == len("kind0")
 
-    many = [matcher(parse_pattern(f"kind{n}:*")) for n in range(FEW + 1)]
-    assert len(grouped(many).groups) == FEW + 1
+
+def test_choices_are_balanced_and_read_few_bytes() -> None:
+    """The plan as data: the byte that tells most apart decides, while it can."""
+    zero, one, two, three = some = matchers_of("k0:{x}", "k1:{x}", "k2:{x}", "k3:{x}")
+    assert grouped(some) == Grouping((), 2, ord("2"), Grouping((zero, one)), Grouping((two, three)))
+
+
+def test_one_short_pattern_does_not_make_the_search_linear() -> None:
+    """It is tried apart, and the others are told apart behind its end."""
+    many = [f"agents:kind{n:03}:{{job}}:state" for n in range(200)]
+    grouping = grouped(matchers_of(*many, "a*", "*"))
+
+    for n in range(200):
+        assert len([*tried(grouping, f"agents:kind{n:03}:7:state".encode())]) <= FEW + 2
+    assert depth(grouping) <= 10
+
+
+def test_literal_keys_are_grouped_too() -> None:
+    """Their whole text is what they begin with."""
+    grouping = grouped(matchers_of(*(f"lock:{n}" for n in range(100))))
+    assert all(len([*tried(grouping, f"lock:{n}".encode())]) <= 10 for n in range(100))
+
+
+def test_patterns_that_one_byte_each_tells_apart_are_nested_within_bounds() -> None:
+    """Lua refuses a script of too many nested blocks, so the last are tried one by one."""
+    peeled = ["x" * n + "y" + "x" * (199 - n) + ":*" for n in range(200)]
+    some = matchers_of(*peeled)
+
+    assert depth(grouped(some)) == DEEPEST
+    matches = written_out(some)
+    assert matches(peeled[199].encode())
+    assert not matches(b"x" * 201)
+
+
+def test_patterns_with_one_beginning_are_tried_one_by_one() -> None:
+    """Nothing tells them apart that can be read at a fixed place."""
+    some = matchers_of(*(f"a:{{x}}:{n}" for n in range(10)))
+    assert grouped(some) == Grouping(tuple(some))
