@@ -138,7 +138,7 @@ def test_connections_are_counted_for_whoever_measures(
     monkeypatch.setattr(redis.ConnectionPool, "get_connection", counted)
     client.set("t:a", 2)
     assert asked == []
-    monkeypatch.setattr(get_observability_instance(), "get_provider_manager", lambda: OTelConfig())
+    monkeypatch.setattr(get_observability_instance(), "get_provider_manager", OTelConfig)
     client.set("t:a", 3)
     assert asked == [client.connection_pool]
 
