@@ -33,8 +33,7 @@ from support.leash import Leash
 from support.servers import RealServer
 
 LOOKUP = b"*2\r\n$7\r\nHGETALL\r\n"
-RETRIED: Any = (ConnectionError, TimeoutError, OSError)
-EAGER_ASYNC: Any = Retry(NoBackoff(), 3, supported_errors=RETRIED)
+EAGER_ASYNC = Retry(NoBackoff(), 3, supported_errors=(ConnectionError, TimeoutError))
 
 
 def running(leash: Leash, work: Callable[[Any], Awaitable[Any]], **options: Any) -> Any:
@@ -65,10 +64,8 @@ def test_commands_of_one_turn_travel_in_one_batch(leash: Leash, packets: list[by
 
     async def work(agent: Any) -> None:
         del packets[:]
-        assert [*await asyncio.gather(*(agent.set(f"t:{n}", n) for n in range(50)))] == [True] * 50
-        assert [*await asyncio.gather(*(agent.incr(f"t:{n}") for n in range(50)))] == [
-            *range(1, 51)
-        ]
+        assert await asyncio.gather(*(agent.set(f"t:{n}", n) for n in range(50))) == [True] * 50
+        assert await asyncio.gather(*(agent.incr(f"t:{n}") for n in range(50))) == [*range(1, 51)]
 
     running(leash, work)
     assert len(packets) == 2, packets
@@ -280,9 +277,7 @@ def test_more_than_one_call_may_carry_is_parted(leash: Leash) -> None:
     """By the number of commands, and by that of their words."""
 
     async def work(agent: Any) -> None:
-        assert [*await asyncio.gather(*(agent.set(f"t:{n}", n) for n in range(1500)))] == [
-            True
-        ] * 1500
+        assert await asyncio.gather(*(agent.set(f"t:{n}", n) for n in range(1500))) == [True] * 1500
         many = [f"m{n}" for n in range(MAX_ARGUMENTS // 3)]
         added = await asyncio.gather(*(agent.sadd(f"t:set:{n}", *many) for n in range(8)))
         assert added == [len(many)] * 8
@@ -325,7 +320,7 @@ def test_lost_scripts_and_a_new_policy_are_healed_once_for_all(
     async def work(agent: Any) -> None:
         await asyncio.to_thread(leash.admin.script_flush)
         del packets[:]
-        assert [*await asyncio.gather(*(agent.incr("t:a") for _ in range(50)))] == [*range(1, 51)]
+        assert await asyncio.gather(*(agent.incr("t:a") for _ in range(50))) == [*range(1, 51)]
         assert sum(packet.startswith(LOOKUP) for packet in packets) == 1
         assert sum(b"LOAD" in packet for packet in packets) == 1
         await asyncio.to_thread(leash.load, one={**BROAD, "deny": [{"keys": ["t:x"]}]})
@@ -371,7 +366,7 @@ def test_lost_reply_is_told_to_all_and_nothing_is_sent_again(
             assert proxy.forwarded == 1
             proxy.fate = Fate.PASS
             again = [agent.incr("t:marked"), agent.incr("t:marked")]
-            assert [*await asyncio.gather(*again)] == [11, 12]
+            assert await outcomes(*again) == [11, 12]
 
         running(leash, work, port=proxy.port, retry=EAGER_ASYNC, socket_timeout=timeout)
 
@@ -383,7 +378,7 @@ def test_connection_that_the_server_closed_is_replaced(leash: Leash) -> None:
         await asyncio.gather(agent.set("t:n", 0), agent.get("t:n"))
         await asyncio.to_thread(leash.admin.client_kill_filter, _type="normal", skipme=True)
         await asyncio.sleep(0.05)
-        assert [*await asyncio.gather(agent.incr("t:n"), agent.incr("t:n"))] == [1, 2]
+        assert await outcomes(agent.incr("t:n"), agent.incr("t:n")) == [1, 2]
 
     running(leash, work, protocol=2)
 
@@ -399,7 +394,7 @@ def test_closing_the_client_fails_what_waits(leash: Leash) -> None:
         await agent.aclose()
         found = await asyncio.wait_for(outcomes(*tasks), 10)
         assert kinds(found) == {"ConnectionError": 5}
-        assert [*await asyncio.gather(agent.incr("t:n"), agent.incr("t:n"))] == [1, 2]
+        assert await outcomes(agent.incr("t:n"), agent.incr("t:n")) == [1, 2]
 
     running(leash, work)
 
@@ -414,7 +409,7 @@ def test_loops_are_not_mixed(one_leash: Leash) -> None:
         await asyncio.sleep(0)
 
     async def work() -> None:
-        assert [*await asyncio.gather(agent.incr("t:n"), agent.incr("t:n"))] == [1, 2]
+        assert await outcomes(agent.incr("t:n"), agent.incr("t:n")) == [1, 2]
         await agent.aclose()
 
     asyncio.run(abandon())
@@ -426,7 +421,7 @@ def test_single_connection_client_coalesces_on_its_connection(one_leash: Leash) 
     """Its lock is the batch's to take."""
 
     async def work(agent: Any) -> None:
-        assert [*await asyncio.gather(*(agent.incr("t:n") for _ in range(20)))] == [*range(1, 21)]
+        assert await asyncio.gather(*(agent.incr("t:n") for _ in range(20))) == [*range(1, 21)]
         assert agent.connection is not None
 
     running(one_leash, work, single_connection_client=True)
@@ -446,16 +441,14 @@ def test_parser_and_callbacks_of_the_users_own_are_used(one_leash: Leash) -> Non
     async def work(agent: Any) -> None:
         agent.set_response_callback("GET", slow)
         await agent.set("t:a", "x")
-        found: list[Any] = [*await asyncio.gather(agent.get("t:a"), agent.get("t:a"))]
-        assert found == [("slow", b"x")] * 2
+        assert await outcomes(agent.get("t:a"), agent.get("t:a")) == [("slow", b"x")] * 2
 
     running(one_leash, work)
 
     async def own() -> None:
         token = one_leash.issue("one").token
         async with Mine(port=one_leash.server.port, token=token, coalesce=True) as agent:
-            found: list[Any] = [*await asyncio.gather(agent.get("t:a"), agent.get("t:a"))]
-            assert found == [("mine", b"x")] * 2
+            assert await outcomes(agent.get("t:a"), agent.get("t:a")) == [("mine", b"x")] * 2
 
     asyncio.run(own())
 
