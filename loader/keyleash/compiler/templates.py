@@ -16,6 +16,9 @@ from keyleash.protocol.token import REVOKED_OFFSET
 REMOVED_KEEP_MS = 32 * 86_400_000
 """How long an identity that left the policy keeps its state: longer than any budget lasts."""
 
+STAGED_KEEP_MS = 10 * 60_000
+"""How long what a load staged outlives it if it dies: longer than any load takes."""
+
 
 def lua_root() -> Path:
     """The folder of the Lua sources: in the wheel beside the package, else in the checkout."""
@@ -80,7 +83,12 @@ def operator_script(template: str, keyspace: Keyspace) -> str:
         "guard_prefix": keyspace.guard(""),
         "tokens_prefix": keyspace.tokens(""),
         "token_prefix": keyspace.token_root,
+        "staged_prefix": keyspace.staged_prefix,
     }
     return render(
-        template, names=names, removed_keep_ms=str(REMOVED_KEEP_MS), revoked_offset=REVOKED_OFFSET
+        template,
+        names=names,
+        removed_keep_ms=str(REMOVED_KEEP_MS),
+        staged_keep_ms=str(STAGED_KEEP_MS),
+        revoked_offset=REVOKED_OFFSET,
     )
