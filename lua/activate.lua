@@ -8,8 +8,9 @@
 --- ARGV[4]  digest      string  of the whole policy
 --- ARGV[5]  commands    string  for the guard records, see protocol/learned.py
 --- ARGV[6]  summary     JSON    for the control event: identities and digests of their rules
---- ARGV[7…] for each identity: its name, how its state changes, digest, batch digest, policy
----          digest, moves, header, marks; see deploy/plan.py
+--- ARGV[7…] for each identity: its name, how it changes, and unless that is `kept` or
+---          `removed` its digest, batch digest, policy digest and moves, and if it is `staged`
+---          what stage.lua answered; see deploy/plan.py
 ---
 --- Replies  generation | LEASH ACTIVATION_CONFLICT active=<generation> | LEASH ACTIVATION_EXPIRED
 ---
@@ -39,15 +40,17 @@ local now_us = time[1] * 1000000 + time[2]
 -- A script that fails does not roll back. So all that can fail comes before the first write:
 -- every new state is made, and the loader has seen the types of what is overwritten.
 call('XLEN', {{ names.control }})
+local words = { kept = 2, removed = 2, stamped = 6, moved = 6, staged = 8 }
 local needed, keys, moves, states, ready = { staged .. ':policy', staged .. ':layouts' }, {}, {}, {}, {}
-for i = 7, #argv, 8 do
+local i = 7
+while i < #argv do
   local name, how = argv[i], argv[i + 1]
-  local key = {{ names.state_prefix }} .. name
-  if how == 'staged' and is_unmoved(key, argv[i + 6], argv[i + 7]) then
-    ready[name], needed[#needed + 1] = key, staged .. ':state:' .. name
+  if how == 'staged' and is_unmoved({{ names.state_prefix }} .. name, argv[i + 6], argv[i + 7]) then
+    ready[name], needed[#needed + 1] = true, staged .. ':state:' .. name
   elseif how == 'moved' or how == 'staged' then
-    keys[#keys + 1], moves[#moves + 1] = key, argv[i + 5]
+    keys[#keys + 1], moves[#moves + 1] = {{ names.state_prefix }} .. name, argv[i + 5]
   end
+  i = i + words[how]
 end
 for first = 1, #needed, 1000 do
   local last = math.min(first + 999, #needed)
@@ -68,8 +71,9 @@ for first = 1, #states, 2000 do
   call('MSET', unpack(states, first, math.min(first + 1999, #states)))
 end
 local removed = {}
-for i = 7, #argv, 8 do
-  local name, how, moves = argv[i], argv[i + 1], argv[i + 5]
+i = 7
+while i < #argv do
+  local name, how = argv[i], argv[i + 1]
   local key, record = {{ names.state_prefix }} .. name, {{ names.guard_prefix }} .. name
   if how == 'kept' then
     call('HSET', record, 'generation', generation)
@@ -88,14 +92,15 @@ for i = 7, #argv, 8 do
       call('PERSIST', key)
     elseif how == 'stamped' then
       -- As long as it should be, it was there: an evicted one is not made by its stamp alone.
-      local size = unpack_struct('<H', moves, 9)
-      if call('SETRANGE', key, 0, string.sub(moves, 1, 8)) < size then
-        call('SET', key, moved_state(moves, false, now_us))
+      local stamp, size = unpack_struct('<c8H', argv[i + 5])
+      if call('SETRANGE', key, 0, stamp) < size then
+        call('SET', key, moved_state(argv[i + 5], false, now_us))
       end
     end
     call('HSET', record, 'digest', argv[i + 2], 'batch_digest', argv[i + 3],
       'policy_digest', argv[i + 4], 'generation', generation, 'commands', argv[5])
   end
+  i = i + words[how]
 end
 for first = 1, #removed, 1000 do
   call('DEL', unpack(removed, first, math.min(first + 999, #removed)))

@@ -48,10 +48,11 @@ class Change:
     def words(self, header: bytes = b"", marks: bytes = b"") -> tuple[str | bytes, ...]:
         """The words of `activate.lua`; *header* and *marks* are what `stage.lua` answered."""
         if self.guard is None or self.moves is None:
-            return (self.identity, self.how, "", "", "", "", "", "")
+            return (self.identity, self.how)
         guard = self.guard
         digests = (guard.digest, guard.batch_digest, guard.policy_digest)
-        return (self.identity, self.how, *digests, self.moves.packed, header, marks)
+        seen = (header, marks) if self.how is How.STAGED else ()
+        return (self.identity, self.how, *digests, self.moves.packed, *seen)
 
 
 def activation_plan(
