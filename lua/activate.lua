@@ -8,9 +8,9 @@
 --- ARGV[4]  digest      string  of the whole policy
 --- ARGV[5]  commands    string  for the guard records, see protocol/learned.py
 --- ARGV[6]  summary     JSON    for the control event: identities and digests of their rules
---- ARGV[7…] for each identity: its name, how it changes, and unless that is `kept` or
----          `removed` its digest, batch digest, policy digest and moves, and if it is `staged`
----          what stage.lua answered; see deploy/plan.py
+--- ARGV[7…] for each way in which identities change: its name, how many do, and for each of
+---          them its words as deploy/plan.py has them: name; digest, batch digest and policy
+---          digest; what its state is made of
 ---
 --- Replies  generation | LEASH ACTIVATION_CONFLICT active=<generation> | LEASH ACTIVATION_EXPIRED
 ---
@@ -28,30 +28,44 @@ local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
 --% include "partials/moved_state.lua"
 --% include "partials/is_unmoved.lua"
 local argv = ARGV
+local widths = { kept = 1, removed = 1, fresh = 5, stamped = 5, moved = 7, staged = 7 }
+
+local function each_change(visit)
+  local at = 7
+  while at < #argv do
+    local how, count = argv[at], argv[at + 1]
+    at = at + 2
+    for _ = 1, count do
+      visit(how, at)
+      at = at + widths[how]
+    end
+  end
+end
+
 local staged = {{ names.staged_prefix }} .. argv[2]
 local active = call('HGET', {{ names.policy }}, 'generation') or '0'
 if active ~= argv[1] then
   return redis.error_reply('LEASH ACTIVATION_CONFLICT active=' .. active)
 end
-local generation = active + 1
+local generation = string.format('%.0f', active + 1)
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 
 -- A script that fails does not roll back. So all that can fail comes before the first write:
 -- every new state is made, and the loader has seen the types of what is overwritten.
 call('XLEN', {{ names.control }})
-local words = { kept = 2, removed = 2, stamped = 6, moved = 6, staged = 8 }
-local needed, keys, moves, states, ready = { staged .. ':policy', staged .. ':layouts' }, {}, {}, {}, {}
-local i = 7
-while i < #argv do
-  local name, how = argv[i], argv[i + 1]
-  if how == 'staged' and is_unmoved({{ names.state_prefix }} .. name, argv[i + 6], argv[i + 7]) then
-    ready[name], needed[#needed + 1] = true, staged .. ':state:' .. name
+local needed, keys, places, states = { staged .. ':policy', staged .. ':layouts' }, {}, {}, {}
+local is_staged, is_ready = {}, {}
+each_change(function(how, i)
+  local key = {{ names.state_prefix }} .. argv[i]
+  if how == 'fresh' then
+    states[#states + 1], states[#states + 2] = key, argv[i + 4]
+  elseif how == 'staged' and is_unmoved(key, argv[i + 5], argv[i + 6]) then
+    is_ready[key], needed[#needed + 1] = true, staged .. ':state:' .. argv[i]
   elseif how == 'moved' or how == 'staged' then
-    keys[#keys + 1], moves[#moves + 1] = {{ names.state_prefix }} .. name, argv[i + 5]
+    keys[#keys + 1], places[#places + 1], is_staged[key] = key, i, how == 'staged'
   end
-  i = i + words[how]
-end
+end)
 for first = 1, #needed, 1000 do
   local last = math.min(first + 999, #needed)
   if call('EXISTS', unpack(needed, first, last)) <= last - first then
@@ -61,49 +75,39 @@ end
 for first = 1, #keys, 1000 do
   local held = call('MGET', unpack(keys, first, math.min(first + 999, #keys)))
   for n, state in ipairs(held) do
-    local place = first + n - 1
-    states[place * 2 - 1] = keys[place]
-    states[place * 2] = moved_state(moves[place], state, now_us)
+    local key, i = keys[first + n - 1], places[first + n - 1]
+    local moved = argv[i + 6]
+    if is_staged[key] or state ~= argv[i + 5] then moved = moved_state(argv[i + 4], state, now_us) end
+    states[#states + 1], states[#states + 2] = key, moved
   end
 end
 
 for first = 1, #states, 2000 do
   call('MSET', unpack(states, first, math.min(first + 1999, #states)))
 end
-local removed = {}
-i = 7
-while i < #argv do
-  local name, how = argv[i], argv[i + 1]
-  local key, record = {{ names.state_prefix }} .. name, {{ names.guard_prefix }} .. name
-  if how == 'kept' then
-    call('HSET', record, 'generation', generation)
-  elseif how == 'removed' then
+local gone = {}
+each_change(function(how, i)
+  local key, record = {{ names.state_prefix }} .. argv[i], {{ names.guard_prefix }} .. argv[i]
+  if how == 'kept' then return call('HSET', record, 'generation', generation) end
+  if how == 'removed' or how == 'stamped' then
     -- Stamp 0 is no guard's. What was counted stays for as long as a budget may last.
-    removed[#removed + 1] = record
-    if call('SETRANGE', key, 0, pack('<d', 0)) > 8 then
+    local size = call('SETRANGE', key, 0, how == 'stamped' and argv[i + 4] or pack('<d', 0))
+    -- A stamp alone is no state: there was none, and what is lost stops its identity.
+    if size == 8 then
+      gone[#gone + 1] = key
+    elseif how == 'removed' then
       call('PEXPIRE', key, {{ removed_keep_ms }})
-    else
-      -- There was none.
-      removed[#removed + 1] = key
     end
-  else
-    if ready[name] then
-      call('RENAME', staged .. ':state:' .. name, key)
-      call('PERSIST', key)
-    elseif how == 'stamped' then
-      -- As long as it should be, it was there: an evicted one is not made by its stamp alone.
-      local stamp, size = unpack_struct('<c8H', argv[i + 5])
-      if call('SETRANGE', key, 0, stamp) < size then
-        call('SET', key, moved_state(argv[i + 5], false, now_us))
-      end
-    end
-    call('HSET', record, 'digest', argv[i + 2], 'batch_digest', argv[i + 3],
-      'policy_digest', argv[i + 4], 'generation', generation, 'commands', argv[5])
+  elseif is_ready[key] then
+    call('RENAME', staged .. ':state:' .. argv[i], key)
+    call('PERSIST', key)
   end
-  i = i + words[how]
-end
-for first = 1, #removed, 1000 do
-  call('DEL', unpack(removed, first, math.min(first + 999, #removed)))
+  if how == 'removed' then gone[#gone + 1] = record return end
+  call('HSET', record, 'digest', argv[i + 1], 'batch_digest', argv[i + 2],
+    'policy_digest', argv[i + 3], 'generation', generation, 'commands', argv[5])
+end)
+for first = 1, #gone, 1000 do
+  call('DEL', unpack(gone, first, math.min(first + 999, #gone)))
 end
 call('HSET', staged .. ':policy', 'activated_ms', string.format('%.0f', now_us / 1000))
 call('RENAME', staged .. ':policy', {{ names.policy }})
@@ -112,4 +116,4 @@ call('RENAME', staged .. ':layouts', {{ names.layouts }})
 call('PERSIST', {{ names.layouts }})
 call('XADD', {{ names.control }}, '*', 'event', 'activate', 'actor', argv[3],
   'generation', generation, 'digest', argv[4], 'identities', argv[6])
-return generation
+return active + 1

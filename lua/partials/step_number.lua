@@ -20,6 +20,8 @@ local function step_number(moves, at, state, now_us)
     return pack('<d', moved_tat({ interval_us = new_pace_us }, from, state, now_us)), next_at
   elseif step == 'o' then
     local index, offset, capacity, pace_us, next_at = unpack_struct('<HIId', moves, at + 1)
+    -- What was never used is not made to be looked through.
+    if #state <= offset then return pack('<d', 0), next_at end
     local from = { kind = 'ring', index = index, offset = offset, capacity = capacity }
     return pack('<d', moved_tat({ interval_us = pace_us }, from, state, now_us)), next_at
   end

@@ -10,6 +10,8 @@ local function step_ring(moves, at, state, now_us)
     return string.sub(state, offset + 1, offset + capacity * 8), capacity, next_at
   elseif step == 'm' then
     local index, offset, held, capacity, next_at = unpack_struct('<HIII', moves, at + 1)
+    -- What was never used is not made to be looked through.
+    if #state <= offset then return '', capacity, next_at end
     local from = { kind = 'ring', index = index, offset = offset, capacity = held }
     return moved_ring({ capacity = capacity }, from, state, now_us), capacity, next_at
   end

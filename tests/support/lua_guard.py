@@ -26,7 +26,15 @@ from lupa import lua51
 from keyleash.commands import CommandTable, load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.compiler.templates import operator_script
-from keyleash.deploy.plan import Change, How, activation_plan, layouts_after, summary_of
+from keyleash.deploy.plan import (
+    Change,
+    How,
+    Seen,
+    activation_plan,
+    activation_words,
+    layouts_after,
+    summary_of,
+)
 from keyleash.deploy.standing import Standing
 from keyleash.errors import ReplyCode
 from keyleash.policy import SECOND_US, Identity, Policy, parse_policy
@@ -90,7 +98,8 @@ class LuaServer:
         generation = self._hash(KEYS.policy).get(b"generation", b"0")
         header = (generation, b"load", b"test", policy_digest(policy), b"", summary_of(changes))
         self._stage(document, generation, layouts_after(layouts, changes))
-        words = [word for one in changes for word in one.words(*self._staged(one))]
+        seen = {one.identity: self._staged(one) for one in changes if one.how is How.MOVED}
+        words = activation_words(changes, seen)
         script = operator_script("activate.lua", KEYS)
         self.run(script, (), [_text(word) for word in (*header, *words)])
         self.guards = {guard.identity: guard for guard in guards}
@@ -115,13 +124,12 @@ class LuaServer:
         }
         self.data[KEYS.staged_layouts("load").encode()] = recorded
 
-    def _staged(self, change: Change) -> tuple[bytes, ...]:
-        """What the real script answers about the state that it staged; empty if none is to be."""
-        if change.how is not How.STAGED or change.moves is None:
-            return ()
+    def _staged(self, change: Change) -> Seen:
+        """What the real script answers about the state that it staged."""
+        assert change.moves is not None
         words = [b"load", change.identity.encode(), change.moves.packed, change.moves.rings]
         seen = self.run(operator_script("stage.lua", KEYS), (), words)
-        return seen[1], seen[2]
+        return Seen(seen[1], seen[2], seen[3])
 
     def guard(self, identity: str, token: str = FIRST_TOKEN) -> LuaGuard:
         """The active guard of *identity*, for the holder of *token*, which is made known."""

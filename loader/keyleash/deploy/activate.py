@@ -9,7 +9,14 @@ from redis.exceptions import ResponseError
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.templates import operator_script
-from keyleash.deploy.plan import Change, How, activation_plan, layouts_after, summary_of
+from keyleash.deploy.plan import (
+    Change,
+    How,
+    activation_plan,
+    activation_words,
+    layouts_after,
+    summary_of,
+)
 from keyleash.deploy.prepare import PreparedPolicy, prepare_policy, server_time_us
 from keyleash.deploy.registry import load_scripts, record_sources, retire_sources
 from keyleash.deploy.stage import Stage
@@ -105,7 +112,7 @@ def activate_policy(
         header = (expected, stage.load, actor, digest, prepared.commands)
         generation = _activate(client, keyspace, header, changes, stage)
     finally:
-        stage.discard(changes)
+        stage.discard()
     removed = tuple(change.identity for change in changes if change.how is How.REMOVED)
     retire_sources(client, keyspace, guards, removed)
     return LoadResult(True, generation, digest, names, removed, prepared.warnings)
@@ -123,10 +130,11 @@ def _activate(
     changes: Sequence[Change],
     stage: Stage,
 ) -> int:
-    words = [word for one in changes for word in one.words(*stage.seen(one.identity))]
-    script = operator_script("activate.lua", keyspace)
+    words = activation_words(changes, stage.seen)
+    # Loaded first, so that compiling it is no part of the moment.
+    script = client.script_load(operator_script("activate.lua", keyspace))
     try:
-        return int(client.eval(script, 0, *header, summary_of(changes), *words))
+        return int(client.evalsha(script, 0, *header, summary_of(changes), *words))
     except ResponseError as error:
         if str(error).startswith("LEASH ACTIVATION_"):
             raise ActivationConflictError(

@@ -55,13 +55,16 @@ class Moves:
         packed: For `moved_state.lua`.
         rings: The old layout's rings, for `newest_calls.lua`: index, offset, capacity of each.
         in_place: Whether nothing changes but the stamp.
-        heavy: Whether a ring is made of what was none: work for more than a moment.
     """
 
     packed: bytes
     rings: bytes
     in_place: bool
-    heavy: bool
+
+    @property
+    def stamp(self) -> bytes:
+        """The new guard's stamp, as a state begins."""
+        return self.packed[:DOUBLE]
 
 
 def moves_of(old: Layout, new: Layout, stamp: int, ends_us: Mapping[str, int]) -> Moves:
@@ -90,7 +93,6 @@ def moves_of(old: Layout, new: Layout, stamp: int, ends_us: Mapping[str, int]) -
             Step("=", (DOUBLE + 1, old.header_bytes)),
             *(Step("k", (slot.offset, slot.capacity)) for slot in kept_rings),
         ],
-        heavy=any(step.letter == "s" for step in steps),
     )
 
 

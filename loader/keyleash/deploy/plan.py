@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.calendar import window_end_us
@@ -20,14 +22,31 @@ class How(StrEnum):
 
     KEPT = "kept"
     """Its guard stays as it is, and so does its state."""
+    FRESH = "fresh"
+    """There was no state."""
     STAMPED = "stamped"
     """Another guard counts in the same places."""
     MOVED = "moved"
-    """It is short and moved at the activation; or there is none, and it is made."""
+    """It is moved beforehand, and again at the activation if it was called since."""
     STAGED = "staged"
-    """It is moved before, and once more if it was called since."""
+    """The same of a state with rings, which is kept on the server meanwhile."""
     REMOVED = "removed"
     """The identity leaves the policy."""
+
+
+class Seen(NamedTuple):
+    """
+    A state as `stage.lua` saw it, and by which it is seen to have changed; empty if none was.
+
+    Attributes:
+        header: Its numbers.
+        marks: The newest call of each of its rings.
+        moved: What becomes of it; empty if that is kept on the server.
+    """
+
+    header: bytes = b""
+    marks: bytes = b""
+    moved: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +64,21 @@ class Change:
     guard: CompiledGuard | None = None
     moves: Moves | None = None
 
-    def words(self, header: bytes = b"", marks: bytes = b"") -> tuple[str | bytes, ...]:
-        """The words of `activate.lua`; *header* and *marks* are what `stage.lua` answered."""
+    def words(self, seen: Seen | None = None) -> tuple[str | bytes, ...]:
+        """How it changes and the words of `activate.lua` for it, given what was staged."""
         if self.guard is None or self.moves is None:
-            return (self.identity, self.how)
-        guard = self.guard
-        digests = (guard.digest, guard.batch_digest, guard.policy_digest)
-        seen = (header, marks) if self.how is How.STAGED else ()
-        return (self.identity, self.how, *digests, self.moves.packed, *seen)
+            return (self.how, self.identity)
+        guard, moves = self.guard, self.moves
+        common = (self.identity, guard.digest, guard.batch_digest, guard.policy_digest)
+        match self.how:
+            case How.FRESH:
+                return (How.FRESH, *common, moves.stamp.ljust(guard.layout.header_bytes, b"\0"))
+            case How.STAMPED:
+                return (How.STAMPED, *common, moves.stamp)
+        seen = seen or Seen()
+        if seen.moved:
+            return (How.MOVED, *common, moves.packed, seen.header, seen.moved)
+        return (How.STAGED, *common, moves.packed, seen.header, seen.marks)
 
 
 def activation_plan(
@@ -89,6 +115,19 @@ def activation_plan(
     return (*changes, *(Change(name, How.REMOVED) for name in removed))
 
 
+def activation_words(changes: Sequence[Change], seen: Mapping[str, Seen]) -> Iterator[str | bytes]:
+    """The words of all *changes* for `activate.lua`, given what was staged, by identity."""
+    by_how: dict[str | bytes, list[Sequence[str | bytes]]] = defaultdict(list)
+    for change in changes:
+        how, *words = change.words(seen.get(change.identity))
+        by_how[how].append(words)
+    for how, some in by_how.items():
+        yield how
+        yield str(len(some))
+        for one in some:
+            yield from one
+
+
 def layouts_after(layouts: Mapping[str, Layout], changes: Sequence[Change]) -> dict[str, Layout]:
     """The layouts of all states once *changes* have happened; no state is forgotten."""
     return {**layouts, **{one.identity: one.guard.layout for one in changes if one.guard}}
@@ -111,9 +150,9 @@ def _change(
         plan.slot.name: window_end_us(plan.runs, now_us) for plan in guard.plan.limits if plan.runs
     }
     moves = moves_of(layout, guard.layout, guard.stamp, ends_us)
+    if standing.size == 0:
+        return Change(guard.identity, How.FRESH, guard, moves)
     # That of a removed identity expires, and that of a damaged one is to be refused.
     if moves.in_place and standing.record is not None and standing.size >= layout.header_bytes:
         return Change(guard.identity, How.STAMPED, guard, moves)
-    if standing.size > layout.header_bytes or (standing.size and moves.heavy):
-        return Change(guard.identity, How.STAGED, guard, moves)
     return Change(guard.identity, How.MOVED, guard, moves)

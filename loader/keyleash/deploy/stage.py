@@ -11,10 +11,9 @@ import secrets
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import NamedTuple
 
 from keyleash.compiler.templates import STAGED_KEEP_MS, operator_script
-from keyleash.deploy.plan import Change, How
+from keyleash.deploy.plan import Change, How, Seen
 from keyleash.deploy.standing import Standing, batches
 from keyleash.protocol.active import ActivePolicy, Client
 from keyleash.protocol.keyspace import Keyspace
@@ -30,26 +29,21 @@ ROUNDS = 4
 _MARK_BYTES = 4 + DOUBLE
 
 
-class Seen(NamedTuple):
-    """A state as it was staged: its numbers, and the newest call of each of its rings."""
-
-    header: bytes
-    marks: bytes
-
-
 class Stage:
-    """The staged keys of one load."""
+    """
+    The staged keys of one load.
+
+    Attributes:
+        load: Its id.
+        seen: The states that are staged, by identity.
+    """
 
     def __init__(self, client: Client, keyspace: Keyspace) -> None:
         self.load = secrets.token_hex(8)
         self._client = client
         self._keyspace = keyspace
         self._script = operator_script("stage.lua", keyspace)
-        self._seen: dict[str, Seen] = {}
-
-    def seen(self, identity: str) -> Seen:
-        """What was staged of that identity's state; empty if nothing was."""
-        return self._seen.get(identity, Seen(b"", b""))
+        self.seen: dict[str, Seen] = {}
 
     def put_policy(self, policy: ActivePolicy, layouts: Mapping[str, Layout]) -> None:
         """Stage what is recorded of a policy, but for its time, and the layouts of all states."""
@@ -65,7 +59,7 @@ class Stage:
 
     def put_states(self, changes: Sequence[Change], standings: Mapping[str, Standing]) -> None:
         """Move the states that are to be, and those again that change while others are moved."""
-        waiting = [change for change in changes if change.how is How.STAGED]
+        waiting = [change for change in changes if change.how is How.MOVED]
         for _ in range(ROUNDS):
             for piece in _pieces(waiting, standings):
                 self._put_piece(piece)
@@ -73,10 +67,10 @@ class Stage:
             if len(waiting) <= FEW:
                 return
 
-    def discard(self, changes: Sequence[Change]) -> None:
+    def discard(self) -> None:
         """Remove what is left."""
         names = [self._keyspace.staged_policy(self.load), self._keyspace.staged_layouts(self.load)]
-        names += [self._keyspace.staged_state(self.load, one.identity) for one in changes]
+        names += [self._keyspace.staged_state(self.load, identity) for identity in self.seen]
         for some in batches(names):
             self._client.unlink(*some)
 
@@ -86,8 +80,8 @@ class Stage:
             if change.moves is not None:
                 words += change.identity, change.moves.packed, change.moves.rings
         seen = iter(self._client.eval(self._script, 0, self.load, *words))
-        for change, header, marks in zip(piece, seen, seen, strict=True):
-            self._seen[change.identity] = Seen(header, marks)
+        for change, *answer in zip(piece, seen, seen, seen, strict=True):
+            self.seen[change.identity] = Seen(*answer)
 
     def _changed(self, changes: Sequence[Change]) -> list[Change]:
         """Those whose states were called since they were staged, as far as the client sees."""
@@ -95,13 +89,13 @@ class Stage:
         for some in batches(changes):
             with self._client.pipeline(transaction=False) as pipe:
                 for change in some:
-                    key, seen = self._keyspace.state(change.identity), self.seen(change.identity)
+                    key, seen = self._keyspace.state(change.identity), self.seen[change.identity]
                     pipe.getrange(key, 0, len(seen.header) - 1)
                     for offset, _ in struct.iter_unpack(f"<I{DOUBLE}s", seen.marks):
                         pipe.getrange(key, offset, offset + DOUBLE - 1)
                 replies = iter(pipe.execute())
             for change in some:
-                header, marks = self.seen(change.identity)
+                header, marks, _ = self.seen[change.identity]
                 now = next(replies)
                 calls = [next(replies) for _ in range(len(marks) // _MARK_BYTES)]
                 newest = [one for _, one in struct.iter_unpack(f"<I{DOUBLE}s", marks)]
