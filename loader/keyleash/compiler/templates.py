@@ -46,6 +46,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
         finalize=lua_literal,
+        auto_reload=False,  # the sources do not change under a process
         autoescape=False,  # noqa: S701 - the output is Lua; finalize quotes every value
     )
     made.filters.update(spread=spread, numbered=numbered)
@@ -69,8 +70,8 @@ def render(template: str, **context: object) -> str:
     lines: quoting writes a newline as a number.
     """
     text = environment().get_template(template).render(**context)
-    lines = (line.strip() for line in text.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("--")) + "\n"
+    lines = map(str.strip, text.splitlines())
+    return "\n".join([line for line in lines if line and not line.startswith("--")]) + "\n"
 
 
 def operator_script(template: str, keyspace: Keyspace) -> str:
