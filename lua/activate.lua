@@ -3,12 +3,19 @@
 --- KEYS     none: every name is under the control prefix, compiled in
 ---
 --- ARGV[1]  generation  string  the active one as the caller saw it, "0" if there was none
---- ARGV[2]  actor       string  copied into the control event
---- ARGV[3]  digest      string  of the whole policy
---- ARGV[4]  document    string  the policy file's text
---- ARGV[5]  plan        JSON    identities and their limits, see deploy/plan.py
+--- ARGV[2]  load        string  whose staged document, layouts and states are to be used
+--- ARGV[3]  actor       string  copied into the control event
+--- ARGV[4]  digest      string  of the whole policy
+--- ARGV[5]  commands    string  for the guard records, see protocol/learned.py
+--- ARGV[6]  summary     JSON    for the control event: identities and digests of their rules
+--- ARGV[7…] for each way in which identities change: its name, how many do, and for each of
+---          them its words as deploy/plan.py has them: name; digest, batch digest and policy
+---          digest; what its state is made of
 ---
---- Replies  generation | LEASH ACTIVATION_CONFLICT active=<generation>
+--- Replies  generation | LEASH ACTIVATION_CONFLICT active=<generation> | LEASH ACTIVATION_EXPIRED
+---
+--- The server serves nobody meanwhile. So whatever can be made beforehand is staged, and one
+--- command reads or writes the states of many identities.
 ---
 --- Limits are moved by name and not by place: a policy that adds a limit in front of
 --- another must not hand the agent a fresh counter.
@@ -16,73 +23,97 @@ local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
 --% include "partials/ordered_ring.lua"
 --% include "partials/moved_ring.lua"
 --% include "partials/moved_tat.lua"
+--% include "partials/step_number.lua"
+--% include "partials/step_ring.lua"
+--% include "partials/moved_state.lua"
+--% include "partials/is_unmoved.lua"
+local argv = ARGV
+local widths = { kept = 1, removed = 1, fresh = 5, stamped = 5, moved = 7, staged = 7 }
+
+local function each_change(visit)
+  local at = 7
+  while at < #argv do
+    local how, count = argv[at], argv[at + 1]
+    at = at + 2
+    for _ = 1, count do
+      visit(how, at)
+      at = at + widths[how]
+    end
+  end
+end
+
+local staged = {{ names.staged_prefix }} .. argv[2]
 local active = call('HGET', {{ names.policy }}, 'generation') or '0'
-if active ~= ARGV[1] then
+if active ~= argv[1] then
   return redis.error_reply('LEASH ACTIVATION_CONFLICT active=' .. active)
 end
-local generation = active + 1
-local plan = cjson.decode(ARGV[5])
+local generation = string.format('%.0f', active + 1)
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 
-local function moved_limit(limit, state)
-  local from = limit.from ~= cjson.null and state and limit.from
-  if limit.kind == 'budget' then
-    local ends_us, used = 0, 0
-    if from then ends_us, used = unpack_struct('<dd', state, from.index * 8 + 1) end
-    -- The window that is open stays open, with its count, until the new calendar ends it.
-    if now_us >= ends_us then return pack('<dd', 0, 0), '' end
-    local window_end_us = limit.window_end_us
-    -- Of one calendar, the later end: a clock that went back must not open a window again.
-    if limit.calendar == from.calendar then window_end_us = math.max(window_end_us, ends_us) end
-    return pack('<dd', window_end_us, used), ''
-  elseif limit.kind == 'gcra' then
-    return pack('<d', from and moved_tat(limit, from, state, now_us) or 0), ''
-  end
-  return pack('<d', 0), from and moved_ring(limit, from, state, now_us) or ''
-end
-
 -- A script that fails does not roll back. So all that can fail comes before the first write:
--- every record is touched as the type that it must have, every new state is made.
-call('HLEN', {{ names.layouts }})
+-- every new state is made, and the loader has seen the types of what is overwritten.
 call('XLEN', {{ names.control }})
-local states = {}
-for i, identity in ipairs(plan.identities) do
-  call('HLEN', {{ names.guard_prefix }} .. identity.name)
-  local state = call('GET', {{ names.state_prefix }} .. identity.name)
-  -- A guard that did not change keeps its state as it is.
-  if not state or unpack_struct('<d', state) ~= identity.stamp then
-    local numbers, rings, suspended, has_calls = {}, {}, 0, false
-    if state then suspended = unpack_struct('<d', state, 9) end
-    for place, limit in ipairs(identity.limits) do
-      local ring
-      numbers[place], ring = moved_limit(limit, state)
-      has_calls = has_calls or ring ~= ''
-      rings[place] = ring .. string.rep('\0', limit.capacity * 8 - #ring)
-    end
-    states[i] = pack('<dd', identity.stamp, suspended) .. table.concat(numbers)
-    if has_calls then states[i] = states[i] .. table.concat(rings) end
+local needed, keys, places, states = { staged .. ':policy', staged .. ':layouts' }, {}, {}, {}
+local is_staged, is_ready = {}, {}
+each_change(function(how, i)
+  local key = {{ names.state_prefix }} .. argv[i]
+  if how == 'fresh' then
+    states[#states + 1], states[#states + 2] = key, argv[i + 4]
+  elseif how == 'staged' and is_unmoved(key, argv[i + 5], argv[i + 6]) then
+    is_ready[key], needed[#needed + 1] = true, staged .. ':state:' .. argv[i]
+  elseif how == 'moved' or how == 'staged' then
+    keys[#keys + 1], places[#places + 1], is_staged[key] = key, i, how == 'staged'
+  end
+end)
+for first = 1, #needed, 1000 do
+  local last = math.min(first + 999, #needed)
+  if call('EXISTS', unpack(needed, first, last)) <= last - first then
+    return redis.error_reply('LEASH ACTIVATION_EXPIRED')
+  end
+end
+for first = 1, #keys, 1000 do
+  local held = call('MGET', unpack(keys, first, math.min(first + 999, #keys)))
+  for n, state in ipairs(held) do
+    local key, i = keys[first + n - 1], places[first + n - 1]
+    local moved = argv[i + 6]
+    if is_staged[key] or state ~= argv[i + 5] then moved = moved_state(argv[i + 4], state, now_us) end
+    states[#states + 1], states[#states + 2] = key, moved
   end
 end
 
-for i, identity in ipairs(plan.identities) do
-  if states[i] then call('SET', {{ names.state_prefix }} .. identity.name, states[i]) end
-  call('HSET', {{ names.layouts }}, identity.name, identity.layout)
-  call('HSET', {{ names.guard_prefix }} .. identity.name, 'digest', identity.digest,
-    'batch_digest', identity.batch_digest, 'policy_digest', identity.policy_digest,
-    'generation', generation, 'commands', plan.commands)
+for first = 1, #states, 2000 do
+  call('MSET', unpack(states, first, math.min(first + 1999, #states)))
 end
-for _, name in ipairs(plan.removed) do
-  -- Stamp 0 is no guard's. What was counted stays for as long as a budget may last.
-  local key = {{ names.state_prefix }} .. name
-  if call('EXISTS', key) == 1 then
-    call('SETRANGE', key, 0, pack('<d', 0))
-    call('PEXPIRE', key, {{ removed_keep_ms }})
+local gone = {}
+each_change(function(how, i)
+  local key, record = {{ names.state_prefix }} .. argv[i], {{ names.guard_prefix }} .. argv[i]
+  if how == 'kept' then return call('HSET', record, 'generation', generation) end
+  if how == 'removed' or how == 'stamped' then
+    -- Stamp 0 is no guard's. What was counted stays for as long as a budget may last.
+    local size = call('SETRANGE', key, 0, how == 'stamped' and argv[i + 4] or pack('<d', 0))
+    -- A stamp alone is no state: there was none, and what is lost stops its identity.
+    if size == 8 then
+      gone[#gone + 1] = key
+    elseif how == 'removed' then
+      call('PEXPIRE', key, {{ removed_keep_ms }})
+    end
+  elseif is_ready[key] then
+    call('RENAME', staged .. ':state:' .. argv[i], key)
+    call('PERSIST', key)
   end
-  call('DEL', {{ names.guard_prefix }} .. name)
+  if how == 'removed' then gone[#gone + 1] = record return end
+  call('HSET', record, 'digest', argv[i + 1], 'batch_digest', argv[i + 2],
+    'policy_digest', argv[i + 3], 'generation', generation, 'commands', argv[5])
+end)
+for first = 1, #gone, 1000 do
+  call('DEL', unpack(gone, first, math.min(first + 999, #gone)))
 end
-call('HSET', {{ names.policy }}, 'generation', generation, 'digest', ARGV[3], 'document', ARGV[4],
-  'actor', ARGV[2], 'activated_ms', string.format('%.0f', now_us / 1000))
-call('XADD', {{ names.control }}, '*', 'event', 'activate', 'actor', ARGV[2],
-  'generation', generation, 'digest', ARGV[3], 'identities', plan.summary)
-return generation
+call('HSET', staged .. ':policy', 'activated_ms', string.format('%.0f', now_us / 1000))
+call('RENAME', staged .. ':policy', {{ names.policy }})
+call('PERSIST', {{ names.policy }})
+call('RENAME', staged .. ':layouts', {{ names.layouts }})
+call('PERSIST', {{ names.layouts }})
+call('XADD', {{ names.control }}, '*', 'event', 'activate', 'actor', argv[3],
+  'generation', generation, 'digest', argv[4], 'identities', argv[6])
+return active + 1

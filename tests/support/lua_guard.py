@@ -14,7 +14,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -25,10 +26,20 @@ from lupa import lua51
 from keyleash.commands import CommandTable, load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.compiler.templates import operator_script
-from keyleash.deploy.plan import activation_plan
+from keyleash.deploy.plan import (
+    Change,
+    How,
+    Seen,
+    activation_plan,
+    activation_words,
+    layouts_after,
+    summary_of,
+)
+from keyleash.deploy.standing import Standing
 from keyleash.errors import ReplyCode
 from keyleash.policy import SECOND_US, Identity, Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
+from keyleash.protocol.active import GuardRecord
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.reply import refusal
 from keyleash.protocol.request import BatchMode, batch_call, declared_keys
@@ -83,17 +94,47 @@ class LuaServer:
         policy = parse_policy(document, file="policy.json", commands=TABLE)
         year = datetime.fromtimestamp(self.now_us // SECOND_US, UTC).year
         guards = compile_policy(policy, TABLE, year=year)
-        names = [guard.identity for guard in guards]
         layouts = {
             name.decode(): Layout.from_json(text) for name, text in self._hash(KEYS.layouts).items()
         }
-        removed = sorted({*self.guards} - {*names})
+        names = {*self.guards, *(guard.identity for guard in guards)}
+        standings = {name: self._standing(name) for name in names}
+        changes = activation_plan(guards, standings, layouts, self.now_us)
         generation = self._hash(KEYS.policy).get(b"generation", b"0")
-        plan = activation_plan(guards, layouts, removed, self.now_us)
-        arguments = [b"test", policy_digest(policy).encode(), document.encode(), plan.encode()]
-        self.run(operator_script("activate.lua", KEYS), (), (generation, *arguments))
+        header = (generation, b"load", b"test", policy_digest(policy), b"", summary_of(changes))
+        self._stage(document, generation, layouts_after(layouts, changes))
+        seen = {one.identity: self._staged(one) for one in changes if one.how is How.MOVED}
+        words = activation_words(changes, seen)
+        script = operator_script("activate.lua", KEYS)
+        self.run(script, (), [_text(word) for word in (*header, *words)])
         self.guards = {guard.identity: guard for guard in guards}
         return policy
+
+    def _standing(self, name: str) -> Standing:
+        state = self._string(KEYS.state(name).encode())
+        guard, record = self.guards.get(name), None
+        if guard is not None:
+            record = GuardRecord(guard.digest, guard.batch_digest, guard.policy_digest, 1)
+        return Standing(
+            record,
+            int(struct.unpack_from("<d", state)[0]) if state else 0,
+            len(state),
+        )
+
+    def _stage(self, document: str, generation: bytes, layouts: Mapping[str, Layout]) -> None:
+        recorded = {name.encode(): one.to_json().encode() for name, one in layouts.items()}
+        self.data[KEYS.staged_policy("load").encode()] = {
+            b"document": document.encode(),
+            b"generation": b"%d" % (int(generation) + 1),
+        }
+        self.data[KEYS.staged_layouts("load").encode()] = recorded
+
+    def _staged(self, change: Change) -> Seen:
+        """What the real script answers about the state that it staged."""
+        assert change.moves is not None
+        words = [b"load", change.identity.encode(), change.moves.packed, change.moves.rings]
+        seen = self.run(operator_script("stage.lua", KEYS), (), words)
+        return Seen(seen[1], seen[2], seen[3])
 
     def guard(self, identity: str, token: str = FIRST_TOKEN) -> LuaGuard:
         """The active guard of *identity*, for the holder of *token*, which is made known."""
@@ -156,6 +197,22 @@ class LuaServer:
             self._pexpire(key, options[1])
         return b"OK"
 
+    def _mget(self, *keys: bytes) -> object:
+        return [self.data.get(key, False) for key in keys]
+
+    def _mset(self, *words: bytes) -> None:
+        for key, value in zip(words[::2], words[1::2], strict=True):
+            self._set(key, value)
+
+    def _rename(self, old: bytes, new: bytes) -> None:
+        self.data[new] = self.data.pop(old)
+        self.expires_ms.pop(new, None)
+        if old in self.expires_ms:
+            self.expires_ms[new] = self.expires_ms.pop(old)
+
+    def _persist(self, key: bytes) -> None:
+        self.expires_ms.pop(key, None)
+
     def _pexpire(self, key: bytes, life_ms: bytes) -> int:
         assert int(life_ms) > 0
         self.expires_ms[key] = self.now_us // 1000 + int(life_ms)
@@ -178,9 +235,10 @@ class LuaServer:
     def _exists(self, *keys: bytes) -> int:
         return sum(key in self.data for key in keys)
 
-    def _del(self, key: bytes) -> int:
-        self.expires_ms.pop(key, None)
-        return int(self.data.pop(key, None) is not None)
+    def _del(self, *keys: bytes) -> int:
+        for key in keys:
+            self.expires_ms.pop(key, None)
+        return sum(self.data.pop(key, None) is not None for key in keys)
 
     def _hget(self, key: bytes, name: bytes) -> object:
         return self._hash(key.decode()).get(name, False)

@@ -148,6 +148,8 @@ class CommandSpec:
         named_only: Whether a grant gives it only if `only` names it: a module's command.
         refused: Why a guard refuses the command whatever the policy says; None if it does not.
         servers: Labels of the servers that have it, such as `redis 8.0.2`.
+        needs: Every class that some key of each call needs, in the order of `OperationClass`.
+            What the key of an option needs is not in it: most calls have none.
     """
 
     name: str
@@ -163,13 +165,9 @@ class CommandSpec:
     named_only: bool = False
     refused: str | None = None
     servers: tuple[str, ...] = ()
+    needs: Needs = field(init=False, repr=False, compare=False)
 
-    @property
-    def needs(self) -> Needs:
-        """Every class that some key of each call needs, in the order of `OperationClass`.
-
-        What the key of an option needs is not in it: most calls have none.
-        """
+    def __post_init__(self) -> None:
         needed = {
             cls for keys in self.keys if not isinstance(keys, OptionKey) for cls in keys.needs
         }
@@ -177,7 +175,7 @@ class CommandSpec:
             needed.add(OperationClass.PUBLISH)
         if self.scans:
             needed.add(OperationClass.SCAN)
-        return tuple(cls for cls in OperationClass if cls in needed)
+        object.__setattr__(self, "needs", tuple(cls for cls in OperationClass if cls in needed))
 
     @property
     def mutates(self) -> bool:

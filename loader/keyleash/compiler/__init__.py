@@ -79,14 +79,15 @@ def compile_guard(
     guard = Guard(identity, keyspace, identity_digest(identity), year)
     for run_pass in PASSES:
         guard = run_pass(guard, table)
-    script, batch_script = emit(guard), emit_batch(guard)
+    number = stamp(guard)
+    script, batch_script = emit(guard, number), emit_batch(guard, number)
     return CompiledGuard(
         identity=identity.name,
         script=script,
         digest=script_digest(script),
         batch_script=batch_script,
         batch_digest=script_digest(batch_script),
-        stamp=stamp(guard),
+        stamp=number,
         layout=guard.layout,
         policy_digest=guard.policy_digest,
         plan=guard,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.templates import render, templates_digest
@@ -21,21 +22,22 @@ _COUNTED = {**{counter: counter.value for counter in Counter}, Counter.REQUESTS:
 
 def stamp(guard: Guard) -> int:
     """The number by which a state knows its one guard: 48 bits, never 0."""
-    described = f"{templates_digest()} {guard!r}".encode()
+    # Which commands there are to choose from is in the rules that were made of them.
+    described = f"{templates_digest()} {replace(guard, usages=())!r}".encode()
     return int.from_bytes(hashlib.sha256(described).digest()[:STAMP_BYTES], "big") | 1
 
 
-def emit(guard: Guard) -> str:
-    """The Lua text that judges one command, in ASCII."""
-    return _emit(guard, "guard.lua", batch=False)
+def emit(guard: Guard, number: int) -> str:
+    """The Lua text that judges one command, in ASCII; *number* is the guard's stamp."""
+    return _emit(guard, number, "guard.lua", batch=False)
 
 
-def emit_batch(guard: Guard) -> str:
+def emit_batch(guard: Guard, number: int) -> str:
     """The Lua text that judges a batch by the same rules, in ASCII."""
-    return _emit(guard, "batch.lua", batch=True)
+    return _emit(guard, number, "batch.lua", batch=True)
 
 
-def _emit(guard: Guard, template: str, *, batch: bool) -> str:
+def _emit(guard: Guard, number: int, template: str, *, batch: bool) -> str:
     identity, keyspace = guard.identity, guard.keyspace
     idle_s = identity.token.idle_s
     return render(
@@ -51,7 +53,7 @@ def _emit(guard: Guard, template: str, *, batch: bool) -> str:
         state_format=f"<{'d' * guard.layout.numbers}",
         numbers=_numbers(guard),
         numbers_format=f"<{'d' * len(_numbers(guard))}",
-        stamp=stamp(guard),
+        stamp=number,
         denied=guard.denied,
         denied_last=guard.denied_last,
         checks=guard.checks,

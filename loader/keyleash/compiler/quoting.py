@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b'"\\')
 _MAX_EXACT = 2**53
@@ -40,6 +41,7 @@ def lua_literal(value: object) -> str:
             raise TypeError(f"no Lua literal for {type(value).__name__}")
 
 
+@lru_cache(maxsize=4096)
 def _string(data: bytes) -> str:
     return '"' + "".join(chr(b) if b in _PLAIN else f"\\{b:03d}" for b in data) + '"'
 

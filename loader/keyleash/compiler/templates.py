@@ -17,6 +17,9 @@ from keyleash.protocol.token import REVOKED_OFFSET
 REMOVED_KEEP_MS = 32 * 86_400_000
 """How long an identity that left the policy keeps its state: longer than any budget lasts."""
 
+STAGED_KEEP_MS = 10 * 60_000
+"""How long what a load staged outlives it if it dies: longer than any load takes."""
+
 
 def lua_root() -> Path:
     """The folder of the Lua sources: in the wheel beside the package, else in the checkout."""
@@ -44,6 +47,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
         finalize=lua_literal,
+        auto_reload=False,  # the sources do not change under a process
         autoescape=False,  # noqa: S701 - the output is Lua; finalize quotes every value
     )
     made.filters.update(spread=spread, numbered=numbered, placed=placed)
@@ -67,8 +71,8 @@ def render(template: str, **context: object) -> str:
     lines: quoting writes a newline as a number.
     """
     text = environment().get_template(template).render(**context)
-    lines = (line.strip() for line in text.splitlines())
-    kept = "\n".join(line for line in lines if line and not line.startswith("--")) + "\n"
+    lines = map(str.strip, text.splitlines())
+    kept = "\n".join([line for line in lines if line and not line.startswith("--")]) + "\n"
     for opening, shorter in _OPENINGS:
         kept = opening.sub(shorter, kept)
     return kept
@@ -92,7 +96,12 @@ def operator_script(template: str, keyspace: Keyspace) -> str:
         "guard_prefix": keyspace.guard(""),
         "tokens_prefix": keyspace.tokens(""),
         "token_prefix": keyspace.token_root,
+        "staged_prefix": keyspace.staged_prefix,
     }
     return render(
-        template, names=names, removed_keep_ms=str(REMOVED_KEEP_MS), revoked_offset=REVOKED_OFFSET
+        template,
+        names=names,
+        removed_keep_ms=str(REMOVED_KEEP_MS),
+        staged_keep_ms=str(STAGED_KEEP_MS),
+        revoked_offset=REVOKED_OFFSET,
     )

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import ResponseError
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.templates import operator_script
-from keyleash.deploy.plan import activation_plan
+from keyleash.deploy.plan import (
+    Change,
+    How,
+    activation_plan,
+    activation_words,
+    layouts_after,
+    summary_of,
+)
 from keyleash.deploy.prepare import PreparedPolicy, prepare_policy, server_time_us
 from keyleash.deploy.registry import load_scripts, record_sources, retire_sources
+from keyleash.deploy.stage import Stage
+from keyleash.deploy.standing import read_standings
 from keyleash.errors import ActivationConflictError, Problem
-from keyleash.protocol.active import ActivePolicy, Client, guard_record, read_active
+from keyleash.protocol.active import ActivePolicy, Client, read_active
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import Layout
 
@@ -81,41 +91,31 @@ def activate_policy(
     names = tuple(guard.identity for guard in guards)
     active = read_active(client, keyspace)
     load_scripts(client, guards)
-    if active and active.digest == digest and _are_in_force(client, keyspace, prepared):
-        return LoadResult(False, active.generation, digest, names, (), prepared.warnings)
     layouts = _layouts(client, keyspace)
-    removed = tuple(name for name in _active_names(client, keyspace, layouts) if name not in names)
-    record_sources(client, keyspace, guards)
-    plan = activation_plan(guards, layouts, removed, server_time_us(client), prepared.commands)
-    what = (actor, digest, prepared.document, plan)
-    generation = _activate(client, keyspace, active, what)
+    standings = read_standings(client, keyspace, {*names, *layouts})
+    unrecorded = [one for one in guards if not standings[one.identity].sources >= {*one.scripts}]
+    changes = activation_plan(guards, standings, layouts, server_time_us(client), prepared.commands)
+    if (
+        active
+        and active.digest == digest
+        and not unrecorded
+        and all(change.how is How.KEPT for change in changes[: len(guards)])
+    ):
+        return LoadResult(False, active.generation, digest, names, (), prepared.warnings)
+    record_sources(client, keyspace, unrecorded)
+    expected = active.generation if active else 0
+    stage = Stage(client, keyspace)
+    try:
+        policy = ActivePolicy(expected + 1, digest, prepared.document, actor, 0)
+        stage.put_policy(policy, layouts_after(layouts, changes))
+        stage.put_states(changes, standings)
+        header = (expected, stage.load, actor, digest, prepared.commands)
+        generation = _activate(client, keyspace, header, changes, stage)
+    finally:
+        stage.discard()
+    removed = tuple(change.identity for change in changes if change.how is How.REMOVED)
     retire_sources(client, keyspace, guards, removed)
     return LoadResult(True, generation, digest, names, removed, prepared.warnings)
-
-
-def _are_in_force(client: Client, keyspace: Keyspace, prepared: PreparedPolicy) -> bool:
-    """Whether records and states are those of its guards.
-
-    A flush may have taken either, and the same policy becomes other guards when the server
-    has other commands.
-    """
-    guards = prepared.guards
-    with client.pipeline(transaction=False) as pipe:
-        for guard in guards:
-            pipe.hgetall(keyspace.guard(guard.identity))
-            pipe.exists(keyspace.state(guard.identity))
-            pipe.hkeys(keyspace.source(guard.identity))
-        replies = pipe.execute()
-    found = zip(guards, replies[::3], replies[1::3], replies[2::3], strict=True)
-    for guard, raw, has_state, sources in found:
-        record = guard_record(raw)
-        if record is None or (record.digest, record.batch_digest) != tuple(guard.scripts):
-            return False
-        if record.commands != prepared.commands:
-            return False
-        if not has_state or not {digest.decode() for digest in sources} >= set(guard.scripts):
-            return False
-    return True
 
 
 def _layouts(client: Client, keyspace: Keyspace) -> dict[str, Layout]:
@@ -123,26 +123,24 @@ def _layouts(client: Client, keyspace: Keyspace) -> dict[str, Layout]:
     return {name.decode(): Layout.from_json(text) for name, text in raw.items()}
 
 
-def _active_names(client: Client, keyspace: Keyspace, known: dict[str, Layout]) -> list[str]:
-    names = sorted(known)
-    with client.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.exists(keyspace.guard(name))
-        present = pipe.execute() if names else []
-    return [name for name, found in zip(names, present, strict=True) if found]
-
-
 def _activate(
-    client: Client, keyspace: Keyspace, active: ActivePolicy | None, what: tuple[str, ...]
+    client: Client,
+    keyspace: Keyspace,
+    header: tuple[int | str, ...],
+    changes: Sequence[Change],
+    stage: Stage,
 ) -> int:
-    expected = active.generation if active else 0
-    script = operator_script("activate.lua", keyspace)
+    words = activation_words(changes, stage.seen)
+    # Loaded first, so that compiling it is no part of the moment.
+    script = client.script_load(operator_script("activate.lua", keyspace))
     try:
-        return int(client.eval(script, 0, expected, *what))
+        return int(client.evalsha(script, 0, *header, summary_of(changes), *words))
     except ResponseError as error:
-        if str(error).startswith("LEASH ACTIVATION_CONFLICT"):
+        if str(error).startswith("LEASH ACTIVATION_"):
             raise ActivationConflictError(
-                "another policy was activated while this one was being loaded",
+                "another policy was activated while this one was being loaded"
+                if "CONFLICT" in str(error)
+                else "what this load had prepared was gone from the server before it was activated",
                 help="look at `keyleash status`, then load again",
             ) from None
         raise

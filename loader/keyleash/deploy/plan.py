@@ -1,71 +1,158 @@
-"""What an activation does to each state: which number comes from where."""
+"""What an activation does to each identity: the words that `activate.lua` reads."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
 
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.calendar import window_end_us
 from keyleash.compiler.emit import POLICY_DIGITS
-from keyleash.protocol.state import EMPTY_LAYOUT, Layout, Slot
+from keyleash.deploy.moves import Moves, moves_of
+from keyleash.deploy.standing import Standing
+from keyleash.protocol.state import EMPTY_LAYOUT, Layout
+
+
+class How(StrEnum):
+    """How an identity's state changes."""
+
+    KEPT = "kept"
+    """Its guard stays as it is, and so does its state."""
+    FRESH = "fresh"
+    """There was no state."""
+    STAMPED = "stamped"
+    """Another guard counts in the same places."""
+    MOVED = "moved"
+    """It is moved beforehand, and again at the activation if it was called since."""
+    STAGED = "staged"
+    """The same of a state with rings, which is kept on the server meanwhile."""
+    REMOVED = "removed"
+    """The identity leaves the policy."""
+
+
+class Seen(NamedTuple):
+    """
+    A state as `stage.lua` saw it, and by which it is seen to have changed; empty if none was.
+
+    Attributes:
+        header: Its numbers.
+        marks: The newest call of each of its rings.
+        moved: What becomes of it; empty if that is kept on the server.
+    """
+
+    header: bytes = b""
+    marks: bytes = b""
+    moved: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """
+    What happens to one identity.
+
+    Attributes:
+        guard: Its guard from then on; None if it is removed.
+        moves: How its state is moved to that guard's layout; None if it is removed or kept.
+    """
+
+    identity: str
+    how: How
+    guard: CompiledGuard | None = None
+    moves: Moves | None = None
+
+    def words(self, seen: Seen | None = None) -> tuple[str | bytes, ...]:
+        """How it changes and the words of `activate.lua` for it, given what was staged."""
+        if self.guard is None or self.moves is None:
+            return (self.how, self.identity)
+        guard, moves = self.guard, self.moves
+        common = (self.identity, guard.digest, guard.batch_digest, guard.policy_digest)
+        match self.how:
+            case How.FRESH:
+                return (How.FRESH, *common, moves.stamp.ljust(guard.layout.header_bytes, b"\0"))
+            case How.STAMPED:
+                return (How.STAMPED, *common, moves.stamp)
+        seen = seen or Seen()
+        if seen.moved:
+            return (How.MOVED, *common, moves.packed, seen.header, seen.moved)
+        return (How.STAGED, *common, moves.packed, seen.header, seen.marks)
 
 
 def activation_plan(
     guards: Sequence[CompiledGuard],
+    standings: Mapping[str, Standing],
     layouts: Mapping[str, Layout],
-    removed: Sequence[str],
     now_us: int,
     commands: str = "",
-) -> str:
-    """The plan that `activate.lua` carries out, as JSON.
+) -> tuple[Change, ...]:
+    """
+    Say what the activation of *guards* changes.
 
     Args:
         guards: The new policy's guards.
+        standings: How identities stand, those of the active policy among them.
         layouts: The layouts of the states as they are, by identity.
-        removed: Identities that are in the active policy and not in the new one.
         now_us: Server time, to find the windows that are open.
         commands: What the guard records tell wrappers; see `protocol.learned`.
     """
-    return json.dumps(
-        {
-            "identities": [
-                _identity(guard, layouts.get(guard.identity, EMPTY_LAYOUT), now_us)
-                for guard in guards
-            ],
-            "removed": list(removed),
-            "commands": commands,
-            "summary": json.dumps(
-                {guard.identity: guard.policy_digest[:POLICY_DIGITS] for guard in guards}
-            ),
-        }
+    names = {guard.identity for guard in guards}
+    removed = sorted(
+        name for name, one in standings.items() if one.record is not None and name not in names
     )
+    changes = [
+        _change(
+            guard,
+            standings.get(guard.identity, Standing()),
+            layouts.get(guard.identity, EMPTY_LAYOUT),
+            now_us,
+            commands,
+        )
+        for guard in guards
+    ]
+    return (*changes, *(Change(name, How.REMOVED) for name in removed))
 
 
-def _identity(guard: CompiledGuard, old: Layout, now_us: int) -> dict[str, Any]:
-    old_slots = {slot.name: slot for slot in old.slots}
-    ends = {
+def activation_words(changes: Sequence[Change], seen: Mapping[str, Seen]) -> Iterator[str | bytes]:
+    """The words of all *changes* for `activate.lua`, given what was staged, by identity."""
+    by_how: dict[str | bytes, list[Sequence[str | bytes]]] = defaultdict(list)
+    for change in changes:
+        how, *words = change.words(seen.get(change.identity))
+        by_how[how].append(words)
+    for how, some in by_how.items():
+        yield how
+        yield str(len(some))
+        for one in some:
+            yield from one
+
+
+def layouts_after(layouts: Mapping[str, Layout], changes: Sequence[Change]) -> dict[str, Layout]:
+    """The layouts of all states once *changes* have happened; no state is forgotten."""
+    return {**layouts, **{one.identity: one.guard.layout for one in changes if one.guard}}
+
+
+def summary_of(changes: Sequence[Change]) -> str:
+    """For the control stream: the new policy's identities and digests of their rules, JSON."""
+    guards = [change.guard for change in changes if change.guard is not None]
+    return json.dumps({one.identity: one.policy_digest[:POLICY_DIGITS] for one in guards})
+
+
+def _change(
+    guard: CompiledGuard, standing: Standing, layout: Layout, now_us: int, commands: str
+) -> Change:
+    if standing.is_of(guard, commands):
+        return Change(guard.identity, How.KEPT, guard)
+    if standing.stamp == guard.stamp:
+        layout = guard.layout  # whatever is recorded, a stamp names the one guard
+    ends_us = {
         plan.slot.name: window_end_us(plan.runs, now_us) for plan in guard.plan.limits if plan.runs
     }
-    return {
-        "name": guard.identity,
-        "digest": guard.digest,
-        "batch_digest": guard.batch_digest,
-        "stamp": guard.stamp,
-        "policy_digest": guard.policy_digest,
-        "layout": guard.layout.to_json(),
-        "limits": [
-            {
-                **_slot(slot),
-                "window_end_us": ends.get(slot.name, 0),
-                "from": _slot(old_slots[slot.name]) if slot.name in old_slots else None,
-            }
-            for slot in guard.layout.slots
-        ],
-    }
-
-
-def _slot(slot: Slot) -> dict[str, Any]:
-    return {**asdict(slot), "interval_us": slot.interval_us}
+    moves = moves_of(layout, guard.layout, guard.stamp, ends_us)
+    if standing.size == 0:
+        return Change(guard.identity, How.FRESH, guard, moves)
+    # That of a removed identity expires, and that of a damaged one is to be refused.
+    if moves.in_place and standing.record is not None and standing.size >= layout.header_bytes:
+        return Change(guard.identity, How.STAMPED, guard, moves)
+    return Change(guard.identity, How.MOVED, guard, moves)

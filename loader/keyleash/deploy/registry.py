@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keyleash.compiler import CompiledGuard
+from keyleash.deploy.standing import batches
 from keyleash.errors import DigestMismatchError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
-
-BATCH = 100
-"""Guards per pipeline, so that no reply is awaited for long and the server breathes between."""
 
 
 def load_scripts(client: Client, guards: Sequence[CompiledGuard]) -> None:
@@ -20,7 +18,7 @@ def load_scripts(client: Client, guards: Sequence[CompiledGuard]) -> None:
         DigestMismatchError: the server names a script otherwise than we do. A guard's
             digest is its identity: nothing is activated then.
     """
-    for batch in _batches(guards):
+    for batch in batches(guards):
         scripts = [(guard, *script) for guard in batch for script in guard.scripts.items()]
         known = client.script_exists(*(digest for _, digest, _ in scripts))
         for (guard, expected, script), present in zip(scripts, known, strict=True):
@@ -37,7 +35,7 @@ def load_scripts(client: Client, guards: Sequence[CompiledGuard]) -> None:
 
 def record_sources(client: Client, keyspace: Keyspace, guards: Sequence[CompiledGuard]) -> None:
     """Put each script's text where those who may load can find it. Adds, never replaces."""
-    for batch in _batches(guards):
+    for batch in batches(guards):
         with client.pipeline(transaction=False) as pipe:
             for guard in batch:
                 pipe.hset(keyspace.source(guard.identity), mapping=dict(guard.scripts))
@@ -48,7 +46,7 @@ def retire_sources(
     client: Client, keyspace: Keyspace, guards: Sequence[CompiledGuard], removed: Sequence[str]
 ) -> None:
     """Forget the texts of scripts that no record names any more."""
-    for batch in _batches(guards):
+    for batch in batches(guards):
         with client.pipeline(transaction=False) as pipe:
             for guard in batch:
                 pipe.hkeys(keyspace.source(guard.identity))
@@ -59,9 +57,5 @@ def retire_sources(
                 if old:
                     pipe.hdel(keyspace.source(guard.identity), *old)
             pipe.execute()
-    if removed:
-        client.unlink(*(keyspace.source(name) for name in removed))
-
-
-def _batches(guards: Sequence[CompiledGuard]) -> list[Sequence[CompiledGuard]]:
-    return [guards[i : i + BATCH] for i in range(0, len(guards), BATCH)]
+    for names in batches(removed):
+        client.unlink(*map(keyspace.source, names))

@@ -33,6 +33,23 @@ class Keyspace:
         """Stream: activations, tokens issued and revoked, suspensions."""
         return f"{self.prefix}control"
 
+    @property
+    def staged_prefix(self) -> str:
+        """What stands before a load's id in the names of what it makes before it activates."""
+        return f"{self.prefix}staged:"
+
+    def staged_policy(self, load: str) -> str:
+        """Hash: what becomes `policy`."""
+        return f"{self.staged_prefix}{load}:policy"
+
+    def staged_layouts(self, load: str) -> str:
+        """Hash: what becomes `layouts`."""
+        return f"{self.staged_prefix}{load}:layouts"
+
+    def staged_state(self, load: str, identity: str) -> str:
+        """String: what becomes the identity's state, unless that has changed meanwhile."""
+        return f"{self.staged_prefix}{load}:state:{identity}"
+
     def state(self, identity: str) -> str:
         """String: the packed state of an identity (`protocol.state`)."""
         return f"{self.prefix}state:{identity}"

@@ -23,12 +23,11 @@ _COUNTERS = {
 _SCAN = OperationClass.SCAN
 
 _T = TypeVar("_T")
-Numbers = dict[tuple[Requirement, ...], int]
 
 
 def form_rules(guard: Guard, _table: CommandTable) -> Guard:
     """Fill `checks`, `rules` and `assigned`; numbers follow first use, by command name."""
-    checks: Numbers = {}
+    checks = _Checks(guard)
     rules: dict[Rule, int] = {}
     assigned = []
     for usage in guard.usages:
@@ -42,10 +41,27 @@ def form_rules(guard: Guard, _table: CommandTable) -> Guard:
         assigned.append((usage.spec.name, _number(rules, rule)))
     return replace(
         guard,
-        checks=tuple(Check(number, requirements) for requirements, number in checks.items()),
+        checks=tuple(Check(number, needed) for needed, number in checks.numbers.items()),
         rules=tuple(replace(rule, id=number) for rule, number in rules.items()),
         assigned=tuple(assigned),
     )
+
+
+class _Checks:
+    """The checks of one guard by what they require; many commands share one."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.numbers: dict[tuple[Requirement, ...], int] = {}
+        self._guard = guard
+        self._known: dict[tuple[tuple[int, ...], Needs], int] = {}
+
+    def number(self, usage: Usage, classes: Needs) -> int:
+        """The number of the check that a key of *usage* needs for *classes*."""
+        known = self._known.get((usage.grants, classes))
+        if known is None:
+            known = _number(self.numbers, _requirements(self._guard, usage, classes))
+            self._known[usage.grants, classes] = known
+        return known
 
 
 def _number(numbers: dict[_T, int], value: _T) -> int:
@@ -60,13 +76,13 @@ def _needing(guard: Guard, usage: Usage, needs: Needs) -> Usage:
     return usage_of(replace(usage.spec, keys=keys, flags=flags), usage.grants, guard.identity)
 
 
-def _rule(guard: Guard, usage: Usage, checks: Numbers) -> Rule:
+def _rule(guard: Guard, usage: Usage, checks: _Checks) -> Rule:
     if usage.missing is not None:
         return Rule(missing=usage.missing)
     spec = usage.spec
     first, last, step = spec.walk or (1, 0, 1)
     needs = [search.needs for search in spec.keys] or ([(_SCAN,)] if spec.scans else [])
-    numbers = [_number(checks, _requirements(guard, usage, one)) for one in needs]
+    numbers = [checks.number(usage, one) for one in needs]
     stored = tuple(cls for key in spec.keys if isinstance(key, OptionKey) for cls in key.needs)
     return Rule(
         first=first,

@@ -1,0 +1,11 @@
+-- Whether no call was counted in a state since its numbers were `header` and its rings' newest
+-- calls were `marks`. The head alone would not tell: a ring may have gone round.
+local function is_unmoved(key, header, marks)
+  if header == '' or call('GETRANGE', key, 0, #header - 1) ~= header then return false end
+  for at = 1, #marks, 12 do
+    local offset, newest = unpack_struct('<Ic8', marks, at)
+    local slot = call('GETRANGE', key, offset, offset + 7)
+    if slot .. string.rep('\0', 8 - #slot) ~= newest then return false end
+  end
+  return true
+end
