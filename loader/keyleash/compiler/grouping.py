@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 from keyleash.compiler.ir import Matcher
 
 FEW = 2
-"""So many patterns are tried one by one: reading a byte costs a third of trying a pattern."""
+"""So many patterns in all are tried one by one: a first byte costs a third of trying a pattern."""
 
 DEEPEST = 24
 """So many choices follow one another at most: Lua's parser nests up to 200 blocks."""
@@ -44,14 +44,15 @@ class Grouping:
 
 
 def grouped(matchers: Sequence[Matcher], known: int = 0, depth: int = 0) -> Grouping:
-    """Halve *matchers*, and the halves again, until few are left or nothing tells them apart.
+    """Halve *matchers*, and the halves again, until one is left or nothing tells them apart.
 
     Args:
         matchers: At least one of them must match.
         known: The position of the byte that was read last.
         depth: How many choices were made already.
     """
-    splits = _splits(matchers, known) if len(matchers) > FEW and depth < DEEPEST else ()
+    enough = 1 if depth else FEW
+    splits = _splits(matchers, known) if len(matchers) > enough and depth < DEEPEST else ()
     best = min(splits, default=None)
     if best is None:
         return Grouping(tuple(matchers))
