@@ -10,17 +10,17 @@ from benchmarks.support.policy import RAISED_LIMITS
 from benchmarks.support.variants import KEY, OK, VALUE, Counts, Variant, Way
 
 from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.token import TokenRecord
+from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord
 
 LIFE_S = 3600
 CHUNK = 1_000
 
 _ISSUE = """
-local root, tokens, identity, head, known, at_ms = unpack(ARGV, 1, 6)
+local root, tokens, identity, head, known, kept_until_ms = unpack(ARGV, 1, 6)
 for n = ARGV[7], ARGV[8] do
   local id = string.format('%012d', n)
-  local digest = redis.sha1hex(string.format('kl_%s_%043d', identity, n))
-  redis.call('SET', root .. digest, head .. id, 'PXAT', at_ms)
+  local digest = redis.sha1hex(string.format('kl_%s_%032d', identity, n))
+  redis.call('SET', root .. digest, head .. id, 'PXAT', kept_until_ms)
   redis.call('HSET', tokens, id, (string.gsub(known, '%%', digest)))
 end
 """
@@ -65,7 +65,7 @@ def issue_tokens(admin: redis.Redis, identity: str, count: int) -> list[str]:
     """Issue so many tokens at once, by a script: one by one takes a parsing of the policy each."""
     keyspace = Keyspace()
     seconds, micros = admin.time()
-    now_us = seconds * 1_000_000 + micros
+    now_us = seconds * 1_000_000 + micros // 1000 * 1000
     record = TokenRecord("0" * 12, expires_us=now_us + LIFE_S * 1_000_000, used_us=now_us)
     expires_ms = record.expires_us // 1000
     known = {
@@ -80,10 +80,11 @@ def issue_tokens(admin: redis.Redis, identity: str, count: int) -> list[str]:
         last = min(first + CHUNK, count) - 1
         head = record.pack()[: -len(record.id)]
         names = (keyspace.token_prefix(identity), keyspace.tokens(identity), identity)
-        script(args=[*names, head, json.dumps(known), expires_ms, first, last])
+        kept_until_ms = expires_ms + KEEP_AFTER_EXPIRY_MS
+        script(args=[*names, head, json.dumps(known), kept_until_ms, first, last])
     return [token_of(identity, n) for n in range(count)]
 
 
 def token_of(identity: str, number: int) -> str:
     """The token with that number."""
-    return f"kl_{identity}_{number:043d}"
+    return f"kl_{identity}_{number:032d}"
