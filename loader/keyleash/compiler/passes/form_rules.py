@@ -41,7 +41,9 @@ def form_rules(guard: Guard, _table: CommandTable) -> Guard:
         assigned.append((usage.spec.name, _number(rules, rule)))
     return replace(
         guard,
-        checks=tuple(Check(number, requirements) for requirements, number in checks.numbers.items()),
+        checks=tuple(
+            Check(number, requirements) for requirements, number in checks.numbers.items()
+        ),
         rules=tuple(replace(rule, id=number) for rule, number in rules.items()),
         assigned=tuple(assigned),
     )
