@@ -204,6 +204,38 @@ def test_budget_keeps_what_is_used_until_its_new_window_ends(
     assert passes(server, budget.limit + 1) == budget.limit
 
 
+@thorough(120)
+@given(STARTS, rates(IDENTITY), rates(IDENTITY), MOVES, MOVES)
+def test_calls_while_states_are_staged_count_as_those_before(
+    start_us: int,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    early: list[Move],
+    late: list[Move],
+) -> None:
+    """Whatever a state went through since it was read, a ring that went round among it."""
+    old = {"rate": {"requests": before}, "budget": {"reads": "9/day"}}
+    new = document({"rate": {"requests": after}, "budget": {"writes": "9/day", "reads": "9/day"}})
+    server = LuaServer(start_us)
+    identity = server.activate(document(old)).identities[0]
+    spaced_passes(server, early, identity)
+    twin, read = server.copy(), server.state("a")
+
+    def meanwhile() -> None:
+        spaced_passes(server, late, identity)
+
+    spaced_passes(twin, late, identity)
+    called = twin.state("a") != read
+    server.activate(new, meanwhile)
+    twin.activate(new)
+
+    assert server.now_us == twin.now_us
+    # Of a state that nobody called, a GCRA's debt is converted as of when it was staged; and
+    # stamps differ if a year ended meanwhile.
+    if called:
+        assert server.state("a")[8:] == twin.state("a")[8:]
+
+
 # The same on real servers, where activation and tokens are the real ones.
 
 ALL = {"grants": [grant("read", "write", keys="doc:*")]}

@@ -89,8 +89,13 @@ class LuaServer:
         twin.guards = dict(self.guards)
         return twin
 
-    def activate(self, document: str) -> Policy:
-        """Make a policy the active one with the real activation script."""
+    def activate(self, document: str, meanwhile: Callable[[], None] | None = None) -> Policy:
+        """Make a policy the active one with the real scripts.
+
+        Args:
+            document: The policy file's text.
+            meanwhile: What happens after states are staged and before they are made active.
+        """
         policy = parse_policy(document, file="policy.json", commands=TABLE)
         year = datetime.fromtimestamp(self.now_us // SECOND_US, UTC).year
         guards = compile_policy(policy, TABLE, year=year)
@@ -104,6 +109,8 @@ class LuaServer:
         header = (generation, b"load", b"test", policy_digest(policy), b"", summary_of(changes))
         self._stage(document, generation, layouts_after(layouts, changes))
         seen = {one.identity: self._staged(one) for one in changes if one.how is How.MOVED}
+        if meanwhile is not None:
+            meanwhile()
         words = activation_words(changes, seen)
         script = operator_script("activate.lua", KEYS)
         self.run(script, (), [_text(word) for word in (*header, *words)])
@@ -111,7 +118,7 @@ class LuaServer:
         return policy
 
     def _standing(self, name: str) -> Standing:
-        state = self._string(KEYS.state(name).encode())
+        state = self.state(name)
         guard, record = self.guards.get(name), None
         if guard is not None:
             record = GuardRecord(guard.digest, guard.batch_digest, guard.policy_digest, 1)
@@ -147,6 +154,9 @@ class LuaServer:
         self.data.setdefault(key, record.pack())
         self.expires_ms[key] = FAR_US // 1000 + KEEP_AFTER_EXPIRY_MS
         return LuaGuard(self, self.guards[identity], token, record.id)
+
+    def state(self, identity: str) -> bytes:
+        return self._string(KEYS.state(identity).encode())
 
     def events(self, identity: str) -> list[tuple[bytes, ...]]:
         found = self.data.get(KEYS.audit(identity).encode(), [])

@@ -1,0 +1,109 @@
+"""What a load costs: how long it takes, and for how long at a time the server serves nobody."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from keyleash.deploy import PreparedPolicy, activate_policy, prepare_policy
+from keyleash.protocol.active import Client
+
+ENTRIES = 100_000
+"""Kept of the slow log: more commands than a load of 1,000 identities has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """How an action held up a server.
+
+    Attributes:
+        action_s: How long it took, wall time.
+        command_ms: The longest single execution, by the server's own slow log.
+        command: Of what; its name alone.
+        ping_ms: The longest that another connection waited for PING meanwhile.
+    """
+
+    action_s: float
+    command_ms: float
+    command: str
+    ping_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A policy's way to a server: parsed and compiled, then loaded and activated."""
+
+    prepare_s: float
+    activation: Block
+
+
+def longest_block(server_url: str, action: Callable[[], object]) -> Block:
+    """
+    Run *action* and say for how long at a time it kept the server busy.
+
+    Scripts show as one command each, and what they call is not counted again.
+    """
+    with redis.Redis.from_url(server_url) as watch:
+        settings = watch.config_get("slowlog-*")
+        watch.config_set("slowlog-max-len", ENTRIES)
+        watch.config_set("slowlog-log-slower-than", 0)
+        watch.slowlog_reset()
+        try:
+            with _Pinging(server_url) as pinging:
+                started = time.perf_counter()
+                action()
+                action_s = time.perf_counter() - started
+            slowest = max(watch.slowlog_get(ENTRIES), key=lambda entry: entry["duration"])
+        finally:
+            for name in ("slowlog-log-slower-than", "slowlog-max-len"):
+                watch.config_set(name, settings[name])
+            watch.slowlog_reset()
+    command = b" ".join(slowest["command"].split(b" ")[:1]).decode()
+    return Block(action_s, slowest["duration"] / 1000, command, pinging.longest_s * 1000)
+
+
+def longest_block_ms(server_url: str, action: Callable[[], object]) -> float:
+    """The longest single execution on the server while *action* ran, in milliseconds."""
+    return longest_block(server_url, action).command_ms
+
+
+def load_and_measure(client: Client, server_url: str, document: str) -> Loading:
+    """Prepare *document* and activate it, measuring both."""
+    started = time.perf_counter()
+    prepared: PreparedPolicy = prepare_policy(client, document)
+    prepare_s = time.perf_counter() - started
+    return Loading(
+        prepare_s,
+        longest_block(server_url, lambda: activate_policy(client, prepared, actor="benchmark")),
+    )
+
+
+class _Pinging:
+    """A connection that asks again and again, and remembers its longest wait."""
+
+    def __init__(self, server_url: str) -> None:
+        self.longest_s = 0.0
+        self._client: Any = redis.Redis.from_url(server_url)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def _ask(self) -> None:
+        while not self._stop.wait(0.0002):
+            started = time.perf_counter()
+            self._client.ping()
+            self.longest_s = max(self.longest_s, time.perf_counter() - started)
+
+    def __enter__(self) -> _Pinging:
+        self._client.ping()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._client.close()
