@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 40 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, head_1, ends_2, used_2 = struct.unpack("<ddddd", state)
-if stamp ~= 12792102665171 then code = 'POLICY_STALE' break end
+if stamp ~= 228725461839895 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -428,8 +428,9 @@ if keys[count + 1] then code = 'KEYS_MISMATCH' end
 end
 if code then break end
 for at = first, last, step do
-key = walked[at]
-if not key then break end
+local name = walked[at]
+if not name then break end
+key = name
 local matched = false
 if code then
 elseif true or check == 1 then

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 56 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<ddddddd", state)
-if stamp ~= 264802869750253 then code = 'POLICY_STALE' break end
+if stamp ~= 95879237813987 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -40,7 +40,7 @@ local event, event_id = { 'XADD', "keyleash:audit:agent-runner", '*', 'token', t
 local header = #event
 local fields = header
 local replies, typeds, mends, names, unheard = {}, {}, {}, {}, {}
-local count, n, stop = 0, 0, 4
+local count, passed_over, n, stop = 0, 0, 0, 4
 while argv[stop + 1] do
 n = n + 1
 command, key = 'BATCH', nil
@@ -772,15 +772,18 @@ for at = first, last, step do
 local name = walked[at]
 if not name then break end
 count = count + 1
-while keys[count] and keys[count] ~= name do count = count + 1 end
+while keys[count] and keys[count] ~= name and passed_over < 7000 do
+count, passed_over = count + 1, passed_over + 1
+end
 if keys[count] ~= name then code = 'KEYS_MISMATCH' end
 end
 if code then count = compared end
 end
 if code then break end
 for at = first, last, step do
-key = walked[at]
-if not key then break end
+local name = walked[at]
+if not name then break end
+key = name
 local matched = false
 if code then
 elseif true or check == 1 then
@@ -1017,6 +1020,19 @@ end
 end
 if reply == nil then reply = find end
 replies[i] = reply
+end
+end
+if next(typeds) then
+redis.setresp(3)
+local function with_nulls(reply)
+if not reply then return find end
+if type(reply) == 'table' then
+for i = 1, #reply do reply[i] = with_nulls(reply[i]) end
+end
+return reply
+end
+for i = 1, n do
+if not typeds[i] then replies[i] = with_nulls(replies[i]) end
 end
 end
 return replies
