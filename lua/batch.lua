@@ -44,7 +44,7 @@ repeat
   -- By the commands' numbers: the replies, and what is not as usual about some of them: that
   -- their reply depends on the protocol, how it is mended, their full name, that they are in no event.
   local replies, typeds, mends, names, unheard = {}, {}, {}, {}, {}
-  local count, n, stop = 0, 0, 4
+  local count, passed_over, n, stop = 0, 0, 0, 4
   while argv[stop + 1] do
     n = n + 1
     command, key = 'BATCH', nil
@@ -100,6 +100,9 @@ repeat
       if reply == nil then reply = find end
       replies[i] = reply
     end
+  end
+  if next(typeds) then
+--% include "partials/name_nulls.lua"
   end
   return replies
 until true

@@ -10,8 +10,11 @@ else
     local name = walked[at]
     if not name then break end
     count = count + 1
-    -- Keys of commands that were refused are declared too.
-    while keys[count] and keys[count] ~= name do count = count + 1 end
+    -- Keys of commands that were refused are declared too. No batch has more of them than
+    -- arguments: whoever declares others must not make the guard search them again and again.
+    while keys[count] and keys[count] ~= name and passed_over < {{ max_arguments }} do
+      count, passed_over = count + 1, passed_over + 1
+    end
     if keys[count] ~= name then code = 'KEYS_MISMATCH' end
   end
   -- One command whose keys were not declared spoils no other.

@@ -29,9 +29,10 @@ repeat
 --% include "partials/check_declared.lua"
   if code then break end
   for at = first, last, step do
-    key = walked[at]
+    local name = walked[at]
     -- A key that is missing is a wrong arity, and that is the command's own error.
-    if not key then break end
+    if not name then break end
+    key = name
 --% include "partials/check_key.lua"
     if code then break end
 --% if checks_differ

@@ -143,6 +143,40 @@ def test_word_that_cannot_be_sent_is_its_own_tasks_fault(one_leash: Leash, value
     assert one_leash.admin.get("t:a") is None
 
 
+def test_others_than_the_word_that_cannot_be_sent_still_travel_together(
+    one_leash: Leash, packets: list[bytes]
+) -> None:
+    """In order, and on no more connections than they would without it."""
+
+    async def work(agent: Any) -> list[Any]:
+        packets.clear()
+        calls = [agent.rpush("t:l", None if number == 7 else number) for number in range(60)]
+        return await outcomes(*calls)
+
+    found = running(one_leash, work, max_connections=2)
+    assert isinstance(found.pop(7), DataError)
+    assert found == list(range(1, 60))
+    assert sum(b"EVALSHA" in packet for packet in packets) == 1
+
+
+@pytest.mark.parametrize("identifier", ["\udc80"])
+def test_correlation_id_that_cannot_be_sent_is_the_fault_of_its_commands(
+    one_leash: Leash, identifier: str
+) -> None:
+    """Those of other ids travel."""
+
+    async def work(agent: Any) -> None:
+        async def under(one: str) -> Any:
+            with correlation(one):
+                return await agent.incr("t:n")
+
+        found = await outcomes(under(identifier), under("b"), under(identifier), under("b"))
+        assert [isinstance(one, Exception) for one in found] == [True, False, True, False]
+        assert [found[1], found[3]] == [1, 2]
+
+    running(one_leash, work)
+
+
 def test_commands_of_one_turn_run_in_the_order_of_their_issue(leash: Leash) -> None:
     """Tasks that were started one after the other, and each task's own commands."""
 

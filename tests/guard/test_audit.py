@@ -48,6 +48,18 @@ def test_call_with_several_keys_is_one_event_that_lists_them(leash: Leash) -> No
     assert event["keys"] == "5:doc:1,7:doc:,2:,"
 
 
+def test_call_that_lacks_its_second_key_names_its_first(leash: Leash) -> None:
+    """What it was about, though it came to nothing; alone as in a batch."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    leash.call("one", token, "RENAME", "doc:1")
+    leash.batch("one", token, "each", ("RENAME", "doc:1"))
+
+    single, corrected, batch, _ = leash.events("one")
+    assert single["key"] == batch["RENAME"] == "doc:1"
+    assert corrected["error"].startswith("ERR wrong number of arguments")
+
+
 def test_command_that_fails_is_corrected_in_the_trail(leash: Leash) -> None:
     """The event came first; a second one says that it did not come about."""
     leash.load(one=ALL)

@@ -61,6 +61,28 @@ def test_replies_of_resp3_keep_their_types_inside_a_batch(leash: Leash) -> None:
     ) in ([1, 1.5, None, 1, members, 1, {b"f": b"v"}, [None] * 3] for members in ([b"a"], {b"a"}))
 
 
+@pytest.mark.parametrize("typed", [("HGETALL", "doc:h"), ("ZSCORE", "doc:z", "m"), ("PING",)])
+def test_nulls_before_a_reply_of_resp3_types_stay_nulls(
+    leash: Leash, typed: tuple[str, ...]
+) -> None:
+    """Not booleans, alone and in arrays, whichever kind of command comes last."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    nulls = [
+        ("GET", "doc:none"),
+        ("MGET", "doc:none", "doc:none"),
+        ("BITFIELD", "doc:b", "OVERFLOW", "FAIL", "SET", "u8", "0", "300"),
+        ("XPENDING", "doc:s", "g"),
+    ]
+    leash.admin.xgroup_create("doc:s", "g", mkstream=True)
+    expected = [None, [None, None], [None], [0, None, None, None]]
+
+    last = leash.batch("one", token, "each", *nulls, typed, protocol=3)
+    assert repr(last[:-1]) == repr(expected)
+    first = leash.batch("one", token, "each", typed, *nulls, protocol=3)
+    assert repr(first[1:]) == repr(expected)
+
+
 @pytest.mark.parametrize(
     ("command", "refusal"),
     [
@@ -256,6 +278,22 @@ def test_keys_of_a_batch_must_be_declared_in_order(leash: Leash) -> None:
         "LEASH COMMAND_REFUSED command=NOSUCH",
         "None",
     ]
+
+
+def test_keys_of_no_command_are_not_searched_again_and_again(leash: Leash) -> None:
+    """As many as commands can have are passed over, in a batch; past these, none is found."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    record = guard_record(leash.admin.hgetall(NAMES.guard("one")))
+    assert record is not None
+
+    def answer(needless: int) -> Any:
+        keys = ["other"] * needless + ["doc:1"]
+        items = ("2", "GET", "doc:1")
+        return leash.raw("one", keys, token, "c", "2", "each", *items, digest=record.batch_digest)
+
+    assert answer(MAX_ARGUMENTS) == [None]
+    assert [str(one) for one in answer(MAX_ARGUMENTS + 1)] == ["LEASH KEYS_MISMATCH"]
 
 
 def test_batch_of_a_suspended_or_unknown_caller_is_refused_whole(leash: Leash) -> None:

@@ -36,6 +36,10 @@ Answer: TypeAlias = "asyncio.Future[InHand | None]"
 """What a command was answered; None tells it to go alone."""
 
 
+class UnsendableError(DataError):
+    """Some command of a packet cannot be encoded; nothing was sent."""
+
+
 @lru_cache(maxsize=512)
 def goes_alone(name: str | bytes) -> bool:
     """Whether a command is never sent in a batch. Every call asks."""
@@ -89,6 +93,21 @@ class Together:
         for future in self.answers:
             if not future.done():
                 future.set_result(None)
+
+    def parted(self, encoder: Any) -> Iterator[Together]:
+        """Let each command that cannot be encoded go alone; the others, if there are any."""
+        rest = Together(self.correlation)
+        for queued, future in zip(self.commands, self.answers, strict=True):
+            try:
+                for word in (self.correlation, *queued[0]):
+                    encoder.encode(word)
+            except Exception:
+                Together(None, [queued], [future]).part()
+            else:
+                rest.commands.append(queued)
+                rest.answers.append(future)
+        if rest.commands:
+            yield rest
 
 
 class Coalescing:
@@ -163,10 +182,8 @@ class Coalescing:
         script = "digest" if calls[0].is_one else "batch_digest"
         try:
             lost = await self._client._connected(script, self._exchange, calls)
-        except (DataError, UnicodeEncodeError):
-            # Nothing was sent, and alone each hears whether it was to blame.
-            for call in calls:
-                call.part()
+        except UnsendableError:
+            await self._carry_rest(calls)
         except BaseException as error:
             for call in calls:
                 call.fail(error)
@@ -176,16 +193,33 @@ class Coalescing:
             for call in lost:
                 await self._carry([call])
 
+    async def _carry_rest(self, calls: Sequence[Together]) -> None:
+        """Make calls without the commands that cannot be sent; alone, these hear why."""
+        encoder = self._client._encoder()
+        rest = [one for call in calls for one in call.parted(encoder)]
+        if sum(len(call.commands) for call in rest) < sum(len(call.commands) for call in calls):
+            if rest:
+                await self._carry(rest)
+        else:
+            for call in calls:
+                call.part()
+
     async def _exchange(self, connection: Any, calls: Sequence[Together]) -> Sequence[Together]:
         """Send calls in one packet and read their answers, in order.
 
         Returns:
             The calls whose answer says that nothing ran. If there is one call, that is raised,
             and healed where this was called.
+
+        Raises:
+            UnsendableError: nothing was sent.
         """
-        await connection.send_packed_command(
-            [part for call in calls for part in self._packed(connection, call)]
-        )
+        try:
+            parts = [part for call in calls for part in self._packed(connection, call)]
+        except Exception:
+            # Without its cause, which would show the token.
+            raise UnsendableError from None
+        await connection.send_packed_command(parts)
         lost = []
         for call in calls:
             try:
