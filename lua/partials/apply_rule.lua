@@ -21,79 +21,19 @@ if rule == {{ rule.id }} then
 end
 --% endfor
 if false then
---% for rule in rules
+--% for rule in rules if rule.id in often_ruled
 elseif rule == {{ rule.id }} then
---% if rule.missing is not none
-  code, detail, value = 'CLASS_NOT_GRANTED', 'class', {{ rule.missing }}
---% else
---% if rule.keys
---% include "partials/find_keys.lua"
---% else
---% if rule.first != 1
-  first = name_at + {{ rule.first }}
---% endif
---% if rule.last == -1
-  last = stop
---% elif rule.last < 0
-  last = stop - {{ -1 - rule.last }}
---% elif rule.last != 1
-  last = name_at + {{ rule.last }}
---% endif
---% if rule.step != 1
-  step = {{ rule.step }}
---% endif
---% endif
---% if rule.check and not one_check
-  check = {{ rule.check }}
---% endif
---% if rule.check and checks_differ
-  rest = {{ rule.rest }}
---% endif
---% if "reads" in rule.counters
-  reads = true
---% endif
---% if "writes" in rule.counters
-  writes = true
---% endif
---% if "deletes" in rule.counters
-  deletes = true
---% endif
---% if rule.mutates
-  mutates = true
---% endif
---% for word in rule.refused_if
-  for at = name_at + {{ rule.options_start }}, stop do
-    if find(argv[at], {{ option_pattern(word) }}) then
-      code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. {{ word }}
-    end
-  end
+--% include "partials/follow_rule.lua"
 --% endfor
---% if rule.scan is not none
---% include "partials/check_scan.lua"
---% endif
---% if rule.channel
---% include "partials/check_channel.lua"
---% endif
---% if waiting and rule.waits is not none and rule.waits != "block"
-  waits = {{ rule.waits }}
---% endif
---% if not rule.alike
-  typed = protocol == '3'
---% endif
---% if rule.mend == "arguments"
-  mend = stop - name_at - 1
---% elif rule.mend is not none
-  mend = {{ rule.mend }}
---% endif
---% if rule.wide_integers
-  -- A wider integer comes back rounded, and cannot be read again: SET gives the old one.
-  for at = name_at + 2, stop do
-    local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
-    if width > 53 then
-      code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
-    end
-  end
---% endif
---% endif
+else
+  -- Functions keep what is seldom needed out of the main chunk: the collector marks a function
+  -- and its constants in one step, and is driven by every call on the server.
+  (function(rule, argv, stop, find)
+    if false then
+--% for rule in rules if rule.id not in often_ruled
+    elseif rule == {{ rule.id }} then
+--% include "partials/follow_rule.lua"
 --% endfor
+    end
+  end)(rule, argv, stop, find)
 end

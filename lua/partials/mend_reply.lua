@@ -1,33 +1,38 @@
 if type(reply) == 'table' then
-  if reply.err then
-    -- The event stands; this one corrects it. A script words these errors in its own way.
-    if find(reply.err, '^ERR Wrong number of args') then
-      reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
-    elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
-      reply = redis.error_reply("ERR unknown command '" .. command .. "'")
-    elseif find(reply.err, '^ERR ACL failure in script: ') then
-      reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
-    end
+  if reply.err or mend then
+    reply = (function()
+      if reply.err then
+        -- The event stands; this one corrects it. A script words these errors in its own way.
+        if find(reply.err, '^ERR Wrong number of args') then
+          reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
+        elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
+          reply = redis.error_reply("ERR unknown command '" .. command .. "'")
+        elseif find(reply.err, '^ERR ACL failure in script: ') then
+          reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
+        end
 --% if batch
-    if not unheard[i] then
-      -- Which command of the event.
-      local item = 0
-      for j = 1, i do
-        if not unheard[j] then item = item + 1 end
-      end
-      call('XADD', {{ names.audit }}, '*', 'of', event_id, 'item', item, 'error', string.sub(reply.err, 1, 200))
-    end
+        if not unheard[i] then
+          -- Which command of the event.
+          local item = 0
+          for j = 1, i do
+            if not unheard[j] then item = item + 1 end
+          end
+          call('XADD', {{ names.audit }}, '*', 'of', event_id, 'item', item, 'error', string.sub(reply.err, 1, 200))
+        end
 --% else
-    if event then
-      call('XADD', {{ names.audit }}, '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
-    end
+        if event then
+          call('XADD', {{ names.audit }}, '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
+        end
 --% endif
 --% if scan_check is not none
-  elseif mend == 'scan' then
+      elseif mend == 'scan' then
 --% include "partials/filter_scan.lua"
 --% endif
-  elseif mend and typed then
+      elseif mend and typed then
 --% include "partials/restore_nulls.lua"
+      end
+      return reply
+    end)()
   end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
   -- A double cannot hold it; as a string it is exact, and the client makes it a number again.

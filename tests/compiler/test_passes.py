@@ -23,7 +23,7 @@ FILLED = {
     "protect_control_keys": ("denied",),
     "postpone_denial": ("denied_last",),
     "form_rules": ("checks", "rules", "assigned"),
-    "order_dispatch": ("dispatch", "containers", "rules"),
+    "order_dispatch": ("dispatch", "rare", "containers", "rules"),
     "lay_out_state": ("layout",),
     "plan_limits": ("limits",),
 }

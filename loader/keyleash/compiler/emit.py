@@ -59,6 +59,8 @@ def _emit(guard: Guard, number: int, template: str, *, batch: bool) -> str:
         checks=guard.checks,
         rules=guard.rules,
         dispatch=guard.dispatch,
+        rare=guard.rare,
+        often_ruled={rule for branch in guard.dispatch for _, rule in branch.commands},
         containers=guard.containers,
         waiting=not batch and any(rule.waits for rule in guard.rules),
         scan_check=next((rule.check for rule in guard.rules if rule.scan), None),

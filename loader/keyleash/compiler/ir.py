@@ -189,7 +189,10 @@ class LimitPlan:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Everything that a guard's text is made from."""
+    """Everything that a guard's text is made from.
+
+    Often-used commands are in `dispatch`; all others, and all refused ones, in `rare`.
+    """
 
     identity: Identity
     keyspace: Keyspace
@@ -203,6 +206,7 @@ class Guard:
     rules: tuple[Rule, ...] = ()
     assigned: tuple[tuple[str, int], ...] = ()
     dispatch: tuple[Branch, ...] = ()
+    rare: tuple[Branch, ...] = ()
     containers: tuple[Container, ...] = ()
     layout: Layout = EMPTY_LAYOUT
     limits: tuple[LimitPlan, ...] = ()

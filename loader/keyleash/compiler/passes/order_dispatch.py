@@ -1,4 +1,4 @@
-"""The order in which a guard compares a command's name: by length, often-used first.
+"""The order in which a guard compares a command's name: by length, often-used ones apart.
 
 Lua interns strings, so one comparison is one of pointers, and a length is read without a
 call; what counts is how many comparisons there are.
@@ -21,29 +21,37 @@ _RANK = {name: rank for rank, name in enumerate(_OFTEN_USED)}
 
 
 def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
-    """Fill `dispatch` and `containers`; order `rules` by their most used commands."""
+    """Fill `dispatch`, `rare` and `containers`; order `rules` by their most used commands."""
     refusals = {rule.id for rule in guard.rules if rule.missing is not None}
 
     def rank(assignment: tuple[str, int]) -> tuple[bool, int, str]:
         name, rule = assignment
         return rule in refusals, _RANK.get(name, len(_RANK)), name
 
-    branches: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    often: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    rare: dict[int, list[tuple[str, int]]] = defaultdict(list)
     containers: dict[str, list[tuple[str, int]]] = defaultdict(list)
     ranked = sorted(guard.assigned, key=rank)
     for name, rule in ranked:
         container, _, subcommand = name.partition(" ")
         if subcommand:
             containers[container].append((subcommand, rule))
+        elif name in _RANK and rule not in refusals:
+            often[len(name)].append((name, rule))
         else:
-            branches[len(name)].append((name, rule))
+            rare[len(name)].append((name, rule))
     places = {rule: place for place, (_, rule) in reversed(list(enumerate(ranked)))}
     return replace(
         guard,
-        dispatch=tuple(Branch(length, _grouped(named)) for length, named in branches.items()),
+        dispatch=_branches(often),
+        rare=_branches(rare),
         containers=tuple(Container(name, _grouped(subs)) for name, subs in containers.items()),
         rules=tuple(sorted(guard.rules, key=lambda rule: places.get(rule.id, len(places)))),
     )
+
+
+def _branches(by_length: dict[int, list[tuple[str, int]]]) -> tuple[Branch, ...]:
+    return tuple(Branch(length, _grouped(named)) for length, named in by_length.items())
 
 
 def _grouped(named: list[tuple[str, int]]) -> tuple[tuple[tuple[str, ...], int], ...]:
