@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 40 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, head_1, ends_2, used_2 = struct.unpack("<ddddd", state)
-if stamp ~= 72986457334799 then code = 'POLICY_STALE' break end
+if stamp ~= 225876602804785 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
@@ -49,22 +49,136 @@ if length == 3 then
 if command == "GET"
 or command == "TTL"
 then rule = 2
-elseif command == "LCS"
-then rule = 13
-elseif command == "SET"
-then rule = 1
-elseif command == "DEL"
-then rule = 5
 end
 elseif length == 4 then
 if command == "HGET"
-or command == "DUMP"
+then rule = 2
+elseif command == "MGET"
+then rule = 15
+end
+elseif length == 6 then
+if command == "EXISTS"
+then rule = 7
+elseif command == "LRANGE"
+or command == "XRANGE"
+then rule = 2
+elseif command == "ZRANGE"
+then rule = 8
+end
+elseif length == 7 then
+if command == "HGETALL"
+then rule = 8
+end
+elseif length == 8 then
+if command == "SMEMBERS"
+then rule = 8
+end
+elseif length == 13 then
+if command == "ZRANGEBYSCORE"
+then rule = 8
+end
+elseif length == 9 then
+if command == "SISMEMBER"
+then rule = 12
+end
+end
+if not rule then
+rule, command = (function(command)
+local length, rule = #command
+if length == 8 then
+if command == "BITCOUNT"
+or command == "GETRANGE"
+or command == "XPENDING"
+then rule = 2
+elseif command == "ZREVRANK"
+then rule = 8
+elseif command == "BITFIELD"
+then rule = 4
+elseif command == "BZPOPMAX"
+or command == "BZPOPMIN"
+then rule = 5
+elseif command == "EXPIREAT"
+or command == "HPERSIST"
+or command == "HPEXPIRE"
+or command == "RENAMENX"
+or command == "SETRANGE"
+or command == "VGETATTR"
+or command == "VSETATTR"
+then rule = 1
+elseif command == "SPUBLISH"
+then rule = 16
+end
+elseif length == 11 then
+if command == "BITFIELD_RO"
+then rule = 3
+elseif command == "HEXPIRETIME"
+or command == "PEXPIRETIME"
+or command == "ZRANGEBYLEX"
+then rule = 2
+elseif command == "SRANDMEMBER"
+or command == "ZRANDMEMBER"
+then rule = 8
+elseif command == "INCRBYFLOAT"
+or command == "SINTERSTORE"
+or command == "SUNIONSTORE"
+or command == "VRANDMEMBER"
+or command == "ZINTERSTORE"
+or command == "ZRANGESTORE"
+or command == "ZUNIONSTORE"
+then rule = 1
+end
+elseif length == 6 then
+if command == "BITPOS"
+or command == "GETBIT"
+or command == "LINDEX"
+or command == "SUBSTR"
+or command == "ZCOUNT"
+then rule = 2
+elseif command == "GEOPOS"
+then rule = 9
+elseif command == "SINTER"
+or command == "SUNION"
+then rule = 18
+elseif command == "STRLEN"
+then rule = 12
+elseif command == "ZINTER"
+or command == "ZUNION"
+then rule = 26
+elseif command == "ZSCORE"
+then rule = 8
+elseif command == "EXPIRE"
+or command == "INCRBY"
+or command == "APPEND"
+or command == "BLMOVE"
+or command == "DECRBY"
+or command == "GEOADD"
+or command == "GETSET"
+or command == "HGETEX"
+or command == "HSETEX"
+or command == "HSETNX"
+or command == "LPUSHX"
+or command == "MSETEX"
+or command == "MSETNX"
+or command == "PSETEX"
+or command == "RENAME"
+or command == "RPUSHX"
+or command == "SETBIT"
+or command == "VLINKS"
+or command == "XCLAIM"
+or command == "XSETID"
+then rule = 1
+elseif command == "UNLINK"
+or command == "BLMPOP"
+or command == "BZMPOP"
+or command == "GETDEL"
+then rule = 5
+end
+elseif length == 4 then
+if command == "DUMP"
 or command == "HTTL"
 or command == "LPOS"
 or command == "PTTL"
 then rule = 2
-elseif command == "MGET"
-then rule = 15
 elseif command == "ECHO"
 or command == "PING"
 or command == "TIME"
@@ -104,60 +218,27 @@ then rule = 5
 elseif command == "SCAN"
 then rule = 17
 end
-elseif length == 6 then
-if command == "EXISTS"
-then rule = 7
-elseif command == "LRANGE"
-or command == "XRANGE"
-or command == "BITPOS"
-or command == "GETBIT"
-or command == "LINDEX"
-or command == "SUBSTR"
-or command == "ZCOUNT"
+elseif length == 10 then
+if command == "EXPIRETIME"
+or command == "SMISMEMBER"
 then rule = 2
-elseif command == "ZRANGE"
-or command == "ZSCORE"
+elseif command == "HRANDFIELD"
 then rule = 8
-elseif command == "GEOPOS"
-then rule = 9
-elseif command == "SINTER"
-or command == "SUNION"
-then rule = 18
-elseif command == "STRLEN"
-then rule = 12
-elseif command == "ZINTER"
-or command == "ZUNION"
+elseif command == "SINTERCARD"
+then rule = 19
+elseif command == "XREADGROUP"
+then rule = 25
+elseif command == "ZINTERCARD"
 then rule = 26
-elseif command == "EXPIRE"
-or command == "INCRBY"
-or command == "APPEND"
-or command == "BLMOVE"
-or command == "DECRBY"
-or command == "GEOADD"
-or command == "GETSET"
-or command == "HGETEX"
-or command == "HSETEX"
-or command == "HSETNX"
-or command == "LPUSHX"
-or command == "MSETEX"
-or command == "MSETNX"
-or command == "PSETEX"
-or command == "RENAME"
-or command == "RPUSHX"
-or command == "SETBIT"
-or command == "VLINKS"
-or command == "XCLAIM"
-or command == "XSETID"
+elseif command == "BRPOPLPUSH"
+or command == "HPEXPIREAT"
+or command == "SDIFFSTORE"
+or command == "XAUTOCLAIM"
+or command == "ZDIFFSTORE"
 then rule = 1
-elseif command == "UNLINK"
-or command == "BLMPOP"
-or command == "BZMPOP"
-or command == "GETDEL"
-then rule = 5
 end
 elseif length == 7 then
-if command == "HGETALL"
-or command == "GEODIST"
+if command == "GEODIST"
 then rule = 8
 elseif command == "GEOHASH"
 then rule = 2
@@ -187,38 +268,8 @@ then rule = 5
 elseif command == "PUBLISH"
 then rule = 16
 end
-elseif length == 8 then
-if command == "SMEMBERS"
-or command == "ZREVRANK"
-then rule = 8
-elseif command == "BITCOUNT"
-or command == "GETRANGE"
-or command == "XPENDING"
-then rule = 2
-elseif command == "BITFIELD"
-then rule = 4
-elseif command == "BZPOPMAX"
-or command == "BZPOPMIN"
-then rule = 5
-elseif command == "EXPIREAT"
-or command == "HPERSIST"
-or command == "HPEXPIRE"
-or command == "RENAMENX"
-or command == "SETRANGE"
-or command == "VGETATTR"
-or command == "VSETATTR"
-then rule = 1
-elseif command == "SPUBLISH"
-then rule = 16
-end
-elseif length == 13 then
-if command == "ZRANGEBYSCORE"
-then rule = 8
-end
 elseif length == 9 then
-if command == "SISMEMBER"
-then rule = 12
-elseif command == "GEORADIUS"
+if command == "GEORADIUS"
 then rule = 10
 elseif command == "GEOSEARCH"
 or command == "ZREVRANGE"
@@ -230,44 +281,6 @@ elseif command == "HEXPIREAT"
 or command == "PEXPIREAT"
 or command == "RPOPLPUSH"
 or command == "VISMEMBER"
-then rule = 1
-end
-elseif length == 11 then
-if command == "BITFIELD_RO"
-then rule = 3
-elseif command == "HEXPIRETIME"
-or command == "PEXPIRETIME"
-or command == "ZRANGEBYLEX"
-then rule = 2
-elseif command == "SRANDMEMBER"
-or command == "ZRANDMEMBER"
-then rule = 8
-elseif command == "INCRBYFLOAT"
-or command == "SINTERSTORE"
-or command == "SUNIONSTORE"
-or command == "VRANDMEMBER"
-or command == "ZINTERSTORE"
-or command == "ZRANGESTORE"
-or command == "ZUNIONSTORE"
-then rule = 1
-end
-elseif length == 10 then
-if command == "EXPIRETIME"
-or command == "SMISMEMBER"
-then rule = 2
-elseif command == "HRANDFIELD"
-then rule = 8
-elseif command == "SINTERCARD"
-then rule = 19
-elseif command == "XREADGROUP"
-then rule = 25
-elseif command == "ZINTERCARD"
-then rule = 26
-elseif command == "BRPOPLPUSH"
-or command == "HPEXPIREAT"
-or command == "SDIFFSTORE"
-or command == "XAUTOCLAIM"
-or command == "ZDIFFSTORE"
 then rule = 1
 end
 elseif length == 17 then
@@ -329,6 +342,14 @@ or command == "XTRIM"
 or command == "ZMPOP"
 then rule = 5
 end
+elseif length == 3 then
+if command == "LCS"
+then rule = 13
+elseif command == "SET"
+then rule = 1
+elseif command == "DEL"
+then rule = 5
+end
 elseif length == 14 then
 if command == "ZREVRANGEBYLEX"
 then rule = 2
@@ -385,6 +406,9 @@ or subcommand == "DESTROY"
 then rule = 5
 end
 end
+return rule, command
+end)(command)
+end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 if rule == 4 then
 local at = 6
@@ -420,7 +444,9 @@ reads = true
 elseif rule == 12 then
 check = 1
 rest = 1
-elseif rule == 3 then
+else
+(function(rule, argv, stop, find)
+if rule == 3 then
 check = 1
 rest = 1
 reads = true
@@ -662,6 +688,8 @@ code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
 elseif rule == 17 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
+end)(rule, argv, stop, find)
+end
 if code then break end
 if first == last then
 if keys[1] ~= walked[first] or keys[2] then code = 'KEYS_MISMATCH' end
@@ -676,8 +704,9 @@ if keys[count + 1] then code = 'KEYS_MISMATCH' end
 end
 if code then break end
 for at = first, last, step do
-key = walked[at]
-if not key then break end
+local name = walked[at]
+if not name then break end
+key = name
 local matched = false
 if code then
 elseif false or check == 1 then
@@ -737,6 +766,8 @@ if code then break end
 local event
 local ready, tried = true
 if waits then
+ready, tried = (function()
+local ready, tried
 if waits == 'any_key' then
 ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
 elseif waits == 'first_key' then
@@ -765,6 +796,8 @@ break
 end
 end
 end
+return ready, tried
+end)()
 end
 if ready then
 call('SETRANGE', "keyleash:state:agent-reader", 16, struct.pack("<ddd", head_1, ends_2, used_2))
@@ -787,6 +820,8 @@ if typed then redis.setresp(3) end
 local reply = tried
 if not reply then reply = redis.pcall(unpack(argv, 4)) end
 if type(reply) == 'table' then
+if reply.err or mend then
+reply = (function()
 if reply.err then
 if find(reply.err, '^ERR Wrong number of args') then
 reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
@@ -825,6 +860,9 @@ if reply[i] == nil then reply[i] = null end
 end
 end
 end
+return reply
+end)()
+end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 if command == 'HINCRBY' then
 reply = call('HGET', argv[5], argv[6])
@@ -834,6 +872,7 @@ end
 end
 return reply
 until true
+local line = (function(code, detail, value, command, key, at_us, now_us, token_id, correlation)
 local function escaped(text)
 text = string.sub(text, 1, 128)
 if find(text, '^[%w:._/@+-]*$') then return text end
@@ -861,4 +900,6 @@ else
 redis.pcall('XADD', "keyleash:denied:agent-reader", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "8fced0304c46")
 end
 end
+return line
+end)(code, detail, value, command, key, at_us, now_us, token_id, correlation)
 return { err = line }

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 40 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, head_1, ends_2, used_2 = struct.unpack("<ddddd", state)
-if stamp ~= 81533009477615 then code = 'POLICY_STALE' break end
+if stamp ~= 104030280799023 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -46,64 +46,39 @@ local length = #command
 if length == 3 then
 if command == "SET"
 then rule = 12
-elseif command == "GET"
-or command == "TTL"
-or command == "LCS"
-then rule = 2
-elseif command == "DEL"
-then rule = 3
 end
 elseif length == 4 then
 if command == "HSET"
 or command == "SADD"
 or command == "XADD"
-or command == "LSET"
-or command == "XACK"
 then rule = 1
 elseif command == "ZADD"
 then rule = 14
 elseif command == "MSET"
 then rule = 8
-elseif command == "ECHO"
-or command == "PING"
-or command == "TIME"
-then rule = 4
-elseif command == "HLEN"
-or command == "LLEN"
-or command == "TYPE"
-or command == "XLEN"
-then rule = 6
-elseif command == "HGET"
-or command == "INCR"
-or command == "LPOP"
-or command == "RPOP"
-or command == "MGET"
-or command == "COPY"
-or command == "DECR"
-or command == "DUMP"
-or command == "HTTL"
-or command == "LPOS"
-or command == "PTTL"
-or command == "SORT"
-or command == "SPOP"
-or command == "VADD"
-or command == "VDIM"
-or command == "VEMB"
-or command == "VREM"
-or command == "VSIM"
-then rule = 2
-elseif command == "HDEL"
-or command == "LREM"
-or command == "SREM"
-or command == "XDEL"
-or command == "ZREM"
-then rule = 3
-elseif command == "SCAN"
-then rule = 11
 end
 elseif length == 6 then
 if command == "EXPIRE"
-or command == "APPEND"
+then rule = 1
+elseif command == "EXISTS"
+then rule = 5
+end
+elseif length == 5 then
+if command == "LPUSH"
+or command == "RPUSH"
+or command == "SETEX"
+then rule = 1
+end
+elseif length == 9 then
+if command == "SISMEMBER"
+then rule = 6
+end
+end
+if not rule then
+rule, command = (function(command)
+local length, rule = #command
+if length == 6 then
+if command == "APPEND"
 or command == "GEOADD"
 or command == "HSETEX"
 or command == "HSETNX"
@@ -112,8 +87,6 @@ or command == "PSETEX"
 or command == "RPUSHX"
 or command == "XSETID"
 then rule = 1
-elseif command == "EXISTS"
-then rule = 5
 elseif command == "MSETEX"
 then rule = 9
 elseif command == "MSETNX"
@@ -150,59 +123,46 @@ then rule = 2
 elseif command == "UNLINK"
 then rule = 3
 end
-elseif length == 5 then
-if command == "LPUSH"
-or command == "RPUSH"
-or command == "SETEX"
-or command == "HMSET"
-or command == "PFADD"
-or command == "SETNX"
-then rule = 1
-elseif command == "SCARD"
-or command == "ZCARD"
+elseif length == 4 then
+if command == "ECHO"
+or command == "PING"
+or command == "TIME"
+then rule = 4
+elseif command == "HLEN"
+or command == "LLEN"
+or command == "TYPE"
+or command == "XLEN"
 then rule = 6
-elseif command == "TOUCH"
-then rule = 5
-elseif command == "BITOP"
-or command == "BLPOP"
-or command == "BRPOP"
-or command == "GETEX"
-or command == "HKEYS"
-or command == "HMGET"
-or command == "HPTTL"
-or command == "HSCAN"
-or command == "HVALS"
-or command == "LMOVE"
-or command == "LMPOP"
-or command == "SDIFF"
-or command == "SMOVE"
-or command == "SSCAN"
-or command == "VCARD"
-or command == "VINFO"
-or command == "XREAD"
-or command == "ZDIFF"
-or command == "ZMPOP"
-or command == "ZRANK"
-or command == "ZSCAN"
+elseif command == "LSET"
+or command == "XACK"
+then rule = 1
+elseif command == "HGET"
+or command == "INCR"
+or command == "LPOP"
+or command == "RPOP"
+or command == "MGET"
+or command == "COPY"
+or command == "DECR"
+or command == "DUMP"
+or command == "HTTL"
+or command == "LPOS"
+or command == "PTTL"
+or command == "SORT"
+or command == "SPOP"
+or command == "VADD"
+or command == "VDIM"
+or command == "VEMB"
+or command == "VREM"
+or command == "VSIM"
 then rule = 2
-elseif command == "LTRIM"
-or command == "XTRIM"
+elseif command == "HDEL"
+or command == "LREM"
+or command == "SREM"
+or command == "XDEL"
+or command == "ZREM"
 then rule = 3
-end
-elseif length == 9 then
-if command == "SISMEMBER"
-then rule = 6
-elseif command == "HEXPIREAT"
-or command == "PEXPIREAT"
-then rule = 1
-elseif command == "GEORADIUS"
-or command == "GEOSEARCH"
-or command == "RPOPLPUSH"
-or command == "VISMEMBER"
-or command == "XREVRANGE"
-or command == "ZLEXCOUNT"
-or command == "ZREVRANGE"
-then rule = 2
+elseif command == "SCAN"
+then rule = 11
 end
 elseif length == 8 then
 if command == "EXPIREAT"
@@ -253,6 +213,55 @@ then rule = 3
 elseif command == "PUBLISH"
 then rule = 10
 end
+elseif length == 9 then
+if command == "HEXPIREAT"
+or command == "PEXPIREAT"
+then rule = 1
+elseif command == "GEORADIUS"
+or command == "GEOSEARCH"
+or command == "RPOPLPUSH"
+or command == "VISMEMBER"
+or command == "XREVRANGE"
+or command == "ZLEXCOUNT"
+or command == "ZREVRANGE"
+then rule = 2
+end
+elseif length == 5 then
+if command == "HMSET"
+or command == "PFADD"
+or command == "SETNX"
+then rule = 1
+elseif command == "SCARD"
+or command == "ZCARD"
+then rule = 6
+elseif command == "TOUCH"
+then rule = 5
+elseif command == "BITOP"
+or command == "BLPOP"
+or command == "BRPOP"
+or command == "GETEX"
+or command == "HKEYS"
+or command == "HMGET"
+or command == "HPTTL"
+or command == "HSCAN"
+or command == "HVALS"
+or command == "LMOVE"
+or command == "LMPOP"
+or command == "SDIFF"
+or command == "SMOVE"
+or command == "SSCAN"
+or command == "VCARD"
+or command == "VINFO"
+or command == "XREAD"
+or command == "ZDIFF"
+or command == "ZMPOP"
+or command == "ZRANK"
+or command == "ZSCAN"
+then rule = 2
+elseif command == "LTRIM"
+or command == "XTRIM"
+then rule = 3
+end
 elseif length == 10 then
 if command == "HPEXPIREAT"
 then rule = 1
@@ -267,6 +276,14 @@ or command == "XREADGROUP"
 or command == "ZDIFFSTORE"
 or command == "ZINTERCARD"
 then rule = 2
+end
+elseif length == 3 then
+if command == "GET"
+or command == "TTL"
+or command == "LCS"
+then rule = 2
+elseif command == "DEL"
+then rule = 3
 end
 elseif length == 13 then
 if command == "ZRANGEBYSCORE"
@@ -356,6 +373,9 @@ or subcommand == "STREAM"
 then rule = 2
 end
 end
+return rule, command
+end)(command)
+end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 if rule == 12 then
 for at = 7, stop do
@@ -380,7 +400,9 @@ step = 2
 writes = true
 mutates = true
 elseif rule == 6 then
-elseif rule == 4 then
+else
+(function(rule, argv, stop, find)
+if rule == 4 then
 last = 4
 typed = protocol == '3'
 elseif rule == 7 then
@@ -414,6 +436,8 @@ code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
 elseif rule == 11 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
+end)(rule, argv, stop, find)
+end
 if code then break end
 if first == last then
 if keys[1] ~= walked[first] or keys[2] then code = 'KEYS_MISMATCH' end
@@ -428,8 +452,9 @@ if keys[count + 1] then code = 'KEYS_MISMATCH' end
 end
 if code then break end
 for at = first, last, step do
-key = walked[at]
-if not key then break end
+local name = walked[at]
+if not name then break end
+key = name
 local matched = false
 if code then
 elseif true or check == 1 then
@@ -492,6 +517,8 @@ end
 if typed then redis.setresp(3) end
 local reply = redis.pcall(unpack(argv, 4))
 if type(reply) == 'table' then
+if reply.err or mend then
+reply = (function()
 if reply.err then
 if find(reply.err, '^ERR Wrong number of args') then
 reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
@@ -530,6 +557,9 @@ if reply[i] == nil then reply[i] = null end
 end
 end
 end
+return reply
+end)()
+end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 if command == 'HINCRBY' then
 reply = call('HGET', argv[5], argv[6])
@@ -539,6 +569,7 @@ end
 end
 return reply
 until true
+local line = (function(code, detail, value, command, key, at_us, now_us, token_id, correlation)
 local function escaped(text)
 text = string.sub(text, 1, 128)
 if find(text, '^[%w:._/@+-]*$') then return text end
@@ -566,4 +597,6 @@ else
 redis.pcall('XADD', "keyleash:denied:agent-recovery", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "30205db20396")
 end
 end
+return line
+end)(code, detail, value, command, key, at_us, now_us, token_id, correlation)
 return { err = line }

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 56 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<ddddddd", state)
-if stamp ~= 64023875234311 then code = 'POLICY_STALE' break end
+if stamp ~= 189093088194171 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -49,26 +49,15 @@ then rule = 26
 elseif command == "GET"
 or command == "TTL"
 then rule = 2
-elseif command == "LCS"
-then rule = 17
-elseif command == "DEL"
-then rule = 6
 end
 elseif length == 4 then
 if command == "HSET"
 or command == "SADD"
 or command == "XADD"
-or command == "LSET"
-or command == "XACK"
 then rule = 1
 elseif command == "HGET"
-or command == "DUMP"
-or command == "HTTL"
-or command == "LPOS"
-or command == "PTTL"
 then rule = 2
 elseif command == "INCR"
-or command == "DECR"
 then rule = 8
 elseif command == "ZADD"
 then rule = 37
@@ -76,41 +65,50 @@ elseif command == "MGET"
 then rule = 19
 elseif command == "MSET"
 then rule = 20
-elseif command == "COPY"
-then rule = 7
-elseif command == "ECHO"
-or command == "PING"
-or command == "TIME"
-then rule = 9
-elseif command == "HLEN"
-or command == "LLEN"
-or command == "TYPE"
-or command == "XLEN"
-then rule = 16
-elseif command == "SORT"
-then rule = 28
-elseif command == "VADD"
-or command == "VREM"
-then rule = 30
-elseif command == "VDIM"
-or command == "VEMB"
-or command == "VSIM"
-then rule = 31
-elseif command == "LPOP"
-or command == "RPOP"
-or command == "HDEL"
-or command == "LREM"
-or command == "SPOP"
-or command == "SREM"
-or command == "XDEL"
-or command == "ZREM"
-then rule = 6
-elseif command == "SCAN"
-then rule = 24
 end
 elseif length == 6 then
 if command == "EXPIRE"
-or command == "APPEND"
+then rule = 1
+elseif command == "EXISTS"
+then rule = 10
+elseif command == "LRANGE"
+or command == "XRANGE"
+then rule = 2
+elseif command == "ZRANGE"
+then rule = 11
+elseif command == "INCRBY"
+then rule = 8
+end
+elseif length == 7 then
+if command == "HGETALL"
+then rule = 11
+elseif command == "HINCRBY"
+then rule = 8
+end
+elseif length == 5 then
+if command == "LPUSH"
+or command == "RPUSH"
+or command == "SETEX"
+then rule = 1
+end
+elseif length == 8 then
+if command == "SMEMBERS"
+then rule = 11
+end
+elseif length == 13 then
+if command == "ZRANGEBYSCORE"
+then rule = 11
+end
+elseif length == 9 then
+if command == "SISMEMBER"
+then rule = 16
+end
+end
+if not rule then
+rule, command = (function(command)
+local length, rule = #command
+if length == 6 then
+if command == "APPEND"
 or command == "GEOADD"
 or command == "HSETEX"
 or command == "HSETNX"
@@ -119,21 +117,13 @@ or command == "PSETEX"
 or command == "RPUSHX"
 or command == "XSETID"
 then rule = 1
-elseif command == "EXISTS"
-then rule = 10
-elseif command == "LRANGE"
-or command == "XRANGE"
-or command == "BITPOS"
+elseif command == "BITPOS"
 or command == "GETBIT"
 or command == "LINDEX"
 or command == "SUBSTR"
 or command == "ZCOUNT"
 then rule = 2
-elseif command == "ZRANGE"
-or command == "ZSCORE"
-then rule = 11
-elseif command == "INCRBY"
-or command == "DECRBY"
+elseif command == "DECRBY"
 or command == "GETSET"
 or command == "HGETEX"
 or command == "SETBIT"
@@ -155,6 +145,8 @@ then rule = 31
 elseif command == "ZINTER"
 or command == "ZUNION"
 then rule = 38
+elseif command == "ZSCORE"
+then rule = 11
 elseif command == "UNLINK"
 or command == "BLMOVE"
 or command == "BLMPOP"
@@ -163,50 +155,56 @@ or command == "GETDEL"
 or command == "RENAME"
 then rule = 6
 end
-elseif length == 7 then
-if command == "HGETALL"
-or command == "GEODIST"
-then rule = 11
-elseif command == "HINCRBY"
-then rule = 8
-elseif command == "GEOHASH"
+elseif length == 8 then
+if command == "BITCOUNT"
+or command == "GETRANGE"
+or command == "XPENDING"
 then rule = 2
-elseif command == "HEXISTS"
-or command == "HSTRLEN"
-then rule = 16
-elseif command == "HEXPIRE"
-or command == "LINSERT"
-or command == "PERSIST"
-or command == "PEXPIRE"
-or command == "RESTORE"
+elseif command == "BITFIELD"
+then rule = 4
+elseif command == "EXPIREAT"
+or command == "HPERSIST"
+or command == "HPEXPIRE"
+or command == "SETRANGE"
 then rule = 1
-elseif command == "PFCOUNT"
-then rule = 19
-elseif command == "PFMERGE"
-then rule = 22
-elseif command == "SORT_RO"
-then rule = 29
-elseif command == "ZINCRBY"
+elseif command == "VGETATTR"
+then rule = 31
+elseif command == "VSETATTR"
 then rule = 30
-elseif command == "ZMSCORE"
-then rule = 12
-elseif command == "DELIFEQ"
-or command == "HGETDEL"
-or command == "ZPOPMAX"
-or command == "ZPOPMIN"
+elseif command == "ZREVRANK"
+then rule = 11
+elseif command == "BZPOPMAX"
+or command == "BZPOPMIN"
+or command == "RENAMENX"
 then rule = 6
-elseif command == "PUBLISH"
+elseif command == "SPUBLISH"
 then rule = 23
 end
+elseif length == 11 then
+if command == "BITFIELD_RO"
+then rule = 3
+elseif command == "HEXPIRETIME"
+or command == "PEXPIRETIME"
+or command == "ZRANGEBYLEX"
+then rule = 2
+elseif command == "INCRBYFLOAT"
+then rule = 8
+elseif command == "SINTERSTORE"
+or command == "SUNIONSTORE"
+then rule = 22
+elseif command == "SRANDMEMBER"
+or command == "ZRANDMEMBER"
+then rule = 11
+elseif command == "VRANDMEMBER"
+then rule = 31
+elseif command == "ZINTERSTORE"
+or command == "ZUNIONSTORE"
+then rule = 39
+elseif command == "ZRANGESTORE"
+then rule = 15
+end
 elseif length == 5 then
-if command == "LPUSH"
-or command == "RPUSH"
-or command == "SETEX"
-or command == "HMSET"
-or command == "PFADD"
-or command == "SETNX"
-then rule = 1
-elseif command == "BITOP"
+if command == "BITOP"
 then rule = 5
 elseif command == "GETEX"
 then rule = 8
@@ -215,6 +213,10 @@ or command == "HMGET"
 or command == "HPTTL"
 or command == "HVALS"
 then rule = 2
+elseif command == "HMSET"
+or command == "PFADD"
+or command == "SETNX"
+then rule = 1
 elseif command == "HSCAN"
 or command == "SSCAN"
 or command == "ZRANK"
@@ -244,77 +246,48 @@ or command == "XTRIM"
 or command == "ZMPOP"
 then rule = 6
 end
-elseif length == 8 then
-if command == "SMEMBERS"
-or command == "ZREVRANK"
-then rule = 11
-elseif command == "BITCOUNT"
-or command == "GETRANGE"
-or command == "XPENDING"
-then rule = 2
-elseif command == "BITFIELD"
-then rule = 4
-elseif command == "EXPIREAT"
-or command == "HPERSIST"
-or command == "HPEXPIRE"
-or command == "SETRANGE"
-then rule = 1
-elseif command == "VGETATTR"
-then rule = 31
-elseif command == "VSETATTR"
-then rule = 30
-elseif command == "BZPOPMAX"
-or command == "BZPOPMIN"
-or command == "RENAMENX"
-then rule = 6
-elseif command == "SPUBLISH"
-then rule = 23
-end
-elseif length == 13 then
-if command == "ZRANGEBYSCORE"
-then rule = 11
-end
-elseif length == 9 then
-if command == "SISMEMBER"
-then rule = 16
-elseif command == "GEORADIUS"
-then rule = 13
-elseif command == "GEOSEARCH"
-or command == "ZREVRANGE"
-then rule = 11
-elseif command == "HEXPIREAT"
-or command == "PEXPIREAT"
-then rule = 1
-elseif command == "VISMEMBER"
-then rule = 31
-elseif command == "XREVRANGE"
-or command == "ZLEXCOUNT"
-then rule = 2
-elseif command == "RPOPLPUSH"
-then rule = 6
-end
-elseif length == 11 then
-if command == "BITFIELD_RO"
-then rule = 3
-elseif command == "HEXPIRETIME"
-or command == "PEXPIRETIME"
-or command == "ZRANGEBYLEX"
-then rule = 2
-elseif command == "INCRBYFLOAT"
+elseif length == 4 then
+if command == "COPY"
+then rule = 7
+elseif command == "DECR"
 then rule = 8
-elseif command == "SINTERSTORE"
-or command == "SUNIONSTORE"
-then rule = 22
-elseif command == "SRANDMEMBER"
-or command == "ZRANDMEMBER"
-then rule = 11
-elseif command == "VRANDMEMBER"
+elseif command == "DUMP"
+or command == "HTTL"
+or command == "LPOS"
+or command == "PTTL"
+then rule = 2
+elseif command == "ECHO"
+or command == "PING"
+or command == "TIME"
+then rule = 9
+elseif command == "HLEN"
+or command == "LLEN"
+or command == "TYPE"
+or command == "XLEN"
+then rule = 16
+elseif command == "LSET"
+or command == "XACK"
+then rule = 1
+elseif command == "SORT"
+then rule = 28
+elseif command == "VADD"
+or command == "VREM"
+then rule = 30
+elseif command == "VDIM"
+or command == "VEMB"
+or command == "VSIM"
 then rule = 31
-elseif command == "ZINTERSTORE"
-or command == "ZUNIONSTORE"
-then rule = 39
-elseif command == "ZRANGESTORE"
-then rule = 15
+elseif command == "LPOP"
+or command == "RPOP"
+or command == "HDEL"
+or command == "LREM"
+or command == "SPOP"
+or command == "SREM"
+or command == "XDEL"
+or command == "ZREM"
+then rule = 6
+elseif command == "SCAN"
+then rule = 24
 end
 elseif length == 10 then
 if command == "EXPIRETIME"
@@ -336,6 +309,55 @@ elseif command == "ZINTERCARD"
 then rule = 38
 elseif command == "BRPOPLPUSH"
 or command == "XAUTOCLAIM"
+then rule = 6
+end
+elseif length == 7 then
+if command == "GEODIST"
+then rule = 11
+elseif command == "GEOHASH"
+then rule = 2
+elseif command == "HEXISTS"
+or command == "HSTRLEN"
+then rule = 16
+elseif command == "HEXPIRE"
+or command == "LINSERT"
+or command == "PERSIST"
+or command == "PEXPIRE"
+or command == "RESTORE"
+then rule = 1
+elseif command == "PFCOUNT"
+then rule = 19
+elseif command == "PFMERGE"
+then rule = 22
+elseif command == "SORT_RO"
+then rule = 29
+elseif command == "ZINCRBY"
+then rule = 30
+elseif command == "ZMSCORE"
+then rule = 12
+elseif command == "DELIFEQ"
+or command == "HGETDEL"
+or command == "ZPOPMAX"
+or command == "ZPOPMIN"
+then rule = 6
+elseif command == "PUBLISH"
+then rule = 23
+end
+elseif length == 9 then
+if command == "GEORADIUS"
+then rule = 13
+elseif command == "GEOSEARCH"
+or command == "ZREVRANGE"
+then rule = 11
+elseif command == "HEXPIREAT"
+or command == "PEXPIREAT"
+then rule = 1
+elseif command == "VISMEMBER"
+then rule = 31
+elseif command == "XREVRANGE"
+or command == "ZLEXCOUNT"
+then rule = 2
+elseif command == "RPOPLPUSH"
 then rule = 6
 end
 elseif length == 17 then
@@ -360,6 +382,12 @@ then rule = 15
 elseif command == "ZREVRANGEBYLEX"
 then rule = 2
 elseif command == "ZREMRANGEBYLEX"
+then rule = 6
+end
+elseif length == 3 then
+if command == "LCS"
+then rule = 17
+elseif command == "DEL"
 then rule = 6
 end
 elseif length == 16 then
@@ -410,6 +438,9 @@ or subcommand == "STREAM"
 then rule = 34
 end
 end
+return rule, command
+end)(command)
+end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 if rule == 26 then
 for at = 7, stop do
@@ -459,7 +490,9 @@ step = 2
 writes = true
 mutates = true
 elseif rule == 16 then
-elseif rule == 4 then
+else
+(function(rule, argv, stop, find)
+if rule == 4 then
 reads = true
 writes = true
 mutates = true
@@ -746,6 +779,8 @@ code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
 elseif rule == 24 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
+end)(rule, argv, stop, find)
+end
 if code then break end
 if first == last then
 if keys[1] ~= walked[first] or keys[2] then code = 'KEYS_MISMATCH' end
@@ -760,8 +795,9 @@ if keys[count + 1] then code = 'KEYS_MISMATCH' end
 end
 if code then break end
 for at = first, last, step do
-key = walked[at]
-if not key then break end
+local name = walked[at]
+if not name then break end
+key = name
 local matched = false
 if code then
 elseif true or check == 1 then
@@ -817,6 +853,7 @@ end
 if writes then
 if now_us >= ends_3 then
 used_3 = 0
+ends_3 = (function(now_us)
 local start_us, until_us, step_us
 if now_us < 1774738800000000 then
 start_us, until_us, step_us = 1767222000000000, 1774738800000000, 86400000000
@@ -869,7 +906,8 @@ start_us, until_us, step_us = 1950732000000000, 1950822000000000, 90000000000
 elseif true then
 start_us, until_us, step_us = 1950822000000000, math.huge, 86400000000
 end
-ends_3 = math.min(now_us - (now_us - start_us) % step_us + step_us, until_us)
+return math.min(now_us - (now_us - start_us) % step_us + step_us, until_us)
+end)(now_us)
 end
 used_3 = used_3 + 1
 end
@@ -878,6 +916,8 @@ if code then break end
 local event
 local ready, tried = true
 if waits then
+ready, tried = (function()
+local ready, tried
 if waits == 'any_key' then
 ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
 elseif waits == 'first_key' then
@@ -906,6 +946,8 @@ break
 end
 end
 end
+return ready, tried
+end)()
 end
 if ready then
 call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<ddddd", tat_1, ends_2, used_2, ends_3, used_3))
@@ -927,6 +969,8 @@ if typed then redis.setresp(3) end
 local reply = tried
 if not reply then reply = redis.pcall(unpack(argv, 4)) end
 if type(reply) == 'table' then
+if reply.err or mend then
+reply = (function()
 if reply.err then
 if find(reply.err, '^ERR Wrong number of args') then
 reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
@@ -965,6 +1009,9 @@ if reply[i] == nil then reply[i] = null end
 end
 end
 end
+return reply
+end)()
+end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 if command == 'HINCRBY' then
 reply = call('HGET', argv[5], argv[6])
@@ -974,6 +1021,7 @@ end
 end
 return reply
 until true
+local line = (function(code, detail, value, command, key, at_us, now_us, token_id, correlation)
 local function escaped(text)
 text = string.sub(text, 1, 128)
 if find(text, '^[%w:._/@+-]*$') then return text end
@@ -1001,4 +1049,6 @@ else
 redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
 end
 end
+return line
+end)(code, detail, value, command, key, at_us, now_us, token_id, correlation)
 return { err = line }

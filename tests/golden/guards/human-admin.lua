@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 16 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended = struct.unpack("<dd", state)
-if stamp ~= 19563574154279 then code = 'POLICY_STALE' break end
+if stamp ~= 69564895488977 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -52,24 +52,15 @@ or command == "TTL"
 then rule = 2
 elseif command == "DEL"
 then rule = 11
-elseif command == "LCS"
-then rule = 22
 end
 elseif length == 4 then
 if command == "HSET"
 or command == "SADD"
 or command == "XADD"
-or command == "LSET"
-or command == "XACK"
 then rule = 1
 elseif command == "HGET"
-or command == "DUMP"
-or command == "HTTL"
-or command == "LPOS"
-or command == "PTTL"
 then rule = 2
 elseif command == "INCR"
-or command == "DECR"
 then rule = 10
 elseif command == "LPOP"
 or command == "RPOP"
@@ -80,40 +71,52 @@ elseif command == "MGET"
 then rule = 26
 elseif command == "MSET"
 then rule = 27
-elseif command == "COPY"
-then rule = 9
-elseif command == "ECHO"
-or command == "PING"
-or command == "TIME"
-then rule = 13
-elseif command == "HDEL"
-or command == "LREM"
-or command == "SREM"
-or command == "XDEL"
-or command == "ZREM"
-then rule = 12
-elseif command == "HLEN"
-or command == "LLEN"
-or command == "TYPE"
-or command == "XLEN"
-then rule = 21
-elseif command == "SCAN"
-then rule = 31
-elseif command == "SORT"
-then rule = 35
-elseif command == "SPOP"
-then rule = 37
-elseif command == "VADD"
-or command == "VREM"
-then rule = 38
-elseif command == "VDIM"
-or command == "VEMB"
-or command == "VSIM"
-then rule = 39
 end
 elseif length == 6 then
 if command == "EXPIRE"
-or command == "APPEND"
+then rule = 1
+elseif command == "EXISTS"
+then rule = 14
+elseif command == "LRANGE"
+or command == "XRANGE"
+then rule = 2
+elseif command == "ZRANGE"
+then rule = 15
+elseif command == "INCRBY"
+then rule = 10
+elseif command == "UNLINK"
+then rule = 11
+end
+elseif length == 7 then
+if command == "HGETALL"
+then rule = 15
+elseif command == "HINCRBY"
+then rule = 10
+end
+elseif length == 5 then
+if command == "LPUSH"
+or command == "RPUSH"
+or command == "SETEX"
+then rule = 1
+end
+elseif length == 8 then
+if command == "SMEMBERS"
+then rule = 15
+end
+elseif length == 13 then
+if command == "ZRANGEBYSCORE"
+then rule = 15
+end
+elseif length == 9 then
+if command == "SISMEMBER"
+then rule = 21
+end
+end
+if not rule then
+rule, command = (function(command)
+local length, rule = #command
+if length == 6 then
+if command == "APPEND"
 or command == "GEOADD"
 or command == "HSETEX"
 or command == "HSETNX"
@@ -122,33 +125,23 @@ or command == "PSETEX"
 or command == "RPUSHX"
 or command == "XSETID"
 then rule = 1
-elseif command == "EXISTS"
-then rule = 14
-elseif command == "LRANGE"
-or command == "XRANGE"
-or command == "BITPOS"
+elseif command == "BITPOS"
 or command == "GETBIT"
 or command == "LINDEX"
 or command == "SUBSTR"
 or command == "ZCOUNT"
 then rule = 2
-elseif command == "ZRANGE"
-or command == "ZSCORE"
-then rule = 15
-elseif command == "INCRBY"
-or command == "DECRBY"
-or command == "GETSET"
-or command == "HGETEX"
-or command == "SETBIT"
-or command == "XCLAIM"
-then rule = 10
-elseif command == "UNLINK"
-then rule = 11
 elseif command == "BLMOVE"
 then rule = 6
 elseif command == "BLMPOP"
 or command == "BZMPOP"
 then rule = 7
+elseif command == "DECRBY"
+or command == "GETSET"
+or command == "HGETEX"
+or command == "SETBIT"
+or command == "XCLAIM"
+then rule = 10
 elseif command == "GEOPOS"
 then rule = 16
 elseif command == "GETDEL"
@@ -169,53 +162,60 @@ then rule = 39
 elseif command == "ZINTER"
 or command == "ZUNION"
 then rule = 48
-end
-elseif length == 7 then
-if command == "HGETALL"
-or command == "GEODIST"
+elseif command == "ZSCORE"
 then rule = 15
-elseif command == "HINCRBY"
-then rule = 10
-elseif command == "DELIFEQ"
-then rule = 12
-elseif command == "GEOHASH"
+end
+elseif length == 8 then
+if command == "BITCOUNT"
+or command == "GETRANGE"
+or command == "XPENDING"
 then rule = 2
-elseif command == "HEXISTS"
-or command == "HSTRLEN"
-then rule = 21
-elseif command == "HEXPIRE"
-or command == "LINSERT"
-or command == "PERSIST"
-or command == "PEXPIRE"
-or command == "RESTORE"
+elseif command == "BITFIELD"
+then rule = 4
+elseif command == "BZPOPMAX"
+or command == "BZPOPMIN"
+then rule = 8
+elseif command == "EXPIREAT"
+or command == "HPERSIST"
+or command == "HPEXPIRE"
+or command == "SETRANGE"
 then rule = 1
-elseif command == "HGETDEL"
-then rule = 20
-elseif command == "PFCOUNT"
-then rule = 26
-elseif command == "PFMERGE"
-then rule = 29
-elseif command == "SORT_RO"
-then rule = 36
-elseif command == "ZINCRBY"
+elseif command == "RENAMENX"
+then rule = 23
+elseif command == "VGETATTR"
+then rule = 39
+elseif command == "VSETATTR"
 then rule = 38
-elseif command == "ZMSCORE"
-then rule = 16
-elseif command == "ZPOPMAX"
-or command == "ZPOPMIN"
-then rule = 37
-elseif command == "PUBLISH"
+elseif command == "ZREVRANK"
+then rule = 15
+elseif command == "SPUBLISH"
 then rule = 30
 end
+elseif length == 11 then
+if command == "BITFIELD_RO"
+then rule = 3
+elseif command == "HEXPIRETIME"
+or command == "PEXPIRETIME"
+or command == "ZRANGEBYLEX"
+then rule = 2
+elseif command == "INCRBYFLOAT"
+then rule = 10
+elseif command == "SINTERSTORE"
+or command == "SUNIONSTORE"
+then rule = 29
+elseif command == "SRANDMEMBER"
+or command == "ZRANDMEMBER"
+then rule = 15
+elseif command == "VRANDMEMBER"
+then rule = 39
+elseif command == "ZINTERSTORE"
+or command == "ZUNIONSTORE"
+then rule = 49
+elseif command == "ZRANGESTORE"
+then rule = 19
+end
 elseif length == 5 then
-if command == "LPUSH"
-or command == "RPUSH"
-or command == "SETEX"
-or command == "HMSET"
-or command == "PFADD"
-or command == "SETNX"
-then rule = 1
-elseif command == "BITOP"
+if command == "BITOP"
 then rule = 5
 elseif command == "BLPOP"
 or command == "BRPOP"
@@ -227,6 +227,10 @@ or command == "HMGET"
 or command == "HPTTL"
 or command == "HVALS"
 then rule = 2
+elseif command == "HMSET"
+or command == "PFADD"
+or command == "SETNX"
+then rule = 1
 elseif command == "HSCAN"
 or command == "SSCAN"
 or command == "ZRANK"
@@ -256,79 +260,6 @@ then rule = 45
 elseif command == "ZDIFF"
 then rule = 48
 end
-elseif length == 8 then
-if command == "SMEMBERS"
-or command == "ZREVRANK"
-then rule = 15
-elseif command == "BITCOUNT"
-or command == "GETRANGE"
-or command == "XPENDING"
-then rule = 2
-elseif command == "BITFIELD"
-then rule = 4
-elseif command == "BZPOPMAX"
-or command == "BZPOPMIN"
-then rule = 8
-elseif command == "EXPIREAT"
-or command == "HPERSIST"
-or command == "HPEXPIRE"
-or command == "SETRANGE"
-then rule = 1
-elseif command == "RENAMENX"
-then rule = 23
-elseif command == "VGETATTR"
-then rule = 39
-elseif command == "VSETATTR"
-then rule = 38
-elseif command == "SPUBLISH"
-then rule = 30
-end
-elseif length == 13 then
-if command == "ZRANGEBYSCORE"
-then rule = 15
-end
-elseif length == 9 then
-if command == "SISMEMBER"
-then rule = 21
-elseif command == "GEORADIUS"
-then rule = 17
-elseif command == "GEOSEARCH"
-or command == "ZREVRANGE"
-then rule = 15
-elseif command == "HEXPIREAT"
-or command == "PEXPIREAT"
-then rule = 1
-elseif command == "RPOPLPUSH"
-then rule = 23
-elseif command == "VISMEMBER"
-then rule = 39
-elseif command == "XREVRANGE"
-or command == "ZLEXCOUNT"
-then rule = 2
-end
-elseif length == 11 then
-if command == "BITFIELD_RO"
-then rule = 3
-elseif command == "HEXPIRETIME"
-or command == "PEXPIRETIME"
-or command == "ZRANGEBYLEX"
-then rule = 2
-elseif command == "INCRBYFLOAT"
-then rule = 10
-elseif command == "SINTERSTORE"
-or command == "SUNIONSTORE"
-then rule = 29
-elseif command == "SRANDMEMBER"
-or command == "ZRANDMEMBER"
-then rule = 15
-elseif command == "VRANDMEMBER"
-then rule = 39
-elseif command == "ZINTERSTORE"
-or command == "ZUNIONSTORE"
-then rule = 49
-elseif command == "ZRANGESTORE"
-then rule = 19
-end
 elseif length == 10 then
 if command == "BRPOPLPUSH"
 then rule = 6
@@ -351,6 +282,99 @@ elseif command == "ZDIFFSTORE"
 then rule = 49
 elseif command == "ZINTERCARD"
 then rule = 48
+end
+elseif length == 4 then
+if command == "COPY"
+then rule = 9
+elseif command == "DECR"
+then rule = 10
+elseif command == "DUMP"
+or command == "HTTL"
+or command == "LPOS"
+or command == "PTTL"
+then rule = 2
+elseif command == "ECHO"
+or command == "PING"
+or command == "TIME"
+then rule = 13
+elseif command == "HDEL"
+or command == "LREM"
+or command == "SREM"
+or command == "XDEL"
+or command == "ZREM"
+then rule = 12
+elseif command == "HLEN"
+or command == "LLEN"
+or command == "TYPE"
+or command == "XLEN"
+then rule = 21
+elseif command == "LSET"
+or command == "XACK"
+then rule = 1
+elseif command == "SCAN"
+then rule = 31
+elseif command == "SORT"
+then rule = 35
+elseif command == "SPOP"
+then rule = 37
+elseif command == "VADD"
+or command == "VREM"
+then rule = 38
+elseif command == "VDIM"
+or command == "VEMB"
+or command == "VSIM"
+then rule = 39
+end
+elseif length == 7 then
+if command == "DELIFEQ"
+then rule = 12
+elseif command == "GEODIST"
+then rule = 15
+elseif command == "GEOHASH"
+then rule = 2
+elseif command == "HEXISTS"
+or command == "HSTRLEN"
+then rule = 21
+elseif command == "HEXPIRE"
+or command == "LINSERT"
+or command == "PERSIST"
+or command == "PEXPIRE"
+or command == "RESTORE"
+then rule = 1
+elseif command == "HGETDEL"
+then rule = 20
+elseif command == "PFCOUNT"
+then rule = 26
+elseif command == "PFMERGE"
+then rule = 29
+elseif command == "SORT_RO"
+then rule = 36
+elseif command == "ZINCRBY"
+then rule = 38
+elseif command == "ZMSCORE"
+then rule = 16
+elseif command == "ZPOPMAX"
+or command == "ZPOPMIN"
+then rule = 37
+elseif command == "PUBLISH"
+then rule = 30
+end
+elseif length == 9 then
+if command == "GEORADIUS"
+then rule = 17
+elseif command == "GEOSEARCH"
+or command == "ZREVRANGE"
+then rule = 15
+elseif command == "HEXPIREAT"
+or command == "PEXPIREAT"
+then rule = 1
+elseif command == "RPOPLPUSH"
+then rule = 23
+elseif command == "VISMEMBER"
+then rule = 39
+elseif command == "XREVRANGE"
+or command == "ZLEXCOUNT"
+then rule = 2
 end
 elseif length == 17 then
 if command == "GEORADIUSBYMEMBER"
@@ -375,6 +399,10 @@ elseif command == "ZREMRANGEBYLEX"
 then rule = 12
 elseif command == "ZREVRANGEBYLEX"
 then rule = 2
+end
+elseif length == 3 then
+if command == "LCS"
+then rule = 22
 end
 elseif length == 15 then
 if command == "ZREMRANGEBYRANK"
@@ -423,6 +451,9 @@ elseif subcommand == "GROUPS"
 or subcommand == "STREAM"
 then rule = 44
 end
+end
+return rule, command
+end)(command)
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 if rule == 33 then
@@ -481,7 +512,9 @@ step = 2
 writes = true
 mutates = true
 elseif rule == 21 then
-elseif rule == 4 then
+else
+(function(rule, argv, stop, find)
+if rule == 4 then
 reads = true
 writes = true
 mutates = true
@@ -850,6 +883,8 @@ typed = protocol == '3'
 elseif rule == 30 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
 end
+end)(rule, argv, stop, find)
+end
 if code then break end
 if first == last then
 if keys[1] ~= walked[first] or keys[2] then code = 'KEYS_MISMATCH' end
@@ -864,8 +899,9 @@ if keys[count + 1] then code = 'KEYS_MISMATCH' end
 end
 if code then break end
 for at = first, last, step do
-key = walked[at]
-if not key then break end
+local name = walked[at]
+if not name then break end
+key = name
 local matched = false
 matched = false
 if find(key, "^keyleash:") then matched = true
@@ -890,6 +926,8 @@ if code then break end
 local event
 local ready, tried = true
 if waits then
+ready, tried = (function()
+local ready, tried
 if waits == 'any_key' then
 ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
 elseif waits == 'first_key' then
@@ -918,6 +956,8 @@ break
 end
 end
 end
+return ready, tried
+end)()
 end
 if ready then
 if now_us - used_us >= 1000000 then call('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
@@ -939,6 +979,8 @@ if typed then redis.setresp(3) end
 local reply = tried
 if not reply then reply = redis.pcall(unpack(argv, 4)) end
 if type(reply) == 'table' then
+if reply.err or mend then
+reply = (function()
 if reply.err then
 if find(reply.err, '^ERR Wrong number of args') then
 reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
@@ -1001,6 +1043,9 @@ if reply[i] == nil then reply[i] = null end
 end
 end
 end
+return reply
+end)()
+end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 if command == 'HINCRBY' then
 reply = call('HGET', argv[5], argv[6])
@@ -1010,6 +1055,7 @@ end
 end
 return reply
 until true
+local line = (function(code, detail, value, command, key, at_us, now_us, token_id, correlation)
 local function escaped(text)
 text = string.sub(text, 1, 128)
 if find(text, '^[%w:._/@+-]*$') then return text end
@@ -1037,4 +1083,6 @@ else
 redis.pcall('XADD', "keyleash:denied:human-admin", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "22c4dcc23a0b")
 end
 end
+return line
+end)(code, detail, value, command, key, at_us, now_us, token_id, correlation)
 return { err = line }
