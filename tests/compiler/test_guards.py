@@ -111,7 +111,8 @@ def test_guard_ends_in_a_refusal(example: dict[str, CompiledGuard]) -> None:
         assert guard.script.count("redis.pcall(unpack(argv") <= 2
         batch = guard.batch_script
         assert batch.splitlines()[-1] == "return { err = line }"
-        assert returns(main_chunk(batch)) == ["return replies", "return { err = line }"]
+        # The first is of the function that puts nulls back.
+        assert returns(main_chunk(batch))[-2:] == ["return replies", "return { err = line }"]
         assert batch.count("= run(unpack(argv, name_at, stop))") == 1
 
 
