@@ -32,7 +32,7 @@ def measure(yard: Yard) -> list[Growth]:
     with yard.server() as bench:
         target = load_target(bench.admin)
         sizes = yard.sizes((64, 1024, 4096, BAR_BYTES, 65_536, 262_144), (64, BAR_BYTES))
-        values = _measured(bench, target, {size: (KEY, "v" * size) for size in sizes})
+        values = _measured(bench, target, {size: (KEY, value_of(size)) for size in sizes})
     return [*_growths("key length", *keys), *_growths("value size", *values, bar=True)]
 
 
@@ -40,6 +40,11 @@ def key_of(size: int) -> str:
     """A key of so many bytes, once its `{job}` is filled in."""
     padding = size - len(KEY_PATTERN.replace("{job_id}", "")) - JOB_BYTES
     return KEY_PATTERN.replace("{job_id}", "x" * padding + "{job}")
+
+
+def value_of(size: int) -> str:
+    """A value of so many bytes, likewise: of one that it has already, Lua makes no copy."""
+    return "{job}" + "v" * (size - JOB_BYTES)
 
 
 def _measured(
