@@ -116,6 +116,21 @@ def test_guard_ends_in_a_refusal(example: dict[str, CompiledGuard]) -> None:
         assert batch.count("= run(unpack(argv, name_at, stop))") == 1
 
 
+def test_words_of_the_templates_are_nothing_special_in_a_policy() -> None:
+    """Names are rewritten when a guard is rendered; keys that look like them are not."""
+    name = "name_at + 1:used_n:this_counter:{x}:number_n"
+    document = (
+        "version: 1\nidentities:\n  one:\n    kind: machine\n"
+        f"    grants: [{{allow: [write], keys: [{json.dumps(name)}]}}]\n"
+        "    rate: {writes: {limit: 5/minute, per: '{x}'}}\n"
+    )
+    guard = compiled(document)["one"]
+
+    for script in (guard.script, guard.batch_script):
+        found = re.findall(r"\"\^name_at %\+ 1:used_n:this_counter:.*?:number_n\$\"", script)
+        assert len(found) >= 2
+
+
 def test_often_used_commands_are_told_apart_without_a_function(
     example: dict[str, CompiledGuard],
 ) -> None:

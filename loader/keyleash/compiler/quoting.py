@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 _PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b'"\\')
@@ -50,19 +51,31 @@ def spread(block: str, name: str, words: list[str]) -> Text:
     """Put *words* where *name* stands in a list of names; an empty list takes its comma along."""
     listed = ", ".join(words)
     if not words:
-        block = re.sub(rf",\s*\b{name}\b", "", block)
-    return Text(re.sub(rf"\b{name}\b", listed, block))
+        block = _rewritten(block, rf",\s*\b{name}\b", lambda _: "")
+    return _rewritten(block, rf"\b{name}\b", lambda _: listed)
 
 
 def numbered(block: str, number: int) -> Text:
     """Give names that end in `_n` a number of their own, so that a partial can be used twice."""
-    return Text(re.sub(r"\b(\w+)_n\b", rf"\1_{number}", block))
+    return _rewritten(block, r"\b\w+_n\b", lambda found: f"{found[0][:-1]}{number}")
 
 
 def placed(block: str, name_at: int) -> Text:
     """Write out the places of a command whose name always stands at *name_at*."""
-    added = re.sub(r"\bname_at \+ (\d+)\b", lambda found: str(name_at + int(found[1])), block)
-    return Text(re.sub(r"\bname_at\b", str(name_at), added))
+    return _rewritten(
+        block, r"\bname_at\b(?: \+ (\d+))?", lambda found: str(name_at + int(found[1] or 0))
+    )
+
+
+def _rewritten(block: str, pattern: str, new: Callable[[re.Match[str]], str]) -> Text:
+    """Rewrite names, and nothing within a literal: a policy may have any words in its keys."""
+    return Text(
+        re.sub(
+            rf'"[^"]*"|{pattern}',
+            lambda found: found[0] if found[0].startswith('"') else new(found),
+            block,
+        )
+    )
 
 
 def option_pattern(word: str) -> str:

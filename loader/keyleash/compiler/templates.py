@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from functools import cache
 from pathlib import Path
 
@@ -73,17 +72,9 @@ def render(template: str, **context: object) -> str:
     text = environment().get_template(template).render(**context)
     lines = map(str.strip, text.splitlines())
     kept = "\n".join([line for line in lines if line and not line.startswith("--")]) + "\n"
-    for opening, shorter in _OPENINGS:
-        kept = opening.sub(shorter, kept)
-    return kept
-
-
-# A list of branches, or of alternatives, is written with a first one that is never taken, so
-# that a template is legal Lua whatever the list holds. The server would test it every time.
-_OPENINGS = (
-    (re.compile(r"^if false then\nelseif ", re.MULTILINE), "if "),
-    (re.compile(r"^((?:else)?if) false\nor ", re.MULTILINE), r"\1 "),
-)
+    # A list of branches, or of alternatives, is written with a first one that is never taken, so
+    # that a template is legal Lua whatever the list holds. The server would test it every time.
+    return kept.replace("\nif false then\nelseif ", "\nif ").replace("if false\nor ", "if ")
 
 
 def operator_script(template: str, keyspace: Keyspace) -> str:
