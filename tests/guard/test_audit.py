@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -130,8 +131,14 @@ def test_storm_of_refusals_pushes_out_no_mutation(leash: Leash) -> None:
         for _ in range(DENIED_RETAIN + 2000):
             pipe.evalsha(digest, 0, issued.token, "c", "2", "NOSUCH")
         pipe.execute(raise_on_error=False)
+    # One millisecond in seven trims, and a server may read its clock once for many calls.
+    for _ in range(500):
+        if leash.admin.xlen(NAMES.denied("one")) <= DENIED_RETAIN + 200:
+            break
+        time.sleep(0.001)
+        leash.call("one", issued.token, "NOSUCH")
     assert len(leash.events("one")) == 1
-    assert DENIED_RETAIN <= leash.admin.xlen(NAMES.denied("one")) <= DENIED_RETAIN + 1500
+    assert DENIED_RETAIN <= leash.admin.xlen(NAMES.denied("one")) <= DENIED_RETAIN + 200
 
 
 def test_old_events_go_when_the_policy_says_so(leash: Leash) -> None:
