@@ -137,7 +137,7 @@ def limits(server: Footprints) -> Iterator[Case]:
 
 
 def trims(server: Footprints) -> Iterator[Case]:
-    """One event in 97 trims the stream, as the clock wills; it costs no further command."""
+    """One millisecond in seven trims the stream; it costs no further command."""
     stream, overfull = NAMES.audit("trimmed"), RETAIN + 2 * NODE_EVENTS
     for _ in range(overfull):
         server.admin.xadd(stream, {"op": "SET"})

@@ -20,7 +20,7 @@ MEASURING = {"evalsha", "info", "config|resetstat"}
 """What counting runs itself. No guard can: they are not for scripts."""
 
 ATTEMPTS = 5_000
-"""For what happens to one call in 97, as the clock wills: all fail once in 10^22 runs."""
+"""For what happens in one millisecond of seven, as the clock wills."""
 
 Call = list[Any]
 
