@@ -9,7 +9,7 @@ from benchmarks.support.load import Generator, Load
 from benchmarks.support.policy import Target
 from benchmarks.support.variants import Counts, Variant
 
-from keyleash.audit.event import Correction, audit_entry
+from keyleash.audit.event import audit_events, audit_sequel
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import unpack_state
@@ -121,10 +121,13 @@ def audited_commands(client: Client, target: Target, events: int) -> int:
         b"XREVRANGE", Keyspace().audit(identity), "+", "-", "COUNT", events
     )
     read = (
-        audit_entry(identity, entry_id, list(zip(words[::2], words[1::2], strict=True)))
-        for entry_id, words in entries
+        (entry_id, list(zip(words[::2], words[1::2], strict=True))) for entry_id, words in entries
     )
-    return sum(len(found) for found in read if not isinstance(found, Correction))
+    return sum(
+        len(audit_events(identity, entry_id, pairs))
+        for entry_id, pairs in read
+        if audit_sequel(pairs) is None
+    )
 
 
 def _appended(client: Client, stream: str) -> int:

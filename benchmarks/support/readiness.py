@@ -24,7 +24,9 @@ def fill_audit(admin: redis.Redis, target: Target) -> None:
     would take more of the rate than there is.
     """
     guard = target.guard
-    fill_stream(admin, Keyspace().audit(guard.identity), guard.plan.identity.audit.retain)
+    retain = guard.plan.identity.audit.retain
+    if retain is not None:
+        fill_stream(admin, Keyspace().audit(guard.identity), retain)
 
 
 def fill_stream(admin: redis.Redis, stream: str, length: int) -> None:

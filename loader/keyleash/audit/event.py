@@ -1,21 +1,27 @@
 """
-One entry of a trail, from the fields of its stream.
+One entry of a trail, from the fields of its stream; docs/audit.md says what these are.
 
 `lua/partials/append_event.lua` writes the event of one command, `lua/batch.lua` that of a
 batch: behind its own fields, it has one for each command that changes something, named as
-the command, with its key. So names of fields repeat.
+the command, with its key. So names of fields repeat; those in lower case are the event's own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from keyleash.policy.model import Counter
 
 Fields = Mapping[bytes, bytes]
 Pairs = Sequence[tuple[bytes, bytes]]
-_OWN_FIELDS = frozenset({b"token", b"correlation", b"policy"})
 _NETSTRING_HEAD = re.compile(rb"([0-9]{1,9}):")
+_COSTS = {"r": Counter.READS, "w": Counter.WRITES, "d": Counter.DELETES}
+_ARGUMENTS = (b"lengths", b"args_sha1", b"args")
+ABSENT = "absent"
+LARGE = "large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +34,9 @@ class Entry:
         token: The token's id, or `-` if it was not known.
         op: The command's name.
         keys: The keys that it touched; for a denial, the key that was refused, if any. PUBLISH
-            and SPUBLISH have their channel there.
+            and SPUBLISH have their channel there. A masked key is a prefix and a digest.
         policy: The beginning of the digest of the identity's rules.
+        seq: Its number in its trail; 0 if it has none.
     """
 
     id: str
@@ -40,6 +47,39 @@ class Entry:
     keys: tuple[bytes, ...]
     correlation: str
     policy: str
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What a key held.
+
+    Attributes:
+        dump: What DUMP said; None if there was no such key.
+        expires_ms: When it expired, Unix milliseconds; None if never.
+    """
+
+    dump: bytes | None = None
+    expires_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """
+    What an event did to one key, if before-images are taken of it.
+
+    Attributes:
+        before: What it held; None if that was too large to be kept.
+        large: So many bytes; 0 if it was kept.
+        after: Digest of what it held then; `absent`, `large`, or None if it is not known.
+        after_expires_ms: When that expires; None if never.
+    """
+
+    key: bytes
+    before: Image | None
+    large: int = 0
+    after: str | None = None
+    after_expires_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,64 +89,110 @@ class AuditEvent(Entry):
     Attributes:
         item: For a command of a batch, its place in the batch's event, from 1; else 0.
         error: What the command answered, if it failed.
+        cost: What the call took, by counter; the whole batch's for a command of a batch.
+        lengths: Of the arguments that are no keys; None if that is not recorded.
+        args_sha1: Their SHA-1 in hex; None likewise.
+        args: They themselves; None likewise.
+        changes: What became of its keys; of a batch, of those that this command names.
     """
 
     item: int = 0
     error: str | None = None
+    cost: Mapping[Counter, int] = field(default_factory=dict)
+    lengths: tuple[int, ...] | None = None
+    args_sha1: str | None = None
+    args: tuple[bytes, ...] | None = None
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Denial(Entry):
-    """A command that was refused."""
+    """A command that was refused.
+
+    Attributes:
+        reason: The deny rule's pattern, the class or the limit; empty if the code has none.
+        repeats: How often it was refused alike in its minute, the first time counted.
+    """
 
     code: str = ""
+    reason: str = ""
+    repeats: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
-    """A later word on an event: its command failed, or that *item* of its batch."""
+class Sequel:
+    """
+    A later word on an event: what became of its keys, and that its command failed, or that
+    *item* of its batch.
+    """
 
     of: str
-    item: int
-    error: str
+    item: int = 0
+    error: str | None = None
+    after: tuple[tuple[str, int | None], ...] = ()
 
 
-def audit_entry(
-    identity: str, entry_id: bytes, pairs: Pairs
-) -> tuple[AuditEvent, ...] | Correction:
-    """Read an entry of an audit stream: the events of its commands, or a correction."""
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """A later word on a refusal: how often it came in all."""
+
+    of: str
+    repeats: int
+
+
+def audit_sequel(pairs: Pairs) -> Sequel | None:
+    """Read an entry of an audit stream that is about an earlier one; None if it is not."""
     fields = dict(pairs)
-    if b"of" in fields:
-        item = fields.get(b"item", b"0")
-        error = _text(fields.get(b"error", b""))
-        return Correction(_text(fields[b"of"]), int(item) if item.isdigit() else 0, error)
-    operations = [(0, fields[b"op"], _keys(fields))] if b"op" in fields else _operations(pairs)
-    return tuple(
-        AuditEvent(
-            id=entry_id.decode(),
-            time_ms=_time_ms(entry_id),
-            identity=identity,
-            token=_text(fields.get(b"token", b"")),
-            op=_text(op),
-            keys=keys,
-            correlation=_text(fields.get(b"correlation", b"")),
-            policy=_text(fields.get(b"policy", b"")),
-            item=item,
-        )
-        for item, op, keys in operations
+    if b"of" not in fields:
+        return None
+    afters = [value.partition(b":") for name, value in pairs if name == b"after"]
+    return Sequel(
+        of=_text(fields[b"of"]),
+        item=_number(fields.get(b"item", b"")),
+        error=_text(fields[b"error"]) if b"error" in fields else None,
+        after=tuple((_text(digest), _expiry(expires)) for digest, _, expires in afters),
     )
 
 
-def _operations(pairs: Pairs) -> Iterator[tuple[int, bytes, tuple[bytes, ...]]]:
-    """The commands of a batch's event: `SET` → a key, `MSET:2` → two netstrings."""
-    listed = [(name, value) for name, value in pairs if name not in _OWN_FIELDS]
-    for item, (name, value) in enumerate(listed, 1):
-        op, colon, _count = name.partition(b":")
-        yield item, op, _split(value) if colon else (value,) if value else ()
+def audit_events(
+    identity: str, entry_id: bytes, pairs: Pairs, sequels: Iterable[Sequel] = ()
+) -> tuple[AuditEvent, ...]:
+    """Read an entry of an audit stream: the events of its commands, as its *sequels* have them."""
+    fields = dict(pairs)
+    errors = {one.item: one.error for one in sequels if one.error is not None}
+    afters = next((one.after for one in sequels if one.after), ())
+    changes = tuple(_changes(pairs, afters))
+    common = AuditEvent(
+        id=entry_id.decode(),
+        time_ms=_time_ms(entry_id),
+        identity=identity,
+        token=_text(fields.get(b"token", b"")),
+        op="",
+        keys=(),
+        correlation=_text(fields.get(b"correlation", b"")),
+        policy=_text(fields.get(b"policy", b"")),
+        seq=_number(fields.get(b"seq", b"")),
+        cost=_cost(_text(fields.get(b"cost", b""))),
+    )
+    return tuple(
+        replace(
+            common,
+            item=one.item,
+            op=_text(one.op),
+            keys=one.keys,
+            error=errors.get(one.item),
+            changes=tuple(change for change in changes if change.key in one.keys),
+            **_arguments(one.arguments),
+        )
+        for one in _commands(fields, pairs)
+    )
 
 
-def denial(identity: str, entry_id: bytes, fields: Fields) -> Denial:
-    """Read an entry of a stream of denials."""
+def denial_entry(identity: str, entry_id: bytes, pairs: Pairs) -> Denial | Repeats:
+    """Read an entry of a stream of refusals: one, or how often it came."""
+    fields = dict(pairs)
+    if b"of" in fields:
+        return Repeats(_text(fields[b"of"]), _number(fields.get(b"repeats", b"")))
     return Denial(
         id=entry_id.decode(),
         time_ms=_time_ms(entry_id),
@@ -116,7 +202,9 @@ def denial(identity: str, entry_id: bytes, fields: Fields) -> Denial:
         keys=_keys(fields),
         correlation=_text(fields.get(b"correlation", b"")),
         policy=_text(fields.get(b"policy", b"")),
+        seq=_number(fields.get(b"seq", b"")),
         code=_text(fields.get(b"code", b"")),
+        reason=_text(fields.get(b"reason", b"")),
     )
 
 
@@ -136,6 +224,73 @@ def split_netstrings(data: bytes) -> tuple[bytes, ...]:
         parts.append(data[head.end() : end])
         at = end + 1
     return tuple(parts)
+
+
+@dataclass(slots=True)
+class _Command:
+    item: int
+    op: bytes
+    keys: tuple[bytes, ...]
+    arguments: tuple[bytes, bytes] | None = None
+
+
+def _commands(fields: Fields, pairs: Pairs) -> list[_Command]:
+    """The one command of an event, or a batch's: `SET` → a key, `MSET:2` → two netstrings."""
+    if b"op" in fields:
+        arguments = next((pair for pair in pairs if pair[0] in _ARGUMENTS), None)
+        return [_Command(0, fields[b"op"], _keys(fields), arguments)]
+    found: list[_Command] = []
+    for name, value in pairs:
+        if name in _ARGUMENTS and found:
+            found[-1].arguments = (name, value)
+        elif not name[:1].islower():
+            op, colon, _count = name.partition(b":")
+            keys = _split(value) if colon else (value,) if value else ()
+            found.append(_Command(len(found) + 1, op, keys))
+    return found
+
+
+def _arguments(pair: tuple[bytes, bytes] | None) -> dict[str, Any]:
+    match pair:
+        case (b"lengths", value):
+            return {"lengths": tuple(int(one) for one in value.split(b",") if one.isdigit())}
+        case (b"args_sha1", value):
+            return {"args_sha1": _text(value)}
+        case (b"args", value):
+            return {"args": _split(value) if value else ()}
+        case _:
+            return {}
+
+
+def _changes(pairs: Pairs, afters: Sequence[tuple[str, int | None]]) -> Iterator[Change]:
+    """What stands from each `before` to the next, with the digests of a later entry."""
+    held: list[tuple[bytes, dict[bytes, bytes]]] = []
+    for name, value in pairs:
+        if name == b"before":
+            held.append((value, {}))
+        elif held and name in {b"expires", b"image", b"large"}:
+            held[-1][1][name] = value
+    for place, (key, fields) in enumerate(held):
+        after, after_expires_ms = afters[place] if place < len(afters) else (None, None)
+        large = _number(fields.get(b"large", b""))
+        before = Image(fields.get(b"image"), _expiry(fields.get(b"expires", b"")))
+        yield Change(key, None if large else before, large, after, after_expires_ms)
+
+
+def _cost(text: str) -> dict[Counter, int]:
+    requests, *others = text.split(",")
+    counted = {Counter.REQUESTS: requests} | {
+        _COSTS[one[-1:]]: one[:-1] for one in others if one[-1:] in _COSTS
+    }
+    return {counter: int(count) for counter, count in counted.items() if count.isdigit()}
+
+
+def _expiry(value: bytes) -> int | None:
+    return int(value) if value.isdigit() else None
+
+
+def _number(value: bytes) -> int:
+    return int(value) if value.isdigit() else 0
 
 
 def _keys(fields: Fields) -> tuple[bytes, ...]:

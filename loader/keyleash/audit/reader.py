@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal, overload
 
-from keyleash.audit.event import AuditEvent, Correction, Denial, Pairs, audit_entry, denial
+from keyleash.audit.event import (
+    AuditEvent,
+    Denial,
+    Pairs,
+    Repeats,
+    Sequel,
+    audit_events,
+    audit_sequel,
+    denial_entry,
+)
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 
@@ -64,20 +74,25 @@ def read_events(
 
 
 def _events(client: Client, keyspace: Keyspace, identity: str, page: int) -> Iterator[AuditEvent]:
-    # A correction is newer than its event, so newest first it is always met before it.
-    errors: dict[tuple[str, int], str] = {}
+    # A sequel is newer than its event, so newest first it is always met before it.
+    sequels: dict[str, list[Sequel]] = defaultdict(list)
     for entry_id, pairs in _newest_first(client, keyspace.audit(identity), page):
-        found = audit_entry(identity, entry_id, pairs)
-        if isinstance(found, Correction):
-            errors[found.of, found.item] = found.error
+        sequel = audit_sequel(pairs)
+        if sequel is not None:
+            sequels[sequel.of].append(sequel)
             continue
-        for event in reversed(found):
-            yield replace(event, error=errors.pop((event.id, event.item), None))
+        about = sequels.pop(entry_id.decode(), ())
+        yield from reversed(audit_events(identity, entry_id, pairs, about))
 
 
 def _denials(client: Client, keyspace: Keyspace, identity: str, page: int) -> Iterator[Denial]:
+    counts: dict[str, int] = {}
     for entry_id, pairs in _newest_first(client, keyspace.denied(identity), page):
-        yield denial(identity, entry_id, dict(pairs))
+        found = denial_entry(identity, entry_id, pairs)
+        if isinstance(found, Repeats):
+            counts[found.of] = found.repeats
+        else:
+            yield replace(found, repeats=counts.pop(found.id, found.repeats))
 
 
 def _newest_first(client: Client, stream: str, page: int) -> Iterator[tuple[bytes, Pairs]]:

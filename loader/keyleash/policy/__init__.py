@@ -26,6 +26,7 @@ from keyleash.policy.model import (
     Subject,
     SubjectKind,
     TokenRules,
+    Values,
 )
 from keyleash.policy.patterns import covers, match, parse_pattern
 
@@ -54,6 +55,7 @@ __all__ = [
     "Subject",
     "SubjectKind",
     "TokenRules",
+    "Values",
     "canonical",
     "covers",
     "identity_digest",

@@ -8,7 +8,9 @@ from dataclasses import fields, is_dataclass
 
 from keyleash.policy.model import Identity, Pattern, Policy
 
-_LEFT_OUT_IF_EMPTY = frozenset({"channels"})
+_LEFT_OUT_AT_DEFAULT = frozenset(
+    {"channels", "image_bytes", "retain_s", "hard_max", "reads", "values", "mask_keys"}
+)
 """Fields that came later: identities that do not use them keep the digest they had."""
 
 _UNORDERED = frozenset({"only", "except_", "rates", "budgets"})
@@ -48,7 +50,9 @@ def _plain(value: object) -> object:
             field.name.rstrip("_"): _field(field.name, getattr(value, field.name))
             for field in fields(value)
             if field.compare
-            and (field.name not in _LEFT_OUT_IF_EMPTY or getattr(value, field.name))
+            and not (
+                field.name in _LEFT_OUT_AT_DEFAULT and getattr(value, field.name) == field.default
+            )
         }
     return value
 

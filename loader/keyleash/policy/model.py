@@ -65,6 +65,7 @@ class Grant:
             all of its sub-commands, or ACL categories with their `@`, lower case.
         except_: The grant does not hold for these.
         channels: Empty if the grant does not allow `publish`.
+        image_bytes: As `AuditRules.image_bytes`, for the grant's keys; None if that decides.
     """
 
     allow: tuple[OperationClass, ...]
@@ -72,6 +73,7 @@ class Grant:
     only: tuple[str, ...] | None = None
     except_: tuple[str, ...] = ()
     channels: tuple[Pattern, ...] = ()
+    image_bytes: int | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -180,11 +182,38 @@ class TokenRules:
     idle_s: int | None = None
 
 
+class Values(StrEnum):
+    """What events tell of arguments that are no keys."""
+
+    NONE = "none"
+    LENGTH = "length"
+    DIGEST = "digest"
+    FULL = "full"
+
+
 @dataclass(frozen=True, slots=True)
 class AuditRules:
-    """How many audit events of an identity are kept."""
+    """
+    What is recorded of an identity, and how long it is kept.
 
-    retain: int = 100_000
+    Attributes:
+        retain: How many events are kept; None if `retain_s` or `hard_max` says it.
+        retain_s: For how many seconds they are kept, instead.
+        hard_max: Instead: they are kept until they are exported, and writes are refused when
+            so many are not.
+        reads: Whether commands that only read are recorded too.
+        values: What is recorded of arguments.
+        mask_keys: Keys that are recorded as a prefix and a digest.
+        image_bytes: Up to how many bytes of a key are kept as its before-image; 0 for none.
+    """
+
+    retain: int | None = 100_000
+    retain_s: int | None = None
+    hard_max: int | None = None
+    reads: bool = False
+    values: Values = Values.NONE
+    mask_keys: tuple[Pattern, ...] = ()
+    image_bytes: int = 0
 
 
 class Kind(StrEnum):
