@@ -50,6 +50,11 @@ class Entry:
     policy: str
     seq: int = 0
 
+    @property
+    def kind(self) -> str:
+        """`event` or `denial`: what it is called where both stand together."""
+        return "entry"
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -105,6 +110,10 @@ class AuditEvent(Entry):
     args: tuple[bytes, ...] | None = None
     changes: tuple[Change, ...] = ()
 
+    @property
+    def kind(self) -> str:
+        return "event"
+
 
 @dataclass(frozen=True, slots=True)
 class Denial(Entry):
@@ -118,6 +127,10 @@ class Denial(Entry):
     code: str = ""
     reason: str = ""
     repeats: int = 1
+
+    @property
+    def kind(self) -> str:
+        return "denial"
 
 
 @dataclass(frozen=True, slots=True)
