@@ -51,6 +51,6 @@ def log(settings: Settings, selection: Selection, limit: int, oldest_first: bool
     if shown and next(found, None) is not None:
         say(f"there is more: these are the {'oldest' if oldest_first else 'newest'} {limit}")
     if not shown and query != EVERYTHING:
-        raise nothing_found(settings, selection.kind, query)
+        raise nothing_found(settings, f"such {selection.kind}", query)
     if not shown and not settings.json:
         say(NOTHING[selection.kind])

@@ -206,7 +206,7 @@ def nothing_found(settings: Settings, what: str, query: Query) -> NothingFoundEr
     ]
     now = clock_time(server_time_ms(settings.client))
     return NothingFoundError(
-        " ".join([f"no {what} matches", *bounds]),
+        " ".join([f"found no {what}", *bounds]),
         help=f"the server's clock says {now}; `keyleash audit stats` says what there is",
     )
 
