@@ -114,7 +114,9 @@ def parse_size(text: str, span: Span) -> int:
             "size-out-of-range",
             f"{quote(text)} is not between `1b` and `16mb`",
             span,
-            "write `16mb` or less" if size > 0 else "write `1b` or more; `before_images: off` keeps none",
+            "write `16mb` or less"
+            if size > 0
+            else "write `1b` or more; `before_images: off` keeps none",
         )
     return size
 
