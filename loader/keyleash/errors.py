@@ -133,6 +133,24 @@ class NoPolicyError(KeyleashError):
     code = "no-policy"
 
 
+class UnknownEventError(KeyleashError):
+    """No trail has an event of that id."""
+
+    code = "unknown-event"
+
+
+class AmbiguousEventError(KeyleashError):
+    """Several identities have an event of that id."""
+
+    code = "ambiguous-event"
+
+
+class NothingFoundError(KeyleashError):
+    """No trail has what was looked for."""
+
+    code = "nothing-found"
+
+
 class ServerStartError(KeyleashError):
     """The embedded server did not start."""
 

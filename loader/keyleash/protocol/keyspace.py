@@ -8,6 +8,9 @@ from dataclasses import dataclass
 PUBLIC_PREFIX = "keyleash:"
 """Guard records stay under this name, whatever the control prefix is: wrappers find them by it."""
 
+OPERATORS = "@operators"
+"""Whose trail holds what an undo changed; no identity can have such a name."""
+
 
 OPERATORS = "@operators"
 """Whose trail holds what an undo changed; no identity can have such a name."""
