@@ -63,7 +63,8 @@ def _head(entry: AnyEntry) -> Iterator[Line]:
     yield "correlation", printable(entry.correlation)
     yield "policy", printable(entry.policy)
     if isinstance(entry, AuditEvent) and entry.cost:
-        yield "cost", ", ".join(counted(count, counter[:-1]) for counter, count in entry.cost.items())
+        costs = (counted(count, counter[:-1]) for counter, count in entry.cost.items())
+        yield "cost", ", ".join(costs)
 
 
 def _body(entry: AnyEntry) -> Iterator[Line]:
