@@ -44,7 +44,6 @@ end
 QUERIES = {
     "by correlation id: 1 in 1,000": Query(correlation="request-7"),
     "by pattern: 1 in 10": Query(pattern=parse_pattern("agents:jobs:{job_id}7:state")),
-    "by operation: none": Query(op="DEL"),
 }
 
 
