@@ -8,6 +8,9 @@ from dataclasses import dataclass
 PUBLIC_PREFIX = "keyleash:"
 """Guard records stay under this name, whatever the control prefix is: wrappers find them by it."""
 
+OPERATORS = "@operators"
+"""Whose trail holds what an undo changed; no identity can have such a name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Keyspace:
@@ -76,8 +79,18 @@ class Keyspace:
         return f"{self.prefix}limit:{identity}:{limit}:"
 
     def audit(self, identity: str) -> str:
-        """Stream: the identity's mutations."""
+        """Stream: the identity's events; `OPERATORS` have one too."""
         return f"{self.prefix}audit:{identity}"
+
+    @property
+    def operators_seq(self) -> str:
+        """String: number of the newest event in the trail of `OPERATORS`."""
+        return f"{self.prefix}seq:{OPERATORS}"
+
+    @property
+    def undo_prefix(self) -> str:
+        """What stands before the names of keys that a before-image is for the time of a script."""
+        return f"{self.prefix}undo:"
 
     def denied(self, identity: str) -> str:
         """Stream: the identity's refusals."""
