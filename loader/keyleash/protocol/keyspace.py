@@ -96,6 +96,10 @@ class Keyspace:
         """Stream: the identity's refusals."""
         return f"{self.prefix}denied:{identity}"
 
+    def repeats(self, identity: str) -> str:
+        """Hash: how often the identity was refused alike in this minute; see docs/audit.md."""
+        return f"{self.prefix}repeats:{identity}"
+
     def source(self, identity: str) -> str:
         """Hash: script digest → text, for those who may load it again."""
         return f"{self.prefix}source:{identity}"
