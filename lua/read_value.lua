@@ -10,7 +10,7 @@
 ---          if it takes too many bytes to be read; expiry in Unix milliseconds or "-1"; bytes that
 ---          it takes; how many elements it has; the elements as elements_of has them, none if
 ---          the whole is asked for and it is large
----        | LEASH IMAGE_UNREADABLE
+---        | LEASH IMAGE_UNREADABLE as the server cannot restore it
 ---
 --- An image is made a key for as long as this takes, which neither replicas nor the log see.
 local call = redis.call
@@ -21,7 +21,9 @@ local is_image = ARGV[1] == 'image'
 if is_image then
   key = {{ names.undo_prefix }} .. 'image'
   redis.set_repl(redis.REPL_NONE)
-  if redis.pcall('RESTORE', key, 0, ARGV[2], 'REPLACE').err then
+  local restored = redis.pcall('RESTORE', key, 0, ARGV[2], 'REPLACE')
+  if restored.err then
+    if not string.find(restored.err, '^ERR ') then return restored end
     return redis.error_reply('LEASH IMAGE_UNREADABLE')
   end
 end

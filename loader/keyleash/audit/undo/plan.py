@@ -177,7 +177,8 @@ def plan_key(key: bytes, steps: Iterable[Step], seen: Seen) -> KeyPlan | None:
         return None
     ordered = in_order(effective, state, seen.time_ms)
     first = ordered[0]
-    obstacles = [*_missing_image(first, seen), *_breaks(ordered, state, seen.time_ms)]
+    # What cannot be brought back at all needs no further reason.
+    obstacles = list(_missing_image(first, seen) or _breaks(ordered, state, seen.time_ms))
     if key.startswith(seen.prefixes):
         obstacles.append(Obstacle(Kind.CONTROL))
     if first.before is None:
@@ -186,14 +187,13 @@ def plan_key(key: bytes, steps: Iterable[Step], seen: Seen) -> KeyPlan | None:
     return KeyPlan(key, tuple(ordered), now, then, first.before, tuple(obstacles))
 
 
-def _missing_image(first: Step, seen: Seen) -> Iterable[Obstacle]:
+def _missing_image(first: Step, seen: Seen) -> list[Obstacle]:
+    if first.large:
+        return [Obstacle(Kind.LARGE, size=first.large)]
     if first.before is None:
-        if first.large:
-            yield Obstacle(Kind.LARGE, size=first.large)
-        else:
-            yield Obstacle(Kind.MASKED if first.is_masked else Kind.NOT_RECORDED)
-    elif first.before.dump is not None and seen.images[first.before.dump] is None:
-        yield Obstacle(Kind.UNREADABLE)
+        return [Obstacle(Kind.MASKED if first.is_masked else Kind.NOT_RECORDED)]
+    is_unreadable = first.before.dump is not None and seen.images[first.before.dump] is None
+    return [Obstacle(Kind.UNREADABLE)] if is_unreadable else []
 
 
 def _breaks(ordered: Sequence[Step], now: State, now_ms: int) -> Iterable[Obstacle]:
