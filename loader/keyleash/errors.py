@@ -33,6 +33,7 @@ class ReplyCode(StrEnum):
     NOT_ACTIVE = "NOT_ACTIVE"
     RATE_LIMITED = "RATE_LIMITED"
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
+    AUDIT_FULL = "AUDIT_FULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,12 @@ class UnknownValueError(KeyleashError):
     code = "unknown-value"
 
 
+class NothingFoundError(KeyleashError):
+    """No trail has what was looked for."""
+
+    code = "nothing-found"
+
+
 class ServerStartError(KeyleashError):
     """The embedded server did not start."""
 
@@ -294,6 +301,12 @@ class RateLimitedError(LeashError):
     def retry_after_ms(self) -> int:
         """Milliseconds, at least 1, after which the same call fits the rate."""
         return int(self.details["retry_after_ms"])
+
+
+class AuditFullError(LeashError):
+    """So many events wait for their export that no further one may be made."""
+
+    code = ReplyCode.AUDIT_FULL
 
 
 class BudgetExhaustedError(LeashError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from keyleash.audit.pages import RawEntry, pairs_of, read_pages
@@ -51,13 +51,23 @@ def read_control(
         query: Of it count the token and the time.
         newest_first: Read backwards.
     """
-    wanted = None if identities is None else frozenset(identities)
+    is_meant = control_filter(identities, query)
     bounds = (query.since_ms, query.until_ms)
     for page in read_pages(client, keyspace.control, *bounds, newest_first=newest_first):
-        for event in map(control_event, page):
-            is_token = query.token is None or event.details.get("token") == query.token
-            if is_token and (wanted is None or wanted & event.identities):
-                yield event
+        yield from filter(is_meant, map(control_event, page))
+
+
+def control_filter(
+    identities: Iterable[str] | None, query: Query
+) -> Callable[[ControlEvent], bool]:
+    """Make the test of `read_control`, but for the time."""
+    wanted = None if identities is None else frozenset(identities)
+
+    def is_meant(event: ControlEvent) -> bool:
+        is_token = query.token is None or event.details.get("token") == query.token
+        return is_token and (wanted is None or bool(wanted & event.identities))
+
+    return is_meant
 
 
 def control_event(entry: RawEntry) -> ControlEvent:

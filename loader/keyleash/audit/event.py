@@ -50,6 +50,11 @@ class Entry:
     policy: str
     seq: int = 0
 
+    @property
+    def kind(self) -> str:
+        """`event` or `denial`: what it is called where both stand together."""
+        return "entry"
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -107,6 +112,10 @@ class AuditEvent(Entry):
     changes: tuple[Change, ...] = ()
     actor: str = ""
 
+    @property
+    def kind(self) -> str:
+        return "event"
+
 
 @dataclass(frozen=True, slots=True)
 class Denial(Entry):
@@ -120,6 +129,10 @@ class Denial(Entry):
     code: str = ""
     reason: str = ""
     repeats: int = 1
+
+    @property
+    def kind(self) -> str:
+        return "denial"
 
 
 @dataclass(frozen=True, slots=True)
