@@ -414,7 +414,7 @@ def test_event_is_named_with_its_identity_if_need_be(client: Any, scribe: Scribe
     assert chosen(f"a/{entry_id}") == [b"k"]
     with pytest.raises(AmbiguousEventError) as raised:
         chosen(entry_id)
-    assert raised.value.help == f"name `a/{entry_id}`, `b/{entry_id}`"
+    assert raised.value.help == f"name one of `a/{entry_id}`, `b/{entry_id}`"
 
 
 @pytest.mark.parametrize("given", ["1-0", "a/1-0", "nobody/1-0", "yesterday", "1", "a/b/1-0", ""])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from keyleash.audit.event import AuditEvent
+from keyleash.audit.finding import find_event
 from keyleash.audit.query import Query
 from keyleash.audit.reader import read_events
 from keyleash.errors import (
-    AmbiguousEventError,
     NothingToUndoError,
     UndoTooLargeError,
     UnknownEventError,
@@ -23,7 +22,6 @@ from keyleash.protocol.keyspace import OPERATORS, Keyspace
 
 MAX_SELECTED_BYTES = 256 * 1024 * 1024
 """Before-images that are held in memory for a plan."""
-_EVENT = re.compile(r"(?:(?P<identity>[^/\s]+)/)?(?P<id>[0-9]{1,19}-[0-9]{1,19})")
 _SEE = "see `keyleash audit log` for the ids of events"
 
 
@@ -95,55 +93,15 @@ def _events(
     client: Client, keyspace: Keyspace, names: Sequence[str], selection: Selection
 ) -> Iterator[AuditEvent]:
     if selection.events:
-        wanted = {find_event(client, keyspace, names, given) for given in selection.events}
-        for identity, entry_id in sorted(wanted):
-            yield from read_event(client, keyspace, identity, entry_id)
+        chosen = {}
+        for given in selection.events:
+            for event in find_event(client, keyspace, names, given):
+                if not isinstance(event, AuditEvent):
+                    raise UnknownEventError(f"`{given}` changed no key", help=_SEE)
+                chosen[event.identity, event.id, event.item] = event
+        yield from chosen.values()
         return
     query = Query(
         correlation=selection.correlation, pattern=selection.pattern, since_ms=selection.since_ms
     )
     yield from read_events(client, keyspace, names, query, newest_first=True)
-
-
-def read_event(
-    client: Client, keyspace: Keyspace, identity: str, entry_id: str
-) -> Iterator[AuditEvent]:
-    """Read one event; a batch is one for each of its commands."""
-    time_ms = int(entry_id.partition("-")[0])
-    query = Query(since_ms=time_ms, until_ms=time_ms)
-    for event in read_events(client, keyspace, [identity], query):
-        if event.id == entry_id:
-            yield event
-
-
-def find_event(
-    client: Client, keyspace: Keyspace, names: Sequence[str], given: str
-) -> tuple[str, str]:
-    """
-    Find an event by `<id>` or `<identity>/<id>`.
-
-    Returns:
-        Whose it is, and its id in that trail.
-
-    Raises:
-        UnknownEventError: there is none.
-        AmbiguousEventError: several identities have one, and none is named.
-    """
-    parts = _EVENT.fullmatch(given)
-    if parts is None:
-        raise UnknownEventError(f"`{given}` is no id of an event", help=_SEE)
-    named, entry_id = parts["identity"], parts["id"]
-    trails = [name for name in names if named in {None, name}]
-    with client.pipeline(transaction=False) as pipe:
-        for name in trails:
-            pipe.xrange(keyspace.audit(name), entry_id, entry_id)
-        entries = pipe.execute()
-    found = [name for name, one in zip(trails, entries, strict=True) if one]
-    if not found:
-        raise UnknownEventError(f"there is no event `{given}`", help=_SEE)
-    if len(found) > 1:
-        several = ", ".join(f"`{name}/{entry_id}`" for name in found)
-        raise AmbiguousEventError(f"several trails have an event `{given}`", help=f"name {several}")
-    # A later entry that is about an event stands for the event.
-    of = entries[trails.index(found[0])][0][1].get(b"of")
-    return found[0], of.decode() if of else entry_id
