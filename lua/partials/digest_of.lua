@@ -22,9 +22,11 @@ local function digest_of(key, bound)
     local part = #held[i] .. ':' .. held[i] .. ','
     if width == 2 then
       part = part .. #held[i + 1] .. ':' .. held[i + 1] .. ','
-      -- Only the types of dumps that came later know fields that expire.
+      -- Only the types of dumps that came later know fields that expire; the type stays when none
+      -- does.
       if string.byte(dump) >= 22 then
-        part = part .. string.format('%.0f', call('HPEXPIRETIME', key, 'FIELDS', '1', held[i])[1])
+        local expires = call('HPEXPIRETIME', key, 'FIELDS', '1', held[i])[1]
+        if expires > 0 then part = part .. string.format('%.0f', expires) end
       end
     end
     -- Sorted are digests, since Lua sorts text by the server's locale.

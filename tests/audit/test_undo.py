@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.undo import Kind, Selection, UndoPlan, Undone, apply_undo, plan_undo
+from keyleash.audit.undo import Kind, Selection, Undone, UndoPlan, apply_undo, plan_undo
 from keyleash.errors import (
     AmbiguousEventError,
     ChangedMeanwhileError,
@@ -40,7 +40,7 @@ def undo(client: Any, correlation: str = "c", **options: Any) -> Undone:
 
 
 def data(client: Any) -> dict[bytes, bytes]:
-    keys = (key for key in client.keys() if not key.startswith(b"keyleash:"))
+    keys = (key for key in client.scan_iter() if not key.startswith(b"keyleash:"))
     return {key: client.dump(key) for key in keys}
 
 

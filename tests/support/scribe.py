@@ -1,4 +1,4 @@
-"""Events as a guard appends them, written by hand: whoever, whenever, and with or without images."""
+"""Events as a guard appends them, by hand: whoever, whenever, and with or without images."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from itertools import groupby
 
 from keyleash.audit.undo.steps import State, Step
@@ -61,7 +61,7 @@ def _merged(steps: list[Step], end: State, end_ms: int) -> list[Step]:
 def _best(trails: Sequence[Sequence[Step]], end: State, end_ms: int) -> list[Step]:
     """Of all ways to merge *trails*, one with the fewest breaks, told from the end."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def best(left: tuple[int, ...], after: int) -> tuple[int, tuple[int, ...]]:
         """Breaks and trails of the *left* first steps, if one of trail *after* follows."""
         if not any(left):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -33,7 +33,8 @@ class Kind(StrEnum):
     """It is one of keyleash's own."""
 
 
-FORCIBLE = frozenset({Kind.CHANGED, Kind.UNVERIFIED, Kind.UNGRANTED})
+BY_OTHERS = frozenset({Kind.CHANGED, Kind.UNVERIFIED})
+FORCIBLE = BY_OTHERS | {Kind.UNGRANTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,11 @@ class KeyPlan:
         return not self.is_skipped and any(not one.is_forced for one in self.obstacles)
 
     @property
+    def is_contested(self) -> bool:
+        """Whether others changed it, or may have."""
+        return any(one.kind in BY_OTHERS for one in self.obstacles)
+
+    @property
     def has_expired(self) -> bool:
         """Whether it held something then whose time has passed meanwhile."""
         held = self.image is not None and self.image.dump is not None
@@ -164,27 +170,38 @@ class Seen:
     prefixes: tuple[bytes, ...] = field(default=())
 
 
-def plan_key(key: bytes, steps: Iterable[Step], seen: Seen) -> KeyPlan | None:
+def plan_key(
+    key: bytes, steps: Iterable[Step], seen: Seen, others: Sequence[Step] = ()
+) -> KeyPlan | None:
     """
     Say how *key* gets back what it held before *steps*; None if they changed nothing.
 
-    Others' changes are found, but not who made them.
+    Args:
+        key: The key.
+        steps: What is to be undone.
+        seen: What the server holds.
+        others: What else was done to the key meanwhile, as far as is known. Whether anything
+            was is told by the states.
     """
     now = seen.keys[key]
     state = State(now.digest, now.expires_ms)
     effective = [step for step in steps if not step.changed_nothing]
     if not effective:
         return None
-    ordered = in_order(effective, state, seen.time_ms)
+    life = in_order([*effective, *others], state, seen.time_ms)
+    ours = {step.event for step in effective}
+    ordered = tuple(step for step in life if step.event in ours)
     first = ordered[0]
     # What cannot be brought back at all needs no further reason.
-    obstacles = list(_missing_image(first, seen) or _breaks(ordered, state, seen.time_ms))
+    obstacles = _missing_image(first, seen) or [
+        replace(one, by=_between(life, one)) for one in _breaks(ordered, state, seen.time_ms)
+    ]
     if key.startswith(seen.prefixes):
         obstacles.append(Obstacle(Kind.CONTROL))
     if first.before is None:
-        return KeyPlan(key, tuple(ordered), now, obstacles=tuple(obstacles))
+        return KeyPlan(key, ordered, now, obstacles=tuple(obstacles))
     then = _held(first.before, seen)
-    return KeyPlan(key, tuple(ordered), now, then, first.before, tuple(obstacles))
+    return KeyPlan(key, ordered, now, then, first.before, tuple(obstacles))
 
 
 def _missing_image(first: Step, seen: Seen) -> list[Obstacle]:
@@ -196,7 +213,7 @@ def _missing_image(first: Step, seen: Seen) -> list[Obstacle]:
     return [Obstacle(Kind.UNREADABLE)] if is_unreadable else []
 
 
-def _breaks(ordered: Sequence[Step], now: State, now_ms: int) -> Iterable[Obstacle]:
+def _breaks(ordered: Sequence[Step], now: State, now_ms: int) -> Iterator[Obstacle]:
     """Where one step does not begin as the one before it ended."""
     for place, step in enumerate(ordered):
         following = ordered[place + 1] if place + 1 < len(ordered) else None
@@ -206,6 +223,14 @@ def _breaks(ordered: Sequence[Step], now: State, now_ms: int) -> Iterable[Obstac
                 yield Obstacle(Kind.CHANGED, step, following)
             case None:
                 yield Obstacle(Kind.UNVERIFIED, step, following)
+
+
+def _between(life: Sequence[Step], obstacle: Obstacle) -> tuple[Step, ...]:
+    """What others did in the place of *obstacle*."""
+    places = {step.event: place for place, step in enumerate(life)}
+    first = places[obstacle.after.event] + 1 if obstacle.after else 0
+    last = places[obstacle.until.event] if obstacle.until else len(life)
+    return tuple(life[first:last])
 
 
 def _held(image: Image, seen: Seen) -> Value | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from keyleash.audit.undo.blame import name_others
 from keyleash.audit.undo.grants import active_grants
+from keyleash.audit.undo.others import read_others
 from keyleash.audit.undo.plan import FORCIBLE, KeyPlan, Kind, Obstacle, Seen, UndoPlan, plan_key
 from keyleash.audit.undo.selection import Selection, select_events
-from keyleash.audit.undo.steps import Step, read_back, steps_of
+from keyleash.audit.undo.steps import Step, dumps_of, read_back, steps_of
 from keyleash.audit.undo.values import read_images, read_keys
 from keyleash.compiler.templates import UNDO_MAX_BYTES
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
@@ -24,8 +24,8 @@ def plan_undo(
     client: Client,
     selection: Selection,
     *,
-    forced: Collection[bytes] = (),
-    skipped: Collection[bytes] = (),
+    forced: Container[bytes] = (),
+    skipped: Container[bytes] = (),
     across_policies: bool = False,
     keyspace: Keyspace | None = None,
 ) -> UndoPlan:
@@ -58,38 +58,33 @@ def plan_undo(
             help="undo fewer at a time, the newest first",
         )
     seen = _look(client, keyspace, chosen)
-    digests = {dump: one.digest if one else None for dump, one in seen.images.items()}
-    plans = [
-        plan
-        for key, steps in chosen.items()
-        if (plan := plan_key(key, [read_back(step, digests) for step in steps], seen))
-    ]
+    steps = {key: read_back(some, seen.images) for key, some in chosen.items()}
+    plans = {key: plan for key in steps if (plan := plan_key(key, steps[key], seen))}
     if not plans:
         raise NothingToUndoError("the events that this would undo changed nothing")
-    plans = name_others(client, keyspace, plans, seen.time_ms)
+    contested = {key: steps[key] for key, plan in plans.items() if plan.is_contested}
+    if contested:
+        for key, others in read_others(client, keyspace, contested).items():
+            plans[key] = plan_key(key, steps[key], seen, others) or plans[key]
+    found = list(plans.values())
     if not across_policies:
-        plans = _with_grants(client, keyspace, plans)
-    plans = [_decided(plan, forced, skipped) for plan in plans]
-    plans.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
-    others = tuple(key for key in by_key if key not in chosen)
-    made = UndoPlan(tuple(plans), seen.time_ms, others)
+        found = _with_grants(client, keyspace, found)
+    found = [_decided(plan, forced, skipped) for plan in found]
+    found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
+    left_alone = tuple(key for key in by_key if key not in chosen)
+    made = UndoPlan(tuple(found), seen.time_ms, left_alone)
     _check_size(made.changes)
     return made
 
 
 def _look(client: Client, keyspace: Keyspace, chosen: Mapping[bytes, Sequence[Step]]) -> Seen:
     seconds, micros = client.time()
-    steps = (step for steps in chosen.values() for step in steps)
     return Seen(
         keys=read_keys(client, keyspace, list(chosen)),
-        images=read_images(client, keyspace, _dumps(steps)),
+        images=read_images(client, keyspace, dumps_of(chosen.values())),
         time_ms=int(seconds) * 1000 + int(micros) // 1000,
         prefixes=(keyspace.prefix.encode(), PUBLIC_PREFIX.encode()),
     )
-
-
-def _dumps(steps: Iterable[Step]) -> Iterable[bytes]:
-    return (step.before.dump for step in steps if step.before and step.before.dump)
 
 
 def _with_grants(client: Client, keyspace: Keyspace, plans: Sequence[KeyPlan]) -> list[KeyPlan]:
@@ -104,7 +99,7 @@ def _with_grants(client: Client, keyspace: Keyspace, plans: Sequence[KeyPlan]) -
     return found
 
 
-def _decided(plan: KeyPlan, forced: Collection[bytes], skipped: Collection[bytes]) -> KeyPlan:
+def _decided(plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes]) -> KeyPlan:
     obstacles = tuple(
         replace(one, is_forced=plan.key in forced and one.kind in FORCIBLE)
         for one in plan.obstacles

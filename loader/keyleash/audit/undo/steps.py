@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from keyleash.audit.event import ABSENT, LARGE, AuditEvent, Change, Image
+from keyleash.audit.undo.values import NOTHING, Value
 from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.commands.spec import Needs
 from keyleash.policy.model import Counter
@@ -101,13 +102,24 @@ def steps_of(events: Iterable[AuditEvent]) -> dict[bytes, list[Step]]:
     return {key: list(steps.values()) for key, steps in found.items()}
 
 
-def read_back(step: Step, digests: Mapping[bytes, str | None]) -> Step:
-    """*step* with what its before-image holds, given the digests of dumps."""
-    if step.before is None:
-        return step
-    if step.before.dump is None:
-        return replace(step, was=State(ABSENT))
-    return replace(step, was=State(digests.get(step.before.dump), step.before.expires_ms))
+def dumps_of(many: Iterable[Iterable[Step]]) -> Iterator[bytes]:
+    """The before-images of all these steps."""
+    for steps in many:
+        for step in steps:
+            if step.before is not None and step.before.dump is not None:
+                yield step.before.dump
+
+
+def read_back(steps: Iterable[Step], images: Mapping[bytes, Value | None]) -> list[Step]:
+    """*steps* with what their before-images hold, given that of each dump."""
+    return [replace(step, was=_held(step.before, images)) for step in steps]
+
+
+def _held(image: Image | None, images: Mapping[bytes, Value | None]) -> State:
+    if image is None:
+        return State()
+    value = images[image.dump] if image.dump is not None else NOTHING
+    return State(value.digest if value else None, image.expires_ms)
 
 
 def _joined(ops: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
