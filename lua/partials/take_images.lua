@@ -15,12 +15,14 @@ for i = 1, #changed do
   if select(2, masked(key)) then bound = 0 end
 --% endif
   if bound > 0 then
-    local size = call('MEMORY', 'USAGE', key)
+    -- Before its size: MEMORY USAGE has one also of a key that has expired.
+    local expires = call('PEXPIRETIME', key)
+    local size = expires ~= -2 and call('MEMORY', 'USAGE', key)
     entry[#entry + 1], entry[#entry + 2] = 'before', key
     if size and size > bound then
       entry[#entry + 1], entry[#entry + 2] = 'large', size
     elseif size then
-      entry[#entry + 1], entry[#entry + 2] = 'expires', call('PEXPIRETIME', key)
+      entry[#entry + 1], entry[#entry + 2] = 'expires', expires
       entry[#entry + 1], entry[#entry + 2] = 'image', call('DUMP', key)
     end
     imaged[#imaged + 1], bounds[#bounds + 1] = key, bound
