@@ -260,8 +260,8 @@ def test_as_of_prints_the_value_alone(cli: Cli, agents: Agents, admin: Any) -> N
     assert "until event runner/" in result.stderr
     assert (said["exists"], said["type"], said["compared"]) == (True, "hash", True)
     assert said["value"][1] == {"field": "owner", "value": "x", "expires_at": None}
-    assert cli.json("audit", "as-of", "0s", STATE)["exists"] is False
-    assert "did not exist" in cli.run("audit", "as-of", "0s", STATE).stderr
+    assert cli.json("audit", "as-of", "1h", RESULT)["exists"] is False
+    assert "did not exist" in cli.run("audit", "as-of", "1h", RESULT).stderr
 
 
 def test_as_of_an_unknown_value_fails(cli: Cli, agents: Agents) -> None:
