@@ -28,7 +28,7 @@ if is_image then
   end
 end
 local lengths = { string = 'STRLEN', list = 'LLEN', hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', stream = 'XLEN' }
-local kind, digest = call('TYPE', key).ok, digest_of(key, {{ undo_max_bytes }})
+local kind, digest = call('TYPE', key).ok, digest_of(key, {{ image_max_bytes }})
 if digest == 'absent' then kind = 'none' end
 local found = {
   kind,

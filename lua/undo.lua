@@ -25,7 +25,7 @@ local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local changed = { 'CHANGED' }
 for i = 6, #argv, 5 do
-  local digest, expires = digest_of(argv[i], {{ undo_max_bytes }}), tonumber(argv[i + 2])
+  local digest, expires = digest_of(argv[i], {{ image_max_bytes }}), tonumber(argv[i + 2])
   local has_expired = digest == 'absent' and expires > 0 and expires <= now_ms
   local is_same = digest == argv[i + 1] and (digest == 'absent' or call('PEXPIRETIME', argv[i]) == expires)
   if not is_same and not has_expired and #changed <= 100 then changed[#changed + 1] = argv[i] end

@@ -162,7 +162,7 @@ class World:
             if len(deed.commands) == 1:
                 agent.execute_command(*deed.commands[0])
                 return
-            pipe = agent.pipeline(transaction=False)
+            pipe: Any = agent.pipeline(transaction=False)
             for command in deed.commands:
                 pipe.execute_command(*command)
             pipe.execute(raise_on_error=False)

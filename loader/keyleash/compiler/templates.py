@@ -18,6 +18,7 @@ from keyleash.compiler.quoting import (
     placed,
     spread,
 )
+from keyleash.policy.quantities import MAX_SIZE_BYTES
 from keyleash.protocol.keyspace import OPERATORS, Keyspace
 from keyleash.protocol.token import REVOKED_OFFSET
 
@@ -120,7 +121,7 @@ def operator_script(template: str, keyspace: Keyspace) -> str:
         staged_keep_ms=str(STAGED_KEEP_MS),
         revoked_offset=REVOKED_OFFSET,
         operators_retain=OPERATORS_RETAIN,
-        undo_max_bytes=UNDO_MAX_BYTES,
+        image_max_bytes=MAX_SIZE_BYTES,
         undo_keys_per_event=UNDO_KEYS_PER_EVENT,
         short_elements=SHORT_ELEMENTS,
         short_bytes=SHORT_BYTES,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from keyleash.audit.query import Query
 from keyleash.audit.reader import read_events
 from keyleash.audit.undo.selection import trail_names
-from keyleash.audit.undo.steps import Step, dumps_of, read_back, steps_of
+from keyleash.audit.undo.steps import Step, dumps_of, read_back, steps_on
 from keyleash.audit.undo.values import read_images
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -26,12 +26,8 @@ def read_others(
     events = read_events(
         client, keyspace, trail_names(client, keyspace), Query(key=only, since_ms=since_ms)
     )
-    found = steps_of(
-        event
-        for event in events
-        if f"{event.identity}/{event.id}" not in ours and not undone.keys().isdisjoint(event.keys)
-    )
-    steps = {key: found.get(key, []) for key in undone}
+    theirs = (event for event in events if f"{event.identity}/{event.id}" not in ours)
+    steps = steps_on(undone, theirs)
     images = read_images(client, keyspace, dumps_of(steps.values()))
     return {
         key: [step for step in read_back(some, images) if not step.changed_nothing]

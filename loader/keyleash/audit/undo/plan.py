@@ -99,7 +99,8 @@ class KeyPlan:
         if self.is_skipped:
             return Action.SKIP
         then = self.then or NOTHING
-        if (then.digest, then.expires_ms) == (self.now.digest, self.now.expires_ms):
+        is_same = (then.digest, then.expires_ms) == (self.now.digest, self.now.expires_ms)
+        if is_same and not then.is_large:
             return Action.KEEP
         return Action.REMOVE if then.is_absent else Action.RESTORE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -102,6 +103,25 @@ def steps_of(events: Iterable[AuditEvent]) -> dict[bytes, list[Step]]:
     return {key: list(steps.values()) for key, steps in found.items()}
 
 
+def steps_on(keys: Iterable[bytes], events: Iterable[AuditEvent]) -> dict[bytes, list[Step]]:
+    """The steps on each of *keys*, also those that are recorded under a mask."""
+    by_mask = {_sha1(key): key for key in keys}
+    found: dict[bytes, list[Step]] = {key: [] for key in by_mask.values()}
+
+    def meant(recorded: bytes) -> bytes | None:
+        mask = _MASK.search(recorded)
+        key = by_mask.get(recorded[-40:], recorded) if mask else recorded
+        is_meant = key in found and (key == recorded or key.startswith(recorded[:-41]))
+        return key if is_meant else None
+
+    concerned = (one for one in events if any(meant(key) is not None for key in one.keys))
+    for recorded, steps in steps_of(concerned).items():
+        key = meant(recorded)
+        if key is not None:
+            found[key] += steps
+    return found
+
+
 def dumps_of(many: Iterable[Iterable[Step]]) -> Iterator[bytes]:
     """The before-images of all these steps."""
     for steps in many:
@@ -120,6 +140,10 @@ def _held(image: Image | None, images: Mapping[bytes, Value | None]) -> State:
         return State()
     value = images[image.dump] if image.dump is not None else NOTHING
     return State(value.digest if value else None, image.expires_ms)
+
+
+def _sha1(key: bytes) -> bytes:
+    return hashlib.sha1(key, usedforsecurity=False).hexdigest().encode()
 
 
 def _joined(ops: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
