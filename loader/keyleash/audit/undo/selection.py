@@ -36,6 +36,7 @@ class Selection:
         identity: Whose events.
         pattern: Only what they did to keys that match it.
         since_ms: Server time, Unix milliseconds, this millisecond included.
+        until_ms: Likewise. What was done later to the same keys is a conflict.
     """
 
     events: tuple[str, ...] = ()
@@ -43,6 +44,7 @@ class Selection:
     identity: str | None = None
     pattern: Pattern | None = None
     since_ms: int | None = None
+    until_ms: int | None = None
 
     def concerns(self, key: bytes) -> bool:
         """Whether what was done to *key* is to be undone, if an event that did it is selected."""
@@ -102,6 +104,9 @@ def _events(
         yield from chosen.values()
         return
     query = Query(
-        correlation=selection.correlation, pattern=selection.pattern, since_ms=selection.since_ms
+        correlation=selection.correlation,
+        pattern=selection.pattern,
+        since_ms=selection.since_ms,
+        until_ms=selection.until_ms,
     )
     yield from read_events(client, keyspace, names, query, newest_first=True)

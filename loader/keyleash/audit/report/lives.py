@@ -1,0 +1,149 @@
+"""What became of keys in some time: what they held before it, behind it, and now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from keyleash.audit.event import ABSENT, AuditEvent, Image
+from keyleash.audit.undo.steps import State, Step, steps_of
+from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import Keyspace
+
+MAX_KEYS = 20_000
+"""So many keys are followed; of more, the events are only counted."""
+MAX_IMAGE_BYTES = 64 * 1024 * 1024
+"""Before-images that are held in memory."""
+
+
+@dataclass(slots=True)
+class KeyLife:
+    """
+    What events did to one key.
+
+    Attributes:
+        events: How many may have changed it; a batch counts once.
+        first: The oldest.
+        last: The newest, without its before-image.
+        is_dropped: Whether the before-image of *first* was left out, to save memory.
+    """
+
+    events: int
+    first: Step
+    last: Step
+    is_dropped: bool = False
+
+    @property
+    def key(self) -> bytes:
+        """The key, as it is recorded."""
+        return self.first.key
+
+
+@dataclass(slots=True)
+class Lives:
+    """
+    The lives of keys, from events that come oldest first.
+
+    Attributes:
+        further_events: Events that changed keys past the first `MAX_KEYS`.
+    """
+
+    by_key: dict[bytes, KeyLife] = field(default_factory=dict)
+    further_events: int = 0
+    _held: int = 0
+
+    def add(self, event: AuditEvent) -> None:
+        """Take in what *event* changed."""
+        for key, steps in steps_of([event]).items():
+            life = self.by_key.get(key)
+            if life is not None:
+                life.events += (steps[0].event != life.last.event)
+                life.last = replace(steps[0], before=None)
+            elif len(self.by_key) < MAX_KEYS:
+                self.by_key[key] = self._begun(steps[0])
+            else:
+                self.further_events += 1
+
+    def _begun(self, step: Step) -> KeyLife:
+        dump = step.before.dump if step.before else None
+        last = replace(step, before=None)
+        if dump and self._held + len(dump) > MAX_IMAGE_BYTES:
+            return KeyLife(1, last, last, is_dropped=True)
+        self._held += len(dump or b"")
+        return KeyLife(1, step, last)
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeAndAfter:
+    """
+    What a key held.
+
+    Attributes:
+        before: Before its first event; None if that is not kept or cannot be read.
+        after: Behind its last; None if the server does not hold that any more.
+        now: None if the key is masked.
+        is_unchanged: Whether it was left as it is since its last event, or has expired by
+            itself; None if that cannot be told.
+    """
+
+    life: KeyLife
+    before: Value | None
+    after: Value | None
+    now: Value | None
+    is_unchanged: bool | None
+
+
+def read_lives(
+    client: Client, keyspace: Keyspace, lives: Iterable[KeyLife]
+) -> list[BeforeAndAfter]:
+    """Read what the keys of *lives* held and hold; of large values the first elements.
+
+    Args:
+        client: A redis-py client of an operator, `decode_responses` off.
+        keyspace: Where the control keys are.
+        lives: Not too many: the server reads each image.
+    """
+    wanted = list(lives)
+    known = [life.key for life in wanted if not _is_masked(life)]
+    keys = read_keys(client, keyspace, known)
+    seconds, micros = client.time()
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    dumps = [life.first.before.dump for life in wanted if life.first.before is not None]
+    images = read_images(client, keyspace, [dump for dump in dumps if dump is not None])
+    found = []
+    for life in wanted:
+        now = keys.get(life.key)
+        found.append(
+            BeforeAndAfter(
+                life=life,
+                before=_before(life.first.before, images),
+                after=_after(life.last.became, now),
+                now=now,
+                is_unchanged=_is_unchanged(life.last.became, now, now_ms),
+            )
+        )
+    return found
+
+
+def _is_masked(life: KeyLife) -> bool:
+    return life.first.is_masked and life.last.is_masked
+
+
+def _before(image: Image | None, images: dict[bytes, Value | None]) -> Value | None:
+    if image is None or image.dump is None:
+        return None if image is None else NOTHING
+    value = images[image.dump]
+    return None if value is None else replace(value, expires_ms=image.expires_ms)
+
+
+def _after(became: State, now: Value | None) -> Value | None:
+    if became.digest == ABSENT:
+        return NOTHING
+    if now is None or became.digest != now.digest or now.is_large:
+        return None
+    return replace(now, expires_ms=became.expires_ms)
+
+
+def _is_unchanged(became: State, now: Value | None, now_ms: int) -> bool | None:
+    return None if now is None else became.is_same(State(now.digest, now.expires_ms), now_ms)
