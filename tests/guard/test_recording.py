@@ -60,7 +60,10 @@ def test_cost_is_what_the_call_took_of_each_counter(leash: Leash) -> None:
     agent.incr("doc:n")
     agent.rename("doc:1", "doc:2")
     with agent.pipeline(transaction=False) as pipe:
-        pipe.get("doc:1").set("doc:1", "x").delete("doc:1").set("other", "x")
+        pipe.get("doc:1")
+        pipe.set("doc:1", "x")
+        pipe.delete("doc:1")
+        pipe.set("other", "x")
         pipe.execute(raise_on_error=False)
 
     requests, reads, writes, deletes = Counter
@@ -83,7 +86,9 @@ def test_reads_are_recorded_where_the_policy_says_so(leash: Leash) -> None:
     agent.get("doc:1")
     agent.exists("doc:1", "doc:2")
     with agent.pipeline(transaction=False) as pipe:
-        pipe.get("doc:1").ping().execute()
+        pipe.get("doc:1")
+        pipe.ping()
+        pipe.execute()
 
     assert [(one.op, one.keys, one.item) for one in trail(leash)] == [
         ("GET", (b"doc:1",), 0),
@@ -106,9 +111,9 @@ def test_arguments_are_told_as_the_policy_says(leash: Leash, batched: bool) -> N
         agent = leash.agent(identity)
         if batched:
             with agent.batch() as batch:
-                batch.execute_command("MSET", "doc:1", "x\xe9", "doc:2", "")
+                batch.mset({"doc:1": "x\xe9", "doc:2": ""})
         else:
-            agent.execute_command("MSET", "doc:1", "x\xe9", "doc:2", "")
+            agent.mset({"doc:1": "x\xe9", "doc:2": ""})
         (event,) = trail(leash, identity)
         told[identity] = (event.lengths, event.args_sha1, event.args)
 

@@ -117,7 +117,7 @@ def _changes(needs: list[Needs], place: int, spec: CommandSpec) -> bool:
     """
     changing = {OperationClass.WRITE, OperationClass.DELETE}
     changed = [not changing.isdisjoint(one) for one in needs]
-    return bool(needs) and (changed[place] or spec.mutates and not any(changed))
+    return bool(needs) and (changed[place] or (spec.mutates and not any(changed)))
 
 
 def _counted(needs: Needs) -> tuple[Counter, ...]:
