@@ -1,0 +1,19 @@
+"""Trails on disk: exporting them without loss, and checking what was exported."""
+
+from keyleash.audit.export.archive import Archive, locked_archive
+from keyleash.audit.export.archiver import Archiver, Exported
+from keyleash.audit.export.formats import FileFormat, read_rows
+from keyleash.audit.export.verify import Finding, FindingKind, Report, verify_archive
+
+__all__ = [
+    "Archive",
+    "Archiver",
+    "Exported",
+    "FileFormat",
+    "Finding",
+    "FindingKind",
+    "Report",
+    "locked_archive",
+    "read_rows",
+    "verify_archive",
+]

@@ -1,0 +1,305 @@
+"""Checking an archive against itself: files, chains, and the numbers of its entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from keyleash.audit.export.archive import ARCHIVE, LOCK, Mark, is_being_written, read_archive
+from keyleash.audit.export.files import TEMPORARY, file_sha256
+from keyleash.audit.export.folder import FILE_NAME, Summary
+from keyleash.audit.export.formats import read_rows
+from keyleash.audit.export.manifest import (
+    CLOSED_MANIFEST,
+    MANIFEST,
+    NO_CHAIN,
+    ArchivedFile,
+    Manifest,
+    next_chain,
+    read_manifest,
+)
+from keyleash.audit.export.row import Row, id_order
+from keyleash.audit.export.sequence import Sequence
+from keyleash.audit.export.trail import TrailKind
+from keyleash.errors import ArchiveError
+
+
+class FindingKind(StrEnum):
+    """What is wrong."""
+
+    CHANGED = "changed"
+    """A file, a manifest or a chain is not what was written."""
+    MISSING = "missing"
+    """A file, a folder or the end of one is not there."""
+    EXTRA = "extra"
+    """Something is there that no manifest lists."""
+    GAP = "gap"
+    """Sequence numbers are missing, or were there before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    One thing that is wrong.
+
+    Attributes:
+        trail: The folder; empty for the archive's own.
+        file: The file's name; empty if it is about none.
+        missing: For a gap, the first and the last number that is missing.
+    """
+
+    kind: FindingKind
+    trail: str
+    file: str
+    message: str
+    missing: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrailReport:
+    """
+    What one folder is like.
+
+    Attributes:
+        entries: By its manifests.
+        chain: Of its last file: to be compared with what was written down elsewhere.
+        notes: What is as it may be, and worth to be known.
+    """
+
+    trail: str
+    files: int
+    entries: int
+    first: str
+    last: str
+    chain: str
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an archive is like."""
+
+    archive: str
+    trails: tuple[TrailReport, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+
+def verify_archive(directory: Path) -> Report:
+    """
+    Check every file of an archive; it may be written to meanwhile.
+
+    Raises:
+        ArchiveError: *directory* is none.
+        MissingExtraError: it has Parquet files, and pyarrow is not installed.
+    """
+    busy = is_being_written(directory)
+    extra = [
+        Finding(FindingKind.EXTRA, "", name, "is none of keyleash's")
+        for name in _strangers(directory)
+    ]
+    archive = read_archive(directory)
+    names = sorted({*_folders(directory), *archive.marks})
+    trails = tuple(
+        _Check(directory, name, archive.marks.get(name), busy).report() for name in names
+    )
+    findings = (*extra, *(finding for trail in trails for finding in trail.findings))
+    return Report(archive.id, trails, findings)
+
+
+class _Check:
+    """Checks one folder."""
+
+    def __init__(self, directory: Path, trail: str, mark: Mark | None, busy: bool) -> None:
+        self._folder = directory / trail
+        self._trail = trail
+        self._mark = mark
+        self._busy = busy
+        self._findings: list[Finding] = []
+        self._notes: list[str] = []
+        self._sequence = Sequence()
+
+    def report(self) -> TrailReport:
+        # Before the manifest is read: what was named later is none that it should list.
+        there = (
+            sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
+        )
+        manifests = self._manifests()
+        files = [file for manifest in manifests for file in manifest.files]
+        self._check_files(files)
+        self._check_mark(files)
+        self._check_extra(there, manifests)
+        return TrailReport(
+            trail=self._trail,
+            files=len(files),
+            entries=sum(file.count for file in files),
+            first=files[0].first if files else "",
+            last=files[-1].last if files else "",
+            chain=files[-1].chain if files else NO_CHAIN,
+            findings=tuple(self._findings),
+            notes=tuple(self._notes),
+        )
+
+    def _manifests(self) -> list[Manifest]:
+        """The folder's manifests in order, as far back as each leads to the one before it."""
+        found: list[Manifest] = []
+        name = MANIFEST
+        names = set()
+        while name and name not in names:
+            names.add(name)
+            try:
+                manifest = read_manifest(self._folder, self._trail, name)
+            except ArchiveError as error:
+                self._find(FindingKind.CHANGED, name, error.message)
+                return found
+            if found and manifest.head != found[0].before:
+                self._find(FindingKind.CHANGED, name, "does not end where the next one goes on")
+            found.insert(0, manifest)
+            before = manifest.before
+            leads_back = CLOSED_MANIFEST.fullmatch(before.manifest) and manifest.files
+            name = before.manifest if leads_back else ""
+            if before.manifest and not leads_back:
+                self._find(FindingKind.CHANGED, MANIFEST, "does not say what it goes on from")
+        return found
+
+    def _check_files(self, files: list[ArchivedFile]) -> None:
+        chain, last = NO_CHAIN, ""
+        for number, file in enumerate(files, 1):
+            if file.chain != next_chain(chain, file.sha256):
+                self._find(
+                    FindingKind.CHANGED, file.name, "its chain does not follow the file before it"
+                )
+            if not file.name.startswith(f"{number:08}_{file.first}."):
+                self._find(FindingKind.CHANGED, file.name, f"is listed as file {number}")
+            if last and id_order(file.first) <= id_order(last):
+                self._find(
+                    FindingKind.CHANGED, file.name, f"begins at {file.first}, not after {last}"
+                )
+            self._check_content(file)
+            chain, last = file.chain, file.last
+
+    def _check_content(self, file: ArchivedFile) -> None:
+        path = self._folder / file.name
+        try:
+            if not FILE_NAME.fullmatch(file.name):
+                raise ValueError("its name is none of an archived file")  # noqa: TRY301
+            sha256 = file_sha256(path)
+            if sha256 != file.sha256:
+                self._find(
+                    FindingKind.CHANGED,
+                    file.name,
+                    f"its SHA-256 is {sha256}, and was {file.sha256}",
+                )
+                self._sequence.last = file.last_seq or self._sequence.last
+                return
+            summary = Summary()
+            for row in read_rows(path):
+                summary.add(row)
+                self._follow(file, row)
+        except FileNotFoundError:
+            self._find(
+                FindingKind.MISSING, file.name, f"{file.count} entries, up to {file.last}, are gone"
+            )
+            self._sequence.last = file.last_seq or self._sequence.last
+        except (ValueError, OSError) as error:
+            self._find(FindingKind.CHANGED, file.name, f"cannot be read: {error}")
+        else:
+            self._compare(file, summary)
+
+    def _compare(self, file: ArchivedFile, summary: Summary) -> None:
+        found = summary.file(file.name, file.bytes, file.sha256, "")
+        if replace(found, chain=file.chain) == file:
+            return
+        for what in ("first", "last", "count", "first_seq", "last_seq"):
+            said, is_ = getattr(file, what), getattr(found, what)
+            if said != is_:
+                self._find(
+                    FindingKind.CHANGED,
+                    file.name,
+                    f"`{what}` is {is_}, and the manifest says {said}",
+                )
+
+    def _follow(self, file: ArchivedFile, row: Row) -> None:
+        found = self._sequence.follow(row.seq, row.id)
+        if found is None:
+            return
+        if found.is_loss:
+            missing = (found.before + 1, found.seq - 1) if found.seq > found.before else None
+            self._find(FindingKind.GAP, file.name, str(found), missing)
+        else:
+            self._notes.append(str(found))
+
+    def _check_mark(self, files: list[ArchivedFile]) -> None:
+        mark = self._mark
+        if mark is None or not mark.files:
+            return
+        if len(files) < mark.files:
+            self._find(
+                FindingKind.MISSING,
+                "",
+                f"{len(files)} files are listed, and {mark.files} were recorded, up to {mark.last}",
+            )
+        elif files[mark.files - 1].chain != mark.chain:
+            self._find(
+                FindingKind.CHANGED,
+                files[mark.files - 1].name,
+                "its chain is not the one that was recorded",
+            )
+
+    def _check_extra(self, there: list[str], manifests: list[Manifest]) -> None:
+        listed = {MANIFEST, *(manifest.before.manifest for manifest in manifests)}
+        listed |= {file.name for manifest in manifests for file in manifest.files}
+        head = manifests[-1].head if manifests else None
+        if head is not None and manifests[-1].is_full:
+            # A crash may come between closing a manifest and going on from it.
+            listed.add(head.manifest)
+        for name in there:
+            if name in listed or (self._busy and name.endswith(TEMPORARY)):
+                continue
+            if name.endswith(TEMPORARY):
+                self._notes.append(f"`{name}` is left from a crash; the next export removes it")
+                continue
+            is_next = head is not None and name.startswith(f"{head.files + 1:08}_")
+            if not (is_next and self._busy):
+                self._find(
+                    FindingKind.EXTRA,
+                    name,
+                    "is in no manifest"
+                    + ("; if a crash left it, the next export lists it" if is_next else ""),
+                )
+
+    def _find(
+        self,
+        kind: FindingKind,
+        file: str,
+        message: str,
+        missing: tuple[int, int] | None = None,
+    ) -> None:
+        self._findings.append(Finding(kind, self._trail, file, message, missing))
+
+
+def _folders(directory: Path) -> Iterator[str]:
+    for kind in TrailKind:
+        folder = directory / kind
+        if kind is TrailKind.CONTROL:
+            yield from [str(kind)] if folder.is_dir() else []
+        elif folder.is_dir():
+            yield from (f"{kind}/{one.name}" for one in folder.iterdir() if one.is_dir())
+
+
+def _strangers(directory: Path) -> Iterator[str]:
+    ours = {ARCHIVE, LOCK, *TrailKind}
+    if not directory.is_dir():
+        return
+    for path in sorted(directory.iterdir()):
+        if path.name not in ours and not path.name.endswith(TEMPORARY):
+            yield path.name
+        elif path.name in {TrailKind.AUDIT, TrailKind.DENIED}:
+            yield from (f"{path.name}/{one.name}" for one in path.iterdir() if not one.is_dir())
