@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -123,7 +123,7 @@ class Archiver:
         self._kept: dict[str, int] = {}
         self._has_news = False
 
-    def run(self) -> Iterator[Exported]:
+    def run(self) -> Generator[Exported, None, None]:
         """
         Export what there is, and record that.
 
@@ -138,7 +138,7 @@ class Archiver:
         yield from self._round()
         self.record()
 
-    def follow(self, every_s: float) -> Iterator[Exported]:
+    def follow(self, every_s: float) -> Generator[Exported, None, None]:
         """
         Export what there is and what comes, until it is to stop; otherwise as `run`.
 
@@ -192,43 +192,38 @@ class Archiver:
 
     def _round(self) -> Iterator[Exported]:
         self._kept = kept_until_exported(self._client, self._keyspace)
-        # All are opened before the first is exported: one that belongs to another archive, or
-        # to another server's, stops the run before it changed anything.
-        for trail in find_trails(self._client, self._keyspace, self._identities):
-            self._require_open(trail)
+        trails = find_trails(self._client, self._keyspace, self._identities)
+        new = [self._ready(trail) for trail in trails if trail.name not in self._open]
+        # All are looked at before the first is changed: one that belongs to another archive, or
+        # to another server's, stops the run.
+        for one in new:
+            if not self._take_over:
+                _require_ours(one)
+        for one in new:
+            self._start(one)
         for one in list(self._open.values()):
             yield from self._export(one)
 
-    def _require_open(self, trail: Trail) -> None:
-        if trail.name in self._open:
-            return
+    def _ready(self, trail: Trail) -> _Open:
         group = ConsumerGroup(self._client, trail.stream, self._archive.id, self._archive.place)
         folder = TrailFolder(self._archive, trail)
-        is_new = not group.exists()
-        if is_new and folder.head.files and not self._take_over:
-            _require_no_other_stream(group, folder)
-        if is_new and not group.create():
-            return
-        self._require_alone(trail, group, is_new)
-        one = _Open(trail, group, folder, Sequence(folder.head.last_seq))
-        self._open[trail.name] = one
-        mark = self._archive.marks.get(trail.name, Mark())
-        if trail.kind is not TrailKind.CONTROL and folder.head.files > mark.files:
-            self._has_news = True
+        return _Open(trail, group, folder, Sequence(folder.head.last_seq))
 
-    def _require_alone(self, trail: Trail, group: ConsumerGroup, is_new: bool) -> None:
-        others = group.others()
-        if others and not self._take_over:
-            if is_new:
-                group.destroy(group.name)
-            places = ", ".join(f"`{place}`" for place in others.values())
-            raise ArchiveTakenError(
-                f"`{trail.stream}` is exported to another archive, begun at {places}",
-                help="export to that one; or begin one here, with all that the server still has,"
-                " by `--take-over`: that one is not gone on with then",
-            )
-        for name in others:
-            group.destroy(name)
+    def _start(self, one: _Open) -> None:
+        """Have the group, and no other one beside it."""
+        is_new = not one.group.exists()
+        if is_new and not one.group.create():
+            return
+        for name, place in one.group.others().items():
+            if not self._take_over:
+                # Both came at once, and both see each other.
+                one.group.destroy(one.group.name)
+                raise _taken(one.trail, place)
+            one.group.destroy(name)
+        self._open[one.trail.name] = one
+        mark = self._archive.marks.get(one.trail.name, Mark())
+        if one.trail.kind is not TrailKind.CONTROL and one.folder.head.files > mark.files:
+            self._has_news = True
 
     def _export(self, one: _Open) -> Iterator[Exported]:
         one.caught_up = False
@@ -312,14 +307,29 @@ def _fresh(page: Page, last: tuple[int, int], taken: _Taken) -> list[Row]:
     return rows
 
 
-def _require_no_other_stream(group: ConsumerGroup, folder: TrailFolder) -> None:
-    """A stream that the archive has entries of is one that has its group, unless it is gone."""
-    if group.stream_exists() and not group.others():
+def _require_ours(one: _Open) -> None:
+    """
+    See to it that no other archive has the stream, and that what the archive has is from it.
+
+    Raises:
+        ArchiveTakenError: so it is.
+    """
+    for place in one.group.others().values():
+        raise _taken(one.trail, place)
+    if one.folder.head.files and one.group.stream_exists() and not one.group.exists():
         raise ArchiveTakenError(
-            f"`{group.stream}` is not the stream that `{folder.path}` was exported from",
+            f"`{one.trail.stream}` is not the stream that `{one.folder.path}` was exported from",
             help="name another directory for another server; if the server was restored or lost"
             " its data, go on with `--take-over`",
         )
+
+
+def _taken(trail: Trail, place: str) -> ArchiveTakenError:
+    return ArchiveTakenError(
+        f"`{trail.stream}` is exported to another archive, begun at `{place}`",
+        help="export to that one; or begin one here, with all that the server still has, by"
+        " `--take-over`: that one is not gone on with then",
+    )
 
 
 def _mark(one: _Open) -> Mark:

@@ -30,8 +30,7 @@ class Draft:
         self.size = 0
 
     def __enter__(self) -> Self:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        self._file = os.fdopen(descriptor, "wb", buffering=_BUFFER)
+        self._file = open(self._path, "wb", _BUFFER, opener=_open_private)
         return self
 
     def __exit__(
@@ -63,6 +62,11 @@ class Draft:
         self._file.close()
         self._path.rename(self._folder / name)
         sync_folder(self._folder)
+
+
+def _open_private(path: str, flags: int) -> int:
+    # Trails may hold values.
+    return os.open(path, flags, 0o600)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -104,15 +104,15 @@ class TrailFolder:
             writer.close()
             name = f"{self.head.files + 1:08}_{summary.first}.{file_format}"
             file = summary.file(name, draft.size, draft.sha256, self.head.chain)
-            draft.keep(name)
-        try:
-            self._list(file)
-        except OSError:
-            # Not listed, so not exported, and the disk may be full. But the manifest may have
-            # got its name before it failed.
-            if read_manifest(self.path, self._trail.name).head == self.head:
-                (self.path / name).unlink(missing_ok=True)
-            raise
+            try:
+                draft.keep(name)
+                self._list(file)
+            except OSError:
+                # Not listed, so not exported, and the disk may be full. But either may have got
+                # its name before it failed.
+                if read_manifest(self.path, self._trail.name).head == self.head:
+                    (self.path / name).unlink(missing_ok=True)
+                raise
         return file
 
     def _list(self, file: ArchivedFile) -> None:

@@ -20,6 +20,7 @@ GROUPS = "keyleash-export:"
 """What the names of all archives' groups begin with."""
 PAGE = 500
 """Entries per call at most: the server answers nobody else meanwhile."""
+FIRST_PAGE = 20
 PAGE_BYTES = 2 << 20
 """What a page should not exceed, going by the one before it: images make entries large."""
 
@@ -58,7 +59,7 @@ class ConsumerGroup:
         self._place = place
         # Where the pending entries go on; None once all were read.
         self._pending_after: str | None = "0"
-        self._page = 100
+        self._page = FIRST_PAGE
 
     def others(self) -> dict[str, str]:
         """The groups of other archives, with the places of these; none without a stream."""

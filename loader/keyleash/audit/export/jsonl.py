@@ -62,7 +62,8 @@ def _line(row: Row, trail: Trail) -> str:
         ],
         "fields": [[_json(name), _json(value)] for name, value in row.fields],
     }
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":")) + "\n"
+    # In ASCII: no byte of an agent moves the cursor of whoever looks at the file.
+    return json.dumps(said, separators=(",", ":")) + "\n"
 
 
 def _iso(time: datetime | None) -> str | None:
