@@ -51,7 +51,7 @@ def stored(client: Any, stream: str) -> list[Entry]:
 
 def unacknowledged(client: Any, stream: str) -> int:
     """How many entries were not acknowledged by the archive that has them exported."""
-    groups = client.xinfo_groups(stream)
+    groups = client.xinfo_groups(stream) if client.exists(stream) else []
     if not groups:
         return int(client.xlen(stream))
     (group,) = groups
@@ -63,8 +63,9 @@ def manifest(directory: Path, trail: str) -> Any:
     return json.loads((directory / trail / "manifest.json").read_text())
 
 
-def run_again_and_again(url: str, directory: str, max_entries: int) -> None:
-    """The work of an archiver that is to be killed: it never ends by itself."""
+def run_again_and_again(begun: Any, url: str, directory: str, max_entries: int) -> None:
+    """The work of an archiver that is to be killed: while there is a server, it does not end."""
+    begun.set()
     client = redis.Redis.from_url(url)
     with locked_archive(Path(directory)) as archive:
         archiver = Archiver(client, KEYS, archive, max_entries=max_entries)

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from keyleash.audit.export.files import make_folder, write_json
+from keyleash.audit.export.files import DRAFT, make_folder, write_json
 from keyleash.errors import ArchiveBusyError, ArchiveError
 
 ARCHIVE = "archive.json"
@@ -79,7 +79,7 @@ def locked_archive(directory: Path) -> Iterator[Archive]:
     """
     make_folder(directory.absolute())
     # Before the lock makes it one that is not empty.
-    if not (directory / ARCHIVE).exists() and set(os.listdir(directory)) - {LOCK}:
+    if not (directory / ARCHIVE).exists() and set(os.listdir(directory)) - {LOCK, DRAFT}:
         raise ArchiveError(
             f"`{directory}` is not empty, and no archive",
             help=f"name an empty or a new directory, or bring `{ARCHIVE}` back",
@@ -134,6 +134,7 @@ def read_archive(directory: Path) -> Archive:
 
 
 def _read_or_begin(directory: Path) -> Archive:
+    (directory / DRAFT).unlink(missing_ok=True)
     if (directory / ARCHIVE).exists():
         return read_archive(directory)
     place = f"{socket.gethostname()}:{directory.absolute()}"

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-TEMPORARY = ".tmp"
-"""How the names of files that are not whole yet end."""
+DRAFT = "draft.tmp"
+"""What a file is called that is not whole yet; each folder has one at most."""
 _BUFFER = 1 << 20
 
 
@@ -25,7 +25,7 @@ class Draft:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._path = folder / f"draft{TEMPORARY}"
+        self._path = folder / DRAFT
         self._digest = hashlib.sha256()
         self.size = 0
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from keyleash.audit.export.archive import Archive
-from keyleash.audit.export.files import TEMPORARY, Draft, file_sha256, make_folder
+from keyleash.audit.export.files import DRAFT, Draft, file_sha256, make_folder
 from keyleash.audit.export.formats import FileFormat, read_rows, row_writer
 from keyleash.audit.export.manifest import (
     ArchivedFile,
@@ -124,8 +124,7 @@ class TrailFolder:
         named but not listed. It was on the disk before it got its name, and it may be all that
         is left of entries that were trimmed since, so it is not thrown away.
         """
-        for path in self.path.glob(f"*{TEMPORARY}"):
-            path.unlink()
+        (self.path / DRAFT).unlink(missing_ok=True)
         listed = {file.name for file in self._manifest.files}
         number = self.head.files
         left = [

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from keyleash.audit.export.archive import ARCHIVE, LOCK, Mark, is_being_written, read_archive
-from keyleash.audit.export.files import TEMPORARY, file_sha256
+from keyleash.audit.export.files import DRAFT, file_sha256
 from keyleash.audit.export.folder import FILE_NAME, Summary
 from keyleash.audit.export.formats import read_rows
 from keyleash.audit.export.manifest import (
@@ -261,9 +261,9 @@ class _Check:
             # A crash may come between closing a manifest and going on from it.
             listed.add(head.manifest)
         for name in there:
-            if name in listed or (self._busy and name.endswith(TEMPORARY)):
+            if name in listed or (self._busy and name == DRAFT):
                 continue
-            if name.endswith(TEMPORARY):
+            if name == DRAFT:
                 self._notes.append(f"`{name}` is left from a crash; the next export removes it")
                 continue
             is_next = head is not None and name.startswith(f"{head.files + 1:08}_")
@@ -299,7 +299,7 @@ def _strangers(directory: Path) -> Iterator[str]:
     if not directory.is_dir():
         return
     for path in sorted(directory.iterdir()):
-        if path.name not in ours and not path.name.endswith(TEMPORARY):
+        if path.name not in ours and path.name != DRAFT:
             yield path.name
         elif path.name in {TrailKind.AUDIT, TrailKind.DENIED}:
             yield from (f"{path.name}/{one.name}" for one in path.iterdir() if not one.is_dir())
