@@ -23,7 +23,7 @@ from keyleash.audit.export.group import ConsumerGroup, Page, is_gone
 from keyleash.audit.export.manifest import ArchivedFile
 from keyleash.audit.export.retention import kept_until_exported
 from keyleash.audit.export.row import Row, id_order
-from keyleash.audit.export.sequence import Break, Sequence
+from keyleash.audit.export.sequence import Break, SequenceCheck
 from keyleash.audit.export.trail import Trail, TrailKind, find_trails
 from keyleash.errors import ArchiveTakenError, ArchiveWriteError
 from keyleash.protocol.active import Client
@@ -64,7 +64,7 @@ class _Open:
     trail: Trail
     group: ConsumerGroup
     folder: TrailFolder
-    sequence: Sequence
+    sequence: SequenceCheck
     caught_up: bool = False
 
 
@@ -207,7 +207,7 @@ class Archiver:
     def _ready(self, trail: Trail) -> _Open:
         group = ConsumerGroup(self._client, trail.stream, self._archive.id, self._archive.place)
         folder = TrailFolder(self._archive, trail)
-        return _Open(trail, group, folder, Sequence(folder.head.last_seq))
+        return _Open(trail, group, folder, SequenceCheck(folder.head.last_seq))
 
     def _start(self, one: _Open) -> None:
         """Have the group, and no other one beside it."""

@@ -55,7 +55,7 @@ class Break:
                 return f"seq goes back from {self.before} to {self.seq}, at {self.id}"
 
 
-class Sequence:
+class SequenceCheck:
     """Follows the numbers of one trail; *last* is the one before, 0 at its beginning."""
 
     def __init__(self, last: int = 0) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -21,9 +22,13 @@ from keyleash.audit.export.manifest import (
     read_manifest,
 )
 from keyleash.audit.export.row import Row, id_order
-from keyleash.audit.export.sequence import Sequence
+from keyleash.audit.export.sequence import SequenceCheck
 from keyleash.audit.export.trail import TrailKind
 from keyleash.errors import ArchiveError
+
+
+Recorded = Callable[[str], Iterable[tuple[str, Mark]]]
+"""From an archive's id to what was recorded of it elsewhere: trails, and how far each was."""
 
 
 class FindingKind(StrEnum):
@@ -92,9 +97,13 @@ class Report:
         return not self.findings
 
 
-def verify_archive(directory: Path) -> Report:
+def verify_archive(directory: Path, recorded: Recorded | None = None) -> Report:
     """
     Check every file of an archive; it may be written to meanwhile.
+
+    Args:
+        directory: The archive.
+        recorded: Whose chains are compared too: what the server recorded of this archive.
 
     Raises:
         ArchiveError: *directory* is none.
@@ -106,10 +115,11 @@ def verify_archive(directory: Path) -> Report:
         for name in _strangers(directory)
     ]
     archive = read_archive(directory)
-    names = sorted({*_folders(directory), *archive.marks})
-    trails = tuple(
-        _Check(directory, name, archive.marks.get(name), busy).report() for name in names
-    )
+    marks: dict[str, list[Mark]] = defaultdict(list)
+    for name, mark in (*archive.marks.items(), *(recorded(archive.id) if recorded else ())):
+        marks[name].append(mark)
+    names = sorted({*_folders(directory), *marks})
+    trails = tuple(_Check(directory, name, marks[name], busy).report() for name in names)
     findings = (*extra, *(finding for trail in trails for finding in trail.findings))
     return Report(archive.id, trails, findings)
 
@@ -117,14 +127,14 @@ def verify_archive(directory: Path) -> Report:
 class _Check:
     """Checks one folder."""
 
-    def __init__(self, directory: Path, trail: str, mark: Mark | None, busy: bool) -> None:
+    def __init__(self, directory: Path, trail: str, marks: Sequence[Mark], busy: bool) -> None:
         self._folder = directory / trail
         self._trail = trail
-        self._mark = mark
+        self._marks = marks
         self._busy = busy
         self._findings: list[Finding] = []
         self._notes: list[str] = []
-        self._sequence = Sequence()
+        self._sequence = SequenceCheck()
 
     def report(self) -> TrailReport:
         # Before the manifest is read: what was named later is none that it should list.
@@ -134,7 +144,7 @@ class _Check:
         manifests = self._manifests()
         files = [file for manifest in manifests for file in manifest.files]
         self._check_files(files)
-        self._check_mark(files)
+        self._check_marks(files)
         self._check_extra(there, manifests)
         return TrailReport(
             trail=self._trail,
@@ -236,22 +246,19 @@ class _Check:
         else:
             self._notes.append(str(found))
 
-    def _check_mark(self, files: list[ArchivedFile]) -> None:
-        mark = self._mark
-        if mark is None or not mark.files:
-            return
-        if len(files) < mark.files:
-            self._find(
-                FindingKind.MISSING,
-                "",
-                f"{len(files)} files are listed, and {mark.files} were recorded, up to {mark.last}",
-            )
-        elif files[mark.files - 1].chain != mark.chain:
-            self._find(
-                FindingKind.CHANGED,
-                files[mark.files - 1].name,
-                "its chain is not the one that was recorded",
-            )
+    def _check_marks(self, files: list[ArchivedFile]) -> None:
+        """One finding is enough: what does not fit a mark does not fit those after it."""
+        for mark in sorted(self._marks, key=lambda mark: mark.files):
+            if not mark.files:
+                continue
+            if len(files) < mark.files:
+                said = f"{len(files)} files are listed, and {mark.files} were recorded"
+                return self._find(FindingKind.MISSING, "", f"{said}, up to {mark.last}")
+            file = files[mark.files - 1]
+            if file.chain != mark.chain:
+                said = "its chain is not the one that was recorded"
+                return self._find(FindingKind.CHANGED, file.name, said)
+        return None
 
     def _check_extra(self, there: list[str], manifests: list[Manifest]) -> None:
         listed = {MANIFEST, *(manifest.before.manifest for manifest in manifests)}
