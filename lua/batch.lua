@@ -17,7 +17,7 @@
 local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, mode = argv[1] or '', argv[2] or '', argv[3], argv[4]
-local code, detail, value, at_us, token_id, key, now_us, item
+local code, detail, value, reason, at_us, token_id, key, now_us, item
 local command = 'BATCH'
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
@@ -36,10 +36,19 @@ repeat
 --% endif
 --% endfilter
 --% endfor
-  -- One event for all: its own fields, then for each command that changes something its name
-  -- and its key; with several keys, their number behind the name, and netstrings.
-  local event, event_id = { 'XADD', {{ names.audit }}, '*', 'token', token_id, 'correlation', correlation, 'policy', {{ policy }} }
-  local header = #event
+  -- One event for all: its own fields, then for each command that is recorded its name and its
+  -- key; with several keys, their number behind the name, and netstrings.
+  local entry, event = { 'XADD', {{ names.audit }}, '*', 'seq', sequence + 1, 'token', token_id, 'cost', '', 'correlation', correlation, 'policy', {{ policy }} }
+  local header, passed, passed_reads, passed_writes, passed_deletes = #entry, 0, 0, 0, 0
+--% if masks
+--% include "partials/masked.lua"
+--% endif
+--% if images
+  local changed, imaged, bounds = {}, {}, {}
+--% endif
+--% if hard_max is not none
+  local is_full
+--% endif
   local fields = header
   -- By the commands' numbers: the replies, and what is not as usual about some of them: that
   -- their reply depends on the protocol, how it is mended, their full name, that they are in no event.
@@ -71,18 +80,27 @@ repeat
       if mode == 'all' then item = n break end
 --% include "partials/refuse.lua"
       replies[n], unheard[n] = { err = line }, true
-      code, detail, value = nil, nil, nil
+      code, detail, value, reason = nil, nil, nil, nil
     end
   end
   if mode == 'all' and not code and keys[count + 1] then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
   if code then break end
 
+  local recorded = fields > header
+  if recorded then sequence = sequence + 1 end
 --% include "partials/commit_limits.lua"
   -- Before the commands, so that there is no mutation without its event.
-  if fields > header then
-    event_id = call(unpack(event))
-    -- As in append_event.
-    if now_us % 7 == 0 then call('XTRIM', {{ names.audit }}, 'MAXLEN', '~', {{ text(retain) }}) end
+  if recorded then
+    local cost = passed .. ''
+    if passed_reads > 0 then cost = cost .. ',' .. passed_reads .. 'r' end
+    if passed_writes > 0 then cost = cost .. ',' .. passed_writes .. 'w' end
+    if passed_deletes > 0 then cost = cost .. ',' .. passed_deletes .. 'd' end
+    entry[9] = cost
+--% if images
+--% include "partials/take_images.lua"
+--% endif
+    event = call(unpack(entry))
+--% include "partials/trim_audit.lua"
   end
   local run, was_typed = redis.pcall
   stop = 4
@@ -101,6 +119,9 @@ repeat
       replies[i] = reply
     end
   end
+--% if images
+--% include "partials/note_afterwards.lua"
+--% endif
   if next(typeds) then
 --% include "partials/name_nulls.lua"
   end

@@ -15,7 +15,7 @@ local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
 local stop = #argv
-local code, detail, value, at_us, token_id, key, now_us
+local code, detail, value, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
 --% include "partials/open.lua"
@@ -26,11 +26,17 @@ repeat
     break
   end
   local count = 0
+--% if hard_max is not none
+  local is_full
+--% endif
 --% filter placed(4)
 --% include "partials/judge.lua"
   if code then break end
 
   local event
+--% if images
+  local changed, imaged, bounds = {}, {}, {}
+--% endif
 --% if waiting
   local ready, tried = true
   if waits then
@@ -38,6 +44,7 @@ repeat
   end
   if ready then
 --% endif
+  if recorded then sequence = sequence + 1 end
 --% include "partials/commit_limits.lua"
 --% include "partials/append_event.lua"
 --% if waiting
@@ -51,6 +58,10 @@ repeat
   local reply = redis.pcall(unpack(argv, name_at))
 --% endif
 --% include "partials/mend_reply.lua"
+--% if images
+--% include "partials/note_afterwards.lua"
+  if typed then redis.setresp(3) end
+--% endif
 --% endfilter
   return reply
 until true

@@ -33,6 +33,7 @@ class ReplyCode(StrEnum):
     NOT_ACTIVE = "NOT_ACTIVE"
     RATE_LIMITED = "RATE_LIMITED"
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
+    AUDIT_FULL = "AUDIT_FULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,24 @@ class NoPolicyError(KeyleashError):
     """No policy is active on the server."""
 
     code = "no-policy"
+
+
+class UnknownEventError(KeyleashError):
+    """No trail has an event of that id."""
+
+    code = "unknown-event"
+
+
+class AmbiguousEventError(KeyleashError):
+    """Several identities have an event of that id."""
+
+    code = "ambiguous-event"
+
+
+class NothingFoundError(KeyleashError):
+    """No trail has what was looked for."""
+
+    code = "nothing-found"
 
 
 class ServerStartError(KeyleashError):
@@ -282,6 +301,12 @@ class RateLimitedError(LeashError):
     def retry_after_ms(self) -> int:
         """Milliseconds, at least 1, after which the same call fits the rate."""
         return int(self.details["retry_after_ms"])
+
+
+class AuditFullError(LeashError):
+    """So many events wait for their export that no further one may be made."""
+
+    code = ReplyCode.AUDIT_FULL
 
 
 class BudgetExhaustedError(LeashError):

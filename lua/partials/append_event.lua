@@ -1,15 +1,34 @@
 -- Before the command, so that there is no mutation without its event.
-if mutates then
-  local field, touched = 'key', key or ''
+if recorded then
+  local field, touched, is_masked = 'key', key or '', false
+--% if masks
+--% include "partials/masked.lua"
+  touched, is_masked = masked(touched)
+--% endif
   if count > 1 then
     local parts = {}
-    for i = 1, #keys do parts[i] = #keys[i] .. ':' .. keys[i] .. ',' end
+    for i = 1, #keys do
+      local name, hidden = keys[i], false
+--% if masks
+      name, hidden = masked(name)
+--% endif
+      parts[i], is_masked = #name .. ':' .. name .. ',', is_masked or hidden
+    end
     field, touched = 'keys', table.concat(parts)
   end
-  -- Trimming costs a fifth of appending, so one millisecond in seven does it.
-  if now_us % 7 == 0 then
-    event = call('XADD', {{ names.audit }}, 'MAXLEN', '~', {{ text(retain) }}, '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', {{ policy }})
-  else
-    event = call('XADD', {{ names.audit }}, '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', {{ policy }})
-  end
+--% include "partials/name_cost.lua"
+--% if tells_arguments
+--% include "partials/tell_arguments.lua"
+--% endif
+--% filter spread("told_pair", ["told_as", "told"] if tells_arguments else [])
+--% if images
+  local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', {{ policy }}, told_pair }
+--% include "partials/note_changes.lua"
+--% include "partials/take_images.lua"
+  event = call(unpack(entry))
+--% else
+  event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', {{ policy }}, told_pair)
+--% endif
+--% endfilter
+--% include "partials/trim_audit.lua"
 end

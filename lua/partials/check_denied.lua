@@ -1,5 +1,5 @@
 matched = false
---% with matchers = denied
+--% with matchers = denied, named = true
 --% include "partials/match_any.lua"
 --% endwith
-if matched then code, detail, value = 'KEY_DENIED', 'key', key end
+if matched then code, detail, value, reason = 'KEY_DENIED', 'key', key, matched end

@@ -1,7 +1,9 @@
 --% if numbers
 --% filter spread("number_n", numbers)
-call('SETRANGE', {{ names.state }}, 16, struct.pack({{ numbers_format }}, number_n))
+call('SETRANGE', {{ names.state }}, 16, struct.pack({{ numbers_format }}, sequence, number_n))
 --% endfilter
+--% else
+if recorded then call('SETRANGE', {{ names.state }}, 16, struct.pack('<d', sequence)) end
 --% endif
 --% for limit in limits
 --% filter numbered(limit.number)

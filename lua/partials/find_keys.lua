@@ -30,7 +30,7 @@ if stored then
   this_counter = true
 --% endfilter
 --% endfor
-  mutates = true
+  recorded = true
 end
 --% elif search.kind == "streams"
 local option_at = name_at + 1

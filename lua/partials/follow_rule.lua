@@ -35,7 +35,13 @@ writes = true
 deletes = true
 --% endif
 --% if rule.mutates
-mutates = true
+recorded = true
+--% endif
+--% if rule.changes_first
+changes_first = true
+--% endif
+--% if rule.changes_rest
+changes_rest = true
 --% endif
 --% for word in rule.refused_if
 for at = name_at + {{ rule.options_start }}, stop do

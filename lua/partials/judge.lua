@@ -5,9 +5,12 @@
 local rule, check, typed, mend
 -- The keys are walked[first], walked[first + step] and so on, up to walked[last].
 local walked, first, last, step = argv, name_at + 1, name_at + 1, 1
-local reads, writes, deletes, mutates
+local reads, writes, deletes, recorded
 --% if checks_differ
 local rest
+--% endif
+--% if images
+local changes_first, changes_rest
 --% endif
 --% if waiting
 local waits, group_at, claim_at
@@ -41,6 +44,10 @@ repeat
   end
   if code then break end
 
+--% include "partials/check_room.lua"
+--% if hard_max is not none
+  if code then break end
+--% endif
 --% for limit in limits
 --% filter numbered(limit.number)
 --% filter spread("this_counter", [counted[limit.counter]])

@@ -2,11 +2,11 @@
 if false then
 --% for matcher in grouping.singly
 --% if matcher.text is not none
-elseif key == {{ matcher.text }} then matched = true
+elseif key == {{ matcher.text }} then matched = {{ met(matcher, named) }}
 --% elif matcher.pattern is not none
-elseif find(key, {{ matcher.pattern }}) then matched = true
+elseif find(key, {{ matcher.pattern }}) then matched = {{ met(matcher, named) }}
 --% else
-elseif true then matched = true
+elseif true then matched = {{ met(matcher, named) }}
 --% endif
 --% endfor
 --% if grouping.position

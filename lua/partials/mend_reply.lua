@@ -17,7 +17,7 @@ if type(reply) == 'table' then
           for j = 1, i do
             if not unheard[j] then item = item + 1 end
           end
-          call('XADD', {{ names.audit }}, '*', 'of', event_id, 'item', item, 'error', string.sub(reply.err, 1, 200))
+          call('XADD', {{ names.audit }}, '*', 'of', event, 'item', item, 'error', string.sub(reply.err, 1, 200))
         end
 --% else
         if event then

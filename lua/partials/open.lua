@@ -1,6 +1,6 @@
 -- Who calls, and by which rules: sets code if nobody may act, else now_us, token_id and the
 -- numbers of the limits.
-local token_key, record, used_us
+local token_key, record, used_us, sequence
 --% if numbers
 --% filter spread("number_n", numbers)
 local number_n
@@ -18,7 +18,7 @@ repeat
   if #state < {{ layout.header_bytes }} then code = 'POLICY_STALE' break end
   local stamp, suspended
 --% filter spread("number_n", numbers)
-  stamp, suspended, number_n = struct.unpack({{ state_format }}, state)
+  stamp, suspended, sequence, number_n = struct.unpack({{ state_format }}, state)
 --% endfilter
   if stamp ~= {{ stamp }} then code = 'POLICY_STALE' break end
   if suspended ~= 0 then code = 'SUSPENDED' break end

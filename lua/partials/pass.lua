@@ -2,17 +2,38 @@
 if typed then typeds[n] = true end
 if mend then mends[n] = mend end
 if command ~= argv[name_at] then names[n] = command end
-if mutates then
-  local name, touched = command, key or ''
+passed = passed + 1
+if reads then passed_reads = passed_reads + 1 end
+if writes then passed_writes = passed_writes + 1 end
+if deletes then passed_deletes = passed_deletes + 1 end
+if recorded then
+  local name, touched, is_masked = command, key or '', false
+--% if masks
+  touched, is_masked = masked(touched)
+--% endif
   if first < last then
     local parts = {}
     for at = first, last, step do
-      if walked[at] then parts[#parts + 1] = #walked[at] .. ':' .. walked[at] .. ',' end
+      local key, hidden = walked[at], false
+      if key then
+--% if masks
+        key, hidden = masked(key)
+--% endif
+        parts[#parts + 1], is_masked = #key .. ':' .. key .. ',', is_masked or hidden
+      end
     end
     if parts[2] then name, touched = command .. ':' .. #parts, table.concat(parts) end
   end
-  event[fields + 1], event[fields + 2] = name, touched
+  entry[fields + 1], entry[fields + 2] = name, touched
   fields = fields + 2
+--% if tells_arguments
+--% include "partials/tell_arguments.lua"
+  entry[fields + 1], entry[fields + 2] = told_as, told
+  fields = fields + 2
+--% endif
+--% if images
+--% include "partials/note_changes.lua"
+--% endif
 else
   unheard[n] = true
 end

@@ -1,5 +1,5 @@
 -- The refusal's line, and its entry in the stream of denials; a function as in apply_rule.
-local line = (function(code, detail, value, command, key, at_us, now_us, token_id, correlation)
+local line = (function(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
   local function escaped(text)
     text = string.sub(text, 1, 128)
     if find(text, '^[%w:._/@+-]*$') then return text end
@@ -21,17 +21,9 @@ local line = (function(code, detail, value, command, key, at_us, now_us, token_i
   if item then line = line .. ' item=' .. item end
 --% endif
   -- A stale guard is an old wrapper's, on its way to the new one; without a state there is no identity.
-  -- pcall, since a full or read-only server must not turn a refusal into another error.
   if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-    local op, of = command, key or ''
-    if #op > 64 then op = string.sub(op, 1, 64) end
-    if #of > 256 then of = string.sub(of, 1, 256) end
-    -- As in append_event; the clock of a caller who is not known was not read.
-    if now_us and now_us % 7 ~= 0 then
-      redis.pcall('XADD', {{ names.denied }}, '*', 'token', token_id, 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', {{ policy }})
-    else
-      redis.pcall('XADD', {{ names.denied }}, 'MAXLEN', '~', {{ text(denied_retain) }}, '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', {{ policy }})
-    end
+    if detail == 'class' or detail == 'limit' then reason = value end
+--% include "partials/record_refusal.lua"
   end
   return line
-end)(code, detail, value, command, key, at_us, now_us, token_id, correlation)
+end)(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)

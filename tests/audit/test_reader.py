@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from keyleash.audit import AuditEvent, read_events
-from keyleash.audit import reader as reader_module
+from keyleash.audit import AuditEvent, newest, pages, read_denials, read_events
 from keyleash.audit.event import split_netstrings
 from keyleash.protocol.keyspace import Keyspace
 from support.servers import RealServer
@@ -29,7 +29,7 @@ def correct(client: Any, identity: str, entry_id: str, of: str) -> None:
     client.xadd(KEYS.audit(identity), {"of": of, "error": "ERR no"}, id=entry_id)
 
 
-def ids(events: list[AuditEvent]) -> list[str]:
+def ids(events: Iterable[AuditEvent]) -> list[str]:
     return [event.id for event in events]
 
 
@@ -39,37 +39,37 @@ def test_trails_are_merged_by_time_oldest_first(client: Any) -> None:
     add(client, "b", "10-2")
     add(client, "a", "10-10")
 
-    assert ids(read_events(client, KEYS, ["a", "b", "none"], limit=9)) == ["9-0", "10-2", "10-10"]
-    assert ids(read_events(client, KEYS, ["a", "b"], limit=2)) == ["10-2", "10-10"]
+    assert ids(read_events(client, KEYS, ["a", "b", "none"])) == ["9-0", "10-2", "10-10"]
+    backwards = read_events(client, KEYS, ["a", "b"], newest_first=True)
+    assert ids(newest(backwards, 2)) == ["10-2", "10-10"]
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 500])
 def test_correction_is_folded_across_pages(
     client: Any, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    """A correction may lie pages after its event; it takes no place of its own."""
-    monkeypatch.setattr(reader_module, "MAX_PAGE", page)
+    """A correction may lie in the page after its event; it takes no place of its own."""
+    monkeypatch.setattr(pages, "FIRST_PAGE", page)
+    monkeypatch.setattr(pages, "MAX_PAGE", page)
     add(client, "a", "1-0")
+    correct(client, "a", "1-1", of="1-0")
     add(client, "a", "2-0")
     add(client, "a", "3-0")
-    correct(client, "a", "4-0", of="1-0")
-    correct(client, "a", "5-0", of="3-0")
+    correct(client, "a", "3-1", of="3-0")
+    expected = [("1-0", "ERR no"), ("2-0", None), ("3-0", "ERR no")]
 
-    events = read_events(client, KEYS, ["a"], limit=3)
+    forwards = list(read_events(client, KEYS, ["a"]))
+    backwards = list(read_events(client, KEYS, ["a"], newest_first=True))
 
-    assert [(event.id, event.error) for event in events] == [
-        ("1-0", "ERR no"),
-        ("2-0", None),
-        ("3-0", "ERR no"),
-    ]
-    assert ids(read_events(client, KEYS, ["a"], limit=1)) == ["3-0"]
+    assert [(event.id, event.error) for event in forwards] == expected
+    assert backwards == forwards[::-1]
 
 
 def test_correction_of_an_event_that_was_trimmed_is_left_out(client: Any) -> None:
     """Without its event it says nothing that anyone could use."""
     correct(client, "a", "4-0", of="1-0")
 
-    assert read_events(client, KEYS, ["a"], limit=5) == []
+    assert list(read_events(client, KEYS, ["a"])) == []
 
 
 def test_event_is_read_with_all_its_fields(client: Any) -> None:
@@ -86,7 +86,7 @@ def test_event_is_read_with_all_its_fields(client: Any) -> None:
         id="1700000000123-4",
     )
 
-    assert read_events(client, KEYS, ["a"], limit=1) == [
+    assert list(read_events(client, KEYS, ["a"])) == [
         AuditEvent(
             id="1700000000123-4",
             time_ms=1_700_000_000_123,
@@ -105,10 +105,10 @@ def test_denials_are_a_trail_of_their_own(client: Any) -> None:
     fields = {"token": "-", "code": "SUSPENDED", "op": "GET", "key": "", "correlation": "c"}
     client.xadd(KEYS.denied("a"), fields)
 
-    (denial,) = read_events(client, KEYS, ["a"], limit=5, denied=True)
+    (denial,) = read_denials(client, KEYS, ["a"])
 
     assert (denial.code, denial.token, denial.keys) == ("SUSPENDED", "-", ())
-    assert read_events(client, KEYS, ["a"], limit=5) == []
+    assert list(read_events(client, KEYS, ["a"])) == []
 
 
 @pytest.mark.parametrize("data", [b"3:ab,", b"2:abc", b"x:ab,", b"2", b":a,"])
@@ -122,4 +122,4 @@ def test_keys_that_no_guard_wrote_are_shown_as_they_are(client: Any) -> None:
     """One entry that somebody else added must not hide the rest of the trail."""
     add(client, "a", "1-0", keys=b"nonsense")
 
-    assert read_events(client, KEYS, ["a"], limit=1)[0].keys == (b"nonsense",)
+    assert next(read_events(client, KEYS, ["a"])).keys == (b"nonsense",)

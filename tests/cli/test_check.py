@@ -18,6 +18,15 @@ identities:
     grants: [{allow: [read], keys: ["a:*:b"]}]
 """
 
+IN_VAIN = """\
+version: 1
+identities:
+  agent:
+    kind: machine
+    grants: [{allow: [write], keys: ["a:*"]}]
+    audit: {before_images: {max_bytes: 64kb}, mask_keys: ["a:*"]}
+"""
+
 
 def test_check_of_a_valid_policy_names_its_identities(offline: Cli, example: Path) -> None:
     """Whoever checks wants to see that the right file was read."""
@@ -46,6 +55,18 @@ def test_check_reports_every_problem_with_its_place_and_a_count(offline: Cli, po
     assert lines[4:] == ["2 problems in the policy"]
 
 
+def test_check_warns_of_before_images_that_masks_prevent(offline: Cli, policy: Path) -> None:
+    """The file is valid, but whoever counts on an undo should hear that there will be none."""
+    policy.write_text(IN_VAIN)
+
+    result = offline.run("check", policy)
+
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[0].startswith(f"{policy}:6:13: warning: `before_images`")
+    (warning,) = offline.json("check", policy)["warnings"]
+    assert (warning["line"], warning["code"]) == (6, "masked-images")
+
+
 def test_check_as_json_lists_problems_with_their_places(offline: Cli, policy: Path) -> None:
     """An editor or a CI job shows each problem at its line."""
     policy.write_text(BROKEN)
@@ -61,7 +82,8 @@ def test_check_as_json_names_identities_and_digest(offline: Cli, example: Path) 
     """The digest is the one that `load` and `status` show."""
     said = offline.json("check", example)
 
-    assert set(said) == {"file", "digest", "servers", "identities"}
+    assert set(said) == {"file", "digest", "servers", "identities", "warnings"}
+    assert said["warnings"] == []
     assert len(said["digest"]) == 64
     assert said["servers"] == list(load_table().servers)
     assert said["identities"][3] == {"name": "human-admin", "kind": "human"}

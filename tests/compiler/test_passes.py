@@ -22,6 +22,7 @@ FILLED = {
     "translate_patterns": ("matchers", "denied"),
     "protect_control_keys": ("denied",),
     "postpone_denial": ("denied_last",),
+    "plan_audit": ("images", "masks"),
     "form_rules": ("checks", "rules", "assigned"),
     "order_dispatch": ("dispatch", "rare", "containers", "rules"),
     "lay_out_state": ("layout",),

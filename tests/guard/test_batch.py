@@ -188,7 +188,7 @@ def test_batch_is_one_event_that_lists_what_changes(leash: Leash) -> None:
     )
 
     assert leash.admin.xlen(NAMES.audit("one")) == 2
-    events = read_events(leash.admin, NAMES, ["one"], limit=10)
+    events = list(read_events(leash.admin, NAMES, ["one"]))
     assert [(event.op, event.keys, event.item) for event in events] == [
         ("SET", (b"doc:1",), 1),
         ("MSET", (b"doc:2", b"doc:,3"), 2),

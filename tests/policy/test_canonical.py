@@ -25,6 +25,7 @@ from keyleash.policy import (
     Subject,
     SubjectKind,
     TokenRules,
+    Values,
     canonical,
     identity_digest,
     parse_pattern,
@@ -102,6 +103,8 @@ CHANGES = {
             {"channels": (parse_pattern("a:b"),)},
             {"channels": (parse_pattern("a:*"),)},
             {"keys": (), "channels": GRANT.keys},
+            {"image_bytes": 0},
+            {"image_bytes": 1024},
         )
     ],
     "deny": [replace(IDENTITY, deny=())],
@@ -129,7 +132,20 @@ CHANGES = {
         replace(IDENTITY, token=replace(IDENTITY.token, **{field.name: 9}))
         for field in fields(TokenRules)
     ],
-    "audit": [replace(IDENTITY, audit=AuditRules(6))],
+    "audit": [
+        replace(IDENTITY, audit=replace(IDENTITY.audit, **change))
+        for change in (
+            {"retain": 6},
+            {"retain": None, "retain_s": 5},
+            {"retain": None, "hard_max": 5},
+            {"reads": True},
+            {"values": Values.LENGTH},
+            {"values": Values.FULL},
+            {"mask_keys": (parse_pattern("a:*"),)},
+            {"mask_keys": (parse_pattern("a:{x}"),)},
+            {"image_bytes": 1024},
+        )
+    ],
 }
 
 
@@ -142,6 +158,45 @@ def test_rewritten_document_has_the_same_digests(parse: Parse) -> None:
         twin = after.identity(identity.name)
         assert twin is not None
         assert canonical(identity) == canonical(twin)
+
+
+def test_document_without_later_fields_keeps_its_digest(parse: Parse) -> None:
+    """Otherwise every guard would change, and be loaded anew, with an upgrade of keyleash."""
+    assert policy_digest(parse(EXAMPLE)) == (
+        "492147f334d3e2f7fe002b945c9c11f36966f47eb0f2a3f3fe1d4414247f46fa"
+    )
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "retain: 30d",
+        "retain: {until: exported, hard_max: 100000}",
+        "reads: true",
+        "values: length",
+        'mask_keys: ["agents:*"]',
+        "before_images: {max_bytes: 1b}",
+    ],
+)
+def test_each_audit_field_of_the_defaults_changes_every_digest(parse: Parse, written: str) -> None:
+    """A guard that records otherwise is another guard."""
+    changed = parse(EXAMPLE.replace("audit: {retain: 100000}", f"audit: {{{written}}}"))
+
+    for identity, other in zip(parse(EXAMPLE).identities, changed.identities, strict=True):
+        assert identity_digest(identity) != identity_digest(other)
+
+
+@pytest.mark.parametrize(
+    "written", ["reads: false", "values: none", "mask_keys: []", "before_images: off"]
+)
+def test_audit_field_that_says_what_holds_anyway_leaves_the_digest(
+    parse: Parse, written: str
+) -> None:
+    """A default spelled out is no change of meaning."""
+    spelled_out = EXAMPLE.replace("audit: {retain", f"audit: {{{written}, retain")
+
+    assert spelled_out != EXAMPLE
+    assert policy_digest(parse(spelled_out)) == policy_digest(parse(EXAMPLE))
 
 
 def test_every_field_of_the_model_has_a_change_to_try() -> None:

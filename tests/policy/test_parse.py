@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from keyleash.policy import (
     Subject,
     SubjectKind,
     TokenRules,
+    Values,
     parse_policy,
 )
 
@@ -129,6 +131,95 @@ def test_token_and_audit_fields_override_the_defaults_one_by_one(parse: Parse) -
     assert identity.audit == AuditRules(5)
 
 
+def audit_of(parse: Parse, own: str, defaults: str = "") -> AuditRules:
+    text = identity_with(f"audit: {{{own}}}").replace(
+        "identities:", f"defaults: {{audit: {{{defaults}}}}}\nidentities:"
+    )
+    return parse(text).identities[0].audit
+
+
+def masks_of(audit: AuditRules) -> list[str]:
+    return [mask.source for mask in audit.mask_keys]
+
+
+@pytest.mark.parametrize(
+    ("written", "rules"),
+    [
+        ("retain: 5", AuditRules(5)),
+        ("retain: 1w2d", AuditRules(None, retain_s=9 * DAY_S)),
+        ("retain: {until: exported, hard_max: 7}", AuditRules(None, hard_max=7)),
+        ("reads: true", AuditRules(reads=True)),
+        ("values: length", AuditRules(values=Values.LENGTH)),
+        ("values: digest", AuditRules(values=Values.DIGEST)),
+        ("values: full", AuditRules(values=Values.FULL)),
+        ("before_images: {max_bytes: 64kb}", AuditRules(image_bytes=65_536)),
+        ("before_images: off, values: none, reads: false, mask_keys: []", AuditRules()),
+    ],
+)
+def test_audit_fields_say_what_is_recorded(parse: Parse, written: str, rules: AuditRules) -> None:
+    """Wherever they stand: in an identity or in the defaults."""
+    assert audit_of(parse, written) == rules
+    assert audit_of(parse, "", written) == rules
+
+
+def test_mask_keys_are_key_patterns(parse: Parse) -> None:
+    """What a mask captures is nothing to count by, and its braces are those of any pattern."""
+    audit = audit_of(parse, 'mask_keys: ["a:{ws}:secret", "b:{{x}}:*"]')
+
+    assert masks_of(audit) == ["a:{ws}:secret", "b:{{x}}:*"]
+    assert str(audit.mask_keys[0].span) == "p.yaml:7:25"
+
+
+EVERY_FIELD = (
+    'retain: 30d, reads: true, values: digest, mask_keys: ["s:*"], before_images: {max_bytes: 1kb}'
+)
+
+
+def test_audit_fields_of_an_identity_win_one_by_one(parse: Parse) -> None:
+    """What it does not mention is as the defaults have it."""
+    defaults = audit_of(parse, "", EVERY_FIELD)
+
+    def changed(own: str) -> AuditRules:
+        return audit_of(parse, own, EVERY_FIELD)
+
+    assert changed("reads: false") == replace(defaults, reads=False)
+    assert changed("values: none") == replace(defaults, values=Values.NONE)
+    assert changed("before_images: off") == replace(defaults, image_bytes=0)
+    assert changed("mask_keys: []") == replace(defaults, mask_keys=())
+    assert masks_of(changed('mask_keys: ["t:*"]')) == ["t:*"]
+
+
+@pytest.mark.parametrize("one", ["5", "30d", "{until: exported, hard_max: 7}"])
+@pytest.mark.parametrize("other", ["6", "31d", "{until: exported, hard_max: 8}"])
+def test_retain_in_another_form_leaves_nothing_of_the_defaults(
+    parse: Parse, one: str, other: str
+) -> None:
+    """Two bounds on one trail would lose what either of them should keep."""
+    audit = audit_of(parse, f"retain: {one}", f"retain: {other}")
+
+    assert audit == audit_of(parse, f"retain: {one}")
+    assert [audit.retain, audit.retain_s, audit.hard_max].count(None) == 2
+
+
+def test_grant_has_before_images_of_its_own(parse: Parse) -> None:
+    """Off is a bound of nothing; not a word leaves it to `audit`."""
+    grants = """\
+version: 1
+identities:
+  a:
+    kind: machine
+    audit: {before_images: {max_bytes: 1kb}}
+    grants:
+      - {allow: [write], keys: ["a:*"], before_images: {max_bytes: 2mb}}
+      - {allow: [read, delete], keys: ["b:*"], before_images: off}
+      - {allow: [write], keys: ["c:*"]}
+"""
+    identity = parse(grants).identities[0]
+
+    assert [grant.image_bytes for grant in identity.grants] == [2_097_152, 0, None]
+    assert identity.audit.image_bytes == 1024
+
+
 def test_document_without_defaults_gets_the_built_in_ones(parse: Parse) -> None:
     """A policy of a few lines is enough to begin with."""
     identity = parse(identity_with("")).identities[0]
@@ -161,6 +252,9 @@ def test_limits_come_in_the_order_of_counters(parse: Parse) -> None:
         "budget: {requests: 1000000000000000/month}",
         "token: {ttl: 366d, max_ttl: 366d, idle: 366d, rotate_after: 1s}",
         "audit: {retain: 1000000000}",
+        "audit: {retain: 3660d}",
+        "audit: {retain: {until: exported, hard_max: 1000000000}}",
+        "audit: {before_images: {max_bytes: 16mb}}",
         "deny: []",
     ],
 )
@@ -301,6 +395,7 @@ FRAGMENTS = st.sampled_from(
         *SPECIAL,
         *("keys: ", "channels: ", "publish", "read"),
         *("<<: ", "---", "...", "\\U", "*x", "&x", "!!int ", "ttl: ", "per: {x}", "\n  "),
+        *("retain: ", "until", "before_images: ", "max_bytes: ", "off", "64kb", "mask_keys: "),
         *("null", "true", "0", "-1", "1e999", "9" * 5000),
     ]
 )
@@ -311,6 +406,11 @@ PUBLISHER = """
     grants:
       - {allow: [publish], channels: ["agents:events:{job_id}", "agents:news:*"]}
       - {allow: [read, publish], keys: ["agents:inbox:*"], channels: ["agents:inbox:*"]}
+      - {allow: [delete], keys: ["agents:inbox:*"], before_images: {max_bytes: 64kb}}
+    audit:
+      retain: {until: exported, hard_max: 1000000}
+      values: digest
+      mask_keys: ["agents:secrets:*"]
 """
 
 

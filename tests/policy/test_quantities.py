@@ -1,4 +1,4 @@
-"""Durations and counts per period."""
+"""Durations, sizes and counts per period."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from keyleash.errors import PolicyError, Span
 from keyleash.policy.quantities import (
     MAX_DURATION_S,
+    MAX_SIZE_BYTES,
     format_duration,
     parse_count_per_period,
     parse_duration,
+    parse_size,
 )
 
 HERE = Span("p.yaml", 1, 1)
@@ -49,6 +51,33 @@ def test_any_other_text_is_a_policy_error(text: str) -> None:
     except PolicyError:
         return
     assert 1 <= seconds <= MAX_DURATION_S
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1b", 1),
+        ("512b", 512),
+        ("64kb", 65_536),
+        ("1mb", 1_048_576),
+        ("16mb", 16_777_216),
+        ("16777216b", 16_777_216),
+        ("007kb", 7168),
+    ],
+)
+def test_size_is_read_in_bytes(text: str, size: int) -> None:
+    """A kilobyte is 1024 bytes, as Redis has it."""
+    assert parse_size(text, HERE) == size
+
+
+@given(text=st.text(alphabet="0123456789-+. kmgbKMé٣"))
+def test_any_other_text_is_no_size(text: str) -> None:
+    """Nothing is guessed: a size is within its bounds or refused."""
+    try:
+        size = parse_size(text, HERE)
+    except PolicyError:
+        return
+    assert 1 <= size <= MAX_SIZE_BYTES
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a policy says in vain, because the server that it is loaded on lacks a command."""
+"""What a policy says in vain: of commands that the server lacks, and of keys that are masked."""
 
 from __future__ import annotations
 
@@ -138,3 +138,59 @@ def test_warnings_make_no_other_policy(commands: CommandTable) -> None:
 
     assert warned.warnings
     assert warned == parse_for(commands, commands)
+
+
+MASKED = """\
+version: 1
+defaults: {{audit: {{before_images: {{max_bytes: 1kb}}}}}}
+identities:
+  a:
+    kind: machine
+    grants:
+      - {{allow: [read], keys: ["open:*"]}}
+      - {{allow: [write], keys: ["s:{{x}}:k", "s:*"]{first}}}
+      - {{allow: [write], keys: ["t:*"]{second}}}
+    audit: {{{audit}}}
+"""
+IMAGES = ", before_images: {max_bytes: 1kb}"
+OWN = IMAGES.removeprefix(", ")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "audit", "places"),
+    [
+        (IMAGES, "", 'mask_keys: ["s:*"]', ["p.yaml:8:52"]),
+        (IMAGES, IMAGES, 'mask_keys: ["s:*", "t:*"]', ["p.yaml:8:52", "p.yaml:9:41"]),
+        (IMAGES, "", 'mask_keys: ["*"]', ["p.yaml:8:52"]),
+        ("", "", f'{OWN}, mask_keys: ["s:*", "t:*"]', ["p.yaml:10:13"]),
+        ("", ", before_images: off", f'mask_keys: ["s:*"], {OWN}', ["p.yaml:10:33"]),
+        (IMAGES, "", f'{OWN}, mask_keys: ["*"]', ["p.yaml:8:52", "p.yaml:10:13"]),
+        # A key is left of which there are images.
+        (IMAGES, "", 'mask_keys: ["s:{x}:k", "s:a*", "t:*"]', []),
+        ("", "", f'{OWN}, mask_keys: ["s:*"]', []),
+        # Nobody asks for images here; or only the defaults do, which others have too.
+        (", before_images: off", "", 'mask_keys: ["*"]', []),
+        ("", "", 'mask_keys: ["*"]', []),
+        ("", "", 'mask_keys: ["*"], before_images: off', []),
+    ],
+)
+def test_before_images_of_masked_keys_alone_are_a_warning(
+    commands: CommandTable, first: str, second: str, audit: str, places: Sequence[str]
+) -> None:
+    """A mask wins, so whoever asks for an undo of such keys should know that there is none."""
+    text = MASKED.format(first=first, second=second, audit=audit)
+    policy = parse_policy(text, file="p.yaml", commands=commands)
+
+    assert [str(one.span) for one in policy.warnings] == places
+    assert {one.code for one in policy.warnings} <= {"masked-images"}
+
+
+def test_warning_of_masked_images_says_what_to_do(commands: CommandTable) -> None:
+    """Either of the two wishes has to go."""
+    text = MASKED.format(first=IMAGES, second="", audit='mask_keys: ["s:*"]')
+    policy = parse_policy(text, file="p.yaml", commands=commands)
+
+    assert [str(warning) for warning in policy.warnings] == [
+        "p.yaml:8:52: `before_images` has no effect: every key of the grant is masked\n"
+        "  help: remove it, or narrow `mask_keys`; what changed a masked key cannot be undone"
+    ]

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from keyleash.policy.model import Counter
@@ -48,6 +49,11 @@ class Entry:
     correlation: str
     policy: str
     seq: int = 0
+
+    @property
+    def kind(self) -> str:
+        """`event` or `denial`: what it is called where both stand together."""
+        return "entry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,10 @@ class AuditEvent(Entry):
     args: tuple[bytes, ...] | None = None
     changes: tuple[Change, ...] = ()
 
+    @property
+    def kind(self) -> str:
+        return "event"
+
 
 @dataclass(frozen=True, slots=True)
 class Denial(Entry):
@@ -117,6 +127,10 @@ class Denial(Entry):
     code: str = ""
     reason: str = ""
     repeats: int = 1
+
+    @property
+    def kind(self) -> str:
+        return "denial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,22 +175,20 @@ def audit_events(
     fields = dict(pairs)
     errors = {one.item: one.error for one in sequels if one.error is not None}
     afters = next((one.after for one in sequels if one.after), ())
-    changes = tuple(_changes(pairs, afters))
-    common = AuditEvent(
-        id=entry_id.decode(),
-        time_ms=_time_ms(entry_id),
-        identity=identity,
-        token=_text(fields.get(b"token", b"")),
-        op="",
-        keys=(),
-        correlation=_text(fields.get(b"correlation", b"")),
-        policy=_text(fields.get(b"policy", b"")),
-        seq=_number(fields.get(b"seq", b"")),
-        cost=_cost(_text(fields.get(b"cost", b""))),
-    )
+    changes = tuple(_changes(pairs, afters)) if b"before" in fields else ()
+    common: dict[str, Any] = {
+        "id": entry_id.decode(),
+        "time_ms": _time_ms(entry_id),
+        "identity": identity,
+        "token": _text(fields.get(b"token", b"")),
+        "correlation": _text(fields.get(b"correlation", b"")),
+        "policy": _text(fields.get(b"policy", b"")),
+        "seq": _number(fields.get(b"seq", b"")),
+        "cost": _cost(fields.get(b"cost", b"")),
+    }
     return tuple(
-        replace(
-            common,
+        AuditEvent(
+            **common,
             item=one.item,
             op=_text(one.op),
             keys=one.keys,
@@ -277,8 +289,9 @@ def _changes(pairs: Pairs, afters: Sequence[tuple[str, int | None]]) -> Iterator
         yield Change(key, None if large else before, large, after, after_expires_ms)
 
 
-def _cost(text: str) -> dict[Counter, int]:
-    requests, *others = text.split(",")
+@lru_cache(maxsize=1024)
+def _cost(data: bytes) -> Mapping[Counter, int]:
+    requests, *others = _text(data).split(",")
     counted = {Counter.REQUESTS: requests} | {
         _COSTS[one[-1:]]: one[:-1] for one in others if one[-1:] in _COSTS
     }

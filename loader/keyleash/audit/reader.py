@@ -1,113 +1,125 @@
-"""Reading trails back: newest pages first, corrections folded in, identities merged by time."""
+"""Reading trails back: page by page, filtered, sequels folded in, identities merged by time."""
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from itertools import islice
-from typing import Any, Literal, overload
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
-from keyleash.audit.event import (
-    AuditEvent,
-    Denial,
-    Pairs,
-    Repeats,
-    Sequel,
-    audit_events,
-    audit_sequel,
-    denial_entry,
-)
+from keyleash.audit.event import AuditEvent, Denial, audit_events, audit_sequel, denial_entry
+from keyleash.audit.merging import merged
+from keyleash.audit.pages import RawEntry, Words, pairs_of, read_pages
+from keyleash.audit.query import EVERYTHING, Matcher, Query
+from keyleash.audit.repeats import Repeating
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 
-MAX_PAGE = 500
-"""Entries per XREVRANGE: the server answers nobody else meanwhile."""
+Folded = tuple[bytes, Words, Sequence[Words]]
+"""An entry's id and words, and the words of its sequels."""
 
 
-@overload
 def read_events(
     client: Client,
     keyspace: Keyspace,
     identities: Iterable[str],
+    query: Query = EVERYTHING,
     *,
-    limit: int,
-    denied: Literal[False] = ...,
-) -> list[AuditEvent]: ...
-@overload
-def read_events(
-    client: Client,
-    keyspace: Keyspace,
-    identities: Iterable[str],
-    *,
-    limit: int,
-    denied: Literal[True],
-) -> list[Denial]: ...
-def read_events(
-    client: Client,
-    keyspace: Keyspace,
-    identities: Iterable[str],
-    *,
-    limit: int,
-    denied: bool = False,
-) -> list[Any]:
-    """Read the newest entries of some identities' trails.
+    newest_first: bool = False,
+) -> Iterator[AuditEvent]:
+    """Read what identities did, by time.
+
+    An entry that only corrects an event is not one of its own; a batch is one for each of its
+    commands that *query* accepts.
 
     Args:
         client: A redis-py client of an operator, `decode_responses` off.
         keyspace: Where the control keys are.
-        identities: Whose trails; they need not be active any more.
-        limit: How many entries at most, of all identities together.
-        denied: Read what was refused, rather than what was let through.
-
-    Returns:
-        Entries by time, oldest first. An entry that only corrects an event is not one of
-        its own; that of a batch is one for each of its commands.
+        identities: Whose trails; they need not be active any more. `OPERATORS` have one too.
+        query: Which events.
+        newest_first: Read backwards.
     """
-    page = min(limit + 1, MAX_PAGE)
-    read: Callable[..., Iterator[Any]] = _denials if denied else _events
-    trails: list[Iterator[AuditEvent | Denial]]
-    trails = [read(client, keyspace, identity, page) for identity in identities]
-    newest = heapq.merge(*trails, key=_place, reverse=True)
-    return list(islice(newest, limit))[::-1]
+    matcher = Matcher(query)
+
+    def trail(identity: str) -> Iterator[AuditEvent]:
+        pages = read_pages(
+            client,
+            keyspace.audit(identity),
+            query.since_ms,
+            query.until_ms,
+            newest_first=newest_first,
+        )
+        for entry_id, words, sequels in with_sequels(pages, newest_first=newest_first):
+            if matcher.may_accept(words):
+                events = events_of(identity, entry_id, words, sequels)
+                yield from filter(matcher.accepts, reversed(events) if newest_first else events)
+
+    return merged(map(trail, identities), newest_first=newest_first)
 
 
-def _events(client: Client, keyspace: Keyspace, identity: str, page: int) -> Iterator[AuditEvent]:
-    # A sequel is newer than its event, so newest first it is always met before it.
-    sequels: dict[str, list[Sequel]] = defaultdict(list)
-    for entry_id, pairs in _newest_first(client, keyspace.audit(identity), page):
-        sequel = audit_sequel(pairs)
-        if sequel is not None:
-            sequels[sequel.of].append(sequel)
-            continue
-        about = sequels.pop(entry_id.decode(), ())
-        yield from reversed(audit_events(identity, entry_id, pairs, about))
+def read_denials(
+    client: Client,
+    keyspace: Keyspace,
+    identities: Iterable[str],
+    query: Query = EVERYTHING,
+    *,
+    newest_first: bool = False,
+) -> Iterator[Denial]:
+    """Read what identities were refused, by time; arguments as for `read_events`.
+
+    How often each was refused alike is known up to now, also of a minute that is not over.
+    """
+    matcher = Matcher(query)
+
+    def trail(identity: str) -> Iterator[Denial]:
+        repeating = Repeating(client, keyspace, identity)
+        # The number of repeats comes when there is a refusal in a later minute: it may be
+        # far from the first, and behind the time that is asked for.
+        until_ms = None if newest_first else query.until_ms
+        if not newest_first:
+            repeating.look_ahead(query.since_ms)
+        stream = keyspace.denied(identity)
+        for page in read_pages(client, stream, query.since_ms, until_ms, newest_first=newest_first):
+            for entry_id, words in page:
+                if words[0] == b"of":
+                    repeating.note(words)
+                elif matcher.may_accept(words):
+                    denial = denial_of(identity, entry_id, words)
+                    if matcher.accepts(denial):
+                        yield repeating.counted(denial)
+
+    return merged(map(trail, identities), newest_first=newest_first)
 
 
-def _denials(client: Client, keyspace: Keyspace, identity: str, page: int) -> Iterator[Denial]:
-    counts: dict[str, int] = {}
-    for entry_id, pairs in _newest_first(client, keyspace.denied(identity), page):
-        found = denial_entry(identity, entry_id, pairs)
-        if isinstance(found, Repeats):
-            counts[found.of] = found.repeats
-        else:
-            yield replace(found, repeats=counts.pop(found.id, found.repeats))
+def events_of(
+    identity: str, entry_id: bytes, words: Words, sequels: Iterable[Words] = ()
+) -> tuple[AuditEvent, ...]:
+    """The events of one entry, with what its sequels say."""
+    said = (audit_sequel(pairs_of(one)) for one in sequels)
+    return audit_events(identity, entry_id, pairs_of(words), [one for one in said if one])
 
 
-def _newest_first(client: Client, stream: str, page: int) -> Iterator[tuple[bytes, Pairs]]:
-    end = "+"
-    while True:
-        # By a name that redis-py does not know: it would make a dict of the fields, whose
-        # names repeat.
-        entries = client.execute_command(b"XREVRANGE", stream, end, "-", "COUNT", page)
-        for entry_id, words in entries:
-            yield entry_id, list(zip(words[::2], words[1::2], strict=True))
-        if len(entries) < page:
-            return
-        end = f"({entries[-1][0].decode()}"
+def with_sequels(
+    pages: Iterable[list[RawEntry]], *, newest_first: bool = False
+) -> Iterator[Folded]:
+    """Put each entry together with the later ones that are about it.
+
+    They are appended by the script that appended the entry, so they are in its page or the
+    next: oldest first, a page is given out when the next one was looked through.
+    """
+    waiting: dict[bytes, list[Words]] = defaultdict(list)
+    held: list[RawEntry] = []
+    for page in chain(pages, [[]]):
+        for _, words in page:
+            if words[0] == b"of":
+                waiting[words[1]].append(words)
+        for entry_id, words in page if newest_first else held:
+            if words[0] != b"of":
+                yield entry_id, words, waiting.pop(entry_id, ())
+        held = page
 
 
-def _place(entry: AuditEvent | Denial) -> tuple[int, int, int]:
-    milliseconds, _, number = entry.id.partition("-")
-    return int(milliseconds), int(number), entry.item if isinstance(entry, AuditEvent) else 0
+def denial_of(identity: str, entry_id: bytes, words: Words) -> Denial:
+    """The refusal of an entry that is one."""
+    denial = denial_entry(identity, entry_id, pairs_of(words))
+    assert isinstance(denial, Denial)  # noqa: S101 - only words that begin with `of` are none
+    return denial

@@ -35,15 +35,15 @@ audit.add_command(export.verify)
 @pass_settings
 def log(settings: Settings, identity: str | None, limit: int, denied: bool) -> None:
     """Show the newest mutations of IDENTITY, or of all by time, the oldest of them first."""
-    from keyleash.audit import read_events
+    from keyleash.audit import newest, read_denials, read_events
 
     client, keyspace = settings.client, settings.keyspace
     names = require_known(client, keyspace, identity)
     entries: Sequence[AuditEvent | Denial]
     if denied:
-        entries = read_events(client, keyspace, names, limit=limit, denied=True)
+        entries = newest(read_denials(client, keyspace, names, newest_first=True), limit)
     else:
-        entries = read_events(client, keyspace, names, limit=limit)
+        entries = newest(read_events(client, keyspace, names, newest_first=True), limit)
     if settings.json:
         print_json({"denials" if denied else "events": [_as_json(entry) for entry in entries]})
     elif entries:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from keyleash.cli.documents import read_policy
+from keyleash.cli.failures import problem_as_json, warn
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json
 from keyleash.cli.settings import Settings, pass_settings
@@ -19,8 +20,8 @@ def check(settings: Settings, file: str) -> None:
     """Check a policy file.
 
     Reports every problem of FILE, each with its place. No server is needed: commands are those
-    of the servers that keyleash knows, and `load` asks the one that it loads on. `-` reads
-    standard input.
+    of the servers that keyleash knows, and `load` asks the one that it loads on. Warns of what
+    has no effect on any. `-` reads standard input.
     """
     document = read_policy(file)
     identities = document.policy.identities
@@ -31,9 +32,11 @@ def check(settings: Settings, file: str) -> None:
                 "digest": document.digest,
                 "servers": list(document.servers),
                 "identities": [{"name": one.name, "kind": one.kind} for one in identities],
+                "warnings": [problem_as_json(one) for one in document.policy.warnings],
             }
         )
         return
+    warn(document.policy.warnings)
     names = ", ".join(one.name for one in identities)
     click.echo(f"{document.file} is valid")
     click.echo(f"{counted(len(identities), 'identity')}: {names}")

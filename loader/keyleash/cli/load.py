@@ -45,8 +45,9 @@ def load(settings: Settings, file: str, yes: bool) -> None:
     """Make a policy file the active policy.
 
     FILE becomes active as a whole, or not at all. Shows what will change and asks. What the
-    limits have counted is kept, and so are tokens and suspensions. Warns of commands that FILE
-    names and the server lacks. `-` reads standard input, and then needs --yes.
+    limits have counted is kept, and so are tokens and suspensions. Warns of what has no effect:
+    commands that FILE names and the server lacks, before-images of masked keys. `-` reads
+    standard input, and then needs --yes.
     """
     from keyleash.deploy import activate_policy, prepare_policy
 

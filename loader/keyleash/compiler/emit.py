@@ -7,12 +7,16 @@ from dataclasses import replace
 
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.templates import render, templates_digest
-from keyleash.policy.model import SECOND_US, Counter
+from keyleash.policy.model import SECOND_US, Counter, Values
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from keyleash.protocol.state import DOUBLE, NUMBERS, STAMP_BYTES
 from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES
 
 DENIED_RETAIN = 10_000
+MAX_KINDS = 128
+"""Kinds of refusals that are counted apart within a minute."""
+MAX_IMAGES = 500
+"""Keys whose images fit into one event, beside 1,000 commands: Lua's unpack has an end."""
 SUBJECT_RING_OFFSET = 3 * DOUBLE
 POLICY_DIGITS = 12
 """How much of the policy digest an event carries."""
@@ -39,7 +43,7 @@ def emit_batch(guard: Guard, number: int) -> str:
 
 def _emit(guard: Guard, number: int, template: str, *, batch: bool) -> str:
     identity, keyspace = guard.identity, guard.keyspace
-    idle_s = identity.token.idle_s
+    idle_s, retain_s = identity.token.idle_s, identity.audit.retain_s
     return render(
         template,
         batch=batch,
@@ -48,11 +52,13 @@ def _emit(guard: Guard, number: int, template: str, *, batch: bool) -> str:
             "token_prefix": keyspace.token_prefix(identity.name),
             "audit": keyspace.audit(identity.name),
             "denied": keyspace.denied(identity.name),
+            "repeats": keyspace.repeats(identity.name),
         },
         layout=guard.layout,
         state_format=f"<{'d' * guard.layout.numbers}",
         numbers=_numbers(guard),
-        numbers_format=f"<{'d' * len(_numbers(guard))}",
+        # The sequence stands in front of them.
+        numbers_format=f"<{'d' * (1 + len(_numbers(guard)))}",
         stamp=number,
         denied=guard.denied,
         denied_last=guard.denied_last,
@@ -71,6 +77,15 @@ def _emit(guard: Guard, number: int, template: str, *, batch: bool) -> str:
         keep_record_us=KEEP_AFTER_EXPIRY_MS * 1000,
         idle_us=None if idle_s is None else idle_s * SECOND_US,
         retain=identity.audit.retain,
+        retain_us=None if retain_s is None else retain_s * SECOND_US,
+        hard_max=identity.audit.hard_max,
+        records_reads=identity.audit.reads,
+        values=identity.audit.values.value,
+        tells_arguments=identity.audit.values is not Values.NONE,
+        masks=guard.masks,
+        images=guard.images,
+        max_images=MAX_IMAGES,
+        max_kinds=MAX_KINDS,
         denied_retain=DENIED_RETAIN,
         policy=guard.policy_digest[:POLICY_DIGITS],
         max_arguments=MAX_ARGUMENTS,

@@ -7,7 +7,7 @@ a stable description of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.spec import KeySearch, Waits
@@ -37,12 +37,13 @@ class Matcher:
 
     Exactly one of `text` (the key equals it) and `pattern` (an anchored Lua pattern
     that finds it) is set, or neither: then every key matches. `beginning` is the literal text
-    with which every key that a pattern finds begins.
+    with which every key that a pattern finds begins; `source` is the pattern as the policy has it.
     """
 
     text: bytes | None = None
     pattern: bytes | None = None
     beginning: bytes = b""
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class Rule:
         rest: For every further key.
         counters: What the call counts towards, besides requests.
         mutates: Whether it is audited.
+        changes_first, changes_rest: Whether it changes its first key, and every further one.
         stored: What a call counts towards besides, and then is audited, if it has the key of
             an option.
         alike: Whether its reply is the same under RESP2 and RESP3 (`compiler.replies`).
@@ -120,6 +122,8 @@ class Rule:
     rest: int = 0
     counters: tuple[Counter, ...] = ()
     mutates: bool = False
+    changes_first: bool = False
+    changes_rest: bool = False
     stored: tuple[Counter, ...] = ()
     alike: bool = False
     mend: str | None = None
@@ -188,6 +192,18 @@ class LimitPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """Up to how many bytes of a key are kept before it changes, 0 for none.
+
+    Attributes:
+        matchers: Of the keys that this is about.
+    """
+
+    matchers: tuple[Matcher, ...]
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Guard:
     """Everything that a guard's text is made from.
 
@@ -210,3 +226,5 @@ class Guard:
     containers: tuple[Container, ...] = ()
     layout: Layout = EMPTY_LAYOUT
     limits: tuple[LimitPlan, ...] = ()
+    images: tuple[ImagePlan, ...] = ()
+    masks: tuple[Matcher, ...] = ()

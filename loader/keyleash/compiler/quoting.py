@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
+from keyleash.compiler.ir import Matcher
+
 _PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b'"\\')
 _MAX_EXACT = 2**53
 
@@ -82,3 +84,8 @@ def option_pattern(word: str) -> str:
     """The Lua pattern by which an option is *word* to the server: any case, up to a NUL byte."""
     letters = "".join(f"[{letter.upper()}{letter.lower()}]" for letter in word)
     return f"^{letters}%f[%z]"
+
+
+def met(matcher: Matcher, named: bool) -> str | bool:
+    """What `matched` becomes: the pattern that matched, where it is to be *named*."""
+    return matcher.source if named else True

@@ -9,7 +9,15 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from keyleash.compiler.grouping import grouped
-from keyleash.compiler.quoting import Text, lua_literal, numbered, option_pattern, placed, spread
+from keyleash.compiler.quoting import (
+    Text,
+    lua_literal,
+    met,
+    numbered,
+    option_pattern,
+    placed,
+    spread,
+)
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.token import REVOKED_OFFSET
 
@@ -51,6 +59,7 @@ def environment() -> Environment:
     )
     made.filters.update(spread=spread, numbered=numbered, placed=placed)
     made.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
+    made.globals.update(met=met, named=False)
     return made
 
 

@@ -98,7 +98,7 @@ def moves_of(old: Layout, new: Layout, stamp: int, ends_us: Mapping[str, int]) -
 
 def _steps(old: Layout, new: Layout, ends_us: Mapping[str, int]) -> list[Step]:
     by_name = {slot.name: slot for slot in old.slots}
-    steps = [Step("=", (DOUBLE + 1, FIRST_NUMBER * DOUBLE))]  # suspended or not
+    steps = [Step("=", (DOUBLE + 1, FIRST_NUMBER * DOUBLE))]  # suspended or not, and the sequence
     rings: list[Step] = []
     for slot in new.slots:
         for step in _slot_steps(by_name.get(slot.name), slot, ends_us.get(slot.name, 0)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keyleash.commands import OperationClass
+from keyleash.policy.audit_rules import read_image_bytes
 from keyleash.policy.command_names import CommandNames
 from keyleash.policy.lists import check_distinct, check_not_empty
 from keyleash.policy.model import Deny, Grant
@@ -13,6 +14,9 @@ from keyleash.policy.schema import FIELDS
 
 PUBLISH = OperationClass.PUBLISH
 """The one class that is about channels; all others are about keys."""
+
+CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
+"""The classes whose commands change keys."""
 
 
 def read_grants(node: Node, names: CommandNames, problems: Problems) -> tuple[Grant, ...]:
@@ -58,7 +62,7 @@ def _read_grant(entry: Node, names: CommandNames, problems: Problems) -> Grant:
         check_not_empty("only", only, problems)
     allow = _read_classes(entry.get("allow"), problems)
     _check_has_lists(entry, allow, problems)
-    _check_needs_lists(entry, allow, problems)
+    _check_needs_fields(entry, allow, problems)
     return Grant(
         allow=allow,
         keys=read_patterns("keys", entry.get("keys"), problems, captures_count=True),
@@ -66,6 +70,7 @@ def _read_grant(entry: Node, names: CommandNames, problems: Problems) -> Grant:
         except_=() if except_ is None else names.read(except_),
         # No limit counts by what a channel pattern captures.
         channels=read_patterns("channels", entry.get("channels"), problems, captures_count=False),
+        image_bytes=read_image_bytes(entry.get("before_images"), problems),
         span=entry.span,
     )
 
@@ -113,8 +118,8 @@ def _check_has_lists(entry: Node, allow: tuple[OperationClass, ...], problems: P
         )
 
 
-def _check_needs_lists(entry: Node, allow: tuple[OperationClass, ...], problems: Problems) -> None:
-    """Report a list that no class of the grant needs, if every class could be read."""
+def _check_needs_fields(entry: Node, allow: tuple[OperationClass, ...], problems: Problems) -> None:
+    """Report a field that no class of the grant needs, if every class could be read."""
     classes = entry.get("allow")
     if (
         classes is None
@@ -122,7 +127,7 @@ def _check_needs_lists(entry: Node, allow: tuple[OperationClass, ...], problems:
         or any(one.source not in allow for one in classes.entries)
     ):
         return
-    keys, channels = entry.get("keys"), entry.get("channels")
+    keys, channels, images = entry.get("keys"), entry.get("channels"), entry.get("before_images")
     if allow == (PUBLISH,) and keys is not None:
         problems.add(
             "surplus-field",
@@ -136,4 +141,11 @@ def _check_needs_lists(entry: Node, allow: tuple[OperationClass, ...], problems:
             "`channels` stands in a grant that does not allow `publish`",
             channels.label,
             "remove it, or add `publish` to `allow`",
+        )
+    if allow and CHANGING.isdisjoint(allow) and images is not None:
+        problems.add(
+            "surplus-field",
+            "`before_images` stands in a grant that allows neither `write` nor `delete`",
+            images.label,
+            "remove it, or write it in the grant that lets the keys be changed",
         )

@@ -1,4 +1,4 @@
-"""Token and audit rules: an identity's own fields over the document's defaults."""
+"""Token rules: an identity's own fields over the document's defaults."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from keyleash.errors import Span
-from keyleash.policy.model import AuditRules, TokenRules
+from keyleash.policy.model import TokenRules
 from keyleash.policy.node import Node
 from keyleash.policy.problems import Problems, quote
 from keyleash.policy.quantities import format_duration, parse_duration
-
-MAX_RETAIN = 10**9
 
 
 class Origin(IntEnum):
@@ -93,25 +91,3 @@ def _check_at_most(lower: Setting, upper: Setting, problems: Problems) -> None:
             blamed.span,
             f"shorten `{lower.field}` or lengthen `{upper.field}`",
         )
-
-
-def merge_audit_rules(default: Node | None, own: Node | None, problems: Problems) -> AuditRules:
-    """The audit rules that hold for an identity; reports a `retain` that is out of range."""
-    rules = AuditRules()
-    for node in (default, own):
-        retain = node.get("retain") if node else None
-        if retain is not None:
-            rules = AuditRules(_read_retain(retain, problems))
-    return rules
-
-
-def _read_retain(node: Node, problems: Problems) -> int:
-    retain = int(node.source)
-    if not 1 <= retain <= MAX_RETAIN:
-        problems.add(
-            "retain-out-of-range",
-            f"{quote(node.source)} is not between 1 and {MAX_RETAIN}",
-            node.span,
-            "write how many events to keep, such as `retain: 100000`",
-        )
-    return retain

@@ -248,7 +248,8 @@ class Policy:
     """A whole, valid policy document.
 
     Attributes:
-        warnings: What has no effect on the server that the policy was read for, in file order.
+        warnings: What has no effect, on the server that the policy was read for or on any, in
+            file order.
     """
 
     identities: tuple[Identity, ...]

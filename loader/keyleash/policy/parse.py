@@ -6,17 +6,14 @@ import re
 from dataclasses import replace
 
 from keyleash.commands import CommandTable
+from keyleash.policy.audit_rules import read_audit_rules
 from keyleash.policy.command_names import CommandNames
 from keyleash.policy.document import read_document
 from keyleash.policy.grants import PUBLISH, read_denies, read_grants
-from keyleash.policy.lifetimes import (
-    Origin,
-    merge_audit_rules,
-    merge_token_rules,
-    read_token_settings,
-)
+from keyleash.policy.lifetimes import Origin, merge_token_rules, read_token_settings
 from keyleash.policy.limits import Captures, read_budgets, read_rates
-from keyleash.policy.model import Grant, Identity, Kind, Policy
+from keyleash.policy.masked_images import warn_of_masked_images
+from keyleash.policy.model import AuditRules, Grant, Identity, Kind, Policy
 from keyleash.policy.node import Node
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.schema import check_shape
@@ -49,7 +46,7 @@ def parse_policy(
     problems, warnings = Problems(), Problems()
     root = check_shape(read_document(text, file, problems), problems)
     names = CommandNames(commands, server, problems, warnings)
-    policy = _Reader(root, names, problems).policy()
+    policy = _Reader(root, names, problems, warnings).policy()
     problems.require_none()
     return replace(policy, warnings=warnings.in_order)
 
@@ -57,19 +54,21 @@ def parse_policy(
 class _Reader:
     """Reads the parts of one document whose shape is right."""
 
-    def __init__(self, root: Node, names: CommandNames, problems: Problems) -> None:
+    def __init__(
+        self, root: Node, names: CommandNames, problems: Problems, warnings: Problems
+    ) -> None:
         self._root = root
         self._names = names
         self._problems = problems
+        self._warnings = warnings
         defaults = root.get("defaults")
         token = defaults.get("token") if defaults else None
         self._token = read_token_settings(token, Origin.DEFAULTS, problems)
-        self._audit = defaults.get("audit") if defaults else None
+        audit = defaults.get("audit") if defaults else None
+        self._audit = read_audit_rules(audit, AuditRules(), problems)
 
     def policy(self) -> Policy:
         self._check_version()
-        # Without identities nobody else would look at these.
-        merge_audit_rules(self._audit, None, self._problems)
         identities = self._root.get("identities")
         if identities is None:
             return Policy(())
@@ -99,7 +98,7 @@ class _Reader:
         read = read_grants(grants, self._names, problems) if grants else ()
         captures = _captures(grants, read)
         own_token = read_token_settings(node.get("token"), Origin.IDENTITY, problems)
-        return Identity(
+        identity = Identity(
             name=name,
             kind=self._kind(node.get("kind")),
             grants=read,
@@ -107,9 +106,11 @@ class _Reader:
             rates=read_rates(node.get("rate"), captures, problems),
             budgets=read_budgets(node.get("budget"), captures, problems),
             token=merge_token_rules(self._token, own_token, problems),
-            audit=merge_audit_rules(self._audit, node.get("audit"), problems),
+            audit=read_audit_rules(node.get("audit"), self._audit, problems),
             span=node.label,
         )
+        warn_of_masked_images(identity, node, self._warnings)
+        return identity
 
     def _check_name(self, name: str, node: Node) -> None:
         if not _IDENTITY_NAME.fullmatch(name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from keyleash.policy.lists import check_not_empty
 from keyleash.policy.model import Pattern
@@ -10,12 +10,17 @@ from keyleash.policy.node import Node
 from keyleash.policy.patterns import beginning, covers, parse_pattern
 from keyleash.policy.problems import Problems, quote
 
-THINGS = {"keys": "key", "channels": "channel"}
+THINGS = {"keys": "key", "channels": "channel", "mask_keys": "key"}
 """What the patterns of a field match."""
 
 
 def read_patterns(
-    field: str, node: Node | None, problems: Problems, *, captures_count: bool
+    field: str,
+    node: Node | None,
+    problems: Problems,
+    *,
+    captures_count: bool,
+    may_be_empty: bool = False,
 ) -> tuple[Pattern, ...]:
     """
     The patterns of a list without those that have problems.
@@ -26,10 +31,12 @@ def read_patterns(
         problems: Receives what is wrong in it, and each pattern that adds nothing.
         captures_count: Whether a pattern earns its place by capturing what a wider
             one does not, as `per` may count by it.
+        may_be_empty: Whether a list without patterns means something.
     """
     if node is None:
         return ()
-    check_not_empty(field, node, problems)
+    if not may_be_empty:
+        check_not_empty(field, node, problems)
     found = (_read_pattern(THINGS[field], entry, problems) for entry in node.entries)
     patterns = tuple(pattern for pattern in found if pattern is not None)
     _check_covered(THINGS[field], patterns, problems, captures_count=captures_count)
@@ -53,6 +60,21 @@ def check_repeats(
             )
 
 
+class PatternIndex:
+    """Patterns by how they begin: to compare each with each takes seconds for a thousand."""
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        self._by_beginning: dict[bytes, list[Pattern]] = {}
+        for pattern in patterns:
+            self._by_beginning.setdefault(beginning(pattern), []).append(pattern)
+
+    def that_may_cover(self, narrow: Pattern) -> Iterator[Pattern]:
+        """Those that begin with a prefix of its beginning, as whatever covers it does."""
+        start = beginning(narrow)
+        for end in range(len(start) + 1):
+            yield from self._by_beginning.get(start[:end], ())
+
+
 def _read_pattern(thing: str, entry: Node, problems: Problems) -> Pattern | None:
     return problems.attempt(lambda: parse_pattern(entry.source, entry.span, thing))
 
@@ -65,18 +87,12 @@ def _check_covered(
         firsts.setdefault(pattern.parts, pattern)
     distinct = [*firsts.values()]
     places = {pattern: place for place, pattern in enumerate(distinct)}
-    # Whatever covers a pattern begins with a prefix of its beginning; to compare each
-    # pattern with each takes seconds for a list of a thousand.
-    by_beginning: dict[bytes, list[Pattern]] = {}
-    for pattern in distinct:
-        by_beginning.setdefault(beginning(pattern), []).append(pattern)
+    index = PatternIndex(distinct)
     for narrow in distinct:
-        start = beginning(narrow)
         wide = next(
             (
                 wide
-                for end in range(len(start) + 1)
-                for wide in by_beginning.get(start[:end], ())
+                for wide in index.that_may_cover(narrow)
                 if _makes_needless(wide, narrow, captures_count=captures_count)
                 # Where two match the same texts, the later one is the surplus.
                 and (places[wide] < places[narrow] or not covers(narrow, wide))

@@ -1,4 +1,4 @@
-"""Durations and counts per period, as people write them."""
+"""Durations, sizes and counts per period, as people write them."""
 
 from __future__ import annotations
 
@@ -9,26 +9,51 @@ from keyleash.errors import Span
 from keyleash.policy.problems import did_you_mean, fail, listing, quote
 
 UNITS_S = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
-MAX_DURATION_S = 366 * UNITS_S["d"]
+MAX_DAYS = 366
+MAX_DURATION_S = MAX_DAYS * UNITS_S["d"]
+UNITS_BYTES = {"b": 1, "kb": 1024, "mb": 1024**2}
+MAX_SIZE_BYTES = 16 * UNITS_BYTES["mb"]
 
 # The number of digits keeps arithmetic small; every bound is far below it.
 _NUMBER = r"[0-9]{1,18}"
 _DURATION = re.compile("(-?)" + "".join(f"(?:({_NUMBER}){unit})?" for unit in UNITS_S))
+_SIZE = re.compile(rf"(-?{_NUMBER})({'|'.join(UNITS_BYTES)})")
 _COUNT_PER_PERIOD = re.compile(rf"(-?{_NUMBER})/([A-Za-z]+)")
 
 
-def parse_duration(text: str, span: Span) -> int:
+def is_duration(text: str) -> bool:
+    """Whether it has the form of a duration, in or out of bounds."""
+    return _as_duration(text) is not None
+
+
+def _as_duration(text: str) -> re.Match[str] | None:
+    found = _DURATION.fullmatch(text)
+    return found if found and any(found.groups()[1:]) else None
+
+
+def parse_duration(
+    text: str,
+    span: Span,
+    max_days: int = MAX_DAYS,
+    because: str = "a token that outlives that is a password",
+) -> int:
     """
     Read a duration such as `30s`, `15m`, `12h`, `3d`, `2w` or `1h30m`.
 
+    Args:
+        text: What was written.
+        span: Where it stands.
+        max_days: The longest that it may be.
+        because: Why it may not be longer.
+
     Returns:
-        Seconds, from 1 to `MAX_DURATION_S`.
+        Seconds, at least 1; by default at most `MAX_DURATION_S`.
 
     Raises:
-        PolicyError: It is no duration, not over zero, or over 366 days.
+        PolicyError: It is no duration, not over zero, or too long.
     """
-    found = _DURATION.fullmatch(text)
-    if found is None or not any(found.groups()[1:]):
+    found = _as_duration(text)
+    if found is None:
         help = (
             f"write a unit, such as `{text}s`"
             if re.fullmatch(_NUMBER, text)
@@ -46,12 +71,12 @@ def parse_duration(text: str, span: Span) -> int:
             span,
             "write a duration of `1s` or more",
         )
-    if seconds > MAX_DURATION_S:
+    if seconds > max_days * UNITS_S["d"]:
         raise fail(
             "duration-out-of-range",
-            f"{quote(text)} is longer than `366d`",
+            f"{quote(text)} is longer than `{max_days}d`",
             span,
-            "write `366d` or less; a token that outlives that is a password",
+            f"write `{max_days}d` or less; {because}",
         )
     return seconds
 
@@ -63,6 +88,37 @@ def format_duration(seconds: int) -> str:
         count, seconds = divmod(seconds, unit_s)
         said += f"{count}{unit}" if count else ""
     return said or "0s"
+
+
+def parse_size(text: str, span: Span) -> int:
+    """
+    Read a size such as `512b`, `64kb` or `1mb`.
+
+    Returns:
+        Bytes, from 1 to `MAX_SIZE_BYTES`.
+
+    Raises:
+        PolicyError: It is no size, or out of bounds.
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        help = "write a number and a unit, such as `512b`, `64kb` or `1mb`"
+        if re.fullmatch(_NUMBER, text):
+            help = f"write a unit, such as `{text}b`"
+        elif _SIZE.fullmatch(text.lower()):
+            help = f"write `{text.lower()}`"
+        raise fail("bad-size", f"{quote(text)} is not a size", span, help)
+    size = int(found[1]) * UNITS_BYTES[found[2]]
+    if not 1 <= size <= MAX_SIZE_BYTES:
+        raise fail(
+            "size-out-of-range",
+            f"{quote(text)} is not between `1b` and `16mb`",
+            span,
+            "write `16mb` or less"
+            if size > 0
+            else "write `1b` or more; `before_images: off` keeps none",
+        )
+    return size
 
 
 def parse_count_per_period(text: str, periods: Collection[str], span: Span) -> tuple[int, str]:

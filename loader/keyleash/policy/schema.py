@@ -43,9 +43,16 @@ FIELDS = {
     "rotate_after": ("a duration", "rotate_after: 7d"),
     "idle": ("a duration", "idle: 15m"),
     "audit": ("a mapping", "audit: {retain: 100000}"),
-    "retain": ("a whole number", "retain: 100000"),
+    "retain": ("a count, a duration or a mapping", "retain: 100000"),
+    "until": ("text", "until: exported"),
+    "hard_max": ("a whole number", "hard_max: 1000000"),
+    "audit.reads": ("`true` or `false`", "reads: true"),
+    "values": ("text", "values: none"),
+    "mask_keys": ("a list of key patterns", 'mask_keys: ["agents:secrets:*"]'),
+    "before_images": ("a mapping or `off`", "before_images: {max_bytes: 64kb}"),
+    "max_bytes": ("a size", "max_bytes: 64kb"),
 }
-"""What each field must be, and how it is written."""
+"""What each field must be, and how it is written; `audit.reads` is another than a limit's."""
 
 PARTS = {
     "grants": ("a grant", '- {allow: [read], keys: ["agents:context:*"]}'),
@@ -113,6 +120,8 @@ def _report_type(path: Path, node: Node, problems: Problems) -> None:
     match path, node.value:
         case (*_, "per"), dict():
             example = f'per: "{{{next(iter(node.fields), "workspace_id")}}}"'
+        case (*_, "before_images"), False:
+            example = "before_images: off"
         case (*_, str(field), int()), int():
             example = f'{field}: ["{written}"]'
         case (*_, str(field)), str() if wanted.startswith("a list"):
@@ -136,6 +145,8 @@ def _expectation(path: Path) -> tuple[str, str]:
             return "a mapping", PARTS[field][1]
         case (*_, str(field), int()):
             return "text", FIELDS[field][1]
+        case (*_, parent, field) if f"{parent}.{field}" in FIELDS:
+            return FIELDS[f"{parent}.{field}"]
         case _:
             return FIELDS[str(path[-1])]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator
 
 from keyleash.policy.node import Path
 
@@ -21,6 +22,14 @@ def _scalar_as_limit(value: object) -> object:
     return {"limit": value} if type(value) in (str, int) else value
 
 
+def _number_or_text_passes(value: object, read: Callable[[object], object]) -> object:
+    return value if type(value) in (str, int) else read(value)
+
+
+def _text_passes(value: object, read: Callable[[object], object]) -> object:
+    return value if type(value) is str else read(value)
+
+
 Quantity = Annotated[str, BeforeValidator(_count_as_text)]
 
 
@@ -35,8 +44,25 @@ class TokenShape(_Shape):
     idle: Quantity = ABSENT
 
 
+class RetainShape(_Shape):
+    until: str
+    hard_max: int
+
+
+class ImagesShape(_Shape):
+    max_bytes: Quantity
+
+
+RetainEntry = Annotated[RetainShape, WrapValidator(_number_or_text_passes)]
+ImagesEntry = Annotated[ImagesShape, WrapValidator(_text_passes)]
+
+
 class AuditShape(_Shape):
-    retain: int = ABSENT
+    retain: RetainEntry = ABSENT
+    reads: bool = ABSENT
+    values: str = ABSENT
+    mask_keys: list[str] = ABSENT
+    before_images: ImagesEntry = ABSENT
 
 
 class DefaultsShape(_Shape):
@@ -51,6 +77,7 @@ class GrantShape(_Shape):
     channels: list[str] = ABSENT
     only: list[str] = ABSENT
     except_: list[str] = Field(ABSENT, alias="except")
+    before_images: ImagesEntry = ABSENT
 
 
 class DenyShape(_Shape):

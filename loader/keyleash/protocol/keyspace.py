@@ -8,6 +8,13 @@ from dataclasses import dataclass
 PUBLIC_PREFIX = "keyleash:"
 """Guard records stay under this name, whatever the control prefix is: wrappers find them by it."""
 
+OPERATORS = "@operators"
+"""Whose trail holds what an undo changed; no identity can have such a name."""
+
+
+OPERATORS = "@operators"
+"""Whose trail holds what an undo changed; no identity can have such a name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Keyspace:
@@ -76,12 +83,16 @@ class Keyspace:
         return f"{self.prefix}limit:{identity}:{limit}:"
 
     def audit(self, identity: str) -> str:
-        """Stream: the identity's mutations."""
+        """Stream: the identity's events; `OPERATORS` have one too."""
         return f"{self.prefix}audit:{identity}"
 
     def denied(self, identity: str) -> str:
         """Stream: the identity's refusals."""
         return f"{self.prefix}denied:{identity}"
+
+    def repeats(self, identity: str) -> str:
+        """Hash: how often the identity was refused alike in this minute; see docs/audit.md."""
+        return f"{self.prefix}repeats:{identity}"
 
     def source(self, identity: str) -> str:
         """Hash: script digest → text, for those who may load it again."""

@@ -1,10 +1,11 @@
 """The packed state of an identity: one Redis string, little-endian doubles.
 
-    stamp · suspended · each limit's numbers, in the order of the policy · rings
+    stamp · suspended · sequence · each limit's numbers, in the order of the policy · rings
 
 `stamp` names the one guard that may use this state. It is made from the guard's
 own rules, not counted, so that a guard from before a flush or a restored backup
-can never pass for the active one. `suspended` is 0 or 1.
+can never pass for the active one. `suspended` is 0 or 1. `sequence` is the number of the
+newest event in the identity's trail.
 
 A GCRA limit has one number (`tat_us`), a budget two (`ends_us`, `used`), a ring
 one (`head`, the slot of its oldest call) and `capacity` slots at `offset`, one
@@ -21,7 +22,7 @@ from enum import StrEnum
 DOUBLE = 8
 STAMP_BYTES = 6
 """48 bits: exact as a double, and short in a script."""
-FIRST_NUMBER = 2
+FIRST_NUMBER = 3
 
 
 class SlotKind(StrEnum):
@@ -87,7 +88,7 @@ class Layout:
 
     @property
     def numbers(self) -> int:
-        """How many doubles the header has, `stamp` and `suspended` among them."""
+        """How many doubles the header has, the three in front of the limits' among them."""
         return FIRST_NUMBER + sum(len(NUMBERS[slot.kind]) for slot in self.slots)
 
     @property
@@ -132,6 +133,7 @@ class State:
 
     stamp: int
     suspended: bool
+    sequence: int
     limits: tuple[LimitState, ...]
 
 
@@ -145,6 +147,7 @@ def unpack_state(data: bytes, layout: Layout) -> State:
     return State(
         stamp=int(header[0]),
         suspended=header[1] != 0,
+        sequence=int(header[2]),
         limits=tuple(_limit_state(slot, header, data) for slot in layout.slots),
     )
 

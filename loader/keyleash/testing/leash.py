@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from os import PathLike
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 import keyleash
-from keyleash.audit import AuditEvent, Denial, read_events
+from keyleash.audit import AuditEvent, Denial, read_denials, read_events
 from keyleash.commands import CommandTable, load_table
 from keyleash.deploy import LoadResult, load_policy
 from keyleash.errors import UnknownIdentityError
@@ -103,7 +102,7 @@ class Leash(ABC):
             UnknownIdentityError: No policy that was loaded here had that identity.
         """
         self._require_known(identity)
-        return read_events(self.admin, self._keyspace, [identity], limit=sys.maxsize)
+        return list(read_events(self.admin, self._keyspace, [identity]))
 
     def denials(self, identity: str) -> list[Denial]:
         """
@@ -113,7 +112,7 @@ class Leash(ABC):
             UnknownIdentityError: No policy that was loaded here had that identity.
         """
         self._require_known(identity)
-        return read_events(self.admin, self._keyspace, [identity], limit=sys.maxsize, denied=True)
+        return list(read_denials(self.admin, self._keyspace, [identity]))
 
     def close(self) -> None:
         """Close every client that was given out."""

@@ -2,18 +2,18 @@ local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
 local stop = #argv
-local code, detail, value, at_us, token_id, key, now_us
+local code, detail, value, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
-local token_key, record, used_us
+local token_key, record, used_us, sequence
 local head_1, ends_2, used_2
 repeat
-local state = call('GETRANGE', "keyleash:state:agent-recovery", 0, 39)
+local state = call('GETRANGE', "keyleash:state:agent-recovery", 0, 47)
 if state == '' then code = 'NOT_ACTIVE' break end
-if #state < 40 then code = 'POLICY_STALE' break end
+if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
-stamp, suspended, head_1, ends_2, used_2 = struct.unpack("<ddddd", state)
-if stamp ~= 104030280799023 then code = 'POLICY_STALE' break end
+stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
+if stamp ~= 34683288112639 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -39,7 +39,7 @@ end
 local count = 0
 local rule, check, typed, mend
 local walked, first, last, step = argv, 5, 5, 1
-local reads, writes, deletes, mutates
+local reads, writes, deletes, recorded
 local place_1
 repeat
 local length = #command
@@ -384,21 +384,21 @@ end
 end
 if rule == 12 then
 writes = true
-mutates = true
+recorded = true
 elseif rule == 1 then
 writes = true
-mutates = true
+recorded = true
 elseif rule == 5 then
 last = stop
 elseif rule == 14 then
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 8 then
 last = stop
 step = 2
 writes = true
-mutates = true
+recorded = true
 elseif rule == 6 then
 else
 (function(rule, argv, stop, find)
@@ -420,12 +420,12 @@ end
 end
 last = #walked
 writes = true
-mutates = true
+recorded = true
 elseif rule == 13 then
 first = 6
 last = 6
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 2 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "read"
@@ -471,7 +471,7 @@ if code then break end
 end
 if code then break end
 if writes then
-place_1 = 40 + head_1 * 8
+place_1 = 48 + head_1 * 8
 local oldest = call('GETRANGE', "keyleash:state:agent-recovery", place_1, place_1 + 7)
 local free_us = 0
 if oldest ~= '' then free_us = struct.unpack('<d', oldest) + 60000000 end
@@ -499,19 +499,26 @@ end
 until true
 if code then break end
 local event
-call('SETRANGE', "keyleash:state:agent-recovery", 16, struct.pack("<ddd", head_1, ends_2, used_2))
+if recorded then sequence = sequence + 1 end
+call('SETRANGE', "keyleash:state:agent-recovery", 16, struct.pack("<dddd", sequence, head_1, ends_2, used_2))
 if place_1 then call('SETRANGE', "keyleash:state:agent-recovery", place_1, struct.pack('<d', now_us)) end
-if mutates then
-local field, touched = 'key', key or ''
+if recorded then
+local field, touched, is_masked = 'key', key or '', false
 if count > 1 then
 local parts = {}
-for i = 1, #keys do parts[i] = #keys[i] .. ':' .. keys[i] .. ',' end
+for i = 1, #keys do
+local name, hidden = keys[i], false
+parts[i], is_masked = #name .. ':' .. name .. ',', is_masked or hidden
+end
 field, touched = 'keys', table.concat(parts)
 end
+local cost = '1'
+if reads then cost = '1,1r' end
+if writes then cost = reads and '1,1r,1w' or '1,1w' end
+if deletes then cost = cost .. ',1d' end
+event = call('XADD', "keyleash:audit:agent-recovery", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "30205db20396")
 if now_us % 7 == 0 then
-event = call('XADD', "keyleash:audit:agent-recovery", 'MAXLEN', '~', "100000", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "30205db20396")
-else
-event = call('XADD', "keyleash:audit:agent-recovery", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "30205db20396")
+call('XTRIM', "keyleash:audit:agent-recovery", 'MAXLEN', '~', "100000")
 end
 end
 if typed then redis.setresp(3) end
@@ -569,7 +576,7 @@ end
 end
 return reply
 until true
-local line = (function(code, detail, value, command, key, at_us, now_us, token_id, correlation)
+local line = (function(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 local function escaped(text)
 text = string.sub(text, 1, 128)
 if find(text, '^[%w:._/@+-]*$') then return text end
@@ -588,15 +595,35 @@ elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-local op, of = command, key or ''
-if #op > 64 then op = string.sub(op, 1, 64) end
-if #of > 256 then of = string.sub(of, 1, 256) end
-if now_us and now_us % 7 ~= 0 then
-redis.pcall('XADD', "keyleash:denied:agent-recovery", '*', 'token', token_id, 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "30205db20396")
-else
-redis.pcall('XADD', "keyleash:denied:agent-recovery", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "30205db20396")
+if detail == 'class' or detail == 'limit' then reason = value end
+if not now_us then
+local time = call('TIME')
+now_us = time[1] * 1000000 + time[2]
+end
+local op, minute = string.sub(command, 1, 64), (now_us - now_us % 60000000) / 60000000
+local alike = minute .. ':' .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
+if redis.pcall('HINCRBY', "keyleash:repeats:agent-recovery", alike, 1) == 1 then
+local of = string.sub(key or '', 1, 256)
+local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-recovery", 'seq', 1)
+local id = redis.pcall('XADD', "keyleash:denied:agent-recovery", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id or '-', 'code', code, 'reason', reason or '', 'op', op, 'key', of, 'correlation', correlation, 'policy', "30205db20396")
+if type(id) == 'string' then
+local held = redis.pcall('HGET', "keyleash:repeats:agent-recovery", 'minute')
+if held and (held ~= minute .. '' or redis.pcall('HLEN', "keyleash:repeats:agent-recovery") > 256) then
+local counts, ids = {}, redis.pcall('HGETALL', "keyleash:repeats:agent-recovery")
+for i = 1, #ids, 2 do counts[ids[i]] = ids[i + 1] end
+for name, first_id in pairs(counts) do
+local count = counts[string.sub(name, 4)]
+if find(name, '^id:') and count and count ~= '1' then
+redis.pcall('XADD', "keyleash:denied:agent-recovery", '*', 'of', first_id, 'repeats', count)
+end
+end
+redis.pcall('DEL', "keyleash:repeats:agent-recovery")
+redis.pcall('HSET', "keyleash:repeats:agent-recovery", 'seq', seq, alike, 1)
+end
+redis.pcall('HSET', "keyleash:repeats:agent-recovery", 'minute', minute, 'id:' .. alike, id)
+end
 end
 end
 return line
-end)(code, detail, value, command, key, at_us, now_us, token_id, correlation)
+end)(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 return { err = line }

@@ -1,19 +1,19 @@
 local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, mode = argv[1] or '', argv[2] or '', argv[3], argv[4]
-local code, detail, value, at_us, token_id, key, now_us, item
+local code, detail, value, reason, at_us, token_id, key, now_us, item
 local command = 'BATCH'
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
-local token_key, record, used_us
+local token_key, record, used_us, sequence
 local tat_1, ends_2, used_2, ends_3, used_3
 repeat
 local state = call('GET', "keyleash:state:agent-runner")
 if not state then code = 'NOT_ACTIVE' break end
-if #state < 56 then code = 'POLICY_STALE' break end
+if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
-stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<ddddddd", state)
-if stamp ~= 189093088194171 then code = 'POLICY_STALE' break end
+stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
+if stamp ~= 19910149739055 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -36,8 +36,8 @@ if mode ~= 'each' and mode ~= 'all' then
 code, detail, value = 'COMMAND_REFUSED', 'mode', mode or ''
 break
 end
-local event, event_id = { 'XADD', "keyleash:audit:agent-runner", '*', 'token', token_id, 'correlation', correlation, 'policy', "060616398624" }
-local header = #event
+local entry, event = { 'XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence + 1, 'token', token_id, 'cost', '', 'correlation', correlation, 'policy', "060616398624" }
+local header, passed, passed_reads, passed_writes, passed_deletes = #entry, 0, 0, 0, 0
 local fields = header
 local replies, typeds, mends, names, unheard = {}, {}, {}, {}, {}
 local count, passed_over, n, stop = 0, 0, 0, 4
@@ -60,7 +60,7 @@ command = argv[name_at]
 repeat
 local rule, check, typed, mend
 local walked, first, last, step = argv, name_at + 1, name_at + 1, 1
-local reads, writes, deletes, mutates
+local reads, writes, deletes, recorded
 repeat
 local length = #command
 if length == 3 then
@@ -482,16 +482,16 @@ if at > stop then rule = 3 end
 end
 if rule == 26 then
 writes = true
-mutates = true
+recorded = true
 elseif rule == 2 then
 reads = true
 elseif rule == 1 then
 writes = true
-mutates = true
+recorded = true
 elseif rule == 8 then
 reads = true
 writes = true
-mutates = true
+recorded = true
 elseif rule == 10 then
 last = stop
 elseif rule == 11 then
@@ -499,7 +499,7 @@ reads = true
 typed = protocol == '3'
 elseif rule == 37 then
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 19 then
 last = stop
@@ -508,14 +508,14 @@ elseif rule == 20 then
 last = stop
 step = 2
 writes = true
-mutates = true
+recorded = true
 elseif rule == 16 then
 else
 (function(rule, argv, stop, find)
 if rule == 4 then
 reads = true
 writes = true
-mutates = true
+recorded = true
 for at = name_at + 2, stop do
 local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
 if width > 53 then
@@ -535,12 +535,12 @@ first = name_at + 2
 last = stop
 reads = true
 writes = true
-mutates = true
+recorded = true
 elseif rule == 7 then
 last = name_at + 2
 reads = true
 writes = true
-mutates = true
+recorded = true
 for at = name_at + 3, stop do
 if find(argv[at], "^[Dd][Bb]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "DB"
@@ -570,7 +570,7 @@ end
 if stored then
 walked[#walked + 1] = stored
 writes = true
-mutates = true
+recorded = true
 end
 last = #walked
 reads = true
@@ -592,7 +592,7 @@ end
 if stored then
 walked[#walked + 1] = stored
 writes = true
-mutates = true
+recorded = true
 end
 last = #walked
 reads = true
@@ -601,7 +601,7 @@ elseif rule == 15 then
 last = name_at + 2
 reads = true
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 17 then
 last = name_at + 2
@@ -622,12 +622,12 @@ end
 end
 last = #walked
 writes = true
-mutates = true
+recorded = true
 elseif rule == 22 then
 last = stop
 reads = true
 writes = true
-mutates = true
+recorded = true
 elseif rule == 25 then
 last = stop
 reads = true
@@ -657,7 +657,7 @@ end
 if stored then
 walked[#walked + 1] = stored
 writes = true
-mutates = true
+recorded = true
 end
 last = #walked
 reads = true
@@ -688,7 +688,7 @@ typed = protocol == '3'
 elseif rule == 30 then
 reads = true
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 31 then
 reads = true
@@ -698,7 +698,7 @@ elseif rule == 32 then
 first = name_at + 2
 last = name_at + 2
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 33 then
 first = name_at + 2
@@ -758,7 +758,7 @@ end
 end
 last = #walked
 reads = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 mend = "entries"
 elseif rule == 38 then
@@ -786,7 +786,7 @@ end
 last = #walked
 reads = true
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 6 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
@@ -834,9 +834,9 @@ end
 end
 if code then
 matched = false
-if find(key, "^agents:jobs:[^:]+:lock$") then matched = true
+if find(key, "^agents:jobs:[^:]+:lock$") then matched = "agents:jobs:{job_id}:lock"
 end
-if matched then code, detail, value = 'KEY_DENIED', 'key', key end
+if matched then code, detail, value, reason = 'KEY_DENIED', 'key', key, matched end
 end
 if code then break end
 end
@@ -937,16 +937,23 @@ if code then break end
 if typed then typeds[n] = true end
 if mend then mends[n] = mend end
 if command ~= argv[name_at] then names[n] = command end
-if mutates then
-local name, touched = command, key or ''
+passed = passed + 1
+if reads then passed_reads = passed_reads + 1 end
+if writes then passed_writes = passed_writes + 1 end
+if deletes then passed_deletes = passed_deletes + 1 end
+if recorded then
+local name, touched, is_masked = command, key or '', false
 if first < last then
 local parts = {}
 for at = first, last, step do
-if walked[at] then parts[#parts + 1] = #walked[at] .. ':' .. walked[at] .. ',' end
+local key, hidden = walked[at], false
+if key then
+parts[#parts + 1], is_masked = #key .. ':' .. key .. ',', is_masked or hidden
+end
 end
 if parts[2] then name, touched = command .. ':' .. #parts, table.concat(parts) end
 end
-event[fields + 1], event[fields + 2] = name, touched
+entry[fields + 1], entry[fields + 2] = name, touched
 fields = fields + 2
 else
 unheard[n] = true
@@ -954,7 +961,7 @@ end
 until true
 if code then
 if mode == 'all' then item = n break end
-local line = (function(code, detail, value, command, key, at_us, now_us, token_id, correlation)
+local line = (function(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 local function escaped(text)
 text = string.sub(text, 1, 128)
 if find(text, '^[%w:._/@+-]*$') then return text end
@@ -974,27 +981,56 @@ line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000)
 end
 if item then line = line .. ' item=' .. item end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-local op, of = command, key or ''
-if #op > 64 then op = string.sub(op, 1, 64) end
-if #of > 256 then of = string.sub(of, 1, 256) end
-if now_us and now_us % 7 ~= 0 then
-redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'token', token_id, 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
-else
-redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
+if detail == 'class' or detail == 'limit' then reason = value end
+if not now_us then
+local time = call('TIME')
+now_us = time[1] * 1000000 + time[2]
+end
+local op, minute = string.sub(command, 1, 64), (now_us - now_us % 60000000) / 60000000
+local alike = minute .. ':' .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
+if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", alike, 1) == 1 then
+local of = string.sub(key or '', 1, 256)
+local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
+local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id or '-', 'code', code, 'reason', reason or '', 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
+if type(id) == 'string' then
+local held = redis.pcall('HGET', "keyleash:repeats:agent-runner", 'minute')
+if held and (held ~= minute .. '' or redis.pcall('HLEN', "keyleash:repeats:agent-runner") > 256) then
+local counts, ids = {}, redis.pcall('HGETALL', "keyleash:repeats:agent-runner")
+for i = 1, #ids, 2 do counts[ids[i]] = ids[i + 1] end
+for name, first_id in pairs(counts) do
+local count = counts[string.sub(name, 4)]
+if find(name, '^id:') and count and count ~= '1' then
+redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'of', first_id, 'repeats', count)
+end
+end
+redis.pcall('DEL', "keyleash:repeats:agent-runner")
+redis.pcall('HSET', "keyleash:repeats:agent-runner", 'seq', seq, alike, 1)
+end
+redis.pcall('HSET', "keyleash:repeats:agent-runner", 'minute', minute, 'id:' .. alike, id)
+end
 end
 end
 return line
-end)(code, detail, value, command, key, at_us, now_us, token_id, correlation)
+end)(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 replies[n], unheard[n] = { err = line }, true
-code, detail, value = nil, nil, nil
+code, detail, value, reason = nil, nil, nil, nil
 end
 end
 if mode == 'all' and not code and keys[count + 1] then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
 if code then break end
-call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<ddddd", tat_1, ends_2, used_2, ends_3, used_3))
-if fields > header then
-event_id = call(unpack(event))
-if now_us % 7 == 0 then call('XTRIM', "keyleash:audit:agent-runner", 'MAXLEN', '~', "100000") end
+local recorded = fields > header
+if recorded then sequence = sequence + 1 end
+call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<dddddd", sequence, tat_1, ends_2, used_2, ends_3, used_3))
+if recorded then
+local cost = passed .. ''
+if passed_reads > 0 then cost = cost .. ',' .. passed_reads .. 'r' end
+if passed_writes > 0 then cost = cost .. ',' .. passed_writes .. 'w' end
+if passed_deletes > 0 then cost = cost .. ',' .. passed_deletes .. 'd' end
+entry[9] = cost
+event = call(unpack(entry))
+if now_us % 7 == 0 then
+call('XTRIM', "keyleash:audit:agent-runner", 'MAXLEN', '~', "100000")
+end
 end
 local run, was_typed = redis.pcall
 stop = 4
@@ -1024,7 +1060,7 @@ local item = 0
 for j = 1, i do
 if not unheard[j] then item = item + 1 end
 end
-call('XADD', "keyleash:audit:agent-runner", '*', 'of', event_id, 'item', item, 'error', string.sub(reply.err, 1, 200))
+call('XADD', "keyleash:audit:agent-runner", '*', 'of', event, 'item', item, 'error', string.sub(reply.err, 1, 200))
 end
 elseif mend and typed then
 local null = find
@@ -1082,7 +1118,7 @@ end
 end
 return replies
 until true
-local line = (function(code, detail, value, command, key, at_us, now_us, token_id, correlation)
+local line = (function(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 local function escaped(text)
 text = string.sub(text, 1, 128)
 if find(text, '^[%w:._/@+-]*$') then return text end
@@ -1102,15 +1138,35 @@ line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000)
 end
 if item then line = line .. ' item=' .. item end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-local op, of = command, key or ''
-if #op > 64 then op = string.sub(op, 1, 64) end
-if #of > 256 then of = string.sub(of, 1, 256) end
-if now_us and now_us % 7 ~= 0 then
-redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'token', token_id, 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
-else
-redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
+if detail == 'class' or detail == 'limit' then reason = value end
+if not now_us then
+local time = call('TIME')
+now_us = time[1] * 1000000 + time[2]
+end
+local op, minute = string.sub(command, 1, 64), (now_us - now_us % 60000000) / 60000000
+local alike = minute .. ':' .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
+if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", alike, 1) == 1 then
+local of = string.sub(key or '', 1, 256)
+local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
+local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id or '-', 'code', code, 'reason', reason or '', 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
+if type(id) == 'string' then
+local held = redis.pcall('HGET', "keyleash:repeats:agent-runner", 'minute')
+if held and (held ~= minute .. '' or redis.pcall('HLEN', "keyleash:repeats:agent-runner") > 256) then
+local counts, ids = {}, redis.pcall('HGETALL', "keyleash:repeats:agent-runner")
+for i = 1, #ids, 2 do counts[ids[i]] = ids[i + 1] end
+for name, first_id in pairs(counts) do
+local count = counts[string.sub(name, 4)]
+if find(name, '^id:') and count and count ~= '1' then
+redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'of', first_id, 'repeats', count)
+end
+end
+redis.pcall('DEL', "keyleash:repeats:agent-runner")
+redis.pcall('HSET', "keyleash:repeats:agent-runner", 'seq', seq, alike, 1)
+end
+redis.pcall('HSET', "keyleash:repeats:agent-runner", 'minute', minute, 'id:' .. alike, id)
+end
 end
 end
 return line
-end)(code, detail, value, command, key, at_us, now_us, token_id, correlation)
+end)(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 return { err = line }

@@ -2,18 +2,18 @@ local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
 local stop = #argv
-local code, detail, value, at_us, token_id, key, now_us
+local code, detail, value, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
-local token_key, record, used_us
+local token_key, record, used_us, sequence
 local tat_1, ends_2, used_2, ends_3, used_3
 repeat
 local state = call('GET', "keyleash:state:agent-runner")
 if not state then code = 'NOT_ACTIVE' break end
-if #state < 56 then code = 'POLICY_STALE' break end
+if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
-stamp, suspended, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<ddddddd", state)
-if stamp ~= 189093088194171 then code = 'POLICY_STALE' break end
+stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
+if stamp ~= 19910149739055 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -39,7 +39,7 @@ end
 local count = 0
 local rule, check, typed, mend
 local walked, first, last, step = argv, 5, 5, 1
-local reads, writes, deletes, mutates
+local reads, writes, deletes, recorded
 local waits, group_at, claim_at
 repeat
 local length = #command
@@ -462,16 +462,16 @@ if at > stop then rule = 3 end
 end
 if rule == 26 then
 writes = true
-mutates = true
+recorded = true
 elseif rule == 2 then
 reads = true
 elseif rule == 1 then
 writes = true
-mutates = true
+recorded = true
 elseif rule == 8 then
 reads = true
 writes = true
-mutates = true
+recorded = true
 elseif rule == 10 then
 last = stop
 elseif rule == 11 then
@@ -479,7 +479,7 @@ reads = true
 typed = protocol == '3'
 elseif rule == 37 then
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 19 then
 last = stop
@@ -488,14 +488,14 @@ elseif rule == 20 then
 last = stop
 step = 2
 writes = true
-mutates = true
+recorded = true
 elseif rule == 16 then
 else
 (function(rule, argv, stop, find)
 if rule == 4 then
 reads = true
 writes = true
-mutates = true
+recorded = true
 for at = 6, stop do
 local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
 if width > 53 then
@@ -515,12 +515,12 @@ first = 6
 last = stop
 reads = true
 writes = true
-mutates = true
+recorded = true
 elseif rule == 7 then
 last = 6
 reads = true
 writes = true
-mutates = true
+recorded = true
 for at = 7, stop do
 if find(argv[at], "^[Dd][Bb]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "DB"
@@ -550,7 +550,7 @@ end
 if stored then
 walked[#walked + 1] = stored
 writes = true
-mutates = true
+recorded = true
 end
 last = #walked
 reads = true
@@ -572,7 +572,7 @@ end
 if stored then
 walked[#walked + 1] = stored
 writes = true
-mutates = true
+recorded = true
 end
 last = #walked
 reads = true
@@ -581,7 +581,7 @@ elseif rule == 15 then
 last = 6
 reads = true
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 17 then
 last = 6
@@ -602,12 +602,12 @@ end
 end
 last = #walked
 writes = true
-mutates = true
+recorded = true
 elseif rule == 22 then
 last = stop
 reads = true
 writes = true
-mutates = true
+recorded = true
 elseif rule == 25 then
 last = stop
 reads = true
@@ -637,7 +637,7 @@ end
 if stored then
 walked[#walked + 1] = stored
 writes = true
-mutates = true
+recorded = true
 end
 last = #walked
 reads = true
@@ -668,7 +668,7 @@ typed = protocol == '3'
 elseif rule == 30 then
 reads = true
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 31 then
 reads = true
@@ -678,7 +678,7 @@ elseif rule == 32 then
 first = 6
 last = 6
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 33 then
 first = 6
@@ -742,7 +742,7 @@ end
 end
 last = #walked
 reads = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 mend = "entries"
 elseif rule == 38 then
@@ -770,7 +770,7 @@ end
 last = #walked
 reads = true
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 6 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
@@ -813,9 +813,9 @@ end
 end
 if code then
 matched = false
-if find(key, "^agents:jobs:[^:]+:lock$") then matched = true
+if find(key, "^agents:jobs:[^:]+:lock$") then matched = "agents:jobs:{job_id}:lock"
 end
-if matched then code, detail, value = 'KEY_DENIED', 'key', key end
+if matched then code, detail, value, reason = 'KEY_DENIED', 'key', key, matched end
 end
 if code then break end
 end
@@ -950,18 +950,25 @@ return ready, tried
 end)()
 end
 if ready then
-call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<ddddd", tat_1, ends_2, used_2, ends_3, used_3))
-if mutates then
-local field, touched = 'key', key or ''
+if recorded then sequence = sequence + 1 end
+call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<dddddd", sequence, tat_1, ends_2, used_2, ends_3, used_3))
+if recorded then
+local field, touched, is_masked = 'key', key or '', false
 if count > 1 then
 local parts = {}
-for i = 1, #keys do parts[i] = #keys[i] .. ':' .. keys[i] .. ',' end
+for i = 1, #keys do
+local name, hidden = keys[i], false
+parts[i], is_masked = #name .. ':' .. name .. ',', is_masked or hidden
+end
 field, touched = 'keys', table.concat(parts)
 end
+local cost = '1'
+if reads then cost = '1,1r' end
+if writes then cost = reads and '1,1r,1w' or '1,1w' end
+if deletes then cost = cost .. ',1d' end
+event = call('XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "060616398624")
 if now_us % 7 == 0 then
-event = call('XADD', "keyleash:audit:agent-runner", 'MAXLEN', '~', "100000", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "060616398624")
-else
-event = call('XADD', "keyleash:audit:agent-runner", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "060616398624")
+call('XTRIM', "keyleash:audit:agent-runner", 'MAXLEN', '~', "100000")
 end
 end
 end
@@ -1021,7 +1028,7 @@ end
 end
 return reply
 until true
-local line = (function(code, detail, value, command, key, at_us, now_us, token_id, correlation)
+local line = (function(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 local function escaped(text)
 text = string.sub(text, 1, 128)
 if find(text, '^[%w:._/@+-]*$') then return text end
@@ -1040,15 +1047,35 @@ elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-local op, of = command, key or ''
-if #op > 64 then op = string.sub(op, 1, 64) end
-if #of > 256 then of = string.sub(of, 1, 256) end
-if now_us and now_us % 7 ~= 0 then
-redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'token', token_id, 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
-else
-redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
+if detail == 'class' or detail == 'limit' then reason = value end
+if not now_us then
+local time = call('TIME')
+now_us = time[1] * 1000000 + time[2]
+end
+local op, minute = string.sub(command, 1, 64), (now_us - now_us % 60000000) / 60000000
+local alike = minute .. ':' .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
+if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", alike, 1) == 1 then
+local of = string.sub(key or '', 1, 256)
+local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
+local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id or '-', 'code', code, 'reason', reason or '', 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
+if type(id) == 'string' then
+local held = redis.pcall('HGET', "keyleash:repeats:agent-runner", 'minute')
+if held and (held ~= minute .. '' or redis.pcall('HLEN', "keyleash:repeats:agent-runner") > 256) then
+local counts, ids = {}, redis.pcall('HGETALL', "keyleash:repeats:agent-runner")
+for i = 1, #ids, 2 do counts[ids[i]] = ids[i + 1] end
+for name, first_id in pairs(counts) do
+local count = counts[string.sub(name, 4)]
+if find(name, '^id:') and count and count ~= '1' then
+redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'of', first_id, 'repeats', count)
+end
+end
+redis.pcall('DEL', "keyleash:repeats:agent-runner")
+redis.pcall('HSET', "keyleash:repeats:agent-runner", 'seq', seq, alike, 1)
+end
+redis.pcall('HSET', "keyleash:repeats:agent-runner", 'minute', minute, 'id:' .. alike, id)
+end
 end
 end
 return line
-end)(code, detail, value, command, key, at_us, now_us, token_id, correlation)
+end)(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 return { err = line }

@@ -2,17 +2,17 @@ local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
 local stop = #argv
-local code, detail, value, at_us, token_id, key, now_us
+local code, detail, value, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
-local token_key, record, used_us
+local token_key, record, used_us, sequence
 repeat
 local state = call('GET', "keyleash:state:human-admin")
 if not state then code = 'NOT_ACTIVE' break end
-if #state < 16 then code = 'POLICY_STALE' break end
+if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
-stamp, suspended = struct.unpack("<dd", state)
-if stamp ~= 69564895488977 then code = 'POLICY_STALE' break end
+stamp, suspended, sequence = struct.unpack("<ddd", state)
+if stamp ~= 71576230178085 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -40,7 +40,7 @@ end
 local count = 0
 local rule, check, typed, mend
 local walked, first, last, step = argv, 5, 5, 1
-local reads, writes, deletes, mutates
+local reads, writes, deletes, recorded
 local waits, group_at, claim_at
 repeat
 local length = #command
@@ -476,20 +476,20 @@ if at > stop then rule = 3 end
 end
 if rule == 33 then
 writes = true
-mutates = true
+recorded = true
 elseif rule == 2 then
 reads = true
 elseif rule == 1 then
 writes = true
-mutates = true
+recorded = true
 elseif rule == 10 then
 reads = true
 writes = true
-mutates = true
+recorded = true
 elseif rule == 11 then
 last = stop
 deletes = true
-mutates = true
+recorded = true
 elseif rule == 14 then
 last = stop
 elseif rule == 15 then
@@ -498,10 +498,10 @@ typed = protocol == '3'
 elseif rule == 20 then
 reads = true
 deletes = true
-mutates = true
+recorded = true
 elseif rule == 47 then
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 26 then
 last = stop
@@ -510,14 +510,14 @@ elseif rule == 27 then
 last = stop
 step = 2
 writes = true
-mutates = true
+recorded = true
 elseif rule == 21 then
 else
 (function(rule, argv, stop, find)
 if rule == 4 then
 reads = true
 writes = true
-mutates = true
+recorded = true
 for at = 6, stop do
 local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
 if width > 53 then
@@ -537,13 +537,13 @@ first = 6
 last = stop
 reads = true
 writes = true
-mutates = true
+recorded = true
 elseif rule == 6 then
 last = 6
 reads = true
 writes = true
 deletes = true
-mutates = true
+recorded = true
 waits = "first_key"
 typed = protocol == '3'
 elseif rule == 7 then
@@ -558,21 +558,21 @@ end
 last = #walked
 reads = true
 deletes = true
-mutates = true
+recorded = true
 waits = "any_key"
 typed = protocol == '3'
 elseif rule == 8 then
 last = stop - 1
 reads = true
 deletes = true
-mutates = true
+recorded = true
 waits = "any_key"
 typed = protocol == '3'
 elseif rule == 9 then
 last = 6
 reads = true
 writes = true
-mutates = true
+recorded = true
 for at = 7, stop do
 if find(argv[at], "^[Dd][Bb]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "DB"
@@ -580,7 +580,7 @@ end
 end
 elseif rule == 12 then
 deletes = true
-mutates = true
+recorded = true
 elseif rule == 13 then
 last = 4
 typed = protocol == '3'
@@ -605,7 +605,7 @@ end
 if stored then
 walked[#walked + 1] = stored
 writes = true
-mutates = true
+recorded = true
 end
 last = #walked
 reads = true
@@ -627,7 +627,7 @@ end
 if stored then
 walked[#walked + 1] = stored
 writes = true
-mutates = true
+recorded = true
 end
 last = #walked
 reads = true
@@ -636,7 +636,7 @@ elseif rule == 19 then
 last = 6
 reads = true
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 22 then
 last = 6
@@ -647,7 +647,7 @@ last = 6
 reads = true
 writes = true
 deletes = true
-mutates = true
+recorded = true
 elseif rule == 24 then
 walked, first, last = {}, 1, 0
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
@@ -660,7 +660,7 @@ end
 last = #walked
 reads = true
 deletes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 25 then
 first = 6
@@ -677,12 +677,12 @@ end
 end
 last = #walked
 writes = true
-mutates = true
+recorded = true
 elseif rule == 29 then
 last = stop
 reads = true
 writes = true
-mutates = true
+recorded = true
 elseif rule == 31 then
 last = 4
 local glob = '*'
@@ -729,7 +729,7 @@ end
 if stored then
 walked[#walked + 1] = stored
 writes = true
-mutates = true
+recorded = true
 end
 last = #walked
 reads = true
@@ -760,12 +760,12 @@ typed = protocol == '3'
 elseif rule == 37 then
 reads = true
 deletes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 38 then
 reads = true
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 39 then
 reads = true
@@ -775,18 +775,18 @@ elseif rule == 40 then
 reads = true
 writes = true
 deletes = true
-mutates = true
+recorded = true
 elseif rule == 41 then
 first = 6
 last = 6
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 42 then
 first = 6
 last = 6
 deletes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 43 then
 first = 6
@@ -850,7 +850,7 @@ end
 end
 last = #walked
 reads = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 mend = "entries"
 elseif rule == 48 then
@@ -878,7 +878,7 @@ end
 last = #walked
 reads = true
 writes = true
-mutates = true
+recorded = true
 typed = protocol == '3'
 elseif rule == 30 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
@@ -904,9 +904,9 @@ if not name then break end
 key = name
 local matched = false
 matched = false
-if find(key, "^keyleash:") then matched = true
+if find(key, "^keyleash:") then matched = "keyleash:*"
 end
-if matched then code, detail, value = 'KEY_DENIED', 'key', key end
+if matched then code, detail, value, reason = 'KEY_DENIED', 'key', key, matched end
 if code then
 elseif true or check == 1 then
 if not code then
@@ -960,18 +960,26 @@ return ready, tried
 end)()
 end
 if ready then
+if recorded then sequence = sequence + 1 end
+if recorded then call('SETRANGE', "keyleash:state:human-admin", 16, struct.pack('<d', sequence)) end
 if now_us - used_us >= 1000000 then call('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
-if mutates then
-local field, touched = 'key', key or ''
+if recorded then
+local field, touched, is_masked = 'key', key or '', false
 if count > 1 then
 local parts = {}
-for i = 1, #keys do parts[i] = #keys[i] .. ':' .. keys[i] .. ',' end
+for i = 1, #keys do
+local name, hidden = keys[i], false
+parts[i], is_masked = #name .. ':' .. name .. ',', is_masked or hidden
+end
 field, touched = 'keys', table.concat(parts)
 end
+local cost = '1'
+if reads then cost = '1,1r' end
+if writes then cost = reads and '1,1r,1w' or '1,1w' end
+if deletes then cost = cost .. ',1d' end
+event = call('XADD', "keyleash:audit:human-admin", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "22c4dcc23a0b")
 if now_us % 7 == 0 then
-event = call('XADD', "keyleash:audit:human-admin", 'MAXLEN', '~', "100000", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "22c4dcc23a0b")
-else
-event = call('XADD', "keyleash:audit:human-admin", '*', 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', "22c4dcc23a0b")
+call('XTRIM', "keyleash:audit:human-admin", 'MAXLEN', '~', "100000")
 end
 end
 end
@@ -999,9 +1007,9 @@ local code, detail, value
 local key, check = found[i], 1
 local matched = false
 matched = false
-if find(key, "^keyleash:") then matched = true
+if find(key, "^keyleash:") then matched = "keyleash:*"
 end
-if matched then code, detail, value = 'KEY_DENIED', 'key', key end
+if matched then code, detail, value, reason = 'KEY_DENIED', 'key', key, matched end
 if code then
 elseif true or check == 1 then
 if not code then
@@ -1055,7 +1063,7 @@ end
 end
 return reply
 until true
-local line = (function(code, detail, value, command, key, at_us, now_us, token_id, correlation)
+local line = (function(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 local function escaped(text)
 text = string.sub(text, 1, 128)
 if find(text, '^[%w:._/@+-]*$') then return text end
@@ -1074,15 +1082,35 @@ elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-local op, of = command, key or ''
-if #op > 64 then op = string.sub(op, 1, 64) end
-if #of > 256 then of = string.sub(of, 1, 256) end
-if now_us and now_us % 7 ~= 0 then
-redis.pcall('XADD', "keyleash:denied:human-admin", '*', 'token', token_id, 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "22c4dcc23a0b")
-else
-redis.pcall('XADD', "keyleash:denied:human-admin", 'MAXLEN', '~', "10000", '*', 'token', token_id or '-', 'code', code, 'op', op, 'key', of, 'correlation', correlation, 'policy', "22c4dcc23a0b")
+if detail == 'class' or detail == 'limit' then reason = value end
+if not now_us then
+local time = call('TIME')
+now_us = time[1] * 1000000 + time[2]
+end
+local op, minute = string.sub(command, 1, 64), (now_us - now_us % 60000000) / 60000000
+local alike = minute .. ':' .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
+if redis.pcall('HINCRBY', "keyleash:repeats:human-admin", alike, 1) == 1 then
+local of = string.sub(key or '', 1, 256)
+local seq = redis.pcall('HINCRBY', "keyleash:repeats:human-admin", 'seq', 1)
+local id = redis.pcall('XADD', "keyleash:denied:human-admin", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id or '-', 'code', code, 'reason', reason or '', 'op', op, 'key', of, 'correlation', correlation, 'policy', "22c4dcc23a0b")
+if type(id) == 'string' then
+local held = redis.pcall('HGET', "keyleash:repeats:human-admin", 'minute')
+if held and (held ~= minute .. '' or redis.pcall('HLEN', "keyleash:repeats:human-admin") > 256) then
+local counts, ids = {}, redis.pcall('HGETALL', "keyleash:repeats:human-admin")
+for i = 1, #ids, 2 do counts[ids[i]] = ids[i + 1] end
+for name, first_id in pairs(counts) do
+local count = counts[string.sub(name, 4)]
+if find(name, '^id:') and count and count ~= '1' then
+redis.pcall('XADD', "keyleash:denied:human-admin", '*', 'of', first_id, 'repeats', count)
+end
+end
+redis.pcall('DEL', "keyleash:repeats:human-admin")
+redis.pcall('HSET', "keyleash:repeats:human-admin", 'seq', seq, alike, 1)
+end
+redis.pcall('HSET', "keyleash:repeats:human-admin", 'minute', minute, 'id:' .. alike, id)
+end
 end
 end
 return line
-end)(code, detail, value, command, key, at_us, now_us, token_id, correlation)
+end)(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 return { err = line }

@@ -77,7 +77,7 @@ def _run_as_json(url: str) -> list[Outcome]:
 
 
 def _print_trails(stage: Stage, printer: Printer) -> None:
-    from keyleash.audit import read_events
+    from keyleash.audit import newest, read_denials, read_events
     from keyleash.cli.audit import print_trail
     from keyleash.cli.standing import known_identities
 
@@ -85,7 +85,8 @@ def _print_trails(stage: Stage, printer: Printer) -> None:
     names = known_identities(client, keyspace)
     printer.text()
     printer.text(f"the last {EVENTS_SHOWN} mutations:")
-    print_trail(read_events(client, keyspace, names, limit=EVENTS_SHOWN))
+    events = read_events(client, keyspace, names, newest_first=True)
+    print_trail(newest(events, EVENTS_SHOWN))
     printer.text()
     printer.text("what was refused:")
-    print_trail(read_events(client, keyspace, names, limit=100, denied=True))
+    print_trail(read_denials(client, keyspace, names))

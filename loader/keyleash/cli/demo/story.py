@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from keyleash.audit import read_events
+from keyleash.audit import read_denials, read_events
 from keyleash.cli.demo.outcome import Answer, Expectation, Refused, Replies
 from keyleash.cli.demo.stage import ACTOR, OPERATOR, Stage
 from keyleash.cli.text import clock_time, counted, distance
@@ -208,7 +208,7 @@ def suspend(suspended: bool) -> Step:
 def count_mutations(stage: Stage) -> None:
     """Compare the trail with the writes that were answered."""
     wanted = stage.writes.get(RUNNER, 0)
-    events = read_events(stage.operator, stage.keyspace, [RUNNER], limit=10 * wanted + 10)
+    events = list(read_events(stage.operator, stage.keyspace, [RUNNER]))
     stage.check(
         OPERATOR,
         f"keyleash audit log {RUNNER}",
@@ -234,7 +234,7 @@ DENIALS = {
 
 def compare_denials(stage: Stage) -> None:
     """Compare the denials of each identity with the refusals of this session."""
-    denials = read_events(stage.operator, stage.keyspace, [*DENIALS], limit=100, denied=True)
+    denials = list(read_denials(stage.operator, stage.keyspace, [*DENIALS]))
     found = {
         identity: [denial.code for denial in denials if denial.identity == identity]
         for identity in DENIALS

@@ -12,6 +12,7 @@ from keyleash.compiler.ir import Guard
 from keyleash.compiler.passes.form_rules import form_rules
 from keyleash.compiler.passes.lay_out_state import lay_out_state
 from keyleash.compiler.passes.order_dispatch import order_dispatch
+from keyleash.compiler.passes.plan_audit import plan_audit
 from keyleash.compiler.passes.plan_limits import plan_limits
 from keyleash.compiler.passes.postpone_denial import postpone_denial
 from keyleash.compiler.passes.protect_control_keys import protect_control_keys
@@ -25,6 +26,7 @@ PASSES: tuple[Pass, ...] = (
     translate_patterns,
     protect_control_keys,  # adds to the deny matchers that translate_patterns made
     postpone_denial,  # looks at the same patterns
+    plan_audit,  # looks at the matchers of translate_patterns
     form_rules,  # joins the usages of select_commands with the matchers
     order_dispatch,  # needs the rules' numbers
     lay_out_state,

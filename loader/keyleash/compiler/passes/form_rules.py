@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from keyleash.commands import CommandTable, OperationClass
+from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.spec import Needs, OptionKey
 from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, ScanPlan, Usage
 from keyleash.compiler.passes.select_commands import usage_of
@@ -93,6 +93,9 @@ def _rule(guard: Guard, usage: Usage, checks: _Checks) -> Rule:
         counters=_counted(spec.needs),
         # A command that stores if an option says so reads otherwise.
         mutates=spec.mutates and not stored,
+        # Where no images are kept, commands that differ in this alone share a rule.
+        changes_first=bool(guard.images) and _changes(needs[:1], spec),
+        changes_rest=bool(guard.images) and _changes(needs[-1:], spec),
         stored=_counted(stored),
         alike=is_alike(spec),
         mend=mend_of(spec),
@@ -105,6 +108,17 @@ def _rule(guard: Guard, usage: Usage, checks: _Checks) -> Rule:
         scan=_scan(guard, usage) if spec.scans else None,
         waits=spec.waits,
     )
+
+
+def _changes(needs: list[Needs], spec: CommandSpec) -> bool:
+    """Whether a key with these needs changes.
+
+    A command that writes, though none of its keys says so, may change any: XREADGROUP does.
+    """
+    changing = {OperationClass.WRITE, OperationClass.DELETE}
+    if spec.mutates and changing.isdisjoint(spec.needs):
+        return bool(needs)
+    return any(not changing.isdisjoint(one) for one in needs)
 
 
 def _counted(needs: Needs) -> tuple[Counter, ...]:

@@ -30,11 +30,11 @@ def matcher(pattern: Pattern) -> Matcher:
     """The cheapest Lua that decides *pattern*."""
     match pattern.parts:
         case (AnySuffix(),):
-            return Matcher()
+            return Matcher(source=pattern.source)
         case (Literal(text),):
-            return Matcher(text=text)
+            return Matcher(text=text, source=pattern.source)
         case _:
-            return Matcher(pattern=lua_pattern(pattern), beginning=beginning(pattern))
+            return Matcher(None, lua_pattern(pattern), beginning(pattern), pattern.source)
 
 
 def anything_under(prefix: bytes) -> Matcher:

@@ -1,0 +1,169 @@
+"""Trails as they grow: one XREAD waits for all of them, for short times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from keyleash.audit.control import ControlEvent, control_event, control_filter
+from keyleash.audit.event import AuditEvent, Denial
+from keyleash.audit.merging import Dated, place
+from keyleash.audit.pages import MAX_PAGE, RawEntry
+from keyleash.audit.query import EVERYTHING, Matcher, Query
+from keyleash.audit.reader import denial_of, events_of, with_sequels
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import Keyspace
+
+Found = TypeVar("Found", bound=Dated)
+Feed = Callable[[Sequence[RawEntry]], Iterable[Found]]
+"""Makes of a stream's new entries what is to be told of them."""
+
+BLOCK_MS = 500
+"""How long new identities may stay unseen; and a signal must not wait for an answer."""
+_START = b"0-0"
+
+
+def follow_events(
+    client: Client,
+    keyspace: Keyspace,
+    identities: Callable[[], Iterable[str]],
+    query: Query = EVERYTHING,
+) -> Iterator[AuditEvent | None]:
+    """Wait for what identities do, and tell it as it comes.
+
+    Args:
+        client: A redis-py client of an operator, `decode_responses` off. While it waits, it has
+            a connection for itself.
+        keyspace: Where the control keys are.
+        identities: Says whose trails; asked now and again, so that new ones are seen.
+        query: Which events; those from `since_ms` on come first, without it only new ones.
+
+    Returns:
+        Events without an end, by time; None whenever nothing came for a while.
+    """
+    matcher = Matcher(query)
+
+    def feed(identity: str) -> Feed[AuditEvent]:
+        def events(page: Sequence[RawEntry]) -> Iterator[AuditEvent]:
+            for entry_id, words, sequels in with_sequels([list(page)]):
+                if matcher.may_accept(words):
+                    yield from filter(
+                        matcher.accepts, events_of(identity, entry_id, words, sequels)
+                    )
+
+        return events
+
+    def feeds() -> dict[str, Feed[AuditEvent]]:
+        return {keyspace.audit(identity): feed(identity) for identity in identities()}
+
+    return _follow(client, feeds, query.since_ms)
+
+
+def follow_denials(
+    client: Client,
+    keyspace: Keyspace,
+    identities: Callable[[], Iterable[str]],
+    query: Query = EVERYTHING,
+) -> Iterator[Denial | None]:
+    """Wait for what identities are refused, as `follow_events` does.
+
+    What is refused again comes once more, with its number, when that is known.
+    """
+    matcher = Matcher(query)
+
+    def feed(identity: str) -> Feed[Denial]:
+        stream = keyspace.denied(identity)
+
+        def denials(page: Sequence[RawEntry]) -> Iterator[Denial]:
+            for entry_id, words in page:
+                found = (
+                    _repeated(client, stream, identity, words)
+                    if words[0] == b"of"
+                    else denial_of(identity, entry_id, words)
+                )
+                if found is not None and matcher.accepts(found):
+                    yield found
+
+        return denials
+
+    def feeds() -> dict[str, Feed[Denial]]:
+        return {keyspace.denied(identity): feed(identity) for identity in identities()}
+
+    return _follow(client, feeds, query.since_ms)
+
+
+def follow_control(
+    client: Client,
+    keyspace: Keyspace,
+    identities: Iterable[str] | None = None,
+    query: Query = EVERYTHING,
+) -> Iterator[ControlEvent | None]:
+    """Wait for what operators do, as `follow_events` does; arguments as for `read_control`."""
+    is_meant = control_filter(identities, query)
+
+    def events(page: Sequence[RawEntry]) -> Iterator[ControlEvent]:
+        return filter(is_meant, map(control_event, page))
+
+    return _follow(client, lambda: {keyspace.control: events}, query.since_ms)
+
+
+def _repeated(client: Client, stream: str, identity: str, words: Sequence[bytes]) -> Denial | None:
+    """The refusal that an entry counts, with its number; None if it is gone."""
+    _, of, _, count = words[:4]
+    for entry_id, first in client.execute_command(b"XRANGE", stream, of, of):
+        return replace(denial_of(identity, entry_id, first), repeats=int(count))
+    return None
+
+
+def _follow(
+    client: Client, feeds: Callable[[], Mapping[str, Feed[Found]]], since_ms: int | None
+) -> Iterator[Found | None]:
+    ends: dict[str, bytes] = {}
+    while True:
+        current = feeds()
+        # A stream that was not there at first is told from its beginning.
+        fresh = [name for name in current if name not in ends]
+        ends.update(_ends(client, fresh, since_ms) if not ends else dict.fromkeys(fresh, _START))
+        told: list[Found] = []
+        for name, page in _wait(client, {name: ends[name] for name in current}):
+            whole = _whole(page)
+            ends[name] = whole[-1][0]
+            told += current[name](whole)
+        yield from sorted(told, key=place)
+        if not told:
+            yield None
+
+
+def _ends(client: Client, streams: Sequence[str], since_ms: int | None) -> dict[str, bytes]:
+    """Behind which entries to begin: the newest ones, or those of before a time."""
+    last = b"+" if since_ms is None else b"(%d-0" % since_ms
+    with client.pipeline(transaction=False) as pipe:
+        for stream in streams:
+            pipe.execute_command(b"XREVRANGE", stream, last, "-", "COUNT", 1)
+        newest = pipe.execute() if streams else []
+    return {
+        stream: entries[0][0] if entries else _START
+        for stream, entries in zip(streams, newest, strict=True)
+    }
+
+
+def _wait(client: Client, ends: Mapping[str, bytes]) -> Iterator[tuple[str, list[RawEntry]]]:
+    if not ends:
+        time.sleep(BLOCK_MS / 1000)
+        return
+    reply: Any = client.execute_command(
+        b"XREAD", "COUNT", MAX_PAGE, "BLOCK", BLOCK_MS, "STREAMS", *ends, *ends.values()
+    )
+    # RESP3 has a map where RESP2 has pairs.
+    for name, page in reply.items() if isinstance(reply, dict) else reply or ():
+        yield name.decode(), page
+
+
+def _whole(page: list[RawEntry]) -> list[RawEntry]:
+    """A full page may end between an event and its sequels: its last event waits for the next."""
+    if len(page) < MAX_PAGE:
+        return page
+    last = max((at for at, (_, words) in enumerate(page) if words[0] != b"of"), default=0)
+    return page[:last] or page

@@ -1,0 +1,29 @@
+"""Which keys are recorded under a mask, and of which a before-image is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keyleash.commands import CommandTable
+from keyleash.compiler.ir import Guard, ImagePlan, Matcher
+from keyleash.compiler.passes.translate_patterns import matcher
+
+
+def plan_audit(guard: Guard, _table: CommandTable) -> Guard:
+    """Fill `masks` and `images`.
+
+    Of the grants with a bound of their own that match a key, the first decides how much of it is
+    kept; of other keys, the identity's bound. Where no bound is over zero there are no plans.
+    """
+    audit = guard.identity.audit
+    own = [
+        ImagePlan(matchers, grant.image_bytes)
+        for matchers, grant in zip(guard.matchers, guard.identity.grants, strict=True)
+        if grant.image_bytes is not None
+    ]
+    plans = (*own, ImagePlan((Matcher(),), audit.image_bytes))
+    return replace(
+        guard,
+        masks=tuple(dict.fromkeys(matcher(pattern) for pattern in audit.mask_keys)),
+        images=plans if any(plan.max_bytes for plan in plans) else (),
+    )

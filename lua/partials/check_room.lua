@@ -1,0 +1,10 @@
+--% if records_reads
+recorded = recorded or reads or key ~= nil
+--% endif
+--% if hard_max is not none
+-- Nothing is trimmed that was not exported, so there may be no room for another event.
+if recorded then
+  if is_full == nil then is_full = call('XLEN', {{ names.audit }}) >= {{ hard_max }} end
+  if is_full then code, detail, value = 'AUDIT_FULL', 'events', {{ text(hard_max) }} end
+end
+--% endif

@@ -1,0 +1,29 @@
+-- SHA-1 in hex of what a key holds, however the server stores it: a hash table is in another
+-- order on another server, and after a restart. 'absent', or 'large' if it takes more than
+-- *bound* bytes, unless that is nil. Needs RESP2.
+local function digest_of(key, bound)
+  local size = call('MEMORY', 'USAGE', key)
+  if not size then return 'absent' end
+  if bound and size > bound then return 'large' end
+  local kind = call('TYPE', key).ok
+  if kind == 'string' then return redis.sha1hex(call('GET', key)) end
+  local dump = call('DUMP', key)
+  -- Its last bytes say which server wrote it.
+  if kind ~= 'hash' and kind ~= 'set' then return redis.sha1hex(string.sub(dump, 1, -11)) end
+  local held = call(kind == 'hash' and 'HGETALL' or 'SMEMBERS', key)
+  local width, parts = kind == 'hash' and 2 or 1, {}
+  for i = 1, #held, width do
+    local part = #held[i] .. ':' .. held[i] .. ','
+    if width == 2 then
+      part = part .. #held[i + 1] .. ':' .. held[i + 1] .. ','
+      -- Only the types of dumps that came later know fields that expire.
+      if string.byte(dump) >= 22 then
+        part = part .. string.format('%.0f', call('HPEXPIRETIME', key, 'FIELDS', '1', held[i])[1])
+      end
+    end
+    -- Sorted are digests, since Lua sorts text by the server's locale.
+    parts[#parts + 1] = redis.sha1hex(part)
+  end
+  table.sort(parts)
+  return redis.sha1hex(kind .. table.concat(parts))
+end

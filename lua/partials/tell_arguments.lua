@@ -1,0 +1,29 @@
+-- What the event tells of the arguments that are no keys; where a key is masked, no more than
+-- their lengths. Keys that are found by options stand among them, so all are taken then.
+local told_as, told
+do
+  local parts = {}
+  for at = name_at + 1, stop do
+    if walked ~= argv or at < first or at > last or (at - first) % step ~= 0 then
+      local argument = argv[at]
+--% if values == "length"
+      parts[#parts + 1] = #argument
+--% else
+      parts[#parts + 1] = is_masked and #argument or #argument .. ':' .. argument .. ','
+--% endif
+    end
+  end
+--% if values == "length"
+  told_as, told = 'lengths', table.concat(parts, ',')
+--% else
+  if is_masked then
+    told_as, told = 'lengths', table.concat(parts, ',')
+  else
+--% if values == "digest"
+    told_as, told = 'args_sha1', redis.sha1hex(table.concat(parts))
+--% else
+    told_as, told = 'args', table.concat(parts)
+--% endif
+  end
+--% endif
+end
