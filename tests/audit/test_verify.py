@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.export import FindingKind, locked_archive, verify_archive
+from keyleash.audit.export import FindingKind, locked_archive, recorded_by_server, verify_archive
 from keyleash.errors import ArchiveError
-from support.archives import add_events, export, manifest
+from support.archives import KEYS, add_events, export, manifest
 from support.servers import RealServer
 
 TRAIL = "audit/a"
@@ -161,6 +162,34 @@ def test_manifest_cannot_lead_out_of_its_folder(to: Path) -> None:
 
     assert ("changed", "../b/manifest.json") in kinds(to)
     assert ("changed", "manifest.json") in kinds(to)
+
+
+def test_forgery_that_fits_itself_is_found_by_what_the_server_recorded(
+    to: Path, embedded: RealServer
+) -> None:
+    """Whoever can write to the directory can make it fit itself, but not the control stream."""
+    client = embedded.client()
+    export(client, to)
+    (to / TRAIL / names(to)[0]).write_text(
+        (to / TRAIL / names(to)[0]).read_text().replace("k:3", "k:4")
+    )
+
+    def forge(said: Any) -> None:
+        chain = "0" * 64
+        for file in said["files"]:
+            content = (to / TRAIL / file["name"]).read_bytes()
+            file["sha256"] = hashlib.sha256(content).hexdigest()
+            chain = hashlib.sha256((chain + file["sha256"]).encode()).hexdigest()
+            file["chain"] = chain
+
+    rewrite(to, forge)
+    about = json.loads((to / "archive.json").read_text())
+    about["marks"] = {}
+    (to / "archive.json").write_text(json.dumps(about))
+
+    assert verify_archive(to).is_well
+    (found,) = verify_archive(to, recorded_by_server(client, KEYS)).findings
+    assert (found.kind, found.trail) == ("changed", TRAIL)
 
 
 def test_archive_may_be_written_to_meanwhile(to: Path) -> None:

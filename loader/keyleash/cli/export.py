@@ -180,16 +180,21 @@ def _exported_json(one: Exported) -> dict[str, Any]:
 
 @click.command(epilog=example("keyleash audit verify /var/lib/keyleash/trails"))
 @click.argument("directory", metavar="DIR")
+@click.option(
+    "--recorded", is_flag=True, help="Compare the chains with those in the server's control stream."
+)
 @json_option
 @pass_settings
-def verify(settings: Settings, directory: str) -> int:
+def verify(settings: Settings, directory: str, recorded: bool) -> int:
     """Check what was exported to DIR: every file, the chains, and that no number is missing.
 
-    Ends with 0 if all is well, else with 1. It needs no server.
+    Ends with 0 if all is well, else with 1. Without --recorded it needs no server; with it,
+    it finds what somebody forged who could write to DIR.
     """
-    from keyleash.audit.export import verify_archive
+    from keyleash.audit.export import recorded_by_server, verify_archive
 
-    report = verify_archive(Path(directory))
+    marks = recorded_by_server(settings.client, settings.keyspace) if recorded else None
+    report = verify_archive(Path(directory), marks)
     if settings.json:
         print_json(_report_json(report))
     else:

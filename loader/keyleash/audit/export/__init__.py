@@ -3,6 +3,7 @@
 from keyleash.audit.export.archive import Archive, locked_archive
 from keyleash.audit.export.archiver import Archiver, Exported
 from keyleash.audit.export.formats import FileFormat, read_rows
+from keyleash.audit.export.recorded import recorded_by_server
 from keyleash.audit.export.verify import Finding, FindingKind, Report, verify_archive
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "Report",
     "locked_archive",
     "read_rows",
+    "recorded_by_server",
     "verify_archive",
 ]

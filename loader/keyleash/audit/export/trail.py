@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import Keyspace
-
-OPERATORS = "@operators"
-"""In place of an identity: the trail of what undos changed."""
+from keyleash.protocol.keyspace import OPERATORS, Keyspace
 
 
 class TrailKind(StrEnum):

@@ -26,7 +26,6 @@ from keyleash.audit.export.sequence import SequenceCheck
 from keyleash.audit.export.trail import TrailKind
 from keyleash.errors import ArchiveError
 
-
 Recorded = Callable[[str], Iterable[tuple[str, Mark]]]
 """From an archive's id to what was recorded of it elsewhere: trails, and how far each was."""
 
