@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.export import Archiver, FileFormat, archiver, locked_archive, verify_archive
+from keyleash.audit.export import (
+    Archiver,
+    FileFormat,
+    archiver,
+    folder,
+    locked_archive,
+    verify_archive,
+)
 from keyleash.audit.export import manifest as manifest_module
 from keyleash.audit.export.group import ConsumerGroup
 from keyleash.audit.export.row import Row, id_order
@@ -302,6 +309,46 @@ def test_entries_that_were_trimmed_while_pending_are_said(client: Any, to: Path)
     assert unacknowledged(client, STREAM) == 0
 
 
+def test_file_that_a_crash_left_unlisted_is_kept(
+    one: Any, to: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is whole, and what it has may have been trimmed since."""
+    export(one, to)
+    with monkeypatch.context() as patched:
+        patched.setattr(folder, "add_file", crash)
+        add_events(one, "a", range(1, 6))
+        with pytest.raises(KeyboardInterrupt):
+            export(one, to)
+    before = stored(one, STREAM)
+    assert [(one.kind, one.trail) for one in verify_archive(to).findings] == [("extra", TRAIL)]
+    one.xtrim(STREAM, maxlen=0, approximate=False)
+    add_events(one, "a", [6])
+    done = [done for done in export(one, to) if done.trail == TRAIL]
+
+    assert archived(to, TRAIL) == [*before, *stored(one, STREAM)]
+    assert [(one.lost, one.breaks) for one in done] == [(0, ())]
+    assert verify_archive(to).is_well
+
+
+def crash(*_arguments: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_file_that_no_crash_can_have_left_is_refused(one: Any, to: Path) -> None:
+    """A manifest that is older than its folder, or a file of somebody's: a person has to look."""
+    add_events(one, "a", range(1, 31))
+    export(one, to, max_entries=10)
+    said = manifest(to, TRAIL)
+    (to / TRAIL / "manifest.json").write_text(json.dumps({**said, "files": said["files"][:1]}))
+
+    with pytest.raises(ArchiveError, match="no crash can have left it"):
+        export(one, to)
+    for file in said["files"][1:]:
+        (to / TRAIL / file["name"]).unlink()
+    with pytest.raises(ArchiveError, match="has 1 files, of which 3 were recorded"):
+        export(one, to)
+
+
 def test_trail_that_was_trimmed_before_its_first_export_is_a_note(one: Any, to: Path) -> None:
     """The archive claims nothing of the time before it; so it is no finding for ever."""
     add_events(one, "a", range(5, 8))
@@ -341,18 +388,19 @@ class _Disk:
         return step
 
 
+@pytest.mark.parametrize("file_format", FileFormat)
 def test_full_disk_at_any_step_leaves_no_half_file(
-    one: Any, to: Path, monkeypatch: pytest.MonkeyPatch
+    one: Any, to: Path, monkeypatch: pytest.MonkeyPatch, file_format: FileFormat
 ) -> None:
     """Nothing of the file is acknowledged, and the next run exports all of it, once."""
-    export(one, to)
+    export(one, to, file_format=file_format)
     disk = _Disk(monkeypatch)
     said = set()
     for step in range(1, 100):
         add_events(one, "a", range(step * 10 - 9, step * 10 + 1))
         disk.left = step
         try:
-            export(one, to)
+            export(one, to, file_format=file_format)
         except (ArchiveWriteError, OSError) as error:
             said.add(str(error))
         else:
@@ -364,7 +412,7 @@ def test_full_disk_at_any_step_leaves_no_half_file(
         assert names == {file["name"] for file in listed}
         missing = len(stored(one, STREAM)) - len(archived(to, TRAIL))
         assert unacknowledged(one, STREAM) >= missing
-        export(one, to)
+        export(one, to, file_format=file_format)
         assert archived(to, TRAIL) == stored(one, STREAM)
         assert unacknowledged(one, STREAM) == 0
     assert 5 < step < 99

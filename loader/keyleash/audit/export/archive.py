@@ -15,6 +15,7 @@ import json
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ from keyleash.errors import ArchiveBusyError, ArchiveError
 ARCHIVE = "archive.json"
 LOCK = "archive.lock"
 VERSION = 1
+ATTEMPTS = 5
+PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def locked_archive(directory: Path) -> Iterator[Archive]:
         )
     file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        if not _locks(file, fcntl.LOCK_EX):
+        if not _gets(file):
             holder = os.pread(file, 20, 0).decode(errors="replace")
             raise ArchiveBusyError(
                 f"another archiver (pid {holder}) is at work in `{directory}`",
@@ -146,6 +149,15 @@ def _written(archive: Archive) -> Archive:
     said = {"version": VERSION, "id": archive.id, "place": archive.place, "marks": marks}
     write_json(archive.directory / ARCHIVE, said)
     return archive
+
+
+def _gets(file: int) -> bool:
+    # Not refused at once: `verify` holds the lock for a moment, to see whether it is free.
+    for _ in range(ATTEMPTS):
+        if _locks(file, fcntl.LOCK_EX):
+            return True
+        time.sleep(PAUSE_S)
+    return False
 
 
 def _locks(file: int, how: int) -> bool:
