@@ -4,7 +4,8 @@ from keyleash.audit.export.archive import Archive, locked_archive
 from keyleash.audit.export.archiver import Archiver, Exported
 from keyleash.audit.export.formats import FileFormat, read_rows
 from keyleash.audit.export.recorded import recorded_by_server
-from keyleash.audit.export.verify import Finding, FindingKind, Report, verify_archive
+from keyleash.audit.export.report import Finding, FindingKind, Report
+from keyleash.audit.export.verify import verify_archive
 
 __all__ = [
     "Archive",

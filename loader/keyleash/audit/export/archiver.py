@@ -8,7 +8,6 @@ So after a crash, what is listed is only acknowledged, and all else is delivered
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,15 +15,16 @@ from itertools import chain
 
 from redis.exceptions import ResponseError
 
-from keyleash.audit.export.archive import Archive, Mark
-from keyleash.audit.export.folder import TrailFolder
+from keyleash.audit.export.archive import Archive
 from keyleash.audit.export.formats import FileFormat, require_format
-from keyleash.audit.export.group import ConsumerGroup, Page, is_gone
+from keyleash.audit.export.group import Page, is_gone
 from keyleash.audit.export.manifest import ArchivedFile
+from keyleash.audit.export.opening import OpenTrail, open_trails
+from keyleash.audit.export.recording import Recorder
 from keyleash.audit.export.retention import kept_until_exported
 from keyleash.audit.export.row import Row, id_order
-from keyleash.audit.export.sequence import Break, SequenceCheck
-from keyleash.audit.export.trail import Trail, TrailKind, find_trails
+from keyleash.audit.export.sequence import Break
+from keyleash.audit.export.trail import TrailKind, find_trails
 from keyleash.errors import ArchiveTakenError, ArchiveWriteError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -55,17 +55,6 @@ class Exported:
     breaks: tuple[Break, ...] = ()
     lost: int = 0
     known: int = 0
-
-
-@dataclass(slots=True)
-class _Open:
-    """A trail whose stream is there, ready to be exported."""
-
-    trail: Trail
-    group: ConsumerGroup
-    folder: TrailFolder
-    sequence: SequenceCheck
-    caught_up: bool = False
 
 
 @dataclass(slots=True)
@@ -115,13 +104,12 @@ class Archiver:
         self._archive = archive
         self._format = file_format
         self._identities = tuple(identities)
-        self._actor = actor
         self._take_over = take_over
         self._max_entries = max_entries
         self._is_stopping = is_stopping
-        self._open: dict[str, _Open] = {}
+        self._recorder = Recorder(client, keyspace, archive, actor)
+        self._open: dict[str, OpenTrail] = {}
         self._kept: dict[str, int] = {}
-        self._has_news = False
 
     def run(self) -> Generator[Exported, None, None]:
         """
@@ -136,7 +124,7 @@ class Archiver:
             ArchiveWriteError: the disk is full or the like; run it again when it is not.
         """
         yield from self._round()
-        self.record()
+        self._recorder.record()
 
     def follow(self, every_s: float) -> Generator[Exported, None, None]:
         """
@@ -156,76 +144,22 @@ class Archiver:
                 for one in [one for one in self._open.values() if self._is_full(one)]:
                     yield from self._export(one)
             if now_s - recorded_s >= RECORD_EVERY_S:
-                self.record()
+                self._recorder.record()
                 recorded_s = now_s
             self._wait()
-        self.record()
-
-    def record(self) -> None:
-        """
-        Leave a control event that says how far each trail is exported, with its chain.
-
-        It becomes an entry of a trail itself; so what holds nothing but such events is not
-        worth another one.
-        """
-        if not self._has_news:
-            return
-        marks = {name: _mark(one) for name, one in self._open.items() if one.folder.head.files}
-        said = {}
-        for name, mark in marks.items():
-            old = self._archive.marks.get(name, Mark())
-            if mark.files > old.files:
-                count = mark.count - old.count
-                said[name] = {
-                    "after": old.last or "0-0",
-                    "to": mark.last,
-                    "count": count,
-                    "files": mark.files,
-                    "chain": mark.chain,
-                }
-        if said:
-            fields = {"event": "export", "actor": self._actor, "archive": self._archive.id}
-            fields |= {"place": self._archive.place, "trails": json.dumps(said)}
-            self._client.xadd(self._keyspace.control, fields)
-            self._archive = self._archive.with_marks(marks)
-        self._has_news = False
+        self._recorder.record()
 
     def _round(self) -> Iterator[Exported]:
         self._kept = kept_until_exported(self._client, self._keyspace)
         trails = find_trails(self._client, self._keyspace, self._identities)
-        new = [self._ready(trail) for trail in trails if trail.name not in self._open]
-        # All are looked at before the first is changed: one that belongs to another archive, or
-        # to another server's, stops the run.
-        for one in new:
-            if not self._take_over:
-                _require_ours(one)
-        for one in new:
-            self._start(one)
+        new = [trail for trail in trails if trail.name not in self._open]
+        for one in open_trails(self._client, self._archive, new, take_over=self._take_over):
+            self._open[one.trail.name] = one
+            self._recorder.add(one)
         for one in list(self._open.values()):
             yield from self._export(one)
 
-    def _ready(self, trail: Trail) -> _Open:
-        group = ConsumerGroup(self._client, trail.stream, self._archive.id, self._archive.place)
-        folder = TrailFolder(self._archive, trail)
-        return _Open(trail, group, folder, SequenceCheck(folder.head.last_seq))
-
-    def _start(self, one: _Open) -> None:
-        """Have the group, and no other one beside it."""
-        is_new = not one.group.exists()
-        if is_new and not one.group.create():
-            return
-        for name, place in one.group.others().items():
-            if not self._take_over:
-                # Both came at once, and both see each other.
-                one.group.destroy(one.group.name)
-                raise _taken(one.trail, place)
-            one.group.destroy(name)
-        self._open[one.trail.name] = one
-        mark = self._archive.marks.get(one.trail.name, Mark())
-        if one.trail.kind is not TrailKind.CONTROL and one.folder.head.files > mark.files:
-            self._has_news = True
-
-    def _export(self, one: _Open) -> Iterator[Exported]:
+    def _export(self, one: OpenTrail) -> Iterator[Exported]:
         one.caught_up = False
         while not one.caught_up and not self._is_stopping():
             try:
@@ -242,7 +176,7 @@ class Archiver:
         if one.trail.kind is TrailKind.AUDIT and one.trail.identity in self._kept:
             one.group.trim(one.folder.head.last or "0-0")
 
-    def _next_file(self, one: _Open) -> Exported:
+    def _next_file(self, one: OpenTrail) -> Exported:
         taken = _Taken()
         pages = self._pages(one, taken)
         file = None
@@ -262,7 +196,7 @@ class Archiver:
             one.trail.name, file, tuple(taken.breaks), lost=taken.lost, known=taken.known
         )
 
-    def _pages(self, one: _Open, taken: _Taken) -> Iterator[list[Row]]:
+    def _pages(self, one: OpenTrail, taken: _Taken) -> Iterator[list[Row]]:
         """The pages of one file, without what the archive has or nobody has any more."""
         room, room_bytes = self._max_entries, MAX_BYTES
         last = id_order(one.folder.head.last or "0-0")
@@ -279,10 +213,10 @@ class Archiver:
                 taken.breaks += [found] if found else []
                 room_bytes -= row.size
             room -= len(rows)
-            self._has_news = self._has_news or any(_is_news(one.trail, row) for row in rows)
+            self._recorder.note(one.trail, rows)
             yield rows
 
-    def _is_full(self, one: _Open) -> bool:
+    def _is_full(self, one: OpenTrail) -> bool:
         enough = self._max_entries
         if one.trail.kind is TrailKind.AUDIT and one.trail.identity in self._kept:
             enough = min(enough, max(1, self._kept[one.trail.identity] // 4))
@@ -305,37 +239,3 @@ def _fresh(page: Page, last: tuple[int, int], taken: _Taken) -> list[Row]:
         else:
             rows.append(row)
     return rows
-
-
-def _require_ours(one: _Open) -> None:
-    """
-    See to it that no other archive has the stream, and that what the archive has is from it.
-
-    Raises:
-        ArchiveTakenError: so it is.
-    """
-    for place in one.group.others().values():
-        raise _taken(one.trail, place)
-    if one.folder.head.files and one.group.stream_exists() and not one.group.exists():
-        raise ArchiveTakenError(
-            f"`{one.trail.stream}` is not the stream that `{one.folder.path}` was exported from",
-            help="name another directory for another server; if the server was restored or lost"
-            " its data, go on with `--take-over`",
-        )
-
-
-def _taken(trail: Trail, place: str) -> ArchiveTakenError:
-    return ArchiveTakenError(
-        f"`{trail.stream}` is exported to another archive, begun at `{place}`",
-        help="export to that one; or begin one here, with all that the server still has, by"
-        " `--take-over`: that one is not gone on with then",
-    )
-
-
-def _mark(one: _Open) -> Mark:
-    head = one.folder.head
-    return Mark(head.files, head.count, head.last, head.chain)
-
-
-def _is_news(trail: Trail, row: Row) -> bool:
-    return trail.kind is not TrailKind.CONTROL or row.field(b"event") != b"export"

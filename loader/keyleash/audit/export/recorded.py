@@ -19,6 +19,6 @@ def recorded_by_server(client: Client, keyspace: Keyspace) -> Recorded:
         for event in read_control(client, keyspace):
             if event.event == "export" and event.details.get("archive") == archive:
                 for trail, said in json.loads(event.details["trails"]).items():
-                    yield trail, Mark(said["files"], said["count"], said["to"], said["chain"])
+                    yield trail, Mark(files=said["files"], last=said["to"], chain=said["chain"])
 
     return recorded
