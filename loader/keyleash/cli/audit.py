@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from keyleash.audit.event import AuditEvent, Denial
+from keyleash.cli import export
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import Column, fits, is_terminal, print_json, print_table, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -18,6 +19,10 @@ from keyleash.cli.text import iso_time, json_bytes, printable, without_tokens
 @click.group(epilog=example("keyleash audit log agent-runner --limit 20"))
 def audit() -> None:
     """Read the trail of what identities did."""
+
+
+audit.add_command(export.export)
+audit.add_command(export.verify)
 
 
 @audit.command(epilog=example("keyleash audit log agent-runner --limit 20"))
