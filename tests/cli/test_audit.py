@@ -6,11 +6,12 @@ import re
 
 import pytest
 
-from keyleash.cli import audit, output
+from keyleash.cli import output
+from keyleash.cli.audit import tables
 from support.command_line import Cli
 from support.servers import RealServer
 
-COLUMNS = ["time", "identity", "token", "op", "key", "result", "correlation"]
+COLUMNS = ["time", "identity", "token", "op", "key", "result", "correlation", "event"]
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_log_merges_identities_by_time_and_folds_corrections(busy: Cli) -> None:
     lines = busy.ok("audit", "log").splitlines()
 
     assert lines[0].split() == COLUMNS
-    assert [line.split()[-1] for line in lines[1:]] == ["c-1", "c-2", "c-3"]
+    assert [line.split()[-2] for line in lines[1:]] == ["c-1", "c-2", "c-3"]
     assert [line.split()[1] for line in lines[1:]] == [
         "agent-runner",
         "human-admin",
@@ -43,10 +44,11 @@ def test_log_merges_identities_by_time_and_folds_corrections(busy: Cli) -> None:
 
 def test_log_as_json_has_keys_apart_and_the_error(busy: Cli) -> None:
     """A program needs no parsing of text."""
-    first, second, third = busy.json("audit", "log")["events"]
+    first, second, third = busy.lines("audit", "log")
 
     assert set(first) == {
-        *("id", "time", "identity", "token", "op", "keys", "correlation", "policy", "error")
+        *("kind", "id", "time", "identity", "seq", "token", "op", "keys", "correlation"),
+        *("policy", "cost", "error"),
     }
     assert first["error"] is None
     assert first["time"].endswith("Z")
@@ -57,7 +59,7 @@ def test_log_as_json_has_keys_apart_and_the_error(busy: Cli) -> None:
 def test_log_of_denials_shows_codes(busy: Cli) -> None:
     """What was refused is a trail of its own."""
     (line,) = busy.ok("audit", "log", "--denied").splitlines()[1:]
-    (denial,) = busy.json("audit", "log", "--denied")["denials"]
+    (denial,) = busy.lines("audit", "log", "--denied")
 
     assert "KEY_NOT_GRANTED" in line
     assert (denial["code"], denial["keys"], denial["op"]) == (
@@ -69,8 +71,8 @@ def test_log_of_denials_shows_codes(busy: Cli) -> None:
 
 def test_log_of_one_identity_and_of_the_newest(busy: Cli) -> None:
     """Narrowing by identity and by number."""
-    runner = busy.json("audit", "log", "agent-runner")["events"]
-    newest = busy.json("audit", "log", "--limit", "1")["events"]
+    runner = busy.lines("audit", "log", "agent-runner")
+    newest = busy.lines("audit", "log", "--limit", "1")
 
     assert [event["correlation"] for event in runner] == ["c-1", "c-3"]
     assert [event["correlation"] for event in newest] == ["c-3"]
@@ -80,7 +82,7 @@ def test_log_of_an_unknown_identity_fails(loaded: Cli) -> None:
     """No mutations and no such identity are two things."""
     assert loaded.run("audit", "log", "nobody").exit_code == 1
     assert loaded.ok("audit", "log", "agent-runner") == ""
-    assert loaded.json("audit", "log") == {"events": []}
+    assert loaded.lines("audit", "log") == []
 
 
 def test_log_with_a_limit_below_one_is_a_usage_error(loaded: Cli) -> None:
@@ -98,20 +100,20 @@ def test_key_that_is_not_text_is_escaped_and_base64_in_json(
     )
 
     assert r"\xff\x1b[2J\x00" in loaded.ok("audit", "log")
-    (event,) = loaded.json("audit", "log")["events"]
+    (event,) = loaded.lines("audit", "log")
     assert event["keys"] == [{"base64": "/xtbMkoA"}]
 
 
 def test_log_on_a_narrow_terminal_is_in_blocks(busy: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven columns that fold into each other are not readable; two lines an entry are."""
     monkeypatch.setattr(output, "is_terminal", lambda: True)
-    monkeypatch.setattr(audit, "is_terminal", lambda: True)
+    monkeypatch.setattr(tables, "is_terminal", lambda: True)
 
     narrow = busy.ok("audit", "log", COLUMNS="80").splitlines()
     wide = busy.ok("audit", "log", COLUMNS="200").splitlines()
 
     assert re.fullmatch(r"[-0-9]{10} UTC", narrow[0])
     assert re.fullmatch(r"[.:0-9]{12}  agent-runner  SET agents:jobs:1:state", narrow[1])
-    assert re.fullmatch(r"  ok  \(token \w+, correlation c-1\)", narrow[2])
+    assert re.fullmatch(r"  ok  \(token \w+, correlation c-1, event \d+-\d+\)", narrow[2])
     assert [word for word in wide[0].split() if word != "UTC"][1:] == COLUMNS[1:]
     assert len(wide) == 4

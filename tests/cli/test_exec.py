@@ -130,7 +130,7 @@ def test_correlation_reaches_the_trail(loaded: Cli) -> None:
 
     loaded.ok("exec", "--correlation", "job-42", "SET", KEY, "x", KEYLEASH_TOKEN=token)
 
-    (event,) = loaded.json("audit", "log")["events"]
+    (event,) = loaded.lines("audit", "log")
     assert event["correlation"] == "job-42"
 
 

@@ -46,6 +46,10 @@ class Cli:
         assert result.exit_code == exit_code, result.output
         return json.loads(result.stdout)
 
+    def lines(self, *words: str | Path, **env: str) -> list[Any]:
+        """Run with `--json` what prints one object a line, and must succeed."""
+        return [json.loads(line) for line in self.ok("--json", *words, **env).splitlines()]
+
     def token(self, identity: str, *options: str) -> str:
         """Issue a token."""
         return self.ok("token", "issue", identity, *options).strip()

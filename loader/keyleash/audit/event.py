@@ -100,6 +100,7 @@ class AuditEvent(Entry):
         args_sha1: Their SHA-1 in hex; None likewise.
         args: They themselves; None likewise.
         changes: What became of its keys; of a batch, of those that this command names.
+        actor: Of an undo: who did it; else empty.
     """
 
     item: int = 0
@@ -109,6 +110,7 @@ class AuditEvent(Entry):
     args_sha1: str | None = None
     args: tuple[bytes, ...] | None = None
     changes: tuple[Change, ...] = ()
+    actor: str = ""
 
     @property
     def kind(self) -> str:
@@ -185,6 +187,7 @@ def audit_events(
         "policy": _text(fields.get(b"policy", b"")),
         "seq": _number(fields.get(b"seq", b"")),
         "cost": _cost(fields.get(b"cost", b"")),
+        "actor": _text(fields.get(b"actor", b"")),
     }
     return tuple(
         AuditEvent(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from keyleash.audit.control import ControlEvent, control_event, control_filter
 from keyleash.audit.event import AuditEvent, Denial
 from keyleash.audit.merging import Dated, place
-from keyleash.audit.pages import MAX_PAGE, RawEntry
+from keyleash.audit.pages import MAX_PAGE, RawEntry, place_of_last_ms
 from keyleash.audit.query import EVERYTHING, Matcher, Query
 from keyleash.audit.reader import denial_of, events_of, with_sequels
 from keyleash.protocol.active import Client
@@ -120,14 +120,13 @@ def _repeated(client: Client, stream: str, identity: str, words: Sequence[bytes]
 def _follow(
     client: Client, feeds: Callable[[], Mapping[str, Feed[Found]]], since_ms: int | None
 ) -> Iterator[Found | None]:
-    ends: dict[str, bytes] = {}
+    ends = _ends(client, list(feeds()), since_ms)
     while True:
         current = feeds()
         # A stream that was not there at first is told from its beginning.
-        fresh = [name for name in current if name not in ends]
-        ends.update(_ends(client, fresh, since_ms) if not ends else dict.fromkeys(fresh, _START))
+        ends = {name: ends.get(name, _START) for name in current}
         told: list[Found] = []
-        for name, page in _wait(client, {name: ends[name] for name in current}):
+        for name, page in _wait(client, ends):
             whole = _whole(page)
             ends[name] = whole[-1][0]
             told += current[name](whole)
@@ -138,7 +137,7 @@ def _follow(
 
 def _ends(client: Client, streams: Sequence[str], since_ms: int | None) -> dict[str, bytes]:
     """Behind which entries to begin: the newest ones, or those of before a time."""
-    last = b"+" if since_ms is None else b"(%d-0" % since_ms
+    last = b"+" if since_ms is None else b"%d" % max(since_ms - 1, 0)
     with client.pipeline(transaction=False) as pipe:
         for stream in streams:
             pipe.execute_command(b"XREVRANGE", stream, last, "-", "COUNT", 1)
@@ -162,8 +161,5 @@ def _wait(client: Client, ends: Mapping[str, bytes]) -> Iterator[tuple[str, list
 
 
 def _whole(page: list[RawEntry]) -> list[RawEntry]:
-    """A full page may end between an event and its sequels: its last event waits for the next."""
-    if len(page) < MAX_PAGE:
-        return page
-    last = max((at for at, (_, words) in enumerate(page) if words[0] != b"of"), default=0)
-    return page[:last] or page
+    """A full page may end between an event and its sequels: its last millisecond waits."""
+    return page if len(page) < MAX_PAGE else page[: place_of_last_ms(page)] or page

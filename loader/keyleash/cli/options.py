@@ -21,16 +21,16 @@ def _set_json(context: click.Context, _parameter: click.Parameter, value: bool) 
         settings.json = True
 
 
-def json_option(function: F) -> F:
+def json_option(function: F, help: str = "Print one JSON document.") -> F:
     """Let `--json` stand on this command as well as before it."""
     return click.option(
-        "--json",
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=_set_json,
-        help="Print one JSON document.",
+        "--json", is_flag=True, is_eager=True, expose_value=False, callback=_set_json, help=help
     )(function)
+
+
+def json_lines_option(function: F) -> F:
+    """The same for a command that prints a list: it does so as it reads."""
+    return json_option(function, "Print one JSON object a line.")
 
 
 def example(line: str) -> str:

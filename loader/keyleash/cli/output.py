@@ -22,6 +22,11 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def print_json_line(value: Any) -> None:
+    """Print one object of a list with `--json`, on a line of its own."""
+    click.echo(json.dumps(value))
+
+
 def say(line: str) -> None:
     """Print a line that is not the result: on standard error."""
     click.echo(line, err=True)

@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.signals import Ended, ended_by_signals
 from keyleash.errors import ServerStartError
 
 if TYPE_CHECKING:
     from keyleash.server import EmbeddedServer
-
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Ended(BaseException):
-    """A signal asked for the end. Not an Exception: nothing may take it for a failure."""
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Turn the signals that end a program into `Ended`, so that its server ends with it."""
-
-    def end(_signal: int, _frame: FrameType | None) -> NoReturn:
-        # A second one must not interrupt the good order in which the first is carried out.
-        for number in ENDING_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        raise Ended
-
-    before = {number: signal.signal(number, end) for number in ENDING_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @click.command(epilog=example("keyleash serve --data ./keyleash-data"))

@@ -10,8 +10,8 @@ import click
 
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json
-from keyleash.cli.serve import Ended, ended_by_signals
 from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.signals import Ended, ended_by_signals
 
 if TYPE_CHECKING:
     from keyleash.cli.demo.outcome import Outcome
@@ -78,7 +78,7 @@ def _run_as_json(url: str) -> list[Outcome]:
 
 def _print_trails(stage: Stage, printer: Printer) -> None:
     from keyleash.audit import newest, read_denials, read_events
-    from keyleash.cli.audit import print_trail
+    from keyleash.cli.audit.tables import print_trail
     from keyleash.cli.standing import known_identities
 
     client, keyspace = stage.operator, stage.keyspace

@@ -1,0 +1,121 @@
+"""Entries of trails as tables or, where a terminal is too narrow for one, as blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import click
+
+from keyleash.audit.control import ControlEvent
+from keyleash.audit.event import AuditEvent, Denial
+from keyleash.cli.output import Column, fits, is_terminal, print_table
+from keyleash.cli.text import iso_time, printable, without_tokens
+
+
+def print_trail(entries: Iterable[AuditEvent | Denial]) -> None:
+    """Print entries as a table or, where a terminal is too narrow for it, as blocks.
+
+    Times are UTC, and short where a person looks at a single day.
+    """
+    entries = list(entries)
+    day = _only_day(entries) if is_terminal() else None
+    columns = [
+        Column(f"{day} UTC" if day else "time"),
+        Column("identity"),
+        Column("token"),
+        Column("op"),
+        Column("key"),
+        Column("result"),
+        Column("correlation"),
+        Column("event"),
+    ]
+    rows = [_row(entry, is_short=day is not None) for entry in entries]
+    if fits(columns, rows):
+        print_table(columns, rows)
+        return
+    click.echo(columns[0].name)
+    for time, identity, token, op, key, result, correlation, event in rows:
+        click.echo(f"{time}  {identity}  {op} {key}")
+        click.echo(f"  {result}  (token {token}, correlation {correlation}, event {event})")
+
+
+def print_control(events: Iterable[ControlEvent]) -> None:
+    """Print what operators did as a table; times are UTC."""
+    print_table(
+        [
+            Column("time"),
+            Column("event"),
+            Column("actor"),
+            Column("details", fold=True),
+            Column("id"),
+        ],
+        (
+            [
+                iso_time(event.time_ms),
+                printable(event.event),
+                printable(event.actor),
+                shown_details(event),
+                event.id,
+            ]
+            for event in events
+        ),
+    )
+
+
+def entry_line(entry: AuditEvent | Denial | ControlEvent) -> str:
+    """An entry on a line, for those that come one by one; times are UTC."""
+    if isinstance(entry, ControlEvent):
+        return (
+            f"{iso_time(entry.time_ms)}  {printable(entry.event)} {shown_details(entry)}"
+            f"  (actor {printable(entry.actor)}, event {entry.id})"
+        )
+    time, identity, token, op, key, result, correlation, event = _row(entry, is_short=False)
+    return (
+        f"{time}  {identity}  {op} {key}  {result}"
+        f"  (token {token}, correlation {correlation}, event {event})"
+    )
+
+
+def shown_details(event: ControlEvent) -> str:
+    """What belongs to the event, as `name=value`."""
+    return " ".join(
+        f"{printable(name)}={printable(value)}" for name, value in event.details.items()
+    )
+
+
+def _only_day(entries: Sequence[AuditEvent | Denial]) -> str | None:
+    days = {iso_time(entry.time_ms).partition("T")[0] for entry in entries}
+    return days.pop() if len(days) == 1 else None
+
+
+def _row(entry: AuditEvent | Denial, *, is_short: bool) -> list[str]:
+    time = iso_time(entry.time_ms)
+    return [
+        time.partition("T")[2].rstrip("Z") if is_short else time,
+        _who(entry),
+        entry.token,
+        without_tokens(printable(entry.op)),
+        _shown_keys(entry),
+        _result(entry),
+        printable(entry.correlation),
+        entry.id,
+    ]
+
+
+def _who(entry: AuditEvent | Denial) -> str:
+    actor = entry.actor if isinstance(entry, AuditEvent) else ""
+    return f"{entry.identity} ({printable(actor)})" if actor else entry.identity
+
+
+def _shown_keys(entry: AuditEvent | Denial) -> str:
+    # A space in a key is not the space between two keys.
+    return " ".join(printable(key).replace(" ", "\\x20") for key in entry.keys)
+
+
+def _result(entry: AuditEvent | Denial) -> str:
+    match entry:
+        case Denial():
+            times = f" ×{entry.repeats}" if entry.repeats > 1 else ""
+            return printable(entry.code) + times
+        case AuditEvent():
+            return "ok" if entry.error is None else printable(entry.error)

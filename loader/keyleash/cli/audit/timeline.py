@@ -1,0 +1,54 @@
+"""`keyleash audit timeline`: the life of one key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import click
+
+from keyleash.cli.audit.showing import show_entries
+from keyleash.cli.audit.trails import nothing_found, time_range, trail_names
+from keyleash.cli.options import example, json_lines_option
+from keyleash.cli.output import say
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.text import printable
+from keyleash.cli.times import Moment, since_option, until_option
+
+
+@click.command(epilog=example("keyleash audit timeline agents:jobs:42:state --since 1h"))
+@click.argument("key")
+@since_option
+@until_option
+@click.option("--limit", type=click.IntRange(1), help="How many, the newest.  [default: all]")
+@json_lines_option
+@pass_settings
+def timeline(
+    settings: Settings, key: str, since: Moment | None, until: Moment | None, limit: int | None
+) -> None:
+    """Show the life of KEY: what every identity did to it or was refused, and what was undone.
+
+    By time, the oldest first. Entries in which the key is masked are found as well. Exit code 1
+    if there are none.
+    """
+    from keyleash.audit import Query, merged, newest, read_denials, read_events
+
+    since_ms, until_ms = time_range(settings, since, until)
+    query = Query(key=os.fsencode(key), since_ms=since_ms, until_ms=until_ms)
+    where = (settings.client, settings.keyspace)
+    names = trail_names(settings)
+    backwards = limit is not None
+    found: Iterator[Any] = merged(
+        [
+            read_events(*where, names, query, newest_first=backwards),
+            read_denials(*where, names, query, newest_first=backwards),
+        ],
+        newest_first=backwards,
+    )
+    shown = show_entries(settings, found if limit is None else newest(found, limit))
+    if not shown:
+        raise nothing_found(settings, f"event or refusal of `{printable(query.key or b'')}`", query)
+    if next(islice(found, 1), None) is not None:
+        say(f"there is more: these are the newest {limit}")

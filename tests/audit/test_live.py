@@ -1,0 +1,141 @@
+"""Trails as they grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from keyleash.audit import (
+    Query,
+    follow_control,
+    follow_denials,
+    follow_events,
+    live,
+    pages,
+)
+from support.trails import KEYS, Trails
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that comes is waited for here: it is there before."""
+    monkeypatch.setattr(live, "BLOCK_MS", 1)
+
+
+def until_quiet(found: Iterator[Any]) -> list[Any]:
+    """All that is told until nothing comes."""
+    return list(iter(lambda: next(found), None))
+
+
+def test_only_what_comes_is_told_and_by_time(trails: Trails) -> None:
+    """What was there before is the log's; identities are merged."""
+    trails.event("a", "1-0")
+    found = follow_events(trails.client, KEYS, lambda: ["a", "b"])
+    assert until_quiet(found) == []
+
+    trails.event("a", "3-0")
+    trails.event("b", "2-0")
+    trails.error("b", "2-1", of="2-0")
+
+    assert [(event.id, event.error) for event in until_quiet(found)] == [
+        ("2-0", "ERR no"),
+        ("3-0", None),
+    ]
+    assert until_quiet(found) == []
+
+
+def test_what_is_since_a_time_comes_first(trails: Trails) -> None:
+    """A look back, and then on without a hole."""
+    for number in (1, 2, 3):
+        trails.event("a", f"{number}-0")
+    found = follow_events(trails.client, KEYS, lambda: ["a"], Query(since_ms=2))
+
+    assert [event.id for event in until_quiet(found)] == ["2-0", "3-0"]
+    trails.event("a", "4-0")
+    assert [event.id for event in until_quiet(found)] == ["4-0"]
+
+
+def test_new_identity_is_followed_from_its_first_event(trails: Trails) -> None:
+    """A policy may be loaded meanwhile."""
+    names = ["a"]
+    found = follow_events(trails.client, KEYS, lambda: names)
+    assert until_quiet(found) == []
+
+    trails.event("new", "1-0")
+    names.append("new")
+
+    assert [event.identity for event in until_quiet(found)] == ["new"]
+
+
+def test_nobody_to_follow_yet_is_no_error(trails: Trails) -> None:
+    """There may be no identity at first."""
+    names: list[str] = []
+    found = follow_events(trails.client, KEYS, lambda: names)
+    assert until_quiet(found) == []
+
+    names.append("a")
+    trails.event("a", "1-0")
+
+    assert [event.id for event in until_quiet(found)] == ["1-0"]
+
+
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_sequels_are_not_lost_at_the_end_of_a_page(
+    embedded_trails: Trails, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """A full page holds its last event back, unless that alone fills it."""
+    monkeypatch.setattr(live, "MAX_PAGE", page)
+    for number in range(1, 7):
+        embedded_trails.event("a", f"{number}-0")
+        if number % 2 and page > 1:
+            embedded_trails.error("a", f"{number}-1", of=f"{number}-0")
+    found = follow_events(embedded_trails.client, KEYS, lambda: ["a"], Query(since_ms=0))
+
+    told = [event for _ in range(12) for event in until_quiet(found)]
+
+    assert [event.id for event in told] == [f"{number}-0" for number in range(1, 7)]
+    if page > 2:
+        assert [event.error is not None for event in told] == [True, False] * 3
+
+
+def test_refusal_comes_again_with_its_number(trails: Trails) -> None:
+    """The first at once; how often it came when that is known."""
+    found = follow_denials(trails.client, KEYS, lambda: ["a"], Query(op="GET"))
+    assert until_quiet(found) == []
+
+    trails.denial("a", "1-0")
+    trails.denial("a", "2-0", op="SET")
+    assert [(denial.id, denial.repeats) for denial in until_quiet(found)] == [("1-0", 1)]
+    trails.repeats("a", "61000-0", of="1-0", count=8)
+    trails.repeats("a", "61000-1", of="0-1", count=8)
+    assert [(denial.id, denial.repeats) for denial in until_quiet(found)] == [("1-0", 8)]
+
+
+def test_operators_are_followed(trails: Trails) -> None:
+    """Of all, or of what is about an identity."""
+    found = follow_control(trails.client, KEYS)
+    of_a = follow_control(trails.client, KEYS, ["a"])
+    assert until_quiet(found) == until_quiet(of_a) == []
+
+    for number, identity in enumerate("ab"):
+        trails.append(KEYS.control, f"{number + 1}-0", "event", "issue", "identity", identity)
+
+    assert [event.id for event in until_quiet(found)] == ["1-0", "2-0"]
+    assert [event.id for event in until_quiet(of_a)] == ["1-0"]
+
+
+def test_backlog_of_many_pages_is_told_whole(embedded_trails: Trails) -> None:
+    """Each read takes so many of each stream that the server is soon free again."""
+    count = 2 * pages.MAX_PAGE + 10
+    with embedded_trails.client.pipeline() as pipe:
+        for number in range(1, count + 1):
+            pipe.xadd(KEYS.audit("a"), {"op": "SET", "key": "k"}, id=f"{number}-0")
+        pipe.execute()
+    found = follow_events(embedded_trails.client, KEYS, lambda: ["a"], Query(since_ms=0))
+
+    told = list(islice(filter(None, found), count))
+
+    assert [event.time_ms for event in told] == list(range(1, count + 1))

@@ -1,0 +1,49 @@
+"""Trails in numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from keyleash.audit import AuditEvent, Denial, count_entries, read_denials, read_events
+from keyleash.audit.stats import Tally, key_prefix
+from support.trails import KEYS, Trails
+
+
+def test_entries_are_counted_by_what_they_have(embedded_trails: Trails) -> None:
+    """A call counts once for each beginning of its keys; refusals with their repeats."""
+    trails = embedded_trails
+    trails.event("a", "1-0", key=None, keys="5:p:q:1,5:p:q:2,5:p:r:1,")
+    trails.event("b", "2-0", op="DEL", key="p:q:3")
+    trails.error("b", "2-1", of="2-0")
+    trails.denial("b", "3-0", key="p:q:4")
+    trails.repeats("b", "4-0", of="3-0", count=5)
+    found: tuple[AuditEvent | Denial, ...] = (
+        *read_events(trails.client, KEYS, "ab"),
+        *read_denials(trails.client, KEYS, "ab"),
+    )
+
+    stats = count_entries(found)
+
+    assert stats.identities == {"a": Tally(1), "b": Tally(1, 1, 5)}
+    assert stats.ops == {"SET": Tally(1), "DEL": Tally(1, 1), "GET": Tally(0, 0, 5)}
+    assert stats.prefixes == {b"p:q:": Tally(2, 1, 5), b"p:r:": Tally(1)}
+    assert stats.codes == {"KEY_NOT_GRANTED": Tally(0, 0, 5)}
+    assert (stats.first_ms, stats.last_ms) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "segments", "prefix"),
+    [
+        (b"a:b:c:d", 2, b"a:b:"),
+        (b"a:b:c:d", 1, b"a:"),
+        (b"a:b", 2, b"a:"),
+        (b"a", 2, b""),
+        (b"", 2, b""),
+        (b"::", 2, b"::"),
+    ],
+)
+def test_prefix_of_a_key_leaves_its_last_segment_out(
+    key: bytes, segments: int, prefix: bytes
+) -> None:
+    """Else each key would be a prefix of its own."""
+    assert key_prefix(key, segments) == prefix

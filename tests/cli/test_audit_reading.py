@@ -1,0 +1,331 @@
+"""`keyleash audit`: filters, order, gaps, one event, one key, numbers; what bad input gets."""
+
+from __future__ import annotations
+
+import pytest
+
+from keyleash.protocol.keyspace import OPERATORS
+from support.command_line import Cli
+from support.servers import RealServer
+from support.trails import KEYS, Trails
+
+RUNNER = "agent-runner"
+
+
+@pytest.fixture
+def trails(loaded: Cli, embedded: RealServer) -> Trails:
+    """Trails of identities of the example policy, written by hand."""
+    return Trails(embedded.client())
+
+
+def ids(lines: list[dict[str, str]]) -> list[str]:
+    return [line["id"] for line in lines]
+
+
+def test_log_filters_by_every_option(loaded: Cli, trails: Trails) -> None:
+    """Each narrows, whichever way it is written."""
+    trails.event(RUNNER, "1000-0", key="a:1", token="t1")
+    trails.event(RUNNER, "2000-0", key="a:2", op="DEL", correlation="c2")
+    trails.event("human-admin", "3000-0", key="b:1")
+    trails.event(OPERATORS, "4000-0", key="b:1", actor="ops")
+
+    def log(*options: str) -> list[str]:
+        return ids(loaded.lines("audit", "log", *options))
+
+    assert log() == ["1000-0", "2000-0", "3000-0", "4000-0"]
+    assert log("--identity", RUNNER, "--identity", "human-admin") == ["1000-0", "2000-0", "3000-0"]
+    assert log("human-admin", RUNNER) == ["1000-0", "2000-0", "3000-0"]
+    assert log("--identity", OPERATORS) == ["4000-0"]
+    assert log("--token", "t1") == ["1000-0"]
+    assert log("--key", "a:{x}") == ["1000-0", "2000-0"]
+    assert log("--key", "a:*", "--op", "del") == ["2000-0"]
+    assert log("--correlation", "c2") == ["2000-0"]
+    assert log("--since", "1970-01-01T00:00:02") == ["2000-0", "3000-0", "4000-0"]
+    assert log("--since", "1970-01-01T01:00:02+01:00", "--until", "1970-01-01T00:00:03Z") == [
+        "2000-0",
+        "3000-0",
+    ]
+
+
+def test_log_since_a_duration_goes_by_the_clock_of_the_server(loaded: Cli, trails: Trails) -> None:
+    """The operator's own clock may be off, and is not asked."""
+    seconds, _ = trails.client.time()
+    trails.event(RUNNER, f"{(seconds - 3600) * 1000}-0", key="old")
+    trails.event(RUNNER, f"{(seconds - 60) * 1000}-0", key="new")
+
+    (found,) = loaded.lines("audit", "log", "--since", "10m")
+    (older,) = loaded.lines("audit", "log", "--until", "10m")
+
+    assert (found["keys"], older["keys"]) == (["new"], ["old"])
+
+
+def test_log_shows_the_newest_unless_told_otherwise(loaded: Cli, trails: Trails) -> None:
+    """What is left out is said, on standard error."""
+    for number in range(1, 6):
+        trails.event(RUNNER, f"{number}-0")
+
+    def log(*options: str) -> tuple[list[str], str]:
+        result = loaded.run("--json", "audit", "log", "--limit", "2", *options)
+        return ids(loaded.lines("audit", "log", "--limit", "2", *options)), result.stderr
+
+    assert log() == (["4-0", "5-0"], "there is more: these are the newest 2\n")
+    assert log("--newest-first") == (["5-0", "4-0"], "there is more: these are the newest 2\n")
+    assert log("--oldest-first") == (["1-0", "2-0"], "there is more: these are the oldest 2\n")
+    assert loaded.run("audit", "log", "--limit", "5").stderr == ""
+
+
+def test_log_tells_gaps_unless_it_is_filtered(loaded: Cli, trails: Trails) -> None:
+    """Numbers that a filter leaves out are not missing."""
+    for seq in (2, 3, 6):
+        trails.event(RUNNER, f"{seq}000-0", seq=seq, key=f"k{seq}")
+
+    assert loaded.run("audit", "log").stderr == (
+        "gap: 2 events of agent-runner missing before 1970-01-01 00:00:06Z: 4 to 5\n"
+    )
+    lines = loaded.lines("audit", "log")
+    assert [line["kind"] for line in lines] == ["event", "event", "gap", "event"]
+    assert lines[2] == {
+        "kind": "gap",
+        "identity": RUNNER,
+        "of": "event",
+        "first": 4,
+        "last": 5,
+        "missing": 2,
+        "after": "3000-0",
+        "before": "6000-0",
+        "time": "1970-01-01T00:00:06.000Z",
+    }
+    assert loaded.run("audit", "log", "--key", "k*").stderr == ""
+    assert [line["kind"] for line in loaded.lines("audit", "stats")].count("gap") == 1
+
+
+def test_log_of_refusals_by_code_with_repeats(loaded: Cli, trails: Trails) -> None:
+    """A code means refusals, without a word more."""
+    trails.denial(RUNNER, "1000-0", code="RATE_LIMITED", reason="writes")
+    trails.denial(RUNNER, "2000-0")
+    trails.repeats(RUNNER, "61000-0", of="1000-0", count=4)
+
+    (line,) = loaded.lines("audit", "log", "--code", "rate_limited")
+
+    assert (line["kind"], line["reason"], line["repeats"]) == ("denial", "writes", 4)
+    assert "RATE_LIMITED ×4" in loaded.ok("audit", "log", "--denied")
+
+
+def test_log_of_operators(loaded: Cli) -> None:
+    """Who loaded, issued and suspended; of all, or what is about an identity."""
+    loaded.ok("identity", "suspend", RUNNER)
+
+    assert [
+        (line["kind"], line["event"], line["actor"])
+        for line in loaded.lines("audit", "log", "--control")
+    ] == [("control", "activate", "tester"), ("control", "suspend", "tester")]
+    about = loaded.lines("audit", "log", "--control", "agent-reader")
+    assert [line["event"] for line in about] == ["activate"]
+    assert f"identity={RUNNER}" in loaded.ok("audit", "log", "--control")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--since", "yesterday"), "is no time"),
+        (("--since", "0s"), "not longer than zero"),
+        (("--since", "1m", "--until", "5m"), "is after"),
+        (("--key", "a*b"), "`*` is not at the end"),
+        (("--key", "\udcff"), "a pattern is UTF-8"),
+        (("--code", "NO"), "--code"),
+        (("--denied", "--control"), "operators are refused nothing"),
+        (("--control", "--op", "SET"), "what operators did has no `--op`"),
+    ],
+)
+def test_log_with_options_that_make_no_sense_is_a_usage_error(
+    loaded: Cli, options: tuple[str, ...], words: str
+) -> None:
+    """The words say which, and how to write it."""
+    result = loaded.run("audit", "log", *options)
+
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_log_with_a_token_in_place_of_its_id_does_not_repeat_it(loaded: Cli) -> None:
+    """A secret on a command line is bad enough."""
+    token = loaded.token(RUNNER)
+
+    result = loaded.run("audit", "log", "--token", token)
+
+    assert result.exit_code == 2
+    assert token not in result.output
+    assert "give its id" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("log", "--since", "1999-01-01", "--until", "1999-01-02"),
+        ("log", "--op", "GET"),
+        ("log", "--denied", "--key", "x"),
+        ("log", "--control", "--token", "x"),
+        ("timeline", "nothing:of:it"),
+        ("stats", "--since", "1999-01-01", "--until", "1999-01-02"),
+    ],
+)
+def test_search_that_finds_nothing_fails_and_names_the_clock(
+    loaded: Cli, trails: Trails, words: tuple[str, ...]
+) -> None:
+    """A range in the wrong time zone must not look like peace."""
+    trails.event(RUNNER, "1-0")
+
+    result = loaded.run("audit", *words)
+
+    assert result.exit_code == 1
+    assert "found no" in result.stderr
+    assert "the server's clock says" in result.stderr
+    assert loaded.json("audit", *words, exit_code=1)["error"]["code"] == "nothing-found"
+
+
+def test_show_tells_everything_of_an_event(loaded: Cli, trails: Trails) -> None:
+    """Arguments, what stood before, what became of it, who and when."""
+    trails.event(
+        RUNNER,
+        "1000-0",
+        seq=7,
+        args=b"1:v,2:\xff\n,",
+        before="k",
+        expires=60_000,
+        image=b"\x00\xff",
+    )
+    trails.append(KEYS.audit(RUNNER), "1000-1", "of", "1000-0", "after", "d" * 40 + ":-1")
+    trails.error(RUNNER, "1000-2", of="1000-0")
+
+    lines = [line.split(maxsplit=1) for line in loaded.ok("audit", "show", "1000-0").splitlines()]
+    (said,) = loaded.lines("audit", "show", f"{RUNNER}/1000-0")
+
+    assert lines == [
+        ["event", "1000-0"],
+        ["time", "1970-01-01T00:00:01.000Z"],
+        ["identity", "agent-runner, number 7"],
+        ["token", "t"],
+        ["correlation", "c"],
+        ["policy", "p"],
+        ["cost", "1 request, 1 write"],
+        ["operation", "SET"],
+        ["key", "k"],
+        ["argument", "v"],
+        ["argument", r"\xff\n"],
+        ["result", "ERR no"],
+        ["before", "k: 2 bytes as DUMP has them, expires 1970-01-01T00:01:00.000Z"],
+        ["after", f"k: {'d' * 40}"],
+    ]
+    assert said["args"] == ["v", {"base64": "/wo="}]
+    assert said["changes"] == [
+        {
+            "key": "k",
+            "before": {
+                "exists": True,
+                "bytes": 2,
+                "expires_at": "1970-01-01T00:01:00.000Z",
+                "dump": {"base64": "AP8="},
+            },
+            "after": "d" * 40,
+            "after_expires_at": None,
+        }
+    ]
+
+
+def test_show_tells_what_cannot_be_undone(loaded: Cli, trails: Trails) -> None:
+    """Absent is an image too; too large is none."""
+    trails.batch(
+        RUNNER, "1-0", "SET", "x", "DEL", "y", "before", "x", "before", "y", "large", 70000
+    )
+
+    text = loaded.ok("audit", "show", "1-0")
+    first, second = loaded.lines("audit", "show", "1-0")
+
+    assert "x: absent" in text
+    assert "y: not reversible: too large, 70000 bytes" in text
+    assert "2. DEL" in text
+    assert first["changes"][0]["before"] == {"exists": False}
+    assert (second["changes"][0]["before"], second["changes"][0]["large"]) == (None, 70000)
+
+
+def test_show_of_refusals_and_of_what_operators_did(loaded: Cli, trails: Trails) -> None:
+    """Whatever has an id can be shown."""
+    trails.denial(RUNNER, "1-0", reason="agents:jobs:*", code="KEY_DENIED")
+    control = loaded.lines("audit", "log", "--control")[0]["id"]
+
+    assert "KEY_DENIED" in loaded.ok("audit", "show", "1-0")
+    assert "activate" in loaded.ok("audit", "show", f"control/{control}")
+    assert loaded.lines("audit", "show", control)[0]["event"] == "activate"
+
+
+@pytest.mark.parametrize("event", ["1-1", "nonsense", "nobody/1-0", "control/1-0"])
+def test_show_of_a_wrong_id_fails(loaded: Cli, trails: Trails, event: str) -> None:
+    """With where to find ids."""
+    trails.event(RUNNER, "1-0")
+
+    result = loaded.run("audit", "show", event)
+
+    assert result.exit_code == 1
+    assert f"`{event}`" in result.stderr
+    assert "keyleash audit log" in result.stderr
+
+
+def test_show_of_an_id_in_several_trails_fails_and_names_them(loaded: Cli, trails: Trails) -> None:
+    """Ids are times, and two identities may act in one millisecond."""
+    trails.event(RUNNER, "1-0")
+    trails.event("human-admin", "1-0")
+
+    result = loaded.run("audit", "show", "1-0")
+
+    assert result.exit_code == 1
+    assert "`agent-runner/1-0`, `human-admin/1-0`" in result.stderr
+
+
+def test_timeline_is_the_life_of_one_key(loaded: Cli, trails: Trails) -> None:
+    """Of all identities, refusals and undos included, and of no other key."""
+    trails.event(RUNNER, "1-0", key="a:1")
+    trails.event("human-admin", "2-0", key=None, keys="3:a:1,3:a:2,")
+    trails.denial("agent-reader", "3-0", key="a:1")
+    trails.event(OPERATORS, "4-0", key="a:1", actor="ops")
+    trails.event(RUNNER, "5-0", key="a:11")
+
+    lines = loaded.lines("audit", "timeline", "a:1")
+
+    assert [(line["kind"], line["id"]) for line in lines] == [
+        ("event", "1-0"),
+        ("event", "2-0"),
+        ("denial", "3-0"),
+        ("event", "4-0"),
+    ]
+    assert lines[3]["actor"] == "ops"
+    assert f"{OPERATORS} (ops)" in loaded.ok("audit", "timeline", "a:1")
+    newest = loaded.run("--json", "audit", "timeline", "a:1", "--limit", "2")
+    assert newest.stdout.count("\n") == 2
+    assert newest.stderr == "there is more: these are the newest 2\n"
+
+
+def test_stats_count_what_is_there(loaded: Cli, trails: Trails) -> None:
+    """As tables for people, cut to the top; all rows as JSON."""
+    for number in range(1, 4):
+        trails.event(RUNNER, f"{number}-0", key=f"a:b{number}:c")
+    trails.error(RUNNER, "3-1", of="3-0")
+    trails.denial("human-admin", "4-0", key="z")
+
+    result = loaded.run("audit", "stats", "--top", "2")
+    rows = loaded.lines("audit", "stats")
+
+    assert "agent-runner       3       1        0" in result.stdout
+    assert "2 rows more: see --top" in result.stderr
+    assert [row["prefix"] for row in rows if row["kind"] == "prefix"] == [
+        "",
+        "a:b1:",
+        "a:b2:",
+        "a:b3:",
+    ]
+    assert loaded.lines("audit", "stats", "human-admin")[-1] == {
+        "kind": "code",
+        "code": "KEY_NOT_GRANTED",
+        "events": 0,
+        "failed": 0,
+        "refused": 1,
+    }
