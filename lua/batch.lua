@@ -44,7 +44,7 @@ repeat
 --% include "partials/masked.lua"
 --% endif
 --% if images
-  local changed, imaged, bounds = {}, {}, {}
+  local imaged, imaged_bound = {}, {}
 --% endif
 --% if hard_max is not none
   local is_full
@@ -120,6 +120,7 @@ repeat
     end
   end
 --% if images
+  redis.setresp(2)
 --% include "partials/note_afterwards.lua"
 --% endif
   if next(typeds) then

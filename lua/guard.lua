@@ -35,7 +35,8 @@ repeat
 
   local event
 --% if images
-  local changed, imaged, bounds = {}, {}, {}
+  -- The key whose image is kept, or a list of several.
+  local imaged, imaged_bound
 --% endif
 --% if waiting
   local ready, tried = true
@@ -59,8 +60,15 @@ repeat
 --% endif
 --% include "partials/mend_reply.lua"
 --% if images
+  if imaged then
+    if typed then redis.setresp(2) end
+    if type(imaged) == 'string' then
+--% include "partials/note_afterwards_of_one.lua"
+    else
 --% include "partials/note_afterwards.lua"
-  if typed then redis.setresp(3) end
+    end
+    if typed then redis.setresp(3) end
+  end
 --% endif
 --% endfilter
   return reply

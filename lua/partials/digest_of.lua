@@ -2,11 +2,13 @@
 -- order on another server, and after a restart. 'absent', or 'large' if it takes more than
 -- *bound* bytes, unless that is nil. Needs RESP2.
 local function digest_of(key, bound)
-  local size = call('MEMORY', 'USAGE', key)
-  if not size then return 'absent' end
-  if bound and size > bound then return 'large' end
   local kind = call('TYPE', key).ok
-  if kind == 'string' then return redis.sha1hex(call('GET', key)) end
+  if kind == 'none' then return 'absent' end
+  if kind == 'string' then
+    if bound and call('STRLEN', key) > bound then return 'large' end
+    return redis.sha1hex(call('GET', key))
+  end
+  if bound and call('MEMORY', 'USAGE', key) > bound then return 'large' end
   local dump = call('DUMP', key)
   -- Its last bytes say which server wrote it.
   if kind ~= 'hash' and kind ~= 'set' then return redis.sha1hex(string.sub(dump, 1, -11)) end

@@ -58,15 +58,22 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What a key held.
+    """What a key held; neither bytes nor a dump if there was no such key.
 
     Attributes:
-        dump: What DUMP said; None if there was no such key.
+        value: A string's bytes.
+        dump: Of any other type, what DUMP said.
         expires_ms: When it expired, Unix milliseconds; None if never.
     """
 
+    value: bytes | None = None
     dump: bytes | None = None
     expires_ms: int | None = None
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether there was no such key."""
+        return self.value is None and self.dump is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,13 +290,18 @@ def _changes(pairs: Pairs, afters: Sequence[tuple[str, int | None]]) -> Iterator
     for name, value in pairs:
         if name == b"before":
             held.append((value, {}))
-        elif held and name in {b"expires", b"image", b"large"}:
+        elif held and name in {b"expires", b"value", b"image"}:
             held[-1][1][name] = value
     for place, (key, fields) in enumerate(held):
         after, after_expires_ms = afters[place] if place < len(afters) else (None, None)
-        large = _number(fields.get(b"large", b""))
-        before = Image(fields.get(b"image"), _expiry(fields.get(b"expires", b"")))
-        yield Change(key, None if large else before, large, after, after_expires_ms)
+        expires = fields.get(b"expires", b"absent")
+        text, dump = fields.get(b"value"), fields.get(b"image")
+        if expires == b"large":
+            yield Change(key, None, _number(text or dump or b""), after, after_expires_ms)
+        elif expires == b"absent":
+            yield Change(key, Image(), 0, after, after_expires_ms)
+        else:
+            yield Change(key, Image(text, dump, _expiry(expires)), 0, after, after_expires_ms)
 
 
 @lru_cache(maxsize=1024)

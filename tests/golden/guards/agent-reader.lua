@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 53713465716087 then code = 'POLICY_STALE' break end
+if stamp ~= 76109390996719 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
@@ -817,7 +817,9 @@ local cost = '1'
 if reads then cost = '1,1r' end
 if writes then cost = reads and '1,1r,1w' or '1,1w' end
 if deletes then cost = cost .. ',1d' end
+if not event then
 event = call('XADD', "keyleash:audit:agent-reader", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "8fced0304c46")
+end
 if now_us % 7 == 0 then
 call('XTRIM', "keyleash:audit:agent-reader", 'MAXLEN', '~', "100000")
 end

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 149012110737317 then code = 'POLICY_STALE' break end
+if stamp ~= 23144812267029 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -966,7 +966,9 @@ local cost = '1'
 if reads then cost = '1,1r' end
 if writes then cost = reads and '1,1r,1w' or '1,1w' end
 if deletes then cost = cost .. ',1d' end
+if not event then
 event = call('XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "060616398624")
+end
 if now_us % 7 == 0 then
 call('XTRIM', "keyleash:audit:agent-runner", 'MAXLEN', '~', "100000")
 end

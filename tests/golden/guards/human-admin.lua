@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 247429606440057 then code = 'POLICY_STALE' break end
+if stamp ~= 205968489330291 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -977,7 +977,9 @@ local cost = '1'
 if reads then cost = '1,1r' end
 if writes then cost = reads and '1,1r,1w' or '1,1w' end
 if deletes then cost = cost .. ',1d' end
+if not event then
 event = call('XADD', "keyleash:audit:human-admin", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "22c4dcc23a0b")
+end
 if now_us % 7 == 0 then
 call('XTRIM', "keyleash:audit:human-admin", 'MAXLEN', '~', "100000")
 end
