@@ -22,7 +22,7 @@ repeat
   if code then break end
   -- The unpack of the command would fail past 7,999 values, with the limits already taken.
   if stop > {{ max_arguments + 3 }} then
-    code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3
+    code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3 .. ''
     break
   end
   local count = 0

@@ -131,7 +131,7 @@ def _counted(admin: redis.Redis, guards: Mapping[str, CompiledGuard]) -> Counts:
         for name in guards:
             pipe.get(keyspace.state(name))
             pipe.xinfo_stream(keyspace.audit(name))
-            pipe.xinfo_stream(keyspace.denied(name))
+            pipe.hgetall(keyspace.repeats(name))
         replies = pipe.execute(raise_on_error=False)
     passed = sum(
         limit.used
@@ -139,7 +139,14 @@ def _counted(admin: redis.Redis, guards: Mapping[str, CompiledGuard]) -> Counts:
         for limit in unpack_state(state, guard.layout).limits
         if limit.slot.name == REQUESTS_BUDGET
     )
-    return Counts(passed, sum(map(_added, replies[1::3])), sum(map(_added, replies[2::3])))
+    return Counts(passed, sum(map(_added, replies[1::3])), sum(map(_refused, replies[2::3])))
+
+
+def _refused(repeats: Mapping[bytes, bytes]) -> int:
+    """A number that every refusal changes: like ones are counted, others have entries."""
+    return sum(
+        int(count) for name, count in repeats.items() if not name.startswith((b"id:", b"minute"))
+    )
 
 
 def _added(stream: object) -> int:

@@ -9,6 +9,7 @@ from benchmarks.support.load import Generator, Load
 from benchmarks.support.policy import Target
 from benchmarks.support.variants import Counts, Variant
 
+from keyleash.audit import read_denials
 from keyleash.audit.event import audit_events, audit_sequel
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -101,7 +102,7 @@ def read_counts(client: Client, target: Target) -> Counts:
     return Counts(
         passed=next(one.used for one in state.limits if one.slot.name == REQUESTS_BUDGET),
         audited=_appended(client, keyspace.audit(identity)),
-        denied=_appended(client, keyspace.denied(identity)),
+        denied=sum(denial.repeats for denial in read_denials(client, keyspace, [identity])),
     )
 
 

@@ -8,6 +8,7 @@ from keyleash import asyncio
 from keyleash.client import Redis, correlation
 from keyleash.errors import (
     ArgsTooManyError,
+    AuditFullError,
     BudgetExhaustedError,
     ChannelNotGrantedError,
     ClassNotGrantedError,
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArgsTooManyError",
+    "AuditFullError",
     "BudgetExhaustedError",
     "ChannelNotGrantedError",
     "ClassNotGrantedError",

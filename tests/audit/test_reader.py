@@ -65,6 +65,44 @@ def test_correction_is_folded_across_pages(
     assert backwards == forwards[::-1]
 
 
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_many_sequels_of_a_batch_are_all_folded(
+    client: Any, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """Each command of a batch may fail, so whole pages may be sequels."""
+    monkeypatch.setattr(pages, "FIRST_PAGE", page)
+    monkeypatch.setattr(pages, "MAX_PAGE", page)
+    words = [word for number in range(9) for word in ("SET", f"k{number}")]
+    client.execute_command("XADD", KEYS.audit("a"), "1-0", "token", "t", *words)
+    for item in range(1, 10):
+        client.xadd(KEYS.audit("a"), {"of": "1-0", "item": item, "error": "ERR"}, id=f"1-{item}")
+    add(client, "a", "2-0")
+
+    forwards = list(read_events(client, KEYS, ["a"]))
+
+    assert [event.error for event in forwards] == ["ERR"] * 9 + [None]
+    assert list(read_events(client, KEYS, ["a"], newest_first=True)) == forwards[::-1]
+
+
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_sequels_behind_all_events_of_a_script_are_folded(
+    client: Any, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """An undo appends several events first, and then what became of each."""
+    monkeypatch.setattr(pages, "FIRST_PAGE", page)
+    monkeypatch.setattr(pages, "MAX_PAGE", page)
+    for number in range(4):
+        add(client, "a", f"7-{number}")
+    for number in range(4):
+        correct(client, "a", f"7-{number + 4}", of=f"7-{number}")
+    add(client, "a", "8-0")
+
+    forwards = list(read_events(client, KEYS, ["a"]))
+
+    assert [event.error for event in forwards] == ["ERR no"] * 4 + [None]
+    assert list(read_events(client, KEYS, ["a"], newest_first=True)) == forwards[::-1]
+
+
 def test_correction_of_an_event_that_was_trimmed_is_left_out(client: Any) -> None:
     """Without its event it says nothing that anyone could use."""
     correct(client, "a", "4-0", of="1-0")

@@ -207,7 +207,7 @@ def test_show_tells_everything_of_an_event(loaded: Cli, trails: Trails) -> None:
         ["token", "t"],
         ["correlation", "c"],
         ["policy", "p"],
-        ["cost", "1 requests, 1 writes"],
+        ["cost", "1 request, 1 write"],
         ["operation", "SET"],
         ["key", "k"],
         ["argument", "v"],

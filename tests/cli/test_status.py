@@ -134,7 +134,7 @@ def test_use_of_a_window_that_has_ended_is_zero(
         LimitState(slots["budget.requests"], ends_us=NOW_US, used=999),
     )
 
-    uses = {one.name: one for one in limit_uses(identity, State(1, False, held), NOW_US)}
+    uses = {one.name: one for one in limit_uses(identity, State(1, False, 0, held), NOW_US)}
 
     assert uses["budget.requests"].used == 0
     assert uses["budget.requests"].resets_ms is None
@@ -149,7 +149,7 @@ def test_use_of_a_burst_is_what_is_not_free_again(
     identity, slots = identity_and_slots
     held = (LimitState(slots["rate.writes"], tat_us=NOW_US + 2 * 1_000_000 + 1),)
 
-    uses = {one.name: one for one in limit_uses(identity, State(1, False, held), NOW_US)}
+    uses = {one.name: one for one in limit_uses(identity, State(1, False, 0, held), NOW_US)}
 
     assert (uses["rate.writes"].used, uses["rate.writes"].of) == (3, 5)
     assert uses["rate.writes"].kind is SlotKind.GCRA

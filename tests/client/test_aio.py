@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 
 import keyleash
 from keyleash import PolicyStaleError, correlation
-from support.leash import NAMES, Leash
+from support.leash import Leash
 
 
 def client(leash: Leash, **options: Any) -> Any:
@@ -173,7 +173,7 @@ def test_fifty_tasks_each_get_their_own_reply(leash: Leash) -> None:
             await asyncio.gather(*map(one, range(50)))
 
     running(work)
-    assert leash.admin.xlen(NAMES.denied("one")) == 50 * 10
+    assert leash.refusals("one") == 50 * 10
     sets = [event for event in leash.events("one") if "correlation" in event]
     assert all(event["correlation"] == event["key"] for event in sets)
 

@@ -89,6 +89,13 @@ def spent(leash: Leash) -> None:
     client.get("t:a")
 
 
+def unexported(leash: Leash) -> None:
+    audit = {"retain": {"until": "exported", "hard_max": 1}}
+    client = fresh(leash, grants=[grant("write", keys="t:*")], audit=audit)
+    client.set("t:a", 1)
+    client.set("t:a", 2)
+
+
 CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
     ReplyCode.SUSPENDED: (suspended, set()),
     ReplyCode.POLICY_STALE: (stale, set()),
@@ -111,6 +118,7 @@ CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
     ReplyCode.NOT_ACTIVE: (flushed, set()),
     ReplyCode.RATE_LIMITED: (limited, {"limit", "retry_after_ms"}),
     ReplyCode.BUDGET_EXHAUSTED: (spent, {"limit", "resets_at_ms"}),
+    ReplyCode.AUDIT_FULL: (unexported, {"events"}),
 }
 
 

@@ -18,7 +18,7 @@ import keyleash
 from client.alike import EITHER, ONE_EITHER
 from keyleash import TokenRevokedError, correlation
 from keyleash.tokens import revoke_tokens
-from support.leash import NAMES, Leash, grant
+from support.leash import Leash, grant
 
 
 def test_from_url_makes_a_guarded_client(leash: Leash) -> None:
@@ -407,7 +407,7 @@ def test_client_shared_by_threads_gives_each_its_own_reply(leash: Leash, shared:
     with ThreadPoolExecutor(16) as pool:
         lengths = list(pool.map(work, range(16)))
     assert lengths == [len(f"{number}-39") for number in range(16)]
-    assert leash.admin.xlen(NAMES.denied("one")) == 16 * 40
+    assert leash.refusals("one") == 16 * 40
 
 
 # Iterators.

@@ -47,6 +47,7 @@ def leash(server: RealServer) -> Leash:
         },
         hasty={**broad, "rate": {"requests": "1/minute"}},
         spent={**broad, "budget": {"requests": "1/day"}},
+        unexported={**broad, "audit": {"retain": {"until": "exported", "hard_max": 1}}},
     )
     return leash
 
@@ -151,7 +152,7 @@ def refused_batches(leash: Leash, token: str) -> Iterator[Any]:
 
 
 def used_up_limits(leash: Leash) -> Iterator[Any]:
-    for identity in ("hasty", "spent"):
+    for identity in ("hasty", "spent", "unexported"):
         token = leash.issue(identity).token
         assert leash.call(identity, token, "SET", "t:a", "x") == b"OK"
         yield leash.call(identity, token, "SET", "t:a", "x")

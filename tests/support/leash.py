@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 import keyleash
+from keyleash.audit import read_denials
 from keyleash.commands import load_table
 from keyleash.deploy import LoadResult, load_policy
 from keyleash.protocol.active import Client, guard_record
@@ -116,6 +117,11 @@ class Leash:
 
     def events(self, identity: str) -> list[dict[str, str]]:
         return self._stream(NAMES.audit(identity))
+
+    def refusals(self, identity: str) -> int:
+        """How many calls were refused, those of a kind counted one by one."""
+        denials = read_denials(self.admin, NAMES, [identity])
+        return sum(denial.repeats for denial in denials)
 
     def denials(self, identity: str) -> list[dict[str, str]]:
         return self._stream(NAMES.denied(identity))

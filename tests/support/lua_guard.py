@@ -186,7 +186,7 @@ class LuaServer:
 
     def pcall(self, *arguments: object) -> object:
         words = tuple(_text(argument) for argument in arguments)
-        if words[0] == b"XADD" and words[1].startswith(b"keyleash:"):
+        if len(words) > 1 and words[1].startswith(b"keyleash:"):
             return self.call(*arguments)
         self.ran.append(words)
         return b"OK"
@@ -252,6 +252,14 @@ class LuaServer:
 
     def _hget(self, key: bytes, name: bytes) -> object:
         return self._hash(key.decode()).get(name, False)
+
+    def _hgetall(self, key: bytes) -> list[bytes]:
+        return [word for pair in self._hash(key.decode()).items() for word in pair]
+
+    def _hincrby(self, key: bytes, name: bytes, step: bytes) -> int:
+        number = int(self._hash(key.decode()).get(name, b"0")) + int(step)
+        self._hset(key, name, b"%d" % number)
+        return number
 
     def _hlen(self, key: bytes) -> int:
         return len(self._hash(key.decode()))

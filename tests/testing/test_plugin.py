@@ -220,7 +220,7 @@ def test_nothing_of_one_test_is_left_for_the_next(project: pytest.Pytester, leas
             for token in kept:
                 with pytest.raises(keyleash.TokenUnknownError):
                     leash.client("agent-runner", token=token).get("jobs:1:state")
-            assert len(leash.denials("agent-runner")) == len(kept)
+            assert sum(one.repeats for one in leash.denials("agent-runner")) == len(kept)
             assert not leash.admin.exists("jobs:1:state")
             r = leash.client("agent-runner")
             r.set("jobs:1:state", "x")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from keyleash.audit.control import ControlEvent, control_event, control_filter
 from keyleash.audit.event import AuditEvent, Denial
 from keyleash.audit.merging import Dated, place
-from keyleash.audit.pages import MAX_PAGE, RawEntry
+from keyleash.audit.pages import MAX_PAGE, RawEntry, place_of_last_ms
 from keyleash.audit.query import EVERYTHING, Matcher, Query
 from keyleash.audit.reader import denial_of, events_of, with_sequels
 from keyleash.protocol.active import Client
@@ -161,8 +161,5 @@ def _wait(client: Client, ends: Mapping[str, bytes]) -> Iterator[tuple[str, list
 
 
 def _whole(page: list[RawEntry]) -> list[RawEntry]:
-    """A full page may end between an event and its sequels: its last event waits for the next."""
-    if len(page) < MAX_PAGE:
-        return page
-    last = max((at for at, (_, words) in enumerate(page) if words[0] != b"of"), default=0)
-    return page[:last] or page
+    """A full page may end between an event and its sequels: its last millisecond waits."""
+    return page if len(page) < MAX_PAGE else page[: place_of_last_ms(page)] or page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from keyleash.audit.event import Pairs
 from keyleash.protocol.active import Client
@@ -59,3 +59,12 @@ def _next_count(page: list[RawEntry]) -> int:
 def pairs_of(words: Words) -> Pairs:
     """Names and values, in order."""
     return list(zip(words[::2], words[1::2], strict=True))
+
+
+def place_of_last_ms(entries: Sequence[RawEntry]) -> int:
+    """Where the entries of the last millisecond begin."""
+    last = entries[-1][0].partition(b"-")[0] + b"-"
+    place = len(entries) - 1
+    while place and entries[place - 1][0].startswith(last):
+        place -= 1
+    return place

@@ -8,7 +8,7 @@ from itertools import chain
 
 from keyleash.audit.event import AuditEvent, Denial, audit_events, audit_sequel, denial_entry
 from keyleash.audit.merging import merged
-from keyleash.audit.pages import RawEntry, Words, pairs_of, read_pages
+from keyleash.audit.pages import RawEntry, Words, pairs_of, place_of_last_ms, read_pages
 from keyleash.audit.query import EVERYTHING, Matcher, Query
 from keyleash.audit.repeats import Repeating
 from keyleash.protocol.active import Client
@@ -103,8 +103,8 @@ def with_sequels(
 ) -> Iterator[Folded]:
     """Put each entry together with the later ones that are about it.
 
-    They are appended by the script that appended the entry, so they are in its page or the
-    next: oldest first, a page is given out when the next one was looked through.
+    The script that appends an entry appends them, and time stands still for a script: oldest
+    first, an entry is given out when one of a later millisecond has come.
     """
     waiting: dict[bytes, list[Words]] = defaultdict(list)
     held: list[RawEntry] = []
@@ -112,10 +112,14 @@ def with_sequels(
         for _, words in page:
             if words[0] == b"of":
                 waiting[words[1]].append(words)
-        for entry_id, words in page if newest_first else held:
+        entries = page
+        if not newest_first:
+            entries = held + page
+            end = place_of_last_ms(entries) if page else len(entries)
+            entries, held = entries[:end], entries[end:]
+        for entry_id, words in entries:
             if words[0] != b"of":
                 yield entry_id, words, waiting.pop(entry_id, ())
-        held = page
 
 
 def denial_of(identity: str, entry_id: bytes, words: Words) -> Denial:

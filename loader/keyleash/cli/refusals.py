@@ -57,6 +57,10 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ),
     ReplyCode.RATE_LIMITED: ("`{limit}` is used up for now", "try again in {retry_after_ms} ms"),
     ReplyCode.BUDGET_EXHAUSTED: ("`{limit}` is spent", "it begins anew at {resets_at}"),
+    ReplyCode.AUDIT_FULL: (
+        "{events} events or more wait for their export",
+        "export them with `keyleash audit export`; until then nothing more can be recorded",
+    ),
 }
 
 

@@ -6,8 +6,9 @@ from itertools import islice
 
 import click
 
-from keyleash.cli.audit.selection import Kind, Selection, nothing_found, selecting
+from keyleash.cli.audit.selection import Kind, Selection, selecting
 from keyleash.cli.audit.showing import show_entries
+from keyleash.cli.audit.trails import nothing_found
 from keyleash.cli.options import example, json_lines_option
 from keyleash.cli.output import say
 from keyleash.cli.settings import Settings, pass_settings

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from keyleash.cli.audit.parameters import correlation_id, key_pattern, token_id, upper
+from keyleash.cli.audit.trails import time_range, trail_names
 from keyleash.cli.errors import UsageError
 from keyleash.cli.settings import Settings
-from keyleash.cli.standing import known_identities, require_known, server_time_ms
-from keyleash.cli.text import clock_time, without_tokens
 from keyleash.cli.times import Moment, since_option
-from keyleash.errors import NothingFoundError, ReplyCode
-from keyleash.protocol.keyspace import OPERATORS
+from keyleash.errors import ReplyCode
 
 if TYPE_CHECKING:
     from keyleash.audit import AuditEvent, ControlEvent, Denial, Query
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     AnyEntry = AuditEvent | Denial | ControlEvent
 
 F = TypeVar("F", bound=Callable[..., Any])
-MAX_CORRELATION = 256
-"""A guard records so many bytes."""
 
 
 class Kind(StrEnum):
@@ -100,7 +96,7 @@ def selecting(function: F) -> F:
 
     @click.argument("named", metavar="[IDENTITY]...", nargs=-1)
     @click.option("--identity", "identities", metavar="NAME", multiple=True, help="Whose; repeat.")
-    @click.option("--token", metavar="ID", callback=_token_id, help="The token's id.")
+    @click.option("--token", metavar="ID", callback=token_id, help="The token's id.")
     @click.option(
         "--key",
         "pattern",
@@ -108,8 +104,10 @@ def selecting(function: F) -> F:
         callback=key_pattern,
         help="A key, or a pattern as in policies: `{name}` is one segment, a final `*` any rest.",
     )
-    @click.option("--correlation", metavar="ID", callback=_correlation, help="The correlation id.")
-    @click.option("--op", metavar="COMMAND", callback=_upper, help="The command's name.")
+    @click.option(
+        "--correlation", metavar="ID", callback=correlation_id, help="The correlation id."
+    )
+    @click.option("--op", metavar="COMMAND", callback=upper, help="The command's name.")
     @click.option(
         "--code",
         metavar="CODE",
@@ -152,65 +150,6 @@ def selecting(function: F) -> F:
     return select  # type: ignore[return-value]
 
 
-def trail_names(
-    settings: Settings, given: Sequence[str] = (), *, operators: bool = True
-) -> list[str]:
-    """
-    Whose trails are meant.
-
-    Args:
-        settings: Of this run.
-        given: Names; empty for all.
-        operators: Whether the trail of what operators changed is one of all.
-
-    Raises:
-        NoPolicyError: nothing was ever loaded.
-        UnknownIdentityError: none has that name.
-    """
-    client, keyspace = settings.client, settings.keyspace
-    for name in given:
-        if name != OPERATORS:
-            require_known(client, keyspace, name)
-    if given:
-        return list(given)
-    require_known(client, keyspace, None)
-    return [*known_identities(client, keyspace), *([OPERATORS] if operators else [])]
-
-
-def time_range(
-    settings: Settings, since: Moment | None, until: Moment | None
-) -> tuple[int | None, int | None]:
-    """
-    A range of time by the server's clock, Unix milliseconds.
-
-    Raises:
-        UsageError: it ends before it begins.
-    """
-    if since is None and until is None:
-        return None, None
-    now_ms = server_time_ms(settings.client)
-    since_ms = None if since is None else since.at(now_ms)
-    until_ms = None if until is None else until.at(now_ms)
-    if since_ms is not None and until_ms is not None and since_ms > until_ms:
-        assert since is not None and until is not None  # noqa: S101, PT018 - both have a time
-        raise UsageError(f"`--since {since.said}` is after `--until {until.said}`")
-    return since_ms, until_ms
-
-
-def nothing_found(settings: Settings, what: str, query: Query) -> NothingFoundError:
-    """The error that says that no entry is meant, and by which clock."""
-    bounds = [
-        f"{word} {clock_time(time_ms)}"
-        for word, time_ms in (("since", query.since_ms), ("until", query.until_ms))
-        if time_ms is not None
-    ]
-    now = clock_time(server_time_ms(settings.client))
-    return NothingFoundError(
-        " ".join([f"found no {what}", *bounds]),
-        help=f"the server's clock says {now}; `keyleash audit stats` says what there is",
-    )
-
-
 def _kind(denied: bool, control: bool) -> Kind:
     if denied and control:
         raise UsageError("operators are refused nothing: give `--denied` or `--control`")
@@ -227,42 +166,3 @@ def _require_possible(selection: Selection) -> None:
     ):
         if value is not None:
             raise UsageError(f"what operators did has no `{option}`")
-
-
-def key_pattern(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> Pattern | None:
-    """Read an option as a pattern of keys."""
-    from keyleash.errors import PolicyError
-    from keyleash.policy.patterns import parse_pattern
-
-    if value is None:
-        return None
-    try:
-        return parse_pattern(value)
-    except PolicyError as error:
-        problem = error.problems[0]
-        raise click.BadParameter(f"{problem.message}; {problem.help}") from None
-    except UnicodeEncodeError:
-        raise click.BadParameter("a pattern is UTF-8") from None
-
-
-def _token_id(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> str | None:
-    if value is not None and without_tokens(value) != value:
-        raise click.BadParameter("that is a token; give its id, as `keyleash token list` has it")
-    return value
-
-
-def _correlation(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> str | None:
-    """As events have it: cut, and what is not UTF-8 escaped."""
-    if value is None:
-        return None
-    return os.fsencode(value)[:MAX_CORRELATION].decode("utf-8", "backslashreplace")
-
-
-def _upper(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    return None if value is None else value.upper()

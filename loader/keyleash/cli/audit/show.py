@@ -10,7 +10,7 @@ import click
 from keyleash.audit.control import ControlEvent
 from keyleash.audit.event import LARGE, AuditEvent, Change, Denial, Image
 from keyleash.cli.audit.as_json import entry_as_json
-from keyleash.cli.audit.selection import trail_names
+from keyleash.cli.audit.trails import trail_names
 from keyleash.cli.options import example, json_lines_option
 from keyleash.cli.output import print_json_line
 from keyleash.cli.settings import Settings, pass_settings
@@ -63,7 +63,8 @@ def _head(entry: AnyEntry) -> Iterator[Line]:
     yield "correlation", printable(entry.correlation)
     yield "policy", printable(entry.policy)
     if isinstance(entry, AuditEvent) and entry.cost:
-        yield "cost", ", ".join(f"{count} {counter}" for counter, count in entry.cost.items())
+        costs = (counted(count, counter[:-1]) for counter, count in entry.cost.items())
+        yield "cost", ", ".join(costs)
 
 
 def _body(entry: AnyEntry) -> Iterator[Line]:

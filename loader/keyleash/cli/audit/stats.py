@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.cli.audit.as_json import entry_as_json
-from keyleash.cli.audit.selection import nothing_found, time_range, trail_names
 from keyleash.cli.audit.showing import say_gap
+from keyleash.cli.audit.trails import nothing_found, time_range, trail_names
 from keyleash.cli.options import example, json_lines_option
 from keyleash.cli.output import Column, print_json_line, print_table, say
 from keyleash.cli.settings import Settings, pass_settings

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from keyleash.cli.audit.selection import nothing_found, time_range, trail_names
 from keyleash.cli.audit.showing import show_entries
+from keyleash.cli.audit.trails import nothing_found, time_range, trail_names
 from keyleash.cli.options import example, json_lines_option
 from keyleash.cli.output import say
 from keyleash.cli.settings import Settings, pass_settings

@@ -94,8 +94,8 @@ def _rule(guard: Guard, usage: Usage, checks: _Checks) -> Rule:
         # A command that stores if an option says so reads otherwise.
         mutates=spec.mutates and not stored,
         # Where no images are kept, commands that differ in this alone share a rule.
-        changes_first=bool(guard.images) and _changes(needs[:1], spec),
-        changes_rest=bool(guard.images) and _changes(needs[-1:], spec),
+        changes_first=bool(guard.images) and _changes(needs, 0, spec),
+        changes_rest=bool(guard.images) and _changes(needs, -1, spec),
         stored=_counted(stored),
         alike=is_alike(spec),
         mend=mend_of(spec),
@@ -110,15 +110,14 @@ def _rule(guard: Guard, usage: Usage, checks: _Checks) -> Rule:
     )
 
 
-def _changes(needs: list[Needs], spec: CommandSpec) -> bool:
-    """Whether a key with these needs changes.
+def _changes(needs: list[Needs], place: int, spec: CommandSpec) -> bool:
+    """Whether the key at *place* of *needs* changes.
 
     A command that writes, though none of its keys says so, may change any: XREADGROUP does.
     """
     changing = {OperationClass.WRITE, OperationClass.DELETE}
-    if spec.mutates and changing.isdisjoint(spec.needs):
-        return bool(needs)
-    return any(not changing.isdisjoint(one) for one in needs)
+    changed = [not changing.isdisjoint(one) for one in needs]
+    return bool(needs) and (changed[place] or (spec.mutates and not any(changed)))
 
 
 def _counted(needs: Needs) -> tuple[Counter, ...]:

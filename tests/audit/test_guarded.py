@@ -1,0 +1,140 @@
+"""What guards write, as readers find it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+import redis
+
+import keyleash
+from keyleash.audit import (
+    AuditEvent,
+    Denial,
+    Query,
+    find_event,
+    follow_denials,
+    follow_events,
+    live,
+    read_control,
+    read_denials,
+    read_events,
+    with_gaps,
+)
+from keyleash.policy.model import Counter
+from support.leash import NAMES, Leash, grant
+from support.servers import RealServer
+
+
+@pytest.fixture
+def leash(server: RealServer) -> Leash:
+    """An identity of which everything is recorded."""
+    leash = Leash(server)
+    leash.load(
+        one={
+            "grants": [grant("read", "write", "delete", keys=["k:*", "secret:*"])],
+            "audit": {
+                "reads": True,
+                "values": "full",
+                "mask_keys": ["secret:*"],
+                "before_images": {"max_bytes": "1kb"},
+            },
+        }
+    )
+    return leash
+
+
+def test_events_of_a_guard_are_read_whole_both_ways(leash: Leash) -> None:
+    """Numbers without a gap, costs, arguments, images and what became of them, errors, masks."""
+    agent = leash.agent("one")
+    with keyleash.correlation("c-1"):
+        agent.set("k:1", "old")
+        agent.set("k:1", b"\xff", px=60_000)
+        with suppress(redis.ResponseError):
+            agent.lpush("k:1", "x")
+        agent.get("k:1")
+        agent.set("secret:1", "hidden")
+        with agent.pipeline(transaction=False) as pipe:
+            pipe.set("k:2", "a")
+            pipe.delete("k:1", "k:3")
+            pipe.execute()
+
+    events = list(read_events(leash.admin, NAMES, ["one"]))
+
+    assert list(read_events(leash.admin, NAMES, ["one"], newest_first=True)) == events[::-1]
+    assert list(with_gaps(events)) == events
+    assert [(event.seq, event.item, event.op) for event in events] == [
+        (1, 0, "SET"),
+        (2, 0, "SET"),
+        (3, 0, "LPUSH"),
+        (4, 0, "GET"),
+        (5, 0, "SET"),
+        (6, 1, "SET"),
+        (6, 2, "DEL"),
+    ]
+    first, second, failed, read, secret, _, deleted = events
+    assert first.changes[0].before is not None
+    assert first.changes[0].before.dump is None
+    assert second.args == (b"\xff", b"PX", b"60000")
+    assert second.cost == {Counter.REQUESTS: 1, Counter.WRITES: 1}
+    assert second.changes[0].before is not None
+    assert second.changes[0].before.dump is not None
+    assert second.changes[0].after_expires_ms is not None
+    assert failed.error is not None
+    assert failed.error.startswith("WRONGTYPE")
+    assert read.cost == {Counter.REQUESTS: 1, Counter.READS: 1}
+    assert secret.keys[0].startswith(b"secret:#")
+    assert secret.args is None
+    assert {change.key for change in deleted.changes} == {b"k:1", b"k:3"}
+    assert {change.after for change in deleted.changes} == {"absent"}
+    assert list(read_events(leash.admin, NAMES, ["one"], Query(key=b"secret:1"))) == [secret]
+    assert find_event(leash.admin, NAMES, ["one"], f"audit:one/{deleted.id}") == tuple(events[-2:])
+
+
+def test_refusals_of_a_guard_are_counted_at_once(leash: Leash) -> None:
+    """While their minute lasts, the number stands beside the stream."""
+    agent = leash.agent("one")
+    for key in ("x", "x", "y", "k:1", "x"):
+        with suppress(keyleash.KeyNotGrantedError):
+            agent.get(key)
+
+    denials = list(read_denials(leash.admin, NAMES, ["one"]))
+
+    # A minute may end in between.
+    assert sum(denial.repeats for denial in denials) == 4
+    assert list(read_denials(leash.admin, NAMES, ["one"], newest_first=True)) == denials[::-1]
+    (found,) = find_event(leash.admin, NAMES, ["one"], f"denied:one/{denials[0].id}")
+    assert isinstance(found, Denial)
+    assert found.repeats == denials[0].repeats
+
+
+def test_guard_is_followed(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an agent does comes with its failure; what it is refused comes apart."""
+    monkeypatch.setattr(live, "BLOCK_MS", 1)
+    agent = leash.agent("one")
+    events = follow_events(leash.admin, NAMES, lambda: ["one"])
+    denials = follow_denials(leash.admin, NAMES, lambda: ["one"])
+    assert (next(events), next(denials)) == (None, None)
+
+    agent.set("k:1", "x")
+    with suppress(redis.ResponseError):
+        agent.lpush("k:1", "x")
+    with suppress(keyleash.LeashError):
+        agent.get("x")
+
+    told = list(iter(lambda: next(events), None))
+    assert [(event.op, event.error is None) for event in told] == [("SET", True), ("LPUSH", False)]
+    assert all(isinstance(event, AuditEvent) for event in told)
+    refused = next(denials)
+    assert refused is not None
+    assert refused.op == "GET"
+
+
+def test_control_stream_is_read_by_identity_and_token(leash: Leash) -> None:
+    """Loads name all identities, the others one."""
+    issued = leash.issue("one")
+
+    assert [event.event for event in read_control(leash.admin, NAMES)] == ["activate", "issue"]
+    assert [event.event for event in read_control(leash.admin, NAMES, ["two"])] == []
+    (found,) = read_control(leash.admin, NAMES, ["one"], Query(token=issued.id))
+    assert (found.actor, found.identities) == ("ops", frozenset({"one"}))

@@ -1,0 +1,344 @@
+"""What events tell beyond who, what and where: number, cost, arguments, masks, images."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+import redis
+
+import keyleash
+from keyleash.audit import AuditEvent, read_events
+from keyleash.audit.event import ABSENT, LARGE, Change, Image
+from keyleash.compiler.emit import MAX_IMAGES
+from keyleash.policy import Counter
+from support.leash import NAMES, Leash, grant
+
+ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
+IMAGES = {"before_images": {"max_bytes": "4kb"}}
+
+
+def audited(**audit: Any) -> dict[str, Any]:
+    return {**ALL, "audit": audit}
+
+
+def trail(leash: Leash, identity: str = "one") -> list[AuditEvent]:
+    return list(read_events(leash.admin, NAMES, [identity]))
+
+
+def sha1(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def test_events_are_numbered_through_loads_and_errors(leash: Leash) -> None:
+    """A reader tells by the numbers that nothing is missing; refusals and reads take none."""
+    leash.load(one=ALL)
+    agent = leash.agent("one")
+    agent.set("doc:1", "x")
+    agent.get("doc:1")
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        agent.set("other", "x")
+    with pytest.raises(redis.ResponseError):
+        agent.lpush("doc:1", "x")
+    with agent.batch() as batch:
+        batch.set("doc:1", "y")
+        batch.set("doc:2", "y")
+    leash.load(one={**ALL, "rate": {"writes": "9/day"}, "budget": {"requests": "9/day"}})
+    agent.set("doc:1", "z")
+
+    assert [(one.op, one.seq) for one in trail(leash)] == [
+        ("SET", 1), ("LPUSH", 2), ("SET", 3), ("SET", 3), ("SET", 4),
+    ]  # fmt: skip
+
+
+def test_cost_is_what_the_call_took_of_each_counter(leash: Leash) -> None:
+    """A batch's is of all of its commands that passed, those that leave no event among them."""
+    leash.load(one=ALL)
+    agent = leash.agent("one")
+    agent.set("doc:1", "x")
+    agent.incr("doc:n")
+    agent.rename("doc:1", "doc:2")
+    with agent.pipeline(transaction=False) as pipe:
+        pipe.get("doc:1")
+        pipe.set("doc:1", "x")
+        pipe.delete("doc:1")
+        pipe.set("other", "x")
+        pipe.execute(raise_on_error=False)
+
+    requests, reads, writes, deletes = Counter
+    events = trail(leash)
+    assert [dict(event.cost) for event in events[:3]] == [
+        {requests: 1, writes: 1},
+        {requests: 1, reads: 1, writes: 1},
+        {requests: 1, reads: 1, writes: 1, deletes: 1},
+    ]
+    assert {tuple(event.cost.items()) for event in events[3:]} == {
+        ((requests, 3), (reads, 1), (writes, 1), (deletes, 1))
+    }
+
+
+def test_reads_are_recorded_where_the_policy_says_so(leash: Leash) -> None:
+    """Whatever touches a key; PING touches none."""
+    leash.load(one=audited(reads=True))
+    agent = leash.agent("one")
+    agent.ping()
+    agent.get("doc:1")
+    agent.exists("doc:1", "doc:2")
+    with agent.pipeline(transaction=False) as pipe:
+        pipe.get("doc:1")
+        pipe.ping()
+        pipe.execute()
+
+    assert [(one.op, one.keys, one.item) for one in trail(leash)] == [
+        ("GET", (b"doc:1",), 0),
+        ("EXISTS", (b"doc:1", b"doc:2"), 0),
+        ("GET", (b"doc:1",), 1),
+    ]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_arguments_are_told_as_the_policy_says(leash: Leash, batched: bool) -> None:
+    """Those that are no keys: not at all, by length, by digest or as they are."""
+    leash.load(
+        none=audited(),
+        length=audited(values="length"),
+        digest=audited(values="digest"),
+        full=audited(values="full"),
+    )
+    told = {}
+    for identity in ("none", "length", "digest", "full"):
+        agent = leash.agent(identity)
+        if batched:
+            with agent.batch() as batch:
+                batch.mset({"doc:1": "x\xe9", "doc:2": ""})
+        else:
+            agent.mset({"doc:1": "x\xe9", "doc:2": ""})
+        (event,) = trail(leash, identity)
+        told[identity] = (event.lengths, event.args_sha1, event.args)
+
+    assert told == {
+        "none": (None, None, None),
+        "length": ((3, 0), None, None),
+        "digest": (None, sha1("3:x\xe9,0:,"), None),
+        "full": (None, None, ("x\xe9".encode(), b"")),
+    }
+
+
+def test_masked_key_is_recorded_as_prefix_and_digest(leash: Leash) -> None:
+    """In events, alone and among others, and in refusals; its arguments by length alone."""
+    masks = ["doc:secret:*", "doc:{user}:pin"]
+    leash.load(
+        one={
+            **audited(mask_keys=masks, values="full", **IMAGES),
+            "deny": [{"keys": ["doc:secret:no"]}],
+        }
+    )
+    agent = leash.agent("one")
+    agent.set("doc:secret:a", "x")
+    agent.mset({"doc:1": "y", "doc:7:pin": "1234"})
+    with pytest.raises(keyleash.KeyDeniedError):
+        agent.get("doc:secret:no")
+
+    alone, among = trail(leash)
+    assert alone.keys == (f"doc:secret:#{sha1('doc:secret:a')}".encode(),)
+    assert among.keys == (b"doc:1", f"doc:#{sha1('doc:7:pin')}".encode())
+    assert (alone.args, alone.lengths, among.lengths) == (None, (1,), (1, 4))
+    # No image tells what a mask hides.
+    assert [change.key for change in (*alone.changes, *among.changes)] == [b"doc:1"]
+    (denial,) = leash.denials("one")
+    assert denial["key"] == f"doc:secret:#{sha1('doc:secret:no')}"
+    assert denial["reason"] == "doc:secret:no"
+    stream = leash.admin.xrange(NAMES.audit("one")) + leash.admin.xrange(NAMES.denied("one"))
+    assert b"7:pin" not in str(stream).encode()
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_image_of_what_stood_there_is_kept_and_a_digest_of_what_came(
+    leash: Leash, batched: bool
+) -> None:
+    """Once for each key that changes; a key that was not there is known to have been absent."""
+    leash.load(one=audited(**IMAGES))
+    leash.admin.set("doc:1", "old", pxat=4_000_000_000_000)
+    dump = leash.admin.dump("doc:1")
+    agent = leash.agent("one")
+    if batched:
+        with agent.batch() as batch:
+            batch.rename("doc:1", "doc:2")
+            batch.append("doc:2", "!")
+    else:
+        agent.rename("doc:1", "doc:2")
+        leash.admin.append("doc:2", "!")
+
+    first = trail(leash)[0]
+    after = "old!" if batched else "old"
+    assert first.changes == (
+        Change(b"doc:1", Image(dump, 4_000_000_000_000), 0, ABSENT),
+        Change(b"doc:2", Image(), 0, sha1(after), 4_000_000_000_000),
+    )
+
+
+def test_key_that_is_only_read_has_no_image(leash: Leash) -> None:
+    """COPY changes its target alone, and a stored SORT likewise."""
+    leash.load(one=audited(**IMAGES))
+    leash.admin.rpush("doc:1", "2", "1")
+    agent = leash.agent("one")
+    agent.copy("doc:1", "doc:2")
+    agent.sort("doc:1", store="doc:3")
+    agent.get("doc:4")
+
+    assert [[change.key for change in one.changes] for one in trail(leash)] == [
+        [b"doc:2"], [b"doc:3"],
+    ]  # fmt: skip
+
+
+def test_key_over_the_bound_is_said_to_be_too_large(leash: Leash) -> None:
+    """Before, and after; the call itself is let through."""
+    leash.load(one=audited(**IMAGES))
+    leash.admin.set("doc:1", "x" * 5000)
+    agent = leash.agent("one")
+    agent.set("doc:1", "small")
+    agent.set("doc:1", "x" * 5000)
+
+    shrunk, grown = (event.changes[0] for event in trail(leash))
+    assert (shrunk.before, shrunk.after) == (None, sha1("small"))
+    assert shrunk.large > 5000
+    assert (grown.large, grown.after) == (0, LARGE)
+
+
+def test_grant_says_how_much_is_kept_of_its_keys(leash: Leash) -> None:
+    """Of the grants with a bound of their own the first that matches, else the identity."""
+    grants = [
+        grant("read", keys="doc:*"),
+        {**grant("write", keys="doc:kept:*"), "before_images": {"max_bytes": "4kb"}},
+        {**grant("write", keys="doc:off:*"), "before_images": "off"},
+        grant("write", keys="doc:*"),
+    ]
+    leash.load(
+        some={"grants": grants}, most={"grants": grants, "audit": IMAGES},
+    )  # fmt: skip
+    kept = {}
+    for identity in ("some", "most"):
+        agent = leash.agent(identity)
+        agent.mset({"doc:kept:1": "x", "doc:off:1": "x", "doc:1": "x"})
+        (event,) = trail(leash, identity)
+        kept[identity] = [change.key for change in event.changes]
+
+    assert kept == {"some": [b"doc:kept:1"], "most": [b"doc:kept:1", b"doc:1"]}
+
+
+def test_event_of_very_many_keys_keeps_no_images(leash: Leash) -> None:
+    """What Lua can append in one call has an end; the event itself is whole."""
+    leash.load(one=audited(**IMAGES))
+    agent = leash.agent("one")
+    agent.mset({f"doc:{n}": "x" for n in range(MAX_IMAGES)})
+    agent.mset({f"doc:{n}": "x" for n in range(MAX_IMAGES + 1)})
+
+    many, more = trail(leash)
+    assert (len(many.changes), len(more.changes)) == (MAX_IMAGES, 0)
+    assert len(more.keys) == MAX_IMAGES + 1
+
+
+def test_largest_batch_with_images_fits(leash: Leash) -> None:
+    """1,000 commands with arguments told, and as many images as there may be."""
+    leash.load(one=audited(values="length", **IMAGES))
+    agent = leash.agent("one")
+    with agent.batch() as batch:
+        for n in range(1000):
+            batch.set(f"doc:{n % MAX_IMAGES}", "x")
+
+    events = trail(leash)
+    assert len(events) == 1000
+    assert events[0].changes == (Change(b"doc:0", Image(), 0, sha1("x")),)
+
+
+def fill(leash: Leash, key: str, kind: str) -> None:
+    admin = leash.admin
+    match kind:
+        case "string":
+            admin.set(key, b"\0\xff")
+        case "list":
+            admin.rpush(key, *range(300))
+        case "hash":
+            admin.hset(key, mapping={f"f{n}": "v" * 70 for n in range(20)})
+        case "set":
+            admin.sadd(key, *(f"member {n}" for n in range(300)))
+        case "zset":
+            admin.zadd(key, {f"m{n}": n / 3 for n in range(300)})
+        case _:
+            admin.xadd(key, {"f": "v"}, id="1-1")
+
+
+@pytest.mark.parametrize("kind", ["string", "list", "hash", "set", "zset", "stream"])
+def test_digest_is_of_what_a_key_holds_and_not_of_how(leash: Leash, kind: str) -> None:
+    """Hash tables are in an order of the server's; made anew they are the same to the digest."""
+    leash.load(one=audited(before_images={"max_bytes": "1mb"}))
+    agent = leash.agent("one")
+    fill(leash, "doc:1", kind)
+    agent.persist("doc:1")
+    leash.admin.restore("doc:2", 0, leash.admin.dump("doc:1"))
+    agent.persist("doc:2")
+    if kind in ("hash", "set"):
+        leash.admin.delete("doc:2")
+        if kind == "hash":
+            for field, value in reversed(leash.admin.hgetall("doc:1").items()):
+                leash.admin.hset("doc:2", field, value)
+        else:
+            leash.admin.sadd("doc:2", *sorted(leash.admin.smembers("doc:1"))[::-1])
+        agent.persist("doc:2")
+
+    digests = {event.changes[0].after for event in trail(leash)}
+    assert len(digests) == 1
+    assert len(digests.pop() or "") == 40
+
+
+def test_events_older_than_retain_says_are_trimmed(leash: Leash) -> None:
+    """`30d` keeps by age; whole nodes are trimmed, so some older ones stay for a while."""
+    leash.load(one=audited(retain="1h"))
+    issued = leash.issue("one")
+    with leash.admin.pipeline(transaction=False) as pipe:
+        for n in range(1, 1001):
+            pipe.xadd(NAMES.audit("one"), {"seq": n}, id=f"{n}-0")
+        pipe.execute()
+    agent = leash.client(issued.token)
+    for _ in range(300):
+        agent.set("doc:1", "x")
+
+    ids = [
+        int(entry_id.partition(b"-")[0]) for entry_id, _ in leash.admin.xrange(NAMES.audit("one"))
+    ]
+    assert len(ids) < 600
+    assert len([one for one in ids if one > 1_000_000]) == 300
+
+
+@pytest.mark.parametrize("mode", ["each", "all"])
+def test_trail_that_waits_for_its_export_is_never_trimmed(leash: Leash, mode: str) -> None:
+    """Past `hard_max` what would leave an event is refused, and what leaves none passes."""
+    leash.load(one=audited(retain={"until": "exported", "hard_max": 200}))
+    issued = leash.issue("one")
+    agent = leash.client(issued.token)
+    for _ in range(200):
+        agent.set("doc:1", "x")
+
+    with pytest.raises(keyleash.AuditFullError) as full:
+        agent.set("doc:1", "y")
+    assert full.value.details == {"events": "200"}
+    assert agent.get("doc:1") == b"x"
+    refused = leash.batch("one", issued.token, mode, ("GET", "doc:1"), ("SET", "doc:1", "y"))
+    expected = "LEASH AUDIT_FULL events=200"
+    assert refused == ([b"x", expected] if mode == "each" else f"{expected} item=2")
+    assert leash.admin.xlen(NAMES.audit("one")) == 200
+    leash.admin.xtrim(NAMES.audit("one"), 100, approximate=False)
+    agent.set("doc:1", "z")
+    assert leash.admin.xlen(NAMES.audit("one")) == 101
+
+
+def test_policy_without_images_has_no_trace_of_them(leash: Leash) -> None:
+    """What is off costs nothing: the guard's text is as it would be without the feature."""
+    leash.load(off=audited(before_images="off"), on=audited(**IMAGES))
+    off, on = (
+        leash.admin.hget(NAMES.source(name), leash.digest(name)).decode() for name in ("off", "on")
+    )
+
+    assert "DUMP', key" not in off
+    assert "DUMP', key" in on
