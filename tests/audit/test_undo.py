@@ -7,12 +7,22 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.undo import Kind, Selection, Undone, UndoPlan, apply_undo, plan_undo
+from keyleash.audit.undo import (
+    Kind,
+    Selection,
+    Undone,
+    UndoPlan,
+    apply_undo,
+    plan_undo,
+    planner,
+    selection,
+)
 from keyleash.errors import (
     AmbiguousEventError,
     ChangedMeanwhileError,
     NothingToUndoError,
     UndoRefusedError,
+    UndoTooLargeError,
     UnknownEventError,
     UnknownIdentityError,
 )
@@ -447,6 +457,27 @@ def test_undo_of_many_keys_is_several_events_and_one_undo(client: Any, scribe: S
 
     undo(client, done.correlation)
     assert client.exists(*keys) == 2500
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "said"),
+    [
+        ("MAX_KEYS", 1, "2 keys, and 1 are the most"),
+        ("UNDO_MAX_BYTES", 100, "0 MiB are the most"),
+        ("MAX_SELECTED_BYTES", 9, "before-images"),
+    ],
+)
+def test_undo_that_would_hold_up_the_server_is_refused(
+    client: Any, scribe: Scribe, monkeypatch: pytest.MonkeyPatch, bound: str, value: int, said: str
+) -> None:
+    """Before anything is done, and it says how much there is and how much may be."""
+    client.mset({"k": "x" * 100, "l": "x" * 100})
+    scribe.run("a", "MSET", "k", "1", "l", "1")
+    for module in (planner, selection):
+        monkeypatch.setattr(module, bound, value, raising=False)
+
+    with pytest.raises(UndoTooLargeError, match=said):
+        plan(client)
 
 
 def test_sorted_set_that_shrank_is_known_again_when_it_was_restored(

@@ -108,9 +108,7 @@ def _decided(plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes])
 
 
 def _check_size(plans: Iterable[KeyPlan]) -> None:
-    size = 0
-    for plan in plans:
-        size += plan.now.size + len((plan.image and plan.image.dump) or b"")
+    size = sum(plan.now.size + (plan.then.size if plan.then else 0) for plan in plans)
     if size > UNDO_MAX_BYTES:
         raise UndoTooLargeError(
             f"this would move {size >> 20} MiB, and {UNDO_MAX_BYTES >> 20} MiB are the most",
