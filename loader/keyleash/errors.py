@@ -145,6 +145,36 @@ class AmbiguousEventError(KeyleashError):
     code = "ambiguous-event"
 
 
+class NothingToUndoError(KeyleashError):
+    """What was chosen holds no event that changed a key."""
+
+    code = "nothing-to-undo"
+
+
+class UndoRefusedError(KeyleashError):
+    """Some key cannot be given back what it held; no key was touched."""
+
+    code = "undo-refused"
+
+
+class UndoTooLargeError(KeyleashError):
+    """An undo would hold up the server for too long."""
+
+    code = "undo-too-large"
+
+
+class ChangedMeanwhileError(KeyleashError):
+    """A key was changed between the plan of an undo and the undo; no key was touched."""
+
+    code = "changed-meanwhile"
+
+
+class UnknownValueError(KeyleashError):
+    """What a key held at a time cannot be told from the trails."""
+
+    code = "unknown-value"
+
+
 class NothingFoundError(KeyleashError):
     """No trail has what was looked for."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import Any
 
 import pytest
@@ -305,6 +306,50 @@ def test_digest_is_of_what_a_key_holds_and_not_of_how(leash: Leash, kind: str) -
     digests = {event.changes[0].after for event in trail(leash)}
     assert len(digests) == 1
     assert len(digests.pop() or "") == 40
+
+
+def test_digest_of_a_sorted_set_that_shrank_is_that_of_the_same_one_restored(leash: Leash) -> None:
+    """A server goes on holding it in the form of a large one; what undo restores is a small one."""
+    leash.load(one=audited(before_images={"max_bytes": "1mb"}))
+    agent = leash.agent("one")
+    fill(leash, "doc:1", "zset")
+    agent.zremrangebyrank("doc:1", 3, -1)
+    leash.admin.restore("doc:2", 0, leash.admin.dump("doc:1"))
+    agent.persist("doc:2")
+
+    shrunk, restored = (event.changes[0].after for event in trail(leash))
+    assert shrunk == restored
+
+
+def test_digest_of_a_hash_does_not_tell_that_fields_might_have_expired(leash: Leash) -> None:
+    """On Redis an expiry that no field got leaves the hash in another form."""
+    leash.load(one=audited(**IMAGES))
+    agent = leash.agent("one")
+    agent.hset("doc:1", "f", "v")
+    try:
+        agent.execute_command("HPEXPIRE", "doc:1", 100_000, "FIELDS", 1, "none")
+    except redis.ResponseError:
+        pytest.skip("the server knows no expiries of fields")
+
+    one, other = (event.changes[0].after for event in trail(leash))
+    assert one == other
+
+
+def test_key_that_has_expired_is_absent_to_an_image_and_to_a_digest(leash: Leash) -> None:
+    """Until the server removes it, MEMORY USAGE still has its size; the command must run."""
+    leash.load(one=audited(**IMAGES))
+    agent = leash.agent("one")
+    leash.admin.config_set("hz", 1)
+    leash.admin.set("doc:1", "x", px=1)
+    time.sleep(0.005)
+
+    agent.set("doc:1", "y")
+    agent.set("doc:1", "z", pxat=1)
+
+    first, second = (event.changes[0] for event in trail(leash))
+    leash.admin.config_set("hz", 10)
+    assert first.before == Image()
+    assert second.after == ABSENT
 
 
 def test_events_older_than_retain_says_are_trimmed(leash: Leash) -> None:

@@ -21,6 +21,8 @@ Pairs = Sequence[tuple[bytes, bytes]]
 _NETSTRING_HEAD = re.compile(rb"([0-9]{1,9}):")
 _COSTS = {"r": Counter.READS, "w": Counter.WRITES, "d": Counter.DELETES}
 _ARGUMENTS = (b"lengths", b"args_sha1", b"args")
+Held = tuple[str, bytes]
+"""`value` and a string's bytes, or `image` and what DUMP said of any other type."""
 ABSENT = "absent"
 LARGE = "large"
 
@@ -71,9 +73,11 @@ class Image:
     expires_ms: int | None = None
 
     @property
-    def is_absent(self) -> bool:
-        """Whether there was no such key."""
-        return self.value is None and self.dump is None
+    def held(self) -> Held | None:
+        """How its bytes are to be read, and they themselves; None if there was no such key."""
+        if self.value is not None:
+            return "value", self.value
+        return None if self.dump is None else ("image", self.dump)
 
 
 @dataclass(frozen=True, slots=True)

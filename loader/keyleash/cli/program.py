@@ -17,6 +17,7 @@ from keyleash.cli.failures import FAILED, USAGE, failure_of, report
 from keyleash.cli.options import json_option
 from keyleash.cli.server import DEFAULT_URL
 from keyleash.cli.settings import Settings
+from keyleash.cli.undo import undo
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -114,6 +115,7 @@ for command in (
     tokens.token,
     identities.identity,
     audit.audit,
+    undo,
     execute.exec_,
     serve.serve,
     demo.demo,

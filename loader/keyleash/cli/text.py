@@ -42,10 +42,11 @@ def without_tokens(text: str) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 token`, `2 tokens`; `1 identity`, `2 identities`."""
+    """`1 token`, `2 tokens`; `1 identity`, `2 identities`; `2 keys`."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
+    is_ies = noun.endswith("y") and not noun.endswith("ey")
+    return f"{count} {noun[:-1]}ies" if is_ies else f"{count} {noun}s"
 
 
 def short_digest(digest: str) -> str:

@@ -18,7 +18,8 @@ from keyleash.compiler.quoting import (
     placed,
     spread,
 )
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.policy.quantities import MAX_SIZE_BYTES
+from keyleash.protocol.keyspace import OPERATORS, Keyspace
 from keyleash.protocol.token import REVOKED_OFFSET
 
 REMOVED_KEEP_MS = 32 * 86_400_000
@@ -26,6 +27,18 @@ REMOVED_KEEP_MS = 32 * 86_400_000
 
 STAGED_KEEP_MS = 10 * 60_000
 """How long what a load staged outlives it if it dies: longer than any load takes."""
+
+OPERATORS_RETAIN = 100_000
+"""How many entries the trail of undos keeps."""
+
+UNDO_MAX_BYTES = 64 * 1024 * 1024
+"""Most bytes that an undo moves: the server serves nobody meanwhile."""
+
+UNDO_KEYS_PER_EVENT = 1000
+"""An undo of more keys is several events: a script passes a command no more than 7,999 words."""
+
+SHORT_ELEMENTS, SHORT_BYTES = 4, 48
+"""How much is read of a value that is shown on one line."""
 
 
 def lua_root() -> Path:
@@ -97,6 +110,9 @@ def operator_script(template: str, keyspace: Keyspace) -> str:
         "tokens_prefix": keyspace.tokens(""),
         "token_prefix": keyspace.token_root,
         "staged_prefix": keyspace.staged_prefix,
+        "operators": keyspace.audit(OPERATORS),
+        "operators_seq": keyspace.operators_seq,
+        "undo_prefix": keyspace.undo_prefix,
     }
     return render(
         template,
@@ -104,4 +120,9 @@ def operator_script(template: str, keyspace: Keyspace) -> str:
         removed_keep_ms=str(REMOVED_KEEP_MS),
         staged_keep_ms=str(STAGED_KEEP_MS),
         revoked_offset=REVOKED_OFFSET,
+        operators_retain=OPERATORS_RETAIN,
+        image_max_bytes=MAX_SIZE_BYTES,
+        undo_keys_per_event=UNDO_KEYS_PER_EVENT,
+        short_elements=SHORT_ELEMENTS,
+        short_bytes=SHORT_BYTES,
     )

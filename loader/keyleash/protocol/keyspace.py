@@ -86,6 +86,16 @@ class Keyspace:
         """Stream: the identity's events; `OPERATORS` have one too."""
         return f"{self.prefix}audit:{identity}"
 
+    @property
+    def operators_seq(self) -> str:
+        """String: number of the newest event in the trail of `OPERATORS`."""
+        return f"{self.prefix}seq:{OPERATORS}"
+
+    @property
+    def undo_prefix(self) -> str:
+        """What stands before the names of keys that a before-image is for the time of a script."""
+        return f"{self.prefix}undo:"
+
     def denied(self, identity: str) -> str:
         """Stream: the identity's refusals."""
         return f"{self.prefix}denied:{identity}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from keyleash.cli.audit.as_of import as_of
 from keyleash.cli.audit.follow import follow
 from keyleash.cli.audit.log import log
 from keyleash.cli.audit.show import show
@@ -18,5 +19,5 @@ def audit() -> None:
     """Read the trails of what identities did."""
 
 
-for command in (log, follow, show, timeline, stats, export, verify):
+for command in (log, follow, show, timeline, as_of, stats, export, verify):
     audit.add_command(command)

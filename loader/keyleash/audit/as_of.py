@@ -1,0 +1,165 @@
+"""What a key held at a time: from the before-image of the first change after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from keyleash.audit.query import Query
+from keyleash.audit.reader import read_events
+from keyleash.audit.undo.grants import active_grants
+from keyleash.audit.undo.ordering import in_order
+from keyleash.audit.undo.selection import trail_names
+from keyleash.audit.undo.steps import State, Step, images_of, read_back, steps_on
+from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
+from keyleash.errors import UnknownValueError
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import OPERATORS, Keyspace
+
+
+@dataclass(frozen=True, slots=True)
+class ValueThen:
+    """
+    What a key held.
+
+    Attributes:
+        value: All of it.
+        before: The change that it is the before-image of; None if it is what the key holds now.
+        after: The newest change up to then; None if none is recorded.
+        is_compared: Whether the digest that *after* left is the value's own.
+    """
+
+    value: Value
+    before: Step | None
+    after: Step | None
+    is_compared: bool
+
+
+def value_as_of(
+    client: Client, key: bytes, time_ms: int, *, keyspace: Keyspace | None = None
+) -> ValueThen:
+    """
+    Say what *key* held at a time.
+
+    Args:
+        client: A redis-py client of an operator, `decode_responses` off.
+        key: The key.
+        time_ms: Server time, Unix milliseconds; what happened in this one counts.
+        keyspace: Where the control keys are; the public prefix if None.
+
+    Raises:
+        UnknownValueError: it cannot be told.
+    """
+    keyspace = keyspace or Keyspace()
+    seconds, micros = client.time()
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    if time_ms > now_ms:
+        raise UnknownValueError("that time is still to come, by the server's clock")
+    now = read_keys(client, keyspace, [key])[key]
+    life = _life(client, keyspace, key, time_ms, State(now.digest, now.expires_ms), now_ms)
+    later = [step for step in life if step.time_ms > time_ms]
+    last = next((step for step in reversed(life) if step.time_ms <= time_ms), None)
+    source = later[0] if later else None
+    at_ms = source.time_ms if source else now_ms
+    state = source.was if source else State(now.digest, now.expires_ms)
+    same = last.became.is_same(state, at_ms) if last else None
+    if same is False:
+        raise _changed_outside(last, source)
+    if source is not None and source.before is None:
+        raise _not_kept(source)
+    if same is None:
+        _require_whole_trails(client, keyspace, key, time_ms)
+    value = _value(client, keyspace, key, source)
+    if last is not None and value.is_absent and same:
+        _require_not_expired(last, time_ms)
+    return ValueThen(value, source, last, is_compared=bool(same))
+
+
+def _life(
+    client: Client, keyspace: Keyspace, key: bytes, time_ms: int, now: State, now_ms: int
+) -> list[Step]:
+    """The last change up to a time, and all since then; oldest first."""
+    events = read_events(
+        client, keyspace, trail_names(client, keyspace), Query(key=key), newest_first=True
+    )
+    found: list[Step] = []
+    # Trails say no order within a millisecond.
+    for at_ms, group in groupby(events, key=lambda event: event.time_ms):
+        found += steps_on([key], group)[key]
+        if at_ms <= time_ms and found and found[-1].time_ms <= time_ms:
+            break
+    images = read_images(client, keyspace, images_of([found]))
+    return in_order(read_back(found, images), now, now_ms)
+
+
+def _value(client: Client, keyspace: Keyspace, key: bytes, source: Step | None) -> Value:
+    image = source.before if source else None
+    if image is None:
+        value: Value | None = read_keys(client, keyspace, [key], whole=True)[key]
+    elif image.held is None:
+        return NOTHING
+    else:
+        value = read_images(client, keyspace, [image.held], whole=True)[image.held]
+    if value is None:
+        event = source.event if source else ""
+        raise UnknownValueError(f"this server cannot read what event {event} kept of it")
+    if value.is_large:
+        raise UnknownValueError(f"it takes {value.size} bytes, too many to be shown")
+    return value if image is None else replace(value, expires_ms=image.expires_ms)
+
+
+def _require_not_expired(last: Step, time_ms: int) -> None:
+    """What expired by itself leaves no image."""
+    expires_ms = last.became.expires_ms
+    if last.became.digest != NOTHING.digest and expires_ms is not None and expires_ms > time_ms:
+        raise UnknownValueError(
+            f"what event {last.event} left expired by itself, and no image of it was taken"
+        )
+
+
+def _not_kept(source: Step) -> UnknownValueError:
+    if source.large:
+        why = f"it was too large to be kept, {source.large} bytes"
+    elif source.is_masked:
+        why = "it is masked, so no before-image of it is taken"
+    else:
+        why = "no before-image was taken"
+    return UnknownValueError(
+        f"when event {source.event} changed it, {why}",
+        help="see `keyleash audit timeline` for its changes",
+    )
+
+
+def _changed_outside(last: Step | None, source: Step | None) -> UnknownValueError:
+    after = last.event if last else "the first"
+    until = f"event {source.event}" if source else "now"
+    return UnknownValueError(
+        f"it was changed outside the guards, or expired in part, between event {after} and {until}"
+    )
+
+
+def _require_whole_trails(client: Client, keyspace: Keyspace, key: bytes, time_ms: int) -> None:
+    """See that no trail has lost events since a time that could have been about the key."""
+    grants = active_grants(client, keyspace)
+    names = trail_names(client, keyspace)
+    if grants.since_ms is not None and grants.since_ms <= time_ms:
+        # Nobody had other grants since then.
+        names = [one for one in names if one == OPERATORS or grants.may_change(one, key)]
+    for name in names:
+        begins_ms = _lost_until_ms(client, keyspace.audit(name))
+        if begins_ms is not None and begins_ms > time_ms:
+            raise UnknownValueError(
+                f"the trail of `{name}` has lost events since then, and nothing else tells",
+                help="see the `retain` of the policy, and what was exported",
+            )
+
+
+def _lost_until_ms(client: Client, stream: str) -> int | None:
+    """Until when a stream may have lost entries; None if it has them all."""
+    if not client.exists(stream):
+        return None
+    info = client.xinfo_stream(stream)
+    if info["entries-added"] <= info["length"]:
+        return None
+    newest_lost = info["recorded-first-entry-id"] if info["length"] else info["last-generated-id"]
+    return int(newest_lost.partition(b"-")[0])

@@ -1,0 +1,107 @@
+"""Which events are to be undone, and which trails there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from keyleash.audit.event import AuditEvent
+from keyleash.audit.finding import find_event
+from keyleash.audit.query import Query
+from keyleash.audit.reader import read_events
+from keyleash.errors import (
+    NothingToUndoError,
+    UndoTooLargeError,
+    UnknownEventError,
+    UnknownIdentityError,
+)
+from keyleash.policy.model import Pattern
+from keyleash.policy.patterns import match
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import OPERATORS, Keyspace
+
+MAX_SELECTED_BYTES = 256 * 1024 * 1024
+"""Before-images that are held in memory for a plan."""
+_SEE = "see `keyleash audit log` for the ids of events"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """
+    The events that are meant: some by id, or all that every other attribute lets through.
+
+    Attributes:
+        events: `<id>` or `<identity>/<id>`.
+        correlation: The correlation id.
+        identity: Whose events.
+        pattern: Only what they did to keys that match it.
+        since_ms: Server time, Unix milliseconds, this millisecond included.
+    """
+
+    events: tuple[str, ...] = ()
+    correlation: str | None = None
+    identity: str | None = None
+    pattern: Pattern | None = None
+    since_ms: int | None = None
+
+    def concerns(self, key: bytes) -> bool:
+        """Whether what was done to *key* is to be undone, if an event that did it is selected."""
+        return self.pattern is None or match(self.pattern, key) is not None
+
+
+def trail_names(client: Client, keyspace: Keyspace) -> list[str]:
+    """Whose trails there may be: every identity that ever was active, and the operators'."""
+    return [*sorted(name.decode() for name in client.hkeys(keyspace.layouts)), OPERATORS]
+
+
+def select_events(client: Client, keyspace: Keyspace, selection: Selection) -> list[AuditEvent]:
+    """
+    Read the events that are meant; of a batch every command.
+
+    Raises:
+        UnknownEventError: there is no such event.
+        AmbiguousEventError: several identities have an event of that id.
+        UnknownIdentityError: no identity ever had that name.
+        NothingToUndoError: nothing was recorded that is meant.
+        UndoTooLargeError: their before-images are more than a plan can hold.
+    """
+    names = trail_names(client, keyspace)
+    if selection.identity is not None:
+        if selection.identity not in names:
+            raise UnknownIdentityError(
+                f"there is no identity `{selection.identity}`",
+                help=f"there are {', '.join(f'`{name}`' for name in names[:-1])}",
+            )
+        names = [selection.identity]
+    found = []
+    held = 0
+    for event in _events(client, keyspace, names, selection):
+        found.append(event)
+        images = (change.before.held for change in event.changes if change.before)
+        held += sum(len(image[1]) for image in images if image)
+        if held > MAX_SELECTED_BYTES:
+            raise UndoTooLargeError(
+                f"these events have more than {MAX_SELECTED_BYTES >> 20} MiB of before-images",
+                help="undo fewer at a time, the newest first",
+            )
+    if not found:
+        raise NothingToUndoError("no event is recorded that this would undo", help=_SEE)
+    return found
+
+
+def _events(
+    client: Client, keyspace: Keyspace, names: Sequence[str], selection: Selection
+) -> Iterator[AuditEvent]:
+    if selection.events:
+        chosen = {}
+        for given in selection.events:
+            for event in find_event(client, keyspace, names, given):
+                if not isinstance(event, AuditEvent):
+                    raise UnknownEventError(f"`{given}` changed no key", help=_SEE)
+                chosen[event.identity, event.id, event.item] = event
+        yield from chosen.values()
+        return
+    query = Query(
+        correlation=selection.correlation, pattern=selection.pattern, since_ms=selection.since_ms
+    )
+    yield from read_events(client, keyspace, names, query, newest_first=True)

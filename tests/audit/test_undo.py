@@ -1,0 +1,495 @@
+"""Undoing on a server: what stood there stands there again, or nothing is touched."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from keyleash.audit.undo import (
+    Kind,
+    Selection,
+    Undone,
+    UndoPlan,
+    apply_undo,
+    plan_undo,
+    planner,
+    selection,
+)
+from keyleash.errors import (
+    AmbiguousEventError,
+    ChangedMeanwhileError,
+    NothingToUndoError,
+    UndoRefusedError,
+    UndoTooLargeError,
+    UnknownEventError,
+    UnknownIdentityError,
+)
+from keyleash.policy.patterns import parse_pattern
+from support.scribe import NAMES, Scribe
+from support.servers import RealServer
+
+
+@pytest.fixture
+def client(server: RealServer) -> Any:
+    return server.client()
+
+
+@pytest.fixture
+def scribe(client: Any) -> Scribe:
+    return Scribe(client)
+
+
+def plan(client: Any, correlation: str = "c", **options: Any) -> UndoPlan:
+    return plan_undo(client, Selection(correlation=correlation), across_policies=True, **options)
+
+
+def undo(client: Any, correlation: str = "c", **options: Any) -> Undone:
+    return apply_undo(client, plan(client, correlation, **options), actor="ops")
+
+
+def data(client: Any) -> dict[bytes, bytes]:
+    keys = (key for key in client.scan_iter() if not key.startswith(b"keyleash:"))
+    return {key: client.dump(key) for key in keys}
+
+
+def test_value_that_was_overwritten_is_back(client: Any, scribe: Scribe) -> None:
+    """The oldest image of the range, not the newest."""
+    client.set("k", "first")
+    scribe.run("a", "SET", "k", "second")
+    scribe.run("a", "SET", "k", "third")
+
+    done = undo(client)
+
+    assert client.get("k") == b"first"
+    assert done.restored == (b"k",)
+
+
+def test_key_that_was_made_is_removed_and_one_deleted_is_back(client: Any, scribe: Scribe) -> None:
+    """Absent is a state like any other."""
+    client.hset("gone", mapping={"f": "1", "g": "2"})
+    scribe.run("a", "SET", "made", "x")
+    scribe.run("a", "DEL", "gone")
+
+    done = undo(client)
+
+    assert (done.restored, done.removed) == ((b"gone",), (b"made",))
+    assert not client.exists("made")
+    assert client.hgetall("gone") == {b"f": b"1", b"g": b"2"}
+
+
+def test_conflict_on_one_key_leaves_all_as_they_are(client: Any, scribe: Scribe) -> None:
+    """All or nothing; and whoever changed it is named."""
+    client.mset({"k": "1", "other": "1"})
+    scribe.run("a", "SET", "k", "2")
+    scribe.run("a", "SET", "other", "2")
+    event = scribe.run("b", "SET", "k", "3", correlation="d")
+    before = data(client)
+
+    made = plan(client)
+    with pytest.raises(UndoRefusedError, match="1 of 2 keys"):
+        apply_undo(client, made)
+
+    assert data(client) == before
+    ((blocked,), (obstacle,)) = made.blocked, made.blocked[0].obstacles
+    assert (blocked.key, obstacle.kind) == (b"k", Kind.CHANGED)
+    assert [step.event for step in obstacle.by] == [f"b/{event}"]
+    assert client.xlen(NAMES.audit("@operators")) == 0
+
+
+def test_change_outside_the_guards_is_a_conflict_that_nobody_is_named_for(
+    client: Any, scribe: Scribe
+) -> None:
+    """The digest tells, also where no event does."""
+    scribe.run("a", "SET", "k", "1")
+    client.append("k", "!")
+
+    (obstacle,) = plan(client).blocked[0].obstacles
+
+    assert (obstacle.kind, obstacle.by) == (Kind.CHANGED, ())
+
+
+def test_change_between_two_undone_events_is_a_conflict(client: Any, scribe: Scribe) -> None:
+    """Its value would be lost as well."""
+    scribe.run("a", "SET", "k", "1")
+    scribe.run("b", "SET", "k", "2", correlation="d")
+    scribe.run("a", "SET", "k", "3")
+
+    (obstacle,) = plan(client).blocked[0].obstacles
+
+    assert [step.identity for step in obstacle.by] == ["b"]
+    assert obstacle.until is not None
+
+
+def test_change_of_the_expiry_alone_is_a_conflict(client: Any, scribe: Scribe) -> None:
+    """It would be lost as much as a value."""
+    scribe.run("a", "SET", "k", "1")
+    scribe.run("b", "EXPIRE", "k", "1000", correlation="d")
+
+    assert plan(client).blocked
+
+
+def test_forced_conflict_is_overridden_and_only_that_one(client: Any, scribe: Scribe) -> None:
+    """On purpose means key by key."""
+    client.mset({"k": "1", "l": "1"})
+    for key in "kl":
+        scribe.run("a", "SET", key, "2")
+        scribe.run("b", "SET", key, "3", correlation="d")
+
+    assert [one.key for one in plan(client, forced=[b"k"]).blocked] == [b"l"]
+    undo(client, forced=[b"k"], skipped=[b"l"])
+
+    assert client.mget("k", "l") == [b"1", b"3"]
+
+
+def test_event_that_changed_nothing_does_not_count(client: Any, scribe: Scribe) -> None:
+    """Neither does it bring a value back, nor is a later change a conflict."""
+    client.set("k", "1")
+    scribe.run("a", "SET", "k", "1")
+    scribe.run("b", "SET", "k", "2", correlation="d")
+    scribe.run("a", "SET", "other", "2")
+
+    assert [one.key for one in plan(client).keys] == [b"other"]
+
+
+def test_expiry_comes_back_as_the_time_that_is_left(client: Any, scribe: Scribe) -> None:
+    """It is a moment, not a duration."""
+    client.set("k", "1", px=90_000)
+    expires_ms = client.pexpiretime("k")
+    scribe.run("a", "SET", "k", "2")
+
+    undo(client)
+
+    assert client.pexpiretime("k") == expires_ms
+
+
+def test_value_whose_time_has_passed_stays_gone(client: Any, scribe: Scribe) -> None:
+    """What would have expired by now is not brought back to life."""
+    client.set("k", "1", px=20)
+    scribe.run("a", "SET", "k", "2")
+    time.sleep(0.03)
+
+    made = plan(client)
+    done = apply_undo(client, made)
+
+    assert made.keys[0].has_expired
+    assert done.removed == (b"k",)
+    assert not client.exists("k")
+
+
+def test_key_that_expired_by_itself_is_no_conflict(client: Any, scribe: Scribe) -> None:
+    """Nobody changed it."""
+    client.set("k", "1")
+    scribe.run("a", "SET", "k", "2", "PX", "20")
+    time.sleep(0.03)
+
+    undo(client)
+
+    assert client.get("k") == b"1"
+
+
+def test_key_that_expired_between_two_events_is_no_conflict(client: Any, scribe: Scribe) -> None:
+    """The same of a gap within the range."""
+    client.set("k", "1")
+    scribe.run("a", "SET", "k", "2", "PX", "20")
+    time.sleep(0.03)
+    scribe.run("a", "SET", "k", "3")
+
+    undo(client)
+
+    assert client.get("k") == b"1"
+
+
+def test_undo_is_undone_by_its_correlation_id(client: Any, scribe: Scribe) -> None:
+    """And then the first once more: what an undo did is an event like any other."""
+    client.set("k", "1")
+    scribe.run("a", "SET", "k", "2")
+    scribe.run("a", "SET", "made", "2")
+    after = data(client)
+
+    first = undo(client)
+    before = data(client)
+    second = undo(client, first.correlation)
+
+    assert data(client) == after
+    undo(client)
+    assert data(client) == before
+    assert second.correlation != first.correlation
+
+
+def test_undone_events_conflict_with_their_undo(client: Any, scribe: Scribe) -> None:
+    """Undoing twice says who did it the first time."""
+    scribe.run("a", "SET", "k", "2")
+    done = undo(client)
+
+    (obstacle,) = plan(client).blocked[0].obstacles
+
+    (step,) = obstacle.by
+    assert (step.identity, step.ops, step.actor) == ("@operators", ("UNDO",), "ops")
+    assert step.correlation == done.correlation
+
+
+def test_undo_is_on_record(client: Any, scribe: Scribe) -> None:
+    """In the trail, numbered without a gap, and in the control stream."""
+    for key in "kl":
+        scribe.run("a", "SET", key, "2", correlation=key)
+        apply_undo(client, plan(client, key), actor="ops", description=f"correlation {key}")
+
+    entries = client.xrange(NAMES.audit("@operators"))
+    controls = [fields for _, fields in client.xrange(NAMES.control)]
+
+    assert [fields[b"seq"] for _, fields in entries[::2]] == [b"1", b"2"]
+    assert [b"of" in fields for _, fields in entries] == [False, True, False, True]
+    assert [(one[b"event"], one[b"actor"], one[b"keys"]) for one in controls] == [
+        (b"undo", b"ops", b"1")
+    ] * 2
+    assert controls[0][b"selection"] == b"correlation k"
+
+
+def test_change_after_the_plan_stops_the_undo(client: Any, scribe: Scribe) -> None:
+    """What was agreed to is what is done, or nothing."""
+    scribe.run("a", "MSET", "k", "2", "l", "2")
+    made = plan(client)
+    client.set("l", "3")
+    before = data(client)
+
+    with pytest.raises(ChangedMeanwhileError, match="`l`"):
+        apply_undo(client, made)
+
+    assert data(client) == before
+    assert not client.keys("keyleash:undo:*")
+
+
+def test_image_that_the_server_does_not_take_leaves_all_as_it_was(
+    client: Any, scribe: Scribe
+) -> None:
+    """A script does not roll back, so it must not begin."""
+    client.rpush("k", "1")
+    client.set("l", "1")
+    scribe.run("a", "DEL", "k", "l")
+    made = plan(client)
+    (broken,) = [key for key in made.keys if key.key == b"k"]
+    assert broken.image is not None
+    object.__setattr__(broken.image, "dump", b"nonsense")
+    before = data(client)
+
+    with pytest.raises(UndoRefusedError, match="payload"):
+        apply_undo(client, made)
+
+    assert data(client) == before
+    assert not client.keys("keyleash:undo:*")
+    assert client.xlen(NAMES.audit("@operators")) == 0
+
+
+def test_user_who_may_read_but_not_replace_changes_nothing(client: Any, scribe: Scribe) -> None:
+    """Half of an undo would be worse than none."""
+    client.mset({"k": "1", "l": "1"})
+    scribe.run("a", "MSET", "k", "2", "l", "2")
+    client.execute_command(
+        *("ACL", "SETUSER", "half", "on", ">x", "+@all", "~keyleash:*", "~k", "%R~l")
+    )
+    half = client.__class__.from_url(
+        f"redis://half:x@127.0.0.1:{client.connection_pool.connection_kwargs['port']}"
+    )
+    before = data(client)
+
+    with pytest.raises(UndoRefusedError, match="NOPERM"):
+        apply_undo(half, plan(half))
+    half.close()
+
+    assert data(client) == before
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_key_without_an_image_cannot_be_undone_not_even_by_force(
+    client: Any, scribe: Scribe, images: bool
+) -> None:
+    """There is nothing to bring back; the operator may only leave it out."""
+    scribe.run("a", "SET", "k", "1", images=False)
+    scribe.run("a", "SET", "other", "1")
+    if images:
+        scribe.run("a", "SET", "k", "2")
+
+    (blocked,) = plan(client, forced=[b"k"]).blocked
+
+    assert [one.kind for one in blocked.obstacles if not one.is_forced] == [Kind.NOT_RECORDED]
+    undo(client, skipped=[b"k"])
+    assert (client.exists("k"), client.exists("other")) == (1, 0)
+
+
+def test_masked_key_cannot_be_undone(client: Any, scribe: Scribe) -> None:
+    """Its name is not known."""
+    mask = "s:#" + "2fd4e1c67a2d28fced849ee1bb76e7391b93eb12"
+    scribe.run("a", "SET", "s:1", "1", images=False, keys=[mask])
+
+    (blocked,) = plan(client).blocked
+
+    assert [one.kind for one in blocked.obstacles] == [Kind.MASKED]
+
+
+def test_key_that_was_too_large_cannot_be_undone(client: Any, scribe: Scribe) -> None:
+    """And it says how large."""
+    event = scribe.add(
+        *("a", "token", "t", "op", "SET", "cost", "1,1w", "key", "k", "correlation", "c"),
+        *("policy", "p", "before", "k", "expires", "large", "value", "70000"),
+    )
+    scribe.add("a", "of", event, "after", "0" * 40 + ":-1")
+    client.hset(NAMES.layouts, "a", "{}")
+
+    obstacles = plan(client).blocked[0].obstacles
+
+    assert (obstacles[0].kind, obstacles[0].size) == (Kind.LARGE, 70000)
+
+
+def test_key_that_became_too_large_can_be_forced(client: Any, scribe: Scribe) -> None:
+    """Nobody can tell whether others changed it since, but its image is there."""
+    client.set("k", "1")
+    scribe.run("a", "SET", "k", "2", after="large")
+
+    assert [one.kind for one in plan(client).blocked[0].obstacles] == [Kind.UNVERIFIED]
+    undo(client, forced=[b"k"])
+
+    assert client.get("k") == b"1"
+
+
+def test_control_key_is_never_written(client: Any, scribe: Scribe) -> None:
+    """Whoever can append to a trail must not get an operator to write states or tokens."""
+    scribe.run("a", "SET", "keyleash:state:a", "forged")
+
+    (blocked,) = plan(client, forced=[b"keyleash:state:a"]).blocked
+
+    assert blocked.obstacles[-1].kind is Kind.CONTROL
+
+
+def test_failed_command_is_not_undone(client: Any, scribe: Scribe) -> None:
+    """It changed nothing, images or not."""
+    event = scribe.add("a", "token", "t", "op", "LPUSH", "key", "k", "correlation", "c")
+    scribe.add("a", "of", event, "error", "WRONGTYPE")
+    client.hset(NAMES.layouts, "a", "{}")
+
+    with pytest.raises(NothingToUndoError, match="changed nothing"):
+        plan(client)
+
+
+def test_batch_is_undone_as_a_whole(client: Any, scribe: Scribe) -> None:
+    """It was one call, and its images are those from before all of it."""
+    fields = ["token", "t", "cost", "2,2w", "correlation", "c", "policy", "p"]
+    fields += ["SET", "k", "APPEND", "k", "SET", "l", "before", "k", "before", "l"]
+    event = scribe.add("a", *fields)
+    client.hset(NAMES.layouts, "a", "{}")
+    client.mset({"k": "12", "l": "1"})
+    now = [step.digest for step in _values(client, "k", "l")]
+    scribe.add("a", "of", event, *(word for digest in now for word in ("after", f"{digest}:-1")))
+
+    made = plan_undo(client, Selection(events=(event,)), across_policies=True)
+    apply_undo(client, made)
+
+    assert [one.steps[0].ops for one in made.keys if one.key == b"k"] == [("SET", "APPEND")]
+    assert not client.exists("k", "l")
+
+
+def _values(client: Any, *keys: str) -> list[Any]:
+    from keyleash.audit.undo.values import read_keys
+
+    return list(read_keys(client, NAMES, [key.encode() for key in keys]).values())
+
+
+def test_events_are_chosen_by_identity_key_and_time(client: Any, scribe: Scribe) -> None:
+    """Of an event that matches by a key, other keys are left alone and named."""
+    first = scribe.run("a", "MSET", "k:1", "1", "l:1", "1")
+    scribe.run("b", "SET", "k:2", "1")
+    since_ms = int(first.partition("-")[0])
+    pattern = parse_pattern("k:*")
+
+    by_identity = plan_undo(client, Selection(identity="a", since_ms=since_ms))
+    by_key = plan_undo(client, Selection(pattern=pattern, since_ms=since_ms))
+
+    assert {one.key for one in by_identity.keys} == {b"k:1", b"l:1"}
+    assert {one.key for one in by_key.keys} == {b"k:1", b"k:2"}
+    assert by_key.others == (b"l:1",)
+    with pytest.raises(NothingToUndoError):
+        plan_undo(client, Selection(identity="a", since_ms=since_ms + 100_000))
+
+
+def test_event_is_named_with_its_identity_if_need_be(client: Any, scribe: Scribe) -> None:
+    """Ids of two trails may be the same."""
+    entry_id = "99999999999999-0"
+    scribe.run("a", "SET", "k", "1", entry_id=entry_id)
+    scribe.run("b", "SET", "l", "1", entry_id=entry_id)
+
+    def chosen(given: str) -> list[bytes]:
+        selection = Selection(events=(given,))
+        return [one.key for one in plan_undo(client, selection, across_policies=True).keys]
+
+    assert chosen(f"a/{entry_id}") == [b"k"]
+    with pytest.raises(AmbiguousEventError) as raised:
+        chosen(entry_id)
+    assert raised.value.help == f"name one of `a/{entry_id}`, `b/{entry_id}`"
+
+
+@pytest.mark.parametrize("given", ["1-0", "a/1-0", "nobody/1-0", "yesterday", "1", "a/b/1-0", ""])
+def test_wrong_event_id_is_an_error(client: Any, scribe: Scribe, given: str) -> None:
+    """Nothing is guessed."""
+    scribe.run("a", "SET", "k", "1")
+
+    with pytest.raises(UnknownEventError):
+        plan_undo(client, Selection(events=(given,)))
+
+
+def test_unknown_identity_and_empty_range_are_errors(client: Any, scribe: Scribe) -> None:
+    """They are two different mistakes."""
+    scribe.run("a", "SET", "k", "1")
+
+    with pytest.raises(UnknownIdentityError):
+        plan_undo(client, Selection(identity="nobody", since_ms=0))
+    with pytest.raises(NothingToUndoError):
+        plan_undo(client, Selection(correlation="none"))
+
+
+def test_undo_of_many_keys_is_several_events_and_one_undo(client: Any, scribe: Scribe) -> None:
+    """A script passes a command no more than 7,999 words."""
+    keys = [f"k:{number}" for number in range(2500)]
+    scribe.run("a", "MSET", *(word for key in keys for word in (key, "1")))
+
+    done = undo(client)
+    assert len(done.events) == 3
+    assert client.exists(*keys) == 0
+
+    undo(client, done.correlation)
+    assert client.exists(*keys) == 2500
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "said"),
+    [
+        ("MAX_KEYS", 1, "2 keys, and 1 are the most"),
+        ("UNDO_MAX_BYTES", 100, "0 MiB are the most"),
+        ("MAX_SELECTED_BYTES", 9, "before-images"),
+    ],
+)
+def test_undo_that_would_hold_up_the_server_is_refused(
+    client: Any, scribe: Scribe, monkeypatch: pytest.MonkeyPatch, bound: str, value: int, said: str
+) -> None:
+    """Before anything is done, and it says how much there is and how much may be."""
+    client.mset({"k": "x" * 100, "l": "x" * 100})
+    scribe.run("a", "MSET", "k", "1", "l", "1")
+    for module in (planner, selection):
+        monkeypatch.setattr(module, bound, value, raising=False)
+
+    with pytest.raises(UndoTooLargeError, match=said):
+        plan(client)
+
+
+def test_sorted_set_that_shrank_is_known_again_when_it_was_restored(
+    client: Any, scribe: Scribe
+) -> None:
+    """A server holds it in another form then, and DUMP differs."""
+    client.zadd("z", {f"m{number}": number for number in range(300)})
+    scribe.run("a", "ZREMRANGEBYRANK", "z", "3", "-1", correlation="first")
+    scribe.run("a", "ZADD", "z", "7", "x", correlation="second")
+
+    undo(client, "second")
+    undo(client, "first")
+
+    assert client.zcard("z") == 300

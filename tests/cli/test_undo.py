@@ -1,0 +1,287 @@
+"""`keyleash undo` and `keyleash audit as-of`, as people and programs use them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyleash.cli import output
+from keyleash.cli.text import iso_time
+from keyleash.cli.undo import command
+from support.command_line import Cli
+from support.servers import RealServer
+
+STATE = "agents:jobs:1:state"
+RESULT = "agents:jobs:1:result"
+
+
+def document(runner: str = "agents:jobs:*", **audit: Any) -> str:
+    images = {"before_images": {"max_bytes": "64kb"}, **audit}
+    classes = ["read", "write", "delete"]
+    return json.dumps(
+        {
+            "version": 1,
+            "defaults": {"audit": images},
+            "identities": {
+                "runner": {"kind": "machine", "grants": [{"allow": classes, "keys": [runner]}]},
+                "other": {"kind": "machine", "grants": [{"allow": classes, "keys": ["*"]}]},
+            },
+        }
+    )
+
+
+class Agents:
+    """Two identities with before-images, called by the command."""
+
+    def __init__(self, cli: Cli, policy: Path) -> None:
+        self.cli, self.policy = cli, policy
+        self.load(document())
+        self.tokens = {name: cli.token(name) for name in ("runner", "other")}
+
+    def load(self, text: str) -> None:
+        self.policy.write_text(text)
+        self.cli.ok("load", self.policy, "--yes")
+
+    def run(self, identity: str, correlation: str, *words: str) -> None:
+        token = self.tokens[identity]
+        self.cli.ok("exec", "--correlation", correlation, *words, KEYLEASH_TOKEN=token)
+
+
+@pytest.fixture
+def agents(cli: Cli, policy: Path) -> Agents:
+    return Agents(cli, policy)
+
+
+@pytest.fixture
+def admin(embedded: RealServer) -> Any:
+    return embedded.client(decode_responses=True)
+
+
+def test_undo_shows_what_it_does_and_how_to_take_it_back(
+    cli: Cli, agents: Agents, admin: Any
+) -> None:
+    """A table of values, then one line of what was done, and one of the way back."""
+    agents.run("runner", "before", "SET", STATE, "queued")
+    agents.run("runner", "req-1", "SET", STATE, "broken")
+    agents.run("runner", "req-1", "HSET", RESULT, "code", "7")
+
+    done = cli.run("undo", "--correlation", "req-1", "--yes")
+
+    assert done.exit_code == 0
+    header, first, second = done.stdout.splitlines()
+    assert header.split() == ["key", "what", "happens", "it", "held", "it", "holds"]
+    assert first.split("  ")[0] == RESULT
+    assert "remove" in first
+    assert "absent" in first
+    assert "hash {code: 7}" in first
+    assert 'string "queued"' in second
+    assert 'string "broken"' in second
+    assert admin.get(STATE) == "queued"
+    assert not admin.exists(RESULT)
+    way_back = done.stderr.splitlines()[-1].split("keyleash ")[1].split()
+    cli.ok(*way_back, "--yes")
+    assert admin.get(STATE) == "broken"
+
+
+def test_dry_run_changes_nothing(cli: Cli, agents: Agents, admin: Any) -> None:
+    """It is the plan alone, and needs no consent."""
+    agents.run("runner", "req-1", "SET", STATE, "x")
+
+    shown = cli.ok("undo", "--correlation", "req-1", "--dry-run")
+
+    assert STATE in shown
+    assert admin.get(STATE) == "x"
+    assert admin.xlen("keyleash:audit:@operators") == 0
+
+
+def test_conflict_names_who_changed_the_key(cli: Cli, agents: Agents, admin: Any) -> None:
+    """Identity, token, command, time, event: all that somebody woken up needs."""
+    agents.run("runner", "req-1", "SET", STATE, "x")
+    agents.run("runner", "req-1", "SET", RESULT, "x")
+    agents.run("other", "req-2", "SET", STATE, "y")
+
+    for options in (["--dry-run"], ["--yes"]):
+        refused = cli.run("undo", "--correlation", "req-1", *options)
+        assert refused.exit_code == 1
+        assert f"conflict: `{STATE}` changed since by `other`: SET at 20" in refused.stdout
+        assert "token " in refused.stdout
+        assert "correlation req-2" in refused.stdout
+        assert "1 of 2 keys cannot be given back what they held" in refused.stderr
+        assert "--force KEY" in refused.stderr
+
+    assert admin.mget(STATE, RESULT) == ["y", "x"]
+    cli.ok("undo", "--correlation", "req-1", "--force", STATE, "--yes")
+    assert admin.mget(STATE, RESULT) == [None, None]
+
+
+def test_plan_as_json_has_keys_conflicts_and_what_was_done(cli: Cli, agents: Agents) -> None:
+    """One document, also if it is refused."""
+    agents.run("runner", "req-1", "SET", STATE, "x")
+    agents.run("other", "req-2", "SET", STATE, "y")
+
+    refused = cli.json("undo", "--correlation", "req-1", "--yes", exit_code=1)
+    done = cli.json("undo", "--correlation", "req-1", "--yes", "--force", STATE)
+
+    assert (refused["blocked"], refused["undone"]) == (1, None)
+    (obstacle,) = refused["keys"][0]["obstacles"]
+    assert (obstacle["kind"], obstacle["by"][0]["identity"]) == ("changed", "other")
+    assert refused["keys"][0]["before"] == {"exists": False}
+    assert done["keys"][0]["obstacles"][0]["forced"]
+    assert done["undone"]["removed"] == 1
+    assert done["undone"]["events"][0].startswith("@operators/")
+
+
+def test_undo_of_what_the_policy_no_longer_grants_is_refused(
+    cli: Cli, agents: Agents, admin: Any
+) -> None:
+    """What somebody took away on purpose does not come back by the way."""
+    agents.run("runner", "req-1", "SET", STATE, "x")
+    agents.load(document(runner="elsewhere:*"))
+
+    refused = cli.run("undo", "--correlation", "req-1", "--yes")
+
+    assert refused.exit_code == 1
+    assert "the active policy no longer lets `runner` change it" in refused.stdout
+    assert admin.get(STATE) == "x"
+    cli.ok("undo", "--correlation", "req-1", "--across-policies", "--yes")
+    assert not admin.exists(STATE)
+
+
+def test_key_without_an_image_can_only_be_skipped(cli: Cli, agents: Agents, admin: Any) -> None:
+    """Force does not make up what stood there."""
+    agents.load(document(before_images="off"))
+    agents.run("runner", "req-1", "SET", STATE, "x")
+    agents.load(document())
+    agents.run("runner", "req-1", "SET", RESULT, "x")
+
+    refused = cli.run("undo", "--correlation", "req-1", "--force", STATE, "--yes")
+
+    assert refused.exit_code == 1
+    assert "no before-image was taken" in refused.stdout
+    cli.ok("undo", "--correlation", "req-1", "--skip", STATE, "--yes")
+    assert admin.mget(STATE, RESULT) == ["x", None]
+
+
+def test_without_a_terminal_nothing_is_undone_unasked(
+    cli: Cli, agents: Agents, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a no is a no."""
+    agents.run("runner", "req-1", "SET", STATE, "x")
+
+    refused = cli.run("undo", "--correlation", "req-1")
+    assert refused.exit_code == 2
+    assert "--yes" in refused.stderr
+    monkeypatch.setattr(command, "require_consent", lambda question, yes: False)
+    declined = cli.run("undo", "--correlation", "req-1")
+
+    assert (declined.exit_code, "nothing was undone" in declined.stderr) == (1, True)
+    assert admin.get(STATE) == "x"
+
+
+def test_undo_by_identity_and_by_key_since_a_time(cli: Cli, agents: Agents, admin: Any) -> None:
+    """Of an event that changed other keys too, these are named."""
+    agents.run("runner", "req-1", "MSET", STATE, "x", RESULT, "x")
+
+    by_key = cli.run("undo", "--key", "agents:jobs:{id}:state", "--since", "10m", "--yes")
+    assert by_key.exit_code == 0
+    assert f"note: the same events changed `{RESULT}` too" in by_key.stderr
+    assert admin.mget(STATE, RESULT) == [None, "x"]
+    cli.ok("undo", "--identity", "runner", "--since", "10m", "--force", STATE, "--yes")
+
+    assert admin.mget(STATE, RESULT) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "said"),
+    [
+        ([], 2, "nothing is chosen"),
+        (["--since", "10m"], 2, "nothing is chosen"),
+        (["--identity", "runner"], 2, "need `--since`"),
+        (["--event", "1-0", "--correlation", "c"], 2, "nothing else can narrow it"),
+        (["--correlation", "none"], 1, "no event is recorded"),
+        (["--identity", "nobody", "--since", "1h"], 1, "there is no identity `nobody`"),
+        (["--identity", "other", "--since", "1h"], 1, "no event is recorded"),
+        (["--event", "1-0"], 1, "no trail has an event `1-0`"),
+        (["--event", "last"], 1, "`last` is no id of an event"),
+        (["--key", "{", "--since", "1h"], 2, "never closed"),
+        (["--identity", "runner", "--since", "soon"], 2, "`soon` is no time"),
+        (["--correlation", "req-1", "--force", "elsewhere"], 2, "is no key that this would undo"),
+    ],
+)
+def test_wrong_choice_is_said_and_changes_nothing(
+    cli: Cli, agents: Agents, admin: Any, options: list[str], exit_code: int, said: str
+) -> None:
+    """Clear words, and the exit code of what went wrong."""
+    agents.run("runner", "req-1", "SET", STATE, "x")
+
+    result = cli.run("undo", *options, "--yes")
+
+    assert (result.exit_code, said in result.stderr) == (exit_code, True), result.output
+    assert admin.get(STATE) == "x"
+
+
+def test_key_that_is_not_text_is_escaped_and_can_be_named_so(
+    cli: Cli, agents: Agents, embedded: RealServer
+) -> None:
+    """Copied from the table it is the key; in JSON it is base64."""
+    client = embedded.client()
+    from support.scribe import Scribe
+
+    Scribe(client).run("other", "SET", b"k\xff\n", b"\xff")
+    client.set(b"k\xff\n", b"\x1b[2J")
+
+    shown = cli.run("undo", "--correlation", "c", "--dry-run").stdout
+    plan = cli.json("undo", "--correlation", "c", "--dry-run", exit_code=1)
+
+    assert r"k\xff\n" in shown
+    assert r'string "\x1b[2J"' in shown
+    assert plan["keys"][0]["key"] == {"base64": "a/8K"}
+    cli.ok("undo", "--correlation", "c", "--force", r"k\xff\n", "--yes")
+    assert not client.exists(b"k\xff\n")
+
+
+def test_as_of_prints_the_value_alone(cli: Cli, agents: Agents, admin: Any) -> None:
+    """So that it can be piped; whence it is known goes to standard error."""
+    agents.run("runner", "req-1", "HSET", STATE, "phase", "2", "owner", "x")
+    time.sleep(0.002)
+    seconds, micros = admin.time()
+    moment = iso_time(int(seconds) * 1000 + int(micros) // 1000)
+    time.sleep(0.002)
+    agents.run("runner", "req-1", "DEL", STATE)
+
+    result = cli.run("audit", "as-of", moment, STATE)
+    said = cli.json("audit", "as-of", moment, STATE)
+
+    assert result.stdout.splitlines() == ["phase: 2", "owner: x"]
+    assert "until event runner/" in result.stderr
+    assert (said["exists"], said["type"], said["compared"]) == (True, "hash", True)
+    assert said["value"][1] == {"field": "owner", "value": "x", "expires_at": None}
+    assert cli.json("audit", "as-of", "1h", RESULT)["exists"] is False
+    assert "did not exist" in cli.run("audit", "as-of", "1h", RESULT).stderr
+
+
+def test_as_of_an_unknown_value_fails(cli: Cli, agents: Agents) -> None:
+    """Exit code 1 and the reason."""
+    agents.load(document(before_images="off"))
+    agents.run("runner", "req-1", "SET", STATE, "x")
+
+    result = cli.run("audit", "as-of", "1h", STATE)
+
+    assert result.exit_code == 1
+    assert "no before-image was taken" in result.stderr
+
+
+def test_plan_folds_on_a_narrow_terminal(
+    cli: Cli, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is cut off."""
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    agents.run("runner", "req-1", "SET", STATE, "word " * 20)
+
+    shown = cli.run("undo", "--correlation", "req-1", "--dry-run", COLUMNS="60").stdout
+
+    assert max(map(len, shown.splitlines())) <= 60

@@ -1,0 +1,288 @@
+"""Random programs of several identities, undone: what was chosen is as if it had never been."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyleash.audit.undo import Kind, Selection, apply_undo, plan_undo
+from keyleash.commands import load_table
+from keyleash.errors import NothingToUndoError, UndoRefusedError
+from keyleash.protocol.active import GuardRecord, guard_record
+from keyleash.protocol.keyspace import OPERATORS
+from keyleash.protocol.request import BatchMode, batch_call, guard_call
+from support.leash import NAMES, Leash, grant, policy
+from support.servers import RealServer
+from support.thorough import thorough
+
+IDENTITIES = ("one", "two", "three")
+KEYS = [f"k:{number}" for number in range(4)]
+FAR_MS = 4_000_000_000_000
+"""An expiry that no test lives to see."""
+
+Words = tuple[Any, ...]
+State = tuple[Any, ...]
+
+key = st.sampled_from(KEYS)
+value = st.sampled_from(["", "0", "7", "x", b"\xff\0", "y" * 100])
+name = st.sampled_from(["f", "g", "h"])
+number = st.integers(-3, 3)
+moment = st.sampled_from([1, FAR_MS, FAR_MS + 1])
+
+
+def words(*parts: Any) -> st.SearchStrategy[Words]:
+    """A command of fixed words and of strategies."""
+    return st.tuples(
+        *(part if isinstance(part, st.SearchStrategy) else st.just(part) for part in parts)
+    )
+
+
+COMMANDS = st.one_of(
+    # Any type, several keys, expiries.
+    words("DEL", key),
+    words("DEL", key, key),
+    words("RENAME", key, key),
+    words("COPY", key, key, "REPLACE"),
+    words("PEXPIREAT", key, moment),
+    words("PERSIST", key),
+    # Strings.
+    words("SET", key, value),
+    words("SET", key, value, "PXAT", moment),
+    words("SET", key, value, "KEEPTTL"),
+    words("MSET", key, value, key, value),
+    words("APPEND", key, value),
+    words("INCRBY", key, number),
+    words("GETDEL", key),
+    words("SETBIT", key, st.integers(0, 40), st.integers(0, 1)),
+    words("PFADD", key, value),
+    words("BITOP", "OR", key, key, key),
+    # Lists.
+    words("RPUSH", key, value, value),
+    words("LPOP", key),
+    words("LREM", key, "0", value),
+    words("LMOVE", key, key, "LEFT", "RIGHT"),
+    words("SORT", key, "ALPHA", "STORE", key),
+    # Hashes.
+    words("HSET", key, name, value),
+    words("HDEL", key, name),
+    words("HINCRBY", key, name, number),
+    words("HPEXPIREAT", key, st.just(FAR_MS), "FIELDS", "1", name),
+    # Sets.
+    words("SADD", key, value),
+    words("SREM", key, value),
+    words("SMOVE", key, key, value),
+    words("SPOP", key),
+    words("SUNIONSTORE", key, key, key),
+    # Sorted sets.
+    words("ZADD", key, number, value),
+    words("ZINCRBY", key, number, value),
+    words("ZREM", key, value),
+    words("ZUNIONSTORE", key, "2", key, key),
+    words("GEOADD", key, "13.4", "52.5", value),
+    # Streams.
+    words("XADD", key, "*", name, value),
+    words("XADD", key, "MAXLEN", "2", "*", name, value),
+    words("XTRIM", key, "MAXLEN", "1"),
+    words("XGROUP", "CREATE", key, "g", "0", "MKSTREAM"),
+    words("XREADGROUP", "GROUP", "g", "c", "COUNT", "1", "STREAMS", key, ">"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Deed:
+    """
+    Something that somebody does.
+
+    Attributes:
+        who: An identity, or None for somebody whom no guard sees.
+        why: The correlation id.
+        commands: More than one are a batch.
+    """
+
+    who: str | None
+    why: str
+    commands: tuple[Words, ...]
+
+
+deeds = st.builds(
+    Deed,
+    st.sampled_from([*IDENTITIES, *IDENTITIES, None]),
+    st.sampled_from(["c0", "c0", "c1", "c2"]),
+    COMMANDS.map(lambda one: (one,)) | st.lists(COMMANDS, min_size=2, max_size=3).map(tuple),
+)
+
+
+LOOK = """
+local seen = {}
+for i, key in ipairs(ARGV) do
+  local kind, held = redis.call('TYPE', key).ok, {}
+  if kind == 'string' then held = { redis.call('GET', key) }
+  elseif kind == 'list' then held = redis.call('LRANGE', key, 0, -1)
+  elseif kind == 'set' then held = redis.call('SMEMBERS', key)
+  elseif kind == 'zset' then held = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  elseif kind == 'stream' then held = redis.call('XINFO', 'STREAM', key, 'FULL', 'COUNT', 0)
+  elseif kind == 'hash' then
+    for n, name in ipairs(redis.call('HKEYS', key)) do
+      local expires = redis.pcall('HPEXPIRETIME', key, 'FIELDS', 1, name)[1] or -1
+      held[n] = { name, redis.call('HGET', key, name), expires }
+    end
+  end
+  seen[i] = { kind, redis.call('PEXPIRETIME', key), held }
+end
+return seen
+"""
+"""What each key holds, by commands of its type: nothing of keyleash's is asked."""
+
+
+@dataclass
+class World:
+    """A server, its identities, and what each deed found and left."""
+
+    leash: Leash
+    tokens: dict[str, str] = field(init=False)
+    scripts: dict[str, GuardRecord] = field(init=False)
+    history: list[tuple[Deed, dict[str, State], dict[str, State]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        body: dict[str, Any] = {
+            "grants": [grant("read", "write", "delete", keys="k:*")],
+            "audit": {"before_images": {"max_bytes": "64kb"}},
+        }
+        self.leash.load(policy(**dict.fromkeys(IDENTITIES, body)))
+        self.tokens = {one: self.leash.issue(one).token for one in IDENTITIES}
+        records = {
+            one: guard_record(self.leash.admin.hgetall(NAMES.guard(one))) for one in IDENTITIES
+        }
+        self.scripts = {one: record for one, record in records.items() if record}
+
+    def _script(self, identity: str) -> GuardRecord:
+        record = guard_record(self.leash.admin.hgetall(NAMES.guard(identity)))
+        assert record is not None
+        return record
+
+    def begin(self) -> None:
+        trails = [NAMES.audit(one) for one in (*IDENTITIES, OPERATORS)]
+        self.leash.admin.delete(*KEYS, *trails)
+        self.history.clear()
+
+    def do(self, deeds: Sequence[Deed]) -> None:
+        """Do some things, in one transaction: all of them happen in the same millisecond."""
+        looks = []
+        # A server discards a transaction with a command that it does not know.
+        is_one = all(deed.who for deed in deeds)
+        with self.leash.admin.pipeline(transaction=is_one) as pipe:
+            for deed in deeds:
+                looks.append(len(pipe))
+                pipe.eval(LOOK, 0, *KEYS)
+                for call in self._calls(deed):
+                    pipe.execute_command(*call)
+            looks.append(len(pipe))
+            pipe.eval(LOOK, 0, *KEYS)
+            replies = pipe.execute(raise_on_error=False)
+        seen = [_states(replies[place]) for place in looks]
+        self.history += zip(deeds, seen, seen[1:], strict=False)
+
+    def _calls(self, deed: Deed) -> Sequence[Words]:
+        if deed.who is None:
+            return deed.commands
+        token, record = self.tokens[deed.who], self.scripts[deed.who]
+        head = (token, deed.why, "2")
+        if len(deed.commands) == 1:
+            return [guard_call(load_table(), record.digest, *head, deed.commands[0])]
+        digest = record.batch_digest
+        return [batch_call(load_table(), digest, *head, BatchMode.EACH, deed.commands)]
+
+    def look(self) -> dict[str, State]:
+        return _states(self.leash.admin.eval(LOOK, 0, *KEYS))
+
+    def chosen(self, why: str) -> dict[str, list[tuple[State, State]]]:
+        """What the deeds that are to be undone found and left, by key that they changed."""
+        found: dict[str, list[tuple[State, State]]] = {}
+        for deed, before, after in self.history:
+            if deed.who is not None and deed.why == why:
+                for one in KEYS:
+                    if before[one] != after[one]:
+                        found.setdefault(one, []).append((before[one], after[one]))
+        return found
+
+
+def _states(seen: Sequence[Any]) -> dict[str, State]:
+    return {
+        one: (kind, expires, sorted(held) if kind in {b"set", b"hash"} else held)
+        for one, (kind, expires, held) in zip(KEYS, seen, strict=True)
+    }
+
+
+@pytest.fixture
+def world(server: RealServer) -> World:
+    return World(Leash(server))
+
+
+def singly(program: Sequence[Sequence[Deed]]) -> Iterator[list[Deed]]:
+    """Each deed in a millisecond of its own."""
+    for deed in chain(*program):
+        time.sleep(0.002)
+        yield [deed]
+
+
+def is_broken(steps: Sequence[tuple[State, State]], now: State) -> bool:
+    """Whether somebody else changed a key after or between these."""
+    nexts = [*(before for before, _ in steps[1:]), now]
+    return any(after != later for (_, after), later in zip(steps, nexts, strict=True))
+
+
+@thorough(60)
+@given(st.lists(st.lists(deeds, min_size=1, max_size=5), min_size=1, max_size=8))
+def test_undo_of_a_correlation_leaves_what_stood_there_before_it(
+    world: World, program: list[list[Deed]]
+) -> None:
+    """
+    All data types, expiries, batches, failures, and changes that no guard saw.
+
+    Conflicts are exactly the keys that others changed since, or between; with one, nothing
+    is changed; forced, each key holds what it held before the first chosen command changed it.
+    An undo that is undone leaves all as it was before.
+    """
+    world.begin()
+    # In what order things happened in one millisecond is told by digests alone, and these do not
+    # tell it if somebody whom no guard sees had a hand in it.
+    for at_once in program if all(deed.who for deed in chain(*program)) else singly(program):
+        world.do(at_once)
+    chosen, now, admin = world.chosen("c0"), world.look(), world.leash.admin
+    if not chosen:
+        with pytest.raises(NothingToUndoError):
+            plan_undo(admin, Selection(correlation="c0"))
+        return
+
+    conflicts = {one for one, steps in chosen.items() if is_broken(steps, now[one])}
+    plan = plan_undo(admin, Selection(correlation="c0"))
+    assert {one.key.decode() for one in plan.keys} == set(chosen)
+    assert {one.key.decode() for one in plan.blocked} == conflicts
+    kinds = {obstacle.kind for one in plan.blocked for obstacle in one.obstacles}
+    assert kinds == ({Kind.CHANGED} if conflicts else set())
+    if conflicts:
+        with pytest.raises(UndoRefusedError):
+            apply_undo(admin, plan)
+        assert world.look() == now
+        plan = plan_undo(
+            admin, Selection(correlation="c0"), forced=[one.encode() for one in conflicts]
+        )
+    expected = {**now, **{one: steps[0][0] for one, steps in chosen.items()}}
+    if expected == now:
+        with pytest.raises(NothingToUndoError):
+            apply_undo(admin, plan)
+        return
+
+    done = apply_undo(admin, plan)
+    assert world.look() == expected
+    again = apply_undo(admin, plan_undo(admin, Selection(correlation=done.correlation)))
+    assert world.look() == now
+    apply_undo(admin, plan_undo(admin, Selection(correlation=again.correlation)))
+    assert world.look() == expected
