@@ -44,7 +44,7 @@ repeat
 --% include "partials/masked.lua"
 --% endif
 --% if images
-  local changed, imaged, bounds = {}, {}, {}
+  local imaged, imaged_bound = {}, {}
 --% endif
 --% if hard_max is not none
   local is_full
@@ -63,9 +63,9 @@ repeat
       code, detail, value, item = 'COMMAND_REFUSED', 'size', argv[name_at - 1], n
       break
     end
-    if n > {{ max_batch_commands }} then code, detail, value = 'ARGS_TOO_MANY', 'commands', n break end
+    if n > {{ max_batch_commands }} then code, detail, value = 'ARGS_TOO_MANY', 'commands', n .. '' break end
     if stop - 4 - n > {{ max_arguments }} then
-      code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 4 - n
+      code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 4 - n .. ''
       break
     end
     -- A number from here on: the place where the command ends.
@@ -120,6 +120,7 @@ repeat
     end
   end
 --% if images
+  redis.setresp(2)
 --% include "partials/note_afterwards.lua"
 --% endif
   if next(typeds) then

@@ -22,7 +22,7 @@ repeat
   if code then break end
   -- The unpack of the command would fail past 7,999 values, with the limits already taken.
   if stop > {{ max_arguments + 3 }} then
-    code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3
+    code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3 .. ''
     break
   end
   local count = 0
@@ -35,7 +35,8 @@ repeat
 
   local event
 --% if images
-  local changed, imaged, bounds = {}, {}, {}
+  -- The key whose image is kept, or a list of several.
+  local imaged, imaged_bound
 --% endif
 --% if waiting
   local ready, tried = true
@@ -59,8 +60,15 @@ repeat
 --% endif
 --% include "partials/mend_reply.lua"
 --% if images
+  if imaged then
+    if typed then redis.setresp(2) end
+    if type(imaged) == 'string' then
+--% include "partials/note_afterwards_of_one.lua"
+    else
 --% include "partials/note_afterwards.lua"
-  if typed then redis.setresp(3) end
+    end
+    if typed then redis.setresp(3) end
+  end
 --% endif
 --% endfilter
   return reply

@@ -2,8 +2,8 @@
 ---
 --- KEYS     none
 ---
---- ARGV[1]  source  string  "key" or "image"
---- ARGV[2]  value   string  the key, or what DUMP said
+--- ARGV[1]  source  string  "key", "value" or "image"
+--- ARGV[2]  value   string  the key; a string's bytes; or what DUMP said
 --- ARGV[3]  extent  string  "whole", or "short" for the first elements
 ---
 --- Replies  type as TYPE has it, "none" if there is nothing; digest as digest_of has it, "large"
@@ -17,10 +17,14 @@ local call = redis.call
 --% include "partials/digest_of.lua"
 --% include "partials/elements_of.lua"
 local key, is_whole = ARGV[2], ARGV[3] == 'whole'
-local is_image = ARGV[1] == 'image'
+local is_image = ARGV[1] ~= 'key'
 if is_image then
   key = {{ names.undo_prefix }} .. 'image'
   redis.set_repl(redis.REPL_NONE)
+end
+if ARGV[1] == 'value' then
+  call('SET', key, ARGV[2])
+elseif is_image then
   local restored = redis.pcall('RESTORE', key, 0, ARGV[2], 'REPLACE')
   if restored.err then
     if not string.find(restored.err, '^ERR ') then return restored end

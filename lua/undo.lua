@@ -8,7 +8,8 @@
 --- ARGV[4]  from       string  the oldest event that is undone, <identity>/<id>
 --- ARGV[5]  to         string  the newest one
 --- ARGV[6…] for each key: its name; digest and expiry of what it holds, as the plan saw it;
----          expiry and image of what it is to hold, both "" if it is to be absent
+---          of what it is to hold, expiry, `value` of a string or `image` of another type, and
+---          its bytes or what DUMP said; all "" if it is to be absent
 ---
 --- Replies  {"UNDONE", id, …} of the events that were appended
 ---        | {"CHANGED", key, …} of those that hold something else than the plan saw
@@ -24,7 +25,7 @@ local time = call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local changed = { 'CHANGED' }
-for i = 6, #argv, 5 do
+for i = 6, #argv, 6 do
   local digest, expires = digest_of(argv[i], {{ image_max_bytes }}), tonumber(argv[i + 2])
   local has_expired = digest == 'absent' and expires > 0 and expires <= now_ms
   local is_same = digest == argv[i + 1] and (digest == 'absent' or call('PEXPIRETIME', argv[i]) == expires)
@@ -33,12 +34,18 @@ end
 if #changed > 1 then return changed end
 
 local made, events, problem = {}, {}
-for i = 6, #argv, 5 do
+for i = 6, #argv, 6 do
   local key, place = argv[i], own .. i
   if argv[i + 4] ~= '' then
     made[#made + 1] = place
     local expires = math.max(tonumber(argv[i + 3]), 0)
-    problem = pcall('RESTORE', place, expires, argv[i + 4], 'ABSTTL', 'REPLACE').err
+    if argv[i + 4] == 'image' then
+      problem = pcall('RESTORE', place, expires, argv[i + 5], 'ABSTTL', 'REPLACE').err
+    elseif expires == 0 then
+      problem = pcall('SET', place, argv[i + 5]).err
+    else
+      problem = pcall('SET', place, argv[i + 5], 'PXAT', string.format('%.0f', expires)).err
+    end
   end
   -- Who may read a key need not be one who may replace it.
   if not (redis.acl_check_cmd('RENAME', place, key) and redis.acl_check_cmd('DEL', key)) then
@@ -47,8 +54,8 @@ for i = 6, #argv, 5 do
   if problem then problem = { 'REFUSED', key, problem } break end
 end
 local seq = call('GET', {{ names.operators_seq }}) or 0
-for first = 6, problem and 0 or #argv, {{ 5 * undo_keys_per_event }} do
-  local last = math.min(first + {{ 5 * undo_keys_per_event - 1 }}, #argv)
+for first = 6, problem and 0 or #argv, {{ 6 * undo_keys_per_event }} do
+  local last = math.min(first + {{ 6 * undo_keys_per_event - 1 }}, #argv)
   seq = seq + 1
   local id = pcall('XADD', trail, 'MAXLEN', '~', {{ text(operators_retain) }}, '*', 'seq', seq,
     unpack(fields_of_undo(argv, first, last)))
@@ -57,7 +64,7 @@ for first = 6, problem and 0 or #argv, {{ 5 * undo_keys_per_event }} do
 end
 if not problem then
   local told = pcall('XADD', {{ names.control }}, '*', 'event', 'undo', 'actor', argv[1], 'undo', argv[2],
-    'selection', argv[3], 'from', argv[4], 'to', argv[5], 'keys', (#argv - 5) / 5)
+    'selection', argv[3], 'from', argv[4], 'to', argv[5], 'keys', (#argv - 5) / 6)
   if type(told) == 'table' then problem = { 'REFUSED', {{ names.control }}, told.err } end
 end
 if problem then
@@ -70,7 +77,7 @@ call('SET', {{ names.operators_seq }}, seq)
 local done = { 'UNDONE' }
 for _, event in ipairs(events) do
   local afters = {}
-  for i = event.first, event.last, 5 do
+  for i = event.first, event.last, 6 do
     local key, place = argv[i], own .. i
     -- An image whose expiry has passed was not made a key.
     local after = digest_of(place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import redis
-from benchmarks.growth import audit, identities, limits, patterns, reading, sizes, tokens
+from benchmarks.growth import audit, identities, images, limits, patterns, reading, sizes, tokens
 from benchmarks.growth.report import figures_of, text_of
 from benchmarks.growth.yard import Yard
 from benchmarks.support.load import Generator
@@ -13,7 +13,7 @@ from benchmarks.support.section import Section, Setting
 from benchmarks.support.servers import running, version_of
 
 NAME = "growth"
-MEASURES = (identities, patterns, tokens, audit, reading, limits, sizes)
+MEASURES = (identities, patterns, tokens, audit, reading, limits, sizes, images)
 
 
 def measure(setting: Setting) -> Section:

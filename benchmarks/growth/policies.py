@@ -35,12 +35,13 @@ def identity(
     deny: str = "",
     limits: str = RAISED_LIMITS,
     retain: int = 100_000,
+    audit: str = "",
 ) -> str:
     """One identity of a policy: a grant, three limits that let every call pass."""
     listed = ", ".join(f'"{key}"' for key in keys)
     denied = f'    deny: [{{keys: ["{deny}"]}}]\n' if deny else ""
     return (
-        f"  {name}:\n    kind: machine\n    audit: {{retain: {retain}}}\n"
+        f"  {name}:\n    kind: machine\n    audit: {{retain: {retain}{audit}}}\n"
         f"    grants: [{{allow: [{allow}], keys: [{listed}]}}]\n{denied}{limits}"
     )
 

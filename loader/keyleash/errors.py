@@ -187,6 +187,36 @@ class ServerStartError(KeyleashError):
     code = "server-start"
 
 
+class ArchiveError(KeyleashError):
+    """A directory is no archive of trails, or not one that can be gone on with as it is."""
+
+    code = "archive"
+
+
+class ArchiveBusyError(ArchiveError):
+    """Another archiver is at work in the directory."""
+
+    code = "archive-busy"
+
+
+class ArchiveTakenError(ArchiveError):
+    """The server's trails are exported to another archive, or this one holds another server's."""
+
+    code = "archive-taken"
+
+
+class ArchiveWriteError(ArchiveError):
+    """A file of an archive could not be written; nothing that was to be in it is acknowledged."""
+
+    code = "archive-write"
+
+
+class MissingExtraError(KeyleashError):
+    """What was asked for needs a library that an extra of keyleash brings."""
+
+    code = "missing-extra"
+
+
 class LeashError(KeyleashError, ResponseError):
     """A guard refused the call.
 

@@ -22,13 +22,28 @@ if recorded then
 --% endif
 --% filter spread("told_pair", ["told_as", "told"] if tells_arguments else [])
 --% if images
-  local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', {{ policy }}, told_pair }
+  if first == last then
+    local name = changes_first and walked[first]
+    if name then
+--% include "partials/bound_of.lua"
+      if bound > 0 then
+        local expires, kept_as, kept
+--% include "partials/image_of.lua"
+        imaged, imaged_bound = name, bound
+        event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', {{ policy }}, told_pair, 'before', name, 'expires', expires, kept_as, kept)
+      end
+    end
+  else
+    local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', {{ policy }}, told_pair }
+    imaged, imaged_bound = {}, {}
 --% include "partials/note_changes.lua"
 --% include "partials/take_images.lua"
-  event = call(unpack(entry))
---% else
-  event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', {{ policy }}, told_pair)
+    event = call(unpack(entry))
+  end
 --% endif
+  if not event then
+    event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', {{ policy }}, told_pair)
+  end
 --% endfilter
 --% include "partials/trim_audit.lua"
 end

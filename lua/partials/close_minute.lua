@@ -1,7 +1,7 @@
 -- The first refusal of another minute, or of one more kind than are kept apart, writes down how
 -- often those before it came.
 local held = redis.pcall('HGET', {{ names.repeats }}, 'minute')
-if held and (held ~= minute .. '' or redis.pcall('HLEN', {{ names.repeats }}) > {{ 2 * max_kinds }}) then
+if held and (held ~= minute or redis.pcall('HLEN', {{ names.repeats }}) > {{ 2 * max_kinds }}) then
   local counts, ids = {}, redis.pcall('HGETALL', {{ names.repeats }})
   for i = 1, #ids, 2 do counts[ids[i]] = ids[i + 1] end
   for name, first_id in pairs(counts) do

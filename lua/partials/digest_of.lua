@@ -2,11 +2,13 @@
 -- order on another server, and after a restart. 'absent', or 'large' if it takes more than
 -- *bound* bytes, unless that is nil. Needs RESP2.
 local function digest_of(key, bound)
-  -- Before its size: MEMORY USAGE has one also of a key that has expired.
   local kind = call('TYPE', key).ok
   if kind == 'none' then return 'absent' end
+  if kind == 'string' then
+    if bound and call('STRLEN', key) > bound then return 'large' end
+    return redis.sha1hex(call('GET', key))
+  end
   if bound and call('MEMORY', 'USAGE', key) > bound then return 'large' end
-  if kind == 'string' then return redis.sha1hex(call('GET', key)) end
   -- One that shrank is dumped in another form than the same one restored.
   if kind == 'zset' then
     local held = call('ZRANGE', key, 0, -1, 'WITHSCORES')

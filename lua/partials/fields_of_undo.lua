@@ -1,15 +1,21 @@
 -- An undo as an event that can be undone: whose it is, and what each key held before it.
 local function fields_of_undo(words, first, last)
   local names, held = {}, {}
-  for i = first, last, 5 do
+  for i = first, last, 6 do
     local key = words[i]
     names[#names + 1] = #key .. ':' .. key .. ','
     held[#held + 1], held[#held + 2] = 'before', key
-    local image = call('DUMP', key)
-    if image then
-      held[#held + 1], held[#held + 2] = 'expires', string.format('%.0f', call('PEXPIRETIME', key))
-      held[#held + 1], held[#held + 2] = 'image', image
+    local kind, expires = call('TYPE', key).ok, string.format('%.0f', call('PEXPIRETIME', key))
+    local kept_as, kept = 'value', ''
+    if kind == 'none' then
+      expires = 'absent'
+    elseif kind == 'string' then
+      kept = call('GET', key)
+    else
+      kept_as, kept = 'image', call('DUMP', key)
     end
+    held[#held + 1], held[#held + 2] = 'expires', expires
+    held[#held + 1], held[#held + 2] = kept_as, kept
   end
   local fields = {
     'token', '-', 'op', 'UNDO', 'cost', '0', 'keys', table.concat(names), 'correlation', words[2],

@@ -1,14 +1,14 @@
 -- What became of the keys whose images are kept: by it an undo sees whether others changed them.
-if imaged[1] then
---% include "partials/digest_of.lua"
-  redis.setresp(2)
-  local later = { 'XADD', {{ names.audit }}, '*', 'of', event }
-  for i = 1, #imaged do
-    local digest = digest_of(imaged[i], bounds[i])
-    if #digest == 40 then
-      digest = digest .. ':' .. string.format('%.0f', call('PEXPIRETIME', imaged[i]))
+if imaged and imaged[1] then
+  (function()
+    local later = { 'XADD', {{ names.audit }}, '*', 'of', event }
+    for i = 1, #imaged do
+      local name, bound, after = imaged[i], imaged_bound[i]
+      if bound > 0 then
+--% include "partials/state_of.lua"
+        later[#later + 1], later[#later + 2] = 'after', after
+      end
     end
-    later[#later + 1], later[#later + 2] = 'after', digest
-  end
-  call(unpack(later))
+    if later[6] then call(unpack(later)) end
+  end)()
 end

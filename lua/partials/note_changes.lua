@@ -1,8 +1,8 @@
--- The keys that the command changes, each once; of more than {{ max_images }} no image is kept.
+-- The keys that the command changes, each once.
 for at = first, last, step do
   local name = walked[at]
   if not name then break end
-  if not changed[name] and (at == first and changes_first or at > first and changes_rest) then
-    changed[#changed + 1], changed[name] = name, true
+  if not imaged[name] and (at == first and changes_first or at > first and changes_rest) then
+    imaged[#imaged + 1], imaged[name] = name, true
   end
 end

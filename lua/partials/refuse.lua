@@ -1,29 +1,32 @@
--- The refusal's line, and its entry in the stream of denials; a function as in apply_rule.
-local line = (function(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
-  local function escaped(text)
-    text = string.sub(text, 1, 128)
-    if find(text, '^[%w:._/@+-]*$') then return text end
-    return (string.gsub(text, '[^%w:._/@+-]', function(character)
-      return string.format('%%%02X', string.byte(character))
-    end))
+-- The refusal's line, and its entry in the stream of denials. What is seldom needed is in
+-- functions, as in apply_rule; they are made only where they are called.
+local line = 'LEASH ' .. code
+if detail then
+  local said = value
+  if #said > 128 or not find(said, '^[%w:._/@+-]*$') then
+    said = (function(said)
+--% include "partials/escaped.lua"
+      return escaped(said)
+    end)(said)
   end
-  local line = 'LEASH ' .. code
-  if detail then line = line .. ' ' .. detail .. '=' .. escaped(value) end
-  if code == 'CLASS_NOT_GRANTED' then
+  line = line .. ' ' .. detail .. '=' .. said
+end
+if code == 'CLASS_NOT_GRANTED' then
+  line = (function(line, command, key)
+--% include "partials/escaped.lua"
     line = line .. ' command=' .. escaped(command)
-    if key then line = line .. ' key=' .. escaped(key) end
-  elseif code == 'RATE_LIMITED' then
-    line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
-  elseif code == 'BUDGET_EXHAUSTED' then
-    line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
-  end
+    return key and line .. ' key=' .. escaped(key) or line
+  end)(line, command, key)
+elseif code == 'RATE_LIMITED' then
+  line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
+elseif code == 'BUDGET_EXHAUSTED' then
+  line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
+end
 --% if batch
-  if item then line = line .. ' item=' .. item end
+if item then line = line .. ' item=' .. item end
 --% endif
-  -- A stale guard is an old wrapper's, on its way to the new one; without a state there is no identity.
-  if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-    if detail == 'class' or detail == 'limit' then reason = value end
+-- A stale guard is an old wrapper's, on its way to the new one; without a state there is no identity.
+if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
+  if detail == 'class' or detail == 'limit' then reason = value end
 --% include "partials/record_refusal.lua"
-  end
-  return line
-end)(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
+end

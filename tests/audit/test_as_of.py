@@ -132,7 +132,7 @@ def test_value_that_was_too_large_is_not_known(client: Any, scribe: Scribe) -> N
     """It says how large it was."""
     client.hset(NAMES.layouts, "a", "{}")
     at = now_ms(client)
-    scribe.add("a", "op", "SET", "key", "k", "before", "k", "large", "70000")
+    scribe.add("a", "op", "SET", "key", "k", "before", "k", "expires", "large", "value", "70000")
 
     with pytest.raises(UnknownValueError, match="70000 bytes"):
         as_of(client, at)

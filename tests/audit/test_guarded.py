@@ -74,11 +74,11 @@ def test_events_of_a_guard_are_read_whole_both_ways(leash: Leash) -> None:
     ]
     first, second, failed, read, secret, _, deleted = events
     assert first.changes[0].before is not None
-    assert first.changes[0].before.dump is None
+    assert first.changes[0].before.held is None
     assert second.args == (b"\xff", b"PX", b"60000")
     assert second.cost == {Counter.REQUESTS: 1, Counter.WRITES: 1}
     assert second.changes[0].before is not None
-    assert second.changes[0].before.dump is not None
+    assert second.changes[0].before.held is not None
     assert second.changes[0].after_expires_ms is not None
     assert failed.error is not None
     assert failed.error.startswith("WRONGTYPE")

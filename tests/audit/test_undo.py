@@ -7,12 +7,22 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.undo import Kind, Selection, Undone, UndoPlan, apply_undo, plan_undo
+from keyleash.audit.undo import (
+    Kind,
+    Selection,
+    Undone,
+    UndoPlan,
+    apply_undo,
+    plan_undo,
+    planner,
+    selection,
+)
 from keyleash.errors import (
     AmbiguousEventError,
     ChangedMeanwhileError,
     NothingToUndoError,
     UndoRefusedError,
+    UndoTooLargeError,
     UnknownEventError,
     UnknownIdentityError,
 )
@@ -255,10 +265,11 @@ def test_image_that_the_server_does_not_take_leaves_all_as_it_was(
     client: Any, scribe: Scribe
 ) -> None:
     """A script does not roll back, so it must not begin."""
-    client.mset({"k": "1", "l": "1"})
-    scribe.run("a", "MSET", "k", "2", "l", "2")
+    client.rpush("k", "1")
+    client.set("l", "1")
+    scribe.run("a", "DEL", "k", "l")
     made = plan(client)
-    broken = made.keys[1]
+    (broken,) = [key for key in made.keys if key.key == b"k"]
     assert broken.image is not None
     object.__setattr__(broken.image, "dump", b"nonsense")
     before = data(client)
@@ -321,7 +332,7 @@ def test_key_that_was_too_large_cannot_be_undone(client: Any, scribe: Scribe) ->
     """And it says how large."""
     event = scribe.add(
         *("a", "token", "t", "op", "SET", "cost", "1,1w", "key", "k", "correlation", "c"),
-        *("policy", "p", "before", "k", "large", "70000"),
+        *("policy", "p", "before", "k", "expires", "large", "value", "70000"),
     )
     scribe.add("a", "of", event, "after", "0" * 40 + ":-1")
     client.hset(NAMES.layouts, "a", "{}")
@@ -447,6 +458,27 @@ def test_undo_of_many_keys_is_several_events_and_one_undo(client: Any, scribe: S
 
     undo(client, done.correlation)
     assert client.exists(*keys) == 2500
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "said"),
+    [
+        ("MAX_KEYS", 1, "2 keys, and 1 are the most"),
+        ("UNDO_MAX_BYTES", 100, "0 MiB are the most"),
+        ("MAX_SELECTED_BYTES", 9, "before-images"),
+    ],
+)
+def test_undo_that_would_hold_up_the_server_is_refused(
+    client: Any, scribe: Scribe, monkeypatch: pytest.MonkeyPatch, bound: str, value: int, said: str
+) -> None:
+    """Before anything is done, and it says how much there is and how much may be."""
+    client.mset({"k": "x" * 100, "l": "x" * 100})
+    scribe.run("a", "MSET", "k", "1", "l", "1")
+    for module in (planner, selection):
+        monkeypatch.setattr(module, bound, value, raising=False)
+
+    with pytest.raises(UndoTooLargeError, match=said):
+        plan(client)
 
 
 def test_sorted_set_that_shrank_is_known_again_when_it_was_restored(

@@ -224,7 +224,7 @@ def test_show_tells_everything_of_an_event(loaded: Cli, trails: Trails) -> None:
                 "exists": True,
                 "bytes": 2,
                 "expires_at": "1970-01-01T00:01:00.000Z",
-                "dump": {"base64": "AP8="},
+                "image": {"base64": "AP8="},
             },
             "after": "d" * 40,
             "after_expires_at": None,
@@ -235,7 +235,24 @@ def test_show_tells_everything_of_an_event(loaded: Cli, trails: Trails) -> None:
 def test_show_tells_what_cannot_be_undone(loaded: Cli, trails: Trails) -> None:
     """Absent is an image too; too large is none."""
     trails.batch(
-        RUNNER, "1-0", "SET", "x", "DEL", "y", "before", "x", "before", "y", "large", 70000
+        RUNNER,
+        "1-0",
+        "SET",
+        "x",
+        "DEL",
+        "y",
+        "before",
+        "x",
+        "expires",
+        "absent",
+        "value",
+        "",
+        "before",
+        "y",
+        "expires",
+        "large",
+        "image",
+        70000,
     )
 
     text = loaded.ok("audit", "show", "1-0")

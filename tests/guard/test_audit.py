@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -174,7 +175,7 @@ def test_number_of_repeats_is_written_down_when_their_minute_is_over(leash: Leas
     (first,) = leash.admin.xrange(NAMES.denied("one"))
     # As if the calls had been made a minute ago.
     held = leash.admin.hgetall(NAMES.repeats("one"))
-    before = b"%d" % (int(held[b"minute"]) - 1)
+    before = struct.pack("<I", struct.unpack("<I", held[b"minute"])[0] - 1)
     leash.admin.delete(NAMES.repeats("one"))
     leash.admin.hset(
         NAMES.repeats("one"),

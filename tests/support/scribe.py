@@ -57,9 +57,11 @@ class Scribe:
         fields += ["correlation", correlation, "policy", "p"]
         for key in changed:
             fields += ["before", key]
-            dump = self.client.dump(key)
-            if dump is not None:
-                fields += ["expires", self.client.pexpiretime(key), "image", dump]
+            kind = self.client.type(key)
+            expires = "absent" if kind == b"none" else self.client.pexpiretime(key)
+            is_text = kind in (b"none", b"string")
+            kept = (self.client.get(key) or b"") if is_text else self.client.dump(key)
+            fields += ["expires", expires, "value" if is_text else "image", kept]
         event = self.add(identity, *fields, entry_id=entry_id)
         self.client.execute_command(*words)
         afters = []

@@ -10,7 +10,7 @@ from keyleash.audit.reader import read_events
 from keyleash.audit.undo.grants import active_grants
 from keyleash.audit.undo.ordering import in_order
 from keyleash.audit.undo.selection import trail_names
-from keyleash.audit.undo.steps import State, Step, dumps_of, read_back, steps_on
+from keyleash.audit.undo.steps import State, Step, images_of, read_back, steps_on
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import UnknownValueError
 from keyleash.protocol.active import Client
@@ -88,7 +88,7 @@ def _life(
         found += steps_on([key], group)[key]
         if at_ms <= time_ms and found and found[-1].time_ms <= time_ms:
             break
-    images = read_images(client, keyspace, dumps_of([found]))
+    images = read_images(client, keyspace, images_of([found]))
     return in_order(read_back(found, images), now, now_ms)
 
 
@@ -96,10 +96,10 @@ def _value(client: Client, keyspace: Keyspace, key: bytes, source: Step | None) 
     image = source.before if source else None
     if image is None:
         value: Value | None = read_keys(client, keyspace, [key], whole=True)[key]
-    elif image.dump is None:
+    elif image.held is None:
         return NOTHING
     else:
-        value = read_images(client, keyspace, [image.dump], whole=True)[image.dump]
+        value = read_images(client, keyspace, [image.held], whole=True)[image.held]
     if value is None:
         event = source.event if source else ""
         raise UnknownValueError(f"this server cannot read what event {event} kept of it")

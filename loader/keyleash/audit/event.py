@@ -21,6 +21,8 @@ Pairs = Sequence[tuple[bytes, bytes]]
 _NETSTRING_HEAD = re.compile(rb"([0-9]{1,9}):")
 _COSTS = {"r": Counter.READS, "w": Counter.WRITES, "d": Counter.DELETES}
 _ARGUMENTS = (b"lengths", b"args_sha1", b"args")
+Held = tuple[str, bytes]
+"""`value` and a string's bytes, or `image` and what DUMP said of any other type."""
 ABSENT = "absent"
 LARGE = "large"
 
@@ -58,15 +60,24 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What a key held.
+    """What a key held; neither bytes nor a dump if there was no such key.
 
     Attributes:
-        dump: What DUMP said; None if there was no such key.
+        value: A string's bytes.
+        dump: Of any other type, what DUMP said.
         expires_ms: When it expired, Unix milliseconds; None if never.
     """
 
+    value: bytes | None = None
     dump: bytes | None = None
     expires_ms: int | None = None
+
+    @property
+    def held(self) -> Held | None:
+        """How its bytes are to be read, and they themselves; None if there was no such key."""
+        if self.value is not None:
+            return "value", self.value
+        return None if self.dump is None else ("image", self.dump)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,13 +294,18 @@ def _changes(pairs: Pairs, afters: Sequence[tuple[str, int | None]]) -> Iterator
     for name, value in pairs:
         if name == b"before":
             held.append((value, {}))
-        elif held and name in {b"expires", b"image", b"large"}:
+        elif held and name in {b"expires", b"value", b"image"}:
             held[-1][1][name] = value
     for place, (key, fields) in enumerate(held):
         after, after_expires_ms = afters[place] if place < len(afters) else (None, None)
-        large = _number(fields.get(b"large", b""))
-        before = Image(fields.get(b"image"), _expiry(fields.get(b"expires", b"")))
-        yield Change(key, None if large else before, large, after, after_expires_ms)
+        expires = fields.get(b"expires", b"absent")
+        text, dump = fields.get(b"value"), fields.get(b"image")
+        if expires == b"large":
+            yield Change(key, None, _number(text or dump or b""), after, after_expires_ms)
+        elif expires == b"absent":
+            yield Change(key, Image(), 0, after, after_expires_ms)
+        else:
+            yield Change(key, Image(text, dump, _expiry(expires)), 0, after, after_expires_ms)
 
 
 @lru_cache(maxsize=1024)

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 34683288112639 then code = 'POLICY_STALE' break end
+if stamp ~= 246094860507859 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -33,7 +33,7 @@ end
 until true
 if code then break end
 if stop > 7003 then
-code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3
+code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3 .. ''
 break
 end
 local count = 0
@@ -516,7 +516,9 @@ local cost = '1'
 if reads then cost = '1,1r' end
 if writes then cost = reads and '1,1r,1w' or '1,1w' end
 if deletes then cost = cost .. ',1d' end
+if not event then
 event = call('XADD', "keyleash:audit:agent-recovery", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "30205db20396")
+end
 if now_us % 7 == 0 then
 call('XTRIM', "keyleash:audit:agent-recovery", 'MAXLEN', '~', "100000")
 end
@@ -576,19 +578,31 @@ end
 end
 return reply
 until true
-local line = (function(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
+local line = 'LEASH ' .. code
+if detail then
+local said = value
+if #said > 128 or not find(said, '^[%w:._/@+-]*$') then
+said = (function(said)
 local function escaped(text)
-text = string.sub(text, 1, 128)
-if find(text, '^[%w:._/@+-]*$') then return text end
-return (string.gsub(text, '[^%w:._/@+-]', function(character)
+return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
 return string.format('%%%02X', string.byte(character))
 end))
 end
-local line = 'LEASH ' .. code
-if detail then line = line .. ' ' .. detail .. '=' .. escaped(value) end
+return escaped(said)
+end)(said)
+end
+line = line .. ' ' .. detail .. '=' .. said
+end
 if code == 'CLASS_NOT_GRANTED' then
+line = (function(line, command, key)
+local function escaped(text)
+return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
+return string.format('%%%02X', string.byte(character))
+end))
+end
 line = line .. ' command=' .. escaped(command)
-if key then line = line .. ' key=' .. escaped(key) end
+return key and line .. ' key=' .. escaped(key) or line
+end)(line, command, key)
 elseif code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
 elseif code == 'BUDGET_EXHAUSTED' then
@@ -600,15 +614,18 @@ if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
 end
-local op, minute = string.sub(command, 1, 64), (now_us - now_us % 60000000) / 60000000
-local alike = minute .. ':' .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
-if redis.pcall('HINCRBY', "keyleash:repeats:agent-recovery", alike, 1) == 1 then
-local of = string.sub(key or '', 1, 256)
+local op = command
+if #op > 64 then op = string.sub(op, 1, 64) end
+local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
+local alike = minute .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
+if redis.pcall('HINCRBY', "keyleash:repeats:agent-recovery", alike, '1') == 1 then
+(function(code, reason, op, key, token_id, correlation, minute, alike)
+local of = key or ''
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-recovery", 'seq', 1)
-local id = redis.pcall('XADD', "keyleash:denied:agent-recovery", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id or '-', 'code', code, 'reason', reason or '', 'op', op, 'key', of, 'correlation', correlation, 'policy', "30205db20396")
+local id = redis.pcall('XADD', "keyleash:denied:agent-recovery", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "30205db20396")
 if type(id) == 'string' then
 local held = redis.pcall('HGET', "keyleash:repeats:agent-recovery", 'minute')
-if held and (held ~= minute .. '' or redis.pcall('HLEN', "keyleash:repeats:agent-recovery") > 256) then
+if held and (held ~= minute or redis.pcall('HLEN', "keyleash:repeats:agent-recovery") > 256) then
 local counts, ids = {}, redis.pcall('HGETALL', "keyleash:repeats:agent-recovery")
 for i = 1, #ids, 2 do counts[ids[i]] = ids[i + 1] end
 for name, first_id in pairs(counts) do
@@ -622,8 +639,7 @@ redis.pcall('HSET', "keyleash:repeats:agent-recovery", 'seq', seq, alike, 1)
 end
 redis.pcall('HSET', "keyleash:repeats:agent-recovery", 'minute', minute, 'id:' .. alike, id)
 end
+end)(code, reason or '', op, key, token_id or '-', correlation, minute, alike)
 end
 end
-return line
-end)(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 return { err = line }

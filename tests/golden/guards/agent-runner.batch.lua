@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 19910149739055 then code = 'POLICY_STALE' break end
+if stamp ~= 204279264174463 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -50,9 +50,9 @@ if size < 1 or not argv[stop] then
 code, detail, value, item = 'COMMAND_REFUSED', 'size', argv[name_at - 1], n
 break
 end
-if n > 1000 then code, detail, value = 'ARGS_TOO_MANY', 'commands', n break end
+if n > 1000 then code, detail, value = 'ARGS_TOO_MANY', 'commands', n .. '' break end
 if stop - 4 - n > 7000 then
-code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 4 - n
+code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 4 - n .. ''
 break
 end
 argv[name_at - 1] = stop
@@ -961,19 +961,31 @@ end
 until true
 if code then
 if mode == 'all' then item = n break end
-local line = (function(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
+local line = 'LEASH ' .. code
+if detail then
+local said = value
+if #said > 128 or not find(said, '^[%w:._/@+-]*$') then
+said = (function(said)
 local function escaped(text)
-text = string.sub(text, 1, 128)
-if find(text, '^[%w:._/@+-]*$') then return text end
-return (string.gsub(text, '[^%w:._/@+-]', function(character)
+return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
 return string.format('%%%02X', string.byte(character))
 end))
 end
-local line = 'LEASH ' .. code
-if detail then line = line .. ' ' .. detail .. '=' .. escaped(value) end
+return escaped(said)
+end)(said)
+end
+line = line .. ' ' .. detail .. '=' .. said
+end
 if code == 'CLASS_NOT_GRANTED' then
+line = (function(line, command, key)
+local function escaped(text)
+return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
+return string.format('%%%02X', string.byte(character))
+end))
+end
 line = line .. ' command=' .. escaped(command)
-if key then line = line .. ' key=' .. escaped(key) end
+return key and line .. ' key=' .. escaped(key) or line
+end)(line, command, key)
 elseif code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
 elseif code == 'BUDGET_EXHAUSTED' then
@@ -986,15 +998,18 @@ if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
 end
-local op, minute = string.sub(command, 1, 64), (now_us - now_us % 60000000) / 60000000
-local alike = minute .. ':' .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
-if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", alike, 1) == 1 then
-local of = string.sub(key or '', 1, 256)
+local op = command
+if #op > 64 then op = string.sub(op, 1, 64) end
+local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
+local alike = minute .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
+if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", alike, '1') == 1 then
+(function(code, reason, op, key, token_id, correlation, minute, alike)
+local of = key or ''
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
-local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id or '-', 'code', code, 'reason', reason or '', 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
+local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "060616398624")
 if type(id) == 'string' then
 local held = redis.pcall('HGET', "keyleash:repeats:agent-runner", 'minute')
-if held and (held ~= minute .. '' or redis.pcall('HLEN', "keyleash:repeats:agent-runner") > 256) then
+if held and (held ~= minute or redis.pcall('HLEN', "keyleash:repeats:agent-runner") > 256) then
 local counts, ids = {}, redis.pcall('HGETALL', "keyleash:repeats:agent-runner")
 for i = 1, #ids, 2 do counts[ids[i]] = ids[i + 1] end
 for name, first_id in pairs(counts) do
@@ -1008,10 +1023,9 @@ redis.pcall('HSET', "keyleash:repeats:agent-runner", 'seq', seq, alike, 1)
 end
 redis.pcall('HSET', "keyleash:repeats:agent-runner", 'minute', minute, 'id:' .. alike, id)
 end
+end)(code, reason or '', op, key, token_id or '-', correlation, minute, alike)
 end
 end
-return line
-end)(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 replies[n], unheard[n] = { err = line }, true
 code, detail, value, reason = nil, nil, nil, nil
 end
@@ -1118,19 +1132,31 @@ end
 end
 return replies
 until true
-local line = (function(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
+local line = 'LEASH ' .. code
+if detail then
+local said = value
+if #said > 128 or not find(said, '^[%w:._/@+-]*$') then
+said = (function(said)
 local function escaped(text)
-text = string.sub(text, 1, 128)
-if find(text, '^[%w:._/@+-]*$') then return text end
-return (string.gsub(text, '[^%w:._/@+-]', function(character)
+return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
 return string.format('%%%02X', string.byte(character))
 end))
 end
-local line = 'LEASH ' .. code
-if detail then line = line .. ' ' .. detail .. '=' .. escaped(value) end
+return escaped(said)
+end)(said)
+end
+line = line .. ' ' .. detail .. '=' .. said
+end
 if code == 'CLASS_NOT_GRANTED' then
+line = (function(line, command, key)
+local function escaped(text)
+return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
+return string.format('%%%02X', string.byte(character))
+end))
+end
 line = line .. ' command=' .. escaped(command)
-if key then line = line .. ' key=' .. escaped(key) end
+return key and line .. ' key=' .. escaped(key) or line
+end)(line, command, key)
 elseif code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
 elseif code == 'BUDGET_EXHAUSTED' then
@@ -1143,15 +1169,18 @@ if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
 end
-local op, minute = string.sub(command, 1, 64), (now_us - now_us % 60000000) / 60000000
-local alike = minute .. ':' .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
-if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", alike, 1) == 1 then
-local of = string.sub(key or '', 1, 256)
+local op = command
+if #op > 64 then op = string.sub(op, 1, 64) end
+local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
+local alike = minute .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
+if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", alike, '1') == 1 then
+(function(code, reason, op, key, token_id, correlation, minute, alike)
+local of = key or ''
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
-local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id or '-', 'code', code, 'reason', reason or '', 'op', op, 'key', of, 'correlation', correlation, 'policy', "060616398624")
+local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "060616398624")
 if type(id) == 'string' then
 local held = redis.pcall('HGET', "keyleash:repeats:agent-runner", 'minute')
-if held and (held ~= minute .. '' or redis.pcall('HLEN', "keyleash:repeats:agent-runner") > 256) then
+if held and (held ~= minute or redis.pcall('HLEN', "keyleash:repeats:agent-runner") > 256) then
 local counts, ids = {}, redis.pcall('HGETALL', "keyleash:repeats:agent-runner")
 for i = 1, #ids, 2 do counts[ids[i]] = ids[i + 1] end
 for name, first_id in pairs(counts) do
@@ -1165,8 +1194,7 @@ redis.pcall('HSET', "keyleash:repeats:agent-runner", 'seq', seq, alike, 1)
 end
 redis.pcall('HSET', "keyleash:repeats:agent-runner", 'minute', minute, 'id:' .. alike, id)
 end
+end)(code, reason or '', op, key, token_id or '-', correlation, minute, alike)
 end
 end
-return line
-end)(code, detail, value, reason, command, key, at_us, now_us, token_id, correlation)
 return { err = line }

@@ -101,10 +101,10 @@ def _words(plans: Sequence[KeyPlan]) -> Iterator[bytes | str]:
         yield plan.key
         yield plan.now.digest
         yield _expiry(plan.now.expires_ms)
-        if plan.action is Action.REMOVE or plan.image is None or plan.image.dump is None:
-            yield from ("", "")
+        if plan.action is Action.REMOVE or plan.image is None or plan.image.held is None:
+            yield from ("", "", "")
         else:
-            yield from (_expiry(plan.image.expires_ms), plan.image.dump)
+            yield from (_expiry(plan.image.expires_ms), *plan.image.held)
 
 
 def _expiry(expires_ms: int | None) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from keyleash.audit.query import Query
 from keyleash.audit.reader import read_events
 from keyleash.audit.undo.selection import trail_names
-from keyleash.audit.undo.steps import Step, dumps_of, read_back, steps_on
+from keyleash.audit.undo.steps import Step, images_of, read_back, steps_on
 from keyleash.audit.undo.values import read_images
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -28,7 +28,7 @@ def read_others(
     )
     theirs = (event for event in events if f"{event.identity}/{event.id}" not in ours)
     steps = steps_on(undone, theirs)
-    images = read_images(client, keyspace, dumps_of(steps.values()))
+    images = read_images(client, keyspace, images_of(steps.values()))
     return {
         key: [step for step in read_back(some, images) if not step.changed_nothing]
         for key, some in steps.items()

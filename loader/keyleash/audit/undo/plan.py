@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from keyleash.audit.event import Image
+from keyleash.audit.event import Held, Image
 from keyleash.audit.undo.ordering import in_order
 from keyleash.audit.undo.steps import State, Step
 from keyleash.audit.undo.values import NOTHING, Value
@@ -117,7 +117,7 @@ class KeyPlan:
     @property
     def has_expired(self) -> bool:
         """Whether it held something then whose time has passed meanwhile."""
-        held = self.image is not None and self.image.dump is not None
+        held = self.image is not None and self.image.held is not None
         return held and self.then is not None and self.then.is_absent
 
 
@@ -160,13 +160,13 @@ class Seen:
 
     Attributes:
         keys: What each key holds.
-        images: What each dump holds; None if the server cannot read it.
+        images: What each before-image holds; None if the server cannot read it.
         time_ms: When, server time, Unix milliseconds.
         prefix: What keyleash's own keys begin with.
     """
 
     keys: Mapping[bytes, Value]
-    images: Mapping[bytes, Value | None]
+    images: Mapping[Held, Value | None]
     time_ms: int
     prefixes: tuple[bytes, ...] = field(default=())
 
@@ -210,7 +210,7 @@ def _missing_image(first: Step, seen: Seen) -> list[Obstacle]:
         return [Obstacle(Kind.LARGE, size=first.large)]
     if first.before is None:
         return [Obstacle(Kind.MASKED if first.is_masked else Kind.NOT_RECORDED)]
-    is_unreadable = first.before.dump is not None and seen.images[first.before.dump] is None
+    is_unreadable = first.before.held is not None and seen.images[first.before.held] is None
     return [Obstacle(Kind.UNREADABLE)] if is_unreadable else []
 
 
@@ -235,9 +235,9 @@ def _between(life: Sequence[Step], obstacle: Obstacle) -> tuple[Step, ...]:
 
 
 def _held(image: Image, seen: Seen) -> Value | None:
-    if image.dump is None:
+    if image.held is None:
         return NOTHING
     if image.expires_ms is not None and image.expires_ms <= seen.time_ms:
         return NOTHING
-    value = seen.images[image.dump]
+    value = seen.images[image.held]
     return None if value is None else replace(value, expires_ms=image.expires_ms)

@@ -9,7 +9,7 @@ from keyleash.audit.undo.grants import active_grants
 from keyleash.audit.undo.others import read_others
 from keyleash.audit.undo.plan import FORCIBLE, KeyPlan, Kind, Obstacle, Seen, UndoPlan, plan_key
 from keyleash.audit.undo.selection import Selection, select_events
-from keyleash.audit.undo.steps import Step, dumps_of, read_back, steps_of
+from keyleash.audit.undo.steps import Step, images_of, read_back, steps_of
 from keyleash.audit.undo.values import read_images, read_keys
 from keyleash.compiler.templates import UNDO_MAX_BYTES
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
@@ -81,7 +81,7 @@ def _look(client: Client, keyspace: Keyspace, chosen: Mapping[bytes, Sequence[St
     seconds, micros = client.time()
     return Seen(
         keys=read_keys(client, keyspace, list(chosen)),
-        images=read_images(client, keyspace, dumps_of(chosen.values())),
+        images=read_images(client, keyspace, images_of(chosen.values())),
         time_ms=int(seconds) * 1000 + int(micros) // 1000,
         prefixes=(keyspace.prefix.encode(), PUBLIC_PREFIX.encode()),
     )
@@ -108,9 +108,7 @@ def _decided(plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes])
 
 
 def _check_size(plans: Iterable[KeyPlan]) -> None:
-    size = 0
-    for plan in plans:
-        size += plan.now.size + len((plan.image and plan.image.dump) or b"")
+    size = sum(plan.now.size + (plan.then.size if plan.then else 0) for plan in plans)
     if size > UNDO_MAX_BYTES:
         raise UndoTooLargeError(
             f"this would move {size >> 20} MiB, and {UNDO_MAX_BYTES >> 20} MiB are the most",

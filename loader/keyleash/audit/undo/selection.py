@@ -79,8 +79,8 @@ def select_events(client: Client, keyspace: Keyspace, selection: Selection) -> l
     held = 0
     for event in _events(client, keyspace, names, selection):
         found.append(event)
-        images = (change.before.dump for change in event.changes if change.before)
-        held += sum(len(dump) for dump in images if dump)
+        images = (change.before.held for change in event.changes if change.before)
+        held += sum(len(image[1]) for image in images if image)
         if held > MAX_SELECTED_BYTES:
             raise UndoTooLargeError(
                 f"these events have more than {MAX_SELECTED_BYTES >> 20} MiB of before-images",

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from keyleash.audit.event import ABSENT, LARGE, AuditEvent, Change, Image
+from keyleash.audit.event import ABSENT, LARGE, AuditEvent, Change, Held, Image
 from keyleash.audit.undo.values import NOTHING, Value
 from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.commands.spec import Needs
@@ -122,23 +122,23 @@ def steps_on(keys: Iterable[bytes], events: Iterable[AuditEvent]) -> dict[bytes,
     return found
 
 
-def dumps_of(many: Iterable[Iterable[Step]]) -> Iterator[bytes]:
+def images_of(many: Iterable[Iterable[Step]]) -> Iterator[Held]:
     """The before-images of all these steps."""
     for steps in many:
         for step in steps:
-            if step.before is not None and step.before.dump is not None:
-                yield step.before.dump
+            if step.before is not None and step.before.held is not None:
+                yield step.before.held
 
 
-def read_back(steps: Iterable[Step], images: Mapping[bytes, Value | None]) -> list[Step]:
-    """*steps* with what their before-images hold, given that of each dump."""
+def read_back(steps: Iterable[Step], images: Mapping[Held, Value | None]) -> list[Step]:
+    """*steps* with what their before-images hold, given that of each."""
     return [replace(step, was=_held(step.before, images)) for step in steps]
 
 
-def _held(image: Image | None, images: Mapping[bytes, Value | None]) -> State:
+def _held(image: Image | None, images: Mapping[Held, Value | None]) -> State:
     if image is None:
         return State()
-    value = images[image.dump] if image.dump is not None else NOTHING
+    value = images[image.held] if image.held is not None else NOTHING
     return State(value.digest if value else None, image.expires_ms)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.audit.event import ABSENT, LARGE
+from keyleash.audit.event import ABSENT, LARGE, Held
 from keyleash.compiler.templates import operator_script
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -64,17 +64,17 @@ def read_keys(
 
 
 def read_images(
-    client: Client, keyspace: Keyspace, dumps: Iterable[bytes], *, whole: bool = False
-) -> dict[bytes, Value | None]:
-    """Read what *dumps* hold, as DUMP made them; None if the server cannot restore it.
+    client: Client, keyspace: Keyspace, images: Iterable[Held], *, whole: bool = False
+) -> dict[Held, Value | None]:
+    """Read what *images* held; None if the server cannot restore it.
 
-    Expiries of keys are no part of a dump. Fields of a hash that have expired are left out.
+    Expiries of keys are no part of them. Fields of a hash that have expired are left out.
     """
-    wanted = list(dict.fromkeys(dumps))
-    found = _read(client, keyspace, [("image", dump) for dump in wanted], whole)
+    wanted = list(dict.fromkeys(images))
+    found = _read(client, keyspace, wanted, whole)
     return {
-        dump: None if isinstance(reply, ResponseError) else _value(reply)
-        for dump, reply in zip(wanted, found, strict=True)
+        held: None if isinstance(reply, ResponseError) else _value(reply)
+        for held, reply in zip(wanted, found, strict=True)
     }
 
 

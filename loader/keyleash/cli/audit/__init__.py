@@ -10,6 +10,7 @@ from keyleash.cli.audit.log import log
 from keyleash.cli.audit.show import show
 from keyleash.cli.audit.stats import stats
 from keyleash.cli.audit.timeline import timeline
+from keyleash.cli.export import export, verify
 from keyleash.cli.options import example
 
 
@@ -18,5 +19,5 @@ def audit() -> None:
     """Read the trails of what identities did."""
 
 
-for command in (log, follow, show, timeline, as_of, stats):
+for command in (log, follow, show, timeline, as_of, stats, export, verify):
     audit.add_command(command)

@@ -69,15 +69,15 @@ def _change(change: Change, images: bool) -> dict[str, Any]:
     said: dict[str, Any] = {"key": json_bytes(change.key), "before": None}
     if change.before is None:
         said["large"] = change.large
-    elif change.before.dump is None:
+    elif change.before.held is None:
         said["before"] = {"exists": False}
     else:
-        dump = change.before.dump
+        kind, held = change.before.held
         said["before"] = {
             "exists": True,
-            "bytes": len(dump),
+            "bytes": len(held),
             "expires_at": _time(change.before.expires_ms),
-            **({"dump": json_bytes(dump)} if images else {}),
+            **({kind: json_bytes(held)} if images else {}),
         }
     return {**said, "after": change.after, "after_expires_at": _time(change.after_expires_ms)}
 

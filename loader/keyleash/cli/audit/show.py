@@ -114,9 +114,11 @@ def _change(change: Change) -> Iterator[Line]:
 def _before(before: Image | None, large: int) -> str:
     if before is None:
         return f"not reversible: too large, {counted(large, 'byte')}"
-    if before.dump is None:
+    if before.held is None:
         return "absent"
-    return f"{counted(len(before.dump), 'byte')} as DUMP has them{_expiry(before.expires_ms)}"
+    kind, held = before.held
+    how = "as DUMP has them" if kind == "image" else "of text"
+    return f"{counted(len(held), 'byte')} {how}{_expiry(before.expires_ms)}"
 
 
 def _after(change: Change) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keyleash.cli.audit.selection import key_pattern
+from keyleash.cli.audit.parameters import correlation_id, key_pattern
 from keyleash.cli.errors import DeclinedError, UsageError
 from keyleash.cli.options import example, json_option, require_consent, yes_option
 from keyleash.cli.output import print_json, say
@@ -57,7 +57,12 @@ class GivenKeys:
 @click.option(
     "--event", "events", metavar="ID", multiple=True, help="This event, a batch whole; repeat."
 )
-@click.option("--correlation", metavar="ID", help="All events with this correlation id.")
+@click.option(
+    "--correlation",
+    metavar="ID",
+    callback=correlation_id,
+    help="All events with this correlation id.",
+)
 @click.option("--identity", metavar="NAME", help="All that it did since --since.")
 @click.option(
     "--key",

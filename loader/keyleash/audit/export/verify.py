@@ -1,0 +1,245 @@
+"""Checking an archive against itself: files, chains, and the numbers of its entries."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from keyleash.audit.export.archive import ARCHIVE, LOCK, Mark, is_being_written, read_archive
+from keyleash.audit.export.files import DRAFT, file_sha256
+from keyleash.audit.export.folder import FILE_NAME, Summary
+from keyleash.audit.export.formats import read_rows
+from keyleash.audit.export.manifest import (
+    CLOSED_MANIFEST,
+    MANIFEST,
+    NO_CHAIN,
+    ArchivedFile,
+    Manifest,
+    next_chain,
+    read_manifest,
+)
+from keyleash.audit.export.report import Finding, FindingKind, Report, TrailReport
+from keyleash.audit.export.row import Row, id_order
+from keyleash.audit.export.sequence import SequenceCheck
+from keyleash.audit.export.trail import TrailKind
+from keyleash.errors import ArchiveError
+
+Recorded = Callable[[str], Iterable[tuple[str, Mark]]]
+"""From an archive's id to what was recorded of it elsewhere: trails, and how far each was."""
+
+
+def verify_archive(directory: Path, recorded: Recorded | None = None) -> Report:
+    """
+    Check every file of an archive; it may be written to meanwhile.
+
+    Args:
+        directory: The archive.
+        recorded: Whose chains are compared too: what the server recorded of this archive.
+
+    Raises:
+        ArchiveError: *directory* is none.
+        MissingExtraError: it has Parquet files, and pyarrow is not installed.
+    """
+    busy = is_being_written(directory)
+    extra = [
+        Finding(FindingKind.EXTRA, "", name, "is none of keyleash's")
+        for name in _strangers(directory)
+    ]
+    archive = read_archive(directory)
+    marks: dict[str, list[Mark]] = defaultdict(list)
+    for name, mark in (*archive.marks.items(), *(recorded(archive.id) if recorded else ())):
+        marks[name].append(mark)
+    names = sorted({*_folders(directory), *marks})
+    trails = tuple(_Check(directory, name, marks[name], busy).report() for name in names)
+    findings = (*extra, *(finding for trail in trails for finding in trail.findings))
+    return Report(archive.id, trails, findings)
+
+
+class _Check:
+    """Checks one folder."""
+
+    def __init__(self, directory: Path, trail: str, marks: Sequence[Mark], busy: bool) -> None:
+        self._folder = directory / trail
+        self._trail = trail
+        self._marks = marks
+        self._busy = busy
+        self._findings: list[Finding] = []
+        self._notes: list[str] = []
+        self._sequence = SequenceCheck()
+
+    def report(self) -> TrailReport:
+        # Before the manifest is read: what was named later is none that it should list.
+        there = (
+            sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
+        )
+        manifests = self._manifests()
+        files = [file for manifest in manifests for file in manifest.files]
+        self._check_files(files)
+        self._check_marks(files)
+        self._check_extra(there, manifests)
+        return TrailReport(
+            trail=self._trail,
+            files=len(files),
+            entries=sum(file.count for file in files),
+            first=files[0].first if files else "",
+            last=files[-1].last if files else "",
+            chain=files[-1].chain if files else NO_CHAIN,
+            findings=tuple(self._findings),
+            notes=tuple(self._notes),
+        )
+
+    def _manifests(self) -> list[Manifest]:
+        """The folder's manifests in order, as far back as each leads to the one before it."""
+        found: list[Manifest] = []
+        name = MANIFEST
+        names = set()
+        while name and name not in names:
+            names.add(name)
+            try:
+                manifest = read_manifest(self._folder, self._trail, name)
+            except ArchiveError as error:
+                self._find(FindingKind.CHANGED, name, error.message)
+                return found
+            if found and manifest.head != found[0].before:
+                self._find(FindingKind.CHANGED, name, "does not end where the next one goes on")
+            found.insert(0, manifest)
+            before = manifest.before
+            leads_back = CLOSED_MANIFEST.fullmatch(before.manifest) and manifest.files
+            name = before.manifest if leads_back else ""
+            if before.manifest and not leads_back:
+                self._find(FindingKind.CHANGED, MANIFEST, "does not say what it goes on from")
+        return found
+
+    def _check_files(self, files: list[ArchivedFile]) -> None:
+        chain, last = NO_CHAIN, ""
+        for number, file in enumerate(files, 1):
+            if file.chain != next_chain(chain, file.sha256):
+                self._find(
+                    FindingKind.CHANGED, file.name, "its chain does not follow the file before it"
+                )
+            if not file.name.startswith(f"{number:08}_{file.first}."):
+                self._find(FindingKind.CHANGED, file.name, f"is listed as file {number}")
+            if last and id_order(file.first) <= id_order(last):
+                self._find(
+                    FindingKind.CHANGED, file.name, f"begins at {file.first}, not after {last}"
+                )
+            self._check_content(file)
+            chain, last = file.chain, file.last
+
+    def _check_content(self, file: ArchivedFile) -> None:
+        path = self._folder / file.name
+        try:
+            if not FILE_NAME.fullmatch(file.name):
+                raise ValueError("its name is none of an archived file")  # noqa: TRY301
+            sha256 = file_sha256(path)
+            if sha256 != file.sha256:
+                self._find(
+                    FindingKind.CHANGED,
+                    file.name,
+                    f"its SHA-256 is {sha256}, and was {file.sha256}",
+                )
+                self._sequence.last = file.last_seq or self._sequence.last
+                return
+            summary = Summary()
+            for row in read_rows(path):
+                summary.add(row)
+                self._follow(file, row)
+        except FileNotFoundError:
+            self._find(
+                FindingKind.MISSING, file.name, f"{file.count} entries, up to {file.last}, are gone"
+            )
+            self._sequence.last = file.last_seq or self._sequence.last
+        except (ValueError, OSError) as error:
+            self._find(FindingKind.CHANGED, file.name, f"cannot be read: {error}")
+        else:
+            self._compare(file, summary)
+
+    def _compare(self, file: ArchivedFile, summary: Summary) -> None:
+        found = summary.file(file.name, file.bytes, file.sha256, "")
+        if replace(found, chain=file.chain) == file:
+            return
+        for what in ("first", "last", "count", "first_seq", "last_seq"):
+            said, is_ = getattr(file, what), getattr(found, what)
+            if said != is_:
+                self._find(
+                    FindingKind.CHANGED,
+                    file.name,
+                    f"`{what}` is {is_}, and the manifest says {said}",
+                )
+
+    def _follow(self, file: ArchivedFile, row: Row) -> None:
+        found = self._sequence.follow(row.seq, row.id)
+        if found is None:
+            return
+        if found.is_loss:
+            missing = (found.before + 1, found.seq - 1) if found.seq > found.before else None
+            self._find(FindingKind.GAP, file.name, str(found), missing)
+        else:
+            self._notes.append(str(found))
+
+    def _check_marks(self, files: list[ArchivedFile]) -> None:
+        """One finding is enough: what does not fit a mark does not fit those after it."""
+        for mark in sorted(self._marks, key=lambda mark: mark.files):
+            if not mark.files:
+                continue
+            if len(files) < mark.files:
+                said = f"{len(files)} files are listed, and {mark.files} were recorded"
+                return self._find(FindingKind.MISSING, "", f"{said}, up to {mark.last}")
+            file = files[mark.files - 1]
+            if file.chain != mark.chain:
+                said = "its chain is not the one that was recorded"
+                return self._find(FindingKind.CHANGED, file.name, said)
+        return None
+
+    def _check_extra(self, there: list[str], manifests: list[Manifest]) -> None:
+        listed = {MANIFEST, *(manifest.before.manifest for manifest in manifests)}
+        listed |= {file.name for manifest in manifests for file in manifest.files}
+        head = manifests[-1].head if manifests else None
+        if head is not None and manifests[-1].is_full:
+            # A crash may come between closing a manifest and going on from it.
+            listed.add(head.manifest)
+        for name in there:
+            if name in listed or (self._busy and name == DRAFT):
+                continue
+            if name == DRAFT:
+                self._notes.append(f"`{name}` is left from a crash; the next export removes it")
+                continue
+            is_next = head is not None and name.startswith(f"{head.files + 1:08}_")
+            if not (is_next and self._busy):
+                self._find(
+                    FindingKind.EXTRA,
+                    name,
+                    "is in no manifest"
+                    + ("; if a crash left it, the next export lists it" if is_next else ""),
+                )
+
+    def _find(
+        self,
+        kind: FindingKind,
+        file: str,
+        message: str,
+        missing: tuple[int, int] | None = None,
+    ) -> None:
+        self._findings.append(Finding(kind, self._trail, file, message, missing))
+
+
+def _folders(directory: Path) -> Iterator[str]:
+    for kind in TrailKind:
+        folder = directory / kind
+        if kind is TrailKind.CONTROL:
+            yield from [str(kind)] if folder.is_dir() else []
+        elif folder.is_dir():
+            yield from (f"{kind}/{one.name}" for one in folder.iterdir() if one.is_dir())
+
+
+def _strangers(directory: Path) -> Iterator[str]:
+    ours = {ARCHIVE, LOCK, *TrailKind}
+    if not directory.is_dir():
+        return
+    for path in sorted(directory.iterdir()):
+        if path.name not in ours and path.name != DRAFT:
+            yield path.name
+        elif path.name in {TrailKind.AUDIT, TrailKind.DENIED}:
+            yield from (f"{path.name}/{one.name}" for one in path.iterdir() if not one.is_dir())

@@ -1,0 +1,14 @@
+-- What a key holds, up to a bound. A string's bytes are it all; DUMP would try to compress them.
+do
+  local kind = call('TYPE', name).ok
+  if kind == 'string' then
+    kept_as, kept = 'value', call('GETRANGE', name, '0', bound)
+    if #kept > bound then expires, kept = 'large', call('STRLEN', name) end
+  elseif kind == 'none' then
+    expires, kept_as, kept = 'absent', 'value', ''
+  else
+    kept_as, kept = 'image', call('MEMORY', 'USAGE', name)
+    if kept > bound then expires = 'large' else kept = call('DUMP', name) end
+  end
+  if not expires then expires = call('PEXPIRETIME', name) end
+end

@@ -1,0 +1,11 @@
+if imaged then
+  local name, bound, after = imaged, imaged_bound
+  if command == 'SET' and stop == name_at + 2 and not reply.err then
+    -- A plain SET leaves its own argument, and no expiry: nothing has to be read.
+    local value = argv[stop]
+    after = #value > bound and 'large' or redis.sha1hex(value) .. ':-1'
+  else
+--% include "partials/state_of.lua"
+  end
+  call('XADD', {{ names.audit }}, '*', 'of', event, 'after', after)
+end

@@ -1,0 +1,19 @@
+-- A key's digest and expiry; of a string without the function that is for all types.
+do
+  local kind = call('TYPE', name).ok
+  if kind == 'string' then
+    local value = call('GETRANGE', name, '0', bound)
+    after = #value > bound and 'large' or redis.sha1hex(value)
+  elseif kind == 'none' then
+    after = 'absent'
+  else
+    after = (function()
+--% include "partials/digest_of.lua"
+      return digest_of(name, bound)
+    end)()
+  end
+  if #after == 40 then
+    local expires = call('PEXPIRETIME', name)
+    after = after .. (expires == -1 and ':-1' or ':' .. string.format('%.0f', expires))
+  end
+end

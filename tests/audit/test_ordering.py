@@ -1,0 +1,77 @@
+"""In what order steps of several trails happened."""
+
+from __future__ import annotations
+
+import pytest
+
+from keyleash.audit.event import ABSENT
+from keyleash.audit.undo import ordering
+from keyleash.audit.undo.ordering import in_order
+from keyleash.audit.undo.steps import State, Step
+
+
+def step(event: str, change: str, expires_ms: int | None = None) -> Step:
+    """`a/5-0` and `x>y`: whose event, and from which state to which; `-` is absent, `?` unknown."""
+    identity, _, entry_id = event.partition("/")
+    was, became = (State({"-": ABSENT, "?": None}.get(one, one)) for one in change.split(">"))
+    return Step(
+        identity=identity,
+        id=entry_id,
+        time_ms=int(entry_id.partition("-")[0]),
+        token="t",
+        ops=("SET",),
+        correlation="c",
+        key=b"k",
+        was=was,
+        became=State(became.digest, expires_ms),
+    )
+
+
+def ordered(steps: list[Step], end: str) -> list[str]:
+    return [one.event for one in in_order(steps, State(end), 1000)]
+
+
+def test_ids_decide_between_milliseconds_and_within_a_trail() -> None:
+    """Numbers are no text, and an order that ids say is never turned round."""
+    steps = [step("a/10-2", "x>y"), step("a/10-10", "y>x"), step("b/9-5", "z>x")]
+
+    assert ordered(steps[::-1], "x") == ["b/9-5", "a/10-2", "a/10-10"]
+
+
+@pytest.mark.parametrize(("end", "order"), [("y", "aba"), ("x", "bab")])
+def test_states_decide_within_a_millisecond(end: str, order: str) -> None:
+    """There and back again, by two: only the end tells who was first."""
+    first = {"a": "x>y", "b": "y>x"}
+    counts = {"a": 0, "b": 0}
+    steps = []
+    for identity in order:
+        steps.append(step(f"{identity}/5-{counts[identity]}", first[identity]))
+        counts[identity] += 1
+
+    found = ordered(sorted(steps, key=lambda one: one.event), end)
+
+    assert found == [one.event for one in steps]
+
+
+def test_expiry_between_two_steps_is_no_break() -> None:
+    """A key whose time has passed is absent, and nobody did that."""
+    steps = [step("b/5-0", "->y"), step("a/5-0", "z>x", expires_ms=5)]
+
+    assert ordered(steps, "y") == ["a/5-0", "b/5-0"]
+
+
+def test_unknown_states_fit_anywhere_and_known_ones_better() -> None:
+    """A step without an image breaks nothing."""
+    steps = [step("a/5-0", "x>y"), step("b/5-0", "?>?"), step("c/5-0", "y>z")]
+
+    found = ordered(steps, "z")
+
+    assert found.index("a/5-0") < found.index("c/5-0")
+
+
+def test_too_many_ways_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then ids decide, as well as they can."""
+    monkeypatch.setattr(ordering, "MAX_PLACES", 3)
+
+    assert ordered([step("b/5-0", "x>y"), step("a/5-1", "y>z")], "z") == ["b/5-0", "a/5-1"]
+    assert ordered([step("b/5-1", "x>y"), step("a/5-0", "y>z")], "z") == ["a/5-0", "b/5-1"]

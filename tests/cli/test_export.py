@@ -1,0 +1,196 @@
+"""`keyleash audit export` and `audit verify`, as operators and their supervisors run them."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.archives import KEYS, add_events, archived, stored, unacknowledged
+from support.command_line import Cli
+from support.servers import RealServer
+
+RUNNER = "agent-runner"
+TRAIL = f"audit/{RUNNER}"
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def admin(embedded: RealServer) -> Any:
+    return embedded.client()
+
+
+@pytest.fixture
+def to(tmp_path: Path) -> Path:
+    return tmp_path / "archive"
+
+
+def test_export_and_verify_say_what_there_is(loaded: Cli, admin: Any, to: Path) -> None:
+    """A line for each file, then one for each trail; the second run has nothing to do."""
+    add_events(admin, RUNNER, range(1, 4))
+
+    lines = loaded.ok("audit", "export", "--to", to).splitlines()
+    assert lines[0].split() == ["file", "entries", "to"]
+    assert [line.split()[1] for line in lines if TRAIL in line] == ["3"]
+    loaded.ok("audit", "export", "--to", to)
+    assert loaded.run("audit", "export", "--to", to).stderr == "there is nothing new\n"
+
+    result = loaded.run("audit", "verify", to)
+    assert result.exit_code == 0
+    assert result.stderr == "all is well\n"
+    assert [line.split()[:4] for line in result.stdout.splitlines() if TRAIL in line] == [
+        [TRAIL, "1", "3", "ok"]
+    ]
+
+
+def test_export_and_verify_as_json(loaded: Cli, admin: Any, to: Path) -> None:
+    """What a script needs: names, ids, hashes, and breaks as numbers."""
+    add_events(admin, RUNNER, range(5, 8))
+
+    exported = loaded.json("audit", "export", "--to", to)["exported"]
+    (one,) = (one for one in exported if one["trail"] == TRAIL)
+    assert (one["count"], one["last"]) == (3, stored(admin, KEYS.audit(RUNNER))[-1][0])
+    assert [(found["kind"], found["seq"]) for found in one["breaks"]] == [("begins", 5)]
+
+    report = loaded.json("audit", "verify", to)
+    (trail,) = (trail for trail in report["trails"] if trail["trail"] == TRAIL)
+    assert (report["well"], report["findings"]) == (True, [])
+    assert trail["chain"] == one["chain"]
+
+
+def test_verify_ends_with_1_and_names_what_is_wrong(loaded: Cli, admin: Any, to: Path) -> None:
+    """So that a nightly job fails when the archive does."""
+    add_events(admin, RUNNER, [1, 2, 5])
+    result = loaded.run("audit", "export", "--to", to)
+    assert f"warning: `{TRAIL}`: seq 3 to 4 are missing, before " in result.stderr
+    (file,) = (to / "control").glob("*.jsonl")
+    file.unlink()
+
+    result = loaded.run("audit", "verify", to)
+    assert result.exit_code == 1
+    assert "seq 3 to 4 are missing" in result.stderr
+    assert f"missing: `control/{file.name}`" in result.stderr
+    assert result.stderr.endswith("2 findings\n")
+    found = loaded.json("audit", "verify", to, exit_code=1)["findings"]
+    assert [one["missing"] for one in found if one["kind"] == "gap"] == [[3, 4]]
+
+
+def test_verify_needs_no_server(loaded: Cli, offline: Cli, to: Path) -> None:
+    """It may run where the archive is, far from Redis."""
+    loaded.ok("audit", "export", "--to", to)
+
+    assert offline.run("audit", "verify", to).exit_code == 0
+    result = offline.run("audit", "verify", to.parent)
+    assert result.exit_code == 1
+    assert "is no archive" in result.stderr
+
+
+def test_export_of_one_identity_leaves_the_others(loaded: Cli, admin: Any, to: Path) -> None:
+    """Their entries stay unacknowledged, for a run without the option."""
+    add_events(admin, RUNNER, [1])
+    add_events(admin, "human-admin", [1])
+    loaded.ok("audit", "export", "--to", to, "--identity", RUNNER)
+
+    assert [path.name for path in (to / "audit").iterdir()] == [RUNNER]
+    assert not (to / "control").exists()
+    assert loaded.run("audit", "export", "--to", to, "--identity", "nobody").exit_code == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_follow_exports_what_comes_and_ends_cleanly(
+    loaded: Cli, admin: Any, to: Path, number: signal.Signals
+) -> None:
+    """With the file at hand finished and all of it acknowledged."""
+    add_events(admin, RUNNER, range(1, 11))
+    words = ("--json", "audit", "export", "--to", to, "--follow", "--every", "1s")
+    with loaded.spawn(words) as following:
+        assert following.stdout is not None
+        exported = 0
+        add_events(admin, RUNNER, range(11, 21))
+        while exported < 30:
+            said = json.loads(following.stdout.readline())
+            exported += said["count"] if said["trail"] == TRAIL else 0
+            if exported == 20:
+                add_events(admin, RUNNER, range(21, 31))
+        following.send_signal(number)
+        _, errors = following.communicate(timeout=PATIENCE_S)
+
+    assert following.returncode == 0
+    assert errors.endswith("stopped: what was exported is acknowledged\n")
+    assert archived(to, TRAIL) == stored(admin, KEYS.audit(RUNNER))
+    assert unacknowledged(admin, KEYS.audit(RUNNER)) == 0
+    assert admin.xrevrange(KEYS.control, count=1)[0][1][b"event"] == b"export"
+
+
+def test_follow_does_not_wait_where_much_is_waiting(loaded: Cli, admin: Any, to: Path) -> None:
+    """A file's worth of entries is exported though the time has not come."""
+    add_events(admin, RUNNER, [1])
+    words = ("--json", "audit", "export", "--to", to, "--follow", "--every", "1d")
+    with loaded.spawn(words) as following:
+        assert following.stdout is not None
+        files = [json.loads(following.stdout.readline()) for _ in range(2)]
+        for start in range(2, 20_002, 1000):
+            add_events(admin, RUNNER, range(start, start + 1000))
+        files.append(json.loads(following.stdout.readline()))
+        following.terminate()
+        following.communicate(timeout=PATIENCE_S)
+
+    assert [one["trail"] for one in files] == ["control", TRAIL, TRAIL]
+    assert files[-1]["count"] == 20_000
+
+
+def test_full_disk_ends_with_1_and_the_next_run_goes_on(loaded: Cli, admin: Any, to: Path) -> None:
+    """Files of at most 20 kB stand in for a disk that is full: no file is half there."""
+    add_events(admin, RUNNER, range(1, 501))
+    words = [*loaded.command, "audit", "export", "--to", str(to)]
+
+    done = subprocess.run(
+        words,
+        env=loaded.process_env(),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+
+    assert done.returncode == 1
+    assert f"error: cannot write in `{to / TRAIL}`: file too large; nothing" in done.stderr
+    assert "help: make room" in done.stderr
+    assert list((to / TRAIL).iterdir()) == []
+    assert unacknowledged(admin, KEYS.audit(RUNNER)) == 500
+    loaded.ok("audit", "export", "--to", to)
+    assert archived(to, TRAIL) == stored(admin, KEYS.audit(RUNNER))
+    assert loaded.run("audit", "verify", to).exit_code == 0
+
+
+def test_second_archiver_is_told_to_wait(loaded: Cli, to: Path) -> None:
+    """Two on one directory, the one that follows first."""
+    with loaded.spawn(("audit", "export", "--to", to, "--follow")) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline().startswith("control/")
+        result = loaded.run("audit", "export", "--to", to)
+        following.terminate()
+        following.communicate(timeout=PATIENCE_S)
+
+    assert result.exit_code == 1
+    assert f"another archiver (pid {following.pid}) is at work" in result.stderr
+
+
+def test_directory_that_cannot_be_made_is_an_error(loaded: Cli, tmp_path: Path) -> None:
+    """In words, without a traceback."""
+    (tmp_path / "file").touch()
+    result = loaded.run("audit", "export", "--to", tmp_path / "file" / "archive")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: cannot use `")
+
+
+def test_export_without_a_directory_is_a_usage_error(loaded: Cli) -> None:
+    """There is no default place for evidence."""
+    assert loaded.run("audit", "export").exit_code == 2
+    assert loaded.run("audit", "export", "--to", "x", "--format", "csv").exit_code == 2

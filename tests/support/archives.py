@@ -1,0 +1,107 @@
+"""Trails as a guard writes them, and archives as a test reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from keyleash.audit.export import Archiver, Exported, locked_archive, read_rows
+from keyleash.protocol.keyspace import Keyspace
+
+KEYS = Keyspace()
+Entry = tuple[str, tuple[tuple[bytes, bytes], ...]]
+
+
+def add_events(client: Any, identity: str, numbers: Iterable[int], **fields: str | bytes) -> None:
+    """Append events to the identity's trail, with these sequence numbers."""
+    with client.pipeline(transaction=False) as pipe:
+        pipe.hset(KEYS.layouts, identity, "{}")
+        for number in numbers:
+            event = {"seq": number, "token": "t", "op": "SET", "cost": "1,1w", "key": f"k:{number}"}
+            pipe.xadd(KEYS.audit(identity), {**event, "correlation": "c", "policy": "p", **fields})
+        pipe.execute()
+
+
+def export(client: Any, directory: Path, **options: Any) -> list[Exported]:
+    """One run of an archiver."""
+    with locked_archive(directory) as archive:
+        return list(Archiver(client, KEYS, archive, **options).run())
+
+
+def archived(directory: Path, trail: str) -> list[Entry]:
+    """All entries that the files of a trail have, in their order."""
+    return [
+        (row.id, row.fields)
+        for path in sorted((directory / trail).glob("[0-9]*"))
+        for row in read_rows(path)
+    ]
+
+
+def stored(client: Any, stream: str) -> list[Entry]:
+    """All entries that a stream has, with names that repeat."""
+    found = client.execute_command(b"XRANGE", stream, "-", "+")
+    return [
+        (one.decode(), tuple(zip(words[::2], words[1::2], strict=True))) for one, words in found
+    ]
+
+
+def unacknowledged(client: Any, stream: str) -> int:
+    """How many entries were not acknowledged by the archive that has them exported."""
+    groups = client.xinfo_groups(stream) if client.exists(stream) else []
+    if not groups:
+        return int(client.xlen(stream))
+    (group,) = groups
+    return int(group["pending"]) + int(group["lag"])
+
+
+def manifest(directory: Path, trail: str) -> Any:
+    """What the newest manifest of a trail says."""
+    return json.loads((directory / trail / "manifest.json").read_text())
+
+
+def run_again_and_again(begun: Any, url: str, directory: str, max_entries: int) -> None:
+    """The work of an archiver that is to be killed: while there is a server, it does not end."""
+    begun.set()
+    client = redis.Redis.from_url(url)
+    with locked_archive(Path(directory)) as archive:
+        archiver = Archiver(client, KEYS, archive, max_entries=max_entries)
+        try:
+            while True:
+                for _ in archiver.run():
+                    pass
+        except redis.ConnectionError:
+            return
+
+
+def run_until(step: int, url: str, directory: str, max_entries: int) -> None:
+    """One run of an archiver that is killed before its step number *step*."""
+    import os
+    import signal
+
+    from keyleash.audit.export import files
+    from keyleash.audit.export.group import ConsumerGroup
+
+    left = step
+
+    def stepping(function: Callable[..., Any]) -> Callable[..., Any]:
+        def stepped(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return stepped
+
+    for place, name in (
+        *((ConsumerGroup, one) for one in ("create", "acknowledge", "trim", "_read")),
+        *((files.Draft, one) for one in ("write", "keep", "__exit__")),
+        *((os, one) for one in ("fsync", "rename")),
+        *((redis.Redis, one) for one in ("xack", "xadd")),
+    ):
+        setattr(place, name, stepping(getattr(place, name)))
+    export(redis.Redis.from_url(url), Path(directory), max_entries=max_entries)
