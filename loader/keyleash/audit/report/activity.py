@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from keyleash.audit.event import AuditEvent, Denial
@@ -19,7 +19,7 @@ from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 
 AnyEntry = AuditEvent | Denial
-ENDS = 100
+ENDS = 50
 """So many of the first entries are kept, and so many of the last."""
 MAX_GAPS = 50
 
@@ -124,12 +124,11 @@ def read_activity(
         query: Which entries. If it narrows by more than time, there are no gaps.
     """
     activity = Activity()
-    entries = merged(
-        [
-            read_events(client, keyspace, identities, query),
-            read_denials(client, keyspace, identities, query),
-        ]
-    )
+    trails: list[Iterator[AnyEntry]] = [
+        read_events(client, keyspace, identities, query),
+        read_denials(client, keyspace, identities, query),
+    ]
+    entries = merged(trails)
     for one in with_gaps(entries) if query.takes_all else entries:
         if isinstance(one, Gap):
             activity.add_gap(one)

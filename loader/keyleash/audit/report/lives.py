@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from keyleash.audit.event import ABSENT, AuditEvent, Image
-from keyleash.audit.undo.steps import State, Step, steps_of
+from keyleash.audit.event import ABSENT, LARGE, AuditEvent, Held, Image
+from keyleash.audit.report.afterwards import read_afterwards
+from keyleash.audit.undo.steps import State, Step, images_of, steps_of
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -39,6 +40,11 @@ class KeyLife:
         """The key, as it is recorded."""
         return self.first.key
 
+    @property
+    def is_masked(self) -> bool:
+        """Whether the key itself is not recorded."""
+        return self.first.is_masked and self.last.is_masked
+
 
 @dataclass(slots=True)
 class Lives:
@@ -58,7 +64,7 @@ class Lives:
         for key, steps in steps_of([event]).items():
             life = self.by_key.get(key)
             if life is not None:
-                life.events += (steps[0].event != life.last.event)
+                life.events += steps[0].event != life.last.event
                 life.last = replace(steps[0], before=None)
             elif len(self.by_key) < MAX_KEYS:
                 self.by_key[key] = self._begun(steps[0])
@@ -66,11 +72,12 @@ class Lives:
                 self.further_events += 1
 
     def _begun(self, step: Step) -> KeyLife:
-        dump = step.before.dump if step.before else None
+        held = step.before.held if step.before else None
+        size = len(held[1]) if held else 0
         last = replace(step, before=None)
-        if dump and self._held + len(dump) > MAX_IMAGE_BYTES:
+        if self._held + size > MAX_IMAGE_BYTES:
             return KeyLife(1, last, last, is_dropped=True)
-        self._held += len(dump or b"")
+        self._held += size
         return KeyLife(1, step, last)
 
 
@@ -81,7 +88,7 @@ class BeforeAndAfter:
 
     Attributes:
         before: Before its first event; None if that is not kept or cannot be read.
-        after: Behind its last; None if the server does not hold that any more.
+        after: Behind its last; None if neither the server holds that nor an image.
         now: None if the key is masked.
         is_unchanged: Whether it was left as it is since its last event, or has expired by
             itself; None if that cannot be told.
@@ -105,20 +112,26 @@ def read_lives(
         lives: Not too many: the server reads each image.
     """
     wanted = list(lives)
-    known = [life.key for life in wanted if not _is_masked(life)]
+    known = [life.key for life in wanted if not life.is_masked]
     keys = read_keys(client, keyspace, known)
     seconds, micros = client.time()
     now_ms = int(seconds) * 1000 + int(micros) // 1000
-    dumps = [life.first.before.dump for life in wanted if life.first.before is not None]
-    images = read_images(client, keyspace, [dump for dump in dumps if dump is not None])
+    later = read_afterwards(
+        client,
+        keyspace,
+        (life.last for life in wanted if _is_replaced(life.last.became, keys.get(life.key))),
+    )
+    held = images_of([life.first] for life in wanted)
+    images = read_images(client, keyspace, [*held, *later.values()])
     found = []
     for life in wanted:
         now = keys.get(life.key)
+        next_before = images[later[life.key]] if life.key in later else None
         found.append(
             BeforeAndAfter(
                 life=life,
                 before=_before(life.first.before, images),
-                after=_after(life.last.became, now),
+                after=_after(life.last.became, now, next_before),
                 now=now,
                 is_unchanged=_is_unchanged(life.last.became, now, now_ms),
             )
@@ -126,23 +139,26 @@ def read_lives(
     return found
 
 
-def _is_masked(life: KeyLife) -> bool:
-    return life.first.is_masked and life.last.is_masked
-
-
-def _before(image: Image | None, images: dict[bytes, Value | None]) -> Value | None:
-    if image is None or image.dump is None:
+def _before(image: Image | None, images: Mapping[Held, Value | None]) -> Value | None:
+    if image is None or image.held is None:
         return None if image is None else NOTHING
-    value = images[image.dump]
+    value = images[image.held]
     return None if value is None else replace(value, expires_ms=image.expires_ms)
 
 
-def _after(became: State, now: Value | None) -> Value | None:
+def _is_replaced(became: State, now: Value | None) -> bool:
+    """Whether the server holds something else than what is known to have been left."""
+    return now is not None and became.digest not in {None, ABSENT, LARGE, now.digest}
+
+
+def _after(became: State, *values: Value | None) -> Value | None:
+    """Whichever of *values* is what was left."""
     if became.digest == ABSENT:
         return NOTHING
-    if now is None or became.digest != now.digest or now.is_large:
-        return None
-    return replace(now, expires_ms=became.expires_ms)
+    for value in values:
+        if value is not None and value.digest == became.digest and not value.is_large:
+            return replace(value, expires_ms=became.expires_ms)
+    return None
 
 
 def _is_unchanged(became: State, now: Value | None, now_ms: int) -> bool | None:

@@ -105,8 +105,8 @@ def read_standing(
     """
     listed = [
         info
-        for name in identities if identities is not None else [None]
-        for info in list_tokens(client, name, keyspace=keyspace)
+        for info in list_tokens(client, keyspace=keyspace)
+        if identities is None or info.identity in identities
     ]
     tokens = {(info.identity, info.id): _known(info) for info in listed}
     activations: list[PolicyUse] = []

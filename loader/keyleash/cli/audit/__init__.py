@@ -7,6 +7,7 @@ import click
 from keyleash.cli.audit.as_of import as_of
 from keyleash.cli.audit.follow import follow
 from keyleash.cli.audit.log import log
+from keyleash.cli.audit.report import report
 from keyleash.cli.audit.show import show
 from keyleash.cli.audit.stats import stats
 from keyleash.cli.audit.timeline import timeline
@@ -19,5 +20,5 @@ def audit() -> None:
     """Read the trails of what identities did."""
 
 
-for command in (log, follow, show, timeline, as_of, stats, export, verify):
+for command in (log, follow, show, timeline, as_of, stats, report, export, verify):
     audit.add_command(command)

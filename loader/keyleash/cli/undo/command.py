@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from keyleash.cli.audit.parameters import correlation_id, key_pattern
+from keyleash.cli.audit.trails import time_range
 from keyleash.cli.errors import DeclinedError, UsageError
 from keyleash.cli.options import example, json_option, require_consent, yes_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.standing import server_time_ms
 from keyleash.cli.text import counted, iso_time, printable
-from keyleash.cli.times import Moment, since_option
+from keyleash.cli.times import Moment, since_option, until_option
 
 if TYPE_CHECKING:
     from keyleash.audit.undo import Selection, Undone, UndoPlan
@@ -72,6 +72,7 @@ class GivenKeys:
     help="All that was done to keys that match since --since.",
 )
 @since_option
+@until_option
 @click.option("--dry-run", is_flag=True, help="Show the plan; exit code 1 if it has conflicts.")
 @click.option(
     "--force", metavar="KEY", multiple=True, help="Override what is in the way at KEY; repeat."
@@ -92,6 +93,7 @@ def undo(
     identity: str | None,
     pattern: Pattern | None,
     since: Moment | None,
+    until: Moment | None,
     dry_run: bool,
     force: tuple[str, ...],
     skip: tuple[str, ...],
@@ -109,7 +111,7 @@ def undo(
     from keyleash.audit.undo import plan_undo, refusal
     from keyleash.cli.undo.showing import plan_as_json, print_plan
 
-    selection = _selection(settings, events, correlation, identity, pattern, since)
+    selection = _selection(settings, events, correlation, identity, pattern, (since, until))
     forced, skipped = GivenKeys(force), GivenKeys(skip)
     plan = plan_undo(
         settings.client,
@@ -158,12 +160,12 @@ def _selection(
     correlation: str | None,
     identity: str | None,
     pattern: Pattern | None,
-    since: Moment | None,
+    times: tuple[Moment | None, Moment | None],
 ) -> Selection:
     from keyleash.audit.undo import Selection
 
-    narrowed = (correlation, identity, pattern, since)
-    if events and narrowed != (None, None, None, None):
+    since, _until = times
+    if events and any(one is not None for one in (correlation, identity, pattern, *times)):
         raise UsageError("`--event` says all: nothing else can narrow it")
     if not events and (correlation, identity, pattern) == (None, None, None):
         raise UsageError(
@@ -173,8 +175,7 @@ def _selection(
         )
     if not events and correlation is None and since is None:
         raise UsageError("`--identity` and `--key` need `--since`", help="such as `--since 10m`")
-    since_ms = since.at(server_time_ms(settings.client)) if since else None
-    return Selection(events, correlation, identity, pattern, since_ms)
+    return Selection(events, correlation, identity, pattern, *time_range(settings, *times))
 
 
 def _described(selection: Selection) -> str:
@@ -185,6 +186,7 @@ def _described(selection: Selection) -> str:
         ("--identity", selection.identity),
         ("--key", selection.pattern.source if selection.pattern else None),
         ("--since", None if selection.since_ms is None else iso_time(selection.since_ms)),
+        ("--until", None if selection.until_ms is None else iso_time(selection.until_ms)),
     ):
         if value is not None:
             parts.append(f"{option} {value}")

@@ -1,0 +1,92 @@
+"""The `report` command itself."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from keyleash.cli.audit.parameters import correlation_id
+from keyleash.cli.audit.trails import time_range
+from keyleash.cli.options import example, json_option
+from keyleash.cli.output import print_json, say
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.text import counted, iso_time, printable
+from keyleash.cli.times import Moment, since_option, until_option
+
+
+@click.command(epilog=example("keyleash audit report --since 1h -o report.html"))
+@since_option
+@until_option
+@click.option("--identity", metavar="NAME", help="What it did alone.")
+@click.option(
+    "--correlation",
+    metavar="ID",
+    callback=correlation_id,
+    help="What was done with this correlation id alone.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write the page; a file of that name is replaced.",
+)
+@json_option
+@pass_settings
+def report(
+    settings: Settings,
+    since: Moment | None,
+    until: Moment | None,
+    identity: str | None,
+    correlation: str | None,
+    output: Path,
+) -> None:
+    """Write what happened in some time as one page of HTML.
+
+    It has a timeline, refusals, keys with what they held before and after, limits, tokens and
+    policies in force, and the undo plan; of many events, the first and the last. The page loads
+    nothing and runs no script. It shows values of keys, so only you may read the file. Exit code 1,
+    and no file, if there is nothing to report.
+    """
+    from keyleash.audit import Query
+    from keyleash.cli.audit.report.content import gather
+    from keyleash.cli.audit.report.page import render
+
+    since_ms, until_ms = time_range(settings, since, until)
+    query = Query(correlation=correlation, since_ms=since_ms, until_ms=until_ms)
+    found = gather(settings, identity, query)
+    page = render(found).encode()
+    _write(output, page)
+    if settings.json:
+        print_json(
+            {
+                "file": str(output),
+                "bytes": len(page),
+                "since": iso_time(found.since_ms),
+                "until": iso_time(found.until_ms),
+                "entries": found.activity.entries,
+                "conflicts": None if found.plan is None else len(found.plan.blocked),
+            }
+        )
+        return
+    entries = counted(found.activity.entries, "entry")
+    say(f"{entries} told in `{printable(str(output))}`")
+
+
+def _write(path: Path, page: bytes) -> None:
+    """Write the whole file or none; through a link, what it leads to."""
+    target = path.resolve()
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
