@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 JsonValue = str | dict[str, str]
 
 # In any case of letters: a token in the place of a command comes back in capitals.
-_TOKEN = re.compile(r"\b(kl_[a-z0-9-]{1,64})_[a-z0-9_-]{16,}", re.IGNORECASE)
+_TOKEN = re.compile(r"(kl_[a-z0-9-]{1,64})_[a-z0-9_-]{16,}", re.IGNORECASE)
 
 
 def printable(value: str | bytes) -> str:

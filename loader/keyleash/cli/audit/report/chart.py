@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from keyleash.audit.report.timeline import WIDTHS_MS, Timeline
-from keyleash.cli.audit.report.words import number
+from keyleash.cli.audit.report.words import amount, number
 from keyleash.cli.text import clock_time, counted, iso_time
 
 LEFT, RIGHT = 7.0, 99.5
@@ -162,7 +162,7 @@ def _bars(
                     y=round(y, 2),
                     height=round(height, 2),
                     colour=colour,
-                    title=f"{names[colour]}: {counted(count, noun)}, from {clock_time(begin_ms)}",
+                    title=f"{names[colour]}: {amount(count, noun)}, from {clock_time(begin_ms)}",
                 )
 
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from keyleash.cli.audit.report import words
 from keyleash.cli.audit.report.chart import HEIGHT, LEFT, RIGHT, draw
-from keyleash.cli.text import clock_time, counted, distance, iso_time, short_digest
+from keyleash.cli.text import clock_time, distance, iso_time, short_digest
 from keyleash.cli.undo.reasons import reason
 from keyleash.cli.undo.showing import what_happens
 from keyleash.cli.values import short_value
@@ -69,7 +69,7 @@ def _environment() -> Environment:
         digest=short_digest,
     )
     made.globals.update(
-        counted=counted,
+        counted=words.amount,
         distance=distance,
         now_words=words.now_words,
         reason=reason,

@@ -17,7 +17,7 @@ LIMIT = 160
 """So many characters of a key or correlation id are shown: both can be as long as their writer
 likes."""
 # Whatever stands behind the name, since a value is cut before it comes here, perhaps in a token.
-_TOKEN = re.compile(r"\b(kl_[a-z0-9-]{1,64})_[a-z0-9_-]+", re.IGNORECASE)
+_TOKEN = re.compile(r"(kl_[a-z0-9-]{1,64})_[a-z0-9_-]+", re.IGNORECASE)
 
 
 def safe(value: object) -> object:
@@ -39,6 +39,11 @@ def shown(value: str | bytes, limit: int = LIMIT) -> str:
 def number(count: int) -> str:
     """A count, readable when it is large."""
     return f"{count:,}"
+
+
+def amount(count: int, noun: str) -> str:
+    """`1 token`, `2,000 tokens`."""
+    return counted(count, noun).replace(str(count), number(count), 1)
 
 
 def before_words(one: BeforeAndAfter) -> str:
@@ -76,7 +81,7 @@ def now_words(one: BeforeAndAfter, now_ms: int) -> str:
 
 def _why_unknown(life: KeyLife) -> str:
     if life.first.large:
-        return f"too large to be kept: {counted(life.first.large, 'byte')}"
+        return f"too large to be kept: {amount(life.first.large, 'byte')}"
     if life.is_dropped:
         return "left out: too much for this page"
     if life.first.before is not None:

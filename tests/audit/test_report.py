@@ -1,0 +1,225 @@
+"""What a report tells: timelines, lives of keys, policies and tokens in force."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+import redis
+
+import keyleash
+from keyleash.audit import Query
+from keyleash.audit.report import (
+    Activity,
+    BeforeAndAfter,
+    Timeline,
+    activity,
+    lives,
+    read_activity,
+    read_lives,
+    read_standing,
+)
+from keyleash.tokens import revoke_tokens
+from support.leash import NAMES, Leash, grant
+from support.scribe import Scribe
+from support.servers import RealServer
+from support.trails import Trails
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def scribe(embedded: RealServer) -> Scribe:
+    """Events by hand, with before-images."""
+    return Scribe(embedded.client())
+
+
+def before_and_after(scribe: Scribe, query: Query) -> dict[bytes, BeforeAndAfter]:
+    """What became of each key."""
+    found = read_activity(scribe.client, NAMES, ["one", "two"], query)
+    told = read_lives(scribe.client, NAMES, found.lives.by_key.values())
+    return {one.life.key: one for one in told}
+
+
+def test_timeline_of_a_long_time_has_few_wide_pieces_and_every_count() -> None:
+    """A second and a year alike fit the page, and nothing is lost when pieces are joined."""
+    timeline = Timeline()
+    for minute in range(0, 60 * 24 * 40, 7):
+        timeline.add(minute * 60_000, "one")
+        timeline.add(minute * 60_000, "two", 2)
+
+    days = len(range(0, 60 * 24 * 40, 7))
+    assert len(timeline.pieces) <= 90
+    assert timeline.width_ms == 12 * HOUR_MS
+    assert sum(count for (_, name), count in timeline.counts.items() if name == "one") == days
+    assert timeline.counts.total() == 3 * days
+    assert {piece for piece, _ in timeline.counts} <= set(timeline.pieces)
+
+
+def test_timeline_of_one_moment_still_has_several_pieces() -> None:
+    """A single bar as wide as the page would say nothing."""
+    timeline = Timeline()
+    timeline.add(5_000, "one")
+
+    assert timeline.pieces[0] == 5
+    assert len(timeline.pieces) == 12
+
+
+def test_activity_keeps_the_ends_and_counts_the_rest(
+    embedded_trails: Trails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many entries there are, so many are kept."""
+    monkeypatch.setattr(lives, "MAX_KEYS", 10)
+    for number in range(1, 301):
+        embedded_trails.event("one", f"{number}-1", key=f"k:{number}", seq=number)
+
+    found = read_activity(embedded_trails.client, NAMES, ["one"], Query())
+
+    assert found.entries == 300
+    assert [one.id for one in found.first] == [f"{number}-1" for number in range(1, 51)]
+    assert [one.id for one in found.last] == [f"{number}-1" for number in range(251, 301)]
+    assert found.left_out == 200
+    assert (len(found.lives.by_key), found.lives.further_events) == (10, 290)
+
+
+def test_activity_counts_repeats_tells_gaps_and_a_missing_begin(embedded_trails: Trails) -> None:
+    """Numbers that would be wrong in silence are worse than none."""
+    embedded_trails.event("one", "1000-0", seq=8)
+    embedded_trails.event("one", "2000-0", seq=11)
+    embedded_trails.event("two", "1500-0", seq=1)
+    embedded_trails.denial("one", "3000-0", seq=1, reason="r")
+    embedded_trails.repeats("one", "90000-0", "3000-0", 41)
+
+    def read(query: Query) -> Activity:
+        return read_activity(embedded_trails.client, NAMES, ["one", "two"], query)
+
+    found = read(Query())
+    assert [(one.count, one.first.id) for one in found.refusals.values()] == [(41, "3000-0")]
+    assert found.refused.counts.total() == 41
+    assert found.operations.counts.total() == 3
+    assert (found.missing, found.gaps[0].first) == (2, 9)
+    assert found.trimmed == ["one"]
+    assert read(Query(since_ms=1001)).trimmed == []
+    assert read(Query(correlation="c")).missing == 0
+
+
+def test_lives_have_what_a_key_held_before_after_and_now(scribe: Scribe) -> None:
+    """Whoever changed it since; expired by itself is no change."""
+    scribe.client.set("k", "old")
+    first = scribe.run("one", "SET", "k", "middle", correlation="c")
+    scribe.run("one", "APPEND", "k", "!", correlation="c")
+    scribe.run("two", "SET", "k", "theirs", correlation="other")
+    scribe.run("one", "SET", "left", "x", correlation="c")
+    scribe.client.set("gone", "x", pxat=int(first.partition("-")[0]) + 60_000)
+    scribe.run("one", "DEL", "gone", correlation="c")
+
+    found = before_and_after(scribe, Query(correlation="c"))
+
+    def text(key: bytes) -> list[bytes | None]:
+        one = found[key]
+        values = (one.before, one.after, one.now)
+        return [value.elements[0] if value and value.elements else None for value in values]
+
+    assert text(b"k") == [b"old", b"middle!", b"theirs"]
+    assert text(b"left") == [None, b"x", b"x"]
+    assert [found[key].is_unchanged for key in (b"k", b"left", b"gone")] == [False, True, True]
+    assert found[b"k"].life.events == 2
+    assert found[b"gone"].before is not None
+    assert found[b"gone"].before.expires_ms is not None
+    assert found[b"gone"].after is not None
+    assert found[b"gone"].after.is_absent
+
+
+def test_lives_say_nothing_where_there_is_no_image(scribe: Scribe) -> None:
+    """None is not absent."""
+    scribe.run("one", "SET", "k", "x", images=False)
+    masked = b"secret:#" + b"0" * 40
+    scribe.run("one", "SET", "secret:1", "x", images=False, keys=[masked.decode()])
+
+    found = before_and_after(scribe, Query())
+
+    assert (found[b"k"].before, found[b"k"].after, found[b"k"].is_unchanged) == (None, None, None)
+    assert found[b"k"].now is not None
+    assert found[masked].now is None
+
+
+def test_images_past_the_bound_are_left_out(
+    scribe: Scribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory does not grow with what keys held."""
+    monkeypatch.setattr(lives, "MAX_IMAGE_BYTES", 10)
+    for key in ("a", "b"):
+        scribe.client.set(key, "12345678")
+        scribe.run("one", "SET", key, "x")
+
+    found = before_and_after(scribe, Query())
+
+    assert [found[key].life.is_dropped for key in (b"a", b"b")] == [False, True]
+    assert found[b"b"].before is None
+
+
+def test_standing_has_policies_and_tokens_of_the_range_alone(server: RealServer) -> None:
+    """What was in force at any moment of it, what was used, and who did what."""
+    leash = Leash(server)
+    rules = {"grants": [grant("read", "write", keys="k:*")]}
+    leash.load(one=rules, two=rules)
+    old = leash.issue("one", note="old")
+    revoke_tokens(leash.admin, token_id=old.id, actor="ops")
+    leash.load(one=rules)
+    kept = leash.issue("one", note="kept")
+    agent = leash.client(kept.token)
+    agent.set("k:1", "x")
+    with suppress(redis.ResponseError):
+        agent.set("other", "x")
+    control = leash.admin.execute_command("XRANGE", NAMES.control, "-", "+")
+    times = [int(entry_id.partition(b"-")[0]) for entry_id, _ in control]
+    now_ms = times[-1] + HOUR_MS
+
+    everything = read_standing(leash.admin, NAMES, None, times[0], now_ms)
+    later = read_standing(leash.admin, NAMES, ["one"], now_ms - 1, now_ms)
+    used = read_standing(leash.admin, NAMES, None, now_ms - 1, now_ms, used=[("one", old.id)])
+
+    assert [one.generation for one in everything.policies] == [1, 2]
+    assert everything.policies[0].until_ms == everything.policies[1].from_ms
+    assert set(everything.policies[0].rules) == {"one", "two"}
+    assert {one.id for one in everything.tokens} == {old.id, kept.id}
+    assert [one.event for one in everything.deeds] == [
+        "activate",
+        "issue",
+        "revoke",
+        "activate",
+        "issue",
+    ]
+    assert [one.generation for one in later.policies] == [2]
+    assert [(one.id, one.note) for one in later.tokens] == [(kept.id, "kept")]
+    assert later.deeds == []
+    revoked = {one.id: one for one in used.tokens}[old.id]
+    assert (revoked.revoked_by, revoked.revoked_ms) == ("ops", times[2])
+
+
+def test_activity_of_real_guards_has_tokens_and_refusals(server: RealServer) -> None:
+    """As they number, count and refuse."""
+    leash = Leash(server)
+    leash.load(
+        one={
+            "grants": [grant("read", "write", keys="k:*")],
+            "audit": {"reads": True, "before_images": {"max_bytes": "1kb"}},
+        }
+    )
+    token = leash.issue("one")
+    agent = leash.client(token.token)
+    with keyleash.correlation("c-1"):
+        agent.set("k:1", "x")
+        agent.get("k:1")
+        for _ in range(3):
+            with suppress(redis.ResponseError):
+                agent.set("other", "x")
+
+    found = read_activity(leash.admin, NAMES, ["one"], Query())
+
+    tally = found.tokens["one", token.id]
+    assert (tally.events, tally.refused) == (2, 3)
+    assert [key[1] for key in found.refusals] == ["KEY_NOT_GRANTED"]
+    assert list(found.lives.by_key) == [b"k:1"]
+    assert (found.missing, found.trimmed) == (0, [])
+    assert activity.ENDS >= len(found.first) == 3

@@ -1,0 +1,296 @@
+"""`keyleash audit report`: one page that loads nothing, escapes everything, and is whole or not."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from support.command_line import Cli
+from support.scribe import Scribe
+from support.servers import RealServer
+from support.trails import Trails
+
+RUNNER = "agent-runner"
+HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m\u202e"
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """A page, taken apart.
+
+    Attributes:
+        text: What is read.
+        tags: All, with their attributes.
+        unbalanced: End tags that close something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text = ""
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.unbalanced: list[str] = []
+        self.open: list[str] = []
+        self.source = path.read_text()
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def named(self, tag: str) -> Iterator[dict[str, str | None]]:
+        """The attributes of all elements of that name."""
+        return (attributes for name, attributes in self.tags if name == tag)
+
+
+@pytest.fixture
+def trails(loaded: Cli, embedded: RealServer) -> Trails:
+    """Trails of identities of the example policy, written by hand."""
+    return Trails(embedded.client())
+
+
+@pytest.fixture
+def scribe(loaded: Cli, embedded: RealServer) -> Scribe:
+    """The same, with before-images of keys that are there."""
+    return Scribe(embedded.client())
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where the page goes."""
+    return tmp_path / "report.html"
+
+
+def test_report_is_one_page_that_loads_nothing(loaded: Cli, trails: Trails, out: Path) -> None:
+    """No script, no address but places on the page; every element is closed."""
+    trails.event(RUNNER, "1000-0", key="agents:jobs:1:state", correlation="run-1")
+    trails.event(RUNNER, "2000-0", op="DEL", key="agents:jobs:1:state")
+    trails.denial(RUNNER, "3000-0", code="KEY_DENIED", reason="agents:jobs:{job_id}:lock")
+    token = loaded.token(RUNNER, "--note", "deploy 7")
+
+    loaded.ok("audit", "report", "-o", out)
+
+    page = Page(out)
+    assert (page.unbalanced, page.open) == ([], [])
+    assert not list(page.named("script"))
+    assert "@import" not in page.source
+    assert "url(" not in page.source
+    links = [value for _, given in page.tags for name, value in given.items() if name == "href"]
+    assert links
+    assert all(link and link.startswith("#") for link in links)
+    assert not [given for _, given in page.tags if "src" in given or "style" in given]
+    ids = {given["id"] for _, given in page.tags if "id" in given}
+    assert {str(link)[1:] for link in links} <= ids
+    for said in ("1970-01-01 00:00:01Z", "agents:jobs:1:state", "KEY_DENIED", "deploy 7", "run-1"):
+        assert said in page.text
+    assert "budget.writes" in page.text
+    assert token not in page.source
+
+
+def test_report_can_be_read_by_those_who_do_not_see_it(
+    loaded: Cli, trails: Trails, out: Path
+) -> None:
+    """Headers have a scope, tables a caption, drawings a title, and the page a language."""
+    trails.event(RUNNER, "1000-0")
+    trails.denial(RUNNER, "2000-0")
+
+    loaded.ok("audit", "report", "-o", out)
+
+    page = Page(out)
+    assert next(page.named("html"))["lang"] == "en"
+    assert all("scope" in given for given in page.named("th"))
+    assert len(list(page.named("caption"))) == len(list(page.named("table")))
+    charts = [given for given in page.named("svg") if given.get("role") == "img"]
+    assert charts
+    assert all("aria-labelledby" in given or "aria-label" in given for given in charts)
+    assert "@media print" in page.source
+    assert "prefers-color-scheme: dark" in page.source
+
+
+def test_report_of_hostile_names_shows_them_and_obeys_none(
+    loaded: Cli, trails: Trails, scribe: Scribe, out: Path
+) -> None:
+    """Keys, values, correlation ids, errors, notes and names of operators are strangers' words."""
+    key = f"agents:{HOSTILE}:x"
+    trails.client.set(key, HOSTILE)
+    scribe.run(RUNNER, "SET", key, HOSTILE * 2, correlation=HOSTILE)
+    scribe.run(RUNNER, "HSET", b"h:\xff\x00", HOSTILE, HOSTILE)
+    trails.event("human-admin", "1000-0", op=HOSTILE, token=HOSTILE, policy=HOSTILE)
+    trails.error("human-admin", "1000-1", "1000-0", error=HOSTILE)
+    trails.denial(RUNNER, "1000-0", code=HOSTILE, reason=HOSTILE, op=HOSTILE, key=HOSTILE)
+    loaded.token(RUNNER, "--note", HOSTILE)
+    control = {"event": HOSTILE, "actor": HOSTILE, HOSTILE: HOSTILE}
+    trails.client.xadd("keyleash:control", control)
+
+    loaded.ok("--actor", HOSTILE, "audit", "report", "-o", out)
+
+    page = Page(out)
+    assert not list(page.named("script"))
+    assert (page.unbalanced, page.open) == ([], [])
+    assert "<script>alert(1)</script>\"'&\\x1b[31m\\u202e" in page.text
+    assert "h:\\xff\\x00" in page.text
+    assert not [char for char in page.source if not (char.isprintable() or char == "\n")]
+
+
+def test_report_never_shows_a_secret(
+    loaded: Cli, trails: Trails, scribe: Scribe, out: Path
+) -> None:
+    """Wherever somebody put a token, whole or so that it is cut."""
+    token = loaded.token(RUNNER)
+    secret = token.removeprefix(f"kl_{RUNNER}_")
+    trails.denial(RUNNER, "1000-0", op=token.upper()[:64], key="x" * 200 + token[:56])
+    trails.event(RUNNER, "1000-0", op=token, key="k" * 150 + token, token=token)
+    for key, value in ((f"a:{token}:b", token), ("b", "x" * 20 + token)):
+        trails.client.set(key, value)
+        scribe.run(RUNNER, "SET", key, token, correlation=token)
+    scribe.run(RUNNER, "HSET", "h", token, token)
+    loaded.token(RUNNER, "--note", token)
+
+    loaded.ok("audit", "report", "-o", out)
+
+    source = out.read_text()
+    assert secret[:6] not in source
+    assert secret[:6].upper() not in source
+    assert f"kl_{RUNNER}_…" in source
+
+
+def test_report_has_values_before_and_after_and_conflicts(
+    loaded: Cli, scribe: Scribe, out: Path
+) -> None:
+    """What others changed since is in the way, and says who did it."""
+    scribe.client.set("agents:jobs:1:state", "done")
+    scribe.client.set("agents:jobs:2:state", "done")
+    scribe.run(RUNNER, "SET", "agents:jobs:1:state", "lost", correlation="sweep")
+    scribe.run(RUNNER, "SET", "agents:jobs:2:state", "lost", correlation="sweep")
+    scribe.run("human-admin", "SET", "agents:jobs:2:state", "by hand", correlation="fix")
+
+    said = loaded.json("audit", "report", "--correlation", "sweep", "-o", out)
+
+    page = Page(out)
+    assert (said["entries"], said["conflicts"]) == (2, 1)
+    for word in ('string "done"', 'string "lost"', 'string "by hand"', "as it was left"):
+        assert word in page.text
+    assert "conflict: changed since by `human-admin`: SET" in page.text
+    assert "keyleash undo --correlation sweep --dry-run" in page.text
+
+
+def test_command_of_the_report_plans_the_same(loaded: Cli, scribe: Scribe, out: Path) -> None:
+    """It can be copied from the page."""
+    scribe.run(RUNNER, "SET", "agents:jobs:1:state", "x")
+    loaded.ok("audit", "report", "--since", "1h", "--until", "2100-01-01", "-o", out)
+    start = Page(out).text.split("keyleash undo --key '*' ")[1]
+    words = start.split(" --dry-run")[0].split()
+
+    plan = loaded.json("undo", "--key", "*", *words, "--dry-run")
+
+    assert words[0] == "--since"
+    assert words[2:] == ["--until", "2100-01-01T00:00:00.000Z"]
+    assert [one["key"] for one in plan["keys"]] == ["agents:jobs:1:state"]
+
+
+def test_undo_until_leaves_later_events_as_conflicts(loaded: Cli, scribe: Scribe) -> None:
+    """What was done later to the same key is not undone with it."""
+    scribe.run(RUNNER, "SET", "agents:jobs:1:state", "x", entry_id="1000-0")
+    later = scribe.run("human-admin", "SET", "agents:jobs:1:state", "y")
+    times = ("--since", "1970-01-01", "--until", "1970-01-01T00:00:02")
+
+    plan = loaded.json("undo", "--key", "agents:*", *times, "--dry-run", exit_code=1)
+
+    assert [one["event"] for one in plan["keys"][0]["events"]] == [f"{RUNNER}/1000-0"]
+    assert plan["keys"][0]["obstacles"][0]["by"][0]["event"] == f"human-admin/{later}"
+
+
+def test_report_of_many_events_stays_small_and_says_so(
+    loaded: Cli, trails: Trails, out: Path
+) -> None:
+    """The first and the last are shown, all are counted, and a loss is told."""
+    with trails.client.pipeline(transaction=False) as pipe:
+        writer = Trails(pipe)
+        for number in range(1, 3001):
+            writer.event(RUNNER, f"{number * 1000}-0", key=f"a{number}:b:c", seq=number + 7)
+        pipe.execute()
+
+    loaded.ok("audit", "report", "-o", out)
+
+    page = Page(out)
+    assert len(page.source) < 150_000
+    assert "2,900 entries left out here" in " ".join(page.text.split())
+    assert "3,000 operations" in page.text
+    assert "2,980 beginnings more" in page.text
+    assert "The begin may be missing" in page.text
+    assert len([given for given in page.named("rect") if given.get("class") == "c0"]) <= 92
+
+
+@pytest.mark.parametrize("kind", ["event", "denial"])
+def test_report_of_one_kind_alone_has_all_sections(
+    loaded: Cli, trails: Trails, out: Path, kind: str
+) -> None:
+    """Nothing refused, or nothing done, is no error."""
+    getattr(trails, kind)(RUNNER, "1000-0")
+
+    loaded.ok("audit", "report", "--identity", RUNNER, "-o", out)
+
+    ids = {given.get("id") for given in Page(out).named("section")}
+    assert {"timeline", "limits", "standing", "refusals", "keys", "undo", "events"} <= ids
+
+
+def test_report_of_nothing_writes_no_file(loaded: Cli, trails: Trails, out: Path) -> None:
+    """In clear words, with exit code 1; what was there stays."""
+    trails.event(RUNNER, "1000-0")
+    empty = loaded.run("audit", "report", "--since", "1h", "-o", out)
+
+    assert empty.exit_code == 1
+    assert "found no event or refusal since" in empty.stderr
+    assert not out.exists()
+    out.write_text("mine")
+    assert loaded.run("audit", "report", "--correlation", "no", "-o", out).exit_code == 1
+    assert out.read_text() == "mine"
+    assert loaded.run("audit", "report", "--identity", "nobody", "-o", out).exit_code == 1
+
+
+def test_report_is_written_whole_and_for_its_reader_alone(
+    loaded: Cli, trails: Trails, out: Path, tmp_path: Path
+) -> None:
+    """A file of that name is replaced, also behind a link; nothing else is left."""
+    trails.event(RUNNER, "1000-0")
+    out.write_text("old")
+    link = tmp_path / "link.html"
+    link.symlink_to(out)
+
+    loaded.ok("audit", "report", "-o", link)
+
+    assert link.is_symlink()
+    assert out.read_text().startswith("<!doctype html>")
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert sorted(tmp_path.iterdir()) == [link, out]
+
+
+def test_report_that_cannot_be_written_says_where(
+    loaded: Cli, trails: Trails, tmp_path: Path
+) -> None:
+    """As every command does."""
+    trails.event(RUNNER, "1000-0")
+
+    missing = loaded.run("audit", "report", "-o", tmp_path / "no" / "report.html")
+    folder = loaded.run("audit", "report", "-o", tmp_path)
+    nowhere = loaded.run("audit", "report")
+
+    assert missing.exit_code == 1
+    assert "no such file or directory" in missing.stderr
+    assert folder.exit_code == 2
+    assert nowhere.exit_code == 2
