@@ -29,7 +29,6 @@ repeat
 --% if hard_max is not none
   local is_full
 --% endif
---% filter placed(4)
 --% include "partials/judge.lua"
   if code then break end
 
@@ -37,6 +36,7 @@ repeat
 --% if images
   local changed, imaged, bounds = {}, {}, {}
 --% endif
+--% filter placed(name_at)
 --% if waiting
   local ready, tried = true
   if waits then

@@ -21,7 +21,7 @@ class StandIns:
 
     def _stand_in(self, real: Matcher) -> Matcher:
         stand_in = self._of.setdefault(real, Matcher(text=b"%d" % len(self._of)))
-        self._real[stand_in] = real
+        self._real.setdefault(stand_in, real)
         return stand_in
 
     def real(self, stand_ins: Iterable[Matcher]) -> tuple[Matcher, ...]:

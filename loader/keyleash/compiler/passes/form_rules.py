@@ -56,7 +56,7 @@ def form_rules(guard: Guard, _table: CommandTable) -> Guard:
         _grant(grant, matchers, stand_ins)
         for grant, matchers in zip(guard.identity.grants, guard.matchers, strict=True)
     )
-    formed = _formed(guard.usages, grants)
+    formed = _formed(guard.usages, grants, images=bool(guard.images))
     return replace(
         guard,
         checks=tuple(map(stand_ins.real_check, formed.checks)),
@@ -80,15 +80,16 @@ def _grant(grant: Grant, matchers: tuple[Matcher, ...], stand_ins: StandIns) -> 
 
 # Identities mostly differ in their names and keys alone.
 @lru_cache(KEPT)
-def _formed(usages: tuple[Usage, ...], grants: tuple[_Grant, ...]) -> _Formed:
+def _formed(usages: tuple[Usage, ...], grants: tuple[_Grant, ...], *, images: bool) -> _Formed:
     checks = _Checks(grants)
     rules: dict[Rule, int] = {}
     assigned = []
     for usage in usages:
-        rule = _rule(grants, usage, checks)
+        rule = _rule(grants, usage, checks, images)
         variant = usage.spec.variant
         if variant is not None:
-            instead = _rule(grants, _needing(grants, usage, variant.needs), checks)
+            needing = _needing(grants, usage, variant.needs)
+            instead = _rule(grants, needing, checks, images)
             if instead != rule:
                 number = _number(rules, instead)
                 rule = replace(rule, variant=number, variant_option=variant.option)
@@ -130,7 +131,7 @@ def _needing(grants: Sequence[_Grant], usage: Usage, needs: Needs) -> Usage:
     return usage_of(spec, usage.grants, [one.allow for one in grants])
 
 
-def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks) -> Rule:
+def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, images: bool) -> Rule:
     if usage.missing is not None:
         return Rule(missing=usage.missing)
     spec = usage.spec
@@ -149,8 +150,8 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks) -> Rule:
         # A command that stores if an option says so reads otherwise.
         mutates=spec.mutates and not stored,
         # Where no images are kept, commands that differ in this alone share a rule.
-        changes_first=bool(guard.images) and _changes(needs, 0, spec),
-        changes_rest=bool(guard.images) and _changes(needs, -1, spec),
+        changes_first=images and _changes(needs, 0, spec),
+        changes_rest=images and _changes(needs, -1, spec),
         stored=_counted(stored),
         alike=is_alike(spec),
         mend=mend_of(spec),
@@ -172,7 +173,7 @@ def _changes(needs: list[Needs], place: int, spec: CommandSpec) -> bool:
     """
     changing = {OperationClass.WRITE, OperationClass.DELETE}
     changed = [not changing.isdisjoint(one) for one in needs]
-    return bool(needs) and (changed[place] or spec.mutates and not any(changed))
+    return bool(needs) and (changed[place] or (spec.mutates and not any(changed)))
 
 
 def _counted(needs: Needs) -> tuple[Counter, ...]:
