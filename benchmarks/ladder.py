@@ -6,13 +6,21 @@ stand the batch, the refused call, and GET.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import redis
 from benchmarks.support.bars import Bar, Side
 from benchmarks.support.bench import Contender, Plan, Samples, bench_on
 from benchmarks.support.calls import CALLS_PER_CONNECTION
 from benchmarks.support.load import Generator
-from benchmarks.support.policy import load_target
+from benchmarks.support.policy import (
+    IDENTITY,
+    IMAGED,
+    load_targets,
+    raised_document,
+    with_images,
+)
 from benchmarks.support.readiness import fill_keys
 from benchmarks.support.report import (
     Row,
@@ -90,6 +98,12 @@ REFUSED_SET = Variant(
     RAW_SET.name,
     Counts(denied=1),
 )
+IMAGED_SET = replace(
+    # What became of the key is an entry of its own.
+    GUARDED_SET,
+    name="guarded SET, before-images",
+    counts=Counts(passed=1, audited=2),
+)
 RAW_GET = Variant("raw GET", ("GET", KEY), THE_VALUE, Way.RAW, "raw GET")
 GUARDED_GET = Variant(
     "guarded GET", ("GET", KEY), THE_VALUE, Way.GUARD, RAW_GET.name, Counts(passed=1)
@@ -113,7 +127,16 @@ BATCH_OF_SETS = Variant(
     script=SETS_SCRIPT,
 )
 
-ONE_BY_ONE = (RAW_SET, SET_ONLY, SET_AND_EVENT, GUARDED_SET, REFUSED_SET, RAW_GET, GUARDED_GET)
+ONE_BY_ONE = (
+    RAW_SET,
+    SET_ONLY,
+    SET_AND_EVENT,
+    GUARDED_SET,
+    IMAGED_SET,
+    REFUSED_SET,
+    RAW_GET,
+    GUARDED_GET,
+)
 PIPED = tuple(variant.piped(SIZE) for variant in ONE_BY_ONE)
 VARIANTS = (*ONE_BY_ONE, *PIPED, BATCH_OF_SETS, BATCH)
 
@@ -135,8 +158,7 @@ def measure(setting: Setting) -> Section:
 def measure_on(choice: ServerChoice, plan: Plan, cores: Cores, generator: Generator) -> Section:
     """Start one server, run every round on it, and put the samples together."""
     with bench_on(choice, plan, cores, generator) as bench:
-        target = load_target(bench.admin)
-        contenders = [Contender(variant, target) for variant in VARIANTS]
+        contenders = contenders_on(bench.admin)
         fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION * SIZE)
         bench.warm_up(contenders)
         samples = bench.rounds(contenders)
@@ -154,6 +176,15 @@ def measure_on(choice: ServerChoice, plan: Plan, cores: Cores, generator: Genera
         tuple((version, bar) for bar in bars_of(rows, samples)),
         noisy=is_noisy(rows),
     )
+
+
+def contenders_on(admin: redis.Redis) -> list[Contender]:
+    """Activate the policy, and say which guard each variant calls."""
+    target, imaged = load_targets(admin, with_images(raised_document()), IDENTITY, IMAGED)
+    return [
+        Contender(variant, imaged if variant.name == IMAGED_SET.name else target)
+        for variant in VARIANTS
+    ]
 
 
 def bars_of(rows: tuple[Row, ...], samples: Samples) -> tuple[Bar, ...]:

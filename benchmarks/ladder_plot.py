@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.ladder import (
     BATCH,
     GUARDED_SET,
+    IMAGED_SET,
     MANY,
     RAW_SET,
     SET_AND_EVENT,
@@ -19,7 +20,14 @@ from benchmarks.support.report import OPS_PER_S
 from benchmarks.support.section import Section
 from benchmarks.support.spread import Spread
 
-RUNGS = (RAW_SET.name, SET_ONLY.name, SET_AND_EVENT.name, GUARDED_SET.name, BATCH.name)
+RUNGS = (
+    RAW_SET.name,
+    SET_ONLY.name,
+    SET_AND_EVENT.name,
+    GUARDED_SET.name,
+    IMAGED_SET.name,
+    BATCH.name,
+)
 PANELS = ((1, 1), (MANY, 1), (1, SIZE), (MANY, SIZE))
 """Clients, and commands in a write."""
 

@@ -3,14 +3,13 @@
 --- KEYS     none: every name is under the control prefix, compiled in
 ---
 --- ARGV[1]  generation  string  the active one as the caller saw it, "0" if there was none
---- ARGV[2]  load        string  whose staged document, layouts and states are to be used
+--- ARGV[2]  load        string  whose staged document, layouts, guard records and states are
+---                              to be used
 --- ARGV[3]  actor       string  copied into the control event
 --- ARGV[4]  digest      string  of the whole policy
---- ARGV[5]  commands    string  for the guard records, see protocol/learned.py
---- ARGV[6]  summary     JSON    for the control event: identities and digests of their rules
---- ARGV[7…] for each way in which identities change: its name, how many do, and for each of
----          them its words as deploy/plan.py has them: name; digest, batch digest and policy
----          digest; what its state is made of
+--- ARGV[5]  summary     JSON    for the control event: identities and digests of their rules
+--- ARGV[6…] for each way in which identities change: its name, how many do, and for each of
+---          them its words as deploy/plan.py has them: its name, and what its state is made of
 ---
 --- Replies  generation | LEASH ACTIVATION_CONFLICT active=<generation> | LEASH ACTIVATION_EXPIRED
 ---
@@ -28,10 +27,10 @@ local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
 --% include "partials/moved_state.lua"
 --% include "partials/is_unmoved.lua"
 local argv = ARGV
-local widths = { kept = 1, removed = 1, fresh = 5, stamped = 5, moved = 7, staged = 7 }
+local widths = { kept = 1, removed = 1, fresh = 2, stamped = 2, moved = 4, staged = 4 }
 
 local function each_change(visit)
-  local at = 7
+  local at = 6
   while at < #argv do
     local how, count = argv[at], argv[at + 1]
     at = at + 2
@@ -47,7 +46,7 @@ local active = call('HGET', {{ names.policy }}, 'generation') or '0'
 if active ~= argv[1] then
   return redis.error_reply('LEASH ACTIVATION_CONFLICT active=' .. active)
 end
-local generation = string.format('%.0f', active + 1)
+local generation, before = string.format('%.0f', active + 1), call('HGET', {{ names.policy }}, 'digest') or ''
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 
@@ -57,10 +56,12 @@ call('XLEN', {{ names.control }})
 local needed, keys, places, states = { staged .. ':policy', staged .. ':layouts' }, {}, {}, {}
 local is_staged, is_ready = {}, {}
 each_change(function(how, i)
+  if how == 'kept' or how == 'removed' then return end
   local key = {{ names.state_prefix }} .. argv[i]
+  needed[#needed + 1] = staged .. ':guard:' .. argv[i]
   if how == 'fresh' then
-    states[#states + 1], states[#states + 2] = key, argv[i + 4]
-  elseif how == 'staged' and is_unmoved(key, argv[i + 5], argv[i + 6]) then
+    states[#states + 1], states[#states + 2] = key, argv[i + 1]
+  elseif how == 'staged' and is_unmoved(key, argv[i + 2], argv[i + 3]) then
     is_ready[key], needed[#needed + 1] = true, staged .. ':state:' .. argv[i]
   elseif how == 'moved' or how == 'staged' then
     keys[#keys + 1], places[#places + 1], is_staged[key] = key, i, how == 'staged'
@@ -76,8 +77,8 @@ for first = 1, #keys, 1000 do
   local held = call('MGET', unpack(keys, first, math.min(first + 999, #keys)))
   for n, state in ipairs(held) do
     local key, i = keys[first + n - 1], places[first + n - 1]
-    local moved = argv[i + 6]
-    if is_staged[key] or state ~= argv[i + 5] then moved = moved_state(argv[i + 4], state, now_us) end
+    local moved = argv[i + 3]
+    if is_staged[key] or state ~= argv[i + 2] then moved = moved_state(argv[i + 1], state, now_us) end
     states[#states + 1], states[#states + 2] = key, moved
   end
 end
@@ -91,7 +92,7 @@ each_change(function(how, i)
   if how == 'kept' then return call('HSET', record, 'generation', generation) end
   if how == 'removed' or how == 'stamped' then
     -- Stamp 0 is no guard's. What was counted stays for as long as a budget may last.
-    local size = call('SETRANGE', key, 0, how == 'stamped' and argv[i + 4] or pack('<d', 0))
+    local size = call('SETRANGE', key, 0, how == 'stamped' and argv[i + 1] or pack('<d', 0))
     -- A stamp alone is no state: there was none, and what is lost stops its identity.
     if size == 8 then
       gone[#gone + 1] = key
@@ -103,8 +104,7 @@ each_change(function(how, i)
     call('PERSIST', key)
   end
   if how == 'removed' then gone[#gone + 1] = record return end
-  call('HSET', record, 'digest', argv[i + 1], 'batch_digest', argv[i + 2],
-    'policy_digest', argv[i + 3], 'generation', generation, 'commands', argv[5])
+  call('RENAME', staged .. ':guard:' .. argv[i], record)
 end)
 for first = 1, #gone, 1000 do
   call('DEL', unpack(gone, first, math.min(first + 999, #gone)))
@@ -115,5 +115,5 @@ call('PERSIST', {{ names.policy }})
 call('RENAME', staged .. ':layouts', {{ names.layouts }})
 call('PERSIST', {{ names.layouts }})
 call('XADD', {{ names.control }}, '*', 'event', 'activate', 'actor', argv[3],
-  'generation', generation, 'digest', argv[4], 'identities', argv[6])
+  'generation', generation, 'from', before, 'digest', argv[4], 'identities', argv[5])
 return active + 1

@@ -91,10 +91,7 @@ repeat
 --% include "partials/commit_limits.lua"
   -- Before the commands, so that there is no mutation without its event.
   if recorded then
-    local cost = passed .. ''
-    if passed_reads > 0 then cost = cost .. ',' .. passed_reads .. 'r' end
-    if passed_writes > 0 then cost = cost .. ',' .. passed_writes .. 'w' end
-    if passed_deletes > 0 then cost = cost .. ',' .. passed_deletes .. 'd' end
+--% include "partials/name_cost_of_batch.lua"
     entry[9] = cost
 --% if images
 --% include "partials/take_images.lua"

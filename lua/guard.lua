@@ -29,7 +29,6 @@ repeat
 --% if hard_max is not none
   local is_full
 --% endif
---% filter placed(4)
 --% include "partials/judge.lua"
   if code then break end
 
@@ -38,6 +37,7 @@ repeat
   -- The key whose image is kept, or a list of several.
   local imaged, imaged_bound
 --% endif
+--% filter placed(name_at)
 --% if waiting
   local ready, tried = true
   if waits then

@@ -18,6 +18,8 @@ from keyleash.protocol.active import Client
 from keyleash.tokens import issue_token
 
 IDENTITY = "agent-runner"
+IMAGED = "agent-runner-imaged"
+"""The same rules, with before-images kept."""
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "agents.yaml"
 RAISED = {
     "{limit: 600/minute, burst: 60}": "{limit: 6000000/minute, burst: 1000000}",
@@ -63,6 +65,14 @@ def raised_document() -> str:
     if structure_of(guard_of(original)) != structure_of(guard_of(raised)):
         raise StructureError(f"raising limits changed the structure of {IDENTITY}'s guard")
     return raised
+
+
+def with_images(document: str) -> str:
+    """*document* and, as its last identity, agent-runner's rules once more, as `IMAGED`."""
+    found = re.search(rf"^  {IDENTITY}:\n((?:    .*\n)+)", document, re.MULTILINE)
+    if found is None:
+        raise StructureError(f"there is no {IDENTITY} in {EXAMPLE}")
+    return f"{document}  {IMAGED}:\n    audit: {{before_images: {{max_bytes: 64kb}}}}\n{found[1]}"
 
 
 def guard_of(document: str, identity: str = IDENTITY) -> CompiledGuard:

@@ -1,3 +1,4 @@
+--% filter placed(name_at)
 --% for rule in rules if rule.variant
 if rule == {{ rule.id }} then
 --% if rule.variant_option is not none
@@ -23,7 +24,7 @@ end
 if false then
 --% for rule in rules if rule.id in often_ruled
 elseif rule == {{ rule.id }} then
---% include "partials/follow_rule.lua"
+--% share "partials/follow_rule.lua" of rule, one_check, checks_differ, waiting
 --% endfor
 else
   -- Functions keep what is seldom needed out of the main chunk: the collector marks a function
@@ -32,8 +33,9 @@ else
     if false then
 --% for rule in rules if rule.id not in often_ruled
     elseif rule == {{ rule.id }} then
---% include "partials/follow_rule.lua"
+--% share "partials/follow_rule.lua" of rule, one_check, checks_differ, waiting
 --% endfor
     end
   end)(rule, argv, stop, find)
 end
+--% endfilter

@@ -1,3 +1,4 @@
+--% filter placed(name_at)
 local length = #command
 if false then
 --% for branch in dispatch
@@ -35,3 +36,4 @@ if not rule then
     return rule, command
   end)(command)
 end
+--% endfilter

@@ -4,7 +4,9 @@
 -- The command's name stands at name_at, its last argument at stop; in a batch others follow.
 local rule, check, typed, mend
 -- The keys are walked[first], walked[first + step] and so on, up to walked[last].
+--% filter placed(name_at)
 local walked, first, last, step = argv, name_at + 1, name_at + 1, 1
+--% endfilter
 local reads, writes, deletes, recorded
 --% if checks_differ
 local rest
@@ -25,9 +27,9 @@ local place_n
 --% endfilter
 --% endfor
 repeat
---% include "partials/find_rule.lua"
+--% share "partials/find_rule.lua" of name_at, dispatch, rare, containers
   if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
---% include "partials/apply_rule.lua"
+--% share "partials/apply_rule.lua" of name_at, rules, often_ruled, one_check, checks_differ, waiting
   if code then break end
 --% include "partials/check_declared.lua"
   if code then break end
@@ -49,28 +51,20 @@ repeat
   if code then break end
 --% endif
 --% for limit in limits
---% filter numbered(limit.number)
 --% filter spread("this_counter", [counted[limit.counter]])
   if this_counter then
---% if limit.subject == "identity"
---% with ring = names.state, offset = limit.slot.offset
---% include "partials/check_" ~ limit.slot.kind ~ ".lua"
+--% endfilter
+--% with ring = names.state if limit.slot.kind == "ring" else none
+--% share "partials/check_limit.lua" of limit, ring, subject_ring_offset, batch
 --% endwith
---% else
---% include "partials/check_subjects.lua"
---% endif
     if code then break end
   end
---% endfilter
---% endfilter
 --% endfor
 --% for limit in limits if limit.subject == "identity"
---% filter numbered(limit.number)
 --% filter spread("this_counter", [counted[limit.counter]])
   if this_counter then
---% include "partials/take_" ~ limit.slot.kind ~ ".lua"
+--% endfilter
+--% share "partials/take_limit.lua" of limit, batch
   end
---% endfilter
---% endfilter
 --% endfor
 until true

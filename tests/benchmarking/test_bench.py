@@ -40,9 +40,9 @@ def target(bench: Bench) -> Target:
     return load_target(bench.admin)
 
 
-def test_every_rung_of_the_ladder_is_measured_and_counted(bench: Bench, target: Target) -> None:
+def test_every_rung_of_the_ladder_is_measured_and_counted(bench: Bench) -> None:
     """Each with the exact replies and counts that it says, at each number of connections."""
-    contenders = [Contender(variant, target) for variant in ladder.VARIANTS]
+    contenders = ladder.contenders_on(bench.admin)
     fill_keys(bench.admin, 5 * 8 * ladder.SIZE)
     samples = bench.rounds(contenders)
     rows = rows_of(samples, ladder.VARIANTS)

@@ -346,12 +346,14 @@ def test_loads_under_traffic_refuse_no_agent(leash: Leash) -> None:
 
 
 def test_activation_is_in_the_control_stream(leash: Leash) -> None:
-    """Who made which rules of which identity active."""
+    """Who made which rules of which identity active, and which policy was before."""
+    first = leash.load(two=ALL)
     result = leash.load(one=ALL)
 
-    ((_, event),) = leash.admin.xrange(NAMES.control)
+    (_, begun), (_, event) = leash.admin.xrange(NAMES.control)
+    assert (begun[b"from"], event[b"from"].decode()) == (b"", first.digest)
     assert event[b"event"] == b"activate"
-    assert (event[b"actor"], event[b"generation"]) == (b"ops", b"1")
+    assert (event[b"actor"], event[b"generation"]) == (b"ops", b"2")
     assert event[b"digest"].decode() == result.digest
     assert b'"one"' in event[b"identities"]
 

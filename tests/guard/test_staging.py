@@ -131,7 +131,7 @@ def test_what_a_load_that_died_has_staged_expires(
             leash.load(one=BURST)
     left = staged(leash)
 
-    assert len(left) == 3
+    assert len(left) == 4
     assert all(leash.admin.pttl(name) > 0 for name in left)
     assert leash.load(one=BURST).changed is True
     assert sorted(staged(leash)) == sorted(left)
@@ -143,7 +143,7 @@ def _killed(*_: Any) -> int:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("lost", ["policy", "layouts", "state:one"])
+@pytest.mark.parametrize("lost", ["policy", "layouts", "guard:two", "state:one"])
 def test_load_whose_staged_keys_are_gone_activates_nothing(
     leash: Leash, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:

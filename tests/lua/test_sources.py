@@ -23,9 +23,9 @@ def header(path: Path) -> list[str]:
 
 
 def included(text: str) -> set[Path]:
-    """The partials that *text* includes; a name put together in the template stands for all
+    """The partials that *text* has in it; a name put together in the template stands for all
     that begin like it."""
-    named = re.findall(r'include "partials/(\w+)(?:\.lua)?"', text)
+    named = re.findall(r'(?:include|share) "partials/(\w+)(?:\.lua)?"', text)
     return {path for path in PARTIALS for name in named if path.stem.startswith(name)}
 
 

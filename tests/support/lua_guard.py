@@ -106,8 +106,11 @@ class LuaServer:
         standings = {name: self._standing(name) for name in names}
         changes = activation_plan(guards, standings, layouts, self.now_us)
         generation = self._hash(KEYS.policy).get(b"generation", b"0")
-        header = (generation, b"load", b"test", policy_digest(policy), b"", summary_of(changes))
+        header = (generation, b"load", b"test", policy_digest(policy), summary_of(changes))
         self._stage(document, generation, layouts_after(layouts, changes))
+        for one in changes:
+            # The guards' records are kept in `guards`: whatever stands here is renamed.
+            self.data[KEYS.staged_guard("load", one.identity).encode()] = {}
         seen = {one.identity: self._staged(one) for one in changes if one.how is How.MOVED}
         if meanwhile is not None:
             meanwhile()

@@ -177,6 +177,10 @@ class CommandSpec:
             needed.add(OperationClass.SCAN)
         object.__setattr__(self, "needs", tuple(cls for cls in OperationClass if cls in needed))
 
+    def __hash__(self) -> int:
+        # Two rows of one name seldom meet, and hashing the rest of a row takes long.
+        return hash(self.name)
+
     @property
     def mutates(self) -> bool:
         """Whether others may see what a call did, by its key flags or COMMAND's `write` flag."""
@@ -237,6 +241,10 @@ class CommandTable:
         plain = {name: place for name, place in slices.items() if place and " " not in name}
         object.__setattr__(self, "containers", containers)
         object.__setattr__(self, "key_slices", MappingProxyType(plain))
+
+    def __hash__(self) -> int:
+        # Of the same servers there are few tables, and a table is hashed for every identity.
+        return hash(self.servers)
 
     def __iter__(self) -> Iterator[CommandSpec]:
         return iter(self.commands.values())

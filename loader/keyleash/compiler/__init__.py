@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from keyleash.commands import CommandTable
-from keyleash.compiler.emit import emit, emit_batch, stamp
+from keyleash.compiler.emit import emit
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.passes import PASSES
 from keyleash.policy import Identity, Policy
@@ -79,15 +79,14 @@ def compile_guard(
     guard = Guard(identity, keyspace, identity_digest(identity), year)
     for run_pass in PASSES:
         guard = run_pass(guard, table)
-    number = stamp(guard)
-    script, batch_script = emit(guard, number), emit_batch(guard, number)
+    script, batch_script, stamp = emit(guard)
     return CompiledGuard(
         identity=identity.name,
         script=script,
         digest=script_digest(script),
         batch_script=batch_script,
         batch_digest=script_digest(batch_script),
-        stamp=number,
+        stamp=stamp,
         layout=guard.layout,
         policy_digest=guard.policy_digest,
         plan=guard,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from typing import NamedTuple
 
 from keyleash.compiler.ir import Guard
-from keyleash.compiler.templates import render, templates_digest
+from keyleash.compiler.quoting import Text
+from keyleash.compiler.templates import render
 from keyleash.policy.model import SECOND_US, Counter, Values
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from keyleash.protocol.state import DOUBLE, NUMBERS, STAMP_BYTES
@@ -17,6 +18,8 @@ MAX_KINDS = 128
 """Kinds of refusals that are counted apart within a minute."""
 MAX_IMAGES = 500
 """Keys whose images fit into one event, beside 1,000 commands: Lua's unpack has an end."""
+NAME_AT = 4
+"""Where the command's name stands in a guard's arguments; in a batch each has its own place."""
 SUBJECT_RING_OFFSET = 3 * DOUBLE
 POLICY_DIGITS = 12
 """How much of the policy digest an event carries."""
@@ -24,29 +27,40 @@ _COUNTED = {**{counter: counter.value for counter in Counter}, Counter.REQUESTS:
 """The Lua condition under which a call counts; every call is a request."""
 
 
-def stamp(guard: Guard) -> int:
-    """The number by which a state knows its one guard: 48 bits, never 0."""
-    # Which commands there are to choose from is in the rules that were made of them.
-    described = f"{templates_digest()} {replace(guard, usages=())!r}".encode()
-    return int.from_bytes(hashlib.sha256(described).digest()[:STAMP_BYTES], "big") | 1
+_STAMP = Text("\0")
+"""Stands for the stamp until the rest is written; nothing else in a script has a byte like it."""
 
 
-def emit(guard: Guard, number: int) -> str:
-    """The Lua text that judges one command, in ASCII; *number* is the guard's stamp."""
-    return _emit(guard, number, "guard.lua", batch=False)
+class Scripts(NamedTuple):
+    """What a guard is on a server.
+
+    Attributes:
+        one: The Lua text that judges one command, in ASCII.
+        batch: The Lua text that judges a batch by the same rules, in ASCII.
+        stamp: The number by which a state knows its one guard: 48 bits, never 0.
+    """
+
+    one: str
+    batch: str
+    stamp: int
 
 
-def emit_batch(guard: Guard, number: int) -> str:
-    """The Lua text that judges a batch by the same rules, in ASCII."""
-    return _emit(guard, number, "batch.lua", batch=True)
+def emit(guard: Guard) -> Scripts:
+    """Write out *guard*, and stamp it with what was written."""
+    one = _unstamped(guard, "guard.lua", batch=False)
+    batch = _unstamped(guard, "batch.lua", batch=True)
+    written = hashlib.sha256(f"{one}{batch}".encode()).digest()
+    stamp = int.from_bytes(written[:STAMP_BYTES], "big") | 1
+    return Scripts(one.replace(_STAMP, str(stamp)), batch.replace(_STAMP, str(stamp)), stamp)
 
 
-def _emit(guard: Guard, number: int, template: str, *, batch: bool) -> str:
+def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
     identity, keyspace = guard.identity, guard.keyspace
     idle_s, retain_s = identity.token.idle_s, identity.audit.retain_s
     return render(
         template,
         batch=batch,
+        name_at=None if batch else NAME_AT,
         names={
             "state": keyspace.state(identity.name),
             "token_prefix": keyspace.token_prefix(identity.name),
@@ -59,14 +73,14 @@ def _emit(guard: Guard, number: int, template: str, *, batch: bool) -> str:
         numbers=_numbers(guard),
         # The sequence stands in front of them.
         numbers_format=f"<{'d' * (1 + len(_numbers(guard)))}",
-        stamp=number,
+        stamp=_STAMP,
         denied=guard.denied,
         denied_last=guard.denied_last,
         checks=guard.checks,
         rules=guard.rules,
         dispatch=guard.dispatch,
         rare=guard.rare,
-        often_ruled={rule for branch in guard.dispatch for _, rule in branch.commands},
+        often_ruled=frozenset(rule for branch in guard.dispatch for _, rule in branch.commands),
         containers=guard.containers,
         waiting=not batch and any(rule.waits for rule in guard.rules),
         scan_check=next((rule.check for rule in guard.rules if rule.scan), None),

@@ -1,8 +1,8 @@
 """The compiler's plain data: what a guard of one identity consists of.
 
 Each pass fills the fields that carry its name in `passes/__init__.py`; emission
-decides nothing. All values are hashable and ordered, so that `repr` of a guard is
-a stable description of it.
+decides nothing. All values are hashable, so that what many guards have in common is made
+once.
 """
 
 from __future__ import annotations

@@ -62,8 +62,10 @@ def numbered(block: str, number: int) -> Text:
     return _rewritten(block, r"\b\w+_n\b", lambda found: f"{found[0][:-1]}{number}")
 
 
-def placed(block: str, name_at: int) -> Text:
-    """Write out the places of a command whose name always stands at *name_at*."""
+def placed(block: str, name_at: int | None) -> Text:
+    """Write out the places of a command whose name always stands at *name_at*, if it does."""
+    if name_at is None:
+        return Text(block)
     return _rewritten(
         block, r"\bname_at\b(?: \+ (\d+))?", lambda found: str(name_at + int(found[1] or 0))
     )

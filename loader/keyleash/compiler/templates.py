@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from keyleash.compiler.quoting import (
     placed,
     spread,
 )
+from keyleash.compiler.sharing import Sharing
 from keyleash.policy.quantities import MAX_SIZE_BYTES
 from keyleash.protocol.keyspace import OPERATORS, Keyspace
 from keyleash.protocol.token import REVOKED_OFFSET
@@ -62,6 +62,7 @@ def environment() -> Environment:
     """The one environment that renders Lua."""
     made = Environment(
         loader=FileSystemLoader(lua_root()),
+        extensions=[Sharing],
         line_statement_prefix="--%",
         trim_blocks=True,
         keep_trailing_newline=True,
@@ -76,27 +77,12 @@ def environment() -> Environment:
     return made
 
 
-@cache
-def templates_digest() -> str:
-    """SHA-256 over all Lua sources: a guard is also what they make of it."""
-    digest = hashlib.sha256()
-    for path in sorted(lua_root().rglob("*.lua")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
 def render(template: str, **context: object) -> str:
-    """Render one script, in ASCII, without comments, blank lines and indentation.
-
-    The server keeps every byte of a script. Stripping is safe because no literal spans
-    lines: quoting writes a newline as a number.
-    """
+    """Render one script, in ASCII."""
     text = environment().get_template(template).render(**context)
-    lines = map(str.strip, text.splitlines())
-    kept = "\n".join([line for line in lines if line and not line.startswith("--")]) + "\n"
     # A list of branches, or of alternatives, is written with a first one that is never taken, so
     # that a template is legal Lua whatever the list holds. The server would test it every time.
-    return kept.replace("\nif false then\nelseif ", "\nif ").replace("if false\nor ", "if ")
+    return text.replace("\nif false then\nelseif ", "\nif ").replace("if false\nor ", "if ")
 
 
 def operator_script(template: str, keyspace: Keyspace) -> str:

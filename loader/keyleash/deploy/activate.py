@@ -108,8 +108,10 @@ def activate_policy(
     try:
         policy = ActivePolicy(expected + 1, digest, prepared.document, actor, 0)
         stage.put_policy(policy, layouts_after(layouts, changes))
+        changed = [one.guard for one in changes if one.guard and one.how is not How.KEPT]
+        stage.put_records(changed, expected + 1, prepared.commands)
         stage.put_states(changes, standings)
-        header = (expected, stage.load, actor, digest, prepared.commands)
+        header = (expected, stage.load, actor, digest)
         generation = _activate(client, keyspace, header, changes, stage)
     finally:
         stage.discard()
@@ -133,6 +135,7 @@ def _activate(
     words = activation_words(changes, stage.seen)
     # Loaded first, so that compiling it is no part of the moment.
     script = client.script_load(operator_script("activate.lua", keyspace))
+    stage.keep_records()
     try:
         return int(client.evalsha(script, 0, *header, summary_of(changes), *words))
     except ResponseError as error:

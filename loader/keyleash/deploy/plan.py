@@ -68,17 +68,17 @@ class Change:
         """How it changes and the words of `activate.lua` for it, given what was staged."""
         if self.guard is None or self.moves is None:
             return (self.how, self.identity)
-        guard, moves = self.guard, self.moves
-        common = (self.identity, guard.digest, guard.batch_digest, guard.policy_digest)
+        moves = self.moves
         match self.how:
             case How.FRESH:
-                return (How.FRESH, *common, moves.stamp.ljust(guard.layout.header_bytes, b"\0"))
+                state = moves.stamp.ljust(self.guard.layout.header_bytes, b"\0")
+                return (How.FRESH, self.identity, state)
             case How.STAMPED:
-                return (How.STAMPED, *common, moves.stamp)
+                return (How.STAMPED, self.identity, moves.stamp)
         seen = seen or Seen()
         if seen.moved:
-            return (How.MOVED, *common, moves.packed, seen.header, seen.moved)
-        return (How.STAGED, *common, moves.packed, seen.header, seen.marks)
+            return (How.MOVED, self.identity, moves.packed, seen.header, seen.moved)
+        return (How.STAGED, self.identity, moves.packed, seen.header, seen.marks)
 
 
 def activation_plan(

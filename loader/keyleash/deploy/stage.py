@@ -12,10 +12,11 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
+from keyleash.compiler import CompiledGuard
 from keyleash.compiler.templates import STAGED_KEEP_MS, operator_script
 from keyleash.deploy.plan import Change, How, Seen
 from keyleash.deploy.standing import Standing, batches
-from keyleash.protocol.active import ActivePolicy, Client
+from keyleash.protocol.active import ActivePolicy, Client, GuardRecord
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import DOUBLE, Layout
 
@@ -43,6 +44,7 @@ class Stage:
         self._client = client
         self._keyspace = keyspace
         self._script = operator_script("stage.lua", keyspace)
+        self._recorded: Sequence[str] = ()
         self.seen: dict[str, Seen] = {}
 
     def put_policy(self, policy: ActivePolicy, layouts: Mapping[str, Layout]) -> None:
@@ -57,6 +59,31 @@ class Stage:
             pipe.pexpire(recorded, STAGED_KEEP_MS)
             pipe.execute()
 
+    def put_records(self, guards: Sequence[CompiledGuard], generation: int, commands: str) -> None:
+        """Stage the records of the guards that are to be, as of *generation*."""
+        self._recorded = [
+            self._keyspace.staged_guard(self.load, guard.identity) for guard in guards
+        ]
+        for some in batches(zip(self._recorded, guards, strict=True)):
+            with self._client.pipeline(transaction=False) as pipe:
+                for key, guard in some:
+                    record = GuardRecord(
+                        guard.digest, guard.batch_digest, guard.policy_digest, generation, commands
+                    )
+                    pipe.hset(key, mapping=asdict(record))
+                    pipe.pexpire(key, STAGED_KEEP_MS)
+                pipe.execute()
+
+    def keep_records(self) -> None:
+        """Let the staged records last, so that the activation need not: it only renames them."""
+        # A load that dies between here and the activation leaves them behind for ever: small
+        # hashes that nobody looks at.
+        for some in batches(self._recorded):
+            with self._client.pipeline(transaction=False) as pipe:
+                for key in some:
+                    pipe.persist(key)
+                pipe.execute()
+
     def put_states(self, changes: Sequence[Change], standings: Mapping[str, Standing]) -> None:
         """Move the states that are to be, and those again that change while others are moved."""
         waiting = [change for change in changes if change.how is How.MOVED]
@@ -70,6 +97,7 @@ class Stage:
     def discard(self) -> None:
         """Remove what is left."""
         names = [self._keyspace.staged_policy(self.load), self._keyspace.staged_layouts(self.load)]
+        names += self._recorded
         names += [self._keyspace.staged_state(self.load, identity) for identity in self.seen]
         for some in batches(names):
             self._client.unlink(*some)

@@ -53,6 +53,10 @@ class Keyspace:
         """Hash: what becomes `layouts`."""
         return f"{self.staged_prefix}{load}:layouts"
 
+    def staged_guard(self, load: str, identity: str) -> str:
+        """Hash: what becomes the identity's guard record."""
+        return f"{self.staged_prefix}{load}:guard:{identity}"
+
     def staged_state(self, load: str, identity: str) -> str:
         """String: what becomes the identity's state, unless that has changed meanwhile."""
         return f"{self.staged_prefix}{load}:state:{identity}"

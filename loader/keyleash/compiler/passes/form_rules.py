@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.spec import Needs, OptionKey
 from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, ScanPlan, Usage
-from keyleash.compiler.passes.select_commands import usage_of
+from keyleash.compiler.passes.select_commands import KEPT, usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, matcher
 from keyleash.compiler.replies import is_alike, mend_of, names_widths
-from keyleash.policy.model import Counter, Literal
+from keyleash.compiler.stand_ins import StandIns
+from keyleash.policy.model import Counter, Grant, Literal
 from keyleash.policy.patterns import beginning
 
 _COUNTERS = {
@@ -25,22 +28,73 @@ _SCAN = OperationClass.SCAN
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    """A grant, as far as rules depend on it.
+
+    Attributes:
+        wholes, beginnings: As in `ScanPlan`.
+    """
+
+    allow: tuple[OperationClass, ...]
+    keys: tuple[Matcher, ...]
+    channels: tuple[Matcher, ...]
+    wholes: tuple[Matcher, ...]
+    beginnings: tuple[Matcher, ...]
+
+
+class _Formed(NamedTuple):
+    checks: tuple[Check, ...]
+    rules: tuple[Rule, ...]
+    assigned: tuple[tuple[str, int], ...]
+
+
 def form_rules(guard: Guard, _table: CommandTable) -> Guard:
     """Fill `checks`, `rules` and `assigned`; numbers follow first use, by command name."""
-    checks = _Checks(guard)
+    stand_ins = StandIns()
+    grants = tuple(
+        _grant(grant, matchers, stand_ins)
+        for grant, matchers in zip(guard.identity.grants, guard.matchers, strict=True)
+    )
+    formed = _formed(guard.usages, grants, images=bool(guard.images))
+    return replace(
+        guard,
+        checks=tuple(map(stand_ins.real_check, formed.checks)),
+        rules=tuple(map(stand_ins.real_rule, formed.rules)),
+        assigned=formed.assigned,
+    )
+
+
+def _grant(grant: Grant, matchers: tuple[Matcher, ...], stand_ins: StandIns) -> _Grant:
+    scanned = grant.keys if _SCAN in grant.allow else ()
+    wholes = [one for one in scanned if len(one.parts) == 1 and isinstance(one.parts[0], Literal)]
+    others = [one for one in scanned if one not in wholes]
+    return _Grant(
+        allow=grant.allow,
+        keys=stand_ins.of(matchers),
+        channels=stand_ins.of(map(matcher, grant.channels)),
+        wholes=stand_ins.of(map(matcher, wholes)),
+        beginnings=stand_ins.of(anything_under(beginning(one)) for one in others),
+    )
+
+
+# Identities mostly differ in their names and keys alone.
+@lru_cache(KEPT)
+def _formed(usages: tuple[Usage, ...], grants: tuple[_Grant, ...], *, images: bool) -> _Formed:
+    checks = _Checks(grants)
     rules: dict[Rule, int] = {}
     assigned = []
-    for usage in guard.usages:
-        rule = _rule(guard, usage, checks)
+    for usage in usages:
+        rule = _rule(grants, usage, checks, images)
         variant = usage.spec.variant
         if variant is not None:
-            instead = _rule(guard, _needing(guard, usage, variant.needs), checks)
+            needing = _needing(grants, usage, variant.needs)
+            instead = _rule(grants, needing, checks, images)
             if instead != rule:
                 number = _number(rules, instead)
                 rule = replace(rule, variant=number, variant_option=variant.option)
         assigned.append((usage.spec.name, _number(rules, rule)))
-    return replace(
-        guard,
+    return _Formed(
         checks=tuple(Check(number, needed) for needed, number in checks.numbers.items()),
         rules=tuple(replace(rule, id=number) for rule, number in rules.items()),
         assigned=tuple(assigned),
@@ -50,16 +104,16 @@ def form_rules(guard: Guard, _table: CommandTable) -> Guard:
 class _Checks:
     """The checks of one guard by what they require; many commands share one."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, grants: Sequence[_Grant]) -> None:
         self.numbers: dict[tuple[Requirement, ...], int] = {}
-        self._guard = guard
+        self._grants = grants
         self._known: dict[tuple[tuple[int, ...], Needs], int] = {}
 
     def number(self, usage: Usage, classes: Needs) -> int:
         """The number of the check that a key of *usage* needs for *classes*."""
         known = self._known.get((usage.grants, classes))
         if known is None:
-            known = _number(self.numbers, _requirements(self._guard, usage, classes))
+            known = _number(self.numbers, _requirements(self._grants, usage, classes))
             self._known[usage.grants, classes] = known
         return known
 
@@ -68,15 +122,16 @@ def _number(numbers: dict[_T, int], value: _T) -> int:
     return numbers.setdefault(value, len(numbers) + 1)
 
 
-def _needing(guard: Guard, usage: Usage, needs: Needs) -> Usage:
+def _needing(grants: Sequence[_Grant], usage: Usage, needs: Needs) -> Usage:
     """The same command, but for what it needs of its keys."""
     keys = tuple(replace(search, needs=needs) for search in usage.spec.keys)
     # COMMAND's `write` flag speaks of the command as a whole.
     flags = tuple(flag for flag in usage.spec.flags if flag != "write")
-    return usage_of(replace(usage.spec, keys=keys, flags=flags), usage.grants, guard.identity)
+    spec = replace(usage.spec, keys=keys, flags=flags)
+    return usage_of(spec, usage.grants, [one.allow for one in grants])
 
 
-def _rule(guard: Guard, usage: Usage, checks: _Checks) -> Rule:
+def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, images: bool) -> Rule:
     if usage.missing is not None:
         return Rule(missing=usage.missing)
     spec = usage.spec
@@ -84,6 +139,7 @@ def _rule(guard: Guard, usage: Usage, checks: _Checks) -> Rule:
     needs = [search.needs for search in spec.keys] or ([(_SCAN,)] if spec.scans else [])
     numbers = [checks.number(usage, one) for one in needs]
     stored = tuple(cls for key in spec.keys if isinstance(key, OptionKey) for cls in key.needs)
+    effective = [grants[i] for i in usage.grants]
     return Rule(
         first=first,
         last=last,
@@ -94,8 +150,8 @@ def _rule(guard: Guard, usage: Usage, checks: _Checks) -> Rule:
         # A command that stores if an option says so reads otherwise.
         mutates=spec.mutates and not stored,
         # Where no images are kept, commands that differ in this alone share a rule.
-        changes_first=bool(guard.images) and _changes(needs, 0, spec),
-        changes_rest=bool(guard.images) and _changes(needs, -1, spec),
+        changes_first=images and _changes(needs, 0, spec),
+        changes_rest=images and _changes(needs, -1, spec),
         stored=_counted(stored),
         alike=is_alike(spec),
         mend=mend_of(spec),
@@ -104,8 +160,8 @@ def _rule(guard: Guard, usage: Usage, checks: _Checks) -> Rule:
         refused_if=spec.refused_if,
         options_start=spec.options_start if spec.refused_if else 0,
         channel=spec.channel or 0,
-        channels=_channels(guard, usage) if spec.channel else (),
-        scan=_scan(guard, usage) if spec.scans else None,
+        channels=_distinct(one.channels for one in effective) if spec.channel else (),
+        scan=_scan(effective) if spec.scans else None,
         waits=spec.waits,
     )
 
@@ -124,39 +180,35 @@ def _counted(needs: Needs) -> tuple[Counter, ...]:
     return tuple(_COUNTERS[cls] for cls in needs if cls in _COUNTERS)
 
 
-def _channels(guard: Guard, usage: Usage) -> tuple[Matcher, ...]:
-    grants = [guard.identity.grants[i] for i in usage.grants]
-    patterns = [channel for grant in grants for channel in grant.channels]
-    return tuple(dict.fromkeys(matcher(pattern) for pattern in patterns))
-
-
-def _scan(guard: Guard, usage: Usage) -> ScanPlan:
-    grants = [guard.identity.grants[i] for i in usage.grants]
-    patterns = [key for grant in grants if _SCAN in grant.allow for key in grant.keys]
-    wholes = [one for one in patterns if len(one.parts) == 1 and isinstance(one.parts[0], Literal)]
-    others = [one for one in patterns if one not in wholes]
+def _scan(effective: Sequence[_Grant]) -> ScanPlan:
     return ScanPlan(
-        wholes=tuple(dict.fromkeys(matcher(one) for one in wholes)),
-        beginnings=tuple(dict.fromkeys(anything_under(beginning(one)) for one in others)),
+        wholes=_distinct(one.wholes for one in effective),
+        beginnings=_distinct(one.beginnings for one in effective),
     )
 
 
-def _requirements(guard: Guard, usage: Usage, classes: Needs) -> tuple[Requirement, ...]:
+def _distinct(several: Iterable[Iterable[Matcher]]) -> tuple[Matcher, ...]:
+    return tuple(dict.fromkeys(one for some in several for one in some))
+
+
+def _requirements(
+    grants: Sequence[_Grant], usage: Usage, classes: Needs
+) -> tuple[Requirement, ...]:
     """One requirement per distinct set of grants, so that equal sets are matched once."""
     by_grants: dict[tuple[int, ...], tuple[OperationClass, ...]] = {}
     if not classes:
         by_grants[usage.grants] = ()
     for cls in classes:
-        givers = tuple(i for i in usage.grants if cls in guard.identity.grants[i].allow)
+        givers = tuple(i for i in usage.grants if cls in grants[i].allow)
         by_grants[givers] = (*by_grants.get(givers, ()), cls)
     return tuple(
-        _requirement(guard, needs, givers, tuple(i for i in usage.grants if i not in givers))
+        _requirement(grants, needs, givers, tuple(i for i in usage.grants if i not in givers))
         for givers, needs in by_grants.items()
     )
 
 
 def _requirement(
-    guard: Guard,
+    grants: Sequence[_Grant],
     needs: tuple[OperationClass, ...],
     givers: tuple[int, ...],
     others: tuple[int, ...],
@@ -164,10 +216,6 @@ def _requirement(
     """Without other grants the refusal names the key, so the class makes no difference."""
     return Requirement(
         missing=needs[0] if others else None,
-        matchers=_matchers(guard, givers),
-        others=_matchers(guard, others),
+        matchers=_distinct(grants[i].keys for i in givers),
+        others=_distinct(grants[i].keys for i in others),
     )
-
-
-def _matchers(guard: Guard, grants: tuple[int, ...]) -> tuple[Matcher, ...]:
-    return tuple(dict.fromkeys(matcher for i in grants for matcher in guard.matchers[i]))

@@ -7,10 +7,14 @@ call; what counts is how many comparisons there are.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Branch, Container, Guard
+from keyleash.compiler.passes.select_commands import KEPT
 
 _OFTEN_USED = (
     "SET", "GET", "HSET", "HGET", "INCR", "EXPIRE", "DEL", "EXISTS", "HGETALL", "LPUSH",
@@ -20,10 +24,29 @@ _OFTEN_USED = (
 _RANK = {name: rank for rank, name in enumerate(_OFTEN_USED)}
 
 
+class _Ordered(NamedTuple):
+    dispatch: tuple[Branch, ...]
+    rare: tuple[Branch, ...]
+    containers: tuple[Container, ...]
+    places: Mapping[int, int]
+    """Of each rule, that of its most used command."""
+
+
 def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
     """Fill `dispatch`, `rare` and `containers`; order `rules` by their most used commands."""
-    refusals = {rule.id for rule in guard.rules if rule.missing is not None}
+    refusals = frozenset(rule.id for rule in guard.rules if rule.missing is not None)
+    dispatch, rare, containers, places = _ordered(guard.assigned, refusals)
+    return replace(
+        guard,
+        dispatch=dispatch,
+        rare=rare,
+        containers=containers,
+        rules=tuple(sorted(guard.rules, key=lambda rule: places.get(rule.id, len(places)))),
+    )
 
+
+@lru_cache(KEPT)
+def _ordered(assigned: tuple[tuple[str, int], ...], refusals: frozenset[int]) -> _Ordered:
     def rank(assignment: tuple[str, int]) -> tuple[bool, int, str]:
         name, rule = assignment
         return rule in refusals, _RANK.get(name, len(_RANK)), name
@@ -31,7 +54,7 @@ def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
     often: dict[int, list[tuple[str, int]]] = defaultdict(list)
     rare: dict[int, list[tuple[str, int]]] = defaultdict(list)
     containers: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    ranked = sorted(guard.assigned, key=rank)
+    ranked = sorted(assigned, key=rank)
     for name, rule in ranked:
         container, _, subcommand = name.partition(" ")
         if subcommand:
@@ -40,13 +63,11 @@ def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
             often[len(name)].append((name, rule))
         else:
             rare[len(name)].append((name, rule))
-    places = {rule: place for place, (_, rule) in reversed(list(enumerate(ranked)))}
-    return replace(
-        guard,
+    return _Ordered(
         dispatch=_branches(often),
         rare=_branches(rare),
         containers=tuple(Container(name, _grouped(subs)) for name, subs in containers.items()),
-        rules=tuple(sorted(guard.rules, key=lambda rule: places.get(rule.id, len(places)))),
+        places={rule: place for place, (_, rule) in reversed(list(enumerate(ranked)))},
     )
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
-from keyleash.commands import CommandSpec, CommandTable
+from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.compiler.ir import Guard, Usage
-from keyleash.policy.model import Grant, Identity
+from keyleash.policy.model import Grant
+
+KEPT = 256
+"""So many different sets of grants are remembered; most identities share a few."""
 
 
 def select_commands(guard: Guard, table: CommandTable) -> Guard:
@@ -15,18 +20,32 @@ def select_commands(guard: Guard, table: CommandTable) -> Guard:
     A command left out is refused by name (COMMAND_REFUSED). One whose class no grant
     gives stays in, so that the refusal can name the class.
     """
-    identity = guard.identity
+    keyless = (replace(one, keys=(), channels=(), span=None) for one in guard.identity.grants)
+    return replace(guard, usages=_usages(table, tuple(keyless)))
+
+
+@lru_cache(KEPT)
+def _usages(table: CommandTable, grants: tuple[Grant, ...]) -> tuple[Usage, ...]:
+    allowed = [one.allow for one in grants]
     usages = []
     for spec in sorted(table, key=lambda spec: spec.name):
-        effective = tuple(i for i, one in enumerate(identity.grants) if _lets_through(one, spec))
-        if spec.refused is None and (effective or not identity.grants):
-            usages.append(usage_of(spec, effective, identity))
-    return replace(guard, usages=tuple(usages))
+        effective = tuple(i for i, one in enumerate(grants) if _lets_through(one, spec))
+        if spec.refused is None and (effective or not grants):
+            usages.append(usage_of(spec, effective, allowed))
+    return tuple(usages)
 
 
-def usage_of(spec: CommandSpec, grants: tuple[int, ...], identity: Identity) -> Usage:
-    """A command under those grants of *identity*, and what they do not give it."""
-    given = {cls for i in grants for cls in identity.grants[i].allow}
+def usage_of(
+    spec: CommandSpec, grants: tuple[int, ...], allowed: Sequence[tuple[OperationClass, ...]]
+) -> Usage:
+    """A command under those grants of an identity, and what they do not give it.
+
+    Args:
+        spec: The command.
+        grants: Indexes of the grants.
+        allowed: What each grant of the identity allows.
+    """
+    given = {cls for i in grants for cls in allowed[i]}
     missing = next((cls for cls in spec.needs if cls not in given), None)
     return Usage(spec, grants, missing)
 
