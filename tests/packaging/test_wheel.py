@@ -39,12 +39,13 @@ def run(unpacked: Path, empty: Path, *arguments: str) -> subprocess.CompletedPro
     )
 
 
-def test_wheel_brings_every_lua_source_table_and_example(unpacked: Path) -> None:
+def test_wheel_brings_every_lua_source_table_template_and_example(unpacked: Path) -> None:
     """A guard compiled from the wheel needs nothing of the checkout."""
     shipped = {path.relative_to(unpacked / "keyleash" / "lua") for path in unpacked.rglob("*.lua")}
 
     assert shipped == {path.relative_to(ROOT / "lua") for path in (ROOT / "lua").rglob("*.lua")}
-    for name in ("commands/table.json", "examples/agents.yaml", "py.typed"):
+    page = ("cli/audit/report/page.html.jinja", "cli/audit/report/page.css")
+    for name in ("commands/table.json", "examples/agents.yaml", "py.typed", *page):
         assert (unpacked / "keyleash" / name).is_file()
 
 
