@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from keyleash.audit.event import ABSENT, LARGE, AuditEvent, Held, Image
 from keyleash.audit.report.afterwards import read_afterwards
@@ -122,16 +123,16 @@ def read_lives(
         (life.last for life in wanted if _is_replaced(life.last.became, keys.get(life.key))),
     )
     held = images_of([life.first] for life in wanted)
-    images = read_images(client, keyspace, [*held, *later.values()])
+    images = read_images(client, keyspace, [*held, *chain.from_iterable(later.values())])
     found = []
     for life in wanted:
         now = keys.get(life.key)
-        next_before = images[later[life.key]] if life.key in later else None
+        found_next = (images[one] for one in later.get(life.key, ()))
         found.append(
             BeforeAndAfter(
                 life=life,
                 before=_before(life.first.before, images),
-                after=_after(life.last.became, now, next_before),
+                after=_after(life.last.became, now, *found_next),
                 now=now,
                 is_unchanged=_is_unchanged(life.last.became, now, now_ms),
             )
