@@ -12,10 +12,6 @@ OPERATORS = "@operators"
 """Whose trail holds what an undo changed; no identity can have such a name."""
 
 
-OPERATORS = "@operators"
-"""Whose trail holds what an undo changed; no identity can have such a name."""
-
-
 @dataclass(frozen=True, slots=True)
 class Keyspace:
     """The control keys under one prefix.
