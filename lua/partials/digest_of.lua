@@ -6,7 +6,9 @@ local function digest_of(key, bound)
   if kind == 'none' then return 'absent' end
   if kind == 'string' then
     if bound and call('STRLEN', key) > bound then return 'large' end
-    return redis.sha1hex(call('GET', key))
+    local value = call('GET', key)
+--% include "partials/without_cache.lua"
+    return redis.sha1hex(value)
   end
   if bound and call('MEMORY', 'USAGE', key) > bound then return 'large' end
   -- One that shrank is dumped in another form than the same one restored.

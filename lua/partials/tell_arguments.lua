@@ -9,13 +9,20 @@ do
 --% if values == "length"
       parts[#parts + 1] = #argument
 --% else
-      parts[#parts + 1] = is_masked and #argument or #argument .. ':' .. argument .. ','
+      parts[#parts + 1] = argument
+--% if masks
+      -- A call that is malformed has keys where nobody looks for them.
+      is_masked = is_masked or select(2, masked(argument))
+--% endif
 --% endif
     end
   end
 --% if values == "length"
   told_as, told = 'lengths', table.concat(parts, ',')
 --% else
+  for i = 1, #parts do
+    parts[i] = is_masked and #parts[i] or #parts[i] .. ':' .. parts[i] .. ','
+  end
   if is_masked then
     told_as, told = 'lengths', table.concat(parts, ',')
   else
