@@ -3,7 +3,8 @@
 local told_as, told
 do
   local parts = {}
-  for at = name_at + 1, stop do
+  -- The name of a sub-command is in the command's.
+  for at = name_at + (command == argv[name_at] and 1 or 2), stop do
     if walked ~= argv or at < first or at > last or (at - first) % step ~= 0 then
       local argument = argv[at]
 --% if values == "length"

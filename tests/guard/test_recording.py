@@ -128,6 +128,20 @@ def test_arguments_are_told_as_the_policy_says(leash: Leash, batched: bool) -> N
     }
 
 
+def test_name_of_a_sub_command_is_no_argument(leash: Leash) -> None:
+    """It is in the event's operation, alone and in a batch."""
+    leash.load(one=audited(values="full"))
+    agent = leash.agent("one")
+    agent.xgroup_create("doc:1", "g", "0", mkstream=True)
+    with agent.batch() as batch:
+        batch.xgroup_create("doc:1", "h", "0")
+
+    assert [(one.op, one.args) for one in trail(leash)] == [
+        ("XGROUP CREATE", (b"g", b"0", b"MKSTREAM")),
+        ("XGROUP CREATE", (b"h", b"0")),
+    ]
+
+
 def test_masked_key_is_recorded_as_prefix_and_digest(leash: Leash) -> None:
     """In events, alone and among others, and in refusals; its arguments by length alone."""
     masks = ["doc:secret:*", "doc:{user}:pin"]
