@@ -42,6 +42,7 @@ repeat
   local header, passed, passed_reads, passed_writes, passed_deletes = #entry, 0, 0, 0, 0
 --% if masks
 --% include "partials/masked.lua"
+  local hidden = {}
 --% endif
 --% if images
   local imaged, imaged_bound = {}, {}

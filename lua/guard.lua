@@ -33,6 +33,9 @@ repeat
   if code then break end
 
   local event
+--% if masks
+  local is_hidden
+--% endif
 --% if images
   -- The key whose image is kept, or a list of several.
   local imaged, imaged_bound

@@ -32,7 +32,8 @@ elseif is_image then
   end
 end
 local lengths = { string = 'STRLEN', list = 'LLEN', hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', stream = 'XLEN' }
-local kind, digest = call('TYPE', key).ok, digest_of(key, {{ image_max_bytes }})
+local dump = ARGV[1] == 'image' and ARGV[2] or nil
+local kind, digest = call('TYPE', key).ok, digest_of(key, {{ image_max_bytes }}, dump)
 if digest == 'absent' then kind = 'none' end
 local found = {
   kind,

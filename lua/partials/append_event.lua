@@ -20,6 +20,9 @@ if recorded then
 --% if tells_arguments
 --% include "partials/tell_arguments.lua"
 --% endif
+--% if masks
+  is_hidden = is_masked
+--% endif
 --% filter spread("told_pair", ["told_as", "told"] if tells_arguments else [])
 --% if images
   if first == last then

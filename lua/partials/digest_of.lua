@@ -1,12 +1,15 @@
 -- SHA-1 in hex of what a key holds, however the server stores it: a hash table is in another
 -- order on another server, and after a restart. 'absent', or 'large' if it takes more than
--- *bound* bytes, unless that is nil. Needs RESP2.
-local function digest_of(key, bound)
+-- *bound* bytes, unless that is nil. Of a key that was restored, *dump* is what it was made of:
+-- a server may dump it in another form than the same one before. Needs RESP2.
+local function digest_of(key, bound, dump)
   local kind = call('TYPE', key).ok
   if kind == 'none' then return 'absent' end
   if kind == 'string' then
     if bound and call('STRLEN', key) > bound then return 'large' end
-    return redis.sha1hex(call('GET', key))
+    local value = call('GET', key)
+--% include "partials/without_cache.lua"
+    return redis.sha1hex(value)
   end
   if bound and call('MEMORY', 'USAGE', key) > bound then return 'large' end
   -- One that shrank is dumped in another form than the same one restored.
@@ -15,7 +18,7 @@ local function digest_of(key, bound)
     for i = 1, #held do held[i] = #held[i] .. ':' .. held[i] .. ',' end
     return redis.sha1hex(kind .. table.concat(held))
   end
-  local dump = call('DUMP', key)
+  dump = dump or call('DUMP', key)
   -- Its last bytes say which server wrote it.
   if kind ~= 'hash' and kind ~= 'set' then return redis.sha1hex(string.sub(dump, 1, -11)) end
   local held = call(kind == 'hash' and 'HGETALL' or 'SMEMBERS', key)

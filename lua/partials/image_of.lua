@@ -8,7 +8,13 @@ do
     expires, kept_as, kept = 'absent', 'value', ''
   else
     kept_as, kept = 'image', call('MEMORY', 'USAGE', name)
-    if kept > bound then expires = 'large' else kept = call('DUMP', name) end
+    if kept > bound then
+      expires = 'large'
+    else
+      kept = call('DUMP', name)
+      -- What a key takes was estimated by a few of its elements.
+      if #kept > bound then expires, kept = 'large', #kept end
+    end
   end
-  if not expires then expires = call('PEXPIRETIME', name) end
+  if not expires then expires = string.format('%.0f', call('PEXPIRETIME', name)) end
 end

@@ -10,6 +10,14 @@ if type(reply) == 'table' then
         elseif find(reply.err, '^ERR ACL failure in script: ') then
           reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
         end
+        local said = string.sub(reply.err, 1, 200)
+--% if masks
+--% if batch
+        local is_hidden = hidden[i]
+--% endif
+        -- Behind its code it may name the key.
+        if is_hidden then said = string.match(said, '^%S*') end
+--% endif
 --% if batch
         if not unheard[i] then
           -- Which command of the event.
@@ -17,11 +25,11 @@ if type(reply) == 'table' then
           for j = 1, i do
             if not unheard[j] then item = item + 1 end
           end
-          call('XADD', {{ names.audit }}, '*', 'of', event, 'item', item, 'error', string.sub(reply.err, 1, 200))
+          call('XADD', {{ names.audit }}, '*', 'of', event, 'item', item, 'error', said)
         end
 --% else
         if event then
-          call('XADD', {{ names.audit }}, '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
+          call('XADD', {{ names.audit }}, '*', 'of', event, 'error', said)
         end
 --% endif
 --% if scan_check is not none

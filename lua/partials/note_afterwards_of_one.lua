@@ -3,7 +3,11 @@ if imaged then
   if command == 'SET' and stop == name_at + 2 and not reply.err then
     -- A plain SET leaves its own argument, and no expiry: nothing has to be read.
     local value = argv[stop]
-    after = #value > bound and 'large' or redis.sha1hex(value) .. ':-1'
+    after = 'large'
+    if #value <= bound then
+--% include "partials/without_cache.lua"
+      after = redis.sha1hex(value) .. ':-1'
+    end
   else
 --% include "partials/state_of.lua"
   end

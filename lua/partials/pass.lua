@@ -31,6 +31,9 @@ if recorded then
   entry[fields + 1], entry[fields + 2] = told_as, told
   fields = fields + 2
 --% endif
+--% if masks
+  hidden[n] = is_masked
+--% endif
 --% if images
 --% include "partials/note_changes.lua"
 --% endif

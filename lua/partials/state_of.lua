@@ -3,7 +3,11 @@ do
   local kind = call('TYPE', name).ok
   if kind == 'string' then
     local value = call('GETRANGE', name, '0', bound)
-    after = #value > bound and 'large' or redis.sha1hex(value)
+    after = 'large'
+    if #value <= bound then
+--% include "partials/without_cache.lua"
+      after = redis.sha1hex(value)
+    end
   elseif kind == 'none' then
     after = 'absent'
   else

@@ -3,19 +3,27 @@
 local told_as, told
 do
   local parts = {}
-  for at = name_at + 1, stop do
+  -- The name of a sub-command is in the command's.
+  for at = name_at + (command == argv[name_at] and 1 or 2), stop do
     if walked ~= argv or at < first or at > last or (at - first) % step ~= 0 then
       local argument = argv[at]
 --% if values == "length"
       parts[#parts + 1] = #argument
 --% else
-      parts[#parts + 1] = is_masked and #argument or #argument .. ':' .. argument .. ','
+      parts[#parts + 1] = argument
+--% if masks
+      -- A call that is malformed has keys where nobody looks for them.
+      is_masked = is_masked or select(2, masked(argument))
+--% endif
 --% endif
     end
   end
 --% if values == "length"
   told_as, told = 'lengths', table.concat(parts, ',')
 --% else
+  for i = 1, #parts do
+    parts[i] = is_masked and #parts[i] or #parts[i] .. ':' .. parts[i] .. ','
+  end
   if is_masked then
     told_as, told = 'lengths', table.concat(parts, ',')
   else

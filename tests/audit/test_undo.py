@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+import redis
 
 from keyleash.audit.undo import (
     Kind,
@@ -77,6 +78,22 @@ def test_key_that_was_made_is_removed_and_one_deleted_is_back(client: Any, scrib
     assert (done.restored, done.removed) == ((b"gone",), (b"made",))
     assert not client.exists("made")
     assert client.hgetall("gone") == {b"f": b"1", b"g": b"2"}
+
+
+def test_vector_set_is_undone_over_several_events(client: Any, scribe: Scribe) -> None:
+    """A server dumps one that was restored in another order, which is no change by others."""
+    try:
+        client.execute_command("VCARD", "k")
+    except redis.ResponseError:
+        pytest.skip("the server has no vector sets")
+    for number in range(20):
+        words = ("VALUES", "2", number % 7, number * 3 % 11, f"e{number}")
+        scribe.run("a", "VADD", "k", *words, correlation="b" if number < 10 else "c")
+
+    done = undo(client)
+
+    assert done.restored == (b"k",)
+    assert client.execute_command("VCARD", "k") == 10
 
 
 def test_conflict_on_one_key_leaves_all_as_they_are(client: Any, scribe: Scribe) -> None:

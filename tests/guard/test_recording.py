@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ import redis
 import keyleash
 from keyleash.audit import AuditEvent, read_events
 from keyleash.audit.event import ABSENT, LARGE, Change, Image
+from keyleash.audit.undo.values import read_keys
 from keyleash.compiler.emit import MAX_IMAGES
 from keyleash.policy import Counter
 from support.leash import NAMES, Leash, grant
@@ -126,6 +128,20 @@ def test_arguments_are_told_as_the_policy_says(leash: Leash, batched: bool) -> N
     }
 
 
+def test_name_of_a_sub_command_is_no_argument(leash: Leash) -> None:
+    """It is in the event's operation, alone and in a batch."""
+    leash.load(one=audited(values="full"))
+    agent = leash.agent("one")
+    agent.xgroup_create("doc:1", "g", "0", mkstream=True)
+    with agent.batch() as batch:
+        batch.xgroup_create("doc:1", "h", "0")
+
+    assert [(one.op, one.args) for one in trail(leash)] == [
+        ("XGROUP CREATE", (b"g", b"0", b"MKSTREAM")),
+        ("XGROUP CREATE", (b"h", b"0")),
+    ]
+
+
 def test_masked_key_is_recorded_as_prefix_and_digest(leash: Leash) -> None:
     """In events, alone and among others, and in refusals; its arguments by length alone."""
     masks = ["doc:secret:*", "doc:{user}:pin"]
@@ -152,6 +168,39 @@ def test_masked_key_is_recorded_as_prefix_and_digest(leash: Leash) -> None:
     assert denial["reason"] == "doc:secret:no"
     stream = leash.admin.xrange(NAMES.audit("one")) + leash.admin.xrange(NAMES.denied("one"))
     assert b"7:pin" not in str(stream).encode()
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_error_that_names_a_masked_key_is_recorded_by_its_code(leash: Leash, batched: bool) -> None:
+    """The agent gets the error as it is; one about a key that is not masked is kept whole."""
+    leash.load(one=audited(mask_keys=["doc:secret:*"]))
+    issued = leash.issue("one")
+    read = ("XREADGROUP", "GROUP", "g", "c", "STREAMS")
+    commands = [(*read, "doc:secret:a", ">"), (*read, "doc:1", ">")]
+    if batched:
+        replies = leash.batch("one", issued.token, "each", *commands)
+    else:
+        replies = [leash.call("one", issued.token, *command) for command in commands]
+
+    assert "doc:secret:a" in replies[0]
+    masked, plain = (event.error for event in trail(leash))
+    assert masked == "NOGROUP"
+    assert plain is not None
+    assert "'doc:1'" in plain
+
+
+@pytest.mark.parametrize("values", ["digest", "full"])
+def test_masked_key_in_a_malformed_call_is_not_recorded_as_an_argument(
+    leash: Leash, values: str
+) -> None:
+    """Where their number is wrong, the server finds no keys, and so neither does the guard."""
+    leash.load(one=audited(mask_keys=["doc:secret:*"], values=values))
+    agent = leash.agent("one")
+    with pytest.raises(redis.ResponseError):
+        agent.execute_command("LMPOP", "0x2", "doc:1", "doc:secret:a", "LEFT")
+
+    (event,) = trail(leash)
+    assert (event.lengths, event.args_sha1, event.args) == ((3, 5, 12, 4), None, None)
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -333,6 +382,48 @@ def test_digest_of_a_hash_does_not_tell_that_fields_might_have_expired(leash: Le
 
     one, other = (event.changes[0].after for event in trail(leash))
     assert one == other
+
+
+def test_count_that_pfcount_caches_is_no_change_to_a_digest(leash: Leash) -> None:
+    """PFCOUNT reads, and writes what it found into the key; who undoes must not meet that."""
+    leash.load(one=audited(before_images={"max_bytes": "64kb"}))
+    agent = leash.agent("one")
+    agent.pfadd("doc:1", "a", "b")
+    before = leash.admin.get("doc:1")
+    agent.pfcount("doc:1")
+    counted = leash.admin.get("doc:1")
+    agent.persist("doc:1")
+    agent.set("doc:2", before)
+    agent.set("doc:2", counted, keepttl=True)
+
+    assert counted != before
+    assert len({event.changes[0].after for event in trail(leash)}) == 1
+    held = read_keys(leash.admin, NAMES, [b"doc:1"])[b"doc:1"]
+    assert held.digest == trail(leash)[0].changes[0].after
+
+
+def test_key_that_takes_more_than_was_estimated_is_too_large(leash: Leash) -> None:
+    """MEMORY USAGE looks at a few fields of a large hash, and mostly misses the one that counts."""
+    leash.load(one=audited(before_images={"max_bytes": "64kb"}))
+    leash.admin.hset("doc:1", mapping={f"f{n}": "v" for n in range(600)})
+    leash.admin.hset("doc:1", "f", random.Random(1).randbytes(100_000))
+    agent = leash.agent("one")
+    for n in range(20):
+        agent.hset("doc:1", "f1", n)
+
+    changes = [event.changes[0] for event in trail(leash)]
+    assert {change.before for change in changes} == {None}
+    assert all(change.large > 65_536 for change in changes)
+
+
+def test_expiry_in_the_far_future_is_kept_in_digits(leash: Leash) -> None:
+    """A Lua number of 18 digits would become text with an exponent."""
+    leash.load(one=audited(**IMAGES))
+    leash.admin.set("doc:1", "x", pxat=9_000_000_000_000_000_000)
+    leash.agent("one").append("doc:1", "y")
+
+    (event,) = trail(leash)
+    assert event.changes[0].before == Image(b"x", None, 9_000_000_000_000_000_000)
 
 
 def test_key_that_has_expired_is_absent_to_an_image_and_to_a_digest(leash: Leash) -> None:

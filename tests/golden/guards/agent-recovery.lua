@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 197555304047401 then code = 'POLICY_STALE' break end
+if stamp ~= 123004153404119 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -536,8 +536,9 @@ reply = redis.error_reply("ERR unknown command '" .. command .. "'")
 elseif find(reply.err, '^ERR ACL failure in script: ') then
 reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
 end
+local said = string.sub(reply.err, 1, 200)
 if event then
-call('XADD', "keyleash:audit:agent-recovery", '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
+call('XADD', "keyleash:audit:agent-recovery", '*', 'of', event, 'error', said)
 end
 elseif mend and typed then
 local null = find

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 147438211714179 then code = 'POLICY_STALE' break end
+if stamp ~= 138415289922113 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -988,8 +988,9 @@ reply = redis.error_reply("ERR unknown command '" .. command .. "'")
 elseif find(reply.err, '^ERR ACL failure in script: ') then
 reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
 end
+local said = string.sub(reply.err, 1, 200)
 if event then
-call('XADD', "keyleash:audit:agent-runner", '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
+call('XADD', "keyleash:audit:agent-runner", '*', 'of', event, 'error', said)
 end
 elseif mend and typed then
 local null = find

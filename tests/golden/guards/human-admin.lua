@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 226952250779449 then code = 'POLICY_STALE' break end
+if stamp ~= 183238075750565 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -999,8 +999,9 @@ reply = redis.error_reply("ERR unknown command '" .. command .. "'")
 elseif find(reply.err, '^ERR ACL failure in script: ') then
 reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
 end
+local said = string.sub(reply.err, 1, 200)
 if event then
-call('XADD', "keyleash:audit:human-admin", '*', 'of', event, 'error', string.sub(reply.err, 1, 200))
+call('XADD', "keyleash:audit:human-admin", '*', 'of', event, 'error', said)
 end
 elseif mend == 'scan' then
 local found, listed = reply[2], {}
