@@ -16,5 +16,8 @@ do
       if #kept > bound then expires, kept = 'large', #kept end
     end
   end
-  if not expires then expires = string.format('%.0f', call('PEXPIRETIME', name)) end
+  if not expires then
+    expires = call('PEXPIRETIME', name)
+    expires = expires == -1 and '-1' or string.format('%.0f', expires)
+  end
 end

@@ -14,7 +14,7 @@ import keyleash
 from keyleash.audit import AuditEvent, read_events
 from keyleash.audit.event import ABSENT, LARGE, Change, Image
 from keyleash.audit.undo.values import read_keys
-from keyleash.compiler.emit import MAX_IMAGES
+from keyleash.compiler.emit import MAX_EVENT_BYTES, MAX_IMAGES
 from keyleash.policy import Counter
 from support.leash import NAMES, Leash, grant
 
@@ -302,6 +302,20 @@ def test_event_of_very_many_keys_keeps_no_images(leash: Leash) -> None:
     many, more = trail(leash)
     assert (len(many.changes), len(more.changes)) == (MAX_IMAGES, 0)
     assert len(more.keys) == MAX_IMAGES + 1
+
+
+def test_images_of_an_event_have_a_bound_together(leash: Leash) -> None:
+    """What is beyond it is said to be too large, and the others are kept."""
+    leash.load(one=audited(before_images={"max_bytes": "16mb"}))
+    size = MAX_EVENT_BYTES // 5 + 1
+    keys = [f"doc:{n}" for n in range(6)]
+    for key in keys[:5]:
+        leash.admin.set(key, b"x" * size)
+    leash.admin.set(keys[5], b"x" * (16 * 1024 * 1024 + 1))
+    leash.agent("one").delete(*keys)
+
+    (event,) = trail(leash)
+    assert [change.large for change in event.changes] == [0, 0, 0, 0, size, 16 * 1024 * 1024 + 1]
 
 
 def test_largest_batch_with_images_fits(leash: Leash) -> None:

@@ -18,6 +18,8 @@ MAX_KINDS = 128
 """Kinds of refusals that are counted apart within a minute."""
 MAX_IMAGES = 500
 """Keys whose images fit into one event, beside 1,000 commands: Lua's unpack has an end."""
+MAX_EVENT_BYTES = 64 * 1024 * 1024
+"""Bytes of images that one event keeps."""
 NAME_AT = 4
 """Where the command's name stands in a guard's arguments; in a batch each has its own place."""
 SUBJECT_RING_OFFSET = 3 * DOUBLE
@@ -99,6 +101,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
         masks=guard.masks,
         images=guard.images,
         max_images=MAX_IMAGES,
+        max_event_bytes=MAX_EVENT_BYTES,
         max_kinds=MAX_KINDS,
         denied_retain=DENIED_RETAIN,
         policy=guard.policy_digest[:POLICY_DIGITS],
