@@ -244,6 +244,17 @@ def test_key_that_is_not_text_is_escaped_and_can_be_named_so(
     assert not client.exists(b"k\xff\n")
 
 
+def test_forced_key_that_nothing_is_in_the_way_of_is_undone(
+    cli: Cli, agents: Agents, admin: Any
+) -> None:
+    """It is a key of the plan, so it is not called none."""
+    agents.run("runner", "req-1", "SET", STATE, "x")
+
+    cli.ok("undo", "--correlation", "req-1", "--force", STATE, "--yes")
+
+    assert not admin.exists(STATE)
+
+
 def test_as_of_prints_the_value_alone(cli: Cli, agents: Agents, admin: Any) -> None:
     """So that it can be piped; whence it is known goes to standard error."""
     agents.run("runner", "req-1", "HSET", STATE, "phase", "2", "owner", "x")

@@ -100,9 +100,9 @@ def _with_grants(client: Client, keyspace: Keyspace, plans: Sequence[KeyPlan]) -
 
 
 def _decided(plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes]) -> KeyPlan:
+    is_forced = plan.key in forced
     obstacles = tuple(
-        replace(one, is_forced=plan.key in forced and one.kind in FORCIBLE)
-        for one in plan.obstacles
+        replace(one, is_forced=is_forced and one.kind in FORCIBLE) for one in plan.obstacles
     )
     return replace(plan, obstacles=obstacles, is_skipped=plan.key in skipped)
 
