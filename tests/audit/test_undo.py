@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
@@ -394,6 +395,33 @@ def test_masked_key_cannot_be_undone(client: Any, scribe: Scribe) -> None:
     (blocked,) = plan(client).blocked
 
     assert [one.kind for one in blocked.obstacles] == [Kind.MASKED]
+
+
+SECRET = "jobs:secret:#" + hashlib.sha1(b"jobs:secret:a", usedforsecurity=False).hexdigest()
+
+
+@pytest.mark.parametrize("pattern", ["jobs:secret:a", "jobs:*"])
+def test_masked_key_that_a_pattern_means_is_in_the_way(
+    client: Any, scribe: Scribe, pattern: str
+) -> None:
+    """A name that is given in full is compared by its digest."""
+    scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
+
+    made = plan_undo(client, Selection(pattern=parse_pattern(pattern), since_ms=0))
+
+    assert [one.obstacles[0].kind for one in made.blocked] == [Kind.MASKED]
+    with pytest.raises(NothingToUndoError, match="no event"):
+        plan_undo(client, Selection(pattern=parse_pattern("jobs:secret:b"), since_ms=0))
+
+
+def test_masked_key_that_a_pattern_may_mean_is_said_to_be_masked(
+    client: Any, scribe: Scribe
+) -> None:
+    """That it was changed is not denied."""
+    scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
+
+    with pytest.raises(NothingToUndoError, match="masked"):
+        plan_undo(client, Selection(pattern=parse_pattern("jobs:{kind}:a"), since_ms=0))
 
 
 def test_key_that_was_too_large_cannot_be_undone(client: Any, scribe: Scribe) -> None:

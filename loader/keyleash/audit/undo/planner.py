@@ -61,6 +61,11 @@ def plan_undo(
     steps = {key: read_back(some, seen.images) for key, some in chosen.items()}
     plans = {key: plan for key in steps if (plan := plan_key(key, steps[key], seen))}
     if not plans:
+        if masked := [key for key in by_key if key not in chosen and selection.may_concern(key)]:
+            shown = masked[0].decode("utf-8", "backslashreplace")
+            raise NothingToUndoError(
+                f"what this would undo is masked, so its name is not recorded: `{shown}`"
+            )
         raise NothingToUndoError("the events that this would undo changed nothing")
     contested = {key: steps[key] for key, plan in plans.items() if plan.is_contested}
     if contested:
