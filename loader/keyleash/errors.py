@@ -169,6 +169,13 @@ class ChangedMeanwhileError(KeyleashError):
     code = "changed-meanwhile"
 
 
+class UndoUnansweredError(KeyleashError):
+    """The connection was lost while an undo was under way: it was done, or nothing was."""
+
+    code = "undo-unanswered"
+    exit_code = 69
+
+
 class UnknownValueError(KeyleashError):
     """What a key held at a time cannot be told from the trails."""
 

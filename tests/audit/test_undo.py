@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.audit.undo import (
     Kind,
@@ -24,6 +27,7 @@ from keyleash.errors import (
     NothingToUndoError,
     UndoRefusedError,
     UndoTooLargeError,
+    UndoUnansweredError,
     UnknownEventError,
     UnknownIdentityError,
 )
@@ -278,6 +282,71 @@ def test_change_after_the_plan_stops_the_undo(client: Any, scribe: Scribe) -> No
     assert not client.keys("keyleash:undo:*")
 
 
+def test_answer_that_is_lost_is_read_from_the_trail(
+    client: Any, scribe: Scribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was done, and its id is needed to take it back."""
+    scribe.run("a", "SET", "k", "2")
+    made, run = plan(client), client.evalsha
+
+    def lose(*words: Any) -> None:
+        run(*words)
+        raise RedisConnectionError("Connection closed by server")
+
+    monkeypatch.setattr(client, "evalsha", lose)
+    done = apply_undo(client, made)
+    monkeypatch.undo()
+
+    assert not client.exists("k")
+    assert undo(client, done.correlation).restored == (b"k",)
+
+
+def test_undo_that_a_client_sent_again_was_done(
+    client: Any, scribe: Scribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py sends again what it got no answer to: then the undo itself changed the key."""
+    scribe.run("a", "SET", "k", "2")
+    made, run = plan(client), client.evalsha
+    monkeypatch.setattr(client, "evalsha", lambda *words: (run(*words), run(*words))[1])
+
+    done = apply_undo(client, made)
+
+    assert done.removed == (b"k",)
+    assert len(done.events) == client.xlen(NAMES.control) == 1
+
+
+def test_undo_without_an_answer_or_a_record_says_how_to_tell(
+    client: Any, scribe: Scribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is out of reach may have done it."""
+    scribe.run("a", "SET", "k", "2")
+    made = plan(client)
+
+    def lose(*words: Any) -> None:
+        raise RedisTimeoutError("Timeout reading from socket")
+
+    monkeypatch.setattr(client, "evalsha", lose)
+
+    with pytest.raises(UndoUnansweredError) as raised:
+        apply_undo(client, made)
+
+    assert "audit log --correlation undo-" in (raised.value.help or "")
+
+
+def test_record_names_the_oldest_and_the_newest_event(client: Any, scribe: Scribe) -> None:
+    """Of one millisecond the numbers count, and not their digits."""
+    # The later entry of an event with images would have a time of now.
+    for number, key in ((9, "k"), (10, "l")):
+        scribe.add(
+            "a", "op", "SET", "key", key, "before", key, "expires", "absent", entry_id=f"5-{number}"
+        )
+        client.hset(NAMES.layouts, "a", "{}")
+        client.set(key, "x")
+    made = plan_undo(client, Selection(identity="a", since_ms=0))
+
+    assert [step.id for step in made.steps] == ["5-9", "5-10"]
+
+
 def test_image_that_the_server_does_not_take_leaves_all_as_it_was(
     client: Any, scribe: Scribe
 ) -> None:
@@ -343,6 +412,33 @@ def test_masked_key_cannot_be_undone(client: Any, scribe: Scribe) -> None:
     (blocked,) = plan(client).blocked
 
     assert [one.kind for one in blocked.obstacles] == [Kind.MASKED]
+
+
+SECRET = "jobs:secret:#" + hashlib.sha1(b"jobs:secret:a", usedforsecurity=False).hexdigest()
+
+
+@pytest.mark.parametrize("pattern", ["jobs:secret:a", "jobs:*"])
+def test_masked_key_that_a_pattern_means_is_in_the_way(
+    client: Any, scribe: Scribe, pattern: str
+) -> None:
+    """A name that is given in full is compared by its digest."""
+    scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
+
+    made = plan_undo(client, Selection(pattern=parse_pattern(pattern), since_ms=0))
+
+    assert [one.obstacles[0].kind for one in made.blocked] == [Kind.MASKED]
+    with pytest.raises(NothingToUndoError, match="no event"):
+        plan_undo(client, Selection(pattern=parse_pattern("jobs:secret:b"), since_ms=0))
+
+
+def test_masked_key_that_a_pattern_may_mean_is_said_to_be_masked(
+    client: Any, scribe: Scribe
+) -> None:
+    """That it was changed is not denied."""
+    scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
+
+    with pytest.raises(NothingToUndoError, match="masked"):
+        plan_undo(client, Selection(pattern=parse_pattern("jobs:{kind}:a"), since_ms=0))
 
 
 def test_key_that_was_too_large_cannot_be_undone(client: Any, scribe: Scribe) -> None:

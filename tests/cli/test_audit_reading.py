@@ -232,6 +232,25 @@ def test_show_tells_everything_of_an_event(loaded: Cli, trails: Trails) -> None:
     ]
 
 
+def test_show_tells_what_stood_there_before(
+    loaded: Cli, trails: Trails, embedded: RealServer
+) -> None:
+    """Of every type, in readable form."""
+    client = embedded.client()
+    client.rpush("l", "x", b"\xff")
+    dump = client.dump("l") or b""
+    head = {"seq": "1", "token": "t", "op": "DEL", "keys": b"1:s,1:l,"}
+    words = [word for pair in head.items() for word in pair]
+    images = ["before", "s", "expires", "60000", "value", b"a\n"]
+    images += ["before", "l", "expires", "-1", "image", dump]
+    trails.append(KEYS.audit(RUNNER), "1-0", *words, *images)
+
+    shown = loaded.ok("audit", "show", "1-0")
+
+    assert r's: string "a\n", expires 1970-01-01T00:01:00.000Z' in shown
+    assert r"l: list [x, \xff]" in shown
+
+
 def test_show_tells_what_cannot_be_undone(loaded: Cli, trails: Trails) -> None:
     """Absent is an image too; too large is none."""
     trails.batch(

@@ -90,6 +90,16 @@ def test_verify_needs_no_server(loaded: Cli, offline: Cli, to: Path) -> None:
     assert "is no archive" in result.stderr
 
 
+def test_verify_of_an_archive_without_files_says_so(loaded: Cli, to: Path, tmp_path: Path) -> None:
+    """A second archive that was refused is well, and holds nothing that one could rely on."""
+    loaded.ok("audit", "export", "--to", to)
+    refused = loaded.run("audit", "export", "--to", tmp_path / "second")
+    result = loaded.run("audit", "verify", tmp_path / "second")
+
+    assert (refused.exit_code, result.exit_code) == (1, 0)
+    assert "nothing was exported to it yet" in result.stderr
+
+
 def test_export_of_one_identity_leaves_the_others(loaded: Cli, admin: Any, to: Path) -> None:
     """Their entries stay unacknowledged, for a run without the option."""
     add_events(admin, RUNNER, [1])

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from keyleash.cli import output
-from keyleash.cli.text import iso_time
+from keyleash.cli.text import iso_time, json_bytes, printable
 from keyleash.cli.undo import command
 from support.command_line import Cli
+from support.scribe import Scribe
 from support.servers import RealServer
 
 STATE = "agents:jobs:1:state"
@@ -49,6 +50,13 @@ class Agents:
     def run(self, identity: str, correlation: str, *words: str) -> None:
         token = self.tokens[identity]
         self.cli.ok("exec", "--correlation", correlation, *words, KEYLEASH_TOKEN=token)
+
+
+def now(client: Any) -> str:
+    """The server's clock, past all that was done."""
+    time.sleep(0.002)
+    seconds, micros = client.time()
+    return iso_time(int(seconds) * 1000 + int(micros) // 1000)
 
 
 @pytest.fixture
@@ -229,8 +237,6 @@ def test_key_that_is_not_text_is_escaped_and_can_be_named_so(
 ) -> None:
     """Copied from the table it is the key; in JSON it is base64."""
     client = embedded.client()
-    from support.scribe import Scribe
-
     Scribe(client).run("other", "SET", b"k\xff\n", b"\xff")
     client.set(b"k\xff\n", b"\x1b[2J")
 
@@ -244,12 +250,39 @@ def test_key_that_is_not_text_is_escaped_and_can_be_named_so(
     assert not client.exists(b"k\xff\n")
 
 
+def test_key_is_found_as_it_is_printed(cli: Cli, agents: Agents, embedded: RealServer) -> None:
+    """Some bytes cannot be typed, and NUL cannot be passed at all; what is there goes first."""
+    client = embedded.client()
+    odd = b"k\xff\x00 \n\x1b\xe2\x80\xae"
+    Scribe(client).run("other", "SET", odd, "1")
+    Scribe(client).run("other", "SET", b"k\n", "2")
+
+    assert cli.lines("audit", "timeline", printable(odd))[0]["keys"] == [json_bytes(odd)]
+    assert cli.ok("audit", "as-of", now(client), printable(odd)) == "1\n"
+    assert cli.ok("audit", "as-of", now(client), r"k\n") == "2\n"
+
+    Scribe(client).run("other", "SET", rb"k\n", "3")
+
+    assert cli.ok("audit", "as-of", now(client), r"k\n") == "3\n"
+    client.delete(rb"k\n")
+    assert len(cli.lines("audit", "timeline", r"k\n")) == 1
+
+
+def test_forced_key_that_nothing_is_in_the_way_of_is_undone(
+    cli: Cli, agents: Agents, admin: Any
+) -> None:
+    """It is a key of the plan, so it is not called none."""
+    agents.run("runner", "req-1", "SET", STATE, "x")
+
+    cli.ok("undo", "--correlation", "req-1", "--force", STATE, "--yes")
+
+    assert not admin.exists(STATE)
+
+
 def test_as_of_prints_the_value_alone(cli: Cli, agents: Agents, admin: Any) -> None:
     """So that it can be piped; whence it is known goes to standard error."""
     agents.run("runner", "req-1", "HSET", STATE, "phase", "2", "owner", "x")
-    time.sleep(0.002)
-    seconds, micros = admin.time()
-    moment = iso_time(int(seconds) * 1000 + int(micros) // 1000)
+    moment = now(admin)
     time.sleep(0.002)
     agents.run("runner", "req-1", "DEL", STATE)
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from keyleash.audit.control import ControlEvent, control_event, control_filter
 from keyleash.audit.event import AuditEvent, Denial
 from keyleash.audit.merging import Dated, place
-from keyleash.audit.pages import MAX_PAGE, RawEntry, place_of_last_ms
+from keyleash.audit.pages import FIRST_PAGE, RawEntry, next_count, place_of_last_ms
 from keyleash.audit.query import EVERYTHING, Matcher, Query
 from keyleash.audit.reader import denial_of, events_of, with_sequels
 from keyleash.protocol.active import Client
@@ -121,15 +121,21 @@ def _follow(
     client: Client, feeds: Callable[[], Mapping[str, Feed[Found]]], since_ms: int | None
 ) -> Iterator[Found | None]:
     ends = _ends(client, list(feeds()), since_ms)
+    room = FIRST_PAGE
     while True:
         current = feeds()
         # A stream that was not there at first is told from its beginning.
         ends = {name: ends.get(name, _START) for name in current}
         told: list[Found] = []
-        for name, page in _wait(client, ends):
-            whole = _whole(page)
+        # So many of each stream, that all together are no more than a page.
+        count = max(1, room // max(1, len(ends)))
+        pages = list(_wait(client, ends, count))
+        for name, page in pages:
+            whole = _whole(client, name, page, count)
             ends[name] = whole[-1][0]
             told += current[name](whole)
+        if pages:
+            room = next_count([entry for _, page in pages for entry in page])
         yield from sorted(told, key=place)
         if not told:
             yield None
@@ -148,18 +154,30 @@ def _ends(client: Client, streams: Sequence[str], since_ms: int | None) -> dict[
     }
 
 
-def _wait(client: Client, ends: Mapping[str, bytes]) -> Iterator[tuple[str, list[RawEntry]]]:
+def _wait(
+    client: Client, ends: Mapping[str, bytes], count: int
+) -> Iterator[tuple[str, list[RawEntry]]]:
     if not ends:
         time.sleep(BLOCK_MS / 1000)
         return
     reply: Any = client.execute_command(
-        b"XREAD", "COUNT", MAX_PAGE, "BLOCK", BLOCK_MS, "STREAMS", *ends, *ends.values()
+        b"XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", *ends, *ends.values()
     )
     # RESP3 has a map where RESP2 has pairs.
     for name, page in reply.items() if isinstance(reply, dict) else reply or ():
         yield name.decode(), page
 
 
-def _whole(page: list[RawEntry]) -> list[RawEntry]:
-    """A full page may end between an event and its sequels: its last millisecond waits."""
-    return page if len(page) < MAX_PAGE else page[: place_of_last_ms(page)] or page
+def _whole(client: Client, name: str, page: list[RawEntry], count: int) -> list[RawEntry]:
+    """A full page may end between an event and its sequels: its last millisecond waits.
+
+    Where the page has no other, the rest of it is read at once.
+    """
+    if len(page) < count:
+        return page
+    whole = page[: place_of_last_ms(page)]
+    if whole:
+        return whole
+    last = page[-1][0]
+    bounds = (b"(" + last, last.partition(b"-")[0])
+    return [*page, *client.execute_command(b"XRANGE", name, *bounds)]

@@ -14,8 +14,12 @@ RawEntry = tuple[bytes, Words]
 """An entry's id, and its words."""
 
 FIRST_PAGE = 50
-MAX_PAGE = 1000
-"""Entries per XRANGE: the server answers nobody else meanwhile."""
+MAX_PAGE = 250
+"""Entries per XRANGE: the server answers nobody else meanwhile.
+
+What the next page takes is guessed by the last one; where small entries are followed by ones with
+images of 64 KiB, so many of these are read at once.
+"""
 PAGE_BYTES = 1_000_000
 """What a page should not be much larger than: entries with before-images can be."""
 _SAMPLED = 10
@@ -47,10 +51,11 @@ def read_pages(
             return
         after = b"(" + page[-1][0]
         begin, end = (begin, after) if newest_first else (after, end)
-        count = _next_count(page)
+        count = next_count(page)
 
 
-def _next_count(page: list[RawEntry]) -> int:
+def next_count(page: Sequence[RawEntry]) -> int:
+    """How many entries the page behind *page* may have."""
     sampled = page[::_SAMPLED]
     each = sum(len(word) for _, words in sampled for word in words) / len(sampled)
     return max(1, min(MAX_PAGE, int(PAGE_BYTES / (each + 1))))

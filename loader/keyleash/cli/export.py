@@ -216,6 +216,8 @@ def _print_report(report: Report) -> None:
             [*columns, Column("last")],
             [[*row, one.last] for row, one in zip(rows, report.trails, strict=True)],
         )
+    else:
+        say("note: nothing was exported to it yet")
     for trail in report.trails:
         for note in trail.notes:
             say(f"note: `{trail.trail}`: {printable(note)}")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 import re
+import sys
 from datetime import UTC, datetime
 
 JsonValue = str | dict[str, str]
 
 # In any case of letters: a token in the place of a command comes back in capitals.
 _TOKEN = re.compile(r"(kl_[a-z0-9-]{1,64})_[a-z0-9_-]{16,}", re.IGNORECASE)
+
+_ESCAPED = re.compile(
+    rb"\\(?:x(?P<byte>[0-9a-f]{2})|u(?P<short>[0-9a-f]{4})|U(?P<long>[0-9a-f]{8})|(?P<name>[nrt]))"
+)
+_NAMED = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 
 def printable(value: str | bytes) -> str:
@@ -26,6 +32,20 @@ def _escaped(char: str) -> str:
     if "\udc80" <= char <= "\udcff":
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape", "backslashreplace").decode()
+
+
+def unescaped(text: bytes) -> bytes:
+    """What `printable` made *text* of, if it made it: a single byte, where that may be meant."""
+    return _ESCAPED.sub(_meant, text)
+
+
+def _meant(escape: re.Match[bytes]) -> bytes:
+    if escape["name"]:
+        return _NAMED[escape["name"]]
+    if escape["byte"]:
+        return bytes([int(escape["byte"], 16)])
+    number = int(escape["short"] or escape["long"], 16)
+    return chr(number).encode("utf-8", "replace") if number <= sys.maxunicode else escape[0]
 
 
 def json_bytes(value: bytes) -> JsonValue:

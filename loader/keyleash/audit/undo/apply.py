@@ -6,9 +6,20 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from keyleash.audit.query import Query
+from keyleash.audit.reader import read_events
 from keyleash.audit.undo.plan import Action, KeyPlan, UndoPlan
 from keyleash.compiler.templates import operator_script
-from keyleash.errors import ChangedMeanwhileError, NothingToUndoError, UndoRefusedError
+from keyleash.errors import (
+    ChangedMeanwhileError,
+    NothingToUndoError,
+    UndoRefusedError,
+    UndoUnansweredError,
+)
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import OPERATORS, Keyspace
 
@@ -55,6 +66,7 @@ def apply_undo(
         UndoRefusedError: something is in the way, or the server does not take it.
         NothingToUndoError: every key holds already what it held.
         ChangedMeanwhileError: a key was changed since the plan was made.
+        UndoUnansweredError: the connection was lost; whether it was done is not known.
     """
     keyspace = keyspace or Keyspace()
     if plan.blocked:
@@ -65,7 +77,19 @@ def apply_undo(
     steps = plan.steps
     header = (actor, undo, description, steps[0].event, steps[-1].event)
     digest = client.script_load(operator_script("undo.lua", keyspace))
-    word, *said = client.evalsha(digest, 0, *header, *_words(plan.changes))
+    try:
+        word, *said = client.evalsha(digest, 0, *header, *_words(plan.changes))
+    except (RedisConnectionError, RedisTimeoutError) as lost:
+        word, said = b"UNDONE", _recorded(client, keyspace, undo, plan.time_ms)
+        if not said:
+            raise UndoUnansweredError(
+                "the connection was lost before the answer came:"
+                " all of this was undone, or nothing was",
+                help=f"it was, if `keyleash audit log --correlation {undo}` finds an event",
+            ) from lost
+    if word == b"CHANGED" and (done := _recorded(client, keyspace, undo, plan.time_ms)):
+        # By itself: a client that lost the answer sent it again.
+        word, said = b"UNDONE", done
     match word:
         case b"CHANGED":
             raise ChangedMeanwhileError(
@@ -83,6 +107,15 @@ def apply_undo(
         restored=tuple(one.key for one in plan.changes if one.action is Action.RESTORE),
         removed=tuple(one.key for one in plan.changes if one.action is Action.REMOVE),
     )
+
+
+def _recorded(client: Client, keyspace: Keyspace, undo: str, since_ms: int) -> list[bytes]:
+    """The events of an undo; none if it was not done, or the server is out of reach."""
+    try:
+        query = Query(correlation=undo, since_ms=since_ms)
+        return [event.id.encode() for event in read_events(client, keyspace, [OPERATORS], query)]
+    except RedisError:
+        return []
 
 
 def refusal(plan: UndoPlan) -> UndoRefusedError:

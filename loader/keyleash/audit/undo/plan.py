@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from keyleash.audit.event import Held, Image
-from keyleash.audit.undo.ordering import in_order
+from keyleash.audit.undo.ordering import in_order, place
 from keyleash.audit.undo.steps import State, Step
 from keyleash.audit.undo.values import NOTHING, Value
 
@@ -150,7 +150,7 @@ class UndoPlan:
     def steps(self) -> tuple[Step, ...]:
         """All that is undone, oldest first."""
         steps = (step for one in self.keys if not one.is_skipped for step in one.steps)
-        return tuple(sorted(steps, key=lambda step: (step.time_ms, step.id)))
+        return tuple(sorted(steps, key=place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +216,8 @@ def _missing_image(first: Step, seen: Seen) -> list[Obstacle]:
 
 def _breaks(ordered: Sequence[Step], now: State, now_ms: int) -> Iterator[Obstacle]:
     """Where one step does not begin as the one before it ended."""
-    for place, step in enumerate(ordered):
-        following = ordered[place + 1] if place + 1 < len(ordered) else None
+    for number, step in enumerate(ordered, 1):
+        following = ordered[number] if number < len(ordered) else None
         state, at_ms = (following.was, following.time_ms) if following else (now, now_ms)
         match step.became.is_same(state, at_ms):
             case False:

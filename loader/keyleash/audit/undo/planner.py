@@ -61,6 +61,11 @@ def plan_undo(
     steps = {key: read_back(some, seen.images) for key, some in chosen.items()}
     plans = {key: plan for key in steps if (plan := plan_key(key, steps[key], seen))}
     if not plans:
+        if masked := [key for key in by_key if key not in chosen and selection.may_concern(key)]:
+            shown = masked[0].decode("utf-8", "backslashreplace")
+            raise NothingToUndoError(
+                f"what this would undo is masked, so its name is not recorded: `{shown}`"
+            )
         raise NothingToUndoError("the events that this would undo changed nothing")
     contested = {key: steps[key] for key, plan in plans.items() if plan.is_contested}
     if contested:
@@ -100,9 +105,9 @@ def _with_grants(client: Client, keyspace: Keyspace, plans: Sequence[KeyPlan]) -
 
 
 def _decided(plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes]) -> KeyPlan:
+    is_forced = plan.key in forced
     obstacles = tuple(
-        replace(one, is_forced=plan.key in forced and one.kind in FORCIBLE)
-        for one in plan.obstacles
+        replace(one, is_forced=is_forced and one.kind in FORCIBLE) for one in plan.obstacles
     )
     return replace(plan, obstacles=obstacles, is_skipped=plan.key in skipped)
 

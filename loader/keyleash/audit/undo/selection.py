@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from keyleash.audit.event import AuditEvent
 from keyleash.audit.finding import find_event
-from keyleash.audit.query import Query
+from keyleash.audit.query import Query, test_of
 from keyleash.audit.reader import read_events
 from keyleash.errors import (
     NothingToUndoError,
@@ -15,8 +15,8 @@ from keyleash.errors import (
     UnknownEventError,
     UnknownIdentityError,
 )
-from keyleash.policy.model import Pattern
-from keyleash.policy.patterns import match
+from keyleash.policy.model import Literal, Pattern
+from keyleash.policy.patterns import match as matches
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import OPERATORS, Keyspace
 
@@ -48,7 +48,16 @@ class Selection:
 
     def concerns(self, key: bytes) -> bool:
         """Whether what was done to *key* is to be undone, if an event that did it is selected."""
-        return self.pattern is None or match(self.pattern, key) is not None
+        match self.pattern:
+            case None:
+                return True
+            case Pattern(parts=(Literal(),)):
+                return self.may_concern(key)
+        return matches(self.pattern, key) is not None
+
+    def may_concern(self, key: bytes) -> bool:
+        """The same, but true also of a masked key whose name nobody can compare."""
+        return self.pattern is None or bool(test_of(self.pattern)(key))
 
 
 def trail_names(client: Client, keyspace: Keyspace) -> list[str]:

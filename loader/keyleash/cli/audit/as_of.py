@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from keyleash.cli.audit.trails import meant_key
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 def as_of(settings: Settings, time: Moment, key: str) -> None:
     """Print what KEY held at TIME, as before-images tell it.
 
-    TIME is a duration ago, such as `10m`, or ISO 8601, in UTC if it names no zone. The value
-    alone goes to standard output, an element a line. Exit code 1 where it cannot be told: no image
-    was taken, the trail does not reach back so far, or the key was changed outside the guards.
+    TIME is a duration ago, such as `10m`, or ISO 8601, in UTC if it names no zone. KEY is as it
+    is, or as it is printed. The value alone goes to standard output, an element a line. Exit code
+    1 where it cannot be told: no image was taken, the trail does not reach back so far, or the
+    key was changed outside the guards.
     """
     from keyleash.audit.as_of import value_as_of
 
     time_ms = time.at(server_time_ms(settings.client))
-    raw = os.fsencode(key)
+    raw = meant_key(settings, key)
     then = value_as_of(settings.client, raw, time_ms, keyspace=settings.keyspace)
     if settings.json:
         print_json(_as_json(raw, time_ms, then))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
+from redis.exceptions import ResponseError
 
 from keyleash.audit.control import ControlEvent
 from keyleash.audit.event import LARGE, AuditEvent, Change, Denial, Image
@@ -15,9 +16,14 @@ from keyleash.cli.options import example, json_lines_option
 from keyleash.cli.output import print_json_line
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.text import counted, iso_time, printable, without_tokens
+from keyleash.cli.values import short_value
 
 if TYPE_CHECKING:
+    from keyleash.audit.event import Held
+    from keyleash.audit.undo import Value
     from keyleash.cli.audit.selection import AnyEntry
+
+    Values = Mapping[Held, Value | None]
 
 Line = tuple[str, str]
 
@@ -41,12 +47,25 @@ def show(settings: Settings, event: str) -> None:
         for entry in entries:
             print_json_line(entry_as_json(entry, images=True))
         return
+    values = _values(settings, entries)
     lines = [*_head(entries[0])]
     for entry in entries:
-        lines += _body(entry)
+        lines += _body(entry, values)
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         click.echo(f"{name:<{width}}  {value}".rstrip())
+
+
+def _values(settings: Settings, entries: Sequence[AnyEntry]) -> Values:
+    """What the before-images hold; nothing where the server does not let this user read them."""
+    from keyleash.audit.undo.values import read_images
+
+    changes = [one for entry in entries if isinstance(entry, AuditEvent) for one in entry.changes]
+    held = [one.before.held for one in changes if one.before and one.before.held]
+    try:
+        return read_images(settings.client, settings.keyspace, held) if held else {}
+    except ResponseError:
+        return {}
 
 
 def _head(entry: AnyEntry) -> Iterator[Line]:
@@ -67,7 +86,7 @@ def _head(entry: AnyEntry) -> Iterator[Line]:
         yield "cost", ", ".join(costs)
 
 
-def _body(entry: AnyEntry) -> Iterator[Line]:
+def _body(entry: AnyEntry, values: Values) -> Iterator[Line]:
     match entry:
         case ControlEvent():
             yield "done", printable(entry.event)
@@ -85,7 +104,7 @@ def _body(entry: AnyEntry) -> Iterator[Line]:
             yield from _arguments(entry)
             yield "result", "ok" if entry.error is None else printable(entry.error)
             for change in entry.changes:
-                yield from _change(change)
+                yield from _change(change, values)
 
 
 def _command(entry: AuditEvent | Denial) -> Iterator[Line]:
@@ -105,20 +124,22 @@ def _arguments(entry: AuditEvent) -> Iterator[Line]:
         yield "arguments", ", ".join(counted(length, "byte") for length in entry.lengths)
 
 
-def _change(change: Change) -> Iterator[Line]:
+def _change(change: Change, values: Values) -> Iterator[Line]:
     key = printable(change.key)
-    yield "before", f"{key}: {_before(change.before, change.large)}"
+    yield "before", f"{key}: {_before(change.before, change.large, values)}"
     yield "after", f"{key}: {_after(change)}"
 
 
-def _before(before: Image | None, large: int) -> str:
+def _before(before: Image | None, large: int, values: Values) -> str:
     if before is None:
         return f"not reversible: too large, {counted(large, 'byte')}"
     if before.held is None:
         return "absent"
+    value = values.get(before.held)
     kind, held = before.held
     how = "as DUMP has them" if kind == "image" else "of text"
-    return f"{counted(len(held), 'byte')} {how}{_expiry(before.expires_ms)}"
+    shown = short_value(value, 0) if value else f"{counted(len(held), 'byte')} {how}"
+    return f"{shown}{_expiry(before.expires_ms)}"
 
 
 def _after(change: Change) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from keyleash.cli.audit.showing import show_entries
-from keyleash.cli.audit.trails import nothing_found, time_range, trail_names
+from keyleash.cli.audit.trails import meant_key, nothing_found, time_range, trail_names
 from keyleash.cli.options import example, json_lines_option
 from keyleash.cli.output import say
 from keyleash.cli.settings import Settings, pass_settings
@@ -30,13 +29,13 @@ def timeline(
 ) -> None:
     """Show the life of KEY: what every identity did to it or was refused, and what was undone.
 
-    By time, the oldest first. Entries in which the key is masked are found as well. Exit code 1
-    if there are none.
+    KEY is as it is, or as it is printed. By time, the oldest first. Entries in which the key is
+    masked are found as well. Exit code 1 if there are none.
     """
     from keyleash.audit import Query, merged, newest, read_denials, read_events
 
     since_ms, until_ms = time_range(settings, since, until)
-    query = Query(key=os.fsencode(key), since_ms=since_ms, until_ms=until_ms)
+    query = Query(key=meant_key(settings, key), since_ms=since_ms, until_ms=until_ms)
     where = (settings.client, settings.keyspace)
     names = trail_names(settings)
     backwards = limit is not None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from keyleash.cli.errors import UsageError
 from keyleash.cli.settings import Settings
 from keyleash.cli.standing import known_identities, require_known, server_time_ms
-from keyleash.cli.text import clock_time
+from keyleash.cli.text import clock_time, unescaped
 from keyleash.cli.times import Moment
 from keyleash.errors import NothingFoundError
 from keyleash.protocol.keyspace import OPERATORS
@@ -40,6 +42,19 @@ def trail_names(
         return list(given)
     require_known(client, keyspace, None)
     return [*known_identities(client, keyspace), *([OPERATORS] if operators else [])]
+
+
+def meant_key(settings: Settings, given: str) -> bytes:
+    """A key of the command line: as it is, or, if there is none, as it is printed."""
+    from keyleash.audit import Query, read_denials, read_events
+
+    raw = os.fsencode(given)
+    escaped = unescaped(raw)
+    if escaped == raw or settings.client.exists(raw):
+        return raw
+    where = (settings.client, settings.keyspace, trail_names(settings), Query(key=raw))
+    is_recorded = any(True for _ in chain(read_events(*where), read_denials(*where)))
+    return raw if is_recorded else escaped
 
 
 def time_range(
