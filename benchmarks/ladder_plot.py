@@ -32,6 +32,8 @@ PANELS = ((1, 1), (MANY, 1), (1, SIZE), (MANY, SIZE))
 """Clients, and commands in a write."""
 
 BAR_HEIGHT = 0.28
+SHORT = 0.12
+"""A shorter bar has its figure beside it."""
 
 
 def draw_ladder(section: Section, file: Path) -> Path:
@@ -83,4 +85,6 @@ def _bars(panel: Any, shares: dict[str, Spread], offset: float, label: str, colo
         error_kw={"ecolor": "#555555", "elinewidth": 0.7},
     )
     for place, value in zip(places, values, strict=True):
-        panel.text(0.01, place, f"{value.median:.2f}", va="center", fontsize=7, color="white")
+        fits = value.median >= SHORT
+        at, text_colour = (0.01, "white") if fits else (value.greatest + 0.01, "#333333")
+        panel.text(at, place, f"{value.median:.2f}", va="center", fontsize=7, color=text_colour)
