@@ -10,7 +10,7 @@ from benchmarks.support.policy import Target
 from benchmarks.support.variants import Counts, Variant
 
 from keyleash.audit import read_denials
-from keyleash.audit.event import audit_events, audit_sequel
+from keyleash.audit.entry import audit_events, audit_sequel
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import unpack_state

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyleash.audit import Query, read_denials, read_events
-from keyleash.audit.event import audit_events
+from keyleash.audit.entry import audit_events
 from keyleash.audit.pages import pairs_of
 from keyleash.audit.query import Matcher
 from keyleash.policy.patterns import match, parse_pattern

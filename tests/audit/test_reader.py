@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from keyleash.audit import AuditEvent, newest, pages, read_denials, read_events
-from keyleash.audit.event import split_netstrings
+from keyleash.audit.entry import split_netstrings
 from keyleash.protocol.keyspace import Keyspace
 from support.servers import RealServer
 

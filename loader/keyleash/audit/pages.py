@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from keyleash.audit.event import Pairs
+from keyleash.audit.entry import Pairs
 from keyleash.protocol.active import Client
 
 Words = list[bytes]

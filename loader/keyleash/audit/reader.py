@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
-from keyleash.audit.event import AuditEvent, Denial, audit_events, audit_sequel, denial_entry
+from keyleash.audit.entry import audit_events, audit_sequel, denial_entry
+from keyleash.audit.event import AuditEvent, Denial
 from keyleash.audit.merging import merged
 from keyleash.audit.pages import RawEntry, Words, pairs_of, place_of_last_ms, read_pages
 from keyleash.audit.query import EVERYTHING, Matcher, Query

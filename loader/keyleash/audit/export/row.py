@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from keyleash.audit.event import audit_events
+from keyleash.audit.entry import audit_events
 from keyleash.audit.export.trail import Trail, TrailKind
 
 

@@ -1,0 +1,205 @@
+"""
+One entry of a trail, from the fields of its stream; docs/audit.md says what these are.
+
+`lua/partials/append_event.lua` writes the event of one command, `lua/batch.lua` that of a
+batch: behind its own fields, it has one for each command that changes something, named as
+the command, with its key. So names of fields repeat; those in lower case are the event's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from keyleash.audit.event import AuditEvent, Change, Denial, Image, Repeats, Sequel
+from keyleash.policy.model import Counter
+
+Fields = Mapping[bytes, bytes]
+Pairs = Sequence[tuple[bytes, bytes]]
+_NETSTRING_HEAD = re.compile(rb"([0-9]{1,9}):")
+_COSTS = {"r": Counter.READS, "w": Counter.WRITES, "d": Counter.DELETES}
+_ARGUMENTS = (b"lengths", b"args_sha1", b"args")
+
+
+def audit_sequel(pairs: Pairs) -> Sequel | None:
+    """Read an entry of an audit stream that is about an earlier one; None if it is not."""
+    fields = dict(pairs)
+    if b"of" not in fields:
+        return None
+    afters = [value.partition(b":") for name, value in pairs if name == b"after"]
+    return Sequel(
+        of=_text(fields[b"of"]),
+        item=_number(fields.get(b"item", b"")),
+        error=_text(fields[b"error"]) if b"error" in fields else None,
+        after=tuple((_text(digest), _expiry(expires)) for digest, _, expires in afters),
+    )
+
+
+def audit_events(
+    identity: str, entry_id: bytes, pairs: Pairs, sequels: Iterable[Sequel] = ()
+) -> tuple[AuditEvent, ...]:
+    """Read an entry of an audit stream: the events of its commands, as its *sequels* have them."""
+    fields = dict(pairs)
+    errors = {one.item: one.error for one in sequels if one.error is not None}
+    afters = next((one.after for one in sequels if one.after), ())
+    changes = tuple(_changes(pairs, afters)) if b"before" in fields else ()
+    common: dict[str, Any] = {
+        "id": entry_id.decode(),
+        "time_ms": _time_ms(entry_id),
+        "identity": identity,
+        "token": _text(fields.get(b"token", b"")),
+        "correlation": _text(fields.get(b"correlation", b"")),
+        "policy": _text(fields.get(b"policy", b"")),
+        "seq": _number(fields.get(b"seq", b"")),
+        "cost": _cost(fields.get(b"cost", b"")),
+        "actor": _text(fields.get(b"actor", b"")),
+    }
+    return tuple(
+        AuditEvent(
+            **common,
+            item=one.item,
+            op=_text(one.op),
+            keys=one.keys,
+            error=errors.get(one.item),
+            changes=tuple(change for change in changes if change.key in one.keys),
+            **_arguments(one.arguments),
+        )
+        for one in _commands(fields, pairs)
+    )
+
+
+def denial_entry(identity: str, entry_id: bytes, pairs: Pairs) -> Denial | Repeats:
+    """Read an entry of a stream of refusals: one, or how often it came."""
+    fields = dict(pairs)
+    if b"of" in fields:
+        return Repeats(_text(fields[b"of"]), _number(fields.get(b"repeats", b"")))
+    return Denial(
+        id=entry_id.decode(),
+        time_ms=_time_ms(entry_id),
+        identity=identity,
+        token=_text(fields.get(b"token", b"")),
+        op=_text(fields.get(b"op", b"")),
+        keys=_keys(fields),
+        correlation=_text(fields.get(b"correlation", b"")),
+        policy=_text(fields.get(b"policy", b"")),
+        seq=_number(fields.get(b"seq", b"")),
+        code=_text(fields.get(b"code", b"")),
+        reason=_text(fields.get(b"reason", b"")),
+    )
+
+
+def split_netstrings(data: bytes) -> tuple[bytes, ...]:
+    """Take `<len>:<bytes>,…` apart.
+
+    Raises:
+        ValueError: *data* is not netstrings to its end.
+    """
+    parts = []
+    at = 0
+    while at < len(data):
+        head = _NETSTRING_HEAD.match(data, at)
+        end = head.end() + int(head[1]) if head else at
+        if head is None or data[end : end + 1] != b",":
+            raise ValueError(f"no netstring at byte {at}")
+        parts.append(data[head.end() : end])
+        at = end + 1
+    return tuple(parts)
+
+
+@dataclass(slots=True)
+class _Command:
+    item: int
+    op: bytes
+    keys: tuple[bytes, ...]
+    arguments: tuple[bytes, bytes] | None = None
+
+
+def _commands(fields: Fields, pairs: Pairs) -> list[_Command]:
+    """The one command of an event, or a batch's: `SET` → a key, `MSET:2` → two netstrings."""
+    if b"op" in fields:
+        arguments = next((pair for pair in pairs if pair[0] in _ARGUMENTS), None)
+        return [_Command(0, fields[b"op"], _keys(fields), arguments)]
+    found: list[_Command] = []
+    for name, value in pairs:
+        if name in _ARGUMENTS and found:
+            found[-1].arguments = (name, value)
+        elif not name[:1].islower():
+            op, colon, _count = name.partition(b":")
+            keys = _split(value) if colon else (value,) if value else ()
+            found.append(_Command(len(found) + 1, op, keys))
+    return found
+
+
+def _arguments(pair: tuple[bytes, bytes] | None) -> dict[str, Any]:
+    match pair:
+        case (b"lengths", value):
+            return {"lengths": tuple(int(one) for one in value.split(b",") if one.isdigit())}
+        case (b"args_sha1", value):
+            return {"args_sha1": _text(value)}
+        case (b"args", value):
+            return {"args": _split(value) if value else ()}
+        case _:
+            return {}
+
+
+def _changes(pairs: Pairs, afters: Sequence[tuple[str, int | None]]) -> Iterator[Change]:
+    """What stands from each `before` to the next, with the digests of a later entry."""
+    held: list[tuple[bytes, dict[bytes, bytes]]] = []
+    for name, value in pairs:
+        if name == b"before":
+            held.append((value, {}))
+        elif held and name in {b"expires", b"value", b"image"}:
+            held[-1][1][name] = value
+    for place, (key, fields) in enumerate(held):
+        after, after_expires_ms = afters[place] if place < len(afters) else (None, None)
+        expires = fields.get(b"expires", b"absent")
+        text, dump = fields.get(b"value"), fields.get(b"image")
+        if expires == b"large":
+            yield Change(key, None, _number(text or dump or b""), after, after_expires_ms)
+        elif expires == b"absent":
+            yield Change(key, Image(), 0, after, after_expires_ms)
+        else:
+            yield Change(key, Image(text, dump, _expiry(expires)), 0, after, after_expires_ms)
+
+
+@lru_cache(maxsize=1024)
+def _cost(data: bytes) -> Mapping[Counter, int]:
+    requests, *others = _text(data).split(",")
+    counted = {Counter.REQUESTS: requests} | {
+        _COSTS[one[-1:]]: one[:-1] for one in others if one[-1:] in _COSTS
+    }
+    return {counter: int(count) for counter, count in counted.items() if count.isdigit()}
+
+
+def _expiry(value: bytes) -> int | None:
+    return int(value) if value.isdigit() else None
+
+
+def _number(value: bytes) -> int:
+    return int(value) if value.isdigit() else 0
+
+
+def _keys(fields: Fields) -> tuple[bytes, ...]:
+    if b"keys" in fields:
+        return _split(fields[b"keys"])
+    key = fields.get(b"key", b"")
+    return (key,) if key else ()
+
+
+def _split(data: bytes) -> tuple[bytes, ...]:
+    try:
+        return split_netstrings(data)
+    except ValueError:
+        # Not a guard's work. Shown as it is, rather than hidden or in the way of the rest.
+        return (data,)
+
+
+def _time_ms(entry_id: bytes) -> int:
+    return int(entry_id.partition(b"-")[0])
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
