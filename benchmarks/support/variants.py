@@ -21,7 +21,7 @@ class Counts:
     Attributes:
         passed: By the budget `requests`, which every call that passes is taken from.
         audited: Events appended to the identity's audit stream.
-        denied: Events appended to its stream of refusals.
+        denied: Refusals recorded, those that share an entry one by one.
     """
 
     passed: int = 0

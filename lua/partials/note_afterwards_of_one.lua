@@ -1,15 +1,13 @@
-if imaged then
-  local name, bound, after = imaged, imaged_bound
-  if command == 'SET' and stop == name_at + 2 and not reply.err then
-    -- A plain SET leaves its own argument, and no expiry: nothing has to be read.
-    local value = argv[stop]
-    after = 'large'
-    if #value <= bound then
+local name, bound, after = imaged, imaged_bound
+if command == 'SET' and stop == name_at + 2 and not reply.err then
+  -- A plain SET leaves its own argument, and no expiry: nothing has to be read.
+  local value = argv[stop]
+  after = 'large'
+  if #value <= bound then
 --% include "partials/without_cache.lua"
-      after = redis.sha1hex(value) .. ':-1'
-    end
-  else
---% include "partials/state_of.lua"
+    after = redis.sha1hex(value) .. ':-1'
   end
-  call('XADD', {{ names.audit }}, '*', 'of', event, 'after', after)
+else
+--% include "partials/state_of.lua"
 end
+call('XADD', {{ names.audit }}, '*', 'of', event, 'after', after)
