@@ -9,13 +9,18 @@ end
 if not rule then
   -- A function of its own, as in apply_rule.
   rule, command = (function(command)
-    local length, rule = #command
+    -- Names of one length in one string, a record each: a constant is marked by the collector,
+    -- and made when the script is loaded, for every name that stands alone.
+    local length, rule, records = #command
     if false then
 --% for branch in rare
-    elseif length == {{ branch.length }} then
---% include "partials/name_rule.lua"
+    elseif length == {{ branch.length }} then records = {{ records_of(branch) }}
 --% endfor
     end
+    local at = records and find(records, command, 1, true)
+    -- What is found across two records is no name.
+    while at and (at - 1) % (length + {{ rule_digits }}) ~= 0 do at = find(records, command, at + 1, true) end
+    if at then rule = tonumber(string.sub(records, at + length, at + length + {{ rule_digits - 1 }})) end
     if rule then
       -- Most commands are not sub-commands.
 --% for container in containers

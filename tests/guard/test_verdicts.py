@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import redis
 
 import keyleash
+from keyleash.compiler.quoting import RULE_DIGITS
 from keyleash.compiler.templates import examples_root
 from keyleash.deploy import set_suspended
 from keyleash.tokens import revoke_tokens
@@ -235,6 +237,21 @@ def test_command_in_lower_case_is_refused_on_the_wire(leash: Leash) -> None:
     assert leash.raw("one", ["doc:1"], token, "c", "2", "get", "doc:1") == (
         "LEASH COMMAND_REFUSED command=get"
     )
+
+
+def test_stretch_of_what_a_guard_knows_of_names_is_no_name(leash: Leash) -> None:
+    """A guard keeps seldom-used names in one text; what lies across two of them is refused."""
+    leash.load(one={"grants": [grant("read", "write", "delete", "scan", keys="*")]})
+    token = leash.issue("one").token
+    source = leash.admin.hget(NAMES.source("one"), leash.digest("one")).decode()
+    (records,) = (text for text in re.findall(r'"([A-Z0-9]+)"', source) if "GETRANGE" in text)
+    names = {records[at : at + 8] for at in range(0, len(records), 8 + RULE_DIGITS)}
+    stretches = {records[at : at + 8] for at in range(len(records) - 7)} - names
+    assert "GETRANGE" in names
+
+    for stretch in stretches:
+        refusal = f"LEASH COMMAND_REFUSED command={stretch}"
+        assert leash.raw("one", ["doc:1"], token, "c", "2", stretch, "doc:1") == refusal
 
 
 def test_ping_echo_and_time_pass(leash: Leash) -> None:

@@ -6,10 +6,13 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from keyleash.compiler.ir import Matcher
+from keyleash.compiler.ir import Branch, Matcher
 
 _PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b'"\\')
 _MAX_EXACT = 2**53
+
+RULE_DIGITS = 3
+"""How a rule's number is written behind a name; there are fewer rules than commands."""
 
 
 class Text(str):
@@ -86,6 +89,13 @@ def option_pattern(word: str) -> str:
     """The Lua pattern by which an option is *word* to the server: any case, up to a NUL byte."""
     letters = "".join(f"[{letter.upper()}{letter.lower()}]" for letter in word)
     return f"^{letters}%f[%z]"
+
+
+def records_of(branch: Branch) -> str:
+    """Each name of *branch* followed by its rule, in `RULE_DIGITS` digits."""
+    return "".join(
+        f"{name}{rule:0{RULE_DIGITS}}" for names, rule in branch.commands for name in names
+    )
 
 
 def met(matcher: Matcher, named: bool) -> str | bool:

@@ -9,12 +9,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from keyleash.compiler.grouping import grouped
 from keyleash.compiler.quoting import (
+    RULE_DIGITS,
     Text,
     lua_literal,
     met,
     numbered,
     option_pattern,
     placed,
+    records_of,
     spread,
 )
 from keyleash.compiler.sharing import Sharing
@@ -73,7 +75,7 @@ def environment() -> Environment:
     )
     made.filters.update(spread=spread, numbered=numbered, placed=placed)
     made.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
-    made.globals.update(met=met, named=False)
+    made.globals.update(met=met, named=False, records_of=records_of, rule_digits=RULE_DIGITS)
     return made
 
 

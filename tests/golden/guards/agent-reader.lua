@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 155511885054929 then code = 'POLICY_STALE' break end
+if stamp ~= 16352776642495 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
@@ -84,291 +84,26 @@ end
 end
 if not rule then
 rule, command = (function(command)
-local length, rule = #command
-if length == 8 then
-if command == "BITCOUNT"
-or command == "GETRANGE"
-or command == "XPENDING"
-then rule = 2
-elseif command == "ZREVRANK"
-then rule = 8
-elseif command == "BITFIELD"
-then rule = 4
-elseif command == "BZPOPMAX"
-or command == "BZPOPMIN"
-then rule = 5
-elseif command == "EXPIREAT"
-or command == "HPERSIST"
-or command == "HPEXPIRE"
-or command == "RENAMENX"
-or command == "SETRANGE"
-or command == "VGETATTR"
-or command == "VSETATTR"
-then rule = 1
-elseif command == "SPUBLISH"
-then rule = 16
+local length, rule, records = #command
+if length == 8 then records = "BITCOUNT002GETRANGE002XPENDING002ZREVRANK008BITFIELD004BZPOPMAX005BZPOPMIN005EXPIREAT001HPERSIST001HPEXPIRE001RENAMENX001SETRANGE001VGETATTR001VSETATTR001SPUBLISH016"
+elseif length == 11 then records = "BITFIELD_RO003HEXPIRETIME002PEXPIRETIME002ZRANGEBYLEX002SRANDMEMBER008ZRANDMEMBER008INCRBYFLOAT001SINTERSTORE001SUNIONSTORE001VRANDMEMBER001ZINTERSTORE001ZRANGESTORE001ZUNIONSTORE001"
+elseif length == 6 then records = "BITPOS002GETBIT002LINDEX002SUBSTR002ZCOUNT002GEOPOS009SINTER018SUNION018STRLEN012ZINTER026ZUNION026ZSCORE008EXPIRE001INCRBY001APPEND001BLMOVE001DECRBY001GEOADD001GETSET001HGETEX001HSETEX001HSETNX001LPUSHX001MSETEX001MSETNX001PSETEX001RENAME001RPUSHX001SETBIT001VLINKS001XCLAIM001XSETID001UNLINK005BLMPOP005BZMPOP005GETDEL005"
+elseif length == 4 then records = "DUMP002HTTL002LPOS002PTTL002ECHO006PING006TIME006HLEN012LLEN012TYPE012XLEN012SORT020HSET001INCR001ZADD001SADD001XADD001MSET001COPY001DECR001LSET001VADD001VDIM001VEMB001VREM001VSIM001XACK001LPOP005RPOP005HDEL005LREM005SPOP005SREM005XDEL005ZREM005SCAN017"
+elseif length == 10 then records = "EXPIRETIME002SMISMEMBER002HRANDFIELD008SINTERCARD019XREADGROUP025ZINTERCARD026BRPOPLPUSH001HPEXPIREAT001SDIFFSTORE001XAUTOCLAIM001ZDIFFSTORE001"
+elseif length == 7 then records = "GEODIST008GEOHASH002HEXISTS012HSTRLEN012PFCOUNT015SORT_RO021ZMSCORE009HINCRBY001HEXPIRE001LINSERT001PERSIST001PEXPIRE001PFMERGE001RESTORE001ZINCRBY001DELIFEQ005HGETDEL005ZPOPMAX005ZPOPMIN005PUBLISH016"
+elseif length == 9 then records = "GEORADIUS010GEOSEARCH008ZREVRANGE008XREVRANGE002ZLEXCOUNT002HEXPIREAT001PEXPIREAT001RPOPLPUSH001VISMEMBER001"
+elseif length == 17 then records = "GEORADIUSBYMEMBER011"
+elseif length == 20 then records = "GEORADIUSBYMEMBER_RO008"
+elseif length == 12 then records = "GEORADIUS_RO008HPEXPIRETIME002HINCRBYFLOAT001"
+elseif length == 5 then records = "HKEYS002HMGET002HPTTL002HVALS002HSCAN008SSCAN008ZRANK008ZSCAN008SCARD012ZCARD012SDIFF018TOUCH007XREAD024ZDIFF026LPUSH001RPUSH001SETEX001BITOP001GETEX001HMSET001LMOVE001PFADD001SETNX001SMOVE001VCARD001VINFO001BLPOP005BRPOP005LMPOP005LTRIM005XTRIM005ZMPOP005"
+elseif length == 3 then records = "LCS013SET001DEL005"
+elseif length == 14 then records = "ZREVRANGEBYLEX002GEOSEARCHSTORE001ZREMRANGEBYLEX005"
+elseif length == 16 then records = "ZREVRANGEBYSCORE008ZREMRANGEBYSCORE005"
+elseif length == 15 then records = "ZREMRANGEBYRANK005"
 end
-elseif length == 11 then
-if command == "BITFIELD_RO"
-then rule = 3
-elseif command == "HEXPIRETIME"
-or command == "PEXPIRETIME"
-or command == "ZRANGEBYLEX"
-then rule = 2
-elseif command == "SRANDMEMBER"
-or command == "ZRANDMEMBER"
-then rule = 8
-elseif command == "INCRBYFLOAT"
-or command == "SINTERSTORE"
-or command == "SUNIONSTORE"
-or command == "VRANDMEMBER"
-or command == "ZINTERSTORE"
-or command == "ZRANGESTORE"
-or command == "ZUNIONSTORE"
-then rule = 1
-end
-elseif length == 6 then
-if command == "BITPOS"
-or command == "GETBIT"
-or command == "LINDEX"
-or command == "SUBSTR"
-or command == "ZCOUNT"
-then rule = 2
-elseif command == "GEOPOS"
-then rule = 9
-elseif command == "SINTER"
-or command == "SUNION"
-then rule = 18
-elseif command == "STRLEN"
-then rule = 12
-elseif command == "ZINTER"
-or command == "ZUNION"
-then rule = 26
-elseif command == "ZSCORE"
-then rule = 8
-elseif command == "EXPIRE"
-or command == "INCRBY"
-or command == "APPEND"
-or command == "BLMOVE"
-or command == "DECRBY"
-or command == "GEOADD"
-or command == "GETSET"
-or command == "HGETEX"
-or command == "HSETEX"
-or command == "HSETNX"
-or command == "LPUSHX"
-or command == "MSETEX"
-or command == "MSETNX"
-or command == "PSETEX"
-or command == "RENAME"
-or command == "RPUSHX"
-or command == "SETBIT"
-or command == "VLINKS"
-or command == "XCLAIM"
-or command == "XSETID"
-then rule = 1
-elseif command == "UNLINK"
-or command == "BLMPOP"
-or command == "BZMPOP"
-or command == "GETDEL"
-then rule = 5
-end
-elseif length == 4 then
-if command == "DUMP"
-or command == "HTTL"
-or command == "LPOS"
-or command == "PTTL"
-then rule = 2
-elseif command == "ECHO"
-or command == "PING"
-or command == "TIME"
-then rule = 6
-elseif command == "HLEN"
-or command == "LLEN"
-or command == "TYPE"
-or command == "XLEN"
-then rule = 12
-elseif command == "SORT"
-then rule = 20
-elseif command == "HSET"
-or command == "INCR"
-or command == "ZADD"
-or command == "SADD"
-or command == "XADD"
-or command == "MSET"
-or command == "COPY"
-or command == "DECR"
-or command == "LSET"
-or command == "VADD"
-or command == "VDIM"
-or command == "VEMB"
-or command == "VREM"
-or command == "VSIM"
-or command == "XACK"
-then rule = 1
-elseif command == "LPOP"
-or command == "RPOP"
-or command == "HDEL"
-or command == "LREM"
-or command == "SPOP"
-or command == "SREM"
-or command == "XDEL"
-or command == "ZREM"
-then rule = 5
-elseif command == "SCAN"
-then rule = 17
-end
-elseif length == 10 then
-if command == "EXPIRETIME"
-or command == "SMISMEMBER"
-then rule = 2
-elseif command == "HRANDFIELD"
-then rule = 8
-elseif command == "SINTERCARD"
-then rule = 19
-elseif command == "XREADGROUP"
-then rule = 25
-elseif command == "ZINTERCARD"
-then rule = 26
-elseif command == "BRPOPLPUSH"
-or command == "HPEXPIREAT"
-or command == "SDIFFSTORE"
-or command == "XAUTOCLAIM"
-or command == "ZDIFFSTORE"
-then rule = 1
-end
-elseif length == 7 then
-if command == "GEODIST"
-then rule = 8
-elseif command == "GEOHASH"
-then rule = 2
-elseif command == "HEXISTS"
-or command == "HSTRLEN"
-then rule = 12
-elseif command == "PFCOUNT"
-then rule = 15
-elseif command == "SORT_RO"
-then rule = 21
-elseif command == "ZMSCORE"
-then rule = 9
-elseif command == "HINCRBY"
-or command == "HEXPIRE"
-or command == "LINSERT"
-or command == "PERSIST"
-or command == "PEXPIRE"
-or command == "PFMERGE"
-or command == "RESTORE"
-or command == "ZINCRBY"
-then rule = 1
-elseif command == "DELIFEQ"
-or command == "HGETDEL"
-or command == "ZPOPMAX"
-or command == "ZPOPMIN"
-then rule = 5
-elseif command == "PUBLISH"
-then rule = 16
-end
-elseif length == 9 then
-if command == "GEORADIUS"
-then rule = 10
-elseif command == "GEOSEARCH"
-or command == "ZREVRANGE"
-then rule = 8
-elseif command == "XREVRANGE"
-or command == "ZLEXCOUNT"
-then rule = 2
-elseif command == "HEXPIREAT"
-or command == "PEXPIREAT"
-or command == "RPOPLPUSH"
-or command == "VISMEMBER"
-then rule = 1
-end
-elseif length == 17 then
-if command == "GEORADIUSBYMEMBER"
-then rule = 11
-end
-elseif length == 20 then
-if command == "GEORADIUSBYMEMBER_RO"
-then rule = 8
-end
-elseif length == 12 then
-if command == "GEORADIUS_RO"
-then rule = 8
-elseif command == "HPEXPIRETIME"
-then rule = 2
-elseif command == "HINCRBYFLOAT"
-then rule = 1
-end
-elseif length == 5 then
-if command == "HKEYS"
-or command == "HMGET"
-or command == "HPTTL"
-or command == "HVALS"
-then rule = 2
-elseif command == "HSCAN"
-or command == "SSCAN"
-or command == "ZRANK"
-or command == "ZSCAN"
-then rule = 8
-elseif command == "SCARD"
-or command == "ZCARD"
-then rule = 12
-elseif command == "SDIFF"
-then rule = 18
-elseif command == "TOUCH"
-then rule = 7
-elseif command == "XREAD"
-then rule = 24
-elseif command == "ZDIFF"
-then rule = 26
-elseif command == "LPUSH"
-or command == "RPUSH"
-or command == "SETEX"
-or command == "BITOP"
-or command == "GETEX"
-or command == "HMSET"
-or command == "LMOVE"
-or command == "PFADD"
-or command == "SETNX"
-or command == "SMOVE"
-or command == "VCARD"
-or command == "VINFO"
-then rule = 1
-elseif command == "BLPOP"
-or command == "BRPOP"
-or command == "LMPOP"
-or command == "LTRIM"
-or command == "XTRIM"
-or command == "ZMPOP"
-then rule = 5
-end
-elseif length == 3 then
-if command == "LCS"
-then rule = 13
-elseif command == "SET"
-then rule = 1
-elseif command == "DEL"
-then rule = 5
-end
-elseif length == 14 then
-if command == "ZREVRANGEBYLEX"
-then rule = 2
-elseif command == "GEOSEARCHSTORE"
-then rule = 1
-elseif command == "ZREMRANGEBYLEX"
-then rule = 5
-end
-elseif length == 16 then
-if command == "ZREVRANGEBYSCORE"
-then rule = 8
-elseif command == "ZREMRANGEBYSCORE"
-then rule = 5
-end
-elseif length == 15 then
-if command == "ZREMRANGEBYRANK"
-then rule = 5
-end
-end
+local at = records and find(records, command, 1, true)
+while at and (at - 1) % (length + 3) ~= 0 do at = find(records, command, at + 1, true) end
+if at then rule = tonumber(string.sub(records, at + length, at + length + 2)) end
 if rule then
 elseif command == "MEMORY" then
 local subcommand = string.upper(4 < stop and argv[5] or '')

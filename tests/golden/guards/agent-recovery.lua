@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 123004153404119 then code = 'POLICY_STALE' break end
+if stamp ~= 36898736634745 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -76,267 +76,27 @@ end
 end
 if not rule then
 rule, command = (function(command)
-local length, rule = #command
-if length == 6 then
-if command == "APPEND"
-or command == "GEOADD"
-or command == "HSETEX"
-or command == "HSETNX"
-or command == "LPUSHX"
-or command == "PSETEX"
-or command == "RPUSHX"
-or command == "XSETID"
-then rule = 1
-elseif command == "MSETEX"
-then rule = 9
-elseif command == "MSETNX"
-then rule = 8
-elseif command == "STRLEN"
-then rule = 6
-elseif command == "LRANGE"
-or command == "ZRANGE"
-or command == "XRANGE"
-or command == "INCRBY"
-or command == "BITPOS"
-or command == "BLMOVE"
-or command == "BLMPOP"
-or command == "BZMPOP"
-or command == "DECRBY"
-or command == "GEOPOS"
-or command == "GETBIT"
-or command == "GETDEL"
-or command == "GETSET"
-or command == "HGETEX"
-or command == "LINDEX"
-or command == "RENAME"
-or command == "SETBIT"
-or command == "SINTER"
-or command == "SUBSTR"
-or command == "SUNION"
-or command == "VLINKS"
-or command == "XCLAIM"
-or command == "ZCOUNT"
-or command == "ZINTER"
-or command == "ZSCORE"
-or command == "ZUNION"
-then rule = 2
-elseif command == "UNLINK"
-then rule = 3
+local length, rule, records = #command
+if length == 6 then records = "APPEND001GEOADD001HSETEX001HSETNX001LPUSHX001PSETEX001RPUSHX001XSETID001MSETEX009MSETNX008STRLEN006LRANGE002ZRANGE002XRANGE002INCRBY002BITPOS002BLMOVE002BLMPOP002BZMPOP002DECRBY002GEOPOS002GETBIT002GETDEL002GETSET002HGETEX002LINDEX002RENAME002SETBIT002SINTER002SUBSTR002SUNION002VLINKS002XCLAIM002ZCOUNT002ZINTER002ZSCORE002ZUNION002UNLINK003"
+elseif length == 4 then records = "ECHO004PING004TIME004HLEN006LLEN006TYPE006XLEN006LSET001XACK001HGET002INCR002LPOP002RPOP002MGET002COPY002DECR002DUMP002HTTL002LPOS002PTTL002SORT002SPOP002VADD002VDIM002VEMB002VREM002VSIM002HDEL003LREM003SREM003XDEL003ZREM003SCAN011"
+elseif length == 8 then records = "EXPIREAT001HPERSIST001HPEXPIRE001SETRANGE001SMEMBERS002BITCOUNT002BITFIELD002BZPOPMAX002BZPOPMIN002GETRANGE002RENAMENX002VGETATTR002VSETATTR002XPENDING002ZREVRANK002SPUBLISH010"
+elseif length == 7 then records = "HEXISTS006HSTRLEN006HEXPIRE001LINSERT001PERSIST001PEXPIRE001RESTORE001HGETALL002HINCRBY002GEODIST002GEOHASH002HGETDEL002PFCOUNT002PFMERGE002SORT_RO002ZINCRBY002ZMSCORE002ZPOPMAX002ZPOPMIN002DELIFEQ003PUBLISH010"
+elseif length == 9 then records = "HEXPIREAT001PEXPIREAT001GEORADIUS002GEOSEARCH002RPOPLPUSH002VISMEMBER002XREVRANGE002ZLEXCOUNT002ZREVRANGE002"
+elseif length == 5 then records = "HMSET001PFADD001SETNX001SCARD006ZCARD006TOUCH005BITOP002BLPOP002BRPOP002GETEX002HKEYS002HMGET002HPTTL002HSCAN002HVALS002LMOVE002LMPOP002SDIFF002SMOVE002SSCAN002VCARD002VINFO002XREAD002ZDIFF002ZMPOP002ZRANK002ZSCAN002LTRIM003XTRIM003"
+elseif length == 10 then records = "HPEXPIREAT001BRPOPLPUSH002EXPIRETIME002HRANDFIELD002SDIFFSTORE002SINTERCARD002SMISMEMBER002XAUTOCLAIM002XREADGROUP002ZDIFFSTORE002ZINTERCARD002"
+elseif length == 3 then records = "GET002TTL002LCS002DEL003"
+elseif length == 13 then records = "ZRANGEBYSCORE002"
+elseif length == 11 then records = "BITFIELD_RO002HEXPIRETIME002INCRBYFLOAT002PEXPIRETIME002SINTERSTORE002SRANDMEMBER002SUNIONSTORE002VRANDMEMBER002ZINTERSTORE002ZRANDMEMBER002ZRANGEBYLEX002ZRANGESTORE002ZUNIONSTORE002"
+elseif length == 17 then records = "GEORADIUSBYMEMBER002"
+elseif length == 20 then records = "GEORADIUSBYMEMBER_RO002"
+elseif length == 12 then records = "GEORADIUS_RO002HINCRBYFLOAT002HPEXPIRETIME002"
+elseif length == 14 then records = "GEOSEARCHSTORE002ZREVRANGEBYLEX002ZREMRANGEBYLEX003"
+elseif length == 15 then records = "ZREMRANGEBYRANK003"
+elseif length == 16 then records = "ZREMRANGEBYSCORE003ZREVRANGEBYSCORE002"
 end
-elseif length == 4 then
-if command == "ECHO"
-or command == "PING"
-or command == "TIME"
-then rule = 4
-elseif command == "HLEN"
-or command == "LLEN"
-or command == "TYPE"
-or command == "XLEN"
-then rule = 6
-elseif command == "LSET"
-or command == "XACK"
-then rule = 1
-elseif command == "HGET"
-or command == "INCR"
-or command == "LPOP"
-or command == "RPOP"
-or command == "MGET"
-or command == "COPY"
-or command == "DECR"
-or command == "DUMP"
-or command == "HTTL"
-or command == "LPOS"
-or command == "PTTL"
-or command == "SORT"
-or command == "SPOP"
-or command == "VADD"
-or command == "VDIM"
-or command == "VEMB"
-or command == "VREM"
-or command == "VSIM"
-then rule = 2
-elseif command == "HDEL"
-or command == "LREM"
-or command == "SREM"
-or command == "XDEL"
-or command == "ZREM"
-then rule = 3
-elseif command == "SCAN"
-then rule = 11
-end
-elseif length == 8 then
-if command == "EXPIREAT"
-or command == "HPERSIST"
-or command == "HPEXPIRE"
-or command == "SETRANGE"
-then rule = 1
-elseif command == "SMEMBERS"
-or command == "BITCOUNT"
-or command == "BITFIELD"
-or command == "BZPOPMAX"
-or command == "BZPOPMIN"
-or command == "GETRANGE"
-or command == "RENAMENX"
-or command == "VGETATTR"
-or command == "VSETATTR"
-or command == "XPENDING"
-or command == "ZREVRANK"
-then rule = 2
-elseif command == "SPUBLISH"
-then rule = 10
-end
-elseif length == 7 then
-if command == "HEXISTS"
-or command == "HSTRLEN"
-then rule = 6
-elseif command == "HEXPIRE"
-or command == "LINSERT"
-or command == "PERSIST"
-or command == "PEXPIRE"
-or command == "RESTORE"
-then rule = 1
-elseif command == "HGETALL"
-or command == "HINCRBY"
-or command == "GEODIST"
-or command == "GEOHASH"
-or command == "HGETDEL"
-or command == "PFCOUNT"
-or command == "PFMERGE"
-or command == "SORT_RO"
-or command == "ZINCRBY"
-or command == "ZMSCORE"
-or command == "ZPOPMAX"
-or command == "ZPOPMIN"
-then rule = 2
-elseif command == "DELIFEQ"
-then rule = 3
-elseif command == "PUBLISH"
-then rule = 10
-end
-elseif length == 9 then
-if command == "HEXPIREAT"
-or command == "PEXPIREAT"
-then rule = 1
-elseif command == "GEORADIUS"
-or command == "GEOSEARCH"
-or command == "RPOPLPUSH"
-or command == "VISMEMBER"
-or command == "XREVRANGE"
-or command == "ZLEXCOUNT"
-or command == "ZREVRANGE"
-then rule = 2
-end
-elseif length == 5 then
-if command == "HMSET"
-or command == "PFADD"
-or command == "SETNX"
-then rule = 1
-elseif command == "SCARD"
-or command == "ZCARD"
-then rule = 6
-elseif command == "TOUCH"
-then rule = 5
-elseif command == "BITOP"
-or command == "BLPOP"
-or command == "BRPOP"
-or command == "GETEX"
-or command == "HKEYS"
-or command == "HMGET"
-or command == "HPTTL"
-or command == "HSCAN"
-or command == "HVALS"
-or command == "LMOVE"
-or command == "LMPOP"
-or command == "SDIFF"
-or command == "SMOVE"
-or command == "SSCAN"
-or command == "VCARD"
-or command == "VINFO"
-or command == "XREAD"
-or command == "ZDIFF"
-or command == "ZMPOP"
-or command == "ZRANK"
-or command == "ZSCAN"
-then rule = 2
-elseif command == "LTRIM"
-or command == "XTRIM"
-then rule = 3
-end
-elseif length == 10 then
-if command == "HPEXPIREAT"
-then rule = 1
-elseif command == "BRPOPLPUSH"
-or command == "EXPIRETIME"
-or command == "HRANDFIELD"
-or command == "SDIFFSTORE"
-or command == "SINTERCARD"
-or command == "SMISMEMBER"
-or command == "XAUTOCLAIM"
-or command == "XREADGROUP"
-or command == "ZDIFFSTORE"
-or command == "ZINTERCARD"
-then rule = 2
-end
-elseif length == 3 then
-if command == "GET"
-or command == "TTL"
-or command == "LCS"
-then rule = 2
-elseif command == "DEL"
-then rule = 3
-end
-elseif length == 13 then
-if command == "ZRANGEBYSCORE"
-then rule = 2
-end
-elseif length == 11 then
-if command == "BITFIELD_RO"
-or command == "HEXPIRETIME"
-or command == "INCRBYFLOAT"
-or command == "PEXPIRETIME"
-or command == "SINTERSTORE"
-or command == "SRANDMEMBER"
-or command == "SUNIONSTORE"
-or command == "VRANDMEMBER"
-or command == "ZINTERSTORE"
-or command == "ZRANDMEMBER"
-or command == "ZRANGEBYLEX"
-or command == "ZRANGESTORE"
-or command == "ZUNIONSTORE"
-then rule = 2
-end
-elseif length == 17 then
-if command == "GEORADIUSBYMEMBER"
-then rule = 2
-end
-elseif length == 20 then
-if command == "GEORADIUSBYMEMBER_RO"
-then rule = 2
-end
-elseif length == 12 then
-if command == "GEORADIUS_RO"
-or command == "HINCRBYFLOAT"
-or command == "HPEXPIRETIME"
-then rule = 2
-end
-elseif length == 14 then
-if command == "GEOSEARCHSTORE"
-or command == "ZREVRANGEBYLEX"
-then rule = 2
-elseif command == "ZREMRANGEBYLEX"
-then rule = 3
-end
-elseif length == 15 then
-if command == "ZREMRANGEBYRANK"
-then rule = 3
-end
-elseif length == 16 then
-if command == "ZREMRANGEBYSCORE"
-then rule = 3
-elseif command == "ZREVRANGEBYSCORE"
-then rule = 2
-end
-end
+local at = records and find(records, command, 1, true)
+while at and (at - 1) % (length + 3) ~= 0 do at = find(records, command, at + 1, true) end
+if at then rule = tonumber(string.sub(records, at + length, at + length + 2)) end
 if rule then
 elseif command == "MEMORY" then
 local subcommand = string.upper(4 < stop and argv[5] or '')

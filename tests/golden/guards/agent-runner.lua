@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 138415289922113 then code = 'POLICY_STALE' break end
+if stamp ~= 139853446949671 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -106,301 +106,26 @@ end
 end
 if not rule then
 rule, command = (function(command)
-local length, rule = #command
-if length == 6 then
-if command == "APPEND"
-or command == "GEOADD"
-or command == "HSETEX"
-or command == "HSETNX"
-or command == "LPUSHX"
-or command == "PSETEX"
-or command == "RPUSHX"
-or command == "XSETID"
-then rule = 1
-elseif command == "BITPOS"
-or command == "GETBIT"
-or command == "LINDEX"
-or command == "SUBSTR"
-or command == "ZCOUNT"
-then rule = 2
-elseif command == "DECRBY"
-or command == "GETSET"
-or command == "HGETEX"
-or command == "SETBIT"
-or command == "XCLAIM"
-then rule = 8
-elseif command == "GEOPOS"
-then rule = 12
-elseif command == "MSETEX"
-then rule = 21
-elseif command == "MSETNX"
-then rule = 20
-elseif command == "SINTER"
-or command == "SUNION"
-then rule = 25
-elseif command == "STRLEN"
-then rule = 16
-elseif command == "VLINKS"
-then rule = 31
-elseif command == "ZINTER"
-or command == "ZUNION"
-then rule = 38
-elseif command == "ZSCORE"
-then rule = 11
-elseif command == "UNLINK"
-or command == "BLMOVE"
-or command == "BLMPOP"
-or command == "BZMPOP"
-or command == "GETDEL"
-or command == "RENAME"
-then rule = 6
+local length, rule, records = #command
+if length == 6 then records = "APPEND001GEOADD001HSETEX001HSETNX001LPUSHX001PSETEX001RPUSHX001XSETID001BITPOS002GETBIT002LINDEX002SUBSTR002ZCOUNT002DECRBY008GETSET008HGETEX008SETBIT008XCLAIM008GEOPOS012MSETEX021MSETNX020SINTER025SUNION025STRLEN016VLINKS031ZINTER038ZUNION038ZSCORE011UNLINK006BLMOVE006BLMPOP006BZMPOP006GETDEL006RENAME006"
+elseif length == 8 then records = "BITCOUNT002GETRANGE002XPENDING002BITFIELD004EXPIREAT001HPERSIST001HPEXPIRE001SETRANGE001VGETATTR031VSETATTR030ZREVRANK011BZPOPMAX006BZPOPMIN006RENAMENX006SPUBLISH023"
+elseif length == 11 then records = "BITFIELD_RO003HEXPIRETIME002PEXPIRETIME002ZRANGEBYLEX002INCRBYFLOAT008SINTERSTORE022SUNIONSTORE022SRANDMEMBER011ZRANDMEMBER011VRANDMEMBER031ZINTERSTORE039ZUNIONSTORE039ZRANGESTORE015"
+elseif length == 5 then records = "BITOP005GETEX008HKEYS002HMGET002HPTTL002HVALS002HMSET001PFADD001SETNX001HSCAN011SSCAN011ZRANK011ZSCAN011SCARD016ZCARD016SDIFF025TOUCH010VCARD031VINFO031XREAD035ZDIFF038BLPOP006BRPOP006LMOVE006LMPOP006LTRIM006SMOVE006XTRIM006ZMPOP006"
+elseif length == 4 then records = "COPY007DECR008DUMP002HTTL002LPOS002PTTL002ECHO009PING009TIME009HLEN016LLEN016TYPE016XLEN016LSET001XACK001SORT028VADD030VREM030VDIM031VEMB031VSIM031LPOP006RPOP006HDEL006LREM006SPOP006SREM006XDEL006ZREM006SCAN024"
+elseif length == 10 then records = "EXPIRETIME002SMISMEMBER002HPEXPIREAT001HRANDFIELD011SDIFFSTORE022SINTERCARD027XREADGROUP036ZDIFFSTORE039ZINTERCARD038BRPOPLPUSH006XAUTOCLAIM006"
+elseif length == 7 then records = "GEODIST011GEOHASH002HEXISTS016HSTRLEN016HEXPIRE001LINSERT001PERSIST001PEXPIRE001RESTORE001PFCOUNT019PFMERGE022SORT_RO029ZINCRBY030ZMSCORE012DELIFEQ006HGETDEL006ZPOPMAX006ZPOPMIN006PUBLISH023"
+elseif length == 9 then records = "GEORADIUS013GEOSEARCH011ZREVRANGE011HEXPIREAT001PEXPIREAT001VISMEMBER031XREVRANGE002ZLEXCOUNT002RPOPLPUSH006"
+elseif length == 17 then records = "GEORADIUSBYMEMBER014"
+elseif length == 20 then records = "GEORADIUSBYMEMBER_RO011"
+elseif length == 12 then records = "GEORADIUS_RO011HINCRBYFLOAT008HPEXPIRETIME002"
+elseif length == 14 then records = "GEOSEARCHSTORE015ZREVRANGEBYLEX002ZREMRANGEBYLEX006"
+elseif length == 3 then records = "LCS017DEL006"
+elseif length == 16 then records = "ZREVRANGEBYSCORE011ZREMRANGEBYSCORE006"
+elseif length == 15 then records = "ZREMRANGEBYRANK006"
 end
-elseif length == 8 then
-if command == "BITCOUNT"
-or command == "GETRANGE"
-or command == "XPENDING"
-then rule = 2
-elseif command == "BITFIELD"
-then rule = 4
-elseif command == "EXPIREAT"
-or command == "HPERSIST"
-or command == "HPEXPIRE"
-or command == "SETRANGE"
-then rule = 1
-elseif command == "VGETATTR"
-then rule = 31
-elseif command == "VSETATTR"
-then rule = 30
-elseif command == "ZREVRANK"
-then rule = 11
-elseif command == "BZPOPMAX"
-or command == "BZPOPMIN"
-or command == "RENAMENX"
-then rule = 6
-elseif command == "SPUBLISH"
-then rule = 23
-end
-elseif length == 11 then
-if command == "BITFIELD_RO"
-then rule = 3
-elseif command == "HEXPIRETIME"
-or command == "PEXPIRETIME"
-or command == "ZRANGEBYLEX"
-then rule = 2
-elseif command == "INCRBYFLOAT"
-then rule = 8
-elseif command == "SINTERSTORE"
-or command == "SUNIONSTORE"
-then rule = 22
-elseif command == "SRANDMEMBER"
-or command == "ZRANDMEMBER"
-then rule = 11
-elseif command == "VRANDMEMBER"
-then rule = 31
-elseif command == "ZINTERSTORE"
-or command == "ZUNIONSTORE"
-then rule = 39
-elseif command == "ZRANGESTORE"
-then rule = 15
-end
-elseif length == 5 then
-if command == "BITOP"
-then rule = 5
-elseif command == "GETEX"
-then rule = 8
-elseif command == "HKEYS"
-or command == "HMGET"
-or command == "HPTTL"
-or command == "HVALS"
-then rule = 2
-elseif command == "HMSET"
-or command == "PFADD"
-or command == "SETNX"
-then rule = 1
-elseif command == "HSCAN"
-or command == "SSCAN"
-or command == "ZRANK"
-or command == "ZSCAN"
-then rule = 11
-elseif command == "SCARD"
-or command == "ZCARD"
-then rule = 16
-elseif command == "SDIFF"
-then rule = 25
-elseif command == "TOUCH"
-then rule = 10
-elseif command == "VCARD"
-or command == "VINFO"
-then rule = 31
-elseif command == "XREAD"
-then rule = 35
-elseif command == "ZDIFF"
-then rule = 38
-elseif command == "BLPOP"
-or command == "BRPOP"
-or command == "LMOVE"
-or command == "LMPOP"
-or command == "LTRIM"
-or command == "SMOVE"
-or command == "XTRIM"
-or command == "ZMPOP"
-then rule = 6
-end
-elseif length == 4 then
-if command == "COPY"
-then rule = 7
-elseif command == "DECR"
-then rule = 8
-elseif command == "DUMP"
-or command == "HTTL"
-or command == "LPOS"
-or command == "PTTL"
-then rule = 2
-elseif command == "ECHO"
-or command == "PING"
-or command == "TIME"
-then rule = 9
-elseif command == "HLEN"
-or command == "LLEN"
-or command == "TYPE"
-or command == "XLEN"
-then rule = 16
-elseif command == "LSET"
-or command == "XACK"
-then rule = 1
-elseif command == "SORT"
-then rule = 28
-elseif command == "VADD"
-or command == "VREM"
-then rule = 30
-elseif command == "VDIM"
-or command == "VEMB"
-or command == "VSIM"
-then rule = 31
-elseif command == "LPOP"
-or command == "RPOP"
-or command == "HDEL"
-or command == "LREM"
-or command == "SPOP"
-or command == "SREM"
-or command == "XDEL"
-or command == "ZREM"
-then rule = 6
-elseif command == "SCAN"
-then rule = 24
-end
-elseif length == 10 then
-if command == "EXPIRETIME"
-or command == "SMISMEMBER"
-then rule = 2
-elseif command == "HPEXPIREAT"
-then rule = 1
-elseif command == "HRANDFIELD"
-then rule = 11
-elseif command == "SDIFFSTORE"
-then rule = 22
-elseif command == "SINTERCARD"
-then rule = 27
-elseif command == "XREADGROUP"
-then rule = 36
-elseif command == "ZDIFFSTORE"
-then rule = 39
-elseif command == "ZINTERCARD"
-then rule = 38
-elseif command == "BRPOPLPUSH"
-or command == "XAUTOCLAIM"
-then rule = 6
-end
-elseif length == 7 then
-if command == "GEODIST"
-then rule = 11
-elseif command == "GEOHASH"
-then rule = 2
-elseif command == "HEXISTS"
-or command == "HSTRLEN"
-then rule = 16
-elseif command == "HEXPIRE"
-or command == "LINSERT"
-or command == "PERSIST"
-or command == "PEXPIRE"
-or command == "RESTORE"
-then rule = 1
-elseif command == "PFCOUNT"
-then rule = 19
-elseif command == "PFMERGE"
-then rule = 22
-elseif command == "SORT_RO"
-then rule = 29
-elseif command == "ZINCRBY"
-then rule = 30
-elseif command == "ZMSCORE"
-then rule = 12
-elseif command == "DELIFEQ"
-or command == "HGETDEL"
-or command == "ZPOPMAX"
-or command == "ZPOPMIN"
-then rule = 6
-elseif command == "PUBLISH"
-then rule = 23
-end
-elseif length == 9 then
-if command == "GEORADIUS"
-then rule = 13
-elseif command == "GEOSEARCH"
-or command == "ZREVRANGE"
-then rule = 11
-elseif command == "HEXPIREAT"
-or command == "PEXPIREAT"
-then rule = 1
-elseif command == "VISMEMBER"
-then rule = 31
-elseif command == "XREVRANGE"
-or command == "ZLEXCOUNT"
-then rule = 2
-elseif command == "RPOPLPUSH"
-then rule = 6
-end
-elseif length == 17 then
-if command == "GEORADIUSBYMEMBER"
-then rule = 14
-end
-elseif length == 20 then
-if command == "GEORADIUSBYMEMBER_RO"
-then rule = 11
-end
-elseif length == 12 then
-if command == "GEORADIUS_RO"
-then rule = 11
-elseif command == "HINCRBYFLOAT"
-then rule = 8
-elseif command == "HPEXPIRETIME"
-then rule = 2
-end
-elseif length == 14 then
-if command == "GEOSEARCHSTORE"
-then rule = 15
-elseif command == "ZREVRANGEBYLEX"
-then rule = 2
-elseif command == "ZREMRANGEBYLEX"
-then rule = 6
-end
-elseif length == 3 then
-if command == "LCS"
-then rule = 17
-elseif command == "DEL"
-then rule = 6
-end
-elseif length == 16 then
-if command == "ZREVRANGEBYSCORE"
-then rule = 11
-elseif command == "ZREMRANGEBYSCORE"
-then rule = 6
-end
-elseif length == 15 then
-if command == "ZREMRANGEBYRANK"
-then rule = 6
-end
-end
+local at = records and find(records, command, 1, true)
+while at and (at - 1) % (length + 3) ~= 0 do at = find(records, command, at + 1, true) end
+if at then rule = tonumber(string.sub(records, at + length, at + length + 2)) end
 if rule then
 elseif command == "MEMORY" then
 local subcommand = string.upper(4 < stop and argv[5] or '')

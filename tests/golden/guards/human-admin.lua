@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 183238075750565 then code = 'POLICY_STALE' break end
+if stamp ~= 195414140260619 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -114,307 +114,26 @@ end
 end
 if not rule then
 rule, command = (function(command)
-local length, rule = #command
-if length == 6 then
-if command == "APPEND"
-or command == "GEOADD"
-or command == "HSETEX"
-or command == "HSETNX"
-or command == "LPUSHX"
-or command == "PSETEX"
-or command == "RPUSHX"
-or command == "XSETID"
-then rule = 1
-elseif command == "BITPOS"
-or command == "GETBIT"
-or command == "LINDEX"
-or command == "SUBSTR"
-or command == "ZCOUNT"
-then rule = 2
-elseif command == "BLMOVE"
-then rule = 6
-elseif command == "BLMPOP"
-or command == "BZMPOP"
-then rule = 7
-elseif command == "DECRBY"
-or command == "GETSET"
-or command == "HGETEX"
-or command == "SETBIT"
-or command == "XCLAIM"
-then rule = 10
-elseif command == "GEOPOS"
-then rule = 16
-elseif command == "GETDEL"
-then rule = 20
-elseif command == "MSETEX"
-then rule = 28
-elseif command == "MSETNX"
-then rule = 27
-elseif command == "RENAME"
-then rule = 23
-elseif command == "SINTER"
-or command == "SUNION"
-then rule = 32
-elseif command == "STRLEN"
-then rule = 21
-elseif command == "VLINKS"
-then rule = 39
-elseif command == "ZINTER"
-or command == "ZUNION"
-then rule = 48
-elseif command == "ZSCORE"
-then rule = 15
+local length, rule, records = #command
+if length == 6 then records = "APPEND001GEOADD001HSETEX001HSETNX001LPUSHX001PSETEX001RPUSHX001XSETID001BITPOS002GETBIT002LINDEX002SUBSTR002ZCOUNT002BLMOVE006BLMPOP007BZMPOP007DECRBY010GETSET010HGETEX010SETBIT010XCLAIM010GEOPOS016GETDEL020MSETEX028MSETNX027RENAME023SINTER032SUNION032STRLEN021VLINKS039ZINTER048ZUNION048ZSCORE015"
+elseif length == 8 then records = "BITCOUNT002GETRANGE002XPENDING002BITFIELD004BZPOPMAX008BZPOPMIN008EXPIREAT001HPERSIST001HPEXPIRE001SETRANGE001RENAMENX023VGETATTR039VSETATTR038ZREVRANK015SPUBLISH030"
+elseif length == 11 then records = "BITFIELD_RO003HEXPIRETIME002PEXPIRETIME002ZRANGEBYLEX002INCRBYFLOAT010SINTERSTORE029SUNIONSTORE029SRANDMEMBER015ZRANDMEMBER015VRANDMEMBER039ZINTERSTORE049ZUNIONSTORE049ZRANGESTORE019"
+elseif length == 5 then records = "BITOP005BLPOP008BRPOP008GETEX010HKEYS002HMGET002HPTTL002HVALS002HMSET001PFADD001SETNX001HSCAN015SSCAN015ZRANK015ZSCAN015LMOVE023SMOVE023LMPOP024ZMPOP024LTRIM012XTRIM012SCARD021ZCARD021SDIFF032TOUCH014VCARD039VINFO039XREAD045ZDIFF048"
+elseif length == 10 then records = "BRPOPLPUSH006EXPIRETIME002SMISMEMBER002HPEXPIREAT001HRANDFIELD015SDIFFSTORE029SINTERCARD034XAUTOCLAIM040XREADGROUP046ZDIFFSTORE049ZINTERCARD048"
+elseif length == 4 then records = "COPY009DECR010DUMP002HTTL002LPOS002PTTL002ECHO013PING013TIME013HDEL012LREM012SREM012XDEL012ZREM012HLEN021LLEN021TYPE021XLEN021LSET001XACK001SCAN031SORT035SPOP037VADD038VREM038VDIM039VEMB039VSIM039"
+elseif length == 7 then records = "DELIFEQ012GEODIST015GEOHASH002HEXISTS021HSTRLEN021HEXPIRE001LINSERT001PERSIST001PEXPIRE001RESTORE001HGETDEL020PFCOUNT026PFMERGE029SORT_RO036ZINCRBY038ZMSCORE016ZPOPMAX037ZPOPMIN037PUBLISH030"
+elseif length == 9 then records = "GEORADIUS017GEOSEARCH015ZREVRANGE015HEXPIREAT001PEXPIREAT001RPOPLPUSH023VISMEMBER039XREVRANGE002ZLEXCOUNT002"
+elseif length == 17 then records = "GEORADIUSBYMEMBER018"
+elseif length == 20 then records = "GEORADIUSBYMEMBER_RO015"
+elseif length == 12 then records = "GEORADIUS_RO015HINCRBYFLOAT010HPEXPIRETIME002"
+elseif length == 14 then records = "GEOSEARCHSTORE019ZREMRANGEBYLEX012ZREVRANGEBYLEX002"
+elseif length == 3 then records = "LCS022"
+elseif length == 15 then records = "ZREMRANGEBYRANK012"
+elseif length == 16 then records = "ZREMRANGEBYSCORE012ZREVRANGEBYSCORE015"
 end
-elseif length == 8 then
-if command == "BITCOUNT"
-or command == "GETRANGE"
-or command == "XPENDING"
-then rule = 2
-elseif command == "BITFIELD"
-then rule = 4
-elseif command == "BZPOPMAX"
-or command == "BZPOPMIN"
-then rule = 8
-elseif command == "EXPIREAT"
-or command == "HPERSIST"
-or command == "HPEXPIRE"
-or command == "SETRANGE"
-then rule = 1
-elseif command == "RENAMENX"
-then rule = 23
-elseif command == "VGETATTR"
-then rule = 39
-elseif command == "VSETATTR"
-then rule = 38
-elseif command == "ZREVRANK"
-then rule = 15
-elseif command == "SPUBLISH"
-then rule = 30
-end
-elseif length == 11 then
-if command == "BITFIELD_RO"
-then rule = 3
-elseif command == "HEXPIRETIME"
-or command == "PEXPIRETIME"
-or command == "ZRANGEBYLEX"
-then rule = 2
-elseif command == "INCRBYFLOAT"
-then rule = 10
-elseif command == "SINTERSTORE"
-or command == "SUNIONSTORE"
-then rule = 29
-elseif command == "SRANDMEMBER"
-or command == "ZRANDMEMBER"
-then rule = 15
-elseif command == "VRANDMEMBER"
-then rule = 39
-elseif command == "ZINTERSTORE"
-or command == "ZUNIONSTORE"
-then rule = 49
-elseif command == "ZRANGESTORE"
-then rule = 19
-end
-elseif length == 5 then
-if command == "BITOP"
-then rule = 5
-elseif command == "BLPOP"
-or command == "BRPOP"
-then rule = 8
-elseif command == "GETEX"
-then rule = 10
-elseif command == "HKEYS"
-or command == "HMGET"
-or command == "HPTTL"
-or command == "HVALS"
-then rule = 2
-elseif command == "HMSET"
-or command == "PFADD"
-or command == "SETNX"
-then rule = 1
-elseif command == "HSCAN"
-or command == "SSCAN"
-or command == "ZRANK"
-or command == "ZSCAN"
-then rule = 15
-elseif command == "LMOVE"
-or command == "SMOVE"
-then rule = 23
-elseif command == "LMPOP"
-or command == "ZMPOP"
-then rule = 24
-elseif command == "LTRIM"
-or command == "XTRIM"
-then rule = 12
-elseif command == "SCARD"
-or command == "ZCARD"
-then rule = 21
-elseif command == "SDIFF"
-then rule = 32
-elseif command == "TOUCH"
-then rule = 14
-elseif command == "VCARD"
-or command == "VINFO"
-then rule = 39
-elseif command == "XREAD"
-then rule = 45
-elseif command == "ZDIFF"
-then rule = 48
-end
-elseif length == 10 then
-if command == "BRPOPLPUSH"
-then rule = 6
-elseif command == "EXPIRETIME"
-or command == "SMISMEMBER"
-then rule = 2
-elseif command == "HPEXPIREAT"
-then rule = 1
-elseif command == "HRANDFIELD"
-then rule = 15
-elseif command == "SDIFFSTORE"
-then rule = 29
-elseif command == "SINTERCARD"
-then rule = 34
-elseif command == "XAUTOCLAIM"
-then rule = 40
-elseif command == "XREADGROUP"
-then rule = 46
-elseif command == "ZDIFFSTORE"
-then rule = 49
-elseif command == "ZINTERCARD"
-then rule = 48
-end
-elseif length == 4 then
-if command == "COPY"
-then rule = 9
-elseif command == "DECR"
-then rule = 10
-elseif command == "DUMP"
-or command == "HTTL"
-or command == "LPOS"
-or command == "PTTL"
-then rule = 2
-elseif command == "ECHO"
-or command == "PING"
-or command == "TIME"
-then rule = 13
-elseif command == "HDEL"
-or command == "LREM"
-or command == "SREM"
-or command == "XDEL"
-or command == "ZREM"
-then rule = 12
-elseif command == "HLEN"
-or command == "LLEN"
-or command == "TYPE"
-or command == "XLEN"
-then rule = 21
-elseif command == "LSET"
-or command == "XACK"
-then rule = 1
-elseif command == "SCAN"
-then rule = 31
-elseif command == "SORT"
-then rule = 35
-elseif command == "SPOP"
-then rule = 37
-elseif command == "VADD"
-or command == "VREM"
-then rule = 38
-elseif command == "VDIM"
-or command == "VEMB"
-or command == "VSIM"
-then rule = 39
-end
-elseif length == 7 then
-if command == "DELIFEQ"
-then rule = 12
-elseif command == "GEODIST"
-then rule = 15
-elseif command == "GEOHASH"
-then rule = 2
-elseif command == "HEXISTS"
-or command == "HSTRLEN"
-then rule = 21
-elseif command == "HEXPIRE"
-or command == "LINSERT"
-or command == "PERSIST"
-or command == "PEXPIRE"
-or command == "RESTORE"
-then rule = 1
-elseif command == "HGETDEL"
-then rule = 20
-elseif command == "PFCOUNT"
-then rule = 26
-elseif command == "PFMERGE"
-then rule = 29
-elseif command == "SORT_RO"
-then rule = 36
-elseif command == "ZINCRBY"
-then rule = 38
-elseif command == "ZMSCORE"
-then rule = 16
-elseif command == "ZPOPMAX"
-or command == "ZPOPMIN"
-then rule = 37
-elseif command == "PUBLISH"
-then rule = 30
-end
-elseif length == 9 then
-if command == "GEORADIUS"
-then rule = 17
-elseif command == "GEOSEARCH"
-or command == "ZREVRANGE"
-then rule = 15
-elseif command == "HEXPIREAT"
-or command == "PEXPIREAT"
-then rule = 1
-elseif command == "RPOPLPUSH"
-then rule = 23
-elseif command == "VISMEMBER"
-then rule = 39
-elseif command == "XREVRANGE"
-or command == "ZLEXCOUNT"
-then rule = 2
-end
-elseif length == 17 then
-if command == "GEORADIUSBYMEMBER"
-then rule = 18
-end
-elseif length == 20 then
-if command == "GEORADIUSBYMEMBER_RO"
-then rule = 15
-end
-elseif length == 12 then
-if command == "GEORADIUS_RO"
-then rule = 15
-elseif command == "HINCRBYFLOAT"
-then rule = 10
-elseif command == "HPEXPIRETIME"
-then rule = 2
-end
-elseif length == 14 then
-if command == "GEOSEARCHSTORE"
-then rule = 19
-elseif command == "ZREMRANGEBYLEX"
-then rule = 12
-elseif command == "ZREVRANGEBYLEX"
-then rule = 2
-end
-elseif length == 3 then
-if command == "LCS"
-then rule = 22
-end
-elseif length == 15 then
-if command == "ZREMRANGEBYRANK"
-then rule = 12
-end
-elseif length == 16 then
-if command == "ZREMRANGEBYSCORE"
-then rule = 12
-elseif command == "ZREVRANGEBYSCORE"
-then rule = 15
-end
-end
+local at = records and find(records, command, 1, true)
+while at and (at - 1) % (length + 3) ~= 0 do at = find(records, command, at + 1, true) end
+if at then rule = tonumber(string.sub(records, at + length, at + length + 2)) end
 if rule then
 elseif command == "MEMORY" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
