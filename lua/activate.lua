@@ -62,7 +62,7 @@ each_change(function(how, i)
   if how == 'fresh' then
     states[#states + 1], states[#states + 2] = key, argv[i + 1]
   elseif how == 'staged' and is_unmoved(key, argv[i + 2], argv[i + 3]) then
-    is_ready[key], needed[#needed + 1] = true, staged .. ':state:' .. argv[i]
+    is_ready[i], needed[#needed + 1] = true, staged .. ':state:' .. argv[i]
   elseif how == 'moved' or how == 'staged' then
     keys[#keys + 1], places[#places + 1], is_staged[key] = key, i, how == 'staged'
   end
@@ -88,10 +88,11 @@ for first = 1, #states, 2000 do
 end
 local gone = {}
 each_change(function(how, i)
-  local key, record = {{ names.state_prefix }} .. argv[i], {{ names.guard_prefix }} .. argv[i]
+  local record = {{ names.guard_prefix }} .. argv[i]
   if how == 'kept' then return call('HSET', record, 'generation', generation) end
   if how == 'removed' or how == 'stamped' then
     -- Stamp 0 is no guard's. What was counted stays for as long as a budget may last.
+    local key = {{ names.state_prefix }} .. argv[i]
     local size = call('SETRANGE', key, 0, how == 'stamped' and argv[i + 1] or pack('<d', 0))
     -- A stamp alone is no state: there was none, and what is lost stops its identity.
     if size == 8 then
@@ -99,7 +100,8 @@ each_change(function(how, i)
     elseif how == 'removed' then
       call('PEXPIRE', key, {{ removed_keep_ms }})
     end
-  elseif is_ready[key] then
+  elseif is_ready[i] then
+    local key = {{ names.state_prefix }} .. argv[i]
     call('RENAME', staged .. ':state:' .. argv[i], key)
     call('PERSIST', key)
   end
