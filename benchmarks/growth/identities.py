@@ -6,6 +6,7 @@ take turns; only one has anything to do at a time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from benchmarks.growth import loading, memory
@@ -21,6 +22,16 @@ from benchmarks.support.bench import Bench
 BAR, AIM = 1.05, 1.00
 GROWS = "identities in the policy"
 ONE, ALL = "one identity calls", "all identities call in turn"
+BESIDE = "one identity beside as many scripts of one line"
+BESIDE_HALF = "one identity beside half of these scripts"
+SCRIPTS_EACH = 2
+WHOLE_CYCLE = 20_000
+"""
+Calls in a sample where many scripts are loaded. Lua's collector goes on with every call and needs
+thousands of them to come around; marking and sweeping cost differently, so that a shorter sample
+says in which of the two it was taken.
+"""
+MANY = 100
 
 
 def measure(yard: Yard) -> list[Growth]:
@@ -35,9 +46,27 @@ def measure(yard: Yard) -> list[Growth]:
             loads[size] = load(bench, document(runner(f"agent-{n:04}") for n in range(size)))
             taken[size] = footprint(bench.admin).minus(before)
         most = max(sizes)
+        alone = {name: stack.enter_context(yard.server()) for name in (BESIDE, BESIDE_HALF)}
+        targets = {
+            name: load(bench, document([runner("agent-0000")])).targets
+            for name, bench in alone.items()
+        }
+        for number in range(SCRIPTS_EACH * (most - 1)):
+            alone[BESIDE].admin.script_load(f"return {number}")
+        for other in loads[most].targets[1:]:
+            one, _ = other.guard.scripts.values()
+            alone[BESIDE_HALF].admin.script_load(one)
+        beside = [
+            Case(name, size, bench, guarded_set(name), called, _requests(yard, size))
+            for name in alone
+            for size, bench, called in (
+                (1, benches[1], loads[1].targets),
+                (most, alone[name], targets[name]),
+            )
+        ]
         names = [target.guard.identity for target in loads[most].targets]
         return [
-            _calls(yard, benches, loads),
+            _calls(yard, benches, loads, beside),
             *loading.growths_of(loads),
             memory.growth_of(
                 "memory, identities",
@@ -52,13 +81,19 @@ def measure(yard: Yard) -> list[Growth]:
         ]
 
 
-def _calls(yard: Yard, benches: dict[int, Bench], loads: dict[int, Loaded]) -> Growth:
-    requests = yard.plan.requests
+def _requests(yard: Yard, size: int) -> int:
+    return yard.plan.requests if size < MANY else WHOLE_CYCLE
+
+
+def _calls(
+    yard: Yard, benches: Mapping[int, Bench], loads: Mapping[int, Loaded], beside: Sequence[Case]
+) -> Growth:
     cases = []
     for size, bench in benches.items():
-        targets = loads[size].targets
+        targets, requests = loads[size].targets, _requests(yard, size)
         cases.append(Case(ONE, size, bench, guarded_set(ONE), targets[:1], requests))
         cases.append(Case(ALL, size, bench, guarded_set(ALL), targets, requests))
+    cases += beside
     curves, noisy = curves_of(cases)
     most = max(benches)
     return Growth(
@@ -76,6 +111,7 @@ def _calls(yard: Yard, benches: dict[int, Bench], loads: dict[int, Loaded]) -> G
                 AIM,
             )
             for curve in curves
+            if curve.name in (ONE, ALL)
         ),
         noisy=noisy,
     )
