@@ -114,3 +114,13 @@ def operator_script(template: str, keyspace: Keyspace) -> str:
         short_elements=SHORT_ELEMENTS,
         short_bytes=SHORT_BYTES,
     )
+
+
+def emergency_script(template: str, keyspace: Keyspace) -> str:
+    """
+    Render an operators' script that must also run on a server whose memory is full.
+
+    What filled it may be the very agent that is to be stopped. The few bytes that such a
+    script writes are the only ones for which `maxmemory` is passed over.
+    """
+    return "#!lua flags=allow-oom\n" + operator_script(template, keyspace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyleash.compiler.templates import operator_script
+from keyleash.compiler.templates import emergency_script
 from keyleash.errors import UnknownIdentityError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -24,7 +24,7 @@ def set_suspended(
     Raises:
         UnknownIdentityError: no such identity is active.
     """
-    script = operator_script("suspend.lua", keyspace or Keyspace())
+    script = emergency_script("suspend.lua", keyspace or Keyspace())
     changed = client.eval(script, 0, identity, "1" if suspended else "0", actor)
     if changed is None:
         raise UnknownIdentityError(

@@ -37,6 +37,9 @@ MAX_PLAIN_INTEGER = 2**62
 BLOCKING_POPS = {"BLPOP", "BRPOP", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX"}
 NO_SCRIPT = "s"
 
+# A line that only Redis reads; the fake's memory is never full.
+EVEN_WHEN_FULL = b"#!lua flags=allow-oom"
+
 # Runs once per server. `...` are the Python functions that cannot be written in Lua;
 # they return an error's text as their first value, or nil and their results.
 FINISH_RUNTIME = rb"""
@@ -165,6 +168,7 @@ class _GuardScripting(FakeSocket):
         return found if shape is None else shape(found)
 
     def eval(self, script: bytes, numkeys: int, *keys_and_args: bytes) -> Any:
+        script = script.removeprefix(EVEN_WHEN_FULL)
         if _digest(script) not in self._server.script_cache:
             self._require_compiling(script)
         return super().eval(script, numkeys, *keys_and_args)

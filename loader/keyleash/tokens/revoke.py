@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyleash.compiler.templates import operator_script
+from keyleash.compiler.templates import emergency_script
 from keyleash.errors import UnknownTokenIdError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -27,7 +27,7 @@ def revoke_tokens(
         UnknownTokenIdError: no token has *token_id*.
     """
     keyspace = keyspace or Keyspace()
-    script = operator_script("revoke.lua", keyspace)
+    script = emergency_script("revoke.lua", keyspace)
     flat = [item.decode() for item in client.eval(script, 0, actor, identity or "", token_id or "")]
     revoked = list(zip(flat[::2], flat[1::2], strict=True))
     if token_id is not None and not revoked:

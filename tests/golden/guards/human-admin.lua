@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 195414140260619 then code = 'POLICY_STALE' break end
+if stamp ~= 47040460614531 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -681,7 +681,7 @@ end
 if ready then
 if recorded then sequence = sequence + 1 end
 if recorded then call('SETRANGE', "keyleash:state:human-admin", 16, struct.pack('<d', sequence)) end
-if now_us - used_us >= 1000000 then call('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
+if now_us - used_us >= 1000000 then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 if recorded then
 local field, touched, is_masked = 'key', key or '', false
 if count > 1 then
