@@ -115,6 +115,12 @@ class DigestMismatchError(KeyleashError):
     code = "digest-mismatch"
 
 
+class EvictionError(KeyleashError):
+    """The server may evict keyleash's own keys when its memory is full."""
+
+    code = "eviction"
+
+
 class UnknownIdentityError(KeyleashError):
     """The active policy has no identity of that name."""
 

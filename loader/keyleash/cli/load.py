@@ -38,21 +38,33 @@ class Preview:
 
 @click.command(epilog=example("keyleash load examples/agents.yaml --yes"))
 @click.argument("file")
+@click.option(
+    "--allow-eviction",
+    is_flag=True,
+    help="Load even where the server may evict keyleash's own keys.",
+)
 @yes_option
 @json_option
 @pass_settings
-def load(settings: Settings, file: str, yes: bool) -> None:
+def load(settings: Settings, file: str, allow_eviction: bool, yes: bool) -> None:
     """Make a policy file the active policy.
 
     FILE becomes active as a whole, or not at all. Shows what will change and asks. What the
     limits have counted is kept, and so are tokens and suspensions. Warns of what has no effect:
-    commands that FILE names and the server lacks, before-images of masked keys. `-` reads
-    standard input, and then needs --yes.
+    commands that FILE names and the server lacks, before-images of masked keys. Refuses a
+    server that may evict keyleash's own keys when its memory is full, unless told otherwise.
+    `-` reads standard input, and then needs --yes.
     """
     from keyleash.deploy import activate_policy, prepare_policy
 
     name, text = read_text(file)
-    prepared = prepare_policy(settings.client, text, file=name, keyspace=settings.keyspace)
+    prepared = prepare_policy(
+        settings.client,
+        text,
+        file=name,
+        keyspace=settings.keyspace,
+        allow_eviction=allow_eviction,
+    )
     if not settings.json:
         warn(prepared.warnings)
     preview = _preview(settings, prepared)

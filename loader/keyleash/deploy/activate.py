@@ -56,6 +56,7 @@ def load_policy(
     actor: str = "unknown",
     table: CommandTable | None = None,
     keyspace: Keyspace | None = None,
+    allow_eviction: bool = False,
 ) -> LoadResult:
     """Compile a policy for a server and make it the active one, atomically.
 
@@ -68,13 +69,22 @@ def load_policy(
         actor: Who loads it, for the control stream.
         table: The server's commands; they are asked for if None.
         keyspace: Where the control keys are; the public prefix if None.
+        allow_eviction: Load also where the server may evict control keys.
 
     Raises:
         PolicyError: the document has problems; nothing was touched.
+        EvictionError: the server may evict control keys; nothing was touched.
         ActivationConflictError: another load was faster; nothing was activated.
         DigestMismatchError: the server's digests are not ours; nothing was activated.
     """
-    prepared = prepare_policy(client, document, file=file, table=table, keyspace=keyspace)
+    prepared = prepare_policy(
+        client,
+        document,
+        file=file,
+        table=table,
+        keyspace=keyspace,
+        allow_eviction=allow_eviction,
+    )
     return activate_policy(client, prepared, actor=actor, keyspace=keyspace)
 
 

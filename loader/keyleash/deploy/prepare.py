@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from keyleash.commands import CommandTable, load_table
 from keyleash.commands.server import UnreadableCommandsError, read_table
 from keyleash.compiler import CompiledGuard, compile_policy
+from keyleash.deploy.eviction import check_eviction
 from keyleash.errors import Problem, Span
 from keyleash.policy import parse_policy
 from keyleash.policy.canonical import policy_digest
@@ -42,6 +43,7 @@ def prepare_policy(
     file: str = "<policy>",
     table: CommandTable | None = None,
     keyspace: Keyspace | None = None,
+    allow_eviction: bool = False,
 ) -> PreparedPolicy:
     """
     Check and compile a policy for the server of *client*; see `load_policy`.
@@ -52,6 +54,7 @@ def prepare_policy(
     Raises:
         PolicyError: With every problem of the document.
         CompileError: No guard can be made of it.
+        EvictionError: The server may evict control keys, and *allow_eviction* is false.
     """
     unread: tuple[Problem, ...] = ()
     shipped = load_table()
@@ -60,6 +63,7 @@ def prepare_policy(
             table = read_table(client)
         except UnreadableCommandsError as error:
             unread = (_unread(error, file, shipped),)
+    evicting = check_eviction(client, file, allowed=allow_eviction)
     # A name that any server is known to have is no mistake.
     known = shipped if table is None else shipped.extended(table.commands)
     policy = parse_policy(document, file=file, commands=known, server=table)
@@ -70,7 +74,7 @@ def prepare_policy(
         digest=policy_digest(policy),
         guards=compile_policy(policy, compiled_against, keyspace=keyspace, year=year),
         commands=commands_to_learn(compiled_against),
-        warnings=(*unread, *policy.warnings),
+        warnings=(*unread, *evicting, *policy.warnings),
     )
 
 
