@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit bench format golden docs clean
+.PHONY: demo test check unit bench fuzz audit format golden docs clean
 
 demo: $(VENV)/.run
 	@$(BIN)/keyleash demo
@@ -24,6 +24,17 @@ unit: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
+# Raw calls of guards, for so long. POLICY is everything or example; ARGS passes other options on.
+SECONDS ?= 60
+POLICY ?= everything
+fuzz: $(VENV)/.fuzz
+	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --seconds $(SECONDS) --policy $(POLICY) $(ARGS)
+
+# Known vulnerabilities of what a user of keyleash installs; asks an advisory service. ARGS
+# passes other options on, such as --vulnerability-service osv.
+audit: $(VENV)/.audit
+	$(VENV)/audit/bin/pip-audit --strict $(ARGS) .
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix loader tests benchmarks
 	$(BIN)/ruff format loader tests benchmarks
@@ -35,7 +46,7 @@ docs: $(VENV)/.run
 	$(BIN)/python -m keyleash.commands.page docs/commands.md
 
 clean:
-	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -53,4 +64,14 @@ $(VENV)/.dev: $(VENV)/.run
 
 $(VENV)/.bench: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@touch $@
+
+# In an environment of its own: what it needs is no business of what it looks at.
+$(VENV)/.audit: $(VENV)/.python
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9,<3'
 	@touch $@
