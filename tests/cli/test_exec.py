@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,6 +142,37 @@ def test_token_can_come_from_standard_input(loaded: Cli) -> None:
     assert loaded.ok("exec", "--token", "-", "SET", KEY, "x", stdin=f"{token}\nrest\n") == "OK\n"
 
 
+def test_token_can_come_from_a_file(loaded: Cli, tmp_path: Path) -> None:
+    """As secrets are mounted into a container; an option beats the variable."""
+    file = tmp_path / "token"
+    file.write_text(loaded.token("agent-runner") + "\n")
+
+    call = ("exec", "--token", file, "SET", KEY, "x")
+    assert loaded.ok(*call, KEYLEASH_TOKEN="kl_agent-runner_" + "A" * 32) == "OK\n"
+
+
+def test_token_on_the_command_line_is_refused_and_to_be_revoked(loaded: Cli) -> None:
+    """It stood in the process list already, so that it is refused is not the end of it."""
+    token = loaded.token("agent-runner")
+
+    result = loaded.run("exec", "--token", token, "SET", KEY, "x")
+
+    assert result.exit_code == 2
+    assert "every user of this machine" in result.stderr
+    assert "revoke this token" in result.stderr
+    assert token not in result.output
+
+
+@pytest.mark.parametrize("given", ["hunter2", "no\0file"])
+def test_what_names_no_file_of_a_token_is_not_repeated(loaded: Cli, given: str) -> None:
+    """It may be another secret, given in the wrong place."""
+    result = loaded.run("exec", "--token", given, "GET", "x")
+
+    assert result.exit_code == 2
+    assert "cannot read the file that `--token` names" in result.stderr
+    assert given not in result.stderr
+
+
 @pytest.mark.parametrize("stdin", ["", "\n"])
 def test_no_token_is_a_usage_error(loaded: Cli, stdin: str) -> None:
     """Neither option, variable nor input."""
@@ -156,7 +188,7 @@ def test_wrong_token_is_refused_and_never_repeated(
     loaded: Cli, wrong: str, words: tuple[str, ...]
 ) -> None:
     """Output lands in logs; a token that is almost right must not."""
-    result = loaded.run(*words, "exec", "--token", wrong, "GET", "x")
+    result = loaded.run(*words, "exec", "GET", "x", KEYLEASH_TOKEN=wrong)
 
     assert result.exit_code == 1
     assert wrong not in result.output

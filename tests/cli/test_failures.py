@@ -19,13 +19,14 @@ ONLINE: Sequence[tuple[str, ...]] = [
     ("token", "revoke", "abc"),
     ("identity", "suspend", "agent-runner"),
     ("audit", "log"),
-    ("exec", "--token", "kl_agent-runner_" + "A" * 32, "GET", "x"),
+    ("exec", "GET", "x"),
 ]
 
 
 @pytest.mark.parametrize("words", ONLINE, ids=" ".join)
 def test_server_out_of_reach_is_69_and_named(offline: Cli, words: tuple[str, ...]) -> None:
     """Every command that needs the server says which one it did not find."""
+    offline.env["KEYLEASH_TOKEN"] = "kl_agent-runner_" + "A" * 32
     result = offline.run(*words)
 
     assert result.exit_code == 69

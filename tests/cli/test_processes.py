@@ -106,22 +106,49 @@ def test_argument_that_is_not_utf8_arrives_as_it_was_given(loaded: Cli) -> None:
     ("words", "code"),
     [
         (("--help",), 0),
-        (("exec", "--token", "kl_agent-runner_" + "A" * 32, "GET", "x"), 1),
+        (("exec", "GET", "x"), 1),
         (("bogus",), 2),
         (("check", "/dev/null"), 65),
         (("--url", "redis://127.0.0.1:1", "status"), 69),
-        (("--url", "redis://:wr0ng@127.0.0.1:{port}", "status"), 77),
     ],
 )
 def test_exit_code_reaches_the_shell(loaded: Cli, words: tuple[str, ...], code: int) -> None:
     """Every code of the contract, as a shell sees it, and no traceback with it."""
-    port = loaded.url.rpartition(":")[2]
-
-    result = loaded.process(*(word.format(port=port) for word in words))
+    loaded.env["KEYLEASH_TOKEN"] = "kl_agent-runner_" + "A" * 32
+    result = loaded.process(*words)
 
     assert result.returncode == code
     assert "Traceback" not in result.stderr
     assert "A" * 32 not in result.stdout + result.stderr
+
+
+def test_exit_code_of_a_wrong_password_reaches_the_shell(loaded: Cli) -> None:
+    """Not permitted is not out of reach."""
+    port = loaded.url.rpartition(":")[2]
+    loaded.env["KEYLEASH_URL"] = f"redis://:wr0ng@127.0.0.1:{port}"
+
+    result = loaded.process("status")
+
+    assert result.returncode == 77
+    assert "wr0ng" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:s3cret@h",
+        "redis://h?password=s3cret",
+        "redis://u:s3/cret@h",
+        "rediss://u:s3cret@h",
+    ],
+)
+def test_password_on_the_command_line_is_refused(offline: Cli, url: str) -> None:
+    """Whoever lists processes would have it; from the variable the same URL is taken."""
+    result = offline.run("--url", url, "status")
+
+    assert result.exit_code == 2
+    assert "help: set KEYLEASH_URL" in result.stderr
+    assert "s3" not in result.output
 
 
 def test_reader_that_has_enough_gets_no_traceback(offline: Cli, example: Path) -> None:

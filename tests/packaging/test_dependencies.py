@@ -16,7 +16,7 @@ DATA = {"tzdata"}
 
 
 @pytest.mark.parametrize(
-    "written", [one for one in ALL if not one.startswith("keyleash[")], ids=lambda one: str(one)
+    "written", [one for one in ALL if not one.startswith("keyleash[")], ids=str
 )
 def test_dependency_has_a_lower_and_an_upper_bound(written: str) -> None:
     """The next major version of somebody else is looked at before users get it."""

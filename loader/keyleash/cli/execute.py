@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,29 +14,30 @@ from keyleash.cli.errors import UsageError
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import is_terminal, print_json
 from keyleash.cli.settings import Settings, pass_settings
+from keyleash.protocol.token import TOKEN_START
 
-FROM_STANDARD_INPUT = "-"
+STANDARD_INPUT = "-"
+VARIABLE = "KEYLEASH_TOKEN"
 
 
 @click.command(
     "exec",
     context_settings={"allow_interspersed_args": False},
-    epilog=example("keyleash exec --token - GET agents:jobs:42:state < token-file"),
+    epilog=example("keyleash exec --token token-file GET agents:jobs:42:state"),
 )
 @click.option(
     "--token",
-    envvar="KEYLEASH_TOKEN",
-    show_envvar=True,
-    metavar="TOKEN",
-    help="The token. `-` reads it from the first line of standard input; that, or the variable, "
-    "keeps it out of the process list.",
+    "token_file",
+    metavar="FILE",
+    help="A file with the token on its first line; `-` is standard input.  "
+    "[default: the token in KEYLEASH_TOKEN]",
 )
 @click.option("--correlation", metavar="ID", help="The correlation id of the audit event.")
 @json_option
 @click.argument("words", metavar="COMMAND [ARGS]...", nargs=-1, required=True)
 @pass_settings
 def exec_(
-    settings: Settings, token: str | None, correlation: str | None, words: tuple[str, ...]
+    settings: Settings, token_file: str | None, correlation: str | None, words: tuple[str, ...]
 ) -> None:
     """Run a command as the holder of a token.
 
@@ -44,7 +46,7 @@ def exec_(
     """
     from keyleash.cli import replies
 
-    reply = _reply(settings, _require_token(token), correlation, words)
+    reply = _reply(settings, _require_token(token_file), correlation, words)
     if settings.json:
         print_json(replies.as_json(reply))
     elif is_terminal():
@@ -53,14 +55,31 @@ def exec_(
         click.echo(replies.raw(reply))
 
 
-def _require_token(given: str | None) -> str:
-    if given is None:
-        raise UsageError("there is no token", help="set KEYLEASH_TOKEN, or pass `--token -`")
-    if given != FROM_STANDARD_INPUT:
+def _require_token(file: str | None) -> str:
+    if file is None:
+        given = os.environ.get(VARIABLE, "").strip()
+        if not given:
+            raise UsageError(
+                "there is no token", help=f"set {VARIABLE}, or pass `--token FILE`; `-` is stdin"
+            )
         return given
-    line = sys.stdin.readline().strip()
+    if file.startswith(TOKEN_START):
+        raise UsageError(
+            "a token on the command line can be read by every user of this machine",
+            help=f"set {VARIABLE}, or pass `--token FILE`; revoke this token, it has been shown",
+        )
+    if file == STANDARD_INPUT:
+        line = sys.stdin.readline().strip()
+    else:
+        # The name is not repeated: it may be a secret that was given in place of one.
+        try:
+            with Path(file).open(encoding="utf-8", errors="replace") as opened:
+                line = opened.readline().strip()
+        except (OSError, ValueError) as error:
+            said = (getattr(error, "strerror", None) or "no such file or directory").lower()
+            raise UsageError(f"cannot read the file that `--token` names: {said}") from None
     if not line:
-        raise UsageError("standard input has no token on its first line")
+        raise UsageError("there is no token on the first line of what `--token` names")
     return line
 
 

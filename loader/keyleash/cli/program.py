@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from keyleash import __version__
 from keyleash.cli import audit, check, execute, guards, identities, load, serve, status, tokens
 from keyleash.cli.demo import command as demo
+from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED, USAGE, failure_of, report
 from keyleash.cli.options import json_option
-from keyleash.cli.server import DEFAULT_URL
+from keyleash.cli.server import DEFAULT_URL, has_password
 from keyleash.cli.settings import Settings
 from keyleash.cli.undo import undo
 
@@ -89,8 +91,8 @@ def _asks_for_json(words: list[str]) -> bool:
     default=DEFAULT_URL,
     show_default=True,
     show_envvar=True,
-    help="The server. Set the variable if the URL holds a password: others see the option in the "
-    "process list.",
+    help="The server. A URL with a password is taken from the variable alone: options are seen "
+    "in the process list.",
 )
 @click.option(
     "--actor",
@@ -103,6 +105,12 @@ def _asks_for_json(words: list[str]) -> bool:
 @click.pass_obj
 def main(settings: Settings, url: str, actor: str | None) -> None:
     """Scoped, short-lived, budgeted and audited credentials for agents, enforced inside Redis."""
+    given = click.get_current_context().get_parameter_source("url")
+    if given is ParameterSource.COMMANDLINE and has_password(url):
+        raise UsageError(
+            "a password on the command line can be read by every user of this machine",
+            help="set KEYLEASH_URL to the URL instead",
+        )
     settings.url = url
     settings.given_actor = actor
 

@@ -40,6 +40,16 @@ def shown_url(url: str) -> str:
     return f"{parts.scheme}://{user}{host}{f':{port}' if port else ''}{parts.path}"
 
 
+def has_password(url: str) -> bool:
+    """Whether *url* has a password, or may have one that it does not write as it must."""
+    try:
+        return bool(parse_url(url).get("password")) or (
+            "@" in url and "@" not in urlsplit(url).netloc
+        )
+    except ValueError:
+        return "@" in url or "password" in url
+
+
 def operator_client(url: str) -> Client:
     """The client for the operator's own commands, which gives replies as redis-py makes them."""
     return Redis(connection_pool=connection_pool(url))

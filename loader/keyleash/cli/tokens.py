@@ -12,6 +12,7 @@ from keyleash.cli.output import Column, print_json, print_table, say
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import require_known, server_time_ms
 from keyleash.cli.text import clock_time, counted, distance, iso_time, printable, span
+from keyleash.protocol.token import TOKEN_START
 
 if TYPE_CHECKING:
     from keyleash.tokens import TokenInfo
@@ -136,7 +137,7 @@ def revoke(
         raise UsageError(
             "there is not one thing to revoke", help="give a token id, `--identity NAME` or `--all`"
         )
-    if token_id is not None and token_id.startswith("kl_"):
+    if token_id is not None and token_id.startswith(TOKEN_START):
         raise UsageError("that is a token, not the id of one", help="see `keyleash token list`")
     if token_id is None:
         require_known(settings.client, settings.keyspace, identity)

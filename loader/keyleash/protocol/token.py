@@ -24,6 +24,7 @@ MAX_TOKEN_BYTES = 160
 """The longest real token has 100 bytes; longer input is not even hashed."""
 
 _ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look alike
+TOKEN_START = "kl_"
 _SHAPE = re.compile(r"kl_([a-z0-9-]{1,64})_.+", re.DOTALL)
 
 
@@ -54,7 +55,7 @@ class TokenRecord:
 
 def new_token(identity: str) -> str:
     """Make a secret for *identity*: 192 bits from the operating system."""
-    return f"kl_{identity}_{secrets.token_urlsafe(24)}"
+    return f"{TOKEN_START}{identity}_{secrets.token_urlsafe(24)}"
 
 
 def new_token_id() -> str:
