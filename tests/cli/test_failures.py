@@ -10,6 +10,7 @@ from keyleash.cli.failures import failure_of
 from keyleash.cli.server import shown_url
 from keyleash.errors import BudgetExhaustedError, LeashError
 from support.command_line import Cli
+from support.distress import DISTRESSES, FULL_DISK, Distress
 from support.servers import RealServer
 
 ONLINE: Sequence[tuple[str, ...]] = [
@@ -146,3 +147,22 @@ def test_spent_budget_says_when_it_begins_anew() -> None:
 def test_error_that_was_not_foreseen_is_no_failure() -> None:
     """A bug of ours must look like one, and not like the user's mistake."""
     assert failure_of(ZeroDivisionError(), "redis://h") is None
+
+
+@pytest.mark.parametrize("distress", DISTRESSES, ids=str)
+def test_server_in_distress_is_named_with_a_way_out(
+    loaded: Cli, embedded: RealServer, distress: Distress
+) -> None:
+    """Neither the server's long sentence nor the place in a script helps at night."""
+    if distress.name == "full-disk" and not FULL_DISK.exists():
+        pytest.skip("there is no /dev/full")
+    token = loaded.token("agent-runner")
+    call = ("exec", "SET", "agents:jobs:1:state", "x")
+
+    with distress.begin(embedded):
+        result = loaded.run(*call, KEYLEASH_TOKEN=token)
+
+    assert result.exit_code == (1 if distress.reads else 69)
+    assert result.stderr.startswith("error: the server ")
+    assert "\nhelp: " in result.stderr
+    assert "script" not in result.stderr

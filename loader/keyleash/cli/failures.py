@@ -101,6 +101,27 @@ def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
             return Failure(
                 "out-of-memory", FAILED, "the server is out of memory", "raise its `maxmemory`"
             )
+        case redis_errors.MasterDownError():
+            return Failure(
+                "primary-down",
+                UNREACHABLE,
+                "the server is a replica that has lost its primary, and serves nothing meanwhile",
+                "use the primary, or let the replica serve: `replica-serve-stale-data yes`",
+            )
+    if said.startswith("NOREPLICAS"):
+        return Failure(
+            "too-few-replicas",
+            FAILED,
+            "the server has fewer replicas than it wants for a write",
+            "bring them back, or lower its `min-replicas-to-write`",
+        )
+    if said.startswith("MISCONF"):
+        return Failure(
+            "cannot-persist",
+            FAILED,
+            "the server takes no writes, since it could not write to its disk",
+            "make room on the disk; `INFO persistence` and the server's log say what failed",
+        )
     if isinstance(error, redis_errors.NoPermissionError) or "ACL failure in script" in said:
         return Failure(
             "not-permitted",
