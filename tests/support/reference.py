@@ -150,6 +150,9 @@ def named(table: CommandTable, argv: Argv) -> CommandSpec | None:
     name = argv[0].decode("latin-1") if argv else ""
     if name in table.containers and len(argv) > 1:
         name = f"{name} {argv[1].decode('latin-1').upper()}"
+    elif " " in name:
+        # As one word on the wire it is no command's name.
+        return None
     return table.get(name)
 
 
