@@ -121,7 +121,8 @@ class Arena:
             self._check_keys(call, is_refused=not decided.allowed)
             self._check_model(call, reply)
         except BrokenError as broken:
-            raise BrokenError(f"{broken}\n  call: {call}\n  reply: {reply!r}") from None
+            said = reply if isinstance(reply, redis.ResponseError) else repr(reply)
+            raise BrokenError(f"{broken}\n  call: {call}\n  reply: {said}") from None
         self._round += 1
         if self._round >= CALLS_PER_ROUND:
             self.end_round()
