@@ -70,7 +70,16 @@ def test_load_as_json_is_one_document(cli: Cli, example: Path) -> None:
     """A deploy reads the generation from it."""
     said = cli.json("load", example, "--yes")
 
-    fields = {"server", "changed", "generation", "digest", "identities", "removed", "warnings"}
+    fields = {
+        "server",
+        "changed",
+        "generation",
+        "digest",
+        "transport",
+        "identities",
+        "removed",
+        "warnings",
+    }
     assert set(said) == fields
     assert said["changed"] is True
     assert said["generation"] == 1
