@@ -55,10 +55,9 @@ def calls_of(leash: Leash, command: str) -> int:
 def test_policy_by_functions_is_called_by_fcall_alone(leash: Leash) -> None:
     """No script of a guard is loaded, so that there is nothing to be lost."""
     leash.load(one=ALL, two=ALL)
-    client = leash.agent("one")
+    client: Any = leash.agent("one")
     client.set("t:a", 1)
-    with client.pipeline(transaction=False) as pipe:
-        assert pipe.incr("t:a").get("t:a").execute() == [2, b"2"]
+    assert client.pipeline(transaction=False).incr("t:a").get("t:a").execute() == [2, b"2"]
 
     assert libraries(leash) == names_of(leash, "one", "two")
     assert calls_of(leash, "fcall") == 2
