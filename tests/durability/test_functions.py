@@ -79,13 +79,13 @@ def test_agent_goes_on_after_a_crash_by_itself(
 
 
 def test_agent_goes_on_at_a_promoted_replica(
-    process: EmbeddedServer, leash: Leash, tmp_path: Path, request: pytest.FixtureRequest
+    process: EmbeddedServer, leash: Leash, request: pytest.FixtureRequest
 ) -> None:
     """Functions are replicated: those of before the replica came, and those of a load since."""
     binary = find_server_binaries()[request.node.callspec.params["process"]]
     leash.load(one=ALL)
     token = leash.issue("one").token
-    with EmbeddedServer(data=tmp_path / "replica", binary=binary) as second:
+    with EmbeddedServer(binary=binary) as second:
         replica: Any = redis.Redis(port=second.port)
         replica.replicaof("127.0.0.1", process.port)
         wait_until(lambda: replica.info("replication")["master_link_status"] == "up")
@@ -105,13 +105,13 @@ def test_agent_goes_on_at_a_promoted_replica(
 
 
 def test_function_at_a_replica_runs_nothing(
-    process: EmbeddedServer, leash: Leash, tmp_path: Path, request: pytest.FixtureRequest
+    process: EmbeddedServer, leash: Leash, request: pytest.FixtureRequest
 ) -> None:
     """Calls are counted where the data is written; the error is the server's own."""
     binary = find_server_binaries()[request.node.callspec.params["process"]]
     leash.load(one=ALL)
     token = leash.issue("one").token
-    with EmbeddedServer(data=tmp_path / "replica", binary=binary) as second:
+    with EmbeddedServer(binary=binary) as second:
         replica: Any = redis.Redis(port=second.port)
         replica.replicaof("127.0.0.1", process.port)
         wait_until(lambda: replica.info("replication")["master_link_status"] == "up")

@@ -57,16 +57,16 @@ def retire_functions(
     With them go those of a load that died. If another policy becomes active meanwhile, the
     rest is left to whoever made it so.
     """
-    kept: set[str] = set()
-    if transport is Transport.FUNCTION:
-        # Another load may have deleted some of these before the activation, as none of its own.
-        load_functions(client, guards)
-        kept = {function_name(digest) for guard in guards for digest in guard.scripts}
+    by_function = guards if transport is Transport.FUNCTION else ()
+    kept = {function_name(digest) for guard in by_function for digest in guard.scripts}
     try:
         held = {name for digit in _DIGITS for name, _ in _libraries(client, digit)}
     except NoPermissionError:
         # Of somebody who may load scripts alone. What is left behind refuses every call.
         return
+    if not held >= kept:
+        # Another load deleted them before the activation, as none of its own.
+        load_functions(client, by_function)
     for names in batches(sorted(held - kept), FEW):
         with client.pipeline(transaction=True) as pipe:
             pipe.watch(keyspace.policy)
