@@ -250,3 +250,30 @@ def test_agents_are_not_refused_while_policies_and_transports_change(leash: Leas
     assert int(leash.admin.get("t:n")) == made
     assert len(leash.events("one")) * 3 == made * 2
     assert leash.refusals("one") == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ("maxmemory", "command not allowed when used memory > 'maxmemory'."),
+        ("min-replicas-to-write", "NOREPLICAS Not enough good replicas to write."),
+    ],
+)
+def test_server_that_takes_no_writes_refuses_a_call_before_it_begins(
+    leash: Leash, setting: str, error: str
+) -> None:
+    """Nothing is counted, recorded or read; afterwards all is as before."""
+    leash.load(one={**ALL, **COUNTED})
+    token = leash.issue("one").token
+    leash.call("one", token, "SET", "t:a", "x")
+    before, events = leash.state("one"), leash.events("one")
+    leash.admin.config_set(setting, 1)
+    try:
+        said = [leash.call("one", token, *one) for one in (("SET", "t:a", "y"), ("GET", "t:a"))]
+        said.append(leash.batch("one", token, "each", ("GET", "t:a")))
+        assert (leash.state("one"), leash.events("one")) == (before, events)
+    finally:
+        leash.admin.config_set(setting, 0)
+
+    assert said == [error] * 3
+    assert leash.call("one", token, "GET", "t:a") == b"x"
