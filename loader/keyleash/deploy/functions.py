@@ -62,7 +62,8 @@ def retire_functions(
     try:
         held = {name for digit in _DIGITS for name, _ in _libraries(client, digit)}
     except NoPermissionError:
-        # Of somebody who may load scripts alone. What is left behind refuses every call.
+        # Of somebody who may load scripts alone. What is left behind is stale, or is a guard in
+        # force by its other name: it lets nothing through that is not granted.
         return
     if not held >= kept:
         # Another load deleted them before the activation, as none of its own.
