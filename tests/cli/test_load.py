@@ -70,7 +70,16 @@ def test_load_as_json_is_one_document(cli: Cli, example: Path) -> None:
     """A deploy reads the generation from it."""
     said = cli.json("load", example, "--yes")
 
-    fields = {"server", "changed", "generation", "digest", "identities", "removed", "warnings"}
+    fields = {
+        "server",
+        "changed",
+        "generation",
+        "digest",
+        "transport",
+        "identities",
+        "removed",
+        "warnings",
+    }
     assert set(said) == fields
     assert said["changed"] is True
     assert said["generation"] == 1
@@ -156,3 +165,27 @@ def test_load_by_a_user_without_command_warns_and_loads(
     first, second, *_ = result.stderr.splitlines()
     assert first.startswith(f"{example}:1:1: warning: cannot read the server's commands: ")
     assert second.startswith("  help: use a user who may run COMMAND, on Redis 7 or later; until")
+
+
+def test_load_by_functions_says_so_and_what_it_was_before(cli: Cli, example: Path) -> None:
+    """How agents' calls travel changes for all of them, so nobody may do it unawares."""
+    first = cli.run("load", example, "--transport", "function", "--yes")
+    again = cli.run("load", example, "--transport", "function", "--yes")
+    back = cli.run("load", example, "--yes")
+    plain = cli.run("load", example, "--yes")
+
+    assert "transport  function" in first.stderr.splitlines()
+    assert first.stdout == "activated generation 1: 4 identities\n"
+    assert again.stdout == "already active as generation 1; nothing changed\n"
+    assert "transport  evalsha, until now function" in back.stderr.splitlines()
+    assert back.stdout == "activated generation 2: 4 identities\n"
+    assert "transport" not in plain.stdout + plain.stderr
+
+
+def test_load_by_a_transport_that_is_none_is_a_usage_error(cli: Cli, example: Path) -> None:
+    """The two that there are are named."""
+    result = cli.run("load", example, "--transport", "module", "--yes")
+
+    assert result.exit_code == 2
+    assert "function" in result.stderr
+    assert "evalsha" in result.stderr

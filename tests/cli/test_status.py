@@ -154,3 +154,13 @@ def test_use_of_a_burst_is_what_is_not_free_again(
     assert (uses["rate.writes"].used, uses["rate.writes"].of) == (3, 5)
     assert uses["rate.writes"].kind is SlotKind.GCRA
     assert uses["rate.writes"].allows == "60 a minute, 5 at once"
+
+
+@pytest.mark.parametrize("transport", ["evalsha", "function"])
+def test_status_says_how_guards_are_called(cli: Cli, policy: Path, transport: str) -> None:
+    """Whoever looks for a lost guard must know where it ought to be."""
+    policy.write_text(POLICY)
+    cli.ok("load", policy, "--transport", transport, "--yes")
+
+    assert f"transport  {transport}" in cli.ok("status").splitlines()
+    assert cli.json("status")["policy"]["transport"] == transport

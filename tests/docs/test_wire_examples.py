@@ -1,4 +1,4 @@
-"""The two examples of `docs/wire.md`, run as they stand there against a server."""
+"""The examples of `docs/wire.md` and `docs/functions.md`, run as they stand there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from keyleash.protocol.transport import Transport
 from support.leash import NAMES, Leash
 from support.servers import RealServer
 
@@ -17,13 +18,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
 EXAMPLE = re.compile(r"^```(bash|js)\n(.*?)^```\n\nprints.*?^```text\n(.*?)^```$", re.M | re.S)
 CODE = {language: (code, printed) for language, code, printed in EXAMPLE.findall(PAGE)}
+[(_, *BY_FUNCTIONS)] = EXAMPLE.findall((ROOT / "docs" / "functions.md").read_text("utf-8"))
+
+
+POLICY = (ROOT / "examples" / "agents.yaml").read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def leash(server: RealServer) -> Leash:
     """The policy that the page names."""
     leash = Leash(server)
-    leash.load((ROOT / "examples" / "agents.yaml").read_text(encoding="utf-8"))
+    leash.load(POLICY)
     return leash
 
 
@@ -69,6 +74,21 @@ def test_example_for_redis_cli_prints_what_the_page_says(
     assert output_of(leash, "bash", "-c", script, folder=tmp_path, FAKETTY="1") == printed
 
 
+@pytest.mark.parametrize("program", ["redis-cli", "valkey-cli"])
+def test_example_of_functions_prints_what_the_page_says(
+    leash: Leash, program: str, tmp_path: Path
+) -> None:
+    """The same by FCALL, where the policy is loaded so."""
+    if shutil.which(program) is None or shutil.which("bash") is None:
+        pytest.skip(f"there is no {program}, or no bash, on PATH")
+    leash.transport = Transport.FUNCTION
+    leash.load(POLICY)
+    code, printed = BY_FUNCTIONS
+    script = code.replace("redis-cli", program)
+
+    assert output_of(leash, "bash", "-c", script, folder=tmp_path, FAKETTY="1") == printed
+
+
 def test_example_for_ioredis_prints_what_the_page_says(leash: Leash, ioredis: Path) -> None:
     """The code that a reader copies works."""
     code, printed = CODE["js"]
@@ -84,8 +104,7 @@ def test_example_for_ioredis_heals_a_stale_guard_and_a_lost_script(
     code, printed = CODE["js"]
     old = leash.digest("agent-runner")
     old_script = leash.admin.hget(NAMES.source("agent-runner"), old)
-    policy = (ROOT / "examples" / "agents.yaml").read_text(encoding="utf-8")
-    leash.load(policy.replace("50000/day", "50001/day"))
+    leash.load(POLICY.replace("50000/day", "50001/day"))
     leash.admin.script_flush()
     # Of all scripts the server has the old guard alone: it is stale, the new one is lost.
     leash.admin.script_load(old_script)

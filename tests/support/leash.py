@@ -16,6 +16,7 @@ from keyleash.protocol.active import Client, guard_record
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.request import BatchMode, batch_call, guard_call
 from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
+from keyleash.protocol.transport import Transport, call_head
 from keyleash.tokens import IssuedToken, issue_token
 from support.servers import RealServer
 
@@ -49,16 +50,32 @@ def put_token(admin: Client, identity: str, token: str, record: TokenRecord) -> 
 
 @dataclass
 class Leash:
-    """An operator's hands on a server, and agents' clients made by name."""
+    """An operator's hands on a server, and agents' clients made by name.
+
+    Attributes:
+        transport: How the guards of the policies that are loaded are called.
+    """
 
     server: RealServer
     admin: Client = field(init=False)
+    transport: Transport = Transport.EVALSHA
 
     def __post_init__(self) -> None:
         self.admin = self.server.client()
 
+    @property
+    def stale(self) -> str:
+        """What the guard of an earlier policy answers: a load deletes its function."""
+        by_script = self.transport is Transport.EVALSHA
+        return "LEASH POLICY_STALE" if by_script else "Function not found"
+
     def load(self, document: str | None = None, **identities: dict[str, Any]) -> LoadResult:
-        return load_policy(self.admin, document or policy(**identities), actor="ops")
+        return load_policy(
+            self.admin,
+            document or policy(**identities),
+            actor="ops",
+            transport=self.transport,
+        )
 
     def issue(self, identity: str, **options: Any) -> IssuedToken:
         return issue_token(self.admin, identity, actor="ops", **options)
@@ -80,9 +97,10 @@ class Leash:
         return record.digest
 
     def raw(self, identity: str, keys: list[Any], *argv: Any, digest: str | None = None) -> Any:
-        """A bare EVALSHA of the identity's guard; an error comes back as its text."""
+        """A bare call of the identity's guard; an error comes back as its text."""
+        head = call_head(self.transport, digest or self.digest(identity))
         try:
-            return self.admin.evalsha(digest or self.digest(identity), len(keys), *keys, *argv)
+            return self.admin.execute_command(*head, len(keys), *keys, *argv)
         except redis.ResponseError as error:
             return str(error)
 
@@ -107,6 +125,7 @@ class Leash:
             str(protocol),
             BatchMode(mode),
             commands,
+            self.transport,
         )
         client = self.server.client(protocol=protocol, legacy_responses=protocol == 2)
         try:

@@ -16,6 +16,7 @@ from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import active_records, known_identities
 from keyleash.cli.text import counted, short_digest
 from keyleash.protocol.active import read_active
+from keyleash.protocol.transport import Transport
 
 if TYPE_CHECKING:
     from keyleash.deploy import PreparedPolicy
@@ -26,10 +27,14 @@ class Preview:
     """What a load is about to do, by identity.
 
     Attributes:
-        is_active: This very policy is active already.
+        is_active: This very policy is active already, by this very transport.
+        transport: How its guards are to be called.
+        before: How those of the active policy are; None if there is none.
     """
 
     is_active: bool
+    transport: Transport
+    before: Transport | None
     new: tuple[str, ...]
     changed: tuple[str, ...]
     unchanged: tuple[str, ...]
@@ -43,10 +48,17 @@ class Preview:
     is_flag=True,
     help="Load even where the server may evict keyleash's own keys.",
 )
+@click.option(
+    "--transport",
+    type=click.Choice([one.value for one in Transport]),
+    default=Transport.EVALSHA.value,
+    show_default=True,
+    help="How guards are called: as cached scripts, or as functions, which the server keeps.",
+)
 @yes_option
 @json_option
 @pass_settings
-def load(settings: Settings, file: str, allow_eviction: bool, yes: bool) -> None:
+def load(settings: Settings, file: str, allow_eviction: bool, transport: str, yes: bool) -> None:
     """Make a policy file the active policy.
 
     FILE becomes active as a whole, or not at all. Shows what will change and asks. What the
@@ -67,13 +79,17 @@ def load(settings: Settings, file: str, allow_eviction: bool, yes: bool) -> None
     )
     if not settings.json:
         warn(prepared.warnings)
-    preview = _preview(settings, prepared)
+    preview = _preview(settings, prepared, Transport(transport))
     if not preview.is_active:
         _show(settings, name, prepared, preview)
         if not require_consent("activate it?", yes):
             raise DeclinedError("nothing was activated")
     result = activate_policy(
-        settings.client, prepared, actor=settings.actor, keyspace=settings.keyspace
+        settings.client,
+        prepared,
+        actor=settings.actor,
+        keyspace=settings.keyspace,
+        transport=preview.transport,
     )
     if settings.json:
         print_json(
@@ -82,6 +98,7 @@ def load(settings: Settings, file: str, allow_eviction: bool, yes: bool) -> None
                 "changed": result.changed,
                 "generation": result.generation,
                 "digest": result.digest,
+                "transport": preview.transport,
                 "identities": list(result.identities),
                 "removed": list(result.removed),
                 "warnings": [problem_as_json(warning) for warning in result.warnings],
@@ -94,7 +111,7 @@ def load(settings: Settings, file: str, allow_eviction: bool, yes: bool) -> None
         click.echo(f"activated generation {result.generation}: {count}")
 
 
-def _preview(settings: Settings, prepared: PreparedPolicy) -> Preview:
+def _preview(settings: Settings, prepared: PreparedPolicy, transport: Transport) -> Preview:
     client, keyspace = settings.client, settings.keyspace
     names = tuple(guard.identity for guard in prepared.guards)
     active = read_active(client, keyspace)
@@ -102,7 +119,10 @@ def _preview(settings: Settings, prepared: PreparedPolicy) -> Preview:
     now = {guard.identity: guard.policy_digest for guard in prepared.guards}
     before = {name: record.policy_digest for name, record in records.items()}
     return Preview(
-        is_active=active is not None and active.digest == prepared.digest,
+        is_active=active is not None
+        and (active.digest, active.transport) == (prepared.digest, transport),
+        transport=transport,
+        before=None if active is None else active.transport,
         new=tuple(name for name in names if name not in before),
         changed=tuple(name for name in names if before.get(name, now[name]) != now[name]),
         unchanged=tuple(name for name in names if before.get(name) == now[name]),
@@ -113,6 +133,10 @@ def _preview(settings: Settings, prepared: PreparedPolicy) -> Preview:
 def _show(settings: Settings, file: str, prepared: PreparedPolicy, preview: Preview) -> None:
     say(f"server     {settings.shown_url}")
     say(f"policy     {file}, digest {short_digest(prepared.digest)}")
+    if preview.before not in (None, preview.transport):
+        say(f"transport  {preview.transport}, until now {preview.before}")
+    elif preview.transport is not Transport.EVALSHA:
+        say(f"transport  {preview.transport}")
     for label in ("new", "changed", "unchanged", "removed"):
         names = getattr(preview, label)
         if names:

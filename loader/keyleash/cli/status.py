@@ -51,6 +51,7 @@ def status(settings: Settings) -> None:
     when = f"{clock_time(active.activated_ms)} ({distance(active.activated_ms, now_ms)})"
     click.echo(f"policy     {short_digest(active.digest)}, generation {active.generation}")
     click.echo(f"activated  {when} by {printable(active.actor)}")
+    click.echo(f"transport  {active.transport}")
     click.echo()
     _print_identities(found)
     click.echo()
@@ -110,6 +111,7 @@ def _policy_json(active: ActivePolicy) -> dict[str, Any]:
     return {
         "digest": active.digest,
         "generation": active.generation,
+        "transport": active.transport,
         "activated_at": iso_time(active.activated_ms),
         "by": active.actor,
     }

@@ -283,7 +283,7 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         try:
             reply = await connection.read_response(disable_decoding=batch.undecoded)
         except ResponseError as error:
-            raise self._session.understood(error) from None
+            raise self._session.outcome(error) from None
         return self._session.answers(
             len(batch.commands), reply, self._encoder() if batch.undecoded else None
         )

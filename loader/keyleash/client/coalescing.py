@@ -246,9 +246,10 @@ class Coalescing:
         encoder = connection.encoder if connection.encoder.decode_responses else None
         try:
             reply = await connection.read_response(disable_decoding=True)
-        except NoScriptError:
-            raise
         except ResponseError as error:
+            lost = session.lost(error)
+            if lost is not None:
+                raise lost from None
             refused = session.refused(error)
             if isinstance(refused, PolicyStaleError):
                 raise refused from None

@@ -1,7 +1,8 @@
 """How a guarded call heals, on the connection that it was made on.
 
-Only two answers are healed, since both say that nothing has run: NOSCRIPT (the server
-lost the script) and POLICY_STALE (another policy became active).
+Only two answers are healed, since both say that nothing has run: NOSCRIPT, or for a
+function `Function not found` (the server lost the script, or a load took the old one away),
+and POLICY_STALE (another policy became active).
 """
 
 from __future__ import annotations
@@ -44,10 +45,13 @@ def healing(
 
 def _load_source(session: Session, lost: Exception, kind: str) -> Flow:
     # Once, since another thread or task may find another guard at any time.
-    digest = session.digest(kind)
+    guard = session.guard
+    assert guard is not None  # noqa: S101 - it was looked up
+    digest: str = getattr(guard, kind)
     try:
         raw = yield Plain(session.source_request(digest))
-        yield Plain(("SCRIPT", "LOAD", session.accept_source(raw, lost, digest)))
+        script = session.accept_source(raw, lost, digest)
+        yield Plain(session.load_request(guard.transport, digest, script))
     except NoPermissionError:
-        # Neither the source nor SCRIPT LOAD is for an agent with a user of its own.
+        # Neither the source nor loading is for an agent with a user of its own.
         raise lost from None

@@ -27,6 +27,7 @@ from keyleash.protocol.learned import learned_table
 from keyleash.protocol.reply import refusal
 from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_call
 from keyleash.protocol.token import identity_of
+from keyleash.protocol.transport import NOT_FOUND, Transport, library_code
 
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
 
@@ -51,25 +52,28 @@ class Session:
         self._token = token
         self._table = load_table()
         self._keyspace = Keyspace()
+        self._knows_functions = False
 
     # Requests.
 
     def request(
         self, command: tuple[Argument, ...], protocol: int | str, correlation: str | None = None
     ) -> tuple[Argument, ...]:
-        """The EVALSHA call for *command*; the guard must have been found before.
+        """The call of the guard for *command*; the guard must have been found before.
 
         Args:
             correlation: Its id, if not that of the block that this is called in.
         """
-        assert self.guard is not None  # noqa: S101 - callers look it up first
+        guard = self.guard
+        assert guard is not None  # noqa: S101 - callers look it up first
         return guard_call(
             self._table,
-            self.guard.digest,
+            guard.digest,
             self._token,
             next_correlation() if correlation is None else correlation,
             protocol,
             command,
+            guard.transport,
         )
 
     def batch_request(
@@ -79,16 +83,18 @@ class Session:
         protocol: int | str,
         correlation: str | None = None,
     ) -> tuple[Argument, ...]:
-        """The EVALSHA call for a batch; the rest as for `request`."""
-        assert self.guard is not None  # noqa: S101 - callers look it up first
+        """The call of the guard for a batch; the rest as for `request`."""
+        guard = self.guard
+        assert guard is not None  # noqa: S101 - callers look it up first
         return batch_call(
             self._table,
-            self.guard.batch_digest,
+            guard.batch_digest,
             self._token,
             next_correlation() if correlation is None else correlation,
             protocol,
             mode,
             commands,
+            guard.transport,
         )
 
     # Replies.
@@ -102,6 +108,21 @@ class Session:
             return _with_reason(refused, self._table)
         return refused
 
+    def lost(self, error: ResponseError) -> NoScriptError | None:
+        """The error that says that the server lacks the script, if the reply to a call is that.
+
+        It is not for what a batch answers about one of its commands: the others have run.
+        """
+        # That there were functions once is enough: another thread may have learned meanwhile
+        # that there are none any more. No command that a guard runs has such an error.
+        if self._knows_functions and str(error) == NOT_FOUND:
+            return NoScriptError(str(error))
+        return error if isinstance(error, NoScriptError) else None
+
+    def outcome(self, error: ResponseError) -> ResponseError:
+        """What the error reply to a call is: a lost script, a refusal, or the error itself."""
+        return self.lost(error) or self.understood(error)
+
     def instead(self, error: ResponseError, options: dict[str, Any]) -> Any:
         """What redis-py gives for an error reply: the stand-in that *options* have, if any.
 
@@ -109,12 +130,8 @@ class Session:
             ResponseError: there is none, or the error is a refusal or a lost script, which
                 must not be taken for an empty reply.
         """
-        understood = self.understood(error)
-        if (
-            EMPTY_RESPONSE not in options
-            or isinstance(understood, LeashError)
-            or isinstance(error, NoScriptError)
-        ):
+        understood = self.outcome(error)
+        if EMPTY_RESPONSE not in options or isinstance(understood, LeashError | NoScriptError):
             raise understood from None
         return options[EMPTY_RESPONSE]
 
@@ -174,17 +191,9 @@ class Session:
             )
         # The table first: other threads take both as they come.
         self._table = learned_table(record.commands)
+        self._knows_functions |= record.transport is Transport.FUNCTION
         self.guard = record
         return record
-
-    def digest(self, kind: str) -> str:
-        """The digest of one of the guard's scripts.
-
-        Args:
-            kind: The field of the guard record that has it.
-        """
-        digest: str = getattr(self.guard, kind)
-        return digest
 
     def source_request(self, digest: str) -> tuple[str, str, str]:
         """The plain command that fetches the recorded text of a script."""
@@ -206,6 +215,13 @@ class Session:
                 help="load the policy again, and look for who wrote to the source record",
             )
         return script
+
+    def load_request(self, transport: Transport, digest: str, script: str) -> tuple[str, ...]:
+        """The plain command that loads a script again."""
+        if transport is Transport.FUNCTION:
+            # Another client may have been faster.
+            return "FUNCTION", "LOAD", "REPLACE", library_code(self.identity, digest, script)
+        return "SCRIPT", "LOAD", script
 
 
 @lru_cache(maxsize=512)

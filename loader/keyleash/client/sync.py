@@ -220,7 +220,7 @@ class Redis(Unscoped, redis.Redis):
         try:
             reply = connection.read_response(disable_decoding=batch.undecoded)
         except ResponseError as error:
-            raise self._session.understood(error) from None
+            raise self._session.outcome(error) from None
         return self._session.answers(
             len(batch.commands), reply, self.get_encoder() if batch.undecoded else None
         )

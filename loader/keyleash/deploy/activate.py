@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.templates import operator_script
+from keyleash.deploy.functions import load_functions, retire_functions
 from keyleash.deploy.plan import (
     Change,
     How,
@@ -25,6 +26,7 @@ from keyleash.errors import ActivationConflictError, Problem
 from keyleash.protocol.active import ActivePolicy, Client, read_active
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import Layout
+from keyleash.protocol.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ def load_policy(
     table: CommandTable | None = None,
     keyspace: Keyspace | None = None,
     allow_eviction: bool = False,
+    transport: Transport = Transport.EVALSHA,
 ) -> LoadResult:
     """Compile a policy for a server and make it the active one, atomically.
 
@@ -70,6 +73,7 @@ def load_policy(
         table: The server's commands; they are asked for if None.
         keyspace: Where the control keys are; the public prefix if None.
         allow_eviction: Load also where the server may evict control keys.
+        transport: How wrappers are to call the guards. The policy may be active by another.
 
     Raises:
         PolicyError: the document has problems; nothing was touched.
@@ -85,7 +89,7 @@ def load_policy(
         keyspace=keyspace,
         allow_eviction=allow_eviction,
     )
-    return activate_policy(client, prepared, actor=actor, keyspace=keyspace)
+    return activate_policy(client, prepared, actor=actor, keyspace=keyspace, transport=transport)
 
 
 def activate_policy(
@@ -94,17 +98,21 @@ def activate_policy(
     *,
     actor: str = "unknown",
     keyspace: Keyspace | None = None,
+    transport: Transport = Transport.EVALSHA,
 ) -> LoadResult:
     """Make a prepared policy the active one; see `load_policy`."""
     keyspace = keyspace or Keyspace()
     guards, digest = prepared.guards, prepared.digest
     names = tuple(guard.identity for guard in guards)
     active = read_active(client, keyspace)
-    load_scripts(client, guards)
+    load = load_functions if transport is Transport.FUNCTION else load_scripts
+    load(client, guards)
     layouts = _layouts(client, keyspace)
     standings = read_standings(client, keyspace, {*names, *layouts})
     unrecorded = [one for one in guards if not standings[one.identity].sources >= {*one.scripts}]
-    changes = activation_plan(guards, standings, layouts, server_time_us(client), prepared.commands)
+    changes = activation_plan(
+        guards, standings, layouts, server_time_us(client), prepared.commands, transport
+    )
     if (
         active
         and active.digest == digest
@@ -116,10 +124,10 @@ def activate_policy(
     expected = active.generation if active else 0
     stage = Stage(client, keyspace)
     try:
-        policy = ActivePolicy(expected + 1, digest, prepared.document, actor, 0)
+        policy = ActivePolicy(expected + 1, digest, prepared.document, actor, 0, transport)
         stage.put_policy(policy, layouts_after(layouts, changes))
         changed = [one.guard for one in changes if one.guard and one.how is not How.KEPT]
-        stage.put_records(changed, expected + 1, prepared.commands)
+        stage.put_records(changed, expected + 1, prepared.commands, transport)
         stage.put_states(changes, standings)
         header = (expected, stage.load, actor, digest)
         generation = _activate(client, keyspace, header, changes, stage)
@@ -127,6 +135,7 @@ def activate_policy(
         stage.discard()
     removed = tuple(change.identity for change in changes if change.how is How.REMOVED)
     retire_sources(client, keyspace, guards, removed)
+    retire_functions(client, keyspace, guards, transport, generation)
     return LoadResult(True, generation, digest, names, removed, prepared.warnings)
 
 

@@ -15,6 +15,7 @@ from keyleash.compiler.emit import POLICY_DIGITS
 from keyleash.deploy.moves import Moves, moves_of
 from keyleash.deploy.standing import Standing
 from keyleash.protocol.state import EMPTY_LAYOUT, Layout
+from keyleash.protocol.transport import Transport
 
 
 class How(StrEnum):
@@ -87,6 +88,7 @@ def activation_plan(
     layouts: Mapping[str, Layout],
     now_us: int,
     commands: str = "",
+    transport: Transport = Transport.EVALSHA,
 ) -> tuple[Change, ...]:
     """
     Say what the activation of *guards* changes.
@@ -97,21 +99,20 @@ def activation_plan(
         layouts: The layouts of the states as they are, by identity.
         now_us: Server time, to find the windows that are open.
         commands: What the guard records tell wrappers; see `protocol.learned`.
+        transport: How wrappers are to call the guards.
     """
     names = {guard.identity for guard in guards}
     removed = sorted(
         name for name, one in standings.items() if one.record is not None and name not in names
     )
-    changes = [
-        _change(
-            guard,
-            standings.get(guard.identity, Standing()),
-            layouts.get(guard.identity, EMPTY_LAYOUT),
-            now_us,
-            commands,
-        )
-        for guard in guards
-    ]
+    changes = []
+    for guard in guards:
+        standing = standings.get(guard.identity, Standing())
+        if standing.is_of(guard, commands, transport):
+            changes.append(Change(guard.identity, How.KEPT, guard))
+        else:
+            layout = layouts.get(guard.identity, EMPTY_LAYOUT)
+            changes.append(_change(guard, standing, layout, now_us))
     return (*changes, *(Change(name, How.REMOVED) for name in removed))
 
 
@@ -139,11 +140,7 @@ def summary_of(changes: Sequence[Change]) -> str:
     return json.dumps({one.identity: one.policy_digest[:POLICY_DIGITS] for one in guards})
 
 
-def _change(
-    guard: CompiledGuard, standing: Standing, layout: Layout, now_us: int, commands: str
-) -> Change:
-    if standing.is_of(guard, commands):
-        return Change(guard.identity, How.KEPT, guard)
+def _change(guard: CompiledGuard, standing: Standing, layout: Layout, now_us: int) -> Change:
     if standing.stamp == guard.stamp:
         layout = guard.layout  # whatever is recorded, a stamp names the one guard
     ends_us = {

@@ -19,6 +19,7 @@ from keyleash.deploy.standing import Standing, batches
 from keyleash.protocol.active import ActivePolicy, Client, GuardRecord
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import DOUBLE, Layout
+from keyleash.protocol.transport import Transport
 
 PIECE = 20
 """States per script at most,"""
@@ -59,7 +60,13 @@ class Stage:
             pipe.pexpire(recorded, STAGED_KEEP_MS)
             pipe.execute()
 
-    def put_records(self, guards: Sequence[CompiledGuard], generation: int, commands: str) -> None:
+    def put_records(
+        self,
+        guards: Sequence[CompiledGuard],
+        generation: int,
+        commands: str,
+        transport: Transport,
+    ) -> None:
         """Stage the records of the guards that are to be, as of *generation*."""
         self._recorded = [
             self._keyspace.staged_guard(self.load, guard.identity) for guard in guards
@@ -68,7 +75,12 @@ class Stage:
             with self._client.pipeline(transaction=False) as pipe:
                 for key, guard in some:
                     record = GuardRecord(
-                        guard.digest, guard.batch_digest, guard.policy_digest, generation, commands
+                        guard.digest,
+                        guard.batch_digest,
+                        guard.policy_digest,
+                        generation,
+                        commands,
+                        transport,
                     )
                     pipe.hset(key, mapping=asdict(record))
                     pipe.pexpire(key, STAGED_KEEP_MS)

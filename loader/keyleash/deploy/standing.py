@@ -12,6 +12,7 @@ from keyleash.compiler import CompiledGuard
 from keyleash.protocol.active import Client, GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import DOUBLE
+from keyleash.protocol.transport import Transport
 
 BATCH = 100
 """Identities per pipeline, so that no reply is awaited for long and the server breathes between."""
@@ -36,13 +37,13 @@ class Standing:
     size: int = 0
     sources: frozenset[str] = frozenset()
 
-    def is_of(self, guard: CompiledGuard, commands: str) -> bool:
-        """Whether the identity already has *guard*, and its state is that guard's."""
+    def is_of(self, guard: CompiledGuard, commands: str, transport: Transport) -> bool:
+        """Whether the identity already has *guard*, called so, and its state is that guard's."""
         return (
             self.record is not None
             and (self.record.digest, self.record.batch_digest) == tuple(guard.scripts)
             and self.record.policy_digest == guard.policy_digest
-            and self.record.commands == commands
+            and (self.record.commands, self.record.transport) == (commands, transport)
             and self.stamp == guard.stamp
         )
 

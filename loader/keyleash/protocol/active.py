@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from keyleash.errors import KeyleashError
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.transport import Transport
 
 Client = Any
 """A redis-py client with `decode_responses` off, whose stubs mix sync and async types."""
@@ -21,6 +23,7 @@ class ActivePolicy:
         document: The policy file's text.
         actor: Who activated it.
         activated_ms: When, server time, Unix milliseconds.
+        transport: How its guards are called.
     """
 
     generation: int
@@ -28,6 +31,7 @@ class ActivePolicy:
     document: str
     actor: str
     activated_ms: int
+    transport: Transport = Transport.EVALSHA
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class GuardRecord:
 
     Attributes:
         commands: What the wrapper cannot know of the server's commands; see `protocol.learned`.
+        transport: How they are called.
     """
 
     digest: str
@@ -43,6 +48,7 @@ class GuardRecord:
     policy_digest: str
     generation: int
     commands: str = ""
+    transport: Transport = Transport.EVALSHA
 
 
 def read_active(client: Client, keyspace: Keyspace) -> ActivePolicy | None:
@@ -57,11 +63,16 @@ def read_active(client: Client, keyspace: Keyspace) -> ActivePolicy | None:
         document=fields["document"],
         actor=fields["actor"],
         activated_ms=int(fields["activated_ms"]),
+        transport=_transport(fields.get("transport")),
     )
 
 
 def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
-    """Read the fields of a guard record; None if the identity has none."""
+    """Read the fields of a guard record; None if the identity has none.
+
+    Raises:
+        KeyleashError: a later version wrote it, and this one cannot call its scripts.
+    """
     if not raw:
         return None
     return GuardRecord(
@@ -70,4 +81,18 @@ def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
         policy_digest=raw[b"policy_digest"].decode(),
         generation=int(raw[b"generation"]),
         commands=raw.get(b"commands", b"").decode(),
+        transport=_transport(raw.get(b"transport", b"").decode()),
     )
+
+
+def _transport(word: str | None) -> Transport:
+    # A record of an earlier version does not say it.
+    if not word:
+        return Transport.EVALSHA
+    try:
+        return Transport(word)
+    except ValueError:
+        raise KeyleashError(
+            f"the guards are called in a way that is not known here, `{word}`",
+            help="update keyleash on this side",
+        ) from None

@@ -1,8 +1,10 @@
-"""Building a guard call: the arguments of EVALSHA, from commands as redis-py has them.
+"""Building a guard call: the arguments of EVALSHA or FCALL, from commands as redis-py has them.
 
 EVALSHA <digest> <n> <data keys…> <token> <correlation id> <protocol> <command> <args…>
 EVALSHA <batch digest> <n> <data keys…> <token> <correlation id> <protocol> <mode>
         {<argc> <command> <args…>}…
+
+By functions, `FCALL leash_<digest>` stands in front, and the rest is the same.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 
 from keyleash.commands import CommandTable
 from keyleash.commands.keys import UnplacedKeysError, key_places
+from keyleash.protocol.transport import Transport, call_head
 
 MAX_ARGUMENTS = 7_000
 """Arguments of one command, its name among them: Lua's `unpack` ends at 7,999 values."""
@@ -42,10 +45,12 @@ def guard_call(
     correlation: str,
     protocol: str | int,
     command: Sequence[Argument],
+    transport: Transport = Transport.EVALSHA,
 ) -> tuple[Argument, ...]:
     """Wrap a command in the call of its guard."""
     words, keys = _placed(table, command)
-    return ("EVALSHA", digest, len(keys), *keys, token, correlation, protocol, *words)
+    head = call_head(transport, digest)
+    return (*head, len(keys), *keys, token, correlation, protocol, *words)
 
 
 def batch_call(
@@ -56,6 +61,7 @@ def batch_call(
     protocol: str | int,
     mode: BatchMode,
     commands: Iterable[Sequence[Argument]],
+    transport: Transport = Transport.EVALSHA,
 ) -> tuple[Argument, ...]:
     """Wrap commands in one call of their identity's batch script, whose digest is *digest*."""
     keys: list[Argument] = []
@@ -65,7 +71,8 @@ def batch_call(
         keys += own
         items.append(len(words))
         items += words
-    return ("EVALSHA", digest, len(keys), *keys, token, correlation, protocol, mode.value, *items)
+    head = call_head(transport, digest)
+    return (*head, len(keys), *keys, token, correlation, protocol, mode.value, *items)
 
 
 def _placed(

@@ -1,0 +1,98 @@
+"""Guards as functions of the server: loaded and compared, and those of other policies retired.
+
+No command here keeps the server for more than some milliseconds, however many identities a
+policy has: a library is one script, and libraries are listed by the first digits of the
+digests in their names.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from redis.exceptions import NoPermissionError, WatchError
+
+from keyleash.compiler import CompiledGuard
+from keyleash.deploy.standing import batches
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.transport import LIBRARIES, Transport, function_name, library_code
+
+FEW = 10
+"""Libraries that are deleted in one transaction."""
+_DIGITS = "0123456789abcdef"
+
+
+def load_functions(client: Client, guards: Sequence[CompiledGuard]) -> None:
+    """Load the guards that the server lacks, beside those that are in force.
+
+    The text that it has is compared: unlike a script's, the name of a library may be given
+    to any other text.
+
+    Raises:
+        redis.ResponseError: the user may not load functions.
+    """
+    codes: dict[str, dict[str, str]] = defaultdict(dict)
+    for guard in guards:
+        for digest, script in guard.scripts.items():
+            code = library_code(guard.identity, digest, script)
+            codes[digest[:2]][function_name(digest)] = code
+    for digits, wanted in codes.items():
+        held = dict(_libraries(client, digits, with_code=True))
+        for name, code in wanted.items():
+            if held.get(name) != code:
+                client.function_load(code, replace=True)
+
+
+def retire_functions(
+    client: Client,
+    keyspace: Keyspace,
+    guards: Sequence[CompiledGuard],
+    transport: Transport,
+    generation: int,
+) -> None:
+    """Delete the functions that no record names any more, once *generation* is active.
+
+    With them go those of a load that died. If another policy becomes active meanwhile, the
+    rest is left to whoever made it so.
+    """
+    by_function = guards if transport is Transport.FUNCTION else ()
+    kept = {function_name(digest) for guard in by_function for digest in guard.scripts}
+    try:
+        held = {name for digit in _DIGITS for name, _ in _libraries(client, digit)}
+    except NoPermissionError:
+        # Of somebody who may load scripts alone. What is left behind is stale, or is a guard in
+        # force by its other name: it lets nothing through that is not granted.
+        return
+    if not held >= kept:
+        # Another load deleted them before the activation, as none of its own.
+        load_functions(client, by_function)
+    for names in batches(sorted(held - kept), FEW):
+        with client.pipeline(transaction=True) as pipe:
+            pipe.watch(keyspace.policy)
+            if int(pipe.hget(keyspace.policy, "generation") or 0) != generation:
+                return
+            pipe.multi()
+            for name in names:
+                pipe.function_delete(name)
+            try:
+                pipe.execute(raise_on_error=False)
+            except WatchError:
+                return
+
+
+def _libraries(
+    client: Client, digits: str, *, with_code: bool = False
+) -> Iterator[tuple[str, str]]:
+    """The names, and on demand the texts, of libraries for digests that begin with *digits*."""
+    for one in client.function_list(f"{LIBRARIES}{digits}*", withcode=with_code):
+        fields = _fields(one)
+        yield fields[b"library_name"].decode(), fields.get(b"library_code", b"").decode("latin-1")
+
+
+def _fields(library: Any) -> dict[bytes, Any]:
+    """One library as RESP3 tells it, or RESP2."""
+    if isinstance(library, dict):
+        return library
+    return dict(zip(library[::2], library[1::2], strict=True))

@@ -1,0 +1,28 @@
+"""Tests of guards by either transport."""
+
+from __future__ import annotations
+
+import pytest
+
+from keyleash.protocol.transport import Transport
+from support.servers import embedded_label, find_server_binaries
+
+EITHER_TRANSPORT = pytest.mark.parametrize(
+    "leash",
+    [
+        *((label, Transport.EVALSHA) for label in find_server_binaries()),
+        # What a function does differently is seen on every server in test_transports.py.
+        (embedded_label(), Transport.FUNCTION),
+    ],
+    ids="-".join,
+    indirect=True,
+)
+"""A test by scripts on every server, and by functions on one."""
+
+FUNCTIONS = pytest.mark.parametrize(
+    "leash",
+    [(label, Transport.FUNCTION) for label in find_server_binaries()],
+    ids="-".join,
+    indirect=True,
+)
+"""A test by functions on every server."""
