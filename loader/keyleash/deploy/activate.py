@@ -22,6 +22,7 @@ from keyleash.deploy.registry import load_scripts, record_sources, retire_source
 from keyleash.deploy.stage import Stage
 from keyleash.deploy.standing import read_standings
 from keyleash.errors import ActivationConflictError, Problem
+from keyleash.fence.refresh import refreshed_users
 from keyleash.protocol.active import ActivePolicy, Client, read_active
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import Layout
@@ -56,6 +57,7 @@ def load_policy(
     actor: str = "unknown",
     table: CommandTable | None = None,
     keyspace: Keyspace | None = None,
+    others: Sequence[Client] = (),
 ) -> LoadResult:
     """Compile a policy for a server and make it the active one, atomically.
 
@@ -68,14 +70,16 @@ def load_policy(
         actor: Who loads it, for the control stream.
         table: The server's commands; they are asked for if None.
         keyspace: Where the control keys are; the public prefix if None.
+        others: Further servers, such as replicas, whose ACL users are to be kept in step.
 
     Raises:
         PolicyError: the document has problems; nothing was touched.
+        UnsayablePatternError: ACL rules of a fenced identity cannot hold one of its patterns.
         ActivationConflictError: another load was faster; nothing was activated.
         DigestMismatchError: the server's digests are not ours; nothing was activated.
     """
     prepared = prepare_policy(client, document, file=file, table=table, keyspace=keyspace)
-    return activate_policy(client, prepared, actor=actor, keyspace=keyspace)
+    return activate_policy(client, prepared, actor=actor, keyspace=keyspace, others=others)
 
 
 def activate_policy(
@@ -84,6 +88,7 @@ def activate_policy(
     *,
     actor: str = "unknown",
     keyspace: Keyspace | None = None,
+    others: Sequence[Client] = (),
 ) -> LoadResult:
     """Make a prepared policy the active one; see `load_policy`."""
     keyspace = keyspace or Keyspace()
@@ -112,7 +117,8 @@ def activate_policy(
         stage.put_records(changed, expected + 1, prepared.commands)
         stage.put_states(changes, standings)
         header = (expected, stage.load, actor, digest)
-        generation = _activate(client, keyspace, header, changes, stage)
+        with refreshed_users((client, *others), keyspace, guards):
+            generation = _activate(client, keyspace, header, changes, stage)
     finally:
         stage.discard()
     removed = tuple(change.identity for change in changes if change.how is How.REMOVED)
