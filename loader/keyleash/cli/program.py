@@ -14,6 +14,7 @@ from keyleash import __version__
 from keyleash.cli import audit, check, execute, guards, identities, load, serve, status, tokens
 from keyleash.cli.demo import command as demo
 from keyleash.cli.failures import FAILED, USAGE, failure_of, report
+from keyleash.cli.fence import fence
 from keyleash.cli.options import json_option
 from keyleash.cli.server import DEFAULT_URL
 from keyleash.cli.settings import Settings
@@ -114,6 +115,7 @@ for command in (
     status.status,
     tokens.token,
     identities.identity,
+    fence,
     audit.audit,
     undo,
     execute.exec_,

@@ -71,9 +71,15 @@ class Step:
     is_without_digests: bool = False
 
 
-def is_ours(user: User, identity: str, keyspace: Keyspace) -> bool:
-    """Whether keyleash made a user: whoever else makes one does not give it its guard record."""
-    return record_rule(keyspace.guard(identity)) in user.rules.root.keys
+def is_ours(user: User, identity: str, keyspace: Keyspace, record: Record | None) -> bool:
+    """
+    Whether keyleash made a user.
+
+    Whoever else makes one does not let it read a guard record; and one whose rules were changed
+    by somebody since has a password of ours.
+    """
+    has_password = record is not None and not set(record.hashes).isdisjoint(user.passwords)
+    return has_password or record_rule(keyspace.guard(identity)) in user.rules.root.keys
 
 
 def plan_node(
@@ -98,25 +104,28 @@ def plan_node(
     leaving = [name for name in records if name not in meant]
     users = read_users(node.client, [*meant, *leaving])
     steps = [
-        _step(node, keyspace, one, users.get(name), name in records or name in wide)
+        Step(node, name, How.HELD, (one.fence.hindrance,))
+        if one.fence.hindrance and name not in records and name not in wide
+        else _step(node, one, users.get(name), _is_ours(users, name, keyspace, records))
         for name, one in meant.items()
     ]
     for name in leaving:
-        user = users.get(name)
-        if user is not None and is_ours(user, name, keyspace):
+        if _is_ours(users, name, keyspace, records):
             steps.append(Step(node, name, How.REMOVED, ("it is in no active policy",)))
     return steps
 
 
-def _step(
-    node: Node, keyspace: Keyspace, wanted: Wanted, user: User | None, is_settled: bool
-) -> Step:
+def _is_ours(
+    users: Mapping[str, User], name: str, keyspace: Keyspace, records: Mapping[str, Record]
+) -> bool:
+    return name in users and is_ours(users[name], name, keyspace, records.get(name))
+
+
+def _step(node: Node, wanted: Wanted, user: User | None, ours: bool) -> Step:
     name = wanted.fence.identity
-    if wanted.fence.hindrance and not is_settled:
-        return Step(node, name, How.HELD, (wanted.fence.hindrance,))
     if user is None:
         return Step(node, name, How.CREATED, ("there is no such user",))
-    if not is_ours(user, name, keyspace):
+    if not ours:
         return Step(node, name, How.FOREIGN, ("there is such a user, made by somebody else",))
     meant = wanted.user
     is_without_digests = user.rules.meaning == without_digests(meant.rules).meaning

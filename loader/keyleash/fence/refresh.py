@@ -12,7 +12,7 @@ What a load that died between the two leaves is more than a user needs, and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from redis.exceptions import ResponseError
 
@@ -22,7 +22,7 @@ from keyleash.fence.acl import Rules, Selector, User, delete_users, read_users, 
 from keyleash.fence.apply import put_user
 from keyleash.fence.facts import read_facts
 from keyleash.fence.plan import is_ours
-from keyleash.fence.record import forget_records, read_records
+from keyleash.fence.record import Record, forget_records, read_records
 from keyleash.fence.rules import Fence, fence_of, script_calls, without_digests
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -51,7 +51,7 @@ def refreshed_users(
     fences = [
         fence_of(guard, script_calls(guard), facts) for guard in guards if guard.identity in records
     ]
-    nodes = [_Refresh(client, keyspace, fences) for client in clients]
+    nodes = [_Refresh(client, keyspace, records, fences) for client in clients]
     for node in nodes:
         node.widen()
     try:
@@ -73,9 +73,16 @@ def refreshed_users(
 class _Refresh:
     """The users of one server during one load."""
 
-    def __init__(self, client: Client, keyspace: Keyspace, fences: Sequence[Fence]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        keyspace: Keyspace,
+        records: Mapping[str, Record],
+        fences: Sequence[Fence],
+    ) -> None:
         self.client = client
         self._keyspace = keyspace
+        self._records = records
         self._users = self._ours([one.identity for one in fences])
         # One that is not there, or not keyleash's, is not a load's to make.
         self._fences = [one for one in fences if one.identity in self._users]
@@ -120,4 +127,8 @@ class _Refresh:
 
     def _ours(self, identities: Sequence[str]) -> dict[str, User]:
         users = read_users(self.client, list(identities))
-        return {name: user for name, user in users.items() if is_ours(user, name, self._keyspace)}
+        return {
+            name: user
+            for name, user in users.items()
+            if is_ours(user, name, self._keyspace, self._records.get(name))
+        }

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from keyleash.fence.acl import delete_users, read_users, save
 from keyleash.fence.apply import note_event
 from keyleash.fence.plan import Node, is_ours
-from keyleash.fence.record import forget_records
+from keyleash.fence.record import Record, forget_records
 from keyleash.protocol.keyspace import Keyspace
 
 
 def remove_fences(
     nodes: Sequence[Node],
     keyspace: Keyspace,
+    records: Mapping[str, Record],
     identities: Sequence[str],
     *,
     actor: str = "unknown",
@@ -26,7 +27,8 @@ def remove_fences(
     Args:
         nodes: The servers; the first has the control keys.
         keyspace: Where these are.
-        identities: Whose users.
+        records: What is known of the users.
+        identities: Whose.
         actor: Who does it, for the control stream.
 
     Returns:
@@ -35,7 +37,9 @@ def remove_fences(
     deleted = []
     for node in nodes:
         users = read_users(node.client, identities)
-        ours = [name for name, user in users.items() if is_ours(user, name, keyspace)]
+        ours = [
+            name for name, user in users.items() if is_ours(user, name, keyspace, records.get(name))
+        ]
         delete_users(node.client, ours)
         deleted += [(node.name, name) for name in ours]
         save(node.client)

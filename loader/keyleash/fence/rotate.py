@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from keyleash.errors import KeyleashError
-from keyleash.fence.acl import User, read_users, save, set_user
+from keyleash.fence.acl import read_users, save, set_user
 from keyleash.fence.apply import ForeignUserError, note_event
 from keyleash.fence.plan import Node, is_ours
 from keyleash.fence.record import MOST, Record, write_record
@@ -55,7 +55,7 @@ def add_passwords(
                 f"`{name}` has two passwords already",
                 help=f"drop the older one with `keyleash fence rotate --finish {name}`",
             )
-    _require_users(nodes, keyspace, list(hashes))
+    _require_users(nodes, keyspace, records, list(hashes))
     client = nodes[0].client
     now_ms = server_time_ms(client)
     for name, sha256 in hashes.items():
@@ -87,7 +87,7 @@ def drop_old_passwords(
     """
     for name in identities:
         require_fenced(records, name)
-    _require_users(nodes, keyspace, identities)
+    _require_users(nodes, keyspace, records, identities)
     old = [name for name in identities if len(records[name].passwords) > 1]
     client = nodes[0].client
     for name in old:
@@ -123,24 +123,19 @@ def require_fenced(records: Mapping[str, Record], name: str) -> None:
         )
 
 
-def _require_users(nodes: Sequence[Node], keyspace: Keyspace, names: Sequence[str]) -> None:
+def _require_users(
+    nodes: Sequence[Node],
+    keyspace: Keyspace,
+    records: Mapping[str, Record],
+    names: Sequence[str],
+) -> None:
     for node in nodes:
         users = read_users(node.client, names)
         for name in names:
-            require_ours(node, keyspace, name, users.get(name))
-
-
-def require_ours(node: Node, keyspace: Keyspace, name: str, user: User | None) -> None:
-    """
-    Insist that a server has a user, and that keyleash made it.
-
-    Raises:
-        NotFencedError: There is none.
-        ForeignUserError: Somebody else made it.
-    """
-    if user is None:
-        raise NotFencedError(
-            f"{node.name} has no user `{name}`", help="make it with `keyleash fence apply`"
-        )
-    if not is_ours(user, name, keyspace):
-        raise ForeignUserError(f"keyleash did not make the user `{name}` of {node.name}")
+            if name not in users:
+                raise NotFencedError(
+                    f"{node.name} has no user `{name}`",
+                    help="make it with `keyleash fence apply`",
+                )
+            if not is_ours(users[name], name, keyspace, records[name]):
+                raise ForeignUserError(f"keyleash did not make the user `{name}` of {node.name}")

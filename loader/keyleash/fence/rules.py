@@ -29,9 +29,10 @@ AUTH, HELLO, QUIT and RESET are allowed to every user.
 
 
 class Note(NamedTuple):
-    """Something that whoever sets up a fence must know of it."""
+    """Something that whoever sets up a fence must know of it; *what* begins the sentence."""
 
     code: str
+    what: str
     message: str
 
 
@@ -116,21 +117,20 @@ def _hindrance(plan: Guard, vault: str) -> str | None:
 def _notes(plan: Guard, facts: Facts) -> Iterator[Note]:
     granted = {usage.spec.name for usage in plan.usages if usage.missing is None}
     for name in sorted(granted & set(facts.left_out)):
-        yield Note("left-out", f"{name} does not work fenced: {facts.left_out[name]}")
+        yield Note("left-out", name, f"not to be had fenced: {facts.left_out[name]}")
     for deny in plan.identity.deny:
         for pattern in deny.keys:
             if any(may_overlap(pattern, one) for one in _patterns(plan)):
                 yield Note(
-                    "deny",
-                    f"the deny rule `{pattern.source}` holds through the guard alone: ACLs only"
-                    " allow",
+                    "deny", f"`{pattern.source}`", "denied by the guard alone: ACLs only allow"
                 )
     readable = _giving(plan, {OperationClass.READ})
     for pattern in sorted(imaged_patterns(plan), key=lambda one: one.source):
         if not any(covers(one, pattern) for one in readable):
             yield Note(
                 "images",
-                f"the user may read `{pattern.source}`: the guard keeps before-images of it",
+                f"`{pattern.source}`",
+                "readable to the user, though not granted: the guard keeps before-images of it",
             )
     yield from _split_classes(readable, _giving(plan, WRITING))
 
@@ -141,8 +141,9 @@ def _split_classes(readable: Sequence[Pattern], writable: Sequence[Pattern]) -> 
             if may_overlap(one, other) and not (covers(one, other) or covers(other, one)):
                 yield Note(
                     "split",
-                    f"a command that reads and writes a key of both `{one.source}` and"
-                    f" `{other.source}` does not work fenced: one pattern must give it all",
+                    f"`{one.source}` with `{other.source}`",
+                    "no command that reads and writes gets a key of both: one pattern must give"
+                    " it all",
                 )
 
 
