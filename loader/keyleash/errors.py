@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 
 class ReplyCode(StrEnum):
@@ -267,6 +267,15 @@ class PolicyStaleError(LeashError):
     """The guard that was called belongs to a policy that is no longer active."""
 
     code = ReplyCode.POLICY_STALE
+
+
+class CallNotPermittedError(PolicyStaleError, NoPermissionError):
+    """
+    The server does not let the client's user call this guard.
+
+    A user that is fenced may call the guard of its identity as it is now. So it is told this
+    in place of POLICY_STALE once another policy is active, and nothing has run.
+    """
 
 
 class TokenUnknownError(LeashError):

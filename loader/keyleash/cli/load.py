@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 from keyleash.cli.documents import read_text
 from keyleash.cli.errors import DeclinedError
 from keyleash.cli.failures import problem_as_json, warn
+from keyleash.cli.fence.nodes import named_clients, node_option
 from keyleash.cli.options import example, json_option, require_consent, yes_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -55,10 +57,18 @@ class Preview:
     show_default=True,
     help="How guards are called: as cached scripts, or as functions, which the server keeps.",
 )
+@node_option
 @yes_option
 @json_option
 @pass_settings
-def load(settings: Settings, file: str, allow_eviction: bool, transport: str, yes: bool) -> None:
+def load(
+    settings: Settings,
+    file: str,
+    allow_eviction: bool,
+    transport: str,
+    nodes: Sequence[str],
+    yes: bool,
+) -> None:
     """Make a policy file the active policy.
 
     FILE becomes active as a whole, or not at all. Shows what will change and asks. What the
@@ -66,10 +76,14 @@ def load(settings: Settings, file: str, allow_eviction: bool, transport: str, ye
     commands that FILE names and the server lacks, before-images of masked keys. Refuses a
     server that may evict keyleash's own keys when its memory is full, unless told otherwise.
     `-` reads standard input, and then needs --yes.
+
+    ACL users that `keyleash fence` made are kept in step, on each --node as well, and those of
+    identities that leave the policy are deleted.
     """
     from keyleash.deploy import activate_policy, prepare_policy
 
     name, text = read_text(file)
+    others = [client for _, client in named_clients(settings, nodes)[1:]] if nodes else []
     prepared = prepare_policy(
         settings.client,
         text,
@@ -90,6 +104,7 @@ def load(settings: Settings, file: str, allow_eviction: bool, transport: str, ye
         actor=settings.actor,
         keyspace=settings.keyspace,
         transport=preview.transport,
+        others=others,
     )
     if settings.json:
         print_json(
@@ -109,6 +124,17 @@ def load(settings: Settings, file: str, allow_eviction: bool, transport: str, ye
     else:
         count = counted(len(result.identities), "identity")
         click.echo(f"activated generation {result.generation}: {count}")
+        _say_unfenced(settings, result.identities)
+
+
+def _say_unfenced(settings: Settings, identities: Sequence[str]) -> None:
+    """Where some identities have ACL users, say which have none."""
+    from keyleash.fence import read_records
+
+    fenced = read_records(settings.client, settings.keyspace)
+    without = [name for name in identities if name not in fenced]
+    if fenced and without:
+        say(f"note: without an ACL user: {', '.join(without)}; see `keyleash fence plan`")
 
 
 def _preview(settings: Settings, prepared: PreparedPolicy, transport: Transport) -> Preview:

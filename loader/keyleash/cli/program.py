@@ -16,6 +16,7 @@ from keyleash.cli import audit, check, execute, guards, identities, load, serve,
 from keyleash.cli.demo import command as demo
 from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED, USAGE, failure_of, report
+from keyleash.cli.fence import fence
 from keyleash.cli.options import json_option
 from keyleash.cli.server import DEFAULT_URL, has_password
 from keyleash.cli.settings import Settings
@@ -122,6 +123,7 @@ for command in (
     status.status,
     tokens.token,
     identities.identity,
+    fence,
     audit.audit,
     undo,
     execute.exec_,

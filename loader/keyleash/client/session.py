@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 from redis.client import EMPTY_RESPONSE
-from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
+from redis.exceptions import (
+    InvalidResponse,
+    NoPermissionError,
+    NoScriptError,
+    ResponseError,
+)
 
 from keyleash.client.correlation import next_correlation
 from keyleash.client.hand import InHand
 from keyleash.commands import CommandTable, load_table
 from keyleash.errors import (
+    CallNotPermittedError,
     CommandRefusedError,
     DigestMismatchError,
     KeyleashError,
@@ -29,6 +36,8 @@ from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_cal
 from keyleash.protocol.token import identity_of
 from keyleash.protocol.transport import NOT_FOUND, Transport, library_code
 
+_CALL_NOT_PERMITTED = re.compile(r"no permissions to run the '(evalsha|fcall)\b")
+"""A guard itself runs neither, so it is the call of the guard that was refused."""
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
 
 
@@ -101,6 +110,12 @@ class Session:
 
     def understood(self, error: ResponseError) -> ResponseError:
         """The typed refusal that an error reply is, else the error itself."""
+        if isinstance(error, NoPermissionError) and _CALL_NOT_PERMITTED.search(str(error)):
+            return CallNotPermittedError(
+                {"identity": self.identity, "reason": str(error)},
+                help=f"log in as the user `{self.identity}`; if that is who you are, an operator"
+                " has to run `keyleash fence apply`",
+            )
         refused = refusal(str(error))
         if refused is None:
             return error

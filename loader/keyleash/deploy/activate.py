@@ -23,6 +23,7 @@ from keyleash.deploy.registry import load_scripts, record_sources, retire_source
 from keyleash.deploy.stage import Stage
 from keyleash.deploy.standing import read_standings
 from keyleash.errors import ActivationConflictError, Problem
+from keyleash.fence.refresh import refreshed_users
 from keyleash.protocol.active import ActivePolicy, Client, read_active
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import Layout
@@ -60,6 +61,7 @@ def load_policy(
     keyspace: Keyspace | None = None,
     allow_eviction: bool = False,
     transport: Transport = Transport.EVALSHA,
+    others: Sequence[Client] = (),
 ) -> LoadResult:
     """Compile a policy for a server and make it the active one, atomically.
 
@@ -73,10 +75,12 @@ def load_policy(
         table: The server's commands; they are asked for if None.
         keyspace: Where the control keys are; the public prefix if None.
         allow_eviction: Load also where the server may evict control keys.
+        others: Further servers, such as replicas, whose ACL users are to be kept in step.
         transport: How wrappers are to call the guards. The policy may be active by another.
 
     Raises:
         PolicyError: the document has problems; nothing was touched.
+        UnsayablePatternError: ACL rules of a fenced identity cannot hold one of its patterns.
         EvictionError: the server may evict control keys; nothing was touched.
         ActivationConflictError: another load was faster; nothing was activated.
         DigestMismatchError: the server's digests are not ours; nothing was activated.
@@ -89,7 +93,9 @@ def load_policy(
         keyspace=keyspace,
         allow_eviction=allow_eviction,
     )
-    return activate_policy(client, prepared, actor=actor, keyspace=keyspace, transport=transport)
+    return activate_policy(
+        client, prepared, actor=actor, keyspace=keyspace, transport=transport, others=others
+    )
 
 
 def activate_policy(
@@ -99,6 +105,7 @@ def activate_policy(
     actor: str = "unknown",
     keyspace: Keyspace | None = None,
     transport: Transport = Transport.EVALSHA,
+    others: Sequence[Client] = (),
 ) -> LoadResult:
     """Make a prepared policy the active one; see `load_policy`."""
     keyspace = keyspace or Keyspace()
@@ -130,7 +137,8 @@ def activate_policy(
         stage.put_records(changed, expected + 1, prepared.commands, transport)
         stage.put_states(changes, standings)
         header = (expected, stage.load, actor, digest)
-        generation = _activate(client, keyspace, header, changes, stage)
+        with refreshed_users((client, *others), keyspace, guards):
+            generation = _activate(client, keyspace, header, changes, stage)
     finally:
         stage.discard()
     removed = tuple(change.identity for change in changes if change.how is How.REMOVED)

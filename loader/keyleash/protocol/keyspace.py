@@ -20,6 +20,8 @@ class Keyspace:
     """
 
     prefix: str = PUBLIC_PREFIX
+    vault: str = ""
+    """What stands in front of the names of agents' keys; empty unless the server is sealed."""
 
     @property
     def policy(self) -> str:
@@ -107,6 +109,11 @@ class Keyspace:
     def source(self, identity: str) -> str:
         """Hash: script digest → text, for those who may load it again."""
         return f"{self.prefix}source:{identity}"
+
+    @property
+    def fence(self) -> str:
+        """Hash: identity → what is known of its ACL user (`fence.record`); for operators only."""
+        return f"{self.prefix}fence"
 
     def guard(self, identity: str) -> str:
         """Hash: the public guard record (`protocol.active.GuardRecord`)."""

@@ -1,0 +1,79 @@
+"""The servers whose users a command is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from keyleash.cli.failures import UNREACHABLE
+from keyleash.cli.server import connection_pool, shown_url
+from keyleash.cli.settings import Settings
+from keyleash.errors import KeyleashError
+from keyleash.protocol.active import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CREDENTIALS = ("username", "password")
+
+
+class NodeUnreachableError(KeyleashError):
+    """One of several servers does not answer."""
+
+    code = "server-unreachable"
+    exit_code = UNREACHABLE
+
+
+def node_option(function: F) -> F:
+    """Let `--node` name further servers, any number of times."""
+    return click.option(
+        "--node",
+        "nodes",
+        metavar="URL",
+        multiple=True,
+        envvar="KEYLEASH_NODES",
+        show_envvar=True,
+        help="A further server, such as a replica: each keeps users of its own. Any number of"
+        " times; in the variable with blanks between. User and password are those of --url,"
+        " unless it has others.",
+    )(function)
+
+
+def named_clients(settings: Settings, urls: Sequence[str]) -> list[tuple[str, Client]]:
+    """
+    A client for each server, the one of `--url` first, and how it may be called.
+
+    Raises:
+        BadUrlError: One of *urls* names no server.
+        NodeUnreachableError: One of them does not answer; nothing was changed on any.
+    """
+    # Of the first, every error is told as usual.
+    settings.client.ping()
+    found = [(settings.shown_url, settings.client)]
+    for url in urls:
+        found.append((shown_url(url), _client(settings, url)))
+        _require_answer(*found[-1])
+    return found
+
+
+def _client(settings: Settings, url: str) -> Client:
+    pool = connection_pool(url)
+    options = pool.connection_kwargs
+    if not any(options.get(name) for name in CREDENTIALS):
+        ours = settings.client.connection_pool.connection_kwargs
+        options.update({name: ours[name] for name in CREDENTIALS if name in ours})
+    return Redis(connection_pool=pool)
+
+
+def _require_answer(name: str, client: Client) -> None:
+    try:
+        client.ping()
+    except (RedisConnectionError, RedisTimeoutError):
+        raise NodeUnreachableError(
+            f"`{name}` does not answer; nothing was changed on any server",
+            help="check --node or KEYLEASH_NODES, and that user and password are good there",
+        ) from None

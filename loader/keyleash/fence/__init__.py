@@ -1,0 +1,59 @@
+"""
+ACL users for agents, made from the policy: what binds an agent that does without the wrapper.
+
+A guard runs with the rights of whoever calls it, so its agent has these rights, too. Fenced,
+an agent cannot leave the keys and commands of its grants, load code or list keys. It can
+run single commands on its own keys that nobody audits or counts, and change what is counted
+and recorded of itself, since the guard must; see docs/fence.md.
+"""
+
+from keyleash.fence.apply import (
+    FenceNotVerifiedError,
+    ForeignUserError,
+    Outcome,
+    apply_fences,
+)
+from keyleash.fence.facts import Facts, read_facts
+from keyleash.fence.patterns import UnsayablePatternError
+from keyleash.fence.plan import How, Node, Step, Wanted, plan_node
+from keyleash.fence.record import Minted, Record, Tier, mint, read_records
+from keyleash.fence.remove import remove_fences
+from keyleash.fence.rotate import (
+    NotFencedError,
+    RotationUnfinishedError,
+    add_passwords,
+    drop_old_passwords,
+)
+from keyleash.fence.rules import Fence, fence_of, script_calls
+from keyleash.fence.wanted import NotActivePolicyError, wanted_users, with_passwords
+
+__all__ = [
+    "Facts",
+    "Fence",
+    "FenceNotVerifiedError",
+    "ForeignUserError",
+    "How",
+    "Minted",
+    "Node",
+    "NotActivePolicyError",
+    "NotFencedError",
+    "Outcome",
+    "Record",
+    "RotationUnfinishedError",
+    "Step",
+    "Tier",
+    "UnsayablePatternError",
+    "Wanted",
+    "add_passwords",
+    "apply_fences",
+    "drop_old_passwords",
+    "fence_of",
+    "mint",
+    "plan_node",
+    "read_facts",
+    "read_records",
+    "remove_fences",
+    "script_calls",
+    "wanted_users",
+    "with_passwords",
+]

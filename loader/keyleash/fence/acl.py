@@ -1,0 +1,169 @@
+"""A server's ACL users: as they are said to ACL SETUSER, and as ACL GETUSER has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from keyleash.protocol.active import Client
+
+EVERY_KEY = "~*"
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """
+    Rules of which one alone must allow a command with all its keys.
+
+    Attributes:
+        commands: Names in lower case, a first argument or a sub-command behind a `|`.
+        keys: As ACLs have them: `~*`, `%R~a:*`.
+        channels: The same: `&events:*`.
+    """
+
+    commands: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What gives these permissions to a user, or a selector, that has none."""
+        return (*(f"+{name}" for name in self.commands), *self.keys, *self.channels)
+
+    @property
+    def meaning(self) -> tuple[frozenset[str], ...]:
+        """By which two selectors are the same: servers list their parts in orders of their own."""
+        return frozenset(self.commands), frozenset(self.keys), frozenset(self.channels)
+
+    def __str__(self) -> str:
+        return f"({' '.join(self.words)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a user may do: by its root permissions, or by one of its selectors, tried in order."""
+
+    root: Selector
+    selectors: tuple[Selector, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What gives these permissions to a user that has none."""
+        return (*self.root.words, *map(str, self.selectors))
+
+    @property
+    def meaning(self) -> tuple[object, ...]:
+        """By which the rules of two users are the same."""
+        return self.root.meaning, frozenset(one.meaning for one in self.selectors)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """
+    A user.
+
+    Attributes:
+        passwords: Their SHA-256 in hex, as the server keeps them.
+        is_on: Whether it may log in.
+        is_open: Whether it may do so without a password, or its rules are none that a fence makes:
+            commands that are all allowed, or taken away one by one.
+    """
+
+    rules: Rules
+    passwords: tuple[str, ...] = ()
+    is_on: bool = True
+    is_open: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What makes any user this one, in one step."""
+        state = "on" if self.is_on else "off"
+        return ("reset", state, *(f"#{one}" for one in self.passwords), *self.rules.words)
+
+
+def set_user(client: Client, name: str, words: Iterable[str]) -> None:
+    """
+    Change or make a user; all of *words* takes effect, or nothing.
+
+    Raises:
+        redis.ResponseError: The server does not take them.
+    """
+    client.execute_command("ACL", "SETUSER", name, *words)
+
+
+def delete_users(client: Client, names: Sequence[str]) -> None:
+    """Delete users, which closes their connections; a name that is no user's is passed over."""
+    if names:
+        client.execute_command("ACL", "DELUSER", *names)
+
+
+def read_users(client: Client, names: Sequence[str]) -> dict[str, User]:
+    """Those of *names* that are users of the server."""
+    with client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.execute_command("ACL", "GETUSER", name)
+        replies = pipe.execute() if names else []
+    return {
+        name: _user(_mapping(reply))
+        for name, reply in zip(names, replies, strict=True)
+        if reply is not None
+    }
+
+
+def may(client: Client, name: str, *call: str) -> bool:
+    """Whether a user may make a call, by ACL DRYRUN; nothing is run."""
+    try:
+        said = client.execute_command("ACL", "DRYRUN", name, *call)
+    except ResponseError as error:
+        if "not found" in str(error):
+            # A command that the server lacks.
+            return False
+        raise
+    return _text(said) == "OK"
+
+
+def save(client: Client) -> bool:
+    """Write the users to the server's aclfile; False if it has none."""
+    try:
+        client.execute_command("ACL", "SAVE")
+    except ResponseError as error:
+        if "not configured to use an ACL file" in str(error):
+            return False
+        raise
+    return True
+
+
+def _user(fields: Mapping[str, Any]) -> User:
+    flags = {_text(flag) for flag in fields["flags"]}
+    root, is_plain = _selector(fields)
+    others = [_selector(_mapping(one)) for one in fields.get("selectors", ())]
+    return User(
+        Rules(root, tuple(selector for selector, _ in others)),
+        tuple(_text(one) for one in fields["passwords"]),
+        is_on="on" in flags,
+        is_open="nopass" in flags or not is_plain or not all(plain for _, plain in others),
+    )
+
+
+def _selector(fields: Mapping[str, Any]) -> tuple[Selector, bool]:
+    """A selector, and whether nothing but `-@all` and single commands made it."""
+    first, *rest = _text(fields["commands"]).split()
+    added = tuple(word[1:] for word in rest if word.startswith("+") and "@" not in word)
+    keys, channels = (_text(fields[name]).split() for name in ("keys", "channels"))
+    is_plain = first == "-@all" and len(added) == len(rest)
+    return Selector(added, tuple(keys), tuple(channels)), is_plain
+
+
+def _mapping(reply: Any) -> dict[str, Any]:
+    """A map, which RESP2 sends as a flat list of names and values."""
+    pairs = (
+        reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
+    )
+    return {_text(name): value for name, value in pairs}
+
+
+def _text(reply: Any) -> str:
+    return reply.decode("utf-8", "surrogateescape") if isinstance(reply, bytes) else str(reply)

@@ -1,0 +1,77 @@
+"""What the rules of a fence depend on besides the policy, read from the servers it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from keyleash.fence.data import HELPERS
+from keyleash.fence.holes import HOLES, LEFT_OUT
+from keyleash.protocol.active import Client
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """
+    Of all servers together.
+
+    Attributes:
+        helpers: Commands that guards run besides those they are asked for, in upper case.
+        left_out: Those that no user gets, in upper case, and why.
+        database: The number of the one that the keys are in.
+    """
+
+    helpers: Collection[str]
+    left_out: Mapping[str, str]
+    database: int = 0
+
+
+def read_facts(clients: Sequence[Client]) -> Facts:
+    """
+    Read them; nothing is changed.
+
+    Args:
+        clients: One for each server; the first is connected to the database of the keys.
+    """
+    left_out = dict(LEFT_OUT)
+    helpers = set(HELPERS)
+    for client in clients:
+        left_out.update(_holes(client))
+        helpers &= _helpers(client)
+    if len(clients) > 1:
+        known = [_names(client) for client in clients]
+        lacking = {name for one in known for other in known for name in one - other}
+        left_out.update(dict.fromkeys(lacking, "one of the servers lacks it"))
+    database = clients[0].connection_pool.connection_kwargs.get("db") or 0
+    return Facts(frozenset(helpers), left_out, int(database))
+
+
+def _holes(client: Client) -> dict[str, str]:
+    with client.pipeline(transaction=False) as pipe:
+        for hole in HOLES:
+            # Its name as one word: redis-py knows how to read the reply of that.
+            pipe.execute_command("COMMAND GETKEYS", hole.command, *hole.call)
+        answers = pipe.execute(raise_on_error=False)
+    return {
+        hole.command: hole.why
+        for hole, answer in zip(HOLES, answers, strict=True)
+        # A server that does not say is not trusted either.
+        if isinstance(answer, RedisError) or tuple(map(_text, answer)) != hole.keys
+    }
+
+
+def _helpers(client: Client) -> set[str]:
+    names = sorted(HELPERS)
+    said = client.execute_command("COMMAND INFO", *(name.replace(" ", "|") for name in names))
+    return {name for name, info in zip(names, said, strict=True) if info is not None}
+
+
+def _names(client: Client) -> set[str]:
+    """Of the server's commands, without sub-commands."""
+    return {_text(name).upper() for name in client.execute_command("COMMAND LIST")}
+
+
+def _text(reply: bytes | str) -> str:
+    return reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply

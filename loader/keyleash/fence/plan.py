@@ -1,0 +1,171 @@
+"""What has to be done to the users of a server so that they are as they are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from keyleash.fence.acl import Rules, Selector, User, read_users
+from keyleash.fence.record import Record
+from keyleash.fence.rules import Fence, record_rule, without_digests
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import Keyspace
+
+SHOWN = 6
+"""So many differences of rules are told one by one."""
+
+
+class How(StrEnum):
+    """What happens to a user."""
+
+    CREATED = "created"
+    CHANGED = "changed"
+    KEPT = "kept"
+    REMOVED = "removed"
+    HELD = "held"
+    """It is not made, for a reason that a person must set aside."""
+    FOREIGN = "foreign"
+    """There is such a user, which keyleash did not make: it is left alone."""
+
+
+CHANGES = frozenset({How.CREATED, How.CHANGED, How.REMOVED})
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A server, and how it may be called in messages."""
+
+    name: str
+    client: Client = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An identity's user as it is meant, and what is to be remembered of it."""
+
+    fence: Fence
+    record: Record
+
+    @property
+    def user(self) -> User:
+        """Without a password it is off: nobody can log in."""
+        hashes = self.record.hashes
+        return User(self.fence.rules, hashes, is_on=bool(hashes))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    What happens to one user of one server.
+
+    Attributes:
+        reasons: Why, as clauses for a person.
+        is_without_digests: It is kept as a server has it that refuses digests in rules.
+    """
+
+    node: Node
+    identity: str
+    how: How
+    reasons: tuple[str, ...] = ()
+    is_without_digests: bool = False
+
+
+def is_ours(user: User, identity: str, keyspace: Keyspace, record: Record | None) -> bool:
+    """
+    Whether keyleash made a user.
+
+    Whoever else makes one does not let it read a guard record; and one whose rules were changed
+    by somebody since has a password of ours.
+    """
+    has_password = record is not None and not set(record.hashes).isdisjoint(user.passwords)
+    return has_password or record_rule(keyspace.guard(identity)) in user.rules.root.keys
+
+
+def plan_node(
+    node: Node,
+    keyspace: Keyspace,
+    wanted: Sequence[Wanted],
+    records: Mapping[str, Record],
+    *,
+    wide: Collection[str] = (),
+) -> list[Step]:
+    """
+    Say what happens to the users of a server; it is not changed.
+
+    Args:
+        node: The server.
+        keyspace: Where the control keys are.
+        wanted: One for each identity of the policy.
+        records: What is known of the users; those of identities that left the policy go.
+        wide: Identities that are fenced although there is a hindrance.
+    """
+    meant = {one.fence.identity: one for one in wanted}
+    leaving = [name for name in records if name not in meant]
+    users = read_users(node.client, [*meant, *leaving])
+    steps = [
+        Step(node, name, How.HELD, (one.fence.hindrance,))
+        if one.fence.hindrance and name not in records and name not in wide
+        else _step(node, one, users.get(name), _is_ours(users, name, keyspace, records))
+        for name, one in meant.items()
+    ]
+    for name in leaving:
+        if _is_ours(users, name, keyspace, records):
+            steps.append(Step(node, name, How.REMOVED, ("it is in no active policy",)))
+    return steps
+
+
+def _is_ours(
+    users: Mapping[str, User], name: str, keyspace: Keyspace, records: Mapping[str, Record]
+) -> bool:
+    return name in users and is_ours(users[name], name, keyspace, records.get(name))
+
+
+def _step(node: Node, wanted: Wanted, user: User | None, ours: bool) -> Step:
+    name = wanted.fence.identity
+    if user is None:
+        return Step(node, name, How.CREATED, ("there is no such user",))
+    if not ours:
+        return Step(node, name, How.FOREIGN, ("there is such a user, made by somebody else",))
+    meant = wanted.user
+    is_without_digests = user.rules.meaning == without_digests(meant.rules).meaning
+    reasons = tuple(_reasons(user, meant, with_rules=not is_without_digests))
+    how = How.CHANGED if reasons else How.KEPT
+    return Step(node, name, how, reasons, is_without_digests)
+
+
+def _reasons(user: User, meant: User, *, with_rules: bool) -> list[str]:
+    reasons = []
+    added = set(meant.passwords) - set(user.passwords)
+    gone = set(user.passwords) - set(meant.passwords)
+    if added:
+        reasons.append("a password is new")
+    if gone:
+        reasons.append("it has a password that is not valid any more")
+    if user.is_on and not meant.is_on:
+        reasons.append("it may log in and has no password here")
+    elif meant.is_on and not user.is_on:
+        reasons.append("it is off")
+    if user.is_open:
+        reasons.append("somebody opened it: it needs no password, or has commands by category")
+    if with_rules and user.rules.meaning != meant.rules.meaning:
+        reasons.append(_difference(user.rules, meant.rules))
+    return reasons
+
+
+def _difference(now: Rules, meant: Rules) -> str:
+    before, after = _words(now), _words(meant)
+    changes = [f"{word} is missing" for word in sorted(after - before)]
+    changes += [f"{word} is too much" for word in sorted(before - after)]
+    if not changes:
+        return "its rules are grouped otherwise"
+    rest = len(changes) - SHOWN
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"its rules differ: {', '.join(changes[:SHOWN])}{more}"
+
+
+def _words(rules: Rules) -> set[str]:
+    def of(selector: Selector) -> set[str]:
+        return set(selector.words)
+
+    return of(rules.root).union(*map(of, rules.selectors))

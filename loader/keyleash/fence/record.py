@@ -1,0 +1,111 @@
+"""
+What is known of each identity's ACL user, in a hash that only operators may read.
+
+It decides which users are looked after, and it survives a server whose users are lost: the
+hashes of passwords are in it. A password itself is nowhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import Keyspace
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST = 2
+"""Passwords of one identity: the one in use, and the one that replaces it."""
+
+
+class Tier(StrEnum):
+    """How far an identity is bound beyond its wrapper."""
+
+    FENCED = "fenced"
+    SEALED = "sealed"
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """The hash of a password, and since when it is valid, Unix milliseconds of the server."""
+
+    sha256: str
+    added_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A new password. It is here and nowhere else."""
+
+    identity: str
+    password: str = field(repr=False)
+
+    @property
+    def sha256(self) -> str:
+        """As servers keep it."""
+        return hashlib.sha256(self.password.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """
+    What is known of one user.
+
+    Attributes:
+        passwords: Oldest first.
+    """
+
+    tier: Tier
+    passwords: tuple[Password, ...] = ()
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """The passwords as servers keep them."""
+        return tuple(one.sha256 for one in self.passwords)
+
+    def with_password(self, sha256: str, now_ms: int) -> Record:
+        """The record with one more password; one that it has already is not added again."""
+        if sha256 in self.hashes:
+            return self
+        return replace(self, passwords=(*self.passwords, Password(sha256, now_ms)))
+
+    def newest_only(self) -> Record:
+        """The record without the passwords that were replaced."""
+        return replace(self, passwords=self.passwords[-1:])
+
+
+def mint(identity: str) -> Minted:
+    """A password of 256 bits for an identity."""
+    return Minted(identity, secrets.token_urlsafe(32))
+
+
+def read_records(client: Client, keyspace: Keyspace) -> dict[str, Record]:
+    """The record of every identity that has a user, by its name."""
+    raw = client.hgetall(keyspace.fence)
+    return {name.decode(): _record(json.loads(text)) for name, text in raw.items()}
+
+
+def write_record(client: Client, keyspace: Keyspace, identity: str, record: Record) -> None:
+    """Remember what is now known of an identity's user."""
+    passwords = [[one.sha256, one.added_ms] for one in record.passwords]
+    text = json.dumps({"tier": record.tier.value, "passwords": passwords})
+    client.hset(keyspace.fence, identity, text)
+
+
+def forget_records(client: Client, keyspace: Keyspace, identities: tuple[str, ...]) -> None:
+    """Forget the users of some identities."""
+    if identities:
+        client.hdel(keyspace.fence, *identities)
+
+
+def _record(said: dict[str, object]) -> Record:
+    passwords = said["passwords"]
+    assert isinstance(passwords, list)  # noqa: S101 - written above
+    return Record(
+        Tier(str(said["tier"])),
+        tuple(Password(str(sha256), int(added_ms)) for sha256, added_ms in passwords),
+    )

@@ -1,0 +1,141 @@
+"""New passwords for users that there are, with two valid at once until the rotation is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from keyleash.errors import KeyleashError
+from keyleash.fence.acl import read_users, save, set_user
+from keyleash.fence.apply import ForeignUserError, note_event
+from keyleash.fence.plan import Node, is_ours
+from keyleash.fence.record import MOST, Record, write_record
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import Keyspace
+
+
+class RotationUnfinishedError(KeyleashError):
+    """A user has two passwords already."""
+
+    code = "rotation-unfinished"
+
+
+class NotFencedError(KeyleashError):
+    """An identity has no user, or not on every server."""
+
+    code = "not-fenced"
+
+
+def add_passwords(
+    nodes: Sequence[Node],
+    keyspace: Keyspace,
+    records: Mapping[str, Record],
+    hashes: Mapping[str, str],
+    *,
+    actor: str = "unknown",
+) -> None:
+    """
+    Let users log in by one more password each; the one that they have stays valid.
+
+    Args:
+        nodes: The servers; the first has the control keys.
+        keyspace: Where these are.
+        records: What is known of the users.
+        hashes: The new password's SHA-256 in hex, by identity.
+        actor: Who does it, for the control stream.
+
+    Raises:
+        RotationUnfinishedError: One of them has two passwords; nothing was changed.
+        NotFencedError: One of them has no user; nothing was changed.
+        ForeignUserError: One has a user that keyleash did not make; nothing was changed.
+    """
+    for name in hashes:
+        require_fenced(records, name)
+        if len(records[name].passwords) >= MOST:
+            raise RotationUnfinishedError(
+                f"`{name}` has two passwords already",
+                help=f"drop the older one with `keyleash fence rotate --finish {name}`",
+            )
+    _require_users(nodes, keyspace, records, list(hashes))
+    client = nodes[0].client
+    now_ms = server_time_ms(client)
+    for name, sha256 in hashes.items():
+        write_record(client, keyspace, name, records[name].with_password(sha256, now_ms))
+    for node in nodes:
+        for name, sha256 in hashes.items():
+            set_user(node.client, name, ("on", f"#{sha256}"))
+        save(node.client)
+    note_event(client, keyspace, "fence-rotate", actor, list(hashes))
+
+
+def drop_old_passwords(
+    nodes: Sequence[Node],
+    keyspace: Keyspace,
+    records: Mapping[str, Record],
+    identities: Sequence[str],
+    *,
+    actor: str = "unknown",
+) -> list[str]:
+    """
+    Leave each user its newest password; connections that are open stay so.
+
+    Returns:
+        Those who had an older one.
+
+    Raises:
+        NotFencedError: One of them has no user; nothing was changed.
+        ForeignUserError: One has a user that keyleash did not make; nothing was changed.
+    """
+    for name in identities:
+        require_fenced(records, name)
+    _require_users(nodes, keyspace, records, identities)
+    old = [name for name in identities if len(records[name].passwords) > 1]
+    client = nodes[0].client
+    for name in old:
+        write_record(client, keyspace, name, records[name].newest_only())
+    for node in nodes:
+        for name in old:
+            newest = records[name].newest_only().hashes
+            set_user(node.client, name, ("resetpass", *(f"#{one}" for one in newest)))
+        save(node.client)
+    if old:
+        note_event(client, keyspace, "fence-rotate", actor, old)
+    return old
+
+
+def server_time_ms(client: Client) -> int:
+    """The server's clock, Unix milliseconds."""
+    seconds, micros = client.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def require_fenced(records: Mapping[str, Record], name: str) -> None:
+    """
+    Insist that an identity has a user.
+
+    Raises:
+        NotFencedError: It has none.
+    """
+    if name not in records:
+        known = ", ".join(f"`{one}`" for one in sorted(records)) or "none"
+        raise NotFencedError(
+            f"`{name}` has no ACL user of keyleash's",
+            help=f"those that have one: {known}; make others with `keyleash fence apply`",
+        )
+
+
+def _require_users(
+    nodes: Sequence[Node],
+    keyspace: Keyspace,
+    records: Mapping[str, Record],
+    names: Sequence[str],
+) -> None:
+    for node in nodes:
+        users = read_users(node.client, names)
+        for name in names:
+            if name not in users:
+                raise NotFencedError(
+                    f"{node.name} has no user `{name}`",
+                    help="make it with `keyleash fence apply`",
+                )
+            if not is_ours(users[name], name, keyspace, records[name]):
+                raise ForeignUserError(f"keyleash did not make the user `{name}` of {node.name}")

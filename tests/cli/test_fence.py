@@ -1,0 +1,279 @@
+"""`keyleash fence`, as operators use it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from support.command_line import Cli
+from support.servers import RealServer, find_server_binaries
+
+POLICY = """\
+version: 1
+identities:
+  one:
+    kind: machine
+    grants: [{allow: [read, write], keys: ["a:{id}:*"]}]
+  two:
+    kind: machine
+    grants: [{allow: [read], keys: ["b[\\\\]:*", "c)"]}]
+"""
+
+
+@pytest.fixture
+def fenced(cli: Cli, policy: Path) -> Cli:
+    """The command, with a policy active that can be fenced."""
+    policy.write_text(POLICY)
+    cli.ok("load", policy, "--yes")
+    return cli
+
+
+def passwords(text: str) -> dict[str, str]:
+    return dict(line.split(" ") for line in text.splitlines())
+
+
+def can_log_in(cli: Cli, user: str, password: str) -> bool:
+    try:
+        with redis.Redis.from_url(cli.url, username=user, password=password) as client:
+            return bool(client.ping())
+    except redis.AuthenticationError:
+        return False
+
+
+def test_plan_says_what_is_to_be_done_and_exits_by_it(fenced: Cli) -> None:
+    """1 while something is to be done, 0 when nothing is; and it changes nothing."""
+    before = fenced.run("fence", "plan")
+    assert before.exit_code == 1
+    assert "one   new   there is no such user" in before.stdout
+    again = fenced.run("fence", "plan")
+    assert again.stdout == before.stdout
+    fenced.ok("fence", "apply", "--mint", "--yes")
+    after = fenced.run("fence", "plan")
+    assert after.exit_code == 0
+    assert "nothing to change" in after.stderr
+
+
+def test_minted_passwords_alone_are_the_output(fenced: Cli) -> None:
+    """So they can go to a file; they are printed this once and work."""
+    result = fenced.run("fence", "apply", "--mint", "--yes")
+    assert result.exit_code == 0
+    minted = passwords(result.stdout)
+    assert list(minted) == ["one", "two"]
+    assert all(can_log_in(fenced, name, password) for name, password in minted.items())
+    assert not any(password in result.stderr for password in minted.values())
+    again = fenced.run("fence", "apply", "--mint", "--yes")
+    assert again.stdout == ""
+    assert "nothing changed; verified" in again.stderr
+
+
+def test_without_passwords_users_are_off_and_it_is_said(fenced: Cli) -> None:
+    """Never on without one."""
+    result = fenced.run("fence", "apply", "--yes")
+    assert result.exit_code == 0
+    assert "without a password, and so off: one, two" in result.stderr
+    assert not can_log_in(fenced, "one", "")
+
+
+def test_hashes_of_passwords_that_others_made_are_taken(fenced: Cli, tmp_path: Path) -> None:
+    """From a file or standard input, never from the command line; wrong lines are not repeated."""
+    file = tmp_path / "hashes"
+    sha256 = hashlib.sha256(b"secret").hexdigest()
+    file.write_text(f"# ours\none {sha256}\n\n")
+    fenced.ok("fence", "apply", "--hashes", file, "--yes")
+    assert can_log_in(fenced, "one", "secret")
+    fenced.ok("fence", "apply", "--hashes", "-", "--yes", stdin=f"one {sha256}\n")
+
+    for line, said in (
+        ("one secret", "line 1 of the hashes is none"),
+        (f"nobody {sha256}", "no identity that is meant"),
+        (f"one {'0' * 64}", "`one` has a password already"),
+        (f"two {sha256}\ntwo {sha256}", "about `two` again"),
+    ):
+        result = fenced.run("fence", "apply", "--hashes", "-", "--yes", stdin=line)
+        assert result.exit_code != 0
+        assert said in result.stderr
+        assert "secret" not in result.stderr
+
+
+def test_rotation_prints_new_passwords_and_is_finished_apart(fenced: Cli) -> None:
+    """Two are valid in between; a second rotation has to wait for the end of the first."""
+    first = passwords(fenced.ok("fence", "apply", "--mint", "--yes"))["one"]
+    second = passwords(fenced.ok("fence", "rotate", "one"))["one"]
+    assert can_log_in(fenced, "one", first)
+    assert can_log_in(fenced, "one", second)
+    refused = fenced.run("fence", "rotate")
+    assert refused.exit_code == 1
+    assert "`one` has two passwords already" in refused.stderr
+    assert refused.stdout == ""
+    assert fenced.ok("fence", "rotate", "--finish") == "the older password is dropped: one\n"
+    assert not can_log_in(fenced, "one", first)
+    assert can_log_in(fenced, "one", second)
+    third = hashlib.sha256(b"third").hexdigest()
+    assert fenced.ok("fence", "rotate", "one", "--hashes", "-", stdin=f"one {third}") == ""
+    assert can_log_in(fenced, "one", "third")
+
+
+def test_removal_is_asked_for_and_told(fenced: Cli) -> None:
+    """Users of others stay, and a name that has none is an error."""
+    fenced.ok("fence", "apply", "--mint", "--yes")
+    assert fenced.run("fence", "remove").exit_code == 2
+    assert fenced.run("fence", "remove", "one").exit_code == 2  # there is no terminal to ask on
+    assert "`one` is deleted from" in fenced.ok("fence", "remove", "one", "--yes")
+    assert fenced.run("fence", "remove", "one", "--yes").exit_code == 1
+    assert fenced.json("fence", "remove", "--all", "--yes")["removed"][0]["identity"] == "two"
+    assert fenced.ok("fence", "remove", "--all", "--yes") == "there was no user left to delete\n"
+
+
+def test_json_has_all_of_it(fenced: Cli) -> None:
+    """One document each; the passwords are in that of the run that made them, and no other."""
+    plan = fenced.json("fence", "plan", exit_code=1)
+    assert plan["changes"] is True
+    assert {user["what"] for user in plan["users"]} == {"created"}
+    assert {note["code"] for note in plan["notes"]} == {"left-out"}
+    made = fenced.json("fence", "apply", "--mint", "--yes")
+    assert [one["identity"] for one in made["passwords"]] == ["one", "two"]
+    assert made["changed"] is True
+    assert made["unsaved"] == [fenced.url]
+    assert fenced.json("fence", "apply", "--yes")["changed"] is False
+    rotated = fenced.json("fence", "rotate", "two")
+    assert [one["identity"] for one in rotated["passwords"]] == ["two"]
+    assert fenced.json("fence", "rotate", "--finish") == {"finished": ["two"]}
+
+
+def test_policy_that_is_not_active_is_refused(fenced: Cli, policy: Path) -> None:
+    """The file is there to be sure that what is fenced is what one thinks."""
+    fenced.ok("fence", "apply", policy, "--mint", "--yes")
+    policy.write_text(POLICY.replace("[read, write]", "[read]"))
+    refused = fenced.run("fence", "apply", policy, "--yes")
+    assert refused.exit_code == 1
+    assert "not the active one" in refused.stderr
+    assert "load it first" in refused.stderr
+
+
+def test_load_keeps_users_in_step_and_names_who_has_none(fenced: Cli, policy: Path) -> None:
+    """A new identity has no user until it is made; one that left has none any more."""
+    fenced.ok("fence", "apply", "--mint", "--yes")
+    policy.write_text(POLICY.replace("  two:", "  three:"))
+    loaded = fenced.run("load", policy, "--yes")
+    assert "note: without an ACL user: three" in loaded.stderr
+    with redis.Redis.from_url(fenced.url) as admin:
+        assert set(admin.acl_users()) == {"default", "one"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["fence", "plan", "--tier", "sealed"], 2, "the server is not sealed"),
+        (["fence", "apply", "--wide", "nobody"], 1, "no identity `nobody`"),
+        (["fence", "rotate"], 1, "no identity has an ACL user"),
+        (["fence", "rotate", "--finish", "--hashes", "-"], 2, "takes no hashes"),
+        (["fence", "plan", "--node", "redis://127.0.0.1:1"], 69, "`redis://127.0.0.1:1` does not"),
+    ],
+)
+def test_mistake_is_told_with_a_way_out(
+    fenced: Cli, words: list[str], code: int, said: str
+) -> None:
+    """And nothing is changed."""
+    result = fenced.run(*words)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert "help: " in result.stderr
+
+
+def test_password_of_a_server_is_never_shown(fenced: Cli) -> None:
+    """Servers are named as the URL without it."""
+    with redis.Redis.from_url(fenced.url) as admin:
+        admin.execute_command("ACL", "SETUSER", "ops", "on", ">hush", "~*", "&*", "+@all")
+    node = fenced.url.replace("redis://", "redis://ops:hush@")
+    result = fenced.run("fence", "plan", KEYLEASH_NODES=node)
+    assert "ops@" in result.stdout
+    assert "hush" not in result.output
+    wrong = fenced.run("fence", "plan", KEYLEASH_NODES=node.replace("hush", "wrong"))
+    assert wrong.exit_code != 0
+    assert "wrong" not in wrong.output
+
+
+def test_credentials_of_the_first_server_are_those_of_others(fenced: Cli) -> None:
+    """So a secret need not stand in every URL."""
+    with redis.Redis.from_url(fenced.url) as admin:
+        admin.execute_command("ACL", "SETUSER", "ops", "on", ">hush", "~*", "&*", "+@all")
+        admin.execute_command("ACL", "SETUSER", "default", "resetpass", ">other")
+        url = fenced.url.replace("redis://", "redis://ops:hush@")
+        try:
+            result = fenced.run("fence", "plan", "--node", fenced.url, KEYLEASH_URL=url)
+        finally:
+            admin.execute_command("ACL", "SETUSER", "default", "nopass")
+    assert result.exit_code == 1
+    assert result.stdout.count("there is no such user") == 4
+
+
+@contextlib.contextmanager
+def with_aclfile(binary: Path, file: Path, folder: Path) -> Iterator[str]:
+    """The URL of a server that keeps its users in *file*."""
+    socket = folder / "socket"
+    options = {"port": "0", "unixsocket": str(socket), "save": "", "dir": str(folder)}
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    with subprocess.Popen(
+        [binary, *words, "--aclfile", file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            while process.poll() is None and not socket.exists():
+                time.sleep(0.01)
+            yield f"unix://{socket}"
+        finally:
+            process.terminate()
+
+
+def test_aclfile_makes_the_same_users(server: RealServer, tmp_path: Path) -> None:
+    """A server that starts with it has them; what it saves it can read again."""
+    cli, policy = Cli(server.url), tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    cli.ok("load", policy, "--yes")
+    minted = passwords(cli.ok("fence", "apply", "--mint", "--yes"))
+    file = tmp_path / "users.acl"
+    lines = cli.ok("fence", "plan", "--output", "acl")
+    file.write_text(f"user default on nopass ~* &* +@all\n{lines}")
+    with (
+        with_aclfile(find_server_binaries()[server.label], file, tmp_path) as url,
+        redis.Redis.from_url(url) as admin,
+    ):
+        other = Cli(url)
+        other.ok("load", policy, "--yes")
+        assert all(can_log_in(other, name, word) for name, word in minted.items())
+        users = admin.acl_list()
+        result = other.run("fence", "apply", "--hashes", "-", "--yes", stdin=hashes_of(minted))
+        assert "nothing changed; verified" in result.stderr
+        assert file.read_text() != lines  # saved
+        admin.acl_load()
+        assert admin.acl_list() == users
+
+
+def hashes_of(minted: dict[str, str]) -> str:
+    return "".join(
+        f"{name} {hashlib.sha256(word.encode()).hexdigest()}\n" for name, word in minted.items()
+    )
+
+
+@pytest.mark.parametrize("program", ["redis-cli", "valkey-cli"])
+def test_lines_for_redis_cli_make_the_same_users(fenced: Cli, program: str) -> None:
+    """They go to its standard input."""
+    if shutil.which(program) is None:
+        pytest.skip(f"needs {program}")
+    fenced.ok("fence", "apply", "--mint", "--yes")
+    lines = fenced.ok("fence", "plan", "--output", "redis-cli")
+    with redis.Redis.from_url(fenced.url) as admin:
+        users = admin.acl_list()
+        admin.acl_deluser("one", "two")
+        said = subprocess.run(
+            [program, "-u", fenced.url], input=lines, capture_output=True, text=True, check=True
+        )
+        assert said.stdout.split() == ["OK", "OK"]
+        assert admin.acl_list() == users

@@ -1,0 +1,186 @@
+"""A fenced agent gets through its guard what any agent gets, over all commands."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from keyleash.commands import load_table
+from keyleash.commands.server import read_table
+from keyleash.compiler.templates import lua_root
+from keyleash.fence import control, data, read_facts
+from keyleash.fence.rules import FOR_EVERYBODY
+from oracle.arguments import Call, Draws, drawn_call
+from oracle.asking import ask_all
+from oracle.placements import ours_of
+from support.fences import FencedLeash
+from support.leash import grant
+from support.thorough import FACTOR
+
+TABLE = load_table()
+BYTES = 40
+CALLS_OF_EACH = 3 * FACTOR
+KEYS = (b"a:s", b"a:n", b"a:h", b"a:l", b"a:set", b"a:z", b"a:x", b"a:new", b"b:s", b"b:l", b"o")
+SEEDS: tuple[Call, ...] = (
+    (b"UNLINK", *KEYS),
+    (b"SET", b"a:s", b"text"), (b"SET", b"b:s", b"text"), (b"SET", b"a:n", b"9007199254740991"),
+    (b"HSET", b"a:h", b"f", b"1", b"n", b"9007199254740991"), (b"RPUSH", b"a:l", b"1", b"2"),
+    (b"RPUSH", b"b:l", b"1", b"2"), (b"SADD", b"a:set", b"1", b"2"),
+    (b"ZADD", b"a:z", b"1", b"m", b"2", b"n"), (b"XADD", b"a:x", b"1-1", b"f", b"v"),
+    (b"XGROUP", b"CREATE", b"a:x", b"g", b"0"),
+)  # fmt: skip
+CHOSEN: tuple[Call, ...] = (
+    (b"INCR", b"a:n"), (b"INCRBY", b"a:n", b"5"), (b"DECRBY", b"a:n", b"-7"),
+    (b"HINCRBY", b"a:h", b"n", b"3"), (b"SET", b"a:s", b"v", b"GET"), (b"LPOP", b"a:l"),
+    (b"BLPOP", b"a:l", b"0"), (b"BLPOP", b"a:new", b"0"), (b"SORT", b"a:l"),
+    (b"BLMOVE", b"a:l", b"b:l", b"LEFT", b"LEFT", b"0"), (b"PFMERGE", b"a:new"),
+    (b"GEORADIUS", b"a:z", b"1", b"1", b"1", b"m"),
+    (b"GEORADIUSBYMEMBER", b"a:z", b"m", b"1", b"m"),
+    (b"BZPOPMIN", b"a:z", b"0"), (b"XREAD", b"BLOCK", b"1", b"STREAMS", b"a:x", b"$"),
+    (b"XREADGROUP", b"GROUP", b"g", b"c", b"BLOCK", b"1", b"STREAMS", b"a:x", b">"),
+    (b"XREADGROUP", b"GROUP", b"g", b"c", b"STREAMS", b"a:x", b"0"),
+    (b"DEL", b"a:s"), (b"HSET", b"a:h", b"f", b"2"), (b"RENAME", b"a:s", b"a:new"),
+    (b"PUBLISH", b"c:1", b"m"), (b"PUBLISH", b"other", b"m"), (b"GET", b"o"), (b"PING",),
+    (b"MSET", b"a:s", b"1", b"o", b"2"), (b"TIME",), (b"FLUSHALL",),
+    (b"SCAN", b"0", b"MATCH", b"a:*"), (b"COPY", b"a:s", b"a:new"),
+)  # fmt: skip
+VARYING = re.compile(
+    b"TIME|.*RAND.*|SPOP|XADD|DUMP|P?TTL|.*EXPIRE|HP?TTL|OBJECT|XINFO|MEMORY|ZRANDMEMBER|RANDOMKEY"
+    b"|XCLAIM|XAUTOCLAIM|XPENDING"
+    b"|SSCAN|HSCAN|ZSCAN|SMEMBERS|SINTER|SUNION|SDIFF|HGETALL|HKEYS|HVALS|GETEX|HGETEX|V.*"
+)
+"""Replies that differ from call to call, or in their order: of these only errors are compared."""
+
+EVERY_LIMIT: dict[str, Any] = {
+    "rate": {
+        "requests": {"limit": "100000/minute", "per": "token"},
+        "writes": {"limit": "100000/minute", "burst": 9000},
+    },
+    "budget": {"reads": {"limit": "100000/day", "per": "{id}"}, "writes": "100000/day"},
+}  # fmt: skip
+IMAGES = {"before_images": {"max_bytes": "1kb"}, "values": "digest"}
+IDENTITIES: dict[str, dict[str, Any]] = {
+    "all": {
+        "grants": [
+            grant("read", "write", "delete", "scan", keys=["a:*", "b:*"]),
+            {"allow": ["publish"], "channels": ["c:*"]},
+        ]
+    },
+    "recorded": {
+        "grants": [grant("read", "write", "delete", keys="a:{id}"), grant("write", keys="b:*")],
+        "audit": IMAGES,
+        **EVERY_LIMIT,
+    },
+    "reader": {"grants": [grant("read", keys="a:*")], "rate": {"requests": "100000/minute"}},
+    "writer": {
+        "grants": [grant("write", "delete", keys="a:*")],
+        "deny": [{"keys": ["a:s"]}],
+        "audit": {**IMAGES, "retain": {"until": "exported", "hard_max": 100_000}},
+    },
+    "narrow": {
+        "grants": [
+            grant("read", "write", "delete", keys="a:*",
+                  only=["INCR", "INCRBY", "HINCRBY", "BLPOP", "BLMOVE", "XREADGROUP", "XGROUP"]),
+            grant("write", keys="b:*", only=["BLMOVE"]),
+        ]
+    },
+    "split": {
+        "grants": [grant("read", keys="a:*"), grant("write", keys=["a:n", "b:*"])],
+        "audit": {"retain": "7d"},
+    },
+}  # fmt: skip
+
+
+def calls(identity: str, known: set[str]) -> Iterator[Call]:
+    """Calls of every command of the server, always the same ones but with more of them wanted."""
+    draw = random.Random(identity if FACTOR == 1 else None)
+    yield from CHOSEN
+    for spec in TABLE:
+        if spec.name in known and spec.name not in TABLE.containers:
+            for _ in range(CALLS_OF_EACH):
+                yield drawn_call(Draws(draw.randbytes(BYTES)), spec, KEYS, (b"c:1", b"d"))
+
+
+def is_refusal(reply: Any) -> bool:
+    return isinstance(reply, redis.ResponseError) and str(reply).startswith("LEASH")
+
+
+def is_not_permitted(reply: Any) -> bool:
+    return isinstance(reply, redis.exceptions.NoPermissionError)
+
+
+def in_words(reply: Any) -> str:
+    return f"{type(reply).__name__}: {reply}" if isinstance(reply, Exception) else repr(reply)
+
+
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_guard_of_a_fenced_agent_answers_as_that_of_any_other(
+    leash: FencedLeash, identity: str
+) -> None:
+    """But for the commands that a fence leaves out, whose answer says so."""
+    leash.load(
+        json.dumps(
+            {"version": 1, "identities": {identity: {"kind": "machine", **IDENTITIES[identity]}}}
+        )
+    )
+    leash.fence()
+    token = leash.issue(identity).token.encode()
+    begin = (b"EVALSHA", leash.digest(identity).encode())
+    shared = leash.admin.connection_pool.get_connection()
+    own = leash.direct(identity).connection_pool.get_connection()
+    left_out = read_facts([leash.admin]).left_out
+    known = set(read_table(leash.admin).commands)
+    differing, unpermitted = [], set()
+    for call in calls(identity, known):
+        spec = TABLE.find(call)
+        keys = [use.key for use in (spec and ours_of(spec, call)) or []]
+        guarded = (*begin, b"%d" % len(keys), *keys, token, b"c", b"2", *call)
+        replies = []
+        for connection in (shared, own):
+            ask_all(shared, SEEDS)
+            replies += ask_all(connection, [guarded])
+        any_other, fenced = replies
+        if is_not_permitted(fenced) and spec and spec.name in left_out:
+            unpermitted.add(spec.name)
+        elif not alike(call, any_other, fenced):
+            differing.append((call, in_words(any_other), in_words(fenced)))
+    assert differing == []
+    if identity == "all":
+        assert unpermitted >= set(left_out) & known
+
+
+def alike(call: Call, one: Any, other: Any) -> bool:
+    if is_not_permitted(other) and isinstance(one, Exception) and not is_refusal(one):
+        # The command is wrong in itself, and the server sees other keys in it.
+        return True
+    if isinstance(one, Exception) or isinstance(other, Exception):
+        return in_words(one) == in_words(other)
+    return VARYING.fullmatch(call[0].upper()) is not None or one == other
+
+
+def test_fence_knows_every_command_that_guards_run() -> None:
+    """A call that is new in a guard's source has to be granted, or fenced agents are refused."""
+    found = set()
+    entries = {"activate", "read_value", "revoke", "stage", "suspend", "undo"}
+    of_operators = {"is_unmoved", "elements_of", "fields_of_undo", "newest_calls"}
+    for path in [*lua_root().glob("*.lua"), *lua_root().glob("partials/*.lua")]:
+        if path.stem in entries | of_operators:
+            continue
+        text = path.read_text()
+        found |= set(re.findall(r"\bp?call\('([A-Z]+)'(?:, '([A-Z]+)')?", text))
+        found |= {("XADD", "")} if "{ 'XADD'" in text else set()
+        if "call(kind == 'hash' and 'HGETALL' or 'SMEMBERS'" in text:
+            found |= {("HGETALL", ""), ("SMEMBERS", "")}
+    granted = {
+        *map(str.upper, (*control.STATE, *control.LIMIT, *control.REPEATS, *FOR_EVERYBODY)),
+        *data.HELPERS, "XADD", "XTRIM", "XLEN",
+    }  # fmt: skip
+    names = {f"{name} {sub}" if f"{name} {sub}" in TABLE.commands else name for name, sub in found}
+    assert names <= granted
+    assert len(names) > 20

@@ -1,0 +1,177 @@
+"""Loads of policies while fenced agents are at work."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import redis
+from redis.exceptions import NoPermissionError
+
+import keyleash
+from keyleash.deploy import activate
+from keyleash.errors import ActivationConflictError, CallNotPermittedError
+from keyleash.fence import read_records
+from support.fences import FencedLeash
+from support.leash import NAMES, grant
+from support.thorough import FACTOR
+
+LOADS = 5 * FACTOR
+PLENTY = {"writes": "10000000/day"}
+WRITER: dict[str, Any] = {"grants": [grant("read", "write", keys="a:*")]}
+READER: dict[str, Any] = {"grants": [grant("read", keys="a:*")]}
+
+
+def runners(leash: FencedLeash, name: str) -> list[bytes]:
+    """The rules by which the user may call scripts."""
+    (line,) = [
+        one for one in leash.admin.execute_command("ACL", "LIST") if one.split()[1] == name.encode()
+    ]
+    return [word.strip(b"()") for word in line.split() if b"evalsha" in word]
+
+
+def test_no_agent_is_refused_while_policies_are_loaded(leash: FencedLeash) -> None:
+    """Digests, patterns and limits change under agents that never stop; nobody sees an error."""
+    versions: list[dict[str, Any]] = [
+        {"one": {"grants": [grant("read", "write", keys=["a:*"])]}},
+        {"one": {"grants": [grant("read", "write", keys=["a:*", "b:*"])], "budget": PLENTY}},
+        {"one": {"grants": [grant("read", "write", keys=["a:{x}"])], "audit": {"reads": True}}},
+    ]
+    leash.load(**versions[0])
+    leash.fence()
+    done, calls = threading.Event(), [0, 0]
+    errors: list[Exception] = []
+    agents = [leash.agent("one") for _ in calls]
+
+    def hammer(number: int) -> None:
+        agent = agents[number]
+        # Without a pause, the loads would hardly get to run.
+        while not done.wait(0.001):
+            try:
+                agent.set("a:1", "x")
+                with agent.batch() as batch:
+                    batch.get("a:1")
+                calls[number] += 1
+            except Exception as error:
+                errors.append(error)
+                return
+
+    threads = [threading.Thread(target=hammer, args=(number,)) for number in range(len(agents))]
+    for thread in threads:
+        thread.start()
+    for number in range(LOADS):
+        leash.load(**versions[(number + 1) % len(versions)])
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert all(calls)
+
+
+def test_only_the_active_guard_may_be_called_after_a_load(leash: FencedLeash) -> None:
+    """The old digests are gone, and so are the rights that only the old policy gave."""
+    leash.load(one=WRITER, two=WRITER)
+    leash.fence()
+    agent = leash.agent("one")
+    agent.set("a:1", "x")
+    old = leash.digest("one")
+    leash.load(one=READER, two=WRITER)
+
+    assert runners(leash, "one")[0] == b"+evalsha|" + leash.digest("one").encode()
+    assert len(runners(leash, "one")) == 2
+    with pytest.raises(NoPermissionError):
+        leash.direct("one").evalsha(old, 0)
+    with pytest.raises(NoPermissionError):
+        leash.direct("one").set("a:1", "y")
+    # The wrapper that knew the old guard finds the new one.
+    assert agent.get("a:1") == b"x"
+    with pytest.raises(keyleash.ClassNotGrantedError):
+        agent.set("a:1", "y")
+
+
+def test_user_of_an_identity_that_leaves_is_deleted(leash: FencedLeash) -> None:
+    """And its connections are closed; one that never had a user is nobody's business."""
+    leash.load(one=WRITER, two=WRITER)
+    leash.fence()
+    direct = leash.direct("two")
+    connection = direct.connection_pool.get_connection()
+    connection.send_command("PING")
+    connection.read_response()
+    leash.load(one=WRITER)
+
+    connection.send_command("PING")
+    with pytest.raises(redis.ConnectionError):
+        connection.read_response()
+    assert leash.admin.acl_getuser("two") is None
+    assert list(read_records(leash.admin, NAMES)) == ["one"]
+
+
+def test_load_that_loses_the_race_leaves_users_as_they_were(
+    leash: FencedLeash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it added is taken away again, and what the other load made stays."""
+    leash.load(one=WRITER)
+    leash.fence()
+    real = activate._activate
+
+    def overtaken(*args: Any) -> int:
+        monkeypatch.setattr(activate, "_activate", real)
+        leash.load(one=READER)
+        return real(*args)
+
+    monkeypatch.setattr(activate, "_activate", overtaken)
+    with pytest.raises(ActivationConflictError):
+        leash.load(one={"grants": [grant("read", "write", "delete", keys=["a:*", "z:*"])]})
+    assert leash.agent("one").get("a:1") is None
+    assert not leash.fence().changed
+
+
+def test_load_that_dies_after_the_activation_leaves_agents_working(
+    leash: FencedLeash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both guards stay allowed until the next look at the users."""
+    leash.load(one=WRITER)
+    leash.fence()
+    agent = leash.agent("one")
+    agent.set("a:1", "x")
+    real = activate._activate
+
+    def dies(*args: Any) -> int:
+        real(*args)
+        raise redis.ConnectionError("killed")
+
+    monkeypatch.setattr(activate, "_activate", dies)
+    with pytest.raises(redis.ConnectionError):
+        leash.load(one=READER)
+    assert agent.get("a:1") == b"x"
+    assert leash.fence().changed
+    assert agent.get("a:1") == b"x"
+    assert len(runners(leash, "one")) == 2
+
+
+def test_load_of_unfenced_identities_asks_nothing_of_acls(leash: FencedLeash) -> None:
+    """An operator without the right to change users may still load."""
+    leash.admin.execute_command(
+        "ACL", "SETUSER", "loader", "reset", "on", ">p", "~*", "&*", "+@all", "-acl"
+    )
+    leash.admin = leash.server.client(username="loader", password="p")
+    leash.load(one=WRITER)
+
+    assert leash.agent("one").set("a:1", "x")
+
+
+def test_user_who_may_call_no_guard_of_the_identity_is_told(leash: FencedLeash) -> None:
+    """A token of one in the hands of a client that logs in as another."""
+    leash.load(one=WRITER, two=WRITER)
+    leash.fence()
+    token = leash.issue("two").token
+    stranger = leash.client(token, **leash.credentials("one"))
+
+    with pytest.raises(NoPermissionError):
+        stranger.get("a:1")
+    leash.admin.execute_command("ACL", "SETUSER", "one", "%R~keyleash:guard:two")
+    with pytest.raises(CallNotPermittedError) as refusal:
+        stranger.get("a:1")
+    assert "log in as the user `two`" in str(refusal.value.help)
+    assert token not in str(refusal.value)

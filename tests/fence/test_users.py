@@ -1,0 +1,261 @@
+"""Users are made, kept and deleted as the policy says, and no others are touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from redis.exceptions import ResponseError
+
+from keyleash.deploy import prepare_policy
+from keyleash.fence import (
+    FenceNotVerifiedError,
+    ForeignUserError,
+    How,
+    NotActivePolicyError,
+    UnsayablePatternError,
+    acl,
+    read_facts,
+    read_records,
+    wanted_users,
+)
+from keyleash.fence.patterns import acl_glob, may_reach
+from keyleash.policy.patterns import parse_pattern
+from support.fences import FencedLeash
+from support.leash import NAMES, grant, policy
+from support.servers import find_server_binaries
+
+ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="a:*")]}
+
+
+def hows(leash: FencedLeash, **options: Any) -> dict[str, How]:
+    return {step.identity: step.how for step in leash.fence(**options).steps}
+
+
+def test_second_time_nothing_changes(leash: FencedLeash) -> None:
+    """Not a byte of what the server keeps, and no event."""
+    leash.load(one=ALL, two=ALL)
+    assert hows(leash) == {"one": How.CREATED, "two": How.CREATED}
+    users, events = leash.admin.acl_list(), leash.admin.xlen(NAMES.control)
+
+    assert hows(leash) == {"one": How.KEPT, "two": How.KEPT}
+    assert leash.admin.acl_list() == users
+    assert leash.admin.xlen(NAMES.control) == events
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["~*"], ["+keys"], ["+@all"], ["nopass"], ["off"], ["-evalsha"], [">another"],
+        ["(+flushall)"], ["clearselectors"], ["&*"], ["resetpass"], ["allcommands", "allkeys"],
+    ],
+)  # fmt: skip
+def test_change_by_another_hand_is_undone(embedded: Any, words: list[str]) -> None:
+    """A user is what the policy says and no more, whoever opened it in between."""
+    leash = FencedLeash(embedded)
+    leash.load(one=ALL)
+    leash.fence()
+    before = leash.admin.acl_getuser("one")
+    leash.admin.execute_command("ACL", "SETUSER", "one", *words)
+
+    assert hows(leash) == {"one": How.CHANGED}
+    assert leash.admin.acl_getuser("one") == before
+
+
+def test_user_of_another_hand_is_left_alone(leash: FencedLeash) -> None:
+    """And nobody else's is made then either: the names are to be sorted out first."""
+    leash.load(one=ALL, two=ALL)
+    leash.admin.execute_command("ACL", "SETUSER", "two", "on", ">theirs", "~*", "+get")
+    before = leash.admin.acl_list()
+
+    with pytest.raises(ForeignUserError, match="`two`"):
+        leash.fence()
+    assert leash.admin.acl_list() == before
+    assert read_records(leash.admin, NAMES) == {}
+
+
+def test_identity_that_may_reach_control_keys_is_held(leash: FencedLeash) -> None:
+    """An ACL cannot take these keys out of a pattern; a person may decide otherwise."""
+    leash.load(one=ALL, wide={"grants": [grant("read", keys="*")]})
+
+    assert hows(leash) == {"one": How.CREATED, "wide": How.HELD}
+    assert leash.admin.acl_getuser("wide") is None
+    assert hows(leash, wide=("wide",)) == {"one": How.KEPT, "wide": How.CREATED}
+    # From then on it is looked after like any other.
+    assert hows(leash) == {"one": How.KEPT, "wide": How.KEPT}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reaches"),
+    [
+        ("*", True), ("{x}", True), ("{x}:{y}", True), ("key*", True), ("keyleash:state:one", True),
+        ("keyleash*", True), ("k{x}:b", True), ("keyleash", False), ("a:*", False),
+        ("keyleashes:*", False), ("keyles:{x}", False), ("a{x}", False),
+    ],
+)  # fmt: skip
+def test_reach_is_that_of_the_glob(pattern: str, reaches: bool) -> None:
+    """A capture is one segment to a guard, and anything to a server."""
+    assert may_reach(parse_pattern(pattern), "keyleash:") == reaches
+    assert not may_reach(parse_pattern(pattern), "keyleash:", vault="0f1e")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "glob"),
+    [
+        ("a:{id}:b", "a:*:b"), ("a*", "a*"), ("a?[b]\\", "a\\?\\[b\\]\\\\"), ("{{a}}*", "{a}*"),
+        ("a)", "a[)]"), ("(a)b", "(a)b"), ("é:*", "é:*"),
+    ],
+)  # fmt: skip
+def test_pattern_becomes_a_glob(pattern: str, glob: str) -> None:
+    """What is special to a glob is escaped, and what would end a rule of a file is wrapped."""
+    assert acl_glob(parse_pattern(pattern)) == glob
+    assert acl_glob(parse_pattern(pattern), vault="v:") == f"v:{glob}"
+
+
+@pytest.mark.parametrize("pattern", ["a b:*", "a\tb", 'say"', "it's", "a\n", "\x7f", "a\u00a0b"])
+def test_pattern_that_no_rule_can_hold_is_named(pattern: str) -> None:
+    """Split at a blank, a rule would mean something else."""
+    with pytest.raises(UnsayablePatternError, match="no ACL rule can hold"):
+        acl_glob(parse_pattern(pattern))
+
+
+def test_load_with_such_a_pattern_activates_nothing(leash: FencedLeash) -> None:
+    """Of a fenced identity; without a user it may have any pattern."""
+    leash.load(one=ALL)
+    leash.fence()
+    before = leash.admin.acl_list()
+
+    with pytest.raises(UnsayablePatternError):
+        leash.load(one={"grants": [grant("read", keys="a b")]})
+    assert leash.agent("one").set("a:1", "x")
+    assert leash.admin.acl_list() == before
+    leash.load(one=ALL, two={"grants": [grant("read", keys="a b")]})
+    assert leash.agent("one").set("a:1", "x")
+
+
+def test_policy_that_is_not_active_makes_no_users(leash: FencedLeash) -> None:
+    """They could call no guard."""
+    leash.load(one=ALL)
+    other = policy(one={"grants": [grant("read", keys="a:*")]})
+    guards = prepare_policy(leash.admin, other).guards
+
+    with pytest.raises(NotActivePolicyError):
+        wanted_users(leash.admin, NAMES, guards, read_facts([leash.admin]), {})
+
+
+def test_each_server_gets_the_users(leash: FencedLeash, real_servers: Any) -> None:
+    """ACLs are not replicated; passwords are the same everywhere."""
+    leash.load(one=ALL)
+    other = "valkey-8.1.1" if "redis" in leash.server.label else "redis-8.0.2"
+    if other not in find_server_binaries():
+        pytest.skip(f"no {other}")
+    with real_servers.lend(other) as second:
+        outcome = leash.fence(second.client())
+        assert len(outcome.steps) == 2
+        assert not leash.fence(second.client()).changed
+        login = second.client(**leash.credentials("one"))
+        assert login.get("a:1") is None
+
+
+class Refusing:
+    """A client of a server that takes no first argument in the rules of some commands."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def execute_command(self, *words: Any) -> Any:
+        if words[:2] == ("ACL", "SETUSER") and any("|" in w and "evalsha|" in w for w in words):
+            raise ResponseError("Error in ACL SETUSER modifier: first-argument rules are gone")
+        return self._client.execute_command(*words)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def test_server_that_refuses_digests_gets_the_bare_command(leash: FencedLeash) -> None:
+    """And it is said whom that lets call every loaded script; the rest is as narrow as ever."""
+    leash.load(one=ALL, two=ALL)
+    leash.admin = Refusing(leash.admin)
+    outcome = leash.fence()
+
+    assert outcome.without_digests == (("one", "one"), ("one", "two"))
+    agent = leash.agent("one")
+    assert agent.set("a:1", "x")
+    again = leash.fence()
+    assert not again.changed
+    assert again.without_digests == outcome.without_digests
+    leash.load(one={"grants": [grant("read", "write", keys="b:*")]}, two=ALL)
+    assert agent.set("b:1", "x")
+    # A server that takes them again gets them again.
+    leash.admin = leash.server.client()
+    assert leash.fence().without_digests == ()
+    assert not acl.may(leash.admin, "one", "EVALSHA", leash.digest("two"), "0")
+    assert agent.set("b:1", "x")
+
+
+def test_other_error_of_a_server_is_told_as_it_is(leash: FencedLeash) -> None:
+    """A rule that no server takes is no reason to open anything."""
+
+    class Failing(Refusing):
+        def execute_command(self, *words: Any) -> Any:
+            if words[:2] == ("ACL", "SETUSER"):
+                raise ResponseError("something else")
+            return self._client.execute_command(*words)
+
+    leash.load(one=ALL)
+    leash.admin = Failing(leash.admin)
+    with pytest.raises(ResponseError, match="something else"):
+        leash.fence()
+
+
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        lambda words: [word for word in words if not word.startswith("(+xadd")],
+        lambda words: [*words, "(+scan)"],
+        lambda words: ["off" if word == "on" else word for word in words],
+        lambda words: [*words, "nopass"],
+    ],
+)
+def test_user_that_is_not_as_it_was_made_is_told(
+    embedded: Any, monkeypatch: pytest.MonkeyPatch, meddle: Callable[[list[str]], list[str]]
+) -> None:
+    """The server is asked afterwards, by GETUSER and by DRYRUN."""
+    leash = FencedLeash(embedded)
+    leash.load(one=ALL)
+
+    def other(client: Any, name: str, words: Any) -> None:
+        client.execute_command("ACL", "SETUSER", name, *meddle(list(words)))
+
+    monkeypatch.setattr("keyleash.fence.apply.set_user", other)
+    with pytest.raises(FenceNotVerifiedError, match="`one`"):
+        leash.fence()
+
+
+def test_notes_tell_what_a_fence_does_not_carry(leash: FencedLeash) -> None:
+    """Left-out commands, deny rules, images, and classes from patterns that merely meet."""
+    leash.load(
+        one={
+            "grants": [grant("read", keys="a:{x}:b*"), grant("write", keys="a:b:*")],
+            "deny": [{"keys": ["a:b:secret"]}, {"keys": ["z"]}],
+            "audit": {"before_images": {"max_bytes": "1kb"}},
+        }
+    )
+    guards = prepare_policy(leash.admin, _document(leash)).guards
+    (one,) = wanted_users(leash.admin, NAMES, guards, read_facts([leash.admin]), {})
+    notes = {(note.code, note.what) for note in one.fence.notes}
+
+    assert ("left-out", "COPY") in notes
+    assert ("left-out", "SCAN") not in notes
+    assert ("deny", "`a:b:secret`") in notes
+    assert ("deny", "`z`") not in notes
+    assert ("images", "`a:b:*`") in notes
+    assert ("split", "`a:{x}:b*` with `a:b:*`") in notes
+
+
+def _document(leash: FencedLeash) -> str:
+    document = leash.admin.hget(NAMES.policy, "document")
+    assert isinstance(document, bytes)
+    return document.decode()

@@ -1,0 +1,66 @@
+"""A leash whose agents have ACL users of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+import keyleash
+from keyleash.deploy import prepare_policy
+from keyleash.fence import (
+    Minted,
+    Node,
+    Outcome,
+    apply_fences,
+    mint,
+    read_facts,
+    read_records,
+    wanted_users,
+    with_passwords,
+)
+from keyleash.protocol.active import read_active
+from support.leash import NAMES, Leash
+
+
+@dataclass
+class FencedLeash(Leash):
+    """
+    An operator's hands on a server, and agents' clients that log in as users of their own.
+
+    Attributes:
+        passwords: By identity.
+    """
+
+    passwords: dict[str, str] = field(default_factory=dict)
+
+    def fence(self, *others: redis.Redis, wide: tuple[str, ...] = ()) -> Outcome:
+        """Make the users of the active policy, as `keyleash fence apply --mint` does."""
+        active = read_active(self.admin, NAMES)
+        assert active is not None
+        nodes = [Node("one", self.admin), *(Node("other", client) for client in others)]
+        records = read_records(self.admin, NAMES)
+        guards = prepare_policy(self.admin, active.document).guards
+        facts = read_facts([node.client for node in nodes])
+        wanted = wanted_users(self.admin, NAMES, guards, facts, records)
+        minted = [mint(one.fence.identity) for one in wanted if not one.record.passwords]
+        self._remember(minted)
+        wanted = with_passwords(wanted, {one.identity: one.sha256 for one in minted}, 1)
+        return apply_fences(nodes, NAMES, wanted, records, wide=wide, actor="ops")
+
+    def _remember(self, minted: list[Minted]) -> None:
+        self.passwords.update((one.identity, one.password) for one in minted)
+
+    def credentials(self, identity: str) -> dict[str, str]:
+        return {"username": identity, "password": self.passwords[identity]}
+
+    def agent(self, identity: str, **options: Any) -> keyleash.Redis:
+        """A guarded client with a token and, if it has one, a user of its own."""
+        if identity in self.passwords:
+            options = {**self.credentials(identity), **options}
+        return super().agent(identity, **options)
+
+    def direct(self, identity: str, **options: Any) -> redis.Redis:
+        """A bare connection with the agent's own user."""
+        return self.server.client(**self.credentials(identity), **options)
