@@ -137,7 +137,7 @@ def activate_policy(
         stage.put_records(changed, expected + 1, prepared.commands, transport)
         stage.put_states(changes, standings)
         header = (expected, stage.load, actor, digest)
-        with refreshed_users((client, *others), keyspace, guards):
+        with refreshed_users((client, *others), keyspace, guards, transport):
             generation = _activate(client, keyspace, header, changes, stage)
     finally:
         stage.discard()

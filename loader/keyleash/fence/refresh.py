@@ -26,11 +26,15 @@ from keyleash.fence.record import Record, forget_records, read_records
 from keyleash.fence.rules import Fence, fence_of, script_calls, without_digests
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.transport import Transport
 
 
 @contextlib.contextmanager
 def refreshed_users(
-    clients: Sequence[Client], keyspace: Keyspace, guards: Sequence[CompiledGuard]
+    clients: Sequence[Client],
+    keyspace: Keyspace,
+    guards: Sequence[CompiledGuard],
+    transport: Transport,
 ) -> Iterator[None]:
     """
     Activate *guards* in the block.
@@ -39,6 +43,7 @@ def refreshed_users(
         clients: One for each server that has users; the first has the control keys.
         keyspace: Where these are.
         guards: Of the new policy. Users of identities that are not in it are deleted.
+        transport: How they will be called.
 
     Raises:
         UnsayablePatternError: ACL rules cannot hold a pattern; nothing was activated.
@@ -49,7 +54,9 @@ def refreshed_users(
         return
     facts = read_facts(clients)
     fences = [
-        fence_of(guard, script_calls(guard), facts) for guard in guards if guard.identity in records
+        fence_of(guard, script_calls(guard, transport), facts)
+        for guard in guards
+        if guard.identity in records
     ]
     nodes = [_Refresh(client, keyspace, records, fences) for client in clients]
     for node in nodes:

@@ -16,7 +16,9 @@ from keyleash.fence.facts import Facts
 from keyleash.fence.patterns import may_reach
 from keyleash.policy.model import Pattern
 from keyleash.policy.patterns import covers, may_overlap
+from keyleash.protocol.active import GuardRecord
 from keyleash.protocol.keyspace import PUBLIC_PREFIX
+from keyleash.protocol.transport import Transport, call_head
 
 Call = tuple[str, str]
 """A command in lower case and its first argument: what calls a guard."""
@@ -52,9 +54,19 @@ class Fence:
     hindrance: str | None = None
 
 
-def script_calls(guard: CompiledGuard) -> tuple[Call, ...]:
+def script_calls(guard: CompiledGuard, transport: Transport) -> tuple[Call, ...]:
     """How the scripts of a guard are called."""
-    return tuple(("evalsha", digest) for digest in guard.scripts)
+    return tuple(_call(transport, digest) for digest in guard.scripts)
+
+
+def record_calls(record: GuardRecord) -> tuple[Call, ...]:
+    """How the scripts that a guard record names are called."""
+    return tuple(_call(record.transport, digest) for digest in (record.digest, record.batch_digest))
+
+
+def _call(transport: Transport, digest: str) -> Call:
+    command, first = call_head(transport, digest)
+    return command.lower(), first
 
 
 def fence_of(guard: CompiledGuard, calls: Sequence[Call], facts: Facts) -> Fence:

@@ -9,7 +9,7 @@ from keyleash.errors import KeyleashError
 from keyleash.fence.facts import Facts
 from keyleash.fence.plan import Wanted
 from keyleash.fence.record import Password, Record, Tier
-from keyleash.fence.rules import Call, fence_of
+from keyleash.fence.rules import fence_of, record_calls
 from keyleash.protocol.active import Client, GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace
 
@@ -62,11 +62,6 @@ def with_passwords(
         else one
         for one in wanted
     ]
-
-
-def record_calls(record: GuardRecord) -> tuple[Call, ...]:
-    """How the scripts of an active guard are called."""
-    return ("evalsha", record.digest), ("evalsha", record.batch_digest)
 
 
 def _active(
