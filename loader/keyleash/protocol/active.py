@@ -36,6 +36,8 @@ class GuardRecord:
 
     Attributes:
         commands: What the wrapper cannot know of the server's commands; see `protocol.learned`.
+        wait_replicas: How many replicas must have a write before it is told as done.
+        wait_ms: For how long they are waited for.
     """
 
     digest: str
@@ -43,6 +45,8 @@ class GuardRecord:
     policy_digest: str
     generation: int
     commands: str = ""
+    wait_replicas: int = 0
+    wait_ms: int = 0
 
 
 def read_active(client: Client, keyspace: Keyspace) -> ActivePolicy | None:
@@ -70,4 +74,7 @@ def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
         policy_digest=raw[b"policy_digest"].decode(),
         generation=int(raw[b"generation"]),
         commands=raw.get(b"commands", b"").decode(),
+        # Absent from records of before there were any.
+        wait_replicas=int(raw.get(b"wait_replicas", 0)),
+        wait_ms=int(raw.get(b"wait_ms", 0)),
     )
