@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,7 @@ from keyleash.protocol.active import GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace, script_digest
 from keyleash.protocol.learned import learned_table
 from keyleash.protocol.reply import refusal
-from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_call
+from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_call, may_write
 from keyleash.protocol.token import identity_of
 
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
@@ -117,6 +117,17 @@ class Session:
         ):
             raise understood from None
         return options[EMPTY_RESPONSE]
+
+    def waits_for(self, commands: Iterable[tuple[Argument, ...]]) -> GuardRecord | None:
+        """The guard, if one of *commands* may write, and replicas are to have that."""
+        guard = self.guard
+        if guard is None or not guard.wait_replicas or not any(map(self.may_write, commands)):
+            return None
+        return guard
+
+    def may_write(self, words: tuple[Argument, ...]) -> bool:
+        """Whether others may see what a command did."""
+        return may_write(self._table, words)
 
     def answers(self, count: int, reply: Any, encoder: Any) -> list[InHand | KeyleashError]:
         """What each command of a batch was answered: a reply for redis-py's parser, or a refusal.
