@@ -15,7 +15,7 @@ from keyleash.server.process import free_port
 from support.replication import Node, wait_until
 
 SERVICE = "mymaster"
-DOWN_AFTER_MS = 300
+DOWN_AFTER_MS = 1000
 FAILOVER_TIMEOUT_MS = 3000
 
 

@@ -11,7 +11,18 @@ from typing import Any
 import click
 
 from keyleash import __version__
-from keyleash.cli import audit, check, execute, guards, identities, load, serve, status, tokens
+from keyleash.cli import (
+    audit,
+    check,
+    execute,
+    guards,
+    identities,
+    load,
+    serve,
+    status,
+    tokens,
+    watch,
+)
 from keyleash.cli.demo import command as demo
 from keyleash.cli.failures import FAILED, USAGE, failure_of, report
 from keyleash.cli.options import json_option
@@ -118,6 +129,7 @@ for command in (
     undo,
     execute.exec_,
     serve.serve,
+    watch.watch,
     demo.demo,
 ):
     main.add_command(command)
