@@ -112,6 +112,27 @@ def test_write_that_replication_lost_is_lost_with_its_event_and_its_count(mortal
     assert state_of(replica).limits[1].used == 5
 
 
+def test_replica_that_serves_nothing_without_its_primary_runs_nothing(mortals: Pair) -> None:
+    """MASTERDOWN: raised as it is, and the next call connects anew."""
+    primary, replica = mortals
+    leash = Leash(primary)
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    primary.settle()
+    client = Leash(replica).client(token)
+    assert client.get("t:a") is None
+    replica.admin.config_set("replica-serve-stale-data", "no")
+    primary.kill()
+    wait_until(lambda: replica.admin.info("replication")["master_link_status"] == "down")
+
+    for _ in range(2):
+        with pytest.raises(redis.exceptions.MasterDownError):
+            client.get("t:a")
+    replica.promote()
+    assert client.set("t:a", 1) is True
+    assert len(Leash(replica).events("one")) == 1
+
+
 @pytest.fixture(scope="session")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library that puts a process's clock forward by CLOCK_AHEAD_S seconds."""
