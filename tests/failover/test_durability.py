@@ -165,6 +165,21 @@ def test_pipeline_that_no_replica_has_gives_all_its_replies(
     assert len(pipe) == 0
 
 
+def test_pipeline_of_which_nothing_stands_is_told_as_ever(leash: Any, pair: Pair) -> None:
+    """Refusals, errors and reads leave nothing that a replica could lack."""
+    leash.load(one={**ALL, "durability": HASTY})
+    client = leash.agent("one")
+    leash.admin.set("t:a", 1)
+    pair[1].halt()
+
+    pipe = client.pipeline(transaction=False)
+    pipe.set("u:a", 1).lpush("t:a", 1).get("t:a")
+    refused, failed, read = pipe.execute(raise_on_error=False)
+    assert isinstance(refused, keyleash.KeyNotGrantedError)
+    assert isinstance(failed, redis.ResponseError)
+    assert read == b"1"
+
+
 def test_batch_keeps_the_replies_of_what_no_replica_has(leash: Any, pair: Pair) -> None:
     """`results` has them after the block as well."""
     leash.load(one={**ALL, "durability": HASTY})
@@ -221,6 +236,26 @@ def test_primary_that_dies_while_replicas_are_waited_for_answered_the_call(
         client.set("t:a", 1)
     assert caught.value.replicas is None
     assert caught.value.reply is True
+
+
+def test_tasks_learn_what_was_answered_before_the_connection_ended(mortals: Pair) -> None:
+    """Replies had come for all of them, so none hears of a lost call that it might make again."""
+    leash = Leash(mortals[0])
+    leash.load(one={**ALL, "durability": PATIENT})
+    token = leash.issue("one").token
+    mortals[1].halt()
+    kill_when(mortals[0], lambda info: info["blocked_clients"] == 1)
+
+    async def run() -> list[Any]:
+        port = mortals[0].port
+        async with keyleash.asyncio.Redis(port=port, token=token, coalesce=True) as client:
+            calls: list[Any] = [client.incr("t:n"), client.incr("t:n"), client.get("t:n")]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    *written, read = asyncio.run(run())
+    assert [(type(one), one.replicas) for one in written] == [(NotReplicatedError, None)] * 2
+    assert sorted(one.reply for one in written) == [1, 2]
+    assert read in (None, b"1", b"2")
 
 
 def kill_when(node: Node, is_so: Callable[[dict[str, Any]], bool]) -> None:

@@ -224,6 +224,22 @@ def test_server_without_a_policy_or_without_permission_is_told_of(pair: Pair) ->
     watcher.close()
 
 
+@pytest.mark.parametrize("field", ["digest", "generation"])
+def test_record_that_makes_no_sense_ends_no_watcher(pair: Pair, field: str) -> None:
+    """One server's trouble must not be that of all."""
+    leash = Leash(pair[0])
+    leash.load(one=ALL)
+    watcher = watcher_of(pair[0])
+    leash.admin.hset(NAMES.guard("one"), "generation", "none")
+    if field == "digest":
+        leash.admin.hdel(NAMES.guard("one"), "digest")
+    pair[0].settle()
+
+    told(watcher)
+    assert drifts(watcher).keys() == {"unreadable"}
+    watcher.close()
+
+
 def test_watcher_follows_a_failover_from_node_to_node(trio: list[Node]) -> None:
     """It began with the primary alone; a seed stays, whatever becomes of it."""
     primary, heir, other = trio

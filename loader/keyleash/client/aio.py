@@ -279,8 +279,9 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         if guard is None:
             return await call(connection, *args)
         followed = Followed(connection, guard)
+        stands = partial(self._session.stands, args[0])
         follow = partial(self._follow, followed, call, args)
-        return await adrive(replicated(followed, guard), follow)
+        return await adrive(replicated(followed, guard, stands), follow)
 
     @staticmethod
     async def _follow(

@@ -22,6 +22,7 @@ from keyleash.client.correlation import given_correlation, new_correlation
 from keyleash.client.hand import InHand, Unreplicated
 from keyleash.client.packing import encoded, packed
 from keyleash.client.polling import may_block
+from keyleash.client.replicating import commands_of
 from keyleash.client.session import Session
 from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.errors import NotReplicatedError, PolicyStaleError
@@ -77,8 +78,8 @@ class Together:
             )
 
     def tell(self) -> None:
-        """Tell each command its answer, but those whose task was cancelled meanwhile."""
-        for future, answer in zip(self.answers, self.answered, strict=True):
+        """Tell each command its answer, if there is one, but those whose task was cancelled."""
+        for future, answer in zip(self.answers, self.answered, strict=False):
             if future.done():
                 continue
             if isinstance(answer, Exception):
@@ -218,9 +219,17 @@ class Coalescing:
             lost = short.reply
             for call in calls:
                 call.mark(short, client._session)
-        for call in calls:
-            if call.answered:
+        except BaseException:
+            # What was answered before is done, and a replica may or may not have it.
+            guard = client._session.waits_for(commands_of(calls))
+            for call in calls:
+                if guard is not None:
+                    unknown = NotReplicatedError(None, None, guard.wait_replicas, guard.wait_ms)
+                    call.mark(unknown, client._session)
                 call.tell()
+            raise
+        for call in calls:
+            call.tell()
         return lost
 
     async def _carry_rest(self, calls: Sequence[Together]) -> None:

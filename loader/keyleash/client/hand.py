@@ -25,6 +25,11 @@ class InHand:
         self._reply = reply
         self._encoder = encoder
 
+    @property
+    def is_error(self) -> bool:
+        """Whether reading it raises."""
+        return isinstance(self._reply, Exception)
+
     def read_response(self, disable_decoding: bool = False) -> Any:
         if isinstance(self._reply, Exception):
             raise self._reply

@@ -6,7 +6,7 @@ call, in the same packet, and costs no round trip of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Any
@@ -47,8 +47,11 @@ class Followed:
         return getattr(self._connection, name)
 
 
-def replicated(followed: Followed, guard: GuardRecord) -> Flow:
+def replicated(followed: Followed, guard: GuardRecord, stands: Callable[[Any], bool]) -> Flow:
     """Make a call, and require that as many replicas have it as the identity wants.
+
+    Args:
+        stands: Whether anything was done, by what the call gave.
 
     Raises:
         NotReplicatedError: the call was done, and they have not, or nobody knows.
@@ -64,9 +67,11 @@ def replicated(followed: Followed, guard: GuardRecord) -> Flow:
     try:
         replicas = yield Read.REPLY
     except LOST as error:
+        if not stands(outcome):
+            return outcome
         # The call was answered, so this is no lost call, which somebody might make again.
         raise NotReplicatedError(outcome, None, guard.wait_replicas, guard.wait_ms) from error
-    if replicas < guard.wait_replicas:
+    if replicas < guard.wait_replicas and stands(outcome):
         raise NotReplicatedError(outcome, replicas, guard.wait_replicas, guard.wait_ms)
     return outcome
 

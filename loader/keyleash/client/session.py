@@ -11,6 +11,7 @@ from redis.client import EMPTY_RESPONSE
 from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 
 from keyleash.client.correlation import next_correlation
+from keyleash.client.flow import BatchCall
 from keyleash.client.hand import InHand
 from keyleash.commands import CommandTable, load_table
 from keyleash.errors import (
@@ -124,6 +125,16 @@ class Session:
         if guard is None or not guard.wait_replicas or not any(map(self.may_write, commands)):
             return None
         return guard
+
+    def stands(self, asked: Any, outcome: Any) -> bool:
+        """Whether a call that was answered left anything that a replica could lack."""
+        if not isinstance(asked, BatchCall):
+            return True
+        # Of a batch, each command may have been refused, or have failed.
+        return any(
+            isinstance(answer, InHand) and not answer.is_error and self.may_write(words)
+            for answer, words in zip(outcome, asked.words, strict=True)
+        )
 
     def may_write(self, words: tuple[Argument, ...]) -> bool:
         """Whether others may see what a command did."""

@@ -218,7 +218,9 @@ class Redis(Unscoped, redis.Redis):
         if guard is None:
             return call(connection, *args)
         followed = Followed(connection, guard)
-        return drive(replicated(followed, guard), partial(self._follow, followed, call, args))
+        stands = partial(self._session.stands, args[0])
+        follow = partial(self._follow, followed, call, args)
+        return drive(replicated(followed, guard, stands), follow)
 
     @staticmethod
     def _follow(followed: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any) -> Any:

@@ -27,6 +27,8 @@ class Kind(StrEnum):
     """A recorded text is not that of its digest; it is never loaded."""
     SEVERAL_PRIMARIES = "several-primaries"
     """More than one of the servers takes writes."""
+    UNREADABLE = "unreadable"
+    """The server's records are not such as keyleash writes."""
     LOADED = "loaded"
     """Scripts were loaded."""
     ROLE = "role"

@@ -10,6 +10,7 @@ from keyleash.deploy.watch.address import Address
 from keyleash.deploy.watch.news import Drift, Kind
 from keyleash.deploy.watch.role import Role, read_role
 from keyleash.deploy.watch.scripts import Recorded, load_recorded, not_loaded, read_recorded
+from keyleash.errors import KeyleashError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 
@@ -97,6 +98,9 @@ class Node:
             do()
         except (redis_errors.RedisError, OSError) as error:
             self._add(*_said(error))
+        except (KeyleashError, LookupError, ValueError) as error:
+            # Somebody wrote to them. That must not end who keeps the other servers going.
+            self._add(Kind.UNREADABLE, f"its records cannot be read: {type(error).__name__}")
 
     def _add(self, kind: Kind, message: str) -> None:
         self.drifts.append(Drift(str(self.address), kind, message))
