@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 
 class ReplyCode(StrEnum):
@@ -228,6 +228,60 @@ class MissingExtraError(KeyleashError):
     """What was asked for needs a library that an extra of keyleash brings."""
 
     code = "missing-extra"
+
+
+class NotReplicatedError(KeyleashError):
+    """A call was done, and fewer replicas than its identity wants have it yet.
+
+    No `ResponseError`, after which nothing stands, and no `ConnectionError`, after which callers
+    try again: the write stands on the primary, and would stand twice.
+
+    Attributes:
+        reply: What the call was answered; of a pipeline, what `execute` would have returned.
+        replicas: How many have it; None if the connection or WAIT failed, and nobody knows.
+        wanted: How many were to have it.
+        timeout_ms: For how long they were waited for.
+    """
+
+    code = "not-replicated"
+
+    def __init__(self, reply: Any, replicas: int | None, wanted: int, timeout_ms: int) -> None:
+        has = "it is not known whether any replica has it"
+        if replicas is not None:
+            has = f"{replicas} of {wanted} replicas had it within {timeout_ms} ms"
+        super().__init__(
+            f"the call was done, but {has}",
+            help="do not repeat it: it stands on the primary, and is lost if that fails too early",
+        )
+        self.reply = reply
+        self.replicas = replicas
+        self.wanted = wanted
+        self.timeout_ms = timeout_ms
+
+    def about(self, reply: Any) -> NotReplicatedError:
+        """The same of another reply: what was made of it, or what it is a part of."""
+        other = NotReplicatedError(reply, self.replicas, self.wanted, self.timeout_ms)
+        other.__cause__ = self.__cause__
+        return other
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.reply, self.replicas, self.wanted, self.timeout_ms)
+
+
+class GuardLostError(KeyleashError, NoScriptError):
+    """The server has not the script of the identity's guard, and the caller may not load it."""
+
+    code = "guard-lost"
+
+    def __init__(self, identity: str) -> None:
+        super().__init__(
+            f"the server lost the guard of `{identity}`, and nobody loaded it again in time",
+            help="run `keyleash watch`, which does so after a failover, or load the policy again",
+        )
+        self.identity = identity
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.identity,)
 
 
 class LeashError(KeyleashError, ResponseError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,22 @@ def test_token_in_place_of_the_command_is_not_repeated(loaded: Cli) -> None:
     assert "COMMAND_REFUSED" in result.stderr
     said = result.output + loaded.ok("audit", "log", "--denied")
     assert token[len("kl_agent-runner_") :].upper() not in said.upper()
+
+
+def test_exec_shows_the_reply_of_what_no_replica_has(cli: Cli, policy: Path) -> None:
+    """It was done, so the reply is of use; and the end says that it may be lost."""
+    rules = {
+        "kind": "machine",
+        "grants": [{"allow": ["read", "write"], "keys": ["t:*"]}],
+        "durability": {"wait_replicas": 1, "timeout": "1ms"},
+    }
+    policy.write_text(json.dumps({"version": 1, "identities": {"one": rules}}))
+    cli.ok("load", policy, "--yes")
+    token = cli.token("one")
+
+    result = cli.run("exec", "INCR", "t:n", KEYLEASH_TOKEN=token)
+    assert (result.exit_code, result.stdout) == (1, "1\n")
+    assert "0 of 1 replicas had it within 1 ms" in result.stderr
+    assert "do not repeat it" in result.stderr
+    result = cli.run("exec", "INCR", "t:n", "--json", KEYLEASH_TOKEN=token)
+    assert result.exit_code == 1

@@ -12,9 +12,10 @@ import redis
 from redis.exceptions import NoScriptError
 
 import keyleash
-from client.alike import EITHER
+from client.alike import EITHER, FakeClock
 from keyleash import NotActiveError, PolicyStaleError
-from keyleash.errors import DigestMismatchError
+from keyleash.client.healing import JITTER, PAUSES_S
+from keyleash.errors import DigestMismatchError, GuardLostError
 from support.leash import NAMES, Leash, grant
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="t:*")]}
@@ -133,24 +134,44 @@ def test_record_that_names_another_script_gives_no_other_rights(leash: Leash) ->
     ],
     ids=["no SCRIPT", "no SCRIPT LOAD", "source unreadable"],
 )
-def test_agent_that_may_not_load_gets_no_script(
+def test_agent_that_may_not_load_waits_for_who_may(
     leash: Leash, sent: Sent, rights: list[str]
 ) -> None:
-    """A fenced agent cannot heal, and does not go round in circles; an operator's call does it."""
+    """A fenced agent cannot heal: it asks again for some seconds, and then says what to do."""
     client = ready(leash)
     leash.admin.execute_command("ACL", "SETUSER", "fenced", "on", ">pw", *rights)
     fenced = leash.client(client._session._token, username="fenced", password="pw")
+    clock = FakeClock(fenced)
     assert fenced.set("t:a", 1) is True
     leash.admin.script_flush()
     sent.clear()
 
-    with pytest.raises(NoScriptError):
+    with pytest.raises(GuardLostError) as caught:
         fenced.set("t:a", 2)
-    assert sent.count("EVALSHA") == 1
+    assert isinstance(caught.value, NoScriptError)
+    assert "`one`" in str(caught.value)
+    assert "keyleash watch" in str(caught.value.help)
+    assert sum(clock.slept) == pytest.approx(sum(PAUSES_S), rel=JITTER)
+    assert sent.count("EVALSHA") == 1 + len(PAUSES_S)
     assert leash.admin.get("t:a") == b"1"
 
-    client.ping()
+    source = leash.admin.hget(NAMES.source("one"), leash.digest("one"))
+    clock.at[clock.passed + 0.3] = lambda: leash.admin.script_load(source)
     assert fenced.set("t:a", 3) is True
+    assert len(leash.events("one")) == 2
+
+
+@EITHER
+def test_agent_that_waits_for_its_script_follows_another_policy(leash: Leash) -> None:
+    """Whoever heals may do it by loading other rules."""
+    client = ready(leash)
+    leash.admin.execute_command("ACL", "SETUSER", "fenced", "on", ">pw", "~*", "+@all", "-script")
+    fenced = leash.client(client._session._token, username="fenced", password="pw")
+    fenced.ping()
+    leash.admin.script_flush()
+    FakeClock(fenced).at[0.1] = lambda: leash.load(one=OTHER)
+
+    assert fenced.set("v:a", 1) is True
 
 
 def test_script_that_is_lost_again_and_again_is_given_up(

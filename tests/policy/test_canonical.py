@@ -146,6 +146,10 @@ CHANGES = {
             {"image_bytes": 1024},
         )
     ],
+    "durability": [
+        replace(IDENTITY, durability=replace(IDENTITY.durability, **change))
+        for change in ({"wait_replicas": 1}, {"timeout_ms": 100})
+    ],
 }
 
 

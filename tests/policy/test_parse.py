@@ -20,6 +20,7 @@ from keyleash.policy import (
     AuditRules,
     Budget,
     Counter,
+    Durability,
     Kind,
     Period,
     Policy,
@@ -129,6 +130,34 @@ def test_token_and_audit_fields_override_the_defaults_one_by_one(parse: Parse) -
 
     assert identity.token == TokenRules(1800, 4 * DAY_S, None, 1200)
     assert identity.audit == AuditRules(5)
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ("{}", Durability(2, 1500)),
+        ("{timeout: 2s}", Durability(2, 2000)),
+        ("{wait_replicas: 0}", Durability(0, 1500)),
+        ("{wait_replicas: 1, timeout: 50ms}", Durability(1, 50)),
+    ],
+)
+def test_durability_fields_override_the_defaults_one_by_one(
+    parse: Parse, own: str, expected: Durability
+) -> None:
+    """An identity that need not wait says so with 0."""
+    text = identity_with(f"durability: {own}").replace(
+        "identities:",
+        "defaults: {durability: {wait_replicas: 2, timeout: 1500ms}}\nidentities:",
+    )
+
+    assert parse(text).identities[0].durability == expected
+
+
+def test_durability_that_is_not_named_waits_for_nothing(parse: Parse) -> None:
+    """And one that names replicas alone waits for the built-in time."""
+    assert parse(identity_with("token: {ttl: 1h}")).identities[0].durability == Durability(0, 50)
+    one = parse(identity_with("durability: {wait_replicas: 1}")).identities[0]
+    assert one.durability == Durability(1, 50)
 
 
 def audit_of(parse: Parse, own: str, defaults: str = "") -> AuditRules:
@@ -255,6 +284,8 @@ def test_limits_come_in_the_order_of_counters(parse: Parse) -> None:
         "audit: {retain: 3660d}",
         "audit: {retain: {until: exported, hard_max: 1000000000}}",
         "audit: {before_images: {max_bytes: 16mb}}",
+        "durability: {wait_replicas: 100, timeout: 60s}",
+        "durability: {wait_replicas: 0, timeout: 1ms}",
         "deny: []",
     ],
 )

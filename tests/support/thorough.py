@@ -1,5 +1,7 @@
 """How many examples property tests try: few and always the same ones, or more on demand.
 
+The same goes for crashes, and for the servers on which something slow is tried.
+
 KEYLEASH_THOROUGH=20 pytest tests/property   # twenty times as many, new ones each run
 """
 

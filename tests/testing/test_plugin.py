@@ -282,6 +282,24 @@ def test_policy_that_a_test_loads_is_in_force_at_once(project: pytest.Pytester, 
 
 
 @BOTH
+def test_durability_of_a_policy_waits_for_no_replica(project: pytest.Pytester, leash: str) -> None:
+    """There are none, and an agent is tested with the policy that it will have."""
+    durable = POLICY.replace("kind: machine", "kind: machine\n    durability: {wait_replicas: 1}")
+    project.makefile(".yaml", durable=durable)
+    result = run_tests(
+        project,
+        """
+        def test(leash):
+            leash.load("durable.yaml")
+            assert leash.client("agent-runner").set("jobs:1:state", "x") is True
+        """,
+        leash=leash,
+    )
+
+    result.assert_outcomes(passed=1)
+
+
+@BOTH
 def test_async_client_is_guarded_too(project: pytest.Pytester, leash: str) -> None:
     """An agent that runs in an event loop is tested in one."""
     result = run_tests(

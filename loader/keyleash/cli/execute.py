@@ -45,14 +45,24 @@ def exec_(
     redis-cli; piped, it is the bare value.
     """
     from keyleash.cli import replies
+    from keyleash.errors import NotReplicatedError
 
-    reply = _reply(settings, _require_token(token_file), correlation, words)
+    short: NotReplicatedError | None = None
+    try:
+        reply = _reply(settings, _require_token(token_file), correlation, words)
+    except NotReplicatedError as error:
+        # It was done, so its reply is of interest; but there is one JSON document at most.
+        if settings.json:
+            raise
+        reply, short = error.reply, error
     if settings.json:
         print_json(replies.as_json(reply))
     elif is_terminal():
         click.echo(replies.formatted(reply))
     else:
         click.echo(replies.raw(reply))
+    if short is not None:
+        raise short
 
 
 def _require_token(file: str | None) -> str:

@@ -12,7 +12,18 @@ import click
 from click.core import ParameterSource
 
 from keyleash import __version__
-from keyleash.cli import audit, check, execute, guards, identities, load, serve, status, tokens
+from keyleash.cli import (
+    audit,
+    check,
+    execute,
+    guards,
+    identities,
+    load,
+    serve,
+    status,
+    tokens,
+    watch,
+)
 from keyleash.cli.demo import command as demo
 from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED, USAGE, failure_of, report
@@ -128,6 +139,7 @@ for command in (
     undo,
     execute.exec_,
     serve.serve,
+    watch.watch,
     demo.demo,
 ):
     main.add_command(command)

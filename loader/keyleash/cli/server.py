@@ -21,6 +21,7 @@ URL_HELP = (
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 60.0
 """An activation of hundreds of identities is one long script."""
+NODE_TIMEOUT_S = 2.0
 OURS = frozenset({"decode_responses", "encoding", "encoding_errors", "protocol", "retry_on_error"})
 """What a URL must not change: every reply is read as bytes, in RESP2."""
 
@@ -53,6 +54,41 @@ def has_password(url: str) -> bool:
 def operator_client(url: str) -> Client:
     """The client for the operator's own commands, which gives replies as redis-py makes them."""
     return Redis(connection_pool=connection_pool(url))
+
+
+def node_of(url: str) -> tuple[str, int]:
+    """Host and port that *url* names; of a socket in the file system its path, and 0.
+
+    Raises:
+        BadUrlError: no server can be named so.
+    """
+    options = connection_pool(url).connection_kwargs
+    if "path" in options:
+        return options["path"], 0
+    return options.get("host", "localhost"), options.get("port", 6379)
+
+
+def node_client(url: str, login: str, address: tuple[str, int] | None = None) -> Client:
+    """A client for one server of several, with the options of *url*.
+
+    It gives up soon: who looks at many servers must not be held up by one that is silent.
+
+    Args:
+        login: The URL whose user and password are used, if *url* has none.
+        address: Host and port, if not those of *url*.
+    """
+    pool = connection_pool(url)
+    options = {**pool.connection_kwargs}
+    if not {"username", "password"} & options.keys():
+        given = connection_pool(login).connection_kwargs
+        options |= {name: given[name] for name in ("username", "password") if name in given}
+    options |= {"socket_connect_timeout": NODE_TIMEOUT_S, "socket_timeout": NODE_TIMEOUT_S}
+    connection = pool.connection_class
+    if address is not None and address[1]:
+        if options.pop("path", None):
+            connection = Connection
+        options |= {"host": address[0], "port": address[1]}
+    return Redis(connection_pool=ConnectionPool(connection_class=connection, **options))
 
 
 def connection_pool(url: str) -> ConnectionPool:

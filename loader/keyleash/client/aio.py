@@ -10,20 +10,28 @@ from functools import partial
 from typing import Any
 
 import redis.asyncio
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
-from redis.exceptions import DataError, NoScriptError, ResponseError
+from redis.exceptions import (
+    DataError,
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+)
 
 from keyleash.client.aio_pipeline import Batch, Pipeline
 from keyleash.client.coalescing import Coalescing, goes_alone
 from keyleash.client.flow import BatchCall, Command, Flow, NothingYet, Pause, Plain, adrive
-from keyleash.client.hand import AsyncInHand, InHand, found
+from keyleash.client.hand import AsyncInHand, InHand, Unreplicated, found
 from keyleash.client.healing import find_guard, healing
 from keyleash.client.packing import encoded, packed
 from keyleash.client.polling import may_block, patient
+from keyleash.client.replicating import Followed, Read, commands_of, replicated
 from keyleash.client.session import Session
 from keyleash.client.unscoped import Unscoped, require_no_watches
 from keyleash.client.waiting import Waiting, bound_of
-from keyleash.errors import PolicyStaleError
+from keyleash.errors import NotReplicatedError, PolicyStaleError
 
 
 class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
@@ -95,6 +103,31 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         client.auto_close_connection_pool = True
         return client
 
+    @classmethod
+    def from_sentinel(
+        cls,
+        sentinel: Sentinel,
+        service_name: str,
+        *,
+        token: str,
+        wait: bool | float = False,
+        coalesce: bool = False,
+        **kwargs: Any,
+    ) -> Redis:
+        """The client for what a Sentinel says is the primary, for the holder of *token*.
+
+        Like `Sentinel.master_for`, whose *redis_class* could not be told a token. After a failover
+        the next connection is to the new primary.
+
+        Args:
+            sentinel: A `redis.asyncio.sentinel.Sentinel`.
+            service_name: What the Sentinels call the primary.
+            kwargs: Of connections, over those that *sentinel* has.
+        """
+        options = {**sentinel.connection_kwargs, **kwargs}
+        pool = SentinelConnectionPool(service_name, sentinel, **options)
+        return cls.from_pool(pool, token=token, wait=wait, coalesce=coalesce)
+
     def client(self) -> Redis:
         """A client with the same token and a connection of its own."""
         return type(self)(
@@ -165,7 +198,10 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         response = self._parsed(hand, words[0], options)
         if hasattr(response, "__await__"):
             response = await response
-        return self._session.finished(words[0], response)
+        response = self._session.finished(words[0], response)
+        if isinstance(hand, Unreplicated):
+            raise hand.short.about(response)
+        return response
 
     def _parsed(self, hand: InHand, name: str | bytes, options: dict[str, Any]) -> Any:
         """The response, or what awaits it, that redis-py makes of a reply in hand."""
@@ -208,11 +244,15 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
                 await adrive(find_guard(session), partial(self._on, connection, call, args))
             called = session.guard
             try:
-                return await call(connection, *args)
+                return await self._make(connection, call, args)
             except (PolicyStaleError, NoScriptError) as error:
                 flow = healing(session, called, error, kind)
             return await adrive(flow, partial(self._on, connection, call, args))
-        except (ResponseError, DataError, NothingYet):
+        except (ReadOnlyError, MasterDownError):
+            # What was a primary is none any more, and its name may lead to another one by now.
+            await connection.disconnect(nowait=True)
+            raise
+        except (ResponseError, DataError, NothingYet, NotReplicatedError):
             # A reply that was read, or a request that was never sent.
             raise
         except BaseException:
@@ -230,15 +270,38 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
                 if not self.connection:
                     await pool.release(connection)
 
+    async def _make(self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Make a call, and wait for replicas if its identity wants that."""
+        guard = self._session.guard
+        if guard is None or not guard.wait_replicas:
+            return await call(connection, *args)
+        guard = self._session.waits_for(commands_of(args[0]))
+        if guard is None:
+            return await call(connection, *args)
+        followed = Followed(connection, guard)
+        stands = partial(self._session.stands, args[0])
+        follow = partial(self._follow, followed, call, args)
+        return await adrive(replicated(followed, guard, stands), follow)
+
     @staticmethod
+    async def _follow(
+        followed: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any
+    ) -> Any:
+        """Make a call that WAIT follows, or read what that was answered."""
+        if asked is Read.REPLY:
+            return await followed.read_response()
+        return await call(followed, *args)
+
     async def _on(
-        connection: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any
+        self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any
     ) -> Any:
         """Do what the healing of a call asks for."""
         if isinstance(asked, Plain):
             await connection.send_packed_command(connection.pack_command(*asked.words))
             return await connection.read_response(disable_decoding=True)
-        return await call(connection, *args)
+        if isinstance(asked, Pause):
+            return await self._sleep(asked.seconds)
+        return await self._make(connection, call, args)
 
     # No function that reads a reply holds the request, which has the token in it: reports of
     # errors show what functions hold.

@@ -11,7 +11,7 @@ from keyleash.client.batching import Queued, pipelined
 from keyleash.client.hand import AsyncInHand, InHand
 from keyleash.client.queueing import Queueing
 from keyleash.client.waiting import Waiting
-from keyleash.errors import LeashError
+from keyleash.errors import LeashError, NotReplicatedError
 
 if TYPE_CHECKING:
     from keyleash.client.aio import Redis
@@ -64,6 +64,11 @@ class Pipeline(Queueing, redis.asyncio.client.Pipeline):  # type: ignore[misc]
         except LeashError as refused:
             self._name_refused(refused, commands)
             raise
+        except NotReplicatedError as short:
+            raise short.about(await self._parsed(short.reply, commands)) from short.__cause__
+        return await self._parsed(answers, commands)
+
+    async def _parsed(self, answers: list[Any], commands: list[Queued]) -> list[Any]:
         return [await self._result(*one) for one in zip(answers, commands, strict=True)]
 
     async def _result(self, answer: InHand | Exception, queued: Queued) -> Any:
@@ -104,7 +109,11 @@ class Batch(Pipeline):
         """Send what was queued; one result for each command, in order."""
         commands: Any = self.command_stack
         self.results = []
-        self.results = await super().execute(raise_on_error=False)
+        try:
+            self.results = await super().execute(raise_on_error=False)
+        except NotReplicatedError as short:
+            self.results = short.reply
+            raise
         if raise_on_error:
             self.raise_first_error(commands, self.results)
         return self.results

@@ -11,7 +11,12 @@ from redis.exceptions import RedisError, ResponseError
 
 from keyleash.client.flow import BatchCall, Flow
 from keyleash.client.waiting import Waiting
-from keyleash.errors import ArgsTooManyError, KeyleashError, RateLimitedError
+from keyleash.errors import (
+    ArgsTooManyError,
+    KeyleashError,
+    NotReplicatedError,
+    RateLimitedError,
+)
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, Argument, BatchMode
 
 MAX_CHUNK_COMMANDS = 128
@@ -59,20 +64,20 @@ def one_by_one(commands: Sequence[Queued], waiting: Waiting, encoder: Callable[[
         DataError: a word cannot be encoded; nothing was sent.
         ConnectionError: nothing was answered. If something was, the error stands where
             an answer is missing.
+        NotReplicatedError: replicas lack what some batch did; all answers are in it.
     """
     parts = deque(chunks(commands, range(len(commands))))
     if len(parts) > 1:
-        # redis-py packs a whole pipeline before it sends any, so that no part of it has run.
-        encode = encoder().encode
-        for words, _ in commands:
-            for word in words:
-                encode(word)
+        _require_sendable(commands, encoder().encode)
     answers: list[Any] = [None] * len(commands)
     answered = False
+    short: NotReplicatedError | None = None
     while parts:
         chunk = parts[0]
         try:
             got = yield BatchCall(BatchMode.EACH, [commands[index] for index in chunk])
+        except NotReplicatedError as error:
+            got, short = error.reply, error
         except ResponseError as error:
             got = [error] * len(chunk)
         except (RedisError, KeyleashError) as error:
@@ -80,7 +85,7 @@ def one_by_one(commands: Sequence[Queued], waiting: Waiting, encoder: Callable[[
                 raise
             for index in chain(*parts):
                 answers[index] = error
-            return answers
+            break
         answered = True
         for index, answer in zip(chunk, got, strict=True):
             answers[index] = answer
@@ -92,7 +97,16 @@ def one_by_one(commands: Sequence[Queued], waiting: Waiting, encoder: Callable[[
             except RateLimitedError:
                 continue
             parts.appendleft(refused)
+    if short is not None:
+        raise short.about(answers)
     return answers
+
+
+def _require_sendable(commands: Sequence[Queued], encode: Callable[[Any], bytes]) -> None:
+    # redis-py packs a whole pipeline before it sends any, so that no part of it has run.
+    for words, _ in commands:
+        for word in words:
+            encode(word)
 
 
 def chunks(commands: Sequence[Queued], indexes: Sequence[int]) -> Iterator[list[int]]:

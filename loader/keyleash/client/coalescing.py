@@ -19,11 +19,13 @@ from redis.exceptions import ConnectionError, DataError, NoScriptError, Response
 
 from keyleash.client.batching import Queued, chunks
 from keyleash.client.correlation import given_correlation, new_correlation
-from keyleash.client.hand import InHand
+from keyleash.client.hand import InHand, Unreplicated
 from keyleash.client.packing import encoded, packed
 from keyleash.client.polling import may_block
+from keyleash.client.replicating import commands_of
+from keyleash.client.session import Session
 from keyleash.commands.facts import KEYLESS_PASSES
-from keyleash.errors import PolicyStaleError
+from keyleash.errors import NotReplicatedError, PolicyStaleError
 from keyleash.protocol.request import Argument, BatchMode
 
 if TYPE_CHECKING:
@@ -50,11 +52,16 @@ def goes_alone(name: str | bytes) -> bool:
 
 @dataclass(slots=True)
 class Together:
-    """Commands of one correlation id, and where their answers go."""
+    """Commands of one correlation id, and where their answers go.
+
+    Attributes:
+        answered: The answers themselves, once they are there.
+    """
 
     correlation: str | None
     commands: list[Queued] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    answered: Sequence[InHand | Exception] = ()
 
     @property
     def is_one(self) -> bool:
@@ -70,15 +77,25 @@ class Together:
                 [self.answers[index] for index in chunk],
             )
 
-    def tell(self, answers: Sequence[InHand | Exception]) -> None:
-        """Tell each command its answer, but those whose task was cancelled meanwhile."""
-        for future, answer in zip(self.answers, answers, strict=True):
+    def tell(self) -> None:
+        """Tell each command its answer, if there is one, but those whose task was cancelled."""
+        for future, answer in zip(self.answers, self.answered, strict=False):
             if future.done():
                 continue
             if isinstance(answer, Exception):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+
+    def mark(self, short: NotReplicatedError, session: Session) -> None:
+        """Have each command that may have written say that replicas lack it."""
+        self.answered = [
+            Unreplicated(answer, short)
+            if isinstance(answer, InHand) and session.may_write(words)
+            else answer
+            # Of a call of which nothing ran there is no answer.
+            for answer, (words, _) in zip(self.answered, self.commands, strict=False)
+        ]
 
     def fail(self, error: BaseException) -> None:
         """Tell all that have no answer yet; each a copy of its own, since each raises it."""
@@ -181,7 +198,7 @@ class Coalescing:
         """Make calls on one connection, and tell every command what became of it."""
         script = "digest" if calls[0].is_one else "batch_digest"
         try:
-            lost = await self._client._connected(script, self._exchange, calls)
+            lost = await self._connected(script, calls)
         except UnsendableError:
             await self._carry_rest(calls)
         except BaseException as error:
@@ -192,6 +209,28 @@ class Coalescing:
         else:
             for call in lost:
                 await self._carry([call])
+
+    async def _connected(self, script: str, calls: Sequence[Together]) -> Sequence[Together]:
+        """Make calls on one connection; those come back whose answer says that nothing ran."""
+        client = self._client
+        try:
+            lost: Sequence[Together] = await client._connected(script, self._exchange, calls)
+        except NotReplicatedError as short:
+            lost = short.reply
+            for call in calls:
+                call.mark(short, client._session)
+        except BaseException:
+            # What was answered before is done, and a replica may or may not have it.
+            guard = client._session.waits_for(commands_of(calls))
+            for call in calls:
+                if guard is not None:
+                    unknown = NotReplicatedError(None, None, guard.wait_replicas, guard.wait_ms)
+                    call.mark(unknown, client._session)
+                call.tell()
+            raise
+        for call in calls:
+            call.tell()
+        return lost
 
     async def _carry_rest(self, calls: Sequence[Together]) -> None:
         """Make calls without the commands that cannot be sent; alone, these hear why."""
@@ -254,11 +293,13 @@ class Coalescing:
             if isinstance(refused, PolicyStaleError):
                 raise refused from None
             if call.is_one:
-                call.tell([refused])
+                call.answered = [refused]
             else:
-                call.fail(refused if isinstance(refused, Exception) else error)
+                whole = refused if isinstance(refused, Exception) else error
+                # Each a copy of its own, since each raises it.
+                call.answered = [copy.copy(whole) for _ in call.commands]
         else:
             if call.is_one:
-                call.tell([InHand(reply, encoder)])
+                call.answered = [InHand(reply, encoder)]
             else:
-                call.tell(session.answers(len(call.commands), reply, encoder))
+                call.answered = session.answers(len(call.commands), reply, encoder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keyleash.client.flow import NothingYet
+from keyleash.errors import NotReplicatedError
 
 
 class InHand:
@@ -24,12 +25,27 @@ class InHand:
         self._reply = reply
         self._encoder = encoder
 
+    @property
+    def is_error(self) -> bool:
+        """Whether reading it raises."""
+        return isinstance(self._reply, Exception)
+
     def read_response(self, disable_decoding: bool = False) -> Any:
         if isinstance(self._reply, Exception):
             raise self._reply
         if self._encoder is None or disable_decoding:
             return self._reply
         return _decoded(self._reply, self._encoder)
+
+
+class Unreplicated(InHand):
+    """A reply to what was done, and that replicas lack."""
+
+    __slots__ = ("short",)
+
+    def __init__(self, hand: InHand, short: NotReplicatedError) -> None:
+        super().__init__(hand._reply, hand._encoder)
+        self.short = short
 
 
 class AsyncInHand:

@@ -7,12 +7,18 @@ and POLICY_STALE (another policy became active).
 
 from __future__ import annotations
 
+import random
+
 from redis.exceptions import NoPermissionError, NoScriptError
 
-from keyleash.client.flow import Flow, Plain, Retry
+from keyleash.client.flow import Flow, Pause, Plain, Retry
 from keyleash.client.session import Session
-from keyleash.errors import PolicyStaleError
+from keyleash.errors import GuardLostError, PolicyStaleError
 from keyleash.protocol.active import GuardRecord
+
+PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5)
+"""3.25 s: `keyleash watch` looks every second by default."""
+JITTER = 0.1
 
 
 def find_guard(session: Session) -> Flow:
@@ -26,7 +32,8 @@ def healing(
     """Make a call again whose answer says that nothing ran.
 
     Once by the record, for a guard that is no longer the active one, and once by the
-    source, for a script that the server lost: a restart after a load needs both.
+    source, for a script that the server lost: a restart after a load needs both. An agent that
+    may not load asks again for a while, on the same connection, until somebody else has.
 
     Args:
         called: The guard whose script answered.
@@ -39,8 +46,30 @@ def healing(
             return (yield Retry.AGAIN)
         except NoScriptError as new:
             lost = new
-    yield from _load_source(session, lost, kind)
+    try:
+        yield from _load_source(session, lost, kind)
+    except NoPermissionError:
+        # Neither the source nor SCRIPT LOAD is for an agent with a user of its own.
+        return (yield from _loaded_by_others(session))
     return (yield Retry.AGAIN)
+
+
+def _loaded_by_others(session: Session) -> Flow:
+    """Make a call again until somebody who may load the script has done so.
+
+    Raises:
+        GuardLostError: nobody did in time.
+    """
+    for pause_s in PAUSES_S:
+        # A little apart, since a failover strikes all agents in one moment.
+        yield Pause(pause_s * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
+        yield from find_guard(session)
+        try:
+            return (yield Retry.AGAIN)
+        except (NoScriptError, PolicyStaleError):
+            # Nothing has run; another policy may be active by now, or another server.
+            continue
+    raise GuardLostError(session.identity) from None
 
 
 def _load_source(session: Session, lost: Exception, kind: str) -> Flow:
@@ -48,10 +77,6 @@ def _load_source(session: Session, lost: Exception, kind: str) -> Flow:
     guard = session.guard
     assert guard is not None  # noqa: S101 - it was looked up
     digest: str = getattr(guard, kind)
-    try:
-        raw = yield Plain(session.source_request(digest))
-        script = session.accept_source(raw, lost, digest)
-        yield Plain(session.load_request(guard.transport, digest, script))
-    except NoPermissionError:
-        # Neither the source nor loading is for an agent with a user of its own.
-        raise lost from None
+    raw = yield Plain(session.source_request(digest))
+    script = session.accept_source(raw, lost, digest)
+    yield Plain(session.load_request(guard.transport, digest, script))

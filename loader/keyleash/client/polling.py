@@ -16,6 +16,7 @@ from redis.client import NEVER_DECODE
 
 from keyleash.client.flow import Command, Flow, NothingYet, Pause
 from keyleash.client.waiting import Waiting
+from keyleash.errors import NotReplicatedError
 from keyleash.protocol.request import Argument
 
 FIRST_PAUSE_S = 0.001
@@ -68,7 +69,18 @@ def patient(
             except NothingYet:
                 # The last time, answered as a call is whose time ran out.
                 pass
+        return (yield from _nothing_lacks_no_replica(waiting.patiently(Command(words, options))))
     return (yield from waiting.patiently(Command(words, options)))
+
+
+def _nothing_lacks_no_replica(call: Flow) -> Flow:
+    """Make a call of a blocking command: an answer that nothing is there wrote nothing."""
+    try:
+        return (yield from call)
+    except NotReplicatedError as short:
+        if short.reply:
+            raise
+        return short.reply
 
 
 def _poll(call: Command, waiting: Waiting, deadline: float, clock: Callable[[], float]) -> Flow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -17,6 +17,7 @@ from redis.exceptions import (
 )
 
 from keyleash.client.correlation import next_correlation
+from keyleash.client.flow import BatchCall
 from keyleash.client.hand import InHand
 from keyleash.commands import CommandTable, load_table
 from keyleash.errors import (
@@ -32,7 +33,7 @@ from keyleash.protocol.active import GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace, script_digest
 from keyleash.protocol.learned import learned_table
 from keyleash.protocol.reply import refusal
-from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_call
+from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_call, may_write
 from keyleash.protocol.token import identity_of
 from keyleash.protocol.transport import NOT_FOUND, Transport, library_code
 
@@ -149,6 +150,27 @@ class Session:
         if EMPTY_RESPONSE not in options or isinstance(understood, LeashError | NoScriptError):
             raise understood from None
         return options[EMPTY_RESPONSE]
+
+    def waits_for(self, commands: Iterable[tuple[Argument, ...]]) -> GuardRecord | None:
+        """The guard, if one of *commands* may write, and replicas are to have that."""
+        guard = self.guard
+        if guard is None or not guard.wait_replicas or not any(map(self.may_write, commands)):
+            return None
+        return guard
+
+    def stands(self, asked: Any, outcome: Any) -> bool:
+        """Whether a call that was answered left anything that a replica could lack."""
+        if not isinstance(asked, BatchCall):
+            return True
+        # Of a batch, each command may have been refused, or have failed.
+        return any(
+            isinstance(answer, InHand) and not answer.is_error and self.may_write(words)
+            for answer, words in zip(outcome, asked.words, strict=True)
+        )
+
+    def may_write(self, words: tuple[Argument, ...]) -> bool:
+        """Whether others may see what a command did."""
+        return may_write(self._table, words)
 
     def answers(self, count: int, reply: Any, encoder: Any) -> list[InHand | KeyleashError]:
         """What each command of a batch was answered: a reply for redis-py's parser, or a refusal.

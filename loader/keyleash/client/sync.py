@@ -9,7 +9,14 @@ from typing import Any
 
 import redis
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
-from redis.exceptions import DataError, NoScriptError, ResponseError
+from redis.exceptions import (
+    DataError,
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+)
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from keyleash.client.flow import BatchCall, Command, Flow, NothingYet, Pause, Plain, drive
 from keyleash.client.hand import found
@@ -17,11 +24,12 @@ from keyleash.client.healing import find_guard, healing
 from keyleash.client.leasing import give_back, take
 from keyleash.client.packing import packed
 from keyleash.client.polling import may_block, patient
+from keyleash.client.replicating import Followed, Read, commands_of, replicated
 from keyleash.client.session import Session
 from keyleash.client.sync_pipeline import Batch, Pipeline
 from keyleash.client.unscoped import Unscoped, require_no_watches
 from keyleash.client.waiting import Waiting, bound_of
-from keyleash.errors import PolicyStaleError
+from keyleash.errors import NotReplicatedError, PolicyStaleError
 
 
 class Redis(Unscoped, redis.Redis):
@@ -73,6 +81,30 @@ class Redis(Unscoped, redis.Redis):
         client = cls(connection_pool=connection_pool, token=token, wait=wait)
         client.auto_close_connection_pool = True
         return client
+
+    @classmethod
+    def from_sentinel(
+        cls,
+        sentinel: Sentinel,
+        service_name: str,
+        *,
+        token: str,
+        wait: bool | float = False,
+        **kwargs: Any,
+    ) -> Redis:
+        """The client for what a Sentinel says is the primary, for the holder of *token*.
+
+        Like `Sentinel.master_for`, whose *redis_class* could not be told a token. After a failover
+        the next connection is to the new primary.
+
+        Args:
+            sentinel: A `redis.sentinel.Sentinel`.
+            service_name: What the Sentinels call the primary.
+            kwargs: Of connections, over those that *sentinel* has.
+        """
+        options = {**sentinel.connection_kwargs, **kwargs}
+        pool = SentinelConnectionPool(service_name, sentinel, **options)
+        return cls.from_pool(pool, token=token, wait=wait)
 
     def client(self) -> Redis:
         """A client with the same token and a connection of its own."""
@@ -150,11 +182,15 @@ class Redis(Unscoped, redis.Redis):
                 drive(find_guard(session), partial(self._on, connection, call, args))
             called = session.guard
             try:
-                return call(connection, *args)
+                return self._make(connection, call, args)
             except (PolicyStaleError, NoScriptError) as error:
                 flow = healing(session, called, error, kind)
             return drive(flow, partial(self._on, connection, call, args))
-        except (ResponseError, DataError, NothingYet):
+        except (ReadOnlyError, MasterDownError):
+            # What was a primary is none any more, and its name may lead to another one by now.
+            connection.disconnect()
+            raise
+        except (ResponseError, DataError, NothingYet, NotReplicatedError):
             # A reply that was read, or a request that was never sent.
             raise
         except BaseException:
@@ -173,14 +209,35 @@ class Redis(Unscoped, redis.Redis):
                 if not self.connection:
                     give_back(pool, connection)
 
+    def _make(self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Make a call, and wait for replicas if its identity wants that."""
+        guard = self._session.guard
+        if guard is None or not guard.wait_replicas:
+            return call(connection, *args)
+        guard = self._session.waits_for(commands_of(args[0]))
+        if guard is None:
+            return call(connection, *args)
+        followed = Followed(connection, guard)
+        stands = partial(self._session.stands, args[0])
+        follow = partial(self._follow, followed, call, args)
+        return drive(replicated(followed, guard, stands), follow)
+
     @staticmethod
-    def _on(connection: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any) -> Any:
+    def _follow(followed: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any) -> Any:
+        """Make a call that WAIT follows, or read what that was answered."""
+        return followed.read_response() if asked is Read.REPLY else call(followed, *args)
+
+    def _on(
+        self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any
+    ) -> Any:
         """Do what the healing of a call asks for."""
         if isinstance(asked, Plain):
             # Packed, since redis-py's client-side cache would want to keep what HGETALL gives.
             connection.send_packed_command(connection.pack_command(*asked.words))
             return connection.read_response(disable_decoding=True)
-        return call(connection, *args)
+        if isinstance(asked, Pause):
+            return self._sleep(asked.seconds)
+        return self._make(connection, call, args)
 
     # No function that reads a reply holds the request, which has the token in it: reports of
     # errors show what functions hold.

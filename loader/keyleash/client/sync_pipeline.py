@@ -11,7 +11,7 @@ from keyleash.client.batching import Queued, pipelined
 from keyleash.client.hand import InHand
 from keyleash.client.queueing import Queueing
 from keyleash.client.waiting import Waiting
-from keyleash.errors import LeashError
+from keyleash.errors import LeashError, NotReplicatedError
 
 if TYPE_CHECKING:
     from keyleash.client.sync import Redis
@@ -60,6 +60,11 @@ class Pipeline(Queueing, redis.client.Pipeline):
         except LeashError as refused:
             self._name_refused(refused, commands)
             raise
+        except NotReplicatedError as short:
+            raise short.about(self._parsed(short.reply, commands)) from short.__cause__
+        return self._parsed(answers, commands)
+
+    def _parsed(self, answers: list[Any], commands: list[Queued]) -> list[Any]:
         return [self._result(*one) for one in zip(answers, commands, strict=True)]
 
     def _result(self, answer: InHand | Exception, queued: Queued) -> Any:
@@ -99,7 +104,11 @@ class Batch(Pipeline):
         """Send what was queued; one result for each command, in order."""
         commands: list[Queued] = self.command_stack
         self.results = []
-        self.results = super().execute(raise_on_error=False)
+        try:
+            self.results = super().execute(raise_on_error=False)
+        except NotReplicatedError as short:
+            self.results = short.reply
+            raise
         if raise_on_error:
             self.raise_first_error(commands, self.results)
         return self.results

@@ -74,14 +74,7 @@ class Stage:
         for some in batches(zip(self._recorded, guards, strict=True)):
             with self._client.pipeline(transaction=False) as pipe:
                 for key, guard in some:
-                    record = GuardRecord(
-                        guard.digest,
-                        guard.batch_digest,
-                        guard.policy_digest,
-                        generation,
-                        commands,
-                        transport,
-                    )
+                    record = _record(guard, generation, commands, transport)
                     pipe.hset(key, mapping=asdict(record))
                     pipe.pexpire(key, STAGED_KEEP_MS)
                 pipe.execute()
@@ -142,6 +135,22 @@ class Stage:
                 if now != header or [one.ljust(DOUBLE, b"\0") for one in calls] != newest:
                     found.append(change)
         return found
+
+
+def _record(
+    guard: CompiledGuard, generation: int, commands: str, transport: Transport
+) -> GuardRecord:
+    durability = guard.plan.identity.durability
+    return GuardRecord(
+        guard.digest,
+        guard.batch_digest,
+        guard.policy_digest,
+        generation,
+        commands,
+        transport,
+        durability.wait_replicas,
+        durability.timeout_ms,
+    )
 
 
 def _pieces(

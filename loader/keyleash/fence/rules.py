@@ -100,7 +100,8 @@ def root_of(identity: str, database: int, plan: Guard) -> Selector:
     """What a user may do outside of its selectors; by the key of it a user is known as ours."""
     # Without a rule for SELECT it cannot leave database 0.
     select = (f"select|{database}",) if database else ()
-    return Selector((*FOR_EVERYBODY, *select), (record_rule(plan.keyspace.guard(identity)),))
+    wait = ("wait",) if plan.identity.durability.wait_replicas else ()
+    return Selector((*FOR_EVERYBODY, *select, *wait), (record_rule(plan.keyspace.guard(identity)),))
 
 
 def record_rule(record: str) -> str:

@@ -9,7 +9,16 @@ from dataclasses import fields, is_dataclass
 from keyleash.policy.model import Identity, Pattern, Policy
 
 _LEFT_OUT_AT_DEFAULT = frozenset(
-    {"channels", "image_bytes", "retain_s", "hard_max", "reads", "values", "mask_keys"}
+    {
+        "channels",
+        "image_bytes",
+        "retain_s",
+        "hard_max",
+        "reads",
+        "values",
+        "mask_keys",
+        "durability",
+    }
 )
 """Fields that came later: identities that do not use them keep the digest they had."""
 

@@ -216,6 +216,20 @@ class AuditRules:
     image_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """
+    How many replicas must have a write before it is told as done.
+
+    Attributes:
+        wait_replicas: So many; 0 waits for none.
+        timeout_ms: For so long they are waited for.
+    """
+
+    wait_replicas: int = 0
+    timeout_ms: int = 50
+
+
 class Kind(StrEnum):
     """Who acts with the identity's tokens; the two never share one."""
 
@@ -235,6 +249,7 @@ class Identity:
     budgets: tuple[Budget, ...] = ()
     token: TokenRules = TokenRules()
     audit: AuditRules = AuditRules()
+    durability: Durability = Durability()
     span: Span | None = field(default=None, compare=False, repr=False)
 
     @property

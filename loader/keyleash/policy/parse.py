@@ -9,11 +9,12 @@ from keyleash.commands import CommandTable
 from keyleash.policy.audit_rules import read_audit_rules
 from keyleash.policy.command_names import CommandNames
 from keyleash.policy.document import read_document
+from keyleash.policy.durability import read_durability
 from keyleash.policy.grants import PUBLISH, read_denies, read_grants
 from keyleash.policy.lifetimes import Origin, merge_token_rules, read_token_settings
 from keyleash.policy.limits import Captures, read_budgets, read_rates
 from keyleash.policy.masked_images import warn_of_masked_images
-from keyleash.policy.model import AuditRules, Grant, Identity, Kind, Policy
+from keyleash.policy.model import AuditRules, Durability, Grant, Identity, Kind, Policy
 from keyleash.policy.node import Node
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.schema import check_shape
@@ -66,6 +67,8 @@ class _Reader:
         self._token = read_token_settings(token, Origin.DEFAULTS, problems)
         audit = defaults.get("audit") if defaults else None
         self._audit = read_audit_rules(audit, AuditRules(), problems)
+        durability = defaults.get("durability") if defaults else None
+        self._durability = read_durability(durability, Durability(), problems)
 
     def policy(self) -> Policy:
         self._check_version()
@@ -107,6 +110,7 @@ class _Reader:
             budgets=read_budgets(node.get("budget"), captures, problems),
             token=merge_token_rules(self._token, own_token, problems),
             audit=read_audit_rules(node.get("audit"), self._audit, problems),
+            durability=read_durability(node.get("durability"), self._durability, problems),
             span=node.label,
         )
         warn_of_masked_images(identity, node, self._warnings)

@@ -13,10 +13,13 @@ MAX_DAYS = 366
 MAX_DURATION_S = MAX_DAYS * UNITS_S["d"]
 UNITS_BYTES = {"b": 1, "kb": 1024, "mb": 1024**2}
 MAX_SIZE_BYTES = 16 * UNITS_BYTES["mb"]
+UNITS_MS = {"ms": 1, "s": 1000}
+MAX_WAIT_MS = 60_000
 
 # The number of digits keeps arithmetic small; every bound is far below it.
 _NUMBER = r"[0-9]{1,18}"
 _DURATION = re.compile("(-?)" + "".join(f"(?:({_NUMBER}){unit})?" for unit in UNITS_S))
+_WAIT = re.compile(rf"(-?{_NUMBER})({'|'.join(UNITS_MS)})")
 _SIZE = re.compile(rf"(-?{_NUMBER})({'|'.join(UNITS_BYTES)})")
 _COUNT_PER_PERIOD = re.compile(rf"(-?{_NUMBER})/([A-Za-z]+)")
 
@@ -79,6 +82,37 @@ def parse_duration(
             f"write `{max_days}d` or less; {because}",
         )
     return seconds
+
+
+def parse_wait(text: str, span: Span) -> int:
+    """
+    Read how long a reply may be waited for: `50ms` or `2s`.
+
+    Returns:
+        Milliseconds, from 1 to `MAX_WAIT_MS`.
+
+    Raises:
+        PolicyError: It is no such thing, or out of bounds.
+    """
+    found = _WAIT.fullmatch(text)
+    if found is None:
+        help = (
+            f"write a unit, such as `{text}ms`"
+            if re.fullmatch(_NUMBER, text)
+            else "write a number of milliseconds or seconds, such as `50ms` or `2s`"
+        )
+        raise fail("bad-timeout", f"{quote(text)} is not a time to wait", span, help)
+    milliseconds = int(found[1]) * UNITS_MS[found[2]]
+    if not 1 <= milliseconds <= MAX_WAIT_MS:
+        raise fail(
+            "timeout-out-of-range",
+            f"{quote(text)} is not between `1ms` and `60s`",
+            span,
+            "write `60s` or less"
+            if milliseconds > 0
+            else "write `1ms` or more; `wait_replicas: 0` waits for none",
+        )
+    return milliseconds
 
 
 def format_duration(seconds: int) -> str:

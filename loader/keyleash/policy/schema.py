@@ -51,6 +51,9 @@ FIELDS = {
     "mask_keys": ("a list of key patterns", 'mask_keys: ["agents:secrets:*"]'),
     "before_images": ("a mapping or `off`", "before_images: {max_bytes: 64kb}"),
     "max_bytes": ("a size", "max_bytes: 64kb"),
+    "durability": ("a mapping", "durability: {wait_replicas: 1, timeout: 50ms}"),
+    "wait_replicas": ("a whole number", "wait_replicas: 1"),
+    "timeout": ("a duration", "timeout: 50ms"),
 }
 """What each field must be, and how it is written; `audit.reads` is another than a limit's."""
 

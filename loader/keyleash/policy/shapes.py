@@ -65,9 +65,15 @@ class AuditShape(_Shape):
     before_images: ImagesEntry = ABSENT
 
 
+class DurabilityShape(_Shape):
+    wait_replicas: int = ABSENT
+    timeout: Quantity = ABSENT
+
+
 class DefaultsShape(_Shape):
     token: TokenShape = ABSENT
     audit: AuditShape = ABSENT
+    durability: DurabilityShape = ABSENT
 
 
 class GrantShape(_Shape):
@@ -122,6 +128,7 @@ class IdentityShape(_Shape):
     budget: BudgetsShape = ABSENT
     token: TokenShape = ABSENT
     audit: AuditShape = ABSENT
+    durability: DurabilityShape = ABSENT
 
 
 class DocumentShape(_Shape):

@@ -41,6 +41,8 @@ class GuardRecord:
     Attributes:
         commands: What the wrapper cannot know of the server's commands; see `protocol.learned`.
         transport: How they are called.
+        wait_replicas: How many replicas must have a write before it is told as done.
+        wait_ms: For how long they are waited for.
     """
 
     digest: str
@@ -49,6 +51,8 @@ class GuardRecord:
     generation: int
     commands: str = ""
     transport: Transport = Transport.EVALSHA
+    wait_replicas: int = 0
+    wait_ms: int = 0
 
 
 def read_active(client: Client, keyspace: Keyspace) -> ActivePolicy | None:
@@ -82,6 +86,9 @@ def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
         generation=int(raw[b"generation"]),
         commands=raw.get(b"commands", b"").decode(),
         transport=_transport(raw.get(b"transport", b"").decode()),
+        # Absent from records of before there were any.
+        wait_replicas=int(raw.get(b"wait_replicas", 0)),
+        wait_ms=int(raw.get(b"wait_ms", 0)),
     )
 
 

@@ -103,6 +103,12 @@ def declared_keys(table: CommandTable, words: Sequence[Argument]) -> Sequence[Ar
         return ()
 
 
+def may_write(table: CommandTable, command: Sequence[Argument]) -> bool:
+    """Whether others may see what a command did; of one that the table lacks, they may."""
+    spec = table.find([_encoded(word) for word in _split_name(command)[:2]])
+    return spec is None or spec.mutates
+
+
 def _encoded(word: Argument) -> bytes:
     """As redis-py's encoder does it; what it does not take, it will refuse itself, later."""
     if isinstance(word, memoryview):

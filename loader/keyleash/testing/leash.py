@@ -51,6 +51,8 @@ class Leash(ABC):
         """
         Make a policy the active one; tokens and what limits counted stay.
 
+        Its `durability` waits for nothing here, since there are no replicas.
+
         Args:
             policy: The document, or the path of one: a string that is neither JSON nor of
                 several lines is a path.
@@ -61,7 +63,11 @@ class Leash(ABC):
             OSError: The file cannot be read.
         """
         document, file = _read(policy, self._root, name)
-        return load_policy(self.admin, document, file=file, actor=ACTOR, table=self._table)
+        result = load_policy(self.admin, document, file=file, actor=ACTOR, table=self._table)
+        # No test's server has replicas: every write would wait for them, and fail.
+        for identity in result.identities:
+            self.admin.hset(self._keyspace.guard(identity), "wait_replicas", 0)
+        return result
 
     def token(self, identity: str, *, ttl_s: int | None = None) -> str:
         """A fresh token of *identity*, which lives for the policy's `ttl` if not told otherwise."""

@@ -1,0 +1,166 @@
+"""`keyleash watch`: guards kept loaded on every server, and drift told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from keyleash.cli.errors import UsageError
+from keyleash.cli.failures import FAILED, UNREACHABLE
+from keyleash.cli.options import duration_s, example, json_lines_option
+from keyleash.cli.output import print_json_line, say
+from keyleash.cli.server import node_client, node_of
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.signals import Ended, ended_by_signals
+from keyleash.cli.text import counted, printable
+from keyleash.protocol.active import Client
+
+if TYPE_CHECKING:
+    from keyleash.deploy.watch import News, Watcher
+
+
+def _without_secrets(
+    context: click.Context, parameter: click.Parameter, urls: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse a password on the command line, where others see it in the process list."""
+    given = context.get_parameter_source(parameter.name or "")
+    if given is ParameterSource.COMMANDLINE and any("@" in url for url in urls):
+        raise UsageError(
+            f"a user or password in `{parameter.opts[0]}` would be seen in the process list",
+            help=f"put them into KEYLEASH_URL, or all URLs into {parameter.envvar}",
+        )
+    return urls
+
+
+@click.command(epilog=example("keyleash watch --sentinel redis://10.0.0.5:26379"))
+@click.option(
+    "--node",
+    "nodes",
+    metavar="URL",
+    multiple=True,
+    envvar="KEYLEASH_NODES",
+    callback=_without_secrets,
+    help="A server to begin with; may be given again. Its primary and replicas are found from"
+    " there.  [default: that of --url; env var: KEYLEASH_NODES, with spaces between]",
+)
+@click.option(
+    "--sentinel",
+    "sentinels",
+    metavar="URL",
+    multiple=True,
+    envvar="KEYLEASH_SENTINELS",
+    callback=_without_secrets,
+    help="A Sentinel that knows the servers; may be given again.  [env var: KEYLEASH_SENTINELS]",
+)
+@click.option(
+    "--service",
+    metavar="NAME",
+    default="mymaster",
+    show_default=True,
+    help="What the Sentinels call the primary.",
+)
+@click.option(
+    "--interval",
+    "interval_s",
+    metavar="DURATION",
+    default="1s",
+    show_default=True,
+    callback=duration_s,
+    help="How often to look.",
+)
+@click.option(
+    "--once", is_flag=True, help="Look, tell, and end: with 1 if something is wrong, else with 0."
+)
+@json_lines_option
+@pass_settings
+def watch(
+    settings: Settings,
+    nodes: tuple[str, ...],
+    sentinels: tuple[str, ...],
+    service: str,
+    interval_s: int,
+    once: bool,
+) -> int:
+    """Keep guards loaded on a primary and its replicas, so that a failover finds them there.
+
+    Loads what a server lacks from its own records, after it compared text and digest, and says
+    in a line each what changes: servers that do not answer or change their role, replicas
+    with another policy, scripts without text or with a wrong one. Runs until Ctrl-C or
+    SIGTERM. User and password for all servers are those of --url, if a URL has none itself.
+    """
+    watcher = _watcher(settings, nodes, sentinels, service)
+    try:
+        with ended_by_signals():
+            if once:
+                return _look_once(settings, watcher, interval_s)
+            if not settings.json:
+                say("watching; end it with Ctrl-C or SIGTERM")
+            while True:
+                _tell(settings, watcher.look())
+                time.sleep(interval_s)
+    except Ended:
+        say("stopped")
+        return 0
+    finally:
+        watcher.close()
+
+
+def _watcher(
+    settings: Settings, nodes: tuple[str, ...], sentinels: tuple[str, ...], service: str
+) -> Watcher:
+    from keyleash.deploy.watch import Address, Watcher
+    from keyleash.deploy.watch.sentinels import Sentinels
+
+    given = nodes or (() if sentinels else (settings.url,))
+    urls = {Address(*node_of(url)): url for url in given}
+    # Sentinels have users of their own, or none.
+    asked = [(Address(*node_of(url)), node_client(url, url)) for url in sentinels]
+    first = next(iter(given), settings.url)
+
+    def connect(address: Address) -> Client:
+        return node_client(urls.get(address, first), settings.url, address)
+
+    return Watcher(
+        connect, list(urls), Sentinels(asked, service) if asked else None, settings.keyspace
+    )
+
+
+def _look_once(settings: Settings, watcher: Watcher, interval_s: int) -> int:
+    _tell(settings, watcher.look())
+    if watcher.drifts:
+        # A replica may just have been behind its primary.
+        time.sleep(interval_s)
+        _tell(settings, watcher.look())
+    if watcher.is_blind:
+        say("no server answered")
+        return UNREACHABLE
+    if watcher.drifts:
+        say(f"{counted(len(watcher.drifts), 'drift')} found")
+        return FAILED
+    return 0
+
+
+def _tell(settings: Settings, news: Iterator[News]) -> None:
+    for one in news:
+        at = datetime.now(UTC)
+        if settings.json:
+            print_json_line(
+                {
+                    "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                    "node": one.node,
+                    "kind": str(one.kind),
+                    "state": str(one.state),
+                    "subject": one.subject or None,
+                    "message": one.message,
+                }
+            )
+        else:
+            said = one.message
+            if one.state == "mended":
+                said = f"mended {one.subject}".rstrip()
+            click.echo(f"{at:%H:%M:%SZ}  {one.node}  {one.kind}: {printable(said)}")

@@ -1,0 +1,100 @@
+"""Which scripts a server should have loaded, which it has, and loading the rest.
+
+This is all that a watcher knows of how guards are called: where the server itself keeps and
+replicates what is called, there is nothing to load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from keyleash.deploy.standing import batches
+from keyleash.errors import DigestMismatchError
+from keyleash.protocol.active import Client, GuardRecord, guard_record
+from keyleash.protocol.keyspace import Keyspace, script_digest
+
+
+@dataclass(slots=True)
+class Recorded:
+    """
+    The scripts that a server's own records speak of.
+
+    Attributes:
+        owners: The identity of each script whose text is there and is its digest's.
+        missing: Identity and digest of what a guard record names and nobody has the text of.
+        changed: Identity and digest of a text that is another script's.
+    """
+
+    owners: dict[str, str] = field(default_factory=dict)
+    missing: list[tuple[str, str]] = field(default_factory=list)
+    changed: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_recorded(client: Client, keyspace: Keyspace) -> Recorded:
+    """Read records and texts, and compare every text with its digest.
+
+    Texts that no record names yet are of a load that is under way, and loaded as well: then
+    they are there when it activates.
+    """
+    recorded = Recorded()
+    for names in batches(sorted(client.hkeys(keyspace.layouts))):
+        identities = [name.decode() for name in names]
+        with client.pipeline(transaction=False) as pipe:
+            for identity in identities:
+                pipe.hgetall(keyspace.guard(identity))
+                pipe.hgetall(keyspace.source(identity))
+            replies = iter(pipe.execute())
+        for identity in identities:
+            _sort(recorded, identity, guard_record(next(replies)), next(replies))
+    return recorded
+
+
+def _sort(
+    recorded: Recorded,
+    identity: str,
+    record: GuardRecord | None,
+    texts: Mapping[bytes, bytes],
+) -> None:
+    held = {digest.decode("latin-1"): text for digest, text in texts.items()}
+    for digest, text in held.items():
+        if is_text_of(text, digest):
+            recorded.owners[digest] = identity
+        else:
+            recorded.changed.append((identity, digest))
+    named = () if record is None else (record.digest, record.batch_digest)
+    recorded.missing += [(identity, digest) for digest in named if digest not in held]
+
+
+def is_text_of(text: bytes, digest: str) -> bool:
+    """Whether *text* is the script of that digest, and in ASCII as guards are."""
+    script = text.decode("latin-1")
+    return script.isascii() and script_digest(script) == digest
+
+
+def not_loaded(client: Client, digests: Iterable[str]) -> Iterator[str]:
+    """Which of *digests* the server would answer with NOSCRIPT."""
+    for some in batches(digests):
+        for digest, is_there in zip(some, client.script_exists(*some), strict=True):
+            if not is_there:
+                yield digest
+
+
+def load_recorded(client: Client, keyspace: Keyspace, identity: str, digest: str) -> bool:
+    """Load a script from its recorded text.
+
+    Returns:
+        Whether it was; False if the text is gone or is another script's.
+
+    Raises:
+        DigestMismatchError: the server names it otherwise.
+    """
+    text = client.hget(keyspace.source(identity), digest)
+    # It may have been changed since it was compared.
+    if text is None or not is_text_of(text, digest):
+        return False
+    answered = client.script_load(text)
+    named = answered.decode() if isinstance(answered, bytes) else answered
+    if named != digest:
+        raise DigestMismatchError(f"the server gives the digest `{named}`, expected `{digest}`")
+    return True

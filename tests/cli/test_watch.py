@@ -1,0 +1,109 @@
+"""`keyleash watch`: a process that runs until it is told to end, and a check that ends itself."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from keyleash.protocol.keyspace import Keyspace
+from support.command_line import Cli
+from support.servers import RealServer
+
+SOURCE = Keyspace().source("agent-runner")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_watch_tells_what_it_does_until_a_signal(
+    loaded: Cli, embedded: RealServer, number: signal.Signals
+) -> None:
+    """One object a line, at once; then exit code 0."""
+    with loaded.spawn(["watch", "--json"]) as watching:
+        assert watching.stdout is not None
+        first = json.loads(watching.stdout.readline())
+        embedded.client().script_flush()
+        second = json.loads(watching.stdout.readline())
+        watching.send_signal(number)
+        rest, errors = watching.communicate(timeout=30)
+
+    assert (first["kind"], first["state"]) == ("role", "done")
+    assert second["kind"] == "loaded"
+    assert second["node"] == f"127.0.0.1:{embedded.port}"
+    assert second["message"] == "8 scripts that it lacked"
+    assert (rest, errors, watching.returncode) == ("", "stopped\n", 0)
+
+
+def test_watch_once_loads_and_ends(loaded: Cli, embedded: RealServer) -> None:
+    """For a timer, or to be sure after a restart."""
+    embedded.client().script_flush()
+    out = loaded.ok("watch", "--once")
+
+    assert "role: watching it, a primary" in out
+    assert "loaded: 8 scripts that it lacked" in out
+    assert "loaded" not in loaded.ok("watch", "--once")
+
+
+def test_watch_once_fails_where_something_is_wrong(loaded: Cli, embedded: RealServer) -> None:
+    """Exit code 1, and a line that names server, identity and script."""
+    embedded.client().hset(SOURCE, "0" * 40, "return 1")
+    result = loaded.run("watch", "--once")
+
+    assert result.exit_code == 1
+    assert f"source-changed: the script {'0' * 40} of `agent-runner`" in result.stdout
+    assert result.stderr == "1 drift found\n"
+
+
+def test_watch_once_without_any_server_is_out_of_reach(offline: Cli) -> None:
+    """Exit code 69, as of every command."""
+    result = offline.run("watch", "--once")
+
+    assert result.exit_code == 69
+    assert "127.0.0.1:1  unreachable: it does not answer" in result.stdout
+
+
+def test_watch_goes_on_without_any_server(offline: Cli) -> None:
+    """A daemon that is started before its servers must not give up."""
+    with offline.spawn(["watch"]) as watching:
+        assert watching.stdout is not None
+        assert "unreachable" in watching.stdout.readline()
+        watching.send_signal(signal.SIGTERM)
+        watching.communicate(timeout=30)
+
+    assert watching.returncode == 0
+
+
+@pytest.mark.parametrize("option", ["--node", "--sentinel"])
+def test_watch_takes_no_password_from_the_command_line(cli: Cli, option: str) -> None:
+    """Others would read it there; the error does not repeat it."""
+    result = cli.run("watch", "--once", option, "redis://ops:secret@127.0.0.1:6379")
+
+    assert result.exit_code == 2
+    assert "secret" not in result.output
+    assert "process list" in result.stderr
+
+
+def test_watch_takes_users_from_the_environment(loaded: Cli, embedded: RealServer) -> None:
+    """That of the main URL, for a node without one; that of the node's URL in the variable."""
+    admin = embedded.client()
+    for user in ("one", "two"):
+        admin.execute_command("ACL", "SETUSER", user, "on", f">{user}", "~*", "+@all")
+    admin.execute_command("ACL", "SETUSER", "default", "off")
+    try:
+        port = embedded.port
+        node = f"redis://127.0.0.1:{port}"
+        loaded.ok("watch", "--once", "--node", node, KEYLEASH_URL="redis://one:one@x:1")
+        loaded.ok(
+            "watch",
+            "--once",
+            KEYLEASH_URL="redis://x:1",
+            KEYLEASH_NODES=f"redis://two:two@127.0.0.1:{port}",
+        )
+    finally:
+        admin.execute_command("ACL", "SETUSER", "default", "on")
+
+
+@pytest.mark.parametrize("url", ["http://x", "redis://x:port"])
+def test_watch_with_a_url_that_names_no_server_is_misused(cli: Cli, url: str) -> None:
+    """Before anything is watched."""
+    assert cli.run("watch", "--node", url).exit_code == 2

@@ -1,0 +1,327 @@
+"""`durability`: a write is told as done when replicas have it, or the caller learns that not."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+import keyleash
+from client.alike import AsyncLeash
+from keyleash import NotReplicatedError
+from keyleash.protocol.active import guard_record
+from support.leash import NAMES, Leash, grant
+from support.replication import Node, wait_until
+
+ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="t:*")]}
+PATIENT = {"wait_replicas": 1, "timeout": "30s"}
+HASTY = {"wait_replicas": 1, "timeout": "5ms"}
+
+Pair = tuple[Node, Node]
+
+
+@pytest.fixture(params=["sync", "async"])
+def leash(pair: Pair, request: pytest.FixtureRequest) -> Any:
+    """A leash on the primary."""
+    if request.param == "sync":
+        yield Leash(pair[0])
+        return
+    if not request.node.callspec.params["pair"].startswith("embedded"):
+        pytest.skip("what the async client does differently is not the server's")
+    leash = AsyncLeash(pair[0])
+    yield leash
+    leash.close()
+
+
+def test_record_tells_wrappers_for_how_many_replicas_they_wait(pair: Pair) -> None:
+    """Wrappers learn it where they learn of the guard, and follow when it changes."""
+    leash = Leash(pair[0])
+    leash.load(one={**ALL, "durability": PATIENT}, two=ALL)
+
+    def waits(identity: str) -> tuple[int, int]:
+        record = guard_record(leash.admin.hgetall(NAMES.guard(identity)))
+        assert record is not None
+        return record.wait_replicas, record.wait_ms
+
+    assert waits("one") == (1, 30_000)
+    assert waits("two") == (0, 50)
+    client = leash.agent("one")
+    client.set("t:a", 1)
+    leash.load(one={**ALL, "durability": {"wait_replicas": 0}}, two=ALL)
+    pair[1].halt()
+    assert client.set("t:a", 2) is True
+
+
+def test_write_that_replicas_have_is_told_as_done(leash: Any, pair: Pair) -> None:
+    """With its event and its counter, and nobody needs to wait for it any more."""
+    leash.load(one={**ALL, "durability": PATIENT, "budget": {"writes": "100/month"}})
+    client = leash.agent("one")
+
+    for number in range(20):
+        assert client.incr("t:n") == number + 1
+        assert pair[1].admin.get("t:n") == str(number + 1).encode()
+        assert pair[1].admin.xlen(NAMES.audit("one")) == number + 1
+        assert pair[1].admin.get(NAMES.state("one")) == leash.state("one")
+
+
+def test_write_that_no_replica_has_is_told_so(leash: Any, pair: Pair) -> None:
+    """It stands, and says what it was answered, so that nobody makes it again."""
+    leash.load(one={**ALL, "durability": HASTY})
+    client = leash.agent("one")
+    pair[1].halt()
+
+    with pytest.raises(NotReplicatedError) as caught:
+        client.incr("t:n", 5)
+    error = caught.value
+    assert (error.reply, error.replicas, error.wanted, error.timeout_ms) == (5, 0, 1, 5)
+    assert not isinstance(error, redis.RedisError)
+    assert str(error) == "the call was done, but 0 of 1 replicas had it within 5 ms"
+    assert leash.admin.get("t:n") == b"5"
+    assert len(leash.events("one")) == 1
+    assert client.get("t:n") == b"5"
+
+
+def test_read_waits_for_no_replica(leash: Any, pair: Pair) -> None:
+    """Its reply is right whatever replicas have, also where a limit counts it."""
+    leash.load(one={**ALL, "durability": HASTY, "budget": {"reads": "100/month"}})
+    client = leash.agent("one")
+    pair[1].halt()
+
+    for _ in range(3):
+        assert client.get("t:a") is None
+    assert client.object("refcount", "t:a") is None
+    with client.pipeline() as pipe:
+        assert pipe.get("t:a").mget("t:a", "t:b").execute() == [None, [None, None]]
+
+
+def test_refusal_and_error_are_told_as_ever(leash: Any, pair: Pair) -> None:
+    """Nothing stands that a replica could lack, and the next call gets its own reply."""
+    leash.load(one={**ALL, "durability": HASTY})
+    client = leash.agent("one")
+    pair[1].halt()
+
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        client.set("u:a", 1)
+    with pytest.raises(NotReplicatedError):
+        client.set("t:a", 1)
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        client.lpush("t:a", 1)
+    assert client.get("t:a") == b"1"
+
+
+def test_lost_script_and_changed_policy_heal_and_then_wait(leash: Any, pair: Pair) -> None:
+    """WAIT followed the call that did not run, and follows the one that does."""
+    leash.load(one={**ALL, "durability": PATIENT})
+    client = leash.agent("one")
+    client.set("t:a", 1)
+    leash.admin.script_flush()
+    assert client.set("t:a", 2) is True
+    leash.load(one={**ALL, "durability": HASTY})
+    pair[1].halt()
+    with pytest.raises(NotReplicatedError):
+        client.set("t:a", 3)
+    assert client.get("t:a") == b"3"
+    assert len(leash.events("one")) == 3
+
+
+def test_blocking_command_waits_for_what_it_took(leash: Any, pair: Pair) -> None:
+    """A poll that finds nothing does not."""
+    leash.load(one={**ALL, "durability": HASTY})
+    client = leash.agent("one")
+    pair[1].halt()
+    leash.admin.rpush("t:list", "x")
+
+    assert client.blpop("t:none", timeout=0.01) is None
+    with pytest.raises(NotReplicatedError) as caught:
+        client.blpop("t:list", timeout=1)
+    assert tuple(caught.value.reply) == (b"t:list", b"x")
+
+
+@pytest.mark.parametrize("transaction", [True, False], ids=["all", "each"])
+def test_pipeline_that_no_replica_has_gives_all_its_replies(
+    leash: Any, pair: Pair, transaction: bool
+) -> None:
+    """Also where it was more than one call, and where a command of it failed."""
+    leash.load(one={**ALL, "durability": HASTY})
+    client = leash.agent("one")
+    pair[1].halt()
+    count = 300 if not transaction else 10
+
+    pipe = client.pipeline(transaction)
+    for number in range(count):
+        pipe.set(f"t:{number}", number)
+    pipe.lpush("t:0", "x").get("t:1")
+    with pytest.raises(NotReplicatedError) as caught:
+        pipe.execute()
+    *done, failed, read = caught.value.reply
+    assert done == [True] * count
+    assert isinstance(failed, redis.ResponseError)
+    assert read == b"1"
+    assert len(pipe) == 0
+
+
+def test_pipeline_of_which_nothing_stands_is_told_as_ever(leash: Any, pair: Pair) -> None:
+    """Refusals, errors and reads leave nothing that a replica could lack."""
+    leash.load(one={**ALL, "durability": HASTY})
+    client = leash.agent("one")
+    leash.admin.set("t:a", 1)
+    pair[1].halt()
+
+    pipe = client.pipeline(transaction=False)
+    pipe.set("u:a", 1).lpush("t:a", 1).get("t:a")
+    refused, failed, read = pipe.execute(raise_on_error=False)
+    assert isinstance(refused, keyleash.KeyNotGrantedError)
+    assert isinstance(failed, redis.ResponseError)
+    assert read == b"1"
+
+
+def test_batch_keeps_the_replies_of_what_no_replica_has(leash: Any, pair: Pair) -> None:
+    """`results` has them after the block as well."""
+    leash.load(one={**ALL, "durability": HASTY})
+    client = leash.agent("one")
+    pair[1].halt()
+
+    batch = client.batch()
+    batch.set("t:a", 1)
+    batch.get("t:a")
+    with pytest.raises(NotReplicatedError):
+        batch.execute()
+    assert batch.results == [True, b"1"]
+
+
+def test_single_connection_waits_as_well(leash: Any, pair: Pair) -> None:
+    """WAIT is about its own connection, and there is only this one."""
+    leash.load(one={**ALL, "durability": HASTY})
+    client = leash.agent("one", single_connection_client=True)
+    pair[1].halt()
+    for number in range(2):
+        with pytest.raises(NotReplicatedError):
+            client.set("t:a", number)
+        assert client.get("t:a") == str(number).encode()
+
+
+def test_wait_that_is_not_permitted_is_not_taken_for_a_loss_of_the_call(
+    leash: Any, pair: Pair
+) -> None:
+    """A user without WAIT is told that the write stands and that nobody knows more."""
+    leash.load(one={**ALL, "durability": PATIENT})
+    leash.admin.execute_command("ACL", "SETUSER", "agent", "on", ">pw", "~*", "+@all", "-wait")
+    client = leash.agent("one", username="agent", password="pw")
+
+    with pytest.raises(NotReplicatedError) as caught:
+        client.set("t:a", 1)
+    assert caught.value.replicas is None
+    assert isinstance(caught.value.__cause__, redis.exceptions.NoPermissionError)
+    assert "not known" in str(caught.value)
+    assert client.get("t:a") == b"1"
+
+
+def test_primary_that_dies_while_replicas_are_waited_for_answered_the_call(
+    mortals: Pair,
+) -> None:
+    """The answer to the call was read, so this is no lost connection that invites a repeat."""
+    leash = Leash(mortals[0])
+    leash.load(one={**ALL, "durability": PATIENT})
+    client = leash.agent("one")
+    client.ping()
+    mortals[1].halt()
+    kill_when(mortals[0], lambda info: info["blocked_clients"] == 1)
+
+    with pytest.raises(NotReplicatedError) as caught:
+        client.set("t:a", 1)
+    assert caught.value.replicas is None
+    assert caught.value.reply is True
+
+
+def test_tasks_learn_what_was_answered_before_the_connection_ended(mortals: Pair) -> None:
+    """Replies had come for all of them, so none hears of a lost call that it might make again."""
+    leash = Leash(mortals[0])
+    leash.load(one={**ALL, "durability": PATIENT})
+    token = leash.issue("one").token
+    mortals[1].halt()
+    kill_when(mortals[0], lambda info: info["blocked_clients"] == 1)
+
+    async def run() -> list[Any]:
+        port = mortals[0].port
+        async with keyleash.asyncio.Redis(port=port, token=token, coalesce=True) as client:
+            calls: list[Any] = [client.incr("t:n"), client.incr("t:n"), client.get("t:n")]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    *written, read = asyncio.run(run())
+    assert [(type(one), one.replicas) for one in written] == [(NotReplicatedError, None)] * 2
+    assert sorted(one.reply for one in written) == [1, 2]
+    assert read in (None, b"1", b"2")
+
+
+def kill_when(node: Node, is_so: Callable[[dict[str, Any]], bool]) -> None:
+    import threading
+
+    def watch() -> None:
+        admin = redis.Redis(port=node.port)
+        wait_until(lambda: is_so(admin.info("clients")))
+        node.kill()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def test_tasks_that_travel_together_learn_each_of_their_own(pair: Pair) -> None:
+    """Writes say that no replica has them, each with its reply; a read among them does not."""
+    leash = Leash(pair[0])
+    leash.load(one={**ALL, "durability": HASTY})
+    token = leash.issue("one").token
+    pair[1].halt()
+
+    async def run() -> list[Any]:
+        async with keyleash.asyncio.Redis(port=pair[0].port, token=token, coalesce=True) as client:
+            calls: list[Any] = [client.incr("t:n") for _ in range(5)]
+            calls += [client.get("t:a"), client.set("u:a", 1), client.lpush("t:n", 1)]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    *counted, read, refused, failed = asyncio.run(run())
+    assert all(isinstance(one, NotReplicatedError) for one in counted)
+    assert sorted(one.reply for one in counted) == [1, 2, 3, 4, 5]
+    assert read is None
+    assert isinstance(refused, keyleash.KeyNotGrantedError)
+    assert type(failed) is redis.ResponseError
+
+
+def test_error_survives_copies() -> None:
+    """Tasks and processes hand exceptions on."""
+    error = NotReplicatedError([1], 0, 2, 50)
+    for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301
+        assert str(other) == str(error)
+        assert (other.reply, other.replicas, other.wanted) == ([1], 0, 2)
+
+
+def test_primary_that_wants_replicas_refuses_whole(mortals: Pair) -> None:
+    """`min-replicas-to-write`: the server's own error; no key, no event, nothing counted."""
+    primary, replica = mortals
+    leash = Leash(primary)
+    leash.load(one={**ALL, "budget": {"writes": "100/month"}}, two=ALL)
+    one, two = leash.agent("one"), leash.agent("two")
+    one.set("t:a", 1)
+    two.get("t:a")
+    replica.kill()
+    wait_until(lambda: primary.admin.info("replication")["connected_slaves"] == 0)
+    leash.admin.config_set("min-replicas-to-write", 1)
+    before = everything(leash)
+
+    pipe: Any = two.pipeline()
+    for refused in (
+        lambda: one.set("t:a", 2),
+        lambda: two.set("t:a", 2),
+        pipe.set("t:a", 2).set("t:b", 2).execute,
+    ):
+        with pytest.raises(redis.ResponseError, match="NOREPLICAS"):
+            refused()
+    assert two.get("t:a") == b"1"
+    assert everything(leash) == before
+
+
+def everything(leash: Leash) -> dict[bytes, bytes]:
+    return {key: leash.admin.dump(key) for key in leash.admin.scan_iter()}

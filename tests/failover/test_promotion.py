@@ -1,0 +1,211 @@
+"""A replica that becomes the primary has limits, trail and data as of one moment."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+import keyleash
+from client.alike import AsyncLeash, SyncLeash
+from keyleash.protocol.state import Layout, State, unpack_state
+from support.leash import NAMES, Leash, grant
+from support.replication import Address, Node, nodes, wait_until
+from support.servers import find_server_binaries
+
+ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="t:*")]}
+CLOCK = Path(__file__).parents[1] / "support" / "clock.c"
+HOUR_S = 3600
+
+Pair = tuple[Node, Node]
+
+
+def state_of(node: Node) -> State:
+    raw: Any = node.admin.hget(NAMES.layouts, "one")
+    return unpack_state(node.admin.get(NAMES.state("one")), Layout.from_json(raw))
+
+
+@pytest.fixture(params=["sync", "async"])
+def named(mortals: Pair, request: pytest.FixtureRequest) -> Iterator[tuple[Any, Address]]:
+    """A leash on the primary, and a client that knows it by a name."""
+    kind = {"sync": SyncLeash, "async": AsyncLeash}[request.param]
+    if kind is AsyncLeash and "embedded" not in request.node.callspec.id:
+        pytest.skip("what the async client does differently is not the server's")
+    leash: Any = kind(mortals[0])
+    leash.load(one={**ALL, "budget": {"writes": "3/month"}})
+    with contextlib.closing(Address(mortals[0])) as address:
+        yield leash.agent("one", port=address.port), address
+        if isinstance(leash, AsyncLeash):
+            leash.close()
+
+
+def test_client_follows_a_promoted_replica(named: Any, mortals: Pair) -> None:
+    """A server that never had the script, and the limits go on where they were."""
+    (client, address), (primary, replica) = named, mortals
+    client.set("t:a", 1)
+    client.set("t:a", 2)
+    primary.settle()
+    primary.kill()
+    replica.promote()
+    address.node = replica
+    digest = Leash(replica).digest("one")
+
+    assert replica.admin.script_exists(digest) == [False]
+    with contextlib.suppress(redis.ConnectionError):
+        client.get("t:a")  # the sync pool sees by itself that the connection has ended
+    assert client.set("t:a", 3) is True
+    with pytest.raises(keyleash.BudgetExhaustedError):
+        client.set("t:a", 4)
+    assert len(Leash(replica).events("one")) == 3
+    assert replica.admin.script_exists(digest) == [True]
+
+
+def test_client_of_a_demoted_primary_connects_anew(named: Any, mortals: Pair) -> None:
+    """Its connection lives on, so it is closed: only a new one can lead to the new primary."""
+    (client, address), (primary, replica) = named, mortals
+    client.set("t:a", 1)
+    primary.settle()
+    replica.promote()
+    primary.follow(replica)
+    address.node = replica
+
+    with pytest.raises(redis.ReadOnlyError):
+        client.set("t:a", 2)
+    assert replica.admin.get("t:a") == b"1"
+    assert client.set("t:a", 3) is True
+    assert replica.admin.get("t:a") == b"3"
+    assert len(Leash(replica).events("one")) == 2
+
+
+def test_write_that_replication_lost_is_lost_with_its_event_and_its_count(mortals: Pair) -> None:
+    """One unit: the promoted replica has all of it or nothing, and what came before is whole."""
+    primary, replica = mortals
+    leash = Leash(primary)
+    leash.load(one={**ALL, "budget": {"writes": "100/month"}, "rate": {"writes": "100/hour"}})
+    client = leash.agent("one")
+    for number in range(5):
+        client.set(f"t:{number}", number)
+    primary.settle()
+    # First halted and then cut: what is sent to a process that is only halted, it reads later.
+    replica.halt()
+    primary.admin.client_kill_filter(_type="replica")
+    wait_until(lambda: primary.admin.info("replication")["connected_slaves"] == 0)
+    for number in range(5, 8):
+        client.set(f"t:{number}", number)
+    with client.batch() as batch:
+        batch.set("t:8", 8)
+        batch.set("t:9", 9)
+    assert state_of(primary).limits[1].used == 10
+    primary.kill()
+    replica.go_on()
+    replica.promote()
+
+    survivors = {f"t:{number}" for number in range(5)}
+    assert {key.decode() for key in replica.admin.scan_iter("t:*")} == survivors
+    assert {event["key"] for event in Leash(replica).events("one")} == survivors
+    assert state_of(replica).limits[1].used == 5
+
+
+def test_replica_that_serves_nothing_without_its_primary_runs_nothing(mortals: Pair) -> None:
+    """MASTERDOWN: raised as it is, and the next call connects anew."""
+    primary, replica = mortals
+    leash = Leash(primary)
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    primary.settle()
+    client = Leash(replica).client(token)
+    assert client.get("t:a") is None
+    replica.admin.config_set("replica-serve-stale-data", "no")
+    primary.kill()
+    wait_until(lambda: replica.admin.info("replication")["master_link_status"] == "down")
+
+    for _ in range(2):
+        with pytest.raises(redis.exceptions.MasterDownError):
+            client.get("t:a")
+    replica.promote()
+    assert client.set("t:a", 1) is True
+    assert len(Leash(replica).events("one")) == 1
+
+
+@pytest.fixture(scope="session")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that puts a process's clock forward by CLOCK_AHEAD_S seconds."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler to make a clock with")
+    built = tmp_path_factory.mktemp("clock") / "clock.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", built, CLOCK], check=True)
+    return built
+
+
+@pytest.fixture(params=list(find_server_binaries()))
+def ahead(
+    request: pytest.FixtureRequest, clock: Path, tmp_path: Path
+) -> Iterator[tuple[Node, Node]]:
+    """A primary whose clock is an hour ahead of its replica's."""
+    binary = find_server_binaries()[request.param]
+    started = tmp_path / "server"
+    started.write_text(
+        f'#!/bin/sh\nCLOCK_AHEAD_S={HOUR_S} LD_PRELOAD="{clock}" exec "{binary}" "$@"\n'
+    )
+    started.chmod(0o755)
+    with nodes(started, 1) as (primary,), nodes(binary, 1) as (replica,):
+        seconds = [int(node.admin.time()[0]) for node in (primary, replica)]
+        assert HOUR_S - 60 < seconds[0] - seconds[1] < HOUR_S + 60
+        replica.follow(primary)
+        yield primary, replica
+
+
+LIMITS: dict[str, dict[str, Any]] = {
+    "exact rate": {"rate": {"writes": "5/day"}},
+    "rate with burst": {"rate": {"writes": {"limit": "1/day", "burst": 5}}},
+    "budget": {"budget": {"writes": "5/month"}},
+    "rate per token": {"rate": {"writes": {"limit": "5/day", "per": "token"}}},
+    "budget per token": {"budget": {"writes": {"limit": "5/month", "per": "token"}}},
+}
+
+
+@pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
+def test_limit_does_not_move_backwards_with_the_clock_of_a_new_primary(
+    ahead: Pair, limits: dict[str, Any]
+) -> None:
+    """An hour is taken back by a failover; nothing that was counted is given back with it."""
+    primary, replica = ahead
+    leash = Leash(primary)
+    leash.load(one={**ALL, **limits})
+    token = leash.issue("one").token
+    client = leash.client(token)
+    for number in range(3):
+        client.set("t:a", number)
+    primary.settle()
+    primary.kill()
+    replica.promote()
+
+    client = Leash(replica).client(token)
+    with contextlib.suppress(keyleash.RateLimitedError, keyleash.BudgetExhaustedError):
+        for number in range(3, 10):
+            client.set("t:a", number)
+    # What a GCRA owes, it owes for an hour longer, so that one call of the burst is not free yet.
+    assert len(Leash(replica).events("one")) == (4 if "burst" in str(limits) else 5)
+
+
+def test_trail_goes_on_in_order_with_the_clock_of_a_new_primary(ahead: Pair) -> None:
+    """Entry ids never fall back, and numbers go on, so that archives and undo need no care."""
+    primary, replica = ahead
+    leash = Leash(primary)
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    leash.client(token).set("t:a", 1)
+    primary.settle()
+    primary.kill()
+    replica.promote()
+    Leash(replica).client(token).set("t:a", 2)
+
+    (first, second) = replica.admin.xrange(NAMES.audit("one"))
+    assert tuple(map(int, first[0].split(b"-"))) < tuple(map(int, second[0].split(b"-")))
