@@ -105,6 +105,7 @@ def operator_script(template: str, keyspace: Keyspace) -> str:
     return render(
         template,
         names=names,
+        vault=keyspace.vault,
         removed_keep_ms=str(REMOVED_KEEP_MS),
         staged_keep_ms=str(STAGED_KEEP_MS),
         revoked_offset=REVOKED_OFFSET,

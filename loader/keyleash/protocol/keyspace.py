@@ -12,14 +12,32 @@ OPERATORS = "@operators"
 """Whose trail holds what an undo changed; no identity can have such a name."""
 
 
+_IN_VAULTS = frozenset("0123456789abcdef:")
+
+
 @dataclass(frozen=True, slots=True)
 class Keyspace:
-    """The control keys under one prefix.
+    """The control keys under one prefix, and the data of agents under another.
 
     Guards hold these names as compiled constants; no caller ever passes one in.
+
+    Attributes:
+        prefix: What the names of all control keys begin with.
+        vault: What the server has before the name of each key that agents use; empty if they are
+            not in a vault. It is of hexadecimal digits and `:`, so it is nothing special in a
+            glob, in a Lua pattern or in a rule of an ACL.
     """
 
     prefix: str = PUBLIC_PREFIX
+    vault: str = ""
+
+    def __post_init__(self) -> None:
+        if not _IN_VAULTS.issuperset(self.vault):
+            raise ValueError("a vault's prefix has hexadecimal digits and `:` only")
+
+    def physical(self, key: bytes) -> bytes:
+        """The name by which the server has what agents and policies call *key*."""
+        return self.vault.encode() + key
 
     @property
     def policy(self) -> str:
