@@ -87,24 +87,16 @@ def render(template: str, **context: object) -> str:
     return text.replace("\nif false then\nelseif ", "\nif ").replace("if false\nor ", "if ")
 
 
-def operator_script(template: str, keyspace: Keyspace) -> str:
-    """Render a script that operators run: it knows all control names and no identity."""
-    names = {
-        "policy": keyspace.policy,
-        "layouts": keyspace.layouts,
-        "control": keyspace.control,
-        "state_prefix": keyspace.state(""),
-        "guard_prefix": keyspace.guard(""),
-        "tokens_prefix": keyspace.tokens(""),
-        "token_prefix": keyspace.token_root,
-        "staged_prefix": keyspace.staged_prefix,
-        "operators": keyspace.audit(OPERATORS),
-        "operators_seq": keyspace.operators_seq,
-        "undo_prefix": keyspace.undo_prefix,
-    }
+def operator_script(template: str, keyspace: Keyspace, old: Keyspace | None = None) -> str:
+    """Render a script that operators run: it knows all control names and no identity.
+
+    Args:
+        old: Where the keys are that the script takes to *keyspace*, if it does.
+    """
     return render(
         template,
-        names=names,
+        names=_names(keyspace),
+        old_names=_names(old or keyspace),
         vault=keyspace.vault,
         removed_keep_ms=str(REMOVED_KEEP_MS),
         staged_keep_ms=str(STAGED_KEEP_MS),
@@ -115,3 +107,23 @@ def operator_script(template: str, keyspace: Keyspace) -> str:
         short_elements=SHORT_ELEMENTS,
         short_bytes=SHORT_BYTES,
     )
+
+
+def _names(keyspace: Keyspace) -> dict[str, str]:
+    return {
+        "prefix": keyspace.prefix,
+        "sealed": keyspace.sealed,
+        "policy": keyspace.policy,
+        "layouts": keyspace.layouts,
+        "control": keyspace.control,
+        "state_prefix": keyspace.state_root,
+        "guard_prefix": keyspace.guard_root,
+        "denied_prefix": keyspace.denied(""),
+        "repeats_prefix": keyspace.repeats(""),
+        "tokens_prefix": keyspace.tokens(""),
+        "token_prefix": keyspace.token_root,
+        "staged_prefix": keyspace.staged_prefix,
+        "operators": keyspace.audit(OPERATORS),
+        "operators_seq": keyspace.operators_seq,
+        "undo_prefix": keyspace.undo_prefix,
+    }

@@ -24,6 +24,7 @@ from keyleash.deploy.standing import read_standings
 from keyleash.errors import ActivationConflictError, Problem
 from keyleash.protocol.active import ActivePolicy, Client, read_active
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.state import Layout
 
 
@@ -67,13 +68,14 @@ def load_policy(
         file: Its name, for problems.
         actor: Who loads it, for the control stream.
         table: The server's commands; they are asked for if None.
-        keyspace: Where the control keys are; the public prefix if None.
+        keyspace: Where keys are; what the server's record says if None.
 
     Raises:
         PolicyError: the document has problems; nothing was touched.
         ActivationConflictError: another load was faster; nothing was activated.
         DigestMismatchError: the server's digests are not ours; nothing was activated.
     """
+    keyspace = keyspace or server_keyspace(client)
     prepared = prepare_policy(client, document, file=file, table=table, keyspace=keyspace)
     return activate_policy(client, prepared, actor=actor, keyspace=keyspace)
 
@@ -86,7 +88,7 @@ def activate_policy(
     keyspace: Keyspace | None = None,
 ) -> LoadResult:
     """Make a prepared policy the active one; see `load_policy`."""
-    keyspace = keyspace or Keyspace()
+    keyspace = keyspace or server_keyspace(client)
     guards, digest = prepared.guards, prepared.digest
     names = tuple(guard.identity for guard in guards)
     active = read_active(client, keyspace)

@@ -14,6 +14,7 @@ from keyleash.policy.canonical import policy_digest
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.learned import commands_to_learn
+from keyleash.protocol.sealed import server_keyspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ def prepare_policy(
         PolicyError: With every problem of the document.
         CompileError: No guard can be made of it.
     """
+    keyspace = keyspace or server_keyspace(client)
     unread: tuple[Problem, ...] = ()
     shipped = load_table()
     if table is None:

@@ -40,6 +40,11 @@ class Keyspace:
         return self.vault.encode() + key
 
     @property
+    def sealed(self) -> str:
+        """Hash: the prefixes in force, for operators alone (`protocol.sealed`)."""
+        return f"{PUBLIC_PREFIX}sealed"
+
+    @property
     def policy(self) -> str:
         """Hash: the active policy's generation, digest, document, actor and time."""
         return f"{self.prefix}policy"
@@ -75,9 +80,14 @@ class Keyspace:
         """String: what becomes the identity's state, unless that has changed meanwhile."""
         return f"{self.staged_prefix}{load}:state:{identity}"
 
+    @property
+    def state_root(self) -> str:
+        """What all names of states begin with."""
+        return f"{self.prefix}state:"
+
     def state(self, identity: str) -> str:
         """String: the packed state of an identity (`protocol.state`)."""
-        return f"{self.prefix}state:{identity}"
+        return f"{self.state_root}{identity}"
 
     @property
     def token_root(self) -> str:
@@ -122,13 +132,23 @@ class Keyspace:
         """Hash: how often the identity was refused alike in this minute; see docs/audit.md."""
         return f"{self.prefix}repeats:{identity}"
 
+    @property
+    def source_root(self) -> str:
+        """What all names of records of scripts begin with."""
+        return f"{self.prefix}source:"
+
     def source(self, identity: str) -> str:
         """Hash: script digest → text, for those who may load it again."""
-        return f"{self.prefix}source:{identity}"
+        return f"{self.source_root}{identity}"
+
+    @property
+    def guard_root(self) -> str:
+        """What all names of public guard records begin with."""
+        return f"{PUBLIC_PREFIX}guard:"
 
     def guard(self, identity: str) -> str:
         """Hash: the public guard record (`protocol.active.GuardRecord`)."""
-        return f"{PUBLIC_PREFIX}guard:{identity}"
+        return f"{self.guard_root}{identity}"
 
 
 def script_digest(script: str) -> str:
