@@ -18,6 +18,7 @@ from keyleash.cli.options import json_option
 from keyleash.cli.server import DEFAULT_URL
 from keyleash.cli.settings import Settings
 from keyleash.cli.undo import undo
+from keyleash.cli.vault import vault
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -116,6 +117,7 @@ for command in (
     identities.identity,
     audit.audit,
     undo,
+    vault,
     execute.exec_,
     serve.serve,
     demo.demo,
