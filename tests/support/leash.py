@@ -52,16 +52,19 @@ class Leash:
     """An operator's hands on a server, and agents' clients made by name."""
 
     server: RealServer
+    keyspace: Keyspace = NAMES
     admin: Client = field(init=False)
 
     def __post_init__(self) -> None:
         self.admin = self.server.client()
 
     def load(self, document: str | None = None, **identities: dict[str, Any]) -> LoadResult:
-        return load_policy(self.admin, document or policy(**identities), actor="ops")
+        return load_policy(
+            self.admin, document or policy(**identities), actor="ops", keyspace=self.keyspace
+        )
 
     def issue(self, identity: str, **options: Any) -> IssuedToken:
-        return issue_token(self.admin, identity, actor="ops", **options)
+        return issue_token(self.admin, identity, actor="ops", keyspace=self.keyspace, **options)
 
     def put_token(self, identity: str, token: str, record: TokenRecord) -> None:
         """Write a token's record as issuing it would, with the time for which it is kept."""
@@ -116,15 +119,15 @@ class Leash:
         return [str(one) if isinstance(one, redis.ResponseError) else one for one in replies]
 
     def events(self, identity: str) -> list[dict[str, str]]:
-        return self._stream(NAMES.audit(identity))
+        return self._stream(self.keyspace.audit(identity))
 
     def refusals(self, identity: str) -> int:
         """How many calls were refused, those of a kind counted one by one."""
-        denials = read_denials(self.admin, NAMES, [identity])
+        denials = read_denials(self.admin, self.keyspace, [identity])
         return sum(denial.repeats for denial in denials)
 
     def denials(self, identity: str) -> list[dict[str, str]]:
-        return self._stream(NAMES.denied(identity))
+        return self._stream(self.keyspace.denied(identity))
 
     def _stream(self, name: str) -> list[dict[str, str]]:
         return [
@@ -133,5 +136,5 @@ class Leash:
         ]
 
     def state(self, identity: str) -> bytes:
-        state: bytes = self.admin.get(NAMES.state(identity))
+        state: bytes = self.admin.get(self.keyspace.state(identity))
         return state
