@@ -25,11 +25,11 @@ from keyleash.protocol.request import BatchMode, batch_call, declared_keys
 from keyleash.tokens import issue_token
 from support.decisions import decision_in
 from support.reference import Decision, ModelState, captured, decide, named, needs_of_call
+from support.sealed import SEALED, assert_hidden
 from support.servers import RealServer, embedded_label
 from support.thorough import thorough
 
 NAMES = Keyspace()
-SEALED = Keyspace(prefix="c0ffee" * 5 + "00:", vault="decade" * 5 + "00:")
 KEYSPACES = pytest.mark.parametrize("keyspace", [NAMES, SEALED], ids=["open", "sealed"])
 TABLE = load_table()
 SCOPABLE = sorted(spec.name for spec in TABLE if spec.refused is None)
@@ -424,14 +424,6 @@ def policies_on(server: RealServer, keyspace: Keyspace) -> int:
     return POLICIES if is_main else POLICIES_ELSEWHERE
 
 
-def assert_hidden(reply: Any, keyspace: Keyspace) -> None:
-    """No reply says where keys really are."""
-    if keyspace.vault:
-        said = repr(comparable(reply))
-        assert keyspace.vault not in said
-        assert keyspace.prefix not in said
-
-
 @KEYSPACES
 def test_generated_commands_are_judged_as_the_model_says(
     server: RealServer, keyspace: Keyspace
@@ -464,7 +456,7 @@ def test_generated_commands_are_judged_as_the_model_says(
             expected = decide(identity, TABLE, call.argv, call.declared, state, 0, twins.token_id)
             reply = twins.call(call)
             assert "user_script" not in str(reply)
-            assert_hidden(reply, keyspace)
+            assert_hidden(reply)
             assert_same(call, decision_in(reply), expected)
             pairs += 1
             if not expected.allowed:
@@ -565,7 +557,7 @@ def test_batches_are_judged_as_the_model_says(server: RealServer, keyspace: Keys
             ]
             reply = twins.batch(mode, argvs)
             assert "user_script" not in str(reply)
-            assert_hidden(reply, keyspace)
+            assert_hidden(reply)
             refusals = [number for number, one in enumerate(expected) if not one.allowed]
             if mode is BatchMode.ALL and refusals:
                 state = before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -43,8 +43,7 @@ def test_recorded_call_gives_and_leaves_within_the_vault_what_a_raw_one_does_out
     guarded: Any = twin.guarded
     if piped:
         twin.raw, twin.guarded = (
-            Piped(client, transaction=False)  # type: ignore[assignment]
-            for client in (twin.raw, twin.guarded)
+            cast(Any, Piped(client, transaction=False)) for client in (twin.raw, twin.guarded)
         )
 
     found, outcomes = compare(twin)
