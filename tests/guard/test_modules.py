@@ -51,7 +51,7 @@ def named(*names: str) -> dict[str, Any]:
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_key_that_a_module_names_is_named_without_the_vault(leash: Leash, protocol: int) -> None:
     """Where its replies have keys nobody here knows, so it is looked for everywhere."""
-    leash.keyspace = SEALED
+    leash = Leash(leash.server, SEALED)
     leash.load(one=named("doc.name"))
 
     assert leash.agent("one", protocol=protocol).execute_command("DOC.NAME", "doc:1") == [

@@ -19,7 +19,7 @@ from keyleash.protocol.active import GuardRecord, guard_record
 from keyleash.protocol.keyspace import OPERATORS
 from keyleash.protocol.request import BatchMode, batch_call, guard_call
 from support.leash import NAMES, Leash, grant, policy
-from support.sealed import SEALED, record
+from support.sealed import SEALED
 from support.servers import RealServers, embedded_label, find_server_binaries
 from support.thorough import thorough
 
@@ -156,8 +156,6 @@ class World:
             "grants": [grant("read", "write", "delete", keys="k:*")],
             "audit": {"before_images": {"max_bytes": "64kb"}},
         }
-        if self.leash.keyspace.vault:
-            record(self.leash.admin)
         self.leash.load(policy(**dict.fromkeys(IDENTITIES, body)))
         self.tokens = {one: self.leash.issue(one).token for one in IDENTITIES}
         records = {

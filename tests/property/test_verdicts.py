@@ -25,7 +25,7 @@ from keyleash.protocol.request import BatchMode, batch_call, declared_keys
 from keyleash.tokens import issue_token
 from support.decisions import decision_in
 from support.reference import Decision, ModelState, captured, decide, named, needs_of_call
-from support.sealed import SEALED, assert_hidden
+from support.sealed import SEALED, assert_hidden, record
 from support.servers import RealServer, embedded_label
 from support.thorough import thorough
 
@@ -323,12 +323,14 @@ class Twins:
 
     def begin(self, document: str) -> None:
         self.admin.flushall()
+        if self.keyspace.vault:
+            record(self.admin)
         load_policy(self.admin, document, table=TABLE, keyspace=self.keyspace)
         issued = issue_token(self.admin, "one", keyspace=self.keyspace)
         self.token, self.token_id = issued.token.encode(), issued.id
-        record = guard_record(self.admin.hgetall(self.keyspace.guard("one")))  # type: ignore[arg-type]
-        assert record is not None
-        self.digest, self.batch_digest = record.digest.encode(), record.batch_digest.encode()
+        found = guard_record(self.admin.hgetall(self.keyspace.guard("one")))  # type: ignore[arg-type]
+        assert found is not None
+        self.digest, self.batch_digest = found.digest.encode(), found.batch_digest.encode()
 
     def call(self, call: Call) -> Any:
         """The guard's reply, errors included."""
@@ -368,7 +370,7 @@ class Twins:
     def data(self) -> tuple[set[bytes], set[bytes]]:
         """What agents have in each, by the names that they use."""
         guarded, plain = reply_to(self.guarded, b"KEYS", b"*"), reply_to(self.plain, b"KEYS", b"*")
-        control = (self.keyspace.prefix.encode(), b"keyleash:guard:")
+        control = (self.keyspace.prefix.encode(), b"keyleash:guard:", b"keyleash:sealed")
         names = {key for key in guarded if not key.startswith(control)}
         vault = self.keyspace.vault.encode()
         assert all(key.startswith(vault) for key in names)

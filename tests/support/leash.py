@@ -15,8 +15,10 @@ from keyleash.deploy import LoadResult, load_policy
 from keyleash.protocol.active import Client, guard_record
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.request import BatchMode, batch_call, guard_call
+from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.tokens import IssuedToken, issue_token
+from support.sealed import record
 from support.servers import RealServer
 
 NAMES = Keyspace()
@@ -57,6 +59,13 @@ class Leash:
 
     def __post_init__(self) -> None:
         self.admin = self.server.client()
+        if self.keyspace.vault:
+            record(self.admin, self.keyspace)
+
+    def follow(self) -> Keyspace:
+        """Look where keys are from now on, and say it."""
+        self.keyspace = server_keyspace(self.admin)
+        return self.keyspace
 
     def load(self, document: str | None = None, **identities: dict[str, Any]) -> LoadResult:
         return load_policy(

@@ -21,7 +21,7 @@ from keyleash.compiler.quoting import (
 )
 from keyleash.compiler.sharing import Sharing
 from keyleash.policy.quantities import MAX_SIZE_BYTES
-from keyleash.protocol.keyspace import OPERATORS, Keyspace
+from keyleash.protocol.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
 from keyleash.protocol.token import REVOKED_OFFSET
 
 REMOVED_KEEP_MS = 32 * 86_400_000
@@ -97,6 +97,7 @@ def operator_script(template: str, keyspace: Keyspace, old: Keyspace | None = No
         template,
         names=_names(keyspace),
         old_names=_names(old or keyspace),
+        public_prefix=PUBLIC_PREFIX,
         vault=keyspace.vault,
         removed_keep_ms=str(REMOVED_KEEP_MS),
         staged_keep_ms=str(STAGED_KEEP_MS),

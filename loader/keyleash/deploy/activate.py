@@ -88,7 +88,14 @@ def activate_policy(
     keyspace: Keyspace | None = None,
 ) -> LoadResult:
     """Make a prepared policy the active one; see `load_policy`."""
-    keyspace = keyspace or server_keyspace(client)
+    in_force = server_keyspace(client)
+    keyspace = keyspace or in_force
+    if keyspace != in_force:
+        # activate.lua asks again; but by then what is staged would not fit.
+        raise ActivationConflictError(
+            "the prefixes of keys were changed while this policy was being loaded",
+            help="load it again",
+        )
     guards, digest = prepared.guards, prepared.digest
     names = tuple(guard.identity for guard in guards)
     active = read_active(client, keyspace)
