@@ -9,11 +9,12 @@ from keyleash.cli.options import example, json_option, require_consent, yes_opti
 from keyleash.cli.output import print_json
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.text import counted
+from keyleash.cli.vault.parameters import key_patterns
 from keyleash.cli.vault.showing import shown_progress
 
 
 @click.command(epilog=example("keyleash vault adopt 'agents:jobs:{job_id}:state'"))
-@click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True)
+@click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True, callback=key_patterns)
 @yes_option
 @json_option
 @pass_settings
@@ -34,7 +35,7 @@ def adopt(settings: Settings, patterns: tuple[str, ...], yes: bool) -> None:
 
 
 @click.command(epilog=example("keyleash vault release 'agents:jobs:{job_id}:result'"))
-@click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True)
+@click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True, callback=key_patterns)
 @yes_option
 @json_option
 @pass_settings

@@ -13,6 +13,7 @@ from keyleash.cli.options import example, json_option, require_consent, yes_opti
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.text import counted
+from keyleash.cli.vault.parameters import key_patterns
 from keyleash.cli.vault.showing import shown_progress
 
 if TYPE_CHECKING:
@@ -23,7 +24,11 @@ HELD = "until all keys have moved, every call of every agent is refused as suspe
 
 @click.command(epilog=example("keyleash vault seal --adopt 'agents:*'"))
 @click.option(
-    "--adopt", metavar="PATTERN", multiple=True, help="Move these keys into the vault; repeat."
+    "--adopt",
+    metavar="PATTERN",
+    multiple=True,
+    callback=key_patterns,
+    help="Move these keys into the vault; repeat.",
 )
 @yes_option
 @json_option
@@ -107,5 +112,5 @@ def _tell(settings: Settings, done: str, result: ChangeResult) -> None:
             }
         )
         return
-    moved = counted(result.moved, "key")
-    click.echo(f"{done}: {moved} moved, the policy goes on as generation {result.generation}")
+    moved = f"{counted(result.moved, 'key')}, keyleash's own among them,"
+    click.echo(f"{done}: {moved} moved; the policy goes on as generation {result.generation}")
