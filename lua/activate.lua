@@ -43,7 +43,9 @@ end
 
 local staged = {{ names.staged_prefix }} .. argv[2]
 local active = call('HGET', {{ names.policy }}, 'generation') or '0'
-if active ~= argv[1] then
+-- Whoever prepared this may not know that the prefixes are others now, or about to be.
+local control, change = unpack(call('HMGET', {{ names.sealed }}, 'control', 'phase'))
+if active ~= argv[1] or (control or {{ public_prefix }}) ~= {{ names.prefix }} or change == 'switched' then
   return redis.error_reply('LEASH ACTIVATION_CONFLICT active=' .. active)
 end
 local generation, before = string.format('%.0f', active + 1), call('HGET', {{ names.policy }}, 'digest') or ''

@@ -54,6 +54,9 @@ repeat
 --% if waiting
   end
 --% endif
+--% if vault
+--% include "partials/enter_vault.lua"
+--% endif
   if typed then redis.setresp(3) end
 --% if waiting
   local reply = tried

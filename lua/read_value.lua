@@ -16,7 +16,7 @@
 local call = redis.call
 --% include "partials/digest_of.lua"
 --% include "partials/elements_of.lua"
-local key, is_whole = ARGV[2], ARGV[3] == 'whole'
+local key, is_whole = {{ vault }} .. ARGV[2], ARGV[3] == 'whole'
 local is_image = ARGV[1] ~= 'key'
 if is_image then
   key = {{ names.undo_prefix }} .. 'image'

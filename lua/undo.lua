@@ -20,15 +20,15 @@
 local call, pcall, argv = redis.call, redis.pcall, ARGV
 --% include "partials/digest_of.lua"
 --% include "partials/fields_of_undo.lua"
-local trail, own = {{ names.operators }}, {{ names.undo_prefix }}
+local trail, own, vault = {{ names.operators }}, {{ names.undo_prefix }}, {{ vault }}
 local time = call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local changed = { 'CHANGED' }
 for i = 6, #argv, 6 do
-  local digest, expires = digest_of(argv[i], {{ image_max_bytes }}), tonumber(argv[i + 2])
+  local digest, expires = digest_of(vault .. argv[i], {{ image_max_bytes }}), tonumber(argv[i + 2])
   local has_expired = digest == 'absent' and expires > 0 and expires <= now_ms
-  local is_same = digest == argv[i + 1] and (digest == 'absent' or call('PEXPIRETIME', argv[i]) == expires)
+  local is_same = digest == argv[i + 1] and (digest == 'absent' or call('PEXPIRETIME', vault .. argv[i]) == expires)
   if not is_same and not has_expired and #changed <= 100 then changed[#changed + 1] = argv[i] end
 end
 if #changed > 1 then return changed end
@@ -48,7 +48,7 @@ for i = 6, #argv, 6 do
     end
   end
   -- Who may read a key need not be one who may replace it.
-  if not (redis.acl_check_cmd('RENAME', place, key) and redis.acl_check_cmd('DEL', key)) then
+  if not (redis.acl_check_cmd('RENAME', place, vault .. key) and redis.acl_check_cmd('DEL', vault .. key)) then
     problem = 'NOPERM the user may not replace it'
   end
   if problem then problem = { 'REFUSED', key, problem } break end
@@ -78,7 +78,7 @@ local done = { 'UNDONE' }
 for _, event in ipairs(events) do
   local afters = {}
   for i = event.first, event.last, 6 do
-    local key, place = argv[i], own .. i
+    local key, place = vault .. argv[i], own .. i
     -- An image whose expiry has passed was not made a key.
     local after = digest_of(place)
     if after == 'absent' then

@@ -284,6 +284,32 @@ class GuardLostError(KeyleashError, NoScriptError):
         return type(self), (self.identity,)
 
 
+class VaultError(KeyleashError):
+    """What was asked of the vault cannot be done as things stand; nothing was changed."""
+
+    code = "vault"
+
+
+class VaultChangingError(KeyleashError):
+    """The prefixes are being changed, and that is not finished: keys are in two places."""
+
+    code = "vault-changing"
+
+
+class VaultConflictError(KeyleashError):
+    """Some keys cannot be moved, since others have their names; these stay where they are.
+
+    Attributes:
+        keys: Their names, as agents have them.
+    """
+
+    code = "vault-conflict"
+
+    def __init__(self, message: str, keys: Sequence[bytes], *, help: str | None = None) -> None:
+        super().__init__(message, help=help)
+        self.keys = tuple(keys)
+
+
 class LeashError(KeyleashError, ResponseError):
     """A guard refused the call.
 

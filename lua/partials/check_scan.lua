@@ -1,8 +1,14 @@
 -- SCAN lists what its last MATCH finds: the text up to the first special character must lie
 -- where keys are granted. Whatever else it finds is taken out of the reply.
 local glob = '*'
+--% if sealed
+places = {}
+--% endif
 for at = name_at + 2, stop - 1, 2 do
   if find(argv[at], {{ option_pattern("MATCH") }}) then glob = argv[at + 1] end
+--% if sealed
+  if find(argv[at], {{ option_pattern("MATCH") }}) then places[#places + 1] = at + 1 end
+--% endif
 end
 local matched = false
 key = glob

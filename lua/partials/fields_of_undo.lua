@@ -5,6 +5,7 @@ local function fields_of_undo(words, first, last)
     local key = words[i]
     names[#names + 1] = #key .. ':' .. key .. ','
     held[#held + 1], held[#held + 2] = 'before', key
+    key = {{ vault }} .. key
     local kind, expires = call('TYPE', key).ok, string.format('%.0f', call('PEXPIRETIME', key))
     local kept_as, kept = 'value', ''
     if kind == 'none' then

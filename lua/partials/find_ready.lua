@@ -3,6 +3,14 @@
 -- another is asked first.
 ready, tried = (function()
   local ready, tried
+--% if vault
+--% include "partials/enter_vault.lua"
+  local walked = walked
+  if places then
+    walked = {}
+    for i = 1, #places do walked[i] = argv[places[i]] end
+  end
+--% endif
   if waits == 'any_key' then
     ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
   elseif waits == 'first_key' then
@@ -35,5 +43,8 @@ ready, tried = (function()
       end
     end
   end
+--% if vault
+--% include "partials/leave_vault.lua"
+--% endif
   return ready, tried
 end)()

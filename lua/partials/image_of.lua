@@ -1,5 +1,8 @@
 -- What a key holds, up to a bound. A string's bytes are it all; DUMP would try to compress them.
 do
+--% if vault
+  local name = {{ vault }} .. name
+--% endif
   local kind = call('TYPE', name).ok
   if kind == 'string' then
     kept_as, kept = 'value', call('GETRANGE', name, '0', bound)

@@ -7,6 +7,10 @@ local rule, check, typed, mend
 --% filter placed(name_at)
 local walked, first, last, step = argv, name_at + 1, name_at + 1, 1
 --% endfilter
+--% if sealed
+-- Of the keys in argv, where a walk does not give them.
+local places
+--% endif
 local reads, writes, deletes, recorded
 --% if checks_differ
 local rest
@@ -29,7 +33,7 @@ local place_n
 repeat
 --% share "partials/find_rule.lua" of name_at, dispatch, rare, containers
   if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
---% share "partials/apply_rule.lua" of name_at, rules, often_ruled, one_check, checks_differ, waiting
+--% share "partials/apply_rule.lua" of name_at, rules, often_ruled, one_check, checks_differ, waiting, sealed
   if code then break end
 --% include "partials/check_declared.lua"
   if code then break end

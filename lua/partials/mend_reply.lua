@@ -2,6 +2,9 @@ if type(reply) == 'table' then
   if reply.err or mend then
     reply = (function()
       if reply.err then
+--% if vault
+        if find(reply.err, {{ vault }}, 1, true) then reply = { err = string.gsub(reply.err, {{ vault }}, '') } end
+--% endif
         -- The event stands; this one corrects it. A script words these errors in its own way.
         if find(reply.err, '^ERR Wrong number of args') then
           reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
@@ -36,12 +39,23 @@ if type(reply) == 'table' then
       elseif mend == 'scan' then
 --% include "partials/filter_scan.lua"
 --% endif
+--% if vault
+      elseif mend == 'named' or mend == 'streams' or mend == 'anywhere' then
+        -- These have no nulls within.
+--% endif
       elseif mend and typed then
 --% include "partials/restore_nulls.lua"
       end
+--% if vault
+--% include "partials/name_keys.lua"
+--% endif
       return reply
     end)()
   end
+--% if vault
+elseif type(reply) == 'string' and mend == 'anywhere' then
+  reply = string.gsub(reply, {{ vault }}, '')
+--% endif
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
   -- A double cannot hold it; as a string it is exact, and the client makes it a number again.
   if command == 'HINCRBY' then

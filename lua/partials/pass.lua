@@ -40,6 +40,9 @@ if recorded then
 else
   unheard[n] = true
 end
+--% if vault
+--% include "partials/enter_vault.lua"
+--% endif
 --% for limit in limits if limit.subject != "identity"
 --% filter numbered(limit.number)
 if subjects_n then

@@ -1,5 +1,8 @@
 -- A key's digest and expiry; of a string without the function that is for all types.
 do
+--% if vault
+  local name = {{ vault }} .. name
+--% endif
   local kind = call('TYPE', name).ok
   if kind == 'string' then
     local value = call('GETRANGE', name, '0', bound)

@@ -42,7 +42,12 @@ def test_status_without_a_policy_says_so(cli: Cli) -> None:
 
     assert result.exit_code == 0
     assert "no policy is active" in result.stderr
-    assert cli.json("status") == {"server": cli.url, "policy": None, "identities": []}
+    assert cli.json("status") == {
+        "server": cli.url,
+        "sealed": False,
+        "policy": None,
+        "identities": [],
+    }
 
 
 def test_status_counts_what_each_kind_of_limit_used(server: RealServer, policy: Path) -> None:

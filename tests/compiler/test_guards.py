@@ -14,6 +14,7 @@ from keyleash.compiler.templates import examples_root
 from keyleash.policy import parse_policy
 from keyleash.protocol.keyspace import Keyspace, script_digest
 from support.golden import GOLDEN, assert_golden
+from support.sealed import SEALED
 
 EXAMPLE = examples_root() / "agents.yaml"
 NAMES = ("agent-reader", "agent-runner", "agent-recovery", "human-admin")
@@ -154,3 +155,20 @@ def test_pattern_with_awkward_bytes_compiles_to_legal_lua(pattern: str) -> None:
     )
 
     lua51.LuaRuntime().compile(compiled(document)["one"].script)
+
+
+def test_sealed_guard_is_as_recorded() -> None:
+    """Its prefixes are constants like any other name, and all that is for them shows here."""
+    guard = compiled(EXAMPLE.read_text(), keyspace=SEALED)["agent-runner"]
+
+    assert_golden(GOLDEN / "guards" / "agent-runner.sealed.lua", guard.script)
+
+
+def test_vault_is_in_no_guard_of_an_open_server(example: dict[str, CompiledGuard]) -> None:
+    """What nobody asked for costs nobody anything: the text has no trace of it."""
+    sealed = compiled(EXAMPLE.read_text(), keyspace=SEALED)
+    for name, guard in example.items():
+        assert "places" not in guard.script + guard.batch_script
+        assert SEALED.vault in sealed[name].script
+        assert SEALED.vault in sealed[name].batch_script
+        lua51.LuaRuntime().compile(sealed[name].batch_script)

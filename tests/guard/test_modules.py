@@ -14,6 +14,7 @@ import keyleash
 from keyleash.errors import PolicyError
 from keyleash.server import EmbeddedServer
 from support.leash import Leash, grant
+from support.sealed import SEALED
 from support.servers import RealServer, find_server_binaries
 
 SOURCE = Path(__file__).parents[1] / "support" / "module.c"
@@ -45,6 +46,18 @@ def leash(request: pytest.FixtureRequest, module: Path, tmp_path: Path) -> Itera
 
 def named(*names: str) -> dict[str, Any]:
     return {"grants": [grant("read", "write", keys="doc:*", only=list(names))]}
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_key_that_a_module_names_is_named_without_the_vault(leash: Leash, protocol: int) -> None:
+    """Where its replies have keys nobody here knows, so it is looked for everywhere."""
+    leash = Leash(leash.server, SEALED)
+    leash.load(one=named("doc.name"))
+
+    assert leash.agent("one", protocol=protocol).execute_command("DOC.NAME", "doc:1") == [
+        b"doc:1",
+        2,
+    ]
 
 
 def test_broad_grant_gives_no_command_of_a_module(leash: Leash) -> None:

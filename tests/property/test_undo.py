@@ -19,7 +19,8 @@ from keyleash.protocol.active import GuardRecord, guard_record
 from keyleash.protocol.keyspace import OPERATORS
 from keyleash.protocol.request import BatchMode, batch_call, guard_call
 from support.leash import NAMES, Leash, grant, policy
-from support.servers import RealServer
+from support.sealed import SEALED
+from support.servers import RealServers, embedded_label, find_server_binaries
 from support.thorough import thorough
 
 IDENTITIES = ("one", "two", "three")
@@ -168,8 +169,8 @@ class World:
         return record
 
     def begin(self) -> None:
-        trails = [NAMES.audit(one) for one in (*IDENTITIES, OPERATORS)]
-        self.leash.admin.delete(*KEYS, *trails)
+        trails = [self.leash.keyspace.audit(one) for one in (*IDENTITIES, OPERATORS)]
+        self.leash.admin.delete(*map(self.placed, KEYS), *trails)
         self.history.clear()
 
     def do(self, deeds: Sequence[Deed]) -> None:
@@ -180,18 +181,18 @@ class World:
         with self.leash.admin.pipeline(transaction=is_one) as pipe:
             for deed in deeds:
                 looks.append(len(pipe))
-                pipe.eval(LOOK, 0, *KEYS)
+                pipe.eval(LOOK, 0, *map(self.placed, KEYS))
                 for call in self._calls(deed):
                     pipe.execute_command(*call)
             looks.append(len(pipe))
-            pipe.eval(LOOK, 0, *KEYS)
+            pipe.eval(LOOK, 0, *map(self.placed, KEYS))
             replies = pipe.execute(raise_on_error=False)
         seen = [_states(replies[place]) for place in looks]
         self.history += zip(deeds, seen, seen[1:], strict=False)
 
     def _calls(self, deed: Deed) -> Sequence[Words]:
         if deed.who is None:
-            return deed.commands
+            return [tuple(map(self.placed, words)) for words in deed.commands]
         token, record = self.tokens[deed.who], self.scripts[deed.who]
         head = (token, deed.why, "2")
         if len(deed.commands) == 1:
@@ -200,7 +201,11 @@ class World:
         return [batch_call(load_table(), digest, *head, BatchMode.EACH, deed.commands)]
 
     def look(self) -> dict[str, State]:
-        return _states(self.leash.admin.eval(LOOK, 0, *KEYS))
+        return _states(self.leash.admin.eval(LOOK, 0, *map(self.placed, KEYS)))
+
+    def placed(self, word: Any) -> Any:
+        """Where the server has a key; of any other word, itself."""
+        return self.leash.keyspace.vault + word if word in KEYS else word
 
     def chosen(self, why: str) -> dict[str, list[tuple[State, State]]]:
         """What the deeds that are to be undone found and left, by key that they changed."""
@@ -220,9 +225,12 @@ def _states(seen: Sequence[Any]) -> dict[str, State]:
     }
 
 
-@pytest.fixture
-def world(server: RealServer) -> World:
-    return World(Leash(server))
+@pytest.fixture(params=[*find_server_binaries(), "sealed"])
+def world(request: pytest.FixtureRequest, real_servers: RealServers) -> Iterator[World]:
+    """Every available server in turn, and one on which agents' keys are in a vault."""
+    is_sealed = request.param == "sealed"
+    with real_servers.lend(embedded_label() if is_sealed else request.param) as server:
+        yield World(Leash(server, SEALED if is_sealed else NAMES))
 
 
 def singly(program: Sequence[Sequence[Deed]]) -> Iterator[list[Deed]]:

@@ -25,10 +25,12 @@ from keyleash.protocol.request import BatchMode, batch_call, declared_keys
 from keyleash.tokens import issue_token
 from support.decisions import decision_in
 from support.reference import Decision, ModelState, captured, decide, named, needs_of_call
+from support.sealed import SEALED, assert_hidden, record
 from support.servers import RealServer, embedded_label
 from support.thorough import thorough
 
 NAMES = Keyspace()
+KEYSPACES = pytest.mark.parametrize("keyspace", [NAMES, SEALED], ids=["open", "sealed"])
 TABLE = load_table()
 SCOPABLE = sorted(spec.name for spec in TABLE if spec.refused is None)
 OF_TWO_KINDS = sorted(spec.name for spec in TABLE if spec.refused is None and len(spec.keys) > 1)
@@ -308,7 +310,8 @@ CLOCKED = ("EXPIRE", "TTL", "EX", "AT")
 class Twins:
     """Two databases of a server: calls that are allowed are run in the other without a guard."""
 
-    def __init__(self, server: RealServer, protocol: int) -> None:
+    def __init__(self, server: RealServer, protocol: int, keyspace: Keyspace) -> None:
+        self.keyspace = keyspace
         self.admin = server.client()
         self.guarded = server.client(protocol=protocol).connection_pool.get_connection()
         self.plain = server.client(
@@ -320,12 +323,14 @@ class Twins:
 
     def begin(self, document: str) -> None:
         self.admin.flushall()
-        load_policy(self.admin, document, table=TABLE)
-        issued = issue_token(self.admin, "one")
+        if self.keyspace.vault:
+            record(self.admin)
+        load_policy(self.admin, document, table=TABLE, keyspace=self.keyspace)
+        issued = issue_token(self.admin, "one", keyspace=self.keyspace)
         self.token, self.token_id = issued.token.encode(), issued.id
-        record = guard_record(self.admin.hgetall(NAMES.guard("one")))  # type: ignore[arg-type]
-        assert record is not None
-        self.digest, self.batch_digest = record.digest.encode(), record.batch_digest.encode()
+        found = guard_record(self.admin.hgetall(self.keyspace.guard("one")))  # type: ignore[arg-type]
+        assert found is not None
+        self.digest, self.batch_digest = found.digest.encode(), found.batch_digest.encode()
 
     def call(self, call: Call) -> Any:
         """The guard's reply, errors included."""
@@ -358,13 +363,18 @@ class Twins:
         return queued if isinstance(queued, redis.ResponseError) else replies[0]
 
     def forget(self, keys: Sequence[bytes]) -> None:
-        for connection in (self.guarded, self.plain):
-            if keys:
-                reply_to(connection, b"DEL", *keys)
+        if keys:
+            reply_to(self.guarded, b"DEL", *map(self.keyspace.physical, keys))
+            reply_to(self.plain, b"DEL", *keys)
 
     def data(self) -> tuple[set[bytes], set[bytes]]:
+        """What agents have in each, by the names that they use."""
         guarded, plain = reply_to(self.guarded, b"KEYS", b"*"), reply_to(self.plain, b"KEYS", b"*")
-        return {key for key in guarded if not key.startswith(b"keyleash:")}, set(plain)
+        control = (self.keyspace.prefix.encode(), b"keyleash:guard:", b"keyleash:sealed")
+        names = {key for key in guarded if not key.startswith(control)}
+        vault = self.keyspace.vault.encode()
+        assert all(key.startswith(vault) for key in names)
+        return {key.removeprefix(vault) for key in names}, set(plain)
 
 
 def reply_to(connection: Any, *words: Any) -> Any:
@@ -411,15 +421,23 @@ def comparable(reply: Any) -> Any:
     return reply
 
 
-def test_generated_commands_are_judged_as_the_model_says(server: RealServer) -> None:
+def policies_on(server: RealServer, keyspace: Keyspace) -> int:
+    is_main = server.label == embedded_label() and not keyspace.vault
+    return POLICIES if is_main else POLICIES_ELSEWHERE
+
+
+@KEYSPACES
+def test_generated_commands_are_judged_as_the_model_says(
+    server: RealServer, keyspace: Keyspace
+) -> None:
     """
     Any policy, any command of any server, any arguments.
 
     An allowed command answers as it would without a guard, and what is in the database
-    afterwards is what the allowed commands put there.
+    afterwards is what the allowed commands put there. So it is where the keys are in a vault.
     """
-    policies_here = POLICIES if server.label == embedded_label() else POLICIES_ELSEWHERE
-    by_protocol = {protocol: Twins(server, protocol) for protocol in (2, 3)}
+    policies_here = policies_on(server, keyspace)
+    by_protocol = {protocol: Twins(server, protocol, keyspace) for protocol in (2, 3)}
     pairs = allowed = 0
 
     # A failing call says all there is to know, and shrinking hundreds of numbers takes minutes.
@@ -440,6 +458,7 @@ def test_generated_commands_are_judged_as_the_model_says(server: RealServer) -> 
             expected = decide(identity, TABLE, call.argv, call.declared, state, 0, twins.token_id)
             reply = twins.call(call)
             assert "user_script" not in str(reply)
+            assert_hidden(reply)
             assert_same(call, decision_in(reply), expected)
             pairs += 1
             if not expected.allowed:
@@ -459,7 +478,7 @@ def test_generated_commands_are_judged_as_the_model_says(server: RealServer) -> 
                 assert comparable(reply) == comparable(plain), call
         guarded, plain_keys = twins.data()
         assert guarded == plain_keys
-        events: Any = twins.admin.xrange(NAMES.audit("one"))
+        events: Any = twins.admin.xrange(keyspace.audit("one"))
         assert mutations <= sum(b"of" not in event for _, event in events) <= mutations + unsure
 
     compare()
@@ -500,15 +519,16 @@ def tight_policies(draw: st.DrawFn) -> str:
     return json.dumps(document)
 
 
-def test_batches_are_judged_as_the_model_says(server: RealServer) -> None:
+@KEYSPACES
+def test_batches_are_judged_as_the_model_says(server: RealServer, keyspace: Keyspace) -> None:
     """
     A batch is its commands one after the other, but judged before the first one runs.
 
     In mode `each` every reply is that of the command alone; in mode `all` the first
     refusal is that of the whole, and then nothing has happened.
     """
-    policies_here = POLICIES if server.label == embedded_label() else POLICIES_ELSEWHERE
-    by_protocol = {protocol: Twins(server, protocol) for protocol in (2, 3)}
+    policies_here = policies_on(server, keyspace)
+    by_protocol = {protocol: Twins(server, protocol, keyspace) for protocol in (2, 3)}
     outcomes = dict.fromkeys(("passed", "refused", "whole", "none"), 0)
 
     @settings(thorough(policies_here), phases=[Phase.generate])
@@ -539,6 +559,7 @@ def test_batches_are_judged_as_the_model_says(server: RealServer) -> None:
             ]
             reply = twins.batch(mode, argvs)
             assert "user_script" not in str(reply)
+            assert_hidden(reply)
             refusals = [number for number, one in enumerate(expected) if not one.allowed]
             if mode is BatchMode.ALL and refusals:
                 state = before

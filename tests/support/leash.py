@@ -15,9 +15,11 @@ from keyleash.deploy import LoadResult, load_policy
 from keyleash.protocol.active import Client, guard_record
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.request import BatchMode, batch_call, guard_call
+from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.protocol.transport import Transport, call_head
 from keyleash.tokens import IssuedToken, issue_token
+from support.sealed import record
 from support.servers import RealServer
 
 NAMES = Keyspace()
@@ -57,11 +59,19 @@ class Leash:
     """
 
     server: RealServer
+    keyspace: Keyspace = NAMES
     admin: Client = field(init=False)
     transport: Transport = Transport.EVALSHA
 
     def __post_init__(self) -> None:
         self.admin = self.server.client()
+        if self.keyspace.vault:
+            record(self.admin, self.keyspace)
+
+    def follow(self) -> Keyspace:
+        """Look where keys are from now on, and say it."""
+        self.keyspace = server_keyspace(self.admin)
+        return self.keyspace
 
     @property
     def stale(self) -> str:
@@ -75,10 +85,11 @@ class Leash:
             document or policy(**identities),
             actor="ops",
             transport=self.transport,
+            keyspace=self.keyspace,
         )
 
     def issue(self, identity: str, **options: Any) -> IssuedToken:
-        return issue_token(self.admin, identity, actor="ops", **options)
+        return issue_token(self.admin, identity, actor="ops", keyspace=self.keyspace, **options)
 
     def put_token(self, identity: str, token: str, record: TokenRecord) -> None:
         """Write a token's record as issuing it would, with the time for which it is kept."""
@@ -135,15 +146,15 @@ class Leash:
         return [str(one) if isinstance(one, redis.ResponseError) else one for one in replies]
 
     def events(self, identity: str) -> list[dict[str, str]]:
-        return self._stream(NAMES.audit(identity))
+        return self._stream(self.keyspace.audit(identity))
 
     def refusals(self, identity: str) -> int:
         """How many calls were refused, those of a kind counted one by one."""
-        denials = read_denials(self.admin, NAMES, [identity])
+        denials = read_denials(self.admin, self.keyspace, [identity])
         return sum(denial.repeats for denial in denials)
 
     def denials(self, identity: str) -> list[dict[str, str]]:
-        return self._stream(NAMES.denied(identity))
+        return self._stream(self.keyspace.denied(identity))
 
     def _stream(self, name: str) -> list[dict[str, str]]:
         return [
@@ -152,5 +163,5 @@ class Leash:
         ]
 
     def state(self, identity: str) -> bytes:
-        state: bytes = self.admin.get(NAMES.state(identity))
+        state: bytes = self.admin.get(self.keyspace.state(identity))
         return state

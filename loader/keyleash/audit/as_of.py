@@ -15,6 +15,7 @@ from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import UnknownValueError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import OPERATORS, Keyspace
+from keyleash.protocol.sealed import server_keyspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,12 @@ def value_as_of(
         client: A redis-py client of an operator, `decode_responses` off.
         key: The key.
         time_ms: Server time, Unix milliseconds; what happened in this one counts.
-        keyspace: Where the control keys are; the public prefix if None.
+        keyspace: Where keys are; what the server's record says if None.
 
     Raises:
         UnknownValueError: it cannot be told.
     """
-    keyspace = keyspace or Keyspace()
+    keyspace = keyspace or server_keyspace(client)
     seconds, micros = client.time()
     now_ms = int(seconds) * 1000 + int(micros) // 1000
     if time_ms > now_ms:

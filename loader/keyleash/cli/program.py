@@ -32,6 +32,7 @@ from keyleash.cli.options import json_option
 from keyleash.cli.server import DEFAULT_URL, has_password
 from keyleash.cli.settings import Settings
 from keyleash.cli.undo import undo
+from keyleash.cli.vault import vault
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -137,6 +138,7 @@ for command in (
     fence,
     audit.audit,
     undo,
+    vault,
     execute.exec_,
     serve.serve,
     watch.watch,

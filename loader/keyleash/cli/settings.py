@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import click
@@ -12,6 +12,7 @@ import click
 from keyleash.cli import server
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.sealed import server_keyspace
 
 
 @dataclass
@@ -26,7 +27,6 @@ class Settings:
     url: str = server.DEFAULT_URL
     given_actor: str | None = None
     json: bool = False
-    keyspace: Keyspace = field(default_factory=Keyspace)
 
     @property
     def shown_url(self) -> str:
@@ -48,6 +48,11 @@ class Settings:
     def client(self) -> Client:
         """The operator's client; it connects when it is first used."""
         return server.operator_client(self.url)
+
+    @cached_property
+    def keyspace(self) -> Keyspace:
+        """Where the server's record says that control keys and data are."""
+        return server_keyspace(self.client)
 
 
 pass_settings = click.make_pass_decorator(Settings)

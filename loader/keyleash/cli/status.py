@@ -38,12 +38,14 @@ def status(settings: Settings) -> None:
         print_json(
             {
                 "server": settings.shown_url,
+                "sealed": bool(settings.keyspace.vault),
                 "policy": None if active is None else _policy_json(active),
                 "identities": [_identity_json(one) for one in found],
             }
         )
         return
-    click.echo(f"server     {settings.shown_url}")
+    sealed = ", sealed" if settings.keyspace.vault else ""
+    click.echo(f"server     {settings.shown_url}{sealed}")
     if active is None:
         say("no policy is active")
         say("help: load one with `keyleash load FILE`")

@@ -58,6 +58,7 @@ def emit(guard: Guard) -> Scripts:
 
 def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
     identity, keyspace = guard.identity, guard.keyspace
+    vault = keyspace.vault
     idle_s, retain_s = identity.token.idle_s, identity.audit.retain_s
     return render(
         template,
@@ -70,6 +71,9 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
             "denied": keyspace.denied(identity.name),
             "repeats": keyspace.repeats(identity.name),
         },
+        vault=vault,
+        vault_bytes=len(vault),
+        sealed=bool(vault),
         layout=guard.layout,
         state_format=f"<{'d' * guard.layout.numbers}",
         numbers=_numbers(guard),

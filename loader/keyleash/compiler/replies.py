@@ -44,6 +44,17 @@ _MENDED = {
 of streams, `info` on one."""
 
 
+_NAMED = {
+    **dict.fromkeys(
+        ("BLPOP", "BRPOP", "LMPOP", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "ZMPOP", "BZMPOP"), "named"
+    ),
+    "XREAD": "streams",
+    # "entries" too is about what stands under the names of streams.
+    "XREADGROUP": "entries",
+}
+"""Replies that name keys: as their first word, or with what each stream has."""
+
+
 def is_alike(spec: CommandSpec) -> bool:
     """Whether the command's reply is the same under RESP2 and RESP3."""
     return spec.name in _ALIKE
@@ -54,9 +65,14 @@ def names_widths(spec: CommandSpec) -> bool:
     return spec.name in {"BITFIELD", "BITFIELD_RO"}
 
 
-def mend_of(spec: CommandSpec) -> str | None:
+def mend_of(spec: CommandSpec, *, sealed: bool = False) -> str | None:
     """How the command's reply is mended, or None if it never needs it.
 
-    A scan's reply is cleared of keys that are not granted.
+    A scan's reply is cleared of keys that are not granted. Where keys are in a vault, names of
+    keys are put right; of a module's command it is not known where it has them.
     """
-    return "scan" if spec.scans else _MENDED.get(spec.name)
+    if spec.scans:
+        return "scan"
+    if sealed and spec.named_only:
+        return "anywhere"
+    return (sealed and _NAMED.get(spec.name)) or _MENDED.get(spec.name)

@@ -21,7 +21,7 @@ from keyleash.compiler.quoting import (
 )
 from keyleash.compiler.sharing import Sharing
 from keyleash.policy.quantities import MAX_SIZE_BYTES
-from keyleash.protocol.keyspace import OPERATORS, Keyspace
+from keyleash.protocol.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
 from keyleash.protocol.token import REVOKED_OFFSET
 
 REMOVED_KEEP_MS = 32 * 86_400_000
@@ -87,24 +87,18 @@ def render(template: str, **context: object) -> str:
     return text.replace("\nif false then\nelseif ", "\nif ").replace("if false\nor ", "if ")
 
 
-def operator_script(template: str, keyspace: Keyspace) -> str:
-    """Render a script that operators run: it knows all control names and no identity."""
-    names = {
-        "policy": keyspace.policy,
-        "layouts": keyspace.layouts,
-        "control": keyspace.control,
-        "state_prefix": keyspace.state(""),
-        "guard_prefix": keyspace.guard(""),
-        "tokens_prefix": keyspace.tokens(""),
-        "token_prefix": keyspace.token_root,
-        "staged_prefix": keyspace.staged_prefix,
-        "operators": keyspace.audit(OPERATORS),
-        "operators_seq": keyspace.operators_seq,
-        "undo_prefix": keyspace.undo_prefix,
-    }
+def operator_script(template: str, keyspace: Keyspace, old: Keyspace | None = None) -> str:
+    """Render a script that operators run: it knows all control names and no identity.
+
+    Args:
+        old: Where the keys are that the script takes to *keyspace*, if it does.
+    """
     return render(
         template,
-        names=names,
+        names=_names(keyspace),
+        old_names=_names(old or keyspace),
+        public_prefix=PUBLIC_PREFIX,
+        vault=keyspace.vault,
         removed_keep_ms=str(REMOVED_KEEP_MS),
         staged_keep_ms=str(STAGED_KEEP_MS),
         revoked_offset=REVOKED_OFFSET,
@@ -124,3 +118,23 @@ def emergency_script(template: str, keyspace: Keyspace) -> str:
     script writes are the only ones for which `maxmemory` is passed over.
     """
     return "#!lua flags=allow-oom\n" + operator_script(template, keyspace)
+
+
+def _names(keyspace: Keyspace) -> dict[str, str]:
+    return {
+        "prefix": keyspace.prefix,
+        "sealed": keyspace.sealed,
+        "policy": keyspace.policy,
+        "layouts": keyspace.layouts,
+        "control": keyspace.control,
+        "state_prefix": keyspace.state_root,
+        "guard_prefix": keyspace.guard_root,
+        "denied_prefix": keyspace.denied(""),
+        "repeats_prefix": keyspace.repeats(""),
+        "tokens_prefix": keyspace.tokens(""),
+        "token_prefix": keyspace.token_root,
+        "staged_prefix": keyspace.staged_prefix,
+        "operators": keyspace.audit(OPERATORS),
+        "operators_seq": keyspace.operators_seq,
+        "undo_prefix": keyspace.undo_prefix,
+    }

@@ -26,6 +26,7 @@ from keyleash.errors import ActivationConflictError, Problem
 from keyleash.fence.refresh import refreshed_users
 from keyleash.protocol.active import ActivePolicy, Client, read_active
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.state import Layout
 from keyleash.protocol.transport import Transport
 
@@ -73,7 +74,7 @@ def load_policy(
         file: Its name, for problems.
         actor: Who loads it, for the control stream.
         table: The server's commands; they are asked for if None.
-        keyspace: Where the control keys are; the public prefix if None.
+        keyspace: Where keys are; what the server's record says if None.
         allow_eviction: Load also where the server may evict control keys.
         others: Further servers, such as replicas, whose ACL users are to be kept in step.
         transport: How wrappers are to call the guards. The policy may be active by another.
@@ -85,6 +86,7 @@ def load_policy(
         ActivationConflictError: another load was faster; nothing was activated.
         DigestMismatchError: the server's digests are not ours; nothing was activated.
     """
+    keyspace = keyspace or server_keyspace(client)
     prepared = prepare_policy(
         client,
         document,
@@ -108,7 +110,14 @@ def activate_policy(
     others: Sequence[Client] = (),
 ) -> LoadResult:
     """Make a prepared policy the active one; see `load_policy`."""
-    keyspace = keyspace or Keyspace()
+    in_force = server_keyspace(client)
+    keyspace = keyspace or in_force
+    if keyspace != in_force:
+        # activate.lua asks again; but by then what is staged would not fit.
+        raise ActivationConflictError(
+            "the prefixes of keys were changed while this policy was being loaded",
+            help="load it again",
+        )
     guards, digest = prepared.guards, prepared.digest
     names = tuple(guard.identity for guard in guards)
     active = read_active(client, keyspace)

@@ -6,6 +6,7 @@ from keyleash.compiler.templates import emergency_script
 from keyleash.errors import UnknownIdentityError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.sealed import server_keyspace
 
 
 def set_suspended(
@@ -24,7 +25,7 @@ def set_suspended(
     Raises:
         UnknownIdentityError: no such identity is active.
     """
-    script = emergency_script("suspend.lua", keyspace or Keyspace())
+    script = emergency_script("suspend.lua", keyspace or server_keyspace(client))
     changed = client.eval(script, 0, identity, "1" if suspended else "0", actor)
     if changed is None:
         raise UnknownIdentityError(

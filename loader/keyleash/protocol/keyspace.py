@@ -12,16 +12,37 @@ OPERATORS = "@operators"
 """Whose trail holds what an undo changed; no identity can have such a name."""
 
 
+_IN_VAULTS = frozenset("0123456789abcdef:")
+
+
 @dataclass(frozen=True, slots=True)
 class Keyspace:
-    """The control keys under one prefix.
+    """The control keys under one prefix, and the data of agents under another.
 
     Guards hold these names as compiled constants; no caller ever passes one in.
+
+    Attributes:
+        prefix: What the names of all control keys begin with.
+        vault: What the server has before the name of each key that agents use; empty if they are
+            not in a vault. It is of hexadecimal digits and `:`, so it is nothing special in a
+            glob, in a Lua pattern or in a rule of an ACL.
     """
 
     prefix: str = PUBLIC_PREFIX
     vault: str = ""
-    """What stands in front of the names of agents' keys; empty unless the server is sealed."""
+
+    def __post_init__(self) -> None:
+        if not _IN_VAULTS.issuperset(self.vault):
+            raise ValueError("a vault's prefix has hexadecimal digits and `:` only")
+
+    def physical(self, key: bytes) -> bytes:
+        """The name by which the server has what agents and policies call *key*."""
+        return self.vault.encode() + key
+
+    @property
+    def sealed(self) -> str:
+        """Hash: the prefixes in force, for operators alone (`protocol.sealed`)."""
+        return f"{PUBLIC_PREFIX}sealed"
 
     @property
     def policy(self) -> str:
@@ -59,9 +80,14 @@ class Keyspace:
         """String: what becomes the identity's state, unless that has changed meanwhile."""
         return f"{self.staged_prefix}{load}:state:{identity}"
 
+    @property
+    def state_root(self) -> str:
+        """What all names of states begin with."""
+        return f"{self.prefix}state:"
+
     def state(self, identity: str) -> str:
         """String: the packed state of an identity (`protocol.state`)."""
-        return f"{self.prefix}state:{identity}"
+        return f"{self.state_root}{identity}"
 
     @property
     def token_root(self) -> str:
@@ -106,9 +132,19 @@ class Keyspace:
         """Hash: how often the identity was refused alike in this minute; see docs/audit.md."""
         return f"{self.prefix}repeats:{identity}"
 
+    @property
+    def source_root(self) -> str:
+        """What all names of records of scripts begin with."""
+        return f"{self.prefix}source:"
+
     def source(self, identity: str) -> str:
         """Hash: script digest → text, for those who may load it again."""
-        return f"{self.prefix}source:{identity}"
+        return f"{self.source_root}{identity}"
+
+    @property
+    def guard_root(self) -> str:
+        """What all names of public guard records begin with."""
+        return f"{PUBLIC_PREFIX}guard:"
 
     @property
     def fence(self) -> str:
@@ -117,7 +153,7 @@ class Keyspace:
 
     def guard(self, identity: str) -> str:
         """Hash: the public guard record (`protocol.active.GuardRecord`)."""
-        return f"{PUBLIC_PREFIX}guard:{identity}"
+        return f"{self.guard_root}{identity}"
 
 
 def script_digest(script: str) -> str:

@@ -9,6 +9,7 @@ from keyleash.errors import NoPolicyError, UnknownIdentityError
 from keyleash.policy import TokenRules, parse_policy
 from keyleash.protocol.active import Client, read_active
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.token import (
     KEEP_AFTER_EXPIRY_MS,
     TokenRecord,
@@ -53,7 +54,7 @@ def issue_token(
         ttl_s: Wanted life in seconds; the policy's `ttl` if None, its `max_ttl` at most.
         note: For `list_tokens`, up to 200 characters; no secret.
         actor: Who issues it, for the control stream.
-        keyspace: Where the control keys are; the public prefix if None.
+        keyspace: Where keys are; what the server's record says if None.
 
     Raises:
         NoPolicyError: no policy is active.
@@ -64,7 +65,7 @@ def issue_token(
         raise ValueError("a token must live for at least a second")
     if len(note) > MAX_NOTE:
         raise ValueError(f"a note has at most {MAX_NOTE} characters")
-    keyspace = keyspace or Keyspace()
+    keyspace = keyspace or server_keyspace(client)
     rules = _rules(client, keyspace, identity)
     wanted_s = ttl_s if ttl_s is not None else rules.ttl_s
     life_s = min(wanted_s, rules.max_ttl_s)

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.token import TokenRecord
 
 
@@ -40,7 +41,7 @@ def list_tokens(
 
     Tokens that expired more than a week ago are forgotten on this occasion.
     """
-    keyspace = keyspace or Keyspace()
+    keyspace = keyspace or server_keyspace(client)
     if identity is not None:
         names = [identity]
     else:

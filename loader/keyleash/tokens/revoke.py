@@ -6,6 +6,7 @@ from keyleash.compiler.templates import emergency_script
 from keyleash.errors import UnknownTokenIdError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.sealed import server_keyspace
 from keyleash.tokens.registry import list_tokens
 
 
@@ -26,7 +27,7 @@ def revoke_tokens(
     Raises:
         UnknownTokenIdError: no token has *token_id*.
     """
-    keyspace = keyspace or Keyspace()
+    keyspace = keyspace or server_keyspace(client)
     script = emergency_script("revoke.lua", keyspace)
     flat = [item.decode() for item in client.eval(script, 0, actor, identity or "", token_id or "")]
     revoked = list(zip(flat[::2], flat[1::2], strict=True))

@@ -22,6 +22,7 @@ from keyleash.errors import (
 )
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import OPERATORS, Keyspace
+from keyleash.protocol.sealed import server_keyspace
 
 _NO_EXPIRY = b"-1"
 
@@ -60,7 +61,7 @@ def apply_undo(
         plan: As `plan_undo` made it.
         description: What was asked for, for the control stream.
         actor: Who does it, for the record.
-        keyspace: Where the control keys are; the public prefix if None.
+        keyspace: Where keys are; what the server's record says if None.
 
     Raises:
         UndoRefusedError: something is in the way, or the server does not take it.
@@ -68,7 +69,7 @@ def apply_undo(
         ChangedMeanwhileError: a key was changed since the plan was made.
         UndoUnansweredError: the connection was lost; whether it was done is not known.
     """
-    keyspace = keyspace or Keyspace()
+    keyspace = keyspace or server_keyspace(client)
     if plan.blocked:
         raise refusal(plan)
     if not plan.changes:

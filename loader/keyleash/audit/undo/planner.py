@@ -15,6 +15,7 @@ from keyleash.compiler.templates import UNDO_MAX_BYTES
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
+from keyleash.protocol.sealed import server_keyspace
 
 MAX_KEYS = 10_000
 """Most keys that an undo touches: the server serves nobody meanwhile."""
@@ -40,7 +41,7 @@ def plan_undo(
         forced: Keys for which conflicts, and what the policy grants, do not count.
         skipped: Keys that are left out.
         across_policies: Whether no key needs to be granted by the active policy.
-        keyspace: Where the control keys are; the public prefix if None.
+        keyspace: Where keys are; what the server's record says if None.
 
     Raises:
         NothingToUndoError: no event is meant, or those that are changed nothing.
@@ -49,7 +50,7 @@ def plan_undo(
         UnknownIdentityError: no identity ever had that name.
         UndoTooLargeError: it would hold up the server for too long.
     """
-    keyspace = keyspace or Keyspace()
+    keyspace = keyspace or server_keyspace(client)
     by_key = steps_of(select_events(client, keyspace, selection))
     chosen = {key: steps for key, steps in by_key.items() if selection.concerns(key)}
     if len(chosen) > MAX_KEYS:

@@ -50,7 +50,7 @@ def meant_key(settings: Settings, given: str) -> bytes:
 
     raw = os.fsencode(given)
     escaped = unescaped(raw)
-    if escaped == raw or settings.client.exists(raw):
+    if escaped == raw or settings.client.exists(settings.keyspace.physical(raw)):
         return raw
     where = (settings.client, settings.keyspace, trail_names(settings), Query(key=raw))
     is_recorded = any(True for _ in chain(read_events(*where), read_denials(*where)))

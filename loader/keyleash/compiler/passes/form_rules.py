@@ -43,6 +43,13 @@ class _Grant:
     beginnings: tuple[Matcher, ...]
 
 
+class _Kind(NamedTuple):
+    """What a guard does besides judging: keeps before-images, hides where its keys are."""
+
+    images: bool
+    sealed: bool
+
+
 class _Formed(NamedTuple):
     checks: tuple[Check, ...]
     rules: tuple[Rule, ...]
@@ -56,7 +63,9 @@ def form_rules(guard: Guard, _table: CommandTable) -> Guard:
         _grant(grant, matchers, stand_ins)
         for grant, matchers in zip(guard.identity.grants, guard.matchers, strict=True)
     )
-    formed = _formed(guard.usages, grants, images=bool(guard.images))
+    formed = _formed(
+        guard.usages, grants, images=bool(guard.images), sealed=bool(guard.keyspace.vault)
+    )
     return replace(
         guard,
         checks=tuple(map(stand_ins.real_check, formed.checks)),
@@ -80,16 +89,19 @@ def _grant(grant: Grant, matchers: tuple[Matcher, ...], stand_ins: StandIns) -> 
 
 # Identities mostly differ in their names and keys alone.
 @lru_cache(KEPT)
-def _formed(usages: tuple[Usage, ...], grants: tuple[_Grant, ...], *, images: bool) -> _Formed:
+def _formed(
+    usages: tuple[Usage, ...], grants: tuple[_Grant, ...], *, images: bool, sealed: bool
+) -> _Formed:
     checks = _Checks(grants)
+    kind = _Kind(images, sealed)
     rules: dict[Rule, int] = {}
     assigned = []
     for usage in usages:
-        rule = _rule(grants, usage, checks, images)
+        rule = _rule(grants, usage, checks, kind)
         variant = usage.spec.variant
         if variant is not None:
             needing = _needing(grants, usage, variant.needs)
-            instead = _rule(grants, needing, checks, images)
+            instead = _rule(grants, needing, checks, kind)
             if instead != rule:
                 number = _number(rules, instead)
                 rule = replace(rule, variant=number, variant_option=variant.option)
@@ -131,7 +143,7 @@ def _needing(grants: Sequence[_Grant], usage: Usage, needs: Needs) -> Usage:
     return usage_of(spec, usage.grants, [one.allow for one in grants])
 
 
-def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, images: bool) -> Rule:
+def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) -> Rule:
     if usage.missing is not None:
         return Rule(missing=usage.missing)
     spec = usage.spec
@@ -150,11 +162,11 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, images: bool)
         # A command that stores if an option says so reads otherwise.
         mutates=spec.mutates and not stored,
         # Where no images are kept, commands that differ in this alone share a rule.
-        changes_first=images and _changes(needs, 0, spec),
-        changes_rest=images and _changes(needs, -1, spec),
+        changes_first=kind.images and _changes(needs, 0, spec),
+        changes_rest=kind.images and _changes(needs, -1, spec),
         stored=_counted(stored),
         alike=is_alike(spec),
-        mend=mend_of(spec),
+        mend=mend_of(spec, sealed=kind.sealed),
         wide_integers=names_widths(spec),
         keys=spec.keys if spec.walk is None else (),
         refused_if=spec.refused_if,

@@ -14,10 +14,12 @@ from keyleash.protocol.keyspace import PUBLIC_PREFIX
 def protect_control_keys(guard: Guard, _table: CommandTable) -> Guard:
     """Put a deny rule on the control prefixes in front of `denied`.
 
-    Left out where no grant can reach them: most guards then pay nothing for it.
+    Left out where no grant can reach them: most guards then pay nothing for it. A vault has
+    none of them within, and the name of its control prefix must not stand in a refusal.
     """
     patterns = [pattern for grant in guard.identity.grants for pattern in grant.keys]
-    prefixes = dict.fromkeys(prefix.encode() for prefix in (guard.keyspace.prefix, PUBLIC_PREFIX))
+    names = (PUBLIC_PREFIX,) if guard.keyspace.vault else (guard.keyspace.prefix, PUBLIC_PREFIX)
+    prefixes = dict.fromkeys(name.encode() for name in names)
     reachable = tuple(
         anything_under(prefix)
         for prefix in prefixes

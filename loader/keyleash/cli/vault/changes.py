@@ -1,0 +1,116 @@
+"""`keyleash vault seal`, `rotate` and `unseal`: which prefixes are in force."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from keyleash.cli.errors import DeclinedError
+from keyleash.cli.options import example, json_option, require_consent, yes_option
+from keyleash.cli.output import print_json, say
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.text import counted
+from keyleash.cli.vault.parameters import key_patterns
+from keyleash.cli.vault.showing import shown_progress
+
+if TYPE_CHECKING:
+    from keyleash.vault import ChangeResult
+
+HELD = "until all keys have moved, every call of every agent is refused as suspended"
+
+
+@click.command(epilog=example("keyleash vault seal --adopt 'agents:*'"))
+@click.option(
+    "--adopt",
+    metavar="PATTERN",
+    multiple=True,
+    callback=key_patterns,
+    help="Move these keys into the vault; repeat.",
+)
+@yes_option
+@json_option
+@pass_settings
+def seal(settings: Settings, adopt: tuple[str, ...], yes: bool) -> None:
+    """Put control keys and agents' keys under random prefixes.
+
+    Guards know the prefixes, agents do not. Tokens, trails and what limits have counted are kept.
+    Agents are suspended meanwhile, and need no restart. If it is interrupted they stay so:
+    run it again, and it goes on where it was.
+    """
+    from keyleash import vault
+
+    if not adopt:
+        say("no --adopt: agents begin with an empty vault; `vault adopt` moves keys in later")
+    _require_consent("seal the server?", yes)
+    with _kept_on("seal"), shown_progress(not settings.json) as report:
+        result = vault.seal(settings.client, adopt=adopt, actor=settings.actor, report=report)
+    _tell(settings, "sealed", result)
+
+
+@click.command(epilog=example("keyleash vault rotate"))
+@yes_option
+@json_option
+@pass_settings
+def rotate(settings: Settings, yes: bool) -> None:
+    """Replace the prefixes by new random ones.
+
+    As `vault seal`, for a server that is sealed: when somebody may have learned a prefix.
+    """
+    from keyleash import vault
+
+    _require_consent("give every key a new prefix?", yes)
+    with _kept_on("rotate"), shown_progress(not settings.json) as report:
+        result = vault.rotate(settings.client, actor=settings.actor, report=report)
+    _tell(settings, "rotated", result)
+
+
+@click.command(epilog=example("keyleash vault unseal"))
+@yes_option
+@json_option
+@pass_settings
+def unseal(settings: Settings, yes: bool) -> None:
+    """Give all keys the names that agents have for them.
+
+    The reverse of `vault seal`. Where a key of such a name exists, nothing is begun.
+    """
+    from keyleash import vault
+
+    _require_consent("take every key out of the vault?", yes)
+    with _kept_on("unseal"), shown_progress(not settings.json) as report:
+        result = vault.unseal(settings.client, actor=settings.actor, report=report)
+    _tell(settings, "unsealed", result)
+
+
+def _require_consent(question: str, yes: bool) -> None:
+    if not yes:
+        say(HELD)
+    if not require_consent(question, yes):
+        raise DeclinedError("nothing was changed")
+
+
+@contextmanager
+def _kept_on(kind: str) -> Iterator[None]:
+    """Say what an interruption leaves behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"agents may be suspended: run `keyleash vault {kind}` again to finish")
+        raise
+
+
+def _tell(settings: Settings, done: str, result: ChangeResult) -> None:
+    if settings.json:
+        print_json(
+            {
+                "server": settings.shown_url,
+                "moved": result.moved,
+                "generation": result.generation,
+                "resumed": result.resumed,
+            }
+        )
+        return
+    moved = f"{counted(result.moved, 'key')}, keyleash's own among them,"
+    click.echo(f"{done}: {moved} moved; the policy goes on as generation {result.generation}")

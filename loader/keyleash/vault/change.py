@@ -1,0 +1,250 @@
+"""Putting other prefixes in force: for the first time, again, or none.
+
+    plan      the new prefixes stand in the record before anything is made under them
+    prepare   guards that know them are compiled, loaded and staged; agents go on as before
+    switch    one script: new guards are active and refuse everybody as suspended
+    move      every key gets its new name, in pieces
+    end       one script: who was not suspended before may act again
+
+Nobody sees keys in two places: up to the switch all are in the old one, and nobody acts until
+all are in the new one. Whatever is interrupted is gone on with by asking for the same again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from redis.exceptions import ResponseError, WatchError
+
+from keyleash.compiler.templates import operator_script
+from keyleash.deploy.activate import activate_policy
+from keyleash.deploy.functions import load_functions
+from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
+from keyleash.deploy.registry import load_scripts, record_sources
+from keyleash.deploy.stage import Stage
+from keyleash.errors import ActivationConflictError, NoPolicyError, VaultError
+from keyleash.protocol.active import ActivePolicy, Client, read_active
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.transport import Transport
+from keyleash.protocol.sealed import ChangeKind, PrefixChange, change_fields, read_seal
+from keyleash.vault.moving import Report, conflict, find_conflicts, move_keys
+from keyleash.vault.names import changed_names, logical_names, patterns_of
+
+PREFIX_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """
+    What else must know of a change, such as rules of an ACL.
+
+    Attributes:
+        before_switch: Called with the prefixes and guards that are about to be in force; those
+            before them still are.
+        after_end: Called with the prefixes that are in force, once the others are of no use.
+    """
+
+    before_switch: Callable[[Keyspace, PreparedPolicy], None] = lambda _keyspace, _prepared: None
+    after_end: Callable[[Keyspace], None] = lambda _keyspace: None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeResult:
+    """
+    What a change did.
+
+    Attributes:
+        moved: How many keys got other names.
+        generation: Of the policy, which is the same, with other guards.
+        resumed: Whether it was begun before.
+    """
+
+    moved: int
+    generation: int
+    resumed: bool
+
+
+def seal(
+    client: Client,
+    *,
+    adopt: Sequence[str] = (),
+    actor: str = "unknown",
+    report: Report | None = None,
+    hooks: Hooks | None = None,
+) -> ChangeResult:
+    """
+    Put the control keys, and all keys that agents use from then on, under random prefixes.
+
+    Args:
+        client: A redis-py client of an operator, `decode_responses` off.
+        adopt: Patterns of the keys that go into the vault with it.
+        actor: Who does it, for the control stream.
+        report: Told now and again how far it is.
+        hooks: What else must know.
+
+    Raises:
+        VaultError: the server is sealed, or another change is under way.
+        NoPolicyError: no policy is active.
+        ActivationConflictError: a policy was loaded at the same time; nothing was changed.
+        VaultConflictError: two keys claim a name; the others were moved.
+    """
+    return _change(client, ChangeKind.SEAL, adopt, actor, report, hooks or Hooks())
+
+
+def rotate(
+    client: Client,
+    *,
+    actor: str = "unknown",
+    report: Report | None = None,
+    hooks: Hooks | None = None,
+) -> ChangeResult:
+    """Replace both prefixes of a sealed server by new ones; see `seal`."""
+    return _change(client, ChangeKind.ROTATE, (), actor, report, hooks or Hooks())
+
+
+def unseal(
+    client: Client,
+    *,
+    actor: str = "unknown",
+    report: Report | None = None,
+    hooks: Hooks | None = None,
+) -> ChangeResult:
+    """Give all keys of a sealed server the names that agents have for them; see `seal`.
+
+    Where such a key exists already, nothing is begun.
+    """
+    return _change(client, ChangeKind.UNSEAL, (), actor, report, hooks or Hooks())
+
+
+def _change(
+    client: Client,
+    kind: ChangeKind,
+    adopt: Sequence[str],
+    actor: str,
+    report: Report | None,
+    hooks: Hooks,
+) -> ChangeResult:
+    change, resumed = _planned(client, kind, adopt)
+    if not change.is_switched:
+        _switch(client, change, actor, hooks)
+    moved = _move(client, change, report)
+    client.evalsha(client.script_load(operator_script("end_switch.lua", change.new)), 0, actor)
+    hooks.after_end(change.new)
+    active = read_active(client, change.new)
+    return ChangeResult(moved, active.generation if active else 0, resumed)
+
+
+def _planned(client: Client, kind: ChangeKind, adopt: Sequence[str]) -> tuple[PrefixChange, bool]:
+    """The change that is under way, or a new one; and which it is."""
+    record = read_seal(client)
+    if record.change is not None:
+        return _resumed(record.change, kind, adopt), True
+    old = record.keyspace
+    _require_sealed(kind, old)
+    _require_policy(client, old)
+    new = Keyspace() if kind is ChangeKind.UNSEAL else Keyspace(_prefix(), _prefix())
+    change = PrefixChange(kind, old, new, adopt=tuple(adopt))
+    names = changed_names(change, patterns_of(adopt, old))
+    if kind is ChangeKind.UNSEAL and (taken := find_conflicts(client, names)):
+        raise conflict(logical_names(taken, old))
+    with client.pipeline(transaction=True) as pipe:
+        pipe.watch(old.sealed)
+        if not pipe.hexists(old.sealed, "change"):
+            pipe.multi()
+            pipe.hset(old.sealed, mapping=change_fields(change))
+            with suppress(WatchError):
+                pipe.execute()
+                return change, False
+    raise VaultError("another change of the vault was begun just now", help="see what it does")
+
+
+def _resumed(change: PrefixChange, kind: ChangeKind, adopt: Sequence[str]) -> PrefixChange:
+    if change.kind is not kind:
+        raise VaultError(
+            f"`keyleash vault {change.kind.value}` was begun and not finished",
+            help="run that again first: it goes on where it was",
+        )
+    # What was asked for now counts as well.
+    return replace(change, adopt=tuple(dict.fromkeys((*change.adopt, *adopt))))
+
+
+def _require_sealed(kind: ChangeKind, keyspace: Keyspace) -> None:
+    if kind is ChangeKind.SEAL and keyspace.vault:
+        raise VaultError(
+            "the server is sealed already",
+            help="`keyleash vault rotate` replaces its prefixes, `vault adopt` moves keys in",
+        )
+    if kind is not ChangeKind.SEAL and not keyspace.vault:
+        raise VaultError("the server is not sealed", help="see `keyleash vault seal --help`")
+
+
+def _require_policy(client: Client, keyspace: Keyspace) -> ActivePolicy:
+    active = read_active(client, keyspace)
+    if active is None:
+        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+    return active
+
+
+def _prefix() -> str:
+    return f"{secrets.token_hex(PREFIX_BYTES)}:"
+
+
+def _switch(client: Client, change: PrefixChange, actor: str, hooks: Hooks) -> None:
+    """Let guards that know the new prefixes take over from those that know the old ones."""
+    document = _require_policy(client, change.old).document
+    # States are taken over as they are, so they must be as these guards count.
+    activate_policy(
+        client, _prepared(client, document, change.old), actor=actor, keyspace=change.old
+    )
+    active = _require_policy(client, change.old)
+    prepared = _prepared(client, document, change.new)
+    load = load_functions if active.transport is Transport.FUNCTION else load_scripts
+    load(client, prepared.guards)
+    record_sources(client, change.new, prepared.guards)
+    hooks.before_switch(change.new, prepared)
+    stage = Stage(client, change.new)
+    try:
+        stage.put_records(
+            prepared.guards, active.generation + 1, prepared.commands, active.transport
+        )
+        stage.keep_records()
+        stamps = {one.identity.encode(): struct.pack("<d", one.stamp) for one in prepared.guards}
+        left = set(client.hkeys(change.old.layouts)) - set(stamps)
+        words = [word for name in left for word in (name, b"")]
+        words += [word for pair in stamps.items() for word in pair]
+        script = operator_script("switch_prefixes.lua", change.new, change.old)
+        client.evalsha(client.script_load(script), 0, active.generation, stage.load, *words)
+    except ResponseError as error:
+        if str(error).startswith("LEASH ACTIVATION_"):
+            raise ActivationConflictError(
+                "another policy was activated at the same time; no prefix was changed",
+                help=f"run `keyleash vault {change.kind.value}` again",
+            ) from None
+        raise
+    finally:
+        stage.discard()
+
+
+def _prepared(client: Client, document: str, keyspace: Keyspace) -> PreparedPolicy:
+    return prepare_policy(client, document, file="<active policy>", keyspace=keyspace)
+
+
+def _move(client: Client, change: PrefixChange, report: Report | None) -> int:
+    names = changed_names(change, patterns_of(change.adopt, change.old))
+    moved = 0
+    while True:
+        # Once more after the last: a tool that began before the switch may have written meanwhile.
+        walk = move_keys(client, names, report)
+        moved += walk.count
+        if walk.conflicts:
+            raise conflict(logical_names(walk.conflicts, change.old, change.new))
+        if not walk.count:
+            break
+    identities = [name.decode() for name in client.hkeys(change.new.layouts)]
+    if identities:
+        client.unlink(*map(change.old.source, identities))
+    return moved

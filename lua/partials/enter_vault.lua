@@ -1,0 +1,12 @@
+-- From here on the arguments name keys as the server has them. A place is all that tells a key
+-- from an argument that reads the same.
+if places then
+  for i = 1, #places do argv[places[i]] = {{ vault }} .. argv[places[i]] end
+elseif first == last then
+  if argv[first] then argv[first] = {{ vault }} .. argv[first] end
+else
+  for at = first, last, step do
+    if not argv[at] then break end
+    argv[at] = {{ vault }} .. argv[at]
+  end
+end

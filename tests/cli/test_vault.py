@@ -1,0 +1,149 @@
+"""`keyleash vault`, and the other commands on a server that is sealed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import redis
+
+from keyleash.protocol.sealed import read_seal, server_keyspace
+from keyleash.vault import Hooks, seal
+from support.command_line import Cli
+
+POLICY = """\
+version: 1
+defaults:
+  audit: {before_images: {max_bytes: 1kb}}
+identities:
+  one:
+    kind: machine
+    grants: [{allow: [read, write, delete], keys: ["k:*"]}]
+    budget: {requests: 100/day}
+"""
+
+
+@pytest.fixture
+def sealed(cli: Cli, policy: Path) -> Cli:
+    """The command, with a sealed server on which the policy is active."""
+    policy.write_text(POLICY)
+    cli.ok("load", policy, "--yes")
+    cli.ok("vault", "seal", "--yes")
+    return cli
+
+
+def test_sealing_says_what_it_moved_and_agents_go_on(cli: Cli, policy: Path) -> None:
+    """With the same token, and the same words for keys."""
+    policy.write_text(POLICY)
+    cli.ok("load", policy, "--yes")
+    token = cli.token("one")
+    cli.ok("exec", "SET", "k:1", "x", KEYLEASH_TOKEN=token)
+
+    result = cli.run("vault", "seal", "--adopt", "k:*", "--yes")
+
+    assert re.fullmatch(
+        r"sealed: \d+ keys, keyleash's own among them, moved; the policy goes on as generation 2\n",
+        result.stdout,
+    )
+    assert cli.ok("exec", "GET", "k:1", KEYLEASH_TOKEN=token) == "x\n"
+    assert cli.json("status")["sealed"] is True
+    assert ", sealed" in cli.ok("status")
+    secrets = server_keyspace(redis.Redis.from_url(cli.url))
+    assert secrets.vault not in result.output + cli.ok("status")
+
+
+def test_every_tool_works_on_a_sealed_server_without_an_option(sealed: Cli, policy: Path) -> None:
+    """And by the names that agents have."""
+    token = sealed.token("one")
+    for value in ("before", "after"):
+        sealed.ok("exec", "SET", "k:1", value, KEYLEASH_TOKEN=token)
+
+    secrets = server_keyspace(redis.Redis.from_url(sealed.url))
+    event = sealed.lines("audit", "log")[-1]["id"]
+    said = [
+        sealed.ok("token", "list"),
+        sealed.ok("audit", "log"),
+        sealed.ok("audit", "timeline", "k:1"),
+        sealed.ok("audit", "show", event),
+        sealed.ok("undo", "--event", event, "--yes"),
+        sealed.ok("exec", "GET", "k:1", KEYLEASH_TOKEN=token),
+        sealed.ok("identity", "suspend", "one"),
+        sealed.ok("load", policy, "--yes"),
+        sealed.ok("token", "revoke", "--identity", "one", "--yes"),
+    ]
+
+    assert said[5] == "before\n"
+    assert not any(secrets.vault in one or secrets.prefix in one for one in said)
+
+
+def test_adopt_and_release_say_how_many(sealed: Cli) -> None:
+    """In text and as JSON."""
+    redis.Redis.from_url(sealed.url).mset({"k:1": "x", "k:2": "y"})
+
+    assert sealed.ok("vault", "adopt", "k:*", "--yes") == "2 keys moved into the vault\n"
+    assert sealed.json("vault", "release", "k:1", "k:2", "--yes")["moved"] == 2
+    assert sealed.ok("vault", "release", "k:*", "--yes") == "0 keys moved out of the vault\n"
+
+
+def test_rotate_and_unseal_go_back_to_where_it_began(sealed: Cli) -> None:
+    """The policy stays the same, and its generation counts the changes."""
+    first = server_keyspace(redis.Redis.from_url(sealed.url))
+    assert sealed.json("vault", "rotate", "--yes")["generation"] == 3
+    second = server_keyspace(redis.Redis.from_url(sealed.url))
+    assert sealed.ok("vault", "unseal", "--yes").startswith("unsealed: ")
+
+    assert first != second
+    assert sealed.json("status")["sealed"] is False
+
+
+@pytest.mark.parametrize("command", ["adopt", "release", "rotate", "unseal"])
+def test_server_that_is_not_sealed_is_told_so(loaded: Cli, command: str) -> None:
+    """With what to do first."""
+    words = ["k:*"] if command in ("adopt", "release") else []
+    result = loaded.run("vault", command, *words, "--yes")
+
+    assert result.exit_code == 1
+    assert "error: the server is not sealed" in result.stderr
+    assert "help: see `keyleash vault seal --help`" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["adopt", "k:{"], ["seal", "--adopt", "k:{"]])
+def test_pattern_that_is_none_is_a_usage_error(sealed: Cli, words: list[str]) -> None:
+    """As anywhere on the command line."""
+    result = sealed.run("vault", *words, "--yes")
+
+    assert result.exit_code == 2
+    assert "`{` is never closed" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["adopt", "k:*"], ["release", "k:*"], ["rotate"], ["unseal"]])
+def test_nothing_is_moved_without_a_yes(sealed: Cli, words: list[str]) -> None:
+    """There is no terminal to ask on."""
+    before = server_keyspace(redis.Redis.from_url(sealed.url))
+
+    assert sealed.run("vault", *words).exit_code == 2
+    assert server_keyspace(redis.Redis.from_url(sealed.url)) == before
+
+
+def test_change_that_was_interrupted_is_named_by_every_tool(cli: Cli, policy: Path) -> None:
+    """And how to finish it, which agents wait for."""
+    policy.write_text(POLICY)
+    cli.ok("load", policy, "--yes")
+    token = cli.token("one")
+    admin = redis.Redis.from_url(cli.url)
+
+    def die(_progress: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        seal(admin, report=die, hooks=Hooks())
+
+    result = cli.run("token", "list")
+    assert result.exit_code == 1
+    assert "`keyleash vault seal` is under way or was interrupted" in result.stderr
+    assert "run `keyleash vault seal` again: it goes on where it was" in result.stderr
+    assert cli.run("vault", "rotate", "--yes").exit_code == 1
+    assert cli.json("vault", "seal", "--yes")["resumed"] is True
+    assert read_seal(admin).change is None
+    assert cli.run("exec", "GET", "k:1", KEYLEASH_TOKEN=token).exit_code == 0

@@ -1,0 +1,913 @@
+local call, find = redis.call, string.find
+local keys, argv = KEYS, ARGV
+local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
+local stop = #argv
+local code, detail, value, reason, at_us, token_id, key, now_us
+if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
+repeat
+local token_key, record, used_us, sequence
+local tat_1, ends_2, used_2, ends_3, used_3
+repeat
+local state = call('GET', "c0ffeec0ffeec0ffeec0ffeec0ffee00:state:agent-runner")
+if not state then code = 'NOT_ACTIVE' break end
+if #state < 64 then code = 'POLICY_STALE' break end
+local stamp, suspended
+stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
+if stamp ~= 205982195747473 then code = 'POLICY_STALE' break end
+if suspended ~= 0 then code = 'SUSPENDED' break end
+if #token <= 160 then
+token_key = "c0ffeec0ffeec0ffeec0ffeec0ffee00:token:agent-runner:" .. redis.sha1hex(token)
+record = call('GET', token_key)
+end
+if not record then code = 'TOKEN_UNKNOWN' break end
+local expires_us, revoked
+expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
+if revoked ~= 0 then
+code = 'TOKEN_REVOKED'
+else
+now_us = expires_us + 604800000000 - call('PTTL', token_key) * 1000
+if expires_us <= now_us then
+code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
+end
+end
+until true
+if code then break end
+if stop > 7003 then
+code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3 .. ''
+break
+end
+local count = 0
+local rule, check, typed, mend
+local walked, first, last, step = argv, 5, 5, 1
+local places
+local reads, writes, deletes, recorded
+local waits, group_at, claim_at
+repeat
+local length = #command
+if length == 3 then
+if command == "SET"
+then rule = 26
+elseif command == "GET"
+or command == "TTL"
+then rule = 2
+end
+elseif length == 4 then
+if command == "HSET"
+or command == "SADD"
+or command == "XADD"
+then rule = 1
+elseif command == "HGET"
+then rule = 2
+elseif command == "INCR"
+then rule = 8
+elseif command == "ZADD"
+then rule = 37
+elseif command == "MGET"
+then rule = 19
+elseif command == "MSET"
+then rule = 20
+end
+elseif length == 6 then
+if command == "EXPIRE"
+then rule = 1
+elseif command == "EXISTS"
+then rule = 10
+elseif command == "LRANGE"
+or command == "XRANGE"
+then rule = 2
+elseif command == "ZRANGE"
+then rule = 11
+elseif command == "INCRBY"
+then rule = 8
+end
+elseif length == 7 then
+if command == "HGETALL"
+then rule = 11
+elseif command == "HINCRBY"
+then rule = 8
+end
+elseif length == 5 then
+if command == "LPUSH"
+or command == "RPUSH"
+or command == "SETEX"
+then rule = 1
+end
+elseif length == 8 then
+if command == "SMEMBERS"
+then rule = 11
+end
+elseif length == 13 then
+if command == "ZRANGEBYSCORE"
+then rule = 11
+end
+elseif length == 9 then
+if command == "SISMEMBER"
+then rule = 16
+end
+end
+if not rule then
+rule, command = (function(command)
+local length, rule, records = #command
+if length == 6 then records = "APPEND001GEOADD001HSETEX001HSETNX001LPUSHX001PSETEX001RPUSHX001XSETID001BITPOS002GETBIT002LINDEX002SUBSTR002ZCOUNT002DECRBY008GETSET008HGETEX008SETBIT008XCLAIM008GEOPOS012MSETEX021MSETNX020SINTER025SUNION025STRLEN016VLINKS031ZINTER038ZUNION038ZSCORE011UNLINK006BLMOVE006BLMPOP006BZMPOP006GETDEL006RENAME006"
+elseif length == 8 then records = "BITCOUNT002GETRANGE002XPENDING002BITFIELD004EXPIREAT001HPERSIST001HPEXPIRE001SETRANGE001VGETATTR031VSETATTR030ZREVRANK011BZPOPMAX006BZPOPMIN006RENAMENX006SPUBLISH023"
+elseif length == 11 then records = "BITFIELD_RO003HEXPIRETIME002PEXPIRETIME002ZRANGEBYLEX002INCRBYFLOAT008SINTERSTORE022SUNIONSTORE022SRANDMEMBER011ZRANDMEMBER011VRANDMEMBER031ZINTERSTORE039ZUNIONSTORE039ZRANGESTORE015"
+elseif length == 5 then records = "BITOP005GETEX008HKEYS002HMGET002HPTTL002HVALS002HMSET001PFADD001SETNX001HSCAN011SSCAN011ZRANK011ZSCAN011SCARD016ZCARD016SDIFF025TOUCH010VCARD031VINFO031XREAD035ZDIFF038BLPOP006BRPOP006LMOVE006LMPOP006LTRIM006SMOVE006XTRIM006ZMPOP006"
+elseif length == 4 then records = "COPY007DECR008DUMP002HTTL002LPOS002PTTL002ECHO009PING009TIME009HLEN016LLEN016TYPE016XLEN016LSET001XACK001SORT028VADD030VREM030VDIM031VEMB031VSIM031LPOP006RPOP006HDEL006LREM006SPOP006SREM006XDEL006ZREM006SCAN024"
+elseif length == 10 then records = "EXPIRETIME002SMISMEMBER002HPEXPIREAT001HRANDFIELD011SDIFFSTORE022SINTERCARD027XREADGROUP036ZDIFFSTORE039ZINTERCARD038BRPOPLPUSH006XAUTOCLAIM006"
+elseif length == 7 then records = "GEODIST011GEOHASH002HEXISTS016HSTRLEN016HEXPIRE001LINSERT001PERSIST001PEXPIRE001RESTORE001PFCOUNT019PFMERGE022SORT_RO029ZINCRBY030ZMSCORE012DELIFEQ006HGETDEL006ZPOPMAX006ZPOPMIN006PUBLISH023"
+elseif length == 9 then records = "GEORADIUS013GEOSEARCH011ZREVRANGE011HEXPIREAT001PEXPIREAT001VISMEMBER031XREVRANGE002ZLEXCOUNT002RPOPLPUSH006"
+elseif length == 17 then records = "GEORADIUSBYMEMBER014"
+elseif length == 20 then records = "GEORADIUSBYMEMBER_RO011"
+elseif length == 12 then records = "GEORADIUS_RO011HINCRBYFLOAT008HPEXPIRETIME002"
+elseif length == 14 then records = "GEOSEARCHSTORE015ZREVRANGEBYLEX002ZREMRANGEBYLEX006"
+elseif length == 3 then records = "LCS017DEL006"
+elseif length == 16 then records = "ZREVRANGEBYSCORE011ZREMRANGEBYSCORE006"
+elseif length == 15 then records = "ZREMRANGEBYRANK006"
+end
+local at = records and find(records, command, 1, true)
+while at and (at - 1) % (length + 3) ~= 0 do at = find(records, command, at + 1, true) end
+if at then rule = tonumber(string.sub(records, at + length, at + length + 2)) end
+if rule then
+elseif command == "MEMORY" then
+local subcommand = string.upper(4 < stop and argv[5] or '')
+command = command .. ' ' .. subcommand
+if subcommand == "USAGE"
+then rule = 18
+end
+elseif command == "OBJECT" then
+local subcommand = string.upper(4 < stop and argv[5] or '')
+command = command .. ' ' .. subcommand
+if subcommand == "ENCODING"
+or subcommand == "FREQ"
+or subcommand == "IDLETIME"
+or subcommand == "REFCOUNT"
+then rule = 18
+end
+elseif command == "XGROUP" then
+local subcommand = string.upper(4 < stop and argv[5] or '')
+command = command .. ' ' .. subcommand
+if subcommand == "CREATE"
+or subcommand == "CREATECONSUMER"
+or subcommand == "SETID"
+then rule = 32
+elseif subcommand == "DELCONSUMER"
+or subcommand == "DESTROY"
+then rule = 6
+end
+elseif command == "XINFO" then
+local subcommand = string.upper(4 < stop and argv[5] or '')
+command = command .. ' ' .. subcommand
+if subcommand == "CONSUMERS"
+then rule = 33
+elseif subcommand == "GROUPS"
+or subcommand == "STREAM"
+then rule = 34
+end
+end
+return rule, command
+end)(command)
+end
+if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
+if rule == 26 then
+for at = 7, stop do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 8 break end
+end
+end
+if rule == 4 then
+local at = 6
+while at <= stop do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") and at + 2 <= stop then
+at = at + 3
+elseif find(argv[at], "^[Oo][Vv][Ee][Rr][Ff][Ll][Oo][Ww]%f[%z]") and at + 1 <= stop then
+at = at + 2
+else
+break
+end
+end
+if at > stop then rule = 3 end
+end
+if rule == 26 then
+writes = true
+recorded = true
+elseif rule == 2 then
+reads = true
+elseif rule == 1 then
+writes = true
+recorded = true
+elseif rule == 8 then
+reads = true
+writes = true
+recorded = true
+elseif rule == 10 then
+last = stop
+elseif rule == 11 then
+reads = true
+typed = protocol == '3'
+elseif rule == 37 then
+writes = true
+recorded = true
+typed = protocol == '3'
+elseif rule == 19 then
+last = stop
+reads = true
+elseif rule == 20 then
+last = stop
+step = 2
+writes = true
+recorded = true
+elseif rule == 16 then
+else
+(function(rule, argv, stop, find)
+if rule == 4 then
+reads = true
+writes = true
+recorded = true
+for at = 6, stop do
+local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
+if width > 53 then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
+end
+end
+elseif rule == 3 then
+reads = true
+for at = 6, stop do
+local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
+if width > 53 then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
+end
+end
+elseif rule == 5 then
+first = 6
+last = stop
+reads = true
+writes = true
+recorded = true
+elseif rule == 7 then
+last = 6
+reads = true
+writes = true
+recorded = true
+for at = 7, stop do
+if find(argv[at], "^[Dd][Bb]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "DB"
+end
+end
+elseif rule == 9 then
+last = 4
+typed = protocol == '3'
+elseif rule == 12 then
+reads = true
+typed = protocol == '3'
+mend = stop - 4 - 1
+elseif rule == 13 then
+walked, first, last = {}, 1, 0
+places = {}
+if 5 <= stop then walked[1] = argv[5] end
+if walked[1] then places[1] = 5 end
+local option_at, stored = 10
+local stored_at
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+stored_at = option_at
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+stored_at = option_at
+end
+option_at = option_at + 1
+end
+if stored then
+walked[#walked + 1] = stored
+places[#walked] = stored_at
+writes = true
+recorded = true
+end
+last = #walked
+reads = true
+typed = protocol == '3'
+elseif rule == 14 then
+walked, first, last = {}, 1, 0
+places = {}
+if 5 <= stop then walked[1] = argv[5] end
+if walked[1] then places[1] = 5 end
+local option_at, stored = 9
+local stored_at
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+stored_at = option_at
+elseif find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee][Dd][Ii][Ss][Tt]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+stored_at = option_at
+end
+option_at = option_at + 1
+end
+if stored then
+walked[#walked + 1] = stored
+places[#walked] = stored_at
+writes = true
+recorded = true
+end
+last = #walked
+reads = true
+typed = protocol == '3'
+elseif rule == 15 then
+last = 6
+reads = true
+writes = true
+recorded = true
+typed = protocol == '3'
+elseif rule == 17 then
+last = 6
+reads = true
+typed = protocol == '3'
+elseif rule == 18 then
+first = 6
+last = 6
+typed = protocol == '3'
+elseif rule == 21 then
+walked, first, last = {}, 1, 0
+places = {}
+local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = 6
+for at = first_key, math.min(first_key + (how_many - 1) * 2, stop), 2 do
+walked[#walked + 1] = argv[at]
+places[#walked] = at
+end
+end
+last = #walked
+writes = true
+recorded = true
+elseif rule == 22 then
+last = stop
+reads = true
+writes = true
+recorded = true
+elseif rule == 25 then
+last = stop
+reads = true
+typed = protocol == '3'
+elseif rule == 27 then
+walked, first, last = {}, 1, 0
+places = {}
+local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = 6
+for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
+walked[#walked + 1] = argv[at]
+places[#walked] = at
+end
+end
+last = #walked
+reads = true
+elseif rule == 28 then
+walked, first, last = {}, 1, 0
+places = {}
+if 5 <= stop then walked[1] = argv[5] end
+if walked[1] then places[1] = 5 end
+local option_at, stored = 6
+local stored_at
+while option_at < stop do
+if find(argv[option_at], "^[Ss][Tt][Oo][Rr][Ee]%f[%z]") then
+option_at = option_at + 1
+stored = argv[option_at]
+stored_at = option_at
+end
+option_at = option_at + 1
+end
+if stored then
+walked[#walked + 1] = stored
+places[#walked] = stored_at
+writes = true
+recorded = true
+end
+last = #walked
+reads = true
+for at = 6, stop do
+if find(argv[at], "^[Bb][Yy]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
+end
+end
+for at = 6, stop do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
+end
+end
+typed = protocol == '3'
+elseif rule == 29 then
+reads = true
+for at = 6, stop do
+if find(argv[at], "^[Bb][Yy]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "BY"
+end
+end
+for at = 6, stop do
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
+end
+end
+typed = protocol == '3'
+elseif rule == 30 then
+reads = true
+writes = true
+recorded = true
+typed = protocol == '3'
+elseif rule == 31 then
+reads = true
+writes = true
+typed = protocol == '3'
+elseif rule == 32 then
+first = 6
+last = 6
+writes = true
+recorded = true
+typed = protocol == '3'
+elseif rule == 33 then
+first = 6
+last = 6
+reads = true
+typed = protocol == '3'
+elseif rule == 34 then
+first = 6
+last = 6
+reads = true
+typed = protocol == '3'
+mend = "info"
+elseif rule == 35 then
+walked, first, last = {}, 1, 0
+places = {}
+local option_at = 5
+while option_at <= stop do
+if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
+for at = option_at + 1, option_at + math.floor((stop - option_at) / 2) do
+walked[#walked + 1] = argv[at]
+places[#walked] = at
+end
+break
+elseif find(argv[option_at], "^[Cc][Oo][Uu][Nn][Tt]%f[%z]") then
+option_at = option_at + 2
+elseif find(argv[option_at], "^[Bb][Ll][Oo][Cc][Kk]%f[%z]") then
+waits = 'block'
+option_at = option_at + 2
+else
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[option_at]
+break
+end
+end
+last = #walked
+reads = true
+typed = protocol == '3'
+mend = "streams"
+elseif rule == 36 then
+walked, first, last = {}, 1, 0
+places = {}
+local option_at = 5
+while option_at <= stop do
+if find(argv[option_at], "^[Ss][Tt][Rr][Ee][Aa][Mm][Ss]%f[%z]") then
+for at = option_at + 1, option_at + math.floor((stop - option_at) / 2) do
+walked[#walked + 1] = argv[at]
+places[#walked] = at
+end
+break
+elseif find(argv[option_at], "^[Gg][Rr][Oo][Uu][Pp]%f[%z]") then
+group_at = option_at + 1
+option_at = option_at + 3
+elseif find(argv[option_at], "^[Cc][Oo][Uu][Nn][Tt]%f[%z]") then
+option_at = option_at + 2
+elseif find(argv[option_at], "^[Bb][Ll][Oo][Cc][Kk]%f[%z]") then
+waits = 'block'
+option_at = option_at + 2
+elseif find(argv[option_at], "^[Nn][Oo][Aa][Cc][Kk]%f[%z]") then
+option_at = option_at + 1
+elseif find(argv[option_at], "^[Cc][Ll][Aa][Ii][Mm]%f[%z]") then
+claim_at = option_at + 1
+option_at = option_at + 2
+else
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[option_at]
+break
+end
+end
+last = #walked
+reads = true
+recorded = true
+typed = protocol == '3'
+mend = "entries"
+elseif rule == 38 then
+walked, first, last = {}, 1, 0
+places = {}
+local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = 6
+for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
+walked[#walked + 1] = argv[at]
+places[#walked] = at
+end
+end
+last = #walked
+reads = true
+typed = protocol == '3'
+elseif rule == 39 then
+walked, first, last = {}, 1, 0
+places = {}
+if 5 <= stop then walked[1] = argv[5] end
+if walked[1] then places[1] = 5 end
+local how_many = string.match(argv[6] or '', '^%s*%+?(%d+)')
+if how_many then
+local first_key = 7
+for at = first_key, math.min(first_key + (how_many - 1) * 1, stop), 1 do
+walked[#walked + 1] = argv[at]
+places[#walked] = at
+end
+end
+last = #walked
+reads = true
+writes = true
+recorded = true
+typed = protocol == '3'
+elseif rule == 6 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
+elseif rule == 23 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
+elseif rule == 24 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
+end
+end)(rule, argv, stop, find)
+end
+if code then break end
+if first == last then
+if keys[1] ~= walked[first] or keys[2] then code = 'KEYS_MISMATCH' end
+else
+for at = first, last, step do
+local name = walked[at]
+if not name then break end
+count = count + 1
+if keys[count] ~= name then code = 'KEYS_MISMATCH' end
+end
+if keys[count + 1] then code = 'KEYS_MISMATCH' end
+end
+if code then break end
+for at = first, last, step do
+local name = walked[at]
+if not name then break end
+key = name
+local matched = false
+if code then
+elseif true or check == 1 then
+if not code then
+matched = false
+if find(key, "^agents:jobs:[^:]+:state$") then matched = true
+elseif find(key, "^agents:jobs:[^:]+:result$") then matched = true
+end
+if not matched then
+code, detail, value = 'KEY_NOT_GRANTED', 'key', key
+end
+end
+end
+if code then
+matched = false
+if find(key, "^agents:jobs:[^:]+:lock$") then matched = "agents:jobs:{job_id}:lock"
+end
+if matched then code, detail, value, reason = 'KEY_DENIED', 'key', key, matched end
+end
+if code then break end
+end
+if code then break end
+if writes then
+if tat_1 - 5900000 > now_us then
+code, detail, value = 'RATE_LIMITED', 'limit', "rate.writes"
+at_us = tat_1 - 5900000
+end
+if code then break end
+end
+if true then
+if used_2 >= 50000 and now_us < ends_2 then
+code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
+end
+if code then break end
+end
+if writes then
+if used_3 >= 20000 and now_us < ends_3 then
+code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.writes", ends_3
+end
+if code then break end
+end
+if writes then
+if tat_1 < now_us then tat_1 = now_us end
+tat_1 = tat_1 + 100000
+end
+if true then
+if now_us >= ends_2 then
+used_2 = 0
+ends_2 = now_us - (now_us - 0) % 86400000000 + 86400000000
+end
+used_2 = used_2 + 1
+end
+if writes then
+if now_us >= ends_3 then
+used_3 = 0
+ends_3 = (function(now_us)
+local start_us, until_us, step_us
+if now_us < 1774738800000000 then
+start_us, until_us, step_us = 1767222000000000, 1774738800000000, 86400000000
+elseif now_us < 1774821600000000 then
+start_us, until_us, step_us = 1774738800000000, 1774821600000000, 82800000000
+elseif now_us < 1792879200000000 then
+start_us, until_us, step_us = 1774821600000000, 1792879200000000, 86400000000
+elseif now_us < 1792969200000000 then
+start_us, until_us, step_us = 1792879200000000, 1792969200000000, 90000000000
+elseif now_us < 1806188400000000 then
+start_us, until_us, step_us = 1792969200000000, 1806188400000000, 86400000000
+elseif now_us < 1806271200000000 then
+start_us, until_us, step_us = 1806188400000000, 1806271200000000, 82800000000
+elseif now_us < 1824933600000000 then
+start_us, until_us, step_us = 1806271200000000, 1824933600000000, 86400000000
+elseif now_us < 1825023600000000 then
+start_us, until_us, step_us = 1824933600000000, 1825023600000000, 90000000000
+elseif now_us < 1837638000000000 then
+start_us, until_us, step_us = 1825023600000000, 1837638000000000, 86400000000
+elseif now_us < 1837720800000000 then
+start_us, until_us, step_us = 1837638000000000, 1837720800000000, 82800000000
+elseif now_us < 1856383200000000 then
+start_us, until_us, step_us = 1837720800000000, 1856383200000000, 86400000000
+elseif now_us < 1856473200000000 then
+start_us, until_us, step_us = 1856383200000000, 1856473200000000, 90000000000
+elseif now_us < 1869087600000000 then
+start_us, until_us, step_us = 1856473200000000, 1869087600000000, 86400000000
+elseif now_us < 1869170400000000 then
+start_us, until_us, step_us = 1869087600000000, 1869170400000000, 82800000000
+elseif now_us < 1887832800000000 then
+start_us, until_us, step_us = 1869170400000000, 1887832800000000, 86400000000
+elseif now_us < 1887922800000000 then
+start_us, until_us, step_us = 1887832800000000, 1887922800000000, 90000000000
+elseif now_us < 1901142000000000 then
+start_us, until_us, step_us = 1887922800000000, 1901142000000000, 86400000000
+elseif now_us < 1901224800000000 then
+start_us, until_us, step_us = 1901142000000000, 1901224800000000, 82800000000
+elseif now_us < 1919282400000000 then
+start_us, until_us, step_us = 1901224800000000, 1919282400000000, 86400000000
+elseif now_us < 1919372400000000 then
+start_us, until_us, step_us = 1919282400000000, 1919372400000000, 90000000000
+elseif now_us < 1932591600000000 then
+start_us, until_us, step_us = 1919372400000000, 1932591600000000, 86400000000
+elseif now_us < 1932674400000000 then
+start_us, until_us, step_us = 1932591600000000, 1932674400000000, 82800000000
+elseif now_us < 1950732000000000 then
+start_us, until_us, step_us = 1932674400000000, 1950732000000000, 86400000000
+elseif now_us < 1950822000000000 then
+start_us, until_us, step_us = 1950732000000000, 1950822000000000, 90000000000
+elseif true then
+start_us, until_us, step_us = 1950822000000000, math.huge, 86400000000
+end
+return math.min(now_us - (now_us - start_us) % step_us + step_us, until_us)
+end)(now_us)
+end
+used_3 = used_3 + 1
+end
+until true
+if code then break end
+local event
+local ready, tried = true
+if waits then
+ready, tried = (function()
+local ready, tried
+if places then
+for i = 1, #places do argv[places[i]] = "decadedecadedecadedecadedecade00:" .. argv[places[i]] end
+elseif first == last then
+if argv[first] then argv[first] = "decadedecadedecadedecadedecade00:" .. argv[first] end
+else
+for at = first, last, step do
+if not argv[at] then break end
+argv[at] = "decadedecadedecadedecadedecade00:" .. argv[at]
+end
+end
+local walked = walked
+if places then
+walked = {}
+for i = 1, #places do walked[i] = argv[places[i]] end
+end
+if waits == 'any_key' then
+ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
+elseif waits == 'first_key' then
+ready = walked[first] and call('EXISTS', walked[first]) > 0
+elseif waits == 'block' and not group_at then
+if typed then redis.setresp(3) end
+tried = redis.pcall(unpack(argv, 4))
+ready = tried
+elseif waits == 'block' then
+ready = false
+local group, consumer = argv[group_at], argv[group_at + 1]
+for i = 1, #walked do
+local delivered_id, known
+local groups = redis.pcall('XINFO', 'GROUPS', walked[i])
+for j = 1, #groups do
+if groups[j][2] == group then delivered_id = groups[j][8] end
+end
+if delivered_id then
+local consumers = call('XINFO', 'CONSUMERS', walked[i], group)
+for j = 1, #consumers do known = known or consumers[j][2] == consumer end
+end
+local idle = known and claim_at and redis.pcall('XPENDING', walked[i], group, 'IDLE', argv[claim_at], '-', '+', '1')
+if not known or argv[stop - #walked + i] ~= '>' or idle and (idle.err or idle[1]) or redis.pcall('XRANGE', walked[i], '(' .. delivered_id, '+', 'COUNT', '1')[1] then
+ready = true
+break
+end
+end
+end
+if places then
+for i = 1, #places do argv[places[i]] = string.sub(argv[places[i]], 34) end
+else
+for at = first, last, step do
+if not argv[at] then break end
+argv[at] = string.sub(argv[at], 34)
+end
+end
+return ready, tried
+end)()
+end
+if ready then
+if recorded then sequence = sequence + 1 end
+call('SETRANGE', "c0ffeec0ffeec0ffeec0ffeec0ffee00:state:agent-runner", 16, struct.pack("<dddddd", sequence, tat_1, ends_2, used_2, ends_3, used_3))
+if recorded then
+local field, touched, is_masked = 'key', key or '', false
+if count > 1 then
+local parts = {}
+for i = 1, #keys do
+local name, hidden = keys[i], false
+parts[i], is_masked = #name .. ':' .. name .. ',', is_masked or hidden
+end
+field, touched = 'keys', table.concat(parts)
+end
+local cost = '1'
+if reads then cost = '1,1r' end
+if writes then cost = reads and '1,1r,1w' or '1,1w' end
+if deletes then cost = cost .. ',1d' end
+if not event then
+event = call('XADD', "c0ffeec0ffeec0ffeec0ffeec0ffee00:audit:agent-runner", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "060616398624")
+end
+if now_us % 7 == 0 then
+call('XTRIM', "c0ffeec0ffeec0ffeec0ffeec0ffee00:audit:agent-runner", 'MAXLEN', '~', "100000")
+end
+end
+end
+if places then
+for i = 1, #places do argv[places[i]] = "decadedecadedecadedecadedecade00:" .. argv[places[i]] end
+elseif first == last then
+if argv[first] then argv[first] = "decadedecadedecadedecadedecade00:" .. argv[first] end
+else
+for at = first, last, step do
+if not argv[at] then break end
+argv[at] = "decadedecadedecadedecadedecade00:" .. argv[at]
+end
+end
+if typed then redis.setresp(3) end
+local reply = tried
+if not reply then reply = redis.pcall(unpack(argv, 4)) end
+if type(reply) == 'table' then
+if reply.err or mend then
+reply = (function()
+if reply.err then
+if find(reply.err, "decadedecadedecadedecadedecade00:", 1, true) then reply = { err = string.gsub(reply.err, "decadedecadedecadedecadedecade00:", '') } end
+if find(reply.err, '^ERR Wrong number of args') then
+reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
+elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
+reply = redis.error_reply("ERR unknown command '" .. command .. "'")
+elseif find(reply.err, '^ERR ACL failure in script: ') then
+reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
+end
+local said = string.sub(reply.err, 1, 200)
+if event then
+call('XADD', "c0ffeec0ffeec0ffeec0ffeec0ffee00:audit:agent-runner", '*', 'of', event, 'error', said)
+end
+elseif mend == 'named' or mend == 'streams' or mend == 'anywhere' then
+elseif mend and typed then
+local null = find
+if mend == 'entries' then
+for _, entries in pairs(reply.map or {}) do
+for i = 1, #entries do
+if entries[i][2] == nil then entries[i][2] = null end
+end
+end
+elseif mend == 'info' then
+local info, groups = reply.map, reply
+if info then
+groups = info.groups
+if not info.entries then
+info['first-entry'], info['last-entry'] = info['first-entry'] or null, info['last-entry'] or null
+groups = {}
+end
+end
+for i = 1, #groups do
+local group = groups[i].map
+group['entries-read'], group.lag = group['entries-read'] or null, group.lag or null
+end
+else
+for i = 1, mend do
+if reply[i] == nil then reply[i] = null end
+end
+end
+end
+if reply.err then
+elseif mend == 'named' then
+if reply[1] then reply[1] = string.sub(reply[1], 34) end
+elseif mend == 'streams' or mend == 'entries' then
+if reply.map then
+local entries_of = {}
+for name, entries in pairs(reply.map) do entries_of[string.sub(name, 34)] = entries end
+reply.map = entries_of
+else
+for i = 1, #reply do reply[i][1] = string.sub(reply[i][1], 34) end
+end
+elseif mend == 'anywhere' then
+local function cleared(said)
+if type(said) == 'string' then return (string.gsub(said, "decadedecadedecadedecadedecade00:", '')) end
+if type(said) ~= 'table' then return said end
+local clear = {}
+for name, value in pairs(said) do clear[cleared(name)] = cleared(value) end
+return clear
+end
+reply = cleared(reply)
+end
+return reply
+end)()
+end
+elseif type(reply) == 'string' and mend == 'anywhere' then
+reply = string.gsub(reply, "decadedecadedecadedecadedecade00:", '')
+elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
+if command == 'HINCRBY' then
+reply = call('HGET', argv[5], argv[6])
+elseif find(command, '^INCR') or find(command, '^DECR') then
+reply = call('GET', argv[5])
+end
+end
+return reply
+until true
+local line = 'LEASH ' .. code
+if detail then
+local said = value
+if #said > 128 or not find(said, '^[%w:._/@+-]*$') then
+said = (function(said)
+local function escaped(text)
+return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
+return string.format('%%%02X', string.byte(character))
+end))
+end
+return escaped(said)
+end)(said)
+end
+line = line .. ' ' .. detail .. '=' .. said
+end
+if code == 'CLASS_NOT_GRANTED' then
+line = (function(line, command, key)
+local function escaped(text)
+return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
+return string.format('%%%02X', string.byte(character))
+end))
+end
+line = line .. ' command=' .. escaped(command)
+return key and line .. ' key=' .. escaped(key) or line
+end)(line, command, key)
+elseif code == 'RATE_LIMITED' then
+line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
+elseif code == 'BUDGET_EXHAUSTED' then
+line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
+end
+if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
+if detail == 'class' or detail == 'limit' then reason = value end
+if not now_us then
+local time = call('TIME')
+now_us = time[1] * 1000000 + time[2]
+end
+local op = command
+if #op > 64 then op = string.sub(op, 1, 64) end
+local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
+local alike = minute .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
+if redis.pcall('HINCRBY', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", alike, '1') == 1 then
+(function(code, reason, op, key, token_id, correlation, minute, alike)
+local of = key or ''
+local seq = redis.pcall('HINCRBY', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", 'seq', 1)
+local id = redis.pcall('XADD', "c0ffeec0ffeec0ffeec0ffeec0ffee00:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "060616398624")
+if type(id) == 'string' then
+local held = redis.pcall('HGET', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", 'minute')
+if held and (held ~= minute or redis.pcall('HLEN', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner") > 256) then
+local counts, ids = {}, redis.pcall('HGETALL', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner")
+for i = 1, #ids, 2 do counts[ids[i]] = ids[i + 1] end
+for name, first_id in pairs(counts) do
+local count = counts[string.sub(name, 4)]
+if find(name, '^id:') and count and count ~= '1' then
+redis.pcall('XADD', "c0ffeec0ffeec0ffeec0ffeec0ffee00:denied:agent-runner", '*', 'of', first_id, 'repeats', count)
+end
+end
+redis.pcall('DEL', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner")
+redis.pcall('HSET', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", 'seq', seq, alike, 1)
+end
+redis.pcall('HSET', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", 'minute', minute, 'id:' .. alike, id)
+end
+end)(code, reason or '', op, key, token_id or '-', correlation, minute, alike)
+end
+end
+return { err = line }

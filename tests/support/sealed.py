@@ -1,0 +1,23 @@
+"""A sealed server, as tests need it, with prefixes that are easily seen in what goes wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import Keyspace
+
+SEALED = Keyspace(prefix="c0ffee" * 5 + "00:", vault="decade" * 5 + "00:")
+SECRETS = (SEALED.prefix, SEALED.vault)
+
+
+def record(admin: Client, keyspace: Keyspace = SEALED) -> None:
+    """Put the prefixes in force, as sealing would on a server without keys."""
+    admin.hset(keyspace.sealed, mapping={"control": keyspace.prefix, "vault": keyspace.vault})
+
+
+def assert_hidden(*said: Any) -> None:
+    """Nothing of what was said has a prefix in it."""
+    for one in said:
+        shown = str(one) if isinstance(one, Exception) else repr(one)
+        assert not any(secret.rstrip(":") in shown for secret in SECRETS), shown

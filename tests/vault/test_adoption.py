@@ -1,0 +1,139 @@
+"""Keys go into the vault and out of it, one by one, while agents are at work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from keyleash.errors import PolicyError, VaultConflictError, VaultError
+from keyleash.vault import Progress, adopt_keys, release_keys
+from support.leash import Leash
+
+
+def test_adopted_key_is_the_agents_with_all_that_it_holds(sealed: Leash) -> None:
+    """Any type, and its expiry; others do not find it any more."""
+    agent, admin = sealed.agent("one"), sealed.admin
+    admin.set("a:1", "x", ex=1000)
+    admin.rpush("a:2", "x", "y")
+    admin.xadd("a:3", {"f": "v"}, id="1-1")
+    admin.set("b:1", "x")
+
+    assert adopt_keys(admin, ["a:*"]).count == 3
+
+    assert 990 < agent.ttl("a:1") <= 1000
+    assert agent.lrange("a:2", 0, -1) == [b"x", b"y"]
+    assert agent.xlen("a:3") == 1
+    assert admin.exists("a:1", "a:2", "a:3") == 0
+    assert admin.get("b:1") == b"x"
+
+
+def test_pattern_is_as_in_a_policy(sealed: Leash) -> None:
+    """What is granted is said in the same words when it is moved."""
+    for name in ("a:1:state", "a:1:2:state", "a:1:lock", "a:x"):
+        sealed.admin.set(name, "x")
+
+    assert adopt_keys(sealed.admin, ["a:{job}:state", "a:x"]).count == 2
+    assert sealed.admin.exists("a:1:2:state", "a:1:lock") == 2
+    assert release_keys(sealed.admin, ["a:{job}:state"]).count == 1
+    assert sealed.admin.exists("a:1:state") == 1
+
+
+@pytest.mark.parametrize("move", [adopt_keys, release_keys])
+def test_name_that_is_taken_is_told_and_nothing_overwritten(
+    sealed: Leash, move: Callable[..., Any]
+) -> None:
+    """Both keys hold what they held, and all others have moved."""
+    agent, admin = sealed.agent("one"), sealed.admin
+    for number in range(5):
+        (admin if move is adopt_keys else agent).set(f"a:{number}", "moves")
+    (agent if move is adopt_keys else admin).set("a:3", "stays")
+
+    with pytest.raises(VaultConflictError, match="`a:3` stands both") as error:
+        move(admin, ["a:*"])
+
+    assert error.value.keys == (b"a:3",)
+    stays, other = (agent, admin) if move is adopt_keys else (admin, agent)
+    assert stays.get("a:3") == b"stays"
+    assert other.get("a:3") == b"moves"
+    assert [stays.get(f"a:{number}") for number in (0, 1, 2, 4)] == [b"moves"] * 4
+
+
+@pytest.mark.parametrize("move", [adopt_keys, release_keys])
+@pytest.mark.parametrize("pattern", ["keyleash:*", "keyleash:guard:{name}", "{prefix}*"])
+def test_keys_of_keyleash_are_not_moved_by_hand(
+    sealed: Leash, move: Callable[..., Any], pattern: str
+) -> None:
+    """Neither by name, nor along with everything."""
+    sealed.admin.set("other", "x")
+    pattern = pattern.replace("{prefix}", sealed.keyspace.prefix)
+    before = {key for key in sealed.admin.keys("*") if key != b"other"}
+
+    with pytest.raises(VaultError, match="keyleash's own keys"):
+        move(sealed.admin, [pattern])
+    adopt_keys(sealed.admin, ["*"])
+
+    assert {*sealed.admin.keys("*")} == before | {sealed.keyspace.physical(b"other")}
+
+
+def test_pattern_that_is_none_is_a_policy_error(sealed: Leash) -> None:
+    """With what to write instead."""
+    with pytest.raises(PolicyError):
+        adopt_keys(sealed.admin, ["a:{x"])
+
+
+@pytest.mark.parametrize("move", [adopt_keys, release_keys])
+def test_server_that_is_not_sealed_has_no_vault(leash: Leash, move: Callable[..., Any]) -> None:
+    """Keys would go where no guard looks for them."""
+    with pytest.raises(VaultError, match="not sealed"):
+        move(leash.admin, ["a:*"])
+
+
+def test_interrupted_walk_is_gone_on_with(sealed: Leash) -> None:
+    """A key is here or there, at any moment; in the end all are there."""
+    admin, count = sealed.admin, 2000
+    with admin.pipeline() as pipe:
+        for number in range(count):
+            pipe.set(f"a:{number}", number)
+        pipe.execute()
+
+    class Killed(BaseException):
+        pass
+
+    def die(progress: Progress) -> None:
+        if progress.moved > 700:
+            raise Killed
+
+    with pytest.raises(Killed):
+        adopt_keys(admin, ["a:*"], die)
+    outside = len(admin.keys("a:*"))
+    assert 0 < outside < count
+    assert len(admin.keys(f"{sealed.keyspace.vault}a:*")) == count - outside
+    assert adopt_keys(admin, ["a:*"]).count == outside
+
+
+def test_keys_that_come_and_go_meanwhile_are_no_failure(sealed: Leash) -> None:
+    """Others write outside, agents within, and keys expire."""
+    admin, agent = sealed.admin, sealed.server.client()
+    done = threading.Event()
+
+    def disturb() -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            agent.set(f"a:{number % 700}", "x", px=1 + number % 3)
+            agent.delete(f"a:{(number * 7) % 700}")
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        for _ in range(20):
+            try:
+                adopt_keys(admin, ["a:*"])
+            except VaultConflictError as error:
+                assert all(key.startswith(b"a:") for key in error.keys)  # noqa: PT017
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,349 @@
+"""Sealing, rotating and unsealing: everything is kept, and nobody sees the half of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import keyleash
+from keyleash.audit import read_control
+from keyleash.deploy import load_policy, set_suspended
+from keyleash.errors import (
+    ActivationConflictError,
+    NoPolicyError,
+    VaultChangingError,
+    VaultConflictError,
+    VaultError,
+)
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.sealed import ChangeKind, read_seal, server_keyspace
+from keyleash.tokens import issue_token, list_tokens, revoke_tokens
+from keyleash.vault import Hooks, Progress, rotate, seal, unseal
+from support.leash import NAMES, Leash, grant, policy
+from support.servers import RealServer
+from vault.conftest import ALL
+
+CHANGES: list[Callable[..., Any]] = [seal, rotate, unseal]
+
+
+class Killed(BaseException):
+    """What is raised where a process is to end."""
+
+
+def names(leash: Leash) -> set[str]:
+    return {key.decode() for key in leash.admin.keys("*")}
+
+
+def begin(leash: Leash, change: Callable[..., Any]) -> None:
+    """Make the server one on which *change* can be made."""
+    if change is not seal:
+        seal(leash.admin, adopt=["a:*"])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_change_keeps_tokens_counters_trails_suspensions_and_data(
+    leash: Leash, change: Callable[..., Any]
+) -> None:
+    """Agents notice nothing: the same clients go on, without a restart."""
+    one, two = leash.agent("one"), leash.agent("two")
+    for number in range(10):
+        one.set(f"a:{number}", number, ex=1000)
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        one.get("b")
+    set_suspended(leash.admin, "two", True)
+    begin(leash, change)
+    options = {"adopt": ["a:*"]} if change is seal else {}
+    before = leash.follow()
+    tokens, events = list_tokens(leash.admin), leash.events("one")
+    state = leash.state("one")
+
+    result = change(leash.admin, actor="ops", **options)
+
+    after = leash.follow()
+    assert after != before
+    assert not result.resumed
+    assert list_tokens(leash.admin) == tokens
+    assert leash.events("one") == events
+    assert leash.refusals("one") == 1
+    assert leash.state("one")[8:] == state[8:]
+    assert one.get("a:7") == b"7"
+    assert 990 < one.ttl("a:7") <= 1000
+    assert sorted(one.scan_iter("a:*")) == [b"a:%d" % number for number in range(10)]
+    with pytest.raises(keyleash.SuspendedError):
+        two.get("a:7")
+    set_suspended(leash.admin, "two", False)
+    assert two.get("a:7") == b"7"
+    # Of the twenty a day, ten were before the change.
+    for _ in range(10):
+        one.set("a:1", "x")
+    with pytest.raises(keyleash.RateLimitedError):
+        one.set("a:1", "x")
+    assert change.__name__ in [event.event for event in read_control(leash.admin, after)]
+
+
+def test_sealed_server_has_only_the_public_records_under_public_names(leash: Leash) -> None:
+    """Whoever guesses names finds the guards' digests, and no key of an agent."""
+    leash.agent("one").set("a:1", "x")
+    leash.admin.set("other", "of somebody else")
+    seal(leash.admin, adopt=["a:*"])
+    keyspace = leash.follow()
+
+    hidden = (keyspace.prefix, keyspace.vault)
+    open_names = {name for name in names(leash) if not name.startswith(hidden)}
+    # What stands in the place of a state says to old guards that they are stale.
+    left = {NAMES.state("one"), NAMES.state("two"), NAMES.guard("one"), NAMES.guard("two")}
+    assert open_names == left | {NAMES.sealed, "other"}
+    assert leash.admin.get(NAMES.state("one")) == b"\0"
+    assert len(keyspace.prefix) == len(keyspace.vault) == 33
+    assert keyspace.prefix != keyspace.vault
+
+
+def test_unsealed_server_has_every_key_where_it_was(leash: Leash) -> None:
+    """Sealed and unsealed, it is as if it had not been."""
+    leash.agent("one").set("a:1", "x")
+    before = names(leash)
+    seal(leash.admin, adopt=["a:*"])
+    keyspace = leash.follow()
+    unseal(leash.admin)
+
+    stale = {keyspace.state("one"), keyspace.state("two")}
+    assert names(leash) == before | stale
+    assert server_keyspace(leash.admin) == Keyspace()
+
+
+def test_keys_that_are_not_adopted_stay_outside_and_agents_do_not_have_them(leash: Leash) -> None:
+    """Sealing moves what it is told to move."""
+    agent = leash.agent("one")
+    agent.set("a:1", "x")
+    seal(leash.admin)
+
+    assert agent.get("a:1") is None
+    assert leash.admin.get("a:1") == b"x"
+
+
+def test_rotation_leaves_nothing_under_the_old_prefixes(sealed: Leash) -> None:
+    """Whoever learned one can do nothing with it any more."""
+    agent, old = sealed.agent("one"), sealed.keyspace
+    agent.set("a:1", "x")
+    rotate(sealed.admin)
+
+    left = {name for name in names(sealed) if name.startswith((old.prefix, old.vault))}
+    assert left == {old.state("one"), old.state("two")}
+    assert agent.get("a:1") == b"x"
+
+
+def test_tools_find_the_prefixes_by_themselves(sealed: Leash) -> None:
+    """None is told where keys are; all that they did before, they do."""
+    admin = sealed.admin
+    token = issue_token(admin, "one")
+    agent = sealed.client(token.token)
+    agent.set("a:1", "x")
+    assert load_policy(admin, policy(one=ALL)).removed == ("two",)
+    assert agent.get("a:1") == b"x"
+    assert revoke_tokens(admin, token_id=token.id) == [("one", token.id)]
+    with pytest.raises(keyleash.TokenRevokedError):
+        agent.get("a:1")
+    assert not admin.exists(NAMES.policy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (seal, "the server is sealed already"),
+        (rotate, "the server is not sealed"),
+        (unseal, "the server is not sealed"),
+    ],
+)
+def test_change_that_makes_no_sense_is_refused(
+    leash: Leash, change: Callable[..., Any], message: str
+) -> None:
+    """And the server is as before."""
+    if change is seal:
+        seal(leash.admin)
+    before = names(leash)
+
+    with pytest.raises(VaultError, match=message):
+        change(leash.admin)
+    assert names(leash) == before
+
+
+def test_server_without_a_policy_is_not_sealed(embedded: RealServer) -> None:
+    """There is nobody from whom to hide anything."""
+    admin = embedded.client()
+
+    with pytest.raises(NoPolicyError):
+        seal(admin)
+    assert admin.keys() == []
+
+
+def test_unsealing_begins_only_where_no_name_is_taken(sealed: Leash) -> None:
+    """A key that others made outside is not overwritten, and no agent is stopped for it."""
+    agent = sealed.agent("one")
+    agent.set("a:1", "within")
+    sealed.admin.set("a:1", "outside")
+
+    with pytest.raises(VaultConflictError, match="`a:1` stands both") as error:
+        unseal(sealed.admin)
+
+    assert error.value.keys == (b"a:1",)
+    assert read_seal(sealed.admin).change is None
+    assert agent.get("a:1") == b"within"
+    sealed.admin.delete("a:1")
+    unseal(sealed.admin)
+    assert agent.get("a:1") == b"within"
+
+
+def test_name_that_is_taken_while_keys_move_loses_nothing(sealed: Leash) -> None:
+    """The keys that could be moved were; it goes on once the name is free."""
+    agent, admin = sealed.agent("one"), sealed.admin
+    for number in range(20):
+        agent.set(f"a:{number}", "within")
+
+    def take_name(_keyspace: Keyspace, _prepared: object) -> None:
+        admin.set("a:7", "outside")
+
+    with pytest.raises(VaultConflictError, match="`a:7` stands both"):
+        unseal(admin, hooks=Hooks(before_switch=take_name))
+
+    with pytest.raises(keyleash.SuspendedError):
+        agent.get("a:1")
+    assert admin.get("a:1") == b"within"
+    assert admin.get("a:7") == b"outside"
+    admin.rename("a:7", "b:7")
+    assert unseal(admin).resumed
+    assert agent.get("a:7") == b"within"
+
+
+STEPS = ("before_switch", "report", "after_end")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_interrupted_change_goes_on_where_it_was(
+    leash: Leash, change: Callable[..., Any], step: str
+) -> None:
+    """
+    Up to the switch agents go on as before; from then on they are suspended until it ends.
+
+    No call of theirs sees a key gone.
+    """
+    agent = leash.agent("one")
+    agent.set("a:1", "x")
+    begin(leash, change)
+    options = {"adopt": ["a:*"]} if change is seal else {}
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    hooks = Hooks(**{step: die}) if step != "report" else Hooks()
+    with pytest.raises(Killed):
+        change(leash.admin, hooks=hooks, report=die if step == "report" else None, **options)
+
+    if step == "before_switch":
+        assert agent.get("a:1") == b"x"
+        assert list_tokens(leash.admin)
+    elif step == "report":
+        with pytest.raises(keyleash.SuspendedError):
+            agent.get("a:1")
+        with pytest.raises(VaultChangingError, match=f"vault {change.__name__}` is under way"):
+            list_tokens(leash.admin)
+        other = rotate if change is not rotate else unseal
+        with pytest.raises(VaultError, match="begun and not finished"):
+            other(leash.admin)
+    if step != "after_end":
+        assert change(leash.admin).resumed
+    assert agent.get("a:1") == b"x"
+    assert read_seal(leash.admin).change is None
+    assert [one.identity for one in list_tokens(leash.admin)] == ["one"]
+
+
+def test_policy_that_is_loaded_meanwhile_is_not_lost(leash: Leash) -> None:
+    """Either the load is before the change, or it is refused."""
+    admin = leash.admin
+
+    def load_another(_keyspace: Keyspace, _prepared: object) -> None:
+        load_policy(admin, policy(one=ALL))
+
+    with pytest.raises(ActivationConflictError, match="no prefix was changed"):
+        seal(admin, hooks=Hooks(before_switch=load_another))
+
+    assert server_keyspace(admin) == Keyspace()
+    assert seal(admin).resumed
+    leash.follow()
+    assert leash.agent("one").get("a:1") is None
+
+
+def test_load_that_began_before_the_switch_is_refused_after_it(leash: Leash) -> None:
+    """It would activate guards that look for keys where none are."""
+    from keyleash.deploy import activate_policy, prepare_policy
+
+    prepared = prepare_policy(leash.admin, policy(one=ALL), keyspace=Keyspace())
+    seal(leash.admin)
+
+    with pytest.raises(ActivationConflictError):
+        activate_policy(leash.admin, prepared, keyspace=Keyspace())
+
+
+def test_hooks_are_told_of_prefixes_in_time(leash: Leash) -> None:
+    """Rules of an ACL must allow both until the old ones are of no use."""
+    told: list[tuple[str, Keyspace, Keyspace]] = []
+
+    def before(keyspace: Keyspace, _prepared: object) -> None:
+        told.append(("before", keyspace, server_keyspace(leash.admin)))
+
+    def after(keyspace: Keyspace) -> None:
+        told.append(("after", keyspace, server_keyspace(leash.admin)))
+
+    seal(leash.admin, hooks=Hooks(before, after))
+
+    new = server_keyspace(leash.admin)
+    assert told == [("before", new, Keyspace()), ("after", new, new)]
+
+
+def test_progress_is_told_in_pieces(leash: Leash) -> None:
+    """So that somebody who waits sees that it goes on."""
+    with leash.admin.pipeline() as pipe:
+        for number in range(3000):
+            pipe.set(f"a:{number}", "x")
+        pipe.execute()
+    told: list[Progress] = []
+
+    seal(leash.admin, adopt=["a:*"], report=told.append)
+
+    assert len(told) > 5
+    assert max(one.moved for one in told) >= 3000
+    assert told[0].total >= 3000
+
+
+def test_change_has_a_name_for_every_command() -> None:
+    """The record speaks of changes as the command line does."""
+    assert [change.__name__ for change in CHANGES] == [kind.value for kind in ChangeKind]
+
+
+def test_identity_that_left_the_policy_keeps_what_it_counted(leash: Leash) -> None:
+    """As long as it would without sealing."""
+    leash.agent("two").set("a:1", "x")
+    leash.load(one=ALL)
+    state, ttl = leash.state("two"), leash.admin.pttl(NAMES.state("two"))
+    seal(leash.admin)
+
+    keyspace = leash.follow()
+    assert leash.state("two") == state
+    assert 0 < leash.admin.pttl(keyspace.state("two")) <= ttl
+    with pytest.raises(keyleash.NotActiveError):
+        leash.client(leash.issue("one").token.replace("one", "two")).get("a:1")
+
+
+def test_grant_on_everything_does_not_name_the_control_prefix(sealed: Leash) -> None:
+    """A guard that denied it would tell it to whoever asks for a key there."""
+    sealed.load(one={"grants": [grant("read", "write", keys="*")]})
+    agent = sealed.agent("one")
+    prefix = sealed.keyspace.prefix
+
+    # Within the vault it is a name like any other.
+    assert agent.set(f"{prefix}state:one", "x") is True
+    assert sealed.admin.strlen(sealed.keyspace.state("one")) > 1
+    with pytest.raises(keyleash.KeyDeniedError):
+        agent.get("keyleash:sealed")

@@ -1,0 +1,58 @@
+"""A guard of a sealed server answers as one of an open server, and hides where keys are."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from client.twin import OTHER_DB, Outcome, Piped, Twin, difference, recorded_calls
+from support.sealed import SEALED, assert_hidden
+from support.servers import RealServer
+
+WIRES = [
+    {"protocol": protocol, "decode_responses": False, "legacy_responses": True}
+    for protocol in (2, 3)
+]
+UNLIKE = {"MEMORY USAGE", "SCAN"}
+"""A longer name takes more memory; and the twin's own keys are no agent's."""
+
+
+def compare(twin: Twin) -> tuple[list[str], list[Outcome]]:
+    """Where a raw call and a guarded one differ, and what all guarded ones gave."""
+    found, outcomes = [], []
+    for call in recorded_calls():
+        if call.name not in twin.commands:
+            continue
+        raw = twin.outcome(twin.raw, call, with_data=True)
+        guarded = twin.outcome(twin.guarded, call, with_data=True)
+        outcomes.append(guarded)
+        said = difference(call.mark, raw, guarded)
+        if said is not None and call.command not in UNLIKE:
+            found.append(f"{call}: {said}")
+    return found, outcomes
+
+
+@pytest.mark.parametrize("options", WIRES, ids=["resp2", "resp3"])
+@pytest.mark.parametrize("piped", [False, True], ids=["alone", "piped"])
+def test_recorded_call_gives_and_leaves_within_the_vault_what_a_raw_one_does_outside(
+    server: RealServer, options: dict[str, Any], piped: bool
+) -> None:
+    """Every command of the surface, its replies, errors and data; and no reply has a prefix."""
+    twin = Twin(server, SEALED, **options)
+    guarded: Any = twin.guarded
+    if piped:
+        twin.raw, twin.guarded = (
+            cast(Any, Piped(client, transaction=False)) for client in (twin.raw, twin.guarded)
+        )
+
+    found, outcomes = compare(twin)
+
+    assert found == []
+    assert_hidden(*(one.reply for one in outcomes))
+    assert len(outcomes) > 900
+    trails = [twin.admin.execute_command("XRANGE", SEALED.audit("one"), "-", "+")]
+    trails += [twin.admin.execute_command("XRANGE", SEALED.denied("one"), "-", "+")]
+    assert_hidden(*trails)
+    guarded.close()
+    assert not server.client(db=OTHER_DB).dbsize()
