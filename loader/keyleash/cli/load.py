@@ -11,7 +11,7 @@ import click
 from keyleash.cli.documents import read_text
 from keyleash.cli.errors import DeclinedError
 from keyleash.cli.failures import problem_as_json, warn
-from keyleash.cli.fence.nodes import named_clients, node_option
+from keyleash.cli.fence.nodes import node_option, other_clients
 from keyleash.cli.options import example, json_option, require_consent, yes_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -83,7 +83,7 @@ def load(
     from keyleash.deploy import activate_policy, prepare_policy
 
     name, text = read_text(file)
-    others = [client for _, client in named_clients(settings, nodes)[1:]] if nodes else []
+    others = other_clients(settings, nodes)
     prepared = prepare_policy(
         settings.client,
         text,

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -94,6 +95,17 @@ def write_record(client: Client, keyspace: Keyspace, identity: str, record: Reco
     passwords = [[one.sha256, one.added_ms] for one in record.passwords]
     text = json.dumps({"tier": record.tier.value, "passwords": passwords})
     client.hset(keyspace.fence, identity, text)
+
+
+def write_tier(client: Client, keyspace: Keyspace, records: Mapping[str, Record]) -> None:
+    """Remember that users are of the tier that a server with this keyspace has."""
+    for name, record in records.items():
+        write_record(client, keyspace, name, replace(record, tier=tier_of(keyspace)))
+
+
+def tier_of(keyspace: Keyspace) -> Tier:
+    """The tier of the users of a server."""
+    return Tier.SEALED if keyspace.vault else Tier.FENCED
 
 
 def forget_records(client: Client, keyspace: Keyspace, identities: tuple[str, ...]) -> None:

@@ -35,6 +35,7 @@ def refreshed_users(
     keyspace: Keyspace,
     guards: Sequence[CompiledGuard],
     transport: Transport,
+    records: Mapping[str, Record] | None = None,
 ) -> Iterator[None]:
     """
     Activate *guards* in the block.
@@ -44,11 +45,13 @@ def refreshed_users(
         keyspace: Where these are.
         guards: Of the new policy. Users of identities that are not in it are deleted.
         transport: How they will be called.
+        records: What is known of the users; it is read if None.
 
     Raises:
         UnsayablePatternError: ACL rules cannot hold a pattern; nothing was activated.
     """
-    records = read_records(clients[0], keyspace)
+    if records is None:
+        records = read_records(clients[0], keyspace)
     if not records:
         yield
         return

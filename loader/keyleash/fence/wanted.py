@@ -8,7 +8,7 @@ from keyleash.compiler import CompiledGuard
 from keyleash.errors import KeyleashError
 from keyleash.fence.facts import Facts
 from keyleash.fence.plan import Wanted
-from keyleash.fence.record import Password, Record, Tier
+from keyleash.fence.record import Password, Record, tier_of
 from keyleash.fence.rules import fence_of, record_calls
 from keyleash.protocol.active import Client, GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace
@@ -42,7 +42,7 @@ def wanted_users(
         UnsayablePatternError: ACL rules cannot hold a pattern.
     """
     active = _active(client, keyspace, guards)
-    tier = Tier.SEALED if keyspace.vault else Tier.FENCED
+    tier = tier_of(keyspace)
     return [
         Wanted(
             fence_of(guard, record_calls(record), facts),

@@ -27,10 +27,12 @@ from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
 from keyleash.deploy.registry import load_scripts, record_sources
 from keyleash.deploy.stage import Stage
 from keyleash.errors import ActivationConflictError, NoPolicyError, VaultError
+from keyleash.fence.record import read_records, write_tier
+from keyleash.fence.refresh import refreshed_users
 from keyleash.protocol.active import ActivePolicy, Client, read_active
 from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.transport import Transport
 from keyleash.protocol.sealed import ChangeKind, PrefixChange, change_fields, read_seal
+from keyleash.protocol.transport import Transport
 from keyleash.vault.moving import Report, conflict, find_conflicts, move_keys
 from keyleash.vault.names import changed_names, logical_names, patterns_of
 
@@ -75,6 +77,7 @@ def seal(
     actor: str = "unknown",
     report: Report | None = None,
     hooks: Hooks | None = None,
+    others: Sequence[Client] = (),
 ) -> ChangeResult:
     """
     Put the control keys, and all keys that agents use from then on, under random prefixes.
@@ -85,6 +88,7 @@ def seal(
         actor: Who does it, for the control stream.
         report: Told now and again how far it is.
         hooks: What else must know.
+        others: Further servers, such as replicas, whose ACL users are to be kept in step.
 
     Raises:
         VaultError: the server is sealed, or another change is under way.
@@ -92,7 +96,7 @@ def seal(
         ActivationConflictError: a policy was loaded at the same time; nothing was changed.
         VaultConflictError: two keys claim a name; the others were moved.
     """
-    return _change(client, ChangeKind.SEAL, adopt, actor, report, hooks or Hooks())
+    return _change(client, ChangeKind.SEAL, adopt, actor, report, hooks or Hooks(), others)
 
 
 def rotate(
@@ -101,9 +105,10 @@ def rotate(
     actor: str = "unknown",
     report: Report | None = None,
     hooks: Hooks | None = None,
+    others: Sequence[Client] = (),
 ) -> ChangeResult:
     """Replace both prefixes of a sealed server by new ones; see `seal`."""
-    return _change(client, ChangeKind.ROTATE, (), actor, report, hooks or Hooks())
+    return _change(client, ChangeKind.ROTATE, (), actor, report, hooks or Hooks(), others)
 
 
 def unseal(
@@ -112,12 +117,13 @@ def unseal(
     actor: str = "unknown",
     report: Report | None = None,
     hooks: Hooks | None = None,
+    others: Sequence[Client] = (),
 ) -> ChangeResult:
     """Give all keys of a sealed server the names that agents have for them; see `seal`.
 
     Where such a key exists already, nothing is begun.
     """
-    return _change(client, ChangeKind.UNSEAL, (), actor, report, hooks or Hooks())
+    return _change(client, ChangeKind.UNSEAL, (), actor, report, hooks or Hooks(), others)
 
 
 def _change(
@@ -127,15 +133,24 @@ def _change(
     actor: str,
     report: Report | None,
     hooks: Hooks,
+    others: Sequence[Client],
 ) -> ChangeResult:
     change, resumed = _planned(client, kind, adopt)
     if not change.is_switched:
-        _switch(client, change, actor, hooks)
-    moved = _move(client, change, report)
-    client.evalsha(client.script_load(operator_script("end_switch.lua", change.new)), 0, actor)
+        _load_as_it_is(client, change.old, actor)
+    active = _require_policy(client, change.new if change.is_switched else change.old)
+    prepared = _prepared(client, active.document, change.new)
+    # In either place, if the change was interrupted.
+    records = {**read_records(client, change.old), **read_records(client, change.new)}
+    nodes, guards = (client, *others), prepared.guards
+    with refreshed_users(nodes, change.new, guards, active.transport, records):
+        if not change.is_switched:
+            _switch(client, change, prepared, actor, hooks)
+        moved = _move(client, change, report)
+        client.evalsha(client.script_load(operator_script("end_switch.lua", change.new)), 0, actor)
+    write_tier(client, change.new, records)
     hooks.after_end(change.new)
-    active = read_active(client, change.new)
-    return ChangeResult(moved, active.generation if active else 0, resumed)
+    return ChangeResult(moved, _require_policy(client, change.new).generation, resumed)
 
 
 def _planned(client: Client, kind: ChangeKind, adopt: Sequence[str]) -> tuple[PrefixChange, bool]:
@@ -193,15 +208,18 @@ def _prefix() -> str:
     return f"{secrets.token_hex(PREFIX_BYTES)}:"
 
 
-def _switch(client: Client, change: PrefixChange, actor: str, hooks: Hooks) -> None:
+def _load_as_it_is(client: Client, keyspace: Keyspace, actor: str) -> None:
+    # States are taken over as they are, so they must be as the new guards count.
+    active = _require_policy(client, keyspace)
+    prepared = _prepared(client, active.document, keyspace)
+    activate_policy(client, prepared, actor=actor, keyspace=keyspace, transport=active.transport)
+
+
+def _switch(
+    client: Client, change: PrefixChange, prepared: PreparedPolicy, actor: str, hooks: Hooks
+) -> None:
     """Let guards that know the new prefixes take over from those that know the old ones."""
-    document = _require_policy(client, change.old).document
-    # States are taken over as they are, so they must be as these guards count.
-    activate_policy(
-        client, _prepared(client, document, change.old), actor=actor, keyspace=change.old
-    )
     active = _require_policy(client, change.old)
-    prepared = _prepared(client, document, change.new)
     load = load_functions if active.transport is Transport.FUNCTION else load_scripts
     load(client, prepared.guards)
     record_sources(client, change.new, prepared.guards)
@@ -230,7 +248,10 @@ def _switch(client: Client, change: PrefixChange, actor: str, hooks: Hooks) -> N
 
 
 def _prepared(client: Client, document: str, keyspace: Keyspace) -> PreparedPolicy:
-    return prepare_policy(client, document, file="<active policy>", keyspace=keyspace)
+    # It is active already, whatever the server's memory is like.
+    return prepare_policy(
+        client, document, file="<active policy>", keyspace=keyspace, allow_eviction=True
+    )
 
 
 def _move(client: Client, change: PrefixChange, report: Report | None) -> int:

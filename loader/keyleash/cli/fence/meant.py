@@ -75,7 +75,9 @@ def read_meant(settings: Settings, asked: Asked, *, mints: bool = False) -> Mean
     name, text = ("<active policy>", active.document)
     if asked.file is not None:
         name, text = read_text(asked.file)
-    guards = prepare_policy(settings.client, text, file=name, keyspace=settings.keyspace).guards
+    guards = prepare_policy(
+        settings.client, text, file=name, keyspace=settings.keyspace, allow_eviction=True
+    ).guards
     names = [guard.identity for guard in guards]
     _require_known(asked.wide, names)
     hashes = read_hashes(asked.hashes, names)

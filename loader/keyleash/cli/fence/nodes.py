@@ -43,6 +43,11 @@ def node_option(function: F) -> F:
     )(function)
 
 
+def other_clients(settings: Settings, urls: Sequence[str]) -> list[Client]:
+    """Clients of the servers besides that of `--url`; see `named_clients` for the errors."""
+    return [client for _, client in named_clients(settings, urls)[1:]] if urls else []
+
+
 def named_clients(settings: Settings, urls: Sequence[str]) -> list[tuple[str, Client]]:
     """
     A client for each server, the one of `--url` first, and how it may be called.

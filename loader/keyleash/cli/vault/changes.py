@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from keyleash.cli.errors import DeclinedError
+from keyleash.cli.fence.nodes import node_option, other_clients
 from keyleash.cli.options import example, json_option, require_consent, yes_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -30,10 +31,11 @@ HELD = "until all keys have moved, every call of every agent is refused as suspe
     callback=key_patterns,
     help="Move these keys into the vault; repeat.",
 )
+@node_option
 @yes_option
 @json_option
 @pass_settings
-def seal(settings: Settings, adopt: tuple[str, ...], yes: bool) -> None:
+def seal(settings: Settings, adopt: tuple[str, ...], nodes: Sequence[str], yes: bool) -> None:
     """Put control keys and agents' keys under random prefixes.
 
     Guards know the prefixes, agents do not. Tokens, trails and what limits have counted are kept.
@@ -45,16 +47,20 @@ def seal(settings: Settings, adopt: tuple[str, ...], yes: bool) -> None:
     if not adopt:
         say("no --adopt: agents begin with an empty vault; `vault adopt` moves keys in later")
     _require_consent("seal the server?", yes)
+    others = other_clients(settings, nodes)
     with _kept_on("seal"), shown_progress(not settings.json) as report:
-        result = vault.seal(settings.client, adopt=adopt, actor=settings.actor, report=report)
+        result = vault.seal(
+            settings.client, adopt=adopt, actor=settings.actor, report=report, others=others
+        )
     _tell(settings, "sealed", result)
 
 
 @click.command(epilog=example("keyleash vault rotate"))
+@node_option
 @yes_option
 @json_option
 @pass_settings
-def rotate(settings: Settings, yes: bool) -> None:
+def rotate(settings: Settings, nodes: Sequence[str], yes: bool) -> None:
     """Replace the prefixes by new random ones.
 
     As `vault seal`, for a server that is sealed: when somebody may have learned a prefix.
@@ -62,16 +68,18 @@ def rotate(settings: Settings, yes: bool) -> None:
     from keyleash import vault
 
     _require_consent("give every key a new prefix?", yes)
+    others = other_clients(settings, nodes)
     with _kept_on("rotate"), shown_progress(not settings.json) as report:
-        result = vault.rotate(settings.client, actor=settings.actor, report=report)
+        result = vault.rotate(settings.client, actor=settings.actor, report=report, others=others)
     _tell(settings, "rotated", result)
 
 
 @click.command(epilog=example("keyleash vault unseal"))
+@node_option
 @yes_option
 @json_option
 @pass_settings
-def unseal(settings: Settings, yes: bool) -> None:
+def unseal(settings: Settings, nodes: Sequence[str], yes: bool) -> None:
     """Give all keys the names that agents have for them.
 
     The reverse of `vault seal`. Where a key of such a name exists, nothing is begun.
@@ -79,8 +87,9 @@ def unseal(settings: Settings, yes: bool) -> None:
     from keyleash import vault
 
     _require_consent("take every key out of the vault?", yes)
+    others = other_clients(settings, nodes)
     with _kept_on("unseal"), shown_progress(not settings.json) as report:
-        result = vault.unseal(settings.client, actor=settings.actor, report=report)
+        result = vault.unseal(settings.client, actor=settings.actor, report=report, others=others)
     _tell(settings, "unsealed", result)
 
 
