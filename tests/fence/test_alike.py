@@ -168,7 +168,7 @@ def test_fence_knows_every_command_that_guards_run() -> None:
     """A call that is new in a guard's source has to be granted, or fenced agents are refused."""
     found = set()
     entries = {
-        "activate", "end_switch", "move_key", "move_keys", "read_value", "revoke", "stage", "suspend",
+        "activate", "end_switch", "read_value", "revoke", "stage", "suspend",
         "switch_prefixes", "undo",
     }  # fmt: skip
     of_operators = {"is_unmoved", "elements_of", "fields_of_undo", "newest_calls"}
