@@ -259,7 +259,7 @@ def _move(client: Client, change: PrefixChange, report: Report | None) -> int:
     moved = 0
     while True:
         # Once more after the last: a tool that began before the switch may have written meanwhile.
-        walk = move_keys(client, names, report)
+        walk = move_keys(client, names, report, moved)
         moved += walk.count
         if walk.conflicts:
             raise conflict(logical_names(walk.conflicts, change.old, change.new))

@@ -56,11 +56,19 @@ class Moved:
     conflicts: tuple[bytes, ...] = ()
 
 
-def move_keys(client: Client, new_name: NewName, report: Report | None = None) -> Moved:
+def move_keys(
+    client: Client, new_name: NewName, report: Report | None = None, before: int = 0
+) -> Moved:
     """
     Rename every key that is to have another name.
 
     A key that others make while this walks may be missed.
+
+    Args:
+        client: A redis-py client of an operator, `decode_responses` off.
+        new_name: Says which keys are renamed, and how.
+        report: Told after each piece how far it is.
+        before: How many were moved by walks before this one, for the report.
     """
     seen = moved = 0
     total = client.dbsize()
@@ -78,7 +86,7 @@ def move_keys(client: Client, new_name: NewName, report: Report | None = None) -
                 conflicts[key] = None
         seen += len(found)
         if report is not None:
-            report(Progress(seen, total, moved))
+            report(Progress(seen, total, before + moved))
     return Moved(moved, tuple(conflicts))
 
 
