@@ -17,7 +17,8 @@ class ControlEvent:
     """Something that an operator did.
 
     Attributes:
-        event: What: `activate`, `issue`, `revoke`, `suspend`, `resume`, `undo`, `export`.
+        event: What: `activate`, `issue`, `revoke`, `suspend`, `resume`, `undo`, `export`,
+            `fence`, `fence-rotate`, `fence-remove`.
         details: What belongs to it, by the names of docs/audit.md.
     """
 
