@@ -131,7 +131,7 @@ def test_guard_of_a_fenced_agent_answers_as_that_of_any_other(
     )
     leash.fence()
     token = leash.issue(identity).token.encode()
-    begin = (b"EVALSHA", leash.digest(identity).encode())
+    begin = [word.encode() for word in leash.head(identity)]
     shared = leash.admin.connection_pool.get_connection()
     own = leash.direct(identity).connection_pool.get_connection()
     left_out = read_facts([leash.admin]).left_out

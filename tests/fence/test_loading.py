@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -10,9 +11,11 @@ import redis
 from redis.exceptions import NoPermissionError
 
 import keyleash
+import keyleash.asyncio
 from keyleash.deploy import activate
 from keyleash.errors import ActivationConflictError, CallNotPermittedError
 from keyleash.fence import read_records
+from keyleash.protocol.transport import Transport
 from support.fences import FencedLeash
 from support.leash import NAMES, grant
 from support.thorough import FACTOR
@@ -28,7 +31,8 @@ def runners(leash: FencedLeash, name: str) -> list[bytes]:
     (line,) = [
         one for one in leash.admin.execute_command("ACL", "LIST") if one.split()[1] == name.encode()
     ]
-    return [word.strip(b"()") for word in line.split() if b"evalsha" in word]
+    words = [word.strip(b"()") for word in line.split()]
+    return [word for word in words if word.startswith((b"+evalsha", b"+fcall"))]
 
 
 def test_no_agent_is_refused_while_policies_are_loaded(leash: FencedLeash) -> None:
@@ -61,6 +65,9 @@ def test_no_agent_is_refused_while_policies_are_loaded(leash: FencedLeash) -> No
     for thread in threads:
         thread.start()
     for number in range(LOADS):
+        # From one transport to the other, too.
+        if number % 2:
+            leash.transport = next(one for one in Transport if one is not leash.transport)
         leash.load(**versions[(number + 1) % len(versions)])
     done.set()
     for thread in threads:
@@ -75,19 +82,41 @@ def test_only_the_active_guard_may_be_called_after_a_load(leash: FencedLeash) ->
     leash.fence()
     agent = leash.agent("one")
     agent.set("a:1", "x")
-    old = leash.digest("one")
+    old = leash.head("one")
     leash.load(one=READER, two=WRITER)
 
-    assert runners(leash, "one")[0] == b"+evalsha|" + leash.digest("one").encode()
+    command, first = leash.head("one")
+    assert runners(leash, "one")[0] == f"+{command.lower()}|{first}".encode()
     assert len(runners(leash, "one")) == 2
     with pytest.raises(NoPermissionError):
-        leash.direct("one").evalsha(old, 0)
+        leash.direct("one").execute_command(*old, "0")
     with pytest.raises(NoPermissionError):
         leash.direct("one").set("a:1", "y")
     # The wrapper that knew the old guard finds the new one.
     assert agent.get("a:1") == b"x"
     with pytest.raises(keyleash.ClassNotGrantedError):
         agent.set("a:1", "y")
+
+
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_tasks_find_the_new_guard_as_well(leash: FencedLeash, coalesce: bool) -> None:
+    """Alone, in batches, and together."""
+    leash.load(one=WRITER)
+    leash.fence()
+    options: dict[str, Any] = {"coalesce": coalesce, **leash.credentials("one")}
+    token = leash.issue("one").token
+
+    async def run() -> None:
+        async with keyleash.asyncio.Redis(port=leash.server.port, token=token, **options) as agent:
+            await asyncio.gather(*(agent.set(f"a:{number}", "x") for number in range(5)))
+            leash.load(one={**WRITER, "budget": PLENTY})
+            await asyncio.gather(*(agent.set(f"a:{number}", "y") for number in range(5)))
+            leash.load(one=WRITER)
+            async with agent.pipeline() as pipe:
+                pipe.get("a:1")
+                assert await pipe.execute() == [b"y"]
+
+    asyncio.run(run())
 
 
 def test_user_of_an_identity_that_leaves_is_deleted(leash: FencedLeash) -> None:

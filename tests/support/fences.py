@@ -21,6 +21,7 @@ from keyleash.fence import (
     with_passwords,
 )
 from keyleash.protocol.active import read_active
+from keyleash.protocol.transport import call_head
 from support.leash import NAMES, Leash
 
 
@@ -54,6 +55,10 @@ class FencedLeash(Leash):
 
     def credentials(self, identity: str) -> dict[str, str]:
         return {"username": identity, "password": self.passwords[identity]}
+
+    def head(self, identity: str) -> tuple[str, str]:
+        """With what a call of the identity's guard begins."""
+        return call_head(self.transport, self.digest(identity))
 
     def agent(self, identity: str, **options: Any) -> keyleash.Redis:
         """A guarded client with a token and, if it has one, a user of its own."""

@@ -18,7 +18,7 @@ class ControlEvent:
 
     Attributes:
         event: What: `activate`, `issue`, `revoke`, `suspend`, `resume`, `undo`, `export`, `seal`,
-            `rotate`, `unseal`.
+            `rotate`, `unseal`, `fence`, `fence-rotate`, `fence-remove`.
         details: What belongs to it, by the names of docs/audit.md.
     """
 

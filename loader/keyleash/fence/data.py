@@ -23,7 +23,8 @@ from keyleash.policy.patterns import covers
 READ = OperationClass.READ
 WRITING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
 
-Patterns = frozenset[Pattern]
+Patterns = tuple[Pattern, ...]
+"""In the order of the policy, which servers keep: the first that matches ends their search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Reach:
         pairs = (
             (self.read, other.read), (self.write, other.write), (self.channels, other.channels),
         )  # fmt: skip
-        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        if any(one is not None and two is not None and {*one} != {*two} for one, two in pairs):
             return None
         return Reach(*(two if one is None else one for one, two in pairs))
 
@@ -105,13 +106,9 @@ def data_selectors(
 def _selector(reach: Reach, names: Sequence[str], vault: str) -> Selector:
     return Selector(
         tuple(sorted(name.lower().replace(" ", "|") for name in names)),
-        key_rules(_in_order(reach.read), _in_order(reach.write), vault),
-        channel_rules(_in_order(reach.channels)),
+        key_rules(reach.read or (), reach.write or (), vault),
+        channel_rules(reach.channels or ()),
     )
-
-
-def _in_order(patterns: Patterns | None) -> list[Pattern]:
-    return sorted(patterns or (), key=lambda pattern: pattern.source)
 
 
 def _granted(
@@ -162,7 +159,7 @@ def _for_guards(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[str, 
 
 def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:
     if spec.channel is not None:
-        return Reach(channels=frozenset(one for grant in grants for one in grant.channels))
+        return Reach(channels=_distinct(one for grant in grants for one in grant.channels))
     needs = {cls for search in spec.keys for cls in search.needs}
     needs.update(spec.variant.needs if spec.variant else ())
     if not needs:
@@ -182,7 +179,7 @@ def _any_reach(grants: Sequence[Grant]) -> Reach:
 
 
 def _patterns(grants: Iterable[Grant], classes: Collection[OperationClass]) -> Patterns:
-    return frozenset(
+    return _distinct(
         pattern
         for grant in grants
         if not set(classes).isdisjoint(grant.allow)
@@ -190,9 +187,13 @@ def _patterns(grants: Iterable[Grant], classes: Collection[OperationClass]) -> P
     )
 
 
+def _distinct(patterns: Iterable[Pattern]) -> Patterns:
+    return tuple(dict.fromkeys(patterns))
+
+
 def _both(ones: Iterable[Pattern], others: Iterable[Pattern]) -> Patterns:
     pairs = [(one, other) for one in ones for other in others]
-    return frozenset(
+    return _distinct(
         narrow
         for one, other in pairs
         for narrow, wide in ((one, other), (other, one))
@@ -210,9 +211,9 @@ def _for_images(guard: Guard) -> Iterator[tuple[str, Reach]]:
 def imaged_patterns(guard: Guard) -> Patterns:
     """The patterns of keys of which a guard may keep images before it changes them."""
     if not any(usage.missing is None and usage.spec.mutates for usage in guard.usages):
-        return frozenset()
+        return ()
     default = guard.identity.audit.image_bytes
-    return frozenset(
+    return _distinct(
         pattern
         for grant in guard.identity.grants
         if not {READ, *WRITING}.isdisjoint(grant.allow)

@@ -138,7 +138,7 @@ def _notes(plan: Guard, facts: Facts) -> Iterator[Note]:
                     "deny", f"`{pattern.source}`", "denied by the guard alone: ACLs only allow"
                 )
     readable = _giving(plan, {OperationClass.READ})
-    for pattern in sorted(imaged_patterns(plan), key=lambda one: one.source):
+    for pattern in imaged_patterns(plan):
         if not any(covers(one, pattern) for one in readable):
             yield Note(
                 "images",
