@@ -42,8 +42,9 @@ format: $(VENV)/.dev
 golden: $(VENV)/.dev
 	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler tests/guard/test_footprint.py
 
-docs: $(VENV)/.run
+docs: $(VENV)/.dev
 	$(BIN)/python -m keyleash.commands.page docs/commands.md
+	PYTHONPATH=tests $(BIN)/python -m redteam.page docs/security.md
 
 clean:
 	rm -rf $(VENV) .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -2,7 +2,8 @@
  *
  * support/load.py compiles and drives it. Over stdin and stdout, in native byte order, they say
  *
- *   in   port u32, RESP version u32, calls u64, latencies wanted u32, connections u32;
+ *   in   port u32, calls u64, latencies wanted u32, connections u32;
+ *        greeting bytes u32, the greeting: inline commands that every connection begins with;
  *        for each connection: exchanges u32;
  *        for each exchange: request bytes u32, reply bytes u32, the request, the reply
  *   out  status u32: 0, connected; or 1, a message follows: bytes u32, text; then this ends
@@ -43,8 +44,9 @@ struct connection {
 };
 
 struct load {
-    uint32_t port, protocol, wants_latencies, count;
+    uint32_t port, wants_latencies, count, greeting_bytes;
     uint64_t calls;
+    char *greeting;
     struct connection *connections;
     uint64_t *latencies_ns;
 };
@@ -108,10 +110,11 @@ static void hear_exchanges(struct connection *one) {
 static struct load hear_load(void) {
     struct load load = {0};
     load.port = hear_number();
-    load.protocol = hear_number();
     hear(&load.calls, sizeof load.calls);
     load.wants_latencies = hear_number();
     load.count = hear_number();
+    load.greeting_bytes = hear_number();
+    load.greeting = hear_text(load.greeting_bytes);
     load.connections = allocated(load.count, sizeof *load.connections);
     for (uint32_t i = 0; i < load.count; i++) hear_exchanges(&load.connections[i]);
     if (load.wants_latencies) load.latencies_ns = allocated(load.calls, sizeof(uint64_t));
@@ -128,6 +131,7 @@ static void forget(struct load *load) {
         close(one->fd);
     }
     free(load->connections);
+    free(load->greeting);
     free(load->latencies_ns);
 }
 
@@ -164,26 +168,26 @@ static ssize_t receive(int fd, char *into, size_t room) {
     return count;
 }
 
-/* Connects, and chooses the protocol. The reply of PING comes last, whatever HELLO answers. */
-static int connected(uint32_t port, uint32_t protocol) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+/* Connects, and says the greeting. The reply of PING comes last, whatever that answers. */
+static int connected(const struct load *load) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)load->port)};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), yes = 1;
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address))
         fail("connect: %s", strerror(errno));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     fcntl(fd, F_SETFL, O_NONBLOCK);
-    static const char pong[] = "+PONG\r\n";
-    char greeting[4096];
-    size_t length = (size_t)snprintf(greeting, sizeof greeting, "HELLO %u\r\nPING\r\n", protocol);
-    send_all(fd, greeting, length);
-    for (length = 0; length < strlen(pong)
-                     || memcmp(greeting + length - strlen(pong), pong, strlen(pong));) {
+    static const char ping[] = "PING\r\n", pong[] = "+PONG\r\n";
+    char answer[4096];
+    send_all(fd, load->greeting, load->greeting_bytes);
+    send_all(fd, ping, strlen(ping));
+    for (size_t length = 0; length < strlen(pong)
+                            || memcmp(answer + length - strlen(pong), pong, strlen(pong));) {
         wait_for(fd, POLLIN);
-        ssize_t count = receive(fd, greeting + length, sizeof greeting - length);
+        ssize_t count = receive(fd, answer + length, sizeof answer - length);
         if (count > 0) length += (size_t)count;
-        if (greeting[0] == '-' || length == sizeof greeting)
-            fail("the server does not speak RESP%u: %.*s", protocol, SHOWN_BYTES, greeting);
+        if (answer[0] == '-' || length == sizeof answer)
+            fail("the server refuses the greeting: %.*s", SHOWN_BYTES, answer);
     }
     return fd;
 }
@@ -241,7 +245,7 @@ int main(void) {
         struct load load = hear_load();
         int poller = epoll_create1(EPOLL_CLOEXEC);
         for (struct connection *one = load.connections; one < load.connections + load.count; one++) {
-            one->fd = connected(load.port, load.protocol);
+            one->fd = connected(&load);
             struct epoll_event event = {.events = EPOLLIN, .data.ptr = one};
             epoll_ctl(poller, EPOLL_CTL_ADD, one->fd, &event);
         }

@@ -15,14 +15,14 @@ import os
 import struct
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from benchmarks.support.build import load_generator
 
 _STATUS = struct.Struct("=I")
-_LOAD = struct.Struct("=IIQII")
+_LOAD = struct.Struct("=IQII")
 _EXCHANGE = struct.Struct("=II")
 _TIMES = struct.Struct("=QQ")
 _GO = _STATUS.pack(0)
@@ -41,6 +41,14 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
+class User:
+    """A user of the server."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """One run.
 
@@ -50,6 +58,7 @@ class Load:
         requests: Calls in all.
         connections: For each connection the calls that it makes in turn, over and over.
         core: For this run, instead of the generator's own.
+        user: Whom the connections log in as; None for the default user.
         latencies: Whether to give the time of every call.
     """
 
@@ -59,6 +68,7 @@ class Load:
     connections: tuple[tuple[Exchange, ...], ...]
     core: int | None = None
     latencies: bool = False
+    user: User | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +167,12 @@ class Generator:
 
 def packed_load(load: Load) -> bytes:
     """The load in the words of `load.c`."""
+    login = f" AUTH {load.user.name} {load.user.password}" if load.user else ""
+    greeting = f"HELLO {load.protocol}{login}\r\n".encode()
     words = [
-        _LOAD.pack(load.port, load.protocol, load.requests, load.latencies, len(load.connections))
+        _LOAD.pack(load.port, load.requests, load.latencies, len(load.connections)),
+        _STATUS.pack(len(greeting)),
+        greeting,
     ]
     for exchanges in load.connections:
         words.append(_STATUS.pack(len(exchanges)))

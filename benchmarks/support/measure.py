@@ -13,6 +13,7 @@ from keyleash.audit import read_denials
 from keyleash.audit.entry import audit_events, audit_sequel
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.state import unpack_state
 
 MAIN_THREAD = ("used_cpu_user_main_thread", "used_cpu_sys_main_thread")
@@ -96,7 +97,7 @@ def take_sample(
 
 def read_counts(client: Client, target: Target) -> Counts:
     """What keyleash has counted for the target's identity up to now."""
-    keyspace = Keyspace()
+    keyspace = server_keyspace(client)
     identity = target.guard.identity
     state = unpack_state(client.get(keyspace.state(identity)), target.guard.layout)
     return Counts(

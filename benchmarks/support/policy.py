@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.support.load import User
+
 from keyleash.commands import load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.compiler.emit import POLICY_DIGITS
@@ -43,10 +45,11 @@ class StructureError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a guarded call needs: the guard as compiled, and a token for it."""
+    """What a guarded call needs: the guard as compiled, a token for it, and whom to log in as."""
 
     guard: CompiledGuard
     token: str
+    user: User | None = None
 
 
 def raised_document() -> str:

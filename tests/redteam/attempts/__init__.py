@@ -1,0 +1,14 @@
+"""All attempts, in the order of the page."""
+
+from redteam.attempt import ATTEMPTS
+from redteam.attempts import (  # noqa: F401 - each enters its own
+    code,
+    control,
+    data,
+    events,
+    guards,
+    operators,
+    texts,
+)
+
+__all__ = ["ATTEMPTS"]

@@ -1,0 +1,99 @@
+"""Counters, tokens and trails."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.token import token_digest
+from redteam.attempt import Outcome, attempt
+from redteam.stage import CLERK, WORKER, Stage
+
+entered = partial(attempt, "Counters, tokens and trails")
+ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
+PUBLIC = Keyspace()
+"""The only names that an agent can know; in a sealed server nothing has them."""
+
+
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+def reset_own_counters(stage: Stage) -> None:
+    """set its own counters back"""
+    stage.given("SETRANGE", stage.keyspace.state(WORKER), "24", b"\1" * 8)
+    stage.intruder.say("SETRANGE", PUBLIC.state(WORKER), 24, b"\0" * 8)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def delete_own_state(stage: Stage) -> None:
+    """delete its own state or trail, or let them expire"""
+    for key in (PUBLIC.state(WORKER), PUBLIC.audit(WORKER), PUBLIC.denied(WORKER)):
+        stage.intruder.say("DEL", key)
+        stage.intruder.say("UNLINK", key)
+        stage.intruder.say("PEXPIRE", key, "1")
+        stage.intruder.say("RENAME", key, "jobs:x")
+
+
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+def forge_own_event(stage: Stage) -> None:
+    """write a false event to its own trail"""
+    stage.intruder.say("XADD", PUBLIC.audit(WORKER), "*", "key", "forged")
+
+
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+def trim_own_trail(stage: Stage) -> None:
+    """cut its own trail off"""
+    stage.given("XADD", stage.keyspace.audit(WORKER), "*", "key", "an event")
+    stage.intruder.say("XTRIM", PUBLIC.audit(WORKER), "MAXLEN", "0")
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def read_own_trail(stage: Stage) -> bool:
+    """read what is recorded of it"""
+    stage.given("XADD", stage.keyspace.audit(WORKER), "*", "key", "an event")
+    for key in (PUBLIC.audit(WORKER), PUBLIC.denied(WORKER)):
+        stage.intruder.say("XRANGE", key, "-", "+")
+    return not all(stage.intruder.errors)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def others_counters(stage: Stage) -> None:
+    """change counters, tokens and trails of another identity"""
+    say = stage.intruder.say
+    say("SETRANGE", PUBLIC.state(CLERK), 8, b"\0\0\0\0\0\0\xf0\x3f")
+    say("XTRIM", PUBLIC.audit(CLERK), "MAXLEN", "0")
+    say("XADD", PUBLIC.audit(CLERK), "*", "key", "forged")
+    say("SETRANGE", PUBLIC.token(CLERK, token_digest(stage.tokens[CLERK])), 0, "x")
+    say("HSET", PUBLIC.repeats(CLERK), "x", "1")
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def read_control(stage: Stage) -> bool:
+    """read the policy, tokens that were issued, the control trail, the record of the prefixes"""
+    for call in (("HGETALL", PUBLIC.policy), ("HGETALL", PUBLIC.tokens(WORKER)),
+                 ("HGETALL", PUBLIC.sealed), ("HGETALL", PUBLIC.guard(CLERK)),
+                 ("XRANGE", PUBLIC.control, "-", "+"), ("GET", PUBLIC.state(CLERK))):  # fmt: skip
+        stage.intruder.say(*call)
+    return not all(stage.intruder.errors)
+
+
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+def prolong_own_token(stage: Stage) -> None:
+    """give its own token a longer life"""
+    name = PUBLIC.token(WORKER, token_digest(stage.tokens[WORKER]))
+    stage.intruder.say("SETRANGE", name, 0, b"\0\0\0\0\0\0\x60\x43")
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def make_token(stage: Stage) -> None:
+    """make a token of its own, for itself or another"""
+    for identity in (WORKER, CLERK):
+        name = PUBLIC.token(identity, token_digest("kl_x"))
+        stage.intruder.say("SET", name, b"\0" * 29)
+        stage.intruder.say("RESTORE", name, "0", b"x")
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def swap_guard_record(stage: Stage) -> None:
+    """put another script in the public guard record"""
+    for identity in (WORKER, CLERK):
+        stage.intruder.say("HSET", PUBLIC.guard(identity), "digest", "0" * 40)
+        stage.intruder.say("DEL", PUBLIC.guard(identity))

@@ -1,0 +1,132 @@
+"""Data without the guard."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from redteam.attempt import Outcome, attempt
+from redteam.stage import NOBODYS, OTHER, OTHER_SECRET, OWN, Stage
+
+entered = partial(attempt, "Data, without the guard")
+ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
+
+
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+def read_own(stage: Stage) -> None:
+    """read a key of its own, unrecorded and uncounted"""
+    stage.intruder.say("GET", OWN)
+
+
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+def write_own(stage: Stage) -> None:
+    """write a key of its own, without an event"""
+    stage.intruder.say("SET", OWN, "changed")
+
+
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+def write_denied(stage: Stage) -> None:
+    """write a key within its grants that a deny rule takes out"""
+    stage.intruder.say("SET", "jobs:locked", "changed")
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def read_others(stage: Stage) -> None:
+    """read a key of another identity"""
+    stage.intruder.say("GET", OTHER)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def write_others(stage: Stage) -> None:
+    """write, delete, copy or rename a key of another identity"""
+    stage.intruder.say("APPEND", OTHER, "x")
+    stage.intruder.say("COPY", OTHER, "books:2")
+    stage.intruder.say("RENAME", OTHER, "jobs:2")
+    stage.intruder.say("DEL", "books:2")
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def copy_across(stage: Stage) -> None:
+    """copy, move, sort or merge what is another's into a key of its own"""
+    say = stage.intruder.say
+    say("COPY", OTHER, "jobs:stolen")
+    say("RENAME", OTHER, "jobs:stolen")
+    say("SORT", "jobs:none", "BY", "nosort", "GET", OTHER)
+    say("SUNIONSTORE", "jobs:stolen", "books:set")
+    say("BITOP", "OR", "jobs:stolen", OTHER)
+    say("PFMERGE", "jobs:stolen", OTHER)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def wipe_others_by_merging_nothing(stage: Stage) -> None:
+    """overwrite another's key by commands whose keys native ACLs overlook: PFMERGE, SORT,
+    GEORADIUS"""
+    stage.given("RPUSH", stage.key("jobs:list"), "2", "1")
+    stage.given("GEOADD", stage.key("jobs:geo"), "0", "0", "here")
+    say = stage.intruder.say
+    say("PFMERGE", OTHER)
+    say("SORT", "jobs:list", "STORE", "jobs:x", "STORE", "books:new")
+    say("SORT", "jobs:list", "STORE", "LIMIT", "STORE", "books:new")
+    circle = ("0", "0", "1", "m", "STORE", "jobs:x", "STORE", "books:new")
+    say("GEORADIUS", "jobs:geo", *circle)
+    say("GEORADIUSBYMEMBER", "jobs:geo", "here", *circle[2:])
+    say("PFMERGE", "books:hll")
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def read_behind_a_group_named_streams(stage: Stage) -> None:
+    """read another's stream by a group that is named like an option"""
+    stage.given("XADD", stage.key("books:log"), "*", "line", OTHER_SECRET)
+    stage.given("XGROUP", "CREATE", stage.key("books:log"), "STREAMS", "0")
+    stage.intruder.say("XREADGROUP", "GROUP", "STREAMS", "jobs:1", "STREAMS", "books:log", ">")
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def transaction(stage: Stage) -> None:
+    """watch and write keys in a transaction"""
+    say = stage.intruder.say
+    say("WATCH", OWN)
+    say("MULTI")
+    if not stage.intruder.errors[-1]:
+        say("SET", OWN, "changed")
+        say("EXEC")
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def list_keys(stage: Stage) -> bool:
+    """list the names of keys"""
+    for call in (("KEYS", "*"), ("SCAN", "0", "COUNT", "1000"), ("RANDOMKEY",), ("DBSIZE",)):
+        stage.intruder.say(*call)
+    return any(NOBODYS.encode() in said for said in stage.intruder.said)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def other_database(stage: Stage) -> bool:
+    """work in another database"""
+    say = stage.intruder.say
+    say("SELECT", "1")
+    say("MOVE", OWN, "1")
+    say("SWAPDB", "0", "1")
+    moved = not all(stage.intruder.errors)
+    if moved:
+        stage.operator.swapdb(0, 1)
+        say("SELECT", "0")
+    return moved
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def look_around(stage: Stage) -> None:
+    """learn of a key by what is no reading of it: OBJECT, MEMORY, TYPE, TTL, DUMP"""
+    say = stage.intruder.say
+    for call in (("DUMP", OTHER), ("DUMP", NOBODYS), ("OBJECT", "ENCODING", OTHER), ("TYPE", OTHER),
+                 ("MEMORY", "USAGE", OTHER), ("PTTL", OTHER), ("STRLEN", OTHER)):  # fmt: skip
+        say(*call)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def restore_and_migrate(stage: Stage) -> None:
+    """put a serialized value in place of another's key, or send one to another server"""
+    say = stage.intruder.say
+    dumped = stage.operator.dump(stage.key(OWN)) or b""
+    say("RESTORE", OTHER, "0", dumped, "REPLACE")
+    say("RESTORE-ASKING", OTHER, "0", dumped, "REPLACE")
+    say("MIGRATE", "127.0.0.1", "1", OTHER, "0", "100")

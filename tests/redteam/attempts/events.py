@@ -1,0 +1,58 @@
+"""Watching, and messages."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from redteam.attempt import Outcome, attempt
+from redteam.stage import OTHER, OTHER_SECRET, Stage
+
+entered = partial(attempt, "Watching others, and messages")
+ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def monitor(stage: Stage) -> None:
+    """see every command that is sent, tokens among them"""
+    stage.intruder.say("MONITOR")
+    if not stage.intruder.errors[-1]:
+        stage.operator.append(stage.key(OTHER), OTHER_SECRET)
+        stage.intruder.hear()
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def keyspace_events(stage: Stage) -> bool:
+    """be told of changes to keys"""
+    for call in (
+        ("PSUBSCRIBE", "__key*"),
+        ("SUBSCRIBE", "__keyevent@0__:set"),
+        ("SSUBSCRIBE", "c"),
+    ):
+        stage.intruder.say(*call)
+    return not all(stage.intruder.errors)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def tracking(stage: Stage) -> bool:
+    """have the server tell when keys change, without reading them"""
+    stage.intruder.say("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "books:")
+    stage.intruder.say("CLIENT", "CACHING", "YES")
+    return not all(stage.intruder.errors)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def messages(stage: Stage) -> bool:
+    """send messages to others"""
+    stage.intruder.say("PUBLISH", "c", "x")
+    stage.intruder.say("SPUBLISH", "c", "x")
+    stage.intruder.say("PUBSUB", "CHANNELS")
+    return not all(stage.intruder.errors)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def wait_for_others(stage: Stage) -> bool:
+    """block on keys of others, or until replicas have something"""
+    for call in (("BLPOP", OTHER, "0.01"), ("XREAD", "BLOCK", "1", "STREAMS", OTHER, "$"),
+                 ("BZPOPMIN", OTHER, "0.01"), ("WAITAOF", "0", "0", "1")):  # fmt: skip
+        stage.intruder.say(*call)
+    return not all(stage.intruder.errors)

@@ -1,0 +1,164 @@
+"""Guards, called otherwise than the wrapper does."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from keyleash.protocol.keyspace import Keyspace
+from redteam.attempt import Outcome, attempt
+from redteam.stage import CLERK, NOBODYS, OTHER, OWN, WORKER, Stage
+
+entered = partial(attempt, "Guards and tokens", by_guard=True)
+ACL, GUARD, NOTHING, POSSIBLE = Outcome.ACL, Outcome.GUARD, Outcome.NOTHING, Outcome.POSSIBLE
+guarded = partial(entered, cooperative=GUARD, fenced=GUARD, sealed=GUARD)
+
+
+@entered(cooperative=GUARD, fenced=ACL, sealed=ACL)
+def others_guard(stage: Stage) -> None:
+    """call the guard of another identity with its own token"""
+    digest = stage.digest(CLERK)
+    stage.intruder.call("GET", OTHER, digest=digest)
+    stage.intruder.call("SET", OTHER, "changed", digest=digest)
+
+
+@guarded()
+def others_token(stage: Stage) -> None:
+    """call its own guard with the token of another identity"""
+    stage.intruder.call("GET", OTHER, token=stage.tokens[CLERK])
+    stage.intruder.call("GET", OWN, token=stage.tokens[CLERK])
+
+
+@guarded()
+def guessed_token(stage: Stage) -> None:
+    """guess a token: random, empty, too long, its own with one letter changed"""
+    own = stage.tokens[WORKER]
+    for token in (
+        "",
+        "x",
+        own[:-1] + ("A" if own[-1] != "A" else "B"),
+        own + "A",
+        own * 1000,
+        "\0",
+    ):
+        stage.intruder.call("GET", OWN, token=token)
+
+
+@guarded()
+def foreign_key(stage: Stage) -> None:
+    """read and write keys outside of its grants, and denied ones"""
+    for key in (OTHER, NOBODYS, "jobs:locked", "keyleash:policy", "", "jobs", "JOBS:1"):
+        stage.intruder.call("GET", key)
+        stage.intruder.call("SET", key, "changed")
+
+
+@guarded()
+def control_keys(stage: Stage) -> None:
+    """reach control keys: state, tokens, audit, sources, the record of the prefixes"""
+    names = Keyspace()
+    for key in (names.state(WORKER), names.audit(WORKER), names.source(WORKER), names.policy,
+                names.guard(CLERK), names.sealed, names.tokens(CLERK)):  # fmt: skip
+        for command in (("DUMP",), ("DEL",), ("XTRIM", "MAXLEN", "0"), ("SETRANGE", "16", "x")):
+            stage.intruder.call(command[0], key, *command[1:])
+
+
+@guarded()
+def forged_keys(stage: Stage) -> None:
+    """declare other keys than the command has, more of them, fewer, none"""
+    for keys in ([OWN], [], [OWN, OTHER], [OTHER, OWN], [OTHER] * 40):
+        stage.intruder.call("GET", OTHER, keys=keys)
+        stage.intruder.call("MSET", OTHER, "x", OWN, "y", keys=keys)
+        stage.intruder.call("COPY", OTHER, OWN, keys=keys)
+
+
+@guarded()
+def hidden_keys(stage: Stage) -> None:
+    """hide a key where arguments must be read to find it"""
+    call = stage.intruder.call
+    call("SORT", OWN, "STORE", "jobs:x", "STORE", OTHER, keys=[OWN, "jobs:x"])
+    call("XREAD", "COUNT", "STREAMS", "STREAMS", OTHER, "0", keys=[OWN])
+    call("XREADGROUP", "GROUP", "STREAMS", OWN, "STREAMS", OTHER, ">", keys=[OWN])
+    call("EVAL", "return redis.call('GET', KEYS[1])", "1", OTHER, keys=[OTHER])
+    call("ZUNIONSTORE", "jobs:z", "1", OTHER, keys=["jobs:z"])
+    call("BITFIELD", OTHER, "GET", "u8", "0", keys=[OWN])
+    call("MEMORY", "USAGE", OTHER, keys=[OTHER])
+    call("GEORADIUS", OWN, "0", "0", "1", "m", "STORE", OTHER, keys=[OWN])
+
+
+@guarded()
+def misspelt_command(stage: Stage) -> None:
+    """name a command in a way that guard and server may read differently"""
+    for name in (
+        "get",
+        "GET\0",
+        " GET",
+        "GET ",
+        "GET\r\nSET",
+        "G\xc9T",
+        "",
+        "XINFO STREAM",
+        "\xff",
+        "0",
+    ):
+        stage.intruder.call(name.encode("latin-1"), OTHER, keys=[OTHER])
+
+
+@guarded()
+def keyless_command(stage: Stage) -> None:
+    """run through the guard what has no key, or anybody's"""
+    for name in ("FLUSHALL", "KEYS", "SCAN", "CONFIG", "EVAL", "SCRIPT", "ACL", "MULTI", "CLIENT",
+                 "DEBUG", "SUBSCRIBE", "PUBLISH", "MONITOR", "SWAPDB", "FUNCTION"):  # fmt: skip
+        stage.intruder.call(name, "*", keys=[])
+
+
+@guarded()
+def misshapen_call(stage: Stage) -> None:
+    """leave out arguments, send far too many, or a batch whose lengths do not add up"""
+    say, record = stage.intruder.say, stage.intruder.record
+    one, batch, token = record[b"digest"], record[b"batch_digest"], stage.tokens[WORKER]
+    say("EVALSHA", one, 0)
+    say("EVALSHA", one, 0, token)
+    say("EVALSHA", one, 0, token, "c", "2")
+    say("EVALSHA", one, 0, token, "c", "2", "MGET", *["jobs:1"] * 7001)
+    for tail in (("9", "GET", OTHER), ("-1", "GET", OTHER), ("x",), ("1",), ("2", "GET"), ("0",)):
+        say("EVALSHA", batch, 0, token, "c", "2", "all", *tail)
+    say("EVALSHA", batch, 0, token, "c", "2", "some", "2", "GET", OWN)
+    say("EVALSHA", batch, 1, OTHER, token, "c", "2", "all", "2", "GET", OTHER)
+
+
+@entered(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
+def forged_correlation(stage: Stage) -> bool:
+    """forge fields of an event by the correlation id, or make events huge by it"""
+    stage.intruder.call("SET", OWN, "x", correlation=b"c\r\nkey books:1\0" + b"z" * 1_000_000)
+    event = stage.newest_event()
+    return len(event[b"correlation"]) > 256 or event[b"key"] != OWN.encode()
+
+
+@entered(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
+def clock(stage: Stage) -> bool:
+    """set the clock back by which limits are counted"""
+    call = stage.intruder.call
+    call("SET", OWN, "x")
+    before = stage.state()
+    call("SET", OWN, "x", "PXAT", "1")
+    call("EXPIRE", OWN, "-1")
+    after = stage.state()
+    return after[24:32] == b"\0" * 8 or after == before
+
+
+@entered(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
+def timing(stage: Stage) -> bool:
+    """tell by the work that a server does whether a token is another's, or nobody's"""
+    work = []
+    stage.intruder.say("PING")
+    for token in (stage.tokens[CLERK], "kl_worker_" + "A" * 43, "kl_clerk_" + "B" * 43):
+        stage.operator.config_resetstat()
+        stage.intruder.call("GET", OWN, token=token)
+        stats = stage.operator.info("commandstats")
+        work.append({name: one["calls"] for name, one in stats.items() if name != "cmdstat_info"})
+        # Like ones of a minute are counted, the first is written out.
+        stage.reset()
+    stage.intruder.forget()
+    stage.intruder.say("PING")
+    assert work[0], work
+    assert work[0] == work[1] == work[2], work
+    return False

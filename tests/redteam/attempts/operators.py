@@ -1,0 +1,79 @@
+"""What is for operators."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from redteam.attempt import Outcome, attempt
+from redteam.stage import CLERK, OPERATOR, OTHER, OWN, Stage
+
+entered = partial(attempt, "Commands of operators")
+ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def learn_of_users(stage: Stage) -> bool:
+    """learn of users, their rights and passwords"""
+    for call in (("ACL", "LIST"), ("ACL", "GETUSER", CLERK), ("ACL", "USERS"), ("ACL", "LOG"),
+                 ("ACL", "WHOAMI"), ("ACL", "DRYRUN", CLERK, "GET", OTHER)):  # fmt: skip
+        stage.intruder.say(*call)
+    return not all(stage.intruder.errors)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def become_another(stage: Stage) -> bool:
+    """give itself rights, make a user, or delete one"""
+    say = stage.intruder.say
+    say("ACL", "SETUSER", "mine", "on", "nopass", "~*", "+@all")
+    say("ACL", "SETUSER", stage.intruder.holds.user or OPERATOR, "+@all", "~*")
+    say("ACL", "DELUSER", "nobody")
+    stage.operator.acl_deluser("mine")
+    return not all(stage.intruder.errors)
+
+
+@entered(cooperative=NOTHING, fenced=ACL, sealed=ACL)
+def log_in_as_another(stage: Stage) -> bool | None:
+    """log in as another with its own password, none, or after a RESET"""
+    say, holds = stage.intruder.say, stage.intruder.holds
+    if stage.intruder.holds.user == OPERATOR:
+        say("PING")
+        return None
+    for user in (CLERK, OPERATOR, "default"):
+        say("AUTH", user, holds.password or "")
+        say("AUTH", user, "")
+    say("HELLO", "3", "AUTH", "default", "x")
+    say("RESET")
+    stage.intruder.errors[-1] = True
+    stage.intruder.said[-1] = b"NOAUTH"
+    say("GET", OWN)
+    say("GET", OTHER)
+    return False
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def configure(stage: Stage) -> bool:
+    """read or change the configuration, save, become a replica"""
+    for call in (("CONFIG", "GET", "*"), ("CONFIG", "SET", "maxmemory", "0"),
+                 ("BGSAVE", "x"), ("REPLICAOF", "NO", "ONE"), ("INFO",), ("LATENCY", "LATEST"),
+                 ("MODULE", "LIST"), ("COMMAND", "COUNT"), ("LASTSAVE",), ("MEMORY", "STATS"),
+                 ("CLUSTER", "INFO"), ("FAILOVER", "ABORT"), ("ROLE",)):  # fmt: skip
+        stage.intruder.say(*call)
+    return not all(stage.intruder.errors)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def debug(stage: Stage) -> bool:
+    """look into the server's memory, its logs and what others send"""
+    for call in (("OBJECT", "HELP"), ("OBJECT", "ENCODING", OTHER), ("MEMORY", "DOCTOR"),
+                 ("SLOWLOG", "GET"), ("SLOWLOG", "RESET"), ("CLIENT", "LIST"),
+                 ("CLIENT", "KILL", "TYPE", "pubsub"), ("CLIENT", "PAUSE", "0"), ("CLIENT", "ID"),
+                 ("CLIENT", "NO-EVICT", "off"), ("CLIENT", "INFO")):  # fmt: skip
+        stage.intruder.say(*call)
+    return not all(stage.intruder.errors)
+
+
+@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+def flush(stage: Stage) -> None:
+    """delete everything"""
+    stage.intruder.say("FLUSHALL")
+    stage.intruder.say("FLUSHDB")

@@ -1,0 +1,58 @@
+"""
+docs/security.md, made from the attempts of the red team.
+
+    PYTHONPATH=tests python -m redteam.page docs/security.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from redteam.attempt import Attempt, Outcome, Tier
+from redteam.attempts import ATTEMPTS
+
+SECTIONS = (
+    "Data, without the guard",
+    "Guards and tokens",
+    "Replies and error texts",
+    "Counters, tokens and trails",
+    "Code",
+    "Watching others, and messages",
+    "Commands of operators",
+)
+WORDS = {
+    Outcome.ACL: "stopped",
+    Outcome.GUARD: "guard",
+    Outcome.NOTHING: "harmless",
+    Outcome.POSSIBLE: "**possible**",
+}
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([_text("before.md"), *_sections(), _text("after.md")])
+
+
+def _text(name: str) -> str:
+    return (Path(__file__).parent / name).read_text()
+
+
+def _sections() -> Iterator[str]:
+    in_order = sorted(ATTEMPTS, key=lambda one: SECTIONS.index(one.section))
+    for section, attempts in groupby(in_order, key=lambda one: one.section):
+        rows = [_row(one) for one in attempts]
+        yield "\n".join(
+            [f"## {section}", "", f"| | {' | '.join(Tier)} |", "|---|---|---|---|", *rows, ""]
+        )
+
+
+def _row(attempt: Attempt) -> str:
+    does = attempt.does[0].upper() + attempt.does[1:]
+    return f"| {does} | {' | '.join(WORDS[attempt.expected[tier]] for tier in Tier)} |"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page())

@@ -1,0 +1,236 @@
+"""A server of one tier with two agents on it, and what an attempt changed or gave away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.sealed import server_keyspace
+from keyleash.protocol.token import token_digest
+from keyleash.server import EmbeddedServer
+from redteam.attempt import Attempt, Outcome, Tier
+from redteam.intruder import Holdings, Intruder
+from support.command_line import Cli
+from support.leash import grant, policy
+
+WORKER, CLERK = "worker", "clerk"
+OWN, OTHER, NOBODYS = "jobs:1", "books:1", "ledger"
+OWN_SECRET, OTHER_SECRET, NOBODYS_SECRET = "own-a8Yw3", "other-q5Zt9", "nobodys-p2Lk7"
+OPERATOR, OPERATOR_PASSWORD = "operator", "operators-only"
+ALL = ("read", "write", "delete")
+
+DOCUMENT = policy(
+    worker={
+        "grants": [grant(*ALL, keys="jobs:*")],
+        "deny": [{"keys": ["jobs:locked"]}],
+        "budget": {"requests": "100000/day"},
+        "rate": {"writes": "10000/minute"},
+    },
+    clerk={"grants": [grant(*ALL, keys="books:*")]},
+)
+
+
+@dataclass
+class Stage:
+    """
+    One server.
+
+    Attributes:
+        operator: With all rights; the default user has none where agents have users of their own.
+    """
+
+    tier: Tier
+    operator: redis.Redis
+    keyspace: Keyspace
+    tokens: dict[str, str]
+    intruder: Intruder
+    _kept: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
+    _before: dict[bytes, bytes] = field(default_factory=dict)
+
+    def try_out(self, attempt: Attempt) -> tuple[Outcome, str]:
+        """Make an attempt on a stage that is as it was first; what became of it, and why."""
+        self.reset()
+        self.intruder.forget()
+        assert self.intruder.record  # read before, so that it is no part of the attempt
+        self.intruder.forget()
+        self._before = self.snapshot()
+        seen = attempt.act(self)
+        changed = self.changed(by_guard=attempt.by_guard)
+        leaked = self.leaked(by_guard=attempt.by_guard)
+        told = f"said {self.intruder.said[-8:]}, changed {sorted(changed)}, leaked {leaked}"
+        if seen or changed or leaked:
+            return Outcome.POSSIBLE, told
+        return self.worst_reply(), told
+
+    def worst_reply(self) -> Outcome:
+        """The least that stood in the way of any of its commands."""
+        outcomes = [_outcome(said, error) for said, error in self._replies()]
+        return max(outcomes, key=list(Outcome).index, default=Outcome.NOTHING)
+
+    def leaked(self, *, by_guard: bool) -> list[str]:
+        """What the intruder was told and should not know."""
+        told = b"\n".join(self.intruder.said)
+        return [name for name, secret in self.secrets(by_guard=by_guard) if secret in told]
+
+    def secrets(self, *, by_guard: bool) -> Iterator[tuple[str, bytes]]:
+        """What no reply may have in it."""
+        if not by_guard:
+            yield "its own data, unrecorded", OWN_SECRET.encode()
+        yield "data of another agent", OTHER_SECRET.encode()
+        yield "data of nobody", NOBODYS_SECRET.encode()
+        yield "another's token", self.tokens[CLERK].encode()
+        yield "the digest of another's token", token_digest(self.tokens[CLERK]).encode()
+        yield "a password of an operator", OPERATOR_PASSWORD.encode()
+        if self.tier is Tier.SEALED:
+            yield "the control prefix", self.keyspace.prefix.encode()
+            yield "the vault's prefix", self.keyspace.vault.encode()
+
+    def snapshot(self) -> dict[bytes, bytes]:
+        """Every key, and all of its value."""
+        names = list(self.operator.scan_iter(count=1000))
+        with self.operator.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.dump(name)
+            dumped = zip(names, pipe.execute(), strict=True)
+        return {name: value for name, value in dumped if value is not None}
+
+    def given(self, *command: str | bytes) -> None:
+        """Set something up as an operator would, within an attempt and no part of it."""
+        self.operator.execute_command(*command)
+        self._before = self.snapshot()
+
+    def changed(self, *, by_guard: bool) -> set[bytes]:
+        """Which keys are not as they were, apart from what a guard writes down."""
+        before, after = self._before, self.snapshot()
+        names = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+        if by_guard:
+            own = self.key("jobs:")
+            names = {name for name in names - self.written_down() if not name.startswith(own)}
+        return names
+
+    def written_down(self) -> set[bytes]:
+        """Where guards keep what they count and record of a call of the intruder."""
+        names = self.keyspace
+        kept = {names.token(WORKER, token_digest(self.tokens[WORKER])), names.state(WORKER)}
+        kept.add(names.audit(WORKER))
+        # Another's guard tells on whoever calls it.
+        kept |= {of(name) for of in (names.denied, names.repeats) for name in (WORKER, CLERK)}
+        return {name.encode() for name in kept}
+
+    def keep(self) -> None:
+        """What is there now is how every attempt finds it."""
+        for name, dumped in self.snapshot().items():
+            self._kept[name] = (
+                dumped,
+                max(int(self.operator.execute_command("PEXPIRETIME", name)), 0),
+            )
+
+    def reset(self) -> None:
+        """Put everything back."""
+        now = self.snapshot()
+        with self.operator.pipeline(transaction=False) as pipe:
+            for name in now.keys() - self._kept.keys():
+                pipe.delete(name)
+            for name, (dumped, expires_ms) in self._kept.items():
+                if now.get(name) != dumped:
+                    pipe.restore(name, expires_ms, dumped, replace=True, absttl=expires_ms > 0)
+            pipe.execute()
+
+    def key(self, name: str) -> bytes:
+        """What the server calls it."""
+        return self.keyspace.physical(name.encode())
+
+    def digest(self, identity: str) -> bytes:
+        """Of the script of an identity that judges one command."""
+        record: Any = self.operator.hgetall(self.keyspace.guard(identity))
+        digest: bytes = record[b"digest"]
+        return digest
+
+    def state(self) -> bytes:
+        """What the intruder's guard has counted."""
+        packed: Any = self.operator.get(self.keyspace.state(WORKER))
+        assert isinstance(packed, bytes)
+        return packed
+
+    def newest_event(self) -> dict[bytes, bytes]:
+        """Of the intruder's trail."""
+        trail: Any = self.operator.xrevrange(self.keyspace.audit(WORKER), count=1)
+        fields: dict[bytes, bytes] = trail[0][1]
+        return fields
+
+    def _replies(self) -> list[tuple[bytes, bool]]:
+        return list(zip(self.intruder.said, self.intruder.errors, strict=True))
+
+
+def _outcome(said: bytes, is_error: bool) -> Outcome:
+    if is_error and said.startswith((b"NOPERM", b"NOAUTH", b"WRONGPASS")):
+        return Outcome.ACL
+    # As Redis words it of the patterns of SORT.
+    if is_error and b"insufficient ACL permissions" in said:
+        return Outcome.ACL
+    return Outcome.GUARD if is_error and said.startswith(b"LEASH ") else Outcome.NOTHING
+
+
+@contextmanager
+def staged(binary: Path, tier: Tier, folder: Path) -> Iterator[Stage]:
+    """A server of its own, since its default user is taken away."""
+    file = folder / "policy.yaml"
+    file.write_text(DOCUMENT)
+    with EmbeddedServer(binary=binary) as server:
+        operator = _operator(server)
+        url = f"redis://{OPERATOR}:{OPERATOR_PASSWORD}@127.0.0.1:{server.port}"
+        cli = Cli(url)
+        cli.ok("load", file, "--yes")
+        for name, secret in ((OWN, OWN_SECRET), (OTHER, OTHER_SECRET), (NOBODYS, NOBODYS_SECRET)):
+            operator.set(name, secret)
+        tokens = {name: cli.token(name) for name in (WORKER, CLERK)}
+        users = _bind(cli, file, tier)
+        if users:
+            operator.acl_setuser("default", enabled=False)
+        keyspace = server_keyspace(operator)
+        password = users.get(WORKER)
+        holds = Holdings(
+            port=server.port,
+            user=WORKER if password else OPERATOR,
+            password=password or OPERATOR_PASSWORD,
+            identity=WORKER,
+            token=tokens[WORKER],
+            own=OWN,
+            other_identity=CLERK,
+            other_key=OTHER,
+        )
+        stage = Stage(tier, operator, keyspace, tokens, Intruder(holds))
+        stage.keep()
+        try:
+            yield stage
+        finally:
+            stage.intruder.hang_up()
+            operator.close()
+
+
+def _operator(server: EmbeddedServer) -> redis.Redis:
+    with redis.Redis(port=server.port) as default:
+        default.acl_setuser(
+            OPERATOR, enabled=True, passwords=[f"+{OPERATOR_PASSWORD}"], keys=["*"],
+            channels=["*"], commands=["+@all"],
+        )  # fmt: skip
+    return redis.Redis(port=server.port, username=OPERATOR, password=OPERATOR_PASSWORD)
+
+
+def _bind(cli: Cli, file: Path, tier: Tier) -> dict[str, str]:
+    """Give the agents users of their own, where the tier has them; their passwords."""
+    if tier is Tier.COOPERATIVE:
+        return {}
+    if tier is Tier.SEALED:
+        cli.ok("vault", "seal", "--adopt", "jobs:*", "--adopt", "books:*", "--yes")
+    said: Any = json.loads(
+        cli.ok("--json", "fence", "apply", file, "--mint", "--tier", tier.value, "--yes")
+    )
+    return {one["identity"]: one["password"] for one in said["passwords"]}

@@ -1,0 +1,97 @@
+"""Every command that a server has, sent by an agent with a connection of its own."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+
+import pytest
+
+from keyleash.commands import CommandSpec, load_table
+from keyleash.commands.server import read_table
+from keyleash.protocol.keyspace import Keyspace
+from oracle.arguments import Call, Draws, drawn_call
+from redteam.attempt import Tier
+from redteam.stage import CLERK, NOBODYS, OTHER, OWN, WORKER, Stage, staged
+from support.servers import find_server_binaries
+from support.thorough import FACTOR
+
+CALLS = 10 * FACTOR
+"""Of each command."""
+BYTES = 40
+PUBLIC = Keyspace()
+KEYS = [
+    name.encode()
+    for name in (
+        OWN, OTHER, NOBODYS, "jobs:locked", "jobs:new", OWN, OTHER, PUBLIC.state(WORKER),
+        PUBLIC.audit(WORKER), PUBLIC.state(CLERK), PUBLIC.policy, PUBLIC.sealed,
+        PUBLIC.guard(WORKER), PUBLIC.guard(CLERK), PUBLIC.source(WORKER),
+    )
+]  # fmt: skip
+OF_EVERY_CLIENT = {
+    "PING",
+    "ECHO",
+    "TIME",
+    "AUTH",
+    "HELLO",
+    "QUIT",
+    "RESET",
+    "HGETALL",
+    "CLIENT SETINFO",
+    "CLIENT SETNAME",
+}
+"""What a client needs before it calls its guard; HGETALL is for the guard record."""
+CALLS_GUARD = {"EVALSHA", "FCALL"}
+BOUND = (Tier.FENCED, Tier.SEALED)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(label, tier) for label in find_server_binaries() for tier in BOUND],
+    ids=lambda param: f"{param[0]}-{param[1]}",
+)  # fmt: skip
+def stage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """Every server, where agents have users of their own."""
+    label, tier = request.param
+    binary = find_server_binaries()[label]
+    with staged(binary, tier, tmp_path_factory.mktemp("commands")) as stage:
+        yield stage
+
+
+def calls_of(spec: CommandSpec) -> Iterator[Call]:
+    """Calls of a command: the same in every run, unless more are asked for."""
+    dice = random.Random(spec.name if FACTOR == 1 else None)
+    for _ in range(CALLS):
+        yield drawn_call(Draws(dice.randbytes(BYTES)), spec, KEYS)
+
+
+def reachable(stage: Stage, name: bytes) -> bool:
+    """Whether a fence lets its agent change that key directly; see docs/security.md."""
+    return name.startswith(b"jobs:") or name in stage.written_down()
+
+
+def test_no_command_reaches_what_the_tier_keeps(stage: Stage) -> None:
+    """Nothing outside of its grants changes or is told, and in a sealed server nothing at all."""
+    failures: dict[str, list[str]] = defaultdict(list)
+    answered = set()
+    for spec in {**load_table().commands, **read_table(stage.operator).commands}.values():
+        stage.reset()
+        stage.intruder.forget()
+        before = stage.snapshot()
+        for call in calls_of(spec):
+            stage.intruder.say(*call)
+        if not all(stage.intruder.errors):
+            answered.add(spec.name)
+        after = stage.snapshot()
+        changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+        if stage.tier is Tier.FENCED:
+            changed = {name for name in changed if not reachable(stage, name)}
+        failures[spec.name] += [f"changed {name!r}" for name in changed]
+        failures[spec.name] += stage.leaked(by_guard=stage.tier is Tier.FENCED)
+
+    assert {name: told for name, told in failures.items() if told} == {}
+    if stage.tier is Tier.SEALED:
+        assert answered <= OF_EVERY_CLIENT | CALLS_GUARD
