@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import growth, ladder, latency, peers
+from benchmarks import growth, ladder, latency, peers, tiers
 from benchmarks.support.bars import bar_table
 from benchmarks.support.build import CACHE, BuildError
 from benchmarks.support.load import LoadError
@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 
 from keyleash.errors import KeyleashError
 
-SECTIONS: tuple[SectionModule, ...] = (ladder, latency, peers, growth)
+SECTIONS: tuple[SectionModule, ...] = (ladder, tiers, latency, peers, growth)
 BY_NAME = {module.NAME: module for module in SECTIONS}
 
 COMMITTED = Path(__file__).parent

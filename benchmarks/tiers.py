@@ -1,10 +1,124 @@
-"""What a fence and a vault add to a guarded SET: the same guard called as a user of each tier.
+"""What a fence and a vault add to a guarded SET: agent-runner's, called by a user of each tier.
 
-Three servers with the same policy, on one core; they take turns.
+Three servers with the same policy share one core and take turns; each was made what it is by the
+command line, as operators do.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.growth.policies import guarded_set
+from benchmarks.growth.sampling import Case, curves_of
+from benchmarks.growth.yard import Yard
+from benchmarks.support.bars import Bar, Side
+from benchmarks.support.bench import Bench
+from benchmarks.support.load import Generator, User
+from benchmarks.support.policy import IDENTITY, Target, load_targets, raised_document
+from benchmarks.support.section import Figure, Section, Setting, joined
+from benchmarks.support.servers import ServerChoice, version_of
+from benchmarks.support.spread import ratios, spread_of
+
+from keyleash.compiler import CompiledGuard
+from keyleash.deploy import prepare_policy
+from keyleash.protocol.sealed import server_keyspace
+
 NAME = "tiers"
 COOPERATIVE, FENCED, SEALED = "cooperative", "fenced", "sealed"
-BARS = {FENCED: (1.08, None), SEALED: (1.15, None)}
+BARS = {FENCED: 1.08, SEALED: 1.15}
+CALLS = 8_000
+
+
+def measure(setting: Setting) -> Section:
+    """Every server in turn."""
+    with Generator(setting.cores.client) as generator:
+        return joined(
+            NAME,
+            [
+                _measure_on(choice, Yard(choice, setting.cores, generator, setting.quick))
+                for choice in setting.servers
+            ],
+        )
+
+
+def _measure_on(choice: ServerChoice, yard: Yard) -> Section:
+    calls = yard.plan.requests if yard.quick else CALLS
+    with ExitStack() as stack:
+        cases = []
+        for tier in (COOPERATIVE, FENCED, SEALED):
+            bench = stack.enter_context(yard.server())
+            cases.append(Case(tier, 1, bench, guarded_set(tier), (target_of(bench, tier),), calls))
+        curves, noisy = curves_of(cases)
+        version = version_of(cases[0].bench.admin)
+    costs = {curve.name: curve.at(1).values for curve in curves}
+    spreads = {tier: ratios(values, costs[COOPERATIVE]) for tier, values in costs.items()}
+    lines = [f"{version} ({choice.name}): guarded SET, 50 clients, server CPU"]
+    lines += [
+        f"  {tier:<12} {spread_of(values).median:6.2f} µs  {spreads[tier]} × {COOPERATIVE}"
+        for tier, values in costs.items()
+    ]
+    return Section(
+        NAME,
+        "\n".join(lines),
+        tuple(
+            figure
+            for tier, values in costs.items()
+            for figure in (
+                Figure(tier, "µs of server CPU", spread_of(values), version),
+                Figure(tier, f"× {COOPERATIVE}", spreads[tier], version),
+            )
+        ),
+        tuple(
+            (
+                version,
+                Bar(
+                    f"guarded SET, {tier}, server CPU at 50 clients",
+                    Side.AT_MOST,
+                    bound,
+                    COOPERATIVE,
+                    spreads[tier].median,
+                ),
+            )
+            for tier, bound in BARS.items()
+        ),
+        noisy=noisy,
+    )
+
+
+def target_of(bench: Bench, tier: str) -> Target:
+    """Make the server one of a tier, and say who calls which guard there."""
+    (target,) = load_targets(bench.admin, raised_document(), IDENTITY)
+    if tier == COOPERATIVE:
+        return target
+    if tier == SEALED:
+        _keyleash(bench, "vault", "seal", "--yes")
+    made = json.loads(_keyleash(bench, "--json", "fence", "apply", "--mint", "--yes"))
+    passwords = {one["identity"]: one["password"] for one in made["passwords"]}
+    guard = _sealed_guard(bench) if tier == SEALED else target.guard
+    return Target(guard, target.token, User(IDENTITY, passwords[IDENTITY]))
+
+
+def _sealed_guard(bench: Bench) -> CompiledGuard:
+    keyspace = server_keyspace(bench.admin)
+    # For the server's own commands, as sealing it made it.
+    guards = prepare_policy(bench.admin, raised_document(), keyspace=keyspace).guards
+    return next(one for one in guards if one.identity == IDENTITY)
+
+
+def _keyleash(bench: Bench, *words: str) -> str:
+    environment = {**os.environ, "KEYLEASH_URL": bench.server.url}
+    return subprocess.run(
+        [sys.executable, "-m", "keyleash", *words],
+        env=environment, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+
+
+def draw(section: Section, folder: Path) -> list[Path]:
+    """Nothing: two numbers need no plot."""
+    del section, folder
+    return []

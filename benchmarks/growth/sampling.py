@@ -19,7 +19,6 @@ from benchmarks.support.report import BUSY
 from benchmarks.support.variants import Counts, Variant
 
 from keyleash.compiler import CompiledGuard
-from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import unpack_state
 
 Calls = tuple[tuple[Exchange, ...], ...]
@@ -101,7 +100,9 @@ def sample(case: Case, calls: Calls) -> Sample:
     """Make the case's calls once; see `curves_of` for the errors."""
     case.before()
     bench = case.bench
-    bench.generator.prepare(Load(bench.server.port, bench.plan.protocol, case.calls, calls))
+    user = case.targets[0].user
+    load = Load(bench.server.port, bench.plan.protocol, case.calls, calls, user=user)
+    bench.generator.prepare(load)
     guards = {target.guard.identity: target.guard for target in case.targets}
     counted = _counted(bench.admin, guards)
     used_s = bench.clock.used_s()
@@ -126,7 +127,7 @@ def _counted(admin: redis.Redis, guards: Mapping[str, CompiledGuard]) -> Counts:
 
     Without the budget that counts requests, `passed` is 0.
     """
-    keyspace = Keyspace()
+    keyspace = next(iter(guards.values())).plan.keyspace
     with admin.pipeline(transaction=False) as pipe:
         for name in guards:
             pipe.get(keyspace.state(name))

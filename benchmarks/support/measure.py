@@ -13,7 +13,6 @@ from keyleash.audit import read_denials
 from keyleash.audit.entry import audit_events, audit_sequel
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.state import unpack_state
 
 MAIN_THREAD = ("used_cpu_user_main_thread", "used_cpu_sys_main_thread")
@@ -97,7 +96,7 @@ def take_sample(
 
 def read_counts(client: Client, target: Target) -> Counts:
     """What keyleash has counted for the target's identity up to now."""
-    keyspace = server_keyspace(client)
+    keyspace = target.guard.plan.keyspace
     identity = target.guard.identity
     state = unpack_state(client.get(keyspace.state(identity)), target.guard.layout)
     return Counts(
