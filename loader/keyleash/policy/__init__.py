@@ -29,7 +29,8 @@ from keyleash.policy.model import (
     TokenRules,
     Values,
 )
-from keyleash.policy.patterns import covers, match, parse_pattern
+from keyleash.policy.pattern_relations import covered_by, covers, overlaps
+from keyleash.policy.patterns import match, parse_pattern
 
 if TYPE_CHECKING:
     from keyleash.policy.parse import parse_policy
@@ -59,9 +60,11 @@ __all__ = [
     "TokenRules",
     "Values",
     "canonical",
+    "covered_by",
     "covers",
     "identity_digest",
     "match",
+    "overlaps",
     "parse_pattern",
     "parse_policy",
     "policy_digest",
