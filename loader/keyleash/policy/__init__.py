@@ -7,6 +7,7 @@ from keyleash.policy.canonical import canonical, identity_digest, policy_digest
 from keyleash.policy.model import (
     MAX_RING_SLOTS,
     SECOND_US,
+    Acceptance,
     AnySuffix,
     AuditRules,
     Budget,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_RING_SLOTS",
     "SECOND_US",
+    "Acceptance",
     "AnySuffix",
     "AuditRules",
     "Budget",
