@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from keyleash.errors import PolicyError
 from keyleash.policy import Pattern, covered_by, covers, match, overlaps, parse_pattern
 from support.patterns import KEYS, key_of, patterns
+from support.thorough import thorough
 
 PAIRS = st.tuples(patterns(), patterns())
 
@@ -55,6 +56,7 @@ def test_pattern_does_not_cover_what_it_may_not_match(one: str, other: str) -> N
     assert not covers(parse_pattern(one), parse_pattern(other))
 
 
+@thorough(100)
 @given(pair=PAIRS, captured=KEYS, suffix=KEYS)
 def test_covered_pattern_has_no_key_outside(
     pair: tuple[Pattern, Pattern], captured: bytes, suffix: bytes
@@ -67,6 +69,7 @@ def test_covered_pattern_has_no_key_outside(
     assert not covers(wide, narrow) or match(wide, key) is not None
 
 
+@thorough(100)
 @given(pair=PAIRS)
 def test_uncovered_pattern_has_a_key_outside(pair: tuple[Pattern, Pattern]) -> None:
     """`covers` says no only with a reason: a byte that no pattern names is the witness."""
@@ -77,6 +80,7 @@ def test_uncovered_pattern_has_a_key_outside(pair: tuple[Pattern, Pattern]) -> N
     assert covers(wide, narrow) or any(match(wide, key) is None for key in witnesses)
 
 
+@thorough(100)
 @given(pair=PAIRS, captured=KEYS, suffix=KEYS, key=KEYS)
 def test_key_that_matches_two_patterns_makes_them_overlap(
     pair: tuple[Pattern, Pattern], captured: bytes, suffix: bytes, key: bytes
@@ -158,6 +162,7 @@ def test_relations_of_all_short_patterns_are_those_of_the_keys_they_match(
         assert covered_by(other, [one]) == covers(one, other), (one, other)
 
 
+@thorough(100)
 @given(narrow=st.sampled_from(SHORT), wides=st.lists(st.sampled_from(SHORT), max_size=8))
 def test_union_covers_what_has_no_key_outside_of_it(
     keys_of: dict[Pattern, frozenset[bytes]], narrow: Pattern, wides: list[Pattern]
@@ -174,6 +179,7 @@ def split(source: str, number: int) -> list[str]:
     return [start, f"{start}:*", f"{start}{{s{number}}}", f"{start}{{s{number}}}:*"]
 
 
+@thorough(100)
 @given(data=st.data(), start=st.sampled_from(["", "a", "a:", "a:{x}:b", "::"]))
 def test_whole_is_covered_by_all_of_its_parts_and_not_by_all_but_one(
     data: st.DataObject, start: str

@@ -26,7 +26,7 @@ def covered_grant(policy: Policy) -> Iterator[Finding]:
         for grant in reversed(identity.grants):
             others = [one for one in left if one is not grant and _narrows_less(one, grant)]
             if grant.image_bytes is None and _is_covered(grant, others, counted):
-                left.remove(grant)
+                left = [one for one in left if one is not grant]
                 yield _finding(identity, grant, others)
 
 
