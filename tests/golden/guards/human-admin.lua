@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 47040460614531 then code = 'POLICY_STALE' break end
+if stamp ~= 8749209474451 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
