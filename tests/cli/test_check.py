@@ -24,6 +24,8 @@ identities:
   agent:
     kind: machine
     grants: [{allow: [write], keys: ["a:*"]}]
+    rate: {writes: 60/minute}
+    budget: {writes: 5000/day}
     audit: {before_images: {max_bytes: 64kb}, mask_keys: ["a:*"]}
 """
 
@@ -35,6 +37,7 @@ def test_check_of_a_valid_policy_names_its_identities(offline: Cli, example: Pat
     assert said.splitlines() == [
         f"{example} is valid",
         "4 identities: agent-reader, agent-runner, agent-recovery, human-admin",
+        "1 warning accepted: idle-deny of agent-runner",
         f"checked for {', '.join(load_table().servers)}",
     ]
 
@@ -62,9 +65,108 @@ def test_check_warns_of_before_images_that_masks_prevent(offline: Cli, policy: P
     result = offline.run("check", policy)
 
     assert result.exit_code == 0
-    assert result.stderr.splitlines()[0].startswith(f"{policy}:6:13: warning: `before_images`")
+    assert result.stderr.splitlines()[0].startswith(f"{policy}:8:13: warning: `before_images`")
     (warning,) = offline.json("check", policy)["warnings"]
-    assert (warning["line"], warning["code"]) == (6, "masked-images")
+    assert (warning["line"], warning["code"]) == (8, "masked-images")
+
+
+UNWISE = """\
+version: 1
+identities:
+  agent:
+    kind: machine
+    grants: [{allow: [write], keys: ["a:50%:*"]}]
+    deny: [{keys: ["b:50%"]}]
+    budget: {writes: 5000/day}
+    accept: {no-rate: "one run a day"}
+"""
+
+
+def test_check_warns_with_the_code_and_what_to_do(offline: Cli, policy: Path) -> None:
+    """The code leads to a page, and is what an `accept` names."""
+    policy.write_text(UNWISE)
+
+    result = offline.run("check", policy)
+
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        f"{policy}:6:20: warning: no grant has a key in common with the denied pattern `b:50%`"
+        " [idle-deny]",
+        "  help: correct its spelling, or remove it: what no grant allows is refused anyway",
+    ]
+    assert "1 warning accepted: no-rate of agent" in result.stdout.splitlines()
+
+
+def test_strict_check_fails_as_a_bad_policy_does(offline: Cli, policy: Path) -> None:
+    """A pipeline stops at warnings as at errors, and shows them all."""
+    policy.write_text(UNWISE)
+
+    result = offline.run("check", policy, "--strict")
+    error = offline.json("check", policy, "--strict", exit_code=65)["error"]
+
+    assert (result.exit_code, result.stdout) == (65, "")
+    said = result.stderr.splitlines()
+    assert said[0].endswith("[idle-deny]")
+    assert said[2] == "error: 1 warning, and `--strict` lets none pass"
+    assert (error["code"], error["problems"][0]["code"]) == ("warnings", "idle-deny")
+
+
+def test_strict_check_of_a_clean_policy_passes(offline: Cli, example: Path) -> None:
+    """What is accepted is no warning."""
+    assert offline.run("check", example, "--strict").exit_code == 0
+
+
+def test_check_as_json_has_what_is_accepted_and_why(offline: Cli, policy: Path) -> None:
+    """Whoever reviews policies reviews the reasons."""
+    policy.write_text(UNWISE)
+
+    said = offline.json("check", policy)
+
+    assert [one["code"] for one in said["warnings"]] == ["idle-deny"]
+    (accepted,) = said["accepted"]
+    assert (accepted["identity"], accepted["code"], accepted["reason"], accepted["line"]) == (
+        "agent",
+        "no-rate",
+        "one run a day",
+        3,
+    )
+
+
+def test_check_annotates_pull_requests(offline: Cli, tmp_path: Path) -> None:
+    """One workflow command a finding, escaped as these are, and the text for the log."""
+    policy = tmp_path / "a,b:50%.yaml"
+    policy.write_text(UNWISE)
+    name = str(policy).replace("%", "%25").replace(",", "%2C").replace(":", "%3A")
+
+    result = offline.run("check", policy, "--format", "github")
+    strict = offline.run("check", policy, "--format", "github", "--strict")
+
+    said = (
+        f" file={name},line=6,col=20,title=idle-deny::no grant has a key in common with the denied"
+        " pattern `b:50%25`%0Ahelp: correct its spelling, or remove it: what no grant allows is"
+        " refused anyway"
+    )
+    assert (result.exit_code, strict.exit_code) == (0, 65)
+    assert result.stdout.splitlines()[0] == f"::warning{said}"
+    assert strict.stdout.splitlines() == [f"::error{said}"]
+    assert "[idle-deny]" in result.stderr
+
+
+def test_check_annotates_problems_as_errors(offline: Cli, policy: Path) -> None:
+    """Whatever makes the job fail is beside its line."""
+    policy.write_text(BROKEN)
+
+    result = offline.run("check", policy, "--format", "github")
+
+    assert result.exit_code == 65
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"::error file={policy},line=4,col=11,title=unknown-kind::unknown")
+    assert len(lines) == 2
+
+
+def test_check_has_one_format_at_a_time(offline: Cli, example: Path) -> None:
+    """Annotations in a JSON document would be neither."""
+    assert offline.run("check", example, "--json", "--format", "github").exit_code == 2
 
 
 def test_check_as_json_lists_problems_with_their_places(offline: Cli, policy: Path) -> None:
@@ -82,7 +184,7 @@ def test_check_as_json_names_identities_and_digest(offline: Cli, example: Path) 
     """The digest is the one that `load` and `status` show."""
     said = offline.json("check", example)
 
-    assert set(said) == {"file", "digest", "servers", "identities", "warnings"}
+    assert set(said) == {"file", "digest", "servers", "identities", "warnings", "accepted"}
     assert said["warnings"] == []
     assert len(said["digest"]) == 64
     assert said["servers"] == list(load_table().servers)

@@ -122,7 +122,7 @@ def test_load_warns_of_a_command_that_the_server_lacks_at_its_place(
 
     assert result.exit_code == 0
     lines = result.stderr.splitlines()
-    assert lines[:2] == [f"{policy}:6:60: warning: {SAID}", f"  help: {HELP}"]
+    assert lines[:2] == [f"{policy}:6:60: warning: {SAID} [absent-command]", f"  help: {HELP}"]
     assert lines[2].startswith("server ")
     assert result.stdout == "activated generation 1: 1 identity\n"
     again = valkey.run("load", policy)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from keyleash.commands import OperationClass, load_table
 from keyleash.errors import PolicyError, Span
 from keyleash.policy import (
+    Acceptance,
     AuditRules,
     Budget,
     Counter,
@@ -81,7 +82,7 @@ def test_example_means_what_the_design_says(parse: Parse) -> None:
     )
     assert runner.token == TokenRules(12 * 3600, 3 * DAY_S, 7 * DAY_S, None)
     assert admin.kind is Kind.HUMAN
-    assert admin.token == TokenRules(3600, 3 * DAY_S, 7 * DAY_S, 900)
+    assert admin.token == TokenRules(3600, 8 * 3600, 7 * DAY_S, 900)
     assert admin.audit == AuditRules(100_000)
 
 
@@ -99,6 +100,28 @@ def test_parts_know_their_place(parse: Parse) -> None:
     assert place(runner.deny[0].span) == ("p.yaml", 16, 12)
     assert place(runner.rates[0].span) == ("p.yaml", 17, 12)
     assert place(runner.budgets[1].span) == ("p.yaml", 18, 35)
+    assert place(runner.accepted[0].span) == ("p.yaml", 19, 14)
+
+
+def test_token_settings_of_an_identity_know_their_place_and_defaults_have_none(
+    parse: Parse,
+) -> None:
+    """What is wrong with the defaults for one identity is mended in that identity."""
+    admin, reader = parse(EXAMPLE).identities[3], parse(EXAMPLE).identities[0]
+
+    assert {field: str(span) for field, span in admin.token.spans.items()} == {
+        "ttl": "p.yaml:28:18",
+        "max_ttl": "p.yaml:28:31",
+        "idle": "p.yaml:28:41",
+    }
+    assert reader.token.spans == {}
+
+
+def test_accepted_findings_have_their_reasons(parse: Parse) -> None:
+    """Any code will do: whether there is such a finding is lint's to say."""
+    identity = parse(identity_with('accept: {no-rate: "once a day", x: y}')).identities[0]
+
+    assert identity.accepted == (Acceptance("no-rate", "once a day"), Acceptance("x", "y"))
 
 
 @pytest.mark.parametrize("indent", [None, 2, "\t"])

@@ -1,4 +1,4 @@
-"""Key patterns: what they match, and which covers which."""
+"""Key patterns: how they are written, and what they match."""
 
 from __future__ import annotations
 
@@ -9,34 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from keyleash.errors import PolicyError
-from keyleash.policy import AnySuffix, Capture, Literal, Pattern, covers, match, parse_pattern
-from keyleash.policy.patterns import may_overlap, may_start_with
-
-
-@st.composite
-def patterns(draw: st.DrawFn) -> Pattern:
-    """Valid patterns over a small alphabet, so that two of them often meet."""
-    pieces = draw(st.lists(st.sampled_from(["a", "b", ":", ":", "{{", "é", "{x}", "{y}"])))
-    source = "".join(pieces) + draw(st.sampled_from(["", "*"]))
-    try:
-        return parse_pattern(source)
-    except PolicyError:
-        assume(False)
-        raise
-
-
-KEYS = st.lists(st.sampled_from([b"a", b"b", b":", b"{", b"\xc3", b"\xa9", b"\0", b"\n"])).map(
-    b"".join
-)
-PAIRS = st.tuples(patterns(), patterns())
-
-
-def key_of(pattern: Pattern, captured: bytes, suffix: bytes) -> bytes:
-    """A key that matches, with the same bytes in every capture."""
-    filled = {Capture: captured, AnySuffix: suffix}
-    return b"".join(
-        part.text if isinstance(part, Literal) else filled[type(part)] for part in pattern.parts
-    )
+from keyleash.policy import AnySuffix, Capture, Literal, Pattern, match, parse_pattern
+from keyleash.policy.patterns import may_start_with
+from support.patterns import KEYS, key_of, patterns
 
 
 def regex_of(pattern: Pattern) -> re.Pattern[bytes]:
@@ -121,68 +96,6 @@ def test_filled_in_pattern_matches_as_the_regex_does(
     assert match(pattern, key) == (found.groupdict() if found else None)
 
 
-@pytest.mark.parametrize(
-    ("wide", "narrow"),
-    [
-        ("*", "a:{x}:*"),
-        ("a:*", "a:b:*"),
-        ("a:*", "a:"),
-        ("a*", "a"),
-        ("a:{x}", "a:b"),
-        ("a:{x}", "a:{y}"),
-        ("a:{x}", "a:b{x}c"),
-        ("a:b{x}", "a:bc{x}d"),
-        ("a:{x}:*", "a:b:c:*"),
-        ("a:b*", "a:bc{x}:*"),
-    ],
-)
-def test_wider_pattern_covers_the_narrower(wide: str, narrow: str) -> None:
-    """…and not the other way round, unless they match the same keys."""
-    first, second = parse_pattern(wide), parse_pattern(narrow)
-
-    assert covers(first, second)
-    assert covers(second, first) == (narrow == wide.replace("x", "y"))
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("a:{x}", "a:*"),
-        ("a:{x}:*", "a:*"),
-        ("a:bc*", "a:b{x}"),
-        ("a:{x}", "a:b:c"),
-        ("a:b", "a:{x}"),
-        ("a:b{x}b", "a:bb"),
-        ("a:b:*", "a:b"),
-    ],
-)
-def test_pattern_does_not_cover_what_it_may_not_match(one: str, other: str) -> None:
-    """One key outside is enough."""
-    assert not covers(parse_pattern(one), parse_pattern(other))
-
-
-@given(pair=PAIRS, captured=KEYS, suffix=KEYS)
-def test_covered_pattern_has_no_key_outside(
-    pair: tuple[Pattern, Pattern], captured: bytes, suffix: bytes
-) -> None:
-    """If a covers b and b matches a key, a matches it too."""
-    wide, narrow = pair
-    key = key_of(narrow, captured, suffix)
-    assume(match(narrow, key) is not None)
-
-    assert not covers(wide, narrow) or match(wide, key) is not None
-
-
-@given(pair=PAIRS)
-def test_uncovered_pattern_has_a_key_outside(pair: tuple[Pattern, Pattern]) -> None:
-    """`covers` says no only with a reason: a byte that no pattern names is the witness."""
-    wide, narrow = pair
-    witnesses = [key_of(narrow, b"\0", suffix) for suffix in (b"", b":", b"\0")]
-
-    assert all(match(narrow, key) is not None for key in witnesses)
-    assert covers(wide, narrow) or any(match(wide, key) is None for key in witnesses)
-
-
 @given(pattern=patterns(), captured=KEYS, suffix=KEYS, data=st.data())
 def test_beginning_of_a_matching_key_is_a_possible_beginning(
     pattern: Pattern, captured: bytes, suffix: bytes, data: st.DataObject
@@ -238,42 +151,3 @@ def test_any_text_is_a_policy_error_or_a_pattern_that_writes_back(source: str) -
     except PolicyError:
         return
     assert written(pattern) == source
-
-
-@given(pair=PAIRS, captured=KEYS, suffix=KEYS, key=KEYS)
-def test_key_that_matches_two_patterns_makes_them_overlap(
-    pair: tuple[Pattern, Pattern], captured: bytes, suffix: bytes, key: bytes
-) -> None:
-    """A guard leaves deny rules aside for granted keys only where this says that none meets."""
-    one, other = pair
-    for found in (key, key_of(one, captured, suffix), key_of(other, captured, suffix)):
-        if match(one, found) is not None and match(other, found) is not None:
-            assert may_overlap(one, other)
-            assert may_overlap(other, one)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "meeting"),
-    [
-        ("a:{x}:state", "a:{x}:lock", False),
-        ("a:{x}", "a:{x}:lock", False),
-        ("a:*", "a:{x}:lock", True),
-        ("a:{x}:*", "a:lock", False),
-        ("a:b*", "a:{x}:lock", True),
-        ("a:{x}b", "a:c{x}", True),
-        ("a:{x}b", "a:{x}c", False),
-        ("a:bc*", "a:b{x}", True),
-        ("a:bc*", "a:bd{x}", False),
-        ("a:b*", "a:bc:*", True),
-        ("a:bc:*", "a:b", False),
-        ("*", "a", True),
-        ("a", "a", True),
-        ("a:{x}", "a:", False),
-    ],
-)
-def test_patterns_overlap_as_far_as_some_key_matches_both(
-    one: str, other: str, meeting: bool
-) -> None:
-    """Neither too often, which costs time, nor too seldom, which would lose a deny rule."""
-    assert may_overlap(parse_pattern(one), parse_pattern(other)) is meeting
-    assert may_overlap(parse_pattern(other), parse_pattern(one)) is meeting

@@ -1,43 +1,102 @@
-"""`keyleash check`: is this policy file right?"""
+"""`keyleash check`: is this policy file right, and is it wise?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
-from keyleash.cli.documents import read_policy
+from keyleash.cli.annotations import annotation
+from keyleash.cli.documents import Document, read_policy
+from keyleash.cli.errors import UsageError, WarningsError
 from keyleash.cli.failures import problem_as_json, warn
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.text import counted
+from keyleash.cli.text import counted, without_tokens
+from keyleash.errors import PolicyError, Problem
+
+if TYPE_CHECKING:
+    from keyleash.policy.lint import Accepted
 
 
-@click.command(epilog=example("keyleash check examples/agents.yaml"))
+@click.command(epilog=example("keyleash check examples/agents.yaml --strict"))
 @click.argument("file")
+@click.option("--strict", is_flag=True, help="Fail if there is any warning.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "github"]),
+    default="text",
+    help="`github` annotates pull requests as well.",
+)
 @json_option
 @pass_settings
-def check(settings: Settings, file: str) -> None:
+def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
     """Check a policy file.
 
     Reports every problem of FILE, each with its place. No server is needed: commands are those
     of the servers that keyleash knows, and `load` asks the one that it loads on. Warns of what
-    has no effect on any. `-` reads standard input.
+    is valid and yet probably not meant, by rules that docs/lint.md explains; an `accept` in FILE,
+    with a reason, lets a finding stand. `-` reads standard input.
     """
-    document = read_policy(file)
-    identities = document.policy.identities
+    from keyleash.policy.lint import lint
+    from keyleash.policy.problems import in_order
+
+    annotated = format_ == "github"
+    if annotated and settings.json:
+        raise UsageError("`--json` and `--format github` exclude each other", help="use one")
+    try:
+        document = read_policy(file)
+    except PolicyError as error:
+        if annotated:
+            _annotate(error.problems, as_errors=True)
+        raise
+    found = lint(document.policy)
+    warnings = in_order([*document.policy.warnings, *found.warnings])
+    if annotated:
+        _annotate(warnings, as_errors=strict)
+    if strict and warnings:
+        raise WarningsError(warnings)
     if settings.json:
-        print_json(
-            {
-                "file": document.file,
-                "digest": document.digest,
-                "servers": list(document.servers),
-                "identities": [{"name": one.name, "kind": one.kind} for one in identities],
-                "warnings": [problem_as_json(one) for one in document.policy.warnings],
-            }
-        )
+        print_json(_as_json(document, warnings, found.accepted))
         return
-    warn(document.policy.warnings)
+    warn(warnings)
+    _tell(document, found.accepted)
+
+
+def _annotate(problems: Sequence[Problem], *, as_errors: bool) -> None:
+    for problem in problems:
+        click.echo(annotation("error" if as_errors else "warning", problem))
+
+
+def _as_json(
+    document: Document, warnings: Sequence[Problem], accepted: Sequence[Accepted]
+) -> dict[str, object]:
+    return {
+        "file": document.file,
+        "digest": document.digest,
+        "servers": list(document.servers),
+        "identities": [{"name": one.name, "kind": one.kind} for one in document.policy.identities],
+        "warnings": [problem_as_json(one) for one in warnings],
+        "accepted": [
+            {
+                "identity": one.identity,
+                **problem_as_json(one.problem),
+                "reason": without_tokens(one.reason),
+            }
+            for one in accepted
+        ],
+    }
+
+
+def _tell(document: Document, accepted: Sequence[Accepted]) -> None:
+    identities = document.policy.identities
     names = ", ".join(one.name for one in identities)
     click.echo(f"{document.file} is valid")
     click.echo(f"{counted(len(identities), 'identity')}: {names}")
+    if accepted:
+        which = ", ".join(f"{one.problem.code} of {one.identity}" for one in accepted)
+        click.echo(f"{counted(len(accepted), 'warning')} accepted: {which}")
     click.echo(f"checked for {', '.join(document.servers)}")

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from redis import exceptions as redis_errors
 
+from keyleash.cli.errors import WarningsError
 from keyleash.cli.refusals import explain
 from keyleash.cli.text import counted, json_bytes, printable, without_tokens
 from keyleash.errors import KeyleashError, LeashError, PolicyError, Problem
@@ -32,6 +33,7 @@ class Failure:
     message: str
     help: str | None = None
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
     details: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -53,6 +55,9 @@ def failure_of(error: Exception, server: str) -> Failure | None:
             return Failure("failed", error.exit_code, _sentence(error.format_message()))
         case PolicyError():
             return Failure(error.code, error.exit_code, error.message, None, error.problems)
+        case WarningsError():
+            said = error.message, error.help
+            return Failure(error.code, error.exit_code, *said, warnings=error.warnings)
         case LeashError():
             message, help_ = explain(error)
             return Failure(str(error.code), FAILED, message, help_, details=error.details)
@@ -171,13 +176,15 @@ def report(failure: Failure, *, as_json: bool) -> None:
             _complain(f"{problem.span}: {problem.message}", problem.help, indent="  ")
         _complain(f"{counted(len(failure.problems), 'problem')} in the policy", None)
         return
+    warn(failure.warnings)
     _complain(f"{click.style('error:', fg='red', bold=True)} {failure.message}", failure.help)
 
 
 def warn(warnings: Sequence[Problem]) -> None:
-    """Print warnings, each with its place, on standard error."""
+    """Print warnings on standard error, each with its place and its code."""
     for warning in warnings:
-        _complain(f"{warning.span}: warning: {warning.message}", warning.help, indent="  ")
+        said = f"{warning.span}: warning: {warning.message} [{warning.code}]"
+        _complain(said, warning.help, indent="  ")
 
 
 def _complain(message: str, help_: str | None, *, indent: str = "") -> None:
@@ -195,7 +202,9 @@ def _as_json(failure: Failure) -> dict[str, Any]:
         "details": {
             name: _detail(without_tokens(value)) for name, value in failure.details.items()
         },
-        "problems": [problem_as_json(problem) for problem in failure.problems],
+        "problems": [
+            problem_as_json(problem) for problem in (*failure.problems, *failure.warnings)
+        ],
     }
 
 

@@ -18,7 +18,7 @@ from keyleash.compiler.ir import Guard
 from keyleash.fence.acl import Selector
 from keyleash.fence.patterns import channel_rules, key_rules
 from keyleash.policy.model import Grant, Pattern
-from keyleash.policy.patterns import covers
+from keyleash.policy.pattern_relations import covers
 
 READ = OperationClass.READ
 WRITING = frozenset({OperationClass.WRITE, OperationClass.DELETE})

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from keyleash.errors import KeyleashError
 from keyleash.policy.model import AnySuffix, Capture, Pattern
-from keyleash.policy.patterns import beginning, covers
+from keyleash.policy.pattern_relations import covers
+from keyleash.policy.patterns import beginning
 
 GLOB_CHARACTERS = "*?[]\\"
 

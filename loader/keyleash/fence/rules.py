@@ -15,7 +15,7 @@ from keyleash.fence.data import WRITING, data_selectors, imaged_patterns
 from keyleash.fence.facts import Facts
 from keyleash.fence.patterns import may_reach
 from keyleash.policy.model import Pattern
-from keyleash.policy.patterns import covers, may_overlap
+from keyleash.policy.pattern_relations import covers, overlaps
 from keyleash.protocol.active import GuardRecord
 from keyleash.protocol.keyspace import PUBLIC_PREFIX
 from keyleash.protocol.transport import Transport, call_head
@@ -133,7 +133,7 @@ def _notes(plan: Guard, facts: Facts) -> Iterator[Note]:
         yield Note("left-out", name, f"not to be had fenced: {facts.left_out[name]}")
     for deny in plan.identity.deny:
         for pattern in deny.keys:
-            if any(may_overlap(pattern, one) for one in _patterns(plan)):
+            if any(overlaps(pattern, one) for one in _patterns(plan)):
                 yield Note(
                     "deny", f"`{pattern.source}`", "denied by the guard alone: ACLs only allow"
                 )
@@ -151,7 +151,7 @@ def _notes(plan: Guard, facts: Facts) -> Iterator[Note]:
 def _split_classes(readable: Sequence[Pattern], writable: Sequence[Pattern]) -> Iterator[Note]:
     for one in readable:
         for other in writable:
-            if may_overlap(one, other) and not (covers(one, other) or covers(other, one)):
+            if overlaps(one, other) and not (covers(one, other) or covers(other, one)):
                 yield Note(
                     "split",
                     f"`{one.source}` with `{other.source}`",

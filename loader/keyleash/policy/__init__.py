@@ -7,6 +7,7 @@ from keyleash.policy.canonical import canonical, identity_digest, policy_digest
 from keyleash.policy.model import (
     MAX_RING_SLOTS,
     SECOND_US,
+    Acceptance,
     AnySuffix,
     AuditRules,
     Budget,
@@ -29,7 +30,8 @@ from keyleash.policy.model import (
     TokenRules,
     Values,
 )
-from keyleash.policy.patterns import covers, match, parse_pattern
+from keyleash.policy.pattern_relations import covered_by, covers, overlaps
+from keyleash.policy.patterns import match, parse_pattern
 
 if TYPE_CHECKING:
     from keyleash.policy.parse import parse_policy
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_RING_SLOTS",
     "SECOND_US",
+    "Acceptance",
     "AnySuffix",
     "AuditRules",
     "Budget",
@@ -59,9 +62,11 @@ __all__ = [
     "TokenRules",
     "Values",
     "canonical",
+    "covered_by",
     "covers",
     "identity_digest",
     "match",
+    "overlaps",
     "parse_pattern",
     "parse_policy",
     "policy_digest",

@@ -79,6 +79,7 @@ def merge_token_rules(
         max_ttl_s=seconds["max_ttl"],
         rotate_after_s=seconds.get("rotate_after"),
         idle_s=seconds.get("idle"),
+        spans={field: setting.span for field, setting in own.items() if setting.span},
     )
 
 

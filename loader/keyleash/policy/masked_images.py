@@ -9,7 +9,7 @@ from keyleash.policy.grants import CHANGING
 from keyleash.policy.model import Grant, Identity
 from keyleash.policy.node import Node
 from keyleash.policy.pattern_lists import PatternIndex
-from keyleash.policy.patterns import covers
+from keyleash.policy.pattern_relations import covers
 from keyleash.policy.problems import Problems
 
 

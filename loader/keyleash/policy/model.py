@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -174,12 +175,17 @@ Limit = Rate | Budget
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """How long tokens live, in seconds; `rotate_after_s` and `idle_s` may be absent."""
+    """How long tokens live, in seconds; `rotate_after_s` and `idle_s` may be absent.
+
+    Attributes:
+        spans: Where the identity itself says so, by field of the document.
+    """
 
     ttl_s: int = 12 * 3600
     max_ttl_s: int = 3 * 86400
     rotate_after_s: int | None = None
     idle_s: int | None = None
+    spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Values(StrEnum):
@@ -230,6 +236,15 @@ class Durability:
     timeout_ms: int = 50
 
 
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """A finding of lint, by its code, that somebody has looked at and lets stand."""
+
+    code: str
+    reason: str
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
 class Kind(StrEnum):
     """Who acts with the identity's tokens; the two never share one."""
 
@@ -239,7 +254,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One identity with the document's defaults already applied."""
+    """One identity with the document's defaults already applied.
+
+    Attributes:
+        accepted: What lint need not say; no part of what the identity may do.
+    """
 
     name: str
     kind: Kind
@@ -250,6 +269,7 @@ class Identity:
     token: TokenRules = TokenRules()
     audit: AuditRules = AuditRules()
     durability: Durability = Durability()
+    accepted: tuple[Acceptance, ...] = field(default=(), compare=False, repr=False)
     span: Span | None = field(default=None, compare=False, repr=False)
 
     @property

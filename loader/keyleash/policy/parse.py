@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 from keyleash.commands import CommandTable
+from keyleash.policy.acceptances import read_acceptances
 from keyleash.policy.audit_rules import read_audit_rules
 from keyleash.policy.command_names import CommandNames
 from keyleash.policy.document import read_document
@@ -111,6 +112,7 @@ class _Reader:
             token=merge_token_rules(self._token, own_token, problems),
             audit=read_audit_rules(node.get("audit"), self._audit, problems),
             durability=read_durability(node.get("durability"), self._durability, problems),
+            accepted=read_acceptances(node.get("accept"), problems),
             span=node.label,
         )
         warn_of_masked_images(identity, node, self._warnings)

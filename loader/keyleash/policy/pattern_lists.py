@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from keyleash.policy.lists import check_not_empty
 from keyleash.policy.model import Pattern
 from keyleash.policy.node import Node
-from keyleash.policy.patterns import beginning, covers, parse_pattern
+from keyleash.policy.pattern_relations import covers
+from keyleash.policy.patterns import beginning, parse_pattern
 from keyleash.policy.problems import Problems, quote
 
 THINGS = {"keys": "key", "channels": "channel", "mask_keys": "key"}

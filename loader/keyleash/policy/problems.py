@@ -32,13 +32,13 @@ class Problems:
 
     def any_between(self, start: Span, end: Span) -> bool:
         """Whether a problem lies at or after *start* and before *end*."""
-        first, last = _place(start), _place(end)
-        return any(first <= _place(problem.span) < last for problem in self._found)
+        first, last = place(start), place(end)
+        return any(first <= place(problem.span) < last for problem in self._found)
 
     @property
     def in_order(self) -> tuple[Problem, ...]:
         """All problems, in file order."""
-        return tuple(sorted(self._found, key=lambda problem: _place(problem.span)))
+        return in_order(self._found)
 
     def require_none(self) -> None:
         """
@@ -53,10 +53,16 @@ class Problems:
     def error(self, last: PolicyError | None = None) -> PolicyError:
         """All problems as one error, with those of *last*, which stopped the reading."""
         found = dict.fromkeys((*self._found, *(last.problems if last else ())))
-        return PolicyError(sorted(found, key=lambda problem: _place(problem.span)))
+        return PolicyError(in_order(found))
 
 
-def _place(span: Span) -> tuple[int, int]:
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Problems of one file, by where they are."""
+    return tuple(sorted(problems, key=lambda problem: place(problem.span)))
+
+
+def place(span: Span) -> tuple[int, int]:
+    """By which problems are put in file order."""
     return span.line, span.column
 
 

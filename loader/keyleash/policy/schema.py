@@ -54,6 +54,7 @@ FIELDS = {
     "durability": ("a mapping", "durability: {wait_replicas: 1, timeout: 50ms}"),
     "wait_replicas": ("a whole number", "wait_replicas: 1"),
     "timeout": ("a duration", "timeout: 50ms"),
+    "accept": ("a mapping from findings to reasons", 'accept: {no-budget: "it runs once a day"}'),
 }
 """What each field must be, and how it is written; `audit.reads` is another than a limit's."""
 
@@ -144,6 +145,8 @@ def _expectation(path: Path) -> tuple[str, str]:
             return "a mapping", "version: 1"
         case ("identities", name):
             return "a mapping", f"{name}: {{kind: machine, grants: […]}}"
+        case ("identities", _, "accept", finding):
+            return "text", f'{finding}: "it runs once a day"'
         case (*_, str(field), int()) if field in PARTS:
             return "a mapping", PARTS[field][1]
         case (*_, str(field), int()):

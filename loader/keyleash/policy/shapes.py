@@ -129,6 +129,7 @@ class IdentityShape(_Shape):
     token: TokenShape = ABSENT
     audit: AuditShape = ABSENT
     durability: DurabilityShape = ABSENT
+    accept: dict[str, str] = ABSENT
 
 
 class DocumentShape(_Shape):

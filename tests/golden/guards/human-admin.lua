@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 47040460614531 then code = 'POLICY_STALE' break end
+if stamp ~= 8749209474451 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -697,7 +697,7 @@ if reads then cost = '1,1r' end
 if writes then cost = reads and '1,1r,1w' or '1,1w' end
 if deletes then cost = cost .. ',1d' end
 if not event then
-event = call('XADD', "keyleash:audit:human-admin", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "22c4dcc23a0b")
+event = call('XADD', "keyleash:audit:human-admin", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "e141d51c4285")
 end
 if now_us % 7 == 0 then
 call('XTRIM', "keyleash:audit:human-admin", 'MAXLEN', '~', "100000")
@@ -829,7 +829,7 @@ if redis.pcall('HINCRBY', "keyleash:repeats:human-admin", alike, '1') == 1 then
 (function(code, reason, op, key, token_id, correlation, minute, alike)
 local of = key or ''
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:human-admin", 'seq', 1)
-local id = redis.pcall('XADD', "keyleash:denied:human-admin", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "22c4dcc23a0b")
+local id = redis.pcall('XADD', "keyleash:denied:human-admin", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "e141d51c4285")
 if type(id) == 'string' then
 local held = redis.pcall('HGET', "keyleash:repeats:human-admin", 'minute')
 if held and (held ~= minute or redis.pcall('HLEN', "keyleash:repeats:human-admin") > 256) then

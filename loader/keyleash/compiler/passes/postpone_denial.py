@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard
-from keyleash.policy.patterns import may_overlap
+from keyleash.policy.pattern_relations import overlaps
 
 
 def postpone_denial(guard: Guard, _table: CommandTable) -> Guard:
@@ -20,5 +20,5 @@ def postpone_denial(guard: Guard, _table: CommandTable) -> Guard:
     granted = [pattern for grant in identity.grants for pattern in grant.keys]
     denied = [pattern for deny in identity.deny for pattern in deny.keys]
     reachable = len(guard.denied) > len(denied)
-    meeting = any(may_overlap(one, other) for one in granted for other in denied)
+    meeting = any(overlaps(one, other) for one in granted for other in denied)
     return replace(guard, denied_last=bool(denied) and not reachable and not meeting)

@@ -1,0 +1,71 @@
+"""Findings that the document accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from keyleash.errors import Problem
+from keyleash.policy.lint.finding import Finding, finding
+from keyleash.policy.model import Acceptance, Identity, Policy
+from keyleash.policy.problems import did_you_mean, listing, quote
+
+NEEDLESS = "needless-accept"
+"""The code of an acceptance of what is not found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A finding that is let stand, and why."""
+
+    identity: str
+    problem: Problem
+    reason: str
+
+
+def accept(
+    policy: Policy, findings: Iterable[Finding], known: Collection[str]
+) -> tuple[Sequence[Finding], Sequence[Accepted]]:
+    """
+    Part findings into those that remain and those that the document accepts.
+
+    Args:
+        policy: Whose acceptances count, each for its own identity.
+        findings: All there are.
+        known: The codes that findings may have.
+
+    Returns:
+        What remains, with what is accepted in vain, and what is accepted.
+    """
+    reasons = {
+        (identity.name, one.code): one.reason
+        for identity in policy.identities
+        for one in identity.accepted
+    }
+    remaining, accepted, used = [], [], set()
+    for one in findings:
+        place = (one.identity, one.problem.code)
+        if place in reasons:
+            used.add(place)
+            accepted.append(Accepted(one.identity, one.problem, reasons[place]))
+        else:
+            remaining.append(one)
+    return [*remaining, *_needless(policy, used, known)], accepted
+
+
+def _needless(
+    policy: Policy, used: Collection[tuple[str, str]], known: Collection[str]
+) -> Iterator[Finding]:
+    for identity in policy.identities:
+        for one in identity.accepted:
+            if (identity.name, one.code) not in used:
+                yield _finding(identity, one, known)
+
+
+def _finding(identity: Identity, one: Acceptance, known: Collection[str]) -> Finding:
+    if one.code in known:
+        message, help = f"there is no {quote(one.code)} to accept here", "remove it"
+    else:
+        message = f"no finding is called {quote(one.code)}"
+        help = did_you_mean(one.code, known, f"the findings are {listing(known)}")
+    return finding(identity, NEEDLESS, message, one.span, help)

@@ -1,0 +1,187 @@
+"""What lint says has no effect has none: without it the model of the guard decides the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyleash.commands import OperationClass, load_table
+from keyleash.errors import ReplyCode, Span
+from keyleash.policy import (
+    SECOND_US,
+    Budget,
+    Counter,
+    Deny,
+    Grant,
+    Identity,
+    Kind,
+    Period,
+    Policy,
+    Rate,
+    parse_pattern,
+)
+from keyleash.policy.lint.covered_grant import covered_grant
+from keyleash.policy.lint.idle_deny import idle_deny
+from keyleash.policy.lint.same_scope import same_scope
+from keyleash.policy.lint.unreachable_budget import unreachable_budget
+from support.reference import ModelState, decide
+from support.thorough import thorough
+
+TABLE = load_table()
+KEYS = [
+    key.replace("?", "\udcff").encode("utf-8", "surrogateescape")
+    for key in (
+        *("a", ":", "?", "a:", "a?", "?a", "aa", "::", "a:a", "a:?", "?:a", "?:?"),
+        *("a?:", "a?:a", "::a", "a::?", "?:?:a"),
+    )
+]
+"""A key of each kind, where `?` is a byte that no pattern names."""
+CALLS = [
+    (call, declared)
+    for key in KEYS
+    for call, declared in (
+        ([b"GET", key], [key]),
+        ([b"SET", key, b"x"], [key]),
+        ([b"INCR", key], [key]),
+        ([b"GETDEL", key], [key]),
+        ([b"EXISTS", key], [key]),
+        ([b"SCAN", b"0", b"MATCH", key], []),
+        ([b"PUBLISH", key, b"x"], []),
+    )
+]
+PATTERNS = st.sampled_from(
+    [
+        "*",
+        "a",
+        "a*",
+        "a{x}",
+        "{x}a",
+        "{x}",
+        "a:*",
+        "a{x}:*",
+        "{x}:*",
+        "a:{x}",
+        "::*",
+        ":",
+        "{x}:{y}",
+    ]
+)
+
+
+@st.composite
+def grants(draw: st.DrawFn) -> Grant:
+    """A grant on patterns that often cover each other; its place is its number."""
+    classes = draw(st.sets(st.sampled_from([*OperationClass]), min_size=1))
+    listed = st.lists(PATTERNS, min_size=1, max_size=3, unique=True)
+    narrowed = draw(st.sampled_from([None, None, ("GET", "SET", "SCAN"), ("SET", "@read")]))
+    return Grant(
+        tuple(cls for cls in OperationClass if cls in classes),
+        tuple(parse_pattern(one) for one in draw(listed))
+        if classes - {OperationClass.PUBLISH}
+        else (),
+        only=narrowed,
+        except_=draw(st.sampled_from([(), (), ("GET",)])),
+        channels=tuple(parse_pattern(one) for one in draw(listed))
+        if OperationClass.PUBLISH in classes
+        else (),
+    )
+
+
+@st.composite
+def identities(draw: st.DrawFn) -> Identity:
+    found = draw(st.lists(grants(), min_size=1, max_size=5))
+    denied = draw(st.lists(PATTERNS, max_size=2, unique=True))
+    return Identity(
+        "one",
+        Kind.MACHINE,
+        tuple(replace(one, span=Span("p", line, 1)) for line, one in enumerate(found)),
+        tuple(Deny((parse_pattern(one, Span("p", line, 1)),)) for line, one in enumerate(denied)),
+    )
+
+
+def allowed(identity: Identity) -> list[bool]:
+    """Which of all the calls pass."""
+    return [
+        decide(identity, TABLE, call, declared, ModelState(), 0).allowed for call, declared in CALLS
+    ]
+
+
+@thorough(60)
+@given(identity=identities())
+def test_identity_may_do_the_same_without_its_covered_grants(identity: Identity) -> None:
+    """All of those found may go at once."""
+    lines = {one.problem.span.line for one in covered_grant(Policy((identity,)))}
+    left = tuple(one for one in identity.grants if one.span and one.span.line not in lines)
+
+    assert allowed(identity) == allowed(replace(identity, grants=left))
+
+
+@thorough(60)
+@given(identity=identities())
+def test_identity_may_do_the_same_without_its_idle_deny_rules(identity: Identity) -> None:
+    """A refusal may be called otherwise, but nothing passes that did not."""
+    lines = {one.problem.span.line for one in idle_deny(Policy((identity,)))}
+    spans = [(deny, deny.keys[0].span) for deny in identity.deny]
+    left = tuple(deny for deny, span in spans if span and span.line not in lines)
+
+    assert allowed(identity) == allowed(replace(identity, deny=left))
+
+
+@thorough(60)
+@given(one=identities(), other=identities())
+def test_identities_with_the_same_scope_may_do_the_same(one: Identity, other: Identity) -> None:
+    """Another order or division of the rules is no other scope; whatever else is found is one."""
+    turned = replace(
+        one,
+        name="turned",
+        grants=tuple(
+            replace(
+                grant,
+                allow=(cls,),
+                keys=() if cls is OperationClass.PUBLISH else grant.keys[::-1],
+                channels=grant.channels if cls is OperationClass.PUBLISH else (),
+            )
+            for grant in reversed(one.grants)
+            for cls in grant.allow
+        ),
+        deny=one.deny[::-1],
+    )
+    found = [*same_scope(Policy((one, turned, replace(other, name="other"))))]
+
+    assert found[0].identity == "turned"
+    assert len(found) == 1 or allowed(one) == allowed(other)
+
+
+@thorough(60)
+@given(
+    limit=st.integers(1, 4),
+    period_s=st.sampled_from([1, 7, 60, 3600]),
+    burst=st.sampled_from([None, None, 1, 3, 9]),
+    budget=st.integers(1, 300),
+    start_s=st.integers(0, 59),
+)
+def test_unreachable_budget_is_never_exhausted(
+    limit: int, period_s: int, burst: int | None, budget: int, start_s: int
+) -> None:
+    """However eagerly the calls come: half a second apart, over two windows."""
+    identity = Identity(
+        "one",
+        Kind.MACHINE,
+        (Grant((OperationClass.READ,), (parse_pattern("a"),)),),
+        rates=(Rate(Counter.READS, limit, period_s * SECOND_US, burst),),
+        budgets=(Budget(Counter.REQUESTS, budget, Period.MINUTE),),
+    )
+    counted = replace(identity, budgets=(replace(identity.budgets[0], counter=Counter.READS),))
+    state = ModelState()
+    start_us = 1_790_000_000 // 60 * 60 * SECOND_US + start_s * SECOND_US
+    codes = {
+        decide(counted, TABLE, [b"GET", b"a"], [b"a"], state, start_us + tick * SECOND_US // 2).code
+        for tick in range(240)
+    }
+
+    # Reads are no more than requests, so the rate says nothing of a budget of those.
+    assert not [*unreachable_budget(Policy((identity,)))]
+    if [*unreachable_budget(Policy((counted,)))]:
+        assert ReplyCode.BUDGET_EXHAUSTED not in codes

@@ -1,0 +1,405 @@
+"""What each rule of lint finds, and what comes close and is let pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from keyleash.policy import Policy
+from keyleash.policy.lint import CODES, lint
+
+Parse = Callable[[str], Policy]
+
+READ = '[{allow: [read], keys: ["a:*"]}]'
+HUMAN = "kind: human, token: {ttl: 1h, max_ttl: 8h, idle: 15m}"
+LIMITS = "rate: {requests: 60/minute}, budget: {requests: 5000/day}"
+
+
+def document(*identities: str, defaults: str = "{}") -> str:
+    """A policy of identities, each as `name: fields`, on a line of its own from the fourth on."""
+    lines = ["version: 1", f"defaults: {defaults}", "identities:"]
+    for identity in identities:
+        name, fields = identity.split(": ", 1)
+        kind = "" if "kind:" in fields else "kind: machine, "
+        lines.append(f"  {name}: {{{kind}{fields}}}")
+    return "\n".join(lines)
+
+
+def found(parse: Parse, *identities: str, defaults: str = "{}") -> list[tuple[str, int, str]]:
+    """Of each finding its code, its line, and what stands there from its column on."""
+    text = document(*identities, defaults=defaults)
+    problems = lint(parse(text)).warnings
+    lines = text.splitlines()
+    return [
+        (one.code, one.span.line, lines[one.span.line - 1][one.span.column - 1 :])
+        for one in problems
+    ]
+
+
+def codes(parse: Parse, *identities: str, defaults: str = "{}") -> list[str]:
+    return [code for code, _, _ in found(parse, *identities, defaults=defaults)]
+
+
+@pytest.mark.parametrize(
+    ("identity", "expected"),
+    [
+        ('a: grants: [{allow: [read], keys: ["*"]}]', ["bare-wildcard"]),
+        ('a: grants: [{allow: [publish], channels: ["*"]}]', ["bare-wildcard"]),
+        ('a: grants: [{allow: [read], keys: ["a*"]}]', []),
+        ('a: grants: [{allow: [read], keys: ["{tenant}:*"]}]', []),
+        (f'a: {HUMAN}, grants: [{{allow: [read], keys: ["*"]}}]', []),
+    ],
+)
+def test_bare_wildcard_is_for_people(parse: Parse, identity: str, expected: list[str]) -> None:
+    """A pattern that has a name in it, or a shape, names a job."""
+    assert codes(parse, identity) == expected
+
+
+@pytest.mark.parametrize(
+    ("identity", "count"),
+    [
+        (f"agent-1: grants: {READ}", 0),
+        (f"human-agent: grants: {READ}", 1),
+        (f"administrator: grants: {READ}", 0),
+        (f"support-agent: {HUMAN}, grants: {READ}", 1),
+        (f"jo: {HUMAN}, grants: {READ}, rate: {{reads: 600/minute}}", 0),
+        (f"jo: {HUMAN}, grants: {READ}, rate: {{reads: 11/second}}", 1),
+        (f"jo: {HUMAN}, grants: {READ}, budget: {{reads: 100000/day, requests: 4000/hour}}", 0),
+        (f"jo: {HUMAN}, grants: {READ}, budget: {{reads: 100001/day, requests: 5000/hour}}", 2),
+        (f"jo: grants: {READ}, rate: {{reads: 100/second}}", 0),
+    ],
+)
+def test_duties_are_mixed_by_name_and_by_pace(parse: Parse, identity: str, count: int) -> None:
+    """Whole words of a name, and limits of people alone."""
+    assert codes(parse, identity) == ["mixed-duties"] * count
+
+
+@pytest.mark.parametrize(
+    ("identity", "defaults", "place"),
+    [
+        (f"a: grants: {READ}, token: {{ttl: 7d, max_ttl: 7d}}", "{}", None),
+        (f"a: grants: {READ}, token: {{max_ttl: 8d}}", "{}", "8d}"),
+        (f"a: grants: {READ}, token: {{ttl: 8d, max_ttl: 9d}}", "{}", "8d, max_ttl"),
+        (f"a: grants: {READ}", "{token: {max_ttl: 8d}}", "a: {kind"),
+        (f"a: kind: human, grants: {READ}, token: {{ttl: 1h, idle: 15m}}", "{}", "a: {kind"),
+    ],
+)
+def test_life_of_tokens_is_judged_by_kind_at_its_place(
+    parse: Parse, identity: str, defaults: str, place: str | None
+) -> None:
+    """Where the identity says it, or at its name where defaults do; once for both fields."""
+    said = found(parse, identity, defaults=defaults)
+
+    assert [code for code, _, _ in said] == ["long-lived-token"] * (place is not None)
+    assert all(there.startswith(place or "") for _, _, there in said)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("", ["no-rate", "no-budget"]),
+        ("rate: {reads: 1/minute}, budget: {reads: 1/day}", ["no-rate", "no-budget"]),
+        ("rate: {requests: 9/minute}, budget: {deletes: 9/day, writes: 9/day}", []),
+        ("rate: {writes: 9/minute, deletes: 9/minute}, budget: {requests: 9/day}", []),
+        ("rate: {writes: 9/minute}, budget: {requests: 9/day}", ["no-rate"]),
+        ('rate: {requests: {limit: 9/minute, per: "{x}"}}, budget: {requests: 9/day}', ["no-rate"]),
+        ("rate: {requests: {limit: 9/minute, per: token}}, budget: {requests: 9/day}", []),
+    ],
+)
+def test_changes_must_count_towards_a_rate_and_a_budget(
+    parse: Parse, fields: str, expected: list[str]
+) -> None:
+    """All of them: what passes a limit by is not bound by it."""
+    grants = '[{allow: [write], keys: ["a:{x}"]}, {allow: [write, delete], keys: ["b:*"]}]'
+    audit = "audit: {retain: 30d}"
+
+    assert codes(parse, f"a: grants: {grants}, {audit}, {fields}".rstrip(", ")) == expected
+
+
+def test_limit_by_a_segment_binds_what_captures_it(parse: Parse) -> None:
+    """Reads of other keys may pass it by."""
+    grants = '[{allow: [write], keys: ["a:{x}", "b:{x}:*"]}, {allow: [read], keys: ["c:*"]}]'
+    limits = 'rate: {writes: {limit: 9/minute, per: "{x}"}}, budget: {requests: 9/day}'
+
+    assert codes(parse, f"a: grants: {grants}, {limits}") == []
+
+
+def test_people_need_no_limits_but_an_idle_timeout(parse: Parse) -> None:
+    """The two kinds differ in what bounds them."""
+    grants = '[{allow: [write], keys: ["a:*"]}]'
+    human = f"jo: kind: human, grants: {grants}, token: {{ttl: 1h, max_ttl: 8h}}"
+
+    assert codes(parse, human) == ["no-idle-timeout"]
+    assert codes(parse, human, defaults="{token: {idle: 10m}}") == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "short"),
+    [
+        ("budget: {requests: 500/day}, audit: {retain: 499}", True),
+        ("budget: {requests: 500/day}, audit: {retain: 500}", False),
+        ("budget: {requests: 500/hour}, audit: {retain: 11999}", True),
+        ("budget: {requests: 500/hour}, audit: {retain: 12000}", False),
+        ("budget: {requests: 500/month}, audit: {retain: 500}", False),
+        ("budget: {writes: 100/day, deletes: 50/day}, audit: {retain: 149}", True),
+        ("budget: {writes: 100/day, deletes: 50/day}, audit: {retain: 150}", False),
+        ("budget: {writes: 100/day, deletes: 50/day}, audit: {retain: 150, reads: true}", True),
+        (
+            "budget: {requests: 500/day}, audit: {retain: 999, before_images: {max_bytes: 1kb}}",
+            True,
+        ),
+        ("budget: {requests: {limit: 5/day, per: token}}, audit: {retain: 9999}", True),
+        ("budget: {requests: {limit: 5/day, per: token}}, audit: {retain: 10000}", False),
+        ("budget: {requests: 5/day}, audit: {retain: 2d}", True),
+        ("budget: {requests: 5/day}, audit: {retain: 3d}", False),
+        ("budget: {requests: 5/day}, audit: {retain: {until: exported, hard_max: 1}}", False),
+    ],
+)
+def test_trail_of_deletes_outlives_a_day_and_a_token(
+    parse: Parse, fields: str, short: bool
+) -> None:
+    """Images take a second entry, and what is not counted for all tokens says nothing."""
+    grants = '[{allow: [read, write, delete], keys: ["a:*"]}]'
+    identity = f"a: grants: {grants}, rate: {{requests: 5/minute}}, {fields}"
+
+    assert [one for one in codes(parse, identity) if one != "unreachable-budget"] == [
+        "short-retention"
+    ] * short
+
+
+READ_AB = '{allow: [read], keys: ["a:b"]}'
+
+
+@pytest.mark.parametrize(
+    ("grants", "needless"),
+    [
+        ((READ_AB, '{allow: [read, write], keys: ["a:*"]}'), [0]),
+        (('{allow: [read, write], keys: ["a:*"]}', READ_AB), [1]),
+        ((READ_AB, '{allow: [write], keys: ["a:*"]}'), []),
+        (('{allow: [read], keys: ["a:b", "c"]}', '{allow: [read, write], keys: ["a:*"]}'), []),
+        # Of two that say the same, the later one.
+        (
+            ('{allow: [read], keys: ["a:{x}"]}', '{allow: [read], except: [GET], keys: ["a:{y}"]}'),
+            [1],
+        ),
+        # Several together, each class from another.
+        (
+            (
+                '{allow: [read], keys: ["a:{x}"]}',
+                '{allow: [write], keys: ["a:*"]}',
+                '{allow: [read, write], keys: ["a:b"]}',
+            ),
+            [2],
+        ),
+        # Others do not hold for all of its commands.
+        ((READ_AB, '{allow: [read, write], only: [GET], keys: ["a:*"]}'), []),
+        ((READ_AB, '{allow: [read, write], except: [GET], keys: ["a:*"]}'), []),
+        (
+            (
+                '{allow: [read], only: [GET], keys: ["a:b"]}',
+                '{allow: [read, write], only: [GET, SET], keys: ["a:*"]}',
+            ),
+            [0],
+        ),
+        # It decides about images.
+        (
+            (
+                '{allow: [write], keys: ["a:b"], before_images: off}',
+                '{allow: [read, write], keys: ["a:*"]}',
+            ),
+            [],
+        ),
+        # The other does not cover its channels.
+        (
+            (
+                '{allow: [read, publish], keys: ["a:b"], channels: [c]}',
+                '{allow: [read, write, publish], keys: ["a:*"], channels: [d]}',
+            ),
+            [],
+        ),
+    ],
+)
+def test_grant_is_covered_if_it_could_go(
+    parse: Parse, grants: tuple[str, ...], needless: list[int]
+) -> None:
+    """With its classes, commands, images and channels."""
+    said = found(parse, f"a: {LIMITS}, grants: [{', '.join(grants)}]")
+
+    assert [code for code, _, _ in said] == ["covered-grant"] * len(needless)
+    assert all(
+        there.startswith(grants[place]) for (_, _, there), place in zip(said, needless, strict=True)
+    )
+
+
+def test_grant_whose_capture_is_counted_by_is_not_covered_by_a_star(parse: Parse) -> None:
+    """Without it the calls would count towards nothing."""
+    grants = '[{allow: [read], keys: ["a:{x}"]}, {allow: [read, scan], keys: ["a:*"]}]'
+
+    assert codes(parse, f"a: grants: {grants}") == ["covered-grant"]
+    assert (
+        codes(parse, f'a: grants: {grants}, rate: {{reads: {{limit: 9/day, per: "{{x}}"}}}}') == []
+    )
+
+
+def test_deny_rule_is_judged_pattern_by_pattern(parse: Parse) -> None:
+    """One misspelt entry of several is found where it stands."""
+    deny = '[{keys: ["a:b", "A:b"]}, {keys: ["{x}"]}]'
+
+    assert found(parse, f"a: grants: {READ}, deny: {deny}") == [
+        ("idle-deny", 4, '"A:b"]}, {keys: ["{x}"]}]}'),
+        ("idle-deny", 4, '"{x}"]}]}'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (READ, True),
+        ('[{allow: [read], keys: ["a:*"]}, {allow: [read], only: [GET], keys: ["a:b"]}]', False),
+        ('[{allow: [read], except: [GET], keys: ["a:*"]}]', False),
+        ('[{allow: [read], keys: ["a:*"]}], deny: [{keys: ["a:b"]}]', False),
+        ('[{allow: [read], keys: ["a:*"]}], deny: [{keys: ["b"]}]', True),
+        ('[{allow: [read, scan], keys: ["a:*"]}]', False),
+    ],
+)
+def test_scope_is_what_may_be_done_however_it_is_written(
+    parse: Parse, other: str, same: bool
+) -> None:
+    """Deny rules that refuse nothing and limits make no other scope."""
+    said = codes(parse, f"one: grants: {READ}", f"two: grants: {other}, rate: {{reads: 9/minute}}")
+
+    assert ("same-scope" in said) is same
+
+
+def test_scope_is_the_same_with_other_names_and_another_division(parse: Parse) -> None:
+    """A copy that was tidied up is still a copy."""
+    said = found(
+        parse,
+        f'one: {LIMITS}, grants: [{{allow: [read, write], keys: ["a:{{x}}:s", "b"]}}]',
+        f'two: {LIMITS}, grants: [{{allow: [read], keys: ["b", "a:{{y}}:s"]}},'
+        ' {allow: [write], keys: ["a:{z}:s"]}, {allow: [write], keys: [b]}]',
+        f'jo: {HUMAN}, grants: [{{allow: [read, write], keys: ["a:{{x}}:s", "b"]}}]',
+    )
+
+    assert [(code, line) for code, line, _ in said] == [("same-scope", 5)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "places"),
+    [
+        ("agents:job*", "agents:jobs:*", [4]),
+        ("agents:jobs*", "agents:jobs:*", [4]),
+        ("agents:jobs{id}:state", "agents:jobs:{job}:state", [4]),
+        ("agents:jobs:{id}:state", "agents:{job}s:{id}state", []),
+        ("a:{x}b", "a:{y}:b", [4]),
+        ("ab", "a:b", [4]),
+        ("agents:job*", "agents:jobs", []),
+        ("agents:job:*", "agents:jobs:*", []),
+        ("agents:job", "agents:jobs:*", []),
+        ("agents:*", "agents:jobs:{id}", []),
+        ("agents:job*", "agents:other:*", []),
+        ("agents:{x}:job*", "agents:{y}:jobs:*", [4]),
+        ("a::b", "a:b", [5]),
+    ],
+)
+def test_missing_delimiter_is_found_at_the_pattern_that_lacks_it(
+    parse: Parse, one: str, other: str, places: list[int]
+) -> None:
+    """Whoever the two belong to, and whatever their captures are called."""
+    said = found(
+        parse,
+        f'one: grants: [{{allow: [read], keys: ["{one}"]}}]',
+        f'two: grants: [{{allow: [scan], keys: ["{other}"]}}]',
+    )
+
+    assert [(code, line) for code, line, _ in said] == [
+        ("missing-delimiter", line) for line in places
+    ]
+
+
+def test_keys_and_channels_are_no_neighbours(parse: Parse) -> None:
+    """Their names live apart."""
+    keys, channels = (
+        '{allow: [read], keys: ["a:job*"]}',
+        '{allow: [publish], channels: ["a:jobs:*"]}',
+    )
+
+    assert codes(parse, f"a: grants: [{keys}, {channels}]") == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "unreachable"),
+    [
+        ("rate: {reads: 10/minute}, budget: {reads: 14401/day}", True),
+        ("rate: {reads: 10/minute}, budget: {reads: 14400/day}", False),
+        ("rate: {requests: 10/minute}, budget: {reads: 14401/day}", True),
+        ("rate: {reads: 10/minute}, budget: {requests: 14401/day}", False),
+        ("rate: {reads: 10/hour}, budget: {reads: 11/minute}", True),
+        # A day on which the clock is put back has 25 hours.
+        ("rate: {reads: 10/hour}, budget: {reads: {limit: 250/day, timezone: Asia/Tokyo}}", False),
+        ("rate: {reads: 10/hour}, budget: {reads: {limit: 251/day, timezone: Asia/Tokyo}}", True),
+        ("rate: {reads: {limit: 10/hour, burst: 5}}, budget: {reads: 245/day}", False),
+        ("rate: {reads: {limit: 10/hour, burst: 5}}, budget: {reads: 246/day}", True),
+        ("rate: {reads: {limit: 1/day, per: token}}, budget: {reads: 9/day}", False),
+        (
+            "rate: {reads: {limit: 1/day, per: token}},"
+            " budget: {reads: {limit: 9/day, per: token}}",
+            True,
+        ),
+        ("rate: {reads: 1/day}, budget: {reads: {limit: 9/day, per: token}}", True),
+    ],
+)
+def test_budget_is_unreachable_if_a_rate_stops_all_of_its_calls_before(
+    parse: Parse, limits: str, unreachable: bool
+) -> None:
+    """Counted in the budget's longest window, by a rate of at least its calls and subjects."""
+    assert codes(parse, f"a: grants: {READ}, {limits}") == ["unreachable-budget"] * unreachable
+
+
+def test_finding_is_accepted_in_its_identity_alone(parse: Parse) -> None:
+    """A copy of the identity has to be looked at anew."""
+    grants = '[{allow: [read], keys: ["*"]}]'
+    accept = '{bare-wildcard: "a", same-scope: "b"}'
+    report = lint(
+        parse(document(f"two: grants: {grants}", f"one: grants: {grants}, accept: {accept}"))
+    )
+
+    assert [(one.identity, one.problem.code) for one in report.findings] == [
+        ("two", "bare-wildcard")
+    ]
+    assert [(one.identity, one.problem.code, one.reason) for one in report.accepted] == [
+        ("one", "same-scope", "b"),
+        ("one", "bare-wildcard", "a"),
+    ]
+
+
+def test_needless_accept_suggests_what_was_meant(parse: Parse) -> None:
+    """A misspelt code accepts nothing; nor can the finding about it be accepted away."""
+    accept = '{no-rates: "x", idle-deny: "y", needless-accept: "z"}'
+    report = lint(parse(document(f"a: grants: {READ}, accept: {accept}")))
+
+    assert [(one.problem.message, one.problem.help[:22]) for one in report.findings] == [
+        ("no finding is called `no-rates`", "did you mean `no-rate`"),
+        ("there is no `idle-deny` to accept here", "remove it"),
+        ("no finding is called `needless-accept`", "the findings are `bare"),
+    ]
+
+
+def test_codes_are_as_people_have_written_them() -> None:
+    """They stand in documents: one that goes or is renamed makes their acceptances needless."""
+    assert CODES == (
+        "bare-wildcard",
+        "mixed-duties",
+        "long-lived-token",
+        "no-rate",
+        "no-budget",
+        "no-idle-timeout",
+        "short-retention",
+        "covered-grant",
+        "idle-deny",
+        "same-scope",
+        "missing-delimiter",
+        "unreachable-budget",
+        "needless-accept",
+    )
