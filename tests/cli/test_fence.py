@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -235,7 +236,7 @@ def test_sealed_user_reaches_nothing_but_by_its_guard(
     prefixes = [value.decode() for value in record.values()]
     assert len(prefixes) == 2
     assert not any(prefix in due.output for prefix in prefixes)
-    login = {"username": "one", "password": minted["one"]}
+    login: dict[str, Any] = {"username": "one", "password": minted["one"]}
     agent = keyleash.Redis(port=embedded.port, token=fenced.token("one"), **login)
     assert agent.set("b", "x")
     assert agent.copy("b", "c")
