@@ -9,10 +9,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import NoPermissionError
 
+import keyleash
 from support.command_line import Cli
 from support.servers import RealServer, find_server_binaries
 
@@ -175,6 +178,7 @@ def test_load_keeps_users_in_step_and_names_who_has_none(fenced: Cli, policy: Pa
         (["fence", "apply", "--wide", "nobody"], 1, "no identity `nobody`"),
         (["fence", "rotate"], 1, "no identity has an ACL user"),
         (["fence", "rotate", "--finish", "--hashes", "-"], 2, "takes no hashes"),
+        (["fence", "plan", "--node", "redis://u:hush@127.0.0.1:1"], 2, "a password on the command"),
         (["fence", "plan", "--node", "redis://127.0.0.1:1"], 69, "`redis://127.0.0.1:1` does not"),
     ],
 )
@@ -213,6 +217,34 @@ def test_credentials_of_the_first_server_are_those_of_others(fenced: Cli) -> Non
             admin.execute_command("ACL", "SETUSER", "default", "nopass")
     assert result.exit_code == 1
     assert result.stdout.count("there is no such user") == 4
+
+
+def test_sealed_user_reaches_nothing_but_by_its_guard(
+    fenced: Cli, embedded: RealServer, policy: Path
+) -> None:
+    """It has rights on names that it does not know, which no message shows to anybody."""
+    policy.write_text(POLICY.replace('"a:{id}:*"', '"*"'))
+    fenced.ok("load", policy, "--yes")
+    minted = passwords(fenced.ok("fence", "apply", "--mint", "--yes"))
+    fenced.ok("vault", "seal", "--yes")
+    with redis.Redis.from_url(fenced.url) as admin:
+        record = admin.hgetall("keyleash:sealed")
+    due = fenced.run("fence", "plan")
+    assert "<vault>:" in due.stdout
+    minted |= passwords(fenced.ok("fence", "apply", "--tier", "sealed", "--mint", "--yes"))
+    assert fenced.run("fence", "plan").exit_code == 0
+    prefixes = [value.decode() for value in record.values()]
+    assert len(prefixes) == 2
+    assert not any(prefix in due.output for prefix in prefixes)
+    login: dict[str, Any] = {"username": "one", "password": minted["one"]}
+    agent = keyleash.Redis(port=embedded.port, token=fenced.token("one"), **login)
+    assert agent.set("b", "x")
+    assert agent.copy("b", "c")
+    assert agent.get("c") == b"x"
+    direct = embedded.client(**login)
+    for call in (("GET", "b"), ("SET", "b", "y"), ("HGETALL", "keyleash:sealed"), ("SCAN", "0")):
+        with pytest.raises(NoPermissionError):
+            direct.execute_command(*call)
 
 
 @contextlib.contextmanager

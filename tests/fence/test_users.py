@@ -142,7 +142,7 @@ def test_policy_that_is_not_active_makes_no_users(leash: FencedLeash) -> None:
     guards = prepare_policy(leash.admin, other).guards
 
     with pytest.raises(NotActivePolicyError):
-        wanted_users(leash.admin, NAMES, guards, read_facts([leash.admin]), {})
+        wanted_users(leash.admin, NAMES, guards, read_facts([leash.admin], NAMES), {})
 
 
 def test_each_server_gets_the_users(leash: FencedLeash, real_servers: Any) -> None:
@@ -168,7 +168,7 @@ class Refusing:
     def execute_command(self, *words: Any) -> Any:
         is_rule = words[:2] == ("ACL", "SETUSER")
         if is_rule and any("evalsha|" in word or "fcall|" in word for word in words):
-            raise ResponseError("Error in ACL SETUSER modifier: first-argument rules are gone")
+            raise ResponseError("Error in ACL SETUSER modifier '(+evalsha|0 ~*)': no such rule")
         return self._client.execute_command(*words)
 
     def __getattr__(self, name: str) -> Any:
@@ -245,7 +245,7 @@ def test_notes_tell_what_a_fence_does_not_carry(leash: FencedLeash) -> None:
         }
     )
     guards = prepare_policy(leash.admin, _document(leash)).guards
-    (one,) = wanted_users(leash.admin, NAMES, guards, read_facts([leash.admin]), {})
+    (one,) = wanted_users(leash.admin, NAMES, guards, read_facts([leash.admin], NAMES), {})
     notes = {(note.code, note.what) for note in one.fence.notes}
 
     assert ("left-out", "COPY") in notes

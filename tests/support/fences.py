@@ -43,7 +43,7 @@ class FencedLeash(Leash):
         nodes = [Node("one", self.admin), *(Node("other", client) for client in others)]
         records = read_records(self.admin, NAMES)
         guards = prepare_policy(self.admin, active.document).guards
-        facts = read_facts([node.client for node in nodes])
+        facts = read_facts([node.client for node in nodes], NAMES)
         wanted = wanted_users(self.admin, NAMES, guards, facts, records)
         minted = [mint(one.fence.identity) for one in wanted if not one.record.passwords]
         self._remember(minted)

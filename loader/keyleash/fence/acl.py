@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ResponseError
 
+from keyleash.errors import KeyleashError
 from keyleash.protocol.active import Client
 
 EVERY_KEY = "~*"
+REFUSED_RULE = re.compile(r"Error in ACL SETUSER modifier '.*': (.*)", re.DOTALL)
+
+
+class RulesRefusedError(KeyleashError):
+    """A server does not take a rule."""
+
+    code = "rules-refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +98,19 @@ def set_user(client: Client, name: str, words: Iterable[str]) -> None:
     Change or make a user; all of *words* takes effect, or nothing.
 
     Raises:
-        redis.ResponseError: The server does not take them.
+        RulesRefusedError: The server does not take them.
     """
-    client.execute_command("ACL", "SETUSER", name, *words)
+    try:
+        client.execute_command("ACL", "SETUSER", name, *words)
+    except ResponseError as error:
+        refused = REFUSED_RULE.match(str(error))
+        if refused is None:
+            raise
+        # Without the rule, which is long, and may have the prefixes of a sealed server in it.
+        raise RulesRefusedError(
+            f"the server does not take a rule for the user `{name}`: {refused[1]}",
+            help="see `ACL SETUSER` of that server, and `keyleash fence plan --output acl`",
+        ) from None
 
 
 def delete_users(client: Client, names: Sequence[str]) -> None:

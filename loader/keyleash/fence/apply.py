@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from redis.exceptions import ResponseError
-
 from keyleash.errors import KeyleashError
-from keyleash.fence.acl import User, delete_users, may, read_users, save, set_user
+from keyleash.fence.acl import (
+    RulesRefusedError,
+    User,
+    delete_users,
+    may,
+    read_users,
+    save,
+    set_user,
+)
 from keyleash.fence.plan import CHANGES, How, Node, Step, Wanted, plan_node
 from keyleash.fence.record import Record, forget_records, write_record
 from keyleash.fence.rules import without_digests
@@ -130,11 +136,11 @@ def put_user(client: Client, name: str, user: User) -> bool:
     """
     try:
         set_user(client, name, user.words)
-    except ResponseError as refused:
+    except RulesRefusedError as refused:
         open_user = replace(user, rules=without_digests(user.rules))
         try:
             set_user(client, name, open_user.words)
-        except ResponseError:
+        except RulesRefusedError:
             # It was not about the digests.
             raise refused from None
         return False
@@ -183,10 +189,13 @@ def _what_is_wrong(
     if not is_opened:
         refused.append((command, ZERO_DIGEST, "0"))
     if wanted.fence.hindrance is None:
-        refused += ("GET", keyspace.fence), ("SET", keyspace.fence, "x"), ("DEL", keyspace.fence)
-    return next(
-        (f"it may do {' '.join(one[:2])}" for one in refused if may(client, name, *one)), None
-    )
+        refused += (
+            ("HGETALL", keyspace.fence),
+            ("GET", keyspace.fence),
+            ("SET", keyspace.fence, "x"),
+            ("DEL", keyspace.fence),
+        )
+    return next((f"it may do {one[0]}" for one in refused if may(client, name, *one)), None)
 
 
 def _require_none_foreign(steps: Sequence[Step]) -> None:

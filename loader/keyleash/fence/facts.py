@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from keyleash.fence.data import HELPERS
-from keyleash.fence.holes import HOLES, LEFT_OUT
+from keyleash.fence.holes import HOLES, LEFT_OUT, LEFT_OUT_UNSEALED
 from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import Keyspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +29,19 @@ class Facts:
     database: int = 0
 
 
-def read_facts(clients: Sequence[Client]) -> Facts:
+def read_facts(clients: Sequence[Client], keyspace: Keyspace) -> Facts:
     """
     Read them; nothing is changed.
 
     Args:
         clients: One for each server; the first is connected to the database of the keys.
+        keyspace: Where these are.
     """
-    left_out = dict(LEFT_OUT)
+    is_sealed = bool(keyspace.vault)
+    left_out = dict(LEFT_OUT) if is_sealed else {**LEFT_OUT, **LEFT_OUT_UNSEALED}
     helpers = set(HELPERS)
     for client in clients:
-        left_out.update(_holes(client))
+        left_out.update(_holes(client, is_sealed))
         helpers &= _helpers(client)
     if len(clients) > 1:
         known = [_names(client) for client in clients]
@@ -48,7 +51,7 @@ def read_facts(clients: Sequence[Client]) -> Facts:
     return Facts(frozenset(helpers), left_out, int(database))
 
 
-def _holes(client: Client) -> dict[str, str]:
+def _holes(client: Client, is_sealed: bool) -> dict[str, str]:
     with client.pipeline(transaction=False) as pipe:
         for hole in HOLES:
             # Its name as one word: redis-py knows how to read the reply of that.
@@ -58,7 +61,8 @@ def _holes(client: Client) -> dict[str, str]:
         hole.command: hole.why
         for hole, answer in zip(HOLES, answers, strict=True)
         # A server that does not say is not trusted either.
-        if isinstance(answer, RedisError) or tuple(map(_text, answer)) != hole.keys
+        if isinstance(answer, RedisError)
+        or (not is_sealed and tuple(map(_text, answer)) != hole.keys)
     }
 
 

@@ -103,10 +103,11 @@ def plan_node(
     meant = {one.fence.identity: one for one in wanted}
     leaving = [name for name in records if name not in meant]
     users = read_users(node.client, [*meant, *leaving])
+    secrets = _secrets(keyspace)
     steps = [
         Step(node, name, How.HELD, (one.fence.hindrance,))
         if one.fence.hindrance and name not in records and name not in wide
-        else _step(node, one, users.get(name), _is_ours(users, name, keyspace, records))
+        else _step(node, one, users.get(name), _is_ours(users, name, keyspace, records), secrets)
         for name, one in meant.items()
     ]
     for name in leaving:
@@ -121,7 +122,16 @@ def _is_ours(
     return name in users and is_ours(users[name], name, keyspace, records.get(name))
 
 
-def _step(node: Node, wanted: Wanted, user: User | None, ours: bool) -> Step:
+def _secrets(keyspace: Keyspace) -> dict[str, str]:
+    """The prefixes of a sealed server, and what is shown for them."""
+    if not keyspace.vault:
+        return {}
+    return {keyspace.prefix: "<control>:", keyspace.vault: "<vault>:"}
+
+
+def _step(
+    node: Node, wanted: Wanted, user: User | None, ours: bool, secrets: Mapping[str, str]
+) -> Step:
     name = wanted.fence.identity
     if user is None:
         return Step(node, name, How.CREATED, ("there is no such user",))
@@ -129,12 +139,12 @@ def _step(node: Node, wanted: Wanted, user: User | None, ours: bool) -> Step:
         return Step(node, name, How.FOREIGN, ("there is such a user, made by somebody else",))
     meant = wanted.user
     is_without_digests = user.rules.meaning == without_digests(meant.rules).meaning
-    reasons = tuple(_reasons(user, meant, with_rules=not is_without_digests))
+    reasons = tuple(_reasons(user, meant, secrets, with_rules=not is_without_digests))
     how = How.CHANGED if reasons else How.KEPT
     return Step(node, name, how, reasons, is_without_digests)
 
 
-def _reasons(user: User, meant: User, *, with_rules: bool) -> list[str]:
+def _reasons(user: User, meant: User, secrets: Mapping[str, str], *, with_rules: bool) -> list[str]:
     reasons = []
     added = set(meant.passwords) - set(user.passwords)
     gone = set(user.passwords) - set(meant.passwords)
@@ -149,11 +159,11 @@ def _reasons(user: User, meant: User, *, with_rules: bool) -> list[str]:
     if user.is_open:
         reasons.append("somebody opened it: it needs no password, or has commands by category")
     if with_rules and user.rules.meaning != meant.rules.meaning:
-        reasons.append(_difference(user.rules, meant.rules))
+        reasons.append(_difference(user.rules, meant.rules, secrets))
     return reasons
 
 
-def _difference(now: Rules, meant: Rules) -> str:
+def _difference(now: Rules, meant: Rules, secrets: Mapping[str, str]) -> str:
     before, after = _words(now), _words(meant)
     changes = [f"{word} is missing" for word in sorted(after - before)]
     changes += [f"{word} is too much" for word in sorted(before - after)]
@@ -161,7 +171,10 @@ def _difference(now: Rules, meant: Rules) -> str:
         return "its rules are grouped otherwise"
     rest = len(changes) - SHOWN
     more = f" and {rest} more" if rest > 0 else ""
-    return f"its rules differ: {', '.join(changes[:SHOWN])}{more}"
+    said = f"its rules differ: {', '.join(changes[:SHOWN])}{more}"
+    for secret, instead in secrets.items():
+        said = said.replace(secret, instead)
+    return said
 
 
 def _words(rules: Rules) -> set[str]:

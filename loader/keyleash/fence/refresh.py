@@ -18,7 +18,16 @@ from redis.exceptions import ResponseError
 
 from keyleash.compiler import CompiledGuard
 from keyleash.errors import KeyleashError
-from keyleash.fence.acl import Rules, Selector, User, delete_users, read_users, save, set_user
+from keyleash.fence.acl import (
+    Rules,
+    RulesRefusedError,
+    Selector,
+    User,
+    delete_users,
+    read_users,
+    save,
+    set_user,
+)
 from keyleash.fence.apply import put_user
 from keyleash.fence.facts import read_facts
 from keyleash.fence.plan import is_ours
@@ -55,7 +64,7 @@ def refreshed_users(
     if not records:
         yield
         return
-    facts = read_facts(clients)
+    facts = read_facts(clients, keyspace)
     fences = [
         fence_of(guard, script_calls(guard, transport), facts)
         for guard in guards
@@ -108,7 +117,7 @@ class _Refresh:
     def _add(self, fence: Fence, added: list[Selector]) -> list[Selector]:
         try:
             set_user(self.client, fence.identity, map(str, added))
-        except ResponseError:
+        except RulesRefusedError:
             # See `put_user`. The runner is the first, if it is among them.
             plain = without_digests(Rules(fence.rules.root, tuple(added))).selectors
             set_user(self.client, fence.identity, map(str, plain))

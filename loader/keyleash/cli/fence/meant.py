@@ -82,7 +82,7 @@ def read_meant(settings: Settings, asked: Asked, *, mints: bool = False) -> Mean
     _require_known(asked.wide, names)
     hashes = read_hashes(asked.hashes, names)
     records = read_records(settings.client, settings.keyspace)
-    facts = read_facts([node.client for node in nodes])
+    facts = read_facts([node.client for node in nodes], settings.keyspace)
     wanted = wanted_users(settings.client, settings.keyspace, guards, facts, records)
     _require_first(wanted, hashes)
     lacking = _without_password(wanted, hashes, asked.wide, records) if mints else []

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import UNREACHABLE
-from keyleash.cli.server import connection_pool, shown_url
+from keyleash.cli.server import connection_pool, has_password, shown_url
 from keyleash.cli.settings import Settings
 from keyleash.errors import KeyleashError
 from keyleash.protocol.active import Client
@@ -39,7 +41,7 @@ def node_option(function: F) -> F:
         show_envvar=True,
         help="A further server, such as a replica: each keeps users of its own. Any number of"
         " times; in the variable with blanks between. User and password are those of --url,"
-        " unless it has others.",
+        " unless the variable has others.",
     )(function)
 
 
@@ -53,9 +55,16 @@ def named_clients(settings: Settings, urls: Sequence[str]) -> list[tuple[str, Cl
     A client for each server, the one of `--url` first, and how it may be called.
 
     Raises:
-        BadUrlError: One of *urls* names no server.
+        UsageError: One of *urls* has a password, and is seen in the process list.
+        BadUrlError: One names no server.
         NodeUnreachableError: One of them does not answer; nothing was changed on any.
     """
+    given = click.get_current_context().get_parameter_source("nodes")
+    if given is ParameterSource.COMMANDLINE and any(map(has_password, urls)):
+        raise UsageError(
+            "a password on the command line can be read by every user of this machine",
+            help="set KEYLEASH_NODES to the URLs instead",
+        )
     # Of the first, every error is told as usual.
     settings.client.ping()
     found = [(settings.shown_url, settings.client)]
