@@ -14,6 +14,7 @@ import keyleash
 from client.alike import AsyncLeash
 from keyleash.deploy.watch import Address, Kind, News, State, Watcher, scripts, topology
 from keyleash.deploy.watch.sentinels import Sentinels as AskedSentinels
+from keyleash.vault import rotate, seal, unseal
 from support.leash import NAMES, Leash, grant
 from support.replication import Node, nodes, wait_until
 from support.sentinels import SERVICE, sentinels
@@ -385,3 +386,21 @@ def test_fenced_agent_survives_a_failover_to_a_watched_replica(mortals: Pair) ->
     client = keyleash.Redis(port=replica.port, token=token, username="agent", password="pw")
     assert client.set("t:a", 1) is True
     client.close()
+
+
+def test_sealed_server_is_watched_through_every_change_of_its_prefixes(pair: Pair) -> None:
+    """Nobody tells a watcher; it looks where the record says."""
+    primary, _ = pair
+    leash = Leash(primary)
+    leash.load(one=ALL)
+    watcher = watcher_of(primary)
+    for change in (seal, rotate, unseal):
+        change(leash.admin)
+        for node in pair:
+            node.admin.script_flush()
+        primary.settle()
+        told(watcher)
+        assert drifts(watcher) == {}
+        for node in pair:
+            assert node.admin.script_exists(leash.digest("one")) == [True]
+    watcher.close()

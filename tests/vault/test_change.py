@@ -19,6 +19,7 @@ from keyleash.errors import (
 )
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import ChangeKind, read_seal, server_keyspace
+from keyleash.protocol.transport import Transport
 from keyleash.tokens import issue_token, list_tokens, revoke_tokens
 from keyleash.vault import Hooks, Progress, rotate, seal, unseal
 from support.leash import NAMES, Leash, grant, policy
@@ -347,3 +348,28 @@ def test_grant_on_everything_does_not_name_the_control_prefix(sealed: Leash) -> 
     assert sealed.admin.strlen(sealed.keyspace.state("one")) > 1
     with pytest.raises(keyleash.KeyDeniedError):
         agent.get("keyleash:sealed")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_functions_of_before_the_change_are_gone_with_it(
+    server: RealServer, change: Callable[..., Any]
+) -> None:
+    """They have the old prefixes in them, and a server keeps functions for good."""
+    leash = Leash(server)
+    load_policy(leash.admin, policy(one=ALL), transport=Transport.FUNCTION)
+    begin(leash, change)
+    leash.follow()
+    agent = leash.agent("one")
+    agent.set("a:1", "x")
+
+    def libraries() -> set[bytes]:
+        listed: Any = leash.admin.function_list(withcode=False)
+        return {one[1] if isinstance(one, list) else one[b"library_name"] for one in listed}
+
+    before = libraries()
+    options = {"adopt": ["a:*"]} if change is seal else {}
+    change(leash.admin, **options)
+
+    assert len(before) == len(libraries()) > 0
+    assert before.isdisjoint(libraries())
+    assert agent.get("a:1") == b"x"

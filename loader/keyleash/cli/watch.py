@@ -125,9 +125,7 @@ def _watcher(
     def connect(address: Address) -> Client:
         return node_client(urls.get(address, first), settings.url, address)
 
-    return Watcher(
-        connect, list(urls), Sentinels(asked, service) if asked else None, settings.keyspace
-    )
+    return Watcher(connect, list(urls), Sentinels(asked, service) if asked else None)
 
 
 def _look_once(settings: Settings, watcher: Watcher, interval_s: int) -> int:

@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError, WatchError
 
 from keyleash.compiler.templates import operator_script
 from keyleash.deploy.activate import activate_policy
-from keyleash.deploy.functions import load_functions
+from keyleash.deploy.functions import load_functions, retire_functions
 from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
 from keyleash.deploy.registry import load_scripts, record_sources
 from keyleash.deploy.stage import Stage
@@ -150,7 +150,10 @@ def _change(
         client.evalsha(client.script_load(operator_script("end_switch.lua", change.new)), 0, actor)
     write_tier(client, change.new, records)
     hooks.after_end(change.new)
-    return ChangeResult(moved, _require_policy(client, change.new).generation, resumed)
+    generation = _require_policy(client, change.new).generation
+    # Those of before know prefixes that are of no use any more.
+    retire_functions(client, change.new, guards, active.transport, generation)
+    return ChangeResult(moved, generation, resumed)
 
 
 def _planned(client: Client, kind: ChangeKind, adopt: Sequence[str]) -> tuple[PrefixChange, bool]:

@@ -13,6 +13,7 @@ from keyleash.deploy.watch.scripts import Recorded, load_recorded, not_loaded, r
 from keyleash.errors import KeyleashError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.sealed import read_seal
 
 LOOKS_BETWEEN_READINGS = 60
 """Texts are read again when the policy changes, and else so seldom: they may be many."""
@@ -31,7 +32,7 @@ class Node:
         drifts: What the last look found.
     """
 
-    def __init__(self, address: Address, client: Client, keyspace: Keyspace) -> None:
+    def __init__(self, address: Address, client: Client) -> None:
         self.address = address
         self.role: Role | None = None
         self.run = ""
@@ -40,7 +41,7 @@ class Node:
         self.loaded = 0
         self.drifts: list[Drift] = []
         self._client = client
-        self._keyspace = keyspace
+        self._keyspace = Keyspace()
         self._recorded = Recorded()
         self._read_as: tuple[object, ...] = ()
         self._looks = 0
@@ -66,6 +67,8 @@ class Node:
             self._add(Kind.LINK_DOWN, f"it has no link to its primary {self.role.primary}")
 
     def _tend(self) -> None:
+        # Whoever watches for weeks sees prefixes change; while they do, guards are found as well.
+        self._keyspace = read_seal(self._client).keyspace
         policy = self._client.hmget(self._keyspace.policy, "generation", "digest")
         if policy[0] is None:
             self._add(Kind.NO_POLICY, "no policy is active on it")

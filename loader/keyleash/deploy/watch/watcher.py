@@ -10,7 +10,6 @@ from keyleash.deploy.watch.node import Node
 from keyleash.deploy.watch.sentinels import Sentinels
 from keyleash.deploy.watch.topology import Topology
 from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import Keyspace
 
 
 class Watcher:
@@ -24,7 +23,6 @@ class Watcher:
         connect: Makes the client for an address; it need not connect yet.
         seeds: Servers that are watched whether anybody names them or not.
         sentinels: Who else knows of servers.
-        keyspace: Where the control keys are.
     """
 
     def __init__(
@@ -32,12 +30,8 @@ class Watcher:
         connect: Callable[[Address], Client],
         seeds: Sequence[Address],
         sentinels: Sentinels | None = None,
-        keyspace: Keyspace | None = None,
     ) -> None:
-        keys = keyspace or Keyspace()
-        self._topology = Topology(
-            lambda address: Node(address, connect(address), keys), seeds, sentinels
-        )
+        self._topology = Topology(lambda address: Node(address, connect(address)), seeds, sentinels)
         self._sentinels = sentinels
         self._roles: dict[Address, str] = {}
         self._generations: dict[Address, int | None] = {}
