@@ -10,6 +10,7 @@ import redis
 from redis.connection import Connection
 
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.transport import Transport, call_head
 
 Word = str | bytes | int
 PATIENCE_S = 0.4
@@ -95,7 +96,14 @@ class Intruder:
         script = self.record[b"digest"] if digest is None else digest
         protocol = str(self.holds.protocol)
         header = (self.holds.token if token is None else token, correlation, protocol)
-        return self.say("EVALSHA", script, len(declared), *declared, *header, *command)
+        return self.say(*self.head(script), len(declared), *declared, *header, *command)
+
+    def head(self, digest: bytes | str, suffix: str = "") -> tuple[str, str]:
+        """The words with which a call of a script begins, as the record has it."""
+        said = digest.decode() if isinstance(digest, bytes) else digest
+        transport = self.record.get(b"transport", Transport.EVALSHA.value.encode()).decode()
+        command, name = call_head(Transport(transport), said)
+        return command + suffix, name
 
     @property
     def record(self) -> dict[bytes, bytes]:

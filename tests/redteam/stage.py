@@ -14,6 +14,7 @@ import redis
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.token import token_digest
+from keyleash.protocol.transport import Transport
 from keyleash.server import EmbeddedServer
 from redteam.attempt import Attempt, Outcome, Tier
 from redteam.intruder import Holdings, Intruder
@@ -179,7 +180,9 @@ def _outcome(said: bytes, is_error: bool) -> Outcome:
 
 
 @contextmanager
-def staged(binary: Path, tier: Tier, folder: Path) -> Iterator[Stage]:
+def staged(
+    binary: Path, tier: Tier, folder: Path, transport: Transport = Transport.EVALSHA
+) -> Iterator[Stage]:
     """A server of its own, since its default user is taken away."""
     file = folder / "policy.yaml"
     file.write_text(DOCUMENT)
@@ -187,7 +190,7 @@ def staged(binary: Path, tier: Tier, folder: Path) -> Iterator[Stage]:
         operator = _operator(server)
         url = f"redis://{OPERATOR}:{OPERATOR_PASSWORD}@127.0.0.1:{server.port}"
         cli = Cli(url)
-        cli.ok("load", file, "--yes")
+        cli.ok("load", file, "--yes", "--transport", transport.value)
         for name, secret in ((OWN, OWN_SECRET), (OTHER, OTHER_SECRET), (NOBODYS, NOBODYS_SECRET)):
             operator.set(name, secret)
         tokens = {name: cli.token(name) for name in (WORKER, CLERK)}

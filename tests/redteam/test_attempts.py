@@ -6,23 +6,24 @@ from collections.abc import Iterator
 
 import pytest
 
+from keyleash.protocol.transport import Transport
 from redteam.attempt import Attempt, Tier
 from redteam.attempts import ATTEMPTS
 from redteam.stage import Stage, staged
-from support.servers import find_server_binaries
+from support.servers import embedded_label, find_server_binaries
+
+STAGES = [(label, tier, Transport.EVALSHA) for label in find_server_binaries() for tier in Tier]
+STAGES += [(embedded_label(), tier, Transport.FUNCTION) for tier in (Tier.FENCED, Tier.SEALED)]
 
 
-@pytest.fixture(
-    scope="module", params=[(label, tier) for label in find_server_binaries() for tier in Tier],
-    ids=lambda param: f"{param[0]}-{param[1]}",
-)  # fmt: skip
+@pytest.fixture(scope="module", params=STAGES, ids="-".join)
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
-    """Every server at every tier."""
-    label, tier = request.param
+    """Every server at every tier, and guards as functions too."""
+    label, tier, transport = request.param
     binary = find_server_binaries()[label]
-    with staged(binary, tier, tmp_path_factory.mktemp("redteam")) as stage:
+    with staged(binary, tier, tmp_path_factory.mktemp("redteam"), transport) as stage:
         yield stage
 
 

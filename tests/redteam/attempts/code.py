@@ -56,9 +56,8 @@ def read_only_guard(stage: Stage) -> bool:
     """call its own guard so that it can write no refusal down"""
     refused = stage.operator.xlen(stage.keyspace.denied(WORKER))
     header = (stage.tokens[WORKER], "c", "2")
-    stage.intruder.say(
-        "EVALSHA_RO", stage.intruder.record[b"digest"], 1, OTHER, *header, "GET", OTHER
-    )
+    head = stage.intruder.head(stage.intruder.record[b"digest"], "_RO")
+    stage.intruder.say(*head, 1, OTHER, *header, "GET", OTHER)
     unwritten = stage.operator.xlen(stage.keyspace.denied(WORKER)) == refused
     return unwritten and not stage.intruder.said[-1].startswith(b"NOPERM")
 

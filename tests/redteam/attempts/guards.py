@@ -114,15 +114,16 @@ def keyless_command(stage: Stage) -> None:
 def misshapen_call(stage: Stage) -> None:
     """leave out arguments, send far too many, or a batch whose lengths do not add up"""
     say, record = stage.intruder.say, stage.intruder.record
-    one, batch, token = record[b"digest"], record[b"batch_digest"], stage.tokens[WORKER]
-    say("EVALSHA", one, 0)
-    say("EVALSHA", one, 0, token)
-    say("EVALSHA", one, 0, token, "c", "2")
-    say("EVALSHA", one, 0, token, "c", "2", "MGET", *["jobs:1"] * 7001)
+    one, batch = (stage.intruder.head(record[kind]) for kind in (b"digest", b"batch_digest"))
+    token = stage.tokens[WORKER]
+    say(*one, 0)
+    say(*one, 0, token)
+    say(*one, 0, token, "c", "2")
+    say(*one, 0, token, "c", "2", "MGET", *["jobs:1"] * 7001)
     for tail in (("9", "GET", OTHER), ("-1", "GET", OTHER), ("x",), ("1",), ("2", "GET"), ("0",)):
-        say("EVALSHA", batch, 0, token, "c", "2", "all", *tail)
-    say("EVALSHA", batch, 0, token, "c", "2", "some", "2", "GET", OWN)
-    say("EVALSHA", batch, 1, OTHER, token, "c", "2", "all", "2", "GET", OTHER)
+        say(*batch, 0, token, "c", "2", "all", *tail)
+    say(*batch, 0, token, "c", "2", "some", "2", "GET", OWN)
+    say(*batch, 1, OTHER, token, "c", "2", "all", "2", "GET", OTHER)
 
 
 @entered(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
