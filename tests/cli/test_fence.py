@@ -229,6 +229,8 @@ def test_sealed_user_reaches_nothing_but_by_its_guard(
     fenced.ok("vault", "seal", "--yes")
     with redis.Redis.from_url(fenced.url) as admin:
         record = admin.hgetall("keyleash:sealed")
+        assert "two   as it is" in fenced.run("fence", "plan").stdout
+        admin.execute_command("ACL", "SETUSER", "two", "clearselectors")
     due = fenced.run("fence", "plan")
     assert "<vault>:" in due.stdout
     minted |= passwords(fenced.ok("fence", "apply", "--tier", "sealed", "--mint", "--yes"))
