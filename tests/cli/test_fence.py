@@ -229,6 +229,8 @@ def test_sealed_user_reaches_nothing_but_by_its_guard(
     fenced.ok("vault", "seal", "--yes")
     with redis.Redis.from_url(fenced.url) as admin:
         record = admin.hgetall("keyleash:sealed")
+        assert "two   as it is" in fenced.run("fence", "plan").stdout
+        admin.execute_command("ACL", "SETUSER", "two", "clearselectors")
     due = fenced.run("fence", "plan")
     assert "<vault>:" in due.stdout
     minted |= passwords(fenced.ok("fence", "apply", "--tier", "sealed", "--mint", "--yes"))
@@ -257,11 +259,20 @@ def with_aclfile(binary: Path, file: Path, folder: Path) -> Iterator[str]:
         [binary, *words, "--aclfile", file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            while process.poll() is None and not socket.exists():
+            url = f"unix://{socket}"
+            while process.poll() is None and not answers(url):
                 time.sleep(0.01)
-            yield f"unix://{socket}"
+            yield url
         finally:
             process.terminate()
+
+
+def answers(url: str) -> bool:
+    try:
+        with redis.Redis.from_url(url) as client:
+            return bool(client.ping())
+    except redis.ConnectionError:
+        return False
 
 
 def test_aclfile_makes_the_same_users(server: RealServer, tmp_path: Path) -> None:
