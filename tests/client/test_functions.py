@@ -13,7 +13,8 @@ from redis.exceptions import NoScriptError
 import keyleash
 from client.alike import AsyncLeash, SyncLeash
 from client.conftest import BROAD
-from keyleash.errors import DigestMismatchError, KeyleashError
+from keyleash.client import healing
+from keyleash.errors import DigestMismatchError, GuardLostError, KeyleashError
 from keyleash.protocol.transport import Transport, function_name
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServers, embedded_label, find_server_binaries
@@ -107,10 +108,11 @@ def test_flushed_function_with_a_tampered_source_is_not_loaded(
     assert leash.admin.get("t:a") is None
 
 
-def test_agent_that_may_not_load_hears_that_the_script_is_lost(
-    leash: Leash, packets: list[bytes]
+def test_agent_that_may_not_load_hears_that_nobody_did(
+    leash: Leash, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with a lost script: an error that says so, and no end of tries."""
+    """As with a lost script: it asks again for a while, and then says who can help."""
+    monkeypatch.setattr(healing, "PAUSES_S", (0.01, 0.01))
     client = ready(leash, packets)
     rules = ["on", ">pw", "~*", "+@all", "-function", "-script"]
     leash.admin.execute_command("ACL", "SETUSER", "fenced", *rules)
@@ -119,9 +121,9 @@ def test_agent_that_may_not_load_hears_that_the_script_is_lost(
     leash.admin.function_flush()
     packets.clear()
 
-    with pytest.raises(NoScriptError, match="Function not found"):
+    with pytest.raises(GuardLostError, match="nobody loaded it"):
         fenced.set("t:a", 2)
-    assert sent(packets).count("FCALL") == 1
+    assert sent(packets).count("FCALL") == 3
     assert leash.admin.get("t:a") == b"1"
 
 

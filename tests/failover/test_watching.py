@@ -12,8 +12,10 @@ import redis
 
 import keyleash
 from client.alike import AsyncLeash
+from keyleash.deploy.functions import held_functions
 from keyleash.deploy.watch import Address, Kind, News, State, Watcher, scripts, topology
 from keyleash.deploy.watch.sentinels import Sentinels as AskedSentinels
+from keyleash.protocol.transport import Transport
 from keyleash.vault import rotate, seal, unseal
 from support.leash import NAMES, Leash, grant
 from support.replication import Node, nodes, wait_until
@@ -83,6 +85,32 @@ def test_replica_has_the_guards_before_it_is_promoted(pair: Pair) -> None:
     assert loaded_on(replica, "one") == [True, True]
     primary.admin.script_flush()
     assert told(watcher) == [(name(primary), "loaded", "done")]
+    watcher.close()
+
+
+def test_functions_are_loaded_where_somebody_flushed_them_and_never_on_a_replica(
+    pair: Pair,
+) -> None:
+    """Servers keep and replicate them; no script is loaded that nobody would call."""
+    primary, replica = pair
+    leash = Leash(primary, transport=Transport.FUNCTION)
+    leash.load(one=ALL)
+    primary.settle()
+    for node in pair:
+        node.admin.script_flush()
+    watcher = watcher_of(primary)
+
+    roles = [(name(primary), "role", "done"), (name(replica), "role", "done")]
+    assert told(watcher) == roles
+    assert loaded_on(primary, "one") == loaded_on(replica, "one") == [False, False]
+
+    primary.admin.function_flush()
+    primary.settle()
+    assert told(watcher) == [(name(primary), "loaded", "done")]
+    primary.settle()
+    assert told(watcher) == []
+    assert leash.agent("one").incr("t:n") == 1
+    assert held_functions(replica.admin) == held_functions(primary.admin)
     watcher.close()
 
 

@@ -14,6 +14,7 @@ from keyleash.errors import KeyleashError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import read_seal
+from keyleash.protocol.transport import Transport
 
 LOOKS_BETWEEN_READINGS = 60
 """Texts are read again when the policy changes, and else so seldom: they may be many."""
@@ -69,16 +70,20 @@ class Node:
     def _tend(self) -> None:
         # Whoever watches for weeks sees prefixes change; while they do, guards are found as well.
         self._keyspace = read_seal(self._client).keyspace
-        policy = self._client.hmget(self._keyspace.policy, "generation", "digest")
+        policy = self._client.hmget(self._keyspace.policy, "generation", "digest", "transport")
         if policy[0] is None:
             self._add(Kind.NO_POLICY, "no policy is active on it")
             return
         self.generation = int(policy[0])
         self._read_again((self.run, *policy))
         self.drifts += self._drifts_of_sources()
-        for digest in list(not_loaded(self._client, self._recorded.owners)):
+        transport = Transport((policy[2] or b"").decode() or Transport.EVALSHA)
+        if transport is Transport.FUNCTION and self.role and self.role.primary:
+            # A replica gets functions from its primary, and takes them from nobody else.
+            return
+        for digest in list(not_loaded(self._client, self._recorded.owners, transport)):
             identity = self._recorded.owners[digest]
-            self.loaded += load_recorded(self._client, self._keyspace, identity, digest)
+            self.loaded += load_recorded(self._client, self._keyspace, identity, digest, transport)
 
     def _read_again(self, as_of: tuple[object, ...]) -> None:
         self._looks += 1

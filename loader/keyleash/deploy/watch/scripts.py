@@ -1,7 +1,8 @@
 """Which scripts a server should have loaded, which it has, and loading the rest.
 
-This is all that a watcher knows of how guards are called: where the server itself keeps and
-replicates what is called, there is nothing to load.
+This is all that a watcher knows of how guards are called. Functions are kept and replicated by
+the servers themselves: there is something to load only where somebody flushed them, and only on a
+primary.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from keyleash.deploy.functions import held_functions
 from keyleash.deploy.standing import batches
 from keyleash.errors import DigestMismatchError
 from keyleash.protocol.active import Client, GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace, script_digest
+from keyleash.protocol.transport import Transport, function_name, library_code
 
 
 @dataclass(slots=True)
@@ -72,15 +75,27 @@ def is_text_of(text: bytes, digest: str) -> bool:
     return script.isascii() and script_digest(script) == digest
 
 
-def not_loaded(client: Client, digests: Iterable[str]) -> Iterator[str]:
-    """Which of *digests* the server would answer with NOSCRIPT."""
+def not_loaded(
+    client: Client, digests: Iterable[str], transport: Transport = Transport.EVALSHA
+) -> Iterator[str]:
+    """Of which of *digests* the server would answer that there is no such script or function."""
+    if transport is Transport.FUNCTION:
+        held = held_functions(client)
+        yield from (digest for digest in digests if function_name(digest) not in held)
+        return
     for some in batches(digests):
         for digest, is_there in zip(some, client.script_exists(*some), strict=True):
             if not is_there:
                 yield digest
 
 
-def load_recorded(client: Client, keyspace: Keyspace, identity: str, digest: str) -> bool:
+def load_recorded(
+    client: Client,
+    keyspace: Keyspace,
+    identity: str,
+    digest: str,
+    transport: Transport = Transport.EVALSHA,
+) -> bool:
     """Load a script from its recorded text.
 
     Returns:
@@ -93,6 +108,9 @@ def load_recorded(client: Client, keyspace: Keyspace, identity: str, digest: str
     # It may have been changed since it was compared.
     if text is None or not is_text_of(text, digest):
         return False
+    if transport is Transport.FUNCTION:
+        client.function_load(library_code(identity, digest, text.decode("ascii")), replace=True)
+        return True
     answered = client.script_load(text)
     named = answered.decode() if isinstance(answered, bytes) else answered
     if named != digest:
