@@ -10,6 +10,9 @@ import redis
 
 from fuzz.calls import TABLE, RawCall, Supply, declared
 from keyleash.compiler.templates import examples_root
+from keyleash.decision import Decision, ModelState, decide
+from keyleash.decision.command import Argv
+from keyleash.decision.matching import matches
 from keyleash.deploy import load_policy
 from keyleash.errors import ReplyCode
 from keyleash.policy import Identity, parse_policy
@@ -18,7 +21,6 @@ from keyleash.protocol.keyspace import Keyspace
 from keyleash.tokens import issue_token
 from support.decisions import decision_in
 from support.keyspaces import whole_keyspace
-from support.reference import Argv, Decision, ModelState, decide, matches
 
 NAMES = Keyspace()
 SECRET = b"nobody-may-read-this"

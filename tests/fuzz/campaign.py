@@ -56,7 +56,7 @@ def _fuzz(arguments: argparse.Namespace) -> None:
     import atheris
 
     with atheris.instrument_imports(
-        include=["keyleash.commands", "keyleash.protocol", "support.reference", "fuzz.calls"]
+        include=["keyleash.commands", "keyleash.protocol", "keyleash.decision", "fuzz.calls"]
     ):
         import redis
 

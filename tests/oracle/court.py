@@ -10,6 +10,7 @@ import redis
 
 from keyleash.commands import CommandSpec, load_table
 from keyleash.commands.server import ask
+from keyleash.decision import Decision
 from keyleash.deploy import load_policy
 from keyleash.errors import ReplyCode
 from keyleash.policy import Identity
@@ -22,7 +23,6 @@ from oracle.differences import Example
 from oracle.native import acl_rules
 from oracle.placements import ours_of
 from support.decisions import decision_in
-from support.reference import Decision
 from support.servers import RealServer
 
 NAMES = Keyspace()

@@ -10,13 +10,16 @@ from typing import Any
 from keyleash.commands import CommandSpec, KeyUse, OperationClass
 from keyleash.commands.keys import refused_option
 from keyleash.commands.spec import StreamKeys
+from keyleash.decision import Decision
+from keyleash.decision.command import lets_through
+from keyleash.decision.keys import CONTROL_PREFIX
+from keyleash.decision.matching import matches
 from keyleash.errors import ReplyCode
 from keyleash.policy import Grant, Identity
 from oracle.arguments import Call
 from oracle.native import natively_allowed
 from oracle.placements import DIFFERENCES as PLACEMENTS
 from oracle.placements import EVERYWHERE, VALKEYS, Uses
-from support.reference import CONTROL_PREFIX, Decision, lets_through, matches
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from keyleash.commands import load_table
 from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.commands.spec import NumberedKeys
+from keyleash.decision.keys import CONTROL_PREFIX
 from keyleash.errors import PolicyError
 from keyleash.policy import AnySuffix, Identity, Literal, Pattern, parse_policy
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.court import Court
 from oracle.differences import DIFFERENCES, grant, reasons
-from support.reference import CONTROL_PREFIX
 from support.servers import RealServer, embedded_label
 from support.thorough import thorough
 

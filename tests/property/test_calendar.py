@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyleash.compiler import calendar
+from keyleash.decision.calendar import window_end_us
 from keyleash.policy import SECOND_US, Period
-from support.reference import window_end_us
 from support.thorough import thorough
 
 YEAR = 2026

@@ -7,6 +7,8 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from keyleash.decision import Decision, ModelState, decide
+from keyleash.decision.calendar import window_end_us
 from keyleash.errors import ReplyCode
 from keyleash.policy import Identity, parse_policy
 from keyleash.protocol.request import BatchMode
@@ -22,6 +24,7 @@ from support.clockwork import (
     Move,
     budgets,
     document,
+    instant_us,
     limits,
     moved,
     one_limit,
@@ -29,7 +32,6 @@ from support.clockwork import (
     script_of,
 )
 from support.lua_guard import KEYS, TABLE, LuaGuard, LuaServer
-from support.reference import Decision, ModelState, decide, instant_us, window_end_us
 from support.thorough import thorough
 
 SEQUENCE = 2 * DOUBLE

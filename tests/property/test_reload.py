@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keyleash
+from keyleash.decision import Decision, ModelState, decide
+from keyleash.decision.calendar import window_end_us
 from keyleash.deploy import set_suspended
 from keyleash.errors import ReplyCode
 from keyleash.policy import Counter, Identity, Rate, parse_policy
@@ -29,7 +31,6 @@ from support.clockwork import (
 )
 from support.leash import Leash, grant
 from support.lua_guard import TABLE, LuaServer
-from support.reference import Decision, ModelState, decide, window_end_us
 from support.servers import RealServer
 from support.thorough import thorough
 

@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 
 from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
+from keyleash.decision import Decision, ModelState, decide
+from keyleash.decision.command import named, needs_of_call
+from keyleash.decision.matching import captured
 from keyleash.deploy import load_policy
 from keyleash.errors import PolicyError, ReplyCode
 from keyleash.policy import AnySuffix, Capture, Identity, Literal, Pattern, parse_policy
@@ -24,7 +27,6 @@ from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.request import BatchMode, batch_call, declared_keys
 from keyleash.tokens import issue_token
 from support.decisions import decision_in
-from support.reference import Decision, ModelState, captured, decide, named, needs_of_call
 from support.sealed import SEALED, assert_hidden, record
 from support.servers import RealServer, embedded_label
 from support.thorough import thorough

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import strategies as st
 
+from keyleash.decision import Decision
+from keyleash.decision.calendar import window_end_us
 from keyleash.policy import SECOND_US, Counter, Identity
-from support.reference import Decision, instant_us, window_end_us
+
+
+def instant_us(text: str) -> int:
+    """An ISO instant in UTC as microseconds."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * SECOND_US
+
 
 MILLISECOND_US = 1000
 MINUTE_US = 60 * SECOND_US

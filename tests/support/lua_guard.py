@@ -26,6 +26,7 @@ from lupa import lua51
 from keyleash.commands import CommandTable, load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.compiler.templates import operator_script
+from keyleash.decision import ALLOWED, Decision
 from keyleash.deploy.plan import (
     Change,
     How,
@@ -51,7 +52,6 @@ from keyleash.protocol.token import (
     token_digest,
 )
 from keyleash.testing import lua_struct
-from support.reference import ALLOWED, Decision
 
 KEYS = Keyspace()
 TABLE = CommandTable(

@@ -1,0 +1,79 @@
+"""What one limit has counted, for each of the ways in which limits count."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from keyleash.decision.calendar import window_end_us
+from keyleash.policy import Budget, Limit, Rate
+
+
+class RingCount:
+    """A plain rate: the call `limit` calls ago must be a whole period old."""
+
+    def __init__(self, limit: Rate) -> None:
+        self.limit = limit
+        self.calls_us: deque[int] = deque(maxlen=limit.limit)
+        self.expires_ms = 0
+
+    def free_us(self, now_us: int) -> int:
+        if len(self.calls_us) < self.limit.limit:
+            return now_us
+        return self.calls_us[0] + self.limit.period_us
+
+    def take(self, now_us: int) -> None:
+        self.calls_us.append(now_us)
+        self.expires_ms = now_us // 1000 + self.limit.period_us // 1000
+
+
+class GcraCount:
+    """A rate with a burst: each call costs an interval; `burst` may be owed at once."""
+
+    def __init__(self, limit: Rate) -> None:
+        self.limit = limit
+        self.interval_us = -(-limit.period_us // limit.limit)
+        self.tolerance_us = ((limit.burst or 1) - 1) * self.interval_us
+        self.tat_us = 0
+        self.expires_ms = 0
+
+    def free_us(self, now_us: int) -> int:
+        return max(self.tat_us, now_us) - self.tolerance_us
+
+    def take(self, now_us: int) -> None:
+        self.tat_us = max(self.tat_us, now_us) + self.interval_us
+        self.expires_ms = now_us // 1000 - (now_us - self.tat_us) // 1000
+
+
+class BudgetCount:
+    """So many calls until the calendar window ends; a clock that goes back opens no new one."""
+
+    def __init__(self, limit: Budget) -> None:
+        self.limit = limit
+        self.ends_us = 0
+        self.used = 0
+        self.expires_ms = 0
+
+    def free_us(self, now_us: int) -> int:
+        if now_us >= self.ends_us or self.used < self.limit.limit:
+            return now_us
+        return self.ends_us
+
+    def take(self, now_us: int) -> None:
+        if now_us >= self.ends_us:
+            self.ends_us = window_end_us(self.limit.period, self.limit.timezone, now_us)
+            self.used = 0
+        self.used += 1
+        self.expires_ms = now_us // 1000 - (now_us - self.ends_us) // 1000
+
+
+Count = RingCount | GcraCount | BudgetCount
+
+
+def new_count(limit: Limit) -> Count:
+    match limit:
+        case Budget():
+            return BudgetCount(limit)
+        case Rate(burst=None):
+            return RingCount(limit)
+        case Rate():
+            return GcraCount(limit)

@@ -1,0 +1,46 @@
+"""What all limits of an identity have counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from keyleash.decision.counts import Count, new_count
+from keyleash.decision.moving import continued_count, moved_count, way
+from keyleash.policy import Identity, Limit, SubjectKind
+
+
+@dataclass(slots=True)
+class ModelState:
+    """
+    What was counted, by limit and subject.
+
+    A reload moves what the identity itself has counted. Counters of a token or a
+    segment are moved when they are next seen, if they have not expired by then.
+    """
+
+    counts: dict[tuple[str, bytes], Count] = field(default_factory=dict)
+
+    def count(self, limit: Limit, subject: bytes, now_us: int) -> Count:
+        found = self.counts.get((limit.name, subject))
+        if found is None or (subject and found.expires_ms < now_us // 1000):
+            found = new_count(limit)
+        elif way(found.limit) != way(limit):
+            found = moved_count(found, limit, now_us, known=False)
+        elif found.limit != limit:
+            found = continued_count(found, limit)
+        self.counts[limit.name, subject] = found
+        return found
+
+    def reload(self, identity: Identity, now_us: int) -> None:
+        """Another policy, in which *identity* has changed, became the active one."""
+        shared = {
+            limit.name: limit
+            for limit in identity.limits
+            if limit.subject.kind is SubjectKind.IDENTITY
+        }
+        for name, subject in [*self.counts]:
+            if not subject and name in shared:
+                old = self.counts[name, subject]
+                self.counts[name, subject] = moved_count(old, shared[name], now_us, known=True)
+            elif not subject:
+                del self.counts[name, subject]

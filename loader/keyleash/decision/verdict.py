@@ -1,0 +1,39 @@
+"""What is decided of a call, never true or false by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from keyleash.errors import ReplyCode
+
+SHOWN_BYTES = 128
+"""How much of a value a refusal repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Allowed, or refused with a code and details; never true or false by itself."""
+
+    code: ReplyCode | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def allowed(self) -> bool:
+        return self.code is None
+
+    def __bool__(self) -> bool:
+        raise TypeError("a decision is neither true nor false; ask for `.allowed`")
+
+
+ALLOWED = Decision()
+
+
+def refused(code: ReplyCode, **details: bytes | str | int) -> Decision:
+    """A refusal; `class_` stands for the detail that Python cannot name."""
+    return Decision(code, {name.rstrip("_"): _shown(value) for name, value in details.items()})
+
+
+def _shown(value: bytes | str | int) -> str:
+    raw = value if isinstance(value, bytes) else str(value).encode()
+    return raw[:SHOWN_BYTES].decode("utf-8", "surrogateescape")
