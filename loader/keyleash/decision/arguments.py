@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.keys import is_option
-from keyleash.decision.command import Argv
+from keyleash.decision.command import Argv, Command
 from keyleash.decision.matching import matches
+from keyleash.decision.trace import ArgumentStep, Aspect, Match, Trace
 from keyleash.decision.verdict import ALLOWED, Decision, refused
 from keyleash.errors import ReplyCode
 from keyleash.policy import Grant, Literal
 
 
-def judge_arguments(spec: CommandSpec, argv: Argv, grants: Sequence[Grant]) -> Decision:
-    """What is asked of arguments that are no keys; *grants* are those for the command."""
-    if spec.name in ("BITFIELD", "BITFIELD_RO"):
-        too_wide = wide_integer(argv)
-        if too_wide is not None:
-            return refused(ReplyCode.COMMAND_REFUSED, command=spec.name.encode() + b" " + too_wide)
-    option = refused_option(spec, argv) or unknown_option(spec, argv)
-    if option is not None:
-        return refused(ReplyCode.COMMAND_REFUSED, command=spec.name.encode() + b" " + option)
-    if spec.scans and not may_scan(grants, glob_of(argv)):
-        return refused(ReplyCode.KEY_NOT_GRANTED, key=glob_of(argv))
+def judge_arguments(command: Command, spec: CommandSpec, argv: Argv, trace: Trace) -> Decision:
+    """What is asked of arguments that are no keys."""
+    refusal = refused_argument(spec, argv)
+    if refusal is not None:
+        aspect, value = refusal
+        trace.append(ArgumentStep(aspect, value, code=ReplyCode.COMMAND_REFUSED))
+        return refused(ReplyCode.COMMAND_REFUSED, command=spec.name.encode() + b" " + value)
+    if spec.scans:
+        glob = glob_of(argv)
+        granted = tuple(grants_of_glob(command.grants, glob))
+        verdict = ALLOWED if granted else refused(ReplyCode.KEY_NOT_GRANTED, key=glob)
+        trace.append(ArgumentStep(Aspect.GLOB, glob, granted, code=verdict.code))
+        return verdict
     if spec.channel is not None and len(argv) > spec.channel:
         channel = argv[spec.channel]
-        if not any(matches(one, channel) for grant in grants for one in grant.channels):
-            return refused(ReplyCode.CHANNEL_NOT_GRANTED, channel=channel)
+        granted = tuple(grants_of_channel(command.grants, channel))
+        verdict = ALLOWED if granted else refused(ReplyCode.CHANNEL_NOT_GRANTED, channel=channel)
+        trace.append(ArgumentStep(Aspect.CHANNEL, channel, granted, code=verdict.code))
+        return verdict
     return ALLOWED
+
+
+def refused_argument(spec: CommandSpec, argv: Argv) -> tuple[Aspect, bytes] | None:
+    """The argument for which the command is refused, or None."""
+    too_wide = wide_integer(argv) if spec.name in ("BITFIELD", "BITFIELD_RO") else None
+    if too_wide is not None:
+        return Aspect.INTEGER, too_wide
+    option = refused_option(spec, argv) or unknown_option(spec, argv)
+    return None if option is None else (Aspect.OPTION, option)
 
 
 def refused_option(spec: CommandSpec, argv: Argv) -> bytes | None:
@@ -61,8 +75,8 @@ def glob_of(argv: Argv) -> bytes:
     return ([b"*"] + [glob for word, glob in pairs if is_option(word, "MATCH")])[-1]
 
 
-def may_scan(grants: Sequence[Grant], glob: bytes) -> bool:
-    """Whether a glob lies where keys are granted for scanning."""
+def grants_of_glob(grants: Sequence[Grant], glob: bytes) -> Iterator[Match[Grant]]:
+    """The patterns granted for scanning in which a glob lies."""
     start = re.split(rb"[*?\[\\]", glob, maxsplit=1)[0]
     for grant in grants:
         for pattern in grant.keys if OperationClass.SCAN in grant.allow else ():
@@ -73,8 +87,15 @@ def may_scan(grants: Sequence[Grant], glob: bytes) -> bool:
                 if len(pattern.parts) == 1 and literal
                 else start.startswith(literal)
             ):
-                return True
-    return False
+                yield Match(grant, pattern)
+
+
+def grants_of_channel(grants: Sequence[Grant], channel: bytes) -> Iterator[Match[Grant]]:
+    """The patterns of channels that match."""
+    for grant in grants:
+        for pattern in grant.channels:
+            if matches(pattern, channel):
+                yield Match(grant, pattern)
 
 
 def wide_integer(argv: Argv) -> bytes | None:

@@ -3,12 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.keys import is_option
+from keyleash.decision.trace import ClassStep, CommandStep, Trace
+from keyleash.decision.verdict import ALLOWED, Decision, refused
+from keyleash.errors import ReplyCode
 from keyleash.policy import Grant, Identity
 
 Argv = Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """
+    What is asked for.
+
+    Attributes:
+        name: As a refusal gives it: with the sub-command if some of the container's may be called.
+        spec: Its row in the table, or None.
+        grants: Those whose `only` and `except` leave it.
+    """
+
+    name: bytes
+    spec: CommandSpec | None
+    grants: tuple[Grant, ...]
+
+
+def look_up(identity: Identity, table: CommandTable, argv: Argv) -> Command:
+    """The command of a call, and the grants that are for it."""
+    name = argv[0] if argv else b""
+    spec = named(table, argv)
+    if splits(identity, table, name.decode("latin-1")):
+        name += b" " + b"".join(argv[1:2]).upper()
+    grants = (grant for grant in identity.grants if spec and lets_through(grant, spec))
+    return Command(name, spec, tuple(grants))
+
+
+def judge_command(command: Command, trace: Trace) -> Decision:
+    """Whether the command can be let through at all, and some grant is for it."""
+    why = ""
+    if command.spec is None:
+        why = "no server that is known has it"
+    elif command.spec.refused is not None:
+        why = command.spec.refused
+    elif not command.grants:
+        why = "`only` and `except` of the grants leave it out"
+    verdict = refused(ReplyCode.COMMAND_REFUSED, command=command.name) if why else ALLOWED
+    trace.append(CommandStep(command.name, command.grants, why, code=verdict.code))
+    return verdict
+
+
+def judge_classes(command: Command, spec: CommandSpec, argv: Argv, trace: Trace) -> Decision:
+    """Whether each class that the call needs is given by some grant for the command."""
+    for needed in needs_of_call(spec, argv):
+        if stores(spec, argv) and needed is OperationClass.WRITE:
+            # Asked of that key alone, when it is known.
+            continue
+        giving = tuple(grant for grant in command.grants if needed in grant.allow)
+        if not giving:
+            trace.append(ClassStep(needed, code=ReplyCode.CLASS_NOT_GRANTED))
+            return refused(ReplyCode.CLASS_NOT_GRANTED, class_=needed, command=command.name)
+        trace.append(ClassStep(needed, giving))
+    return ALLOWED
 
 
 def named(table: CommandTable, argv: Argv) -> CommandSpec | None:

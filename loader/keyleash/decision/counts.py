@@ -21,6 +21,15 @@ class RingCount:
             return now_us
         return self.calls_us[0] + self.limit.period_us
 
+    def left(self, now_us: int) -> int:
+        """How many calls would pass now, one after the other."""
+        return self.limit.limit - sum(at + self.limit.period_us > now_us for at in self.calls_us)
+
+    def resets_us(self, now_us: int) -> int | None:
+        """When all of it is free again; None if it is."""
+        ends_us = max(self.calls_us, default=0) + self.limit.period_us
+        return ends_us if self.calls_us and ends_us > now_us else None
+
     def take(self, now_us: int) -> None:
         self.calls_us.append(now_us)
         self.expires_ms = now_us // 1000 + self.limit.period_us // 1000
@@ -38,6 +47,15 @@ class GcraCount:
 
     def free_us(self, now_us: int) -> int:
         return max(self.tat_us, now_us) - self.tolerance_us
+
+    def left(self, now_us: int) -> int:
+        """As for a ring."""
+        ahead_us = now_us - self.free_us(now_us)
+        return ahead_us // self.interval_us + 1 if ahead_us >= 0 else 0
+
+    def resets_us(self, now_us: int) -> int | None:
+        """As for a ring."""
+        return self.tat_us if self.tat_us > now_us else None
 
     def take(self, now_us: int) -> None:
         self.tat_us = max(self.tat_us, now_us) + self.interval_us
@@ -57,6 +75,14 @@ class BudgetCount:
         if now_us >= self.ends_us or self.used < self.limit.limit:
             return now_us
         return self.ends_us
+
+    def left(self, now_us: int) -> int:
+        """As for a ring; a limit that was lowered leaves nothing, and not less."""
+        return max(0, self.limit.limit - (self.used if now_us < self.ends_us else 0))
+
+    def resets_us(self, now_us: int) -> int | None:
+        """As for a ring."""
+        return self.ends_us if self.used and now_us < self.ends_us else None
 
     def take(self, now_us: int) -> None:
         if now_us >= self.ends_us:

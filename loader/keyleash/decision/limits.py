@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from keyleash.commands import OperationClass
 from keyleash.decision.matching import captured
 from keyleash.decision.state import ModelState
+from keyleash.decision.trace import LimitStep, Trace
 from keyleash.decision.verdict import ALLOWED, Decision, refused
 from keyleash.errors import ReplyCode
 from keyleash.policy import Budget, Counter, Identity, Limit, SubjectKind
@@ -19,6 +20,7 @@ def take_limits(
     state: ModelState,
     now_us: int,
     token_id: str,
+    trace: Trace,
 ) -> Decision:
     """Look at one limit after the other, then take all or none."""
     looked_at = []
@@ -28,8 +30,11 @@ def take_limits(
         for subject in subjects(identity, limit, keys, token_id):
             count = state.count(limit, subject, now_us)
             free_us = count.free_us(now_us)
-            if free_us > now_us:
-                return over_the_limit(limit, free_us, now_us)
+            over = over_the_limit(limit, free_us, now_us) if free_us > now_us else ALLOWED
+            left, resets_us = count.left(now_us), count.resets_us(now_us)
+            trace.append(LimitStep(limit, subject, left, free_us, resets_us, code=over.code))
+            if not over.allowed:
+                return over
             looked_at.append(count)
     for count in looked_at:
         count.take(now_us)

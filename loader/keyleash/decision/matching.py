@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 
+from keyleash.decision.trace import Match, Rule
 from keyleash.policy import AnySuffix, Capture, Literal, Pattern
+
+
+def matches_of(rules: Iterable[Rule], key: bytes) -> Iterator[Match[Rule]]:
+    """Each pattern of keys that matches, of each rule."""
+    for rule in rules:
+        for pattern in rule.keys:
+            held = captured(pattern, key)
+            if held is not None:
+                yield Match(rule, pattern, held)
 
 
 def matches(pattern: Pattern, key: bytes) -> bool:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from keyleash.commands import CommandTable, OperationClass, keys_of
+from collections.abc import Iterator
+from dataclasses import replace
+
+from keyleash.commands import CommandTable, keys_of
 from keyleash.decision.arguments import judge_arguments
-from keyleash.decision.command import Argv, lets_through, named, needs_of_call, splits, stores
+from keyleash.decision.command import Argv, judge_classes, judge_command, look_up, needs_of_call
 from keyleash.decision.keys import judge_key
 from keyleash.decision.limits import take_limits
+from keyleash.decision.room import judge_room
 from keyleash.decision.state import ModelState
-from keyleash.decision.verdict import Decision, refused
+from keyleash.decision.trace import DeclaredStep, StandingStep, Trace
+from keyleash.decision.verdict import ALLOWED, Decision, refused
 from keyleash.errors import ReplyCode
 from keyleash.policy import Identity
 
@@ -36,32 +41,41 @@ def decide(
         now_us: The server's clock.
         token_id: Whose calls a limit `per: token` counts.
     """
+    trace: Trace = []
+    questions = _questions(identity, table, argv, declared, state, now_us, token_id, trace)
+    refusal = next((verdict for verdict in questions if not verdict.allowed), ALLOWED)
+    return replace(refusal, trace=tuple(trace))
+
+
+def _questions(
+    identity: Identity,
+    table: CommandTable,
+    argv: Argv,
+    declared: Argv,
+    state: ModelState,
+    now_us: int,
+    token_id: str,
+    trace: Trace,
+) -> Iterator[Decision]:
+    """One answer after the other; who asks stops at the first refusal."""
+    if state.refuses is not None:
+        trace.append(StandingStep(code=state.refuses))
+        yield refused(state.refuses)
     if len(argv) > MAX_ARGUMENTS:
-        return refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
-    name = argv[0] if argv else b""
-    spec = named(table, argv)
-    if splits(identity, table, name.decode("latin-1")):
-        name += b" " + b"".join(argv[1:2]).upper()
-    if spec is None or spec.refused is not None:
-        return refused(ReplyCode.COMMAND_REFUSED, command=name)
-    grants = [grant for grant in identity.grants if lets_through(grant, spec)]
-    if not grants:
-        return refused(ReplyCode.COMMAND_REFUSED, command=name)
-    for needed in needs_of_call(spec, argv):
-        if stores(spec, argv) and needed is OperationClass.WRITE:
-            # Asked of that key alone, when it is known.
-            continue
-        if not any(needed in grant.allow for grant in grants):
-            return refused(ReplyCode.CLASS_NOT_GRANTED, class_=needed, command=name)
-    verdict = judge_arguments(spec, argv, grants)
-    if not verdict.allowed:
-        return verdict
+        yield refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
+    command = look_up(identity, table, argv)
+    yield judge_command(command, trace)
+    spec = command.spec
+    if spec is None:
+        return
+    yield judge_classes(command, spec, argv, trace)
+    yield judge_arguments(command, spec, argv, trace)
     uses = keys_of(spec, argv)
     if [use.key for use in uses] != list(declared):
-        return refused(ReplyCode.KEYS_MISMATCH)
+        trace.append(DeclaredStep(code=ReplyCode.KEYS_MISMATCH))
+        yield refused(ReplyCode.KEYS_MISMATCH)
     for use in uses:
-        verdict = judge_key(identity, grants, use.key, use.needs, name)
-        if not verdict.allowed:
-            return verdict
-    keys = [use.key for use in uses]
-    return take_limits(identity, needs_of_call(spec, argv), keys, state, now_us, token_id)
+        yield judge_key(identity, command, use, trace)
+    needs, keys = needs_of_call(spec, argv), [use.key for use in uses]
+    yield judge_room(identity, spec, needs, state, trace)
+    yield take_limits(identity, needs, keys, state, now_us, token_id, trace)

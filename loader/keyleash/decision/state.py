@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from keyleash.decision.counts import Count, new_count
 from keyleash.decision.moving import continued_count, moved_count, way
+from keyleash.errors import ReplyCode
 from keyleash.policy import Identity, Limit, SubjectKind
 
 
@@ -16,9 +17,15 @@ class ModelState:
 
     A reload moves what the identity itself has counted. Counters of a token or a
     segment are moved when they are next seen, if they have not expired by then.
+
+    Attributes:
+        refuses: With what every call is refused: the identity is suspended, or has no state.
+        is_full: Whether so many events wait for their export that no further one may be made.
     """
 
     counts: dict[tuple[str, bytes], Count] = field(default_factory=dict)
+    refuses: ReplyCode | None = None
+    is_full: bool = False
 
     def count(self, limit: Limit, subject: bytes, now_us: int) -> Count:
         found = self.counts.get((limit.name, subject))

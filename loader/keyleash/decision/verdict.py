@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from keyleash.decision.trace import Step
 from keyleash.errors import ReplyCode
 
 SHOWN_BYTES = 128
@@ -13,10 +14,16 @@ SHOWN_BYTES = 128
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Allowed, or refused with a code and details; never true or false by itself."""
+    """
+    Allowed, or refused with a code and details; never true or false by itself.
+
+    Attributes:
+        trace: The steps that led to it, in order; two decisions are the same without.
+    """
 
     code: ReplyCode | None = None
     details: Mapping[str, str] = field(default_factory=dict)
+    trace: tuple[Step, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def allowed(self) -> bool:
