@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import click
 
-from keyleash.cli.errors import UsageError
+from keyleash.cli.credentials import require_token, token_option
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import is_terminal, print_json
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.protocol.token import TOKEN_START
-
-STANDARD_INPUT = "-"
-VARIABLE = "KEYLEASH_TOKEN"
 
 
 @click.command(
@@ -25,13 +19,7 @@ VARIABLE = "KEYLEASH_TOKEN"
     context_settings={"allow_interspersed_args": False},
     epilog=example("keyleash exec --token token-file GET agents:jobs:42:state"),
 )
-@click.option(
-    "--token",
-    "token_file",
-    metavar="FILE",
-    help="A file with the token on its first line; `-` is standard input.  "
-    "[default: the token in KEYLEASH_TOKEN]",
-)
+@token_option
 @click.option("--correlation", metavar="ID", help="The correlation id of the audit event.")
 @json_option
 @click.argument("words", metavar="COMMAND [ARGS]...", nargs=-1, required=True)
@@ -49,7 +37,7 @@ def exec_(
 
     short: NotReplicatedError | None = None
     try:
-        reply = _reply(settings, _require_token(token_file), correlation, words)
+        reply = _reply(settings, require_token(token_file), correlation, words)
     except NotReplicatedError as error:
         # It was done, so its reply is of interest; but there is one JSON document at most.
         if settings.json:
@@ -63,34 +51,6 @@ def exec_(
         click.echo(replies.raw(reply))
     if short is not None:
         raise short
-
-
-def _require_token(file: str | None) -> str:
-    if file is None:
-        given = os.environ.get(VARIABLE, "").strip()
-        if not given:
-            raise UsageError(
-                "there is no token", help=f"set {VARIABLE}, or pass `--token FILE`; `-` is stdin"
-            )
-        return given
-    if file.startswith(TOKEN_START):
-        raise UsageError(
-            "a token on the command line can be read by every user of this machine",
-            help=f"set {VARIABLE}, or pass `--token FILE`; revoke this token, it has been shown",
-        )
-    if file == STANDARD_INPUT:
-        line = sys.stdin.readline().strip()
-    else:
-        # The name is not repeated: it may be a secret that was given in place of one.
-        try:
-            with Path(file).open(encoding="utf-8", errors="replace") as opened:
-                line = opened.readline().strip()
-        except (OSError, ValueError) as error:
-            said = (getattr(error, "strerror", None) or "no such file or directory").lower()
-            raise UsageError(f"cannot read the file that `--token` names: {said}") from None
-    if not line:
-        raise UsageError("there is no token on the first line of what `--token` names")
-    return line
 
 
 def _reply(settings: Settings, token: str, correlation: str | None, words: tuple[str, ...]) -> Any:

@@ -16,6 +16,7 @@ from keyleash.cli import (
     audit,
     check,
     execute,
+    explain,
     guards,
     identities,
     load,
@@ -23,6 +24,7 @@ from keyleash.cli import (
     status,
     tokens,
     watch,
+    whoami,
 )
 from keyleash.cli.demo import command as demo
 from keyleash.cli.errors import UsageError
@@ -140,6 +142,9 @@ for command in (
     undo,
     vault,
     execute.exec_,
+    explain.explain,
+    explain.can_i,
+    whoami.whoami,
     serve.serve,
     watch.watch,
     demo.demo,

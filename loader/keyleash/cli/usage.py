@@ -54,9 +54,9 @@ def _use(limit: Limit, held: LimitState | None, now_us: int) -> LimitUse:
     return LimitUse(
         name=limit.name,
         kind=_kind(limit),
-        allows=_allows(limit),
+        allows=allows(limit),
         used=used,
-        of=limit.burst if isinstance(limit, Rate) and limit.burst is not None else limit.limit,
+        of=most(limit),
         resets_ms=resets_ms,
         per=f"{{{limit.subject.capture}}}" if limit.subject.capture else str(limit.subject.kind),
     )
@@ -85,7 +85,13 @@ def _kind(limit: Limit) -> SlotKind:
             return SlotKind.GCRA
 
 
-def _allows(limit: Limit) -> str:
+def most(limit: Limit) -> int:
+    """How many calls a limit lets through at once, when none was counted."""
+    return limit.burst if isinstance(limit, Rate) and limit.burst is not None else limit.limit
+
+
+def allows(limit: Limit) -> str:
+    """The limit in words: `600 a minute, 60 at once`."""
     if isinstance(limit, Budget):
         zone = "" if limit.timezone == "UTC" else f", {limit.timezone}"
         return f"{limit.limit} {_a(limit.period)}{zone}"

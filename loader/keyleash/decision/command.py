@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -127,3 +128,10 @@ def only_gets(argv: Argv) -> bool:
         else:
             return False
     return True
+
+
+def as_sent(words: Sequence[str]) -> list[bytes]:
+    """The arguments of a call as a client sends it: its name, maybe two words, in capitals."""
+    name, *others = words or [""]
+    first, *rest = os.fsencode(name).split() or [b""]
+    return [first.upper(), *rest, *map(os.fsencode, others)]

@@ -1,0 +1,133 @@
+"""What a decision is made from: a policy file, or the server as it stands; neither is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keyleash.cli.documents import read_text
+from keyleash.cli.explain.counted import counted_on_server
+from keyleash.cli.explain.errors import NothingActiveError, NotInPolicyError
+from keyleash.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from keyleash.commands import CommandTable
+    from keyleash.decision import Decision, ModelState
+    from keyleash.policy import Identity, Policy
+
+ACTIVE = "<active policy>"
+
+
+@dataclass(frozen=True)
+class Basis:
+    """
+    A policy and a moment.
+
+    Attributes:
+        file: The policy's name in places; `ACTIVE` for the server's.
+        lines: Of the document.
+        digest: Of the policy's meaning.
+        state: What the limits have counted; nothing, for a file.
+        now_us: The server's clock, or for a file this machine's.
+        is_live: Whether it is the server's.
+        token_id: Whose calls limits per token count; empty for a token that is not used yet.
+    """
+
+    identity: Identity
+    table: CommandTable
+    file: str
+    lines: tuple[str, ...]
+    digest: str
+    state: ModelState
+    now_us: int
+    is_live: bool
+    token_id: str = ""
+
+    def decision(self, words: tuple[str, ...]) -> Decision:
+        """What the guard would answer to a call with these words."""
+        from keyleash.decision import decide
+        from keyleash.decision.command import as_sent
+        from keyleash.protocol.request import declared_keys
+
+        argv = as_sent(words)
+        declared = declared_keys(self.table, argv)
+        return decide(
+            self.identity, self.table, argv, declared, self.state, self.now_us, self.token_id
+        )
+
+
+def basis_of_file(file: str, name: str) -> Basis:
+    """
+    The policy of *file*, under which nothing was counted yet; `-` is standard input.
+
+    Raises:
+        PolicyError: with every problem of the file.
+        NotInPolicyError: it has no identity *name*.
+    """
+    import time
+
+    from keyleash.commands import load_table
+    from keyleash.decision import ModelState
+    from keyleash.policy import parse_policy, policy_digest
+
+    shown, text = read_text(file)
+    table = load_table()
+    policy = parse_policy(text, file=shown, commands=table)
+    return Basis(
+        identity=_require_identity(policy, name, shown),
+        table=table,
+        file=shown,
+        lines=tuple(text.splitlines()),
+        digest=policy_digest(policy),
+        state=ModelState(),
+        now_us=time.time_ns() // 1_000_000 * 1000,
+        is_live=False,
+    )
+
+
+def basis_of_server(
+    settings: Settings, name: str, words: tuple[str, ...], token_id: str | None
+) -> Basis:
+    """
+    The active policy, and what the limits of *name* that count a call with *words* have counted.
+
+    Raises:
+        NothingActiveError: no policy is active.
+        NotInPolicyError: the active policy has no identity *name*.
+    """
+    from keyleash.cli.standing import server_time_ms
+    from keyleash.commands import load_table
+    from keyleash.commands.server import UnreadableCommandsError, read_table
+    from keyleash.policy import parse_policy
+    from keyleash.protocol.active import read_active
+
+    active = read_active(settings.client, settings.keyspace)
+    if active is None:
+        raise NothingActiveError("no policy is active", help="load one, or name a file: `--policy`")
+    policy = parse_policy(active.document, file=ACTIVE, commands=None)
+    identity = _require_identity(policy, name, "the active policy")
+    try:
+        table = read_table(settings.client)
+    except UnreadableCommandsError:
+        # The guards were made for the same commands, for the same reason.
+        table = load_table()
+    now_us = server_time_ms(settings.client) * 1000
+    return Basis(
+        identity=identity,
+        table=table,
+        file=ACTIVE,
+        lines=tuple(active.document.splitlines()),
+        digest=active.digest,
+        state=counted_on_server(settings, identity, table, words, token_id or "", now_us),
+        now_us=now_us,
+        is_live=True,
+        token_id=token_id or "",
+    )
+
+
+def _require_identity(policy: Policy, name: str, where: str) -> Identity:
+    found = policy.identity(name)
+    if found is None:
+        names = ", ".join(f"`{one.name}`" for one in policy.identities)
+        raise NotInPolicyError(f"{where} has no identity `{name}`", help=f"it has {names}")
+    return found

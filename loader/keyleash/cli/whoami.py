@@ -1,0 +1,216 @@
+"""`keyleash whoami`: what a token is good for, as its holder may ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keyleash.cli.credentials import require_token, token_option
+from keyleash.cli.options import example, json_option
+from keyleash.cli.output import Column, print_json, print_table
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.text import clock_time, distance, iso_time, span
+
+if TYPE_CHECKING:
+    from keyleash.decision import ModelState
+    from keyleash.policy import Grant, Identity, Limit
+    from keyleash.protocol.token import TokenRecord
+
+
+@dataclass(frozen=True)
+class LimitLeft:
+    """
+    One limit of the holder.
+
+    Attributes:
+        left: Calls that would pass now; None where each captured segment has its own count.
+        resets_ms: When all of it is free again; None if it is.
+    """
+
+    limit: Limit
+    left: int | None
+    resets_ms: int | None
+
+
+@dataclass(frozen=True)
+class Holder:
+    """
+    Who holds a token.
+
+    Attributes:
+        issued_ms: None if nobody kept it.
+        stopped: The code with which every call is refused, or None.
+    """
+
+    identity: Identity
+    token: TokenRecord
+    issued_ms: int | None
+    now_ms: int
+    stopped: str | None
+    limits: list[LimitLeft]
+
+
+@click.command(epilog=example("keyleash whoami --token token-file"))
+@token_option
+@json_option
+@pass_settings
+def whoami(settings: Settings, token_file: str | None) -> None:
+    """Show whose a token is, how long it lives, its grants and what is left of each limit.
+
+    Nothing is changed and no limit is taken. The user of the URL must be allowed to run GET,
+    HGET, HGETALL and TIME on keyleash's own keys: one that holds an agent to its guard may not.
+    """
+    found = _holder(settings, require_token(token_file))
+    if settings.json:
+        print_json(_as_json(found))
+    else:
+        _show(found)
+
+
+def _holder(settings: Settings, token: str) -> Holder:
+    from keyleash.cli.explain.counted import counted_by_identity
+    from keyleash.cli.tokens_held import require_live, require_record
+
+    name, record, now_us = require_record(settings, token)
+    identity = _identity(settings, name)
+    require_live(identity, record, now_us)
+    state = counted_by_identity(settings, identity, now_us)
+    return Holder(
+        identity=identity,
+        token=record,
+        issued_ms=_issued_ms(settings, name, record.id),
+        now_ms=now_us // 1000,
+        stopped=None if state.refuses is None else str(state.refuses),
+        limits=[
+            _left(settings, identity, one, state, record.id, now_us) for one in identity.limits
+        ],
+    )
+
+
+def _identity(settings: Settings, name: str) -> Identity:
+    from keyleash.errors import NotActiveError
+    from keyleash.policy import parse_policy
+    from keyleash.protocol.active import read_active
+
+    active = read_active(settings.client, settings.keyspace)
+    if active is not None:
+        policy = parse_policy(active.document, file="<active policy>", commands=None)
+        found = policy.identity(name)
+        if found is not None:
+            return found
+    raise NotActiveError
+
+
+def _issued_ms(settings: Settings, name: str, token_id: str) -> int | None:
+    import json
+
+    known = settings.client.hget(settings.keyspace.tokens(name), token_id)
+    return None if known is None else int(json.loads(known)["issued_ms"])
+
+
+def _left(
+    settings: Settings,
+    identity: Identity,
+    limit: Limit,
+    state: ModelState,
+    token_id: str,
+    now_us: int,
+) -> LimitLeft:
+    from keyleash.cli.explain.counted import read_subject
+    from keyleash.policy import SubjectKind
+
+    subject = b""
+    if limit.subject.kind is SubjectKind.CAPTURE:
+        return LimitLeft(limit, None, None)
+    if limit.subject.kind is SubjectKind.TOKEN:
+        subject = token_id.encode()
+        read_subject(settings, identity, limit.name, subject, state, now_us)
+    count = state.count(limit, subject, now_us)
+    resets_us = count.resets_us(now_us)
+    return LimitLeft(
+        limit, count.left(now_us), None if resets_us is None else -(-resets_us // 1000)
+    )
+
+
+def _show(found: Holder) -> None:
+    age = ""
+    if found.issued_ms is not None:
+        age = f", {span((found.now_ms - found.issued_ms) // 1000)} old"
+    expires_ms = found.token.expires_us // 1000
+    click.echo(f"identity  {found.identity.name} ({found.identity.kind})")
+    click.echo(f"token     {found.token.id}{age}")
+    click.echo(f"expires   {distance(expires_ms, found.now_ms)}, at {clock_time(expires_ms)}")
+    if found.stopped is not None:
+        click.echo(f"stopped   every call is refused: {found.stopped}")
+    _show_rules("may", [_grant_line(grant) for grant in found.identity.grants])
+    _show_rules("may not", _denies(found))
+    if found.limits:
+        click.echo()
+        columns = [Column("limit"), Column("left", "right"), Column("allows", fold=True)]
+        print_table([*columns, Column("resets")], [_limit_row(one, found) for one in found.limits])
+
+
+def _show_rules(label: str, rules: list[str]) -> None:
+    for number, rule in enumerate(rules):
+        click.echo(f"{'' if number else label:<10}{rule}")
+
+
+def _grant_line(grant: Grant) -> str:
+    narrowed = f", only {', '.join(grant.only)}" if grant.only is not None else ""
+    narrowed += f", except {', '.join(grant.except_)}" if grant.except_ else ""
+    return f"{', '.join(grant.allow)}: {' '.join(_patterns(grant))}{narrowed}"
+
+
+def _patterns(grant: Grant) -> list[str]:
+    channels = [f"channel {one.source}" for one in grant.channels]
+    return [*(one.source for one in grant.keys), *channels]
+
+
+def _denies(found: Holder) -> list[str]:
+    return [" ".join(one.source for one in deny.keys) for deny in found.identity.deny]
+
+
+def _limit_row(one: LimitLeft, found: Holder) -> list[str]:
+    from keyleash.cli.usage import allows
+
+    limit = one.limit
+    each = f", each {{{limit.subject.capture}}} apart" if limit.subject.capture else ""
+    resets = "" if one.resets_ms is None else distance(one.resets_ms, found.now_ms)
+    return [limit.name, "?" if one.left is None else str(one.left), allows(limit) + each, resets]
+
+
+def _as_json(found: Holder) -> dict[str, Any]:
+    from keyleash.cli.usage import allows, most
+
+    return {
+        "identity": found.identity.name,
+        "kind": str(found.identity.kind),
+        "token_id": found.token.id,
+        "issued_at": None if found.issued_ms is None else iso_time(found.issued_ms),
+        "expires_at": iso_time(found.token.expires_us // 1000),
+        "stopped": found.stopped,
+        "grants": [
+            {
+                "allow": list(map(str, one.allow)),
+                "keys": [pattern.source for pattern in one.keys],
+                "channels": [pattern.source for pattern in one.channels],
+                "only": None if one.only is None else list(one.only),
+                "except": list(one.except_),
+            }
+            for one in found.identity.grants
+        ],
+        "deny": [[pattern.source for pattern in one.keys] for one in found.identity.deny],
+        "limits": [
+            {
+                "name": one.limit.name,
+                "allows": allows(one.limit),
+                "per": str(one.limit.subject.kind),
+                "left": one.left,
+                "of": most(one.limit),
+                "resets_at": None if one.resets_ms is None else iso_time(one.resets_ms),
+            }
+            for one in found.limits
+        ],
+    }
