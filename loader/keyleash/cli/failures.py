@@ -13,7 +13,7 @@ from redis import exceptions as redis_errors
 
 from keyleash.cli.errors import WarningsError
 from keyleash.cli.refusals import explain
-from keyleash.cli.text import counted, json_bytes, printable, without_tokens
+from keyleash.cli.text import json_bytes, printable, without_tokens
 from keyleash.errors import KeyleashError, LeashError, PolicyError, Problem
 
 _CONNECTING = re.compile(r"^Error (-?\d+ )?(while )?connecting to \S+\. ")
@@ -174,7 +174,7 @@ def report(failure: Failure, *, as_json: bool) -> None:
     if failure.problems:
         for problem in failure.problems:
             _complain(f"{problem.span}: {problem.message}", problem.help, indent="  ")
-        _complain(f"{counted(len(failure.problems), 'problem')} in the policy", None)
+        _complain(failure.message, None)
         return
     warn(failure.warnings)
     _complain(f"{click.style('error:', fg='red', bold=True)} {failure.message}", failure.help)

@@ -45,9 +45,13 @@ def prepare_policy(
     table: CommandTable | None = None,
     keyspace: Keyspace | None = None,
     allow_eviction: bool = False,
+    year: int | None = None,
 ) -> PreparedPolicy:
     """
     Check and compile a policy for the server of *client*; see `load_policy`.
+
+    Calendar windows are compiled in from the start of *year*, by default that of the
+    server's clock.
 
     A server that does not let its commands be read gets guards for the commands of the
     shipped table, and the first warning says so.
@@ -69,7 +73,8 @@ def prepare_policy(
     # A name that any server is known to have is no mistake.
     known = shipped if table is None else shipped.extended(table.commands)
     policy = parse_policy(document, file=file, commands=known, server=table)
-    year = datetime.fromtimestamp(server_time_us(client) / 1_000_000, UTC).year
+    if year is None:
+        year = datetime.fromtimestamp(server_time_us(client) / 1_000_000, UTC).year
     compiled_against = table or shipped
     return PreparedPolicy(
         document=document,

@@ -1,0 +1,147 @@
+"""`keyleash test`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from keyleash.cli.documents import read_text
+from keyleash.cli.errors import DeclinedError
+from keyleash.cli.failures import FAILED
+from keyleash.cli.options import example, json_option, require_consent, yes_option
+from keyleash.cli.output import print_json, say
+from keyleash.cli.server import operator_client, shown_url
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.signals import ended_by_signals
+
+if TYPE_CHECKING:
+    from keyleash.policytests.guards import Guards
+    from keyleash.policytests.run import Report
+
+DISAGREED = 70
+"""sysexits.h: an internal error. It is keyleash that is wrong, and not the policy."""
+MANY_CASES = 50
+
+
+@click.command(epilog=example("keyleash test examples/agents.test.yaml --min-coverage 100"))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--server",
+    metavar="URL",
+    envvar="KEYLEASH_TEST_URL",
+    show_envvar=True,
+    help="Load the policies into this server's database, which must be empty.  "
+    "[default: an embedded server]",
+)
+@click.option("--no-server", is_flag=True, help="Ask the model only.")
+@click.option("--trace", is_flag=True, help="Show every step of the decision at a failed case.")
+@click.option(
+    "--min-coverage",
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    help="Fail if fewer of the patterns of grants and denies decided some call.",
+)
+@yes_option
+@json_option
+@pass_settings
+def test(
+    settings: Settings,
+    files: tuple[str, ...],
+    server: str | None,
+    no_server: bool,
+    trace: bool,
+    min_coverage: float | None,
+    yes: bool,
+) -> int:
+    """Run the test cases of FILEs against their policies.
+
+    Each case asks a model of the guard in Python and the real guard, whose clock moves as the
+    case says; both must agree. No policy that is active anywhere is touched. Exits with 1 if a
+    case failed or too little was covered, and with 70 if model and guard disagree: a bug of
+    keyleash. docs/testing-policies.md says what a file holds.
+    """
+    with _guards(None if no_server else server or "", yes) as (guards, label):
+        report = _run(settings, files, guards)
+    below = min_coverage is not None and report.percent < min_coverage
+    if settings.json:
+        from keyleash.cli.test.as_json import report_json
+
+        print_json(report_json(report, label, min_coverage))
+    else:
+        _show(report, label, trace, min_coverage)
+    return _exit_code(report, below)
+
+
+def _exit_code(report: Report, below: bool) -> int:
+    from keyleash.policytests.play import Verdict
+
+    if report.ended(Verdict.DISAGREED):
+        return DISAGREED
+    return FAILED if below or report.ended(Verdict.FAILED) else 0
+
+
+def _run(settings: Settings, files: tuple[str, ...], guards: Guards | None) -> Report:
+    from keyleash.commands import load_table
+    from keyleash.policytests.run import run_suites
+    from keyleash.policytests.suite import read_suites
+
+    shipped = load_table()
+    table = shipped if guards is None else guards.table
+    suites = read_suites(files, shipped.extended(table.commands), read_text)
+    count = sum(len(suite.cases.cases) for suite in suites)
+    with _progress(count, hidden=settings.json) as heard:
+        return run_suites(suites, table, guards, heard)
+
+
+@contextmanager
+def _guards(url: str | None, yes: bool) -> Iterator[tuple[Guards | None, str | None]]:
+    """Guards on a server of ours if *url* is empty, on nobody's if it is None; and its name."""
+    from keyleash.policytests.guards import Guards
+    from keyleash.server import EmbeddedServer
+
+    if url is None:
+        yield None, None
+    elif url:
+        label = shown_url(url)
+        guards = Guards(operator_client(url))
+        if not require_consent(f"load policies into the empty database of {label}?", yes):
+            raise DeclinedError("nothing was tested")
+        try:
+            yield guards, label
+        finally:
+            guards.clear()
+    else:
+        with ended_by_signals(), EmbeddedServer() as server:
+            yield Guards(operator_client(server.url)), "an embedded server"
+
+
+@contextmanager
+def _progress(count: int, *, hidden: bool) -> Iterator[Callable[[], None]]:
+    """A bar on standard error while many cases are played and somebody watches."""
+    if hidden or count < MANY_CASES or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("testing", total=count)
+        yield lambda: bar.advance(task)
+
+
+def _show(report: Report, label: str | None, trace: bool, min_coverage: float | None) -> None:
+    from keyleash.cli.test.showing import coverage_lines, failure_lines, summary
+
+    for played in report.played:
+        for line in failure_lines(played, trace=trace):
+            click.echo(line)
+    for line in coverage_lines(report):
+        click.echo(line)
+    click.echo(summary(report, label))
+    if min_coverage is not None and report.percent < min_coverage:
+        say(f"error: the coverage is below {min_coverage:g} %")
+        say("help: add a case for each pattern above that nothing came past")

@@ -1,0 +1,158 @@
+"""
+Real guards under a clock that a test moves.
+
+A guard tells the time by the life that a token's record has left (`partials/check_token.lua`).
+So a record whose life is set by the test sets the guard's clock, and the server's own does not
+matter. All calls of a case are one transaction, for which a server's clock stands still: what
+a guard sees is exact to the millisecond, however slow the machine is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from keyleash.commands import CommandTable, load_table
+from keyleash.commands.server import UnreadableCommandsError, read_table
+from keyleash.decision import Decision
+from keyleash.deploy import activate_policy, prepare_policy
+from keyleash.errors import LeashError, ReplyCode
+from keyleash.policy import SECOND_US, Identity
+from keyleash.policytests.errors import GuardBrokeError, NotEmptyError
+from keyleash.policytests.model import Case
+from keyleash.protocol.active import Client, guard_record
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.reply import refusal
+from keyleash.protocol.request import declared_keys, guard_call
+from keyleash.protocol.token import (
+    KEEP_AFTER_EXPIRY_MS,
+    TokenRecord,
+    new_token,
+    new_token_id,
+    token_digest,
+)
+
+LIFE_MS = 3_600_000
+"""How long a token has still to live at each call: tests are about policies, not about tokens."""
+ACTOR = "keyleash test"
+SCANNED = 1000
+
+
+class Guards:
+    """
+    The guards of one policy after the other, on a server that holds nothing else.
+
+    Args:
+        client: A redis-py client that may do everything, `decode_responses` off.
+
+    Raises:
+        NotEmptyError: The database holds something.
+    """
+
+    def __init__(self, client: Client) -> None:
+        held = client.dbsize()
+        if held:
+            raise NotEmptyError(
+                f"the database holds {held} keys already, and tests load policies into it",
+                help="name an empty database, or let an embedded server be started",
+            )
+        self._client = client
+        self._keyspace = Keyspace()
+        self._touched: set[bytes] = set()
+        self._pristine: dict[str, bytes] = {}
+        try:
+            self.table: CommandTable = read_table(client)
+        except UnreadableCommandsError:
+            self.table = load_table()
+
+    def load(self, document: str, file: str, starts_us: int) -> None:
+        """
+        Make another policy the active one, with calendars from the year of *starts_us* on.
+
+        Raises:
+            PolicyError: The document has problems.
+        """
+        self.clear()
+        year = datetime.fromtimestamp(starts_us // SECOND_US, UTC).year
+        prepared = prepare_policy(self._client, document, file=file, table=self.table, year=year)
+        activate_policy(self._client, prepared, actor=ACTOR)
+        names = [guard.identity for guard in prepared.guards]
+        states = self._client.mget([self._keyspace.state(name) for name in names])
+        self._pristine = dict(zip(names, states, strict=True))
+
+    def decisions(self, case: Case, identity: Identity) -> list[Decision]:
+        """
+        What the guard says to each call of a case, from a fresh start.
+
+        Raises:
+            GuardBrokeError: It says something that is neither a refusal nor a command's reply.
+        """
+        record = guard_record(self._client.hgetall(self._keyspace.guard(identity.name)))
+        assert record is not None  # noqa: S101 - `load` made it
+        tokens = {step.token: (new_token(identity.name), new_token_id()) for step in case.steps}
+        pipe = self._client.pipeline(transaction=True)
+        pipe.set(self._keyspace.state(identity.name), self._pristine[identity.name])
+        calls: list[int] = []
+        for step in case.steps:
+            token, token_id = tokens[step.token]
+            self._set_clock(pipe, identity.name, token, token_id, step.at_us)
+            call = guard_call(self.table, record.digest, token, "test", "2", step.argv)
+            self._touched.update(bytes(key) for key in declared_keys(self.table, step.argv))
+            for _ in range(step.times):
+                if identity.audit.hard_max is not None:
+                    # So that the trail has room: how much is for an archiver to keep free.
+                    pipe.delete(self._keyspace.audit(identity.name))
+                calls.append(len(pipe))
+                pipe.execute_command(*call)
+        replies = pipe.execute(raise_on_error=False)
+        self._forget_subjects(identity)
+        return [_decision(replies[place]) for place in calls]
+
+    def clear(self) -> None:
+        """Take away all that was made here: control keys, and the keys that calls named."""
+        mine = {*self._keys(f"{self._keyspace.prefix}*"), *self._touched}
+        self._touched.clear()
+        self._delete(mine)
+
+    def _set_clock(self, pipe: Any, identity: str, token: str, token_id: str, at_us: int) -> None:
+        expires_us = at_us + LIFE_MS * 1000
+        record = TokenRecord(token_id, expires_us=expires_us, used_us=at_us)
+        name = self._keyspace.token(identity, token_digest(token))
+        pipe.set(name, record.pack(), px=LIFE_MS + KEEP_AFTER_EXPIRY_MS)
+
+    def _forget_subjects(self, identity: Identity) -> None:
+        for limit in identity.limits:
+            prefix = self._keyspace.limit_prefix(identity.name, limit.name)
+            self._delete(set(self._keys(f"{prefix}*")))
+
+    def _keys(self, pattern: str) -> Iterator[bytes]:
+        yield from self._client.scan_iter(match=pattern, count=SCANNED)
+
+    def _delete(self, keys: set[bytes]) -> None:
+        with self._client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.unlink(key)
+            pipe.execute()
+
+
+def _decision(reply: Any) -> Decision:
+    """
+    What a reply says; an error that is the command's own came through the guard.
+
+    Raises:
+        GuardBrokeError: It is an error of the guard, or of the server's about it.
+    """
+    if not isinstance(reply, ResponseError):
+        return Decision()
+    said = str(reply)
+    if said.startswith("NOSCRIPT") or "user_script" in said or "script:" in said:
+        raise GuardBrokeError(
+            f"a guard ended in an error of its own: {said}", help="please report it"
+        )
+    found = refusal(said)
+    if not isinstance(found, LeashError):
+        return Decision()
+    return Decision(ReplyCode(found.code), found.details)
