@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from keyleash.decision import Decision, ModelState, decide
 from keyleash.decision.calendar import window_end_us
+from keyleash.decision.limits import subjects
+from keyleash.decision.stored import count_of_subject, stored_state, subject_key
+from keyleash.decision.trace import LimitStep
 from keyleash.errors import ReplyCode
 from keyleash.policy import Identity, parse_policy
 from keyleash.protocol.request import BatchMode
@@ -45,8 +48,42 @@ def counters(server: LuaServer) -> dict[bytes, bytes]:
     return {**packed, state: packed[state][:SEQUENCE] + packed[state][SEQUENCE + DOUBLE :]}
 
 
-def play(start_us: int, policy: str, script: list[tuple[Move, Command, str]]) -> None:
-    """Every call of the script gets the model's answer, and a refused one changes nothing."""
+def as_stored(guard: LuaGuard, argv: list[bytes], declared: list[bytes]) -> Decision:
+    """What the model says to a call, given what the server has stored and nothing else."""
+    server, identity = guard.server, guard.identity
+    state = stored_state(identity, server.state("a"), guard.compiled.layout)
+    for limit in identity.limits:
+        for subject in subjects(identity, limit, declared, guard.token_id):
+            key = subject_key(KEYS, identity, limit, subject).encode()
+            record, expires_ms = server.data.get(key), server.expires_ms.get(key, 0)
+            if isinstance(record, bytes) and expires_ms >= server.now_us // 1000 and subject:
+                count = count_of_subject(limit, record, server.now_us)
+                state.counts[limit.name, subject] = count
+    return decide(identity, TABLE, argv, declared, state, server.now_us, guard.token_id)
+
+
+def assert_leads_to(decision: Decision) -> None:
+    """The last step says what the decision is, and none before it refuses."""
+    *before, last = decision.trace
+    assert [step.code for step in before] == [None] * len(before)
+    assert last.code == decision.code
+
+
+def assert_tells_what_is_left(decision: Decision) -> None:
+    """Something is left of each limit that lets the call through, and nothing of another."""
+    for step in decision.trace:
+        if isinstance(step, LimitStep):
+            assert (step.left > 0) == (step.code is None)
+
+
+def play(
+    start_us: int, policy: str, script: list[tuple[Move, Command, str]], *, is_forward: bool
+) -> None:
+    """
+    Every call of the script gets the model's answer, and a refused one changes nothing.
+
+    *is_forward*: whether the clock never goes back, so that what is left can be told.
+    """
     server = LuaServer(start_us)
     server.activate(policy)
     state, last, mutations = ModelState(), None, 0
@@ -59,8 +96,12 @@ def play(start_us: int, policy: str, script: list[tuple[Move, Command, str]]) ->
             guard.identity, TABLE, argv, declared, state, server.now_us, guard.token_id
         )
         before = counters(server)
+        if is_forward:
+            assert as_stored(guard, argv, declared) == expected
+            assert_tells_what_is_left(expected)
         last = guard.call(*command)
         assert last == expected
+        assert_leads_to(expected)
         spec = TABLE.get(command[0])
         assert spec is not None
         if last.allowed:
@@ -77,7 +118,7 @@ def test_guard_and_model_agree_whatever_the_clock_does(
     start_us: int, limits_of: dict[str, Any], script: list[tuple[Move, Command, str]]
 ) -> None:
     """Rings, GCRA and budgets of an identity, across DST changes and month ends, and backwards."""
-    play(start_us, document(limits_of), script)
+    play(start_us, document(limits_of), script, is_forward=False)
 
 
 @thorough(90)
@@ -86,7 +127,7 @@ def test_guard_and_model_agree_per_token_and_per_capture(
     start_us: int, limits_of: dict[str, Any], script: list[tuple[Move, Command, str]]
 ) -> None:
     """Each token and each captured segment has a counter, kept as long as it matters."""
-    play(start_us, document(limits_of), script)
+    play(start_us, document(limits_of), script, is_forward=True)
 
 
 @thorough(60)

@@ -446,6 +446,9 @@ def test_generated_commands_are_judged_as_the_model_says(
             assert "user_script" not in str(reply)
             assert_hidden(reply)
             assert decision_in(reply) == expected, call
+            assert [step.code for step in expected.trace if step.code] == (
+                [] if expected.allowed else [expected.code]
+            )
             pairs += 1
             if not expected.allowed:
                 continue

@@ -76,7 +76,7 @@ def _holder(settings: Settings, token: str) -> Holder:
     name, record, now_us = require_record(settings, token)
     identity = _identity(settings, name)
     require_live(identity, record, now_us)
-    state = counted_by_identity(settings, identity, now_us)
+    state = counted_by_identity(settings, identity)
     return Holder(
         identity=identity,
         token=record,
@@ -126,7 +126,7 @@ def _left(
         return LimitLeft(limit, None, None)
     if limit.subject.kind is SubjectKind.TOKEN:
         subject = token_id.encode()
-        read_subject(settings, identity, limit.name, subject, state, now_us)
+        read_subject(settings, identity, limit, subject, state, now_us)
     count = state.count(limit, subject, now_us)
     resets_us = count.resets_us(now_us)
     return LimitLeft(

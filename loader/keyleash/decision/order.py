@@ -12,7 +12,7 @@ from keyleash.decision.keys import judge_key
 from keyleash.decision.limits import take_limits
 from keyleash.decision.room import judge_room
 from keyleash.decision.state import ModelState
-from keyleash.decision.trace import DeclaredStep, StandingStep, Trace
+from keyleash.decision.trace import DeclaredStep, SizeStep, StandingStep, Trace
 from keyleash.decision.verdict import ALLOWED, Decision, refused
 from keyleash.errors import ReplyCode
 from keyleash.policy import Identity
@@ -62,6 +62,7 @@ def _questions(
         trace.append(StandingStep(code=state.refuses))
         yield refused(state.refuses)
     if len(argv) > MAX_ARGUMENTS:
+        trace.append(SizeStep(len(argv), code=ReplyCode.ARGS_TOO_MANY))
         yield refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
     command = look_up(identity, table, argv)
     yield judge_command(command, trace)

@@ -2,14 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 
 from keyleash.decision.counts import BudgetCount, Count, GcraCount, RingCount, new_count
-from keyleash.policy import Budget, Limit, Period, Rate
+from keyleash.decision.state import ModelState
+from keyleash.errors import ReplyCode
+from keyleash.policy import Budget, Identity, Limit, Period, Rate, SubjectKind
 from keyleash.policy.model import PERIOD_US
-from keyleash.protocol.state import DOUBLE, LimitState
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.state import DOUBLE, Layout, LimitState, unpack_state
 
 _HEADER = "<ddd"
+
+
+def stored_state(identity: Identity, packed: bytes | None, layout: Layout | None) -> ModelState:
+    """
+    What limits of the identity itself have counted, and whether it may act at all.
+
+    Args:
+        identity: From the active policy.
+        packed: Its state, or None if there is none.
+        layout: Of that state.
+    """
+    found = ModelState()
+    try:
+        state = unpack_state(packed, layout) if packed and layout is not None else None
+    except struct.error:
+        # Shorter than its layout: somebody wrote to it. The guard fails on it as well.
+        state = None
+    if state is None:
+        found.refuses = ReplyCode.NOT_ACTIVE
+        return found
+    if state.suspended:
+        found.refuses = ReplyCode.SUSPENDED
+    held = {one.slot.name: one for one in state.limits}
+    for limit in identity.limits:
+        if limit.name in held:
+            found.counts[limit.name, b""] = count_of(limit, held[limit.name])
+    return found
+
+
+def subject_key(keyspace: Keyspace, identity: Identity, limit: Limit, subject: bytes) -> str:
+    """The record of one subject: a token goes by its id, a segment, which may be long, by SHA-1."""
+    is_token = limit.subject.kind is SubjectKind.TOKEN
+    digest = hashlib.sha1(subject, usedforsecurity=False).hexdigest()
+    prefix = keyspace.limit_prefix(identity.name, limit.name)
+    return prefix + (subject.decode() if is_token else digest)
 
 
 def count_of(limit: Limit, held: LimitState) -> Count:

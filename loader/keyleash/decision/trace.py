@@ -36,6 +36,13 @@ class StandingStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
+class SizeStep(_Step):
+    """How many arguments the call has, its name among them; there only if they are too many."""
+
+    arguments: int
+
+
+@dataclass(frozen=True, slots=True)
 class CommandStep(_Step):
     """
     The command: whether a guard lets it through at all, and which grants are for it.
@@ -129,6 +136,7 @@ class LimitStep(_Step):
 
 Step = (
     StandingStep
+    | SizeStep
     | CommandStep
     | ClassStep
     | ArgumentStep

@@ -23,7 +23,9 @@ MAX_DEPTH = 16
 """Deeper than any policy, and far from Python's recursion limit."""
 
 
-def read_document(text: str, file: str, problems: Problems) -> Node:
+def read_document(
+    text: str, file: str, problems: Problems, first: str = "`version: 1` and `identities:`"
+) -> Node:
     """
     Read a YAML or JSON text as a tree.
 
@@ -31,6 +33,7 @@ def read_document(text: str, file: str, problems: Problems) -> Node:
         text: The document.
         file: Its name, for spans.
         problems: Receives what is wrong but does not stop the reading.
+        first: With what to begin, for who has written nothing yet.
 
     Returns:
         The document's root.
@@ -39,7 +42,7 @@ def read_document(text: str, file: str, problems: Problems) -> Node:
         PolicyError: The text cannot be read to its end; with the problems before that.
     """
     try:
-        return _Reader(_tabs_to_spaces(text), file, problems).document()
+        return _Reader(_tabs_to_spaces(text), file, problems, first).document()
     except PolicyError as error:
         stop = error
     except yaml.YAMLError as error:
@@ -92,7 +95,8 @@ def _syntax_help(said: str) -> str:
 class _Reader:
     """Builds nodes from the events of one text."""
 
-    def __init__(self, text: str, file: str, problems: Problems) -> None:
+    def __init__(self, text: str, file: str, problems: Problems, first: str) -> None:
+        self._first = first
         self._loader: Any = yaml.SafeLoader(text)
         self._file = file
         self._problems = problems
@@ -121,7 +125,7 @@ class _Reader:
             "empty-document",
             "the document is empty",
             span,
-            "begin with `version: 1` and `identities:`",
+            f"begin with {self._first}",
         )
 
     def _peek(self) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from keyleash.commands import CommandTable, load_table
 from keyleash.commands.server import UnreadableCommandsError, read_table
@@ -109,7 +109,7 @@ class Guards:
                 pipe.execute_command(*call)
         replies = pipe.execute(raise_on_error=False)
         self._forget_subjects(identity)
-        return [_decision(replies[place]) for place in calls]
+        return [_decision(replies[place], record.digest) for place in calls]
 
     def clear(self) -> None:
         """Take away all that was made here: control keys, and the keys that calls named."""
@@ -138,7 +138,7 @@ class Guards:
             pipe.execute()
 
 
-def _decision(reply: Any) -> Decision:
+def _decision(reply: Any, digest: str) -> Decision:
     """
     What a reply says; an error that is the command's own came through the guard.
 
@@ -148,7 +148,7 @@ def _decision(reply: Any) -> Decision:
     if not isinstance(reply, ResponseError):
         return Decision()
     said = str(reply)
-    if said.startswith("NOSCRIPT") or "user_script" in said or "script:" in said:
+    if isinstance(reply, NoScriptError) or "user_script" in said or digest in said:
         raise GuardBrokeError(
             f"a guard ended in an error of its own: {said}", help="please report it"
         )

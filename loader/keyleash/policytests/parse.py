@@ -35,7 +35,7 @@ def parse_cases(text: str, file: str) -> CaseFile:
         PolicyError: With every problem of the file, in its order.
     """
     problems = Problems()
-    root = read_document(text, file, problems)
+    root = read_document(text, file, problems, "`policy: FILE` and `cases:`")
     fields = read_fields(root, "a test file", FILE, problems)
     policy = require_field(fields, "policy", root, "the file", FILE["policy"], problems)
     cases = require_field(fields, "cases", root, "the file", FILE["cases"], problems)

@@ -107,14 +107,22 @@ class StepReader:
         return times
 
 
+def read_word(node: Node, problems: Problems) -> str:
+    """One word of a command that is a list; empty if it is none, which is reported."""
+    if isinstance(node.value, tuple | dict) or node.value is None:
+        help = "write text, or a number; quote what holds braces, brackets or `: `"
+        problems.add("wrong-type", "a word of a command must be text", node.span, help)
+    return node.source
+
+
 def read_command(node: Node | None, problems: Problems) -> tuple[bytes, ...]:
     """A command as a client sends it: a list of words, or a line split as a shell would."""
     if node is None or isinstance(node.value, Broken):
         return ()
     if node.entries:
-        read = [read_text(one, "command", STEP["command"], problems) for one in node.entries]
-        return tuple(as_sent([word or "" for word in read]))
-    text = read_text(node, "command", STEP["command"], problems)
+        read = [read_word(one, problems) for one in node.entries]
+        return tuple(as_sent(read))
+    text = "" if node.value == () else read_text(node, "command", STEP["command"], problems)
     if text is None:
         return ()
     try:

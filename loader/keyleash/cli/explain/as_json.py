@@ -17,6 +17,7 @@ from keyleash.decision.trace import (
     LimitStep,
     Match,
     RoomStep,
+    SizeStep,
     StandingStep,
     Step,
 )
@@ -48,6 +49,8 @@ def _step(step: Step, lines: Sequence[str]) -> dict[str, Any]:
     match step:
         case StandingStep() | DeclaredStep() | RoomStep():
             return {}
+        case SizeStep():
+            return {"arguments": step.arguments}
         case CommandStep():
             return {
                 "command": json_bytes(step.command),

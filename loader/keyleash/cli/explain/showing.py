@@ -18,6 +18,7 @@ from keyleash.decision.trace import (
     LimitStep,
     Match,
     RoomStep,
+    SizeStep,
     StandingStep,
     Step,
 )
@@ -42,6 +43,8 @@ def _said(step: Step) -> tuple[str, str]:
     match step:
         case StandingStep():
             return "identity", f"REFUSED: {step.code}"
+        case SizeStep():
+            return "arguments", f"REFUSED: {step.arguments} are too many for a script"
         case CommandStep():
             return "command", _command_said(step)
         case ClassStep():

@@ -1,0 +1,143 @@
+"""Real guards under the clock of a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from keyleash.commands import load_table
+from keyleash.errors import ReplyCode
+from keyleash.policy import parse_policy
+from keyleash.policytests.errors import GuardBrokeError, NotEmptyError
+from keyleash.policytests.guards import Guards
+from keyleash.policytests.model import Case, Expected, Step
+from keyleash.policytests.play import Verdict, judged, model_decisions
+from support.clockwork import (
+    FORWARD,
+    STARTS,
+    SUBJECTS,
+    Command,
+    Move,
+    document,
+    limits,
+    moved,
+    script_of,
+)
+from support.servers import RealServer
+from support.thorough import thorough
+
+TABLE = load_table()
+SOMEWHERE = parse_policy(document({}), file="policy.json", commands=TABLE).identities[0].span
+ALLOWED = Expected(None)
+
+
+def case_of(start_us: int, text: str, script: list[tuple[Move, Command, str]]) -> Case:
+    """A case that makes the calls of a script at its times, whatever is expected of them."""
+    identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
+    assert SOMEWHERE is not None
+    now_us, steps = start_us, []
+    for move, command, token in script:
+        now_us = max(now_us, moved(now_us, move, identity, None))
+        argv = tuple(word.encode() for word in command)
+        steps.append(Step(now_us, token, argv, 1, ALLOWED, SOMEWHERE))
+    return Case("", "a", tuple(steps), SOMEWHERE, SOMEWHERE)
+
+
+@pytest.fixture
+def guards(server: RealServer) -> Guards:
+    """Guards on each server in turn, which is empty."""
+    return Guards(server.client())
+
+
+def test_real_guards_go_by_the_clock_of_the_test(guards: Guards) -> None:
+    """Months and DST changes pass within a second, and each answer is the model's, details too."""
+    codes: set[ReplyCode | None] = set()
+
+    @thorough(25)
+    @given(STARTS, limits(SUBJECTS), script_of(FORWARD))
+    def compare(
+        start_us: int, limits_of: dict[str, Any], script: list[tuple[Move, Command, str]]
+    ) -> None:
+        text = document(limits_of)
+        identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
+        case = case_of(start_us, text, script)
+        guards.load(text, "policy.json", start_us)
+        expected = list(model_decisions(case, identity, guards.table))
+        assert guards.decisions(case, identity) == expected
+        # A second time: nothing of the first is left.
+        assert guards.decisions(case, identity) == expected
+        codes.update(one.code for one in expected)
+
+    compare()
+
+    assert {None, ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED} <= codes
+
+
+def test_cleared_database_is_as_empty_as_before(guards: Guards, server: RealServer) -> None:
+    """What was loaded, and what the calls under test left."""
+    text = document({"rate": {"requests": {"limit": "9/minute", "per": "token"}}})
+    identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
+    guards.load(text, "policy.json", 0)
+    case = case_of(0, text, [(("by", 1), ("SET", "k:a:1", "v"), "kl_one")])
+    assert [one.allowed for one in guards.decisions(case, identity)] == [True]
+    assert server.client().exists("k:a:1")
+
+    guards.clear()
+
+    assert server.client().dbsize() == 0
+
+
+def test_database_that_holds_something_is_refused(embedded: RealServer) -> None:
+    """It may be anybody's, and tests load policies."""
+    embedded.client().set("somebody:s", "data")
+
+    with pytest.raises(NotEmptyError):
+        Guards(embedded.client())
+
+    assert embedded.client().keys() == [b"somebody:s"]
+
+
+def test_guard_that_is_gone_is_no_call_that_passed(embedded: RealServer) -> None:
+    """An error of the server's about the script must not be taken for the command's own."""
+    guards = Guards(embedded.client())
+    text = document({})
+    identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
+    guards.load(text, "policy.json", 0)
+    embedded.client().script_flush()
+
+    with pytest.raises(GuardBrokeError):
+        guards.decisions(case_of(0, text, [(("by", 1), ("PING",), "kl_one")]), identity)
+
+
+def test_full_trail_is_no_matter_of_a_policys_tests(embedded: RealServer) -> None:
+    """How much of it is exported depends on an archiver, not on the policy."""
+    audit = {"retain": {"until": "exported", "hard_max": 3}}
+    text = document({"audit": audit})
+    identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
+    guards = Guards(embedded.client())
+    guards.load(text, "policy.json", 0)
+    case = case_of(0, text, [(("by", 1), ("SET", "k:a:1", "v"), "kl_one")] * 9)
+
+    decisions = guards.decisions(case, identity)
+
+    assert [one.allowed for one in decisions] == [True] * 9
+
+
+def test_model_and_guard_that_differ_are_a_disagreement_whatever_is_expected(
+    embedded: RealServer,
+) -> None:
+    """Also if one of the two does what the test wants."""
+    text = document({"rate": {"requests": "1/minute"}})
+    identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
+    guards = Guards(embedded.client())
+    guards.load(text, "policy.json", 0)
+    case = case_of(0, text, [(("by", 1), ("PING",), "kl_one")] * 2)
+    real = guards.decisions(case, identity)
+    model = list(model_decisions(case, identity, TABLE))
+
+    assert judged(case, [model[0], model[0]], real).verdict is Verdict.DISAGREED
+    assert judged(case, model, [real[0], real[0]]).verdict is Verdict.DISAGREED
+    assert judged(case, model, real).verdict is Verdict.FAILED
+    assert judged(case, [model[0], model[0]], None).verdict is Verdict.PASSED

@@ -1,0 +1,144 @@
+"""What a test file may hold, and every mistake that it can have."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from keyleash.errors import PolicyError, ReplyCode
+from keyleash.policytests.model import Expected
+from keyleash.policytests.moments import instant_us
+from keyleash.policytests.parse import parse_cases
+
+GOLDEN = Path(__file__).with_name("bad_cases.txt")
+SECOND_US = 1_000_000
+
+
+def golden() -> list[object]:
+    """One parameter set per case: the document, and what must be said."""
+    _, *texts = GOLDEN.read_text(encoding="utf-8").split("=== ")
+    found: list[object] = []
+    for text in texts:
+        title, _, rest = text.partition("\n")
+        document, _, said = rest.partition(">>>\n")
+        found.append(pytest.param(document, said.strip("\n"), id=title))
+    return found
+
+
+@pytest.mark.parametrize(("document", "said"), golden())
+def test_bad_test_file_says_what_is_wrong_and_where(document: str, said: str) -> None:
+    """Place, code, message and help of every problem, in file order, and nothing else."""
+    with pytest.raises(PolicyError) as caught:
+        parse_cases(document, "t.yaml")
+
+    assert said == "\n".join(
+        f"{problem.span.line}:{problem.span.column} {problem.code}: {problem.message}\n"
+        f"  {problem.help}"
+        for problem in caught.value.problems
+    )
+
+
+def test_every_message_keeps_the_style() -> None:
+    """Lower case or a quotation first, no final period, and always a help."""
+    said = re.findall(r"^\d+:\d+ [a-z0-9-]+: (.+)\n  (.+)$", GOLDEN.read_text("utf-8"), re.M)
+
+    assert len(said) > 30
+    for line in (line for pair in said for line in pair):
+        assert re.match(r"[a-z`]", line), line
+        assert not line.endswith("."), line
+
+
+def test_clock_of_a_case_moves_as_its_steps_say() -> None:
+    """`advance` counts from the step before, `at: +…` from the beginning of the case."""
+    start_us = instant_us("2026-03-02T12:00:00Z")
+    cases = parse_cases(
+        """\
+policy: agents.yaml
+clock: 2026-03-02T12:00Z
+cases:
+  - identity: a
+    steps:
+      - {command: PING, expect: allow}
+      - {advance: 250ms, command: PING, expect: allow}
+      - {advance: 1m}
+      - {advance: 1h30m, command: PING, expect: allow}
+      - {at: +3h, command: PING, expect: allow}
+      - {at: 2026-03-03T00:00:00+01:00, command: PING, expect: allow}
+  - {identity: a, command: PING, expect: allow}
+""",
+        "t.yaml",
+    ).cases
+
+    assert [(step.at_us - start_us) / SECOND_US for step in cases[0].steps] == [
+        0,
+        0.25,
+        60.25 + 5400,
+        3 * 3600,
+        11 * 3600,
+    ]
+    assert cases[1].steps[0].at_us == start_us
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"),
+    [
+        ("GET a:1", [b"GET", b"a:1"]),
+        ("set a:1 'two words'", [b"SET", b"a:1", b"two words"]),
+        ("xgroup create s g $", [b"XGROUP", b"create", b"s", b"g", b"$"]),
+        ('[SET, "a:1", ""]', [b"SET", b"a:1", b""]),
+        ("[INCRBY, k, 7]", [b"INCRBY", b"k", b"7"]),
+        ("[SET, k, true]", [b"SET", b"k", b"true"]),
+        ("[xgroup create, s, g]", [b"XGROUP", b"create", b"s", b"g"]),
+        ("SET schlüssel ü", [b"SET", "schlüssel".encode(), "ü".encode()]),
+    ],
+)
+def test_command_is_a_line_or_a_list(command: str, argv: list[bytes]) -> None:
+    """A list says exactly which words there are; a line is split as by a shell."""
+    text = f"policy: p\ncases: [{{identity: a, expect: allow, command: {command}}}]\n"
+    if not command.startswith("["):
+        text = f"policy: p\ncases:\n- identity: a\n  expect: allow\n  command: {command}\n"
+
+    (case,) = parse_cases(text, "t.yaml").cases
+
+    assert list(case.steps[0].argv) == argv
+
+
+def test_expectation_may_name_what_the_refusal_says() -> None:
+    """A moment as people write it is compared with the milliseconds of the refusal."""
+    (case,) = parse_cases(
+        """\
+policy: agents.yaml
+cases:
+  - identity: a
+    command: PING
+    expect: {code: BUDGET_EXHAUSTED, limit: budget.requests, resets_at: 2026-01-02T00:00:00Z}
+""",
+        "t.yaml",
+    ).cases
+
+    expected = case.steps[0].expected
+    assert expected == Expected(
+        ReplyCode.BUDGET_EXHAUSTED,
+        {"limit": "budget.requests", "resets_at_ms": "1767312000000"},
+    )
+    assert str(expected) == "BUDGET_EXHAUSTED limit=budget.requests resets_at_ms=1767312000000"
+
+
+def test_token_of_a_case_is_that_of_its_steps_unless_they_say_another() -> None:
+    """Limits per token are tested with two of them."""
+    (case,) = parse_cases(
+        """\
+policy: agents.yaml
+cases:
+  - identity: a
+    token: one
+    steps:
+      - {command: PING, expect: allow}
+      - {command: PING, expect: allow, token: two}
+""",
+        "t.yaml",
+    ).cases
+
+    assert [step.token for step in case.steps] == ["one", "two"]
