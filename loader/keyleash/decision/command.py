@@ -83,7 +83,7 @@ def named(table: CommandTable, argv: Argv) -> CommandSpec | None:
 
 def splits(identity: Identity, table: CommandTable, container: str) -> bool:
     """Whether a refusal names the sub-command too: the guard knows some of the container's."""
-    return any(
+    return container in table.containers and any(
         spec.refused is None and any(lets_through(grant, spec) for grant in identity.grants)
         for spec in table
         if spec.name.startswith(container + " ")

@@ -1,0 +1,222 @@
+"""`keyleash test`: unit tests of a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyleash.compiler.templates import examples_root
+from keyleash.decision import ALLOWED
+from support.command_line import Cli
+from support.servers import RealServer
+
+EXAMPLE = examples_root() / "agents.test.yaml"
+POLICY = """\
+version: 1
+identities:
+  one:
+    kind: machine
+    grants:
+      - {allow: [read, write], keys: ["k:{part}", "j:*"]}
+      - {allow: [publish], channels: ["c:*"]}
+    deny: [{keys: ["j:locked"]}]
+    rate: {writes: {limit: 2/minute, per: token}}
+"""
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Path:
+    """A file to write cases to, beside the policy above."""
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    return tmp_path / "policy.test.yaml"
+
+
+def write(file: Path, *cases: str) -> Path:
+    lines = "".join(f"  - {{identity: one, {case}}}\n" for case in cases)
+    file.write_text(f"policy: policy.yaml\ncases:\n{lines}")
+    return file
+
+
+def test_example_policy_passes_its_tests_and_all_of_it_is_covered(offline: Cli) -> None:
+    """On the model and on the real guards of an embedded server, of which nothing stays."""
+    said = offline.json("test", EXAMPLE, "--min-coverage", "100")
+
+    assert (said["failed"], said["disagreed"]) == (0, 0)
+    assert said["passed"] == len(said["cases"]) >= 14
+    assert said["coverage"]["percent"] == 100
+    assert said["server"] == "an embedded server"
+    assert all(case["guard"] is not None for case in said["cases"])
+
+
+def test_failed_case_is_told_in_a_line(offline: Cli, cases: Path) -> None:
+    """With its place, what was expected and what it got instead; exit 1."""
+    write(
+        cases,
+        "command: GET k:1, expect: allow",
+        "name: locked, command: GET j:locked, expect: allow",
+        "command: GET x, expect: {code: KEY_NOT_GRANTED, key: y}",
+        "steps: [{command: SET k:1 v, expect: allow, repeat: 3}]",
+    )
+
+    result = offline.run("test", cases)
+
+    assert result.exit_code == 1
+    first, second, third, *rest = result.stdout.splitlines()
+    assert first == (
+        f"{cases}:4: locked: one: GET j:locked: expected allow, got KEY_DENIED key=j:locked"
+    )
+    assert second == (
+        f"{cases}:5: one: GET x: expected KEY_NOT_GRANTED key=y, got KEY_NOT_GRANTED key=x"
+    )
+    assert third == (
+        f"{cases}:6: one: SET k:1 v (call 3 of 3): expected allow, "
+        "got RATE_LIMITED limit=rate.writes retry_after_ms=60000"
+    )
+    assert rest[-1].startswith("1 case passed, 3 failed, on the model and an embedded server; ")
+
+
+def test_trace_of_a_failed_case_is_shown_on_demand(offline: Cli, cases: Path) -> None:
+    """The same steps as `explain` has."""
+    write(cases, "command: GET j:locked, expect: allow")
+
+    assert "deny by" not in offline.run("test", cases, "--no-server").stdout
+    assert "deny by `j:locked`" in offline.run("test", cases, "--no-server", "--trace").stdout
+
+
+def test_pattern_that_decided_nothing_is_named(offline: Cli, cases: Path) -> None:
+    """What no case comes past is in force all the same."""
+    write(cases, "command: GET k:1, expect: allow", "command: GET j:locked, expect: KEY_DENIED")
+
+    said = offline.json("test", cases, "--no-server")
+
+    assert said["coverage"]["percent"] == 50
+    (policy,) = said["coverage"]["policies"]
+    assert [one["pattern"] for one in policy["uncovered"]] == ["j:*", "c:*"]
+    assert policy["uncovered"][0]["place"]["line"] == 6
+    result = offline.run("test", cases, "--no-server", "--min-coverage", "51")
+    assert result.exit_code == 1
+    assert ":6:51: no case comes past the grant of `j:*` of one" in result.stdout
+    assert "coverage 50 % (2 of 4 patterns)" in result.stdout
+    assert "below 51 %" in result.stderr
+    assert offline.run("test", cases, "--no-server", "--min-coverage", "50").exit_code == 0
+
+
+def test_refused_call_does_not_cover_the_grant_that_did_not_help(offline: Cli, cases: Path) -> None:
+    """Only what gave a class, or denied a key, decided something."""
+    write(
+        cases,
+        "command: PUBLISH d:1 x, expect: CHANNEL_NOT_GRANTED",
+        "command: GET x, expect: KEY_NOT_GRANTED",
+    )
+
+    assert offline.json("test", cases, "--no-server")["coverage"]["percent"] == 0
+
+
+def test_tokens_of_a_case_have_counters_of_their_own(offline: Cli, cases: Path) -> None:
+    """And the clock is the test's: a minute passes at once."""
+    write(
+        cases,
+        "steps: [{command: SET k:1 v, expect: allow, repeat: 2},"
+        " {command: SET k:1 v, expect: RATE_LIMITED},"
+        " {command: SET k:1 v, token: b, expect: allow},"
+        " {advance: 1m, command: SET k:1 v, expect: allow}]",
+    )
+
+    assert offline.run("test", cases).exit_code == 0
+
+
+def test_disagreement_of_model_and_guard_is_loud(
+    offline: Cli, cases: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the case expects: keyleash itself is wrong, and that has an exit code of its own."""
+
+    def all_allowed(case: Any, *_: object) -> Iterator[Any]:
+        return iter([ALLOWED] * sum(step.times for step in case.steps))
+
+    monkeypatch.setattr("keyleash.policytests.run.model_decisions", all_allowed)
+    write(
+        cases, "command: GET j:locked, expect: KEY_DENIED", "command: GET j:locked, expect: allow"
+    )
+
+    result = offline.run("test", cases)
+
+    assert result.exit_code == 70
+    assert (
+        result.stdout.count("MODEL AND GUARD DISAGREE: the model says allow, the guard KEY_DENIED")
+        == 2
+    )
+    assert "2 ended in disagreement" in result.stdout
+
+
+def test_server_of_ones_own_is_left_as_empty_as_it_was(server: RealServer, cases: Path) -> None:
+    """On every server; somebody must have said yes to it."""
+    cli = Cli("redis://127.0.0.1:1")
+    write(cases, "command: SET k:1 v, expect: allow", "command: GET j:locked, expect: KEY_DENIED")
+
+    assert "no terminal to ask on" in cli.run("test", cases, "--server", server.url).stderr
+    assert cli.run("test", cases, "--server", server.url, "--yes").exit_code == 0
+    assert cli.run("test", cases, "--yes", KEYLEASH_TEST_URL=server.url).exit_code == 0
+
+    assert server.client().dbsize() == 0
+
+
+def test_server_that_holds_something_is_refused(loaded: Cli, cases: Path) -> None:
+    """A policy that is active must stay so."""
+    before = loaded.json("status")
+    write(cases, "command: SET k:1 v, expect: allow")
+
+    result = loaded.run("test", cases, "--server", loaded.url, "--yes")
+
+    assert result.exit_code == 1
+    assert "holds" in result.stderr
+    assert loaded.json("status") == before
+
+
+def test_server_out_of_reach_is_no_failed_test(offline: Cli, cases: Path) -> None:
+    """And its password is not repeated."""
+    write(cases, "command: SET k:1 v, expect: allow")
+
+    result = offline.run("test", cases, "--yes", KEYLEASH_TEST_URL="redis://u:s3cret@127.0.0.1:1")
+
+    assert result.exit_code == 69
+    assert "s3cret" not in result.output
+
+
+def test_bad_files_are_told_together(offline: Cli, cases: Path, tmp_path: Path) -> None:
+    """Each problem with its place; no case is run."""
+    other = tmp_path / "other.yaml"
+    other.write_text("policy: policy.yaml\ncases: []\n")
+    write(cases, "command: SET k:1 v, expect: allowed")
+
+    result = offline.run("test", cases, other)
+
+    assert result.exit_code == 65
+    assert f"{cases}:3:49: unknown expectation `allowed`" in result.stderr
+    assert f"{other}:2:8: `cases` is empty" in result.stderr
+    assert "2 problems in the tests" in result.stderr
+
+
+def test_identity_that_the_policy_lacks_is_a_problem_of_the_test(offline: Cli, cases: Path) -> None:
+    """A renamed identity must not leave tests that test nothing."""
+    cases.write_text("policy: policy.yaml\ncases: [{identity: on, command: PING, expect: allow}]\n")
+
+    result = offline.run("test", cases)
+
+    assert result.exit_code == 65
+    assert f"{cases}:2:20: the policy has no identity `on`" in result.stderr
+    assert "did you mean `one`?" in result.stderr
+
+
+def test_policy_with_problems_shows_them_at_their_place(offline: Cli, cases: Path) -> None:
+    """As `check` does."""
+    write(cases, "command: PING, expect: allow")
+    (cases.parent / "policy.yaml").write_text("version: 2\n")
+
+    result = offline.run("test", cases)
+
+    assert result.exit_code == 65
+    assert f"{cases.parent / 'policy.yaml'}:1:10: unknown version `2`" in result.stderr
+    assert "in the policy" in result.stderr
