@@ -183,6 +183,9 @@ def test_server_out_of_reach_is_no_failed_test(offline: Cli, cases: Path) -> Non
 
     assert result.exit_code == 69
     assert "s3cret" not in result.output
+    typed = offline.run("test", cases, "--yes", "--server", "redis://u:s3cret@127.0.0.1:1")
+    assert typed.exit_code == 2
+    assert "s3cret" not in typed.output
 
 
 def test_bad_files_are_told_together(offline: Cli, cases: Path, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from keyleash.cli.errors import UsageError
+from keyleash.cli.server import has_password
 from keyleash.cli.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,6 +41,21 @@ def example(line: str) -> str:
 
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+
+
+def refuse_typed_password(parameter: str, url: str | None, variable: str) -> None:
+    """
+    Do nothing if the URL that is the value of *parameter* came from *variable*, or has no secret.
+
+    Raises:
+        UsageError: a password stands on the command line.
+    """
+    given = click.get_current_context().get_parameter_source(parameter)
+    if url is not None and given is ParameterSource.COMMANDLINE and has_password(url):
+        raise UsageError(
+            "a password on the command line can be read by every user of this machine",
+            help=f"set {variable} to the URL instead",
+        )
 
 
 def require_consent(question: str, yes: bool) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from keyleash import __version__
 from keyleash.cli import (
@@ -28,11 +27,10 @@ from keyleash.cli import (
     whoami,
 )
 from keyleash.cli.demo import command as demo
-from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED, USAGE, failure_of, report
 from keyleash.cli.fence import fence
-from keyleash.cli.options import json_option
-from keyleash.cli.server import DEFAULT_URL, has_password
+from keyleash.cli.options import json_option, refuse_typed_password
+from keyleash.cli.server import DEFAULT_URL
 from keyleash.cli.settings import Settings
 from keyleash.cli.undo import undo
 from keyleash.cli.vault import vault
@@ -121,12 +119,7 @@ def _asks_for_json(words: list[str]) -> bool:
 @click.pass_obj
 def main(settings: Settings, url: str, actor: str | None) -> None:
     """Scoped, short-lived, budgeted and audited credentials for agents, enforced inside Redis."""
-    given = click.get_current_context().get_parameter_source("url")
-    if given is ParameterSource.COMMANDLINE and has_password(url):
-        raise UsageError(
-            "a password on the command line can be read by every user of this machine",
-            help="set KEYLEASH_URL to the URL instead",
-        )
+    refuse_typed_password("url", url, "KEYLEASH_URL")
     settings.url = url
     settings.given_actor = actor
 

@@ -77,7 +77,9 @@ class Guards:
         """
         self.clear()
         year = datetime.fromtimestamp(starts_us // SECOND_US, UTC).year
-        prepared = prepare_policy(self._client, document, file=file, table=self.table, year=year)
+        prepared = prepare_policy(
+            self._client, document, file=file, table=self.table, year=year, allow_eviction=True
+        )
         activate_policy(self._client, prepared, actor=ACTOR)
         names = [guard.identity for guard in prepared.guards]
         states = self._client.mget([self._keyspace.state(name) for name in names])

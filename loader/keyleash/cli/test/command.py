@@ -12,7 +12,13 @@ import click
 from keyleash.cli.documents import read_text
 from keyleash.cli.errors import DeclinedError
 from keyleash.cli.failures import FAILED
-from keyleash.cli.options import example, json_option, require_consent, yes_option
+from keyleash.cli.options import (
+    example,
+    json_option,
+    refuse_typed_password,
+    require_consent,
+    yes_option,
+)
 from keyleash.cli.output import print_json, say
 from keyleash.cli.server import operator_client, shown_url
 from keyleash.cli.settings import Settings, pass_settings
@@ -34,8 +40,8 @@ MANY_CASES = 50
     metavar="URL",
     envvar="KEYLEASH_TEST_URL",
     show_envvar=True,
-    help="Load the policies into this server's database, which must be empty.  "
-    "[default: an embedded server]",
+    help="Load the policies into this server's database, which must be empty. A URL with a "
+    "password is taken from the variable alone.  [default: an embedded server]",
 )
 @click.option("--no-server", is_flag=True, help="Ask the model only.")
 @click.option("--trace", is_flag=True, help="Show every step of the decision at a failed case.")
@@ -64,6 +70,7 @@ def test(
     case failed or too little was covered, and with 70 if model and guard disagree: a bug of
     keyleash. docs/testing-policies.md says what a file holds.
     """
+    refuse_typed_password("server", server, "KEYLEASH_TEST_URL")
     with _guards(None if no_server else server or "", yes) as (guards, label):
         report = _run(settings, files, guards)
     below = min_coverage is not None and report.percent < min_coverage
