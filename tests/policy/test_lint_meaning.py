@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyleash.commands import OperationClass, load_table
+from keyleash.decision import ModelState, decide
 from keyleash.errors import ReplyCode, Span
 from keyleash.policy import (
     SECOND_US,
@@ -26,7 +27,6 @@ from keyleash.policy.lint.covered_grant import covered_grant
 from keyleash.policy.lint.idle_deny import idle_deny
 from keyleash.policy.lint.same_scope import same_scope
 from keyleash.policy.lint.unreachable_budget import unreachable_budget
-from support.reference import ModelState, decide
 from support.thorough import thorough
 
 TABLE = load_table()

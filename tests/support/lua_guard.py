@@ -256,6 +256,9 @@ class LuaServer:
     def _hget(self, key: bytes, name: bytes) -> object:
         return self._hash(key.decode()).get(name, False)
 
+    def _hmget(self, key: bytes, *names: bytes) -> list[object]:
+        return [self._hash(key.decode()).get(name, False) for name in names]
+
     def _hgetall(self, key: bytes) -> list[bytes]:
         return [word for pair in self._hash(key.decode()).items() for word in pair]
 
