@@ -1,0 +1,40 @@
+"""What `docs/testing-policies.md` shows is what comes out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support.command_line import Cli
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "testing-policies.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["explain", "test"])
+def test_shown_answer_is_the_one_that_is_given(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Line for line, of the example policy as it is."""
+    monkeypatch.chdir(ROOT)
+    found = re.search(rf"^    \$ keyleash ({command} .*)\n((?:    .*\n)+)", PAGE, re.M)
+    assert found is not None
+
+    said = Cli("redis://127.0.0.1:1").run(*shlex.split(found[1])).stdout
+
+    assert said == re.sub(r"^    ", "", found[2], flags=re.M)
+
+
+def test_shown_test_file_passes(tmp_path: Path) -> None:
+    """A reader copies it."""
+    found = re.search(r"```yaml\n(policy: .*?)```", PAGE, re.S)
+    assert found is not None
+    shutil.copy(ROOT / "examples" / "agents.yaml", tmp_path)
+    file = tmp_path / "policy.test.yaml"
+    file.write_text(found[1])
+
+    assert "2 cases passed" in Cli("redis://127.0.0.1:1").ok("test", file)
