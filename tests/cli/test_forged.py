@@ -87,7 +87,7 @@ def test_forged_entries_are_followed(forged: Cli, embedded: RealServer) -> None:
     query, client = Query(since_ms=1), embedded.client()
     for follow, entries in ((follow_events, EVENTS), (follow_denials, DENIALS)):
         found = iter(follow(client, NAMES, lambda: [RUNNER], query))
-        told = [one for one in iter(lambda found=found: next(found), None)]  # type: ignore[misc]
+        told = list(iter(lambda found=found: next(found), None))  # type: ignore[misc]
         assert 0 < len(told) <= len(entries) + 1
 
 

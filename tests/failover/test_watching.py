@@ -14,6 +14,7 @@ import keyleash
 from client.alike import AsyncLeash
 from keyleash.deploy.watch import Address, Kind, News, State, Watcher, scripts, topology
 from keyleash.deploy.watch.sentinels import Sentinels as AskedSentinels
+from keyleash.protocol.transport import Transport
 from keyleash.vault import rotate, seal, unseal
 from support.leash import NAMES, Leash, grant
 from support.replication import Node, nodes, wait_until
@@ -106,6 +107,26 @@ def test_agent_that_may_not_load_goes_on_after_a_watcher_has_looked(pair: Pair, 
     watcher.close()
     if isinstance(leash, AsyncLeash):
         leash.close()
+
+
+def test_functions_that_were_flushed_come_back_by_the_primary(pair: Pair) -> None:
+    """Servers keep and replicate them, so a watcher brings back what somebody took away."""
+    primary, replica = pair
+    leash = Leash(primary, transport=Transport.FUNCTION)
+    leash.load(one=ALL)
+    primary.settle()
+    watcher = watcher_of(primary)
+    assert [kind for _, kind, _ in told(watcher)] == ["role", "role"]
+
+    primary.admin.function_flush()
+    primary.settle()
+    assert told(watcher) == [(name(primary), "loaded", "done")]
+    primary.settle()
+    for node in pair:
+        assert len(node.admin.function_list(f"leash_{leash.digest('one')}")) == 1
+    assert leash.agent("one").set("t:a", 1) is True
+    assert told(watcher) == []
+    watcher.close()
 
 
 def test_text_of_another_script_is_told_and_never_loaded(pair: Pair) -> None:

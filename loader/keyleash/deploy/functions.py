@@ -60,7 +60,7 @@ def retire_functions(
     by_function = guards if transport is Transport.FUNCTION else ()
     kept = {function_name(digest) for guard in by_function for digest in guard.scripts}
     try:
-        held = {name for digit in _DIGITS for name, _ in _libraries(client, digit)}
+        held = held_functions(client)
     except NoPermissionError:
         # Of somebody who may load scripts alone. What is left behind is stale, or is a guard in
         # force by its other name: it lets nothing through that is not granted.
@@ -80,6 +80,11 @@ def retire_functions(
                 pipe.execute(raise_on_error=False)
             except WatchError:
                 return
+
+
+def held_functions(client: Client) -> set[str]:
+    """The names of all guards that the server has as functions."""
+    return {name for digit in _DIGITS for name, _ in _libraries(client, digit)}
 
 
 def _libraries(

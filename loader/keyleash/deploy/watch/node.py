@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from redis import exceptions as redis_errors
 
 from keyleash.deploy.watch.address import Address
 from keyleash.deploy.watch.news import Drift, Kind
 from keyleash.deploy.watch.role import Role, read_role
-from keyleash.deploy.watch.scripts import Recorded, load_recorded, not_loaded, read_recorded
+from keyleash.deploy.watch.scripts import (
+    Recorded,
+    load_recorded,
+    not_kept,
+    not_loaded,
+    read_recorded,
+)
 from keyleash.errors import KeyleashError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import read_seal
+from keyleash.protocol.transport import Transport
 
 LOOKS_BETWEEN_READINGS = 60
 """Texts are read again when the policy changes, and else so seldom: they may be many."""
@@ -76,9 +83,18 @@ class Node:
         self.generation = int(policy[0])
         self._read_again((self.run, *policy))
         self.drifts += self._drifts_of_sources()
-        for digest in list(not_loaded(self._client, self._recorded.owners)):
-            identity = self._recorded.owners[digest]
-            self.loaded += load_recorded(self._client, self._keyspace, identity, digest)
+        recorded = self._recorded
+        self._load(Transport.EVALSHA, not_loaded(self._client, recorded.owners), recorded.owners)
+        if self.role is not None and self.role.primary is None:
+            lacked = not_kept(self._client, recorded.functions)
+            self._load(Transport.FUNCTION, lacked, recorded.functions)
+
+    def _load(
+        self, transport: Transport, digests: Iterable[str], owners: Mapping[str, str]
+    ) -> None:
+        for digest in list(digests):
+            identity = owners[digest]
+            self.loaded += load_recorded(self._client, self._keyspace, identity, digest, transport)
 
     def _read_again(self, as_of: tuple[object, ...]) -> None:
         self._looks += 1

@@ -1,18 +1,20 @@
-"""Which scripts a server should have loaded, which it has, and loading the rest.
+"""Which scripts and functions a server should have loaded, which it has, and loading the rest.
 
-This is all that a watcher knows of how guards are called: where the server itself keeps and
-replicates what is called, there is nothing to load.
+This is all that a watcher knows of how guards are called. Functions are kept and replicated by
+the servers: what is lacking was taken away, and a primary gives it to its replicas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from keyleash.deploy.functions import held_functions
 from keyleash.deploy.standing import batches
 from keyleash.errors import DigestMismatchError
 from keyleash.protocol.active import Client, GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace, script_digest
+from keyleash.protocol.transport import Transport, function_name, library_code
 
 
 @dataclass(slots=True)
@@ -22,11 +24,13 @@ class Recorded:
 
     Attributes:
         owners: The identity of each script whose text is there and is its digest's.
+        functions: The same of those that are called as functions.
         missing: Identity and digest of what a guard record names and nobody has the text of.
         changed: Identity and digest of a text that is another script's.
     """
 
     owners: dict[str, str] = field(default_factory=dict)
+    functions: dict[str, str] = field(default_factory=dict)
     missing: list[tuple[str, str]] = field(default_factory=list)
     changed: list[tuple[str, str]] = field(default_factory=list)
 
@@ -57,12 +61,15 @@ def _sort(
     texts: Mapping[bytes, bytes],
 ) -> None:
     held = {digest.decode("latin-1"): text for digest, text in texts.items()}
-    for digest, text in held.items():
-        if is_text_of(text, digest):
-            recorded.owners[digest] = identity
-        else:
-            recorded.changed.append((identity, digest))
     named = () if record is None else (record.digest, record.batch_digest)
+    by_function = named if record and record.transport is Transport.FUNCTION else ()
+    for digest, text in held.items():
+        if not is_text_of(text, digest):
+            recorded.changed.append((identity, digest))
+        elif digest in by_function:
+            recorded.functions[digest] = identity
+        else:
+            recorded.owners[digest] = identity
     recorded.missing += [(identity, digest) for digest in named if digest not in held]
 
 
@@ -80,8 +87,16 @@ def not_loaded(client: Client, digests: Iterable[str]) -> Iterator[str]:
                 yield digest
 
 
-def load_recorded(client: Client, keyspace: Keyspace, identity: str, digest: str) -> bool:
-    """Load a script from its recorded text.
+def not_kept(client: Client, digests: Collection[str]) -> list[str]:
+    """Which of *digests* the server has no function of."""
+    held = held_functions(client) if digests else set()
+    return [digest for digest in digests if function_name(digest) not in held]
+
+
+def load_recorded(
+    client: Client, keyspace: Keyspace, identity: str, digest: str, transport: Transport
+) -> bool:
+    """Load a script, or a function, from its recorded text.
 
     Returns:
         Whether it was; False if the text is gone or is another script's.
@@ -93,6 +108,9 @@ def load_recorded(client: Client, keyspace: Keyspace, identity: str, digest: str
     # It may have been changed since it was compared.
     if text is None or not is_text_of(text, digest):
         return False
+    if transport is Transport.FUNCTION:
+        client.function_load(library_code(identity, digest, text.decode("ascii")))
+        return True
     answered = client.script_load(text)
     named = answered.decode() if isinstance(answered, bytes) else answered
     if named != digest:
