@@ -5,7 +5,8 @@ else
   -- tells the server's clock, to the millisecond and at half the cost of TIME. Were it kept
   -- for ever, the clock would stand behind that end: a refusal.
   now_us = expires_us + {{ keep_record_us }} - call('PTTL', token_key) * 1000
-  if expires_us <= now_us then
+  -- In these words what is no number is refused: whoever may write the record could put it there.
+  if not (expires_us > now_us) then
     code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 --% if idle_us is not none
   -- One second more: commit_limits writes the time of use at most once a second.

@@ -20,8 +20,9 @@ from keyleash.policy.model import Counter
 Fields = Mapping[bytes, bytes]
 Pairs = Sequence[tuple[bytes, bytes]]
 _NETSTRING_HEAD = re.compile(rb"([0-9]{1,9}):")
-_COSTS = {"r": Counter.READS, "w": Counter.WRITES, "d": Counter.DELETES}
+_COSTS = {b"r": Counter.READS, b"w": Counter.WRITES, b"d": Counter.DELETES}
 _ARGUMENTS = (b"lengths", b"args_sha1", b"args")
+_NUMBER = re.compile(rb"[0-9]{1,18}")
 
 
 def audit_sequel(pairs: Pairs) -> Sequel | None:
@@ -32,7 +33,7 @@ def audit_sequel(pairs: Pairs) -> Sequel | None:
     afters = [value.partition(b":") for name, value in pairs if name == b"after"]
     return Sequel(
         of=_text(fields[b"of"]),
-        item=_number(fields.get(b"item", b"")),
+        item=number_of(fields.get(b"item", b"")),
         error=_text(fields[b"error"]) if b"error" in fields else None,
         after=tuple((_text(digest), _expiry(expires)) for digest, _, expires in afters),
     )
@@ -53,7 +54,7 @@ def audit_events(
         "token": _text(fields.get(b"token", b"")),
         "correlation": _text(fields.get(b"correlation", b"")),
         "policy": _text(fields.get(b"policy", b"")),
-        "seq": _number(fields.get(b"seq", b"")),
+        "seq": number_of(fields.get(b"seq", b"")),
         "cost": _cost(fields.get(b"cost", b"")),
         "actor": _text(fields.get(b"actor", b"")),
     }
@@ -74,8 +75,8 @@ def audit_events(
 def denial_entry(identity: str, entry_id: bytes, pairs: Pairs) -> Denial | Repeats:
     """Read an entry of a stream of refusals: one, or how often it came."""
     fields = dict(pairs)
-    if b"of" in fields:
-        return Repeats(_text(fields[b"of"]), _number(fields.get(b"repeats", b"")))
+    if pairs[0][0] == b"of":
+        return Repeats(_text(fields[b"of"]), number_of(fields.get(b"repeats", b"")))
     return Denial(
         id=entry_id.decode(),
         time_ms=_time_ms(entry_id),
@@ -85,10 +86,15 @@ def denial_entry(identity: str, entry_id: bytes, pairs: Pairs) -> Denial | Repea
         keys=_keys(fields),
         correlation=_text(fields.get(b"correlation", b"")),
         policy=_text(fields.get(b"policy", b"")),
-        seq=_number(fields.get(b"seq", b"")),
+        seq=number_of(fields.get(b"seq", b"")),
         code=_text(fields.get(b"code", b"")),
         reason=_text(fields.get(b"reason", b"")),
     )
+
+
+def number_of(value: bytes) -> int:
+    """Read a number of a field; 0 if no guard wrote it so, who may be the agent himself."""
+    return int(value) if _NUMBER.fullmatch(value) else 0
 
 
 def split_netstrings(data: bytes) -> tuple[bytes, ...]:
@@ -136,7 +142,7 @@ def _commands(fields: Fields, pairs: Pairs) -> list[_Command]:
 def _arguments(pair: tuple[bytes, bytes] | None) -> dict[str, Any]:
     match pair:
         case (b"lengths", value):
-            return {"lengths": tuple(int(one) for one in value.split(b",") if one.isdigit())}
+            return {"lengths": tuple(number_of(one) for one in value.split(b",") if one.isdigit())}
         case (b"args_sha1", value):
             return {"args_sha1": _text(value)}
         case (b"args", value):
@@ -158,7 +164,7 @@ def _changes(pairs: Pairs, afters: Sequence[tuple[str, int | None]]) -> Iterator
         expires = fields.get(b"expires", b"absent")
         text, dump = fields.get(b"value"), fields.get(b"image")
         if expires == b"large":
-            yield Change(key, None, _number(text or dump or b""), after, after_expires_ms)
+            yield Change(key, None, number_of(text or dump or b""), after, after_expires_ms)
         elif expires == b"absent":
             yield Change(key, Image(), 0, after, after_expires_ms)
         else:
@@ -167,19 +173,15 @@ def _changes(pairs: Pairs, afters: Sequence[tuple[str, int | None]]) -> Iterator
 
 @lru_cache(maxsize=1024)
 def _cost(data: bytes) -> Mapping[Counter, int]:
-    requests, *others = _text(data).split(",")
+    requests, *others = data.split(b",")
     counted = {Counter.REQUESTS: requests} | {
         _COSTS[one[-1:]]: one[:-1] for one in others if one[-1:] in _COSTS
     }
-    return {counter: int(count) for counter, count in counted.items() if count.isdigit()}
+    return {counter: number_of(count) for counter, count in counted.items() if count.isdigit()}
 
 
 def _expiry(value: bytes) -> int | None:
-    return int(value) if value.isdigit() else None
-
-
-def _number(value: bytes) -> int:
-    return int(value) if value.isdigit() else 0
+    return number_of(value) if value.isdigit() else None
 
 
 def _keys(fields: Fields) -> tuple[bytes, ...]:

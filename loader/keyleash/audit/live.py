@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from keyleash.audit.control import ControlEvent, control_event, control_filter
+from keyleash.audit.entry import number_of
 from keyleash.audit.event import AuditEvent, Denial
 from keyleash.audit.merging import Dated, place
 from keyleash.audit.pages import FIRST_PAGE, RawEntry, next_count, place_of_last_ms
@@ -23,6 +25,7 @@ Feed = Callable[[Sequence[RawEntry]], Iterable[Found]]
 BLOCK_MS = 500
 """How long new identities may stay unseen; and a signal must not wait for an answer."""
 _START = b"0-0"
+_ENTRY_ID = re.compile(rb"[0-9]{1,19}-[0-9]{1,19}")
 
 
 def follow_events(
@@ -111,9 +114,12 @@ def follow_control(
 
 def _repeated(client: Client, stream: str, identity: str, words: Sequence[bytes]) -> Denial | None:
     """The refusal that an entry counts, with its number; None if it is gone."""
-    _, of, _, count = words[:4]
+    _, of, _, count = words[:4] if len(words) > 3 else (b"", b"", b"", b"")
+    if not _ENTRY_ID.fullmatch(of):
+        return None
     for entry_id, first in client.execute_command(b"XRANGE", stream, of, of):
-        return replace(denial_of(identity, entry_id, first), repeats=int(count))
+        if first[0] != b"of":
+            return replace(denial_of(identity, entry_id, first), repeats=number_of(count))
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from keyleash.audit.entry import number_of
 from keyleash.audit.event import Denial
 from keyleash.audit.pages import Words, read_pages
 from keyleash.protocol.active import Client
@@ -24,8 +25,8 @@ class Repeating:
     def note(self, words: Words) -> None:
         """Take in an entry of the stream that says how often a refusal came."""
         _, of, name, count = words[:4] if len(words) > 3 else (b"", b"", b"", b"")
-        if name == b"repeats" and count.isdigit():
-            self._counts[of] = int(count)
+        if name == b"repeats":
+            self._counts[of] = number_of(count)
 
     def look_ahead(self, since_ms: int | None) -> None:
         """Take in all such entries from a time on; the stream is short."""
@@ -44,7 +45,7 @@ def _counts_of_this_minute(client: Client, name: str) -> dict[bytes, int]:
     # Whoever is refused chooses names that are in here, so it may have many fields.
     fields = dict(client.hscan_iter(name, count=500))
     return {
-        entry_id: int(fields.get(alike.removeprefix(_ID), b"1"))
+        entry_id: number_of(fields.get(alike.removeprefix(_ID), b"1"))
         for alike, entry_id in fields.items()
         if alike.startswith(_ID)
     }

@@ -16,6 +16,8 @@ _ESCAPED = re.compile(
     rb"\\(?:x(?P<byte>[0-9a-f]{2})|u(?P<short>[0-9a-f]{4})|U(?P<long>[0-9a-f]{8})|(?P<name>[nrt]))"
 )
 _NAMED = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999."""
 
 
 def printable(value: str | bytes) -> str:
@@ -105,5 +107,6 @@ def span(seconds: int) -> str:
 
 
 def _moment(time_ms: int) -> datetime:
-    seconds, milliseconds = divmod(time_ms, 1000)
+    # An entry that was given its id, and not by the server's clock, may be past all calendars.
+    seconds, milliseconds = divmod(min(time_ms, LATEST_MS), 1000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from keyleash.compiler import CompiledGuard
 from keyleash.protocol.active import Client, GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.state import DOUBLE
+from keyleash.protocol.state import DOUBLE, whole
 from keyleash.protocol.transport import Transport
 
 BATCH = 100
@@ -73,7 +73,7 @@ def read_standings(
             record, stamp, size, sources = replies[place * 4 : place * 4 + 4]
             found[name] = Standing(
                 guard_record(record),
-                int(struct.unpack("<d", stamp)[0]) if len(stamp) == DOUBLE else 0,
+                whole(struct.unpack("<d", stamp)[0]) if len(stamp) == DOUBLE else 0,
                 size,
                 frozenset(digest.decode() for digest in sources),
             )

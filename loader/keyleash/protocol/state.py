@@ -23,6 +23,8 @@ DOUBLE = 8
 STAMP_BYTES = 6
 """48 bits: exact as a double, and short in a script."""
 FIRST_NUMBER = 3
+MOST = 2**53
+"""From here on doubles are not exact."""
 
 
 class SlotKind(StrEnum):
@@ -145,19 +147,24 @@ def unpack_state(data: bytes, layout: Layout) -> State:
     """
     header = struct.unpack_from(f"<{layout.numbers}d", data)
     return State(
-        stamp=int(header[0]),
+        stamp=whole(header[0]),
         suspended=header[1] != 0,
-        sequence=int(header[2]),
+        sequence=whole(header[2]),
         limits=tuple(_limit_state(slot, header, data) for slot in layout.slots),
     )
 
 
+def whole(number: float) -> int:
+    """A number as guards count; 0 of any other, since a fenced agent may write its own state."""
+    return int(number) if abs(number) < MOST else 0
+
+
 def _limit_state(slot: Slot, header: tuple[float, ...], data: bytes) -> LimitState:
-    first = int(header[slot.index])
+    first = whole(header[slot.index])
     if slot.kind is SlotKind.GCRA:
         return LimitState(slot, tat_us=first)
     if slot.kind is SlotKind.BUDGET:
-        return LimitState(slot, ends_us=first, used=int(header[slot.index + 1]))
+        return LimitState(slot, ends_us=first, used=whole(header[slot.index + 1]))
     ring = data[slot.offset : slot.offset + slot.capacity * DOUBLE]
     calls = struct.unpack(f"<{len(ring) // DOUBLE}d", ring)
-    return LimitState(slot, calls_us=tuple(sorted(int(at) for at in calls if at)))
+    return LimitState(slot, calls_us=tuple(sorted(whole(at) for at in calls if at)))

@@ -14,6 +14,7 @@ import struct
 from dataclasses import dataclass
 
 from keyleash.errors import TokenUnknownError
+from keyleash.protocol.state import whole
 
 RECORD_FORMAT = "<ddB12s"
 """expires_us, used_us, revoked, id."""
@@ -49,8 +50,9 @@ class TokenRecord:
     @classmethod
     def unpack(cls, data: bytes) -> TokenRecord:
         """Read back what `pack`, or a guard, wrote."""
-        expires_us, used_us, revoked, token_id = struct.unpack(RECORD_FORMAT, data)
-        return cls(token_id.decode("ascii"), int(expires_us), int(used_us), bool(revoked))
+        expires_us, used_us, revoked, token_id = struct.unpack_from(RECORD_FORMAT, data)
+        said = token_id.decode("ascii", "backslashreplace")
+        return cls(said, whole(expires_us), whole(used_us), bool(revoked))
 
 
 def new_token(identity: str) -> str:

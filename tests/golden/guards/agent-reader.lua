@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 16352776642495 then code = 'POLICY_STALE' break end
+if stamp ~= 233372506895567 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
@@ -26,7 +26,7 @@ if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
 else
 now_us = expires_us + 604800000000 - call('PTTL', token_key) * 1000
-if expires_us <= now_us then
+if not (expires_us > now_us) then
 code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 end
 end

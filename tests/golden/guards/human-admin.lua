@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 8749209474451 then code = 'POLICY_STALE' break end
+if stamp ~= 88469167948487 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then code = 'SUSPENDED' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -25,7 +25,7 @@ if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
 else
 now_us = expires_us + 604800000000 - call('PTTL', token_key) * 1000
-if expires_us <= now_us then
+if not (expires_us > now_us) then
 code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 elseif now_us - used_us > 901000000 then
 code, detail, value = 'TOKEN_EXPIRED', 'idle_since_ms', string.format('%.0f', used_us / 1000)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from functools import partial
 
 from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.token import token_digest
+from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, RECORD_FORMAT, token_digest
 from redteam.attempt import Outcome, attempt
-from redteam.stage import CLERK, WORKER, Stage
+from redteam.stage import CLERK, OTHER, OTHER_SECRET, OWN, OWN_SECRET, WORKER, Stage
 
 entered = partial(attempt, "Counters, tokens and trails")
 ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
+DAY_MS = 86_400_000
 PUBLIC = Keyspace()
 """The only names that an agent can know; in a sealed server nothing has them."""
 
@@ -82,13 +85,23 @@ def prolong_own_token(stage: Stage) -> None:
     stage.intruder.say("SETRANGE", name, 0, b"\0\0\0\0\0\0\x60\x43")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
-def make_token(stage: Stage) -> None:
-    """make a token of its own, for itself or another"""
-    for identity in (WORKER, CLERK):
+@entered(cooperative=POSSIBLE, fenced=NOTHING, sealed=Outcome.GUARD, by_guard=True)
+def make_token(stage: Stage) -> bool:
+    """make a token of its own, for itself or another, and call a guard with it"""
+    say, works = stage.intruder.say, False
+    tomorrow_ms = int(stage.operator.time()[0]) * 1000 + DAY_MS
+    for identity, key in ((WORKER, OWN), (CLERK, OTHER)):
         name = PUBLIC.token(identity, token_digest("kl_x"))
-        stage.intruder.say("SET", name, b"\0" * 29)
-        stage.intruder.say("RESTORE", name, "0", b"x")
+        for expires_us in (tomorrow_ms * 1000, math.inf, math.nan):
+            record = struct.pack(RECORD_FORMAT, expires_us, 0, 0, b"made-by-self")
+            say("SETRANGE", name, 0, record)
+            say("SET", name, record)
+            say("RESTORE", name, "0", record)
+            say("PEXPIREAT", name, tomorrow_ms + KEEP_AFTER_EXPIRY_MS)
+            said = stage.intruder.call("GET", key, token="kl_x", digest=stage.digest(identity))
+            works = works or said in (OWN_SECRET.encode(), OTHER_SECRET.encode())
+        stage.operator.delete(name)
+    return works
 
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from keyleash.audit.entry import audit_events
+from keyleash.audit.entry import audit_events, number_of
 from keyleash.audit.export.trail import Trail, TrailKind
 
 
@@ -24,8 +24,7 @@ class Row:
     @property
     def seq(self) -> int:
         """Its number in its trail; 0 if it has none."""
-        value = self.field(b"seq")
-        return int(value) if value.isdigit() else 0
+        return number_of(self.field(b"seq"))
 
     @property
     def time(self) -> datetime | None:

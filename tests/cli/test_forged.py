@@ -1,0 +1,100 @@
+"""What a fenced agent may write among keyleash's keys, put there in every wrong way, stops no tool.
+
+It may write its own state, its tokens' records, and entries of its own trails: see docs/fence.md.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyleash.audit.live import follow_denials, follow_events
+from keyleash.audit.query import Query
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.token import token_digest
+from support.command_line import Cli
+from support.servers import RealServer
+
+RUNNER, OTHER = "agent-runner", "agent-recovery"
+NAMES = Keyspace()
+LONG, NAN, FOREVER = b"9" * 5000, float("nan"), "18446744073709551615-1"
+EVENTS: tuple[tuple[Any, ...], ...] = (
+    ("", ""),
+    ("key", "alone"),
+    ("of", "nothing", "error", "x", "after", "x"),
+    ("seq", LONG, "op", "SET", "key", "k", "cost", LONG, "lengths", LONG),
+    ("seq", "²", "op", b"S\xff", "cost", "²,1w", "correlation", "\x1b[2J\n"),
+    ("op", "SET", "keys", "99999:k", "before", "k", "expires", LONG, "value", "x"),
+    ("op", "SET", "key", "k", "before", "k", "expires", "9" * 18, "image", b"\0\xff"),
+)
+DENIALS: tuple[tuple[Any, ...], ...] = (
+    ("", ""),
+    ("code", "KEY_DENIED", "of", "nothing"),
+    ("of", "nothing"),
+    ("of", "1-1", "repeats", LONG),
+    ("seq", LONG, "code", "KEY_DENIED"),
+)
+READING = (
+    "audit log", "audit log --denied", "audit stats", "audit timeline k",
+    "audit report --since 1h -o FOLDER/report.html", "audit export --to FOLDER/jsonl",
+    "audit export --to FOLDER/parquet --format parquet", "token list", "status",
+)  # fmt: skip
+
+
+@pytest.fixture
+def forged(loaded: Cli, embedded: RealServer) -> Cli:
+    """The example policy, of which one agent forged whatever it may write, and one is honest."""
+    client = embedded.client()
+    token = loaded.token(RUNNER)
+    loaded.ok("exec", "SET", "agents:recovery:1", "x", KEYLEASH_TOKEN=loaded.token(OTHER))
+    for stream, entries in ((NAMES.audit(RUNNER), EVENTS), (NAMES.denied(RUNNER), DENIALS)):
+        for words in entries:
+            client.execute_command("XADD", stream, "*", *words)
+        client.execute_command("XADD", stream, FOREVER, "seq", "7", "op", "SET", "key", "k")
+    client.hset(NAMES.repeats(RUNNER), mapping={"id:x": "1-1", "x": LONG, "minute": "x"})
+    client.setrange(NAMES.state(RUNNER), 16, struct.pack("<3d", NAN, float("inf"), -1e300))
+    record = struct.pack("<ddB12s", NAN, 1e300, 0, b"\xff" * 12) + b"and more"
+    client.setrange(NAMES.token(RUNNER, token_digest(token)), 0, record)
+    return loaded
+
+
+@pytest.mark.parametrize("words", READING)
+def test_forged_entries_and_numbers_stop_no_tool(forged: Cli, tmp_path: Path, words: str) -> None:
+    """Nor do they hide what others did."""
+    if "parquet" in words:
+        pytest.importorskip("pyarrow")
+
+    said = forged.run(*words.replace("FOLDER", str(tmp_path)).split())
+
+    assert said.exit_code == 0, said.output
+    if words == "audit log":
+        assert "agents:recovery:1" in said.output
+
+
+def test_undo_of_an_honest_agent_is_planned_beside_forged_entries(forged: Cli) -> None:
+    """A plan with conflicts is a plan."""
+    for of in (("--identity", OTHER), ("--key", "agents:recovery:*"), ("--identity", RUNNER)):
+        plan = json.loads(forged.run("--json", "undo", *of, "--since", "1h", "--dry-run").stdout)
+        assert plan["keys"]
+
+
+def test_forged_entries_are_followed(forged: Cli, embedded: RealServer) -> None:
+    """All of them come, and then it waits."""
+    query, client = Query(since_ms=1), embedded.client()
+    for follow, entries in ((follow_events, EVENTS), (follow_denials, DENIALS)):
+        found = iter(follow(client, NAMES, lambda: [RUNNER], query))
+        told = list(iter(lambda found=found: next(found), None))  # type: ignore[misc]
+        assert 0 < len(told) <= len(entries) + 1
+
+
+def test_policy_is_loaded_over_a_forged_state(forged: Cli, example: Path, policy: Path) -> None:
+    """Its numbers are moved as they are, or not at all."""
+    policy.write_text(example.read_text().replace("50000/day", "40000/day"))
+
+    forged.ok("load", policy, "--yes")
+
+    assert forged.run("status").exit_code == 0
