@@ -7,13 +7,14 @@ Both directions are the same question: what the old rules allow beyond the new o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from keyleash.commands import CommandTable, OperationClass
+from keyleash.commands.spec import Needs
 from keyleash.policy.diff.access import Access, Places
 from keyleash.policy.diff.forms import Form, commands_alike, narrowings_of
 from keyleash.policy.model import Pattern
-from keyleash.policy.regions import Region, RegionsTooComplexError, find_key
+from keyleash.policy.regions import NOWHERE, Region, RegionsTooComplexError, find_key
 
 SCAN = OperationClass.SCAN
 
@@ -64,7 +65,7 @@ class Opening:
         """Whether some key, or channel, that *patterns* match is gained."""
         if self.inside is None or self.outside is None:
             return True
-        return _has(self.inside.within(patterns), self.outside)
+        return _look(self.inside.within(patterns), self.outside)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,22 @@ def gains_of(new: Access, old: Access, table: CommandTable) -> Gains:
 
 
 @dataclass(frozen=True, slots=True)
+class _Kind:
+    """
+    What is gained of the keys that need certain classes.
+
+    Attributes:
+        exists: Whether there is such a key at all.
+        key: One, of those that are gained if there are any.
+        opening: Where they are gained; None if none is.
+    """
+
+    exists: bool
+    key: bytes | None = UNKNOWN
+    opening: Opening | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Search:
     """What is gained for commands that certain grants of both identities are about."""
 
@@ -116,6 +133,7 @@ class _Search:
     old: Access
     about_new: Places
     about_old: Places
+    _kinds: dict[Needs, _Kind] = field(default_factory=dict)
 
     def gains(self, form: Form, names: Sequence[str]) -> tuple[list[Gain], list[Opening]]:
         commands = tuple(names)
@@ -131,25 +149,36 @@ class _Search:
         return [Gain(commands, form)], [Opening(self.about_new)]
 
     def _reaching(self, form: Form, names: tuple[str, ...]) -> tuple[list[Gain], list[Opening]]:
-        keys, openings = [], []
-        for needs in form.needs:
-            inside = self.new.keys(self.about_new, needs)
-            outside = self.old.keys(self.about_old, needs)
-            if not _has(inside):
-                return [], []
-            if _has(inside, outside):
-                keys.append(_key(inside, outside))
-                openings.append(Opening(self.new.givers(self.about_new, needs), inside, outside))
-            else:
-                keys.append(_key(inside))
-        return ([Gain(names, form, tuple(keys))] if openings else []), openings
+        kinds = [self._kind(needs) for needs in form.needs]
+        openings = [one.opening for one in kinds if one.opening is not None]
+        # A call of which one key is allowed nowhere is not allowed, however many others are.
+        if not openings or not all(one.exists for one in kinds):
+            return [], []
+        return [Gain(names, form, tuple(one.key for one in kinds))], openings
+
+    def _kind(self, needs: Needs) -> _Kind:
+        known = self._kinds.get(needs)
+        if known is None:
+            known = self._kinds[needs] = self._look_up(needs)
+        return known
+
+    def _look_up(self, needs: Needs) -> _Kind:
+        inside = self.new.keys(self.about_new, needs)
+        outside = self.old.keys(self.about_old, needs)
+        gained, key = _look(inside, outside)
+        if gained:
+            return _Kind(
+                True, key, Opening(self.new.givers(self.about_new, needs), inside, outside)
+            )
+        return _Kind(*_look(inside, NOWHERE))
 
     def _publishing(self, form: Form, names: tuple[str, ...]) -> tuple[list[Gain], list[Opening]]:
         inside, outside = self.new.channels(self.about_new), self.old.channels(self.about_old)
-        if not _has(inside, outside):
+        gained, channel = _look(inside, outside)
+        if not gained:
             return [], []
-        gain = Gain(names, form, channel=_key(inside, outside))
-        return [gain], [Opening(self.about_new, inside, outside, by_channel=True)]
+        opening = Opening(self.about_new, inside, outside, by_channel=True)
+        return [Gain(names, form, channel=channel)], [opening]
 
     def _scanning(self, form: Form, names: tuple[str, ...]) -> tuple[list[Gain], list[Opening]]:
         gains: list[Gain] = []
@@ -164,26 +193,17 @@ class _Search:
                 if self.new.globs((place,)).beyond(before) is not None
             )
         inside, outside = self.new.shown(self.about_new), self.old.shown(self.about_old)
-        if allowed.widest and _has(inside, outside):
-            gains.append(Gain(names, form, shown=_key(inside, outside)))
+        gained, key = _look(inside, outside) if allowed.widest else (False, None)
+        if gained:
+            gains.append(Gain(names, form, shown=key))
             openings.append(Opening(self.new.gives(self.about_new, SCAN), inside, outside))
         return gains, openings
 
 
-def _has(inside: Region, outside: Region | None = None) -> bool:
-    """Whether there is a key; one that cannot be excluded counts as one."""
+def _look(inside: Region, outside: Region) -> tuple[bool, bytes | None]:
+    """Whether there is a key, and which; one that cannot be excluded counts as one."""
     try:
-        return _find(inside, outside) is not None
+        key = find_key(inside, outside)
     except RegionsTooComplexError:
-        return True
-
-
-def _key(inside: Region, outside: Region | None = None) -> bytes | None:
-    try:
-        return _find(inside, outside)
-    except RegionsTooComplexError:
-        return UNKNOWN
-
-
-def _find(inside: Region, outside: Region | None) -> bytes | None:
-    return find_key(inside) if outside is None else find_key(inside, outside)
+        return True, UNKNOWN
+    return key is not None, key
