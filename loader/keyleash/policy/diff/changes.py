@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from keyleash.policy.diff.gains import Gain
-from keyleash.policy.model import Identity, Policy
+from keyleash.policy.model import Identity, Kind, Policy
 
 
 class Part(StrEnum):
@@ -19,6 +19,7 @@ class Part(StrEnum):
     BUDGET = "budget"
     TOKEN = "token"
     AUDIT = "audit"
+    DURABILITY = "durability"
     ORDER = "order"
 
 
@@ -60,6 +61,12 @@ class IdentityDiff:
     changes: tuple[Change, ...]
     gains: tuple[Gain, ...] = ()
     losses: tuple[Gain, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """Of the identity as it is to be, or as it was."""
+        present = self.after or self.before
+        return Kind.MACHINE if present is None else present.kind
 
     @property
     def widens(self) -> bool:

@@ -1,4 +1,4 @@
-"""Fields of `token` and `audit` that differ, and which way those go that bound an agent."""
+"""Fields of `token`, `audit` and `durability` that differ, and which way those go that bound."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from keyleash.policy.diff.changes import Change, Part
-from keyleash.policy.model import AuditRules, TokenRules
+from keyleash.policy.model import AuditRules, Durability, TokenRules
+
+Rules = TokenRules | AuditRules | Durability
 
 BOUNDS = frozenset({"ttl_s", "max_ttl_s", "idle_s", "hard_max"})
 """What is refused past them is allowed up to them; without one, nothing is refused.
 
 `hard_max` stops an identity whose events are not exported. The other fields of `audit` say what
-is told of a call, and `rotate_after` when it is time for a new token: neither stops any.
+is told of a call, `rotate_after` when it is time for a new token, and `durability` how long a
+client waits once the call was made: none of them stops any.
 """
 
 
@@ -26,9 +29,12 @@ def audit_changes(before: AuditRules, after: AuditRules) -> Iterator[Change]:
     return _changes(Part.AUDIT, before, after)
 
 
-def _changes(
-    part: Part, before: TokenRules | AuditRules, after: TokenRules | AuditRules
-) -> Iterator[Change]:
+def durability_changes(before: Durability, after: Durability) -> Iterator[Change]:
+    """The rules of durability that differ."""
+    return _changes(Part.DURABILITY, before, after)
+
+
+def _changes(part: Part, before: Rules, after: Rules) -> Iterator[Change]:
     for field in fields(after):
         old, new = getattr(before, field.name), getattr(after, field.name)
         if old != new:

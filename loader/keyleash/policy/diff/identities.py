@@ -9,7 +9,7 @@ from keyleash.commands import CommandTable
 from keyleash.policy.canonical import canonical
 from keyleash.policy.diff.access import Access
 from keyleash.policy.diff.changes import Change, IdentityDiff, Part, PolicyDiff
-from keyleash.policy.diff.fields import audit_changes, token_changes
+from keyleash.policy.diff.fields import audit_changes, durability_changes, token_changes
 from keyleash.policy.diff.gains import gains_of
 from keyleash.policy.diff.limits import limit_changes
 from keyleash.policy.diff.rules import deny_changes, grant_changes
@@ -100,6 +100,7 @@ def _changes(before: Identity, after: Identity) -> Iterator[Change]:
     yield from limit_changes(before, after)
     yield from token_changes(before.token, after.token)
     yield from audit_changes(before.audit, after.audit)
+    yield from durability_changes(before.durability, after.durability)
 
 
 def _bare(identity: Identity) -> Identity:
