@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 
 from keyleash.commands import load_table
-from keyleash.policy import Identity, parse_policy
+from keyleash.policy import Identity, Policy, parse_policy
 from keyleash.policy.diff import Change, IdentityDiff, PolicyDiff, diff_policies
 
 TABLE = load_table()
@@ -29,10 +29,11 @@ identities:
 def diff(old: str, new: str) -> PolicyDiff:
     """From the base to the base with words replaced."""
     assert old in BASE
-    policies = [
-        parse_policy(text, file="p.yaml", commands=TABLE) for text in (BASE, BASE.replace(old, new))
-    ]
-    return diff_policies(*policies, TABLE, ("keyleash:",))
+    return diff_policies(read(BASE), read(BASE.replace(old, new)), TABLE, ("keyleash:",))
+
+
+def read(text: str) -> Policy:
+    return parse_policy(text, file="p.yaml", commands=TABLE)
 
 
 def only(found: PolicyDiff) -> tuple[IdentityDiff, Change]:
@@ -105,15 +106,12 @@ def test_rules_in_another_order_are_a_change_that_does_nothing() -> None:
     """The digest is another, so something must be said."""
     grants = ['{allow: [read], keys: ["a:*"]}', '{allow: [write], keys: ["b:*"]}']
     head = "version: 1\nidentities: {agent: {kind: machine, grants: ["
-    policies = [
-        parse_policy(f"{head}{', '.join(some)}]}}}}", file="p.yaml", commands=TABLE)
-        for some in (grants, grants[::-1])
-    ]
+    one, other = (read(f"{head}{', '.join(some)}]}}}}") for some in (grants, grants[::-1]))
 
-    identity, change = only(diff_policies(*policies, TABLE))
+    identity, change = only(diff_policies(one, other, TABLE))
 
     assert change.part == "order"
-    assert not (identity.widens or identity.narrows)
+    assert (identity.widens, identity.narrows) == (False, False)
 
 
 def test_every_field_of_an_identity_is_compared() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from keyleash.cli.activation import activate
-from keyleash.cli.fence.nodes import named_clients, node_option
+from keyleash.cli.fence.nodes import node_option, other_clients
 from keyleash.cli.kept import find_kept
 from keyleash.cli.options import (
     allow_eviction_option,
@@ -54,7 +54,6 @@ def rollback(
     kept = read_history(client, keyspace)
     target = find_kept(kept, to) if to is not None else _previous(active, kept)
     source = f"<policy {short_digest(target.digest)}>"
-    others = [one for _, one in named_clients(settings, nodes)[1:]] if nodes else []
     prepared = prepare_policy(
         client,
         target.document,
@@ -68,7 +67,7 @@ def rollback(
         f"of generation {target.generation}",
         # How guards are called is how the server is run, and no part of a policy.
         transport=active.transport if active else Transport.EVALSHA,
-        others=others,
+        others=other_clients(settings, nodes),
         yes=yes,
         allow_widening=allow_widening,
     )
