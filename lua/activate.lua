@@ -8,7 +8,8 @@
 --- ARGV[3]  actor       string  copied into the control event
 --- ARGV[4]  digest      string  of the whole policy
 --- ARGV[5]  summary     JSON    for the control event: identities and digests of their rules
---- ARGV[6…] for each way in which identities change: its name, how many do, and for each of
+--- ARGV[6]  plan        JSON    for the control event: what whoever activates it was shown, or ""
+--- ARGV[7…] for each way in which identities change: its name, how many do, and for each of
 ---          them its words as deploy/plan.py has them: its name, and what its state is made of
 ---
 --- Replies  generation | LEASH ACTIVATION_CONFLICT active=<generation> | LEASH ACTIVATION_EXPIRED
@@ -30,7 +31,7 @@ local argv = ARGV
 local widths = { kept = 1, removed = 1, fresh = 2, stamped = 2, moved = 4, staged = 4 }
 
 local function each_change(visit)
-  local at = 6
+  local at = 7
   while at < #argv do
     local how, count = argv[at], argv[at + 1]
     at = at + 2
@@ -55,7 +56,8 @@ local now_us = time[1] * 1000000 + time[2]
 -- A script that fails does not roll back. So all that can fail comes before the first write:
 -- every new state is made, and the loader has seen the types of what is overwritten.
 call('XLEN', {{ names.control }})
-local needed, keys, places, states = { staged .. ':policy', staged .. ':layouts' }, {}, {}, {}
+call('ZCARD', {{ names.history }})
+local needed, keys, places, states = { staged .. ':policy', staged .. ':kept', staged .. ':layouts' }, {}, {}, {}
 local is_staged, is_ready = {}, {}
 each_change(function(how, i)
   if how == 'kept' or how == 'removed' then return end
@@ -113,11 +115,23 @@ end)
 for first = 1, #gone, 1000 do
   call('DEL', unpack(gone, first, math.min(first + 999, #gone)))
 end
-call('HSET', staged .. ':policy', 'activated_ms', string.format('%.0f', now_us / 1000))
-call('RENAME', staged .. ':policy', {{ names.policy }})
-call('PERSIST', {{ names.policy }})
+local kept = {{ names.kept_prefix }} .. argv[4]
+for from, to in pairs({ policy = {{ names.policy }}, kept = kept }) do
+  call('HSET', staged .. ':' .. from, 'activated_ms', string.format('%.0f', now_us / 1000))
+  call('RENAME', staged .. ':' .. from, to)
+  call('PERSIST', to)
+end
+call('ZADD', {{ names.history }}, generation, argv[4])
+for _, digest in ipairs(call('ZRANGE', {{ names.history }}, 0, -1 - {{ kept_policies }})) do
+  call('DEL', {{ names.kept_prefix }} .. digest)
+  call('ZREM', {{ names.history }}, digest)
+end
 call('RENAME', staged .. ':layouts', {{ names.layouts }})
 call('PERSIST', {{ names.layouts }})
-call('XADD', {{ names.control }}, '*', 'event', 'activate', 'actor', argv[3],
-  'generation', generation, 'from', before, 'digest', argv[4], 'identities', argv[5])
+local event = { 'event', 'activate', 'actor', argv[3], 'generation', generation, 'from', before,
+  'digest', argv[4], 'identities', argv[5] }
+if argv[6] ~= '' then
+  event[#event + 1], event[#event + 2] = 'plan', argv[6]
+end
+call('XADD', {{ names.control }}, '*', unpack(event))
 return active + 1

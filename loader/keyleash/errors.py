@@ -109,6 +109,29 @@ class ActivationConflictError(KeyleashError):
     code = "activation-conflict"
 
 
+class NotVerifiedError(KeyleashError):
+    """What the server has after an activation is not what was activated."""
+
+    code = "not-verified"
+
+    def __init__(self, generation: int, findings: Sequence[str]) -> None:
+        more = len(findings) - 5
+        listed = ", ".join(findings[:5]) + (f" and {more} more" if more > 0 else "")
+        super().__init__(
+            f"generation {generation} was activated, and the server does not have it as it was"
+            f" given: {listed}",
+            help="load the policy again; if that does not help, see who else writes these keys",
+        )
+        self.findings = tuple(findings)
+
+
+class UnknownPolicyError(KeyleashError):
+    """No policy of that digest is kept."""
+
+    code = "unknown-policy"
+    exit_code = 2
+
+
 class DigestMismatchError(KeyleashError):
     """A script's SHA-1 is not what it must be; the script is not used."""
 

@@ -21,7 +21,8 @@ def test_load_shows_the_server_and_the_identities_and_activates(
 
     assert result.exit_code == 0
     assert f"server     {server.url}" in result.stderr
-    assert "new        agent-reader, agent-runner, agent-recovery, human-admin" in result.stderr
+    assert "+ agent-runner (machine)   [widens]" in result.stderr
+    assert "4 new, 0 changed, 0 removed, 0 unchanged" in result.stderr
     assert result.stdout == "activated generation 1: 4 identities\n"
 
 
@@ -48,13 +49,14 @@ def test_load_tells_new_changed_unchanged_and_removed_identities_apart(
     text = text[:start] + text[end:].replace("human-admin", "human-ops")
     policy.write_text(text.replace("3000/minute", "2000/minute"))
 
-    result = loaded.run("load", policy, "--yes")
+    result = loaded.run("load", policy, "--yes", "--allow-widening")
 
     lines = result.stderr.splitlines()
-    assert "new        human-ops" in lines
-    assert "changed    agent-reader" in lines
-    assert "unchanged  agent-runner" in lines
-    assert "removed    agent-recovery, human-admin" in lines
+    assert "+ human-ops (human)   [widens]" in lines
+    assert "~ agent-reader (machine)   [narrows]" in lines
+    assert "    ~ rate.requests 3000/minute → 2000/minute   [narrows]" in lines
+    assert "- agent-recovery (machine)   [narrows]" in lines
+    assert "1 new, 1 changed, 2 removed, 1 unchanged" in lines
     assert result.stdout == "activated generation 2: 3 identities\n"
 
 
@@ -80,6 +82,8 @@ def test_load_as_json_is_one_document(cli: Cli, example: Path) -> None:
         "removed",
         "warnings",
     }
+    assert said.pop("verified") is True
+    assert said.pop("plan")["changes"] is True
     assert set(said) == fields
     assert said["changed"] is True
     assert said["generation"] == 1

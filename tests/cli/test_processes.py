@@ -224,6 +224,23 @@ def test_load_on_a_terminal_asks(
     assert (cli.json("status")["policy"] is not None) == (code == 0)
 
 
+@pytest.mark.parametrize(("answer", "generation"), [("n\n", 1), ("y\n", 2)])
+def test_load_on_a_terminal_asks_whether_access_may_widen(
+    loaded: Cli, example: Path, policy: Path, answer: str, generation: int
+) -> None:
+    """The answer is the permission; no option is needed."""
+    policy.write_text(example.read_text().replace("3000/minute", "4000/minute"))
+    controller, terminal = pty.openpty()
+    with loaded.spawn(["load", policy], stdin=terminal) as loading:
+        os.write(controller, answer.encode())
+        _, errors = loading.communicate(timeout=60)
+    os.close(controller)
+    os.close(terminal)
+
+    assert "activate it, and widen access of 1 identity?" in errors
+    assert loaded.json("status")["policy"]["generation"] == generation
+
+
 def test_what_is_no_redis_server_is_69() -> None:
     """A port on which something else answers."""
     with (

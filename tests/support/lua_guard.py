@@ -106,7 +106,7 @@ class LuaServer:
         standings = {name: self._standing(name) for name in names}
         changes = activation_plan(guards, standings, layouts, self.now_us)
         generation = self._hash(KEYS.policy).get(b"generation", b"0")
-        header = (generation, b"load", b"test", policy_digest(policy), summary_of(changes))
+        header = (generation, b"load", b"test", policy_digest(policy), summary_of(changes), "")
         self._stage(document, generation, layouts_after(layouts, changes))
         for one in changes:
             # The guards' records are kept in `guards`: whatever stands here is renamed.
@@ -133,10 +133,11 @@ class LuaServer:
 
     def _stage(self, document: str, generation: bytes, layouts: Mapping[str, Layout]) -> None:
         recorded = {name.encode(): one.to_json().encode() for name, one in layouts.items()}
-        self.data[KEYS.staged_policy("load").encode()] = {
-            b"document": document.encode(),
-            b"generation": b"%d" % (int(generation) + 1),
-        }
+        for name in (KEYS.staged_policy("load"), KEYS.staged_kept("load")):
+            self.data[name.encode()] = {
+                b"document": document.encode(),
+                b"generation": b"%d" % (int(generation) + 1),
+            }
         self.data[KEYS.staged_layouts("load").encode()] = recorded
 
     def _staged(self, change: Change) -> Seen:
@@ -272,6 +273,17 @@ class LuaServer:
 
     def _xlen(self, key: bytes) -> int:
         return len(self.data.get(key, b""))
+
+    # Nothing here asks for the history of policies.
+
+    def _zcard(self, key: bytes) -> int:
+        return 0
+
+    def _zadd(self, key: bytes, score: bytes, member: bytes) -> int:
+        return 1
+
+    def _zrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
+        return []
 
     def _hset(self, key: bytes, *pairs: bytes) -> int:
         found = self.data.setdefault(key, {})

@@ -103,6 +103,8 @@ def nodes(binary: Path, count: int) -> Iterator[list[Node]]:
             process = stack.enter_context(EmbeddedServer(binary=binary))
             made.append(Node(process))
             stack.callback(made[-1].close_clients)
+            # One that a test halted would not hear that it is to end.
+            stack.callback(made[-1].kill)
         for replica in made[1:]:
             replica.follow(made[0])
         yield made

@@ -20,6 +20,12 @@ class BadUrlError(UsageError):
     code = "bad-url"
 
 
+class WideningError(KeyleashError):
+    """A policy widens access, and nobody allowed that."""
+
+    code = "widens"
+
+
 class DeclinedError(KeyleashError):
     """A person was asked and said no."""
 

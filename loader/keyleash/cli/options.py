@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from keyleash.cli.errors import UsageError
 from keyleash.cli.server import has_password
 from keyleash.cli.settings import Settings
+from keyleash.protocol.transport import Transport
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +41,21 @@ def example(line: str) -> str:
     return f"\b\nexample: {line}"
 
 
+transport_option = click.option(
+    "--transport",
+    type=click.Choice([one.value for one in Transport]),
+    default=Transport.EVALSHA.value,
+    show_default=True,
+    help="How guards are called: as cached scripts, or as functions, which the server keeps.",
+)
+allow_eviction_option = click.option(
+    "--allow-eviction",
+    is_flag=True,
+    help="Load even where the server may evict keyleash's own keys.",
+)
+allow_widening_option = click.option(
+    "--allow-widening", is_flag=True, help="With --yes: also where it widens access."
+)
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 

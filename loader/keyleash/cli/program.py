@@ -19,6 +19,8 @@ from keyleash.cli import (
     guards,
     identities,
     load,
+    policy,
+    rollback,
     serve,
     status,
     test,
@@ -30,6 +32,7 @@ from keyleash.cli.demo import command as demo
 from keyleash.cli.failures import FAILED, USAGE, failure_of, report
 from keyleash.cli.fence import fence
 from keyleash.cli.options import json_option, refuse_typed_password
+from keyleash.cli.plan import plan
 from keyleash.cli.server import DEFAULT_URL
 from keyleash.cli.settings import Settings
 from keyleash.cli.undo import undo
@@ -81,7 +84,7 @@ class Program(click.Group):
             if failure is None:
                 raise
             report(failure, as_json=settings.json or _asks_for_json(words))
-            return failure.exit_code
+            return settings.failed if failure.exit_code == FAILED else failure.exit_code
         # Help and version end with a code, and commands with nothing.
         return code if isinstance(code, int) else 0
 
@@ -127,7 +130,10 @@ def main(settings: Settings, url: str, actor: str | None) -> None:
 for command in (
     check.check,
     guards.compile_,
+    plan,
     load.load,
+    rollback.rollback,
+    policy.policy,
     status.status,
     tokens.token,
     identities.identity,

@@ -22,11 +22,13 @@ class Settings:
     Attributes:
         url: The server's, as given; it may hold a password, so only `shown_url` is printed.
         json: Whether to print one JSON document in place of text.
+        failed: The exit code of what fails for no reason that has a code of its own.
     """
 
     url: str = server.DEFAULT_URL
     given_actor: str | None = None
     json: bool = False
+    failed: int = 1
 
     @property
     def shown_url(self) -> str:

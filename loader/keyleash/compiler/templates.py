@@ -27,6 +27,9 @@ from keyleash.protocol.token import REVOKED_OFFSET
 REMOVED_KEEP_MS = 32 * 86_400_000
 """How long an identity that left the policy keeps its state: longer than any budget lasts."""
 
+KEPT_POLICIES = 20
+"""How many policies are kept, each once, to go back to."""
+
 STAGED_KEEP_MS = 10 * 60_000
 """How long what a load staged outlives it if it dies: longer than any load takes."""
 
@@ -100,6 +103,7 @@ def operator_script(template: str, keyspace: Keyspace, old: Keyspace | None = No
         public_prefix=PUBLIC_PREFIX,
         vault=keyspace.vault,
         removed_keep_ms=str(REMOVED_KEEP_MS),
+        kept_policies=KEPT_POLICIES,
         staged_keep_ms=str(STAGED_KEEP_MS),
         revoked_offset=REVOKED_OFFSET,
         operators_retain=OPERATORS_RETAIN,
@@ -125,6 +129,8 @@ def _names(keyspace: Keyspace) -> dict[str, str]:
         "prefix": keyspace.prefix,
         "sealed": keyspace.sealed,
         "policy": keyspace.policy,
+        "history": keyspace.history,
+        "kept_prefix": keyspace.kept_root,
         "layouts": keyspace.layouts,
         "control": keyspace.control,
         "state_prefix": keyspace.state_root,

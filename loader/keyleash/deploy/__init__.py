@@ -2,15 +2,21 @@
 
 from keyleash.deploy.activate import LoadResult, activate_policy, load_policy
 from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
+from keyleash.deploy.preview import Preview, preview_load, summary_of_plan
 from keyleash.deploy.suspend import set_suspended
+from keyleash.deploy.verify import verify_activation
 from keyleash.protocol.transport import Transport
 
 __all__ = [
     "LoadResult",
     "PreparedPolicy",
+    "Preview",
     "Transport",
     "activate_policy",
     "load_policy",
     "prepare_policy",
+    "preview_load",
     "set_suspended",
+    "summary_of_plan",
+    "verify_activation",
 ]

@@ -10,24 +10,16 @@ from redis.exceptions import ResponseError
 from keyleash.commands import CommandTable
 from keyleash.compiler.templates import operator_script
 from keyleash.deploy.functions import load_functions, retire_functions
-from keyleash.deploy.plan import (
-    Change,
-    How,
-    activation_plan,
-    activation_words,
-    layouts_after,
-    summary_of,
-)
-from keyleash.deploy.prepare import PreparedPolicy, prepare_policy, server_time_us
+from keyleash.deploy.plan import Change, How, activation_words, layouts_after, summary_of
+from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
 from keyleash.deploy.registry import load_scripts, record_sources, retire_sources
 from keyleash.deploy.stage import Stage
-from keyleash.deploy.standing import read_standings
+from keyleash.deploy.survey import survey
 from keyleash.errors import ActivationConflictError, Problem
 from keyleash.fence.refresh import refreshed_users
-from keyleash.protocol.active import ActivePolicy, Client, read_active
+from keyleash.protocol.active import ActivePolicy, Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import server_keyspace
-from keyleash.protocol.state import Layout
 from keyleash.protocol.transport import Transport
 
 
@@ -108,8 +100,16 @@ def activate_policy(
     keyspace: Keyspace | None = None,
     transport: Transport = Transport.EVALSHA,
     others: Sequence[Client] = (),
+    expected: int | None = None,
+    plan: str = "",
 ) -> LoadResult:
-    """Make a prepared policy the active one; see `load_policy`."""
+    """Make a prepared policy the active one; see `load_policy`.
+
+    Args:
+        expected: The generation that must be active, 0 for none: that of which a plan was made.
+            None takes whichever is.
+        plan: What was planned, JSON, for the control stream.
+    """
     in_force = server_keyspace(client)
     keyspace = keyspace or in_force
     if keyspace != in_force:
@@ -120,32 +120,27 @@ def activate_policy(
         )
     guards, digest = prepared.guards, prepared.digest
     names = tuple(guard.identity for guard in guards)
-    active = read_active(client, keyspace)
     load = load_functions if transport is Transport.FUNCTION else load_scripts
     load(client, guards)
-    layouts = _layouts(client, keyspace)
-    standings = read_standings(client, keyspace, {*names, *layouts})
-    unrecorded = [one for one in guards if not standings[one.identity].sources >= {*one.scripts}]
-    changes = activation_plan(
-        guards, standings, layouts, server_time_us(client), prepared.commands, transport
-    )
-    if (
-        active
-        and active.digest == digest
-        and not unrecorded
-        and all(change.how is How.KEPT for change in changes[: len(guards)])
-    ):
-        return LoadResult(False, active.generation, digest, names, (), prepared.warnings)
-    record_sources(client, keyspace, unrecorded)
-    expected = active.generation if active else 0
+    found = survey(client, prepared, keyspace, transport)
+    active, changes = found.active, found.changes
+    generation = active.generation if active else 0
+    if expected is not None and generation != expected:
+        raise _conflict("another policy was activated since the plan of this one was made")
+    if active and found.is_active:
+        return LoadResult(False, generation, digest, names, (), prepared.warnings)
+    record_sources(client, keyspace, found.unrecorded)
     stage = Stage(client, keyspace)
     try:
-        policy = ActivePolicy(expected + 1, digest, prepared.document, actor, 0, transport)
-        stage.put_policy(policy, layouts_after(layouts, changes))
+        before = active.digest if active else ""
+        policy = ActivePolicy(
+            generation + 1, digest, prepared.document, actor, 0, transport, before
+        )
+        stage.put_policy(policy, layouts_after(found.layouts, changes))
         changed = [one.guard for one in changes if one.guard and one.how is not How.KEPT]
-        stage.put_records(changed, expected + 1, prepared.commands, transport)
-        stage.put_states(changes, standings)
-        header = (expected, stage.load, actor, digest)
+        stage.put_records(changed, generation + 1, prepared.commands, transport)
+        stage.put_states(changes, found.standings)
+        header = (generation, stage.load, actor, digest, summary_of(changes), plan)
         with refreshed_users((client, *others), keyspace, guards, transport):
             generation = _activate(client, keyspace, header, changes, stage)
     finally:
@@ -154,11 +149,6 @@ def activate_policy(
     retire_sources(client, keyspace, guards, removed)
     retire_functions(client, keyspace, guards, transport, generation)
     return LoadResult(True, generation, digest, names, removed, prepared.warnings)
-
-
-def _layouts(client: Client, keyspace: Keyspace) -> dict[str, Layout]:
-    raw = client.hgetall(keyspace.layouts)
-    return {name.decode(): Layout.from_json(text) for name, text in raw.items()}
 
 
 def _activate(
@@ -173,13 +163,16 @@ def _activate(
     script = client.script_load(operator_script("activate.lua", keyspace))
     stage.keep_records()
     try:
-        return int(client.evalsha(script, 0, *header, summary_of(changes), *words))
+        return int(client.evalsha(script, 0, *header, *words))
     except ResponseError as error:
         if str(error).startswith("LEASH ACTIVATION_"):
-            raise ActivationConflictError(
+            raise _conflict(
                 "another policy was activated while this one was being loaded"
                 if "CONFLICT" in str(error)
-                else "what this load had prepared was gone from the server before it was activated",
-                help="look at `keyleash status`, then load again",
+                else "what this load had prepared was gone from the server before it was activated"
             ) from None
         raise
+
+
+def _conflict(message: str) -> ActivationConflictError:
+    return ActivationConflictError(message, help="look at `keyleash status`, then load again")

@@ -10,7 +10,7 @@ from keyleash.commands.server import UnreadableCommandsError, read_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.deploy.eviction import check_eviction
 from keyleash.errors import Problem, Span
-from keyleash.policy import parse_policy
+from keyleash.policy import Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -24,6 +24,8 @@ class PreparedPolicy:
 
     Attributes:
         document: The policy file's text.
+        policy: What it says.
+        table: The commands that the server has.
         digest: Of the policy's meaning, which is the same for every server.
         guards: Compiled against the commands that the server has.
         commands: What the guard records tell wrappers of these; see `protocol.learned`.
@@ -31,6 +33,8 @@ class PreparedPolicy:
     """
 
     document: str
+    policy: Policy
+    table: CommandTable
     digest: str
     guards: tuple[CompiledGuard, ...]
     commands: str
@@ -78,6 +82,8 @@ def prepare_policy(
     compiled_against = table or shipped
     return PreparedPolicy(
         document=document,
+        policy=policy,
+        table=compiled_against,
         digest=policy_digest(policy),
         guards=compile_policy(policy, compiled_against, keyspace=keyspace, year=year),
         commands=commands_to_learn(compiled_against),

@@ -50,11 +50,14 @@ class Stage:
 
     def put_policy(self, policy: ActivePolicy, layouts: Mapping[str, Layout]) -> None:
         """Stage what is recorded of a policy, but for its time, and the layouts of all states."""
-        active = self._keyspace.staged_policy(self.load)
         recorded = self._keyspace.staged_layouts(self.load)
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.hset(active, mapping=asdict(policy))
-            pipe.pexpire(active, STAGED_KEEP_MS)
+            for name in (
+                self._keyspace.staged_policy(self.load),
+                self._keyspace.staged_kept(self.load),
+            ):
+                pipe.hset(name, mapping=asdict(policy))
+                pipe.pexpire(name, STAGED_KEEP_MS)
             for names in batches(layouts):
                 pipe.hset(recorded, mapping={name: layouts[name].to_json() for name in names})
             pipe.pexpire(recorded, STAGED_KEEP_MS)
@@ -101,7 +104,11 @@ class Stage:
 
     def discard(self) -> None:
         """Remove what is left."""
-        names = [self._keyspace.staged_policy(self.load), self._keyspace.staged_layouts(self.load)]
+        names = [
+            self._keyspace.staged_policy(self.load),
+            self._keyspace.staged_kept(self.load),
+            self._keyspace.staged_layouts(self.load),
+        ]
         names += self._recorded
         names += [self._keyspace.staged_state(self.load, identity) for identity in self.seen]
         for some in batches(names):

@@ -48,6 +48,11 @@ def policy_digest(policy: Policy) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
+def plain(value: object) -> object:
+    """A part of the model as JSON has it; what stands in its default may be left out."""
+    return _plain(value)
+
+
 def _plain(value: object) -> object:
     if isinstance(value, Pattern):
         return value.source

@@ -24,6 +24,8 @@ class ActivePolicy:
         actor: Who activated it.
         activated_ms: When, server time, Unix milliseconds.
         transport: How its guards are called.
+        before: Digest of the policy that was active before; empty if none was, or if a
+            version of keyleash that did not write it down activated this one.
     """
 
     generation: int
@@ -32,6 +34,7 @@ class ActivePolicy:
     actor: str
     activated_ms: int
     transport: Transport = Transport.EVALSHA
+    before: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,15 @@ class GuardRecord:
 
 def read_active(client: Client, keyspace: Keyspace) -> ActivePolicy | None:
     """The active policy, or None if none ever was, or all was flushed."""
-    raw: dict[bytes, bytes] = client.hgetall(keyspace.policy)
+    return active_policy(client.hgetall(keyspace.policy))
+
+
+def active_policy(raw: dict[bytes, bytes]) -> ActivePolicy | None:
+    """Read the fields of a policy's record; None if there is none.
+
+    Raises:
+        KeyleashError: a later version wrote it.
+    """
     if not raw:
         return None
     fields = {name.decode(): value.decode("utf-8", "replace") for name, value in raw.items()}
@@ -68,6 +79,7 @@ def read_active(client: Client, keyspace: Keyspace) -> ActivePolicy | None:
         actor=fields["actor"],
         activated_ms=int(fields["activated_ms"]),
         transport=_transport(fields.get("transport")),
+        before=fields.get("before", ""),
     )
 
 

@@ -50,6 +50,20 @@ class Keyspace:
         return f"{self.prefix}policy"
 
     @property
+    def history(self) -> str:
+        """Sorted set: digests of the policies that are kept, by the generation that they were."""
+        return f"{self.prefix}history"
+
+    @property
+    def kept_root(self) -> str:
+        """What all names of kept policies begin with."""
+        return f"{self.prefix}policy:"
+
+    def kept_policy(self, digest: str) -> str:
+        """Hash: what `policy` was while the policy of that digest was the active one."""
+        return f"{self.kept_root}{digest}"
+
+    @property
     def layouts(self) -> str:
         """Hash: identity → layout of its state, kept for identities that left the policy."""
         return f"{self.prefix}layouts"
@@ -67,6 +81,10 @@ class Keyspace:
     def staged_policy(self, load: str) -> str:
         """Hash: what becomes `policy`."""
         return f"{self.staged_prefix}{load}:policy"
+
+    def staged_kept(self, load: str) -> str:
+        """Hash: what becomes the kept policy."""
+        return f"{self.staged_prefix}{load}:kept"
 
     def staged_layouts(self, load: str) -> str:
         """Hash: what becomes `layouts`."""

@@ -8,7 +8,13 @@ from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.passes.translate_patterns import anything_under
 from keyleash.policy.patterns import may_start_with
-from keyleash.protocol.keyspace import PUBLIC_PREFIX
+from keyleash.protocol.keyspace import PUBLIC_PREFIX, Keyspace
+
+
+def protected_prefixes(keyspace: Keyspace) -> tuple[str, ...]:
+    """What the names of the keys begin with that a guard must keep from its identity."""
+    names = (PUBLIC_PREFIX,) if keyspace.vault else (keyspace.prefix, PUBLIC_PREFIX)
+    return tuple(dict.fromkeys(names))
 
 
 def protect_control_keys(guard: Guard, _table: CommandTable) -> Guard:
@@ -18,11 +24,9 @@ def protect_control_keys(guard: Guard, _table: CommandTable) -> Guard:
     none of them within, and the name of its control prefix must not stand in a refusal.
     """
     patterns = [pattern for grant in guard.identity.grants for pattern in grant.keys]
-    names = (PUBLIC_PREFIX,) if guard.keyspace.vault else (guard.keyspace.prefix, PUBLIC_PREFIX)
-    prefixes = dict.fromkeys(name.encode() for name in names)
     reachable = tuple(
         anything_under(prefix)
-        for prefix in prefixes
+        for prefix in map(str.encode, protected_prefixes(guard.keyspace))
         if any(may_start_with(pattern, prefix) for pattern in patterns)
     )
     return replace(guard, denied=reachable + guard.denied)

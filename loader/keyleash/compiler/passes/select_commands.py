@@ -9,6 +9,7 @@ from functools import lru_cache
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.compiler.ir import Guard, Usage
 from keyleash.policy.model import Grant
+from keyleash.policy.reach import lets_through
 
 KEPT = 256
 """So many different sets of grants are remembered; most identities share a few."""
@@ -29,7 +30,7 @@ def _usages(table: CommandTable, grants: tuple[Grant, ...]) -> tuple[Usage, ...]
     allowed = [one.allow for one in grants]
     usages = []
     for spec in sorted(table, key=lambda spec: spec.name):
-        effective = tuple(i for i, one in enumerate(grants) if _lets_through(one, spec))
+        effective = tuple(i for i, one in enumerate(grants) if lets_through(one, spec))
         if spec.refused is None and (effective or not grants):
             usages.append(usage_of(spec, effective, allowed))
     return tuple(usages)
@@ -48,13 +49,3 @@ def usage_of(
     given = {cls for i in grants for cls in allowed[i]}
     missing = next((cls for cls in spec.needs if cls not in given), None)
     return Usage(spec, grants, missing)
-
-
-def _lets_through(grant: Grant, spec: CommandSpec) -> bool:
-    names = {spec.name, spec.name.partition(" ")[0]}
-    if spec.named_only and names.isdisjoint(grant.only or ()):
-        return False
-    names.update(spec.categories)
-    if grant.only is not None and names.isdisjoint(grant.only):
-        return False
-    return names.isdisjoint(grant.except_)

@@ -1,0 +1,133 @@
+"""What `load` and `rollback` have in common: show the plan, ask, activate, verify, tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from keyleash.cli.errors import DeclinedError, WideningError
+from keyleash.cli.failures import problem_as_json, warn
+from keyleash.cli.options import require_consent
+from keyleash.cli.output import print_json, say
+from keyleash.cli.plan.as_json import plan_as_json
+from keyleash.cli.plan.showing import print_plan
+from keyleash.cli.settings import Settings
+from keyleash.cli.text import counted
+
+if TYPE_CHECKING:
+    from keyleash.deploy import LoadResult, PreparedPolicy, Preview
+    from keyleash.protocol.active import Client
+    from keyleash.protocol.transport import Transport
+
+
+def activate(
+    settings: Settings,
+    prepared: PreparedPolicy,
+    source: str,
+    *,
+    transport: Transport,
+    others: Sequence[Client] = (),
+    yes: bool,
+    allow_widening: bool,
+) -> None:
+    """
+    Make a prepared policy the active one, if whoever is asked agrees to what it changes.
+
+    Args:
+        settings: Of this run.
+        prepared: The policy.
+        source: Where it is from, for people.
+        transport: How its guards are to be called.
+        others: Further servers whose ACL users are kept in step.
+        yes: Whether nobody is asked.
+        allow_widening: Whether it may widen access without anybody being asked.
+
+    Raises:
+        DeclinedError: a person said no.
+        WideningError: it widens access, nobody was to be asked, and that was not allowed.
+        ActivationConflictError: another policy was activated since the plan was made.
+        NotVerifiedError: the server does not have what was activated.
+    """
+    from keyleash.deploy import (
+        activate_policy,
+        preview_load,
+        summary_of_plan,
+        verify_activation,
+    )
+
+    client, keyspace = settings.client, settings.keyspace
+    if not settings.json:
+        warn(prepared.warnings)
+    preview = preview_load(client, prepared, keyspace, transport)
+    if not preview.is_empty:
+        print_plan(settings.shown_url, source, prepared, preview, err=True)
+        _require_consent(preview, yes=yes, allow_widening=allow_widening)
+    result = activate_policy(
+        client,
+        prepared,
+        actor=settings.actor,
+        keyspace=keyspace,
+        transport=transport,
+        others=others,
+        expected=preview.generation,
+        plan=summary_of_plan(preview),
+    )
+    verify_activation(client, prepared, keyspace, transport, result.generation)
+    _tell(settings, prepared, preview, result)
+
+
+def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> None:
+    widened = [one.name for one in preview.diff.identities if one.widens]
+    if not preview.needs_permission:
+        question = "activate it?"
+    elif yes and not allow_widening:
+        names = ", ".join(f"`{name}`" for name in widened[:5])
+        more = f" and {len(widened) - 5} more" if widened[5:] else ""
+        raise WideningError(
+            f"this widens what {names}{more} may do, and nothing was activated",
+            help="look at what is marked `widens`; then add `--allow-widening`, or leave out"
+            " `--yes` to be asked",
+        )
+    else:
+        question = f"activate it, and widen access of {counted(len(widened), 'identity')}?"
+    if not require_consent(question, yes):
+        raise DeclinedError("nothing was activated")
+
+
+def _tell(
+    settings: Settings, prepared: PreparedPolicy, preview: Preview, result: LoadResult
+) -> None:
+    if settings.json:
+        print_json(
+            {
+                "server": settings.shown_url,
+                "changed": result.changed,
+                "generation": result.generation,
+                "digest": result.digest,
+                "transport": preview.transport,
+                "identities": list(result.identities),
+                "removed": list(result.removed),
+                "verified": True,
+                "plan": plan_as_json(prepared, preview),
+                "warnings": [problem_as_json(warning) for warning in result.warnings],
+            }
+        )
+    elif not result.changed:
+        click.echo(f"already active as generation {result.generation}; nothing changed")
+    else:
+        count = counted(len(result.identities), "identity")
+        click.echo(f"activated generation {result.generation}: {count}")
+        say("read back: records, states and scripts are as they were activated")
+        _say_unfenced(settings, result.identities)
+
+
+def _say_unfenced(settings: Settings, identities: Sequence[str]) -> None:
+    """Where some identities have ACL users, say which have none."""
+    from keyleash.fence import read_records
+
+    fenced = read_records(settings.client, settings.keyspace)
+    without = [name for name in identities if name not in fenced]
+    if fenced and without:
+        say(f"note: without an ACL user: {', '.join(without)}; see `keyleash fence plan`")

@@ -1,0 +1,53 @@
+"""`keyleash plan`: what a policy file would change."""
+
+from __future__ import annotations
+
+import click
+
+from keyleash.cli.documents import read_text
+from keyleash.cli.failures import problem_as_json, warn
+from keyleash.cli.options import json_option, transport_option
+from keyleash.cli.output import print_json
+from keyleash.cli.plan.as_json import plan_as_json
+from keyleash.cli.plan.showing import print_plan
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.protocol.transport import Transport
+
+CHANGES = 1
+FAILED = 70
+"""What ends with 1 elsewhere, which here says that something changes (EX_SOFTWARE)."""
+
+
+@click.command(
+    epilog="\b\nexit codes: 0 nothing changes, 1 something does, 2 usage, 65 bad policy,\n"
+    "            69 server out of reach, 70 failed, 77 not permitted by the server\n"
+    "example:    keyleash plan examples/agents.yaml"
+)
+@click.argument("file")
+@transport_option
+@json_option
+@pass_settings
+def plan(settings: Settings, file: str, transport: str) -> int:
+    """Show what loading a policy file would change, and change nothing.
+
+    Compares FILE with the active policy, identity by identity: rules that are added (+), removed
+    (-) or changed (~), and calls that become possible or impossible. A rule marked `widens` has a
+    part in something that is allowed then and is not now. `-` reads standard input.
+    """
+    from keyleash.deploy import prepare_policy, preview_load
+
+    settings.failed = FAILED
+    name, text = read_text(file)
+    # Whether the server may evict keys is for whoever loads to decide, so here it is a warning.
+    prepared = prepare_policy(
+        settings.client, text, file=name, keyspace=settings.keyspace, allow_eviction=True
+    )
+    preview = preview_load(settings.client, prepared, settings.keyspace, Transport(transport))
+    if settings.json:
+        warnings = [problem_as_json(one) for one in prepared.warnings]
+        head = {"server": settings.shown_url, "file": name}
+        print_json({**head, **plan_as_json(prepared, preview), "warnings": warnings})
+    else:
+        warn(prepared.warnings)
+        print_plan(settings.shown_url, name, prepared, preview)
+    return 0 if preview.is_empty else CHANGES

@@ -1,0 +1,145 @@
+"""A plan as a person reads it: what is added, what goes, what changes, and what widens access."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from keyleash.cli.plan.calls import examples
+from keyleash.cli.plan.rules import rule_name, rule_text
+from keyleash.cli.text import counted, short_digest
+from keyleash.protocol.transport import Transport
+
+if TYPE_CHECKING:
+    from keyleash.deploy import PreparedPolicy, Preview
+    from keyleash.policy.diff import Change, IdentityDiff
+
+WIDENS = "widens"
+NARROWS = "narrows"
+_COLOURS = {"+": "green", "-": "red", "~": "yellow"}
+_INDENT = "    "
+_WHOLE_RULES = ("grant", "deny", "rate", "budget")
+
+
+def print_plan(
+    server: str, source: str, prepared: PreparedPolicy, preview: Preview, *, err: bool = False
+) -> None:
+    """Print a plan: as the result, or beside it."""
+    for line in _lines(server, source, prepared, preview):
+        click.echo(line, err=err)
+
+
+def _lines(server: str, source: str, prepared: PreparedPolicy, preview: Preview) -> list[str]:
+    # Marks are words, so that nobody needs the colours.
+    return [
+        *_head(server, source, prepared, preview),
+        *(line for one in preview.diff.identities for line in _identity(one)),
+        *_foot(preview),
+    ]
+
+
+def _head(server: str, source: str, prepared: PreparedPolicy, preview: Preview) -> Iterator[str]:
+    active = preview.active
+    yield f"server     {server}"
+    yield f"policy     {source}, digest {short_digest(prepared.digest)}"
+    if active is None:
+        yield "active     none"
+    else:
+        yield f"active     generation {active.generation}, digest {short_digest(active.digest)}"
+    if active is not None and active.transport is not preview.transport:
+        yield f"transport  {preview.transport}, until now {active.transport}"
+    elif preview.transport is not Transport.EVALSHA:
+        yield f"transport  {preview.transport}"
+    if not preview.is_readable:
+        yield "note: the active policy cannot be read by this version; all identities count as new"
+
+
+def _identity(diff: IdentityDiff) -> Iterator[str]:
+    sign = _sign(diff.before, diff.after)
+    yield ""
+    yield _marked(f"{sign} {diff.name} ({diff.kind})", sign, diff.widens, diff.narrows)
+    for change in diff.changes:
+        if _is_worth_a_line(diff, change):
+            yield from _change(change)
+    for word, gains in (("may now", diff.gains), ("may no longer", diff.losses)):
+        said = list(examples(gains))
+        if said:
+            yield f"{_INDENT}{word}:"
+            yield from (f"{_INDENT * 2}{line}" for line in said)
+    if diff.after is None:
+        yield f"{_INDENT}every call of it is refused from then on"
+
+
+def _is_worth_a_line(diff: IdentityDiff, change: Change) -> bool:
+    """Of an identity that comes, its kind is said; of one that goes, what it had is of interest."""
+    if diff.before is None:
+        return change.part != "kind"
+    return diff.after is not None or change.part in _WHOLE_RULES
+
+
+def _change(change: Change) -> Iterator[str]:
+    sign = _sign(change.before, change.after)
+    name = rule_name(change)
+    if change.part == "order":
+        yield f"{_INDENT}{_coloured('~', '~')} the same rules, written another way"
+        return
+    sides = [rule_text(change, one) for one in (change.before, change.after)]
+    if change.before is None:
+        said = sides[1]
+    elif change.after is None and change.part in _WHOLE_RULES:
+        said = sides[0]
+    elif change.part == "grant":
+        said = f"{sides[0]}\n{_INDENT * 3} → {sides[1]}"
+    else:
+        said = f"{sides[0]} → {sides[1]}"
+    yield _INDENT + _marked(f"{sign} {name:<8} {said}", sign, change.widens, change.narrows)
+
+
+def _foot(preview: Preview) -> Iterator[str]:
+    diff = preview.diff
+    yield ""
+    if preview.to_mend:
+        yield (
+            f"{counted(len(preview.to_mend), 'guard')} made anew, by the same rules:"
+            f" {', '.join(preview.to_mend[:10])}{' …' if len(preview.to_mend) > 10 else ''}"
+        )
+    if not diff.identities:
+        yield "no identity changes" if not preview.is_empty else "nothing changes"
+        return
+    new = sum(one.before is None for one in diff.identities)
+    removed = sum(one.after is None for one in diff.identities)
+    changed = len(diff.identities) - new - removed
+    yield f"{new} new, {changed} changed, {removed} removed, {len(diff.unchanged)} unchanged"
+    widened = [one.name for one in diff.identities if one.widens]
+    if widened:
+        yield _coloured(f"{WIDENS} access: {', '.join(widened)}", "+")
+    else:
+        yield "widens access: none"
+
+
+def _sign(before: object, after: object) -> str:
+    if before is None:
+        return "+"
+    return "-" if after is None else "~"
+
+
+def _marked(line: str, sign: str, widens: bool, narrows: bool) -> str:
+    words = [word for word, holds in ((WIDENS, widens), (NARROWS, narrows)) if holds]
+    mark = f"   [{', '.join(words)}]" if words else ""
+    styled = _coloured(line[:1], sign) + line[1:]
+    return styled + (_bold(mark) if widens else mark)
+
+
+def _coloured(text: str, sign: str) -> str:
+    return text if _is_plain() else click.style(text, fg=_COLOURS[sign])
+
+
+def _bold(text: str) -> str:
+    return text if _is_plain() else click.style(text, bold=True)
+
+
+def _is_plain() -> bool:
+    return "NO_COLOR" in os.environ

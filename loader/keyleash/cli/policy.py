@@ -1,0 +1,93 @@
+"""`keyleash policy`: the active policy and those before it."""
+
+from __future__ import annotations
+
+import click
+
+from keyleash.cli.kept import find_kept
+from keyleash.cli.options import example, json_lines_option, json_option
+from keyleash.cli.output import Column, print_json, print_json_line, print_table, say
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.text import clock_time, iso_time, printable, short_digest
+from keyleash.errors import NoPolicyError
+from keyleash.protocol.active import ActivePolicy, read_active
+from keyleash.protocol.history import read_history
+
+
+@click.group(epilog=example("keyleash policy history"))
+def policy() -> None:
+    """Look at the active policy and at those that were."""
+
+
+@policy.command(epilog=example("keyleash policy show --digest 3f9ac2d81b07"))
+@click.option("--digest", metavar="DIGEST", help="An earlier policy, by the first digits.")
+@json_option
+@pass_settings
+def show(settings: Settings, digest: str | None) -> None:
+    """Print the document of the active policy, as it was loaded.
+
+    `keyleash policy show > agents.yaml` brings back a lost file.
+    """
+    shown = (
+        read_active(settings.client, settings.keyspace)
+        if digest is None
+        else find_kept(read_history(settings.client, settings.keyspace), digest)
+    )
+    if shown is None:
+        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+    if settings.json:
+        print_json({**_as_json(shown), "document": shown.document})
+        return
+    say(
+        f"generation {shown.generation}, digest {short_digest(shown.digest)}, activated"
+        f" {clock_time(shown.activated_ms)} by {printable(shown.actor)}"
+    )
+    click.echo(shown.document, nl=not shown.document.endswith("\n"))
+
+
+@policy.command(epilog=example("keyleash policy history"))
+@json_lines_option
+@pass_settings
+def history(settings: Settings) -> None:
+    """List the policies that are kept, the newest first.
+
+    Each is listed once, as it last was activated; `keyleash audit log --control` has every
+    activation. `from` is the policy that it replaced.
+    """
+    active = read_active(settings.client, settings.keyspace)
+    kept = read_history(settings.client, settings.keyspace)
+    digest = active.digest if active else None
+    if settings.json:
+        for one in kept:
+            print_json_line({**_as_json(one), "active": one.digest == digest})
+        return
+    if not kept:
+        say("no policy is kept here")
+        return
+    columns = [Column("generation", "right"), Column("digest"), Column("activated")]
+    columns += [Column("by"), Column("from"), Column("")]
+    print_table(
+        columns,
+        (
+            [
+                str(one.generation),
+                short_digest(one.digest),
+                clock_time(one.activated_ms),
+                printable(one.actor),
+                short_digest(one.before) or "-",
+                "active" if one.digest == digest else "",
+            ]
+            for one in kept
+        ),
+    )
+
+
+def _as_json(one: ActivePolicy) -> dict[str, object]:
+    return {
+        "generation": one.generation,
+        "digest": one.digest,
+        "activated": iso_time(one.activated_ms),
+        "by": one.actor,
+        "from": one.before or None,
+        "transport": one.transport,
+    }

@@ -1,0 +1,101 @@
+"""What a difference consists of, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from keyleash.policy.diff.gains import Gain
+from keyleash.policy.model import Identity, Kind, Policy
+
+
+class Part(StrEnum):
+    """What of an identity a change is about."""
+
+    KIND = "kind"
+    GRANT = "grant"
+    DENY = "deny"
+    RATE = "rate"
+    BUDGET = "budget"
+    TOKEN = "token"
+    AUDIT = "audit"
+    DURABILITY = "durability"
+    ORDER = "order"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """
+    One rule that is added, removed or another.
+
+    Attributes:
+        name: Which of several: a limit's counter, a field of `token` or `audit`; else empty.
+        before, after: The rule as the model has it; None where it is in one policy alone.
+        widens: Whether it has a part in what is allowed now and was not.
+        narrows: Whether it has a part in what was allowed and is not any more.
+    """
+
+    part: Part
+    name: str = ""
+    before: object = None
+    after: object = None
+    widens: bool = False
+    narrows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityDiff:
+    """
+    How one identity changes.
+
+    Attributes:
+        before, after: The identity; None where it is in one policy alone.
+        changes: Of its rules.
+        gains: Calls that are allowed now and were not.
+        losses: Calls that were allowed and are not any more.
+    """
+
+    name: str
+    before: Identity | None
+    after: Identity | None
+    changes: tuple[Change, ...]
+    gains: tuple[Gain, ...] = ()
+    losses: tuple[Gain, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """Of the identity as it is to be, or as it was."""
+        present = self.after or self.before
+        return Kind.MACHINE if present is None else present.kind
+
+    @property
+    def widens(self) -> bool:
+        """Whether the identity may do something that it might not."""
+        return bool(self.gains) or any(one.widens for one in self.changes)
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it may not do something that it might."""
+        return bool(self.losses) or any(one.narrows for one in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDiff:
+    """
+    How one policy differs from another.
+
+    Attributes:
+        before, after: The policies; what is `before` may be a policy without identities.
+        identities: Those that differ: in the new policy's order, then those that leave it.
+        unchanged: Names of those that do not.
+    """
+
+    before: Policy
+    after: Policy
+    identities: tuple[IdentityDiff, ...]
+    unchanged: tuple[str, ...]
+
+    @property
+    def widens(self) -> bool:
+        """Whether some identity may do something that it might not."""
+        return any(one.widens for one in self.identities)

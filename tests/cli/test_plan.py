@@ -1,0 +1,178 @@
+"""`keyleash plan`: what it says, how it ends, and that it writes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.command_line import Cli
+from support.servers import RealServer
+
+
+def changed(example: Path, policy: Path, *pairs: tuple[str, str]) -> Path:
+    """The example with words replaced, as a file."""
+    text = example.read_text()
+    for old, new in pairs:
+        assert old in text
+        text = text.replace(old, new)
+    policy.write_text(text)
+    return policy
+
+
+def dump(server: RealServer) -> dict[bytes, bytes]:
+    """All that the server holds."""
+    client: Any = server.client()
+    return {key: client.dump(key) for key in client.scan_iter()}
+
+
+def test_plan_of_the_active_policy_ends_with_0_and_says_that_nothing_changes(
+    loaded: Cli, example: Path
+) -> None:
+    """A pipeline asks whether there is anything to do."""
+    result = loaded.run("plan", example)
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "nothing changes"
+
+
+def test_plan_of_another_policy_ends_with_1_and_leaves_the_server_as_it_is(
+    server: RealServer, example: Path, policy: Path
+) -> None:
+    """On every kind of server; it is read and nothing is prepared on it."""
+    cli = Cli(server.url)
+    cli.ok("load", example, "--yes")
+    before = dump(server)
+    file = changed(example, policy, ("3000/minute", "4000/minute"))
+
+    result = cli.run("plan", file)
+
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert "~ agent-reader (machine)   [widens]" in lines
+    assert "    ~ rate.requests 3000/minute → 4000/minute   [widens]" in lines
+    assert "0 new, 1 changed, 0 removed, 3 unchanged" in lines
+    assert lines[-1] == "widens access: agent-reader"
+    assert dump(server) == before
+
+
+def test_plan_without_a_policy_shows_every_identity_as_new(cli: Cli, example: Path) -> None:
+    """A first load is looked at like any other."""
+    result = cli.run("plan", example)
+
+    assert result.exit_code == 1
+    assert "active     none" in result.stdout
+    assert "4 new, 0 changed, 0 removed, 0 unchanged" in result.stdout
+
+
+def test_plan_marks_by_words_the_rules_that_widen_and_gives_calls_as_proof(
+    loaded: Cli, example: Path, policy: Path
+) -> None:
+    """A lifted deny rule widens only where something under it is granted."""
+    file = changed(
+        example,
+        policy,
+        ('    deny: [{keys: ["agents:jobs:{job_id}:lock"]}]\n', ""),
+        ("agents:context:*", "agents:*"),
+        ("writes: 60/minute", "writes: 30/minute"),
+    )
+
+    lines = loaded.run("plan", file).stdout.splitlines()
+
+    assert "    ~ grant    read on `agents:context:*`" in lines
+    assert "             → read on `agents:*`   [widens]" in lines
+    assert any(line.startswith("        GET `agents:`, and ") for line in lines)
+    assert "    - deny     `agents:jobs:{job_id}:lock`" in lines
+    assert "~ agent-recovery (machine)   [narrows]" in lines
+    assert lines[-1] == "widens access: agent-reader"
+
+
+def test_plan_as_json_is_exact(loaded: Cli, example: Path, policy: Path) -> None:
+    """Rules as the policy has them, and every command that is gained, with a call."""
+    file = changed(
+        example,
+        policy,
+        ('allow: [read], keys: ["agents:c', 'allow: [read, delete], keys: ["agents:c'),
+    )
+
+    said = loaded.json("plan", file, exit_code=1)
+
+    assert said["changes"] is True
+    assert said["widens"] is True
+    assert said["unchanged"] == ["agent-runner", "agent-recovery", "human-admin"]
+    (identity,) = said["identities"]
+    (change,) = identity["changes"]
+    assert (change["rule"], change["action"], change["widens"]) == ("grant", "change", True)
+    assert change["before"]["allow"] == ["read"]
+    assert change["after"]["allow"] == ["read", "delete"]
+    by_needs = {
+        json.dumps([one["needs"] for one in gain["keys"]]): gain for gain in identity["gains"]
+    }
+    assert "DEL" in by_needs['[["delete"]]']["commands"]
+    assert by_needs['[["delete"]]']["keys"][0]["key"].startswith("agents:context:")
+    assert "LPOP" in by_needs['[["read", "delete"]]']["commands"]
+    assert identity["losses"] == []
+
+
+def test_plan_against_a_server_out_of_reach_ends_with_69(offline: Cli, example: Path) -> None:
+    """And never with 1, which would say that something changes."""
+    result = offline.run("plan", example)
+
+    assert result.exit_code == 69
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(("text", "exit_code"), [("version: 1\nidentities: {}\n", 65), (None, 70)])
+def test_plan_that_fails_ends_with_a_code_of_its_own(
+    loaded: Cli, policy: Path, text: str | None, exit_code: int
+) -> None:
+    """A bad policy, and a file that is not there."""
+    if text is not None:
+        policy.write_text(text)
+
+    assert loaded.run("plan", policy).exit_code == exit_code
+
+
+def test_plan_tells_of_guards_that_must_be_made_anew_though_no_rule_changes(
+    loaded: Cli, example: Path, embedded: RealServer
+) -> None:
+    """What somebody deleted is put right by a load, so there is something to do."""
+    client: Any = embedded.client()
+    client.delete("keyleash:guard:agent-runner")
+
+    result = loaded.run("plan", example)
+
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert "1 guard made anew, by the same rules: agent-runner" in lines
+    loaded.ok("load", example, "--yes")
+    assert loaded.run("plan", example).exit_code == 0
+
+
+def test_plan_of_a_policy_that_says_the_same_otherwise_changes_nothing(
+    loaded: Cli, example: Path, policy: Path
+) -> None:
+    """Comments and formats are nobody's business."""
+    file = changed(example, policy, ("identities:\n", "# a remark\nidentities:\n"))
+
+    assert loaded.run("plan", file).exit_code == 0
+
+
+def test_load_that_widens_needs_more_than_yes(loaded: Cli, example: Path, policy: Path) -> None:
+    """Whoever automates loads says once more that access may grow."""
+    file = changed(example, policy, ("3000/minute", "4000/minute"))
+
+    refused = loaded.run("load", file, "--yes")
+
+    assert refused.exit_code == 1
+    assert "[widens]" in refused.stderr
+    assert "error: this widens what `agent-reader` may do, and nothing was activated" in (
+        refused.stderr.splitlines()
+    )
+    assert loaded.json("status")["policy"]["generation"] == 1
+    assert loaded.json("load", file, "--yes", exit_code=1)["error"]["code"] == "widens"
+    loaded.ok("load", file, "--yes", "--allow-widening")
+    loaded.ok("load", example, "--yes")
+    assert loaded.json("status")["policy"]["generation"] == 3

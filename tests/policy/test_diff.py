@@ -1,0 +1,120 @@
+"""The difference of two policies: each kind of rule, by hand."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from keyleash.commands import load_table
+from keyleash.policy import Identity, Policy, parse_policy
+from keyleash.policy.diff import Change, IdentityDiff, PolicyDiff, diff_policies
+
+TABLE = load_table()
+BASE = """\
+version: 1
+identities:
+  agent:
+    kind: machine
+    grants:
+      - {allow: [read, write], keys: ["ws:{workspace}:*"]}
+    deny: [{keys: ["ws:{workspace}:lock"]}]
+    rate: {requests: 60/minute, writes: {limit: 10/second, burst: 5}}
+    budget: {writes: {limit: 100/day, per: "{workspace}"}}
+    token: {ttl: 1h, idle: 10m}
+    audit: {retain: {until: exported, hard_max: 1000}}
+"""
+
+
+def diff(old: str, new: str) -> PolicyDiff:
+    """From the base to the base with words replaced."""
+    assert old in BASE
+    return diff_policies(read(BASE), read(BASE.replace(old, new)), TABLE, ("keyleash:",))
+
+
+def read(text: str) -> Policy:
+    return parse_policy(text, file="p.yaml", commands=TABLE)
+
+
+def only(found: PolicyDiff) -> tuple[IdentityDiff, Change]:
+    (identity,) = found.identities
+    (change,) = identity.changes
+    return identity, change
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "widens", "narrows"),
+    [
+        ("60/minute", "61/minute", True, False),
+        ("60/minute", "59/minute", False, True),
+        ("60/minute", "3600/hour", True, False),
+        ("60/minute", "1/second", False, True),
+        ("60/minute", "{limit: 60/minute, per: token}", True, False),
+        ("60/minute", "{limit: 60/minute, burst: 60}", True, False),
+        ("requests: 60/minute, ", "", True, False),
+        ("rate: {", "rate: {reads: 5/second, ", False, True),
+        ("burst: 5", "burst: 6", True, False),
+        ("100/day, per: ", "100/month, per: ", False, True),
+        (', per: "{workspace}"', "", False, True),
+        ("100/day", "100/day, timezone: Asia/Tokyo", True, True),
+        ("ttl: 1h", "ttl: 2h", True, False),
+        ("ttl: 1h, ", "ttl: 1h, max_ttl: 1d, ", False, True),
+        (", idle: 10m", "", True, False),
+        ("idle: 10m", "idle: 5m", False, True),
+        ("ttl: 1h, ", "ttl: 1h, rotate_after: 1d, ", False, False),
+        ("hard_max: 1000", "hard_max: 2000", True, False),
+        ("kind: machine", "kind: human", False, False),
+        ("audit: {", "audit: {reads: true, ", False, False),
+        ('deny: [{keys: ["ws:{workspace}:lock"]}]', "", True, False),
+        ('"ws:{workspace}:lock"', '"ws:{workspace}:lock", "ws:a:*"', False, True),
+        ('"ws:{workspace}:lock"', '"ws:{workspace}:lock", "elsewhere:*"', False, False),
+        ("allow: [read, write]", "allow: [read, write, delete]", True, False),
+        ("allow: [read, write]", "allow: [read]", False, True),
+        ("    deny:", '      - {allow: [delete], keys: ["ws:a:lock"]}\n    deny:', False, False),
+    ],
+)
+def test_change_of_one_rule_is_said_with_what_it_does(
+    old: str, new: str, widens: bool, narrows: bool
+) -> None:
+    """Of limits, the calls that they let through; of grants and deny rules, what may be reached."""
+    identity, change = only(diff(old, new))
+
+    assert (change.widens, change.narrows) == (widens, narrows)
+    assert (identity.widens, identity.narrows) == (widens, narrows)
+
+
+def test_limit_per_capture_widens_where_keys_are_no_longer_captured() -> None:
+    """The limit stands as it was, and counts less."""
+    wide = '["ws:{workspace}:jobs:*"]}\n      - {allow: [read, write], keys: ["ws:*"]}'
+    (identity,) = diff('["ws:{workspace}:*"]}', wide).identities
+
+    marked = [change for change in identity.changes if change.part == "budget"]
+    assert [change.widens for change in marked] == [True]
+
+
+def test_new_and_removed_identities_are_marked_by_their_access_alone() -> None:
+    """A limit on what was not there before neither widens nor narrows anything."""
+    found = diff("  agent:", "  other:")
+
+    other, agent = found.identities
+    assert (other.name, other.widens, other.narrows) == ("other", True, False)
+    assert (agent.name, agent.widens, agent.narrows) == ("agent", False, True)
+    assert not any(one.widens for one in other.changes if one.part in ("rate", "budget"))
+
+
+def test_rules_in_another_order_are_a_change_that_does_nothing() -> None:
+    """The digest is another, so something must be said."""
+    grants = ['{allow: [read], keys: ["a:*"]}', '{allow: [write], keys: ["b:*"]}']
+    head = "version: 1\nidentities: {agent: {kind: machine, grants: ["
+    one, other = (read(f"{head}{', '.join(some)}]}}}}") for some in (grants, grants[::-1]))
+
+    identity, change = only(diff_policies(one, other, TABLE))
+
+    assert change.part == "order"
+    assert (identity.widens, identity.narrows) == (False, False)
+
+
+def test_every_field_of_an_identity_is_compared() -> None:
+    """A new field of the model must have a place in `diff`, or its changes go unseen."""
+    compared = {"name", "kind", "grants", "deny", "rates", "budgets", "token", "audit"}
+    assert {one.name for one in fields(Identity) if one.compare} == compared | {"durability"}

@@ -1,0 +1,109 @@
+"""Generated pairs of limits: one is said to allow more exactly where it does."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyleash.decision.counts import new_count
+from keyleash.policy import SECOND_US, Budget, Counter, Limit, Period, Rate
+from keyleash.policy.diff.budgets import spends_more
+from keyleash.policy.diff.rates import lets_more
+from support.thorough import thorough
+
+CALLS = 600
+RATES = st.builds(
+    Rate,
+    counter=st.just(Counter.REQUESTS),
+    limit=st.integers(1, 6),
+    period_us=st.integers(1, 12).map(lambda units: units * 60),
+    burst=st.none() | st.integers(1, 8),
+)
+NOW_US = 10**15
+
+
+def stops(limit: Limit, other: Limit, start_us: int, calls: int = CALLS) -> bool:
+    """Whether *limit* stops a call of those that *other* lets through as early as it can."""
+    judge, source = new_count(limit), new_count(other)
+    now_us = start_us
+    for _ in range(calls):
+        now_us = max(now_us, source.free_us(now_us))
+        if judge.free_us(now_us) > now_us:
+            return True
+        source.take(now_us)
+        judge.take(now_us)
+    return False
+
+
+@thorough(300)
+@given(RATES, RATES, st.lists(st.integers(0, 200), max_size=30))
+def test_rate_allows_more_where_the_other_stops_a_call_of_it(
+    one: Rate, other: Rate, waits_us: list[int]
+) -> None:
+    """Calls as early as they can be show it; calls at any other moments show no more."""
+    assert lets_more(one, other) == stops(other, one, NOW_US)
+
+    judge, source, now_us = new_count(other), new_count(one), NOW_US
+    for wait_us in waits_us:
+        now_us = max(now_us + wait_us, source.free_us(now_us + wait_us))
+        if judge.free_us(now_us) > now_us:
+            assert lets_more(one, other)
+            return
+        source.take(now_us)
+        judge.take(now_us)
+
+
+PERIODS = [
+    (Period.MINUTE, Period.HOUR, 60),
+    (Period.HOUR, Period.DAY, 25),
+    (Period.DAY, Period.MONTH, 31),
+    (Period.HOUR, Period.MONTH, 745),
+]
+
+
+@pytest.mark.parametrize(("short", "long", "fitting"), PERIODS)
+def test_budget_of_a_short_period_is_multiplied_by_its_windows_in_a_long_one(
+    short: Period, long: Period, fitting: int
+) -> None:
+    """In Berlin there is a day of 25 hours each October, and it is the model's too."""
+    zone = "Europe/Berlin"
+    often = Budget(Counter.REQUESTS, 2, short, zone)
+    start_us = int(
+        datetime(2027, 10, 31 if fitting == 25 else 1, tzinfo=ZoneInfo(zone)).timestamp()
+    )
+    start_us *= SECOND_US
+    for limit in (2 * fitting - 1, 2 * fitting):
+        seldom = Budget(Counter.REQUESTS, limit, long, zone)
+        more = limit < 2 * fitting
+        assert spends_more(often, seldom) is more
+        assert stops(seldom, often, start_us, 2 * fitting) is more
+        assert spends_more(seldom, often)
+        assert stops(often, seldom, start_us, 3)
+
+
+def test_budget_in_a_zone_whose_clock_never_goes_back_has_days_of_24_hours() -> None:
+    """So that what is the same is not said to be more."""
+    for zone in ("UTC", "Asia/Tokyo"):
+        hourly = Budget(Counter.WRITES, 10, Period.HOUR, zone)
+        assert not spends_more(hourly, Budget(Counter.WRITES, 240, Period.DAY, zone))
+        assert spends_more(hourly, Budget(Counter.WRITES, 239, Period.DAY, zone))
+
+
+@thorough(50)
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([*Period]))
+def test_budget_of_one_calendar_goes_by_its_number(one: int, other: int, period: Period) -> None:
+    """More is more."""
+    budgets = [Budget(Counter.WRITES, limit, period) for limit in (one, other)]
+    assert spends_more(*budgets) == (one > other)
+
+
+def test_budgets_of_two_time_zones_let_each_through_what_the_other_stops() -> None:
+    """Around the moments at which only one of the windows ends."""
+    there = Budget(Counter.WRITES, 5, Period.DAY, "Asia/Tokyo")
+    here = Budget(Counter.WRITES, 5, Period.DAY)
+    assert spends_more(there, here)
+    assert spends_more(here, there)
