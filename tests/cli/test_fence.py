@@ -135,6 +135,21 @@ def test_removal_is_asked_for_and_told(fenced: Cli) -> None:
     assert fenced.ok("fence", "remove", "--all", "--yes") == "there was no user left to delete\n"
 
 
+def test_removal_tells_of_a_user_that_stays(fenced: Cli, embedded: RealServer) -> None:
+    """Whoever cuts an agent off must not believe that it is while its name still opens a door."""
+    fenced.ok("fence", "apply", "--mint", "--yes")
+    opened = ("reset", "on", "nopass", "~*", "+@all")
+    embedded.client().execute_command("ACL", "SETUSER", "one", *opened)
+
+    result = fenced.run("fence", "remove", "--all", "--yes")
+
+    assert result.exit_code == 1
+    assert "keyleash did not make the user `one`" in result.stderr
+    assert "ACL DELUSER" in result.stderr
+    embedded.client().execute_command("ACL", "DELUSER", "one")
+    assert fenced.run("fence", "remove", "one", "--yes").exit_code == 0
+
+
 def test_json_has_all_of_it(fenced: Cli) -> None:
     """One document each; the passwords are in that of the run that made them, and no other."""
     plan = fenced.json("fence", "plan", exit_code=1)
