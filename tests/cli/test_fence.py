@@ -180,7 +180,7 @@ def test_load_keeps_users_in_step_and_names_who_has_none(fenced: Cli, policy: Pa
     """A new identity has no user until it is made; one that left has none any more."""
     fenced.ok("fence", "apply", "--mint", "--yes")
     policy.write_text(POLICY.replace("  two:", "  three:"))
-    loaded = fenced.run("load", policy, "--yes")
+    loaded = fenced.run("load", policy, "--yes", "--allow-widening")
     assert "note: without an ACL user: three" in loaded.stderr
     with redis.Redis.from_url(fenced.url) as admin:
         assert set(admin.acl_users()) == {"default", "one"}
@@ -239,7 +239,7 @@ def test_sealed_user_reaches_nothing_but_by_its_guard(
 ) -> None:
     """It has rights on names that it does not know, which no message shows to anybody."""
     policy.write_text(POLICY.replace('"a:{id}:*"', '"*"'))
-    fenced.ok("load", policy, "--yes")
+    fenced.ok("load", policy, "--yes", "--allow-widening")
     minted = passwords(fenced.ok("fence", "apply", "--mint", "--yes"))
     fenced.ok("vault", "seal", "--yes")
     with redis.Redis.from_url(fenced.url) as admin:
