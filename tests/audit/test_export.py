@@ -263,7 +263,7 @@ def test_archive_of_another_server_is_refused(one: Any, to: Path) -> None:
     one.flushall()
     add_events(one, "a", [1])
 
-    with pytest.raises(ArchiveTakenError, match="is not the stream"):
+    with pytest.raises(ArchiveTakenError, match="is not the one"):
         export(one, to)
     (done,) = export(one, to, take_over=True)
     assert [str(found.kind) for found in done.breaks] == ["anew"]

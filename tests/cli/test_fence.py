@@ -135,6 +135,21 @@ def test_removal_is_asked_for_and_told(fenced: Cli) -> None:
     assert fenced.ok("fence", "remove", "--all", "--yes") == "there was no user left to delete\n"
 
 
+def test_removal_tells_of_a_user_that_stays(fenced: Cli, embedded: RealServer) -> None:
+    """Whoever cuts an agent off must not believe that it is while its name still opens a door."""
+    fenced.ok("fence", "apply", "--mint", "--yes")
+    opened = ("reset", "on", "nopass", "~*", "+@all")
+    embedded.client().execute_command("ACL", "SETUSER", "one", *opened)
+
+    result = fenced.run("fence", "remove", "--all", "--yes")
+
+    assert result.exit_code == 1
+    assert "keyleash did not make the user `one`" in result.stderr
+    assert "ACL DELUSER" in result.stderr
+    embedded.client().execute_command("ACL", "DELUSER", "one")
+    assert fenced.run("fence", "remove", "one", "--yes").exit_code == 0
+
+
 def test_json_has_all_of_it(fenced: Cli) -> None:
     """One document each; the passwords are in that of the run that made them, and no other."""
     plan = fenced.json("fence", "plan", exit_code=1)
@@ -165,7 +180,7 @@ def test_load_keeps_users_in_step_and_names_who_has_none(fenced: Cli, policy: Pa
     """A new identity has no user until it is made; one that left has none any more."""
     fenced.ok("fence", "apply", "--mint", "--yes")
     policy.write_text(POLICY.replace("  two:", "  three:"))
-    loaded = fenced.run("load", policy, "--yes")
+    loaded = fenced.run("load", policy, "--yes", "--allow-widening")
     assert "note: without an ACL user: three" in loaded.stderr
     with redis.Redis.from_url(fenced.url) as admin:
         assert set(admin.acl_users()) == {"default", "one"}
@@ -224,7 +239,7 @@ def test_sealed_user_reaches_nothing_but_by_its_guard(
 ) -> None:
     """It has rights on names that it does not know, which no message shows to anybody."""
     policy.write_text(POLICY.replace('"a:{id}:*"', '"*"'))
-    fenced.ok("load", policy, "--yes")
+    fenced.ok("load", policy, "--yes", "--allow-widening")
     minted = passwords(fenced.ok("fence", "apply", "--mint", "--yes"))
     fenced.ok("vault", "seal", "--yes")
     with redis.Redis.from_url(fenced.url) as admin:

@@ -147,3 +147,24 @@ def test_change_that_was_interrupted_is_named_by_every_tool(cli: Cli, policy: Pa
     assert cli.json("vault", "seal", "--yes")["resumed"] is True
     assert read_seal(admin).change is None
     assert cli.run("exec", "GET", "k:1", KEYLEASH_TOKEN=token).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "words", ["vault rotate --yes", "watch --once", "audit export --to FOLDER/two", "status"]
+)
+def test_no_error_names_a_prefix(sealed: Cli, tmp_path: Path, words: str) -> None:
+    """Errors end in logs, and a prefix is what keeps agents out."""
+    sealed.ok("audit", "export", "--to", tmp_path / "one")
+    operator = redis.Redis.from_url(sealed.url)
+    prefix = server_keyspace(operator).prefix
+    readable = [f"{prefix}{name}" for name in ("policy", "layouts", "control")]
+    keys = ["keyleash:*", *readable]
+    operator.acl_setuser("half", enabled=True, passwords=["+half"], keys=keys, commands=["+@all"])
+    url = sealed.url if "export" in words else sealed.url.replace("://", "://half:half@")
+
+    said = Cli(url).run(*words.replace("FOLDER", str(tmp_path)).split())
+
+    assert said.exit_code, said.output
+    assert prefix.strip(":") not in said.output
+    operator.acl_deluser("half")
+    operator.close()

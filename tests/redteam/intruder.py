@@ -64,7 +64,7 @@ class Intruder:
         try:
             connection = self._open()
             connection.send_command(*words, check_health=False)
-            return self._heard(connection.read_response(disable_decoding=True))
+            return self._heard(connection.read_response(disable_decoding=True, push_request=True))
         except redis.exceptions.NoPermissionError as error:
             # Without its code it would be one error of many.
             return self._heard(f"NOPERM {error}".encode(), is_error=True)
@@ -78,7 +78,7 @@ class Intruder:
     def hear(self) -> Any:
         """Wait for something that the server says by itself."""
         try:
-            return self._heard(self._open().read_response(disable_decoding=True))
+            return self._heard(self._open().read_response(disable_decoding=True, push_request=True))
         except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError, OSError):
             self.hang_up()
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,11 @@ class Stage:
         if seen or changed or leaked:
             return Outcome.POSSIBLE, told
         return self.worst_reply(), told
+
+    def speak(self, protocol: int) -> None:
+        """Let the intruder speak RESP2 or RESP3 from now on."""
+        self.intruder.hang_up()
+        self.intruder = Intruder(replace(self.intruder.holds, protocol=protocol))
 
     def worst_reply(self) -> Outcome:
         """The least that stood in the way of any of its commands."""

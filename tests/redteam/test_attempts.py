@@ -27,9 +27,11 @@ def stage(
         yield stage
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.name)
-def test_attempt_becomes_what_the_page_says(stage: Stage, attempt: Attempt) -> None:
+def test_attempt_becomes_what_the_page_says(stage: Stage, attempt: Attempt, protocol: int) -> None:
     """Nothing is possible but what is said to be, and nothing that is said to be is not."""
+    stage.speak(protocol)
     outcome, told = stage.try_out(attempt)
 
     assert outcome is attempt.expected[stage.tier], told

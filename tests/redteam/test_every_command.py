@@ -73,8 +73,10 @@ def reachable(stage: Stage, name: bytes) -> bool:
     return name.startswith(b"jobs:") or name in stage.written_down()
 
 
-def test_no_command_reaches_what_the_tier_keeps(stage: Stage) -> None:
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_no_command_reaches_what_the_tier_keeps(stage: Stage, protocol: int) -> None:
     """Nothing outside of its grants changes or is told, and in a sealed server nothing at all."""
+    stage.speak(protocol)
     failures: dict[str, list[str]] = defaultdict(list)
     answered = set()
     for spec in {**load_table().commands, **read_table(stage.operator).commands}.values():

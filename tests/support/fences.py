@@ -22,7 +22,7 @@ from keyleash.fence import (
 )
 from keyleash.protocol.active import read_active
 from keyleash.protocol.transport import call_head
-from support.leash import NAMES, Leash
+from support.leash import Leash
 
 
 @dataclass
@@ -38,17 +38,17 @@ class FencedLeash(Leash):
 
     def fence(self, *others: redis.Redis, wide: tuple[str, ...] = ()) -> Outcome:
         """Make the users of the active policy, as `keyleash fence apply --mint` does."""
-        active = read_active(self.admin, NAMES)
+        active = read_active(self.admin, self.keyspace)
         assert active is not None
         nodes = [Node("one", self.admin), *(Node("other", client) for client in others)]
-        records = read_records(self.admin, NAMES)
-        guards = prepare_policy(self.admin, active.document).guards
-        facts = read_facts([node.client for node in nodes], NAMES)
-        wanted = wanted_users(self.admin, NAMES, guards, facts, records)
+        records = read_records(self.admin, self.keyspace)
+        guards = prepare_policy(self.admin, active.document, keyspace=self.keyspace).guards
+        facts = read_facts([node.client for node in nodes], self.keyspace)
+        wanted = wanted_users(self.admin, self.keyspace, guards, facts, records)
         minted = [mint(one.fence.identity) for one in wanted if not one.record.passwords]
         self._remember(minted)
         wanted = with_passwords(wanted, {one.identity: one.sha256 for one in minted}, 1)
-        return apply_fences(nodes, NAMES, wanted, records, wide=wide, actor="ops")
+        return apply_fences(nodes, self.keyspace, wanted, records, wide=wide, actor="ops")
 
     def _remember(self, minted: list[Minted]) -> None:
         self.passwords.update((one.identity, one.password) for one in minted)

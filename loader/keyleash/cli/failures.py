@@ -15,6 +15,7 @@ from keyleash.cli.errors import WarningsError
 from keyleash.cli.refusals import explain
 from keyleash.cli.text import json_bytes, printable, without_tokens
 from keyleash.errors import KeyleashError, LeashError, PolicyError, Problem
+from keyleash.protocol.reply import said_by
 
 _CONNECTING = re.compile(r"^Error (-?\d+ )?(while )?connecting to \S+\. ")
 
@@ -72,7 +73,7 @@ def failure_of(error: Exception, server: str) -> Failure | None:
 
 
 def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
-    said = _CONNECTING.sub("", printable(str(error))).rstrip(".")
+    said = _CONNECTING.sub("", printable(said_by(error))).rstrip(".")
     match error:
         case (
             redis_errors.AuthenticationError()

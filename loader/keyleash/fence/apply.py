@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from keyleash.errors import KeyleashError
@@ -92,7 +92,9 @@ def apply_fences(
     """
     plans = [plan_node(node, keyspace, wanted, records, wide=wide) for node in nodes]
     steps = tuple(step for plan in plans for step in plan)
-    _require_none_foreign(steps)
+    require_none_foreign(
+        (step.node.name, step.identity) for step in steps if step.how is How.FOREIGN
+    )
     held = {step.identity for step in steps if step.how is How.HELD}
     meant = {one.fence.identity: one for one in wanted if one.fence.identity not in held}
     client = nodes[0].client
@@ -198,10 +200,14 @@ def _what_is_wrong(
     return next((f"it may do {one[0]}" for one in refused if may(client, name, *one)), None)
 
 
-def _require_none_foreign(steps: Sequence[Step]) -> None:
-    foreign = [
-        f"`{step.identity}` of {step.node.name}" for step in steps if step.how is How.FOREIGN
-    ]
+def require_none_foreign(users: Iterable[tuple[str, str]]) -> None:
+    """
+    Insist that there are none of these users, as (server, identity).
+
+    Raises:
+        ForeignUserError: There are.
+    """
+    foreign = [f"`{identity}` of {server}" for server, identity in users]
     if foreign:
         raise ForeignUserError(
             f"keyleash did not make the user {', '.join(foreign)}",

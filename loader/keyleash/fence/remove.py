@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from keyleash.fence.acl import delete_users, read_users, save
-from keyleash.fence.apply import note_event
+from keyleash.fence.apply import note_event, require_none_foreign
 from keyleash.fence.plan import Node, is_ours
 from keyleash.fence.record import Record, forget_records
 from keyleash.protocol.keyspace import Keyspace
@@ -22,7 +22,7 @@ def remove_fences(
     """
     Delete the users of some identities, which closes their connections, and forget them.
 
-    A user of such a name that keyleash did not make stays.
+    A user of such a name that keyleash did not make stays, and so does what is known of ours.
 
     Args:
         nodes: The servers; the first has the control keys.
@@ -33,8 +33,13 @@ def remove_fences(
 
     Returns:
         (server, identity) of each user that was deleted.
+
+    Raises:
+        ForeignUserError: There is such a user, by which somebody may still act; all others were
+            deleted.
     """
     deleted = []
+    foreign: dict[tuple[str, str], None] = {}
     for node in nodes:
         users = read_users(node.client, identities)
         ours = [
@@ -42,9 +47,12 @@ def remove_fences(
         ]
         delete_users(node.client, ours)
         deleted += [(node.name, name) for name in ours]
+        foreign |= dict.fromkeys((node.name, name) for name in users if name not in ours)
         save(node.client)
     # Last, so that what could not be deleted is not forgotten.
-    forget_records(nodes[0].client, keyspace, tuple(identities))
+    left = {name for _, name in foreign}
+    forget_records(nodes[0].client, keyspace, tuple(one for one in identities if one not in left))
     if deleted:
         note_event(nodes[0].client, keyspace, "fence-remove", actor, identities)
+    require_none_foreign(foreign)
     return deleted

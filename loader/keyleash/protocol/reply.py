@@ -1,12 +1,14 @@
-"""Reading a guard's refusal line: `LEASH <CODE> key=value …`, values percent-encoded."""
+"""Reading errors; a guard's refusal is `LEASH <CODE> key=value …`, values percent-encoded."""
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote_to_bytes
 
 from keyleash.errors import KeyleashError, LeashError, ReplyCode
 
 _MARK = "LEASH "
+_OF_PIPELINE = re.compile(r"\ACommand # \d+ \(.*?\) of pipeline caused error: ", re.DOTALL)
 
 
 def _subclasses(base: type[LeashError]) -> dict[str, type[LeashError]]:
@@ -40,6 +42,13 @@ def refusal(line: str) -> LeashError | None:
             help="update keyleash on this side",
         )
     return cls(dict(_pair(pair) for pair in pairs if "=" in pair))
+
+
+def said_by(error: Exception) -> str:
+    """What a server said, without the command that redis-py puts in front where it was in a
+    pipeline: keys of a sealed server begin with a secret.
+    """
+    return _OF_PIPELINE.sub("", str(error))
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -168,7 +168,7 @@ class Archiver:
                 if not is_gone(error):
                     raise
                 raise ArchiveTakenError(
-                    f"`{one.trail.stream}` was removed, or another archive took it over",
+                    f"the trail `{one.trail.name}` was removed, or another archive took it over",
                     help="run it again to see which",
                 ) from None
             if done.file or done.breaks or done.lost or done.known:

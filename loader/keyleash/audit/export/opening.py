@@ -70,7 +70,8 @@ def _require_ours(one: OpenTrail) -> None:
         raise _taken(one.trail, place)
     if one.folder.head.files and one.group.stream_exists() and not one.group.exists():
         raise ArchiveTakenError(
-            f"`{one.trail.stream}` is not the stream that `{one.folder.path}` was exported from",
+            f"the trail `{one.trail.name}` is not the one that `{one.folder.path}` was exported"
+            " from",
             help="name another directory for another server; if the server was restored or lost"
             " its data, go on with `--take-over`",
         )
@@ -87,7 +88,7 @@ def _require_alone(one: OpenTrail, *, take_over: bool) -> None:
 
 def _taken(trail: Trail, place: str) -> ArchiveTakenError:
     return ArchiveTakenError(
-        f"`{trail.stream}` is exported to another archive, begun at `{place}`",
+        f"the trail `{trail.name}` is exported to another archive, begun at `{place}`",
         help="export to that one; or begin one here, with all that the server still has, by"
         " `--take-over`: that one is not gone on with then",
     )

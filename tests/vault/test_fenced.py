@@ -1,0 +1,123 @@
+"""A sealed agent with the user that a fence gives it; what it may try, `redteam` does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+
+import keyleash
+from support.fences import FencedLeash
+from support.leash import grant
+from support.sealed import SEALED, assert_hidden
+from support.servers import RealServer
+
+MARK = b"what-nobody-may-see"
+ALL: dict[str, Any] = {
+    "grants": [grant("read", "write", "delete", "scan", keys="t:*")],
+    "budget": {"requests": "5/month"},
+}
+
+
+def sow(admin: redis.Redis, prefix: str) -> None:
+    """The same names within the vault, and outside it."""
+    admin.set(f"{prefix}t:str", MARK)
+    admin.set(f"{prefix}t:num", 7)
+    admin.rpush(f"{prefix}t:list", MARK, "b")
+    admin.hset(f"{prefix}t:hash", MARK, MARK)
+    admin.sadd(f"{prefix}t:set", MARK)
+    admin.zadd(f"{prefix}t:z", {MARK: 1})
+    admin.xadd(f"{prefix}t:stream", {MARK: MARK}, id="1-1")
+    admin.xgroup_create(f"{prefix}t:stream", "g", "0")
+
+
+@pytest.fixture
+def leash(server: RealServer) -> FencedLeash:
+    leash = FencedLeash(server, SEALED)
+    leash.load(one=ALL)
+    for prefix in ("", SEALED.vault):
+        sow(leash.admin, prefix)
+    leash.fence()
+    return leash
+
+
+def content(admin: redis.Redis) -> dict[bytes, Any]:
+    """Everything that the server holds."""
+    client: Any = admin
+    return {key: (client.dump(key), client.pexpiretime(key)) for key in client.keys("*")}
+
+
+class Raw:
+    """An agent's user, without its wrapper."""
+
+    def __init__(self, leash: FencedLeash) -> None:
+        self.client = leash.direct("one", protocol=2, socket_timeout=2)
+        self.client.response_callbacks.clear()
+
+    def call(self, *words: Any) -> None:
+        """Make a call, which must tell nothing."""
+        try:
+            reply: Any = self.client.execute_command(*words)
+        except (redis.ResponseError, redis.ConnectionError) as error:
+            reply = error
+        assert MARK not in str(reply).encode(), words
+        assert_hidden(reply)
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_guard_does_within_the_wall_what_it_does_without(leash: FencedLeash, protocol: int) -> None:
+    """The wrapper needs no change but its user and password."""
+    agent = leash.agent("one", protocol=protocol)
+
+    assert agent.get("t:str") == MARK
+    assert agent.incr("t:num") == 8
+    assert agent.blpop(["t:missing", "t:list"], 1) in ([b"t:list", MARK], (b"t:list", MARK))
+    pipe = agent.pipeline(transaction=False)
+    pipe.hgetall("t:hash")
+    pipe.set("t:new", "x")
+    assert pipe.execute() == [{MARK: MARK}, True]
+    with pytest.raises(keyleash.BudgetExhaustedError):
+        agent.get("t:str")
+    assert leash.admin.get("t:num") == b"7"
+    assert [event.get("op", "BATCH") for event in leash.events("one")][-1] == "BATCH"
+
+
+def test_lost_script_is_an_error_that_tells_nothing(leash: FencedLeash) -> None:
+    """Neither the source nor SCRIPT LOAD is for an agent."""
+    agent = leash.agent("one")
+    assert agent.get("t:str") == MARK
+    leash.admin.script_flush()
+
+    with pytest.raises(redis.ResponseError) as error:
+        agent.get("t:str")
+    assert_hidden(error.value, error.value.__cause__, error.value.__context__)
+
+
+def test_arguments_of_any_kind_get_no_error_that_tells_where_keys_are(leash: FencedLeash) -> None:
+    """Forged keys, huge and empty arguments, a token that is none."""
+    leash.load(one={"grants": ALL["grants"]})
+    leash.fence()
+    raw, token, digest = Raw(leash), leash.issue("one").token, leash.digest("one")
+    before = content(leash.admin)
+
+    for keys, argv in (
+        ((), ()),
+        ((), (token,)),
+        (("t:str",), (token, "c", "2", "GET", "t:list")),
+        (("t:str", "t:list"), (token, "c", "2", "GET", "t:str")),
+        (("t:str",), (token, "c", "9", "GET", "t:str", "x")),
+        (("t:str",), (token, "c", "2", "LPUSH", "t:str", "x")),
+        (("t:" + "x" * 100_000,), (token, "c", "3", "INCR", "t:" + "x" * 100_000, "y")),
+        (
+            ("t:stream",),
+            (token, "c", "3", *["XREADGROUP", "GROUP", "x", "c", "STREAMS", "t:stream", ">"]),
+        ),
+        (("t:str",), ("x" * 100_000, "c", "2", "GET", "t:str")),
+        ((), (token, "c", "2", "SCAN", "0", "MATCH", "*")),
+        ((), (token, "c", "2", "NOSUCH", "t:str")),
+    ):
+        raw.call("EVALSHA", digest, len(keys), *keys, *argv)
+
+    changed = {key for key, held in content(leash.admin).items() if before.get(key) != held}
+    assert not any(key.startswith((SEALED.vault.encode(), b"t:")) for key in changed)
