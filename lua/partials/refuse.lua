@@ -19,6 +19,8 @@ if code == 'CLASS_NOT_GRANTED' then
   end)(line, command, key)
 elseif code == 'RATE_LIMITED' then
   line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
+elseif code == 'SUSPENDED' and at_us > 1 then
+  line = line .. ' until_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 elseif code == 'BUDGET_EXHAUSTED' then
   line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end

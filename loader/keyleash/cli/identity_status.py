@@ -73,7 +73,7 @@ def identity_statuses(
                 name=identity.name,
                 kind=str(identity.kind),
                 active=state is not None,
-                suspended=state is not None and state.suspended,
+                suspended=state is not None and state.is_suspended(now_ms * 1000),
                 live_tokens=live[identity.name],
                 audit_length=next(replies),
                 denied_length=next(replies),

@@ -13,8 +13,17 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 16352776642495 then code = 'POLICY_STALE' break end
-if suspended ~= 0 then code = 'SUSPENDED' break end
+if stamp ~= 87163325102335 then code = 'POLICY_STALE' break end
+if suspended ~= 0 then
+local time = call('TIME')
+now_us = time[1] * 1000000 + time[2]
+if suspended > 1 and suspended <= now_us then
+redis.pcall('SETRANGE', "keyleash:state:agent-reader", 8, struct.pack('<d', 0))
+else
+code, at_us = 'SUSPENDED', suspended
+end
+if code then break end
+end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -644,6 +653,8 @@ return key and line .. ' key=' .. escaped(key) or line
 end)(line, command, key)
 elseif code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
+elseif code == 'SUSPENDED' and at_us > 1 then
+line = line .. ' until_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
