@@ -338,9 +338,20 @@ def _refused_again(cls: type[LeashError], details: dict[str, str], help: str | N
 
 
 class SuspendedError(LeashError):
-    """The identity is suspended."""
+    """The identity is suspended: by an operator, by itself, or while prefixes are changed."""
 
     code = ReplyCode.SUSPENDED
+
+    @property
+    def reason(self) -> str:
+        """Why; empty if nobody said."""
+        return self.details.get("reason", "")
+
+    @property
+    def until_ms(self) -> int | None:
+        """Server time, Unix milliseconds, at which it ends by itself; None if somebody ends it."""
+        said = self.details.get("until_ms")
+        return None if said is None else int(said)
 
 
 class PolicyStaleError(LeashError):

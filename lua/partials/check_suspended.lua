@@ -8,4 +8,7 @@ if suspended > 1 and suspended <= now_us then
   redis.pcall('SETRANGE', {{ names.state }}, 8, struct.pack('<d', 0))
 else
   code, at_us = 'SUSPENDED', suspended
+  -- pcall, since a fence of before may not let it be read; a hold has no reason of its own.
+  local said = suspended > 0 and redis.pcall('HGET', {{ names.suspension }}, 'reason')
+  if type(said) == 'string' and said ~= '' then detail, value = 'reason', said end
 end

@@ -29,6 +29,7 @@ def wall(
         "setrange": (keyspace.state(identity), keyspace.token_prefix(identity) + "*"),
         "xadd xtrim xlen": (keyspace.audit(identity), keyspace.denied(identity)),
         "hincrby hset hget hgetall hlen del": (keyspace.repeats(identity),),
+        "hget": (keyspace.suspension(identity),),
         "set get getrange setrange pexpire": (keyspace.limit_prefix(identity, "*"),),
     }
     rules = [

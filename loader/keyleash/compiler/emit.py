@@ -70,6 +70,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
             "audit": keyspace.audit(identity.name),
             "denied": keyspace.denied(identity.name),
             "repeats": keyspace.repeats(identity.name),
+            "suspension": keyspace.suspension(identity.name),
         },
         vault=vault,
         vault_bytes=len(vault),

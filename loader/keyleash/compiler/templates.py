@@ -131,6 +131,7 @@ def _names(keyspace: Keyspace) -> dict[str, str]:
         "guard_prefix": keyspace.guard_root,
         "denied_prefix": keyspace.denied(""),
         "repeats_prefix": keyspace.repeats(""),
+        "suspension_prefix": keyspace.suspension(""),
         "tokens_prefix": keyspace.tokens(""),
         "token_prefix": keyspace.token_root,
         "staged_prefix": keyspace.staged_prefix,

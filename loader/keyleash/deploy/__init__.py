@@ -1,16 +1,20 @@
-"""Bringing a policy to a server: prepare, load the scripts, activate, suspend."""
+"""Bringing a policy to a server: prepare, load the scripts, activate, freeze."""
 
 from keyleash.deploy.activate import LoadResult, activate_policy, load_policy
+from keyleash.deploy.freeze import FreezeResult, Frozen, freeze, set_suspended, thaw
 from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
-from keyleash.deploy.suspend import set_suspended
 from keyleash.protocol.transport import Transport
 
 __all__ = [
+    "FreezeResult",
+    "Frozen",
     "LoadResult",
     "PreparedPolicy",
     "Transport",
     "activate_policy",
+    "freeze",
     "load_policy",
     "prepare_policy",
     "set_suspended",
+    "thaw",
 ]

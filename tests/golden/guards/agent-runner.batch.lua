@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 225280675880135 then code = 'POLICY_STALE' break end
+if stamp ~= 43016872028319 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
@@ -21,6 +21,8 @@ if suspended > 1 and suspended <= now_us then
 redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', 0))
 else
 code, at_us = 'SUSPENDED', suspended
+local said = suspended > 0 and redis.pcall('HGET', "keyleash:suspension:agent-runner", 'reason')
+if type(said) == 'string' and said ~= '' then detail, value = 'reason', said end
 end
 if code then break end
 end
@@ -729,7 +731,7 @@ line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000)
 end
 if item then line = line .. ' item=' .. item end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-if detail == 'class' or detail == 'limit' then reason = value end
+if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
@@ -903,7 +905,7 @@ line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000)
 end
 if item then line = line .. ' item=' .. item end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-if detail == 'class' or detail == 'limit' then reason = value end
+if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
