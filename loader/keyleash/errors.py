@@ -133,6 +133,12 @@ class UnknownTokenIdError(KeyleashError):
     code = "unknown-token-id"
 
 
+class TokenNotLiveError(KeyleashError):
+    """The token that was to be replaced is expired or revoked."""
+
+    code = "token-not-live"
+
+
 class NoPolicyError(KeyleashError):
     """No policy is active on the server."""
 

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 100751294270255 then code = 'POLICY_STALE' break end
+if stamp ~= 28579280596233 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
@@ -549,6 +549,7 @@ if ready then
 if recorded then sequence = sequence + 1 end
 call('SETRANGE', "keyleash:state:agent-reader", 16, struct.pack("<dddd", sequence, head_1, ends_2, used_2))
 if place_1 then call('SETRANGE', "keyleash:state:agent-reader", place_1, struct.pack('<d', now_us)) end
+if now_us - used_us >= 60000000 then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 if recorded then
 local field, touched, is_masked = 'key', key or '', false
 if count > 1 then

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 43016872028319 then code = 'POLICY_STALE' break end
+if stamp ~= 176482819779325 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
@@ -688,6 +688,7 @@ end
 if ready then
 if recorded then sequence = sequence + 1 end
 call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<dddddd", sequence, tat_1, ends_2, used_2, ends_3, used_3))
+if now_us - used_us >= 60000000 then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 if recorded then
 local field, touched, is_masked = 'key', key or '', false
 if count > 1 then
