@@ -11,8 +11,17 @@ if phase ~= 'switched' then return 0 end
 for _, name in ipairs(call('HKEYS', {{ names.layouts }})) do
   local state = {{ names.state_prefix }} .. name
   local flag = call('GETRANGE', state, 8, 15)
-  -- Who was suspended before stays so.
-  if #flag == 8 then call('SETRANGE', state, 8, struct.pack('<d', struct.unpack('<d', flag) % 2)) end
+  if #flag == 8 then
+    -- Who was suspended before stays so.
+    local suspended = struct.unpack('<d', flag)
+    if suspended < 0 then
+      suspended = -1 - suspended
+    elseif suspended == 2 or suspended == 3 then
+      -- A change that an earlier version began: it held by adding 2.
+      suspended = suspended - 2
+    end
+    call('SETRANGE', state, 8, struct.pack('<d', suspended))
+  end
 end
 if kind == 'unseal' then
   call('DEL', {{ names.sealed }})

@@ -6,11 +6,12 @@
 --- ARGV[2]  identity  string  "" for every identity that ever had a state
 --- ARGV[3]  id        string  a token id, or "" for all tokens of the identity
 ---
---- Replies  array of identity, id, … of the tokens that this call revoked
+--- Replies  now_us, then identity, id, … of the tokens that this call revoked
 ---
 --- The tokens are looked up in here: one issued a moment ago must not slip through.
 local call = redis.call
-local revoked = {}
+local time = call('TIME')
+local revoked = { string.format('%.0f', time[1] * 1000000 + time[2]) }
 local identities = { ARGV[2] }
 if ARGV[2] == '' then identities = call('HKEYS', {{ names.layouts }}) end
 for _, identity in ipairs(identities) do

@@ -35,13 +35,14 @@ for i = 3, #argv, 2 do
   -- An identity whose state was lost stays stopped.
   if take(from, to) and stamp ~= '' then
     local suspended = struct.unpack('<d', call('GETRANGE', to, 8, 15))
-    -- 2 more: held, whether suspended or not.
-    call('SETRANGE', to, 0, stamp .. struct.pack('<d', suspended % 2 + 2))
+    -- Below 0: held, whether suspended or not.
+    call('SETRANGE', to, 0, stamp .. struct.pack('<d', -1 - suspended))
     -- Too short for a state, so every old guard takes it for another's.
     call('SET', from, '\0', 'PX', {{ removed_keep_ms }})
   end
   take({{ old_names.denied_prefix }} .. name, {{ names.denied_prefix }} .. name)
   take({{ old_names.repeats_prefix }} .. name, {{ names.repeats_prefix }} .. name)
+  take({{ old_names.suspension_prefix }} .. name, {{ names.suspension_prefix }} .. name)
   if stamp ~= '' then call('RENAME', staged .. name, {{ names.guard_prefix }} .. name) end
 end
 take({{ old_names.policy }}, {{ names.policy }})

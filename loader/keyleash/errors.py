@@ -156,6 +156,12 @@ class UnknownTokenIdError(KeyleashError):
     code = "unknown-token-id"
 
 
+class TokenNotLiveError(KeyleashError):
+    """The token that was to be replaced is expired or revoked."""
+
+    code = "token-not-live"
+
+
 class NoPolicyError(KeyleashError):
     """No policy is active on the server."""
 
@@ -361,9 +367,20 @@ def _refused_again(cls: type[LeashError], details: dict[str, str], help: str | N
 
 
 class SuspendedError(LeashError):
-    """The identity is suspended."""
+    """The identity is suspended: by an operator, by itself, or while prefixes are changed."""
 
     code = ReplyCode.SUSPENDED
+
+    @property
+    def reason(self) -> str:
+        """Why; empty if nobody said."""
+        return self.details.get("reason", "")
+
+    @property
+    def until_ms(self) -> int | None:
+        """Server time, Unix milliseconds, at which it ends by itself; None if somebody ends it."""
+        said = self.details.get("until_ms")
+        return None if said is None else int(said)
 
 
 class PolicyStaleError(LeashError):

@@ -9,8 +9,8 @@ else
   if not (expires_us > now_us) then
     code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 --% if idle_us is not none
-  -- One second more: commit_limits writes the time of use at most once a second.
-  elseif now_us - used_us > {{ idle_us + 1000000 }} then
+  -- So much more as a use may be newer than commit_limits has noted.
+  elseif now_us - used_us > {{ idle_us + use_noted_us }} then
     code, detail, value = 'TOKEN_EXPIRED', 'idle_since_ms', string.format('%.0f', used_us / 1000)
 --% endif
   end

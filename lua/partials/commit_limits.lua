@@ -32,8 +32,6 @@ if place_n then call('SETRANGE', {{ names.state }}, place_n, struct.pack('<d', n
 --% endif
 --% endfilter
 --% endfor
---% if idle_us is not none
 -- pcall, since a full or read-only server still reads: a time of use that cannot be noted only
--- ends the token sooner.
-if now_us - used_us >= 1000000 then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
---% endif
+-- ends an idle token sooner.
+if now_us - used_us >= {{ use_noted_us }} then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end

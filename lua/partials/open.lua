@@ -21,7 +21,10 @@ repeat
   stamp, suspended, sequence, number_n = struct.unpack({{ state_format }}, state)
 --% endfilter
   if stamp ~= {{ stamp }} then code = 'POLICY_STALE' break end
-  if suspended ~= 0 then code = 'SUSPENDED' break end
+  if suspended ~= 0 then
+--% include "partials/check_suspended.lua"
+    if code then break end
+  end
 
 --% include "partials/read_token.lua"
   if not record then code = 'TOKEN_UNKNOWN' break end

@@ -19,6 +19,8 @@ if code == 'CLASS_NOT_GRANTED' then
   end)(line, command, key)
 elseif code == 'RATE_LIMITED' then
   line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
+elseif code == 'SUSPENDED' and at_us > 1 then
+  line = line .. ' until_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 elseif code == 'BUDGET_EXHAUSTED' then
   line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
@@ -27,6 +29,6 @@ if item then line = line .. ' item=' .. item end
 --% endif
 -- A stale guard is an old wrapper's, on its way to the new one; without a state there is no identity.
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-  if detail == 'class' or detail == 'limit' then reason = value end
+  if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 --% include "partials/record_refusal.lua"
 end

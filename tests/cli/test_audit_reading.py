@@ -118,10 +118,10 @@ def test_log_of_operators(loaded: Cli) -> None:
     assert [
         (line["kind"], line["event"], line["actor"])
         for line in loaded.lines("audit", "log", "--control")
-    ] == [("control", "activate", "tester"), ("control", "suspend", "tester")]
+    ] == [("control", "activate", "tester"), ("control", "freeze", "tester")]
     about = loaded.lines("audit", "log", "--control", "agent-reader")
     assert [line["event"] for line in about] == ["activate"]
-    assert f"identity={RUNNER}" in loaded.ok("audit", "log", "--control")
+    assert f"identities={RUNNER}" in loaded.ok("audit", "log", "--control")
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,12 @@ def test_status_shows_suspension_tokens_and_trails(loaded: Cli) -> None:
         "kind": "machine",
         "active": True,
         "suspended": True,
+        "suspension": {
+            "reason": "",
+            "by": "tester",
+            "since": runner["suspension"]["since"],
+            "until": None,
+        },
         "live_tokens": 1,
         "audit_length": 1,
         "denied_length": 1,

@@ -84,7 +84,8 @@ def test_list_shows_tokens_newest_first_without_secrets(loaded: Cli) -> None:
     output = loaded.ok("token", "list")
     lines = output.splitlines()
 
-    assert lines[0].split() == ["id", "identity", "state", "expires", "issued", "by", "note"]
+    columns = ["id", "identity", "state", "age", "rotate", "expires", "used", "by", "note"]
+    assert lines[0].split() == columns
     assert {line.split()[0]: line.split()[2] for line in lines[1:]} == {
         second["id"]: "live",
         first["id"]: "revoked",
@@ -100,11 +101,15 @@ def test_list_as_json_can_be_of_one_identity(loaded: Cli) -> None:
     (only,) = loaded.json("token", "list", "agent-runner")["tokens"]
 
     assert only.pop("issued_at").endswith("Z")
+    assert only.pop("rotate_at").endswith("Z")
     assert only == {
         "id": issued["id"],
         "identity": "agent-runner",
         "state": "live",
         "expires_at": issued["expires_at"],
+        "last_used_at": None,
+        "stale": False,
+        "replaced_by": None,
         "by": "tester",
         "note": "ci",
     }

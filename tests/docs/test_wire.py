@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from keyleash.commands import keys_of, load_table
-from keyleash.deploy.suspend import set_suspended
+from keyleash.deploy import set_suspended
 from keyleash.errors import ReplyCode
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from keyleash.protocol.token import TokenRecord

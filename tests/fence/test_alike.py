@@ -173,7 +173,8 @@ def test_fence_knows_every_command_that_guards_run() -> None:
         if "call(kind == 'hash' and 'HGETALL' or 'SMEMBERS'" in text:
             found |= {("HGETALL", ""), ("SMEMBERS", "")}
     granted = {
-        *map(str.upper, (*control.STATE, *control.LIMIT, *control.REPEATS, *FOR_EVERYBODY)),
+        *map(str.upper, (*control.STATE, *control.LIMIT, *control.REPEATS, *control.SUSPENSION)),
+        *map(str.upper, FOR_EVERYBODY),
         *data.HELPERS, "XADD", "XTRIM", "XLEN",
     }  # fmt: skip
     names = {f"{name} {sub}" if f"{name} {sub}" in TABLE.commands else name for name, sub in found}

@@ -246,7 +246,7 @@ def test_full_memory_does_not_keep_an_agent_from_being_stopped(leash: Leash) -> 
         assert leash.call("one", one.token, *READ) == "LEASH TOKEN_REVOKED"
         assert leash.call("two", two.token, *READ) == "LEASH SUSPENDED"
     did = [fields[b"event"] for _, fields in leash.admin.xrange(NAMES.control)]
-    assert did[-2:] == [b"revoke", b"suspend"]
+    assert did[-2:] == [b"revoke", b"freeze"]
 
 
 def test_server_that_is_loading_refuses_and_then_has_what_it_loaded(leash: Leash) -> None:

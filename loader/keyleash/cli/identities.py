@@ -21,7 +21,8 @@ def identity() -> None:
 def suspend(settings: Settings, name: str) -> None:
     """Refuse every call of the identity NAME, from the very next one on.
 
-    Its tokens stay as they are.
+    Its tokens stay as they are. `keyleash freeze` does the same to several at once, for a time
+    and with a reason.
     """
     _set(settings, name, suspended=True)
 
@@ -31,7 +32,7 @@ def suspend(settings: Settings, name: str) -> None:
 @json_option
 @pass_settings
 def resume(settings: Settings, name: str) -> None:
-    """Let the suspended identity NAME act again."""
+    """Let the suspended identity NAME act again; the same as `keyleash thaw NAME`."""
     _set(settings, name, suspended=False)
 
 

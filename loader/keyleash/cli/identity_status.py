@@ -11,6 +11,7 @@ from keyleash.cli.settings import Settings
 
 if TYPE_CHECKING:
     from keyleash.cli.usage import LimitUse
+    from keyleash.deploy.suspension import Suspension
     from keyleash.protocol.active import ActivePolicy
     from keyleash.protocol.state import State
 
@@ -22,6 +23,7 @@ class IdentityStatus:
 
     Attributes:
         active: Whether it has its state; without one every call is refused.
+        suspension: Why it is suspended; None if it is not.
         audit_length: Events in its trail.
         denied_length: Refusals that are kept.
     """
@@ -29,7 +31,7 @@ class IdentityStatus:
     name: str
     kind: str
     active: bool
-    suspended: bool
+    suspension: Suspension | None
     live_tokens: int
     audit_length: int
     denied_length: int
@@ -40,7 +42,7 @@ class IdentityStatus:
         """Its state in a word."""
         if not self.active:
             return "NO STATE"
-        return "SUSPENDED" if self.suspended else "active"
+        return "active" if self.suspension is None else "SUSPENDED"
 
 
 def identity_statuses(
@@ -48,6 +50,7 @@ def identity_statuses(
 ) -> list[IdentityStatus]:
     """The identities of the *active* policy, as they stand at *now_ms* of the server's clock."""
     from keyleash.cli.usage import limit_uses
+    from keyleash.deploy.suspension import suspension_of
     from keyleash.policy import parse_policy
     from keyleash.tokens import TokenState, list_tokens
 
@@ -64,19 +67,21 @@ def identity_statuses(
             pipe.get(keyspace.state(identity.name))
             pipe.xlen(keyspace.audit(identity.name))
             pipe.xlen(keyspace.denied(identity.name))
+            pipe.hgetall(keyspace.suspension(identity.name))
         replies = iter(pipe.execute())
     found = []
     for identity in policy.identities:
         state = _state(next(replies), layouts.get(identity.name.encode()))
+        audit_length, denied_length, record = next(replies), next(replies), next(replies)
         found.append(
             IdentityStatus(
                 name=identity.name,
                 kind=str(identity.kind),
                 active=state is not None,
-                suspended=state is not None and state.suspended,
+                suspension=suspension_of(state, record, now_ms),
                 live_tokens=live[identity.name],
-                audit_length=next(replies),
-                denied_length=next(replies),
+                audit_length=audit_length,
+                denied_length=denied_length,
                 limits=limit_uses(identity, state, now_ms * 1000),
             )
         )

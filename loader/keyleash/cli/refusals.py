@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from keyleash.cli.text import clock_time, printable
-from keyleash.errors import BudgetExhaustedError, LeashError, ReplyCode
+from keyleash.errors import BudgetExhaustedError, LeashError, ReplyCode, SuspendedError
 
 SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ReplyCode.SUSPENDED: (
-        "the identity is suspended",
-        "let it act again with `keyleash identity resume NAME`",
+        "the identity is suspended: {reason}",
+        "let it act again with `keyleash thaw NAME`",
     ),
     ReplyCode.POLICY_STALE: (
         "the guard belongs to a policy that is no longer active",
@@ -67,9 +67,11 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
 def explain(error: LeashError) -> tuple[str, str | None]:
     """The sentence, code first, and the help for *error*; neither ever holds a token."""
     sentence, help_ = SENTENCES[error.code]
-    if error.code is ReplyCode.COMMAND_REFUSED and "reason" not in error.details:
+    if "reason" not in error.details:
         sentence = sentence.removesuffix(": {reason}")
     words = _Words({name: printable(value) for name, value in error.details.items()})
+    if isinstance(error, SuspendedError) and error.until_ms is not None:
+        help_ = f"it may act again at {clock_time(error.until_ms)}; sooner by `keyleash thaw NAME`"
     if isinstance(error, BudgetExhaustedError):
         words["resets_at"] = clock_time(error.resets_at_ms)
     said = sentence.format_map(words)

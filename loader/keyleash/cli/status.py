@@ -15,6 +15,7 @@ from keyleash.cli.text import clock_time, distance, iso_time, printable, short_d
 
 if TYPE_CHECKING:
     from keyleash.cli.usage import LimitUse
+    from keyleash.deploy.suspension import Suspension
     from keyleash.protocol.active import ActivePolicy
 
 
@@ -56,6 +57,7 @@ def status(settings: Settings) -> None:
     click.echo(f"transport  {active.transport}")
     click.echo()
     _print_identities(found)
+    _print_suspensions(found, now_ms)
     click.echo()
     _print_limits(found, now_ms)
 
@@ -82,6 +84,32 @@ def _print_identities(found: list[IdentityStatus]) -> None:
             for one in found
         ),
     )
+
+
+def _print_suspensions(found: list[IdentityStatus], now_ms: int) -> None:
+    for one in found:
+        if one.suspension is not None:
+            click.echo(f"`{one.name}` is suspended {_suspended(one.suspension, now_ms)}")
+
+
+def _suspended(suspension: Suspension, now_ms: int) -> str:
+    until_ms = suspension.until_ms
+    said = "until `keyleash thaw`" if until_ms is None else f"until {clock_time(until_ms)}"
+    if until_ms is not None:
+        said += f" ({distance(until_ms, now_ms)})"
+    if suspension.by:
+        said += f" by {printable(suspension.by)}"
+    return f"{said}: {printable(suspension.reason)}" if suspension.reason else said
+
+
+def _suspension_json(suspension: Suspension) -> dict[str, Any]:
+    since_ms, until_ms = suspension.since_ms, suspension.until_ms
+    return {
+        "reason": suspension.reason,
+        "by": suspension.by,
+        "since": None if since_ms is None else iso_time(since_ms),
+        "until": None if until_ms is None else iso_time(until_ms),
+    }
 
 
 def _print_limits(found: list[IdentityStatus], now_ms: int) -> None:
@@ -124,7 +152,8 @@ def _identity_json(one: IdentityStatus) -> dict[str, Any]:
         "name": one.name,
         "kind": one.kind,
         "active": one.active,
-        "suspended": one.suspended,
+        "suspended": one.suspension is not None,
+        "suspension": None if one.suspension is None else _suspension_json(one.suspension),
         "live_tokens": one.live_tokens,
         "audit_length": one.audit_length,
         "denied_length": one.denied_length,

@@ -11,7 +11,7 @@ from keyleash.compiler.templates import render
 from keyleash.policy.model import SECOND_US, Counter, Values
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from keyleash.protocol.state import DOUBLE, NUMBERS, STAMP_BYTES
-from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES
+from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES, use_noted_us
 
 DENIED_RETAIN = 10_000
 MAX_KINDS = 128
@@ -70,6 +70,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
             "audit": keyspace.audit(identity.name),
             "denied": keyspace.denied(identity.name),
             "repeats": keyspace.repeats(identity.name),
+            "suspension": keyspace.suspension(identity.name),
         },
         vault=vault,
         vault_bytes=len(vault),
@@ -96,6 +97,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
         limits=guard.limits,
         keep_record_us=KEEP_AFTER_EXPIRY_MS * 1000,
         idle_us=None if idle_s is None else idle_s * SECOND_US,
+        use_noted_us=use_noted_us(idle_s),
         retain=identity.audit.retain,
         retain_us=None if retain_s is None else retain_s * SECOND_US,
         hard_max=identity.audit.hard_max,

@@ -22,7 +22,7 @@ from keyleash.compiler.quoting import (
 from keyleash.compiler.sharing import Sharing
 from keyleash.policy.quantities import MAX_SIZE_BYTES
 from keyleash.protocol.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
-from keyleash.protocol.token import REVOKED_OFFSET
+from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, REVOKED_OFFSET
 
 REMOVED_KEEP_MS = 32 * 86_400_000
 """How long an identity that left the policy keeps its state: longer than any budget lasts."""
@@ -106,6 +106,7 @@ def operator_script(template: str, keyspace: Keyspace, old: Keyspace | None = No
         kept_policies=KEPT_POLICIES,
         staged_keep_ms=str(STAGED_KEEP_MS),
         revoked_offset=REVOKED_OFFSET,
+        keep_record_ms=KEEP_AFTER_EXPIRY_MS,
         operators_retain=OPERATORS_RETAIN,
         image_max_bytes=MAX_SIZE_BYTES,
         undo_keys_per_event=UNDO_KEYS_PER_EVENT,
@@ -137,6 +138,7 @@ def _names(keyspace: Keyspace) -> dict[str, str]:
         "guard_prefix": keyspace.guard_root,
         "denied_prefix": keyspace.denied(""),
         "repeats_prefix": keyspace.repeats(""),
+        "suspension_prefix": keyspace.suspension(""),
         "tokens_prefix": keyspace.tokens(""),
         "token_prefix": keyspace.token_root,
         "staged_prefix": keyspace.staged_prefix,

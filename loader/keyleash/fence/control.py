@@ -19,6 +19,8 @@ LIMIT = ("get", "getrange", "set", "setrange", "pexpire")
 """On counters per token or per capture."""
 REPEATS = ("hincrby", "hset", "hget", "hgetall", "hlen", "del")
 """On the hash that counts refusals which are alike."""
+SUSPENSION = ("hget",)
+"""On the hash that says why the identity is suspended."""
 
 
 def control_selectors(guard: Guard) -> tuple[Selector, ...]:
@@ -37,6 +39,7 @@ def _selectors(guard: Guard) -> Iterator[Selector]:
         (f"%W~{_literal(names.audit(name))}", f"%W~{_literal(names.denied(name))}"),
     )
     yield Selector(REPEATS, (f"~{_literal(names.repeats(name))}",))
+    yield Selector(SUSPENSION, (f"%R~{_literal(names.suspension(name))}",))
     subjects = [limit.key_prefix for limit in guard.limits if limit.key_prefix]
     if subjects:
         yield Selector(LIMIT, tuple(f"~{_under(prefix)}" for prefix in dict.fromkeys(subjects)))

@@ -150,6 +150,10 @@ class Keyspace:
         """Hash: how often the identity was refused alike in this minute; see docs/audit.md."""
         return f"{self.prefix}repeats:{identity}"
 
+    def suspension(self, identity: str) -> str:
+        """Hash: why the identity is suspended, since when, until when and by whom."""
+        return f"{self.prefix}suspension:{identity}"
+
     @property
     def source_root(self) -> str:
         """What all names of records of scripts begin with."""

@@ -4,8 +4,10 @@
 
 `stamp` names the one guard that may use this state. It is made from the guard's
 own rules, not counted, so that a guard from before a flush or a restored backup
-can never pass for the active one. `suspended` is 0 or 1. `sequence` is the number of the
-newest event in the identity's trail.
+can never pass for the active one. `suspended` is 0, or 1 until somebody resumes the
+identity, or else the server time (µs) at which it may act again by itself. Below 0 it is
+`-1 - suspended`: held while prefixes are changed. `sequence` is the number of the newest
+event in the identity's trail.
 
 A GCRA limit has one number (`tat_us`), a budget two (`ends_us`, `used`), a ring
 one (`head`, the slot of its oldest call) and `capacity` slots at `offset`, one
@@ -25,6 +27,8 @@ STAMP_BYTES = 6
 FIRST_NUMBER = 3
 MOST = 2**53
 """From here on doubles are not exact."""
+UNTIL_RESUMED = 1
+"""`suspended` of an identity that is so until somebody resumes it."""
 
 
 class SlotKind(StrEnum):
@@ -134,9 +138,18 @@ class State:
     """A state, unpacked for people."""
 
     stamp: int
-    suspended: bool
+    suspended: int
     sequence: int
     limits: tuple[LimitState, ...]
+
+    def is_suspended(self, now_us: int) -> bool:
+        """Whether every call is refused as suspended at *now_us* of the server's clock."""
+        return self.suspended != 0 and not UNTIL_RESUMED < self.suspended <= now_us
+
+    @property
+    def suspended_until_ms(self) -> int | None:
+        """When that ends by itself, Unix milliseconds; None if somebody has to end it."""
+        return -(-self.suspended // 1000) if self.suspended > UNTIL_RESUMED else None
 
 
 def unpack_state(data: bytes, layout: Layout) -> State:
@@ -148,7 +161,7 @@ def unpack_state(data: bytes, layout: Layout) -> State:
     header = struct.unpack_from(f"<{layout.numbers}d", data)
     return State(
         stamp=whole(header[0]),
-        suspended=header[1] != 0,
+        suspended=whole(header[1]),
         sequence=whole(header[2]),
         limits=tuple(_limit_state(slot, header, data) for slot in layout.slots),
     )

@@ -21,6 +21,10 @@ RECORD_FORMAT = "<ddB12s"
 REVOKED_OFFSET = 16
 KEEP_AFTER_EXPIRY_MS = 7 * 86_400_000
 """So that an expired token can say that it is expired. A guard tells the time by it."""
+USE_NOTED_US = 60_000_000
+"""A guard writes down that a token is used at most so often: a write per call would be dear."""
+USE_NOTED_IDLE_US = 1_000_000
+"""The same where tokens have an idle time."""
 MAX_TOKEN_BYTES = 160
 """The longest real token has 100 bytes; longer input is not even hashed."""
 
@@ -53,6 +57,21 @@ class TokenRecord:
         expires_us, used_us, revoked, token_id = struct.unpack_from(RECORD_FORMAT, data)
         said = token_id.decode("ascii", "backslashreplace")
         return cls(said, whole(expires_us), whole(used_us), bool(revoked))
+
+
+def use_noted_us(idle_s: int | None) -> int:
+    """How often, in µs, it is written down that a token is used, where that is its idle time."""
+    return USE_NOTED_US if idle_s is None else USE_NOTED_IDLE_US
+
+
+def new_record(token_id: str, now_us: int, life_s: int, idle_s: int | None) -> TokenRecord:
+    """The record of a token that is issued now.
+
+    It counts as used just so long ago that its first use is written down, and the idle time,
+    which is measured from that, begins now. So until then `used_us` is before the issue.
+    """
+    expires_us = now_us // 1000 * 1000 + life_s * 1_000_000
+    return TokenRecord(token_id, expires_us=expires_us, used_us=now_us - use_noted_us(idle_s))
 
 
 def new_token(identity: str) -> str:

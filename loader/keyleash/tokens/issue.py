@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from keyleash.errors import NoPolicyError, UnknownIdentityError
-from keyleash.policy import TokenRules, parse_policy
-from keyleash.protocol.active import Client, read_active
+from keyleash.policy import TokenRules
+from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.token import (
     KEEP_AFTER_EXPIRY_MS,
     TokenRecord,
+    new_record,
     new_token,
     new_token_id,
     token_digest,
 )
+from keyleash.tokens.rules import active_rules, require_rules
 
 MAX_NOTE = 200
 
@@ -35,6 +36,24 @@ class IssuedToken:
     identity: str
     expires_ms: int
     capped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A token that no server knows yet, and what is to be stored of it.
+
+    Attributes:
+        known: JSON, for `list_tokens`.
+    """
+
+    issued: IssuedToken
+    record: TokenRecord
+    known: str
+
+    @property
+    def digest(self) -> str:
+        """By which the server will know it."""
+        return token_digest(self.issued.token)
 
 
 def issue_token(
@@ -61,61 +80,50 @@ def issue_token(
         UnknownIdentityError: the active policy has no such identity.
         ValueError: *ttl_s* is not positive, or *note* is too long.
     """
+    keyspace = keyspace or server_keyspace(client)
+    rules = require_rules(active_rules(client, keyspace), identity)
+    minted = mint_token(client, identity, rules, ttl_s=ttl_s, note=note, actor=actor)
+    _store(client, keyspace, minted, actor)
+    return minted.issued
+
+
+def mint_token(
+    client: Client, identity: str, rules: TokenRules, *, ttl_s: int | None, note: str, actor: str
+) -> Minted:
+    """Make a token by the server's clock; arguments as for `issue_token`."""
     if ttl_s is not None and ttl_s <= 0:
         raise ValueError("a token must live for at least a second")
     if len(note) > MAX_NOTE:
         raise ValueError(f"a note has at most {MAX_NOTE} characters")
-    keyspace = keyspace or server_keyspace(client)
-    rules = _rules(client, keyspace, identity)
     wanted_s = ttl_s if ttl_s is not None else rules.ttl_s
     life_s = min(wanted_s, rules.max_ttl_s)
     seconds, micros = client.time()
     now_us = int(seconds) * 1_000_000 + int(micros)
-    expires_us = now_us // 1000 * 1000 + life_s * 1_000_000
     token = new_token(identity)
-    record = TokenRecord(new_token_id(), expires_us=expires_us, used_us=now_us)
-    _store(client, keyspace, identity, token_digest(token), record, (actor, note))
-    return IssuedToken(token, record.id, identity, expires_us // 1000, life_s < wanted_s)
-
-
-def _rules(client: Client, keyspace: Keyspace, identity: str) -> TokenRules:
-    active = read_active(client, keyspace)
-    if active is None:
-        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
-    policy = parse_policy(active.document, file="<active policy>", commands=None)
-    found = policy.identity(identity)
-    if found is None:
-        names = ", ".join(f"`{one.name}`" for one in policy.identities)
-        raise UnknownIdentityError(
-            f"the active policy has no identity `{identity}`", help=f"it has {names}"
-        )
-    return found.token
-
-
-def _store(
-    client: Client,
-    keyspace: Keyspace,
-    identity: str,
-    digest: str,
-    record: TokenRecord,
-    by: tuple[str, str],
-) -> None:
-    actor, note = by
+    record = new_record(new_token_id(), now_us, life_s, rules.idle_s)
     expires_ms = record.expires_us // 1000
     known = {
-        "digest": digest,
-        "issued_ms": record.used_us // 1000,
+        "digest": token_digest(token),
+        "issued_ms": now_us // 1000,
         "expires_ms": expires_ms,
         "by": actor,
         "note": note,
     }
+    issued = IssuedToken(token, record.id, identity, expires_ms, life_s < wanted_s)
+    return Minted(issued, record, json.dumps(known))
+
+
+def _store(client: Client, keyspace: Keyspace, minted: Minted, actor: str) -> None:
+    identity, token_id = minted.issued.identity, minted.issued.id
     with client.pipeline(transaction=True) as pipe:
         pipe.set(
-            keyspace.token(identity, digest), record.pack(), pxat=expires_ms + KEEP_AFTER_EXPIRY_MS
+            keyspace.token(identity, minted.digest),
+            minted.record.pack(),
+            pxat=minted.issued.expires_ms + KEEP_AFTER_EXPIRY_MS,
         )
-        pipe.hset(keyspace.tokens(identity), record.id, json.dumps(known))
+        pipe.hset(keyspace.tokens(identity), token_id, minted.known)
         pipe.xadd(
             keyspace.control,
-            {"event": "issue", "actor": actor, "identity": identity, "token": record.id},
+            {"event": "issue", "actor": actor, "identity": identity, "token": token_id},
         )
         pipe.execute()

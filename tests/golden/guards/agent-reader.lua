@@ -13,8 +13,19 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 233372506895567 then code = 'POLICY_STALE' break end
-if suspended ~= 0 then code = 'SUSPENDED' break end
+if stamp ~= 174034753836509 then code = 'POLICY_STALE' break end
+if suspended ~= 0 then
+local time = call('TIME')
+now_us = time[1] * 1000000 + time[2]
+if suspended > 1 and suspended <= now_us then
+redis.pcall('SETRANGE', "keyleash:state:agent-reader", 8, struct.pack('<d', 0))
+else
+code, at_us = 'SUSPENDED', suspended
+local said = suspended > 0 and redis.pcall('HGET', "keyleash:suspension:agent-reader", 'reason')
+if type(said) == 'string' and said ~= '' then detail, value = 'reason', said end
+end
+if code then break end
+end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -538,6 +549,7 @@ if ready then
 if recorded then sequence = sequence + 1 end
 call('SETRANGE', "keyleash:state:agent-reader", 16, struct.pack("<dddd", sequence, head_1, ends_2, used_2))
 if place_1 then call('SETRANGE', "keyleash:state:agent-reader", place_1, struct.pack('<d', now_us)) end
+if now_us - used_us >= 60000000 then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 if recorded then
 local field, touched, is_masked = 'key', key or '', false
 if count > 1 then
@@ -644,11 +656,13 @@ return key and line .. ' key=' .. escaped(key) or line
 end)(line, command, key)
 elseif code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
+elseif code == 'SUSPENDED' and at_us > 1 then
+line = line .. ' until_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-if detail == 'class' or detail == 'limit' then reason = value end
+if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]

@@ -13,8 +13,19 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 176699721966195 then code = 'POLICY_STALE' break end
-if suspended ~= 0 then code = 'SUSPENDED' break end
+if stamp ~= 56940877809453 then code = 'POLICY_STALE' break end
+if suspended ~= 0 then
+local time = call('TIME')
+now_us = time[1] * 1000000 + time[2]
+if suspended > 1 and suspended <= now_us then
+redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', 0))
+else
+code, at_us = 'SUSPENDED', suspended
+local said = suspended > 0 and redis.pcall('HGET', "keyleash:suspension:agent-runner", 'reason')
+if type(said) == 'string' and said ~= '' then detail, value = 'reason', said end
+end
+if code then break end
+end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -713,12 +724,14 @@ return key and line .. ' key=' .. escaped(key) or line
 end)(line, command, key)
 elseif code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
+elseif code == 'SUSPENDED' and at_us > 1 then
+line = line .. ' until_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if item then line = line .. ' item=' .. item end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-if detail == 'class' or detail == 'limit' then reason = value end
+if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
@@ -760,6 +773,7 @@ if code then break end
 local recorded = fields > header
 if recorded then sequence = sequence + 1 end
 call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<dddddd", sequence, tat_1, ends_2, used_2, ends_3, used_3))
+if now_us - used_us >= 60000000 then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 if recorded then
 local cost = passed .. ''
 if passed_reads > 0 then cost = cost .. ',' .. passed_reads .. 'r' end
@@ -885,12 +899,14 @@ return key and line .. ' key=' .. escaped(key) or line
 end)(line, command, key)
 elseif code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
+elseif code == 'SUSPENDED' and at_us > 1 then
+line = line .. ' until_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if item then line = line .. ' item=' .. item end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-if detail == 'class' or detail == 'limit' then reason = value end
+if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]

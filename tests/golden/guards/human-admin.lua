@@ -12,8 +12,19 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 88469167948487 then code = 'POLICY_STALE' break end
-if suspended ~= 0 then code = 'SUSPENDED' break end
+if stamp ~= 24129318785179 then code = 'POLICY_STALE' break end
+if suspended ~= 0 then
+local time = call('TIME')
+now_us = time[1] * 1000000 + time[2]
+if suspended > 1 and suspended <= now_us then
+redis.pcall('SETRANGE', "keyleash:state:human-admin", 8, struct.pack('<d', 0))
+else
+code, at_us = 'SUSPENDED', suspended
+local said = suspended > 0 and redis.pcall('HGET', "keyleash:suspension:human-admin", 'reason')
+if type(said) == 'string' and said ~= '' then detail, value = 'reason', said end
+end
+if code then break end
+end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -812,11 +823,13 @@ return key and line .. ' key=' .. escaped(key) or line
 end)(line, command, key)
 elseif code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
+elseif code == 'SUSPENDED' and at_us > 1 then
+line = line .. ' until_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-if detail == 'class' or detail == 'limit' then reason = value end
+if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]

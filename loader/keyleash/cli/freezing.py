@@ -1,0 +1,141 @@
+"""`keyleash freeze` and `thaw`: stop identities in one step, and let them act again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keyleash.cli.errors import DeclinedError, UsageError
+from keyleash.cli.options import duration_s, example, json_option, require_consent, yes_option
+from keyleash.cli.output import Column, print_json, print_table, say
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.standing import require_known
+from keyleash.cli.text import clock_time, counted, distance, iso_time, printable
+
+if TYPE_CHECKING:
+    from keyleash.deploy import FreezeResult, Frozen
+
+
+@click.command(
+    "freeze",
+    epilog=example('keyleash freeze agent-runner --for 30m --reason "incident 4107: bad writes"'),
+)
+@click.argument("identities", nargs=-1, metavar="[IDENTITY]...")
+@click.option(
+    "--for",
+    "for_s",
+    metavar="DURATION",
+    callback=duration_s,
+    help="How long, such as `30m`.  [default: until `keyleash thaw`]",
+)
+@click.option("--reason", required=True, help="Why, as every refusal says it; no secret.")
+@yes_option
+@json_option
+@pass_settings
+def freeze_(
+    settings: Settings, identities: tuple[str, ...], for_s: int | None, reason: str, yes: bool
+) -> None:
+    """Refuse every call of the named identities, from the very next one on.
+
+    Without a name it is about every identity, and asks first. It is one step: all that were
+    meant are stopped at the same moment, or, if one of the names is wrong, none. Their tokens
+    stay as they are. A freeze never ends an earlier one sooner: `thaw` does that.
+    """
+    from keyleash.deploy import freeze
+    from keyleash.deploy.freeze import MAX_REASON_BYTES
+
+    if not reason.strip():
+        raise UsageError("the reason is empty", help="say why: every refusal will")
+    if len(reason.encode()) > MAX_REASON_BYTES:
+        raise UsageError(
+            f"a reason has at most {MAX_REASON_BYTES} bytes, this one {len(reason.encode())}"
+        )
+    _require_meant(settings, identities, yes, "freeze", "every agent stops until it is thawed")
+    result = freeze(
+        settings.client,
+        identities,
+        reason=reason,
+        for_s=for_s,
+        actor=settings.actor,
+        keyspace=settings.keyspace,
+    )
+    _show(settings, result, _frozen_word)
+
+
+@click.command("thaw", epilog=example("keyleash thaw agent-runner"))
+@click.argument("identities", nargs=-1, metavar="[IDENTITY]...")
+@yes_option
+@json_option
+@pass_settings
+def thaw_(settings: Settings, identities: tuple[str, ...], yes: bool) -> None:
+    """Let the named identities act again, whoever or whatever suspended them.
+
+    Without a name it is about every identity, and asks first. What a circuit breaker counted
+    is forgotten.
+    """
+    from keyleash.deploy import thaw
+
+    told = "whoever is suspended acts again, also where somebody else stopped it"
+    _require_meant(settings, identities, yes, "thaw", told)
+    result = thaw(settings.client, identities, actor=settings.actor, keyspace=settings.keyspace)
+    _show(settings, result, _thawed_word)
+
+
+def _require_meant(
+    settings: Settings, identities: tuple[str, ...], yes: bool, verb: str, told: str
+) -> None:
+    if identities:
+        return
+    require_known(settings.client, settings.keyspace, None)
+    if not yes:
+        say(told)
+    if not require_consent(f"{verb} every identity on {settings.shown_url}?", yes):
+        raise DeclinedError("nothing was changed")
+
+
+def _show(settings: Settings, result: FreezeResult, word: Any) -> None:
+    bound_ms = result.bound_us // 1000
+    changed = sum(one.changed for one in result.identities)
+    if settings.json:
+        print_json(
+            {
+                "bound_at": iso_time(bound_ms),
+                "event": result.event or None,
+                "identities": [_as_json(one) for one in result.identities],
+            }
+        )
+        return
+    if not result.identities:
+        say("no identity is active")
+        return
+    print_table(
+        [Column("identity", fold=True), Column("now"), Column("reason", fold=True)],
+        ([one.identity, word(one, bound_ms), printable(one.reason)] for one in result.identities),
+    )
+    if changed:
+        at = f"{iso_time(bound_ms)}, control event {result.event}"
+        say(f"{counted(changed, 'identity')} changed: binds whatever starts after {at}")
+    else:
+        say("nothing changed")
+
+
+def _frozen_word(one: Frozen, now_ms: int) -> str:
+    if one.until_ms is None:
+        until = "until `thaw`"
+    else:
+        until = f"until {clock_time(one.until_ms)} ({distance(one.until_ms, now_ms)})"
+    return f"suspended {until}" if one.changed else f"was suspended already, {until}"
+
+
+def _thawed_word(one: Frozen, _now_ms: int) -> str:
+    return "may act again" if one.changed else "was not suspended"
+
+
+def _as_json(one: Frozen) -> dict[str, Any]:
+    return {
+        "identity": one.identity,
+        "changed": one.changed,
+        "until": None if one.until_ms is None else iso_time(one.until_ms),
+        "reason": one.reason,
+    }

@@ -1,0 +1,20 @@
+-- The states of the identities that are wanted, or of all that are active: name and key by
+-- turns. Nil and a name if that one is not active.
+local function named_states(wanted)
+  local all = not wanted[1]
+  if all then
+    wanted = call('HKEYS', {{ names.layouts }})
+    table.sort(wanted)
+  end
+  local states = {}
+  for _, name in ipairs(wanted) do
+    local state = {{ names.state_prefix }} .. name
+    -- What stands where a state was before the prefixes changed is none.
+    if call('EXISTS', {{ names.guard_prefix }} .. name, state) == 2 and call('STRLEN', state) >= 16 then
+      states[#states + 1], states[#states + 2] = name, state
+    elseif not all then
+      return nil, name
+    end
+  end
+  return states
+end

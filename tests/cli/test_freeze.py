@@ -1,0 +1,98 @@
+"""`keyleash freeze` and `keyleash thaw`."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from support.command_line import Cli
+
+CALL = ("exec", "GET", "agents:context:1")
+
+
+def test_freeze_for_a_time_says_until_when_and_why_to_everybody(loaded: Cli) -> None:
+    """The operator, whoever looks at the status, and the agent read the same."""
+    token = loaded.token("agent-reader")
+
+    result = loaded.run(
+        "freeze", "agent-reader", "agent-runner", "--for", "30m", "--reason", "bad writes"
+    )
+
+    assert result.exit_code == 0
+    for name in ("agent-reader", "agent-runner"):
+        row = rf"{name} +suspended until [-0-9]+ [:0-9]+Z \(in (30m|29m59s)\) +bad writes\n"
+        assert re.search(row, result.stdout)
+    assert re.search(
+        r"2 identities changed: binds whatever starts after \S+Z, control event \d+-\d+",
+        result.stderr,
+    )
+    refused = loaded.run(*CALL, KEYLEASH_TOKEN=token)
+    assert "the identity is suspended: bad writes" in refused.stderr
+    assert "it may act again at" in refused.stderr
+    status = loaded.ok("status")
+    assert re.search(
+        r"`agent-reader` is suspended until \S+ \S+Z \(in \S+\) by tester: bad writes", status
+    )
+    log = loaded.ok("audit", "log", "--control")
+    assert "freeze" in log
+    assert "bad writes" in log
+
+
+def test_thaw_says_who_was_suspended(loaded: Cli) -> None:
+    """And lets the others be."""
+    token = loaded.token("agent-reader")
+    loaded.ok("freeze", "agent-reader", "--reason", "x")
+
+    said = loaded.ok("thaw", "agent-reader", "agent-runner")
+
+    assert re.search(r"agent-reader +may act again", said)
+    assert re.search(r"agent-runner +was not suspended", said)
+    assert loaded.run(*CALL, KEYLEASH_TOKEN=token).exit_code == 0
+    assert "nothing changed" in loaded.run("thaw", "agent-reader").stderr
+
+
+@pytest.mark.parametrize("words", [("freeze", "--reason", "x"), ("thaw",)])
+def test_everybody_is_meant_only_by_whoever_says_so(loaded: Cli, words: tuple[str, ...]) -> None:
+    """A name that was forgotten must not stop the fleet, nor let it go."""
+    assert loaded.run(*words).exit_code == 2
+    assert [one["suspended"] for one in loaded.json("status")["identities"]] == [False] * 4
+    assert len(loaded.json(*words, "--yes")["identities"]) == 4
+
+
+def test_freeze_as_json_has_the_moment_and_each_identity(loaded: Cli) -> None:
+    """What a runbook's next step needs."""
+    said = loaded.json("freeze", "agent-reader", "--reason", "why", "--for", "1h")
+
+    assert said["bound_at"].endswith("Z")
+    assert re.fullmatch(r"\d+-\d+", said["event"])
+    (one,) = said["identities"]
+    assert one.pop("until").endswith("Z")
+    assert one == {"identity": "agent-reader", "changed": True, "reason": "why"}
+    assert loaded.json("status")["identities"][0]["suspension"]["by"] == "tester"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("agent-reader",),
+        ("agent-reader", "--reason", " "),
+        ("agent-reader", "--reason", "x" * 129),
+        ("agent-reader", "--reason", "x", "--for", "0s"),
+    ],
+)
+def test_freeze_without_a_reason_or_a_time_is_a_usage_error(
+    loaded: Cli, words: tuple[str, ...]
+) -> None:
+    """Nobody is stopped by half a command."""
+    assert loaded.run("freeze", *words).exit_code == 2
+    assert loaded.json("status")["identities"][0]["suspended"] is False
+
+
+def test_freeze_of_an_unknown_identity_stops_nobody(loaded: Cli) -> None:
+    """All that were meant, or none."""
+    result = loaded.run("freeze", "agent-reader", "agent-runer", "--reason", "x")
+
+    assert result.exit_code == 1
+    assert "no identity `agent-runer` is active; nothing was changed" in result.stderr
+    assert loaded.json("status")["identities"][0]["suspended"] is False

@@ -1,0 +1,173 @@
+"""`keyleash token rotate`, `show`, `list --stale` and what `revoke` says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support.command_line import Cli
+
+TOKEN = re.compile(r"kl_agent-runner_[A-Za-z0-9_-]{32}")
+SET = ("exec", "SET", "agents:jobs:1:state", "x")
+
+
+def test_rotate_prints_the_new_token_alone_and_says_until_when_the_old_is_good(
+    loaded: Cli,
+) -> None:
+    """`TOKEN=$(keyleash token rotate …)` in a deploy; both work meanwhile."""
+    old = loaded.token("agent-runner")
+    (listed,) = loaded.json("token", "list", "agent-runner")["tokens"]
+
+    result = loaded.run("token", "rotate", "agent-runner", "--grace", "10m")
+
+    new = result.stdout.removesuffix("\n")
+    assert TOKEN.fullmatch(new)
+    assert len(TOKEN.findall(result.output)) == 1
+    assert re.search(
+        rf"it replaces {listed['id']}, which expires in (10m|9m59s), at \S+ \S+Z\n", result.stderr
+    )
+    for token in (old, new):
+        loaded.ok(*SET, KEYLEASH_TOKEN=token)
+
+
+def test_rotate_of_one_token_without_a_grace_leaves_the_others(loaded: Cli) -> None:
+    """By its id; the old one is refused as expired at once."""
+    kept = loaded.token("agent-runner")
+    old = loaded.json("token", "issue", "agent-runner", "--note", "ci")
+
+    said = loaded.json("token", "rotate", old["id"], "--grace", "0", "--ttl", "1h")
+
+    assert [one["id"] for one in said["replaced"]] == [old["id"]]
+    assert loaded.run(*SET, KEYLEASH_TOKEN=old["token"]).stderr.startswith("error: TOKEN_EXPIRED")
+    for token in (kept, said["token"]):
+        loaded.ok(*SET, KEYLEASH_TOKEN=token)
+    shown = loaded.json("token", "show", old["id"])
+    assert (shown["state"], shown["replaced_by"]) == ("expired", said["id"])
+    assert loaded.json("token", "show", said["id"])["note"] == "ci"
+    assert re.search(rf"rotated to +{said['id']}\n", loaded.ok("token", "show", old["id"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "said"),
+    [
+        (("agent-runer",), 1, "no identity `agent-runer`"),
+        (("nosuchtokenx",), 1, "no token has the id `nosuchtokenx`"),
+        (("agent-runner", "--grace", "soon"), 2, "`soon`"),
+        (("agent-runner", "--note", "x" * 201), 2, "at most 200"),
+    ],
+)
+def test_rotate_of_what_is_not_there_issues_nothing(
+    loaded: Cli, words: tuple[str, ...], exit_code: int, said: str
+) -> None:
+    """A pipeline must not go on with half of it done."""
+    result = loaded.run("token", "rotate", *words)
+
+    assert result.exit_code == exit_code
+    assert said in result.stderr
+    assert loaded.json("token", "list")["tokens"] == []
+
+
+@pytest.mark.parametrize("command", ["rotate", "show", "revoke"])
+def test_token_in_place_of_its_id_is_refused_and_not_repeated(loaded: Cli, command: str) -> None:
+    """Whoever pastes the secret is told what is wanted."""
+    token = loaded.token("agent-runner")
+
+    result = loaded.run("token", command, token)
+
+    assert result.exit_code == 2
+    assert "that is a token, not the id of one" in result.stderr
+    assert token not in result.output
+
+
+def test_rotate_of_a_revoked_token_says_what_to_do(loaded: Cli) -> None:
+    """It was cut on purpose; a new one is issued on purpose, too."""
+    issued = loaded.json("token", "issue", "agent-runner")
+    loaded.ok("token", "revoke", issued["id"])
+
+    error = loaded.json("token", "rotate", issued["id"], exit_code=1)["error"]
+
+    assert error["code"] == "token-not-live"
+    assert "keyleash token issue agent-runner" in error["help"]
+
+
+def test_show_tells_state_life_and_use(loaded: Cli) -> None:
+    """Without the secret, which is nowhere."""
+    issued = loaded.json("token", "issue", "agent-runner", "--note", "deploy 7")
+    unused = loaded.ok("token", "show", issued["id"])
+    assert re.search(r"last used +never\n", unused)
+    assert re.search(r"uses +0 recorded\n", unused)
+    for _ in range(2):
+        loaded.ok(*SET, KEYLEASH_TOKEN=issued["token"])
+
+    used = loaded.ok("token", "show", issued["id"])
+
+    assert re.search(r"state +live\nissued +\S+ \S+Z \(\S+ ago\) by tester\nnote +deploy 7\n", used)
+    assert re.search(r"last used +\S+ \S+Z \((in 0s|\S+ ago)\)\n", used)
+    assert re.search(r"uses +2 recorded\n", used)
+    assert "refused" not in used
+    loaded.ok("token", "revoke", issued["id"])
+    loaded.run(*SET, KEYLEASH_TOKEN=issued["token"])
+    assert re.search(r"refused +1 since it was revoked\n", loaded.ok("token", "show", issued["id"]))
+    assert issued["token"] not in used
+    assert loaded.run("token", "show", "nosuchtokenx").exit_code == 1
+
+
+def test_stale_token_fails_a_pipeline_until_it_is_rotated(cli: Cli, tmp_path: Path) -> None:
+    """`keyleash token list --stale` is one line of it: 0 if nothing is due, else 1."""
+    policy = tmp_path / "policy.yaml"
+    rule = "{kind: machine, token: {rotate_after: 1s}, grants: [{allow: [read], keys: [a]}]}"
+    policy.write_text(f"version: 1\nidentities:\n  one: {rule}\n")
+    cli.ok("load", policy, "--yes")
+    assert "no token is due" in cli.run("token", "list", "--stale").stderr
+    issued = cli.json("token", "issue", "one")
+    while not cli.json("token", "list")["tokens"][0]["stale"]:
+        pass
+
+    result = cli.run("token", "list", "--stale")
+
+    assert result.exit_code == 1
+    assert re.search(rf"{issued['id']} +one +live +\S+ +DUE (in 0s|\S+ ago) ", result.stdout)
+    assert "1 token to rotate" in result.stderr
+    assert cli.json("token", "list", "one", "--stale", exit_code=1)["tokens"][0]["stale"] is True
+    new = cli.json("token", "rotate", issued["id"])["id"]
+    listed = cli.json("token", "list")["tokens"]
+    assert {one["id"]: one["stale"] for one in listed}[issued["id"]] is False
+    cli.ok("token", "revoke", new)
+    assert cli.run("token", "list", "--stale").exit_code == 0
+    assert f"to {new}" in cli.ok("token", "list")
+
+
+def test_revoke_says_when_it_bound_and_what_it_cut(loaded: Cli) -> None:
+    """A busy token and an idle one are told apart; refusals are counted if one waits."""
+    busy, idle = (loaded.json("token", "issue", "agent-runner") for _ in range(2))
+    for _ in range(3):
+        loaded.ok(*SET, KEYLEASH_TOKEN=busy["token"])
+
+    result = loaded.run("token", "revoke", "--identity", "agent-runner", "--wait", "1s")
+
+    assert re.search(rf"{busy['id']} +agent-runner +3\n", result.stdout)
+    assert re.search(rf"{idle['id']} +agent-runner +0\n", result.stdout)
+    assert re.search(r"2 tokens revoked: binds whatever starts after \S+Z\n", result.stderr)
+    assert "0 calls refused in the 1s since" in result.stderr
+
+
+def test_revoke_as_json_has_the_moment_and_the_numbers(loaded: Cli) -> None:
+    """For the incident's timeline."""
+    issued = loaded.json("token", "issue", "agent-runner")
+    loaded.ok(*SET, KEYLEASH_TOKEN=issued["token"])
+
+    said = loaded.json("token", "revoke", issued["id"], "--wait", "1s")
+
+    assert said.pop("bound_at").endswith("Z")
+    assert said == {
+        "revoked": [
+            {
+                "id": issued["id"],
+                "identity": "agent-runner",
+                "recorded_in_the_minute_before": 1,
+                "refused_since": 0,
+            }
+        ]
+    }

@@ -1,0 +1,256 @@
+"""Rotating tokens, and what a record tells of a token's use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import keyleash
+from guard.test_tokens import age, now_us
+from keyleash.audit import read_control
+from keyleash.audit.token_use import recent_calls, recorded_calls, refused_as_revoked
+from keyleash.errors import (
+    NoPolicyError,
+    TokenNotLiveError,
+    UnknownIdentityError,
+    UnknownTokenIdError,
+    VaultChangingError,
+)
+from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
+from keyleash.tokens import (
+    TokenState,
+    list_tokens,
+    require_token,
+    revoke,
+    revoke_tokens,
+    rotate_token,
+)
+from keyleash.vault import seal
+from support.leash import NAMES, Leash, grant
+
+ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:*")]}
+
+
+def record_of(leash: Leash, token: str) -> TokenRecord:
+    return TokenRecord.unpack(leash.admin.get(NAMES.token("one", token_digest(token))))
+
+
+def test_rotated_token_is_good_until_the_grace_is_over(leash: Leash) -> None:
+    """The new one at once, the old one for as long as a deploy takes, then TOKEN_EXPIRED."""
+    leash.load(one=ALL)
+    old = leash.issue("one", note="deploy 7")
+    agent = leash.client(old.token)
+    before_ms = now_us(leash) // 1000
+
+    done = rotate_token(leash.admin, token_id=old.id, grace_s=600, actor="ci")
+
+    ((replaced, ends_ms),) = done.replaced
+    assert replaced == old.id
+    assert before_ms + 600_000 <= ends_ms <= now_us(leash) // 1000 + 600_000
+    assert leash.client(done.issued.token).get("doc:1") is None
+    assert agent.get("doc:1") is None
+    kept_ms = leash.admin.pexpiretime(NAMES.token("one", token_digest(old.token)))
+    assert kept_ms == ends_ms + KEEP_AFTER_EXPIRY_MS
+    age(leash, "one", old.token, expires_us=now_us(leash) // 1000 * 1000)
+    with pytest.raises(keyleash.TokenExpiredError):
+        agent.get("doc:1")
+    infos = {info.id: info for info in list_tokens(leash.admin)}
+    assert infos[old.id].replaced_by == done.issued.id
+    assert infos[done.issued.id].note == "deploy 7"
+
+
+def test_rotation_without_a_grace_binds_the_very_next_call(leash: Leash) -> None:
+    """As revoking does; but what is answered is that the token expired."""
+    leash.load(one=ALL)
+    old = leash.issue("one")
+    agent = leash.client(old.token)
+
+    for _ in range(50):
+        done = rotate_token(leash.admin, token_id=old.id, grace_s=0)
+        with pytest.raises(keyleash.TokenExpiredError):
+            agent.get("doc:1")
+        old, agent = done.issued, leash.client(done.issued.token)
+        assert agent.get("doc:1") is None
+
+
+def test_rotation_never_lengthens_a_life(leash: Leash) -> None:
+    """Neither beyond the token's own expiry, nor beyond an earlier grace."""
+    leash.load(one=ALL)
+    short, long = leash.issue("one", ttl_s=60), leash.issue("one")
+
+    first = dict(rotate_token(leash.admin, identity="one", grace_s=3600).replaced)
+    assert first[short.id] == short.expires_ms
+    assert first[long.id] < long.expires_ms
+    again = dict(rotate_token(leash.admin, identity="one", grace_s=7200).replaced)
+    assert again[short.id] == first[short.id]
+    assert again[long.id] == first[long.id]
+    assert len(again) == 3
+    assert {info.id: info.expires_ms for info in list_tokens(leash.admin)}.items() >= again.items()
+
+
+def test_rotation_of_an_identity_leaves_dead_tokens_and_others_alone(leash: Leash) -> None:
+    """And needs no live token: a deploy after a quiet week gets one, too."""
+    leash.load(one=ALL, two=ALL)
+    revoked, expired, live = leash.issue("one"), leash.issue("one"), leash.issue("one")
+    other = leash.issue("two")
+    revoke_tokens(leash.admin, token_id=revoked.id)
+    age(leash, "one", expired.token, expires_us=(now_us(leash) - 1_000_000) // 1000 * 1000)
+
+    assert [id_ for id_, _ in rotate_token(leash.admin, identity="one").replaced] == [live.id]
+    assert leash.client(other.token).get("doc:1") is None
+    states = {info.id: info.state for info in list_tokens(leash.admin)}
+    assert (states[revoked.id], states[expired.id]) == (TokenState.REVOKED, TokenState.EXPIRED)
+    revoke_tokens(leash.admin, identity="one")
+    done = rotate_token(leash.admin, identity="one")
+    assert done.replaced == ()
+    assert leash.client(done.issued.token).get("doc:1") is None
+
+
+def test_rotation_resets_no_limit_of_the_identity(leash: Leash) -> None:
+    """Only what is counted per token begins anew, since it is another token."""
+    limits = {"budget": {"requests": "3/day", "writes": {"limit": "1/day", "per": "token"}}}
+    leash.load(one={**ALL, **limits})
+    old = leash.issue("one")
+    leash.client(old.token).set("doc:1", "x")
+    leash.client(old.token).get("doc:1")
+
+    agent = leash.client(rotate_token(leash.admin, token_id=old.id).issued.token)
+    assert agent.set("doc:1", "y")
+    with pytest.raises(keyleash.BudgetExhaustedError) as refusal:
+        agent.get("doc:1")
+    assert refusal.value.details["limit"] == "budget.requests"
+
+
+def test_rotation_of_what_is_not_there_issues_nothing(leash: Leash) -> None:
+    """Unknown, expired or revoked: there is nothing to go on with, and that is said."""
+    with pytest.raises(NoPolicyError):
+        rotate_token(leash.admin, identity="one")
+    leash.load(one=ALL)
+    revoked, expired = leash.issue("one"), leash.issue("one")
+    revoke_tokens(leash.admin, token_id=revoked.id)
+    age(leash, "one", expired.token, expires_us=(now_us(leash) - 1_000_000) // 1000 * 1000)
+
+    with pytest.raises(UnknownIdentityError):
+        rotate_token(leash.admin, identity="two")
+    with pytest.raises(UnknownTokenIdError):
+        rotate_token(leash.admin, token_id="nosuchtokenx")
+    for dead in (revoked, expired):
+        with pytest.raises(TokenNotLiveError, match="nothing was issued"):
+            rotate_token(leash.admin, token_id=dead.id)
+    assert len(list_tokens(leash.admin)) == 2
+
+
+def test_rotation_under_prefixes_that_are_others_by_now_issues_nothing(leash: Leash) -> None:
+    """A token under the old prefix would be good for nothing, and the old one still good."""
+    leash.load(one=ALL)
+    leash.issue("one")
+    policy, layouts = (leash.admin.dump(name) for name in (NAMES.policy, NAMES.layouts))
+    tokens = leash.admin.dump(NAMES.tokens("one"))
+    seal(leash.admin)
+    for name, held in ((NAMES.policy, policy), (NAMES.layouts, layouts)):
+        leash.admin.restore(name, 0, held)
+    leash.admin.restore(NAMES.tokens("one"), 0, tokens)
+
+    with pytest.raises(VaultChangingError):
+        rotate_token(leash.admin, identity="one", keyspace=NAMES)
+    leash.follow()
+    assert len(rotate_token(leash.admin, identity="one").replaced) == 1
+
+
+def test_rotation_is_on_record_for_either_token(leash: Leash) -> None:
+    """Who looks for the old id finds what became of it; the secret is nowhere."""
+    leash.load(one=ALL)
+    old = leash.issue("one")
+    done = rotate_token(leash.admin, token_id=old.id, actor="ci")
+
+    issued, rotated = list(read_control(leash.admin, NAMES))[-2:]
+    assert (issued.event, issued.actor, issued.details["token"]) == ("issue", "ci", done.issued.id)
+    assert (rotated.event, rotated.actor) == ("rotate-token", "ci")
+    assert rotated.details == {
+        "identity": "one",
+        "token": old.id,
+        "replaced_by": done.issued.id,
+        "expires_ms": str(done.replaced[0][1]),
+    }
+    assert done.issued.token not in repr(done)
+
+
+@pytest.mark.parametrize("rules", [{}, {"token": {"ttl": "1h", "idle": "15m"}}])
+def test_last_use_is_known_to_a_minute_and_never_is_never(leash: Leash, rules: Any) -> None:
+    """Calls in between write nothing: not the first refused one, and not a second use."""
+    leash.load(one={**ALL, **rules})
+    issued = leash.issue("one")
+    agent = leash.client(issued.token)
+
+    with pytest.raises(keyleash.KeyNotGrantedError):
+        agent.get("other")
+    assert require_token(leash.admin, issued.id).used_ms is None
+    before_us = now_us(leash) // 1000 * 1000
+    agent.get("doc:1")
+    used_us = record_of(leash, issued.token).used_us
+    assert before_us <= used_us <= now_us(leash)
+    assert require_token(leash.admin, issued.id).used_ms == used_us // 1000
+    if not rules:
+        age(leash, "one", issued.token, used_us=used_us - 50_000_000)
+        leash.batch("one", issued.token, "each", ("GET", "doc:1"))
+        assert record_of(leash, issued.token).used_us == used_us - 50_000_000
+    age(leash, "one", issued.token, used_us=used_us - 60_000_000)
+    leash.batch("one", issued.token, "each", ("GET", "doc:1"))
+    assert record_of(leash, issued.token).used_us >= used_us
+
+
+def test_idle_token_is_listed_as_expired(leash: Leash) -> None:
+    """What the guard refuses is not called live."""
+    leash.load(one={**ALL, "token": {"ttl": "1h", "idle": "15m"}})
+    issued = leash.issue("one")
+    age(leash, "one", issued.token, used_us=now_us(leash) - 15 * 60_000_000 - 2_000_000)
+
+    assert require_token(leash.admin, issued.id).state is TokenState.EXPIRED
+    assert leash.call("one", issued.token, "GET", "doc:1").startswith("LEASH TOKEN_EXPIRED")
+
+
+def test_token_is_due_when_rotate_after_is_over_and_not_once_it_was_rotated(leash: Leash) -> None:
+    """And only if it is live: nobody rotates what is revoked."""
+    leash.load(one={**ALL, "token": {"rotate_after": "1h"}}, two=ALL)
+    old, other, dead = leash.issue("one"), leash.issue("two"), leash.issue("one")
+    revoke_tokens(leash.admin, token_id=dead.id)
+    soon_ms, later_ms = now_us(leash) // 1000 + 3_000_000, now_us(leash) // 1000 + 3_600_000
+
+    def due(at_ms: int) -> set[str]:
+        return {info.id for info in list_tokens(leash.admin) if info.is_due(at_ms)}
+
+    assert (due(soon_ms), due(later_ms)) == (set(), {old.id})
+    new = rotate_token(leash.admin, token_id=old.id).issued
+    assert due(now_us(leash) // 1000 + 3_600_000) == {new.id}
+    assert require_token(leash.admin, other.id).due_ms is None
+
+
+def test_uses_are_what_the_trail_has_and_refusals_are_counted_after_a_revocation(
+    leash: Leash,
+) -> None:
+    """Commands of batches one by one, reads only where they are recorded, repeats each."""
+    leash.load(one=ALL)
+    issued, other = leash.issue("one"), leash.issue("one")
+    agent = leash.client(issued.token)
+    for n in range(3):
+        agent.set(f"doc:{n}", "x")
+    agent.get("doc:1")
+    leash.client(other.token).set("doc:1", "y")
+    leash.batch("one", issued.token, "each", ("SET", "doc:1", "x"), ("SET", "doc:2", "x"))
+
+    assert recorded_calls(leash.admin, NAMES, "one", issued.id) == 5
+    done = revoke(leash.admin, token_id=issued.id)
+    assert done.tokens == (("one", issued.id),)
+    bound_ms = done.bound_us // 1000
+    assert abs(now_us(leash) - done.bound_us) < 60_000_000
+    stretch = (bound_ms - 60_000, bound_ms)
+    assert recent_calls(leash.admin, NAMES, ["one"], stretch, 6) == (
+        {issued.id: 5, other.id: 1},
+        frozenset(),
+    )
+    assert recent_calls(leash.admin, NAMES, ["one"], stretch, 2)[1] == {"one"}
+    for _ in range(7):
+        with pytest.raises(keyleash.TokenRevokedError):
+            agent.get("doc:1")
+    assert refused_as_revoked(leash.admin, NAMES, ["one"], bound_ms) == {issued.id: 7}

@@ -1,0 +1,208 @@
+"""Being suspended: the number in the state that says so, and until when."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+import keyleash
+from keyleash.audit import read_control
+from keyleash.compiler.templates import operator_script
+from keyleash.deploy import freeze, thaw
+from keyleash.errors import UnknownIdentityError, VaultChangingError
+from keyleash.protocol.state import Layout, unpack_state
+from keyleash.vault import seal
+from support.leash import NAMES, Leash, grant
+
+ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:*")]}
+
+
+def now_us(leash: Leash) -> int:
+    seconds, micros = leash.admin.time()
+    return int(seconds) * 1_000_000 + int(micros)
+
+
+def write_suspended(leash: Leash, identity: str, number: float) -> None:
+    leash.admin.setrange(NAMES.state(identity), 8, struct.pack("<d", number))
+
+
+def suspended(leash: Leash, identity: str) -> int:
+    layout = Layout.from_json(leash.admin.hget(NAMES.layouts, identity))
+    return unpack_state(leash.state(identity), layout).suspended
+
+
+def test_number_of_a_suspension_is_until_it_is_ended_or_until_its_time(leash: Leash) -> None:
+    """What is 1 has no end; a time is told; and a hold is a refusal whatever it stands for."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    until_us = now_us(leash) + 3_600_000_500
+
+    for number, said in (
+        (1, "LEASH SUSPENDED"),
+        (until_us, f"LEASH SUSPENDED until_ms={-(-until_us // 1000)}"),
+        (-1, "LEASH SUSPENDED"),
+        (-2, "LEASH SUSPENDED"),
+        (-1 - until_us, "LEASH SUSPENDED"),
+    ):
+        write_suspended(leash, "one", number)
+        assert leash.call("one", token, "GET", "doc:1") == said
+        assert leash.batch("one", token, "each", ("GET", "doc:1")) == said
+        assert suspended(leash, "one") == number
+
+
+def test_suspension_whose_time_is_over_is_none_and_is_forgotten(leash: Leash) -> None:
+    """The call that finds it over goes through, and the next one needs no look at the clock."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+
+    write_suspended(leash, "one", now_us(leash) - 1)
+    assert leash.call("one", token, "GET", "doc:1") is None
+    assert suspended(leash, "one") == 0
+    write_suspended(leash, "one", now_us(leash) - 1)
+    assert leash.batch("one", token, "all", ("GET", "doc:1")) == [None]
+    assert suspended(leash, "one") == 0
+
+
+@pytest.mark.parametrize(
+    ("held", "before"), [(2, 0), (3, 1), (-1, 0), (-2, 1), (-1 - 2**50, 2**50), (0, 0), (1, 1)]
+)
+def test_end_of_a_hold_gives_back_what_was_before(leash: Leash, held: int, before: int) -> None:
+    """A change of prefixes that an earlier version began held with 2 and 3."""
+    leash.load(one=ALL)
+    write_suspended(leash, "one", held)
+    leash.admin.hset(NAMES.sealed, mapping={"change": "unseal", "phase": "switched"})
+
+    leash.admin.eval(operator_script("end_switch.lua", NAMES), 0, "ops")
+
+    assert suspended(leash, "one") == before
+
+
+def test_suspension_until_a_time_outlasts_a_load(leash: Leash) -> None:
+    """A new policy lets nobody act sooner."""
+    leash.load(one=ALL)
+    agent = leash.agent("one")
+    until_us = now_us(leash) + 3_600_000_000
+    write_suspended(leash, "one", until_us)
+
+    leash.load(one={**ALL, "budget": {"requests": "5/day"}})
+
+    assert suspended(leash, "one") == until_us
+    with pytest.raises(keyleash.SuspendedError) as refusal:
+        agent.get("doc:1")
+    assert refusal.value.details == {"until_ms": str(-(-until_us // 1000))}
+
+
+def test_freeze_names_its_reason_and_its_end_to_every_caller(leash: Leash) -> None:
+    """Whoever is refused must not have to ask why; and it ends by the guard's own clock."""
+    leash.load(one=ALL, two=ALL)
+    one, two = leash.agent("one"), leash.agent("two")
+
+    result = freeze(leash.admin, ["one"], reason="incident 4107: Ärger", for_s=1800, actor="oncall")
+
+    (frozen,) = result.identities
+    assert frozen.until_ms == -(-result.bound_us // 1000) + 1_800_000
+    for command in (("GET", "doc:1"), ("SET", "doc:1", "x")):
+        with pytest.raises(keyleash.SuspendedError) as refusal:
+            one.execute_command(*command)
+        assert refusal.value.reason == "incident 4107: Ärger"
+        assert refusal.value.until_ms == frozen.until_ms
+    assert two.get("doc:1") is None
+    write_suspended(leash, "one", now_us(leash) - 1)
+    assert one.get("doc:1") is None
+    assert {one["reason"] for one in leash.denials("one")} == {"incident 4107: Ärger"}
+
+
+def test_freeze_without_names_stops_everybody_and_thaw_lets_them_act(leash: Leash) -> None:
+    """One script for all; one event says who, why, until when and by whom."""
+    leash.load(one=ALL, two=ALL)
+    agents = [leash.agent("one"), leash.agent("two")]
+
+    result = freeze(leash.admin, reason="everything", actor="oncall")
+    for agent in agents:
+        with pytest.raises(keyleash.SuspendedError):
+            agent.get("doc:1")
+    assert [(one.identity, one.changed) for one in result.identities] == [
+        ("one", True),
+        ("two", True),
+    ]
+    thawed = thaw(leash.admin, actor="lead")
+    assert [agent.get("doc:1") for agent in agents] == [None, None]
+    assert [one.changed for one in thawed.identities] == [True, True]
+    assert [one.changed for one in thaw(leash.admin).identities] == [False, False]
+
+    events = list(read_control(leash.admin, NAMES))[-2:]
+    assert [(one.event, one.actor, sorted(one.identities)) for one in events] == [
+        ("freeze", "oncall", ["one", "two"]),
+        ("thaw", "lead", ["one", "two"]),
+    ]
+    assert [one.id for one in events] == [result.event, thawed.event]
+    assert events[0].details["reason"] == "everything"
+    assert leash.admin.exists(NAMES.suspension("one"), NAMES.suspension("two")) == 0
+
+
+def test_freeze_never_ends_another_one_sooner(leash: Leash) -> None:
+    """Half an hour for everybody must not let somebody act whom another had stopped for good."""
+    leash.load(one=ALL, two=ALL)
+    freeze(leash.admin, ["one"], reason="for good")
+
+    result = freeze(leash.admin, reason="for a while", for_s=1800)
+    one, two = result.identities
+    assert (one.changed, one.until_ms, one.reason) == (False, None, "for good")
+    assert (two.changed, two.reason) == (True, "for a while")
+    shorter = freeze(leash.admin, ["two"], reason="shorter", for_s=60).identities[0]
+    assert (shorter.changed, shorter.until_ms) == (False, two.until_ms)
+    longer = freeze(leash.admin, ["two"], reason="longer", for_s=3600).identities[0]
+    assert (longer.changed, longer.reason) == (True, "longer")
+    assert freeze(leash.admin, ["two"], reason="now for good").identities[0].until_ms is None
+    assert suspended(leash, "one") == suspended(leash, "two") == 1
+
+
+@pytest.mark.parametrize("do", [lambda *some: freeze(*some, reason="x"), thaw])
+def test_freeze_or_thaw_with_a_wrong_name_changes_nobody(leash: Leash, do: Any) -> None:
+    """All that were meant, or none; a typing mistake must not look like success."""
+    leash.load(one=ALL, two=ALL)
+    freeze(leash.admin, ["two"], reason="before")
+
+    with pytest.raises(UnknownIdentityError, match="`nobody`"):
+        do(leash.admin, ["one", "two", "nobody"])
+    assert (suspended(leash, "one"), suspended(leash, "two")) == (0, 1)
+
+
+def test_freeze_under_prefixes_that_are_others_by_now_says_so(leash: Leash) -> None:
+    """It would have written where no guard looks, and nobody would have been stopped."""
+    leash.load(one=ALL)
+    seal(leash.admin)
+
+    with pytest.raises(VaultChangingError):
+        freeze(leash.admin, reason="x", keyspace=NAMES)
+    keyspace = leash.follow()
+    assert freeze(leash.admin, reason="x").identities[0].changed
+    assert leash.admin.hget(keyspace.suspension("one"), "reason") == b"x"
+
+
+def test_suspension_goes_along_when_prefixes_change(leash: Leash) -> None:
+    """Its end and its reason are the same before and after."""
+    leash.load(one=ALL)
+    agent = leash.agent("one")
+    until_ms = freeze(leash.admin, reason="why", for_s=3600).identities[0].until_ms
+
+    seal(leash.admin)
+
+    with pytest.raises(keyleash.SuspendedError) as refusal:
+        agent.get("doc:1")
+    assert (refusal.value.reason, refusal.value.until_ms) == ("why", until_ms)
+
+
+def test_reason_is_as_long_as_a_refusal_can_say(leash: Leash) -> None:
+    """What would be cut is an error, and what just fits is said whole."""
+    leash.load(one=ALL)
+    agent = leash.agent("one")
+
+    with pytest.raises(ValueError, match="128 bytes"):
+        freeze(leash.admin, reason="ä" * 65)
+    freeze(leash.admin, reason="ä" * 64)
+    with pytest.raises(keyleash.SuspendedError) as refusal:
+        agent.get("doc:1")
+    assert refusal.value.reason == "ä" * 64
