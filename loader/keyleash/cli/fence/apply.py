@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.cli.errors import DeclinedError
+from keyleash.cli.fence.nodes import say_unnamed
 from keyleash.cli.fence.options import Asked, asked_options
 from keyleash.cli.options import example, json_option, require_consent, yes_option
 from keyleash.cli.output import print_json, say
@@ -66,6 +67,7 @@ def apply(settings: Settings, /, mints: bool, yes: bool, **options: Any) -> None
         print_json(_as_json(meant, outcome))
     else:
         _tell(meant, outcome)
+        say_unnamed(settings.client, len(meant.nodes) - 1)
 
 
 def _tell(meant: Meant, outcome: Outcome) -> None:

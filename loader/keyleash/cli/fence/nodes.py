@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -9,12 +10,15 @@ import click
 from click.core import ParameterSource
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import UNREACHABLE
+from keyleash.cli.output import say
 from keyleash.cli.server import connection_pool, has_password, shown_url
 from keyleash.cli.settings import Settings
+from keyleash.cli.text import counted
 from keyleash.errors import KeyleashError
 from keyleash.protocol.active import Client
 
@@ -72,6 +76,18 @@ def named_clients(settings: Settings, urls: Sequence[str]) -> list[tuple[str, Cl
         found.append((shown_url(url), _client(settings, url)))
         _require_answer(*found[-1])
     return found
+
+
+def say_unnamed(client: Client, named: int) -> None:
+    """Say that users of replicas stay as they are, where a server has more of them than *named*."""
+    with contextlib.suppress(NoPermissionError):
+        replicas = int(client.info("replication").get("connected_slaves", 0))
+        if replicas > named:
+            say(
+                f"note: {counted(replicas, 'replica')} connected, {named} named by --node: on the"
+                " others users stay as they are, and after a failover their agents are refused;"
+                " run `keyleash fence apply` with a --node for each"
+            )
 
 
 def _client(settings: Settings, url: str) -> Client:

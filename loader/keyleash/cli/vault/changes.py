@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keyleash.cli.errors import DeclinedError
-from keyleash.cli.fence.nodes import node_option, other_clients
+from keyleash.cli.fence.nodes import node_option, other_clients, say_unnamed
 from keyleash.cli.options import example, json_option, require_consent, yes_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -52,7 +52,7 @@ def seal(settings: Settings, adopt: tuple[str, ...], nodes: Sequence[str], yes: 
         result = vault.seal(
             settings.client, adopt=adopt, actor=settings.actor, report=report, others=others
         )
-    _tell(settings, "sealed", result)
+    _tell(settings, "sealed", result, len(others))
 
 
 @click.command(epilog=example("keyleash vault rotate"))
@@ -71,7 +71,7 @@ def rotate(settings: Settings, nodes: Sequence[str], yes: bool) -> None:
     others = other_clients(settings, nodes)
     with _kept_on("rotate"), shown_progress(not settings.json) as report:
         result = vault.rotate(settings.client, actor=settings.actor, report=report, others=others)
-    _tell(settings, "rotated", result)
+    _tell(settings, "rotated", result, len(others))
 
 
 @click.command(epilog=example("keyleash vault unseal"))
@@ -90,7 +90,7 @@ def unseal(settings: Settings, nodes: Sequence[str], yes: bool) -> None:
     others = other_clients(settings, nodes)
     with _kept_on("unseal"), shown_progress(not settings.json) as report:
         result = vault.unseal(settings.client, actor=settings.actor, report=report, others=others)
-    _tell(settings, "unsealed", result)
+    _tell(settings, "unsealed", result, len(others))
 
 
 def _require_consent(question: str, yes: bool) -> None:
@@ -110,7 +110,10 @@ def _kept_on(kind: str) -> Iterator[None]:
         raise
 
 
-def _tell(settings: Settings, done: str, result: ChangeResult) -> None:
+def _tell(settings: Settings, done: str, result: ChangeResult, named: int) -> None:
+    from keyleash.fence import read_records
+    from keyleash.protocol.sealed import server_keyspace
+
     if settings.json:
         print_json(
             {
@@ -123,3 +126,5 @@ def _tell(settings: Settings, done: str, result: ChangeResult) -> None:
         return
     moved = f"{counted(result.moved, 'key')}, keyleash's own among them,"
     click.echo(f"{done}: {moved} moved; the policy goes on as generation {result.generation}")
+    if read_records(settings.client, server_keyspace(settings.client)):
+        say_unnamed(settings.client, named)

@@ -1,0 +1,41 @@
+"""ACL users are not replicated: an operator is told of replicas that he did not name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keyleash
+from support.command_line import Cli
+from support.replication import Node
+
+POLICY = """\
+version: 1
+identities:
+  one: {kind: machine, grants: [{allow: [read, write], keys: ["k:*"]}]}
+"""
+
+
+def test_replica_that_is_not_named_is_told_of_and_one_that_is_takes_over(
+    mortals: tuple[Node, Node], tmp_path: Path
+) -> None:
+    """A failover to a node with the users of yesterday would lock every agent out."""
+    primary, replica = mortals
+    cli, node = Cli(f"redis://127.0.0.1:{primary.port}"), f"redis://127.0.0.1:{replica.port}"
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY)
+    cli.ok("load", file, "--yes", "--transport", "function")
+    token = cli.token("one")
+
+    assert "1 replica connected" in cli.run("fence", "apply", "--yes").stderr
+    named = cli.run("fence", "apply", "--mint", "--yes", "--node", node)
+    assert "connected" not in named.stderr
+    assert "1 replica connected" in cli.run("vault", "seal", "--yes").stderr
+    assert "connected" not in cli.run("vault", "rotate", "--yes", "--node", node).stderr
+    primary.settle()
+    primary.kill()
+    replica.promote()
+
+    login: dict[str, Any] = {"username": "one", "password": named.stdout.split()[1]}
+    with keyleash.Redis(port=replica.port, token=token, **login) as agent:
+        assert agent.set("k:1", "x") is True
