@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keyleash.cli.text import iso_time, json_bytes
-from keyleash.cli.usage import most
+from keyleash.status.usage import most
 from keyleash.decision import Decision
 from keyleash.decision.trace import (
     ArgumentStep,

@@ -7,7 +7,7 @@ from typing import Any
 
 from keyleash.cli.explain.as_json import text_at
 from keyleash.cli.text import clock_time, printable
-from keyleash.cli.usage import allows, most
+from keyleash.status.usage import allows, most
 from keyleash.decision import Decision
 from keyleash.decision.trace import (
     ArgumentStep,
