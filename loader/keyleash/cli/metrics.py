@@ -12,6 +12,7 @@ from keyleash.cli.errors import PortInUseError, UsageError
 from keyleash.cli.failures import FAILED, failure_of
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json, say
+from keyleash.cli.server import node_client
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.signals import Ended, ended_by_signals
 
@@ -46,7 +47,9 @@ def metrics(settings: Settings, port: int | None) -> int:
             "metrics are no JSON document", help="`keyleash status --json` has the same numbers"
         )
     troubles = _Troubles(settings)
-    collector = SnapshotCollector(lambda: read_snapshot(settings.client), troubles.tell)
+    # Whoever scrapes gives up after some seconds, and so does this.
+    client = node_client(settings.url, settings.url)
+    collector = SnapshotCollector(lambda: read_snapshot(client), troubles.tell)
     registry = CollectorRegistry()
     registry.register(collector)
     if port is not None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from keyleash.cli.failures import failure_of
 from keyleash.cli.output import console, is_terminal, print_json_line, say, show
+from keyleash.cli.server import node_client
 from keyleash.cli.settings import Settings
 from keyleash.cli.signals import Ended, ended_by_signals
 from keyleash.cli.status.as_json import snapshot_as_json
@@ -92,10 +93,12 @@ def _look_on(
     show_one: Callable[[Snapshot], None],
     show_trouble: Callable[[str], None],
 ) -> None:
+    # A server that says nothing must not look like one where nothing changes.
+    client = node_client(settings.url, settings.url)
     while True:
         time.sleep(interval_s)
         try:
-            snapshot = read_snapshot(settings.client)
+            snapshot = read_snapshot(client)
         except PASSING as error:
             failure = failure_of(error, settings.shown_url)
             if failure is None:
