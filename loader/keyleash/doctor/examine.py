@@ -177,7 +177,7 @@ def _attempt(check: str, server: Server, run: Callable[[], Iterator[Said]]) -> I
         yield Finding(
             UNREADABLE,
             Severity.ERROR,
-            f"records cannot be read, while looking at {check}: {said}",
+            f"its records are not such as keyleash writes: {said}",
             "find out who wrote to keyleash's keys, then load the policy from its file",
             server.name,
         )

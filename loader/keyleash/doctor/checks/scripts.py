@@ -18,6 +18,7 @@ NOT_LOADED = "script-not-loaded"
 NO_TEXT = "script-without-text"
 OTHER_TEXT = "script-text-changed"
 OTHER_FUNCTION = "function-changed"
+WATCH = "`keyleash watch` keeps them loaded on every server; with `--once` it does so now"
 LOAD = "`keyleash load` the active policy again"
 
 
@@ -57,7 +58,7 @@ def _not_in_cache(server: Server, records: dict[str, GuardRecord]) -> Iterator[S
             server,
             NOT_LOADED,
             f"guards are not loaded: {named(lacking)}; agents that may not load them wait in vain",
-            "`keyleash watch` keeps them loaded on every server; `--once` does it now",
+            WATCH,
         )
 
 
@@ -89,7 +90,7 @@ def _functions(
                     changed.add(name)
     if lacking:
         yield _error(
-            server, NOT_LOADED, f"functions are not loaded: {named(sorted(lacking))}", LOAD
+            server, NOT_LOADED, f"functions are not loaded: {named(sorted(lacking))}", WATCH
         )
     if changed:
         yield _error(
