@@ -14,6 +14,7 @@ import click
 
 from keyleash.cli.options import duration_s, example, json_option
 from keyleash.cli.output import Column, print_json, print_table, say
+from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import require_known
 from keyleash.cli.text import counted, printable
@@ -114,10 +115,14 @@ def export(
 
 
 def _run(settings: Settings, archiver: Archiver, archive_id: str) -> None:
-    done = []
-    for one in archiver.run():
-        _warn(one)
-        done.append(one)
+    done: list[Exported] = []
+    try:
+        with progress("entries", is_wanted=not settings.json) as report:
+            for one in archiver.run(lambda count: report(count, None)):
+                done.append(one)
+    finally:
+        for one in done:
+            _warn(one)
     files = [one for one in done if one.file is not None]
     if settings.json:
         print_json({"archive": archive_id, "exported": [_exported_json(one) for one in done]})

@@ -9,7 +9,7 @@ from keyleash.deploy.watch.role import Role
 from keyleash.policy import Policy
 from keyleash.protocol.active import ActivePolicy, Client
 from keyleash.protocol.sealed import SealRecord
-from keyleash.status.identities import active_policy
+from keyleash.status.identities import document_policy
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ class Deployment:
     @cached_property
     def policy(self) -> Policy | None:
         """The active policy, read."""
-        return None if self.active is None else active_policy(self.active.document)
+        return None if self.active is None else document_policy(self.active.document)

@@ -79,7 +79,7 @@ def identity_statuses(
 
     Nothing is written; a user who may read the control keys may do it.
     """
-    identities = active_policy(active.document).identities
+    identities = document_policy(active.document).identities
     names = [one.name for one in identities]
     held = list(_read_held(client, keyspace, names))
     tokens = [
@@ -101,7 +101,7 @@ def identity_statuses(
 
 
 @lru_cache(maxsize=2)
-def active_policy(document: str) -> Policy:
+def document_policy(document: str) -> Policy:
     """The policy that a server says is active; who looks again and again reads it once."""
     return parse_policy(document, file="<active policy>", commands=None)
 
