@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import pty
 import signal
-import struct
-import subprocess
-import termios
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +17,7 @@ from keyleash.protocol.state import LimitState, SlotKind, State
 from keyleash.status.usage import limit_uses
 from support.command_line import Cli
 from support.servers import RealServer
+from support.terminals import on_a_terminal, read_until
 
 POLICY = """\
 version: 1
@@ -262,35 +255,6 @@ def test_watch_on_a_pipe_prints_an_object_each_time(loaded: Cli, number: signal.
 def test_watch_of_a_server_that_is_not_there_is_an_error(offline: Cli) -> None:
     """Exit code 69, as without --watch; what has begun goes on when a server goes away."""
     assert offline.run("status", "--watch").exit_code == 69
-
-
-@contextlib.contextmanager
-def on_a_terminal(cli: Cli, *words: str, rows: int = 40) -> Iterator[tuple[Any, int]]:
-    """The command on a terminal of 80 columns, and what reads that."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 80, 0, 0))
-    process = subprocess.Popen(
-        [*cli.command, *words],
-        env={**cli.process_env(), "TERM": "xterm"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    try:
-        yield process, ours
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-
-
-def read_until(terminal: int, wanted: str, times: int = 1) -> str:
-    said = b""
-    while said.decode("utf-8", "replace").count(wanted) < times:
-        said += os.read(terminal, 65536)
-    return said.decode("utf-8", "replace")
 
 
 def test_watch_on_a_terminal_draws_over_itself(loaded: Cli) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import duration_s, example, json_option
 from keyleash.cli.output import Column, print_json, print_table, say
 from keyleash.cli.progress import progress
@@ -60,6 +61,7 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
     "identities",
     metavar="NAME",
     multiple=True,
+    type=IDENTITY,
     help="Only this one's trails; may be given again.  [default: all, and the control stream]",
 )
 @click.option("--follow", is_flag=True, help="Stay, and export what comes, until a signal.")
