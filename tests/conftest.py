@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from support.clocks import clock_library
 from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
 
 # So that a golden file that differs shows where.
@@ -34,3 +36,9 @@ def embedded(real_servers: RealServers) -> Iterator[RealServer]:
     """The embedded Valkey, clean, for a test to which one server is enough."""
     with real_servers.lend(embedded_label()) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that puts a server's clock forward."""
+    return clock_library(tmp_path_factory.mktemp("clock"))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -29,6 +30,52 @@ def test_help_of_every_command_has_an_example(offline: Cli, path: tuple[str, ...
 
     (line,) = (line for line in said.splitlines() if "example:" in line)
     assert f"keyleash {' '.join(path)}" in line
+
+
+@pytest.mark.parametrize("path", list(commands(main)), ids=" ".join)
+def test_every_command_takes_json(path: tuple[str, ...]) -> None:
+    """Whatever a command lists or says, a program can read."""
+    found: click.Command = main
+    for name in path:
+        assert isinstance(found, click.Group)
+        found = found.commands[name]
+
+    options = {option for parameter in found.params for option in parameter.opts}
+    assert isinstance(found, click.Group) or "--json" in options
+
+
+LISTS = {
+    ("status",): "identities",
+    ("doctor",): "findings",
+    ("token", "list"): "tokens",
+    ("fence", "plan"): "users",
+    ("compile", "FILE"): "guards",
+    ("check", "FILE"): "warnings",
+    ("plan", "FILE"): "identities",
+}
+LINES = {
+    ("audit", "log"): 1,
+    ("audit", "timeline", "k"): 1,
+    ("policy", "history"): 1,
+}
+
+
+@pytest.mark.parametrize("words", LISTS, ids=" ".join)
+def test_list_with_json_is_one_document(loaded: Cli, example: Path, words: tuple[str, ...]) -> None:
+    """The list is in it by name, and empty or not it is a list."""
+    given = [example if word == "FILE" else word for word in words]
+    result = loaded.run("--json", *given)
+
+    assert isinstance(json.loads(result.stdout)[LISTS[words]], list | dict), result.output
+
+
+@pytest.mark.parametrize("words", LINES, ids=" ".join)
+def test_trail_with_json_is_an_object_a_line(loaded: Cli, words: tuple[str, ...]) -> None:
+    """It may be longer than memory."""
+    token = loaded.token("human-admin")
+    loaded.ok("exec", "SET", "k", "x", KEYLEASH_TOKEN=token)
+
+    assert len(loaded.lines(*words)) == LINES[words]
 
 
 def test_version_is_the_packages(offline: Cli) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from keyleash.cli.usage import limit_uses
+from keyleash.cli.status.showing import bar
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
 from keyleash.policy import parse_policy
 from keyleash.protocol.state import LimitState, SlotKind, State
+from keyleash.status.usage import limit_uses
 from support.command_line import Cli
 from support.servers import RealServer
+from support.terminals import on_a_terminal, read_until
 
 POLICY = """\
 version: 1
@@ -42,12 +46,8 @@ def test_status_without_a_policy_says_so(cli: Cli) -> None:
 
     assert result.exit_code == 0
     assert "no policy is active" in result.stderr
-    assert cli.json("status") == {
-        "server": cli.url,
-        "sealed": False,
-        "policy": None,
-        "identities": [],
-    }
+    said = cli.json("status")
+    assert (said["policy"], said["identities"]) == (None, [])
 
 
 def test_status_counts_what_each_kind_of_limit_used(server: RealServer, policy: Path) -> None:
@@ -84,21 +84,16 @@ def test_status_shows_suspension_tokens_and_trails(loaded: Cli) -> None:
         one for one in loaded.json("status")["identities"] if one["name"] == "agent-runner"
     )
 
-    assert {name: value for name, value in runner.items() if name != "limits"} == {
-        "name": "agent-runner",
+    assert {name: runner[name] for name in ("kind", "tier", "active", "suspended")} == {
         "kind": "machine",
+        "tier": "cooperative",
         "active": True,
         "suspended": True,
-        "suspension": {
-            "reason": "",
-            "by": "tester",
-            "since": runner["suspension"]["since"],
-            "until": None,
-        },
-        "live_tokens": 1,
-        "audit_length": 1,
-        "denied_length": 1,
     }
+    assert (runner["live_tokens"], runner["audit_length"], runner["denied_length"]) == (1, 1, 1)
+    assert runner["events"] == 1
+    assert runner["suspension"]["by"] == "tester"
+    assert [(one["code"], one["count"]) for one in runner["refusals"]] == [("KEY_NOT_GRANTED", 1)]
     assert "SUSPENDED" in loaded.ok("status")
 
 
@@ -111,8 +106,8 @@ def test_status_as_text_has_a_row_per_identity_and_per_limit(loaded: Cli) -> Non
     assert lines[1].endswith(", generation 1")
     assert lines[2].endswith("by tester")
     rows = [line.split() for line in lines]
-    assert ["human-admin", "human", "active", "0", "0", "0"] in rows
-    assert ["agent-recovery", "budget.requests", "0", "5000", "5000", "a", "day"] in rows
+    assert ["human-admin", "human", "active", "0", "-", "0", "0", "0"] in rows
+    assert ["agent-recovery", "budget.requests", "." * 10, "0/5000", "5000", "a", "day"] in rows
 
 
 def test_status_tells_an_identity_whose_state_is_gone(loaded: Cli, embedded: RealServer) -> None:
@@ -175,3 +170,101 @@ def test_status_says_how_guards_are_called(cli: Cli, policy: Path, transport: st
 
     assert f"transport  {transport}" in cli.ok("status").splitlines()
     assert cli.json("status")["policy"]["transport"] == transport
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [
+        (None, ""),
+        (0.0, ".........."),
+        (0.0001, "#........."),
+        (0.5, "#####....."),
+        (0.999, "#########."),
+        (1.0, "##########"),
+    ],
+)
+def test_bar_is_full_only_when_all_is_used(share: float | None, shown: str) -> None:
+    """Neither the first call nor the last free one is rounded away."""
+    assert bar(share).plain == shown
+
+
+def test_oldest_token_over_its_rotation_is_marked(cli: Cli, policy: Path) -> None:
+    """Who looks sees what a deploy forgot."""
+    policy.write_text(POLICY + "    token: {rotate_after: 1s}\n")
+    cli.ok("load", policy, "--yes")
+    cli.token("one")
+    first = cli.json("token", "list")["tokens"][0]["id"]
+    # A time by which it is due, without waiting for it.
+    known = json.loads(cli_admin(cli).hget("keyleash:tokens:one", first))
+    known["issued_ms"] -= 60_000
+    cli_admin(cli).hset("keyleash:tokens:one", first, json.dumps(known))
+    cli.token("one")
+
+    (one,) = cli.json("status")["identities"]
+    assert (one["live_tokens"], one["tokens_due"]) == (2, 1)
+    assert (one["oldest_token"]["id"], one["oldest_token"]["due"]) == (first, True)
+    assert "1m, due" in cli.ok("status")
+
+
+def cli_admin(cli: Cli) -> Any:
+    import redis
+
+    return redis.Redis.from_url(cli.url)
+
+
+def test_recent_refusals_are_counted_by_code(loaded: Cli) -> None:
+    """What is refused again and again within a minute is one entry, and counts each time."""
+    token = loaded.token("agent-runner")
+    for _ in range(3):
+        loaded.run("exec", "GET", "elsewhere", KEYLEASH_TOKEN=token)
+    loaded.run("exec", "SET", "agents:jobs:1:lock", "x", KEYLEASH_TOKEN=token)
+
+    said = loaded.ok("status")
+    rows = [line.split()[:3] for line in said.splitlines()]
+    assert ["agent-runner", "KEY_NOT_GRANTED", "3"] in rows
+    assert ["agent-runner", "KEY_DENIED", "1"] in rows
+
+
+def test_fenced_identities_show_their_tier(loaded: Cli) -> None:
+    """Each its own, if they are not alike."""
+    assert "tier       cooperative" in loaded.ok("status")
+    loaded.run("fence", "apply", "--mint", "--yes")
+
+    tiers = {one["name"]: one["tier"] for one in loaded.json("status")["identities"]}
+    assert tiers["agent-runner"] == "fenced"
+    # Its keys reach keyleash's own, so it is fenced only if told so.
+    assert tiers["human-admin"] == "cooperative"
+    assert "tier       fenced (3), cooperative (1)" in loaded.ok("status")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_watch_on_a_pipe_prints_an_object_each_time(loaded: Cli, number: signal.Signals) -> None:
+    """For whatever draws its own picture; then exit code 0."""
+    with loaded.spawn(["status", "--watch", "--interval", "1s", "--json"]) as watching:
+        assert watching.stdout is not None
+        first, second = (json.loads(watching.stdout.readline()) for _ in range(2))
+        watching.send_signal(number)
+        rest, errors = watching.communicate(timeout=30)
+
+    assert first["policy"] == second["policy"]
+    assert first["at"] < second["at"]
+    assert (errors, watching.returncode) == ("stopped\n", 0)
+    assert all(json.loads(line) for line in rest.splitlines())
+
+
+def test_watch_of_a_server_that_is_not_there_is_an_error(offline: Cli) -> None:
+    """Exit code 69, as without --watch; what has begun goes on when a server goes away."""
+    assert offline.run("status", "--watch").exit_code == 69
+
+
+def test_watch_on_a_terminal_draws_over_itself(loaded: Cli) -> None:
+    """In place, in 80 columns; the last picture stays when it ends."""
+    with on_a_terminal(loaded, "status", "--watch", "--interval", "1s") as (process, terminal):
+        said = read_until(terminal, "agent-recovery  budget.requests", times=2)
+        process.send_signal(signal.SIGINT)
+        end = read_until(terminal, "stopped")
+        assert process.wait(timeout=30) == 0
+
+    assert "\x1b[1A" in said, "the cursor goes up"
+    assert "end with Ctrl-C" in said
+    assert end.count("budget.requests") <= 3, "the picture is not drawn once more"

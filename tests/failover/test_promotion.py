@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,12 @@ import redis
 import keyleash
 from client.alike import AsyncLeash, SyncLeash
 from keyleash.protocol.state import Layout, State, unpack_state
+from support.clocks import server_ahead
 from support.leash import NAMES, Leash, grant
 from support.replication import Address, Node, nodes, wait_until
 from support.servers import find_server_binaries
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="t:*")]}
-CLOCK = Path(__file__).parents[1] / "support" / "clock.c"
 HOUR_S = 3600
 
 Pair = tuple[Node, Node]
@@ -133,28 +131,13 @@ def test_replica_that_serves_nothing_without_its_primary_runs_nothing(mortals: P
     assert len(Leash(replica).events("one")) == 1
 
 
-@pytest.fixture(scope="session")
-def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library that puts a process's clock forward by CLOCK_AHEAD_S seconds."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler to make a clock with")
-    built = tmp_path_factory.mktemp("clock") / "clock.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", built, CLOCK], check=True)
-    return built
-
-
 @pytest.fixture(params=list(find_server_binaries()))
 def ahead(
     request: pytest.FixtureRequest, clock: Path, tmp_path: Path
 ) -> Iterator[tuple[Node, Node]]:
     """A primary whose clock is an hour ahead of its replica's."""
     binary = find_server_binaries()[request.param]
-    started = tmp_path / "server"
-    started.write_text(
-        f'#!/bin/sh\nCLOCK_AHEAD_S={HOUR_S} LD_PRELOAD="{clock}" exec "{binary}" "$@"\n'
-    )
-    started.chmod(0o755)
+    started = server_ahead(binary, clock, tmp_path, HOUR_S)
     with nodes(started, 1) as (primary,), nodes(binary, 1) as (replica,):
         seconds = [int(node.admin.time()[0]) for node in (primary, replica)]
         assert HOUR_S - 60 < seconds[0] - seconds[1] < HOUR_S + 60

@@ -13,6 +13,7 @@ from keyleash.cli.options import require_consent
 from keyleash.cli.output import print_json, say
 from keyleash.cli.plan.as_json import plan_as_json
 from keyleash.cli.plan.showing import print_plan
+from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings
 from keyleash.cli.text import counted
 
@@ -64,16 +65,18 @@ def activate(
     if not preview.is_empty:
         print_plan(settings.shown_url, source, prepared, preview, err=True)
         _require_consent(preview, yes=yes, allow_widening=allow_widening)
-    result = activate_policy(
-        client,
-        prepared,
-        actor=settings.actor,
-        keyspace=keyspace,
-        transport=transport,
-        others=others,
-        expected=preview.generation,
-        plan=summary_of_plan(preview),
-    )
+    with progress("loading", is_wanted=not settings.json) as report:
+        result = activate_policy(
+            client,
+            prepared,
+            actor=settings.actor,
+            keyspace=keyspace,
+            transport=transport,
+            others=others,
+            expected=preview.generation,
+            plan=summary_of_plan(preview),
+            report=report,
+        )
     verify_activation(client, prepared, keyspace, transport, result.generation)
     _tell(settings, prepared, preview, result)
 

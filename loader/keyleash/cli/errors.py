@@ -46,3 +46,9 @@ class WarningsError(KeyleashError):
             " in the identity",
         )
         self.warnings = tuple(warnings)
+
+
+class PortInUseError(KeyleashError):
+    """A port cannot be listened on."""
+
+    code = "port-in-use"

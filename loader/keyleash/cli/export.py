@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import duration_s, example, json_option
 from keyleash.cli.output import Column, print_json, print_table, say
+from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import require_known
 from keyleash.cli.text import counted, printable
@@ -59,6 +61,7 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
     "identities",
     metavar="NAME",
     multiple=True,
+    type=IDENTITY,
     help="Only this one's trails; may be given again.  [default: all, and the control stream]",
 )
 @click.option("--follow", is_flag=True, help="Stay, and export what comes, until a signal.")
@@ -114,10 +117,14 @@ def export(
 
 
 def _run(settings: Settings, archiver: Archiver, archive_id: str) -> None:
-    done = []
-    for one in archiver.run():
-        _warn(one)
-        done.append(one)
+    done: list[Exported] = []
+    try:
+        with progress("entries", is_wanted=not settings.json) as report:
+            for one in archiver.run(lambda count: report(count, None)):
+                done.append(one)
+    finally:
+        for one in done:
+            _warn(one)
     files = [one for one in done if one.file is not None]
     if settings.json:
         print_json({"archive": archive_id, "exported": [_exported_json(one) for one in done]})

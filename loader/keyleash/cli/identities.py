@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json
 from keyleash.cli.settings import Settings, pass_settings
@@ -15,7 +16,7 @@ def identity() -> None:
 
 
 @identity.command(epilog=example("keyleash identity suspend agent-runner"))
-@click.argument("name")
+@click.argument("name", type=IDENTITY)
 @json_option
 @pass_settings
 def suspend(settings: Settings, name: str) -> None:
@@ -28,7 +29,7 @@ def suspend(settings: Settings, name: str) -> None:
 
 
 @identity.command(epilog=example("keyleash identity resume agent-runner"))
-@click.argument("name")
+@click.argument("name", type=IDENTITY)
 @json_option
 @pass_settings
 def resume(settings: Settings, name: str) -> None:

@@ -17,6 +17,7 @@ from keyleash.cli.options import (
     transport_option,
     yes_option,
 )
+from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.protocol.transport import Transport
 
@@ -56,13 +57,15 @@ def load(
 
     name, text = read_text(file)
     others = other_clients(settings, nodes)
-    prepared = prepare_policy(
-        settings.client,
-        text,
-        file=name,
-        keyspace=settings.keyspace,
-        allow_eviction=allow_eviction,
-    )
+    with progress("compiling", is_wanted=not settings.json) as report:
+        prepared = prepare_policy(
+            settings.client,
+            text,
+            file=name,
+            keyspace=settings.keyspace,
+            allow_eviction=allow_eviction,
+            report=report,
+        )
     activate(
         settings,
         prepared,

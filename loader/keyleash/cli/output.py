@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
 PIPED_WIDTH = 100_000
 GAP = 2
@@ -67,25 +69,35 @@ def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> bool:
     return sum(widths) + GAP * (len(columns) - 1) <= console().width
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under headers; long cells fold on a terminal, and never elsewhere."""
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """Rows under headers; long cells fold on a terminal, and never elsewhere."""
     from rich.table import Table
     from rich.text import Text
 
-    out = console()
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(
+        made.add_column(
             column.name,
             justify=column.align,
             overflow="fold",
             no_wrap=not column.fold,
         )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return made
+
+
+def show(*parts: RenderableType) -> None:
+    """Print parts one below the other, without blanks at the ends of lines where nobody watches."""
+    out = console()
     if is_terminal():
-        out.print(table)
+        out.print(*parts, sep="\n")
         return
     with out.capture() as printed:
-        out.print(table)
+        out.print(*parts, sep="\n")
     click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows under headers; long cells fold on a terminal, and never elsewhere."""
+    show(table(columns, rows))

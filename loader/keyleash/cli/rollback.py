@@ -16,6 +16,7 @@ from keyleash.cli.options import (
     json_option,
     yes_option,
 )
+from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.text import short_digest
 from keyleash.errors import NoPolicyError
@@ -54,13 +55,15 @@ def rollback(
     kept = read_history(client, keyspace)
     target = find_kept(kept, to) if to is not None else _previous(active, kept)
     source = f"<policy {short_digest(target.digest)}>"
-    prepared = prepare_policy(
-        client,
-        target.document,
-        file=source,
-        keyspace=keyspace,
-        allow_eviction=allow_eviction,
-    )
+    with progress("compiling", is_wanted=not settings.json) as report:
+        prepared = prepare_policy(
+            client,
+            target.document,
+            file=source,
+            keyspace=keyspace,
+            allow_eviction=allow_eviction,
+            report=report,
+        )
     activate(
         settings,
         prepared,

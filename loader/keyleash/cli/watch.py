@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from keyleash.deploy.watch import News, Watcher
 
 
-def _without_secrets(
+def without_secrets(
     context: click.Context, parameter: click.Parameter, urls: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Refuse a password on the command line, where others see it in the process list."""
@@ -44,7 +44,7 @@ def _without_secrets(
     metavar="URL",
     multiple=True,
     envvar="KEYLEASH_NODES",
-    callback=_without_secrets,
+    callback=without_secrets,
     help="A server to begin with; may be given again. Its primary and replicas are found from"
     " there.  [default: that of --url; env var: KEYLEASH_NODES, with spaces between]",
 )
@@ -54,7 +54,7 @@ def _without_secrets(
     metavar="URL",
     multiple=True,
     envvar="KEYLEASH_SENTINELS",
-    callback=_without_secrets,
+    callback=without_secrets,
     help="A Sentinel that knows the servers; may be given again.  [env var: KEYLEASH_SENTINELS]",
 )
 @click.option(

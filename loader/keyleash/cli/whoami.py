@@ -173,7 +173,7 @@ def _denies(found: Holder) -> list[str]:
 
 
 def _limit_row(one: LimitLeft, found: Holder) -> list[str]:
-    from keyleash.cli.usage import allows
+    from keyleash.status.usage import allows
 
     limit = one.limit
     each = f", each {{{limit.subject.capture}}} apart" if limit.subject.capture else ""
@@ -182,7 +182,7 @@ def _limit_row(one: LimitLeft, found: Holder) -> list[str]:
 
 
 def _as_json(found: Holder) -> dict[str, Any]:
-    from keyleash.cli.usage import allows, most
+    from keyleash.status.usage import allows, most
 
     return {
         "identity": found.identity.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,7 +15,10 @@ from keyleash.policy.canonical import identity_digest
 from keyleash.protocol.keyspace import Keyspace, script_digest
 from keyleash.protocol.state import Layout
 
-__all__ = ["CompiledGuard", "compile_guard", "compile_policy"]
+__all__ = ["CompiledGuard", "Report", "compile_guard", "compile_policy"]
+
+Report = Callable[[int, int], None]
+"""Told how many guards are done, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ def compile_policy(
     *,
     keyspace: Keyspace | None = None,
     year: int | None = None,
+    report: Report | None = None,
 ) -> tuple[CompiledGuard, ...]:
     """Compile one guard per identity, in the order of the policy.
 
@@ -64,12 +68,15 @@ def compile_policy(
         table: The commands to compile against.
         keyspace: Where the control keys are; the public prefix if None.
         year: Year from whose start calendar windows are compiled in; this year (UTC) if None.
+        report: Told after each guard how many are compiled, and of how many.
     """
     chosen = year if year is not None else datetime.now(UTC).year
-    return tuple(
-        compile_guard(identity, table, keyspace=keyspace or Keyspace(), year=chosen)
-        for identity in policy.identities
-    )
+    guards: list[CompiledGuard] = []
+    for identity in policy.identities:
+        guards.append(compile_guard(identity, table, keyspace=keyspace or Keyspace(), year=chosen))
+        if report is not None:
+            report(len(guards), len(policy.identities))
+    return tuple(guards)
 
 
 def compile_guard(

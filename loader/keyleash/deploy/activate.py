@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from redis.exceptions import ResponseError
 
 from keyleash.commands import CommandTable
+from keyleash.compiler import Report
 from keyleash.compiler.templates import operator_script
 from keyleash.deploy.functions import load_functions, retire_functions
 from keyleash.deploy.plan import Change, How, activation_words, layouts_after, summary_of
@@ -102,6 +103,7 @@ def activate_policy(
     others: Sequence[Client] = (),
     expected: int | None = None,
     plan: str = "",
+    report: Report | None = None,
 ) -> LoadResult:
     """Make a prepared policy the active one; see `load_policy`.
 
@@ -109,6 +111,7 @@ def activate_policy(
         expected: The generation that must be active, 0 for none: that of which a plan was made.
             None takes whichever is.
         plan: What was planned, JSON, for the control stream.
+        report: Told now and then how many guards are loaded, and of how many.
     """
     in_force = server_keyspace(client)
     keyspace = keyspace or in_force
@@ -121,7 +124,7 @@ def activate_policy(
     guards, digest = prepared.guards, prepared.digest
     names = tuple(guard.identity for guard in guards)
     load = load_functions if transport is Transport.FUNCTION else load_scripts
-    load(client, guards)
+    load(client, guards, report)
     found = survey(client, prepared, keyspace, transport)
     active, changes = found.active, found.changes
     generation = active.generation if active else 0

@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.exceptions import NoPermissionError, WatchError
 
-from keyleash.compiler import CompiledGuard
+from keyleash.compiler import CompiledGuard, Report
 from keyleash.deploy.standing import batches
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -24,11 +24,16 @@ FEW = 10
 _DIGITS = "0123456789abcdef"
 
 
-def load_functions(client: Client, guards: Sequence[CompiledGuard]) -> None:
+def load_functions(
+    client: Client, guards: Sequence[CompiledGuard], report: Report | None = None
+) -> None:
     """Load the guards that the server lacks, beside those that are in force.
 
     The text that it has is compared: unlike a script's, the name of a library may be given
     to any other text.
+
+    Args:
+        report: Told now and then how many are there.
 
     Raises:
         redis.ResponseError: the user may not load functions.
@@ -38,11 +43,16 @@ def load_functions(client: Client, guards: Sequence[CompiledGuard]) -> None:
         for digest, script in guard.scripts.items():
             code = library_code(guard.identity, digest, script)
             codes[digest[:2]][function_name(digest)] = code
+    loaded = 0
     for digits, wanted in codes.items():
         held = dict(_libraries(client, digits, with_code=True))
         for name, code in wanted.items():
             if held.get(name) != code:
                 client.function_load(code, replace=True)
+        loaded += len(wanted)
+        if report is not None:
+            # A guard is two functions, the second one for batches.
+            report(loaded // 2, len(guards))
 
 
 def retire_functions(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from keyleash.commands import CommandTable, load_table
 from keyleash.commands.server import UnreadableCommandsError, read_table
-from keyleash.compiler import CompiledGuard, compile_policy
+from keyleash.compiler import CompiledGuard, Report, compile_policy
 from keyleash.deploy.eviction import check_eviction
 from keyleash.errors import Problem, Span
 from keyleash.policy import Policy, parse_policy
@@ -50,12 +50,13 @@ def prepare_policy(
     keyspace: Keyspace | None = None,
     allow_eviction: bool = False,
     year: int | None = None,
+    report: Report | None = None,
 ) -> PreparedPolicy:
     """
     Check and compile a policy for the server of *client*; see `load_policy`.
 
     Calendar windows are compiled in from the start of *year*, by default that of the
-    server's clock.
+    server's clock. *report* is told after each guard how many are compiled, and of how many.
 
     A server that does not let its commands be read gets guards for the commands of the
     shipped table, and the first warning says so.
@@ -85,7 +86,9 @@ def prepare_policy(
         policy=policy,
         table=compiled_against,
         digest=policy_digest(policy),
-        guards=compile_policy(policy, compiled_against, keyspace=keyspace, year=year),
+        guards=compile_policy(
+            policy, compiled_against, keyspace=keyspace, year=year, report=report
+        ),
         commands=commands_to_learn(compiled_against),
         warnings=(*unread, *evicting, *policy.warnings),
     )

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keyleash.compiler import CompiledGuard
+from keyleash.compiler import CompiledGuard, Report
 from keyleash.deploy.standing import batches
 from keyleash.errors import DigestMismatchError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 
 
-def load_scripts(client: Client, guards: Sequence[CompiledGuard]) -> None:
+def load_scripts(
+    client: Client, guards: Sequence[CompiledGuard], report: Report | None = None
+) -> None:
     """Load the guards that the server lacks, and compare its digests with ours.
+
+    Args:
+        report: Told now and then how many are there.
 
     Raises:
         DigestMismatchError: the server names a script otherwise than we do. A guard's
             digest is its identity: nothing is activated then.
     """
+    loaded = 0
     for batch in batches(guards):
         scripts = [(guard, *script) for guard in batch for script in guard.scripts.items()]
         known = client.script_exists(*(digest for _, digest, _ in scripts))
@@ -31,6 +37,9 @@ def load_scripts(client: Client, guards: Sequence[CompiledGuard]) -> None:
                     f"the server gives the guard of `{guard.identity}` the digest `{digest}`,"
                     f" expected `{expected}`"
                 )
+        loaded += len(batch)
+        if report is not None:
+            report(loaded, len(guards))
 
 
 def record_sources(client: Client, keyspace: Keyspace, guards: Sequence[CompiledGuard]) -> None:

@@ -107,13 +107,20 @@ class Archiver:
         self._take_over = take_over
         self._max_entries = max_entries
         self._is_stopping = is_stopping
+        self._report: Callable[[int], None] = lambda _count: None
+        self._exported = 0
         self._recorder = Recorder(client, keyspace, archive, actor)
         self._open: dict[str, OpenTrail] = {}
         self._kept: dict[str, int] = {}
 
-    def run(self) -> Generator[Exported, None, None]:
+    def run(
+        self, report: Callable[[int], None] = lambda _count: None
+    ) -> Generator[Exported, None, None]:
         """
         Export what there is, and record that.
+
+        Args:
+            report: Told after each page how many entries were exported so far.
 
         Yields:
             File by file, once it is acknowledged.
@@ -123,6 +130,7 @@ class Archiver:
             ArchiveError: a folder is not as its manifest has it.
             ArchiveWriteError: the disk is full or the like; run it again when it is not.
         """
+        self._report = report
         yield from self._round()
         self._recorder.record()
 
@@ -214,6 +222,8 @@ class Archiver:
                 room_bytes -= row.size
             room -= len(rows)
             self._recorder.note(one.trail, rows)
+            self._exported += len(rows)
+            self._report(self._exported)
             yield rows
 
     def _is_full(self, one: OpenTrail) -> bool:

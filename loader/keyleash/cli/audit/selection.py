@@ -13,6 +13,7 @@ import click
 from keyleash.cli.audit.parameters import correlation_id, key_pattern, token_id, upper
 from keyleash.cli.audit.trails import time_range, trail_names
 from keyleash.cli.errors import UsageError
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.settings import Settings
 from keyleash.cli.times import Moment, since_option
 from keyleash.errors import ReplyCode
@@ -94,8 +95,15 @@ class Selection:
 def selecting(function: F) -> F:
     """Let options choose entries; the command receives them as a `Selection`."""
 
-    @click.argument("named", metavar="[IDENTITY]...", nargs=-1)
-    @click.option("--identity", "identities", metavar="NAME", multiple=True, help="Whose; repeat.")
+    @click.argument("named", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
+    @click.option(
+        "--identity",
+        "identities",
+        metavar="NAME",
+        multiple=True,
+        type=IDENTITY,
+        help="Whose; repeat.",
+    )
     @click.option("--token", metavar="ID", callback=token_id, help="The token's id.")
     @click.option(
         "--key",

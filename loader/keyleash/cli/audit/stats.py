@@ -10,6 +10,7 @@ import click
 from keyleash.cli.audit.as_json import entry_as_json
 from keyleash.cli.audit.showing import say_gap
 from keyleash.cli.audit.trails import nothing_found, time_range, trail_names
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_lines_option
 from keyleash.cli.output import Column, print_json_line, print_table, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=example("keyleash audit stats --since 1h"))
-@click.argument("named", metavar="[IDENTITY]...", nargs=-1)
-@click.option("--identity", "identities", metavar="NAME", multiple=True, help="Whose; repeat.")
+@click.argument("named", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
+@click.option(
+    "--identity", "identities", metavar="NAME", multiple=True, type=IDENTITY, help="Whose; repeat."
+)
 @since_option
 @until_option
 @click.option(

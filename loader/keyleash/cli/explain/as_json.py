@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from keyleash.cli.text import iso_time, json_bytes
-from keyleash.cli.usage import most
 from keyleash.decision import Decision
 from keyleash.decision.trace import (
     ArgumentStep,
@@ -23,6 +22,7 @@ from keyleash.decision.trace import (
 )
 from keyleash.errors import Span
 from keyleash.policy import Grant
+from keyleash.status.usage import most
 
 
 def decision_json(decision: Decision, lines: Sequence[str]) -> dict[str, Any]:

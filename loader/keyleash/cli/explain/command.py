@@ -9,6 +9,7 @@ import click
 
 from keyleash.cli.explain.basis import Basis, basis_of_file, basis_of_server
 from keyleash.cli.failures import FAILED
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json
 from keyleash.cli.settings import Settings, pass_settings
@@ -28,7 +29,7 @@ def _question(function: F) -> F:
 
 
 _PARAMETERS: tuple[Callable[[Any], Any], ...] = (
-    click.argument("identity"),
+    click.argument("identity", type=IDENTITY),
     click.argument("words", metavar="COMMAND [ARGS]...", nargs=-1, required=True),
     click.option(
         "--policy",

@@ -7,7 +7,6 @@ from typing import Any
 
 from keyleash.cli.explain.as_json import text_at
 from keyleash.cli.text import clock_time, printable
-from keyleash.cli.usage import allows, most
 from keyleash.decision import Decision
 from keyleash.decision.trace import (
     ArgumentStep,
@@ -24,6 +23,7 @@ from keyleash.decision.trace import (
 )
 from keyleash.errors import Span
 from keyleash.policy import Budget, Deny
+from keyleash.status.usage import allows, most
 
 INDENT = " " * 10
 RULES_SHOWN = 4

@@ -8,13 +8,14 @@ import click
 
 from keyleash.cli.errors import DeclinedError, UsageError
 from keyleash.cli.fence.nodes import named_clients, node_option
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option, require_consent, yes_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
 
 
 @click.command(epilog=example("keyleash fence remove agent-runner"))
-@click.argument("identities", metavar="[IDENTITY]...", nargs=-1)
+@click.argument("identities", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
 @click.option("--all", "everything", is_flag=True, help="Every user that keyleash made.")
 @node_option
 @yes_option

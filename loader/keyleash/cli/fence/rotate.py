@@ -10,6 +10,7 @@ import click
 from keyleash.cli.errors import UsageError
 from keyleash.cli.fence.hashes import read_hashes
 from keyleash.cli.fence.nodes import named_clients, node_option
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=example("keyleash fence rotate agent-runner"))
-@click.argument("identities", metavar="[IDENTITY]...", nargs=-1)
+@click.argument("identities", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
 @click.option("--finish", is_flag=True, help="End the rotation: drop the older password.")
 @click.option(
     "--hashes",

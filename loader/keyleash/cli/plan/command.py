@@ -10,6 +10,7 @@ from keyleash.cli.options import json_option, transport_option
 from keyleash.cli.output import print_json
 from keyleash.cli.plan.as_json import plan_as_json
 from keyleash.cli.plan.showing import print_plan
+from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.protocol.transport import Transport
 
@@ -39,9 +40,15 @@ def plan(settings: Settings, file: str, transport: str) -> int:
     settings.failed = FAILED
     name, text = read_text(file)
     # Whether the server may evict keys is for whoever loads to decide, so here it is a warning.
-    prepared = prepare_policy(
-        settings.client, text, file=name, keyspace=settings.keyspace, allow_eviction=True
-    )
+    with progress("compiling", is_wanted=not settings.json) as report:
+        prepared = prepare_policy(
+            settings.client,
+            text,
+            file=name,
+            keyspace=settings.keyspace,
+            allow_eviction=True,
+            report=report,
+        )
     preview = preview_load(settings.client, prepared, settings.keyspace, Transport(transport))
     if settings.json:
         warnings = [problem_as_json(one) for one in prepared.warnings]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from keyleash.cli.options import (
     yes_option,
 )
 from keyleash.cli.output import print_json, say
+from keyleash.cli.progress import progress
 from keyleash.cli.server import operator_client, shown_url
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.signals import ended_by_signals
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 DISAGREED = 70
 """sysexits.h: an internal error. It is keyleash that is wrong, and not the policy."""
-MANY_CASES = 50
 
 
 @click.command(epilog=example("keyleash test examples/agents.test.yaml --min-coverage 100"))
@@ -100,8 +100,9 @@ def _run(settings: Settings, files: tuple[str, ...], guards: Guards | None) -> R
     table = shipped if guards is None else guards.table
     suites = read_suites(files, shipped.extended(table.commands), read_text)
     count = sum(len(suite.cases.cases) for suite in suites)
-    with _progress(count, hidden=settings.json) as heard:
-        return run_suites(suites, table, guards, heard)
+    with progress("testing", is_wanted=not settings.json) as report:
+        played = itertools.count(1)
+        return run_suites(suites, table, guards, lambda: report(next(played), count))
 
 
 @contextmanager
@@ -124,20 +125,6 @@ def _guards(url: str | None, yes: bool) -> Iterator[tuple[Guards | None, str | N
     else:
         with ended_by_signals(), EmbeddedServer() as server:
             yield Guards(operator_client(server.url)), "an embedded server"
-
-
-@contextmanager
-def _progress(count: int, *, hidden: bool) -> Iterator[Callable[[], None]]:
-    """A bar on standard error while many cases are played and somebody watches."""
-    if hidden or count < MANY_CASES or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("testing", total=count)
-        yield lambda: bar.advance(task)
 
 
 def _show(report: Report, label: str | None, trace: bool, min_coverage: float | None) -> None:

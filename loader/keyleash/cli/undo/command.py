@@ -12,6 +12,7 @@ import click
 from keyleash.cli.audit.parameters import correlation_id, key_pattern
 from keyleash.cli.audit.trails import time_range
 from keyleash.cli.errors import DeclinedError, UsageError
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option, require_consent, yes_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -63,7 +64,7 @@ class GivenKeys:
     callback=correlation_id,
     help="All events with this correlation id.",
 )
-@click.option("--identity", metavar="NAME", help="All that it did since --since.")
+@click.option("--identity", metavar="NAME", type=IDENTITY, help="All that it did since --since.")
 @click.option(
     "--key",
     "pattern",

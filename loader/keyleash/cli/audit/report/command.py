@@ -10,6 +10,7 @@ import click
 
 from keyleash.cli.audit.parameters import correlation_id
 from keyleash.cli.audit.trails import time_range
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -20,7 +21,7 @@ from keyleash.cli.times import Moment, since_option, until_option
 @click.command(epilog=example("keyleash audit report --since 1h -o report.html"))
 @since_option
 @until_option
-@click.option("--identity", metavar="NAME", help="What it did alone.")
+@click.option("--identity", metavar="NAME", type=IDENTITY, help="What it did alone.")
 @click.option(
     "--correlation",
     metavar="ID",

@@ -19,12 +19,12 @@ from keyleash.audit.report import (
 from keyleash.audit.stats import Tally, key_prefix
 from keyleash.audit.undo import Selection, UndoPlan, plan_undo
 from keyleash.cli.audit.trails import nothing_found, trail_names
-from keyleash.cli.identity_status import IdentityStatus, identity_statuses
 from keyleash.cli.settings import Settings
 from keyleash.cli.standing import server_time_ms
 from keyleash.cli.text import iso_time
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
 from keyleash.protocol.active import read_active
+from keyleash.status import IdentityStatus, identity_statuses
 
 MAX_PREFIXES = 20
 MAX_DETAILED = 10
@@ -133,7 +133,9 @@ def gather(settings: Settings, identity: str | None, query: Query) -> Report:
 
 def _statuses(settings: Settings, identity: str | None, now_ms: int) -> list[IdentityStatus]:
     active = read_active(settings.client, settings.keyspace)
-    found = [] if active is None else identity_statuses(settings, active, now_ms)
+    if active is None:
+        return []
+    found = identity_statuses(settings.client, settings.keyspace, active, now_ms)
     return [one for one in found if identity in {None, one.name}]
 
 

@@ -34,6 +34,11 @@ class LimitUse:
     resets_ms: int | None
     per: str
 
+    @property
+    def share(self) -> float | None:
+        """How much of it is used, from 0 to 1; None where that is not one number."""
+        return None if self.used is None else min(1.0, self.used / self.of)
+
 
 def limit_uses(identity: Identity, state: State | None, now_us: int) -> list[LimitUse]:
     """

@@ -1,0 +1,110 @@
+"""`keyleash doctor`: what is wrong with a deployment, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keyleash.cli.failures import FAILED
+from keyleash.cli.options import example, json_option
+from keyleash.cli.output import print_json, say
+from keyleash.cli.server import node_client, node_of
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.text import counted, printable
+from keyleash.cli.watch import without_secrets
+from keyleash.protocol.active import Client
+
+if TYPE_CHECKING:
+    from keyleash.deploy.watch import Address
+    from keyleash.doctor import Examination
+
+COLOURS = {"error": "red", "warning": "yellow"}
+
+
+@click.command(epilog=example("keyleash doctor --node redis://10.0.0.2:6379"))
+@click.option(
+    "--node",
+    "nodes",
+    metavar="URL",
+    multiple=True,
+    envvar="KEYLEASH_NODES",
+    callback=without_secrets,
+    help="A further server; may be given again. Replicas and primaries that the servers name are"
+    " found by themselves.  [env var: KEYLEASH_NODES, with spaces between]",
+)
+@json_option
+@pass_settings
+def doctor(settings: Settings, nodes: tuple[str, ...]) -> int:
+    """Look servers, records, scripts, users and clocks over; nothing is changed.
+
+    Exits with 1 if anything was found, else with 0. What could not be looked at, as the user of
+    the URL may not, is said, and is no finding. docs/operations.md has a section for each code.
+    """
+    from keyleash.doctor import examine
+
+    connect, seeds = _servers(settings, nodes)
+    examination = examine(connect, seeds)
+    if settings.json:
+        print_json(_as_json(examination))
+    else:
+        _print(examination)
+    return FAILED if examination.findings else 0
+
+
+def _servers(settings: Settings, nodes: Sequence[str]) -> tuple[Any, list[Address]]:
+    from keyleash.deploy.watch import Address
+
+    urls = {Address(*node_of(url)): url for url in (settings.url, *nodes)}
+    first = next(iter(urls))
+
+    def connect(address: Address) -> Client:
+        if address == first:
+            return settings.client
+        return node_client(urls.get(address, settings.url), settings.url, address)
+
+    return connect, list(urls)
+
+
+def _print(examination: Examination) -> None:
+    for one in examination.findings:
+        where = f"{one.node}: " if one.node else ""
+        severity = click.style(one.severity, fg=COLOURS[one.severity], bold=True)
+        click.echo(f"{where}{severity}: {printable(one.message)} [{one.code}]")
+        click.echo(f"  help: {printable(one.help)}")
+    for skipped in examination.skipped:
+        where = f"{skipped.node}: " if skipped.node else ""
+        click.echo(f"{where}not checked: {skipped.check}: {printable(skipped.reason)}")
+    say(_summary(examination))
+
+
+def _summary(examination: Examination) -> str:
+    looked = counted(len(examination.servers), "server")
+    found = counted(len(examination.findings), "finding") if examination.findings else "no finding"
+    if not examination.skipped:
+        return f"{looked}: {found}"
+    return f"{looked}: {found}; {counted(len(examination.skipped), 'check')} could not be made"
+
+
+def _as_json(examination: Examination) -> dict[str, Any]:
+    return {
+        "servers": [
+            {"name": one.name, "role": None if one.role is None else str(one.role)}
+            for one in examination.servers
+        ],
+        "findings": [
+            {
+                "code": one.code,
+                "severity": str(one.severity),
+                "node": one.node or None,
+                "message": one.message,
+                "help": one.help,
+            }
+            for one in examination.findings
+        ],
+        "skipped": [
+            {"check": one.check, "node": one.node or None, "reason": one.reason}
+            for one in examination.skipped
+        ],
+    }

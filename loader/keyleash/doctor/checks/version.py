@@ -1,0 +1,41 @@
+"""Whether the server's version has known flaws of Lua."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from keyleash.doctor.advisories import advisories, parse_version, shown
+from keyleash.doctor.finding import Finding, Said, Severity, Skipped
+from keyleash.doctor.patient import Server
+
+CODE = "vulnerable-version"
+
+
+def check_version(server: Server) -> Iterator[Said]:
+    """Compare the release with the first ones that have the fixes."""
+    product, text = _release(server.client.info("server"))
+    version = parse_version(text)
+    if version is None:
+        yield Skipped("version", f"`{text}` is no release of {product}", server.name)
+        return
+    concerning = [one for one in advisories() if one.concerns(product, version)]
+    if not concerning:
+        return
+    target = max(one.upgrade(product, version) for one in concerning)
+    names = ", ".join(one.name for one in concerning)
+    yield Finding(
+        CODE,
+        Severity.ERROR,
+        f"{product.capitalize()} {text} has known flaws that who may load a script can use:"
+        f" {names}; the worst: {concerning[0].what}",
+        f"upgrade to {product.capitalize()} {shown(target)} or later; your distribution may have"
+        " mended it under the old number, which its changelog says and the server does not",
+        server.name,
+    )
+
+
+def _release(said: Mapping[str, Any]) -> tuple[str, str]:
+    if "valkey_version" in said:
+        return "valkey", str(said["valkey_version"])
+    return "redis", str(said["redis_version"])

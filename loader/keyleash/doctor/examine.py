@@ -1,0 +1,183 @@
+"""All checks, on all servers, whatever one of them says."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from redis import exceptions as redis_errors
+
+from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
+from keyleash.deploy.watch.address import Address
+from keyleash.deploy.watch.node import Node
+from keyleash.deploy.watch.role import read_role
+from keyleash.deploy.watch.topology import Topology
+from keyleash.doctor.checks import (
+    clock,
+    fences,
+    memory,
+    persistence,
+    records,
+    replication,
+    scripts,
+    users,
+    vault,
+    version,
+)
+from keyleash.doctor.codes import CODES, UNREADABLE
+from keyleash.doctor.finding import Finding, Said, Severity, Skipped
+from keyleash.doctor.patient import Deployment, Server
+from keyleash.errors import KeyleashError
+from keyleash.fence import Record, read_records
+from keyleash.protocol.active import Client, read_active
+from keyleash.protocol.sealed import read_seal
+
+Connect = Callable[[Address], Client]
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """
+    What came of it.
+
+    Attributes:
+        servers: Those that were found, with their parts.
+        findings: In the order of `CODES`.
+        skipped: What could not be looked at.
+    """
+
+    servers: tuple[Server, ...]
+    findings: tuple[Finding, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def examine(connect: Connect, seeds: Sequence[Address]) -> Examination:
+    """
+    Look a deployment over. Nothing is changed.
+
+    Args:
+        connect: Makes the client for an address.
+        seeds: Servers; the first has the control keys, and must answer. Their replicas and
+            primaries are found from there.
+
+    Raises:
+        redis.RedisError: The first server does not answer, or not to this user.
+    """
+    servers = _find_servers(connect, seeds)
+    said = list(_examine(servers))
+    order = {code: place for place, code in enumerate(CODES)}
+    findings = sorted(
+        dict.fromkeys(one for one in said if isinstance(one, Finding)),
+        key=lambda one: order[one.code],
+    )
+    skipped = dict.fromkeys(one for one in said if isinstance(one, Skipped))
+    return Examination(servers, tuple(findings), tuple(skipped))
+
+
+def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, ...]:
+    first = Server(str(seeds[0]), connect(seeds[0]))
+    # Its errors are told as those of every command.
+    first.client.ping()
+    topology = Topology(lambda address: Node(address, connect(address)), seeds, None)
+    topology.survey()
+    main = topology.named(seeds[0])
+    nodes = sorted(topology.nodes.values(), key=lambda node: node is not main)
+    found = tuple(Server(str(one.address), connect(one.address), one.role) for one in nodes)
+    topology.close()
+    return found
+
+
+def _examine(servers: Sequence[Server]) -> Iterator[Said]:
+    main = servers[0]
+    seal = read_seal(main.client)
+    keyspace = seal.keyspace
+    deployment = Deployment(tuple(servers), seal, read_active(main.client, keyspace))
+    known = _fence_records(deployment)
+    for server in servers:
+        if server.role is None:
+            yield from _silent(server)
+        else:
+            yield from _each(server, are_fenced=bool(known))
+    if seal.change is not None:
+        yield vault.half_changed(seal.change)
+        if seal.change.is_switched:
+            yield Skipped("policy, guards, scripts and users", "keys are being moved")
+            return
+    yield from _attempt(
+        "replication", main, lambda: replication.check_replication(deployment, keyspace)
+    )
+    if deployment.active is None:
+        yield records.no_policy()
+        return
+    for server in deployment.answering:
+        yield from _attempt("scripts", server, lambda: scripts.check_scripts(server, keyspace))  # noqa: B023
+    yield from _attempt("moments", main, lambda: clock.check_moments(deployment, keyspace))
+    yield from _attempt("guards and users", main, lambda: _compiled(deployment, known))
+
+
+def _each(server: Server, *, are_fenced: bool) -> Iterator[Said]:
+    yield from _attempt("version", server, lambda: version.check_version(server))
+    yield from _attempt("eviction", server, lambda: memory.check_memory(server))
+    yield from _attempt("persistence", server, lambda: persistence.check_persistence(server))
+    yield from _attempt(
+        "default user", server, lambda: users.check_default_user(server, are_fenced=are_fenced)
+    )
+    yield from _attempt("clock", server, lambda: clock.check_clock(server))
+
+
+def _compiled(deployment: Deployment, known: dict[str, Record]) -> Iterator[Said]:
+    """What needs the active policy's guards, made as a load would."""
+    active, keyspace = deployment.active, deployment.seal.keyspace
+    assert active is not None  # noqa: S101 - asked for by the caller
+    prepared: PreparedPolicy = prepare_policy(
+        deployment.main.client,
+        active.document,
+        file="<active policy>",
+        keyspace=keyspace,
+        allow_eviction=True,
+    )
+    yield from records.check_records(deployment, active, prepared)
+    if known:
+        yield from _attempt(
+            "ACL users",
+            deployment.main,
+            lambda: fences.check_fences(deployment, keyspace, prepared.guards, known),
+        )
+
+
+def _fence_records(deployment: Deployment) -> dict[str, Record]:
+    return read_records(deployment.main.client, deployment.seal.keyspace)
+
+
+def _silent(server: Server) -> Iterator[Said]:
+    """A server that did not say who it is: because it cannot, or may not."""
+    try:
+        read_role(server.client)
+    except (redis_errors.AuthenticationError, redis_errors.NoPermissionError) as error:
+        yield Skipped("everything", f"the user of the URL may not ask it: {error}", server.name)
+    except (redis_errors.RedisError, OSError):
+        yield replication.unreachable(server)
+    else:
+        yield Skipped("everything", "it did not answer at first", server.name)
+
+
+def _attempt(check: str, server: Server, run: Callable[[], Iterator[Said]]) -> Iterator[Said]:
+    """Make a check, and say so if it cannot be made."""
+    try:
+        yield from run()
+    except redis_errors.AuthenticationError as error:
+        yield Skipped(check, str(error), server.name)
+    except (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError):
+        yield replication.unreachable(server)
+    except redis_errors.ResponseError as error:
+        yield Skipped(check, f"the server answers: {error}", server.name)
+    except (KeyleashError, LookupError, ValueError, struct.error) as error:
+        said = error.message if isinstance(error, KeyleashError) else type(error).__name__
+        yield Finding(
+            UNREADABLE,
+            Severity.ERROR,
+            f"its records are not such as keyleash writes: {said}",
+            "find out who wrote to keyleash's keys, then load the policy from its file",
+            server.name,
+        )

@@ -1,0 +1,53 @@
+"""All that is shown of a server at one moment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from keyleash.protocol.active import ActivePolicy, Client, read_active
+from keyleash.protocol.sealed import server_keyspace
+from keyleash.status.identities import IdentityStatus, identity_statuses
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """
+    A server at a moment.
+
+    Attributes:
+        now_ms: Its clock, Unix milliseconds.
+        is_sealed: Whether its keys are in a vault.
+        active: None if no policy is.
+        identities: Of that policy, in its order.
+    """
+
+    now_ms: int
+    is_sealed: bool
+    active: ActivePolicy | None
+    identities: tuple[IdentityStatus, ...] = ()
+
+    @property
+    def tiers(self) -> Counter[str]:
+        """How many identities are of each tier."""
+        return Counter(one.tier for one in self.identities)
+
+
+def read_snapshot(client: Client) -> Snapshot:
+    """
+    Read how a server stands; nothing is written.
+
+    Args:
+        client: Of a user who may read the control keys, `decode_responses` off.
+
+    Raises:
+        VaultChangingError: Keys are being moved.
+        redis.RedisError: It cannot be read.
+    """
+    # Asked again each time: prefixes change under whoever watches for long.
+    keyspace = server_keyspace(client)
+    seconds, micros = client.time()
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    active = read_active(client, keyspace)
+    found = () if active is None else tuple(identity_statuses(client, keyspace, active, now_ms))
+    return Snapshot(now_ms, bool(keyspace.vault), active, found)

@@ -1,0 +1,71 @@
+"""Completion in a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.command_line import Cli
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "completion.md"
+
+
+@pytest.fixture
+def shell(loaded: Cli, tmp_path: Path) -> dict[str, str]:
+    """An environment in which `keyleash` is the command of this checkout."""
+    program = tmp_path / "keyleash"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m keyleash "$@"\n')
+    program.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    return {**loaded.process_env(), "PATH": path, "HOME": str(tmp_path)}
+
+
+def line_of(name: str) -> str:
+    """What the page says to put into the shell's file."""
+    (line,) = re.findall(rf"^    (.*_KEYLEASH_COMPLETE={name}_source.*)$", PAGE.read_text(), re.M)
+    return line.split("  #")[0].strip()
+
+
+def run(shell: list[str], env: dict[str, str]) -> list[str]:
+    done = subprocess.run(shell, env=env, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.splitlines()
+
+
+def test_bash_completes_commands_and_identities(shell: dict[str, str]) -> None:
+    """As the page says to set it up."""
+    script = f"""{line_of("bash")}
+complete() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _keyleash_completion keyleash
+  printf '%s\\n' "${{COMPREPLY[@]}}"; }}
+complete keyleash sta
+complete keyleash identity suspend agent-re
+"""
+    assert run(["bash", "-c", script], shell) == ["status", "agent-reader", "agent-recovery"]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
+def test_fish_completes_commands_and_identities(shell: dict[str, str]) -> None:
+    """As the page says to set it up."""
+    script = f"""{line_of("fish")}
+complete -C "keyleash identity suspend agent-re"
+"""
+    assert run(["fish", "-c", script], shell) == ["agent-reader", "agent-recovery"]
+
+
+def test_completion_without_a_server_has_no_names_and_no_error(shell: dict[str, str]) -> None:
+    """Whoever presses Tab has nowhere to read it."""
+    env = {
+        **shell,
+        "KEYLEASH_URL": "redis://127.0.0.1:1",
+        "_KEYLEASH_COMPLETE": "bash_complete",
+        "COMP_WORDS": "keyleash identity suspend a",
+        "COMP_CWORD": "3",
+    }
+    done = subprocess.run(["keyleash"], env=env, capture_output=True, text=True, check=False)
+
+    assert (done.stdout.strip(), done.stderr) == ("", "")

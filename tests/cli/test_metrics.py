@@ -1,0 +1,158 @@
+"""`keyleash metrics`: what Prometheus reads of a server."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.command_line import Cli
+from support.servers import RealServer
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+LABELS = {"identity", "limit", "code"}
+
+
+def samples(text: str) -> dict[str, float]:
+    """By name and labels, as they are written."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for one in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(one.labels.items()))
+            found[f"{one.name}{{{labels}}}" if labels else one.name] = one.value
+    return found
+
+
+def used(loaded: Cli) -> str:
+    token = loaded.token("agent-runner")
+    loaded.ok("exec", "SET", "agents:jobs:1:state", "x", KEYLEASH_TOKEN=token)
+    loaded.run("exec", "GET", "elsewhere", KEYLEASH_TOKEN=token)
+    return token
+
+
+def test_metrics_are_the_numbers_of_status(server: RealServer, example: Path) -> None:
+    """In Prometheus' own words, on every server."""
+    cli = Cli(server.url)
+    cli.ok("load", example, "--yes")
+    used(cli)
+    found = samples(cli.ok("metrics"))
+
+    assert found["keyleash_up"] == 1
+    assert found["keyleash_policy_generation"] == 1
+    assert found["keyleash_tokens_live{identity=agent-runner}"] == 1
+    assert found["keyleash_events_total{identity=agent-runner}"] == 1
+    assert found["keyleash_limit_used{identity=agent-runner,limit=budget.writes}"] == 1
+    assert found["keyleash_limit_max{identity=agent-runner,limit=budget.writes}"] == 20_000
+    assert found["keyleash_recent_refusals{code=KEY_NOT_GRANTED,identity=agent-runner}"] == 1
+    assert found["keyleash_identity_active{identity=human-admin}"] == 1
+
+
+def test_metrics_name_no_key_token_or_digest(loaded: Cli) -> None:
+    """Labels are what a policy bounds; the rest would grow without end, and tell too much."""
+    token = used(loaded)
+    text = loaded.ok("metrics")
+
+    families = list(text_string_to_metric_families(text))
+    assert {name for one in families for sample in one.samples for name in sample.labels} == LABELS
+    for secret in (token, loaded.json("token", "list")["tokens"][0]["id"], "agents:jobs"):
+        assert secret not in text
+    for family in families:
+        assert family.documentation
+        assert re.fullmatch(r"keyleash_[a-z_]+", family.name)
+
+
+def test_page_lists_every_metric_and_no_other(loaded: Cli) -> None:
+    """Whoever writes an alert finds the name there."""
+    used(loaded)
+    shown = {
+        one.name
+        for family in text_string_to_metric_families(loaded.ok("metrics"))
+        for one in family.samples
+    }
+
+    assert set(re.findall(r"^\| `(keyleash_\w+)", PAGE, re.MULTILINE)) == shown
+    alerts = set(re.findall(r"keyleash_\w+", "".join(re.findall(r"expr: (.*)", PAGE))))
+    assert alerts
+    assert alerts <= shown
+
+
+def test_server_out_of_reach_is_up_0(offline: Cli) -> None:
+    """An alert needs the 0; whoever runs it by hand needs the reason and the exit code."""
+    result = offline.run("metrics")
+
+    assert samples(result.stdout) == {"keyleash_up": 0}
+    assert result.exit_code == 69
+    assert "cannot reach" in result.stderr
+
+
+def test_server_without_a_policy_is_up_with_generation_0(cli: Cli) -> None:
+    """Nothing to count is no failure."""
+    found = samples(cli.ok("metrics"))
+
+    assert (found["keyleash_up"], found["keyleash_policy_generation"]) == (1, 0)
+
+
+def test_metrics_are_no_json_document(loaded: Cli) -> None:
+    """And say which command has one."""
+    assert "keyleash status --json" in loaded.json("metrics", exit_code=2)["error"]["help"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_metrics_are_served_on_loopback_until_a_signal(
+    loaded: Cli, embedded: RealServer, number: signal.Signals
+) -> None:
+    """Each scrape reads the server anew; then exit code 0."""
+    with loaded.spawn(["metrics", "--port", "0", "--json"]) as serving:
+        assert serving.stdout is not None
+        url = json.loads("".join(serving.stdout.readline() for _ in range(3)))["url"]
+        assert url.startswith("http://127.0.0.1:")
+        before = samples(scrape(url))
+        embedded.client().set("keyleash:denied:agent-runner", "no stream")
+        broken = samples(scrape(url))
+        embedded.client().delete("keyleash:denied:agent-runner")
+        used(loaded)
+        after = samples(scrape(url))
+        serving.send_signal(number)
+        rest, errors = serving.communicate(timeout=30)
+
+    events = "keyleash_events_total{identity=agent-runner}"
+    assert (before[events], after[events]) == (0, 1)
+    assert broken == {"keyleash_up": 0}
+    assert (rest, serving.returncode) == ("", 0)
+    assert errors.endswith("stopped\n")
+
+
+def scrape(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - it is our own URL
+        text: str = answer.read().decode()
+    return text
+
+
+def test_port_that_is_taken_is_told(loaded: Cli) -> None:
+    """Two of them on one machine."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = loaded.run("metrics", "--port", str(taken.getsockname()[1]))
+
+    assert result.exit_code == 1
+    assert "address already in use" in result.stderr
+
+
+def test_reader_needs_the_rights_of_the_page_alone(loaded: Cli, embedded: RealServer) -> None:
+    """What is scraped all day long has as few as it needs, and none to write."""
+    (rights,) = re.findall(r"ACL SETUSER scraper on #… (.*)", PAGE)
+    admin = embedded.client()
+    admin.execute_command("ACL", "SETUSER", "scraper", "on", ">scraper", *rights.split())
+    used(loaded)
+    loaded.ok("identity", "suspend", "agent-reader")
+    url = f"redis://scraper:scraper@127.0.0.1:{embedded.port}"
+
+    seen = samples(loaded.ok("metrics", KEYLEASH_URL=url))
+    assert seen.keys() == samples(loaded.ok("metrics")).keys()
+    assert seen["keyleash_recent_refusals{code=KEY_NOT_GRANTED,identity=agent-runner}"] == 1
+    assert "agent-reader" in loaded.ok("status", KEYLEASH_URL=url)

@@ -1,0 +1,28 @@
+"""Servers that are well, and the command with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doctor.patients import POLICY, Patient
+from keyleash.server import EmbeddedServer
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Patient]:
+    """A server of its own with nothing wrong, and a policy active."""
+    with EmbeddedServer(data=tmp_path / "data") as server:
+        yield Patient(server, tmp_path).with_policy(POLICY)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Patient]:
+    """Another one, without a policy."""
+    folder: Any = tmp_path / "other"
+    folder.mkdir()
+    with EmbeddedServer(data=folder / "data") as server:
+        yield Patient(server, folder)

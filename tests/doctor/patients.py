@@ -1,0 +1,59 @@
+"""A server that a test makes ill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.server import EmbeddedServer
+from support.command_line import Cli
+
+NAMES = Keyspace()
+OPS = "ops"
+POLICY = """\
+version: 1
+identities:
+  one:
+    kind: machine
+    grants: [{allow: [read, write], keys: ["a:{id}"]}]
+    rate: {writes: 100/minute}
+    budget: {requests: 1000/day}
+  two:
+    kind: machine
+    grants: [{allow: [read], keys: ["b:*"]}]
+    rate: {requests: {limit: 100/minute, burst: 10}}
+"""
+
+
+class Patient:
+    """A server with an append-only file and no open user, the command with it, and its operator."""
+
+    def __init__(self, server: EmbeddedServer, folder: Path) -> None:
+        self.server = server
+        self.url = f"redis://{OPS}:{OPS}@127.0.0.1:{server.port}"
+        self.node = f"127.0.0.1:{server.port}"
+        self.cli = Cli(self.url)
+        self._folder = folder
+        with redis.Redis.from_url(server.url) as first:
+            first.execute_command("ACL", "SETUSER", OPS, "on", f">{OPS}", "~*", "&*", "+@all")
+            first.execute_command("ACL", "SETUSER", "default", "off")
+        self.admin: Any = redis.Redis.from_url(self.url)
+
+    def with_policy(self, text: str, *options: str) -> Patient:
+        file = self._folder / "policy.yaml"
+        file.write_text(text)
+        self.cli.ok("load", file, "--yes", *options)
+        return self
+
+    def found(self, *options: str, exit_code: int = 1) -> list[dict[str, Any]]:
+        """What the doctor finds; nothing, if it is to exit with 0."""
+        said: list[dict[str, Any]] = self.cli.json("doctor", *options, exit_code=exit_code)[
+            "findings"
+        ]
+        return said
+
+    def codes(self, *options: str) -> list[str]:
+        return [one["code"] for one in self.found(*options)]

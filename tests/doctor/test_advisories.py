@@ -1,0 +1,93 @@
+"""Which releases have which flaws, by the table."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import pytest
+
+from keyleash.doctor.advisories import advisories, parse_version, shown
+
+OCTOBER = "CVE-2025-49844"
+MAY = "CVE-2026-23631"
+BY_NAME = {one.name: one for one in advisories()}
+
+
+@pytest.mark.parametrize(
+    ("name", "product", "version", "concerned"),
+    [
+        (OCTOBER, "redis", "6.2.19", True),
+        (OCTOBER, "redis", "6.2.20", False),
+        (OCTOBER, "redis", "7.0.15", True),
+        (OCTOBER, "redis", "7.2.10", True),
+        (OCTOBER, "redis", "7.2.11", False),
+        (OCTOBER, "redis", "7.4.5", True),
+        (OCTOBER, "redis", "7.4.6", False),
+        (OCTOBER, "redis", "8.0.2", True),
+        (OCTOBER, "redis", "8.0.4", False),
+        (OCTOBER, "redis", "8.2.1", True),
+        (OCTOBER, "redis", "8.2.2", False),
+        (OCTOBER, "redis", "8.4.0", False),
+        (OCTOBER, "redis", "5.0.14", True),
+        (OCTOBER, "valkey", "8.0.5", True),
+        (OCTOBER, "valkey", "8.0.6", False),
+        (OCTOBER, "valkey", "8.1.1", True),
+        (OCTOBER, "valkey", "8.1.4", False),
+        (OCTOBER, "valkey", "9.0.0", False),
+        (MAY, "redis", "6.2.22", False),
+        (MAY, "redis", "8.0.6", True),
+        (MAY, "redis", "8.6.2", True),
+        (MAY, "redis", "8.8.0", False),
+        (MAY, "valkey", "9.0.3", True),
+        (MAY, "valkey", "9.1.2", False),
+    ],
+)
+def test_release_has_the_flaw_until_its_line_has_the_fix(
+    name: str, product: str, version: str, concerned: bool
+) -> None:
+    """A line without a fix of its own never got it; one that came later always had it."""
+    parsed = parse_version(version)
+    assert parsed is not None
+
+    assert BY_NAME[name].concerns(product, parsed) is concerned
+
+
+@pytest.mark.parametrize(
+    ("version", "target"), [("8.0.2", "8.0.4"), ("7.0.15", "7.2.11"), ("5.0.14", "6.2.20")]
+)
+def test_upgrade_is_to_the_nearest_release_with_the_fix(version: str, target: str) -> None:
+    """Within the line, if there is one."""
+    parsed = parse_version(version)
+    assert parsed is not None
+
+    assert shown(BY_NAME[OCTOBER].upgrade("redis", parsed)) == target
+
+
+@pytest.mark.parametrize("text", ["255.255.255", "unstable", "8.0", ""])
+def test_build_from_no_release_has_no_version(text: str) -> None:
+    """It may have any of the fixes; what is not known is said as that."""
+    assert parse_version(text) is None
+
+
+def test_release_candidate_counts_as_its_release() -> None:
+    """Servers of some vendors put their own mark behind the number."""
+    assert parse_version("8.1.4-vendor1") == (8, 1, 4)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_table_is_in_order(name: str) -> None:
+    """One release a line, ascending: else the first found would be the wrong one."""
+    fixed = BY_NAME[name].fixed
+
+    assert set(fixed) == {"redis", "valkey"}
+    for versions in fixed.values():
+        assert list(versions) == sorted(versions)
+        assert len({one[:2] for one in versions}) == len(versions)
+
+
+def test_every_advisory_has_a_source() -> None:
+    """So that the table can be looked over by somebody else."""
+    text = files("keyleash.doctor").joinpath("advisories.json").read_text(encoding="utf-8")
+
+    assert len(re.findall(r'"source": "https://', text)) == len(advisories())

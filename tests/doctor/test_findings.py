@@ -1,0 +1,280 @@
+"""`keyleash doctor`: each thing that may be wrong is found, by its code, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from doctor.patients import NAMES, POLICY, Patient
+from keyleash.doctor import CODES
+from keyleash.doctor.checks import clock, replication
+from keyleash.doctor.checks import version as version_check
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.sealed import ChangeKind, PrefixChange, change_fields
+from keyleash.protocol.transport import function_name
+from support.command_line import Cli
+from support.replication import wait_until
+from support.servers import RealServer
+
+Illness = Callable[[Patient], Any]
+
+
+def digest(patient: Patient) -> str:
+    found: bytes = patient.admin.hget(NAMES.guard("one"), "digest")
+    return found.decode()
+
+
+def failed_snapshot(patient: Patient) -> None:
+    assert patient.server.data is not None
+    shutil.rmtree(patient.server.data)
+    patient.admin.bgsave()
+    wait_until(lambda: patient.admin.info("persistence")["rdb_last_bgsave_status"] == "err")
+
+
+def half_changed(patient: Patient, phase: str) -> None:
+    change = PrefixChange(ChangeKind.SEAL, NAMES, Keyspace("c0ffee:", "decade:"))
+    patient.admin.hset(NAMES.sealed, mapping={**change_fields(change), "phase": phase})
+
+
+def by_function(patient: Patient) -> None:
+    patient.with_policy(POLICY, "--transport", "function")
+
+
+def replaced_function(patient: Patient) -> None:
+    by_function(patient)
+    name = function_name(digest(patient))
+    patient.admin.function_load(
+        f"#!lua name={name}\nredis.register_function('{name}', function() return 1 end)",
+        replace=True,
+    )
+
+
+def lost_function(patient: Patient) -> None:
+    by_function(patient)
+    patient.admin.function_delete(function_name(digest(patient)))
+
+
+def stray_guard(patient: Patient) -> None:
+    record = patient.admin.hgetall(NAMES.guard("two"))
+    source = patient.admin.hgetall(NAMES.source("two"))
+    patient.with_policy(POLICY[: POLICY.index("  two:")])
+    patient.admin.hset(NAMES.guard("two"), mapping=record)
+    patient.admin.hset(NAMES.source("two"), mapping=source)
+    patient.admin.script_load(source[record[b"digest"]])
+    patient.admin.script_load(source[record[b"batch_digest"]])
+
+
+def fenced(patient: Patient) -> None:
+    patient.cli.ok("fence", "apply", "--mint", "--yes")
+
+
+def widened_user(patient: Patient) -> None:
+    fenced(patient)
+    patient.admin.execute_command("ACL", "SETUSER", "one", "(+get ~c:*)")
+
+
+def foreign_user(patient: Patient) -> None:
+    fenced(patient)
+    patient.admin.execute_command("ACL", "SETUSER", "one", "reset", "on", ">theirs")
+
+
+def missing_user(patient: Patient) -> None:
+    fenced(patient)
+    patient.admin.execute_command("ACL", "DELUSER", "two")
+    patient.admin.hdel(NAMES.fence, "two")
+
+
+def open_default(patient: Patient) -> None:
+    patient.admin.execute_command("ACL", "SETUSER", "default", "on", "nopass", "~*", "+@all")
+
+
+def future_call(patient: Patient) -> None:
+    seconds, _ = patient.admin.time()
+    ahead = struct.pack("<d", (int(seconds) + 3600) * 1e6)
+    # The state's numbers end with the ring's slots.
+    patient.admin.append(NAMES.state("one"), ahead)
+
+
+ILLNESSES: dict[str, Illness] = {
+    "eviction": lambda one: one.admin.config_set("maxmemory-policy", "allkeys-lru"),
+    "no-persistence": lambda one: one.admin.config_set("appendonly", "no"),
+    "snapshots-only": lambda one: (
+        one.admin.config_set("appendonly", "no"),
+        one.admin.config_set("save", "3600 1"),
+    ),
+    "no-fsync": lambda one: one.admin.config_set("appendfsync", "no"),
+    "open-default-user": open_default,
+    "vault-half-changed": lambda one: half_changed(one, "switched"),
+    "no-policy": lambda one: one.admin.delete(NAMES.policy),
+    "policy-changed": lambda one: one.admin.hset(NAMES.policy, "digest", "0" * 64),
+    "no-guard": lambda one: one.admin.delete(NAMES.guard("one")),
+    "guard-differs": lambda one: one.admin.hset(NAMES.guard("one"), "commands", "{}"),
+    "stray-guard": stray_guard,
+    "no-state": lambda one: one.admin.delete(NAMES.state("one")),
+    "stale-state": lambda one: one.admin.setrange(NAMES.state("one"), 0, struct.pack("<d", 1)),
+    "script-not-loaded": lambda one: one.admin.script_flush(),
+    "script-without-text": lambda one: one.admin.hdel(NAMES.source("one"), digest(one)),
+    "script-text-changed": lambda one: one.admin.hset(NAMES.source("one"), digest(one), "return 1"),
+    "function-changed": replaced_function,
+    "fence-differs": widened_user,
+    "fence-foreign": foreign_user,
+    "not-fenced": missing_user,
+    "clock-was-ahead": future_call,
+    "too-few-replicas": lambda one: one.with_policy(
+        POLICY.replace("kind: machine", "kind: machine\n    durability: {wait_replicas: 2}", 1)
+    ),
+    "unreadable": lambda one: one.admin.hdel(NAMES.guard("one"), "generation"),
+}
+ELSEWHERE = {
+    "persistence-failing",
+    version_check.CODE,
+    clock.DIFFERS,
+    replication.UNREACHABLE,
+    replication.SEVERAL,
+    replication.LINK,
+    replication.LAGGING,
+    replication.BEHIND,
+}
+
+
+def test_every_code_is_found_by_some_test() -> None:
+    """A check that no test makes fail may be one that cannot."""
+    assert sorted([*ILLNESSES, *ELSEWHERE]) == sorted(CODES)
+
+
+def test_nothing_is_found_of_a_server_that_is_well(patient: Patient) -> None:
+    """Exit code 0, and it says so: a finding means something."""
+    result = patient.cli.run("doctor")
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "1 server: no finding\n"
+    assert patient.found(exit_code=0) == []
+
+
+@pytest.mark.parametrize("well", [by_function, fenced], ids=["functions", "fenced"])
+def test_nothing_is_found_of_other_ways_to_be_well(patient: Patient, well: Illness) -> None:
+    """Functions in place of scripts, and users of agents, are no illness."""
+    well(patient)
+
+    assert patient.found(exit_code=0) == []
+
+
+def test_nothing_is_found_of_a_sealed_server(patient: Patient) -> None:
+    """Everything is looked for where it is."""
+    patient.cli.ok("vault", "seal", "--yes")
+
+    assert patient.found(exit_code=0) == []
+
+
+@pytest.mark.parametrize(("code", "illness"), ILLNESSES.items(), ids=ILLNESSES)
+def test_illness_is_found_by_its_code_alone(patient: Patient, code: str, illness: Illness) -> None:
+    """Exit code 1; one thing that is wrong is one finding, with what to do."""
+    illness(patient)
+    found = patient.found()
+
+    assert [one["code"] for one in found] == [code]
+    assert found[0]["help"]
+
+
+def test_lost_function_is_found(patient: Patient) -> None:
+    """By functions, too, a guard may be gone."""
+    lost_function(patient)
+
+    (found,) = patient.found()
+    assert found["code"] == "script-not-loaded"
+    assert "functions are not loaded: `one`" in found["message"]
+
+
+def test_failed_snapshot_is_found(patient: Patient) -> None:
+    """A disk that cannot be written to is told before writes are refused."""
+    failed_snapshot(patient)
+
+    assert patient.codes() == ["persistence-failing"]
+
+
+def test_begun_change_of_prefixes_is_a_warning(patient: Patient) -> None:
+    """Until it is switched, everything works; and everything else is looked at all the same."""
+    half_changed(patient, "planned")
+    patient.admin.script_flush()
+
+    found = patient.found()
+    assert [(one["code"], one["severity"]) for one in found] == [
+        ("vault-half-changed", "warning"),
+        ("script-not-loaded", "error"),
+    ]
+
+
+def test_open_default_user_is_worse_where_agents_are_fenced(patient: Patient) -> None:
+    """A fence that one can walk around."""
+    open_default(patient)
+    (before,) = patient.found()
+    fenced(patient)
+    (after,) = patient.found()
+
+    assert (before["severity"], after["severity"]) == ("warning", "error")
+
+
+def test_eviction_is_an_error_once_memory_is_bounded(patient: Patient) -> None:
+    """Without a bound nothing is evicted so far."""
+    patient.admin.config_set("maxmemory-policy", "volatile-lru")
+    (before,) = patient.found()
+    patient.admin.config_set("maxmemory", "1gb")
+    (after,) = patient.found()
+
+    assert (before["severity"], after["severity"]) == ("warning", "error")
+
+
+def test_cut_state_is_as_bad_as_none(patient: Patient) -> None:
+    """The guard refuses on it as well."""
+    state = patient.admin.get(NAMES.state("one"))
+    patient.admin.set(NAMES.state("one"), state[:16])
+
+    assert patient.codes() == ["no-state"]
+
+
+def test_version_with_known_flaws_is_found_on_every_server(server: RealServer) -> None:
+    """By what the server says, a Valkey by its own number."""
+    codes = [one["code"] for one in Cli(server.url).json("doctor", exit_code=1)["findings"]]
+
+    is_old = server.label in {"redis-8.0.2", "valkey-8.1.1"}
+    assert ("vulnerable-version" in codes) == is_old
+
+
+def test_text_names_server_severity_code_and_help(patient: Patient) -> None:
+    """As lint does, so that one reads both alike."""
+    patient.admin.script_flush()
+    result = patient.cli.run("doctor")
+
+    assert result.exit_code == 1
+    first, second = result.stdout.splitlines()
+    assert first.startswith(f"{patient.node}: error: guards are not loaded: `one`, `two`; ")
+    assert first.endswith(" [script-not-loaded]")
+    assert second.startswith("  help: `keyleash watch`")
+    assert result.stderr == "1 server: 1 finding\n"
+
+
+def test_doctor_changes_nothing(patient: Patient) -> None:
+    """Not even what it could mend."""
+    patient.admin.script_flush()
+    before = patient.admin.info("persistence")["rdb_changes_since_last_save"]
+    patient.codes()
+
+    assert patient.codes() == ["script-not-loaded"]
+    assert patient.admin.info("persistence")["rdb_changes_since_last_save"] == before
+
+
+def test_server_out_of_reach_is_no_finding() -> None:
+    """Exit code 69, as of every command."""
+    assert Cli("redis://127.0.0.1:1").run("doctor").exit_code == 69
+
+
+def test_password_of_a_node_is_not_taken_from_the_command_line(patient: Patient) -> None:
+    """Others would read it there; the error does not repeat it."""
+    result = patient.cli.run("doctor", "--node", "redis://ops:secret@127.0.0.1:6379")
+
+    assert result.exit_code == 2
+    assert "secret" not in result.output

@@ -1,0 +1,55 @@
+"""Commands on a terminal of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from support.command_line import Cli
+
+
+@contextlib.contextmanager
+def on_a_terminal(cli: Cli, *words: str | Path, rows: int = 40) -> Iterator[tuple[Any, int]]:
+    """The command on a terminal of 80 columns, and what reads that."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 80, 0, 0))
+    process = subprocess.Popen(
+        [*cli.command, *map(str, words)],
+        env={**cli.process_env(), "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        yield process, ours
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def read_until(terminal: int, wanted: str, times: int = 1) -> str:
+    said = b""
+    while said.decode("utf-8", "replace").count(wanted) < times:
+        said += os.read(terminal, 65536)
+    return said.decode("utf-8", "replace")
+
+
+def read_all(terminal: int) -> str:
+    """What the command says until it ends."""
+    said = b""
+    # The end of a terminal whose last writer is gone is an error.
+    with contextlib.suppress(OSError):
+        while data := os.read(terminal, 65536):
+            said += data
+    return said.decode("utf-8", "replace")
