@@ -29,7 +29,7 @@ def shell(loaded: Cli, tmp_path: Path) -> dict[str, str]:
 def line_of(name: str) -> str:
     """What the page says to put into the shell's file."""
     (line,) = re.findall(rf"^    (.*_KEYLEASH_COMPLETE={name}_source.*)$", PAGE.read_text(), re.M)
-    return line.split("  #")[0].strip()
+    return str(line).split("  #")[0].strip()
 
 
 def run(shell: list[str], env: dict[str, str]) -> list[str]:

@@ -92,7 +92,11 @@ def identity_statuses(
     suspensions = read_suspensions(
         client,
         keyspace,
-        {name for name, one in zip(names, held, strict=True) if one.state and one.state.suspended},
+        [
+            name
+            for name, one in zip(names, held, strict=True)
+            if one.state and one.state.is_suspended(now_ms * 1000)
+        ],
     )
     return [
         _status(identity, one, count, now_ms, refusals, suspensions, records)
@@ -160,7 +164,7 @@ def _status(
         name=name,
         kind=str(identity.kind),
         active=state is not None,
-        suspended=state is not None and state.suspended,
+        suspended=state is not None and state.is_suspended(now_ms * 1000),
         tier=str(records[name].tier) if name in records else COOPERATIVE,
         tokens=tokens,
         events=0 if state is None else state.sequence,

@@ -46,6 +46,7 @@ def _identity(one: IdentityStatus) -> dict[str, Any]:
         else {
             "by": suspension.actor,
             "since": iso_time(suspension.since_ms),
+            "until": None if suspension.until_ms is None else iso_time(suspension.until_ms),
             "reason": suspension.reason or None,
         },
         "live_tokens": one.tokens.live,

@@ -54,6 +54,8 @@ def _suspended(snapshot: Snapshot) -> Iterator[Text]:
         if one.suspension is not None:
             said += f", {distance(one.suspension.since_ms, snapshot.now_ms)}"
             said += f" by {printable(one.suspension.actor)}"
+            if one.suspension.until_ms is not None:
+                said += f", until {clock_time(one.suspension.until_ms)}"
             if one.suspension.reason:
                 said += f": {printable(one.suspension.reason)}"
         yield Text(said, style="red")
