@@ -28,7 +28,7 @@ def shell(loaded: Cli, tmp_path: Path) -> dict[str, str]:
 
 def line_of(name: str) -> str:
     """What the page says to put into the shell's file."""
-    (line,) = re.findall(rf"^    (.*_KEYLEASH_COMPLETE={name}_source.*)$", PAGE.read_text(), re.M)
+    line, *_ = re.findall(rf"^    (.*_KEYLEASH_COMPLETE={name}_source.*)$", PAGE.read_text(), re.M)
     return str(line).split("  #")[0].strip()
 
 
