@@ -28,8 +28,8 @@ def shell(loaded: Cli, tmp_path: Path) -> dict[str, str]:
 
 def line_of(name: str) -> str:
     """What the page says to put into the shell's file."""
-    line, *_ = re.findall(rf"^    (.*_KEYLEASH_COMPLETE={name}_source.*)$", PAGE.read_text(), re.M)
-    return str(line).split("  #")[0].strip()
+    lines = re.findall(rf"^    (.*_KEYLEASH_COMPLETE={name}_source.*)$", PAGE.read_text(), re.M)
+    return str(lines[0])
 
 
 def run(shell: list[str], env: dict[str, str]) -> list[str]:
@@ -40,10 +40,10 @@ def run(shell: list[str], env: dict[str, str]) -> list[str]:
 def test_bash_completes_commands_and_identities(shell: dict[str, str]) -> None:
     """As the page says to set it up."""
     script = f"""{line_of("bash")}
-complete() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _keyleash_completion keyleash
+tab() {{ COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _keyleash_completion keyleash
   printf '%s\\n' "${{COMPREPLY[@]}}"; }}
-complete keyleash sta
-complete keyleash identity suspend agent-re
+tab keyleash sta
+tab keyleash identity suspend agent-re
 """
     assert run(["bash", "-c", script], shell) == ["status", "agent-reader", "agent-recovery"]
 

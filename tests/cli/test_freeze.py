@@ -31,7 +31,9 @@ def test_freeze_for_a_time_says_until_when_and_why_to_everybody(loaded: Cli) -> 
     assert "the identity is suspended: bad writes" in refused.stderr
     assert "it may act again at" in refused.stderr
     status = loaded.ok("status")
-    assert re.search(r"suspended  agent-reader, .* by tester, until \S+ \S+Z: bad writes", status)
+    assert re.search(
+        r"`agent-reader` is suspended until \S+ \S+Z \(in \S+\) by tester: bad writes", status
+    )
     log = loaded.ok("audit", "log", "--control")
     assert "freeze" in log
     assert "bad writes" in log

@@ -193,3 +193,14 @@ def test_load_by_a_transport_that_is_none_is_a_usage_error(cli: Cli, example: Pa
     assert result.exit_code == 2
     assert "function" in result.stderr
     assert "evalsha" in result.stderr
+
+
+def test_load_with_json_says_token_rules_and_not_where_they_stand(
+    cli: Cli, example: Path, policy: Path
+) -> None:
+    """One document also of the example, and lines that moved are no change."""
+    said = cli.json("load", example, "--yes")
+    assert "spans" not in str(said["plan"])
+
+    policy.write_text("# one line more\n" + example.read_text())
+    assert cli.json("plan", policy)["changes"] is False

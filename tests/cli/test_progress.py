@@ -10,9 +10,11 @@ import pytest
 from support.command_line import Cli
 from support.terminals import on_a_terminal, read_all
 
-AT_ONCE = (
-    "import keyleash.cli.progress as p; p.SOON_S = -1.0; from keyleash.cli import main; main()"
-)
+AT_ONCE = """\
+import keyleash.cli.progress
+keyleash.cli.progress.SOON_S = -1.0
+keyleash.cli.main()
+"""
 
 
 class Eager(Cli):

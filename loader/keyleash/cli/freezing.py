@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.cli.errors import DeclinedError, UsageError
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import duration_s, example, json_option, require_consent, yes_option
 from keyleash.cli.output import Column, print_json, print_table, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     "freeze",
     epilog=example('keyleash freeze agent-runner --for 30m --reason "incident 4107: bad writes"'),
 )
-@click.argument("identities", nargs=-1, metavar="[IDENTITY]...")
+@click.argument("identities", nargs=-1, metavar="[IDENTITY]...", type=IDENTITY)
 @click.option(
     "--for",
     "for_s",
@@ -64,7 +65,7 @@ def freeze_(
 
 
 @click.command("thaw", epilog=example("keyleash thaw agent-runner"))
-@click.argument("identities", nargs=-1, metavar="[IDENTITY]...")
+@click.argument("identities", nargs=-1, metavar="[IDENTITY]...", type=IDENTITY)
 @yes_option
 @json_option
 @pass_settings

@@ -64,7 +64,7 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
 
 def _tokens(snapshot: Snapshot) -> Iterator[Metric]:
     live = _by_identity("keyleash_tokens_live", "Tokens that are neither expired nor revoked.")
-    due = _by_identity("keyleash_tokens_due", "Live tokens that are older than `rotate_after`.")
+    due = _by_identity("keyleash_tokens_due", "Live tokens that ought to have been rotated by now.")
     oldest = _by_identity(
         "keyleash_token_oldest_age_seconds",
         "Age of the oldest live token, if there is one.",

@@ -3,7 +3,6 @@
 from keyleash.status.identities import IdentityStatus, identity_statuses
 from keyleash.status.refusals import Refusals
 from keyleash.status.snapshot import Snapshot, read_snapshot
-from keyleash.status.suspensions import Suspension
 from keyleash.status.tokens import OldestToken, TokenCount
 from keyleash.status.usage import LimitUse, limit_uses
 
@@ -13,7 +12,6 @@ __all__ = [
     "OldestToken",
     "Refusals",
     "Snapshot",
-    "Suspension",
     "TokenCount",
     "identity_statuses",
     "limit_uses",

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from keyleash.deploy.standing import batches
+from keyleash.deploy.suspension import Suspension, suspension_of
 from keyleash.fence.record import Record, read_records
 from keyleash.policy import Identity, Policy, parse_policy
 from keyleash.protocol.active import ActivePolicy, Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import Layout, State, unpack_state
 from keyleash.status.refusals import Refusals, read_recent_refusals
-from keyleash.status.suspensions import Suspension, read_suspensions
 from keyleash.status.tokens import TokenCount, read_token_counts
 from keyleash.status.usage import LimitUse, limit_uses
 
@@ -34,13 +34,12 @@ class IdentityStatus:
         audit_length: Entries in its trail.
         denied_length: Entries of refusals that are kept.
         refusals: The recent ones, by code.
-        suspension: Who suspended it and why; None if it is not suspended, or nobody knows.
+        suspension: Why it is suspended; None if it is not.
     """
 
     name: str
     kind: str
     active: bool
-    suspended: bool
     tier: str
     tokens: TokenCount
     events: int
@@ -53,6 +52,10 @@ class IdentityStatus:
     @property
     def live_tokens(self) -> int:
         return self.tokens.live
+
+    @property
+    def suspended(self) -> bool:
+        return self.suspension is not None
 
     @property
     def word(self) -> str:
@@ -69,6 +72,7 @@ class _Held:
     state: State | None
     audit_length: int
     denied_length: int
+    suspension: Mapping[bytes, bytes]
 
 
 def identity_statuses(
@@ -89,17 +93,8 @@ def identity_statuses(
     ]
     refusals = read_recent_refusals(client, keyspace, names, now_ms)
     records = read_records(client, keyspace)
-    suspensions = read_suspensions(
-        client,
-        keyspace,
-        [
-            name
-            for name, one in zip(names, held, strict=True)
-            if one.state and one.state.is_suspended(now_ms * 1000)
-        ],
-    )
     return [
-        _status(identity, one, count, now_ms, refusals, suspensions, records)
+        _status(identity, one, count, now_ms, refusals, records)
         for identity, one, count in zip(identities, held, tokens, strict=True)
     ]
 
@@ -134,10 +129,11 @@ def _read_held(client: Client, keyspace: Keyspace, names: Sequence[str]) -> Iter
             for name in some:
                 pipe.xlen(keyspace.audit(name))
                 pipe.xlen(keyspace.denied(name))
+                pipe.hgetall(keyspace.suspension(name))
             replies = iter(pipe.execute())
         for _ in some:
             state, _packed = next(states)
-            yield _Held(state, next(replies), next(replies))
+            yield _Held(state, next(replies), next(replies), next(replies))
 
 
 def _state(packed: bytes | None, layout: bytes | None) -> State | None:
@@ -156,7 +152,6 @@ def _status(
     tokens: TokenCount,
     now_ms: int,
     refusals: Mapping[str, Mapping[str, Refusals]],
-    suspensions: Mapping[str, Suspension],
     records: Mapping[str, Record],
 ) -> IdentityStatus:
     name, state = identity.name, held.state
@@ -164,7 +159,6 @@ def _status(
         name=name,
         kind=str(identity.kind),
         active=state is not None,
-        suspended=state is not None and state.is_suspended(now_ms * 1000),
         tier=str(records[name].tier) if name in records else COOPERATIVE,
         tokens=tokens,
         events=0 if state is None else state.sequence,
@@ -172,5 +166,5 @@ def _status(
         denied_length=held.denied_length,
         limits=limit_uses(identity, state, now_ms * 1000),
         refusals=refusals.get(name, {}),
-        suspension=suspensions.get(name),
+        suspension=suspension_of(state, held.suspension, now_ms),
     )

@@ -10,6 +10,7 @@ from keyleash.policy import Identity
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.token import TokenRecord
+from keyleash.tokens.registry import TokenInfo, TokenState, token_info
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class OldestToken:
 
     Attributes:
         issued_ms: Server time, Unix milliseconds.
-        is_due: Whether it is older than the policy's `rotate_after`.
+        is_due: Whether it ought to have been rotated; one that was rotated is not due.
     """
 
     id: str
@@ -34,7 +35,7 @@ class TokenCount:
 
     Attributes:
         live: How many there are.
-        due: How many of them are older than `rotate_after`.
+        due: How many of them ought to have been rotated by the policy's `rotate_after`.
         oldest: None if there is none.
     """
 
@@ -63,13 +64,19 @@ def read_token_counts(
         replies = iter(pipe.execute() if any(known) else ())
     for identity, tokens in zip(identities, known, strict=True):
         packed = next(replies) if tokens else ()
-        issued = {token_id: int(one["issued_ms"]) for token_id, one in tokens.items()}
-        live = [
-            (issued[token_id], token_id)
+        infos = [
+            token_info(
+                token_id,
+                identity.name,
+                tokens[token_id],
+                TokenRecord.unpack(record),
+                identity.token,
+                now_ms * 1000,
+            )
             for token_id, record in zip(tokens, packed, strict=True)
-            if record is not None and _is_live(TokenRecord.unpack(record), now_ms * 1000)
+            if record is not None
         ]
-        yield _count(live, identity.token.rotate_after_s, now_ms)
+        yield _count([one for one in infos if one.state is TokenState.LIVE], now_ms)
 
 
 def _known(
@@ -84,14 +91,12 @@ def _known(
     ]
 
 
-def _is_live(record: TokenRecord, now_us: int) -> bool:
-    return not record.revoked and record.expires_us > now_us
-
-
-def _count(live: Sequence[tuple[int, str]], rotate_after_s: int | None, now_ms: int) -> TokenCount:
+def _count(live: Sequence[TokenInfo], now_ms: int) -> TokenCount:
     if not live:
         return TokenCount()
-    due_ms = None if rotate_after_s is None else now_ms - rotate_after_s * 1000
-    due = sum(due_ms is not None and issued_ms <= due_ms for issued_ms, _ in live)
-    issued_ms, token_id = min(live)
-    return TokenCount(len(live), due, OldestToken(token_id, issued_ms, due > 0))
+    oldest = min(live, key=lambda one: one.issued_ms)
+    return TokenCount(
+        live=len(live),
+        due=sum(one.is_due(now_ms) for one in live),
+        oldest=OldestToken(oldest.id, oldest.issued_ms, oldest.is_due(now_ms)),
+    )

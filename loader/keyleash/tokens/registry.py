@@ -105,12 +105,12 @@ def _of_identity(
         if packed is None:
             forgotten.append(token_id)
             continue
-        yield _info(token_id, identity, one, TokenRecord.unpack(packed), rules, now_us)
+        yield token_info(token_id, identity, one, TokenRecord.unpack(packed), rules, now_us)
     if forgotten:
         client.hdel(keyspace.tokens(identity), *forgotten)
 
 
-def _info(
+def token_info(
     token_id: str,
     identity: str,
     known: Mapping[str, Any],
@@ -118,6 +118,17 @@ def _info(
     rules: TokenRules | None,
     now_us: int,
 ) -> TokenInfo:
+    """
+    What is known of one token.
+
+    Args:
+        token_id: Its public name.
+        identity: Whose it is.
+        known: What `Keyspace.tokens` has of it, read.
+        record: What guards know of it.
+        rules: Those of the active policy; None if the identity left it.
+        now_us: Server time.
+    """
     issued_ms, used_ms = int(known["issued_ms"]), record.used_us // 1000
     replaced_by = known.get("replaced_by", "")
     rotate_after_s = rules.rotate_after_s if rules and not replaced_by else None

@@ -6,6 +6,7 @@ from typing import Any
 
 from keyleash.cli.settings import Settings
 from keyleash.cli.text import iso_time
+from keyleash.deploy.suspension import Suspension
 from keyleash.protocol.active import ActivePolicy
 from keyleash.status import IdentityStatus, LimitUse, Snapshot
 from keyleash.status.refusals import RECENT_S
@@ -41,14 +42,7 @@ def _identity(one: IdentityStatus) -> dict[str, Any]:
         "tier": one.tier,
         "active": one.active,
         "suspended": one.suspended,
-        "suspension": None
-        if suspension is None
-        else {
-            "by": suspension.actor,
-            "since": iso_time(suspension.since_ms),
-            "until": None if suspension.until_ms is None else iso_time(suspension.until_ms),
-            "reason": suspension.reason or None,
-        },
+        "suspension": None if suspension is None else _suspension(suspension),
         "live_tokens": one.tokens.live,
         "tokens_due": one.tokens.due,
         "oldest_token": None
@@ -62,6 +56,16 @@ def _identity(one: IdentityStatus) -> dict[str, Any]:
             for code, of_code in sorted(one.refusals.items())
         ],
         "limits": [_limit(use) for use in one.limits],
+    }
+
+
+def _suspension(suspension: Suspension) -> dict[str, Any]:
+    since_ms, until_ms = suspension.since_ms, suspension.until_ms
+    return {
+        "reason": suspension.reason,
+        "by": suspension.by,
+        "since": None if since_ms is None else iso_time(since_ms),
+        "until": None if until_ms is None else iso_time(until_ms),
     }
 
 

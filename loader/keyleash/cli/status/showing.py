@@ -10,6 +10,7 @@ from rich.text import Text
 from keyleash.cli.output import Column, table
 from keyleash.cli.settings import Settings
 from keyleash.cli.text import clock_time, distance, printable, short_digest, span
+from keyleash.deploy.suspension import Suspension
 from keyleash.protocol.active import ActivePolicy
 from keyleash.status import IdentityStatus, LimitUse, Snapshot
 from keyleash.status.refusals import RECENT_S
@@ -48,17 +49,19 @@ def _head(snapshot: Snapshot, active: ActivePolicy) -> Iterator[Text]:
 
 def _suspended(snapshot: Snapshot) -> Iterator[Text]:
     for one in snapshot.identities:
-        if not one.suspended:
-            continue
-        said = f"suspended  {one.name}"
         if one.suspension is not None:
-            said += f", {distance(one.suspension.since_ms, snapshot.now_ms)}"
-            said += f" by {printable(one.suspension.actor)}"
-            if one.suspension.until_ms is not None:
-                said += f", until {clock_time(one.suspension.until_ms)}"
-            if one.suspension.reason:
-                said += f": {printable(one.suspension.reason)}"
-        yield Text(said, style="red")
+            said = _words(one.suspension, snapshot.now_ms)
+            yield Text(f"suspended  {one.name} {said}", style="red")
+
+
+def _words(suspension: Suspension, now_ms: int) -> str:
+    until_ms = suspension.until_ms
+    said = "until `keyleash thaw`" if until_ms is None else f"until {clock_time(until_ms)}"
+    if until_ms is not None:
+        said += f" ({distance(until_ms, now_ms)})"
+    if suspension.by:
+        said += f" by {printable(suspension.by)}"
+    return f"{said}: {printable(suspension.reason)}" if suspension.reason else said
 
 
 def _identities(snapshot: Snapshot) -> RenderableType:

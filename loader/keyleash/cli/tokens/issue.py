@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.tokens.words import print_issued, require_short, ttl_option
 
 
 @click.command(epilog=example("TOKEN=$(keyleash token issue agent-runner --ttl 2h)"))
-@click.argument("identity")
+@click.argument("identity", type=IDENTITY)
 @ttl_option
 @click.option("--note", default="", help="What it is for, as `token list` shows it; no secret.")
 @json_option

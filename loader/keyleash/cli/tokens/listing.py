@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from keyleash.cli.failures import FAILED
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import Column, print_json, print_table, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -14,7 +15,7 @@ from keyleash.cli.tokens.words import due_word, token_json, used_word
 
 
 @click.command("list", epilog=example("keyleash token list --stale || keyleash token rotate …"))
-@click.argument("identity", required=False)
+@click.argument("identity", type=IDENTITY, required=False)
 @click.option(
     "--stale",
     is_flag=True,

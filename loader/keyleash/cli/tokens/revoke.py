@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keyleash.cli.errors import DeclinedError, UsageError
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import duration_s, example, json_option, require_consent, yes_option
 from keyleash.cli.output import Column, print_json, print_table, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -27,7 +28,7 @@ AT_MOST = 10_000
 
 @click.command(epilog=example("keyleash token revoke --identity agent-runner --wait 5s"))
 @click.argument("token_id", metavar="[ID]", required=False)
-@click.option("--identity", metavar="NAME", help="Every token of this identity.")
+@click.option("--identity", metavar="NAME", type=IDENTITY, help="Every token of this identity.")
 @click.option("--all", "everything", is_flag=True, help="Every token there is; asks first.")
 @click.option(
     "--wait",
