@@ -9,6 +9,7 @@ import click
 
 from keyleash.cli.errors import DeclinedError, WideningError
 from keyleash.cli.failures import problem_as_json, warn
+from keyleash.cli.fence.nodes import say_unnamed
 from keyleash.cli.options import require_consent
 from keyleash.cli.output import print_json, say
 from keyleash.cli.plan.as_json import plan_as_json
@@ -78,7 +79,7 @@ def activate(
             report=report,
         )
     verify_activation(client, prepared, keyspace, transport, result.generation)
-    _tell(settings, prepared, preview, result)
+    _tell(settings, prepared, preview, result, len(others))
 
 
 def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> None:
@@ -100,7 +101,11 @@ def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> No
 
 
 def _tell(
-    settings: Settings, prepared: PreparedPolicy, preview: Preview, result: LoadResult
+    settings: Settings,
+    prepared: PreparedPolicy,
+    preview: Preview,
+    result: LoadResult,
+    named: int,
 ) -> None:
     if settings.json:
         print_json(
@@ -123,14 +128,16 @@ def _tell(
         count = counted(len(result.identities), "identity")
         click.echo(f"activated generation {result.generation}: {count}")
         say("read back: records, states and scripts are as they were activated")
-        _say_unfenced(settings, result.identities)
+        _say_of_users(settings, result.identities, named)
 
 
-def _say_unfenced(settings: Settings, identities: Sequence[str]) -> None:
-    """Where some identities have ACL users, say which have none."""
+def _say_of_users(settings: Settings, identities: Sequence[str], named: int) -> None:
+    """Where some identities have ACL users, say which have none, and of replicas not named."""
     from keyleash.fence import read_records
 
     fenced = read_records(settings.client, settings.keyspace)
     without = [name for name in identities if name not in fenced]
     if fenced and without:
         say(f"note: without an ACL user: {', '.join(without)}; see `keyleash fence plan`")
+    if fenced:
+        say_unnamed(settings.client, named)
