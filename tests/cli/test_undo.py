@@ -45,7 +45,7 @@ class Agents:
 
     def load(self, text: str) -> None:
         self.policy.write_text(text)
-        self.cli.ok("load", self.policy, "--yes")
+        self.cli.ok("load", self.policy, "--yes", "--allow-widening")
 
     def run(self, identity: str, correlation: str, *words: str) -> None:
         token = self.tokens[identity]

@@ -37,7 +37,7 @@ def durability_changes(before: Durability, after: Durability) -> Iterator[Change
 def _changes(part: Part, before: Rules, after: Rules) -> Iterator[Change]:
     for field in fields(after):
         old, new = getattr(before, field.name), getattr(after, field.name)
-        # Where a rule stands in its file is no part of what it says.
+        # Where a rule stands in the file says nothing of what it is.
         if field.compare and old != new:
             bounds = field.name in BOUNDS
             yield Change(
