@@ -23,7 +23,7 @@ local said, changed = { string.format('%.0f', now_us), '' }, {}
 for i = 1, #states, 2 do
   local name, state = states[i], states[i + 1]
   local before = struct.unpack('<d', call('GETRANGE', state, 8, 15))
-  local was_suspended = before == 1 or before > now_us
+  local was_suspended = before ~= 0 and not (before > 1 and before <= now_us)
   if before ~= 0 then call('SETRANGE', state, 8, struct.pack('<d', 0)) end
   call('DEL', {{ names.suspension_prefix }} .. name)
   if was_suspended then changed[#changed + 1] = name end

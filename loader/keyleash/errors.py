@@ -379,8 +379,8 @@ class SuspendedError(LeashError):
     @property
     def until_ms(self) -> int | None:
         """Server time, Unix milliseconds, at which it ends by itself; None if somebody ends it."""
-        said = self.details.get("until_ms")
-        return None if said is None else int(said)
+        said = self.details.get("until_ms", "")
+        return int(said) if said.isdecimal() else None
 
 
 class PolicyStaleError(LeashError):

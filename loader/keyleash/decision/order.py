@@ -12,6 +12,7 @@ from keyleash.decision.keys import judge_key
 from keyleash.decision.limits import take_limits
 from keyleash.decision.room import judge_room
 from keyleash.decision.state import ModelState
+from keyleash.decision.suspension import is_suspended, suspended
 from keyleash.decision.trace import DeclaredStep, SizeStep, StandingStep, Trace
 from keyleash.decision.verdict import ALLOWED, Decision, refused
 from keyleash.errors import ReplyCode
@@ -61,6 +62,9 @@ def _questions(
     if state.refuses is not None:
         trace.append(StandingStep(code=state.refuses))
         yield refused(state.refuses)
+    if is_suspended(state, now_us):
+        trace.append(StandingStep(code=ReplyCode.SUSPENDED))
+        yield suspended(state)
     if len(argv) > MAX_ARGUMENTS:
         trace.append(SizeStep(len(argv), code=ReplyCode.ARGS_TOO_MANY))
         yield refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))

@@ -19,12 +19,16 @@ class ModelState:
     segment are moved when they are next seen, if they have not expired by then.
 
     Attributes:
-        refuses: With what every call is refused: the identity is suspended, or has no state.
+        refuses: With what every call is refused: the identity has no state.
+        suspended: 0, 1 until somebody resumes the identity, or until when it is suspended, µs.
+        reason: Why it is suspended, as refusals say it.
         is_full: Whether so many events wait for their export that no further one may be made.
     """
 
     counts: dict[tuple[str, bytes], Count] = field(default_factory=dict)
     refuses: ReplyCode | None = None
+    suspended: int = 0
+    reason: str = ""
     is_full: bool = False
 
     def count(self, limit: Limit, subject: bytes, now_us: int) -> Count:

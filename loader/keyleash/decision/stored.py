@@ -16,7 +16,9 @@ from keyleash.protocol.state import DOUBLE, Layout, LimitState, unpack_state
 _HEADER = "<ddd"
 
 
-def stored_state(identity: Identity, packed: bytes | None, layout: Layout | None) -> ModelState:
+def stored_state(
+    identity: Identity, packed: bytes | None, layout: Layout | None, reason: str = ""
+) -> ModelState:
     """
     What limits of the identity itself have counted, and whether it may act at all.
 
@@ -24,6 +26,7 @@ def stored_state(identity: Identity, packed: bytes | None, layout: Layout | None
         identity: From the active policy.
         packed: Its state, or None if there is none.
         layout: Of that state.
+        reason: What the record of its suspension says, if there is one.
     """
     found = ModelState()
     try:
@@ -34,8 +37,7 @@ def stored_state(identity: Identity, packed: bytes | None, layout: Layout | None
     if state is None:
         found.refuses = ReplyCode.NOT_ACTIVE
         return found
-    if state.suspended:
-        found.refuses = ReplyCode.SUSPENDED
+    found.suspended, found.reason = state.suspended, reason
     held = {one.slot.name: one for one in state.limits}
     for limit in identity.limits:
         if limit.name in held:

@@ -161,7 +161,8 @@ def unpack_state(data: bytes, layout: Layout) -> State:
     header = struct.unpack_from(f"<{layout.numbers}d", data)
     return State(
         stamp=whole(header[0]),
-        suspended=whole(header[1]),
+        # Whatever a guard takes for a suspension is one, also what no operator wrote.
+        suspended=whole(header[1]) or int(header[1] != 0),
         sequence=whole(header[2]),
         limits=tuple(_limit_state(slot, header, data) for slot in layout.slots),
     )

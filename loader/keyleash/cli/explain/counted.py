@@ -50,7 +50,13 @@ def counted_by_identity(settings: Settings, identity: Identity) -> ModelState:
     client, keyspace = settings.client, settings.keyspace
     packed = client.get(keyspace.state(identity.name))
     layout = client.hget(keyspace.layouts, identity.name)
-    found = stored_state(identity, packed, Layout.from_json(layout) if layout else None)
+    reason = client.hget(keyspace.suspension(identity.name), "reason") or b""
+    found = stored_state(
+        identity,
+        packed,
+        Layout.from_json(layout) if layout else None,
+        reason.decode("utf-8", "surrogateescape"),
+    )
     hard_max = identity.audit.hard_max
     if hard_max is not None:
         found.is_full = client.xlen(keyspace.audit(identity.name)) >= hard_max
