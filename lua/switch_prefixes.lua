@@ -42,6 +42,7 @@ for i = 3, #argv, 2 do
   end
   take({{ old_names.denied_prefix }} .. name, {{ names.denied_prefix }} .. name)
   take({{ old_names.repeats_prefix }} .. name, {{ names.repeats_prefix }} .. name)
+  take({{ old_names.refused_prefix }} .. name, {{ names.refused_prefix }} .. name)
   take({{ old_names.suspension_prefix }} .. name, {{ names.suspension_prefix }} .. name)
   if stamp ~= '' then call('RENAME', staged .. name, {{ names.guard_prefix }} .. name) end
 end

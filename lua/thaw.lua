@@ -25,7 +25,7 @@ for i = 1, #states, 2 do
   local before = struct.unpack('<d', call('GETRANGE', state, 8, 15))
   local was_suspended = before ~= 0 and not (before > 1 and before <= now_us)
   if before ~= 0 then call('SETRANGE', state, 8, struct.pack('<d', 0)) end
-  call('DEL', {{ names.suspension_prefix }} .. name)
+  call('DEL', {{ names.suspension_prefix }} .. name, {{ names.refused_prefix }} .. name)
   if was_suspended then changed[#changed + 1] = name end
   said[#said + 1], said[#said + 2] = name, was_suspended and 1 or 0
 end

@@ -31,4 +31,7 @@ if item then line = line .. ' item=' .. item end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
   if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 --% include "partials/record_refusal.lua"
+--% if breaker
+--% include "partials/break_circuit.lua"
+--% endif
 end

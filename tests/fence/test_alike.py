@@ -174,6 +174,7 @@ def test_fence_knows_every_command_that_guards_run() -> None:
             found |= {("HGETALL", ""), ("SMEMBERS", "")}
     granted = {
         *map(str.upper, (*control.STATE, *control.LIMIT, *control.REPEATS, *control.SUSPENSION)),
+        *map(str.upper, control.BREAKER),
         *map(str.upper, FOR_EVERYBODY),
         *data.HELPERS, "XADD", "XTRIM", "XLEN",
     }  # fmt: skip

@@ -7,8 +7,9 @@ from dataclasses import fields
 import pytest
 
 from keyleash.commands import load_table
-from keyleash.policy import Identity, Policy, parse_policy
+from keyleash.policy import Breaker, Identity, Policy, parse_policy
 from keyleash.policy.diff import Change, IdentityDiff, PolicyDiff, diff_policies
+from keyleash.policy.diff.breakers import breaker_changes
 
 TABLE = load_table()
 BASE = """\
@@ -42,6 +43,9 @@ def only(found: PolicyDiff) -> tuple[IdentityDiff, Change]:
     return identity, change
 
 
+BREAKER = "on_denials: {threshold: 5/hour, suspend: 1m}"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "widens", "narrows"),
     [
@@ -63,6 +67,12 @@ def only(found: PolicyDiff) -> tuple[IdentityDiff, Change]:
         ("idle: 10m", "idle: 5m", False, True),
         ("ttl: 1h, ", "ttl: 1h, rotate_after: 1d, ", False, False),
         ("hard_max: 1000", "hard_max: 2000", True, False),
+        (
+            "kind: machine",
+            "kind: machine\n    on_denials: {threshold: 5/hour, suspend: 1m}",
+            False,
+            True,
+        ),
         ("kind: machine", "kind: human", False, False),
         ("audit: {", "audit: {reads: true, ", False, False),
         ('deny: [{keys: ["ws:{workspace}:lock"]}]', "", True, False),
@@ -81,6 +91,29 @@ def test_change_of_one_rule_is_said_with_what_it_does(
 
     assert (change.widens, change.narrows) == (widens, narrows)
     assert (identity.widens, identity.narrows) == (widens, narrows)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "widens", "narrows"),
+    [
+        (Breaker(50, "minute", 600), None, True, False),
+        (Breaker(50, "minute", 600), Breaker(49, "minute", 600), False, True),
+        (Breaker(50, "minute", 600), Breaker(50, "minute", 599), True, False),
+        (Breaker(50, "minute", 600), Breaker(50, "hour", 600), False, True),
+        (Breaker(50, "minute", 600), Breaker(51, "hour", 600), True, True),
+    ],
+)
+def test_breaker_that_stops_less_widens(
+    before: Breaker | None, after: Breaker | None, widens: bool, narrows: bool
+) -> None:
+    """Whoever raises its threshold lets through what the identity would have been stopped for."""
+    for old, new, marks in (
+        (before, after, (widens, narrows)),
+        (after, before, (narrows, widens)),
+    ):
+        (change,) = breaker_changes(old, new)
+        assert (change.widens, change.narrows) == marks
+    assert list(breaker_changes(before, before)) == []
 
 
 def test_limit_per_capture_widens_where_keys_are_no_longer_captured() -> None:
@@ -117,4 +150,5 @@ def test_rules_in_another_order_are_a_change_that_does_nothing() -> None:
 def test_every_field_of_an_identity_is_compared() -> None:
     """A new field of the model must have a place in `diff`, or its changes go unseen."""
     compared = {"name", "kind", "grants", "deny", "rates", "budgets", "token", "audit"}
-    assert {one.name for one in fields(Identity) if one.compare} == compared | {"durability"}
+    compared |= {"durability", "on_denials"}
+    assert {one.name for one in fields(Identity) if one.compare} == compared

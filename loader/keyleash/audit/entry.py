@@ -89,6 +89,9 @@ def denial_entry(identity: str, entry_id: bytes, pairs: Pairs) -> Denial | Repea
         seq=number_of(fields.get(b"seq", b"")),
         code=_text(fields.get(b"code", b"")),
         reason=_text(fields.get(b"reason", b"")),
+        # That the identity suspended itself: no call of its own.
+        repeats=0 if b"until_ms" in fields else 1,
+        until_ms=_expiry(fields.get(b"until_ms", b"")),
     )
 
 

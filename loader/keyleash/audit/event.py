@@ -120,12 +120,15 @@ class Denial(Entry):
 
     Attributes:
         reason: The deny rule's pattern, the class or the limit; empty if the code has none.
-        repeats: How often it was refused alike in its minute, the first time counted.
+        repeats: How often it was refused alike in its minute, the first time counted; 0 of an
+            entry that is no call, but says that the identity suspended itself.
+        until_ms: Of such an entry, until when: server time, Unix milliseconds.
     """
 
     code: str = ""
     reason: str = ""
     repeats: int = 1
+    until_ms: int | None = None
 
     @property
     def kind(self) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.quoting import Text
 from keyleash.compiler.templates import render
+from keyleash.policy.limits import RATE_PERIODS_US
 from keyleash.policy.model import SECOND_US, Counter, Values
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from keyleash.protocol.state import DOUBLE, NUMBERS, STAMP_BYTES
@@ -71,6 +72,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
             "denied": keyspace.denied(identity.name),
             "repeats": keyspace.repeats(identity.name),
             "suspension": keyspace.suspension(identity.name),
+            "refused": keyspace.refused(identity.name),
         },
         vault=vault,
         vault_bytes=len(vault),
@@ -98,6 +100,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
         keep_record_us=KEEP_AFTER_EXPIRY_MS * 1000,
         idle_us=None if idle_s is None else idle_s * SECOND_US,
         use_noted_us=use_noted_us(idle_s),
+        breaker=_breaker(guard),
         retain=identity.audit.retain,
         retain_us=None if retain_s is None else retain_s * SECOND_US,
         hard_max=identity.audit.hard_max,
@@ -116,6 +119,18 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
         max_token_bytes=MAX_TOKEN_BYTES,
         subject_ring_offset=SUBJECT_RING_OFFSET,
     )
+
+
+def _breaker(guard: Guard) -> dict[str, object] | None:
+    breaker = guard.identity.on_denials
+    if breaker is None:
+        return None
+    return {
+        "threshold": breaker.threshold,
+        "period_us": RATE_PERIODS_US[breaker.period],
+        "suspend_us": breaker.suspend_s * SECOND_US,
+        "reason": breaker.reason,
+    }
 
 
 def _numbers(guard: Guard) -> list[str]:

@@ -138,6 +138,7 @@ def _names(keyspace: Keyspace) -> dict[str, str]:
         "guard_prefix": keyspace.guard_root,
         "denied_prefix": keyspace.denied(""),
         "repeats_prefix": keyspace.repeats(""),
+        "refused_prefix": keyspace.refused(""),
         "suspension_prefix": keyspace.suspension(""),
         "tokens_prefix": keyspace.tokens(""),
         "token_prefix": keyspace.token_root,

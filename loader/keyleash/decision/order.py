@@ -12,7 +12,7 @@ from keyleash.decision.keys import judge_key
 from keyleash.decision.limits import take_limits
 from keyleash.decision.room import judge_room
 from keyleash.decision.state import ModelState
-from keyleash.decision.suspension import is_suspended, suspended
+from keyleash.decision.suspension import is_suspended, note_refusal, suspended
 from keyleash.decision.trace import DeclaredStep, SizeStep, StandingStep, Trace
 from keyleash.decision.verdict import ALLOWED, Decision, refused
 from keyleash.errors import ReplyCode
@@ -38,13 +38,16 @@ def decide(
         table: The commands.
         argv: The command, name first.
         declared: The keys that the caller declares.
-        state: What the limits have counted; an allowed call is counted in it.
+        state: What the limits have counted; an allowed call is counted in it, and a refused
+            one, after which the identity may be suspended.
         now_us: The server's clock.
         token_id: Whose calls a limit `per: token` counts.
     """
     trace: Trace = []
     questions = _questions(identity, table, argv, declared, state, now_us, token_id, trace)
     refusal = next((verdict for verdict in questions if not verdict.allowed), ALLOWED)
+    if not refusal.allowed and not isinstance(trace[-1], StandingStep):
+        note_refusal(identity, state, now_us)
     return replace(refusal, trace=tuple(trace))
 
 

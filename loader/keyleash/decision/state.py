@@ -22,6 +22,7 @@ class ModelState:
         refuses: With what every call is refused: the identity has no state.
         suspended: 0, 1 until somebody resumes the identity, or until when it is suspended, µs.
         reason: Why it is suspended, as refusals say it.
+        refused_us: When the newest refusals were that count towards its suspending itself.
         is_full: Whether so many events wait for their export that no further one may be made.
     """
 
@@ -29,6 +30,7 @@ class ModelState:
     refuses: ReplyCode | None = None
     suspended: int = 0
     reason: str = ""
+    refused_us: list[int] = field(default_factory=list)
     is_full: bool = False
 
     def count(self, limit: Limit, subject: bytes, now_us: int) -> Count:

@@ -21,6 +21,8 @@ REPEATS = ("hincrby", "hset", "hget", "hgetall", "hlen", "del")
 """On the hash that counts refusals which are alike."""
 SUSPENSION = ("hget",)
 """On the hash that says why the identity is suspended."""
+BREAKER = ("rpush", "lpop", "del")
+"""On the list of refusals that count towards its suspending itself."""
 
 
 def control_selectors(guard: Guard) -> tuple[Selector, ...]:
@@ -39,7 +41,12 @@ def _selectors(guard: Guard) -> Iterator[Selector]:
         (f"%W~{_literal(names.audit(name))}", f"%W~{_literal(names.denied(name))}"),
     )
     yield Selector(REPEATS, (f"~{_literal(names.repeats(name))}",))
-    yield Selector(SUSPENSION, (f"%R~{_literal(names.suspension(name))}",))
+    suspension = _literal(names.suspension(name))
+    if guard.identity.on_denials is None:
+        yield Selector(SUSPENSION, (f"%R~{suspension}",))
+    else:
+        yield Selector((*SUSPENSION, "hset"), (f"~{suspension}",))
+        yield Selector(BREAKER, (f"~{_literal(names.refused(name))}",))
     subjects = [limit.key_prefix for limit in guard.limits if limit.key_prefix]
     if subjects:
         yield Selector(LIMIT, tuple(f"~{_under(prefix)}" for prefix in dict.fromkeys(subjects)))

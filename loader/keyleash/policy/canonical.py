@@ -18,6 +18,7 @@ _LEFT_OUT_AT_DEFAULT = frozenset(
         "values",
         "mask_keys",
         "durability",
+        "on_denials",
     }
 )
 """Fields that came later: identities that do not use them keep the digest they had."""

@@ -237,6 +237,27 @@ class Durability:
 
 
 @dataclass(frozen=True, slots=True)
+class Breaker:
+    """
+    After how many refusals an identity suspends itself.
+
+    Attributes:
+        threshold: So many refusals,
+        period: within this: `second`, `minute`, `hour` or `day`, sliding.
+        suspend_s: For how long.
+    """
+
+    threshold: int
+    period: str
+    suspend_s: int
+
+    @property
+    def reason(self) -> str:
+        """How refusals and records say why."""
+        return f"on_denials: {self.threshold}/{self.period}"
+
+
+@dataclass(frozen=True, slots=True)
 class Acceptance:
     """A finding of lint, by its code, that somebody has looked at and lets stand."""
 
@@ -269,6 +290,7 @@ class Identity:
     token: TokenRules = TokenRules()
     audit: AuditRules = AuditRules()
     durability: Durability = Durability()
+    on_denials: Breaker | None = None
     accepted: tuple[Acceptance, ...] = field(default=(), compare=False, repr=False)
     span: Span | None = field(default=None, compare=False, repr=False)
 

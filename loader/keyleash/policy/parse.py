@@ -8,6 +8,7 @@ from dataclasses import replace
 from keyleash.commands import CommandTable
 from keyleash.policy.acceptances import read_acceptances
 from keyleash.policy.audit_rules import read_audit_rules
+from keyleash.policy.breaker import read_breaker
 from keyleash.policy.command_names import CommandNames
 from keyleash.policy.document import read_document
 from keyleash.policy.durability import read_durability
@@ -70,6 +71,8 @@ class _Reader:
         self._audit = read_audit_rules(audit, AuditRules(), problems)
         durability = defaults.get("durability") if defaults else None
         self._durability = read_durability(durability, Durability(), problems)
+        breaker = defaults.get("on_denials") if defaults else None
+        self._breaker = read_breaker(breaker, None, problems)
 
     def policy(self) -> Policy:
         self._check_version()
@@ -112,6 +115,7 @@ class _Reader:
             token=merge_token_rules(self._token, own_token, problems),
             audit=read_audit_rules(node.get("audit"), self._audit, problems),
             durability=read_durability(node.get("durability"), self._durability, problems),
+            on_denials=read_breaker(node.get("on_denials"), self._breaker, problems),
             accepted=read_acceptances(node.get("accept"), problems),
             span=node.label,
         )

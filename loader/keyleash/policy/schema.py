@@ -54,6 +54,9 @@ FIELDS = {
     "durability": ("a mapping", "durability: {wait_replicas: 1, timeout: 50ms}"),
     "wait_replicas": ("a whole number", "wait_replicas: 1"),
     "timeout": ("a duration", "timeout: 50ms"),
+    "on_denials": ("a mapping or `off`", "on_denials: {threshold: 50/minute, suspend: 10m}"),
+    "threshold": ("a count per period", "threshold: 50/minute"),
+    "suspend": ("a duration", "suspend: 10m"),
     "accept": ("a mapping from findings to reasons", 'accept: {no-budget: "it runs once a day"}'),
 }
 """What each field must be, and how it is written; `audit.reads` is another than a limit's."""
@@ -124,8 +127,8 @@ def _report_type(path: Path, node: Node, problems: Problems) -> None:
     match path, node.value:
         case (*_, "per"), dict():
             example = f'per: "{{{next(iter(node.fields), "workspace_id")}}}"'
-        case (*_, "before_images"), False:
-            example = "before_images: off"
+        case (*_, "before_images" | "on_denials" as field), False:
+            example = f"{field}: off"
         case (*_, str(field), int()), int():
             example = f'{field}: ["{written}"]'
         case (*_, str(field)), str() if wanted.startswith("a list"):

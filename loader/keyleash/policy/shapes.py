@@ -70,10 +70,19 @@ class DurabilityShape(_Shape):
     timeout: Quantity = ABSENT
 
 
+class OnDenialsShape(_Shape):
+    threshold: Quantity
+    suspend: Quantity
+
+
+OnDenialsEntry = Annotated[OnDenialsShape, WrapValidator(_text_passes)]
+
+
 class DefaultsShape(_Shape):
     token: TokenShape = ABSENT
     audit: AuditShape = ABSENT
     durability: DurabilityShape = ABSENT
+    on_denials: OnDenialsEntry = ABSENT
 
 
 class GrantShape(_Shape):
@@ -129,6 +138,7 @@ class IdentityShape(_Shape):
     token: TokenShape = ABSENT
     audit: AuditShape = ABSENT
     durability: DurabilityShape = ABSENT
+    on_denials: OnDenialsEntry = ABSENT
     accept: dict[str, str] = ABSENT
 
 

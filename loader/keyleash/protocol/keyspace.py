@@ -150,6 +150,10 @@ class Keyspace:
         """Hash: how often the identity was refused alike in this minute; see docs/audit.md."""
         return f"{self.prefix}repeats:{identity}"
 
+    def refused(self, identity: str) -> str:
+        """List: when the newest refusals were that count towards the circuit breaker."""
+        return f"{self.prefix}refused:{identity}"
+
     def suspension(self, identity: str) -> str:
         """Hash: why the identity is suspended, since when, until when and by whom."""
         return f"{self.prefix}suspension:{identity}"

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 130541708438379 then code = 'POLICY_STALE' break end
+if stamp ~= 150291243372847 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
@@ -289,7 +289,7 @@ if reads then cost = '1,1r' end
 if writes then cost = reads and '1,1r,1w' or '1,1w' end
 if deletes then cost = cost .. ',1d' end
 if not event then
-event = call('XADD', "keyleash:audit:agent-recovery", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "30205db20396")
+event = call('XADD', "keyleash:audit:agent-recovery", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "f090c69a5a7d")
 end
 if now_us % 7 == 0 then
 call('XTRIM', "keyleash:audit:agent-recovery", 'MAXLEN', '~', "100000")
@@ -397,7 +397,7 @@ if redis.pcall('HINCRBY', "keyleash:repeats:agent-recovery", alike, '1') == 1 th
 (function(code, reason, op, key, token_id, correlation, minute, alike)
 local of = key or ''
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-recovery", 'seq', 1)
-local id = redis.pcall('XADD', "keyleash:denied:agent-recovery", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "30205db20396")
+local id = redis.pcall('XADD', "keyleash:denied:agent-recovery", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "f090c69a5a7d")
 if type(id) == 'string' then
 local held = redis.pcall('HGET', "keyleash:repeats:agent-recovery", 'minute')
 if held and (held ~= minute or redis.pcall('HLEN', "keyleash:repeats:agent-recovery") > 256) then
@@ -415,6 +415,23 @@ end
 redis.pcall('HSET', "keyleash:repeats:agent-recovery", 'minute', minute, 'id:' .. alike, id)
 end
 end)(code, reason or '', op, key, token_id or '-', correlation, minute, alike)
+end
+if token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED' then
+local kept, oldest = redis.pcall('RPUSH', "keyleash:refused:agent-recovery", struct.pack('<d', now_us))
+while type(kept) == 'number' and kept >= 50 do
+oldest, kept = redis.pcall('LPOP', "keyleash:refused:agent-recovery"), kept - 1
+end
+if type(oldest) == 'string' and #oldest == 8 and now_us - struct.unpack('<d', oldest) < 60000000 then
+(function(now_us, token_id, op, correlation)
+local until_us = now_us + 600000000
+local until_ms = string.format('%.0f', math.ceil(until_us / 1000))
+redis.pcall('SETRANGE', "keyleash:state:agent-recovery", 8, struct.pack('<d', until_us))
+redis.pcall('DEL', "keyleash:refused:agent-recovery")
+redis.pcall('HSET', "keyleash:suspension:agent-recovery", 'reason', "on_denials: 50/minute", 'by', 'on_denials', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
+local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-recovery", 'seq', 1)
+redis.pcall('XADD', "keyleash:denied:agent-recovery", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "f090c69a5a7d", 'until_ms', until_ms)
+end)(now_us, token_id, op, correlation)
+end
 end
 end
 return { err = line }

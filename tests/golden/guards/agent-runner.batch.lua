@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 56940877809453 then code = 'POLICY_STALE' break end
+if stamp ~= 234758250361651 then code = 'POLICY_STALE' break end
 if suspended ~= 0 then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
@@ -47,7 +47,7 @@ if mode ~= 'each' and mode ~= 'all' then
 code, detail, value = 'COMMAND_REFUSED', 'mode', mode or ''
 break
 end
-local entry, event = { 'XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence + 1, 'token', token_id, 'cost', '', 'correlation', correlation, 'policy', "060616398624" }
+local entry, event = { 'XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence + 1, 'token', token_id, 'cost', '', 'correlation', correlation, 'policy', "8b99e023515e" }
 local header, passed, passed_reads, passed_writes, passed_deletes = #entry, 0, 0, 0, 0
 local fields = header
 local replies, typeds, mends, names, unheard = {}, {}, {}, {}, {}
@@ -744,7 +744,7 @@ if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", alike, '1') == 1 then
 (function(code, reason, op, key, token_id, correlation, minute, alike)
 local of = key or ''
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
-local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "060616398624")
+local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "8b99e023515e")
 if type(id) == 'string' then
 local held = redis.pcall('HGET', "keyleash:repeats:agent-runner", 'minute')
 if held and (held ~= minute or redis.pcall('HLEN', "keyleash:repeats:agent-runner") > 256) then
@@ -762,6 +762,23 @@ end
 redis.pcall('HSET', "keyleash:repeats:agent-runner", 'minute', minute, 'id:' .. alike, id)
 end
 end)(code, reason or '', op, key, token_id or '-', correlation, minute, alike)
+end
+if token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED' then
+local kept, oldest = redis.pcall('RPUSH', "keyleash:refused:agent-runner", struct.pack('<d', now_us))
+while type(kept) == 'number' and kept >= 50 do
+oldest, kept = redis.pcall('LPOP', "keyleash:refused:agent-runner"), kept - 1
+end
+if type(oldest) == 'string' and #oldest == 8 and now_us - struct.unpack('<d', oldest) < 60000000 then
+(function(now_us, token_id, op, correlation)
+local until_us = now_us + 600000000
+local until_ms = string.format('%.0f', math.ceil(until_us / 1000))
+redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', until_us))
+redis.pcall('DEL', "keyleash:refused:agent-runner")
+redis.pcall('HSET', "keyleash:suspension:agent-runner", 'reason', "on_denials: 50/minute", 'by', 'on_denials', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
+local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
+redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "8b99e023515e", 'until_ms', until_ms)
+end)(now_us, token_id, op, correlation)
+end
 end
 end
 replies[n], unheard[n] = { err = line }, true
@@ -919,7 +936,7 @@ if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", alike, '1') == 1 then
 (function(code, reason, op, key, token_id, correlation, minute, alike)
 local of = key or ''
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
-local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "060616398624")
+local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "8b99e023515e")
 if type(id) == 'string' then
 local held = redis.pcall('HGET', "keyleash:repeats:agent-runner", 'minute')
 if held and (held ~= minute or redis.pcall('HLEN', "keyleash:repeats:agent-runner") > 256) then
@@ -937,6 +954,23 @@ end
 redis.pcall('HSET', "keyleash:repeats:agent-runner", 'minute', minute, 'id:' .. alike, id)
 end
 end)(code, reason or '', op, key, token_id or '-', correlation, minute, alike)
+end
+if token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED' then
+local kept, oldest = redis.pcall('RPUSH', "keyleash:refused:agent-runner", struct.pack('<d', now_us))
+while type(kept) == 'number' and kept >= 50 do
+oldest, kept = redis.pcall('LPOP', "keyleash:refused:agent-runner"), kept - 1
+end
+if type(oldest) == 'string' and #oldest == 8 and now_us - struct.unpack('<d', oldest) < 60000000 then
+(function(now_us, token_id, op, correlation)
+local until_us = now_us + 600000000
+local until_ms = string.format('%.0f', math.ceil(until_us / 1000))
+redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', until_us))
+redis.pcall('DEL', "keyleash:refused:agent-runner")
+redis.pcall('HSET', "keyleash:suspension:agent-runner", 'reason', "on_denials: 50/minute", 'by', 'on_denials', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
+local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
+redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "8b99e023515e", 'until_ms', until_ms)
+end)(now_us, token_id, op, correlation)
+end
 end
 end
 return { err = line }

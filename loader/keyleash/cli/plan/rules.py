@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from keyleash.cli.text import printable
-from keyleash.policy import Budget, Grant, Pattern, Rate, SubjectKind
+from keyleash.policy import Breaker, Budget, Grant, Pattern, Rate, SubjectKind
 from keyleash.policy.diff import Change, Part
 from keyleash.policy.limits import RATE_PERIODS_US
 from keyleash.policy.quantities import format_duration
@@ -37,6 +37,9 @@ def rule_text(change: Change, value: object) -> str:
         case Budget():
             zone = "" if value.timezone == "UTC" else f" {value.timezone}"
             return f"{value.limit}/{value.period}{zone}{_subject(value)}"
+        case Breaker():
+            suspend = format_duration(value.suspend_s)
+            return f"{value.threshold}/{value.period}, suspend {suspend}"
         case bool():
             return "true" if value else "false"
         case int():

@@ -20,6 +20,7 @@ class Part(StrEnum):
     TOKEN = "token"
     AUDIT = "audit"
     DURABILITY = "durability"
+    ON_DENIALS = "on_denials"
     ORDER = "order"
 
 

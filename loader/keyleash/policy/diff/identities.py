@@ -8,6 +8,7 @@ from dataclasses import replace
 from keyleash.commands import CommandTable
 from keyleash.policy.canonical import canonical
 from keyleash.policy.diff.access import Access
+from keyleash.policy.diff.breakers import breaker_changes
 from keyleash.policy.diff.changes import Change, IdentityDiff, Part, PolicyDiff
 from keyleash.policy.diff.fields import audit_changes, durability_changes, token_changes
 from keyleash.policy.diff.gains import gains_of
@@ -101,6 +102,7 @@ def _changes(before: Identity, after: Identity) -> Iterator[Change]:
     yield from token_changes(before.token, after.token)
     yield from audit_changes(before.audit, after.audit)
     yield from durability_changes(before.durability, after.durability)
+    yield from breaker_changes(before.on_denials, after.on_denials)
 
 
 def _bare(identity: Identity) -> Identity:

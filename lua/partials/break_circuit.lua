@@ -1,0 +1,22 @@
+-- So many refusals within the period, and the identity suspends itself. Only those count that
+-- come after the token was accepted: or whoever has no token, or one that was taken away, could
+-- stop somebody else's agent. The times of the newest refusals are in a list, so the threshold is
+-- exact. pcall, as in record_refusal.
+if token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED' then
+  local kept, oldest = redis.pcall('RPUSH', {{ names.refused }}, struct.pack('<d', now_us))
+  while type(kept) == 'number' and kept >= {{ breaker.threshold }} do
+    oldest, kept = redis.pcall('LPOP', {{ names.refused }}), kept - 1
+  end
+  -- Whoever may write to the list may have put anything there.
+  if type(oldest) == 'string' and #oldest == 8 and now_us - struct.unpack('<d', oldest) < {{ breaker.period_us }} then
+    (function(now_us, token_id, op, correlation)
+      local until_us = now_us + {{ breaker.suspend_us }}
+      local until_ms = string.format('%.0f', math.ceil(until_us / 1000))
+      redis.pcall('SETRANGE', {{ names.state }}, 8, struct.pack('<d', until_us))
+      redis.pcall('DEL', {{ names.refused }})
+      redis.pcall('HSET', {{ names.suspension }}, 'reason', {{ breaker.reason }}, 'by', 'on_denials', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
+      local seq = redis.pcall('HINCRBY', {{ names.repeats }}, 'seq', 1)
+      redis.pcall('XADD', {{ names.denied }}, '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', {{ breaker.reason }}, 'op', op, 'key', '', 'correlation', correlation, 'policy', {{ policy }}, 'until_ms', until_ms)
+    end)(now_us, token_id, op, correlation)
+  end
+end

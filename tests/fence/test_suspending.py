@@ -1,0 +1,47 @@
+"""A fenced agent that is suspended, or suspends itself, with no more rights than that needs."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+import keyleash
+from keyleash.deploy import freeze
+from support.fences import FencedLeash
+from support.leash import NAMES, grant
+
+READ = {"grants": [grant("read", keys="a:*")]}
+BREAKER = {"on_denials": {"threshold": "3/day", "suspend": "10m"}}
+
+
+def test_fenced_agent_is_told_why_it_is_frozen_and_cannot_write_that(leash: FencedLeash) -> None:
+    """Its guard reads the reason with the agent's rights, so these let it be read."""
+    leash.load(one=READ)
+    leash.fence()
+    agent, direct = leash.agent("one"), leash.direct("one")
+
+    assert agent.get("a:1") is None
+    freeze(leash.admin, ["one"], reason="incident 4107")
+    with pytest.raises(keyleash.SuspendedError) as refusal:
+        agent.get("a:1")
+    assert refusal.value.reason == "incident 4107"
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        direct.hset(NAMES.suspension("one"), "reason", "none")
+
+
+def test_fenced_agent_suspends_itself(leash: FencedLeash) -> None:
+    """The breaker writes with the agent's rights; on record is that it did."""
+    leash.load(one={**READ, **BREAKER}, two=READ)
+    leash.fence()
+    agent, direct = leash.agent("one"), leash.direct("one")
+
+    for _ in range(3):
+        with pytest.raises(keyleash.KeyNotGrantedError):
+            agent.get("b")
+    with pytest.raises(keyleash.SuspendedError) as refusal:
+        agent.get("a:1")
+    assert refusal.value.reason == "on_denials: 3/day"
+    assert leash.denials("one")[-1]["code"] == "SUSPENDED"
+    for name in (NAMES.refused("two"), NAMES.suspension("two")):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            direct.delete(name)
