@@ -135,7 +135,7 @@ def test_holder_whose_identity_left_the_policy_is_not_active(loaded: Cli, policy
     policy.write_text(
         "version: 1\nidentities: {a: {kind: machine, grants: [{allow: [read], keys: [a]}]}}\n"
     )
-    loaded.ok("load", policy, "--yes")
+    loaded.ok("load", policy, "--yes", "--allow-widening")
 
     result = loaded.run("whoami", KEYLEASH_TOKEN=token)
 

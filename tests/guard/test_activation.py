@@ -283,7 +283,7 @@ def test_interrupted_load_leaves_the_old_policy_whole(
     def interrupted(*_: Any) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(activate, "activation_plan", interrupted)
+    monkeypatch.setattr(activate, "survey", interrupted)
     with pytest.raises(KeyboardInterrupt):
         leash.load(one=OTHER)
     monkeypatch.undo()

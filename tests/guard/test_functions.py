@@ -13,7 +13,7 @@ import redis
 import keyleash
 from keyleash.deploy import activate, load_policy
 from keyleash.deploy.functions import retire_functions
-from keyleash.deploy.plan import activation_plan
+from keyleash.deploy.survey import survey
 from keyleash.protocol.active import guard_record, read_active
 from keyleash.protocol.transport import Transport, function_name
 from support.leash import NAMES, Leash, grant, policy
@@ -118,7 +118,7 @@ def test_interrupted_load_leaves_the_old_policy_whole(
     def interrupted(*_: Any) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(activate, "activation_plan", interrupted)
+    monkeypatch.setattr(activate, "survey", interrupted)
     with pytest.raises(KeyboardInterrupt):
         leash.load(one=OTHER)
     monkeypatch.undo()
@@ -136,17 +136,17 @@ def test_functions_that_another_load_deletes_are_there_in_the_end(
     """A load back to the policy before meets the end of the load that replaced it."""
     leash.load(one=ALL)
     old = libraries(leash)
-    plan = activation_plan
+    look = survey
 
     def meanwhile(*args: Any) -> Any:
         for name in old:
             leash.admin.function_delete(name)
-        return plan(*args)
+        return look(*args)
 
     monkeypatch.setattr(activate, "retire_functions", lambda *_: None)
     leash.load(one=OTHER)
     monkeypatch.undo()
-    monkeypatch.setattr(activate, "activation_plan", meanwhile)
+    monkeypatch.setattr(activate, "survey", meanwhile)
     leash.load(one=ALL)
 
     assert libraries(leash) == names_of(leash, "one") == old

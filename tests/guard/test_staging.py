@@ -131,7 +131,7 @@ def test_what_a_load_that_died_has_staged_expires(
             leash.load(one=BURST)
     left = staged(leash)
 
-    assert len(left) == 4
+    assert len(left) == 5
     assert all(leash.admin.pttl(name) > 0 for name in left)
     assert leash.load(one=BURST).changed is True
     assert sorted(staged(leash)) == sorted(left)

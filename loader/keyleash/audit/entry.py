@@ -22,7 +22,7 @@ Pairs = Sequence[tuple[bytes, bytes]]
 _NETSTRING_HEAD = re.compile(rb"([0-9]{1,9}):")
 _COSTS = {b"r": Counter.READS, b"w": Counter.WRITES, b"d": Counter.DELETES}
 _ARGUMENTS = (b"lengths", b"args_sha1", b"args")
-_NUMBER = re.compile(rb"[0-9]{1,18}")
+_NUMBER = re.compile(rb"[0-9]{1,19}")
 
 
 def audit_sequel(pairs: Pairs) -> Sequel | None:

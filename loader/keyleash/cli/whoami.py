@@ -82,11 +82,19 @@ def _holder(settings: Settings, token: str) -> Holder:
         token=record,
         issued_ms=_issued_ms(settings, name, record.id),
         now_ms=now_us // 1000,
-        stopped=None if state.refuses is None else str(state.refuses),
+        stopped=_stopped(state, now_us),
         limits=[
             _left(settings, identity, one, state, record.id, now_us) for one in identity.limits
         ],
     )
+
+
+def _stopped(state: ModelState, now_us: int) -> str | None:
+    from keyleash.decision.suspension import is_suspended, suspended
+
+    if state.refuses is not None:
+        return str(state.refuses)
+    return str(suspended(state).code) if is_suspended(state, now_us) else None
 
 
 def _identity(settings: Settings, name: str) -> Identity:
