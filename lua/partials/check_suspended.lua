@@ -1,8 +1,13 @@
 -- 1 is until somebody resumes the identity, more the time at which it ends by itself, and less
--- than 0 a hold while prefixes are changed. The clock is read here, since only a token's record
--- would tell it, and no token is looked at yet.
-local time = call('TIME')
-now_us = time[1] * 1000000 + time[2]
+-- than 0 a hold while prefixes are changed. The clock is that of check_token, where a record tells
+-- it; the token is not judged yet, and a record that is kept for ever tells nothing.
+local left_ms = record and #record > 8 and call('PTTL', token_key) or 0
+if left_ms > 0 then
+  now_us = struct.unpack('<d', record) + {{ keep_record_us }} - left_ms * 1000
+else
+  local time = call('TIME')
+  now_us = time[1] * 1000000 + time[2]
+end
 if suspended > 1 and suspended <= now_us then
   -- pcall, since on a full or read-only server the next call only looks at the clock again.
   redis.pcall('SETRANGE', {{ names.state }}, 8, struct.pack('<d', 0))

@@ -21,12 +21,12 @@ repeat
   stamp, suspended, sequence, number_n = struct.unpack({{ state_format }}, state)
 --% endfilter
   if stamp ~= {{ stamp }} then code = 'POLICY_STALE' break end
+--% include "partials/read_token.lua"
   if suspended ~= 0 then
 --% include "partials/check_suspended.lua"
     if code then break end
   end
 
---% include "partials/read_token.lua"
   if not record then code = 'TOKEN_UNKNOWN' break end
   local expires_us, revoked
   expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)

@@ -50,7 +50,7 @@ def test_agent_in_a_refusal_loop_suspends_itself(leash: Leash) -> None:
     assert before_us <= until_us - 600_000_000 <= now_us(leash)
     assert refusal.value.until_ms == -(-until_us // 1000)
     assert be_refused(lambda: two.get("other"), 9) == ["KEY_NOT_GRANTED"] * 9
-    write_suspended(leash, "one", now_us(leash) - 1)
+    write_suspended(leash, "one", now_us(leash) - 1_000)
     assert agent.get("doc:1") is None
     assert be_refused(lambda: agent.get("other"), 4) == ["KEY_NOT_GRANTED"] * 4
     assert agent.get("doc:1") is None

@@ -52,6 +52,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "rated": {**ALL, "rate": {"writes": "1/day"}},
     "unexported": {**ALL, "audit": {"retain": {"until": "exported", "hard_max": 1}}},
     "budgeted": {**ALL, "budget": {"writes": "1/month"}},
+    "breaking": {**ALL, "on_denials": {"threshold": "1000/day", "suspend": "1h"}},
     **dict.fromkeys(("expired", "revoked", "suspended", "gone", "stale"), ALL),
 }
 
@@ -155,6 +156,8 @@ def recorded(server: Footprints) -> Iterator[Case]:
 def trims(server: Footprints) -> Iterator[Case]:
     """One millisecond in seven trims the stream."""
     one = server.call("trimmed", *SET)
+    # The first use of a token is written down.
+    server.of(one)
     yield "SET, trims", server.until(lambda ran: ran.calls["xtrim"] > 0, one)
     batch = server.batch("trimmed", "all", [SET, SET])
     yield "batch of 2, trims", server.until(lambda ran: ran.calls["xtrim"] > 0, batch)
@@ -192,6 +195,7 @@ def refusals(server: Footprints, stale_digest: str) -> Iterator[Case]:
         "FLUSHALL": server.call("free", "FLUSHALL"),
         "class": server.call("reader", *SET),
         "key": server.call("reader", "GET", "other"),
+        "key, with a breaker": server.call("breaking", "GET", "other"),
         "denied key": server.call("reader", "GET", "doc:a:secret"),
         "channel": server.call("reader", "PUBLISH", "olds", "x"),
         "undeclared key": mismatched,

@@ -57,10 +57,10 @@ def test_suspension_whose_time_is_over_is_none_and_is_forgotten(leash: Leash) ->
     leash.load(one=ALL)
     token = leash.issue("one").token
 
-    write_suspended(leash, "one", now_us(leash) - 1)
+    write_suspended(leash, "one", now_us(leash) - 1_000)
     assert leash.call("one", token, "GET", "doc:1") is None
     assert suspended(leash, "one") == 0
-    write_suspended(leash, "one", now_us(leash) - 1)
+    write_suspended(leash, "one", now_us(leash) - 1_000)
     assert leash.batch("one", token, "all", ("GET", "doc:1")) == [None]
     assert suspended(leash, "one") == 0
 
@@ -109,7 +109,7 @@ def test_freeze_names_its_reason_and_its_end_to_every_caller(leash: Leash) -> No
         assert refusal.value.reason == "incident 4107: Ärger"
         assert refusal.value.until_ms == frozen.until_ms
     assert two.get("doc:1") is None
-    write_suspended(leash, "one", now_us(leash) - 1)
+    write_suspended(leash, "one", now_us(leash) - 1_000)
     assert one.get("doc:1") is None
     assert {one["reason"] for one in leash.denials("one")} == {"incident 4107: Ärger"}
 

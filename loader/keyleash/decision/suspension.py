@@ -35,7 +35,7 @@ def note_refusal(identity: Identity, state: ModelState, now_us: int) -> None:
     if breaker is None:
         return
     state.refused_us.append(now_us)
-    past = state.refused_us[: len(state.refused_us) - breaker.threshold + 1]
+    past = state.refused_us[: max(0, len(state.refused_us) - breaker.threshold + 1)]
     del state.refused_us[: len(past)]
     if past and now_us - past[-1] < RATE_PERIODS_US[breaker.period]:
         state.refused_us.clear()

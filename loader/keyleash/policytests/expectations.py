@@ -19,6 +19,7 @@ CODES = (
     ReplyCode.ARGS_TOO_MANY,
     ReplyCode.RATE_LIMITED,
     ReplyCode.BUDGET_EXHAUSTED,
+    ReplyCode.SUSPENDED,
 )
 """Those that a policy decides; the others are about tokens, servers and clients."""
 DETAILS = {
@@ -31,7 +32,11 @@ DETAILS = {
     "arguments": "arguments: 7001",
     "retry_after_ms": "retry_after_ms: 100",
     "resets_at": 'resets_at: "2026-01-02T00:00:00Z"',
+    "reason": 'reason: "on_denials: 50/minute"',
+    "until": 'until: "2026-01-02T00:00:00Z"',
 }
+TIMES = {"resets_at": "resets_at_ms", "until": "until_ms"}
+"""Details that are times, and what a refusal calls them."""
 LIKE = "expect: allow` or `expect: KEY_DENIED"
 
 
@@ -84,12 +89,14 @@ def _as_refused(
     details: dict[str, str], fields: dict[str, Node], problems: Problems
 ) -> dict[str, str]:
     """Details in the words of a refusal, which tells a time in milliseconds."""
-    if "resets_at" not in details:
-        return details
-    at = details.pop("resets_at")
-    try:
-        return {**details, "resets_at_ms": str(instant_us(at) // 1000)}
-    except (ValueError, OverflowError):
-        help = "write it like `2026-01-02T00:00:00Z`"
-        problems.add("bad-time", f"{quote(at)} is no time", fields["resets_at"].span, help)
-        return details
+    said = {}
+    for name, text in details.items():
+        if name not in TIMES:
+            said[name] = text
+            continue
+        try:
+            said[TIMES[name]] = str(instant_us(text) // 1000)
+        except (ValueError, OverflowError):
+            help = "write it like `2026-01-02T00:00:00Z`"
+            problems.add("bad-time", f"{quote(text)} is no time", fields[name].span, help)
+    return said

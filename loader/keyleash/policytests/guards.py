@@ -97,6 +97,7 @@ class Guards:
         tokens = {step.token: (new_token(identity.name), new_token_id()) for step in case.steps}
         pipe = self._client.pipeline(transaction=True)
         pipe.set(self._keyspace.state(identity.name), self._pristine[identity.name])
+        pipe.delete(self._keyspace.refused(identity.name))
         calls: list[int] = []
         for step in case.steps:
             token, token_id = tokens[step.token]

@@ -12,10 +12,19 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 24129318785179 then code = 'POLICY_STALE' break end
+if stamp ~= 209478686975827 then code = 'POLICY_STALE' break end
+if #token <= 160 then
+token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
+record = call('GET', token_key)
+end
 if suspended ~= 0 then
+local left_ms = record and #record > 8 and call('PTTL', token_key) or 0
+if left_ms > 0 then
+now_us = struct.unpack('<d', record) + 604800000000 - left_ms * 1000
+else
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
+end
 if suspended > 1 and suspended <= now_us then
 redis.pcall('SETRANGE', "keyleash:state:human-admin", 8, struct.pack('<d', 0))
 else
@@ -24,10 +33,6 @@ local said = suspended > 0 and redis.pcall('HGET', "keyleash:suspension:human-ad
 if type(said) == 'string' and said ~= '' then detail, value = 'reason', said end
 end
 if code then break end
-end
-if #token <= 160 then
-token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
-record = call('GET', token_key)
 end
 if not record then code = 'TOKEN_UNKNOWN' break end
 local expires_us, revoked
