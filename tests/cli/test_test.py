@@ -165,14 +165,14 @@ def test_server_of_ones_own_is_left_as_empty_as_it_was(server: RealServer, cases
 
 def test_server_that_holds_something_is_refused(loaded: Cli, cases: Path) -> None:
     """A policy that is active must stay so."""
-    before = loaded.json("status")
+    before = loaded.json("policy", "show")
     write(cases, "command: SET k:1 v, expect: allow")
 
     result = loaded.run("test", cases, "--server", loaded.url, "--yes")
 
     assert result.exit_code == 1
     assert "holds" in result.stderr
-    assert loaded.json("status") == before
+    assert loaded.json("policy", "show") == before
 
 
 def test_server_out_of_reach_is_no_failed_test(offline: Cli, cases: Path) -> None:
