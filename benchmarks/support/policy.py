@@ -30,6 +30,10 @@ RAISED = {
 }
 """As high as the parser allows. The rate is 100,000 writes a second and the burst a million."""
 
+BREAKER = "  on_denials: {threshold: 50/minute, suspend: 10m}\n"
+"""Left out: with it all but the first refusals would be those of a suspended identity. A call that
+passes has no part in it."""
+
 RAISED_LIMITS = """\
     rate: {writes: {limit: 6000000/minute, burst: 1000000}}
     budget:
@@ -53,14 +57,16 @@ class Target:
 
 
 def raised_document() -> str:
-    """The example policy with agent-runner's three limits raised, and nothing else changed.
+    """The example policy with agent-runner's three limits raised, and without `on_denials`.
 
     Raises:
         StructureError: the example no longer has these limits, or the guard changed in
             more than its numbers.
     """
     original = EXAMPLE.read_text(encoding="utf-8")
-    raised = original
+    if original.count(BREAKER) != 1:
+        raise StructureError(f"`{BREAKER.strip()}` is not once in {EXAMPLE}")
+    original = raised = original.replace(BREAKER, "")
     for limit, higher in RAISED.items():
         if original.count(limit) != 1:
             raise StructureError(f"`{limit}` is not once in {EXAMPLE}")
