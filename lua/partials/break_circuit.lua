@@ -14,7 +14,7 @@ if token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED' then
       local until_ms = string.format('%.0f', math.ceil(until_us / 1000))
       redis.pcall('SETRANGE', {{ names.state }}, 8, struct.pack('<d', until_us))
       redis.pcall('DEL', {{ names.refused }})
-      redis.pcall('HSET', {{ names.suspension }}, 'reason', {{ breaker.reason }}, 'by', 'on_denials', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
+      redis.pcall('HSET', {{ names.suspension }}, 'reason', {{ breaker.reason }}, 'by', 'itself', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
       local seq = redis.pcall('HINCRBY', {{ names.repeats }}, 'seq', 1)
       redis.pcall('XADD', {{ names.denied }}, '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', {{ breaker.reason }}, 'op', op, 'key', '', 'correlation', correlation, 'policy', {{ policy }}, 'until_ms', until_ms)
     end)(now_us, token_id, op, correlation)

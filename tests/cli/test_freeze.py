@@ -96,3 +96,20 @@ def test_freeze_of_an_unknown_identity_stops_nobody(loaded: Cli) -> None:
     assert result.exit_code == 1
     assert "no identity `agent-runer` is active; nothing was changed" in result.stderr
     assert loaded.json("status")["identities"][0]["suspended"] is False
+
+
+def test_agent_that_suspends_itself_is_told_by_status_and_log(loaded: Cli) -> None:
+    """Who looks for why finds the threshold, the token and the call; and `thaw` ends it."""
+    token = loaded.token("agent-reader")
+    for _ in range(50):
+        loaded.run("exec", "GET", "elsewhere", KEYLEASH_TOKEN=token)
+
+    assert "on_denials: 50/minute" in loaded.run(*CALL, KEYLEASH_TOKEN=token).stderr
+    assert re.search(r"agent-reader until .* by itself: on_denials: 50/minute", loaded.ok("status"))
+    tripped = loaded.lines("audit", "log", "--code", "SUSPENDED")[0]
+    assert (tripped["repeats"], tripped["op"]) == (0, "GET")
+    assert tripped["until"].endswith("Z")
+    assert "SUSPENDED itself until" in loaded.ok("audit", "log", "--denied")
+    assert "suspended" in loaded.ok("audit", "show", tripped["id"])
+    loaded.ok("thaw", "agent-reader")
+    assert loaded.run(*CALL, KEYLEASH_TOKEN=token).exit_code == 0

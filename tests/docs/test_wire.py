@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from keyleash.commands import keys_of, load_table
-from keyleash.deploy import set_suspended
+from keyleash.deploy import freeze
 from keyleash.errors import ReplyCode
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from keyleash.protocol.token import TokenRecord
@@ -173,7 +173,7 @@ def refused_tokens(leash: Leash) -> Iterator[Any]:
 
 
 def identities_out_of_service(leash: Leash, token: str) -> Iterator[Any]:
-    set_suspended(leash.admin, "one", True)
+    freeze(leash.admin, ["one"], reason="incident", for_s=60)
     yield leash.call("one", token, "PING")
     old = leash.digest("one")
     leash.load(one={"grants": [grant("read", keys="t:*")]})

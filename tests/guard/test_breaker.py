@@ -147,7 +147,7 @@ def test_suspending_itself_is_on_record_and_is_no_refusal(leash: Leash) -> None:
         == 5
     )
     record = leash.admin.hgetall(NAMES.suspension("one"))
-    assert (record[b"by"], record[b"reason"]) == (b"on_denials", REASON.encode())
+    assert (record[b"by"], record[b"reason"]) == (b"itself", REASON.encode())
 
 
 def test_thaw_lets_it_act_and_forgets_what_was_counted(leash: Leash) -> None:

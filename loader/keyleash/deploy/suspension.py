@@ -16,7 +16,7 @@ class Suspension:
     Attributes:
         until_ms: When it ends by itself; None if somebody has to end it.
         reason: Why; empty if nobody said, or while prefixes are changed.
-        by: Who suspended it: an operator, or `on_denials` if it did so itself.
+        by: Who suspended it: an operator, or `itself`, if it was its circuit breaker.
         since_ms: Since when, if that is known.
     """
 

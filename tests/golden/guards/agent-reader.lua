@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 48030396614759 then code = 'POLICY_STALE' break end
+if stamp ~= 31594491409327 then code = 'POLICY_STALE' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -710,7 +710,7 @@ local until_us = now_us + 600000000
 local until_ms = string.format('%.0f', math.ceil(until_us / 1000))
 redis.pcall('SETRANGE', "keyleash:state:agent-reader", 8, struct.pack('<d', until_us))
 redis.pcall('DEL', "keyleash:refused:agent-reader")
-redis.pcall('HSET', "keyleash:suspension:agent-reader", 'reason', "on_denials: 50/minute", 'by', 'on_denials', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
+redis.pcall('HSET', "keyleash:suspension:agent-reader", 'reason', "on_denials: 50/minute", 'by', 'itself', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-reader", 'seq', 1)
 redis.pcall('XADD', "keyleash:denied:agent-reader", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "f2ab75b26684", 'until_ms', until_ms)
 end)(now_us, token_id, op, correlation)

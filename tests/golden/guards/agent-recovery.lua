@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 20915982088033 then code = 'POLICY_STALE' break end
+if stamp ~= 192399915803377 then code = 'POLICY_STALE' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -432,7 +432,7 @@ local until_us = now_us + 600000000
 local until_ms = string.format('%.0f', math.ceil(until_us / 1000))
 redis.pcall('SETRANGE', "keyleash:state:agent-recovery", 8, struct.pack('<d', until_us))
 redis.pcall('DEL', "keyleash:refused:agent-recovery")
-redis.pcall('HSET', "keyleash:suspension:agent-recovery", 'reason', "on_denials: 50/minute", 'by', 'on_denials', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
+redis.pcall('HSET', "keyleash:suspension:agent-recovery", 'reason', "on_denials: 50/minute", 'by', 'itself', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-recovery", 'seq', 1)
 redis.pcall('XADD', "keyleash:denied:agent-recovery", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "f090c69a5a7d", 'until_ms', until_ms)
 end)(now_us, token_id, op, correlation)

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 86846465288319 then code = 'POLICY_STALE' break end
+if stamp ~= 7242960059017 then code = 'POLICY_STALE' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -849,7 +849,7 @@ local until_us = now_us + 600000000
 local until_ms = string.format('%.0f', math.ceil(until_us / 1000))
 redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', until_us))
 redis.pcall('DEL', "keyleash:refused:agent-runner")
-redis.pcall('HSET', "keyleash:suspension:agent-runner", 'reason', "on_denials: 50/minute", 'by', 'on_denials', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
+redis.pcall('HSET', "keyleash:suspension:agent-runner", 'reason', "on_denials: 50/minute", 'by', 'itself', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
 redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "8b99e023515e", 'until_ms', until_ms)
 end)(now_us, token_id, op, correlation)

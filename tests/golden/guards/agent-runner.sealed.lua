@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 245679875180583 then code = 'POLICY_STALE' break end
+if stamp ~= 36845600525267 then code = 'POLICY_STALE' break end
 if #token <= 160 then
 token_key = "c0ffeec0ffeec0ffeec0ffeec0ffee00:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -939,7 +939,7 @@ local until_us = now_us + 600000000
 local until_ms = string.format('%.0f', math.ceil(until_us / 1000))
 redis.pcall('SETRANGE', "c0ffeec0ffeec0ffeec0ffeec0ffee00:state:agent-runner", 8, struct.pack('<d', until_us))
 redis.pcall('DEL', "c0ffeec0ffeec0ffeec0ffeec0ffee00:refused:agent-runner")
-redis.pcall('HSET', "c0ffeec0ffeec0ffeec0ffeec0ffee00:suspension:agent-runner", 'reason', "on_denials: 50/minute", 'by', 'on_denials', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
+redis.pcall('HSET', "c0ffeec0ffeec0ffeec0ffeec0ffee00:suspension:agent-runner", 'reason', "on_denials: 50/minute", 'by', 'itself', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
 local seq = redis.pcall('HINCRBY', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", 'seq', 1)
 redis.pcall('XADD', "c0ffeec0ffeec0ffeec0ffeec0ffee00:denied:agent-runner", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "8b99e023515e", 'until_ms', until_ms)
 end)(now_us, token_id, op, correlation)

@@ -98,7 +98,10 @@ def _body(entry: AnyEntry, values: Values) -> Iterator[Line]:
             yield "refused", printable(entry.code)
             if entry.reason:
                 yield "reason", printable(entry.reason)
-            yield "times", str(entry.repeats)
+            if entry.until_ms is None:
+                yield "times", str(entry.repeats)
+            else:
+                yield "suspended", f"itself, until {iso_time(entry.until_ms)}"
         case AuditEvent():
             yield from _command(entry)
             yield from _arguments(entry)

@@ -115,6 +115,8 @@ def _shown_keys(entry: AuditEvent | Denial) -> str:
 def _result(entry: AuditEvent | Denial) -> str:
     match entry:
         case Denial():
+            if entry.until_ms is not None:
+                return f"{printable(entry.code)} itself until {iso_time(entry.until_ms)}"
             times = f" ×{entry.repeats}" if entry.repeats > 1 else ""
             return printable(entry.code) + times
         case AuditEvent():
