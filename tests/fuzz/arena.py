@@ -53,6 +53,7 @@ identities:
       writes: {limit: 90000/day, per: token}
       deletes: {limit: 900/month, per: "{w}"}
     token: {ttl: 3d, idle: 1d}
+    on_denials: {threshold: 1000/second, suspend: 10m}
     audit: {retain: {until: exported, hard_max: 5000}, values: digest}
   reader:
     kind: machine
@@ -215,7 +216,9 @@ class Arena:
 
     def _of_refusals(self, call: RawCall) -> tuple[bytes, ...]:
         name = self.identities[call.identity].name
-        return (NAMES.denied(name).encode(), NAMES.repeats(name).encode())
+        return tuple(
+            one.encode() for one in (NAMES.denied(name), NAMES.repeats(name), NAMES.refused(name))
+        )
 
     def _scripts(self, identity: Identity) -> tuple[str, str]:
         record = guard_record(self._client.hgetall(NAMES.guard(identity.name)))
@@ -231,6 +234,7 @@ class Arena:
                 NAMES.audit(name),
                 NAMES.denied(name),
                 NAMES.repeats(name),
+                NAMES.refused(name),
                 NAMES.token_prefix(name),
                 f"{NAMES.prefix}limit:{name}:",
             )
@@ -255,7 +259,11 @@ class Arena:
 def documents() -> dict[str, str]:
     """The policies that are fuzzed, by name."""
     example = (examples_root() / "agents.yaml").read_text()
-    return {"everything": EVERYTHING, "example": example}
+    # Most random calls are refused: the identity would suspend itself, and the rest would be one
+    # refusal again and again.
+    unbroken, breakers = re.subn(r"^  on_denials: .*\n", "", example, flags=re.MULTILINE)
+    assert breakers == 1
+    return {"everything": EVERYTHING, "example": unbroken}
 
 
 def _is_granted(identity: Identity, name: bytes) -> bool:

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 7242960059017 then code = 'POLICY_STALE' break end
+if stamp ~= 122382420378671 then code = 'POLICY_STALE' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -795,7 +795,9 @@ if code then break end
 local recorded = fields > header
 if recorded then sequence = sequence + 1 end
 call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<dddddd", sequence, tat_1, ends_2, used_2, ends_3, used_3))
+if passed > 0 then
 if now_us - used_us >= 60000000 then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
+end
 if recorded then
 local cost = passed .. ''
 if passed_reads > 0 then cost = cost .. ',' .. passed_reads .. 'r' end
