@@ -25,6 +25,7 @@ from support.clockwork import (
     SUBJECTS,
     Command,
     Move,
+    breakers,
     budgets,
     document,
     instant_us,
@@ -37,6 +38,7 @@ from support.clockwork import (
 from support.lua_guard import KEYS, TABLE, LuaGuard, LuaServer
 from support.thorough import thorough
 
+OUT_OF_LIMITS = (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED)
 SEQUENCE = 2 * DOUBLE
 """Where it stands in a state."""
 
@@ -106,7 +108,7 @@ def play(
         assert spec is not None
         if last.allowed:
             mutations += spec.mutates
-        elif last.code in (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED):
+        elif guard.identity.on_denials is None and last.code in OUT_OF_LIMITS:
             # What no longer counts may have expired meanwhile.
             assert counters(server).items() <= before.items()
     assert len(server.events("a")) == mutations
@@ -128,6 +130,23 @@ def test_guard_and_model_agree_per_token_and_per_capture(
 ) -> None:
     """Each token and each captured segment has a counter, kept as long as it matters."""
     play(start_us, document(limits_of), script, is_forward=True)
+
+
+@thorough(90)
+@given(
+    STARTS,
+    one_limit(st.just("identity")),
+    breakers(),
+    script_of(FORWARD | FORWARD | FORWARD | BACKWARD),
+)
+def test_guard_and_model_agree_on_who_suspends_itself_and_until_when(
+    start_us: int,
+    limit: dict[str, Any],
+    breaker: dict[str, Any],
+    script: list[tuple[Move, Command, str]],
+) -> None:
+    """Refusals of grants and of limits count alike, and those of the suspended do not."""
+    play(start_us, document(limit | breaker), script, is_forward=False)
 
 
 @thorough(60)

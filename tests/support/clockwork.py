@@ -103,6 +103,14 @@ def one_limit(subject: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, An
     )
 
 
+@st.composite
+def breakers(draw: st.DrawFn) -> dict[str, Any]:
+    """When an identity suspends itself, and for how long."""
+    period = draw(st.sampled_from(["second", "minute", "hour"]))
+    suspend = draw(st.sampled_from(["1s", "1m", "2h"]))
+    return {"on_denials": {"threshold": f"{draw(COUNTS)}/{period}", "suspend": suspend}}
+
+
 FORWARD = st.one_of(
     st.just(("by", 0)),
     st.tuples(st.just("by"), st.integers(1, 1500)),
@@ -143,6 +151,8 @@ def _moved(now_us: int, move: Move, identity: Identity, last: Decision | None) -
             return now_us + int(details["retry_after_ms"]) * 1000 + number
         case "to the retry" if "resets_at_ms" in details:
             return int(details["resets_at_ms"]) * 1000 + number
+        case "to the retry" if "until_ms" in details:
+            return int(details["until_ms"]) * 1000 + number
         case "to a window's end" if identity.budgets:
             budget = identity.budgets[0]
             return window_end_us(budget.period, budget.timezone, now_us) + number

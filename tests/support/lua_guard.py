@@ -291,6 +291,17 @@ class LuaServer:
         found.update(zip(pairs[::2], pairs[1::2], strict=True))
         return 0
 
+    def _rpush(self, key: bytes, value: bytes) -> int:
+        found = self.data.setdefault(key, [])
+        assert isinstance(found, list)
+        found.append((value,))
+        return len(found)
+
+    def _lpop(self, key: bytes) -> object:
+        found = self.data.get(key)
+        assert found is None or isinstance(found, list)
+        return found.pop(0)[0] if found else False
+
     def _xtrim(self, key: bytes, *_: bytes) -> int:
         return 0
 
