@@ -13,7 +13,7 @@ from keyleash.decision.limits import subjects
 from keyleash.decision.stored import count_of_subject, stored_state, subject_key
 from keyleash.decision.trace import LimitStep
 from keyleash.errors import ReplyCode
-from keyleash.policy import Identity, parse_policy
+from keyleash.policy import SECOND_US, Identity, parse_policy
 from keyleash.protocol.request import BatchMode
 from keyleash.protocol.state import DOUBLE
 from support.clockwork import (
@@ -147,6 +147,18 @@ def test_guard_and_model_agree_on_who_suspends_itself_and_until_when(
 ) -> None:
     """Refusals of grants and of limits count alike, and those of the suspended do not."""
     play(start_us, document(limit | breaker), script, is_forward=False)
+
+
+def test_refusals_a_whole_period_apart_do_not_count_together() -> None:
+    """The first no longer counts at the very moment its period ends."""
+    server = LuaServer(instant_us("2027-06-15T12:34:56"))
+    server.activate(document({"on_denials": {"threshold": "2/minute", "suspend": "1h"}}))
+    guard = server.guard("a", "kl_one")
+    codes = []
+    for seconds in (0, 60, 59, 1):
+        server.now_us += seconds * SECOND_US
+        codes.append(guard.call("GET", "nowhere").code)
+    assert codes == [ReplyCode.KEY_NOT_GRANTED] * 3 + [ReplyCode.SUSPENDED]
 
 
 @thorough(60)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from keyleash.decision import Decision
 from keyleash.decision.calendar import window_end_us
 from keyleash.policy import SECOND_US, Counter, Identity
+from keyleash.policy.limits import RATE_PERIODS_US
 
 
 def instant_us(text: str) -> int:
@@ -159,5 +160,8 @@ def _moved(now_us: int, move: Move, identity: Identity, last: Decision | None) -
         case "by a part of the period" if identity.rates:
             rate = identity.rates[0]
             return now_us + rate.period_us * number // rate.limit // 2
+        case "by a part of the period" if identity.on_denials is not None:
+            breaker = identity.on_denials
+            return now_us + RATE_PERIODS_US[breaker.period] * number // breaker.threshold
         case _:
             return now_us + max(number, 0) if kind != "by" else now_us + number
