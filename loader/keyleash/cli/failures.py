@@ -38,6 +38,41 @@ class Failure:
     details: Mapping[str, str] = field(default_factory=dict)
 
 
+# What the error alone says, by its class and by its first word. Before all others: a server that
+# is loading is a kind of ConnectionError.
+_OF_KIND = {
+    redis_errors.BusyLoadingError: Failure(
+        "server-loading", UNREACHABLE, "the server is still loading its data", "try again"
+    ),
+    redis_errors.ReadOnlyError: Failure(
+        "read-only", FAILED, "the server is a replica", "use its primary"
+    ),
+    redis_errors.OutOfMemoryError: Failure(
+        "out-of-memory", FAILED, "the server is out of memory", "raise its `maxmemory`"
+    ),
+    redis_errors.MasterDownError: Failure(
+        "primary-down",
+        UNREACHABLE,
+        "the server is a replica that has lost its primary, and serves nothing meanwhile",
+        "use the primary, or let the replica serve: `replica-serve-stale-data yes`",
+    ),
+}
+_OF_WORD = {
+    "NOREPLICAS": Failure(
+        "too-few-replicas",
+        FAILED,
+        "the server has fewer replicas than it wants for a write",
+        "bring them back, or lower its `min-replicas-to-write`",
+    ),
+    "MISCONF": Failure(
+        "cannot-persist",
+        FAILED,
+        "the server takes no writes, since it could not write to its disk",
+        "make room on the disk; `INFO persistence` and the server's log say what failed",
+    ),
+}
+
+
 def failure_of(error: Exception, server: str) -> Failure | None:
     """
     What to tell the user.
@@ -74,22 +109,20 @@ def failure_of(error: Exception, server: str) -> Failure | None:
 
 def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
     said = _CONNECTING.sub("", printable(said_by(error))).rstrip(".")
+    for kind, failure in _OF_KIND.items():
+        if isinstance(error, kind):
+            return failure
+    for word, failure in _OF_WORD.items():
+        if said.startswith(word):
+            return failure
     match error:
         case (
             redis_errors.AuthenticationError()
             | redis_errors.AuthenticationWrongNumberOfArgsError()
             | redis_errors.AuthorizationError()
         ):
-            return Failure(
-                "not-authenticated",
-                NOT_PERMITTED,
-                _credentials(said),
-                "set KEYLEASH_URL to redis://USER:PASSWORD@HOST:PORT/DB",
-            )
-        case redis_errors.BusyLoadingError():
-            return Failure(
-                "server-loading", UNREACHABLE, "the server is still loading its data", "try again"
-            )
+            help_ = "set KEYLEASH_URL to redis://USER:PASSWORD@HOST:PORT/DB"
+            return Failure("not-authenticated", NOT_PERMITTED, _credentials(said), help_)
         case redis_errors.ConnectionError() | redis_errors.TimeoutError():
             return Failure(
                 "server-unreachable",
@@ -98,36 +131,8 @@ def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
                 "check --url or KEYLEASH_URL; `keyleash serve` starts a server to try things on",
             )
         case redis_errors.InvalidResponse():
-            return Failure(
-                "no-redis", UNREACHABLE, f"what answers at `{server}` is no Redis", "check --url"
-            )
-        case redis_errors.ReadOnlyError():
-            return Failure("read-only", FAILED, "the server is a replica", "use its primary")
-        case redis_errors.OutOfMemoryError():
-            return Failure(
-                "out-of-memory", FAILED, "the server is out of memory", "raise its `maxmemory`"
-            )
-        case redis_errors.MasterDownError():
-            return Failure(
-                "primary-down",
-                UNREACHABLE,
-                "the server is a replica that has lost its primary, and serves nothing meanwhile",
-                "use the primary, or let the replica serve: `replica-serve-stale-data yes`",
-            )
-    if said.startswith("NOREPLICAS"):
-        return Failure(
-            "too-few-replicas",
-            FAILED,
-            "the server has fewer replicas than it wants for a write",
-            "bring them back, or lower its `min-replicas-to-write`",
-        )
-    if said.startswith("MISCONF"):
-        return Failure(
-            "cannot-persist",
-            FAILED,
-            "the server takes no writes, since it could not write to its disk",
-            "make room on the disk; `INFO persistence` and the server's log say what failed",
-        )
+            message = f"what answers at `{server}` is no Redis"
+            return Failure("no-redis", UNREACHABLE, message, "check --url")
     if isinstance(error, redis_errors.NoPermissionError) or "ACL failure in script" in said:
         return Failure(
             "not-permitted",

@@ -58,22 +58,13 @@ def emit(guard: Guard) -> Scripts:
 
 
 def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
-    identity, keyspace = guard.identity, guard.keyspace
-    vault = keyspace.vault
-    idle_s, retain_s = identity.token.idle_s, identity.audit.retain_s
+    identity, vault = guard.identity, guard.keyspace.vault
+    idle_s = identity.token.idle_s
     return render(
         template,
         batch=batch,
         name_at=None if batch else NAME_AT,
-        names={
-            "state": keyspace.state(identity.name),
-            "token_prefix": keyspace.token_prefix(identity.name),
-            "audit": keyspace.audit(identity.name),
-            "denied": keyspace.denied(identity.name),
-            "repeats": keyspace.repeats(identity.name),
-            "suspension": keyspace.suspension(identity.name),
-            "refused": keyspace.refused(identity.name),
-        },
+        names=_names(guard),
         vault=vault,
         vault_bytes=len(vault),
         sealed=bool(vault),
@@ -83,42 +74,69 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
         # The sequence stands in front of them.
         numbers_format=f"<{'d' * (1 + len(_numbers(guard)))}",
         stamp=_STAMP,
-        denied=guard.denied,
-        denied_last=guard.denied_last,
-        checks=guard.checks,
-        rules=guard.rules,
-        dispatch=guard.dispatch,
-        rare=guard.rare,
-        often_ruled=frozenset(rule for branch in guard.dispatch for _, rule in branch.commands),
-        containers=guard.containers,
         waiting=not batch and any(rule.waits for rule in guard.rules),
-        scan_check=next((rule.check for rule in guard.rules if rule.scan), None),
-        one_check=len(guard.checks) == 1,
-        checks_differ=any(rule.rest != rule.check for rule in guard.rules),
         counted=_COUNTED,
         limits=guard.limits,
         keep_record_us=KEEP_AFTER_EXPIRY_MS * 1000,
         idle_us=None if idle_s is None else idle_s * SECOND_US,
         use_noted_us=use_noted_us(idle_s),
         breaker=_breaker(guard),
-        retain=identity.audit.retain,
-        retain_us=None if retain_s is None else retain_s * SECOND_US,
-        hard_max=identity.audit.hard_max,
-        records_reads=identity.audit.reads,
-        values=identity.audit.values.value,
-        tells_arguments=identity.audit.values is not Values.NONE,
-        masks=guard.masks,
-        images=guard.images,
-        max_images=MAX_IMAGES,
-        max_event_bytes=MAX_EVENT_BYTES,
-        max_kinds=MAX_KINDS,
-        denied_retain=DENIED_RETAIN,
         policy=guard.policy_digest[:POLICY_DIGITS],
         max_arguments=MAX_ARGUMENTS,
         max_batch_commands=MAX_BATCH_COMMANDS,
         max_token_bytes=MAX_TOKEN_BYTES,
         subject_ring_offset=SUBJECT_RING_OFFSET,
+        **_of_rules(guard),
+        **_of_trails(guard),
     )
+
+
+def _names(guard: Guard) -> dict[str, str]:
+    identity, keyspace = guard.identity.name, guard.keyspace
+    return {
+        "state": keyspace.state(identity),
+        "token_prefix": keyspace.token_prefix(identity),
+        "audit": keyspace.audit(identity),
+        "denied": keyspace.denied(identity),
+        "repeats": keyspace.repeats(identity),
+        "suspension": keyspace.suspension(identity),
+        "refused": keyspace.refused(identity),
+    }
+
+
+def _of_rules(guard: Guard) -> dict[str, object]:
+    often = frozenset(rule for branch in guard.dispatch for _, rule in branch.commands)
+    return {
+        "denied": guard.denied,
+        "denied_last": guard.denied_last,
+        "checks": guard.checks,
+        "rules": guard.rules,
+        "dispatch": guard.dispatch,
+        "rare": guard.rare,
+        "often_ruled": often,
+        "containers": guard.containers,
+        "scan_check": next((rule.check for rule in guard.rules if rule.scan), None),
+        "one_check": len(guard.checks) == 1,
+        "checks_differ": any(rule.rest != rule.check for rule in guard.rules),
+    }
+
+
+def _of_trails(guard: Guard) -> dict[str, object]:
+    audit = guard.identity.audit
+    return {
+        "retain": audit.retain,
+        "retain_us": None if audit.retain_s is None else audit.retain_s * SECOND_US,
+        "hard_max": audit.hard_max,
+        "records_reads": audit.reads,
+        "values": audit.values.value,
+        "tells_arguments": audit.values is not Values.NONE,
+        "masks": guard.masks,
+        "images": guard.images,
+        "max_images": MAX_IMAGES,
+        "max_event_bytes": MAX_EVENT_BYTES,
+        "max_kinds": MAX_KINDS,
+        "denied_retain": DENIED_RETAIN,
+    }
 
 
 def _breaker(guard: Guard) -> dict[str, object] | None:

@@ -15,7 +15,7 @@ from keyleash.deploy.plan import Change, How, activation_words, layouts_after, s
 from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
 from keyleash.deploy.registry import load_scripts, record_sources, retire_sources
 from keyleash.deploy.stage import Stage
-from keyleash.deploy.survey import survey
+from keyleash.deploy.survey import Survey, survey
 from keyleash.errors import ActivationConflictError, Problem
 from keyleash.fence.refresh import refreshed_users
 from keyleash.protocol.active import ActivePolicy, Client
@@ -135,14 +135,7 @@ def activate_policy(
     record_sources(client, keyspace, found.unrecorded)
     stage = Stage(client, keyspace)
     try:
-        before = active.digest if active else ""
-        policy = ActivePolicy(
-            generation + 1, digest, prepared.document, actor, 0, transport, before
-        )
-        stage.put_policy(policy, layouts_after(found.layouts, changes))
-        changed = [one.guard for one in changes if one.guard and one.how is not How.KEPT]
-        stage.put_records(changed, generation + 1, prepared.commands, transport)
-        stage.put_states(changes, found.standings)
+        _fill(stage, prepared, found, actor, transport)
         header = (generation, stage.load, actor, digest, summary_of(changes), plan)
         with refreshed_users((client, *others), keyspace, guards, transport):
             generation = _activate(client, keyspace, header, changes, stage)
@@ -152,6 +145,20 @@ def activate_policy(
     retire_sources(client, keyspace, guards, removed)
     retire_functions(client, keyspace, guards, transport, generation)
     return LoadResult(True, generation, digest, names, removed, prepared.warnings)
+
+
+def _fill(
+    stage: Stage, prepared: PreparedPolicy, found: Survey, actor: str, transport: Transport
+) -> None:
+    """Write beside what is active all that will take its place."""
+    generation, before = (found.active.generation, found.active.digest) if found.active else (0, "")
+    policy = ActivePolicy(
+        generation + 1, prepared.digest, prepared.document, actor, 0, transport, before
+    )
+    stage.put_policy(policy, layouts_after(found.layouts, found.changes))
+    changed = [one.guard for one in found.changes if one.guard and one.how is not How.KEPT]
+    stage.put_records(changed, generation + 1, prepared.commands, transport)
+    stage.put_states(found.changes, found.standings)
 
 
 def _activate(
