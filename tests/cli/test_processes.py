@@ -152,7 +152,7 @@ def test_password_on_the_command_line_is_refused(offline: Cli, url: str) -> None
 
 
 def test_reader_that_has_enough_gets_no_traceback(offline: Cli, example: Path) -> None:
-    """`keyleash compile … | head -1` must end quietly."""
+    """`keyleash compile … | head -1` ends quietly, with the code that shells give such an end."""
     read, write = os.pipe()
     os.close(read)
     with subprocess.Popen(
@@ -165,7 +165,7 @@ def test_reader_that_has_enough_gets_no_traceback(offline: Cli, example: Path) -
         os.close(write)
         _, errors = process.communicate(timeout=60)
 
-    assert process.returncode == 1
+    assert process.returncode == 128 + signal.SIGPIPE
     assert errors == ""
 
 

@@ -42,6 +42,7 @@ from keyleash.cli.undo import undo
 from keyleash.cli.vault import vault
 
 INTERRUPTED = 128 + signal.SIGINT
+BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 # Click 8.1 prints the help and leaves by itself.
@@ -68,7 +69,7 @@ class Program(click.Group):
         except BrokenPipeError:
             # Whoever read our output has enough. Python would complain once more at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            code = FAILED
+            code = BROKEN_PIPE
         sys.exit(code)
 
     def _run(self, words: list[str], **extra: Any) -> int:
