@@ -67,10 +67,15 @@ class Program(click.Group):
             code = self._run(words, prog_name=prog_name, complete_var=complete_var, **extra)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever read our output has enough. Python would complain once more at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            code = BROKEN_PIPE
+            code = _without_a_reader()
         sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click would make 1 of the end of a pipe, which says something else."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise click.exceptions.Exit(_without_a_reader()) from None
 
     def _run(self, words: list[str], **extra: Any) -> int:
         """Run the command and return its exit code; what was not foreseen is raised."""
@@ -91,6 +96,13 @@ class Program(click.Group):
             return settings.failed if failure.exit_code == FAILED else failure.exit_code
         # Help and version end with a code, and commands with nothing.
         return code if isinstance(code, int) else 0
+
+
+def _without_a_reader() -> int:
+    """End quietly, with the code that shells give it: whoever read our output has enough."""
+    # Or Python would complain once more at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return BROKEN_PIPE
 
 
 def _asks_for_json(words: list[str]) -> bool:
