@@ -81,7 +81,7 @@ def test_follow_ends_when_nobody_reads(loaded: Cli, trails: Trails) -> None:
         assert following.stdout is not None
         following.stdout.close()
         trails.event(RUNNER, "2000-0")
-        assert following.wait(timeout=30) == 1
+        assert following.wait(timeout=30) == 128 + signal.SIGPIPE
         assert following.stderr is not None
         assert following.stderr.read() == ""
 

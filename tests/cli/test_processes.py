@@ -184,7 +184,8 @@ def test_demo_finds_every_answer_as_expected(offline: Cli) -> None:
         *("BUDGET_EXHAUSTED", "TOKEN_EXPIRED", "TOKEN_REVOKED", "SUSPENDED"),
     ):
         assert code in result.stdout
-    assert "60 writes pass at once" in result.stdout
+    # A place comes free every 100 ms, also while the demo writes.
+    assert re.search(r"\b6\d writes pass at once", result.stdout)
     assert "5000 calls pass" in result.stdout
 
 
