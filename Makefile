@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Tests start many processes, which compile every module anew wherever this is set.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check unit bench fuzz audit format golden docs clean
 
 demo: $(VENV)/.run
