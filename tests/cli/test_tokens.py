@@ -182,6 +182,18 @@ def test_revoke_of_other_than_one_thing_is_a_usage_error(
     assert loaded.run("token", "revoke", "--yes", *words).exit_code == 2
 
 
+@pytest.mark.parametrize("words", [("",), ("--identity", "")])
+def test_revoke_of_an_empty_name_revokes_nothing(loaded: Cli, words: tuple[str, ...]) -> None:
+    """`revoke "$ID"` where the variable was never set must not stop the fleet."""
+    loaded.token("agent-reader")
+
+    result = loaded.run("token", "revoke", *words)
+
+    assert result.exit_code == 1
+    assert "``" in result.stderr
+    assert [one["state"] for one in loaded.json("token", "list")["tokens"]] == ["live"]
+
+
 @pytest.mark.parametrize("words", [("k2k2k2k2k2k2",), ("--identity", "nobody")])
 def test_revoke_of_what_is_not_there_fails(loaded: Cli, words: tuple[str, ...]) -> None:
     """A revoke that did nothing because of a typing mistake must not look like one that did."""

@@ -104,6 +104,18 @@ def test_revoke_of_an_unknown_id_says_so(leash: Leash) -> None:
         revoke_tokens(leash.admin, token_id="nosuchid")
 
 
+def test_revoke_of_an_empty_name_is_not_of_all(leash: Leash) -> None:
+    """None means all; an empty text is a mistake."""
+    leash.load(one=READ)
+    issued = leash.issue("one")
+
+    with pytest.raises(UnknownTokenIdError):
+        revoke_tokens(leash.admin, token_id="")
+    with pytest.raises(UnknownIdentityError):
+        revoke_tokens(leash.admin, identity="")
+    assert leash.client(issued.token).get("doc:1") is None
+
+
 def test_token_of_another_identity_is_unknown(leash: Leash) -> None:
     """Both by its own name at the other's guard, and with the name changed."""
     leash.load(one=READ, two=READ)

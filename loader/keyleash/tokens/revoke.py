@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keyleash.compiler.templates import emergency_script
+from keyleash.errors import UnknownIdentityError, UnknownTokenIdError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import server_keyspace
@@ -38,7 +39,13 @@ def revoke(
 
     Raises:
         UnknownTokenIdError: no token has *token_id*.
+        UnknownIdentityError: *identity* is empty.
     """
+    # To the script an empty name means all: a variable that was never set must not.
+    if token_id == "":
+        raise UnknownTokenIdError("no token has the id ``", help="see `keyleash token list`")
+    if identity == "":
+        raise UnknownIdentityError("there is no identity ``", help="see `keyleash status`")
     keyspace = keyspace or server_keyspace(client)
     script = emergency_script("revoke.lua", keyspace)
     bound_us, *flat = client.eval(script, 0, actor, identity or "", token_id or "")
