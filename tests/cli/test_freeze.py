@@ -79,6 +79,8 @@ def test_freeze_as_json_has_the_moment_and_each_identity(loaded: Cli) -> None:
         ("agent-reader", "--reason", " "),
         ("agent-reader", "--reason", "x" * 129),
         ("agent-reader", "--reason", "x", "--for", "0s"),
+        ("agent-reader", "--reason", f"leaked: kl_agent-reader_{'A' * 32}"),
+        ("agent-reader", "--reason", "\udcff"),
     ],
 )
 def test_freeze_without_a_reason_or_a_time_is_a_usage_error(
@@ -96,6 +98,23 @@ def test_freeze_of_an_unknown_identity_stops_nobody(loaded: Cli) -> None:
     assert result.exit_code == 1
     assert "no identity `agent-runer` is active; nothing was changed" in result.stderr
     assert loaded.json("status")["identities"][0]["suspended"] is False
+
+
+def test_freeze_of_a_name_given_twice_is_of_one_identity(loaded: Cli) -> None:
+    """A list that was put together by hand; it did change something."""
+    (one,) = loaded.json("freeze", *["agent-reader"] * 2, "--reason", "x")["identities"]
+    assert one["changed"] is True
+    (one,) = loaded.json("thaw", *["agent-reader"] * 2)["identities"]
+    assert one["changed"] is True
+
+
+def test_freeze_for_years_is_refused_in_words_of_a_freeze(loaded: Cli) -> None:
+    """Advice on the life of tokens would only be in the way."""
+    result = loaded.run("freeze", "agent-reader", "--reason", "x", "--for", "400d")
+
+    assert result.exit_code == 2
+    assert "`366d` or less" in result.stderr
+    assert "token" not in result.stderr
 
 
 def test_agent_that_suspends_itself_is_told_by_status_and_log(loaded: Cli) -> None:

@@ -75,6 +75,18 @@ def test_note_that_is_too_long_is_a_usage_error(loaded: Cli) -> None:
     assert loaded.run("token", "issue", "agent-reader", "--note", "x" * 201).exit_code == 2
 
 
+@pytest.mark.parametrize("command", ["issue", "rotate"])
+def test_note_with_a_token_in_it_is_a_usage_error(loaded: Cli, command: str) -> None:
+    """Whoever may list tokens must not find one in a note."""
+    token = f"kl_agent-reader_{'A' * 32}"
+
+    result = loaded.run("token", command, "agent-reader", "--note", f"was {token}")
+
+    assert result.exit_code == 2
+    assert token not in result.output
+    assert loaded.json("token", "list") == {"tokens": []}
+
+
 def test_list_shows_tokens_newest_first_without_secrets(loaded: Cli) -> None:
     """The list may be read by anyone who may read the server."""
     first = loaded.json("token", "issue", "agent-runner", "--note", "first")

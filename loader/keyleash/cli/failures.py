@@ -64,11 +64,17 @@ def failure_of(error: Exception, server: str) -> Failure | None:
             return Failure(str(error.code), FAILED, message, help_, details=error.details)
         case KeyleashError():
             where = f"{error.span}: " if error.span else ""
-            return Failure(error.code, error.exit_code, where + error.message, error.help)
+            message = printable(where + error.message)
+            return Failure(error.code, error.exit_code, message, error.help)
         case redis_errors.RedisError():
             return _server_failure(error, server)
         case OSError():
             return _file_failure(error)
+        case UnicodeEncodeError(encoding="utf-8"):
+            # Only bytes that the shell passed on can be that; nothing was sent.
+            return Failure(
+                "usage", USAGE, "an argument, or KEYLEASH_ACTOR, is not text in UTF-8", None
+            )
     return None
 
 

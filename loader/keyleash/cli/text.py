@@ -63,6 +63,11 @@ def without_tokens(text: str) -> str:
     return _TOKEN.sub(r"\1_…", text)
 
 
+def holds_token(text: str) -> bool:
+    """Whether a part of *text* looks like a token."""
+    return _TOKEN.search(text) is not None
+
+
 def counted(count: int, noun: str) -> str:
     """`1 token`, `2 tokens`; `1 identity`, `2 identities`; `2 keys`."""
     if count == 1:
