@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 
+from keyleash.tokens import issue_token
 from support.command_line import Cli
 from support.servers import RealServer
 
@@ -85,6 +86,20 @@ def test_note_with_a_token_in_it_is_a_usage_error(loaded: Cli, command: str) -> 
     assert result.exit_code == 2
     assert token not in result.output
     assert loaded.json("token", "list") == {"tokens": []}
+
+
+def test_note_that_a_program_put_a_token_into_is_shown_without(
+    loaded: Cli, embedded: RealServer
+) -> None:
+    """The library takes any note; what lists tokens shows none."""
+    token = loaded.token("agent-reader")
+    issued = issue_token(embedded.client(), "agent-reader", note=f"was {token}")
+
+    for words in (("token", "list"), ("token", "show", issued.id)):
+        for option in ((), ("--json",)):
+            said = loaded.ok(*option, *words)
+            assert token not in said
+            assert "was kl_agent-reader_" in said
 
 
 def test_list_shows_tokens_newest_first_without_secrets(loaded: Cli) -> None:

@@ -122,9 +122,12 @@ def _asks_for_json(words: list[str]) -> bool:
 )
 @json_option
 @click.version_option(__version__, "--version", message="%(prog)s %(version)s")
-@click.pass_obj
-def main(settings: Settings, url: str, actor: str | None) -> None:
+@click.pass_context
+def main(context: click.Context, url: str, actor: str | None) -> None:
     """Scoped, short-lived, budgeted and audited credentials for agents, enforced inside Redis."""
+    if "NO_COLOR" in os.environ:
+        context.color = False
+    settings: Settings = context.obj
     refuse_typed_password("url", url, "KEYLEASH_URL")
     settings.url = url
     settings.given_actor = actor

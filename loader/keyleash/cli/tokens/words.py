@@ -12,7 +12,7 @@ from keyleash.cli.options import duration_s
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings
 from keyleash.cli.standing import server_time_ms
-from keyleash.cli.text import clock_time, distance, holds_token, iso_time, span
+from keyleash.cli.text import clock_time, distance, holds_token, iso_time, span, without_tokens
 from keyleash.protocol.token import TOKEN_START
 
 if TYPE_CHECKING:
@@ -100,5 +100,5 @@ def token_json(info: TokenInfo, now_ms: int) -> dict[str, Any]:
         "stale": info.is_due(now_ms),
         "replaced_by": info.replaced_by or None,
         "by": info.by,
-        "note": info.note,
+        "note": without_tokens(info.note),
     }
