@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,35 @@ def test_holder_of_a_suspended_identity_is_told(loaded: Cli) -> None:
 
     assert loaded.json("whoami", KEYLEASH_TOKEN=token)["stopped"] == "SUSPENDED"
     assert "SUSPENDED" in loaded.ok("whoami", KEYLEASH_TOKEN=token)
+
+
+def test_holder_of_a_frozen_identity_is_told_why_and_until_when(loaded: Cli) -> None:
+    """What every refusal says, without a call that is refused."""
+    token = loaded.token("agent-runner")
+    loaded.ok("freeze", "agent-runner", "--reason", "incident\x1b[2J 4107", "--for", "30m")
+
+    said = loaded.json("whoami", KEYLEASH_TOKEN=token)
+
+    assert (said["stopped"], said["stopped_why"]) == ("SUSPENDED", "incident\x1b[2J 4107")
+    assert said["stopped_until"].endswith("Z")
+    assert re.search(
+        r"SUSPENDED until \S+ \S+Z \(in (30m|29m\d+s|29m)\): incident\\x1b\[2J 4107\n",
+        loaded.ok("whoami", KEYLEASH_TOKEN=token),
+    )
+
+
+def test_holder_of_a_token_that_may_be_idle_is_told_when_that_ends(loaded: Cli) -> None:
+    """The earlier of two ends is the one that surprises."""
+    token = loaded.token("human-admin")
+
+    said = loaded.json("whoami", KEYLEASH_TOKEN=token)
+
+    assert said["issued_at"] < said["idle_ends_at"] < said["expires_at"]
+    text = loaded.ok("whoami", KEYLEASH_TOKEN=token)
+    assert re.search(r"expires +in .*Z\n +in 1[45]m if it is not used before\n", text)
+    assert (
+        loaded.json("whoami", KEYLEASH_TOKEN=loaded.token("agent-reader"))["idle_ends_at"] is None
+    )
 
 
 def test_holder_whose_identity_left_the_policy_is_not_active(loaded: Cli, policy: Path) -> None:

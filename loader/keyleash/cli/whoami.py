@@ -11,10 +11,10 @@ from keyleash.cli.credentials import require_token, token_option
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import Column, print_json, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.text import clock_time, distance, iso_time, span
+from keyleash.cli.text import clock_time, distance, iso_time, printable, span
 
 if TYPE_CHECKING:
-    from keyleash.decision import ModelState
+    from keyleash.decision import Decision, ModelState
     from keyleash.policy import Grant, Identity, Limit
     from keyleash.protocol.token import TokenRecord
 
@@ -41,14 +41,14 @@ class Holder:
 
     Attributes:
         issued_ms: None if nobody kept it.
-        stopped: The code with which every call is refused, or None.
+        stopped: How every call is refused; None if it is not.
     """
 
     identity: Identity
     token: TokenRecord
     issued_ms: int | None
     now_ms: int
-    stopped: str | None
+    stopped: Decision | None
     limits: list[LimitLeft]
 
 
@@ -89,12 +89,13 @@ def _holder(settings: Settings, token: str) -> Holder:
     )
 
 
-def _stopped(state: ModelState, now_us: int) -> str | None:
+def _stopped(state: ModelState, now_us: int) -> Decision | None:
+    from keyleash.decision import Decision
     from keyleash.decision.suspension import is_suspended, suspended
 
     if state.refuses is not None:
-        return str(state.refuses)
-    return str(suspended(state).code) if is_suspended(state, now_us) else None
+        return Decision(state.refuses)
+    return suspended(state) if is_suspended(state, now_us) else None
 
 
 def _identity(settings: Settings, name: str) -> Identity:
@@ -150,14 +151,34 @@ def _show(found: Holder) -> None:
     click.echo(f"identity  {found.identity.name} ({found.identity.kind})")
     click.echo(f"token     {found.token.id}{age}")
     click.echo(f"expires   {distance(expires_ms, found.now_ms)}, at {clock_time(expires_ms)}")
+    idle_ms = _idle_ends_ms(found)
+    if idle_ms is not None and idle_ms < expires_ms:
+        click.echo(f"          {distance(idle_ms, found.now_ms)} if it is not used before")
     if found.stopped is not None:
-        click.echo(f"stopped   every call is refused: {found.stopped}")
+        click.echo(f"stopped   every call is refused: {_refusal(found.stopped, found.now_ms)}")
     _show_rules("may", [_grant_line(grant) for grant in found.identity.grants])
     _show_rules("may not", _denies(found))
     if found.limits:
         click.echo()
         columns = [Column("limit"), Column("left", "right"), Column("allows", fold=True)]
         print_table([*columns, Column("resets")], [_limit_row(one, found) for one in found.limits])
+
+
+def _idle_ends_ms(found: Holder) -> int | None:
+    from keyleash.protocol.token import use_noted_us
+
+    idle_s = found.identity.token.idle_s
+    if idle_s is None:
+        return None
+    return (found.token.used_us + use_noted_us(idle_s)) // 1000 + idle_s * 1000
+
+
+def _refusal(stopped: Decision, now_ms: int) -> str:
+    said, details = str(stopped.code), stopped.details
+    if "until_ms" in details:
+        until_ms = int(details["until_ms"])
+        said += f" until {clock_time(until_ms)} ({distance(until_ms, now_ms)})"
+    return f"{said}: {printable(details['reason'])}" if "reason" in details else said
 
 
 def _show_rules(label: str, rules: list[str]) -> None:
@@ -192,13 +213,18 @@ def _limit_row(one: LimitLeft, found: Holder) -> list[str]:
 def _as_json(found: Holder) -> dict[str, Any]:
     from keyleash.status.usage import allows, most
 
+    idle_ms, stopped = _idle_ends_ms(found), found.stopped
+    until_ms = None if stopped is None else stopped.details.get("until_ms")
     return {
         "identity": found.identity.name,
         "kind": str(found.identity.kind),
         "token_id": found.token.id,
         "issued_at": None if found.issued_ms is None else iso_time(found.issued_ms),
         "expires_at": iso_time(found.token.expires_us // 1000),
-        "stopped": found.stopped,
+        "idle_ends_at": None if idle_ms is None else iso_time(idle_ms),
+        "stopped": None if stopped is None else str(stopped.code),
+        "stopped_why": None if stopped is None else stopped.details.get("reason"),
+        "stopped_until": None if until_ms is None else iso_time(int(until_ms)),
         "grants": [
             {
                 "allow": list(map(str, one.allow)),
