@@ -209,6 +209,20 @@ def test_list_forgets_tokens_whose_record_is_gone(leash: Leash) -> None:
     assert leash.admin.hlen(NAMES.tokens("one")) == 0
 
 
+def test_list_by_whoever_may_only_read_is_the_same(leash: Leash) -> None:
+    """What it would forget is left to whoever may write: also on a replica."""
+    leash.load(one=READ)
+    kept, gone = leash.issue("one"), leash.issue("one")
+    leash.admin.delete(NAMES.token("one", token_digest(gone.token)))
+    rights = {"categories": ["+@read"], "commands": ["+time"], "keys": ["*"]}
+    leash.admin.acl_setuser("reader", enabled=True, nopass=True, **rights)
+
+    listed = list_tokens(leash.server.client(username="reader", password="x"))
+
+    assert [one.id for one in listed] == [kept.id]
+    assert leash.admin.hlen(NAMES.tokens("one")) == 2
+
+
 def test_token_is_issued_only_for_an_identity_of_the_active_policy(leash: Leash) -> None:
     """And the error lists those that are."""
     with pytest.raises(NoPolicyError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from redis import exceptions as redis_errors
@@ -77,8 +78,9 @@ def examine(connect: Connect, seeds: Sequence[Address]) -> Examination:
 
 def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, ...]:
     first = Server(str(seeds[0]), connect(seeds[0]))
-    # Its errors are told as those of every command.
-    first.client.ping()
+    # Its errors are told as those of every command. One that refuses PING is within reach.
+    with suppress(redis_errors.NoPermissionError):
+        first.client.ping()
     topology = Topology(lambda address: Node(address, connect(address)), seeds, None)
     topology.survey()
     main = topology.named(seeds[0])

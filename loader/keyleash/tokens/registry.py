@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from redis import exceptions as redis_errors
 
 from keyleash.errors import UnknownTokenIdError
 from keyleash.policy import TokenRules
@@ -60,7 +63,7 @@ def list_tokens(
 ) -> list[TokenInfo]:
     """The tokens of one identity, or of all, newest first.
 
-    Tokens that expired more than a week ago are forgotten on this occasion.
+    Tokens that expired more than a week ago are forgotten on this occasion, if *client* may write.
     """
     keyspace = keyspace or server_keyspace(client)
     if identity is not None:
@@ -107,7 +110,9 @@ def _of_identity(
             continue
         yield token_info(token_id, identity, one, TokenRecord.unpack(packed), rules, now_us)
     if forgotten:
-        client.hdel(keyspace.tokens(identity), *forgotten)
+        # Whoever may only read, or asks a replica, is not there to tidy up.
+        with suppress(redis_errors.ResponseError):
+            client.hdel(keyspace.tokens(identity), *forgotten)
 
 
 def token_info(
