@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
 
 from support.command_line import Cli
+from support.terminals import on_a_terminal, read_all, read_until
 
 CALL = ("exec", "GET", "agents:context:1")
 
@@ -98,6 +100,22 @@ def test_freeze_of_an_unknown_identity_stops_nobody(loaded: Cli) -> None:
     assert result.exit_code == 1
     assert "no identity `agent-runer` is active; nothing was changed" in result.stderr
     assert loaded.json("status")["identities"][0]["suspended"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [((), "stops until it is thawed"), (("--for", "90m"), "stops for 1h30m")]
+)
+def test_question_before_all_are_frozen_says_for_how_long(
+    loaded: Cli, words: tuple[str, ...], said: str
+) -> None:
+    """Whoever answers knows whether somebody has to come back and thaw."""
+    with on_a_terminal(loaded, "freeze", "--reason", "x", *words) as (process, terminal):
+        asked = read_until(terminal, "[y/N]")
+        os.write(terminal, b"n\n")
+        assert "nothing was changed" in read_all(terminal)
+        assert process.wait(timeout=30) == 1
+
+    assert f"every agent {said}" in asked
 
 
 def test_freeze_of_a_name_given_twice_is_of_one_identity(loaded: Cli) -> None:
