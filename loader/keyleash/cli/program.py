@@ -38,6 +38,7 @@ from keyleash.cli.options import json_option, refuse_typed_password
 from keyleash.cli.plan import plan
 from keyleash.cli.server import DEFAULT_URL
 from keyleash.cli.settings import Settings
+from keyleash.cli.signals import Ended
 from keyleash.cli.undo import undo
 from keyleash.cli.vault import vault
 
@@ -76,7 +77,7 @@ class Program(click.Group):
         settings = Settings()
         try:
             code = super().main(words, standalone_mode=False, obj=settings, **extra)
-        except (click.Abort, KeyboardInterrupt):
+        except (click.Abort, KeyboardInterrupt, Ended):
             click.echo("interrupted", err=True)
             return INTERRUPTED
         except _NEEDS_COMMAND as error:

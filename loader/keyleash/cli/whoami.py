@@ -11,7 +11,8 @@ from keyleash.cli.credentials import require_token, token_option
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import Column, print_json, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.text import clock_time, distance, iso_time, printable, span
+from keyleash.cli.text import clock_time, distance, iso_time, printable, span, without_tokens
+from keyleash.errors import ReplyCode
 
 if TYPE_CHECKING:
     from keyleash.decision import Decision, ModelState
@@ -41,7 +42,7 @@ class Holder:
 
     Attributes:
         issued_ms: None if nobody kept it.
-        stopped: How every call is refused; None if it is not.
+        stopped: With what every call is refused, or None.
     """
 
     identity: Identity
@@ -90,11 +91,11 @@ def _holder(settings: Settings, token: str) -> Holder:
 
 
 def _stopped(state: ModelState, now_us: int) -> Decision | None:
-    from keyleash.decision import Decision
     from keyleash.decision.suspension import is_suspended, suspended
+    from keyleash.decision.verdict import refused
 
     if state.refuses is not None:
-        return Decision(state.refuses)
+        return refused(state.refuses)
     return suspended(state) if is_suspended(state, now_us) else None
 
 
@@ -155,7 +156,7 @@ def _show(found: Holder) -> None:
     if idle_ms is not None and idle_ms < expires_ms:
         click.echo(f"          {distance(idle_ms, found.now_ms)} if it is not used before")
     if found.stopped is not None:
-        click.echo(f"stopped   every call is refused: {_refusal(found.stopped, found.now_ms)}")
+        click.echo(f"stopped   every call is refused: {_stop_line(found.stopped, found.now_ms)}")
     _show_rules("may", [_grant_line(grant) for grant in found.identity.grants])
     _show_rules("may not", _denies(found))
     if found.limits:
@@ -173,12 +174,18 @@ def _idle_ends_ms(found: Holder) -> int | None:
     return (found.token.used_us + use_noted_us(idle_s)) // 1000 + idle_s * 1000
 
 
-def _refusal(stopped: Decision, now_ms: int) -> str:
-    said, details = str(stopped.code), stopped.details
-    if "until_ms" in details:
-        until_ms = int(details["until_ms"])
-        said += f" until {clock_time(until_ms)} ({distance(until_ms, now_ms)})"
-    return f"{said}: {printable(details['reason'])}" if "reason" in details else said
+def _stop_line(stopped: Decision, now_ms: int) -> str:
+    """The code, and of a suspension until when and why."""
+    said, until = str(stopped.code), _until_ms(stopped)
+    if until is not None:
+        said += f" until {clock_time(until)} ({distance(until, now_ms)})"
+    reason = stopped.details.get("reason")
+    return said if reason is None else f"{said}: {without_tokens(printable(reason))}"
+
+
+def _until_ms(stopped: Decision) -> int | None:
+    until = stopped.details.get("until_ms")
+    return None if until is None else int(until)
 
 
 def _show_rules(label: str, rules: list[str]) -> None:
@@ -210,11 +217,18 @@ def _limit_row(one: LimitLeft, found: Holder) -> list[str]:
     return [limit.name, "?" if one.left is None else str(one.left), allows(limit) + each, resets]
 
 
+def _suspension(stopped: Decision) -> dict[str, str | None]:
+    until = _until_ms(stopped)
+    return {
+        "reason": stopped.details.get("reason", ""),
+        "until": None if until is None else iso_time(until),
+    }
+
+
 def _as_json(found: Holder) -> dict[str, Any]:
     from keyleash.status.usage import allows, most
 
-    idle_ms, stopped = _idle_ends_ms(found), found.stopped
-    until_ms = None if stopped is None else stopped.details.get("until_ms")
+    stopped, idle_ms = found.stopped, _idle_ends_ms(found)
     return {
         "identity": found.identity.name,
         "kind": str(found.identity.kind),
@@ -223,8 +237,9 @@ def _as_json(found: Holder) -> dict[str, Any]:
         "expires_at": iso_time(found.token.expires_us // 1000),
         "idle_ends_at": None if idle_ms is None else iso_time(idle_ms),
         "stopped": None if stopped is None else str(stopped.code),
-        "stopped_why": None if stopped is None else stopped.details.get("reason"),
-        "stopped_until": None if until_ms is None else iso_time(int(until_ms)),
+        "suspension": _suspension(stopped)
+        if stopped is not None and stopped.code is ReplyCode.SUSPENDED
+        else None,
         "grants": [
             {
                 "allow": list(map(str, one.allow)),
