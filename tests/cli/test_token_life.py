@@ -169,5 +169,6 @@ def test_revoke_as_json_has_the_moment_and_the_numbers(loaded: Cli) -> None:
                 "recorded_in_the_minute_before": 1,
                 "refused_since": 0,
             }
-        ]
+        ],
+        "unreadable": [],
     }

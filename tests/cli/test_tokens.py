@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 
+from keyleash.protocol.keyspace import Keyspace
 from keyleash.tokens import issue_token
 from support.command_line import Cli
 from support.servers import RealServer
@@ -228,6 +229,36 @@ def test_revoke_of_what_is_not_there_fails(loaded: Cli, words: tuple[str, ...]) 
 
     assert result.exit_code == 1
     assert f"`{words[-1]}`" in result.stderr
+
+
+@pytest.mark.parametrize("record", ["no JSON", '"text"', "{}"])
+def test_record_that_somebody_spoilt_does_not_keep_other_tokens_alive(
+    loaded: Cli, embedded: RealServer, record: str
+) -> None:
+    """What can be revoked is; of the rest it is said whose it is, and what stops them."""
+    token = loaded.token("agent-runner")
+    embedded.client().hset(Keyspace().tokens("agent-reader"), "k2k2k2k2k2k2", record)
+
+    result = loaded.run("token", "revoke", "--all", "--yes")
+
+    assert result.exit_code == 1
+    assert "1 token revoked" in result.stderr
+    assert "error: 1 token of `agent-reader` not revoked" in result.stderr
+    assert "keyleash freeze agent-reader" in result.stderr
+    refused = loaded.run("exec", "GET", "agents:jobs:1:state", KEYLEASH_TOKEN=token)
+    assert "TOKEN_REVOKED" in refused.stderr
+    again = loaded.json("token", "revoke", "--all", "--yes", exit_code=1)
+    assert (again["revoked"], again["unreadable"]) == ([], ["agent-reader"])
+
+
+@pytest.mark.parametrize("words", [("token", "list"), ("status",)], ids=" ".join)
+def test_record_that_cannot_be_read_is_told_without_a_traceback(
+    loaded: Cli, embedded: RealServer, words: tuple[str, ...]
+) -> None:
+    """Somebody wrote to it by hand; doctor is where to look."""
+    embedded.client().hset(Keyspace().tokens("agent-reader"), "k2k2k2k2k2k2", "no JSON")
+
+    assert loaded.json(*words, exit_code=1)["error"]["code"] == "unreadable"
 
 
 def test_revoke_of_a_token_in_place_of_its_id_does_not_repeat_it(loaded: Cli) -> None:

@@ -180,6 +180,14 @@ def test_illness_is_found_by_its_code_alone(patient: Patient, code: str, illness
     assert found[0]["help"]
 
 
+@pytest.mark.parametrize("record", ["no JSON", '{"digest": 1}', "[]"])
+def test_record_of_a_token_that_cannot_be_read_is_found(patient: Patient, record: str) -> None:
+    """Lists of tokens end there, and a revocation cannot reach it."""
+    patient.admin.hset(NAMES.tokens("one"), "k2k2k2k2k2k2", record)
+
+    assert patient.codes() == ["unreadable"]
+
+
 def test_lost_function_is_found(patient: Patient) -> None:
     """By functions, too, a guard may be gone."""
     lost_function(patient)

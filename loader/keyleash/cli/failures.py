@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,6 +72,13 @@ def failure_of(error: Exception, server: str) -> Failure | None:
             return _server_failure(error, server)
         case OSError():
             return _file_failure(error)
+        case json.JSONDecodeError() | struct.error():
+            return Failure(
+                "unreadable",
+                FAILED,
+                "a record on the server is not such as keyleash writes",
+                "`keyleash doctor` says more; find out who wrote to keyleash's keys",
+            )
         case UnicodeEncodeError(encoding="utf-8"):
             # Only bytes that the shell passed on can be that; nothing was sent.
             return Failure(

@@ -114,6 +114,7 @@ def _examine(servers: Sequence[Server]) -> Iterator[Said]:
         return
     for server in deployment.answering:
         yield from _attempt("scripts", server, lambda: scripts.check_scripts(server, keyspace))  # noqa: B023
+    yield from _attempt("tokens", main, lambda: records.check_tokens(deployment, keyspace))
     yield from _attempt("moments", main, lambda: clock.check_moments(deployment, keyspace))
     yield from _attempt("guards and users", main, lambda: _compiled(deployment, known))
 
