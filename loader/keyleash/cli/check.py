@@ -11,6 +11,7 @@ from keyleash.cli.annotations import annotation
 from keyleash.cli.documents import Document, read_policy
 from keyleash.cli.errors import UsageError, WarningsError
 from keyleash.cli.failures import problem_as_json, warn
+from keyleash.cli.file_names import FILE
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json
 from keyleash.cli.settings import Settings, pass_settings
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=example("keyleash check examples/agents.yaml --strict"))
-@click.argument("file")
+@click.argument("file", type=FILE)
 @click.option("--strict", is_flag=True, help="Fail if there is any warning.")
 @click.option(
     "--format",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import duration_s, example, json_option
 from keyleash.cli.output import say
 from keyleash.cli.settings import Settings, pass_settings
@@ -17,7 +18,7 @@ def _grace_s(context: click.Context, parameter: click.Parameter, value: str | No
 
 
 @click.command(epilog=example("TOKEN=$(keyleash token rotate agent-runner --grace 10m)"))
-@click.argument("which", metavar="IDENTITY|ID")
+@click.argument("which", metavar="IDENTITY|ID", type=IDENTITY)
 @click.option(
     "--grace",
     metavar="DURATION",
