@@ -25,7 +25,7 @@ def on_a_terminal(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = subprocess.Popen(
         [*cli.command, *map(str, words)],
-        env={**cli.process_env(), "TERM": "xterm"},
+        env={**cli.process_env(), "TERM": cli.env.get("TERM", "xterm")},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from keyleash.cli.identity_names import IDENTITY
@@ -14,7 +16,9 @@ from keyleash.cli.tokens.words import print_issued, require_no_secret, require_n
 
 
 def _grace_s(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    return 0 if value in ("0", "0s") else duration_s(context, parameter, value)
+    if value is not None and re.fullmatch("0+[wdhms]?", value):
+        return 0
+    return duration_s(context, parameter, value)
 
 
 @click.command(epilog=example("TOKEN=$(keyleash token rotate agent-runner --grace 10m)"))
