@@ -165,15 +165,6 @@ def _show(found: Holder) -> None:
         print_table([*columns, Column("resets")], [_limit_row(one, found) for one in found.limits])
 
 
-def _idle_ends_ms(found: Holder) -> int | None:
-    from keyleash.protocol.token import use_noted_us
-
-    idle_s = found.identity.token.idle_s
-    if idle_s is None:
-        return None
-    return (found.token.used_us + use_noted_us(idle_s)) // 1000 + idle_s * 1000
-
-
 def _stop_line(stopped: Decision, now_ms: int) -> str:
     """The code, and of a suspension until when and why."""
     said, until = str(stopped.code), _until_ms(stopped)
@@ -191,6 +182,15 @@ def _until_ms(stopped: Decision) -> int | None:
 def _show_rules(label: str, rules: list[str]) -> None:
     for number, rule in enumerate(rules):
         click.echo(f"{'' if number else label:<10}{rule}")
+
+
+def _idle_ends_ms(found: Holder) -> int | None:
+    from keyleash.protocol.token import use_noted_us
+
+    idle_s = found.identity.token.idle_s
+    if idle_s is None:
+        return None
+    return (found.token.used_us + use_noted_us(idle_s)) // 1000 + idle_s * 1000
 
 
 def _grant_line(grant: Grant) -> str:
@@ -228,14 +228,14 @@ def _suspension(stopped: Decision) -> dict[str, str | None]:
 def _as_json(found: Holder) -> dict[str, Any]:
     from keyleash.status.usage import allows, most
 
-    stopped, idle_ms = found.stopped, _idle_ends_ms(found)
+    idle_ms = _idle_ends_ms(found)
+    stopped = found.stopped
     return {
         "identity": found.identity.name,
         "kind": str(found.identity.kind),
         "token_id": found.token.id,
         "issued_at": None if found.issued_ms is None else iso_time(found.issued_ms),
         "expires_at": iso_time(found.token.expires_us // 1000),
-        "idle_ends_at": None if idle_ms is None else iso_time(idle_ms),
         "stopped": None if stopped is None else str(stopped.code),
         "suspension": _suspension(stopped)
         if stopped is not None and stopped.code is ReplyCode.SUSPENDED
@@ -262,4 +262,5 @@ def _as_json(found: Holder) -> dict[str, Any]:
             }
             for one in found.limits
         ],
+        "idle_ends_at": None if idle_ms is None else iso_time(idle_ms),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -133,8 +134,12 @@ def _marked(line: str, sign: str, widens: bool, narrows: bool) -> str:
 
 
 def _coloured(text: str, sign: str) -> str:
-    return click.style(text, fg=_COLOURS[sign])
+    return text if _is_plain() else click.style(text, fg=_COLOURS[sign])
 
 
 def _bold(text: str) -> str:
-    return click.style(text, bold=True)
+    return text if _is_plain() else click.style(text, bold=True)
+
+
+def _is_plain() -> bool:
+    return "NO_COLOR" in os.environ
