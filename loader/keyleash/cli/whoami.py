@@ -228,7 +228,6 @@ def _suspension(stopped: Decision) -> dict[str, str | None]:
 def _as_json(found: Holder) -> dict[str, Any]:
     from keyleash.status.usage import allows, most
 
-    idle_ms = _idle_ends_ms(found)
     stopped = found.stopped
     return {
         "identity": found.identity.name,
@@ -262,5 +261,9 @@ def _as_json(found: Holder) -> dict[str, Any]:
             }
             for one in found.limits
         ],
-        "idle_ends_at": None if idle_ms is None else iso_time(idle_ms),
+        "idle_ends_at": _iso_or_none(_idle_ends_ms(found)),
     }
+
+
+def _iso_or_none(time_ms: int | None) -> str | None:
+    return None if time_ms is None else iso_time(time_ms)
