@@ -35,6 +35,8 @@ from keyleash.protocol.active import Client, read_active
 from keyleash.protocol.sealed import read_seal
 
 Connect = Callable[[Address], Client]
+LOOKS = 3
+"""How often, if a policy is activated each time meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def examine(connect: Connect, seeds: Sequence[Address]) -> Examination:
         redis.RedisError: The first server does not answer, or not to this user.
     """
     servers = _find_servers(connect, seeds)
-    said = list(_examine(servers))
+    said = _settled(servers)
     order = {code: place for place, code in enumerate(CODES)}
     findings = sorted(
         dict.fromkeys(one for one in said if isinstance(one, Finding)),
@@ -88,6 +90,21 @@ def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, .
     found = tuple(Server(str(one.address), connect(one.address), one.role) for one in nodes)
     topology.close()
     return found
+
+
+def _settled(servers: Sequence[Server]) -> list[Said]:
+    """What is said of one policy: a load in between looks like records that do not match."""
+    for _ in range(LOOKS):
+        before = _generation(servers[0])
+        said = list(_examine(servers))
+        if _generation(servers[0]) == before:
+            break
+    return said
+
+
+def _generation(main: Server) -> int:
+    active = read_active(main.client, read_seal(main.client).keyspace)
+    return 0 if active is None else active.generation
 
 
 def _examine(servers: Sequence[Server]) -> Iterator[Said]:
