@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from keyleash.errors import BudgetExhaustedError, LeashError
 from support.command_line import Cli
 from support.distress import DISTRESSES, FULL_DISK, Distress
 from support.servers import RealServer
+from support.terminals import on_a_terminal, read_all
 
 ONLINE: Sequence[tuple[str, ...]] = [
     ("status",),
@@ -126,6 +128,22 @@ def test_message_cannot_move_the_cursor(loaded: Cli) -> None:
     result = loaded.run("token", "show", "a\x1b[2J\nb")
 
     assert r"no token has the id `a\x1b[2J\nb`" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["version: 2\n", None], ids=["problems", "warnings"])
+def test_name_of_a_file_cannot_move_the_cursor(
+    offline: Cli, example: Path, tmp_path: Path, text: str | None
+) -> None:
+    """Policies of strangers are checked in pull requests, and their names are strangers', too."""
+    file = tmp_path / "a\x1b[2J.yaml"
+    bare = example.read_text().replace('keys: ["agents:recovery:*"]', 'keys: ["*"]')
+    file.write_text(text or bare)
+
+    with on_a_terminal(offline, "check", file) as (_, terminal):
+        said = read_all(terminal)
+
+    assert r"a\x1b[2J.yaml:" in said
+    assert "\x1b[2J" not in said
 
 
 @pytest.mark.parametrize(

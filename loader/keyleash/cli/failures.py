@@ -189,7 +189,8 @@ def report(failure: Failure, *, as_json: bool) -> None:
         return
     if failure.problems:
         for problem in failure.problems:
-            _complain(f"{problem.span}: {problem.message}", problem.help, indent="  ")
+            said = printable(f"{problem.span}: {problem.message}")
+            _complain(said, printable(problem.help), indent="  ")
         _complain(failure.message, None)
         return
     warn(failure.warnings)
@@ -199,8 +200,8 @@ def report(failure: Failure, *, as_json: bool) -> None:
 def warn(warnings: Sequence[Problem]) -> None:
     """Print warnings on standard error, each with its place and its code."""
     for warning in warnings:
-        said = f"{warning.span}: warning: {warning.message} [{warning.code}]"
-        _complain(said, warning.help, indent="  ")
+        said = printable(f"{warning.span}: warning: {warning.message} [{warning.code}]")
+        _complain(said, printable(warning.help), indent="  ")
 
 
 def _complain(message: str, help_: str | None, *, indent: str = "") -> None:
