@@ -156,6 +156,12 @@ class UnknownTokenIdError(KeyleashError):
     code = "unknown-token-id"
 
 
+class UnreadableRecordError(KeyleashError):
+    """What the server has recorded is not such as keyleash writes."""
+
+    code = "unreadable"
+
+
 class TokenNotLiveError(KeyleashError):
     """The token that was to be replaced is expired or revoked."""
 

@@ -48,6 +48,44 @@ tab keyleash identity suspend agent-re
     assert run(["bash", "-c", script], shell) == ["status", "agent-reader", "agent-recovery"]
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        *((f"{command} x", "file") for command in ("check", "plan", "load", "test", "compile")),
+        *((f"{command} --token x", "file") for command in ("whoami", "exec")),
+        ("explain a --policy x", "file"),
+        ("fence plan x", "file"),
+        ("serve --data x", "dir"),
+        ("audit export --to x", "dir"),
+        ("audit report -o x", "file"),
+    ],
+)
+def test_shell_completes_files_where_a_file_is_meant(
+    shell: dict[str, str], words: str, kind: str
+) -> None:
+    """It knows how better than we do, and is told that it may."""
+    env = {
+        **shell,
+        "_KEYLEASH_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"keyleash {words}",
+        "COMP_CWORD": str(len(words.split())),
+    }
+
+    assert run(["keyleash"], env) == [f"{kind},x"]
+
+
+def test_rotate_completes_identities(shell: dict[str, str]) -> None:
+    """Ids of tokens are copied from a list."""
+    env = {
+        **shell,
+        "_KEYLEASH_COMPLETE": "bash_complete",
+        "COMP_WORDS": "keyleash token rotate agent-run",
+        "COMP_CWORD": "3",
+    }
+
+    assert run(["keyleash"], env) == ["plain,agent-runner"]
+
+
 @pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
 def test_fish_completes_commands_and_identities(shell: dict[str, str]) -> None:
     """As the page says to set it up."""

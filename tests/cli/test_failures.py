@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from keyleash.errors import BudgetExhaustedError, LeashError
 from support.command_line import Cli
 from support.distress import DISTRESSES, FULL_DISK, Distress
 from support.servers import RealServer
+from support.terminals import on_a_terminal, read_all
 
 ONLINE: Sequence[tuple[str, ...]] = [
     ("status",),
@@ -76,6 +78,72 @@ def test_user_without_the_rights_is_77(
 
     assert result.exit_code == 77
     assert "the server does not permit this" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("token", "issue", "agent-runner", "--note", "x"),
+        ("token", "revoke", "--identity", "agent-runner"),
+        ("identity", "suspend", "agent-runner"),
+        ("thaw", "agent-runner"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("actor", ["  ", "\udcff", "x" * 257])
+def test_actor_that_is_no_name_is_a_usage_error(
+    loaded: Cli, words: tuple[str, ...], actor: str
+) -> None:
+    """Nothing is changed by nobody, and no traceback is shown."""
+    before = loaded.lines("audit", "log", "--control")
+
+    result = loaded.run("--actor", actor, *words)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert loaded.lines("audit", "log", "--control") == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("token", "list", "\udcff"),
+        ("token", "revoke", "\udcff"),
+        ("freeze", "\udcff", "--reason", "x"),
+        ("token", "issue", "agent-runner", "--note", "x", "--ttl", "\udcff"),
+        ("explain", "agent-runner", "--", "GET", "\udcff"),
+    ],
+    ids=ascii,
+)
+def test_argument_that_is_not_utf8_gets_no_traceback(loaded: Cli, words: tuple[str, ...]) -> None:
+    """The shell hands on whatever bytes were typed."""
+    result = loaded.run(*words)
+
+    assert result.exit_code in {1, 2}
+    assert result.output
+
+
+def test_message_cannot_move_the_cursor(loaded: Cli) -> None:
+    """What was typed is repeated in an error, made visible."""
+    result = loaded.run("token", "show", "a\x1b[2J\nb")
+
+    assert r"no token has the id `a\x1b[2J\nb`" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["version: 2\n", None], ids=["problems", "warnings"])
+def test_name_of_a_file_cannot_move_the_cursor(
+    offline: Cli, example: Path, tmp_path: Path, text: str | None
+) -> None:
+    """Policies of strangers are checked in pull requests, and their names are strangers', too."""
+    file = tmp_path / "a\x1b[2J.yaml"
+    bare = example.read_text().replace('keys: ["agents:recovery:*"]', 'keys: ["*"]')
+    file.write_text(text or bare)
+
+    with on_a_terminal(offline, "check", file) as (_, terminal):
+        said = read_all(terminal)
+
+    assert r"a\x1b[2J.yaml:" in said
+    assert "\x1b[2J" not in said
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
 
 from support.command_line import Cli
+from support.terminals import on_a_terminal, read_all, read_until
 
 CALL = ("exec", "GET", "agents:context:1")
 
@@ -79,6 +81,8 @@ def test_freeze_as_json_has_the_moment_and_each_identity(loaded: Cli) -> None:
         ("agent-reader", "--reason", " "),
         ("agent-reader", "--reason", "x" * 129),
         ("agent-reader", "--reason", "x", "--for", "0s"),
+        ("agent-reader", "--reason", f"leaked: kl_agent-reader_{'A' * 32}"),
+        ("agent-reader", "--reason", "\udcff"),
     ],
 )
 def test_freeze_without_a_reason_or_a_time_is_a_usage_error(
@@ -96,6 +100,39 @@ def test_freeze_of_an_unknown_identity_stops_nobody(loaded: Cli) -> None:
     assert result.exit_code == 1
     assert "no identity `agent-runer` is active; nothing was changed" in result.stderr
     assert loaded.json("status")["identities"][0]["suspended"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [((), "stops until it is thawed"), (("--for", "90m"), "stops for 1h30m")]
+)
+def test_question_before_all_are_frozen_says_for_how_long(
+    loaded: Cli, words: tuple[str, ...], said: str
+) -> None:
+    """Whoever answers knows whether somebody has to come back and thaw."""
+    with on_a_terminal(loaded, "freeze", "--reason", "x", *words) as (process, terminal):
+        asked = read_until(terminal, "[y/N]")
+        os.write(terminal, b"n\n")
+        assert "nothing was changed" in read_all(terminal)
+        assert process.wait(timeout=30) == 1
+
+    assert f"every agent {said}" in asked
+
+
+def test_freeze_of_a_name_given_twice_is_of_one_identity(loaded: Cli) -> None:
+    """A list that was put together by hand; it did change something."""
+    (one,) = loaded.json("freeze", *["agent-reader"] * 2, "--reason", "x")["identities"]
+    assert one["changed"] is True
+    (one,) = loaded.json("thaw", *["agent-reader"] * 2)["identities"]
+    assert one["changed"] is True
+
+
+def test_freeze_for_years_is_refused_in_words_of_a_freeze(loaded: Cli) -> None:
+    """Advice on the life of tokens would only be in the way."""
+    result = loaded.run("freeze", "agent-reader", "--reason", "x", "--for", "400d")
+
+    assert result.exit_code == 2
+    assert "`366d` or less" in result.stderr
+    assert "token" not in result.stderr
 
 
 def test_agent_that_suspends_itself_is_told_by_status_and_log(loaded: Cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 import keyleash
 from keyleash.cli import main
 from support.command_line import Cli
+from support.terminals import on_a_terminal, read_all
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -124,6 +126,31 @@ def test_usage_error_with_json_is_a_document(offline: Cli, words: tuple[str, ...
     assert result.exit_code == 2
     assert json.loads(result.stdout)["error"]["code"] == "usage"
     assert result.stderr == ""
+
+
+def test_no_colour_where_none_is_wanted(cli: Cli) -> None:
+    """On a terminal, what was found is red; with NO_COLOR it is not."""
+    said = {}
+    for variable in ("SOME", "NO_COLOR"):
+        with on_a_terminal(Cli(cli.url, {variable: "1"}), "doctor") as (_, terminal):
+            said[variable] = read_all(terminal)
+
+    assert "no-policy" in said["NO_COLOR"]
+    assert "\x1b[31m" in said["SOME"]
+    assert "\x1b[31m" not in said["NO_COLOR"]
+
+
+def test_table_on_a_narrow_terminal_is_not_cut(loaded: Cli) -> None:
+    """No column vanishes, and an id can be copied; the terminal breaks the lines."""
+    issued = loaded.json("token", "issue", "agent-runner", "--note", "deploy of build 4107")
+    for columns in (80, 60, 40):
+        said = {}
+        for words in (("token", "list"), ("status",), ("audit", "log", "--control")):
+            with on_a_terminal(loaded, *words, columns=columns) as (_, terminal):
+                said[words] = read_all(terminal)
+        assert f"{issued['id']}  agent-runner  live" in said["token", "list"]
+        assert re.search(r"agent-runner +rate.writes +\S+ +0/60 +600 a", said["status",])
+        assert re.search(r"Z  issue +tester +identity=", said["audit", "log", "--control"])
 
 
 def test_actor_is_the_users_name_by_default(loaded: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from support.command_line import Cli
-from support.terminals import on_a_terminal, read_all
+from support.terminals import on_a_terminal, read_all, read_until
 
 AT_ONCE = """\
 import keyleash.cli.progress
@@ -70,3 +71,21 @@ def test_nobody_who_only_reads_the_output_sees_a_bar(
 def test_what_is_done_soon_shows_no_bar(cli: Cli, example: Path) -> None:
     """A bar that comes and goes in a blink is only unrest."""
     assert "compiling" not in said_on_a_terminal(cli, "load", example, "--yes")
+
+
+def test_tests_that_are_interrupted_leave_no_server_and_no_traceback(
+    eager: Cli, example: Path, tmp_path: Path
+) -> None:
+    """Somebody who has seen enough presses Ctrl-C."""
+    case = "identity: agent-reader, command: GET agents:context:1, expect: allow"
+    cases = "".join(f"  - {{name: c{number}, {case}}}\n" for number in range(5000))
+    file = tmp_path / "many.test.yaml"
+    file.write_text(f"policy: {example}\ncases:\n{cases}")
+    with on_a_terminal(eager, "test", file) as (process, terminal):
+        read_until(terminal, "/5000")
+        process.send_signal(signal.SIGINT)
+        said = read_all(terminal)
+        assert process.wait(timeout=60) == 130
+
+    assert "interrupted" in said
+    assert "Traceback" not in said

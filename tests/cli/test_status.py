@@ -257,6 +257,15 @@ def test_watch_of_a_server_that_is_not_there_is_an_error(offline: Cli) -> None:
     assert offline.run("status", "--watch").exit_code == 69
 
 
+def test_watch_on_a_terminal_without_a_cursor_shows_one_after_the_other(loaded: Cli) -> None:
+    """Nothing can be drawn over there, and nothing must be held back until the end."""
+    dumb = Cli(loaded.url, {"TERM": "dumb"})
+    with on_a_terminal(dumb, "status", "--watch", "--interval", "1s") as (process, terminal):
+        read_until(terminal, "agent-recovery  budget.requests", times=2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+
+
 def test_watch_on_a_terminal_draws_over_itself(loaded: Cli) -> None:
     """In place, until a signal; then exit code 0."""
     with on_a_terminal(loaded, "status", "--watch", "--interval", "1s") as (process, terminal):

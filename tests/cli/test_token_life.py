@@ -32,12 +32,13 @@ def test_rotate_prints_the_new_token_alone_and_says_until_when_the_old_is_good(
         loaded.ok(*SET, KEYLEASH_TOKEN=token)
 
 
-def test_rotate_of_one_token_without_a_grace_leaves_the_others(loaded: Cli) -> None:
+@pytest.mark.parametrize("grace", ["0", "0s", "0m"])
+def test_rotate_of_one_token_without_a_grace_leaves_the_others(loaded: Cli, grace: str) -> None:
     """By its id; the old one is refused as expired at once."""
     kept = loaded.token("agent-runner")
     old = loaded.json("token", "issue", "agent-runner", "--note", "ci")
 
-    said = loaded.json("token", "rotate", old["id"], "--grace", "0", "--ttl", "1h")
+    said = loaded.json("token", "rotate", old["id"], "--grace", grace, "--ttl", "1h")
 
     assert [one["id"] for one in said["replaced"]] == [old["id"]]
     assert loaded.run(*SET, KEYLEASH_TOKEN=old["token"]).stderr.startswith("error: TOKEN_EXPIRED")
@@ -169,5 +170,6 @@ def test_revoke_as_json_has_the_moment_and_the_numbers(loaded: Cli) -> None:
                 "recorded_in_the_minute_before": 1,
                 "refused_since": 0,
             }
-        ]
+        ],
+        "unreadable": [],
     }

@@ -7,6 +7,8 @@ from datetime import datetime
 
 import pytest
 
+from keyleash.protocol.keyspace import Keyspace
+from keyleash.tokens import issue_token
 from support.command_line import Cli
 from support.servers import RealServer
 
@@ -73,6 +75,32 @@ def test_issue_without_a_policy_says_how_to_load_one(cli: Cli) -> None:
 def test_note_that_is_too_long_is_a_usage_error(loaded: Cli) -> None:
     """A limit of the store is told before anything is issued."""
     assert loaded.run("token", "issue", "agent-reader", "--note", "x" * 201).exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["issue", "rotate"])
+def test_note_with_a_token_in_it_is_a_usage_error(loaded: Cli, command: str) -> None:
+    """Whoever may list tokens must not find one in a note."""
+    token = f"kl_agent-reader_{'A' * 32}"
+
+    result = loaded.run("token", command, "agent-reader", "--note", f"was {token}")
+
+    assert result.exit_code == 2
+    assert token not in result.output
+    assert loaded.json("token", "list") == {"tokens": []}
+
+
+def test_note_that_a_program_put_a_token_into_is_shown_without(
+    loaded: Cli, embedded: RealServer
+) -> None:
+    """The library takes any note; what lists tokens shows none."""
+    token = loaded.token("agent-reader")
+    issued = issue_token(embedded.client(), "agent-reader", note=f"was {token}")
+
+    for words in (("token", "list"), ("token", "show", issued.id)):
+        for option in ((), ("--json",)):
+            said = loaded.ok(*option, *words)
+            assert token not in said
+            assert "was kl_agent-reader_" in said
 
 
 def test_list_shows_tokens_newest_first_without_secrets(loaded: Cli) -> None:
@@ -182,6 +210,18 @@ def test_revoke_of_other_than_one_thing_is_a_usage_error(
     assert loaded.run("token", "revoke", "--yes", *words).exit_code == 2
 
 
+@pytest.mark.parametrize("words", [("",), ("--identity", "")])
+def test_revoke_of_an_empty_name_revokes_nothing(loaded: Cli, words: tuple[str, ...]) -> None:
+    """`revoke "$ID"` where the variable was never set must not stop the fleet."""
+    loaded.token("agent-reader")
+
+    result = loaded.run("token", "revoke", *words)
+
+    assert result.exit_code == 1
+    assert "``" in result.stderr
+    assert [one["state"] for one in loaded.json("token", "list")["tokens"]] == ["live"]
+
+
 @pytest.mark.parametrize("words", [("k2k2k2k2k2k2",), ("--identity", "nobody")])
 def test_revoke_of_what_is_not_there_fails(loaded: Cli, words: tuple[str, ...]) -> None:
     """A revoke that did nothing because of a typing mistake must not look like one that did."""
@@ -189,6 +229,36 @@ def test_revoke_of_what_is_not_there_fails(loaded: Cli, words: tuple[str, ...]) 
 
     assert result.exit_code == 1
     assert f"`{words[-1]}`" in result.stderr
+
+
+@pytest.mark.parametrize("record", ["no JSON", '"text"', "{}"])
+def test_record_that_somebody_spoilt_does_not_keep_other_tokens_alive(
+    loaded: Cli, embedded: RealServer, record: str
+) -> None:
+    """What can be revoked is; of the rest it is said whose it is, and what stops them."""
+    token = loaded.token("agent-runner")
+    embedded.client().hset(Keyspace().tokens("agent-reader"), "k2k2k2k2k2k2", record)
+
+    result = loaded.run("token", "revoke", "--all", "--yes")
+
+    assert result.exit_code == 1
+    assert "1 token revoked" in result.stderr
+    assert "error: 1 token of `agent-reader` not revoked" in result.stderr
+    assert "keyleash freeze agent-reader" in result.stderr
+    refused = loaded.run("exec", "GET", "agents:jobs:1:state", KEYLEASH_TOKEN=token)
+    assert "TOKEN_REVOKED" in refused.stderr
+    again = loaded.json("token", "revoke", "--all", "--yes", exit_code=1)
+    assert (again["revoked"], again["unreadable"]) == ([], ["agent-reader"])
+
+
+@pytest.mark.parametrize("words", [("token", "list"), ("status",)], ids=" ".join)
+def test_record_that_cannot_be_read_is_told_without_a_traceback(
+    loaded: Cli, embedded: RealServer, words: tuple[str, ...]
+) -> None:
+    """Somebody wrote to it by hand; doctor is where to look."""
+    embedded.client().hset(Keyspace().tokens("agent-reader"), "k2k2k2k2k2k2", "no JSON")
+
+    assert loaded.json(*words, exit_code=1)["error"]["code"] == "unreadable"
 
 
 def test_revoke_of_a_token_in_place_of_its_id_does_not_repeat_it(loaded: Cli) -> None:

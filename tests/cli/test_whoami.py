@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,26 @@ def test_holder_of_a_suspended_identity_is_told(loaded: Cli) -> None:
     assert "SUSPENDED" in loaded.ok("whoami", KEYLEASH_TOKEN=token)
 
 
+def test_holder_of_a_frozen_identity_learns_why_and_until_when(loaded: Cli) -> None:
+    """On one line, whatever the reason holds: whoever froze it need not be asked."""
+    token = loaded.token("agent-runner")
+    loaded.ok("freeze", "agent-runner", "--for", "30m", "--reason", "bad\x1b[31m\nwrites")
+
+    said = loaded.json("whoami", KEYLEASH_TOKEN=token)
+    text = loaded.ok("whoami", KEYLEASH_TOKEN=token)
+
+    assert said["stopped"] == "SUSPENDED"
+    assert said["suspension"]["reason"] == "bad\x1b[31m\nwrites"
+    assert said["suspension"]["until"] == next(
+        one["suspension"]["until"]
+        for one in loaded.json("status")["identities"]
+        if one["name"] == "agent-runner"
+    )
+    (line,) = (line for line in text.splitlines() if line.startswith("stopped"))
+    assert "refused: SUSPENDED until 2" in line
+    assert line.endswith(": bad\\x1b[31m\\nwrites")
+
+
 def test_holder_whose_identity_left_the_policy_is_not_active(loaded: Cli, policy: Path) -> None:
     """The token is known, and worth nothing."""
     token = loaded.token("agent-runner")
@@ -175,3 +196,16 @@ def test_no_token_is_a_usage_error(loaded: Cli) -> None:
 
     assert result.exit_code == 2
     assert "KEYLEASH_TOKEN" in result.stderr
+
+
+def test_holder_of_a_token_that_may_be_idle_is_told_when_that_ends(loaded: Cli) -> None:
+    """The earlier of two ends is the one that surprises."""
+    token = loaded.token("human-admin")
+
+    said = loaded.json("whoami", KEYLEASH_TOKEN=token)
+
+    assert said["issued_at"] < said["idle_ends_at"] < said["expires_at"]
+    text = loaded.ok("whoami", KEYLEASH_TOKEN=token)
+    assert re.search(r"expires +in .*Z\n +in 1[45]m if it is not used before\n", text)
+    machine = loaded.token("agent-reader")
+    assert loaded.json("whoami", KEYLEASH_TOKEN=machine)["idle_ends_at"] is None

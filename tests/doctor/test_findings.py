@@ -11,7 +11,7 @@ import pytest
 
 from doctor.patients import NAMES, POLICY, Patient
 from keyleash.doctor import CODES
-from keyleash.doctor.checks import clock, replication
+from keyleash.doctor.checks import clock, replication, scripts
 from keyleash.doctor.checks import version as version_check
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import ChangeKind, PrefixChange, change_fields
@@ -180,6 +180,14 @@ def test_illness_is_found_by_its_code_alone(patient: Patient, code: str, illness
     assert found[0]["help"]
 
 
+@pytest.mark.parametrize("record", ["no JSON", '{"digest": 1}', "[]"])
+def test_record_of_a_token_that_cannot_be_read_is_found(patient: Patient, record: str) -> None:
+    """Lists of tokens end there, and a revocation cannot reach it."""
+    patient.admin.hset(NAMES.tokens("one"), "k2k2k2k2k2k2", record)
+
+    assert patient.codes() == ["unreadable"]
+
+
 def test_lost_function_is_found(patient: Patient) -> None:
     """By functions, too, a guard may be gone."""
     lost_function(patient)
@@ -187,6 +195,25 @@ def test_lost_function_is_found(patient: Patient) -> None:
     (found,) = patient.found()
     assert found["code"] == "script-not-loaded"
     assert "functions are not loaded: `one`" in found["message"]
+
+
+def test_load_while_the_doctor_looks_is_no_illness(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run by a timer, it must not raise an alarm for records of two policies."""
+    looks: list[object] = []
+    check = scripts.check_scripts
+
+    def load_first(*arguments: Any) -> Any:
+        if not looks:
+            patient.with_policy(POLICY.replace("two:", "three:"), "--allow-widening")
+        looks.append(arguments)
+        return check(*arguments)
+
+    monkeypatch.setattr(scripts, "check_scripts", load_first)
+
+    assert patient.found(exit_code=0) == []
+    assert len(looks) == 2
 
 
 def test_failed_snapshot_is_found(patient: Patient) -> None:

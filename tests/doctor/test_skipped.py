@@ -47,6 +47,14 @@ def test_user_without_info_learns_that_nothing_was_seen(patient: Patient) -> Non
     assert [one["check"] for one in json.loads(result.stdout)["skipped"]]
 
 
+def test_user_without_ping_is_no_end_of_the_examination(patient: Patient) -> None:
+    """A server that refuses it is within reach; one that scrapes metrics needs no PING either."""
+    result, _ = as_user(patient, "-ping")
+
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["findings"] == []
+
+
 def test_user_who_may_not_read_the_records_is_not_permitted(patient: Patient) -> None:
     """Exit code 77: there is nothing to say about this deployment."""
     result, _ = as_user(patient, "resetkeys")

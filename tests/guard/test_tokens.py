@@ -104,6 +104,18 @@ def test_revoke_of_an_unknown_id_says_so(leash: Leash) -> None:
         revoke_tokens(leash.admin, token_id="nosuchid")
 
 
+def test_revoke_of_an_empty_name_is_not_of_all(leash: Leash) -> None:
+    """None means all; an empty text is a mistake."""
+    leash.load(one=READ)
+    issued = leash.issue("one")
+
+    with pytest.raises(UnknownTokenIdError):
+        revoke_tokens(leash.admin, token_id="")
+    with pytest.raises(UnknownIdentityError):
+        revoke_tokens(leash.admin, identity="")
+    assert leash.client(issued.token).get("doc:1") is None
+
+
 def test_token_of_another_identity_is_unknown(leash: Leash) -> None:
     """Both by its own name at the other's guard, and with the name changed."""
     leash.load(one=READ, two=READ)
@@ -195,6 +207,20 @@ def test_list_forgets_tokens_whose_record_is_gone(leash: Leash) -> None:
 
     assert list_tokens(leash.admin) == []
     assert leash.admin.hlen(NAMES.tokens("one")) == 0
+
+
+def test_list_by_whoever_may_only_read_is_the_same(leash: Leash) -> None:
+    """What it would forget is left to whoever may write: also on a replica."""
+    leash.load(one=READ)
+    kept, gone = leash.issue("one"), leash.issue("one")
+    leash.admin.delete(NAMES.token("one", token_digest(gone.token)))
+    rights = {"categories": ["+@read"], "commands": ["+time"], "keys": ["*"]}
+    leash.admin.acl_setuser("reader", enabled=True, nopass=True, **rights)
+
+    listed = list_tokens(leash.server.client(username="reader", password="x"))
+
+    assert [one.id for one in listed] == [kept.id]
+    assert leash.admin.hlen(NAMES.tokens("one")) == 2
 
 
 def test_token_is_issued_only_for_an_identity_of_the_active_policy(leash: Leash) -> None:

@@ -13,7 +13,8 @@ import pytest
 import keyleash
 from keyleash.deploy import freeze, thaw
 from keyleash.errors import LeashError
-from keyleash.tokens import revoke, rotate_token
+from keyleash.tokens import rotate_token
+from support.command_line import Cli
 from support.leash import Leash, grant
 
 THREADS = 8
@@ -66,16 +67,17 @@ class Load:
         assert self.broken == []
 
 
-def revoked(leash: Leash) -> None:
-    assert len(revoke(leash.admin, identity="one").tokens) == THREADS
+def revoked(cli: Cli) -> None:
+    assert len(cli.json("token", "revoke", "--identity", "one")["revoked"]) == THREADS
 
 
-def frozen(leash: Leash) -> None:
-    assert freeze(leash.admin, reason="incident", for_s=600).identities[0].changed
+def frozen(cli: Cli) -> None:
+    said = cli.json("freeze", "--reason", "incident", "--for", "10m", "--yes")
+    assert said["identities"][0]["changed"]
 
 
-def rotated(leash: Leash) -> None:
-    assert len(rotate_token(leash.admin, identity="one", grace_s=0).replaced) == THREADS
+def rotated(cli: Cli) -> None:
+    assert len(cli.json("token", "rotate", "one", "--grace", "0")["replaced"]) == THREADS
 
 
 @pytest.mark.parametrize(
@@ -83,14 +85,14 @@ def rotated(leash: Leash) -> None:
     [(revoked, "TOKEN_REVOKED"), (frozen, "SUSPENDED"), (rotated, "TOKEN_EXPIRED")],
 )
 def test_no_call_that_began_after_the_cut_goes_through(
-    leash: Leash, cut: Callable[[Leash], None], code: str
+    leash: Leash, cut: Callable[[Cli], None], code: str
 ) -> None:
     """Eight threads are at it, before, during and after."""
     leash.load(one=ALL)
     load = Load(leash, [leash.issue("one").token for _ in range(THREADS)])
     with load.running():
         load.wait_for(lambda: len(load.passed_ns) >= CALLS_BEFORE)
-        cut(leash)
+        cut(Cli(leash.server.url))
         done_ns = perf_counter_ns()
         load.wait_for(lambda: sum(at > done_ns for at, _ in load.refused) >= CALLS_AFTER)
 

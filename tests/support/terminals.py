@@ -17,13 +17,15 @@ from support.command_line import Cli
 
 
 @contextlib.contextmanager
-def on_a_terminal(cli: Cli, *words: str | Path, rows: int = 40) -> Iterator[tuple[Any, int]]:
-    """The command on a terminal of 80 columns, and what reads that."""
+def on_a_terminal(
+    cli: Cli, *words: str | Path, rows: int = 40, columns: int = 80
+) -> Iterator[tuple[Any, int]]:
+    """The command on a terminal of its own, and what reads that."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 80, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = subprocess.Popen(
         [*cli.command, *map(str, words)],
-        env={**cli.process_env(), "TERM": "xterm"},
+        env={**cli.process_env(), "TERM": cli.env.get("TERM", "xterm")},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -11,10 +11,11 @@ from keyleash.cli.annotations import annotation
 from keyleash.cli.documents import Document, read_policy
 from keyleash.cli.errors import UsageError, WarningsError
 from keyleash.cli.failures import problem_as_json, warn
+from keyleash.cli.file_names import FILE
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.text import counted, without_tokens
+from keyleash.cli.text import counted, printable, without_tokens
 from keyleash.errors import PolicyError, Problem
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=example("keyleash check examples/agents.yaml --strict"))
-@click.argument("file")
+@click.argument("file", type=FILE)
 @click.option("--strict", is_flag=True, help="Fail if there is any warning.")
 @click.option(
     "--format",
@@ -94,7 +95,7 @@ def _as_json(
 def _tell(document: Document, accepted: Sequence[Accepted]) -> None:
     identities = document.policy.identities
     names = ", ".join(one.name for one in identities)
-    click.echo(f"{document.file} is valid")
+    click.echo(f"{printable(document.file)} is valid")
     click.echo(f"{counted(len(identities), 'identity')}: {names}")
     if accepted:
         which = ", ".join(f"{one.problem.code} of {one.identity}" for one in accepted)

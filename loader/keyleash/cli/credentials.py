@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from keyleash.cli.errors import UsageError
+from keyleash.cli.file_names import FILE
 from keyleash.protocol.token import TOKEN_START
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,6 +25,7 @@ def token_option(function: F) -> F:
         "--token",
         "token_file",
         metavar="FILE",
+        type=FILE,
         help="A file with the token on its first line; `-` is standard input.  "
         "[default: the token in KEYLEASH_TOKEN]",
     )(function)

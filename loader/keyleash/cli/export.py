@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keyleash.cli.file_names import DIRECTORY
 from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import duration_s, example, json_option
 from keyleash.cli.output import Column, print_json, print_table, say
@@ -46,7 +47,12 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
 
 @click.command(epilog=example("keyleash audit export --to /var/lib/keyleash/trails --follow"))
 @click.option(
-    "--to", "directory", metavar="DIR", required=True, help="The archive; begun if there is none."
+    "--to",
+    "directory",
+    metavar="DIR",
+    type=DIRECTORY,
+    required=True,
+    help="The archive; begun if there is none.",
 )
 @click.option(
     "--format",
@@ -186,7 +192,7 @@ def _exported_json(one: Exported) -> dict[str, Any]:
 
 
 @click.command(epilog=example("keyleash audit verify /var/lib/keyleash/trails"))
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", metavar="DIR", type=DIRECTORY)
 @click.option(
     "--recorded", is_flag=True, help="Compare the chains with those in the server's control stream."
 )

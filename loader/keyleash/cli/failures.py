@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,11 +101,24 @@ def failure_of(error: Exception, server: str) -> Failure | None:
             return Failure(str(error.code), FAILED, message, help_, details=error.details)
         case KeyleashError():
             where = f"{error.span}: " if error.span else ""
-            return Failure(error.code, error.exit_code, where + error.message, error.help)
+            message = printable(where + error.message)
+            return Failure(error.code, error.exit_code, message, error.help)
         case redis_errors.RedisError():
             return _server_failure(error, server)
         case OSError():
             return _file_failure(error)
+        case json.JSONDecodeError() | struct.error():
+            return Failure(
+                "unreadable",
+                FAILED,
+                "a record on the server is not such as keyleash writes",
+                "`keyleash doctor` says more; find out who wrote to keyleash's keys",
+            )
+        case UnicodeEncodeError(encoding="utf-8"):
+            # Only bytes that the shell passed on can be that; nothing was sent.
+            return Failure(
+                "usage", USAGE, "an argument, or KEYLEASH_ACTOR, is not text in UTF-8", None
+            )
     return None
 
 
@@ -179,7 +194,8 @@ def report(failure: Failure, *, as_json: bool) -> None:
         return
     if failure.problems:
         for problem in failure.problems:
-            _complain(f"{problem.span}: {problem.message}", problem.help, indent="  ")
+            said = printable(f"{problem.span}: {problem.message}")
+            _complain(said, printable(problem.help), indent="  ")
         _complain(failure.message, None)
         return
     warn(failure.warnings)
@@ -189,8 +205,8 @@ def report(failure: Failure, *, as_json: bool) -> None:
 def warn(warnings: Sequence[Problem]) -> None:
     """Print warnings on standard error, each with its place and its code."""
     for warning in warnings:
-        said = f"{warning.span}: warning: {warning.message} [{warning.code}]"
-        _complain(said, warning.help, indent="  ")
+        said = printable(f"{warning.span}: warning: {warning.message} [{warning.code}]")
+        _complain(said, printable(warning.help), indent="  ")
 
 
 def _complain(message: str, help_: str | None, *, indent: str = "") -> None:

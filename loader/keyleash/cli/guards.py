@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.cli.documents import read_policy
+from keyleash.cli.file_names import DIRECTORY, FILE
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import Column, print_json, print_table, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
 
 @click.command("compile", epilog=example("keyleash compile examples/agents.yaml -o build"))
-@click.argument("file")
-@click.option("-o", "--output", metavar="DIR", help="Write each guard to DIR/<identity>.lua.")
+@click.argument("file", type=FILE)
+@click.option(
+    "-o", "--output", metavar="DIR", type=DIRECTORY, help="Write each guard to DIR/<identity>.lua."
+)
 @click.option(
     "--identity", metavar="NAME", help="Only this identity; without -o, print its script."
 )

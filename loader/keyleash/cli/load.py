@@ -9,6 +9,7 @@ import click
 from keyleash.cli.activation import activate
 from keyleash.cli.documents import read_text
 from keyleash.cli.fence.nodes import node_option, other_clients
+from keyleash.cli.file_names import FILE
 from keyleash.cli.options import (
     allow_eviction_option,
     allow_widening_option,
@@ -23,7 +24,7 @@ from keyleash.protocol.transport import Transport
 
 
 @click.command(epilog=example("keyleash load examples/agents.yaml --yes"))
-@click.argument("file")
+@click.argument("file", type=FILE)
 @allow_eviction_option
 @transport_option
 @node_option

@@ -38,6 +38,7 @@ from keyleash.cli.options import json_option, refuse_typed_password
 from keyleash.cli.plan import plan
 from keyleash.cli.server import DEFAULT_URL
 from keyleash.cli.settings import Settings
+from keyleash.cli.signals import Ended
 from keyleash.cli.undo import undo
 from keyleash.cli.vault import vault
 
@@ -82,7 +83,7 @@ class Program(click.Group):
         settings = Settings()
         try:
             code = super().main(words, standalone_mode=False, obj=settings, **extra)
-        except (click.Abort, KeyboardInterrupt):
+        except (click.Abort, KeyboardInterrupt, Ended):
             click.echo("interrupted", err=True)
             return INTERRUPTED
         except _NEEDS_COMMAND as error:
@@ -135,9 +136,12 @@ def _asks_for_json(words: list[str]) -> bool:
 )
 @json_option
 @click.version_option(__version__, "--version", message="%(prog)s %(version)s")
-@click.pass_obj
-def main(settings: Settings, url: str, actor: str | None) -> None:
+@click.pass_context
+def main(context: click.Context, url: str, actor: str | None) -> None:
     """Scoped, short-lived, budgeted and audited credentials for agents, enforced inside Redis."""
+    if "NO_COLOR" in os.environ:
+        context.color = False
+    settings: Settings = context.obj
     refuse_typed_password("url", url, "KEYLEASH_URL")
     settings.url = url
     settings.given_actor = actor

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from keyleash.cli.file_names import DIRECTORY
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="The port on 127.0.0.1; 0 takes a free one.",
 )
-@click.option("--data", metavar="DIR", help="Keep the data in DIR. Without it, nothing is kept.")
+@click.option(
+    "--data",
+    metavar="DIR",
+    type=DIRECTORY,
+    help="Keep the data in DIR. Without it, nothing is kept.",
+)
 @json_option
 @pass_settings
 def serve(settings: Settings, port: int, data: str | None) -> None:

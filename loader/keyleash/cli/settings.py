@@ -10,9 +10,13 @@ from functools import cached_property
 import click
 
 from keyleash.cli import server
+from keyleash.cli.errors import UsageError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import server_keyspace
+
+MAX_ACTOR_BYTES = 256
+"""Each change is recorded with it, and each listing shows it."""
 
 
 @dataclass
@@ -37,8 +41,13 @@ class Settings:
 
     @property
     def actor(self) -> str:
-        """Who is to be recorded."""
+        """Who is to be recorded.
+
+        Raises:
+            UsageError: what was given is no name.
+        """
         if self.given_actor:
+            _require_name(self.given_actor)
             return self.given_actor
         try:
             return getpass.getuser()
@@ -55,6 +64,14 @@ class Settings:
     def keyspace(self) -> Keyspace:
         """Where the server's record says that control keys and data are."""
         return server_keyspace(self.client)
+
+
+def _require_name(actor: str) -> None:
+    if not actor.strip():
+        raise UsageError("the actor is blank", help="say who you are, for the record of changes")
+    size = len(actor.encode("utf-8", "surrogateescape"))
+    if size > MAX_ACTOR_BYTES:
+        raise UsageError(f"an actor has at most {MAX_ACTOR_BYTES} bytes, this one {size}")
 
 
 pass_settings = click.make_pass_decorator(Settings)

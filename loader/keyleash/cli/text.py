@@ -63,6 +63,11 @@ def without_tokens(text: str) -> str:
     return _TOKEN.sub(r"\1_…", text)
 
 
+def holds_token(text: str) -> bool:
+    """Whether a part of *text* looks like a token."""
+    return _TOKEN.search(text) is not None
+
+
 def counted(count: int, noun: str) -> str:
     """`1 token`, `2 tokens`; `1 identity`, `2 identities`; `2 keys`."""
     if count == 1:
@@ -88,8 +93,8 @@ def clock_time(time_ms: int) -> str:
 
 def distance(time_ms: int, now_ms: int) -> str:
     """How far off a moment is: `in 1h59m`, `5m ago`."""
-    seconds = (time_ms - now_ms) // 1000
-    return f"in {span(seconds)}" if seconds >= 0 else f"{span(-seconds)} ago"
+    seconds = abs(time_ms - now_ms) // 1000
+    return f"in {span(seconds)}" if time_ms >= now_ms else f"{span(seconds)} ago"
 
 
 def span(seconds: int) -> str:

@@ -83,7 +83,8 @@ def freeze(
     if len(reason.encode()) > MAX_REASON_BYTES:
         raise ValueError(f"a reason has at most {MAX_REASON_BYTES} bytes")
     for_ms = "" if for_s is None else str(for_s * 1000)
-    words = _run(client, "freeze.lua", keyspace, (actor, reason, for_ms, *identities))
+    named = dict.fromkeys(identities)
+    words = _run(client, "freeze.lua", keyspace, (actor, reason, for_ms, *named))
     return FreezeResult(
         bound_us=int(words[0]),
         event=words[1].decode(),
@@ -108,7 +109,7 @@ def thaw(
         UnknownIdentityError: one of them is not active; nothing was changed.
         VaultChangingError: prefixes are being changed; nothing was changed.
     """
-    words = _run(client, "thaw.lua", keyspace, (actor, *identities))
+    words = _run(client, "thaw.lua", keyspace, (actor, *dict.fromkeys(identities)))
     return FreezeResult(
         bound_us=int(words[0]),
         event=words[1].decode(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from redis import exceptions as redis_errors
@@ -34,6 +35,8 @@ from keyleash.protocol.active import Client, read_active
 from keyleash.protocol.sealed import read_seal
 
 Connect = Callable[[Address], Client]
+LOOKS = 3
+"""How often, if a policy is activated each time meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def examine(connect: Connect, seeds: Sequence[Address]) -> Examination:
         redis.RedisError: The first server does not answer, or not to this user.
     """
     servers = _find_servers(connect, seeds)
-    said = list(_examine(servers))
+    said = _settled(servers)
     order = {code: place for place, code in enumerate(CODES)}
     findings = sorted(
         dict.fromkeys(one for one in said if isinstance(one, Finding)),
@@ -77,8 +80,9 @@ def examine(connect: Connect, seeds: Sequence[Address]) -> Examination:
 
 def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, ...]:
     first = Server(str(seeds[0]), connect(seeds[0]))
-    # Its errors are told as those of every command.
-    first.client.ping()
+    # Its errors are told as those of every command. One that refuses PING is within reach.
+    with suppress(redis_errors.NoPermissionError):
+        first.client.ping()
     topology = Topology(lambda address: Node(address, connect(address)), seeds, None)
     topology.survey()
     main = topology.named(seeds[0])
@@ -86,6 +90,21 @@ def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, .
     found = tuple(Server(str(one.address), connect(one.address), one.role) for one in nodes)
     topology.close()
     return found
+
+
+def _settled(servers: Sequence[Server]) -> list[Said]:
+    """What is said of one policy: a load in between looks like records that do not match."""
+    for _ in range(LOOKS):
+        before = _generation(servers[0])
+        said = list(_examine(servers))
+        if _generation(servers[0]) == before:
+            break
+    return said
+
+
+def _generation(main: Server) -> int:
+    active = read_active(main.client, read_seal(main.client).keyspace)
+    return 0 if active is None else active.generation
 
 
 def _examine(servers: Sequence[Server]) -> Iterator[Said]:
@@ -112,6 +131,7 @@ def _examine(servers: Sequence[Server]) -> Iterator[Said]:
         return
     for server in deployment.answering:
         yield from _attempt("scripts", server, lambda: scripts.check_scripts(server, keyspace))  # noqa: B023
+    yield from _attempt("tokens", main, lambda: records.check_tokens(deployment, keyspace))
     yield from _attempt("moments", main, lambda: clock.check_moments(deployment, keyspace))
     yield from _attempt("guards and users", main, lambda: _compiled(deployment, known))
 

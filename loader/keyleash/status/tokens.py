@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from keyleash.policy import Identity
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.token import TokenRecord
-from keyleash.tokens.registry import TokenInfo, TokenState, token_info
+from keyleash.tokens.registry import TokenInfo, TokenState, read_known, token_info
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,13 @@ def read_token_counts(
 
 def _known(
     client: Client, keyspace: Keyspace, identities: Sequence[Identity]
-) -> list[dict[str, Mapping[str, str]]]:
+) -> list[dict[str, Mapping[str, Any]]]:
     with client.pipeline(transaction=False) as pipe:
         for identity in identities:
             pipe.hgetall(keyspace.tokens(identity.name))
         replies = pipe.execute() if identities else []
     return [
-        {token_id.decode(): json.loads(text) for token_id, text in one.items()} for one in replies
+        read_known(identity.name, one) for identity, one in zip(identities, replies, strict=True)
     ]
 
 

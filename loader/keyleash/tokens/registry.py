@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from keyleash.errors import UnknownTokenIdError
+from redis import exceptions as redis_errors
+
+from keyleash.errors import UnknownTokenIdError, UnreadableRecordError
 from keyleash.policy import TokenRules
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -60,7 +63,7 @@ def list_tokens(
 ) -> list[TokenInfo]:
     """The tokens of one identity, or of all, newest first.
 
-    Tokens that expired more than a week ago are forgotten on this occasion.
+    Tokens that expired more than a week ago are forgotten on this occasion, if *client* may write.
     """
     keyspace = keyspace or server_keyspace(client)
     if identity is not None:
@@ -93,10 +96,7 @@ def require_token(client: Client, token_id: str, *, keyspace: Keyspace | None = 
 def _of_identity(
     client: Client, keyspace: Keyspace, identity: str, rules: TokenRules | None, now_us: int
 ) -> Iterator[TokenInfo]:
-    known = {
-        token_id.decode(): json.loads(text)
-        for token_id, text in client.hgetall(keyspace.tokens(identity)).items()
-    }
+    known = read_known(identity, client.hgetall(keyspace.tokens(identity)))
     if not known:
         return
     records = client.mget([keyspace.token(identity, one["digest"]) for one in known.values()])
@@ -107,7 +107,31 @@ def _of_identity(
             continue
         yield token_info(token_id, identity, one, TokenRecord.unpack(packed), rules, now_us)
     if forgotten:
-        client.hdel(keyspace.tokens(identity), *forgotten)
+        # Whoever may only read, or asks a replica, is not there to tidy up.
+        with suppress(redis_errors.ResponseError):
+            client.hdel(keyspace.tokens(identity), *forgotten)
+
+
+def read_known(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapping[str, Any]]:
+    """
+    What `Keyspace.tokens` has of each token of *identity*, by its id.
+
+    Raises:
+        UnreadableRecordError: Somebody else wrote there.
+    """
+    known = {}
+    for token_id, text in recorded.items():
+        try:
+            facts = json.loads(text)
+            str.encode(facts["digest"])
+            int(facts["issued_ms"])
+        except (ValueError, LookupError, TypeError):
+            raise UnreadableRecordError(
+                f"what is recorded of a token of `{identity}` cannot be read",
+                help="find out who wrote to keyleash's keys; `keyleash doctor` looks at all",
+            ) from None
+        known[token_id.decode("utf-8", "backslashreplace")] = facts
+    return known
 
 
 def token_info(

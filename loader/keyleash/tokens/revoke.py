@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keyleash.compiler.templates import emergency_script
+from keyleash.errors import UnknownIdentityError, UnknownTokenIdError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import server_keyspace
@@ -20,10 +21,13 @@ class Revocation:
         bound_us: When, server time, Unix µs: no call that starts later is let through.
         tokens: (identity, token id) of each token that was not revoked before; expired ones
             too, while their records last.
+        unreadable: The identity of each token that could not be revoked, as what is recorded
+            of it cannot be read.
     """
 
     bound_us: int
     tokens: tuple[tuple[str, str], ...]
+    unreadable: tuple[str, ...] = ()
 
 
 def revoke(
@@ -38,15 +42,25 @@ def revoke(
 
     Raises:
         UnknownTokenIdError: no token has *token_id*.
+        UnknownIdentityError: *identity* is empty.
     """
+    # To the script an empty name means all: a variable that was never set must not.
+    if token_id == "":
+        raise UnknownTokenIdError("no token has the id ``", help="see `keyleash token list`")
+    if identity == "":
+        raise UnknownIdentityError("there is no identity ``", help="see `keyleash status`")
     keyspace = keyspace or server_keyspace(client)
     script = emergency_script("revoke.lua", keyspace)
     bound_us, *flat = client.eval(script, 0, actor, identity or "", token_id or "")
     words = [item.decode() for item in flat]
-    revoked = tuple(zip(words[::2], words[1::2], strict=True))
-    if token_id is not None and not revoked:
+    pairs = list(zip(words[::2], words[1::2], strict=True))
+    if token_id is not None and not pairs:
         require_token(client, token_id, keyspace=keyspace)
-    return Revocation(int(bound_us), revoked)
+    return Revocation(
+        bound_us=int(bound_us),
+        tokens=tuple((name, id_) for name, id_ in pairs if id_),
+        unreadable=tuple(name for name, id_ in pairs if not id_),
+    )
 
 
 def revoke_tokens(

@@ -45,7 +45,7 @@ def print_control(events: Iterable[ControlEvent]) -> None:
         [
             Column("time"),
             Column("event"),
-            Column("actor"),
+            Column("actor", fold=True),
             Column("details", fold=True),
             Column("id"),
         ],

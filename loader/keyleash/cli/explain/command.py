@@ -9,6 +9,7 @@ import click
 
 from keyleash.cli.explain.basis import Basis, basis_of_file, basis_of_server
 from keyleash.cli.failures import FAILED
+from keyleash.cli.file_names import FILE
 from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json
@@ -35,6 +36,7 @@ _PARAMETERS: tuple[Callable[[Any], Any], ...] = (
         "--policy",
         "file",
         metavar="FILE",
+        type=FILE,
         help="Ask this policy file, with nothing counted yet, and no server; `-` reads "
         "standard input.  [default: the active policy, as it stands]",
     ),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from keyleash.cli.fence.nodes import node_option
+from keyleash.cli.file_names import FILE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,6 +33,7 @@ def asked_options(function: F) -> F:
         click.option(
             "--hashes",
             metavar="FILE",
+            type=FILE,
             help="Passwords for those who have none: lines `identity sha256`, `-` for standard"
             " input.",
         ),
@@ -47,7 +49,7 @@ def asked_options(function: F) -> F:
             type=click.Choice(TIERS),
             help="Insist that the server is of this tier.  [default: the one that it is of]",
         ),
-        click.argument("file", required=False),
+        click.argument("file", required=False, type=FILE),
     ):
         function = option(function)
     return function

@@ -10,6 +10,7 @@ import click
 from keyleash.cli.errors import UsageError
 from keyleash.cli.fence.hashes import read_hashes
 from keyleash.cli.fence.nodes import named_clients, node_option
+from keyleash.cli.file_names import FILE
 from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json, say
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--hashes",
     metavar="FILE",
+    type=FILE,
     help="Take the new passwords from here: lines `identity sha256`, `-` for standard input.",
 )
 @node_option

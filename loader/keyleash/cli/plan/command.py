@@ -6,6 +6,7 @@ import click
 
 from keyleash.cli.documents import read_text
 from keyleash.cli.failures import problem_as_json, warn
+from keyleash.cli.file_names import FILE
 from keyleash.cli.options import json_option, transport_option
 from keyleash.cli.output import print_json
 from keyleash.cli.plan.as_json import plan_as_json
@@ -24,7 +25,7 @@ FAILED = 70
     "            69 server out of reach, 70 failed, 77 not permitted by the server\n"
     "example:    keyleash plan examples/agents.yaml"
 )
-@click.argument("file")
+@click.argument("file", type=FILE)
 @transport_option
 @json_option
 @pass_settings

@@ -37,7 +37,8 @@ def watch_status(settings: Settings, interval_s: int) -> None:
     first = read_snapshot(settings.client)
     try:
         with ended_by_signals():
-            if settings.json or not is_terminal():
+            # A terminal on which no cursor moves would show nothing before the end.
+            if settings.json or not is_terminal() or console().is_dumb_terminal:
                 _one_by_one(settings, first, interval_s)
             else:
                 _in_place(settings, first, interval_s)

@@ -12,6 +12,7 @@ import click
 from keyleash.cli.documents import read_text
 from keyleash.cli.errors import DeclinedError
 from keyleash.cli.failures import FAILED
+from keyleash.cli.file_names import FILE
 from keyleash.cli.options import (
     example,
     json_option,
@@ -34,7 +35,7 @@ DISAGREED = 70
 
 
 @click.command(epilog=example("keyleash test examples/agents.test.yaml --min-coverage 100"))
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", metavar="FILE...", type=FILE, nargs=-1, required=True)
 @click.option(
     "--server",
     metavar="URL",

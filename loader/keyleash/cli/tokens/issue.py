@@ -7,7 +7,7 @@ import click
 from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.tokens.words import print_issued, require_short, ttl_option
+from keyleash.cli.tokens.words import print_issued, require_note, ttl_option
 
 
 @click.command(epilog=example("TOKEN=$(keyleash token issue agent-runner --ttl 2h)"))
@@ -24,7 +24,7 @@ def issue(settings: Settings, identity: str, ttl: int | None, note: str) -> None
     """
     from keyleash.tokens import issue_token
 
-    require_short(note)
+    require_note(note)
     issued = issue_token(
         settings.client,
         identity,

@@ -10,7 +10,7 @@ from keyleash.cli.options import example, json_option
 from keyleash.cli.output import Column, print_json, print_table, say
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import require_known, server_time_ms
-from keyleash.cli.text import counted, distance, printable, span
+from keyleash.cli.text import counted, distance, printable, span, without_tokens
 from keyleash.cli.tokens.words import due_word, token_json, used_word
 
 
@@ -62,7 +62,7 @@ def list_(settings: Settings, identity: str | None, stale: bool) -> int:
                     distance(info.expires_ms, now_ms),
                     used_word(info, now_ms),
                     printable(info.by),
-                    printable(info.note),
+                    without_tokens(printable(info.note)),
                 ]
                 for info in found
             ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keyleash.cli.errors import DeclinedError, UsageError
+from keyleash.cli.failures import FAILED
 from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import duration_s, example, json_option, require_consent, yes_option
 from keyleash.cli.output import Column, print_json, print_table, say
@@ -47,7 +48,7 @@ def revoke(
     everything: bool,
     wait_s: int | None,
     yes: bool,
-) -> None:
+) -> int:
     """Revoke tokens, from the very next call on.
 
     Give the ID of one, or name an identity, or say --all. Of each token it says how many calls
@@ -76,16 +77,30 @@ def revoke(
         _print_json(settings, done, wait_s)
     elif done.tokens:
         _print(settings, done, wait_s)
+    elif done.unreadable:
+        say("nothing was revoked")
     elif token_id is not None:
         click.echo(f"`{token_id}` was revoked already")
     else:
         click.echo("there was no token left to revoke")
+    if done.unreadable:
+        _warn(done)
+        return FAILED
+    return 0
 
 
 def _may_revoke_all(settings: Settings, yes: bool) -> bool:
     if not yes:
         say("every agent stops until it gets a new token")
     return require_consent(f"revoke every token on {settings.shown_url}?", yes)
+
+
+def _warn(done: Revocation) -> None:
+    names = sorted(set(done.unreadable))
+    count = counted(len(done.unreadable), "token")
+    listed = ", ".join(f"`{name}`" for name in names)
+    say(f"error: {count} of {listed} not revoked: what is recorded of it cannot be read")
+    say(f"help: stop whoever may hold one: `keyleash freeze {' '.join(names)} --reason TEXT`")
 
 
 def _print(settings: Settings, done: Revocation, wait_s: int | None) -> None:
@@ -126,6 +141,7 @@ def _print_json(settings: Settings, done: Revocation, wait_s: int | None) -> Non
                 }
                 for name, id_ in done.tokens
             ],
+            "unreadable": list(done.unreadable),
         }
     )
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
+from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import duration_s, example, json_option
 from keyleash.cli.output import say
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import active_records, server_time_ms
 from keyleash.cli.text import clock_time, iso_time, span
-from keyleash.cli.tokens.words import print_issued, require_no_secret, require_short, ttl_option
+from keyleash.cli.tokens.words import print_issued, require_no_secret, require_note, ttl_option
 
 
 def _grace_s(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    return 0 if value in ("0", "0s") else duration_s(context, parameter, value)
+    if value is not None and re.fullmatch("0+[wdhms]?", value):
+        return 0
+    return duration_s(context, parameter, value)
 
 
 @click.command(epilog=example("TOKEN=$(keyleash token rotate agent-runner --grace 10m)"))
-@click.argument("which", metavar="IDENTITY|ID")
+@click.argument("which", metavar="IDENTITY|ID", type=IDENTITY)
 @click.option(
     "--grace",
     metavar="DURATION",
@@ -40,7 +45,7 @@ def rotate(settings: Settings, which: str, grace: int, ttl: int | None, note: st
     from keyleash.tokens import rotate_token
 
     require_no_secret(which)
-    require_short(note or "")
+    require_note(note or "")
     # A name wins over an id that reads alike.
     is_identity = bool(active_records(settings.client, settings.keyspace, [which]))
     is_identity = is_identity or "-" in which

@@ -8,7 +8,7 @@ from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import server_time_ms
-from keyleash.cli.text import clock_time, distance, printable
+from keyleash.cli.text import clock_time, distance, printable, without_tokens
 from keyleash.cli.tokens.words import require_no_secret, token_json
 
 
@@ -45,7 +45,7 @@ def show(settings: Settings, token_id: str) -> None:
         ("identity", info.identity),
         ("state", str(info.state)),
         ("issued", f"{moment(info.issued_ms)} by {printable(info.by)}"),
-        ("note", printable(info.note)),
+        ("note", without_tokens(printable(info.note))),
         ("expires", moment(info.expires_ms)),
         ("rotated to", info.replaced_by),
         ("rotate", "" if info.due_ms is None else moment(info.due_ms)),

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from keyleash.commands.server import UnreadableCommandsError
 from keyleash.compiler import CompiledGuard
 from keyleash.deploy.prepare import PreparedPolicy
-from keyleash.deploy.standing import Standing, read_standings
+from keyleash.deploy.standing import Standing, batches, read_standings
 from keyleash.doctor.finding import Finding, Said, Severity, Skipped
 from keyleash.doctor.patient import Deployment
 from keyleash.doctor.words import named, shown_key
 from keyleash.errors import Problem
 from keyleash.protocol.active import ActivePolicy
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.status.tokens import read_token_counts
 
 NO_POLICY = "no-policy"
 DIGEST = "policy-changed"
@@ -64,6 +65,22 @@ def check_records(
         yield from _different(guards, standings, active, prepared.commands)
     yield from _strays(guards, standings, keyspace)
     yield from _states(guards, standings)
+
+
+def check_tokens(deployment: Deployment, keyspace: Keyspace) -> Iterator[Said]:
+    """
+    Read what is recorded of tokens, as lists of them do.
+
+    Raises:
+        UnreadableRecordError: It cannot be read.
+    """
+    policy = deployment.policy
+    if policy is not None:
+        seconds, _ = deployment.main.client.time()
+        main = deployment.main.client
+        for some in batches(policy.identities):
+            list(read_token_counts(main, keyspace, some, int(seconds) * 1000))
+    yield from ()
 
 
 def _lacking(

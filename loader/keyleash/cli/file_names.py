@@ -1,0 +1,29 @@
+"""Names of files and directories as arguments: a shell completes them as its own."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import CompletionItem
+from click.types import StringParamType
+
+
+class FileName(StringParamType):
+    """
+    Any text. What it names, each command finds out for itself, and says it in its own words.
+
+    Args:
+        kind: `file` or `dir`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Leave it to the shell."""
+        return [CompletionItem(incomplete, type=self._kind)]
+
+
+FILE = FileName("file")
+DIRECTORY = FileName("dir")
