@@ -101,6 +101,7 @@ def future_call(patient: Patient) -> None:
 
 ILLNESSES: dict[str, Illness] = {
     "eviction": lambda one: one.admin.config_set("maxmemory-policy", "allkeys-lru"),
+    "memory-full": lambda one: one.admin.config_set("maxmemory", 1024),
     "no-persistence": lambda one: one.admin.config_set("appendonly", "no"),
     "snapshots-only": lambda one: (
         one.admin.config_set("appendonly", "no"),
@@ -253,6 +254,17 @@ def test_eviction_is_an_error_once_memory_is_bounded(patient: Patient) -> None:
     (after,) = patient.found()
 
     assert (before["severity"], after["severity"]) == ("warning", "error")
+
+
+def test_memory_that_is_nearly_full_is_a_warning(patient: Patient) -> None:
+    """So that there is time to make room, and nothing is said while there is enough."""
+    used = patient.admin.info("memory")["used_memory"]
+    patient.admin.config_set("maxmemory", 2 * used)
+    assert patient.found(exit_code=0) == []
+    patient.admin.config_set("maxmemory", used * 105 // 100)
+    (finding,) = patient.found()
+
+    assert (finding["code"], finding["severity"]) == ("memory-full", "warning")
 
 
 def test_cut_state_is_as_bad_as_none(patient: Patient) -> None:

@@ -20,7 +20,8 @@ UNREADABLE = "unreadable"
 CODES = (
     replication.UNREACHABLE,
     version.CODE,
-    memory.CODE,
+    memory.EVICTION,
+    memory.FULL,
     persistence.NONE,
     persistence.SNAPSHOTS,
     persistence.NO_FSYNC,

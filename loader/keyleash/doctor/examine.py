@@ -138,7 +138,8 @@ def _examine(servers: Sequence[Server]) -> Iterator[Said]:
 
 def _each(server: Server, *, are_fenced: bool) -> Iterator[Said]:
     yield from _attempt("version", server, lambda: version.check_version(server))
-    yield from _attempt("eviction", server, lambda: memory.check_memory(server))
+    yield from _attempt("eviction", server, lambda: memory.check_eviction(server))
+    yield from _attempt("memory", server, lambda: memory.check_room(server))
     yield from _attempt("persistence", server, lambda: persistence.check_persistence(server))
     yield from _attempt(
         "default user", server, lambda: users.check_default_user(server, are_fenced=are_fenced)
