@@ -15,6 +15,7 @@ from keyleash.errors import (
     TokenNotLiveError,
     UnknownIdentityError,
     UnknownTokenIdError,
+    UnreadableRecordError,
     VaultChangingError,
 )
 from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
@@ -139,6 +140,16 @@ def test_rotation_of_what_is_not_there_issues_nothing(leash: Leash) -> None:
         with pytest.raises(TokenNotLiveError, match="nothing was issued"):
             rotate_token(leash.admin, token_id=dead.id)
     assert len(list_tokens(leash.admin)) == 2
+
+
+def test_rotation_beside_a_spoilt_record_issues_nothing(leash: Leash) -> None:
+    """Which token the record was of cannot be told, so that it could not be made to end."""
+    leash.load(one=ALL)
+    leash.admin.hset(NAMES.tokens("one"), "x", "no JSON")
+
+    with pytest.raises(UnreadableRecordError, match="a token of `one` cannot be read"):
+        rotate_token(leash.admin, identity="one")
+    assert leash.admin.hlen(NAMES.tokens("one")) == 1
 
 
 def test_rotation_under_prefixes_that_are_others_by_now_issues_nothing(leash: Leash) -> None:

@@ -10,7 +10,7 @@ from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import server_keyspace
 from keyleash.tokens.issue import IssuedToken, mint_token
-from keyleash.tokens.registry import require_token
+from keyleash.tokens.registry import read_known, require_token
 from keyleash.tokens.rules import active_rules, require_rules
 
 GRACE_S = 600
@@ -59,6 +59,7 @@ def rotate_token(
         NoPolicyError: no policy is active.
         UnknownIdentityError: the active policy has no such identity.
         UnknownTokenIdError: no token has *token_id*.
+        UnreadableRecordError: somebody else wrote where the tokens are recorded.
         TokenNotLiveError: it is expired or revoked; nothing was issued.
         VaultChangingError: the prefixes were changed meanwhile; nothing was issued.
         ValueError: *ttl_s* is not positive, *grace_s* is negative, or *note* is too long.
@@ -72,6 +73,8 @@ def rotate_token(
     if identity is None:
         raise ValueError("neither an identity nor a token is named")
     rules = require_rules(active_rules(client, keyspace), identity)
+    # The script reads them as they are.
+    read_known(identity, client.hgetall(keyspace.tokens(identity)))
     minted = mint_token(client, identity, rules, ttl_s=ttl_s, note=note or "", actor=actor)
     said: list[bytes] | int | None = client.eval(
         operator_script("rotate_token.lua", keyspace),
