@@ -129,6 +129,26 @@ def test_holder_of_a_suspended_identity_is_told(loaded: Cli) -> None:
     assert "SUSPENDED" in loaded.ok("whoami", KEYLEASH_TOKEN=token)
 
 
+def test_holder_of_a_frozen_identity_learns_why_and_until_when(loaded: Cli) -> None:
+    """On one line, whatever the reason holds: whoever froze it need not be asked."""
+    token = loaded.token("agent-runner")
+    loaded.ok("freeze", "agent-runner", "--for", "30m", "--reason", "bad\x1b[31m\nwrites")
+
+    said = loaded.json("whoami", KEYLEASH_TOKEN=token)
+    text = loaded.ok("whoami", KEYLEASH_TOKEN=token)
+
+    assert said["stopped"] == "SUSPENDED"
+    assert said["suspension"]["reason"] == "bad\x1b[31m\nwrites"
+    assert said["suspension"]["until"] == next(
+        one["suspension"]["until"]
+        for one in loaded.json("status")["identities"]
+        if one["name"] == "agent-runner"
+    )
+    (line,) = (line for line in text.splitlines() if line.startswith("stopped"))
+    assert "refused: SUSPENDED until 2" in line
+    assert line.endswith(": bad\\x1b[31m\\nwrites")
+
+
 def test_holder_whose_identity_left_the_policy_is_not_active(loaded: Cli, policy: Path) -> None:
     """The token is known, and worth nothing."""
     token = loaded.token("agent-runner")

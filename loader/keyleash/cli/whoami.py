@@ -11,10 +11,11 @@ from keyleash.cli.credentials import require_token, token_option
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import Column, print_json, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.text import clock_time, distance, iso_time, span
+from keyleash.cli.text import clock_time, distance, iso_time, printable, span, without_tokens
+from keyleash.errors import ReplyCode
 
 if TYPE_CHECKING:
-    from keyleash.decision import ModelState
+    from keyleash.decision import Decision, ModelState
     from keyleash.policy import Grant, Identity, Limit
     from keyleash.protocol.token import TokenRecord
 
@@ -41,14 +42,14 @@ class Holder:
 
     Attributes:
         issued_ms: None if nobody kept it.
-        stopped: The code with which every call is refused, or None.
+        stopped: With what every call is refused, or None.
     """
 
     identity: Identity
     token: TokenRecord
     issued_ms: int | None
     now_ms: int
-    stopped: str | None
+    stopped: Decision | None
     limits: list[LimitLeft]
 
 
@@ -89,12 +90,13 @@ def _holder(settings: Settings, token: str) -> Holder:
     )
 
 
-def _stopped(state: ModelState, now_us: int) -> str | None:
+def _stopped(state: ModelState, now_us: int) -> Decision | None:
     from keyleash.decision.suspension import is_suspended, suspended
+    from keyleash.decision.verdict import refused
 
     if state.refuses is not None:
-        return str(state.refuses)
-    return str(suspended(state).code) if is_suspended(state, now_us) else None
+        return refused(state.refuses)
+    return suspended(state) if is_suspended(state, now_us) else None
 
 
 def _identity(settings: Settings, name: str) -> Identity:
@@ -151,13 +153,27 @@ def _show(found: Holder) -> None:
     click.echo(f"token     {found.token.id}{age}")
     click.echo(f"expires   {distance(expires_ms, found.now_ms)}, at {clock_time(expires_ms)}")
     if found.stopped is not None:
-        click.echo(f"stopped   every call is refused: {found.stopped}")
+        click.echo(f"stopped   every call is refused: {_stop_line(found.stopped, found.now_ms)}")
     _show_rules("may", [_grant_line(grant) for grant in found.identity.grants])
     _show_rules("may not", _denies(found))
     if found.limits:
         click.echo()
         columns = [Column("limit"), Column("left", "right"), Column("allows", fold=True)]
         print_table([*columns, Column("resets")], [_limit_row(one, found) for one in found.limits])
+
+
+def _stop_line(stopped: Decision, now_ms: int) -> str:
+    """The code, and of a suspension until when and why."""
+    said, until = str(stopped.code), _until_ms(stopped)
+    if until is not None:
+        said += f" until {clock_time(until)} ({distance(until, now_ms)})"
+    reason = stopped.details.get("reason")
+    return said if reason is None else f"{said}: {without_tokens(printable(reason))}"
+
+
+def _until_ms(stopped: Decision) -> int | None:
+    until = stopped.details.get("until_ms")
+    return None if until is None else int(until)
 
 
 def _show_rules(label: str, rules: list[str]) -> None:
@@ -189,16 +205,28 @@ def _limit_row(one: LimitLeft, found: Holder) -> list[str]:
     return [limit.name, "?" if one.left is None else str(one.left), allows(limit) + each, resets]
 
 
+def _suspension(stopped: Decision) -> dict[str, str | None]:
+    until = _until_ms(stopped)
+    return {
+        "reason": stopped.details.get("reason", ""),
+        "until": None if until is None else iso_time(until),
+    }
+
+
 def _as_json(found: Holder) -> dict[str, Any]:
     from keyleash.status.usage import allows, most
 
+    stopped = found.stopped
     return {
         "identity": found.identity.name,
         "kind": str(found.identity.kind),
         "token_id": found.token.id,
         "issued_at": None if found.issued_ms is None else iso_time(found.issued_ms),
         "expires_at": iso_time(found.token.expires_us // 1000),
-        "stopped": found.stopped,
+        "stopped": None if stopped is None else str(stopped.code),
+        "suspension": _suspension(stopped)
+        if stopped is not None and stopped.code is ReplyCode.SUSPENDED
+        else None,
         "grants": [
             {
                 "allow": list(map(str, one.allow)),
