@@ -33,6 +33,7 @@ class Preview:
         transport: How guards are to be called.
         to_mend: Identities whose rules stay, and whose guard must be made anew all the same: the
             server has other commands, guards are called otherwise, or something was lost.
+        lost: Active identities whose state is gone from the server: their limits begin at 0.
     """
 
     active: ActivePolicy | None
@@ -40,6 +41,7 @@ class Preview:
     is_readable: bool
     transport: Transport
     to_mend: tuple[str, ...]
+    lost: tuple[str, ...]
 
     @property
     def is_empty(self) -> bool:
@@ -72,7 +74,7 @@ def preview_load(
         before or Policy(()), prepared.policy, prepared.table, protected_prefixes(keyspace)
     )
     to_mend = [name for name in found.to_mend if name in set(diff.unchanged)]
-    return Preview(found.active, diff, before is not None, transport, tuple(to_mend))
+    return Preview(found.active, diff, before is not None, transport, tuple(to_mend), found.lost)
 
 
 def summary_of_plan(preview: Preview) -> str:
