@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from support.command_line import Cli
+from support.terminals import on_a_terminal, read_all, read_until
 
 URL = re.compile(r"redis://127\.0\.0\.1:\d+\n")
 
@@ -239,6 +240,19 @@ def test_load_on_a_terminal_asks_whether_access_may_widen(
 
     assert "activate it, and widen access of 1 identity?" in errors
     assert loaded.json("status")["policy"]["generation"] == generation
+
+
+def test_question_that_gets_no_answer_ends_its_line(cli: Cli, example: Path) -> None:
+    """Ctrl-D or Ctrl-C: what is said then does not stand behind the question."""
+    with on_a_terminal(cli, "load", example) as (loading, terminal):
+        read_until(terminal, "[y/N]")
+        os.write(terminal, b"\x04")
+        said = read_all(terminal)
+        loading.wait(timeout=30)
+
+    assert loading.returncode == 130
+    assert said.endswith("\r\ninterrupted\r\n")
+    assert cli.json("status")["policy"] is None
 
 
 def test_what_is_no_redis_server_is_69() -> None:
