@@ -135,7 +135,7 @@ def activate_policy(
     record_sources(client, keyspace, found.unrecorded)
     stage = Stage(client, keyspace)
     try:
-        before = active.digest if active else ""
+        before = _policy_before(active, digest)
         policy = ActivePolicy(
             generation + 1, digest, prepared.document, actor, 0, transport, before
         )
@@ -152,6 +152,13 @@ def activate_policy(
     retire_sources(client, keyspace, guards, removed)
     retire_functions(client, keyspace, guards, transport, generation)
     return LoadResult(True, generation, digest, names, removed, prepared.warnings)
+
+
+def _policy_before(active: ActivePolicy | None, digest: str) -> str:
+    """The digest of the policy to which a rollback goes back; a policy never replaces itself."""
+    if active is None:
+        return ""
+    return active.before if active.digest == digest else active.digest
 
 
 def _activate(
