@@ -11,7 +11,6 @@ import pytest
 from support.command_line import Cli
 from support.servers import RealServer
 
-
 OPTIONS = {"transport": ["--transport", "function"], "state": []}
 
 
