@@ -175,9 +175,8 @@ def test_signal_ends_the_tests_and_leaves_nothing(
     admin: Any = embedded.client()
     where = [] if is_embedded else ["--server", embedded.url, "--yes"]
     with Cli("redis://127.0.0.1:1").spawn(["test", cases, *where]) as testing:
-        if is_embedded:
-            time.sleep(1)
-        while not is_embedded and not admin.dbsize():
+        children = Path(f"/proc/{testing.pid}/task/{testing.pid}/children")
+        while not (children.read_text() if is_embedded else admin.dbsize()):
             time.sleep(0.01)
         testing.send_signal(number)
         _, errors = testing.communicate(timeout=60)
