@@ -232,3 +232,18 @@ def test_plan_ends_with_a_line_that_stays_short(cli: Cli, policy: Path) -> None:
     last = cli.run("plan", policy).stdout.splitlines()[-1]
 
     assert last == f"widens access: {', '.join(names[:10])} and 2 more"
+
+
+def test_load_where_the_active_policy_was_lost_needs_permission_to_widen(
+    loaded: Cli, example: Path, embedded: RealServer
+) -> None:
+    """What it allowed is not known, so nobody can say that this is no more."""
+    client: Any = embedded.client()
+    client.delete("keyleash:policy")
+
+    result = loaded.run("load", example, "--yes")
+
+    assert result.exit_code == 1
+    note = "note: a policy was active, and its record is gone; all identities count as new"
+    assert note in result.stderr.splitlines()
+    loaded.ok("load", example, "--yes", "--allow-widening")

@@ -54,6 +54,8 @@ def _head(server: str, source: str, prepared: PreparedPolicy, preview: Preview) 
         yield f"transport  {preview.transport}, until now {active.transport}"
     elif preview.transport is not Transport.EVALSHA:
         yield f"transport  {preview.transport}"
+    if active is None and not preview.is_first:
+        yield "note: a policy was active, and its record is gone; all identities count as new"
     if not preview.is_readable:
         yield "note: the active policy cannot be read by this version; all identities count as new"
 
