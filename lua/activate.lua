@@ -59,12 +59,23 @@ call('XLEN', {{ names.control }})
 call('ZCARD', {{ names.history }})
 local needed, keys, places, states = { staged .. ':policy', staged .. ':kept', staged .. ':layouts' }, {}, {}, {}
 local is_staged, is_ready = {}, {}
+
+--- A state that there was not, suspended as its identity is on record: whoever was stopped does
+--- not act again because its state was lost, or because it left the policy for long.
+local function suspended_as_recorded(identity, state)
+  local until_ms = call('HGET', {{ names.suspension_prefix }} .. identity, 'until_ms')
+  if not until_ms then return state end
+  local until_us = until_ms == '' and 1 or until_ms * 1000
+  if until_us > 1 and until_us <= now_us then return state end
+  return state:sub(1, 8) .. pack('<d', until_us) .. state:sub(17)
+end
+
 each_change(function(how, i)
   if how == 'kept' or how == 'removed' then return end
   local key = {{ names.state_prefix }} .. argv[i]
   needed[#needed + 1] = staged .. ':guard:' .. argv[i]
   if how == 'fresh' then
-    states[#states + 1], states[#states + 2] = key, argv[i + 1]
+    states[#states + 1], states[#states + 2] = key, suspended_as_recorded(argv[i], argv[i + 1])
   elseif how == 'staged' and is_unmoved(key, argv[i + 2], argv[i + 3]) then
     is_ready[i], needed[#needed + 1] = true, staged .. ':state:' .. argv[i]
   elseif how == 'moved' or how == 'staged' then

@@ -234,3 +234,26 @@ def test_server_in_distress_is_named_with_a_way_out(
     assert result.stderr.startswith("error: the server ")
     assert "\nhelp: " in result.stderr
     assert "script" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("explain", "no\x07\u202ebody", "--", "GET", "k"),
+        ("token", "issue", "no\x07\u202ebody"),
+        ("rollback", "--to", "no\x07\u202ebody"),
+        ("freeze", "no\x07\u202ebody", "--reason", "x"),
+        ("compile", "no\x07\u202ebody"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_error_holds_nothing_that_a_terminal_would_obey(
+    loaded: Cli, words: tuple[str, ...]
+) -> None:
+    """A name that somebody else wrote is pasted into a command, and comes back in its error."""
+    result = loaded.run(*words)
+
+    assert result.exit_code != 0
+    assert "no\\x07\\u202ebody" in result.stderr
+    assert "\x07" not in result.output
+    assert "\u202e" not in result.output

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from support.command_line import Cli
 from support.servers import RealServer
@@ -204,3 +205,55 @@ def test_load_with_json_says_token_rules_and_not_where_they_stand(
 
     policy.write_text("# one line more\n" + example.read_text())
     assert cli.json("plan", policy)["changes"] is False
+
+
+def cut_short(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("step", "said", "generation"),
+    [
+        ("activate_policy", "nothing was activated", 1),
+        (
+            "verify_activation",
+            "it is active as generation 2, and was not read back: look at `keyleash doctor`",
+            2,
+        ),
+    ],
+)
+def test_load_that_is_interrupted_says_whether_it_was_activated(
+    loaded: Cli,
+    example: Path,
+    policy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    said: str,
+    generation: int,
+) -> None:
+    """Whoever pressed Ctrl-C must not have to guess which policy is in force."""
+    policy.write_text(example.read_text().replace("3000/minute", "2000/minute"))
+    monkeypatch.setattr(f"keyleash.deploy.{step}", cut_short)
+
+    result = loaded.run("load", policy, "--yes")
+
+    assert result.exit_code == 130
+    assert [line for line in result.stderr.splitlines() if line][-2:] == [said, "interrupted"]
+    assert loaded.json("status")["policy"]["generation"] == generation
+
+
+def test_load_whose_answer_is_lost_says_that_it_is_active(
+    loaded: Cli, example: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that breaks after the activation is no load that failed."""
+    policy.write_text(example.read_text().replace("3000/minute", "2000/minute"))
+
+    def lose(*_: Any, **__: Any) -> None:
+        raise redis.ConnectionError("connection closed by server")
+
+    monkeypatch.setattr("keyleash.deploy.verify_activation", lose)
+
+    result = loaded.run("load", policy, "--yes")
+
+    assert result.exit_code == 69
+    assert "it is active as generation 2, and was not read back" in result.stderr

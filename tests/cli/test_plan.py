@@ -176,3 +176,74 @@ def test_load_that_widens_needs_more_than_yes(loaded: Cli, example: Path, policy
     loaded.ok("load", file, "--yes", "--allow-widening")
     loaded.ok("load", example, "--yes")
     assert loaded.json("status")["policy"]["generation"] == 3
+
+
+ONE = """\
+version: 1
+identities:
+  one: {{kind: machine, grants: [{{allow: [{allow}], keys: ["k:*"]{narrowed}}}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "said"), [("", "INCR `k:`, and "), (", only: [SET]", "SET `k:` … GET")]
+)
+def test_plan_gives_no_call_as_new_that_was_allowed_before(
+    cli: Cli, policy: Path, narrowed: str, said: str
+) -> None:
+    """Whoever may write and now may also read could SET all along; SET … GET is what is new."""
+    policy.write_text(ONE.format(allow="write", narrowed=narrowed))
+    cli.ok("load", policy, "--yes")
+    policy.write_text(ONE.format(allow="read, write", narrowed=narrowed))
+
+    lines = cli.run("plan", policy).stdout.splitlines()
+
+    calls = [line.strip() for line in lines if line.startswith(" " * 8)]
+    assert any(call.startswith(said) for call in calls)
+    assert not any(call.startswith("SET `k:`, ") or call == "SET `k:`" for call in calls)
+
+
+def test_plan_says_whose_counters_are_gone(
+    loaded: Cli, example: Path, embedded: RealServer
+) -> None:
+    """A load makes such an identity good again, and its limits let everything through anew."""
+    client: Any = embedded.client()
+    client.delete("keyleash:state:agent-runner")
+
+    result = loaded.run("plan", example)
+
+    assert result.exit_code == 1
+    note = "note: what the limits had counted is gone from the server, and begins at 0: "
+    assert f"{note}agent-runner" in result.stdout.splitlines()
+    assert loaded.json("plan", example, exit_code=1)["counters_lost"] == ["agent-runner"]
+
+
+def test_plan_ends_with_a_line_that_stays_short(cli: Cli, policy: Path) -> None:
+    """What widens is marked where it stands; a thousand names would hide the verdict."""
+    names = [f"agent-{number}" for number in range(12)]
+    policy.write_text(
+        "version: 1\nidentities:\n"
+        + "".join(
+            f"  {name}: {{kind: machine, grants: [{{allow: [read], keys: ['{name}']}}]}}\n"
+            for name in names
+        )
+    )
+
+    last = cli.run("plan", policy).stdout.splitlines()[-1]
+
+    assert last == f"widens access: {', '.join(names[:10])} and 2 more"
+
+
+def test_load_where_the_active_policy_was_lost_needs_permission_to_widen(
+    loaded: Cli, example: Path, embedded: RealServer
+) -> None:
+    """What it allowed is not known, so nobody can say that this is no more."""
+    client: Any = embedded.client()
+    client.delete("keyleash:policy")
+
+    result = loaded.run("load", example, "--yes")
+
+    assert result.exit_code == 1
+    note = "note: a policy was active, and its record is gone; all identities count as new"
+    assert note in result.stderr.splitlines()
+    loaded.ok("load", example, "--yes", "--allow-widening")

@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from support.command_line import Cli
+from support.terminals import on_a_terminal, read_all, read_until
 
 URL = re.compile(r"redis://127\.0\.0\.1:\d+\n")
 
@@ -240,6 +241,44 @@ def test_load_on_a_terminal_asks_whether_access_may_widen(
 
     assert "activate it, and widen access of 1 identity?" in errors
     assert loaded.json("status")["policy"]["generation"] == generation
+
+
+def test_question_that_gets_no_answer_ends_its_line(cli: Cli, example: Path) -> None:
+    """Ctrl-D or Ctrl-C: what is said then does not stand behind the question."""
+    with on_a_terminal(cli, "load", example) as (loading, terminal):
+        read_until(terminal, "[y/N]")
+        os.write(terminal, b"\x04")
+        said = read_all(terminal)
+        loading.wait(timeout=30)
+
+    assert loading.returncode == 130
+    assert said.endswith("\r\ninterrupted\r\n")
+    assert cli.json("status")["policy"] is None
+
+
+def test_of_two_loads_that_were_both_agreed_to_one_wins(
+    loaded: Cli, example: Path, policy: Path
+) -> None:
+    """Two people look at two plans at once: the later answer changes nothing, and says so."""
+    other = policy.with_name("other.yaml")
+    for file, rate in ((policy, 2000), (other, 1000)):
+        file.write_text(example.read_text().replace("3000/minute", f"{rate}/minute"))
+    with (
+        on_a_terminal(loaded, "load", policy) as (_, first),
+        on_a_terminal(loaded, "load", other) as (losing, second),
+    ):
+        for terminal in (first, second):
+            read_until(terminal, "[y/N]")
+        os.write(first, b"y\n")
+        won = read_all(first)
+        os.write(second, b"y\n")
+        lost = read_all(second)
+        losing.wait(timeout=30)
+
+    assert "activated generation 2" in won
+    assert "another policy was activated since the plan of this one was made" in lost
+    assert losing.returncode == 1
+    assert loaded.ok("policy", "show") == policy.read_text()
 
 
 def test_what_is_no_redis_server_is_69() -> None:

@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.command_line import Cli
 from support.servers import RealServer
+
+OPTIONS = {"transport": ["--transport", "function"], "state": []}
 
 
 def variant(example: Path, policy: Path, rate: int) -> Path:
@@ -45,6 +49,24 @@ def test_second_rollback_takes_the_first_one_back(loaded: Cli, example: Path, po
     loaded.ok("rollback", "--yes")
 
     assert loaded.json("status")["policy"]["digest"] == second
+
+
+@pytest.mark.parametrize("mended", OPTIONS)
+def test_rollback_goes_past_a_load_that_only_made_guards_anew(
+    loaded: Cli, example: Path, policy: Path, embedded: RealServer, mended: str
+) -> None:
+    """The policy before is another one, however often this one was loaded."""
+    first = loaded.json("status")["policy"]["digest"]
+    loaded.ok("load", variant(example, policy, 2000), "--yes")
+    if mended == "state":
+        client: Any = embedded.client()
+        client.delete("keyleash:state:agent-reader")
+    loaded.ok("load", policy, "--yes", *OPTIONS[mended])
+    assert loaded.lines("policy", "history")[0]["from"] == first
+
+    said = loaded.json("rollback", "--yes", "--allow-widening")
+
+    assert (said["changed"], said["digest"]) == (True, first)
 
 
 def test_rollback_that_widens_needs_the_same_consent_as_a_load(

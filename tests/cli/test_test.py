@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,35 @@ def test_server_of_ones_own_is_left_as_empty_as_it_was(server: RealServer, cases
     assert cli.run("test", cases, "--yes", KEYLEASH_TEST_URL=server.url).exit_code == 0
 
     assert server.client().dbsize() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("is_embedded", [True, False])
+def test_signal_ends_the_tests_and_leaves_nothing(
+    embedded: RealServer, cases: Path, number: signal.Signals, is_embedded: bool
+) -> None:
+    """A pipeline that is cancelled can run again."""
+    write(cases, *["command: SET k:1 v, expect: allow"] * 3000)
+    admin: Any = embedded.client()
+    where = [] if is_embedded else ["--server", embedded.url, "--yes"]
+    with Cli("redis://127.0.0.1:1").spawn(["test", cases, *where]) as testing:
+        children = Path(f"/proc/{testing.pid}/task/{testing.pid}/children")
+        while not (children.read_text() if is_embedded else admin.dbsize()):
+            time.sleep(0.01)
+        testing.send_signal(number)
+        _, errors = testing.communicate(timeout=60)
+
+    assert testing.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.endswith("interrupted\n")
+    assert admin.dbsize() == 0
+
+
+def test_coverage_that_is_no_number_is_a_usage_error(offline: Cli, cases: Path) -> None:
+    """No coverage is below it, so it would pass whatever is tested."""
+    write(cases, "command: SET k:1 v, expect: allow")
+
+    assert offline.run("test", cases, "--no-server", "--min-coverage", "nan").exit_code == 2
 
 
 def test_server_that_holds_something_is_refused(loaded: Cli, cases: Path) -> None:

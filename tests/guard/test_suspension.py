@@ -195,6 +195,37 @@ def test_suspension_goes_along_when_prefixes_change(leash: Leash) -> None:
     assert (refusal.value.reason, refusal.value.until_ms) == ("why", until_ms)
 
 
+@pytest.mark.parametrize("for_s", [None, 3600])
+def test_suspension_outlasts_the_state_that_a_load_makes_anew(
+    leash: Leash, for_s: int | None
+) -> None:
+    """Whoever was stopped in an incident does not act again because a key was lost in it."""
+    leash.load(one=ALL, two=ALL)
+    agent = leash.agent("one")
+    until_ms = freeze(leash.admin, ["one"], reason="why", for_s=for_s).identities[0].until_ms
+    leash.admin.delete(NAMES.state("one"), NAMES.state("two"))
+
+    leash.load(one=ALL, two=ALL)
+
+    with pytest.raises(keyleash.SuspendedError) as refusal:
+        agent.get("doc:1")
+    assert (refusal.value.reason, refusal.value.until_ms) == ("why", until_ms)
+    assert suspended(leash, "two") == 0
+
+
+def test_suspension_that_is_over_does_not_come_back_with_a_new_state(leash: Leash) -> None:
+    """Its record stays until the next one, and says nothing any more."""
+    leash.load(one=ALL)
+    freeze(leash.admin, reason="why", for_s=3600)
+    leash.admin.hset(NAMES.suspension("one"), "until_ms", now_us(leash) // 1000 - 1)
+    leash.admin.delete(NAMES.state("one"))
+
+    leash.load(one=ALL)
+
+    assert suspended(leash, "one") == 0
+    assert leash.call("one", leash.issue("one").token, "GET", "doc:1") is None
+
+
 def test_reason_is_as_long_as_a_refusal_can_say(leash: Leash) -> None:
     """What would be cut is an error, and what just fits is said whole."""
     leash.load(one=ALL)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 
 from keyleash.commands import load_table
+from keyleash.deploy import load_policy
 from keyleash.errors import ReplyCode
 from keyleash.policy import parse_policy
 from keyleash.policytests.errors import GuardBrokeError, NotEmptyError
@@ -75,7 +76,7 @@ def test_real_guards_go_by_the_clock_of_the_test(guards: Guards) -> None:
     assert {None, ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED} <= codes
 
 
-def test_cleared_database_is_as_empty_as_before(guards: Guards, server: RealServer) -> None:
+def test_released_database_is_as_empty_as_before(guards: Guards, server: RealServer) -> None:
     """What was loaded, and what the calls under test left."""
     text = document({"rate": {"requests": {"limit": "9/minute", "per": "token"}}})
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
@@ -84,7 +85,7 @@ def test_cleared_database_is_as_empty_as_before(guards: Guards, server: RealServ
     assert [one.allowed for one in guards.decisions(case, identity)] == [True]
     assert server.client().exists("k:a:1")
 
-    guards.clear()
+    guards.release()
 
     assert server.client().dbsize() == 0
 
@@ -141,3 +142,31 @@ def test_model_and_guard_that_differ_are_a_disagreement_whatever_is_expected(
     assert judged(case, model, [real[0], real[0]]).verdict is Verdict.DISAGREED
     assert judged(case, model, real).verdict is Verdict.FAILED
     assert judged(case, [model[0], model[0]], None).verdict is Verdict.PASSED
+
+
+def test_database_in_which_other_tests_run_is_refused(server: RealServer) -> None:
+    """Either would take away what the other needs; nothing stays of both."""
+    first = Guards(server.client())
+
+    with pytest.raises(NotEmptyError, match="other tests"):
+        Guards(server.client())
+    first.load(document({}), "policy.json", 0)
+    first.release()
+
+    assert server.client().dbsize() == 0
+    Guards(server.client()).release()
+
+
+def test_policy_that_is_loaded_during_the_tests_is_not_taken_away(server: RealServer) -> None:
+    """It is somebody's own, with its tokens and its trail."""
+    admin = server.client()
+    guards = Guards(admin)
+    guards.load(document({}), "policy.json", 0)
+    load_policy(admin, document({}).replace('"a"', '"b"'), actor="somebody")
+    held = set(admin.keys())
+
+    for leave in (guards.clear, guards.release):
+        with pytest.raises(NotEmptyError, match="nothing was removed"):
+            leave()
+
+    assert set(admin.keys()) == held

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from keyleash.cli.errors import DeclinedError, WideningError
 from keyleash.cli.failures import problem_as_json, warn
@@ -17,6 +18,7 @@ from keyleash.cli.plan.showing import print_plan
 from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings
 from keyleash.cli.text import counted
+from keyleash.protocol.active import read_active
 
 if TYPE_CHECKING:
     from keyleash.deploy import LoadResult, PreparedPolicy, Preview
@@ -66,19 +68,23 @@ def activate(
     if not preview.is_empty:
         print_plan(settings.shown_url, source, prepared, preview, err=True)
         _require_consent(preview, yes=yes, allow_widening=allow_widening)
-    with progress("loading", is_wanted=not settings.json) as report:
-        result = activate_policy(
-            client,
-            prepared,
-            actor=settings.actor,
-            keyspace=keyspace,
-            transport=transport,
-            others=others,
-            expected=preview.generation,
-            plan=summary_of_plan(preview),
-            report=report,
-        )
-    verify_activation(client, prepared, keyspace, transport, result.generation)
+    try:
+        with progress("loading", is_wanted=not settings.json) as report:
+            result = activate_policy(
+                client,
+                prepared,
+                actor=settings.actor,
+                keyspace=keyspace,
+                transport=transport,
+                others=others,
+                expected=preview.generation,
+                plan=summary_of_plan(preview),
+                report=report,
+            )
+        verify_activation(client, prepared, keyspace, transport, result.generation)
+    except (KeyboardInterrupt, ConnectionError, TimeoutError):
+        say(_whether_active(settings, prepared.digest, preview.generation))
+        raise
     _tell(settings, prepared, preview, result, len(others))
 
 
@@ -98,6 +104,20 @@ def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> No
         question = f"activate it, and widen access of {counted(len(widened), 'identity')}?"
     if not require_consent(question, yes):
         raise DeclinedError("nothing was activated")
+
+
+def _whether_active(settings: Settings, digest: str, before: int) -> str:
+    """What a load that was cut short may have done, as far as the server can still be asked."""
+    try:
+        active = read_active(settings.client, settings.keyspace)
+    except RedisError:
+        return "whether it was activated is not known: look at `keyleash status`"
+    if active is None or active.generation == before:
+        return "nothing was activated"
+    if active.digest != digest:
+        return f"another policy is active as generation {active.generation}"
+    said = f"it is active as generation {active.generation}, and was not read back"
+    return f"{said}: look at `keyleash doctor`"
 
 
 def _tell(

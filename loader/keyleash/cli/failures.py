@@ -199,7 +199,7 @@ def report(failure: Failure, *, as_json: bool) -> None:
         _complain(failure.message, None)
         return
     warn(failure.warnings)
-    _complain(f"{click.style('error:', fg='red', bold=True)} {failure.message}", failure.help)
+    _complain(failure.message, failure.help, label="error: ")
 
 
 def warn(warnings: Sequence[Problem]) -> None:
@@ -209,11 +209,17 @@ def warn(warnings: Sequence[Problem]) -> None:
         _complain(said, printable(warning.help), indent="  ")
 
 
-def _complain(message: str, help_: str | None, *, indent: str = "") -> None:
+def _complain(message: str, help_: str | None, *, indent: str = "", label: str = "") -> None:
     colour = None if "NO_COLOR" not in os.environ else False
-    click.echo(without_tokens(message), err=True, color=colour)
+    styled = click.style(label.rstrip(), fg="red", bold=True) + " " if label else ""
+    click.echo(styled + _shown(message), err=True, color=colour)
     if help_:
-        click.echo(without_tokens(f"{indent}help: {help_}"), err=True, color=colour)
+        click.echo(f"{indent}help: {_shown(help_)}", err=True, color=colour)
+
+
+def _shown(said: str) -> str:
+    """*said* without the secrets in it, and with nothing in it that moves a cursor."""
+    return without_tokens("\n".join(map(printable, said.split("\n"))))
 
 
 def _as_json(failure: Failure) -> dict[str, Any]:

@@ -87,7 +87,12 @@ def require_consent(question: str, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask on", help="add `--yes` to go ahead")
-    return click.confirm(question, err=True)
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        # The question has no end of line, and what is said next has one of its own.
+        click.echo(err=True)
+        raise
 
 
 def duration_s(

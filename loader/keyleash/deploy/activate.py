@@ -151,7 +151,8 @@ def _fill(
     stage: Stage, prepared: PreparedPolicy, found: Survey, actor: str, transport: Transport
 ) -> None:
     """Write beside what is active all that will take its place."""
-    generation, before = (found.active.generation, found.active.digest) if found.active else (0, "")
+    generation = found.active.generation if found.active else 0
+    before = _policy_before(found.active, prepared.digest)
     policy = ActivePolicy(
         generation + 1, prepared.digest, prepared.document, actor, 0, transport, before
     )
@@ -159,6 +160,13 @@ def _fill(
     changed = [one.guard for one in found.changes if one.guard and one.how is not How.KEPT]
     stage.put_records(changed, generation + 1, prepared.commands, transport)
     stage.put_states(found.changes, found.standings)
+
+
+def _policy_before(active: ActivePolicy | None, digest: str) -> str:
+    """The digest of the policy to which a rollback goes back; a policy never replaces itself."""
+    if active is None:
+        return ""
+    return active.before if active.digest == digest else active.digest
 
 
 def _activate(

@@ -30,16 +30,21 @@ class Preview:
         diff: From that policy to the new one.
         is_readable: Whether the active policy's document could be read; if not, `diff` takes
             every identity for a new one.
+        is_first: Whether no policy was ever active here. If none is now and one was, its record
+            was lost, and what it allowed is not known.
         transport: How guards are to be called.
         to_mend: Identities whose rules stay, and whose guard must be made anew all the same: the
             server has other commands, guards are called otherwise, or something was lost.
+        lost: Active identities whose state is gone from the server: their limits begin at 0.
     """
 
     active: ActivePolicy | None
     diff: PolicyDiff
     is_readable: bool
+    is_first: bool
     transport: Transport
     to_mend: tuple[str, ...]
+    lost: tuple[str, ...]
 
     @property
     def is_empty(self) -> bool:
@@ -54,7 +59,7 @@ class Preview:
     @property
     def needs_permission(self) -> bool:
         """Whether access widens beyond what somebody activated before."""
-        return self.active is not None and self.diff.widens
+        return not self.is_first and self.diff.widens
 
 
 def preview_load(
@@ -72,7 +77,15 @@ def preview_load(
         before or Policy(()), prepared.policy, prepared.table, protected_prefixes(keyspace)
     )
     to_mend = [name for name in found.to_mend if name in set(diff.unchanged)]
-    return Preview(found.active, diff, before is not None, transport, tuple(to_mend))
+    return Preview(
+        active=found.active,
+        diff=diff,
+        is_readable=before is not None,
+        is_first=found.active is None and not found.layouts,
+        transport=transport,
+        to_mend=tuple(to_mend),
+        lost=found.lost,
+    )
 
 
 def summary_of_plan(preview: Preview) -> str:

@@ -42,6 +42,15 @@ class Survey:
         changed |= {one.identity for one in self.unrecorded}
         return tuple(one.identity for one in self.changes if one.identity in changed)
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The active identities whose state is gone, and with it what their limits counted."""
+        return tuple(
+            one.identity
+            for one in self.changes
+            if one.how is How.FRESH and self.standings[one.identity].record is not None
+        )
+
 
 def survey(
     client: Client, prepared: PreparedPolicy, keyspace: Keyspace, transport: Transport

@@ -23,7 +23,7 @@ from keyleash.errors import LeashError, ReplyCode
 from keyleash.policy import SECOND_US, Identity
 from keyleash.policytests.errors import GuardBrokeError, NotEmptyError
 from keyleash.policytests.model import Case
-from keyleash.protocol.active import Client, guard_record
+from keyleash.protocol.active import Client, guard_record, read_active
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.reply import refusal
 from keyleash.protocol.request import declared_keys, guard_call
@@ -49,24 +49,20 @@ class Guards:
         client: A redis-py client that may do everything, `decode_responses` off.
 
     Raises:
-        NotEmptyError: The database holds something.
+        NotEmptyError: The database holds something, or other tests use it.
     """
 
     def __init__(self, client: Client) -> None:
-        held = client.dbsize()
-        if held:
-            raise NotEmptyError(
-                f"the database holds {held} keys already, and tests load policies into it",
-                help="name an empty database, or let an embedded server be started",
-            )
         self._client = client
         self._keyspace = Keyspace()
         self._touched: set[bytes] = set()
         self._pristine: dict[str, bytes] = {}
+        self._claim()
         try:
-            self.table: CommandTable = read_table(client)
-        except UnreadableCommandsError:
-            self.table = load_table()
+            self.table: CommandTable = _table_of(client)
+        except BaseException:
+            self._disclaim()
+            raise
 
     def load(self, document: str, file: str, starts_us: int) -> None:
         """
@@ -115,10 +111,46 @@ class Guards:
         return [_decision(replies[place], record.digest) for place in calls]
 
     def clear(self) -> None:
-        """Take away all that was made here: control keys, and the keys that calls named."""
+        """
+        Take away all that was made here: control keys, and the keys that calls named.
+
+        Raises:
+            NotEmptyError: Somebody loaded a policy here meanwhile; then all stays.
+        """
+        active = read_active(self._client, self._keyspace)
+        if active is not None and active.actor != ACTOR:
+            raise NotEmptyError(
+                "somebody loaded a policy into the database during the tests; nothing was removed",
+                help="see whose it is with `keyleash policy history`, and test elsewhere",
+            )
         mine = {*self._keys(f"{self._keyspace.prefix}*"), *self._touched}
         self._touched.clear()
-        self._delete(mine)
+        self._delete(mine - {self._keyspace.policy_tests.encode()})
+
+    def release(self) -> None:
+        """Leave the database as empty as it was."""
+        self.clear()
+        self._disclaim()
+
+    def _claim(self) -> None:
+        # In one step, since a database that two tests find empty is neither's to clear.
+        pipe = self._client.pipeline(transaction=True)
+        pipe.dbsize()
+        pipe.set(self._keyspace.policy_tests, ACTOR, nx=True)
+        held, is_ours = pipe.execute()
+        if not held:
+            return
+        if is_ours:
+            self._disclaim()
+        raise NotEmptyError(
+            f"the database holds {held} keys already, and tests load policies into it"
+            if is_ours
+            else "other tests run in the database, or were killed there",
+            help="name an empty database, or let an embedded server be started",
+        )
+
+    def _disclaim(self) -> None:
+        self._delete({self._keyspace.policy_tests.encode()})
 
     def _set_clock(self, pipe: Any, identity: str, token: str, token_id: str, at_us: int) -> None:
         expires_us = at_us + LIFE_MS * 1000
@@ -139,6 +171,13 @@ class Guards:
             for key in keys:
                 pipe.unlink(key)
             pipe.execute()
+
+
+def _table_of(client: Client) -> CommandTable:
+    try:
+        return read_table(client)
+    except UnreadableCommandsError:
+        return load_table()
 
 
 def _decision(reply: Any, digest: str) -> Decision:

@@ -74,6 +74,11 @@ class Keyspace:
         return f"{self.prefix}control"
 
     @property
+    def policy_tests(self) -> str:
+        """String: whose the database is while `keyleash test` uses it."""
+        return f"{self.prefix}policy-tests"
+
+    @property
     def staged_prefix(self) -> str:
         """What stands before a load's id in the names of what it makes before it activates."""
         return f"{self.prefix}staged:"

@@ -32,6 +32,7 @@ def plan_as_json(prepared: PreparedPolicy, preview: Preview) -> dict[str, Any]:
         "identities": [_identity(one) for one in preview.diff.identities],
         "unchanged": list(preview.diff.unchanged),
         "made_anew": list(preview.to_mend),
+        "counters_lost": list(preview.lost),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from keyleash.cli.text import printable
+from keyleash.commands import OperationClass
 from keyleash.policy.diff import Gain
 
 SHOWN = 4
@@ -27,6 +28,8 @@ def example(gain: Gain) -> str:
     """One call, and how many commands are allowed alike."""
     name = _familiar(gain)
     said = f"{name} {_arguments(gain)}".rstrip()
+    if _is_set_with_get(name, gain):
+        said += " … GET"
     if gain.shown is not None:
         return f"{said} shows {_key(gain.shown)}"
     alike = len(gain.commands) - 1
@@ -48,7 +51,14 @@ def _key(key: bytes | None) -> str:
 
 
 def _familiar(gain: Gain) -> str:
-    return next((name for name in _FAMILIAR if name in gain.commands), gain.commands[0])
+    known = [name for name in _FAMILIAR if name in gain.commands]
+    plain = (name for name in known if not _is_set_with_get(name, gain))
+    return next(plain, (*known, *gain.commands)[0])
+
+
+def _is_set_with_get(name: str, gain: Gain) -> bool:
+    """Whether the calls are SET … GET: a plain SET reads nothing, and may be allowed as before."""
+    return name == "SET" and any(OperationClass.READ in needs for needs in gain.form.needs)
 
 
 def _rank(gain: Gain) -> tuple[int, int]:

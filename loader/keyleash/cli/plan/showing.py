@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +21,7 @@ WIDENS = "widens"
 NARROWS = "narrows"
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 _INDENT = "    "
+_NAMED = 10
 _WHOLE_RULES = ("grant", "deny", "rate", "budget")
 
 
@@ -53,6 +54,8 @@ def _head(server: str, source: str, prepared: PreparedPolicy, preview: Preview) 
         yield f"transport  {preview.transport}, until now {active.transport}"
     elif preview.transport is not Transport.EVALSHA:
         yield f"transport  {preview.transport}"
+    if active is None and not preview.is_first:
+        yield "note: a policy was active, and its record is gone; all identities count as new"
     if not preview.is_readable:
         yield "note: the active policy cannot be read by this version; all identities count as new"
 
@@ -104,7 +107,12 @@ def _foot(preview: Preview) -> Iterator[str]:
     if preview.to_mend:
         yield (
             f"{counted(len(preview.to_mend), 'guard')} made anew, by the same rules:"
-            f" {', '.join(preview.to_mend[:10])}{' …' if len(preview.to_mend) > 10 else ''}"
+            f" {_names(preview.to_mend)}"
+        )
+    if preview.lost:
+        yield (
+            "note: what the limits had counted is gone from the server, and begins at 0:"
+            f" {_names(preview.lost)}"
         )
     if not diff.identities:
         yield "no identity changes" if not preview.is_empty else "nothing changes"
@@ -115,9 +123,15 @@ def _foot(preview: Preview) -> Iterator[str]:
     yield f"{new} new, {changed} changed, {removed} removed, {len(diff.unchanged)} unchanged"
     widened = [one.name for one in diff.identities if one.widens]
     if widened:
-        yield _coloured(f"{WIDENS} access: {', '.join(widened)}", "+")
+        yield _bold(f"{WIDENS} access: {_names(widened)}")
     else:
         yield "widens access: none"
+
+
+def _names(names: Sequence[str]) -> str:
+    """The first of them, and how many others there are; each stands in the plan by itself."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _sign(before: object, after: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from keyleash.cli.output import print_json, say
 from keyleash.cli.progress import progress
 from keyleash.cli.server import operator_client, shown_url
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.signals import ended_by_signals
+from keyleash.cli.signals import Ended, ended_by_signals
 
 if TYPE_CHECKING:
     from keyleash.policytests.guards import Guards
@@ -32,6 +33,15 @@ if TYPE_CHECKING:
 
 DISAGREED = 70
 """sysexits.h: an internal error. It is keyleash that is wrong, and not the policy."""
+
+
+def _require_number(
+    _context: click.Context, _parameter: click.Parameter, value: float | None
+) -> float | None:
+    """Refuse `nan`, which no coverage would ever be below."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("it must be a number")
+    return value
 
 
 @click.command(epilog=example("keyleash test examples/agents.test.yaml --min-coverage 100"))
@@ -49,6 +59,7 @@ DISAGREED = 70
 @click.option(
     "--min-coverage",
     type=click.FloatRange(0, 100),
+    callback=_require_number,
     metavar="PERCENT",
     help="Fail if fewer of the patterns of grants and denies decided some call.",
 )
@@ -72,8 +83,11 @@ def test(
     keyleash. docs/testing-policies.md says what a file holds.
     """
     refuse_typed_password("server", server, "KEYLEASH_TEST_URL")
-    with _guards(None if no_server else server or "", yes) as (guards, label):
-        report = _run(settings, files, guards)
+    try:
+        with _guards(None if no_server else server or "", yes) as (guards, label):
+            report = _run(settings, files, guards)
+    except Ended:
+        raise KeyboardInterrupt from None
     below = min_coverage is not None and report.percent < min_coverage
     if settings.json:
         from keyleash.cli.test.as_json import report_json
@@ -116,13 +130,15 @@ def _guards(url: str | None, yes: bool) -> Iterator[tuple[Guards | None, str | N
         yield None, None
     elif url:
         label = shown_url(url)
-        guards = Guards(operator_client(url))
         if not require_consent(f"load policies into the empty database of {label}?", yes):
             raise DeclinedError("nothing was tested")
-        try:
-            yield guards, label
-        finally:
-            guards.clear()
+        with ended_by_signals():
+            # Only now: while somebody thinks, it need not stay empty.
+            guards = Guards(operator_client(url))
+            try:
+                yield guards, label
+            finally:
+                guards.release()
     else:
         with ended_by_signals(), EmbeddedServer() as server:
             yield Guards(operator_client(server.url)), "an embedded server"
