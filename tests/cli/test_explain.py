@@ -130,6 +130,33 @@ def test_live_server_is_explained_as_it_stands(server: RealServer, file: Path) -
     assert "RATE_LIMITED" in refused.stderr
 
 
+def test_token_that_is_named_is_judged_too(loaded: Cli) -> None:
+    """A yes for somebody whose token was revoked would be read as a token that works."""
+    words = ["agent-runner", "--", "GET", "agents:jobs:1:state"]
+    token = loaded.json("token", "issue", "agent-runner")["id"]
+    asked = ["--token-id", token, *words]
+    assert loaded.ok("can-i", *asked) == "yes\n"
+    loaded.ok("token", "revoke", token)
+
+    assert loaded.run("can-i", *asked).stdout == "no TOKEN_REVOKED\n"
+    said = loaded.json("explain", *asked, exit_code=1)
+    assert said["steps"] == [{"step": "token", "code": "TOKEN_REVOKED"}]
+    assert "token     REFUSED: TOKEN_REVOKED" in loaded.run("explain", *asked).stdout
+    loaded.ok("freeze", "agent-runner", "--reason", "why not")
+    assert loaded.run("can-i", *asked).stdout.startswith("no SUSPENDED")
+
+
+@pytest.mark.parametrize("token", ["nosuchtokenx", "of another"])
+def test_token_of_nobody_or_of_another_is_no_answer(loaded: Cli, token: str) -> None:
+    """It could not be judged, which is neither yes nor no."""
+    if token == "of another":
+        token = loaded.json("token", "issue", "agent-reader")["id"]
+    refused = loaded.run("can-i", "agent-runner", "--token-id", token, "--", "PING")
+
+    assert refused.exit_code == 2
+    assert f"`agent-runner` has no token with the id `{token}`" in refused.stderr
+
+
 def test_question_changes_nothing(loaded: Cli, embedded: RealServer) -> None:
     """No limit is taken, no event is written, no key is touched."""
     admin = embedded.client()

@@ -36,6 +36,11 @@ class StandingStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenStep(_Step):
+    """The token; there only if that refuses, and if one is named."""
+
+
+@dataclass(frozen=True, slots=True)
 class SizeStep(_Step):
     """How many arguments the call has, its name among them; there only if they are too many."""
 
@@ -136,6 +141,7 @@ class LimitStep(_Step):
 
 Step = (
     StandingStep
+    | TokenStep
     | SizeStep
     | CommandStep
     | ClassStep

@@ -19,6 +19,7 @@ from keyleash.decision.trace import (
     SizeStep,
     StandingStep,
     Step,
+    TokenStep,
 )
 from keyleash.errors import Span
 from keyleash.policy import Grant
@@ -47,7 +48,7 @@ def decision_json(decision: Decision, lines: Sequence[str]) -> dict[str, Any]:
 
 def _step(step: Step, lines: Sequence[str]) -> dict[str, Any]:
     match step:
-        case StandingStep() | DeclaredStep() | RoomStep():
+        case StandingStep() | TokenStep() | DeclaredStep() | RoomStep():
             return {}
         case SizeStep():
             return {"arguments": step.arguments}

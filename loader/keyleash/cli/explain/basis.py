@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from keyleash.cli.documents import read_text
 from keyleash.cli.explain.counted import counted_on_server
-from keyleash.cli.explain.errors import NothingActiveError, NotInPolicyError
+from keyleash.cli.explain.errors import NothingActiveError, NotInPolicyError, NotItsTokenError
 from keyleash.cli.settings import Settings
+from keyleash.cli.text import printable
 
 if TYPE_CHECKING:
     from keyleash.commands import CommandTable
@@ -31,6 +32,7 @@ class Basis:
         now_us: The server's clock, or for a file this machine's.
         is_live: Whether it is the server's.
         token_id: Whose calls limits per token count; empty for a token that is not used yet.
+        dead: What calls with that token are answered, if it is revoked or expired.
     """
 
     identity: Identity
@@ -42,18 +44,22 @@ class Basis:
     now_us: int
     is_live: bool
     token_id: str = ""
+    dead: Decision | None = None
 
     def decision(self, words: tuple[str, ...]) -> Decision:
         """What the guard would answer to a call with these words."""
         from keyleash.decision import decide
         from keyleash.decision.command import as_sent
+        from keyleash.decision.trace import StandingStep
         from keyleash.protocol.request import declared_keys
 
         argv = as_sent(words)
         declared = declared_keys(self.table, argv)
-        return decide(
+        decision = decide(
             self.identity, self.table, argv, declared, self.state, self.now_us, self.token_id
         )
+        is_standing = not any(isinstance(step, StandingStep) for step in decision.trace)
+        return self.dead if self.dead is not None and is_standing else decision
 
 
 def basis_of_file(file: str, name: str) -> Basis:
@@ -94,6 +100,7 @@ def basis_of_server(
     Raises:
         NothingActiveError: no policy is active.
         NotInPolicyError: the active policy has no identity *name*.
+        NotItsTokenError: *name* has no token of that id.
     """
     from keyleash.cli.standing import server_time_ms
     from keyleash.commands import load_table
@@ -122,7 +129,28 @@ def basis_of_server(
         now_us=now_us,
         is_live=True,
         token_id=token_id or "",
+        dead=_answer_to_dead(settings, name, token_id) if token_id else None,
     )
+
+
+def _answer_to_dead(settings: Settings, name: str, token_id: str) -> Decision | None:
+    from keyleash.decision import Decision
+    from keyleash.decision.trace import TokenStep
+    from keyleash.errors import ReplyCode
+    from keyleash.tokens import TokenState, list_tokens
+
+    tokens = list_tokens(settings.client, name, keyspace=settings.keyspace)
+    info = next((one for one in tokens if one.id == token_id), None)
+    if info is None:
+        raise NotItsTokenError(
+            f"`{name}` has no token with the id `{printable(token_id)}`",
+            help=f"see `keyleash token list {name}`",
+        )
+    if info.state is TokenState.LIVE:
+        return None
+    is_revoked = info.state is TokenState.REVOKED
+    code = ReplyCode.TOKEN_REVOKED if is_revoked else ReplyCode.TOKEN_EXPIRED
+    return Decision(code, {}, (TokenStep(code=code),))
 
 
 def _require_identity(policy: Policy, name: str, where: str) -> Identity:

@@ -43,8 +43,8 @@ _PARAMETERS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--token-id",
         metavar="ID",
-        help="Whose calls limits per token count, as `token list` shows it; without it, those "
-        "of a token that was not used yet.",
+        help="Whose call it is, as `token list` shows it; without it, that of a token that was "
+        "not used yet.",
     ),
     json_option,
     pass_settings,

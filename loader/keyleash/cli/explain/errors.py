@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyleash.errors import NoPolicyError, UnknownIdentityError
+from keyleash.errors import NoPolicyError, UnknownIdentityError, UnknownTokenIdError
 
 
 class NotInPolicyError(UnknownIdentityError):
@@ -13,5 +13,11 @@ class NotInPolicyError(UnknownIdentityError):
 
 class NothingActiveError(NoPolicyError):
     """The server has no policy that could be asked."""
+
+    exit_code = 2
+
+
+class NotItsTokenError(UnknownTokenIdError):
+    """The identity that is asked about has no such token."""
 
     exit_code = 2

@@ -20,6 +20,7 @@ from keyleash.decision.trace import (
     SizeStep,
     StandingStep,
     Step,
+    TokenStep,
 )
 from keyleash.errors import Span
 from keyleash.policy import Budget, Deny
@@ -43,6 +44,8 @@ def _said(step: Step) -> tuple[str, str]:
     match step:
         case StandingStep():
             return "identity", f"REFUSED: {step.code}"
+        case TokenStep():
+            return "token", f"REFUSED: {step.code}"
         case SizeStep():
             return "arguments", f"REFUSED: {step.arguments} are too many for a script"
         case CommandStep():
