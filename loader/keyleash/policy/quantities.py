@@ -17,7 +17,7 @@ UNITS_MS = {"ms": 1, "s": 1000}
 MAX_WAIT_MS = 60_000
 
 # The number of digits keeps arithmetic small; every bound is far below it.
-_NUMBER = r"[0-9]{1,18}"
+_NUMBER = r"[0-9]{1,64}"
 _DURATION = re.compile("(-?)" + "".join(f"(?:({_NUMBER}){unit})?" for unit in UNITS_S))
 _WAIT = re.compile(rf"(-?{_NUMBER})({'|'.join(UNITS_MS)})")
 _SIZE = re.compile(rf"(-?{_NUMBER})({'|'.join(UNITS_BYTES)})")
@@ -116,9 +116,9 @@ def parse_wait(text: str, span: Span) -> int:
 
 
 def format_duration(seconds: int) -> str:
-    """Seconds as `parse_duration` reads them, in the fewest units: `5400` as `1h30m`."""
-    said = ""
-    for unit, unit_s in UNITS_S.items():
+    """Seconds as `parse_duration` reads them: `5400` as `1h30m`, 30 days as `30d`."""
+    said, days = "", {unit: unit_s for unit, unit_s in UNITS_S.items() if unit != "w"}
+    for unit, unit_s in (days if seconds % UNITS_S["w"] else UNITS_S).items():
         count, seconds = divmod(seconds, unit_s)
         said += f"{count}{unit}" if count else ""
     return said or "0s"
