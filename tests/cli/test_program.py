@@ -131,13 +131,14 @@ def test_usage_error_with_json_is_a_document(offline: Cli, words: tuple[str, ...
 def test_no_colour_where_none_is_wanted(cli: Cli) -> None:
     """On a terminal, what was found is red; with NO_COLOR it is not."""
     said = {}
-    for variable in ("SOME", "NO_COLOR"):
-        with on_a_terminal(Cli(cli.url, {variable: "1"}), "doctor") as (_, terminal):
-            said[variable] = read_all(terminal)
+    for variable, value in (("SOME", "1"), ("NO_COLOR", "1"), ("NO_COLOR", "")):
+        with on_a_terminal(Cli(cli.url, {variable: value}), "doctor") as (_, terminal):
+            said[variable + value] = read_all(terminal)
 
-    assert "no-policy" in said["NO_COLOR"]
-    assert "\x1b[31m" in said["SOME"]
-    assert "\x1b[31m" not in said["NO_COLOR"]
+    assert "no-policy" in said["NO_COLOR1"]
+    assert "\x1b[31m" in said["SOME1"]
+    assert "\x1b[31m" in said["NO_COLOR"]
+    assert "\x1b[31m" not in said["NO_COLOR1"]
 
 
 def test_table_on_a_narrow_terminal_is_not_cut(loaded: Cli) -> None:

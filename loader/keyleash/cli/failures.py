@@ -13,6 +13,7 @@ from typing import Any
 import click
 from redis import exceptions as redis_errors
 
+from keyleash.cli.colours import is_plain
 from keyleash.cli.errors import WarningsError
 from keyleash.cli.refusals import explain
 from keyleash.cli.text import json_bytes, printable, without_tokens
@@ -210,7 +211,7 @@ def warn(warnings: Sequence[Problem]) -> None:
 
 
 def _complain(message: str, help_: str | None, *, indent: str = "", label: str = "") -> None:
-    colour = None if "NO_COLOR" not in os.environ else False
+    colour = False if is_plain() else None
     styled = click.style(label.rstrip(), fg="red", bold=True) + " " if label else ""
     click.echo(styled + _shown(message), err=True, color=colour)
     if help_:

@@ -31,6 +31,7 @@ from keyleash.cli import (
     watch,
     whoami,
 )
+from keyleash.cli.colours import is_plain
 from keyleash.cli.demo import command as demo
 from keyleash.cli.failures import FAILED, USAGE, failure_of, report
 from keyleash.cli.fence import fence
@@ -139,7 +140,7 @@ def _asks_for_json(words: list[str]) -> bool:
 @click.pass_context
 def main(context: click.Context, url: str, actor: str | None) -> None:
     """Scoped, short-lived, budgeted and audited credentials for agents, enforced inside Redis."""
-    if "NO_COLOR" in os.environ:
+    if is_plain():
         context.color = False
     settings: Settings = context.obj
     refuse_typed_password("url", url, "KEYLEASH_URL")

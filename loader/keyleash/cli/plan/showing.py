@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from keyleash.cli.colours import is_plain
 from keyleash.cli.plan.calls import examples
 from keyleash.cli.plan.rules import rule_name, rule_text
 from keyleash.cli.text import counted, short_digest
@@ -148,12 +148,8 @@ def _marked(line: str, sign: str, widens: bool, narrows: bool) -> str:
 
 
 def _coloured(text: str, sign: str) -> str:
-    return text if _is_plain() else click.style(text, fg=_COLOURS[sign])
+    return text if is_plain() else click.style(text, fg=_COLOURS[sign])
 
 
 def _bold(text: str) -> str:
-    return text if _is_plain() else click.style(text, bold=True)
-
-
-def _is_plain() -> bool:
-    return "NO_COLOR" in os.environ
+    return text if is_plain() else click.style(text, bold=True)
