@@ -179,3 +179,12 @@ def test_program_starts_without_what_only_some_commands_need(offline: Cli) -> No
     )
 
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("group", ["", "audit", "fence", "identity", "policy", "token", "vault"])
+def test_help_cuts_no_sentence_off(offline: Cli, group: str) -> None:
+    """What a command does often stands at the end of its sentence."""
+    usage, *lines = offline.ok(*group.split(), "--help").splitlines()
+
+    assert usage.startswith("Usage:")
+    assert [line for line in lines if line.endswith("...")] == []

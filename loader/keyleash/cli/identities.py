@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from keyleash.cli.groups import Group
 from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json
 from keyleash.cli.settings import Settings, pass_settings
 
 
-@click.group(epilog=example("keyleash identity suspend agent-runner"))
+@click.group(cls=Group, epilog=example("keyleash identity suspend agent-runner"))
 def identity() -> None:
     """Suspend an identity, or let it act again."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from keyleash.cli.groups import Group
 from keyleash.cli.kept import find_kept
 from keyleash.cli.options import example, json_lines_option, json_option
 from keyleash.cli.output import Column, print_json, print_json_line, print_table, say
@@ -14,7 +15,7 @@ from keyleash.protocol.active import ActivePolicy, read_active
 from keyleash.protocol.history import read_history
 
 
-@click.group(epilog=example("keyleash policy history"))
+@click.group(cls=Group, epilog=example("keyleash policy history"))
 def policy() -> None:
     """Look at the active policy and at those that were."""
 

@@ -35,6 +35,7 @@ from keyleash.cli.colours import is_plain
 from keyleash.cli.demo import command as demo
 from keyleash.cli.failures import FAILED, USAGE, failure_of, report
 from keyleash.cli.fence import fence
+from keyleash.cli.groups import Group
 from keyleash.cli.options import json_option, refuse_typed_password
 from keyleash.cli.plan import plan
 from keyleash.cli.server import DEFAULT_URL
@@ -51,7 +52,7 @@ BROKEN_PIPE = 128 + signal.SIGPIPE
 _NEEDS_COMMAND = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
-class Program(click.Group):
+class Program(Group):
     """A group that reports every expected error in the project's own words."""
 
     def main(

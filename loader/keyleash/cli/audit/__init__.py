@@ -12,10 +12,11 @@ from keyleash.cli.audit.show import show
 from keyleash.cli.audit.stats import stats
 from keyleash.cli.audit.timeline import timeline
 from keyleash.cli.export import export, verify
+from keyleash.cli.groups import Group
 from keyleash.cli.options import example
 
 
-@click.group(epilog=example("keyleash audit log agent-runner --since 10m"))
+@click.group(cls=Group, epilog=example("keyleash audit log agent-runner --since 10m"))
 def audit() -> None:
     """Read the trails of what identities did."""
 

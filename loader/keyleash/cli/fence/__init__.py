@@ -8,10 +8,11 @@ from keyleash.cli.fence.apply import apply
 from keyleash.cli.fence.plan import plan
 from keyleash.cli.fence.remove import remove
 from keyleash.cli.fence.rotate import rotate
+from keyleash.cli.groups import Group
 from keyleash.cli.options import example
 
 
-@click.group(epilog=example("keyleash fence apply --mint"))
+@click.group(cls=Group, epilog=example("keyleash fence apply --mint"))
 def fence() -> None:
     """Give each identity an ACL user that may do no more than its policy says.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from keyleash.cli.groups import Group
 from keyleash.cli.options import example
 from keyleash.cli.tokens.issue import issue
 from keyleash.cli.tokens.listing import list_
@@ -12,7 +13,7 @@ from keyleash.cli.tokens.rotate import rotate
 from keyleash.cli.tokens.show import show
 
 
-@click.group(epilog=example("keyleash token issue agent-runner --ttl 2h"))
+@click.group(cls=Group, epilog=example("keyleash token issue agent-runner --ttl 2h"))
 def token() -> None:
     """Issue, rotate, list, show and revoke tokens."""
 

@@ -2,6 +2,7 @@
 
 import click
 
+from keyleash.cli.groups import Group
 from keyleash.cli.options import example
 from keyleash.cli.vault.adoption import adopt, release
 from keyleash.cli.vault.changes import rotate, seal, unseal
@@ -9,7 +10,7 @@ from keyleash.cli.vault.changes import rotate, seal, unseal
 __all__ = ["vault"]
 
 
-@click.group(epilog=example("keyleash vault seal --adopt 'agents:*'"))
+@click.group(cls=Group, epilog=example("keyleash vault seal --adopt 'agents:*'"))
 def vault() -> None:
     """Keep agents' keys under a random prefix that only guards know.
 
