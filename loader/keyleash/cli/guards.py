@@ -57,9 +57,11 @@ def _chosen(guards: tuple[CompiledGuard, ...], identity: str | None) -> list[Com
         return list(guards)
     found = [guard for guard in guards if guard.identity == identity]
     if not found:
-        names = ", ".join(f"`{guard.identity}`" for guard in guards)
+        from keyleash.policy.problems import which_identity
+
         raise UnknownIdentityError(
-            f"the policy has no identity `{identity}`", help=f"it has {names}"
+            f"the policy has no identity `{identity}`",
+            help=which_identity(identity, (one.identity for one in guards)),
         )
     return found
 

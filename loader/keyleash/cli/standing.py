@@ -34,9 +34,11 @@ def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[
     if name is None:
         return known
     if name not in known:
+        from keyleash.policy.problems import which_identity
+
         raise UnknownIdentityError(
             f"there is no identity `{name}`",
-            help=f"there are {', '.join(f'`{one}`' for one in known)}",
+            help=which_identity(name, known, "there are"),
         )
     return [name]
 

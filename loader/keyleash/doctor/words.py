@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from keyleash.policy.problems import listing
 from keyleash.protocol.keyspace import PUBLIC_PREFIX, Keyspace
 
 SHOWN = 5
@@ -11,9 +12,7 @@ SHOWN = 5
 
 def named(names: Iterable[str]) -> str:
     """The first of *names*, and how many more there are."""
-    some = list(names)
-    shown = ", ".join(f"`{one}`" for one in some[:SHOWN])
-    return shown if len(some) <= SHOWN else f"{shown} and {len(some) - SHOWN} more"
+    return listing(names, SHOWN)
 
 
 def shown_key(keyspace: Keyspace, name: str) -> str:

@@ -9,6 +9,7 @@ from keyleash.fence.acl import read_users, save, set_user
 from keyleash.fence.apply import ForeignUserError, note_event
 from keyleash.fence.plan import Node, is_ours
 from keyleash.fence.record import MOST, Record, write_record
+from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 
@@ -116,7 +117,7 @@ def require_fenced(records: Mapping[str, Record], name: str) -> None:
         NotFencedError: It has none.
     """
     if name not in records:
-        known = ", ".join(f"`{one}`" for one in sorted(records)) or "none"
+        known = listing(sorted(records), SHOWN_IDENTITIES) or "none"
         raise NotFencedError(
             f"`{name}` has no ACL user of keyleash's",
             help=f"those that have one: {known}; make others with `keyleash fence apply`",

@@ -10,6 +10,7 @@ from keyleash.errors import PolicyError, Problem, Span
 
 T = TypeVar("T")
 SHOWN_CHARS = 60
+SHOWN_IDENTITIES = 10
 
 
 class Problems:
@@ -80,9 +81,11 @@ def quote(text: str) -> str:
     return f"`{visible}`"
 
 
-def listing(words: Iterable[str]) -> str:
-    """Words in backticks, separated by commas."""
-    return ", ".join(f"`{word}`" for word in words)
+def listing(words: Iterable[str], most: int | None = None) -> str:
+    """Words in backticks, separated by commas; of more than *most* the first, and how many more."""
+    some = list(words)
+    shown = ", ".join(f"`{word}`" for word in some[:most])
+    return shown if most is None or len(some) <= most else f"{shown} and {len(some) - most} more"
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
@@ -100,3 +103,9 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     folded = {one.casefold(): one for one in known}
     close = get_close_matches(word.casefold(), folded, n=1)
     return f"did you mean `{folded[close[0]]}`?" if close else otherwise
+
+
+def which_identity(name: str, known: Iterable[str], have: str = "it has") -> str:
+    """The help for an unknown identity: which was meant, or the first of those that there are."""
+    names = list(known)
+    return did_you_mean(name, names, f"{have} {listing(names, SHOWN_IDENTITIES)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from keyleash.commands import CommandTable
 from keyleash.errors import PolicyError, Problem
 from keyleash.policy import Policy, parse_policy
-from keyleash.policy.problems import did_you_mean, listing, quote
+from keyleash.policy.problems import quote, which_identity
 from keyleash.policytests.errors import BadCasesError
 from keyleash.policytests.model import Case, CaseFile
 from keyleash.policytests.parse import parse_cases
@@ -78,5 +78,5 @@ def _unknown(case: Case, names: Sequence[str]) -> Problem:
         "unknown-identity",
         f"the policy has no identity {quote(case.identity)}",
         case.identity_span,
-        did_you_mean(case.identity, names, f"it has {listing(names)}"),
+        which_identity(case.identity, names),
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from keyleash.errors import NoPolicyError, UnknownIdentityError
 from keyleash.policy import TokenRules, parse_policy
+from keyleash.policy.problems import which_identity
 from keyleash.protocol.active import Client, read_active
 from keyleash.protocol.keyspace import Keyspace
 
@@ -29,8 +30,7 @@ def require_rules(rules: Mapping[str, TokenRules], identity: str) -> TokenRules:
     if not rules:
         raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
     if identity not in rules:
-        names = ", ".join(f"`{name}`" for name in rules)
         raise UnknownIdentityError(
-            f"the active policy has no identity `{identity}`", help=f"it has {names}"
+            f"the active policy has no identity `{identity}`", help=which_identity(identity, rules)
         )
     return rules[identity]

@@ -17,6 +17,7 @@ from keyleash.errors import (
 )
 from keyleash.policy.model import Literal, Pattern
 from keyleash.policy.patterns import match as matches
+from keyleash.policy.problems import which_identity
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import OPERATORS, Keyspace
 
@@ -81,7 +82,7 @@ def select_events(client: Client, keyspace: Keyspace, selection: Selection) -> l
         if selection.identity not in names:
             raise UnknownIdentityError(
                 f"there is no identity `{selection.identity}`",
-                help=f"there are {', '.join(f'`{name}`' for name in names[:-1])}",
+                help=which_identity(selection.identity, names[:-1], "there are"),
             )
         names = [selection.identity]
     found = []

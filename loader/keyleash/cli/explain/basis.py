@@ -156,6 +156,8 @@ def _answer_to_dead(settings: Settings, name: str, token_id: str) -> Decision | 
 def _require_identity(policy: Policy, name: str, where: str) -> Identity:
     found = policy.identity(name)
     if found is None:
-        names = ", ".join(f"`{one.name}`" for one in policy.identities)
-        raise NotInPolicyError(f"{where} has no identity `{name}`", help=f"it has {names}")
+        from keyleash.policy.problems import which_identity
+
+        help_ = which_identity(name, (one.name for one in policy.identities))
+        raise NotInPolicyError(f"{where} has no identity `{name}`", help=help_)
     return found

@@ -36,10 +36,11 @@ def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]
             raise UsageError(f"line {number} of the hashes is none", help=HELP)
         name, sha256 = words
         if name not in identities:
-            known = ", ".join(f"`{one}`" for one in identities)
+            from keyleash.policy.problems import which_identity
+
             raise UnknownIdentityError(
                 f"line {number} of the hashes is about no identity that is meant here",
-                help=f"those are {known}",
+                help=which_identity(name, identities, "those are"),
             )
         if name in found:
             raise UsageError(f"line {number} of the hashes is about `{name}` again", help=HELP)

@@ -28,6 +28,7 @@ from keyleash.fence import (
     with_passwords,
 )
 from keyleash.fence.plan import CHANGES, How
+from keyleash.policy.problems import which_identity
 from keyleash.protocol.active import read_active
 
 
@@ -130,9 +131,8 @@ def _require_first(wanted: Sequence[Wanted], hashes: dict[str, str]) -> None:
 def _require_known(wide: Collection[str], names: Sequence[str]) -> None:
     for name in wide:
         if name not in names:
-            known = ", ".join(f"`{one}`" for one in names)
             raise UnknownIdentityError(
-                f"the policy has no identity `{name}`", help=f"it has {known}"
+                f"the policy has no identity `{name}`", help=which_identity(name, names)
             )
 
 
