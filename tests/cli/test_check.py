@@ -36,7 +36,7 @@ def test_check_of_a_valid_policy_names_its_identities(offline: Cli, example: Pat
 
     assert said.splitlines() == [
         f"{example} is valid",
-        "4 identities: agent-reader, agent-runner, agent-recovery, human-admin",
+        "4 identities: `agent-reader`, `agent-runner`, `agent-recovery`, `human-admin`",
         "1 warning accepted: idle-deny of agent-runner",
         f"checked for {', '.join(load_table().servers)}",
     ]

@@ -93,8 +93,10 @@ def _as_json(
 
 
 def _tell(document: Document, accepted: Sequence[Accepted]) -> None:
+    from keyleash.policy.problems import SHOWN_IDENTITIES, listing
+
     identities = document.policy.identities
-    names = ", ".join(one.name for one in identities)
+    names = listing((one.name for one in identities), SHOWN_IDENTITIES)
     click.echo(f"{printable(document.file)} is valid")
     click.echo(f"{counted(len(identities), 'identity')}: {names}")
     if accepted:
