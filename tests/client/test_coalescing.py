@@ -261,6 +261,37 @@ def test_refusal_of_the_whole_is_told_to_each(leash: Leash) -> None:
     assert len({id(error) for error in found}) == 10
 
 
+class NoCredentialsError(Exception):
+    """As others write them: its arguments are not those that it is made of."""
+
+    def __init__(self, source: str, code: int = 0) -> None:
+        super().__init__(f"no credentials from {source}", code)
+
+
+class TwoWordedError(Exception):
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+
+
+@pytest.mark.parametrize("error", [NoCredentialsError("vault", 3), TwoWordedError(3, "gone")])
+def test_error_that_cannot_be_copied_is_told_to_each(one_leash: Leash, error: Exception) -> None:
+    """One of the user's own credentials, say: no task waits for ever, or is told another text."""
+
+    class Credentials(redis.CredentialProvider):
+        async def get_credentials_async(self) -> Any:
+            raise error
+
+    async def work(agent: Any) -> None:
+        agent.connection_pool.connection_kwargs["credential_provider"] = Credentials()
+        await agent.connection_pool.disconnect()
+        agent.connection_pool._available_connections.clear()
+        found = await asyncio.wait_for(outcomes(*(agent.incr("t:n") for _ in range(3))), 10)
+        assert [str(one) for one in found] == [str(error)] * 3
+        assert kinds(found) == {type(error).__name__: 3}
+
+    running(one_leash, work)
+
+
 def test_task_cancelled_before_the_turn_ends_sends_nothing(leash: Leash) -> None:
     """And the others go without it."""
 

@@ -13,7 +13,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from redis.exceptions import ConnectionError, DataError, NoScriptError, ResponseError
 
@@ -37,6 +37,8 @@ MOST_UNDER_WAY = 2
 Answer: TypeAlias = "asyncio.Future[InHand | None]"
 """What a command was answered; None tells it to go alone."""
 
+Raised = TypeVar("Raised", bound=BaseException)
+
 
 class UnsendableError(DataError):
     """Some command of a packet cannot be encoded; nothing was sent."""
@@ -48,6 +50,16 @@ def goes_alone(name: str | bytes) -> bool:
     word = name.decode("latin-1") if isinstance(name, bytes) else str(name)
     # A batch takes the null of a blocking command for an answer, and charges it.
     return may_block(name) or not KEYLESS_PASSES.isdisjoint(word.upper().split(None, 1)[:1])
+
+
+def another(error: Raised) -> Raised:
+    """A copy, since each task raises one of its own; the error itself if it cannot be copied."""
+    try:
+        twin = copy.copy(error)
+        # A class with a signature of its own may be made anew of the wrong arguments.
+        return twin if type(twin) is type(error) and str(twin) == str(error) else error
+    except Exception:
+        return error
 
 
 @dataclass(slots=True)
@@ -98,12 +110,12 @@ class Together:
         ]
 
     def fail(self, error: BaseException) -> None:
-        """Tell all that have no answer yet; each a copy of its own, since each raises it."""
+        """Tell all that have no answer yet."""
         for future in self.answers:
             if isinstance(error, asyncio.CancelledError):
                 future.cancel()
             elif not future.done():
-                future.set_exception(copy.copy(error))
+                future.set_exception(another(error))
 
     def part(self) -> None:
         """Tell each command to go alone."""
@@ -296,8 +308,7 @@ class Coalescing:
                 call.answered = [refused]
             else:
                 whole = refused if isinstance(refused, Exception) else error
-                # Each a copy of its own, since each raises it.
-                call.answered = [copy.copy(whole) for _ in call.commands]
+                call.answered = [another(whole) for _ in call.commands]
         else:
             if call.is_one:
                 call.answered = [InHand(reply, encoder)]
