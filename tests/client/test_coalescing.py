@@ -27,6 +27,7 @@ from keyleash import (
     TokenRevokedError,
     correlation,
 )
+from keyleash.client.batching import MAX_CHUNK_BYTES
 from keyleash.protocol.request import MAX_ARGUMENTS
 from keyleash.tokens import revoke_tokens
 from support.leash import Leash
@@ -351,6 +352,21 @@ def test_more_than_one_call_may_carry_is_parted(leash: Leash) -> None:
         assert over[1] == b"7"
 
     running(leash, work)
+
+
+def test_large_values_of_one_turn_are_parted_by_their_bytes(
+    one_leash: Leash, packets: list[bytes]
+) -> None:
+    """In one packet still, but not in one call, in which the server would do nothing else."""
+
+    async def work(agent: Any) -> None:
+        packets.clear()
+        value = "v" * (MAX_CHUNK_BYTES // 2 - 100)
+        assert await asyncio.gather(*(agent.set(f"t:{n}", value) for n in range(9))) == [True] * 9
+
+    running(one_leash, work)
+    (packet,) = packets
+    assert packet.count(b"EVALSHA") == 5
 
 
 def test_commands_that_may_not_be_batched_go_their_own_way(
