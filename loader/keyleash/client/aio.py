@@ -297,7 +297,7 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
     ) -> Any:
         """Do what the healing of a call asks for."""
         if isinstance(asked, Plain):
-            await connection.send_packed_command(connection.pack_command(*asked.words))
+            await connection.send_packed_command(packed(asked.words))
             return await connection.read_response(disable_decoding=True)
         if isinstance(asked, Pause):
             return await self._sleep(asked.seconds)
