@@ -307,6 +307,36 @@ def test_task_cancelled_before_the_turn_ends_sends_nothing(leash: Leash) -> None
     assert leash.admin.get("t:3") is None
 
 
+@pytest.mark.parametrize("cancelled", [2, 3])
+def test_task_cancelled_before_there_is_a_connection_sends_nothing(
+    one_leash: Leash, cancelled: int
+) -> None:
+    """Or its command might run long after those that the task sent since."""
+
+    async def work(agent: Any) -> None:
+        there, connect = asyncio.Event(), agent.connection_pool.get_connection
+
+        async def slow(*args: Any) -> Any:
+            await there.wait()
+            return await connect(*args)
+
+        agent.connection_pool.get_connection = slow
+        tasks = [asyncio.ensure_future(agent.incr(f"t:{n}")) for n in range(3)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        for task in tasks[:cancelled]:
+            task.cancel()
+        there.set()
+        assert kinds(await outcomes(*tasks[:cancelled])) == {"CancelledError": cancelled}
+        assert await asyncio.wait_for(outcomes(*tasks[cancelled:]), 10) == [1] * (3 - cancelled)
+        assert await asyncio.wait_for(outcomes(agent.incr("t:0"), agent.incr("t:2")), 10) == [
+            1,
+            1 + (cancelled == 2),
+        ]
+
+    running(one_leash, work)
+
+
 def test_task_cancelled_at_any_time_harms_no_other(leash: Leash) -> None:
     """Whatever it waits for, nobody else's reply is lost or exchanged."""
 

@@ -41,7 +41,7 @@ Raised = TypeVar("Raised", bound=BaseException)
 
 
 class UnsendableError(DataError):
-    """Some command of a packet cannot be encoded; nothing was sent."""
+    """Some command of a packet cannot be encoded, or none is wanted; nothing was sent."""
 
 
 @lru_cache(maxsize=512)
@@ -67,17 +67,15 @@ class Together:
     """Commands of one correlation id, and where their answers go.
 
     Attributes:
+        is_one: Whether it is a plain guard call, of one command, and not a batch.
         answered: The answers themselves, once they are there.
     """
 
     correlation: str | None
     commands: list[Queued] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    is_one: bool = False
     answered: Sequence[InHand | Exception] = ()
-
-    @property
-    def is_one(self) -> bool:
-        return len(self.commands) == 1
 
     def calls(self) -> Iterator[Together]:
         """What is still wanted, parted by what one call may carry."""
@@ -87,7 +85,16 @@ class Together:
                 new_correlation() if self.correlation is None else self.correlation,
                 [self.commands[index] for index in chunk],
                 [self.answers[index] for index in chunk],
+                len(chunk) == 1,
             )
+
+    def is_wanted(self) -> bool:
+        """Leave out the commands whose tasks were cancelled; whether there are others."""
+        wanted = [index for index, answer in enumerate(self.answers) if not answer.done()]
+        if len(wanted) < len(self.answers):
+            self.commands = [self.commands[index] for index in wanted]
+            self.answers = [self.answers[index] for index in wanted]
+        return bool(wanted)
 
     def tell(self) -> None:
         """Tell each command its answer, if there is one, but those whose task was cancelled."""
@@ -136,6 +143,7 @@ class Together:
                 rest.commands.append(queued)
                 rest.answers.append(future)
         if rest.commands:
+            rest.is_one = len(rest.commands) == 1
             yield rest
 
 
@@ -265,6 +273,10 @@ class Coalescing:
         Raises:
             UnsendableError: nothing was sent.
         """
+        # Finding a connection, or a lost script, may have taken long.
+        calls = [call for call in calls if call.is_wanted()]
+        if not calls:
+            raise UnsendableError
         try:
             parts = [part for call in calls for part in self._packed(connection, call)]
         except Exception:
