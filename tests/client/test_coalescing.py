@@ -27,6 +27,7 @@ from keyleash import (
     TokenRevokedError,
     correlation,
 )
+from keyleash.client import healing
 from keyleash.client.batching import MAX_CHUNK_BYTES
 from keyleash.protocol.request import MAX_ARGUMENTS
 from keyleash.tokens import revoke_tokens
@@ -460,6 +461,31 @@ def test_packet_of_several_ids_is_healed_call_by_call(leash: Leash) -> None:
     running(leash, work)
     assert [leash.admin.get(f"t:{n}") for n in range(4)] == [b"6", b"6", b"4", b"4"]
     assert leash.admin.get("t:alone") == b"2"
+
+
+def test_script_that_nobody_loads_is_waited_for_once(
+    one_leash: Leash, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for each correlation id anew, or the last task would hear of it after minutes."""
+    monkeypatch.setattr(healing, "PAUSES_S", (0.01, 0.01))
+    rules = ("on", ">pw", "~*", "+@all", "-script")
+    one_leash.admin.execute_command("ACL", "SETUSER", "fenced", *rules)
+
+    async def call(agent: Any, number: int) -> Any:
+        with correlation(f"request-{number}"):
+            return await agent.incr("t:n")
+
+    async def work(agent: Any) -> None:
+        one_leash.admin.script_flush()
+        packets.clear()
+        found = await outcomes(*(call(agent, number) for number in range(20)))
+        assert kinds(found) == {"GuardLostError": 20}
+        assert len({str(error) for error in found}) == 1
+        # All at once, then the first alone: at once, and after each pause.
+        sent = [packet.count(b"EVALSHA") for packet in packets if b"EVALSHA" in packet]
+        assert sent == [20, 1, 1, 1]
+
+    running(one_leash, work, username="fenced", password="pw")
 
 
 @pytest.mark.parametrize(("fate", "error"), FATES, ids=[fate.name for fate, _ in FATES])

@@ -25,7 +25,7 @@ from keyleash.client.polling import may_block
 from keyleash.client.replicating import commands_of
 from keyleash.client.session import Session
 from keyleash.commands.facts import KEYLESS_PASSES
-from keyleash.errors import NotReplicatedError, PolicyStaleError
+from keyleash.errors import GuardLostError, NotReplicatedError, PolicyStaleError
 from keyleash.protocol.request import Argument, BatchMode
 
 if TYPE_CHECKING:
@@ -214,8 +214,12 @@ class Coalescing:
         finally:
             self._arrive()
 
-    async def _carry(self, calls: Sequence[Together]) -> None:
-        """Make calls on one connection, and tell every command what became of it."""
+    async def _carry(self, calls: Sequence[Together]) -> Exception | None:
+        """Make calls on one connection, and tell every command what became of it.
+
+        Returns:
+            The error that all of them were told, if there was one.
+        """
         script = "digest" if calls[0].is_one else "batch_digest"
         try:
             lost = await self._connected(script, calls)
@@ -226,9 +230,20 @@ class Coalescing:
                 call.fail(error)
             if not isinstance(error, Exception):
                 raise
+            return error
         else:
-            for call in lost:
-                await self._carry([call])
+            await self._carry_lost(lost)
+        return None
+
+    async def _carry_lost(self, calls: Sequence[Together]) -> None:
+        """Make calls again, one by one, since each may have to be healed."""
+        for number, call in enumerate(calls, start=1):
+            error = await self._carry([call])
+            if isinstance(error, GuardLostError):
+                # The others have waited as long for somebody to load the script.
+                for other in calls[number:]:
+                    other.fail(error)
+                return
 
     async def _connected(self, script: str, calls: Sequence[Together]) -> Sequence[Together]:
         """Make calls on one connection; those come back whose answer says that nothing ran."""
