@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,10 +131,13 @@ async def in_tasks(url: str, token: str) -> AsyncIterator[Work]:
         kinds = [
             await kind(RAW_TASKS, redis.asyncio.Redis.from_url(url)),
             await kind(TASKS_OF_ITS, own.from_url(url, token=token), counts=ONE),
+            await kind(
+                COALESCED,
+                own.from_url(url, token=token, coalesce=True),
+                counts=ONE,
+                coalesced=True,
+            ),
         ]
-        if "coalesce" in inspect.signature(own.__init__).parameters:
-            client: Any = own.from_url(url, token=token, coalesce=True)
-            kinds.append(await kind(COALESCED, client, counts=ONE, coalesced=True))
         yield Work(f"SETs of {TASKS} tasks", tuple(kinds), tasks=TASKS)
 
 
@@ -181,8 +183,6 @@ def bars_of(rows: list[LatencyRow]) -> tuple[Bar, ...]:
             1.1,
         ),
     )
-    if COALESCED not in by_name:
-        return bars
     coalesced = by_name[COALESCED].rate_ratio.median
     what = f"set by {TASKS} tasks, coalesced, ops/s"
     return (*bars, Bar(what, Side.AT_LEAST, 3, RAW_TASKS, coalesced, 6))

@@ -212,3 +212,16 @@ def test_tasks_heal_together_while_policies_and_scripts_come_and_go(leash: Leash
     assert sum(counted) > 0
     for number, at_least in enumerate(counted):
         assert int(leash.admin.get(f"t:{number}") or 0) >= at_least
+
+
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_guard_is_found_whatever_the_encoding(one_leash: Leash, coalesce: bool) -> None:
+    """The encoding is that of the user's words, not of the name of the guard's record."""
+
+    async def work() -> None:
+        async with client(one_leash, encoding="utf-16-le", coalesce=coalesce) as agent:
+            keys = [b"t:a", b"t:b"]
+            assert await asyncio.gather(*(agent.set(key, "é") for key in keys)) == [True, True]
+
+    running(work)
+    assert one_leash.admin.mget("t:a", "t:b") == ["é".encode("utf-16-le")] * 2

@@ -27,6 +27,8 @@ from keyleash import (
     TokenRevokedError,
     correlation,
 )
+from keyleash.client import healing
+from keyleash.client.batching import MAX_CHUNK_BYTES
 from keyleash.protocol.request import MAX_ARGUMENTS
 from keyleash.tokens import revoke_tokens
 from support.leash import Leash
@@ -261,6 +263,37 @@ def test_refusal_of_the_whole_is_told_to_each(leash: Leash) -> None:
     assert len({id(error) for error in found}) == 10
 
 
+class NoCredentialsError(Exception):
+    """As others write them: its arguments are not those that it is made of."""
+
+    def __init__(self, source: str, code: int = 0) -> None:
+        super().__init__(f"no credentials from {source}", code)
+
+
+class TwoWordedError(Exception):
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+
+
+@pytest.mark.parametrize("error", [NoCredentialsError("vault", 3), TwoWordedError(3, "gone")])
+def test_error_that_cannot_be_copied_is_told_to_each(one_leash: Leash, error: Exception) -> None:
+    """One of the user's own credentials, say: no task waits for ever, or is told another text."""
+
+    class Credentials(redis.CredentialProvider):
+        async def get_credentials_async(self) -> Any:
+            raise error
+
+    async def work(agent: Any) -> None:
+        agent.connection_pool.connection_kwargs["credential_provider"] = Credentials()
+        await agent.connection_pool.disconnect()
+        agent.connection_pool._available_connections.clear()
+        found = await asyncio.wait_for(outcomes(*(agent.incr("t:n") for _ in range(3))), 10)
+        assert [str(one) for one in found] == [str(error)] * 3
+        assert kinds(found) == {type(error).__name__: 3}
+
+    running(one_leash, work)
+
+
 def test_task_cancelled_before_the_turn_ends_sends_nothing(leash: Leash) -> None:
     """And the others go without it."""
 
@@ -273,6 +306,36 @@ def test_task_cancelled_before_the_turn_ends_sends_nothing(leash: Leash) -> None
 
     running(leash, work)
     assert leash.admin.get("t:3") is None
+
+
+@pytest.mark.parametrize("cancelled", [2, 3])
+def test_task_cancelled_before_there_is_a_connection_sends_nothing(
+    one_leash: Leash, cancelled: int
+) -> None:
+    """Or its command might run long after those that the task sent since."""
+
+    async def work(agent: Any) -> None:
+        there, connect = asyncio.Event(), agent.connection_pool.get_connection
+
+        async def slow(*args: Any) -> Any:
+            await there.wait()
+            return await connect(*args)
+
+        agent.connection_pool.get_connection = slow
+        tasks = [asyncio.ensure_future(agent.incr(f"t:{n}")) for n in range(3)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        for task in tasks[:cancelled]:
+            task.cancel()
+        there.set()
+        assert kinds(await outcomes(*tasks[:cancelled])) == {"CancelledError": cancelled}
+        assert await asyncio.wait_for(outcomes(*tasks[cancelled:]), 10) == [1] * (3 - cancelled)
+        assert await asyncio.wait_for(outcomes(agent.incr("t:0"), agent.incr("t:2")), 10) == [
+            1,
+            1 + (cancelled == 2),
+        ]
+
+    running(one_leash, work)
 
 
 def test_task_cancelled_at_any_time_harms_no_other(leash: Leash) -> None:
@@ -320,6 +383,21 @@ def test_more_than_one_call_may_carry_is_parted(leash: Leash) -> None:
         assert over[1] == b"7"
 
     running(leash, work)
+
+
+def test_large_values_of_one_turn_are_parted_by_their_bytes(
+    one_leash: Leash, packets: list[bytes]
+) -> None:
+    """In one packet still, but not in one call, in which the server would do nothing else."""
+
+    async def work(agent: Any) -> None:
+        packets.clear()
+        value = "v" * (MAX_CHUNK_BYTES // 2 - 100)
+        assert await asyncio.gather(*(agent.set(f"t:{n}", value) for n in range(9))) == [True] * 9
+
+    running(one_leash, work)
+    (packet,) = packets
+    assert packet.count(b"EVALSHA") == 5
 
 
 def test_commands_that_may_not_be_batched_go_their_own_way(
@@ -383,6 +461,31 @@ def test_packet_of_several_ids_is_healed_call_by_call(leash: Leash) -> None:
     running(leash, work)
     assert [leash.admin.get(f"t:{n}") for n in range(4)] == [b"6", b"6", b"4", b"4"]
     assert leash.admin.get("t:alone") == b"2"
+
+
+def test_script_that_nobody_loads_is_waited_for_once(
+    one_leash: Leash, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for each correlation id anew, or the last task would hear of it after minutes."""
+    monkeypatch.setattr(healing, "PAUSES_S", (0.01, 0.01))
+    rules = ("on", ">pw", "~*", "+@all", "-script")
+    one_leash.admin.execute_command("ACL", "SETUSER", "fenced", *rules)
+
+    async def call(agent: Any, number: int) -> Any:
+        with correlation(f"request-{number}"):
+            return await agent.incr("t:n")
+
+    async def work(agent: Any) -> None:
+        one_leash.admin.script_flush()
+        packets.clear()
+        found = await outcomes(*(call(agent, number) for number in range(20)))
+        assert kinds(found) == {"GuardLostError": 20}
+        assert len({str(error) for error in found}) == 1
+        # All at once, then the first alone: at once, and after each pause.
+        sent = [packet.count(b"EVALSHA") for packet in packets if b"EVALSHA" in packet]
+        assert sent == [20, 1, 1, 1]
+
+    running(one_leash, work, username="fenced", password="pw")
 
 
 @pytest.mark.parametrize(("fate", "error"), FATES, ids=[fate.name for fate, _ in FATES])

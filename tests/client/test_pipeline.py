@@ -20,6 +20,7 @@ from keyleash import (
     RateLimitedError,
     TokenRevokedError,
 )
+from keyleash.client.batching import MAX_CHUNK_BYTES
 from keyleash.deploy import set_suspended
 from keyleash.protocol import reply
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
@@ -132,6 +133,25 @@ def test_pipeline_of_large_commands_is_parted_by_their_values(
     results = pipe.execute(raise_on_error=False)
     assert kinds(results) == [4000, 4000, ArgsTooManyError, 4000, 4000]
     assert len(packets) == 4
+
+
+@ONE_EITHER
+def test_pipeline_of_large_values_is_parted_by_their_bytes(
+    one_leash: Leash, packets: list[bytes]
+) -> None:
+    """Text, bytes and views of them; one that is larger than a call may be goes alone."""
+    client = agent(one_leash)
+    client.ping()
+    half = b"v" * (MAX_CHUNK_BYTES // 2 - 100)
+    values = [half, half.decode(), memoryview(half), bytearray(half), half * 3, 1, 2]
+    pipe = client.pipeline(transaction=False)
+    for number, value in enumerate(values):
+        pipe.set(f"t:{number}", value)
+    packets.clear()
+
+    assert pipe.execute() == [True] * len(values)
+    assert len(packets) == len(calls(packets)) == 4
+    assert client.strlen("t:4") == len(half) * 3
 
 
 @ONE_EITHER

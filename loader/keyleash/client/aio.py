@@ -142,9 +142,10 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         """Like redis-py's, but each call of it is one of a guard.
 
         With *transaction*, one batch: all commands are allowed, or none runs. Without, each
-        command is judged on its own; one that waits for a rate may be overtaken by those of
-        the same 128 that no rate refuses. An error of a command's own stands in its place, as
-        in EXEC, and so does a wrong number of arguments, for which EXEC would not run at all.
+        command is judged on its own, up to 128 or 1 MiB of them in one call; one that waits
+        for a rate may be overtaken by those of the same call that no rate refuses. An error of
+        a command's own stands in its place, as in EXEC, and so does a wrong number of
+        arguments, for which EXEC would not run at all.
         """
         return Pipeline(self, transaction, shard_hint)
 
@@ -297,7 +298,7 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
     ) -> Any:
         """Do what the healing of a call asks for."""
         if isinstance(asked, Plain):
-            await connection.send_packed_command(connection.pack_command(*asked.words))
+            await connection.send_packed_command(packed(asked.words))
             return await connection.read_response(disable_decoding=True)
         if isinstance(asked, Pause):
             return await self._sleep(asked.seconds)

@@ -22,6 +22,11 @@ from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, Argumen
 MAX_CHUNK_COMMANDS = 128
 """Commands of a pipeline that go in one call: the server does nothing else meanwhile."""
 
+MAX_CHUNK_BYTES = 1024 * 1024
+"""Bytes of their words, likewise: of values of 1 MiB, 128 would take it half a second."""
+
+_TEXTS = (str, bytes, bytearray)  # a union would take twice as long to look through
+
 Queued = tuple[tuple[Argument, ...], dict[str, Any]]
 """A command as redis-py queues it: its words, and options for its parser."""
 
@@ -112,14 +117,19 @@ def _require_sendable(commands: Sequence[Queued], encode: Callable[[Any], bytes]
 def chunks(commands: Sequence[Queued], indexes: Sequence[int]) -> Iterator[list[int]]:
     """Part the commands at *indexes*, in order, by what one call may carry."""
     chunk: list[int] = []
-    values = 0
+    values = size = 0
     for index in indexes:
-        more = _values(commands[index])
-        if chunk and (len(chunk) == MAX_CHUNK_COMMANDS or values + more > MAX_ARGUMENTS):
+        more, larger = _values(commands[index]), _bytes(commands[index])
+        if chunk and (
+            len(chunk) == MAX_CHUNK_COMMANDS
+            or values + more > MAX_ARGUMENTS
+            or size + larger > MAX_CHUNK_BYTES
+        ):
             yield chunk
-            chunk, values = [], 0
+            chunk, values, size = [], 0, 0
         chunk.append(index)
         values += more
+        size += larger
     if chunk:
         yield chunk
 
@@ -131,6 +141,17 @@ def _values(queued: Queued) -> int:
     if not isinstance(name, str | bytes) or name.isalpha():
         return len(words)
     return len(words) - 1 + len(name.split())
+
+
+def _bytes(queued: Queued) -> int:
+    """About how many bytes a command has, without its numbers, which are short."""
+    size = 0
+    for word in queued[0]:
+        if isinstance(word, _TEXTS):
+            size += len(word)
+        elif isinstance(word, memoryview):
+            size += word.nbytes
+    return size
 
 
 def _too_many(what: str, count: int, limit: int) -> ArgsTooManyError:

@@ -13,7 +13,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from redis.exceptions import ConnectionError, DataError, NoScriptError, ResponseError
 
@@ -25,7 +25,7 @@ from keyleash.client.polling import may_block
 from keyleash.client.replicating import commands_of
 from keyleash.client.session import Session
 from keyleash.commands.facts import KEYLESS_PASSES
-from keyleash.errors import NotReplicatedError, PolicyStaleError
+from keyleash.errors import GuardLostError, NotReplicatedError, PolicyStaleError
 from keyleash.protocol.request import Argument, BatchMode
 
 if TYPE_CHECKING:
@@ -37,9 +37,11 @@ MOST_UNDER_WAY = 2
 Answer: TypeAlias = "asyncio.Future[InHand | None]"
 """What a command was answered; None tells it to go alone."""
 
+Raised = TypeVar("Raised", bound=BaseException)
+
 
 class UnsendableError(DataError):
-    """Some command of a packet cannot be encoded; nothing was sent."""
+    """Some command of a packet cannot be encoded, or none is wanted; nothing was sent."""
 
 
 @lru_cache(maxsize=512)
@@ -50,22 +52,30 @@ def goes_alone(name: str | bytes) -> bool:
     return may_block(name) or not KEYLESS_PASSES.isdisjoint(word.upper().split(None, 1)[:1])
 
 
+def another(error: Raised) -> Raised:
+    """A copy, since each task raises one of its own; the error itself if it cannot be copied."""
+    try:
+        twin = copy.copy(error)
+        # A class with a signature of its own may be made anew of the wrong arguments.
+        return twin if type(twin) is type(error) and str(twin) == str(error) else error
+    except Exception:
+        return error
+
+
 @dataclass(slots=True)
 class Together:
     """Commands of one correlation id, and where their answers go.
 
     Attributes:
+        is_one: Whether it is a plain guard call, of one command, and not a batch.
         answered: The answers themselves, once they are there.
     """
 
     correlation: str | None
     commands: list[Queued] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    is_one: bool = False
     answered: Sequence[InHand | Exception] = ()
-
-    @property
-    def is_one(self) -> bool:
-        return len(self.commands) == 1
 
     def calls(self) -> Iterator[Together]:
         """What is still wanted, parted by what one call may carry."""
@@ -75,7 +85,16 @@ class Together:
                 new_correlation() if self.correlation is None else self.correlation,
                 [self.commands[index] for index in chunk],
                 [self.answers[index] for index in chunk],
+                len(chunk) == 1,
             )
+
+    def is_wanted(self) -> bool:
+        """Leave out the commands whose tasks were cancelled; whether there are others."""
+        wanted = [index for index, answer in enumerate(self.answers) if not answer.done()]
+        if len(wanted) < len(self.answers):
+            self.commands = [self.commands[index] for index in wanted]
+            self.answers = [self.answers[index] for index in wanted]
+        return bool(wanted)
 
     def tell(self) -> None:
         """Tell each command its answer, if there is one, but those whose task was cancelled."""
@@ -98,12 +117,12 @@ class Together:
         ]
 
     def fail(self, error: BaseException) -> None:
-        """Tell all that have no answer yet; each a copy of its own, since each raises it."""
+        """Tell all that have no answer yet."""
         for future in self.answers:
             if isinstance(error, asyncio.CancelledError):
                 future.cancel()
             elif not future.done():
-                future.set_exception(copy.copy(error))
+                future.set_exception(another(error))
 
     def part(self) -> None:
         """Tell each command to go alone."""
@@ -124,6 +143,7 @@ class Together:
                 rest.commands.append(queued)
                 rest.answers.append(future)
         if rest.commands:
+            rest.is_one = len(rest.commands) == 1
             yield rest
 
 
@@ -194,8 +214,12 @@ class Coalescing:
         finally:
             self._arrive()
 
-    async def _carry(self, calls: Sequence[Together]) -> None:
-        """Make calls on one connection, and tell every command what became of it."""
+    async def _carry(self, calls: Sequence[Together]) -> Exception | None:
+        """Make calls on one connection, and tell every command what became of it.
+
+        Returns:
+            The error that all of them were told, if there was one.
+        """
         script = "digest" if calls[0].is_one else "batch_digest"
         try:
             lost = await self._connected(script, calls)
@@ -206,9 +230,20 @@ class Coalescing:
                 call.fail(error)
             if not isinstance(error, Exception):
                 raise
+            return error
         else:
-            for call in lost:
-                await self._carry([call])
+            await self._carry_lost(lost)
+        return None
+
+    async def _carry_lost(self, calls: Sequence[Together]) -> None:
+        """Make calls again, one by one, since each may have to be healed."""
+        for number, call in enumerate(calls, start=1):
+            error = await self._carry([call])
+            if isinstance(error, GuardLostError):
+                # The others have waited as long for somebody to load the script.
+                for other in calls[number:]:
+                    other.fail(error)
+                return
 
     async def _connected(self, script: str, calls: Sequence[Together]) -> Sequence[Together]:
         """Make calls on one connection; those come back whose answer says that nothing ran."""
@@ -253,6 +288,10 @@ class Coalescing:
         Raises:
             UnsendableError: nothing was sent.
         """
+        # Finding a connection, or a lost script, may have taken long.
+        calls = [call for call in calls if call.is_wanted()]
+        if not calls:
+            raise UnsendableError
         try:
             parts = [part for call in calls for part in self._packed(connection, call)]
         except Exception:
@@ -296,8 +335,7 @@ class Coalescing:
                 call.answered = [refused]
             else:
                 whole = refused if isinstance(refused, Exception) else error
-                # Each a copy of its own, since each raises it.
-                call.answered = [copy.copy(whole) for _ in call.commands]
+                call.answered = [another(whole) for _ in call.commands]
         else:
             if call.is_one:
                 call.answered = [InHand(reply, encoder)]

@@ -119,9 +119,10 @@ class Redis(Unscoped, redis.Redis):
         """Like redis-py's, but each call of it is one of a guard.
 
         With *transaction*, one batch: all commands are allowed, or none runs. Without, each
-        command is judged on its own; one that waits for a rate may be overtaken by those of
-        the same 128 that no rate refuses. An error of a command's own stands in its place, as
-        in EXEC, and so does a wrong number of arguments, for which EXEC would not run at all.
+        command is judged on its own, up to 128 or 1 MiB of them in one call; one that waits
+        for a rate may be overtaken by those of the same call that no rate refuses. An error of
+        a command's own stands in its place, as in EXEC, and so does a wrong number of
+        arguments, for which EXEC would not run at all.
         """
         return Pipeline(self, transaction, shard_hint)
 

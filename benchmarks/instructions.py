@@ -1,0 +1,107 @@
+"""Instructions that a server executes per command of the ladder, counted by callgrind.
+
+    python -m benchmarks.instructions --server redis-server
+
+Counts in user space are nearly the same from run to run and on a busy machine, so that a step of a
+few hundred can be seen, where a time could not show it. They are no times: what waits for memory
+or for the kernel is not in them. It needs valgrind, and takes some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.ladder import MANY, contenders_on
+from benchmarks.support.bench import Bench, Contender, Plan, bench_on
+from benchmarks.support.calls import CALLS_PER_CONNECTION
+from benchmarks.support.load import Generator
+from benchmarks.support.readiness import fill_keys
+from benchmarks.support.servers import Cores, ServerChoice, choose_servers, version_of
+from benchmarks.support.variants import Way
+
+from keyleash.server.process import packaged_binary
+
+FEWER, MORE = 500, 2500
+"""Calls of two runs: what both have besides, such as reading the counts, falls out."""
+
+BATCHES = (Way.BATCH, Way.BATCH_OF_SCRIPT)
+
+CONTROL = "callgrind_control"
+DUMP = "callgrind.out"
+_TOTALS = re.compile(r"^totals: (\d+)$", re.MULTILINE)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Count, and print a line for each variant; exit status 2 if there is no valgrind."""
+    parser = argparse.ArgumentParser(prog="instructions", description=__doc__)
+    parser.add_argument("--server", default="redis-server", help="default: %(default)s")
+    (choice,) = choose_servers([parser.parse_args(argv).server])
+    if not (shutil.which("valgrind") and shutil.which(CONTROL)):
+        print("benchmarks: valgrind is not installed", file=sys.stderr)
+        return 2
+    plan = Plan(rounds=1, requests=FEWER, connections=(1,))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Generator(None) as generator,
+        bench_on(watched(choice, Path(folder)), plan, Cores(None, None), generator) as bench,
+    ):
+        # Sixteen in a write differ by what reading a socket takes, which is no matter of guards.
+        contenders = [
+            one
+            for one in contenders_on(bench.admin)
+            if one.variant.commands == 1 or one.variant.way in BATCHES
+        ]
+        fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION)
+        bench.warm_up(contenders)
+        print(f"{version_of(bench.admin)}: thousands of instructions per command")
+        for one in contenders:
+            print(
+                f"{one.variant.name:40}{per_command(bench, one, Path(folder)) / 1e3:8.1f}",
+                flush=True,
+            )
+    return 0
+
+
+def watched(choice: ServerChoice, folder: Path) -> ServerChoice:
+    """The server, run by callgrind, which writes into *folder*."""
+    script = folder / "server"
+    script.write_text(
+        "#!/bin/sh\n"
+        f"exec valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file='{folder / DUMP}'"
+        f" '{choice.binary or packaged_binary()}' \"$@\"\n",
+        encoding="utf-8",
+    )
+    script.chmod(0o700)
+    return ServerChoice(choice.name, script)
+
+
+def per_command(bench: Bench, contender: Contender, folder: Path) -> float:
+    """Instructions of one command more."""
+    fewer, more = (_counted(bench, contender, calls, folder) for calls in (FEWER, MORE))
+    return (more - fewer) / (MORE - FEWER) / contender.variant.commands
+
+
+def _counted(bench: Bench, contender: Contender, calls: int, folder: Path) -> int:
+    _control("--instr=on", bench)
+    _control("--zero", bench)
+    bench.sample(contender, 1, calls)
+    _control("--dump", bench)
+    _control("--instr=off", bench)
+    newest = max(folder.glob(f"{DUMP}.*"), key=lambda dump: int(dump.suffix[1:]))
+    found = _TOTALS.search(newest.read_text(encoding="utf-8"))
+    assert found is not None  # noqa: S101 - every dump ends with it
+    return int(found[1])
+
+
+def _control(what: str, bench: Bench) -> None:
+    subprocess.run([CONTROL, what, str(bench.server.pid)], check=True, capture_output=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
