@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.ladder import (
     BATCH,
+    BY_HAND,
     GUARDED_SET,
     IMAGED_SET,
     MANY,
@@ -24,6 +25,7 @@ RUNGS = (
     RAW_SET.name,
     SET_ONLY.name,
     SET_AND_EVENT.name,
+    BY_HAND.name,
     GUARDED_SET.name,
     IMAGED_SET.name,
     BATCH.name,
