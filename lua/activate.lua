@@ -58,12 +58,12 @@ local now_us = time[1] * 1000000 + time[2]
 call('XLEN', {{ names.control }})
 call('ZCARD', {{ names.history }})
 local needed, keys, places, states = { staged .. ':policy', staged .. ':kept', staged .. ':layouts' }, {}, {}, {}
-local is_staged, is_ready = {}, {}
+local is_staged, is_ready, fresh, suspensions = {}, {}, {}, {}
 
 --- A state that there was not, suspended as its identity is on record: whoever was stopped does
 --- not act again because its state was lost, or because it left the policy for long.
-local function suspended_as_recorded(identity, state)
-  local until_ms = call('HGET', {{ names.suspension_prefix }} .. identity, 'until_ms')
+local function suspended_as_recorded(suspension, state)
+  local until_ms = call('HGET', suspension, 'until_ms')
   if not until_ms then return state end
   local until_us = until_ms == '' and 1 or until_ms * 1000
   if until_us > 1 and until_us <= now_us then return state end
@@ -75,7 +75,8 @@ each_change(function(how, i)
   local key = {{ names.state_prefix }} .. argv[i]
   needed[#needed + 1] = staged .. ':guard:' .. argv[i]
   if how == 'fresh' then
-    states[#states + 1], states[#states + 2] = key, suspended_as_recorded(argv[i], argv[i + 1])
+    states[#states + 1], states[#states + 2] = key, argv[i + 1]
+    fresh[#fresh + 1], suspensions[#suspensions + 1] = #states, {{ names.suspension_prefix }} .. argv[i]
   elseif how == 'staged' and is_unmoved(key, argv[i + 2], argv[i + 3]) then
     is_ready[i], needed[#needed + 1] = true, staged .. ':state:' .. argv[i]
   elseif how == 'moved' or how == 'staged' then
@@ -86,6 +87,13 @@ for first = 1, #needed, 1000 do
   local last = math.min(first + 999, #needed)
   if call('EXISTS', unpack(needed, first, last)) <= last - first then
     return redis.error_reply('LEASH ACTIVATION_EXPIRED')
+  end
+end
+-- Hardly anybody is suspended: asking for each alone would take twice as long.
+for first = 1, #fresh, 1000 do
+  local last = math.min(first + 999, #fresh)
+  if call('EXISTS', unpack(suspensions, first, last)) > 0 then
+    for n = first, last do states[fresh[n]] = suspended_as_recorded(suspensions[n], states[fresh[n]]) end
   end
 end
 for first = 1, #keys, 1000 do

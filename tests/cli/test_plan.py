@@ -54,7 +54,7 @@ def test_plan_of_another_policy_ends_with_1_and_leaves_the_server_as_it_is(
     assert "~ agent-reader (machine)   [widens]" in lines
     assert "    ~ rate.requests 3000/minute → 4000/minute   [widens]" in lines
     assert "0 new, 1 changed, 0 removed, 3 unchanged" in lines
-    assert lines[-1] == "widens access: agent-reader"
+    assert lines[-1] == "widens access: `agent-reader`"
     assert dump(server) == before
 
 
@@ -86,7 +86,7 @@ def test_plan_marks_by_words_the_rules_that_widen_and_gives_calls_as_proof(
     assert any(line.startswith("        GET `agents:`, and ") for line in lines)
     assert "    - deny     `agents:jobs:{job_id}:lock`" in lines
     assert "~ agent-recovery (machine)   [narrows]" in lines
-    assert lines[-1] == "widens access: agent-reader"
+    assert lines[-1] == "widens access: `agent-reader`"
 
 
 def test_plan_as_json_is_exact(loaded: Cli, example: Path, policy: Path) -> None:
@@ -146,7 +146,7 @@ def test_plan_tells_of_guards_that_must_be_made_anew_though_no_rule_changes(
 
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
-    assert "1 guard made anew, by the same rules: agent-runner" in lines
+    assert "1 guard made anew, by the same rules: `agent-runner`" in lines
     loaded.ok("load", example, "--yes")
     assert loaded.run("plan", example).exit_code == 0
 
@@ -214,7 +214,7 @@ def test_plan_says_whose_counters_are_gone(
 
     assert result.exit_code == 1
     note = "note: what the limits had counted is gone from the server, and begins at 0: "
-    assert f"{note}agent-runner" in result.stdout.splitlines()
+    assert f"{note}`agent-runner`" in result.stdout.splitlines()
     assert loaded.json("plan", example, exit_code=1)["counters_lost"] == ["agent-runner"]
 
 
@@ -231,7 +231,7 @@ def test_plan_ends_with_a_line_that_stays_short(cli: Cli, policy: Path) -> None:
 
     last = cli.run("plan", policy).stdout.splitlines()[-1]
 
-    assert last == f"widens access: {', '.join(names[:10])} and 2 more"
+    assert last == f"widens access: {', '.join(f'`{one}`' for one in names[:10])} and 2 more"
 
 
 def test_load_where_the_active_policy_was_lost_needs_permission_to_widen(

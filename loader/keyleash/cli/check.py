@@ -17,6 +17,7 @@ from keyleash.cli.output import print_json
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.text import counted, printable, without_tokens
 from keyleash.errors import PolicyError, Problem
+from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 
 if TYPE_CHECKING:
     from keyleash.policy.lint import Accepted
@@ -93,8 +94,6 @@ def _as_json(
 
 
 def _tell(document: Document, accepted: Sequence[Accepted]) -> None:
-    from keyleash.policy.problems import SHOWN_IDENTITIES, listing
-
     identities = document.policy.identities
     names = listing((one.name for one in identities), SHOWN_IDENTITIES)
     click.echo(f"{printable(document.file)} is valid")

@@ -14,6 +14,7 @@ from keyleash.cli.output import Column, print_json, print_table, say
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.text import counted
 from keyleash.errors import UnknownIdentityError
+from keyleash.policy.problems import which_identity
 
 if TYPE_CHECKING:
     from keyleash.compiler import CompiledGuard
@@ -57,8 +58,6 @@ def _chosen(guards: tuple[CompiledGuard, ...], identity: str | None) -> list[Com
         return list(guards)
     found = [guard for guard in guards if guard.identity == identity]
     if not found:
-        from keyleash.policy.problems import which_identity
-
         raise UnknownIdentityError(
             f"the policy has no identity `{identity}`",
             help=which_identity(identity, (one.identity for one in guards)),

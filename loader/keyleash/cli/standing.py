@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from keyleash.errors import NoPolicyError, UnknownIdentityError
+from keyleash.policy.problems import which_identity
 from keyleash.protocol.active import Client, GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace
 
@@ -34,8 +35,6 @@ def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[
     if name is None:
         return known
     if name not in known:
-        from keyleash.policy.problems import which_identity
-
         raise UnknownIdentityError(
             f"there is no identity `{name}`",
             help=which_identity(name, known, "there are"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -183,7 +183,7 @@ def _silent(server: Server) -> Iterator[Said]:
         yield Skipped("everything", "it did not answer at first", server.name)
 
 
-def _attempt(check: str, server: Server, run: Callable[[], Iterator[Said]]) -> Iterator[Said]:
+def _attempt(check: str, server: Server, run: Callable[[], Iterable[Said]]) -> Iterator[Said]:
     """Make a check, and say so if it cannot be made."""
     try:
         yield from run()

@@ -117,8 +117,10 @@ def parse_wait(text: str, span: Span) -> int:
 
 def format_duration(seconds: int) -> str:
     """Seconds as `parse_duration` reads them: `5400` as `1h30m`, 30 days as `30d`."""
-    said, days = "", {unit: unit_s for unit, unit_s in UNITS_S.items() if unit != "w"}
-    for unit, unit_s in (days if seconds % UNITS_S["w"] else UNITS_S).items():
+    said, units_s = "", dict(UNITS_S)
+    if seconds % units_s["w"]:
+        del units_s["w"]
+    for unit, unit_s in units_s.items():
         count, seconds = divmod(seconds, unit_s)
         said += f"{count}{unit}" if count else ""
     return said or "0s"

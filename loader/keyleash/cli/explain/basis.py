@@ -10,6 +10,7 @@ from keyleash.cli.explain.counted import counted_on_server
 from keyleash.cli.explain.errors import NothingActiveError, NotInPolicyError, NotItsTokenError
 from keyleash.cli.settings import Settings
 from keyleash.cli.text import printable
+from keyleash.policy.problems import which_identity
 
 if TYPE_CHECKING:
     from keyleash.commands import CommandTable
@@ -58,8 +59,9 @@ class Basis:
         decision = decide(
             self.identity, self.table, argv, declared, self.state, self.now_us, self.token_id
         )
-        is_standing = not any(isinstance(step, StandingStep) for step in decision.trace)
-        return self.dead if self.dead is not None and is_standing else decision
+        # The identity is judged before its token.
+        is_stopped = any(isinstance(step, StandingStep) for step in decision.trace)
+        return decision if is_stopped or self.dead is None else self.dead
 
 
 def basis_of_file(file: str, name: str) -> Basis:
@@ -156,8 +158,6 @@ def _answer_to_dead(settings: Settings, name: str, token_id: str) -> Decision | 
 def _require_identity(policy: Policy, name: str, where: str) -> Identity:
     found = policy.identity(name)
     if found is None:
-        from keyleash.policy.problems import which_identity
-
         help_ = which_identity(name, (one.name for one in policy.identities))
         raise NotInPolicyError(f"{where} has no identity `{name}`", help=help_)
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from keyleash.cli.documents import STANDARD_INPUT
 from keyleash.cli.errors import UsageError
 from keyleash.errors import UnknownIdentityError
+from keyleash.policy.problems import which_identity
 
 HELP = "write one line for each: the identity, a blank, and the password's SHA-256 in hex"
 
@@ -36,8 +37,6 @@ def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]
             raise UsageError(f"line {number} of the hashes is none", help=HELP)
         name, sha256 = words
         if name not in identities:
-            from keyleash.policy.problems import which_identity
-
             raise UnknownIdentityError(
                 f"line {number} of the hashes is about no identity that is meant here",
                 help=which_identity(name, identities, "those are"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +11,7 @@ from keyleash.cli.colours import is_plain
 from keyleash.cli.plan.calls import examples
 from keyleash.cli.plan.rules import rule_name, rule_text
 from keyleash.cli.text import counted, short_digest
+from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.protocol.transport import Transport
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ WIDENS = "widens"
 NARROWS = "narrows"
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 _INDENT = "    "
-_NAMED = 10
 _WHOLE_RULES = ("grant", "deny", "rate", "budget")
 
 
@@ -107,12 +107,12 @@ def _foot(preview: Preview) -> Iterator[str]:
     if preview.to_mend:
         yield (
             f"{counted(len(preview.to_mend), 'guard')} made anew, by the same rules:"
-            f" {_names(preview.to_mend)}"
+            f" {listing(preview.to_mend, SHOWN_IDENTITIES)}"
         )
     if preview.lost:
         yield (
             "note: what the limits had counted is gone from the server, and begins at 0:"
-            f" {_names(preview.lost)}"
+            f" {listing(preview.lost, SHOWN_IDENTITIES)}"
         )
     if not diff.identities:
         yield "no identity changes" if not preview.is_empty else "nothing changes"
@@ -123,15 +123,9 @@ def _foot(preview: Preview) -> Iterator[str]:
     yield f"{new} new, {changed} changed, {removed} removed, {len(diff.unchanged)} unchanged"
     widened = [one.name for one in diff.identities if one.widens]
     if widened:
-        yield _bold(f"{WIDENS} access: {_names(widened)}")
+        yield _bold(f"{WIDENS} access: {listing(widened, SHOWN_IDENTITIES)}")
     else:
         yield "widens access: none"
-
-
-def _names(names: Sequence[str]) -> str:
-    """The first of them, and how many others there are; each stands in the plan by itself."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _sign(before: object, after: object) -> str:

@@ -16,6 +16,7 @@ from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import require_known
 from keyleash.cli.text import counted, iso_time, span
 from keyleash.cli.tokens.words import require_no_secret
+from keyleash.policy.problems import listing
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -98,8 +99,7 @@ def _may_revoke_all(settings: Settings, yes: bool) -> bool:
 def _warn(done: Revocation) -> None:
     names = sorted(set(done.unreadable))
     count = counted(len(done.unreadable), "token")
-    listed = ", ".join(f"`{name}`" for name in names)
-    say(f"error: {count} of {listed} not revoked: what is recorded of it cannot be read")
+    say(f"error: {count} of {listing(names)} not revoked: what is recorded of it cannot be read")
     say(f"help: stop whoever may hold one: `keyleash freeze {' '.join(names)} --reason TEXT`")
 
 

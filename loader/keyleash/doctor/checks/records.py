@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from keyleash.commands.server import UnreadableCommandsError
 from keyleash.compiler import CompiledGuard
@@ -67,20 +67,19 @@ def check_records(
     yield from _states(guards, standings)
 
 
-def check_tokens(deployment: Deployment, keyspace: Keyspace) -> Iterator[Said]:
+def check_tokens(deployment: Deployment, keyspace: Keyspace) -> Iterable[Said]:
     """
-    Read what is recorded of tokens, as lists of them do.
+    Read what is recorded of tokens, as lists of them do; there is nothing else to say of it.
 
     Raises:
         UnreadableRecordError: It cannot be read.
     """
-    policy = deployment.policy
+    policy, main = deployment.policy, deployment.main.client
     if policy is not None:
-        seconds, _ = deployment.main.client.time()
-        main = deployment.main.client
+        seconds, _ = main.time()
         for some in batches(policy.identities):
             list(read_token_counts(main, keyspace, some, int(seconds) * 1000))
-    yield from ()
+    return ()
 
 
 def _lacking(
