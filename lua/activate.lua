@@ -58,7 +58,8 @@ local now_us = time[1] * 1000000 + time[2]
 call('XLEN', {{ names.control }})
 call('ZCARD', {{ names.history }})
 local needed, keys, places, states = { staged .. ':policy', staged .. ':kept', staged .. ':layouts' }, {}, {}, {}
-local is_staged, is_ready, fresh, suspensions = {}, {}, {}, {}
+local is_staged, is_ready, suspensions, records = {}, {}, {}, {}
+local fresh, renamed = 0, 0
 
 --- A state that there was not, suspended as its identity is on record: whoever was stopped does
 --- not act again because its state was lost, or because it left the policy for long.
@@ -70,30 +71,40 @@ local function suspended_as_recorded(suspension, state)
   return state:sub(1, 8) .. pack('<d', until_us) .. state:sub(17)
 end
 
+local staged_guard, staged_state = staged .. ':guard:', staged .. ':state:'
 each_change(function(how, i)
   if how == 'kept' or how == 'removed' then return end
-  local key = {{ names.state_prefix }} .. argv[i]
-  needed[#needed + 1] = staged .. ':guard:' .. argv[i]
+  local name = argv[i]
+  local key = {{ names.state_prefix }} .. name
+  renamed = renamed + 1
+  records[renamed] = staged_guard .. name
   if how == 'fresh' then
-    states[#states + 1], states[#states + 2] = key, argv[i + 1]
-    fresh[#fresh + 1], suspensions[#suspensions + 1] = #states, {{ names.suspension_prefix }} .. argv[i]
+    fresh = fresh + 1
+    suspensions[fresh] = {{ names.suspension_prefix }} .. name
+    states[2 * fresh - 1], states[2 * fresh] = key, argv[i + 1]
   elseif how == 'staged' and is_unmoved(key, argv[i + 2], argv[i + 3]) then
-    is_ready[i], needed[#needed + 1] = true, staged .. ':state:' .. argv[i]
+    is_ready[i], needed[#needed + 1] = true, staged_state .. name
   elseif how == 'moved' or how == 'staged' then
     keys[#keys + 1], places[#places + 1], is_staged[key] = key, i, how == 'staged'
   end
 end)
-for first = 1, #needed, 1000 do
-  local last = math.min(first + 999, #needed)
-  if call('EXISTS', unpack(needed, first, last)) <= last - first then
-    return redis.error_reply('LEASH ACTIVATION_EXPIRED')
+
+local function all_exist(keys)
+  for first = 1, #keys, 1000 do
+    local last = math.min(first + 999, #keys)
+    if call('EXISTS', unpack(keys, first, last)) <= last - first then return false end
   end
+  return true
+end
+
+if not (all_exist(needed) and all_exist(records)) then
+  return redis.error_reply('LEASH ACTIVATION_EXPIRED')
 end
 -- Hardly anybody is suspended: asking for each alone would take twice as long.
-for first = 1, #fresh, 1000 do
-  local last = math.min(first + 999, #fresh)
+for first = 1, fresh, 1000 do
+  local last = math.min(first + 999, fresh)
   if call('EXISTS', unpack(suspensions, first, last)) > 0 then
-    for n = first, last do states[fresh[n]] = suspended_as_recorded(suspensions[n], states[fresh[n]]) end
+    for n = first, last do states[2 * n] = suspended_as_recorded(suspensions[n], states[2 * n]) end
   end
 end
 for first = 1, #keys, 1000 do
@@ -109,7 +120,7 @@ end
 for first = 1, #states, 2000 do
   call('MSET', unpack(states, first, math.min(first + 1999, #states)))
 end
-local gone = {}
+local gone, at = {}, 0
 each_change(function(how, i)
   local record = {{ names.guard_prefix }} .. argv[i]
   if how == 'kept' then return call('HSET', record, 'generation', generation) end
@@ -125,11 +136,12 @@ each_change(function(how, i)
     end
   elseif is_ready[i] then
     local key = {{ names.state_prefix }} .. argv[i]
-    call('RENAME', staged .. ':state:' .. argv[i], key)
+    call('RENAME', staged_state .. argv[i], key)
     call('PERSIST', key)
   end
   if how == 'removed' then gone[#gone + 1] = record return end
-  call('RENAME', staged .. ':guard:' .. argv[i], record)
+  at = at + 1
+  call('RENAME', records[at], record)
 end)
 for first = 1, #gone, 1000 do
   call('DEL', unpack(gone, first, math.min(first + 999, #gone)))
