@@ -42,7 +42,7 @@ def test_collector_that_is_never_seen_to_come_around_is_left_after_one_round() -
             steps.append(words)
             return held_kib
 
-    come_around(Busy())  # type: ignore[arg-type]
+    come_around(Busy())
 
     assert len(steps) == held_kib // STEP_KIB + 1
 
