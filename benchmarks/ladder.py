@@ -12,6 +12,13 @@ from pathlib import Path
 import redis
 from benchmarks.support.bars import Bar, Side
 from benchmarks.support.bench import Contender, Plan, Samples, bench_on
+from benchmarks.support.by_hand import (
+    BATCH_SCRIPT,
+    EVENT_SCRIPT,
+    GUARD_SCRIPT,
+    SET_SCRIPT,
+    SETS_SCRIPT,
+)
 from benchmarks.support.calls import CALLS_PER_CONNECTION
 from benchmarks.support.load import Generator
 from benchmarks.support.policy import (
@@ -51,57 +58,6 @@ NAME = "ladder"
 SIZE = 16
 """Commands in a pipeline, and in a batch."""
 
-SET_SCRIPT = "return redis.call('SET', KEYS[1], ARGV[1])"
-"""The least that a script which runs a SET can do."""
-
-EVENT_SCRIPT = """
-redis.call('XADD', 'bench:events', 'MAXLEN', '~', '100000', '*', 'token', ARGV[2], 'op', 'SET',
-  'key', KEYS[1], 'correlation', ARGV[3], 'policy', 'b94d27b9934d', 'actor', 'agent-runner')
-return redis.call('SET', KEYS[1], ARGV[1])
-"""
-"""The least that an audited SET can do: an event of six fields, and the SET."""
-
-BY_HAND_SCRIPT = """
-local call, key, argv = redis.call, KEYS[1], ARGV
-local token_key = 'bench:token:' .. redis.sha1hex(argv[1])
-local state, record = call('GET', 'bench:state'), call('GET', token_key)
-if not state then
-  local time = call('TIME')
-  state = string.rep('\\0', 64)
-  record = struct.pack('<ddBc12', (time[1] + 86400) * 1e6, 0, 0, 'x23456789abc')
-  call('SET', 'bench:state', state)
-  call('SET', token_key, record, 'PX', 8 * 86400000)
-end
-local generation, suspended, sequence, tat, ends, used, ends_writes, used_writes =
-  struct.unpack('<dddddddd', state)
-local expires, noted, revoked, id = struct.unpack('<ddBc12', record)
-if generation ~= 0 or suspended ~= 0 or revoked ~= 0 then return redis.error_reply('stopped') end
-local now = expires + 7 * 86400000000 - call('PTTL', token_key) * 1000
-if expires <= now then return redis.error_reply('expired') end
-if argv[4] ~= 'SET' or argv[5] ~= key or KEYS[2] then return redis.error_reply('refused') end
-if not string.find(key, '^agents:jobs:[^:]*:state$') then return redis.error_reply('key') end
-if tat < now then tat = now end
-if now >= ends then ends, used = now + 86400000000, 0 end
-if now >= ends_writes then ends_writes, used_writes = now + 86400000000, 0 end
-if tat - now > 1e7 or used >= 1e15 or used_writes >= 1e15 then return redis.error_reply('limit') end
-call('SETRANGE', 'bench:state', 16, struct.pack('<dddddd',
-  sequence + 1, tat + 10, ends, used + 1, ends_writes, used_writes + 1))
-call('XADD', 'bench:trail', '*', 'seq', sequence + 1, 'token', id, 'op', 'SET', 'cost', '1,1w',
-  'key', key, 'correlation', argv[2], 'policy', 'b94d27b9934d')
-if now % 7 == 0 then call('XTRIM', 'bench:trail', 'MAXLEN', '~', '100000') end
-return call('SET', unpack(argv, 5))
-"""
-"""What agent-runner's guard does for a SET, written by hand for SET alone: no other command, no
-rule but one, no mask, image or batch, no refusal that says what and where."""
-
-SETS_SCRIPT = """
-local set, replies = redis.call, {}
-for i = 1, #KEYS do replies[i] = set('SET', KEYS[i], ARGV[4 + 4 * i]) end
-return replies
-"""
-"""The least that a script can do with the words of a batch: four of its own, then for each SET
-their number, `SET`, key and value."""
-
 _SET = ("SET", KEY, VALUE)
 _ID = "0123456789abcdef"
 
@@ -128,7 +84,7 @@ BY_HAND = Variant(
     OK,
     Way.RAW,
     RAW_SET.name,
-    script=BY_HAND_SCRIPT,
+    script=GUARD_SCRIPT,
 )
 GUARDED_SET = Variant("guarded SET", _SET, OK, Way.GUARD, RAW_SET.name, Counts(passed=1, audited=1))
 REFUSED_SET = Variant(
@@ -167,6 +123,7 @@ BATCH_OF_SETS = Variant(
     commands=SIZE,
     script=SETS_SCRIPT,
 )
+BATCH_BY_HAND = replace(BATCH_OF_SETS, name="batch by hand, of SETs alone", script=BATCH_SCRIPT)
 
 ONE_BY_ONE = (
     RAW_SET,
@@ -180,7 +137,7 @@ ONE_BY_ONE = (
     GUARDED_GET,
 )
 PIPED = tuple(variant.piped(SIZE) for variant in ONE_BY_ONE)
-VARIANTS = (*ONE_BY_ONE, *PIPED, BATCH_OF_SETS, BATCH)
+VARIANTS = (*ONE_BY_ONE, *PIPED, BATCH_OF_SETS, BATCH_BY_HAND, BATCH)
 
 MANY = 50
 FULL = Plan(rounds=11, requests=500, connections=(MANY, 1), run_s=0.06)

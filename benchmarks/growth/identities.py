@@ -18,12 +18,13 @@ from benchmarks.growth.shape import Growth
 from benchmarks.growth.yard import Yard
 from benchmarks.support.bars import Bar, Side
 from benchmarks.support.bench import Bench
+from benchmarks.support.by_hand import GUARD_SCRIPT
 
 BAR, AIM = 1.05, 1.00
 GROWS = "identities in the policy"
 ONE, ALL = "one identity calls", "all identities call in turn"
 BESIDE = "one identity beside as many scripts of one line"
-BESIDE_HALF = "one identity beside half of these scripts"
+BESIDE_LEAST = "one identity beside as many guards by hand, for SET alone"
 SCRIPTS_EACH = 2
 WHOLE_CYCLE = 20_000
 """
@@ -46,16 +47,18 @@ def measure(yard: Yard) -> list[Growth]:
             loads[size] = load(bench, document(runner(f"agent-{n:04}") for n in range(size)))
             taken[size] = footprint(bench.admin).minus(before)
         most = max(sizes)
-        alone = {name: stack.enter_context(yard.server()) for name in (BESIDE, BESIDE_HALF)}
+        alone = {name: stack.enter_context(yard.server()) for name in (BESIDE, BESIDE_LEAST)}
         targets = {
             name: load(bench, document([runner("agent-0000")])).targets
             for name, bench in alone.items()
         }
         for number in range(SCRIPTS_EACH * (most - 1)):
             alone[BESIDE].admin.script_load(f"return {number}")
-        for other in loads[most].targets[1:]:
-            one, _ = other.guard.scripts.values()
-            alone[BESIDE_HALF].admin.script_load(one)
+            alone[BESIDE_LEAST].admin.script_load(
+                GUARD_SCRIPT.replace("bench:", f"bench:{number}:").replace(
+                    "jobs:", f"jobs:{number}:"
+                )
+            )
         beside = [
             Case(name, size, bench, guarded_set(name), called, _requests(yard, size))
             for name in alone
