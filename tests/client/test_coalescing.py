@@ -29,6 +29,7 @@ from keyleash import (
 )
 from keyleash.client import healing
 from keyleash.client.batching import MAX_CHUNK_BYTES
+from keyleash.client.coalescing import MANY
 from keyleash.protocol.request import MAX_ARGUMENTS
 from keyleash.tokens import revoke_tokens
 from support.leash import Leash
@@ -66,12 +67,48 @@ def test_commands_of_one_turn_travel_in_one_batch(leash: Leash, packets: list[by
 
     async def work(agent: Any) -> None:
         del packets[:]
-        assert await asyncio.gather(*(agent.set(f"t:{n}", n) for n in range(50))) == [True] * 50
-        assert await asyncio.gather(*(agent.incr(f"t:{n}") for n in range(50))) == [*range(1, 51)]
+        few = MANY - 1
+        assert await asyncio.gather(*(agent.set(f"t:{n}", n) for n in range(few))) == [True] * few
+        assert await asyncio.gather(*(agent.incr(f"t:{n}") for n in range(few))) == [
+            *range(1, MANY)
+        ]
 
     running(leash, work)
     assert len(packets) == 2, packets
     assert len(leash.events("one")) == 2
+
+
+@pytest.mark.parametrize("ids", [1, 5])
+def test_many_commands_of_one_turn_travel_in_two_packets(
+    leash: Leash, packets: list[bytes], ids: int
+) -> None:
+    """The server has one of them while the tasks have the answers of the other."""
+
+    async def work(agent: Any) -> None:
+        async def one(number: int) -> Any:
+            with correlation(f"req-{number % ids}"):
+                return await agent.incr(f"t:{number}")
+
+        del packets[:]
+        assert await asyncio.gather(*map(one, range(MANY))) == [1] * MANY
+
+    running(leash, work)
+    assert sum(b"EVALSHA" in packet for packet in packets) == 2
+    assert len(leash.events("one")) == max(2, ids)
+
+
+@pytest.mark.parametrize("options", [{"max_connections": 2}, {"single_connection_client": True}])
+def test_client_with_few_connections_sends_one_packet_at_a_time(
+    one_leash: Leash, packets: list[bytes], options: dict[str, Any]
+) -> None:
+    """A second one would have to wait for its connection, or be refused it."""
+
+    async def work(agent: Any) -> None:
+        del packets[:]
+        assert await asyncio.gather(*(agent.incr(f"t:{n}") for n in range(60))) == [1] * 60
+
+    running(one_leash, work, **options)
+    assert sum(b"EVALSHA" in packet for packet in packets) == 1
 
 
 def test_command_alone_in_its_turn_is_a_plain_guard_call(
@@ -179,22 +216,22 @@ def test_correlation_id_that_cannot_be_sent_is_the_fault_of_its_commands(
     running(one_leash, work)
 
 
-def test_commands_of_one_turn_run_in_the_order_of_their_issue(leash: Leash) -> None:
-    """Tasks that were started one after the other, and each task's own commands."""
+def test_commands_of_each_task_run_in_the_order_of_their_issue(leash: Leash) -> None:
+    """Those of one packet too; in two, tasks have no order, as on connections of their own."""
 
     async def work(agent: Any) -> None:
-        await asyncio.gather(*(agent.rpush("t:list", n) for n in range(100)))
+        await asyncio.gather(*(agent.rpush("t:list", n) for n in range(MANY - 1)))
 
         async def one(name: str) -> None:
             for step in range(20):
                 await agent.rpush(name, step)
 
-        await asyncio.gather(*(one(f"t:{n}") for n in range(30)))
+        await asyncio.gather(*(one(f"t:{n}") for n in range(50)))
 
     running(leash, work)
-    assert leash.admin.lrange("t:list", 0, -1) == [str(n).encode() for n in range(100)]
+    assert leash.admin.lrange("t:list", 0, -1) == [str(n).encode() for n in range(MANY - 1)]
     steps = [str(step).encode() for step in range(20)]
-    assert all(leash.admin.lrange(f"t:{n}", 0, -1) == steps for n in range(30))
+    assert all(leash.admin.lrange(f"t:{n}", 0, -1) == steps for n in range(50))
 
 
 def test_correlation_ids_never_share_an_event(leash: Leash, packets: list[bytes]) -> None:
@@ -432,15 +469,33 @@ def test_lost_scripts_and_a_new_policy_are_healed_once_for_all(
     async def work(agent: Any) -> None:
         await asyncio.to_thread(leash.admin.script_flush)
         del packets[:]
-        assert await asyncio.gather(*(agent.incr("t:a") for _ in range(50))) == [*range(1, 51)]
+        assert await asyncio.gather(*(agent.incr("t:a") for _ in range(MANY - 1))) == [
+            *range(1, MANY)
+        ]
         assert sum(packet.startswith(LOOKUP) for packet in packets) == 1
         assert sum(b"LOAD" in packet for packet in packets) == 1
         await asyncio.to_thread(leash.load, one={**BROAD, "deny": [{"keys": ["t:x"]}]})
         del packets[:]
-        found = await outcomes(*(agent.incr("t:a") for _ in range(50)), agent.get("t:x"))
-        assert found[:50] == [*range(51, 101)]
-        assert isinstance(found[50], keyleash.KeyDeniedError)
+        found = await outcomes(*(agent.incr("t:a") for _ in range(MANY - 1)), agent.get("t:x"))
+        assert found[: MANY - 1] == [*range(MANY, 2 * MANY - 1)]
+        assert isinstance(found[MANY - 1], keyleash.KeyDeniedError)
         assert sum(packet.startswith(LOOKUP) for packet in packets) == 1
+
+    running(leash, work)
+
+
+def test_two_packets_that_find_the_script_lost_or_the_policy_new_are_both_healed(
+    leash: Leash,
+) -> None:
+    """Each on its own connection; every command runs once."""
+
+    async def work(agent: Any) -> None:
+        await asyncio.to_thread(leash.admin.script_flush)
+        found = await outcomes(*(agent.incr("t:a") for _ in range(50)))
+        assert sorted(found) == [*range(1, 51)]
+        await asyncio.to_thread(leash.load, one={**BROAD, "deny": [{"keys": ["t:x"]}]})
+        found = await outcomes(*(agent.incr("t:a") for _ in range(50)))
+        assert sorted(found) == [*range(51, 101)]
 
     running(leash, work)
 

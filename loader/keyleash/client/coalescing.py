@@ -3,7 +3,10 @@
 They are gathered until all tasks that could run have run, and leave in one packet on one
 connection: a batch for the commands of each correlation id, since a batch is one audit event,
 or a plain guard call where there is but one. No more than `MOST_UNDER_WAY` packets are under
-way at once; what is issued meanwhile gathers for the next.
+way at once; what is issued meanwhile gathers for the next. Where none is under way, many
+commands leave in two: the server has one of them while the tasks have the answers of the other.
+So commands of different tasks have no order, as with redis.asyncio, where each task has a
+connection of its own.
 """
 
 from __future__ import annotations
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 
 MOST_UNDER_WAY = 2
 """More make batches smaller, and so calls slower; with one, a slow reply would hold up all."""
+
+MANY = 32
+"""So many commands are worth two packets."""
 
 Answer: TypeAlias = "asyncio.Future[InHand | None]"
 """What a command was answered; None tells it to go alone."""
@@ -87,6 +93,14 @@ class Together:
                 [self.answers[index] for index in chunk],
                 len(chunk) == 1,
             )
+
+    def halves(self) -> list[Together]:
+        """Two calls instead of this one."""
+        middle = len(self.commands) // 2
+        return [
+            Together(self.correlation, self.commands[part], self.answers[part])
+            for part in (slice(middle), slice(middle, None))
+        ]
 
     def is_wanted(self) -> bool:
         """Leave out the commands whose tasks were cancelled; whether there are others."""
@@ -153,6 +167,9 @@ class Coalescing:
     def __init__(self, client: Redis, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._client = client
+        # One is left for a command that goes alone.
+        spare = 0 if client.single_connection_client else client.connection_pool.max_connections - 1
+        self._most_under_way = max(1, min(MOST_UNDER_WAY, spare))
         self._gathered: dict[str | None, Together] = {}
         self._leaving = False
         self._under_way = 0
@@ -185,7 +202,7 @@ class Coalescing:
             together.fail(ConnectionError("the client was closed before the command was sent"))
 
     def _leave_soon(self) -> None:
-        if not self._leaving and self._under_way < MOST_UNDER_WAY:
+        if not self._leaving and self._under_way < self._most_under_way:
             self._leaving = True
             self.loop.call_soon(self._leave)
 
@@ -197,11 +214,26 @@ class Coalescing:
         if len(calls) == 1 and calls[0].is_one:
             calls[0].part()
         elif calls:
-            self._under_way += 1
-            travel = self.loop.create_task(self._travel(calls))
-            # The loop itself holds it weakly.
-            self._travels.add(travel)
-            travel.add_done_callback(self._travels.discard)
+            for packet in self._packets(calls):
+                self._under_way += 1
+                travel = self.loop.create_task(self._travel(packet))
+                # The loop itself holds it weakly.
+                self._travels.add(travel)
+                travel.add_done_callback(self._travels.discard)
+
+    def _packets(self, calls: Sequence[Together]) -> Sequence[Sequence[Together]]:
+        """What leaves at once: two packets where many wait for an idle connection.
+
+        In one, tasks that go on when they are answered stay in step with each other, and the
+        server and this process wait for each other by turns.
+        """
+        commands = sum(len(call.commands) for call in calls)
+        if self._under_way or self._most_under_way == 1 or commands < MANY:
+            return [calls]
+        if len(calls) == 1:
+            calls = calls[0].halves()
+        middle = len(calls) // 2
+        return [calls[:middle], calls[middle:]]
 
     def _arrive(self) -> None:
         self._under_way -= 1
