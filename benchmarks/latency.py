@@ -11,6 +11,7 @@ from typing import Any
 import redis
 import redis.asyncio
 from benchmarks.support.bars import Bar, Side
+from benchmarks.support.by_hand import GUARD_SCRIPT
 from benchmarks.support.clients import Kind, Trial, Work
 from benchmarks.support.latencies import LatencyRow, figures_of, rows_of, table_of
 from benchmarks.support.policy import load_target
@@ -34,6 +35,7 @@ ONE = Counts(passed=1, audited=1)
 SIXTEEN = Counts(passed=SIZE, audited=1)
 
 RAW, GUARDED = "redis-py", "keyleash"
+BY_HAND = f"{RAW}, EVALSHA by hand"
 RAW_PIPELINE = f"{RAW}, pipeline(transaction=False)"
 PIPELINE = f"{GUARDED}, pipeline(transaction=False)"
 RAW_ATOMIC = f"{RAW}, pipeline()"
@@ -89,10 +91,13 @@ def works(url: str, token: str, runner: asyncio.Runner) -> Iterator[tuple[Work, 
 
 def one_by_one(raw: redis.Redis, guarded: keyleash.Redis) -> Work:
     """A SET, and another one."""
+    by_hand = raw.script_load(GUARD_SCRIPT)
+    words = ("kl_agent-runner_by_hand", "a" * 32, "3", "SET", FIRST, VALUE)
     return Work(
         "SET, one after the other",
         (
             Kind(RAW, lambda: raw.set(FIRST, VALUE), RAW),
+            Kind(BY_HAND, lambda: raw.evalsha(by_hand, 1, FIRST, *words), RAW),
             Kind(GUARDED, lambda: guarded.set(FIRST, VALUE), RAW, ONE),
         ),
     )
