@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from keyleash.compiler.ir import Branch, Matcher
+from keyleash.compiler.ir import Branch, Matcher, Run
 
 _PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b'"\\')
 _MAX_EXACT = 2**53
@@ -95,6 +95,14 @@ def records_of(branch: Branch) -> str:
     """Each name of *branch* followed by its rule, in `RULE_DIGITS` digits."""
     return "".join(
         f"{name}{rule:0{RULE_DIGITS}}" for names, rule in branch.commands for name in names
+    )
+
+
+def runs_of(runs: Sequence[Run]) -> str:
+    """Each run as its end, if it has one, its start and the length of its windows."""
+    return " ".join(
+        f"{'' if run.until_us is None else run.until_us}:{run.start_us}:{run.step_us}"
+        for run in runs
     )
 
 

@@ -17,6 +17,7 @@ from keyleash.compiler.quoting import (
     option_pattern,
     placed,
     records_of,
+    runs_of,
     spread,
 )
 from keyleash.compiler.sharing import Sharing
@@ -78,7 +79,8 @@ def environment() -> Environment:
     )
     made.filters.update(spread=spread, numbered=numbered, placed=placed)
     made.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
-    made.globals.update(met=met, named=False, records_of=records_of, rule_digits=RULE_DIGITS)
+    made.globals.update(met=met, named=False, records_of=records_of, runs_of=runs_of)
+    made.globals.update(rule_digits=RULE_DIGITS)
     return made
 
 

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 122382420378671 then code = 'POLICY_STALE' break end
+if stamp ~= 67023408315873 then code = 'POLICY_STALE' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -595,59 +595,12 @@ if writes then
 if now_us >= ends_3 then
 used_3 = 0
 ends_3 = (function(now_us)
-local start_us, until_us, step_us
-if now_us < 1774738800000000 then
-start_us, until_us, step_us = 1767222000000000, 1774738800000000, 86400000000
-elseif now_us < 1774821600000000 then
-start_us, until_us, step_us = 1774738800000000, 1774821600000000, 82800000000
-elseif now_us < 1792879200000000 then
-start_us, until_us, step_us = 1774821600000000, 1792879200000000, 86400000000
-elseif now_us < 1792969200000000 then
-start_us, until_us, step_us = 1792879200000000, 1792969200000000, 90000000000
-elseif now_us < 1806188400000000 then
-start_us, until_us, step_us = 1792969200000000, 1806188400000000, 86400000000
-elseif now_us < 1806271200000000 then
-start_us, until_us, step_us = 1806188400000000, 1806271200000000, 82800000000
-elseif now_us < 1824933600000000 then
-start_us, until_us, step_us = 1806271200000000, 1824933600000000, 86400000000
-elseif now_us < 1825023600000000 then
-start_us, until_us, step_us = 1824933600000000, 1825023600000000, 90000000000
-elseif now_us < 1837638000000000 then
-start_us, until_us, step_us = 1825023600000000, 1837638000000000, 86400000000
-elseif now_us < 1837720800000000 then
-start_us, until_us, step_us = 1837638000000000, 1837720800000000, 82800000000
-elseif now_us < 1856383200000000 then
-start_us, until_us, step_us = 1837720800000000, 1856383200000000, 86400000000
-elseif now_us < 1856473200000000 then
-start_us, until_us, step_us = 1856383200000000, 1856473200000000, 90000000000
-elseif now_us < 1869087600000000 then
-start_us, until_us, step_us = 1856473200000000, 1869087600000000, 86400000000
-elseif now_us < 1869170400000000 then
-start_us, until_us, step_us = 1869087600000000, 1869170400000000, 82800000000
-elseif now_us < 1887832800000000 then
-start_us, until_us, step_us = 1869170400000000, 1887832800000000, 86400000000
-elseif now_us < 1887922800000000 then
-start_us, until_us, step_us = 1887832800000000, 1887922800000000, 90000000000
-elseif now_us < 1901142000000000 then
-start_us, until_us, step_us = 1887922800000000, 1901142000000000, 86400000000
-elseif now_us < 1901224800000000 then
-start_us, until_us, step_us = 1901142000000000, 1901224800000000, 82800000000
-elseif now_us < 1919282400000000 then
-start_us, until_us, step_us = 1901224800000000, 1919282400000000, 86400000000
-elseif now_us < 1919372400000000 then
-start_us, until_us, step_us = 1919282400000000, 1919372400000000, 90000000000
-elseif now_us < 1932591600000000 then
-start_us, until_us, step_us = 1919372400000000, 1932591600000000, 86400000000
-elseif now_us < 1932674400000000 then
-start_us, until_us, step_us = 1932591600000000, 1932674400000000, 82800000000
-elseif now_us < 1950732000000000 then
-start_us, until_us, step_us = 1932674400000000, 1950732000000000, 86400000000
-elseif now_us < 1950822000000000 then
-start_us, until_us, step_us = 1950732000000000, 1950822000000000, 90000000000
-elseif true then
-start_us, until_us, step_us = 1950822000000000, math.huge, 86400000000
-end
+for until_us, start_us, step_us in string.gmatch("1774738800000000:1767222000000000:86400000000 1774821600000000:1774738800000000:82800000000 1792879200000000:1774821600000000:86400000000 1792969200000000:1792879200000000:90000000000 1806188400000000:1792969200000000:86400000000 1806271200000000:1806188400000000:82800000000 1824933600000000:1806271200000000:86400000000 1825023600000000:1824933600000000:90000000000 1837638000000000:1825023600000000:86400000000 1837720800000000:1837638000000000:82800000000 1856383200000000:1837720800000000:86400000000 1856473200000000:1856383200000000:90000000000 1869087600000000:1856473200000000:86400000000 1869170400000000:1869087600000000:82800000000 1887832800000000:1869170400000000:86400000000 1887922800000000:1887832800000000:90000000000 1901142000000000:1887922800000000:86400000000 1901224800000000:1901142000000000:82800000000 1919282400000000:1901224800000000:86400000000 1919372400000000:1919282400000000:90000000000 1932591600000000:1919372400000000:86400000000 1932674400000000:1932591600000000:82800000000 1950732000000000:1932674400000000:86400000000 1950822000000000:1950732000000000:90000000000 :1950822000000000:86400000000", '(%d*):(%d+):(%d+)') do
+until_us = tonumber(until_us) or math.huge
+if now_us < until_us then
 return math.min(now_us - (now_us - start_us) % step_us + step_us, until_us)
+end
+end
 end)(now_us)
 end
 used_3 = used_3 + 1
@@ -774,31 +727,22 @@ end
 return reply
 until true
 local line = 'LEASH ' .. code
-if detail then
-local said = value
-if #said > 128 or not find(said, '^[%w:._/@+-]*$') then
-said = (function(said)
+if code == 'CLASS_NOT_GRANTED' or detail and (#value > 128 or not find(value, '^[%w:._/@+-]*$')) then
+line = (function(line, code, detail, value, command, key)
 local function escaped(text)
 return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
 return string.format('%%%02X', string.byte(character))
 end))
 end
-return escaped(said)
-end)(said)
-end
-line = line .. ' ' .. detail .. '=' .. said
-end
-if code == 'CLASS_NOT_GRANTED' then
-line = (function(line, command, key)
-local function escaped(text)
-return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
-return string.format('%%%02X', string.byte(character))
-end))
-end
+line = line .. ' ' .. detail .. '=' .. escaped(value)
+if code ~= 'CLASS_NOT_GRANTED' then return line end
 line = line .. ' command=' .. escaped(command)
 return key and line .. ' key=' .. escaped(key) or line
-end)(line, command, key)
-elseif code == 'RATE_LIMITED' then
+end)(line, code, detail, value, command, key)
+elseif detail then
+line = line .. ' ' .. detail .. '=' .. value
+end
+if code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
 elseif code == 'SUSPENDED' and at_us > 1 then
 line = line .. ' until_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))

@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 266404318734199 then code = 'POLICY_STALE' break end
+if stamp ~= 32907790959723 then code = 'POLICY_STALE' break end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -802,31 +802,22 @@ end
 return reply
 until true
 local line = 'LEASH ' .. code
-if detail then
-local said = value
-if #said > 128 or not find(said, '^[%w:._/@+-]*$') then
-said = (function(said)
+if code == 'CLASS_NOT_GRANTED' or detail and (#value > 128 or not find(value, '^[%w:._/@+-]*$')) then
+line = (function(line, code, detail, value, command, key)
 local function escaped(text)
 return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
 return string.format('%%%02X', string.byte(character))
 end))
 end
-return escaped(said)
-end)(said)
-end
-line = line .. ' ' .. detail .. '=' .. said
-end
-if code == 'CLASS_NOT_GRANTED' then
-line = (function(line, command, key)
-local function escaped(text)
-return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
-return string.format('%%%02X', string.byte(character))
-end))
-end
+line = line .. ' ' .. detail .. '=' .. escaped(value)
+if code ~= 'CLASS_NOT_GRANTED' then return line end
 line = line .. ' command=' .. escaped(command)
 return key and line .. ' key=' .. escaped(key) or line
-end)(line, command, key)
-elseif code == 'RATE_LIMITED' then
+end)(line, code, detail, value, command, key)
+elseif detail then
+line = line .. ' ' .. detail .. '=' .. value
+end
+if code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
 elseif code == 'SUSPENDED' and at_us > 1 then
 line = line .. ' until_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
