@@ -14,7 +14,7 @@
 ---
 --- Token, clock, state and limits are read and written once. All commands are judged before
 --- the first one runs, and one event lists those that change something.
-local call, find = redis.call, string.find
+local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack, tonumber
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, mode = argv[1] or '', argv[2] or '', argv[3], argv[4]
 local code, detail, value, reason, at_us, token_id, key, now_us, item
@@ -58,10 +58,11 @@ repeat
   while argv[stop + 1] do
     n = n + 1
     command, key = 'BATCH', nil
-    local size, name_at = tonumber(argv[stop + 1]) or 0, stop + 2
-    stop = stop + 1 + size
+    local size_at, name_at = stop + 1, stop + 2
+    local size = tonumber(argv[size_at]) or 0
+    stop = size_at + size
     if size < 1 or not argv[stop] then
-      code, detail, value, item = 'COMMAND_REFUSED', 'size', argv[name_at - 1], n
+      code, detail, value, item = 'COMMAND_REFUSED', 'size', argv[size_at], n
       break
     end
     if n > {{ max_batch_commands }} then code, detail, value = 'ARGS_TOO_MANY', 'commands', n .. '' break end
@@ -70,7 +71,7 @@ repeat
       break
     end
     -- A number from here on: the place where the command ends.
-    argv[name_at - 1] = stop
+    argv[size_at] = stop
     command = argv[name_at]
     repeat
 --% include "partials/judge.lua"
@@ -106,7 +107,7 @@ repeat
     local name_at = stop + 2
     stop = argv[stop + 1]
     if not replies[i] then
-      local command, typed, mend = names[i] or argv[name_at], typeds[i], mends[i]
+      local typed, mend = typeds[i], mends[i]
       if typed ~= was_typed then
         redis.setresp(typed and 3 or 2)
         was_typed = typed

@@ -5,6 +5,9 @@ if type(reply) == 'table' then
 --% if vault
         if find(reply.err, {{ vault }}, 1, true) then reply = { err = string.gsub(reply.err, {{ vault }}, '') } end
 --% endif
+--% if batch
+        local command = names[i] or argv[name_at]
+--% endif
         -- The event stands; this one corrects it. A script words these errors in its own way.
         if find(reply.err, '^ERR Wrong number of args') then
           reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
@@ -57,6 +60,9 @@ elseif type(reply) == 'string' and mend == 'anywhere' then
   reply = string.gsub(reply, {{ vault }}, '')
 --% endif
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
+--% if batch
+  local command = names[i] or argv[name_at]
+--% endif
   -- A double cannot hold it; as a string it is exact, and the client makes it a number again.
   if command == 'HINCRBY' then
     reply = call('HGET', argv[name_at + 1], argv[name_at + 2])

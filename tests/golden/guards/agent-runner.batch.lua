@@ -1,4 +1,4 @@
-local call, find = redis.call, string.find
+local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack, tonumber
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, mode = argv[1] or '', argv[2] or '', argv[3], argv[4]
 local code, detail, value, reason, at_us, token_id, key, now_us, item
@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 67023408315873 then code = 'POLICY_STALE' break end
+if stamp ~= 122767225833477 then code = 'POLICY_STALE' break end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -60,10 +60,11 @@ local count, passed_over, n, stop = 0, 0, 0, 4
 while argv[stop + 1] do
 n = n + 1
 command, key = 'BATCH', nil
-local size, name_at = tonumber(argv[stop + 1]) or 0, stop + 2
-stop = stop + 1 + size
+local size_at, name_at = stop + 1, stop + 2
+local size = tonumber(argv[size_at]) or 0
+stop = size_at + size
 if size < 1 or not argv[stop] then
-code, detail, value, item = 'COMMAND_REFUSED', 'size', argv[name_at - 1], n
+code, detail, value, item = 'COMMAND_REFUSED', 'size', argv[size_at], n
 break
 end
 if n > 1000 then code, detail, value = 'ARGS_TOO_MANY', 'commands', n .. '' break end
@@ -71,7 +72,7 @@ if stop - 4 - n > 7000 then
 code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 4 - n .. ''
 break
 end
-argv[name_at - 1] = stop
+argv[size_at] = stop
 command = argv[name_at]
 repeat
 local rule, check, typed, mend
@@ -759,7 +760,7 @@ for i = 1, n do
 local name_at = stop + 2
 stop = argv[stop + 1]
 if not replies[i] then
-local command, typed, mend = names[i] or argv[name_at], typeds[i], mends[i]
+local typed, mend = typeds[i], mends[i]
 if typed ~= was_typed then
 redis.setresp(typed and 3 or 2)
 was_typed = typed
@@ -769,6 +770,7 @@ if type(reply) == 'table' then
 if reply.err or mend then
 reply = (function()
 if reply.err then
+local command = names[i] or argv[name_at]
 if find(reply.err, '^ERR Wrong number of args') then
 reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
 elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
@@ -815,6 +817,7 @@ return reply
 end)()
 end
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
+local command = names[i] or argv[name_at]
 if command == 'HINCRBY' then
 reply = call('HGET', argv[name_at + 1], argv[name_at + 2])
 elseif find(command, '^INCR') or find(command, '^DECR') then
