@@ -179,11 +179,11 @@ def _activate(
     stage: Stage,
 ) -> int:
     words = activation_words(changes, stage.seen)
+    stage.keep_records()
+    if sum(change.how is not How.KEPT for change in changes) >= BATCH:
+        come_around(client)
     # Loaded first, so that compiling it is no part of the moment.
     script = client.script_load(operator_script("activate.lua", keyspace))
-    stage.keep_records()
-    if len(changes) >= BATCH:
-        come_around(client)
     try:
         return int(client.evalsha(script, 0, *header, *words))
     except ResponseError as error:
