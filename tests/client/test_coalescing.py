@@ -198,6 +198,40 @@ def test_others_than_the_word_that_cannot_be_sent_still_travel_together(
     assert sum(b"EVALSHA" in packet for packet in packets) == 1
 
 
+@pytest.mark.parametrize("held", [2, 3])
+def test_second_packet_that_finds_no_connection_follows_the_first(
+    one_leash: Leash, held: int
+) -> None:
+    """Whoever else has the connections of the pool, no command fails that could wait."""
+
+    async def work(agent: Any) -> None:
+        pool = agent.connection_pool
+        others = [await pool.get_connection() for _ in range(held)]
+        for _ in range(3):
+            assert await outcomes(*(agent.set(f"t:{n}", n) for n in range(60))) == [True] * 60
+        for other in others:
+            await pool.release(other)
+        found = await outcomes(*(agent.incr("t:n") for _ in range(60)))
+        assert sorted(found) == [*range(1, 61)]
+
+    running(one_leash, work, max_connections=held + 1)
+
+
+def test_client_without_any_connection_says_so(one_leash: Leash) -> None:
+    """Nothing is under way that could be waited for."""
+
+    async def work(agent: Any) -> None:
+        pool = agent.connection_pool
+        others = [await pool.get_connection() for _ in range(3)]
+        found = await outcomes(*(agent.set(f"t:{n}", n) for n in range(60)))
+        assert all(isinstance(one, ConnectionError) for one in found)
+        for other in others:
+            await pool.release(other)
+        assert await outcomes(*(agent.set(f"t:{n}", n) for n in range(60))) == [True] * 60
+
+    running(one_leash, work, max_connections=3)
+
+
 @pytest.mark.parametrize("identifier", ["\udc80"])
 def test_correlation_id_that_cannot_be_sent_is_the_fault_of_its_commands(
     one_leash: Leash, identifier: str

@@ -48,7 +48,8 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
             seconds one call may sleep in all.
         coalesce: Whether commands that tasks issue in one turn of the event loop travel
             together, in batches that judge each on its own. Such a command may share its audit
-            event with others of its correlation id.
+            event with others of its correlation id. Many are on their way on two connections,
+            if there are two, and commands of different tasks have no order.
 
     Raises:
         TokenUnknownError: the token has not the shape of one.

@@ -74,6 +74,7 @@ class Together:
 
     Attributes:
         is_one: Whether it is a plain guard call, of one command, and not a batch.
+        was_sent: Whether anything of it may have reached the server.
         answered: The answers themselves, once they are there.
     """
 
@@ -81,6 +82,7 @@ class Together:
     commands: list[Queued] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     is_one: bool = False
+    was_sent: bool = False
     answered: Sequence[InHand | Exception] = ()
 
     def calls(self) -> Iterator[Together]:
@@ -95,7 +97,7 @@ class Together:
             )
 
     def halves(self) -> list[Together]:
-        """Two calls instead of this one."""
+        """Two calls instead of this one, which has four commands at least."""
         middle = len(self.commands) // 2
         return [
             Together(self.correlation, self.commands[part], self.answers[part])
@@ -216,7 +218,8 @@ class Coalescing:
         elif calls:
             for packet in self._packets(calls):
                 self._under_way += 1
-                travel = self.loop.create_task(self._travel(packet))
+                is_spare = self._under_way > 1
+                travel = self.loop.create_task(self._travel(packet, is_spare))
                 # The loop itself holds it weakly.
                 self._travels.add(travel)
                 travel.add_done_callback(self._travels.discard)
@@ -232,22 +235,31 @@ class Coalescing:
             return [calls]
         if len(calls) == 1:
             calls = calls[0].halves()
-        middle = len(calls) // 2
-        return [calls[:middle], calls[middle:]]
+        cut = first = 0
+        while first * 2 < commands and cut < len(calls) - 1:
+            first += len(calls[cut].commands)
+            cut += 1
+        return [calls[:cut], calls[cut:]]
 
     def _arrive(self) -> None:
         self._under_way -= 1
         if self._gathered:
             self._leave_soon()
 
-    async def _travel(self, calls: Sequence[Together]) -> None:
+    async def _travel(self, calls: Sequence[Together], is_spare: bool) -> None:
         try:
-            await self._carry(calls)
+            await self._carry(calls, is_spare=is_spare)
         finally:
             self._arrive()
 
-    async def _carry(self, calls: Sequence[Together]) -> Exception | None:
+    async def _carry(
+        self, calls: Sequence[Together], *, is_spare: bool = False
+    ) -> Exception | None:
         """Make calls on one connection, and tell every command what became of it.
+
+        Args:
+            is_spare: Whether others are under way, so that these may follow if they find no
+                connection.
 
         Returns:
             The error that all of them were told, if there was one.
@@ -258,6 +270,10 @@ class Coalescing:
         except UnsendableError:
             await self._carry_rest(calls)
         except BaseException as error:
+            sent = any(call.was_sent for call in calls)
+            if is_spare and isinstance(error, ConnectionError) and not sent:
+                self._gather_again(calls)
+                return None
             for call in calls:
                 call.fail(error)
             if not isinstance(error, Exception):
@@ -266,6 +282,14 @@ class Coalescing:
         else:
             await self._carry_lost(lost)
         return None
+
+    def _gather_again(self, calls: Sequence[Together]) -> None:
+        # For good: whoever has the other connections will want them again.
+        self._most_under_way = 1
+        for call in calls:
+            together = self._gathered.setdefault(call.correlation, Together(call.correlation))
+            together.commands += call.commands
+            together.answers += call.answers
 
     async def _carry_lost(self, calls: Sequence[Together]) -> None:
         """Make calls again, one by one, since each may have to be healed."""
@@ -329,6 +353,8 @@ class Coalescing:
         except Exception:
             # Without its cause, which would show the token.
             raise UnsendableError from None
+        for call in calls:
+            call.was_sent = True
         await connection.send_packed_command(parts)
         lost = []
         for call in calls:

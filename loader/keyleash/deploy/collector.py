@@ -9,10 +9,10 @@ from redis.exceptions import ResponseError
 from keyleash.compiler.templates import render
 from keyleash.protocol.active import Client
 
-STEP_KIB = 20
+STEP_KIB = 40
 """How far it goes on in one command, in its own measure; the server serves others in between."""
 
-LONGEST_S = 0.3
+LONGEST_S = 0.5
 """Enough for 1,000 identities on a server nearby. It is worth no more: a load goes on anyway."""
 
 
