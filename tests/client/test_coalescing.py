@@ -217,6 +217,25 @@ def test_second_packet_that_finds_no_connection_follows_the_first(
     running(one_leash, work, max_connections=held + 1)
 
 
+def test_server_that_takes_no_more_clients_is_used_through_the_one_connection(
+    leash: Leash,
+) -> None:
+    """The one that could not be made is not in the way of the one there is."""
+    admin = leash.admin
+    before = admin.config_get("maxclients")["maxclients"]
+
+    async def work(agent: Any) -> None:
+        admin.config_set("maxclients", int(admin.info("clients")["connected_clients"]))
+        try:
+            for _ in range(3):
+                found = await outcomes(*(agent.set(f"t:{n}", n) for n in range(60)))
+                assert found == [True] * 60
+        finally:
+            admin.config_set("maxclients", before)
+
+    running(leash, work)
+
+
 def test_client_without_any_connection_says_so(one_leash: Leash) -> None:
     """Nothing is under way that could be waited for."""
 

@@ -286,6 +286,9 @@ class Coalescing:
     def _gather_again(self, calls: Sequence[Together]) -> None:
         # For good: whoever has the other connections will want them again.
         self._most_under_way = 1
+        # redis-py gives out what came back last, also if that could not be connected.
+        free = self._client.connection_pool._available_connections
+        free.sort(key=lambda connection: connection.is_connected)
         for call in calls:
             together = self._gathered.setdefault(call.correlation, Together(call.correlation))
             together.commands += call.commands
