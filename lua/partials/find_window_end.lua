@@ -2,8 +2,7 @@
 ends_n = now_us - (now_us - {{ limit.runs[0].start_us }}) % {{ limit.runs[0].step_us }} + {{ limit.runs[0].step_us }}
 --% else
 ends_n = (function(now_us)
-  -- One text for each time zone, which all guards share: a constant of each number would be a
-  -- twelfth of a guard.
+  -- One text for each time zone, which all guards share: numbers would be constants of every one.
   for until_us, start_us, step_us in string.gmatch({{ runs_of(limit.runs) }}, '(%d*):(%d+):(%d+)') do
     until_us = tonumber(until_us) or math.huge
     if now_us < until_us then

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import redis
 
-from keyleash.deploy import load_policy
-from keyleash.deploy.collector import STEP_KIB, come_around
-from keyleash.deploy.standing import BATCH
+from keyleash.deploy import collector, load_policy
+from keyleash.deploy.collector import MANY, STEP_KIB, come_around
 from support.leash import grant, policy
 from support.servers import RealServer
 
@@ -30,21 +30,41 @@ def test_what_scripts_left_behind_is_collected_by_small_steps(server: RealServer
     assert admin.eval(HELD, 0) < before_kib + (littered_kib - before_kib) / 4
 
 
+class Busy:
+    """A server that is never seen to come around."""
+
+    held_kib = 1000
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def eval(self, *_: Any) -> int:
+        self.steps += 1
+        return self.held_kib
+
+
 def test_collector_that_is_never_seen_to_come_around_is_left_after_one_round() -> None:
     """Whatever the server does about it, a load goes on."""
-    held_kib, steps = 1000, []
+    server = Busy()
 
-    class Busy:
-        def eval(self, *words: Any) -> int:
-            steps.append(words)
-            return held_kib
+    come_around(server)
 
-    come_around(Busy())
-
-    assert len(steps) == held_kib // STEP_KIB + 1
+    assert server.steps == server.held_kib // STEP_KIB + 1
 
 
-@pytest.mark.parametrize(("identities", "collects"), [(BATCH // 2 - 1, False), (BATCH // 2, True)])
+def test_collector_of_a_server_far_away_is_left_when_the_time_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every step is a round trip, and a load is not to wait for thousands."""
+    monkeypatch.setattr(collector, "LONGEST_S", -1)
+    server = Busy()
+
+    come_around(server)
+
+    assert server.steps == 1
+
+
+@pytest.mark.parametrize(("identities", "collects"), [(MANY // 2 - 1, False), (MANY // 2, True)])
 def test_load_moves_the_collector_on_if_it_loads_many_scripts(
     server: RealServer, identities: int, collects: bool
 ) -> None:
@@ -66,7 +86,7 @@ def test_load_that_changes_few_of_many_identities_leaves_the_collector_alone(
     """Going through all that is loaded would take longer than the load."""
     admin = server.client()
     one = {"grants": [grant("read", keys="k:*")]}
-    many = {f"agent-{n}": one for n in range(BATCH)}
+    many = {f"agent-{n}": one for n in range(MANY)}
     load_policy(admin, policy(**many))
     admin.config_resetstat()
 
@@ -80,23 +100,27 @@ def test_load_goes_on_where_scripts_are_flushed_meanwhile(
 ) -> None:
     """The collector is moved by scripts, and is no reason for a load to fail."""
     admin = server.client()
-    step, flushed = admin.eval, server.client()
+    step, flushes, other = admin.eval, [], server.client()
 
     def after_a_flush(*words: Any) -> Any:
-        flushed.script_flush()
+        flushes.append(other.script_flush())
         return step(*words)
 
     monkeypatch.setattr(admin, "eval", after_a_flush)
     one = {"grants": [grant("read", keys="k:*")]}
 
-    assert load_policy(admin, policy(**{f"agent-{n}": one for n in range(BATCH)})).changed
+    assert load_policy(admin, policy(**{f"agent-{n}": one for n in range(MANY)})).changed
+    assert flushes
 
 
 def test_collector_that_may_not_be_moved_is_left_alone(server: RealServer) -> None:
     """Whatever is wrong with the server, the load itself says it better."""
     admin = server.client()
     admin.acl_setuser("loader", enabled=True, nopass=True, categories=["+@all"], commands=["-eval"])
+    loader = server.client(username="loader", password="any")
     try:
-        come_around(server.client(username="loader", password="any"))
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            loader.eval(HELD, 0)
+        come_around(loader)
     finally:
         admin.acl_deluser("loader")

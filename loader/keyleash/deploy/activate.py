@@ -10,13 +10,12 @@ from redis.exceptions import ResponseError
 from keyleash.commands import CommandTable
 from keyleash.compiler import Report
 from keyleash.compiler.templates import operator_script
-from keyleash.deploy.collector import come_around
+from keyleash.deploy.collector import MANY, come_around
 from keyleash.deploy.functions import load_functions, retire_functions
 from keyleash.deploy.plan import Change, How, activation_words, layouts_after, summary_of
 from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
 from keyleash.deploy.registry import load_scripts, record_sources, retire_sources
 from keyleash.deploy.stage import Stage
-from keyleash.deploy.standing import BATCH
 from keyleash.deploy.survey import Survey, survey
 from keyleash.errors import ActivationConflictError, Problem
 from keyleash.fence.refresh import refreshed_users
@@ -180,7 +179,7 @@ def _activate(
 ) -> int:
     words = activation_words(changes, stage.seen)
     stage.keep_records()
-    if sum(change.how is not How.KEPT for change in changes) >= BATCH:
+    if sum(change.how is not How.KEPT for change in changes) >= MANY:
         come_around(client)
     # Loaded first, so that compiling it is no part of the moment.
     script = client.script_load(operator_script("activate.lua", keyspace))

@@ -9,6 +9,9 @@ from redis.exceptions import ResponseError
 from keyleash.compiler.templates import render
 from keyleash.protocol.active import Client
 
+MANY = 100
+"""So many new scripts, or identities to activate, are worth it."""
+
 STEP_KIB = 40
 """How far it goes on in one command, in its own measure; the server serves others in between."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keyleash.compiler import CompiledGuard, Report
-from keyleash.deploy.collector import come_around
-from keyleash.deploy.standing import BATCH, batches
+from keyleash.deploy.collector import MANY, come_around
+from keyleash.deploy.standing import batches
 from keyleash.errors import DigestMismatchError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -38,7 +38,7 @@ def load_scripts(
                     f"the server gives the guard of `{guard.identity}` the digest `{digest}`,"
                     f" expected `{expected}`"
                 )
-        if len(known) - sum(known) >= BATCH:
+        if len(known) - sum(known) >= MANY:
             come_around(client)
         loaded += len(batch)
         if report is not None:
