@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.clocks import clock_library
+from support.modules import built_module, server_with_module
 from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
 
 # So that a golden file that differs shows where.
@@ -42,6 +43,21 @@ def server(request: pytest.FixtureRequest, real_servers: RealServers) -> Iterato
 def embedded(real_servers: RealServers) -> Iterator[RealServer]:
     """The embedded Valkey, clean, for a test to which one server is enough."""
     with real_servers.lend(embedded_label()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test module, compiled."""
+    return built_module(tmp_path_factory.mktemp("module"))
+
+
+@pytest.fixture(params=list(find_server_binaries()))
+def module_server(
+    request: pytest.FixtureRequest, module: Path, tmp_path: Path
+) -> Iterator[RealServer]:
+    """Every available server in turn, started for the test with the test module loaded."""
+    with server_with_module(request.param, module, tmp_path) as server:
         yield server
 
 

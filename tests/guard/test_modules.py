@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import keyleash
 from keyleash.errors import PolicyError
-from keyleash.server import EmbeddedServer
 from support.leash import Leash, grant
 from support.sealed import SEALED
-from support.servers import RealServer, find_server_binaries
+from support.servers import RealServer
 
-SOURCE = Path(__file__).parents[1] / "support" / "module.c"
 BROAD: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
 
 
-@pytest.fixture(scope="session")
-def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler to make a module with")
-    built = tmp_path_factory.mktemp("module") / "doc.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", built, SOURCE], check=True)
-    return built
-
-
-@pytest.fixture(params=list(find_server_binaries()))
-def leash(request: pytest.FixtureRequest, module: Path, tmp_path: Path) -> Iterator[Leash]:
+@pytest.fixture
+def leash(module_server: RealServer) -> Leash:
     """A leash on each server, started with the module."""
-    binary = find_server_binaries()[request.param]
-    started = tmp_path / "server"
-    started.write_text(f'#!/bin/sh\nexec "{binary}" "$@" --loadmodule "{module}"\n')
-    started.chmod(0o755)
-    with EmbeddedServer(binary=started) as process:
-        server = RealServer(request.param, process)
-        yield Leash(server)
-        server.close_clients()
+    return Leash(module_server)
 
 
 def named(*names: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from keyleash.commands import CommandSpec, load_table
+from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.commands.server import ask
 from keyleash.decision import Decision
 from keyleash.deploy import load_policy
@@ -55,9 +55,10 @@ class Tally:
 
 
 class Court:
-    """A server with one policy for both judges."""
+    """A server with one policy for both judges, and the command table of both."""
 
-    def __init__(self, server: RealServer) -> None:
+    def __init__(self, server: RealServer, table: CommandTable = TABLE) -> None:
+        self.table = table
         self.admin = server.client()
         self.label, rows = ask(server.client())
         self.known = set(rows)
@@ -74,7 +75,7 @@ class Court:
         token = issue_token(self.admin, identity.name).token.encode()
         record = guard_record(self.admin.hgetall(NAMES.guard(identity.name)))  # type: ignore[arg-type]
         assert record is not None
-        rules = acl_rules(identity, TABLE, self.known)
+        rules = acl_rules(identity, self.table, self.known)
         (made,) = ask_all(self._connection, [(b"ACL", b"SETUSER", USER, *rules)])
         assert made == b"OK", made
         self._identity = identity
@@ -82,7 +83,7 @@ class Court:
 
     def _guarded(self, call: Call) -> Call:
         evalsha, digest, *header = self._begin
-        spec = TABLE.find(call)
+        spec = self.table.find(call)
         keys = [use.key for use in (spec and ours_of(spec, call)) or []]
         return (evalsha, digest, b"%d" % len(keys), *keys, *header, *call)
 
@@ -125,7 +126,7 @@ class Court:
             elif decision.allowed is not may:
                 differing.append((call, decision))
             else:
-                self.tally.agreed.add((required(TABLE.find(call), call).name, may))
+                self.tally.agreed.add((required(self.table.find(call), call).name, may))
                 if may:
                     self.tally.allowed += 1
                 else:
@@ -134,7 +135,7 @@ class Court:
 
     def _examples(self, differing: Sequence[tuple[Call, Decision]]) -> list[Example]:
         calls = [call for call, _ in differing]
-        specs = [TABLE.find(call) for call in calls]
+        specs = [self.table.find(call) for call in calls]
         # What the table refuses is not tried, as SHUTDOWN may be among it.
         harmless = [c for c, spec in zip(calls, specs, strict=True) if spec and not spec.refused]
         errors = dict(zip(harmless, self._asker.argument_errors(harmless), strict=True))

@@ -11,11 +11,11 @@ from keyleash.commands import CommandSpec, KeyUse, OperationClass
 from keyleash.commands.keys import refused_option
 from keyleash.commands.spec import StreamKeys
 from keyleash.decision import Decision
-from keyleash.decision.command import lets_through
 from keyleash.decision.keys import CONTROL_PREFIX
 from keyleash.decision.matching import matches
 from keyleash.errors import ReplyCode
 from keyleash.policy import Grant, Identity
+from keyleash.policy.reach import lets_through
 from oracle.arguments import Call
 from oracle.native import natively_allowed
 from oracle.placements import DIFFERENCES as PLACEMENTS

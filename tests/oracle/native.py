@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from keyleash.commands import CommandSpec, CommandTable, KeyUse, OperationClass
-from keyleash.decision.command import lets_through
 from keyleash.decision.matching import matches
 from keyleash.policy import AnySuffix, Capture, Grant, Identity, Pattern
+from keyleash.policy.reach import lets_through
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 

@@ -19,8 +19,9 @@ import redis
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from keyleash.commands import load_table
+from keyleash.commands import CommandTable, load_table
 from keyleash.commands.facts import KEYLESS_PASSES
+from keyleash.commands.server import read_table
 from keyleash.commands.spec import NumberedKeys
 from keyleash.decision.keys import CONTROL_PREFIX
 from keyleash.errors import PolicyError
@@ -136,10 +137,10 @@ def document_of(few: Sequence[dict[str, Any]], denied: Sequence[str]) -> str:
     return json.dumps({"version": 1, "identities": {"one": body}})
 
 
-def parsed(document: str) -> tuple[str, Identity] | None:
+def parsed(document: str, table: CommandTable = TABLE) -> tuple[str, Identity] | None:
     """The document and its identity; None if the parser calls part of it needless."""
     try:
-        policy = parse_policy(document, file="policy.json", commands=TABLE)
+        policy = parse_policy(document, file="policy.json", commands=table)
     except PolicyError as error:
         if {one.code for one in error.problems} <= {"covered-pattern", "repeated-pattern"}:
             return None
@@ -244,6 +245,37 @@ def test_every_command_is_judged_as_a_native_user_is_but_for_intended_difference
     assert {one.name for one in scopable if (one.name, True) not in court.tally.agreed} == set()
     never_refused = {one.name for one in scopable if (one.name, False) not in court.tally.agreed}
     assert never_refused == KEYLESS_PASSES
+
+
+OF_MODULE: tuple[list[dict[str, Any]], ...] = (
+    [grant("read", "write", "delete", "scan", keys="*")],
+    [grant("read", "write", keys="a*", only=["DOC.GET", "GET"])],
+    [grant("read", keys="a*", only=["DOC.GET"]), grant("write", keys="b", only=["DOC.NAME"])],
+    [grant("read", "write", keys="*", only=["@read"]), grant("read", "write", keys="ab")],
+)
+"""Policies for a server with the module: some name its commands, some only seem to."""
+
+
+@pytest.mark.parametrize("few", OF_MODULE)
+def test_module_command_is_judged_as_a_native_user_is(
+    module_server: RealServer, few: list[dict[str, Any]]
+) -> None:
+    """The comparison also holds for a table that has commands of a module."""
+    table = read_table(module_server.client())
+    court = Court(module_server, table)
+    made = parsed(document_of(few, []), table)
+    assert made is not None
+    court.install(*made)
+    own = [spec for spec in table if spec.name.startswith("DOC.")]
+    assert any(spec.named_only for spec in own)
+
+    for spec in own:
+        source = random.Random(f"{spec.name} {few}")
+        draws = [Draws(source.randbytes(BYTES)) for _ in range(CALLS_OF_EACH)]
+        calls = [drawn_call(one, spec, (b"a", b"ab", b"b")) for one in draws]
+        # Without a key, what the module does is its own affair.
+        for example in court.compare([call for call in calls if len(call) > 1]):
+            assert len(reasons(example)) == 1, (spec.name, example)
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)

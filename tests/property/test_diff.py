@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from keyleash.commands import OperationClass, keys_of, load_table
 from keyleash.commands.keys import UnplacedKeysError
 from keyleash.decision import ModelState, decide
-from keyleash.decision.command import lets_through
 from keyleash.decision.matching import matches
 from keyleash.policy import Deny, Grant, Identity, Kind, Pattern
 from keyleash.policy.diff import Gain, IdentityDiff, Part, diff_identities
 from keyleash.policy.diff.forms import forms_of
 from keyleash.policy.patterns import parse_pattern
+from keyleash.policy.reach import lets_through
 from support.calls import call_of
 from support.thorough import thorough
 

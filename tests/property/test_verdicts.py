@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ import redis
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from keyleash.commands import CommandSpec, OperationClass, load_table
+from keyleash.commands import CommandSpec, CommandTable, OperationClass, load_table
+from keyleash.commands.server import read_table
 from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
 from keyleash.decision import Decision, ModelState, decide
 from keyleash.decision.command import named, needs_of_call
@@ -140,10 +142,10 @@ def policies(draw: st.DrawFn) -> str:
     return json.dumps({"version": 1, "identities": {"one": body}}, ensure_ascii=draw(st.booleans()))
 
 
-def parsed(document: str) -> tuple[str, Identity] | None:
+def parsed(document: str, table: CommandTable = TABLE) -> tuple[str, Identity] | None:
     """The document and its identity; None if the parser calls a pattern needless."""
     try:
-        policy = parse_policy(document, file="policy.json", commands=TABLE)
+        policy = parse_policy(document, file="policy.json", commands=table)
     except PolicyError as error:
         if {problem.code for problem in error.problems} <= {"covered-pattern", "repeated-pattern"}:
             return None
@@ -313,8 +315,15 @@ CLOCKED = ("EXPIRE", "TTL", "EX", "AT")
 class Twins:
     """Two databases of a server: calls that are allowed are run in the other without a guard."""
 
-    def __init__(self, server: RealServer, protocol: int, keyspace: Keyspace) -> None:
+    def __init__(
+        self,
+        server: RealServer,
+        protocol: int,
+        keyspace: Keyspace,
+        table: CommandTable = TABLE,
+    ) -> None:
         self.keyspace = keyspace
+        self.table = table
         self.admin = server.client()
         self.guarded = server.client(protocol=protocol).connection_pool.get_connection()
         self.plain = server.client(
@@ -328,7 +337,7 @@ class Twins:
         self.admin.flushall()
         if self.keyspace.vault:
             record(self.admin)
-        load_policy(self.admin, document, table=TABLE, keyspace=self.keyspace)
+        load_policy(self.admin, document, table=self.table, keyspace=self.keyspace)
         issued = issue_token(self.admin, "one", keyspace=self.keyspace)
         self.token, self.token_id = issued.token.encode(), issued.id
         found = guard_record(self.admin.hgetall(self.keyspace.guard("one")))  # type: ignore[arg-type]
@@ -346,7 +355,7 @@ class Twins:
     def batch(self, mode: BatchMode, argvs: Sequence[Sequence[bytes]]) -> Any:
         """The reply to all commands in one call."""
         words = batch_call(
-            TABLE,
+            self.table,
             self.batch_digest.decode(),
             self.token.decode(),
             "correlation",
@@ -474,6 +483,93 @@ def test_generated_commands_are_judged_as_the_model_says(
 
     assert pairs >= policies_here * COMMANDS
     assert allowed >= pairs // 10
+
+
+MODULE_NAMES = ("DOC.GET", "DOC.NAME", "@read", "@write", "GET", "MGET")
+KEYED_NAMES = (b"DOC.GET", b"DOC.NAME", b"DOC.COPY", b"DOC.CALLBACK", b"GET", b"SET")
+
+
+@st.composite
+def module_policies(draw: st.DrawFn) -> str:
+    """A policy whose grants may name commands of the test module."""
+    document = json.loads(draw(policies()))
+    for grant in document["identities"]["one"]["grants"]:
+        grant.pop("only", None)
+        narrowed = draw(st.sampled_from(["", "only", "only", "except"]))
+        if narrowed:
+            names = st.lists(st.sampled_from(MODULE_NAMES), min_size=1, max_size=3, unique=True)
+            grant[narrowed] = draw(names)
+    named_too = {"allow": ["read", "write"], "keys": ["m:*"], "only": ["DOC.GET"]}
+    document["identities"]["one"]["grants"] += draw(st.sampled_from([[], [named_too]]))
+    return json.dumps(document)
+
+
+def test_module_commands_are_judged_as_the_model_says(module_server: RealServer) -> None:
+    """The model agrees with the guard on a table that has commands of a module."""
+    table = read_table(module_server.client())
+    assert [spec.name for spec in table if spec.named_only] != []
+    twins = Twins(module_server, 2, NAMES, table)
+    codes: set[tuple[str, ReplyCode | None]] = set()
+
+    @settings(thorough(POLICIES_ELSEWHERE), phases=[Phase.generate])
+    @given(
+        module_policies().map(lambda document: parsed(document, table)).filter(bool),
+        st.integers(0, 2**32 - 1),
+    )
+    def compare(made: tuple[str, Identity], seed: int) -> None:
+        document, identity = made
+        source = random.Random(seed)
+        twins.begin(document)
+        state, keys = ModelState(), pool(identity)
+        for _ in range(COMMANDS):
+            name = source.choice((*KEYED_NAMES, b"DOC.QUERY"))
+            argv = [name, *source.choices(keys, k=source.choice((1, 1, 1, 2, 0)))]
+            declared = declared_keys(table, argv)
+            expected = decide(identity, table, argv, declared, state, 0, twins.token_id)
+            assert decision_in(twins.call(Call(argv, [*declared]))) == expected, argv
+            codes.add((argv[0].decode(), expected.code))
+
+    compare()
+
+    assert {
+        ("DOC.GET", None),
+        ("DOC.GET", ReplyCode.COMMAND_REFUSED),
+        ("DOC.GET", ReplyCode.CLASS_NOT_GRANTED),
+        ("DOC.GET", ReplyCode.KEY_NOT_GRANTED),
+    } <= codes
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_full_audit_stream_is_judged_as_the_model_says(server: RealServer, reads: bool) -> None:
+    """Which calls have an event is the same for both, for every command, with and without keys."""
+    audit = {"reads": reads, "retain": {"until": "exported", "hard_max": 1}}
+    all_classes = [str(one) for one in OperationClass]
+    grant = {"allow": all_classes, "keys": ["*"], "channels": ["*"]}
+    body = {"kind": "machine", "grants": [grant], "audit": audit}
+    made = parsed(json.dumps({"version": 1, "identities": {"one": body}}))
+    assert made is not None
+    document, identity = made
+    twins = Twins(server, 2, NAMES)
+    twins.begin(document)
+    twins.admin.xadd(NAMES.audit("one"), {"op": "SET"})
+    state, full = ModelState(is_full=True), set()
+
+    for name in SCOPABLE:
+        spec = TABLE.get(name)
+        assert spec is not None
+        words = name.encode().split(b" ")
+        few = max(abs(spec.arity) - len(words), 0)
+        for arguments in ([], [b"1"] * few, [b"1"] * (few + 3), [b"0", b"MATCH", b"a*"]):
+            argv = [*words, *arguments]
+            declared = [*declared_keys(TABLE, argv)]
+            expected = decide(identity, TABLE, argv, declared, state, 0, twins.token_id)
+            assert decision_in(twins.call(Call(argv, declared))) == expected, argv
+            if expected.code is ReplyCode.AUDIT_FULL:
+                full.add(name)
+
+    assert {"SET", "PUBLISH"} <= full
+    assert ({"GET", "SCAN", "EXISTS"} <= full) is reads
+    assert "PING" not in full
 
 
 TIGHT_LIMITS = st.sampled_from(

@@ -12,6 +12,7 @@ from keyleash.decision.trace import ClassStep, CommandStep, Trace
 from keyleash.decision.verdict import ALLOWED, Decision, refused
 from keyleash.errors import ReplyCode
 from keyleash.policy import Grant, Identity
+from keyleash.policy.reach import lets_through
 
 Argv = Sequence[bytes]
 
@@ -49,6 +50,8 @@ def judge_command(command: Command, trace: Trace) -> Decision:
         why = "no server that is known has it"
     elif command.spec.refused is not None:
         why = command.spec.refused
+    elif not command.grants and command.spec.named_only:
+        why = "no grant names it in `only`"
     elif not command.grants:
         why = "`only` and `except` of the grants leave it out"
     verdict = refused(ReplyCode.COMMAND_REFUSED, command=command.name) if why else ALLOWED
@@ -88,12 +91,6 @@ def splits(identity: Identity, table: CommandTable, container: str) -> bool:
         for spec in table
         if spec.name.startswith(container + " ")
     )
-
-
-def lets_through(grant: Grant, spec: CommandSpec) -> bool:
-    """Whether `only` and `except` of a grant leave it in force for a command."""
-    names = {spec.name, spec.name.split(" ")[0], *spec.categories}
-    return (grant.only is None or bool(names & {*grant.only})) and not names & {*grant.except_}
 
 
 def needs_of_call(spec: CommandSpec, argv: Argv) -> tuple[OperationClass, ...]:

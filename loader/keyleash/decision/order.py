@@ -85,5 +85,5 @@ def _questions(
     for use in uses:
         yield judge_key(identity, command, use, trace)
     needs, keys = needs_of_call(spec, argv), [use.key for use in uses]
-    yield judge_room(identity, spec, needs, state, trace)
+    yield judge_room(identity, spec, needs, keys, state, trace)
     yield take_limits(identity, needs, keys, state, now_us, token_id, trace)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.spec import Needs, OptionKey
 from keyleash.decision.state import ModelState
@@ -12,19 +14,25 @@ from keyleash.policy import Identity
 
 
 def judge_room(
-    identity: Identity, spec: CommandSpec, needs: Needs, state: ModelState, trace: Trace
+    identity: Identity,
+    spec: CommandSpec,
+    needs: Needs,
+    keys: Sequence[bytes],
+    state: ModelState,
+    trace: Trace,
 ) -> Decision:
     """Refuse a call that would be recorded when there is no room."""
     hard_max = identity.audit.hard_max
-    if not state.is_full or hard_max is None or not is_recorded(identity, spec, needs):
+    if not state.is_full or hard_max is None or not is_recorded(identity, spec, needs, keys):
         return ALLOWED
     trace.append(RoomStep(code=ReplyCode.AUDIT_FULL))
     return refused(ReplyCode.AUDIT_FULL, events=hard_max)
 
 
-def is_recorded(identity: Identity, spec: CommandSpec, needs: Needs) -> bool:
-    """Whether the call has an event: it changes something, or reads are recorded too."""
-    return changes(spec, needs) or (identity.audit.reads and bool(spec.keys))
+def is_recorded(identity: Identity, spec: CommandSpec, needs: Needs, keys: Sequence[bytes]) -> bool:
+    """Return whether the call has an event: it changes data, or it reads and reads are recorded."""
+    is_read = OperationClass.READ in needs or spec.scans or bool(keys)
+    return changes(spec, needs) or (identity.audit.reads and is_read)
 
 
 def changes(spec: CommandSpec, needs: Needs) -> bool:
