@@ -277,6 +277,8 @@ def test_signal_that_raises_ends_wait_and_the_server(number: signal.Signals) -> 
         import signal, sys
         from keyleash.server import EmbeddedServer
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        # A background job of a shell inherits an ignored SIGINT, which Python leaves as it is.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             with EmbeddedServer() as server:
                 print(server.pid, flush=True)
