@@ -368,6 +368,14 @@ def assert_secret(token: str, error: BaseException, caplog: pytest.LogCaptureFix
         (("XREAD", "LATER", "1", "STREAMS", "t:a", "0"), "a guard does not know `LATER`"),
         (("XGROUP", "NOPE", "t:a"), "no server that keyleash knows has that sub-command"),
         (("XGROUP", "HELP"), "it has no key"),
+        (("XGROUP",), "name its sub-command"),
+        (("XINFO STREAM", "t:a"), "the grants leave out its sub-commands, or none is named"),
+        (("CONFIG GET", "x"), "agents may call none of its sub-commands"),
+        (("ACL", "WHOAMI"), "agents may call none of its sub-commands"),
+        (("SLOWLOG GET",), "agents may call none of its sub-commands"),
+        (("MODULE LIST",), "agents may call none of its sub-commands"),
+        (("LATENCY", "LATEST"), "agents may call none of its sub-commands"),
+        (("COMMAND",), "agents may call none of its sub-commands"),
         (("BITFIELD", "t:a", "GET", "u60", "0"), "a script would round such an integer"),
         (("NOSUCH", "t:a"), "no server that keyleash knows has it"),
         (("MSETEX", "0"), "the grants leave it out, or the server lacks it"),
@@ -375,7 +383,7 @@ def assert_secret(token: str, error: BaseException, caplog: pytest.LogCaptureFix
 )
 def test_refused_command_says_why(one_leash: Leash, command: tuple[str, ...], reason: str) -> None:
     """The guard's line names what it refuses; the client knows the table and says the reason."""
-    excluded = {"except": ["MSETEX"]}
+    excluded = {"except": ["MSETEX", "XINFO"]}
     one_leash.load(one={"grants": [grant("read", "write", keys="t:*", **excluded)]})
 
     with pytest.raises(keyleash.CommandRefusedError) as refused:

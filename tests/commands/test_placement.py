@@ -11,6 +11,7 @@ from keyleash.commands.facts import (
     ABSENT,
     CONTAINER,
     NO_KEY,
+    NO_SUBCOMMAND,
     NOT_ONE_WALK,
     REFUSED,
     REFUSED_CONTAINERS,
@@ -225,6 +226,13 @@ def test_container_is_refused_and_its_sub_commands_are_placed() -> None:
     assert table.commands["BOX OPEN"].keys == (KeyRange(2, 2, 1, (READ,)),)
     assert table.commands["BOX HELP"].refused == NO_KEY
     assert table.key_slices == {}
+
+
+def test_container_without_a_placed_sub_command_has_a_reason_of_its_own() -> None:
+    """To name one of them would not help."""
+    table = table_of(["redis 1"], {"BOX": row(), "BOX HELP": row(), "BOX LIST": row()})
+
+    assert table.commands["BOX"].refused == NO_SUBCOMMAND
 
 
 @pytest.mark.parametrize("container", REFUSED_CONTAINERS)

@@ -16,6 +16,7 @@ from keyleash.commands.facts import (
     CHANNELS,
     CONTAINER,
     KEYLESS_PASSES,
+    NO_SUBCOMMAND,
     SCANS,
     STORES,
     STREAM_OPTIONS,
@@ -184,6 +185,7 @@ def test_sub_commands_with_a_key_are_scopable_and_no_others() -> None:
     assert scopable == SUB_COMMANDS_WITH_A_KEY
     assert {table.commands[name].refused for name in table.containers} <= {
         CONTAINER,
+        NO_SUBCOMMAND,
         table.commands["CLIENT LIST"].refused,
         table.commands["SCRIPT LOAD"].refused,
     }

@@ -20,6 +20,7 @@ from keyleash.client.correlation import next_correlation
 from keyleash.client.flow import BatchCall
 from keyleash.client.hand import InHand
 from keyleash.commands import CommandTable, load_table
+from keyleash.commands.facts import CONTAINER
 from keyleash.errors import (
     CallNotPermittedError,
     CommandRefusedError,
@@ -278,8 +279,11 @@ def _with_reason(refused: CommandRefusedError, table: CommandTable) -> CommandRe
         return refused
     if spec is None:
         reason = "no server that keyleash knows has it"
-    elif words[0] in table.containers and spec.name != details["command"] and len(words) == 2:
+    elif words[0] in table.containers and spec.name != details["command"] and words[1]:
         reason = "no server that keyleash knows has that sub-command"
+    elif spec.refused == CONTAINER and len(words) == 1:
+        # The guard names a sub-command only of a container of which it knows some.
+        reason = "the grants leave out its sub-commands, or none is named"
     elif spec.refused is not None:
         reason = spec.refused
     elif len(words) == 2 and spec.name.startswith("BITFIELD"):

@@ -23,6 +23,7 @@ from keyleash.commands.spec import (
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 
 CONTAINER = "name its sub-command"
+NO_SUBCOMMAND = "agents may call none of its sub-commands"
 NO_KEY = "it has no key"
 UNPLACED = "its keys cannot be placed"
 SERVERS_DIFFER = "servers place its keys differently"

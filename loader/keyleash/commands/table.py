@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
+from keyleash.commands.facts import CONTAINER, NO_SUBCOMMAND
 from keyleash.commands.placement import place
 from keyleash.commands.rows import Rows
 from keyleash.commands.spec import CommandTable
@@ -37,4 +39,8 @@ def table_of(servers: Sequence[str], rows: Rows) -> CommandTable:
     commands = {
         name: place(name, row, is_container=name in containers) for name, row in rows.items()
     }
+    for container in containers:
+        parts = (spec for name, spec in commands.items() if name.startswith(f"{container} "))
+        if commands[container].refused == CONTAINER and all(spec.refused for spec in parts):
+            commands[container] = replace(commands[container], refused=NO_SUBCOMMAND)
     return CommandTable(servers=tuple(servers), commands=MappingProxyType(commands))
