@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
+from redis.commands.core import Script
 
 import keyleash
 from client.alike import EITHER, ONE_EITHER, agent
@@ -382,7 +383,7 @@ def test_watch_is_refused_with_its_reason(leash: Leash, packets: list[bytes]) ->
 def test_script_in_a_pipeline_is_refused_by_the_guard(leash: Leash) -> None:
     """redis-py would look for it, and load it, before it sends the pipeline."""
     client = agent(leash)
-    script = client.register_script("return 1")
+    script = Script(redis.Redis(), "return 1")
     pipe = client.pipeline(transaction=False)
     pipe.set("t:a", 1).evalsha(script.sha, 0)
     getattr(pipe, "_inner", pipe).scripts.add(script)
@@ -404,11 +405,26 @@ def test_pipeline_is_dropped_when_its_block_ends(leash: Leash, transaction: bool
     pipe.set("t:a", 1)
     pipe.reset()
     assert len(pipe) == 0
-    pipe.set("t:a", 1)
-    pipe.discard()
     assert pipe.execute() == []
     assert bool(pipe) is True
     assert leash.admin.get("t:a") is None
+
+
+@EITHER
+def test_discard_in_a_pipeline_is_an_error_of_execute(leash: Leash) -> None:
+    """Like redis-py's, which queues it: a transaction fails whole, a pipeline does not."""
+    client = agent(leash)
+    for kind in (client.pipeline, client.batch):
+        pipe = kind()
+        pipe.set("t:a", 1)
+        pipe.discard()
+        with pytest.raises(CommandRefusedError, match="DISCARD"):
+            pipe.execute()
+        assert leash.admin.get("t:a") is None
+    pipe = client.pipeline(transaction=False)
+    pipe.set("t:a", 1)
+    pipe.discard()
+    assert kinds(pipe.execute(raise_on_error=False)) == [True, CommandRefusedError]
 
 
 @EITHER

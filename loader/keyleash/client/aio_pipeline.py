@@ -39,10 +39,6 @@ class Pipeline(Queueing, redis.asyncio.client.Pipeline):  # type: ignore[misc]
     async def __aenter__(self) -> Self:
         return self
 
-    async def discard(self) -> None:
-        """Forget what was queued."""
-        await self.reset()  # type: ignore[no-untyped-call]
-
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send what was queued; one result for each command, in order."""
         commands: Any = self.command_stack

@@ -35,10 +35,6 @@ class Pipeline(Queueing, redis.client.Pipeline):
     def __enter__(self) -> Self:
         return self
 
-    def discard(self) -> None:
-        """Forget what was queued."""
-        self.reset()
-
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send what was queued; one result for each command, in order."""
         commands: list[Queued] = self.command_stack
