@@ -29,7 +29,6 @@ LOCAL = {
     "set_retry",
     "set_response_callback",
     "load_external_module",
-    "register_script",
     "get_cache",
     "close",
     "himport_registry",
@@ -43,6 +42,7 @@ LOCAL = {
     "pipeline",
     "transaction",
     # Refused by the client itself; tested below.
+    "register_script",
     "lock",
     "keyspace_notifications",
     "pubsub",
@@ -241,6 +241,8 @@ def test_no_method_of_a_pipeline_sends_anything_but_a_batch(
         lambda r: r.pipeline().pubsub(),
         lambda r: r.pipeline().monitor(),
         lambda r: r.pipeline().lock("t:lock"),
+        lambda r: r.pipeline().register_script("return 1"),
+        lambda r: r.register_script("return 1"),
         lambda r: r.pipeline().keyspace_notifications(),
         lambda r: r.batch().watch("u:secret"),
         lambda r: r.pubsub(),
@@ -273,7 +275,6 @@ def test_what_would_bypass_the_guard_is_refused_by_the_client(
     [
         lambda r: r.eval("return 1", 0),
         lambda r: r.evalsha("0" * 40, 0),
-        lambda r: r.register_script("return 1")(),
         lambda r: r.script_load("return 1"),
         lambda r: r.fcall("f", 0),
         lambda r: r.client_tracking_on(),
@@ -334,6 +335,60 @@ def test_himport_fieldsets_are_not_prepared_past_the_guard(
             client.himport_set("t:a", "fields", ["1", "2"])
         client.himport_discard_all()
     assert bypassed(sent) == []
+
+
+class OwnRelease:
+    """What a lock of redis-py needs in order to do without scripts."""
+
+    def register_scripts(self) -> None:
+        """Register none."""
+
+    def do_release(self, token: bytes) -> Any:
+        return self.redis.delete(self.name)  # type: ignore[attr-defined]
+
+
+def _locks(client: Any, *bases: type) -> Any:
+    """A new class of locks of redis-py, sync or async as the client is."""
+    is_async = isinstance(client, Awaited)
+    lock = redis.asyncio.lock.Lock if is_async else redis.lock.Lock
+    scripts = dict.fromkeys(("lua_release", "lua_extend", "lua_reacquire"))
+    return type("Locks", (*bases, lock), scripts)
+
+
+@ONE_EITHER
+@pytest.mark.parametrize("is_registered", [False, True], ids=["new", "scripts registered"])
+def test_lock_that_could_not_be_released_is_not_acquired(
+    one_leash: Leash, agent: Callable[..., Any], sent: list[bytes], is_registered: bool
+) -> None:
+    """Neither by its constructor nor by `lock_class`, also if another client knows its scripts."""
+    client = agent()
+    bare = inner(client)
+    settled = _settler(client)
+    locks = _locks(client)
+    if is_registered:
+        locks(redis.Redis(), "t:lock")
+    for make in (
+        lambda: locks(bare, "t:lock"),
+        lambda: locks(bare, "t:lock", timeout=10, blocking=False),
+        lambda: bare.lock("t:lock", lock_class=locks),
+    ):
+        with pytest.raises(keyleash.CommandRefusedError, match="script") as refused:
+            settled(make().acquire())  # type: ignore[no-untyped-call]
+        assert refused.value.help
+    assert sent == []
+    assert one_leash.admin.get("t:lock") is None
+
+
+@ONE_EITHER
+def test_lock_that_is_released_without_a_script_is_acquired(agent: Callable[..., Any]) -> None:
+    """What matters is the script, not whose class the lock is of."""
+    client = agent()
+    settled = _settler(client)
+    lock = inner(client).lock("t:lock", lock_class=_locks(client, OwnRelease))
+
+    assert settled(lock.acquire()) is True
+    settled(lock.release())
+    assert client.get("t:lock") is None
 
 
 @ONE_EITHER

@@ -7,6 +7,7 @@ import contextvars
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -220,20 +221,35 @@ def test_key_is_the_same_bytes_as_declared_and_as_argument(one_leash: Leash, key
     assert one_leash.admin.get(key) == b"x"
 
 
-def test_client_side_cache_does_not_keep_what_a_revoked_token_may_not_see(leash: Leash) -> None:
-    """EVALSHA is never cached, so each read is judged."""
-    if "redis" not in leash.server.label:
-        pytest.skip("redis-py caches with Redis only")
-    issued = leash.issue("one")
-    client = leash.client(issued.token, protocol=3, cache_config=redis.cache.CacheConfig())
-    leash.admin.set("t:a", "x")
-    assert client.get("t:a") == client.get("t:a") == b"x"
-    leash.admin.set("t:a", "y")
-    assert client.get("t:a") == b"y"
+class CachedPool(redis.ConnectionPool):
+    """A pool with a cache, of which no connection is made."""
 
-    revoke_tokens(leash.admin, token_id=issued.id)
-    with pytest.raises(TokenRevokedError):
-        client.get("t:a")
+    def __init__(self) -> None:
+        super().__init__(protocol=3, cache_config=redis.cache.CacheConfig())
+
+
+CONFIG = redis.cache.CacheConfig()
+TOKEN = "kl_one_" + "0" * 43
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda kind: kind(token=TOKEN, cache_config=CONFIG),
+        lambda kind: kind(token=TOKEN, protocol=3, cache=CachedPool().cache),
+        lambda kind: kind(token=TOKEN, connection_pool=CachedPool()),
+        lambda kind: kind.from_pool(CachedPool(), token=TOKEN),
+        lambda kind: kind.from_url("redis://localhost", token=TOKEN, cache_config=CONFIG),
+    ],
+)
+@pytest.mark.parametrize("kind", [keyleash.Redis, keyleash.asyncio.Redis])
+def test_client_side_cache_is_denied_when_the_client_is_made(
+    kind: Any, make: Callable[[Any], Any]
+) -> None:
+    """It would never hold anything: a reply out of it is one that no guard judged."""
+    with pytest.raises(keyleash.CommandRefusedError, match="cached reply") as refused:
+        make(kind)
+    assert "cache_config" in str(refused.value.help)
 
 
 # Errors that redis-py swallows.

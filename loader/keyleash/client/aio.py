@@ -29,7 +29,7 @@ from keyleash.client.packing import encoded, packed
 from keyleash.client.polling import may_block, patient
 from keyleash.client.replicating import Followed, Read, commands_of, replicated
 from keyleash.client.session import Session
-from keyleash.client.unscoped import Unscoped, require_no_watches
+from keyleash.client.unscoped import Unscoped, require_no_cache, require_no_watches
 from keyleash.client.waiting import Waiting, bound_of
 from keyleash.errors import NotReplicatedError, PolicyStaleError
 
@@ -54,6 +54,7 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
     Raises:
         TokenUnknownError: the token has not the shape of one.
         ValueError: *wait* is negative.
+        CommandRefusedError: a client-side cache is asked for.
     """
 
     _clock: Callable[[], float] = staticmethod(time.monotonic)
@@ -62,6 +63,7 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
     def __init__(
         self, *, token: str, wait: bool | float = False, coalesce: bool = False, **kwargs: Any
     ) -> None:
+        require_no_cache(kwargs)
         self._session = Session(token)
         self._wait_s = bound_of(wait)
         self._coalesce = coalesce
@@ -79,6 +81,7 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Redis:
         """Like `redis.asyncio.Redis.from_url`, for the holder of *token*."""
+        require_no_cache(kwargs)
         single_connection_client = kwargs.pop("single_connection_client", False)
         client = cls(
             connection_pool=redis.asyncio.ConnectionPool.from_url(url, **kwargs),

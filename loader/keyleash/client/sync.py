@@ -27,7 +27,7 @@ from keyleash.client.polling import may_block, patient
 from keyleash.client.replicating import Followed, Read, commands_of, replicated
 from keyleash.client.session import Session
 from keyleash.client.sync_pipeline import Batch, Pipeline
-from keyleash.client.unscoped import Unscoped, require_no_watches
+from keyleash.client.unscoped import Unscoped, require_no_cache, require_no_watches
 from keyleash.client.waiting import Waiting, bound_of
 from keyleash.errors import NotReplicatedError, PolicyStaleError
 
@@ -48,12 +48,14 @@ class Redis(Unscoped, redis.Redis):
     Raises:
         TokenUnknownError: the token has not the shape of one.
         ValueError: *wait* is negative.
+        CommandRefusedError: a client-side cache is asked for.
     """
 
     _clock: Callable[[], float] = staticmethod(time.monotonic)
     _sleep: Callable[[float], None] = staticmethod(time.sleep)
 
     def __init__(self, *args: Any, token: str, wait: bool | float = False, **kwargs: Any) -> None:
+        require_no_cache(kwargs)
         self._session = Session(token)
         self._wait_s = bound_of(wait)
         super().__init__(*args, **kwargs)
@@ -63,6 +65,7 @@ class Redis(Unscoped, redis.Redis):
         cls, url: str, *, token: str, wait: bool | float = False, **kwargs: Any
     ) -> Redis:
         """Like `redis.Redis.from_url`, for the holder of *token*."""
+        require_no_cache(kwargs)
         single_connection_client = kwargs.pop("single_connection_client", False)
         client = cls(
             connection_pool=redis.ConnectionPool.from_url(url, **kwargs),
@@ -233,8 +236,7 @@ class Redis(Unscoped, redis.Redis):
     ) -> Any:
         """Do what the healing of a call asks for."""
         if isinstance(asked, Plain):
-            # Packed, since redis-py's client-side cache would want to keep what HGETALL gives.
-            connection.send_packed_command(connection.pack_command(*asked.words))
+            connection.send_packed_command(packed(asked.words))
             return connection.read_response(disable_decoding=True)
         if isinstance(asked, Pause):
             return self._sleep(asked.seconds)

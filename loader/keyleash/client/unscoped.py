@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NoReturn
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import redis.asyncio.lock
+import redis.lock
 
 from keyleash.errors import CommandRefusedError
+
+_LOCKS = (redis.lock.Lock, redis.asyncio.lock.Lock)
+_ACQUIRING = {lock.do_acquire.__code__ for lock in _LOCKS}
+_RELEASING = {lock.do_release for lock in _LOCKS}
 
 
 class Unscoped:
@@ -29,13 +38,25 @@ class Unscoped:
         A *lock_class* that does without scripts is used.
         """
         if lock_class is None:
-            raise unscoped(
-                "EVALSHA",
-                "redis-py releases a lock by a script of its own, and a script cannot be judged",
-                "use `set(name, value, nx=True, px=...)` and let it expire, or a lock_class",
-            )
+            raise _locking()
         above: Any = super()
         return above.lock(name, *args, lock_class=lock_class, **options)
+
+    def register_script(self, script: Any) -> NoReturn:
+        """Deny a script before anything is done that only the script can undo."""
+        raise unscoped(
+            "EVALSHA",
+            "a script may touch any key, so it cannot be judged",
+            "use commands that are atomic themselves, or a batch",
+        )
+
+    if not TYPE_CHECKING:  # The types are those of redis-py.
+
+        def set(self, *args: Any, **options: Any) -> Any:
+            """Like redis-py's, except for its locks, which could be taken but not released."""
+            if options.get("nx") and _is_locking(sys._getframe(1)):
+                raise _locking()
+            return super().set(*args, **options)
 
     def json(self, *args: Any, **options: Any) -> Any:
         """Like redis-py's; its commands go through the guard."""
@@ -66,6 +87,44 @@ def require_no_watches(keys: Sequence[Any]) -> None:
     """
     if keys:
         raise watching()
+
+
+def require_no_cache(options: Mapping[str, Any]) -> None:
+    """Deny redis-py's client-side cache, which never holds a reply of a guarded client.
+
+    Args:
+        options: The arguments of a client or of its pool.
+
+    Raises:
+        CommandRefusedError: one of them asks for a cache.
+    """
+    caches = [options.get("cache"), options.get("cache_config")]
+    caches.append(getattr(options.get("connection_pool"), "cache", None))
+    if any(cache is not None for cache in caches):
+        raise unscoped(
+            "CLIENT TRACKING",
+            "a cached reply is read without a call that could be judged",
+            "leave `cache` and `cache_config` out, of the pool as well",
+        )
+
+
+def _is_locking(caller: FrameType) -> bool:
+    """Return whether a lock of redis-py is being acquired that is released by a script.
+
+    Its class registers its scripts once in a process, perhaps with another client, so
+    `register_script` is not called for every lock.
+    """
+    if caller.f_code not in _ACQUIRING:
+        return False
+    return type(caller.f_locals["self"]).do_release in _RELEASING
+
+
+def _locking() -> CommandRefusedError:
+    return unscoped(
+        "EVALSHA",
+        "redis-py releases a lock by a script of its own, and a script cannot be judged",
+        "use `set(name, value, nx=True, px=...)` and let it expire, or a lock_class",
+    )
 
 
 def watching() -> CommandRefusedError:
