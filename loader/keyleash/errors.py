@@ -125,6 +125,13 @@ class NotVerifiedError(KeyleashError):
         self.findings = tuple(findings)
 
 
+class SecretInTextError(KeyleashError, ValueError):
+    """A text that is stored and shown to others contains a token."""
+
+    code = "secret-in-text"
+    exit_code = 2
+
+
 class UnknownPolicyError(KeyleashError):
     """No policy of that digest is kept."""
 

@@ -7,10 +7,13 @@ from datetime import datetime
 
 import pytest
 
+from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.tokens import issue_token
 from support.command_line import Cli
 from support.servers import RealServer
+
+NAMES = Keyspace()
 
 TOKEN = re.compile(r"kl_[a-z0-9-]+_[A-Za-z0-9_-]{32}")
 
@@ -89,12 +92,15 @@ def test_note_with_a_token_in_it_is_a_usage_error(loaded: Cli, command: str) -> 
     assert loaded.json("token", "list") == {"tokens": []}
 
 
-def test_note_that_a_program_put_a_token_into_is_shown_without(
+def test_note_with_a_token_that_the_library_did_not_write_is_shown_without(
     loaded: Cli, embedded: RealServer
 ) -> None:
-    """The library takes any note; what lists tokens shows none."""
+    """The library rejects such a note; a record may have it nonetheless."""
     token = loaded.token("agent-reader")
-    issued = issue_token(embedded.client(), "agent-reader", note=f"was {token}")
+    admin: Client = embedded.client()
+    issued = issue_token(admin, "agent-reader", note="was PLACE")
+    recorded = admin.hget(NAMES.tokens("agent-reader"), issued.id).decode()
+    admin.hset(NAMES.tokens("agent-reader"), issued.id, recorded.replace("PLACE", token))
 
     for words in (("token", "list"), ("token", "show", issued.id)):
         for option in ((), ("--json",)):

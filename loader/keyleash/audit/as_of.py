@@ -15,6 +15,7 @@ from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import UnknownValueError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import OPERATORS, Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
 
 
@@ -43,7 +44,7 @@ def value_as_of(
     Say what *key* held at a time.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         key: The key.
         time_ms: Server time, Unix milliseconds; what happened in this one counts.
         keyspace: Where keys are; what the server's record says if None.
@@ -51,6 +52,7 @@ def value_as_of(
     Raises:
         UnknownValueError: it cannot be told.
     """
+    client = operator_client(client)
     keyspace = keyspace or server_keyspace(client)
     seconds, micros = client.time()
     now_ms = int(seconds) * 1000 + int(micros) // 1000

@@ -10,6 +10,7 @@ from keyleash.audit.pages import RawEntry, pairs_of, read_pages
 from keyleash.audit.query import EVERYTHING, Query
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,13 @@ def read_control(
     """Read what operators did, by time.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         keyspace: Where the control keys are.
         identities: Only what is about one of them; None for all.
         query: Of it count the token and the time.
         newest_first: Read backwards.
     """
+    client = operator_client(client)
     is_meant = control_filter(identities, query)
     bounds = (query.since_ms, query.until_ms)
     for page in read_pages(client, keyspace.control, *bounds, newest_first=newest_first):

@@ -14,6 +14,7 @@ from keyleash.audit.repeats import Repeating
 from keyleash.errors import AmbiguousEventError, UnknownEventError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 
 CONTROL = "control"
 DENIED = "denied"
@@ -53,7 +54,7 @@ def find_event(
     Find an entry by its id, with all that was said of it later.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         keyspace: Where the control keys are.
         identities: Whose trails to look in.
         wanted: `<id>`, `<identity>/<id>`, `audit:<identity>/<id>`, `denied:<identity>/<id>` or
@@ -66,6 +67,7 @@ def find_event(
         UnknownEventError: there is none, or *wanted* is no id.
         AmbiguousEventError: several trails have an entry of that id.
     """
+    client = operator_client(client)
     parts = _WANTED.fullmatch(wanted)
     if parts is None:
         raise UnknownEventError(f"`{wanted}` is no id of an event", help=_HELP)

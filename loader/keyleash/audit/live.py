@@ -17,6 +17,7 @@ from keyleash.audit.query import EVERYTHING, Matcher, Query
 from keyleash.audit.reader import denial_of, events_of, with_sequels
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 
 Found = TypeVar("Found", bound=Dated)
 Feed = Callable[[Sequence[RawEntry]], Iterable[Found]]
@@ -37,7 +38,7 @@ def follow_events(
     """Wait for what identities do, and tell it as it comes.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off. While it waits, it has
+        client: A redis-py client of an operator. While it waits, it has
             a connection for itself.
         keyspace: Where the control keys are.
         identities: Says whose trails; asked now and again, so that new ones are seen.
@@ -46,6 +47,7 @@ def follow_events(
     Returns:
         Events without an end, by time; None whenever nothing came for a while.
     """
+    client = operator_client(client)
     matcher = Matcher(query)
 
     def feed(identity: str) -> Feed[AuditEvent]:
@@ -74,6 +76,7 @@ def follow_denials(
 
     What is refused again comes once more, with its number, when that is known.
     """
+    client = operator_client(client)
     matcher = Matcher(query)
 
     def feed(identity: str) -> Feed[Denial]:
@@ -104,6 +107,7 @@ def follow_control(
     query: Query = EVERYTHING,
 ) -> Iterator[ControlEvent | None]:
     """Wait for what operators do, as `follow_events` does; arguments as for `read_control`."""
+    client = operator_client(client)
     is_meant = control_filter(identities, query)
 
     def events(page: Sequence[RawEntry]) -> Iterator[ControlEvent]:

@@ -14,6 +14,7 @@ from keyleash.audit.query import EVERYTHING, Matcher, Query
 from keyleash.audit.repeats import Repeating
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 
 Folded = tuple[bytes, Words, Sequence[Words]]
 """An entry's id and words, and the words of its sequels."""
@@ -33,12 +34,13 @@ def read_events(
     commands that *query* accepts.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         keyspace: Where the control keys are.
         identities: Whose trails; they need not be active any more. `OPERATORS` have one too.
         query: Which events.
         newest_first: Read backwards.
     """
+    client = operator_client(client)
     matcher = Matcher(query)
 
     def trail(identity: str) -> Iterator[AuditEvent]:
@@ -69,6 +71,7 @@ def read_denials(
 
     How often each was refused alike is known up to now, also of a minute that is not over.
     """
+    client = operator_client(client)
     matcher = Matcher(query)
 
     def trail(identity: str) -> Iterator[Denial]:

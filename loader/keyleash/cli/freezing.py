@@ -12,7 +12,7 @@ from keyleash.cli.options import duration_s, example, json_option, require_conse
 from keyleash.cli.output import Column, print_json, print_table, say
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import require_known
-from keyleash.cli.text import clock_time, counted, distance, holds_token, iso_time, printable, span
+from keyleash.cli.text import clock_time, counted, distance, iso_time, printable, span
 
 if TYPE_CHECKING:
     from keyleash.deploy import FreezeResult, Frozen
@@ -48,8 +48,6 @@ def freeze_(
 
     if not reason.strip():
         raise UsageError("the reason is empty", help="say why: every refusal will")
-    if holds_token(reason):
-        raise UsageError("the reason holds a token, and every refusal would say it")
     if len(reason.encode()) > MAX_REASON_BYTES:
         raise UsageError(
             f"a reason has at most {MAX_REASON_BYTES} bytes, this one {len(reason.encode())}"

@@ -7,10 +7,9 @@ import re
 import sys
 from datetime import UTC, datetime
 
-JsonValue = str | dict[str, str]
+from keyleash.protocol.token import without_tokens as without_tokens  # noqa: PLC0414
 
-# In any case of letters: a token in the place of a command comes back in capitals.
-_TOKEN = re.compile(r"(kl_[a-z0-9-]{1,64})_[a-z0-9_-]{16,}", re.IGNORECASE)
+JsonValue = str | dict[str, str]
 
 _ESCAPED = re.compile(
     rb"\\(?:x(?P<byte>[0-9a-f]{2})|u(?P<short>[0-9a-f]{4})|U(?P<long>[0-9a-f]{8})|(?P<name>[nrt]))"
@@ -56,16 +55,6 @@ def json_bytes(value: bytes) -> JsonValue:
         return value.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(value).decode()}
-
-
-def without_tokens(text: str) -> str:
-    """*text* with the secret part of whatever looks like a token left out."""
-    return _TOKEN.sub(r"\1_…", text)
-
-
-def holds_token(text: str) -> bool:
-    """Whether a part of *text* looks like a token."""
-    return _TOKEN.search(text) is not None
 
 
 def counted(count: int, noun: str) -> str:

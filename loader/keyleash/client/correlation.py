@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
 
+from keyleash.protocol.token import reject_tokens
+
 _prefix: str
 _numbers: count[int]
 _current: ContextVar[str | None] = ContextVar("keyleash_correlation", default=None)
@@ -20,7 +22,11 @@ def correlation(correlation_id: str) -> Iterator[str]:
 
     It follows threads and tasks as context variables do: an asyncio task inherits it, a
     new thread does not.
+
+    Raises:
+        SecretInTextError: *correlation_id* contains a token; events repeat it.
     """
+    reject_tokens(correlation_id=correlation_id)
     before = _current.set(correlation_id)
     try:
         yield correlation_id

@@ -21,7 +21,9 @@ from keyleash.errors import ActivationConflictError, Problem
 from keyleash.fence.refresh import refreshed_users
 from keyleash.protocol.active import ActivePolicy, Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
+from keyleash.protocol.token import reject_tokens
 from keyleash.protocol.transport import Transport
 
 
@@ -63,7 +65,7 @@ def load_policy(
     Limits keep what they counted, by name; suspended identities stay suspended.
 
     Args:
-        client: A redis-py client with the right to load scripts, `decode_responses` off.
+        client: A redis-py client with the right to load scripts.
         document: The policy file's text.
         file: Its name, for problems.
         actor: Who loads it, for the control stream.
@@ -80,6 +82,9 @@ def load_policy(
         ActivationConflictError: another load was faster; nothing was activated.
         DigestMismatchError: the server's digests are not ours; nothing was activated.
     """
+    client = operator_client(client)
+    others = [operator_client(one, "others") for one in others]
+    reject_tokens(actor=actor)
     keyspace = keyspace or server_keyspace(client)
     prepared = prepare_policy(
         client,
@@ -114,6 +119,9 @@ def activate_policy(
         plan: What was planned, JSON, for the control stream.
         report: Told now and then how many guards are loaded, and of how many.
     """
+    client = operator_client(client)
+    others = [operator_client(one, "others") for one in others]
+    reject_tokens(actor=actor)
     in_force = server_keyspace(client)
     keyspace = keyspace or in_force
     if keyspace != in_force:

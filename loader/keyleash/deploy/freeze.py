@@ -9,7 +9,9 @@ from keyleash.compiler.templates import emergency_script
 from keyleash.errors import UnknownIdentityError, VaultChangingError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
+from keyleash.protocol.token import reject_tokens
 
 MAX_REASON_BYTES = 128
 """As much as a refusal says."""
@@ -65,9 +67,9 @@ def freeze(
     It is one script: all of them, or none. It also runs on a server whose memory is full.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         identities: Their names; all that are active if there are none.
-        reason: What refusals say, up to 128 bytes; no secret.
+        reason: What refusals say, up to 128 bytes; without a token.
         for_s: For how many seconds; until `thaw` if None. Where another suspension lasts
             longer, that one stays.
         actor: Who does it, for the control stream.
@@ -76,8 +78,11 @@ def freeze(
     Raises:
         UnknownIdentityError: one of them is not active; nothing was changed.
         VaultChangingError: prefixes are being changed; nothing was changed.
+        SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
         ValueError: *for_s* is not positive, or *reason* is too long.
     """
+    client = operator_client(client)
+    reject_tokens(reason=reason, actor=actor)
     if for_s is not None and for_s <= 0:
         raise ValueError("an identity is suspended for at least a second")
     if len(reason.encode()) > MAX_REASON_BYTES:
@@ -109,6 +114,8 @@ def thaw(
         UnknownIdentityError: one of them is not active; nothing was changed.
         VaultChangingError: prefixes are being changed; nothing was changed.
     """
+    client = operator_client(client)
+    reject_tokens(actor=actor)
     words = _run(client, "thaw.lua", keyspace, (actor, *dict.fromkeys(identities)))
     return FreezeResult(
         bound_us=int(words[0]),

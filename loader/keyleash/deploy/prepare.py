@@ -15,6 +15,7 @@ from keyleash.policy.canonical import policy_digest
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.learned import commands_to_learn
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
 
 
@@ -66,6 +67,7 @@ def prepare_policy(
         CompileError: No guard can be made of it.
         EvictionError: The server may evict control keys, and *allow_eviction* is false.
     """
+    client = operator_client(client)
     keyspace = keyspace or server_keyspace(client)
     unread: tuple[Problem, ...] = ()
     shipped = load_table()

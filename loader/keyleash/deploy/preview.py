@@ -14,6 +14,7 @@ from keyleash.policy import Policy, parse_policy
 from keyleash.policy.diff import PolicyDiff, diff_policies
 from keyleash.protocol.active import ActivePolicy, Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.transport import Transport
 
 NAMES = 50
@@ -71,6 +72,7 @@ def preview_load(
     Raises:
         redis.ResponseError: a key of keyleash's own is not of the type that it must have.
     """
+    client = operator_client(client)
     found = survey(client, prepared, keyspace, transport)
     before = Policy(()) if found.active is None else _read(found.active)
     diff = diff_policies(

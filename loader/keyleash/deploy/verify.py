@@ -9,6 +9,7 @@ from keyleash.deploy.standing import batches, read_standings
 from keyleash.errors import ActivationConflictError, NotVerifiedError
 from keyleash.protocol.active import Client, read_active
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.transport import Transport, function_name
 
 
@@ -26,6 +27,7 @@ def verify_activation(
         ActivationConflictError: another policy was activated since.
         NotVerifiedError: something is not there, or is not what was activated; it names what.
     """
+    client = operator_client(client)
     active = read_active(client, keyspace)
     if active is not None and active.generation > generation:
         raise ActivationConflictError(

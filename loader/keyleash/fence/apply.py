@@ -20,6 +20,7 @@ from keyleash.fence.record import Record, forget_records, write_record
 from keyleash.fence.rules import without_digests
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.token import reject_tokens
 
 ZERO_DIGEST = "0" * 40
 """No script's."""
@@ -90,6 +91,7 @@ def apply_fences(
         ForeignUserError: There is a user that is not keyleash's; nothing was changed.
         FenceNotVerifiedError: A server tells of a user that it is not what it was made.
     """
+    reject_tokens(actor=actor)
     plans = [plan_node(node, keyspace, wanted, records, wide=wide) for node in nodes]
     steps = tuple(step for plan in plans for step in plan)
     require_none_foreign(

@@ -11,6 +11,7 @@ from keyleash.fence.data import HELPERS
 from keyleash.fence.holes import HOLES, LEFT_OUT, LEFT_OUT_UNSEALED
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ def read_facts(clients: Sequence[Client], keyspace: Keyspace) -> Facts:
         clients: One for each server; the first is connected to the database of the keys.
         keyspace: Where these are.
     """
+    clients = [operator_client(one, "clients") for one in clients]
     is_sealed = bool(keyspace.vault)
     left_out = dict(LEFT_OUT) if is_sealed else {**LEFT_OUT, **LEFT_OUT_UNSEALED}
     helpers = set(HELPERS)

@@ -11,6 +11,7 @@ from keyleash.fence.record import Record
 from keyleash.fence.rules import Fence, record_rule, without_digests
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 
 SHOWN = 6
 """So many differences of rules are told one by one."""
@@ -38,6 +39,9 @@ class Node:
 
     name: str
     client: Client = field(repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "client", operator_client(self.client))
 
 
 @dataclass(frozen=True, slots=True)

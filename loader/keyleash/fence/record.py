@@ -17,6 +17,7 @@ from enum import StrEnum
 
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MOST = 2
@@ -86,6 +87,7 @@ def mint(identity: str) -> Minted:
 
 def read_records(client: Client, keyspace: Keyspace) -> dict[str, Record]:
     """The record of every identity that has a user, by its name."""
+    client = operator_client(client)
     raw = client.hgetall(keyspace.fence)
     return {name.decode(): _record(json.loads(text)) for name, text in raw.items()}
 

@@ -9,6 +9,7 @@ from keyleash.fence.apply import note_event, require_none_foreign
 from keyleash.fence.plan import Node, is_ours
 from keyleash.fence.record import Record, forget_records
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.token import reject_tokens
 
 
 def remove_fences(
@@ -38,6 +39,7 @@ def remove_fences(
         ForeignUserError: There is such a user, by which somebody may still act; all others were
             deleted.
     """
+    reject_tokens(actor=actor)
     deleted = []
     foreign: dict[tuple[str, str], None] = {}
     for node in nodes:

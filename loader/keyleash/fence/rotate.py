@@ -12,6 +12,7 @@ from keyleash.fence.record import MOST, Record, write_record
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.token import reject_tokens
 
 
 class RotationUnfinishedError(KeyleashError):
@@ -49,6 +50,7 @@ def add_passwords(
         NotFencedError: One of them has no user; nothing was changed.
         ForeignUserError: One has a user that keyleash did not make; nothing was changed.
     """
+    reject_tokens(actor=actor)
     for name in hashes:
         require_fenced(records, name)
         if len(records[name].passwords) >= MOST:
@@ -86,6 +88,7 @@ def drop_old_passwords(
         NotFencedError: One of them has no user; nothing was changed.
         ForeignUserError: One has a user that keyleash did not make; nothing was changed.
     """
+    reject_tokens(actor=actor)
     for name in identities:
         require_fenced(records, name)
     _require_users(nodes, keyspace, records, identities)

@@ -12,6 +12,7 @@ from keyleash.fence.record import Password, Record, tier_of
 from keyleash.fence.rules import fence_of, record_calls
 from keyleash.protocol.active import Client, GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 
 
 class NotActivePolicyError(KeyleashError):
@@ -41,6 +42,7 @@ def wanted_users(
         NotActivePolicyError: Some guard is of other rules than the active one.
         UnsayablePatternError: ACL rules cannot hold a pattern.
     """
+    client = operator_client(client)
     active = _active(client, keyspace, guards)
     tier = tier_of(keyspace)
     return [

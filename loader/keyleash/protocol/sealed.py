@@ -13,6 +13,7 @@ from enum import StrEnum
 from keyleash.errors import VaultChangingError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 
 
 class ChangeKind(StrEnum):
@@ -81,12 +82,12 @@ def server_keyspace(client: Client) -> Keyspace:
     Say where the keys of a server are.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
 
     Raises:
         VaultChangingError: keys are being moved, so that they are in no one place.
     """
-    record = read_seal(client)
+    record = read_seal(operator_client(client))
     if record.change is not None and record.change.is_switched:
         kind = record.change.kind.value
         raise VaultChangingError(

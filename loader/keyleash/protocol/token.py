@@ -13,7 +13,7 @@ import secrets
 import struct
 from dataclasses import dataclass
 
-from keyleash.errors import TokenUnknownError
+from keyleash.errors import SecretInTextError, TokenUnknownError
 from keyleash.protocol.state import whole
 
 RECORD_FORMAT = "<ddB12s"
@@ -30,6 +30,8 @@ MAX_TOKEN_BYTES = 160
 
 _ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look alike
 TOKEN_START = "kl_"
+# In any case of letters: a token in the place of a command comes back in capitals.
+_IN_TEXT = re.compile(r"(kl_[a-z0-9-]{1,64})_[a-z0-9_-]{16,}", re.IGNORECASE)
 _SHAPE = re.compile(r"kl_([a-z0-9-]{1,64})_.+", re.DOTALL)
 
 
@@ -87,6 +89,29 @@ def new_token_id() -> str:
 def token_digest(token: str) -> str:
     """The SHA-1 of a token, as Redis computes it, in lower-case hex."""
     return hashlib.sha1(token.encode(), usedforsecurity=False).hexdigest()
+
+
+def without_tokens(text: str) -> str:
+    """Return *text* with the secret part of everything that looks like a token left out."""
+    return _IN_TEXT.sub(r"\1_…", text)
+
+
+def reject_tokens(**texts: str | None) -> None:
+    """
+    Reject free text that contains a token, since it is stored and repeated.
+
+    Args:
+        texts: Each text, by the name that the caller knows it by.
+
+    Raises:
+        SecretInTextError: one of them does. The text is not repeated.
+    """
+    for name, text in texts.items():
+        if text and _IN_TEXT.search(text):
+            raise SecretInTextError(
+                f"`{name}` contains a token, and this text is stored and shown to others",
+                help="leave the token out; revoke it if others have seen it",
+            )
 
 
 def identity_of(token: str) -> str:

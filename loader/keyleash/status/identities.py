@@ -13,6 +13,7 @@ from keyleash.fence.record import Record, read_records
 from keyleash.policy import Identity, Policy, parse_policy
 from keyleash.protocol.active import ActivePolicy, Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.state import Layout, State, unpack_state
 from keyleash.status.refusals import Refusals, read_recent_refusals
 from keyleash.status.tokens import TokenCount, read_token_counts
@@ -83,6 +84,7 @@ def identity_statuses(
 
     Nothing is written; a user who may read the control keys may do it.
     """
+    client = operator_client(client)
     identities = document_policy(active.document).identities
     names = [one.name for one in identities]
     held = list(_read_held(client, keyspace, names))

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from keyleash.protocol.active import ActivePolicy, Client, read_active
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
 from keyleash.status.identities import IdentityStatus, identity_statuses
 
@@ -38,12 +39,13 @@ def read_snapshot(client: Client) -> Snapshot:
     Read how a server stands; nothing is written.
 
     Args:
-        client: Of a user who may read the control keys, `decode_responses` off.
+        client: Of a user who may read the control keys.
 
     Raises:
         VaultChangingError: Keys are being moved.
         redis.RedisError: It cannot be read.
     """
+    client = operator_client(client)
     # Asked again each time: prefixes change under whoever watches for long.
     keyspace = server_keyspace(client)
     seconds, micros = client.time()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from keyleash.policy import TokenRules
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.token import (
     KEEP_AFTER_EXPIRY_MS,
@@ -15,6 +16,7 @@ from keyleash.protocol.token import (
     new_record,
     new_token,
     new_token_id,
+    reject_tokens,
     token_digest,
 )
 from keyleash.tokens.rules import active_rules, require_rules
@@ -68,18 +70,21 @@ def issue_token(
     """Issue a token for an identity of the active policy.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         identity: Its name.
         ttl_s: Wanted life in seconds; the policy's `ttl` if None, its `max_ttl` at most.
-        note: For `list_tokens`, up to 200 characters; no secret.
+        note: For `list_tokens`, up to 200 characters; without a token.
         actor: Who issues it, for the control stream.
         keyspace: Where keys are; what the server's record says if None.
 
     Raises:
         NoPolicyError: no policy is active.
         UnknownIdentityError: the active policy has no such identity.
+        SecretInTextError: *note* or *actor* contains a token; nothing was issued.
         ValueError: *ttl_s* is not positive, or *note* is too long.
     """
+    client = operator_client(client)
+    reject_tokens(note=note, actor=actor)
     keyspace = keyspace or server_keyspace(client)
     rules = require_rules(active_rules(client, keyspace), identity)
     minted = mint_token(client, identity, rules, ttl_s=ttl_s, note=note, actor=actor)

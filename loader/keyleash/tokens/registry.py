@@ -15,6 +15,7 @@ from keyleash.errors import UnknownTokenIdError, UnreadableRecordError
 from keyleash.policy import TokenRules
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.token import TokenRecord, use_noted_us
 from keyleash.tokens.rules import active_rules
@@ -65,6 +66,7 @@ def list_tokens(
 
     Tokens that expired more than a week ago are forgotten on this occasion, if *client* may write.
     """
+    client = operator_client(client)
     keyspace = keyspace or server_keyspace(client)
     if identity is not None:
         names = [identity]

@@ -8,7 +8,9 @@ from keyleash.compiler.templates import emergency_script
 from keyleash.errors import UnknownIdentityError, UnknownTokenIdError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
+from keyleash.protocol.token import reject_tokens
 from keyleash.tokens.registry import require_token
 
 
@@ -44,6 +46,8 @@ def revoke(
         UnknownTokenIdError: no token has *token_id*.
         UnknownIdentityError: *identity* is empty.
     """
+    client = operator_client(client)
+    reject_tokens(actor=actor)
     # To the script an empty name means all: a variable that was never set must not.
     if token_id == "":
         raise UnknownTokenIdError("no token has the id ``", help="see `keyleash token list`")

@@ -8,7 +8,9 @@ from keyleash.compiler.templates import operator_script
 from keyleash.errors import TokenNotLiveError, VaultChangingError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
+from keyleash.protocol.token import reject_tokens
 from keyleash.tokens.issue import IssuedToken, mint_token
 from keyleash.tokens.registry import read_known, require_token
 from keyleash.tokens.rules import active_rules, require_rules
@@ -45,7 +47,7 @@ def rotate_token(
     Issue a token in the place of one, or of all live ones of an identity.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         identity: Whose live tokens are replaced; it may have none. Either this or *token_id*.
         token_id: The one token that is replaced.
         grace_s: For how many seconds they are still good, 0 for none; none of them outlives
@@ -62,8 +64,11 @@ def rotate_token(
         UnreadableRecordError: somebody else wrote where the tokens are recorded.
         TokenNotLiveError: it is expired or revoked; nothing was issued.
         VaultChangingError: the prefixes were changed meanwhile; nothing was issued.
+        SecretInTextError: *note* or *actor* contains a token; nothing was issued.
         ValueError: *ttl_s* is not positive, *grace_s* is negative, or *note* is too long.
     """
+    client = operator_client(client)
+    reject_tokens(note=note, actor=actor)
     if grace_s < 0:
         raise ValueError("a grace cannot be negative")
     keyspace = keyspace or server_keyspace(client)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from keyleash.errors import VaultError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
 from keyleash.vault.moving import Moved, NewName, Report, conflict, move_keys
 from keyleash.vault.names import into_vault, logical_names, out_of_vault, patterns_of
@@ -20,7 +21,7 @@ def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = 
     again.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         patterns: Of keys, as policies have them.
         report: Told now and again how far it is.
 
@@ -28,6 +29,7 @@ def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = 
         VaultError: the server is not sealed, or a pattern is about keyleash's own keys.
         VaultConflictError: keys of these names are in the vault already. All others were moved.
     """
+    client = operator_client(client)
     keyspace = _sealed_keyspace(client)
     names = into_vault(keyspace, patterns_of(patterns, keyspace))
     return _moved(client, keyspace, names, report)
@@ -41,6 +43,7 @@ def release_keys(client: Client, patterns: Sequence[str], report: Report | None 
         VaultError: the server is not sealed, or a pattern is about keyleash's own keys.
         VaultConflictError: keys of these names are outside already. All others were moved.
     """
+    client = operator_client(client)
     keyspace = _sealed_keyspace(client)
     names = out_of_vault(keyspace, patterns_of(patterns, keyspace))
     return _moved(client, keyspace, names, report)

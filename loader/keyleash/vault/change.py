@@ -31,7 +31,9 @@ from keyleash.fence.record import read_records, write_tier
 from keyleash.fence.refresh import refreshed_users
 from keyleash.protocol.active import ActivePolicy, Client, read_active
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import ChangeKind, PrefixChange, change_fields, read_seal
+from keyleash.protocol.token import reject_tokens
 from keyleash.protocol.transport import Transport
 from keyleash.vault.moving import Report, conflict, find_conflicts, move_keys
 from keyleash.vault.names import changed_names, logical_names, patterns_of
@@ -83,7 +85,7 @@ def seal(
     Put the control keys, and all keys that agents use from then on, under random prefixes.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         adopt: Patterns of the keys that go into the vault with it.
         actor: Who does it, for the control stream.
         report: Told now and again how far it is.
@@ -135,6 +137,9 @@ def _change(
     hooks: Hooks,
     others: Sequence[Client],
 ) -> ChangeResult:
+    client = operator_client(client)
+    others = [operator_client(one, "others") for one in others]
+    reject_tokens(actor=actor)
     change, resumed = _planned(client, kind, adopt)
     if not change.is_switched:
         _load_as_it_is(client, change.old, actor)

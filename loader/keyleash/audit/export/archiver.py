@@ -28,6 +28,8 @@ from keyleash.audit.export.trail import TrailKind, find_trails
 from keyleash.errors import ArchiveTakenError, ArchiveWriteError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
+from keyleash.protocol.token import reject_tokens
 
 MAX_ENTRIES = 20_000
 MAX_BYTES = 32 << 20
@@ -72,7 +74,7 @@ class Archiver:
     Exports the trails of one server to one archive.
 
     Args:
-        client: An operator's client, `decode_responses` off.
+        client: An operator's client.
         keyspace: Where the control keys are.
         archive: Locked.
         identities: Whose trails; none for all, with the operators' and the control stream.
@@ -98,6 +100,8 @@ class Archiver:
         max_entries: int = MAX_ENTRIES,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
+        client = operator_client(client)
+        reject_tokens(actor=actor)
         require_format(file_format)
         self._client = client
         self._keyspace = keyspace

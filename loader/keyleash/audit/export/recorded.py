@@ -10,10 +10,12 @@ from keyleash.audit.export.archive import Mark
 from keyleash.audit.export.verify import Recorded
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 
 
 def recorded_by_server(client: Client, keyspace: Keyspace) -> Recorded:
     """For `verify_archive`: how far the trails of an archive were at each recorded export."""
+    client = operator_client(client)
 
     def recorded(archive: str) -> Iterator[tuple[str, Mark]]:
         for event in read_control(client, keyspace):

@@ -17,6 +17,7 @@ from keyleash.audit.report.timeline import Timeline
 from keyleash.audit.stats import Stats, Tally
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 
 AnyEntry = AuditEvent | Denial
 ENDS = 50
@@ -118,11 +119,12 @@ def read_activity(
     Memory is bounded but for names: numbers are kept, and entries only in part.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         keyspace: Where the control keys are.
         identities: Whose trails.
         query: Which entries. If it narrows by more than time, there are no gaps.
     """
+    client = operator_client(client)
     activity = Activity()
     trails: list[Iterator[AnyEntry]] = [
         read_events(client, keyspace, identities, query),

@@ -12,6 +12,7 @@ from keyleash.audit.undo.steps import State, Step, images_of, steps_of
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 
 MAX_KEYS = 20_000
 """So many keys are followed; of more, the events are only counted."""
@@ -108,10 +109,11 @@ def read_lives(
     """Read what the keys of *lives* held and hold; of large values the first elements.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         keyspace: Where the control keys are.
         lives: Not too many: the server reads each image.
     """
+    client = operator_client(client)
     wanted = list(lives)
     known = [life.key for life in wanted if not life.is_masked]
     keys = read_keys(client, keyspace, known)

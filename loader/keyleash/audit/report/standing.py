@@ -12,6 +12,7 @@ from keyleash.audit.control import ControlEvent, read_control
 from keyleash.audit.query import Query
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.tokens import TokenInfo, list_tokens
 
 MAX_DEEDS = 200
@@ -96,13 +97,14 @@ def read_standing(
     Read what held from *since_ms* to *until_ms*, Unix milliseconds.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         keyspace: Where the control keys are.
         identities: Only what is about one of them; None for all.
         since_ms: Server time.
         until_ms: Server time.
         used: Identity and id of tokens to tell of whether they were in force or not.
     """
+    client = operator_client(client)
     listed = [
         info
         for info in list_tokens(client, keyspace=keyspace)

@@ -22,7 +22,9 @@ from keyleash.errors import (
 )
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import OPERATORS, Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
+from keyleash.protocol.token import reject_tokens
 
 _NO_EXPIRY = b"-1"
 
@@ -57,18 +59,21 @@ def apply_undo(
     Do what *plan* says, and record it so that it can be undone.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         plan: As `plan_undo` made it.
         description: What was asked for, for the control stream.
         actor: Who does it, for the record.
         keyspace: Where keys are; what the server's record says if None.
 
     Raises:
+        SecretInTextError: *description* or *actor* contains a token; nothing was changed.
         UndoRefusedError: something is in the way, or the server does not take it.
         NothingToUndoError: every key holds already what it held.
         ChangedMeanwhileError: a key was changed since the plan was made.
         UndoUnansweredError: the connection was lost; whether it was done is not known.
     """
+    client = operator_client(client)
+    reject_tokens(description=description, actor=actor)
     keyspace = keyspace or server_keyspace(client)
     if plan.blocked:
         raise refusal(plan)

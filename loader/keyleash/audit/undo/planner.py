@@ -15,6 +15,7 @@ from keyleash.compiler.templates import UNDO_MAX_BYTES
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
+from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
 
 MAX_KEYS = 10_000
@@ -36,7 +37,7 @@ def plan_undo(
     Nothing is changed.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
+        client: A redis-py client of an operator.
         selection: Which events are meant.
         forced: Keys for which conflicts, and what the policy grants, do not count.
         skipped: Keys that are left out.
@@ -50,6 +51,7 @@ def plan_undo(
         UnknownIdentityError: no identity ever had that name.
         UndoTooLargeError: it would hold up the server for too long.
     """
+    client = operator_client(client)
     keyspace = keyspace or server_keyspace(client)
     by_key = steps_of(select_events(client, keyspace, selection))
     chosen = {key: steps for key, steps in by_key.items() if selection.concerns(key)}

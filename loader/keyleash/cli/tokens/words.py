@@ -12,7 +12,7 @@ from keyleash.cli.options import duration_s
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings
 from keyleash.cli.standing import server_time_ms
-from keyleash.cli.text import clock_time, distance, holds_token, iso_time, span, without_tokens
+from keyleash.cli.text import clock_time, distance, iso_time, span, without_tokens
 from keyleash.protocol.token import TOKEN_START
 
 if TYPE_CHECKING:
@@ -27,11 +27,9 @@ ttl_option = click.option(
 
 
 def require_note(note: str) -> None:
-    """Refuse a note that is too long or holds a token, before anything is issued."""
+    """Refuse a note that is too long, before anything is issued."""
     from keyleash.tokens.issue import MAX_NOTE
 
-    if holds_token(note):
-        raise UsageError("the note holds a token, and `token list` would show it")
     if len(note) > MAX_NOTE:
         raise UsageError(f"a note has at most {MAX_NOTE} characters, this one {len(note)}")
 

@@ -16,7 +16,7 @@ from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option, require_consent, yes_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.text import counted, iso_time, printable
+from keyleash.cli.text import counted, iso_time, printable, without_tokens
 from keyleash.cli.times import Moment, since_option, until_option
 
 if TYPE_CHECKING:
@@ -191,4 +191,5 @@ def _described(selection: Selection) -> str:
     ):
         if value is not None:
             parts.append(f"{option} {value}")
-    return " ".join(parts)
+    # Agents choose correlation ids, so one may be a token.
+    return without_tokens(" ".join(parts))
