@@ -144,7 +144,7 @@ def test_removal_tells_of_a_user_that_stays(fenced: Cli, embedded: RealServer) -
     result = fenced.run("fence", "remove", "--all", "--yes")
 
     assert result.exit_code == 1
-    assert "keyleash did not make the user `one`" in result.stderr
+    assert "somebody else made it" in result.stderr
     assert "ACL DELUSER" in result.stderr
     embedded.client().execute_command("ACL", "DELUSER", "one")
     assert fenced.run("fence", "remove", "one", "--yes").exit_code == 0

@@ -23,6 +23,7 @@ from keyleash.fence import (
 )
 from keyleash.fence.patterns import acl_glob, may_reach
 from keyleash.policy.patterns import parse_pattern
+from keyleash.protocol.transport import Transport
 from support.fences import FencedLeash
 from support.leash import NAMES, grant, policy
 from support.servers import find_server_binaries
@@ -74,6 +75,74 @@ def test_user_of_another_hand_is_left_alone(leash: FencedLeash) -> None:
         leash.fence()
     assert leash.admin.acl_list() == before
     assert read_records(leash.admin, NAMES) == {}
+
+
+@pytest.fixture
+def other_database(leash: FencedLeash) -> FencedLeash:
+    """The same server's database 1, with a policy of its own."""
+    other = FencedLeash(leash.server, transport=leash.transport)
+    other.admin = leash.server.client(db=1)
+    return other
+
+
+def test_policy_in_another_database_leaves_the_user_alone(
+    leash: FencedLeash, other_database: FencedLeash
+) -> None:
+    """All databases share the users, so an identity of one name can be fenced in one alone."""
+    leash.load(one=ALL)
+    leash.fence()
+    agent = leash.agent("one")
+    assert agent.set("a:1", "x")
+    other_database.load(one=ALL, two=ALL)
+    before = leash.admin.acl_list()
+
+    with pytest.raises(ForeignUserError, match=r"`one` of one: .* policy in database 0"):
+        other_database.fence()
+    assert leash.admin.acl_list() == before
+    assert read_records(other_database.admin, NAMES) == {}
+    assert agent.get("a:1") == b"x"
+    assert leash.agent("one").get("a:1") == b"x"
+    assert hows(leash) == {"one": How.KEPT}
+
+
+def test_identities_of_other_names_are_fenced_in_both_databases(
+    leash: FencedLeash, other_database: FencedLeash
+) -> None:
+    """Neither takes the users of the other for its own, whatever is done to its own."""
+    if leash.transport is Transport.FUNCTION:
+        pytest.skip("databases share functions too, and a load deletes those that it does not name")
+    leash.load(one=ALL)
+    leash.fence()
+    other_database.load(two=ALL)
+    assert hows(other_database) == {"two": How.CREATED}
+    agents = [leash.agent("one"), other_database.agent("two", db=1)]
+    for agent in agents:
+        assert agent.set("a:1", "x")
+
+    leash.load(one=ALL, two=ALL)
+    with pytest.raises(ForeignUserError, match="policy in database 1"):
+        leash.fence()
+    leash.load(one={"grants": [grant("read", keys="a:*")]})
+    other_database.load(one=ALL, two={"grants": [grant("read", keys="a:*")]})
+    for agent in agents:
+        assert agent.get("a:1") == b"x"
+    assert hows(leash) == {"one": How.KEPT}
+
+
+@pytest.mark.parametrize("words", [["+@all"], ["+select"], ["nopass"], ["off"], [">another"]])
+def test_user_of_another_database_is_ours_again_after_a_change(
+    embedded: Any, words: list[str]
+) -> None:
+    """Its password tells it from others where its rules do not name the database any more."""
+    leash = FencedLeash(embedded)
+    leash.admin = embedded.client(db=1)
+    leash.load(one=ALL)
+    leash.fence()
+    before = leash.admin.acl_getuser("one")
+    leash.admin.execute_command("ACL", "SETUSER", "one", *words)
+
+    assert hows(leash) == {"one": How.CHANGED}
+    assert leash.admin.acl_getuser("one") == before
 
 
 def test_identity_that_may_reach_control_keys_is_held(leash: FencedLeash) -> None:
@@ -254,6 +323,21 @@ def test_notes_tell_what_a_fence_does_not_carry(leash: FencedLeash) -> None:
     assert ("deny", "`z`") not in notes
     assert ("images", "`a:b:*`") in notes
     assert ("split", "`a:{x}:b*` with `a:b:*`") in notes
+
+
+def test_note_tells_that_a_user_reaches_database_0(
+    leash: FencedLeash, other_database: FencedLeash
+) -> None:
+    """A connection begins there, and no rule of an ACL is about one database."""
+    other_database.load(one=ALL)
+    guards = prepare_policy(leash.admin, _document(other_database)).guards
+    facts = read_facts([other_database.admin], NAMES)
+    (one,) = wanted_users(other_database.admin, NAMES, guards, facts, {})
+    other_database.fence()
+
+    assert ("database", "`database 1`") in {(note.code, note.what) for note in one.fence.notes}
+    assert other_database.direct("one").set("a:1", "x")
+    assert leash.admin.get("a:1") == b"x"
 
 
 def _document(leash: FencedLeash) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from keyleash.errors import KeyleashError
@@ -15,6 +15,7 @@ from keyleash.fence.acl import (
     save,
     set_user,
 )
+from keyleash.fence.facts import database_of
 from keyleash.fence.plan import CHANGES, How, Node, Step, Wanted, plan_node
 from keyleash.fence.record import Record, forget_records, write_record
 from keyleash.fence.rules import without_digests
@@ -34,7 +35,7 @@ REFUSED_CALLS = (
 
 
 class ForeignUserError(KeyleashError):
-    """A server has a user of an identity's name that keyleash did not make."""
+    """A server has a user of an identity's name that was not made for its policy."""
 
     code = "foreign-user"
 
@@ -88,14 +89,19 @@ def apply_fences(
         actor: Who does it, for the control stream.
 
     Raises:
-        ForeignUserError: There is a user that is not keyleash's; nothing was changed.
+        ForeignUserError: There is a user that is not of this policy; nothing was changed.
         FenceNotVerifiedError: A server tells of a user that it is not what it was made.
     """
     reject_tokens(actor=actor)
-    plans = [plan_node(node, keyspace, wanted, records, wide=wide) for node in nodes]
+    database = database_of(nodes[0].client)
+    plans = [plan_node(node, keyspace, database, wanted, records, wide=wide) for node in nodes]
     steps = tuple(step for plan in plans for step in plan)
     require_none_foreign(
-        (step.node.name, step.identity) for step in steps if step.how is How.FOREIGN
+        {
+            (step.node.name, step.identity): step.reasons[0]
+            for step in steps
+            if step.how is How.FOREIGN
+        }
     )
     held = {step.identity for step in steps if step.how is How.HELD}
     meant = {one.fence.identity: one for one in wanted if one.fence.identity not in held}
@@ -202,18 +208,27 @@ def _what_is_wrong(
     return next((f"it may do {one[0]}" for one in refused if may(client, name, *one)), None)
 
 
-def require_none_foreign(users: Iterable[tuple[str, str]]) -> None:
+def require_none_foreign(users: Mapping[tuple[str, str], str]) -> None:
     """
-    Insist that there are none of these users, as (server, identity).
+    Insist that there are none of these users.
+
+    Args:
+        users: Why each is not ours, by (server, identity).
 
     Raises:
         ForeignUserError: There are.
     """
-    foreign = [f"`{identity}` of {server}" for server, identity in users]
-    if foreign:
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (server, identity), why in users.items():
+        alike.setdefault((server, why), []).append(f"`{identity}`")
+    if alike:
+        foreign = [
+            f"{', '.join(names)} of {server}: {why}" for (server, why), names in alike.items()
+        ]
         raise ForeignUserError(
-            f"keyleash did not make the user {', '.join(foreign)}",
-            help="rename the identity or the user, or delete the user with `ACL DELUSER NAME`",
+            f"not a user of this policy: {'; '.join(foreign)}",
+            help="all databases of a server share its ACL users: rename the identity or the user,"
+            " or delete the user with `ACL DELUSER NAME`",
         )
 
 

@@ -49,8 +49,12 @@ def read_facts(clients: Sequence[Client], keyspace: Keyspace) -> Facts:
         known = [_names(client) for client in clients]
         lacking = {name for one in known for other in known for name in one - other}
         left_out.update(dict.fromkeys(lacking, "one of the servers lacks it"))
-    database = clients[0].connection_pool.connection_kwargs.get("db") or 0
-    return Facts(frozenset(helpers), left_out, int(database))
+    return Facts(frozenset(helpers), left_out, database_of(clients[0]))
+
+
+def database_of(client: Client) -> int:
+    """Return the number of the database that a client is connected to."""
+    return int(client.connection_pool.connection_kwargs.get("db") or 0)
 
 
 def _holes(client: Client, is_sealed: bool) -> dict[str, str]:

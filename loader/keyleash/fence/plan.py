@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from keyleash.fence.acl import Rules, Selector, User, read_users
 from keyleash.fence.record import Record
-from keyleash.fence.rules import Fence, record_rule, without_digests
+from keyleash.fence.rules import Fence, record_rule, selected_by, without_digests
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
@@ -27,7 +27,7 @@ class How(StrEnum):
     HELD = "held"
     """It is not made, for a reason that a person must set aside."""
     FOREIGN = "foreign"
-    """There is such a user, which keyleash did not make: it is left alone."""
+    """There is such a user, which was not made for this policy: it is left alone."""
 
 
 CHANGES = frozenset({How.CREATED, How.CHANGED, How.REMOVED})
@@ -75,20 +75,31 @@ class Step:
     is_without_digests: bool = False
 
 
-def is_ours(user: User, identity: str, keyspace: Keyspace, record: Record | None) -> bool:
+def why_foreign(
+    user: User, identity: str, keyspace: Keyspace, database: int, record: Record | None
+) -> str | None:
     """
-    Whether keyleash made a user.
+    Return why a user is not the one of an identity of this policy, as a clause; None if it is.
 
-    Whoever else makes one does not let it read a guard record; and one whose rules were changed
-    by somebody since has a password of ours.
+    Only a user made by keyleash may read a guard record, and the rule for SELECT names the
+    database of its policy: all databases of a server share its users. A user whose rules were
+    changed since has a password of ours.
     """
-    has_password = record is not None and not set(record.hashes).isdisjoint(user.passwords)
-    return has_password or record_rule(keyspace.guard(identity)) in user.rules.root.keys
+    selected = selected_by(user.rules.root)
+    if record_rule(keyspace.guard(identity)) in user.rules.root.keys:
+        if selected == database:
+            return None
+        if selected is not None and not user.is_open:
+            return f"it belongs to the policy in database {selected}"
+    if record is not None and not set(record.hashes).isdisjoint(user.passwords):
+        return None
+    return "somebody else made it"
 
 
 def plan_node(
     node: Node,
     keyspace: Keyspace,
+    database: int,
     wanted: Sequence[Wanted],
     records: Mapping[str, Record],
     *,
@@ -100,6 +111,7 @@ def plan_node(
     Args:
         node: The server.
         keyspace: Where the control keys are.
+        database: The number of their database.
         wanted: One for each identity of the policy.
         records: What is known of the users; those of identities that left the policy go.
         wide: Identities that are fenced although there is a hindrance.
@@ -107,23 +119,21 @@ def plan_node(
     meant = {one.fence.identity: one for one in wanted}
     leaving = [name for name in records if name not in meant]
     users = read_users(node.client, [*meant, *leaving])
+    foreign = {
+        name: why_foreign(user, name, keyspace, database, records.get(name))
+        for name, user in users.items()
+    }
     secrets = _secrets(keyspace)
     steps = [
         Step(node, name, How.HELD, (one.fence.hindrance,))
         if one.fence.hindrance and name not in records and name not in wide
-        else _step(node, one, users.get(name), _is_ours(users, name, keyspace, records), secrets)
+        else _step(node, one, users.get(name), foreign.get(name), secrets)
         for name, one in meant.items()
     ]
     for name in leaving:
-        if _is_ours(users, name, keyspace, records):
+        if name in users and foreign[name] is None:
             steps.append(Step(node, name, How.REMOVED, ("it is in no active policy",)))
     return steps
-
-
-def _is_ours(
-    users: Mapping[str, User], name: str, keyspace: Keyspace, records: Mapping[str, Record]
-) -> bool:
-    return name in users and is_ours(users[name], name, keyspace, records.get(name))
 
 
 def _secrets(keyspace: Keyspace) -> dict[str, str]:
@@ -134,13 +144,13 @@ def _secrets(keyspace: Keyspace) -> dict[str, str]:
 
 
 def _step(
-    node: Node, wanted: Wanted, user: User | None, ours: bool, secrets: Mapping[str, str]
+    node: Node, wanted: Wanted, user: User | None, foreign: str | None, secrets: Mapping[str, str]
 ) -> Step:
     name = wanted.fence.identity
     if user is None:
         return Step(node, name, How.CREATED, ("there is no such user",))
-    if not ours:
-        return Step(node, name, How.FOREIGN, ("there is such a user, made by somebody else",))
+    if foreign is not None:
+        return Step(node, name, How.FOREIGN, (foreign,))
     meant = wanted.user
     is_without_digests = user.rules.meaning == without_digests(meant.rules).meaning
     reasons = tuple(_reasons(user, meant, secrets, with_rules=not is_without_digests))

@@ -30,7 +30,7 @@ from keyleash.fence.acl import (
 )
 from keyleash.fence.apply import put_user
 from keyleash.fence.facts import read_facts
-from keyleash.fence.plan import is_ours
+from keyleash.fence.plan import why_foreign
 from keyleash.fence.record import Record, forget_records, read_records
 from keyleash.fence.rules import Fence, fence_of, script_calls, without_digests
 from keyleash.protocol.active import Client
@@ -70,7 +70,7 @@ def refreshed_users(
         for guard in guards
         if guard.identity in records
     ]
-    nodes = [_Refresh(client, keyspace, records, fences) for client in clients]
+    nodes = [_Refresh(client, keyspace, facts.database, records, fences) for client in clients]
     for node in nodes:
         node.widen()
     try:
@@ -96,11 +96,13 @@ class _Refresh:
         self,
         client: Client,
         keyspace: Keyspace,
+        database: int,
         records: Mapping[str, Record],
         fences: Sequence[Fence],
     ) -> None:
         self.client = client
         self._keyspace = keyspace
+        self._database = database
         self._records = records
         self._users = self._ours([one.identity for one in fences])
         # One that is not there, or not keyleash's, is not a load's to make.
@@ -149,5 +151,6 @@ class _Refresh:
         return {
             name: user
             for name, user in users.items()
-            if is_ours(user, name, self._keyspace, self._records.get(name))
+            if why_foreign(user, name, self._keyspace, self._database, self._records.get(name))
+            is None
         }

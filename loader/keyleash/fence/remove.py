@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from keyleash.fence.acl import delete_users, read_users, save
 from keyleash.fence.apply import note_event, require_none_foreign
-from keyleash.fence.plan import Node, is_ours
+from keyleash.fence.facts import database_of
+from keyleash.fence.plan import Node, why_foreign
 from keyleash.fence.record import Record, forget_records
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.token import reject_tokens
@@ -23,7 +24,7 @@ def remove_fences(
     """
     Delete the users of some identities, which closes their connections, and forget them.
 
-    A user of such a name that keyleash did not make stays, and so does what is known of ours.
+    A user of such a name that was not made for this policy stays, and so does the record of ours.
 
     Args:
         nodes: The servers; the first has the control keys.
@@ -41,15 +42,18 @@ def remove_fences(
     """
     reject_tokens(actor=actor)
     deleted = []
-    foreign: dict[tuple[str, str], None] = {}
+    foreign: dict[tuple[str, str], str] = {}
+    database = database_of(nodes[0].client)
     for node in nodes:
-        users = read_users(node.client, identities)
-        ours = [
-            name for name, user in users.items() if is_ours(user, name, keyspace, records.get(name))
-        ]
+        ours = []
+        for name, user in read_users(node.client, identities).items():
+            why = why_foreign(user, name, keyspace, database, records.get(name))
+            if why is None:
+                ours.append(name)
+            else:
+                foreign[node.name, name] = why
         delete_users(node.client, ours)
         deleted += [(node.name, name) for name in ours]
-        foreign |= dict.fromkeys((node.name, name) for name in users if name not in ours)
         save(node.client)
     # Last, so that what could not be deleted is not forgotten.
     left = {name for _, name in foreign}

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from keyleash.errors import KeyleashError
 from keyleash.fence.acl import read_users, save, set_user
-from keyleash.fence.apply import ForeignUserError, note_event
-from keyleash.fence.plan import Node, is_ours
+from keyleash.fence.apply import note_event, require_none_foreign
+from keyleash.fence.facts import database_of
+from keyleash.fence.plan import Node, why_foreign
 from keyleash.fence.record import MOST, Record, write_record
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.protocol.active import Client
@@ -48,7 +49,7 @@ def add_passwords(
     Raises:
         RotationUnfinishedError: One of them has two passwords; nothing was changed.
         NotFencedError: One of them has no user; nothing was changed.
-        ForeignUserError: One has a user that keyleash did not make; nothing was changed.
+        ForeignUserError: One has a user that was not made for this policy; nothing was changed.
     """
     reject_tokens(actor=actor)
     for name in hashes:
@@ -86,7 +87,7 @@ def drop_old_passwords(
 
     Raises:
         NotFencedError: One of them has no user; nothing was changed.
-        ForeignUserError: One has a user that keyleash did not make; nothing was changed.
+        ForeignUserError: One has a user that was not made for this policy; nothing was changed.
     """
     reject_tokens(actor=actor)
     for name in identities:
@@ -133,6 +134,8 @@ def _require_users(
     records: Mapping[str, Record],
     names: Sequence[str],
 ) -> None:
+    database = database_of(nodes[0].client)
+    foreign = {}
     for node in nodes:
         users = read_users(node.client, names)
         for name in names:
@@ -141,5 +144,7 @@ def _require_users(
                     f"{node.name} has no user `{name}`",
                     help="make it with `keyleash fence apply`",
                 )
-            if not is_ours(users[name], name, keyspace, records[name]):
-                raise ForeignUserError(f"keyleash did not make the user `{name}` of {node.name}")
+            why = why_foreign(users[name], name, keyspace, database, records[name])
+            if why is not None:
+                foreign[node.name, name] = why
+    require_none_foreign(foreign)

@@ -104,6 +104,15 @@ def root_of(identity: str, database: int, plan: Guard) -> Selector:
     return Selector((*FOR_EVERYBODY, *select, *wait), (record_rule(plan.keyspace.guard(identity)),))
 
 
+def selected_by(root: Selector) -> int | None:
+    """Return the database of the policy that a root was made for; None if no fence made it."""
+    selects = [name for name in root.commands if name.partition("|")[0] == "select"]
+    if not selects:
+        return 0
+    number = selects[0].partition("|")[2]
+    return int(number) if len(selects) == 1 and number.isdecimal() else None
+
+
 def record_rule(record: str) -> str:
     """The rule that lets a user read its guard record."""
     return f"%R~{record}"
@@ -131,6 +140,13 @@ def _notes(plan: Guard, facts: Facts) -> Iterator[Note]:
     granted = {usage.spec.name for usage in plan.usages if usage.missing is None}
     for name in sorted(granted & set(facts.left_out)):
         yield Note("left-out", name, f"not to be had fenced: {facts.left_out[name]}")
+    if facts.database:
+        yield Note(
+            "database",
+            f"`database {facts.database}`",
+            "connections begin in database 0, and ACLs hold for names of keys in any database:"
+            " the user may use keys of these names there, too",
+        )
     for deny in plan.identity.deny:
         for pattern in deny.keys:
             if any(overlaps(pattern, one) for one in _patterns(plan)):

@@ -27,6 +27,7 @@ from keyleash.fence import (
     wanted_users,
     with_passwords,
 )
+from keyleash.fence.facts import database_of
 from keyleash.fence.plan import CHANGES, How
 from keyleash.policy.problems import which_identity
 from keyleash.protocol.active import read_active
@@ -53,7 +54,12 @@ class Meant:
             step
             for node in self.nodes
             for step in plan_node(
-                node, settings.keyspace, self.wanted, self.records, wide=self.wide
+                node,
+                settings.keyspace,
+                database_of(settings.client),
+                self.wanted,
+                self.records,
+                wide=self.wide,
             )
         ]
 

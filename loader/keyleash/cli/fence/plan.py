@@ -71,9 +71,9 @@ def _print_users(meant: Meant, steps: Sequence[Step], output: str) -> None:
     from keyleash.cli.fence.statements import aclfile, redis_cli
     from keyleash.fence import How
 
-    held = {step.identity for step in steps if step.how is How.HELD}
-    kept = [one for one in meant.wanted if one.fence.identity not in held]
+    left_out = {step.identity for step in steps if step.how in (How.HELD, How.FOREIGN)}
+    kept = [one for one in meant.wanted if one.fence.identity not in left_out]
     click.echo(aclfile(kept) if output == "acl" else redis_cli(kept), nl=False)
-    for name in sorted(held):
+    for name in sorted(left_out):
         say(f"note: `{name}` is left out; `keyleash fence plan` says why")
     say_notes(meant)

@@ -34,7 +34,7 @@ def check_fences(
     facts = read_facts([node.client for node in nodes], keyspace)
     wanted = wanted_users(deployment.main.client, keyspace, guards, facts, records)
     for node in nodes:
-        for step in plan_node(node, keyspace, wanted, records):
+        for step in plan_node(node, keyspace, facts.database, wanted, records):
             yield from _finding(step, records)
 
 
@@ -44,7 +44,7 @@ def _finding(step: Step, records: Mapping[str, Record]) -> Iterator[Finding]:
         yield Finding(
             FOREIGN,
             Severity.ERROR,
-            f"the user `{step.identity}` was made by somebody else",
+            f"the user `{step.identity}` is not one of this policy: {why}",
             "rename or delete it, then `keyleash fence apply`",
             step.node.name,
         )
