@@ -4,29 +4,32 @@
 ---
 --- ARGV[1]  actor     string
 --- ARGV[2]  identity  string
---- ARGV[3]  old       string  id of the token that is replaced; "" for all live ones of the identity
---- ARGV[4]  grace_ms  string  how long it is still good, if it does not expire before
---- ARGV[5]  id        string  of the new token
---- ARGV[6]  digest    string  its SHA-1
---- ARGV[7]  record    string  packed; see protocol/token.py
---- ARGV[8]  known     JSON    what `token list` says of it
+--- ARGV[3]  ttl_s     string  wanted life of the new token in seconds; "" for that of the policy
+--- ARGV[4]  note      string  of the new token
+--- ARGV[5]  old       string  id of the token that is replaced; "" for all live ones of the identity
+--- ARGV[6]  grace_ms  string  how long it is still good, if it does not expire before
+--- ARGV[7]  id        string  of the new token
+--- ARGV[8]  digest    string  its SHA-1
 ---
---- Replies  now_us, then for each token that is replaced: its id, and when it expires (Unix ms)
----        | 0 the token that was to be replaced is not live: nothing was changed
+--- Replies  when the new one expires (Unix ms), 1 if max_ttl shortened its life or 0, then for each
+---          token that is replaced: its id, and when it expires (Unix ms)
+---        | 0 no active policy has the identity: nothing was changed
+---        | 1 the token that was to be replaced is not live: nothing was changed
 ---        | nil the prefixes are others by now: nothing was changed
 ---
 --- One script, so that there is no moment with the old token cut and no new one to go on with.
 local call, argv = redis.call, ARGV
 --% include "partials/is_in_force.lua"
+--% include "partials/issue.lua"
 if not is_in_force() then return false end
-local identity, old, grace_ms, id = argv[2], argv[3], argv[4] + 0, argv[5]
+local identity, old, grace_ms, id = argv[2], argv[5], argv[6] + 0, argv[7]
 local tokens, record_prefix = {{ names.tokens_prefix }} .. identity, {{ names.token_prefix }} .. identity .. ':'
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 -- A whole millisecond that is not to come, so that a grace of 0 binds the very next call.
 local ends_us = now_us - now_us % 1000 + grace_ms * 1000
 
-local said, ending = { string.format('%.0f', now_us) }, {}
+local ending = {}
 local known = old == '' and call('HGETALL', tokens) or { old, call('HGET', tokens, old) }
 for i = 1, #known, 2 do
   local facts = known[i + 1] and cjson.decode(known[i + 1])
@@ -40,13 +43,12 @@ for i = 1, #known, 2 do
     end
   end
 end
-if old ~= '' and not ending[1] then return 0 end
+if old ~= '' and not ending[1] then return 1 end
 
 -- First the one write that a full server refuses: a script does not roll back.
-local new_expires_us = struct.unpack('<d', argv[7])
-call('SET', record_prefix .. argv[6], argv[7], 'PXAT', string.format('%.0f', new_expires_us / 1000 + {{ keep_record_ms }}))
-call('HSET', tokens, id, argv[8])
-call('XADD', {{ names.control }}, '*', 'event', 'issue', 'actor', argv[1], 'identity', identity, 'token', id)
+local new_expires_ms, capped = issue(identity, argv[1], argv[4], argv[3], now_us, { id, argv[8] }, 1, 2)
+if not new_expires_ms then return 0 end
+local said = { string.format('%.0f', new_expires_ms), capped }
 for _, one in ipairs(ending) do
   local expires_ms = one.expires_us / 1000
   call('SETRANGE', one.key, 0, struct.pack('<d', one.expires_us))

@@ -10,8 +10,9 @@ import redis
 
 import keyleash
 from keyleash.errors import NoPolicyError, UnknownIdentityError, UnknownTokenIdError
+from keyleash.protocol.active import read_active
 from keyleash.protocol.token import TokenRecord, token_digest
-from keyleash.tokens import TokenState, list_tokens, revoke_tokens
+from keyleash.tokens import TokenState, issue_tokens, list_tokens, revoke_tokens
 from support.leash import NAMES, Leash, grant
 
 READ: dict[str, Any] = {"grants": [grant("read", keys="doc:*")]}
@@ -231,6 +232,100 @@ def test_token_is_issued_only_for_an_identity_of_the_active_policy(leash: Leash)
     with pytest.raises(UnknownIdentityError) as error:
         leash.issue("two")
     assert error.value.help == "it has `one`"
+
+
+def test_many_tokens_are_issued_at_once_and_each_works(leash: Leash) -> None:
+    """As an orchestrator needs them: all distinct, all listed, each with its own event."""
+    leash.load(one={**READ, "token": {"ttl": "1h", "max_ttl": "2h"}})
+
+    issued = issue_tokens(leash.admin, "one", 250, ttl_s=7201, note="batch", actor="ops")
+
+    assert len({one.id for one in issued}) == len({one.token for one in issued}) == 250
+    assert {(one.identity, one.capped) for one in issued} == {("one", True)}
+    listed = {one.id: one for one in list_tokens(leash.admin, "one")}
+    assert listed.keys() == {one.id for one in issued}
+    assert {(one.note, one.by, one.state) for one in listed.values()} == {
+        ("batch", "ops", TokenState.LIVE)
+    }
+    for one in (issued[0], issued[-1]):
+        assert leash.client(one.token).get("doc:1") is None
+        assert listed[one.id].expires_ms == one.expires_ms
+    events = [fields for _, fields in leash.admin.xrange(NAMES.control)][1:]
+    assert [one[b"token"].decode() for one in events] == [one.id for one in issued]
+    assert {one[b"event"] for one in events} == {b"issue"}
+
+
+@pytest.mark.parametrize("n", [0, -1, 1001])
+def test_number_of_tokens_that_is_out_of_range_issues_none(leash: Leash, n: int) -> None:
+    """Nothing that a miscalculation asks for is done in part."""
+    leash.load(one=READ)
+
+    with pytest.raises(ValueError, match=f"`n` is {n}, and 1 to 1000"):
+        issue_tokens(leash.admin, "one", n)
+
+    assert list_tokens(leash.admin) == []
+
+
+def test_tokens_for_an_unknown_identity_are_not_issued(leash: Leash) -> None:
+    """Nothing is written for a name that no policy has."""
+    leash.load(one=READ)
+
+    with pytest.raises(UnknownIdentityError):
+        issue_tokens(leash.admin, "two", 3)
+
+    assert leash.admin.exists(NAMES.tokens("two")) == 0
+    assert [*leash.admin.scan_iter(NAMES.token("two", "*"))] == []
+
+
+def test_tokens_are_not_issued_in_part_where_a_record_has_another_type(leash: Leash) -> None:
+    """A script does not roll back, so it looks before it writes."""
+    leash.load(one=READ)
+    leash.admin.set(NAMES.tokens("one"), "spoilt")
+
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        issue_tokens(leash.admin, "one", 3)
+
+    assert [*leash.admin.scan_iter(NAMES.token("one", "*"))] == []
+
+
+def test_issuing_follows_the_rules_of_each_activation(leash: Leash) -> None:
+    """They are in the guard record, which an activation replaces in one step."""
+    leash.load(one={**READ, "token": {"ttl": "1h"}})
+    first = read_active(leash.admin, NAMES)
+    assert first is not None
+    hour = leash.issue("one")
+    leash.load(one={**READ, "token": {"ttl": "2h"}})
+    two_hours = leash.issue("one")
+    leash.load(first.document)
+    hour_again = leash.issue("one")
+    leash.load(two=READ)
+
+    with pytest.raises(UnknownIdentityError):
+        leash.issue("one")
+    lives = {one.id: one.expires_ms - one.issued_ms for one in list_tokens(leash.admin)}
+    assert lives[hour.id] == lives[hour_again.id] == 3_600_000
+    assert lives[two_hours.id] == 7_200_000
+
+
+def test_issuing_reads_no_policy_document(leash: Leash) -> None:
+    """With 1,000 identities reading it takes most of a second."""
+    leash.load(one=READ)
+    leash.admin.hset(NAMES.policy, "document", "unreadable: [")
+
+    issued = leash.issue("one")
+
+    assert [one.id for one in list_tokens(leash.admin)] == [issued.id]
+
+
+def test_guard_record_without_token_rules_is_repaired_by_the_same_policy(leash: Leash) -> None:
+    """Otherwise loading it again would find nothing to do."""
+    leash.load(one=READ)
+    leash.admin.hdel(NAMES.guard("one"), "ttl_s", "max_ttl_s")
+    with pytest.raises(NoPolicyError, match="guard record of `one` is missing or damaged"):
+        leash.issue("one")
+
+    assert leash.load(one=READ).changed
+    assert leash.client(leash.issue("one").token).get("doc:1") is None
 
 
 def test_idle_token_expires_and_use_keeps_it_alive(leash: Leash) -> None:

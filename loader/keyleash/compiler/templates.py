@@ -23,7 +23,12 @@ from keyleash.compiler.quoting import (
 from keyleash.compiler.sharing import Sharing
 from keyleash.policy.quantities import MAX_SIZE_BYTES
 from keyleash.protocol.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
-from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, REVOKED_OFFSET
+from keyleash.protocol.token import (
+    KEEP_AFTER_EXPIRY_MS,
+    REVOKED_OFFSET,
+    USE_NOTED_IDLE_US,
+    USE_NOTED_US,
+)
 
 REMOVED_KEEP_MS = 32 * 86_400_000
 """How long an identity that left the policy keeps its state: longer than any budget lasts."""
@@ -109,6 +114,8 @@ def operator_script(template: str, keyspace: Keyspace, old: Keyspace | None = No
         staged_keep_ms=str(STAGED_KEEP_MS),
         revoked_offset=REVOKED_OFFSET,
         keep_record_ms=KEEP_AFTER_EXPIRY_MS,
+        use_noted_us=USE_NOTED_US,
+        use_noted_idle_us=USE_NOTED_IDLE_US,
         operators_retain=OPERATORS_RETAIN,
         image_max_bytes=MAX_SIZE_BYTES,
         undo_keys_per_event=UNDO_KEYS_PER_EVENT,

@@ -15,8 +15,8 @@ from dataclasses import asdict
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.templates import STAGED_KEEP_MS, operator_script
 from keyleash.deploy.plan import Change, How, Seen
-from keyleash.deploy.standing import Standing, batches
-from keyleash.protocol.active import ActivePolicy, Client, GuardRecord
+from keyleash.deploy.standing import Standing, batches, record_of
+from keyleash.protocol.active import ActivePolicy, Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.state import DOUBLE, Layout
 from keyleash.protocol.transport import Transport
@@ -77,7 +77,7 @@ class Stage:
         for some in batches(zip(self._recorded, guards, strict=True)):
             with self._client.pipeline(transaction=False) as pipe:
                 for key, guard in some:
-                    record = _record(guard, generation, commands, transport)
+                    record = record_of(guard, generation, commands, transport)
                     pipe.hset(key, mapping=asdict(record))
                     pipe.pexpire(key, STAGED_KEEP_MS)
                 pipe.execute()
@@ -142,22 +142,6 @@ class Stage:
                 if now != header or [one.ljust(DOUBLE, b"\0") for one in calls] != newest:
                     found.append(change)
         return found
-
-
-def _record(
-    guard: CompiledGuard, generation: int, commands: str, transport: Transport
-) -> GuardRecord:
-    durability = guard.plan.identity.durability
-    return GuardRecord(
-        guard.digest,
-        guard.batch_digest,
-        guard.policy_digest,
-        generation,
-        commands,
-        transport,
-        durability.wait_replicas,
-        durability.timeout_ms,
-    )
 
 
 def _pieces(

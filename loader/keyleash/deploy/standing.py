@@ -41,9 +41,7 @@ class Standing:
         """Whether the identity already has *guard*, called so, and its state is that guard's."""
         return (
             self.record is not None
-            and (self.record.digest, self.record.batch_digest) == tuple(guard.scripts)
-            and self.record.policy_digest == guard.policy_digest
-            and (self.record.commands, self.record.transport) == (commands, transport)
+            and self.record == record_of(guard, self.record.generation, commands, transport)
             and self.stamp == guard.stamp
         )
 
@@ -78,6 +76,28 @@ def read_standings(
                 frozenset(digest.decode() for digest in sources),
             )
     return found
+
+
+def record_of(
+    guard: CompiledGuard, generation: int, commands: str, transport: Transport
+) -> GuardRecord:
+    """Return the guard record that an activation writes for *guard*."""
+    identity = guard.plan.identity
+    durability, token = identity.durability, identity.token
+    return GuardRecord(
+        digest=guard.digest,
+        batch_digest=guard.batch_digest,
+        policy_digest=guard.policy_digest,
+        generation=generation,
+        commands=commands,
+        transport=transport,
+        wait_replicas=durability.wait_replicas,
+        wait_ms=durability.timeout_ms,
+        ttl_s=token.ttl_s,
+        max_ttl_s=token.max_ttl_s,
+        idle_s=token.idle_s or 0,
+        rotate_after_s=token.rotate_after_s or 0,
+    )
 
 
 def batches(items: Iterable[_T], size: int = BATCH) -> Iterator[Sequence[_T]]:

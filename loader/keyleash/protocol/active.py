@@ -46,6 +46,10 @@ class GuardRecord:
         transport: How they are called.
         wait_replicas: How many replicas must have a write before it is told as done.
         wait_ms: For how long they are waited for.
+        ttl_s: How long a new token lives, in seconds, unless its issuer says otherwise.
+        max_ttl_s: How long a new token may live.
+        idle_s: After how many seconds without use a token expires; 0 if it does not.
+        rotate_after_s: After how many seconds a token is due for rotation; 0 if never.
     """
 
     digest: str
@@ -56,6 +60,10 @@ class GuardRecord:
     transport: Transport = Transport.EVALSHA
     wait_replicas: int = 0
     wait_ms: int = 0
+    ttl_s: int = 0
+    max_ttl_s: int = 0
+    idle_s: int = 0
+    rotate_after_s: int = 0
 
 
 def read_active(client: Client, keyspace: Keyspace) -> ActivePolicy | None:
@@ -101,6 +109,10 @@ def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
         # Absent from records of before there were any.
         wait_replicas=int(raw.get(b"wait_replicas", 0)),
         wait_ms=int(raw.get(b"wait_ms", 0)),
+        ttl_s=int(raw.get(b"ttl_s", 0)),
+        max_ttl_s=int(raw.get(b"max_ttl_s", 0)),
+        idle_s=int(raw.get(b"idle_s", 0)),
+        rotate_after_s=int(raw.get(b"rotate_after_s", 0)),
     )
 
 

@@ -66,16 +66,6 @@ def use_noted_us(idle_s: int | None) -> int:
     return USE_NOTED_US if idle_s is None else USE_NOTED_IDLE_US
 
 
-def new_record(token_id: str, now_us: int, life_s: int, idle_s: int | None) -> TokenRecord:
-    """The record of a token that is issued now.
-
-    It counts as used just so long ago that its first use is written down, and the idle time,
-    which is measured from that, begins now. So until then `used_us` is before the issue.
-    """
-    expires_us = now_us // 1000 * 1000 + life_s * 1_000_000
-    return TokenRecord(token_id, expires_us=expires_us, used_us=now_us - use_noted_us(idle_s))
-
-
 def new_token(identity: str) -> str:
     """Make a secret for *identity*: 192 bits from the operating system."""
     return f"{TOKEN_START}{identity}_{secrets.token_urlsafe(24)}"

@@ -1,27 +1,21 @@
-"""Issuing a token: the secret leaves once, Redis keeps its hash."""
+"""Issuing tokens: the secret is returned once, Redis stores its hash."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 
-from keyleash.policy import TokenRules
+from keyleash.compiler.templates import operator_script
+from keyleash.errors import VaultChangingError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
-from keyleash.protocol.token import (
-    KEEP_AFTER_EXPIRY_MS,
-    TokenRecord,
-    new_record,
-    new_token,
-    new_token_id,
-    reject_tokens,
-    token_digest,
-)
-from keyleash.tokens.rules import active_rules, require_rules
+from keyleash.protocol.token import new_token, new_token_id, reject_tokens, token_digest
+from keyleash.tokens.rules import not_active
 
 MAX_NOTE = 200
+MAX_TOKENS = 1000
+"""Tokens per `issue_tokens`: the server does nothing else meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +32,6 @@ class IssuedToken:
     identity: str
     expires_ms: int
     capped: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Minted:
-    """A token that no server knows yet, and what is to be stored of it.
-
-    Attributes:
-        known: JSON, for `list_tokens`.
-    """
-
-    issued: IssuedToken
-    record: TokenRecord
-    known: str
-
-    @property
-    def digest(self) -> str:
-        """By which the server will know it."""
-        return token_digest(self.issued.token)
 
 
 def issue_token(
@@ -80,55 +56,71 @@ def issue_token(
     Raises:
         NoPolicyError: no policy is active.
         UnknownIdentityError: the active policy has no such identity.
+        VaultChangingError: the prefixes were changed meanwhile; nothing was issued.
         SecretInTextError: *note* or *actor* contains a token; nothing was issued.
         ValueError: *ttl_s* is not positive, or *note* is too long.
     """
+    return issue_tokens(
+        client, identity, 1, ttl_s=ttl_s, note=note, actor=actor, keyspace=keyspace
+    )[0]
+
+
+def issue_tokens(
+    client: Client,
+    identity: str,
+    n: int,
+    *,
+    ttl_s: int | None = None,
+    note: str = "",
+    actor: str = "unknown",
+    keyspace: Keyspace | None = None,
+) -> list[IssuedToken]:
+    """Issue *n* tokens in one atomic step: all of them, or none.
+
+    If the connection is lost before the reply, it is not known whether they were issued; their
+    secrets are lost, so none of them can be used.
+
+    Args:
+        client, identity, ttl_s, actor, keyspace: As for `issue_token`.
+        n: How many, 1 to 1,000. More are several calls, each of which is atomic.
+        note: Of each of them.
+
+    Raises:
+        ValueError: *n* is out of range; nothing was issued. Otherwise as `issue_token`.
+    """
     client = operator_client(client)
-    reject_tokens(note=note, actor=actor)
+    if not 1 <= n <= MAX_TOKENS:
+        raise ValueError(f"`n` is {n}, and 1 to {MAX_TOKENS} tokens are issued at once")
+    check_request(ttl_s, note, actor)
     keyspace = keyspace or server_keyspace(client)
-    rules = require_rules(active_rules(client, keyspace), identity)
-    minted = mint_token(client, identity, rules, ttl_s=ttl_s, note=note, actor=actor)
-    _store(client, keyspace, minted, actor)
-    return minted.issued
+    made: dict[str, str] = {}
+    while len(made) < n:
+        made[new_token_id()] = new_token(identity)
+    words = [word for id_, token in made.items() for word in (id_, token_digest(token))]
+    script = operator_script("issue_tokens.lua", keyspace)
+    said: list[bytes | int] | int | None = client.eval(
+        script, 0, actor, identity, "" if ttl_s is None else ttl_s, note, *words
+    )
+    if said is None:
+        raise prefixes_changed()
+    if isinstance(said, int):
+        raise not_active(client, keyspace, identity)
+    expires_ms, capped = int(said[0]), bool(said[1])
+    return [IssuedToken(token, id_, identity, expires_ms, capped) for id_, token in made.items()]
 
 
-def mint_token(
-    client: Client, identity: str, rules: TokenRules, *, ttl_s: int | None, note: str, actor: str
-) -> Minted:
-    """Make a token by the server's clock; arguments as for `issue_token`."""
+def check_request(ttl_s: int | None, note: str, actor: str) -> None:
+    """Reject what no token can have; arguments and errors are those of `issue_token`."""
+    reject_tokens(note=note, actor=actor)
     if ttl_s is not None and ttl_s <= 0:
         raise ValueError("a token must live for at least a second")
     if len(note) > MAX_NOTE:
         raise ValueError(f"a note has at most {MAX_NOTE} characters")
-    wanted_s = ttl_s if ttl_s is not None else rules.ttl_s
-    life_s = min(wanted_s, rules.max_ttl_s)
-    seconds, micros = client.time()
-    now_us = int(seconds) * 1_000_000 + int(micros)
-    token = new_token(identity)
-    record = new_record(new_token_id(), now_us, life_s, rules.idle_s)
-    expires_ms = record.expires_us // 1000
-    known = {
-        "digest": token_digest(token),
-        "issued_ms": now_us // 1000,
-        "expires_ms": expires_ms,
-        "by": actor,
-        "note": note,
-    }
-    issued = IssuedToken(token, record.id, identity, expires_ms, life_s < wanted_s)
-    return Minted(issued, record, json.dumps(known))
 
 
-def _store(client: Client, keyspace: Keyspace, minted: Minted, actor: str) -> None:
-    identity, token_id = minted.issued.identity, minted.issued.id
-    with client.pipeline(transaction=True) as pipe:
-        pipe.set(
-            keyspace.token(identity, minted.digest),
-            minted.record.pack(),
-            pxat=minted.issued.expires_ms + KEEP_AFTER_EXPIRY_MS,
-        )
-        pipe.hset(keyspace.tokens(identity), token_id, minted.known)
-        pipe.xadd(
-            keyspace.control,
-            {"event": "issue", "actor": actor, "identity": identity, "token": token_id},
-        )
-        pipe.execute()
+def prefixes_changed() -> VaultChangingError:
+    """Return the error for a script that met other prefixes than it was made for."""
+    return VaultChangingError(
+        "the prefixes are being changed, or are others since this began; nothing was issued",
+        help="run it again when that is finished",
+    )

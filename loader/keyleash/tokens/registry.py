@@ -72,7 +72,7 @@ def list_tokens(
         names = [identity]
     else:
         names = sorted(name.decode() for name in client.hkeys(keyspace.layouts))
-    rules = active_rules(client, keyspace)
+    rules = active_rules(client, keyspace, names)
     seconds, micros = client.time()
     now_us = int(seconds) * 1_000_000 + int(micros)
     found = [

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keyleash.compiler.templates import operator_script
-from keyleash.errors import TokenNotLiveError, VaultChangingError
+from keyleash.errors import TokenNotLiveError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
-from keyleash.protocol.token import reject_tokens
-from keyleash.tokens.issue import IssuedToken, mint_token
+from keyleash.protocol.token import new_token, new_token_id, token_digest
+from keyleash.tokens.issue import IssuedToken, check_request, prefixes_changed
 from keyleash.tokens.registry import read_known, require_token
-from keyleash.tokens.rules import active_rules, require_rules
+from keyleash.tokens.rules import not_active
 
 GRACE_S = 600
 
@@ -68,7 +68,6 @@ def rotate_token(
         ValueError: *ttl_s* is not positive, *grace_s* is negative, or *note* is too long.
     """
     client = operator_client(client)
-    reject_tokens(note=note, actor=actor)
     if grace_s < 0:
         raise ValueError("a grace cannot be negative")
     keyspace = keyspace or server_keyspace(client)
@@ -77,31 +76,31 @@ def rotate_token(
         identity, note = old.identity, old.note if note is None else note
     if identity is None:
         raise ValueError("neither an identity nor a token is named")
-    rules = require_rules(active_rules(client, keyspace), identity)
+    check_request(ttl_s, note or "", actor)
     # The script reads them as they are.
     read_known(identity, client.hgetall(keyspace.tokens(identity)))
-    minted = mint_token(client, identity, rules, ttl_s=ttl_s, note=note or "", actor=actor)
+    token, new_id = new_token(identity), new_token_id()
     said: list[bytes] | int | None = client.eval(
         operator_script("rotate_token.lua", keyspace),
         0,
         actor,
         identity,
+        "" if ttl_s is None else ttl_s,
+        note or "",
         token_id or "",
-        str(grace_s * 1000),
-        minted.issued.id,
-        minted.digest,
-        minted.record.pack(),
-        minted.known,
+        grace_s * 1000,
+        new_id,
+        token_digest(token),
     )
     if said is None:
-        raise VaultChangingError(
-            "the prefixes are being changed, or are others since this began; nothing was issued",
-            help="run it again when that is finished",
-        )
+        raise prefixes_changed()
+    if said == 0:
+        raise not_active(client, keyspace, identity)
     if isinstance(said, int):
         raise TokenNotLiveError(
             f"the token `{token_id}` is expired or revoked; nothing was issued",
             help=f"issue one with `keyleash token issue {identity}`",
         )
-    pairs = zip(said[1::2], said[2::2], strict=True)
-    return Rotation(minted.issued, tuple((id_.decode(), int(ends)) for id_, ends in pairs))
+    issued = IssuedToken(token, new_id, identity, int(said[0]), bool(said[1]))
+    pairs = zip(said[2::2], said[3::2], strict=True)
+    return Rotation(issued, tuple((id_.decode(), int(ends)) for id_, ends in pairs))

@@ -1,36 +1,48 @@
-"""What the active policy says of tokens."""
+"""The token rules of the active policy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from keyleash.errors import NoPolicyError, UnknownIdentityError
+from keyleash.errors import KeyleashError, NoPolicyError, UnknownIdentityError
 from keyleash.policy import TokenRules, parse_policy
 from keyleash.policy.problems import which_identity
-from keyleash.protocol.active import Client, read_active
+from keyleash.protocol.active import Client, guard_record, read_active
 from keyleash.protocol.keyspace import Keyspace
 
 
-def active_rules(client: Client, keyspace: Keyspace) -> Mapping[str, TokenRules]:
-    """The token rules of each identity of the active policy; none if no policy is active."""
+def active_rules(
+    client: Client, keyspace: Keyspace, identities: Sequence[str]
+) -> Mapping[str, TokenRules]:
+    """Return the token rules of those *identities* that have a guard record, by name."""
+    with client.pipeline(transaction=False) as pipe:
+        for name in identities:
+            pipe.hgetall(keyspace.guard(name))
+        records = zip(identities, map(guard_record, pipe.execute()), strict=True)
+    return {
+        name: TokenRules(
+            ttl_s=record.ttl_s,
+            max_ttl_s=record.max_ttl_s,
+            rotate_after_s=record.rotate_after_s or None,
+            idle_s=record.idle_s or None,
+        )
+        for name, record in records
+        if record is not None
+    }
+
+
+def not_active(client: Client, keyspace: Keyspace, identity: str) -> KeyleashError:
+    """Return the error for an identity whose guard record has no token rules."""
     active = read_active(client, keyspace)
     if active is None:
-        return {}
+        return NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
     policy = parse_policy(active.document, file="<active policy>", commands=None)
-    return {one.name: one.token for one in policy.identities}
-
-
-def require_rules(rules: Mapping[str, TokenRules], identity: str) -> TokenRules:
-    """Those of *identity*.
-
-    Raises:
-        NoPolicyError: no policy is active.
-        UnknownIdentityError: the active policy has no such identity.
-    """
-    if not rules:
-        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
-    if identity not in rules:
-        raise UnknownIdentityError(
-            f"the active policy has no identity `{identity}`", help=which_identity(identity, rules)
+    names = [one.name for one in policy.identities]
+    if identity in names:
+        return NoPolicyError(
+            f"the guard record of `{identity}` is missing or damaged",
+            help="load the active policy again",
         )
-    return rules[identity]
+    return UnknownIdentityError(
+        f"the active policy has no identity `{identity}`", help=which_identity(identity, names)
+    )
