@@ -19,6 +19,9 @@ local keys, argv = KEYS, ARGV
 local token, correlation, protocol, mode = argv[1] or '', argv[2] or '', argv[3], argv[4]
 local code, detail, value, reason, at_us, token_id, key, now_us, item
 local command = 'BATCH'
+--% if breaker
+local suspends
+--% endif
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
 --% include "partials/open.lua"

@@ -145,9 +145,7 @@ def _counted(admin: redis.Redis, guards: Mapping[str, CompiledGuard]) -> Counts:
 
 def _refused(repeats: Mapping[bytes, bytes]) -> int:
     """A number that every refusal changes: like ones are counted, others have entries."""
-    return sum(
-        int(count) for name, count in repeats.items() if not name.startswith((b"id:", b"minute"))
-    )
+    return sum(int(count) for name, count in repeats.items() if not name.startswith(b"id:"))
 
 
 def _added(stream: object) -> int:

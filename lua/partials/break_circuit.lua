@@ -2,7 +2,12 @@
 -- come after the token was accepted: or whoever has no token, or one that was taken away, could
 -- stop somebody else's agent. The times of the newest refusals are in a list, so the threshold is
 -- exact. pcall, as in record_refusal.
-if token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED' then
+local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED'
+--% if batch
+-- A batch is judged to its end; what comes after it has suspended the identity suspends it no more.
+counts = counts and not suspends
+--% endif
+if counts then
   local kept, oldest = redis.pcall('RPUSH', {{ names.refused }}, struct.pack('<d', now_us))
   while type(kept) == 'number' and kept >= {{ breaker.threshold }} do
     oldest, kept = redis.pcall('LPOP', {{ names.refused }}), kept - 1
@@ -18,5 +23,8 @@ if token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED' then
       local seq = redis.pcall('HINCRBY', {{ names.repeats }}, 'seq', 1)
       redis.pcall('XADD', {{ names.denied }}, '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', {{ breaker.reason }}, 'op', op, 'key', '', 'correlation', correlation, 'policy', {{ policy }}, 'until_ms', until_ms)
     end)(now_us, token_id, op, correlation)
+--% if batch
+    suspends = true
+--% endif
   end
 end

@@ -1,15 +1,17 @@
--- The first refusal of another minute, or of one more kind than are kept apart, writes down how
--- often those before it came.
-local held = redis.pcall('HGET', {{ names.repeats }}, 'minute')
-if held and (held ~= minute or redis.pcall('HLEN', {{ names.repeats }}) > {{ 2 * max_kinds }}) then
-  local counts, ids = {}, redis.pcall('HGETALL', {{ names.repeats }})
-  for i = 1, #ids, 2 do counts[ids[i]] = ids[i + 1] end
-  for name, first_id in pairs(counts) do
-    local count = counts[string.sub(name, 4)]
-    if find(name, '^id:') and count and count ~= '1' then
-      redis.pcall('XADD', {{ names.denied }}, '*', 'of', first_id, 'repeats', count)
-    end
+-- The first denial of a minute appends, in one entry, how often each of the minute before came,
+-- and empties the hash. A hash larger than guards make it is not read.
+local counts, repeats, more = {}, {}, 0
+local fields = redis.pcall('HLEN', {{ names.repeats }}) <= {{ 4 * max_kinds }} and redis.pcall('HGETALL', {{ names.repeats }}) or {}
+for i = 1, #fields, 2 do counts[fields[i]] = fields[i + 1] end
+for i = 1, #fields, 2 do
+  local count = find(fields[i], '^id:') and counts[string.sub(fields[i], 4)]
+  local times = tonumber(count)
+  if times and times > 1 then
+    local last = #repeats
+    repeats[last + 1], repeats[last + 2], repeats[last + 3], repeats[last + 4] = 'of', fields[i + 1], 'repeats', count
+    more = more + times - 1
   end
-  redis.pcall('DEL', {{ names.repeats }})
-  redis.pcall('HSET', {{ names.repeats }}, 'seq', seq, alike, 1)
 end
+if repeats[1] then redis.pcall('XADD', {{ names.denied }}, '*', unpack(repeats)) end
+redis.pcall('DEL', {{ names.repeats }})
+redis.pcall('HSET', {{ names.repeats }}, 'seq', seq, 'folded', (tonumber(counts.folded) or 0) + more, kind, 1)

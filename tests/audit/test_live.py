@@ -130,6 +130,22 @@ def test_refusal_comes_again_with_its_number(trails: Trails) -> None:
     assert [(denial.id, denial.repeats) for denial in until_quiet(found)] == [("1-0", 8)]
 
 
+def test_denials_counted_in_one_entry_come_again(trails: Trails) -> None:
+    """Each with its own number; one that is gone is left out."""
+    found = follow_denials(trails.client, KEYS, lambda: ["a"], Query(since_ms=0))
+    trails.denial("a", "1-0")
+    trails.denial("a", "2-0", folded="commands")
+    counts = [("of", of, "repeats", count) for of, count in (("1-0", 8), ("1-1", 5), ("2-0", 3))]
+    trails.append(KEYS.denied("a"), "61000-0", *(word for words in counts for word in words))
+
+    assert [(one.id, one.repeats, one.folded) for one in until_quiet(found)] == [
+        ("1-0", 1, ""),
+        ("1-0", 8, ""),
+        ("2-0", 1, "commands"),
+        ("2-0", 3, "commands"),
+    ]
+
+
 def test_operators_are_followed(trails: Trails) -> None:
     """Of all, or of what is about an identity."""
     found = follow_control(trails.client, KEYS)

@@ -111,6 +111,29 @@ def test_log_of_refusals_by_code_with_repeats(loaded: Cli, trails: Trails) -> No
     assert "RATE_LIMITED ×4" in loaded.ok("audit", "log", "--denied")
 
 
+def test_log_says_how_many_denials_have_no_entry(loaded: Cli, trails: Trails) -> None:
+    """The command and the key are those of the first of their kind."""
+    trails.denial(RUNNER, "1000-0", code="COMMAND_REFUSED", op="NOSUCH")
+    trails.denial(RUNNER, "2000-0", folded="commands")
+    trails.denial(RUNNER, "3000-0", folded="tokens")
+    counts = ["of", "1000-0", "repeats", 12_000, "of", "2000-0", "repeats", 3]
+    trails.append(KEYS.denied(RUNNER), "61000-0", *counts)
+
+    said = loaded.run("audit", "log", "--denied")
+
+    assert "COMMAND_REFUSED ×12000" in said.stdout
+    assert "KEY_NOT_GRANTED ×3 (any command)" in said.stdout
+    assert "KEY_NOT_GRANTED (any token, command and reason)" in said.stdout
+    assert "12001 denials have no entry" in said.stderr
+    lines = loaded.lines("audit", "log", "--denied")
+    assert [(one["repeats"], one["folded"]) for one in lines] == [
+        (12_000, None),
+        (3, "commands"),
+        (1, "tokens"),
+    ]
+    assert "3, of any command" in loaded.ok("audit", "show", "2000-0")
+
+
 def test_log_of_operators(loaded: Cli) -> None:
     """Who loaded, issued and suspended; of all, or what is about an identity."""
     loaded.ok("identity", "suspend", RUNNER)

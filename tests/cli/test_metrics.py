@@ -53,6 +53,23 @@ def test_metrics_are_the_numbers_of_status(server: RealServer, example: Path) ->
     assert found["keyleash_identity_active{identity=human-admin}"] == 1
 
 
+def test_denials_without_an_entry_are_counted(server: RealServer, example: Path) -> None:
+    """In metrics and in status, on every server; also when their minute is over."""
+    cli = Cli(server.url)
+    cli.ok("load", example, "--yes")
+    for number in range(4):
+        cli.run("exec", f"NOSUCH{number}", KEYLEASH_TOKEN=f"kl_agent-runner_{number}")
+    (runner,) = (one for one in cli.json("status")["identities"] if one["name"] == "agent-runner")
+
+    # Four, but for those that were the first of their minute.
+    folded = 4 - runner["denied_length"]
+    assert runner["denials_folded"] == folded >= 2
+    found = samples(cli.ok("metrics"))
+    assert found["keyleash_denials_folded_total{identity=agent-runner}"] == folded
+    assert found["keyleash_denials_folded_total{identity=agent-reader}"] == 0
+    assert f"{runner['denied_length']}+{folded}" in cli.ok("status")
+
+
 def test_metrics_name_no_key_token_or_digest(loaded: Cli) -> None:
     """Labels are what a policy bounds; the rest would grow without end, and tell too much."""
     token = used(loaded)

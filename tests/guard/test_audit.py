@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.compiler.emit import DENIED_RETAIN, MAX_KINDS
 from support.leash import NAMES, Leash, grant
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
@@ -152,44 +150,6 @@ def test_storm_of_like_refusals_is_one_entry_with_their_number(leash: Leash) -> 
     assert leash.refusals("one") == 100_000
     # The storm may have gone over the end of a minute or two.
     assert leash.admin.xlen(NAMES.denied("one")) <= 5
-
-
-def test_storm_of_different_refusals_is_capped(leash: Leash) -> None:
-    """Whoever is refused chooses the command's name: nothing may grow by it without end."""
-    leash.load(one=ALL)
-    issued = leash.issue("one")
-    leash.client(issued.token).set("doc:1", "x")
-
-    storm(leash, issued.token, (f"NOSUCH{i}" for i in range(DENIED_RETAIN + 2000)))
-
-    assert len(leash.events("one")) == 1
-    assert DENIED_RETAIN <= leash.admin.xlen(NAMES.denied("one")) <= DENIED_RETAIN + 200
-    assert leash.admin.hlen(NAMES.repeats("one")) <= 2 * MAX_KINDS + 4
-
-
-def test_number_of_repeats_is_written_down_when_their_minute_is_over(leash: Leash) -> None:
-    """The count is not lost with the hash that it stood in."""
-    leash.load(one=ALL)
-    issued = leash.issue("one")
-    storm(leash, issued.token, ["NOSUCH"] * 7)
-    (first,) = leash.admin.xrange(NAMES.denied("one"))
-    # As if the calls had been made a minute ago.
-    held = leash.admin.hgetall(NAMES.repeats("one"))
-    before = struct.pack("<I", struct.unpack("<I", held[b"minute"])[0] - 1)
-    leash.admin.delete(NAMES.repeats("one"))
-    leash.admin.hset(
-        NAMES.repeats("one"),
-        mapping={
-            name.replace(held[b"minute"], before): value.replace(held[b"minute"], before)
-            for name, value in held.items()
-        },
-    )
-    storm(leash, issued.token, ["NOSUCH"])
-
-    repeats = [fields for _, fields in leash.admin.xrange(NAMES.denied("one")) if b"of" in fields]
-    assert repeats == [{b"of": first[0], b"repeats": b"7"}]
-    assert [one["seq"] for one in leash.denials("one") if "seq" in one] == ["1", "2"]
-    assert leash.refusals("one") == 8
 
 
 def test_old_events_go_when_the_policy_says_so(leash: Leash) -> None:

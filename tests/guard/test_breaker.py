@@ -106,6 +106,18 @@ def test_refused_commands_of_a_batch_count_one_by_one(leash: Leash) -> None:
     assert leash.call("one", token, *good).startswith("LEASH SUSPENDED reason=on_denials")
 
 
+def test_batch_suspends_its_identity_once(leash: Leash) -> None:
+    """However many denials it has: each time would be an entry in the stream of denials."""
+    leash.load(one={**ALL, **BREAKER})
+    token = leash.issue("one").token
+
+    leash.batch("one", token, "each", *[("GET", "other")] * 500)
+
+    found = list(read_denials(leash.admin, NAMES, ["one"]))
+    assert sum(one.until_ms is not None for one in found) == 1
+    assert leash.refusals("one") == 500
+
+
 def test_threshold_is_of_any_stretch_of_the_period(leash: Leash) -> None:
     """Refusals that are older than the period do not count, and the newest are known exactly."""
     leash.load(one={**ALL, **BREAKER})

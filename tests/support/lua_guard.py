@@ -268,6 +268,11 @@ class LuaServer:
         self._hset(key, name, b"%d" % number)
         return number
 
+    def _hdel(self, key: bytes, name: bytes) -> int:
+        found = self.data.get(key, {})
+        assert isinstance(found, dict)
+        return found.pop(name, None) is not None
+
     def _hlen(self, key: bytes) -> int:
         return len(self._hash(key.decode()))
 

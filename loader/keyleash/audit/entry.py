@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
-from keyleash.audit.event import AuditEvent, Change, Denial, Image, Repeats, Sequel
+from keyleash.audit.event import AuditEvent, Change, Denial, Image, Sequel
 from keyleash.policy.model import Counter
 
 Fields = Mapping[bytes, bytes]
@@ -72,11 +73,9 @@ def audit_events(
     )
 
 
-def denial_entry(identity: str, entry_id: bytes, pairs: Pairs) -> Denial | Repeats:
-    """Read an entry of a stream of refusals: one, or how often it came."""
+def denial_entry(identity: str, entry_id: bytes, pairs: Pairs) -> Denial:
+    """Read an entry of a stream of denials that is not about earlier ones."""
     fields = dict(pairs)
-    if pairs[0][0] == b"of":
-        return Repeats(_text(fields[b"of"]), number_of(fields.get(b"repeats", b"")))
     return Denial(
         id=entry_id.decode(),
         time_ms=_time_ms(entry_id),
@@ -91,8 +90,16 @@ def denial_entry(identity: str, entry_id: bytes, pairs: Pairs) -> Denial | Repea
         reason=_text(fields.get(b"reason", b"")),
         # That the identity suspended itself: no call of its own.
         repeats=0 if b"until_ms" in fields else 1,
+        folded=_text(fields.get(b"folded", b"")),
         until_ms=_expiry(fields.get(b"until_ms", b"")),
     )
+
+
+def repeats_of(pairs: Pairs) -> Iterator[tuple[bytes, int]]:
+    """Read an entry about earlier denials: the id of each, and how often it came in all."""
+    for (name, of), (count_name, count) in pairwise(pairs):
+        if (name, count_name) == (b"of", b"repeats"):
+            yield of, number_of(count)
 
 
 def number_of(value: bytes) -> int:

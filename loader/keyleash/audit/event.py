@@ -122,17 +122,26 @@ class Denial(Entry):
         reason: The deny rule's pattern, the class or the limit; empty if the code has none.
         repeats: How often it was refused alike in its minute, the first time counted; 0 of an
             entry that is no call, but says that the identity suspended itself.
-        until_ms: Of such an entry, until when: server time, Unix milliseconds.
+        folded: What else `repeats` counts, since its minute had too many kinds of denials:
+            `commands`, other commands of the token; `tokens`, every denial of that code which
+            has no other entry; empty as a rule.
+        until_ms: Of an entry that is no call, until when: server time, Unix milliseconds.
     """
 
     code: str = ""
     reason: str = ""
     repeats: int = 1
+    folded: str = ""
     until_ms: int | None = None
 
     @property
     def kind(self) -> str:
         return "denial"
+
+    @property
+    def folded_count(self) -> int:
+        """How many denials this entry counts beside its own."""
+        return max(0, self.repeats - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +155,3 @@ class Sequel:
     item: int = 0
     error: str | None = None
     after: tuple[tuple[str, int | None], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Repeats:
-    """A later word on a refusal: how often it came in all."""
-
-    of: str
-    repeats: int

@@ -9,10 +9,17 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from keyleash.audit.control import ControlEvent, control_event, control_filter
-from keyleash.audit.entry import number_of
+from keyleash.audit.entry import repeats_of
 from keyleash.audit.event import AuditEvent, Denial
 from keyleash.audit.merging import Dated, place
-from keyleash.audit.pages import FIRST_PAGE, RawEntry, next_count, place_of_last_ms
+from keyleash.audit.pages import (
+    FIRST_PAGE,
+    RawEntry,
+    Words,
+    next_count,
+    pairs_of,
+    place_of_last_ms,
+)
 from keyleash.audit.query import EVERYTHING, Matcher, Query
 from keyleash.audit.reader import denial_of, events_of, with_sequels
 from keyleash.protocol.active import Client
@@ -87,10 +94,9 @@ def follow_denials(
                 found = (
                     _repeated(client, stream, identity, words)
                     if words[0] == b"of"
-                    else denial_of(identity, entry_id, words)
+                    else [denial_of(identity, entry_id, words)]
                 )
-                if found is not None and matcher.accepts(found):
-                    yield found
+                yield from filter(matcher.accepts, found)
 
         return denials
 
@@ -116,15 +122,17 @@ def follow_control(
     return _follow(client, lambda: {keyspace.control: events}, query.since_ms)
 
 
-def _repeated(client: Client, stream: str, identity: str, words: Sequence[bytes]) -> Denial | None:
-    """The refusal that an entry counts, with its number; None if it is gone."""
-    _, of, _, count = words[:4] if len(words) > 3 else (b"", b"", b"", b"")
-    if not _ENTRY_ID.fullmatch(of):
-        return None
-    for entry_id, first in client.execute_command(b"XRANGE", stream, of, of):
-        if first[0] != b"of":
-            return replace(denial_of(identity, entry_id, first), repeats=number_of(count))
-    return None
+def _repeated(client: Client, stream: str, identity: str, words: Words) -> Iterator[Denial]:
+    """The denials that an entry counts, with their numbers; those that are gone are left out."""
+    counts = {of: n for of, n in repeats_of(pairs_of(words)) if _ENTRY_ID.fullmatch(of)}
+    with client.pipeline(transaction=False) as pipe:
+        for of in counts:
+            pipe.execute_command(b"XRANGE", stream, of, of)
+        replies = pipe.execute() if counts else []
+    for count, entries in zip(counts.values(), replies, strict=True):
+        for entry_id, first in entries:
+            if first[0] != b"of":
+                yield replace(denial_of(identity, entry_id, first), repeats=count)
 
 
 def _follow(

@@ -16,7 +16,11 @@ from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES, use_n
 
 DENIED_RETAIN = 10_000
 MAX_KINDS = 128
-"""Kinds of refusals that are counted apart within a minute."""
+"""Kinds of denials of an identity that have entries of their own within a minute."""
+TOKEN_KINDS = 24
+"""Those of one token; further ones are folded by their code."""
+TOKEN_KINDS_BY_COMMAND = 8
+"""The kinds of one token up to which commands are told apart."""
 MAX_IMAGES = 500
 """Keys whose images fit into one event, beside 1,000 commands: Lua's unpack has an end."""
 MAX_EVENT_BYTES = 64 * 1024 * 1024
@@ -135,6 +139,8 @@ def _of_trails(guard: Guard) -> dict[str, object]:
         "max_images": MAX_IMAGES,
         "max_event_bytes": MAX_EVENT_BYTES,
         "max_kinds": MAX_KINDS,
+        "token_kinds": TOKEN_KINDS,
+        "token_kinds_by_command": TOKEN_KINDS_BY_COMMAND,
         "denied_retain": DENIED_RETAIN,
     }
 

@@ -17,8 +17,8 @@ STATE = ("get", "getrange", "setrange", "pttl")
 """On the state, and on records of tokens."""
 LIMIT = ("get", "getrange", "set", "setrange", "pexpire")
 """On counters per token or per capture."""
-REPEATS = ("hincrby", "hset", "hget", "hgetall", "hlen", "del")
-"""On the hash that counts refusals which are alike."""
+REPEATS = ("hincrby", "hset", "hmget", "hgetall", "hlen", "hdel", "del")
+"""On the hash that counts denials of one kind."""
 SUSPENSION = ("hget",)
 """On the hash that says why the identity is suspended."""
 BREAKER = ("rpush", "lpop", "del")

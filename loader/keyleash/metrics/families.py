@@ -48,6 +48,11 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
     fenced = _by_identity("keyleash_identity_fenced", "1 if its agent has an ACL user of its own.")
     audited = _by_identity("keyleash_audit_entries", "Entries in its trail.")
     denied = _by_identity("keyleash_refusal_entries", "Entries of refusals that are kept.")
+    folded = CounterMetricFamily(
+        "keyleash_denials_folded",
+        "Denials without an entry of their own, counted with the first of their kind.",
+        labels=["identity"],
+    )
     events = CounterMetricFamily(
         "keyleash_events", "Events that were recorded.", labels=["identity"]
     )
@@ -57,9 +62,10 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
         fenced.add_metric([one.name], one.tier != "cooperative")
         audited.add_metric([one.name], one.audit_length)
         denied.add_metric([one.name], one.denied_length)
+        folded.add_metric([one.name], one.folded)
         if one.active:
             events.add_metric([one.name], one.events)
-    yield from (active, suspended, fenced, audited, denied, events)
+    yield from (active, suspended, fenced, audited, denied, folded, events)
 
 
 def _tokens(snapshot: Snapshot) -> Iterator[Metric]:

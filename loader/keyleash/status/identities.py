@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from keyleash.audit.repeats import read_folded
 from keyleash.deploy.standing import batches
 from keyleash.deploy.suspension import Suspension, suspension_of
 from keyleash.fence.record import Record, read_records
@@ -36,6 +37,8 @@ class IdentityStatus:
         denied_length: Entries of refusals that are kept.
         refusals: The recent ones, by code.
         suspension: Why it is suspended; None if it is not.
+        folded: Denials that have no entry of their own: they are counted with the first of
+            their kind.
     """
 
     name: str
@@ -49,6 +52,7 @@ class IdentityStatus:
     limits: list[LimitUse]
     refusals: Mapping[str, Refusals] = field(default_factory=dict)
     suspension: Suspension | None = None
+    folded: int = 0
 
     @property
     def live_tokens(self) -> int:
@@ -94,9 +98,14 @@ def identity_statuses(
         for count in read_token_counts(client, keyspace, some, now_ms)
     ]
     refusals = read_recent_refusals(client, keyspace, names, now_ms)
+    folded = {
+        name: count
+        for some in batches(names)
+        for name, count in read_folded(client, keyspace, some).items()
+    }
     records = read_records(client, keyspace)
     return [
-        _status(identity, one, count, now_ms, refusals, records)
+        _status(identity, one, count, now_ms, refusals, folded, records)
         for identity, one, count in zip(identities, held, tokens, strict=True)
     ]
 
@@ -154,6 +163,7 @@ def _status(
     tokens: TokenCount,
     now_ms: int,
     refusals: Mapping[str, Mapping[str, Refusals]],
+    folded: Mapping[str, int],
     records: Mapping[str, Record],
 ) -> IdentityStatus:
     name, state = identity.name, held.state
@@ -169,4 +179,5 @@ def _status(
         limits=limit_uses(identity, state, now_ms * 1000),
         refusals=refusals.get(name, {}),
         suspension=suspension_of(state, held.suspension, now_ms),
+        folded=folded[name],
     )

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 134842186561925 then code = 'POLICY_STALE' break end
+if stamp ~= 83486261547867 then code = 'POLICY_STALE' break end
 if #token <= 160 then
 token_key = "c0ffeec0ffeec0ffeec0ffeec0ffee00:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
@@ -840,7 +840,11 @@ elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
+if detail == 'class' or detail == 'limit' then
+reason = value
+elseif code == 'SUSPENDED' and value then
+reason = string.sub(value, 1, 256)
+end
 if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
@@ -848,31 +852,49 @@ end
 local op = command
 if #op > 64 then op = string.sub(op, 1, 64) end
 local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
-local alike = minute .. (token_id or '-') .. ':' .. code .. ':' .. op .. ':' .. (reason or '')
-if redis.pcall('HINCRBY', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", alike, '1') == 1 then
-(function(code, reason, op, key, token_id, correlation, minute, alike)
-local of = key or ''
-local seq = redis.pcall('HINCRBY', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", 'seq', 1)
-local id = redis.pcall('XADD', "c0ffeec0ffeec0ffeec0ffeec0ffee00:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "8b99e023515e")
-if type(id) == 'string' then
-local held = redis.pcall('HGET', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", 'minute')
-if held and (held ~= minute or redis.pcall('HLEN', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner") > 256) then
-local counts, ids = {}, redis.pcall('HGETALL', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner")
-for i = 1, #ids, 2 do counts[ids[i]] = ids[i + 1] end
-for name, first_id in pairs(counts) do
-local count = counts[string.sub(name, 4)]
-if find(name, '^id:') and count and count ~= '1' then
-redis.pcall('XADD', "c0ffeec0ffeec0ffeec0ffeec0ffee00:denied:agent-runner", '*', 'of', first_id, 'repeats', count)
+local told_apart = (detail == 'key' or detail == 'class') and op or ''
+local kind = minute .. (token_id or '-') .. ':' .. code .. ':' .. told_apart .. ':' .. (reason or '')
+if redis.pcall('HINCRBY', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", kind, '1') == 1 then
+(function(code, reason, op, key, token_id, correlation, minute, kind)
+local counted = redis.pcall('HMGET', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", 'seq', minute, minute .. token_id)
+local seq, entries, of_token = tonumber(counted[1]) or 0, tonumber(counted[2]), tonumber(counted[3]) or 0
+if counted[1] and not entries then
+local counts, repeats, more = {}, {}, 0
+local fields = redis.pcall('HLEN', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner") <= 512 and redis.pcall('HGETALL', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner") or {}
+for i = 1, #fields, 2 do counts[fields[i]] = fields[i + 1] end
+for i = 1, #fields, 2 do
+local count = find(fields[i], '^id:') and counts[string.sub(fields[i], 4)]
+local times = tonumber(count)
+if times and times > 1 then
+local last = #repeats
+repeats[last + 1], repeats[last + 2], repeats[last + 3], repeats[last + 4] = 'of', fields[i + 1], 'repeats', count
+more = more + times - 1
 end
 end
+if repeats[1] then redis.pcall('XADD', "c0ffeec0ffeec0ffeec0ffeec0ffee00:denied:agent-runner", '*', unpack(repeats)) end
 redis.pcall('DEL', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner")
-redis.pcall('HSET', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", 'seq', seq, alike, 1)
+redis.pcall('HSET', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", 'seq', seq, 'folded', (tonumber(counts.folded) or 0) + more, kind, 1)
 end
-redis.pcall('HSET', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", 'minute', minute, 'id:' .. alike, id)
+entries = entries or 0
+local wider, folded = kind, {}
+if entries >= 128 or of_token >= 24 then
+wider, folded = minute .. '*:' .. code, { 'folded', 'tokens' }
+elseif of_token >= 8 then
+wider, folded = minute .. token_id .. ':' .. code .. '::' .. reason, { 'folded', 'commands' }
 end
-end)(code, reason or '', op, key, token_id or '-', correlation, minute, alike)
+if wider ~= kind then
+redis.pcall('HDEL', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", kind)
+if redis.pcall('HINCRBY', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", wider, '1') ~= 1 then return end
 end
-if token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED' then
+local of = key or ''
+local id = redis.pcall('XADD', "c0ffeec0ffeec0ffeec0ffeec0ffee00:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq + 1, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "8b99e023515e", unpack(folded))
+if type(id) == 'string' then
+redis.pcall('HSET', "c0ffeec0ffeec0ffeec0ffeec0ffee00:repeats:agent-runner", 'seq', seq + 1, minute, entries + 1, minute .. token_id, of_token + 1, 'id:' .. wider, id)
+end
+end)(code, reason or '', op, key, token_id or '-', correlation, minute, kind)
+end
+local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED'
+if counts then
 local kept, oldest = redis.pcall('RPUSH', "c0ffeec0ffeec0ffeec0ffeec0ffee00:refused:agent-runner", struct.pack('<d', now_us))
 while type(kept) == 'number' and kept >= 50 do
 oldest, kept = redis.pcall('LPOP', "c0ffeec0ffeec0ffeec0ffeec0ffee00:refused:agent-runner"), kept - 1

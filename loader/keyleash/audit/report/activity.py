@@ -52,6 +52,7 @@ class Activity:
         refused: Refusals, by identity.
         tokens: Tallies by identity and token id.
         refusals: By identity, code and reason.
+        folded: Denials that have no entry of their own.
         lives: What became of keys.
         first: The first entries.
         last: The last of those that are not among *first*.
@@ -66,6 +67,7 @@ class Activity:
     refused: Timeline = field(default_factory=Timeline)
     tokens: dict[tuple[str, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
     refusals: dict[tuple[str, str, str], Refused] = field(default_factory=dict)
+    folded: int = 0
     lives: Lives = field(default_factory=Lives)
     first: list[AnyEntry] = field(default_factory=list)
     last: deque[AnyEntry] = field(default_factory=lambda: deque(maxlen=ENDS))
@@ -102,6 +104,7 @@ class Activity:
         )
         alike.count += denial.repeats
         alike.last_ms = denial.time_ms
+        self.folded += denial.folded_count
 
     def add_gap(self, gap: Gap) -> None:
         """Take in a gap."""

@@ -26,6 +26,7 @@ def entry_as_json(entry: AnyEntry | Gap, *, images: bool = False) -> dict[str, A
                 "code": entry.code,
                 "reason": entry.reason,
                 "repeats": entry.repeats,
+                "folded": entry.folded or None,
                 **({} if entry.until_ms is None else {"until": iso_time(entry.until_ms)}),
             }
         case AuditEvent():

@@ -34,7 +34,7 @@ def show_entries(
     Returns:
         How many entries there were.
     """
-    from keyleash.audit import ControlEvent, Gap, with_gaps
+    from keyleash.audit import ControlEvent, Denial, Gap, with_gaps
 
     shown: list[Any] = []
     missing: list[Gap] = []
@@ -50,6 +50,11 @@ def show_entries(
         print_control(shown) if isinstance(shown[0], ControlEvent) else print_trail(shown)
     for gap in missing:
         say_gap(gap)
+    if folded := sum(one.folded_count for one in shown if isinstance(one, Denial)):
+        say(
+            f"{counted(folded, 'denial')} {'has' if folded == 1 else 'have'} no entry:"
+            " `×` counts them with the first of their kind"
+        )
     return count
 
 

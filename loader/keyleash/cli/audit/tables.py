@@ -11,6 +11,9 @@ from keyleash.audit.event import AuditEvent, Denial
 from keyleash.cli.output import Column, fits, is_terminal, print_table
 from keyleash.cli.text import iso_time, printable, without_tokens
 
+FOLDED = {"commands": "command", "tokens": "token, command and reason"}
+"""What the repeats of a folded denial do not have in common."""
+
 
 def print_trail(entries: Iterable[AuditEvent | Denial]) -> None:
     """Print entries as a table or, where a terminal is too narrow for it, as blocks.
@@ -118,6 +121,7 @@ def _result(entry: AuditEvent | Denial) -> str:
             if entry.until_ms is not None:
                 return f"{printable(entry.code)} itself until {iso_time(entry.until_ms)}"
             times = f" ×{entry.repeats}" if entry.repeats > 1 else ""
-            return printable(entry.code) + times
+            folded = f" (any {FOLDED.get(entry.folded, 'kind')})" if entry.folded else ""
+            return printable(entry.code) + times + folded
         case AuditEvent():
             return "ok" if entry.error is None else printable(entry.error)

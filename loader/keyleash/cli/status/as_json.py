@@ -51,6 +51,7 @@ def _identity(one: IdentityStatus) -> dict[str, Any]:
         "events": one.events,
         "audit_length": one.audit_length,
         "denied_length": one.denied_length,
+        "denials_folded": one.folded,
         "refusals": [
             {"code": code, "count": of_code.count, "last_at": iso_time(of_code.last_ms)}
             for code, of_code in sorted(one.refusals.items())

@@ -28,7 +28,8 @@ def status(settings: Settings, watch: bool, interval_s: int) -> None:
     A budget counts its open window, a plain rate the calls of the last period. A rate with a
     burst shows how much of the burst is not free again yet. `oldest` is the age of the oldest
     live token, `due` if it is over the policy's `rotate_after`. `audited` and `denied` are the
-    lengths of the trails; `just now` are the calls that were refused in the last five minutes.
+    lengths of the trails; after a `+`, denials that are counted there without an entry of their
+    own. `just now` are the calls that were refused in the last five minutes.
 
     With --watch where nobody looks on, it prints one after the other; with --json, an object a
     line.

@@ -92,7 +92,7 @@ def _identity(one: IdentityStatus, now_ms: int, with_tier: bool) -> Sequence[str
         str(one.tokens.live),
         _oldest(one, now_ms),
         str(one.audit_length),
-        str(one.denied_length),
+        f"{one.denied_length}+{one.folded}" if one.folded else str(one.denied_length),
         Text(str(refused), style="yellow" if refused else ""),
     ]
 
