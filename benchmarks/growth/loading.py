@@ -61,7 +61,7 @@ def load(bench: Bench, document: str) -> Loaded:
     begun_s = time.perf_counter()
     prepared = prepare_policy(admin, document, table=load_table())
     prepared_s = time.perf_counter()
-    activate_policy(admin, prepared, actor="benchmark")
+    activate_policy(admin, prepared, actor="benchmark", allow_removal=True)
     activated_s = time.perf_counter()
     cycle_us = admin.execute_command("INFO", "debug").get("eventloop_duration_max")
     longest = max(admin.slowlog_get(EVERY_COMMAND), key=lambda entry: int(entry["duration"]))

@@ -111,7 +111,14 @@ def load_target(client: Client) -> Target:
 def load_targets(client: Client, document: str, *identities: str) -> list[Target]:
     """Activate a policy on the server and issue a token for each of these identities."""
     # The same guards on every server, and those that `guards_of` makes.
-    load_policy(client, document, file=str(EXAMPLE), actor="benchmark", table=load_table())
+    load_policy(
+        client,
+        document,
+        file=str(EXAMPLE),
+        actor="benchmark",
+        table=load_table(),
+        allow_removal=True,
+    )
     guards = guards_of(document)
     return [
         Target(guards[one], issue_token(client, one, actor="benchmark").token) for one in identities

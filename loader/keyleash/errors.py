@@ -103,6 +103,57 @@ class CompileError(KeyleashError):
     exit_code = 65
 
 
+class UnsupportedServerError(KeyleashError):
+    """The server is older than the versions that keyleash supports; nothing was changed."""
+
+    code = "unsupported-server"
+    exit_code = 69
+
+
+class ClusterError(KeyleashError, ResponseError):
+    """The server is a node of a Redis Cluster, which keyleash does not support.
+
+    It is a `ResponseError`, as the reply is that it stands for: the connection stays good.
+    """
+
+    code = "cluster"
+    exit_code = 69
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the server is a node of a Redis Cluster, which keyleash does not support",
+            help="use one primary with its replicas, also behind Sentinels",
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), ()
+
+
+class RemovalError(KeyleashError):
+    """A policy removes identities, and nobody consented to that; nothing was activated.
+
+    Attributes:
+        identities: Their names.
+    """
+
+    code = "removes"
+
+    def __init__(self, file: str, identities: Sequence[str]) -> None:
+        count = len(identities)
+        more = f" and {count - 5} more" if count > 5 else ""
+        plan = "keyleash plan" if file.startswith("<") else f"keyleash plan {file}"
+        super().__init__(
+            f"`{file}` removes {count} {'identity' if count == 1 else 'identities'}:"
+            f" {', '.join(identities[:5])}{more}",
+            help=f"pass `--allow-removal` to confirm, or run `{plan}` to review",
+        )
+        self.file = file
+        self.identities = tuple(identities)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.file, self.identities)
+
+
 class ActivationConflictError(KeyleashError):
     """Another load activated a policy between this one's plan and its activation."""
 
@@ -326,6 +377,36 @@ class GuardLostError(KeyleashError, NoScriptError):
         return type(self), (self.identity,)
 
 
+class RightMissingError(KeyleashError, NoPermissionError):
+    """The server's ACL keeps the client's user from something that calls of a guard need.
+
+    Nothing has run.
+
+    Attributes:
+        identity: The token's.
+        right: The missing ACL rule; empty if the server does not name it.
+        reason: The server's own sentence.
+    """
+
+    code = "right-missing"
+    exit_code = 77
+
+    def __init__(self, identity: str, right: str, reason: str) -> None:
+        what = f"the right `{right}`" if right else "a right"
+        super().__init__(
+            f"the server's user lacks {what}, without which it cannot act as `{identity}`:"
+            f" {reason}",
+            help=f"log in as the user `{identity}`; if that is the user, an operator has to run"
+            " `keyleash fence apply`",
+        )
+        self.identity = identity
+        self.right = right
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.identity, self.right, self.reason)
+
+
 class VaultError(KeyleashError):
     """What was asked of the vault cannot be done as things stand; nothing was changed."""
 
@@ -406,8 +487,10 @@ class CallNotPermittedError(PolicyStaleError, NoPermissionError):
     """
     The server does not let the client's user call this guard.
 
-    A user that is fenced may call the guard of its identity as it is now. So it is told this
-    in place of POLICY_STALE once another policy is active, and nothing has run.
+    A user that is fenced may call the guard of its identity as it is now. So this is the reply
+    in place of POLICY_STALE once another policy is active, and nothing has run. Clients read the
+    guard record again; if the guard that it names may not be called either, a right is missing,
+    and they raise `RightMissingError`.
     """
 
 

@@ -50,7 +50,7 @@ def test_load_tells_new_changed_unchanged_and_removed_identities_apart(
     text = text[:start] + text[end:].replace("human-admin", "human-ops")
     policy.write_text(text.replace("3000/minute", "2000/minute"))
 
-    result = loaded.run("load", policy, "--yes", "--allow-widening")
+    result = loaded.run("load", policy, "--yes", "--allow-widening", "--allow-removal")
 
     lines = result.stderr.splitlines()
     assert "+ human-ops (human)   [widens]" in lines

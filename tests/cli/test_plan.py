@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from keyleash.deploy import load_policy
+from keyleash.errors import RemovalError
 from support.command_line import Cli
 from support.servers import RealServer
+from support.terminals import on_a_terminal, read_until
 
 
 def changed(example: Path, policy: Path, *pairs: tuple[str, str]) -> Path:
@@ -124,7 +128,7 @@ def test_plan_against_a_server_out_of_reach_ends_with_69(offline: Cli, example: 
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize(("text", "exit_code"), [("version: 1\nidentities: {}\n", 65), (None, 70)])
+@pytest.mark.parametrize(("text", "exit_code"), [("version: 1\nidentities: {}\n", 65), (None, 66)])
 def test_plan_that_fails_ends_with_a_code_of_its_own(
     loaded: Cli, policy: Path, text: str | None, exit_code: int
 ) -> None:
@@ -247,3 +251,92 @@ def test_load_where_the_active_policy_was_lost_needs_permission_to_widen(
     note = "note: a policy was active, and its record is gone; all identities count as new"
     assert note in result.stderr.splitlines()
     loaded.ok("load", example, "--yes", "--allow-widening")
+
+
+def many(policy: Path, count: int, keys: str) -> Path:
+    """A policy of *count* identities; `{n}` in *keys* is each one's number."""
+    lines = ["version: 1", "identities:"]
+    for number in range(count):
+        grant = keys.replace("{n}", str(number))
+        lines += [f"  agent-{number:03}:", "    kind: machine"]
+        lines += [f"    grants: [{{allow: [read], keys: [{grant!r}]}}]"]
+    policy.write_text("\n".join(lines) + "\n")
+    return policy
+
+
+def test_plan_shows_identities_that_change_alike_once(cli: Cli, policy: Path) -> None:
+    """What a deployment repeats is read once; `--full` and `--json` have all of it."""
+    file = many(policy, 60, "shared:*")
+
+    folded = cli.run("plan", file).stdout.splitlines()
+    full = cli.run("plan", file, "--full").stdout.splitlines()
+
+    names = ", ".join(f"agent-{number:03}" for number in range(10))
+    assert [line for line in folded if line.startswith("+")] == [
+        f"+ {names} and 50 more (machine)   [widens]"
+    ]
+    assert sum("grant    read on `shared:*`" in line for line in folded) == 1
+    assert sum(line.startswith("+ agent-") for line in full) == 60
+    assert sum("grant    read on `shared:*`" in line for line in full) == 60
+    assert len(cli.json("plan", file, exit_code=1)["identities"]) == 60
+
+
+def test_plan_of_many_different_changes_is_a_summary(cli: Cli, policy: Path) -> None:
+    """Up to fifty are shown, and of more only what becomes of whom."""
+    shown = cli.run("plan", many(policy, 50, "own:{n}:*")).stdout
+    summary = cli.run("plan", many(policy, 51, "own:{n}:*")).stdout
+    full = cli.run("plan", policy, "--full").stdout
+
+    assert shown.count("grant    read on") == full.count("grant    read on") - 1 == 50
+    assert "grant" not in summary
+    assert "agent-009 and 41 more (machine)   [widens]" in summary
+    assert "`--full` shows every change" in summary
+    assert "51 new, 0 changed, 0 removed, 0 unchanged" in summary
+
+
+def test_load_that_removes_needs_consent_of_its_own(cli: Cli, policy: Path) -> None:
+    """A file that was cut short is a valid policy of whoever is left."""
+    cli.ok("load", many(policy, 100, "own:{n}:*"), "--yes")
+    token = cli.token("agent-099")
+    many(policy, 1, "own:{n}:*")
+
+    denied = cli.run("load", policy, "--yes", "--allow-widening")
+    error = cli.json("load", policy, "--yes", exit_code=1)["error"]
+
+    names = ", ".join(f"agent-{number:03}" for number in range(1, 6))
+    assert denied.exit_code == 1
+    assert denied.stderr.endswith(
+        f"error: `{policy}` removes 99 identities: {names} and 94 more\n"
+        f"help: pass `--allow-removal` to confirm, or run `keyleash plan {policy}` to review\n"
+    )
+    assert error["code"] == "removes"
+    assert cli.json("status")["policy"]["generation"] == 1
+    cli.ok("exec", "GET", "own:99:x", KEYLEASH_TOKEN=token)
+    said = cli.json("load", policy, "--yes", "--allow-removal")
+    assert len(said["removed"]) == 99
+    assert cli.run("exec", "GET", "own:99:x", KEYLEASH_TOKEN=token).exit_code == 1
+
+
+def test_person_who_is_asked_agrees_to_the_removal_as_well(cli: Cli, policy: Path) -> None:
+    """The question says it, so that no further option is needed."""
+    cli.ok("load", many(policy, 2, "own:{n}:*"), "--yes")
+    many(policy, 1, "own:{n}:*")
+
+    with on_a_terminal(cli, "load", policy) as (process, terminal):
+        read_until(terminal, "activate it, and remove 1 identity?")
+        os.write(terminal, b"y\n")
+        assert process.wait(60) == 0
+    assert [one["name"] for one in cli.json("status")["identities"]] == ["agent-000"]
+
+
+def test_library_load_that_removes_needs_consent(embedded: RealServer, policy: Path) -> None:
+    """Whoever loads from a program is asked nothing, and must say it in the call."""
+    client = embedded.client()
+    load_policy(client, many(policy, 3, "own:{n}:*").read_text())
+    rest = many(policy, 1, "own:{n}:*").read_text()
+
+    with pytest.raises(RemovalError, match="`<policy>` removes 2 identities") as removal:
+        load_policy(client, rest)
+    assert removal.value.identities == ("agent-001", "agent-002")
+    assert client.hget("keyleash:policy", "generation") == b"1"
+    assert load_policy(client, rest, allow_removal=True).removed == ("agent-001", "agent-002")

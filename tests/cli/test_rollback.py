@@ -176,3 +176,22 @@ def test_control_stream_says_what_was_planned(loaded: Cli, example: Path, policy
     plans = [json.loads(one["details"]["plan"]) for one in events]
     assert {"changed": ["agent-reader"], "widened": ["agent-reader"]} in plans
     assert {"changed": ["agent-reader"], "narrowed": ["agent-reader"]} in plans
+
+
+def test_rollback_that_removes_needs_the_same_consent_as_a_load(
+    loaded: Cli, example: Path, policy: Path
+) -> None:
+    """To go back takes away who came since."""
+    text = example.read_text()
+    policy.write_text(text[: text.index("  human-admin:")])
+    loaded.ok("load", policy, "--yes", "--allow-removal")
+    loaded.ok("load", example, "--yes", "--allow-widening")
+
+    denied = loaded.run("rollback", "--yes")
+
+    assert denied.exit_code == 1
+    assert "removes 1 identity: human-admin\nhelp: pass `--allow-removal` to confirm" in (
+        denied.stderr
+    )
+    assert loaded.json("status")["policy"]["generation"] == 3
+    assert loaded.json("rollback", "--yes", "--allow-removal")["removed"] == ["human-admin"]

@@ -61,7 +61,7 @@ def lost_function(patient: Patient) -> None:
 def stray_guard(patient: Patient) -> None:
     record = patient.admin.hgetall(NAMES.guard("two"))
     source = patient.admin.hgetall(NAMES.source("two"))
-    patient.with_policy(POLICY[: POLICY.index("  two:")])
+    patient.with_policy(POLICY[: POLICY.index("  two:")], "--allow-removal")
     patient.admin.hset(NAMES.guard("two"), mapping=record)
     patient.admin.hset(NAMES.source("two"), mapping=source)
     patient.admin.script_load(source[record[b"digest"]])
@@ -207,7 +207,9 @@ def test_load_while_the_doctor_looks_is_no_illness(
 
     def load_first(*arguments: Any) -> Any:
         if not looks:
-            patient.with_policy(POLICY.replace("two:", "three:"), "--allow-widening")
+            patient.with_policy(
+                POLICY.replace("two:", "three:"), "--allow-widening", "--allow-removal"
+            )
         looks.append(arguments)
         return check(*arguments)
 

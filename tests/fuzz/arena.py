@@ -90,7 +90,7 @@ class Arena:
     def __init__(self, client: redis.Redis, document: str) -> None:
         self._client: Any = client
         client.flushall()
-        load_policy(self._client, document, table=TABLE)
+        load_policy(self._client, document, table=TABLE, allow_removal=True)
         self.identities = parse_policy(document, file="policy", commands=TABLE).identities
         issued = [issue_token(self._client, one.name) for one in self.identities]
         self._token_ids = [one.id for one in issued]

@@ -87,6 +87,7 @@ class Leash:
             transport=self.transport,
             keyspace=self.keyspace,
             table=self.server.table,
+            allow_removal=True,
         )
 
     def issue(self, identity: str, **options: Any) -> IssuedToken:

@@ -141,7 +141,7 @@ def test_tools_find_the_prefixes_by_themselves(sealed: Leash) -> None:
     token = issue_token(admin, "one")
     agent = sealed.client(token.token)
     agent.set("a:1", "x")
-    assert load_policy(admin, policy(one=ALL)).removed == ("two",)
+    assert load_policy(admin, policy(one=ALL), allow_removal=True).removed == ("two",)
     assert agent.get("a:1") == b"x"
     assert revoke_tokens(admin, token_id=token.id) == [("one", token.id)]
     with pytest.raises(keyleash.TokenRevokedError):
@@ -265,7 +265,7 @@ def test_policy_that_is_loaded_meanwhile_is_not_lost(leash: Leash) -> None:
     admin = leash.admin
 
     def load_another(_keyspace: Keyspace, _prepared: object) -> None:
-        load_policy(admin, policy(one=ALL))
+        load_policy(admin, policy(one=ALL), allow_removal=True)
 
     with pytest.raises(ActivationConflictError, match="no prefix was changed"):
         seal(admin, hooks=Hooks(before_switch=load_another))

@@ -18,6 +18,7 @@ from keyleash.cli.plan.showing import print_plan
 from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings
 from keyleash.cli.text import counted
+from keyleash.errors import RemovalError
 from keyleash.protocol.active import read_active
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def activate(
     others: Sequence[Client] = (),
     yes: bool,
     allow_widening: bool,
+    allow_removal: bool,
+    full: bool,
 ) -> None:
     """
     Make a prepared policy the active one, if whoever is asked agrees to what it changes.
@@ -47,9 +50,12 @@ def activate(
         others: Further servers whose ACL users are kept in step.
         yes: Whether nobody is asked.
         allow_widening: Whether it may widen access without anybody being asked.
+        allow_removal: Whether it may remove identities without anybody being asked.
+        full: Whether the plan shows every change of every identity.
 
     Raises:
         DeclinedError: a person said no.
+        RemovalError: it removes identities, nobody was to be asked, and that was not allowed.
         WideningError: it widens access, nobody was to be asked, and that was not allowed.
         ActivationConflictError: another policy was activated since the plan was made.
         NotVerifiedError: the server does not have what was activated.
@@ -66,7 +72,9 @@ def activate(
         warn(prepared.warnings)
     preview = preview_load(client, prepared, keyspace, transport)
     if not preview.is_empty:
-        print_plan(settings.shown_url, source, prepared, preview, err=True)
+        print_plan(settings.shown_url, source, prepared, preview, full=full, err=True)
+        if yes and preview.removed and not allow_removal:
+            raise RemovalError(prepared.file, preview.removed)
         _require_consent(preview, yes=yes, allow_widening=allow_widening)
     try:
         with progress("loading", is_wanted=not settings.json) as report:
@@ -80,6 +88,8 @@ def activate(
                 expected=preview.generation,
                 plan=summary_of_plan(preview),
                 report=report,
+                # Without `--yes` a person has agreed to all of the plan.
+                allow_removal=allow_removal or not (yes or preview.is_empty),
             )
         verify_activation(client, prepared, keyspace, transport, result.generation)
     except (KeyboardInterrupt, ConnectionError, TimeoutError):
@@ -90,19 +100,20 @@ def activate(
 
 def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> None:
     widened = [one.name for one in preview.diff.identities if one.widens]
-    if not preview.needs_permission:
-        question = "activate it?"
-    elif yes and not allow_widening:
-        names = ", ".join(f"`{name}`" for name in widened[:5])
-        more = f" and {len(widened) - 5} more" if widened[5:] else ""
-        raise WideningError(
-            f"this widens what {names}{more} may do, and nothing was activated",
-            help="look at what is marked `widens`; then add `--allow-widening`, or leave out"
-            " `--yes` to be asked",
-        )
-    else:
-        question = f"activate it, and widen access of {counted(len(widened), 'identity')}?"
-    if not require_consent(question, yes):
+    effects = ["activate it"]
+    if preview.removed:
+        effects.append(f"remove {counted(len(preview.removed), 'identity')}")
+    if preview.needs_permission:
+        if yes and not allow_widening:
+            names = ", ".join(f"`{name}`" for name in widened[:5])
+            more = f" and {len(widened) - 5} more" if widened[5:] else ""
+            raise WideningError(
+                f"this widens what {names}{more} may do, and nothing was activated",
+                help="look at what is marked `widens`; then add `--allow-widening`, or leave out"
+                " `--yes` to be asked",
+            )
+        effects.append(f"widen access of {counted(len(widened), 'identity')}")
+    if not require_consent(f"{', and '.join(effects)}?", yes):
         raise DeclinedError("nothing was activated")
 
 

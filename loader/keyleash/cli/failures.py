@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +15,10 @@ from redis import exceptions as redis_errors
 from keyleash.cli.colours import is_plain
 from keyleash.cli.errors import WarningsError
 from keyleash.cli.refusals import explain
+from keyleash.cli.server import hint_of, is_unanswered, reason_of
 from keyleash.cli.text import json_bytes, printable, without_tokens
-from keyleash.errors import KeyleashError, LeashError, PolicyError, Problem
+from keyleash.errors import ClusterError, KeyleashError, LeashError, PolicyError, Problem
 from keyleash.protocol.reply import said_by
-
-_CONNECTING = re.compile(r"^Error (-?\d+ )?(while )?connecting to \S+\. ")
 
 FAILED = 1
 USAGE = 2
@@ -124,7 +122,7 @@ def failure_of(error: Exception, server: str) -> Failure | None:
 
 
 def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
-    said = _CONNECTING.sub("", printable(said_by(error))).rstrip(".")
+    said = printable(said_by(error)).rstrip(".")
     for kind, failure in _OF_KIND.items():
         if isinstance(error, kind):
             return failure
@@ -140,15 +138,19 @@ def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
             help_ = "set KEYLEASH_URL to redis://USER:PASSWORD@HOST:PORT/DB"
             return Failure("not-authenticated", NOT_PERMITTED, _credentials(said), help_)
         case redis_errors.ConnectionError() | redis_errors.TimeoutError():
-            return Failure(
-                "server-unreachable",
-                UNREACHABLE,
-                f"cannot reach `{server}`: {said[:1].lower()}{said[1:]}",
-                "check --url or KEYLEASH_URL; `keyleash serve` starts a server to try things on",
-            )
+            verb = "read from" if is_unanswered(error) else "reach"
+            message = f"cannot {verb} `{server}`: {reason_of(error)}"
+            return Failure("server-unreachable", UNREACHABLE, message, hint_of(error, server))
         case redis_errors.InvalidResponse():
             message = f"what answers at `{server}` is no Redis"
-            return Failure("no-redis", UNREACHABLE, message, "check --url")
+            return Failure("no-redis", UNREACHABLE, message, "check --url, and its scheme")
+        case (
+            redis_errors.AskError()
+            | redis_errors.ClusterDownError()
+            | redis_errors.ClusterCrossSlotError()
+        ):
+            cluster = ClusterError()
+            return Failure(cluster.code, cluster.exit_code, cluster.message, cluster.help)
     if isinstance(error, redis_errors.NoPermissionError) or "ACL failure in script" in said:
         return Failure(
             "not-permitted",

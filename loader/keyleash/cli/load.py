@@ -12,8 +12,10 @@ from keyleash.cli.fence.nodes import node_option, other_clients
 from keyleash.cli.file_names import FILE
 from keyleash.cli.options import (
     allow_eviction_option,
+    allow_removal_option,
     allow_widening_option,
     example,
+    full_option,
     json_option,
     transport_option,
     yes_option,
@@ -29,6 +31,8 @@ from keyleash.protocol.transport import Transport
 @transport_option
 @node_option
 @allow_widening_option
+@allow_removal_option
+@full_option
 @yes_option
 @json_option
 @pass_settings
@@ -39,17 +43,20 @@ def load(
     transport: str,
     nodes: Sequence[str],
     allow_widening: bool,
+    allow_removal: bool,
+    full: bool,
     yes: bool,
 ) -> None:
     """Make a policy file the active policy.
 
     FILE becomes active as a whole, or not at all. Shows the plan, as `keyleash plan` does, and
-    asks; with --yes it asks nobody, and then what widens access needs --allow-widening, unless
-    no policy is active yet. What the limits have counted is kept, and so are tokens and
-    suspensions. Afterwards what the server has is read back and compared. Warns of what has no
-    effect: commands that FILE names and the server lacks, before-images of masked keys. Refuses
-    a server that may evict keyleash's own keys when its memory is full, unless told otherwise.
-    `-` reads standard input, and then needs --yes.
+    asks; with --yes it asks nobody. Then what widens access needs --allow-widening, unless no
+    policy is active yet, and what removes identities needs --allow-removal. What the limits
+    have counted is kept, and so are tokens and suspensions. Afterwards what the server has is
+    read back and compared. Warns of what has no effect: commands that FILE names and the server
+    lacks, before-images of masked keys. Refuses a server that may evict keyleash's own keys
+    when its memory is full, unless told otherwise. `-` reads standard input, and then needs
+    --yes.
 
     ACL users that `keyleash fence` made are kept in step, on each --node as well, and those of
     identities that leave the policy are deleted.
@@ -75,4 +82,6 @@ def load(
         others=others,
         yes=yes,
         allow_widening=allow_widening,
+        allow_removal=allow_removal,
+        full=full,
     )

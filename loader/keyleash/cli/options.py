@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -56,6 +57,12 @@ allow_eviction_option = click.option(
 allow_widening_option = click.option(
     "--allow-widening", is_flag=True, help="With --yes: also where it widens access."
 )
+allow_removal_option = click.option(
+    "--allow-removal", is_flag=True, help="With --yes: also where it removes identities."
+)
+full_option = click.option(
+    "--full", is_flag=True, help="Show every change of every identity, also of many."
+)
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
@@ -93,6 +100,15 @@ def require_consent(question: str, yes: bool) -> bool:
         # The question has no end of line, and what is said next has one of its own.
         click.echo(err=True)
         raise
+
+
+def require_number(
+    _context: click.Context, _parameter: click.Parameter, value: float | None
+) -> float | None:
+    """Deny `nan`, which lies between no bounds and which no bound excludes."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("it must be a number")
+    return value
 
 
 def duration_s(

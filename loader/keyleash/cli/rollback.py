@@ -11,8 +11,10 @@ from keyleash.cli.fence.nodes import node_option, other_clients
 from keyleash.cli.kept import find_kept
 from keyleash.cli.options import (
     allow_eviction_option,
+    allow_removal_option,
     allow_widening_option,
     example,
+    full_option,
     json_option,
     yes_option,
 )
@@ -30,6 +32,8 @@ from keyleash.protocol.transport import Transport
 @allow_eviction_option
 @node_option
 @allow_widening_option
+@allow_removal_option
+@full_option
 @yes_option
 @json_option
 @pass_settings
@@ -39,14 +43,16 @@ def rollback(
     allow_eviction: bool,
     nodes: Sequence[str],
     allow_widening: bool,
+    allow_removal: bool,
+    full: bool,
     yes: bool,
 ) -> None:
     """Make an earlier policy the active one again.
 
     Without --to it is the one that was active before this one, so a second rollback takes the
     first one back. `keyleash policy history` lists those that are kept, the last 20. It is a
-    load like any other: it gets a generation of its own, shows the plan and asks, and counters,
-    tokens and suspensions stay as they are.
+    load like any other: it gets a generation of its own, shows the plan and asks, needs the same
+    consent, and counters, tokens and suspensions stay as they are.
     """
     from keyleash.deploy import prepare_policy
 
@@ -73,6 +79,8 @@ def rollback(
         others=other_clients(settings, nodes),
         yes=yes,
         allow_widening=allow_widening,
+        allow_removal=allow_removal,
+        full=full,
     )
 
 

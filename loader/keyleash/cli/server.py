@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis import ConnectionPool, Redis
+from redis import exceptions as redis_errors
 from redis.backoff import NoBackoff
 from redis.connection import Connection, parse_url
 from redis.retry import Retry
 
 from keyleash.cli.errors import BadUrlError
+from keyleash.cli.text import printable
 from keyleash.protocol.active import Client
+from keyleash.protocol.reply import said_by
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
 URL_HELP = (
     "write redis://USER:PASSWORD@HOST:PORT/DB, rediss://… or unix://PATH;"
     " in a password, write / ? # @ and % as %2F %3F %23 %40 and %25"
 )
-CONNECT_TIMEOUT_S = 5.0
-ANSWER_TIMEOUT_S = 60.0
-"""An activation of hundreds of identities is one long script."""
+TIMEOUT_S = 5.0
+"""How long a connection, and each reply, is waited for by default."""
+MAX_TIMEOUT_S = 86_400.0
 NODE_TIMEOUT_S = 2.0
+TIMEOUTS = ("socket_connect_timeout", "socket_timeout")
 OURS = frozenset({"decode_responses", "encoding", "encoding_errors", "protocol", "retry_on_error"})
 """What a URL must not change: every reply is read as bytes, in RESP2."""
+
+_HANDSHAKE = re.compile("SSL|TLS|EOF|reset by peer", re.IGNORECASE)
+_CONNECTING_TO = re.compile(r"\AError (-?\d+ )?(while )?connecting to \S+\. ")
+_CONNECTING = re.compile(r"\A(Error \S+ (while )?connecting to|Timeout connecting)")
 
 
 def shown_url(url: str) -> str:
@@ -51,9 +61,33 @@ def has_password(url: str) -> bool:
         return "@" in url or "password" in url
 
 
-def operator_client(url: str) -> Client:
+def is_unanswered(error: Exception) -> bool:
+    """Return whether a request may have been sent whose reply did not come."""
+    kinds = type(error) in (redis_errors.ConnectionError, redis_errors.TimeoutError)
+    return kinds and not _CONNECTING.search(said_by(error))
+
+
+def reason_of(error: Exception) -> str:
+    """Return what redis-py reports of a lost connection, in the form of our own messages."""
+    said = _CONNECTING_TO.sub("", printable(said_by(error))).rstrip(".")
+    return said[:1].lower() + said[1:]
+
+
+def hint_of(error: Exception, url: str) -> str:
+    """Return what to check where *url*, as it is shown, could not be used."""
+    said = said_by(error)
+    if url.startswith("rediss:") and (_HANDSHAKE.search(said) or not is_unanswered(error)):
+        if "certificate" in said.lower():
+            return "the URL's `ssl_ca_certs` names the file of the authority that signed it"
+        return "check the scheme of the URL: without TLS it is `redis://`"
+    if url.startswith("redis:") and is_unanswered(error):
+        return "check the scheme of the URL: with TLS it is `rediss://`; `--timeout` waits longer"
+    return "check --url or KEYLEASH_URL; `keyleash serve` starts a server to try things on"
+
+
+def operator_client(url: str, timeout_s: float | None = None) -> Client:
     """The client for the operator's own commands, which gives replies as redis-py makes them."""
-    return Redis(connection_pool=connection_pool(url))
+    return Redis(connection_pool=connection_pool(url, timeout_s))
 
 
 def node_of(url: str) -> tuple[str, int]:
@@ -68,7 +102,12 @@ def node_of(url: str) -> tuple[str, int]:
     return options.get("host", "localhost"), options.get("port", 6379)
 
 
-def node_client(url: str, login: str, address: tuple[str, int] | None = None) -> Client:
+def node_client(
+    url: str,
+    login: str,
+    address: tuple[str, int] | None = None,
+    timeout_s: float | None = None,
+) -> Client:
     """A client for one server of several, with the options of *url*.
 
     It gives up soon: who looks at many servers must not be held up by one that is silent.
@@ -76,13 +115,13 @@ def node_client(url: str, login: str, address: tuple[str, int] | None = None) ->
     Args:
         login: The URL whose user and password are used, if *url* has none.
         address: Host and port, if not those of *url*.
+        timeout_s: For how long it waits, if not for `NODE_TIMEOUT_S`.
     """
-    pool = connection_pool(url)
+    pool = connection_pool(url, NODE_TIMEOUT_S if timeout_s is None else timeout_s)
     options = {**pool.connection_kwargs}
     if not {"username", "password"} & options.keys():
         given = connection_pool(login).connection_kwargs
         options |= {name: given[name] for name in ("username", "password") if name in given}
-    options |= {"socket_connect_timeout": NODE_TIMEOUT_S, "socket_timeout": NODE_TIMEOUT_S}
     connection = pool.connection_class
     if address is not None and address[1]:
         if options.pop("path", None):
@@ -91,19 +130,24 @@ def node_client(url: str, login: str, address: tuple[str, int] | None = None) ->
     return Redis(connection_pool=ConnectionPool(connection_class=connection, **options))
 
 
-def connection_pool(url: str) -> ConnectionPool:
+def connection_pool(url: str, timeout_s: float | None = None) -> ConnectionPool:
     """A pool for *url* that connects when it is first used, and tries once.
+
+    Args:
+        timeout_s: How long a connection, and each reply, is waited for; by default as *url*
+            says, or for `TIMEOUT_S`.
 
     Raises:
         BadUrlError: no server can be named so.
     """
     try:
-        options = _options(url)
+        options = _options(url, timeout_s)
         connection = options.pop("connection_class", Connection)
     except ValueError:
         shown = "the server URL" if "@" in url or "?" in url else f"`{url}`"
         raise BadUrlError(f"{shown} does not name a server", help=URL_HELP) from None
     try:
+        _require_times(options)
         # A pool makes its connections later, and would only then trip over the options.
         connection(**options)
     except (ValueError, TypeError):
@@ -114,14 +158,20 @@ def connection_pool(url: str) -> ConnectionPool:
     return ConnectionPool(connection_class=connection, **options)
 
 
-def _options(url: str) -> dict[str, Any]:
+def _require_times(options: Mapping[str, Any]) -> None:
+    if not all(0 < options[name] <= MAX_TIMEOUT_S for name in TIMEOUTS):
+        raise ValueError("a time that no socket waits for")
+
+
+def _options(url: str, timeout_s: float | None) -> dict[str, Any]:
     if "@" in url and "@" not in urlsplit(url).netloc:
         raise ValueError("an unescaped character in the password")
     given = {name: value for name, value in parse_url(url).items() if name not in OURS}
     given.get("host", "").encode("idna")
+    if timeout_s is not None:
+        given |= dict.fromkeys(TIMEOUTS, timeout_s)
     return {
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "socket_timeout": ANSWER_TIMEOUT_S,
+        **dict.fromkeys(TIMEOUTS, TIMEOUT_S),
         **given,
         "protocol": 2,
         "decode_responses": False,

@@ -16,8 +16,9 @@ from keyleash.deploy.plan import Change, How, activation_words, layouts_after, s
 from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
 from keyleash.deploy.registry import load_scripts, record_sources, retire_sources
 from keyleash.deploy.stage import Stage
+from keyleash.deploy.supported import require_supported
 from keyleash.deploy.survey import Survey, survey
-from keyleash.errors import ActivationConflictError, Problem
+from keyleash.errors import ActivationConflictError, Problem, RemovalError
 from keyleash.fence.refresh import refreshed_users
 from keyleash.protocol.active import ActivePolicy, Client
 from keyleash.protocol.keyspace import Keyspace
@@ -59,6 +60,7 @@ def load_policy(
     allow_eviction: bool = False,
     transport: Transport = Transport.EVALSHA,
     others: Sequence[Client] = (),
+    allow_removal: bool = False,
 ) -> LoadResult:
     """Compile a policy for a server and make it the active one, atomically.
 
@@ -74,9 +76,13 @@ def load_policy(
         allow_eviction: Load also where the server may evict control keys.
         others: Further servers, such as replicas, whose ACL users are to be kept in step.
         transport: How wrappers are to call the guards. The policy may be active by another.
+        allow_removal: Load also a policy that lacks identities of the active one.
 
     Raises:
+        UnsupportedServerError: the server is older than the supported versions.
+        ClusterError: the server is a node of a Redis Cluster.
         PolicyError: the document has problems; nothing was touched.
+        RemovalError: it removes identities, and that was not allowed; nothing was activated.
         UnsayablePatternError: ACL rules of a fenced identity cannot hold one of its patterns.
         EvictionError: the server may evict control keys; nothing was touched.
         ActivationConflictError: another load was faster; nothing was activated.
@@ -85,6 +91,7 @@ def load_policy(
     client = operator_client(client)
     others = [operator_client(one, "others") for one in others]
     reject_tokens(actor=actor)
+    require_supported(client)
     keyspace = keyspace or server_keyspace(client)
     prepared = prepare_policy(
         client,
@@ -95,7 +102,13 @@ def load_policy(
         allow_eviction=allow_eviction,
     )
     return activate_policy(
-        client, prepared, actor=actor, keyspace=keyspace, transport=transport, others=others
+        client,
+        prepared,
+        actor=actor,
+        keyspace=keyspace,
+        transport=transport,
+        others=others,
+        allow_removal=allow_removal,
     )
 
 
@@ -110,6 +123,7 @@ def activate_policy(
     expected: int | None = None,
     plan: str = "",
     report: Report | None = None,
+    allow_removal: bool = False,
 ) -> LoadResult:
     """Make a prepared policy the active one; see `load_policy`.
 
@@ -118,10 +132,12 @@ def activate_policy(
             None takes whichever is.
         plan: What was planned, JSON, for the control stream.
         report: Told now and then how many guards are loaded, and of how many.
+        allow_removal: Whether identities of the active policy may be missing from this one.
     """
     client = operator_client(client)
     others = [operator_client(one, "others") for one in others]
     reject_tokens(actor=actor)
+    require_supported(client)
     in_force = server_keyspace(client)
     keyspace = keyspace or in_force
     if keyspace != in_force:
@@ -141,6 +157,8 @@ def activate_policy(
         raise _conflict("another policy was activated since the plan of this one was made")
     if active and found.is_active:
         return LoadResult(False, generation, digest, names, (), prepared.warnings)
+    if found.removed and not allow_removal:
+        raise RemovalError(prepared.file, found.removed)
     record_sources(client, keyspace, found.unrecorded)
     stage = Stage(client, keyspace)
     try:
@@ -150,10 +168,9 @@ def activate_policy(
             generation = _activate(client, keyspace, header, changes, stage)
     finally:
         stage.discard()
-    removed = tuple(change.identity for change in changes if change.how is How.REMOVED)
-    retire_sources(client, keyspace, guards, removed)
+    retire_sources(client, keyspace, guards, found.removed)
     retire_functions(client, keyspace, guards, transport, generation)
-    return LoadResult(True, generation, digest, names, removed, prepared.warnings)
+    return LoadResult(True, generation, digest, names, found.removed, prepared.warnings)
 
 
 def _fill(

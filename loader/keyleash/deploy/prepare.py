@@ -9,6 +9,7 @@ from keyleash.commands import CommandTable, load_table
 from keyleash.commands.server import UnreadableCommandsError, read_table
 from keyleash.compiler import CompiledGuard, Report, compile_policy
 from keyleash.deploy.eviction import check_eviction
+from keyleash.deploy.supported import require_supported
 from keyleash.errors import Problem, Span
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
@@ -24,6 +25,7 @@ class PreparedPolicy:
     """A policy, compiled for a server; that server was read and not changed.
 
     Attributes:
+        file: Its name, for messages.
         document: The policy file's text.
         policy: What it says.
         table: The commands that the server has.
@@ -33,6 +35,7 @@ class PreparedPolicy:
         warnings: What has no effect on this server, in file order.
     """
 
+    file: str
     document: str
     policy: Policy
     table: CommandTable
@@ -63,11 +66,14 @@ def prepare_policy(
     shipped table, and the first warning says so.
 
     Raises:
+        UnsupportedServerError: The server is older than the supported versions.
+        ClusterError: It is a node of a Redis Cluster.
         PolicyError: With every problem of the document.
         CompileError: No guard can be made of it.
         EvictionError: The server may evict control keys, and *allow_eviction* is false.
     """
     client = operator_client(client)
+    require_supported(client)
     keyspace = keyspace or server_keyspace(client)
     unread: tuple[Problem, ...] = ()
     shipped = load_table()
@@ -84,6 +90,7 @@ def prepare_policy(
         year = datetime.fromtimestamp(server_time_us(client) / 1_000_000, UTC).year
     compiled_against = table or shipped
     return PreparedPolicy(
+        file=file,
         document=document,
         policy=policy,
         table=compiled_against,

@@ -37,6 +37,7 @@ class Preview:
         to_mend: Identities whose rules stay, and whose guard must be made anew all the same: the
             server has other commands, guards are called otherwise, or something was lost.
         lost: Active identities whose state is gone from the server: their limits begin at 0.
+        removed: Active identities that the policy lacks.
     """
 
     active: ActivePolicy | None
@@ -46,6 +47,7 @@ class Preview:
     transport: Transport
     to_mend: tuple[str, ...]
     lost: tuple[str, ...]
+    removed: tuple[str, ...]
 
     @property
     def is_empty(self) -> bool:
@@ -87,6 +89,7 @@ def preview_load(
         transport=transport,
         to_mend=tuple(to_mend),
         lost=found.lost,
+        removed=found.removed,
     )
 
 

@@ -43,6 +43,11 @@ class Survey:
         return tuple(one.identity for one in self.changes if one.identity in changed)
 
     @property
+    def removed(self) -> tuple[str, ...]:
+        """The identities that the policy lacks and that can act now."""
+        return tuple(one.identity for one in self.changes if one.how is How.REMOVED)
+
+    @property
     def lost(self) -> tuple[str, ...]:
         """The active identities whose state is gone, and with it what their limits counted."""
         return tuple(

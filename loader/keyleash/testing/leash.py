@@ -63,7 +63,9 @@ class Leash(ABC):
             OSError: The file cannot be read.
         """
         document, file = _read(policy, self._root, name)
-        result = load_policy(self.admin, document, file=file, actor=ACTOR, table=self._table)
+        result = load_policy(
+            self.admin, document, file=file, actor=ACTOR, table=self._table, allow_removal=True
+        )
         # No test's server has replicas: every write would wait for them, and fail.
         for identity in result.identities:
             self.admin.hset(self._keyspace.guard(identity), "wait_replicas", 0)

@@ -220,7 +220,15 @@ def _load_as_it_is(client: Client, keyspace: Keyspace, actor: str) -> None:
     # States are taken over as they are, so they must be as the new guards count.
     active = _require_policy(client, keyspace)
     prepared = _prepared(client, active.document, keyspace)
-    activate_policy(client, prepared, actor=actor, keyspace=keyspace, transport=active.transport)
+    activate_policy(
+        client,
+        prepared,
+        actor=actor,
+        keyspace=keyspace,
+        transport=active.transport,
+        # It is the active policy itself.
+        allow_removal=True,
+    )
 
 
 def _switch(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from keyleash.cli.documents import read_text
-from keyleash.cli.failures import problem_as_json, warn
+from keyleash.cli.failures import UNREACHABLE, problem_as_json, warn
 from keyleash.cli.file_names import FILE
-from keyleash.cli.options import json_option, transport_option
+from keyleash.cli.options import full_option, json_option, transport_option
 from keyleash.cli.output import print_json
 from keyleash.cli.plan.as_json import plan_as_json
 from keyleash.cli.plan.showing import print_plan
@@ -16,29 +16,29 @@ from keyleash.cli.settings import Settings, pass_settings
 from keyleash.protocol.transport import Transport
 
 CHANGES = 1
-FAILED = 70
-"""What ends with 1 elsewhere, which here says that something changes (EX_SOFTWARE)."""
 
 
 @click.command(
     epilog="\b\nexit codes: 0 nothing changes, 1 something does, 2 usage, 65 bad policy,\n"
-    "            69 server out of reach, 70 failed, 77 not permitted by the server\n"
+    "            66 no such file, 69 server out of reach, or failed, 77 not permitted by it\n"
     "example:    keyleash plan examples/agents.yaml"
 )
 @click.argument("file", type=FILE)
 @transport_option
+@full_option
 @json_option
 @pass_settings
-def plan(settings: Settings, file: str, transport: str) -> int:
+def plan(settings: Settings, file: str, transport: str, full: bool) -> int:
     """Show what loading a policy file would change, and change nothing.
 
     Compares FILE with the active policy, identity by identity: rules that are added (+), removed
     (-) or changed (~), and calls that become possible or impossible. A rule marked `widens` has a
-    part in something that is allowed then and is not now. `-` reads standard input.
+    part in something that is allowed then and is not now. Identities that change alike are shown
+    together, and more than 50 different changes as a summary. `-` reads standard input.
     """
     from keyleash.deploy import prepare_policy, preview_load
 
-    settings.failed = FAILED
+    settings.failed = UNREACHABLE
     name, text = read_text(file)
     # Whether the server may evict keys is for whoever loads to decide, so here it is a warning.
     with progress("compiling", is_wanted=not settings.json) as report:
@@ -57,5 +57,5 @@ def plan(settings: Settings, file: str, transport: str) -> int:
         print_json({**head, **plan_as_json(prepared, preview), "warnings": warnings})
     else:
         warn(prepared.warnings)
-        print_plan(settings.shown_url, name, prepared, preview)
+        print_plan(settings.shown_url, name, prepared, preview, full=full)
     return 0 if preview.is_empty else CHANGES

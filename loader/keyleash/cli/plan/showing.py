@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -20,24 +20,40 @@ if TYPE_CHECKING:
 
 WIDENS = "widens"
 NARROWS = "narrows"
+SHOWN_BLOCKS = 50
+"""So many different changes of identities are shown; of more, a summary."""
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 _INDENT = "    "
 _WHOLE_RULES = ("grant", "deny", "rate", "budget")
 
 
 def print_plan(
-    server: str, source: str, prepared: PreparedPolicy, preview: Preview, *, err: bool = False
+    server: str,
+    source: str,
+    prepared: PreparedPolicy,
+    preview: Preview,
+    *,
+    full: bool = False,
+    err: bool = False,
 ) -> None:
-    """Print a plan: as the result, or beside it."""
-    for line in _lines(server, source, prepared, preview):
+    """
+    Print a plan: as the result, or beside it.
+
+    Args:
+        full: Whether to show every change of every identity. Otherwise identities that change
+            alike are shown once, and of more than `SHOWN_BLOCKS` only the names.
+    """
+    for line in _lines(server, source, prepared, preview, full):
         click.echo(line, err=err)
 
 
-def _lines(server: str, source: str, prepared: PreparedPolicy, preview: Preview) -> list[str]:
+def _lines(
+    server: str, source: str, prepared: PreparedPolicy, preview: Preview, full: bool
+) -> list[str]:
     # Marks are words, so that nobody needs the colours.
     return [
         *_head(server, source, prepared, preview),
-        *(line for one in preview.diff.identities for line in _identity(one)),
+        *_identities(preview.diff.identities, full),
         *_foot(preview),
     ]
 
@@ -60,10 +76,50 @@ def _head(server: str, source: str, prepared: PreparedPolicy, preview: Preview) 
         yield "note: the active policy cannot be read by this version; all identities count as new"
 
 
-def _identity(diff: IdentityDiff) -> Iterator[str]:
-    sign = _sign(diff.before, diff.after)
+class _Title(NamedTuple):
+    """What the first line about an identity says besides its name."""
+
+    sign: str
+    kind: str
+    widens: bool
+    narrows: bool
+
+
+def _identities(diffs: Sequence[IdentityDiff], full: bool) -> Iterator[str]:
+    blocks = [(one.name, _title(one), tuple(_body(one))) for one in diffs]
+    if full:
+        for name, title, body in blocks:
+            yield from _block([name], title, body)
+        return
+    folded: dict[tuple[_Title, tuple[str, ...]], list[str]] = {}
+    for name, title, body in blocks:
+        folded.setdefault((title, body), []).append(name)
+    is_summary = len(folded) > SHOWN_BLOCKS
+    if is_summary:
+        folded = {}
+        for name, title, _ in blocks:
+            folded.setdefault((title, ()), []).append(name)
+    for (title, body), names in folded.items():
+        yield from _block(names, title, body)
+    if is_summary:
+        yield ""
+        yield "note: a summary, since many identities change; `--full` shows every change"
+
+
+def _block(names: Sequence[str], title: _Title, body: Sequence[str]) -> Iterator[str]:
+    more = len(names) - SHOWN_IDENTITIES
+    shown = ", ".join(names[:SHOWN_IDENTITIES]) + (f" and {more} more" if more > 0 else "")
     yield ""
-    yield _marked(f"{sign} {diff.name} ({diff.kind})", sign, diff.widens, diff.narrows)
+    head = f"{title.sign} {shown} ({title.kind})"
+    yield _marked(head, title.sign, title.widens, title.narrows)
+    yield from body
+
+
+def _title(diff: IdentityDiff) -> _Title:
+    return _Title(_sign(diff.before, diff.after), diff.kind, diff.widens, diff.narrows)
+
+
+def _body(diff: IdentityDiff) -> Iterator[str]:
     for change in diff.changes:
         if _is_worth_a_line(diff, change):
             yield from _change(change)
