@@ -13,7 +13,7 @@ from redis.exceptions import NoPermissionError
 import keyleash
 import keyleash.asyncio
 from keyleash.deploy import activate
-from keyleash.errors import ActivationConflictError, CallNotPermittedError
+from keyleash.errors import ActivationConflictError, RightMissingError
 from keyleash.fence import read_records
 from keyleash.protocol.transport import Transport
 from support.fences import FencedLeash
@@ -197,10 +197,41 @@ def test_user_who_may_call_no_guard_of_the_identity_is_told(leash: FencedLeash) 
     token = leash.issue("two").token
     stranger = leash.client(token, **leash.credentials("one"))
 
-    with pytest.raises(NoPermissionError):
+    record = "%R~keyleash:guard:two"
+    with pytest.raises(RightMissingError) as first:
         stranger.get("a:1")
-    leash.admin.execute_command("ACL", "SETUSER", "one", "%R~keyleash:guard:two")
-    with pytest.raises(CallNotPermittedError) as refusal:
+    leash.admin.execute_command("ACL", "SETUSER", "one", record)
+    with pytest.raises(RightMissingError) as second:
         stranger.get("a:1")
-    assert "log in as the user `two`" in str(refusal.value.help)
-    assert token not in str(refusal.value)
+    with pytest.raises(RightMissingError) as of_batch, stranger.batch() as batch:
+        batch.get("a:1")
+    missing = [one.value for one in (first, second, of_batch)]
+    call = "+fcall|leash_" if leash.transport is Transport.FUNCTION else "+evalsha|"
+    assert missing[0].right == record
+    assert {one.right.startswith(call) for one in missing[1:]} == {True}
+    assert missing[1].right != missing[2].right
+    for one in missing:
+        assert isinstance(one, NoPermissionError)
+        assert f"`{one.right}`" in one.message
+        assert "log in as the user `two`" in str(one.help)
+        assert "`keyleash fence apply`" in str(one.help)
+        assert "POLICY_STALE" not in str(one)
+        assert token not in str(one)
+
+
+def test_right_that_a_guard_lacks_within_its_script_is_named(leash: FencedLeash) -> None:
+    """A user made by hand that may call every script, and touch its own data alone."""
+    leash.load(one=WRITER)
+    token = leash.issue("one").token
+    rules = ("reset", "on", ">p", "+@all", "~a:*", "%R~keyleash:guard:one")
+    leash.admin.execute_command("ACL", "SETUSER", "byhand", *rules)
+    agent = leash.client(token, username="byhand", password="p")
+
+    with pytest.raises(RightMissingError, match="No permissions to access a key") as missing:
+        agent.set("a:1", "x")
+    assert "`keyleash fence apply`" in str(missing.value.help)
+    leash.admin.execute_command("ACL", "SETUSER", "byhand", "~*", "-xadd")
+    with pytest.raises(RightMissingError) as missing:
+        agent.set("a:1", "x")
+    assert missing.value.right == "+xadd"
+    assert not leash.admin.exists("a:1")

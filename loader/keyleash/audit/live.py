@@ -179,11 +179,17 @@ def _wait(
         time.sleep(BLOCK_MS / 1000)
         return
     reply: Any = client.execute_command(
-        b"XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", *ends, *ends.values()
+        b"XREAD", "COUNT", count, "BLOCK", _block_ms(client), "STREAMS", *ends, *ends.values()
     )
     # RESP3 has a map where RESP2 has pairs.
     for name, page in reply.items() if isinstance(reply, dict) else reply or ():
         yield name.decode(), page
+
+
+def _block_ms(client: Client) -> int:
+    """How long the server holds back a reply, which must not take as long as the client waits."""
+    timeout_s = client.connection_pool.connection_kwargs.get("socket_timeout")
+    return BLOCK_MS if timeout_s is None else max(1, min(BLOCK_MS, int(timeout_s * 500)))
 
 
 def _whole(client: Client, name: str, page: list[RawEntry], count: int) -> list[RawEntry]:

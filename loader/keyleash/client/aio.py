@@ -294,7 +294,7 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
     ) -> Any:
         """Make a call that WAIT follows, or read what that was answered."""
         if asked is Read.REPLY:
-            return await followed.read_response()
+            return await followed.read_waited()
         return await call(followed, *args)
 
     async def _on(

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import random
 
-from redis.exceptions import NoPermissionError, NoScriptError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from keyleash.client.flow import Flow, Pause, Plain, Retry
 from keyleash.client.session import Session
-from keyleash.errors import GuardLostError, PolicyStaleError
+from keyleash.errors import CallNotPermittedError, GuardLostError, PolicyStaleError
 from keyleash.protocol.active import GuardRecord
 
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5)
@@ -23,7 +23,11 @@ JITTER = 0.1
 
 def find_guard(session: Session) -> Flow:
     """Look up the identity's guard record, and remember it."""
-    session.accept_record((yield Plain(session.record_request())))
+    try:
+        raw = yield Plain(session.record_request())
+    except ResponseError as error:
+        raise session.record_unread(error) from None
+    session.accept_record(raw)
 
 
 def healing(
@@ -38,12 +42,17 @@ def healing(
     Args:
         called: The guard whose script answered.
         kind: The field of the record that names the script.
+
+    Raises:
+        RightMissingError: The user may not call the guard that is active now either.
     """
     yield from find_guard(session)
     lost: PolicyStaleError | NoScriptError = error
     if isinstance(error, PolicyStaleError) or session.guard != called:
         try:
             return (yield Retry.AGAIN)
+        except CallNotPermittedError as new:
+            raise session.call_right_missing(new, kind) from None
         except NoScriptError as new:
             lost = new
     try:

@@ -31,17 +31,25 @@ class Read(Enum):
 class Followed:
     """A connection, sync or async, on which WAIT follows the call that is sent."""
 
-    __slots__ = ("_connection", "_wait", "is_sent")
+    __slots__ = ("_connection", "_wait", "_wait_s", "is_sent")
 
     def __init__(self, connection: Any, guard: GuardRecord) -> None:
         self._connection = connection
         words: tuple[Any, ...] = ("WAIT", guard.wait_replicas, guard.wait_ms)
         self._wait = pack_command(words)
+        self._wait_s = guard.wait_ms / 1000
         self.is_sent = False
 
     def send_packed_command(self, parts: list[bytes]) -> Any:
         self.is_sent = True
         return self._connection.send_packed_command([b"".join((*parts, self._wait))])
+
+    def read_waited(self) -> Any:
+        """Read what WAIT was answered, which may take as long as WAIT does."""
+        timeout_s = self._connection.socket_timeout
+        if timeout_s is None:
+            return self._connection.read_response()
+        return self._connection.read_response(timeout=timeout_s + self._wait_s)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)

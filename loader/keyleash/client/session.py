@@ -10,10 +10,14 @@ from typing import Any
 
 from redis.client import EMPTY_RESPONSE
 from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    ClusterDownError,
     InvalidResponse,
     NoPermissionError,
     NoScriptError,
     ResponseError,
+    TryAgainError,
 )
 
 from keyleash.client.correlation import next_correlation
@@ -23,11 +27,13 @@ from keyleash.commands import CommandTable, load_table
 from keyleash.commands.facts import CONTAINER
 from keyleash.errors import (
     CallNotPermittedError,
+    ClusterError,
     CommandRefusedError,
     DigestMismatchError,
     KeyleashError,
     LeashError,
     NotActiveError,
+    RightMissingError,
     TokenUnknownError,
 )
 from keyleash.protocol.active import GuardRecord, guard_record
@@ -36,10 +42,16 @@ from keyleash.protocol.learned import learned_table
 from keyleash.protocol.reply import refusal
 from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_call, may_write
 from keyleash.protocol.token import identity_of
-from keyleash.protocol.transport import NOT_FOUND, Transport, library_code
+from keyleash.protocol.transport import NOT_FOUND, Transport, call_head, library_code
 
-_CALL_NOT_PERMITTED = re.compile(r"no permissions to run the '(evalsha|fcall)\b")
-"""A guard itself runs neither, so it is the call of the guard that was refused."""
+_COMMAND_NOT_PERMITTED = re.compile(r"no permissions to run the '([^']+)'")
+_SCRIPT_NOT_PERMITTED = "ACL failure in script: "
+_OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, TryAgainError)
+_SCRIPT_IN_A_CLUSTER = (
+    "Script attempted to access a non local key in a cluster node",
+    "Script attempted to access keys that do not hash to the same slot",
+    "Script attempted to access a slot not served",
+)
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
 
 
@@ -112,18 +124,46 @@ class Session:
 
     def understood(self, error: ResponseError) -> ResponseError:
         """The typed refusal that an error reply is, else the error itself."""
-        if isinstance(error, NoPermissionError) and _CALL_NOT_PERMITTED.search(str(error)):
-            return CallNotPermittedError(
-                {"identity": self.identity, "reason": str(error)},
-                help=f"log in as the user `{self.identity}`; if that is who you are, an operator"
-                " has to run `keyleash fence apply`",
-            )
         refused = refusal(str(error))
         if refused is None:
-            return error
+            return self._of_the_server(error)
         if isinstance(refused, CommandRefusedError):
             return _with_reason(refused, self._table)
         return refused
+
+    def _of_the_server(self, error: ResponseError) -> ResponseError:
+        """What an error is that no guard has raised."""
+        said = str(error)
+        if isinstance(error, _OF_A_CLUSTER) or said.startswith(_SCRIPT_IN_A_CLUSTER):
+            return ClusterError()
+        if isinstance(error, NoPermissionError) or said.startswith(_SCRIPT_NOT_PERMITTED):
+            command = _COMMAND_NOT_PERMITTED.search(said)
+            # A guard itself runs neither, so it is the call of the guard that was denied.
+            if command and command[1].partition("|")[0] in ("evalsha", "fcall"):
+                return CallNotPermittedError({"identity": self.identity, "reason": said})
+            right = f"+{command[1]}" if command else ""
+            return RightMissingError(self.identity, right, said)
+        return error
+
+    def call_right_missing(self, error: CallNotPermittedError, kind: str) -> RightMissingError:
+        """The error that reports the rule by which a user may call the guard of the record.
+
+        Args:
+            kind: The field of the record that names the script.
+        """
+        guard = self.guard
+        assert guard is not None  # noqa: S101 - it was looked up
+        command, first = call_head(guard.transport, getattr(guard, kind))
+        right = f"+{command.lower()}|{first}"
+        return RightMissingError(self.identity, right, error.details.get("reason", ""))
+
+    def record_unread(self, error: ResponseError) -> ResponseError:
+        """What the error reply to `record_request` is."""
+        understood = self._of_the_server(error)
+        if isinstance(understood, RightMissingError) and not understood.right:
+            _, record = self.record_request()
+            return RightMissingError(self.identity, f"%R~{record}", understood.reason)
+        return understood
 
     def lost(self, error: ResponseError) -> NoScriptError | None:
         """The error that says that the server lacks the script, if the reply to a call is that.

@@ -229,7 +229,7 @@ class Redis(Unscoped, redis.Redis):
     @staticmethod
     def _follow(followed: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any) -> Any:
         """Make a call that WAIT follows, or read what that was answered."""
-        return followed.read_response() if asked is Read.REPLY else call(followed, *args)
+        return followed.read_waited() if asked is Read.REPLY else call(followed, *args)
 
     def _on(
         self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any

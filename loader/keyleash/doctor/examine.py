@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from redis import exceptions as redis_errors
 
 from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
+from keyleash.deploy.supported import require_supported
 from keyleash.deploy.watch.address import Address
 from keyleash.deploy.watch.node import Node
 from keyleash.deploy.watch.role import read_role
@@ -66,6 +67,8 @@ def examine(connect: Connect, seeds: Sequence[Address]) -> Examination:
 
     Raises:
         redis.RedisError: The first server does not answer, or not to this user.
+        UnsupportedServerError: It is older than the supported versions.
+        ClusterError: It is a node of a Redis Cluster.
     """
     servers = _find_servers(connect, seeds)
     said = _settled(servers)
@@ -83,6 +86,7 @@ def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, .
     # Its errors are told as those of every command. One that refuses PING is within reach.
     with suppress(redis_errors.NoPermissionError):
         first.client.ping()
+    require_supported(first.client)
     topology = Topology(lambda address: Node(address, connect(address)), seeds, None)
     topology.survey()
     main = topology.named(seeds[0])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from keyleash.deploy.supported import release_of
 from keyleash.doctor.advisories import advisories, parse_version, shown
 from keyleash.doctor.finding import Finding, Said, Severity, Skipped
 from keyleash.doctor.patient import Server
@@ -14,7 +14,7 @@ CODE = "vulnerable-version"
 
 def check_version(server: Server) -> Iterator[Said]:
     """Compare the release with the first ones that have the fixes."""
-    product, text = _release(server.client.info("server"))
+    product, text = release_of(server.client.info("server"))
     version = parse_version(text)
     if version is None:
         yield Skipped("version", f"`{text}` is no release of {product}", server.name)
@@ -33,9 +33,3 @@ def check_version(server: Server) -> Iterator[Said]:
         " mended it under the old number, which its changelog says and the server does not",
         server.name,
     )
-
-
-def _release(said: Mapping[str, Any]) -> tuple[str, str]:
-    if "valkey_version" in said:
-        return "valkey", str(said["valkey_version"])
-    return "redis", str(said["redis_version"])
