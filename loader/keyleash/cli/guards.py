@@ -10,7 +10,7 @@ import click
 from keyleash.cli.documents import read_policy
 from keyleash.cli.file_names import DIRECTORY, FILE
 from keyleash.cli.options import example, json_option
-from keyleash.cli.output import Column, print_json, print_table, say
+from keyleash.cli.output import Column, print_json, print_table, say, write_output
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.text import counted
 from keyleash.errors import UnknownIdentityError
@@ -69,7 +69,7 @@ def _written(guards: list[CompiledGuard], directory: Path) -> dict[str, Path]:
     directory.mkdir(parents=True, exist_ok=True)
     paths = {guard.identity: directory / f"{guard.identity}.lua" for guard in guards}
     for guard in guards:
-        paths[guard.identity].write_bytes(guard.script.encode("ascii"))
+        write_output(paths[guard.identity], guard.script.encode("ascii"))
     return paths
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
+import stat
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+
+from keyleash.cli.errors import OutputFileError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -34,6 +41,41 @@ def print_json_line(value: Any) -> None:
 def say(line: str) -> None:
     """Print a line that is not the result: on standard error."""
     click.echo(line, err=True)
+
+
+def write_output(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """
+    Write a file that the command was asked to write: the whole of it, or nothing.
+
+    It is written beside *path* and renamed, so a symbolic link that somebody puts there is never
+    followed, whenever that happens.
+
+    Args:
+        mode: Of the file, less the process's umask.
+
+    Raises:
+        OutputFileError: *path* is a symbolic link, or no regular file.
+        OSError: The file cannot be written.
+    """
+    with suppress(FileNotFoundError):
+        found = path.lstat().st_mode
+        if not stat.S_ISREG(found):
+            kind = "a symbolic link" if stat.S_ISLNK(found) else "no regular file"
+            raise OutputFileError(
+                f"`{path}` is {kind}, and is not written to",
+                help="name a regular file, or a new one",
+            )
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    try:
+        with os.fdopen(os.open(draft, flags, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def is_terminal() -> bool:

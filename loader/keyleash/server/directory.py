@@ -32,7 +32,9 @@ class DirectoryLock:
     def __enter__(self) -> Self:
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = os.open(
+                self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600
+            )
         except OSError as error:
             raise ServerStartError(
                 f"cannot write in {self._directory}: {error.strerror}",

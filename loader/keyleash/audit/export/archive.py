@@ -87,7 +87,7 @@ def locked_archive(directory: Path) -> Iterator[Archive]:
             f"`{directory}` is not empty, and no archive",
             help=f"name an empty or a new directory, or bring `{ARCHIVE}` back",
         )
-    file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         if not _gets(file):
             holder = os.pread(file, 20, 0).decode(errors="replace")

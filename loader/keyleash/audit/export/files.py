@@ -65,8 +65,8 @@ class Draft:
 
 
 def _open_private(path: str, flags: int) -> int:
-    # Trails may hold values.
-    return os.open(path, flags, 0o600)
+    # Trails may hold values, and whoever puts a link there must not choose where they go.
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import click
@@ -12,7 +10,7 @@ from keyleash.cli.audit.parameters import correlation_id
 from keyleash.cli.audit.trails import time_range
 from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
-from keyleash.cli.output import print_json, say
+from keyleash.cli.output import print_json, say, write_output
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.text import counted, iso_time, printable
 from keyleash.cli.times import Moment, since_option, until_option
@@ -61,7 +59,8 @@ def report(
     query = Query(correlation=correlation, since_ms=since_ms, until_ms=until_ms)
     found = gather(settings, identity, query)
     page = render(found).encode()
-    _write(output, page)
+    # It shows values of keys.
+    write_output(output, page, 0o600)
     if settings.json:
         print_json(
             {
@@ -76,18 +75,3 @@ def report(
         return
     entries = counted(found.activity.entries, "entry")
     say(f"{entries} told in `{printable(str(output))}`")
-
-
-def _write(path: Path, page: bytes) -> None:
-    """Write the whole file or none; through a link, what it leads to."""
-    target = path.resolve()
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
