@@ -123,6 +123,36 @@ def test_argument_that_is_not_utf8_gets_no_traceback(loaded: Cli, words: tuple[s
     assert result.output
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "FILE"),
+        ("load", "FILE", "--yes"),
+        ("check", "FILE"),
+        ("compile", "FILE"),
+        ("test", "FILE", "--no-server"),
+        ("fence", "plan", "FILE"),
+        ("can-i", "agent-runner", "--policy", "FILE", "GET", "k"),
+        ("explain", "agent-runner", "--policy", "FILE", "GET", "k"),
+        ("whoami", "--token", "FILE"),
+        ("exec", "--token", "FILE", "GET", "k"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_input_file_that_cannot_be_read_is_66(
+    loaded: Cli, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Missing, a folder, or in a folder that is none: one code for all commands."""
+    (tmp_path / "file").write_text("")
+    for file in (tmp_path / "missing.yaml", tmp_path, tmp_path / "file" / "below"):
+        given = [str(file) if one == "FILE" else one for one in words]
+        result = loaded.run(*given)
+
+        assert result.exit_code == 66, result.output
+        assert result.stderr.startswith("error: cannot read ")
+        assert loaded.json(*given, exit_code=66)["error"]["code"] == "file"
+
+
 def test_message_cannot_move_the_cursor(loaded: Cli) -> None:
     """What was typed is repeated in an error, made visible."""
     result = loaded.run("token", "show", "a\x1b[2J\nb")
@@ -157,6 +187,8 @@ def test_name_of_a_file_cannot_move_the_cursor(
         "redis://:pa?s3cret@127.0.0.1",
         "redis://127.0.0.1?s3cret=1",
         "redis://127.0.0.1?db=s3cret",
+        "redis://127.0.0.1?socket_timeout=nan",
+        "redis://127.0.0.1?socket_connect_timeout=-1",
         f"redis://{'a' * 70}.example",
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from keyleash.cli.errors import UsageError
+from keyleash.cli.errors import InputFileError, UsageError
 from keyleash.cli.file_names import FILE
 from keyleash.protocol.token import TOKEN_START
 
@@ -37,6 +37,7 @@ def require_token(file: str | None) -> str:
 
     Raises:
         UsageError: there is none, or it stands on the command line itself.
+        InputFileError: *file* is missing, or cannot be read.
     """
     if file is None:
         given = os.environ.get(VARIABLE, "").strip()
@@ -59,7 +60,7 @@ def require_token(file: str | None) -> str:
                 line = opened.readline().strip()
         except (OSError, ValueError) as error:
             said = (getattr(error, "strerror", None) or "no such file or directory").lower()
-            raise UsageError(f"cannot read the file that `--token` names: {said}") from None
+            raise InputFileError(f"cannot read the file that `--token` names: {said}") from None
     if not line:
         raise UsageError("there is no token on the first line of what `--token` names")
     return line

@@ -62,7 +62,8 @@ def _servers(settings: Settings, nodes: Sequence[str]) -> tuple[Any, list[Addres
     def connect(address: Address) -> Client:
         if address == first:
             return settings.client
-        return node_client(urls.get(address, settings.url), settings.url, address)
+        url = urls.get(address, settings.url)
+        return node_client(url, settings.url, address, settings.timeout_s)
 
     return connect, list(urls)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keyleash.cli.errors import InputFileError
 from keyleash.errors import PolicyError, Problem, Span
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def read_policy(file: str) -> Document:
     Raises:
         PolicyError: With all its problems; bytes that are not UTF-8 are one.
         CompileError: No guard can be made of it.
-        OSError: The file cannot be read.
+        InputFileError: The file is missing, or cannot be read.
     """
     from keyleash.commands import load_table
     from keyleash.compiler import compile_policy
@@ -60,11 +61,27 @@ def read_text(file: str) -> tuple[str, str]:
 
     Raises:
         PolicyError: It has bytes that are not UTF-8.
-        OSError: The file cannot be read.
+        InputFileError: The file is missing, or cannot be read.
     """
     name = "<stdin>" if file == STANDARD_INPUT else file
-    data = sys.stdin.buffer.read() if file == STANDARD_INPUT else Path(file).read_bytes()
-    return name, _decoded(data, name)
+    return name, _decoded(read_input(file), name)
+
+
+def read_input(file: str) -> bytes:
+    """
+    Read a file that a command is about; `-` is standard input.
+
+    Raises:
+        InputFileError: The file is missing, or cannot be read.
+    """
+    if file == STANDARD_INPUT:
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        # A name with a null byte is no OSError.
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise InputFileError(f"cannot read `{file}`: {reason}") from None
 
 
 def _decoded(data: bytes, file: str) -> str:

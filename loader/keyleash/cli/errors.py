@@ -26,6 +26,26 @@ class WideningError(KeyleashError):
     code = "widens"
 
 
+class InputFileError(KeyleashError):
+    """A file that the command was to read is missing, or cannot be read."""
+
+    code = "file"
+    exit_code = 66
+
+
+class OutputFileError(KeyleashError):
+    """A file that the command was to write is one that it does not write to."""
+
+    code = "file"
+
+
+class UnansweredError(KeyleashError):
+    """The reply to a change did not come: the server made it, or did not."""
+
+    code = "unanswered"
+    exit_code = 69
+
+
 class DeclinedError(KeyleashError):
     """A person was asked and said no."""
 

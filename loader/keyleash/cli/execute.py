@@ -57,7 +57,9 @@ def _reply(settings: Settings, token: str, correlation: str | None, words: tuple
     import keyleash
     from keyleash.cli.server import connection_pool
 
-    client = keyleash.Redis(connection_pool=connection_pool(settings.url), token=token)
+    client = keyleash.Redis(
+        connection_pool=connection_pool(settings.url, settings.timeout_s), token=token
+    )
     # The reply as the server gave it, and not as redis-py likes to make it.
     client.response_callbacks.clear()
     name, *arguments = words

@@ -54,14 +54,11 @@ def freeze_(
         )
     ends = "until it is thawed" if for_s is None else f"for {span(for_s)}"
     _require_meant(settings, identities, yes, "freeze", f"every agent stops {ends}")
-    result = freeze(
-        settings.client,
-        identities,
-        reason=reason,
-        for_s=for_s,
-        actor=settings.actor,
-        keyspace=settings.keyspace,
-    )
+    client, keyspace, actor = settings.client, settings.keyspace, settings.actor
+    with settings.changing("look at `keyleash status`"):
+        result = freeze(
+            client, identities, reason=reason, for_s=for_s, actor=actor, keyspace=keyspace
+        )
     _show(settings, result, _frozen_word)
 
 
@@ -80,7 +77,9 @@ def thaw_(settings: Settings, identities: tuple[str, ...], yes: bool) -> None:
 
     told = "whoever is suspended acts again, also where somebody else stopped it"
     _require_meant(settings, identities, yes, "thaw", told)
-    result = thaw(settings.client, identities, actor=settings.actor, keyspace=settings.keyspace)
+    client, keyspace = settings.client, settings.keyspace
+    with settings.changing("look at `keyleash status`"):
+        result = thaw(client, identities, actor=settings.actor, keyspace=keyspace)
     _show(settings, result, _thawed_word)
 
 

@@ -41,9 +41,9 @@ def resume(settings: Settings, name: str) -> None:
 def _set(settings: Settings, name: str, *, suspended: bool) -> None:
     from keyleash.deploy import set_suspended
 
-    changed = set_suspended(
-        settings.client, name, suspended, actor=settings.actor, keyspace=settings.keyspace
-    )
+    client, keyspace = settings.client, settings.keyspace
+    with settings.changing("look at `keyleash status`"):
+        changed = set_suspended(client, name, suspended, actor=settings.actor, keyspace=keyspace)
     if settings.json:
         print_json({"identity": name, "suspended": suspended, "changed": changed})
     elif suspended:

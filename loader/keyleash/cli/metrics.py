@@ -48,7 +48,7 @@ def metrics(settings: Settings, port: int | None) -> int:
         )
     troubles = _Troubles(settings)
     # Whoever scrapes gives up after some seconds, and so does this.
-    client = node_client(settings.url, settings.url)
+    client = node_client(settings.url, settings.url, timeout_s=settings.timeout_s)
     collector = SnapshotCollector(lambda: read_snapshot(client), troubles.tell)
     registry = CollectorRegistry()
     registry.register(collector)

@@ -36,9 +36,9 @@ from keyleash.cli.demo import command as demo
 from keyleash.cli.failures import FAILED, USAGE, failure_of, report
 from keyleash.cli.fence import fence
 from keyleash.cli.groups import Group
-from keyleash.cli.options import json_option, refuse_typed_password
+from keyleash.cli.options import json_option, refuse_typed_password, require_number
 from keyleash.cli.plan import plan
-from keyleash.cli.server import DEFAULT_URL
+from keyleash.cli.server import DEFAULT_URL, MAX_TIMEOUT_S, TIMEOUT_S
 from keyleash.cli.settings import Settings
 from keyleash.cli.signals import Ended
 from keyleash.cli.undo import undo
@@ -118,7 +118,8 @@ def _asks_for_json(words: list[str]) -> bool:
     cls=Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="\b\nexit codes: 0 done, 1 refused or failed, 2 usage, 65 bad policy,\n"
-    "            69 server out of reach, 77 not permitted by the server\n"
+    "            66 input file unreadable, 69 server out of reach or not supported,\n"
+    "            70 defect of keyleash, 76 reply is none of Redis, 77 not permitted by the server\n"
     "example:    keyleash demo",
 )
 @click.option(
@@ -136,10 +137,20 @@ def _asks_for_json(words: list[str]) -> bool:
     show_envvar=True,
     help="Who you are, for the record of changes.  [default: your user name]",
 )
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0, MAX_TIMEOUT_S, min_open=True),
+    callback=require_number,
+    envvar="KEYLEASH_TIMEOUT",
+    show_envvar=True,
+    help="How long to wait for a connection, and for each reply; nothing is tried again."
+    f"  [default: {TIMEOUT_S:g}]",
+)
 @json_option
 @click.version_option(__version__, "--version", message="%(prog)s %(version)s")
 @click.pass_context
-def main(context: click.Context, url: str, actor: str | None) -> None:
+def main(context: click.Context, url: str, actor: str | None, timeout: float | None) -> None:
     """Scoped, short-lived, budgeted and audited credentials for agents, enforced inside Redis."""
     if is_plain():
         context.color = False
@@ -147,6 +158,7 @@ def main(context: click.Context, url: str, actor: str | None) -> None:
     refuse_typed_password("url", url, "KEYLEASH_URL")
     settings.url = url
     settings.given_actor = actor
+    settings.timeout_s = timeout
 
 
 for command in (

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
+from redis import exceptions as redis_errors
 
 from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED, UNREACHABLE
@@ -93,6 +95,7 @@ def watch(
     with another policy, scripts without text or with a wrong one. Runs until Ctrl-C or
     SIGTERM. User and password for all servers are those of --url, if a URL has none itself.
     """
+    _require_supported(settings, nodes)
     watcher = _watcher(settings, nodes, sentinels, service)
     try:
         with ended_by_signals():
@@ -110,6 +113,21 @@ def watch(
         watcher.close()
 
 
+def _require_supported(settings: Settings, nodes: Sequence[str]) -> None:
+    """
+    Check the servers that answer; one that does not may come back.
+
+    Raises:
+        UnsupportedServerError: One is too old.
+        ClusterError: One is a node of a Redis Cluster.
+    """
+    from keyleash.deploy.supported import require_supported
+
+    for url in nodes or (settings.url,):
+        with suppress(redis_errors.ConnectionError, redis_errors.TimeoutError):
+            require_supported(node_client(url, settings.url, timeout_s=settings.timeout_s))
+
+
 def _watcher(
     settings: Settings, nodes: tuple[str, ...], sentinels: tuple[str, ...], service: str
 ) -> Watcher:
@@ -119,11 +137,14 @@ def _watcher(
     given = nodes or (() if sentinels else (settings.url,))
     urls = {Address(*node_of(url)): url for url in given}
     # Sentinels have users of their own, or none.
-    asked = [(Address(*node_of(url)), node_client(url, url)) for url in sentinels]
+    asked = [
+        (Address(*node_of(url)), node_client(url, url, timeout_s=settings.timeout_s))
+        for url in sentinels
+    ]
     first = next(iter(given), settings.url)
 
     def connect(address: Address) -> Client:
-        return node_client(urls.get(address, first), settings.url, address)
+        return node_client(urls.get(address, first), settings.url, address, settings.timeout_s)
 
     return Watcher(connect, list(urls), Sentinels(asked, service) if asked else None)
 

@@ -49,14 +49,15 @@ def apply(settings: Settings, /, mints: bool, yes: bool, **options: Any) -> None
         if not require_consent("change these users?", yes):
             raise DeclinedError("nothing was changed")
     try:
-        outcome = apply_fences(
-            meant.nodes,
-            settings.keyspace,
-            meant.wanted,
-            meant.records,
-            wide=meant.wide,
-            actor=settings.actor,
-        )
+        with settings.changing("look at `keyleash fence plan`"):
+            outcome = apply_fences(
+                meant.nodes,
+                settings.keyspace,
+                meant.wanted,
+                meant.records,
+                wide=meant.wide,
+                actor=settings.actor,
+            )
     except ForeignUserError:
         raise
     except Exception:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection
-from pathlib import Path
 
-from keyleash.cli.documents import STANDARD_INPUT
+from keyleash.cli.documents import read_input
 from keyleash.cli.errors import UsageError
 from keyleash.errors import UnknownIdentityError
 from keyleash.policy.problems import which_identity
@@ -21,13 +19,13 @@ def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]
     Raises:
         UsageError: A line is not of that form. It is not repeated: it may hold a password.
         UnknownIdentityError: A line is about none of *identities*.
-        OSError: The file cannot be read.
+        InputFileError: The file is missing, or cannot be read.
     """
     from keyleash.fence.record import SHA256
 
     if file is None:
         return {}
-    data = sys.stdin.read() if file == STANDARD_INPUT else Path(file).read_text("utf-8", "replace")
+    data = read_input(file).decode("utf-8", "replace")
     found: dict[str, str] = {}
     for number, line in enumerate(data.splitlines(), 1):
         words = line.split()

@@ -91,7 +91,7 @@ def say_unnamed(client: Client, named: int) -> None:
 
 
 def _client(settings: Settings, url: str) -> Client:
-    pool = connection_pool(url)
+    pool = connection_pool(url, settings.timeout_s)
     options = pool.connection_kwargs
     if not any(options.get(name) for name in CREDENTIALS):
         ours = settings.client.connection_pool.connection_kwargs

@@ -47,7 +47,8 @@ def remove(
         say(f"their agents are cut off at once: {', '.join(named)}")
         if not require_consent("delete these users?", yes):
             raise DeclinedError("nothing was deleted")
-    deleted = remove_fences(servers, settings.keyspace, records, named, actor=settings.actor)
+    with settings.changing("look at `keyleash fence plan`"):
+        deleted = remove_fences(servers, settings.keyspace, records, named, actor=settings.actor)
     if settings.json:
         print_json({"removed": [{"server": server, "identity": name} for server, name in deleted]})
     elif deleted:

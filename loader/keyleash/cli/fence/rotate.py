@@ -66,21 +66,23 @@ def rotate(
             "no identity has an ACL user", help="make them with `keyleash fence apply --mint`"
         )
     if finish:
-        dropped = drop_old_passwords(
-            servers, settings.keyspace, records, named, actor=settings.actor
-        )
+        with settings.changing("look at `keyleash fence plan`"):
+            dropped = drop_old_passwords(
+                servers, settings.keyspace, records, named, actor=settings.actor
+            )
         _tell_finished(settings, dropped)
         return
     given = read_hashes(hashes, named)
     minted = [] if hashes is not None else [mint(name) for name in named]
     try:
-        add_passwords(
-            servers,
-            settings.keyspace,
-            records,
-            given or {one.identity: one.sha256 for one in minted},
-            actor=settings.actor,
-        )
+        with settings.changing("look at `keyleash fence plan`"):
+            add_passwords(
+                servers,
+                settings.keyspace,
+                records,
+                given or {one.identity: one.sha256 for one in minted},
+                actor=settings.actor,
+            )
     except (ForeignUserError, NotFencedError, RotationUnfinishedError):
         raise
     except Exception:

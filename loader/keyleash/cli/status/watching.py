@@ -95,7 +95,7 @@ def _look_on(
     show_trouble: Callable[[str], None],
 ) -> None:
     # A server that says nothing must not look like one where nothing changes.
-    client = node_client(settings.url, settings.url)
+    client = node_client(settings.url, settings.url, timeout_s=settings.timeout_s)
     while True:
         time.sleep(interval_s)
         try:

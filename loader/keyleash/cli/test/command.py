@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from keyleash.cli.options import (
     json_option,
     refuse_typed_password,
     require_consent,
+    require_number,
     yes_option,
 )
 from keyleash.cli.output import print_json, say
@@ -33,15 +33,6 @@ if TYPE_CHECKING:
 
 DISAGREED = 70
 """sysexits.h: an internal error. It is keyleash that is wrong, and not the policy."""
-
-
-def _require_number(
-    _context: click.Context, _parameter: click.Parameter, value: float | None
-) -> float | None:
-    """Refuse `nan`, which no coverage would ever be below."""
-    if value is not None and math.isnan(value):
-        raise click.BadParameter("it must be a number")
-    return value
 
 
 @click.command(epilog=example("keyleash test examples/agents.test.yaml --min-coverage 100"))
@@ -59,7 +50,7 @@ def _require_number(
 @click.option(
     "--min-coverage",
     type=click.FloatRange(0, 100),
-    callback=_require_number,
+    callback=require_number,
     metavar="PERCENT",
     help="Fail if fewer of the patterns of grants and denies decided some call.",
 )
@@ -84,7 +75,10 @@ def test(
     """
     refuse_typed_password("server", server, "KEYLEASH_TEST_URL")
     try:
-        with _guards(None if no_server else server or "", yes) as (guards, label):
+        with _guards(None if no_server else server or "", yes, settings.timeout_s) as (
+            guards,
+            label,
+        ):
             report = _run(settings, files, guards)
     except Ended:
         raise KeyboardInterrupt from None
@@ -121,8 +115,11 @@ def _run(settings: Settings, files: tuple[str, ...], guards: Guards | None) -> R
 
 
 @contextmanager
-def _guards(url: str | None, yes: bool) -> Iterator[tuple[Guards | None, str | None]]:
+def _guards(
+    url: str | None, yes: bool, timeout_s: float | None
+) -> Iterator[tuple[Guards | None, str | None]]:
     """Guards on a server of ours if *url* is empty, on nobody's if it is None; and its name."""
+    from keyleash.deploy.supported import require_supported
     from keyleash.policytests.guards import Guards
     from keyleash.server import EmbeddedServer
 
@@ -134,7 +131,9 @@ def _guards(url: str | None, yes: bool) -> Iterator[tuple[Guards | None, str | N
             raise DeclinedError("nothing was tested")
         with ended_by_signals():
             # Only now: while somebody thinks, it need not stay empty.
-            guards = Guards(operator_client(url))
+            client = operator_client(url, timeout_s)
+            require_supported(client)
+            guards = Guards(client)
             try:
                 yield guards, label
             finally:

@@ -25,12 +25,7 @@ def issue(settings: Settings, identity: str, ttl: int | None, note: str) -> None
     from keyleash.tokens import issue_token
 
     require_note(note)
-    issued = issue_token(
-        settings.client,
-        identity,
-        ttl_s=ttl,
-        note=note,
-        actor=settings.actor,
-        keyspace=settings.keyspace,
-    )
+    client, keyspace, actor = settings.client, settings.keyspace, settings.actor
+    with settings.changing(f"look at `keyleash token list {identity}`"):
+        issued = issue_token(client, identity, ttl_s=ttl, note=note, actor=actor, keyspace=keyspace)
     print_issued(settings, issued)

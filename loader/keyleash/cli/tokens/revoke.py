@@ -67,13 +67,11 @@ def revoke(
         require_known(settings.client, settings.keyspace, identity)
     if everything and not _may_revoke_all(settings, yes):
         raise DeclinedError("nothing was revoked")
-    done = revoke_now(
-        settings.client,
-        token_id=token_id,
-        identity=identity,
-        actor=settings.actor,
-        keyspace=settings.keyspace,
-    )
+    client, keyspace, actor = settings.client, settings.keyspace, settings.actor
+    with settings.changing("look at `keyleash token list`"):
+        done = revoke_now(
+            client, token_id=token_id, identity=identity, actor=actor, keyspace=keyspace
+        )
     if settings.json:
         _print_json(settings, done, wait_s)
     elif done.tokens:

@@ -49,16 +49,17 @@ def rotate(settings: Settings, which: str, grace: int, ttl: int | None, note: st
     # A name wins over an id that reads alike.
     is_identity = bool(active_records(settings.client, settings.keyspace, [which]))
     is_identity = is_identity or "-" in which
-    done = rotate_token(
-        settings.client,
-        identity=which if is_identity else None,
-        token_id=None if is_identity else which,
-        grace_s=grace,
-        ttl_s=ttl,
-        note=note,
-        actor=settings.actor,
-        keyspace=settings.keyspace,
-    )
+    with settings.changing("look at `keyleash token list`"):
+        done = rotate_token(
+            settings.client,
+            identity=which if is_identity else None,
+            token_id=None if is_identity else which,
+            grace_s=grace,
+            ttl_s=ttl,
+            note=note,
+            actor=settings.actor,
+            keyspace=settings.keyspace,
+        )
     replaced = [{"id": id_, "expires_at": iso_time(ends)} for id_, ends in done.replaced]
     print_issued(settings, done.issued, {"replaced": replaced})
     if settings.json:

@@ -29,7 +29,7 @@ def adopt(settings: Settings, patterns: tuple[str, ...], yes: bool) -> None:
     from keyleash.vault import adopt_keys
 
     _require_consent("into the vault", patterns, yes)
-    with shown_progress(not settings.json) as report:
+    with settings.changing("run it again"), shown_progress(not settings.json) as report:
         moved = adopt_keys(settings.client, patterns, report)
     _tell(settings, moved.count, "into the vault")
 
@@ -47,7 +47,7 @@ def release(settings: Settings, patterns: tuple[str, ...], yes: bool) -> None:
     from keyleash.vault import release_keys
 
     _require_consent("out of the vault", patterns, yes)
-    with shown_progress(not settings.json) as report:
+    with settings.changing("run it again"), shown_progress(not settings.json) as report:
         moved = release_keys(settings.client, patterns, report)
     _tell(settings, moved.count, "out of the vault")
 

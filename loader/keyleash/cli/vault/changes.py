@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
+from redis.exceptions import ConnectionError, TimeoutError
 
 from keyleash.cli.errors import DeclinedError
 from keyleash.cli.fence.nodes import node_option, other_clients, say_unnamed
@@ -105,7 +106,7 @@ def _kept_on(kind: str) -> Iterator[None]:
     """Say what an interruption leaves behind."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ConnectionError, TimeoutError):
         say(f"agents may be suspended: run `keyleash vault {kind}` again to finish")
         raise
 

@@ -1,0 +1,282 @@
+"""Servers that keyleash does not support: old ones, and Redis Cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+import keyleash
+import keyleash.asyncio
+from keyleash.deploy import activate_policy, load_policy, prepare_policy
+from keyleash.deploy.supported import release_of, require_supported
+from keyleash.errors import ClusterError, UnsupportedServerError
+from support.command_line import Cli
+from support.fake_resp import FakeResp, bulk, fake_resp, info
+from support.servers import RealServer
+
+TOKEN = "kl_agent-runner_" + "A" * 32
+
+ONLINE: tuple[tuple[str, ...], ...] = (
+    ("plan", "FILE"),
+    ("load", "FILE", "--yes"),
+    ("rollback", "--yes"),
+    ("doctor",),
+    ("status",),
+    ("metrics",),
+    ("watch", "--once"),
+    ("policy", "show"),
+    ("policy", "history"),
+    ("token", "issue", "agent-runner"),
+    ("token", "list"),
+    ("token", "show", "abc"),
+    ("token", "revoke", "abc"),
+    ("token", "rotate", "agent-runner"),
+    ("identity", "suspend", "agent-runner"),
+    ("freeze", "agent-runner", "--reason", "x"),
+    ("thaw", "agent-runner"),
+    ("fence", "plan"),
+    ("fence", "apply", "--mint", "--yes"),
+    ("fence", "rotate"),
+    ("fence", "remove", "--all", "--yes"),
+    ("vault", "seal", "--yes"),
+    ("vault", "unseal", "--yes"),
+    ("vault", "rotate", "--yes"),
+    ("vault", "adopt", "a:*", "--yes"),
+    ("audit", "log"),
+    ("audit", "show", "1-1"),
+    ("audit", "stats"),
+    ("audit", "timeline", "k"),
+    ("audit", "as-of", "1h", "k"),
+    ("audit", "follow"),
+    ("audit", "report", "--since", "1h", "-o", "FOLDER/report.html"),
+    ("audit", "export", "--to", "FOLDER/archive"),
+    ("undo", "--correlation", "req-1", "--yes"),
+    ("explain", "agent-runner", "--", "GET", "k"),
+    ("can-i", "agent-runner", "GET", "k"),
+    ("whoami",),
+    ("exec", "GET", "k"),
+)
+"""Every command that talks to the server of `--url`."""
+
+
+def run(cli: Cli, words: tuple[str, ...], example: Path, folder: Path) -> Any:
+    filled = [one.replace("FILE", str(example)).replace("FOLDER", str(folder)) for one in words]
+    return cli.run(*filled, KEYLEASH_TOKEN=TOKEN)
+
+
+def redis_6(words: list[bytes]) -> bytes:
+    """Answer as a Redis 6.2 does on which nothing was ever loaded."""
+    match words:
+        case [b"INFO", *_]:
+            return info("6.2.14")
+        case [b"HELLO", *_]:
+            return b"-NOPROTO unsupported protocol version\r\n"
+        case [b"PING" | b"SELECT" | b"CLIENT", *_]:
+            return b"+OK\r\n"
+        case [b"HGETALL" | b"HKEYS", *_]:
+            return b"*0\r\n"
+        case [b"TIME"]:
+            return b"*2\r\n" + bulk("1700000000") + bulk("0")
+        case [b"FUNCTION", *_]:
+            return b"-ERR unknown command `FUNCTION`, with args beginning with: `LOAD`\r\n"
+    return b"-ERR unknown command `%s`\r\n" % words[0]
+
+
+@pytest.fixture
+def old() -> Iterator[FakeResp]:
+    """A server of before functions."""
+    with fake_resp(redis_6) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "words",
+    [words for words in ONLINE if words[0] in {"plan", "load", "rollback", "doctor"}],
+    ids=lambda words: words[0],
+)
+def test_old_server_is_named_with_what_is_supported_and_left_alone(
+    old: FakeResp, example: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Before anything else is sent, since what an old server lacks is found too late."""
+    result = run(Cli(old.url), words, example, tmp_path)
+
+    assert result.exit_code == 69
+    assert result.stderr == (
+        "error: the server is Redis 6.2.14, which keyleash does not support\n"
+        "help: use Redis 8 or later, or Valkey 8 or later\n"
+    )
+    assert set(old.names) <= {"CLIENT", "INFO", "PING"}
+
+
+def test_old_server_gets_no_policy_from_the_library(
+    old: FakeResp, embedded: RealServer, example: Path
+) -> None:
+    """Neither in one step nor when the policy was prepared for another server."""
+    client = redis.Redis.from_url(old.url, protocol=2)
+    document = example.read_text()
+    prepared = prepare_policy(embedded.client(), document)
+
+    for load in (load_policy, prepare_policy):
+        with pytest.raises(UnsupportedServerError):
+            load(client, document)
+    with pytest.raises(UnsupportedServerError):
+        activate_policy(client, prepared)
+
+    assert set(old.names) <= {"CLIENT", "INFO"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_supported"),
+    [
+        ({"redis_version": "7.4.2"}, False),
+        ({"redis_version": "8.0.0"}, True),
+        ({"redis_version": "255.255.255"}, True),
+        ({"redis_version": "7.2.4", "valkey_version": "8.0.1", "server_name": "valkey"}, True),
+        ({"redis_version": "7.2.4", "valkey_version": "7.2.9"}, False),
+    ],
+)
+def test_versions_from_8_are_supported_whatever_a_valkey_says_of_redis(
+    lines: dict[str, str], is_supported: bool
+) -> None:
+    """A Valkey 8 calls itself a Redis 7.2 as well."""
+    text = "".join(f"{name}:{value}\r\n" for name, value in lines.items())
+    with fake_resp(lambda words: bulk(text) if words[0] == b"INFO" else b"+OK\r\n") as server:
+        client = redis.Redis.from_url(server.url, protocol=2)
+        with contextlib.nullcontext() if is_supported else pytest.raises(UnsupportedServerError):
+            require_supported(client)
+
+
+def test_every_server_of_the_tests_is_supported(server: RealServer) -> None:
+    """By its own INFO."""
+    client = server.client()
+
+    require_supported(client)
+    assert release_of(client.info("server"))[0] in server.label
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a node of a Redis Cluster that serves half of the slots; another has the rest."""
+    binary = shutil.which("redis-server") or shutil.which("valkey-server")
+    if binary is None:
+        pytest.skip("there is no redis-server on PATH")
+    folder = tmp_path_factory.mktemp("cluster")
+    ports = [_free_port() for _ in range(4)]
+    with contextlib.ExitStack() as processes:
+        nodes = [
+            processes.enter_context(_node(binary, folder / str(port), port, bus))
+            for port, bus in (ports[:2], ports[2:])
+        ]
+        nodes[0].execute_command("CLUSTER", "MEET", "127.0.0.1", *ports[2:])
+        for node, slots in zip(nodes, ((0, 8191), (8192, 16383)), strict=True):
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", *slots)
+        for node in nodes:
+            _await(lambda node=node: node.cluster("INFO")["cluster_state"] == "ok")
+        yield f"redis://127.0.0.1:{ports[0]}"
+
+
+@contextlib.contextmanager
+def _node(binary: str, folder: Path, port: int, bus: int) -> Iterator[redis.Redis]:
+    folder.mkdir()
+    words = [binary, "--port", str(port), "--cluster-port", str(bus), "--cluster-enabled", "yes"]
+    words += ["--save", "", "--dir", str(folder)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+        try:
+            with redis.Redis(port=port, protocol=2) as client:
+                _await(lambda: _answers(client))
+                yield client
+        finally:
+            process.kill()
+
+
+def _free_port() -> int:
+    with fake_resp(lambda _: None) as server:
+        return server.port
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def _await(is_done: Any) -> None:
+    until = time.monotonic() + 60
+    while not is_done():
+        assert time.monotonic() < until, "the cluster did not come up"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("words", ONLINE, ids=" ".join)
+def test_cluster_is_named_by_every_command(
+    cluster: str, example: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """In place of the address of another node, which says nothing to anybody."""
+    result = run(Cli(cluster), words, example, tmp_path)
+
+    assert result.exit_code == 69
+    said = "the server is a node of a Redis Cluster, which keyleash does not support"
+    assert said in result.stderr
+    assert not re.search(r"\b\d+ 127\.0\.0\.1:\d+", result.output)
+
+
+def test_cluster_is_named_by_the_client(cluster: str) -> None:
+    """Each call of it fails alike, alone, in a pipeline and in a batch; none is sent elsewhere."""
+    client = keyleash.Redis.from_url(cluster, token=TOKEN)
+
+    pipe = client.pipeline()
+    pipe.get("k")
+    for call in (lambda: client.get("k"), pipe.execute):
+        with pytest.raises(ClusterError) as caught:
+            call()
+        assert isinstance(caught.value, redis.ResponseError)
+        assert "one primary" in (caught.value.help or "")
+
+
+async def _call(url: str) -> None:
+    async with keyleash.asyncio.Redis.from_url(url, token=TOKEN) as client:
+        await client.get("k")
+
+
+def test_cluster_is_named_by_the_asyncio_client(cluster: str) -> None:
+    """As the sync one does."""
+    import asyncio
+
+    with pytest.raises(ClusterError):
+        asyncio.run(_call(cluster))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"-MOVED 7627 127.0.0.1:7502\r\n",
+        b"-ASK 7627 127.0.0.1:7502\r\n",
+        b"-CROSSSLOT Keys in request don't hash to the same slot\r\n",
+        b"-CLUSTERDOWN Hash slot not served\r\n",
+        b"-ERR Script attempted to access a non local key in a cluster node script: 1\r\n",
+    ],
+)
+def test_call_of_a_guard_that_a_cluster_answers_is_a_cluster_error(reply: bytes) -> None:
+    """Also where a client found its guard before the slots were assigned elsewhere."""
+    fields = ("digest", "1" * 40, "batch_digest", "2" * 40, "policy_digest", "3", "generation", "1")
+    record = b"*%d\r\n" % len(fields) + b"".join(map(bulk, fields))
+    with fake_resp(
+        lambda words: {b"EVALSHA": reply, b"HGETALL": record}.get(words[0], b"+OK\r\n")
+    ) as server:
+        client = keyleash.Redis.from_url(server.url, token=TOKEN, protocol=2)
+        with pytest.raises(ClusterError):
+            client.set("k", "v")
+        with pytest.raises(ClusterError), client.batch() as batch:
+            batch.set("k", "v")
+
+    assert server.names.count("EVALSHA") == 2

@@ -1,0 +1,259 @@
+"""`--timeout`: a server that does not answer ends each command, once, with what may be wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from keyleash.cli.server import (
+    NODE_TIMEOUT_S,
+    TIMEOUT_S,
+    connection_pool,
+    node_client,
+    operator_client,
+)
+from keyleash.server import EmbeddedServer
+from support.command_line import Cli
+from support.fake_resp import bulk, fake_resp, info
+
+SHORT = "0.2"
+
+
+@pytest.mark.parametrize(
+    ("query", "given", "expected"),
+    [
+        ("", None, TIMEOUT_S),
+        ("", 0.5, 0.5),
+        ("?socket_timeout=9&socket_connect_timeout=9", None, 9),
+        ("?socket_timeout=9&socket_connect_timeout=9", 0.5, 0.5),
+    ],
+)
+def test_timeout_is_that_of_the_option_then_the_url_then_the_default(
+    query: str, given: float | None, expected: float
+) -> None:
+    """For the connection and for each reply; and no try is repeated."""
+    url = f"redis://127.0.0.1:1{query}"
+    pool = connection_pool(url, given)
+    client = operator_client(url, given)
+
+    for options in (pool.connection_kwargs, client.connection_pool.connection_kwargs):
+        assert (options["socket_connect_timeout"], options["socket_timeout"]) == (expected,) * 2
+        assert options["retry"].get_retries() == 0
+
+
+def test_servers_beside_the_first_are_waited_for_less_unless_told() -> None:
+    """Who looks at many must not be held up by one."""
+    for given, expected in ((None, NODE_TIMEOUT_S), (7.5, 7.5)):
+        client = node_client("redis://h", "redis://h", timeout_s=given)
+        assert client.connection_pool.connection_kwargs["socket_timeout"] == expected
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "soon", "1e9"])
+def test_timeout_that_is_none_is_a_usage_error(offline: Cli, value: str) -> None:
+    """Nothing waits for ever."""
+    assert offline.run("--timeout", value, "status").exit_code == 2
+    assert offline.run("status", KEYLEASH_TIMEOUT=value).exit_code == 2
+
+
+@contextmanager
+def _stopped(server: EmbeddedServer) -> Iterator[None]:
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("freeze", "agent-runner", "--reason", "x"),
+        ("load", "FILE", "--yes"),
+        ("plan", "FILE"),
+        ("doctor",),
+        ("exec", "GET", "agents:jobs:1:state"),
+        ("metrics",),
+    ],
+    ids=lambda words: words[0],
+)
+def test_stopped_server_ends_a_command_with_69(example: Path, words: tuple[str, ...]) -> None:
+    """Its kernel still accepts connections, so nothing says that nobody is there."""
+    with EmbeddedServer() as server, _stopped(server):
+        cli = Cli(server.url, {"KEYLEASH_TIMEOUT": SHORT})
+        cli.env["KEYLEASH_TOKEN"] = "kl_agent-runner_" + "A" * 32
+        result = cli.process(*(str(example) if one == "FILE" else one for one in words))
+
+    assert result.returncode == 69
+    assert "Traceback" not in result.stderr
+    if words[0] != "metrics":
+        assert f"cannot read from `{server.url}`: timeout reading from" in result.stderr
+        assert "`--timeout` waits longer" in result.stderr
+        assert "may or may not" not in result.stderr
+
+
+def test_frozen_server_that_wakes_up_too_late_is_not_asked_twice() -> None:
+    """A retry would make of five seconds a minute."""
+    with fake_resp(lambda _: None) as server:
+        result = Cli(server.url).run("--timeout", SHORT, "status")
+
+    assert result.exit_code == 69
+    # CLIENT SETINFO travels with a connection, and only the first reply is waited for.
+    assert server.names.count("INFO") <= 1
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("freeze", "agent-runner", "--reason", "x"),
+        ("thaw", "agent-runner"),
+        ("identity", "suspend", "agent-runner"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_change_without_a_reply_may_have_been_made(words: tuple[str, ...]) -> None:
+    """Whoever froze in an emergency must know that they have to look."""
+
+    def answer(words: list[bytes]) -> bytes | None:
+        replies = {b"INFO": info(), b"HGETALL": b"*0\r\n", b"EVAL": None, b"EVALSHA": None}
+        return replies.get(words[0], b"+OK\r\n")
+
+    with fake_resp(answer) as server:
+        cli = Cli(server.url, {"KEYLEASH_TIMEOUT": SHORT})
+        result = cli.run(*words)
+        said = cli.json(*words, exit_code=69)
+
+    assert result.exit_code == 69
+    assert result.stderr.startswith(
+        "error: the server did not answer, and the change may or may not have taken effect: "
+    )
+    assert "help: look at `keyleash status`; `--timeout` waits longer" in result.stderr
+    assert said["error"]["code"] == "unanswered"
+    assert server.names.count("EVAL") == 2
+
+
+def test_load_whose_activation_is_not_answered_says_that_it_may_be_active(
+    cli: Cli, example: Path
+) -> None:
+    """As far as the server can still be asked; here it cannot."""
+    import redis
+
+    answering = redis.Redis.from_url(cli.url, protocol=2)
+    is_lost = threading.Event()
+
+    def answer(words: list[bytes]) -> bytes | None:
+        if words[0] in (b"EVALSHA", b"EVAL") and words[2] == b"0" and b"tester" in words:
+            is_lost.set()
+        return None if is_lost.is_set() else _passed_on(answering, words)
+
+    with fake_resp(answer) as server:
+        result = Cli(server.url, {"KEYLEASH_TIMEOUT": "2"}).run("load", example, "--yes")
+
+    assert result.exit_code == 69, result.output
+    assert "whether it was activated is not known: look at `keyleash status`" in result.stderr
+
+
+def _passed_on(client: object, words: list[bytes]) -> bytes:
+    """The reply of a real server, as it came."""
+    pool = client.connection_pool  # type: ignore[attr-defined]
+    host, port = (pool.connection_kwargs[name] for name in ("host", "port"))
+    with socket.create_connection((host, port)) as connection:
+        packed = b"".join(bulk(word) for word in words)
+        # The server hangs up after QUIT, so that everything before it is the reply.
+        connection.sendall(b"*%d\r\n%s*1\r\n$4\r\nQUIT\r\n" % (len(words), packed))
+        said = b""
+        while data := connection.recv(65536):
+            said += data
+    return said.removesuffix(b"+OK\r\n")
+
+
+def test_tls_to_a_port_without_it_hints_at_the_scheme() -> None:
+    """The server waits for the rest of what it takes for a command, and the client for TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"rediss://127.0.0.1:{listener.getsockname()[1]}"
+        for words in (["status"], ["freeze", "agent-runner", "--reason", "x"]):
+            result = Cli(url).run("--timeout", SHORT, *words)
+
+            assert result.exit_code == 69
+            assert f"cannot reach `{url}`" in result.stderr
+            assert "check the scheme of the URL: without TLS it is `redis://`" in result.stderr
+
+
+def test_tls_to_a_redis_without_it_hints_at_the_scheme(cli: Cli) -> None:
+    """On a real server, which may also answer with an error that is no TLS."""
+    result = Cli(cli.url.replace("redis:", "rediss:")).run("--timeout", "1", "status")
+
+    assert result.exit_code == 69
+    assert "check the scheme of the URL: without TLS it is `redis://`" in result.stderr
+
+
+def test_plain_text_to_a_tls_port_hints_at_the_scheme() -> None:
+    """A server with TLS takes what is no handshake for an attack, and hangs up."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    context.wrap_socket(connection, server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        result = Cli(f"redis://127.0.0.1:{listener.getsockname()[1]}").run("status")
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+    assert result.exit_code == 69
+    assert "scheme" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("exec", "BLPOP", "agents:jobs:1:state", "1"), ("exec", "XREAD", "BLOCK", "1000")]
+)
+def test_blocking_command_waits_longer_than_the_timeout(
+    cli: Cli, policy: Path, words: tuple[str, ...]
+) -> None:
+    """It is polled, and each poll is answered at once."""
+    policy.write_text(
+        "version: 1\nidentities:\n  one:\n    kind: machine\n"
+        '    grants: [{allow: [read, write, delete], keys: ["agents:*"]}]\n'
+    )
+    cli.ok("load", policy, "--yes")
+    if words[1] == "XREAD":
+        words = (*words, "STREAMS", "agents:s", "$")
+
+    result = cli.run("--timeout", "0.5", *words, KEYLEASH_TOKEN=cli.token("one"))
+
+    assert result.exit_code == 0, result.output
+
+
+def test_followed_trail_is_followed_longer_than_the_timeout(loaded: Cli) -> None:
+    """The server holds a reply back for half a second, which is no silence."""
+    loaded.env["KEYLEASH_TIMEOUT"] = SHORT
+    process = loaded.spawn(["audit", "follow", "--json"])
+    try:
+        with pytest.raises(TimeoutError):
+            _wait(process, 2)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def _wait(process: object, seconds: float) -> None:
+    import subprocess
+
+    try:
+        process.wait(seconds)  # type: ignore[attr-defined]
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
