@@ -136,13 +136,14 @@ class Session:
         said = str(error)
         if isinstance(error, _OF_A_CLUSTER) or said.startswith(_SCRIPT_IN_A_CLUSTER):
             return ClusterError()
-        if isinstance(error, NoPermissionError) or said.startswith(_SCRIPT_NOT_PERMITTED):
-            command = _COMMAND_NOT_PERMITTED.search(said)
-            # A guard itself runs neither, so it is the call of the guard that was denied.
-            if command and command[1].partition("|")[0] in ("evalsha", "fcall"):
-                return CallNotPermittedError({"identity": self.identity, "reason": said})
-            right = f"+{command[1]}" if command else ""
-            return RightMissingError(self.identity, right, said)
+        command = _COMMAND_NOT_PERMITTED.search(said)
+        name = command[1] if command else ""
+        if said.startswith(_SCRIPT_NOT_PERMITTED):
+            return RightMissingError(self.identity, name and f"+{name}", said)
+        # A guard itself runs neither, so it is the call of the guard that was denied. Of other
+        # commands it is the agent's own, whose error is as without a guard.
+        if isinstance(error, NoPermissionError) and name.partition("|")[0] in ("evalsha", "fcall"):
+            return CallNotPermittedError({"identity": self.identity, "reason": said})
         return error
 
     def call_right_missing(self, error: CallNotPermittedError, kind: str) -> RightMissingError:
@@ -159,11 +160,11 @@ class Session:
 
     def record_unread(self, error: ResponseError) -> ResponseError:
         """What the error reply to `record_request` is."""
-        understood = self._of_the_server(error)
-        if isinstance(understood, RightMissingError) and not understood.right:
-            _, record = self.record_request()
-            return RightMissingError(self.identity, f"%R~{record}", understood.reason)
-        return understood
+        if isinstance(error, NoPermissionError):
+            command, record = self.record_request()
+            right = "+" + command.lower() if "command" in str(error) else f"%R~{record}"
+            return RightMissingError(self.identity, right, str(error))
+        return self._of_the_server(error)
 
     def lost(self, error: ResponseError) -> NoScriptError | None:
         """The error that says that the server lacks the script, if the reply to a call is that.
