@@ -33,6 +33,8 @@ RAISED = {
 BREAKER = "  on_denials: {threshold: 50/minute, suspend: 10m}\n"
 """Left out: with it all but the first refusals would be those of a suspended identity. A call that
 passes has no part in it."""
+IMAGES = "    audit: {before_images: {max_bytes: 64kb}}\n"
+"""Left out: before-images are measured apart, as `IMAGED`."""
 
 RAISED_LIMITS = """\
     rate: {writes: {limit: 6000000/minute, burst: 1000000}}
@@ -56,14 +58,26 @@ class Target:
     user: User | None = None
 
 
+def plain_example() -> str:
+    """Return the example policy without before-images.
+
+    Raises:
+        StructureError: the example no longer has them.
+    """
+    original = EXAMPLE.read_text(encoding="utf-8")
+    if original.count(IMAGES) != 1:
+        raise StructureError(f"`{IMAGES.strip()}` is not once in {EXAMPLE}")
+    return original.replace(IMAGES, "")
+
+
 def raised_document() -> str:
-    """The example policy with agent-runner's three limits raised, and without `on_denials`.
+    """The plain example with agent-runner's three limits raised, and without `on_denials`.
 
     Raises:
         StructureError: the example no longer has these limits, or the guard changed in
             more than its numbers.
     """
-    original = EXAMPLE.read_text(encoding="utf-8")
+    original = plain_example()
     if original.count(BREAKER) != 1:
         raise StructureError(f"`{BREAKER.strip()}` is not once in {EXAMPLE}")
     original = raised = original.replace(BREAKER, "")
@@ -81,7 +95,7 @@ def with_images(document: str) -> str:
     found = re.search(rf"^  {IDENTITY}:\n((?:    .*\n)+)", document, re.MULTILINE)
     if found is None:
         raise StructureError(f"there is no {IDENTITY} in {EXAMPLE}")
-    return f"{document}  {IMAGED}:\n    audit: {{before_images: {{max_bytes: 64kb}}}}\n{found[1]}"
+    return f"{document}  {IMAGED}:\n{IMAGES}{found[1]}"
 
 
 def guard_of(document: str, identity: str = IDENTITY) -> CompiledGuard:

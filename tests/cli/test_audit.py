@@ -48,7 +48,7 @@ def test_log_as_json_has_keys_apart_and_the_error(busy: Cli) -> None:
 
     assert set(first) == {
         *("kind", "id", "time", "identity", "seq", "token", "op", "keys", "correlation"),
-        *("policy", "cost", "error"),
+        *("policy", "cost", "error", "changes"),
     }
     assert first["error"] is None
     assert first["time"].endswith("Z")

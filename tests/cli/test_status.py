@@ -90,7 +90,8 @@ def test_status_shows_suspension_tokens_and_trails(loaded: Cli) -> None:
         "active": True,
         "suspended": True,
     }
-    assert (runner["live_tokens"], runner["audit_length"], runner["denied_length"]) == (1, 1, 1)
+    # With before-images an event has a second entry, of what it left.
+    assert (runner["live_tokens"], runner["audit_length"], runner["denied_length"]) == (1, 2, 1)
     assert runner["events"] == 1
     assert runner["suspension"]["by"] == "tester"
     assert [(one["code"], one["count"]) for one in runner["refusals"]] == [("KEY_NOT_GRANTED", 1)]

@@ -169,7 +169,14 @@ def test_key_without_an_image_can_only_be_skipped(cli: Cli, agents: Agents, admi
     refused = cli.run("undo", "--correlation", "req-1", "--force", STATE, "--yes")
 
     assert refused.exit_code == 1
-    assert "no before-image was taken" in refused.stdout
+    reason = " ".join(refused.stdout.split())
+    assert f"nothing to restore: `{STATE}`: no before-image was taken when event runner/" in reason
+    assert "`before_images` was off for it" in reason
+    assert "conflict" not in refused.output
+    assert "--force" not in refused.output
+    assert "help: `--skip KEY` leaves a key out, with `before_images` in the policy" in (
+        refused.stderr
+    )
     cli.ok("undo", "--correlation", "req-1", "--skip", STATE, "--yes")
     assert admin.mget(STATE, RESULT) == ["x", None]
 

@@ -1,4 +1,4 @@
-"""The whole text of the example policy's guards, and what holds for every guard's text."""
+"""The whole text of the guards that are measured, and what holds for every guard's text."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import json
 import re
 
 import pytest
+from benchmarks.support.policy import plain_example
 from lupa import lua51
 
 from keyleash.commands import load_table
 from keyleash.compiler import CompiledGuard, compile_policy
-from keyleash.compiler.templates import examples_root
 from keyleash.policy import parse_policy
 from keyleash.protocol.keyspace import Keyspace, script_digest
 from support.golden import GOLDEN, assert_golden
 from support.sealed import SEALED
 
-EXAMPLE = examples_root() / "agents.yaml"
+EXAMPLE = plain_example()
 NAMES = ("agent-reader", "agent-runner", "agent-recovery", "human-admin")
 
 
@@ -38,7 +38,7 @@ def returns(chunk: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def example() -> dict[str, CompiledGuard]:
-    return compiled(EXAMPLE.read_text())
+    return compiled(EXAMPLE)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,7 +66,7 @@ def test_example_guards_are_legal_lua_in_ascii(example: dict[str, CompiledGuard]
 
 def test_same_policy_compiles_to_the_same_digest(example: dict[str, CompiledGuard]) -> None:
     """A digest is an identity: nothing of the run gets into the text."""
-    again = compiled(EXAMPLE.read_text())
+    again = compiled(EXAMPLE)
 
     assert {name: guard.digest for name, guard in again.items()} == {
         name: guard.digest for name, guard in example.items()
@@ -77,7 +77,7 @@ def test_change_to_one_identity_leaves_the_others_as_they_were(
     example: dict[str, CompiledGuard],
 ) -> None:
     """Agents whose rules did not change keep their guard across a load."""
-    changed = compiled(EXAMPLE.read_text().replace("60/minute}", "61/minute}"))
+    changed = compiled(EXAMPLE.replace("60/minute}", "61/minute}"))
 
     differing = {name for name in NAMES if changed[name].digest != example[name].digest}
     assert differing == {"agent-recovery"}
@@ -85,7 +85,7 @@ def test_change_to_one_identity_leaves_the_others_as_they_were(
 
 def test_another_limit_changes_the_stamp(example: dict[str, CompiledGuard]) -> None:
     """The stamp ties a state to one guard, so it differs whenever the rules do."""
-    changed = compiled(EXAMPLE.read_text().replace("60/minute}", "61/minute}"))
+    changed = compiled(EXAMPLE.replace("60/minute}", "61/minute}"))
 
     assert changed["agent-recovery"].stamp != example["agent-recovery"].stamp
     assert all(0 < guard.stamp < 2**48 for guard in example.values())
@@ -93,7 +93,7 @@ def test_another_limit_changes_the_stamp(example: dict[str, CompiledGuard]) -> N
 
 def test_another_prefix_moves_every_control_key(example: dict[str, CompiledGuard]) -> None:
     """Control keys are compiled-in constants under one prefix; only the public record stays."""
-    moved = compiled(EXAMPLE.read_text(), keyspace=Keyspace("9f3a:"))
+    moved = compiled(EXAMPLE, keyspace=Keyspace("9f3a:"))
 
     for guard in moved.values():
         named = re.findall(r'"([^"]*keyleash:[^"]*)"', guard.script + guard.batch_script)
@@ -159,14 +159,14 @@ def test_pattern_with_awkward_bytes_compiles_to_legal_lua(pattern: str) -> None:
 
 def test_sealed_guard_is_as_recorded() -> None:
     """Its prefixes are constants like any other name, and all that is for them shows here."""
-    guard = compiled(EXAMPLE.read_text(), keyspace=SEALED)["agent-runner"]
+    guard = compiled(EXAMPLE, keyspace=SEALED)["agent-runner"]
 
     assert_golden(GOLDEN / "guards" / "agent-runner.sealed.lua", guard.script)
 
 
 def test_vault_is_in_no_guard_of_an_open_server(example: dict[str, CompiledGuard]) -> None:
     """What nobody asked for costs nobody anything: the text has no trace of it."""
-    sealed = compiled(EXAMPLE.read_text(), keyspace=SEALED)
+    sealed = compiled(EXAMPLE, keyspace=SEALED)
     for name, guard in example.items():
         assert "places" not in guard.script + guard.batch_script
         assert SEALED.vault in sealed[name].script

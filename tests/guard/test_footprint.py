@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.support.policy import plain_example
+
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
-from keyleash.compiler.templates import examples_root
 from keyleash.deploy import set_suspended
 from keyleash.errors import ReplyCode
 from keyleash.policy import parse_policy
@@ -220,7 +221,7 @@ def table(cases: list[Case]) -> str:
 
 def test_script_is_as_long_as_recorded() -> None:
     """In bytes: an identity's scripts stay in the memory of every server that runs them."""
-    documents = {"agents.yaml": (examples_root() / "agents.yaml").read_text()}
+    documents = {"agents.yaml": plain_example()}
     documents[f"{PATTERNS} patterns"] = policy(
         large={
             "grants": [

@@ -100,7 +100,7 @@ def test_parts_know_their_place(parse: Parse) -> None:
     assert place(runner.deny[0].span) == ("p.yaml", 17, 12)
     assert place(runner.rates[0].span) == ("p.yaml", 18, 12)
     assert place(runner.budgets[1].span) == ("p.yaml", 19, 35)
-    assert place(runner.accepted[0].span) == ("p.yaml", 20, 14)
+    assert place(runner.accepted[0].span) == ("p.yaml", 21, 14)
 
 
 def test_token_settings_of_an_identity_know_their_place_and_defaults_have_none(
@@ -110,9 +110,9 @@ def test_token_settings_of_an_identity_know_their_place_and_defaults_have_none(
     admin, reader = parse(EXAMPLE).identities[3], parse(EXAMPLE).identities[0]
 
     assert {field: str(span) for field, span in admin.token.spans.items()} == {
-        "ttl": "p.yaml:29:18",
-        "max_ttl": "p.yaml:29:31",
-        "idle": "p.yaml:29:41",
+        "ttl": "p.yaml:30:18",
+        "max_ttl": "p.yaml:30:31",
+        "idle": "p.yaml:30:41",
     }
     assert reader.token.spans == {}
 

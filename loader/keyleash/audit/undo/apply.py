@@ -12,7 +12,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.audit.query import Query
 from keyleash.audit.reader import read_events
-from keyleash.audit.undo.plan import Action, KeyPlan, UndoPlan
+from keyleash.audit.undo.plan import Action, KeyPlan, Kind, UndoPlan
 from keyleash.compiler.templates import operator_script
 from keyleash.errors import (
     ChangedMeanwhileError,
@@ -128,9 +128,14 @@ def refusal(plan: UndoPlan) -> UndoRefusedError:
     """Why *plan* is not carried out."""
     blocked, count = len(plan.blocked), len(plan.keys)
     noun = "key" if count == 1 else "keys"
+    obstacles = [one for key in plan.blocked for one in key.obstacles if not one.is_forced]
+    helps = ["`--force KEY` overrides a conflict"] * any(not one.is_final for one in obstacles)
+    helps.append("`--skip KEY` leaves a key out")
+    if any(one.kind is Kind.NOT_RECORDED for one in obstacles):
+        helps.append("with `before_images` in the policy, later changes can be undone")
     return UndoRefusedError(
         f"{blocked} of {count} {noun} cannot be given back what they held; nothing was undone",
-        help="`--force KEY` overrides a conflict, `--skip KEY` leaves a key out",
+        help=", ".join(helps),
     )
 
 

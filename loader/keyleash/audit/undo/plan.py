@@ -35,6 +35,7 @@ class Kind(StrEnum):
 
 BY_OTHERS = frozenset({Kind.CHANGED, Kind.UNVERIFIED})
 FORCIBLE = BY_OTHERS | {Kind.UNGRANTED}
+"""Those that an operator may override; of all others there is nothing to restore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,11 @@ class Obstacle:
     identities: tuple[str, ...] = ()
     size: int = 0
     is_forced: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no operator can override it, since there is nothing to restore."""
+        return self.kind not in FORCIBLE
 
 
 class Action(StrEnum):

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keyleash.cli.text import clock_time, counted, printable, without_tokens
+from keyleash.compiler.emit import MAX_IMAGES
 
 if TYPE_CHECKING:
     from keyleash.audit.undo import KeyPlan, Obstacle, Step
+
+
+def label(obstacle: Obstacle) -> str:
+    """Return the word before a reason: a conflict can be overridden, the others cannot."""
+    if obstacle.is_forced:
+        return "forced"
+    return "nothing to restore" if obstacle.is_final else "conflict"
 
 
 def reason(plan: KeyPlan, obstacle: Obstacle) -> str:
@@ -25,7 +33,10 @@ def reason(plan: KeyPlan, obstacle: Obstacle) -> str:
             names = ", ".join(f"`{name}`" for name in obstacle.identities)
             return f"the active policy no longer lets {names} change it"
         case "not-recorded":
-            return f"no before-image was taken when event {first.event} changed it"
+            return (
+                f"no before-image was taken when event {first.event} changed it: `before_images`"
+                f" was off for it, or the event changed more than {MAX_IMAGES} keys"
+            )
         case "large":
             size = counted(obstacle.size, "byte")
             return f"not reversible: it took {size} before event {first.event}, too many to be kept"

@@ -8,7 +8,7 @@ import click
 
 from keyleash.cli.output import Column, print_table, say
 from keyleash.cli.text import counted, iso_time, json_bytes, printable, without_tokens
-from keyleash.cli.undo.reasons import reason
+from keyleash.cli.undo.reasons import label, reason
 from keyleash.cli.values import short_value, value_as_json
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def print_plan(plan: UndoPlan) -> None:
 def _print_obstacle(plan: KeyPlan, obstacle: Obstacle) -> None:
     if plan.is_skipped:
         return
-    word, colour = ("forced", "yellow") if obstacle.is_forced else ("conflict", "red")
+    word, colour = label(obstacle), "yellow" if obstacle.is_forced else "red"
     click.echo(
         f"{click.style(word, fg=colour)}: `{printable(plan.key)}` {reason(plan, obstacle)}"
         if obstacle.kind in {"changed", "unverified"}

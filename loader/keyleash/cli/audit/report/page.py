@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from keyleash.cli.audit.report import words
 from keyleash.cli.audit.report.chart import HEIGHT, LEFT, RIGHT, draw
 from keyleash.cli.text import clock_time, distance, iso_time, short_digest
-from keyleash.cli.undo.reasons import reason
+from keyleash.cli.undo.reasons import label, reason
 from keyleash.cli.undo.showing import what_happens
 from keyleash.cli.values import short_value
 
@@ -72,6 +72,7 @@ def _environment() -> Environment:
         counted=words.amount,
         distance=distance,
         now_words=words.now_words,
+        label=label,
         reason=reason,
         short_value=short_value,
         what_happens=what_happens,
