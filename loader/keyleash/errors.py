@@ -202,6 +202,12 @@ class EvictionError(KeyleashError):
     code = "eviction"
 
 
+class UnvalidatedRestoreError(KeyleashError):
+    """The policy allows RESTORE, and the server does not validate its payloads."""
+
+    code = "unvalidated-restore"
+
+
 class UnknownIdentityError(KeyleashError):
     """The active policy has no identity of that name."""
 

@@ -31,6 +31,7 @@ ANNOTATION = re.compile(r"^Command # 1 \(.*\) of pipeline caused error: ", re.DO
 BROAD = {
     "grants": [
         grant("read", "write", "delete", "scan", keys="t:*"),
+        grant("write", keys="t:*", only=["RESTORE"]),
         {"allow": ["publish"], "channels": ["t:*"]},
     ]
 }

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyleash.commands import load_table
-from keyleash.commands.facts import NO_KEY, UNPLACED
+from keyleash.commands.facts import NAMED_ONLY, NO_KEY, UNPLACED
 from keyleash.commands.rows import CommandRow
 from keyleash.commands.server import UnreadableCommandsError, read_table
 from keyleash.commands.table import table_of
@@ -119,4 +119,4 @@ def test_command_of_a_module_is_placed_and_given_by_name_only() -> None:
     assert (spec.refused, spec.walk, spec.named_only) == (None, (1, 1, 1), True)
     assert table.commands["DOC.CALLBACK"].refused == UNPLACED
     assert table.commands["DOC.QUERY"].refused == NO_KEY
-    assert not any(spec.named_only for spec in load_table())
+    assert {spec.name for spec in load_table() if spec.named_only} == NAMED_ONLY

@@ -69,6 +69,7 @@ IDENTITIES: dict[str, dict[str, Any]] = {
     "all": {
         "grants": [
             grant("read", "write", "delete", "scan", keys=["a:*", "b:*"]),
+            grant("write", keys=["a:*", "b:*"], only=["RESTORE"]),
             {"allow": ["publish"], "channels": ["c:*"]},
         ]
     },

@@ -59,7 +59,11 @@ POLICIES_ELSEWHERE = 90
 CALLS_OF_EACH = 8
 """Of every command, for each of the policies that are there for it."""
 EVERY_COMMAND = (
-    [grant("read", "write", "delete", "scan", keys="*"), PUBLISHING],
+    [
+        grant("read", "write", "delete", "scan", keys="*"),
+        grant("write", keys="*", only=["RESTORE"]),
+        PUBLISHING,
+    ],
     [grant("read", keys="a*")],
     [grant("write", "delete", keys="a*"), grant("read", keys="b")],
 )
@@ -85,7 +89,7 @@ NAMES = (
     "GET", "SET", "DEL", "COPY", "INCR", "LPOP", "SORT", "ZUNIONSTORE", "XREADGROUP", "PUBLISH",
     "SCAN", "RENAME", "XGROUP", "XGROUP CREATE", "XINFO", "OBJECT", "MEMORY USAGE", "@read",
     "@write", "@string", "@stream", "@sortedset", "@keyspace", "@fast", "@dangerous", "@pubsub",
-    "@blocking", "@geo",
+    "@blocking", "@geo", "RESTORE",
 )  # fmt: skip
 CLASS_LISTS = (
     ("read",), ("write",), ("delete",), ("scan",), ("publish",), ("read", "publish"),

@@ -396,6 +396,7 @@ def test_codes_are_as_people_have_written_them() -> None:
         "no-budget",
         "no-idle-timeout",
         "short-retention",
+        "grants-restore",
         "covered-grant",
         "idle-deny",
         "same-scope",

@@ -337,7 +337,13 @@ class Twins:
         self.admin.flushall()
         if self.keyspace.vault:
             record(self.admin)
-        load_policy(self.admin, document, table=self.table, keyspace=self.keyspace)
+        load_policy(
+            self.admin,
+            document,
+            table=self.table,
+            keyspace=self.keyspace,
+            allow_unvalidated_restore=True,
+        )
         issued = issue_token(self.admin, "one", keyspace=self.keyspace)
         self.token, self.token_id = issued.token.encode(), issued.id
         found = guard_record(self.admin.hgetall(self.keyspace.guard("one")))  # type: ignore[arg-type]

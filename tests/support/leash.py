@@ -88,6 +88,7 @@ class Leash:
             keyspace=self.keyspace,
             table=self.server.table,
             allow_removal=True,
+            allow_unvalidated_restore=True,
         )
 
     def issue(self, identity: str, **options: Any) -> IssuedToken:

@@ -125,6 +125,8 @@ def test_option_value_that_reads_like_a_key_is_left_alone(sealed: Leash) -> None
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_errors_that_name_keys_name_them_without_the_vault(sealed: Leash, protocol: int) -> None:
     """As a raw call on an open server does."""
+    restores = grant("write", keys="a:*", only=["RESTORE"])
+    sealed.load(one={**ALL, "grants": [*ALL["grants"], restores]})
     agent = sealed.agent("one", protocol=protocol)
     raw = sealed.server.client(protocol=protocol)
     agent.xadd("a:s", {"f": "v"}, id="1-1")

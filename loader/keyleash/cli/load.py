@@ -13,6 +13,7 @@ from keyleash.cli.file_names import FILE
 from keyleash.cli.options import (
     allow_eviction_option,
     allow_removal_option,
+    allow_unvalidated_restore_option,
     allow_widening_option,
     example,
     full_option,
@@ -28,6 +29,7 @@ from keyleash.protocol.transport import Transport
 @click.command(epilog=example("keyleash load examples/agents.yaml --yes"))
 @click.argument("file", type=FILE)
 @allow_eviction_option
+@allow_unvalidated_restore_option
 @transport_option
 @node_option
 @allow_widening_option
@@ -40,6 +42,7 @@ def load(
     settings: Settings,
     file: str,
     allow_eviction: bool,
+    allow_unvalidated_restore: bool,
     transport: str,
     nodes: Sequence[str],
     allow_widening: bool,
@@ -55,8 +58,8 @@ def load(
     have counted is kept, and so are tokens and suspensions. Afterwards what the server has is
     read back and compared. Warns of what has no effect: commands that FILE names and the server
     lacks, before-images of masked keys. Refuses a server that may evict keyleash's own keys
-    when its memory is full, unless told otherwise. `-` reads standard input, and then needs
-    --yes.
+    when its memory is full, and one that does not validate payloads if FILE allows RESTORE; an
+    option allows each. `-` reads standard input, and then needs --yes.
 
     ACL users that `keyleash fence` made are kept in step, on each --node as well, and those of
     identities that leave the policy are deleted.
@@ -72,6 +75,7 @@ def load(
             file=name,
             keyspace=settings.keyspace,
             allow_eviction=allow_eviction,
+            allow_unvalidated_restore=allow_unvalidated_restore,
             report=report,
         )
     activate(

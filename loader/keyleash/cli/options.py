@@ -54,6 +54,11 @@ allow_eviction_option = click.option(
     is_flag=True,
     help="Load even where the server may evict keyleash's own keys.",
 )
+allow_unvalidated_restore_option = click.option(
+    "--allow-unvalidated-restore",
+    is_flag=True,
+    help="Allow RESTORE even where the server does not validate its payloads.",
+)
 allow_widening_option = click.option(
     "--allow-widening", is_flag=True, help="With --yes: also where it widens access."
 )

@@ -12,6 +12,7 @@ from keyleash.cli.kept import find_kept
 from keyleash.cli.options import (
     allow_eviction_option,
     allow_removal_option,
+    allow_unvalidated_restore_option,
     allow_widening_option,
     example,
     full_option,
@@ -30,6 +31,7 @@ from keyleash.protocol.transport import Transport
 @click.command(epilog=example("keyleash rollback --to 3f9ac2d81b07"))
 @click.option("--to", metavar="DIGEST", help="Which policy, by the first digits of its digest.")
 @allow_eviction_option
+@allow_unvalidated_restore_option
 @node_option
 @allow_widening_option
 @allow_removal_option
@@ -41,6 +43,7 @@ def rollback(
     settings: Settings,
     to: str | None,
     allow_eviction: bool,
+    allow_unvalidated_restore: bool,
     nodes: Sequence[str],
     allow_widening: bool,
     allow_removal: bool,
@@ -68,6 +71,7 @@ def rollback(
             file=source,
             keyspace=keyspace,
             allow_eviction=allow_eviction,
+            allow_unvalidated_restore=allow_unvalidated_restore,
             report=report,
         )
     activate(

@@ -100,6 +100,13 @@ Of any other module's commands nobody here knows that. A search index reads keys
 queries do not name, and the key specs of most modules are made up by the server.
 """
 
+NAMED_ONLY = frozenset({"RESTORE"})
+"""Commands that a grant gives only if its `only` names them.
+
+RESTORE stores a payload as it is. A server that does not validate payloads aborts when it reads
+a corrupt one, whichever client reads it.
+"""
+
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         "SET": Variant("GET", (READ, WRITE)),

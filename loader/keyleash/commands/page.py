@@ -165,6 +165,8 @@ def remarks_of(spec: CommandSpec, table: CommandTable) -> Iterator[str]:
     if spec.variant is not None:
         when = "of GETs alone" if spec.variant.option is None else f"with {spec.variant.option}"
         yield f"{when}: {_classes(spec.variant.needs)}"
+    if spec.named_only:
+        yield "only if `only:` names it"
     if spec.refused_if:
         yield f"refused with {' or '.join(spec.refused_if)}"
     if spec.name in REMARKS:

@@ -19,6 +19,7 @@ from keyleash.commands.facts import (
     CLASS_OF_FLAG,
     CONTAINER,
     KEYLESS_PASSES,
+    NAMED_ONLY,
     NO_KEY,
     NOT_ONE_WALK,
     REFUSED,
@@ -88,7 +89,7 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         channel=CHANNELS.get(name),
         scans=name in SCANS,
         waits=WAITS.get(name),
-        named_only="module" in row["flags"] and name not in VECTOR_SETS,
+        named_only=name in NAMED_ONLY or ("module" in row["flags"] and name not in VECTOR_SETS),
     )
 
 

@@ -145,7 +145,8 @@ class CommandSpec:
         channel: Index of the channel that it publishes to; None for all others.
         scans: Whether it lists keys by a glob.
         waits: How it blocks, if it does; a guard answers at once and clients poll.
-        named_only: Whether a grant gives it only if `only` names it: a module's command.
+        named_only: Whether a grant gives it only if `only` names it, category or class aside:
+            a command of a module, or one of `facts.NAMED_ONLY`.
         refused: Why a guard refuses the command whatever the policy says; None if it does not.
         servers: Labels of the servers that have it, such as `redis 8.0.2`.
         needs: Every class that some key of each call needs, in the order of `OperationClass`.

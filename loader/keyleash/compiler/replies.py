@@ -73,6 +73,6 @@ def mend_of(spec: CommandSpec, *, sealed: bool = False) -> str | None:
     """
     if spec.scans:
         return "scan"
-    if sealed and spec.named_only:
+    if sealed and spec.named_only and not is_alike(spec):
         return "anywhere"
     return (sealed and _NAMED.get(spec.name)) or _MENDED.get(spec.name)

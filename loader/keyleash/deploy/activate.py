@@ -58,6 +58,7 @@ def load_policy(
     table: CommandTable | None = None,
     keyspace: Keyspace | None = None,
     allow_eviction: bool = False,
+    allow_unvalidated_restore: bool = False,
     transport: Transport = Transport.EVALSHA,
     others: Sequence[Client] = (),
     allow_removal: bool = False,
@@ -74,6 +75,8 @@ def load_policy(
         table: The server's commands; they are asked for if None.
         keyspace: Where keys are; what the server's record says if None.
         allow_eviction: Load also where the server may evict control keys.
+        allow_unvalidated_restore: Load a policy that allows RESTORE also where the server does
+            not validate its payloads.
         others: Further servers, such as replicas, whose ACL users are to be kept in step.
         transport: How wrappers are to call the guards. The policy may be active by another.
         allow_removal: Load also a policy that lacks identities of the active one.
@@ -85,6 +88,8 @@ def load_policy(
         RemovalError: it removes identities, and that was not allowed; nothing was activated.
         UnsayablePatternError: ACL rules of a fenced identity cannot hold one of its patterns.
         EvictionError: the server may evict control keys; nothing was touched.
+        UnvalidatedRestoreError: the policy allows RESTORE, and the server does not validate
+            payloads; nothing was touched.
         ActivationConflictError: another load was faster; nothing was activated.
         DigestMismatchError: the server's digests are not ours; nothing was activated.
     """
@@ -100,6 +105,7 @@ def load_policy(
         table=table,
         keyspace=keyspace,
         allow_eviction=allow_eviction,
+        allow_unvalidated_restore=allow_unvalidated_restore,
     )
     return activate_policy(
         client,

@@ -9,6 +9,7 @@ from keyleash.commands import CommandTable, load_table
 from keyleash.commands.server import UnreadableCommandsError, read_table
 from keyleash.compiler import CompiledGuard, Report, compile_policy
 from keyleash.deploy.eviction import check_eviction
+from keyleash.deploy.payloads import check_payloads
 from keyleash.deploy.supported import require_supported
 from keyleash.errors import Problem, Span
 from keyleash.policy import Policy, parse_policy
@@ -53,6 +54,7 @@ def prepare_policy(
     table: CommandTable | None = None,
     keyspace: Keyspace | None = None,
     allow_eviction: bool = False,
+    allow_unvalidated_restore: bool = False,
     year: int | None = None,
     report: Report | None = None,
 ) -> PreparedPolicy:
@@ -71,6 +73,8 @@ def prepare_policy(
         PolicyError: With every problem of the document.
         CompileError: No guard can be made of it.
         EvictionError: The server may evict control keys, and *allow_eviction* is false.
+        UnvalidatedRestoreError: An identity may RESTORE, the server does not validate payloads,
+            and *allow_unvalidated_restore* is false.
     """
     client = operator_client(client)
     require_supported(client)
@@ -86,6 +90,7 @@ def prepare_policy(
     # A name that any server is known to have is no mistake.
     known = shipped if table is None else shipped.extended(table.commands)
     policy = parse_policy(document, file=file, commands=known, server=table)
+    unvalidated = check_payloads(client, policy, file, allowed=allow_unvalidated_restore)
     if year is None:
         year = datetime.fromtimestamp(server_time_us(client) / 1_000_000, UTC).year
     compiled_against = table or shipped
@@ -99,7 +104,7 @@ def prepare_policy(
             policy, compiled_against, keyspace=keyspace, year=year, report=report
         ),
         commands=commands_to_learn(compiled_against),
-        warnings=(*unread, *evicting, *policy.warnings),
+        warnings=(*unread, *evicting, *unvalidated, *policy.warnings),
     )
 
 

@@ -161,6 +161,7 @@ def _compiled(deployment: Deployment, known: dict[str, Record]) -> Iterator[Said
         file="<active policy>",
         keyspace=keyspace,
         allow_eviction=True,
+        allow_unvalidated_restore=True,
     )
     yield from records.check_records(deployment, active, prepared)
     if known:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyleash.commands import CommandSpec
+from keyleash.commands import CommandSpec, load_table
 from keyleash.policy.model import Grant
 
 
@@ -15,3 +15,9 @@ def lets_through(grant: Grant, spec: CommandSpec) -> bool:
     if grant.only is not None and names.isdisjoint(grant.only):
         return False
     return names.isdisjoint(grant.except_)
+
+
+def gives_restore(grant: Grant) -> bool:
+    """Return whether a grant allows RESTORE on its keys."""
+    spec = load_table().commands["RESTORE"]
+    return lets_through(grant, spec) and set(spec.needs) <= set(grant.allow)

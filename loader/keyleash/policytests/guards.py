@@ -74,7 +74,13 @@ class Guards:
         self.clear()
         year = datetime.fromtimestamp(starts_us // SECOND_US, UTC).year
         prepared = prepare_policy(
-            self._client, document, file=file, table=self.table, year=year, allow_eviction=True
+            self._client,
+            document,
+            file=file,
+            table=self.table,
+            year=year,
+            allow_eviction=True,
+            allow_unvalidated_restore=True,
         )
         activate_policy(self._client, prepared, actor=ACTOR)
         names = [guard.identity for guard in prepared.guards]

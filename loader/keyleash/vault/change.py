@@ -264,9 +264,14 @@ def _switch(
 
 
 def _prepared(client: Client, document: str, keyspace: Keyspace) -> PreparedPolicy:
-    # It is active already, whatever the server's memory is like.
+    # It is active already, however the server is configured.
     return prepare_policy(
-        client, document, file="<active policy>", keyspace=keyspace, allow_eviction=True
+        client,
+        document,
+        file="<active policy>",
+        keyspace=keyspace,
+        allow_eviction=True,
+        allow_unvalidated_restore=True,
     )
 
 

@@ -83,7 +83,12 @@ def read_meant(settings: Settings, asked: Asked, *, mints: bool = False) -> Mean
     if asked.file is not None:
         name, text = read_text(asked.file)
     guards = prepare_policy(
-        settings.client, text, file=name, keyspace=settings.keyspace, allow_eviction=True
+        settings.client,
+        text,
+        file=name,
+        keyspace=settings.keyspace,
+        allow_eviction=True,
+        allow_unvalidated_restore=True,
     ).guards
     names = [guard.identity for guard in guards]
     _require_known(asked.wide, names)

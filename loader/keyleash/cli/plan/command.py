@@ -7,7 +7,12 @@ import click
 from keyleash.cli.documents import read_text
 from keyleash.cli.failures import UNREACHABLE, problem_as_json, warn
 from keyleash.cli.file_names import FILE
-from keyleash.cli.options import full_option, json_option, transport_option
+from keyleash.cli.options import (
+    allow_unvalidated_restore_option,
+    full_option,
+    json_option,
+    transport_option,
+)
 from keyleash.cli.output import print_json
 from keyleash.cli.plan.as_json import plan_as_json
 from keyleash.cli.plan.showing import print_plan
@@ -24,17 +29,22 @@ CHANGES = 1
     "example:    keyleash plan examples/agents.yaml"
 )
 @click.argument("file", type=FILE)
+@allow_unvalidated_restore_option
 @transport_option
 @full_option
 @json_option
 @pass_settings
-def plan(settings: Settings, file: str, transport: str, full: bool) -> int:
+def plan(
+    settings: Settings, file: str, allow_unvalidated_restore: bool, transport: str, full: bool
+) -> int:
     """Show what loading a policy file would change, and change nothing.
 
     Compares FILE with the active policy, identity by identity: rules that are added (+), removed
     (-) or changed (~), and calls that become possible or impossible. A rule marked `widens` has a
     part in something that is allowed then and is not now. Identities that change alike are shown
-    together, and more than 50 different changes as a summary. `-` reads standard input.
+    together, and more than 50 different changes as a summary. Rejects FILE if it allows RESTORE
+    and the server does not validate its payloads, as `keyleash load` does. `-` reads standard
+    input.
     """
     from keyleash.deploy import prepare_policy, preview_load
 
@@ -48,6 +58,7 @@ def plan(settings: Settings, file: str, transport: str, full: bool) -> int:
             file=name,
             keyspace=settings.keyspace,
             allow_eviction=True,
+            allow_unvalidated_restore=allow_unvalidated_restore,
             report=report,
         )
     preview = preview_load(settings.client, prepared, settings.keyspace, Transport(transport))

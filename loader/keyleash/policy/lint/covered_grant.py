@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from keyleash.commands import OperationClass
+from keyleash.commands.facts import NAMED_ONLY
 from keyleash.policy.lint.finding import Finding, finding
 from keyleash.policy.model import Grant, Identity, Pattern, Policy, SubjectKind
 from keyleash.policy.pattern_relations import covered_by, covers
@@ -58,8 +59,8 @@ def _narrows_less(wide: Grant, narrow: Grant) -> bool:
         return False
     if wide.only is not None:
         return narrow.only is not None and set(narrow.only) <= set(wide.only)
-    # Commands of modules, whose names have a dot, are allowed by grants that name them alone.
-    return not any("." in name for name in narrow.only or ())
+    # Commands of modules, whose names have a dot, and some others must be named.
+    return not any("." in name or name in NAMED_ONLY for name in narrow.only or ())
 
 
 def _finding(identity: Identity, grant: Grant, others: Sequence[Grant]) -> Finding:

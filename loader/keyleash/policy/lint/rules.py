@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from keyleash.policy.lint import (
     bare_wildcard,
     covered_grant,
+    grants_restore,
     idle_deny,
     long_lived_token,
     missing_delimiter,
@@ -31,6 +32,7 @@ RULES: dict[str, Rule] = {
     no_budget.CODE: no_budget.no_budget,
     no_idle_timeout.CODE: no_idle_timeout.no_idle_timeout,
     short_retention.CODE: short_retention.short_retention,
+    grants_restore.CODE: grants_restore.grants_restore,
     covered_grant.CODE: covered_grant.covered_grant,
     idle_deny.CODE: idle_deny.idle_deny,
     same_scope.CODE: same_scope.same_scope,
