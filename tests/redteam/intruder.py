@@ -98,6 +98,13 @@ class Intruder:
         header = (self.holds.token if token is None else token, correlation, protocol)
         return self.say(*self.head(script), len(declared), *declared, *header, *command)
 
+    def batch(self, *commands: Sequence[Word], mode: str = "all", keys_each: int = 1) -> Any:
+        """Call its own guard with a batch; the first words after each name are its keys."""
+        items = [word for command in commands for word in (len(command), *command)]
+        keys = [word for command in commands for word in command[1 : 1 + keys_each]]
+        header = (self.holds.token, "intruder", str(self.holds.protocol), mode)
+        return self.say(*self.head(self.record[b"batch_digest"]), len(keys), *keys, *header, *items)
+
     def head(self, digest: bytes | str, suffix: str = "") -> tuple[str, str]:
         """The words with which a call of a script begins, as the record has it."""
         said = digest.decode() if isinstance(digest, bytes) else digest

@@ -17,6 +17,7 @@ from redteam.attempts import ATTEMPTS
 SECTIONS = (
     "Data, without the guard",
     "Guards and tokens",
+    "The server that all agents use",
     "Replies and error texts",
     "Counters, tokens and trails",
     "Code",

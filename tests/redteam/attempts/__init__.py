@@ -2,6 +2,7 @@
 
 from redteam.attempt import ATTEMPTS
 from redteam.attempts import (  # noqa: F401 - each enters its own
+    availability,
     code,
     control,
     data,
