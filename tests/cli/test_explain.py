@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,93 @@ def test_can_i_answers_in_a_line(
     result = offline.run("can-i", "agent-reader", "--policy", example, "--", *call)
 
     assert (result.stdout, result.exit_code) == (said, exit_code)
+
+
+LISTED = """\
+version: 1
+identities:
+  one:
+    kind: machine
+    grants:
+      - {allow: [read], keys: ["a:*"]}
+      - {allow: [write], keys: ["b:{x}"], only: ["@string", COPY]}
+      - {allow: [publish], channels: ["c:*"]}
+    deny: [{keys: ["b:locked"]}]
+    rate: {requests: {limit: 9/day, per: token}, writes: {limit: 5/day, per: "{x}"}}
+"""
+
+
+def test_list_has_grants_with_their_commands_denials_and_limits(offline: Cli, policy: Path) -> None:
+    """What an identity may do, without asking for one command after the other."""
+    policy.write_text(LISTED)
+
+    lines = offline.ok("can-i", "--list", "one", "--policy", policy).splitlines()
+
+    assert lines[0] == "identity  one (machine)"
+    assert lines[1:3] == ["grant     read", "          keys      a:*"]
+    assert re.fullmatch(r" {10}commands  \d+: \d+ string, .*", lines[3])
+    assert lines[4:] == [
+        "grant     write",
+        "          keys      b:{x}",
+        "          only      @string, COPY",
+        "          commands  APPEND, MSET, MSETEX, MSETNX, PSETEX, SET, SETEX, SETNX, SETRANGE,"
+        " STRLEN",
+        "grant     publish",
+        "          channels  c:*",
+        "          commands  ECHO, PING, PUBLISH, SPUBLISH, TIME",
+        "together  by several grants: COPY",
+        "denied    b:locked",
+        "limit     rate.requests: 9 a day, per token",
+        "limit     rate.writes: 5 a day, per {x}",
+    ]
+
+
+def test_list_as_json_names_every_command_and_each_may_be_called(
+    offline: Cli, policy: Path
+) -> None:
+    """What is listed is what `can-i` says yes to, and what is not listed it denies."""
+    policy.write_text(LISTED)
+
+    said = offline.json("can-i", "--list", "one", "--policy", policy)
+
+    read, write, publish = said["grants"]
+    assert (read["allow"], read["keys"], read["only"]) == (["read"], ["a:*"], None)
+    assert write["place"]["line"] == 7
+    assert publish["channels"] == ["c:*"]
+    assert "GET" in read["commands"]
+    assert not {"SET", "RESTORE", "INCR", "FLUSHALL", "EVAL"} & {*read["commands"]}
+    assert said["together"] == ["COPY"]
+    assert said["deny"] == ["b:locked"]
+    assert [(one["name"], one["per"]) for one in said["limits"]] == [
+        ("rate.requests", "token"),
+        ("rate.writes", "{x}"),
+    ]
+    assert said["denied_now"] is None
+    offline.ok("can-i", "one", "--policy", policy, "--", "COPY", "a:1", "b:1")
+    assert offline.run("can-i", "one", "--policy", policy, "--", "INCR", "b:1").exit_code == 1
+
+
+def test_list_of_a_suspended_identity_says_that_every_call_is_denied(loaded: Cli) -> None:
+    """A list of grants alone would pass for an answer."""
+    loaded.ok("can-i", "--list", "agent-runner")
+    loaded.ok("freeze", "agent-runner", "--reason", "incident 4107")
+
+    result = loaded.run("can-i", "--list", "agent-runner")
+    said = loaded.json("can-i", "--list", "agent-runner", exit_code=1)
+
+    assert result.exit_code == 1
+    assert result.stdout.endswith("denied now: every call: SUSPENDED reason=incident 4107\n")
+    assert said["denied_now"] == {"code": "SUSPENDED", "details": {"reason": "incident 4107"}}
+
+
+@pytest.mark.parametrize(
+    "words", [("can-i", "--list", "one", "GET", "a"), ("can-i", "one"), ("explain", "one")]
+)
+def test_question_without_a_command_or_with_one_too_many_is_a_usage_error(
+    offline: Cli, words: tuple[str, ...]
+) -> None:
+    """Either a call is judged, or everything is listed."""
+    assert offline.run(*words).exit_code == 2
 
 
 def test_question_that_cannot_be_answered_is_no_refusal(

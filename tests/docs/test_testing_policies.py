@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "testing-policies.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", ["explain", "test"])
+@pytest.mark.parametrize("command", ["explain", "test", "can-i --list"])
 def test_shown_answer_is_the_one_that_is_given(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from keyleash.commands import CommandSpec, CommandTable, OperationClass, load_ta
 from keyleash.commands.server import read_table
 from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
 from keyleash.decision import Decision, ModelState, decide
+from keyleash.decision.abilities import abilities_of
 from keyleash.decision.command import named, needs_of_call
 from keyleash.decision.matching import captured
 from keyleash.decision.room import changes
@@ -489,6 +490,27 @@ def test_generated_commands_are_judged_as_the_model_says(
 
     assert pairs >= policies_here * COMMANDS
     assert allowed >= pairs // 10
+
+
+@settings(thorough(POLICIES_ELSEWHERE * 4), phases=[Phase.generate])
+@given(
+    policies().map(parsed).filter(bool),
+    st.lists(SKETCHES, min_size=COMMANDS, max_size=COMMANDS),
+)
+def test_command_of_an_allowed_call_is_listed_as_one_that_the_identity_may_call(
+    made: tuple[str, Identity], sketches: list[Sketch]
+) -> None:
+    """A list that leaves out what an agent can do is worse than none."""
+    _, identity = made
+    found = abilities_of(identity, TABLE)
+    listed = {*found.together, *(name for names in found.by_grant for name in names)}
+    for sketch in sketches:
+        call = drawn(sketch, pool(identity))
+        decision = decide(identity, TABLE, call.argv, call.declared, ModelState(), 0, "")
+        spec = named(TABLE, call.argv)
+        # A call without any key touches none, whatever the grants say of keys.
+        if decision.allowed and spec is not None and call.declared:
+            assert spec.name in listed, call
 
 
 MODULE_NAMES = ("DOC.GET", "DOC.NAME", "@read", "@write", "GET", "MGET")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from keyleash.cli.errors import UsageError
 from keyleash.cli.explain.basis import Basis, basis_of_file, basis_of_server
 from keyleash.cli.failures import FAILED
 from keyleash.cli.file_names import FILE
@@ -31,7 +32,7 @@ def _question(function: F) -> F:
 
 _PARAMETERS: tuple[Callable[[Any], Any], ...] = (
     click.argument("identity", type=IDENTITY),
-    click.argument("words", metavar="COMMAND [ARGS]...", nargs=-1, required=True),
+    click.argument("words", metavar="COMMAND [ARGS]...", nargs=-1),
     click.option(
         "--policy",
         "file",
@@ -70,6 +71,7 @@ def explain(
     is run, and no limit is taken. Options stand before the `--`. Exits with 0 if the call is
     allowed, with 1 if it is refused, and with another code if it could not be judged.
     """
+    _require_command(words)
     basis = _basis(settings, identity, words, file, token_id)
     decision = basis.decision(words)
     if settings.json:
@@ -83,6 +85,12 @@ def explain(
     "can-i",
     epilog=example("keyleash can-i agent-runner -- SET agents:jobs:7:state done"),
 )
+@click.option(
+    "--list",
+    "lists",
+    is_flag=True,
+    help="Without COMMAND: list what the identity may do.",
+)
 @_question
 def can_i(
     settings: Settings,
@@ -90,14 +98,22 @@ def can_i(
     words: tuple[str, ...],
     file: str | None,
     token_id: str | None,
+    lists: bool,
 ) -> int:
     """Say yes or no: would the guard of IDENTITY let COMMAND through.
 
     A no is followed by the code of the refusal. Otherwise as `explain`: nothing is run, exit 0
-    for yes and 1 for no, another code if the question could not be answered.
+    for yes and 1 for no, another code if the question could not be answered. With --list the
+    grants of IDENTITY are listed with the commands that each allows, its denied keys and its
+    limits; exit 1 if every call is denied at present.
     """
     from keyleash.cli.explain.as_json import decision_json
 
+    if lists:
+        if words:
+            raise UsageError("`--list` takes no command", help="leave one of them out")
+        return _list(settings, _basis(settings, identity, words, file, token_id))
+    _require_command(words)
     decision = _basis(settings, identity, words, file, token_id).decision(words)
     if settings.json:
         said = decision_json(decision, ())
@@ -107,6 +123,25 @@ def can_i(
     else:
         click.echo(f"no {refusal_words(decision)}")
     return 0 if decision.allowed else FAILED
+
+
+def _require_command(words: tuple[str, ...]) -> None:
+    if not words:
+        raise UsageError("no command is given", help="write it behind the identity: `-- GET KEY`")
+
+
+def _list(settings: Settings, basis: Basis) -> int:
+    from keyleash.cli.explain.listing import denied_now, listing_json, listing_lines
+
+    stopped = denied_now(basis)
+    if settings.json:
+        print_json(listing_json(basis))
+    else:
+        for line in listing_lines(basis):
+            click.echo(line)
+        if stopped is not None:
+            click.echo(f"denied now: every call: {refusal_words(stopped)}")
+    return 0 if stopped is None else FAILED
 
 
 def refusal_words(decision: Decision) -> str:

@@ -1,0 +1,88 @@
+"""The commands that an identity may call, by one grant or by several together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+
+from keyleash.commands import CommandSpec, CommandTable
+from keyleash.commands.spec import Needs, OptionKey
+from keyleash.policy import Grant, Identity, overlaps
+from keyleash.policy.reach import lets_through
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """
+    Names of commands, in alphabetical order.
+
+    Attributes:
+        by_grant: For each grant of the identity: the commands that it allows alone.
+        together: The commands that no grant allows alone, but several on the keys of a call.
+    """
+
+    by_grant: tuple[tuple[str, ...], ...]
+    together: tuple[str, ...]
+
+
+def abilities_of(identity: Identity, table: CommandTable) -> Abilities:
+    """Return the commands of *table* of which some call is allowed to *identity*.
+
+    Denied keys and limits are left out of account.
+    """
+    specs = sorted(table, key=lambda spec: spec.name)
+    giving = _Giving()
+    known: dict[object, tuple[str, ...]] = {}
+    by_grant = []
+    for grant in identity.grants:
+        # Most grants of a policy differ in their patterns alone.
+        alike = grant.allow, grant.only, grant.except_, bool(grant.keys)
+        if alike not in known:
+            known[alike] = tuple(spec.name for spec in specs if giving.allow(spec, (grant,)))
+        by_grant.append(known[alike])
+    alone = {name for names in known.values() for name in names}
+    left = (spec for spec in specs if spec.name not in alone)
+    together = (spec.name for spec in left if giving.allow(spec, identity.grants))
+    return Abilities(tuple(by_grant), tuple(together))
+
+
+class _Giving:
+    """Whether grants give classes, remembered: many commands need the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Needs, tuple[int, ...]], bool] = {}
+
+    def allow(self, spec: CommandSpec, grants: Sequence[Grant]) -> bool:
+        """Return whether *grants* allow some call of a command."""
+        effective = [grant for grant in grants if lets_through(grant, spec)]
+        if spec.refused is not None or not effective:
+            return False
+        given = {cls for grant in effective for cls in grant.allow}
+        if spec.variant and self._on_keys([spec.variant.needs] * len(spec.keys), effective):
+            return True
+        # The key of an option need not be there.
+        needs = [one.needs for one in spec.keys if not isinstance(one, OptionKey)]
+        return given.issuperset(spec.needs) and self._on_keys(needs, effective)
+
+    def _on_keys(self, several: Sequence[Needs], grants: Sequence[Grant]) -> bool:
+        return all(self._on_one_key(needs, grants) for needs in several)
+
+    def _on_one_key(self, needs: Needs, grants: Sequence[Grant]) -> bool:
+        known = needs, tuple(map(id, grants))
+        if known not in self._known:
+            self._known[known] = _on_one_key(needs, grants)
+        return self._known[known]
+
+
+def _on_one_key(needs: Needs, grants: Sequence[Grant]) -> bool:
+    """Return whether some key has all classes: by one grant, or by patterns that overlap."""
+    if any(grant.keys and {*needs} <= {*grant.allow} for grant in grants):
+        return True
+    giving = [
+        [key for grant in grants if cls in grant.allow for key in grant.keys] for cls in needs
+    ]
+    return bool(needs) and any(
+        all(overlaps(one, other) for one, other in combinations(chosen, 2))
+        for chosen in product(*giving)
+    )
