@@ -66,7 +66,9 @@ local fresh, renamed = 0, 0
 local function suspended_as_recorded(suspension, state)
   local until_ms = call('HGET', suspension, 'until_ms')
   if not until_ms then return state end
-  local until_us = until_ms == '' and 1 or until_ms * 1000
+  -- An agent with a circuit breaker may write it: what is no time has no end.
+  local until_us = (tonumber(until_ms) or 0) * 1000
+  if not (until_us > 1 and until_us < {{ latest_us }}) then until_us = 1 end
   if until_us > 1 and until_us <= now_us then return state end
   return state:sub(1, 8) .. pack('<d', until_us) .. state:sub(17)
 end

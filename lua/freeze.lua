@@ -33,6 +33,8 @@ for i = 1, #states, 2 do
   local name, state = states[i], states[i + 1]
   local record = {{ names.suspension_prefix }} .. name
   local before = struct.unpack('<d', call('GETRANGE', state, 8, 15))
+  -- A fenced agent may write any bytes there: what is no time has no end.
+  if not (before < {{ latest_us }}) then before = 1 end
   local lasts = before == 1 or (until_us > 1 and before >= until_us)
   if not lasts then
     call('SETRANGE', state, 8, struct.pack('<d', until_us))
@@ -40,9 +42,11 @@ for i = 1, #states, 2 do
     call('HSET', record, 'reason', argv[2], 'by', argv[1], 'since_ms', since_ms, 'until_ms', until_ms)
     changed[#changed + 1] = name
   end
-  local held = call('HMGET', record, 'until_ms', 'reason')
-  said[#said + 1], said[#said + 2] = name, held[1] or ''
-  said[#said + 1], said[#said + 2] = held[2] or '', lasts and 0 or 1
+  local ends_us = lasts and before or until_us
+  said[#said + 1] = name
+  said[#said + 1] = ends_us > 1 and string.format('%.0f', math.ceil(ends_us / 1000)) or ''
+  said[#said + 1] = string.sub(call('HGET', record, 'reason') or '', 1, {{ max_reason_bytes }})
+  said[#said + 1] = lasts and 0 or 1
 end
 if changed[1] then
   said[2] = call('XADD', {{ names.control }}, '*', 'event', 'freeze', 'actor', argv[1],

@@ -35,7 +35,8 @@ for i = 1, #known, 2 do
   local facts = known[i + 1] and cjson.decode(known[i + 1])
   local key = facts and record_prefix .. facts.digest
   local record = key and call('GET', key)
-  if record then
+  -- A fenced agent may write any bytes there: what is shorter is no record.
+  if record and #record >= {{ record_bytes }} then
     local expires_us, _, revoked = struct.unpack('<ddBc12', record)
     if revoked == 0 and expires_us > now_us then
       expires_us = math.min(expires_us, ends_us)

@@ -34,6 +34,7 @@ class ReplyCode(StrEnum):
     RATE_LIMITED = "RATE_LIMITED"
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
     AUDIT_FULL = "AUDIT_FULL"
+    COUNTER_CORRUPT = "COUNTER_CORRUPT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -581,6 +582,15 @@ class AuditFullError(LeashError):
     """So many events wait for their export that no further one may be made."""
 
     code = ReplyCode.AUDIT_FULL
+
+
+class CounterCorruptError(LeashError):
+    """What a limit has counted is nothing that a guard writes (`details["limit"]`).
+
+    Somebody else wrote to the counter. `keyleash limits reset` starts it again.
+    """
+
+    code = ReplyCode.COUNTER_CORRUPT
 
 
 class BudgetExhaustedError(LeashError):

@@ -9,11 +9,13 @@ counts = counts and not suspends
 --% endif
 if counts then
   local kept, oldest = redis.pcall('RPUSH', {{ names.refused }}, struct.pack('<d', now_us))
+  -- A fenced agent may write any bytes there. A list longer than any policy's, or a time that is
+  -- none, counts as enough refusals, and the list is not gone through.
+  if type(kept) == 'number' and kept > {{ max_threshold }} then oldest, kept = '', 0 end
   while type(kept) == 'number' and kept >= {{ breaker.threshold }} do
     oldest, kept = redis.pcall('LPOP', {{ names.refused }}), kept - 1
   end
-  -- Whoever may write to the list may have put anything there.
-  if type(oldest) == 'string' and #oldest == 8 and now_us - struct.unpack('<d', oldest) < {{ breaker.period_us }} then
+  if type(oldest) == 'string' and not (#oldest == 8 and now_us - struct.unpack('<d', oldest) >= {{ breaker.period_us }}) then
     (function(now_us, token_id, op, correlation)
       local until_us = now_us + {{ breaker.suspend_us }}
       local until_ms = string.format('%.0f', math.ceil(until_us / 1000))

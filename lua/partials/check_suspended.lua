@@ -1,13 +1,16 @@
 -- 1 is until somebody resumes the identity, more the time at which it ends by itself, and less
 -- than 0 a hold while prefixes are changed. The clock is that of check_token, where a record tells
 -- it; the token is not judged yet, and a record that is kept for ever tells nothing.
-local left_ms = record and #record > 8 and call('PTTL', token_key) or 0
+local expires_us = record and #record >= {{ record_bytes }} and struct.unpack('<d', record) or 0
+local left_ms = expires_us > {{ earliest_us }} and expires_us < {{ latest_us }} and call('PTTL', token_key) or 0
 if left_ms > 0 then
-  now_us = struct.unpack('<d', record) + {{ keep_record_us }} - left_ms * 1000
+  now_us = expires_us + {{ keep_record_us }} - left_ms * 1000
 else
   local time = call('TIME')
   now_us = time[1] * 1000000 + time[2]
 end
+-- A fenced agent may write any bytes there: what is no time has no end.
+if not (suspended < {{ latest_us }}) then suspended = 1 end
 if suspended > 1 and suspended <= now_us then
   -- pcall, since on a full or read-only server the next call only looks at the clock again.
   redis.pcall('SETRANGE', {{ names.state }}, 8, struct.pack('<d', 0))
@@ -15,5 +18,6 @@ else
   code, at_us = 'SUSPENDED', suspended
   -- pcall, since a fence of before may not let it be read; a hold has no reason of its own.
   local said = suspended > 0 and redis.pcall('HGET', {{ names.suspension }}, 'reason')
-  if type(said) == 'string' and said ~= '' then detail, value = 'reason', said end
+  -- Cut, since an agent with a circuit breaker may write it, and denials repeat it.
+  if type(said) == 'string' and said ~= '' then detail, value = 'reason', string.sub(said, 1, {{ max_reason_bytes }}) end
 end

@@ -6,12 +6,21 @@ else
   -- for ever, the clock would stand behind that end: a refusal.
   now_us = expires_us + {{ keep_record_us }} - call('PTTL', token_key) * 1000
   -- In these words what is no number is refused: whoever may write the record could put it there.
-  if not (expires_us > now_us) then
-    code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
+  if not (expires_us > now_us and now_us > {{ earliest_us }} and expires_us < {{ latest_us }}) then
+    code = 'TOKEN_EXPIRED'
+    if expires_us > {{ earliest_us }} and expires_us < {{ latest_us }} then
+      detail, value = 'expired_at_ms', string.format('%.0f', expires_us / 1000)
+    else
+      -- By a corrupt record the time is not known.
+      now_us = nil
+    end
 --% if idle_us is not none
   -- So much more as a use may be newer than commit_limits has noted.
-  elseif now_us - used_us > {{ idle_us + use_noted_us }} then
-    code, detail, value = 'TOKEN_EXPIRED', 'idle_since_ms', string.format('%.0f', used_us / 1000)
+  elseif not (now_us - used_us <= {{ idle_us + use_noted_us }} and used_us < {{ latest_us }}) then
+    code = 'TOKEN_EXPIRED'
+    if used_us >= 0 and used_us < {{ latest_us }} then
+      detail, value = 'idle_since_ms', string.format('%.0f', used_us / 1000)
+    end
 --% endif
   end
 end

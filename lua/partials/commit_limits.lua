@@ -37,7 +37,7 @@ if passed > 0 then
 --% endif
 -- pcall, since a full or read-only server still reads: a time of use that cannot be noted only
 -- ends an idle token sooner.
-if now_us - used_us >= {{ use_noted_us }} then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
+if not (now_us - used_us < {{ use_noted_us }}) then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 --% if batch
 end
 --% endif

@@ -3,7 +3,10 @@ local function newest_calls(state, rings)
   local marks = {}
   for at = 1, #rings, 10 do
     local index, offset, capacity = unpack_struct('<HII', rings, at)
-    local newest_at = offset + (unpack_struct('<d', state, index * 8 + 1) - 1) % capacity * 8
+    local head = unpack_struct('<d', state, index * 8 + 1)
+    -- A fenced agent may write any bytes there.
+    if not (head >= 0 and head < capacity and head % 1 == 0) then head = 0 end
+    local newest_at = offset + (head - 1) % capacity * 8
     local slot = string.sub(state, newest_at + 1, newest_at + 8)
     marks[#marks + 1] = pack('<Ic8', newest_at, slot .. string.rep('\0', 8 - #slot))
   end

@@ -21,13 +21,16 @@ repeat
   stamp, suspended, sequence, number_n = struct.unpack({{ state_format }}, state)
 --% endfilter
   if stamp ~= {{ stamp }} then code = 'POLICY_STALE' break end
+  -- Whoever wrote something else there starts it again, which `audit log` shows.
+  if not (sequence < {{ latest_us }} and sequence % 1 == 0) then sequence = 0 end
 --% include "partials/read_token.lua"
   if suspended ~= 0 then
 --% include "partials/check_suspended.lua"
     if code then break end
   end
 
-  if not record then code = 'TOKEN_UNKNOWN' break end
+  -- A fenced agent may write any bytes under this prefix: what is shorter is no record.
+  if not record or #record < {{ record_bytes }} then code = 'TOKEN_UNKNOWN' break end
   local expires_us, revoked
   expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
 --% include "partials/check_token.lua"

@@ -4,27 +4,37 @@
 local header = call('GETRANGE', subject, 0, {{ subject_ring_offset - 1 }})
 if header ~= '' then
   local capacity, pace_us
+  if #header == {{ subject_ring_offset }} then
 --% if limit.slot.kind == "gcra"
-  tat_n, capacity, pace_us = struct.unpack('<ddd', header)
+    tat_n, capacity, pace_us = struct.unpack('<ddd', header)
 --% else
-  head_n, capacity, pace_us = struct.unpack('<ddd', header)
+    head_n, capacity, pace_us = struct.unpack('<ddd', header)
 --% endif
+  end
   if capacity ~= {{ limit.slot.capacity }} or pace_us ~= {{ limit.slot.pace_us }} then
 --% include "partials/ordered_ring.lua"
-    local from = { kind = capacity == 0 and 'gcra' or 'ring', index = 0, offset = {{ subject_ring_offset }},
-      capacity = capacity, period_us = {{ limit.slot.period_us }}, interval_us = pace_us }
-    local counted = call('GET', subject)
+--% include "partials/known_counter.lua"
+    local from, counted = known_counter(subject, header, capacity, pace_us)
+    if not from then
+      -- Denied below as corrupt.
+--% if limit.slot.kind == "gcra"
+      tat_n = {{ latest_us }}
+--% else
+      head_n = -1
+--% endif
+    else
 --% if limit.slot.kind == "gcra"
 --% include "partials/moved_tat.lua"
-    tat_n = moved_tat({ interval_us = {{ limit.slot.pace_us }} }, from, counted, now_us)
-    if tat_n > now_us then
-      call('SET', subject, struct.pack('<ddd', tat_n, 0, {{ limit.slot.pace_us }}), 'PX', string.format('%.0f', math.ceil((tat_n - now_us) / 1000)))
-    end
+      tat_n = moved_tat({ interval_us = {{ limit.slot.pace_us }} }, from, counted, now_us)
+      if tat_n > now_us and tat_n < {{ latest_us }} then
+        call('SET', subject, struct.pack('<ddd', tat_n, 0, {{ limit.slot.pace_us }}), 'PX', string.format('%.0f', math.ceil((tat_n - now_us) / 1000) + {{ counter_keep_ms }}))
+      end
 --% else
 --% include "partials/moved_ring.lua"
-    local ring = moved_ring({ capacity = {{ limit.slot.capacity }}, period_us = {{ limit.slot.pace_us }} }, from, counted, now_us)
-    head_n = 0
-    call('SET', subject, struct.pack('<ddd', 0, {{ limit.slot.capacity }}, {{ limit.slot.pace_us }}) .. ring, 'PX', {{ text(limit.slot.period_ms) }})
+      local ring = moved_ring({ capacity = {{ limit.slot.capacity }}, period_us = {{ limit.slot.pace_us }} }, from, counted, now_us)
+      head_n = 0
+      call('SET', subject, struct.pack('<ddd', 0, {{ limit.slot.capacity }}, {{ limit.slot.pace_us }}) .. ring, 'PX', {{ text(limit.slot.period_ms + counter_keep_ms) }})
 --% endif
+    end
   end
 end

@@ -11,8 +11,10 @@ local function step_number(moves, at, state, now_us)
   elseif step == 'b' then
     local index, new_end_us, next_at = unpack_struct('<Hd', moves, at + 1)
     local end_us, used = unpack_struct('<dd', state, index * 8 + 1)
-    -- The window that is open stays open, with its count, until the new calendar ends it.
     if now_us >= end_us then return pack('<dd', 0, 0), next_at end
+    -- No window ends so late: what is corrupt stays so.
+    if not (end_us < {{ latest_us }}) then return pack('<dd', end_us, used), next_at end
+    -- The window that is open stays open, with its count, until the new calendar ends it.
     return pack('<dd', new_end_us, used), next_at
   elseif step == 'p' then
     local index, pace_us, new_pace_us, next_at = unpack_struct('<Hdd', moves, at + 1)

@@ -98,3 +98,70 @@ def test_policy_is_loaded_over_a_forged_state(forged: Cli, example: Path, policy
     forged.ok("load", policy, "--yes")
 
     assert forged.run("status").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code"),
+    [
+        (f"explain {RUNNER} PING", 1),
+        (f"--json explain {RUNNER} PING", 1),
+        (f"can-i {RUNNER} PING", 1),
+        ("status", 0),
+        ("--json status", 0),
+        (f"freeze {RUNNER} --reason why --for 1h", 0),
+        (f"--json freeze {RUNNER} --reason why --for 1h", 0),
+        (f"thaw {RUNNER}", 0),
+        ("audit log --denied", 0),
+    ],
+)
+def test_suspension_of_hostile_bytes_stops_no_tool(
+    loaded: Cli, embedded: RealServer, words: str, exit_code: int
+) -> None:
+    """An agent with a circuit breaker may write why and until when it is suspended."""
+    client = embedded.client()
+    token = loaded.token(RUNNER)
+    wrong: dict[Any, Any] = {
+        "reason": b"\xff\xfe \0",
+        "by": b"\xfd",
+        "since_ms": LONG,
+        "until_ms": LONG,
+    }
+    client.hset(NAMES.suspension(RUNNER), mapping=wrong)
+    client.setrange(NAMES.state(RUNNER), 8, struct.pack("<d", 2.0**51))
+    loaded.run("exec", "PING", KEYLEASH_TOKEN=token)
+
+    said = loaded.run(*words.split())
+
+    assert said.exit_code == exit_code, said.output
+    if "explain" in words:
+        assert "SUSPENDED" in said.output
+
+
+@pytest.mark.parametrize("form", ["", "--json "])
+@pytest.mark.parametrize("place", [24, 32, 40])
+def test_corrupt_counter_is_explained(
+    loaded: Cli, embedded: RealServer, form: str, place: int
+) -> None:
+    """As the guard denies it, without an end that it does not have."""
+    embedded.client().setrange(NAMES.state(RUNNER), place, struct.pack("<d", NAN))
+    call = ("SET", "agents:jobs:7:state", "x")
+
+    said = loaded.run(*form.split(), "explain", RUNNER, "--", *call)
+    answer = loaded.run("exec", *call, KEYLEASH_TOKEN=loaded.token(RUNNER))
+
+    assert (said.exit_code, answer.exit_code) == (1, 1)
+    assert "COUNTER_CORRUPT" in said.output
+    assert "COUNTER_CORRUPT" in answer.output
+    assert "9999" not in said.output
+    assert loaded.run("status").exit_code == 0
+
+
+def test_short_record_of_a_token_stops_no_tool(loaded: Cli, embedded: RealServer) -> None:
+    """An agent may make one anew once it is gone."""
+    token = loaded.token(RUNNER)
+    embedded.client().set(NAMES.token(RUNNER, token_digest(token)), b"x")
+
+    for words in ("token list", "status", f"token rotate {RUNNER}", f"token revoke {RUNNER}"):
+        said = loaded.run(*words.split())
+        assert said.exit_code in (0, 1, 2), said.output
+        assert "Traceback" not in said.output

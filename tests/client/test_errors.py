@@ -22,7 +22,7 @@ from keyleash.deploy import set_suspended
 from keyleash.protocol.reply import refusal
 from keyleash.protocol.token import TokenRecord
 from keyleash.tokens import revoke_tokens
-from support.leash import Leash, grant
+from support.leash import NAMES, Leash, grant
 
 PUBLISHER = {"allow": ["publish"], "channels": ["c:*"]}
 READER = {"grants": [grant("read", keys="t:*")]}
@@ -96,6 +96,12 @@ def unexported(leash: Leash) -> None:
     client.set("t:a", 2)
 
 
+def corrupt(leash: Leash) -> None:
+    client = fresh(leash, budget={"requests": "1/day"})
+    leash.admin.setrange(NAMES.state("one"), 24, b"\xff" * 8)
+    client.get("t:a")
+
+
 CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
     ReplyCode.SUSPENDED: (suspended, set()),
     ReplyCode.POLICY_STALE: (stale, set()),
@@ -119,6 +125,7 @@ CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
     ReplyCode.RATE_LIMITED: (limited, {"limit", "retry_after_ms"}),
     ReplyCode.BUDGET_EXHAUSTED: (spent, {"limit", "resets_at_ms"}),
     ReplyCode.AUDIT_FULL: (unexported, {"events"}),
+    ReplyCode.COUNTER_CORRUPT: (corrupt, {"limit"}),
 }
 
 

@@ -16,6 +16,7 @@ from keyleash.commands import keys_of, load_table
 from keyleash.deploy import freeze
 from keyleash.errors import ReplyCode
 from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
+from keyleash.protocol.state import DOUBLE, FIRST_NUMBER
 from keyleash.protocol.token import TokenRecord
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
@@ -156,6 +157,9 @@ def used_up_limits(leash: Leash) -> Iterator[Any]:
         token = leash.issue(identity).token
         assert leash.call(identity, token, "SET", "t:a", "x") == b"OK"
         yield leash.call(identity, token, "SET", "t:a", "x")
+        if identity == "spent":
+            leash.admin.setrange(NAMES.state(identity), FIRST_NUMBER * DOUBLE, b"\xff" * DOUBLE)
+            yield leash.call(identity, token, "SET", "t:a", "x")
 
 
 def refused_tokens(leash: Leash) -> Iterator[Any]:

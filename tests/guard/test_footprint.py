@@ -17,6 +17,7 @@ from keyleash.deploy import set_suspended
 from keyleash.errors import ReplyCode
 from keyleash.policy import parse_policy
 from keyleash.protocol.request import MAX_ARGUMENTS
+from keyleash.protocol.state import DOUBLE, FIRST_NUMBER
 from keyleash.tokens import revoke_tokens
 from support.footprint import Footprint, Footprints
 from support.golden import GOLDEN, assert_golden
@@ -53,6 +54,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "rated": {**ALL, "rate": {"writes": "1/day"}},
     "unexported": {**ALL, "audit": {"retain": {"until": "exported", "hard_max": 1}}},
     "budgeted": {**ALL, "budget": {"writes": "1/month"}},
+    "corrupt": {**ALL, "budget": {"writes": "1/month"}},
     "breaking": {**ALL, "on_denials": {"threshold": "1000/day", "suspend": "1h"}},
     **dict.fromkeys(("expired", "revoked", "suspended", "gone", "stale"), ALL),
 }
@@ -126,6 +128,7 @@ def prepare(server: Footprints) -> None:
     revoke_tokens(server.admin, identity="revoked")
     set_suspended(server.admin, "suspended", True)
     server.admin.delete(NAMES.state("gone"))
+    server.admin.setrange(NAMES.state("corrupt"), FIRST_NUMBER * DOUBLE, b"\xff" * DOUBLE)
 
 
 def commands(server: Footprints) -> Iterator[Case]:
@@ -204,6 +207,7 @@ def refusals(server: Footprints, stale_digest: str) -> Iterator[Case]:
         "rate": server.call("rated", *SET),
         "budget": server.call("budgeted", *SET),
         "audit full": server.call("unexported", *SET),
+        "corrupt counter": server.call("corrupt", *SET),
     }
     for title, call in calls.items():
         # The first of a minute is an entry of its own.

@@ -44,7 +44,7 @@ def freeze_(
     stay as they are. A freeze never ends an earlier one sooner: `thaw` does that.
     """
     from keyleash.deploy import freeze
-    from keyleash.deploy.freeze import MAX_REASON_BYTES
+    from keyleash.protocol.state import MAX_REASON_BYTES
 
     if not reason.strip():
         raise UsageError("the reason is empty", help="say why: every refusal will")

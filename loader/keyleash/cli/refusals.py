@@ -61,6 +61,10 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
         "{events} events or more wait for their export",
         "export them with `keyleash audit export`; until then nothing more can be recorded",
     ),
+    ReplyCode.COUNTER_CORRUPT: (
+        "the counter of `{limit}` holds what no guard writes",
+        "find out who wrote to it, then start it again with `keyleash limits reset IDENTITY`",
+    ),
 }
 
 

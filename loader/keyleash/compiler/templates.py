@@ -21,10 +21,16 @@ from keyleash.compiler.quoting import (
     spread,
 )
 from keyleash.compiler.sharing import Sharing
+from keyleash.policy.breaker import MAX_THRESHOLD
+from keyleash.policy.limits import MIN_EMISSION_US, RATE_PERIODS_US
+from keyleash.policy.model import MAX_RING_SLOTS, PERIOD_US
 from keyleash.policy.quantities import MAX_SIZE_BYTES
 from keyleash.protocol.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
+from keyleash.protocol.state import COUNTER_KEEP_MS, MAX_REASON_BYTES, MOST
 from keyleash.protocol.token import (
+    EARLIEST_US,
     KEEP_AFTER_EXPIRY_MS,
+    RECORD_BYTES,
     REVOKED_OFFSET,
     USE_NOTED_IDLE_US,
     USE_NOTED_US,
@@ -86,6 +92,19 @@ def environment() -> Environment:
     made.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
     made.globals.update(met=met, named=False, records_of=records_of, runs_of=runs_of)
     made.globals.update(rule_digits=RULE_DIGITS)
+    # The bounds of what a guard may find in keys that its agent may write.
+    made.globals.update(
+        latest_us=MOST,
+        earliest_us=EARLIEST_US,
+        record_bytes=RECORD_BYTES,
+        max_reason_bytes=MAX_REASON_BYTES,
+        max_ring_slots=MAX_RING_SLOTS,
+        max_threshold=MAX_THRESHOLD,
+        min_interval_us=MIN_EMISSION_US,
+        rate_periods_us=tuple(RATE_PERIODS_US.values()),
+        budget_periods_us=tuple(PERIOD_US.values()),
+        counter_keep_ms=COUNTER_KEEP_MS,
+    )
     return made
 
 

@@ -7,6 +7,7 @@ from collections import deque
 
 from keyleash.decision.calendar import window_end_us
 from keyleash.policy import Budget, Limit, Rate
+from keyleash.protocol.state import COUNTER_KEEP_MS, MOST
 
 
 class RingCount:
@@ -17,6 +18,12 @@ class RingCount:
         self.calls_us: deque[int] = deque(maxlen=limit.limit)
         self.expires_ms = 0
 
+    @property
+    def is_corrupt(self) -> bool:
+        """Whether it holds what no guard writes, so that the limit allows no call."""
+        is_full = len(self.calls_us) == self.limit.limit
+        return is_full and self.calls_us[0] + self.limit.period_us >= MOST
+
     def free_us(self, now_us: int) -> int:
         if len(self.calls_us) < self.limit.limit:
             return now_us
@@ -24,9 +31,12 @@ class RingCount:
 
     def left(self, now_us: int) -> int:
         """How many calls would pass now, one after the other, if the clock never went back."""
+        if self.free_us(now_us) > now_us:
+            return 0
         # A ring may hold 100,000 calls, and each of as many calls asks.
         old = bisect_right(self.calls_us, now_us - self.limit.period_us)
-        return self.limit.limit - (len(self.calls_us) - old)
+        # A clock that went back leaves calls out of order.
+        return max(1, self.limit.limit - (len(self.calls_us) - old))
 
     def resets_us(self, now_us: int) -> int | None:
         """When all of it is free again; None if it is."""
@@ -35,7 +45,7 @@ class RingCount:
 
     def take(self, now_us: int) -> None:
         self.calls_us.append(now_us)
-        self.expires_ms = now_us // 1000 + self.limit.period_us // 1000
+        self.expires_ms = now_us // 1000 + self.limit.period_us // 1000 + COUNTER_KEEP_MS
 
 
 class GcraCount:
@@ -47,6 +57,11 @@ class GcraCount:
         self.tolerance_us = ((limit.burst or 1) - 1) * self.interval_us
         self.tat_us = 0
         self.expires_ms = 0
+
+    @property
+    def is_corrupt(self) -> bool:
+        """As for a ring."""
+        return self.tat_us >= MOST
 
     def free_us(self, now_us: int) -> int:
         return max(self.tat_us, now_us) - self.tolerance_us
@@ -62,7 +77,7 @@ class GcraCount:
 
     def take(self, now_us: int) -> None:
         self.tat_us = max(self.tat_us, now_us) + self.interval_us
-        self.expires_ms = now_us // 1000 - (now_us - self.tat_us) // 1000
+        self.expires_ms = now_us // 1000 - (now_us - self.tat_us) // 1000 + COUNTER_KEEP_MS
 
 
 class BudgetCount:
@@ -73,6 +88,11 @@ class BudgetCount:
         self.ends_us = 0
         self.used = 0
         self.expires_ms = 0
+
+    @property
+    def is_corrupt(self) -> bool:
+        """As for a ring."""
+        return self.ends_us >= MOST
 
     def free_us(self, now_us: int) -> int:
         if now_us >= self.ends_us or self.used < self.limit.limit:
@@ -92,7 +112,7 @@ class BudgetCount:
             self.ends_us = window_end_us(self.limit.period, self.limit.timezone, now_us)
             self.used = 0
         self.used += 1
-        self.expires_ms = now_us // 1000 - (now_us - self.ends_us) // 1000
+        self.expires_ms = now_us // 1000 - (now_us - self.ends_us) // 1000 + COUNTER_KEEP_MS
 
 
 Count = RingCount | GcraCount | BudgetCount
@@ -106,3 +126,16 @@ def new_count(limit: Limit) -> Count:
             return RingCount(limit)
         case Rate():
             return GcraCount(limit)
+
+
+def corrupt_count(limit: Limit) -> Count:
+    """A counter of *limit* that holds what no guard writes."""
+    count = new_count(limit)
+    match count:
+        case RingCount():
+            count.calls_us.extend([MOST] * limit.limit)
+        case GcraCount():
+            count.tat_us = MOST
+        case BudgetCount():
+            count.ends_us, count.used = MOST, limit.limit
+    return count

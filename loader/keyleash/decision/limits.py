@@ -30,8 +30,13 @@ def take_limits(
         for subject in subjects(identity, limit, keys, token_id):
             count = state.count(limit, subject, now_us)
             free_us = count.free_us(now_us)
-            over = over_the_limit(limit, free_us, now_us) if free_us > now_us else ALLOWED
-            left, resets_us = count.left(now_us), count.resets_us(now_us)
+            over = ALLOWED
+            if count.is_corrupt:
+                over = refused(ReplyCode.COUNTER_CORRUPT, limit=limit.name)
+            elif free_us > now_us:
+                over = over_the_limit(limit, free_us, now_us)
+            left = count.left(now_us)
+            resets_us = None if count.is_corrupt else count.resets_us(now_us)
             trace.append(LimitStep(limit, subject, left, free_us, resets_us, code=over.code))
             if not over.allowed:
                 return over

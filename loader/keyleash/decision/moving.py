@@ -8,6 +8,7 @@ from collections import deque
 from keyleash.decision.calendar import window_end_us
 from keyleash.decision.counts import BudgetCount, Count, GcraCount, RingCount, new_count
 from keyleash.policy import Budget, Limit, Rate
+from keyleash.protocol.state import COUNTER_KEEP_MS
 
 
 def moved_count(old: Count, limit: Limit, now_us: int, *, known: bool) -> Count:
@@ -29,11 +30,11 @@ def moved_count(old: Count, limit: Limit, now_us: int, *, known: bool) -> Count:
                 if known and len(calendars) == 1:
                     # A clock that went back must not open a window again.
                     new.ends_us = max(new.ends_us, old.ends_us)
-                new.expires_ms = now_us // 1000 - (now_us - new.ends_us) // 1000
+                new.expires_ms = now_us // 1000 - (now_us - new.ends_us) // 1000 + COUNTER_KEEP_MS
         case RingCount(), RingCount():
             new.calls_us.extend(old.calls_us)
         case RingCount(), GcraCount():
-            for at_us in old.calls_us:
+            for at_us in filter(None, old.calls_us):
                 new.take(at_us)
             new.expires_ms = old.expires_ms
         case GcraCount(), GcraCount():
@@ -51,9 +52,9 @@ def moved_count(old: Count, limit: Limit, now_us: int, *, known: bool) -> Count:
             new.calls_us.extend(made)
     match new:
         case RingCount():
-            new.expires_ms = now_us // 1000 + new.limit.period_us // 1000
+            new.expires_ms = now_us // 1000 + new.limit.period_us // 1000 + COUNTER_KEEP_MS
         case GcraCount() if new.tat_us > now_us:
-            new.expires_ms = now_us // 1000 - (now_us - new.tat_us) // 1000
+            new.expires_ms = now_us // 1000 - (now_us - new.tat_us) // 1000 + COUNTER_KEEP_MS
     return new
 
 

@@ -42,5 +42,5 @@ def refused(code: ReplyCode, **details: bytes | str | int) -> Decision:
 
 
 def _shown(value: bytes | str | int) -> str:
-    raw = value if isinstance(value, bytes) else str(value).encode()
+    raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
     return raw[:SHOWN_BYTES].decode("utf-8", "surrogateescape")

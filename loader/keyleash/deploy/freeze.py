@@ -11,10 +11,8 @@ from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
+from keyleash.protocol.state import MAX_REASON_BYTES
 from keyleash.protocol.token import reject_tokens
-
-MAX_REASON_BYTES = 128
-"""As much as a refusal says."""
 
 
 @dataclass(frozen=True, slots=True)

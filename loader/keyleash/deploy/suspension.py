@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from keyleash.protocol.state import State
 
+MAX_DIGITS = 16
+"""More than a time in milliseconds ever has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Suspension:
@@ -50,5 +53,6 @@ def suspension_of(
         until_ms=state.suspended_until_ms,
         reason=fields.get(b"reason", ""),
         by=fields.get(b"by", ""),
-        since_ms=int(since) if since.isdecimal() else None,
+        # An agent with a circuit breaker may write it.
+        since_ms=int(since) if since.isdecimal() and len(since) <= MAX_DIGITS else None,
     )

@@ -17,6 +17,7 @@ timestamp (µs) each. A slot beyond the end of the string was never used.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -26,9 +27,17 @@ STAMP_BYTES = 6
 """48 bits: exact as a double, and short in a script."""
 FIRST_NUMBER = 3
 MOST = 2**53
-"""From here on doubles are not exact."""
+"""From here on doubles are not exact. A time that is as late, or no number, is corrupt."""
 UNTIL_RESUMED = 1
 """`suspended` of an identity that is so until somebody resumes it."""
+MAX_REASON_BYTES = 128
+"""Most bytes of the reason of a suspension: as much as a denial repeats."""
+COUNTER_KEEP_MS = 2 * 86_400_000
+"""How long a counter per token or per capture outlives its window.
+
+A server clock that is ahead for a while expires keys by the wrong time. Two days are more than a
+wrong date, or any wrong time zone, is ahead.
+"""
 
 
 class SlotKind(StrEnum):
@@ -124,13 +133,21 @@ EMPTY_LAYOUT = Layout()
 
 @dataclass(frozen=True, slots=True)
 class LimitState:
-    """What one limit of a state holds now; fields that its kind lacks are 0."""
+    """
+    What one limit of a state holds now; fields that its kind lacks are 0.
+
+    Attributes:
+        calls_us: Of a ring, oldest first, without slots that were never used.
+        is_corrupt: Whether its numbers are none that a guard writes; it then denies the calls
+            that count towards the limit.
+    """
 
     slot: Slot
     tat_us: int = 0
     ends_us: int = 0
     used: int = 0
     calls_us: tuple[int, ...] = ()
+    is_corrupt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +178,7 @@ def unpack_state(data: bytes, layout: Layout) -> State:
     header = struct.unpack_from(f"<{layout.numbers}d", data)
     return State(
         stamp=whole(header[0]),
-        # Whatever a guard takes for a suspension is one, also what no operator wrote.
-        suspended=whole(header[1]) or int(header[1] != 0),
+        suspended=_suspended(header[1]),
         sequence=whole(header[2]),
         limits=tuple(_limit_state(slot, header, data) for slot in layout.slots),
     )
@@ -173,12 +189,61 @@ def whole(number: float) -> int:
     return int(number) if abs(number) < MOST else 0
 
 
+def is_time(number: float) -> bool:
+    """Return whether a guard takes *number* for a time; it denies the call if not."""
+    return number < MOST
+
+
+def whole_us(number: float) -> int:
+    """A time in whole µs, rounded up, as guards compare it; `MOST` of what is none."""
+    return math.ceil(max(number, 0)) if is_time(number) else MOST
+
+
+def is_count(number: float) -> bool:
+    """Return whether a budget may have counted *number* calls; a guard denies the call if not."""
+    return 0 <= number < MOST
+
+
+def ordered_calls(head: float, ring: bytes, capacity: int) -> tuple[int, ...] | None:
+    """
+    The calls of a ring, oldest first, without slots that were never used.
+
+    Args:
+        head: The slot of the oldest call.
+        ring: The slots; those at the end may be missing if they were never used.
+        capacity: How many slots there are.
+
+    Returns:
+        None if the oldest call is no time, or *head* is no slot.
+    """
+    if not (0 <= head < capacity and head == int(head)):
+        return None
+    first = int(head)
+    oldest = ring[first * DOUBLE : (first + 1) * DOUBLE]
+    if oldest and (len(oldest) < DOUBLE or not is_time(struct.unpack("<d", oldest)[0])):
+        return None
+    size = capacity * DOUBLE
+    slots = struct.unpack(f"<{capacity}d", ring[:size].ljust(size, b"\0"))
+    calls = [*slots[first:], *slots[:first]]
+    used = next((place for place, at_us in enumerate(calls) if at_us), capacity)
+    return tuple(map(whole_us, calls[used:]))
+
+
+def _suspended(number: float) -> int:
+    """As a guard reads it: whatever is not 0 is a suspension, also what no operator wrote."""
+    if number > 0 or math.isnan(number):
+        return math.ceil(number) if number < MOST else UNTIL_RESUMED
+    return math.floor(number) if number > -MOST else -1
+
+
 def _limit_state(slot: Slot, header: tuple[float, ...], data: bytes) -> LimitState:
-    first = whole(header[slot.index])
+    first = header[slot.index]
     if slot.kind is SlotKind.GCRA:
-        return LimitState(slot, tat_us=first)
+        return LimitState(slot, tat_us=whole_us(first), is_corrupt=not is_time(first))
     if slot.kind is SlotKind.BUDGET:
-        return LimitState(slot, ends_us=first, used=whole(header[slot.index + 1]))
+        used = header[slot.index + 1]
+        is_corrupt = not (is_time(first) and is_count(used))
+        return LimitState(slot, ends_us=whole_us(first), used=whole(used), is_corrupt=is_corrupt)
     ring = data[slot.offset : slot.offset + slot.capacity * DOUBLE]
-    calls = struct.unpack(f"<{len(ring) // DOUBLE}d", ring)
-    return LimitState(slot, calls_us=tuple(sorted(whole(at) for at in calls if at)))
+    calls_us = ordered_calls(first, ring, slot.capacity)
+    return LimitState(slot, calls_us=calls_us or (), is_corrupt=calls_us is None)

@@ -18,7 +18,10 @@ from keyleash.protocol.state import whole
 
 RECORD_FORMAT = "<ddB12s"
 """expires_us, used_us, revoked, id."""
+RECORD_BYTES = struct.calcsize(RECORD_FORMAT)
 REVOKED_OFFSET = 16
+EARLIEST_US = 10**15
+"""September 2001, in µs: no token expired before, and a record with an earlier end is corrupt."""
 KEEP_AFTER_EXPIRY_MS = 7 * 86_400_000
 """So that an expired token can say that it is expired. A guard tells the time by it."""
 USE_NOTED_US = 60_000_000
@@ -55,7 +58,13 @@ class TokenRecord:
 
     @classmethod
     def unpack(cls, data: bytes) -> TokenRecord:
-        """Read back what `pack`, or a guard, wrote."""
+        """
+        Read back what `pack`, or a guard, wrote.
+
+        A record that is too short, or has no time of expiry, is of no live token to a guard. It
+        is read as one that is expired.
+        """
+        data = data.ljust(RECORD_BYTES, b"\0")
         expires_us, used_us, revoked, token_id = struct.unpack_from(RECORD_FORMAT, data)
         said = token_id.decode("ascii", "backslashreplace")
         return cls(said, whole(expires_us), whole(used_us), bool(revoked))

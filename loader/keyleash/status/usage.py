@@ -56,6 +56,9 @@ def limit_uses(identity: Identity, state: State | None, now_us: int) -> list[Lim
 def _use(limit: Limit, held: LimitState | None, now_us: int) -> LimitUse:
     shared = limit.subject.kind is SubjectKind.IDENTITY
     used, resets_ms = (_used(held, now_us) if held else (0, None)) if shared else (None, None)
+    if held is not None and held.is_corrupt:
+        # It denies every call that counts towards it.
+        used, resets_ms = most(limit), None
     return LimitUse(
         name=limit.name,
         kind=_kind(limit),

@@ -13,37 +13,45 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 131894327940803 then code = 'POLICY_STALE' break end
+if stamp ~= 220873284788987 then code = 'POLICY_STALE' break end
+if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
 end
 if suspended ~= 0 then
-local left_ms = record and #record > 8 and call('PTTL', token_key) or 0
+local expires_us = record and #record >= 29 and struct.unpack('<d', record) or 0
+local left_ms = expires_us > 1000000000000000 and expires_us < 9007199254740992 and call('PTTL', token_key) or 0
 if left_ms > 0 then
-now_us = struct.unpack('<d', record) + 604800000000 - left_ms * 1000
+now_us = expires_us + 604800000000 - left_ms * 1000
 else
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
 end
+if not (suspended < 9007199254740992) then suspended = 1 end
 if suspended > 1 and suspended <= now_us then
 redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', 0))
 else
 code, at_us = 'SUSPENDED', suspended
 local said = suspended > 0 and redis.pcall('HGET', "keyleash:suspension:agent-runner", 'reason')
-if type(said) == 'string' and said ~= '' then detail, value = 'reason', said end
+if type(said) == 'string' and said ~= '' then detail, value = 'reason', string.sub(said, 1, 128) end
 end
 if code then break end
 end
-if not record then code = 'TOKEN_UNKNOWN' break end
+if not record or #record < 29 then code = 'TOKEN_UNKNOWN' break end
 local expires_us, revoked
 expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
 if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
 else
 now_us = expires_us + 604800000000 - call('PTTL', token_key) * 1000
-if not (expires_us > now_us) then
-code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
+if not (expires_us > now_us and now_us > 1000000000000000 and expires_us < 9007199254740992) then
+code = 'TOKEN_EXPIRED'
+if expires_us > 1000000000000000 and expires_us < 9007199254740992 then
+detail, value = 'expired_at_ms', string.format('%.0f', expires_us / 1000)
+else
+now_us = nil
+end
 end
 end
 until true
@@ -562,21 +570,30 @@ if code then break end
 end
 if code then break end
 if writes then
-if tat_1 - 5900000 > now_us then
+if not (tat_1 - 5900000 <= now_us) then
 code, detail, value = 'RATE_LIMITED', 'limit', "rate.writes"
 at_us = tat_1 - 5900000
+if not (tat_1 < 9007199254740992) then code = 'COUNTER_CORRUPT' end
 end
 if code then break end
 end
 if true then
-if used_2 >= 50000 and now_us < ends_2 then
+if not (used_2 >= 0 and used_2 < 50000 and ends_2 < 9007199254740992) then
+if not (used_2 >= 0 and used_2 < 9007199254740992 and ends_2 < 9007199254740992) then
+code, detail, value = 'COUNTER_CORRUPT', 'limit', "budget.requests"
+elseif now_us < ends_2 then
 code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
+end
 end
 if code then break end
 end
 if writes then
-if used_3 >= 20000 and now_us < ends_3 then
+if not (used_3 >= 0 and used_3 < 20000 and ends_3 < 9007199254740992) then
+if not (used_3 >= 0 and used_3 < 9007199254740992 and ends_3 < 9007199254740992) then
+code, detail, value = 'COUNTER_CORRUPT', 'limit', "budget.writes"
+elseif now_us < ends_3 then
 code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.writes", ends_3
+end
 end
 if code then break end
 end
@@ -646,7 +663,7 @@ end
 if ready then
 if recorded then sequence = sequence + 1 end
 call('SETRANGE', "keyleash:state:agent-runner", 16, struct.pack("<dddddd", sequence, tat_1, ends_2, used_2, ends_3, used_3))
-if now_us - used_us >= 60000000 then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
+if not (now_us - used_us < 60000000) then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 if recorded then
 local field, touched, is_masked = 'key', key or '', false
 if count > 1 then
@@ -806,10 +823,11 @@ end
 local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED'
 if counts then
 local kept, oldest = redis.pcall('RPUSH', "keyleash:refused:agent-runner", struct.pack('<d', now_us))
+if type(kept) == 'number' and kept > 1000 then oldest, kept = '', 0 end
 while type(kept) == 'number' and kept >= 50 do
 oldest, kept = redis.pcall('LPOP', "keyleash:refused:agent-runner"), kept - 1
 end
-if type(oldest) == 'string' and #oldest == 8 and now_us - struct.unpack('<d', oldest) < 60000000 then
+if type(oldest) == 'string' and not (#oldest == 8 and now_us - struct.unpack('<d', oldest) >= 60000000) then
 (function(now_us, token_id, op, correlation)
 local until_us = now_us + 600000000
 local until_ms = string.format('%.0f', math.ceil(until_us / 1000))

@@ -12,39 +12,50 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 39382454483007 then code = 'POLICY_STALE' break end
+if stamp ~= 121480964929363 then code = 'POLICY_STALE' break end
+if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
 record = call('GET', token_key)
 end
 if suspended ~= 0 then
-local left_ms = record and #record > 8 and call('PTTL', token_key) or 0
+local expires_us = record and #record >= 29 and struct.unpack('<d', record) or 0
+local left_ms = expires_us > 1000000000000000 and expires_us < 9007199254740992 and call('PTTL', token_key) or 0
 if left_ms > 0 then
-now_us = struct.unpack('<d', record) + 604800000000 - left_ms * 1000
+now_us = expires_us + 604800000000 - left_ms * 1000
 else
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
 end
+if not (suspended < 9007199254740992) then suspended = 1 end
 if suspended > 1 and suspended <= now_us then
 redis.pcall('SETRANGE', "keyleash:state:human-admin", 8, struct.pack('<d', 0))
 else
 code, at_us = 'SUSPENDED', suspended
 local said = suspended > 0 and redis.pcall('HGET', "keyleash:suspension:human-admin", 'reason')
-if type(said) == 'string' and said ~= '' then detail, value = 'reason', said end
+if type(said) == 'string' and said ~= '' then detail, value = 'reason', string.sub(said, 1, 128) end
 end
 if code then break end
 end
-if not record then code = 'TOKEN_UNKNOWN' break end
+if not record or #record < 29 then code = 'TOKEN_UNKNOWN' break end
 local expires_us, revoked
 expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
 if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
 else
 now_us = expires_us + 604800000000 - call('PTTL', token_key) * 1000
-if not (expires_us > now_us) then
-code, detail, value = 'TOKEN_EXPIRED', 'expired_at_ms', string.format('%.0f', expires_us / 1000)
-elseif now_us - used_us > 901000000 then
-code, detail, value = 'TOKEN_EXPIRED', 'idle_since_ms', string.format('%.0f', used_us / 1000)
+if not (expires_us > now_us and now_us > 1000000000000000 and expires_us < 9007199254740992) then
+code = 'TOKEN_EXPIRED'
+if expires_us > 1000000000000000 and expires_us < 9007199254740992 then
+detail, value = 'expired_at_ms', string.format('%.0f', expires_us / 1000)
+else
+now_us = nil
+end
+elseif not (now_us - used_us <= 901000000 and used_us < 9007199254740992) then
+code = 'TOKEN_EXPIRED'
+if used_us >= 0 and used_us < 9007199254740992 then
+detail, value = 'idle_since_ms', string.format('%.0f', used_us / 1000)
+end
 end
 end
 until true
@@ -697,7 +708,7 @@ end
 if ready then
 if recorded then sequence = sequence + 1 end
 if recorded then call('SETRANGE', "keyleash:state:human-admin", 16, struct.pack('<d', sequence)) end
-if now_us - used_us >= 1000000 then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
+if not (now_us - used_us < 1000000) then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 if recorded then
 local field, touched, is_masked = 'key', key or '', false
 if count > 1 then

@@ -21,9 +21,12 @@ from keyleash.decision.trace import (
     Step,
     TokenStep,
 )
-from keyleash.errors import Span
+from keyleash.errors import ReplyCode, Span
 from keyleash.policy import Grant
 from keyleash.status.usage import most
+
+HAVE_AN_END = (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED)
+"""The denials of a limit that end by themselves; a corrupt counter denies until it is reset."""
 
 
 def decision_json(decision: Decision, lines: Sequence[str]) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def _step(step: Step, lines: Sequence[str]) -> dict[str, Any]:
                 "subject": json_bytes(step.subject),
                 "of": most(step.limit),
                 "left": step.left,
-                "free_at": _moment(step.free_us) if step.code else None,
+                "free_at": _moment(step.free_us) if step.code in HAVE_AN_END else None,
                 "resets_at": _moment(step.resets_us),
                 "rule": place_json(step.limit.span, lines),
             }

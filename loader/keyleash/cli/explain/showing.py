@@ -22,7 +22,7 @@ from keyleash.decision.trace import (
     Step,
     TokenStep,
 )
-from keyleash.errors import Span
+from keyleash.errors import ReplyCode, Span
 from keyleash.policy import Budget, Deny
 from keyleash.status.usage import allows, most
 
@@ -94,7 +94,9 @@ def _limit_said(step: LimitStep) -> str:
     limit = step.limit
     who = f" of {printable(step.subject)}" if step.subject else ""
     said = f"{limit.name}{who}: {step.left} of {most(limit)} left ({allows(limit)})"
-    if step.code is not None:
+    if step.code is ReplyCode.COUNTER_CORRUPT:
+        said += "; REFUSED: its counter is corrupt"
+    elif step.code is not None:
         said += "; REFUSED"
         said += f" until {clock_time(-(-step.free_us // 1000))}"
     elif isinstance(limit, Budget) and step.resets_us is not None:
