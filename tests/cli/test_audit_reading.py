@@ -10,6 +10,7 @@ from support.servers import RealServer
 from support.trails import KEYS, Trails
 
 RUNNER = "agent-runner"
+STATE = "agents:jobs:1:state"
 
 
 @pytest.fixture
@@ -212,8 +213,9 @@ def test_show_tells_everything_of_an_event(loaded: Cli, trails: Trails) -> None:
         RUNNER,
         "1000-0",
         seq=7,
+        key=STATE,
         args=b"1:v,2:\xff\n,",
-        before="k",
+        before=STATE,
         expires=60_000,
         image=b"\x00\xff",
     )
@@ -232,17 +234,17 @@ def test_show_tells_everything_of_an_event(loaded: Cli, trails: Trails) -> None:
         ["policy", "p"],
         ["cost", "1 request, 1 write"],
         ["operation", "SET"],
-        ["key", "k"],
+        ["key", STATE],
         ["argument", "v"],
         ["argument", r"\xff\n"],
         ["result", "ERR no"],
-        ["before", "k: 2 bytes as DUMP has them, expires 1970-01-01T00:01:00.000Z"],
-        ["after", f"k: {'d' * 40}"],
+        ["before", f"{STATE}: 2 bytes as DUMP has them, expires 1970-01-01T00:01:00.000Z"],
+        ["after", f"{STATE}: {'d' * 40}"],
     ]
     assert said["args"] == ["v", {"base64": "/wo="}]
     assert said["changes"] == [
         {
-            "key": "k",
+            "key": STATE,
             "before": {
                 "exists": True,
                 "bytes": 2,
@@ -342,13 +344,13 @@ def test_show_of_an_id_in_several_trails_fails_and_names_them(loaded: Cli, trail
 
 def test_timeline_is_the_life_of_one_key(loaded: Cli, trails: Trails) -> None:
     """Of all identities, refusals and undos included, and of no other key."""
-    trails.event(RUNNER, "1-0", key="a:1")
-    trails.event("human-admin", "2-0", key=None, keys="3:a:1,3:a:2,")
-    trails.denial("agent-reader", "3-0", key="a:1")
-    trails.event(OPERATORS, "4-0", key="a:1", actor="ops")
-    trails.event(RUNNER, "5-0", key="a:11")
+    trails.event(RUNNER, "1-0", key=STATE)
+    trails.event("human-admin", "2-0", key=None, keys=f"{len(STATE)}:{STATE},3:a:2,")
+    trails.denial("agent-reader", "3-0", key=STATE)
+    trails.event(OPERATORS, "4-0", key=STATE, actor="ops")
+    trails.event(RUNNER, "5-0", key=f"{STATE}:1")
 
-    lines = loaded.lines("audit", "timeline", "a:1")
+    lines = loaded.lines("audit", "timeline", STATE)
 
     assert [(line["kind"], line["id"]) for line in lines] == [
         ("event", "1-0"),
@@ -357,8 +359,8 @@ def test_timeline_is_the_life_of_one_key(loaded: Cli, trails: Trails) -> None:
         ("event", "4-0"),
     ]
     assert lines[3]["actor"] == "ops"
-    assert f"{OPERATORS} (ops)" in loaded.ok("audit", "timeline", "a:1")
-    newest = loaded.run("--json", "audit", "timeline", "a:1", "--limit", "2")
+    assert f"{OPERATORS} (ops)" in loaded.ok("audit", "timeline", STATE)
+    newest = loaded.run("--json", "audit", "timeline", STATE, "--limit", "2")
     assert newest.stdout.count("\n") == 2
     assert newest.stderr == "there is more: these are the newest 2\n"
 

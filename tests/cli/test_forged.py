@@ -76,10 +76,16 @@ def test_forged_entries_and_numbers_stop_no_tool(forged: Cli, tmp_path: Path, wo
 
 
 def test_undo_of_an_honest_agent_is_planned_beside_forged_entries(forged: Cli) -> None:
-    """A plan with conflicts is a plan."""
-    for of in (("--identity", OTHER), ("--key", "agents:recovery:*"), ("--identity", RUNNER)):
-        plan = json.loads(forged.run("--json", "undo", *of, "--since", "1h", "--dry-run").stdout)
-        assert plan["keys"]
+    """A plan with conflicts is a plan; of events that are all made up there is none."""
+
+    def undo(*of: str) -> dict[str, Any]:
+        said = forged.run("--json", "undo", *of, "--since", "1h", "--dry-run").stdout
+        plan: dict[str, Any] = json.loads(said)
+        return plan
+
+    for of in (("--identity", OTHER), ("--key", "agents:recovery:*")):
+        assert undo(*of)["keys"]
+    assert f"untrusted: 4 of `{RUNNER}`" in undo("--identity", RUNNER)["error"]["message"]
 
 
 def test_forged_entries_are_followed(forged: Cli, embedded: RealServer) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from keyleash.audit.query import Query
 from keyleash.audit.reader import read_events
-from keyleash.audit.undo.grants import active_grants
+from keyleash.audit.undo.grants import Grants
 from keyleash.audit.undo.ordering import in_order
 from keyleash.audit.undo.selection import trail_names
 from keyleash.audit.undo.steps import State, Step, images_of, read_back, steps_on
+from keyleash.audit.undo.trust import Trust
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import UnknownValueError
 from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import OPERATORS, Keyspace
+from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
 
@@ -29,12 +31,14 @@ class ValueThen:
         before: The change that it is the before-image of; None if it is what the key holds now.
         after: The newest change up to then; None if none is recorded.
         is_compared: Whether the digest that *after* left is the value's own.
+        untrusted: How many events are left out, by identity; see `UndoPlan.untrusted`.
     """
 
     value: Value
     before: Step | None
     after: Step | None
     is_compared: bool
+    untrusted: Mapping[str, int] = field(default_factory=dict)
 
 
 def value_as_of(
@@ -59,7 +63,9 @@ def value_as_of(
     if time_ms > now_ms:
         raise UnknownValueError("that time is still to come, by the server's clock")
     now = read_keys(client, keyspace, [key])[key]
-    life = _life(client, keyspace, key, time_ms, State(now.digest, now.expires_ms), now_ms)
+    grants = Grants(client, keyspace)
+    trust = Trust(grants, [key])
+    life = _life(client, keyspace, key, time_ms, State(now.digest, now.expires_ms), now_ms, trust)
     later = [step for step in life if step.time_ms > time_ms]
     last = next((step for step in reversed(life) if step.time_ms <= time_ms), None)
     source = later[0] if later else None
@@ -71,15 +77,21 @@ def value_as_of(
     if source is not None and source.before is None:
         raise _not_kept(source)
     if same is None:
-        _require_whole_trails(client, keyspace, key, time_ms)
+        _require_whole_trails(client, keyspace, key, time_ms, grants)
     value = _value(client, keyspace, key, source)
     if last is not None and value.is_absent and same:
         _require_not_expired(last, time_ms)
-    return ValueThen(value, source, last, is_compared=bool(same))
+    return ValueThen(value, source, last, bool(same), +trust.untrusted)
 
 
 def _life(
-    client: Client, keyspace: Keyspace, key: bytes, time_ms: int, now: State, now_ms: int
+    client: Client,
+    keyspace: Keyspace,
+    key: bytes,
+    time_ms: int,
+    now: State,
+    now_ms: int,
+    trust: Trust,
 ) -> list[Step]:
     """The last change up to a time, and all since then; oldest first."""
     events = read_events(
@@ -88,7 +100,7 @@ def _life(
     found: list[Step] = []
     # Trails say no order within a millisecond.
     for at_ms, group in groupby(events, key=lambda event: event.time_ms):
-        found += steps_on([key], group)[key]
+        found += steps_on([key], filter(trust.is_trusted, group))[key]
         if at_ms <= time_ms and found and found[-1].time_ms <= time_ms:
             break
     images = read_images(client, keyspace, images_of([found]))
@@ -141,14 +153,13 @@ def _changed_outside(last: Step | None, source: Step | None) -> UnknownValueErro
     )
 
 
-def _require_whole_trails(client: Client, keyspace: Keyspace, key: bytes, time_ms: int) -> None:
+def _require_whole_trails(
+    client: Client, keyspace: Keyspace, key: bytes, time_ms: int, grants: Grants
+) -> None:
     """See that no trail has lost events since a time that could have been about the key."""
-    grants = active_grants(client, keyspace)
-    names = trail_names(client, keyspace)
-    if grants.since_ms is not None and grants.since_ms <= time_ms:
-        # Nobody had other grants since then.
-        names = [one for one in names if one == OPERATORS or grants.may_change(one, key)]
-    for name in names:
+    for name in trail_names(client, keyspace):
+        if not grants.could_change_since(name, key, time_ms):
+            continue
         begins_ms = _lost_until_ms(client, keyspace.audit(name))
         if begins_ms is not None and begins_ms > time_ms:
             raise UnknownValueError(

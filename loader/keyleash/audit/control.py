@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from keyleash.audit.pages import RawEntry, pairs_of, read_pages
 from keyleash.audit.query import EVERYTHING, Query
@@ -35,6 +36,50 @@ class ControlEvent:
         """Whom it is about."""
         named = {self.details["identity"]} if "identity" in self.details else set()
         return frozenset(named | set(_listed(self.details.get("identities", ""))))
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyUse:
+    """
+    A policy that was in force.
+
+    Attributes:
+        from_ms: Since when, Unix milliseconds.
+        until_ms: Until when; None if it still is.
+        rules: The digest of each identity's rules, as its events name it.
+    """
+
+    generation: int
+    digest: str
+    actor: str
+    from_ms: int
+    until_ms: int | None
+    rules: Mapping[str, str]
+
+
+def read_activations(client: Client, keyspace: Keyspace) -> list[PolicyUse]:
+    """Read when which policy was activated, the oldest first; when it ended is not filled in."""
+    events = read_control(client, keyspace)
+    return [policy_use(event) for event in events if event.event == "activate"]
+
+
+def policy_use(event: ControlEvent) -> PolicyUse:
+    """Read an `activate` event."""
+    generation = event.details.get("generation", "")
+    return PolicyUse(
+        generation=int(generation) if generation.isdigit() else 0,
+        digest=event.details.get("digest", ""),
+        actor=event.actor,
+        from_ms=event.time_ms,
+        until_ms=None,
+        rules=_rules(event.details.get("identities", "")),
+    )
+
+
+def in_sequence(uses: list[PolicyUse]) -> list[PolicyUse]:
+    """Let each of *uses*, the oldest first, end where the next one begins."""
+    ended = [replace(one, until_ms=later.from_ms) for one, later in pairwise(uses)]
+    return ended + uses[-1:]
 
 
 def read_control(
@@ -85,6 +130,14 @@ def control_event(entry: RawEntry) -> ControlEvent:
         actor=fields.pop("actor", ""),
         details=fields,
     )
+
+
+def _rules(text: str) -> dict[str, str]:
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return {}
+    return {str(name): str(rule) for name, rule in said.items()} if isinstance(said, dict) else {}
 
 
 def _listed(text: str) -> list[str]:

@@ -98,6 +98,8 @@ class AuditEvent(Entry):
         args: They themselves; None likewise.
         changes: What became of its keys; of a batch, of those that this command names.
         actor: Of an undo: who did it; else empty.
+        is_untrusted: Whether no policy let the identity change one of its keys then, as far as
+            that was compared (`audit.undo.trust`): it may be made up.
     """
 
     item: int = 0
@@ -108,6 +110,7 @@ class AuditEvent(Entry):
     args: tuple[bytes, ...] | None = None
     changes: tuple[Change, ...] = ()
     actor: str = ""
+    is_untrusted: bool = False
 
     @property
     def kind(self) -> str:

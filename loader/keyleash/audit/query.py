@@ -16,7 +16,8 @@ from keyleash.policy.patterns import may_start_with
 Test = Callable[[bytes], object]
 _CUT = 256
 """The key of a refusal is cut to so many bytes."""
-_MASK = re.compile(rb"#[0-9a-f]{40}\Z")
+MASK = re.compile(rb"#[0-9a-f]{40}\Z")
+"""The end of a masked key, as it is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def test_of(pattern: Pattern) -> Test:
     def matches(recorded: bytes) -> bool:
         if fullmatch(recorded):
             return True
-        mask = _MASK.search(recorded)
+        mask = MASK.search(recorded)
         return mask is not None and may_start_with(pattern, recorded[: mask.start()])
 
     return matches

@@ -1,8 +1,9 @@
 """What a report of some time tells: numbers, a timeline, lives of keys, tokens and policies."""
 
+from keyleash.audit.control import PolicyUse
 from keyleash.audit.report.activity import Activity, Refused, read_activity
 from keyleash.audit.report.lives import BeforeAndAfter, KeyLife, Lives, read_lives
-from keyleash.audit.report.standing import PolicyUse, Standing, TokenUse, read_standing
+from keyleash.audit.report.standing import Standing, TokenUse, read_standing
 from keyleash.audit.report.timeline import Timeline
 
 __all__ = [

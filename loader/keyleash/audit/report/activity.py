@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ from keyleash.audit.reader import read_denials, read_events
 from keyleash.audit.report.lives import Lives
 from keyleash.audit.report.timeline import Timeline
 from keyleash.audit.stats import Stats, Tally
+from keyleash.audit.undo.trust import Trust
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
@@ -53,7 +54,8 @@ class Activity:
         tokens: Tallies by identity and token id.
         refusals: By identity, code and reason.
         folded: Denials that have no entry of their own.
-        lives: What became of keys.
+        untrusted: Events that no guard may have written, by identity; see `audit.undo.trust`.
+        lives: What became of keys, by trusted events.
         first: The first entries.
         last: The last of those that are not among *first*.
         gaps: Where numbers are missing, the first of these.
@@ -68,6 +70,7 @@ class Activity:
     tokens: dict[tuple[str, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
     refusals: dict[tuple[str, str, str], Refused] = field(default_factory=dict)
     folded: int = 0
+    untrusted: Counter[str] = field(default_factory=Counter)
     lives: Lives = field(default_factory=Lives)
     first: list[AnyEntry] = field(default_factory=list)
     last: deque[AnyEntry] = field(default_factory=lambda: deque(maxlen=ENDS))
@@ -95,7 +98,8 @@ class Activity:
         else:
             tally.events += 1
             tally.failed += entry.error is not None
-            self.lives.add(entry)
+            if not entry.is_untrusted:
+                self.lives.add(entry)
         self.first.append(entry) if len(self.first) < ENDS else self.last.append(entry)
 
     def _add_refusal(self, denial: Denial) -> None:
@@ -128,13 +132,14 @@ def read_activity(
         query: Which entries. If it narrows by more than time, there are no gaps.
     """
     client = operator_client(client)
-    activity = Activity()
+    trust = Trust.of(client, keyspace)
+    activity = Activity(untrusted=trust.untrusted)
     trails: list[Iterator[AnyEntry]] = [
         read_events(client, keyspace, identities, query),
         read_denials(client, keyspace, identities, query),
     ]
     entries = merged(trails)
-    for one in with_gaps(entries) if query.takes_all else entries:
+    for one in trust.marked(with_gaps(entries) if query.takes_all else entries):
         if isinstance(one, Gap):
             activity.add_gap(one)
         else:

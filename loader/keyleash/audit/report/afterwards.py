@@ -9,6 +9,7 @@ from keyleash.audit.query import Query
 from keyleash.audit.reader import read_events
 from keyleash.audit.undo.selection import trail_names
 from keyleash.audit.undo.steps import Step, steps_of
+from keyleash.audit.undo.trust import Trust
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 
@@ -30,8 +31,9 @@ def read_afterwards(
         key=next(iter(waiting)) if len(waiting) == 1 else None,
         since_ms=min(step.time_ms for step in waiting.values()),
     )
+    trust = Trust.of(client, keyspace)
     for event in read_events(client, keyspace, trail_names(client, keyspace), query):
-        if waiting.keys().isdisjoint(event.keys):
+        if waiting.keys().isdisjoint(event.keys) or not trust.is_trusted(event):
             continue
         for key, (step, *_) in steps_of([event]).items():
             last = waiting.get(key)

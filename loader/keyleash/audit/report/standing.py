@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
-from keyleash.audit.control import ControlEvent, read_control
+from keyleash.audit.control import (
+    ControlEvent,
+    PolicyUse,
+    in_sequence,
+    policy_use,
+    read_control,
+)
 from keyleash.audit.query import Query
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -17,25 +21,6 @@ from keyleash.tokens import TokenInfo, list_tokens
 
 MAX_DEEDS = 200
 """So many of the last things that operators did are kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyUse:
-    """
-    A policy that was in force.
-
-    Attributes:
-        from_ms: Since when, Unix milliseconds.
-        until_ms: Until when; None if it still is.
-        rules: The digest of each identity's rules, as its events name it.
-    """
-
-    generation: int
-    digest: str
-    actor: str
-    from_ms: int
-    until_ms: int | None
-    rules: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +101,7 @@ def read_standing(
     count = 0
     for event in read_control(client, keyspace, identities, Query(until_ms=until_ms)):
         if event.event == "activate":
-            activations.append(_activation(event))
+            activations.append(policy_use(event))
         _take_in(tokens, event)
         if event.time_ms >= since_ms:
             deeds.append(event)
@@ -124,7 +109,7 @@ def read_standing(
     for identity, token in used:
         tokens.setdefault((identity, token), TokenUse(token, identity))
     return Standing(
-        policies=[one for one in _ended(activations) if _overlaps(one, since_ms)],
+        policies=[one for one in in_sequence(activations) if _overlaps(one, since_ms)],
         tokens=sorted(
             (
                 one
@@ -159,31 +144,6 @@ def _take_in(tokens: dict[tuple[str, str], TokenUse], event: ControlEvent) -> No
             tokens[place] = replace(known, issued_ms=event.time_ms, issued_by=event.actor)
         case "revoke":
             tokens[place] = replace(known, revoked_ms=event.time_ms, revoked_by=event.actor)
-
-
-def _activation(event: ControlEvent) -> PolicyUse:
-    generation = event.details.get("generation", "")
-    return PolicyUse(
-        generation=int(generation) if generation.isdigit() else 0,
-        digest=event.details.get("digest", ""),
-        actor=event.actor,
-        from_ms=event.time_ms,
-        until_ms=None,
-        rules=_rules(event.details.get("identities", "")),
-    )
-
-
-def _rules(text: str) -> dict[str, str]:
-    try:
-        said = json.loads(text)
-    except ValueError:
-        return {}
-    return {str(name): str(rule) for name, rule in said.items()} if isinstance(said, dict) else {}
-
-
-def _ended(activations: list[PolicyUse]) -> list[PolicyUse]:
-    ended = [replace(one, until_ms=later.from_ms) for one, later in pairwise(activations)]
-    return ended + activations[-1:]
 
 
 def _overlaps(policy: PolicyUse, since_ms: int) -> bool:

@@ -5,6 +5,7 @@ from keyleash.audit.undo.plan import Action, KeyPlan, Kind, Obstacle, UndoPlan
 from keyleash.audit.undo.planner import plan_undo
 from keyleash.audit.undo.selection import Selection
 from keyleash.audit.undo.steps import Step
+from keyleash.audit.undo.trust import Trust, described
 from keyleash.audit.undo.values import Value
 
 __all__ = [
@@ -14,10 +15,12 @@ __all__ = [
     "Obstacle",
     "Selection",
     "Step",
+    "Trust",
     "UndoPlan",
     "Undone",
     "Value",
     "apply_undo",
+    "described",
     "plan_undo",
     "refusal",
 ]

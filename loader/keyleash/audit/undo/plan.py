@@ -136,11 +136,14 @@ class UndoPlan:
         keys: By their newest step, the newest first.
         time_ms: When the keys were read, server time, Unix milliseconds.
         others: Further keys that the same events changed and that were not asked for.
+        untrusted: How many events are left out, by identity: no policy of their time lets it
+            change the keys that they name, so its agent may have made them up.
     """
 
     keys: tuple[KeyPlan, ...]
     time_ms: int
     others: tuple[bytes, ...] = ()
+    untrusted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def blocked(self) -> tuple[KeyPlan, ...]:

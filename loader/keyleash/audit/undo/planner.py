@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from keyleash.audit.undo.grants import active_grants
+from keyleash.audit.undo.grants import Grants
 from keyleash.audit.undo.others import read_others
 from keyleash.audit.undo.plan import FORCIBLE, KeyPlan, Kind, Obstacle, Seen, UndoPlan, plan_key
 from keyleash.audit.undo.selection import Selection, select_events
 from keyleash.audit.undo.steps import Step, images_of, read_back, steps_of
+from keyleash.audit.undo.trust import Trust, nothing_trusted
 from keyleash.audit.undo.values import read_images, read_keys
 from keyleash.compiler.templates import UNDO_MAX_BYTES
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
@@ -53,7 +54,9 @@ def plan_undo(
     """
     client = operator_client(client)
     keyspace = keyspace or server_keyspace(client)
-    by_key = steps_of(select_events(client, keyspace, selection))
+    grants = Grants(client, keyspace)
+    trust = Trust(grants, selection.keys)
+    by_key = steps_of(select_events(client, keyspace, selection, trust))
     chosen = {key: steps for key, steps in by_key.items() if selection.concerns(key)}
     if len(chosen) > MAX_KEYS:
         raise UndoTooLargeError(
@@ -69,18 +72,20 @@ def plan_undo(
             raise NothingToUndoError(
                 f"what this would undo is masked, so its name is not recorded: `{shown}`"
             )
+        if trust.untrusted.total():
+            raise nothing_trusted(trust.untrusted)
         raise NothingToUndoError("the events that this would undo changed nothing")
     contested = {key: steps[key] for key, plan in plans.items() if plan.is_contested}
     if contested:
-        for key, others in read_others(client, keyspace, contested).items():
+        for key, others in read_others(client, keyspace, contested, grants).items():
             plans[key] = plan_key(key, steps[key], seen, others) or plans[key]
     found = list(plans.values())
     if not across_policies:
-        found = _with_grants(client, keyspace, found)
+        found = _with_grants(grants, found)
     found = [_decided(plan, forced, skipped) for plan in found]
     found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
     left_alone = tuple(key for key in by_key if key not in chosen)
-    made = UndoPlan(tuple(found), seen.time_ms, left_alone)
+    made = UndoPlan(tuple(found), seen.time_ms, left_alone, +trust.untrusted)
     _check_size(made.changes)
     return made
 
@@ -95,9 +100,8 @@ def _look(client: Client, keyspace: Keyspace, chosen: Mapping[bytes, Sequence[St
     )
 
 
-def _with_grants(client: Client, keyspace: Keyspace, plans: Sequence[KeyPlan]) -> list[KeyPlan]:
+def _with_grants(grants: Grants, plans: Sequence[KeyPlan]) -> list[KeyPlan]:
     """An undo is an operator's, but it is not to bring back what the policy gave up."""
-    grants = active_grants(client, keyspace)
     found = []
     for plan in plans:
         names = dict.fromkeys(step.identity for step in plan.steps if step.identity != OPERATORS)

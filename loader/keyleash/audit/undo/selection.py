@@ -9,6 +9,7 @@ from keyleash.audit.event import AuditEvent
 from keyleash.audit.finding import find_event
 from keyleash.audit.query import Query, test_of
 from keyleash.audit.reader import read_events
+from keyleash.audit.undo.trust import Trust, nothing_trusted
 from keyleash.errors import (
     NothingToUndoError,
     UndoTooLargeError,
@@ -47,13 +48,18 @@ class Selection:
     since_ms: int | None = None
     until_ms: int | None = None
 
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The key that is chosen by its name, if any."""
+        match self.pattern:
+            case Pattern(parts=(Literal(text),)):
+                return (text,)
+        return ()
+
     def concerns(self, key: bytes) -> bool:
         """Whether what was done to *key* is to be undone, if an event that did it is selected."""
-        match self.pattern:
-            case None:
-                return True
-            case Pattern(parts=(Literal(),)):
-                return self.may_concern(key)
+        if self.pattern is None or self.keys:
+            return self.may_concern(key)
         return matches(self.pattern, key) is not None
 
     def may_concern(self, key: bytes) -> bool:
@@ -66,9 +72,13 @@ def trail_names(client: Client, keyspace: Keyspace) -> list[str]:
     return [*sorted(name.decode() for name in client.hkeys(keyspace.layouts)), OPERATORS]
 
 
-def select_events(client: Client, keyspace: Keyspace, selection: Selection) -> list[AuditEvent]:
+def select_events(
+    client: Client, keyspace: Keyspace, selection: Selection, trust: Trust
+) -> list[AuditEvent]:
     """
     Read the events that are meant; of a batch every command.
+
+    Events that are not trusted are left out.
 
     Raises:
         UnknownEventError: there is no such event.
@@ -87,7 +97,7 @@ def select_events(client: Client, keyspace: Keyspace, selection: Selection) -> l
         names = [selection.identity]
     found = []
     held = 0
-    for event in _events(client, keyspace, names, selection):
+    for event in filter(trust.is_trusted, _events(client, keyspace, names, selection)):
         found.append(event)
         images = (change.before.held for change in event.changes if change.before)
         held += sum(len(image[1]) for image in images if image)
@@ -96,6 +106,8 @@ def select_events(client: Client, keyspace: Keyspace, selection: Selection) -> l
                 f"these events have more than {MAX_SELECTED_BYTES >> 20} MiB of before-images",
                 help="undo fewer at a time, the newest first",
             )
+    if not found and trust.untrusted.total():
+        raise nothing_trusted(trust.untrusted)
     if not found:
         raise NothingToUndoError("no event is recorded that this would undo", help=_SEE)
     return found

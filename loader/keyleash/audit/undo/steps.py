@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from keyleash.audit.event import ABSENT, LARGE, AuditEvent, Change, Held, Image
+from keyleash.audit.query import MASK
 from keyleash.audit.undo.values import NOTHING, Value
 from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.commands.spec import Needs
 from keyleash.policy.model import Counter
 from keyleash.protocol.keyspace import OPERATORS
 
-_MASK = re.compile(rb"#[0-9a-f]{40}\Z")
 _CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
 
 
@@ -81,7 +80,7 @@ class Step:
     @property
     def is_masked(self) -> bool:
         """Whether the key is recorded as a prefix and a digest, so that it is not known."""
-        return self.before is None and not self.large and bool(_MASK.search(self.key))
+        return self.before is None and not self.large and bool(MASK.search(self.key))
 
     @property
     def changed_nothing(self) -> bool:
@@ -105,21 +104,32 @@ def steps_of(events: Iterable[AuditEvent]) -> dict[bytes, list[Step]]:
 
 def steps_on(keys: Iterable[bytes], events: Iterable[AuditEvent]) -> dict[bytes, list[Step]]:
     """The steps on each of *keys*, also those that are recorded under a mask."""
-    by_mask = {_sha1(key): key for key in keys}
-    found: dict[bytes, list[Step]] = {key: [] for key in by_mask.values()}
-
-    def meant(recorded: bytes) -> bytes | None:
-        mask = _MASK.search(recorded)
-        key = by_mask.get(recorded[-40:], recorded) if mask else recorded
-        is_meant = key in found and (key == recorded or key.startswith(recorded[:-41]))
-        return key if is_meant else None
-
-    concerned = (one for one in events if any(meant(key) is not None for key in one.keys))
+    found: dict[bytes, list[Step]] = {key: [] for key in keys}
+    key_of = unmasked(found)
+    concerned = (one for one in events if any(key_of(key) is not None for key in one.keys))
     for recorded, steps in steps_of(concerned).items():
-        key = meant(recorded)
+        key = key_of(recorded)
         if key is not None:
             found[key] += steps
     return found
+
+
+def unmasked(keys: Iterable[bytes]) -> Callable[[bytes], bytes | None]:
+    """Make a function from a key, as it is recorded, to the one of *keys* that it is."""
+    by_mask = {_sha1(key): key for key in keys}
+    known = frozenset(by_mask.values())
+
+    def key_of(recorded: bytes) -> bytes | None:
+        key = by_mask.get(recorded[-40:], recorded) if MASK.search(recorded) else recorded
+        is_known = key in known and (key == recorded or key.startswith(recorded[:-41]))
+        return key if is_known else None
+
+    return key_of
+
+
+def changed_keys(event: AuditEvent) -> list[bytes]:
+    """The keys that *event* may have changed, as they are recorded."""
+    return list(_changed_keys(event, {change.key: change for change in event.changes}))
 
 
 def images_of(many: Iterable[Iterable[Step]]) -> Iterator[Held]:

@@ -63,6 +63,8 @@ def _event(entry: AuditEvent, images: bool) -> dict[str, Any]:
         said["args"] = [json_bytes(argument) for argument in entry.args]
     if entry.changes:
         said["changes"] = [_change(change, images) for change in entry.changes]
+    if entry.is_untrusted:
+        said["untrusted"] = True
     return {**said, "error": entry.error}
 
 

@@ -13,6 +13,7 @@ from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import server_time_ms
 from keyleash.cli.text import clock_time, iso_time, json_bytes, printable
 from keyleash.cli.times import Moment, moment
+from keyleash.cli.undo.showing import say_untrusted
 from keyleash.cli.values import value_as_json, value_lines
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def as_of(settings: Settings, time: Moment, key: str) -> None:
         for line in value_lines(then.value):
             click.echo(line)
     say(f"`{printable(raw)}` at {clock_time(time_ms)}: {_described(then)}")
+    say_untrusted(then.untrusted)
 
 
 def _described(then: ValueThen) -> str:
@@ -63,4 +65,5 @@ def _as_json(key: bytes, time_ms: int, then: ValueThen) -> dict[str, Any]:
         "since": then.after.event if then.after else None,
         "until": then.before.event if then.before else None,
         "compared": then.is_compared,
+        "untrusted": dict(then.untrusted),
     }

@@ -84,7 +84,10 @@ class Selection:
         where = (settings.client, settings.keyspace)
         match self.kind:
             case Kind.EVENTS:
-                return audit.read_events(*where, names, query, newest_first=newest_first)
+                from keyleash.audit.undo import Trust
+
+                found = audit.read_events(*where, names, query, newest_first=newest_first)
+                return Trust.of(*where).marked(found)
             case Kind.DENIALS:
                 return audit.read_denials(*where, names, query, newest_first=newest_first)
             case Kind.CONTROL:

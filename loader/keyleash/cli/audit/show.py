@@ -41,9 +41,11 @@ def show(settings: Settings, event: str) -> None:
     batch, and before-images as DUMP makes them.
     """
     from keyleash.audit import find_event
+    from keyleash.audit.undo import Trust
 
     names = trail_names(settings)
-    entries = find_event(settings.client, settings.keyspace, names, event)
+    where = (settings.client, settings.keyspace)
+    entries = list(Trust.of(*where).marked(find_event(*where, names, event)))
     if settings.json:
         for entry in entries:
             print_json_line(entry_as_json(entry, images=True))
@@ -108,6 +110,8 @@ def _body(entry: AnyEntry, values: Values) -> Iterator[Line]:
             yield from _command(entry)
             yield from _arguments(entry)
             yield "result", "ok" if entry.error is None else printable(entry.error)
+            if entry.is_untrusted:
+                yield "untrusted", "no policy of its time grants the identity these keys"
             for change in entry.changes:
                 yield from _change(change, values)
 

@@ -124,4 +124,5 @@ def _result(entry: AuditEvent | Denial) -> str:
             folded = f" (any {FOLDED.get(entry.folded, 'kind')})" if entry.folded else ""
             return printable(entry.code) + times + folded
         case AuditEvent():
-            return "ok" if entry.error is None else printable(entry.error)
+            result = "ok" if entry.error is None else printable(entry.error)
+            return f"{result} (untrusted)" if entry.is_untrusted else result

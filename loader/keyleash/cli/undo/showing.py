@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,6 +46,18 @@ def print_plan(plan: UndoPlan) -> None:
         named = ", ".join(f"`{printable(key)}`" for key in plan.others[:MAX_OTHERS])
         more = f" and {len(plan.others) - MAX_OTHERS} more" if plan.others[MAX_OTHERS:] else ""
         say(f"note: the same events changed {named}{more} too, which stay as they are")
+    say_untrusted(plan.untrusted)
+
+
+def say_untrusted(untrusted: Mapping[str, int]) -> None:
+    """Report the events that are left out, on standard error."""
+    from keyleash.audit.undo import described
+
+    if untrusted:
+        say(
+            f"note: untrusted events are left out: {described(untrusted)};"
+            " no policy of their time grants the identity their keys"
+        )
 
 
 def _print_obstacle(plan: KeyPlan, obstacle: Obstacle) -> None:
@@ -74,6 +87,7 @@ def plan_as_json(plan: UndoPlan, undone: Undone | None) -> dict[str, Any]:
     return {
         "keys": [_key(one) for one in plan.keys],
         "others": [json_bytes(key) for key in plan.others],
+        "untrusted": dict(plan.untrusted),
         "blocked": len(plan.blocked),
         "undone": None
         if undone is None

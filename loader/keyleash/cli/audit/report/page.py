@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from keyleash.audit.undo import described
 from keyleash.cli.audit.report import words
 from keyleash.cli.audit.report.chart import HEIGHT, LEFT, RIGHT, draw
 from keyleash.cli.text import clock_time, distance, iso_time, short_digest
@@ -70,6 +71,7 @@ def _environment() -> Environment:
     )
     made.globals.update(
         counted=words.amount,
+        described=described,
         distance=distance,
         now_words=words.now_words,
         label=label,
