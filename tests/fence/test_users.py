@@ -23,7 +23,6 @@ from keyleash.fence import (
 )
 from keyleash.fence.patterns import acl_glob, may_reach
 from keyleash.policy.patterns import parse_pattern
-from keyleash.protocol.transport import Transport
 from support.fences import FencedLeash
 from support.leash import NAMES, grant, policy
 from support.servers import find_server_binaries
@@ -109,8 +108,6 @@ def test_identities_of_other_names_are_fenced_in_both_databases(
     leash: FencedLeash, other_database: FencedLeash
 ) -> None:
     """Neither takes the users of the other for its own, whatever is done to its own."""
-    if leash.transport is Transport.FUNCTION:
-        pytest.skip("databases share functions too, and a load deletes those that it does not name")
     leash.load(one=ALL)
     leash.fence()
     other_database.load(two=ALL)

@@ -94,6 +94,26 @@ def test_new_policy_takes_the_old_functions_away(leash: Leash) -> None:
     assert libraries(leash) == {"other", *names_of(leash, "one")}
 
 
+@pytest.mark.parametrize("transport", Transport)
+def test_load_in_another_database_keeps_the_functions_that_are_in_use(
+    leash: Leash, transport: Transport
+) -> None:
+    """All databases share them: those of one policy in two databases, and of one in database 0."""
+    leash.load(one=ALL, two=ALL)
+    used = libraries(leash)
+    other = leash.server.client(db=1)
+    load_policy(other, policy(two=ALL), actor="ops")
+    load_policy(other, policy(two=OTHER, three=ALL), actor="ops", transport=transport)
+    assert libraries(leash) >= used
+    client = leash.agent("two")
+    assert client.set("t:a", 1)
+
+    load_policy(other, policy(two=ALL), actor="ops", allow_removal=True)
+    assert libraries(leash) == used
+    leash.load(one=ALL)
+    assert libraries(leash) == names_of(leash, "one")
+
+
 def test_stale_function_refuses_until_it_is_gone(
     leash: Leash, monkeypatch: pytest.MonkeyPatch
 ) -> None:

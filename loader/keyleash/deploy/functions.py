@@ -15,9 +15,15 @@ from redis.exceptions import NoPermissionError, WatchError
 
 from keyleash.compiler import CompiledGuard, Report
 from keyleash.deploy.standing import batches
-from keyleash.protocol.active import Client
+from keyleash.protocol.active import Client, database_of
 from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.transport import LIBRARIES, Transport, function_name, library_code
+from keyleash.protocol.transport import (
+    GUARD_OF,
+    LIBRARIES,
+    Transport,
+    function_name,
+    library_code,
+)
 
 FEW = 10
 """Libraries that are deleted in one transaction."""
@@ -45,7 +51,10 @@ def load_functions(
             codes[digest[:2]][function_name(digest)] = code
     loaded = 0
     for digits, wanted in codes.items():
-        held = dict(_libraries(client, digits, with_code=True))
+        held = {
+            fields[b"library_name"].decode(): fields[b"library_code"].decode("latin-1")
+            for fields in _libraries(client, digits, with_code=True)
+        }
         for name, code in wanted.items():
             if held.get(name) != code:
                 client.function_load(code, replace=True)
@@ -65,20 +74,23 @@ def retire_functions(
     """Delete the functions that no record names any more, once *generation* is active.
 
     With them go those of a load that died. If another policy becomes active meanwhile, the
-    rest is left to whoever made it so.
+    rest is left to whoever made it so. All databases share the functions: what the policy of
+    another database names stays.
     """
     by_function = guards if transport is Transport.FUNCTION else ()
     kept = {function_name(digest) for guard in by_function for digest in guard.scripts}
     try:
-        held = held_functions(client)
+        held = _guards(client)
+        unused = held.keys() - kept
+        unused -= _named_elsewhere(client, {held[name] for name in unused})
     except NoPermissionError:
         # Of somebody who may load scripts alone. What is left behind is stale, or is a guard in
         # force by its other name: it lets nothing through that is not granted.
         return
-    if not held >= kept:
+    if not held.keys() >= kept:
         # Another load deleted them before the activation, as none of its own.
         load_functions(client, by_function)
-    for names in batches(sorted(held - kept), FEW):
+    for names in batches(sorted(unused), FEW):
         with client.pipeline(transaction=True) as pipe:
             pipe.watch(keyspace.policy)
             if int(pipe.hget(keyspace.policy, "generation") or 0) != generation:
@@ -98,16 +110,52 @@ def held_functions(client: Client) -> set[str]:
     Raises:
         NoPermissionError: the user may not list functions.
     """
-    return {name for digit in _DIGITS for name, _ in _libraries(client, digit)}
+    return set(_guards(client))
+
+
+def _guards(client: Client) -> dict[str, str]:
+    """Return the identity of each guard that the server has as a function, by its name."""
+    return {
+        fields[b"library_name"].decode(): _identity(fields)
+        for digit in _DIGITS
+        for fields in _libraries(client, digit)
+    }
+
+
+def _identity(library: dict[bytes, Any]) -> str:
+    """Return whose guard a library says that it is."""
+    for function in library[b"functions"]:
+        description = _fields(function)[b"description"] or b""
+        return bytes(description).decode("utf-8", "replace").removeprefix(GUARD_OF)
+    return ""
+
+
+def _named_elsewhere(client: Client, identities: set[str]) -> set[str]:
+    """Return the functions that the guard records of *identities* name in other databases."""
+    names: set[str] = set()
+    own = database_of(client)
+    keyspace = Keyspace()
+    others = {int(label.removeprefix("db")) for label in client.info("keyspace")} - {own}
+    for number in sorted(others) if identities else ():
+        with client.pipeline(transaction=True) as pipe:
+            pipe.execute_command("SELECT", number)
+            for identity in sorted(identities):
+                pipe.hmget(keyspace.guard(identity), "transport", "digest", "batch_digest")
+            pipe.execute_command("SELECT", own)
+            _, *records, _ = pipe.execute(raise_on_error=False)
+        for record in records:
+            # What is no guard record must not fail a load of this database.
+            if isinstance(record, list) and record[0] == Transport.FUNCTION.value.encode():
+                names |= {function_name(digest.decode()) for digest in record[1:] if digest}
+    return names
 
 
 def _libraries(
     client: Client, digits: str, *, with_code: bool = False
-) -> Iterator[tuple[str, str]]:
-    """The names, and on demand the texts, of libraries for digests that begin with *digits*."""
+) -> Iterator[dict[bytes, Any]]:
+    """The libraries for digests that begin with *digits*, on demand with their texts."""
     for one in client.function_list(f"{LIBRARIES}{digits}*", withcode=with_code):
-        fields = _fields(one)
-        yield fields[b"library_name"].decode(), fields.get(b"library_code", b"").decode("latin-1")
+        yield _fields(one)
 
 
 def _fields(library: Any) -> dict[bytes, Any]:

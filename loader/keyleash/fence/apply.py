@@ -15,11 +15,10 @@ from keyleash.fence.acl import (
     save,
     set_user,
 )
-from keyleash.fence.facts import database_of
 from keyleash.fence.plan import CHANGES, How, Node, Step, Wanted, plan_node
 from keyleash.fence.record import Record, forget_records, write_record
 from keyleash.fence.rules import without_digests
-from keyleash.protocol.active import Client
+from keyleash.protocol.active import Client, database_of
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.token import reject_tokens
 

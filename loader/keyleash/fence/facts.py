@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from keyleash.fence.data import HELPERS
 from keyleash.fence.holes import HOLES, LEFT_OUT, LEFT_OUT_UNSEALED
-from keyleash.protocol.active import Client
+from keyleash.protocol.active import Client, database_of
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
 
@@ -50,11 +50,6 @@ def read_facts(clients: Sequence[Client], keyspace: Keyspace) -> Facts:
         lacking = {name for one in known for other in known for name in one - other}
         left_out.update(dict.fromkeys(lacking, "one of the servers lacks it"))
     return Facts(frozenset(helpers), left_out, database_of(clients[0]))
-
-
-def database_of(client: Client) -> int:
-    """Return the number of the database that a client is connected to."""
-    return int(client.connection_pool.connection_kwargs.get("db") or 0)
 
 
 def _holes(client: Client, is_sealed: bool) -> dict[str, str]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from keyleash.fence.acl import delete_users, read_users, save
 from keyleash.fence.apply import note_event, require_none_foreign
-from keyleash.fence.facts import database_of
 from keyleash.fence.plan import Node, why_foreign
 from keyleash.fence.record import Record, forget_records
+from keyleash.protocol.active import database_of
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.token import reject_tokens
 

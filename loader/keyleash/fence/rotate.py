@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from keyleash.errors import KeyleashError
 from keyleash.fence.acl import read_users, save, set_user
 from keyleash.fence.apply import note_event, require_none_foreign
-from keyleash.fence.facts import database_of
 from keyleash.fence.plan import Node, why_foreign
 from keyleash.fence.record import MOST, Record, write_record
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
-from keyleash.protocol.active import Client
+from keyleash.protocol.active import Client, database_of
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.token import reject_tokens
 

@@ -13,6 +13,11 @@ Client = Any
 """A redis-py client with `decode_responses` off, whose stubs mix sync and async types."""
 
 
+def database_of(client: Client) -> int:
+    """Return the number of the database that a client is connected to."""
+    return int(client.connection_pool.connection_kwargs.get("db") or 0)
+
+
 @dataclass(frozen=True, slots=True)
 class ActivePolicy:
     """What the last activation left.

@@ -18,6 +18,9 @@ from enum import StrEnum
 LIBRARIES = "leash_"
 """What the names of all libraries begin with."""
 
+GUARD_OF = "guard of "
+"""What stands before the identity in the description of a function."""
+
 NOT_FOUND = "Function not found"
 """What servers answer to FCALL of a function that they lack, behind ERR."""
 
@@ -53,6 +56,6 @@ def library_code(identity: str, digest: str, script: str) -> str:
     name = function_name(digest)
     return (
         f"#!lua name={name}\n"
-        f"redis.register_function{{function_name='{name}',description='guard of {identity}',"
+        f"redis.register_function{{function_name='{name}',description='{GUARD_OF}{identity}',"
         f"callback=function(KEYS,ARGV)\n{script}\nend}}\n"
     )

@@ -27,10 +27,9 @@ from keyleash.fence import (
     wanted_users,
     with_passwords,
 )
-from keyleash.fence.facts import database_of
 from keyleash.fence.plan import CHANGES, How
 from keyleash.policy.problems import which_identity
-from keyleash.protocol.active import read_active
+from keyleash.protocol.active import database_of, read_active
 
 
 @dataclass(frozen=True)
