@@ -109,7 +109,7 @@ def test_commands_reject_the_policy_and_name_the_option(
     cli = Cli(settable.url)
     consent = "--allow-unvalidated-restore"
 
-    for words, exit_code in ((("plan", files["one"]), 70), (("load", files["one"], "--yes"), 1)):
+    for words, exit_code in ((("plan", files["one"]), 69), (("load", files["one"], "--yes"), 1)):
         denied = cli.run(*words)
         assert denied.exit_code == exit_code
         assert "error: `one` may RESTORE, and with `sanitize-dump-payload no`" in denied.stderr
