@@ -13,6 +13,12 @@ from support.command_line import Cli
 
 NAMES = Keyspace()
 OPS = "ops"
+BOUNDS = {
+    "client-output-buffer-limit": "normal 256mb 64mb 60",
+    "maxmemory-clients": "128mb",
+    "proto-max-bulk-len": "64mb",
+}
+"""As the page on operations recommends."""
 POLICY = """\
 version: 1
 identities:
@@ -29,7 +35,7 @@ identities:
 
 
 class Patient:
-    """A server with an append-only file and no open user, the command with it, and its operator."""
+    """A server with an append-only file, bounds and no open user, the command, and its operator."""
 
     def __init__(self, server: EmbeddedServer, folder: Path) -> None:
         self.server = server
@@ -41,6 +47,8 @@ class Patient:
             first.execute_command("ACL", "SETUSER", OPS, "on", f">{OPS}", "~*", "&*", "+@all")
             first.execute_command("ACL", "SETUSER", "default", "off")
         self.admin: Any = redis.Redis.from_url(self.url)
+        for name, value in BOUNDS.items():
+            self.admin.config_set(name, value)
 
     def with_policy(self, text: str, *options: str) -> Patient:
         file = self._folder / "policy.yaml"

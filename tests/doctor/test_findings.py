@@ -5,20 +5,21 @@ from __future__ import annotations
 import shutil
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from doctor.patients import NAMES, POLICY, Patient
 from keyleash.doctor import CODES
-from keyleash.doctor.checks import clock, replication, scripts
+from keyleash.doctor.checks import clock, payloads, replication, scripts
 from keyleash.doctor.checks import version as version_check
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import ChangeKind, PrefixChange, change_fields
 from keyleash.protocol.transport import function_name
 from support.command_line import Cli
 from support.replication import wait_until
-from support.servers import RealServer
+from support.servers import RealServer, embedded_label
 
 Illness = Callable[[Patient], Any]
 
@@ -130,7 +131,16 @@ ILLNESSES: dict[str, Illness] = {
     ),
     "unreadable": lambda one: one.admin.hdel(NAMES.guard("one"), "generation"),
 }
+ADVICE: dict[str, Illness] = {
+    "unbounded-output-buffers": lambda one: one.admin.config_set(
+        "client-output-buffer-limit", "normal 0 0 60"
+    ),
+    "unbounded-client-memory": lambda one: one.admin.config_set("maxmemory-clients", 0),
+    "large-bulk-length": lambda one: one.admin.config_set("proto-max-bulk-len", "512mb"),
+}
+"""What is reported and leaves the exit code 0."""
 ELSEWHERE = {
+    payloads.CODE,
     "persistence-failing",
     version_check.CODE,
     clock.DIFFERS,
@@ -144,7 +154,7 @@ ELSEWHERE = {
 
 def test_every_code_is_found_by_some_test() -> None:
     """A check that no test makes fail may be one that cannot."""
-    assert sorted([*ILLNESSES, *ELSEWHERE]) == sorted(CODES)
+    assert sorted([*ILLNESSES, *ADVICE, *ELSEWHERE]) == sorted(CODES)
 
 
 def test_nothing_is_found_of_a_server_that_is_well(patient: Patient) -> None:
@@ -179,6 +189,136 @@ def test_illness_is_found_by_its_code_alone(patient: Patient, code: str, illness
 
     assert [one["code"] for one in found] == [code]
     assert found[0]["help"]
+
+
+@pytest.mark.parametrize(("code", "setting"), ADVICE.items(), ids=ADVICE)
+def test_advice_is_reported_with_exit_code_0(patient: Patient, code: str, setting: Illness) -> None:
+    """One bound that is missing while the others hold is no error and no warning."""
+    setting(patient)
+    [found] = patient.found(exit_code=0)
+
+    assert (found["code"], found["severity"]) == (code, "advice")
+    assert found["help"].startswith("set `")
+
+
+def test_connections_without_any_bound_on_their_memory_are_a_warning(patient: Patient) -> None:
+    """The defaults of every server: unread replies fill its memory. A percentage needs a base."""
+    patient.admin.config_set("client-output-buffer-limit", "normal 0 0 0")
+    patient.admin.config_set("maxmemory-clients", "10%")
+    unbounded = [(one["code"], one["severity"]) for one in patient.found()]
+    patient.admin.config_set("maxmemory", "1gb")
+    bounded = [(one["code"], one["severity"]) for one in patient.found(exit_code=0)]
+
+    assert unbounded == [
+        ("unbounded-output-buffers", "warning"),
+        ("unbounded-client-memory", "warning"),
+    ]
+    assert bounded == [("unbounded-output-buffers", "advice")]
+
+
+def test_soft_limit_alone_bounds_output_buffers(patient: Patient) -> None:
+    """A client over it for too long is disconnected as well."""
+    patient.admin.config_set("client-output-buffer-limit", "normal 0 64mb 60")
+
+    assert patient.found(exit_code=0) == []
+
+
+def test_payloads_that_are_not_validated_are_an_error_where_an_identity_may_restore(
+    server: RealServer, tmp_path: Path
+) -> None:
+    """Else they are advice; Valkey 9.1 validates always, and there is nothing to find."""
+    restores = "\n      - {allow: [write], keys: ['a:{id}'], only: [RESTORE]}"
+    cli, file = Cli(server.url), tmp_path / "policy.yaml"
+    severities = []
+    for grants in ("", restores):
+        first = "\n      - {allow: [read, write], keys: ['a:{id}']}"
+        file.write_text(
+            "version: 1\nidentities:\n  one:\n    kind: machine\n    grants:" + first + grants
+        )
+        cli.ok("load", file, "--yes", "--allow-widening", "--allow-unvalidated-restore")
+        found = cli.json("doctor", exit_code=1)["findings"]
+        severities += [one["severity"] for one in found if one["code"] == "unvalidated-restore"]
+
+    assert severities == ([] if server.label == embedded_label() else ["advice", "error"])
+
+
+def test_accepted_finding_is_shown_and_leaves_the_exit_code_0(patient: Patient) -> None:
+    """By its name, and no other finding with it."""
+    patient.admin.config_set("appendfsync", "no")
+    open_default(patient)
+    assert patient.codes("--accept", "no-fsync") == ["open-default-user"]
+
+    accepted = ("--accept", "no-fsync", "--accept", "open-default-user", "--accept", "no-guard")
+    said = patient.cli.json("doctor", *accepted)
+    text = patient.cli.run("doctor", *accepted)
+
+    assert said["findings"] == []
+    assert [one["code"] for one in said["accepted"]] == ["no-fsync", "open-default-user"]
+    first, second = text.stdout.splitlines()
+    assert first.startswith(f"{patient.node}: accepted: with `appendfsync no` a crash")
+    assert second.endswith(" [open-default-user]")
+    assert (text.exit_code, text.stderr) == (0, "1 server: no finding, 2 accepted\n")
+
+
+@pytest.mark.parametrize("code", ["no-fsyncs", "warning", "error", "all", "*", "", "NO-FSYNC"])
+def test_unknown_code_cannot_be_accepted(code: str) -> None:
+    """Nor can a severity, or everything; the server is not asked."""
+    result = Cli("redis://127.0.0.1:1").run("doctor", "--accept", code)
+
+    assert result.exit_code == 2
+    assert f"error: no finding of the doctor is called `{code}`" in result.stderr
+    assert all(f"`{one}`" in result.stderr for one in CODES)
+
+
+def test_findings_are_accepted_in_the_configuration_file_too(
+    patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`keyleash.toml` where the command runs, or the file that KEYLEASH_CONFIG names."""
+    patient.admin.config_set("appendfsync", "no")
+    here, elsewhere = tmp_path / "keyleash.toml", tmp_path / "other.toml"
+    here.write_text('[doctor]\naccept = ["no-fsync"]  # a cache, which may lose a minute\n')
+    elsewhere.write_text('doctor.accept = ["eviction"]\n')
+
+    assert patient.codes() == ["no-fsync"]
+    monkeypatch.chdir(tmp_path)
+    assert patient.cli.json("doctor")["accepted"][0]["code"] == "no-fsync"
+    named = patient.cli.json("doctor", exit_code=1, KEYLEASH_CONFIG=str(elsewhere))
+    assert [one["code"] for one in named["findings"]] == ["no-fsync"]
+    both = ("--accept", "no-fsync")
+    assert patient.cli.run("doctor", *both, KEYLEASH_CONFIG=str(elsewhere)).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[doctor", "is not TOML"),
+        ("\x80", "is not TOML"),
+        ('[doctors]\naccept = ["no-fsync"]', "no other setting"),
+        ('[doctor]\naccepts = ["no-fsync"]', "no other setting"),
+        ('doctor = "no-fsync"', "no other setting"),
+        ('[doctor]\naccept = "no-fsync"', "no other setting"),
+        ("[doctor]\naccept = [1]", "something else than texts"),
+        ('[doctor]\naccept = ["no-fsyncs"]', "no finding of the doctor is called `no-fsyncs`"),
+    ],
+)
+def test_configuration_file_with_a_mistake_is_a_usage_error(
+    tmp_path: Path, content: str, problem: str
+) -> None:
+    """A misspelt setting would accept nothing, and nobody would notice."""
+    file = tmp_path / "keyleash.toml"
+    file.write_bytes(content.encode("latin-1"))
+    result = Cli("redis://127.0.0.1:1").run("doctor", KEYLEASH_CONFIG=str(file))
+
+    assert result.exit_code == 2
+    assert problem in result.stderr
+
+
+def test_configuration_file_that_is_named_must_be_there() -> None:
+    """Without it the findings that it accepts would come back as if they were new."""
+    result = Cli("redis://127.0.0.1:1").run("doctor", KEYLEASH_CONFIG="/nowhere.toml")
+
+    assert result.exit_code == 66
+    assert "cannot read `/nowhere.toml`" in result.stderr
 
 
 @pytest.mark.parametrize("record", ["no JSON", '{"digest": 1}', "[]"])

@@ -18,9 +18,9 @@ from keyleash.protocol.active import Client
 
 if TYPE_CHECKING:
     from keyleash.deploy.watch import Address
-    from keyleash.doctor import Examination
+    from keyleash.doctor import Examination, Finding
 
-COLOURS = {"error": "red", "warning": "yellow"}
+COLOURS = {"error": "red", "warning": "yellow", "advice": "cyan"}
 
 
 @click.command(epilog=example("keyleash doctor --node redis://10.0.0.2:6379"))
@@ -34,23 +34,33 @@ COLOURS = {"error": "red", "warning": "yellow"}
     help="A further server; may be given again. Replicas and primaries that the servers name are"
     " found by themselves.  [env var: KEYLEASH_NODES, with spaces between]",
 )
+@click.option(
+    "--accept",
+    metavar="CODE",
+    multiple=True,
+    help="A finding that is known and may stand; may be given again. Also `doctor.accept` in"
+    " keyleash.toml.",
+)
 @json_option
 @pass_settings
-def doctor(settings: Settings, nodes: tuple[str, ...]) -> int:
+def doctor(settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...]) -> int:
     """Look servers, records, scripts, users and clocks over; nothing is changed.
 
-    Exits with 1 if anything was found, else with 0. What could not be looked at, as the user of
-    the URL may not, is said, and is no finding. docs/operations.md has a section for each code.
+    Exits with 1 if there is an error or a warning that is not accepted, else with 0. What could
+    not be looked at, as the user of the URL may not, is said, and is no finding.
+    docs/operations.md has a section for each code.
     """
+    from keyleash.cli.config import accepted_findings
     from keyleash.doctor import examine
 
+    accepted = {*accept, *accepted_findings()}
     connect, seeds = _servers(settings, nodes)
-    examination = examine(connect, seeds)
+    examination = examine(connect, seeds, accept=accepted)
     if settings.json:
         print_json(_as_json(examination))
     else:
         _print(examination)
-    return FAILED if examination.findings else 0
+    return 0 if examination.is_healthy else FAILED
 
 
 def _servers(settings: Settings, nodes: Sequence[str]) -> tuple[Any, list[Address]]:
@@ -69,6 +79,9 @@ def _servers(settings: Settings, nodes: Sequence[str]) -> tuple[Any, list[Addres
 
 
 def _print(examination: Examination) -> None:
+    for one in examination.accepted:
+        where = f"{one.node}: " if one.node else ""
+        click.echo(f"{where}accepted: {printable(one.message)} [{one.code}]")
     for one in examination.findings:
         where = f"{one.node}: " if one.node else ""
         severity = click.style(one.severity, fg=COLOURS[one.severity], bold=True)
@@ -83,6 +96,8 @@ def _print(examination: Examination) -> None:
 def _summary(examination: Examination) -> str:
     looked = counted(len(examination.servers), "server")
     found = counted(len(examination.findings), "finding") if examination.findings else "no finding"
+    if examination.accepted:
+        found += f", {len(examination.accepted)} accepted"
     if not examination.skipped:
         return f"{looked}: {found}"
     return f"{looked}: {found}; {counted(len(examination.skipped), 'check')} could not be made"
@@ -94,18 +109,20 @@ def _as_json(examination: Examination) -> dict[str, Any]:
             {"name": one.name, "role": None if one.role is None else str(one.role)}
             for one in examination.servers
         ],
-        "findings": [
-            {
-                "code": one.code,
-                "severity": str(one.severity),
-                "node": one.node or None,
-                "message": one.message,
-                "help": one.help,
-            }
-            for one in examination.findings
-        ],
+        "findings": [_finding_as_json(one) for one in examination.findings],
+        "accepted": [_finding_as_json(one) for one in examination.accepted],
         "skipped": [
             {"check": one.check, "node": one.node or None, "reason": one.reason}
             for one in examination.skipped
         ],
+    }
+
+
+def _finding_as_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "severity": str(finding.severity),
+        "node": finding.node or None,
+        "message": finding.message,
+        "help": finding.help,
     }

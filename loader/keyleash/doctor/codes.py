@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from keyleash.doctor.checks import (
+    clients,
     clock,
     fences,
     memory,
+    payloads,
     persistence,
     records,
     replication,
@@ -14,14 +18,34 @@ from keyleash.doctor.checks import (
     vault,
     version,
 )
+from keyleash.errors import KeyleashError
+from keyleash.policy.problems import listing, quote
 
 UNREADABLE = "unreadable"
+
+
+class UnknownCodeError(KeyleashError):
+    """No finding has the code that is to be accepted."""
+
+    code = "unknown-code"
+    exit_code = 2
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"no finding of the doctor is called {quote(name)}",
+            help=f"the codes are {listing(CODES)}",
+        )
+
 
 CODES = (
     replication.UNREACHABLE,
     version.CODE,
+    payloads.CODE,
     memory.EVICTION,
     memory.FULL,
+    clients.OUTPUT,
+    clients.TOTAL,
+    clients.BULK,
     persistence.NONE,
     persistence.SNAPSHOTS,
     persistence.NO_FSYNC,
@@ -51,3 +75,15 @@ CODES = (
     replication.BEHIND,
     UNREADABLE,
 )
+
+
+def require_codes(names: Iterable[str]) -> None:
+    """
+    Check that every name is a code. No name stands for several codes.
+
+    Raises:
+        UnknownCodeError: One is not.
+    """
+    for name in names:
+        if name not in CODES:
+            raise UnknownCodeError(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,9 +16,11 @@ from keyleash.deploy.watch.node import Node
 from keyleash.deploy.watch.role import read_role
 from keyleash.deploy.watch.topology import Topology
 from keyleash.doctor.checks import (
+    clients,
     clock,
     fences,
     memory,
+    payloads,
     persistence,
     records,
     replication,
@@ -27,7 +29,7 @@ from keyleash.doctor.checks import (
     vault,
     version,
 )
-from keyleash.doctor.codes import CODES, UNREADABLE
+from keyleash.doctor.codes import CODES, UNREADABLE, require_codes
 from keyleash.doctor.finding import Finding, Said, Severity, Skipped
 from keyleash.doctor.patient import Deployment, Server
 from keyleash.errors import KeyleashError
@@ -47,16 +49,25 @@ class Examination:
 
     Attributes:
         servers: Those that were found, with their parts.
-        findings: In the order of `CODES`.
+        findings: In the order of `CODES`, without those that were accepted.
         skipped: What could not be looked at.
+        accepted: Findings whose code was accepted, in the same order.
     """
 
     servers: tuple[Server, ...]
     findings: tuple[Finding, ...]
     skipped: tuple[Skipped, ...]
+    accepted: tuple[Finding, ...] = ()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Return whether nothing was found but advice and what was accepted."""
+        return all(one.severity is Severity.ADVICE for one in self.findings)
 
 
-def examine(connect: Connect, seeds: Sequence[Address]) -> Examination:
+def examine(
+    connect: Connect, seeds: Sequence[Address], *, accept: Collection[str] = ()
+) -> Examination:
     """
     Look a deployment over. Nothing is changed.
 
@@ -64,12 +75,15 @@ def examine(connect: Connect, seeds: Sequence[Address]) -> Examination:
         connect: Makes the client for an address.
         seeds: Servers; the first has the control keys, and must answer. Their replicas and
             primaries are found from there.
+        accept: Codes whose findings are known and may stand.
 
     Raises:
+        UnknownCodeError: *accept* has a name that is no code.
         redis.RedisError: The first server does not answer, or not to this user.
         UnsupportedServerError: It is older than the supported versions.
         ClusterError: It is a node of a Redis Cluster.
     """
+    require_codes(accept)
     servers = _find_servers(connect, seeds)
     said = _settled(servers)
     order = {code: place for place, code in enumerate(CODES)}
@@ -78,7 +92,12 @@ def examine(connect: Connect, seeds: Sequence[Address]) -> Examination:
         key=lambda one: order[one.code],
     )
     skipped = dict.fromkeys(one for one in said if isinstance(one, Skipped))
-    return Examination(servers, tuple(findings), tuple(skipped))
+    return Examination(
+        servers,
+        tuple(one for one in findings if one.code not in accept),
+        tuple(skipped),
+        tuple(one for one in findings if one.code in accept),
+    )
 
 
 def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, ...]:
@@ -121,7 +140,7 @@ def _examine(servers: Sequence[Server]) -> Iterator[Said]:
         if server.role is None:
             yield from _silent(server)
         else:
-            yield from _each(server, are_fenced=bool(known))
+            yield from _each(deployment, server, are_fenced=bool(known))
     if seal.change is not None:
         yield vault.half_changed(seal.change)
         if seal.change.is_switched:
@@ -140,10 +159,14 @@ def _examine(servers: Sequence[Server]) -> Iterator[Said]:
     yield from _attempt("guards and users", main, lambda: _compiled(deployment, known))
 
 
-def _each(server: Server, *, are_fenced: bool) -> Iterator[Said]:
+def _each(deployment: Deployment, server: Server, *, are_fenced: bool) -> Iterator[Said]:
     yield from _attempt("version", server, lambda: version.check_version(server))
+    yield from _attempt(
+        "payload validation", server, lambda: payloads.check_payloads(deployment, server)
+    )
     yield from _attempt("eviction", server, lambda: memory.check_eviction(server))
     yield from _attempt("memory", server, lambda: memory.check_room(server))
+    yield from _attempt("client limits", server, lambda: clients.check_clients(server))
     yield from _attempt("persistence", server, lambda: persistence.check_persistence(server))
     yield from _attempt(
         "default user", server, lambda: users.check_default_user(server, are_fenced=are_fenced)

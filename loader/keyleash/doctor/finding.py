@@ -13,6 +13,8 @@ class Severity(StrEnum):
     """Agents are refused or are not held back, or what was recorded can be lost."""
     WARNING = "warning"
     """It becomes one of these when something else happens."""
+    ADVICE = "advice"
+    """A setting that is safer otherwise; nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

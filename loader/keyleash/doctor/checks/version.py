@@ -29,7 +29,7 @@ def check_version(server: Server) -> Iterator[Said]:
         Severity.ERROR,
         f"{product.capitalize()} {text} has known flaws that who may load a script can use:"
         f" {names}; the worst: {concerning[0].what}",
-        f"upgrade to {product.capitalize()} {shown(target)} or later; your distribution may have"
-        " mended it under the old number, which its changelog says and the server does not",
+        f"upgrade to {product.capitalize()} {shown(target)} or later; if the changelog of your"
+        f" distribution's package names the fixes, accept it: `--accept {CODE}`",
         server.name,
     )

@@ -1,0 +1,36 @@
+"""Whether a server validates the payloads of RESTORE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from keyleash.deploy.payloads import ADVICE, CODE, find_payload_risk, restoring_identities
+from keyleash.doctor.finding import Finding, Said, Severity, Skipped
+from keyleash.doctor.patient import Deployment, Server
+from keyleash.doctor.words import named
+
+__all__ = ["CODE", "check_payloads"]
+
+
+def check_payloads(deployment: Deployment, server: Server) -> Iterator[Said]:
+    """Read `sanitize-dump-payload`; it is an error where an identity may RESTORE."""
+    risk = find_payload_risk(server.client)
+    if risk is None:
+        return
+    if risk.setting is None:
+        yield Skipped("payload validation", risk.message, server.name)
+        return
+    policy = deployment.policy
+    names = () if policy is None else restoring_identities(policy)
+    if names:
+        message = f"{named(names)} may RESTORE, and {risk.message}"
+        yield Finding(CODE, Severity.ERROR, message, ADVICE, server.name)
+        return
+    yield Finding(
+        CODE,
+        Severity.ADVICE,
+        risk.message,
+        f"{ADVICE}: `undo` and `audit as-of` restore before-images, and a fenced agent can write"
+        " false ones to its own audit stream",
+        server.name,
+    )
