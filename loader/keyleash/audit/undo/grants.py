@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator
 from functools import cache, cached_property, lru_cache
+from itertools import takewhile
 
 from keyleash.audit.control import PolicyUse, in_sequence, read_activations
 from keyleash.audit.query import MASK, test_of
 from keyleash.commands import OperationClass
+from keyleash.compiler.templates import KEPT_POLICIES
 from keyleash.errors import KeyleashError
 from keyleash.policy import Identity, Policy, parse_policy
 from keyleash.policy.patterns import beginning, match
@@ -53,9 +57,7 @@ class Grants:
             return True
         if self._active is None and not self._uses:
             return True
-        # In the millisecond of an activation both policies were active.
-        uses = (one for one in self._uses if one.from_ms <= time_ms <= (one.until_ms or time_ms))
-        return any(self._let_then(one, name, key, classes) for one in uses)
+        return any(self._let_then(one, name, key, classes) for one in self._uses_at(time_ms))
 
     def could_change_since(self, name: str, key: bytes, since_ms: int) -> bool:
         """Return whether *name* may change *key*, or might at any time since *since_ms*."""
@@ -80,11 +82,21 @@ class Grants:
         )
         return in_sequence([*sorted(trimmed, key=lambda one: one.from_ms), *recorded])
 
+    def _uses_at(self, time_ms: int) -> Iterator[PolicyUse]:
+        """What was active then: in the millisecond of an activation, both policies."""
+        behind = bisect_right(self._uses, time_ms, key=lambda one: one.from_ms)
+        begun = (self._uses[place] for place in range(behind - 1, -1, -1))
+        return takewhile(lambda one: (one.until_ms or time_ms) >= time_ms, begun)
+
     def _let_then(
         self, use: PolicyUse, name: str, key: bytes, classes: frozenset[OperationClass]
     ) -> bool:
         policy = self._kept.get(use.digest)
-        return name in use.rules if policy is None else self._let(policy, name, key, classes)
+        try:
+            return self._let(policy, name, key, classes) if policy else name in use.rules
+        except KeyleashError:
+            # This version cannot read it.
+            return name in use.rules
 
     def _let(
         self, policy: ActivePolicy, name: str, key: bytes, classes: frozenset[OperationClass]
@@ -94,17 +106,18 @@ class Grants:
 
 
 def _identity(document: str, name: str) -> Identity | None:
-    policy = _parsed(document)
-    return policy.identity(name) if policy else None
+    parsed = _parsed(document)
+    if isinstance(parsed, KeyleashError):
+        raise parsed
+    return parsed.identity(name)
 
 
-@lru_cache(maxsize=4)
-def _parsed(document: str) -> Policy | None:
-    """The policy of a record; None if this version cannot read it."""
+@lru_cache(maxsize=2 * KEPT_POLICIES)
+def _parsed(document: str) -> Policy | KeyleashError:
     try:
         return parse_policy(document, file="<policy>", commands=None)
-    except KeyleashError:
-        return None
+    except KeyleashError as error:
+        return error
 
 
 def _may_use(identity: Identity, key: bytes, classes: frozenset[OperationClass]) -> bool:
