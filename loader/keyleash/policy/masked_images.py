@@ -8,8 +8,7 @@ from keyleash.errors import Span
 from keyleash.policy.grants import CHANGING
 from keyleash.policy.model import Grant, Identity
 from keyleash.policy.node import Node
-from keyleash.policy.pattern_lists import PatternIndex
-from keyleash.policy.pattern_relations import covers
+from keyleash.policy.pattern_tree import PatternTree
 from keyleash.policy.problems import Problems
 
 
@@ -22,7 +21,7 @@ def warn_of_masked_images(identity: Identity, node: Node, warnings: Problems) ->
         node: Its mapping in the document. What the defaults ask for is meant for others as well.
         warnings: Receives one for each `before_images` that has no effect.
     """
-    masks = PatternIndex(identity.audit.mask_keys)
+    masks = PatternTree((mask, None) for mask in identity.audit.mask_keys)
     grants = node.get("grants")
     for entry, grant in zip(grants.entries if grants else (), identity.grants, strict=True):
         asked = entry.get("before_images")
@@ -39,12 +38,8 @@ def warn_of_masked_images(identity: Identity, node: Node, warnings: Problems) ->
         _warn("every key that this is about", asked.label, warnings)
 
 
-def _all_masked(grants: Iterable[Grant], masks: PatternIndex) -> bool:
-    return all(
-        any(covers(mask, key) for mask in masks.that_may_cover(key))
-        for grant in grants
-        for key in grant.keys
-    )
+def _all_masked(grants: Iterable[Grant], masks: PatternTree[None]) -> bool:
+    return all(any(masks.that_cover(key)) for grant in grants for key in grant.keys)
 
 
 def _warn(keys: str, span: Span, warnings: Problems) -> None:

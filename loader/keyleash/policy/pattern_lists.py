@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from keyleash.policy.lists import check_not_empty
 from keyleash.policy.model import Pattern
 from keyleash.policy.node import Node
 from keyleash.policy.pattern_relations import covers
-from keyleash.policy.patterns import beginning, parse_pattern
+from keyleash.policy.pattern_tree import PatternTree
+from keyleash.policy.patterns import parse_pattern
 from keyleash.policy.problems import Problems, quote
 
 THINGS = {"keys": "key", "channels": "channel", "mask_keys": "key"}
@@ -61,21 +62,6 @@ def check_repeats(
             )
 
 
-class PatternIndex:
-    """Patterns by how they begin: to compare each with each takes seconds for a thousand."""
-
-    def __init__(self, patterns: Iterable[Pattern]) -> None:
-        self._by_beginning: dict[bytes, list[Pattern]] = {}
-        for pattern in patterns:
-            self._by_beginning.setdefault(beginning(pattern), []).append(pattern)
-
-    def that_may_cover(self, narrow: Pattern) -> Iterator[Pattern]:
-        """Those that begin with a prefix of its beginning, as whatever covers it does."""
-        start = beginning(narrow)
-        for end in range(len(start) + 1):
-            yield from self._by_beginning.get(start[:end], ())
-
-
 def _read_pattern(thing: str, entry: Node, problems: Problems) -> Pattern | None:
     return problems.attempt(lambda: parse_pattern(entry.source, entry.span, thing))
 
@@ -87,16 +73,15 @@ def _check_covered(
     for pattern in patterns:
         firsts.setdefault(pattern.parts, pattern)
     distinct = [*firsts.values()]
-    places = {pattern: place for place, pattern in enumerate(distinct)}
-    index = PatternIndex(distinct)
-    for narrow in distinct:
+    tree = PatternTree((pattern, place) for place, pattern in enumerate(distinct))
+    for place, narrow in enumerate(distinct):
         wide = next(
             (
-                wide
-                for wide in index.that_may_cover(narrow)
-                if _makes_needless(wide, narrow, captures_count=captures_count)
+                wide.pattern
+                for wide in tree.that_cover(narrow)
+                if _makes_needless(wide.pattern, narrow, captures_count=captures_count)
                 # Where two match the same texts, the later one is the surplus.
-                and (places[wide] < places[narrow] or not covers(narrow, wide))
+                and (wide.owner < place or not covers(narrow, wide.pattern))
             ),
             None,
         )
@@ -110,6 +95,7 @@ def _check_covered(
 
 
 def _makes_needless(wide: Pattern, narrow: Pattern, *, captures_count: bool) -> bool:
-    if wide is narrow or not covers(wide, narrow):
+    """Whether *wide*, which covers *narrow*, is another one that also captures what that does."""
+    if wide is narrow:
         return False
     return not captures_count or set(narrow.captures) <= set(wide.captures)

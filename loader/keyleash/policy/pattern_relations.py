@@ -8,9 +8,10 @@ holds it matches the capture whatever it holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from keyleash.policy.model import Pattern
+from keyleash.policy.pattern_tree import PatternTree
 from keyleash.policy.segments import Segment, agree, segments_of
 
 
@@ -59,42 +60,8 @@ def _all_meet(ones: Sequence[Segment], others: Sequence[Segment]) -> bool:
 
 def covered_by(narrow: Pattern, wides: Iterable[Pattern]) -> bool:
     """
-    Say whether every key that matches *narrow* matches one of *wides*.
+    Return whether every key that matches *narrow* matches one of *wides*; see `PatternTree`.
 
     They may share the work: `a`, `a{x}`, `a:*` and `a{x}:*` together cover `a*`.
-
-    It follows the keys of *narrow* segment by segment, along with the patterns that still
-    match them. Where *narrow* leaves a segment open, it is empty or it is not. Past the first
-    such segment no pattern goes both ways, so this takes time linear in the patterns.
     """
-    segments, is_open = segments_of(narrow.parts)
-    pending = [(0, [segments_of(wide.parts) for wide in wides])]
-    while pending:
-        depth, following = pending.pop()
-        for piece in _pieces(segments, is_open, depth):
-            if any(
-                wide_open and len(wide) == depth + 1 and piece.before.startswith(wide[-1].before)
-                for wide, wide_open in following
-            ):
-                continue
-            left = [
-                (wide, wide_open)
-                for wide, wide_open in following
-                if depth < len(wide) - wide_open and wide[depth].covers(piece)
-            ]
-            may_end = depth + 1 >= len(segments)
-            if may_end and not any(len(wide) == depth + 1 for wide, _ in left):
-                return False
-            if is_open or not may_end:
-                pending.append((depth + 1, left))
-    return True
-
-
-def _pieces(segments: Sequence[Segment], is_open: bool, depth: int) -> Iterator[Segment]:
-    """What the keys of a pattern may have as their segment at *depth*."""
-    if depth < len(segments) - is_open:
-        yield segments[depth]
-        return
-    start = segments[depth].before if depth < len(segments) else b""
-    yield Segment(start)
-    yield Segment(start, b"", "")
+    return PatternTree((wide, None) for wide in wides).covers(narrow)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard
-from keyleash.policy.pattern_relations import overlaps
+from keyleash.policy.pattern_tree import PatternTree
 
 
 def postpone_denial(guard: Guard, _table: CommandTable) -> Guard:
@@ -17,8 +17,8 @@ def postpone_denial(guard: Guard, _table: CommandTable) -> Guard:
     `protect_control_keys` put them in front.
     """
     identity = guard.identity
-    granted = [pattern for grant in identity.grants for pattern in grant.keys]
+    granted = PatternTree((pattern, None) for grant in identity.grants for pattern in grant.keys)
     denied = [pattern for deny in identity.deny for pattern in deny.keys]
     reachable = len(guard.denied) > len(denied)
-    meeting = any(overlaps(one, other) for one in granted for other in denied)
+    meeting = any(map(granted.overlaps, denied))
     return replace(guard, denied_last=bool(denied) and not reachable and not meeting)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from keyleash.policy.lint.finding import Finding, finding
-from keyleash.policy.model import Policy
-from keyleash.policy.pattern_relations import overlaps
+from keyleash.policy.model import Identity, Policy
+from keyleash.policy.pattern_tree import PatternTree
 from keyleash.policy.problems import quote
 
 CODE = "idle-deny"
@@ -15,10 +15,10 @@ CODE = "idle-deny"
 def idle_deny(policy: Policy) -> Iterator[Finding]:
     """Find denied patterns that have no key in common with any granted one."""
     for identity in policy.identities:
-        granted = [pattern for grant in identity.grants for pattern in grant.keys]
+        granted = granted_keys(identity)
         for deny in identity.deny:
             for pattern in deny.keys:
-                if not any(overlaps(pattern, one) for one in granted):
+                if not granted.overlaps(pattern):
                     yield finding(
                         identity,
                         CODE,
@@ -28,3 +28,8 @@ def idle_deny(policy: Policy) -> Iterator[Finding]:
                         "correct its spelling, or remove it: what no grant allows is refused"
                         " anyway",
                     )
+
+
+def granted_keys(identity: Identity) -> PatternTree[None]:
+    """The key patterns of all grants of an identity."""
+    return PatternTree((pattern, None) for grant in identity.grants for pattern in grant.keys)

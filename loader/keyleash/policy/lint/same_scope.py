@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from keyleash.commands import OperationClass
 from keyleash.policy.lint.finding import Finding, finding
+from keyleash.policy.lint.idle_deny import granted_keys
 from keyleash.policy.model import Capture, Grant, Identity, Pattern, PatternPart, Policy
-from keyleash.policy.pattern_lists import PatternIndex
-from keyleash.policy.pattern_relations import covers, overlaps
+from keyleash.policy.pattern_tree import PatternTree
 from keyleash.policy.problems import quote
 
 CODE = "same-scope"
@@ -42,12 +42,9 @@ def _scope(identity: Identity) -> Scope:
         for cls in grant.allow:
             patterns = grant.channels if cls is OperationClass.PUBLISH else grant.keys
             by_class.setdefault((cls, _commands(grant)), []).extend(patterns)
-    granted = [pattern for grant in identity.grants for pattern in grant.keys]
+    granted = granted_keys(identity)
     denied = [
-        pattern
-        for deny in identity.deny
-        for pattern in deny.keys
-        if any(overlaps(pattern, one) for one in granted)
+        pattern for deny in identity.deny for pattern in deny.keys if granted.overlaps(pattern)
     ]
     return (
         frozenset(
@@ -66,13 +63,11 @@ def _commands(grant: Grant) -> Commands:
 def _widest(patterns: list[Pattern]) -> set[Form]:
     """The patterns that no other covers, without the names of their captures."""
     distinct = {_form(pattern): pattern for pattern in patterns}
-    index = PatternIndex(distinct.values())
+    tree = PatternTree((pattern, form) for form, pattern in distinct.items())
     return {
         form
         for form, pattern in distinct.items()
-        if not any(
-            wide is not pattern and covers(wide, pattern) for wide in index.that_may_cover(pattern)
-        )
+        if all(wide.owner is form for wide in tree.that_cover(pattern))
     }
 
 
