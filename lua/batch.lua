@@ -17,7 +17,7 @@
 local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack, tonumber
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, mode = argv[1] or '', argv[2] or '', argv[3], argv[4]
-local code, detail, value, reason, at_us, token_id, key, now_us, item
+local code, detail, value, amount, reason, at_us, token_id, key, now_us, item
 local command = 'BATCH'
 --% if breaker
 local suspends
@@ -57,6 +57,10 @@ repeat
   -- By the commands' numbers: the replies, and what is not as usual about some of them: that
   -- their reply depends on the protocol, how it is mended, their full name, that they are in no event.
   local replies, typeds, mends, names, unheard = {}, {}, {}, {}, {}
+--% if plans or lengthening
+  -- Work so far; by the commands' numbers, the keys of those whose work was estimated.
+  local spent, weighed, weigh_again = 0, {}
+--% endif
   local count, passed_over, n, stop = 0, 0, 0, 4
   while argv[stop + 1] do
     n = n + 1
@@ -85,7 +89,7 @@ repeat
       if mode == 'all' then item = n break end
 --% include "partials/refuse.lua"
       replies[n], unheard[n] = { err = line }, true
-      code, detail, value, reason = nil, nil, nil, nil
+      code, detail, value, amount, reason = nil, nil, nil, nil, nil
     end
   end
   if mode == 'all' and not code and keys[count + 1] then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
@@ -105,6 +109,7 @@ repeat
 --% include "partials/trim_audit.lua"
   end
   local run, was_typed = redis.pcall
+  local ran = 0
   stop = 4
   for i = 1, n do
     local name_at = stop + 2
@@ -115,8 +120,9 @@ repeat
         redis.setresp(typed and 3 or 2)
         was_typed = typed
       end
-      local reply = run(unpack(argv, name_at, stop))
+--% include "partials/run_within.lua"
 --% include "partials/mend_reply.lua"
+--% include "partials/measure_reply.lua"
       if reply == nil then reply = find end
       replies[i] = reply
     end

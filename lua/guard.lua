@@ -15,7 +15,7 @@ local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
 local stop = #argv
-local code, detail, value, reason, at_us, token_id, key, now_us
+local code, detail, value, amount, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
 --% include "partials/open.lua"

@@ -35,6 +35,8 @@ class ReplyCode(StrEnum):
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
     AUDIT_FULL = "AUDIT_FULL"
     COUNTER_CORRUPT = "COUNTER_CORRUPT"
+    WORK_TOO_LARGE = "WORK_TOO_LARGE"
+    VALUE_TOO_LARGE = "VALUE_TOO_LARGE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -602,3 +604,38 @@ class BudgetExhaustedError(LeashError):
     def resets_at_ms(self) -> int:
         """Server time, Unix milliseconds, at which the budget's next window begins."""
         return int(self.details["resets_at_ms"])
+
+
+class WorkTooLargeError(LeashError):
+    """The call would keep the server busy for longer than the policy allows.
+
+    Raised before the command runs; the limit is `limits: {work: …}` of the identity.
+    """
+
+    code = ReplyCode.WORK_TOO_LARGE
+
+    @property
+    def work(self) -> int:
+        """The estimated work of the call or batch, in units of about 0.1 µs."""
+        return int(self.details["work"])
+
+    @property
+    def limit(self) -> int:
+        """The work that one call or batch may be."""
+        return int(self.details["limit"])
+
+
+class ValueTooLargeError(LeashError):
+    """The call would make a string longer than a grant allows (`details["key"]`)."""
+
+    code = ReplyCode.VALUE_TOO_LARGE
+
+    @property
+    def bytes(self) -> int:
+        """The length that the string would have."""
+        return int(self.details["bytes"])
+
+    @property
+    def limit(self) -> int:
+        """The length that one call may give it."""
+        return int(self.details["limit"])

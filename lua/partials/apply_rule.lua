@@ -24,7 +24,7 @@ end
 if false then
 --% for rule in rules if rule.id in often_ruled
 elseif rule == {{ rule.id }} then
---% share "partials/follow_rule.lua" of rule, one_check, checks_differ, waiting, sealed
+--% share "partials/follow_rule.lua" of rule, one_check, checks_differ, waiting, sealed, least_bytes
 --% endfor
 else
   -- Functions keep what is seldom needed out of the main chunk: the collector marks a function
@@ -33,7 +33,7 @@ else
     if false then
 --% for rule in rules if rule.id not in often_ruled
     elseif rule == {{ rule.id }} then
---% share "partials/follow_rule.lua" of rule, one_check, checks_differ, waiting, sealed
+--% share "partials/follow_rule.lua" of rule, one_check, checks_differ, waiting, sealed, least_bytes
 --% endfor
     end
   end)(rule, argv, stop, find)

@@ -56,6 +56,27 @@ end
 --% if rule.channel
 --% include "partials/check_channel.lua"
 --% endif
+--% if rule.weigh == "always"
+weighs = true
+--% elif rule.weigh == "count"
+weighs = stop >= name_at + {{ rule.weigh_at }}
+--% elif rule.weigh == "words"
+weighs = stop - name_at > {{ rule.weigh_over }}
+--% elif rule.weigh == "range"
+weighs = not (find(argv[name_at + {{ rule.weigh_at }}] or '', '^%d?%d$') and find(argv[name_at + {{ rule.weigh_at + 1 }}] or '', '^%d?%d$'))
+--% elif rule.weigh == "ranked"
+-- Options may make scores of positions.
+weighs = stop > name_at + {{ rule.weigh_at + 1 }} or not (find(argv[name_at + {{ rule.weigh_at }}] or '', '^%d?%d$') and find(argv[name_at + {{ rule.weigh_at + 1 }}] or '', '^%d?%d$'))
+--% endif
+--% if rule.lengthens == "argument"
+lengthens = #(argv[name_at + {{ rule.length_at }}] or '') > {{ least_bytes }}
+--% elif rule.lengthens == "pairs"
+for at = name_at + {{ rule.length_at }}, stop, 2 do
+  if #argv[at] > {{ least_bytes }} then lengthens = true end
+end
+--% elif rule.lengthens
+lengthens = true
+--% endif
 --% if waiting and rule.waits is not none and rule.waits != "block"
 waits = {{ rule.waits }}
 --% endif

@@ -18,6 +18,10 @@ local rest
 --% if images
 local changes_first, changes_rest
 --% endif
+--% if plans or lengthening
+local weighs, lengthens
+local work = 0
+--% endif
 --% if waiting
 local waits, group_at, claim_at
 --% endif
@@ -33,8 +37,11 @@ local place_n
 repeat
 --% share "partials/find_rule.lua" of name_at, dispatch, rare, containers
   if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
---% share "partials/apply_rule.lua" of name_at, rules, often_ruled, one_check, checks_differ, waiting, sealed
+--% share "partials/apply_rule.lua" of name_at, rules, often_ruled, one_check, checks_differ, waiting, sealed, least_bytes
   if code then break end
+--% if batch and reading
+  if passed_reads >= {{ unasked_reads }} and find({{ reading }}, ',' .. command .. ',', 1, true) then weighs = true end
+--% endif
 --% include "partials/check_declared.lua"
   if code then break end
   for at = first, last, step do
@@ -49,6 +56,12 @@ repeat
 --% endif
   end
   if code then break end
+--% if plans or lengthening
+  if weighs or lengthens then
+--% include "partials/check_size.lua"
+    if code then break end
+  end
+--% endif
 
 --% include "partials/check_room.lua"
 --% if hard_max is not none

@@ -3,6 +3,9 @@ if typed then typeds[n] = true end
 if mend then mends[n] = mend end
 if command ~= argv[name_at] then names[n] = command end
 passed = passed + 1
+--% if plans or lengthening
+spent = spent + work
+--% endif
 if reads then passed_reads = passed_reads + 1 end
 if writes then passed_writes = passed_writes + 1 end
 if deletes then passed_deletes = passed_deletes + 1 end

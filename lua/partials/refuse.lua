@@ -16,6 +16,7 @@ if code == 'CLASS_NOT_GRANTED' or detail and (#value > 128 or not find(value, '^
 elseif detail then
   line = line .. ' ' .. detail .. '=' .. value
 end
+if amount then line = line .. amount end
 if code == 'RATE_LIMITED' then
   line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
 elseif code == 'SUSPENDED' and at_us > 1 then

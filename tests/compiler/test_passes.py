@@ -23,6 +23,7 @@ FILLED = {
     "protect_control_keys": ("denied",),
     "postpone_denial": ("denied_last",),
     "plan_audit": ("images", "masks"),
+    "bound_values": ("value_bounds",),
     "form_rules": ("checks", "rules", "assigned"),
     "order_dispatch": ("dispatch", "rare", "containers", "rules"),
     "lay_out_state": ("layout",),

@@ -42,7 +42,7 @@ def test_rows_of_the_page_have_as_many_cells_as_their_head() -> None:
     """A bar in a text would break a row in two."""
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
 
-    assert {row.count("|") for row in rows} == {5}
+    assert {row.count("|") for row in rows} == {6}
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,15 @@ def test_keys_of_a_command_read_as_people_say_them(name: str, places: str, needs
     [
         ("SET", ["with GET: read, write"]),
         ("BITFIELD", ["of GETs alone: read", "refused on integers wider than 53 bits"]),
-        ("SORT", ["refused with BY or GET", "audited if it stores"]),
+        ("SORT", ["refused with BY or GET", "weight 15", "audited if it stores"]),
         ("BLPOP", ["polled"]),
-        ("XREAD", ["refused with options other than COUNT, BLOCK", "polled with BLOCK"]),
+        (
+            "XREAD",
+            ["refused with options other than COUNT, BLOCK", "weight 14", "polled with BLOCK"],
+        ),
         ("HTTL", ["not Valkey 8.1"]),
         ("DELIFEQ", ["Valkey 9.1 only"]),
-        ("VSIM", ["not audited", "Redis 8.0 only"]),
+        ("VSIM", ["weight 10", "not audited", "Redis 8.0 only"]),
     ],
 )
 def test_what_is_odd_about_a_command_stands_beside_it(name: str, remarks: list[str]) -> None:

@@ -140,6 +140,8 @@ def refused_commands(leash: Leash, token: str) -> Iterator[Any]:
         ("SCAN", "0"),
         ("PUBLISH", "d", "x"),
         ("MGET", *["t:a"] * MAX_ARGUMENTS),
+        ("SETRANGE", "t:a", "67108864", "x"),
+        ("SRANDMEMBER", "t:a", "-100000"),
     ]:
         yield leash.call("one", token, *command)
     yield leash.raw("one", ["t:b"], token, "id", "2", "GET", "t:a")

@@ -55,6 +55,10 @@ REFUSED: dict[str, dict[str, Any]] = {
     "unexported": {**ALL, "audit": {"retain": {"until": "exported", "hard_max": 1}}},
     "budgeted": {**ALL, "budget": {"writes": "1/month"}},
     "corrupt": {**ALL, "budget": {"writes": "1/month"}},
+    "small": {
+        "grants": [{**ALL["grants"][0], "values": {"max_bytes": "64b"}}],
+        "limits": {"work": 1000},
+    },
     "breaking": {**ALL, "on_denials": {"threshold": "1000/day", "suspend": "1h"}},
     **dict.fromkeys(("expired", "revoked", "suspended", "gone", "stale"), ALL),
 }
@@ -84,6 +88,10 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "INCR past 2^53": ("INCR", "doc:a:big"),
     "HSET": ("HSET", "doc:a:h", "f", "v"),
     "HGETALL": ("HGETALL", "doc:a:h"),
+    "LRANGE of ten": ("LRANGE", "doc:a:l", "0", "9"),
+    "LRANGE of all": ("LRANGE", "doc:a:l", "0", "-1"),
+    "SETRANGE": ("SETRANGE", "doc:a:1", "3", "x"),
+    "APPEND": ("APPEND", "doc:a:1", "x"),
     "LPUSH": ("LPUSH", "doc:a:l", "x"),
     "LPUSH, an error": ("LPUSH", "doc:a:1", "x"),
     "SCAN": ("SCAN", "0", "MATCH", "doc:a:*"),
@@ -173,6 +181,7 @@ def batches(server: Footprints) -> Iterator[Case]:
     gets = [("GET", f"doc:a:{n}") for n in range(16)]
     for mode in ("each", "all"):
         yield f"16 GETs, {mode}", server.of(server.batch("free", mode, gets))
+        yield f"17 GETs, {mode}", server.of(server.batch("free", mode, [*gets, GET]))
         refused = [*sets[:15], ("FLUSHALL",)]
         yield f"15 SETs and a FLUSHALL, {mode}", server.of(server.batch("free", mode, refused))
         for name in LIMITED:
@@ -208,6 +217,8 @@ def refusals(server: Footprints, stale_digest: str) -> Iterator[Case]:
         "budget": server.call("budgeted", *SET),
         "audit full": server.call("unexported", *SET),
         "corrupt counter": server.call("corrupt", *SET),
+        "work": server.call("small", "SRANDMEMBER", "doc:a:s", "-1000"),
+        "value": server.call("small", "SET", "doc:a:1", "x" * 65),
     }
     for title, call in calls.items():
         # The first of a minute is an entry of its own.

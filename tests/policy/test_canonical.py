@@ -113,6 +113,8 @@ CHANGES = {
             {"channels": (parse_pattern("a:*"),)},
             {"keys": (), "channels": GRANT.keys},
             {"image_bytes": 0},
+            {"value_bytes": 1024},
+            {"value_bytes": 64 * 1024 * 1024},
             {"image_bytes": 1024},
         )
     ],
@@ -169,6 +171,7 @@ CHANGES = {
             (50, "minute", 60),
         )
     ],
+    "work": [replace(IDENTITY, work=1_000), replace(IDENTITY, work=1_000_000)],
 }
 
 

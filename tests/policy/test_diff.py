@@ -150,5 +150,5 @@ def test_rules_in_another_order_are_a_change_that_does_nothing() -> None:
 def test_every_field_of_an_identity_is_compared() -> None:
     """A new field of the model must have a place in `diff`, or its changes go unseen."""
     compared = {"name", "kind", "grants", "deny", "rates", "budgets", "token", "audit"}
-    compared |= {"durability", "on_denials"}
+    compared |= {"durability", "on_denials", "work"}
     assert {one.name for one in fields(Identity) if one.compare} == compared

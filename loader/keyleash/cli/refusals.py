@@ -65,6 +65,15 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
         "the counter of `{limit}` holds what no guard writes",
         "find out who wrote to it, then start it again with `keyleash limits reset IDENTITY`",
     ),
+    ReplyCode.WORK_TOO_LARGE: (
+        "`{command}` is {work} units of work, and the limit is {limit}",
+        "ask for less in one call (a range, COUNT or LIMIT), or raise `limits: {{work: …}}` in the"
+        " policy",
+    ),
+    ReplyCode.VALUE_TOO_LARGE: (
+        "the string `{key}` would have {bytes} bytes, and the limit is {limit}",
+        "write shorter values, or raise `values: {{max_bytes: …}}` of a grant",
+    ),
 }
 
 

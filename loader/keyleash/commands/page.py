@@ -41,6 +41,8 @@ A load reads its server's own commands, [modules' included](policy.md#servers-an
 - **needs**: the [operation classes](policy.md#operation-classes) that a grant must give on each
   key; *any* is any grant on the key. Before a slash stands what the first key needs, behind it
   what the others do.
+- **cost**: how the time that a call takes grows. *weight*: the call's
+  [work](policy.md#work-of-a-call) is estimated before it runs, with so many units for each element.
 - What needs write, delete or publish is audited, reads are not; exceptions are marked.
 - *polled*: the command waits for data, and a guard answers it at once, as if the time were up;
   keyleash's clients [ask again](wire.md#blocking-commands) until it is.
@@ -122,10 +124,11 @@ def section_of(spec: CommandSpec) -> str:
 
 def _section(title: str, specs: Sequence[CommandSpec], table: CommandTable) -> str:
     lines = [f"## {title}", VECTOR_SETS_NOTE if title == VECTOR_SETS else ""]
-    lines += ("| command | keys | needs | |", "|---|---|---|---|")
+    lines += ("| command | keys | needs | cost | |", "|---|---|---|---|---|")
     for spec in specs:
         remarks = "; ".join(remarks_of(spec, table))
-        lines.append(f"| `{spec.name}` | {places_of(spec)} | {needs_of(spec)} | {remarks} |")
+        cells = (f"`{spec.name}`", places_of(spec), needs_of(spec), str(spec.cost), remarks)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -175,6 +178,8 @@ def remarks_of(spec: CommandSpec, table: CommandTable) -> Iterator[str]:
         if isinstance(search, StreamKeys):
             known = ", ".join(word for word, _ in search.options)
             yield f"refused with options other than {known}"
+    if spec.work is not None:
+        yield f"weight {spec.work.weight:.2g}"
     if spec.waits is not None:
         yield "polled with BLOCK" if spec.waits is Waits.BLOCK else "polled"
     if any(isinstance(search, OptionKey) for search in spec.keys):

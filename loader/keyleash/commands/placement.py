@@ -47,6 +47,7 @@ from keyleash.commands.spec import (
     OptionKey,
     StreamKeys,
 )
+from keyleash.commands.work import COSTS, LENGTHENS, WORK
 
 # A flag that is in neither set is news from a later server: its keys are not understood.
 _CLASSLESS_FLAGS = frozenset({"RO", "RW", "OW", "RM"})
@@ -90,6 +91,9 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         scans=name in SCANS,
         waits=WAITS.get(name),
         named_only=name in NAMED_ONLY or ("module" in row["flags"] and name not in VECTOR_SETS),
+        cost=COSTS.get(name),
+        work=WORK.get(name),
+        lengthens=LENGTHENS.get(name),
     )
 
 

@@ -128,6 +128,120 @@ class Variant:
     needs: Needs
 
 
+class Cost(StrEnum):
+    """How the time that a command takes grows.
+
+    `arguments`: with the number of its own arguments. `reply`: with what it returns. `value`:
+    with the size of a key. `product`: with the product of the sizes of two keys, or with the size
+    of one and the number of keys.
+    """
+
+    CONSTANT = "O(1)"
+    LOGARITHMIC = "O(log n)"
+    ARGUMENTS = "O(arguments)"
+    REPLY = "O(n) of the reply"
+    VALUE = "O(n) of the value"
+    PRODUCT = "O(n·m)"
+
+
+class Join(StrEnum):
+    """How the sizes of several keys become one number of elements.
+
+    `least` and `most` are the smallest and the largest size times the number of keys.
+    """
+
+    SUM = "sum"
+    LEAST = "least"
+    MOST = "most"
+    PRODUCT = "product"
+
+
+class Bound(StrEnum):
+    """How the arguments of a call bound the number of elements that it handles.
+
+    `none`: by nothing. `whole`: by nothing, and the bytes of the elements count too. `keys`: by
+    the number of keys. `words`: by the number of arguments. `range`: by two positions, scores or
+    members. `index`: by one position. `count`: by a number; one below zero allows repetitions.
+    `option`: by the number behind an option word. `any`: by COUNT, if ANY follows. `scan`: by
+    COUNT, and each element is compared with MATCH. `entries`, `streams`: by COUNT and the ids of
+    a stream. `groups`: by what a stream's groups hold. `full`: by the option FULL. `reduce`: by
+    the dimensions of a vector.
+    """
+
+    NONE = "none"
+    WHOLE = "whole"
+    KEYS = "keys"
+    RANGE = "range"
+    INDEX = "index"
+    ANY = "any"
+    COUNT = "count"
+    OPTION = "option"
+    SCAN = "scan"
+    WORDS = "words"
+    ENTRIES = "entries"
+    STREAMS = "streams"
+    GROUPS = "groups"
+    FULL = "full"
+    REDUCE = "reduce"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How a guard estimates the work of a call before it runs.
+
+    Attributes:
+        weight: Units of work for one element; a unit is about 0.1 µs of a server's time.
+        size: The command that returns the number of elements of a key in O(1); `ANY` stands for
+            the one of the key's type. None: arguments alone decide.
+        join: How the sizes of several keys are combined.
+        first, last: Which of the call's keys are measured, from 1; 0 is the last one.
+        bound: How arguments bound the number of elements.
+        place: Where they stand, in places of the command.
+        default: The number of elements without that option; of `words` and `keys`, how many
+            there may be before the work is estimated at all.
+    """
+
+    weight: float
+    size: str | None
+    join: Join = Join.SUM
+    first: int = 1
+    last: int = 1
+    bound: Bound = Bound.NONE
+    place: int = 0
+    default: int = 0
+
+
+class Lengthening(StrEnum):
+    """Where a call says how long a string becomes.
+
+    `argument`: the string is an argument. `pairs`: it follows its key. `append`: an argument is
+    added to it. `range`: an offset and a string. `bit`: an offset in bits. `fields`: the
+    operations of BITFIELD. `longest`: the longest of its keys. `copy`: its first key.
+    """
+
+    ARGUMENT = "argument"
+    PAIRS = "pairs"
+    APPEND = "append"
+    RANGE = "range"
+    BIT = "bit"
+    FIELDS = "fields"
+    LONGEST = "longest"
+    COPY = "copy"
+
+
+@dataclass(frozen=True, slots=True)
+class Lengthens:
+    """That a command may give a string a length.
+
+    Attributes:
+        how: Where the call says it.
+        place: Of the argument, in places of the command.
+    """
+
+    how: Lengthening
+    place: int
+
+
 @dataclass(frozen=True, slots=True)
 class CommandSpec:
     """One command.
@@ -147,6 +261,9 @@ class CommandSpec:
         waits: How it blocks, if it does; a guard answers at once and clients poll.
         named_only: Whether a grant gives it only if `only` names it, category or class aside:
             a command of a module, or one of `facts.NAMED_ONLY`.
+        cost: How the time that it takes grows; None for a module's command.
+        work: How its work is estimated; None if its arguments bound it.
+        lengthens: Where it says how long a string becomes; None if it gives none a length.
         refused: Why a guard refuses the command whatever the policy says; None if it does not.
         servers: Labels of the servers that have it, such as `redis 8.0.2`.
         needs: Every class that some key of each call needs, in the order of `OperationClass`.
@@ -164,6 +281,9 @@ class CommandSpec:
     scans: bool = False
     waits: Waits | None = None
     named_only: bool = False
+    cost: Cost | None = None
+    work: Work | None = None
+    lengthens: Lengthens | None = None
     refused: str | None = None
     servers: tuple[str, ...] = ()
     needs: Needs = field(init=False, repr=False, compare=False)

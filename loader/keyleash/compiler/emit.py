@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.quoting import Text
+from keyleash.compiler.sizes import sizes_of
 from keyleash.compiler.templates import render
 from keyleash.policy.limits import RATE_PERIODS_US
 from keyleash.policy.model import SECOND_US, Counter, Values
@@ -90,6 +91,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
         max_batch_commands=MAX_BATCH_COMMANDS,
         max_token_bytes=MAX_TOKEN_BYTES,
         subject_ring_offset=SUBJECT_RING_OFFSET,
+        **sizes_of(guard, batch=batch),
         **_of_rules(guard),
         **_of_trails(guard),
     )

@@ -112,6 +112,14 @@ class Rule:
         channels: The granted channels.
         scan: What a glob must be like; None if the command does not scan.
         waits: How it blocks, if it does.
+        weigh: When a call's work is estimated: `always`, or if its arguments do not show that a
+            `count`, a `range` (`ranked`: if no option follows) or the number of `words` is small;
+            empty if never.
+        weigh_at: The place of the number that is tested.
+        weigh_over: How many words may pass without an estimate.
+        lengthens: When the length of a string is looked at: `always`, or if the `argument` or one
+            of `pairs` is long; empty if never.
+        length_at: The place of that argument.
     """
 
     id: int = 0
@@ -138,6 +146,11 @@ class Rule:
     channels: tuple[Matcher, ...] = ()
     scan: ScanPlan | None = None
     waits: Waits | None = None
+    weigh: str = ""
+    weigh_at: int = 0
+    weigh_over: int = 0
+    lengthens: str = ""
+    length_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +217,18 @@ class ImagePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ValueBound:
+    """The length that one call may give a string under some keys.
+
+    Attributes:
+        matchers: Of the keys.
+    """
+
+    matchers: tuple[Matcher, ...]
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Guard:
     """Everything that a guard's text is made from.
 
@@ -228,3 +253,4 @@ class Guard:
     limits: tuple[LimitPlan, ...] = ()
     images: tuple[ImagePlan, ...] = ()
     masks: tuple[Matcher, ...] = ()
+    value_bounds: tuple[ValueBound, ...] = ()

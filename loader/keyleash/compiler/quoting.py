@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -39,6 +40,8 @@ def lua_literal(value: object) -> str:
             if abs(value) > _MAX_EXACT:
                 raise ValueError(f"{value} is not exact as a Lua number")
             return str(int(value))
+        case float() if math.isfinite(value):
+            return repr(value)
         case str():
             return _string(value.encode())
         case bytes():

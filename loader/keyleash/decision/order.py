@@ -11,9 +11,10 @@ from keyleash.decision.command import Argv, judge_classes, judge_command, look_u
 from keyleash.decision.keys import judge_key
 from keyleash.decision.limits import take_limits
 from keyleash.decision.room import judge_room
+from keyleash.decision.size import judge_size
 from keyleash.decision.state import ModelState
 from keyleash.decision.suspension import is_suspended, note_refusal, suspended
-from keyleash.decision.trace import DeclaredStep, SizeStep, StandingStep, Trace
+from keyleash.decision.trace import ArgumentsStep, DeclaredStep, StandingStep, Trace
 from keyleash.decision.verdict import ALLOWED, Decision, refused
 from keyleash.errors import ReplyCode
 from keyleash.policy import Identity
@@ -69,7 +70,7 @@ def _questions(
         trace.append(StandingStep(code=ReplyCode.SUSPENDED))
         yield suspended(state)
     if len(argv) > MAX_ARGUMENTS:
-        trace.append(SizeStep(len(argv), code=ReplyCode.ARGS_TOO_MANY))
+        trace.append(ArgumentsStep(len(argv), code=ReplyCode.ARGS_TOO_MANY))
         yield refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
     command = look_up(identity, table, argv)
     yield judge_command(command, trace)
@@ -85,5 +86,6 @@ def _questions(
     for use in uses:
         yield judge_key(identity, command, use, trace)
     needs, keys = needs_of_call(spec, argv), [use.key for use in uses]
+    yield judge_size(identity, spec, argv, keys, state.sizes, trace)
     yield judge_room(identity, spec, needs, keys, state, trace)
     yield take_limits(identity, needs, keys, state, now_us, token_id, trace)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from keyleash.commands import CommandSpec
 from keyleash.decision.counts import Count, new_count
 from keyleash.decision.moving import continued_count, moved_count, way
 from keyleash.errors import ReplyCode
 from keyleash.policy import Identity, Limit, SubjectKind
+
+
+class Sizes(Protocol):
+    """A server that says how large keys are. Keys are named as the agent names them."""
+
+    def length(self, key: bytes) -> int:
+        """Return the length of a string in bytes; 0 for a key of another type."""
+
+    def work(
+        self, spec: CommandSpec, argv: Sequence[bytes], keys: Sequence[bytes], left: float
+    ) -> float:
+        """Return the units of work of a call; more than *left* if the server cannot tell."""
 
 
 @dataclass(slots=True)
@@ -23,6 +38,7 @@ class ModelState:
         suspended: 0, 1 until somebody resumes the identity, or until when it is suspended, µs.
         reason: Why it is suspended, as refusals say it.
         refused_us: When the newest refusals were that count towards its suspending itself.
+        sizes: The server whose keys a call is about; None if there is none to ask.
         is_full: Whether so many events wait for their export that no further one may be made.
     """
 
@@ -32,6 +48,7 @@ class ModelState:
     reason: str = ""
     refused_us: list[int] = field(default_factory=list)
     is_full: bool = False
+    sizes: Sizes | None = None
 
     def count(self, limit: Limit, subject: bytes, now_us: int) -> Count:
         found = self.counts.get((limit.name, subject))

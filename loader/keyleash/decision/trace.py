@@ -41,7 +41,7 @@ class TokenStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
-class SizeStep(_Step):
+class ArgumentsStep(_Step):
     """How many arguments the call has, its name among them; there only if they are too many."""
 
     arguments: int
@@ -116,6 +116,24 @@ class DeclaredStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
+class SizeStep(_Step):
+    """
+    How large a call is; there only if it is too large.
+
+    Attributes:
+        unit: `work`, in units of about 0.1 µs, or `bytes` of a string.
+        amount: Of that unit.
+        limit: How much is allowed.
+        key: Of the string.
+    """
+
+    unit: str
+    amount: float
+    limit: int
+    key: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class RoomStep(_Step):
     """The trail, which must take an event; there only if it cannot."""
 
@@ -142,6 +160,7 @@ class LimitStep(_Step):
 Step = (
     StandingStep
     | TokenStep
+    | ArgumentsStep
     | SizeStep
     | CommandStep
     | ClassStep

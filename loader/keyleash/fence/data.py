@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.facts import UNFLAGGED_NEEDS
-from keyleash.commands.spec import Waits
+from keyleash.commands.spec import Bound, Waits
+from keyleash.commands.work import ANY_SIZE, READS_WHOLE, SIZE_BY_TYPE, WORK
 from keyleash.compiler.ir import Guard
 from keyleash.fence.acl import Selector
 from keyleash.fence.patterns import channel_rules, key_rules
@@ -70,7 +71,44 @@ KEEPS_IMAGES = (
 """What it reads of keys whose before-images it keeps."""
 
 
-HELPERS = frozenset({*KEEPS_IMAGES}.union(*ANSWERS_AGAIN.values(), *ASKS_FIRST.values()))
+ASKS_SIZES: Mapping[str, tuple[str, ...]] = {
+    **{
+        name: tuple(dict.fromkeys(("TYPE", *SIZE_BY_TYPE.values())))
+        if work.size == ANY_SIZE
+        else (work.size,)
+        for name, work in WORK.items()
+        if work.size is not None
+    },
+    **dict.fromkeys(("APPEND", "BITOP", *READS_WHOLE), ("STRLEN",)),
+}
+"""The commands by which it asks for the sizes of the keys of these commands."""
+
+COUNTS: Mapping[str, tuple[str, ...]] = {
+    name: ("ZLEXCOUNT", "ZCOUNT")
+    for name, work in WORK.items()
+    if work.bound is Bound.RANGE and work.size == "ZCARD"
+}
+"""The commands by which it counts what lies in a range of these commands."""
+
+LOOKS_CLOSER: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("DUMP", "COPY", "XINFO STREAM"), ("MEMORY USAGE",)),
+    **dict.fromkeys(("XRANGE", "XREVRANGE", "XREAD"), ("XRANGE", "XREVRANGE")),
+    "XREADGROUP": ("XINFO STREAM", "XINFO GROUPS", "XRANGE"),
+    **dict.fromkeys(
+        ("XPENDING", "XINFO CONSUMERS", "XINFO GROUPS"), ("XINFO STREAM", "XINFO GROUPS")
+    ),
+}
+"""The commands that it runs on keys that may be read, where a size is not enough to know."""
+
+HELPERS = frozenset(
+    {*KEEPS_IMAGES}.union(
+        *ANSWERS_AGAIN.values(),
+        *ASKS_FIRST.values(),
+        *ASKS_SIZES.values(),
+        *COUNTS.values(),
+        *LOOKS_CLOSER.values(),
+    )
+)
 """All of these; whatever else a guard runs on data is the command that it was asked for."""
 
 
@@ -155,6 +193,11 @@ def _for_guards(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[str, 
             # Whether a key exists is for anybody who has anything on it.
             is_any = helper == "EXISTS"
             yield helper, _any_reach(grants) if is_any else Reach(read=_patterns(grants, {READ}))
+        for helper in LOOKS_CLOSER.get(spec.name, ()):
+            yield helper, Reach(read=_patterns(grants, {READ}))
+        for helper in (*ASKS_SIZES.get(spec.name, ()), *COUNTS.get(spec.name, ())):
+            # Of keys that it may write and not read, the user then learns the size.
+            yield helper, Reach(read=_patterns(grants, {READ, *WRITING}))
 
 
 def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:

@@ -12,6 +12,8 @@ _LEFT_OUT_AT_DEFAULT = frozenset(
     {
         "channels",
         "image_bytes",
+        "value_bytes",
+        "work",
         "retain_s",
         "hard_max",
         "reads",

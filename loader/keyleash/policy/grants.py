@@ -10,6 +10,7 @@ from keyleash.policy.model import Deny, Grant
 from keyleash.policy.node import Node
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
+from keyleash.policy.quantities import MAX_VALUE_BYTES, parse_size
 from keyleash.policy.schema import FIELDS
 
 PUBLISH = OperationClass.PUBLISH
@@ -71,8 +72,16 @@ def _read_grant(entry: Node, names: CommandNames, problems: Problems) -> Grant:
         # No limit counts by what a channel pattern captures.
         channels=read_patterns("channels", entry.get("channels"), problems, captures_count=False),
         image_bytes=read_image_bytes(entry.get("before_images"), problems),
+        value_bytes=_read_value_bytes(entry.get("values"), problems),
         span=entry.span,
     )
+
+
+def _read_value_bytes(node: Node | None, problems: Problems) -> int | None:
+    size = node.get("max_bytes") if node else None
+    if size is None:
+        return None
+    return problems.attempt(lambda: parse_size(size.source, size.span, MAX_VALUE_BYTES, ""))
 
 
 def _read_classes(node: Node | None, problems: Problems) -> tuple[OperationClass, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from keyleash.commands import OperationClass
+from keyleash.commands.work import DEFAULT_WORK
 from keyleash.errors import Problem, Span
 
 SECOND_US = 1_000_000
@@ -67,6 +68,8 @@ class Grant:
         except_: The grant does not hold for these.
         channels: Empty if the grant does not allow `publish`.
         image_bytes: As `AuditRules.image_bytes`, for the grant's keys; None if that decides.
+        value_bytes: The length that one call may give a string under the grant's keys; None if
+            the grant sets none. Of several grants that match a key, the smallest counts.
     """
 
     allow: tuple[OperationClass, ...]
@@ -75,6 +78,7 @@ class Grant:
     except_: tuple[str, ...] = ()
     channels: tuple[Pattern, ...] = ()
     image_bytes: int | None = None
+    value_bytes: int | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -278,6 +282,7 @@ class Identity:
     """One identity with the document's defaults already applied.
 
     Attributes:
+        work: How many units of work (`commands.work`) one call or batch may be.
         accepted: What lint need not say; no part of what the identity may do.
     """
 
@@ -291,6 +296,7 @@ class Identity:
     audit: AuditRules = AuditRules()
     durability: Durability = Durability()
     on_denials: Breaker | None = None
+    work: int = DEFAULT_WORK
     accepted: tuple[Acceptance, ...] = field(default=(), compare=False, repr=False)
     span: Span | None = field(default=None, compare=False, repr=False)
 

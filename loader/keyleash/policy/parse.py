@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 from keyleash.commands import CommandTable
+from keyleash.commands.work import DEFAULT_WORK
 from keyleash.policy.acceptances import read_acceptances
 from keyleash.policy.audit_rules import read_audit_rules
 from keyleash.policy.breaker import read_breaker
@@ -20,6 +21,7 @@ from keyleash.policy.model import AuditRules, Durability, Grant, Identity, Kind,
 from keyleash.policy.node import Node
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.schema import check_shape
+from keyleash.policy.work_limit import read_work
 
 VERSION = 1
 _IDENTITY_NAME = re.compile(r"[a-z0-9-]{1,64}")
@@ -71,6 +73,8 @@ class _Reader:
         self._audit = read_audit_rules(audit, AuditRules(), problems)
         durability = defaults.get("durability") if defaults else None
         self._durability = read_durability(durability, Durability(), problems)
+        limits = defaults.get("limits") if defaults else None
+        self._work = read_work(limits, DEFAULT_WORK, problems)
         breaker = defaults.get("on_denials") if defaults else None
         self._breaker = read_breaker(breaker, None, problems)
 
@@ -116,6 +120,7 @@ class _Reader:
             audit=read_audit_rules(node.get("audit"), self._audit, problems),
             durability=read_durability(node.get("durability"), self._durability, problems),
             on_denials=read_breaker(node.get("on_denials"), self._breaker, problems),
+            work=read_work(node.get("limits"), self._work, problems),
             accepted=read_acceptances(node.get("accept"), problems),
             span=node.label,
         )

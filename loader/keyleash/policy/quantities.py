@@ -13,6 +13,8 @@ MAX_DAYS = 366
 MAX_DURATION_S = MAX_DAYS * UNITS_S["d"]
 UNITS_BYTES = {"b": 1, "kb": 1024, "mb": 1024**2}
 MAX_SIZE_BYTES = 16 * UNITS_BYTES["mb"]
+MAX_VALUE_BYTES = 512 * UNITS_BYTES["mb"]
+"""The longest string of a server whose `proto-max-bulk-len` is not changed."""
 UNITS_MS = {"ms": 1, "s": 1000}
 MAX_WAIT_MS = 60_000
 
@@ -126,12 +128,23 @@ def format_duration(seconds: int) -> str:
     return said or "0s"
 
 
-def parse_size(text: str, span: Span) -> int:
+def parse_size(
+    text: str,
+    span: Span,
+    max_bytes: int = MAX_SIZE_BYTES,
+    instead_of_none: str = "; `before_images: off` keeps none",
+) -> int:
     """
     Read a size such as `512b`, `64kb` or `1mb`.
 
+    Args:
+        text: The text to read.
+        span: Where it stands.
+        max_bytes: The largest size, whole MiB.
+        instead_of_none: What help adds where the size is not over zero.
+
     Returns:
-        Bytes, from 1 to `MAX_SIZE_BYTES`.
+        Bytes, from 1 to *max_bytes*.
 
     Raises:
         PolicyError: It is no size, or out of bounds.
@@ -145,14 +158,13 @@ def parse_size(text: str, span: Span) -> int:
             help = f"write `{text.lower()}`"
         raise fail("bad-size", f"{quote(text)} is not a size", span, help)
     size = int(found[1]) * UNITS_BYTES[found[2]]
-    if not 1 <= size <= MAX_SIZE_BYTES:
+    if not 1 <= size <= max_bytes:
+        largest = f"`{max_bytes // UNITS_BYTES['mb']}mb`"
         raise fail(
             "size-out-of-range",
-            f"{quote(text)} is not between `1b` and `16mb`",
+            f"{quote(text)} is not between `1b` and {largest}",
             span,
-            "write `16mb` or less"
-            if size > 0
-            else "write `1b` or more; `before_images: off` keeps none",
+            f"write {largest} or less" if size > 0 else f"write `1b` or more{instead_of_none}",
         )
     return size
 

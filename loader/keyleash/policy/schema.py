@@ -47,7 +47,8 @@ FIELDS = {
     "until": ("text", "until: exported"),
     "hard_max": ("a whole number", "hard_max: 1000000"),
     "audit.reads": ("`true` or `false`", "reads: true"),
-    "values": ("text", "values: none"),
+    "audit.values": ("text", "values: none"),
+    "values": ("a mapping", "values: {max_bytes: 64kb}"),
     "mask_keys": ("a list of key patterns", 'mask_keys: ["agents:secrets:*"]'),
     "before_images": ("a mapping or `off`", "before_images: {max_bytes: 64kb}"),
     "max_bytes": ("a size", "max_bytes: 64kb"),
@@ -57,9 +58,12 @@ FIELDS = {
     "on_denials": ("a mapping or `off`", "on_denials: {threshold: 50/minute, suspend: 10m}"),
     "threshold": ("a count per period", "threshold: 50/minute"),
     "suspend": ("a duration", "suspend: 10m"),
+    "limits": ("a mapping", "limits: {work: 250000}"),
+    "work": ("a whole number", "work: 250000"),
     "accept": ("a mapping from findings to reasons", 'accept: {no-budget: "it runs once a day"}'),
 }
-"""What each field must be, and how it is written; `audit.reads` is another than a limit's."""
+"""What each field must be, and how it is written; `audit.reads` is another than a limit's,
+`audit.values` another than a grant's."""
 
 PARTS = {
     "grants": ("a grant", '- {allow: [read], keys: ["agents:context:*"]}'),

@@ -78,11 +78,20 @@ class OnDenialsShape(_Shape):
 OnDenialsEntry = Annotated[OnDenialsShape, WrapValidator(_text_passes)]
 
 
+class LimitsShape(_Shape):
+    work: int = ABSENT
+
+
+class ValuesShape(_Shape):
+    max_bytes: Quantity = ABSENT
+
+
 class DefaultsShape(_Shape):
     token: TokenShape = ABSENT
     audit: AuditShape = ABSENT
     durability: DurabilityShape = ABSENT
     on_denials: OnDenialsEntry = ABSENT
+    limits: LimitsShape = ABSENT
 
 
 class GrantShape(_Shape):
@@ -93,6 +102,7 @@ class GrantShape(_Shape):
     only: list[str] = ABSENT
     except_: list[str] = Field(ABSENT, alias="except")
     before_images: ImagesEntry = ABSENT
+    values: ValuesShape = ABSENT
 
 
 class DenyShape(_Shape):
@@ -139,6 +149,7 @@ class IdentityShape(_Shape):
     audit: AuditShape = ABSENT
     durability: DurabilityShape = ABSENT
     on_denials: OnDenialsEntry = ABSENT
+    limits: LimitsShape = ABSENT
     accept: dict[str, str] = ABSENT
 
 

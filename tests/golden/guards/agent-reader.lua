@@ -2,7 +2,7 @@ local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
 local stop = #argv
-local code, detail, value, reason, at_us, token_id, key, now_us
+local code, detail, value, amount, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
 local token_key, record, used_us, sequence
@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 156039328939313 then code = 'POLICY_STALE' break end
+if stamp ~= 213381434280733 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
@@ -65,6 +65,8 @@ local rule, check, typed, mend
 local walked, first, last, step = argv, 5, 5, 1
 local reads, writes, deletes, recorded
 local rest
+local weighs, lengthens
+local work = 0
 local waits, group_at, claim_at
 local place_1
 repeat
@@ -72,58 +74,59 @@ local length = #command
 if length == 3 then
 if command == "GET"
 or command == "TTL"
-then rule = 2
+then rule = 9
 end
 elseif length == 4 then
 if command == "HGET"
-then rule = 2
+then rule = 9
 elseif command == "MGET"
-then rule = 15
+then rule = 19
 end
 elseif length == 6 then
 if command == "EXISTS"
-then rule = 7
-elseif command == "LRANGE"
-or command == "XRANGE"
-then rule = 2
-elseif command == "ZRANGE"
 then rule = 8
+elseif command == "LRANGE"
+then rule = 17
+elseif command == "ZRANGE"
+then rule = 33
+elseif command == "XRANGE"
+then rule = 2
 end
 elseif length == 7 then
 if command == "HGETALL"
-then rule = 8
+then rule = 14
 end
 elseif length == 8 then
 if command == "SMEMBERS"
-then rule = 8
+then rule = 14
 end
 elseif length == 13 then
 if command == "ZRANGEBYSCORE"
-then rule = 8
+then rule = 14
 end
 elseif length == 9 then
 if command == "SISMEMBER"
-then rule = 12
+then rule = 15
 end
 end
 if not rule then
 rule, command = (function(command)
 local length, rule, records = #command
-if length == 8 then records = "BITCOUNT002GETRANGE002XPENDING002ZREVRANK008BITFIELD004BZPOPMAX005BZPOPMIN005EXPIREAT001HPERSIST001HPEXPIRE001RENAMENX001SETRANGE001VGETATTR001VSETATTR001SPUBLISH016"
-elseif length == 11 then records = "BITFIELD_RO003HEXPIRETIME002PEXPIRETIME002ZRANGEBYLEX002SRANDMEMBER008ZRANDMEMBER008INCRBYFLOAT001SINTERSTORE001SUNIONSTORE001VRANDMEMBER001ZINTERSTORE001ZRANGESTORE001ZUNIONSTORE001"
-elseif length == 6 then records = "BITPOS002GETBIT002LINDEX002SUBSTR002ZCOUNT002GEOPOS009SINTER018SUNION018STRLEN012ZINTER026ZUNION026ZSCORE008EXPIRE001INCRBY001APPEND001BLMOVE001DECRBY001GEOADD001GETSET001HGETEX001HSETEX001HSETNX001LPUSHX001MSETEX001MSETNX001PSETEX001RENAME001RPUSHX001SETBIT001VLINKS001XCLAIM001XSETID001UNLINK005BLMPOP005BZMPOP005GETDEL005"
-elseif length == 4 then records = "DUMP002HTTL002LPOS002PTTL002ECHO006PING006TIME006HLEN012LLEN012TYPE012XLEN012SORT020HSET001INCR001ZADD001SADD001XADD001MSET001COPY001DECR001LSET001VADD001VDIM001VEMB001VREM001VSIM001XACK001LPOP005RPOP005HDEL005LREM005SPOP005SREM005XDEL005ZREM005SCAN017"
-elseif length == 10 then records = "EXPIRETIME002SMISMEMBER002HRANDFIELD008SINTERCARD019XREADGROUP025ZINTERCARD026BRPOPLPUSH001HPEXPIREAT001SDIFFSTORE001XAUTOCLAIM001ZDIFFSTORE001"
-elseif length == 7 then records = "GEODIST008GEOHASH002HEXISTS012HSTRLEN012PFCOUNT015SORT_RO021ZMSCORE009HINCRBY001HEXPIRE001LINSERT001PERSIST001PEXPIRE001PFMERGE001ZINCRBY001DELIFEQ005HGETDEL005ZPOPMAX005ZPOPMIN005PUBLISH016"
-elseif length == 9 then records = "GEORADIUS010GEOSEARCH008ZREVRANGE008XREVRANGE002ZLEXCOUNT002HEXPIREAT001PEXPIREAT001RPOPLPUSH001VISMEMBER001"
-elseif length == 17 then records = "GEORADIUSBYMEMBER011"
-elseif length == 20 then records = "GEORADIUSBYMEMBER_RO008"
-elseif length == 12 then records = "GEORADIUS_RO008HPEXPIRETIME002HINCRBYFLOAT001"
-elseif length == 5 then records = "HKEYS002HMGET002HPTTL002HVALS002HSCAN008SSCAN008ZRANK008ZSCAN008SCARD012ZCARD012SDIFF018TOUCH007XREAD024ZDIFF026LPUSH001RPUSH001SETEX001BITOP001GETEX001HMSET001LMOVE001PFADD001SETNX001SMOVE001VCARD001VINFO001BLPOP005BRPOP005LMPOP005LTRIM005XTRIM005ZMPOP005"
-elseif length == 3 then records = "LCS013SET001DEL005"
-elseif length == 14 then records = "ZREVRANGEBYLEX002GEOSEARCHSTORE001ZREMRANGEBYLEX005"
-elseif length == 16 then records = "ZREVRANGEBYSCORE008ZREMRANGEBYSCORE005"
-elseif length == 15 then records = "ZREMRANGEBYRANK005"
+if length == 8 then records = "BITCOUNT002XPENDING002GETRANGE009ZREVRANK010BITFIELD004BZPOPMAX006BZPOPMIN006EXPIREAT001HPERSIST001HPEXPIRE001RENAMENX001SETRANGE001VGETATTR001VSETATTR001SPUBLISH022"
+elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME009PEXPIRETIME009SRANDMEMBER014ZRANDMEMBER014ZRANGEBYLEX002INCRBYFLOAT001SINTERSTORE001SUNIONSTORE001VRANDMEMBER001ZINTERSTORE001ZRANGESTORE001ZUNIONSTORE001"
+elseif length == 6 then records = "BITPOS002LINDEX002GEOPOS011GETBIT009SUBSTR009ZCOUNT009SINTER024SUNION024STRLEN015ZINTER032ZUNION032ZSCORE010EXPIRE001INCRBY001APPEND001BLMOVE001DECRBY001GEOADD001GETSET001HGETEX001HSETEX001HSETNX001LPUSHX001MSETEX001MSETNX001PSETEX001RENAME001RPUSHX001SETBIT001VLINKS001XCLAIM001XSETID001UNLINK006BLMPOP006BZMPOP006GETDEL006"
+elseif length == 4 then records = "DUMP002LPOS002ECHO007PING007TIME007HLEN015LLEN015TYPE015XLEN015HTTL009PTTL009SORT026HSET001INCR001ZADD001SADD001XADD001MSET001COPY001DECR001LSET001VADD001VDIM001VEMB001VREM001VSIM001XACK001LPOP006RPOP006HDEL006LREM006SPOP006SREM006XDEL006ZREM006SCAN023"
+elseif length == 10 then records = "EXPIRETIME009SMISMEMBER009HRANDFIELD014SINTERCARD025XREADGROUP031ZINTERCARD032BRPOPLPUSH001HPEXPIREAT001SDIFFSTORE001XAUTOCLAIM001ZDIFFSTORE001"
+elseif length == 7 then records = "GEODIST010GEOHASH009HEXISTS015HSTRLEN015PFCOUNT021SORT_RO027ZMSCORE011HINCRBY001HEXPIRE001LINSERT001PERSIST001PEXPIRE001PFMERGE001ZINCRBY001DELIFEQ006HGETDEL006ZPOPMAX006ZPOPMIN006PUBLISH022"
+elseif length == 9 then records = "GEORADIUS012GEOSEARCH014ZREVRANGE014XREVRANGE002ZLEXCOUNT009HEXPIREAT001PEXPIREAT001RPOPLPUSH001VISMEMBER001"
+elseif length == 17 then records = "GEORADIUSBYMEMBER013"
+elseif length == 20 then records = "GEORADIUSBYMEMBER_RO014"
+elseif length == 12 then records = "GEORADIUS_RO014HPEXPIRETIME009HINCRBYFLOAT001"
+elseif length == 5 then records = "HKEYS002HVALS002HMGET009HPTTL009HSCAN014SSCAN014ZSCAN014SCARD015ZCARD015SDIFF024TOUCH008XREAD030ZDIFF032ZRANK010LPUSH001RPUSH001SETEX001BITOP001GETEX001HMSET001LMOVE001PFADD001SETNX001SMOVE001VCARD001VINFO001BLPOP006BRPOP006LMPOP006LTRIM006XTRIM006ZMPOP006"
+elseif length == 3 then records = "LCS016SET001DEL006"
+elseif length == 14 then records = "ZREVRANGEBYLEX002GEOSEARCHSTORE001ZREMRANGEBYLEX006"
+elseif length == 16 then records = "ZREVRANGEBYSCORE014ZREMRANGEBYSCORE006"
+elseif length == 15 then records = "ZREMRANGEBYRANK006"
 end
 local at = records and find(records, command, 1, true)
 while at and (at - 1) % (length + 3) ~= 0 do at = find(records, command, at + 1, true) end
@@ -133,7 +136,7 @@ elseif command == "MEMORY" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "USAGE"
-then rule = 14
+then rule = 18
 end
 elseif command == "OBJECT" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
@@ -142,16 +145,16 @@ if subcommand == "ENCODING"
 or subcommand == "FREQ"
 or subcommand == "IDLETIME"
 or subcommand == "REFCOUNT"
-then rule = 14
+then rule = 20
 end
 elseif command == "XINFO" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "CONSUMERS"
-then rule = 22
+then rule = 28
 elseif subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 23
+then rule = 29
 end
 elseif command == "XGROUP" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
@@ -162,7 +165,7 @@ or subcommand == "SETID"
 then rule = 1
 elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
-then rule = 5
+then rule = 6
 end
 end
 return rule, command
@@ -182,30 +185,48 @@ end
 end
 if at > stop then rule = 3 end
 end
-if rule == 2 then
+if rule == 9 then
 check = 1
 rest = 1
 reads = true
-elseif rule == 7 then
-last = stop
-check = 1
-rest = 1
 elseif rule == 8 then
+last = stop
+check = 1
+rest = 1
+elseif rule == 14 then
 check = 1
 rest = 1
 reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 15 then
+elseif rule == 17 then
+check = 1
+rest = 1
+reads = true
+weighs = not (find(argv[6] or '', '^%d?%d$') and find(argv[7] or '', '^%d?%d$'))
+elseif rule == 33 then
+check = 1
+rest = 1
+reads = true
+weighs = stop > 7 or not (find(argv[6] or '', '^%d?%d$') and find(argv[7] or '', '^%d?%d$'))
+typed = protocol == '3'
+elseif rule == 2 then
+check = 1
+rest = 1
+reads = true
+weighs = true
+elseif rule == 19 then
 last = stop
 check = 1
 rest = 1
 reads = true
-elseif rule == 12 then
+weighs = stop - 4 > 4
+elseif rule == 15 then
 check = 1
 rest = 1
 else
 (function(rule, argv, stop, find)
-if rule == 3 then
+if rule == 5 then
 check = 1
 rest = 1
 reads = true
@@ -215,16 +236,21 @@ if width > 53 then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
-elseif rule == 6 then
+elseif rule == 7 then
 last = 4
 typed = protocol == '3'
-elseif rule == 9 then
+elseif rule == 10 then
+check = 1
+rest = 1
+reads = true
+typed = protocol == '3'
+elseif rule == 11 then
 check = 1
 rest = 1
 reads = true
 typed = protocol == '3'
 mend = stop - 4 - 1
-elseif rule == 10 then
+elseif rule == 12 then
 walked, first, last = {}, 1, 0
 if 5 <= stop then walked[1] = argv[5] end
 local option_at, stored = 10
@@ -247,8 +273,9 @@ last = #walked
 check = 1
 rest = 2
 reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 11 then
+elseif rule == 13 then
 walked, first, last = {}, 1, 0
 if 5 <= stop then walked[1] = argv[5] end
 local option_at, stored = 9
@@ -271,26 +298,53 @@ last = #walked
 check = 1
 rest = 2
 reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 13 then
+elseif rule == 3 then
+check = 1
+rest = 1
+reads = true
+lengthens = true
+for at = 6, stop do
+local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
+if width > 53 then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
+end
+end
+elseif rule == 16 then
 last = 6
 check = 1
 rest = 1
 reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 14 then
+elseif rule == 18 then
+first = 6
+last = 6
+check = 1
+rest = 1
+weighs = true
+typed = protocol == '3'
+elseif rule == 20 then
 first = 6
 last = 6
 check = 1
 rest = 1
 typed = protocol == '3'
-elseif rule == 18 then
+elseif rule == 21 then
 last = stop
 check = 1
 rest = 1
 reads = true
+weighs = true
+elseif rule == 24 then
+last = stop
+check = 1
+rest = 1
+reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 19 then
+elseif rule == 25 then
 walked, first, last = {}, 1, 0
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
 if how_many then
@@ -303,7 +357,8 @@ last = #walked
 check = 1
 rest = 1
 reads = true
-elseif rule == 20 then
+weighs = true
+elseif rule == 26 then
 walked, first, last = {}, 1, 0
 if 5 <= stop then walked[1] = argv[5] end
 local option_at, stored = 6
@@ -333,8 +388,9 @@ if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
+weighs = true
 typed = protocol == '3'
-elseif rule == 21 then
+elseif rule == 27 then
 check = 1
 rest = 1
 reads = true
@@ -348,23 +404,26 @@ if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
+weighs = true
 typed = protocol == '3'
-elseif rule == 22 then
+elseif rule == 28 then
 first = 6
 last = 6
 check = 1
 rest = 1
 reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 23 then
+elseif rule == 29 then
 first = 6
 last = 6
 check = 1
 rest = 1
 reads = true
+weighs = true
 typed = protocol == '3'
 mend = "info"
-elseif rule == 24 then
+elseif rule == 30 then
 walked, first, last = {}, 1, 0
 local option_at = 5
 while option_at <= stop do
@@ -387,8 +446,9 @@ last = #walked
 check = 1
 rest = 1
 reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 25 then
+elseif rule == 31 then
 walked, first, last = {}, 1, 0
 local option_at = 5
 while option_at <= stop do
@@ -420,9 +480,10 @@ check = 1
 rest = 1
 reads = true
 recorded = true
+weighs = true
 typed = protocol == '3'
 mend = "entries"
-elseif rule == 26 then
+elseif rule == 32 then
 walked, first, last = {}, 1, 0
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
 if how_many then
@@ -435,16 +496,17 @@ last = #walked
 check = 1
 rest = 1
 reads = true
+weighs = true
 typed = protocol == '3'
 elseif rule == 1 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "write"
-elseif rule == 5 then
+elseif rule == 6 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
 elseif rule == 4 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "write"
-elseif rule == 16 then
+elseif rule == 22 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
-elseif rule == 17 then
+elseif rule == 23 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 end)(rule, argv, stop, find)
@@ -494,6 +556,164 @@ if code then break end
 check = rest
 end
 if code then break end
+if weighs or lengthens then
+local names = {}
+for at = first, last, step do
+if not walked[at] then break end
+names[#names + 1] = walked[at]
+end
+(function(base)
+local function amount_of(what, much, most)
+return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)), most)
+end
+local left = 250000
+if weighs then
+local function weigh(command, argv, base, stop, names, left)
+local size, join, first, last, bound, place, default, weight = string.match("\010BITCOUNT,BITPOS=Bs11-00 0.003\010DUMP=As11w00 5\010GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH=Zs11n20 10\010HGETALL=Hs11-00 7\010HKEYS,HVALS=Hs11-00 5\010HRANDFIELD=Hs11c20 28\010HSCAN=Hs11s310 13\010LCS=Bp12-00 0.04\010LINDEX=-s11i20 0.05\010LPOS=Ls11-00 0.5\010LRANGE=Ls11r20 1\010MEMORY USAGE=As11o05 1.3\010MGET=Bs10k04 0.0125\010PFCOUNT=-s10k020 50\010SDIFF,SUNION=Ss10-00 3\010SINTER=Sl10-00 5\010SINTERCARD=Sl10-00 2\010SMEMBERS=Ss11-00 3\010SORT,SORT_RO=As11-00 15\010SRANDMEMBER=Ss11c20 40\010SSCAN=Ss11s310 7\010XINFO CONSUMERS=Xs11g30 40\010XINFO GROUPS=Xs11g00 60\010XINFO STREAM=Xs11f30 0.35\010XPENDING=Xs11g20 40\010XRANGE,XREVRANGE=Xs11e20 14\010XREAD,XREADGROUP=Xs10x00 14\010ZDIFF,ZUNION=As10-00 12\010ZINTER=Al10-00 12\010ZINTERCARD=Al10-00 10\010ZRANDMEMBER=Zs11c20 34\010ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE=Zs11r20 8\010ZSCAN=Zs11s310 19", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)(.)(.)(.)(.)(%d+) (%S+)')
+if size ~= '-' and not names[1] then return 0 end
+place, default = base + place, default + 0
+local min, max, huge, n = math.min, math.max, math.huge, nil
+local function number(at) return tonumber(argv[at] or '') end
+local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
+local function option(name, from)
+local most, found
+for at = from, stop do
+if word(at) == name then
+found = at + 1
+most = max(most or 0, number(found) or 0)
+end
+end
+return most, found
+end
+local function ask(...)
+local reply = redis.pcall(...) or 0
+if type(reply) == 'number' then return reply end
+return find(reply.err, '^WRONGTYPE') and 0 or huge
+end
+local function elements()
+local sum, least, most, product, count = 0, 1e15, 0, 1, 0
+for i = first + 0, last == '0' and #names or min(last, #names) do
+local kind, part = size, 1
+if kind == 'A' then
+kind = call('TYPE', names[i]).ok
+if kind == 'string' then part = 400 end
+end
+local by = string.match(" B=STRLEN L=LLEN S=SCARD Z=ZCARD H=HLEN X=XLEN V=VCARD string=STRLEN list=LLEN set=SCARD zset=ZCARD hash=HLEN stream=XLEN vectorset=VCARD none=EXISTS", ' ' .. kind .. '=(%u+)')
+local held = by and ask(by, names[i]) / part or huge
+sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
+end
+return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
+end
+local function bounded(n)
+if size == '-' or n * weight <= min(1000, left) then return n end
+return min(n, elements())
+end
+local function entries(name, range, from, to, count)
+if count <= 350 then return count * weight end
+local work, seen = 0, 0
+repeat
+local found = redis.pcall(range, name, from, to, 'COUNT', 64)
+for i = 1, #found do
+seen, from = seen + 1, '(' .. found[i][1]
+work = work + weight + #found[i][2] * 0.7
+end
+until #found < 64 or seen >= count or work > left
+return work
+end
+local function group_of(name, group)
+local stream, work, held = redis.pcall('XINFO', 'STREAM', name), 0, nil
+for i = 1, #stream, 2 do
+if stream[i] == 'groups' then work = stream[i + 1] * 60 end
+end
+local groups = work <= left and redis.pcall('XINFO', 'GROUPS', name) or {}
+for i = 1, #groups do
+if groups[i][2] == group then held, work = groups[i], work + groups[i][4] * 40 end
+end
+return work, held
+end
+if bound == '-' then
+n = elements()
+elseif bound == 'k' or bound == 'a' then
+n = stop - base <= default and 0 or size == '-' and stop - base or elements()
+elseif bound == 'w' then
+n = elements()
+if n * weight <= left then n = n + ask('MEMORY', 'USAGE', names[1], 'SAMPLES', 0) / 400 end
+elseif bound == 'i' then
+n = min(math.abs(number(place) or 0), 4096)
+elseif bound == 'c' then
+n = number(place) or 1
+n = n < 0 and -n or bounded(n)
+elseif bound == 'o' then
+n = option('COUNT', base + 1)
+for name in string.gmatch('SAMPLES EF FILTER-EF', '%S+') do
+local most = option(name, base + 1)
+if most then n = max(n or 0, most == 0 and huge or most) end
+end
+local _, filter = option('FILTER', base + 1)
+n = bounded((n or default) * (1 + #(argv[filter or 0] or '') / 64))
+elseif bound == 'n' then
+local most, found = option('COUNT', place)
+n = bounded(found and word(found + 1) == 'ANY' and most or huge)
+elseif bound == 'r' then
+local from, to, low, high = argv[place] or '', argv[place + 1] or '', number(place) or 0, number(place + 1) or 0
+local lex = find(command, 'LEX') or option('BYLEX', place)
+if lex or find(command, 'SCORE') or option('BYSCORE', place) then
+local _, found = option('LIMIT', place)
+local offset, count = found and number(found) or 0, found and number(found + 1) or -1
+if count < 0 then count = huge end
+n = bounded(count + offset / 40)
+if n * weight > left then
+if find(command, 'REV') or option('REV', place) then from, to = to, from end
+n = min(count, ask(lex and 'ZLEXCOUNT' or 'ZCOUNT', names[first + 0] or '', from, to)) + min(offset, n) / 40
+end
+elseif low >= 0 and high < 0 then
+n = max(0, elements() + high - low + 1)
+else
+n = bounded(max(0, low < 0 and high >= 0 and huge or high - low + 1))
+end
+elseif bound == 's' then
+local count, glob, at = default, '', place
+while at <= stop do
+if word(at) == 'COUNT' then count = max(default, number(at + 1) or 0) end
+if word(at) == 'MATCH' then glob = argv[at + 1] or '' end
+at = at + (word(at) == 'NOVALUES' and 1 or 2)
+end
+n = bounded(count) * (find(glob, '*.') and 1 + #glob / 4 or 1)
+elseif bound == 'e' then
+return entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge)
+elseif bound == 'x' then
+local count, at, work, group, blocks = 0, base + 1, 0, nil, nil
+while at < stop - 2 * #names do
+local name = word(at)
+if name == 'COUNT' then count = number(at + 1) or 0 end
+if name == 'GROUP' then group, at = argv[at + 1], at + 1 end
+blocks = blocks or name == 'BLOCK'
+at = at + (name == 'NOACK' and 1 or 2)
+end
+if count <= 0 then count = huge end
+for i = 1, #names do
+local id, asking, held = argv[stop - #names + i], 0, nil
+if group and (blocks or id == '>' and count > 350) then asking, held = group_of(names[i], group) end
+if held and id == '>' then id = held[8] end
+work = work + asking + (id == '$' and 0 or entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count))
+end
+return work
+elseif bound == 'g' then
+local work, held = group_of(names[1], argv[place])
+return work + (held and stop > place and held[6] / 2 or 0)
+elseif bound == 'f' then
+n = word(place) == 'FULL' and ask('MEMORY', 'USAGE', names[1]) or 0
+end
+return n * weight
+end
+work = work + weigh(command, argv, base, stop, names, left - work)
+end
+if not (work <= left) then
+code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, 250000)
+end
+end)(4)
+if code then break end
+end
 if true then
 local oldest, free_us = 'none', 0
 if head_1 >= 0 and head_1 < 3000 and head_1 % 1 == 0 then
@@ -669,6 +889,7 @@ end)(line, code, detail, value, command, key)
 elseif detail then
 line = line .. ' ' .. detail .. '=' .. value
 end
+if amount then line = line .. amount end
 if code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
 elseif code == 'SUSPENDED' and at_us > 1 then

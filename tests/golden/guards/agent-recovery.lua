@@ -2,7 +2,7 @@ local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
 local stop = #argv
-local code, detail, value, reason, at_us, token_id, key, now_us
+local code, detail, value, amount, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
 local token_key, record, used_us, sequence
@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 82307967553089 then code = 'POLICY_STALE' break end
+if stamp ~= 205493384381161 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -64,50 +64,54 @@ local count = 0
 local rule, check, typed, mend
 local walked, first, last, step = argv, 5, 5, 1
 local reads, writes, deletes, recorded
+local weighs, lengthens
+local work = 0
 local place_1
 repeat
 local length = #command
 if length == 3 then
 if command == "SET"
-then rule = 12
+then rule = 16
 end
 elseif length == 4 then
 if command == "HSET"
 or command == "SADD"
-or command == "XADD"
-then rule = 1
+then rule = 6
 elseif command == "ZADD"
-then rule = 14
+then rule = 20
+elseif command == "XADD"
+then rule = 18
 elseif command == "MSET"
-then rule = 8
+then rule = 10
 end
 elseif length == 6 then
 if command == "EXPIRE"
-then rule = 1
+then rule = 6
 elseif command == "EXISTS"
 then rule = 5
 end
 elseif length == 5 then
 if command == "LPUSH"
 or command == "RPUSH"
-or command == "SETEX"
-then rule = 1
+then rule = 6
+elseif command == "SETEX"
+then rule = 17
 end
 elseif length == 9 then
 if command == "SISMEMBER"
-then rule = 6
+then rule = 7
 end
 end
 if not rule then
 rule, command = (function(command)
 local length, rule, records = #command
-if length == 6 then records = "APPEND001GEOADD001HSETEX001HSETNX001LPUSHX001PSETEX001RPUSHX001XSETID001MSETEX009MSETNX008STRLEN006LRANGE002ZRANGE002XRANGE002INCRBY002BITPOS002BLMOVE002BLMPOP002BZMPOP002DECRBY002GEOPOS002GETBIT002GETDEL002GETSET002HGETEX002LINDEX002RENAME002SETBIT002SINTER002SUBSTR002SUNION002VLINKS002XCLAIM002ZCOUNT002ZINTER002ZSCORE002ZUNION002UNLINK003"
-elseif length == 4 then records = "ECHO004PING004TIME004HLEN006LLEN006TYPE006XLEN006LSET001XACK001HGET002INCR002LPOP002RPOP002MGET002COPY002DECR002DUMP002HTTL002LPOS002PTTL002SORT002SPOP002VADD002VDIM002VEMB002VREM002VSIM002HDEL003LREM003SREM003XDEL003ZREM003SCAN011"
-elseif length == 8 then records = "EXPIREAT001HPERSIST001HPEXPIRE001SETRANGE001SMEMBERS002BITCOUNT002BITFIELD002BZPOPMAX002BZPOPMIN002GETRANGE002RENAMENX002VGETATTR002VSETATTR002XPENDING002ZREVRANK002SPUBLISH010"
-elseif length == 7 then records = "HEXISTS006HSTRLEN006HEXPIRE001LINSERT001PERSIST001PEXPIRE001HGETALL002HINCRBY002GEODIST002GEOHASH002HGETDEL002PFCOUNT002PFMERGE002SORT_RO002ZINCRBY002ZMSCORE002ZPOPMAX002ZPOPMIN002DELIFEQ003PUBLISH010"
-elseif length == 9 then records = "HEXPIREAT001PEXPIREAT001GEORADIUS002GEOSEARCH002RPOPLPUSH002VISMEMBER002XREVRANGE002ZLEXCOUNT002ZREVRANGE002"
-elseif length == 5 then records = "HMSET001PFADD001SETNX001SCARD006ZCARD006TOUCH005BITOP002BLPOP002BRPOP002GETEX002HKEYS002HMGET002HPTTL002HSCAN002HVALS002LMOVE002LMPOP002SDIFF002SMOVE002SSCAN002VCARD002VINFO002XREAD002ZDIFF002ZMPOP002ZRANK002ZSCAN002LTRIM003XTRIM003"
-elseif length == 10 then records = "HPEXPIREAT001BRPOPLPUSH002EXPIRETIME002HRANDFIELD002SDIFFSTORE002SINTERCARD002SMISMEMBER002XAUTOCLAIM002XREADGROUP002ZDIFFSTORE002ZINTERCARD002"
+if length == 6 then records = "APPEND001PSETEX001GEOADD006HSETEX006HSETNX006LPUSHX006RPUSHX006XSETID006MSETEX011MSETNX012STRLEN007LRANGE002ZRANGE002XRANGE002INCRBY002BITPOS002BLMOVE002BLMPOP002BZMPOP002DECRBY002GEOPOS002GETBIT002GETDEL002GETSET002HGETEX002LINDEX002RENAME002SETBIT002SINTER002SUBSTR002SUNION002VLINKS002XCLAIM002ZCOUNT002ZINTER002ZSCORE002ZUNION002UNLINK003"
+elseif length == 4 then records = "ECHO004PING004TIME004HLEN007LLEN007TYPE007XLEN007LSET008XACK006HGET002INCR002LPOP002RPOP002MGET002COPY002DECR002DUMP002HTTL002LPOS002PTTL002SORT002SPOP002VADD002VDIM002VEMB002VREM002VSIM002HDEL003LREM003SREM003XDEL003ZREM003SCAN015"
+elseif length == 8 then records = "EXPIREAT006HPERSIST006HPEXPIRE006SETRANGE001SMEMBERS002BITCOUNT002BITFIELD002BZPOPMAX002BZPOPMIN002GETRANGE002RENAMENX002VGETATTR002VSETATTR002XPENDING002ZREVRANK002SPUBLISH014"
+elseif length == 7 then records = "HEXISTS007HSTRLEN007HEXPIRE006PERSIST006PEXPIRE006LINSERT008HGETALL002HINCRBY002GEODIST002GEOHASH002HGETDEL002PFCOUNT002PFMERGE002SORT_RO002ZINCRBY002ZMSCORE002ZPOPMAX002ZPOPMIN002DELIFEQ003PUBLISH014"
+elseif length == 9 then records = "HEXPIREAT006PEXPIREAT006GEORADIUS002GEOSEARCH002RPOPLPUSH002VISMEMBER002XREVRANGE002ZLEXCOUNT002ZREVRANGE002"
+elseif length == 5 then records = "HMSET006PFADD006SCARD007ZCARD007SETNX001TOUCH005BITOP002BLPOP002BRPOP002GETEX002HKEYS002HMGET002HPTTL002HSCAN002HVALS002LMOVE002LMPOP002SDIFF002SMOVE002SSCAN002VCARD002VINFO002XREAD002ZDIFF002ZMPOP002ZRANK002ZSCAN002LTRIM003XTRIM003"
+elseif length == 10 then records = "HPEXPIREAT006BRPOPLPUSH002EXPIRETIME002HRANDFIELD002SDIFFSTORE002SINTERCARD002SMISMEMBER002XAUTOCLAIM002XREADGROUP002ZDIFFSTORE002ZINTERCARD002"
 elseif length == 3 then records = "GET002TTL002LCS002DEL003"
 elseif length == 13 then records = "ZRANGEBYSCORE002"
 elseif length == 11 then records = "BITFIELD_RO002HEXPIRETIME002INCRBYFLOAT002PEXPIRETIME002SINTERSTORE002SRANDMEMBER002SUNIONSTORE002VRANDMEMBER002ZINTERSTORE002ZRANDMEMBER002ZRANGEBYLEX002ZRANGESTORE002ZUNIONSTORE002"
@@ -126,7 +130,7 @@ elseif command == "MEMORY" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "USAGE"
-then rule = 7
+then rule = 9
 end
 elseif command == "OBJECT" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
@@ -135,7 +139,7 @@ if subcommand == "ENCODING"
 or subcommand == "FREQ"
 or subcommand == "IDLETIME"
 or subcommand == "REFCOUNT"
-then rule = 7
+then rule = 13
 end
 elseif command == "XGROUP" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
@@ -143,7 +147,7 @@ command = command .. ' ' .. subcommand
 if subcommand == "CREATE"
 or subcommand == "CREATECONSUMER"
 or subcommand == "SETID"
-then rule = 13
+then rule = 19
 elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
 then rule = 3
@@ -161,39 +165,60 @@ return rule, command
 end)(command)
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
-if rule == 12 then
+if rule == 16 then
 for at = 7, stop do
 if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 2 break end
 end
 end
-if rule == 12 then
+if rule == 16 then
 writes = true
 recorded = true
-elseif rule == 1 then
+lengthens = #(argv[6] or '') > 67108864
+elseif rule == 6 then
 writes = true
 recorded = true
 elseif rule == 5 then
 last = stop
-elseif rule == 14 then
+elseif rule == 20 then
 writes = true
 recorded = true
 typed = protocol == '3'
-elseif rule == 8 then
+elseif rule == 18 then
+writes = true
+recorded = true
+weighs = stop - 4 > 1000
+elseif rule == 10 then
 last = stop
 step = 2
 writes = true
 recorded = true
-elseif rule == 6 then
+for at = 6, stop, 2 do
+if #argv[at] > 67108864 then lengthens = true end
+end
+elseif rule == 17 then
+writes = true
+recorded = true
+lengthens = #(argv[7] or '') > 67108864
+elseif rule == 7 then
 else
 (function(rule, argv, stop, find)
-if rule == 4 then
+if rule == 1 then
+writes = true
+recorded = true
+lengthens = true
+elseif rule == 4 then
 last = 4
 typed = protocol == '3'
-elseif rule == 7 then
+elseif rule == 8 then
+writes = true
+recorded = true
+weighs = true
+elseif rule == 9 then
 first = 6
 last = 6
+weighs = true
 typed = protocol == '3'
-elseif rule == 9 then
+elseif rule == 11 then
 walked, first, last = {}, 1, 0
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
 if how_many then
@@ -205,7 +230,18 @@ end
 last = #walked
 writes = true
 recorded = true
+lengthens = true
+elseif rule == 12 then
+last = stop
+step = 2
+writes = true
+recorded = true
+lengthens = true
 elseif rule == 13 then
+first = 6
+last = 6
+typed = protocol == '3'
+elseif rule == 19 then
 first = 6
 last = 6
 writes = true
@@ -215,9 +251,9 @@ elseif rule == 2 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "read"
 elseif rule == 3 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
-elseif rule == 10 then
+elseif rule == 14 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
-elseif rule == 11 then
+elseif rule == 15 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 end)(rule, argv, stop, find)
@@ -254,6 +290,139 @@ end
 if code then break end
 end
 if code then break end
+if weighs or lengthens then
+local names = {}
+for at = first, last, step do
+if not walked[at] then break end
+names[#names + 1] = walked[at]
+end
+(function(base)
+local function amount_of(what, much, most)
+return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)), most)
+end
+if lengthens then
+local at, how, place = first, string.match("\010APPEND=a2\010MSET,MSETNX=p2\010MSETEX=p3\010PSETEX,SETEX=v3\010SET,SETNX=v2\010SETRANGE=r2", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)')
+place = base + place
+local function check(bytes)
+local name = walked[at]
+if not name or bytes <= 67108864 then return end
+local bound, matched = 67108864, false
+do
+local key = name
+end
+if bytes > bound then
+key, code, detail, value, amount = name, 'VALUE_TOO_LARGE', 'key', name, amount_of('bytes', bytes, bound)
+end
+end
+local function length_of(name)
+local length = redis.pcall('STRLEN', name or '')
+if type(length) == 'number' then return length end
+return find(length.err, '^WRONGTYPE') and 0 or math.huge
+end
+local bytes = #(argv[place] or '')
+if how == 'p' then
+for i = 1, #names do
+check(#(argv[place] or ''))
+at, place = at + step, place + 2
+end
+elseif how == 'l' or how == 'c' then
+bytes = 0
+for i = how == 'c' and 1 or 2, how == 'c' and 1 or #names do bytes = math.max(bytes, length_of(names[i])) end
+if how == 'c' then at = last end
+check(bytes)
+elseif how == 'a' or how == 'v' then
+check(bytes + (how == 'a' and length_of(names[1]) or 0))
+else
+bytes = tonumber(argv[place] or '') or 0
+if how == 'r' then
+bytes = bytes + #(argv[place + 1] or '')
+elseif how == 'b' then
+bytes = math.floor(bytes / 8) + 1
+else
+local bits = 0
+while place <= stop do
+local word = string.upper(string.match(argv[place], '^%Z*'))
+local width = string.match(argv[place + 1] or '', '^%a(%d+)') or 0
+local times, offset = string.match(argv[place + 2] or '', '^(#?)(%d+)')
+if offset and word ~= 'GET' and word ~= 'OVERFLOW' then
+bits = math.max(bits, offset * (times == '#' and width or 1) + width)
+end
+place = place + (word == 'OVERFLOW' and 2 or word == 'GET' and 3 or 4)
+end
+bytes = math.ceil(bits / 8)
+end
+check(bytes)
+if bytes > 65536 then work = bytes * 0.0025 end
+end
+if code then return end
+end
+local left = 250000
+if weighs then
+local function weigh(command, argv, base, stop, names, left)
+local size, join, first, last, bound, place, default, weight = string.match("\010LINSERT=Ls11-00 0.5\010LSET=-s11i20 0.05\010MEMORY USAGE=As11o05 1.3\010XADD=-s11a01000 250", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)(.)(.)(.)(.)(%d+) (%S+)')
+if size ~= '-' and not names[1] then return 0 end
+place, default = base + place, default + 0
+local min, max, huge, n = math.min, math.max, math.huge, nil
+local function number(at) return tonumber(argv[at] or '') end
+local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
+local function option(name, from)
+local most, found
+for at = from, stop do
+if word(at) == name then
+found = at + 1
+most = max(most or 0, number(found) or 0)
+end
+end
+return most, found
+end
+local function ask(...)
+local reply = redis.pcall(...) or 0
+if type(reply) == 'number' then return reply end
+return find(reply.err, '^WRONGTYPE') and 0 or huge
+end
+local function elements()
+local sum, least, most, product, count = 0, 1e15, 0, 1, 0
+for i = first + 0, last == '0' and #names or min(last, #names) do
+local kind, part = size, 1
+if kind == 'A' then
+kind = call('TYPE', names[i]).ok
+if kind == 'string' then part = 400 end
+end
+local by = string.match(" B=STRLEN L=LLEN S=SCARD Z=ZCARD H=HLEN X=XLEN V=VCARD string=STRLEN list=LLEN set=SCARD zset=ZCARD hash=HLEN stream=XLEN vectorset=VCARD none=EXISTS", ' ' .. kind .. '=(%u+)')
+local held = by and ask(by, names[i]) / part or huge
+sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
+end
+return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
+end
+local function bounded(n)
+if size == '-' or n * weight <= min(1000, left) then return n end
+return min(n, elements())
+end
+if bound == '-' then
+n = elements()
+elseif bound == 'k' or bound == 'a' then
+n = stop - base <= default and 0 or size == '-' and stop - base or elements()
+elseif bound == 'i' then
+n = min(math.abs(number(place) or 0), 4096)
+elseif bound == 'o' then
+n = option('COUNT', base + 1)
+for name in string.gmatch('SAMPLES EF FILTER-EF', '%S+') do
+local most = option(name, base + 1)
+if most then n = max(n or 0, most == 0 and huge or most) end
+end
+local _, filter = option('FILTER', base + 1)
+n = bounded((n or default) * (1 + #(argv[filter or 0] or '') / 64))
+end
+return n * weight
+end
+work = work + weigh(command, argv, base, stop, names, left - work)
+end
+if not (work <= left) then
+code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, 250000)
+end
+end)(4)
+if code then break end
+end
 if writes then
 local oldest, free_us = 'none', 0
 if head_1 >= 0 and head_1 < 60 and head_1 % 1 == 0 then
@@ -391,6 +560,7 @@ end)(line, code, detail, value, command, key)
 elseif detail then
 line = line .. ' ' .. detail .. '=' .. value
 end
+if amount then line = line .. amount end
 if code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
 elseif code == 'SUSPENDED' and at_us > 1 then

@@ -2,7 +2,7 @@ local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
 local stop = #argv
-local code, detail, value, reason, at_us, token_id, key, now_us
+local code, detail, value, amount, reason, at_us, token_id, key, now_us
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
 local token_key, record, used_us, sequence
@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 101916165838845 then code = 'POLICY_STALE' break end
+if stamp ~= 55103686082415 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "c0ffeec0ffeec0ffeec0ffeec0ffee00:token:agent-runner:" .. redis.sha1hex(token)
@@ -65,88 +65,93 @@ local rule, check, typed, mend
 local walked, first, last, step = argv, 5, 5, 1
 local places
 local reads, writes, deletes, recorded
+local weighs, lengthens
+local work = 0
 local waits, group_at, claim_at
 repeat
 local length = #command
 if length == 3 then
 if command == "SET"
-then rule = 26
+then rule = 37
 elseif command == "GET"
 or command == "TTL"
-then rule = 2
+then rule = 13
 end
 elseif length == 4 then
 if command == "HSET"
 or command == "SADD"
-or command == "XADD"
-then rule = 1
+then rule = 12
 elseif command == "HGET"
-then rule = 2
+then rule = 13
 elseif command == "INCR"
-then rule = 8
+then rule = 9
 elseif command == "ZADD"
-then rule = 37
+then rule = 53
+elseif command == "XADD"
+then rule = 46
 elseif command == "MGET"
-then rule = 19
+then rule = 26
 elseif command == "MSET"
-then rule = 20
+then rule = 27
 end
 elseif length == 6 then
 if command == "EXPIRE"
-then rule = 1
+then rule = 12
 elseif command == "EXISTS"
-then rule = 10
-elseif command == "LRANGE"
-or command == "XRANGE"
-then rule = 2
-elseif command == "ZRANGE"
 then rule = 11
+elseif command == "LRANGE"
+then rule = 24
+elseif command == "ZRANGE"
+then rule = 56
+elseif command == "XRANGE"
+then rule = 2
 elseif command == "INCRBY"
-then rule = 8
+then rule = 9
 end
 elseif length == 7 then
 if command == "HGETALL"
-then rule = 11
+then rule = 18
 elseif command == "HINCRBY"
-then rule = 8
+then rule = 9
 end
 elseif length == 5 then
 if command == "LPUSH"
 or command == "RPUSH"
-or command == "SETEX"
-then rule = 1
+then rule = 12
+elseif command == "SETEX"
+then rule = 38
 end
 elseif length == 8 then
 if command == "SMEMBERS"
-then rule = 11
+then rule = 18
 end
 elseif length == 13 then
 if command == "ZRANGEBYSCORE"
-then rule = 11
+then rule = 18
 end
 elseif length == 9 then
 if command == "SISMEMBER"
-then rule = 16
+then rule = 21
 end
 end
 if not rule then
 rule, command = (function(command)
 local length, rule, records = #command
-if length == 6 then records = "APPEND001GEOADD001HSETEX001HSETNX001LPUSHX001PSETEX001RPUSHX001XSETID001BITPOS002GETBIT002LINDEX002SUBSTR002ZCOUNT002DECRBY008GETSET008HGETEX008SETBIT008XCLAIM008GEOPOS012MSETEX021MSETNX020SINTER025SUNION025STRLEN016VLINKS031ZINTER038ZUNION038ZSCORE011UNLINK006BLMOVE006BLMPOP006BZMPOP006GETDEL006RENAME006"
-elseif length == 8 then records = "BITCOUNT002GETRANGE002XPENDING002BITFIELD004EXPIREAT001HPERSIST001HPEXPIRE001SETRANGE001VGETATTR031VSETATTR030ZREVRANK011BZPOPMAX006BZPOPMIN006RENAMENX006SPUBLISH023"
-elseif length == 11 then records = "BITFIELD_RO003HEXPIRETIME002PEXPIRETIME002ZRANGEBYLEX002INCRBYFLOAT008SINTERSTORE022SUNIONSTORE022SRANDMEMBER011ZRANDMEMBER011VRANDMEMBER031ZINTERSTORE039ZUNIONSTORE039ZRANGESTORE015"
-elseif length == 5 then records = "BITOP005GETEX008HKEYS002HMGET002HPTTL002HVALS002HMSET001PFADD001SETNX001HSCAN011SSCAN011ZRANK011ZSCAN011SCARD016ZCARD016SDIFF025TOUCH010VCARD031VINFO031XREAD035ZDIFF038BLPOP006BRPOP006LMOVE006LMPOP006LTRIM006SMOVE006XTRIM006ZMPOP006"
-elseif length == 4 then records = "COPY007DECR008DUMP002HTTL002LPOS002PTTL002ECHO009PING009TIME009HLEN016LLEN016TYPE016XLEN016LSET001XACK001SORT028VADD030VREM030VDIM031VEMB031VSIM031LPOP006RPOP006HDEL006LREM006SPOP006SREM006XDEL006ZREM006SCAN024"
-elseif length == 10 then records = "EXPIRETIME002SMISMEMBER002HPEXPIREAT001HRANDFIELD011SDIFFSTORE022SINTERCARD027XREADGROUP036ZDIFFSTORE039ZINTERCARD038BRPOPLPUSH006XAUTOCLAIM006"
-elseif length == 7 then records = "GEODIST011GEOHASH002HEXISTS016HSTRLEN016HEXPIRE001LINSERT001PERSIST001PEXPIRE001PFCOUNT019PFMERGE022SORT_RO029ZINCRBY030ZMSCORE012DELIFEQ006HGETDEL006ZPOPMAX006ZPOPMIN006PUBLISH023"
-elseif length == 9 then records = "GEORADIUS013GEOSEARCH011ZREVRANGE011HEXPIREAT001PEXPIREAT001VISMEMBER031XREVRANGE002ZLEXCOUNT002RPOPLPUSH006"
-elseif length == 17 then records = "GEORADIUSBYMEMBER014"
-elseif length == 20 then records = "GEORADIUSBYMEMBER_RO011"
-elseif length == 12 then records = "GEORADIUS_RO011HINCRBYFLOAT008HPEXPIRETIME002"
-elseif length == 14 then records = "GEOSEARCHSTORE015ZREVRANGEBYLEX002ZREMRANGEBYLEX006"
-elseif length == 3 then records = "LCS017DEL006"
-elseif length == 16 then records = "ZREVRANGEBYSCORE011ZREMRANGEBYSCORE006"
-elseif length == 15 then records = "ZREMRANGEBYRANK006"
+if length == 6 then records = "APPEND001PSETEX001BITPOS002LINDEX002DECRBY009HGETEX009GEOADD012HSETEX012HSETNX012LPUSHX012RPUSHX012XSETID012GEOPOS015GETBIT013SUBSTR013ZCOUNT013GETSET020SETBIT020MSETEX028MSETNX029SINTER035SUNION035STRLEN021VLINKS043XCLAIM047ZINTER054ZUNION054ZSCORE014UNLINK007BLMOVE007BLMPOP007BZMPOP007GETDEL007RENAME007"
+elseif length == 8 then records = "BITCOUNT002XPENDING002BITFIELD004EXPIREAT012HPERSIST012HPEXPIRE012GETRANGE013SETRANGE001VGETATTR043VSETATTR045ZREVRANK014BZPOPMAX007BZPOPMIN007RENAMENX007SPUBLISH033"
+elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE032SUNIONSTORE032SRANDMEMBER018ZRANDMEMBER018VRANDMEMBER044ZINTERSTORE055ZUNIONSTORE055ZRANGEBYLEX002ZRANGESTORE019"
+elseif length == 5 then records = "BITOP006GETEX009HKEYS002HVALS002HMGET013HPTTL013HMSET012PFADD012HSCAN018SSCAN018ZSCAN018SCARD021ZCARD021SDIFF035SETNX001TOUCH011VCARD043VINFO043XREAD051ZDIFF054ZRANK014BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
+elseif length == 4 then records = "COPY008DECR009DUMP002LPOS002ECHO010PING010TIME010HLEN021LLEN021TYPE021XLEN021HTTL013PTTL013LSET023SORT040VADD042VDIM043VEMB043VREM045VSIM044XACK012LPOP007RPOP007HDEL007LREM007SPOP007SREM007XDEL007ZREM007SCAN034"
+elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD018SDIFFSTORE032SINTERCARD039XREADGROUP052ZDIFFSTORE055ZINTERCARD054BRPOPLPUSH007XAUTOCLAIM007"
+elseif length == 7 then records = "GEODIST014GEOHASH013HEXISTS021HSTRLEN021HEXPIRE012PERSIST012PEXPIRE012LINSERT023PFCOUNT031PFMERGE032SORT_RO041ZINCRBY045ZMSCORE015DELIFEQ007HGETDEL007ZPOPMAX007ZPOPMIN007PUBLISH033"
+elseif length == 9 then records = "GEORADIUS016GEOSEARCH018ZREVRANGE018HEXPIREAT012PEXPIREAT012VISMEMBER043XREVRANGE002ZLEXCOUNT013RPOPLPUSH007"
+elseif length == 17 then records = "GEORADIUSBYMEMBER017"
+elseif length == 20 then records = "GEORADIUSBYMEMBER_RO018"
+elseif length == 12 then records = "GEORADIUS_RO018HINCRBYFLOAT009HPEXPIRETIME013"
+elseif length == 14 then records = "GEOSEARCHSTORE019ZREVRANGEBYLEX002ZREMRANGEBYLEX007"
+elseif length == 3 then records = "LCS022DEL007"
+elseif length == 16 then records = "ZREVRANGEBYSCORE018ZREMRANGEBYSCORE007"
+elseif length == 15 then records = "ZREMRANGEBYRANK007"
 end
 local at = records and find(records, command, 1, true)
 while at and (at - 1) % (length + 3) ~= 0 do at = find(records, command, at + 1, true) end
@@ -156,7 +161,7 @@ elseif command == "MEMORY" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "USAGE"
-then rule = 18
+then rule = 25
 end
 elseif command == "OBJECT" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
@@ -165,7 +170,7 @@ if subcommand == "ENCODING"
 or subcommand == "FREQ"
 or subcommand == "IDLETIME"
 or subcommand == "REFCOUNT"
-then rule = 18
+then rule = 30
 end
 elseif command == "XGROUP" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
@@ -173,28 +178,28 @@ command = command .. ' ' .. subcommand
 if subcommand == "CREATE"
 or subcommand == "CREATECONSUMER"
 or subcommand == "SETID"
-then rule = 32
+then rule = 48
 elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
-then rule = 6
+then rule = 7
 end
 elseif command == "XINFO" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "CONSUMERS"
-then rule = 33
+then rule = 49
 elseif subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 34
+then rule = 50
 end
 end
 return rule, command
 end)(command)
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
-if rule == 26 then
+if rule == 37 then
 for at = 7, stop do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 8 break end
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 36 break end
 end
 end
 if rule == 4 then
@@ -210,50 +215,71 @@ end
 end
 if at > stop then rule = 3 end
 end
-if rule == 26 then
+if rule == 37 then
 writes = true
 recorded = true
+lengthens = #(argv[6] or '') > 67108864
+elseif rule == 13 then
+reads = true
+elseif rule == 12 then
+writes = true
+recorded = true
+elseif rule == 9 then
+reads = true
+writes = true
+recorded = true
+elseif rule == 11 then
+last = stop
+elseif rule == 18 then
+reads = true
+weighs = true
+typed = protocol == '3'
+elseif rule == 24 then
+reads = true
+weighs = not (find(argv[6] or '', '^%d?%d$') and find(argv[7] or '', '^%d?%d$'))
+elseif rule == 53 then
+writes = true
+recorded = true
+typed = protocol == '3'
+elseif rule == 56 then
+reads = true
+weighs = stop > 7 or not (find(argv[6] or '', '^%d?%d$') and find(argv[7] or '', '^%d?%d$'))
+typed = protocol == '3'
+elseif rule == 46 then
+writes = true
+recorded = true
+weighs = stop - 4 > 1000
 elseif rule == 2 then
 reads = true
-elseif rule == 1 then
-writes = true
-recorded = true
-elseif rule == 8 then
-reads = true
-writes = true
-recorded = true
-elseif rule == 10 then
-last = stop
-elseif rule == 11 then
-reads = true
-typed = protocol == '3'
-elseif rule == 37 then
-writes = true
-recorded = true
-typed = protocol == '3'
-elseif rule == 19 then
+weighs = true
+elseif rule == 26 then
 last = stop
 reads = true
-elseif rule == 20 then
+weighs = stop - 4 > 4
+elseif rule == 27 then
 last = stop
 step = 2
 writes = true
 recorded = true
-elseif rule == 16 then
+for at = 6, stop, 2 do
+if #argv[at] > 67108864 then lengthens = true end
+end
+elseif rule == 38 then
+writes = true
+recorded = true
+lengthens = #(argv[7] or '') > 67108864
+elseif rule == 21 then
 else
 (function(rule, argv, stop, find)
-if rule == 4 then
+if rule == 1 then
+writes = true
+recorded = true
+lengthens = true
+elseif rule == 4 then
 reads = true
 writes = true
 recorded = true
-for at = 6, stop do
-local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
-if width > 53 then
-code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
-end
-end
-elseif rule == 3 then
-reads = true
+lengthens = true
 for at = 6, stop do
 local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
 if width > 53 then
@@ -261,12 +287,22 @@ code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
 elseif rule == 5 then
+reads = true
+for at = 6, stop do
+local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
+if width > 53 then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
+end
+end
+elseif rule == 6 then
 first = 6
 last = stop
 reads = true
 writes = true
 recorded = true
-elseif rule == 7 then
+weighs = true
+lengthens = true
+elseif rule == 8 then
 last = 6
 reads = true
 writes = true
@@ -276,14 +312,19 @@ if find(argv[at], "^[Dd][Bb]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "DB"
 end
 end
-elseif rule == 9 then
+weighs = true
+lengthens = true
+elseif rule == 10 then
 last = 4
 typed = protocol == '3'
-elseif rule == 12 then
+elseif rule == 14 then
+reads = true
+typed = protocol == '3'
+elseif rule == 15 then
 reads = true
 typed = protocol == '3'
 mend = stop - 4 - 1
-elseif rule == 13 then
+elseif rule == 16 then
 walked, first, last = {}, 1, 0
 places = {}
 if 5 <= stop then walked[1] = argv[5] end
@@ -310,8 +351,9 @@ recorded = true
 end
 last = #walked
 reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 14 then
+elseif rule == 17 then
 walked, first, last = {}, 1, 0
 places = {}
 if 5 <= stop then walked[1] = argv[5] end
@@ -338,22 +380,49 @@ recorded = true
 end
 last = #walked
 reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 15 then
+elseif rule == 19 then
 last = 6
 reads = true
 writes = true
 recorded = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 17 then
+elseif rule == 20 then
+reads = true
+writes = true
+recorded = true
+lengthens = true
+elseif rule == 3 then
+reads = true
+lengthens = true
+for at = 6, stop do
+local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
+if width > 53 then
+code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
+end
+end
+elseif rule == 36 then
+reads = true
+writes = true
+recorded = true
+lengthens = #(argv[6] or '') > 67108864
+elseif rule == 22 then
 last = 6
 reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 18 then
+elseif rule == 23 then
+writes = true
+recorded = true
+weighs = true
+elseif rule == 25 then
 first = 6
 last = 6
+weighs = true
 typed = protocol == '3'
-elseif rule == 21 then
+elseif rule == 28 then
 walked, first, last = {}, 1, 0
 places = {}
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
@@ -367,16 +436,33 @@ end
 last = #walked
 writes = true
 recorded = true
-elseif rule == 22 then
+lengthens = true
+elseif rule == 29 then
+last = stop
+step = 2
+writes = true
+recorded = true
+lengthens = true
+elseif rule == 30 then
+first = 6
+last = 6
+typed = protocol == '3'
+elseif rule == 31 then
+last = stop
+reads = true
+weighs = true
+elseif rule == 32 then
 last = stop
 reads = true
 writes = true
 recorded = true
-elseif rule == 25 then
+weighs = true
+elseif rule == 35 then
 last = stop
 reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 27 then
+elseif rule == 39 then
 walked, first, last = {}, 1, 0
 places = {}
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
@@ -389,7 +475,8 @@ end
 end
 last = #walked
 reads = true
-elseif rule == 28 then
+weighs = true
+elseif rule == 40 then
 walked, first, last = {}, 1, 0
 places = {}
 if 5 <= stop then walked[1] = argv[5] end
@@ -422,8 +509,9 @@ if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
+weighs = true
 typed = protocol == '3'
-elseif rule == 29 then
+elseif rule == 41 then
 reads = true
 for at = 6, stop do
 if find(argv[at], "^[Bb][Yy]%f[%z]") then
@@ -435,34 +523,53 @@ if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. "GET"
 end
 end
+weighs = true
 typed = protocol == '3'
-elseif rule == 30 then
+elseif rule == 42 then
+reads = true
+writes = true
+recorded = true
+weighs = true
+typed = protocol == '3'
+elseif rule == 43 then
+reads = true
+writes = true
+typed = protocol == '3'
+elseif rule == 44 then
+reads = true
+writes = true
+weighs = true
+typed = protocol == '3'
+elseif rule == 45 then
 reads = true
 writes = true
 recorded = true
 typed = protocol == '3'
-elseif rule == 31 then
+elseif rule == 47 then
 reads = true
 writes = true
-typed = protocol == '3'
-elseif rule == 32 then
+recorded = true
+weighs = true
+elseif rule == 48 then
 first = 6
 last = 6
 writes = true
 recorded = true
 typed = protocol == '3'
-elseif rule == 33 then
+elseif rule == 49 then
 first = 6
 last = 6
 reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 34 then
+elseif rule == 50 then
 first = 6
 last = 6
 reads = true
+weighs = true
 typed = protocol == '3'
 mend = "info"
-elseif rule == 35 then
+elseif rule == 51 then
 walked, first, last = {}, 1, 0
 places = {}
 local option_at = 5
@@ -485,9 +592,10 @@ end
 end
 last = #walked
 reads = true
+weighs = true
 typed = protocol == '3'
 mend = "streams"
-elseif rule == 36 then
+elseif rule == 52 then
 walked, first, last = {}, 1, 0
 places = {}
 local option_at = 5
@@ -519,9 +627,10 @@ end
 last = #walked
 reads = true
 recorded = true
+weighs = true
 typed = protocol == '3'
 mend = "entries"
-elseif rule == 38 then
+elseif rule == 54 then
 walked, first, last = {}, 1, 0
 places = {}
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
@@ -534,8 +643,9 @@ end
 end
 last = #walked
 reads = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 39 then
+elseif rule == 55 then
 walked, first, last = {}, 1, 0
 places = {}
 if 5 <= stop then walked[1] = argv[5] end
@@ -552,12 +662,13 @@ last = #walked
 reads = true
 writes = true
 recorded = true
+weighs = true
 typed = protocol == '3'
-elseif rule == 6 then
+elseif rule == 7 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
-elseif rule == 23 then
+elseif rule == 33 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
-elseif rule == 24 then
+elseif rule == 34 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 end)(rule, argv, stop, find)
@@ -601,6 +712,222 @@ end
 if code then break end
 end
 if code then break end
+if weighs or lengthens then
+local names = {}
+for at = first, last, step do
+if not walked[at] then break end
+names[#names + 1] = "decadedecadedecadedecadedecade00:" .. walked[at]
+end
+(function(base)
+local function amount_of(what, much, most)
+return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)), most)
+end
+if lengthens then
+local at, how, place = first, string.match("\010APPEND=a2\010BITFIELD=f2\010BITOP=l3\010COPY=c1\010GETSET,SET,SETNX=v2\010MSET,MSETNX=p2\010MSETEX=p3\010PSETEX,SETEX=v3\010SETBIT=b2\010SETRANGE=r2", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)')
+place = base + place
+local function check(bytes)
+local name = walked[at]
+if not name or bytes <= 67108864 then return end
+local bound, matched = 67108864, false
+do
+local key = name
+end
+if bytes > bound then
+key, code, detail, value, amount = name, 'VALUE_TOO_LARGE', 'key', name, amount_of('bytes', bytes, bound)
+end
+end
+local function length_of(name)
+local length = redis.pcall('STRLEN', name or '')
+if type(length) == 'number' then return length end
+return find(length.err, '^WRONGTYPE') and 0 or math.huge
+end
+local bytes = #(argv[place] or '')
+if how == 'p' then
+for i = 1, #names do
+check(#(argv[place] or ''))
+at, place = at + step, place + 2
+end
+elseif how == 'l' or how == 'c' then
+bytes = 0
+for i = how == 'c' and 1 or 2, how == 'c' and 1 or #names do bytes = math.max(bytes, length_of(names[i])) end
+if how == 'c' then at = last end
+check(bytes)
+elseif how == 'a' or how == 'v' then
+check(bytes + (how == 'a' and length_of(names[1]) or 0))
+else
+bytes = tonumber(argv[place] or '') or 0
+if how == 'r' then
+bytes = bytes + #(argv[place + 1] or '')
+elseif how == 'b' then
+bytes = math.floor(bytes / 8) + 1
+else
+local bits = 0
+while place <= stop do
+local word = string.upper(string.match(argv[place], '^%Z*'))
+local width = string.match(argv[place + 1] or '', '^%a(%d+)') or 0
+local times, offset = string.match(argv[place + 2] or '', '^(#?)(%d+)')
+if offset and word ~= 'GET' and word ~= 'OVERFLOW' then
+bits = math.max(bits, offset * (times == '#' and width or 1) + width)
+end
+place = place + (word == 'OVERFLOW' and 2 or word == 'GET' and 3 or 4)
+end
+bytes = math.ceil(bits / 8)
+end
+check(bytes)
+if bytes > 65536 then work = bytes * 0.0025 end
+end
+if code then return end
+end
+local left = 250000
+if weighs then
+local function weigh(command, argv, base, stop, names, left)
+local size, join, first, last, bound, place, default, weight = string.match("\010BITCOUNT,BITPOS=Bs11-00 0.003\010BITOP=Bm20-00 0.012\010COPY,DUMP=As11w00 5\010GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH=Zs11n20 10\010GEOSEARCHSTORE=Zs22n30 10\010HGETALL=Hs11-00 7\010HKEYS,HVALS=Hs11-00 5\010HRANDFIELD=Hs11c20 28\010HSCAN=Hs11s310 13\010LCS=Bp12-00 0.04\010LINDEX,LSET=-s11i20 0.05\010LINSERT,LPOS=Ls11-00 0.5\010LRANGE=Ls11r20 1\010MEMORY USAGE=As11o05 1.3\010MGET=Bs10k04 0.0125\010PFCOUNT,PFMERGE=-s10k020 50\010SDIFF,SUNION=Ss10-00 3\010SDIFFSTORE,SUNIONSTORE=Ss20-00 3\010SINTER=Sl10-00 5\010SINTERCARD=Sl10-00 2\010SINTERSTORE=Sl20-00 5\010SMEMBERS=Ss11-00 3\010SORT,SORT_RO=As11-00 15\010SRANDMEMBER=Ss11c20 40\010SSCAN=Ss11s310 7\010VADD=-s11d20 0.04\010VRANDMEMBER=Vs11c20 40\010VSIM=Vs11o010 10\010XADD=-s11a01000 250\010XCLAIM=-s11a050 360\010XINFO CONSUMERS=Xs11g30 40\010XINFO GROUPS=Xs11g00 60\010XINFO STREAM=Xs11f30 0.35\010XPENDING=Xs11g20 40\010XRANGE,XREVRANGE=Xs11e20 14\010XREAD,XREADGROUP=Xs10x00 14\010ZDIFF,ZUNION=As10-00 12\010ZDIFFSTORE,ZUNIONSTORE=As20-00 6\010ZINTER=Al10-00 12\010ZINTERCARD=Al10-00 10\010ZINTERSTORE=Al20-00 10\010ZRANDMEMBER=Zs11c20 34\010ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE=Zs11r20 8\010ZRANGESTORE=Zs22r30 8\010ZSCAN=Zs11s310 19", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)(.)(.)(.)(.)(%d+) (%S+)')
+if size ~= '-' and not names[1] then return 0 end
+place, default = base + place, default + 0
+local min, max, huge, n = math.min, math.max, math.huge, nil
+local function number(at) return tonumber(argv[at] or '') end
+local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
+local function option(name, from)
+local most, found
+for at = from, stop do
+if word(at) == name then
+found = at + 1
+most = max(most or 0, number(found) or 0)
+end
+end
+return most, found
+end
+local function ask(...)
+local reply = redis.pcall(...) or 0
+if type(reply) == 'number' then return reply end
+return find(reply.err, '^WRONGTYPE') and 0 or huge
+end
+local function elements()
+local sum, least, most, product, count = 0, 1e15, 0, 1, 0
+for i = first + 0, last == '0' and #names or min(last, #names) do
+local kind, part = size, 1
+if kind == 'A' then
+kind = call('TYPE', names[i]).ok
+if kind == 'string' then part = 400 end
+end
+local by = string.match(" B=STRLEN L=LLEN S=SCARD Z=ZCARD H=HLEN X=XLEN V=VCARD string=STRLEN list=LLEN set=SCARD zset=ZCARD hash=HLEN stream=XLEN vectorset=VCARD none=EXISTS", ' ' .. kind .. '=(%u+)')
+local held = by and ask(by, names[i]) / part or huge
+sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
+end
+return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
+end
+local function bounded(n)
+if size == '-' or n * weight <= min(1000, left) then return n end
+return min(n, elements())
+end
+local function entries(name, range, from, to, count)
+if count <= 350 then return count * weight end
+local work, seen = 0, 0
+repeat
+local found = redis.pcall(range, name, from, to, 'COUNT', 64)
+for i = 1, #found do
+seen, from = seen + 1, '(' .. found[i][1]
+work = work + weight + #found[i][2] * 0.7
+end
+until #found < 64 or seen >= count or work > left
+return work
+end
+local function group_of(name, group)
+local stream, work, held = redis.pcall('XINFO', 'STREAM', name), 0, nil
+for i = 1, #stream, 2 do
+if stream[i] == 'groups' then work = stream[i + 1] * 60 end
+end
+local groups = work <= left and redis.pcall('XINFO', 'GROUPS', name) or {}
+for i = 1, #groups do
+if groups[i][2] == group then held, work = groups[i], work + groups[i][4] * 40 end
+end
+return work, held
+end
+if bound == '-' then
+n = elements()
+elseif bound == 'k' or bound == 'a' then
+n = stop - base <= default and 0 or size == '-' and stop - base or elements()
+elseif bound == 'w' then
+n = elements()
+if n * weight <= left then n = n + ask('MEMORY', 'USAGE', names[1], 'SAMPLES', 0) / 400 end
+elseif bound == 'i' then
+n = min(math.abs(number(place) or 0), 4096)
+elseif bound == 'c' then
+n = number(place) or 1
+n = n < 0 and -n or bounded(n)
+elseif bound == 'o' then
+n = option('COUNT', base + 1)
+for name in string.gmatch('SAMPLES EF FILTER-EF', '%S+') do
+local most = option(name, base + 1)
+if most then n = max(n or 0, most == 0 and huge or most) end
+end
+local _, filter = option('FILTER', base + 1)
+n = bounded((n or default) * (1 + #(argv[filter or 0] or '') / 64))
+elseif bound == 'n' then
+local most, found = option('COUNT', place)
+n = bounded(found and word(found + 1) == 'ANY' and most or huge)
+elseif bound == 'r' then
+local from, to, low, high = argv[place] or '', argv[place + 1] or '', number(place) or 0, number(place + 1) or 0
+local lex = find(command, 'LEX') or option('BYLEX', place)
+if lex or find(command, 'SCORE') or option('BYSCORE', place) then
+local _, found = option('LIMIT', place)
+local offset, count = found and number(found) or 0, found and number(found + 1) or -1
+if count < 0 then count = huge end
+n = bounded(count + offset / 40)
+if n * weight > left then
+if find(command, 'REV') or option('REV', place) then from, to = to, from end
+n = min(count, ask(lex and 'ZLEXCOUNT' or 'ZCOUNT', names[first + 0] or '', from, to)) + min(offset, n) / 40
+end
+elseif low >= 0 and high < 0 then
+n = max(0, elements() + high - low + 1)
+else
+n = bounded(max(0, low < 0 and high >= 0 and huge or high - low + 1))
+end
+elseif bound == 's' then
+local count, glob, at = default, '', place
+while at <= stop do
+if word(at) == 'COUNT' then count = max(default, number(at + 1) or 0) end
+if word(at) == 'MATCH' then glob = argv[at + 1] or '' end
+at = at + (word(at) == 'NOVALUES' and 1 or 2)
+end
+n = bounded(count) * (find(glob, '*.') and 1 + #glob / 4 or 1)
+elseif bound == 'e' then
+return entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge)
+elseif bound == 'x' then
+local count, at, work, group, blocks = 0, base + 1, 0, nil, nil
+while at < stop - 2 * #names do
+local name = word(at)
+if name == 'COUNT' then count = number(at + 1) or 0 end
+if name == 'GROUP' then group, at = argv[at + 1], at + 1 end
+blocks = blocks or name == 'BLOCK'
+at = at + (name == 'NOACK' and 1 or 2)
+end
+if count <= 0 then count = huge end
+for i = 1, #names do
+local id, asking, held = argv[stop - #names + i], 0, nil
+if group and (blocks or id == '>' and count > 350) then asking, held = group_of(names[i], group) end
+if held and id == '>' then id = held[8] end
+work = work + asking + (id == '$' and 0 or entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count))
+end
+return work
+elseif bound == 'g' then
+local work, held = group_of(names[1], argv[place])
+return work + (held and stop > place and held[6] / 2 or 0)
+elseif bound == 'f' then
+n = word(place) == 'FULL' and ask('MEMORY', 'USAGE', names[1]) or 0
+elseif bound == 'd' then
+n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(argv[place + 3] or '') / 4 or number(place + 3) or 0)
+end
+return n * weight
+end
+work = work + weigh(command, argv, base, stop, names, left - work)
+end
+if not (work <= left) then
+code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, 250000)
+end
+end)(4)
+if code then break end
+end
 if writes then
 if not (tat_1 - 5900000 <= now_us) then
 code, detail, value = 'RATE_LIMITED', 'limit', "rate.writes"
@@ -849,6 +1176,7 @@ end)(line, code, detail, value, command, key)
 elseif detail then
 line = line .. ' ' .. detail .. '=' .. value
 end
+if amount then line = line .. amount end
 if code == 'RATE_LIMITED' then
 line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
 elseif code == 'SUSPENDED' and at_us > 1 then

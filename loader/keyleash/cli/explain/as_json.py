@@ -8,6 +8,7 @@ from typing import Any
 from keyleash.cli.text import iso_time, json_bytes
 from keyleash.decision import Decision
 from keyleash.decision.trace import (
+    ArgumentsStep,
     ArgumentStep,
     ClassStep,
     CommandStep,
@@ -53,8 +54,11 @@ def _step(step: Step, lines: Sequence[str]) -> dict[str, Any]:
     match step:
         case StandingStep() | TokenStep() | DeclaredStep() | RoomStep():
             return {}
-        case SizeStep():
+        case ArgumentsStep():
             return {"arguments": step.arguments}
+        case SizeStep():
+            key = {"key": json_bytes(step.key)} if step.key else {}
+            return {"unit": step.unit, "amount": step.amount, "limit": step.limit, **key}
         case CommandStep():
             return {
                 "command": json_bytes(step.command),

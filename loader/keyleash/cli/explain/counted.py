@@ -29,10 +29,12 @@ def counted_on_server(
     """
     from keyleash.decision.command import as_sent
     from keyleash.decision.limits import subjects
+    from keyleash.deploy.sizes import ServerSizes
     from keyleash.policy import SubjectKind
     from keyleash.protocol.request import declared_keys
 
     state = counted_by_identity(settings, identity)
+    state.sizes = ServerSizes(settings.client, settings.keyspace)
     keys = [bytes(key) for key in declared_keys(table, as_sent(words))]
     for limit in identity.limits:
         if limit.subject.kind is SubjectKind.IDENTITY:

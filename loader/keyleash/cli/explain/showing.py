@@ -9,6 +9,7 @@ from keyleash.cli.explain.as_json import text_at
 from keyleash.cli.text import clock_time, printable
 from keyleash.decision import Decision
 from keyleash.decision.trace import (
+    ArgumentsStep,
     ArgumentStep,
     ClassStep,
     CommandStep,
@@ -47,6 +48,8 @@ def _said(step: Step) -> tuple[str, str]:
         case TokenStep():
             return "token", f"REFUSED: {step.code}"
         case SizeStep():
+            return "size", _size_said(step)
+        case ArgumentsStep():
             return "arguments", f"REFUSED: {step.arguments} are too many for a script"
         case CommandStep():
             return "command", _command_said(step)
@@ -68,6 +71,11 @@ def _said(step: Step) -> tuple[str, str]:
 def _command_said(step: CommandStep) -> str:
     name = printable(step.command)
     return f"{name}: REFUSED: {step.why}" if step.code else f"{name}: a guard lets it through"
+
+
+def _size_said(step: SizeStep) -> str:
+    whose = f" for {printable(step.key)}" if step.key else ""
+    return f"DENIED: {step.amount:.0f} {step.unit}{whose}, and the limit is {step.limit}"
 
 
 def _argument_said(step: ArgumentStep) -> str:

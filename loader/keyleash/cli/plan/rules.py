@@ -62,6 +62,8 @@ def _grant(grant: Grant) -> str:
         said += f"; except {', '.join(grant.except_)}"
     if grant.image_bytes is not None:
         said += f"; before-images {_images(grant.image_bytes)}"
+    if grant.value_bytes is not None:
+        said += f"; values {_images(grant.value_bytes)}"
     return said
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard
+from keyleash.compiler.passes.bound_values import bound_values
 from keyleash.compiler.passes.form_rules import form_rules
 from keyleash.compiler.passes.lay_out_state import lay_out_state
 from keyleash.compiler.passes.order_dispatch import order_dispatch
@@ -27,6 +28,7 @@ PASSES: tuple[Pass, ...] = (
     protect_control_keys,  # adds to the deny matchers that translate_patterns made
     postpone_denial,  # looks at the same patterns
     plan_audit,  # looks at the matchers of translate_patterns
+    bound_values,  # likewise
     form_rules,  # joins the usages of select_commands with the matchers
     order_dispatch,  # needs the rules' numbers
     lay_out_state,

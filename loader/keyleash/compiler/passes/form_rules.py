@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypedDict, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
-from keyleash.commands.spec import Needs, OptionKey
+from keyleash.commands.spec import Bound, Needs, OptionKey
 from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, ScanPlan, Usage
+from keyleash.compiler.passes.order_dispatch import OFTEN_USED
 from keyleash.compiler.passes.select_commands import KEPT, usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, matcher
 from keyleash.compiler.replies import is_alike, mend_of, names_widths
@@ -175,6 +176,45 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         channels=_distinct(one.channels for one in effective) if spec.channel else (),
         scan=_scan(effective) if spec.scans else None,
         waits=spec.waits,
+        **_sizing(spec),
+    )
+
+
+class _Sizing(TypedDict):
+    weigh: str
+    weigh_at: int
+    weigh_over: int
+    lengthens: str
+    length_at: int
+
+
+def _sizing(spec: CommandSpec) -> _Sizing:
+    """Return when the sizes that a call is about are looked at before it runs.
+
+    Seldom used commands are always looked at, so that they share rules; the often used ones only
+    if their arguments do not show that they are small.
+    """
+    is_often = spec.name in OFTEN_USED
+    weigh, place, over = "" if spec.work is None else "always", 0, 0
+    if spec.work is not None and is_often:
+        match spec.work.bound:
+            case Bound.COUNT:
+                weigh, place = "count", spec.work.place
+            case Bound.RANGE if spec.name == "LRANGE":
+                weigh, place = "range", spec.work.place
+            case Bound.RANGE if spec.name == "ZRANGE":
+                weigh, place = "ranked", spec.work.place
+            case Bound.WORDS | Bound.KEYS:
+                weigh, over = "words", spec.work.default
+    lengthens, length_at = "" if spec.lengthens is None else "always", 0
+    if spec.lengthens is not None and is_often:
+        lengthens, length_at = str(spec.lengthens.how), spec.lengthens.place
+    return _Sizing(
+        weigh=weigh,
+        weigh_at=place,
+        weigh_over=over,
+        lengthens=lengthens,
+        length_at=length_at,
     )
 
 

@@ -16,12 +16,12 @@ from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Branch, Container, Guard
 from keyleash.compiler.passes.select_commands import KEPT
 
-_OFTEN_USED = (
+OFTEN_USED = (
     "SET", "GET", "HSET", "HGET", "INCR", "EXPIRE", "DEL", "EXISTS", "HGETALL", "LPUSH",
     "RPUSH", "LPOP", "RPOP", "LRANGE", "ZADD", "ZRANGE", "SADD", "SMEMBERS", "XADD", "XRANGE",
     "MGET", "MSET", "SETEX", "TTL", "INCRBY", "HINCRBY", "ZRANGEBYSCORE", "SISMEMBER", "UNLINK",
 )  # fmt: skip
-_RANK = {name: rank for rank, name in enumerate(_OFTEN_USED)}
+_RANK = {name: rank for rank, name in enumerate(OFTEN_USED)}
 
 
 class _Ordered(NamedTuple):

@@ -21,6 +21,7 @@ class Part(StrEnum):
     AUDIT = "audit"
     DURABILITY = "durability"
     ON_DENIALS = "on_denials"
+    LIMITS = "limits"
     ORDER = "order"
 
 

@@ -103,6 +103,9 @@ def _changes(before: Identity, after: Identity) -> Iterator[Change]:
     yield from audit_changes(before.audit, after.audit)
     yield from durability_changes(before.durability, after.durability)
     yield from breaker_changes(before.on_denials, after.on_denials)
+    if before.work != after.work:
+        more = after.work > before.work
+        yield Change(Part.LIMITS, "work", before.work, after.work, widens=more, narrows=not more)
 
 
 def _bare(identity: Identity) -> Identity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.policy.diff.access import Access
 from keyleash.policy.diff.changes import Change, Part
 from keyleash.policy.diff.gains import Gains
@@ -29,14 +30,17 @@ def grant_changes(before: Access, after: Access, gains: Gains, losses: Gains) ->
                 Part.GRANT,
                 before=old,
                 after=grant,
-                widens=gains.by_grant(after, place),
-                narrows=partner is not None and losses.by_grant(before, partner),
+                widens=gains.by_grant(after, place) or _allows_longer(grant, old),
+                narrows=partner is not None
+                and (losses.by_grant(before, partner) or _allows_longer(old, grant)),
             )
     paired = {*_partners(before.grants, after.grants).values()}
     for place, grant in enumerate(before.grants):
         if place not in paired:
+            # Its bound on values goes with it, and other grants may match the same keys.
+            widens = grant.value_bytes is not None and bool(after.grants)
             narrows = losses.by_grant(before, place)
-            yield Change(Part.GRANT, before=grant, narrows=narrows)
+            yield Change(Part.GRANT, before=grant, widens=widens, narrows=narrows)
 
 
 def deny_changes(before: Access, after: Access, gains: Gains, losses: Gains) -> Iterator[Change]:
@@ -49,6 +53,15 @@ def deny_changes(before: Access, after: Access, gains: Gains, losses: Gains) -> 
     for pattern in before.denied:
         if pattern.parts not in shapes_after:
             yield Change(Part.DENY, before=pattern, widens=gains.by_lifting(pattern))
+
+
+def _allows_longer(one: Grant | None, other: Grant | None) -> bool:
+    """Return whether one grant lets a call make longer strings than another does."""
+    return one is not None and other is not None and _value_bytes(one) > _value_bytes(other)
+
+
+def _value_bytes(grant: Grant) -> int:
+    return DEFAULT_VALUE_BYTES if grant.value_bytes is None else grant.value_bytes
 
 
 def _partners(befores: Sequence[Grant], afters: Sequence[Grant]) -> dict[int, int]:

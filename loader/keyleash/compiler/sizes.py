@@ -1,0 +1,150 @@
+"""What a guard knows of sizes: how to estimate the work of calls, how long strings may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+from keyleash.commands.spec import Bound, Join, Lengthening, Work
+from keyleash.commands.work import (
+    ANY_SIZE,
+    BYTES_PER_ELEMENT,
+    CONSUMER_WORK,
+    DEFAULT_VALUE_BYTES,
+    EXTENDED_BYTE_WORK,
+    GROUP_WORK,
+    PLAIN_BYTES,
+    PLAIN_ENTRIES,
+    READING,
+    READS_WHOLE,
+    SIZE_BY_TYPE,
+    STRING_WORK,
+    UNASKED_READS,
+    UNASKED_WORK,
+    WORD_WORK,
+    WORK,
+)
+from keyleash.compiler.ir import Guard
+from keyleash.compiler.templates import render
+
+_SIZES = {
+    "STRLEN": "B",
+    "LLEN": "L",
+    "SCARD": "S",
+    "ZCARD": "Z",
+    "HLEN": "H",
+    "XLEN": "X",
+    "VCARD": "V",
+    ANY_SIZE: "A",
+    None: "-",
+}
+
+_JOINS = {Join.SUM: "s", Join.LEAST: "l", Join.MOST: "m", Join.PRODUCT: "p"}
+
+_BOUNDS = {
+    Bound.NONE: "-",
+    Bound.KEYS: "k",
+    Bound.WHOLE: "w",
+    Bound.INDEX: "i",
+    Bound.WORDS: "a",
+    Bound.COUNT: "c",
+    Bound.OPTION: "o",
+    Bound.ANY: "n",
+    Bound.RANGE: "r",
+    Bound.SCAN: "s",
+    Bound.ENTRIES: "e",
+    Bound.STREAMS: "x",
+    Bound.GROUPS: "g",
+    Bound.FULL: "f",
+    Bound.REDUCE: "d",
+}
+"""The letters by which `weigh.lua` knows them."""
+
+_LENGTHENINGS = {
+    Lengthening.ARGUMENT: "v",
+    Lengthening.PAIRS: "p",
+    Lengthening.APPEND: "a",
+    Lengthening.RANGE: "r",
+    Lengthening.BIT: "b",
+    Lengthening.FIELDS: "f",
+    Lengthening.LONGEST: "l",
+    Lengthening.COPY: "c",
+}
+"""The letters by which `check_length.lua` knows them."""
+
+
+def _sizes() -> str:
+    """Return the command behind each letter, and behind each answer of TYPE."""
+    asked = {letter: name for name, letter in _SIZES.items() if name not in (ANY_SIZE, None)}
+    return "".join(f" {of}={name}" for of, name in {**asked, **SIZE_BY_TYPE}.items())
+
+
+_UNITS = {
+    "word_work": WORD_WORK,
+    "group_work": GROUP_WORK,
+    "consumer_work": CONSUMER_WORK,
+    "unasked_work": UNASKED_WORK,
+    "plain_entries": PLAIN_ENTRIES,
+    "bytes_per_element": BYTES_PER_ELEMENT,
+    "sizes": _sizes(),
+}
+"""What `weigh.lua` reads besides plans."""
+
+
+def sizes_of(guard: Guard, *, batch: bool) -> dict[str, object]:
+    """Return the template variables about sizes, for a guard's script or its batch script."""
+    specs = [usage.spec for usage in guard.usages if usage.missing is None]
+    reading = sorted(spec.name for spec in specs if spec.name in READS_WHOLE)
+    works = {spec.name: spec.work for spec in specs if spec.work is not None}
+    if batch:
+        works |= dict.fromkeys(reading, READING)
+    least = min((DEFAULT_VALUE_BYTES, *(bound.max_bytes for bound in guard.value_bounds)))
+    return {
+        "plans": plans_of(works),
+        "bounds": frozenset(_BOUNDS[work.bound] for work in works.values()),
+        "reading": f",{','.join(reading)}," if reading else "",
+        "unasked_reads": UNASKED_READS,
+        "work_limit": guard.identity.work,
+        "lengthening": _lines(
+            (spec.name, f"{_LENGTHENINGS[spec.lengthens.how]}{spec.lengthens.place}")
+            for spec in specs
+            if spec.lengthens is not None
+        ),
+        "lengths": guard.value_bounds,
+        "least_bytes": least,
+        "default_bytes": DEFAULT_VALUE_BYTES,
+        "plain_bytes": PLAIN_BYTES,
+        "extended_byte_work": EXTENDED_BYTE_WORK,
+        "string_work": STRING_WORK,
+        **_UNITS,
+    }
+
+
+@cache
+def estimate_script() -> str:
+    """Return the script by which an operator estimates the work of a call."""
+    return render(
+        "estimate.lua", plans=plans_of(WORK), bounds=frozenset(_BOUNDS.values()), **_UNITS
+    )
+
+
+def plans_of(works: Mapping[str, Work]) -> str:
+    """Return what `weigh.lua` reads of each command: a line for each plan, with its commands.
+
+    A plan is a letter each for size, join, first key, last key, bound and place, then the default,
+    a space and the weight.
+    """
+    return _lines((name, _plan_of(work)) for name, work in works.items())
+
+
+def _plan_of(work: Work) -> str:
+    what = f"{_SIZES[work.size]}{_JOINS[work.join]}{work.first}{work.last}"
+    return f"{what}{_BOUNDS[work.bound]}{work.place}{work.default} {work.weight:g}"
+
+
+def _lines(entries: Iterable[tuple[str, str]]) -> str:
+    """Return a line for each distinct text, the names that have it in front."""
+    by_text: dict[str, list[str]] = {}
+    for name, text in sorted(entries):
+        by_text.setdefault(text, []).append(name)
+    return "".join(f"\n{','.join(names)}={text}" for text, names in by_text.items())
