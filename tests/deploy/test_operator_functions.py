@@ -28,7 +28,7 @@ from keyleash.protocol.sealed import server_keyspace
 from keyleash.status import read_snapshot
 from keyleash.tokens import issue_token, list_tokens, revoke, rotate_token
 from keyleash.vault import seal
-from support.leash import Leash, grant
+from support.leash import Leash, grant, policy
 from support.servers import RealServer
 
 NAMES = Keyspace()
@@ -54,6 +54,9 @@ TEXTS: dict[str, Callable[[Any, Any, str], Any]] = {
     "actor of rotate_token": lambda r, _, text: rotate_token(r, identity="one", actor=text),
     "actor of revoke": lambda r, _, text: revoke(r, identity="one", actor=text),
     "actor of load_policy": lambda r, _, text: load_policy(r, "", actor=text),
+    "accept of load_policy": lambda r, _, text: load_policy(
+        r, policy(one={"grants": [grant("read", keys="k")], "accept": {"no-rate": text}})
+    ),
     "actor of activate_policy": lambda r, prepared, text: activate_policy(r, prepared, actor=text),
     "actor of apply_fences": lambda r, _, text: apply_fences(
         [Node("it", r)], NAMES, [], {}, actor=text

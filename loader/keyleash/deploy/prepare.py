@@ -19,6 +19,7 @@ from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.learned import commands_to_learn
 from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
+from keyleash.protocol.token import reject_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ def prepare_policy(
         UnsupportedServerError: The server is older than the supported versions.
         ClusterError: It is a node of a Redis Cluster.
         PolicyError: With every problem of the document.
+        SecretInTextError: The reason of an `accept` contains a token.
         CompileError: No guard can be made of it.
         EvictionError: The server may evict control keys, and *allow_eviction* is false.
         UnvalidatedRestoreError: An identity may RESTORE, the server does not validate payloads,
@@ -90,6 +92,9 @@ def prepare_policy(
     # A name that any server is known to have is no mistake.
     known = shipped if table is None else shipped.extended(table.commands)
     policy = parse_policy(document, file=file, commands=known, server=table)
+    for one in policy.identities:
+        for accepted in one.accepted:
+            reject_tokens(accept=accepted.reason)
     unvalidated = check_payloads(client, policy, file, allowed=allow_unvalidated_restore)
     if year is None:
         year = datetime.fromtimestamp(server_time_us(client) / 1_000_000, UTC).year
