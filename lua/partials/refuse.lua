@@ -29,11 +29,7 @@ if item then line = line .. ' item=' .. item end
 --% endif
 -- A stale guard is an old wrapper's, on its way to the new one; without a state there is no identity.
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-  if detail == 'class' or detail == 'limit' then
-    reason = value
-  elseif code == 'SUSPENDED' and value then
-    reason = string.sub(value, 1, 256)
-  end
+  if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 --% include "partials/record_refusal.lua"
 --% if breaker
 --% include "partials/break_circuit.lua"

@@ -17,6 +17,7 @@ from keyleash.compiler.emit import DENIED_RETAIN, MAX_KINDS, TOKEN_KINDS
 from keyleash.deploy import freeze
 from keyleash.errors import ReplyCode
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.state import MAX_REASON_BYTES
 from keyleash.tokens import revoke_tokens
 from support.leash import NAMES, Leash, grant
 from support.sealed import SEALED
@@ -255,5 +256,5 @@ def test_long_reason_of_a_suspension_is_cut(leash: Leash) -> None:
 
     assert leash.call("one", token, "GET", "doc:1").startswith("LEASH SUSPENDED reason=rrr")
 
-    assert [one.reason for one in denials(leash)] == ["r" * 256]
+    assert [one.reason for one in denials(leash)] == ["r" * MAX_REASON_BYTES]
     assert all(len(field) < 400 for field in leash.admin.hkeys(NAMES.repeats("one")))

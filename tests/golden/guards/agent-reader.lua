@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 213381434280733 then code = 'POLICY_STALE' break end
+if stamp ~= 65880865683417 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
@@ -898,11 +898,7 @@ elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-if detail == 'class' or detail == 'limit' then
-reason = value
-elseif code == 'SUSPENDED' and value then
-reason = string.sub(value, 1, 256)
-end
+if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]

@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 165632990618227 then code = 'POLICY_STALE' break end
+if stamp ~= 144204575632977 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -1178,11 +1178,7 @@ elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-if detail == 'class' or detail == 'limit' then
-reason = value
-elseif code == 'SUSPENDED' and value then
-reason = string.sub(value, 1, 256)
-end
+if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
