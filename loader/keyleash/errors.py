@@ -217,6 +217,12 @@ class UnknownIdentityError(KeyleashError):
     code = "unknown-identity"
 
 
+class UnknownLimitError(KeyleashError):
+    """The identity has no limit of that name."""
+
+    code = "unknown-limit"
+
+
 class UnknownTokenIdError(KeyleashError):
     """No token has that id."""
 

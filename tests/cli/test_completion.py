@@ -44,8 +44,12 @@ tab() {{ COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _keyleash_comp
   printf '%s\\n' "${{COMPREPLY[@]}}"; }}
 tab keyleash sta
 tab keyleash identity suspend agent-re
+tab keyleash limits reset agent-runner --limit budget.re
 """
-    assert run(["bash", "-c", script], shell) == ["status", "agent-reader", "agent-recovery"]
+    assert run(["bash", "-c", script], shell) == [
+        *("status", "agent-reader", "agent-recovery"),
+        *("budget.requests", "budget.reads"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def test_user_without_the_rights_is_77(
         ("token", "revoke", "--identity", "agent-runner"),
         ("identity", "suspend", "agent-runner"),
         ("thaw", "agent-runner"),
+        ("limits", "reset", "agent-runner", "--reason", "x"),
     ],
     ids=" ".join,
 )

@@ -43,6 +43,7 @@ ONLINE: tuple[tuple[str, ...], ...] = (
     ("identity", "suspend", "agent-runner"),
     ("freeze", "agent-runner", "--reason", "x"),
     ("thaw", "agent-runner"),
+    ("limits", "reset", "agent-runner", "--reason", "x"),
     ("fence", "plan"),
     ("fence", "apply", "--mint", "--yes"),
     ("fence", "rotate"),

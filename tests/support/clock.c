@@ -1,12 +1,25 @@
-/* Preloaded into a server: the time of day is CLOCK_AHEAD_S seconds ahead. Monotonic clocks, by
- * which the server measures how long things take, are left alone. */
+/* Preloaded into a server: the time of day is CLOCK_AHEAD_S seconds ahead, or as many as the file
+ * CLOCK_AHEAD_FILE holds at the moment. Monotonic clocks, by which the server measures how long
+ * things take, are left alone. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/time.h>
 #include <time.h>
 
 static long ahead_s(void) {
+    static const volatile long *moved;
+    static int looked;
+    if (!looked) {
+        looked = 1;
+        const char *name = getenv("CLOCK_AHEAD_FILE");
+        int file = name ? open(name, O_RDONLY) : -1;
+        void *mapped = file < 0 ? MAP_FAILED : mmap(0, sizeof *moved, PROT_READ, MAP_SHARED, file, 0);
+        if (mapped != MAP_FAILED) moved = mapped;
+    }
+    if (moved) return *moved;
     const char *said = getenv("CLOCK_AHEAD_S");
     return said ? atol(said) : 0;
 }

@@ -19,9 +19,9 @@ class ControlEvent:
     """Something that an operator did.
 
     Attributes:
-        event: What: `activate`, `issue`, `revoke`, `freeze`, `thaw`, `undo`, `export`, `seal`,
-            `rotate`, `unseal`, `fence`, `fence-rotate`, `fence-remove`; of an earlier version,
-            `suspend` and `resume`.
+        event: What: `activate`, `issue`, `revoke`, `freeze`, `thaw`, `reset-limits`, `undo`,
+            `export`, `seal`, `rotate`, `unseal`, `fence`, `fence-rotate`, `fence-remove`; of an
+            earlier version, `suspend` and `resume`.
         details: What belongs to it, by the names of docs/audit.md.
     """
 

@@ -2,6 +2,7 @@
 
 from keyleash.deploy.activate import LoadResult, activate_policy, load_policy
 from keyleash.deploy.freeze import FreezeResult, Frozen, freeze, set_suspended, thaw
+from keyleash.deploy.limit_reset import LimitReset, reset_limits
 from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
 from keyleash.deploy.preview import Preview, preview_load, summary_of_plan
 from keyleash.deploy.verify import verify_activation
@@ -10,6 +11,7 @@ from keyleash.protocol.transport import Transport
 __all__ = [
     "FreezeResult",
     "Frozen",
+    "LimitReset",
     "LoadResult",
     "PreparedPolicy",
     "Preview",
@@ -19,6 +21,7 @@ __all__ = [
     "load_policy",
     "prepare_policy",
     "preview_load",
+    "reset_limits",
     "set_suspended",
     "summary_of_plan",
     "thaw",

@@ -1,0 +1,75 @@
+"""`keyleash limits reset`."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+import pytest
+
+from keyleash.protocol.keyspace import Keyspace
+from support.command_line import Cli
+from support.servers import RealServer
+
+RUNNER = "agent-runner"
+CALL = ("exec", "SET", "agents:jobs:7:state", "x")
+
+
+def test_reset_lets_a_denied_agent_act_and_is_logged(loaded: Cli, embedded: RealServer) -> None:
+    """The way out that the denial of a corrupt counter names."""
+    token = loaded.token(RUNNER)
+    embedded.client().setrange(Keyspace().state(RUNNER), 24, struct.pack("<d", float("nan")))
+    denied = loaded.run(*CALL, KEYLEASH_TOKEN=token)
+    assert denied.exit_code == 1
+    assert "COUNTER_CORRUPT" in denied.stderr
+    assert "keyleash limits reset" in denied.stderr
+
+    result = loaded.run("limits", "reset", RUNNER, "--limit", "rate.writes", "--reason", "audit 7")
+
+    assert result.exit_code == 0
+    assert result.stdout == "`agent-runner` counts from 0 again: rate.writes\n"
+    assert re.search(r"binds whatever starts after \S+Z, control event \d+-\d+", result.stderr)
+    assert loaded.run(*CALL, KEYLEASH_TOKEN=token).exit_code == 0
+    log = loaded.ok("audit", "log", "--control")
+    assert re.search(r"reset-limits +tester", log)
+    assert "audit 7" in log
+
+
+def test_reset_as_json_names_each_limit(loaded: Cli) -> None:
+    """What a runbook's next step needs."""
+    said = loaded.json("limits", "reset", RUNNER, "--reason", "why")
+
+    assert said["limits"] == ["rate.writes", "budget.requests", "budget.writes"]
+    assert (said["identity"], said["counters"]) == (RUNNER, 0)
+    assert re.fullmatch(r"\d+-\d+", said["event"])
+    assert said["bound_at"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "told"),
+    [
+        (("agent-runer",), 1, "did you mean `agent-runner`"),
+        ((RUNNER, "--limit", "rate.write"), 1, "did you mean `rate.writes`"),
+        ((RUNNER, "--limit", "x"), 1, "it has"),
+        (("human-admin",), 1, "has no limits"),
+    ],
+)
+def test_reset_of_what_is_not_there_names_what_is(
+    loaded: Cli, words: tuple[str, ...], exit_code: int, told: str
+) -> None:
+    """Nothing is changed."""
+    result = loaded.run("limits", "reset", *words, "--reason", "why")
+
+    assert result.exit_code == exit_code
+    assert told in result.stderr
+    assert "reset-limits" not in loaded.ok("audit", "log", "--control")
+
+
+@pytest.mark.parametrize("reason", ["", " ", "x" * 129, "kl_agent-runner_" + "x" * 32])
+def test_reset_needs_a_reason_without_a_secret(loaded: Cli, reason: str) -> None:
+    """It is kept for as long as the control stream."""
+    result = loaded.run("limits", "reset", RUNNER, "--reason", reason)
+
+    assert result.exit_code in (1, 2)
+    assert "x" * 32 not in result.output
+    assert "reset-limits" not in loaded.ok("audit", "log", "--control")
