@@ -247,6 +247,7 @@ def test_list_has_grants_with_their_commands_denials_and_limits(offline: Cli, po
         "grant     write",
         "          keys      b:{x}",
         "          only      @string, COPY",
+        "          values    strings of up to 67108864 bytes",
         "          commands  APPEND, MSET, MSETEX, MSETNX, PSETEX, SET, SETEX, SETNX, SETRANGE,"
         " STRLEN",
         "grant     publish",
@@ -256,6 +257,7 @@ def test_list_has_grants_with_their_commands_denials_and_limits(offline: Cli, po
         "denied    b:locked",
         "limit     rate.requests: 9 a day, per token",
         "limit     rate.writes: 5 a day, per {x}",
+        "limit     work: 250000 a call or batch",
     ]
 
 
@@ -279,6 +281,7 @@ def test_list_as_json_names_every_command_and_each_may_be_called(
         ("rate.requests", "token"),
         ("rate.writes", "{x}"),
     ]
+    assert (said["work"], write["value_bytes"]) == (250_000, 64 << 20)
     assert said["denied_now"] is None
     offline.ok("can-i", "one", "--policy", policy, "--", "COPY", "a:1", "b:1")
     assert offline.run("can-i", "one", "--policy", policy, "--", "INCR", "b:1").exit_code == 1

@@ -9,7 +9,8 @@ from typing import Any
 from keyleash.cli.explain.as_json import decision_json, place_json
 from keyleash.cli.explain.basis import Basis
 from keyleash.cli.text import printable
-from keyleash.commands import CommandTable
+from keyleash.commands import CommandTable, OperationClass
+from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.decision import Decision
 from keyleash.decision.abilities import abilities_of
 from keyleash.decision.trace import StandingStep, TokenStep
@@ -47,6 +48,7 @@ def listing_lines(basis: Basis) -> Iterator[str]:
     for use in limit_uses(identity, None, basis.now_us):
         per = "" if use.per == "identity" else f", per {use.per}"
         yield _line("limit", f"{use.name}: {use.allows}{per}")
+    yield _line("limit", f"work: {identity.work} a call or batch")
 
 
 def _line(topic: str, text: str) -> str:
@@ -60,7 +62,13 @@ def _grant_lines(grant: Grant, names: Sequence[str], table: CommandTable) -> Ite
     for topic, narrowed in (("only", grant.only or ()), ("except", grant.except_)):
         if narrowed:
             yield f"{topic:<10}{', '.join(map(printable, narrowed))}"
+    if OperationClass.WRITE in grant.allow:
+        yield f"{'values':<10}strings of up to {_value_bytes(grant)} bytes"
     yield f"{'commands':<10}{_commands(names, table)}"
+
+
+def _value_bytes(grant: Grant) -> int:
+    return DEFAULT_VALUE_BYTES if grant.value_bytes is None else grant.value_bytes
 
 
 def _sources(patterns: Sequence[Pattern]) -> list[str]:
@@ -99,6 +107,7 @@ def listing_json(basis: Basis) -> dict[str, Any]:
                 "channels": [one.source for one in grant.channels],
                 "only": None if grant.only is None else list(grant.only),
                 "except": list(grant.except_),
+                "value_bytes": _value_bytes(grant),
                 "commands": list(names),
                 "place": place_json(grant.span, basis.lines),
             }
@@ -110,4 +119,5 @@ def listing_json(basis: Basis) -> dict[str, Any]:
             {"name": use.name, "kind": str(use.kind), "allows": use.allows, "per": use.per}
             for use in limit_uses(identity, None, basis.now_us)
         ],
+        "work": identity.work,
     }
