@@ -26,13 +26,18 @@ OWN, OTHER, NOBODYS = "jobs:1", "books:1", "ledger"
 OWN_SECRET, OTHER_SECRET, NOBODYS_SECRET = "own-a8Yw3", "other-q5Zt9", "nobodys-p2Lk7"
 OPERATOR, OPERATOR_PASSWORD = "operator", "operators-only"
 ALL = ("read", "write", "delete")
+READS = "rate.reads"
+"""The limit that counts each token apart."""
 
 DOCUMENT = policy(
     worker={
         "grants": [grant(*ALL, keys="jobs:*")],
         "deny": [{"keys": ["jobs:locked"]}],
         "budget": {"requests": "100000/day"},
-        "rate": {"writes": "10000/minute"},
+        "rate": {
+            "writes": "10000/minute",
+            "reads": {"limit": "1000/minute", "per": "token"},
+        },
     },
     clerk={"grants": [grant(*ALL, keys="books:*")]},
 )
@@ -117,7 +122,7 @@ class Stage:
         before, after = self._before, self.snapshot()
         names = {name for name in {*before, *after} if before.get(name) != after.get(name)}
         if by_guard:
-            own = self.key("jobs:")
+            own = (self.key("jobs:"), self.keyspace.limit_prefix(WORKER, READS).encode())
             names = {name for name in names - self.written_down() if not name.startswith(own)}
         return names
 

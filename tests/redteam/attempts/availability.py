@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from functools import partial
 from typing import Any
 
+from keyleash.protocol.keyspace import Keyspace
 from redteam.attempt import Outcome, attempt
-from redteam.stage import OTHER, OWN, WORKER, Stage
+from redteam.stage import OTHER, OWN, READS, WORKER, Stage
 
 entered = partial(attempt, "The server that all agents use")
 ACL, GUARD, NOTHING, POSSIBLE = Outcome.ACL, Outcome.GUARD, Outcome.NOTHING, Outcome.POSSIBLE
 guarded = partial(entered, by_guard=True, cooperative=GUARD, fenced=GUARD, sealed=GUARD)
+directly = partial(entered, cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+PUBLIC = Keyspace()
+"""The only names that an agent can know; in a sealed server nothing has them."""
+MIB = 1024 * 1024
+MINUTE_US = 60_000_000.0
+BEYOND = 65 * MIB
+"""A length that no grant of the stage allows a string."""
+
+
+def texts(stage: Stage, length: int) -> tuple[str, str]:
+    """Two keys of the intruder's with strings that have nothing in common."""
+    for name, letter in (("jobs:a", b"a"), ("jobs:b", b"b")):
+        stage.given("SET", stage.key(name), letter * length)
+    return "jobs:a", "jobs:b"
 
 
 @guarded()
@@ -31,6 +48,54 @@ def restore_directly(stage: Stage) -> None:
     stage.intruder.say("RESTORE-ASKING", "jobs:new", "0", dumped)
 
 
+@guarded()
+def much_work(stage: Stage) -> None:
+    """hold the server by one call: LCS of long strings, a huge COUNT, a batch of many small ones"""
+    pair = texts(stage, 11_000)
+    stage.given("SADD", stage.key("jobs:set"), "x")
+    stage.intruder.call("LCS", *pair, keys=pair)
+    stage.intruder.call("SRANDMEMBER", "jobs:set", "-1000000")
+    texts(stage, 2_000)
+    stage.intruder.batch(*[("LCS", *pair)] * 12, keys_each=2)
+
+
+@directly()
+def much_work_directly(stage: Stage) -> bool:
+    """the same without its guard"""
+    stage.intruder.say("LCS", *texts(stage, 2_000))
+    return not all(stage.intruder.errors)
+
+
+@guarded()
+def long_values(stage: Stage) -> bool:
+    """take memory by few short calls: SETRANGE, SETBIT, BITFIELD, BITOP, APPEND, COPY"""
+    key = stage.key("jobs:long")
+    call = stage.intruder.call
+    call("SETRANGE", "jobs:x", str(BEYOND), "x")
+    call("SETBIT", "jobs:x", str(BEYOND * 8), "1")
+    call("BITFIELD", "jobs:x", "SET", "u8", str(BEYOND * 8), "1")
+    stage.operator.setrange(key, BEYOND, "x")
+    call("APPEND", "jobs:long", "x")
+    call("COPY", "jobs:long", "jobs:x", keys=["jobs:long", "jobs:x"])
+    call("BITOP", "NOT", "jobs:x", "jobs:long", keys=["jobs:x", "jobs:long"])
+    stage.operator.delete(key)
+    return bool(stage.operator.exists(stage.key("jobs:x")))
+
+
+@directly()
+def long_values_directly(stage: Stage) -> bool:
+    """the same without its guard"""
+    stage.intruder.say("SETRANGE", "jobs:x", BEYOND, "x")
+    return bool(stage.operator.delete(stage.key("jobs:x")))
+
+
+@guarded()
+def unread_replies(stage: Stage) -> None:
+    """have a batch hold many large replies in the server's memory"""
+    stage.given("SET", stage.key("jobs:a"), b"a" * MIB)
+    stage.intruder.batch(*[("GET", "jobs:a")] * 100)
+
+
 @entered(by_guard=True, cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
 def flood_of_denials(stage: Stage) -> bool:
     """push a denial out of the record by a flood of others: made-up commands, keys and tokens"""
@@ -42,3 +107,21 @@ def flood_of_denials(stage: Stage) -> bool:
         stage.intruder.call("GET", OTHER, token=f"kl_worker_{number:043}")
     left: Any = stage.operator.xrange(stage.keyspace.denied(WORKER))
     return first[0] not in left or len(left) > 200
+
+
+@entered(by_guard=True, cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
+def hostile_counters(stage: Stage) -> bool:
+    """make its guard take memory and time by what it writes to the counters of its token"""
+    stage.intruder.call("GET", OWN)
+    prefix = stage.keyspace.limit_prefix(WORKER, READS)
+    (counter,) = stage.operator.scan_iter(f"{prefix}*")
+    public = PUBLIC.limit_prefix(WORKER, READS).encode() + counter[len(prefix) :]
+    before = stage.operator.info("memory")
+    for head, capacity in ((0, 2**24), (5e7, 1000), (math.nan, math.inf), (0, 2**53)):
+        record = struct.pack("<3d", head, capacity, MINUTE_US)
+        stage.intruder.say("SET", public, record)
+        stage.intruder.say("SETRANGE", public, 0, record)
+        stage.intruder.call("GET", OWN)
+    after = stage.operator.info("memory")
+    taken = [after[name] - before[name] for name in ("used_memory_peak", "used_memory_lua")]
+    return stage.intruder.lost > 0 or max(taken) > 16 * MIB

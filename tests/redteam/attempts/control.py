@@ -6,6 +6,9 @@ import math
 import struct
 from functools import partial
 
+import keyleash
+from keyleash.audit.undo import Selection, plan_undo
+from keyleash.policy.patterns import parse_pattern
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, RECORD_FORMAT, token_digest
 from redteam.attempt import Outcome, attempt
@@ -39,6 +42,20 @@ def delete_own_state(stage: Stage) -> None:
 def forge_own_event(stage: Stage) -> None:
     """write a false event to its own trail"""
     stage.intruder.say("XADD", PUBLIC.audit(WORKER), "*", "key", "forged")
+
+
+@entered(cooperative=NOTHING, fenced=NOTHING, sealed=ACL, by_guard=True)
+def forge_event_of_anothers_key(stage: Stage) -> bool:
+    """make undo take a false event in its own trail for a change of another's key"""
+    pool = stage.operator.connection_pool
+    keyleash.Redis(connection_pool=pool, token=stage.tokens[CLERK]).set(OTHER, "changed")
+    stage.given("PING")
+    event = {"seq": "1", "token": "t", "op": "SET", "cost": "1,1w", "key": OTHER, "policy": "p"}
+    event |= {"correlation": "c", "before": OTHER, "expires": "-1", "value": "forged"}
+    words = [word for pair in event.items() for word in pair]
+    stage.intruder.say("XADD", PUBLIC.audit(WORKER), "*", *words)
+    (undone,) = plan_undo(stage.operator, Selection(pattern=parse_pattern(OTHER))).keys
+    return WORKER in repr(undone)
 
 
 @entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
