@@ -226,20 +226,26 @@ def test_soft_limit_alone_bounds_output_buffers(patient: Patient) -> None:
 def test_payloads_that_are_not_validated_are_an_error_where_an_identity_may_restore(
     server: RealServer, tmp_path: Path
 ) -> None:
-    """Else they are advice; Valkey 9.1 validates always, and there is nothing to find."""
+    """Else they are advice, and a warning where fenced agents can forge before-images.
+
+    Valkey 9.1 validates always, and there is nothing to find.
+    """
     restores = "\n      - {allow: [write], keys: ['a:{id}'], only: [RESTORE]}"
     cli, file = Cli(server.url), tmp_path / "policy.yaml"
     severities = []
-    for grants in ("", restores):
+    for grants, is_fenced in (("", False), ("", True), (restores, True)):
         first = "\n      - {allow: [read, write], keys: ['a:{id}']}"
         file.write_text(
             "version: 1\nidentities:\n  one:\n    kind: machine\n    grants:" + first + grants
         )
         cli.ok("load", file, "--yes", "--allow-widening", "--allow-unvalidated-restore")
+        if is_fenced:
+            cli.ok("fence", "apply", "--mint", "--yes")
         found = cli.json("doctor", exit_code=1)["findings"]
         severities += [one["severity"] for one in found if one["code"] == "unvalidated-restore"]
 
-    assert severities == ([] if server.label == embedded_label() else ["advice", "error"])
+    validates = server.label == embedded_label()
+    assert severities == ([] if validates else ["advice", "warning", "error"])
 
 
 def test_accepted_finding_is_shown_and_leaves_the_exit_code_0(patient: Patient) -> None:

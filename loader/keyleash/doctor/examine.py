@@ -162,7 +162,9 @@ def _examine(servers: Sequence[Server]) -> Iterator[Said]:
 def _each(deployment: Deployment, server: Server, *, are_fenced: bool) -> Iterator[Said]:
     yield from _attempt("version", server, lambda: version.check_version(server))
     yield from _attempt(
-        "payload validation", server, lambda: payloads.check_payloads(deployment, server)
+        "payload validation",
+        server,
+        lambda: payloads.check_payloads(deployment, server, are_fenced=are_fenced),
     )
     yield from _attempt("eviction", server, lambda: memory.check_eviction(server))
     yield from _attempt("memory", server, lambda: memory.check_room(server))

@@ -73,7 +73,7 @@ def _is_ahead(identity: Identity, held: LimitState, now_us: int) -> bool:
             # Months differ, and so do days when clocks change.
             return held.ends_us > now_us + slot.period_us + 2 * DAY_US
         case SlotKind.RING:
-            return bool(held.calls_us) and held.calls_us[-1] > now_us + MINUTE_US
+            return max(held.calls_us, default=0) > now_us + MINUTE_US
         case SlotKind.GCRA:
             bursts = [one.burst for one in identity.rates if one.name == slot.name]
             burst = next((one for one in bursts if one), slot.limit)

@@ -12,8 +12,16 @@ from keyleash.doctor.words import named
 __all__ = ["CODE", "check_payloads"]
 
 
-def check_payloads(deployment: Deployment, server: Server) -> Iterator[Said]:
-    """Read `sanitize-dump-payload`; it is an error where an identity may RESTORE."""
+def check_payloads(deployment: Deployment, server: Server, *, are_fenced: bool) -> Iterator[Said]:
+    """
+    Read `sanitize-dump-payload`; it is an error where an identity may RESTORE.
+
+    Args:
+        deployment: The deployment.
+        server: One of its servers.
+        are_fenced: Whether agents have ACL users, which may write to their own audit streams
+            unless the server is sealed.
+    """
     risk = find_payload_risk(server.client)
     if risk is None:
         return
@@ -26,9 +34,10 @@ def check_payloads(deployment: Deployment, server: Server) -> Iterator[Said]:
         message = f"{named(names)} may RESTORE, and {risk.message}"
         yield Finding(CODE, Severity.ERROR, message, ADVICE, server.name)
         return
+    can_forge = are_fenced and not deployment.seal.keyspace.vault
     yield Finding(
         CODE,
-        Severity.ADVICE,
+        Severity.WARNING if can_forge else Severity.ADVICE,
         risk.message,
         f"{ADVICE}: `undo` and `audit as-of` restore before-images, and a fenced agent can write"
         " false ones to its own audit stream",
