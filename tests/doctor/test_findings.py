@@ -216,6 +216,21 @@ def test_connections_without_any_bound_on_their_memory_are_a_warning(patient: Pa
     assert bounded == [("unbounded-output-buffers", "advice")]
 
 
+def test_length_of_arguments_is_compared_with_the_values_that_the_policy_allows(
+    patient: Patient,
+) -> None:
+    """A policy that allows longer strings needs longer arguments."""
+    patient.admin.config_set("proto-max-bulk-len", "100mb")
+    [found] = patient.found(exit_code=0)
+    patient.with_policy(
+        POLICY.replace('keys: ["a:{id}"]', 'keys: ["a:{id}"], values: {max_bytes: 100mb}'),
+        "--allow-widening",
+    )
+
+    assert "arguments of 100 MiB, and guards allow strings of 64 MiB" in found["message"]
+    assert patient.found(exit_code=0) == []
+
+
 def test_soft_limit_alone_bounds_output_buffers(patient: Patient) -> None:
     """A client over it for too long is disconnected as well."""
     patient.admin.config_set("client-output-buffer-limit", "normal 0 64mb 60")

@@ -168,7 +168,7 @@ def _each(deployment: Deployment, server: Server, *, are_fenced: bool) -> Iterat
     )
     yield from _attempt("eviction", server, lambda: memory.check_eviction(server))
     yield from _attempt("memory", server, lambda: memory.check_room(server))
-    yield from _attempt("client limits", server, lambda: clients.check_clients(server))
+    yield from _attempt("client limits", server, lambda: clients.check_clients(deployment, server))
     yield from _attempt("persistence", server, lambda: persistence.check_persistence(server))
     yield from _attempt(
         "default user", server, lambda: users.check_default_user(server, are_fenced=are_fenced)

@@ -6,20 +6,20 @@ from collections.abc import Iterator, Mapping
 
 from redis.exceptions import ResponseError
 
+from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.doctor.finding import Finding, Said, Severity, Skipped
-from keyleash.doctor.patient import Server
+from keyleash.doctor.patient import Deployment, Server
+from keyleash.policy import Policy
 
 OUTPUT = "unbounded-output-buffers"
 TOTAL = "unbounded-client-memory"
 BULK = "large-bulk-length"
 MIB = 1 << 20
-MAX_BULK_BYTES = 64 * MIB
-"""No value that an agent needs is longer; the server's default is 512 MiB."""
 
 _OUTPUT, _TOTAL, _BULK = "client-output-buffer-limit", "maxmemory-clients", "proto-max-bulk-len"
 
 
-def check_clients(server: Server) -> Iterator[Said]:
+def check_clients(deployment: Deployment, server: Server) -> Iterator[Said]:
     """Read the limits of one connection, of all connections and of one argument."""
     try:
         settings: Mapping[str, str] = server.client.config_get(_OUTPUT, _TOTAL, _BULK)
@@ -53,16 +53,24 @@ def check_clients(server: Server) -> Iterator[Said]:
             " the server closes the connections that use most",
             server.name,
         )
-    bulk_bytes = int(settings.get(_BULK, 0))
-    if bulk_bytes > MAX_BULK_BYTES:
+    bulk_mib = int(settings.get(_BULK, 0)) // MIB
+    needed_mib = -(-_longest_value(deployment.policy) // MIB)
+    if bulk_mib > needed_mib:
         yield Finding(
             BULK,
             Severity.ADVICE,
-            f"`{_BULK}` allows arguments of {bulk_bytes // MIB} MiB, more than agents need",
-            f"set `{_BULK} {MAX_BULK_BYTES // MIB}mb`, or what your largest value needs; it bounds"
-            " APPEND and SETRANGE too",
+            f"`{_BULK}` allows arguments of {bulk_mib} MiB, and guards allow strings of"
+            f" {needed_mib} MiB",
+            f"set `{_BULK} {needed_mib}mb`, or what the values of other clients need",
             server.name,
         )
+
+
+def _longest_value(policy: Policy | None) -> int:
+    """Return how many bytes the guards of a policy let a call give a string."""
+    identities = () if policy is None else policy.identities
+    bounds = (grant.value_bytes for one in identities for grant in one.grants)
+    return max((DEFAULT_VALUE_BYTES, *(bound for bound in bounds if bound is not None)))
 
 
 def _is_output_open(limits: str) -> bool:
