@@ -76,7 +76,7 @@ def test_file_is_explained_without_a_server(offline: Cli, file: Path) -> None:
         (("FLUSHALL",), "COMMAND_REFUSED", "command"),
         (("NOSUCH", "k:1"), "COMMAND_REFUSED", "command"),
         (("SORT", "k:1", "BY", "x"), "COMMAND_REFUSED", "argument"),
-        (("SET", "k:1:2", "v", "GET", *"x" * 7000), "ARGS_TOO_MANY", "size"),
+        (("SET", "k:1:2", "v", "GET", *"x" * 7000), "ARGS_TOO_MANY", "arguments"),
         (("DEL", "k:1:2"), "CLASS_NOT_GRANTED", "key"),
         (("GET", "other"), "KEY_NOT_GRANTED", "key"),
         (("MGET", "k:1", "k:locked"), "KEY_DENIED", "key"),
