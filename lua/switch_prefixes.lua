@@ -34,9 +34,15 @@ for i = 3, #argv, 2 do
   local from, to = {{ old_names.state_prefix }} .. name, {{ names.state_prefix }} .. name
   -- An identity whose state was lost stays stopped.
   if take(from, to) and stamp ~= '' then
-    local suspended = struct.unpack('<d', call('GETRANGE', to, 8, 15))
-    -- Below 0: held, whether suspended or not.
-    call('SETRANGE', to, 0, stamp .. struct.pack('<d', -1 - suspended))
+    local flag = call('GETRANGE', to, 8, 15)
+    -- A fenced agent may write any bytes there. What is too short is no state, and stays so; what is
+    -- no time has no end. Otherwise the agent would not be held.
+    if #flag == 8 then
+      local suspended = struct.unpack('<d', flag)
+      if not (suspended >= 0 and suspended < {{ latest_us }}) then suspended = 1 end
+      -- Below 0: held, whether suspended or not.
+      call('SETRANGE', to, 0, stamp .. struct.pack('<d', -1 - suspended))
+    end
     -- Too short for a state, so every old guard takes it for another's.
     call('SET', from, '\0', 'PX', {{ removed_keep_ms }})
   end

@@ -3,8 +3,8 @@ local function newest_calls(state, rings)
   local marks = {}
   for at = 1, #rings, 10 do
     local index, offset, capacity = unpack_struct('<HII', rings, at)
-    local head = unpack_struct('<d', state, index * 8 + 1)
     -- A fenced agent may write any bytes there.
+    local head = #state >= index * 8 + 8 and unpack_struct('<d', state, index * 8 + 1) or 0
     if not (head >= 0 and head < capacity and head % 1 == 0) then head = 0 end
     local newest_at = offset + (head - 1) % capacity * 8
     local slot = string.sub(state, newest_at + 1, newest_at + 8)

@@ -361,12 +361,11 @@ def test_activation_is_in_the_control_stream(leash: Leash) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda admin: admin.set(NAMES.state("two"), "short"),
         lambda admin: admin.set(NAMES.guard("two"), "not a hash"),
         lambda admin: admin.set(NAMES.layouts, "not a hash"),
         lambda admin: admin.set(NAMES.control, "not a stream"),
     ],
-    ids=["state", "guard-record", "layouts", "control"],
+    ids=["guard-record", "layouts", "control"],
 )
 def test_activation_over_a_damaged_record_changes_nothing(leash: Leash, damage: Any) -> None:
     """A script error does not roll back, so all that can fail comes before the first write."""

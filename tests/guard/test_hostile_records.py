@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keyleash
-from keyleash.deploy import freeze, thaw
+from keyleash.deploy import freeze, reset_limits, thaw
 from keyleash.protocol.token import TokenRecord, token_digest
+from keyleash.vault import seal
 from support.leash import NAMES, Leash, grant
 from support.thorough import thorough
 
@@ -278,6 +279,59 @@ def test_recorded_end_of_hostile_bytes_stops_no_load(leash: Leash, until: str) -
     leash.load(one=ALL)
 
     assert leash.call("one", token, *SET) == "LEASH SUSPENDED reason=why"
+
+
+@pytest.mark.parametrize("number", [-5.0, NAN, INFINITY, -INFINITY, FOREVER], ids=str)
+def test_suspension_of_hostile_numbers_holds_while_prefixes_change(
+    leash: Leash, number: float
+) -> None:
+    """Less than 0 became a time that is over, and the agent acted while keys were moved."""
+    leash.load(one=ALL)
+    token = leash.issue("one").token
+    leash.admin.setrange(NAMES.state("one"), 8, numbers(number))
+
+    seal(leash.admin, actor="ops")
+
+    leash.follow()
+    with pytest.raises(keyleash.SuspendedError):
+        leash.client(token).get("doc:a")
+    assert thaw(leash.admin, ["one"]).identities[0].changed
+    assert leash.client(token).get("doc:a") is None
+
+
+@pytest.mark.parametrize("size", [1, 8, 15])
+def test_short_state_stops_no_change_of_prefixes(leash: Leash, size: int) -> None:
+    """An agent may make one where its own was lost; a script that fails does not roll back."""
+    leash.load(one=ALL, two=ALL)
+    agent = leash.agent("two")
+    leash.admin.set(NAMES.state("one"), b"x" * size)
+
+    seal(leash.admin, actor="ops")
+
+    assert agent.get("doc:a") is None
+
+
+@pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
+@pytest.mark.parametrize("size", [1, 8, 15, 23, 25])
+def test_short_state_stops_no_load_and_is_denied(
+    leash: Leash, limit: dict[str, Any], size: int
+) -> None:
+    """One agent's state must not keep others from their new policy, nor begin again at 0."""
+    leash.load(one={**ALL, **limit}, two=ALL)
+    one, two = leash.agent("one"), leash.agent("two")
+    leash.admin.set(NAMES.state("one"), leash.state("one")[:size])
+
+    retained = {"audit": {"retain": 1000}}
+    leash.load(one={**ALL, **limit, **retained}, two={**ALL, **retained})
+
+    assert two.set("doc:a", "x")
+    with pytest.raises((keyleash.SuspendedError, keyleash.CounterCorruptError)):
+        one.set("doc:a", "x")
+    thaw(leash.admin, ["one"])
+    with pytest.raises(keyleash.CounterCorruptError):
+        one.set("doc:a", "x")
+    reset_limits(leash.admin, "one", reason="somebody wrote there")
+    assert one.set("doc:a", "x")
 
 
 @pytest.mark.parametrize(

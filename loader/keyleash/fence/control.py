@@ -15,7 +15,7 @@ from keyleash.fence.patterns import GLOB_CHARACTERS
 
 STATE = ("get", "getrange", "setrange", "pttl")
 """On the state, and on records of tokens."""
-LIMIT = ("get", "getrange", "set", "setrange", "pexpire")
+LIMIT = ("getrange", "set", "setrange", "pexpire")
 """On counters per token or per capture."""
 REPEATS = ("hincrby", "hset", "hmget", "hgetall", "hlen", "hdel", "del")
 """On the hash that counts denials of one kind."""
