@@ -180,7 +180,7 @@ def test_load_keeps_users_in_step_and_names_who_has_none(fenced: Cli, policy: Pa
     """A new identity has no user until it is made; one that left has none any more."""
     fenced.ok("fence", "apply", "--mint", "--yes")
     policy.write_text(POLICY.replace("  two:", "  three:"))
-    loaded = fenced.run("load", policy, "--yes", "--allow-widening")
+    loaded = fenced.run("load", policy, "--yes", "--allow-widening", "--allow-removal")
     assert "note: without an ACL user: three" in loaded.stderr
     with redis.Redis.from_url(fenced.url) as admin:
         assert set(admin.acl_users()) == {"default", "one"}

@@ -121,6 +121,14 @@ CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
     ),
     ReplyCode.KEYS_MISMATCH: (mismatched, set()),
     ReplyCode.ARGS_TOO_MANY: (lambda leash: fresh(leash).mget(["t:a"] * 7001), {"arguments"}),
+    ReplyCode.WORK_TOO_LARGE: (
+        lambda leash: fresh(leash).srandmember("t:a", -(10**9)),
+        {"command", "work", "limit"},
+    ),
+    ReplyCode.VALUE_TOO_LARGE: (
+        lambda leash: fresh(leash, grants=[grant("write", keys="t:*")]).setrange("t:a", 2**26, "x"),
+        {"key", "bytes", "limit"},
+    ),
     ReplyCode.NOT_ACTIVE: (flushed, set()),
     ReplyCode.RATE_LIMITED: (limited, {"limit", "retry_after_ms"}),
     ReplyCode.BUDGET_EXHAUSTED: (spent, {"limit", "resets_at_ms"}),
