@@ -8,6 +8,7 @@ local function weigh(command, argv, base, stop, names, left)
   -- A key that is missing is the command's own error.
   if size ~= '-' and not names[1] then return 0 end
   place, default = base + place, default + 0
+  local many = #names > {{ unasked_keys }}
   local min, max, huge, n = math.min, math.max, math.huge, nil
 
   local function number(at) return tonumber(argv[at] or '') end
@@ -45,6 +46,8 @@ local function weigh(command, argv, base, stop, names, left)
       end
       local by = string.match({{ sizes }}, ' ' .. kind .. '=(%u+)')
       local held = by and ask(by, names[i]) / part or huge
+      -- Few elements of many keys may still be many bytes.
+      if many and join == 's' and size ~= 'B' then held = held + ask('MEMORY', 'USAGE', names[i]) * {{ string_work }} / weight end
       sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
     end
     -- No more is compared than the smallest has, with each of the others.
@@ -59,9 +62,13 @@ local function weigh(command, argv, base, stop, names, left)
 --% if "e" in bounds or "x" in bounds
 
   -- An entry may have many words, and no command counts entries: they are read in portions.
-  local function entries(name, range, from, to, count)
-    if count <= {{ plain_entries }} then return count * weight end
+  local function entries(name, range, from, to, count, left)
     local work, seen = 0, 0
+    if count <= {{ plain_entries }} then
+      local held = many and ask('XLEN', name) or 0
+      if held > 0 then work = min(count, held) * ask('MEMORY', 'USAGE', name) / held * {{ string_work }} end
+      return work + count * weight
+    end
     repeat
       local found = redis.pcall(range, name, from, to, 'COUNT', 64)
       for i = 1, #found do
@@ -108,7 +115,13 @@ local function weigh(command, argv, base, stop, names, left)
 --% if "c" in bounds
   elseif bound == 'c' then
     n = number(place) or 1
-    n = n < 0 and -n or bounded(n)
+    if n < 0 then
+      -- The same element may come again and again.
+      local held = elements()
+      n = held > 0 and -n * (1 + ask('MEMORY', 'USAGE', names[1], 'SAMPLES', 1000) / held * {{ string_work }} / weight) or 0
+    else
+      n = bounded(n)
+    end
 --% endif
 --% if "o" in bounds
   elseif bound == 'o' then
@@ -160,7 +173,7 @@ local function weigh(command, argv, base, stop, names, left)
 --% endif
 --% if "e" in bounds
   elseif bound == 'e' then
-    return entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge)
+    return entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge, left)
 --% endif
 --% if "x" in bounds
   elseif bound == 'x' then
@@ -175,9 +188,11 @@ local function weigh(command, argv, base, stop, names, left)
     if count <= 0 then count = huge end
     for i = 1, #names do
       local id, asking, held = argv[stop - #names + i], 0, nil
+      if work > left then break end
       if group and (blocks or id == '>' and count > {{ plain_entries }}) then asking, held = group_of(names[i], group) end
       if held and id == '>' then id = held[8] end
-      work = work + asking + (id == '$' and 0 or entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count))
+      work = work + asking
+      if id ~= '$' then work = work + entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count, left - work) end
     end
     return work
 --% endif

@@ -217,7 +217,7 @@ def refusals(server: Footprints, stale_digest: str) -> Iterator[Case]:
         "budget": server.call("budgeted", *SET),
         "audit full": server.call("unexported", *SET),
         "corrupt counter": server.call("corrupt", *SET),
-        "work": server.call("small", "SRANDMEMBER", "doc:a:s", "-1000"),
+        "work": server.call("small", "PFCOUNT", *["doc:a:1"] * 21),
         "value": server.call("small", "SET", "doc:a:1", "x" * 65),
     }
     for title, call in calls.items():

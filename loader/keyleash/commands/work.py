@@ -46,7 +46,7 @@ UNASKED_READS = 16
 """Strings that a batch reads whole before the length of any further one is asked for."""
 
 UNASKED_KEYS = 4
-"""Keys of an MGET whose lengths are not asked for."""
+"""Keys of one call whose bytes are not asked for."""
 
 DEFAULT_VALUE_BYTES = 64 * 1024 * 1024
 """The length that a call may give a string, where no grant says otherwise."""
@@ -207,11 +207,13 @@ COSTS: Mapping[str, Cost] = MappingProxyType(
 )
 """How the time of every command that a guard lets through grows, those of modules apart."""
 
-READING = Work(STRING_WORK, "STRLEN", last=0)
-"""How the work of reading strings whole is estimated."""
-
-READS_WHOLE = frozenset({"GET", "GETDEL", "GETEX", "GETSET", "GETRANGE", "SUBSTR", "MGET"})
-"""The commands that read strings whole; a batch of many asks for their lengths first."""
+READS: Mapping[str, Work] = MappingProxyType(
+    {
+        **_each("GET GETDEL GETEX GETSET MGET", Work(STRING_WORK, "STRLEN", last=0)),
+        **_each("GETRANGE SUBSTR", Work(STRING_WORK, "STRLEN", bound=Bound.RANGE, place=2)),
+    }
+)
+"""How the work of reading strings is estimated, for a batch that reads many."""
 
 LENGTHENS: Mapping[str, Lengthens] = MappingProxyType(
     {

@@ -15,10 +15,10 @@ from keyleash.commands.work import (
     GROUP_WORK,
     PLAIN_BYTES,
     PLAIN_ENTRIES,
-    READING,
-    READS_WHOLE,
+    READS,
     SIZE_BY_TYPE,
     STRING_WORK,
+    UNASKED_KEYS,
     UNASKED_READS,
     UNASKED_WORK,
     WORD_WORK,
@@ -80,7 +80,9 @@ def _sizes() -> str:
 
 
 _UNITS = {
+    "string_work": STRING_WORK,
     "word_work": WORD_WORK,
+    "unasked_keys": UNASKED_KEYS,
     "group_work": GROUP_WORK,
     "consumer_work": CONSUMER_WORK,
     "unasked_work": UNASKED_WORK,
@@ -94,10 +96,10 @@ _UNITS = {
 def sizes_of(guard: Guard, *, batch: bool) -> dict[str, object]:
     """Return the template variables about sizes, for a guard's script or its batch script."""
     specs = [usage.spec for usage in guard.usages if usage.missing is None]
-    reading = sorted(spec.name for spec in specs if spec.name in READS_WHOLE)
+    reading = sorted(spec.name for spec in specs if spec.name in READS)
     works = {spec.name: spec.work for spec in specs if spec.work is not None}
     if batch:
-        works |= dict.fromkeys(reading, READING)
+        works |= {name: READS[name] for name in reading}
     least = min((DEFAULT_VALUE_BYTES, *(bound.max_bytes for bound in guard.value_bounds)))
     return {
         "plans": plans_of(works),
@@ -115,7 +117,6 @@ def sizes_of(guard: Guard, *, batch: bool) -> dict[str, object]:
         "default_bytes": DEFAULT_VALUE_BYTES,
         "plain_bytes": PLAIN_BYTES,
         "extended_byte_work": EXTENDED_BYTE_WORK,
-        "string_work": STRING_WORK,
         **_UNITS,
     }
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.facts import UNFLAGGED_NEEDS
 from keyleash.commands.spec import Bound, Waits
-from keyleash.commands.work import ANY_SIZE, READS_WHOLE, SIZE_BY_TYPE, WORK
+from keyleash.commands.work import ANY_SIZE, READS, SIZE_BY_TYPE, WORK
 from keyleash.compiler.ir import Guard
 from keyleash.fence.acl import Selector
 from keyleash.fence.patterns import channel_rules, key_rules
@@ -79,7 +79,7 @@ ASKS_SIZES: Mapping[str, tuple[str, ...]] = {
         for name, work in WORK.items()
         if work.size is not None
     },
-    **dict.fromkeys(("APPEND", "BITOP", *READS_WHOLE), ("STRLEN",)),
+    **dict.fromkeys(("APPEND", "BITOP", *READS), ("STRLEN",)),
 }
 """The commands by which it asks for the sizes of the keys of these commands."""
 
@@ -91,9 +91,10 @@ COUNTS: Mapping[str, tuple[str, ...]] = {
 """The commands by which it counts what lies in a range of these commands."""
 
 LOOKS_CLOSER: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("DUMP", "COPY", "XINFO STREAM"), ("MEMORY USAGE",)),
-    **dict.fromkeys(("XRANGE", "XREVRANGE", "XREAD"), ("XRANGE", "XREVRANGE")),
-    "XREADGROUP": ("XINFO STREAM", "XINFO GROUPS", "XRANGE"),
+    **{name: ("MEMORY USAGE",) for name, work in WORK.items() if work.size is not None},
+    **dict.fromkeys(("XRANGE", "XREVRANGE"), ("XRANGE", "XREVRANGE")),
+    "XREAD": ("MEMORY USAGE", "XRANGE"),
+    "XREADGROUP": ("MEMORY USAGE", "XINFO STREAM", "XINFO GROUPS", "XRANGE"),
     **dict.fromkeys(
         ("XPENDING", "XINFO CONSUMERS", "XINFO GROUPS"), ("XINFO STREAM", "XINFO GROUPS")
     ),

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 229522463427073 then code = 'POLICY_STALE' break end
+if stamp ~= 204238995453485 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -362,6 +362,7 @@ local function weigh(command, argv, base, stop, names, left)
 local size, join, first, last, bound, place, default, weight = string.match("\010LINSERT=Ls11-00 0.5\010LSET=-s11i20 0.05\010MEMORY USAGE=As11o05 1.3\010XADD=-s11a01000 250", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)(.)(.)(.)(.)(%d+) (%S+)')
 if size ~= '-' and not names[1] then return 0 end
 place, default = base + place, default + 0
+local many = #names > 4
 local min, max, huge, n = math.min, math.max, math.huge, nil
 local function number(at) return tonumber(argv[at] or '') end
 local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
@@ -390,6 +391,7 @@ if kind == 'string' then part = 400 end
 end
 local by = string.match(" B=STRLEN L=LLEN S=SCARD Z=ZCARD H=HLEN X=XLEN V=VCARD string=STRLEN list=LLEN set=SCARD zset=ZCARD hash=HLEN stream=XLEN vectorset=VCARD none=EXISTS", ' ' .. kind .. '=(%u+)')
 local held = by and ask(by, names[i]) / part or huge
+if many and join == 's' and size ~= 'B' then held = held + ask('MEMORY', 'USAGE', names[i]) * 0.0125 / weight end
 sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
 end
 return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)

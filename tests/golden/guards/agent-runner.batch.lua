@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 161388723441753 then code = 'POLICY_STALE' break end
+if stamp ~= 194955572410343 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -776,9 +776,10 @@ local left = 250000 - spent
 if weighs then
 if not weigh_again then
 local function weigh(command, argv, base, stop, names, left)
-local size, join, first, last, bound, place, default, weight = string.match("\010BITCOUNT,BITPOS=Bs11-00 0.003\010BITOP=Bm20-00 0.012\010COPY,DUMP=As11w00 5\010GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH=Zs11n20 10\010GEOSEARCHSTORE=Zs22n30 10\010GET,GETEX,GETRANGE,GETSET,MGET,SUBSTR=Bs10-00 0.0125\010HGETALL=Hs11-00 7\010HKEYS,HVALS=Hs11-00 5\010HRANDFIELD=Hs11c20 28\010HSCAN=Hs11s310 13\010LCS=Bp12-00 0.04\010LINDEX,LSET=-s11i20 0.05\010LINSERT,LPOS=Ls11-00 0.5\010LRANGE=Ls11r20 1\010MEMORY USAGE=As11o05 1.3\010PFCOUNT,PFMERGE=-s10k020 50\010SDIFF,SUNION=Ss10-00 3\010SDIFFSTORE,SUNIONSTORE=Ss20-00 3\010SINTER=Sl10-00 5\010SINTERCARD=Sl10-00 2\010SINTERSTORE=Sl20-00 5\010SMEMBERS=Ss11-00 3\010SORT,SORT_RO=As11-00 15\010SRANDMEMBER=Ss11c20 40\010SSCAN=Ss11s310 7\010VADD=-s11d20 0.04\010VRANDMEMBER=Vs11c20 40\010VSIM=Vs11o010 10\010XADD=-s11a01000 250\010XCLAIM=-s11a050 360\010XINFO CONSUMERS=Xs11g30 40\010XINFO GROUPS=Xs11g00 60\010XINFO STREAM=Xs11f30 0.35\010XPENDING=Xs11g20 40\010XRANGE,XREVRANGE=Xs11e20 14\010XREAD,XREADGROUP=Xs10x00 14\010ZDIFF,ZUNION=As10-00 12\010ZDIFFSTORE,ZUNIONSTORE=As20-00 6\010ZINTER=Al10-00 12\010ZINTERCARD=Al10-00 10\010ZINTERSTORE=Al20-00 10\010ZRANDMEMBER=Zs11c20 34\010ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE=Zs11r20 8\010ZRANGESTORE=Zs22r30 8\010ZSCAN=Zs11s310 19", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)(.)(.)(.)(.)(%d+) (%S+)')
+local size, join, first, last, bound, place, default, weight = string.match("\010BITCOUNT,BITPOS=Bs11-00 0.003\010BITOP=Bm20-00 0.012\010COPY,DUMP=As11w00 5\010GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH=Zs11n20 10\010GEOSEARCHSTORE=Zs22n30 10\010GET,GETEX,GETSET,MGET=Bs10-00 0.0125\010GETRANGE,SUBSTR=Bs11r20 0.0125\010HGETALL=Hs11-00 7\010HKEYS,HVALS=Hs11-00 5\010HRANDFIELD=Hs11c20 28\010HSCAN=Hs11s310 13\010LCS=Bp12-00 0.04\010LINDEX,LSET=-s11i20 0.05\010LINSERT,LPOS=Ls11-00 0.5\010LRANGE=Ls11r20 1\010MEMORY USAGE=As11o05 1.3\010PFCOUNT,PFMERGE=-s10k020 50\010SDIFF,SUNION=Ss10-00 3\010SDIFFSTORE,SUNIONSTORE=Ss20-00 3\010SINTER=Sl10-00 5\010SINTERCARD=Sl10-00 2\010SINTERSTORE=Sl20-00 5\010SMEMBERS=Ss11-00 3\010SORT,SORT_RO=As11-00 15\010SRANDMEMBER=Ss11c20 40\010SSCAN=Ss11s310 7\010VADD=-s11d20 0.04\010VRANDMEMBER=Vs11c20 40\010VSIM=Vs11o010 10\010XADD=-s11a01000 250\010XCLAIM=-s11a050 360\010XINFO CONSUMERS=Xs11g30 40\010XINFO GROUPS=Xs11g00 60\010XINFO STREAM=Xs11f30 0.35\010XPENDING=Xs11g20 40\010XRANGE,XREVRANGE=Xs11e20 14\010XREAD,XREADGROUP=Xs10x00 14\010ZDIFF,ZUNION=As10-00 12\010ZDIFFSTORE,ZUNIONSTORE=As20-00 6\010ZINTER=Al10-00 12\010ZINTERCARD=Al10-00 10\010ZINTERSTORE=Al20-00 10\010ZRANDMEMBER=Zs11c20 34\010ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE=Zs11r20 8\010ZRANGESTORE=Zs22r30 8\010ZSCAN=Zs11s310 19", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)(.)(.)(.)(.)(%d+) (%S+)')
 if size ~= '-' and not names[1] then return 0 end
 place, default = base + place, default + 0
+local many = #names > 4
 local min, max, huge, n = math.min, math.max, math.huge, nil
 local function number(at) return tonumber(argv[at] or '') end
 local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
@@ -807,6 +808,7 @@ if kind == 'string' then part = 400 end
 end
 local by = string.match(" B=STRLEN L=LLEN S=SCARD Z=ZCARD H=HLEN X=XLEN V=VCARD string=STRLEN list=LLEN set=SCARD zset=ZCARD hash=HLEN stream=XLEN vectorset=VCARD none=EXISTS", ' ' .. kind .. '=(%u+)')
 local held = by and ask(by, names[i]) / part or huge
+if many and join == 's' and size ~= 'B' then held = held + ask('MEMORY', 'USAGE', names[i]) * 0.0125 / weight end
 sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
 end
 return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
@@ -815,9 +817,13 @@ local function bounded(n)
 if size == '-' or n * weight <= min(1000, left) then return n end
 return min(n, elements())
 end
-local function entries(name, range, from, to, count)
-if count <= 350 then return count * weight end
+local function entries(name, range, from, to, count, left)
 local work, seen = 0, 0
+if count <= 350 then
+local held = many and ask('XLEN', name) or 0
+if held > 0 then work = min(count, held) * ask('MEMORY', 'USAGE', name) / held * 0.0125 end
+return work + count * weight
+end
 repeat
 local found = redis.pcall(range, name, from, to, 'COUNT', 64)
 for i = 1, #found do
@@ -849,7 +855,12 @@ elseif bound == 'i' then
 n = min(math.abs(number(place) or 0), 4096)
 elseif bound == 'c' then
 n = number(place) or 1
-n = n < 0 and -n or bounded(n)
+if n < 0 then
+local held = elements()
+n = held > 0 and -n * (1 + ask('MEMORY', 'USAGE', names[1], 'SAMPLES', 1000) / held * 0.0125 / weight) or 0
+else
+n = bounded(n)
+end
 elseif bound == 'o' then
 n = option('COUNT', base + 1)
 for name in string.gmatch('SAMPLES EF FILTER-EF', '%S+') do
@@ -887,7 +898,7 @@ at = at + (word(at) == 'NOVALUES' and 1 or 2)
 end
 n = bounded(count) * (find(glob, '*.') and 1 + #glob / 4 or 1)
 elseif bound == 'e' then
-return entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge)
+return entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge, left)
 elseif bound == 'x' then
 local count, at, work, group, blocks = 0, base + 1, 0, nil, nil
 while at < stop - 2 * #names do
@@ -900,9 +911,11 @@ end
 if count <= 0 then count = huge end
 for i = 1, #names do
 local id, asking, held = argv[stop - #names + i], 0, nil
+if work > left then break end
 if group and (blocks or id == '>' and count > 350) then asking, held = group_of(names[i], group) end
 if held and id == '>' then id = held[8] end
-work = work + asking + (id == '$' and 0 or entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count))
+work = work + asking
+if id ~= '$' then work = work + entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count, left - work) end
 end
 return work
 elseif bound == 'g' then
