@@ -206,7 +206,7 @@ class EvictionError(KeyleashError):
 
 
 class UnvalidatedRestoreError(KeyleashError):
-    """The policy allows RESTORE, and the server does not validate its payloads."""
+    """A payload could be made up by an agent, and the server does not validate payloads."""
 
     code = "unvalidated-restore"
 

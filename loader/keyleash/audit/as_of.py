@@ -55,6 +55,8 @@ def value_as_of(
 
     Raises:
         UnknownValueError: it cannot be told.
+        UnvalidatedRestoreError: it is in a before-image that an agent may have made up, and the
+            server does not validate payloads.
     """
     client = operator_client(client)
     keyspace = keyspace or server_keyspace(client)
@@ -114,7 +116,11 @@ def _value(client: Client, keyspace: Keyspace, key: bytes, source: Step | None) 
     elif image.held is None:
         return NOTHING
     else:
-        value = read_images(client, keyspace, [image.held], whole=True)[image.held]
+        identity = source.identity if source else ""
+        images = read_images(client, keyspace, [(identity, image.held)], whole=True)
+        if images.withheld.images:
+            raise images.withheld.error(f"what event {source.event if source else ''} recorded")
+        value = images[image.held]
     if value is None:
         event = source.event if source else ""
         raise UnknownValueError(f"this server cannot read what event {event} kept of it")

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 SHORT_CHARS = 24
 """Of an element that stands among others on one line."""
 
+UNVALIDATED = "the server does not validate payloads"
+"""Why a before-image of an agent that may have made it up is not restored."""
+
 
 def short_value(value: Value | None, now_ms: int) -> str:
     """*value* on one line: its type, as much as fits, and when it expires."""

@@ -132,6 +132,11 @@ def read_users(client: Client, names: Sequence[str]) -> dict[str, User]:
     }
 
 
+def user_names(client: Client) -> set[str]:
+    """Return the names of all users of the server."""
+    return {_text(name) for name in client.acl_users()}
+
+
 def may(client: Client, name: str, *call: str) -> bool:
     """Whether a user may make a call, by ACL DRYRUN; nothing is run."""
     try:

@@ -11,10 +11,14 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from redis.exceptions import ResponseError
+
+from keyleash.fence.acl import user_names
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
@@ -96,6 +100,8 @@ def write_record(client: Client, keyspace: Keyspace, identity: str, record: Reco
     """Remember what is now known of an identity's user."""
     passwords = [[one.sha256, one.added_ms] for one in record.passwords]
     text = json.dumps({"tier": record.tier.value, "passwords": passwords})
+    if record.tier is Tier.FENCED:
+        client.sadd(keyspace.forgeable, identity)
     client.hset(keyspace.fence, identity, text)
 
 
@@ -108,6 +114,24 @@ def write_tier(client: Client, keyspace: Keyspace, records: Mapping[str, Record]
 def tier_of(keyspace: Keyspace) -> Tier:
     """The tier of the users of a server."""
     return Tier.SEALED if keyspace.vault else Tier.FENCED
+
+
+def read_forgeable(client: Client, keyspace: Keyspace, identities: Collection[str]) -> set[str]:
+    """
+    Return those of *identities* whose audit streams may have events that an agent made up.
+
+    An agent with an ACL user can append to its audit stream unless the server is sealed. What it
+    appended stays there when the user is gone or the server is sealed. All databases share the
+    users, so one that another deployment made counts as well.
+    """
+    names = list(identities)
+    marks = client.smismember(keyspace.forgeable, names) if names else []
+    found = {name for name, is_marked in zip(names, marks, strict=True) if is_marked}
+    if not keyspace.vault and found != set(names):
+        # A managed server may deny ACL: then the marks alone decide.
+        with suppress(ResponseError):
+            found |= user_names(client) & set(names)
+    return found
 
 
 def forget_records(client: Client, keyspace: Keyspace, identities: tuple[str, ...]) -> None:

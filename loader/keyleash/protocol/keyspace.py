@@ -182,6 +182,11 @@ class Keyspace:
         """Hash: identity → what is known of its ACL user (`fence.record`); for operators only."""
         return f"{self.prefix}fence"
 
+    @property
+    def forgeable(self) -> str:
+        """Set: identities that have, or had, an ACL user of which the server was not sealed."""
+        return f"{self.prefix}forgeable"
+
     def guard(self, identity: str) -> str:
         """Hash: the public guard record (`protocol.active.GuardRecord`)."""
         return f"{self.guard_root}{identity}"

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from keyleash.audit.event import Held
 from keyleash.audit.query import Query
 from keyleash.audit.reader import read_events
 from keyleash.audit.undo.selection import trail_names
 from keyleash.audit.undo.steps import Step, steps_of
 from keyleash.audit.undo.trust import Trust
+from keyleash.audit.undo.withheld import Recorded
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 
 
 def read_afterwards(
     client: Client, keyspace: Keyspace, lasts: Iterable[Step]
-) -> dict[bytes, list[Held]]:
+) -> dict[bytes, list[Recorded]]:
     """
     For the last step of each of some keys, what the next event on the key found there.
 
@@ -24,7 +24,7 @@ def read_afterwards(
     millisecond found is among it: the digest is to be compared.
     """
     waiting = {step.key: step for step in lasts}
-    found: dict[bytes, list[Held]] = {key: [] for key in waiting}
+    found: dict[bytes, list[Recorded]] = {key: [] for key in waiting}
     if not waiting:
         return found
     query = Query(
@@ -40,7 +40,7 @@ def read_afterwards(
             if last is None or step.time_ms < last.time_ms or step.event == last.event:
                 continue
             if step.before is not None and step.before.held is not None:
-                found[key].append(step.before.held)
+                found[key].append((step.identity, step.before.held))
             if step.time_ms > last.time_ms:
                 del waiting[key]
         if not waiting:

@@ -74,7 +74,7 @@ class Lives:
                 self.further_events += 1
 
     def _begun(self, step: Step) -> KeyLife:
-        held = step.before.held if step.before else None
+        held = _held(step)
         size = len(held[1]) if held else 0
         last = replace(step, before=None)
         if self._held + size > MAX_IMAGE_BYTES:
@@ -94,6 +94,8 @@ class BeforeAndAfter:
         now: None if the key is masked.
         is_unchanged: Whether it was left as it is since its last event, or has expired by
             itself; None if that cannot be told.
+        is_withheld: Whether *before* was not restored: an agent may have made it up, and the
+            server does not validate payloads.
     """
 
     life: KeyLife
@@ -101,6 +103,7 @@ class BeforeAndAfter:
     after: Value | None
     now: Value | None
     is_unchanged: bool | None
+    is_withheld: bool = False
 
 
 def read_lives(
@@ -129,7 +132,7 @@ def read_lives(
     found = []
     for life in wanted:
         now = keys.get(life.key)
-        found_next = (images[one] for one in later.get(life.key, ()))
+        found_next = (images[held] for _, held in later.get(life.key, ()))
         found.append(
             BeforeAndAfter(
                 life=life,
@@ -137,9 +140,14 @@ def read_lives(
                 after=_after(life.last.became, now, *found_next),
                 now=now,
                 is_unchanged=_is_unchanged(life.last.became, now, now_ms),
+                is_withheld=_held(life.first) in images.withheld.images,
             )
         )
     return found
+
+
+def _held(step: Step) -> Held | None:
+    return step.before.held if step.before else None
 
 
 def _before(image: Image | None, images: Mapping[Held, Value | None]) -> Value | None:

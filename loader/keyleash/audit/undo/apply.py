@@ -13,6 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyleash.audit.query import Query
 from keyleash.audit.reader import read_events
 from keyleash.audit.undo.plan import Action, KeyPlan, Kind, UndoPlan
+from keyleash.audit.undo.withheld import HELP, find_withheld
 from keyleash.compiler.templates import operator_script
 from keyleash.errors import (
     ChangedMeanwhileError,
@@ -68,6 +69,8 @@ def apply_undo(
     Raises:
         SecretInTextError: *description* or *actor* contains a token; nothing was changed.
         UndoRefusedError: something is in the way, or the server does not take it.
+        UnvalidatedRestoreError: an agent may have made up a before-image, and the server does not
+            validate payloads.
         NothingToUndoError: every key holds already what it held.
         ChangedMeanwhileError: a key was changed since the plan was made.
         UndoUnansweredError: the connection was lost; whether it was done is not known.
@@ -79,6 +82,7 @@ def apply_undo(
         raise refusal(plan)
     if not plan.changes:
         raise NothingToUndoError("every key holds already what it held before")
+    _require_validated(client, keyspace, plan.changes)
     undo = f"undo-{secrets.token_hex(6)}"
     steps = plan.steps
     header = (actor, undo, description, steps[0].event, steps[-1].event)
@@ -115,6 +119,22 @@ def apply_undo(
     )
 
 
+def _require_validated(client: Client, keyspace: Keyspace, plans: Sequence[KeyPlan]) -> None:
+    """Look again: the server's setting may be another than when the plan was made."""
+    withheld = find_withheld(
+        client,
+        keyspace,
+        [
+            (one.steps[0].identity, one.image.held)
+            for one in plans
+            if one.action is Action.RESTORE and one.image and one.image.held
+        ],
+    )
+    if withheld.images:
+        keys = [one.key for one in plans if one.image and one.image.held in withheld.images]
+        raise withheld.error(f"the before-image of {_keys(keys)}")
+
+
 def _recorded(client: Client, keyspace: Keyspace, undo: str, since_ms: int) -> list[bytes]:
     """The events of an undo; none if it was not done, or the server is out of reach."""
     try:
@@ -131,6 +151,8 @@ def refusal(plan: UndoPlan) -> UndoRefusedError:
     obstacles = [one for key in plan.blocked for one in key.obstacles if not one.is_forced]
     helps = ["`--force KEY` overrides a conflict"] * any(not one.is_final for one in obstacles)
     helps.append("`--skip KEY` leaves a key out")
+    if any(one.kind is Kind.UNVALIDATED for one in obstacles):
+        helps.append(HELP)
     if any(one.kind is Kind.NOT_RECORDED for one in obstacles):
         helps.append("with `before_images` in the policy, later changes can be undone")
     return UndoRefusedError(

@@ -29,6 +29,8 @@ class Kind(StrEnum):
     """The key itself is not recorded."""
     UNREADABLE = "unreadable"
     """The server cannot read the image: another kind or version of server made it."""
+    UNVALIDATED = "unvalidated"
+    """An agent may have made up the image, and the server does not validate payloads."""
     CONTROL = "control"
     """It is one of keyleash's own."""
 
@@ -171,13 +173,15 @@ class Seen:
         keys: What each key holds.
         images: What each before-image holds; None if the server cannot read it.
         time_ms: When, server time, Unix milliseconds.
-        prefix: What keyleash's own keys begin with.
+        prefixes: What keyleash's own keys begin with.
+        withheld: The before-images that were not restored.
     """
 
     keys: Mapping[bytes, Value]
     images: Mapping[Held, Value | None]
     time_ms: int
     prefixes: tuple[bytes, ...] = field(default=())
+    withheld: frozenset[Held] = frozenset()
 
 
 def plan_key(
@@ -219,8 +223,10 @@ def _missing_image(first: Step, seen: Seen) -> list[Obstacle]:
         return [Obstacle(Kind.LARGE, size=first.large)]
     if first.before is None:
         return [Obstacle(Kind.MASKED if first.is_masked else Kind.NOT_RECORDED)]
-    is_unreadable = first.before.held is not None and seen.images[first.before.held] is None
-    return [Obstacle(Kind.UNREADABLE)] if is_unreadable else []
+    if first.before.held is None or seen.images[first.before.held] is not None:
+        return []
+    is_withheld = first.before.held in seen.withheld
+    return [Obstacle(Kind.UNVALIDATED if is_withheld else Kind.UNREADABLE)]
 
 
 def _breaks(ordered: Sequence[Step], now: State, now_ms: int) -> Iterator[Obstacle]:

@@ -92,11 +92,13 @@ def plan_undo(
 
 def _look(client: Client, keyspace: Keyspace, chosen: Mapping[bytes, Sequence[Step]]) -> Seen:
     seconds, micros = client.time()
+    images = read_images(client, keyspace, images_of(chosen.values()))
     return Seen(
         keys=read_keys(client, keyspace, list(chosen)),
-        images=read_images(client, keyspace, images_of(chosen.values())),
+        images=images,
         time_ms=int(seconds) * 1000 + int(micros) // 1000,
         prefixes=(keyspace.prefix.encode(), PUBLIC_PREFIX.encode()),
+        withheld=images.withheld.images,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from keyleash.audit.event import ABSENT, LARGE, AuditEvent, Change, Held, Image
 from keyleash.audit.query import MASK
 from keyleash.audit.undo.values import NOTHING, Value
+from keyleash.audit.undo.withheld import Recorded
 from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.commands.spec import Needs
 from keyleash.policy.model import Counter
@@ -132,12 +133,12 @@ def changed_keys(event: AuditEvent) -> list[bytes]:
     return list(_changed_keys(event, {change.key: change for change in event.changes}))
 
 
-def images_of(many: Iterable[Iterable[Step]]) -> Iterator[Held]:
-    """The before-images of all these steps."""
+def images_of(many: Iterable[Iterable[Step]]) -> Iterator[Recorded]:
+    """The before-images of all these steps, each with the identity in whose stream it is."""
     for steps in many:
         for step in steps:
             if step.before is not None and step.before.held is not None:
-                yield step.before.held
+                yield step.identity, step.before.held
 
 
 def read_back(steps: Iterable[Step], images: Mapping[Held, Value | None]) -> list[Step]:

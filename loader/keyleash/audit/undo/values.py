@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from keyleash.audit.event import ABSENT, LARGE, Held
+from keyleash.audit.undo.withheld import Recorded, Withheld, find_withheld
 from keyleash.compiler.templates import operator_script
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -63,19 +64,33 @@ def read_keys(
     return {key: _value(reply) for key, reply in zip(keys, found, strict=True)}
 
 
+class Images(dict[Held, Value | None]):
+    """
+    What before-images hold; None if one was not read.
+
+    Attributes:
+        withheld: Those that were not restored; the server could not read the others.
+    """
+
+    def __init__(self, values: Mapping[Held, Value | None], withheld: Withheld) -> None:
+        super().__init__(values)
+        self.withheld = withheld
+
+
 def read_images(
-    client: Client, keyspace: Keyspace, images: Iterable[Held], *, whole: bool = False
-) -> dict[Held, Value | None]:
-    """Read what *images* held; None if the server cannot restore it.
+    client: Client, keyspace: Keyspace, images: Iterable[Recorded], *, whole: bool = False
+) -> Images:
+    """Read what *images* held; None if the server cannot restore it, or must not.
 
     Expiries of keys are no part of them. Fields of a hash that have expired are left out.
     """
-    wanted = list(dict.fromkeys(images))
-    found = _read(client, keyspace, wanted, whole)
-    return {
-        held: None if isinstance(reply, ResponseError) else _value(reply)
-        for held, reply in zip(wanted, found, strict=True)
-    }
+    recorded = dict.fromkeys(images)
+    withheld = find_withheld(client, keyspace, recorded)
+    values: dict[Held, Value | None] = dict.fromkeys(held for _, held in recorded)
+    wanted = [held for held in values if held not in withheld.images]
+    for held, reply in zip(wanted, _read(client, keyspace, wanted, whole), strict=True):
+        values[held] = None if isinstance(reply, ResponseError) else _value(reply)
+    return Images(values, withheld)
 
 
 def _read(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -17,14 +17,11 @@ from keyleash.cli.options import example, json_lines_option
 from keyleash.cli.output import print_json_line
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.text import counted, iso_time, printable, without_tokens
-from keyleash.cli.values import short_value
+from keyleash.cli.values import UNVALIDATED, short_value
 
 if TYPE_CHECKING:
-    from keyleash.audit.event import Held
-    from keyleash.audit.undo import Value
+    from keyleash.audit.undo.values import Images
     from keyleash.cli.audit.selection import AnyEntry
-
-    Values = Mapping[Held, Value | None]
 
 Line = tuple[str, str]
 
@@ -59,16 +56,17 @@ def show(settings: Settings, event: str) -> None:
         click.echo(f"{name:<{width}}  {value}".rstrip())
 
 
-def _values(settings: Settings, entries: Sequence[AnyEntry]) -> Values:
-    """What the before-images hold; nothing where the server does not let this user read them."""
+def _values(settings: Settings, entries: Sequence[AnyEntry]) -> Images | None:
+    """What the before-images hold; None where the server does not let this user read them."""
     from keyleash.audit.undo.values import read_images
 
-    changes = [one for entry in entries if isinstance(entry, AuditEvent) for one in entry.changes]
-    held = [one.before.held for one in changes if one.before and one.before.held]
+    events = (entry for entry in entries if isinstance(entry, AuditEvent))
+    changes = ((event.identity, change.before) for event in events for change in event.changes)
+    held = [(name, image.held) for name, image in changes if image and image.held]
     try:
-        return read_images(settings.client, settings.keyspace, held) if held else {}
+        return read_images(settings.client, settings.keyspace, held) if held else None
     except ResponseError:
-        return {}
+        return None
 
 
 def _head(entry: AnyEntry) -> Iterator[Line]:
@@ -89,7 +87,7 @@ def _head(entry: AnyEntry) -> Iterator[Line]:
         yield "cost", ", ".join(costs)
 
 
-def _body(entry: AnyEntry, values: Values) -> Iterator[Line]:
+def _body(entry: AnyEntry, values: Images | None) -> Iterator[Line]:
     match entry:
         case ControlEvent():
             yield "done", printable(entry.event)
@@ -133,21 +131,23 @@ def _arguments(entry: AuditEvent) -> Iterator[Line]:
         yield "arguments", ", ".join(counted(length, "byte") for length in entry.lengths)
 
 
-def _change(change: Change, values: Values) -> Iterator[Line]:
+def _change(change: Change, values: Images | None) -> Iterator[Line]:
     key = printable(change.key)
     yield "before", f"{key}: {_before(change.before, change.large, values)}"
     yield "after", f"{key}: {_after(change)}"
 
 
-def _before(before: Image | None, large: int, values: Values) -> str:
+def _before(before: Image | None, large: int, values: Images | None) -> str:
     if before is None:
         return f"not reversible: too large, {counted(large, 'byte')}"
     if before.held is None:
         return "absent"
-    value = values.get(before.held)
+    value = values.get(before.held) if values else None
     kind, held = before.held
     how = "as DUMP has them" if kind == "image" else "of text"
     shown = short_value(value, 0) if value else f"{counted(len(held), 'byte')} {how}"
+    if values and before.held in values.withheld.images:
+        shown += f", not restored: {UNVALIDATED}"
     return f"{shown}{_expiry(before.expires_ms)}"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keyleash.cli.text import clock_time, counted, printable, without_tokens
+from keyleash.cli.values import UNVALIDATED
 from keyleash.compiler.emit import MAX_IMAGES
+from keyleash.protocol.payloads import SETTING
 
 if TYPE_CHECKING:
     from keyleash.audit.undo import KeyPlan, Obstacle, Step
@@ -15,6 +17,8 @@ def label(obstacle: Obstacle) -> str:
     """Return the word before a reason: a conflict can be overridden, the others cannot."""
     if obstacle.is_forced:
         return "forced"
+    if obstacle.kind == "unvalidated":
+        return "not restored"
     return "nothing to restore" if obstacle.is_final else "conflict"
 
 
@@ -44,6 +48,11 @@ def reason(plan: KeyPlan, obstacle: Obstacle) -> str:
             return "not reversible: it is masked, so its name is not recorded"
         case "unreadable":
             return f"this server cannot read what event {first.event} kept of it"
+        case "unvalidated":
+            return (
+                f"{UNVALIDATED} (set `{SETTING} yes`), and an agent of `{first.identity}` may have"
+                f" made up what event {first.event} recorded"
+            )
         case _:
             return "one of keyleash's own keys"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from keyleash.deploy.payloads import ADVICE, CODE, find_payload_risk, restoring_identities
+from keyleash.deploy.payloads import CODE, restoring_identities
 from keyleash.doctor.finding import Finding, Said, Severity, Skipped
 from keyleash.doctor.patient import Deployment, Server
 from keyleash.doctor.words import named
+from keyleash.protocol.payloads import ADVICE, find_payload_risk
 
 __all__ = ["CODE", "check_payloads"]
 
@@ -39,7 +40,7 @@ def check_payloads(deployment: Deployment, server: Server, *, are_fenced: bool) 
         CODE,
         Severity.WARNING if can_forge else Severity.ADVICE,
         risk.message,
-        f"{ADVICE}: `undo` and `audit as-of` restore before-images, and a fenced agent can write"
-        " false ones to its own audit stream",
+        f"{ADVICE}: a fenced agent can write false before-images to its own audit stream, so until"
+        " then `undo` and `audit as-of` do not restore those of fenced agents",
         server.name,
     )

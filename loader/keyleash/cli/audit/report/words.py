@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from keyleash.cli.text import counted, printable
-from keyleash.cli.values import short_value
+from keyleash.cli.values import UNVALIDATED, short_value
 
 if TYPE_CHECKING:
     from keyleash.audit.report import BeforeAndAfter, KeyLife
@@ -50,7 +50,7 @@ def before_words(one: BeforeAndAfter) -> str:
     """What a key held before the range."""
     if one.before is not None:
         return short_value(one.before, one.life.first.time_ms)
-    return _why_unknown(one.life)
+    return f"not restored: {UNVALIDATED}" if one.is_withheld else _why_unknown(one.life)
 
 
 def after_words(one: BeforeAndAfter) -> str:

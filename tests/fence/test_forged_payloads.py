@@ -1,0 +1,217 @@
+"""A fenced agent forges a before-image that would crash the server: no tool restores it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyleash.audit.as_of import value_as_of
+from keyleash.audit.undo import Kind, Selection, UndoPlan, apply_undo, plan_undo
+from keyleash.errors import UndoRefusedError, UnvalidatedRestoreError
+from keyleash.fence import Node, read_records, remove_fences
+from keyleash.server import EmbeddedServer
+from keyleash.vault.change import seal
+from support.command_line import Cli
+from support.fences import FencedLeash
+from support.leash import NAMES, grant
+from support.payloads import corrupted
+from support.servers import RealServer, embedded_label, find_server_binaries
+
+SETTING = "sanitize-dump-payload"
+NOT_RESTORED = "not restored: the server does not validate payloads"
+ONE: dict[str, Any] = {
+    "grants": [grant("read", "write", "delete", keys="a:*")],
+    "audit": {"before_images": {"max_bytes": "64kb"}},
+}
+
+
+@pytest.fixture(params=list(find_server_binaries()))
+def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """A server that may crash: no other test uses it."""
+    binary = find_server_binaries()[request.param]
+    with EmbeddedServer(binary=binary, data=tmp_path / "data") as process:
+        yield process
+
+
+@pytest.fixture
+def leash(request: pytest.FixtureRequest, process: EmbeddedServer) -> Iterator[FencedLeash]:
+    """A fenced agent that changed its hash."""
+    server = RealServer(request.node.callspec.params["process"], process)
+    leash = FencedLeash(server)
+    validate(leash, "no")
+    leash.load(one=ONE)
+    leash.fence()
+    agent: Any = leash.agent("one")
+    agent.hset("a:1", "field", "v")
+    agent.hset("a:1", "field", "w")
+    yield leash
+    server.close_clients()
+
+
+def validate(leash: FencedLeash, setting: str) -> None:
+    if leash.admin.config_get(SETTING):
+        leash.admin.config_set(SETTING, setting)
+
+
+def validates_always(leash: FencedLeash) -> bool:
+    return leash.server.label == embedded_label()
+
+
+def forge(leash: FencedLeash) -> str:
+    """As the agent's own user, make up a change of `a:2` with a corrupt before-image."""
+    direct = leash.direct("one")
+    direct.hset("a:2", "field", "w")
+    _, event = leash.admin.xrevrange(NAMES.audit("one"), count=2)[-1]
+    event |= {b"key": b"a:2", b"before": b"a:2", b"image": corrupted(event[b"image"])}
+    words = [word for pair in event.items() for word in pair]
+    appended: bytes = direct.execute_command("XADD", NAMES.audit("one"), "*", *words)
+    return f"one/{appended.decode()}"
+
+
+def newest(leash: FencedLeash) -> str:
+    """The agent's newest event, without what it left."""
+    return f"one/{leash.admin.xrevrange(leash.keyspace.audit('one'), count=2)[-1][0].decode()}"
+
+
+def plan(leash: FencedLeash, event: str, **options: Any) -> UndoPlan:
+    return plan_undo(leash.admin, Selection(events=(event,)), **options)
+
+
+def test_tools_that_meet_a_forged_before_image_leave_the_server_up(
+    leash: FencedLeash, process: EmbeddedServer, tmp_path: Path
+) -> None:
+    """Each command that reads before-images shows what it can; the server answers after it."""
+    forged = forge(leash)
+    cli, outputs = Cli(leash.server.url), {}
+    for words in (
+        ("audit", "show", forged),
+        ("audit", "report", "-o", tmp_path / "report.html"),
+        ("audit", "log"),
+        ("audit", "timeline", "a:2"),
+        ("audit", "as-of", "1h", "a:2"),
+        ("undo", "--key", "a:2", "--since", "1h", "--dry-run"),
+        ("undo", "--event", forged, "--yes"),
+        ("undo", "--event", forged, "--yes", "--force", "a:2"),
+    ):
+        outputs[words[:2]] = cli.run(*words)
+        assert process.running
+        assert leash.admin.ping()
+        assert outputs[words[:2]].exit_code in {0, 1}, outputs[words[:2]].output
+
+    assert leash.admin.hgetall("a:2") == {b"field": b"w"}
+    if not validates_always(leash):
+        assert NOT_RESTORED in outputs["audit", "show"].stdout
+        assert NOT_RESTORED in (tmp_path / "report.html").read_text()
+
+
+def test_plan_names_the_setting_and_cannot_be_forced(leash: FencedLeash) -> None:
+    """A before-image that may be forged is no conflict that an operator can override."""
+    forged = forge(leash)
+    made = plan(leash, forged, forced={b"a:2"})
+    if validates_always(leash):
+        assert Kind.UNVALIDATED not in {one.kind for one in made.keys[0].obstacles}
+        return
+
+    (key,) = made.keys
+    assert [(one.kind, one.is_forced) for one in key.obstacles] == [(Kind.UNVALIDATED, False)]
+    with pytest.raises(UndoRefusedError) as caught:
+        apply_undo(leash.admin, made)
+    assert "`CONFIG SET sanitize-dump-payload yes` takes effect at once" in str(caught.value.help)
+    shown = Cli(leash.server.url).run("undo", "--event", forged, "--yes")
+    assert "the server does not validate payloads (set `sanitize-dump-payload yes`)" in shown.output
+
+
+def test_plan_of_a_server_that_validated_is_not_carried_out_by_one_that_does_not(
+    leash: FencedLeash,
+) -> None:
+    """The library looks again before it sends a payload."""
+    validate(leash, "yes")
+    made = plan(leash, newest(leash))
+    validate(leash, "no")
+    if validates_always(leash):
+        apply_undo(leash.admin, made)
+        return
+
+    with pytest.raises(UnvalidatedRestoreError, match="the before-image of `a:1` is not restored"):
+        apply_undo(leash.admin, made)
+    assert leash.admin.hgetall("a:1") == {b"field": b"w"}
+    validate(leash, "yes")
+    apply_undo(leash.admin, made)
+
+
+def test_value_as_of_a_time_that_only_a_forged_before_image_tells_is_an_error(
+    leash: FencedLeash,
+) -> None:
+    """It says why, and what to do; a value that needs no payload is shown."""
+    forged = forge(leash)
+    at_ms = int(forged.removeprefix("one/").partition("-")[0]) - 1
+    if validates_always(leash):
+        return
+
+    with pytest.raises(UnvalidatedRestoreError) as caught:
+        value_as_of(leash.admin, b"a:2", at_ms)
+
+    assert str(caught.value).startswith(f"what event {forged} recorded is not restored: with")
+    assert "an agent of `one` may have made it up" in str(caught.value)
+    seconds, micros = leash.admin.time()
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    assert value_as_of(leash.admin, b"a:2", now_ms).value.elements[:2] == (b"field", b"w")
+
+
+def test_server_that_validates_restores_before_images_of_fenced_agents(leash: FencedLeash) -> None:
+    """With the setting, undo and as-of work as for other agents; the forgery is unreadable."""
+    validate(leash, "yes")
+    apply_undo(leash.admin, plan(leash, newest(leash)))
+    assert leash.admin.hgetall("a:1") == {b"field": b"v"}
+
+    forged = plan(leash, forge(leash))
+
+    assert Kind.UNREADABLE in {one.kind for one in forged.keys[0].obstacles}
+
+
+@pytest.mark.parametrize("change", ["none", "fence removed", "sealed", "other database"])
+def test_before_image_stays_withheld_after_the_user_is_gone(
+    leash: FencedLeash, change: str
+) -> None:
+    """What an agent appended while it could stays in its audit stream."""
+    forged = forge(leash)
+    if change == "fence removed":
+        records = read_records(leash.admin, NAMES)
+        remove_fences([Node("one", leash.admin)], NAMES, records, ("one",), actor="ops")
+        assert "one" not in leash.admin.acl_users()
+    elif change == "sealed":
+        seal(leash.admin, adopt=("a:*",))
+    elif change == "other database":
+        # As if another deployment had made the user, which begins in database 0.
+        leash.admin.delete(NAMES.forgeable, NAMES.fence)
+
+    made = plan(leash, forged)
+
+    kinds = {one.kind for one in made.keys[0].obstacles}
+    assert (Kind.UNVALIDATED in kinds) is not validates_always(leash)
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_agent_that_never_could_forge_is_undone_without_validation(
+    process: EmbeddedServer, request: pytest.FixtureRequest, is_sealed: bool
+) -> None:
+    """Cooperative agents, and those that are sealed before they get a user, work as before."""
+    server = RealServer(request.node.callspec.params["process"], process)
+    leash = FencedLeash(server)
+    validate(leash, "no")
+    leash.load(one=ONE)
+    if is_sealed:
+        seal(leash.admin)
+        leash.follow()
+        leash.fence()
+    agent: Any = leash.agent("one")
+    agent.hset("a:1", "field", "v")
+    agent.hset("a:1", "field", "w")
+
+    apply_undo(leash.admin, plan(leash, newest(leash)))
+
+    assert agent.hget("a:1", "field") == b"v"
+    server.close_clients()
