@@ -235,6 +235,23 @@ class UnreadableRecordError(KeyleashError):
     code = "unreadable"
 
 
+class UnexpectedReplyError(KeyleashError):
+    """A server answered a command in a form that no Redis and no Valkey gives it."""
+
+    code = "unexpected-reply"
+    exit_code = 76
+
+    def __init__(self, command: str) -> None:
+        super().__init__(
+            f"the server's reply to {command} is not what keyleash expects",
+            help="check what listens at the URL: it must be a Redis or Valkey server itself",
+        )
+        self.command = command
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.command,)
+
+
 class TokenNotLiveError(KeyleashError):
     """The token that was to be replaced is expired or revoked."""
 

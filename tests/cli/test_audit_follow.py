@@ -67,7 +67,7 @@ def test_follow_sees_identities_that_are_loaded_meanwhile(
         }
         policy = tmp_path / "policy.json"
         policy.write_text(json.dumps(document))
-        loaded.ok("load", policy, "--yes", "--allow-widening")
+        loaded.ok("load", policy, "--yes", "--allow-widening", "--allow-removal")
         trails.event("newcomer", "2000-0")
         assert line(following)["identity"] == "newcomer"
         following.terminate()

@@ -202,15 +202,16 @@ def test_missing_file_fails_and_is_named(offline: Cli, tmp_path: Path, command: 
     """A wrong path is told from a wrong policy."""
     result = offline.run(command, tmp_path / "nope.yaml")
 
-    assert result.exit_code == 1
-    assert result.stderr == f"error: cannot use `{tmp_path}/nope.yaml`: no such file or directory\n"
+    assert result.exit_code == 66
+    said = f"error: cannot read `{tmp_path}/nope.yaml`: no such file or directory\n"
+    assert result.stderr == said
 
 
 def test_directory_in_place_of_a_file_fails(offline: Cli, tmp_path: Path) -> None:
     """No traceback for a slip of the shell's completion."""
     result = offline.run("check", tmp_path)
 
-    assert result.exit_code == 1
+    assert result.exit_code == 66
     assert "is a directory" in result.stderr
 
 

@@ -17,61 +17,12 @@ import redis
 import keyleash
 import keyleash.asyncio
 from keyleash.deploy import activate_policy, load_policy, prepare_policy
-from keyleash.deploy.supported import release_of, require_supported
 from keyleash.errors import ClusterError, UnsupportedServerError
+from keyleash.protocol.supported import release_of, require_supported
 from support.command_line import Cli
+from support.every_command import ONLINE, TOKEN, run_online
 from support.fake_resp import FakeResp, bulk, fake_resp, info
 from support.servers import RealServer
-
-TOKEN = "kl_agent-runner_" + "A" * 32
-
-ONLINE: tuple[tuple[str, ...], ...] = (
-    ("plan", "FILE"),
-    ("load", "FILE", "--yes"),
-    ("rollback", "--yes"),
-    ("doctor",),
-    ("status",),
-    ("metrics",),
-    ("watch", "--once"),
-    ("policy", "show"),
-    ("policy", "history"),
-    ("token", "issue", "agent-runner"),
-    ("token", "list"),
-    ("token", "show", "abc"),
-    ("token", "revoke", "abc"),
-    ("token", "rotate", "agent-runner"),
-    ("identity", "suspend", "agent-runner"),
-    ("freeze", "agent-runner", "--reason", "x"),
-    ("thaw", "agent-runner"),
-    ("limits", "reset", "agent-runner", "--reason", "x"),
-    ("fence", "plan"),
-    ("fence", "apply", "--mint", "--yes"),
-    ("fence", "rotate"),
-    ("fence", "remove", "--all", "--yes"),
-    ("vault", "seal", "--yes"),
-    ("vault", "unseal", "--yes"),
-    ("vault", "rotate", "--yes"),
-    ("vault", "adopt", "a:*", "--yes"),
-    ("audit", "log"),
-    ("audit", "show", "1-1"),
-    ("audit", "stats"),
-    ("audit", "timeline", "k"),
-    ("audit", "as-of", "1h", "k"),
-    ("audit", "follow"),
-    ("audit", "report", "--since", "1h", "-o", "FOLDER/report.html"),
-    ("audit", "export", "--to", "FOLDER/archive"),
-    ("undo", "--correlation", "req-1", "--yes"),
-    ("explain", "agent-runner", "--", "GET", "k"),
-    ("can-i", "agent-runner", "GET", "k"),
-    ("whoami",),
-    ("exec", "GET", "k"),
-)
-"""Every command that talks to the server of `--url`."""
-
-
-def run(cli: Cli, words: tuple[str, ...], example: Path, folder: Path) -> Any:
-    filled = [one.replace("FILE", str(example)).replace("FOLDER", str(folder)) for one in words]
-    return cli.run(*filled, KEYLEASH_TOKEN=TOKEN)
 
 
 def redis_6(words: list[bytes]) -> bytes:
@@ -108,7 +59,7 @@ def test_old_server_is_named_with_what_is_supported_and_left_alone(
     old: FakeResp, example: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     """Before anything else is sent, since what an old server lacks is found too late."""
-    result = run(Cli(old.url), words, example, tmp_path)
+    result = run_online(Cli(old.url), words, example, tmp_path)
 
     assert result.exit_code == 69
     assert result.stderr == (
@@ -223,7 +174,7 @@ def test_cluster_is_named_by_every_command(
     cluster: str, example: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     """In place of the address of another node, which says nothing to anybody."""
-    result = run(Cli(cluster), words, example, tmp_path)
+    result = run_online(Cli(cluster), words, example, tmp_path)
 
     assert result.exit_code == 69
     said = "the server is a node of a Redis Cluster, which keyleash does not support"

@@ -156,7 +156,7 @@ def test_holder_whose_identity_left_the_policy_is_not_active(loaded: Cli, policy
     policy.write_text(
         "version: 1\nidentities: {a: {kind: machine, grants: [{allow: [read], keys: [a]}]}}\n"
     )
-    loaded.ok("load", policy, "--yes", "--allow-widening")
+    loaded.ok("load", policy, "--yes", "--allow-widening", "--allow-removal")
 
     result = loaded.run("whoami", KEYLEASH_TOKEN=token)
 

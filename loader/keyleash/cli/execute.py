@@ -12,6 +12,7 @@ from keyleash.cli.credentials import require_token, token_option
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import is_terminal, print_json
 from keyleash.cli.settings import Settings, pass_settings
+from keyleash.protocol.reply import reading_reply
 
 
 @click.command(
@@ -64,7 +65,7 @@ def _reply(settings: Settings, token: str, correlation: str | None, words: tuple
     client.response_callbacks.clear()
     name, *arguments = words
     given_id = keyleash.correlation(correlation) if correlation is not None else nullcontext()
-    with client, given_id:
+    with client, given_id, reading_reply("the call of the guard"):
         return client.execute_command(
             os.fsencode(name).decode("utf-8", "replace"), *map(os.fsencode, arguments)
         )

@@ -39,6 +39,14 @@ class Failure:
     details: Mapping[str, str] = field(default_factory=dict)
 
 
+BUG = Failure(
+    "bug",
+    70,
+    "this is a defect of keyleash, whose traceback stands above",
+    "report it, with the command and the traceback",
+)
+"""What was not foreseen."""
+
 # What the error alone says, by its class and by its first word. Before all others: a server that
 # is loading is a kind of ConnectionError.
 _OF_KIND = {

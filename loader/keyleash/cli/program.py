@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ from keyleash.cli import (
 )
 from keyleash.cli.colours import is_plain
 from keyleash.cli.demo import command as demo
-from keyleash.cli.failures import FAILED, USAGE, failure_of, report
+from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
 from keyleash.cli.fence import fence
 from keyleash.cli.groups import Group
 from keyleash.cli.options import json_option, refuse_typed_password, require_number
@@ -82,7 +83,7 @@ class Program(Group):
             raise click.exceptions.Exit(_without_a_reader()) from None
 
     def _run(self, words: list[str], **extra: Any) -> int:
-        """Run the command and return its exit code; what was not foreseen is raised."""
+        """Run the command and return its exit code."""
         settings = Settings()
         try:
             code = super().main(words, standalone_mode=False, obj=settings, **extra)
@@ -95,7 +96,8 @@ class Program(Group):
         except Exception as error:
             failure = failure_of(error, settings.shown_url)
             if failure is None:
-                raise
+                traceback.print_exception(error)
+                failure = BUG
             report(failure, as_json=settings.json or _asks_for_json(words))
             return settings.failed if failure.exit_code == FAILED else failure.exit_code
         # Help and version end with a code, and commands with nothing.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis import ConnectionPool, Redis
+from redis import ConnectionPool
 from redis import exceptions as redis_errors
 from redis.backoff import NoBackoff
 from redis.connection import Connection, parse_url
@@ -16,6 +16,7 @@ from redis.retry import Retry
 from keyleash.cli.errors import BadUrlError
 from keyleash.cli.text import printable
 from keyleash.protocol.active import Client
+from keyleash.protocol.checked import CheckedRedis
 from keyleash.protocol.reply import said_by
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
@@ -87,7 +88,7 @@ def hint_of(error: Exception, url: str) -> str:
 
 def operator_client(url: str, timeout_s: float | None = None) -> Client:
     """The client for the operator's own commands, which gives replies as redis-py makes them."""
-    return Redis(connection_pool=connection_pool(url, timeout_s))
+    return CheckedRedis(connection_pool=connection_pool(url, timeout_s))
 
 
 def node_of(url: str) -> tuple[str, int]:
@@ -127,7 +128,7 @@ def node_client(
         if options.pop("path", None):
             connection = Connection
         options |= {"host": address[0], "port": address[1]}
-    return Redis(connection_pool=ConnectionPool(connection_class=connection, **options))
+    return CheckedRedis(connection_pool=ConnectionPool(connection_class=connection, **options))
 
 
 def connection_pool(url: str, timeout_s: float | None = None) -> ConnectionPool:

@@ -92,7 +92,7 @@ class Settings:
             ClusterError: It is a node of a Redis Cluster.
             redis.RedisError: It does not answer.
         """
-        from keyleash.deploy.supported import require_supported
+        from keyleash.protocol.supported import require_supported
 
         client = server.operator_client(self.url, self.timeout_s)
         require_supported(client)

@@ -121,7 +121,7 @@ def _require_supported(settings: Settings, nodes: Sequence[str]) -> None:
         UnsupportedServerError: One is too old.
         ClusterError: One is a node of a Redis Cluster.
     """
-    from keyleash.deploy.supported import require_supported
+    from keyleash.protocol.supported import require_supported
 
     for url in nodes or (settings.url,):
         with suppress(redis_errors.ConnectionError, redis_errors.TimeoutError):

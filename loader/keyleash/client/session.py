@@ -39,7 +39,7 @@ from keyleash.errors import (
 from keyleash.protocol.active import GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace, script_digest
 from keyleash.protocol.learned import learned_table
-from keyleash.protocol.reply import refusal
+from keyleash.protocol.reply import reading_reply, refusal
 from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_call, may_write
 from keyleash.protocol.token import identity_of
 from keyleash.protocol.transport import NOT_FOUND, Transport, call_head, library_code
@@ -261,7 +261,8 @@ class Session:
         Raises:
             NotActiveError: there is no record: the identity is in no active policy.
         """
-        fields = raw if isinstance(raw, dict) else dict(zip(raw[::2], raw[1::2], strict=True))
+        with reading_reply("HGETALL"):
+            fields = raw if isinstance(raw, dict) else dict(zip(raw[::2], raw[1::2], strict=True))
         record = guard_record(fields)
         if record is None:
             # The old guard stays, since other threads may be about to call it; it refuses.
@@ -287,7 +288,8 @@ class Session:
         """
         if raw is None:
             raise lost
-        script = raw.decode("latin-1")
+        with reading_reply("HGET"):
+            script = raw.decode("latin-1")
         if not script.isascii() or script_digest(script) != digest:
             raise DigestMismatchError(
                 f"the recorded script of `{self.identity}` does not have the digest of its guard",

@@ -100,8 +100,11 @@ def _reply(client: Any) -> list[Any]:
         (reply,) = pipe.execute(raise_on_error=False)
     if isinstance(reply, ResponseError):
         raise UnreadableCommandsError(str(reply)) from reply
-    # A server before 7, or a fake one.
-    if min(map(len, reply), default=0) < FIELDS or not any(entry[8] for entry in reply):
+    # A server before 7, a fake one, or none.
+    is_readable = isinstance(reply, list) and all(
+        isinstance(entry, list | tuple) and len(entry) >= FIELDS for entry in reply
+    )
+    if not is_readable or not any(entry[8] for entry in reply):
         raise UnreadableCommandsError("its reply to COMMAND does not say where keys stand")
     return list(reply)
 

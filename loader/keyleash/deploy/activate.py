@@ -16,7 +16,6 @@ from keyleash.deploy.plan import Change, How, activation_words, layouts_after, s
 from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
 from keyleash.deploy.registry import load_scripts, record_sources, retire_sources
 from keyleash.deploy.stage import Stage
-from keyleash.deploy.supported import require_supported
 from keyleash.deploy.survey import Survey, survey
 from keyleash.errors import ActivationConflictError, Problem, RemovalError
 from keyleash.fence.refresh import refreshed_users
@@ -24,6 +23,7 @@ from keyleash.protocol.active import ActivePolicy, Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
+from keyleash.protocol.supported import require_supported
 from keyleash.protocol.token import reject_tokens
 from keyleash.protocol.transport import Transport
 

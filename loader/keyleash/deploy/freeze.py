@@ -10,6 +10,7 @@ from keyleash.errors import UnknownIdentityError, VaultChangingError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
+from keyleash.protocol.reply import reading_reply
 from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.state import MAX_REASON_BYTES
 from keyleash.protocol.token import reject_tokens
@@ -88,14 +89,15 @@ def freeze(
     for_ms = "" if for_s is None else str(for_s * 1000)
     named = dict.fromkeys(identities)
     words = _run(client, "freeze.lua", keyspace, (actor, reason, for_ms, *named))
-    return FreezeResult(
-        bound_us=int(words[0]),
-        event=words[1].decode(),
-        identities=tuple(
-            Frozen(name.decode(), bool(changed), int(until) if until else None, _text(why))
-            for name, until, why, changed in zip(*[iter(words[2:])] * 4, strict=True)
-        ),
-    )
+    with reading_reply("EVAL"):
+        return FreezeResult(
+            bound_us=int(words[0]),
+            event=words[1].decode(),
+            identities=tuple(
+                Frozen(name.decode(), bool(changed), int(until) if until else None, _text(why))
+                for name, until, why, changed in zip(*[iter(words[2:])] * 4, strict=True)
+            ),
+        )
 
 
 def thaw(
@@ -115,14 +117,15 @@ def thaw(
     client = operator_client(client)
     reject_tokens(actor=actor)
     words = _run(client, "thaw.lua", keyspace, (actor, *dict.fromkeys(identities)))
-    return FreezeResult(
-        bound_us=int(words[0]),
-        event=words[1].decode(),
-        identities=tuple(
-            Frozen(name.decode(), bool(changed))
-            for name, changed in zip(*[iter(words[2:])] * 2, strict=True)
-        ),
-    )
+    with reading_reply("EVAL"):
+        return FreezeResult(
+            bound_us=int(words[0]),
+            event=words[1].decode(),
+            identities=tuple(
+                Frozen(name.decode(), bool(changed))
+                for name, changed in zip(*[iter(words[2:])] * 2, strict=True)
+            ),
+        )
 
 
 def set_suspended(
@@ -162,7 +165,7 @@ def _run(
         )
     if isinstance(said, bytes):
         raise UnknownIdentityError(
-            f"no identity `{said.decode()}` is active; nothing was changed",
+            f"no identity `{_text(said)}` is active; nothing was changed",
             help="see `keyleash status` for those that are",
         )
     return said

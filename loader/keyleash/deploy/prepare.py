@@ -10,7 +10,6 @@ from keyleash.commands.server import UnreadableCommandsError, read_table
 from keyleash.compiler import CompiledGuard, Report, compile_policy
 from keyleash.deploy.eviction import check_eviction
 from keyleash.deploy.payloads import check_payloads
-from keyleash.deploy.supported import require_supported
 from keyleash.errors import Problem, Span
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
@@ -19,6 +18,7 @@ from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.learned import commands_to_learn
 from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.sealed import server_keyspace
+from keyleash.protocol.supported import require_supported
 from keyleash.protocol.token import reject_tokens
 
 

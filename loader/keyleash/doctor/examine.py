@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from redis import exceptions as redis_errors
 
 from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
-from keyleash.deploy.supported import require_supported
 from keyleash.deploy.watch.address import Address
 from keyleash.deploy.watch.node import Node
 from keyleash.deploy.watch.role import read_role
@@ -36,6 +35,7 @@ from keyleash.errors import KeyleashError
 from keyleash.fence import Record, read_records
 from keyleash.protocol.active import Client, read_active
 from keyleash.protocol.sealed import read_seal
+from keyleash.protocol.supported import require_supported
 
 Connect = Callable[[Address], Client]
 LOOKS = 3

@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.errors import KeyleashError
 from keyleash.protocol.active import Client
+from keyleash.protocol.reply import reading_reply
 
 EVERY_KEY = "~*"
 REFUSED_RULE = re.compile(r"Error in ACL SETUSER modifier '.*': (.*)", re.DOTALL)
@@ -125,11 +126,12 @@ def read_users(client: Client, names: Sequence[str]) -> dict[str, User]:
         for name in names:
             pipe.execute_command("ACL", "GETUSER", name)
         replies = pipe.execute() if names else []
-    return {
-        name: _user(_mapping(reply))
-        for name, reply in zip(names, replies, strict=True)
-        if reply is not None
-    }
+    with reading_reply("ACL"):
+        return {
+            name: _user(_mapping(reply))
+            for name, reply in zip(names, replies, strict=True)
+            if reply is not None
+        }
 
 
 def user_names(client: Client) -> set[str]:

@@ -12,6 +12,7 @@ from keyleash.fence.holes import HOLES, LEFT_OUT, LEFT_OUT_UNSEALED
 from keyleash.protocol.active import Client, database_of
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
+from keyleash.protocol.reply import reading_reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +59,28 @@ def _holes(client: Client, is_sealed: bool) -> dict[str, str]:
             # Its name as one word: redis-py knows how to read the reply of that.
             pipe.execute_command("COMMAND GETKEYS", hole.command, *hole.call)
         answers = pipe.execute(raise_on_error=False)
-    return {
-        hole.command: hole.why
-        for hole, answer in zip(HOLES, answers, strict=True)
-        # A server that does not say is not trusted either.
-        if isinstance(answer, RedisError)
-        or (not is_sealed and tuple(map(_text, answer)) != hole.keys)
-    }
+    with reading_reply("COMMAND GETKEYS"):
+        return {
+            hole.command: hole.why
+            for hole, answer in zip(HOLES, answers, strict=True)
+            # A server that does not say is not trusted either.
+            if isinstance(answer, RedisError)
+            or (not is_sealed and tuple(map(_text, answer)) != hole.keys)
+        }
 
 
 def _helpers(client: Client) -> set[str]:
     names = sorted(HELPERS)
     said = client.execute_command("COMMAND INFO", *(name.replace(" ", "|") for name in names))
-    return {name for name, info in zip(names, said, strict=True) if info is not None}
+    with reading_reply("COMMAND INFO"):
+        return {name for name, info in zip(names, said, strict=True) if info is not None}
 
 
 def _names(client: Client) -> set[str]:
     """Of the server's commands, without sub-commands."""
-    return {_text(name).upper() for name in client.execute_command("COMMAND LIST")}
+    listed = client.execute_command("COMMAND LIST")
+    with reading_reply("COMMAND LIST"):
+        return {_text(name).upper() for name in listed}
 
 
 def _text(reply: bytes | str) -> str:

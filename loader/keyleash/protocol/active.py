@@ -7,6 +7,7 @@ from typing import Any
 
 from keyleash.errors import KeyleashError
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.reply import reading_record
 from keyleash.protocol.transport import Transport
 
 Client = Any
@@ -80,10 +81,15 @@ def active_policy(raw: dict[bytes, bytes]) -> ActivePolicy | None:
     """Read the fields of a policy's record; None if there is none.
 
     Raises:
-        KeyleashError: a later version wrote it.
+        KeyleashError: a later version wrote it, or somebody else.
     """
     if not raw:
         return None
+    with reading_record("the record of a policy"):
+        return _active_policy(raw)
+
+
+def _active_policy(raw: dict[bytes, bytes]) -> ActivePolicy:
     fields = {name.decode(): value.decode("utf-8", "replace") for name, value in raw.items()}
     return ActivePolicy(
         generation=int(fields["generation"]),
@@ -104,6 +110,11 @@ def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
     """
     if not raw:
         return None
+    with reading_record("a guard record"):
+        return _guard_record(raw)
+
+
+def _guard_record(raw: dict[bytes, bytes]) -> GuardRecord:
     return GuardRecord(
         digest=raw[b"digest"].decode(),
         batch_digest=raw[b"batch_digest"].decode(),

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import unquote_to_bytes
 
-from keyleash.errors import KeyleashError, LeashError, ReplyCode
+from keyleash.errors import (
+    KeyleashError,
+    LeashError,
+    ReplyCode,
+    UnexpectedReplyError,
+    UnreadableRecordError,
+)
 
 _MARK = "LEASH "
 _OF_PIPELINE = re.compile(r"\ACommand # \d+ \(.*?\) of pipeline caused error: ", re.DOTALL)
@@ -42,6 +51,44 @@ def refusal(line: str) -> LeashError | None:
             help="update keyleash on this side",
         )
     return cls(dict(_pair(pair) for pair in pairs if "=" in pair))
+
+
+WRONG = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
+"""What reading a value of a wrong form raises."""
+
+
+@contextmanager
+def reading_reply(command: str) -> Iterator[None]:
+    """
+    Read in the block what the server answered to *command*.
+
+    Raises:
+        UnexpectedReplyError: It is not of the form that the block reads.
+    """
+    try:
+        yield
+    except UnicodeEncodeError:
+        # It is an argument that cannot be sent.
+        raise
+    except WRONG as error:
+        raise UnexpectedReplyError(command) from error
+
+
+@contextmanager
+def reading_record(what: str) -> Iterator[None]:
+    """
+    Read in the block one of keyleash's own records.
+
+    Raises:
+        UnreadableRecordError: It is not such as keyleash writes.
+    """
+    try:
+        yield
+    except WRONG as error:
+        raise UnreadableRecordError(
+            f"{what} is not such as keyleash writes",
+            help="find out who wrote to keyleash's keys; `keyleash doctor` looks at all",
+        ) from error
 
 
 def said_by(error: Exception) -> str:

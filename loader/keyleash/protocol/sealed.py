@@ -14,6 +14,7 @@ from keyleash.errors import VaultChangingError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
+from keyleash.protocol.reply import reading_record
 
 
 class ChangeKind(StrEnum):
@@ -61,6 +62,11 @@ class SealRecord:
 def read_seal(client: Client) -> SealRecord:
     """Read the record, also while prefixes are changed."""
     raw: dict[bytes, bytes] = client.hgetall(Keyspace().sealed)
+    with reading_record("the record of the prefixes"):
+        return _seal_record(raw)
+
+
+def _seal_record(raw: dict[bytes, bytes]) -> SealRecord:
     fields = {name.decode(): value.decode() for name, value in raw.items()}
     keyspace = Keyspace(fields["control"], fields["vault"]) if "control" in fields else Keyspace()
     if "change" not in fields:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keyleash.errors import UnexpectedReplyError
 from keyleash.policy import Identity
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
@@ -64,6 +65,8 @@ def read_token_counts(
         replies = iter(pipe.execute() if any(known) else ())
     for identity, tokens in zip(identities, known, strict=True):
         packed = next(replies) if tokens else ()
+        if len(packed) != len(tokens):
+            raise UnexpectedReplyError("MGET")
         infos = [
             token_info(
                 token_id,

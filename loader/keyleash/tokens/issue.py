@@ -9,6 +9,7 @@ from keyleash.errors import VaultChangingError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
+from keyleash.protocol.reply import reading_reply
 from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.token import new_token, new_token_id, reject_tokens, token_digest
 from keyleash.tokens.rules import not_active
@@ -105,7 +106,8 @@ def issue_tokens(
         raise prefixes_changed()
     if isinstance(said, int):
         raise not_active(client, keyspace, identity)
-    expires_ms, capped = int(said[0]), bool(said[1])
+    with reading_reply("EVAL"):
+        expires_ms, capped = int(said[0]), bool(said[1])
     return [IssuedToken(token, id_, identity, expires_ms, capped) for id_, token in made.items()]
 
 

@@ -9,6 +9,7 @@ from keyleash.errors import UnknownIdentityError, UnknownTokenIdError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
+from keyleash.protocol.reply import reading_reply
 from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.token import reject_tokens
 from keyleash.tokens.registry import require_token
@@ -55,13 +56,15 @@ def revoke(
         raise UnknownIdentityError("there is no identity ``", help="see `keyleash status`")
     keyspace = keyspace or server_keyspace(client)
     script = emergency_script("revoke.lua", keyspace)
-    bound_us, *flat = client.eval(script, 0, actor, identity or "", token_id or "")
-    words = [item.decode() for item in flat]
-    pairs = list(zip(words[::2], words[1::2], strict=True))
+    reply = client.eval(script, 0, actor, identity or "", token_id or "")
+    with reading_reply("EVAL"):
+        bound_us = int(reply[0])
+        words = [item.decode() for item in reply[1:]]
+        pairs = list(zip(words[::2], words[1::2], strict=True))
     if token_id is not None and not pairs:
         require_token(client, token_id, keyspace=keyspace)
     return Revocation(
-        bound_us=int(bound_us),
+        bound_us=bound_us,
         tokens=tuple((name, id_) for name, id_ in pairs if id_),
         unreadable=tuple(name for name, id_ in pairs if not id_),
     )

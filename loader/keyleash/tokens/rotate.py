@@ -9,6 +9,7 @@ from keyleash.errors import TokenNotLiveError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.operator_client import operator_client
+from keyleash.protocol.reply import reading_reply
 from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.token import new_token, new_token_id, token_digest
 from keyleash.tokens.issue import IssuedToken, check_request, prefixes_changed
@@ -101,6 +102,7 @@ def rotate_token(
             f"the token `{token_id}` is expired or revoked; nothing was issued",
             help=f"issue one with `keyleash token issue {identity}`",
         )
-    issued = IssuedToken(token, new_id, identity, int(said[0]), bool(said[1]))
-    pairs = zip(said[2::2], said[3::2], strict=True)
-    return Rotation(issued, tuple((id_.decode(), int(ends)) for id_, ends in pairs))
+    with reading_reply("EVAL"):
+        issued = IssuedToken(token, new_id, identity, int(said[0]), bool(said[1]))
+        pairs = zip(said[2::2], said[3::2], strict=True)
+        return Rotation(issued, tuple((id_.decode(), int(ends)) for id_, ends in pairs))

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.audit.export.row import Row
 from keyleash.protocol.active import Client
+from keyleash.protocol.reply import reading_reply
 
 GROUPS = "keyleash-export:"
 """What the names of all archives' groups begin with."""
@@ -146,11 +147,13 @@ class ConsumerGroup:
             if "no such key" in str(error):
                 return {}
             raise
-        return {group["name"].decode(): group["lag"] for group in found}
+        with reading_reply("XINFO"):
+            return {group["name"].decode(): group["lag"] for group in found}
 
     def _place_of(self, name: str) -> str:
         consumers = self._client.xinfo_consumers(self.stream, name)
-        return ", ".join(one["name"].decode() for one in consumers) or name
+        with reading_reply("XINFO"):
+            return ", ".join(one["name"].decode() for one in consumers) or name
 
     def lag(self) -> int | None:
         """How many entries were not delivered yet; None if the server does not know."""

@@ -13,6 +13,7 @@ from keyleash.audit.undo.withheld import Recorded, Withheld, find_withheld
 from keyleash.compiler.templates import operator_script
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
+from keyleash.protocol.reply import reading_reply
 
 PIECE = 100
 PIECE_BYTES = 1_000_000
@@ -125,13 +126,14 @@ def _is_unreadable(reply: Exception) -> bool:
 
 
 def _value(reply: Sequence[Any]) -> Value:
-    kind, digest, expires, size, length, elements = reply
-    expires_ms = int(expires)
-    return Value(
-        kind=kind.decode(),
-        digest=digest.decode(),
-        expires_ms=expires_ms if expires_ms >= 0 else None,
-        size=size,
-        length=length,
-        elements=tuple(elements),
-    )
+    with reading_reply("EVALSHA"):
+        kind, digest, expires, size, length, elements = reply
+        expires_ms = int(expires)
+        return Value(
+            kind=kind.decode(),
+            digest=digest.decode(),
+            expires_ms=expires_ms if expires_ms >= 0 else None,
+            size=size,
+            length=length,
+            elements=tuple(elements),
+        )

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
-from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -21,6 +20,7 @@ from keyleash.cli.settings import Settings
 from keyleash.cli.text import counted
 from keyleash.errors import KeyleashError
 from keyleash.protocol.active import Client
+from keyleash.protocol.checked import CheckedRedis
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -96,7 +96,7 @@ def _client(settings: Settings, url: str) -> Client:
     if not any(options.get(name) for name in CREDENTIALS):
         ours = settings.client.connection_pool.connection_kwargs
         options.update({name: ours[name] for name in CREDENTIALS if name in ours})
-    return Redis(connection_pool=pool)
+    return CheckedRedis(connection_pool=pool)
 
 
 def _require_answer(name: str, client: Client) -> None:

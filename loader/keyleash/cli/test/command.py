@@ -119,8 +119,8 @@ def _guards(
     url: str | None, yes: bool, timeout_s: float | None
 ) -> Iterator[tuple[Guards | None, str | None]]:
     """Guards on a server of ours if *url* is empty, on nobody's if it is None; and its name."""
-    from keyleash.deploy.supported import require_supported
     from keyleash.policytests.guards import Guards
+    from keyleash.protocol.supported import require_supported
     from keyleash.server import EmbeddedServer
 
     if url is None:

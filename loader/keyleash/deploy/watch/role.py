@@ -9,6 +9,7 @@ from typing import Any
 
 from keyleash.deploy.watch.address import Address
 from keyleash.protocol.active import Client
+from keyleash.protocol.reply import reading_reply
 
 _REPLICA = re.compile(r"slave\d+")
 
@@ -41,12 +42,17 @@ class Role:
 
 def read_role(client: Client) -> Role:
     """Ask a server who it is; also one that still loads its data answers."""
-    said = client.info("replication")
+    said, server = client.info("replication"), client.info("server")
+    with reading_reply("INFO"):
+        return _role(said, server)
+
+
+def _role(said: Mapping[str, Any], server: Mapping[str, Any]) -> Role:
     primary = None
     if said["role"] != "master":
         primary = Address(str(said["master_host"]), int(said["master_port"]))
     return Role(
-        run_id=str(client.info("server")["run_id"]),
+        run_id=str(server["run_id"]),
         primary=primary,
         is_linked=primary is None or said.get("master_link_status") == "up",
         replicas=tuple(_replicas(said)),

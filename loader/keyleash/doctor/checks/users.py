@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.doctor.finding import Finding, Said, Severity, Skipped
 from keyleash.doctor.patient import Server
+from keyleash.protocol.reply import reading_reply
 
 CODE = "open-default-user"
 
@@ -25,7 +26,9 @@ def check_default_user(server: Server, *, are_fenced: bool) -> Iterator[Said]:
     except ResponseError as error:
         yield Skipped("default user", f"the server's users cannot be read: {error}", server.name)
         return
-    if not {"on", "nopass"} <= set(said["flags"]) or not _may_everything(said):
+    with reading_reply("ACL"):
+        is_open = {"on", "nopass"} <= set(said["flags"]) and _may_everything(said)
+    if not is_open:
         return
     yield Finding(
         CODE,

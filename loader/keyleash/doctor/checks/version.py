@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from keyleash.deploy.supported import release_of
 from keyleash.doctor.advisories import advisories, parse_version, shown
 from keyleash.doctor.finding import Finding, Said, Severity, Skipped
 from keyleash.doctor.patient import Server
+from keyleash.protocol.supported import release_of
 
 CODE = "vulnerable-version"
 
