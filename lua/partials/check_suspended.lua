@@ -2,7 +2,7 @@
 -- than 0 a hold while prefixes are changed. The clock is that of check_token, where a record tells
 -- it; the token is not judged yet, and a record that is kept for ever tells nothing.
 local expires_us = record and #record >= {{ record_bytes }} and struct.unpack('<d', record) or 0
-local left_ms = expires_us > {{ earliest_us }} and expires_us < {{ latest_us }} and call('PTTL', token_key) or 0
+local left_ms = expires_us > 0 and expires_us < {{ latest_us }} and call('PTTL', token_key) or 0
 if left_ms > 0 then
   now_us = expires_us + {{ keep_record_us }} - left_ms * 1000
 else

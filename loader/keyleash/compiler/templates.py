@@ -28,7 +28,6 @@ from keyleash.policy.quantities import MAX_SIZE_BYTES
 from keyleash.protocol.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
 from keyleash.protocol.state import COUNTER_KEEP_MS, MAX_REASON_BYTES, MOST
 from keyleash.protocol.token import (
-    EARLIEST_US,
     KEEP_AFTER_EXPIRY_MS,
     RECORD_BYTES,
     REVOKED_OFFSET,
@@ -95,7 +94,6 @@ def environment() -> Environment:
     # The bounds of what a guard may find in keys that its agent may write.
     made.globals.update(
         latest_us=MOST,
-        earliest_us=EARLIEST_US,
         record_bytes=RECORD_BYTES,
         max_reason_bytes=MAX_REASON_BYTES,
         max_ring_slots=MAX_RING_SLOTS,

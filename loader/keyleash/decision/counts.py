@@ -39,9 +39,9 @@ class RingCount:
         return max(1, self.limit.limit - (len(self.calls_us) - old))
 
     def resets_us(self, now_us: int) -> int | None:
-        """When all of it is free again; None if it is."""
+        """When all of it is free again; None if it is, or if only a reset makes it so."""
         ends_us = self.calls_us[-1] + self.limit.period_us if self.calls_us else 0
-        return ends_us if ends_us > now_us else None
+        return ends_us if now_us < ends_us < MOST else None
 
     def take(self, now_us: int) -> None:
         self.calls_us.append(now_us)
@@ -73,7 +73,7 @@ class GcraCount:
 
     def resets_us(self, now_us: int) -> int | None:
         """As for a ring."""
-        return self.tat_us if self.tat_us > now_us else None
+        return self.tat_us if now_us < self.tat_us < MOST else None
 
     def take(self, now_us: int) -> None:
         self.tat_us = max(self.tat_us, now_us) + self.interval_us
@@ -105,7 +105,7 @@ class BudgetCount:
 
     def resets_us(self, now_us: int) -> int | None:
         """As for a ring."""
-        return self.ends_us if self.used and now_us < self.ends_us else None
+        return self.ends_us if self.used and now_us < self.ends_us < MOST else None
 
     def take(self, now_us: int) -> None:
         if now_us >= self.ends_us:

@@ -35,8 +35,7 @@ def take_limits(
                 over = refused(ReplyCode.COUNTER_CORRUPT, limit=limit.name)
             elif free_us > now_us:
                 over = over_the_limit(limit, free_us, now_us)
-            left = count.left(now_us)
-            resets_us = None if count.is_corrupt else count.resets_us(now_us)
+            left, resets_us = count.left(now_us), count.resets_us(now_us)
             trace.append(LimitStep(limit, subject, left, free_us, resets_us, code=over.code))
             if not over.allowed:
                 return over

@@ -20,8 +20,6 @@ RECORD_FORMAT = "<ddB12s"
 """expires_us, used_us, revoked, id."""
 RECORD_BYTES = struct.calcsize(RECORD_FORMAT)
 REVOKED_OFFSET = 16
-EARLIEST_US = 10**15
-"""September 2001, in µs: no token expired before, and a record with an earlier end is corrupt."""
 KEEP_AFTER_EXPIRY_MS = 7 * 86_400_000
 """So that an expired token can say that it is expired. A guard tells the time by it."""
 USE_NOTED_US = 60_000_000

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 204238995453485 then code = 'POLICY_STALE' break end
+if stamp ~= 23403344643121 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -21,7 +21,7 @@ record = call('GET', token_key)
 end
 if suspended ~= 0 then
 local expires_us = record and #record >= 29 and struct.unpack('<d', record) or 0
-local left_ms = expires_us > 1000000000000000 and expires_us < 9007199254740992 and call('PTTL', token_key) or 0
+local left_ms = expires_us > 0 and expires_us < 9007199254740992 and call('PTTL', token_key) or 0
 if left_ms > 0 then
 now_us = expires_us + 604800000000 - left_ms * 1000
 else
@@ -45,9 +45,9 @@ if revoked ~= 0 then
 code = 'TOKEN_REVOKED'
 else
 now_us = expires_us + 604800000000 - call('PTTL', token_key) * 1000
-if not (expires_us > now_us and now_us > 1000000000000000 and expires_us < 9007199254740992) then
+if not (expires_us > now_us and expires_us < 9007199254740992) then
 code = 'TOKEN_EXPIRED'
-if expires_us > 1000000000000000 and expires_us < 9007199254740992 then
+if expires_us >= 0 and expires_us < 9007199254740992 then
 detail, value = 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 else
 now_us = nil
