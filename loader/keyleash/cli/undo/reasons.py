@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from keyleash.cli.text import clock_time, counted, printable, without_tokens
 from keyleash.cli.values import UNVALIDATED
-from keyleash.compiler.emit import MAX_IMAGES
 from keyleash.protocol.payloads import SETTING
 
 if TYPE_CHECKING:
@@ -37,6 +36,9 @@ def reason(plan: KeyPlan, obstacle: Obstacle) -> str:
             names = ", ".join(f"`{name}`" for name in obstacle.identities)
             return f"the active policy no longer lets {names} change it"
         case "not-recorded":
+            # It brings the compiler along, which `--help` does not need.
+            from keyleash.compiler.emit import MAX_IMAGES
+
             return (
                 f"no before-image was taken when event {first.event} changed it: `before_images`"
                 f" was off for it, or the event changed more than {MAX_IMAGES} keys"
