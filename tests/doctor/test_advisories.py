@@ -11,6 +11,11 @@ from keyleash.doctor.advisories import advisories, parse_version, shown
 
 OCTOBER = "CVE-2025-49844"
 MAY = "CVE-2026-23631"
+HYPERLOGLOG = "CVE-2025-32023"
+XACKDEL = "CVE-2025-62507"
+EMPTY_REQUEST = "CVE-2026-27623"
+SHARED_NACK = "CVE-2026-66373"
+EVICTION = "CVE-2026-130822"
 BY_NAME = {one.name: one for one in advisories()}
 
 
@@ -41,6 +46,23 @@ BY_NAME = {one.name: one for one in advisories()}
         (MAY, "redis", "8.8.0", False),
         (MAY, "valkey", "9.0.3", True),
         (MAY, "valkey", "9.1.2", False),
+        (HYPERLOGLOG, "redis", "8.0.2", True),
+        (HYPERLOGLOG, "redis", "8.0.3", False),
+        (HYPERLOGLOG, "redis", "8.2.0", False),
+        (HYPERLOGLOG, "valkey", "8.1.1", True),
+        (HYPERLOGLOG, "valkey", "9.0.0", False),
+        (XACKDEL, "redis", "8.0.2", False),
+        (XACKDEL, "redis", "8.2.2", True),
+        (XACKDEL, "redis", "8.2.3", False),
+        (XACKDEL, "valkey", "8.1.1", False),
+        (EMPTY_REQUEST, "valkey", "8.1.1", False),
+        (EMPTY_REQUEST, "valkey", "9.0.2", True),
+        (EMPTY_REQUEST, "redis", "8.0.2", False),
+        (SHARED_NACK, "redis", "8.0.6", True),
+        (SHARED_NACK, "redis", "8.6.5", False),
+        (SHARED_NACK, "redis", "8.8.0", False),
+        (EVICTION, "valkey", "9.1.2", True),
+        (EVICTION, "valkey", "9.1.4", False),
     ],
 )
 def test_release_has_the_flaw_until_its_line_has_the_fix(

@@ -446,6 +446,23 @@ def test_version_with_known_flaws_is_found_on_every_server(server: RealServer) -
     assert ("vulnerable-version" in codes) == is_old
 
 
+def test_flaw_of_a_setting_is_found_only_where_it_is_on(server: RealServer) -> None:
+    """Valkey before 9.1.4 may crash when it evicts clients, which `maxmemory-clients` turns on."""
+    expected = "redis/redis#15594" if server.label == "redis-8.0.2" else "CVE-2026-130822"
+    cli, admin, messages = Cli(server.url), server.client(), []
+    for bound in ("0", "128mb"):
+        admin.config_set("maxmemory-clients", bound)
+        try:
+            found = cli.json("doctor", exit_code=1)["findings"]
+        finally:
+            admin.config_set("maxmemory-clients", "0")
+        messages.append(
+            "".join(one["message"] for one in found if one["code"] == version_check.CODE)
+        )
+
+    assert [expected in one for one in messages] == [False, True]
+
+
 def test_text_names_server_severity_code_and_help(patient: Patient) -> None:
     """As lint does, so that one reads both alike."""
     patient.admin.script_flush()

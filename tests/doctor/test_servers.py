@@ -107,7 +107,7 @@ def test_replicas_that_writes_wait_for_may_be_enough(patient: Patient, other: Pa
 
 
 @pytest.fixture
-def ahead(clock: Path, tmp_path: Path) -> Any:
+def ahead(flawless: None, clock: Path, tmp_path: Path) -> Any:
     """A server whose clock is an hour ahead."""
     binary = find_server_binaries()[embedded_label()]
     started = server_ahead(binary, clock, tmp_path, HOUR_S)

@@ -1,4 +1,4 @@
-"""Which known flaws of Lua a version of a server has, by the table in `advisories.json`."""
+"""Which known flaws a version of a server has, by the table in `advisories.json`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ class Advisory:
     Attributes:
         fixed: The first release of each line that has the fix, by product.
         since: The first release that has the flaw.
+        setting: A setting of the server, if only servers where it is on have the flaw; else empty.
     """
 
     name: str
     what: str
     fixed: dict[str, tuple[Version, ...]]
     since: Version
+    setting: str = ""
 
     def concerns(self, product: str, version: Version) -> bool:
         """Whether that release has the flaw, if nobody else mended it."""
         fixed = self.fixed[product]
+        if not fixed:
+            return False
         in_line = [one for one in fixed if one[:2] == version[:2]]
         if in_line:
             return version < in_line[0]
@@ -50,6 +54,7 @@ def advisories() -> tuple[Advisory, ...]:
             one["what"],
             {name: tuple(map(_version, fixed)) for name, fixed in one["fixed"].items()},
             _version(one.get("since", "0.0.0")),
+            one.get("setting", ""),
         )
         for one in json.loads(text)["advisories"]
     )
