@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests start many processes, which compile every module anew wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit bench fuzz audit format golden docs clean
+.PHONY: demo test check unit bench fuzz hostile audit format golden docs clean
 
 demo: $(VENV)/.run
 	@$(BIN)/keyleash demo
@@ -33,6 +33,11 @@ SECONDS ?= 60
 POLICY ?= everything
 fuzz: $(VENV)/.fuzz
 	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --seconds $(SECONDS) --policy $(POLICY) $(ARGS)
+
+# Calls and batches that ask for as much as they can, on keys of 10 MB, for so long. ARGS passes
+# other options on: --server redis-8.0.2, --memory, --commands HGET,HMGET, --seed N.
+hostile: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m hostile.campaign --seconds $(SECONDS) $(ARGS)
 
 # Known vulnerabilities of what a user of keyleash installs; asks an advisory service. ARGS
 # passes other options on, such as --vulnerability-service osv.

@@ -58,8 +58,12 @@ repeat
   -- their reply depends on the protocol, how it is mended, their full name, that they are in no event.
   local replies, typeds, mends, names, unheard = {}, {}, {}, {}, {}
 --% if plans or lengthening
-  -- Work so far; by the commands' numbers, the keys of those whose work was estimated.
-  local spent, weighed, weigh_again = 0, {}
+  -- Work so far, and that of asking for sizes; by the commands' numbers, their work, and the keys
+  -- of those whose work was estimated.
+  local spent, asks, works, weighed = 0, 0, {}, {}
+--% if plans
+--% include "partials/weigh.lua"
+--% endif
 --% endif
   local count, passed_over, n, stop = 0, 0, 0, 4
   while argv[stop + 1] do
@@ -109,7 +113,11 @@ repeat
 --% include "partials/trim_audit.lua"
   end
   local run, was_typed = redis.pcall
+--% if plans or lengthening
+  local ran = asks
+--% else
   local ran = 0
+--% endif
   stop = 4
   for i = 1, n do
     local name_at = stop + 2

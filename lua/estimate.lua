@@ -10,4 +10,5 @@
 local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 --% include "partials/weigh.lua"
-return string.format('%.3f', weigh(argv[2], argv, 3, #argv, keys, tonumber(argv[1])))
+local work, asked = weigh(argv[2], argv, 3, #argv, keys, tonumber(argv[1]))
+return string.format('%.3f', work + asked)

@@ -29,6 +29,8 @@ from keyleash.errors import (
     TokenExpiredError,
     TokenRevokedError,
     TokenUnknownError,
+    ValueTooLargeError,
+    WorkTooLargeError,
 )
 
 __version__ = "0.1.0"
@@ -57,6 +59,8 @@ __all__ = [
     "TokenExpiredError",
     "TokenRevokedError",
     "TokenUnknownError",
+    "ValueTooLargeError",
+    "WorkTooLargeError",
     "asyncio",
     "correlation",
 ]

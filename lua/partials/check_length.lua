@@ -1,7 +1,8 @@
 -- check_length: deny a call that gives a string more bytes than a grant of its key allows.
 -- in:  lengthens, argv, base, stop, names
 -- out: code, detail, value, amount, key   set if the call is denied; work
-local at, how, place = first, string.match({{ lengthening }}, '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)')
+local kinds = {{ lengthening }}
+local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true))
 place = base + place
 local function check(bytes)
   local name = walked[at]

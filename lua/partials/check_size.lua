@@ -31,14 +31,13 @@ if weighs then weighed[n] = names end
 --% if plans
   if weighs then
 --% if batch
-    if not weigh_again then
---% include "partials/weigh.lua"
-      weigh_again = weigh
-    end
-    work = work + weigh_again(command, argv, base, stop, names, left - work)
+    local more, asked = weigh(command, argv, base, stop, names, left - work)
+    -- Asking takes time also if the call is denied, and is done again before the call runs.
+    work, asks, spent, left = work + more, asks + asked, spent + 2 * asked, left - 2 * asked
 --% else
 --% include "partials/weigh.lua"
-    work = work + weigh(command, argv, base, stop, names, left - work)
+    local more, asked = weigh(command, argv, base, stop, names, left - work)
+    work = work + more + asked
 --% endif
   end
 --% endif

@@ -1,21 +1,20 @@
 -- measure_reply: count what a reply is as work, since all of them are held until the last one.
--- in:  reply
+-- in:  reply, took
 -- out: ran
 if type(reply) == 'string' then
-  ran = ran + #reply * {{ string_work }}
+  took = math.max(took, #reply * {{ string_work }})
 elseif type(reply) == 'table' and not reply.ok and not reply.err then
-  ran = ran + (function()
-    local function work_of(part)
-      if type(part) == 'string' then return {{ word_work }} + #part * {{ string_work }} end
-      local work = {{ word_work }}
-      if type(part) == 'table' then
-        for name, value in pairs(part) do
-          work = work + work_of(value)
-          if type(name) == 'string' then work = work + work_of(name) end
-        end
+  local function work_of(part)
+    if type(part) == 'string' then return {{ word_work }} + #part * {{ string_work }} end
+    local work = {{ word_work }}
+    if type(part) == 'table' then
+      for name, value in pairs(part) do
+        work = work + work_of(value)
+        if type(name) == 'string' then work = work + work_of(name) end
       end
-      return work
     end
-    return work_of(reply)
-  end)()
+    return work
+  end
+  took = math.max(took, work_of(reply))
 end
+ran = ran + took

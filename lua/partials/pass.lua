@@ -5,6 +5,7 @@ if command ~= argv[name_at] then names[n] = command end
 passed = passed + 1
 --% if plans or lengthening
 spent = spent + work
+if work > 0 then works[n] = work end
 --% endif
 if reads then passed_reads = passed_reads + 1 end
 if writes then passed_writes = passed_writes + 1 end

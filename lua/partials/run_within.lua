@@ -1,19 +1,43 @@
 -- run_within: run a command of a batch if what ran before left enough of the work that is allowed.
 -- in:  ran: work of the commands before, as their replies and sizes show it
--- out: reply, ran
+-- out: reply, ran; took: work of this command
 local reply
+--% if plans or lengthening
+local took = works[i] or 0
+--% else
+local took = 0
+--% endif
 --% if plans
-if weighed[i] and recorded then
-  -- Commands of this batch may have changed the sizes that were estimated.
-  redis.setresp(2)
-  local left = {{ work_limit }} - ran
-  local work = weigh_again(names[i] or argv[name_at], argv, name_at, stop, weighed[i], left)
-  ran = work <= left and ran + work or math.huge
-  if typed then redis.setresp(3) end
+local held = weighed[i]
+--% if reading
+if ran > {{ work_limit / 8 }} and not held and ran <= {{ work_limit }} and find({{ reading }}, ',' .. argv[name_at] .. ',', 1, true) then
+  -- Strings turned out to be long, so the next one is asked about.
+  held = { unpack(argv, name_at + 1, argv[name_at] == 'MGET' and stop or name_at + 1) }
 end
 --% endif
-if ran > {{ work_limit }} then
-  reply = { err = string.format('LEASH WORK_TOO_LARGE command=%s work=%.0f limit=%.0f', (string.gsub(argv[name_at], '[^%w]', '_')), math.min(ran, 1e15), {{ work_limit }}) }
+if held and ran <= {{ work_limit }} and (recorded or not weighed[i]) then
+  -- Commands of this batch may have changed the sizes that were estimated, if any were.
+  redis.setresp(2)
+  local work, asked = weigh(names[i] or argv[name_at], argv, name_at, stop, held, {{ work_limit }} - ran)
+  took, ran = math.max(took, work), ran + asked
+  if typed then redis.setresp(3) end
+elseif held and ran > {{ work_limit / 2 }} and ran <= {{ work_limit }} then
+  -- One more reply of long elements would be too much.
+  local usage = run('MEMORY', 'USAGE', held[1] or '')
+  took = math.max(took, (type(usage) == 'number' and usage or usage and math.huge or 0) * {{ string_work }})
+end
+--% endif
+if not (ran + took <= {{ work_limit }}) then
+  ran, took = math.min(ran + took, 1e15), 0
+  reply = { err = string.format('LEASH WORK_TOO_LARGE command=%s work=%.0f limit=%.0f', (string.gsub(argv[name_at], '[^%w]', '_')), ran, {{ work_limit }}) }
 else
   reply = run(unpack(argv, name_at, stop))
+--% if plans
+  if held and type(reply) == 'number' and reply > 0 and (find(argv[name_at], '^GEO') or find(argv[name_at], 'ESTORE$')) then
+    -- No reply shows how long the members are that were stored.
+    local usage = run('MEMORY', 'USAGE', held[find(argv[name_at], '^GEORAD') and #held or 1] or '', 'SAMPLES', reply)
+    if type(usage) == 'number' then took = math.max(took, usage * {{ 2 * string_work }}) end
+  end
+  if recorded and not unheard[i] then usages, sizes = {}, {} end
+--% endif
 end

@@ -1,15 +1,19 @@
 -- weigh: estimate the work of a call before it runs. Sizes are asked for in O(1) each.
 -- in:  command, argv, base (the place of its name), stop; names: its keys on the server; left:
 --      the work that is still allowed
--- out: returns units of work; more than `left` if the server does not say how large a key is
+-- out: returns units of work, more than `left` if the server does not say how large a key is; and
+--      those of asking for it
+-- What was asked for; a batch empties it when a command has run that changes something.
+local usages, sizes = {}, {}
 local function weigh(command, argv, base, stop, names, left)
   -- As `Work` in commands/spec.py, one letter each; see `plans_of` in compiler/sizes.py.
-  local size, join, first, last, bound, place, default, weight = string.match({{ plans }}, '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)(.)(.)(.)(.)(%d+) (%S+)')
+  local plans = {{ plans }}
+  local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
   -- A key that is missing is the command's own error.
-  if size ~= '-' and not names[1] then return 0 end
+  if size ~= '-' and not names[1] then return 0, 0 end
   place, default = base + place, default + 0
-  local many = #names > {{ unasked_keys }}
   local min, max, huge, n = math.min, math.max, math.huge, nil
+  local asked = {{ asking_work }}
 
   local function number(at) return tonumber(argv[at] or '') end
 
@@ -35,19 +39,39 @@ local function weigh(command, argv, base, stop, names, left)
     return find(reply.err, '^WRONGTYPE') and 0 or huge
   end
 
+  -- The bytes of a key, as elements; `found` of these are looked at.
+  local function usage(name, found)
+    if not usages[name] then
+      asked = asked + found * {{ usage_work }}
+      usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', math.ceil(found)) / {{ bytes_per_element }}
+    end
+    return usages[name]
+  end
+
   local function elements()
+    local often = ({{ batch }} or #names > 3) and bound == '-' and (size == 'A' or size == 'S' and last == '0')
     local sum, least, most, product, count = 0, 1e15, 0, 1, 0
     for i = first + 0, last == '0' and #names or min(last, #names) do
-      local kind, part = size, 1
-      if kind == 'A' then
-        kind = call('TYPE', names[i]).ok
-        -- A string has bytes, not elements.
-        if kind == 'string' then part = {{ bytes_per_element }} end
+      local name = names[i]
+      local known = bound .. size .. name
+      local held = sizes[known]
+      if not held then
+        local kind, part = size, 1
+        if kind == 'A' then
+          asked = asked + {{ question_work }}
+          kind = call('TYPE', name).ok
+          -- A string has bytes, not elements.
+          if kind == 'string' then part = {{ bytes_per_element }} end
+        end
+        asked = asked + {{ question_work }}
+        local by = string.match({{ sizes }}, ' ' .. kind .. '=(%u+)')
+        held = by and ask(by, name) / part or huge
+        -- A few keys have few bytes, but the same one may be named often, also by the calls of a batch.
+        if often and part == 1 and held * weight <= left then held = held + usage(name, held) end
+        sizes[known] = held
       end
-      local by = string.match({{ sizes }}, ' ' .. kind .. '=(%u+)')
-      local held = by and ask(by, names[i]) / part or huge
-      -- Few elements of many keys may still be many bytes.
-      if many and join == 's' and size ~= 'B' then held = held + ask('MEMORY', 'USAGE', names[i]) * {{ string_work }} / weight end
+      asked = asked + {{ question_work / 10 }}
+      if asked > left then return huge end
       sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
     end
     -- No more is compared than the smallest has, with each of the others.
@@ -59,39 +83,46 @@ local function weigh(command, argv, base, stop, names, left)
     if size == '-' or n * weight <= min({{ unasked_work }}, left) then return n end
     return min(n, elements())
   end
---% if "e" in bounds or "x" in bounds
+--% if "e" in bounds or "x" in bounds or "g" in bounds or "h" in bounds
 
-  -- An entry may have many words, and no command counts entries: they are read in portions.
-  local function entries(name, range, from, to, count, left)
+  -- The work of the words of an entry.
+  local function words_of(entry)
+    local words = entry and entry[2] or {}
+    local work = #words * {{ word_work }}
+    for at = 1, #words do work = work + #words[at] * {{ string_work }} end
+    return work
+  end
+
+  -- An entry may have many words, and no command counts entries: they are read in portions, which
+  -- is as much work as the call itself.
+  local function entries(name, range, from, to, count)
+    if bound ~= 'h' and #names <= 4 and count * #names <= {{ plain_entries }} then return count * weight end
     local work, seen = 0, 0
-    if count <= {{ plain_entries }} then
-      local held = many and ask('XLEN', name) or 0
-      if held > 0 then work = min(count, held) * ask('MEMORY', 'USAGE', name) / held * {{ string_work }} end
-      return work + count * weight
-    end
     repeat
-      local found = redis.pcall(range, name, from, to, 'COUNT', 64)
+      local found = redis.pcall(range, name, from, to, 'COUNT', min(64, count))
       for i = 1, #found do
-        seen, from = seen + 1, '(' .. found[i][1]
-        work = work + weight + #found[i][2] * {{ word_work }}
+        seen, from, work = seen + 1, '(' .. found[i][1], work + weight + words_of(found[i])
       end
-    until #found < 64 or seen >= count or work > left
+    until #found < min(64, count) or seen >= count or work + work + asked > left
+    asked = asked + {{ question_work }} + work
     return work
   end
 --% endif
 --% if "g" in bounds or "x" in bounds
 
-  -- The work of asking for a stream's groups and their consumers; a group as XINFO returns it.
+  -- Ask for a stream's groups and their consumers; returns a group as XINFO does.
   local function group_of(name, group)
-    local stream, work, held = redis.pcall('XINFO', 'STREAM', name), 0, nil
+    local stream, held = redis.pcall('XINFO', 'STREAM', name), nil
     for i = 1, #stream, 2 do
-      if stream[i] == 'groups' then work = stream[i + 1] * {{ group_work }} end
+      if stream[i] == 'groups' then asked = asked + {{ question_work }} + stream[i + 1] * {{ group_work }} end
+      -- It also returns the first and the last entry.
+      if type(stream[i + 1]) == 'table' then asked = asked + words_of(stream[i + 1]) end
     end
-    local groups = work <= left and redis.pcall('XINFO', 'GROUPS', name) or {}
+    local groups = asked <= left and redis.pcall('XINFO', 'GROUPS', name) or {}
     for i = 1, #groups do
-      if groups[i][2] == group then held, work = groups[i], work + groups[i][4] * {{ consumer_work }} end
+      if groups[i][2] == group then held, asked = groups[i], asked + groups[i][4] * {{ consumer_work }} end
     end
-    return work, held
+    return held
   end
 --% endif
 
@@ -105,7 +136,7 @@ local function weigh(command, argv, base, stop, names, left)
   elseif bound == 'w' then
     n = elements()
     -- The bytes may be in a few elements, so all of these are looked at.
-    if n * weight <= left then n = n + ask('MEMORY', 'USAGE', names[1], 'SAMPLES', 0) / {{ bytes_per_element }} end
+    if n * weight <= left then n = n + usage(names[1], n) end
 --% endif
 --% if "i" in bounds
   elseif bound == 'i' then
@@ -115,12 +146,15 @@ local function weigh(command, argv, base, stop, names, left)
 --% if "c" in bounds
   elseif bound == 'c' then
     n = number(place) or 1
-    if n < 0 then
-      -- The same element may come again and again.
-      local held = elements()
-      n = held > 0 and -n * (1 + ask('MEMORY', 'USAGE', names[1], 'SAMPLES', 1000) / held * {{ string_work }} / weight) or 0
-    else
+    if n >= 0 then
       n = bounded(n)
+    else
+      n = -n
+      -- The same element may come again and again.
+      if n > 4 and n * weight <= left then
+        local held = max(1, elements())
+        n = n * (1 + usage(names[1], min(4000, held)) / held)
+      end
     end
 --% endif
 --% if "o" in bounds
@@ -131,6 +165,7 @@ local function weigh(command, argv, base, stop, names, left)
       -- Without a bound all are looked at.
       if most then n = max(n or 0, most == 0 and huge or most) end
     end
+    if select(2, option('TRUTH', base + 1)) then n = huge end
     local _, filter = option('FILTER', base + 1)
     n = bounded((n or default) * (1 + #(argv[filter or 0] or '') / 64))
 --% endif
@@ -150,7 +185,7 @@ local function weigh(command, argv, base, stop, names, left)
       if count < 0 then count = huge end
       -- What an offset skips is only walked over.
       n = bounded(count + offset / 40)
-      if n * weight > left then
+      if n * weight > min({{ unasked_work }}, left) then
         if find(command, 'REV') or option('REV', place) then from, to = to, from end
         n = min(count, ask(lex and 'ZLEXCOUNT' or 'ZCOUNT', names[first + 0] or '', from, to)) + min(offset, n) / 40
       end
@@ -169,11 +204,16 @@ local function weigh(command, argv, base, stop, names, left)
       at = at + (word(at) == 'NOVALUES' and 1 or 2)
     end
     -- A star before the end of a glob tries every place of what it is compared with.
+    local held = size ~= '-' and find(glob, '%*[^*?][^*?][^*?][^*?]') and elements()
     n = bounded(count) * (find(glob, '*.') and 1 + #glob / 4 or 1)
+    -- And all that follows it there.
+    if held and n * weight <= left then
+      n = n + usage(names[1], min(1000, held)) * #glob * min(1, #glob > 32 and 1 or count * 10 / held)
+    end
 --% endif
 --% if "e" in bounds
   elseif bound == 'e' then
-    return entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge, left)
+    n = entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge) / weight
 --% endif
 --% if "x" in bounds
   elseif bound == 'x' then
@@ -187,20 +227,23 @@ local function weigh(command, argv, base, stop, names, left)
     end
     if count <= 0 then count = huge end
     for i = 1, #names do
-      local id, asking, held = argv[stop - #names + i], 0, nil
-      if work > left then break end
-      if group and (blocks or id == '>' and count > {{ plain_entries }}) then asking, held = group_of(names[i], group) end
+      local id, held = argv[stop - #names + i], nil
+      if group and (blocks or id == '>' and count > {{ plain_entries }}) then
+        held = group_of(names[i], group)
+        -- Before a call that would block, the guard asks again.
+        if blocks then asked = asked + asked end
+      end
       if held and id == '>' then id = held[8] end
-      work = work + asking
-      if id ~= '$' then work = work + entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count, left - work) end
+      if id ~= '$' then work = work + entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count) end
+      if work + asked > left then break end
     end
-    return work
+    n = work / weight
 --% endif
 --% if "g" in bounds
   elseif bound == 'g' then
-    local work, held = group_of(names[1], argv[place])
-    -- With a range, entries are looked at until enough are found.
-    return work + (held and stop > place and held[6] / 2 or 0)
+    local held = group_of(names[1], argv[place])
+    -- It tells the same again. With a range, entries are looked at until enough are found.
+    n = (asked + (held and stop > place and held[6] / 2 or 0)) / weight
 --% endif
 --% if "f" in bounds
   elseif bound == 'f' then
@@ -211,6 +254,25 @@ local function weigh(command, argv, base, stop, names, left)
     -- A projection is a matrix from all dimensions to those that are kept.
     n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(argv[place + 3] or '') / 4 or number(place + 3) or 0)
 --% endif
+--% if "h" in bounds
+  elseif bound == 'h' then
+    n = stop - base > default and (stop - base) or 0
+    local seen, work = {}, 0
+    for at = place, n > 0 and stop or 0 do
+      local word = argv[at]
+      -- What is named once is no more than the key holds.
+      if seen[word] then
+        work = work + (size == 'H' and {{ question_work }} + ask('HSTRLEN', names[1], word) * {{ string_work }} or size == 'X' and entries(names[1], 'XRANGE', word, word, 1))
+      end
+      seen[word] = true
+      if work + asked > left then break end
+    end
+    n = n + work / weight
+--% endif
+--% if "y" in bounds
+  elseif bound == 'y' then
+    n = #(argv[place] or '')
+--% endif
   end
-  return n * weight
+  return n * weight, asked
 end

@@ -78,7 +78,7 @@ def test_keys_of_a_command_read_as_people_say_them(name: str, places: str, needs
     [
         ("SET", ["with GET: read, write"]),
         ("BITFIELD", ["of GETs alone: read", "refused on integers wider than 53 bits"]),
-        ("SORT", ["refused with BY or GET", "weight 15", "audited if it stores"]),
+        ("SORT", ["refused with BY or GET", "weight 20", "audited if it stores"]),
         ("BLPOP", ["polled"]),
         (
             "XREAD",

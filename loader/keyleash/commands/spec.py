@@ -165,7 +165,8 @@ class Bound(StrEnum):
     `option`: by the number behind an option word. `any`: by COUNT, if ANY follows. `scan`: by
     COUNT, and each element is compared with MATCH. `entries`, `streams`: by COUNT and the ids of
     a stream. `groups`: by what a stream's groups hold. `full`: by the option FULL. `reduce`: by
-    the dimensions of a vector.
+    the dimensions of a vector. `repeats`: by the number of arguments, and by what those that
+    occur again name. `bytes`: by the length of an argument.
     """
 
     NONE = "none"
@@ -183,6 +184,8 @@ class Bound(StrEnum):
     GROUPS = "groups"
     FULL = "full"
     REDUCE = "reduce"
+    REPEATS = "repeats"
+    BYTES = "bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +200,8 @@ class Work:
         first, last: Which of the call's keys are measured, from 1; 0 is the last one.
         bound: How arguments bound the number of elements.
         place: Where they stand, in places of the command.
-        default: The number of elements without that option; of `words` and `keys`, how many
-            there may be before the work is estimated at all.
+        default: The number of elements without that option; of `words`, `repeats` and `keys`, how
+            many there may be before the work is estimated at all.
     """
 
     weight: float

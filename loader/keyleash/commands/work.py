@@ -21,10 +21,19 @@ UNASKED_WORK = 1_000
 PLAIN_BYTES = 64 * 1024
 """Length up to which extending a string is no work."""
 
-STRING_WORK = 1 / 80
+ASKING_WORK = 40
+"""Work of an estimate."""
+
+QUESTION_WORK = 15
+"""Work of each question to the server for it."""
+
+USAGE_WORK = 1.3
+"""Work of an element that MEMORY USAGE looks at."""
+
+STRING_WORK = 1 / 64
 """Work of a byte that a script reads."""
 
-WORD_WORK = 0.7
+WORD_WORK = 0.9
 """Work of a word of a reply that a script reads."""
 
 GROUP_WORK = 60
@@ -45,8 +54,8 @@ PLAIN_ENTRIES = 350
 UNASKED_READS = 16
 """Strings that a batch reads whole before the length of any further one is asked for."""
 
-UNASKED_KEYS = 4
-"""Keys of one call whose bytes are not asked for."""
+UNASKED_KEYS = 2
+"""Keys of an MGET whose lengths are not asked for."""
 
 DEFAULT_VALUE_BYTES = 64 * 1024 * 1024
 """The length that a call may give a string, where no grant says otherwise."""
@@ -81,11 +90,14 @@ WORK: Mapping[str, Work] = MappingProxyType(
         "HGETALL": Work(7, "HLEN"),
         **_each("HKEYS HVALS", Work(5, "HLEN")),
         "SMEMBERS": Work(3, "SCARD"),
-        **_each("DUMP COPY", Work(5, ANY_SIZE, bound=Bound.WHOLE)),
+        "COPY": Work(5, ANY_SIZE, bound=Bound.WHOLE),
+        "DUMP": Work(10, ANY_SIZE, bound=Bound.WHOLE),
+        "RESTORE": Work(0.2, None, bound=Bound.BYTES, place=3),
         **_each("LREM LPOS LINSERT", Work(0.5, "LLEN")),
         "LTRIM": Work(0.1, "LLEN"),
         **_each("BITCOUNT BITPOS", Work(0.003, "STRLEN")),
-        **_each("SORT SORT_RO", Work(15, ANY_SIZE)),
+        **_each("SORT SORT_RO", Work(20, ANY_SIZE)),
+        **_each("HMGET HGETDEL HGETEX", Work(0.5, "HLEN", bound=Bound.REPEATS, place=2, default=5)),
         # Several values.
         **_each("SUNION SDIFF", Work(3, "SCARD", last=0)),
         **_each("SUNIONSTORE SDIFFSTORE", Work(3, "SCARD", first=2, last=0)),
@@ -136,7 +148,7 @@ WORK: Mapping[str, Work] = MappingProxyType(
         **_each("XRANGE XREVRANGE", Work(14, "XLEN", bound=Bound.ENTRIES, place=2)),
         **_each("XREAD XREADGROUP", Work(14, "XLEN", last=0, bound=Bound.STREAMS)),
         "XADD": Work(250, None, bound=Bound.WORDS, default=PLAIN_WORDS),
-        "XCLAIM": Work(360, None, bound=Bound.WORDS, default=50),
+        "XCLAIM": Work(360, "XLEN", bound=Bound.REPEATS, place=4, default=20),
         "XAUTOCLAIM": Work(360, None, bound=Bound.OPTION, default=100),
         "XINFO GROUPS": Work(GROUP_WORK, "XLEN", bound=Bound.GROUPS),
         "XINFO CONSUMERS": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=3),

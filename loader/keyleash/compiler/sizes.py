@@ -8,6 +8,7 @@ from functools import cache
 from keyleash.commands.spec import Bound, Join, Lengthening, Work
 from keyleash.commands.work import (
     ANY_SIZE,
+    ASKING_WORK,
     BYTES_PER_ELEMENT,
     CONSUMER_WORK,
     DEFAULT_VALUE_BYTES,
@@ -15,12 +16,13 @@ from keyleash.commands.work import (
     GROUP_WORK,
     PLAIN_BYTES,
     PLAIN_ENTRIES,
+    QUESTION_WORK,
     READS,
     SIZE_BY_TYPE,
     STRING_WORK,
-    UNASKED_KEYS,
     UNASKED_READS,
     UNASKED_WORK,
+    USAGE_WORK,
     WORD_WORK,
     WORK,
 )
@@ -57,6 +59,8 @@ _BOUNDS = {
     Bound.GROUPS: "g",
     Bound.FULL: "f",
     Bound.REDUCE: "d",
+    Bound.REPEATS: "h",
+    Bound.BYTES: "y",
 }
 """The letters by which `weigh.lua` knows them."""
 
@@ -80,9 +84,11 @@ def _sizes() -> str:
 
 
 _UNITS = {
+    "asking_work": ASKING_WORK,
+    "question_work": QUESTION_WORK,
+    "usage_work": USAGE_WORK,
     "string_work": STRING_WORK,
     "word_work": WORD_WORK,
-    "unasked_keys": UNASKED_KEYS,
     "group_work": GROUP_WORK,
     "consumer_work": CONSUMER_WORK,
     "unasked_work": UNASKED_WORK,
@@ -125,7 +131,11 @@ def sizes_of(guard: Guard, *, batch: bool) -> dict[str, object]:
 def estimate_script() -> str:
     """Return the script by which an operator estimates the work of a call."""
     return render(
-        "estimate.lua", plans=plans_of(WORK), bounds=frozenset(_BOUNDS.values()), **_UNITS
+        "estimate.lua",
+        plans=plans_of(WORK),
+        bounds=frozenset(_BOUNDS.values()),
+        batch=False,
+        **_UNITS,
     )
 
 
@@ -144,8 +154,8 @@ def _plan_of(work: Work) -> str:
 
 
 def _lines(entries: Iterable[tuple[str, str]]) -> str:
-    """Return a line for each distinct text, the names that have it in front."""
+    """Return a line for each distinct text, with the names that have it between commas."""
     by_text: dict[str, list[str]] = {}
     for name, text in sorted(entries):
         by_text.setdefault(text, []).append(name)
-    return "".join(f"\n{','.join(names)}={text}" for text, names in by_text.items())
+    return "".join(f",{','.join(names)},={text}\n" for text, names in by_text.items())

@@ -80,8 +80,12 @@ ASKS_SIZES: Mapping[str, tuple[str, ...]] = {
         if work.size is not None
     },
     **dict.fromkeys(("APPEND", "BITOP", *READS), ("STRLEN",)),
+    **dict.fromkeys(("HMGET", "HGETEX", "HGETDEL"), ("HSTRLEN",)),
 }
 """The commands by which it asks for the sizes of the keys of these commands."""
+
+MEASURES = frozenset(name for name, work in WORK.items() if work.size is not None)
+"""The commands before which it may ask for the bytes of their keys."""
 
 COUNTS: Mapping[str, tuple[str, ...]] = {
     name: ("ZLEXCOUNT", "ZCOUNT")
@@ -91,10 +95,10 @@ COUNTS: Mapping[str, tuple[str, ...]] = {
 """The commands by which it counts what lies in a range of these commands."""
 
 LOOKS_CLOSER: Mapping[str, tuple[str, ...]] = {
-    **{name: ("MEMORY USAGE",) for name, work in WORK.items() if work.size is not None},
+    "XCLAIM": ("XRANGE",),
     **dict.fromkeys(("XRANGE", "XREVRANGE"), ("XRANGE", "XREVRANGE")),
-    "XREAD": ("MEMORY USAGE", "XRANGE"),
-    "XREADGROUP": ("MEMORY USAGE", "XINFO STREAM", "XINFO GROUPS", "XRANGE"),
+    "XREAD": ("XRANGE",),
+    "XREADGROUP": ("XINFO STREAM", "XINFO GROUPS", "XRANGE"),
     **dict.fromkeys(
         ("XPENDING", "XINFO CONSUMERS", "XINFO GROUPS"), ("XINFO STREAM", "XINFO GROUPS")
     ),
@@ -196,7 +200,8 @@ def _for_guards(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[str, 
             yield helper, _any_reach(grants) if is_any else Reach(read=_patterns(grants, {READ}))
         for helper in LOOKS_CLOSER.get(spec.name, ()):
             yield helper, Reach(read=_patterns(grants, {READ}))
-        for helper in (*ASKS_SIZES.get(spec.name, ()), *COUNTS.get(spec.name, ())):
+        measuring = ("MEMORY USAGE",) if spec.name in MEASURES else ()
+        for helper in (*ASKS_SIZES.get(spec.name, ()), *COUNTS.get(spec.name, ()), *measuring):
             # Of keys that it may write and not read, the user then learns the size.
             yield helper, Reach(read=_patterns(grants, {READ, *WRITING}))
 

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 269306930535249 then code = 'POLICY_STALE' break end
+if stamp ~= 263043060076971 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
@@ -80,15 +80,15 @@ elseif length == 4 then
 if command == "HGET"
 then rule = 9
 elseif command == "MGET"
-then rule = 19
+then rule = 20
 end
 elseif length == 6 then
 if command == "EXISTS"
 then rule = 8
 elseif command == "LRANGE"
-then rule = 17
+then rule = 18
 elseif command == "ZRANGE"
-then rule = 33
+then rule = 34
 elseif command == "XRANGE"
 then rule = 2
 end
@@ -112,18 +112,18 @@ end
 if not rule then
 rule, command = (function(command)
 local length, rule, records = #command
-if length == 8 then records = "BITCOUNT002XPENDING002GETRANGE009ZREVRANK010BITFIELD004BZPOPMAX006BZPOPMIN006EXPIREAT001HPERSIST001HPEXPIRE001RENAMENX001SETRANGE001VGETATTR001VSETATTR001SPUBLISH022"
+if length == 8 then records = "BITCOUNT002XPENDING002GETRANGE009ZREVRANK010BITFIELD004BZPOPMAX006BZPOPMIN006EXPIREAT001HPERSIST001HPEXPIRE001RENAMENX001SETRANGE001VGETATTR001VSETATTR001SPUBLISH023"
 elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME009PEXPIRETIME009SRANDMEMBER014ZRANDMEMBER014ZRANGEBYLEX002INCRBYFLOAT001SINTERSTORE001SUNIONSTORE001VRANDMEMBER001ZINTERSTORE001ZRANGESTORE001ZUNIONSTORE001"
-elseif length == 6 then records = "BITPOS002LINDEX002GEOPOS011GETBIT009SUBSTR009ZCOUNT009SINTER024SUNION024STRLEN015ZINTER032ZUNION032ZSCORE010EXPIRE001INCRBY001APPEND001BLMOVE001DECRBY001GEOADD001GETSET001HGETEX001HSETEX001HSETNX001LPUSHX001MSETEX001MSETNX001PSETEX001RENAME001RPUSHX001SETBIT001VLINKS001XCLAIM001XSETID001UNLINK006BLMPOP006BZMPOP006GETDEL006"
-elseif length == 4 then records = "DUMP002LPOS002ECHO007PING007TIME007HLEN015LLEN015TYPE015XLEN015HTTL009PTTL009SORT026HSET001INCR001ZADD001SADD001XADD001MSET001COPY001DECR001LSET001VADD001VDIM001VEMB001VREM001VSIM001XACK001LPOP006RPOP006HDEL006LREM006SPOP006SREM006XDEL006ZREM006SCAN023"
-elseif length == 10 then records = "EXPIRETIME009SMISMEMBER009HRANDFIELD014SINTERCARD025XREADGROUP031ZINTERCARD032BRPOPLPUSH001HPEXPIREAT001SDIFFSTORE001XAUTOCLAIM001ZDIFFSTORE001"
-elseif length == 7 then records = "GEODIST010GEOHASH009HEXISTS015HSTRLEN015PFCOUNT021SORT_RO027ZMSCORE011HINCRBY001HEXPIRE001LINSERT001PERSIST001PEXPIRE001PFMERGE001ZINCRBY001DELIFEQ006HGETDEL006ZPOPMAX006ZPOPMIN006PUBLISH022"
+elseif length == 6 then records = "BITPOS002LINDEX002GEOPOS011GETBIT009SUBSTR009ZCOUNT009SINTER025SUNION025STRLEN015ZINTER033ZUNION033ZSCORE010EXPIRE001INCRBY001APPEND001BLMOVE001DECRBY001GEOADD001GETSET001HGETEX001HSETEX001HSETNX001LPUSHX001MSETEX001MSETNX001PSETEX001RENAME001RPUSHX001SETBIT001VLINKS001XCLAIM001XSETID001UNLINK006BLMPOP006BZMPOP006GETDEL006"
+elseif length == 4 then records = "DUMP002LPOS002ECHO007PING007TIME007HLEN015LLEN015TYPE015XLEN015HTTL009PTTL009SORT027HSET001INCR001ZADD001SADD001XADD001MSET001COPY001DECR001LSET001VADD001VDIM001VEMB001VREM001VSIM001XACK001LPOP006RPOP006HDEL006LREM006SPOP006SREM006XDEL006ZREM006SCAN024"
+elseif length == 10 then records = "EXPIRETIME009SMISMEMBER009HRANDFIELD014SINTERCARD026XREADGROUP032ZINTERCARD033BRPOPLPUSH001HPEXPIREAT001SDIFFSTORE001XAUTOCLAIM001ZDIFFSTORE001"
+elseif length == 7 then records = "GEODIST010GEOHASH009HEXISTS015HSTRLEN015PFCOUNT022SORT_RO028ZMSCORE011HINCRBY001HEXPIRE001LINSERT001PERSIST001PEXPIRE001PFMERGE001ZINCRBY001DELIFEQ006HGETDEL006ZPOPMAX006ZPOPMIN006PUBLISH023"
 elseif length == 9 then records = "GEORADIUS012GEOSEARCH014ZREVRANGE014XREVRANGE002ZLEXCOUNT009HEXPIREAT001PEXPIREAT001RPOPLPUSH001VISMEMBER001"
 elseif length == 17 then records = "GEORADIUSBYMEMBER013"
 elseif length == 20 then records = "GEORADIUSBYMEMBER_RO014"
 elseif length == 12 then records = "GEORADIUS_RO014HPEXPIRETIME009HINCRBYFLOAT001"
-elseif length == 5 then records = "HKEYS002HVALS002HMGET009HPTTL009HSCAN014SSCAN014ZSCAN014SCARD015ZCARD015SDIFF024TOUCH008XREAD030ZDIFF032ZRANK010LPUSH001RPUSH001SETEX001BITOP001GETEX001HMSET001LMOVE001PFADD001SETNX001SMOVE001VCARD001VINFO001BLPOP006BRPOP006LMPOP006LTRIM006XTRIM006ZMPOP006"
-elseif length == 3 then records = "LCS016SET001DEL006"
+elseif length == 5 then records = "HKEYS002HVALS002HMGET016HPTTL009HSCAN014SSCAN014ZSCAN014SCARD015ZCARD015SDIFF025TOUCH008XREAD031ZDIFF033ZRANK010LPUSH001RPUSH001SETEX001BITOP001GETEX001HMSET001LMOVE001PFADD001SETNX001SMOVE001VCARD001VINFO001BLPOP006BRPOP006LMPOP006LTRIM006XTRIM006ZMPOP006"
+elseif length == 3 then records = "LCS017SET001DEL006"
 elseif length == 14 then records = "ZREVRANGEBYLEX002GEOSEARCHSTORE001ZREMRANGEBYLEX006"
 elseif length == 16 then records = "ZREVRANGEBYSCORE014ZREMRANGEBYSCORE006"
 elseif length == 15 then records = "ZREMRANGEBYRANK006"
@@ -136,7 +136,7 @@ elseif command == "MEMORY" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "USAGE"
-then rule = 18
+then rule = 19
 end
 elseif command == "OBJECT" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
@@ -145,16 +145,16 @@ if subcommand == "ENCODING"
 or subcommand == "FREQ"
 or subcommand == "IDLETIME"
 or subcommand == "REFCOUNT"
-then rule = 20
+then rule = 21
 end
 elseif command == "XINFO" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "CONSUMERS"
-then rule = 28
+then rule = 29
 elseif subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 29
+then rule = 30
 end
 elseif command == "XGROUP" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
@@ -199,12 +199,12 @@ rest = 1
 reads = true
 weighs = true
 typed = protocol == '3'
-elseif rule == 17 then
+elseif rule == 18 then
 check = 1
 rest = 1
 reads = true
 weighs = not (find(argv[6] or '', '^%d?%d$') and find(argv[7] or '', '^%d?%d$'))
-elseif rule == 33 then
+elseif rule == 34 then
 check = 1
 rest = 1
 reads = true
@@ -215,12 +215,12 @@ check = 1
 rest = 1
 reads = true
 weighs = true
-elseif rule == 19 then
+elseif rule == 20 then
 last = stop
 check = 1
 rest = 1
 reads = true
-weighs = stop - 4 > 4
+weighs = stop - 4 > 2
 elseif rule == 15 then
 check = 1
 rest = 1
@@ -300,6 +300,11 @@ rest = 2
 reads = true
 weighs = true
 typed = protocol == '3'
+elseif rule == 16 then
+check = 1
+rest = 1
+reads = true
+weighs = stop - 4 > 5
 elseif rule == 3 then
 check = 1
 rest = 1
@@ -311,40 +316,40 @@ if width > 53 then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
-elseif rule == 16 then
+elseif rule == 17 then
 last = 6
 check = 1
 rest = 1
 reads = true
 weighs = true
 typed = protocol == '3'
-elseif rule == 18 then
+elseif rule == 19 then
 first = 6
 last = 6
 check = 1
 rest = 1
 weighs = true
-typed = protocol == '3'
-elseif rule == 20 then
-first = 6
-last = 6
-check = 1
-rest = 1
 typed = protocol == '3'
 elseif rule == 21 then
+first = 6
+last = 6
+check = 1
+rest = 1
+typed = protocol == '3'
+elseif rule == 22 then
 last = stop
 check = 1
 rest = 1
 reads = true
 weighs = true
-elseif rule == 24 then
+elseif rule == 25 then
 last = stop
 check = 1
 rest = 1
 reads = true
 weighs = true
 typed = protocol == '3'
-elseif rule == 25 then
+elseif rule == 26 then
 walked, first, last = {}, 1, 0
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
 if how_many then
@@ -358,7 +363,7 @@ check = 1
 rest = 1
 reads = true
 weighs = true
-elseif rule == 26 then
+elseif rule == 27 then
 walked, first, last = {}, 1, 0
 if 5 <= stop then walked[1] = argv[5] end
 local option_at, stored = 6
@@ -390,7 +395,7 @@ end
 end
 weighs = true
 typed = protocol == '3'
-elseif rule == 27 then
+elseif rule == 28 then
 check = 1
 rest = 1
 reads = true
@@ -406,14 +411,6 @@ end
 end
 weighs = true
 typed = protocol == '3'
-elseif rule == 28 then
-first = 6
-last = 6
-check = 1
-rest = 1
-reads = true
-weighs = true
-typed = protocol == '3'
 elseif rule == 29 then
 first = 6
 last = 6
@@ -422,8 +419,16 @@ rest = 1
 reads = true
 weighs = true
 typed = protocol == '3'
-mend = "info"
 elseif rule == 30 then
+first = 6
+last = 6
+check = 1
+rest = 1
+reads = true
+weighs = true
+typed = protocol == '3'
+mend = "info"
+elseif rule == 31 then
 walked, first, last = {}, 1, 0
 local option_at = 5
 while option_at <= stop do
@@ -448,7 +453,7 @@ rest = 1
 reads = true
 weighs = true
 typed = protocol == '3'
-elseif rule == 31 then
+elseif rule == 32 then
 walked, first, last = {}, 1, 0
 local option_at = 5
 while option_at <= stop do
@@ -483,7 +488,7 @@ recorded = true
 weighs = true
 typed = protocol == '3'
 mend = "entries"
-elseif rule == 32 then
+elseif rule == 33 then
 walked, first, last = {}, 1, 0
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
 if how_many then
@@ -504,9 +509,9 @@ elseif rule == 6 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
 elseif rule == 4 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "write"
-elseif rule == 22 then
-code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
 elseif rule == 23 then
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
+elseif rule == 24 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 end)(rule, argv, stop, find)
@@ -568,12 +573,14 @@ return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)
 end
 local left = 250000
 if weighs then
+local usages, sizes = {}, {}
 local function weigh(command, argv, base, stop, names, left)
-local size, join, first, last, bound, place, default, weight = string.match("\010BITCOUNT,BITPOS=Bs11-00 0.003\010DUMP=As11w00 5\010GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH=Zs11n20 10\010HGETALL=Hs11-00 7\010HKEYS,HVALS=Hs11-00 5\010HRANDFIELD=Hs11c20 28\010HSCAN=Hs11s310 13\010LCS=Bp12-00 0.04\010LINDEX=-s11i20 0.05\010LPOS=Ls11-00 0.5\010LRANGE=Ls11r20 1\010MEMORY USAGE=As11o05 1.3\010MGET=Bs10k04 0.0125\010PFCOUNT=-s10k020 50\010SDIFF,SUNION=Ss10-00 3\010SINTER=Sl10-00 5\010SINTERCARD=Sl10-00 2\010SMEMBERS=Ss11-00 3\010SORT,SORT_RO=As11-00 15\010SRANDMEMBER=Ss11c20 40\010SSCAN=Ss11s310 7\010XINFO CONSUMERS=Xs11g30 40\010XINFO GROUPS=Xs11g00 60\010XINFO STREAM=Xs11f30 0.35\010XPENDING=Xs11g20 40\010XRANGE,XREVRANGE=Xs11e20 14\010XREAD,XREADGROUP=Xs10x00 14\010ZDIFF,ZUNION=As10-00 12\010ZINTER=Al10-00 12\010ZINTERCARD=Al10-00 10\010ZRANDMEMBER=Zs11c20 34\010ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE=Zs11r20 8\010ZSCAN=Zs11s310 19", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)(.)(.)(.)(.)(%d+) (%S+)')
-if size ~= '-' and not names[1] then return 0 end
+local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003\010,DUMP,=As11w00 10\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10\010,HGETALL,=Hs11-00 7\010,HKEYS,HVALS,=Hs11-00 5\010,HMGET,=Hs11h25 0.5\010,HRANDFIELD,=Hs11c20 28\010,HSCAN,=Hs11s310 13\010,LCS,=Bp12-00 0.04\010,LINDEX,=-s11i20 0.05\010,LPOS,=Ls11-00 0.5\010,LRANGE,=Ls11r20 1\010,MEMORY USAGE,=As11o05 1.3\010,MGET,=Bs10k02 0.015625\010,PFCOUNT,=-s10k020 50\010,SDIFF,SUNION,=Ss10-00 3\010,SINTER,=Sl10-00 5\010,SINTERCARD,=Sl10-00 2\010,SMEMBERS,=Ss11-00 3\010,SORT,SORT_RO,=As11-00 20\010,SRANDMEMBER,=Ss11c20 40\010,SSCAN,=Ss11s310 7\010,XINFO CONSUMERS,=Xs11g30 40\010,XINFO GROUPS,=Xs11g00 60\010,XINFO STREAM,=Xs11f30 0.45\010,XPENDING,=Xs11g20 40\010,XRANGE,XREVRANGE,=Xs11e20 14\010,XREAD,XREADGROUP,=Xs10x00 14\010,ZDIFF,ZUNION,=As10-00 12\010,ZINTER,=Al10-00 12\010,ZINTERCARD,=Al10-00 10\010,ZRANDMEMBER,=Zs11c20 34\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8\010,ZSCAN,=Zs11s310 19\010"
+local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
+if size ~= '-' and not names[1] then return 0, 0 end
 place, default = base + place, default + 0
-local many = #names > 4
 local min, max, huge, n = math.min, math.max, math.huge, nil
+local asked = 40
 local function number(at) return tonumber(argv[at] or '') end
 local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
 local function option(name, from)
@@ -591,17 +598,35 @@ local reply = redis.pcall(...) or 0
 if type(reply) == 'number' then return reply end
 return find(reply.err, '^WRONGTYPE') and 0 or huge
 end
+local function usage(name, found)
+if not usages[name] then
+asked = asked + found * 1.3
+usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', math.ceil(found)) / 400
+end
+return usages[name]
+end
 local function elements()
+local often = (false or #names > 3) and bound == '-' and (size == 'A' or size == 'S' and last == '0')
 local sum, least, most, product, count = 0, 1e15, 0, 1, 0
 for i = first + 0, last == '0' and #names or min(last, #names) do
+local name = names[i]
+local known = bound .. size .. name
+local held = sizes[known]
+if not held then
 local kind, part = size, 1
 if kind == 'A' then
-kind = call('TYPE', names[i]).ok
+asked = asked + 15
+kind = call('TYPE', name).ok
 if kind == 'string' then part = 400 end
 end
+asked = asked + 15
 local by = string.match(" B=STRLEN L=LLEN S=SCARD Z=ZCARD H=HLEN X=XLEN V=VCARD string=STRLEN list=LLEN set=SCARD zset=ZCARD hash=HLEN stream=XLEN vectorset=VCARD none=EXISTS", ' ' .. kind .. '=(%u+)')
-local held = by and ask(by, names[i]) / part or huge
-if many and join == 's' and size ~= 'B' then held = held + ask('MEMORY', 'USAGE', names[i]) * 0.0125 / weight end
+held = by and ask(by, name) / part or huge
+if often and part == 1 and held * weight <= left then held = held + usage(name, held) end
+sizes[known] = held
+end
+asked = asked + 1.5
+if asked > left then return huge end
 sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
 end
 return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
@@ -610,32 +635,35 @@ local function bounded(n)
 if size == '-' or n * weight <= min(1000, left) then return n end
 return min(n, elements())
 end
-local function entries(name, range, from, to, count, left)
+local function words_of(entry)
+local words = entry and entry[2] or {}
+local work = #words * 0.9
+for at = 1, #words do work = work + #words[at] * 0.015625 end
+return work
+end
+local function entries(name, range, from, to, count)
+if bound ~= 'h' and #names <= 4 and count * #names <= 350 then return count * weight end
 local work, seen = 0, 0
-if count <= 350 then
-local held = many and ask('XLEN', name) or 0
-if held > 0 then work = min(count, held) * ask('MEMORY', 'USAGE', name) / held * 0.0125 end
-return work + count * weight
-end
 repeat
-local found = redis.pcall(range, name, from, to, 'COUNT', 64)
+local found = redis.pcall(range, name, from, to, 'COUNT', min(64, count))
 for i = 1, #found do
-seen, from = seen + 1, '(' .. found[i][1]
-work = work + weight + #found[i][2] * 0.7
+seen, from, work = seen + 1, '(' .. found[i][1], work + weight + words_of(found[i])
 end
-until #found < 64 or seen >= count or work > left
+until #found < min(64, count) or seen >= count or work + work + asked > left
+asked = asked + 15 + work
 return work
 end
 local function group_of(name, group)
-local stream, work, held = redis.pcall('XINFO', 'STREAM', name), 0, nil
+local stream, held = redis.pcall('XINFO', 'STREAM', name), nil
 for i = 1, #stream, 2 do
-if stream[i] == 'groups' then work = stream[i + 1] * 60 end
+if stream[i] == 'groups' then asked = asked + 15 + stream[i + 1] * 60 end
+if type(stream[i + 1]) == 'table' then asked = asked + words_of(stream[i + 1]) end
 end
-local groups = work <= left and redis.pcall('XINFO', 'GROUPS', name) or {}
+local groups = asked <= left and redis.pcall('XINFO', 'GROUPS', name) or {}
 for i = 1, #groups do
-if groups[i][2] == group then held, work = groups[i], work + groups[i][4] * 40 end
+if groups[i][2] == group then held, asked = groups[i], asked + groups[i][4] * 40 end
 end
-return work, held
+return held
 end
 if bound == '-' then
 n = elements()
@@ -643,16 +671,19 @@ elseif bound == 'k' or bound == 'a' then
 n = stop - base <= default and 0 or size == '-' and stop - base or elements()
 elseif bound == 'w' then
 n = elements()
-if n * weight <= left then n = n + ask('MEMORY', 'USAGE', names[1], 'SAMPLES', 0) / 400 end
+if n * weight <= left then n = n + usage(names[1], n) end
 elseif bound == 'i' then
 n = min(math.abs(number(place) or 0), 4096)
 elseif bound == 'c' then
 n = number(place) or 1
-if n < 0 then
-local held = elements()
-n = held > 0 and -n * (1 + ask('MEMORY', 'USAGE', names[1], 'SAMPLES', 1000) / held * 0.0125 / weight) or 0
-else
+if n >= 0 then
 n = bounded(n)
+else
+n = -n
+if n > 4 and n * weight <= left then
+local held = max(1, elements())
+n = n * (1 + usage(names[1], min(4000, held)) / held)
+end
 end
 elseif bound == 'o' then
 n = option('COUNT', base + 1)
@@ -660,6 +691,7 @@ for name in string.gmatch('SAMPLES EF FILTER-EF', '%S+') do
 local most = option(name, base + 1)
 if most then n = max(n or 0, most == 0 and huge or most) end
 end
+if select(2, option('TRUTH', base + 1)) then n = huge end
 local _, filter = option('FILTER', base + 1)
 n = bounded((n or default) * (1 + #(argv[filter or 0] or '') / 64))
 elseif bound == 'n' then
@@ -673,7 +705,7 @@ local _, found = option('LIMIT', place)
 local offset, count = found and number(found) or 0, found and number(found + 1) or -1
 if count < 0 then count = huge end
 n = bounded(count + offset / 40)
-if n * weight > left then
+if n * weight > min(1000, left) then
 if find(command, 'REV') or option('REV', place) then from, to = to, from end
 n = min(count, ask(lex and 'ZLEXCOUNT' or 'ZCOUNT', names[first + 0] or '', from, to)) + min(offset, n) / 40
 end
@@ -689,9 +721,13 @@ if word(at) == 'COUNT' then count = max(default, number(at + 1) or 0) end
 if word(at) == 'MATCH' then glob = argv[at + 1] or '' end
 at = at + (word(at) == 'NOVALUES' and 1 or 2)
 end
+local held = size ~= '-' and find(glob, '%*[^*?][^*?][^*?][^*?]') and elements()
 n = bounded(count) * (find(glob, '*.') and 1 + #glob / 4 or 1)
+if held and n * weight <= left then
+n = n + usage(names[1], min(1000, held)) * #glob * min(1, #glob > 32 and 1 or count * 10 / held)
+end
 elseif bound == 'e' then
-return entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge, left)
+n = entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge) / weight
 elseif bound == 'x' then
 local count, at, work, group, blocks = 0, base + 1, 0, nil, nil
 while at < stop - 2 * #names do
@@ -703,23 +739,38 @@ at = at + (name == 'NOACK' and 1 or 2)
 end
 if count <= 0 then count = huge end
 for i = 1, #names do
-local id, asking, held = argv[stop - #names + i], 0, nil
-if work > left then break end
-if group and (blocks or id == '>' and count > 350) then asking, held = group_of(names[i], group) end
-if held and id == '>' then id = held[8] end
-work = work + asking
-if id ~= '$' then work = work + entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count, left - work) end
+local id, held = argv[stop - #names + i], nil
+if group and (blocks or id == '>' and count > 350) then
+held = group_of(names[i], group)
+if blocks then asked = asked + asked end
 end
-return work
+if held and id == '>' then id = held[8] end
+if id ~= '$' then work = work + entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count) end
+if work + asked > left then break end
+end
+n = work / weight
 elseif bound == 'g' then
-local work, held = group_of(names[1], argv[place])
-return work + (held and stop > place and held[6] / 2 or 0)
+local held = group_of(names[1], argv[place])
+n = (asked + (held and stop > place and held[6] / 2 or 0)) / weight
 elseif bound == 'f' then
 n = word(place) == 'FULL' and ask('MEMORY', 'USAGE', names[1]) or 0
+elseif bound == 'h' then
+n = stop - base > default and (stop - base) or 0
+local seen, work = {}, 0
+for at = place, n > 0 and stop or 0 do
+local word = argv[at]
+if seen[word] then
+work = work + (size == 'H' and 15 + ask('HSTRLEN', names[1], word) * 0.015625 or size == 'X' and entries(names[1], 'XRANGE', word, word, 1))
 end
-return n * weight
+seen[word] = true
+if work + asked > left then break end
 end
-work = work + weigh(command, argv, base, stop, names, left - work)
+n = n + work / weight
+end
+return n * weight, asked
+end
+local more, asked = weigh(command, argv, base, stop, names, left - work)
+work = work + more + asked
 end
 if not (work <= left) then
 code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, 250000)

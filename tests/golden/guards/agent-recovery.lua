@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 23403344643121 then code = 'POLICY_STALE' break end
+if stamp ~= 195489646769699 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -301,7 +301,8 @@ local function amount_of(what, much, most)
 return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)), most)
 end
 if lengthens then
-local at, how, place = first, string.match("\010APPEND=a2\010MSET,MSETNX=p2\010MSETEX=p3\010PSETEX,SETEX=v3\010SET,SETNX=v2\010SETRANGE=r2", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)')
+local kinds = ",APPEND,=a2\010,MSET,MSETNX,=p2\010,MSETEX,=p3\010,PSETEX,SETEX,=v3\010,SET,SETNX,=v2\010,SETRANGE,=r2\010"
+local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true))
 place = base + place
 local function check(bytes)
 local name = walked[at]
@@ -358,12 +359,14 @@ if code then return end
 end
 local left = 250000
 if weighs then
+local usages, sizes = {}, {}
 local function weigh(command, argv, base, stop, names, left)
-local size, join, first, last, bound, place, default, weight = string.match("\010LINSERT=Ls11-00 0.5\010LSET=-s11i20 0.05\010MEMORY USAGE=As11o05 1.3\010XADD=-s11a01000 250", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)(.)(.)(.)(.)(%d+) (%S+)')
-if size ~= '-' and not names[1] then return 0 end
+local plans = ",LINSERT,=Ls11-00 0.5\010,LSET,=-s11i20 0.05\010,MEMORY USAGE,=As11o05 1.3\010,XADD,=-s11a01000 250\010"
+local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
+if size ~= '-' and not names[1] then return 0, 0 end
 place, default = base + place, default + 0
-local many = #names > 4
 local min, max, huge, n = math.min, math.max, math.huge, nil
+local asked = 40
 local function number(at) return tonumber(argv[at] or '') end
 local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
 local function option(name, from)
@@ -381,17 +384,35 @@ local reply = redis.pcall(...) or 0
 if type(reply) == 'number' then return reply end
 return find(reply.err, '^WRONGTYPE') and 0 or huge
 end
+local function usage(name, found)
+if not usages[name] then
+asked = asked + found * 1.3
+usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', math.ceil(found)) / 400
+end
+return usages[name]
+end
 local function elements()
+local often = (false or #names > 3) and bound == '-' and (size == 'A' or size == 'S' and last == '0')
 local sum, least, most, product, count = 0, 1e15, 0, 1, 0
 for i = first + 0, last == '0' and #names or min(last, #names) do
+local name = names[i]
+local known = bound .. size .. name
+local held = sizes[known]
+if not held then
 local kind, part = size, 1
 if kind == 'A' then
-kind = call('TYPE', names[i]).ok
+asked = asked + 15
+kind = call('TYPE', name).ok
 if kind == 'string' then part = 400 end
 end
+asked = asked + 15
 local by = string.match(" B=STRLEN L=LLEN S=SCARD Z=ZCARD H=HLEN X=XLEN V=VCARD string=STRLEN list=LLEN set=SCARD zset=ZCARD hash=HLEN stream=XLEN vectorset=VCARD none=EXISTS", ' ' .. kind .. '=(%u+)')
-local held = by and ask(by, names[i]) / part or huge
-if many and join == 's' and size ~= 'B' then held = held + ask('MEMORY', 'USAGE', names[i]) * 0.0125 / weight end
+held = by and ask(by, name) / part or huge
+if often and part == 1 and held * weight <= left then held = held + usage(name, held) end
+sizes[known] = held
+end
+asked = asked + 1.5
+if asked > left then return huge end
 sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
 end
 return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
@@ -412,12 +433,14 @@ for name in string.gmatch('SAMPLES EF FILTER-EF', '%S+') do
 local most = option(name, base + 1)
 if most then n = max(n or 0, most == 0 and huge or most) end
 end
+if select(2, option('TRUTH', base + 1)) then n = huge end
 local _, filter = option('FILTER', base + 1)
 n = bounded((n or default) * (1 + #(argv[filter or 0] or '') / 64))
 end
-return n * weight
+return n * weight, asked
 end
-work = work + weigh(command, argv, base, stop, names, left - work)
+local more, asked = weigh(command, argv, base, stop, names, left - work)
+work = work + more + asked
 end
 if not (work <= left) then
 code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, 250000)

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 156709873602775 then code = 'POLICY_STALE' break end
+if stamp ~= 36643758058275 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "c0ffeec0ffeec0ffeec0ffeec0ffee00:token:agent-runner:" .. redis.sha1hex(token)
@@ -72,7 +72,7 @@ repeat
 local length = #command
 if length == 3 then
 if command == "SET"
-then rule = 37
+then rule = 39
 elseif command == "GET"
 or command == "TTL"
 then rule = 13
@@ -86,13 +86,13 @@ then rule = 13
 elseif command == "INCR"
 then rule = 9
 elseif command == "ZADD"
-then rule = 53
+then rule = 55
 elseif command == "XADD"
-then rule = 46
+then rule = 48
 elseif command == "MGET"
-then rule = 26
+then rule = 28
 elseif command == "MSET"
-then rule = 27
+then rule = 29
 end
 elseif length == 6 then
 if command == "EXPIRE"
@@ -100,9 +100,9 @@ then rule = 12
 elseif command == "EXISTS"
 then rule = 11
 elseif command == "LRANGE"
-then rule = 24
+then rule = 26
 elseif command == "ZRANGE"
-then rule = 56
+then rule = 58
 elseif command == "XRANGE"
 then rule = 2
 elseif command == "INCRBY"
@@ -119,7 +119,7 @@ if command == "LPUSH"
 or command == "RPUSH"
 then rule = 12
 elseif command == "SETEX"
-then rule = 38
+then rule = 40
 end
 elseif length == 8 then
 if command == "SMEMBERS"
@@ -137,19 +137,19 @@ end
 if not rule then
 rule, command = (function(command)
 local length, rule, records = #command
-if length == 6 then records = "APPEND001PSETEX001BITPOS002LINDEX002DECRBY009HGETEX009GEOADD012HSETEX012HSETNX012LPUSHX012RPUSHX012XSETID012GEOPOS015GETBIT013SUBSTR013ZCOUNT013GETSET020SETBIT020MSETEX028MSETNX029SINTER035SUNION035STRLEN021VLINKS043XCLAIM047ZINTER054ZUNION054ZSCORE014UNLINK007BLMOVE007BLMPOP007BZMPOP007GETDEL007RENAME007"
-elseif length == 8 then records = "BITCOUNT002XPENDING002BITFIELD004EXPIREAT012HPERSIST012HPEXPIRE012GETRANGE013SETRANGE001VGETATTR043VSETATTR045ZREVRANK014BZPOPMAX007BZPOPMIN007RENAMENX007SPUBLISH033"
-elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE032SUNIONSTORE032SRANDMEMBER018ZRANDMEMBER018VRANDMEMBER044ZINTERSTORE055ZUNIONSTORE055ZRANGEBYLEX002ZRANGESTORE019"
-elseif length == 5 then records = "BITOP006GETEX009HKEYS002HVALS002HMGET013HPTTL013HMSET012PFADD012HSCAN018SSCAN018ZSCAN018SCARD021ZCARD021SDIFF035SETNX001TOUCH011VCARD043VINFO043XREAD051ZDIFF054ZRANK014BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
-elseif length == 4 then records = "COPY008DECR009DUMP002LPOS002ECHO010PING010TIME010HLEN021LLEN021TYPE021XLEN021HTTL013PTTL013LSET023SORT040VADD042VDIM043VEMB043VREM045VSIM044XACK012LPOP007RPOP007HDEL007LREM007SPOP007SREM007XDEL007ZREM007SCAN034"
-elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD018SDIFFSTORE032SINTERCARD039XREADGROUP052ZDIFFSTORE055ZINTERCARD054BRPOPLPUSH007XAUTOCLAIM007"
-elseif length == 7 then records = "GEODIST014GEOHASH013HEXISTS021HSTRLEN021HEXPIRE012PERSIST012PEXPIRE012LINSERT023PFCOUNT031PFMERGE032SORT_RO041ZINCRBY045ZMSCORE015DELIFEQ007HGETDEL007ZPOPMAX007ZPOPMIN007PUBLISH033"
-elseif length == 9 then records = "GEORADIUS016GEOSEARCH018ZREVRANGE018HEXPIREAT012PEXPIREAT012VISMEMBER043XREVRANGE002ZLEXCOUNT013RPOPLPUSH007"
+if length == 6 then records = "APPEND001PSETEX001BITPOS002LINDEX002DECRBY009GEOADD012HSETEX012HSETNX012LPUSHX012RPUSHX012XSETID012GEOPOS015GETBIT013SUBSTR013ZCOUNT013GETSET020SETBIT020HGETEX022MSETEX030MSETNX031SINTER037SUNION037STRLEN021VLINKS045XCLAIM049ZINTER056ZUNION056ZSCORE014UNLINK007BLMOVE007BLMPOP007BZMPOP007GETDEL007RENAME007"
+elseif length == 8 then records = "BITCOUNT002XPENDING002BITFIELD004EXPIREAT012HPERSIST012HPEXPIRE012GETRANGE013SETRANGE001VGETATTR045VSETATTR047ZREVRANK014BZPOPMAX007BZPOPMIN007RENAMENX007SPUBLISH035"
+elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE034SUNIONSTORE034SRANDMEMBER018ZRANDMEMBER018VRANDMEMBER046ZINTERSTORE057ZUNIONSTORE057ZRANGEBYLEX002ZRANGESTORE019"
+elseif length == 5 then records = "BITOP006GETEX009HKEYS002HVALS002HMGET023HMSET012PFADD012HPTTL013HSCAN018SSCAN018ZSCAN018SCARD021ZCARD021SDIFF037SETNX001TOUCH011VCARD045VINFO045XREAD053ZDIFF056ZRANK014BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
+elseif length == 4 then records = "COPY008DECR009DUMP002LPOS002ECHO010PING010TIME010HLEN021LLEN021TYPE021XLEN021HTTL013PTTL013LSET025SORT042VADD044VDIM045VEMB045VREM047VSIM046XACK012LPOP007RPOP007HDEL007LREM007SPOP007SREM007XDEL007ZREM007SCAN036"
+elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD018SDIFFSTORE034SINTERCARD041XREADGROUP054ZDIFFSTORE057ZINTERCARD056BRPOPLPUSH007XAUTOCLAIM007"
+elseif length == 7 then records = "GEODIST014GEOHASH013HEXISTS021HSTRLEN021HEXPIRE012PERSIST012PEXPIRE012LINSERT025PFCOUNT033PFMERGE034SORT_RO043ZINCRBY047ZMSCORE015DELIFEQ007HGETDEL007ZPOPMAX007ZPOPMIN007PUBLISH035"
+elseif length == 9 then records = "GEORADIUS016GEOSEARCH018ZREVRANGE018HEXPIREAT012PEXPIREAT012VISMEMBER045XREVRANGE002ZLEXCOUNT013RPOPLPUSH007"
 elseif length == 17 then records = "GEORADIUSBYMEMBER017"
 elseif length == 20 then records = "GEORADIUSBYMEMBER_RO018"
 elseif length == 12 then records = "GEORADIUS_RO018HINCRBYFLOAT009HPEXPIRETIME013"
 elseif length == 14 then records = "GEOSEARCHSTORE019ZREVRANGEBYLEX002ZREMRANGEBYLEX007"
-elseif length == 3 then records = "LCS022DEL007"
+elseif length == 3 then records = "LCS024DEL007"
 elseif length == 16 then records = "ZREVRANGEBYSCORE018ZREMRANGEBYSCORE007"
 elseif length == 15 then records = "ZREMRANGEBYRANK007"
 end
@@ -161,7 +161,7 @@ elseif command == "MEMORY" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "USAGE"
-then rule = 25
+then rule = 27
 end
 elseif command == "OBJECT" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
@@ -170,7 +170,7 @@ if subcommand == "ENCODING"
 or subcommand == "FREQ"
 or subcommand == "IDLETIME"
 or subcommand == "REFCOUNT"
-then rule = 30
+then rule = 32
 end
 elseif command == "XGROUP" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
@@ -178,7 +178,7 @@ command = command .. ' ' .. subcommand
 if subcommand == "CREATE"
 or subcommand == "CREATECONSUMER"
 or subcommand == "SETID"
-then rule = 48
+then rule = 50
 elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
 then rule = 7
@@ -187,19 +187,19 @@ elseif command == "XINFO" then
 local subcommand = string.upper(4 < stop and argv[5] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "CONSUMERS"
-then rule = 49
+then rule = 51
 elseif subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 50
+then rule = 52
 end
 end
 return rule, command
 end)(command)
 end
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
-if rule == 37 then
+if rule == 39 then
 for at = 7, stop do
-if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 36 break end
+if find(argv[at], "^[Gg][Ee][Tt]%f[%z]") then rule = 38 break end
 end
 end
 if rule == 4 then
@@ -215,7 +215,7 @@ end
 end
 if at > stop then rule = 3 end
 end
-if rule == 37 then
+if rule == 39 then
 writes = true
 recorded = true
 lengthens = #(argv[6] or '') > 67108864
@@ -234,29 +234,29 @@ elseif rule == 18 then
 reads = true
 weighs = true
 typed = protocol == '3'
-elseif rule == 24 then
+elseif rule == 26 then
 reads = true
 weighs = not (find(argv[6] or '', '^%d?%d$') and find(argv[7] or '', '^%d?%d$'))
-elseif rule == 53 then
+elseif rule == 55 then
 writes = true
 recorded = true
 typed = protocol == '3'
-elseif rule == 56 then
+elseif rule == 58 then
 reads = true
 weighs = stop > 7 or not (find(argv[6] or '', '^%d?%d$') and find(argv[7] or '', '^%d?%d$'))
 typed = protocol == '3'
-elseif rule == 46 then
+elseif rule == 48 then
 writes = true
 recorded = true
 weighs = stop - 4 > 1000
 elseif rule == 2 then
 reads = true
 weighs = true
-elseif rule == 26 then
+elseif rule == 28 then
 last = stop
 reads = true
-weighs = stop - 4 > 4
-elseif rule == 27 then
+weighs = stop - 4 > 2
+elseif rule == 29 then
 last = stop
 step = 2
 writes = true
@@ -264,7 +264,7 @@ recorded = true
 for at = 6, stop, 2 do
 if #argv[at] > 67108864 then lengthens = true end
 end
-elseif rule == 38 then
+elseif rule == 40 then
 writes = true
 recorded = true
 lengthens = #(argv[7] or '') > 67108864
@@ -403,26 +403,34 @@ if width > 53 then
 code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
 end
 end
-elseif rule == 36 then
+elseif rule == 22 then
+reads = true
+writes = true
+recorded = true
+weighs = stop - 4 > 5
+elseif rule == 38 then
 reads = true
 writes = true
 recorded = true
 lengthens = #(argv[6] or '') > 67108864
-elseif rule == 22 then
+elseif rule == 23 then
+reads = true
+weighs = stop - 4 > 5
+elseif rule == 24 then
 last = 6
 reads = true
 weighs = true
 typed = protocol == '3'
-elseif rule == 23 then
+elseif rule == 25 then
 writes = true
 recorded = true
 weighs = true
-elseif rule == 25 then
+elseif rule == 27 then
 first = 6
 last = 6
 weighs = true
 typed = protocol == '3'
-elseif rule == 28 then
+elseif rule == 30 then
 walked, first, last = {}, 1, 0
 places = {}
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
@@ -437,32 +445,32 @@ last = #walked
 writes = true
 recorded = true
 lengthens = true
-elseif rule == 29 then
+elseif rule == 31 then
 last = stop
 step = 2
 writes = true
 recorded = true
 lengthens = true
-elseif rule == 30 then
+elseif rule == 32 then
 first = 6
 last = 6
 typed = protocol == '3'
-elseif rule == 31 then
+elseif rule == 33 then
 last = stop
 reads = true
 weighs = true
-elseif rule == 32 then
+elseif rule == 34 then
 last = stop
 reads = true
 writes = true
 recorded = true
 weighs = true
-elseif rule == 35 then
+elseif rule == 37 then
 last = stop
 reads = true
 weighs = true
 typed = protocol == '3'
-elseif rule == 39 then
+elseif rule == 41 then
 walked, first, last = {}, 1, 0
 places = {}
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
@@ -476,7 +484,7 @@ end
 last = #walked
 reads = true
 weighs = true
-elseif rule == 40 then
+elseif rule == 42 then
 walked, first, last = {}, 1, 0
 places = {}
 if 5 <= stop then walked[1] = argv[5] end
@@ -511,7 +519,7 @@ end
 end
 weighs = true
 typed = protocol == '3'
-elseif rule == 41 then
+elseif rule == 43 then
 reads = true
 for at = 6, stop do
 if find(argv[at], "^[Bb][Yy]%f[%z]") then
@@ -525,51 +533,51 @@ end
 end
 weighs = true
 typed = protocol == '3'
-elseif rule == 42 then
-reads = true
-writes = true
-recorded = true
-weighs = true
-typed = protocol == '3'
-elseif rule == 43 then
-reads = true
-writes = true
-typed = protocol == '3'
 elseif rule == 44 then
 reads = true
 writes = true
+recorded = true
 weighs = true
 typed = protocol == '3'
 elseif rule == 45 then
 reads = true
 writes = true
-recorded = true
+typed = protocol == '3'
+elseif rule == 46 then
+reads = true
+writes = true
+weighs = true
 typed = protocol == '3'
 elseif rule == 47 then
 reads = true
 writes = true
 recorded = true
-weighs = true
-elseif rule == 48 then
+typed = protocol == '3'
+elseif rule == 49 then
+reads = true
+writes = true
+recorded = true
+weighs = stop - 4 > 20
+elseif rule == 50 then
 first = 6
 last = 6
 writes = true
 recorded = true
 typed = protocol == '3'
-elseif rule == 49 then
+elseif rule == 51 then
 first = 6
 last = 6
 reads = true
 weighs = true
 typed = protocol == '3'
-elseif rule == 50 then
+elseif rule == 52 then
 first = 6
 last = 6
 reads = true
 weighs = true
 typed = protocol == '3'
 mend = "info"
-elseif rule == 51 then
+elseif rule == 53 then
 walked, first, last = {}, 1, 0
 places = {}
 local option_at = 5
@@ -595,7 +603,7 @@ reads = true
 weighs = true
 typed = protocol == '3'
 mend = "streams"
-elseif rule == 52 then
+elseif rule == 54 then
 walked, first, last = {}, 1, 0
 places = {}
 local option_at = 5
@@ -630,7 +638,7 @@ recorded = true
 weighs = true
 typed = protocol == '3'
 mend = "entries"
-elseif rule == 54 then
+elseif rule == 56 then
 walked, first, last = {}, 1, 0
 places = {}
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
@@ -645,7 +653,7 @@ last = #walked
 reads = true
 weighs = true
 typed = protocol == '3'
-elseif rule == 55 then
+elseif rule == 57 then
 walked, first, last = {}, 1, 0
 places = {}
 if 5 <= stop then walked[1] = argv[5] end
@@ -666,9 +674,9 @@ weighs = true
 typed = protocol == '3'
 elseif rule == 7 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "delete"
-elseif rule == 33 then
+elseif rule == 35 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "publish"
-elseif rule == 34 then
+elseif rule == 36 then
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 end)(rule, argv, stop, find)
@@ -723,7 +731,8 @@ local function amount_of(what, much, most)
 return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)), most)
 end
 if lengthens then
-local at, how, place = first, string.match("\010APPEND=a2\010BITFIELD=f2\010BITOP=l3\010COPY=c1\010GETSET,SET,SETNX=v2\010MSET,MSETNX=p2\010MSETEX=p3\010PSETEX,SETEX=v3\010SETBIT=b2\010SETRANGE=r2", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)')
+local kinds = ",APPEND,=a2\010,BITFIELD,=f2\010,BITOP,=l3\010,COPY,=c1\010,GETSET,SET,SETNX,=v2\010,MSET,MSETNX,=p2\010,MSETEX,=p3\010,PSETEX,SETEX,=v3\010,SETBIT,=b2\010,SETRANGE,=r2\010"
+local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true))
 place = base + place
 local function check(bytes)
 local name = walked[at]
@@ -780,12 +789,14 @@ if code then return end
 end
 local left = 250000
 if weighs then
+local usages, sizes = {}, {}
 local function weigh(command, argv, base, stop, names, left)
-local size, join, first, last, bound, place, default, weight = string.match("\010BITCOUNT,BITPOS=Bs11-00 0.003\010BITOP=Bm20-00 0.012\010COPY,DUMP=As11w00 5\010GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH=Zs11n20 10\010GEOSEARCHSTORE=Zs22n30 10\010HGETALL=Hs11-00 7\010HKEYS,HVALS=Hs11-00 5\010HRANDFIELD=Hs11c20 28\010HSCAN=Hs11s310 13\010LCS=Bp12-00 0.04\010LINDEX,LSET=-s11i20 0.05\010LINSERT,LPOS=Ls11-00 0.5\010LRANGE=Ls11r20 1\010MEMORY USAGE=As11o05 1.3\010MGET=Bs10k04 0.0125\010PFCOUNT,PFMERGE=-s10k020 50\010SDIFF,SUNION=Ss10-00 3\010SDIFFSTORE,SUNIONSTORE=Ss20-00 3\010SINTER=Sl10-00 5\010SINTERCARD=Sl10-00 2\010SINTERSTORE=Sl20-00 5\010SMEMBERS=Ss11-00 3\010SORT,SORT_RO=As11-00 15\010SRANDMEMBER=Ss11c20 40\010SSCAN=Ss11s310 7\010VADD=-s11d20 0.04\010VRANDMEMBER=Vs11c20 40\010VSIM=Vs11o010 10\010XADD=-s11a01000 250\010XCLAIM=-s11a050 360\010XINFO CONSUMERS=Xs11g30 40\010XINFO GROUPS=Xs11g00 60\010XINFO STREAM=Xs11f30 0.35\010XPENDING=Xs11g20 40\010XRANGE,XREVRANGE=Xs11e20 14\010XREAD,XREADGROUP=Xs10x00 14\010ZDIFF,ZUNION=As10-00 12\010ZDIFFSTORE,ZUNIONSTORE=As20-00 6\010ZINTER=Al10-00 12\010ZINTERCARD=Al10-00 10\010ZINTERSTORE=Al20-00 10\010ZRANDMEMBER=Zs11c20 34\010ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE=Zs11r20 8\010ZRANGESTORE=Zs22r30 8\010ZSCAN=Zs11s310 19", '[\n,]' .. command .. '%f[,=][^=]*=(.)(.)(.)(.)(.)(.)(%d+) (%S+)')
-if size ~= '-' and not names[1] then return 0 end
+local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003\010,BITOP,=Bm20-00 0.012\010,COPY,=As11w00 5\010,DUMP,=As11w00 10\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10\010,GEOSEARCHSTORE,=Zs22n30 10\010,HGETALL,=Hs11-00 7\010,HGETEX,HMGET,=Hs11h25 0.5\010,HKEYS,HVALS,=Hs11-00 5\010,HRANDFIELD,=Hs11c20 28\010,HSCAN,=Hs11s310 13\010,LCS,=Bp12-00 0.04\010,LINDEX,LSET,=-s11i20 0.05\010,LINSERT,LPOS,=Ls11-00 0.5\010,LRANGE,=Ls11r20 1\010,MEMORY USAGE,=As11o05 1.3\010,MGET,=Bs10k02 0.015625\010,PFCOUNT,PFMERGE,=-s10k020 50\010,SDIFF,SUNION,=Ss10-00 3\010,SDIFFSTORE,SUNIONSTORE,=Ss20-00 3\010,SINTER,=Sl10-00 5\010,SINTERCARD,=Sl10-00 2\010,SINTERSTORE,=Sl20-00 5\010,SMEMBERS,=Ss11-00 3\010,SORT,SORT_RO,=As11-00 20\010,SRANDMEMBER,=Ss11c20 40\010,SSCAN,=Ss11s310 7\010,VADD,=-s11d20 0.04\010,VRANDMEMBER,=Vs11c20 40\010,VSIM,=Vs11o010 10\010,XADD,=-s11a01000 250\010,XCLAIM,=Xs11h420 360\010,XINFO CONSUMERS,=Xs11g30 40\010,XINFO GROUPS,=Xs11g00 60\010,XINFO STREAM,=Xs11f30 0.45\010,XPENDING,=Xs11g20 40\010,XRANGE,XREVRANGE,=Xs11e20 14\010,XREAD,XREADGROUP,=Xs10x00 14\010,ZDIFF,ZUNION,=As10-00 12\010,ZDIFFSTORE,ZUNIONSTORE,=As20-00 6\010,ZINTER,=Al10-00 12\010,ZINTERCARD,=Al10-00 10\010,ZINTERSTORE,=Al20-00 10\010,ZRANDMEMBER,=Zs11c20 34\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8\010,ZRANGESTORE,=Zs22r30 8\010,ZSCAN,=Zs11s310 19\010"
+local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
+if size ~= '-' and not names[1] then return 0, 0 end
 place, default = base + place, default + 0
-local many = #names > 4
 local min, max, huge, n = math.min, math.max, math.huge, nil
+local asked = 40
 local function number(at) return tonumber(argv[at] or '') end
 local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
 local function option(name, from)
@@ -803,17 +814,35 @@ local reply = redis.pcall(...) or 0
 if type(reply) == 'number' then return reply end
 return find(reply.err, '^WRONGTYPE') and 0 or huge
 end
+local function usage(name, found)
+if not usages[name] then
+asked = asked + found * 1.3
+usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', math.ceil(found)) / 400
+end
+return usages[name]
+end
 local function elements()
+local often = (false or #names > 3) and bound == '-' and (size == 'A' or size == 'S' and last == '0')
 local sum, least, most, product, count = 0, 1e15, 0, 1, 0
 for i = first + 0, last == '0' and #names or min(last, #names) do
+local name = names[i]
+local known = bound .. size .. name
+local held = sizes[known]
+if not held then
 local kind, part = size, 1
 if kind == 'A' then
-kind = call('TYPE', names[i]).ok
+asked = asked + 15
+kind = call('TYPE', name).ok
 if kind == 'string' then part = 400 end
 end
+asked = asked + 15
 local by = string.match(" B=STRLEN L=LLEN S=SCARD Z=ZCARD H=HLEN X=XLEN V=VCARD string=STRLEN list=LLEN set=SCARD zset=ZCARD hash=HLEN stream=XLEN vectorset=VCARD none=EXISTS", ' ' .. kind .. '=(%u+)')
-local held = by and ask(by, names[i]) / part or huge
-if many and join == 's' and size ~= 'B' then held = held + ask('MEMORY', 'USAGE', names[i]) * 0.0125 / weight end
+held = by and ask(by, name) / part or huge
+if often and part == 1 and held * weight <= left then held = held + usage(name, held) end
+sizes[known] = held
+end
+asked = asked + 1.5
+if asked > left then return huge end
 sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
 end
 return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
@@ -822,32 +851,35 @@ local function bounded(n)
 if size == '-' or n * weight <= min(1000, left) then return n end
 return min(n, elements())
 end
-local function entries(name, range, from, to, count, left)
+local function words_of(entry)
+local words = entry and entry[2] or {}
+local work = #words * 0.9
+for at = 1, #words do work = work + #words[at] * 0.015625 end
+return work
+end
+local function entries(name, range, from, to, count)
+if bound ~= 'h' and #names <= 4 and count * #names <= 350 then return count * weight end
 local work, seen = 0, 0
-if count <= 350 then
-local held = many and ask('XLEN', name) or 0
-if held > 0 then work = min(count, held) * ask('MEMORY', 'USAGE', name) / held * 0.0125 end
-return work + count * weight
-end
 repeat
-local found = redis.pcall(range, name, from, to, 'COUNT', 64)
+local found = redis.pcall(range, name, from, to, 'COUNT', min(64, count))
 for i = 1, #found do
-seen, from = seen + 1, '(' .. found[i][1]
-work = work + weight + #found[i][2] * 0.7
+seen, from, work = seen + 1, '(' .. found[i][1], work + weight + words_of(found[i])
 end
-until #found < 64 or seen >= count or work > left
+until #found < min(64, count) or seen >= count or work + work + asked > left
+asked = asked + 15 + work
 return work
 end
 local function group_of(name, group)
-local stream, work, held = redis.pcall('XINFO', 'STREAM', name), 0, nil
+local stream, held = redis.pcall('XINFO', 'STREAM', name), nil
 for i = 1, #stream, 2 do
-if stream[i] == 'groups' then work = stream[i + 1] * 60 end
+if stream[i] == 'groups' then asked = asked + 15 + stream[i + 1] * 60 end
+if type(stream[i + 1]) == 'table' then asked = asked + words_of(stream[i + 1]) end
 end
-local groups = work <= left and redis.pcall('XINFO', 'GROUPS', name) or {}
+local groups = asked <= left and redis.pcall('XINFO', 'GROUPS', name) or {}
 for i = 1, #groups do
-if groups[i][2] == group then held, work = groups[i], work + groups[i][4] * 40 end
+if groups[i][2] == group then held, asked = groups[i], asked + groups[i][4] * 40 end
 end
-return work, held
+return held
 end
 if bound == '-' then
 n = elements()
@@ -855,16 +887,19 @@ elseif bound == 'k' or bound == 'a' then
 n = stop - base <= default and 0 or size == '-' and stop - base or elements()
 elseif bound == 'w' then
 n = elements()
-if n * weight <= left then n = n + ask('MEMORY', 'USAGE', names[1], 'SAMPLES', 0) / 400 end
+if n * weight <= left then n = n + usage(names[1], n) end
 elseif bound == 'i' then
 n = min(math.abs(number(place) or 0), 4096)
 elseif bound == 'c' then
 n = number(place) or 1
-if n < 0 then
-local held = elements()
-n = held > 0 and -n * (1 + ask('MEMORY', 'USAGE', names[1], 'SAMPLES', 1000) / held * 0.0125 / weight) or 0
-else
+if n >= 0 then
 n = bounded(n)
+else
+n = -n
+if n > 4 and n * weight <= left then
+local held = max(1, elements())
+n = n * (1 + usage(names[1], min(4000, held)) / held)
+end
 end
 elseif bound == 'o' then
 n = option('COUNT', base + 1)
@@ -872,6 +907,7 @@ for name in string.gmatch('SAMPLES EF FILTER-EF', '%S+') do
 local most = option(name, base + 1)
 if most then n = max(n or 0, most == 0 and huge or most) end
 end
+if select(2, option('TRUTH', base + 1)) then n = huge end
 local _, filter = option('FILTER', base + 1)
 n = bounded((n or default) * (1 + #(argv[filter or 0] or '') / 64))
 elseif bound == 'n' then
@@ -885,7 +921,7 @@ local _, found = option('LIMIT', place)
 local offset, count = found and number(found) or 0, found and number(found + 1) or -1
 if count < 0 then count = huge end
 n = bounded(count + offset / 40)
-if n * weight > left then
+if n * weight > min(1000, left) then
 if find(command, 'REV') or option('REV', place) then from, to = to, from end
 n = min(count, ask(lex and 'ZLEXCOUNT' or 'ZCOUNT', names[first + 0] or '', from, to)) + min(offset, n) / 40
 end
@@ -901,9 +937,13 @@ if word(at) == 'COUNT' then count = max(default, number(at + 1) or 0) end
 if word(at) == 'MATCH' then glob = argv[at + 1] or '' end
 at = at + (word(at) == 'NOVALUES' and 1 or 2)
 end
+local held = size ~= '-' and find(glob, '%*[^*?][^*?][^*?][^*?]') and elements()
 n = bounded(count) * (find(glob, '*.') and 1 + #glob / 4 or 1)
+if held and n * weight <= left then
+n = n + usage(names[1], min(1000, held)) * #glob * min(1, #glob > 32 and 1 or count * 10 / held)
+end
 elseif bound == 'e' then
-return entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge, left)
+n = entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge) / weight
 elseif bound == 'x' then
 local count, at, work, group, blocks = 0, base + 1, 0, nil, nil
 while at < stop - 2 * #names do
@@ -915,25 +955,40 @@ at = at + (name == 'NOACK' and 1 or 2)
 end
 if count <= 0 then count = huge end
 for i = 1, #names do
-local id, asking, held = argv[stop - #names + i], 0, nil
-if work > left then break end
-if group and (blocks or id == '>' and count > 350) then asking, held = group_of(names[i], group) end
-if held and id == '>' then id = held[8] end
-work = work + asking
-if id ~= '$' then work = work + entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count, left - work) end
+local id, held = argv[stop - #names + i], nil
+if group and (blocks or id == '>' and count > 350) then
+held = group_of(names[i], group)
+if blocks then asked = asked + asked end
 end
-return work
+if held and id == '>' then id = held[8] end
+if id ~= '$' then work = work + entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count) end
+if work + asked > left then break end
+end
+n = work / weight
 elseif bound == 'g' then
-local work, held = group_of(names[1], argv[place])
-return work + (held and stop > place and held[6] / 2 or 0)
+local held = group_of(names[1], argv[place])
+n = (asked + (held and stop > place and held[6] / 2 or 0)) / weight
 elseif bound == 'f' then
 n = word(place) == 'FULL' and ask('MEMORY', 'USAGE', names[1]) or 0
 elseif bound == 'd' then
 n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(argv[place + 3] or '') / 4 or number(place + 3) or 0)
+elseif bound == 'h' then
+n = stop - base > default and (stop - base) or 0
+local seen, work = {}, 0
+for at = place, n > 0 and stop or 0 do
+local word = argv[at]
+if seen[word] then
+work = work + (size == 'H' and 15 + ask('HSTRLEN', names[1], word) * 0.015625 or size == 'X' and entries(names[1], 'XRANGE', word, word, 1))
 end
-return n * weight
+seen[word] = true
+if work + asked > left then break end
 end
-work = work + weigh(command, argv, base, stop, names, left - work)
+n = n + work / weight
+end
+return n * weight, asked
+end
+local more, asked = weigh(command, argv, base, stop, names, left - work)
+work = work + more + asked
 end
 if not (work <= left) then
 code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, 250000)

@@ -196,7 +196,9 @@ def _sizing(spec: CommandSpec) -> _Sizing:
     """
     is_often = spec.name in OFTEN_USED
     weigh, place, over = "" if spec.work is None else "always", 0, 0
-    if spec.work is not None and is_often:
+    if spec.work is not None and spec.work.bound is Bound.REPEATS:
+        weigh, over = "words", spec.work.default
+    elif spec.work is not None and is_often:
         match spec.work.bound:
             case Bound.COUNT:
                 weigh, place = "count", spec.work.place

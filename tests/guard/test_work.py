@@ -1,0 +1,382 @@
+"""Calls that are too much work, and strings that would be too long, are denied before they run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import keyleash
+from keyleash.decision import ModelState, decide
+from keyleash.deploy.sizes import ServerSizes
+from keyleash.policy import parse_policy
+from support.fences import FencedLeash
+from support.leash import NAMES, Leash, grant, policy
+from support.sealed import SEALED, assert_hidden
+from support.servers import RealServer
+
+ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", "scan", keys="doc:*")]}
+BUDGETED: dict[str, Any] = {**ALL, "budget": {"requests": "1000/day"}}
+MEMBERS = 120_000
+
+
+def fill(admin: Any, command: str, key: str, count: int, *, scored: bool = False) -> None:
+    """Give a key *count* elements."""
+    admin.eval(
+        "for first = 1, tonumber(ARGV[2]), 3000 do local words = {}"
+        " for i = first, math.min(first + 2999, tonumber(ARGV[2])) do"
+        " if ARGV[3] == '1' then words[#words + 1] = i end words[#words + 1] = 'm' .. i end"
+        " redis.call(ARGV[1], KEYS[1], unpack(words)) end",
+        1,
+        key,
+        command,
+        count,
+        int(scored),
+    )
+
+
+@pytest.fixture
+def huge(server: RealServer) -> Leash:
+    """Keys with more elements than one call may handle, an identity that may use them."""
+    leash = Leash(server)
+    leash.load(one=ALL)
+    fill(leash.admin, "RPUSH", "doc:list", MEMBERS)
+    fill(leash.admin, "SADD", "doc:set", MEMBERS)
+    fill(leash.admin, "ZADD", "doc:zset", MEMBERS, scored=True)
+    fill(leash.admin, "HSET", "doc:hash", MEMBERS, scored=True)
+    leash.admin.eval(
+        "for i = 1, 60000 do redis.call('XADD', KEYS[1], i .. '-1', 'f', 'v') end"
+        " redis.call('XGROUP', 'CREATE', KEYS[1], 'g', '0')"
+        " for i = 1, 30000 do redis.call('GEOADD', KEYS[2], i % 300 / 1e4, i / 300 / 1e4, i) end",
+        2,
+        "doc:stream",
+        "doc:geo",
+    )
+    leash.admin.set("doc:a", b"a" * 20_000)
+    return leash
+
+
+TOO_MUCH = [
+    ("HGETALL", "doc:hash"),
+    ("HKEYS", "doc:hash"),
+    ("SMEMBERS", "doc:set"),
+    ("SINTER", "doc:set", "doc:set"),
+    ("SUNIONSTORE", "doc:new", "doc:set"),
+    ("ZRANGE", "doc:zset", "0", "-1"),
+    ("ZRANGEBYSCORE", "doc:zset", "-inf", "+inf"),
+    ("ZUNIONSTORE", "doc:new", "2", "doc:zset", "doc:zset"),
+    ("GEOSEARCH", "doc:geo", "FROMLONLAT", "0", "0", "BYRADIUS", "100", "km", "COUNT", "10"),
+    ("SORT", "doc:list", "ALPHA", "LIMIT", "0", "1"),
+    ("XRANGE", "doc:stream", "-", "+"),
+    ("XREAD", "STREAMS", "doc:stream", "0"),
+    ("SRANDMEMBER", "doc:set", "-100000"),
+    ("SSCAN", "doc:set", "0", "COUNT", "100000"),
+    ("LCS", "doc:a", "doc:a"),
+    ("COPY", "doc:hash", "doc:new"),
+]
+
+SMALL = [
+    ("LRANGE", "doc:list", "0", "99"),
+    ("LRANGE", "doc:list", "-100", "-1"),
+    ("LPOP", "doc:list", "10"),
+    ("LINDEX", "doc:list", "60000"),
+    ("ZRANGEBYSCORE", "doc:zset", "5000", "5100"),
+    ("ZRANGEBYSCORE", "doc:zset", "-inf", "+inf", "LIMIT", "0", "50"),
+    ("ZRANGE", "doc:zset", "0", "+inf", "BYSCORE", "LIMIT", "100", "50"),
+    ("ZREVRANGE", "doc:zset", "0", "9", "WITHSCORES"),
+    ("ZRANGE", "doc:zset", "-10", "-1"),
+    ("ZPOPMIN", "doc:zset", "10"),
+    ("ZCOUNT", "doc:zset", "-inf", "+inf"),
+    ("XREAD", "COUNT", "100", "STREAMS", "doc:stream", "0"),
+    ("XREAD", "STREAMS", "doc:stream", "59990-1"),
+    ("XREAD", "STREAMS", "doc:stream", "$"),
+    ("XREVRANGE", "doc:stream", "+", "-", "COUNT", "10"),
+    ("XREADGROUP", "GROUP", "g", "c", "COUNT", "100", "STREAMS", "doc:stream", ">"),
+    ("HSCAN", "doc:hash", "0", "COUNT", "100"),
+    ("HSCAN", "doc:hash", "0", "MATCH", "*m1*", "COUNT", "100"),
+    ("HMGET", "doc:hash", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8"),
+    ("SSCAN", "doc:set", "0"),
+    ("SRANDMEMBER", "doc:set", "5"),
+    ("SRANDMEMBER", "doc:set", "-5"),
+    ("SPOP", "doc:set"),
+    ("GEOSEARCH", "doc:geo", "FROMLONLAT", "0", "0", "BYRADIUS", "9", "km", "COUNT", "10", "ANY"),
+    ("MEMORY", "USAGE", "doc:hash"),
+    ("BITCOUNT", "doc:a"),
+    ("SINTERCARD", "2", "doc:set", "doc:missing"),
+]
+
+
+def test_call_that_is_too_much_work_is_denied_and_a_small_one_passes(huge: Leash) -> None:
+    """Also on huge keys: ranges, counts and the newest entries; `explain` decides alike."""
+    token = huge.issue("one").token
+    identity = parse_policy(policy(one=ALL), file="p", commands=huge.server.table).identities[0]
+    sizes = ServerSizes(huge.admin, NAMES)
+
+    def explained(argv: tuple[str, ...]) -> str:
+        words = [word.encode() for word in argv]
+        keys = [word for word in words if word.startswith(b"doc:")]
+        state = ModelState(sizes=sizes)
+        return str(decide(identity, huge.server.table, words, keys, state, 0, "x").code)
+
+    for argv in SMALL:
+        assert explained(argv) == "None", argv
+        assert "LEASH" not in str(huge.call("one", token, *argv)), argv
+    for argv in TOO_MUCH:
+        assert explained(argv) == "WORK_TOO_LARGE", argv
+        assert huge.call("one", token, *argv).startswith("LEASH WORK_TOO_LARGE command="), argv
+        mode = huge.batch("one", token, "each", ("PING",), argv)
+        assert mode[1].startswith("LEASH WORK_TOO_LARGE"), argv
+
+
+def test_denied_work_is_not_charged_and_leaves_no_event(server: RealServer) -> None:
+    """The denial comes before the limits and the event; the client's error has the numbers."""
+    leash = Leash(server)
+    leash.load(one=BUDGETED)
+    fill(leash.admin, "SADD", "doc:set", MEMBERS)
+    agent: Any = leash.agent("one")
+    agent.ping()
+    before = leash.state("one")
+
+    with pytest.raises(keyleash.WorkTooLargeError) as denied:
+        agent.sunionstore("doc:new", "doc:set")
+    with pytest.raises(keyleash.ValueTooLargeError) as too_long:
+        agent.setrange("doc:string", 64 * 1024 * 1024, "x")
+
+    assert denied.value.work > denied.value.limit == 250_000
+    assert denied.value.details["command"] == "SUNIONSTORE"
+    assert too_long.value.bytes == 64 * 1024 * 1024 + 1
+    assert too_long.value.limit == 64 * 1024 * 1024
+    assert too_long.value.details["key"] == "doc:string"
+    assert leash.state("one") == before
+    assert leash.events("one") == []
+    assert not leash.admin.exists("doc:new", "doc:string")
+
+
+def test_policy_sets_how_much_work_a_call_may_be(server: RealServer) -> None:
+    """A lower bound denies what the default allows, a higher one allows what it denies."""
+    leash = Leash(server)
+    leash.load(
+        low={**ALL, "limits": {"work": 1000}},
+        usual=ALL,
+        high={**ALL, "limits": {"work": 5_000_000}},
+    )
+    fill(leash.admin, "SADD", "doc:few", 1000)
+    fill(leash.admin, "SADD", "doc:many", MEMBERS)
+
+    def sizes(identity: str) -> list[Any]:
+        token = leash.issue(identity).token
+        replies = [leash.call(identity, token, "SMEMBERS", key) for key in ("doc:few", "doc:many")]
+        return [len(reply) if isinstance(reply, list | set) else reply[:20] for reply in replies]
+
+    assert sizes("low") == ["LEASH WORK_TOO_LARGE"] * 2
+    assert sizes("usual") == [1000, "LEASH WORK_TOO_LARGE"]
+    assert sizes("high") == [1000, MEMBERS]
+
+
+def test_commands_of_a_batch_share_one_bound(server: RealServer) -> None:
+    """Each mode: the commands that exceed it are denied, or the batch with the first of them."""
+    leash = Leash(server)
+    leash.load(one=ALL)
+    fill(leash.admin, "SADD", "doc:set", 15_000)
+    token = leash.issue("one").token
+    calls = [("SCARD", "doc:set"), *[("SMEMBERS", "doc:set")] * 6, ("PING",)]
+
+    each = leash.batch("one", token, "each", *calls)
+    whole = leash.batch("one", token, "all", *calls)
+
+    assert [len(reply) for reply in each[1:6]] == [15_000] * 5
+    assert each[6].startswith("LEASH WORK_TOO_LARGE command=SMEMBERS ")
+    assert each[7] in (b"PONG", True)
+    assert whole.startswith("LEASH WORK_TOO_LARGE command=SMEMBERS ")
+    assert whole.endswith(" item=7")
+
+
+def test_batch_that_makes_keys_large_is_stopped_in_place(server: RealServer) -> None:
+    """What ran stands, the replies that are left are denials, and no event says otherwise."""
+    leash = Leash(server)
+    leash.load(one=ALL)
+    fill(leash.admin, "SADD", "doc:set", 30_000)
+    token = leash.issue("one").token
+    grow = ("RENAME", "doc:set", "doc:moved")
+    read = ("SMEMBERS", "doc:moved")
+
+    replies = leash.batch("one", token, "all", grow, *[read] * 4, ("SET", "doc:late", "v"))
+
+    assert replies[0] in (True, b"OK")
+    assert len(replies[1]) == 30_000
+    assert all(str(reply).startswith("LEASH WORK_TOO_LARGE") for reply in replies[3:]), replies[5]
+    assert leash.admin.exists("doc:moved")
+    assert not leash.admin.exists("doc:late")
+
+
+def test_long_strings_are_read_until_the_bound(server: RealServer) -> None:
+    """All replies of a batch are held until the last one, so their bytes count together."""
+    leash = Leash(server)
+    leash.load(one=ALL)
+    leash.admin.set("doc:long", b"x" * 1_000_000)
+    token = leash.issue("one").token
+
+    few = leash.batch("one", token, "all", *[("GET", "doc:long")] * 10)
+    many = leash.batch("one", token, "each", *[("GET", "doc:long")] * 100)
+    whole = leash.batch("one", token, "all", *[("GET", "doc:long")] * 100)
+
+    assert [len(reply) for reply in few] == [1_000_000] * 10
+    passed = [reply for reply in many if isinstance(reply, bytes)]
+    assert 10 <= len(passed) <= 20
+    assert all(
+        reply.startswith("LEASH WORK_TOO_LARGE command=GET") for reply in many[len(passed) :]
+    )
+    assert whole.startswith("LEASH WORK_TOO_LARGE command=GET ")
+
+
+BOUND = 4096
+LONG = "x" * (BOUND + 1)
+LENGTHENING: dict[str, tuple[Any, ...]] = {
+    "SET": ("SET", "doc:s", LONG),
+    "SETEX": ("SETEX", "doc:s", "10", LONG),
+    "PSETEX": ("PSETEX", "doc:s", "10", LONG),
+    "GETSET": ("GETSET", "doc:s", LONG),
+    "SETNX": ("SETNX", "doc:s", LONG),
+    "MSET": ("MSET", "doc:a", "v", "doc:s", LONG),
+    "MSETNX": ("MSETNX", "doc:a", "v", "doc:s", LONG),
+    "MSETEX": ("MSETEX", "2", "doc:a", "v", "doc:s", LONG),
+    "APPEND": ("APPEND", "doc:full", "x"),
+    "SETRANGE": ("SETRANGE", "doc:s", str(BOUND), "x"),
+    "SETBIT": ("SETBIT", "doc:s", str(8 * BOUND), "1"),
+    "BITFIELD": ("BITFIELD", "doc:s", "GET", "u8", "0", "SET", "u8", f"#{BOUND}", "1"),
+    "BITOP": ("BITOP", "NOT", "doc:s", "doc:longer"),
+    "COPY": ("COPY", "doc:longer", "doc:s"),
+}
+AS_LONG: dict[str, tuple[Any, ...]] = {
+    "SET": ("SET", "doc:s", LONG[1:]),
+    "APPEND": ("APPEND", "doc:full", ""),
+    "SETRANGE": ("SETRANGE", "doc:s", str(BOUND - 1), "x"),
+    "SETBIT": ("SETBIT", "doc:s", str(8 * BOUND - 1), "1"),
+    "BITFIELD": ("BITFIELD", "doc:s", "SET", "u8", f"#{BOUND - 1}", "1"),
+    "BITOP": ("BITOP", "NOT", "doc:s", "doc:full"),
+    "COPY": ("COPY", "doc:full", "doc:other"),
+}
+BOUNDED: dict[str, Any] = {
+    "grants": [
+        {**grant("read", "write", "delete", keys="doc:*"), "values": {"max_bytes": "1mb"}},
+        {**grant("read", keys=["doc:s", "doc:full"]), "values": {"max_bytes": "4kb"}},
+        grant("write", keys="doc:*", only=["RESTORE"]),
+    ],
+    "budget": {"requests": "1000/day"},
+}
+
+
+@pytest.mark.parametrize("fenced", [False, True], ids=["cooperative", "fenced"])
+def test_string_that_a_call_makes_too_long_is_denied(server: RealServer, fenced: bool) -> None:
+    """By the smallest bound of the grants that match the key, for each kind of command."""
+    leash = FencedLeash(server)
+    leash.load(one=BOUNDED)
+    if fenced:
+        leash.fence()
+    leash.admin.set("doc:full", "x" * BOUND)
+    leash.admin.set("doc:longer", LONG)
+    agent: Any = leash.agent("one")
+    agent.ping()
+    before = leash.state("one")
+
+    for name, argv in LENGTHENING.items():
+        if name not in server.table.commands:
+            continue
+        with pytest.raises(keyleash.ValueTooLargeError) as denied:
+            agent.execute_command(*argv)
+        assert (denied.value.bytes, denied.value.limit) == (BOUND + 1, BOUND), name
+    with pytest.raises(keyleash.ValueTooLargeError):
+        agent.restore("doc:s", 0, LONG)
+    assert leash.state("one") == before
+    assert leash.events("one") == []
+
+    for name, argv in AS_LONG.items():
+        if fenced and name == "COPY":
+            # No ACL user has it, since it could write into another database.
+            continue
+        agent.execute_command(*argv)
+        assert leash.admin.strlen("doc:s") <= BOUND, name
+    agent.set("doc:wide", LONG)
+    batch = agent.pipeline(transaction=False)
+    batch.set("doc:s", LONG).set("doc:wide", LONG)
+    replies = batch.execute(raise_on_error=False)
+    assert isinstance(replies[0], keyleash.ValueTooLargeError)
+    assert replies[1] is True
+
+
+BY_CLASS: dict[str, tuple[list[tuple[str, ...]], list[tuple[str, ...]]]] = {
+    "read": (
+        [("LRANGE", "doc:list", "0", "9"), ("ZCARD", "doc:zset"), ("HGETALL", "doc:small"),
+         ("SINTER", "doc:few", "doc:few"), ("SRANDMEMBER", "doc:few", "-9"),
+         ("XRANGE", "doc:stream", "-", "+"), ("ZRANGEBYSCORE", "doc:zset", "0", "99")],
+        [("SMEMBERS", "doc:set"), ("HGETALL", "doc:hash"), ("ZRANGE", "doc:zset", "0", "-1")],
+    ),
+    "write": (
+        [("APPEND", "doc:a", "x"), ("LINSERT", "doc:short", "BEFORE", "m1", "v"),
+         ("SETRANGE", "doc:a", "9", "x"), ("XADD", "doc:stream", "*", "f", "v")],
+        [("LINSERT", "doc:list", "BEFORE", "none", "v")],
+    ),
+    "delete": (
+        [("LTRIM", "doc:short", "0", "5"), ("ZREMRANGEBYSCORE", "doc:zset", "0", "9"),
+         ("LREM", "doc:short", "0", "none"), ("DEL", "doc:a")],
+        [("LREM", "doc:list", "0", "none"), ("ZREMRANGEBYRANK", "doc:zset", "0", "-1")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", BY_CLASS)
+def test_fenced_identity_of_one_class_is_measured_with_its_own_rights(
+    server: RealServer, cls: str
+) -> None:
+    """The guard asks for sizes as the agent's ACL user: it may ask, and a large key is denied."""
+    leash = FencedLeash(server)
+    leash.load(one={"grants": [grant(cls, keys="doc:*")], "limits": {"work": 20_000}})
+    leash.fence()
+    fill(leash.admin, "RPUSH", "doc:list", 50_000)
+    fill(leash.admin, "RPUSH", "doc:short", 10)
+    fill(leash.admin, "SADD", "doc:set", 50_000)
+    fill(leash.admin, "SADD", "doc:few", 10)
+    fill(leash.admin, "ZADD", "doc:zset", 50_000, scored=True)
+    fill(leash.admin, "HSET", "doc:hash", 50_000, scored=True)
+    fill(leash.admin, "HSET", "doc:small", 10, scored=True)
+    leash.admin.xadd("doc:stream", {"f": "v"})
+    leash.admin.set("doc:a", "v" * 100)
+    agent: Any = leash.agent("one")
+    small, large = BY_CLASS[cls]
+
+    for argv in small:
+        agent.execute_command(*argv)
+    batch = agent.pipeline(transaction=False)
+    for argv in small:
+        batch.execute_command(*argv)
+    batch.execute()
+    for argv in large:
+        with pytest.raises(keyleash.WorkTooLargeError) as denied:
+            agent.execute_command(*argv)
+        assert denied.value.work < 10**9, argv
+
+
+def test_sealed_server_measures_the_keys_behind_its_prefix(server: RealServer) -> None:
+    """Sizes are those of the stored keys, and no denial shows where these are."""
+    leash = Leash(server, SEALED)
+    leash.load(one={**ALL, "limits": {"work": 20_000}})
+    fill(leash.admin, "SADD", f"{SEALED.vault}doc:set", 50_000)
+    agent: Any = leash.agent("one")
+    agent.sadd("doc:few", *range(100))
+
+    assert len(agent.sunion("doc:few", "doc:few")) == 100
+    denials: list[Any] = []
+    for argv in (
+        ("SMEMBERS", "doc:set"),
+        ("SETRANGE", "doc:string", 64 * 1024 * 1024, "x"),
+        ("COPY", "doc:set", "doc:new"),
+    ):
+        with pytest.raises((keyleash.WorkTooLargeError, keyleash.ValueTooLargeError)) as denied:
+            agent.execute_command(*argv)
+        denials.append(denied.value)
+    assert_hidden(*denials)
+    batch = agent.pipeline(transaction=False)
+    batch.rename("doc:set", "doc:moved").sinter("doc:moved", "doc:moved").scard("doc:moved")
+    replies = batch.execute(raise_on_error=False)
+    assert replies[0] is True
+    assert isinstance(replies[1], keyleash.WorkTooLargeError)
