@@ -1,7 +1,7 @@
 -- A denial's entry in the stream of denials. Denials of one kind within a minute share one entry:
 -- a hash counts them, and their number is appended when the minute is over. A kind is a token, a
--- code and a reason, and for a denied key or class also the command, which then is one of the
--- guard's own: what a caller makes up (command, key, token, correlation id) never makes a kind.
+-- code and a reason, and for a denied key, class or size also the command, which then is one of
+-- the guard's own: what a caller makes up (command, key, token, correlation id) never makes a kind.
 -- pcall, since a full or read-only server must not turn a denial into another error.
 if not now_us then
   local time = call('TIME')
@@ -11,7 +11,7 @@ local op = command
 if #op > 64 then op = string.sub(op, 1, 64) end
 -- Packed, as a number becomes text at twice the cost.
 local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
-local told_apart = (detail == 'key' or detail == 'class') and op or ''
+local told_apart = (detail == 'key' or detail == 'class' or code == 'WORK_TOO_LARGE') and op or ''
 local kind = minute .. (token_id or '-') .. ':' .. code .. ':' .. told_apart .. ':' .. (reason or '')
 if redis.pcall('HINCRBY', {{ names.repeats }}, kind, '1') == 1 then
   (function(code, reason, op, key, token_id, correlation, minute, kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keyleash.audit import AuditEvent, Denial, count_entries, read_denials, read_events
-from keyleash.audit.stats import Tally, key_prefix
+from keyleash.audit.stats import ANY_COMMAND, Tally, key_prefix
 from support.trails import KEYS, Trails
 
 
@@ -29,6 +29,29 @@ def test_entries_are_counted_by_what_they_have(embedded_trails: Trails) -> None:
     assert stats.prefixes == {b"p:q:": Tally(2, 1, 5), b"p:r:": Tally(1)}
     assert stats.codes == {"KEY_NOT_GRANTED": Tally(0, 0, 5)}
     assert (stats.first_ms, stats.last_ms) == (1, 3)
+
+
+def test_repeats_of_other_commands_are_not_counted_as_the_first_command(
+    embedded_trails: Trails,
+) -> None:
+    """A denial whose kind does not include the command counts repeats of any command."""
+    trails = embedded_trails
+    trails.denial("a", "1-0", op="RESTORE", code="COMMAND_REFUSED", key="")
+    trails.denial("a", "2-0", op="HGETALL", code="WORK_TOO_LARGE", key="h")
+    trails.denial("a", "3-0", op="GET", folded="commands")
+    trails.denial("a", "4-0", op="RESTORE", code="COMMAND_REFUSED", key="")
+    counts = ["of", "1-0", "repeats", 5, "of", "2-0", "repeats", 3, "of", "3-0", "repeats", 4]
+    trails.append(KEYS.denied("a"), "5-0", *counts)
+
+    stats = count_entries(read_denials(trails.client, KEYS, "a"))
+
+    assert stats.ops == {
+        "RESTORE": Tally(0, 0, 2),
+        "HGETALL": Tally(0, 0, 3),
+        "GET": Tally(0, 0, 1),
+        ANY_COMMAND: Tally(0, 0, 7),
+    }
+    assert stats.identities == {"a": Tally(0, 0, 13)}
 
 
 @pytest.mark.parametrize(

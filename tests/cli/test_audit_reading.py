@@ -122,7 +122,7 @@ def test_log_says_how_many_denials_have_no_entry(loaded: Cli, trails: Trails) ->
 
     said = loaded.run("audit", "log", "--denied")
 
-    assert "COMMAND_REFUSED ×12000" in said.stdout
+    assert "COMMAND_REFUSED ×12000 (any command)" in said.stdout
     assert "KEY_NOT_GRANTED ×3 (any command)" in said.stdout
     assert "KEY_NOT_GRANTED (any token, command and reason)" in said.stdout
     assert "12001 denials have no entry" in said.stderr
@@ -132,7 +132,48 @@ def test_log_says_how_many_denials_have_no_entry(loaded: Cli, trails: Trails) ->
         (3, "commands"),
         (1, "tokens"),
     ]
+    assert [one["any_command"] for one in lines] == [True, True, True]
     assert "3, of any command" in loaded.ok("audit", "show", "2000-0")
+
+
+def test_log_names_the_command_of_repeats_only_if_it_is_sure(loaded: Cli, trails: Trails) -> None:
+    """Repeats of a code that does not tell commands apart may be of any command."""
+    trails.denial(RUNNER, "1000-0", code="COMMAND_REFUSED", op="RESTORE")
+    trails.denial(RUNNER, "2000-0", code="WORK_TOO_LARGE", op="HGETALL")
+    trails.denial(RUNNER, "3000-0", code="COMMAND_REFUSED", op="EVAL")
+    counts = ["of", "1000-0", "repeats", 5, "of", "2000-0", "repeats", 3]
+    trails.append(KEYS.denied(RUNNER), "61000-0", *counts)
+
+    shown = loaded.ok("audit", "log", "--denied")
+
+    assert "COMMAND_REFUSED ×5 (any command)" in shown
+    assert "WORK_TOO_LARGE ×3 " in shown
+    assert "WORK_TOO_LARGE ×3 (" not in shown
+    assert shown.count("any command") == 1
+
+
+def test_search_of_denials_by_command_says_what_it_cannot_find(loaded: Cli, trails: Trails) -> None:
+    """A folded denial of CONFIG may have the entry of RESTORE."""
+    trails.denial(RUNNER, "1000-0", code="COMMAND_REFUSED", op="RESTORE")
+    trails.repeats(RUNNER, "61000-0", of="1000-0", count=5)
+
+    said = loaded.run("audit", "log", "--denied", "--op", "config")
+
+    assert said.exit_code == 1
+    assert (
+        "`--op` does not find denials that are counted with one of another command" in said.stderr
+    )
+    assert loaded.lines("audit", "log", "--denied", "--op", "restore")
+
+
+def test_stats_of_an_empty_trail_is_no_error(loaded: Cli) -> None:
+    """As in `audit log`; an empty range of time is an error."""
+    said = loaded.run("audit", "stats")
+
+    assert (said.exit_code, said.stdout) == (0, "")
+    assert "no events and no refusals" in said.stderr
+    assert loaded.lines("audit", "stats") == []
+    assert loaded.run("audit", "stats", "--since", "1h").exit_code == 1
 
 
 def test_log_of_operators(loaded: Cli) -> None:

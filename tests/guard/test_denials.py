@@ -206,6 +206,20 @@ def test_commands_are_told_apart_where_the_key_or_the_class_is_denied(leash: Lea
     assert [op for op, _, _ in found] == ["GET", "SET", "DEL"]
 
 
+def test_commands_are_told_apart_where_the_call_is_too_large(leash: Leash) -> None:
+    """The name is one of the guard's own, as the call was weighed."""
+    leash.load(one={**ALL, "limits": {"work": 1000}})
+    token = leash.issue("one").token
+    leash.admin.rpush("doc:list", *range(2000))
+    leash.admin.hset("doc:hash", mapping={f"f{number}": number for number in range(2000)})
+    begin_minute(leash)
+    for command in ("HGETALL doc:hash", "LRANGE doc:list 0 -1", "HGETALL doc:hash"):
+        leash.call("one", token, *command.split())
+
+    found = [(one.code, one.op, one.repeats) for one in denials(leash)]
+    assert found == [("WORK_TOO_LARGE", "HGETALL", 2), ("WORK_TOO_LARGE", "LRANGE", 1)]
+
+
 def test_numbers_of_repeats_are_written_down_when_their_minute_is_over(leash: Leash) -> None:
     """In one entry for all kinds; the counts are not lost with the hash that they stood in."""
     leash.load(one=ALL)

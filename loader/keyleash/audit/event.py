@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from keyleash.errors import ReplyCode
 from keyleash.policy.model import Counter
 
+BY_COMMAND = frozenset(
+    {
+        ReplyCode.CLASS_NOT_GRANTED,
+        ReplyCode.KEY_NOT_GRANTED,
+        ReplyCode.KEY_DENIED,
+        ReplyCode.VALUE_TOO_LARGE,
+        ReplyCode.WORK_TOO_LARGE,
+    }
+)
+"""Codes whose denials share an entry only with those of the same command (`record_refusal.lua`)."""
 Held = tuple[str, bytes]
 """`value` and a string's bytes, or `image` and what DUMP said of any other type."""
 ABSENT = "absent"
@@ -145,6 +156,11 @@ class Denial(Entry):
     def folded_count(self) -> int:
         """How many denials this entry counts beside its own."""
         return max(0, self.repeats - 1)
+
+    @property
+    def is_any_command(self) -> bool:
+        """Return whether `repeats` may count calls of other commands than `op`."""
+        return bool(self.folded) or (self.repeats > 1 and self.code not in BY_COMMAND)
 
 
 @dataclass(frozen=True, slots=True)

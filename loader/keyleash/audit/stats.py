@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from keyleash.audit.event import AuditEvent, Denial
 
 PREFIX_SEGMENTS = 2
+ANY_COMMAND = "(any command)"
+"""The operation of repeated denials whose commands are not recorded."""
 
 
 @dataclass(slots=True)
@@ -38,6 +40,7 @@ class Stats:
     Attributes:
         first_ms: Server time of the first entry, Unix milliseconds; None if there is none.
         last_ms: Of the last.
+        ops: By command. Repeats of a denial that may be of other commands are `ANY_COMMAND`.
         prefixes: By what keys begin with; a call of several keys counts once for each beginning.
     """
 
@@ -50,7 +53,13 @@ class Stats:
 
     def add(self, entry: AuditEvent | Denial, segments: int = PREFIX_SEGMENTS) -> None:
         """Count an entry."""
-        tallies = [self.identities[entry.identity], self.ops[entry.op]]
+        tallies = [self.identities[entry.identity]]
+        if isinstance(entry, Denial) and entry.is_any_command:
+            self.ops[entry.op].refused += 1
+            if entry.folded_count:
+                self.ops[ANY_COMMAND].refused += entry.folded_count
+        else:
+            tallies.append(self.ops[entry.op])
         tallies += [self.prefixes[one] for one in {key_prefix(key, segments) for key in entry.keys}]
         if isinstance(entry, Denial):
             tallies.append(self.codes[entry.code])

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 195489646769699 then code = 'POLICY_STALE' break end
+if stamp ~= 281377153431001 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -602,7 +602,7 @@ end
 local op = command
 if #op > 64 then op = string.sub(op, 1, 64) end
 local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
-local told_apart = (detail == 'key' or detail == 'class') and op or ''
+local told_apart = (detail == 'key' or detail == 'class' or code == 'WORK_TOO_LARGE') and op or ''
 local kind = minute .. (token_id or '-') .. ':' .. code .. ':' .. told_apart .. ':' .. (reason or '')
 if redis.pcall('HINCRBY', "keyleash:repeats:agent-recovery", kind, '1') == 1 then
 (function(code, reason, op, key, token_id, correlation, minute, kind)

@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 63333998626233 then code = 'POLICY_STALE' break end
+if stamp ~= 261968896963387 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -1259,7 +1259,7 @@ end
 local op = command
 if #op > 64 then op = string.sub(op, 1, 64) end
 local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
-local told_apart = (detail == 'key' or detail == 'class') and op or ''
+local told_apart = (detail == 'key' or detail == 'class' or code == 'WORK_TOO_LARGE') and op or ''
 local kind = minute .. (token_id or '-') .. ':' .. code .. ':' .. told_apart .. ':' .. (reason or '')
 if redis.pcall('HINCRBY', "keyleash:repeats:human-admin", kind, '1') == 1 then
 (function(code, reason, op, key, token_id, correlation, minute, kind)

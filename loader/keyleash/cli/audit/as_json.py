@@ -27,6 +27,7 @@ def entry_as_json(entry: AnyEntry | Gap, *, images: bool = False) -> dict[str, A
                 "reason": entry.reason,
                 "repeats": entry.repeats,
                 "folded": entry.folded or None,
+                "any_command": entry.is_any_command,
                 **({} if entry.until_ms is None else {"until": iso_time(entry.until_ms)}),
             }
         case AuditEvent():

@@ -41,6 +41,8 @@ def log(settings: Settings, selection: Selection, limit: int, oldest_first: bool
     from keyleash.audit import EVERYTHING
 
     query = selection.query(settings)
+    if selection.op and selection.kind is Kind.DENIALS and not settings.json:
+        say("`--op` does not find denials that are counted with one of another command: `×N`")
     found = selection.read(settings, query, newest_first=not oldest_first)
     chosen = islice(found, limit)
     shown = show_entries(

@@ -118,7 +118,12 @@ def selecting(function: F) -> F:
     @click.option(
         "--correlation", metavar="ID", callback=correlation_id, help="The correlation id."
     )
-    @click.option("--op", metavar="COMMAND", callback=upper, help="The command's name.")
+    @click.option(
+        "--op",
+        metavar="COMMAND",
+        callback=upper,
+        help="The command's name; of repeated denials, that of the first.",
+    )
     @click.option(
         "--code",
         metavar="CODE",

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from keyleash.audit.control import ControlEvent
 from keyleash.audit.event import LARGE, AuditEvent, Change, Denial, Image
 from keyleash.cli.audit.as_json import entry_as_json
-from keyleash.cli.audit.tables import FOLDED
+from keyleash.cli.audit.tables import shown_folded
 from keyleash.cli.audit.trails import trail_names
 from keyleash.cli.options import example, json_lines_option
 from keyleash.cli.output import print_json_line
@@ -100,8 +100,7 @@ def _body(entry: AnyEntry, values: Images | None) -> Iterator[Line]:
             if entry.reason:
                 yield "reason", printable(entry.reason)
             if entry.until_ms is None:
-                folded = f", of any {FOLDED.get(entry.folded, 'kind')}" if entry.folded else ""
-                yield "times", f"{entry.repeats}{folded}"
+                yield "times", f"{entry.repeats}{shown_folded(entry, ', of any {}')}"
             else:
                 yield "suspended", f"itself, until {iso_time(entry.until_ms)}"
         case AuditEvent():

@@ -52,21 +52,25 @@ def stats(
 ) -> None:
     """Count events and refusals by identity, operation, prefix of keys and reply code.
 
-    Reads all of the trails, so what was trimmed is not in the numbers. JSON has every row.
+    Reads all of the trails, so what was trimmed is not in the numbers. JSON has every row. Exit
+    code 1 if there is nothing between --since and --until.
     """
-    from keyleash.audit import Query
+    from keyleash.audit import EVERYTHING, Query
 
     since_ms, until_ms = time_range(settings, since, until)
     query = Query(since_ms=since_ms, until_ms=until_ms)
     names = trail_names(settings, list(dict.fromkeys([*named, *identities])))
     found, gaps = _count(settings, names, query, segments)
-    if found.first_ms is None:
+    if found.first_ms is None and query != EVERYTHING:
         raise nothing_found(settings, "event or refusal", query)
     if settings.json:
         for line in (*_json_rows(found), *map(entry_as_json, gaps)):
             print_json_line(line)
         return
-    _print_tables(found, top)
+    if found.first_ms is None:
+        say("no events and no refusals")
+    else:
+        _print_tables(found, top)
     for gap in gaps:
         say_gap(gap)
 

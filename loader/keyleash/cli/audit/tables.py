@@ -79,6 +79,13 @@ def entry_line(entry: AuditEvent | Denial | ControlEvent) -> str:
     )
 
 
+def shown_folded(denial: Denial, form: str) -> str:
+    """Return what the calls that *denial* counts need not have in common, in *form*; else ""."""
+    if not denial.is_any_command:
+        return ""
+    return form.format(FOLDED.get(denial.folded or "commands", "kind"))
+
+
 def shown_details(event: ControlEvent) -> str:
     """What belongs to the event, as `name=value`."""
     return " ".join(
@@ -121,8 +128,7 @@ def _result(entry: AuditEvent | Denial) -> str:
             if entry.until_ms is not None:
                 return f"{printable(entry.code)} itself until {iso_time(entry.until_ms)}"
             times = f" ×{entry.repeats}" if entry.repeats > 1 else ""
-            folded = f" (any {FOLDED.get(entry.folded, 'kind')})" if entry.folded else ""
-            return printable(entry.code) + times + folded
+            return f"{printable(entry.code)}{times}{shown_folded(entry, ' (any {})')}"
         case AuditEvent():
             result = "ok" if entry.error is None else printable(entry.error)
             return f"{result} (untrusted)" if entry.is_untrusted else result

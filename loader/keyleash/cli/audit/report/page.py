@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from keyleash.audit.undo import described
 from keyleash.cli.audit.report import words
 from keyleash.cli.audit.report.chart import HEIGHT, LEFT, RIGHT, draw
+from keyleash.cli.audit.tables import shown_folded
 from keyleash.cli.text import clock_time, distance, iso_time, short_digest
 from keyleash.cli.undo.reasons import label, reason
 from keyleash.cli.undo.showing import what_happens
@@ -64,6 +65,7 @@ def _environment() -> Environment:
         after=words.after_words,
         number=words.number,
         shown=words.shown,
+        shown_folded=shown_folded,
         clock=clock_time,
         iso=iso_time,
         ranked=_ranked,
