@@ -57,6 +57,19 @@ def test_serve_keeps_its_data_from_run_to_run(offline: Cli, tmp_path: Path) -> N
         assert said["pid"] == serving.pid
 
 
+def test_serve_bounds_the_output_buffers_of_its_clients(offline: Cli) -> None:
+    """The doctor has no warning of settings, only advice that does not suit every policy."""
+    with offline.spawn(["serve", "--port", "0"]) as serving:
+        assert serving.stdout is not None
+        found = Cli(serving.stdout.readline().strip()).json("doctor", exit_code=1)["findings"]
+        serving.terminate()
+        serving.communicate(timeout=30)
+
+    severity = {one["code"]: one["severity"] for one in found}
+    assert "unbounded-output-buffers" not in severity
+    assert severity["unbounded-client-memory"] == "advice"
+
+
 def test_serve_on_a_taken_port_says_what_to_do(cli: Cli) -> None:
     """The port of the running test server is taken."""
     port = cli.url.rpartition(":")[2]

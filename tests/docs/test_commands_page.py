@@ -80,6 +80,7 @@ def test_keys_of_a_command_read_as_people_say_them(name: str, places: str, needs
         ("BITFIELD", ["of GETs alone: read", "refused on integers wider than 53 bits"]),
         ("SORT", ["refused with BY or GET", "weight 20", "audited if it stores"]),
         ("BLPOP", ["polled"]),
+        ("XADD", ["weight 250"]),
         (
             "XREAD",
             ["refused with options other than COUNT, BLOCK", "weight 14", "polled with BLOCK"],

@@ -6,17 +6,34 @@ import re
 from pathlib import Path
 
 from keyleash.doctor import CODES
+from keyleash.doctor.checks.records import NO_POLICY
+from keyleash.doctor.checks.users import CODE as OPEN_USER
+from keyleash.doctor.checks.version import CODE as FLAWS
+from keyleash.server import EmbeddedServer
+from support.command_line import Cli
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text("utf-8")
+SECTIONS = re.split(r"^### (.*)$", PAGE.partition("## Codes of the doctor")[2], flags=re.M)[1:]
 
 
 def test_every_code_has_a_section_and_every_section_a_code() -> None:
     """Whoever meets a code finds what it means, in the order of the checks."""
-    assert re.findall(r"^### (.*)$", PAGE, re.MULTILINE) == list(CODES)
+    assert SECTIONS[::2] == list(CODES)
 
 
 def test_every_section_says_something() -> None:
     """A heading alone helps nobody."""
-    sections = re.split(r"^### .*$", PAGE, flags=re.MULTILINE)[1:]
+    assert all(len(text.split()) >= 10 for text in SECTIONS[1::2])
 
-    assert all(len(text.split()) >= 10 for text in sections)
+
+def test_doctor_finds_nothing_that_recommended_settings_leave_open(tmp_path: Path) -> None:
+    """The block is a configuration file as it stands; the default user and flaws are not in it."""
+    (block,) = re.findall(
+        r"^### Settings of the server$.*?\n\n((?:    [^\n]*\n)+)", PAGE, re.M | re.S
+    )
+    settings = dict(line.split(maxsplit=1) for line in block.splitlines())
+    del settings["sanitize-dump-payload"]  # The embedded release has no such setting.
+    with EmbeddedServer(data=tmp_path / "data", settings=settings) as server:
+        findings = Cli(server.url).json("doctor", exit_code=1)["findings"]
+
+    assert {one["code"] for one in findings} <= {OPEN_USER, FLAWS, NO_POLICY}

@@ -473,7 +473,16 @@ def test_text_names_server_severity_code_and_help(patient: Patient) -> None:
     assert first.startswith(f"{patient.node}: error: guards are not loaded: `one`, `two`; ")
     assert first.endswith(" [script-not-loaded]")
     assert second.startswith("  help: `keyleash watch`")
-    assert result.stderr == "1 server: 1 finding\n"
+    assert result.stderr == "1 server: 1 error\n"
+
+
+def test_summary_counts_findings_by_severity(patient: Patient) -> None:
+    """Advice alone leaves the exit code 0, so a number of findings would mean nothing."""
+    patient.admin.config_set("client-output-buffer-limit", "normal 0 0 0")
+    patient.admin.config_set("maxmemory-clients", "0")
+    patient.admin.config_set("proto-max-bulk-len", "512mb")
+
+    assert patient.cli.run("doctor").stderr == "1 server: 2 warnings, 1 advice\n"
 
 
 def test_doctor_changes_nothing(patient: Patient) -> None:

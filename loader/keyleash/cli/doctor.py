@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,11 @@ def _print(examination: Examination) -> None:
 
 def _summary(examination: Examination) -> str:
     looked = counted(len(examination.servers), "server")
-    found = counted(len(examination.findings), "finding") if examination.findings else "no finding"
+    count = Counter(str(one.severity) for one in examination.findings)
+    numbers = [counted(count[name], name) for name in ("error", "warning") if count[name]]
+    # Of advice there is no plural.
+    numbers += [f"{count['advice']} advice"] if count["advice"] else []
+    found = ", ".join(numbers) or "no finding"
     if examination.accepted:
         found += f", {len(examination.accepted)} accepted"
     if not examination.skipped:

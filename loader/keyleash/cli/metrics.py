@@ -33,9 +33,10 @@ HOST = "127.0.0.1"
 def metrics(settings: Settings, port: int | None) -> int:
     """Print metrics in Prometheus' text format, or serve them.
 
-    Every scrape reads the server once. If it cannot be read, `keyleash_up` is 0 and the rest
-    is missing; without --port the exit code is then that of other commands, 69 if the server is
-    out of reach. With --port, --json tells the URL. docs/metrics.md has every name, and alerts.
+    Every scrape reads the server once. If it cannot be read, within 2 seconds for each answer, or
+    --timeout before the command, `keyleash_up` is 0 and the rest is missing; without --port the
+    exit code is then that of other commands, 69 if the server is out of reach. With --port, --json
+    tells the URL. docs/metrics.md has every name, and alerts.
     """
     from prometheus_client import CollectorRegistry, generate_latest
 

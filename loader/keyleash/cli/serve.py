@@ -19,6 +19,12 @@ from keyleash.errors import ServerStartError
 if TYPE_CHECKING:
     from keyleash.server import EmbeddedServer
 
+SETTINGS = {"client-output-buffer-limit": "normal 256mb 64mb 60"}
+"""What `keyleash doctor` recommends and suits every policy.
+
+`maxmemory-clients` is not set: the embedded release has a flaw in the eviction of clients.
+"""
+
 
 @click.command(epilog=example("keyleash serve --data ./keyleash-data"))
 @click.option(
@@ -45,7 +51,8 @@ def serve(settings: Settings, port: int, data: str | None) -> None:
     from keyleash.server import EmbeddedServer
     from keyleash.server.process import PortTakenError
 
-    server = EmbeddedServer(port or None, Path(data) if data is not None else None)
+    folder = Path(data) if data is not None else None
+    server = EmbeddedServer(port or None, folder, settings=SETTINGS)
     try:
         with ended_by_signals(), server:
             _announce(settings, server)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from keyleash.errors import ServerStartError
@@ -42,6 +43,7 @@ class EmbeddedServer:
         data: Where to keep the data, or None. The directory is made if need be.
         appendfsync: Redis's setting of that name; only with *data*.
         binary: Another `valkey-server` or `redis-server` to run.
+        settings: Further settings of the server, as in its configuration file.
         start_timeout_s: How long to wait for the first answer; the time to load an
             append-only file is not counted.
     """
@@ -53,13 +55,14 @@ class EmbeddedServer:
         *,
         appendfsync: Fsync = "everysec",
         binary: Path | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
         start_timeout_s: float = 30.0,
     ) -> None:
         if port is not None and not 0 < port < 65536:
             raise ValueError(f"port must be from 1 to 65535, not {port}")
         self.data = None if data is None else Path(data).absolute()
         self._port = port
-        self._appendfsync = appendfsync
+        self._settings = {**settings, "appendfsync": appendfsync}
         self._binary = binary
         self._start_timeout_s = start_timeout_s
         self._run: ServerProcess | None = None
@@ -162,7 +165,7 @@ class EmbeddedServer:
             self._end_run = None
 
     def _start_on(self, port: int, binary: Path) -> None:
-        run = process.launch(binary, port, self.data, self._appendfsync)
+        run = process.launch(binary, port, self.data, self._settings)
         self._run = run
         self._end_run = weakref.finalize(self, run.end_at_exit, os.getpid())
         try:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -98,22 +98,29 @@ def free_port() -> int:
         return port
 
 
-def launch(binary: Path, port: int, data: Path | None, appendfsync: Fsync) -> ServerProcess:
+def launch(
+    binary: Path, port: int, data: Path | None, settings: Mapping[str, str]
+) -> ServerProcess:
     if data is None:
         directory = Path(tempfile.mkdtemp(prefix="keyleash-"))
         try:
-            return _spawn(binary, port, directory, appendfsync, lock=None)
+            return _spawn(binary, port, directory, settings, lock=None)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
     with DirectoryLock(data) as lock:
-        run = _spawn(binary, port, data, appendfsync, lock=lock)
+        run = _spawn(binary, port, data, settings, lock=lock)
         lock.record_holder(run.process.pid)
         return run
 
 
 def _spawn(
-    binary: Path, port: int, directory: Path, appendfsync: Fsync, *, lock: DirectoryLock | None
+    binary: Path,
+    port: int,
+    directory: Path,
+    settings: Mapping[str, str],
+    *,
+    lock: DirectoryLock | None,
 ) -> ServerProcess:
     keep = lock is not None
     log_path = directory / LOG_NAME
@@ -121,7 +128,7 @@ def _spawn(
         with log_path.open("ab") as log:
             log_start = log.tell()
             process = subprocess.Popen(
-                [binary, *_settings(port, directory, appendfsync, keep=keep)],
+                [binary, *_settings(port, directory, settings, keep=keep)],
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -135,7 +142,9 @@ def _spawn(
     return ServerProcess(process, directory, log_path, log_start, temporary=not keep)
 
 
-def _settings(port: int, directory: Path, appendfsync: Fsync, *, keep: bool) -> Iterator[str]:
+def _settings(
+    port: int, directory: Path, further: Mapping[str, str], *, keep: bool
+) -> Iterator[str]:
     settings = {
         "port": str(port),
         "bind": HOST,
@@ -145,9 +154,9 @@ def _settings(port: int, directory: Path, appendfsync: Fsync, *, keep: bool) -> 
         "logfile": "",
         "save": "",
         "appendonly": "yes" if keep else "no",
-        "appendfsync": appendfsync,
         # An evicted control key would be a limit forgotten, or a revocation.
         "maxmemory-policy": "noeviction",
+        **further,
     }
     # As arguments and not as a file: the server quotes them itself.
     for name, value in settings.items():

@@ -39,7 +39,8 @@ def check_clients(deployment: Deployment, server: Server) -> Iterator[Said]:
             severity,
             f"`{_OUTPUT}` has no bound for normal clients: replies that an agent does not read stay"
             " in memory",
-            f'set `{_OUTPUT} "normal 256mb 64mb 60"`; the first size must exceed the largest reply',
+            f"set `{_OUTPUT} normal 256mb 64mb 60` in redis.conf, or by `CONFIG SET {_OUTPUT}"
+            ' "normal 256mb 64mb 60"`; the first size must exceed the largest reply',
             server.name,
         )
     if is_total_open:

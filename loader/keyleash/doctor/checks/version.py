@@ -34,8 +34,8 @@ def check_version(server: Server) -> Iterator[Said]:
     yield Finding(
         CODE,
         Severity.ERROR,
-        f"{product.capitalize()} {text} has known flaws that agents, or those who may load a"
-        f" script, can use: {names}; the worst: {concerning[0].what}",
+        f"{product.capitalize()} {text} has known flaws that agents, or anybody who may load"
+        f" scripts, can use: {names}; the worst: {concerning[0].what}",
         f"upgrade to {product.capitalize()} {shown(target)} or later; if the changelog of your"
         f" distribution's package names the fixes, accept it: `--accept {CODE}`",
         server.name,
