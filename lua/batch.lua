@@ -61,6 +61,10 @@ repeat
   -- Work so far, and that of asking for sizes; by the commands' numbers, their work, and the keys
   -- of those whose work was estimated.
   local spent, asks, works, weighed = 0, 0, {}, {}
+--% if lengthening
+  -- The lengths of strings that commands so far have made.
+  local lengths = {}
+--% endif
 --% if plans
 --% include "partials/weigh.lua"
 --% endif

@@ -6,7 +6,11 @@ local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. 
 place = base + place
 local function check(bytes)
   local name = walked[at]
-  if not name or bytes <= {{ least_bytes }} then return end
+  if not name then return end
+--% if batch
+  if how ~= 'p' then lengths[names[how == 'c' and #names or 1]] = bytes end
+--% endif
+  if bytes <= {{ least_bytes }} then return end
   local bound, matched = {{ default_bytes }}, false
   do
     local key = name
@@ -24,6 +28,10 @@ local function check(bytes)
   end
 end
 local function length_of(name)
+--% if batch
+  -- Commands of the batch that come before may have made it longer.
+  if lengths[name] then return lengths[name] end
+--% endif
   local length = redis.pcall('STRLEN', name or '')
   if type(length) == 'number' then return length end
   -- A key of another type is the command's own error, and copied by another rule.

@@ -62,6 +62,10 @@ repeat
     if code then break end
   end
 --% endif
+--% if batch and images
+--% include "partials/weigh_images.lua"
+  if code then break end
+--% endif
 
 --% include "partials/check_room.lua"
 --% if hard_max is not none

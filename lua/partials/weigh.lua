@@ -15,7 +15,11 @@ local function weigh(command, argv, base, stop, names, left)
   local min, max, huge, n = math.min, math.max, math.huge, nil
   local asked = {{ asking_work }}
 
-  local function number(at) return tonumber(argv[at] or '') end
+  local function number(at)
+    local found = tonumber(argv[at] or '')
+    -- NaN is no number to a server.
+    return found == found and found or nil
+  end
 
   -- A word as a server compares it: in any case, up to a NUL byte.
   local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
@@ -35,8 +39,9 @@ local function weigh(command, argv, base, stop, names, left)
   local function ask(...)
     local reply = redis.pcall(...) or 0
     if type(reply) == 'number' then return reply end
-    -- A key of another type is the command's own error. Any other error leaves the size unknown.
-    return find(reply.err, '^WRONGTYPE') and 0 or huge
+    -- A key of another type, and a range that is none, are the command's own errors. Any other
+    -- error leaves the size unknown.
+    return (find(reply.err, '^WRONGTYPE') or find(reply.err, '^ERR min or max')) and 0 or huge
   end
 
   -- The bytes of a key, as elements; `found` of these are looked at.
@@ -72,7 +77,7 @@ local function weigh(command, argv, base, stop, names, left)
       end
       asked = asked + {{ question_work / 10 }}
       if asked > left then return huge end
-      sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
+      sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * (held + 1), count + 1
     end
     -- No more is compared than the smallest has, with each of the others.
     return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
@@ -136,18 +141,18 @@ local function weigh(command, argv, base, stop, names, left)
   elseif bound == 'w' then
     n = elements()
     -- The bytes may be in a few elements, so all of these are looked at.
-    if n * weight <= left then n = n + usage(names[1], n) end
+    if n * weight <= left then n = max(n, usage(names[1], n)) end
 --% endif
 --% if "i" in bounds
   elseif bound == 'i' then
-    -- A list is walked by its nodes, and the elements of one.
-    n = min(math.abs(number(place) or 0), 4096)
+    -- A list is walked by its nodes, each of which may have few elements.
+    n = bounded(math.abs(number(place) or 0))
 --% endif
 --% if "c" in bounds
   elseif bound == 'c' then
     n = number(place) or 1
-    if n >= 0 then
-      n = bounded(n)
+    if n >= 0 or not find(command, 'RAND') then
+      n = bounded(max(0, n))
     else
       n = -n
       -- The same element may come again and again.
@@ -167,13 +172,17 @@ local function weigh(command, argv, base, stop, names, left)
     end
     if select(2, option('TRUTH', base + 1)) then n = huge end
     local _, filter = option('FILTER', base + 1)
-    n = bounded((n or default) * (1 + #(argv[filter or 0] or '') / 64))
+    n = n or default
+    -- By default a filter is tried on a hundred times as many.
+    if filter and not option('FILTER-EF', base + 1) then n = n * 100 end
+    n = bounded(n) * (1 + #(argv[filter or 0] or '') / 64)
 --% endif
 --% if "n" in bounds
   elseif bound == 'n' then
-    -- Only with ANY does COUNT end the search.
+    -- COUNT bounds what is returned, and with ANY what is sorted. Members nearby are looked at.
     local most, found = option('COUNT', place)
-    n = bounded(found and word(found + 1) == 'ANY' and most or huge)
+    local held = elements()
+    n = min(most or huge, held) + held * (word((found or 0) + 1) == 'ANY' and 0.05 or most and 0.35 or 0)
 --% endif
 --% if "r" in bounds
   elseif bound == 'r' then
@@ -194,6 +203,8 @@ local function weigh(command, argv, base, stop, names, left)
     else
       n = bounded(max(0, low < 0 and high >= 0 and huge or high - low + 1))
     end
+    -- A list is walked to where the range begins.
+    if size == 'L' then n = n + math.abs(low) / 20 end
 --% endif
 --% if "s" in bounds
   elseif bound == 's' then
@@ -205,7 +216,7 @@ local function weigh(command, argv, base, stop, names, left)
     end
     -- A star before the end of a glob tries every place of what it is compared with.
     local held = size ~= '-' and find(glob, '%*[^*?][^*?][^*?][^*?]') and elements()
-    n = bounded(count) * (find(glob, '*.') and 1 + #glob / 4 or 1)
+    n = bounded(count) * (1 + #glob / (find(glob, '*.') and 4 or 64))
     -- And all that follows it there.
     if held and n * weight <= left then
       n = n + usage(names[1], min(1000, held)) * #glob * min(1, #glob > 32 and 1 or count * 10 / held)
@@ -228,12 +239,13 @@ local function weigh(command, argv, base, stop, names, left)
     if count <= 0 then count = huge end
     for i = 1, #names do
       local id, held = argv[stop - #names + i], nil
-      if group and (blocks or id == '>' and count > {{ plain_entries }}) then
+      if group and (blocks or count > {{ plain_entries }}) then
         held = group_of(names[i], group)
         -- Before a call that would block, the guard asks again.
         if blocks then asked = asked + asked end
       end
-      if held and id == '>' then id = held[8] end
+      -- Entries that are pending may be gone from the stream.
+      if held and id == '>' then id = held[8] elseif held then work = work + min(count, held[6]) * weight end
       if id ~= '$' then work = work + entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count) end
       if work + asked > left then break end
     end
@@ -243,7 +255,8 @@ local function weigh(command, argv, base, stop, names, left)
   elseif bound == 'g' then
     local held = group_of(names[1], argv[place])
     -- It tells the same again. With a range, entries are looked at until enough are found.
-    n = (asked + (held and stop > place and held[6] / 2 or 0)) / weight
+    local count = number(place + (word(place + 1) == 'IDLE' and 5 or 3)) or 0
+    n = (asked + (held and stop > place and held[6] / 2 + min(held[6], count) * weight or 0)) / weight
 --% endif
 --% if "f" in bounds
   elseif bound == 'f' then
@@ -252,7 +265,7 @@ local function weigh(command, argv, base, stop, names, left)
 --% if "d" in bounds
   elseif bound == 'd' then
     -- A projection is a matrix from all dimensions to those that are kept.
-    n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(argv[place + 3] or '') / 4 or number(place + 3) or 0)
+    n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(argv[place + 3] or '') / 4 or number(place + 3) or 0) + (option('EF', place) or 0) * 250
 --% endif
 --% if "h" in bounds
   elseif bound == 'h' then

@@ -60,6 +60,9 @@ UNASKED_KEYS = 2
 DEFAULT_VALUE_BYTES = 64 * 1024 * 1024
 """The length that a call may give a string, where no grant says otherwise."""
 
+IMAGE_WORK = 0.45
+"""Work of a byte of a before-image, and of the digest of what a call left; of a string a sixth."""
+
 BYTES_PER_ELEMENT = 400
 """Bytes of a key that are as much work as one element, where `ANY_SIZE` is asked for."""
 
@@ -115,7 +118,7 @@ WORK: Mapping[str, Work] = MappingProxyType(
         **_each("PFCOUNT PFMERGE", Work(50, None, last=0, bound=Bound.KEYS, default=20)),
         # Parts of a value.
         "LRANGE": Work(1, "LLEN", bound=Bound.RANGE, place=2),
-        **_each("LINDEX LSET", Work(0.05, None, bound=Bound.INDEX, place=2)),
+        **_each("LINDEX LSET", Work(0.05, "LLEN", bound=Bound.INDEX, place=2)),
         **_each("ZREVRANGE", Work(8, "ZCARD", bound=Bound.RANGE, place=2)),
         "ZREMRANGEBYRANK": Work(5, "ZCARD", bound=Bound.RANGE, place=2),
         **_each(
@@ -147,9 +150,9 @@ WORK: Mapping[str, Work] = MappingProxyType(
         # Streams. An entry is handled whole, however many words it has.
         **_each("XRANGE XREVRANGE", Work(14, "XLEN", bound=Bound.ENTRIES, place=2)),
         **_each("XREAD XREADGROUP", Work(14, "XLEN", last=0, bound=Bound.STREAMS)),
-        "XADD": Work(250, None, bound=Bound.WORDS, default=PLAIN_WORDS),
+        "XADD": Work(250, None, bound=Bound.WORDS, default=PLAIN_WORDS + 2),
         "XCLAIM": Work(360, "XLEN", bound=Bound.REPEATS, place=4, default=20),
-        "XAUTOCLAIM": Work(360, None, bound=Bound.OPTION, default=100),
+        "XAUTOCLAIM": Work(360, "XLEN", bound=Bound.OPTION, default=100),
         "XINFO GROUPS": Work(GROUP_WORK, "XLEN", bound=Bound.GROUPS),
         "XINFO CONSUMERS": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=3),
         "XPENDING": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=2),
@@ -226,6 +229,15 @@ READS: Mapping[str, Work] = MappingProxyType(
     }
 )
 """How the work of reading strings is estimated, for a batch that reads many."""
+
+RETURNS = frozenset((
+    "BITFIELD", "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH",
+    "BZMPOP", "BZPOPMAX", "BZPOPMIN", "GETDEL", "GETEX", "GETSET",
+    "HGETDEL", "HGETEX", "LMOVE", "LMPOP", "LPOP", "RPOP",
+    "RPOPLPUSH", "SPOP", "XAUTOCLAIM", "XCLAIM", "XREADGROUP", "ZMPOP",
+    "ZPOPMAX", "ZPOPMIN",
+))  # fmt: skip
+"""The commands that change a key and return what it held: their replies may be long."""
 
 LENGTHENS: Mapping[str, Lengthens] = MappingProxyType(
     {

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 281377153431001 then code = 'POLICY_STALE' break end
+if stamp ~= 235591690905513 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -186,7 +186,7 @@ typed = protocol == '3'
 elseif rule == 18 then
 writes = true
 recorded = true
-weighs = stop - 4 > 1000
+weighs = stop - 4 > 1002
 elseif rule == 10 then
 last = stop
 step = 2
@@ -306,7 +306,8 @@ local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. 
 place = base + place
 local function check(bytes)
 local name = walked[at]
-if not name or bytes <= 67108864 then return end
+if not name then return end
+if bytes <= 67108864 then return end
 local bound, matched = 67108864, false
 do
 local key = name
@@ -361,13 +362,16 @@ local left = 250000
 if weighs then
 local usages, sizes = {}, {}
 local function weigh(command, argv, base, stop, names, left)
-local plans = ",LINSERT,=Ls11-00 0.5\010,LSET,=-s11i20 0.05\010,MEMORY USAGE,=As11o05 1.3\010,XADD,=-s11a01000 250\010"
+local plans = ",LINSERT,=Ls11-00 0.5\010,LSET,=Ls11i20 0.05\010,MEMORY USAGE,=As11o05 1.3\010,XADD,=-s11a01002 250\010"
 local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
 if size ~= '-' and not names[1] then return 0, 0 end
 place, default = base + place, default + 0
 local min, max, huge, n = math.min, math.max, math.huge, nil
 local asked = 40
-local function number(at) return tonumber(argv[at] or '') end
+local function number(at)
+local found = tonumber(argv[at] or '')
+return found == found and found or nil
+end
 local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
 local function option(name, from)
 local most, found
@@ -382,7 +386,7 @@ end
 local function ask(...)
 local reply = redis.pcall(...) or 0
 if type(reply) == 'number' then return reply end
-return find(reply.err, '^WRONGTYPE') and 0 or huge
+return (find(reply.err, '^WRONGTYPE') or find(reply.err, '^ERR min or max')) and 0 or huge
 end
 local function usage(name, found)
 if not usages[name] then
@@ -413,7 +417,7 @@ sizes[known] = held
 end
 asked = asked + 1.5
 if asked > left then return huge end
-sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
+sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * (held + 1), count + 1
 end
 return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
 end
@@ -426,7 +430,7 @@ n = elements()
 elseif bound == 'k' or bound == 'a' then
 n = stop - base <= default and 0 or size == '-' and stop - base or elements()
 elseif bound == 'i' then
-n = min(math.abs(number(place) or 0), 4096)
+n = bounded(math.abs(number(place) or 0))
 elseif bound == 'o' then
 n = option('COUNT', base + 1)
 for name in string.gmatch('SAMPLES EF FILTER-EF', '%S+') do
@@ -435,7 +439,9 @@ if most then n = max(n or 0, most == 0 and huge or most) end
 end
 if select(2, option('TRUTH', base + 1)) then n = huge end
 local _, filter = option('FILTER', base + 1)
-n = bounded((n or default) * (1 + #(argv[filter or 0] or '') / 64))
+n = n or default
+if filter and not option('FILTER-EF', base + 1) then n = n * 100 end
+n = bounded(n) * (1 + #(argv[filter or 0] or '') / 64)
 end
 return n * weight, asked
 end

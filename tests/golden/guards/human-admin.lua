@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 261968896963387 then code = 'POLICY_STALE' break end
+if stamp ~= 2094968503467 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -267,7 +267,7 @@ typed = protocol == '3'
 elseif rule == 59 then
 writes = true
 recorded = true
-weighs = stop - 4 > 1000
+weighs = stop - 4 > 1002
 elseif rule == 2 then
 reads = true
 weighs = true
@@ -821,7 +821,8 @@ local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. 
 place = base + place
 local function check(bytes)
 local name = walked[at]
-if not name or bytes <= 67108864 then return end
+if not name then return end
+if bytes <= 67108864 then return end
 local bound, matched = 67108864, false
 do
 local key = name
@@ -876,13 +877,16 @@ local left = 250000
 if weighs then
 local usages, sizes = {}, {}
 local function weigh(command, argv, base, stop, names, left)
-local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003\010,BITOP,=Bm20-00 0.012\010,BLMPOP,LMPOP,=Ls10o01 1\010,BZMPOP,ZMPOP,=Zs10o01 13\010,COPY,=As11w00 5\010,DUMP,=As11w00 10\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10\010,GEOSEARCHSTORE,=Zs22n30 10\010,HGETALL,=Hs11-00 7\010,HGETDEL,HGETEX,HMGET,=Hs11h25 0.5\010,HKEYS,HVALS,=Hs11-00 5\010,HRANDFIELD,=Hs11c20 28\010,HSCAN,=Hs11s310 13\010,LCS,=Bp12-00 0.04\010,LINDEX,LSET,=-s11i20 0.05\010,LINSERT,LPOS,LREM,=Ls11-00 0.5\010,LPOP,RPOP,=Ls11c20 1\010,LRANGE,=Ls11r20 1\010,LTRIM,=Ls11-00 0.1\010,MEMORY USAGE,=As11o05 1.3\010,MGET,=Bs10k02 0.015625\010,PFCOUNT,PFMERGE,=-s10k020 50\010,SCAN,=-s11s210 10\010,SDIFF,SUNION,=Ss10-00 3\010,SDIFFSTORE,SUNIONSTORE,=Ss20-00 3\010,SINTER,=Sl10-00 5\010,SINTERCARD,=Sl10-00 2\010,SINTERSTORE,=Sl20-00 5\010,SMEMBERS,=Ss11-00 3\010,SORT,SORT_RO,=As11-00 20\010,SPOP,=Ss11c20 12\010,SRANDMEMBER,=Ss11c20 40\010,SSCAN,=Ss11s310 7\010,VADD,=-s11d20 0.04\010,VRANDMEMBER,=Vs11c20 40\010,VSIM,=Vs11o010 10\010,XADD,=-s11a01000 250\010,XAUTOCLAIM,=-s11o0100 360\010,XCLAIM,=Xs11h420 360\010,XINFO CONSUMERS,=Xs11g30 40\010,XINFO GROUPS,=Xs11g00 60\010,XINFO STREAM,=Xs11f30 0.45\010,XPENDING,=Xs11g20 40\010,XRANGE,XREVRANGE,=Xs11e20 14\010,XREAD,XREADGROUP,=Xs10x00 14\010,ZDIFF,ZUNION,=As10-00 12\010,ZDIFFSTORE,ZUNIONSTORE,=As20-00 6\010,ZINTER,=Al10-00 12\010,ZINTERCARD,=Al10-00 10\010,ZINTERSTORE,=Al20-00 10\010,ZPOPMAX,ZPOPMIN,=Zs11c20 13\010,ZRANDMEMBER,=Zs11c20 34\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8\010,ZRANGESTORE,=Zs22r30 8\010,ZREMRANGEBYLEX,ZREMRANGEBYRANK,ZREMRANGEBYSCORE,=Zs11r20 5\010,ZSCAN,=Zs11s310 19\010"
+local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003\010,BITOP,=Bm20-00 0.012\010,BLMPOP,LMPOP,=Ls10o01 1\010,BZMPOP,ZMPOP,=Zs10o01 13\010,COPY,=As11w00 5\010,DUMP,=As11w00 10\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10\010,GEOSEARCHSTORE,=Zs22n30 10\010,HGETALL,=Hs11-00 7\010,HGETDEL,HGETEX,HMGET,=Hs11h25 0.5\010,HKEYS,HVALS,=Hs11-00 5\010,HRANDFIELD,=Hs11c20 28\010,HSCAN,=Hs11s310 13\010,LCS,=Bp12-00 0.04\010,LINDEX,LSET,=Ls11i20 0.05\010,LINSERT,LPOS,LREM,=Ls11-00 0.5\010,LPOP,RPOP,=Ls11c20 1\010,LRANGE,=Ls11r20 1\010,LTRIM,=Ls11-00 0.1\010,MEMORY USAGE,=As11o05 1.3\010,MGET,=Bs10k02 0.015625\010,PFCOUNT,PFMERGE,=-s10k020 50\010,SCAN,=-s11s210 10\010,SDIFF,SUNION,=Ss10-00 3\010,SDIFFSTORE,SUNIONSTORE,=Ss20-00 3\010,SINTER,=Sl10-00 5\010,SINTERCARD,=Sl10-00 2\010,SINTERSTORE,=Sl20-00 5\010,SMEMBERS,=Ss11-00 3\010,SORT,SORT_RO,=As11-00 20\010,SPOP,=Ss11c20 12\010,SRANDMEMBER,=Ss11c20 40\010,SSCAN,=Ss11s310 7\010,VADD,=-s11d20 0.04\010,VRANDMEMBER,=Vs11c20 40\010,VSIM,=Vs11o010 10\010,XADD,=-s11a01002 250\010,XAUTOCLAIM,=Xs11o0100 360\010,XCLAIM,=Xs11h420 360\010,XINFO CONSUMERS,=Xs11g30 40\010,XINFO GROUPS,=Xs11g00 60\010,XINFO STREAM,=Xs11f30 0.45\010,XPENDING,=Xs11g20 40\010,XRANGE,XREVRANGE,=Xs11e20 14\010,XREAD,XREADGROUP,=Xs10x00 14\010,ZDIFF,ZUNION,=As10-00 12\010,ZDIFFSTORE,ZUNIONSTORE,=As20-00 6\010,ZINTER,=Al10-00 12\010,ZINTERCARD,=Al10-00 10\010,ZINTERSTORE,=Al20-00 10\010,ZPOPMAX,ZPOPMIN,=Zs11c20 13\010,ZRANDMEMBER,=Zs11c20 34\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8\010,ZRANGESTORE,=Zs22r30 8\010,ZREMRANGEBYLEX,ZREMRANGEBYRANK,ZREMRANGEBYSCORE,=Zs11r20 5\010,ZSCAN,=Zs11s310 19\010"
 local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
 if size ~= '-' and not names[1] then return 0, 0 end
 place, default = base + place, default + 0
 local min, max, huge, n = math.min, math.max, math.huge, nil
 local asked = 40
-local function number(at) return tonumber(argv[at] or '') end
+local function number(at)
+local found = tonumber(argv[at] or '')
+return found == found and found or nil
+end
 local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
 local function option(name, from)
 local most, found
@@ -897,7 +901,7 @@ end
 local function ask(...)
 local reply = redis.pcall(...) or 0
 if type(reply) == 'number' then return reply end
-return find(reply.err, '^WRONGTYPE') and 0 or huge
+return (find(reply.err, '^WRONGTYPE') or find(reply.err, '^ERR min or max')) and 0 or huge
 end
 local function usage(name, found)
 if not usages[name] then
@@ -928,7 +932,7 @@ sizes[known] = held
 end
 asked = asked + 1.5
 if asked > left then return huge end
-sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * held, count + 1
+sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * (held + 1), count + 1
 end
 return join == 's' and sum or join == 'p' and product or count * (join == 'l' and least or most)
 end
@@ -972,13 +976,13 @@ elseif bound == 'k' or bound == 'a' then
 n = stop - base <= default and 0 or size == '-' and stop - base or elements()
 elseif bound == 'w' then
 n = elements()
-if n * weight <= left then n = n + usage(names[1], n) end
+if n * weight <= left then n = max(n, usage(names[1], n)) end
 elseif bound == 'i' then
-n = min(math.abs(number(place) or 0), 4096)
+n = bounded(math.abs(number(place) or 0))
 elseif bound == 'c' then
 n = number(place) or 1
-if n >= 0 then
-n = bounded(n)
+if n >= 0 or not find(command, 'RAND') then
+n = bounded(max(0, n))
 else
 n = -n
 if n > 4 and n * weight <= left then
@@ -994,10 +998,13 @@ if most then n = max(n or 0, most == 0 and huge or most) end
 end
 if select(2, option('TRUTH', base + 1)) then n = huge end
 local _, filter = option('FILTER', base + 1)
-n = bounded((n or default) * (1 + #(argv[filter or 0] or '') / 64))
+n = n or default
+if filter and not option('FILTER-EF', base + 1) then n = n * 100 end
+n = bounded(n) * (1 + #(argv[filter or 0] or '') / 64)
 elseif bound == 'n' then
 local most, found = option('COUNT', place)
-n = bounded(found and word(found + 1) == 'ANY' and most or huge)
+local held = elements()
+n = min(most or huge, held) + held * (word((found or 0) + 1) == 'ANY' and 0.05 or most and 0.35 or 0)
 elseif bound == 'r' then
 local from, to, low, high = argv[place] or '', argv[place + 1] or '', number(place) or 0, number(place + 1) or 0
 local lex = find(command, 'LEX') or option('BYLEX', place)
@@ -1015,6 +1022,7 @@ n = max(0, elements() + high - low + 1)
 else
 n = bounded(max(0, low < 0 and high >= 0 and huge or high - low + 1))
 end
+if size == 'L' then n = n + math.abs(low) / 20 end
 elseif bound == 's' then
 local count, glob, at = default, '', place
 while at <= stop do
@@ -1023,7 +1031,7 @@ if word(at) == 'MATCH' then glob = argv[at + 1] or '' end
 at = at + (word(at) == 'NOVALUES' and 1 or 2)
 end
 local held = size ~= '-' and find(glob, '%*[^*?][^*?][^*?][^*?]') and elements()
-n = bounded(count) * (find(glob, '*.') and 1 + #glob / 4 or 1)
+n = bounded(count) * (1 + #glob / (find(glob, '*.') and 4 or 64))
 if held and n * weight <= left then
 n = n + usage(names[1], min(1000, held)) * #glob * min(1, #glob > 32 and 1 or count * 10 / held)
 end
@@ -1041,22 +1049,23 @@ end
 if count <= 0 then count = huge end
 for i = 1, #names do
 local id, held = argv[stop - #names + i], nil
-if group and (blocks or id == '>' and count > 350) then
+if group and (blocks or count > 350) then
 held = group_of(names[i], group)
 if blocks then asked = asked + asked end
 end
-if held and id == '>' then id = held[8] end
+if held and id == '>' then id = held[8] elseif held then work = work + min(count, held[6]) * weight end
 if id ~= '$' then work = work + entries(names[i], 'XRANGE', '(' .. id, '+', id == '+' and 1 or count) end
 if work + asked > left then break end
 end
 n = work / weight
 elseif bound == 'g' then
 local held = group_of(names[1], argv[place])
-n = (asked + (held and stop > place and held[6] / 2 or 0)) / weight
+local count = number(place + (word(place + 1) == 'IDLE' and 5 or 3)) or 0
+n = (asked + (held and stop > place and held[6] / 2 + min(held[6], count) * weight or 0)) / weight
 elseif bound == 'f' then
 n = word(place) == 'FULL' and ask('MEMORY', 'USAGE', names[1]) or 0
 elseif bound == 'd' then
-n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(argv[place + 3] or '') / 4 or number(place + 3) or 0)
+n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(argv[place + 3] or '') / 4 or number(place + 3) or 0) + (option('EF', place) or 0) * 250
 elseif bound == 'h' then
 n = stop - base > default and (stop - base) or 0
 local seen, work = {}, 0

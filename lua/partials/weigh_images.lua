@@ -1,0 +1,20 @@
+-- weigh_images: count the before-images that a command of a batch needs as work.
+-- in:  walked, first, last, step, changes_first, changes_rest, imaged, spent
+-- out: work; code, detail, value, amount   set if the command is denied
+for at = first, last, step do
+  local name = walked[at]
+  if not name then break end
+  if not imaged[name] and (at == first and changes_first or at > first and changes_rest) then
+--% if vault
+    name = {{ vault }} .. name
+--% endif
+    local bytes, part = redis.pcall('STRLEN', name), 6
+    if type(bytes) ~= 'number' then bytes, part = redis.pcall('MEMORY', 'USAGE', name), 1 end
+    -- Of what is longer no image is made.
+    if type(bytes) == 'number' and bytes <= {{ most_image_bytes }} then work = work + bytes * {{ image_work }} / part end
+  end
+end
+if spent + work > {{ work_limit }} then
+  code, detail, value = 'WORK_TOO_LARGE', 'command', command
+  amount = string.format(' work=%.0f limit=%.0f', math.ceil(spent + work), {{ work_limit }})
+end
