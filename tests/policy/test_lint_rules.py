@@ -210,6 +210,14 @@ READ_AB = '{allow: [read], keys: ["a:b"]}'
             ),
             [],
         ),
+        # It bounds the length of values.
+        (
+            (
+                '{allow: [write], keys: ["a:b"], values: {max_bytes: 64b}}',
+                '{allow: [read, write], keys: ["a:*"], values: {max_bytes: 1kb}}',
+            ),
+            [],
+        ),
         # The other does not cover its channels.
         (
             (
@@ -223,7 +231,7 @@ READ_AB = '{allow: [read], keys: ["a:b"]}'
 def test_grant_is_covered_if_it_could_go(
     parse: Parse, grants: tuple[str, ...], needless: list[int]
 ) -> None:
-    """With its classes, commands, images and channels."""
+    """With its classes, commands, images, length of values and channels."""
     said = found(parse, f"a: {LIMITS}, grants: [{', '.join(grants)}]")
 
     assert [code for code, _, _ in said] == ["covered-grant"] * len(needless)

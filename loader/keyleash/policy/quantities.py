@@ -149,9 +149,10 @@ def parse_size(
     Raises:
         PolicyError: It is no size, or out of bounds.
     """
+    largest = f"`{max_bytes // UNITS_BYTES['mb']}mb`"
     found = _SIZE.fullmatch(text)
     if found is None:
-        help = "write a number and a unit, such as `512b`, `64kb` or `1mb`"
+        help = f"write a number and a unit, such as `512b`, `64kb` or `1mb`, up to {largest}"
         if re.fullmatch(_NUMBER, text):
             help = f"write a unit, such as `{text}b`"
         elif _SIZE.fullmatch(text.lower()):
@@ -159,7 +160,6 @@ def parse_size(
         raise fail("bad-size", f"{quote(text)} is not a size", span, help)
     size = int(found[1]) * UNITS_BYTES[found[2]]
     if not 1 <= size <= max_bytes:
-        largest = f"`{max_bytes // UNITS_BYTES['mb']}mb`"
         raise fail(
             "size-out-of-range",
             f"{quote(text)} is not between `1b` and {largest}",

@@ -45,10 +45,15 @@ def _covered(identity: Identity) -> Iterator[Finding]:
             is_left = other != number and other not in gone
             return is_left and _narrows_less(identity.grants[other], grant)
 
-        if grant.image_bytes is None and _is_covered(grant, trees, counted, is_other):
+        if not _sets_bounds(grant) and _is_covered(grant, trees, counted, is_other):
             gone.add(number)
             alone = _that_covers_alone(identity.grants, grant, trees, is_other)
             yield _finding(identity, grant, alone)
+
+
+def _sets_bounds(grant: Grant) -> bool:
+    """Return whether *grant* has bounds that hold on its keys whichever grant allows a call."""
+    return grant.image_bytes is not None or grant.value_bytes is not None
 
 
 def _is_covered(
