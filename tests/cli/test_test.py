@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -78,6 +79,29 @@ def test_failed_case_is_told_in_a_line(offline: Cli, cases: Path) -> None:
         "got RATE_LIMITED limit=rate.writes retry_after_ms=60000"
     )
     assert rest[-1].startswith("1 case passed, 3 failed, on the model and an embedded server; ")
+
+
+def test_sizes_of_a_call_can_be_expected(offline: Cli, cases: Path) -> None:
+    """Model and guard agree on what a call's arguments alone make too large."""
+    policy = cases.with_name("policy.yaml")
+    policy.write_text(
+        POLICY.replace('"j:*"]}', '"j:*"], values: {max_bytes: 100mb}}')
+        + "    limits: {work: 1000}\n"
+    )
+    write(
+        cases,
+        "command: SETRANGE k:1 104857600 x, "
+        "expect: {code: VALUE_TOO_LARGE, bytes: 104857601, limit: 104857600}",
+        "command: SETRANGE k:1 99999999 x, expect: {code: WORK_TOO_LARGE, limit: 1000, work: 0}",
+    )
+
+    said = offline.run("test", cases)
+
+    assert "1 case passed, 1 failed" in said.stdout
+    work = re.search(r"got WORK_TOO_LARGE command=SETRANGE work=(\d+) limit=1000", said.stdout)
+    assert work
+    cases.write_text(cases.read_text().replace("work: 0", f"work: {work[1]}"))
+    offline.ok("test", cases)
 
 
 def test_trace_of_a_failed_case_is_shown_on_demand(offline: Cli, cases: Path) -> None:

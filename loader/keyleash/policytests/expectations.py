@@ -20,6 +20,8 @@ CODES = (
     ReplyCode.RATE_LIMITED,
     ReplyCode.BUDGET_EXHAUSTED,
     ReplyCode.SUSPENDED,
+    ReplyCode.WORK_TOO_LARGE,
+    ReplyCode.VALUE_TOO_LARGE,
 )
 """Those that a policy decides; the others are about tokens, servers and clients."""
 DETAILS = {
@@ -30,6 +32,8 @@ DETAILS = {
     "channel": 'channel: "agents:events"',
     "limit": "limit: rate.writes",
     "arguments": "arguments: 7001",
+    "bytes": "bytes: 65537",
+    "work": "work: 700000",
     "retry_after_ms": "retry_after_ms: 100",
     "resets_at": 'resets_at: "2026-01-02T00:00:00Z"',
     "reason": 'reason: "on_denials: 50/minute"',
