@@ -137,24 +137,32 @@ class RemovalError(KeyleashError):
 
     Attributes:
         identities: Their names.
+        widens: Whether the policy also widens access, which needs consent of its own.
     """
 
     code = "removes"
 
-    def __init__(self, file: str, identities: Sequence[str]) -> None:
+    def __init__(self, file: str, identities: Sequence[str], widens: bool = False) -> None:
         count = len(identities)
         more = f" and {count - 5} more" if count > 5 else ""
-        plan = "keyleash plan" if file.startswith("<") else f"keyleash plan {file}"
+        flags = "`--allow-removal` and `--allow-widening`" if widens else "`--allow-removal`"
+        # `<active policy>` and its like are no files that `plan` reads.
+        review = (
+            "leave out `--yes` to see the plan and be asked"
+            if file.startswith("<")
+            else f"run `keyleash plan {file}` to review"
+        )
         super().__init__(
             f"`{file}` removes {count} {'identity' if count == 1 else 'identities'}:"
             f" {', '.join(identities[:5])}{more}",
-            help=f"pass `--allow-removal` to confirm, or run `{plan}` to review",
+            help=f"pass {flags} to confirm, or {review}",
         )
         self.file = file
         self.identities = tuple(identities)
+        self.widens = widens
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.file, self.identities)
+        return type(self), (self.file, self.identities, self.widens)
 
 
 class ActivationConflictError(KeyleashError):

@@ -317,6 +317,19 @@ def test_load_that_removes_needs_consent_of_its_own(cli: Cli, policy: Path) -> N
     assert cli.run("exec", "GET", "own:99:x", KEYLEASH_TOKEN=token).exit_code == 1
 
 
+def test_load_that_removes_and_widens_names_both_flags_at_once(cli: Cli, policy: Path) -> None:
+    """The first denial lists all that is missing, so that no second round is needed."""
+    cli.ok("load", many(policy, 2, "own:{n}:*"), "--yes")
+    many(policy, 1, "all:*")
+
+    both = cli.run("load", policy, "--yes")
+    one = cli.run("load", policy, "--yes", "--allow-widening")
+
+    assert "help: pass `--allow-removal` and `--allow-widening` to confirm, or run" in both.stderr
+    assert "help: pass `--allow-removal` to confirm, or run" in one.stderr
+    cli.ok("load", policy, "--yes", "--allow-removal", "--allow-widening")
+
+
 def test_person_who_is_asked_agrees_to_the_removal_as_well(cli: Cli, policy: Path) -> None:
     """The question says it, so that no further option is needed."""
     cli.ok("load", many(policy, 2, "own:{n}:*"), "--yes")

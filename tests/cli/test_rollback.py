@@ -190,8 +190,9 @@ def test_rollback_that_removes_needs_the_same_consent_as_a_load(
     denied = loaded.run("rollback", "--yes")
 
     assert denied.exit_code == 1
-    assert "removes 1 identity: human-admin\nhelp: pass `--allow-removal` to confirm" in (
-        denied.stderr
+    assert denied.stderr.endswith(
+        "removes 1 identity: human-admin\nhelp: pass `--allow-removal` to confirm,"
+        " or leave out `--yes` to see the plan and be asked\n"
     )
     assert loaded.json("status")["policy"]["generation"] == 3
     assert loaded.json("rollback", "--yes", "--allow-removal")["removed"] == ["human-admin"]

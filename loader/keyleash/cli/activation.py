@@ -74,7 +74,8 @@ def activate(
     if not preview.is_empty:
         print_plan(settings.shown_url, source, prepared, preview, full=full, err=True)
         if yes and preview.removed and not allow_removal:
-            raise RemovalError(prepared.file, preview.removed)
+            widens = preview.needs_permission and not allow_widening
+            raise RemovalError(prepared.file, preview.removed, widens)
         _require_consent(preview, yes=yes, allow_widening=allow_widening)
     try:
         with progress("loading", is_wanted=not settings.json) as report:
