@@ -247,7 +247,7 @@ def test_list_has_grants_with_their_commands_denials_and_limits(offline: Cli, po
         "grant     write",
         "          keys      b:{x}",
         "          only      @string, COPY",
-        "          values    strings of up to 67108864 bytes",
+        "          values    strings of up to 64 MiB by default",
         "          commands  APPEND, MSET, MSETEX, MSETNX, PSETEX, SET, SETEX, SETNX, SETRANGE,"
         " STRLEN",
         "grant     publish",
@@ -259,6 +259,48 @@ def test_list_has_grants_with_their_commands_denials_and_limits(offline: Cli, po
         "limit     rate.writes: 5 a day, per {x}",
         "limit     work: 250000 a call or batch",
     ]
+
+
+def test_list_shows_the_bound_of_a_grant_that_does_not_write(offline: Cli, policy: Path) -> None:
+    """It holds for what another grant lets the identity write to the same key."""
+    policy.write_text(
+        "version: 1\nidentities:\n  one:\n    kind: machine\n    grants:\n"
+        '      - {allow: [read], keys: ["z:*"], values: {max_bytes: 10b}}\n'
+        '      - {allow: [write], keys: ["z:*"]}\n'
+    )
+
+    lines = offline.ok("can-i", "--list", "one", "--policy", policy).splitlines()
+    denied = offline.run("can-i", "one", "--policy", policy, "--", "SET", "z:1", "x" * 13)
+    steps = offline.run("explain", "one", "--policy", policy, "--", "SET", "z:1", "x" * 13)
+
+    assert denied.stdout == "no VALUE_TOO_LARGE key=z:1 bytes=13 limit=10\n"
+    assert [line.strip() for line in lines if "values " in line] == [
+        "values    strings of up to 10 bytes",
+        "values    strings of up to 64 MiB by default",
+        "values    the smallest bound of all grants that match a key counts;",
+    ]
+    assert "size      REFUSED: 13 bytes for z:1, and the limit is 10\n" in steps.stdout
+    assert f"            {policy}:6:9  - {{allow: [read]" in steps.stdout
+
+
+def test_work_is_explained_in_units(offline: Cli, policy: Path) -> None:
+    """A bare number would have no unit."""
+    policy.write_text(LISTED + "    limits: {work: 1000}\n")
+
+    said = offline.run(
+        "explain", "one", "--policy", policy, "--", "SETRANGE", "b:1", "50000000", "x"
+    )
+
+    assert re.search(r"REFUSED: \d+ units of work, and the limit is 1000\n", said.stdout)
+
+
+def test_list_counts_vector_sets_by_name(offline: Cli, policy: Path) -> None:
+    """No server puts their commands into an ACL category of their own everywhere."""
+    policy.write_text(LISTED.replace("[read]", "[read, write]"))
+
+    listed = offline.ok("can-i", "--list", "one", "--policy", policy)
+
+    assert re.search(r"\d+ vector set", listed)
 
 
 def test_list_as_json_names_every_command_and_each_may_be_called(
@@ -296,7 +338,9 @@ def test_list_of_a_suspended_identity_says_that_every_call_is_denied(loaded: Cli
     said = loaded.json("can-i", "--list", "agent-runner", exit_code=1)
 
     assert result.exit_code == 1
-    assert result.stdout.endswith("denied now: every call: SUSPENDED reason=incident 4107\n")
+    assert result.stdout.endswith(
+        "stopped   every call is refused: SUSPENDED reason=incident 4107\n"
+    )
     assert said["denied_now"] == {"code": "SUSPENDED", "details": {"reason": "incident 4107"}}
 
 
@@ -307,7 +351,10 @@ def test_question_without_a_command_or_with_one_too_many_is_a_usage_error(
     offline: Cli, words: tuple[str, ...]
 ) -> None:
     """Either a call is judged, or everything is listed."""
-    assert offline.run(*words).exit_code == 2
+    result = offline.run(*words)
+
+    assert result.exit_code == 2
+    assert ("or list all that it may do: `--list`" in result.stderr) == (words == ("can-i", "one"))
 
 
 def test_question_that_cannot_be_answered_is_no_refusal(

@@ -65,6 +65,14 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun[:-1]}ies" if is_ies else f"{count} {noun}s"
 
 
+def size(count: int) -> str:
+    """A number of bytes in the largest unit that divides it: `64 MiB`, `1 KiB`, `10 bytes`."""
+    for unit, unit_bytes in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count and count % unit_bytes == 0:
+            return f"{count // unit_bytes} {unit}"
+    return counted(count, "byte")
+
+
 def short_digest(digest: str) -> str:
     """As much of a policy's digest as people compare."""
     return digest[:12]

@@ -20,7 +20,7 @@ from keyleash.decision.state import Sizes
 from keyleash.decision.trace import SizeStep, Trace
 from keyleash.decision.verdict import ALLOWED, Decision, refused
 from keyleash.errors import ReplyCode
-from keyleash.policy import Identity
+from keyleash.policy import Grant, Identity
 
 _LARGEST = 10**15
 """The largest number that a denial names."""
@@ -39,9 +39,11 @@ def judge_size(
     """Deny a call that makes a string too long, or that is too much work."""
     work = 0.0
     for key, length in _lengths(spec, argv, keys, sizes):
-        bound = value_bound(identity, key)
+        grant = bounding_grant(identity, key)
+        bound = value_bound(grant)
         if length > bound:
-            trace.append(SizeStep("bytes", length, bound, key, code=ReplyCode.VALUE_TOO_LARGE))
+            code = ReplyCode.VALUE_TOO_LARGE
+            trace.append(SizeStep("bytes", length, bound, key, grant, code=code))
             shown = _shown(length)
             return refused(ReplyCode.VALUE_TOO_LARGE, key=key, bytes=shown, limit=bound)
         if _fills(spec) and length > PLAIN_BYTES:
@@ -55,14 +57,21 @@ def judge_size(
     return refused(ReplyCode.WORK_TOO_LARGE, command=spec.name, work=shown, limit=identity.work)
 
 
-def value_bound(identity: Identity, key: bytes) -> int:
-    """Return the length in bytes that one call may give a string under *key*."""
-    bounds = [
-        grant.value_bytes
+def bounding_grant(identity: Identity, key: bytes) -> Grant | None:
+    """Return the grant with the smallest bound on strings under *key*; None if none has one."""
+    bounding = (
+        grant
         for grant in identity.grants
         if grant.value_bytes is not None and any(matches(one, key) for one in grant.keys)
-    ]
-    return min(bounds, default=DEFAULT_VALUE_BYTES)
+    )
+    return min(bounding, key=value_bound, default=None)
+
+
+def value_bound(grant: Grant | None) -> int:
+    """Return the length in bytes that one call may give a string, as *grant* bounds it."""
+    if grant is None or grant.value_bytes is None:
+        return DEFAULT_VALUE_BYTES
+    return grant.value_bytes
 
 
 def _shown(number: float) -> int:

@@ -125,12 +125,14 @@ class SizeStep(_Step):
         amount: Of that unit.
         limit: How much is allowed.
         key: Of the string.
+        grant: Whose `values` set the limit; None for the default, and for work.
     """
 
     unit: str
     amount: float
     limit: int
     key: bytes = b""
+    grant: Grant | None = None
 
 
 @dataclass(frozen=True, slots=True)

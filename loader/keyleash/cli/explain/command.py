@@ -83,7 +83,8 @@ def explain(
 
 @click.command(
     "can-i",
-    epilog=example("keyleash can-i agent-runner -- SET agents:jobs:7:state done"),
+    epilog=example("keyleash can-i agent-runner -- SET agents:jobs:7:state done")
+    + "\n         keyleash can-i --list agent-runner",
 )
 @click.option(
     "--list",
@@ -113,7 +114,7 @@ def can_i(
         if words:
             raise UsageError("`--list` takes no command", help="leave one of them out")
         return _list(settings, _basis(settings, identity, words, file, token_id))
-    _require_command(words)
+    _require_command(words, ", or list all that it may do: `--list`")
     decision = _basis(settings, identity, words, file, token_id).decision(words)
     if settings.json:
         said = decision_json(decision, ())
@@ -125,9 +126,12 @@ def can_i(
     return 0 if decision.allowed else FAILED
 
 
-def _require_command(words: tuple[str, ...]) -> None:
+def _require_command(words: tuple[str, ...], alternative: str = "") -> None:
     if not words:
-        raise UsageError("no command is given", help="write it behind the identity: `-- GET KEY`")
+        raise UsageError(
+            "no command is given",
+            help=f"write it behind the identity: `-- GET KEY`{alternative}",
+        )
 
 
 def _list(settings: Settings, basis: Basis) -> int:
@@ -140,7 +144,7 @@ def _list(settings: Settings, basis: Basis) -> int:
         for line in listing_lines(basis):
             click.echo(line)
         if stopped is not None:
-            click.echo(f"denied now: every call: {refusal_words(stopped)}")
+            click.echo(f"stopped   every call is refused: {refusal_words(stopped)}")
     return 0 if stopped is None else FAILED
 
 

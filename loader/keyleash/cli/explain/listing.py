@@ -8,11 +8,13 @@ from typing import Any
 
 from keyleash.cli.explain.as_json import decision_json, place_json
 from keyleash.cli.explain.basis import Basis
-from keyleash.cli.text import printable
+from keyleash.cli.text import printable, size
 from keyleash.commands import CommandTable, OperationClass
+from keyleash.commands.facts import VECTOR_SETS
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.decision import Decision
 from keyleash.decision.abilities import abilities_of
+from keyleash.decision.size import value_bound
 from keyleash.decision.trace import StandingStep, TokenStep
 from keyleash.policy import Grant, Pattern
 from keyleash.status.usage import limit_uses
@@ -24,6 +26,8 @@ GROUPS = (
     "keyspace", "pubsub", "connection",
 )  # fmt: skip
 """ACL categories; a command counts to the first that it is in."""
+VECTOR_SET = "vector set"
+"""The group of commands of vector sets, which have no ACL category on every server."""
 
 
 def denied_now(basis: Basis) -> Decision | None:
@@ -41,6 +45,9 @@ def listing_lines(basis: Basis) -> Iterator[str]:
     for grant, names in zip(identity.grants, found.by_grant, strict=True):
         yield _line("grant", ", ".join(grant.allow))
         yield from (_line("", line) for line in _grant_lines(grant, names, basis.table))
+    if len(identity.grants) > 1 and any(grant.value_bytes for grant in identity.grants):
+        yield _line("values", "the smallest bound of all grants that match a key counts;")
+        yield _line("", "a default only if none of them has a bound")
     if found.together:
         yield _line("together", f"by several grants: {_commands(found.together, basis.table)}")
     for pattern in (pattern for rule in identity.deny for pattern in rule.keys):
@@ -62,13 +69,11 @@ def _grant_lines(grant: Grant, names: Sequence[str], table: CommandTable) -> Ite
     for topic, narrowed in (("only", grant.only or ()), ("except", grant.except_)):
         if narrowed:
             yield f"{topic:<10}{', '.join(map(printable, narrowed))}"
-    if OperationClass.WRITE in grant.allow:
-        yield f"{'values':<10}strings of up to {_value_bytes(grant)} bytes"
+    if grant.value_bytes is not None:
+        yield f"{'values':<10}strings of up to {size(grant.value_bytes)}"
+    elif OperationClass.WRITE in grant.allow:
+        yield f"{'values':<10}strings of up to {size(DEFAULT_VALUE_BYTES)} by default"
     yield f"{'commands':<10}{_commands(names, table)}"
-
-
-def _value_bytes(grant: Grant) -> int:
-    return DEFAULT_VALUE_BYTES if grant.value_bytes is None else grant.value_bytes
 
 
 def _sources(patterns: Sequence[Pattern]) -> list[str]:
@@ -79,12 +84,14 @@ def _commands(names: Sequence[str], table: CommandTable) -> str:
     if len(names) <= NAMED:
         return ", ".join(names) or "none"
     groups = Counter(_group(name, table) for name in names)
-    shown = (f"{groups[one]} {one}" for one in (*GROUPS, "other") if groups[one])
+    shown = (f"{groups[one]} {one}" for one in (*GROUPS, VECTOR_SET, "other") if groups[one])
     return f"{len(names)}: {', '.join(shown)}"
 
 
 def _group(name: str, table: CommandTable) -> str:
     spec = table.get(name)
+    if name in VECTOR_SETS:
+        return VECTOR_SET
     categories = spec.categories if spec else ()
     return next((one for one in GROUPS if f"@{one}" in categories), "other")
 
@@ -107,7 +114,7 @@ def listing_json(basis: Basis) -> dict[str, Any]:
                 "channels": [one.source for one in grant.channels],
                 "only": None if grant.only is None else list(grant.only),
                 "except": list(grant.except_),
-                "value_bytes": _value_bytes(grant),
+                "value_bytes": value_bound(grant),
                 "commands": list(names),
                 "place": place_json(grant.span, basis.lines),
             }

@@ -75,7 +75,8 @@ def _command_said(step: CommandStep) -> str:
 
 def _size_said(step: SizeStep) -> str:
     whose = f" for {printable(step.key)}" if step.key else ""
-    return f"DENIED: {step.amount:.0f} {step.unit}{whose}, and the limit is {step.limit}"
+    unit = "units of work" if step.unit == "work" else step.unit
+    return f"REFUSED: {step.amount:.0f} {unit}{whose}, and the limit is {step.limit}"
 
 
 def _argument_said(step: ArgumentStep) -> str:
@@ -120,6 +121,8 @@ def _rules(step: Step, lines: Sequence[str]) -> Iterator[str]:
             matches = step.denied_by
         case KeyStep() | ArgumentStep():
             matches = step.granted_by
+        case SizeStep(grant=grant) if grant is not None and grant.span is not None:
+            yield _place(grant.span, lines)
         case LimitStep(limit=limit) if limit.span is not None:
             yield _place(limit.span, lines)
     for one in matches[:RULES_SHOWN]:
