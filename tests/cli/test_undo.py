@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,25 @@ def test_conflict_names_who_changed_the_key(cli: Cli, agents: Agents, admin: Any
         assert f"conflict: `{STATE}` changed since by `other`: SET at 20" in refused.stdout
         assert "token " in refused.stdout
         assert "correlation req-2" in refused.stdout
-        assert "1 of 2 keys cannot be given back what they held" in refused.stderr
+        assert "1 of 2 keys cannot be restored" in refused.stderr
         assert "--force KEY" in refused.stderr
 
     assert admin.mget(STATE, RESULT) == ["y", "x"]
     cli.ok("undo", "--correlation", "req-1", "--force", STATE, "--yes")
     assert admin.mget(STATE, RESULT) == [None, None]
+
+
+def test_second_undo_names_the_first(cli: Cli, agents: Agents) -> None:
+    """The keys hold already what they held, which is no change by a stranger."""
+    agents.run("runner", "req-1", "SET", STATE, "x")
+    undone = cli.json("undo", "--correlation", "req-1", "--yes")["undone"]["correlation"]
+
+    again = cli.run("undo", "--correlation", "req-1", "--yes")
+
+    assert again.exit_code == 1
+    assert f"conflict: `{STATE}` was already undone by {undone}\n" in again.stdout
+    assert re.search(rf"{STATE} +already undone", again.stdout)
+    assert "error: 1 key cannot be restored; nothing was undone" in again.stderr
 
 
 def test_plan_as_json_has_keys_conflicts_and_what_was_done(cli: Cli, agents: Agents) -> None:
@@ -174,7 +188,7 @@ def test_key_without_an_image_can_only_be_skipped(cli: Cli, agents: Agents, admi
     assert "`before_images` was off for it" in reason
     assert "conflict" not in refused.output
     assert "--force" not in refused.output
-    assert "help: `--skip KEY` leaves a key out, with `before_images` in the policy" in (
+    assert "help: `--skip KEY` leaves a key out; with `before_images` in the policy" in (
         refused.stderr
     )
     cli.ok("undo", "--correlation", "req-1", "--skip", STATE, "--yes")
@@ -301,6 +315,7 @@ def test_as_of_prints_the_value_alone(cli: Cli, agents: Agents, admin: Any) -> N
     assert (said["exists"], said["type"], said["compared"]) == (True, "hash", True)
     assert said["value"][1] == {"field": "owner", "value": "x", "expires_at": None}
     assert cli.json("audit", "as-of", "1h", RESULT)["exists"] is False
+    assert "a hash of 2 elements; until" in result.stderr
     assert "did not exist" in cli.run("audit", "as-of", "1h", RESULT).stderr
 
 

@@ -147,7 +147,7 @@ def _recorded(client: Client, keyspace: Keyspace, undo: str, since_ms: int) -> l
 def refusal(plan: UndoPlan) -> UndoRefusedError:
     """Why *plan* is not carried out."""
     blocked, count = len(plan.blocked), len(plan.keys)
-    noun = "key" if count == 1 else "keys"
+    which = "1 key" if count == 1 else f"{blocked} of {count} keys"
     obstacles = [one for key in plan.blocked for one in key.obstacles if not one.is_forced]
     helps = ["`--force KEY` overrides a conflict"] * any(not one.is_final for one in obstacles)
     helps.append("`--skip KEY` leaves a key out")
@@ -156,8 +156,8 @@ def refusal(plan: UndoPlan) -> UndoRefusedError:
     if any(one.kind is Kind.NOT_RECORDED for one in obstacles):
         helps.append("with `before_images` in the policy, later changes can be undone")
     return UndoRefusedError(
-        f"{blocked} of {count} {noun} cannot be given back what they held; nothing was undone",
-        help=", ".join(helps),
+        f"{which} cannot be restored; nothing was undone",
+        help="; ".join(helps),
     )
 
 

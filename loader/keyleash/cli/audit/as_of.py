@@ -11,13 +11,14 @@ from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.standing import server_time_ms
-from keyleash.cli.text import clock_time, iso_time, json_bytes, printable
+from keyleash.cli.text import clock_time, counted, iso_time, json_bytes, printable
 from keyleash.cli.times import Moment, moment
 from keyleash.cli.undo.showing import say_untrusted
 from keyleash.cli.values import value_as_json, value_lines
 
 if TYPE_CHECKING:
     from keyleash.audit.as_of import ValueThen
+    from keyleash.audit.undo import Value
 
 
 @click.command("as-of", epilog=example("keyleash audit as-of 10m agents:jobs:42:state"))
@@ -48,9 +49,13 @@ def as_of(settings: Settings, time: Moment, key: str) -> None:
     say_untrusted(then.untrusted)
 
 
+def _length(value: Value) -> str:
+    return counted(value.length, "byte" if value.kind == "string" else "element")
+
+
 def _described(then: ValueThen) -> str:
     value = then.value
-    held = "did not exist" if value.is_absent else f"a {value.kind} of {value.length}"
+    held = "did not exist" if value.is_absent else f"a {value.kind} of {_length(value)}"
     expires = "" if value.expires_ms is None else f", to expire {clock_time(value.expires_ms)}"
     until = f"until event {then.before.event}" if then.before else "as it is now"
     since = f"since event {then.after.event}" if then.after else "no change before is recorded"

@@ -74,7 +74,11 @@ class GivenKeys:
 )
 @since_option
 @until_option
-@click.option("--dry-run", is_flag=True, help="Show the plan; exit code 1 if it has conflicts.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show the plan; exit code 1 if it has conflicts, or if nothing can be restored.",
+)
 @click.option(
     "--force", metavar="KEY", multiple=True, help="Override what is in the way at KEY; repeat."
 )

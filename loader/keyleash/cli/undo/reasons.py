@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from keyleash.cli.text import clock_time, counted, printable, without_tokens
 from keyleash.cli.values import UNVALIDATED
+from keyleash.protocol.keyspace import OPERATORS
 from keyleash.protocol.payloads import SETTING
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def reason(plan: KeyPlan, obstacle: Obstacle) -> str:
     """One obstacle of *plan* as a sentence about its key."""
     first = plan.steps[0]
     match obstacle.kind:
+        case "changed" if (undo := undone_by(plan)) is not None:
+            return f"was already undone by {undo}"
         case "changed":
             return f"{_when(obstacle)} {_by_whom(plan, obstacle)}"
         case "unverified":
@@ -57,6 +60,16 @@ def reason(plan: KeyPlan, obstacle: Obstacle) -> str:
             )
         case _:
             return "one of keyleash's own keys"
+
+
+def undone_by(plan: KeyPlan) -> str | None:
+    """Return the undo that gave the key back what it held, if that is what it holds now."""
+    if plan.action != "keep":
+        return None
+    by = [step for obstacle in plan.obstacles for step in obstacle.by]
+    newest = by[-1] if by else None
+    is_undo = newest is not None and newest.identity == OPERATORS
+    return newest.correlation if newest and is_undo else None
 
 
 def _is_large(obstacle: Obstacle) -> bool:

@@ -9,7 +9,7 @@ import click
 
 from keyleash.cli.output import Column, print_table, say
 from keyleash.cli.text import counted, iso_time, json_bytes, printable, without_tokens
-from keyleash.cli.undo.reasons import label, reason
+from keyleash.cli.undo.reasons import label, reason, undone_by
 from keyleash.cli.values import short_value, value_as_json
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _print_obstacle(plan: KeyPlan, obstacle: Obstacle) -> None:
 def what_happens(plan: KeyPlan) -> str:
     """In the words of the table."""
     if plan.is_blocked:
-        return "cannot be undone"
+        return "cannot be undone" if undone_by(plan) is None else "already undone"
     if plan.has_expired and plan.action == "remove":
         return "remove: expired by now"
     if plan.action == "keep":
