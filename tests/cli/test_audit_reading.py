@@ -106,6 +106,9 @@ def test_log_of_refusals_by_code_with_repeats(loaded: Cli, trails: Trails) -> No
     trails.denial(RUNNER, "2000-0")
     trails.repeats(RUNNER, "61000-0", of="1000-0", count=4)
 
+    unknown = loaded.run("audit", "log", "--code", "nope")
+    assert unknown.exit_code == 2
+    assert "RATE_LIMITED" in unknown.stderr
     (line,) = loaded.lines("audit", "log", "--code", "rate_limited")
 
     assert (line["kind"], line["reason"], line["repeats"]) == ("denial", "writes", 4)

@@ -197,6 +197,20 @@ def test_wrong_token_is_refused_and_never_repeated(
     assert "TOKEN_UNKNOWN" in result.output or "NOT_ACTIVE" in result.output
 
 
+def test_denied_command_is_shown_without_a_trailing_blank_and_with_the_section_to_read(
+    loaded: Cli,
+) -> None:
+    """A container without its sub-command, and a command that only `only` gives."""
+    token = loaded.token("agent-runner")
+
+    container = loaded.run("exec", "XGROUP", KEYLEASH_TOKEN=token)
+    restore = loaded.run("exec", "RESTORE", "agents:jobs:7:state", "0", "x", KEYLEASH_TOKEN=token)
+
+    assert "the command `XGROUP` is refused" in container.stderr
+    assert "`RESTORE` is refused: no grant names it in `only`" in restore.stderr
+    assert "help: see docs/policy.md#restore\n" in restore.stderr
+
+
 def test_token_in_place_of_the_command_is_not_repeated(loaded: Cli) -> None:
     """A misplaced token comes back in the server's message, and must be cut out of it."""
     token = loaded.token("agent-runner")

@@ -64,6 +64,22 @@ def test_timeout_that_is_none_is_a_usage_error(offline: Cli, value: str) -> None
     assert offline.run("status", KEYLEASH_TIMEOUT=value).exit_code == 2
 
 
+@pytest.mark.parametrize("value", ["0.5", "1s", "1m"])
+def test_timeout_may_be_a_duration(offline: Cli, value: str) -> None:
+    """As every other option that takes a time."""
+    assert offline.run("--timeout", value, "status").exit_code == 69
+
+
+def test_timeout_behind_the_command_is_named_with_its_place(offline: Cli) -> None:
+    """The option exists, so the help is not a list of those that the command has."""
+    misplaced = offline.run("status", "--timeout", "1")
+    unknown = offline.run("status", "--timeouts", "1")
+
+    assert "help: write it before the command: `" in misplaced.stderr
+    assert misplaced.stderr.endswith(" --timeout …`\n")
+    assert unknown.stderr.endswith(" status --help`\n")
+
+
 @contextmanager
 def _stopped(server: EmbeddedServer) -> Iterator[None]:
     os.kill(server.pid, signal.SIGSTOP)
@@ -97,7 +113,7 @@ def test_stopped_server_ends_a_command_with_69(example: Path, words: tuple[str, 
     assert "Traceback" not in result.stderr
     if words[0] != "metrics":
         assert f"cannot read from `{server.url}`: timeout reading from" in result.stderr
-        assert "`--timeout` waits longer" in result.stderr
+        assert "help: the server may be stopped or busy (`--timeout` waits longer)" in result.stderr
         assert "may or may not" not in result.stderr
 
 

@@ -393,6 +393,7 @@ def assert_secret(token: str, error: BaseException, caplog: pytest.LogCaptureFix
         (("COMMAND",), "agents may call none of its sub-commands"),
         (("BITFIELD", "t:a", "GET", "u60", "0"), "a script would round such an integer"),
         (("NOSUCH", "t:a"), "no server that keyleash knows has it"),
+        (("RESTORE", "t:a", "0", "x"), "no grant names it in `only`"),
         (("MSETEX", "0"), "the grants leave it out, or the server lacks it"),
     ],
 )

@@ -332,6 +332,7 @@ def test_configuration_file_with_a_mistake_is_a_usage_error(
 
     assert result.exit_code == 2
     assert problem in result.stderr
+    assert f"the configuration file `{str(file)[:40]}" in result.stderr
 
 
 def test_configuration_file_that_is_named_must_be_there() -> None:

@@ -25,7 +25,11 @@ def accepted_findings() -> tuple[str, ...]:
     Raises:
         InputFileError: The file cannot be read.
         UsageError: It is not TOML, or has another setting.
+        UnknownCodeError: It accepts a finding that does not exist.
     """
+    # It brings all checks along, which `--help` does not need.
+    from keyleash.doctor.codes import require_codes
+
     named = os.environ.get(VARIABLE)
     file = named or FILE
     if not named and not Path(file).exists():
@@ -40,6 +44,7 @@ def accepted_findings() -> tuple[str, ...]:
         raise _bad(file, "may have the list `accept` under `doctor`, and no other setting")
     if not all(isinstance(code, str) for code in codes):
         raise _bad(file, "has something else than texts in `accept`")
+    require_codes(codes, file)
     return tuple(codes)
 
 

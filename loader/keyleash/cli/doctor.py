@@ -40,7 +40,7 @@ COLOURS = {"error": "red", "warning": "yellow", "advice": "cyan"}
     metavar="CODE",
     multiple=True,
     help="A finding that is known and may stand; may be given again. Also `doctor.accept` in"
-    " keyleash.toml.",
+    " keyleash.toml, or in the file that KEYLEASH_CONFIG names.",
 )
 @json_option
 @pass_settings

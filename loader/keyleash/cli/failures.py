@@ -164,7 +164,8 @@ def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
             "not-permitted",
             NOT_PERMITTED,
             f"the server does not permit this to the user of the URL: {said}",
-            "use a user who may do it; `ACL LOG` on the server says what was refused",
+            "use a user who may do it; `ACL LOG` on the server says what was refused, and"
+            " `keyleash fence plan` lists the commands that a fence leaves out",
         )
     return Failure("server-error", FAILED, f"the server answers: {said}")
 
@@ -193,6 +194,11 @@ def _sentence(said: str) -> str:
 def _usage_help(error: click.UsageError) -> str | None:
     if error.ctx is None:
         return None
+    root = error.ctx.find_root()
+    if isinstance(error, click.NoSuchOption) and root is not error.ctx:
+        option = error.option_name
+        if any(option in parameter.opts for parameter in root.command.params):
+            return f"write it before the command: `{root.command_path} {option} …`"
     return f"see `{error.ctx.command_path} --help`"
 
 

@@ -33,7 +33,10 @@ EXAMPLE = 'keyleash limits reset agent-runner --limit rate.writes --reason "the 
 
 @click.group(cls=Group, epilog=example(EXAMPLE))
 def limits() -> None:
-    """Reset what rates and budgets have counted."""
+    """Reset what rates and budgets have counted.
+
+    `limits: {work}` of a policy bounds each call and counts nothing, so there is nothing to reset.
+    """
 
 
 @limits.command(epilog=example(EXAMPLE))

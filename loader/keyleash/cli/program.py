@@ -38,11 +38,12 @@ from keyleash.cli.demo import command as demo
 from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
 from keyleash.cli.fence import fence
 from keyleash.cli.groups import Group
-from keyleash.cli.options import json_option, refuse_typed_password, require_number
+from keyleash.cli.options import duration_s, json_option, refuse_typed_password
 from keyleash.cli.plan import plan
 from keyleash.cli.server import DEFAULT_URL, MAX_TIMEOUT_S, TIMEOUT_S
 from keyleash.cli.settings import Settings
 from keyleash.cli.signals import Ended
+from keyleash.cli.text import printable
 from keyleash.cli.undo import undo
 from keyleash.cli.vault import vault
 
@@ -117,6 +118,23 @@ def _asks_for_json(words: list[str]) -> bool:
     return "--json" in ours
 
 
+def _timeout_s(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> float | None:
+    """Read `--timeout`: a number of seconds, or a duration of the policy language."""
+    if value is None:
+        return None
+    try:
+        seconds: float | None = float(value)
+    except ValueError:
+        seconds = duration_s(context, parameter, value)
+    if seconds is None or not 0 < seconds <= MAX_TIMEOUT_S:
+        raise click.BadParameter(
+            f"`{printable(value)}` is not over 0 and at most {MAX_TIMEOUT_S:.0f} seconds"
+        )
+    return seconds
+
+
 @click.group(
     cls=Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -143,11 +161,11 @@ def _asks_for_json(words: list[str]) -> bool:
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(0, MAX_TIMEOUT_S, min_open=True),
-    callback=require_number,
+    callback=_timeout_s,
     envvar="KEYLEASH_TIMEOUT",
     show_envvar=True,
-    help="How long to wait for a connection, and for each reply; nothing is tried again."
+    help="How long to wait for a connection, and for each reply, such as 0.5 or 5s; nothing is"
+    " tried again."
     f"  [default: {TIMEOUT_S:g}]",
 )
 @json_option

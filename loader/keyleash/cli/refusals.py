@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keyleash.cli.text import clock_time, printable
+from keyleash.commands.facts import NOT_NAMED
 from keyleash.errors import BudgetExhaustedError, LeashError, ReplyCode, SuspendedError
 
 SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
@@ -82,9 +83,13 @@ def explain(error: LeashError) -> tuple[str, str | None]:
     sentence, help_ = SENTENCES[error.code]
     if "reason" not in error.details:
         sentence = sentence.removesuffix(": {reason}")
-    words = _Words({name: printable(value) for name, value in error.details.items()})
+    # A container without its sub-command ends in a blank.
+    words = _Words({name: printable(value).rstrip() for name, value in error.details.items()})
     if isinstance(error, SuspendedError) and error.until_ms is not None:
         help_ = f"it may act again at {clock_time(error.until_ms)}; sooner by `keyleash thaw NAME`"
+    if error.details.get("reason") == NOT_NAMED:
+        section = "restore" if words["command"] == "RESTORE" else "servers-and-modules"
+        help_ = f"see docs/policy.md#{section}"
     if isinstance(error, BudgetExhaustedError):
         words["resets_at"] = clock_time(error.resets_at_ms)
     said = sentence.format_map(words)

@@ -82,7 +82,12 @@ def hint_of(error: Exception, url: str) -> str:
             return "the URL's `ssl_ca_certs` names the file of the authority that signed it"
         return "check the scheme of the URL: without TLS it is `redis://`"
     if url.startswith("redis:") and is_unanswered(error):
-        return "check the scheme of the URL: with TLS it is `rediss://`; `--timeout` waits longer"
+        if isinstance(error, redis_errors.TimeoutError):
+            return (
+                "the server may be stopped or busy (`--timeout` waits longer),"
+                " or expect TLS (`rediss://`)"
+            )
+        return "check the scheme of the URL: with TLS it is `rediss://`"
     return "check --url or KEYLEASH_URL; `keyleash serve` starts a server to try things on"
 
 

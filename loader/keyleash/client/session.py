@@ -24,7 +24,7 @@ from keyleash.client.correlation import next_correlation
 from keyleash.client.flow import BatchCall
 from keyleash.client.hand import InHand
 from keyleash.commands import CommandTable, load_table
-from keyleash.commands.facts import CONTAINER
+from keyleash.commands.facts import CONTAINER, NOT_NAMED
 from keyleash.errors import (
     CallNotPermittedError,
     ClusterError,
@@ -335,6 +335,8 @@ def _with_reason(refused: CommandRefusedError, table: CommandTable) -> CommandRe
         reason = f"with {words[1]} it reaches keys beyond those that it names"
     elif len(words) == 2 and spec.name != details["command"]:
         reason = f"a guard does not know `{words[1]}`"
+    elif spec.named_only:
+        reason = NOT_NAMED
     else:
         reason = "the grants leave it out, or the server lacks it"
     return CommandRefusedError({**details, "reason": reason})

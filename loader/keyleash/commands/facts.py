@@ -107,6 +107,9 @@ RESTORE stores a payload as it is. A server that does not validate payloads abor
 a corrupt one, whichever client reads it.
 """
 
+NOT_NAMED = "no grant names it in `only`"
+"""Why a command of `NAMED_ONLY` is denied."""
+
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         "SET": Variant("GET", (READ, WRITE)),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
+from keyleash.commands.facts import NOT_NAMED
 from keyleash.commands.keys import is_option
 from keyleash.decision.trace import ClassStep, CommandStep, Trace
 from keyleash.decision.verdict import ALLOWED, Decision, refused
@@ -51,7 +52,7 @@ def judge_command(command: Command, trace: Trace) -> Decision:
     elif command.spec.refused is not None:
         why = command.spec.refused
     elif not command.grants and command.spec.named_only:
-        why = "no grant names it in `only`"
+        why = NOT_NAMED
     elif not command.grants:
         why = "`only` and `except` of the grants leave it out"
     verdict = refused(ReplyCode.COMMAND_REFUSED, command=command.name) if why else ALLOWED

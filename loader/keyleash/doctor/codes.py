@@ -30,9 +30,10 @@ class UnknownCodeError(KeyleashError):
     code = "unknown-code"
     exit_code = 2
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, file: str | None = None) -> None:
+        where = f"in the configuration file {quote(file)}: " if file else ""
         super().__init__(
-            f"no finding of the doctor is called {quote(name)}",
+            f"{where}no finding of the doctor is called {quote(name)}",
             help=f"the codes are {listing(CODES)}",
         )
 
@@ -77,13 +78,17 @@ CODES = (
 )
 
 
-def require_codes(names: Iterable[str]) -> None:
+def require_codes(names: Iterable[str], file: str | None = None) -> None:
     """
     Check that every name is a code. No name stands for several codes.
+
+    Args:
+        names: The names.
+        file: The configuration file that has them, or None.
 
     Raises:
         UnknownCodeError: One is not.
     """
     for name in names:
         if name not in CODES:
-            raise UnknownCodeError(name)
+            raise UnknownCodeError(name, file)

@@ -35,6 +35,14 @@ class Kind(StrEnum):
     CONTROL = "operators' event"
 
 
+class CodeType(click.Choice):  # type: ignore[type-arg]
+    """A code in any case. Click would list the codes in lower case if it ignored the case."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the code, in upper case."""
+        return super().convert(value.upper(), param, ctx)
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which entries are meant, as the options say it.
@@ -127,7 +135,7 @@ def selecting(function: F) -> F:
     @click.option(
         "--code",
         metavar="CODE",
-        type=click.Choice([str(code) for code in ReplyCode], case_sensitive=False),
+        type=CodeType([str(code) for code in ReplyCode]),
         help="What was refused with that code.",
     )
     @since_option
