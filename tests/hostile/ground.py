@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,9 +128,10 @@ class Ground:
         cost = self._fire(calls, mode)
         self.calls += 1
         self.denied += isinstance(cost.reply, str) and cost.reply.startswith("LEASH ")
-        for _ in range(RUNS - 1):
+        for number in range(1, RUNS):
             if not self.is_too_much(cost) or cost.cpu_ms > 4 * MAX_CPU_MS:
                 break
+            time.sleep(0.02 * number)
             other = self._fire(calls, mode)
             cost = Cost(
                 min(cost.cpu_ms, other.cpu_ms), min(cost.memory_mib, other.memory_mib), cost.reply

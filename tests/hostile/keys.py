@@ -162,8 +162,8 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         ),
         "stream:holes": Shape(
             "stream",
-            "for i = 1, many(300000) do redis.call('XADD', key, i .. '-1', 'f', '1') end"
-            " for i = 1, many(300000) do"
+            "for i = 1, many(100000) do redis.call('XADD', key, i .. '-1', 'f', '1') end"
+            " for i = 1, many(100000) do"
             " if i % 100 ~= 99 then redis.call('XDEL', key, i .. '-1') end end"
             " redis.call('XGROUP', 'CREATE', key, 'g', '0')",
         ),

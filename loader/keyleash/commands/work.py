@@ -21,16 +21,16 @@ UNASKED_WORK = 1_000
 PLAIN_BYTES = 64 * 1024
 """Length up to which extending a string is no work."""
 
-ASKING_WORK = 40
+ASKING_WORK = 50
 """Work of an estimate."""
 
-QUESTION_WORK = 15
+QUESTION_WORK = 25
 """Work of each question to the server for it."""
 
 USAGE_WORK = 1.3
 """Work of an element that MEMORY USAGE looks at."""
 
-STRING_WORK = 1 / 64
+STRING_WORK = 1 / 40
 """Work of a byte that a script reads."""
 
 WORD_WORK = 0.9
@@ -63,7 +63,7 @@ DEFAULT_VALUE_BYTES = 64 * 1024 * 1024
 IMAGE_WORK = 0.45
 """Work of a byte of a before-image, and of the digest of what a call left; of a string a sixth."""
 
-BYTES_PER_ELEMENT = 400
+BYTES_PER_ELEMENT = 250
 """Bytes of a key that are as much work as one element, where `ANY_SIZE` is asked for."""
 
 ANY_SIZE = "ANY"

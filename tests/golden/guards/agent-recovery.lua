@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 235591690905513 then code = 'POLICY_STALE' break end
+if stamp ~= 11827227830445 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -367,7 +367,7 @@ local size, join, first, last, bound, place, default, weight = string.match(plan
 if size ~= '-' and not names[1] then return 0, 0 end
 place, default = base + place, default + 0
 local min, max, huge, n = math.min, math.max, math.huge, nil
-local asked = 40
+local asked = 50
 local function number(at)
 local found = tonumber(argv[at] or '')
 return found == found and found or nil
@@ -391,7 +391,7 @@ end
 local function usage(name, found)
 if not usages[name] then
 asked = asked + found * 1.3
-usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', math.ceil(found)) / 400
+usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', math.ceil(found)) / 250
 end
 return usages[name]
 end
@@ -405,17 +405,17 @@ local held = sizes[known]
 if not held then
 local kind, part = size, 1
 if kind == 'A' then
-asked = asked + 15
+asked = asked + 25
 kind = call('TYPE', name).ok
-if kind == 'string' then part = 400 end
+if kind == 'string' then part = 250 end
 end
-asked = asked + 15
+asked = asked + 25
 local by = string.match(" B=STRLEN L=LLEN S=SCARD Z=ZCARD H=HLEN X=XLEN V=VCARD string=STRLEN list=LLEN set=SCARD zset=ZCARD hash=HLEN stream=XLEN vectorset=VCARD none=EXISTS", ' ' .. kind .. '=(%u+)')
 held = by and ask(by, name) / part or huge
 if often and part == 1 and held * weight <= left then held = held + usage(name, held) end
 sizes[known] = held
 end
-asked = asked + 1.5
+asked = asked + 2.5
 if asked > left then return huge end
 sum, least, most, product, count = sum + held, min(least, held), max(most, held), product * (held + 1), count + 1
 end
