@@ -117,7 +117,7 @@ WORK: Mapping[str, Work] = MappingProxyType(
         "MGET": Work(STRING_WORK, "STRLEN", last=0, bound=Bound.KEYS, default=UNASKED_KEYS),
         **_each("PFCOUNT PFMERGE", Work(50, None, last=0, bound=Bound.KEYS, default=20)),
         # Parts of a value.
-        "LRANGE": Work(1, "LLEN", bound=Bound.RANGE, place=2),
+        "LRANGE": Work(1.5, "LLEN", bound=Bound.RANGE, place=2),
         **_each("LINDEX LSET", Work(0.05, "LLEN", bound=Bound.INDEX, place=2)),
         **_each("ZREVRANGE", Work(8, "ZCARD", bound=Bound.RANGE, place=2)),
         "ZREMRANGEBYRANK": Work(5, "ZCARD", bound=Bound.RANGE, place=2),
