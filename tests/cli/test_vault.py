@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from keyleash.protocol.keyspace import Keyspace
 from keyleash.protocol.sealed import read_seal, server_keyspace
 from keyleash.vault import Hooks, seal
 from support.command_line import Cli
+from support.fake_resp import bulk, fake_resp, info
 
 POLICY = """\
 version: 1
@@ -147,6 +149,52 @@ def test_change_that_was_interrupted_is_named_by_every_tool(cli: Cli, policy: Pa
     assert cli.json("vault", "seal", "--yes")["resumed"] is True
     assert read_seal(admin).change is None
     assert cli.run("exec", "GET", "k:1", KEYLEASH_TOKEN=token).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("seal",), ("rotate",), ("unseal",), ("adopt", "k:*"), ("release", "k:*")],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("is_known", [False, True])
+def test_server_that_does_not_answer_has_no_change_to_finish(
+    words: tuple[str, ...], is_known: bool
+) -> None:
+    """Neither one that never answers nor one that stops before the first write."""
+    replies = {b"INFO": info(), b"CLIENT": b"+OK\r\n"} if is_known else {}
+    with fake_resp(lambda sent: replies.get(sent[0])) as server:
+        result = Cli(server.url).run("--timeout", "0.2", "vault", *words, "--yes")
+
+    assert result.exit_code == 69
+    assert "may be suspended" not in result.stderr
+    if words[0] in {"seal", "rotate", "unseal"} or not is_known:
+        assert "error: cannot read from" in result.stderr
+
+
+def test_change_whose_first_write_is_not_answered_may_suspend_agents(cli: Cli) -> None:
+    """The plan may be in the record, and the same command continues it."""
+    change = {
+        "change": "seal",
+        "phase": "planned",
+        "from_control": "a:",
+        "from_vault": "",
+        "to_control": "b:",
+        "to_vault": "c:",
+        "adopt": "[]",
+    }
+    fields = [bulk(word) for pair in change.items() for word in pair]
+    record = b"*%d\r\n" % len(fields) + b"".join(fields)
+
+    def answer(sent: list[bytes]) -> bytes | None:
+        if sent == [b"HGETALL", Keyspace().sealed.encode()]:
+            return record
+        return {b"INFO": info(), b"CLIENT": b"+OK\r\n"}.get(sent[0])
+
+    with fake_resp(answer) as server:
+        result = Cli(server.url).run("--timeout", "0.2", "vault", "seal", "--yes")
+
+    assert result.exit_code == 69
+    assert "agents may be suspended: run `keyleash vault seal` again to finish" in result.stderr
 
 
 @pytest.mark.parametrize(

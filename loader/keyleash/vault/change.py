@@ -47,6 +47,7 @@ class Hooks:
     What else must know of a change, such as rules of an ACL.
 
     Attributes:
+        before_begin: Called before the first write; at once if the change was begun before.
         before_switch: Called with the prefixes and guards that are about to be in force; those
             before them still are.
         after_end: Called with the prefixes that are in force, once the others are of no use.
@@ -54,6 +55,7 @@ class Hooks:
 
     before_switch: Callable[[Keyspace, PreparedPolicy], None] = lambda _keyspace, _prepared: None
     after_end: Callable[[Keyspace], None] = lambda _keyspace: None
+    before_begin: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ def _change(
     client = operator_client(client)
     others = [operator_client(one, "others") for one in others]
     reject_tokens(actor=actor)
-    change, resumed = _planned(client, kind, adopt)
+    change, resumed = _planned(client, kind, adopt, hooks)
     if not change.is_switched:
         _load_as_it_is(client, change.old, actor)
     active = _require_policy(client, change.new if change.is_switched else change.old)
@@ -161,10 +163,13 @@ def _change(
     return ChangeResult(moved, generation, resumed)
 
 
-def _planned(client: Client, kind: ChangeKind, adopt: Sequence[str]) -> tuple[PrefixChange, bool]:
+def _planned(
+    client: Client, kind: ChangeKind, adopt: Sequence[str], hooks: Hooks
+) -> tuple[PrefixChange, bool]:
     """The change that is under way, or a new one; and which it is."""
     record = read_seal(client)
     if record.change is not None:
+        hooks.before_begin()
         return _resumed(record.change, kind, adopt), True
     old = record.keyspace
     _require_sealed(kind, old)
@@ -179,6 +184,7 @@ def _planned(client: Client, kind: ChangeKind, adopt: Sequence[str]) -> tuple[Pr
         if not pipe.hexists(old.sealed, "change"):
             pipe.multi()
             pipe.hset(old.sealed, mapping=change_fields(change))
+            hooks.before_begin()
             with suppress(WatchError):
                 pipe.execute()
                 return change, False

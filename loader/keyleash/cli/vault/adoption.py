@@ -29,8 +29,9 @@ def adopt(settings: Settings, patterns: tuple[str, ...], yes: bool) -> None:
     from keyleash.vault import adopt_keys
 
     _require_consent("into the vault", patterns, yes)
+    client = settings.client
     with settings.changing("run it again"), shown_progress(not settings.json) as report:
-        moved = adopt_keys(settings.client, patterns, report)
+        moved = adopt_keys(client, patterns, report)
     _tell(settings, moved.count, "into the vault")
 
 
@@ -47,8 +48,9 @@ def release(settings: Settings, patterns: tuple[str, ...], yes: bool) -> None:
     from keyleash.vault import release_keys
 
     _require_consent("out of the vault", patterns, yes)
+    client = settings.client
     with settings.changing("run it again"), shown_progress(not settings.json) as report:
-        moved = release_keys(settings.client, patterns, report)
+        moved = release_keys(client, patterns, report)
     _tell(settings, moved.count, "out of the vault")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event
 from typing import TYPE_CHECKING
 
 import click
@@ -19,7 +20,7 @@ from keyleash.cli.vault.parameters import key_patterns
 from keyleash.cli.vault.showing import shown_progress
 
 if TYPE_CHECKING:
-    from keyleash.vault import ChangeResult
+    from keyleash.vault import ChangeResult, Hooks
 
 HELD = "until all keys have moved, every call of every agent is refused as suspended"
 
@@ -49,9 +50,14 @@ def seal(settings: Settings, adopt: tuple[str, ...], nodes: Sequence[str], yes: 
         say("no --adopt: agents begin with an empty vault; `vault adopt` moves keys in later")
     _require_consent("seal the server?", yes)
     others = other_clients(settings, nodes)
-    with _kept_on("seal"), shown_progress(not settings.json) as report:
+    with _kept_on("seal") as hooks, shown_progress(not settings.json) as report:
         result = vault.seal(
-            settings.client, adopt=adopt, actor=settings.actor, report=report, others=others
+            settings.client,
+            adopt=adopt,
+            actor=settings.actor,
+            report=report,
+            hooks=hooks,
+            others=others,
         )
     _tell(settings, "sealed", result, len(others))
 
@@ -70,8 +76,10 @@ def rotate(settings: Settings, nodes: Sequence[str], yes: bool) -> None:
 
     _require_consent("give every key a new prefix?", yes)
     others = other_clients(settings, nodes)
-    with _kept_on("rotate"), shown_progress(not settings.json) as report:
-        result = vault.rotate(settings.client, actor=settings.actor, report=report, others=others)
+    with _kept_on("rotate") as hooks, shown_progress(not settings.json) as report:
+        result = vault.rotate(
+            settings.client, actor=settings.actor, report=report, hooks=hooks, others=others
+        )
     _tell(settings, "rotated", result, len(others))
 
 
@@ -89,8 +97,10 @@ def unseal(settings: Settings, nodes: Sequence[str], yes: bool) -> None:
 
     _require_consent("take every key out of the vault?", yes)
     others = other_clients(settings, nodes)
-    with _kept_on("unseal"), shown_progress(not settings.json) as report:
-        result = vault.unseal(settings.client, actor=settings.actor, report=report, others=others)
+    with _kept_on("unseal") as hooks, shown_progress(not settings.json) as report:
+        result = vault.unseal(
+            settings.client, actor=settings.actor, report=report, hooks=hooks, others=others
+        )
     _tell(settings, "unsealed", result, len(others))
 
 
@@ -102,12 +112,16 @@ def _require_consent(question: str, yes: bool) -> None:
 
 
 @contextmanager
-def _kept_on(kind: str) -> Iterator[None]:
-    """Say what an interruption leaves behind."""
+def _kept_on(kind: str) -> Iterator[Hooks]:
+    """Report what an interruption leaves behind, once the change has begun."""
+    from keyleash.vault import Hooks
+
+    begun = Event()
     try:
-        yield
+        yield Hooks(before_begin=begun.set)
     except (KeyboardInterrupt, ConnectionError, TimeoutError):
-        say(f"agents may be suspended: run `keyleash vault {kind}` again to finish")
+        if begun.is_set():
+            say(f"agents may be suspended: run `keyleash vault {kind}` again to finish")
         raise
 
 
