@@ -43,9 +43,10 @@ def test_what_may_not_be_looked_at_is_listed(patient: Patient, right: str) -> No
 
 def test_user_without_info_learns_that_nothing_was_seen(patient: Patient) -> None:
     """Managed servers may refuse even that."""
-    result, _ = as_user(patient, "-info")
+    result, text = as_user(patient, "-info")
 
-    assert [one["check"] for one in json.loads(result.stdout)["skipped"]]
+    assert [one["check"] for one in json.loads(result.stdout)["skipped"]] == ["everything"]
+    assert (result.exit_code, text.exit_code) == (77, 77)
 
 
 def test_user_without_ping_is_no_end_of_the_examination(patient: Patient) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.cli.failures import FAILED
+from keyleash.cli.failures import FAILED, NOT_PERMITTED
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json, say
 from keyleash.cli.server import node_client, node_of
@@ -48,7 +48,8 @@ def doctor(settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...]) 
     """Look servers, records, scripts, users and clocks over; nothing is changed.
 
     Exits with 1 if there is an error or a warning that is not accepted, else with 0. What could
-    not be looked at, as the user of the URL may not, is said, and is no finding.
+    not be looked at, as the user of the URL may not, is said, and is no finding; if that is
+    everything, the exit code is 77.
     docs/operations.md has a section for each code.
     """
     from keyleash.cli.config import accepted_findings
@@ -61,7 +62,9 @@ def doctor(settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...]) 
         print_json(_as_json(examination))
     else:
         _print(examination)
-    return 0 if examination.is_healthy else FAILED
+    if not examination.is_healthy:
+        return FAILED
+    return NOT_PERMITTED if examination.is_blind else 0
 
 
 def _servers(settings: Settings, nodes: Sequence[str]) -> tuple[Any, list[Address]]:

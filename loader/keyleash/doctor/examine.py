@@ -37,6 +37,8 @@ from keyleash.protocol.active import Client, read_active
 from keyleash.protocol.sealed import read_seal
 from keyleash.protocol.supported import require_supported
 
+EVERYTHING = "everything"
+"""The check that is skipped on a server where no check can be made."""
 Connect = Callable[[Address], Client]
 LOOKS = 3
 """How often, if a policy is activated each time meanwhile."""
@@ -63,6 +65,12 @@ class Examination:
     def is_healthy(self) -> bool:
         """Return whether nothing was found but advice and what was accepted."""
         return all(one.severity is Severity.ADVICE for one in self.findings)
+
+    @property
+    def is_blind(self) -> bool:
+        """Return whether no server could be examined."""
+        unseen = {one.node for one in self.skipped if one.check == EVERYTHING}
+        return unseen >= {one.name for one in self.servers}
 
 
 def examine(
@@ -206,11 +214,11 @@ def _silent(server: Server) -> Iterator[Said]:
     try:
         read_role(server.client)
     except (redis_errors.AuthenticationError, redis_errors.NoPermissionError) as error:
-        yield Skipped("everything", f"the user of the URL may not ask it: {error}", server.name)
+        yield Skipped(EVERYTHING, f"the user of the URL may not ask it: {error}", server.name)
     except (redis_errors.RedisError, OSError):
         yield replication.unreachable(server)
     else:
-        yield Skipped("everything", "it did not answer at first", server.name)
+        yield Skipped(EVERYTHING, "it did not answer at first", server.name)
 
 
 def _attempt(check: str, server: Server, run: Callable[[], Iterable[Said]]) -> Iterator[Said]:
