@@ -12,7 +12,7 @@ import keyleash
 from keyleash.errors import NoPolicyError, UnknownIdentityError, UnknownTokenIdError
 from keyleash.protocol.active import read_active
 from keyleash.protocol.token import TokenRecord, token_digest
-from keyleash.tokens import TokenState, issue_tokens, list_tokens, revoke_tokens
+from keyleash.tokens import TokenState, issue_tokens, list_tokens, revoke_tokens, rotate_token
 from support.leash import NAMES, Leash, grant
 
 READ: dict[str, Any] = {"grants": [grant("read", keys="doc:*")]}
@@ -264,6 +264,42 @@ def test_number_of_tokens_that_is_out_of_range_issues_none(leash: Leash, n: int)
         issue_tokens(leash.admin, "one", n)
 
     assert list_tokens(leash.admin) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("identity", b"one"),
+        ("n", 1.5),
+        ("n", True),
+        ("ttl_s", float("nan")),
+        ("ttl_s", 60.0),
+        ("ttl_s", True),
+        ("note", b"x"),
+        ("actor", None),
+    ],
+)
+def test_argument_of_a_wrong_type_issues_no_token(leash: Leash, name: str, value: Any) -> None:
+    """Otherwise it issues a token that never works, more tokens, or another life than was asked."""
+    leash.load(one=READ)
+    given: dict[str, Any] = {"identity": "one", "n": 1, name: value}
+
+    with pytest.raises(TypeError, match=f"`{name}` must be"):
+        issue_tokens(leash.admin, **given)
+
+    assert list_tokens(leash.admin) == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("grace_s", 0.5), ("grace_s", True), ("ttl_s", 1.5)])
+def test_argument_of_a_wrong_type_rotates_no_token(leash: Leash, name: str, value: Any) -> None:
+    """As for `issue_tokens`."""
+    leash.load(one=READ)
+    issued = leash.issue("one")
+
+    with pytest.raises(TypeError, match=f"`{name}` must be an int"):
+        rotate_token(leash.admin, identity="one", **{name: value})
+
+    assert [one.id for one in list_tokens(leash.admin)] == [issued.id]
 
 
 def test_tokens_for_an_unknown_identity_are_not_issued(leash: Leash) -> None:

@@ -60,6 +60,7 @@ def issue_token(
         VaultChangingError: the prefixes were changed meanwhile; nothing was issued.
         SecretInTextError: *note* or *actor* contains a token; nothing was issued.
         ValueError: *ttl_s* is not positive, or *note* is too long.
+        TypeError: an argument is of another type; a bool is no number.
     """
     return issue_tokens(
         client, identity, 1, ttl_s=ttl_s, note=note, actor=actor, keyspace=keyspace
@@ -90,9 +91,10 @@ def issue_tokens(
         ValueError: *n* is out of range; nothing was issued. Otherwise as `issue_token`.
     """
     client = operator_client(client)
+    require_int("n", n)
     if not 1 <= n <= MAX_TOKENS:
         raise ValueError(f"`n` is {n}, and 1 to {MAX_TOKENS} tokens are issued at once")
-    check_request(ttl_s, note, actor)
+    check_request(identity, ttl_s, note, actor)
     keyspace = keyspace or server_keyspace(client)
     made: dict[str, str] = {}
     while len(made) < n:
@@ -111,13 +113,29 @@ def issue_tokens(
     return [IssuedToken(token, id_, identity, expires_ms, capped) for id_, token in made.items()]
 
 
-def check_request(ttl_s: int | None, note: str, actor: str) -> None:
+def check_request(identity: str, ttl_s: int | None, note: str, actor: str) -> None:
     """Reject what no token can have; arguments and errors are those of `issue_token`."""
+    for name, value in (("identity", identity), ("note", note), ("actor", actor)):
+        if not isinstance(value, str):
+            raise TypeError(f"`{name}` must be a str, not {type(value).__name__}")
+    if ttl_s is not None:
+        require_int("ttl_s", ttl_s)
     reject_tokens(note=note, actor=actor)
     if ttl_s is not None and ttl_s <= 0:
         raise ValueError("a token must live for at least a second")
     if len(note) > MAX_NOTE:
         raise ValueError(f"a note has at most {MAX_NOTE} characters")
+
+
+def require_int(name: str, value: object) -> None:
+    """
+    Check that the argument *name* is a whole number.
+
+    Raises:
+        TypeError: It is of another type, or a bool.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be an int, not {type(value).__name__}")
 
 
 def prefixes_changed() -> VaultChangingError:

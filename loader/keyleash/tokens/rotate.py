@@ -12,7 +12,7 @@ from keyleash.protocol.operator_client import operator_client
 from keyleash.protocol.reply import reading_reply
 from keyleash.protocol.sealed import server_keyspace
 from keyleash.protocol.token import new_token, new_token_id, token_digest
-from keyleash.tokens.issue import IssuedToken, check_request, prefixes_changed
+from keyleash.tokens.issue import IssuedToken, check_request, prefixes_changed, require_int
 from keyleash.tokens.registry import read_known, require_token
 from keyleash.tokens.rules import not_active
 
@@ -67,8 +67,10 @@ def rotate_token(
         VaultChangingError: the prefixes were changed meanwhile; nothing was issued.
         SecretInTextError: *note* or *actor* contains a token; nothing was issued.
         ValueError: *ttl_s* is not positive, *grace_s* is negative, or *note* is too long.
+        TypeError: as for `issue_token`.
     """
     client = operator_client(client)
+    require_int("grace_s", grace_s)
     if grace_s < 0:
         raise ValueError("a grace cannot be negative")
     keyspace = keyspace or server_keyspace(client)
@@ -77,7 +79,7 @@ def rotate_token(
         identity, note = old.identity, old.note if note is None else note
     if identity is None:
         raise ValueError("neither an identity nor a token is named")
-    check_request(ttl_s, note or "", actor)
+    check_request(identity, ttl_s, note or "", actor)
     # The script reads them as they are.
     read_known(identity, client.hgetall(keyspace.tokens(identity)))
     token, new_id = new_token(identity), new_token_id()
