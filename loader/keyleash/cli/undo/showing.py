@@ -103,7 +103,7 @@ def plan_as_json(plan: UndoPlan, undone: Undone | None) -> dict[str, Any]:
 def _key(plan: KeyPlan) -> dict[str, Any]:
     return {
         "key": json_bytes(plan.key),
-        "action": str(plan.action),
+        "action": "blocked" if plan.is_blocked else str(plan.action),
         "blocked": plan.is_blocked,
         "before": value_as_json(plan.then),
         "now": value_as_json(plan.now),
