@@ -15,6 +15,7 @@ from keyleash.compiler import compile_policy
 from keyleash.policy import Pattern, Policy, covers, overlaps, parse_policy
 from keyleash.policy.lint import lint
 from keyleash.policy.pattern_tree import PatternTree
+from keyleash.policy.patterns import parse_pattern
 from support.patterns import patterns
 from support.thorough import thorough
 
@@ -107,3 +108,24 @@ def test_twice_as_many_grants_are_at_most_twice_and_a_half_the_work(
     for work in works:
         work(200)  # what is only done once
         assert calls_of(work, 200) < 2.5 * calls_of(work, 100)
+
+
+def test_denied_patterns_with_captures_alone_in_common_are_not_compared_with_each_grant() -> None:
+    """Nor does a capture in the place of a whole segment look at all that may stand there."""
+    few, many = (policy_of("{{t}}:k{n}", n, "{{t}}:{{u}}:d{n}", "") for n in (100, 200))
+
+    def work(count: int) -> Any:
+        return lint(few if count == 100 else many)
+
+    work(200)
+    assert calls_of(work, 200) < 2.5 * calls_of(work, 100)
+
+
+def test_pattern_that_is_added_after_a_question_counts_in_the_next() -> None:
+    """What was joined for the question before does not have it."""
+    asked, *some = (parse_pattern(text) for text in ("{t}:{u}:d", "a:b", "a:c:d"))
+    tree = PatternTree([(some[0], None)])
+
+    assert not tree.overlaps(asked)
+    tree.add(some[1], None)
+    assert tree.overlaps(asked)

@@ -105,10 +105,12 @@ class PatternTree(Generic[Owner]):
     def __init__(self, entries: Iterable[tuple[Pattern, Owner]] = ()) -> None:
         self._root: _Node[Owner] = _Node()
         self._count = 0
+        self._unions: dict[int, _Node[Owner]] = {}
         for pattern, owner in entries:
             self.add(pattern, owner)
 
     def add(self, pattern: Pattern, owner: Owner) -> None:
+        self._unions.clear()
         segments, is_open = segments_of(pattern.parts)
         node = self._root
         for segment in segments[: len(segments) - is_open]:
@@ -184,8 +186,47 @@ class PatternTree(Generic[Owner]):
                 is_met = any(agree(segment.before, one) for one in node.opens)
             if is_met:
                 return True
-            pending += [(depth + 1, behind) for behind in node.that_meet(segment)]
+            pending += [(depth + 1, behind) for behind in self._that_meet(node, segment)]
         return False
+
+    def _that_meet(self, node: _Node[Owner], piece: Segment) -> Iterable[_Node[Owner]]:
+        """Return nodes whose patterns are those behind segments that meet *piece*."""
+        if piece.capture is None or piece.before or piece.after:
+            return node.that_meet(piece)
+        # A whole segment: it meets all that are not empty. They are followed as one from here.
+        union = self._unions.get(id(node))
+        if union is None:
+            union = self._unions[id(node)] = _union(list(node.that_meet(piece)))
+        return (union,)
+
+
+def _union(nodes: list[_Node[Owner]]) -> _Node[Owner]:
+    """Return a node behind which are the patterns of all of *nodes*, in no order."""
+    whole: _Node[Owner] = _Node()
+    pending = [(whole, nodes)]
+    while pending:
+        into, some = pending.pop()
+        literals: dict[bytes, list[_Node[Owner]]] = {}
+        captures: dict[tuple[bytes, bytes], list[_Node[Owner]]] = {}
+        for node in some:
+            into.ends += node.ends
+            for start, entries in node.opens.items():
+                into.opens.setdefault(start, []).extend(entries)
+            for text, behind in node.literals.items():
+                literals.setdefault(text, []).append(behind)
+            for before, afters in node.captures.items():
+                for after, behind in afters.items():
+                    captures.setdefault((before, after), []).append(behind)
+        for text, alike in literals.items():
+            into.literals[text] = alike[0] if len(alike) == 1 else _Node()
+            if len(alike) > 1:
+                pending.append((into.literals[text], alike))
+        for (before, after), alike in captures.items():
+            behind = alike[0] if len(alike) == 1 else _Node()
+            into.captures.setdefault(before, {})[after] = behind
+            if len(alike) > 1:
+                pending.append((behind, alike))
+    return whole
 
 
 def _pieces(segments: Sequence[Segment], is_open: bool, depth: int) -> Iterator[Segment]:
