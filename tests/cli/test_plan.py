@@ -294,6 +294,34 @@ def test_plan_of_many_different_changes_is_a_summary(cli: Cli, policy: Path) -> 
     assert "51 new, 0 changed, 0 removed, 0 unchanged" in summary
 
 
+def test_summary_has_a_line_for_each_change_that_identities_have_in_common(
+    cli: Cli, policy: Path
+) -> None:
+    """Ten names of three hundred and `[narrows]` do not say what is narrower."""
+
+    def write(rate: int) -> None:
+        policy.write_text(
+            "version: 1\nidentities:\n"
+            + "".join(
+                f"  agent-{number:03}:\n    kind: machine\n"
+                f'    grants: [{{allow: [read], keys: ["own:{number}:*", "{rate}:{number}"]}}]\n'
+                f"    rate: {{reads: {rate}/minute}}\n"
+                for number in range(60)
+            )
+        )
+
+    write(600)
+    cli.ok("load", policy, "--yes")
+    write(500)
+    shown = cli.run("plan", policy).stdout
+
+    assert "agent-009 and 50 more (machine)" in shown
+    lines = [line.split("   [")[0] for line in shown.splitlines() if "→" in line]
+    assert [" ".join(line.split()) for line in lines] == [
+        "~ rate.reads 600/minute → 500/minute (60 identities)"
+    ]
+
+
 def test_load_that_removes_needs_consent_of_its_own(cli: Cli, policy: Path) -> None:
     """A file that was cut short is a valid policy of whoever is left."""
     cli.ok("load", many(policy, 100, "own:{n}:*"), "--yes")

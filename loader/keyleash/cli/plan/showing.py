@@ -97,13 +97,34 @@ def _identities(diffs: Sequence[IdentityDiff], full: bool) -> Iterator[str]:
     is_summary = len(folded) > SHOWN_BLOCKS
     if is_summary:
         folded = {}
-        for name, title, _ in blocks:
-            folded.setdefault((title, ()), []).append(name)
+        for title, some in _by_title(diffs).items():
+            folded[title, tuple(_like_changes(some))] = [one.name for one in some]
     for (title, body), names in folded.items():
         yield from _block(names, title, body)
     if is_summary:
         yield ""
         yield "note: a summary, since many identities change; `--full` shows every change"
+
+
+def _by_title(diffs: Sequence[IdentityDiff]) -> dict[_Title, list[IdentityDiff]]:
+    found: dict[_Title, list[IdentityDiff]] = {}
+    for one in diffs:
+        found.setdefault(_title(one), []).append(one)
+    return found
+
+
+def _like_changes(diffs: Sequence[IdentityDiff]) -> Iterator[str]:
+    """Return a line for each change that several changed identities have in common."""
+    alike: dict[tuple[str, ...], list[Change]] = {}
+    for diff in diffs:
+        if diff.before is not None and diff.after is not None:
+            for change in diff.changes:
+                alike.setdefault(tuple(_change(change)), []).append(change)
+    found = sorted((one for one in alike.values() if len(one) > 1), key=len, reverse=True)
+    for some in found[:SHOWN_BLOCKS]:
+        yield from _change(some[0], f" ({len(some)} identities)")
+    if found[SHOWN_BLOCKS:]:
+        yield f"{_INDENT}and {counted(len(found) - SHOWN_BLOCKS, 'other like change')}"
 
 
 def _block(names: Sequence[str], title: _Title, body: Sequence[str]) -> Iterator[str]:
@@ -139,11 +160,12 @@ def _is_worth_a_line(diff: IdentityDiff, change: Change) -> bool:
     return diff.after is not None or change.part in _WHOLE_RULES
 
 
-def _change(change: Change) -> Iterator[str]:
+def _change(change: Change, who: str = "") -> Iterator[str]:
+    """Return the lines for a change; *who* follows what has changed."""
     sign = _sign(change.before, change.after)
     name = rule_name(change)
     if change.part == "order":
-        yield f"{_INDENT}{_coloured('~', '~')} the same rules, written another way"
+        yield f"{_INDENT}{_coloured('~', '~')} the same rules, written another way{who}"
         return
     sides = [rule_text(change, one) for one in (change.before, change.after)]
     if change.before is None:
@@ -154,7 +176,7 @@ def _change(change: Change) -> Iterator[str]:
         said = f"{sides[0]}\n{_INDENT * 3} → {sides[1]}"
     else:
         said = f"{sides[0]} → {sides[1]}"
-    yield _INDENT + _marked(f"{sign} {name:<8} {said}", sign, change.widens, change.narrows)
+    yield _INDENT + _marked(f"{sign} {name:<8} {said}{who}", sign, change.widens, change.narrows)
 
 
 def _foot(preview: Preview) -> Iterator[str]:
