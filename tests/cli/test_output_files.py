@@ -42,6 +42,70 @@ def test_link_is_not_written_through_by_any_command(
     assert not (tmp_path / "new").exists()
 
 
+def test_report_goes_to_standard_output_for_a_dash(loaded: Cli, trails: Trails) -> None:
+    """And no file of that name is made."""
+    trails.event(RUNNER, "1000-0")
+
+    result = loaded.run("audit", "report", "--since", "1970-01-01", "-o", "-")
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("<!")
+    assert result.stderr == "1 entry reported on standard output\n"
+    assert not Path("-").exists()
+    assert loaded.run("audit", "report", "--json", "-o", "-").exit_code == 2
+
+
+@pytest.mark.parametrize("folder", ["missing", "file"])
+def test_output_that_cannot_be_written_is_named_as_it_was_given(
+    loaded: Cli, trails: Trails, tmp_path: Path, folder: str
+) -> None:
+    """And not by the name of the draft."""
+    trails.event(RUNNER, "1000-0")
+    (tmp_path / "file").write_text("")
+    out = tmp_path / folder / "report.html"
+
+    result = loaded.run("audit", "report", "--since", "1970-01-01", "-o", out)
+
+    assert result.exit_code == 1
+    assert f"error: cannot use `{out}`: " in result.stderr
+
+
+def test_link_in_the_place_of_a_directory_is_named(
+    loaded: Cli, trails: Trails, example: Path, tmp_path: Path
+) -> None:
+    """Whether it leads to a file or nowhere."""
+    trails.event(RUNNER, "1000-0")
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for name, target in (("link", victim), ("dangling", tmp_path / "new")):
+        (tmp_path / name).symlink_to(target)
+        for words in (("compile", example, "-o"), ("audit", "export", "--to")):
+            result = loaded.run(*words, tmp_path / name)
+            assert result.exit_code in {1, 2}
+            assert "symbolic link" in result.stderr, words
+
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["archive.json", f"audit/{RUNNER}/manifest.json"])
+def test_link_in_the_place_of_a_record_of_an_archive_is_named(
+    loaded: Cli, trails: Trails, tmp_path: Path, name: str
+) -> None:
+    """No backup has the file that somebody put a link over."""
+    trails.event(RUNNER, "1000-0")
+    archive = tmp_path / "archive"
+    loaded.ok("audit", "export", "--to", archive)
+    (tmp_path / "victim").write_text("mine")
+    (archive / name).unlink()
+    (archive / name).symlink_to(tmp_path / "victim")
+
+    result = loaded.run("audit", "export", "--to", archive)
+
+    assert result.exit_code == 1
+    assert "help: it is a symbolic link: put the file itself in its place" in result.stderr
+
+
 def test_link_that_comes_between_the_look_and_the_write_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

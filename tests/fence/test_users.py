@@ -14,9 +14,12 @@ from keyleash.fence import (
     FenceNotVerifiedError,
     ForeignUserError,
     How,
+    Node,
     NotActivePolicyError,
     UnsayablePatternError,
     acl,
+    add_passwords,
+    drop_old_passwords,
     read_facts,
     read_records,
     wanted_users,
@@ -97,6 +100,13 @@ def test_policy_in_another_database_leaves_the_user_alone(
 
     with pytest.raises(ForeignUserError, match=r"`one` of one: .* policy in database 0"):
         other_database.fence()
+    node = Node("one", other_database.admin)
+    for rotate in (
+        lambda: add_passwords([node], NAMES, {}, {"one": "0" * 64}),
+        lambda: drop_old_passwords([node], NAMES, {}, ["one"]),
+    ):
+        with pytest.raises(ForeignUserError, match=r"`one` of one: .* policy in database 0"):
+            rotate()
     assert leash.admin.acl_list() == before
     assert read_records(other_database.admin, NAMES) == {}
     assert agent.get("a:1") == b"x"

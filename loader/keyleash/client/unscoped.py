@@ -123,7 +123,8 @@ def _locking() -> CommandRefusedError:
     return unscoped(
         "EVALSHA",
         "redis-py releases a lock by a script of its own, and a script cannot be judged",
-        "use `set(name, value, nx=True, px=...)` and let it expire, or a lock_class",
+        "use `set(name, value, nx=True, px=...)` and let it expire, or a `lock_class` that"
+        " releases without a script",
     )
 
 

@@ -51,6 +51,7 @@ def add_passwords(
         ForeignUserError: One has a user that was not made for this policy; nothing was changed.
     """
     reject_tokens(actor=actor)
+    _require_ours(nodes[0], keyspace, records, list(hashes))
     for name in hashes:
         require_fenced(records, name)
         if len(records[name].passwords) >= MOST:
@@ -89,6 +90,7 @@ def drop_old_passwords(
         ForeignUserError: One has a user that was not made for this policy; nothing was changed.
     """
     reject_tokens(actor=actor)
+    _require_ours(nodes[0], keyspace, records, identities)
     for name in identities:
         require_fenced(records, name)
     _require_users(nodes, keyspace, records, identities)
@@ -125,6 +127,27 @@ def require_fenced(records: Mapping[str, Record], name: str) -> None:
             f"`{name}` has no ACL user of keyleash's",
             help=f"those that have one: {known}; make others with `keyleash fence apply`",
         )
+
+
+def _require_ours(
+    node: Node, keyspace: Keyspace, records: Mapping[str, Record], names: Sequence[str]
+) -> None:
+    """
+    Check that no identity without a record has the name of a user that others made.
+
+    Raises:
+        ForeignUserError: One has, such as that of a policy in another database.
+    """
+    unknown = [name for name in names if name not in records]
+    if not unknown:
+        return
+    database = database_of(node.client)
+    foreign = {}
+    for name, user in read_users(node.client, unknown).items():
+        why = why_foreign(user, name, keyspace, database, None)
+        if why is not None:
+            foreign[node.name, name] = why
+    require_none_foreign(foreign)
 
 
 def _require_users(

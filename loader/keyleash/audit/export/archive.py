@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from keyleash.audit.export.files import DRAFT, make_folder, write_json
+from keyleash.audit.export.files import DRAFT, make_folder, recovery_of, write_json
 from keyleash.errors import ArchiveBusyError, ArchiveError
 
 ARCHIVE = "archive.json"
@@ -131,9 +131,8 @@ def read_archive(directory: Path) -> Archive:
             help="name the directory that was given to `keyleash audit export --to`",
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ArchiveError(
-            f"cannot read `{directory / ARCHIVE}`", help="bring it back from a backup"
-        ) from None
+        path = directory / ARCHIVE
+        raise ArchiveError(f"cannot read `{path}`", help=recovery_of(path)) from None
 
 
 def _read_or_begin(directory: Path) -> Archive:

@@ -76,6 +76,13 @@ def write_json(path: Path, value: Any) -> None:
         draft.keep(path.name)
 
 
+def recovery_of(path: Path) -> str:
+    """Return how to recover a file of an archive that cannot be read, as help for an error."""
+    if path.is_symlink():
+        return "it is a symbolic link: put the file itself in its place"
+    return "bring it back from a backup"
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, with those above it, to be there after a crash too."""
     if path.is_dir():

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from keyleash.audit.export.files import write_json
+from keyleash.audit.export.files import recovery_of, write_json
 from keyleash.errors import ArchiveError
 
 MANIFEST = "manifest.json"
@@ -155,7 +155,7 @@ def read_manifest(folder: Path, trail: str, name: str = MANIFEST) -> Manifest:
 def _unreadable(path: Path, why: str) -> ArchiveError:
     return ArchiveError(
         f"cannot read the manifest `{path}`: {why}",
-        help="bring it back from a backup; without it nobody knows what was exported",
+        help=f"{recovery_of(path)}; without it nobody knows what was exported",
     )
 
 

@@ -8,6 +8,7 @@ import click
 
 from keyleash.cli.audit.parameters import correlation_id
 from keyleash.cli.audit.trails import time_range
+from keyleash.cli.errors import UsageError
 from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
 from keyleash.cli.output import print_json, say, write_output
@@ -32,7 +33,7 @@ from keyleash.cli.times import Moment, since_option, until_option
     metavar="FILE",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write the page; a file of that name is replaced.",
+    help="Where to write the page; a file of that name is replaced. `-` is standard output.",
 )
 @json_option
 @pass_settings
@@ -55,12 +56,21 @@ def report(
     from keyleash.cli.audit.report.content import gather
     from keyleash.cli.audit.report.page import render
 
+    is_piped = str(output) == "-"
+    if is_piped and settings.json:
+        raise UsageError(
+            "`--json` and `-o -` both write to standard output",
+            help="name a file, or leave one out",
+        )
     since_ms, until_ms = time_range(settings, since, until)
     query = Query(correlation=correlation, since_ms=since_ms, until_ms=until_ms)
     found = gather(settings, identity, query)
     page = render(found).encode()
-    # It shows values of keys.
-    write_output(output, page, 0o600)
+    if is_piped:
+        click.echo(page, nl=False)
+    else:
+        # It shows values of keys.
+        write_output(output, page, 0o600)
     if settings.json:
         print_json(
             {
@@ -74,4 +84,5 @@ def report(
         )
         return
     entries = counted(found.activity.entries, "entry")
-    say(f"{entries} told in `{printable(str(output))}`")
+    where = "on standard output" if is_piped else f"in `{printable(str(output))}`"
+    say(f"{entries} reported {where}")
