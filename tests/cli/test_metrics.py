@@ -106,6 +106,7 @@ def test_server_out_of_reach_is_up_0(offline: Cli) -> None:
     assert samples(result.stdout) == {"keyleash_up": 0}
     assert result.exit_code == 69
     assert "cannot reach" in result.stderr
+    assert "\nhelp: check --url or KEYLEASH_URL" in result.stderr
 
 
 def test_server_without_a_policy_is_up_with_generation_0(cli: Cli) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from keyleash.protocol.keyspace import Keyspace
 from support.command_line import Cli
+from support.fake_resp import fake_resp
 from support.servers import RealServer
 
 SOURCE = Keyspace().source("agent-runner")
@@ -59,7 +60,30 @@ def test_watch_once_without_any_server_is_out_of_reach(offline: Cli) -> None:
     result = offline.run("watch", "--once")
 
     assert result.exit_code == 69
-    assert "127.0.0.1:1  unreachable: it does not answer" in result.stdout
+    assert result.stderr.startswith("error: cannot reach `redis://127.0.0.1:1`: ")
+    assert "\nhelp: check --url or KEYLEASH_URL" in result.stderr
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_watch_once_waits_once_for_a_server_that_does_not_answer(scheme: str) -> None:
+    """`--timeout` is how long it takes, and the reason and what to check are reported."""
+    with fake_resp(lambda _: None) as server:
+        url = server.url.replace("redis:", f"{scheme}:")
+        result = Cli(url).run("--timeout", "0.2", "watch", "--once")
+
+    assert result.exit_code == 69
+    assert server.connections == 1
+    assert result.stderr.startswith("error: cannot re")
+    assert "\nhelp: " in result.stderr
+    assert "TLS" in result.stderr
+
+
+def test_watch_once_reports_why_one_of_its_servers_does_not_answer(loaded: Cli) -> None:
+    """The others are watched."""
+    result = loaded.run("watch", "--once", "--node", loaded.url, "--node", "redis://127.0.0.1:1")
+
+    assert result.exit_code == 1
+    assert "127.0.0.1:1  unreachable: it does not answer: connection refused" in result.stdout
 
 
 def test_watch_goes_on_without_any_server(offline: Cli) -> None:

@@ -82,7 +82,7 @@ class _Troubles:
         failure = failure_of(error, self._settings.shown_url)
         if failure is None:
             return f"records cannot be read: {type(error).__name__}"
-        return failure.message
+        return f"{failure.message}\nhelp: {failure.help}" if failure.help else failure.message
 
 
 def _serve(settings: Settings, registry: CollectorRegistry, port: int) -> None:

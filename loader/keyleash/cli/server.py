@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from keyleash.cli.errors import BadUrlError
 from keyleash.cli.text import printable
+from keyleash.protocol import reply
 from keyleash.protocol.active import Client
 from keyleash.protocol.checked import CheckedRedis
 from keyleash.protocol.reply import said_by
@@ -33,7 +34,6 @@ OURS = frozenset({"decode_responses", "encoding", "encoding_errors", "protocol",
 """What a URL must not change: every reply is read as bytes, in RESP2."""
 
 _HANDSHAKE = re.compile("SSL|TLS|EOF|reset by peer", re.IGNORECASE)
-_CONNECTING_TO = re.compile(r"\AError (-?\d+ )?(while )?connecting to \S+\. ")
 _CONNECTING = re.compile(r"\A(Error \S+ (while )?connecting to|Timeout connecting)")
 
 
@@ -69,9 +69,8 @@ def is_unanswered(error: Exception) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what redis-py reports of a lost connection, in the form of our own messages."""
-    said = _CONNECTING_TO.sub("", printable(said_by(error))).rstrip(".")
-    return said[:1].lower() + said[1:]
+    """Return what redis-py reports of a lost connection, such that it may be printed."""
+    return printable(reply.reason_of(error))
 
 
 def hint_of(error: Exception, url: str) -> str:

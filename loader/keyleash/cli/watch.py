@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -95,7 +94,11 @@ def watch(
     with another policy, scripts without text or with a wrong one. Runs until Ctrl-C or
     SIGTERM. User and password for all servers are those of --url, if a URL has none itself.
     """
-    _require_supported(settings, nodes)
+    unreached = _require_supported(settings, nodes)
+    if once and not sentinels and len(unreached) == len(nodes or (settings.url,)):
+        # A watcher would try each of them again, and wait as long.
+        settings.url, error = unreached[0]
+        raise error
     watcher = _watcher(settings, nodes, sentinels, service)
     try:
         with ended_by_signals():
@@ -113,9 +116,14 @@ def watch(
         watcher.close()
 
 
-def _require_supported(settings: Settings, nodes: Sequence[str]) -> None:
+def _require_supported(
+    settings: Settings, nodes: Sequence[str]
+) -> list[tuple[str, redis_errors.RedisError]]:
     """
     Check the servers that answer; one that does not may come back.
+
+    Returns:
+        The URL of each that does not answer, and the error.
 
     Raises:
         UnsupportedServerError: One is too old.
@@ -123,9 +131,13 @@ def _require_supported(settings: Settings, nodes: Sequence[str]) -> None:
     """
     from keyleash.protocol.supported import require_supported
 
+    unreached: list[tuple[str, redis_errors.RedisError]] = []
     for url in nodes or (settings.url,):
-        with suppress(redis_errors.ConnectionError, redis_errors.TimeoutError):
+        try:
             require_supported(node_client(url, settings.url, timeout_s=settings.timeout_s))
+        except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
+            unreached.append((url, error))
+    return unreached
 
 
 def _watcher(

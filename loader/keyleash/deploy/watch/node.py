@@ -13,7 +13,7 @@ from keyleash.deploy.watch.scripts import Recorded, load_recorded, not_loaded, r
 from keyleash.errors import KeyleashError
 from keyleash.protocol.active import Client
 from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.reply import said_by
+from keyleash.protocol.reply import reason_of, said_by
 from keyleash.protocol.sealed import read_seal
 from keyleash.protocol.transport import Transport
 
@@ -127,6 +127,6 @@ def _said(error: Exception) -> tuple[Kind, str]:
             said = said_by(error)
             return Kind.NOT_PERMITTED, f"it does not permit this to the watcher's user: {said}"
         case redis_errors.ConnectionError() | redis_errors.TimeoutError() | OSError():
-            return Kind.UNREACHABLE, "it does not answer"
+            return Kind.UNREACHABLE, f"it does not answer: {reason_of(error)}"
         case _:
             return Kind.NOT_SERVING, f"it answers: {said_by(error)}"
