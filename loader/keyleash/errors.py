@@ -107,7 +107,7 @@ class CompileError(KeyleashError):
 
 
 class UnsupportedServerError(KeyleashError):
-    """The server is older than the versions that keyleash supports; nothing was changed."""
+    """The server is an old version, a Sentinel or no Redis or Valkey; nothing was changed."""
 
     code = "unsupported-server"
     exit_code = 69
@@ -426,25 +426,32 @@ class RightMissingError(KeyleashError, NoPermissionError):
         identity: The token's.
         right: The missing ACL rule; empty if the server does not name it.
         reason: The server's own sentence.
+        keys: If a key was denied, of which the server names none: patterns of the control keys
+            that the identity's guard uses. The denied key may also be one of the call.
     """
 
     code = "right-missing"
     exit_code = 77
 
-    def __init__(self, identity: str, right: str, reason: str) -> None:
+    def __init__(self, identity: str, right: str, reason: str, keys: Sequence[str] = ()) -> None:
         what = f"the right `{right}`" if right else "a right"
+        if keys:
+            what += f" to a key of the call or to a control key of `{identity}`"
+        shown = ", ".join(f"`{one}`" for one in keys)
+        given = f", which allows it {shown}, on a sealed server under its prefix" if keys else ""
         super().__init__(
             f"the server's user lacks {what}, without which it cannot act as `{identity}`:"
             f" {reason}",
             help=f"log in as the user `{identity}`; if that is the user, an operator has to run"
-            " `keyleash fence apply`",
+            f" `keyleash fence apply`{given}",
         )
         self.identity = identity
         self.right = right
         self.reason = reason
+        self.keys = tuple(keys)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.identity, self.right, self.reason)
+        return type(self), (self.identity, self.right, self.reason, self.keys)
 
 
 class VaultError(KeyleashError):

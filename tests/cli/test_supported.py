@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import redis
 
 import keyleash
 import keyleash.asyncio
-from keyleash.deploy import activate_policy, load_policy, prepare_policy
+from keyleash.deploy import activate_policy, freeze, load_policy, prepare_policy
 from keyleash.errors import ClusterError, UnsupportedServerError
 from keyleash.protocol.supported import release_of, require_supported
+from keyleash.tokens import issue_token, list_tokens
 from support.command_line import Cli
 from support.every_command import ONLINE, TOKEN, run_online
 from support.fake_resp import FakeResp, bulk, fake_resp, info
@@ -107,6 +108,30 @@ def test_versions_from_8_are_supported_whatever_a_valkey_says_of_redis(
             require_supported(client)
 
 
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ({"redis_version": "8.0.2", "redis_mode": "sentinel"}, "is a Sentinel"),
+        ({"valkey_version": "8.1.0", "server_mode": "sentinel"}, "is a Sentinel"),
+        ({"uptime_in_seconds": "1"}, "no version of Redis or Valkey"),
+        ({"redis_version": "banana"}, "no version of Redis or Valkey"),
+    ],
+)
+@pytest.mark.parametrize("words", [("status",), ("doctor",)], ids=" ".join)
+def test_sentinel_and_server_without_a_version_are_denied(
+    lines: dict[str, str], reason: str, words: tuple[str, ...]
+) -> None:
+    """Otherwise the first command that the server does not know is reported."""
+    text = "".join(f"{name}:{value}\r\n" for name, value in lines.items())
+    with fake_resp(lambda sent: bulk(text) if sent[0] == b"INFO" else b"+OK\r\n") as server:
+        result = Cli(server.url).run(*words)
+
+    assert result.exit_code == 69
+    assert result.stderr.startswith("error: the server ")
+    assert reason in result.stderr
+    assert set(server.names) <= {"CLIENT", "INFO", "PING"}
+
+
 def test_every_server_of_the_tests_is_supported(server: RealServer) -> None:
     """By its own INFO."""
     client = server.client()
@@ -193,6 +218,25 @@ def test_cluster_is_named_by_the_client(cluster: str) -> None:
             call()
         assert isinstance(caught.value, redis.ResponseError)
         assert "one primary" in (caught.value.help or "")
+
+
+@pytest.mark.parametrize("decodes", [False, True])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: freeze(client, reason="x"),
+        lambda client: issue_token(client, "agent-runner"),
+        list_tokens,
+    ],
+    ids=["freeze", "issue", "list"],
+)
+def test_cluster_is_named_by_functions_for_operators(
+    cluster: str, call: Callable[[redis.Redis], object], decodes: bool
+) -> None:
+    """Whichever node has the slots, and in scripts as well as in commands."""
+    client = redis.Redis.from_url(cluster, decode_responses=decodes)
+    with client, pytest.raises(ClusterError):
+        call(client)
 
 
 async def _call(url: str) -> None:

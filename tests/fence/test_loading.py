@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
 from typing import Any
 
@@ -230,8 +231,13 @@ def test_right_that_a_guard_lacks_within_its_script_is_named(leash: FencedLeash)
     with pytest.raises(RightMissingError, match="No permissions to access a key") as missing:
         agent.set("a:1", "x")
     assert "`keyleash fence apply`" in str(missing.value.help)
+    assert "a control key of `one`" in missing.value.message
+    for key in ("keyleash:state:one", "keyleash:token:one:*", "keyleash:audit:one"):
+        assert key in missing.value.keys
+        assert f"`{key}`" in str(missing.value.help)
+    assert pickle.loads(pickle.dumps(missing.value)).keys == missing.value.keys  # noqa: S301
     leash.admin.execute_command("ACL", "SETUSER", "byhand", "~*", "-xadd")
     with pytest.raises(RightMissingError) as missing:
         agent.set("a:1", "x")
-    assert missing.value.right == "+xadd"
+    assert (missing.value.right, missing.value.keys) == ("+xadd", ())
     assert not leash.admin.exists("a:1")

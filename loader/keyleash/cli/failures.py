@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ from keyleash.cli.refusals import explain
 from keyleash.cli.server import hint_of, is_unanswered, reason_of
 from keyleash.cli.text import json_bytes, printable, without_tokens
 from keyleash.errors import ClusterError, KeyleashError, LeashError, PolicyError, Problem
-from keyleash.protocol.reply import said_by
+from keyleash.protocol.reply import is_of_a_cluster, said_by
 
 FAILED = 1
 USAGE = 2
@@ -152,13 +153,9 @@ def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
         case redis_errors.InvalidResponse():
             message = f"what answers at `{server}` is no Redis"
             return Failure("no-redis", UNREACHABLE, message, "check --url, and its scheme")
-        case (
-            redis_errors.AskError()
-            | redis_errors.ClusterDownError()
-            | redis_errors.ClusterCrossSlotError()
-        ):
-            cluster = ClusterError()
-            return Failure(cluster.code, cluster.exit_code, cluster.message, cluster.help)
+    if is_of_a_cluster(error):
+        cluster = ClusterError()
+        return Failure(cluster.code, cluster.exit_code, cluster.message, cluster.help)
     if isinstance(error, redis_errors.NoPermissionError) or "ACL failure in script" in said:
         return Failure(
             "not-permitted",
@@ -180,6 +177,9 @@ def _credentials(said: str) -> str:
 
 def _file_failure(error: OSError) -> Failure:
     said = (error.strerror or str(error) or type(error).__name__).lower()
+    if isinstance(error, FileExistsError) and Path(os.fsdecode(error.filename or "")).is_symlink():
+        # Only a directory is made without a look at what is there.
+        said = "it is a symbolic link that leads to no directory"
     if error.filename is None:
         return Failure("system", FAILED, said)
     return Failure("file", FAILED, f"cannot use `{printable(os.fsdecode(error.filename))}`: {said}")

@@ -10,14 +10,10 @@ from typing import Any
 
 from redis.client import EMPTY_RESPONSE
 from redis.exceptions import (
-    AskError,
-    ClusterCrossSlotError,
-    ClusterDownError,
     InvalidResponse,
     NoPermissionError,
     NoScriptError,
     ResponseError,
-    TryAgainError,
 )
 
 from keyleash.client.correlation import next_correlation
@@ -39,19 +35,13 @@ from keyleash.errors import (
 from keyleash.protocol.active import GuardRecord, guard_record
 from keyleash.protocol.keyspace import Keyspace, script_digest
 from keyleash.protocol.learned import learned_table
-from keyleash.protocol.reply import reading_reply, refusal
+from keyleash.protocol.reply import is_of_a_cluster, reading_reply, refusal
 from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_call, may_write
 from keyleash.protocol.token import identity_of
 from keyleash.protocol.transport import NOT_FOUND, Transport, call_head, library_code
 
 _COMMAND_NOT_PERMITTED = re.compile(r"no permissions to run the '([^']+)'")
 _SCRIPT_NOT_PERMITTED = "ACL failure in script: "
-_OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, TryAgainError)
-_SCRIPT_IN_A_CLUSTER = (
-    "Script attempted to access a non local key in a cluster node",
-    "Script attempted to access keys that do not hash to the same slot",
-    "Script attempted to access a slot not served",
-)
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
 
 
@@ -133,13 +123,15 @@ class Session:
 
     def _of_the_server(self, error: ResponseError) -> ResponseError:
         """What an error is that no guard has raised."""
-        said = str(error)
-        if isinstance(error, _OF_A_CLUSTER) or said.startswith(_SCRIPT_IN_A_CLUSTER):
+        if is_of_a_cluster(error):
             return ClusterError()
+        said = str(error)
         command = _COMMAND_NOT_PERMITTED.search(said)
         name = command[1] if command else ""
         if said.startswith(_SCRIPT_NOT_PERMITTED):
-            return RightMissingError(self.identity, name and f"+{name}", said)
+            of_a_key = "access a key" in said
+            keys = self._keyspace.control_patterns(self.identity) if of_a_key else ()
+            return RightMissingError(self.identity, name and f"+{name}", said, keys)
         # A guard itself runs neither, so it is the call of the guard that was denied. Of other
         # commands it is the agent's own, whose error is as without a guard.
         if isinstance(error, NoPermissionError) and name.partition("|")[0] in ("evalsha", "fcall"):

@@ -163,6 +163,19 @@ class Keyspace:
         """Hash: why the identity is suspended, since when, until when and by whom."""
         return f"{self.prefix}suspension:{identity}"
 
+    def control_patterns(self, identity: str) -> tuple[str, ...]:
+        """Return glob patterns of the control keys that the guard of an identity may use."""
+        return (
+            self.state(identity),
+            f"{self.token_prefix(identity)}*",
+            self.audit(identity),
+            self.denied(identity),
+            self.repeats(identity),
+            self.suspension(identity),
+            self.refused(identity),
+            self.limit_prefix(identity, "*") + "*",
+        )
+
     @property
     def source_root(self) -> str:
         """What all names of records of scripts begin with."""

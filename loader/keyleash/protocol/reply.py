@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import unquote_to_bytes
 
+from redis import exceptions as redis_errors
+
 from keyleash.errors import (
     KeyleashError,
     LeashError,
@@ -17,6 +19,7 @@ from keyleash.errors import (
 )
 
 _MARK = "LEASH "
+_CONNECTING_TO = re.compile(r"\AError (-?\d+ )?(while )?connecting to \S+\. ")
 _OF_PIPELINE = re.compile(r"\ACommand # \d+ \(.*?\) of pipeline caused error: ", re.DOTALL)
 
 
@@ -51,6 +54,24 @@ def refusal(line: str) -> LeashError | None:
             help="update keyleash on this side",
         )
     return cls(dict(_pair(pair) for pair in pairs if "=" in pair))
+
+
+_OF_A_CLUSTER = (
+    redis_errors.AskError,
+    redis_errors.ClusterCrossSlotError,
+    redis_errors.ClusterDownError,
+    redis_errors.TryAgainError,
+)
+_SCRIPT_IN_A_CLUSTER = (
+    "Script attempted to access a non local key in a cluster node",
+    "Script attempted to access keys that do not hash to the same slot",
+    "Script attempted to access a slot not served",
+)
+
+
+def is_of_a_cluster(error: Exception) -> bool:
+    """Return whether only a node of a Redis Cluster replies with this error."""
+    return isinstance(error, _OF_A_CLUSTER) or str(error).startswith(_SCRIPT_IN_A_CLUSTER)
 
 
 WRONG = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
@@ -96,6 +117,12 @@ def said_by(error: Exception) -> str:
     pipeline: keys of a sealed server begin with a secret.
     """
     return _OF_PIPELINE.sub("", str(error))
+
+
+def reason_of(error: Exception) -> str:
+    """Return what redis-py reports of a lost connection, in the form of our own messages."""
+    said = _CONNECTING_TO.sub("", said_by(error)).rstrip(".")
+    return said[:1].lower() + said[1:]
 
 
 def _pair(text: str) -> tuple[str, str]:

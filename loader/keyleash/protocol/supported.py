@@ -14,6 +14,7 @@ from keyleash.protocol.active import Client
 OLDEST = 8
 """The first supported major version, of Redis and of Valkey."""
 
+_HELP = f"use Redis {OLDEST} or later, or Valkey {OLDEST} or later"
 _MAJOR = re.compile(r"(\d{1,9})(\.|$)")
 
 
@@ -36,7 +37,8 @@ def require_supported(client: Client) -> None:
     A server that does not let this user run INFO passes: what is sent next reports it.
 
     Raises:
-        UnsupportedServerError: The server is older than the supported versions.
+        UnsupportedServerError: The server is older than the supported versions, reports no
+            version, or is a Sentinel.
         ClusterError: It is a node of a Redis Cluster.
     """
     try:
@@ -44,11 +46,21 @@ def require_supported(client: Client) -> None:
     except ResponseError:
         return
     product, version = release_of(info)
-    if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+    modes = info.get("redis_mode"), info.get("server_mode")
+    if "cluster" in modes:
         raise ClusterError
+    if "sentinel" in modes:
+        raise UnsupportedServerError(
+            "the server is a Sentinel, which has no data and runs no guards",
+            help="use the URL of the primary; `keyleash watch --sentinel` takes that of a Sentinel",
+        )
     major = _MAJOR.match(version)
-    if major is not None and int(major[1]) < OLDEST:
+    if major is None:
+        raise UnsupportedServerError(
+            "the server reports no version of Redis or Valkey that can be read", help=_HELP
+        )
+    if int(major[1]) < OLDEST:
         raise UnsupportedServerError(
             f"the server is {product.capitalize()} {version}, which keyleash does not support",
-            help=f"use Redis {OLDEST} or later, or Valkey {OLDEST} or later",
+            help=_HELP,
         )
