@@ -11,6 +11,8 @@ local function weigh(command, argv, base, stop, names, left)
   local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
   -- A key that is missing is the command's own error.
   if size ~= '-' and not names[1] then return 0, 0 end
+  -- Where nothing is left, nothing is asked.
+  if left < {{ asking_work }} then return {{ asking_work }}, 0 end
   place, default = base + place, default + 0
   local min, max, huge, n = math.min, math.max, math.huge, nil
   local asked = {{ asking_work }}

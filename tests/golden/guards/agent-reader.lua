@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 137064082711409 then code = 'POLICY_STALE' break end
+if stamp ~= 105924813117431 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
@@ -578,6 +578,7 @@ local function weigh(command, argv, base, stop, names, left)
 local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003\010,DUMP,=As11w00 10\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10\010,HGETALL,=Hs11-00 7\010,HKEYS,HVALS,=Hs11-00 5\010,HMGET,=Hs11h25 0.5\010,HRANDFIELD,=Hs11c20 28\010,HSCAN,=Hs11s310 13\010,LCS,=Bp12-00 0.04\010,LINDEX,=Ls11i20 0.05\010,LPOS,=Ls11-00 0.5\010,LRANGE,=Ls11r20 1.5\010,MEMORY USAGE,=As11o05 1.3\010,MGET,=Bs10k02 0.025\010,PFCOUNT,=-s10k020 50\010,SDIFF,SUNION,=Ss10-00 3\010,SINTER,=Sl10-00 5\010,SINTERCARD,=Sl10-00 2\010,SMEMBERS,=Ss11-00 3\010,SORT,SORT_RO,=As11-00 20\010,SRANDMEMBER,=Ss11c20 40\010,SSCAN,=Ss11s310 7\010,XINFO CONSUMERS,=Xs11g30 40\010,XINFO GROUPS,=Xs11g00 60\010,XINFO STREAM,=Xs11f30 0.45\010,XPENDING,=Xs11g20 40\010,XRANGE,XREVRANGE,=Xs11e20 14\010,XREAD,XREADGROUP,=Xs10x00 14\010,ZDIFF,ZUNION,=As10-00 12\010,ZINTER,=Al10-00 12\010,ZINTERCARD,=Al10-00 10\010,ZRANDMEMBER,=Zs11c20 34\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8\010,ZSCAN,=Zs11s310 19\010"
 local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
 if size ~= '-' and not names[1] then return 0, 0 end
+if left < 50 then return 50, 0 end
 place, default = base + place, default + 0
 local min, max, huge, n = math.min, math.max, math.huge, nil
 local asked = 50
