@@ -17,14 +17,17 @@ local function weigh(command, argv, base, stop, names, left)
   local min, max, huge, n = math.min, math.max, math.huge, nil
   local asked = {{ asking_work }}
 
+  -- In a batch, the next command stands behind the last argument.
+  local function arg(at) return at <= stop and argv[at] or '' end
+
   local function number(at)
-    local found = tonumber(argv[at] or '')
+    local found = tonumber(arg(at))
     -- NaN is no number to a server.
     return found == found and found or nil
   end
 
   -- A word as a server compares it: in any case, up to a NUL byte.
-  local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
+  local function word(at) return string.upper(string.match(arg(at), '^%Z*')) end
 
   -- The largest number behind an option, and the place behind its last occurrence.
   local function option(name, from)
@@ -177,7 +180,7 @@ local function weigh(command, argv, base, stop, names, left)
     n = n or default
     -- By default a filter is tried on a hundred times as many.
     if filter and not option('FILTER-EF', base + 1) then n = n * 100 end
-    n = bounded(n) * (1 + #(argv[filter or 0] or '') / 64)
+    n = bounded(n) * (1 + #arg(filter or 0) / 64)
 --% endif
 --% if "n" in bounds
   elseif bound == 'n' then
@@ -188,7 +191,7 @@ local function weigh(command, argv, base, stop, names, left)
 --% endif
 --% if "r" in bounds
   elseif bound == 'r' then
-    local from, to, low, high = argv[place] or '', argv[place + 1] or '', number(place) or 0, number(place + 1) or 0
+    local from, to, low, high = arg(place), arg(place + 1), number(place) or 0, number(place + 1) or 0
     local lex = find(command, 'LEX') or option('BYLEX', place)
     if lex or find(command, 'SCORE') or option('BYSCORE', place) then
       local _, found = option('LIMIT', place)
@@ -213,7 +216,7 @@ local function weigh(command, argv, base, stop, names, left)
     local count, glob, at = default, '', place
     while at <= stop do
       if word(at) == 'COUNT' then count = max(default, number(at + 1) or 0) end
-      if word(at) == 'MATCH' then glob = argv[at + 1] or '' end
+      if word(at) == 'MATCH' then glob = arg(at + 1) end
       at = at + (word(at) == 'NOVALUES' and 1 or 2)
     end
     -- A star before the end of a glob tries every place of what it is compared with.
@@ -226,7 +229,7 @@ local function weigh(command, argv, base, stop, names, left)
 --% endif
 --% if "e" in bounds
   elseif bound == 'e' then
-    n = entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge) / weight
+    n = entries(names[1], command, arg(place), arg(place + 1), option('COUNT', place + 2) or huge) / weight
 --% endif
 --% if "x" in bounds
   elseif bound == 'x' then
@@ -267,7 +270,7 @@ local function weigh(command, argv, base, stop, names, left)
 --% if "d" in bounds
   elseif bound == 'd' then
     -- A projection is a matrix from all dimensions to those that are kept.
-    n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(argv[place + 3] or '') / 4 or number(place + 3) or 0) + (option('EF', place) or 0) * 250
+    n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(arg(place + 3)) / 4 or number(place + 3) or 0) + (option('EF', place) or 0) * 250
 --% endif
 --% if "h" in bounds
   elseif bound == 'h' then
@@ -286,7 +289,7 @@ local function weigh(command, argv, base, stop, names, left)
 --% endif
 --% if "y" in bounds
   elseif bound == 'y' then
-    n = #(argv[place] or '')
+    n = #(arg(place))
 --% endif
   end
   return n * weight, asked

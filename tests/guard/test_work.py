@@ -381,3 +381,19 @@ def test_sealed_server_measures_the_keys_behind_its_prefix(server: RealServer) -
     replies = batch.execute(raise_on_error=False)
     assert replies[0] is True
     assert isinstance(replies[1], keyleash.WorkTooLargeError)
+
+
+def test_batch_whose_commands_lack_arguments_answers_each_with_its_own_error(
+    server: RealServer,
+) -> None:
+    """What stands behind a command of a batch is the next one, and none of its arguments."""
+    leash = Leash(server)
+    leash.load(one={"grants": [*ALL["grants"], grant("write", keys="doc:*", only=["RESTORE"])]})
+    token = leash.issue("one").token
+    short = [("RESTORE", "doc:new", "0"), ("SET", "doc:a"), ("LRANGE", "doc:l", "0"), ("APPEND",)]
+
+    replies = leash.batch("one", token, "each", ("SET", "doc:b", "x"), *short, ("GET", "doc:b"))
+
+    assert replies[0] == b"OK"
+    assert all("wrong number of arguments" in reply for reply in replies[1:-1]), replies
+    assert replies[-1] == b"x"

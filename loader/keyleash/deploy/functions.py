@@ -133,10 +133,12 @@ def _identity(library: dict[bytes, Any]) -> str:
 def _named_elsewhere(client: Client, identities: set[str]) -> set[str]:
     """Return the functions that the guard records of *identities* name in other databases."""
     names: set[str] = set()
+    if not identities:
+        return names
     own = database_of(client)
     keyspace = Keyspace()
     others = {int(label.removeprefix("db")) for label in client.info("keyspace")} - {own}
-    for number in sorted(others) if identities else ():
+    for number in sorted(others):
         with client.pipeline(transaction=True) as pipe:
             pipe.execute_command("SELECT", number)
             for identity in sorted(identities):

@@ -71,6 +71,9 @@ _SCRIPT_IN_A_CLUSTER = (
 
 def is_of_a_cluster(error: Exception) -> bool:
     """Return whether only a node of a Redis Cluster replies with this error."""
+    if isinstance(error, redis_errors.MasterDownError):
+        # A replica without its primary, with or without a cluster.
+        return False
     return isinstance(error, _OF_A_CLUSTER) or str(error).startswith(_SCRIPT_IN_A_CLUSTER)
 
 

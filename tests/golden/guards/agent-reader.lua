@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 105924813117431 then code = 'POLICY_STALE' break end
+if stamp ~= 193236368663535 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-reader:" .. redis.sha1hex(token)
@@ -582,11 +582,12 @@ if left < 50 then return 50, 0 end
 place, default = base + place, default + 0
 local min, max, huge, n = math.min, math.max, math.huge, nil
 local asked = 50
+local function arg(at) return at <= stop and argv[at] or '' end
 local function number(at)
-local found = tonumber(argv[at] or '')
+local found = tonumber(arg(at))
 return found == found and found or nil
 end
-local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
+local function word(at) return string.upper(string.match(arg(at), '^%Z*')) end
 local function option(name, from)
 local most, found
 for at = from, stop do
@@ -699,13 +700,13 @@ if select(2, option('TRUTH', base + 1)) then n = huge end
 local _, filter = option('FILTER', base + 1)
 n = n or default
 if filter and not option('FILTER-EF', base + 1) then n = n * 100 end
-n = bounded(n) * (1 + #(argv[filter or 0] or '') / 64)
+n = bounded(n) * (1 + #arg(filter or 0) / 64)
 elseif bound == 'n' then
 local most, found = option('COUNT', place)
 local held = elements()
 n = min(most or huge, held) + held * (word((found or 0) + 1) == 'ANY' and 0.05 or most and 0.35 or 0)
 elseif bound == 'r' then
-local from, to, low, high = argv[place] or '', argv[place + 1] or '', number(place) or 0, number(place + 1) or 0
+local from, to, low, high = arg(place), arg(place + 1), number(place) or 0, number(place + 1) or 0
 local lex = find(command, 'LEX') or option('BYLEX', place)
 if lex or find(command, 'SCORE') or option('BYSCORE', place) then
 local _, found = option('LIMIT', place)
@@ -726,7 +727,7 @@ elseif bound == 's' then
 local count, glob, at = default, '', place
 while at <= stop do
 if word(at) == 'COUNT' then count = max(default, number(at + 1) or 0) end
-if word(at) == 'MATCH' then glob = argv[at + 1] or '' end
+if word(at) == 'MATCH' then glob = arg(at + 1) end
 at = at + (word(at) == 'NOVALUES' and 1 or 2)
 end
 local held = size ~= '-' and find(glob, '%*[^*?][^*?][^*?][^*?]') and elements()
@@ -735,7 +736,7 @@ if held and n * weight <= left then
 n = n + usage(names[1], min(1000, held)) * #glob * min(1, #glob > 32 and 1 or count * 10 / held)
 end
 elseif bound == 'e' then
-n = entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge) / weight
+n = entries(names[1], command, arg(place), arg(place + 1), option('COUNT', place + 2) or huge) / weight
 elseif bound == 'x' then
 local count, at, work, group, blocks = 0, base + 1, 0, nil, nil
 while at < stop - 2 * #names do

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 137547703109947 then code = 'POLICY_STALE' break end
+if stamp ~= 204814781195557 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -306,7 +306,7 @@ local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. 
 place = base + place
 local function check(bytes)
 local name = walked[at]
-if not name then return end
+if not name or not names[1] then return end
 if bytes <= 67108864 then return end
 local bound, matched = 67108864, false
 do
@@ -369,11 +369,12 @@ if left < 50 then return 50, 0 end
 place, default = base + place, default + 0
 local min, max, huge, n = math.min, math.max, math.huge, nil
 local asked = 50
+local function arg(at) return at <= stop and argv[at] or '' end
 local function number(at)
-local found = tonumber(argv[at] or '')
+local found = tonumber(arg(at))
 return found == found and found or nil
 end
-local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
+local function word(at) return string.upper(string.match(arg(at), '^%Z*')) end
 local function option(name, from)
 local most, found
 for at = from, stop do
@@ -442,7 +443,7 @@ if select(2, option('TRUTH', base + 1)) then n = huge end
 local _, filter = option('FILTER', base + 1)
 n = n or default
 if filter and not option('FILTER-EF', base + 1) then n = n * 100 end
-n = bounded(n) * (1 + #(argv[filter or 0] or '') / 64)
+n = bounded(n) * (1 + #arg(filter or 0) / 64)
 end
 return n * weight, asked
 end

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 121844794252197 then code = 'POLICY_STALE' break end
+if stamp ~= 93970485140115 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -704,7 +704,7 @@ local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. 
 place = base + place
 local function check(bytes)
 local name = walked[at]
-if not name then return end
+if not name or not names[1] then return end
 if bytes <= 67108864 then return end
 local bound, matched = 67108864, false
 do
@@ -767,11 +767,12 @@ if left < 50 then return 50, 0 end
 place, default = base + place, default + 0
 local min, max, huge, n = math.min, math.max, math.huge, nil
 local asked = 50
+local function arg(at) return at <= stop and argv[at] or '' end
 local function number(at)
-local found = tonumber(argv[at] or '')
+local found = tonumber(arg(at))
 return found == found and found or nil
 end
-local function word(at) return string.upper(string.match(argv[at] or '', '^%Z*')) end
+local function word(at) return string.upper(string.match(arg(at), '^%Z*')) end
 local function option(name, from)
 local most, found
 for at = from, stop do
@@ -884,13 +885,13 @@ if select(2, option('TRUTH', base + 1)) then n = huge end
 local _, filter = option('FILTER', base + 1)
 n = n or default
 if filter and not option('FILTER-EF', base + 1) then n = n * 100 end
-n = bounded(n) * (1 + #(argv[filter or 0] or '') / 64)
+n = bounded(n) * (1 + #arg(filter or 0) / 64)
 elseif bound == 'n' then
 local most, found = option('COUNT', place)
 local held = elements()
 n = min(most or huge, held) + held * (word((found or 0) + 1) == 'ANY' and 0.05 or most and 0.35 or 0)
 elseif bound == 'r' then
-local from, to, low, high = argv[place] or '', argv[place + 1] or '', number(place) or 0, number(place + 1) or 0
+local from, to, low, high = arg(place), arg(place + 1), number(place) or 0, number(place + 1) or 0
 local lex = find(command, 'LEX') or option('BYLEX', place)
 if lex or find(command, 'SCORE') or option('BYSCORE', place) then
 local _, found = option('LIMIT', place)
@@ -911,7 +912,7 @@ elseif bound == 's' then
 local count, glob, at = default, '', place
 while at <= stop do
 if word(at) == 'COUNT' then count = max(default, number(at + 1) or 0) end
-if word(at) == 'MATCH' then glob = argv[at + 1] or '' end
+if word(at) == 'MATCH' then glob = arg(at + 1) end
 at = at + (word(at) == 'NOVALUES' and 1 or 2)
 end
 local held = size ~= '-' and find(glob, '%*[^*?][^*?][^*?][^*?]') and elements()
@@ -920,7 +921,7 @@ if held and n * weight <= left then
 n = n + usage(names[1], min(1000, held)) * #glob * min(1, #glob > 32 and 1 or count * 10 / held)
 end
 elseif bound == 'e' then
-n = entries(names[1], command, argv[place] or '', argv[place + 1] or '', option('COUNT', place + 2) or huge) / weight
+n = entries(names[1], command, arg(place), arg(place + 1), option('COUNT', place + 2) or huge) / weight
 elseif bound == 'x' then
 local count, at, work, group, blocks = 0, base + 1, 0, nil, nil
 while at < stop - 2 * #names do
@@ -949,7 +950,7 @@ n = (asked + (held and stop > place and held[6] / 2 + min(held[6], count) * weig
 elseif bound == 'f' then
 n = word(place) == 'FULL' and ask('MEMORY', 'USAGE', names[1]) or 0
 elseif bound == 'd' then
-n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(argv[place + 3] or '') / 4 or number(place + 3) or 0) + (option('EF', place) or 0) * 250
+n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(arg(place + 3)) / 4 or number(place + 3) or 0) + (option('EF', place) or 0) * 250
 elseif bound == 'h' then
 n = stop - base > default and (stop - base) or 0
 local seen, work = {}, 0
