@@ -146,7 +146,8 @@ local function weigh(command, argv, base, stop, names, left)
   elseif bound == 'w' then
     n = elements()
     -- The bytes may be in a few elements, so all of these are looked at.
-    if n * weight <= left then n = max(n, usage(names[1], n)) end
+    -- Pending entries and consumers of a stream are few bytes, and much work.
+    if n * weight <= left then n = max(n, usage(names[1], n) * (call('TYPE', names[1]).ok == 'stream' and 5 or 1)) end
 --% endif
 --% if "i" in bounds
   elseif bound == 'i' then
@@ -229,7 +230,13 @@ local function weigh(command, argv, base, stop, names, left)
 --% endif
 --% if "e" in bounds
   elseif bound == 'e' then
-    n = entries(names[1], command, arg(place), arg(place + 1), option('COUNT', place + 2) or huge) / weight
+    local from, to = arg(place), arg(place + 1)
+    if command == 'XREVRANGE' and not redis.pcall('XRANGE', names[1], to, from, 'COUNT', 1)[1] then
+      -- Before its first entry a stream is walked from its end.
+      n = elements() / 15
+    else
+      n = entries(names[1], command, from, to, option('COUNT', place + 2) or huge) / weight
+    end
 --% endif
 --% if "x" in bounds
   elseif bound == 'x' then

@@ -56,6 +56,8 @@ KNOWN: dict[str, Sequence[tuple[Any, ...]]] = {
         ("XREADGROUP", "GROUP", "g", "c", "BLOCK", "1", "STREAMS",
          *["k:stream:groups"] * 300, *[">"] * 300)
     ],
+    "range before a stream": [("XREVRANGE", "k:stream:tiny", "-", "0", "COUNT", "1")] * 1000,
+    "copy of pending entries": [("COPY", "k:stream:gone", NEW)],
     "estimates of long entries": [("XINFO", "GROUPS", "k:stream:mega")] * 400,
     "estimates that deny": [("XREAD", "STREAMS", "k:stream:pending", "5-5")] * 100,
     "glob with a long literal": [("SSCAN", "k:set:mega", "0", "MATCH", f"*{'a' * 300}b")],

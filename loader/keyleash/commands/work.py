@@ -27,7 +27,7 @@ ASKING_WORK = 50
 QUESTION_WORK = 25
 """Work of each question to the server for it."""
 
-USAGE_WORK = 1.3
+USAGE_WORK = 0.5
 """Work of an element that MEMORY USAGE looks at."""
 
 STRING_WORK = 1 / 40
@@ -95,7 +95,7 @@ WORK: Mapping[str, Work] = MappingProxyType(
         "SMEMBERS": Work(3, "SCARD"),
         "COPY": Work(5, ANY_SIZE, bound=Bound.WHOLE),
         "DUMP": Work(10, ANY_SIZE, bound=Bound.WHOLE),
-        "RESTORE": Work(0.2, None, bound=Bound.BYTES, place=3),
+        "RESTORE": Work(1.5, None, bound=Bound.BYTES, place=3),
         **_each("LREM LPOS LINSERT", Work(0.5, "LLEN")),
         "LTRIM": Work(0.1, "LLEN"),
         **_each("BITCOUNT BITPOS", Work(0.003, "STRLEN")),
@@ -133,14 +133,14 @@ WORK: Mapping[str, Work] = MappingProxyType(
             Work(10, "ZCARD", bound=Bound.ANY, place=2),
         ),
         "GEOSEARCHSTORE": Work(10, "ZCARD", first=2, last=2, bound=Bound.ANY, place=3),
-        **_each("LPOP RPOP", Work(1, "LLEN", bound=Bound.COUNT, place=2)),
+        **_each("LPOP RPOP", Work(2, "LLEN", bound=Bound.COUNT, place=2)),
         "SPOP": Work(12, "SCARD", bound=Bound.COUNT, place=2),
         "SRANDMEMBER": Work(40, "SCARD", bound=Bound.COUNT, place=2),
         "HRANDFIELD": Work(28, "HLEN", bound=Bound.COUNT, place=2),
         "ZRANDMEMBER": Work(34, "ZCARD", bound=Bound.COUNT, place=2),
         "VRANDMEMBER": Work(40, "VCARD", bound=Bound.COUNT, place=2),
         **_each("ZPOPMIN ZPOPMAX", Work(13, "ZCARD", bound=Bound.COUNT, place=2)),
-        **_each("LMPOP BLMPOP", Work(1, "LLEN", last=0, bound=Bound.OPTION, default=1)),
+        **_each("LMPOP BLMPOP", Work(2, "LLEN", last=0, bound=Bound.OPTION, default=1)),
         **_each("ZMPOP BZMPOP", Work(13, "ZCARD", last=0, bound=Bound.OPTION, default=1)),
         "SCAN": Work(10, None, bound=Bound.SCAN, place=2, default=10),
         "HSCAN": Work(13, "HLEN", bound=Bound.SCAN, place=3, default=10),

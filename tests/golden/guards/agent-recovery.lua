@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 204814781195557 then code = 'POLICY_STALE' break end
+if stamp ~= 65282771232469 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -392,7 +392,7 @@ return (find(reply.err, '^WRONGTYPE') or find(reply.err, '^ERR min or max')) and
 end
 local function usage(name, found)
 if not usages[name] then
-asked = asked + found * 1.3
+asked = asked + found * 0.5
 usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', math.ceil(found)) / 250
 end
 return usages[name]

@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 93970485140115 then code = 'POLICY_STALE' break end
+if stamp ~= 146194348809307 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -99,7 +99,7 @@ return (find(reply.err, '^WRONGTYPE') or find(reply.err, '^ERR min or max')) and
 end
 local function usage(name, found)
 if not usages[name] then
-asked = asked + found * 1.3
+asked = asked + found * 0.5
 usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', math.ceil(found)) / 250
 end
 return usages[name]
@@ -170,7 +170,7 @@ elseif bound == 'k' or bound == 'a' then
 n = stop - base <= default and 0 or size == '-' and stop - base or elements()
 elseif bound == 'w' then
 n = elements()
-if n * weight <= left then n = max(n, usage(names[1], n)) end
+if n * weight <= left then n = max(n, usage(names[1], n) * (call('TYPE', names[1]).ok == 'stream' and 5 or 1)) end
 elseif bound == 'i' then
 n = bounded(math.abs(number(place) or 0))
 elseif bound == 'c' then
@@ -230,7 +230,12 @@ if held and n * weight <= left then
 n = n + usage(names[1], min(1000, held)) * #glob * min(1, #glob > 32 and 1 or count * 10 / held)
 end
 elseif bound == 'e' then
-n = entries(names[1], command, arg(place), arg(place + 1), option('COUNT', place + 2) or huge) / weight
+local from, to = arg(place), arg(place + 1)
+if command == 'XREVRANGE' and not redis.pcall('XRANGE', names[1], to, from, 'COUNT', 1)[1] then
+n = elements() / 15
+else
+n = entries(names[1], command, from, to, option('COUNT', place + 2) or huge) / weight
+end
 elseif bound == 'x' then
 local count, at, work, group, blocks = 0, base + 1, 0, nil, nil
 while at < stop - 2 * #names do
