@@ -118,7 +118,7 @@ repeat
   end
   local run, was_typed = redis.pcall
 --% if plans or lengthening
-  local ran = asks
+  local ran, changed = asks, false
 --% else
   local ran = 0
 --% endif

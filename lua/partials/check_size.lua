@@ -32,8 +32,10 @@ if weighs then weighed[n] = names end
   if weighs then
 --% if batch
     local more, asked = weigh(command, argv, base, stop, names, left - work)
-    -- Asking takes time also if the call is denied, and is done again before the call runs.
-    work, asks, spent, left = work + more, asks + asked, spent + 2 * asked, left - 2 * asked
+    -- Asking takes time also if the call is denied; behind a change it is done again.
+    asks = asks + asked
+    if fields > header then asked = 2 * asked end
+    work, spent, left = work + more, spent + asked, left - asked
 --% else
 --% include "partials/weigh.lua"
     local more, asked = weigh(command, argv, base, stop, names, left - work)

@@ -5,8 +5,8 @@ if type(reply) == 'string' then
   took = math.max(took, #reply * {{ string_work }})
 elseif type(reply) == 'table' and not reply.ok and not reply.err then
   local function work_of(part)
-    if type(part) == 'string' then return {{ word_work }} + #part * {{ string_work }} end
-    local work = {{ word_work }}
+    if type(part) == 'string' then return {{ 2 * word_work }} + #part * {{ string_work }} end
+    local work = {{ 2 * word_work }}
     if type(part) == 'table' then
       for name, value in pairs(part) do
         work = work + work_of(value)

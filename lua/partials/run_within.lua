@@ -1,5 +1,6 @@
 -- run_within: run a command of a batch if what ran before left enough of the work that is allowed.
--- in:  ran: work of the commands before, as their replies and sizes show it
+-- in:  ran: work of the commands before, as their replies and sizes show it; changed: whether one
+--      of them may have changed a key
 -- out: reply, ran; took: work of this command
 local reply
 --% if plans or lengthening
@@ -15,7 +16,7 @@ if ran > {{ work_limit / 8 }} and not held and ran <= {{ work_limit }} and find(
   held = { unpack(argv, name_at + 1, argv[name_at] == 'MGET' and stop or name_at + 1) }
 end
 --% endif
-if held and ran <= {{ work_limit }} and (recorded or not weighed[i]) then
+if held and ran <= {{ work_limit }} and (changed or not weighed[i]) then
   -- Commands of this batch may have changed the sizes that were estimated, if any were.
   redis.setresp(2)
   local work, asked = weigh(names[i] or argv[name_at], argv, name_at, stop, held, {{ work_limit }} - ran)
@@ -39,6 +40,6 @@ else
     local usage = run('MEMORY', 'USAGE', held[find(argv[name_at], '^GEORAD') and #held or 1] or '', 'SAMPLES', reply)
     if type(usage) == 'number' then took = math.max(took, usage * {{ 2 * string_work }}) end
   end
-  if recorded and not unheard[i] then usages, sizes = {}, {} end
+  if not unheard[i] then usages, sizes, changed = {}, {}, true end
 --% endif
 end

@@ -49,11 +49,11 @@ local function weigh(command, argv, base, stop, names, left)
     return (find(reply.err, '^WRONGTYPE') or find(reply.err, '^ERR min or max')) and 0 or huge
   end
 
-  -- The bytes of a key, as elements; `found` of these are looked at.
+  -- The bytes of a key, as elements; `found` of these are looked at, and not all if it is 0.
   local function usage(name, found)
     if not usages[name] then
       asked = asked + found * {{ usage_work }}
-      usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', math.ceil(found)) / {{ bytes_per_element }}
+      usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', max(1, math.ceil(found))) / {{ bytes_per_element }}
     end
     return usages[name]
   end
@@ -77,7 +77,7 @@ local function weigh(command, argv, base, stop, names, left)
         local by = string.match({{ sizes }}, ' ' .. kind .. '=(%u+)')
         held = by and ask(by, name) / part or huge
         -- A few keys have few bytes, but the same one may be named often, also by the calls of a batch.
-        if often and part == 1 and held * weight <= left then held = held + usage(name, held) end
+        if often and part == 1 and held > 0 and held * weight <= left then held = held + usage(name, held) end
         sizes[known] = held
       end
       asked = asked + {{ question_work / 10 }}
@@ -233,7 +233,7 @@ local function weigh(command, argv, base, stop, names, left)
     local from, to = arg(place), arg(place + 1)
     if command == 'XREVRANGE' and not redis.pcall('XRANGE', names[1], to, from, 'COUNT', 1)[1] then
       -- Before its first entry a stream is walked from its end.
-      n = elements() / 15
+      n = elements() / 15 + usage(names[1], 5) / 5
     else
       n = entries(names[1], command, from, to, option('COUNT', place + 2) or huge) / weight
     end

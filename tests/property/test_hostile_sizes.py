@@ -58,6 +58,10 @@ KNOWN: dict[str, Sequence[tuple[Any, ...]]] = {
     ],
     "range before a stream": [("XREVRANGE", "k:stream:tiny", "-", "0", "COUNT", "1")] * 1000,
     "copy of pending entries": [("COPY", "k:stream:gone", NEW)],
+    "unions with keys of other types": [
+        ("SUNION", "k:set:small", "k:hash:tiny", "k:zset:many", "k:geo:near", "k:stream:tiny")
+    ] * 100,
+    "information about long entries": [("XINFO", "STREAM", "k:stream:wide")] * 1000,
     "estimates of long entries": [("XINFO", "GROUPS", "k:stream:mega")] * 400,
     "estimates that deny": [("XREAD", "STREAMS", "k:stream:pending", "5-5")] * 100,
     "glob with a long literal": [("SSCAN", "k:set:mega", "0", "MATCH", f"*{'a' * 300}b")],

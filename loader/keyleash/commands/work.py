@@ -21,7 +21,7 @@ UNASKED_WORK = 1_000
 PLAIN_BYTES = 64 * 1024
 """Length up to which extending a string is no work."""
 
-ASKING_WORK = 50
+ASKING_WORK = 100
 """Work of an estimate."""
 
 QUESTION_WORK = 25
@@ -91,7 +91,7 @@ WORK: Mapping[str, Work] = MappingProxyType(
     {
         # Whole values.
         "HGETALL": Work(7, "HLEN"),
-        **_each("HKEYS HVALS", Work(5, "HLEN")),
+        **_each("HKEYS HVALS", Work(6, "HLEN")),
         "SMEMBERS": Work(3, "SCARD"),
         "COPY": Work(5, ANY_SIZE, bound=Bound.WHOLE),
         "DUMP": Work(10, ANY_SIZE, bound=Bound.WHOLE),

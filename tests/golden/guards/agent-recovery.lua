@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 65282771232469 then code = 'POLICY_STALE' break end
+if stamp ~= 212821638262835 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -365,10 +365,10 @@ local function weigh(command, argv, base, stop, names, left)
 local plans = ",LINSERT,=Ls11-00 0.5\010,LSET,=Ls11i20 0.05\010,MEMORY USAGE,=As11o05 1.3\010,XADD,=-s11a01002 250\010"
 local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
 if size ~= '-' and not names[1] then return 0, 0 end
-if left < 50 then return 50, 0 end
+if left < 100 then return 100, 0 end
 place, default = base + place, default + 0
 local min, max, huge, n = math.min, math.max, math.huge, nil
-local asked = 50
+local asked = 100
 local function arg(at) return at <= stop and argv[at] or '' end
 local function number(at)
 local found = tonumber(arg(at))
@@ -393,7 +393,7 @@ end
 local function usage(name, found)
 if not usages[name] then
 asked = asked + found * 0.5
-usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', math.ceil(found)) / 250
+usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', max(1, math.ceil(found))) / 250
 end
 return usages[name]
 end
@@ -414,7 +414,7 @@ end
 asked = asked + 25
 local by = string.match(" B=STRLEN L=LLEN S=SCARD Z=ZCARD H=HLEN X=XLEN V=VCARD string=STRLEN list=LLEN set=SCARD zset=ZCARD hash=HLEN stream=XLEN vectorset=VCARD none=EXISTS", ' ' .. kind .. '=(%u+)')
 held = by and ask(by, name) / part or huge
-if often and part == 1 and held * weight <= left then held = held + usage(name, held) end
+if often and part == 1 and held > 0 and held * weight <= left then held = held + usage(name, held) end
 sizes[known] = held
 end
 asked = asked + 2.5

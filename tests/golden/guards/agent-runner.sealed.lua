@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 176862344804959 then code = 'POLICY_STALE' break end
+if stamp ~= 211543643034769 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "c0ffeec0ffeec0ffeec0ffeec0ffee00:token:agent-runner:" .. redis.sha1hex(token)
@@ -792,13 +792,13 @@ local left = 250000
 if weighs then
 local usages, sizes = {}, {}
 local function weigh(command, argv, base, stop, names, left)
-local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003\010,BITOP,=Bm20-00 0.012\010,COPY,=As11w00 5\010,DUMP,=As11w00 10\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10\010,GEOSEARCHSTORE,=Zs22n30 10\010,HGETALL,=Hs11-00 7\010,HGETEX,HMGET,=Hs11h25 0.5\010,HKEYS,HVALS,=Hs11-00 5\010,HRANDFIELD,=Hs11c20 28\010,HSCAN,=Hs11s310 13\010,LCS,=Bp12-00 0.04\010,LINDEX,LSET,=Ls11i20 0.05\010,LINSERT,LPOS,=Ls11-00 0.5\010,LRANGE,=Ls11r20 1.5\010,MEMORY USAGE,=As11o05 1.3\010,MGET,=Bs10k02 0.025\010,PFCOUNT,PFMERGE,=-s10k020 50\010,SDIFF,SUNION,=Ss10-00 3\010,SDIFFSTORE,SUNIONSTORE,=Ss20-00 3\010,SINTER,=Sl10-00 5\010,SINTERCARD,=Sl10-00 2\010,SINTERSTORE,=Sl20-00 5\010,SMEMBERS,=Ss11-00 3\010,SORT,SORT_RO,=As11-00 20\010,SRANDMEMBER,=Ss11c20 40\010,SSCAN,=Ss11s310 7\010,VADD,=-s11d20 0.04\010,VRANDMEMBER,=Vs11c20 40\010,VSIM,=Vs11o010 10\010,XADD,=-s11a01002 250\010,XCLAIM,=Xs11h420 360\010,XINFO CONSUMERS,=Xs11g30 40\010,XINFO GROUPS,=Xs11g00 60\010,XINFO STREAM,=Xs11f30 0.45\010,XPENDING,=Xs11g20 40\010,XRANGE,XREVRANGE,=Xs11e20 14\010,XREAD,XREADGROUP,=Xs10x00 14\010,ZDIFF,ZUNION,=As10-00 12\010,ZDIFFSTORE,ZUNIONSTORE,=As20-00 6\010,ZINTER,=Al10-00 12\010,ZINTERCARD,=Al10-00 10\010,ZINTERSTORE,=Al20-00 10\010,ZRANDMEMBER,=Zs11c20 34\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8\010,ZRANGESTORE,=Zs22r30 8\010,ZSCAN,=Zs11s310 19\010"
+local plans = ",BITCOUNT,BITPOS,=Bs11-00 0.003\010,BITOP,=Bm20-00 0.012\010,COPY,=As11w00 5\010,DUMP,=As11w00 10\010,GEORADIUS,GEORADIUSBYMEMBER,GEORADIUSBYMEMBER_RO,GEORADIUS_RO,GEOSEARCH,=Zs11n20 10\010,GEOSEARCHSTORE,=Zs22n30 10\010,HGETALL,=Hs11-00 7\010,HGETEX,HMGET,=Hs11h25 0.5\010,HKEYS,HVALS,=Hs11-00 6\010,HRANDFIELD,=Hs11c20 28\010,HSCAN,=Hs11s310 13\010,LCS,=Bp12-00 0.04\010,LINDEX,LSET,=Ls11i20 0.05\010,LINSERT,LPOS,=Ls11-00 0.5\010,LRANGE,=Ls11r20 1.5\010,MEMORY USAGE,=As11o05 1.3\010,MGET,=Bs10k02 0.025\010,PFCOUNT,PFMERGE,=-s10k020 50\010,SDIFF,SUNION,=Ss10-00 3\010,SDIFFSTORE,SUNIONSTORE,=Ss20-00 3\010,SINTER,=Sl10-00 5\010,SINTERCARD,=Sl10-00 2\010,SINTERSTORE,=Sl20-00 5\010,SMEMBERS,=Ss11-00 3\010,SORT,SORT_RO,=As11-00 20\010,SRANDMEMBER,=Ss11c20 40\010,SSCAN,=Ss11s310 7\010,VADD,=-s11d20 0.04\010,VRANDMEMBER,=Vs11c20 40\010,VSIM,=Vs11o010 10\010,XADD,=-s11a01002 250\010,XCLAIM,=Xs11h420 360\010,XINFO CONSUMERS,=Xs11g30 40\010,XINFO GROUPS,=Xs11g00 60\010,XINFO STREAM,=Xs11f30 0.45\010,XPENDING,=Xs11g20 40\010,XRANGE,XREVRANGE,=Xs11e20 14\010,XREAD,XREADGROUP,=Xs10x00 14\010,ZDIFF,ZUNION,=As10-00 12\010,ZDIFFSTORE,ZUNIONSTORE,=As20-00 6\010,ZINTER,=Al10-00 12\010,ZINTERCARD,=Al10-00 10\010,ZINTERSTORE,=Al20-00 10\010,ZRANDMEMBER,=Zs11c20 34\010,ZRANGE,ZRANGEBYLEX,ZRANGEBYSCORE,ZREVRANGE,ZREVRANGEBYLEX,ZREVRANGEBYSCORE,=Zs11r20 8\010,ZRANGESTORE,=Zs22r30 8\010,ZSCAN,=Zs11s310 19\010"
 local size, join, first, last, bound, place, default, weight = string.match(plans, '=(.)(.)(.)(.)(.)(.)(%d+) (%S+)', find(plans, ',' .. command .. ',', 1, true))
 if size ~= '-' and not names[1] then return 0, 0 end
-if left < 50 then return 50, 0 end
+if left < 100 then return 100, 0 end
 place, default = base + place, default + 0
 local min, max, huge, n = math.min, math.max, math.huge, nil
-local asked = 50
+local asked = 100
 local function arg(at) return at <= stop and argv[at] or '' end
 local function number(at)
 local found = tonumber(arg(at))
@@ -823,7 +823,7 @@ end
 local function usage(name, found)
 if not usages[name] then
 asked = asked + found * 0.5
-usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', math.ceil(found)) / 250
+usages[name] = asked > left and huge or ask('MEMORY', 'USAGE', name, 'SAMPLES', max(1, math.ceil(found))) / 250
 end
 return usages[name]
 end
@@ -844,7 +844,7 @@ end
 asked = asked + 25
 local by = string.match(" B=STRLEN L=LLEN S=SCARD Z=ZCARD H=HLEN X=XLEN V=VCARD string=STRLEN list=LLEN set=SCARD zset=ZCARD hash=HLEN stream=XLEN vectorset=VCARD none=EXISTS", ' ' .. kind .. '=(%u+)')
 held = by and ask(by, name) / part or huge
-if often and part == 1 and held * weight <= left then held = held + usage(name, held) end
+if often and part == 1 and held > 0 and held * weight <= left then held = held + usage(name, held) end
 sizes[known] = held
 end
 asked = asked + 2.5
@@ -955,7 +955,7 @@ end
 elseif bound == 'e' then
 local from, to = arg(place), arg(place + 1)
 if command == 'XREVRANGE' and not redis.pcall('XRANGE', names[1], to, from, 'COUNT', 1)[1] then
-n = elements() / 15
+n = elements() / 15 + usage(names[1], 5) / 5
 else
 n = entries(names[1], command, from, to, option('COUNT', place + 2) or huge) / weight
 end
