@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 212821638262835 then code = 'POLICY_STALE' break end
+if stamp ~= 229308933334941 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -522,7 +522,12 @@ call('XTRIM', "keyleash:audit:agent-recovery", 'MAXLEN', '~', "100000")
 end
 end
 if typed then redis.setresp(3) end
-local reply = redis.pcall(unpack(argv, 4))
+local reply
+if stop == 6 then
+reply = redis.pcall(argv[4], argv[5], argv[6])
+else
+reply = redis.pcall(unpack(argv, 4))
+end
 if type(reply) == 'table' then
 if reply.err or mend then
 reply = (function()

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 252920538326073 then code = 'POLICY_STALE' break end
+if stamp ~= 259131232829625 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -1098,8 +1098,14 @@ end
 end
 end
 if typed then redis.setresp(3) end
-local reply = tried
-if not reply then reply = redis.pcall(unpack(argv, 4)) end
+local reply
+if tried then
+reply = tried
+elseif stop == 6 then
+reply = redis.pcall(argv[4], argv[5], argv[6])
+else
+reply = redis.pcall(unpack(argv, 4))
+end
 if type(reply) == 'table' then
 if reply.err or mend then
 reply = (function()

@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 277979229269885 then code = 'POLICY_STALE' break end
+if stamp ~= 181790187516689 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -1162,8 +1162,14 @@ end
 end
 end
 if typed then redis.setresp(3) end
-local reply = tried
-if not reply then reply = redis.pcall(unpack(argv, 4)) end
+local reply
+if tried then
+reply = tried
+elseif stop == 6 then
+reply = redis.pcall(argv[4], argv[5], argv[6])
+else
+reply = redis.pcall(unpack(argv, 4))
+end
 if type(reply) == 'table' then
 if reply.err or mend then
 reply = (function()
