@@ -41,7 +41,7 @@ repeat
 --% endfor
   -- One event for all: its own fields, then for each command that is recorded its name and its
   -- key; with several keys, their number behind the name, and netstrings.
-  local entry, event = { 'XADD', {{ names.audit }}, '*', 'seq', sequence + 1, 'token', token_id, 'cost', '', 'correlation', correlation, 'policy', {{ policy }} }
+  local entry, event = { 'XADD', {{ names.audit }}, '*', 'seq', sequence + 1, 'token', token_id, 'policy', '', 'correlation', correlation }
   local header, passed, passed_reads, passed_writes, passed_deletes = #entry, 0, 0, 0, 0
 --% if masks
 --% include "partials/masked.lua"
@@ -109,7 +109,7 @@ repeat
   -- Before the commands, so that there is no mutation without its event.
   if recorded then
 --% include "partials/name_cost_of_batch.lua"
-    entry[9] = cost
+    entry[9] = charged
 --% if images
 --% include "partials/take_images.lua"
 --% endif

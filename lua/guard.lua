@@ -58,15 +58,15 @@ repeat
 --% include "partials/enter_vault.lua"
 --% endif
   if typed then redis.setresp(3) end
-  local reply
 --% if waiting
-  if tried then
-    reply = tried
-  elseif stop == name_at + 2 then
+  local reply = tried
 --% else
-  if stop == name_at + 2 then
+  local reply
 --% endif
-    -- A call of three words, such as SET: `unpack` costs 2 % more.
+  if reply then
+    -- It ran already, to learn whether it would block.
+  elseif stop == name_at + 2 then
+    -- Three words, such as SET: `unpack` costs the call 2 % more.
     reply = redis.pcall(argv[name_at], argv[name_at + 1], argv[name_at + 2])
   else
     reply = redis.pcall(unpack(argv, name_at))

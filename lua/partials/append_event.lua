@@ -33,11 +33,11 @@ if recorded then
         local expires, kept_as, kept
 --% include "partials/image_of.lua"
         imaged, imaged_bound = name, bound
-        event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', {{ policy }}, told_pair, 'before', name, 'expires', expires, kept_as, kept)
+        event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, told_pair, 'before', name, 'expires', expires, kept_as, kept)
       end
     end
   else
-    local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', {{ policy }}, told_pair }
+    local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, told_pair }
     imaged, imaged_bound = {}, {}
 --% include "partials/note_changes.lua"
 --% include "partials/take_images.lua"
@@ -45,7 +45,7 @@ if recorded then
   end
 --% endif
   if not event then
-    event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', {{ policy }}, told_pair)
+    event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, told_pair)
   end
 --% endfilter
 --% include "partials/trim_audit.lua"

@@ -19,8 +19,8 @@ local function fields_of_undo(words, first, last)
     held[#held + 1], held[#held + 2] = kept_as, kept
   end
   local fields = {
-    'token', '-', 'op', 'UNDO', 'cost', '0', 'keys', table.concat(names), 'correlation', words[2],
-    'policy', '-', 'actor', words[1],
+    'token', '-', 'op', 'UNDO', 'keys', table.concat(names), 'correlation', words[2],
+    'policy', '- 0', 'actor', words[1],
   }
   for i = 1, #held do fields[#fields + 1] = held[i] end
   return fields

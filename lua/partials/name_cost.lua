@@ -1,4 +1,5 @@
-local cost = '1'
-if reads then cost = '1,1r' end
-if writes then cost = reads and '1,1r,1w' or '1,1w' end
-if deletes then cost = cost .. ',1d' end
+-- The policy, and what the call takes of its limits: one field, since each costs the call 1 %.
+local charged = {{ charges.call }}
+if reads then charged = {{ charges.read }} end
+if writes then charged = reads and {{ charges.read_write }} or {{ charges.write }} end
+if deletes then charged = charged .. ',1d' end

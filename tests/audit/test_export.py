@@ -61,8 +61,8 @@ def odd_entries(client: Any) -> None:
         1,
         "token",
         "t",
-        "cost",
-        "2,2w",
+        "policy",
+        "p 2,2w",
         "SET",
         "k1",
         "SET",
@@ -72,7 +72,7 @@ def odd_entries(client: Any) -> None:
     )
     client.execute_command("XADD", STREAM, "*", *batch, "before", "k1", "image", b"\x00\xfe\xff\n")
     client.xadd(STREAM, {"of": "1-0", "item": 2, "error": "WRONGTYPE é\x1b[2J"})
-    client.xadd(STREAM, {b"\xff\xfe": b"", "cost": "\u00b2", "op": "\u2028"})
+    client.xadd(STREAM, {b"\xff\xfe": b"", "policy": "p \u00b2", "op": "\u2028"})
     client.xadd(STREAM, {"seq": 2, "op": "SET", "key": '{"base64": "x"}'})
 
 

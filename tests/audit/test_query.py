@@ -41,11 +41,11 @@ texts = st.sampled_from([b"t", b"c", b"key", b"op", b"correlation", b"c\xff", b"
 def entries(draw: st.DrawFn) -> list[bytes]:
     """Words of an event: of one command, of several keys, or of a batch."""
     head = [b"seq", b"1", b"token", draw(texts)]
-    tail = [b"correlation", draw(texts), b"policy", b"p"]
+    tail = [b"correlation", draw(texts), b"policy", b"p 1"]
     if draw(st.booleans()):
-        return [*head, b"op", draw(ops), b"cost", b"1", b"key", draw(keys), *tail]
+        return [*head, b"op", draw(ops), b"key", draw(keys), *tail]
     commands = draw(st.lists(st.tuples(ops.filter(bytes.isupper), keys), max_size=3))
-    return [*head, b"cost", b"1", *tail, *(word for pair in commands for word in pair)]
+    return [*head, *tail, *(word for pair in commands for word in pair)]
 
 
 @given(st.sampled_from(PATTERNS), keys)

@@ -444,8 +444,8 @@ def test_masked_key_that_a_pattern_may_mean_is_said_to_be_masked(
 def test_key_that_was_too_large_cannot_be_undone(client: Any, scribe: Scribe) -> None:
     """And it says how large."""
     event = scribe.add(
-        *("a", "token", "t", "op", "SET", "cost", "1,1w", "key", "k", "correlation", "c"),
-        *("policy", "p", "before", "k", "expires", "large", "value", "70000"),
+        *("a", "token", "t", "op", "SET", "key", "k", "correlation", "c"),
+        *("policy", "p 1,1w", "before", "k", "expires", "large", "value", "70000"),
     )
     scribe.add("a", "of", event, "after", "0" * 40 + ":-1")
     client.hset(NAMES.layouts, "a", "{}")
@@ -487,7 +487,7 @@ def test_failed_command_is_not_undone(client: Any, scribe: Scribe) -> None:
 
 def test_batch_is_undone_as_a_whole(client: Any, scribe: Scribe) -> None:
     """It was one call, and its images are those from before all of it."""
-    fields = ["token", "t", "cost", "2,2w", "correlation", "c", "policy", "p"]
+    fields = ["token", "t", "policy", "p 2,2w", "correlation", "c"]
     fields += ["SET", "k", "APPEND", "k", "SET", "l", "before", "k", "before", "l"]
     event = scribe.add("a", *fields)
     client.hset(NAMES.layouts, "a", "{}")

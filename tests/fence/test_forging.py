@@ -28,7 +28,7 @@ def owner(*keys: str, **more: Any) -> dict[str, Any]:
 
 def forge(leash: FencedLeash, key: str, entry_id: str = "*", **fields: Any) -> None:
     """Make up, as the fenced user of `one`, that it set *key*, which had held `evil`."""
-    event = {"seq": 1, "token": "t", "op": "SET", "cost": "1,1w", "key": key, "correlation": "c"}
+    event = {"seq": 1, "token": "t", "op": "SET", "key": key, "correlation": "c", "policy": "p 1,1w"}
     event |= {"policy": leash.events("one")[0]["policy"] if leash.events("one") else "p"}
     event |= {"before": key, "expires": -1, "value": "evil", **fields}
     words = [word for pair in event.items() for word in pair]
@@ -64,7 +64,7 @@ def fenced(leash: FencedLeash) -> FencedLeash:
     forge(leash, "b:1")
     mask = f"b:#{hashlib.sha1(b'b:1', usedforsecurity=False).hexdigest()}"
     forge(leash, mask)
-    head = ("seq", 9, "token", "t", "cost", "2,2w", "correlation", "c", "policy", "p")
+    head = ("seq", 9, "token", "t", "policy", "p 2,2w", "correlation", "c")
     batch = ("DEL", "b:1", "before", "b:1", "expires", -1, "value", "evil")
     leash.direct("one").execute_command("XADD", NAMES.audit("one"), "*", *head, *batch)
     forge(leash, "b:1", entry_id="9999999999999-1")

@@ -23,15 +23,15 @@ def test_mutation_leaves_an_event_that_says_who_what_where_and_why(leash: Leash)
     with keyleash.correlation("req-42"):
         agent.set("doc:1", "x")
     (event,) = leash.events("one")
-    policy = event.pop("policy")
+    policy, charged = event.pop("policy").split(" ")
     assert event == {
         "seq": "1",
         "token": issued.id,
         "op": "SET",
-        "cost": "1,1w",
         "key": "doc:1",
         "correlation": "req-42",
     }
+    assert charged == "1,1w"
     assert leash.admin.hget(NAMES.guard("one"), "policy_digest").startswith(policy.encode())
 
 

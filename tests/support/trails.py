@@ -21,17 +21,16 @@ class Trails:
             "seq": None,
             "token": "t",
             "op": "SET",
-            "cost": "1,1w",
             "key": "k",
             "correlation": "c",
-            "policy": "p",
+            "policy": "p 1,1w",
             **fields,
         }
         self.append(KEYS.audit(identity), entry_id, *_words(event))
 
     def batch(self, identity: str, entry_id: str, *commands: Any, seq: int = 1) -> None:
         """Append a batch's event: names of commands and keys in turn."""
-        head = {"seq": seq, "token": "t", "cost": "2,2w", "correlation": "c", "policy": "p"}
+        head = {"seq": seq, "token": "t", "policy": "p 2,2w", "correlation": "c"}
         self.append(KEYS.audit(identity), entry_id, *_words(head), *commands)
 
     def error(self, identity: str, entry_id: str, of: str, **fields: Any) -> None:
@@ -49,7 +48,7 @@ class Trails:
             "op": "GET",
             "key": "k",
             "correlation": "c",
-            "policy": "p",
+            "policy": "p 1,1w",
             **fields,
         }
         self.append(KEYS.denied(identity), entry_id, *_words(denial))

@@ -48,15 +48,16 @@ def audit_events(
     errors = {one.item: one.error for one in sequels if one.error is not None}
     afters = next((one.after for one in sequels if one.after), ())
     changes = tuple(_changes(pairs, afters)) if b"before" in fields else ()
+    policy, _, cost = fields.get(b"policy", b"").partition(b" ")
     common: dict[str, Any] = {
         "id": entry_id.decode(),
         "time_ms": _time_ms(entry_id),
         "identity": identity,
         "token": _text(fields.get(b"token", b"")),
         "correlation": _text(fields.get(b"correlation", b"")),
-        "policy": _text(fields.get(b"policy", b"")),
+        "policy": _text(policy),
         "seq": number_of(fields.get(b"seq", b"")),
-        "cost": _cost(fields.get(b"cost", b"")),
+        "cost": _cost(cost),
         "actor": _text(fields.get(b"actor", b"")),
     }
     return tuple(

@@ -31,6 +31,9 @@ NAME_AT = 4
 SUBJECT_RING_OFFSET = 3 * DOUBLE
 POLICY_DIGITS = 12
 """How much of the policy digest an event carries."""
+
+_COSTS = {"call": "1", "read": "1,1r", "write": "1,1w", "read_write": "1,1r,1w"}
+"""What a call is charged, as an event says it."""
 _COUNTED = {**{counter: counter.value for counter in Counter}, Counter.REQUESTS: "true"}
 """The Lua condition under which a call counts; every call is a request."""
 
@@ -65,6 +68,7 @@ def emit(guard: Guard) -> Scripts:
 def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
     identity, vault = guard.identity, guard.keyspace.vault
     idle_s = identity.token.idle_s
+    policy = guard.policy_digest[:POLICY_DIGITS]
     return render(
         template,
         batch=batch,
@@ -86,7 +90,8 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
         idle_us=None if idle_s is None else idle_s * SECOND_US,
         use_noted_us=use_noted_us(idle_s),
         breaker=_breaker(guard),
-        policy=guard.policy_digest[:POLICY_DIGITS],
+        policy=policy,
+        charges={name: f"{policy} {cost}" for name, cost in _COSTS.items()},
         max_arguments=MAX_ARGUMENTS,
         max_batch_commands=MAX_BATCH_COMMANDS,
         max_token_bytes=MAX_TOKEN_BYTES,

@@ -13,7 +13,7 @@ if state == '' then code = 'NOT_ACTIVE' break end
 if #state < 48 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, head_1, ends_2, used_2 = struct.unpack("<dddddd", state)
-if stamp ~= 229308933334941 then code = 'POLICY_STALE' break end
+if stamp ~= 144632086782991 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-recovery:" .. redis.sha1hex(token)
@@ -474,8 +474,8 @@ end
 if code then break end
 end
 if true then
-if not (used_2 >= 0 and used_2 < 5000 and ends_2 < 9007199254740992) then
-if not (used_2 >= 0 and used_2 < 9007199254740992 and ends_2 < 9007199254740992) then
+if not (used_2 < 5000 and ends_2 < 9007199254740992) then
+if not (used_2 < 9007199254740992 and ends_2 < 9007199254740992) then
 code, detail, value = 'COUNTER_CORRUPT', 'limit', "budget.requests"
 elseif now_us < ends_2 then
 code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
@@ -510,12 +510,12 @@ parts[i], is_masked = #name .. ':' .. name .. ',', is_masked or hidden
 end
 field, touched = 'keys', table.concat(parts)
 end
-local cost = '1'
-if reads then cost = '1,1r' end
-if writes then cost = reads and '1,1r,1w' or '1,1w' end
-if deletes then cost = cost .. ',1d' end
+local charged = "f090c69a5a7d 1"
+if reads then charged = "f090c69a5a7d 1,1r" end
+if writes then charged = reads and "f090c69a5a7d 1,1r,1w" or "f090c69a5a7d 1,1w" end
+if deletes then charged = charged .. ',1d' end
 if not event then
-event = call('XADD', "keyleash:audit:agent-recovery", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "f090c69a5a7d")
+event = call('XADD', "keyleash:audit:agent-recovery", '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged)
 end
 if now_us % 7 == 0 then
 call('XTRIM', "keyleash:audit:agent-recovery", 'MAXLEN', '~', "100000")
@@ -523,7 +523,8 @@ end
 end
 if typed then redis.setresp(3) end
 local reply
-if stop == 6 then
+if reply then
+elseif stop == 6 then
 reply = redis.pcall(argv[4], argv[5], argv[6])
 else
 reply = redis.pcall(unpack(argv, 4))

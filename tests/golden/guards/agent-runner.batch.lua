@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 259131232829625 then code = 'POLICY_STALE' break end
+if stamp ~= 40715495368911 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -61,7 +61,7 @@ if mode ~= 'each' and mode ~= 'all' then
 code, detail, value = 'COMMAND_REFUSED', 'mode', mode or ''
 break
 end
-local entry, event = { 'XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence + 1, 'token', token_id, 'cost', '', 'correlation', correlation, 'policy', "8b99e023515e" }
+local entry, event = { 'XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence + 1, 'token', token_id, 'policy', '', 'correlation', correlation }
 local header, passed, passed_reads, passed_writes, passed_deletes = #entry, 0, 0, 0, 0
 local fields = header
 local replies, typeds, mends, names, unheard = {}, {}, {}, {}, {}
@@ -1021,8 +1021,8 @@ end
 if code then break end
 end
 if true then
-if not (used_2 >= 0 and used_2 < 50000 and ends_2 < 9007199254740992) then
-if not (used_2 >= 0 and used_2 < 9007199254740992 and ends_2 < 9007199254740992) then
+if not (used_2 < 50000 and ends_2 < 9007199254740992) then
+if not (used_2 < 9007199254740992 and ends_2 < 9007199254740992) then
 code, detail, value = 'COUNTER_CORRUPT', 'limit', "budget.requests"
 elseif now_us < ends_2 then
 code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
@@ -1031,8 +1031,8 @@ end
 if code then break end
 end
 if writes then
-if not (used_3 >= 0 and used_3 < 20000 and ends_3 < 9007199254740992) then
-if not (used_3 >= 0 and used_3 < 9007199254740992 and ends_3 < 9007199254740992) then
+if not (used_3 < 20000 and ends_3 < 9007199254740992) then
+if not (used_3 < 9007199254740992 and ends_3 < 9007199254740992) then
 code, detail, value = 'COUNTER_CORRUPT', 'limit', "budget.writes"
 elseif now_us < ends_3 then
 code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.writes", ends_3
@@ -1206,11 +1206,11 @@ if passed > 0 then
 if not (now_us - used_us < 60000000) then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 end
 if recorded then
-local cost = passed .. ''
-if passed_reads > 0 then cost = cost .. ',' .. passed_reads .. 'r' end
-if passed_writes > 0 then cost = cost .. ',' .. passed_writes .. 'w' end
-if passed_deletes > 0 then cost = cost .. ',' .. passed_deletes .. 'd' end
-entry[9] = cost
+local charged = "8b99e023515e" .. ' ' .. passed
+if passed_reads > 0 then charged = charged .. ',' .. passed_reads .. 'r' end
+if passed_writes > 0 then charged = charged .. ',' .. passed_writes .. 'w' end
+if passed_deletes > 0 then charged = charged .. ',' .. passed_deletes .. 'd' end
+entry[9] = charged
 event = call(unpack(entry))
 if now_us % 7 == 0 then
 call('XTRIM', "keyleash:audit:agent-runner", 'MAXLEN', '~', "100000")

@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 50980301934299 then code = 'POLICY_STALE' break end
+if stamp ~= 272578646930469 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "c0ffeec0ffeec0ffeec0ffeec0ffee00:token:agent-runner:" .. redis.sha1hex(token)
@@ -1021,8 +1021,8 @@ end
 if code then break end
 end
 if true then
-if not (used_2 >= 0 and used_2 < 50000 and ends_2 < 9007199254740992) then
-if not (used_2 >= 0 and used_2 < 9007199254740992 and ends_2 < 9007199254740992) then
+if not (used_2 < 50000 and ends_2 < 9007199254740992) then
+if not (used_2 < 9007199254740992 and ends_2 < 9007199254740992) then
 code, detail, value = 'COUNTER_CORRUPT', 'limit', "budget.requests"
 elseif now_us < ends_2 then
 code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
@@ -1031,8 +1031,8 @@ end
 if code then break end
 end
 if writes then
-if not (used_3 >= 0 and used_3 < 20000 and ends_3 < 9007199254740992) then
-if not (used_3 >= 0 and used_3 < 9007199254740992 and ends_3 < 9007199254740992) then
+if not (used_3 < 20000 and ends_3 < 9007199254740992) then
+if not (used_3 < 9007199254740992 and ends_3 < 9007199254740992) then
 code, detail, value = 'COUNTER_CORRUPT', 'limit', "budget.writes"
 elseif now_us < ends_3 then
 code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.writes", ends_3
@@ -1140,12 +1140,12 @@ parts[i], is_masked = #name .. ':' .. name .. ',', is_masked or hidden
 end
 field, touched = 'keys', table.concat(parts)
 end
-local cost = '1'
-if reads then cost = '1,1r' end
-if writes then cost = reads and '1,1r,1w' or '1,1w' end
-if deletes then cost = cost .. ',1d' end
+local charged = "8b99e023515e 1"
+if reads then charged = "8b99e023515e 1,1r" end
+if writes then charged = reads and "8b99e023515e 1,1r,1w" or "8b99e023515e 1,1w" end
+if deletes then charged = charged .. ',1d' end
 if not event then
-event = call('XADD', "c0ffeec0ffeec0ffeec0ffeec0ffee00:audit:agent-runner", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "8b99e023515e")
+event = call('XADD', "c0ffeec0ffeec0ffeec0ffeec0ffee00:audit:agent-runner", '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged)
 end
 if now_us % 7 == 0 then
 call('XTRIM', "c0ffeec0ffeec0ffeec0ffeec0ffee00:audit:agent-runner", 'MAXLEN', '~', "100000")
@@ -1163,9 +1163,8 @@ argv[at] = "decadedecadedecadedecadedecade00:" .. argv[at]
 end
 end
 if typed then redis.setresp(3) end
-local reply
-if tried then
-reply = tried
+local reply = tried
+if reply then
 elseif stop == 6 then
 reply = redis.pcall(argv[4], argv[5], argv[6])
 else

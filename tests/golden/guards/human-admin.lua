@@ -12,7 +12,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 24 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence = struct.unpack("<ddd", state)
-if stamp ~= 181790187516689 then code = 'POLICY_STALE' break end
+if stamp ~= 208707593157347 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:human-admin:" .. redis.sha1hex(token)
@@ -1149,12 +1149,12 @@ parts[i], is_masked = #name .. ':' .. name .. ',', is_masked or hidden
 end
 field, touched = 'keys', table.concat(parts)
 end
-local cost = '1'
-if reads then cost = '1,1r' end
-if writes then cost = reads and '1,1r,1w' or '1,1w' end
-if deletes then cost = cost .. ',1d' end
+local charged = "e141d51c4285 1"
+if reads then charged = "e141d51c4285 1,1r" end
+if writes then charged = reads and "e141d51c4285 1,1r,1w" or "e141d51c4285 1,1w" end
+if deletes then charged = charged .. ',1d' end
 if not event then
-event = call('XADD', "keyleash:audit:human-admin", '*', 'seq', sequence, 'token', token_id, 'op', command, 'cost', cost, field, touched, 'correlation', correlation, 'policy', "e141d51c4285")
+event = call('XADD', "keyleash:audit:human-admin", '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged)
 end
 if now_us % 7 == 0 then
 call('XTRIM', "keyleash:audit:human-admin", 'MAXLEN', '~', "100000")
@@ -1162,9 +1162,8 @@ end
 end
 end
 if typed then redis.setresp(3) end
-local reply
-if tried then
-reply = tried
+local reply = tried
+if reply then
 elseif stop == 6 then
 reply = redis.pcall(argv[4], argv[5], argv[6])
 else

@@ -50,7 +50,7 @@ def forge_event_of_anothers_key(stage: Stage) -> bool:
     pool = stage.operator.connection_pool
     keyleash.Redis(connection_pool=pool, token=stage.tokens[CLERK]).set(OTHER, "changed")
     stage.given("PING")
-    event = {"seq": "1", "token": "t", "op": "SET", "cost": "1,1w", "key": OTHER, "policy": "p"}
+    event = {"seq": "1", "token": "t", "op": "SET", "key": OTHER, "policy": "p 1,1w"}
     event |= {"correlation": "c", "before": OTHER, "expires": "-1", "value": "forged"}
     words = [word for pair in event.items() for word in pair]
     stage.intruder.say("XADD", PUBLIC.audit(WORKER), "*", *words)
