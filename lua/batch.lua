@@ -116,6 +116,9 @@ repeat
     event = call(unpack(entry))
 --% include "partials/trim_audit.lua"
   end
+  -- The entry of those that fail; how many of the commands up to `seen` the event lists.
+  local failed
+  local seen, listed = 0, 0
   local run, was_typed = redis.pcall
 --% if plans or lengthening
   local ran, changed = asks, false
@@ -139,6 +142,7 @@ repeat
       replies[i] = reply
     end
   end
+  if failed then call(unpack(failed)) end
 --% if images
   redis.setresp(2)
 --% include "partials/note_afterwards.lua"

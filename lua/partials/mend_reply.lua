@@ -26,12 +26,14 @@ if type(reply) == 'table' then
 --% endif
 --% if batch
         if not unheard[i] then
-          -- Which command of the event.
-          local item = 0
-          for j = 1, i do
-            if not unheard[j] then item = item + 1 end
+          for j = seen + 1, i do
+            if not unheard[j] then listed = listed + 1 end
           end
-          call('XADD', {{ names.audit }}, '*', 'of', event, 'item', item, 'error', said)
+          seen = i
+          -- One entry for all that failed: an entry for each could hold the server for 50 ms.
+          failed = failed or { 'XADD', {{ names.audit }}, '*', 'of', event }
+          local last = #failed
+          failed[last + 1], failed[last + 2], failed[last + 3], failed[last + 4] = 'item', listed, 'error', said
         end
 --% else
         if event then

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 import keyleash
+from keyleash.audit import read_events
 from support.leash import NAMES, Leash, grant
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
@@ -87,6 +88,28 @@ def test_command_that_fails_is_corrected_in_the_trail(leash: Leash) -> None:
     }
     assert events[3]["key"] == ""
     assert events[4]["of"] == ids[3]
+
+
+def test_commands_of_a_batch_that_fail_are_corrected_by_one_entry(leash: Leash) -> None:
+    """Each with its place among the commands that the event lists, which leaves reads out."""
+    leash.load(one=ALL)
+    leash.agent("one").set("doc:1", "text")
+    token = leash.issue("one").token
+    leash.batch(
+        "one",
+        token,
+        "each",
+        ("LPUSH", "doc:1", "x"),
+        ("GET", "doc:1"),
+        ("SET", "other", "x"),
+        ("SET", "doc:2", "x"),
+        ("SADD", "doc:1", "x"),
+    )
+
+    assert len(leash.events("one")) == 3
+    _, first, second, third = read_events(leash.admin, leash.keyspace, ["one"])
+    assert [event.error is not None for event in (first, second, third)] == [True, False, True]
+    assert [event.item for event in (first, second, third)] == [1, 2, 3]
 
 
 def test_event_stands_even_if_the_command_is_the_last_thing_that_happens(leash: Leash) -> None:

@@ -34,8 +34,7 @@ def audit_sequel(pairs: Pairs) -> Sequel | None:
     afters = [value.partition(b":") for name, value in pairs if name == b"after"]
     return Sequel(
         of=_text(fields[b"of"]),
-        item=number_of(fields.get(b"item", b"")),
-        error=_text(fields[b"error"]) if b"error" in fields else None,
+        errors=dict(_errors(pairs)),
         after=tuple((_text(digest), _expiry(expires)) for digest, _, expires in afters),
     )
 
@@ -45,7 +44,8 @@ def audit_events(
 ) -> tuple[AuditEvent, ...]:
     """Read an entry of an audit stream: the events of its commands, as its *sequels* have them."""
     fields = dict(pairs)
-    errors = {one.item: one.error for one in sequels if one.error is not None}
+    sequels = list(sequels)
+    errors = {item: error for one in sequels for item, error in one.errors.items()}
     afters = next((one.after for one in sequels if one.after), ())
     changes = tuple(_changes(pairs, afters)) if b"before" in fields else ()
     policy, _, cost = fields.get(b"policy", b"").partition(b" ")
@@ -72,6 +72,16 @@ def audit_events(
         )
         for one in _commands(fields, pairs)
     )
+
+
+def _errors(pairs: Pairs) -> Iterator[tuple[int, str]]:
+    """Read the errors of an entry: each behind the place of its command in a batch, if it has one."""
+    item = 0
+    for name, value in pairs:
+        if name == b"item":
+            item = number_of(value)
+        elif name == b"error":
+            yield item, _text(value)
 
 
 def denial_entry(identity: str, entry_id: bytes, pairs: Pairs) -> Denial:

@@ -166,11 +166,9 @@ class Denial(Entry):
 @dataclass(frozen=True, slots=True)
 class Sequel:
     """
-    A later word on an event: what became of its keys, and that its command failed, or that
-    *item* of its batch.
+    A later entry about an event: its errors, by their places in a batch, and what it left keys as.
     """
 
     of: str
-    item: int = 0
-    error: str | None = None
+    errors: Mapping[int, str]
     after: tuple[tuple[str, int | None], ...] = ()

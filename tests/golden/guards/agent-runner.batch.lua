@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 40715495368911 then code = 'POLICY_STALE' break end
+if stamp ~= 78696315818443 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -1216,6 +1216,8 @@ if now_us % 7 == 0 then
 call('XTRIM', "keyleash:audit:agent-runner", 'MAXLEN', '~', "100000")
 end
 end
+local failed
+local seen, listed = 0, 0
 local run, was_typed = redis.pcall
 local ran, changed = asks, false
 stop = 4
@@ -1268,11 +1270,13 @@ reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
 end
 local said = string.sub(reply.err, 1, 200)
 if not unheard[i] then
-local item = 0
-for j = 1, i do
-if not unheard[j] then item = item + 1 end
+for j = seen + 1, i do
+if not unheard[j] then listed = listed + 1 end
 end
-call('XADD', "keyleash:audit:agent-runner", '*', 'of', event, 'item', item, 'error', said)
+seen = i
+failed = failed or { 'XADD', "keyleash:audit:agent-runner", '*', 'of', event }
+local last = #failed
+failed[last + 1], failed[last + 2], failed[last + 3], failed[last + 4] = 'item', listed, 'error', said
 end
 elseif mend and typed then
 local null = find
@@ -1333,6 +1337,7 @@ if reply == nil then reply = find end
 replies[i] = reply
 end
 end
+if failed then call(unpack(failed)) end
 if next(typeds) then
 redis.setresp(3)
 local function with_nulls(reply)
