@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             if one.variant.commands == 1 or one.variant.way in BATCHES
         ]
         fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION)
-        # The server's timer runs by wall time, and this one is slow: it would count as work of calls.
+        # The server's timer runs by wall time: on this slow server it would count as work of calls.
         bench.admin.config_set("hz", 1)
         bench.warm_up(contenders)
         print(f"{version_of(bench.admin)}: thousands of instructions per command")

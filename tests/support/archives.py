@@ -21,8 +21,10 @@ def add_events(client: Any, identity: str, numbers: Iterable[int], **fields: str
     with client.pipeline(transaction=False) as pipe:
         pipe.hset(KEYS.layouts, identity, "{}")
         for number in numbers:
-            event = {"seq": number, "token": "t", "op": "SET", "key": f"k:{number}", "policy": "p 1,1w"}
-            pipe.xadd(KEYS.audit(identity), {**event, "correlation": "c", "policy": "p", **fields})
+            event = {"seq": number, "token": "t", "op": "SET", "key": f"k:{number}"}
+            pipe.xadd(
+                KEYS.audit(identity), {**event, "correlation": "c", "policy": "p 1,1w", **fields}
+            )
         pipe.execute()
 
 

@@ -75,7 +75,7 @@ def audit_events(
 
 
 def _errors(pairs: Pairs) -> Iterator[tuple[int, str]]:
-    """Read the errors of an entry: each behind the place of its command in a batch, if it has one."""
+    """Read the errors of an entry, each with the place of its command in a batch, or 0."""
     item = 0
     for name, value in pairs:
         if name == b"item":

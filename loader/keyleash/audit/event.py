@@ -165,9 +165,7 @@ class Denial(Entry):
 
 @dataclass(frozen=True, slots=True)
 class Sequel:
-    """
-    A later entry about an event: its errors, by their places in a batch, and what it left keys as.
-    """
+    """A later entry about an event: errors, by their places in a batch, and what keys hold now."""
 
     of: str
     errors: Mapping[int, str]
