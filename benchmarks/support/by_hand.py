@@ -56,10 +56,10 @@ if not find(key, '^agents:jobs:[^:]*:state$') then return redis.error_reply('key
 if tat - now > 1e7 or used >= 1e15 or used_writes >= 1e15 then return redis.error_reply('limit') end
 call('SETRANGE', 'bench:state', 16, struct.pack('<dddddd',
   sequence + 1, tat + 10, ends, used + 1, ends_writes, used_writes + 1))
-call('XADD', 'bench:trail', '*', 'seq', sequence + 1, 'token', id, 'op', 'SET', 'cost', '1,1w',
-  'key', key, 'correlation', argv[2], 'policy', 'b94d27b9934d')
+call('XADD', 'bench:trail', '*', 'seq', sequence + 1, 'token', id, 'op', 'SET',
+  'key', key, 'correlation', argv[2], 'policy', 'b94d27b9934d 1,1w')
 if now % 7 == 0 then call('XTRIM', 'bench:trail', 'MAXLEN', '~', '100000') end
-return call('SET', unpack(argv, 5))
+return call('SET', argv[5], argv[6])
 """
 )
 """What agent-runner's guard does for a SET: state, token, clock, key, a rate, two budgets, event,
@@ -68,8 +68,8 @@ trimming."""
 BATCH_SCRIPT = (
     _JUDGED
     + """
-local event = { 'XADD', 'bench:trail', '*', 'seq', sequence + 1, 'token', id, 'cost', '',
-  'correlation', argv[2], 'policy', 'b94d27b9934d' }
+local event = { 'XADD', 'bench:trail', '*', 'seq', sequence + 1, 'token', id, 'policy', '',
+  'correlation', argv[2] }
 local fields, count, at = #event, #keys, 5
 for n = 1, count do
   local key = keys[n]
@@ -87,7 +87,7 @@ end
 if argv[at] then return redis.error_reply('refused') end
 call('SETRANGE', 'bench:state', 16, struct.pack('<dddddd',
   sequence + 1, tat, ends, used, ends_writes, used_writes))
-event[9] = count .. ',' .. count .. 'w'
+event[9] = 'b94d27b9934d ' .. count .. ',' .. count .. 'w'
 call(unpack(event))
 if now % 7 == 0 then call('XTRIM', 'bench:trail', 'MAXLEN', '~', '100000') end
 local replies = {}

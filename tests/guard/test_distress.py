@@ -232,7 +232,7 @@ def test_call_in_which_memory_becomes_full_is_made_whole(agents: Agents) -> None
     assert code_of(refused) == "OOM"
     assert admin.exists("k:1", "k:2", "k:3", "k:4") == 3
     [event] = agents.leash.events(name)
-    assert event["cost"] == "3,3w"
+    assert event["policy"].endswith(" 3,3w")
 
 
 def test_full_memory_does_not_keep_an_agent_from_being_stopped(leash: Leash) -> None:
