@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 from keyleash.cli.text import counted, distance, iso_time, json_bytes, printable
 
 if TYPE_CHECKING:
+    from keyleash.audit import Denial
     from keyleash.audit.undo import Value
 
 SHORT_CHARS = 24
 """Of an element that stands among others on one line."""
+
+FOLDED = {"commands": "command", "tokens": "token, command and reason"}
+"""What the repeats of a folded denial do not have in common."""
 
 UNVALIDATED = "the server does not validate payloads"
 """Why a before-image of an agent that may have made it up is not restored."""
@@ -139,3 +143,10 @@ def _content(value: Value) -> Any:
             ]
         case _:
             return None
+
+
+def shown_folded(denial: Denial, form: str) -> str:
+    """Return what the calls that *denial* counts need not have in common, in *form*; else ""."""
+    if not denial.is_any_command:
+        return ""
+    return form.format(FOLDED.get(denial.folded or "commands", "kind"))

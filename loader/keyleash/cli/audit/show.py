@@ -11,13 +11,12 @@ from redis.exceptions import ResponseError
 from keyleash.audit.control import ControlEvent
 from keyleash.audit.event import LARGE, AuditEvent, Change, Denial, Image
 from keyleash.cli.audit.as_json import entry_as_json
-from keyleash.cli.audit.tables import shown_folded
 from keyleash.cli.audit.trails import trail_names
 from keyleash.cli.options import example, json_lines_option
 from keyleash.cli.output import print_json_line
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.text import counted, iso_time, printable, without_tokens
-from keyleash.cli.values import UNVALIDATED, short_value
+from keyleash.cli.values import UNVALIDATED, short_value, shown_folded
 
 if TYPE_CHECKING:
     from keyleash.audit.undo.values import Images

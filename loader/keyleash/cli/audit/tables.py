@@ -10,9 +10,7 @@ from keyleash.audit.control import ControlEvent
 from keyleash.audit.event import AuditEvent, Denial
 from keyleash.cli.output import Column, fits, is_terminal, print_table
 from keyleash.cli.text import iso_time, printable, without_tokens
-
-FOLDED = {"commands": "command", "tokens": "token, command and reason"}
-"""What the repeats of a folded denial do not have in common."""
+from keyleash.cli.values import shown_folded
 
 
 def print_trail(entries: Iterable[AuditEvent | Denial]) -> None:
@@ -77,13 +75,6 @@ def entry_line(entry: AuditEvent | Denial | ControlEvent) -> str:
         f"{time}  {identity}  {op} {key}  {result}"
         f"  (token {token}, correlation {correlation}, event {event})"
     )
-
-
-def shown_folded(denial: Denial, form: str) -> str:
-    """Return what the calls that *denial* counts need not have in common, in *form*; else ""."""
-    if not denial.is_any_command:
-        return ""
-    return form.format(FOLDED.get(denial.folded or "commands", "kind"))
 
 
 def shown_details(event: ControlEvent) -> str:

@@ -111,3 +111,14 @@ def deed(step: Step) -> str:
         f"{who}: {ops} at {clock_time(step.time_ms)}"
         f" (event {step.event}, {by}, correlation {correlation})"
     )
+
+
+def what_happens(plan: KeyPlan) -> str:
+    """In the words of the table."""
+    if plan.is_blocked:
+        return "cannot be undone" if undone_by(plan) is None else "already undone"
+    if plan.has_expired and plan.action == "remove":
+        return "remove: expired by now"
+    if plan.action == "keep":
+        return "as it was already"
+    return str(plan.action)

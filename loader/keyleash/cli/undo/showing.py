@@ -9,7 +9,7 @@ import click
 
 from keyleash.cli.output import Column, print_table, say
 from keyleash.cli.text import counted, iso_time, json_bytes, printable, without_tokens
-from keyleash.cli.undo.reasons import label, reason, undone_by
+from keyleash.cli.undo.reasons import label, reason, what_happens
 from keyleash.cli.values import short_value, value_as_json
 
 if TYPE_CHECKING:
@@ -69,17 +69,6 @@ def _print_obstacle(plan: KeyPlan, obstacle: Obstacle) -> None:
         if obstacle.kind in {"changed", "unverified"}
         else f"{click.style(word, fg=colour)}: `{printable(plan.key)}`: {reason(plan, obstacle)}"
     )
-
-
-def what_happens(plan: KeyPlan) -> str:
-    """In the words of the table."""
-    if plan.is_blocked:
-        return "cannot be undone" if undone_by(plan) is None else "already undone"
-    if plan.has_expired and plan.action == "remove":
-        return "remove: expired by now"
-    if plan.action == "keep":
-        return "as it was already"
-    return str(plan.action)
 
 
 def plan_as_json(plan: UndoPlan, undone: Undone | None) -> dict[str, Any]:

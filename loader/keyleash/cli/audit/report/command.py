@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from keyleash.cli.audit.parameters import correlation_id
-from keyleash.cli.audit.trails import time_range
+from keyleash.cli.audit.trails import nothing_found, time_range, trail_names
 from keyleash.cli.errors import UsageError
 from keyleash.cli.identity_names import IDENTITY
 from keyleash.cli.options import example, json_option
@@ -55,6 +55,9 @@ def report(
     from keyleash.audit import Query
     from keyleash.cli.audit.report.content import gather
     from keyleash.cli.audit.report.page import render
+    from keyleash.cli.standing import server_time_ms
+    from keyleash.protocol.active import read_active
+    from keyleash.status import identity_statuses
 
     is_piped = str(output) == "-"
     if is_piped and settings.json:
@@ -64,7 +67,22 @@ def report(
         )
     since_ms, until_ms = time_range(settings, since, until)
     query = Query(correlation=correlation, since_ms=since_ms, until_ms=until_ms)
-    found = gather(settings, identity, query)
+    client, keyspace = settings.client, settings.keyspace
+    names = trail_names(settings, [identity] if identity else ())
+    active = read_active(client, keyspace)
+    found = gather(
+        client,
+        keyspace,
+        names,
+        query,
+        server=settings.shown_url,
+        identity=identity,
+        statuses=identity_statuses(client, keyspace, active, server_time_ms(client))
+        if active
+        else (),
+    )
+    if found is None:
+        raise nothing_found(settings, "event or refusal", query)
     page = render(found).encode()
     if is_piped:
         click.echo(page, nl=False)

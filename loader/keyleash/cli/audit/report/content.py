@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from keyleash.audit import Query
 from keyleash.audit.report import (
@@ -18,13 +20,14 @@ from keyleash.audit.report import (
 )
 from keyleash.audit.stats import Tally, key_prefix
 from keyleash.audit.undo import Selection, UndoPlan, plan_undo
-from keyleash.cli.audit.trails import nothing_found, trail_names
-from keyleash.cli.settings import Settings
 from keyleash.cli.standing import server_time_ms
 from keyleash.cli.text import iso_time
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
-from keyleash.protocol.active import read_active
-from keyleash.status import IdentityStatus, identity_statuses
+from keyleash.protocol.active import Client
+from keyleash.protocol.keyspace import Keyspace
+
+if TYPE_CHECKING:
+    from keyleash.status import IdentityStatus
 
 MAX_PREFIXES = 20
 MAX_DETAILED = 10
@@ -86,35 +89,44 @@ class Report:
     command: str = ""
 
 
-def gather(settings: Settings, identity: str | None, query: Query) -> Report:
+def gather(
+    client: Client,
+    keyspace: Keyspace,
+    names: Sequence[str],
+    query: Query,
+    *,
+    server: str,
+    identity: str | None = None,
+    statuses: Sequence[IdentityStatus] = (),
+) -> Report | None:
     """
-    Read all that is shown of a range.
+    Read what a report shows of a time range.
 
     Args:
-        settings: Of this run.
-        identity: Whose alone; None for all.
-        query: The range, and perhaps a correlation id.
+        client: A redis-py client of an operator.
+        keyspace: Where the control keys are.
+        names: The identities whose streams are read.
+        query: The time range, and perhaps a correlation id.
+        server: The server's URL, without a password.
+        identity: The only identity; None for all.
+        statuses: The limits of the identities now.
 
-    Raises:
-        NothingFoundError: nothing happened in it.
-        NoPolicyError: nothing was ever loaded.
-        UnknownIdentityError: none has that name.
+    Returns:
+        The report; None if there is no event and no denial.
     """
-    client, keyspace = settings.client, settings.keyspace
-    names = trail_names(settings, [identity] if identity else ())
     made_ms = server_time_ms(client)
     bounded = query if query.until_ms is not None else replace(query, until_ms=made_ms)
     activity = read_activity(client, keyspace, names, bounded)
     if activity.stats.first_ms is None:
-        raise nothing_found(settings, "event or refusal", query)
+        return None
     since_ms = activity.stats.first_ms if query.since_ms is None else query.since_ms
     until_ms = made_ms if query.until_ms is None else query.until_ms
     used = [place for place in activity.tokens if place[1] != "-"]
     about = None if identity is None else [identity]
-    prefixes = _prefixes(settings, activity)
-    plan, no_plan = _plan(settings, activity, identity, query)
+    prefixes = _prefixes(client, keyspace, activity)
+    plan, no_plan = _plan(client, keyspace, activity, identity, query)
     return Report(
-        server=settings.shown_url,
+        server=server,
         made_ms=made_ms,
         since_ms=since_ms,
         until_ms=until_ms,
@@ -122,7 +134,7 @@ def gather(settings: Settings, identity: str | None, query: Query) -> Report:
         correlation=query.correlation,
         activity=activity,
         standing=read_standing(client, keyspace, about, since_ms, until_ms, used),
-        statuses=_statuses(settings, identity, made_ms),
+        statuses=[one for one in statuses if identity in {None, one.name}],
         prefixes=prefixes,
         further_prefixes=len(activity.stats.prefixes) - len(prefixes),
         plan=plan,
@@ -131,15 +143,7 @@ def gather(settings: Settings, identity: str | None, query: Query) -> Report:
     )
 
 
-def _statuses(settings: Settings, identity: str | None, now_ms: int) -> list[IdentityStatus]:
-    active = read_active(settings.client, settings.keyspace)
-    if active is None:
-        return []
-    found = identity_statuses(settings.client, settings.keyspace, active, now_ms)
-    return [one for one in found if identity in {None, one.name}]
-
-
-def _prefixes(settings: Settings, activity: Activity) -> list[Prefix]:
+def _prefixes(client: Client, keyspace: Keyspace, activity: Activity) -> list[Prefix]:
     by_prefix: dict[bytes, list[KeyLife]] = defaultdict(list)
     for life in activity.lives.by_key.values():
         by_prefix[key_prefix(life.key)].append(life)
@@ -153,7 +157,7 @@ def _prefixes(settings: Settings, activity: Activity) -> list[Prefix]:
         for name, _ in ordered[:MAX_DETAILED]
     }
     everything = [life for lives in chosen.values() for life in lives]
-    found = read_lives(settings.client, settings.keyspace, everything)
+    found = read_lives(client, keyspace, everything)
     read = {one.life.key: one for one in found}
     return [
         Prefix(
@@ -167,7 +171,7 @@ def _prefixes(settings: Settings, activity: Activity) -> list[Prefix]:
 
 
 def _plan(
-    settings: Settings, activity: Activity, identity: str | None, query: Query
+    client: Client, keyspace: Keyspace, activity: Activity, identity: str | None, query: Query
 ) -> tuple[UndoPlan | None, str]:
     events = sum(tally.events for tally in activity.stats.identities.values())
     if events > MAX_PLANNED_EVENTS:
@@ -182,7 +186,7 @@ def _plan(
         until_ms=query.until_ms,
     )
     try:
-        plan = plan_undo(settings.client, selection, keyspace=settings.keyspace)
+        plan = plan_undo(client, selection, keyspace=keyspace)
     except (NothingToUndoError, UndoTooLargeError) as error:
         help_ = f" ({error.help})" if isinstance(error, UndoTooLargeError) else ""
         return None, f"No plan was made: {error.message}{help_}."

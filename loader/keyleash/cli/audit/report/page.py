@@ -11,11 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from keyleash.audit.undo import described
 from keyleash.cli.audit.report import words
 from keyleash.cli.audit.report.chart import HEIGHT, LEFT, RIGHT, draw
-from keyleash.cli.audit.tables import shown_folded
 from keyleash.cli.text import clock_time, distance, iso_time, short_digest
-from keyleash.cli.undo.reasons import label, reason
-from keyleash.cli.undo.showing import what_happens
-from keyleash.cli.values import short_value
+from keyleash.cli.undo.reasons import label, reason, what_happens
+from keyleash.cli.values import short_value, shown_folded
 
 if TYPE_CHECKING:
     from keyleash.audit.report import TokenUse
