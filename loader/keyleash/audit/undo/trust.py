@@ -8,7 +8,7 @@ policy granted to its identity at that time, or not for a change, is not a guard
 
 from __future__ import annotations
 
-from collections import Counter
+import collections
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
@@ -37,7 +37,7 @@ class Trust:
     """
 
     def __init__(self, grants: Grants, keys: Iterable[bytes] = ()) -> None:
-        self.untrusted: Counter[str] = Counter()
+        self.untrusted: collections.Counter[str] = collections.Counter()
         self._grants = grants
         self._unmasked = unmasked(keys)
 
