@@ -25,7 +25,7 @@ from benchmarks.support.readiness import fill_keys
 from benchmarks.support.servers import Cores, ServerChoice, choose_servers, version_of
 from benchmarks.support.variants import Way
 
-from keyleash.server.process import packaged_binary
+from keyleash.servers.embedded import packaged_binary
 
 FEWER, MORE = 500, 2500
 """Calls of two runs: what both have besides, such as reading the counts, falls out."""

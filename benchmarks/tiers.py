@@ -25,8 +25,8 @@ from benchmarks.support.servers import ServerChoice, version_of
 from benchmarks.support.spread import ratios, spread_of
 
 from keyleash.compiler import CompiledGuard
-from keyleash.deploy import prepare_policy
-from keyleash.protocol.sealed import server_keyspace
+from keyleash.operator import prepare_policy
+from keyleash.store.prefixes import server_keyspace
 
 NAME = "tiers"
 COOPERATIVE, FENCED, SEALED = "cooperative", "fenced", "sealed"

@@ -20,7 +20,7 @@ import redis
 from benchmarks.support.servers import EMBEDDED, choose_servers
 
 from keyleash.commands import work
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
 
 ELEMENTS, QUICK_ELEMENTS = 50_000, 500
 RUNS, QUICK_RUNS = 5, 1

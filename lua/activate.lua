@@ -10,7 +10,7 @@
 --- ARGV[5]  summary     JSON    for the control event: identities and digests of their rules
 --- ARGV[6]  plan        JSON    for the control event: what whoever activates it was shown, or ""
 --- ARGV[7…] for each way in which identities change: its name, how many do, and for each of
----          them its words as deploy/plan.py has them: its name, and what its state is made of
+---          them its words as operator/load/plan.py has them: its name, and what its state is made of
 ---
 --- Replies  generation | LEASH ACTIVATION_CONFLICT active=<generation> | LEASH ACTIVATION_EXPIRED
 ---

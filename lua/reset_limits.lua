@@ -9,7 +9,7 @@
 --- ARGV[5]  limits    string  their names with commas; "" to delete further counters of a reset
 ---                            whose first call has done the rest
 --- ARGV[6]  slots     packed  place and length of the numbers of each of them in the state, and of
----                            its ring; see deploy/limit_reset.py
+---                            its ring; see operator/limit_reset.py
 --- ARGV[7]  counters  string  how many per token or per capture the whole reset deletes
 --- ARGV[8…] names of counters to delete
 ---

@@ -3,7 +3,7 @@
 --- KEYS     none
 ---
 --- ARGV[1]  load  string  whose staged states these are
---- ARGV[2…] for each identity: its name, and how its state is moved; see deploy/moves.py
+--- ARGV[2…] for each identity: its name, and how its state is moved; see operator/load/migration.py
 ---
 --- Replies  for each identity: the numbers of the state that was moved, "" if there is none, and
 ---          the newest calls of its rings, by which activate.lua sees whether it has changed;

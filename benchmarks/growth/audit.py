@@ -14,7 +14,7 @@ from benchmarks.growth.sampling import Case, calls_of, curves_of, sample
 from benchmarks.growth.shape import Growth
 from benchmarks.growth.yard import Yard
 
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
 
 GROWS = "events in the audit stream"
 CHUNK = 50_000

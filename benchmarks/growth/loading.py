@@ -13,7 +13,7 @@ from benchmarks.support.bench import Bench
 from benchmarks.support.policy import Target
 
 from keyleash.commands import load_table
-from keyleash.deploy import activate_policy, prepare_policy
+from keyleash.operator import activate_policy, prepare_policy
 
 LOAD_BAR_S = 10.0
 BLOCKED_BAR_MS = 5.0

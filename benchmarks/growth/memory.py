@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import redis
 from benchmarks.growth.shape import Curve, Growth, Point
 
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
 
 BYTES = "bytes"
 

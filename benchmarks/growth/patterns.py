@@ -13,7 +13,7 @@ from benchmarks.support.bars import Bar, Side
 
 BAR, AIM = 1.15, 1.05
 SIZES = (1, 8, 50, 200)
-"""Up to 2 are tried one by one, of more the key's bytes choose; see `compiler/grouping.py`."""
+"""Up to 2 are tried one by one, of more the key's bytes choose; see `compiler/match_tree.py`."""
 
 WRITE, EVERY = "write", "read, write, delete, scan"
 CURVES = {

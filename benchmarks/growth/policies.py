@@ -9,8 +9,8 @@ import redis
 from benchmarks.support.policy import RAISED_LIMITS
 from benchmarks.support.variants import KEY, OK, VALUE, Counts, Variant, Way
 
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord
 
 LIFE_S = 3600
 CHUNK = 1_000

@@ -15,9 +15,9 @@ from benchmarks.support.bars import Bar, Side
 from benchmarks.support.bench import Bench, Contender
 
 from keyleash.audit import Query, read_events
-from keyleash.cli.server import operator_client
+from keyleash.cli.settings import operator_client
 from keyleash.policy.patterns import parse_pattern
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
 
 GROWS = "events in the trail"
 READ_BAR_PER_S = 60_000.0

@@ -19,7 +19,7 @@ from benchmarks.support.report import BUSY
 from benchmarks.support.variants import Counts, Variant
 
 from keyleash.compiler import CompiledGuard
-from keyleash.protocol.state import unpack_state
+from keyleash.store.state import unpack_state
 
 Calls = tuple[tuple[Exchange, ...], ...]
 

@@ -13,7 +13,7 @@ from benchmarks.support.measure import read_counts
 from benchmarks.support.variants import VALUE
 
 import keyleash
-from keyleash.tokens import revoke_tokens
+from keyleash.operator.tokens import revoke_tokens
 
 GUARANTEES = Guarantees(
     atomic=YES,

@@ -12,7 +12,7 @@ from benchmarks.peers.peer import Bed, Peer
 from benchmarks.peers.work import store_token
 from benchmarks.support.measure import MiscountError
 
-from keyleash.tokens import issue_token
+from keyleash.operator.tokens import issue_token
 
 BEFORE, KEY = keys_for(2)
 

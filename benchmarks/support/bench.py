@@ -16,7 +16,7 @@ from benchmarks.support.readiness import fill_audit, let_rates_refill
 from benchmarks.support.servers import Cores, ServerChoice, pinned, running
 from benchmarks.support.variants import Variant
 
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
 
 Samples = Mapping[tuple[Variant, int], Sequence[Sample]]
 """By variant and number of connections, in order of rounds."""

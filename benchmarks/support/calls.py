@@ -9,8 +9,8 @@ from benchmarks.support.policy import Target
 from benchmarks.support.variants import Variant, Way
 
 from keyleash.commands import load_table
-from keyleash.protocol.keyspace import script_digest
-from keyleash.protocol.request import BatchMode, batch_call, guard_call
+from keyleash.store.keyspace import script_digest
+from keyleash.store.wire import BatchMode, batch_call, guard_call
 
 CALLS_PER_CONNECTION = 8
 """Different ones, made in turn; each has keys of its own."""

@@ -17,7 +17,7 @@ from benchmarks.support.servers import Cores, pinned
 from benchmarks.support.variants import Counts
 from benchmarks.support.waits import Waited, waiting_for_cores
 
-from keyleash.protocol.active import Client
+from keyleash.store.records import Client
 
 NOTHING = Counts()
 

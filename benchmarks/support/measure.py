@@ -10,10 +10,10 @@ from benchmarks.support.policy import Target
 from benchmarks.support.variants import Counts, Variant
 
 from keyleash.audit import read_denials
-from keyleash.audit.entry import audit_events, audit_sequel
-from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.state import unpack_state
+from keyleash.audit.entries import audit_events, audit_sequel
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client
+from keyleash.store.state import unpack_state
 
 MAIN_THREAD = ("used_cpu_user_main_thread", "used_cpu_sys_main_thread")
 WHOLE_PROCESS = ("used_cpu_user", "used_cpu_sys")

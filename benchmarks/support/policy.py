@@ -14,10 +14,10 @@ from benchmarks.support.load import User
 from keyleash.commands import load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.compiler.emit import POLICY_DIGITS
-from keyleash.deploy import load_policy
+from keyleash.operator import load_policy
+from keyleash.operator.tokens import issue_token
 from keyleash.policy import parse_policy
-from keyleash.protocol.active import Client
-from keyleash.tokens import issue_token
+from keyleash.store.records import Client
 
 IDENTITY = "agent-runner"
 IMAGED = "agent-runner-imaged"

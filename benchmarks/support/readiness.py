@@ -8,8 +8,8 @@ import redis
 from benchmarks.support.policy import Target
 from benchmarks.support.variants import KEY, VALUE
 
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.state import SlotKind, unpack_state
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.state import SlotKind, unpack_state
 
 _COPY_NEWEST = """
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][2]

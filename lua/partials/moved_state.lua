@@ -1,5 +1,5 @@
 -- A state as another layout has it, or one that is all zero if there is none. `moves` is what
--- deploy/moves.py made: the new stamp, the lengths of the new header and the old, steps.
+-- operator/load/migration.py made: the new stamp, the lengths of the new header and the old, steps.
 local function moved_state(moves, state, now_us)
   local stamp, size, from_size, at = unpack_struct('<c8HH', moves)
   if not state then return stamp .. string.rep('\0', size - 8) end

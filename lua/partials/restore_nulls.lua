@@ -1,5 +1,5 @@
 -- A null became nil, at which Lua's arrays end, and which its maps leave out; see
--- compiler/replies.py. What has no meaning as a reply, such as a function, is sent as null.
+-- compiler/resp.py. What has no meaning as a reply, such as a function, is sent as null.
 local null = find
 if mend == 'entries' then
   -- Entries of the consumer's history that were deleted since.

@@ -1,5 +1,5 @@
 -- What a step of `moves` puts into a state's numbers, and the place of the next step; nothing
--- if it is a step for a ring. See deploy/moves.py.
+-- if it is a step for a ring. See operator/load/migration.py.
 local function step_number(moves, at, state, now_us)
   local step = string.sub(moves, at, at)
   if step == '=' then

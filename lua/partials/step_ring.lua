@@ -1,5 +1,5 @@
 -- The ring that a step of `moves` makes, '' if it holds no call; its capacity, and the place of
--- the next step. See deploy/moves.py.
+-- the next step. See operator/load/migration.py.
 local function step_ring(moves, at, state, now_us)
   local step = string.sub(moves, at, at)
   if step == 'n' then

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.as_of import ValueThen, value_as_of
-from keyleash.audit.undo import Selection, apply_undo, plan_undo
+from keyleash.audit.point_in_time import ValueThen, value_as_of
+from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
 from keyleash.errors import UnknownValueError
 from support.scribe import NAMES, Scribe
 from support.servers import RealServer
@@ -75,7 +75,7 @@ def test_undo_is_a_change_like_any_other(client: Any, scribe: Scribe) -> None:
     client.set("k", "1")
     scribe.run("a", "SET", "k", "2")
     at = now_ms(client)
-    apply_undo(client, plan_undo(client, Selection(correlation="c"), across_policies=True))
+    apply_undo(client, plan_undo(client, UndoSelection(correlation="c"), across_policies=True))
 
     assert held(client, at) == (b"2",)
     assert held(client, now_ms(client)) == (b"1",)

@@ -12,17 +12,10 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.export import (
-    Archiver,
-    FileFormat,
-    archiver,
-    folder,
-    locked_archive,
-    verify_archive,
-)
-from keyleash.audit.export import manifest as manifest_module
-from keyleash.audit.export.group import ConsumerGroup
-from keyleash.audit.export.row import Row, id_order
+from keyleash.audit.export import Archiver, FileFormat, archive, locked_archive, run, verify_archive
+from keyleash.audit.export import archive as manifest_module
+from keyleash.audit.export.groups import ConsumerGroup
+from keyleash.audit.export.rows import ArchiveRow, id_order
 from keyleash.errors import (
     ArchiveBusyError,
     ArchiveError,
@@ -154,7 +147,7 @@ def test_file_of_large_entries_is_bounded_by_their_bytes(
     one: Any, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images make entries large; neither a reply nor a file grows without bound."""
-    monkeypatch.setattr(archiver, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(run, "MAX_BYTES", 1_000_000)
     add_events(one, "a", range(1, 101), image=b"\xff" * 50_000)
     export(one, to)
 
@@ -315,7 +308,7 @@ def test_file_that_a_crash_left_unlisted_is_kept(
     """It is whole, and what it has may have been trimmed since."""
     export(one, to)
     with monkeypatch.context() as patched:
-        patched.setattr(folder, "add_file", crash)
+        patched.setattr(archive, "add_file", crash)
         add_events(one, "a", range(1, 6))
         with pytest.raises(KeyboardInterrupt):
             export(one, to)
@@ -447,7 +440,7 @@ def test_parquet_has_columns_for_queries(one: Any, to: Path) -> None:
 
 def test_id_past_all_calendars_has_no_time() -> None:
     """Somebody may give an id; the export goes on."""
-    row = Row("18446744073709551615-7", ())
+    row = ArchiveRow("18446744073709551615-7", ())
 
     assert row.time is None
     assert id_order("9-0") < id_order("10-0") < id_order(row.id)

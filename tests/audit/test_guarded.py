@@ -13,9 +13,9 @@ from keyleash.audit import (
     Denial,
     Query,
     find_event,
+    follow,
     follow_denials,
     follow_events,
-    live,
     read_control,
     read_denials,
     read_events,
@@ -110,7 +110,7 @@ def test_refusals_of_a_guard_are_counted_at_once(leash: Leash) -> None:
 
 def test_guard_is_followed(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an agent does comes with its failure; what it is refused comes apart."""
-    monkeypatch.setattr(live, "BLOCK_MS", 1)
+    monkeypatch.setattr(follow, "BLOCK_MS", 1)
     agent = leash.agent("one")
     events = follow_events(leash.admin, NAMES, lambda: ["one"])
     denials = follow_denials(leash.admin, NAMES, lambda: ["one"])

@@ -8,21 +8,14 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit import (
-    Query,
-    follow_control,
-    follow_denials,
-    follow_events,
-    live,
-    pages,
-)
+from keyleash.audit import Query, follow, follow_control, follow_denials, follow_events, read
 from support.trails import KEYS, Trails
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that comes is waited for here: it is there before."""
-    monkeypatch.setattr(live, "BLOCK_MS", 1)
+    monkeypatch.setattr(follow, "BLOCK_MS", 1)
 
 
 def until_quiet(found: Iterator[Any]) -> list[Any]:
@@ -87,8 +80,8 @@ def test_sequels_are_not_lost_at_the_end_of_a_page(
     embedded_trails: Trails, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     """A full page holds its last event back, or is made longer where that alone fills it."""
-    monkeypatch.setattr(live, "FIRST_PAGE", page)
-    monkeypatch.setattr(live, "next_count", lambda _page: page)
+    monkeypatch.setattr(follow, "FIRST_PAGE", page)
+    monkeypatch.setattr(follow, "next_count", lambda _page: page)
     for number in range(1, 7):
         embedded_trails.event("a", f"{number}-0")
         if number % 2:
@@ -161,7 +154,7 @@ def test_operators_are_followed(trails: Trails) -> None:
 
 def test_backlog_of_many_pages_is_told_whole(embedded_trails: Trails) -> None:
     """Each read takes so many of each stream that the server is soon free again."""
-    count = 2 * pages.MAX_PAGE + 10
+    count = 2 * read.MAX_PAGE + 10
     with embedded_trails.client.pipeline() as pipe:
         for number in range(1, count + 1):
             pipe.xadd(KEYS.audit("a"), {"op": "SET", "key": "k"}, id=f"{number}-0")

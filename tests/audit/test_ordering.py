@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from keyleash.audit.event import ABSENT
-from keyleash.audit.undo import ordering
-from keyleash.audit.undo.ordering import in_order
-from keyleash.audit.undo.steps import State, Step
+from keyleash.audit.entries import ABSENT
+from keyleash.audit.undo import history
+from keyleash.audit.undo.history import KeyState, UndoStep, in_order
 
 
-def step(event: str, change: str, expires_ms: int | None = None) -> Step:
+def step(event: str, change: str, expires_ms: int | None = None) -> UndoStep:
     """`a/5-0` and `x>y`: whose event, and from which state to which; `-` is absent, `?` unknown."""
     identity, _, entry_id = event.partition("/")
-    was, became = (State({"-": ABSENT, "?": None}.get(one, one)) for one in change.split(">"))
-    return Step(
+    was, became = (KeyState({"-": ABSENT, "?": None}.get(one, one)) for one in change.split(">"))
+    return UndoStep(
         identity=identity,
         id=entry_id,
         time_ms=int(entry_id.partition("-")[0]),
@@ -23,12 +22,12 @@ def step(event: str, change: str, expires_ms: int | None = None) -> Step:
         correlation="c",
         key=b"k",
         was=was,
-        became=State(became.digest, expires_ms),
+        became=KeyState(became.digest, expires_ms),
     )
 
 
-def ordered(steps: list[Step], end: str) -> list[str]:
-    return [one.event for one in in_order(steps, State(end), 1000)]
+def ordered(steps: list[UndoStep], end: str) -> list[str]:
+    return [one.event for one in in_order(steps, KeyState(end), 1000)]
 
 
 def test_ids_decide_between_milliseconds_and_within_a_trail() -> None:
@@ -71,7 +70,7 @@ def test_unknown_states_fit_anywhere_and_known_ones_better() -> None:
 
 def test_too_many_ways_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then ids decide, as well as they can."""
-    monkeypatch.setattr(ordering, "MAX_PLACES", 3)
+    monkeypatch.setattr(history, "MAX_PLACES", 3)
 
     assert ordered([step("b/5-0", "x>y"), step("a/5-1", "y>z")], "z") == ["b/5-0", "a/5-1"]
     assert ordered([step("b/5-1", "x>y"), step("a/5-0", "y>z")], "z") == ["a/5-0", "b/5-1"]

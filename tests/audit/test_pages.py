@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from keyleash.audit import pages, read_events
+from keyleash.audit import read, read_events
 from support.trails import KEYS, Trails
 
 
 def test_pages_join_without_loss_in_both_directions(trails: Trails) -> None:
     """More than a page, and more than one entry a millisecond."""
-    count = 2 * pages.MAX_PAGE + 300
+    count = 2 * read.MAX_PAGE + 300
     with trails.client.pipeline() as pipe:
         for number in range(count):
             pipe.xadd(
@@ -28,8 +28,8 @@ def test_page_of_large_entries_is_small(embedded_trails: Trails) -> None:
     for number in range(1, 200):
         embedded_trails.event("a", f"{number}-0", before="k", expires=-1, image=b"x" * 64_000)
 
-    sizes = [len(page) for page in pages.read_pages(embedded_trails.client, KEYS.audit("a"))]
+    sizes = [len(page) for page in read.read_pages(embedded_trails.client, KEYS.audit("a"))]
 
     assert sum(sizes) == 199
-    assert max(sizes) == pages.FIRST_PAGE
+    assert max(sizes) == read.FIRST_PAGE
     assert set(sizes[1:-1]) == {15}

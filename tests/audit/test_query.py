@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyleash.audit import Query, read_denials, read_events
-from keyleash.audit.entry import audit_events
-from keyleash.audit.pages import pairs_of
-from keyleash.audit.query import Matcher
+from keyleash.audit.entries import audit_events
+from keyleash.audit.read import EventMatcher, pairs_of
 from keyleash.policy.patterns import match, parse_pattern
 from support.trails import KEYS, Trails
 
@@ -55,7 +54,7 @@ def test_key_matches_as_the_pattern_does(source: str, key: bytes) -> None:
     event = audit_events("a", b"1-0", [(b"op", b"SET"), (b"key", key or b"-")])[0]
 
     expected = match(pattern, key or b"-") is not None
-    assert Matcher(Query(pattern=pattern)).accepts(event) is expected
+    assert EventMatcher(Query(pattern=pattern)).accepts(event) is expected
 
 
 @given(
@@ -73,7 +72,7 @@ def test_words_that_are_passed_over_hold_nothing_that_is_meant(
     words: list[bytes], query: Query
 ) -> None:
     """The cheap test may let too much through, and never too little."""
-    matcher = Matcher(query)
+    matcher = EventMatcher(query)
     accepted = [e for e in audit_events("a", b"1-0", pairs_of(words)) if matcher.accepts(e)]
 
     assert matcher.may_accept(words) or not accepted

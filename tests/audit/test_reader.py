@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit import AuditEvent, newest, pages, read_denials, read_events
-from keyleash.audit.entry import split_netstrings
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.audit import AuditEvent, newest, read, read_denials, read_events
+from keyleash.audit.entries import split_netstrings
+from keyleash.store.keyspace import Keyspace
 from support.servers import RealServer
 
 KEYS = Keyspace()
@@ -49,8 +49,8 @@ def test_correction_is_folded_across_pages(
     client: Any, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     """A correction may lie in the page after its event; it takes no place of its own."""
-    monkeypatch.setattr(pages, "FIRST_PAGE", page)
-    monkeypatch.setattr(pages, "MAX_PAGE", page)
+    monkeypatch.setattr(read, "FIRST_PAGE", page)
+    monkeypatch.setattr(read, "MAX_PAGE", page)
     add(client, "a", "1-0")
     correct(client, "a", "1-1", of="1-0")
     add(client, "a", "2-0")
@@ -70,8 +70,8 @@ def test_many_sequels_of_a_batch_are_all_folded(
     client: Any, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     """Each command of a batch may fail, so whole pages may be sequels."""
-    monkeypatch.setattr(pages, "FIRST_PAGE", page)
-    monkeypatch.setattr(pages, "MAX_PAGE", page)
+    monkeypatch.setattr(read, "FIRST_PAGE", page)
+    monkeypatch.setattr(read, "MAX_PAGE", page)
     words = [word for number in range(9) for word in ("SET", f"k{number}")]
     client.execute_command("XADD", KEYS.audit("a"), "1-0", "token", "t", *words)
     for item in range(1, 10):
@@ -89,8 +89,8 @@ def test_sequels_behind_all_events_of_a_script_are_folded(
     client: Any, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     """An undo appends several events first, and then what became of each."""
-    monkeypatch.setattr(pages, "FIRST_PAGE", page)
-    monkeypatch.setattr(pages, "MAX_PAGE", page)
+    monkeypatch.setattr(read, "FIRST_PAGE", page)
+    monkeypatch.setattr(read, "MAX_PAGE", page)
     for number in range(4):
         add(client, "a", f"7-{number}")
     for number in range(4):

@@ -14,12 +14,12 @@ from keyleash.audit.report import (
     BeforeAndAfter,
     Timeline,
     activity,
-    lives,
+    key_history,
     read_activity,
     read_lives,
     read_standing,
 )
-from keyleash.tokens import revoke_tokens
+from keyleash.operator.tokens import revoke_tokens
 from support.leash import NAMES, Leash, grant
 from support.scribe import Scribe
 from support.servers import RealServer
@@ -69,7 +69,7 @@ def test_activity_keeps_the_ends_and_counts_the_rest(
     embedded_trails: Trails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many entries there are, so many are kept."""
-    monkeypatch.setattr(lives, "MAX_KEYS", 10)
+    monkeypatch.setattr(key_history, "MAX_KEYS", 10)
     for number in range(1, 301):
         embedded_trails.event("one", f"{number}-1", key=f"k:{number}", seq=number)
 
@@ -147,7 +147,7 @@ def test_images_past_the_bound_are_left_out(
     scribe: Scribe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory does not grow with what keys held."""
-    monkeypatch.setattr(lives, "MAX_IMAGE_BYTES", 10)
+    monkeypatch.setattr(key_history, "MAX_IMAGE_BYTES", 10)
     for key in ("a", "b"):
         scribe.client.set(key, "12345678")
         scribe.run("one", "SET", key, "x")

@@ -10,7 +10,7 @@ import pytest
 import keyleash
 from keyleash.audit.export import verify_archive
 from keyleash.errors import AuditFullError
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
 from support.archives import archived, export, stored
 from support.leash import Leash, grant
 from support.servers import RealServer

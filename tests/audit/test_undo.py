@@ -12,13 +12,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.audit.undo import (
-    Kind,
-    Selection,
+    ConflictKind,
     Undone,
     UndoPlan,
+    UndoSelection,
     apply_undo,
     plan_undo,
-    planner,
     selection,
 )
 from keyleash.errors import (
@@ -47,7 +46,9 @@ def scribe(client: Any) -> Scribe:
 
 
 def plan(client: Any, correlation: str = "c", **options: Any) -> UndoPlan:
-    return plan_undo(client, Selection(correlation=correlation), across_policies=True, **options)
+    return plan_undo(
+        client, UndoSelection(correlation=correlation), across_policies=True, **options
+    )
 
 
 def undo(client: Any, correlation: str = "c", **options: Any) -> Undone:
@@ -114,7 +115,7 @@ def test_conflict_on_one_key_leaves_all_as_they_are(client: Any, scribe: Scribe)
 
     assert data(client) == before
     ((blocked,), (obstacle,)) = made.blocked, made.blocked[0].obstacles
-    assert (blocked.key, obstacle.kind) == (b"k", Kind.CHANGED)
+    assert (blocked.key, obstacle.kind) == (b"k", ConflictKind.CHANGED)
     assert [step.event for step in obstacle.by] == [f"b/{event}"]
     assert client.xlen(NAMES.audit("@operators")) == 0
 
@@ -128,7 +129,7 @@ def test_change_outside_the_guards_is_a_conflict_that_nobody_is_named_for(
 
     (obstacle,) = plan(client).blocked[0].obstacles
 
-    assert (obstacle.kind, obstacle.by) == (Kind.CHANGED, ())
+    assert (obstacle.kind, obstacle.by) == (ConflictKind.CHANGED, ())
 
 
 def test_change_between_two_undone_events_is_a_conflict(client: Any, scribe: Scribe) -> None:
@@ -342,7 +343,7 @@ def test_record_names_the_oldest_and_the_newest_event(client: Any, scribe: Scrib
         )
         client.hset(NAMES.layouts, "a", "{}")
         client.set(key, "x")
-    made = plan_undo(client, Selection(identity="a", since_ms=0))
+    made = plan_undo(client, UndoSelection(identity="a", since_ms=0))
 
     assert [step.id for step in made.steps] == ["5-9", "5-10"]
 
@@ -399,7 +400,9 @@ def test_key_without_an_image_cannot_be_undone_not_even_by_force(
 
     (blocked,) = plan(client, forced=[b"k"]).blocked
 
-    assert [one.kind for one in blocked.obstacles if not one.is_forced] == [Kind.NOT_RECORDED]
+    assert [one.kind for one in blocked.obstacles if not one.is_forced] == [
+        ConflictKind.NOT_RECORDED
+    ]
     undo(client, skipped=[b"k"])
     assert (client.exists("k"), client.exists("other")) == (1, 0)
 
@@ -411,7 +414,7 @@ def test_masked_key_cannot_be_undone(client: Any, scribe: Scribe) -> None:
 
     (blocked,) = plan(client).blocked
 
-    assert [one.kind for one in blocked.obstacles] == [Kind.MASKED]
+    assert [one.kind for one in blocked.obstacles] == [ConflictKind.MASKED]
 
 
 SECRET = "jobs:secret:#" + hashlib.sha1(b"jobs:secret:a", usedforsecurity=False).hexdigest()
@@ -424,11 +427,11 @@ def test_masked_key_that_a_pattern_means_is_in_the_way(
     """A name that is given in full is compared by its digest."""
     scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
 
-    made = plan_undo(client, Selection(pattern=parse_pattern(pattern), since_ms=0))
+    made = plan_undo(client, UndoSelection(pattern=parse_pattern(pattern), since_ms=0))
 
-    assert [one.obstacles[0].kind for one in made.blocked] == [Kind.MASKED]
+    assert [one.obstacles[0].kind for one in made.blocked] == [ConflictKind.MASKED]
     with pytest.raises(NothingToUndoError, match="no event"):
-        plan_undo(client, Selection(pattern=parse_pattern("jobs:secret:b"), since_ms=0))
+        plan_undo(client, UndoSelection(pattern=parse_pattern("jobs:secret:b"), since_ms=0))
 
 
 def test_masked_key_that_a_pattern_may_mean_is_said_to_be_masked(
@@ -438,7 +441,7 @@ def test_masked_key_that_a_pattern_may_mean_is_said_to_be_masked(
     scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
 
     with pytest.raises(NothingToUndoError, match="masked"):
-        plan_undo(client, Selection(pattern=parse_pattern("jobs:{kind}:a"), since_ms=0))
+        plan_undo(client, UndoSelection(pattern=parse_pattern("jobs:{kind}:a"), since_ms=0))
 
 
 def test_key_that_was_too_large_cannot_be_undone(client: Any, scribe: Scribe) -> None:
@@ -452,7 +455,7 @@ def test_key_that_was_too_large_cannot_be_undone(client: Any, scribe: Scribe) ->
 
     obstacles = plan(client).blocked[0].obstacles
 
-    assert (obstacles[0].kind, obstacles[0].size) == (Kind.LARGE, 70000)
+    assert (obstacles[0].kind, obstacles[0].size) == (ConflictKind.LARGE, 70000)
 
 
 def test_key_that_became_too_large_can_be_forced(client: Any, scribe: Scribe) -> None:
@@ -460,7 +463,7 @@ def test_key_that_became_too_large_can_be_forced(client: Any, scribe: Scribe) ->
     client.set("k", "1")
     scribe.run("a", "SET", "k", "2", after="large")
 
-    assert [one.kind for one in plan(client).blocked[0].obstacles] == [Kind.UNVERIFIED]
+    assert [one.kind for one in plan(client).blocked[0].obstacles] == [ConflictKind.UNVERIFIED]
     undo(client, forced=[b"k"])
 
     assert client.get("k") == b"1"
@@ -472,7 +475,7 @@ def test_control_key_is_never_written(client: Any, scribe: Scribe) -> None:
 
     (blocked,) = plan(client, forced=[b"keyleash:state:a"]).blocked
 
-    assert blocked.obstacles[-1].kind is Kind.CONTROL
+    assert blocked.obstacles[-1].kind is ConflictKind.CONTROL
 
 
 def test_failed_command_is_not_undone(client: Any, scribe: Scribe) -> None:
@@ -495,7 +498,7 @@ def test_batch_is_undone_as_a_whole(client: Any, scribe: Scribe) -> None:
     now = [step.digest for step in _values(client, "k", "l")]
     scribe.add("a", "of", event, *(word for digest in now for word in ("after", f"{digest}:-1")))
 
-    made = plan_undo(client, Selection(events=(event,)), across_policies=True)
+    made = plan_undo(client, UndoSelection(events=(event,)), across_policies=True)
     apply_undo(client, made)
 
     assert [one.steps[0].ops for one in made.keys if one.key == b"k"] == [("SET", "APPEND")]
@@ -515,14 +518,14 @@ def test_events_are_chosen_by_identity_key_and_time(client: Any, scribe: Scribe)
     since_ms = int(first.partition("-")[0])
     pattern = parse_pattern("k:*")
 
-    by_identity = plan_undo(client, Selection(identity="a", since_ms=since_ms))
-    by_key = plan_undo(client, Selection(pattern=pattern, since_ms=since_ms))
+    by_identity = plan_undo(client, UndoSelection(identity="a", since_ms=since_ms))
+    by_key = plan_undo(client, UndoSelection(pattern=pattern, since_ms=since_ms))
 
     assert {one.key for one in by_identity.keys} == {b"k:1", b"l:1"}
     assert {one.key for one in by_key.keys} == {b"k:1", b"k:2"}
     assert by_key.others == (b"l:1",)
     with pytest.raises(NothingToUndoError):
-        plan_undo(client, Selection(identity="a", since_ms=since_ms + 100_000))
+        plan_undo(client, UndoSelection(identity="a", since_ms=since_ms + 100_000))
 
 
 def test_event_is_named_with_its_identity_if_need_be(client: Any, scribe: Scribe) -> None:
@@ -532,7 +535,7 @@ def test_event_is_named_with_its_identity_if_need_be(client: Any, scribe: Scribe
     scribe.run("b", "SET", "l", "1", entry_id=entry_id)
 
     def chosen(given: str) -> list[bytes]:
-        selection = Selection(events=(given,))
+        selection = UndoSelection(events=(given,))
         return [one.key for one in plan_undo(client, selection, across_policies=True).keys]
 
     assert chosen(f"a/{entry_id}") == [b"k"]
@@ -547,7 +550,7 @@ def test_wrong_event_id_is_an_error(client: Any, scribe: Scribe, given: str) -> 
     scribe.run("a", "SET", "k", "1")
 
     with pytest.raises(UnknownEventError):
-        plan_undo(client, Selection(events=(given,)))
+        plan_undo(client, UndoSelection(events=(given,)))
 
 
 def test_unknown_identity_and_empty_range_are_errors(client: Any, scribe: Scribe) -> None:
@@ -555,9 +558,9 @@ def test_unknown_identity_and_empty_range_are_errors(client: Any, scribe: Scribe
     scribe.run("a", "SET", "k", "1")
 
     with pytest.raises(UnknownIdentityError):
-        plan_undo(client, Selection(identity="nobody", since_ms=0))
+        plan_undo(client, UndoSelection(identity="nobody", since_ms=0))
     with pytest.raises(NothingToUndoError):
-        plan_undo(client, Selection(correlation="none"))
+        plan_undo(client, UndoSelection(correlation="none"))
 
 
 def test_undo_of_many_keys_is_several_events_and_one_undo(client: Any, scribe: Scribe) -> None:
@@ -587,7 +590,7 @@ def test_undo_that_would_hold_up_the_server_is_refused(
     """Before anything is done, and it says how much there is and how much may be."""
     client.mset({"k": "x" * 100, "l": "x" * 100})
     scribe.run("a", "MSET", "k", "1", "l", "1")
-    for module in (planner, selection):
+    for module in (plan, selection):
         monkeypatch.setattr(module, bound, value, raising=False)
 
     with pytest.raises(UndoTooLargeError, match=said):

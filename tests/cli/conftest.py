@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keyleash.compiler.templates import examples_root
+from keyleash.compiler.render import examples_root
 from support.command_line import Cli
 from support.servers import RealServer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keyleash.protocol.keyspace import OPERATORS
+from keyleash.store.keyspace import OPERATORS
 from support.command_line import Cli
 from support.servers import RealServer
 from support.trails import KEYS, Trails

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keyleash.commands import load_table
-from keyleash.protocol.keyspace import script_digest
+from keyleash.store.keyspace import script_digest
 from support.command_line import Cli
 
 BROKEN = """\

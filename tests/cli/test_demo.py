@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keyleash.cli.demo import story
-from keyleash.cli.demo.outcome import Refused, Replies
+from keyleash.cli.demo.stage import ExpectedDenial, Replies
 from keyleash.errors import KeyDeniedError, ReplyCode, TokenExpiredError
 from support.command_line import Cli
 
@@ -56,7 +56,7 @@ def a_wrong_scene(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_refusal_is_met_by_its_code_and_details_only() -> None:
     """Another code, or a detail that differs, is not what was expected."""
-    denied = Refused(ReplyCode.KEY_DENIED, {"key": "k"})
+    denied = ExpectedDenial(ReplyCode.KEY_DENIED, {"key": "k"})
 
     assert denied.is_met_by(KeyDeniedError({"key": "k", "more": "x"}))
     assert not denied.is_met_by(KeyDeniedError({"key": "other"}))

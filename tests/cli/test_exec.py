@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from keyleash.cli.replies import formatted, raw
+from keyleash.cli.exec import formatted, raw
 from support.command_line import Cli
 from support.servers import RealServer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyleash.cli.failures import failure_of
-from keyleash.cli.server import shown_url
+from keyleash.cli.settings import shown_url
 from keyleash.errors import BudgetExhaustedError, LeashError
 from support.command_line import Cli
 from support.distress import DISTRESSES, FULL_DISK, Distress

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.live import follow_denials, follow_events
-from keyleash.audit.query import Query
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.token import token_digest
+from keyleash.audit.follow import follow_denials, follow_events
+from keyleash.audit.read import Query
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.token import token_digest
 from support.command_line import Cli
 from support.servers import RealServer
 

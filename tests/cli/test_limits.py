@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
 from support.command_line import Cli
 from support.servers import RealServer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyleash.cli.errors import OutputFileError
-from keyleash.cli.output import write_output
+from keyleash.cli.terminal import write_output
 from support.command_line import Cli
 from support.servers import RealServer
 from support.trails import Trails

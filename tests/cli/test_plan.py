@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from keyleash.deploy import load_policy
 from keyleash.errors import RemovalError
+from keyleash.operator import load_policy
 from support.command_line import Cli
 from support.servers import RealServer
 from support.terminals import on_a_terminal, read_until

@@ -12,8 +12,8 @@ from support.command_line import Cli
 from support.terminals import on_a_terminal, read_all, read_until
 
 AT_ONCE = """\
-import keyleash.cli.progress
-keyleash.cli.progress.SOON_S = -1.0
+import keyleash.cli.load
+keyleash.cli.load.SOON_S = -1.0
 keyleash.cli.main()
 """
 

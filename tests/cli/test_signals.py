@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from keyleash.cli.signals import ENDING_SIGNALS, Ended, ended_by_signals
+from keyleash.cli.terminal import ENDING_SIGNALS, Ended, ended_by_signals
 
 
 class Dying:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from keyleash.cli.status.showing import bar
+from keyleash.cli.render.status import bar
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
 from keyleash.policy import parse_policy
-from keyleash.protocol.state import LimitState, SlotKind, State
-from keyleash.status.usage import limit_uses
+from keyleash.status.identities import limit_uses
+from keyleash.store.state import IdentityState, LimitState, SlotKind
 from support.command_line import Cli
 from support.servers import RealServer
 from support.terminals import on_a_terminal, read_until
@@ -141,7 +141,7 @@ def test_use_of_a_window_that_has_ended_is_zero(
         LimitState(slots["budget.requests"], ends_us=NOW_US, used=999),
     )
 
-    uses = {one.name: one for one in limit_uses(identity, State(1, False, 0, held), NOW_US)}
+    uses = {one.name: one for one in limit_uses(identity, IdentityState(1, False, 0, held), NOW_US)}
 
     assert uses["budget.requests"].used == 0
     assert uses["budget.requests"].resets_ms is None
@@ -156,7 +156,7 @@ def test_use_of_a_burst_is_what_is_not_free_again(
     identity, slots = identity_and_slots
     held = (LimitState(slots["rate.writes"], tat_us=NOW_US + 2 * 1_000_000 + 1),)
 
-    uses = {one.name: one for one in limit_uses(identity, State(1, False, 0, held), NOW_US)}
+    uses = {one.name: one for one in limit_uses(identity, IdentityState(1, False, 0, held), NOW_US)}
 
     assert (uses["rate.writes"].used, uses["rate.writes"].of) == (3, 5)
     assert uses["rate.writes"].kind is SlotKind.GCRA

@@ -16,10 +16,10 @@ import redis
 
 import keyleash
 import keyleash.asyncio
-from keyleash.deploy import activate_policy, freeze, load_policy, prepare_policy
 from keyleash.errors import ClusterError, UnsupportedServerError
-from keyleash.protocol.supported import release_of, require_supported
-from keyleash.tokens import issue_token, list_tokens
+from keyleash.operator import activate_policy, freeze, load_policy, prepare_policy
+from keyleash.operator.tokens import issue_token, list_tokens
+from keyleash.store.server_check import release_of, require_supported
 from support.command_line import Cli
 from support.every_command import ONLINE, TOKEN, run_online
 from support.fake_resp import FakeResp, bulk, fake_resp, info

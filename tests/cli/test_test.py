@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from keyleash.compiler.templates import examples_root
-from keyleash.decision import ALLOWED
+from keyleash.compiler.render import examples_root
+from keyleash.evaluate import ALLOWED
 from support.command_line import Cli
 from support.servers import RealServer
 
@@ -162,7 +162,7 @@ def test_disagreement_of_model_and_guard_is_loud(
     def all_allowed(case: Any, *_: object) -> Iterator[Any]:
         return iter([ALLOWED] * sum(step.times for step in case.steps))
 
-    monkeypatch.setattr("keyleash.policytests.run.model_decisions", all_allowed)
+    monkeypatch.setattr("keyleash.policy_tests.run.model_decisions", all_allowed)
     write(
         cases, "command: GET j:locked, expect: KEY_DENIED", "command: GET j:locked, expect: allow"
     )

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from keyleash.audit.live import _block_ms
-from keyleash.cli.server import (
+from keyleash.audit.follow import _block_ms
+from keyleash.cli.settings import (
     NODE_TIMEOUT_S,
     TIMEOUT_S,
     connection_pool,
     node_client,
     operator_client,
 )
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
 from support.command_line import Cli
 from support.fake_resp import bulk, fake_resp, info
 

@@ -7,9 +7,9 @@ from datetime import datetime
 
 import pytest
 
-from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.tokens import issue_token
+from keyleash.operator.tokens import issue_token
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client
 from support.command_line import Cli
 from support.servers import RealServer
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from keyleash.cli import output
-from keyleash.cli.text import iso_time, json_bytes, printable
-from keyleash.cli.undo import command
+from keyleash.cli import terminal, undo
+from keyleash.text import iso_time, json_bytes, printable
 from support.command_line import Cli
 from support.scribe import Scribe
 from support.servers import RealServer
@@ -206,7 +205,7 @@ def test_without_a_terminal_nothing_is_undone_unasked(
     refused = cli.run("undo", "--correlation", "req-1")
     assert refused.exit_code == 2
     assert "--yes" in refused.stderr
-    monkeypatch.setattr(command, "require_consent", lambda question, yes: False)
+    monkeypatch.setattr(undo, "require_consent", lambda question, yes: False)
     declined = cli.run("undo", "--correlation", "req-1")
 
     assert (declined.exit_code, "nothing was undone" in declined.stderr) == (1, True)
@@ -336,7 +335,7 @@ def test_plan_folds_on_a_narrow_terminal(
     cli: Cli, agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is cut off."""
-    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    monkeypatch.setattr(terminal, "is_terminal", lambda: True)
     agents.run("runner", "req-1", "SET", STATE, "word " * 20)
 
     shown = cli.run("undo", "--correlation", "req-1", "--dry-run", COLUMNS="60").stdout

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.sealed import read_seal, server_keyspace
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import read_seal, server_keyspace
 from keyleash.vault import Hooks, seal
 from support.command_line import Cli
 from support.fake_resp import bulk, fake_resp, info

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
 from support.command_line import Cli
 from support.fake_resp import fake_resp
 from support.servers import RealServer

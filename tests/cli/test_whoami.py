@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keyleash.protocol.token import TokenRecord
+from keyleash.store.token import TokenRecord
 from support.command_line import Cli
 from support.leash import put_token
 from support.servers import RealServer

@@ -11,7 +11,7 @@ import redis
 
 import keyleash
 from client.alike import EITHER, ONE_EITHER, FakeClock, agent
-from keyleash.client.polling import LONGEST_PAUSE_S, may_block, timeout_of
+from keyleash.client.blocking import LONGEST_PAUSE_S, may_block, timeout_of
 from keyleash.commands import load_table
 from support.leash import Leash, grant
 

@@ -27,11 +27,11 @@ from keyleash import (
     TokenRevokedError,
     correlation,
 )
-from keyleash.client import healing
-from keyleash.client.batching import MAX_CHUNK_BYTES
-from keyleash.client.coalescing import MANY
-from keyleash.protocol.request import MAX_ARGUMENTS
-from keyleash.tokens import revoke_tokens
+from keyleash.client import recovery
+from keyleash.client.coalesce import MANY
+from keyleash.client.flow import MAX_CHUNK_BYTES
+from keyleash.operator.tokens import revoke_tokens
+from keyleash.store.wire import MAX_ARGUMENTS
 from support.leash import Leash
 from support.servers import RealServer
 
@@ -575,7 +575,7 @@ def test_script_that_nobody_loads_is_waited_for_once(
     one_leash: Leash, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not for each correlation id anew, or the last task would hear of it after minutes."""
-    monkeypatch.setattr(healing, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(recovery, "PAUSES_S", (0.01, 0.01))
     rules = ("on", ">pw", "~*", "+@all", "-script")
     one_leash.admin.execute_command("ACL", "SETUSER", "fenced", *rules)
 

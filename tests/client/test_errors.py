@@ -18,10 +18,10 @@ from redis.retry import Retry
 import keyleash
 from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
-from keyleash.deploy import set_suspended
-from keyleash.protocol.reply import refusal
-from keyleash.protocol.token import TokenRecord
-from keyleash.tokens import revoke_tokens
+from keyleash.operator import set_suspended
+from keyleash.operator.tokens import revoke_tokens
+from keyleash.store.token import TokenRecord
+from keyleash.store.wire import refusal
 from support.leash import NAMES, Leash, grant
 
 PUBLISHER = {"allow": ["publish"], "channels": ["c:*"]}

@@ -13,7 +13,7 @@ import redis
 
 from client.twin import FAR_S, AsyncTwin, Piped, Twin, answer, difference, recorded_calls
 from keyleash.commands import load_table
-from keyleash.commands.server import read_table
+from keyleash.commands.live import read_table
 from keyleash.errors import CommandRefusedError
 from support.servers import RealServer
 

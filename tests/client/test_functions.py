@@ -13,9 +13,9 @@ from redis.exceptions import NoScriptError
 import keyleash
 from client.alike import AsyncLeash, SyncLeash
 from client.conftest import BROAD
-from keyleash.client import healing
+from keyleash.client import recovery
 from keyleash.errors import DigestMismatchError, GuardLostError, KeyleashError
-from keyleash.protocol.transport import Transport, function_name
+from keyleash.store.wire import Transport, function_name
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServers, embedded_label, find_server_binaries
 
@@ -112,7 +112,7 @@ def test_agent_that_may_not_load_hears_that_nobody_did(
     leash: Leash, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with a lost script: it asks again for a while, and then says who can help."""
-    monkeypatch.setattr(healing, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(recovery, "PAUSES_S", (0.01, 0.01))
     client = ready(leash, packets)
     rules = ["on", ">pw", "~*", "+@all", "-function", "-script"]
     leash.admin.execute_command("ACL", "SETUSER", "fenced", *rules)

@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError
 import keyleash
 from client.alike import EITHER, FakeClock
 from keyleash import NotActiveError, PolicyStaleError
-from keyleash.client.healing import JITTER, PAUSES_S
+from keyleash.client.recovery import JITTER, PAUSES_S
 from keyleash.errors import DigestMismatchError, GuardLostError
 from support.leash import NAMES, Leash, grant
 

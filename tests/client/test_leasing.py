@@ -13,7 +13,7 @@ from redis.observability import OTelConfig, get_observability_instance
 
 import keyleash
 from client.alike import agent
-from keyleash.client.leasing import give_back, take
+from keyleash.client._redis_py import give_back, take
 from support.leash import Leash
 
 

@@ -21,11 +21,11 @@ from keyleash import (
     RateLimitedError,
     TokenRevokedError,
 )
-from keyleash.client.batching import MAX_CHUNK_BYTES
-from keyleash.deploy import set_suspended
-from keyleash.protocol import reply
-from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
-from keyleash.tokens import revoke_tokens
+from keyleash.client.flow import MAX_CHUNK_BYTES
+from keyleash.operator import set_suspended
+from keyleash.operator.tokens import revoke_tokens
+from keyleash.store import wire
+from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="t:*")]}
@@ -248,7 +248,7 @@ def test_refusal_of_an_unknown_code_does_not_hide_the_other_results(
 ) -> None:
     """A guard may be newer than its clients; what it refuses stays refused."""
     pipe = agent(leash).pipeline(transaction=False)
-    monkeypatch.delitem(reply._BY_CODE, "KEY_NOT_GRANTED")
+    monkeypatch.delitem(wire._BY_CODE, "KEY_NOT_GRANTED")
 
     results = pipe.set("t:a", 1).get("u:a").get("t:a").execute(raise_on_error=False)
     assert kinds(results) == [True, keyleash.KeyleashError, b"1"]

@@ -18,7 +18,7 @@ from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 import keyleash
 from client.alike import EITHER, ONE_EITHER
 from keyleash import TokenRevokedError, correlation
-from keyleash.tokens import revoke_tokens
+from keyleash.operator.tokens import revoke_tokens
 from support.leash import Leash, grant
 
 

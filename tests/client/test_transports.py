@@ -16,8 +16,8 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.deploy import load_policy
-from keyleash.tokens import issue_token
+from keyleash.operator import load_policy
+from keyleash.operator.tokens import issue_token
 from support.leash import grant, policy
 from support.servers import find_server_binaries
 

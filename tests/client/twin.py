@@ -17,8 +17,8 @@ import redis.asyncio
 import keyleash
 from client.alike import Awaited
 from keyleash.commands import load_table
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.request import declared_keys
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.wire import declared_keys
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keyleash.commands import load_table
-from keyleash.commands.server import ask
+from keyleash.commands.live import ask
 from support.servers import RealServer
 
 

@@ -19,10 +19,15 @@ from keyleash.commands.facts import (
     SERVERS_DIFFER,
     UNPLACED,
 )
-from keyleash.commands.placement import place
-from keyleash.commands.rows import CommandRow, KeySpecRow, merge_rows, weaker_arity
 from keyleash.commands.spec import NumberedKeys, OptionKey, Variant
-from keyleash.commands.table import table_of
+from keyleash.commands.table import (
+    CommandRow,
+    KeySpecRow,
+    merge_rows,
+    place,
+    table_of,
+    weaker_arity,
+)
 
 READ, WRITE = OperationClass.READ, OperationClass.WRITE
 

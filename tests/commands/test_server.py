@@ -8,10 +8,9 @@ import pytest
 
 from keyleash.commands import load_table
 from keyleash.commands.facts import NAMED_ONLY, NO_KEY, UNPLACED
-from keyleash.commands.rows import CommandRow
-from keyleash.commands.server import UnreadableCommandsError, read_table
-from keyleash.commands.table import table_of
-from keyleash.protocol.learned import commands_to_learn
+from keyleash.commands.live import UnreadableCommandsError, read_table
+from keyleash.commands.table import CommandRow, table_of
+from keyleash.store.records import commands_to_learn
 from keyleash.testing import fake_redis, fake_server
 from support.servers import RealServer
 

@@ -23,11 +23,10 @@ from keyleash.commands.facts import (
     VARIANTS,
     WAITS,
 )
+from keyleash.commands.live import ask
 from keyleash.commands.refresh import main, render
-from keyleash.commands.rows import CommandRow, merge_tables
-from keyleash.commands.server import ask
 from keyleash.commands.spec import CommandSpec, NumberedKeys, OptionKey, StreamKeys
-from keyleash.commands.table import TABLE_PATH
+from keyleash.commands.table import TABLE_PATH, CommandRow, merge_tables
 from support.servers import RealServer, RealServers, find_server_binaries
 
 

@@ -8,10 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from lupa import lua51
 
-from keyleash.compiler.grouping import DEEPEST, FEW, Grouping, grouped
 from keyleash.compiler.ir import Matcher
+from keyleash.compiler.match_tree import DEEPEST, FEW, Grouping, grouped
 from keyleash.compiler.passes.translate_patterns import matcher
-from keyleash.compiler.templates import render
+from keyleash.compiler.render import render
 from keyleash.policy.patterns import match, parse_pattern
 from support.thorough import thorough
 

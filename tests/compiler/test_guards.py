@@ -12,7 +12,7 @@ from lupa import lua51
 from keyleash.commands import load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.policy import parse_policy
-from keyleash.protocol.keyspace import Keyspace, script_digest
+from keyleash.store.keyspace import Keyspace, script_digest
 from support.golden import GOLDEN, assert_golden
 from support.sealed import SEALED
 

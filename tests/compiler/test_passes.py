@@ -14,7 +14,7 @@ from keyleash.commands import CommandTable, load_table
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.passes import PASSES
 from keyleash.policy import parse_policy
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
 from support.golden import GOLDEN, as_json, assert_golden, plain
 
 FILLED = {

@@ -14,10 +14,10 @@ from jinja2 import DictLoader, UndefinedError, meta
 
 from keyleash.commands import load_table
 from keyleash.compiler import compile_guard
-from keyleash.compiler.templates import environment, lua_root
+from keyleash.compiler.render import environment, lua_root
 from keyleash.policy import Identity, parse_policy
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.state import SlotKind
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.state import SlotKind
 from support.leash import grant, policy
 
 SHARED = re.compile(r'share "(partials/\w+\.lua)" of (.*)')
@@ -62,7 +62,7 @@ CACHES: list[Any] = [
         ("passes.select_commands", "_usages"),
         ("passes.form_rules", "_formed"),
         ("passes.order_dispatch", "_ordered"),
-        ("sharing", "_text"),
+        ("render", "_text"),
     )
 ]
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import redis
 
-from keyleash.deploy import collector, load_policy
-from keyleash.deploy.collector import MANY, STEP_KIB, come_around
+from keyleash.operator import load_policy
+from keyleash.operator.load import staging
+from keyleash.operator.load.staging import MANY, STEP_KIB, come_around
 from support.leash import grant, policy
 from support.servers import RealServer
 
@@ -56,7 +57,7 @@ def test_collector_of_a_server_far_away_is_left_when_the_time_is_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every step is a round trip, and a load is not to wait for thousands."""
-    monkeypatch.setattr(collector, "LONGEST_S", -1)
+    monkeypatch.setattr(staging, "LONGEST_S", -1)
     server = Busy()
 
     come_around(server)

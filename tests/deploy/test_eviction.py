@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from keyleash.deploy import load_policy
-from keyleash.deploy.eviction import EvictionRisk, find_eviction_risk
 from keyleash.errors import EvictionError
+from keyleash.operator import load_policy
+from keyleash.operator.load.checks import EvictionRisk, find_eviction_risk
 from support.command_line import Cli
 from support.keyspaces import whole_keyspace
 from support.leash import grant, policy

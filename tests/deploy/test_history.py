@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import redis
 
-from keyleash.compiler.templates import examples_root
-from keyleash.deploy import (
+from keyleash.compiler.render import examples_root
+from keyleash.errors import ActivationConflictError, NotVerifiedError
+from keyleash.operator import (
     PreparedPolicy,
     Transport,
     activate_policy,
@@ -17,10 +18,8 @@ from keyleash.deploy import (
     preview_load,
     verify_activation,
 )
-from keyleash.errors import ActivationConflictError, NotVerifiedError
-from keyleash.protocol.active import read_active
-from keyleash.protocol.history import read_history
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import read_active, read_history
 from support.servers import RealServer
 
 NAMES = Keyspace()

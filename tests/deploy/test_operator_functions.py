@@ -13,20 +13,14 @@ import redis
 import keyleash
 from keyleash.audit import read_control
 from keyleash.audit.export import Archiver
-from keyleash.audit.undo import Selection, apply_undo, plan_undo
-from keyleash.deploy import (
-    activate_policy,
-    freeze,
-    load_policy,
-    set_suspended,
-    thaw,
-)
+from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
 from keyleash.errors import SecretInTextError
-from keyleash.fence import Node, apply_fences, remove_fences
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.sealed import server_keyspace
+from keyleash.fence import FenceNode, apply_fences, remove_fences
+from keyleash.operator import activate_policy, freeze, load_policy, set_suspended, thaw
+from keyleash.operator.tokens import issue_token, list_tokens, revoke, rotate_token
 from keyleash.status import read_snapshot
-from keyleash.tokens import issue_token, list_tokens, revoke, rotate_token
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import server_keyspace
 from keyleash.vault import seal
 from support.leash import Leash, grant, policy
 from support.servers import RealServer
@@ -34,13 +28,12 @@ from support.servers import RealServer
 NAMES = Keyspace()
 TOKEN = f"kl_one_{'A' * 32}"
 PACKAGES = (
-    "audit", "audit.export", "audit.report", "audit.undo", "deploy", "fence", "status", "tokens",
-    "vault",
+    "audit", "audit.export", "audit.report", "audit.undo", "fence", "operator", "status", "vault",
 )  # fmt: skip
 
 
 def plan(client: Any) -> Any:
-    return plan_undo(client, Selection(events=("@one:1",)))
+    return plan_undo(client, UndoSelection(events=("@one:1",)))
 
 
 TEXTS: dict[str, Callable[[Any, Any, str], Any]] = {
@@ -59,10 +52,10 @@ TEXTS: dict[str, Callable[[Any, Any, str], Any]] = {
     ),
     "actor of activate_policy": lambda r, prepared, text: activate_policy(r, prepared, actor=text),
     "actor of apply_fences": lambda r, _, text: apply_fences(
-        [Node("it", r)], NAMES, [], {}, actor=text
+        [FenceNode("it", r)], NAMES, [], {}, actor=text
     ),
     "actor of remove_fences": lambda r, _, text: remove_fences(
-        [Node("it", r)], NAMES, {}, [], actor=text
+        [FenceNode("it", r)], NAMES, {}, [], actor=text
     ),
     "actor of seal": lambda r, _, text: seal(r, actor=text),
     "actor of Archiver": lambda r, archive, text: Archiver(r, NAMES, archive, actor=text),
@@ -99,7 +92,7 @@ def test_text_that_contains_a_token_is_rejected_and_not_repeated(leash: Leash, n
 def test_undo_with_a_token_in_a_text_changes_nothing(leash: Leash, parameter: str) -> None:
     """Its texts are in the control stream and in the events of the undo."""
     leash.agent("one").set("k", "new")
-    selected = plan_undo(leash.admin, Selection(identity="one"))
+    selected = plan_undo(leash.admin, UndoSelection(identity="one"))
     texts: dict[str, Any] = {parameter: TOKEN}
 
     with pytest.raises(SecretInTextError, match=f"`{parameter}` contains a token"):
@@ -155,7 +148,7 @@ def test_asynchronous_clients_of_other_servers_are_a_type_error(leash: Leash) ->
     with pytest.raises(TypeError, match="`others` is an asynchronous client"):
         load_policy(leash.admin, "", others=[other])
     with pytest.raises(TypeError, match="`client` is an asynchronous client"):
-        Node("it", other)
+        FenceNode("it", other)
 
 
 def test_client_that_decodes_does_all_that_operators_do(server: RealServer) -> None:
@@ -173,7 +166,7 @@ def test_client_that_decodes_does_all_that_operators_do(server: RealServer) -> N
     assert freeze(client, ["one"], reason="x").identities[0].changed
     assert thaw(client).identities[0].changed
     assert len(revoke(client).tokens) == 2
-    selected = plan_undo(client, Selection(identity="one"))
+    selected = plan_undo(client, UndoSelection(identity="one"))
     assert apply_undo(client, selected).removed == (b"k",)
     assert [one.name for one in read_snapshot(client).identities] == ["one"]
     assert {one.event for one in read_control(client, server_keyspace(client))} > {"issue"}

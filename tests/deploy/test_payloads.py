@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from keyleash.deploy import load_policy
 from keyleash.errors import UnvalidatedRestoreError
-from keyleash.protocol.payloads import PayloadRisk, find_payload_risk
+from keyleash.operator import load_policy
+from keyleash.store.server_check import PayloadRisk, find_payload_risk
 from support.command_line import Cli
 from support.keyspaces import whole_keyspace
 from support.leash import grant, policy

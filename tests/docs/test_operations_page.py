@@ -7,9 +7,9 @@ from pathlib import Path
 
 from keyleash.doctor import CODES
 from keyleash.doctor.checks.records import NO_POLICY
-from keyleash.doctor.checks.users import CODE as OPEN_USER
-from keyleash.doctor.checks.version import CODE as FLAWS
-from keyleash.server import EmbeddedServer
+from keyleash.doctor.checks.settings import VERSION as FLAWS
+from keyleash.doctor.checks.users import DEFAULT_USER as OPEN_USER
+from keyleash.servers import EmbeddedServer
 from support.command_line import Cli
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text("utf-8")

@@ -13,11 +13,11 @@ import pytest
 import redis
 
 from keyleash.commands import keys_of, load_table
-from keyleash.deploy import freeze
 from keyleash.errors import ReplyCode
-from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
-from keyleash.protocol.state import DOUBLE, FIRST_NUMBER
-from keyleash.protocol.token import TokenRecord
+from keyleash.operator import freeze
+from keyleash.store.state import DOUBLE, FIRST_NUMBER
+from keyleash.store.token import TokenRecord
+from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
 

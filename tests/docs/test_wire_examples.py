@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keyleash.protocol.transport import Transport
+from keyleash.store.wire import Transport
 from support.leash import NAMES, Leash
 from support.servers import RealServer
 

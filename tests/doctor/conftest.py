@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from doctor.patients import POLICY, Patient
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
 
 
 @pytest.fixture
 def flawless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the flaws of the release that happens to be embedded."""
-    monkeypatch.setattr("keyleash.doctor.checks.version.advisories", lambda: ())
+    monkeypatch.setattr("keyleash.doctor.checks.settings.advisories", lambda: ())
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any
 
 import redis
 
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
+from keyleash.store.keyspace import Keyspace
 from support.command_line import Cli
 
 NAMES = Keyspace()

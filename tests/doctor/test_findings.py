@@ -12,11 +12,12 @@ import pytest
 
 from doctor.patients import NAMES, POLICY, Patient
 from keyleash.doctor import CODES
-from keyleash.doctor.checks import clock, payloads, replication, scripts
-from keyleash.doctor.checks import version as version_check
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.sealed import ChangeKind, PrefixChange, change_fields
-from keyleash.protocol.transport import function_name
+from keyleash.doctor.checks import records, settings
+from keyleash.doctor.checks import settings as version_check
+from keyleash.operator.load.checks import RESTORE_CODE
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import ChangeKind, PrefixChange, change_fields
+from keyleash.store.wire import function_name
 from support.command_line import Cli
 from support.replication import wait_until
 from support.servers import RealServer, embedded_label
@@ -140,15 +141,15 @@ ADVICE: dict[str, Illness] = {
 }
 """What is reported and leaves the exit code 0."""
 ELSEWHERE = {
-    payloads.CODE,
+    RESTORE_CODE,
     "persistence-failing",
-    version_check.CODE,
-    clock.DIFFERS,
-    replication.UNREACHABLE,
-    replication.SEVERAL,
-    replication.LINK,
-    replication.LAGGING,
-    replication.BEHIND,
+    version_check.VERSION,
+    settings.DIFFERS,
+    settings.UNREACHABLE,
+    settings.SEVERAL,
+    settings.LINK,
+    settings.LAGGING,
+    settings.BEHIND,
 }
 
 
@@ -365,7 +366,7 @@ def test_load_while_the_doctor_looks_is_no_illness(
 ) -> None:
     """Run by a timer, it must not raise an alarm for records of two policies."""
     looks: list[object] = []
-    check = scripts.check_scripts
+    check = records.check_scripts
 
     def load_first(*arguments: Any) -> Any:
         if not looks:
@@ -375,7 +376,7 @@ def test_load_while_the_doctor_looks_is_no_illness(
         looks.append(arguments)
         return check(*arguments)
 
-    monkeypatch.setattr(scripts, "check_scripts", load_first)
+    monkeypatch.setattr(records, "check_scripts", load_first)
 
     assert patient.found(exit_code=0) == []
     assert len(looks) == 2
@@ -458,7 +459,7 @@ def test_flaw_of_a_setting_is_found_only_where_it_is_on(server: RealServer) -> N
         finally:
             admin.config_set("maxmemory-clients", "0")
         messages.append(
-            "".join(one["message"] for one in found if one["code"] == version_check.CODE)
+            "".join(one["message"] for one in found if one["code"] == version_check.VERSION)
         )
 
     assert [expected in one for one in messages] == [False, True]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from doctor.patients import NAMES, OPS, POLICY, Patient
-from keyleash.deploy.watch import Address
 from keyleash.doctor import examine
-from keyleash.doctor.checks import replication
-from keyleash.server import EmbeddedServer
+from keyleash.doctor.checks import settings
+from keyleash.servers import EmbeddedServer
+from keyleash.watch import Address
 from support.clocks import server_ahead
 from support.replication import wait_until
 from support.servers import embedded_label, find_server_binaries
@@ -88,7 +88,7 @@ def test_replica_that_was_not_heard_of_is_found(
     follow(other, patient)
     patient.cli.ok("watch", "--once")
     wait_until(lambda: patient.admin.info("replication")["slave0"]["state"] == "online")
-    monkeypatch.setattr(replication, "LAG_S", -1)
+    monkeypatch.setattr(settings, "LAG_S", -1)
 
     (found,) = patient.found()
     assert (found["code"], found["severity"]) == ("replica-lagging", "warning")

@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 import keyleash
 from keyleash.audit.export import verify_archive
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
 from support import archives
 from support.archives import KEYS, add_events, archived, export, stored, unacknowledged
 from support.leash import Leash, grant

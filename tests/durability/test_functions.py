@@ -11,8 +11,8 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.protocol.transport import Transport
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
+from keyleash.store.wire import Transport
 from support.leash import Leash, grant
 from support.servers import RealServer, find_server_binaries
 

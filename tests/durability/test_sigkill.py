@@ -16,11 +16,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import keyleash
-from keyleash.deploy import set_suspended
-from keyleash.protocol.active import read_active
-from keyleash.protocol.state import Layout, State, unpack_state
-from keyleash.server import EmbeddedServer
-from keyleash.tokens import TokenState, list_tokens, revoke_tokens
+from keyleash.operator import set_suspended
+from keyleash.operator.tokens import TokenState, list_tokens, revoke_tokens
+from keyleash.servers import EmbeddedServer
+from keyleash.store.records import read_active
+from keyleash.store.state import IdentityState, Layout, unpack_state
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer, find_server_binaries
 from support.thorough import FACTOR
@@ -55,7 +55,7 @@ def leash(process: KillableServer) -> Iterator[Leash]:
         server.close_clients()
 
 
-def state_of(leash: Leash, identity: str) -> State:
+def state_of(leash: Leash, identity: str) -> IdentityState:
     raw: Any = leash.admin.hget(NAMES.layouts, identity)
     return unpack_state(leash.state(identity), Layout.from_json(raw))
 

@@ -14,7 +14,7 @@ import redis
 import keyleash
 from client.alike import AsyncLeash
 from keyleash import NotReplicatedError
-from keyleash.protocol.active import guard_record
+from keyleash.store.records import guard_record
 from support.leash import NAMES, Leash, grant
 from support.replication import Node, wait_until
 

@@ -12,7 +12,7 @@ import redis
 
 import keyleash
 from client.alike import AsyncLeash, SyncLeash
-from keyleash.protocol.state import Layout, State, unpack_state
+from keyleash.store.state import IdentityState, Layout, unpack_state
 from support.clocks import server_ahead
 from support.leash import NAMES, Leash, grant
 from support.replication import Address, Node, nodes, wait_until
@@ -24,7 +24,7 @@ HOUR_S = 3600
 Pair = tuple[Node, Node]
 
 
-def state_of(node: Node) -> State:
+def state_of(node: Node) -> IdentityState:
     raw: Any = node.admin.hget(NAMES.layouts, "one")
     return unpack_state(node.admin.get(NAMES.state("one")), Layout.from_json(raw))
 

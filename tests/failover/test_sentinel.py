@@ -18,7 +18,7 @@ import redis.sentinel
 
 import keyleash
 from keyleash.audit import read_events
-from keyleash.protocol.state import Layout, unpack_state
+from keyleash.store.state import Layout, unpack_state
 from support.leash import NAMES, Leash, grant
 from support.replication import PATIENCE_S, Node, nodes
 from support.sentinels import SERVICE, Sentinels, sentinels

@@ -12,11 +12,12 @@ import redis
 
 import keyleash
 from client.alike import AsyncLeash
-from keyleash.deploy.functions import held_functions
-from keyleash.deploy.watch import Address, Kind, News, State, Watcher, scripts, topology
-from keyleash.deploy.watch.sentinels import Sentinels as AskedSentinels
-from keyleash.protocol.transport import Transport
+from keyleash.operator.load.functions import held_functions
+from keyleash.store.wire import Transport
 from keyleash.vault import rotate, seal, unseal
+from keyleash.watch import Address, Watcher, WatchEvent, WatchEventKind, WatchState
+from keyleash.watch import topology as watch_topology
+from keyleash.watch.roles import Sentinels as AskedSentinels
 from support.leash import NAMES, Leash, grant
 from support.replication import Node, nodes, wait_until
 from support.sentinels import SERVICE, sentinels
@@ -151,7 +152,7 @@ def test_text_of_another_script_is_told_and_never_loaded(pair: Pair) -> None:
     cached = replica.admin.info("memory")["number_of_cached_scripts"]
     watcher = watcher_of(primary)
 
-    news = [one for one in watcher.look() if one.kind is Kind.SOURCE_CHANGED]
+    news = [one for one in watcher.look() if one.kind is WatchEventKind.SOURCE_CHANGED]
     assert {(one.node, one.subject) for one in news} == {
         (name(node), f"one {one}") for node in pair for one in (digest, "0" * 40)
     }
@@ -162,7 +163,9 @@ def test_text_of_another_script_is_told_and_never_loaded(pair: Pair) -> None:
     leash.admin.hdel(NAMES.source("one"), "0" * 40)
     primary.settle()
     again = list(watcher.look())
-    assert {one.state for one in again if one.kind is Kind.SOURCE_CHANGED} == {State.MENDED}
+    assert {one.state for one in again if one.kind is WatchEventKind.SOURCE_CHANGED} == {
+        WatchState.MENDED
+    }
     assert loaded_on(replica, "one") == [True, True]
     assert watcher.drifts == ()
     watcher.close()
@@ -177,13 +180,13 @@ def test_text_that_is_changed_after_it_was_compared_is_not_loaded(
     leash.load(one=ALL)
     digest = leash.digest("one")
     leash.admin.script_flush()
-    find = scripts.not_loaded
+    find = watch_topology.not_loaded
 
     def changed_meanwhile(*args: Any) -> Any:
         leash.admin.hset(NAMES.source("one"), digest, "return 1")
         return find(*args)
 
-    monkeypatch.setattr("keyleash.deploy.watch.node.not_loaded", changed_meanwhile)
+    monkeypatch.setattr("keyleash.watch.topology.not_loaded", changed_meanwhile)
     watcher = watcher_of(primary)
     told(watcher)
     assert loaded_on(primary, "one") == [False, True]
@@ -198,7 +201,9 @@ def test_record_without_a_text_is_told(pair: Pair) -> None:
     pair[0].settle()
     watcher = watcher_of(pair[0])
 
-    news: list[News] = [one for one in watcher.look() if one.kind is Kind.SOURCE_MISSING]
+    news: list[WatchEvent] = [
+        one for one in watcher.look() if one.kind is WatchEventKind.SOURCE_MISSING
+    ]
     assert len(news) == 4
     assert leash.digest("one") in news[0].message
     watcher.close()
@@ -312,7 +317,7 @@ def test_server_that_is_down_and_that_nobody_names_is_forgotten_in_the_end(
     trio: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have crashed, which its primary does not say, or was taken out of service."""
-    monkeypatch.setattr(topology, "FORGOTTEN_AFTER_LOOKS", 3)
+    monkeypatch.setattr(watch_topology, "FORGOTTEN_AFTER_LOOKS", 3)
     primary, leaving, staying = trio
     Leash(primary).load(one=ALL)
     primary.settle()
@@ -381,7 +386,7 @@ def test_watcher_finds_servers_by_their_sentinels(trio: list[Node], tmp_path: Pa
 
         def has_told() -> bool:
             roles.extend(node for node, kind, _ in told(watcher) if kind == "role")
-            silent = {one.node for one in watcher.drifts if one.kind is Kind.UNREACHABLE}
+            silent = {one.node for one in watcher.drifts if one.kind is WatchEventKind.UNREACHABLE}
             return bool(roles) and silent == {"127.0.0.1:1", name(primary)}
 
         wait_until(has_told)

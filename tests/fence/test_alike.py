@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from keyleash.commands import load_table
-from keyleash.commands.server import read_table
-from keyleash.compiler.templates import lua_root
-from keyleash.fence import control, data, read_facts
+from keyleash.commands.live import read_table
+from keyleash.compiler.render import lua_root
+from keyleash.fence import data_rules, read_facts, rules
 from keyleash.fence.rules import FOR_EVERYBODY
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.asking import ask_all
@@ -174,10 +174,10 @@ def test_fence_knows_every_command_that_guards_run() -> None:
         if "call(kind == 'hash' and 'HGETALL' or 'SMEMBERS'" in text:
             found |= {("HGETALL", ""), ("SMEMBERS", "")}
     granted = {
-        *map(str.upper, (*control.STATE, *control.LIMIT, *control.REPEATS, *control.SUSPENSION)),
-        *map(str.upper, control.BREAKER),
+        *map(str.upper, (*rules.STATE, *rules.LIMIT, *rules.REPEATS, *rules.SUSPENSION)),
+        *map(str.upper, rules.BREAKER),
         *map(str.upper, FOR_EVERYBODY),
-        *data.HELPERS, "XADD", "XTRIM", "XLEN",
+        *data_rules.HELPERS, "XADD", "XTRIM", "XLEN",
     }  # fmt: skip
     names = {f"{name} {sub}" if f"{name} {sub}" in TABLE.commands else name for name, sub in found}
     assert names <= granted

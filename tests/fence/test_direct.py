@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from keyleash.commands import load_table
-from keyleash.commands.server import read_table
+from keyleash.commands.live import read_table
 from keyleash.fence import apply as applying
 from keyleash.fence.acl import may
 from keyleash.fence.rules import FOR_EVERYBODY

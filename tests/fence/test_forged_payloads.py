@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.as_of import value_as_of
-from keyleash.audit.undo import Kind, Selection, UndoPlan, apply_undo, plan_undo
+from keyleash.audit.point_in_time import value_as_of
+from keyleash.audit.undo import ConflictKind, UndoPlan, UndoSelection, apply_undo, plan_undo
 from keyleash.errors import UndoRefusedError, UnvalidatedRestoreError
-from keyleash.fence import Node, read_records, remove_fences
-from keyleash.server import EmbeddedServer
+from keyleash.fence import FenceNode, read_records, remove_fences
+from keyleash.servers import EmbeddedServer
 from keyleash.vault.change import seal
 from support.command_line import Cli
 from support.fences import FencedLeash
@@ -77,7 +77,7 @@ def newest(leash: FencedLeash) -> str:
 
 
 def plan(leash: FencedLeash, event: str, **options: Any) -> UndoPlan:
-    return plan_undo(leash.admin, Selection(events=(event,)), **options)
+    return plan_undo(leash.admin, UndoSelection(events=(event,)), **options)
 
 
 def test_tools_that_meet_a_forged_before_image_leave_the_server_up(
@@ -112,11 +112,13 @@ def test_plan_names_the_setting_and_cannot_be_forced(leash: FencedLeash) -> None
     forged = forge(leash)
     made = plan(leash, forged, forced={b"a:2"})
     if validates_always(leash):
-        assert Kind.UNVALIDATED not in {one.kind for one in made.keys[0].obstacles}
+        assert ConflictKind.UNVALIDATED not in {one.kind for one in made.keys[0].obstacles}
         return
 
     (key,) = made.keys
-    assert [(one.kind, one.is_forced) for one in key.obstacles] == [(Kind.UNVALIDATED, False)]
+    assert [(one.kind, one.is_forced) for one in key.obstacles] == [
+        (ConflictKind.UNVALIDATED, False)
+    ]
     with pytest.raises(UndoRefusedError) as caught:
         apply_undo(leash.admin, made)
     assert "`CONFIG SET sanitize-dump-payload yes` takes effect at once" in str(caught.value.help)
@@ -169,7 +171,7 @@ def test_server_that_validates_restores_before_images_of_fenced_agents(leash: Fe
 
     forged = plan(leash, forge(leash))
 
-    assert Kind.UNREADABLE in {one.kind for one in forged.keys[0].obstacles}
+    assert ConflictKind.UNREADABLE in {one.kind for one in forged.keys[0].obstacles}
 
 
 @pytest.mark.parametrize("change", ["none", "fence removed", "sealed", "other database"])
@@ -180,7 +182,7 @@ def test_before_image_stays_withheld_after_the_user_is_gone(
     forged = forge(leash)
     if change == "fence removed":
         records = read_records(leash.admin, NAMES)
-        remove_fences([Node("one", leash.admin)], NAMES, records, ("one",), actor="ops")
+        remove_fences([FenceNode("one", leash.admin)], NAMES, records, ("one",), actor="ops")
         assert "one" not in leash.admin.acl_users()
     elif change == "sealed":
         seal(leash.admin, adopt=("a:*",))
@@ -191,7 +193,7 @@ def test_before_image_stays_withheld_after_the_user_is_gone(
     made = plan(leash, forged)
 
     kinds = {one.kind for one in made.keys[0].obstacles}
-    assert (Kind.UNVALIDATED in kinds) is not validates_always(leash)
+    assert (ConflictKind.UNVALIDATED in kinds) is not validates_always(leash)
 
 
 @pytest.mark.parametrize("is_sealed", [False, True])

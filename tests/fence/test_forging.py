@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.as_of import value_as_of
-from keyleash.audit.undo import Kind, Selection, UndoPlan, apply_undo, plan_undo
+from keyleash.audit.point_in_time import value_as_of
+from keyleash.audit.undo import ConflictKind, UndoPlan, UndoSelection, apply_undo, plan_undo
 from keyleash.errors import NothingToUndoError
 from keyleash.policy.patterns import parse_pattern
 from support.command_line import Cli
@@ -48,7 +48,7 @@ def now_ms(leash: FencedLeash) -> int:
 
 
 def plan(leash: FencedLeash, pattern: str, **options: Any) -> UndoPlan:
-    return plan_undo(leash.admin, Selection(pattern=parse_pattern(pattern)), **options)
+    return plan_undo(leash.admin, UndoSelection(pattern=parse_pattern(pattern)), **options)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_conflict_does_not_name_whoever_made_it_up(fenced: FencedLeash) -> None:
     (blocked,) = plan(fenced, "b:*").blocked
 
     (obstacle,) = blocked.obstacles
-    assert (obstacle.kind, obstacle.by) == (Kind.CHANGED, ())
+    assert (obstacle.kind, obstacle.by) == (ConflictKind.CHANGED, ())
 
 
 def test_value_as_of_a_time_is_not_the_made_up_one(leash: FencedLeash) -> None:
@@ -119,7 +119,7 @@ def test_made_up_event_alone_is_no_plan(fenced: FencedLeash) -> None:
     made_up = fenced.admin.xrevrange(NAMES.audit("one"), count=1)[0][0].decode()
 
     with pytest.raises(NothingToUndoError, match="untrusted: 1 of `one`"):
-        plan_undo(fenced.admin, Selection(events=(f"one/{made_up}",)))
+        plan_undo(fenced.admin, UndoSelection(events=(f"one/{made_up}",)))
 
 
 def test_identity_that_had_the_grant_is_trusted_for_that_time(leash: FencedLeash) -> None:
@@ -136,7 +136,9 @@ def test_identity_that_had_the_grant_is_trusted_for_that_time(leash: FencedLeash
     for pattern, untrusted in (("c:*", {"one": 1}), ("d:*", {})):
         made = plan(leash, pattern)
         assert made.untrusted == untrusted
-        assert [[one.kind for one in key.obstacles] for key in made.keys] == [[Kind.UNGRANTED]]
+        assert [[one.kind for one in key.obstacles] for key in made.keys] == [
+            [ConflictKind.UNGRANTED]
+        ]
         apply_undo(leash.admin, plan(leash, pattern, across_policies=True))
     assert leash.admin.mget("c:1", "d:1") == [b"old", b"old"]
 
@@ -172,7 +174,9 @@ def test_masked_key_is_trusted_if_the_policy_masks_it(leash: FencedLeash) -> Non
     leash.load(one=rules, two=owner("b:*"))
     leash.agent("one").set("a:secret:1", "x")
 
-    assert [one.kind for key in plan(leash, "a:*").keys for one in key.obstacles] == [Kind.MASKED]
+    assert [one.kind for key in plan(leash, "a:*").keys for one in key.obstacles] == [
+        ConflictKind.MASKED
+    ]
     assert plan(leash, "a:secret:1").untrusted == {}
 
 

@@ -13,10 +13,10 @@ from redis.exceptions import NoPermissionError
 
 import keyleash
 import keyleash.asyncio
-from keyleash.deploy import activate
 from keyleash.errors import ActivationConflictError, RightMissingError
 from keyleash.fence import read_records
-from keyleash.protocol.transport import Transport
+from keyleash.operator.load import activate
+from keyleash.store.wire import Transport
 from support.fences import FencedLeash
 from support.leash import NAMES, grant
 from support.thorough import FACTOR

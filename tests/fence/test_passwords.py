@@ -9,7 +9,7 @@ import redis
 from redis.exceptions import AuthenticationError
 
 from keyleash.fence import (
-    Node,
+    FenceNode,
     NotFencedError,
     RotationUnfinishedError,
     add_passwords,
@@ -27,7 +27,7 @@ ALL = {"grants": [grant("read", "write", keys="a:*")]}
 def rotated(leash: FencedLeash, identity: str) -> str:
     minted = mint(identity)
     records = read_records(leash.admin, NAMES)
-    add_passwords([Node("one", leash.admin)], NAMES, records, {identity: minted.sha256})
+    add_passwords([FenceNode("one", leash.admin)], NAMES, records, {identity: minted.sha256})
     return minted.password
 
 
@@ -66,7 +66,9 @@ def test_two_passwords_are_valid_until_the_rotation_is_finished(leash: FencedLea
     assert can_log_in(leash, second)
     assert not leash.fence().changed
     records = read_records(leash.admin, NAMES)
-    assert drop_old_passwords([Node("one", leash.admin)], NAMES, records, ["one", "two"]) == ["one"]
+    assert drop_old_passwords([FenceNode("one", leash.admin)], NAMES, records, ["one", "two"]) == [
+        "one"
+    ]
     assert not can_log_in(leash, first)
     assert can_log_in(leash, second)
     assert agent.get("a:1") == b"x"
@@ -117,7 +119,7 @@ def test_removed_user_loses_its_connections(leash: FencedLeash) -> None:
     connection.send_command("XREAD", "BLOCK", "0", "STREAMS", "a:stream", "$")
 
     records = read_records(leash.admin, NAMES)
-    gone = remove_fences([Node("one", leash.admin)], NAMES, records, ["one"])
+    gone = remove_fences([FenceNode("one", leash.admin)], NAMES, records, ["one"])
     assert gone == [("one", "one")]
     with pytest.raises(redis.ConnectionError):
         connection.read_response()

@@ -9,12 +9,11 @@ import pytest
 import redis
 from redis.exceptions import ResponseError
 
-from keyleash.deploy import prepare_policy
 from keyleash.fence import (
+    AclStepKind,
+    FenceNode,
     FenceNotVerifiedError,
     ForeignUserError,
-    How,
-    Node,
     NotActivePolicyError,
     UnsayablePatternError,
     acl,
@@ -24,7 +23,8 @@ from keyleash.fence import (
     read_records,
     wanted_users,
 )
-from keyleash.fence.patterns import acl_glob, may_reach
+from keyleash.fence.acl import acl_glob, may_reach
+from keyleash.operator import prepare_policy
 from keyleash.policy.patterns import parse_pattern
 from support.fences import FencedLeash
 from support.leash import NAMES, grant, policy
@@ -33,17 +33,17 @@ from support.servers import find_server_binaries
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="a:*")]}
 
 
-def hows(leash: FencedLeash, **options: Any) -> dict[str, How]:
+def hows(leash: FencedLeash, **options: Any) -> dict[str, AclStepKind]:
     return {step.identity: step.how for step in leash.fence(**options).steps}
 
 
 def test_second_time_nothing_changes(leash: FencedLeash) -> None:
     """Not a byte of what the server keeps, and no event."""
     leash.load(one=ALL, two=ALL)
-    assert hows(leash) == {"one": How.CREATED, "two": How.CREATED}
+    assert hows(leash) == {"one": AclStepKind.CREATED, "two": AclStepKind.CREATED}
     users, events = leash.admin.acl_list(), leash.admin.xlen(NAMES.control)
 
-    assert hows(leash) == {"one": How.KEPT, "two": How.KEPT}
+    assert hows(leash) == {"one": AclStepKind.KEPT, "two": AclStepKind.KEPT}
     assert leash.admin.acl_list() == users
     assert leash.admin.xlen(NAMES.control) == events
 
@@ -63,7 +63,7 @@ def test_change_by_another_hand_is_undone(embedded: Any, words: list[str]) -> No
     before = leash.admin.acl_getuser("one")
     leash.admin.execute_command("ACL", "SETUSER", "one", *words)
 
-    assert hows(leash) == {"one": How.CHANGED}
+    assert hows(leash) == {"one": AclStepKind.CHANGED}
     assert leash.admin.acl_getuser("one") == before
 
 
@@ -100,7 +100,7 @@ def test_policy_in_another_database_leaves_the_user_alone(
 
     with pytest.raises(ForeignUserError, match=r"`one` of one: .* policy in database 0"):
         other_database.fence()
-    node = Node("one", other_database.admin)
+    node = FenceNode("one", other_database.admin)
     for rotate in (
         lambda: add_passwords([node], NAMES, {}, {"one": "0" * 64}),
         lambda: drop_old_passwords([node], NAMES, {}, ["one"]),
@@ -111,7 +111,7 @@ def test_policy_in_another_database_leaves_the_user_alone(
     assert read_records(other_database.admin, NAMES) == {}
     assert agent.get("a:1") == b"x"
     assert leash.agent("one").get("a:1") == b"x"
-    assert hows(leash) == {"one": How.KEPT}
+    assert hows(leash) == {"one": AclStepKind.KEPT}
 
 
 def test_identities_of_other_names_are_fenced_in_both_databases(
@@ -121,7 +121,7 @@ def test_identities_of_other_names_are_fenced_in_both_databases(
     leash.load(one=ALL)
     leash.fence()
     other_database.load(two=ALL)
-    assert hows(other_database) == {"two": How.CREATED}
+    assert hows(other_database) == {"two": AclStepKind.CREATED}
     agents = [leash.agent("one"), other_database.agent("two", db=1)]
     for agent in agents:
         assert agent.set("a:1", "x")
@@ -133,7 +133,7 @@ def test_identities_of_other_names_are_fenced_in_both_databases(
     other_database.load(one=ALL, two={"grants": [grant("read", keys="a:*")]})
     for agent in agents:
         assert agent.get("a:1") == b"x"
-    assert hows(leash) == {"one": How.KEPT}
+    assert hows(leash) == {"one": AclStepKind.KEPT}
 
 
 @pytest.mark.parametrize("words", [["+@all"], ["+select"], ["nopass"], ["off"], [">another"]])
@@ -148,7 +148,7 @@ def test_user_of_another_database_is_ours_again_after_a_change(
     before = leash.admin.acl_getuser("one")
     leash.admin.execute_command("ACL", "SETUSER", "one", *words)
 
-    assert hows(leash) == {"one": How.CHANGED}
+    assert hows(leash) == {"one": AclStepKind.CHANGED}
     assert leash.admin.acl_getuser("one") == before
 
 
@@ -156,11 +156,11 @@ def test_identity_that_may_reach_control_keys_is_held(leash: FencedLeash) -> Non
     """An ACL cannot take these keys out of a pattern; a person may decide otherwise."""
     leash.load(one=ALL, wide={"grants": [grant("read", keys="*")]})
 
-    assert hows(leash) == {"one": How.CREATED, "wide": How.HELD}
+    assert hows(leash) == {"one": AclStepKind.CREATED, "wide": AclStepKind.HELD}
     assert leash.admin.acl_getuser("wide") is None
-    assert hows(leash, wide=("wide",)) == {"one": How.KEPT, "wide": How.CREATED}
+    assert hows(leash, wide=("wide",)) == {"one": AclStepKind.KEPT, "wide": AclStepKind.CREATED}
     # From then on it is looked after like any other.
-    assert hows(leash) == {"one": How.KEPT, "wide": How.KEPT}
+    assert hows(leash) == {"one": AclStepKind.KEPT, "wide": AclStepKind.KEPT}
 
 
 @pytest.mark.parametrize(

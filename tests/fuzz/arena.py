@@ -9,16 +9,15 @@ from typing import Any
 import redis
 
 from fuzz.calls import TABLE, RawCall, Supply, declared
-from keyleash.compiler.templates import examples_root
-from keyleash.decision import Decision, ModelState, decide
-from keyleash.decision.command import Argv
-from keyleash.decision.matching import matches
-from keyleash.deploy import load_policy
+from keyleash.compiler.render import examples_root
 from keyleash.errors import ReplyCode
+from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.evaluate.access import Argv, matches
+from keyleash.operator import load_policy
+from keyleash.operator.tokens import issue_token
 from keyleash.policy import Identity, parse_policy
-from keyleash.protocol.active import guard_record
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.tokens import issue_token
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import guard_record
 from support.decisions import decision_in
 from support.keyspaces import whole_keyspace
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keyleash.commands import load_table
-from keyleash.protocol.request import declared_keys
+from keyleash.store.wire import declared_keys
 from oracle.arguments import Draws, drawn_call
 
 TABLE = load_table()

@@ -28,7 +28,7 @@ def main() -> int:
         _fuzz(arguments)
         return 0
     # Where atheris instruments what it imports, nothing may have been imported before.
-    from keyleash.server import EmbeddedServer
+    from keyleash.servers import EmbeddedServer
     from support.servers import find_server_binaries
 
     binaries = find_server_binaries()
@@ -56,7 +56,7 @@ def _fuzz(arguments: argparse.Namespace) -> None:
     import atheris
 
     with atheris.instrument_imports(
-        include=["keyleash.commands", "keyleash.protocol", "keyleash.decision", "fuzz.calls"]
+        include=["keyleash.commands", "keyleash.store", "keyleash.evaluate", "fuzz.calls"]
     ):
         import redis
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from keyleash.protocol.transport import Transport
+from keyleash.store.wire import Transport
 from support.leash import Leash
 from support.servers import RealServers, find_server_binaries
 

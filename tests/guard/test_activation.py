@@ -9,14 +9,15 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.deploy import activate, load_policy, registry, set_suspended
 from keyleash.errors import (
     ActivationConflictError,
     DigestMismatchError,
     PolicyError,
     UnknownIdentityError,
 )
-from keyleash.protocol.active import guard_record
+from keyleash.operator import load_policy, set_suspended
+from keyleash.operator.load import activate, staging
+from keyleash.store.records import guard_record
 from support.leash import NAMES, Leash, grant, policy
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:*")]}
@@ -256,7 +257,7 @@ def test_two_loads_at_once_leave_one_of_them_active(
 ) -> None:
     """The slower one is told, and has changed nothing that is active."""
     leash.load(one=ALL)
-    record_sources = registry.record_sources
+    record_sources = staging.record_sources
 
     def overtaken(*args: Any) -> None:
         record_sources(*args)

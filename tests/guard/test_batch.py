@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from keyleash.audit import read_events
-from keyleash.deploy import set_suspended
-from keyleash.protocol.active import guard_record
-from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
+from keyleash.operator import set_suspended
+from keyleash.store.records import guard_record
+from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant
 from support.transports import EITHER_TRANSPORT
 

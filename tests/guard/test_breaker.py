@@ -12,9 +12,9 @@ import keyleash
 from guard.test_suspension import now_us, suspended, write_suspended
 from guard.test_tokens import age
 from keyleash.audit import count_entries, read_denials
-from keyleash.deploy import freeze, thaw
 from keyleash.errors import LeashError
-from keyleash.tokens import revoke_tokens
+from keyleash.operator import freeze, thaw
+from keyleash.operator.tokens import revoke_tokens
 from support.distress import full_memory
 from support.leash import NAMES, Leash, grant
 

@@ -12,15 +12,15 @@ import pytest
 
 import keyleash
 from keyleash.audit import read_control
-from keyleash.deploy import reset_limits
 from keyleash.errors import (
     NoPolicyError,
     SecretInTextError,
     UnknownIdentityError,
     UnknownLimitError,
 )
-from keyleash.protocol.active import Client
-from keyleash.server import EmbeddedServer
+from keyleash.operator import reset_limits
+from keyleash.servers import EmbeddedServer
+from keyleash.store.records import Client
 from keyleash.vault import seal
 from support.clocks import MovableClock
 from support.leash import NAMES, Leash, grant
@@ -256,7 +256,7 @@ def test_reset_deletes_many_counters_in_pieces(
     leash: Leash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than one script deletes, and only the first one is on record."""
-    monkeypatch.setattr("keyleash.deploy.limit_reset.PIECE", 3)
+    monkeypatch.setattr("keyleash.operator.limit_reset.PIECE", 3)
     leash.load(one=limited(rate={"writes": {"limit": "9/minute", "per": "{kind}"}}, budget={}))
     agent = leash.agent("one")
     for kind in range(8):

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from keyleash.audit import Denial, read_denials
-from keyleash.audit.repeats import read_folded
+from keyleash.audit.read import read_folded
 from keyleash.commands import load_table
 from keyleash.compiler.emit import DENIED_RETAIN, MAX_KINDS, TOKEN_KINDS
-from keyleash.deploy import freeze
 from keyleash.errors import ReplyCode
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.state import MAX_REASON_BYTES
-from keyleash.tokens import revoke_tokens
+from keyleash.operator import freeze
+from keyleash.operator.tokens import revoke_tokens
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.state import MAX_REASON_BYTES
 from support.leash import NAMES, Leash, grant
 from support.sealed import SEALED
 from support.servers import RealServer

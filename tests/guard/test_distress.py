@@ -11,12 +11,12 @@ import pytest
 import redis
 
 from keyleash.commands import load_table
-from keyleash.deploy import set_suspended
-from keyleash.protocol.active import guard_record
-from keyleash.protocol.request import BatchMode, batch_call, guard_call
-from keyleash.protocol.token import TokenRecord, token_digest
-from keyleash.server import EmbeddedServer
-from keyleash.tokens import revoke_tokens
+from keyleash.operator import set_suspended
+from keyleash.operator.tokens import revoke_tokens
+from keyleash.servers import EmbeddedServer
+from keyleash.store.records import guard_record
+from keyleash.store.token import TokenRecord, token_digest
+from keyleash.store.wire import BatchMode, batch_call, guard_call
 from support.distress import (
     DISTRESSES,
     FULL_DISK,

@@ -13,12 +13,12 @@ from benchmarks.support.policy import plain_example
 
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
-from keyleash.deploy import set_suspended
 from keyleash.errors import ReplyCode
+from keyleash.operator import set_suspended
+from keyleash.operator.tokens import revoke_tokens
 from keyleash.policy import parse_policy
-from keyleash.protocol.request import MAX_ARGUMENTS
-from keyleash.protocol.state import DOUBLE, FIRST_NUMBER
-from keyleash.tokens import revoke_tokens
+from keyleash.store.state import DOUBLE, FIRST_NUMBER
+from keyleash.store.wire import MAX_ARGUMENTS
 from support.footprint import Footprint, Footprints
 from support.golden import GOLDEN, assert_golden
 from support.leash import NAMES, Leash, grant, policy

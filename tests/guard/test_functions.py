@@ -11,11 +11,12 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.deploy import activate, load_policy
-from keyleash.deploy.functions import retire_functions
-from keyleash.deploy.survey import survey
-from keyleash.protocol.active import guard_record, read_active
-from keyleash.protocol.transport import Transport, function_name
+from keyleash.operator import load_policy
+from keyleash.operator.load import activate
+from keyleash.operator.load.functions import retire_functions
+from keyleash.operator.load.plan import survey
+from keyleash.store.records import guard_record, read_active
+from keyleash.store.wire import Transport, function_name
 from support.leash import NAMES, Leash, grant, policy
 from support.transports import FUNCTIONS
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keyleash
-from keyleash.deploy import freeze, reset_limits, thaw
-from keyleash.protocol.token import TokenRecord, token_digest
+from keyleash.operator import freeze, reset_limits, thaw
+from keyleash.store.token import TokenRecord, token_digest
 from keyleash.vault import seal
 from support.leash import NAMES, Leash, grant
 from support.thorough import thorough

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import keyleash
-from keyleash.protocol.state import COUNTER_KEEP_MS
+from keyleash.store.state import COUNTER_KEEP_MS
 from support.leash import NAMES, Leash, grant
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
@@ -95,7 +95,7 @@ def test_call_counts_once_for_each_class_it_needs(
 
 
 def unpack(leash: Leash, identity: str) -> dict[str, int]:
-    from keyleash.protocol.state import Layout, unpack_state
+    from keyleash.store.state import Layout, unpack_state
 
     layout = Layout.from_json(leash.admin.hget(NAMES.layouts, identity))
     state = unpack_state(leash.state(identity), layout)

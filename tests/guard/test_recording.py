@@ -12,7 +12,7 @@ import redis
 
 import keyleash
 from keyleash.audit import AuditEvent, read_events
-from keyleash.audit.event import ABSENT, LARGE, Change, Image
+from keyleash.audit.entries import ABSENT, LARGE, Image, KeyChange
 from keyleash.audit.undo.values import read_keys
 from keyleash.compiler.emit import MAX_EVENT_BYTES, MAX_IMAGES
 from keyleash.policy import Counter
@@ -222,8 +222,8 @@ def test_image_of_what_stood_there_is_kept_and_a_digest_of_what_came(
     first = trail(leash)[0]
     after = "old!" if batched else "old"
     assert first.changes == (
-        Change(b"doc:1", Image(b"old", None, 4_000_000_000_000), 0, ABSENT),
-        Change(b"doc:2", Image(), 0, sha1(after), 4_000_000_000_000),
+        KeyChange(b"doc:1", Image(b"old", None, 4_000_000_000_000), 0, ABSENT),
+        KeyChange(b"doc:2", Image(), 0, sha1(after), 4_000_000_000_000),
     )
 
 
@@ -328,7 +328,7 @@ def test_largest_batch_with_images_fits(leash: Leash) -> None:
 
     events = trail(leash)
     assert len(events) == 1000
-    assert events[0].changes == (Change(b"doc:0", Image(), 0, sha1("x")),)
+    assert events[0].changes == (KeyChange(b"doc:0", Image(), 0, sha1("x")),)
 
 
 def fill(leash: Leash, key: str, kind: str) -> None:

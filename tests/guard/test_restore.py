@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import keyleash
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
 from support.fences import FencedLeash
 from support.leash import Leash, grant
 from support.payloads import corrupted

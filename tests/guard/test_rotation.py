@@ -9,7 +9,7 @@ import pytest
 import keyleash
 from guard.test_tokens import age, now_us
 from keyleash.audit import read_control
-from keyleash.audit.token_use import recent_calls, recorded_calls, refused_as_revoked
+from keyleash.audit.stats import recent_calls, recorded_calls, refused_as_revoked
 from keyleash.errors import (
     NoPolicyError,
     TokenNotLiveError,
@@ -18,8 +18,7 @@ from keyleash.errors import (
     UnreadableRecordError,
     VaultChangingError,
 )
-from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
-from keyleash.tokens import (
+from keyleash.operator.tokens import (
     TokenState,
     list_tokens,
     require_token,
@@ -27,6 +26,7 @@ from keyleash.tokens import (
     revoke_tokens,
     rotate_token,
 )
+from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.vault import seal
 from support.leash import NAMES, Leash, grant
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from keyleash.tokens import issue_token, revoke_tokens
+from keyleash.operator.tokens import issue_token, revoke_tokens
 from support.leash import Leash, grant
 
 QUIET_S = 0.3

@@ -12,11 +12,11 @@ import redis
 
 import keyleash
 from keyleash.commands import CommandTable, load_table
-from keyleash.commands.server import read_table
-from keyleash.deploy import load_policy
-from keyleash.protocol import learned
-from keyleash.protocol.active import guard_record
-from keyleash.tokens import issue_token
+from keyleash.commands.live import read_table
+from keyleash.operator import load_policy
+from keyleash.operator.tokens import issue_token
+from keyleash.store import records
+from keyleash.store.records import guard_record
 from support.leash import NAMES, Leash, grant, policy
 
 NARROW = """\
@@ -165,10 +165,10 @@ LEARNT: dict[str, tuple[tuple[Any, ...], ...]] = {
 def shipped_without(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of commands that loader and wrapper find in no shipped table."""
     names: list[str] = []
-    monkeypatch.setattr(learned, "load_table", lambda: without(load_table(), *names))
-    learned.learned_table.cache_clear()
+    monkeypatch.setattr(records, "load_table", lambda: without(load_table(), *names))
+    records.learned_table.cache_clear()
     yield names
-    learned.learned_table.cache_clear()
+    records.learned_table.cache_clear()
 
 
 @pytest.mark.parametrize("name", LEARNT)
@@ -216,7 +216,7 @@ def test_shipped_table_makes_the_record_no_longer(leash: Leash) -> None:
 
 def test_search_of_a_later_loader_is_no_obstacle(leash: Leash) -> None:
     """A wrapper that is older than the loader goes on with what it understands."""
-    table = learned.learned_table('{"NEW":[["magic",1]],"NEWER":[["range",2,2,1]]}')
+    table = records.learned_table('{"NEW":[["magic",1]],"NEWER":[["range",2,2,1]]}')
 
     assert table.get("NEW") is None
     assert table.key_slices["NEWER"] == slice(2, 3, 1)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.deploy import load_policy, set_suspended
-from keyleash.deploy.stage import Stage
 from keyleash.errors import ActivationConflictError
-from keyleash.protocol.state import Layout, unpack_state
+from keyleash.operator import load_policy, set_suspended
+from keyleash.operator.load.staging import LoadStage
+from keyleash.store.state import Layout, unpack_state
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer
 
@@ -43,14 +43,14 @@ def used(leash: Leash, identity: str = "one") -> int:
 
 def at_the_last_moment(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], None]) -> None:
     """Let something happen once, between the staging of states and the activation."""
-    put_states = Stage.put_states
+    put_states = LoadStage.put_states
 
-    def then(stage: Stage, *args: Any) -> None:
+    def then(stage: LoadStage, *args: Any) -> None:
         put_states(stage, *args)
-        monkeypatch.setattr(Stage, "put_states", put_states)
+        monkeypatch.setattr(LoadStage, "put_states", put_states)
         happen()
 
-    monkeypatch.setattr(Stage, "put_states", then)
+    monkeypatch.setattr(LoadStage, "put_states", then)
 
 
 @pytest.mark.parametrize(("before", "after"), CHANGES)
@@ -125,8 +125,8 @@ def test_what_a_load_that_died_has_staged_expires(
     leash.load(one=RINGS)
     leash.agent("one").set("doc:1", "x")
     with monkeypatch.context() as patched:
-        patched.setattr(Stage, "discard", lambda _: None)
-        patched.setattr("keyleash.deploy.activate._activate", _killed)
+        patched.setattr(LoadStage, "discard", lambda _: None)
+        patched.setattr("keyleash.operator.load.activate._activate", _killed)
         with pytest.raises(KeyboardInterrupt):
             leash.load(one=BURST)
     left = staged(leash)

@@ -9,10 +9,10 @@ import pytest
 
 import keyleash
 from keyleash.audit import read_control
-from keyleash.compiler.templates import operator_script
-from keyleash.deploy import freeze, thaw
+from keyleash.compiler.render import operator_script
 from keyleash.errors import UnknownIdentityError, VaultChangingError
-from keyleash.protocol.state import Layout, unpack_state
+from keyleash.operator import freeze, thaw
+from keyleash.store.state import Layout, unpack_state
 from keyleash.vault import seal
 from support.leash import NAMES, Leash, grant
 

@@ -10,9 +10,15 @@ import redis
 
 import keyleash
 from keyleash.errors import NoPolicyError, UnknownIdentityError, UnknownTokenIdError
-from keyleash.protocol.active import read_active
-from keyleash.protocol.token import TokenRecord, token_digest
-from keyleash.tokens import TokenState, issue_tokens, list_tokens, revoke_tokens, rotate_token
+from keyleash.operator.tokens import (
+    TokenState,
+    issue_tokens,
+    list_tokens,
+    revoke_tokens,
+    rotate_token,
+)
+from keyleash.store.records import read_active
+from keyleash.store.token import TokenRecord, token_digest
 from support.leash import NAMES, Leash, grant
 
 READ: dict[str, Any] = {"grants": [grant("read", keys="doc:*")]}

@@ -13,9 +13,8 @@ import pytest
 
 from client.twin import BROAD, Outcome, Twin, difference, recorded_calls
 from keyleash.commands import load_table
-from keyleash.protocol.active import GuardRecord, guard_record
-from keyleash.protocol.request import BatchMode, batch_call, guard_call
-from keyleash.protocol.transport import Transport
+from keyleash.store.records import GuardRecord, guard_record
+from keyleash.store.wire import BatchMode, Transport, batch_call, guard_call
 from support.leash import NAMES, Leash
 from support.servers import RealServer
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.deploy import freeze, thaw
 from keyleash.errors import LeashError
-from keyleash.tokens import rotate_token
+from keyleash.operator import freeze, thaw
+from keyleash.operator.tokens import rotate_token
 from support.command_line import Cli
 from support.leash import Leash, grant
 

@@ -10,9 +10,9 @@ import redis
 
 import keyleash
 from keyleash.compiler.quoting import RULE_DIGITS
-from keyleash.compiler.templates import examples_root
-from keyleash.deploy import set_suspended
-from keyleash.tokens import revoke_tokens
+from keyleash.compiler.render import examples_root
+from keyleash.operator import set_suspended
+from keyleash.operator.tokens import revoke_tokens
 from support.leash import NAMES, Leash, grant
 from support.transports import EITHER_TRANSPORT
 

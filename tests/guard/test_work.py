@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.decision import ModelState, decide
-from keyleash.deploy.sizes import ServerSizes
+from keyleash.evaluate import ModelState, decide
+from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import parse_policy
 from support.fences import FencedLeash
 from support.leash import NAMES, Leash, grant, policy

@@ -8,7 +8,7 @@ from functools import cache
 from typing import NamedTuple
 
 from hostile.keys import PREFIX
-from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
+from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 
 Call = tuple[bytes, ...]
 

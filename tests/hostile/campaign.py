@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from hostile.calls import Call, Draws, hostile_batch, hostile_call
 from hostile.ground import Cost, Ground, ground
-from keyleash.protocol.request import BatchMode
+from keyleash.store.wire import BatchMode
 from support.servers import find_server_binaries
 
 BATCHES = 3

@@ -18,9 +18,9 @@ from hostile.keys import MASTER, MIB, PREFIX, build, copy
 from keyleash.commands import CommandTable
 from keyleash.commands.facts import NAMED_ONLY
 from keyleash.commands.spec import OperationClass
-from keyleash.protocol.active import guard_record
-from keyleash.protocol.request import BatchMode, batch_call, guard_call
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
+from keyleash.store.records import guard_record
+from keyleash.store.wire import BatchMode, batch_call, guard_call
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer, find_server_binaries
 

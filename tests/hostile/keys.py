@@ -10,7 +10,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyleash.commands import CommandTable
-from keyleash.protocol.active import Client
+from keyleash.store.records import Client
 
 MIB = 1024 * 1024
 

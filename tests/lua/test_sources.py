@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lupa import lua51
 
-from keyleash.compiler.templates import lua_root
+from keyleash.compiler.render import lua_root
 from keyleash.errors import ReplyCode
 
 SCRIPTS = sorted(lua_root().glob("*.lua"))

@@ -9,14 +9,14 @@ from typing import Any
 import redis
 
 from keyleash.commands import CommandSpec, CommandTable, load_table
-from keyleash.commands.server import ask
-from keyleash.decision import Decision
-from keyleash.deploy import load_policy
+from keyleash.commands.live import ask
 from keyleash.errors import ReplyCode
+from keyleash.evaluate import Decision
+from keyleash.operator import load_policy
+from keyleash.operator.tokens import issue_token
 from keyleash.policy import Identity
-from keyleash.protocol.active import guard_record
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.tokens import issue_token
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import guard_record
 from oracle.arguments import Call
 from oracle.asking import Asker, ask_all
 from oracle.differences import Example

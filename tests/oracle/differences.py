@@ -10,10 +10,9 @@ from typing import Any
 from keyleash.commands import CommandSpec, KeyUse, OperationClass
 from keyleash.commands.keys import refused_option
 from keyleash.commands.spec import StreamKeys
-from keyleash.decision import Decision
-from keyleash.decision.keys import CONTROL_PREFIX
-from keyleash.decision.matching import matches
 from keyleash.errors import ReplyCode
+from keyleash.evaluate import Decision
+from keyleash.evaluate.access import CONTROL_PREFIX, matches
 from keyleash.policy import Grant, Identity
 from keyleash.policy.reach import lets_through
 from oracle.arguments import Call

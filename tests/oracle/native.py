@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from keyleash.commands import CommandSpec, CommandTable, KeyUse, OperationClass
-from keyleash.decision.matching import matches
+from keyleash.evaluate.access import matches
 from keyleash.policy import AnySuffix, Capture, Grant, Identity, Pattern
 from keyleash.policy.reach import lets_through
 

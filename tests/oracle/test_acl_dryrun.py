@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from keyleash.commands import CommandTable, load_table
 from keyleash.commands.facts import KEYLESS_PASSES
-from keyleash.commands.server import read_table
+from keyleash.commands.live import read_table
 from keyleash.commands.spec import NumberedKeys
-from keyleash.decision.keys import CONTROL_PREFIX
 from keyleash.errors import PolicyError
+from keyleash.evaluate.access import CONTROL_PREFIX
 from keyleash.policy import AnySuffix, Identity, Literal, Pattern, parse_policy
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.court import Court

@@ -52,7 +52,7 @@ def test_wheel_brings_every_lua_source_table_template_and_example(unpacked: Path
 def test_wheel_compiles_the_example_from_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:
     """With its own sources, not those of the checkout."""
     code = (
-        "import keyleash, keyleash.compiler.templates as t; from keyleash.cli import main; "
+        "import keyleash, keyleash.compiler.render as t; from keyleash.cli import main; "
         "assert str(t.lua_root()).startswith(sys.path[0]), t.lua_root(); "
         "main(['compile', str(t.examples_root() / 'agents.yaml')])"
     )

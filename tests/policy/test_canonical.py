@@ -21,7 +21,7 @@ from keyleash.policy import (
     Deny,
     Grant,
     Identity,
-    Kind,
+    IdentityKind,
     Period,
     Policy,
     Rate,
@@ -87,7 +87,7 @@ RATE = Rate(Counter.WRITES, 5, 1_000_000, 2, Subject(SubjectKind.CAPTURE, "x"))
 BUDGET = Budget(Counter.READS, 5, Period.DAY, "UTC", Subject())
 IDENTITY = Identity(
     "a",
-    Kind.MACHINE,
+    IdentityKind.MACHINE,
     (GRANT,),
     (Deny((parse_pattern("a:b"),)),),
     (RATE, replace(RATE, counter=Counter.READS)),
@@ -98,7 +98,7 @@ IDENTITY = Identity(
 
 CHANGES = {
     "name": [replace(IDENTITY, name="b")],
-    "kind": [replace(IDENTITY, kind=Kind.HUMAN)],
+    "kind": [replace(IDENTITY, kind=IdentityKind.HUMAN)],
     "grants": [
         replace(IDENTITY, grants=(replace(GRANT, **change),))
         for change in (

@@ -8,8 +8,8 @@ import pytest
 
 from keyleash.commands import load_table
 from keyleash.policy import Breaker, Identity, Policy, parse_policy
-from keyleash.policy.diff import Change, IdentityDiff, PolicyDiff, diff_policies
-from keyleash.policy.diff.breakers import breaker_changes
+from keyleash.policy.diff import IdentityDiff, PolicyChange, PolicyDiff, diff_policies
+from keyleash.policy.diff.limits import breaker_changes
 
 TABLE = load_table()
 BASE = """\
@@ -37,7 +37,7 @@ def read(text: str) -> Policy:
     return parse_policy(text, file="p.yaml", commands=TABLE)
 
 
-def only(found: PolicyDiff) -> tuple[IdentityDiff, Change]:
+def only(found: PolicyDiff) -> tuple[IdentityDiff, PolicyChange]:
     (identity,) = found.identities
     (change,) = identity.changes
     return identity, change

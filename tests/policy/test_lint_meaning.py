@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyleash.commands import OperationClass, load_table
-from keyleash.decision import ModelState, decide
 from keyleash.errors import ReplyCode, Span
+from keyleash.evaluate import ModelState, decide
 from keyleash.policy import (
     SECOND_US,
     Budget,
@@ -17,16 +17,14 @@ from keyleash.policy import (
     Deny,
     Grant,
     Identity,
-    Kind,
+    IdentityKind,
     Period,
     Policy,
     Rate,
     parse_pattern,
 )
-from keyleash.policy.lint.covered_grant import covered_grant
-from keyleash.policy.lint.idle_deny import idle_deny
-from keyleash.policy.lint.same_scope import same_scope
-from keyleash.policy.lint.unreachable_budget import unreachable_budget
+from keyleash.policy.lint.grants import covered_grant, idle_deny, same_scope
+from keyleash.policy.lint.limits import unreachable_budget
 from support.thorough import thorough
 
 TABLE = load_table()
@@ -95,7 +93,7 @@ def identities(draw: st.DrawFn) -> Identity:
     denied = draw(st.lists(PATTERNS, max_size=2, unique=True))
     return Identity(
         "one",
-        Kind.MACHINE,
+        IdentityKind.MACHINE,
         tuple(replace(one, span=Span("p", line, 1)) for line, one in enumerate(found)),
         tuple(Deny((parse_pattern(one, Span("p", line, 1)),)) for line, one in enumerate(denied)),
     )
@@ -168,7 +166,7 @@ def test_unreachable_budget_is_never_exhausted(
     """However eagerly the calls come: half a second apart, over two windows."""
     identity = Identity(
         "one",
-        Kind.MACHINE,
+        IdentityKind.MACHINE,
         (Grant((OperationClass.READ,), (parse_pattern("a"),)),),
         rates=(Rate(Counter.READS, limit, period_s * SECOND_US, burst),),
         budgets=(Budget(Counter.REQUESTS, budget, Period.MINUTE),),

@@ -22,7 +22,7 @@ from keyleash.policy import (
     Budget,
     Counter,
     Durability,
-    Kind,
+    IdentityKind,
     Period,
     Policy,
     Rate,
@@ -68,7 +68,7 @@ def test_example_means_what_the_design_says(parse: Parse) -> None:
     """Kind, classes, limits, and defaults under an identity's own fields."""
     runner, admin = parse(EXAMPLE).identities[1::2]
 
-    assert runner.kind is Kind.MACHINE
+    assert runner.kind is IdentityKind.MACHINE
     assert runner.grants[0].allow == (OperationClass.READ, OperationClass.WRITE)
     assert [key.source for key in runner.grants[0].keys] == [
         "agents:jobs:{job_id}:state",
@@ -81,7 +81,7 @@ def test_example_means_what_the_design_says(parse: Parse) -> None:
         Budget(Counter.WRITES, 20_000, Period.DAY, "Europe/Berlin"),
     )
     assert runner.token == TokenRules(12 * 3600, 3 * DAY_S, 7 * DAY_S, None)
-    assert admin.kind is Kind.HUMAN
+    assert admin.kind is IdentityKind.HUMAN
     assert admin.token == TokenRules(3600, 8 * 3600, 7 * DAY_S, 900)
     assert admin.audit == AuditRules(100_000)
 

@@ -9,13 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyleash.policy import Pattern, match, parse_pattern
-from keyleash.policy.regions import (
-    Region,
-    RegionsTooComplexError,
-    common_key,
-    find_key,
-    is_covered,
-)
+from keyleash.policy.keysets import Region, RegionsTooComplexError, common_key, find_key, is_covered
 from support.thorough import thorough
 
 SOURCES = (

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 
 from keyleash.commands import load_table
-from keyleash.deploy import load_policy
 from keyleash.errors import ReplyCode
+from keyleash.operator import load_policy
 from keyleash.policy import parse_policy
-from keyleash.policytests.errors import GuardBrokeError, NotEmptyError
-from keyleash.policytests.guards import Guards
-from keyleash.policytests.model import Case, Expected, Step
-from keyleash.policytests.play import Verdict, judged, model_decisions
+from keyleash.policy_tests.guards import Guards
+from keyleash.policy_tests.model import Case, Expected, GuardBrokeError, NotEmptyError, TestStep
+from keyleash.policy_tests.run import Verdict, judged, model_decisions
 from support.clockwork import (
     FORWARD,
     STARTS,
@@ -42,7 +41,7 @@ def case_of(start_us: int, text: str, script: list[tuple[Move, Command, str]]) -
     for move, command, token in script:
         now_us = max(now_us, moved(now_us, move, identity, None))
         argv = tuple(word.encode() for word in command)
-        steps.append(Step(now_us, token, argv, 1, ALLOWED, SOMEWHERE))
+        steps.append(TestStep(now_us, token, argv, 1, ALLOWED, SOMEWHERE))
     return Case("", "a", tuple(steps), SOMEWHERE, SOMEWHERE)
 
 

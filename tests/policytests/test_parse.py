@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from keyleash.errors import PolicyError, ReplyCode
-from keyleash.policytests.model import Expected
-from keyleash.policytests.moments import instant_us
-from keyleash.policytests.parse import parse_cases
+from keyleash.policy_tests.model import Expected
+from keyleash.policy_tests.parse import instant_us, parse_cases
 
 GOLDEN = Path(__file__).with_name("bad_cases.txt")
 SECOND_US = 1_000_000

@@ -10,11 +10,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from keyleash.commands import load_table
-from keyleash.decision import Decision, ModelState, decide
 from keyleash.errors import LeashError, ReplyCode
+from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.policy import parse_policy
-from keyleash.protocol.active import read_active
-from keyleash.protocol.reply import refusal
+from keyleash.store.records import read_active
+from keyleash.store.wire import refusal
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
 from support.thorough import thorough

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyleash.compiler import calendar
-from keyleash.decision.calendar import window_end_us
+from keyleash.evaluate.counters import window_end_us
 from keyleash.policy import SECOND_US, Period
 from support.thorough import thorough
 

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from keyleash.commands import OperationClass, keys_of, load_table
 from keyleash.commands.keys import UnplacedKeysError
-from keyleash.decision import ModelState, decide
-from keyleash.decision.matching import matches
-from keyleash.policy import Deny, Grant, Identity, Kind, Pattern
+from keyleash.evaluate import ModelState, decide
+from keyleash.evaluate.access import matches
+from keyleash.policy import Deny, Grant, Identity, IdentityKind, Pattern
 from keyleash.policy.diff import Gain, IdentityDiff, Part, diff_identities
-from keyleash.policy.diff.forms import forms_of
+from keyleash.policy.diff.call_shapes import forms_of
 from keyleash.policy.patterns import parse_pattern
 from keyleash.policy.reach import lets_through
 from support.calls import call_of
@@ -94,7 +94,7 @@ def pairs(draw: st.DrawFn) -> tuple[Identity | None, Identity | None]:
 
 def identity(grants: list[Grant], denied: list[str]) -> Identity:
     deny = tuple(Deny((one,)) for one in patterns_of(denied))
-    return Identity("one", Kind.MACHINE, tuple(grants), deny)
+    return Identity("one", IdentityKind.MACHINE, tuple(grants), deny)
 
 
 def split(grant: Grant) -> Iterator[Grant]:

@@ -8,15 +8,15 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.decision import Decision, decide
-from keyleash.decision.limits import subjects
-from keyleash.decision.stored import count_of_subject, stored_state, subject_key
+from keyleash.evaluate import Decision, decide
+from keyleash.evaluate.evaluate import subjects
+from keyleash.evaluate.state import count_of_subject, stored_state, subject_key
 from keyleash.policy import Limit, Rate, SubjectKind
 from keyleash.policy.limits import RATE_PERIODS_US
 from keyleash.policy.model import PERIOD_US
-from keyleash.protocol.request import BatchMode
-from keyleash.protocol.state import DOUBLE
-from keyleash.protocol.token import REVOKED_OFFSET, TokenRecord, token_digest
+from keyleash.store.state import DOUBLE
+from keyleash.store.token import REVOKED_OFFSET, TokenRecord, token_digest
+from keyleash.store.wire import BatchMode
 from support.clockwork import COMMANDS, STARTS, SUBJECTS, Command, document, limits
 from support.lua_guard import FAR_US, FIRST_TOKEN, KEYS, TABLE, LuaGuard, LuaServer
 from support.thorough import thorough

@@ -11,7 +11,7 @@ import pytest
 from hostile.calls import Call, hostile_batch, hostile_call
 from hostile.campaign import shown
 from hostile.ground import Ground, ground
-from keyleash.protocol.request import BatchMode
+from keyleash.store.wire import BatchMode
 from support.servers import embedded_label, find_server_binaries
 from support.thorough import FACTOR
 

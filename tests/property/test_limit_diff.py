@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.decision.counts import new_count
+from keyleash.evaluate.counters import new_count
 from keyleash.policy import SECOND_US, Budget, Counter, Limit, Period, Rate
-from keyleash.policy.diff.budgets import spends_more
-from keyleash.policy.diff.rates import lets_more
+from keyleash.policy.diff.limits import lets_more, spends_more
 from support.thorough import thorough
 
 CALLS = 600

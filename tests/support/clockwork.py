@@ -8,8 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from keyleash.decision import Decision
-from keyleash.decision.calendar import window_end_us
+from keyleash.evaluate import Decision
+from keyleash.evaluate.counters import window_end_us
 from keyleash.policy import SECOND_US, Counter, Identity
 from keyleash.policy.limits import RATE_PERIODS_US
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import redis
 
-from keyleash.decision import Decision
 from keyleash.errors import LeashError, ReplyCode
-from keyleash.protocol.reply import refusal
+from keyleash.evaluate import Decision
+from keyleash.store.wire import refusal
 
 
 def decision_in(reply: Any) -> Decision:

@@ -8,11 +8,10 @@ from typing import Any
 import redis
 
 import keyleash
-from keyleash.deploy import prepare_policy
 from keyleash.fence import (
+    FenceNode,
+    FenceOutcome,
     Minted,
-    Node,
-    Outcome,
     apply_fences,
     mint,
     read_facts,
@@ -20,8 +19,9 @@ from keyleash.fence import (
     wanted_users,
     with_passwords,
 )
-from keyleash.protocol.active import read_active
-from keyleash.protocol.transport import call_head
+from keyleash.operator import prepare_policy
+from keyleash.store.records import read_active
+from keyleash.store.wire import call_head
 from support.leash import Leash
 
 
@@ -36,11 +36,11 @@ class FencedLeash(Leash):
 
     passwords: dict[str, str] = field(default_factory=dict)
 
-    def fence(self, *others: redis.Redis, wide: tuple[str, ...] = ()) -> Outcome:
+    def fence(self, *others: redis.Redis, wide: tuple[str, ...] = ()) -> FenceOutcome:
         """Make the users of the active policy, as `keyleash fence apply --mint` does."""
         active = read_active(self.admin, self.keyspace)
         assert active is not None
-        nodes = [Node("one", self.admin), *(Node("other", client) for client in others)]
+        nodes = [FenceNode("one", self.admin), *(FenceNode("other", client) for client in others)]
         records = read_records(self.admin, self.keyspace)
         guards = prepare_policy(
             self.admin,

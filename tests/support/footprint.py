@@ -11,9 +11,9 @@ from typing import Any
 import redis
 
 from keyleash.commands import load_table
-from keyleash.protocol.active import GuardRecord, guard_record
-from keyleash.protocol.request import BatchMode, batch_call, guard_call
-from keyleash.protocol.token import TokenRecord, token_digest
+from keyleash.store.records import GuardRecord, guard_record
+from keyleash.store.token import TokenRecord, token_digest
+from keyleash.store.wire import BatchMode, batch_call, guard_call
 from support.leash import NAMES, Leash, put_token
 
 MEASURING = {"evalsha", "info", "config|resetstat"}

@@ -11,14 +11,13 @@ import redis
 import keyleash
 from keyleash.audit import read_denials
 from keyleash.commands import load_table
-from keyleash.deploy import LoadResult, load_policy
-from keyleash.protocol.active import Client, guard_record
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.request import BatchMode, batch_call, guard_call
-from keyleash.protocol.sealed import server_keyspace
-from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
-from keyleash.protocol.transport import Transport, call_head
-from keyleash.tokens import IssuedToken, issue_token
+from keyleash.operator import LoadResult, load_policy
+from keyleash.operator.tokens import IssuedToken, issue_token
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.records import Client, guard_record
+from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
+from keyleash.store.wire import BatchMode, Transport, batch_call, call_head, guard_call
 from support.sealed import record
 from support.servers import RealServer
 

@@ -25,32 +25,26 @@ from lupa import lua51
 
 from keyleash.commands import CommandTable, load_table
 from keyleash.compiler import CompiledGuard, compile_policy
-from keyleash.compiler.templates import operator_script
-from keyleash.decision import ALLOWED, Decision
-from keyleash.deploy.plan import (
-    Change,
-    How,
-    Seen,
+from keyleash.compiler.render import operator_script
+from keyleash.errors import ReplyCode
+from keyleash.evaluate import ALLOWED, Decision
+from keyleash.operator.load.plan import (
+    HowItChanges,
+    IdentityChange,
+    ServerGeneration,
+    Snapshot,
     activation_plan,
     activation_words,
     layouts_after,
     summary_of,
 )
-from keyleash.deploy.standing import Standing
-from keyleash.errors import ReplyCode
 from keyleash.policy import SECOND_US, Identity, Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
-from keyleash.protocol.active import GuardRecord
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.reply import refusal
-from keyleash.protocol.request import BatchMode, batch_call, declared_keys
-from keyleash.protocol.state import Layout
-from keyleash.protocol.token import (
-    KEEP_AFTER_EXPIRY_MS,
-    TokenRecord,
-    new_token_id,
-    token_digest,
-)
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import GuardRecord
+from keyleash.store.state import Layout
+from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, new_token_id, token_digest
+from keyleash.store.wire import BatchMode, batch_call, declared_keys, refusal
 from keyleash.testing import lua_struct
 
 KEYS = Keyspace()
@@ -111,7 +105,7 @@ class LuaServer:
         for one in changes:
             # The guards' records are kept in `guards`: whatever stands here is renamed.
             self.data[KEYS.staged_guard("load", one.identity).encode()] = {}
-        seen = {one.identity: self._staged(one) for one in changes if one.how is How.MOVED}
+        seen = {one.identity: self._staged(one) for one in changes if one.how is HowItChanges.MOVED}
         if meanwhile is not None:
             meanwhile()
         words = activation_words(changes, seen)
@@ -120,12 +114,12 @@ class LuaServer:
         self.guards = {guard.identity: guard for guard in guards}
         return policy
 
-    def _standing(self, name: str) -> Standing:
+    def _standing(self, name: str) -> Snapshot:
         state = self.state(name)
         guard, record = self.guards.get(name), None
         if guard is not None:
             record = GuardRecord(guard.digest, guard.batch_digest, guard.policy_digest, 1)
-        return Standing(
+        return Snapshot(
             record,
             int(struct.unpack_from("<d", state)[0]) if state else 0,
             len(state),
@@ -140,12 +134,12 @@ class LuaServer:
             }
         self.data[KEYS.staged_layouts("load").encode()] = recorded
 
-    def _staged(self, change: Change) -> Seen:
+    def _staged(self, change: IdentityChange) -> ServerGeneration:
         """What the real script answers about the state that it staged."""
         assert change.moves is not None
         words = [b"load", change.identity.encode(), change.moves.packed, change.moves.rings]
         seen = self.run(operator_script("stage.lua", KEYS), (), words)
-        return Seen(seen[1], seen[2], seen[3])
+        return ServerGeneration(seen[1], seen[2], seen[3])
 
     def guard(self, identity: str, token: str = FIRST_TOKEN) -> LuaGuard:
         """The active guard of *identity*, for the holder of *token*, which is made known."""

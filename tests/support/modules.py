@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
 from support.servers import RealServer, find_server_binaries
 
 SOURCE = Path(__file__).with_name("module.c")

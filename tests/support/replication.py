@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
 from support.servers import RealServer
 
 PATIENCE_S = 30.0

@@ -7,8 +7,8 @@ from typing import Any
 
 from keyleash.audit.undo.values import read_keys
 from keyleash.commands import keys_of, load_table
-from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client
 
 NAMES = Keyspace()
 Words = Sequence[Any]

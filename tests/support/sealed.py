@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client
 
 SEALED = Keyspace(prefix="c0ffee" * 5 + "00:", vault="decade" * 5 + "00:")
 SECRETS = (SEALED.prefix, SEALED.vault)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
 
 KEYS = Keyspace()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keyleash.protocol.transport import Transport
+from keyleash.store.wire import Transport
 from support.servers import embedded_label, find_server_binaries
 
 EITHER_TRANSPORT = pytest.mark.parametrize(

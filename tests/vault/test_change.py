@@ -9,7 +9,6 @@ import pytest
 
 import keyleash
 from keyleash.audit import read_control
-from keyleash.deploy import load_policy, set_suspended
 from keyleash.errors import (
     ActivationConflictError,
     NoPolicyError,
@@ -17,10 +16,11 @@ from keyleash.errors import (
     VaultConflictError,
     VaultError,
 )
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.sealed import ChangeKind, read_seal, server_keyspace
-from keyleash.protocol.transport import Transport
-from keyleash.tokens import issue_token, list_tokens, revoke_tokens
+from keyleash.operator import load_policy, set_suspended
+from keyleash.operator.tokens import issue_token, list_tokens, revoke_tokens
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import ChangeKind, read_seal, server_keyspace
+from keyleash.store.wire import Transport
 from keyleash.vault import Hooks, Progress, rotate, seal, unseal
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer
@@ -278,7 +278,7 @@ def test_policy_that_is_loaded_meanwhile_is_not_lost(leash: Leash) -> None:
 
 def test_load_that_began_before_the_switch_is_refused_after_it(leash: Leash) -> None:
     """It would activate guards that look for keys where none are."""
-    from keyleash.deploy import activate_policy, prepare_policy
+    from keyleash.operator import activate_policy, prepare_policy
 
     prepared = prepare_policy(leash.admin, policy(one=ALL), keyspace=Keyspace())
     seal(leash.admin)

@@ -8,8 +8,8 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.audit.as_of import value_as_of
-from keyleash.audit.undo import Selection, apply_undo, plan_undo
+from keyleash.audit.point_in_time import value_as_of
+from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
 from support.leash import Leash, grant
 from vault.conftest import ALL
 
@@ -175,7 +175,7 @@ def test_change_in_the_vault_is_undone_and_told_by_the_agents_names(sealed: Leas
         agent.hset("a:2", "f", "v")
 
     assert value_as_of(sealed.admin, b"a:1", then_ms).value.elements == (b"before",)
-    done = apply_undo(sealed.admin, plan_undo(sealed.admin, Selection(correlation="wrong")))
+    done = apply_undo(sealed.admin, plan_undo(sealed.admin, UndoSelection(correlation="wrong")))
     assert done.restored == (b"a:1",)
     assert done.removed == (b"a:2",)
     assert agent.get("a:1") == b"before"

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import pytest
 
 import keyleash
-from keyleash.protocol.sealed import read_seal, server_keyspace
-from keyleash.tokens import list_tokens
+from keyleash.operator.tokens import list_tokens
+from keyleash.store.prefixes import read_seal, server_keyspace
 from support.leash import Leash
 from support.servers import embedded_label, find_server_binaries
 from support.thorough import FACTOR

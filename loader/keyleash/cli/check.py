@@ -1,26 +1,56 @@
-"""`keyleash check`: is this policy file right, and is it wise?"""
+"""`keyleash check`: validate and lint a policy file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from keyleash.cli.annotations import annotation
 from keyleash.cli.documents import Document, read_policy
 from keyleash.cli.errors import UsageError, WarningsError
 from keyleash.cli.failures import problem_as_json, warn
-from keyleash.cli.file_names import FILE
 from keyleash.cli.options import example, json_option
-from keyleash.cli.output import print_json
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.text import counted, printable, without_tokens
+from keyleash.cli.terminal import print_json
+from keyleash.cli.types import FILE
 from keyleash.errors import PolicyError, Problem
-from keyleash.policy.problems import SHOWN_IDENTITIES, listing
+from keyleash.policy.lint import lint
+from keyleash.policy.problems import SHOWN_IDENTITIES, in_order, listing
+from keyleash.store.token import without_tokens
+from keyleash.text import counted, printable
 
 if TYPE_CHECKING:
     from keyleash.policy.lint import Accepted
+
+
+_DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
+_PROPERTY = {**_DATA, ":": "%3A", ",": "%2C"}
+"""What workflow commands want escaped: in the text, and in the values before it."""
+
+
+def annotation(level: Literal["warning", "error"], problem: Problem) -> str:
+    """
+    One workflow command, to be printed on standard output as a line of its own.
+
+    Args:
+        level: How it is shown; neither makes a job fail, an exit code does.
+        problem: Its file is named as it was given, so relative to the repository if the
+            command ran at its root.
+    """
+    place = {
+        "file": printable(problem.span.file),
+        "line": str(problem.span.line),
+        "col": str(problem.span.column),
+        "title": problem.code,
+    }
+    properties = ",".join(f"{name}={_escaped(value, _PROPERTY)}" for name, value in place.items())
+    text = without_tokens(f"{problem.message}\nhelp: {problem.help}")
+    return f"::{level} {properties}::{_escaped(text, _DATA)}"
+
+
+def _escaped(text: str, escapes: dict[str, str]) -> str:
+    return "".join(escapes.get(char, char) for char in text)
 
 
 @click.command(epilog=example("keyleash check examples/agents.yaml --strict"))
@@ -43,9 +73,6 @@ def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
     is valid and yet probably not meant, by rules that docs/lint.md explains; an `accept` in FILE,
     with a reason, lets a finding stand. `-` reads standard input.
     """
-    from keyleash.policy.lint import lint
-    from keyleash.policy.problems import in_order
-
     annotated = format_ == "github"
     if annotated and settings.json:
         raise UsageError("`--json` and `--format github` exclude each other", help="use one")

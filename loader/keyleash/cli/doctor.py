@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.cli.failures import FAILED, NOT_PERMITTED
-from keyleash.cli.options import example, json_option
-from keyleash.cli.output import print_json, say
-from keyleash.cli.server import node_client, node_of
-from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.text import counted, printable
+from keyleash.cli.options import accepted_findings, example, json_option
+from keyleash.cli.settings import Settings, node_client, node_of, pass_settings
+from keyleash.cli.terminal import print_json, say
 from keyleash.cli.watch import without_secrets
-from keyleash.protocol.active import Client
+from keyleash.doctor import examine
+from keyleash.store.records import Client
+from keyleash.text import counted, printable
+from keyleash.watch import Address
 
 if TYPE_CHECKING:
-    from keyleash.deploy.watch import Address
-    from keyleash.doctor import Examination, Finding
+    from keyleash.doctor import DoctorFinding, Examination
+    from keyleash.watch import Address
 
 COLOURS = {"error": "red", "warning": "yellow", "advice": "cyan"}
 
@@ -52,9 +53,6 @@ def doctor(settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...]) 
     everything, the exit code is 77.
     docs/operations.md has a section for each code.
     """
-    from keyleash.cli.config import accepted_findings
-    from keyleash.doctor import examine
-
     accepted = {*accept, *accepted_findings()}
     connect, seeds = _servers(settings, nodes)
     examination = examine(connect, seeds, accept=accepted)
@@ -68,7 +66,6 @@ def doctor(settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...]) 
 
 
 def _servers(settings: Settings, nodes: Sequence[str]) -> tuple[Any, list[Address]]:
-    from keyleash.deploy.watch import Address
 
     urls = {Address(*node_of(url)): url for url in (settings.url, *nodes)}
     first = next(iter(urls))
@@ -126,7 +123,7 @@ def _as_json(examination: Examination) -> dict[str, Any]:
     }
 
 
-def _finding_as_json(finding: Finding) -> dict[str, Any]:
+def _finding_as_json(finding: DoctorFinding) -> dict[str, Any]:
     return {
         "code": finding.code,
         "severity": str(finding.severity),

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyleash.cli.errors import InputFileError
+from keyleash.commands import load_table
+from keyleash.compiler import compile_policy
 from keyleash.errors import PolicyError, Problem, Span
+from keyleash.policy import parse_policy
+from keyleash.policy.canonical import policy_digest
 
 if TYPE_CHECKING:
     from keyleash.compiler import CompiledGuard
@@ -43,11 +47,6 @@ def read_policy(file: str) -> Document:
         CompileError: No guard can be made of it.
         InputFileError: The file is missing, or cannot be read.
     """
-    from keyleash.commands import load_table
-    from keyleash.compiler import compile_policy
-    from keyleash.policy import parse_policy
-    from keyleash.policy.canonical import policy_digest
-
     name, text = read_text(file)
     table = load_table()
     policy = parse_policy(text, file=name, commands=table)

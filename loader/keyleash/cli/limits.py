@@ -7,12 +7,13 @@ from click.shell_completion import CompletionItem
 from click.types import StringParamType
 
 from keyleash.cli.errors import UsageError
-from keyleash.cli.groups import Group
-from keyleash.cli.identity_names import IDENTITY
-from keyleash.cli.options import example, json_option
-from keyleash.cli.output import print_json, say
+from keyleash.cli.options import IDENTITY, Group, example, json_option
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.text import counted, iso_time
+from keyleash.cli.terminal import print_json, say
+from keyleash.operator import reset_limits
+from keyleash.policy import Counter
+from keyleash.store.state import MAX_REASON_BYTES
+from keyleash.text import counted, iso_time
 
 
 class LimitName(StringParamType):
@@ -22,8 +23,6 @@ class LimitName(StringParamType):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Return the names that limits can have and that begin like that."""
-        from keyleash.policy import Counter
-
         names = (f"{kind}.{counter}" for kind in ("rate", "budget") for counter in Counter)
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
@@ -56,9 +55,6 @@ def reset(settings: Settings, identity: str, limit: str | None, reason: str) -> 
     For a counter that is corrupt, or that denies since the server's clock was ahead. A limit per
     token or per captured segment is reset for each of them. Other identities are left alone.
     """
-    from keyleash.deploy import reset_limits
-    from keyleash.protocol.state import MAX_REASON_BYTES
-
     if not reason.strip():
         raise UsageError("the reason is empty", help="say why, for the record of changes")
     size = len(reason.encode("utf-8", "surrogateescape"))

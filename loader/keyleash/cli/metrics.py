@@ -7,14 +7,15 @@ import threading
 from typing import TYPE_CHECKING
 
 import click
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
 from keyleash.cli.errors import PortInUseError, UsageError
 from keyleash.cli.failures import FAILED, failure_of
 from keyleash.cli.options import example, json_option
-from keyleash.cli.output import print_json, say
-from keyleash.cli.server import node_client
-from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.signals import Ended, ended_by_signals
+from keyleash.cli.settings import Settings, node_client, pass_settings
+from keyleash.cli.terminal import Ended, ended_by_signals, print_json, say
+from keyleash.metrics import SnapshotCollector
+from keyleash.status import read_snapshot
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -38,11 +39,6 @@ def metrics(settings: Settings, port: int | None) -> int:
     exit code is then that of other commands, 69 if the server is out of reach. With --port, --json
     tells the URL. docs/metrics.md has every name, and alerts.
     """
-    from prometheus_client import CollectorRegistry, generate_latest
-
-    from keyleash.metrics import SnapshotCollector
-    from keyleash.status import read_snapshot
-
     if settings.json and port is None:
         raise UsageError(
             "metrics are no JSON document", help="`keyleash status --json` has the same numbers"
@@ -86,7 +82,6 @@ class _Troubles:
 
 
 def _serve(settings: Settings, registry: CollectorRegistry, port: int) -> None:
-    from prometheus_client import start_http_server
 
     try:
         server, thread = start_http_server(port, addr=HOST, registry=registry)

@@ -1,19 +1,31 @@
-"""Options that several commands share, and how a command shows its example."""
+"""Options, arguments and groups that commands share."""
 
 from __future__ import annotations
 
 import math
+import os
 import sys
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+from click.types import StringParamType
+from redis import exceptions as redis_errors
 
+from keyleash.cli.documents import read_input
 from keyleash.cli.errors import UsageError
-from keyleash.cli.server import has_password
-from keyleash.cli.settings import Settings
-from keyleash.protocol.transport import Transport
+from keyleash.cli.settings import Settings, has_password, node_client
+from keyleash.doctor.examine import require_codes
+from keyleash.errors import KeyleashError, PolicyError, Span
+from keyleash.policy.problems import quote
+from keyleash.policy.quantities import parse_duration
+from keyleash.store.identities import known_identities
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.wire import Transport
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -120,9 +132,6 @@ def duration_s(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> int | None:
     """Read an option as a duration of the policy language, `30s` or `1h30m`, in seconds."""
-    from keyleash.errors import PolicyError, Span
-    from keyleash.policy.quantities import parse_duration
-
     if value is None:
         return None
     try:
@@ -130,3 +139,87 @@ def duration_s(
     except PolicyError as error:
         problem = error.problems[0]
         raise click.BadParameter(f"{problem.message}; {problem.help}") from None
+
+
+SENTENCE = 1000
+"""More characters than any has."""
+
+
+class Group(click.Group):
+    """A group whose help tells of each command in a whole sentence; click cuts it off."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list, wrapped."""
+        rows = [
+            (name, command.get_short_help_str(SENTENCE))
+            for name in self.list_commands(ctx)
+            if (command := self.get_command(ctx, name)) and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class IdentityName(StringParamType):
+    """Any text. Whether there is such an identity, each command finds out for itself."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """
+        The identities that the server knows and that begin like that.
+
+        Whoever presses Tab has nowhere to read an error: without a server there are none.
+        """
+        url = str(ctx.find_root().params.get("url") or "")
+        try:
+            client = node_client(url, url)
+            names = known_identities(client, server_keyspace(client))
+        except (redis_errors.RedisError, OSError, KeyleashError):
+            return []
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+IDENTITY = IdentityName()
+
+
+VARIABLE = "KEYLEASH_CONFIG"
+CONFIG_FILE = "keyleash.toml"
+
+
+def accepted_findings() -> tuple[str, ...]:
+    """
+    Return the codes under `doctor.accept` of the configuration file.
+
+    The file is the one that KEYLEASH_CONFIG names, or `keyleash.toml` in the working directory
+    if there is one.
+
+    Raises:
+        InputFileError: The file cannot be read.
+        UsageError: It is not TOML, or has another setting.
+        UnknownCodeError: It accepts a finding that does not exist.
+    """
+    # It brings all checks along, which `--help` does not need.
+
+    named = os.environ.get(VARIABLE)
+    file = named or CONFIG_FILE
+    if not named and not Path(file).exists():
+        return ()
+    try:
+        document = tomllib.loads(read_input(file).decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _bad(file, f"is not TOML: {error}") from None
+    doctor: Any = document.pop("doctor", {})
+    codes = doctor.pop("accept", []) if isinstance(doctor, dict) else None
+    if document or doctor or not isinstance(codes, list):
+        raise _bad(file, "may have the list `accept` under `doctor`, and no other setting")
+    if not all(isinstance(code, str) for code in codes):
+        raise _bad(file, "has something else than texts in `accept`")
+    require_codes(codes, file)
+    return tuple(codes)
+
+
+def _bad(file: str, problem: str) -> UsageError:
+    return UsageError(
+        f"the configuration file {quote(file)} {problem}",
+        help='write `[doctor]`, and below it `accept = ["vulnerable-version"]`',
+    )

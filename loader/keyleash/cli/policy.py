@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import click
 
-from keyleash.cli.groups import Group
-from keyleash.cli.kept import find_kept
-from keyleash.cli.options import example, json_lines_option, json_option
-from keyleash.cli.output import Column, print_json, print_json_line, print_table, say
+from keyleash.cli.load import find_kept
+from keyleash.cli.options import Group, example, json_lines_option, json_option
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.text import clock_time, iso_time, printable, short_digest
+from keyleash.cli.terminal import Column, print_json, print_json_line, print_table, say
 from keyleash.errors import NoPolicyError
-from keyleash.protocol.active import ActivePolicy, read_active
-from keyleash.protocol.history import read_history
+from keyleash.store.records import ActivePolicy, read_active, read_history
+from keyleash.text import clock_time, iso_time, printable, short_digest
 
 
 @click.group(cls=Group, epilog=example("keyleash policy history"))

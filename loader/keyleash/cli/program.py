@@ -15,37 +15,32 @@ from keyleash import __version__
 from keyleash.cli import (
     audit,
     check,
+    compile,
     doctor,
-    execute,
+    exec,
     explain,
-    freezing,
-    guards,
-    identities,
+    freeze,
     limits,
     load,
     metrics,
     policy,
-    rollback,
     serve,
     status,
     test,
-    tokens,
+    token,
     watch,
     whoami,
 )
-from keyleash.cli.colours import is_plain
 from keyleash.cli.demo import command as demo
 from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
 from keyleash.cli.fence import fence
-from keyleash.cli.groups import Group
-from keyleash.cli.options import duration_s, json_option, refuse_typed_password
+from keyleash.cli.options import Group, duration_s, json_option, refuse_typed_password
 from keyleash.cli.plan import plan
-from keyleash.cli.server import DEFAULT_URL, MAX_TIMEOUT_S, TIMEOUT_S
-from keyleash.cli.settings import Settings
-from keyleash.cli.signals import Ended
-from keyleash.cli.text import printable
+from keyleash.cli.settings import DEFAULT_URL, MAX_TIMEOUT_S, TIMEOUT_S, Settings
+from keyleash.cli.terminal import Ended, is_plain
 from keyleash.cli.undo import undo
 from keyleash.cli.vault import vault
+from keyleash.text import printable
 
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -184,25 +179,25 @@ def main(context: click.Context, url: str, actor: str | None, timeout: float | N
 
 for command in (
     check.check,
-    guards.compile_,
+    compile.compile_,
     plan,
     load.load,
-    rollback.rollback,
+    load.rollback,
     policy.policy,
     status.status,
     doctor.doctor,
     metrics.metrics,
-    tokens.token,
-    identities.identity,
-    freezing.freeze_,
-    freezing.thaw_,
+    token.token,
+    freeze.identity,
+    freeze.freeze_,
+    freeze.thaw_,
     limits.limits,
     fence,
     audit.audit,
     undo,
     vault,
     test.test,
-    execute.exec_,
+    exec.exec_,
     explain.explain,
     explain.can_i,
     whoami.whoami,

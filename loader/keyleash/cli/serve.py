@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keyleash.cli.file_names import DIRECTORY
 from keyleash.cli.options import example, json_option
-from keyleash.cli.output import print_json, say
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.signals import Ended, ended_by_signals
+from keyleash.cli.terminal import Ended, ended_by_signals, print_json, say
+from keyleash.cli.types import DIRECTORY
 from keyleash.errors import ServerStartError
+from keyleash.servers import EmbeddedServer
+from keyleash.servers.embedded import PortTakenError
 
 if TYPE_CHECKING:
-    from keyleash.server import EmbeddedServer
+    from keyleash.servers import EmbeddedServer
 
 SETTINGS = {"client-output-buffer-limit": "normal 256mb 64mb 60"}
 """What `keyleash doctor` recommends and suits every policy.
@@ -48,9 +49,6 @@ def serve(settings: Settings, port: int, data: str | None) -> None:
     Starts the Valkey that comes with keyleash, on 127.0.0.1 only, until Ctrl-C. It has no
     password and no replica: it is for development and for demonstrations.
     """
-    from keyleash.server import EmbeddedServer
-    from keyleash.server.process import PortTakenError
-
     folder = Path(data) if data is not None else None
     server = EmbeddedServer(port or None, folder, settings=SETTINGS)
     try:

@@ -1,22 +1,200 @@
-"""What the global options say, as every command receives it."""
+"""Global options: the server, its URL, the token."""
 
 from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
+from redis import ConnectionPool
 from redis import exceptions as redis_errors
+from redis.backoff import NoBackoff
+from redis.connection import Connection, parse_url
+from redis.retry import Retry
 
-from keyleash.cli import server
-from keyleash.cli.errors import UnansweredError, UsageError
-from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.sealed import server_keyspace
+from keyleash.cli.errors import BadUrlError, InputFileError, UnansweredError, UsageError
+from keyleash.cli.types import FILE
+from keyleash.store import wire
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.records import Client
+from keyleash.store.server_check import CheckedRedis, require_supported
+from keyleash.store.token import TOKEN_START
+from keyleash.store.wire import said_by
+from keyleash.text import printable
+
+DEFAULT_URL = "redis://127.0.0.1:6379"
+URL_HELP = (
+    "write redis://USER:PASSWORD@HOST:PORT/DB, rediss://… or unix://PATH;"
+    " in a password, write / ? # @ and % as %2F %3F %23 %40 and %25"
+)
+TIMEOUT_S = 5.0
+"""How long a connection, and each reply, is waited for by default."""
+MAX_TIMEOUT_S = 86_400.0
+NODE_TIMEOUT_S = 2.0
+TIMEOUTS = ("socket_connect_timeout", "socket_timeout")
+OURS = frozenset({"decode_responses", "encoding", "encoding_errors", "protocol", "retry_on_error"})
+"""What a URL must not change: every reply is read as bytes, in RESP2."""
+
+_HANDSHAKE = re.compile("SSL|TLS|EOF|reset by peer", re.IGNORECASE)
+_CONNECTING = re.compile(r"\A(Error \S+ (while )?connecting to|Timeout connecting)")
+
+
+def shown_url(url: str) -> str:
+    """*url* without password and options, whatever it is."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "the given URL"
+    if "@" in url and "@" not in parts.netloc:
+        # An unescaped / # or ? ends the host: what seems to be one is part of a password.
+        return "the given URL"
+    user = f"{parts.username}@" if parts.username else ""
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    return f"{parts.scheme}://{user}{host}{f':{port}' if port else ''}{parts.path}"
+
+
+def has_password(url: str) -> bool:
+    """Whether *url* has a password, or may have one that it does not write as it must."""
+    try:
+        return bool(parse_url(url).get("password")) or (
+            "@" in url and "@" not in urlsplit(url).netloc
+        )
+    except ValueError:
+        return "@" in url or "password" in url
+
+
+def is_unanswered(error: Exception) -> bool:
+    """Return whether a request may have been sent whose reply did not come."""
+    kinds = type(error) in (redis_errors.ConnectionError, redis_errors.TimeoutError)
+    return kinds and not _CONNECTING.search(said_by(error))
+
+
+def reason_of(error: Exception) -> str:
+    """Return what redis-py reports of a lost connection, such that it may be printed."""
+    return printable(wire.reason_of(error))
+
+
+def hint_of(error: Exception, url: str) -> str:
+    """Return what to check where *url*, as it is shown, could not be used."""
+    said = said_by(error)
+    if url.startswith("rediss:") and (_HANDSHAKE.search(said) or not is_unanswered(error)):
+        if "certificate" in said.lower():
+            return "the URL's `ssl_ca_certs` names the file of the authority that signed it"
+        return "check the scheme of the URL: without TLS it is `redis://`"
+    if url.startswith("redis:") and is_unanswered(error):
+        if isinstance(error, redis_errors.TimeoutError):
+            return (
+                "the server may be stopped or busy (`--timeout` waits longer),"
+                " or expect TLS (`rediss://`)"
+            )
+        return "check the scheme of the URL: with TLS it is `rediss://`"
+    return "check --url or KEYLEASH_URL; `keyleash serve` starts a server to try things on"
+
+
+def operator_client(url: str, timeout_s: float | None = None) -> Client:
+    """The client for the operator's own commands, which gives replies as redis-py makes them."""
+    return CheckedRedis(connection_pool=connection_pool(url, timeout_s))
+
+
+def node_of(url: str) -> tuple[str, int]:
+    """Host and port that *url* names; of a socket in the file system its path, and 0.
+
+    Raises:
+        BadUrlError: no server can be named so.
+    """
+    options = connection_pool(url).connection_kwargs
+    if "path" in options:
+        return options["path"], 0
+    return options.get("host", "localhost"), options.get("port", 6379)
+
+
+def node_client(
+    url: str,
+    login: str,
+    address: tuple[str, int] | None = None,
+    timeout_s: float | None = None,
+) -> Client:
+    """A client for one server of several, with the options of *url*.
+
+    It gives up soon: who looks at many servers must not be held up by one that is silent.
+
+    Args:
+        login: The URL whose user and password are used, if *url* has none.
+        address: Host and port, if not those of *url*.
+        timeout_s: For how long it waits, if not for `NODE_TIMEOUT_S`.
+    """
+    pool = connection_pool(url, NODE_TIMEOUT_S if timeout_s is None else timeout_s)
+    options = {**pool.connection_kwargs}
+    if not {"username", "password"} & options.keys():
+        given = connection_pool(login).connection_kwargs
+        options |= {name: given[name] for name in ("username", "password") if name in given}
+    connection = pool.connection_class
+    if address is not None and address[1]:
+        if options.pop("path", None):
+            connection = Connection
+        options |= {"host": address[0], "port": address[1]}
+    return CheckedRedis(connection_pool=ConnectionPool(connection_class=connection, **options))
+
+
+def connection_pool(url: str, timeout_s: float | None = None) -> ConnectionPool:
+    """A pool for *url* that connects when it is first used, and tries once.
+
+    Args:
+        timeout_s: How long a connection, and each reply, is waited for; by default as *url*
+            says, or for `TIMEOUT_S`.
+
+    Raises:
+        BadUrlError: no server can be named so.
+    """
+    try:
+        options = _options(url, timeout_s)
+        connection = options.pop("connection_class", Connection)
+    except ValueError:
+        shown = "the server URL" if "@" in url or "?" in url else f"`{url}`"
+        raise BadUrlError(f"{shown} does not name a server", help=URL_HELP) from None
+    try:
+        _require_times(options)
+        # A pool makes its connections later, and would only then trip over the options.
+        connection(**options)
+    except (ValueError, TypeError):
+        raise BadUrlError(
+            "the server URL has an option that does not exist, or a wrong value",
+            help="see redis-py for what may follow the `?`",
+        ) from None
+    return ConnectionPool(connection_class=connection, **options)
+
+
+def _require_times(options: Mapping[str, Any]) -> None:
+    if not all(0 < options[name] <= MAX_TIMEOUT_S for name in TIMEOUTS):
+        raise ValueError("a time that no socket waits for")
+
+
+def _options(url: str, timeout_s: float | None) -> dict[str, Any]:
+    if "@" in url and "@" not in urlsplit(url).netloc:
+        raise ValueError("an unescaped character in the password")
+    given = {name: value for name, value in parse_url(url).items() if name not in OURS}
+    given.get("host", "").encode("idna")
+    if timeout_s is not None:
+        given |= dict.fromkeys(TIMEOUTS, timeout_s)
+    return {
+        **dict.fromkeys(TIMEOUTS, TIMEOUT_S),
+        **given,
+        "protocol": 2,
+        "decode_responses": False,
+        "retry": Retry(NoBackoff(), 0),
+    }
+
 
 MAX_ACTOR_BYTES = 256
 """Each change is recorded with it, and each listing shows it."""
@@ -33,7 +211,7 @@ class Settings:
         failed: The exit code of what fails for no reason that has a code of its own.
     """
 
-    url: str = server.DEFAULT_URL
+    url: str = DEFAULT_URL
     given_actor: str | None = None
     timeout_s: float | None = None
     json: bool = False
@@ -42,7 +220,7 @@ class Settings:
     @property
     def shown_url(self) -> str:
         """The server's URL without the password."""
-        return server.shown_url(self.url)
+        return shown_url(self.url)
 
     @property
     def actor(self) -> str:
@@ -74,11 +252,11 @@ class Settings:
         try:
             yield
         except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
-            if not server.is_unanswered(error):
+            if not is_unanswered(error):
                 raise
             raise UnansweredError(
                 "the server did not answer, and the change may or may not have taken effect:"
-                f" {server.reason_of(error)}",
+                f" {reason_of(error)}",
                 help=f"{advice}; `--timeout` waits longer",
             ) from error
 
@@ -92,9 +270,7 @@ class Settings:
             ClusterError: It is a node of a Redis Cluster.
             redis.RedisError: It does not answer.
         """
-        from keyleash.protocol.supported import require_supported
-
-        client = server.operator_client(self.url, self.timeout_s)
+        client = operator_client(self.url, self.timeout_s)
         require_supported(client)
         return client
 
@@ -113,3 +289,55 @@ def _require_name(actor: str) -> None:
 
 
 pass_settings = click.make_pass_decorator(Settings)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+STANDARD_INPUT = "-"
+VARIABLE = "KEYLEASH_TOKEN"
+
+
+def token_option(function: F) -> F:
+    """Let `--token FILE` say where a token is."""
+    return click.option(
+        "--token",
+        "token_file",
+        metavar="FILE",
+        type=FILE,
+        help="A file with the token on its first line; `-` is standard input.  "
+        "[default: the token in KEYLEASH_TOKEN]",
+    )(function)
+
+
+def require_token(file: str | None) -> str:
+    """
+    The token that is in *file*, or in the environment if no file was named.
+
+    Raises:
+        UsageError: there is none, or it stands on the command line itself.
+        InputFileError: *file* is missing, or cannot be read.
+    """
+    if file is None:
+        given = os.environ.get(VARIABLE, "").strip()
+        if not given:
+            raise UsageError(
+                "there is no token", help=f"set {VARIABLE}, or pass `--token FILE`; `-` is stdin"
+            )
+        return given
+    if file.startswith(TOKEN_START):
+        raise UsageError(
+            "a token on the command line can be read by every user of this machine",
+            help=f"set {VARIABLE}, or pass `--token FILE`; revoke this token, it has been shown",
+        )
+    if file == STANDARD_INPUT:
+        line = sys.stdin.readline().strip()
+    else:
+        # The name is not repeated: it may be a secret that was given in place of one.
+        try:
+            with Path(file).open(encoding="utf-8", errors="replace") as opened:
+                line = opened.readline().strip()
+        except (OSError, ValueError) as error:
+            said = (getattr(error, "strerror", None) or "no such file or directory").lower()
+            raise InputFileError(f"cannot read the file that `--token` names: {said}") from None
+    if not line:
+        raise UsageError("there is no token on the first line of what `--token` names")
+    return line

@@ -14,15 +14,16 @@ from redis import exceptions as redis_errors
 from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED, UNREACHABLE
 from keyleash.cli.options import duration_s, example, json_lines_option
-from keyleash.cli.output import print_json_line, say
-from keyleash.cli.server import node_client, node_of
-from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.signals import Ended, ended_by_signals
-from keyleash.cli.text import counted, printable
-from keyleash.protocol.active import Client
+from keyleash.cli.settings import Settings, node_client, node_of, pass_settings
+from keyleash.cli.terminal import Ended, ended_by_signals, print_json_line, say
+from keyleash.store.records import Client
+from keyleash.store.server_check import require_supported
+from keyleash.text import counted, printable
+from keyleash.watch import Address, Watcher
+from keyleash.watch.roles import Sentinels
 
 if TYPE_CHECKING:
-    from keyleash.deploy.watch import News, Watcher
+    from keyleash.watch import Watcher, WatchEvent
 
 
 def without_secrets(
@@ -129,8 +130,6 @@ def _require_supported(
         UnsupportedServerError: One is too old.
         ClusterError: One is a node of a Redis Cluster.
     """
-    from keyleash.protocol.supported import require_supported
-
     unreached: list[tuple[str, redis_errors.RedisError]] = []
     for url in nodes or (settings.url,):
         try:
@@ -143,8 +142,6 @@ def _require_supported(
 def _watcher(
     settings: Settings, nodes: tuple[str, ...], sentinels: tuple[str, ...], service: str
 ) -> Watcher:
-    from keyleash.deploy.watch import Address, Watcher
-    from keyleash.deploy.watch.sentinels import Sentinels
 
     given = nodes or (() if sentinels else (settings.url,))
     urls = {Address(*node_of(url)): url for url in given}
@@ -176,7 +173,7 @@ def _look_once(settings: Settings, watcher: Watcher, interval_s: int) -> int:
     return 0
 
 
-def _tell(settings: Settings, news: Iterator[News]) -> None:
+def _tell(settings: Settings, news: Iterator[WatchEvent]) -> None:
     for one in news:
         at = datetime.now(UTC)
         if settings.json:

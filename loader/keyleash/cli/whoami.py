@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.cli.credentials import require_token, token_option
+from keyleash.cli.authenticate import require_live, require_record
+from keyleash.cli.context import counted_by_identity, read_subject
 from keyleash.cli.options import example, json_option
-from keyleash.cli.output import Column, print_json, print_table
-from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.text import clock_time, distance, iso_time, printable, span, without_tokens
-from keyleash.errors import ReplyCode
+from keyleash.cli.settings import Settings, pass_settings, require_token, token_option
+from keyleash.cli.terminal import Column, print_json, print_table
+from keyleash.errors import NotActiveError, ReplyCode
+from keyleash.evaluate.evaluate import is_suspended, suspended
+from keyleash.evaluate.trace import refused
+from keyleash.policy import SubjectKind, parse_policy
+from keyleash.status.identities import allows, most
+from keyleash.store.records import read_active
+from keyleash.store.token import use_noted_us, without_tokens
+from keyleash.text import clock_time, distance, iso_time, printable, span
 
 if TYPE_CHECKING:
-    from keyleash.decision import Decision, ModelState
+    from keyleash.evaluate import Decision, ModelState
     from keyleash.policy import Grant, Identity, Limit
-    from keyleash.protocol.token import TokenRecord
+    from keyleash.store.token import TokenRecord
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,6 @@ def whoami(settings: Settings, token_file: str | None) -> None:
 
 
 def _holder(settings: Settings, token: str) -> Holder:
-    from keyleash.cli.explain.counted import counted_by_identity
-    from keyleash.cli.tokens_held import require_live, require_record
 
     name, record, now_us = require_record(settings, token)
     identity = _identity(settings, name)
@@ -91,8 +97,6 @@ def _holder(settings: Settings, token: str) -> Holder:
 
 
 def _stopped(state: ModelState, now_us: int) -> Decision | None:
-    from keyleash.decision.suspension import is_suspended, suspended
-    from keyleash.decision.verdict import refused
 
     if state.refuses is not None:
         return refused(state.refuses)
@@ -100,9 +104,6 @@ def _stopped(state: ModelState, now_us: int) -> Decision | None:
 
 
 def _identity(settings: Settings, name: str) -> Identity:
-    from keyleash.errors import NotActiveError
-    from keyleash.policy import parse_policy
-    from keyleash.protocol.active import read_active
 
     active = read_active(settings.client, settings.keyspace)
     if active is not None:
@@ -114,7 +115,6 @@ def _identity(settings: Settings, name: str) -> Identity:
 
 
 def _issued_ms(settings: Settings, name: str, token_id: str) -> int | None:
-    import json
 
     known = settings.client.hget(settings.keyspace.tokens(name), token_id)
     return None if known is None else int(json.loads(known)["issued_ms"])
@@ -128,8 +128,6 @@ def _left(
     token_id: str,
     now_us: int,
 ) -> LimitLeft:
-    from keyleash.cli.explain.counted import read_subject
-    from keyleash.policy import SubjectKind
 
     subject = b""
     if limit.subject.kind is SubjectKind.CAPTURE:
@@ -185,7 +183,6 @@ def _show_rules(label: str, rules: list[str]) -> None:
 
 
 def _idle_ends_ms(found: Holder) -> int | None:
-    from keyleash.protocol.token import use_noted_us
 
     idle_s = found.identity.token.idle_s
     if idle_s is None:
@@ -209,7 +206,6 @@ def _denies(found: Holder) -> list[str]:
 
 
 def _limit_row(one: LimitLeft, found: Holder) -> list[str]:
-    from keyleash.status.usage import allows
 
     limit = one.limit
     each = f", each {{{limit.subject.capture}}} apart" if limit.subject.capture else ""
@@ -226,7 +222,6 @@ def _suspension(stopped: Decision) -> dict[str, str | None]:
 
 
 def _as_json(found: Holder) -> dict[str, Any]:
-    from keyleash.status.usage import allows, most
 
     stopped = found.stopped
     return {

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
 
-from keyleash.protocol.token import reject_tokens
+from keyleash.store.token import reject_tokens
 
 _prefix: str
 _numbers: count[int]

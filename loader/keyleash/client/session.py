@@ -16,9 +16,9 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from keyleash.client._redis_py import InHand
 from keyleash.client.correlation import next_correlation
 from keyleash.client.flow import BatchCall
-from keyleash.client.hand import InHand
 from keyleash.commands import CommandTable, load_table
 from keyleash.commands.facts import CONTAINER, NOT_NAMED
 from keyleash.errors import (
@@ -32,13 +32,23 @@ from keyleash.errors import (
     RightMissingError,
     TokenUnknownError,
 )
-from keyleash.protocol.active import GuardRecord, guard_record
-from keyleash.protocol.keyspace import Keyspace, script_digest
-from keyleash.protocol.learned import learned_table
-from keyleash.protocol.reply import is_of_a_cluster, reading_reply, refusal
-from keyleash.protocol.request import Argument, BatchMode, batch_call, guard_call, may_write
-from keyleash.protocol.token import identity_of
-from keyleash.protocol.transport import NOT_FOUND, Transport, call_head, library_code
+from keyleash.store.keyspace import Keyspace, script_digest
+from keyleash.store.records import GuardRecord, guard_record, learned_table
+from keyleash.store.token import identity_of
+from keyleash.store.wire import (
+    NOT_FOUND,
+    Argument,
+    BatchMode,
+    Transport,
+    batch_call,
+    call_head,
+    guard_call,
+    is_of_a_cluster,
+    library_code,
+    may_write,
+    reading_reply,
+    refusal,
+)
 
 _COMMAND_NOT_PERMITTED = re.compile(r"no permissions to run the '([^']+)'")
 _SCRIPT_NOT_PERMITTED = "ACL failure in script: "

@@ -1,35 +1,134 @@
-"""The guarded client: redis-py's own, but for how a command is sent and a refusal read."""
+"""A drop-in replacement for `redis.Redis` that calls guards."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import redis
+import redis.client
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
-from redis.exceptions import (
-    DataError,
-    MasterDownError,
-    NoScriptError,
-    ReadOnlyError,
-    ResponseError,
-)
+from redis.exceptions import DataError, MasterDownError, NoScriptError, ReadOnlyError, ResponseError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from keyleash.client.flow import BatchCall, Command, Flow, NothingYet, Pause, Plain, drive
-from keyleash.client.hand import found
-from keyleash.client.healing import find_guard, healing
-from keyleash.client.leasing import give_back, take
-from keyleash.client.packing import packed
-from keyleash.client.polling import may_block, patient
-from keyleash.client.replicating import Followed, Read, commands_of, replicated
+from keyleash.client._redis_py import InHand, found, give_back, packed, take
+from keyleash.client.blocking import may_block, patient
+from keyleash.client.flow import (
+    BatchCall,
+    Flow,
+    NothingYet,
+    Pause,
+    Plain,
+    Queued,
+    QueuedCommand,
+    Waiting,
+    bound_of,
+    drive,
+    pipelined,
+)
+from keyleash.client.recovery import find_guard, healing
+from keyleash.client.replication import Followed, Read, commands_of, replicated
 from keyleash.client.session import Session
-from keyleash.client.sync_pipeline import Batch, Pipeline
-from keyleash.client.unscoped import Unscoped, require_no_cache, require_no_watches
-from keyleash.client.waiting import Waiting, bound_of
-from keyleash.errors import NotReplicatedError, PolicyStaleError
+from keyleash.client.unsupported import Queueing, Unscoped, require_no_cache, require_no_watches
+from keyleash.errors import LeashError, NotReplicatedError, PolicyStaleError
+
+if TYPE_CHECKING:
+    pass
+
+
+class Pipeline(Queueing, redis.client.Pipeline):
+    """Made by `keyleash.Redis.pipeline`; it queues as redis-py's does."""
+
+    def __init__(self, client: Redis, transaction: bool, shard_hint: Any = None) -> None:
+        super().__init__(client.connection_pool, client.response_callbacks, transaction, shard_hint)
+        self._client = client
+        self._atomic = transaction
+
+    # A pipeline's own looks for WATCH, which never comes here.
+    parse_response = redis.Redis.parse_response
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        """Another pipeline of the same client."""
+        return self._client.pipeline(transaction, shard_hint)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send what was queued; one result for each command, in order."""
+        commands: list[Queued] = self.command_stack
+        try:
+            if not commands:
+                return []
+            results = self._results(commands, self._atomic or self.explicit_transaction)
+            if raise_on_error:
+                self.raise_first_error(commands, results)
+            return results
+        finally:
+            self.reset()
+
+    def _results(self, commands: list[Queued], atomic: bool) -> list[Any]:
+        client = self._client
+        flow = pipelined(commands, atomic, Waiting(client._wait_s), client.get_encoder)
+        try:
+            answers = client._run(flow)
+        except LeashError as refused:
+            self._name_refused(refused, commands)
+            raise
+        except NotReplicatedError as short:
+            raise short.about(self._parsed(short.reply, commands)) from short.__cause__
+        return self._parsed(answers, commands)
+
+    def _parsed(self, answers: list[Any], commands: list[Queued]) -> list[Any]:
+        return [self._result(*one) for one in zip(answers, commands, strict=True)]
+
+    def _result(self, answer: InHand | Exception, queued: Queued) -> Any:
+        if isinstance(answer, Exception):
+            return answer
+        words, options = queued
+        try:
+            response = self.parse_response(answer, words[0], **options)  # type: ignore[no-untyped-call]
+        except ResponseError as error:
+            return error
+        return self._client._session.finished(words[0], response)
+
+
+class Batch(Pipeline):
+    """Made by `keyleash.Redis.batch`: a `with` block whose commands all run, or none.
+
+    Attributes:
+        results: What `execute` returned, or leaving the block would have.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        super().__init__(client, transaction=True)
+        self.results: list[Any] = []
+
+    def __enter__(self) -> Self:
+        self.results = []
+        return self
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        try:
+            if exc_type is None and self.command_stack:
+                self.execute()
+        finally:
+            self.reset()
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send what was queued; one result for each command, in order."""
+        commands: list[Queued] = self.command_stack
+        self.results = []
+        try:
+            self.results = super().execute(raise_on_error=False)
+        except NotReplicatedError as short:
+            self.results = short.reply
+            raise
+        if raise_on_error:
+            self.raise_first_error(commands, self.results)
+        return self.results
 
 
 class Redis(Unscoped, redis.Redis):
@@ -161,11 +260,11 @@ class Redis(Unscoped, redis.Redis):
     def _run(self, flow: Flow) -> Any:
         return drive(flow, self._perform)
 
-    def _perform(self, asked: Pause | Command | BatchCall) -> Any:
+    def _perform(self, asked: Pause | QueuedCommand | BatchCall) -> Any:
         match asked:
             case Pause(seconds):
                 return self._sleep(seconds)
-            case Command(words, options, poll):
+            case QueuedCommand(words, options, poll):
                 return self._connected("digest", self._poll if poll else self._call, words, options)
             case BatchCall():
                 return self._connected("batch_digest", self._call_batch, asked)

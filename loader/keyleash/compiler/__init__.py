@@ -12,8 +12,8 @@ from keyleash.compiler.ir import Guard
 from keyleash.compiler.passes import PASSES
 from keyleash.policy import Identity, Policy
 from keyleash.policy.canonical import identity_digest
-from keyleash.protocol.keyspace import Keyspace, script_digest
-from keyleash.protocol.state import Layout
+from keyleash.store.keyspace import Keyspace, script_digest
+from keyleash.store.state import Layout
 
 __all__ = ["CompiledGuard", "Report", "compile_guard", "compile_policy"]
 

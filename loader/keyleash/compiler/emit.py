@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.quoting import Text
+from keyleash.compiler.render import render
 from keyleash.compiler.sizes import sizes_of
-from keyleash.compiler.templates import render
 from keyleash.policy.limits import RATE_PERIODS_US
 from keyleash.policy.model import SECOND_US, Counter, Values
-from keyleash.protocol.request import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
-from keyleash.protocol.state import DOUBLE, NUMBERS, STAMP_BYTES
-from keyleash.protocol.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES, use_noted_us
+from keyleash.store.state import DOUBLE, NUMBERS, STAMP_BYTES
+from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES, use_noted_us
+from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 
 DENIED_RETAIN = 10_000
 MAX_KINDS = 128

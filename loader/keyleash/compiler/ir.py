@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.spec import KeySearch, Waits
 from keyleash.policy.model import Counter, Identity
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.state import EMPTY_LAYOUT, Layout, Slot
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.state import EMPTY_LAYOUT, Layout, Slot
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from keyleash.commands.work import (
     WORK,
 )
 from keyleash.compiler.ir import Guard
-from keyleash.compiler.templates import render
+from keyleash.compiler.render import render
 
 _SIZES = {
     "STRLEN": "B",

@@ -1,7 +1,14 @@
 """Looking a deployment over: what is wrong, what to do about it, and what could not be seen."""
 
-from keyleash.doctor.codes import CODES, UnknownCodeError
-from keyleash.doctor.examine import Examination, examine
-from keyleash.doctor.finding import Finding, Severity, Skipped
+from keyleash.doctor.examine import CODES, Examination, UnknownCodeError, examine
+from keyleash.doctor.findings import DoctorFinding, Severity, Skipped
 
-__all__ = ["CODES", "Examination", "Finding", "Severity", "Skipped", "UnknownCodeError", "examine"]
+__all__ = [
+    "CODES",
+    "DoctorFinding",
+    "Examination",
+    "Severity",
+    "Skipped",
+    "UnknownCodeError",
+    "examine",
+]

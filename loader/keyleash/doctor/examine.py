@@ -1,4 +1,4 @@
-"""All checks, on all servers, whatever one of them says."""
+"""Run the checks against a deployment."""
 
 from __future__ import annotations
 
@@ -9,33 +9,92 @@ from dataclasses import dataclass
 
 from redis import exceptions as redis_errors
 
-from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
-from keyleash.deploy.watch.address import Address
-from keyleash.deploy.watch.node import Node
-from keyleash.deploy.watch.role import read_role
-from keyleash.deploy.watch.topology import Topology
-from keyleash.doctor.checks import (
-    clients,
-    clock,
-    fences,
-    memory,
-    payloads,
-    persistence,
-    records,
-    replication,
-    scripts,
-    users,
-    vault,
-    version,
-)
-from keyleash.doctor.codes import CODES, UNREADABLE, require_codes
-from keyleash.doctor.finding import Finding, Said, Severity, Skipped
-from keyleash.doctor.patient import Deployment, Server
+from keyleash.doctor.checks import records, settings, users
+from keyleash.doctor.deployment import Deployment, Server
+from keyleash.doctor.findings import DoctorFinding, Said, Severity, Skipped
 from keyleash.errors import KeyleashError
 from keyleash.fence import Record, read_records
-from keyleash.protocol.active import Client, read_active
-from keyleash.protocol.sealed import read_seal
-from keyleash.protocol.supported import require_supported
+from keyleash.operator.load.checks import RESTORE_CODE
+from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
+from keyleash.policy.problems import listing, quote
+from keyleash.store.prefixes import read_seal
+from keyleash.store.records import Client, read_active
+from keyleash.store.server_check import require_supported
+from keyleash.watch.roles import Address, read_role
+from keyleash.watch.topology import Topology, WatchedNode
+
+UNREADABLE = "unreadable"
+
+
+class UnknownCodeError(KeyleashError):
+    """No finding has the code that is to be accepted."""
+
+    code = "unknown-code"
+    exit_code = 2
+
+    def __init__(self, name: str, file: str | None = None) -> None:
+        where = f"in the configuration file {quote(file)}: " if file else ""
+        super().__init__(
+            f"{where}no finding of the doctor is called {quote(name)}",
+            help=f"the codes are {listing(CODES)}",
+        )
+
+
+CODES = (
+    settings.UNREACHABLE,
+    settings.VERSION,
+    RESTORE_CODE,
+    settings.EVICTION,
+    settings.FULL,
+    settings.OUTPUT,
+    settings.TOTAL,
+    settings.BULK,
+    settings.NONE,
+    settings.SNAPSHOTS,
+    settings.NO_FSYNC,
+    settings.FAILING,
+    users.DEFAULT_USER,
+    records.HALF_CHANGED,
+    records.NO_POLICY,
+    records.DIGEST,
+    records.NO_RECORD,
+    records.OTHER_GUARD,
+    records.STRAY,
+    records.NO_STATE,
+    records.STALE,
+    records.NOT_LOADED,
+    records.NO_TEXT,
+    records.OTHER_TEXT,
+    records.OTHER_FUNCTION,
+    users.DRIFT,
+    users.FOREIGN,
+    users.UNFENCED,
+    settings.DIFFERS,
+    settings.AHEAD,
+    settings.SEVERAL,
+    settings.LINK,
+    settings.LAGGING,
+    settings.TOO_FEW,
+    settings.BEHIND,
+    UNREADABLE,
+)
+
+
+def require_codes(names: Iterable[str], file: str | None = None) -> None:
+    """
+    Check that every name is a code. No name stands for several codes.
+
+    Args:
+        names: The names.
+        file: The configuration file that has them, or None.
+
+    Raises:
+        UnknownCodeError: One is not.
+    """
+    for name in names:
+        if name not in CODES:
+            raise UnknownCodeError(name, file)
+
 
 EVERYTHING = "everything"
 """The check that is skipped on a server where no check can be made."""
@@ -57,9 +116,9 @@ class Examination:
     """
 
     servers: tuple[Server, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[DoctorFinding, ...]
     skipped: tuple[Skipped, ...]
-    accepted: tuple[Finding, ...] = ()
+    accepted: tuple[DoctorFinding, ...] = ()
 
     @property
     def is_healthy(self) -> bool:
@@ -96,7 +155,7 @@ def examine(
     said = _settled(servers)
     order = {code: place for place, code in enumerate(CODES)}
     findings = sorted(
-        dict.fromkeys(one for one in said if isinstance(one, Finding)),
+        dict.fromkeys(one for one in said if isinstance(one, DoctorFinding)),
         key=lambda one: order[one.code],
     )
     skipped = dict.fromkeys(one for one in said if isinstance(one, Skipped))
@@ -114,7 +173,7 @@ def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, .
     with suppress(redis_errors.NoPermissionError):
         first.client.ping()
     require_supported(first.client)
-    topology = Topology(lambda address: Node(address, connect(address)), seeds, None)
+    topology = Topology(lambda address: WatchedNode(address, connect(address)), seeds, None)
     topology.survey()
     main = topology.named(seeds[0])
     nodes = sorted(topology.nodes.values(), key=lambda node: node is not main)
@@ -150,38 +209,38 @@ def _examine(servers: Sequence[Server]) -> Iterator[Said]:
         else:
             yield from _each(deployment, server, are_fenced=bool(known))
     if seal.change is not None:
-        yield vault.half_changed(seal.change)
+        yield records.half_changed(seal.change)
         if seal.change.is_switched:
             yield Skipped("policy, guards, scripts and users", "keys are being moved")
             return
     yield from _attempt(
-        "replication", main, lambda: replication.check_replication(deployment, keyspace)
+        "replication", main, lambda: settings.check_replication(deployment, keyspace)
     )
     if deployment.active is None:
         yield records.no_policy()
         return
     for server in deployment.answering:
-        yield from _attempt("scripts", server, lambda: scripts.check_scripts(server, keyspace))  # noqa: B023
+        yield from _attempt("scripts", server, lambda: records.check_scripts(server, keyspace))  # noqa: B023
     yield from _attempt("tokens", main, lambda: records.check_tokens(deployment, keyspace))
-    yield from _attempt("moments", main, lambda: clock.check_moments(deployment, keyspace))
+    yield from _attempt("moments", main, lambda: settings.check_moments(deployment, keyspace))
     yield from _attempt("guards and users", main, lambda: _compiled(deployment, known))
 
 
 def _each(deployment: Deployment, server: Server, *, are_fenced: bool) -> Iterator[Said]:
-    yield from _attempt("version", server, lambda: version.check_version(server))
+    yield from _attempt("version", server, lambda: settings.check_version(server))
     yield from _attempt(
         "payload validation",
         server,
-        lambda: payloads.check_payloads(deployment, server, are_fenced=are_fenced),
+        lambda: settings.check_payloads(deployment, server, are_fenced=are_fenced),
     )
-    yield from _attempt("eviction", server, lambda: memory.check_eviction(server))
-    yield from _attempt("memory", server, lambda: memory.check_room(server))
-    yield from _attempt("client limits", server, lambda: clients.check_clients(deployment, server))
-    yield from _attempt("persistence", server, lambda: persistence.check_persistence(server))
+    yield from _attempt("eviction", server, lambda: settings.check_eviction(server))
+    yield from _attempt("memory", server, lambda: settings.check_room(server))
+    yield from _attempt("client limits", server, lambda: settings.check_clients(deployment, server))
+    yield from _attempt("persistence", server, lambda: settings.check_persistence(server))
     yield from _attempt(
         "default user", server, lambda: users.check_default_user(server, are_fenced=are_fenced)
     )
-    yield from _attempt("clock", server, lambda: clock.check_clock(server))
+    yield from _attempt("clock", server, lambda: settings.check_clock(server))
 
 
 def _compiled(deployment: Deployment, known: dict[str, Record]) -> Iterator[Said]:
@@ -201,7 +260,7 @@ def _compiled(deployment: Deployment, known: dict[str, Record]) -> Iterator[Said
         yield from _attempt(
             "ACL users",
             deployment.main,
-            lambda: fences.check_fences(deployment, keyspace, prepared.guards, known),
+            lambda: users.check_fences(deployment, keyspace, prepared.guards, known),
         )
 
 
@@ -216,7 +275,7 @@ def _silent(server: Server) -> Iterator[Said]:
     except (redis_errors.AuthenticationError, redis_errors.NoPermissionError) as error:
         yield Skipped(EVERYTHING, f"the user of the URL may not ask it: {error}", server.name)
     except (redis_errors.RedisError, OSError):
-        yield replication.unreachable(server)
+        yield settings.unreachable(server)
     else:
         yield Skipped(EVERYTHING, "it did not answer at first", server.name)
 
@@ -228,12 +287,12 @@ def _attempt(check: str, server: Server, run: Callable[[], Iterable[Said]]) -> I
     except redis_errors.AuthenticationError as error:
         yield Skipped(check, str(error), server.name)
     except (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError):
-        yield replication.unreachable(server)
+        yield settings.unreachable(server)
     except redis_errors.ResponseError as error:
         yield Skipped(check, f"the server answers: {error}", server.name)
     except (KeyleashError, LookupError, ValueError, struct.error) as error:
         said = error.message if isinstance(error, KeyleashError) else type(error).__name__
-        yield Finding(
+        yield DoctorFinding(
             UNREADABLE,
             Severity.ERROR,
             f"its records are not such as keyleash writes: {said}",

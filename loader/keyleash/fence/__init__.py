@@ -7,40 +7,47 @@ run single commands on its own keys that nobody audits or counts, and change wha
 and recorded of itself, since the guard must; see docs/fence.md.
 """
 
+from keyleash.fence.acl import UnsayablePatternError
 from keyleash.fence.apply import (
     FenceNotVerifiedError,
+    FenceOutcome,
     ForeignUserError,
-    Outcome,
     apply_fences,
+    remove_fences,
 )
-from keyleash.fence.facts import Facts, read_facts
-from keyleash.fence.patterns import UnsayablePatternError
-from keyleash.fence.plan import How, Node, Step, Wanted, plan_node
+from keyleash.fence.plan import (
+    AclStep,
+    AclStepKind,
+    FenceNode,
+    NotActivePolicyError,
+    Wanted,
+    plan_node,
+    wanted_users,
+    with_passwords,
+)
 from keyleash.fence.record import Minted, Record, Tier, mint, read_records
-from keyleash.fence.remove import remove_fences
 from keyleash.fence.rotate import (
     NotFencedError,
     RotationUnfinishedError,
     add_passwords,
     drop_old_passwords,
 )
-from keyleash.fence.rules import Fence, fence_of, script_calls
-from keyleash.fence.wanted import NotActivePolicyError, wanted_users, with_passwords
+from keyleash.fence.rules import Facts, Fence, fence_of, read_facts, script_calls
 
 __all__ = [
+    "AclStep",
+    "AclStepKind",
     "Facts",
     "Fence",
+    "FenceNode",
     "FenceNotVerifiedError",
+    "FenceOutcome",
     "ForeignUserError",
-    "How",
     "Minted",
-    "Node",
     "NotActivePolicyError",
     "NotFencedError",
-    "Outcome",
     "Record",
     "RotationUnfinishedError",
-    "Step",
     "Tier",
     "UnsayablePatternError",
     "Wanted",

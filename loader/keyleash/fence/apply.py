@@ -1,13 +1,19 @@
-"""Making the users of all servers what they are meant to be, and looking whether they are."""
+"""Apply, refresh and remove ACL users."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from redis.exceptions import ResponseError
+
+from keyleash.compiler import CompiledGuard
 from keyleash.errors import KeyleashError
 from keyleash.fence.acl import (
+    Rules,
     RulesRefusedError,
+    Selector,
     User,
     delete_users,
     may,
@@ -15,12 +21,21 @@ from keyleash.fence.acl import (
     save,
     set_user,
 )
-from keyleash.fence.plan import CHANGES, How, Node, Step, Wanted, plan_node
-from keyleash.fence.record import Record, forget_records, write_record
-from keyleash.fence.rules import without_digests
-from keyleash.protocol.active import Client, database_of
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.token import reject_tokens
+from keyleash.fence.plan import (
+    CHANGES,
+    AclStep,
+    AclStepKind,
+    FenceNode,
+    Wanted,
+    plan_node,
+    why_foreign,
+)
+from keyleash.fence.record import Record, forget_records, read_records, write_record
+from keyleash.fence.rules import Fence, fence_of, read_facts, script_calls, without_digests
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client, database_of
+from keyleash.store.token import reject_tokens
+from keyleash.store.wire import Transport
 
 ZERO_DIGEST = "0" * 40
 """No script's."""
@@ -46,7 +61,7 @@ class FenceNotVerifiedError(KeyleashError):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FenceOutcome:
     """
     What was done.
 
@@ -57,7 +72,7 @@ class Outcome:
         unsaved: Names of servers that keep users in memory alone.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[AclStep, ...]
     without_digests: tuple[tuple[str, str], ...]
     unsaved: tuple[str, ...]
 
@@ -68,14 +83,14 @@ class Outcome:
 
 
 def apply_fences(
-    nodes: Sequence[Node],
+    nodes: Sequence[FenceNode],
     keyspace: Keyspace,
     wanted: Sequence[Wanted],
     records: Mapping[str, Record],
     *,
     wide: Collection[str] = (),
     actor: str = "unknown",
-) -> Outcome:
+) -> FenceOutcome:
     """
     Make the users of all *nodes* what they are meant to be; a second time, nothing changes.
 
@@ -99,10 +114,10 @@ def apply_fences(
         {
             (step.node.name, step.identity): step.reasons[0]
             for step in steps
-            if step.how is How.FOREIGN
+            if step.how is AclStepKind.FOREIGN
         }
     )
-    held = {step.identity for step in steps if step.how is How.HELD}
+    held = {step.identity for step in steps if step.how is AclStepKind.HELD}
     meant = {one.fence.identity: one for one in wanted if one.fence.identity not in held}
     client = nodes[0].client
     # First what is remembered: a user that nobody remembers would be looked after by nobody.
@@ -119,7 +134,7 @@ def apply_fences(
     forget_records(
         client, keyspace, tuple(name for name in records if name not in set(_names(wanted)))
     )
-    outcome = Outcome(steps, tuple(opened), tuple(unsaved))
+    outcome = FenceOutcome(steps, tuple(opened), tuple(unsaved))
     if outcome.changed:
         note_event(client, keyspace, "fence", actor, _changed(steps))
     return outcome
@@ -156,18 +171,20 @@ def put_user(client: Client, name: str, user: User) -> bool:
     return True
 
 
-def _carry_out(node: Node, plan: Sequence[Step], meant: Mapping[str, Wanted]) -> Iterator[str]:
+def _carry_out(
+    node: FenceNode, plan: Sequence[AclStep], meant: Mapping[str, Wanted]
+) -> Iterator[str]:
     """Do what is planned for a server; yields those whose digests it refused."""
     for step in plan:
         # A server that refused digests once may have been replaced by one that takes them.
-        is_due = step.how in (How.CREATED, How.CHANGED) or step.is_without_digests
+        is_due = step.how in (AclStepKind.CREATED, AclStepKind.CHANGED) or step.is_without_digests
         if is_due and not put_user(node.client, step.identity, meant[step.identity].user):
             yield step.identity
-    delete_users(node.client, [step.identity for step in plan if step.how is How.REMOVED])
+    delete_users(node.client, [step.identity for step in plan if step.how is AclStepKind.REMOVED])
 
 
 def _verify(
-    node: Node, keyspace: Keyspace, meant: Mapping[str, Wanted], opened: Collection[str]
+    node: FenceNode, keyspace: Keyspace, meant: Mapping[str, Wanted], opened: Collection[str]
 ) -> None:
     users = read_users(node.client, list(meant))
     for name, one in meant.items():
@@ -231,9 +248,188 @@ def require_none_foreign(users: Mapping[tuple[str, str], str]) -> None:
         )
 
 
-def _changed(steps: Sequence[Step]) -> list[str]:
+def _changed(steps: Sequence[AclStep]) -> list[str]:
     return list(dict.fromkeys(step.identity for step in steps if step.how in CHANGES))
 
 
 def _names(wanted: Sequence[Wanted]) -> Iterator[str]:
     return (one.fence.identity for one in wanted)
+
+
+def remove_fences(
+    nodes: Sequence[FenceNode],
+    keyspace: Keyspace,
+    records: Mapping[str, Record],
+    identities: Sequence[str],
+    *,
+    actor: str = "unknown",
+) -> list[tuple[str, str]]:
+    """
+    Delete the users of some identities, which closes their connections, and forget them.
+
+    A user of such a name that was not made for this policy stays, and so does the record of ours.
+
+    Args:
+        nodes: The servers; the first has the control keys.
+        keyspace: Where these are.
+        records: What is known of the users.
+        identities: Whose.
+        actor: Who does it, for the control stream.
+
+    Returns:
+        (server, identity) of each user that was deleted.
+
+    Raises:
+        ForeignUserError: There is such a user, by which somebody may still act; all others were
+            deleted.
+    """
+    reject_tokens(actor=actor)
+    deleted = []
+    foreign: dict[tuple[str, str], str] = {}
+    database = database_of(nodes[0].client)
+    for node in nodes:
+        ours = []
+        for name, user in read_users(node.client, identities).items():
+            why = why_foreign(user, name, keyspace, database, records.get(name))
+            if why is None:
+                ours.append(name)
+            else:
+                foreign[node.name, name] = why
+        delete_users(node.client, ours)
+        deleted += [(node.name, name) for name in ours]
+        save(node.client)
+    # Last, so that what could not be deleted is not forgotten.
+    left = {name for _, name in foreign}
+    forget_records(nodes[0].client, keyspace, tuple(one for one in identities if one not in left))
+    if deleted:
+        note_event(nodes[0].client, keyspace, "fence-remove", actor, identities)
+    require_none_foreign(foreign)
+    return deleted
+
+
+# Keeping users in step with a load: no agent is refused while one guard replaces another.
+#
+# Before the activation a user gets what the new guard needs besides what it has, and afterwards
+# what the old one needed is taken away. An agent that still calls the old script then is
+# refused by its server; the wrapper looks the guard up again, as it does for a stale one.
+#
+# What a load that died between the two leaves is more than a user needs, and
+# `keyleash fence plan` says so.
+
+
+@contextlib.contextmanager
+def refreshed_users(
+    clients: Sequence[Client],
+    keyspace: Keyspace,
+    guards: Sequence[CompiledGuard],
+    transport: Transport,
+    records: Mapping[str, Record] | None = None,
+) -> Iterator[None]:
+    """
+    Activate *guards* in the block.
+
+    Args:
+        clients: One for each server that has users; the first has the control keys.
+        keyspace: Where these are.
+        guards: Of the new policy. Users of identities that are not in it are deleted.
+        transport: How they will be called.
+        records: What is known of the users; it is read if None.
+
+    Raises:
+        UnsayablePatternError: ACL rules cannot hold a pattern; nothing was activated.
+    """
+    if records is None:
+        records = read_records(clients[0], keyspace)
+    if not records:
+        yield
+        return
+    facts = read_facts(clients, keyspace)
+    fences = [
+        fence_of(guard, script_calls(guard, transport), facts)
+        for guard in guards
+        if guard.identity in records
+    ]
+    nodes = [_Refresh(client, keyspace, facts.database, records, fences) for client in clients]
+    for node in nodes:
+        node.widen()
+    try:
+        yield
+    except (KeyleashError, ResponseError):
+        # The server said no. After a lost connection nobody knows, and both stay allowed.
+        for node in nodes:
+            node.give_up()
+        raise
+    names = {guard.identity for guard in guards}
+    gone = tuple(name for name in records if name not in names)
+    for node in nodes:
+        node.narrow()
+        node.delete(gone)
+        save(node.client)
+    forget_records(clients[0], keyspace, gone)
+
+
+class _Refresh:
+    """The users of one server during one load."""
+
+    def __init__(
+        self,
+        client: Client,
+        keyspace: Keyspace,
+        database: int,
+        records: Mapping[str, Record],
+        fences: Sequence[Fence],
+    ) -> None:
+        self.client = client
+        self._keyspace = keyspace
+        self._database = database
+        self._records = records
+        self._users = self._ours([one.identity for one in fences])
+        # One that is not there, or not keyleash's, is not a load's to make.
+        self._fences = [one for one in fences if one.identity in self._users]
+        self._added: dict[str, list[Selector]] = {}
+
+    def widen(self) -> None:
+        for fence in self._fences:
+            known = {one.meaning for one in self._users[fence.identity].rules.selectors}
+            added = [one for one in fence.rules.selectors if one.meaning not in known]
+            if added:
+                self._added[fence.identity] = self._add(fence, added)
+
+    def _add(self, fence: Fence, added: list[Selector]) -> list[Selector]:
+        try:
+            set_user(self.client, fence.identity, map(str, added))
+        except RulesRefusedError:
+            # See `put_user`. The runner is the first, if it is among them.
+            plain = without_digests(Rules(fence.rules.root, tuple(added))).selectors
+            set_user(self.client, fence.identity, map(str, plain))
+            return list(plain)
+        return added
+
+    def narrow(self) -> None:
+        for fence in self._fences:
+            put_user(self.client, fence.identity, self._with(fence.identity, fence.rules))
+
+    def give_up(self) -> None:
+        """Take away what was added, and no more: another load may have added, too."""
+        now = self._ours(list(self._added))
+        for name, user in now.items():
+            added = {one.meaning for one in self._added[name]}
+            kept = tuple(one for one in user.rules.selectors if one.meaning not in added)
+            set_user(self.client, name, self._with(name, Rules(user.rules.root, kept)).words)
+
+    def delete(self, identities: Sequence[str]) -> None:
+        delete_users(self.client, list(self._ours(identities)))
+
+    def _with(self, identity: str, rules: Rules) -> User:
+        """A user as it is, but for its rules."""
+        user = self._users[identity]
+        return User(rules, user.passwords, user.is_on)
+
+    def _ours(self, identities: Sequence[str]) -> dict[str, User]:
+        users = read_users(self.client, list(identities))
+        return {
+            name: user
+            for name, user in users.items()
+            if why_foreign(user, name, self._keyspace, self._database, self._records.get(name))
+            is None
+        }

@@ -1,4 +1,4 @@
-"""What has to be done to the users of a server so that they are as they are meant."""
+"""The desired ACL users, and the steps from the present ones."""
 
 from __future__ import annotations
 
@@ -6,18 +6,28 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from keyleash.compiler import CompiledGuard
+from keyleash.errors import KeyleashError
 from keyleash.fence.acl import Rules, Selector, User, read_users
-from keyleash.fence.record import Record
-from keyleash.fence.rules import Fence, record_rule, selected_by, without_digests
-from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.operator_client import operator_client
+from keyleash.fence.record import Password, Record, tier_of
+from keyleash.fence.rules import (
+    Facts,
+    Fence,
+    fence_of,
+    record_calls,
+    record_rule,
+    selected_by,
+    without_digests,
+)
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client, GuardRecord, guard_record
+from keyleash.store.server_check import operator_client
 
 SHOWN = 6
 """So many differences of rules are told one by one."""
 
 
-class How(StrEnum):
+class AclStepKind(StrEnum):
     """What happens to a user."""
 
     CREATED = "created"
@@ -30,11 +40,11 @@ class How(StrEnum):
     """There is such a user, which was not made for this policy: it is left alone."""
 
 
-CHANGES = frozenset({How.CREATED, How.CHANGED, How.REMOVED})
+CHANGES = frozenset({AclStepKind.CREATED, AclStepKind.CHANGED, AclStepKind.REMOVED})
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class FenceNode:
     """A server, and how it may be called in messages."""
 
     name: str
@@ -59,7 +69,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class AclStep:
     """
     What happens to one user of one server.
 
@@ -68,9 +78,9 @@ class Step:
         is_without_digests: It is kept as a server has it that refuses digests in rules.
     """
 
-    node: Node
+    node: FenceNode
     identity: str
-    how: How
+    how: AclStepKind
     reasons: tuple[str, ...] = ()
     is_without_digests: bool = False
 
@@ -97,14 +107,14 @@ def why_foreign(
 
 
 def plan_node(
-    node: Node,
+    node: FenceNode,
     keyspace: Keyspace,
     database: int,
     wanted: Sequence[Wanted],
     records: Mapping[str, Record],
     *,
     wide: Collection[str] = (),
-) -> list[Step]:
+) -> list[AclStep]:
     """
     Say what happens to the users of a server; it is not changed.
 
@@ -125,14 +135,14 @@ def plan_node(
     }
     secrets = _secrets(keyspace)
     steps = [
-        Step(node, name, How.HELD, (one.fence.hindrance,))
+        AclStep(node, name, AclStepKind.HELD, (one.fence.hindrance,))
         if one.fence.hindrance and name not in records and name not in wide
         else _step(node, one, users.get(name), foreign.get(name), secrets)
         for name, one in meant.items()
     ]
     for name in leaving:
         if name in users and foreign[name] is None:
-            steps.append(Step(node, name, How.REMOVED, ("it is in no active policy",)))
+            steps.append(AclStep(node, name, AclStepKind.REMOVED, ("it is in no active policy",)))
     return steps
 
 
@@ -144,18 +154,22 @@ def _secrets(keyspace: Keyspace) -> dict[str, str]:
 
 
 def _step(
-    node: Node, wanted: Wanted, user: User | None, foreign: str | None, secrets: Mapping[str, str]
-) -> Step:
+    node: FenceNode,
+    wanted: Wanted,
+    user: User | None,
+    foreign: str | None,
+    secrets: Mapping[str, str],
+) -> AclStep:
     name = wanted.fence.identity
     if user is None:
-        return Step(node, name, How.CREATED, ("there is no such user",))
+        return AclStep(node, name, AclStepKind.CREATED, ("there is no such user",))
     if foreign is not None:
-        return Step(node, name, How.FOREIGN, (foreign,))
+        return AclStep(node, name, AclStepKind.FOREIGN, (foreign,))
     meant = wanted.user
     is_without_digests = user.rules.meaning == without_digests(meant.rules).meaning
     reasons = tuple(_reasons(user, meant, secrets, with_rules=not is_without_digests))
-    how = How.CHANGED if reasons else How.KEPT
-    return Step(node, name, how, reasons, is_without_digests)
+    how = AclStepKind.CHANGED if reasons else AclStepKind.KEPT
+    return AclStep(node, name, how, reasons, is_without_digests)
 
 
 def _reasons(user: User, meant: User, secrets: Mapping[str, str], *, with_rules: bool) -> list[str]:
@@ -196,3 +210,71 @@ def _words(rules: Rules) -> set[str]:
         return set(selector.words)
 
     return of(rules.root).union(*map(of, rules.selectors))
+
+
+class NotActivePolicyError(KeyleashError):
+    """The policy is not the one that is active, so its users could call no guard."""
+
+    code = "not-active-policy"
+
+
+def wanted_users(
+    client: Client,
+    keyspace: Keyspace,
+    guards: Sequence[CompiledGuard],
+    facts: Facts,
+    records: Mapping[str, Record],
+) -> list[Wanted]:
+    """
+    The user of each identity of the active policy, with the passwords that it has.
+
+    Args:
+        client: An operator's, of the server that has the control keys.
+        keyspace: Where these are.
+        guards: Compiled for that server.
+        facts: Of all servers.
+        records: What is known of the users.
+
+    Raises:
+        NotActivePolicyError: Some guard is of other rules than the active one.
+        UnsayablePatternError: ACL rules cannot hold a pattern.
+    """
+    client = operator_client(client)
+    active = _active(client, keyspace, guards)
+    tier = tier_of(keyspace)
+    return [
+        Wanted(
+            fence_of(guard, record_calls(record), facts),
+            Record(tier, records[guard.identity].passwords if guard.identity in records else ()),
+        )
+        for guard, record in zip(guards, active, strict=True)
+    ]
+
+
+def with_passwords(
+    wanted: Sequence[Wanted], hashes: Mapping[str, str], now_ms: int
+) -> list[Wanted]:
+    """The same users, those in *hashes* with that password, as its SHA-256 in hex."""
+    return [
+        Wanted(one.fence, Record(one.record.tier, (Password(hashes[name], now_ms),)))
+        if (name := one.fence.identity) in hashes
+        else one
+        for one in wanted
+    ]
+
+
+def _active(
+    client: Client, keyspace: Keyspace, guards: Sequence[CompiledGuard]
+) -> list[GuardRecord]:
+    with client.pipeline(transaction=False) as pipe:
+        for guard in guards:
+            pipe.hgetall(keyspace.guard(guard.identity))
+        raw = pipe.execute() if guards else []
+    records = [guard_record(one) for one in raw]
+    for guard, record in zip(guards, records, strict=True):
+        if record is None or record.policy_digest != guard.policy_digest:
+            raise NotActivePolicyError(
+                f"the policy is not the active one: `{guard.identity}` has other rules there",
+                help="load it first with `keyleash load FILE`",
+            )
+    return [record for record in records if record is not None]

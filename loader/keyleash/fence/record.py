@@ -19,9 +19,9 @@ from enum import StrEnum
 from redis.exceptions import ResponseError
 
 from keyleash.fence.acl import user_names
-from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.operator_client import operator_client
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client
+from keyleash.store.server_check import operator_client
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MOST = 2

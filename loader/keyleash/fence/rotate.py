@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from keyleash.errors import KeyleashError
 from keyleash.fence.acl import read_users, save, set_user
 from keyleash.fence.apply import note_event, require_none_foreign
-from keyleash.fence.plan import Node, why_foreign
+from keyleash.fence.plan import FenceNode, why_foreign
 from keyleash.fence.record import MOST, Record, write_record
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
-from keyleash.protocol.active import Client, database_of
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.token import reject_tokens
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client, database_of
+from keyleash.store.token import reject_tokens
 
 
 class RotationUnfinishedError(KeyleashError):
@@ -28,7 +28,7 @@ class NotFencedError(KeyleashError):
 
 
 def add_passwords(
-    nodes: Sequence[Node],
+    nodes: Sequence[FenceNode],
     keyspace: Keyspace,
     records: Mapping[str, Record],
     hashes: Mapping[str, str],
@@ -72,7 +72,7 @@ def add_passwords(
 
 
 def drop_old_passwords(
-    nodes: Sequence[Node],
+    nodes: Sequence[FenceNode],
     keyspace: Keyspace,
     records: Mapping[str, Record],
     identities: Sequence[str],
@@ -130,7 +130,7 @@ def require_fenced(records: Mapping[str, Record], name: str) -> None:
 
 
 def _require_ours(
-    node: Node, keyspace: Keyspace, records: Mapping[str, Record], names: Sequence[str]
+    node: FenceNode, keyspace: Keyspace, records: Mapping[str, Record], names: Sequence[str]
 ) -> None:
     """
     Check that no identity without a record has the name of a user that others made.
@@ -151,7 +151,7 @@ def _require_ours(
 
 
 def _require_users(
-    nodes: Sequence[Node],
+    nodes: Sequence[FenceNode],
     keyspace: Keyspace,
     records: Mapping[str, Record],
     names: Sequence[str],

@@ -1,24 +1,200 @@
-"""What the ACL user of one identity may do, and what a fence around it does not keep out."""
+"""The ACL rules of an identity."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from redis.exceptions import RedisError
 
 from keyleash.commands.spec import OperationClass
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.ir import Guard
-from keyleash.fence.acl import EVERY_KEY, Rules, Selector
-from keyleash.fence.control import control_selectors
-from keyleash.fence.data import WRITING, data_selectors, imaged_patterns
-from keyleash.fence.facts import Facts
-from keyleash.fence.patterns import may_reach
+from keyleash.fence.acl import EVERY_KEY, GLOB_CHARACTERS, Rules, Selector, may_reach
+from keyleash.fence.data_rules import HELPERS, WRITING, data_selectors, imaged_patterns
+from keyleash.policy.keysets import covers, overlaps
 from keyleash.policy.model import Pattern
-from keyleash.policy.pattern_relations import covers, overlaps
-from keyleash.protocol.active import GuardRecord
-from keyleash.protocol.keyspace import PUBLIC_PREFIX
-from keyleash.protocol.transport import Transport, call_head
+from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
+from keyleash.store.records import Client, GuardRecord, database_of
+from keyleash.store.server_check import operator_client
+from keyleash.store.wire import Transport, call_head, reading_reply
+
+# What a guard does to control keys, which it does with the rights of its agent.
+#
+# A fenced agent that speaks to the server by itself can do the same to these keys, and to no
+# others: see docs/fence.md for what that opens. An ACL cannot tell the guard from its agent.
+
+STATE = ("get", "getrange", "setrange", "pttl")
+"""On the state, and on records of tokens."""
+LIMIT = ("getrange", "set", "setrange", "pexpire")
+"""On counters per token or per capture."""
+REPEATS = ("hincrby", "hset", "hmget", "hgetall", "hlen", "hdel", "del")
+"""On the hash that counts denials of one kind."""
+SUSPENSION = ("hget",)
+"""On the hash that says why the identity is suspended."""
+BREAKER = ("rpush", "lpop", "del")
+"""On the list of refusals that count towards its suspending itself."""
+
+
+def control_selectors(guard: Guard) -> tuple[Selector, ...]:
+    """One selector for each kind of control keys, the first ones those that every call needs."""
+    return tuple(_selectors(guard))
+
+
+def _selectors(guard: Guard) -> Iterator[Selector]:
+    names, name = guard.keyspace, guard.identity.name
+    yield Selector(
+        STATE, (f"~{_literal(names.state(name))}", f"~{_under(names.token_prefix(name))}")
+    )
+    # The trail is only written; an agent that could read it would see all that it ever wrote.
+    yield Selector(
+        _of_trails(guard),
+        (f"%W~{_literal(names.audit(name))}", f"%W~{_literal(names.denied(name))}"),
+    )
+    yield Selector(REPEATS, (f"~{_literal(names.repeats(name))}",))
+    suspension = _literal(names.suspension(name))
+    if guard.identity.on_denials is None:
+        yield Selector(SUSPENSION, (f"%R~{suspension}",))
+    else:
+        yield Selector((*SUSPENSION, "hset"), (f"~{suspension}",))
+        yield Selector(BREAKER, (f"~{_literal(names.refused(name))}",))
+    subjects = [limit.key_prefix for limit in guard.limits if limit.key_prefix]
+    if subjects:
+        yield Selector(LIMIT, tuple(f"~{_under(prefix)}" for prefix in dict.fromkeys(subjects)))
+
+
+def _of_trails(guard: Guard) -> tuple[str, ...]:
+    # Where events are kept until they are exported, only the archiver trims.
+    if guard.identity.audit.hard_max is None:
+        return ("xadd", "xtrim")
+    return ("xadd", "xlen")
+
+
+def _literal(name: str) -> str:
+    return "".join(f"\\{one}" if one in GLOB_CHARACTERS else one for one in name)
+
+
+def _under(prefix: str) -> str:
+    return f"{_literal(prefix)}*"
+
+
+# Commands that a fence leaves out though the policy grants them; the guard then cannot run them.
+#
+# A server finds the keys of some calls wrongly, and its ACLs then check others than the call
+# touches. A guard refuses these calls; a user that is allowed the command could make them by
+# itself. So each is tried on the server, by COMMAND GETKEYS, which shares the code of the check.
+# Where the server is sealed, what it finds must begin with the vault's prefix, which no agent
+# knows; so only those calls matter in which it finds no key at all.
+
+LEFT_OUT: Mapping[str, str] = {"SCAN": "an ACL lets it list every key of the server"}
+"""Whatever the server and the tier."""
+
+LEFT_OUT_UNSEALED: Mapping[str, str] = {"COPY": "an ACL lets it write into another database"}
+"""Unless the server is sealed: then an agent would have to know the name of a key."""
+
+
+class Hole(NamedTuple):
+    """A call, and the keys that it touches."""
+
+    command: str
+    call: tuple[str, ...]
+    keys: tuple[str, ...]
+    why: str
+
+
+HOLES = (
+    Hole("PFMERGE", ("other",), ("other",), "called without sources, it makes any key"),
+    Hole(
+        "SORT", ("key", "STORE", "LIMIT", "STORE", "other"), ("key", "other"),
+        "behind a target named like an option, it writes any key",
+    ),
+    Hole(
+        "GEORADIUS", ("key", "1", "1", "1", "m", "STORE", "one", "STORE", "other"),
+        ("key", "other"), "with two targets, it writes any key",
+    ),
+    Hole(
+        "GEORADIUSBYMEMBER", ("key", "m", "1", "m", "STORE", "one", "STORE", "other"),
+        ("key", "other"), "with two targets, it writes any key",
+    ),
+    Hole(
+        "XREADGROUP", ("COUNT", "1", "GROUP", "STREAMS", "c", "STREAMS", "other", ">"),
+        ("other",), "with a group named STREAMS, it reads any stream",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """
+    Of all servers together.
+
+    Attributes:
+        helpers: Commands that guards run besides those they are asked for, in upper case.
+        left_out: Those that no user gets, in upper case, and why.
+        database: The number of the one that the keys are in.
+    """
+
+    helpers: Collection[str]
+    left_out: Mapping[str, str]
+    database: int = 0
+
+
+def read_facts(clients: Sequence[Client], keyspace: Keyspace) -> Facts:
+    """
+    Read them; nothing is changed.
+
+    Args:
+        clients: One for each server; the first is connected to the database of the keys.
+        keyspace: Where these are.
+    """
+    clients = [operator_client(one, "clients") for one in clients]
+    is_sealed = bool(keyspace.vault)
+    left_out = dict(LEFT_OUT) if is_sealed else {**LEFT_OUT, **LEFT_OUT_UNSEALED}
+    helpers = set(HELPERS)
+    for client in clients:
+        left_out.update(_holes(client, is_sealed))
+        helpers &= _helpers(client)
+    if len(clients) > 1:
+        known = [_names(client) for client in clients]
+        lacking = {name for one in known for other in known for name in one - other}
+        left_out.update(dict.fromkeys(lacking, "one of the servers lacks it"))
+    return Facts(frozenset(helpers), left_out, database_of(clients[0]))
+
+
+def _holes(client: Client, is_sealed: bool) -> dict[str, str]:
+    with client.pipeline(transaction=False) as pipe:
+        for hole in HOLES:
+            # Its name as one word: redis-py knows how to read the reply of that.
+            pipe.execute_command("COMMAND GETKEYS", hole.command, *hole.call)
+        answers = pipe.execute(raise_on_error=False)
+    with reading_reply("COMMAND GETKEYS"):
+        return {
+            hole.command: hole.why
+            for hole, answer in zip(HOLES, answers, strict=True)
+            # A server that does not say is not trusted either.
+            if isinstance(answer, RedisError)
+            or (not is_sealed and tuple(map(_text, answer)) != hole.keys)
+        }
+
+
+def _helpers(client: Client) -> set[str]:
+    names = sorted(HELPERS)
+    said = client.execute_command("COMMAND INFO", *(name.replace(" ", "|") for name in names))
+    with reading_reply("COMMAND INFO"):
+        return {name for name, info in zip(names, said, strict=True) if info is not None}
+
+
+def _names(client: Client) -> set[str]:
+    """Of the server's commands, without sub-commands."""
+    listed = client.execute_command("COMMAND LIST")
+    with reading_reply("COMMAND LIST"):
+        return {_text(name).upper() for name in listed}
+
+
+def _text(reply: bytes | str) -> str:
+    return reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
+
 
 Call = tuple[str, str]
 """A command in lower case and its first argument: what calls a guard."""

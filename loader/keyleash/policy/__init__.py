@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from keyleash.policy.canonical import canonical, identity_digest, policy_digest
+from keyleash.policy.keysets import covered_by, covers, overlaps
 from keyleash.policy.model import (
     MAX_RING_SLOTS,
     SECOND_US,
@@ -18,7 +19,7 @@ from keyleash.policy.model import (
     Durability,
     Grant,
     Identity,
-    Kind,
+    IdentityKind,
     Limit,
     Literal,
     Pattern,
@@ -31,7 +32,6 @@ from keyleash.policy.model import (
     TokenRules,
     Values,
 )
-from keyleash.policy.pattern_relations import covered_by, covers, overlaps
 from keyleash.policy.patterns import match, parse_pattern
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ __all__ = [
     "Durability",
     "Grant",
     "Identity",
-    "Kind",
+    "IdentityKind",
     "Limit",
     "Literal",
     "Pattern",

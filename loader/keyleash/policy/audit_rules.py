@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from keyleash.policy.model import AuditRules, Values
-from keyleash.policy.node import Node
-from keyleash.policy.pattern_lists import check_repeats, read_patterns
+from keyleash.policy.patterns import check_repeats, read_patterns
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.quantities import is_duration, parse_duration, parse_size
+from keyleash.policy.yaml import YamlNode
 
 MAX_EVENTS = 10**9
 MAX_RETAIN_DAYS = 3660
@@ -21,7 +21,7 @@ Changes = dict[str, Any]
 """Fields of `AuditRules` with what the document says of them."""
 
 
-def read_audit_rules(node: Node | None, base: AuditRules, problems: Problems) -> AuditRules:
+def read_audit_rules(node: YamlNode | None, base: AuditRules, problems: Problems) -> AuditRules:
     """What the `audit` mapping *node* makes of *base*, field by field; reports what is wrong."""
     changes: Changes = {}
     for field, read in _READERS.items():
@@ -31,7 +31,7 @@ def read_audit_rules(node: Node | None, base: AuditRules, problems: Problems) ->
     return replace(base, **changes)
 
 
-def read_image_bytes(node: Node | None, problems: Problems) -> int | None:
+def read_image_bytes(node: YamlNode | None, problems: Problems) -> int | None:
     """
     Read `before_images`, of a grant or of `audit`.
 
@@ -49,7 +49,7 @@ def read_image_bytes(node: Node | None, problems: Problems) -> int | None:
     return problems.attempt(lambda: parse_size(size.source, size.span))
 
 
-def _read_off(node: Node, problems: Problems) -> int | None:
+def _read_off(node: YamlNode, problems: Problems) -> int | None:
     if node.source == OFF:
         return 0
     problems.add(
@@ -61,7 +61,7 @@ def _read_off(node: Node, problems: Problems) -> int | None:
     return None
 
 
-def _read_retain(node: Node, problems: Problems) -> Changes:
+def _read_retain(node: YamlNode, problems: Problems) -> Changes:
     """`retain` is one field, however it is written: none of its forms leaves another in force."""
     changes: Changes = {"retain": None, "retain_s": None, "hard_max": None}
     match node.value:
@@ -75,7 +75,7 @@ def _read_retain(node: Node, problems: Problems) -> Changes:
     return changes
 
 
-def _read_retain_s(node: Node, problems: Problems) -> int | None:
+def _read_retain_s(node: YamlNode, problems: Problems) -> int | None:
     if is_duration(node.source):
         because = "what is to be kept for longer is better exported"
         return problems.attempt(
@@ -94,7 +94,7 @@ def _read_retain_s(node: Node, problems: Problems) -> int | None:
     return None
 
 
-def _read_until_exported(node: Node, problems: Problems) -> int | None:
+def _read_until_exported(node: YamlNode, problems: Problems) -> int | None:
     until, hard_max = node.get("until"), node.get("hard_max")
     if until is not None and until.source != EXPORTED:
         problems.add(
@@ -107,7 +107,7 @@ def _read_until_exported(node: Node, problems: Problems) -> int | None:
     return None if hard_max is None else _read_count("hard-max", hard_max, help, problems)
 
 
-def _read_count(field: str, node: Node, help: str, problems: Problems) -> int:
+def _read_count(field: str, node: YamlNode, help: str, problems: Problems) -> int:
     count = int(node.source)
     if not 1 <= count <= MAX_EVENTS:
         problems.add(
@@ -119,11 +119,11 @@ def _read_count(field: str, node: Node, help: str, problems: Problems) -> int:
     return count
 
 
-def _read_reads(node: Node, _problems: Problems) -> Changes:
+def _read_reads(node: YamlNode, _problems: Problems) -> Changes:
     return {"reads": node.value is True}
 
 
-def _read_values(node: Node, problems: Problems) -> Changes:
+def _read_values(node: YamlNode, problems: Problems) -> Changes:
     known = [*Values]
     if node.source not in known:
         problems.add(
@@ -136,18 +136,18 @@ def _read_values(node: Node, problems: Problems) -> Changes:
     return {"values": Values(node.source)}
 
 
-def _read_mask_keys(node: Node, problems: Problems) -> Changes:
+def _read_mask_keys(node: YamlNode, problems: Problems) -> Changes:
     # An empty list is how an identity lifts the masks of the defaults.
     masks = read_patterns("mask_keys", node, problems, captures_count=False, may_be_empty=True)
     check_repeats("mask_keys", ((None, mask) for mask in masks), problems)
     return {"mask_keys": masks}
 
 
-def _read_before_images(node: Node, problems: Problems) -> Changes:
+def _read_before_images(node: YamlNode, problems: Problems) -> Changes:
     return {"image_bytes": read_image_bytes(node, problems) or 0}
 
 
-_READERS: dict[str, Callable[[Node, Problems], Changes]] = {
+_READERS: dict[str, Callable[[YamlNode, Problems], Changes]] = {
     "retain": _read_retain,
     "reads": _read_reads,
     "values": _read_values,

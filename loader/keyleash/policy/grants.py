@@ -1,17 +1,118 @@
-"""Grants and deny rules of an identity."""
+"""Parse the grants and denials of an identity."""
 
 from __future__ import annotations
 
-from keyleash.commands import OperationClass
+from collections.abc import Iterable
+
+from keyleash.commands import CommandSpec, CommandTable, OperationClass
+from keyleash.errors import Span
 from keyleash.policy.audit_rules import read_image_bytes
-from keyleash.policy.command_names import CommandNames
-from keyleash.policy.lists import check_distinct, check_not_empty
-from keyleash.policy.model import Deny, Grant
-from keyleash.policy.node import Node
-from keyleash.policy.pattern_lists import check_repeats, read_patterns
+from keyleash.policy.model import Deny, Grant, Identity
+from keyleash.policy.pattern_tree import PatternTree
+from keyleash.policy.patterns import check_repeats, read_patterns
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.quantities import MAX_VALUE_BYTES, parse_size
-from keyleash.policy.schema import FIELDS
+from keyleash.policy.schema_errors import FIELDS
+from keyleash.policy.sections import check_distinct, check_not_empty
+from keyleash.policy.yaml import YamlNode
+
+
+class CommandNames:
+    """
+    Reads names of commands.
+
+    Args:
+        known: Every command that keyleash knows; any other name is a problem. None takes
+            every name.
+        server: The commands of the server that the policy is for, if it is known.
+        problems: Receives what is wrong.
+        warnings: Receives what is right but has no effect on that server.
+    """
+
+    def __init__(
+        self,
+        known: CommandTable | None,
+        server: CommandTable | None,
+        problems: Problems,
+        warnings: Problems,
+    ) -> None:
+        self._known = known
+        self._server = server
+        self._problems = problems
+        self._warnings = warnings
+
+    def read(self, node: YamlNode) -> tuple[str, ...]:
+        """Names in upper case and categories in lower case, as the model wants them."""
+        names = []
+        for entry in node.entries:
+            words = " ".join(entry.source.split())
+            is_category = words.startswith("@")
+            name = words.lower() if is_category else words.upper()
+            names.append(name)
+            if self._known is None:
+                continue
+            if is_category:
+                self._check_category(name, entry, self._known)
+            else:
+                self._check_command(name, entry, self._known)
+        check_distinct(zip(names, node.entries, strict=True), self._problems)
+        return tuple(dict.fromkeys(names))
+
+    def _check_category(self, name: str, entry: YamlNode, table: CommandTable) -> None:
+        known = table.categories
+        if name not in known:
+            self._problems.add(
+                "unknown-category",
+                f"unknown command category {quote(entry.source)}",
+                entry.span,
+                did_you_mean(name, sorted(known), f"the categories are {listing(sorted(known))}"),
+            )
+        elif self._server is not None and name not in self._server.categories:
+            self._warn("absent-category", f"command of the category {quote(name)}", entry)
+
+    def _check_command(self, name: str, entry: YamlNode, table: CommandTable) -> None:
+        meant = _rows(name, table)
+        if not meant:
+            self._problems.add(
+                "unknown-command",
+                f"unknown command {quote(entry.source)}",
+                entry.span,
+                did_you_mean(
+                    name,
+                    table.commands,
+                    "write a command's name, such as `GET`, or a category, such as `@hash`",
+                ),
+            )
+        elif all(spec.refused is not None for spec in meant):
+            self._problems.add(
+                "refused-command",
+                f"{quote(entry.source)} is refused whatever a grant says: {meant[0].refused}",
+                entry.span,
+                "remove it",
+            )
+        elif self._server is not None and not _rows(name, self._server):
+            self._warn("absent-command", quote(name), entry)
+
+    def _warn(self, code: str, what: str, entry: YamlNode) -> None:
+        self._warnings.add(
+            code,
+            f"the server has no {what}",
+            entry.span,
+            "the rule has no effect for it there; remove it, or load on a server that has it",
+        )
+
+
+def _rows(name: str, table: CommandTable) -> list[CommandSpec]:
+    """The rows that a name stands for: a container's sub-commands, and what has that very name."""
+    # A container's own row is always refused and says no more than that, so it comes last.
+    subs = (
+        [spec for spec in table if spec.name.startswith(f"{name} ")]
+        if name in table.containers
+        else []
+    )
+    row = table.get(name)
+    return subs if row is None else [*subs, row]
+
 
 PUBLISH = OperationClass.PUBLISH
 """The one class that is about channels; all others are about keys."""
@@ -20,7 +121,7 @@ CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
 """The classes whose commands change keys."""
 
 
-def read_grants(node: Node, names: CommandNames, problems: Problems) -> tuple[Grant, ...]:
+def read_grants(node: YamlNode, names: CommandNames, problems: Problems) -> tuple[Grant, ...]:
     """The grants under *node*; what is wrong in them is reported and left out."""
     check_not_empty("grants", node, problems)
     grants = tuple(_read_grant(entry, names, problems) for entry in node.entries)
@@ -41,7 +142,7 @@ def read_grants(node: Node, names: CommandNames, problems: Problems) -> tuple[Gr
     return grants
 
 
-def read_denies(node: Node | None, problems: Problems) -> tuple[Deny, ...]:
+def read_denies(node: YamlNode | None, problems: Problems) -> tuple[Deny, ...]:
     """The deny rules under *node*; what is wrong in them is reported and left out."""
     denies = []
     for entry in node.entries if node else ():
@@ -57,7 +158,7 @@ def _narrowing(grant: Grant) -> tuple[frozenset[str] | None, frozenset[str]]:
     return only, frozenset(grant.except_)
 
 
-def _read_grant(entry: Node, names: CommandNames, problems: Problems) -> Grant:
+def _read_grant(entry: YamlNode, names: CommandNames, problems: Problems) -> Grant:
     only, except_ = entry.get("only"), entry.get("except")
     if only is not None:
         check_not_empty("only", only, problems)
@@ -77,14 +178,14 @@ def _read_grant(entry: Node, names: CommandNames, problems: Problems) -> Grant:
     )
 
 
-def _read_value_bytes(node: Node | None, problems: Problems) -> int | None:
+def _read_value_bytes(node: YamlNode | None, problems: Problems) -> int | None:
     size = node.get("max_bytes") if node else None
     if size is None:
         return None
     return problems.attempt(lambda: parse_size(size.source, size.span, MAX_VALUE_BYTES, ""))
 
 
-def _read_classes(node: Node | None, problems: Problems) -> tuple[OperationClass, ...]:
+def _read_classes(node: YamlNode | None, problems: Problems) -> tuple[OperationClass, ...]:
     if node is None:
         return ()
     check_not_empty("allow", node, problems)
@@ -102,7 +203,9 @@ def _read_classes(node: Node | None, problems: Problems) -> tuple[OperationClass
     return tuple(cls for cls in OperationClass if cls in written)
 
 
-def _check_has_lists(entry: Node, allow: tuple[OperationClass, ...], problems: Problems) -> None:
+def _check_has_lists(
+    entry: YamlNode, allow: tuple[OperationClass, ...], problems: Problems
+) -> None:
     """Report a list that some class of the grant needs and that is not there."""
     # A list that was reported and left out is not missing.
     if entry.partial:
@@ -127,7 +230,9 @@ def _check_has_lists(entry: Node, allow: tuple[OperationClass, ...], problems: P
         )
 
 
-def _check_needs_fields(entry: Node, allow: tuple[OperationClass, ...], problems: Problems) -> None:
+def _check_needs_fields(
+    entry: YamlNode, allow: tuple[OperationClass, ...], problems: Problems
+) -> None:
     """Report a field that no class of the grant needs, if every class could be read."""
     classes = entry.get("allow")
     if (
@@ -158,3 +263,42 @@ def _check_needs_fields(entry: Node, allow: tuple[OperationClass, ...], problems
             images.label,
             "remove it, or write it in the grant that lets the keys be changed",
         )
+
+
+def warn_of_masked_images(identity: Identity, node: YamlNode, warnings: Problems) -> None:
+    """
+    Warn where *identity* asks for before-images and every key in question is masked.
+
+    Args:
+        identity: As it was read from *node*.
+        node: Its mapping in the document. What the defaults ask for is meant for others as well.
+        warnings: Receives one for each `before_images` that has no effect.
+    """
+    masks = PatternTree((mask, None) for mask in identity.audit.mask_keys)
+    grants = node.get("grants")
+    for entry, grant in zip(grants.entries if grants else (), identity.grants, strict=True):
+        asked = entry.get("before_images")
+        if asked and grant.image_bytes and _all_masked([grant], masks):
+            _warn("every key of the grant", asked.label, warnings)
+    audit = node.get("audit")
+    asked = audit.get("before_images") if audit else None
+    others = [
+        grant
+        for grant in identity.grants
+        if grant.image_bytes is None and not CHANGING.isdisjoint(grant.allow)
+    ]
+    if asked and identity.audit.image_bytes and others and _all_masked(others, masks):
+        _warn("every key that this is about", asked.label, warnings)
+
+
+def _all_masked(grants: Iterable[Grant], masks: PatternTree[None]) -> bool:
+    return all(any(masks.that_cover(key)) for grant in grants for key in grant.keys)
+
+
+def _warn(keys: str, span: Span, warnings: Problems) -> None:
+    warnings.add(
+        "masked-images",
+        f"`before_images` has no effect: {keys} is masked",
+        span,
+        "remove it, or narrow `mask_keys`; what changed a masked key cannot be undone",
+    )

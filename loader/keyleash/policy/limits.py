@@ -16,9 +16,9 @@ from keyleash.policy.model import (
     Subject,
     SubjectKind,
 )
-from keyleash.policy.node import Node
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.quantities import parse_count_per_period
+from keyleash.policy.yaml import YamlNode
 
 RATE_PERIODS_US = {
     "second": SECOND_US,
@@ -39,7 +39,7 @@ Captures = frozenset[str] | None
 """Names that the identity's granted patterns capture; None if not all could be read."""
 
 
-def read_rates(node: Node | None, captures: Captures, problems: Problems) -> tuple[Rate, ...]:
+def read_rates(node: YamlNode | None, captures: Captures, problems: Problems) -> tuple[Rate, ...]:
     """The rates under *node* without those that have problems, in the order of `Counter`."""
     if node is None:
         return ()
@@ -51,7 +51,9 @@ def read_rates(node: Node | None, captures: Captures, problems: Problems) -> tup
     return tuple(rate for rate in found if rate is not None)
 
 
-def read_budgets(node: Node | None, captures: Captures, problems: Problems) -> tuple[Budget, ...]:
+def read_budgets(
+    node: YamlNode | None, captures: Captures, problems: Problems
+) -> tuple[Budget, ...]:
     """The budgets under *node* without those that have problems, in the order of `Counter`."""
     if node is None:
         return ()
@@ -63,12 +65,12 @@ def read_budgets(node: Node | None, captures: Captures, problems: Problems) -> t
     return tuple(budget for budget in found if budget is not None)
 
 
-def _limit_node(entry: Node) -> Node | None:
+def _limit_node(entry: YamlNode) -> YamlNode | None:
     return entry.get("limit") if isinstance(entry.value, dict) else entry
 
 
 def _read_rate(
-    counter: Counter, entry: Node, captures: Captures, problems: Problems
+    counter: Counter, entry: YamlNode, captures: Captures, problems: Problems
 ) -> Rate | None:
     subject = _read_subject(entry.get("per"), captures, problems)
     node = _limit_node(entry)
@@ -96,7 +98,7 @@ def _read_rate(
     return Rate(counter, limit, period_us, burst, subject, entry.label)
 
 
-def _check_plain_rate(limit: int, node: Node, problems: Problems) -> None:
+def _check_plain_rate(limit: int, node: YamlNode, problems: Problems) -> None:
     if limit > MAX_RING_SLOTS:
         problems.add(
             "limit-out-of-range",
@@ -108,7 +110,7 @@ def _check_plain_rate(limit: int, node: Node, problems: Problems) -> None:
         )
 
 
-def _check_burst(limit: int, period_us: int, node: Node, problems: Problems) -> None:
+def _check_burst(limit: int, period_us: int, node: YamlNode, problems: Problems) -> None:
     burst = int(node.source)
     if not 1 <= burst <= MAX_BURST:
         problems.add(
@@ -127,7 +129,7 @@ def _check_burst(limit: int, period_us: int, node: Node, problems: Problems) -> 
 
 
 def _read_budget(
-    counter: Counter, entry: Node, captures: Captures, problems: Problems
+    counter: Counter, entry: YamlNode, captures: Captures, problems: Problems
 ) -> Budget | None:
     subject = _read_subject(entry.get("per"), captures, problems)
     timezone = _read_timezone(entry.get("timezone"), problems)
@@ -148,7 +150,7 @@ def _read_budget(
     return Budget(counter, limit, Period(period), timezone, subject, entry.label)
 
 
-def _read_timezone(node: Node | None, problems: Problems) -> str:
+def _read_timezone(node: YamlNode | None, problems: Problems) -> str:
     if node is None:
         return UTC
     if node.source not in _timezones():
@@ -169,7 +171,7 @@ def _timezones() -> frozenset[str]:
     return frozenset(available_timezones() - {"localtime", "Factory"})
 
 
-def _read_subject(node: Node | None, captures: Captures, problems: Problems) -> Subject:
+def _read_subject(node: YamlNode | None, captures: Captures, problems: Problems) -> Subject:
     if node is None:
         return Subject()
     if node.source in (SubjectKind.IDENTITY, SubjectKind.TOKEN):

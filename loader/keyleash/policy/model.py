@@ -270,7 +270,7 @@ class Acceptance:
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
-class Kind(StrEnum):
+class IdentityKind(StrEnum):
     """Who acts with the identity's tokens; the two never share one."""
 
     MACHINE = "machine"
@@ -287,7 +287,7 @@ class Identity:
     """
 
     name: str
-    kind: Kind
+    kind: IdentityKind
     grants: tuple[Grant, ...]
     deny: tuple[Deny, ...] = ()
     rates: tuple[Rate, ...] = ()

@@ -7,21 +7,28 @@ from dataclasses import replace
 
 from keyleash.commands import CommandTable
 from keyleash.commands.work import DEFAULT_WORK
-from keyleash.policy.acceptances import read_acceptances
 from keyleash.policy.audit_rules import read_audit_rules
-from keyleash.policy.breaker import read_breaker
-from keyleash.policy.command_names import CommandNames
-from keyleash.policy.document import read_document
-from keyleash.policy.durability import read_durability
-from keyleash.policy.grants import PUBLISH, read_denies, read_grants
-from keyleash.policy.lifetimes import Origin, merge_token_rules, read_token_settings
+from keyleash.policy.grants import (
+    PUBLISH,
+    CommandNames,
+    read_denies,
+    read_grants,
+    warn_of_masked_images,
+)
 from keyleash.policy.limits import Captures, read_budgets, read_rates
-from keyleash.policy.masked_images import warn_of_masked_images
-from keyleash.policy.model import AuditRules, Durability, Grant, Identity, Kind, Policy
-from keyleash.policy.node import Node
+from keyleash.policy.model import AuditRules, Durability, Grant, Identity, IdentityKind, Policy
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
-from keyleash.policy.schema import check_shape
-from keyleash.policy.work_limit import read_work
+from keyleash.policy.schema_errors import check_shape
+from keyleash.policy.sections import (
+    Origin,
+    merge_token_rules,
+    read_acceptances,
+    read_breaker,
+    read_durability,
+    read_token_settings,
+    read_work,
+)
+from keyleash.policy.yaml import YamlNode, read_document
 
 VERSION = 1
 _IDENTITY_NAME = re.compile(r"[a-z0-9-]{1,64}")
@@ -60,7 +67,7 @@ class _Reader:
     """Reads the parts of one document whose shape is right."""
 
     def __init__(
-        self, root: Node, names: CommandNames, problems: Problems, warnings: Problems
+        self, root: YamlNode, names: CommandNames, problems: Problems, warnings: Problems
     ) -> None:
         self._root = root
         self._names = names
@@ -102,7 +109,7 @@ class _Reader:
                 f"write `version: {VERSION}`",
             )
 
-    def _identity(self, name: str, node: Node) -> Identity:
+    def _identity(self, name: str, node: YamlNode) -> Identity:
         problems = self._problems
         self._check_name(name, node)
         grants = node.get("grants")
@@ -127,7 +134,7 @@ class _Reader:
         warn_of_masked_images(identity, node, self._warnings)
         return identity
 
-    def _check_name(self, name: str, node: Node) -> None:
+    def _check_name(self, name: str, node: YamlNode) -> None:
         if not _IDENTITY_NAME.fullmatch(name):
             self._problems.add(
                 "bad-identity-name",
@@ -136,10 +143,10 @@ class _Reader:
                 "write 1 to 64 lower-case letters, digits and hyphens",
             )
 
-    def _kind(self, node: Node | None) -> Kind:
+    def _kind(self, node: YamlNode | None) -> IdentityKind:
         if node is None:
-            return Kind.MACHINE
-        kinds = [*Kind]
+            return IdentityKind.MACHINE
+        kinds = [*IdentityKind]
         if node.source not in kinds:
             self._problems.add(
                 "unknown-kind",
@@ -147,11 +154,11 @@ class _Reader:
                 node.span,
                 did_you_mean(node.source, kinds, f"write one of {listing(kinds)}"),
             )
-            return Kind.MACHINE
-        return Kind(node.source)
+            return IdentityKind.MACHINE
+        return IdentityKind(node.source)
 
 
-def _captures(node: Node | None, grants: tuple[Grant, ...]) -> Captures:
+def _captures(node: YamlNode | None, grants: tuple[Grant, ...]) -> Captures:
     """What the granted key patterns capture, or None if some of them could not be read."""
     if node is None or node.partial:
         return None

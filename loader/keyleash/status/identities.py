@@ -1,24 +1,268 @@
-"""How the identities of the active policy stand: their state, tokens, trails and limits."""
+"""The limits, tokens and denials of each identity."""
 
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
-from keyleash.audit.repeats import read_folded
-from keyleash.deploy.standing import batches
-from keyleash.deploy.suspension import Suspension, suspension_of
+from keyleash.audit import read_denials
+from keyleash.audit.read import Query, read_folded
+from keyleash.errors import UnexpectedReplyError
 from keyleash.fence.record import Record, read_records
-from keyleash.policy import Identity, Policy, parse_policy
-from keyleash.protocol.active import ActivePolicy, Client
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.operator_client import operator_client
-from keyleash.protocol.state import Layout, State, unpack_state
-from keyleash.status.refusals import Refusals, read_recent_refusals
-from keyleash.status.tokens import TokenCount, read_token_counts
-from keyleash.status.usage import LimitUse, limit_uses
+from keyleash.operator.load.plan import batches
+from keyleash.operator.suspension import Suspension, suspension_of
+from keyleash.operator.tokens import TokenInfo, TokenState, read_known, token_info
+from keyleash.policy import Budget, Identity, Limit, Policy, Rate, SubjectKind, parse_policy
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import ActivePolicy, Client
+from keyleash.store.server_check import operator_client
+from keyleash.store.state import IdentityState, Layout, LimitState, SlotKind, unpack_state
+from keyleash.store.token import TokenRecord
+
+PERIOD_NAMES = {1: "second", 60: "minute", 3600: "hour", 86_400: "day"}
+SECOND_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class LimitUse:
+    """One limit, as people look at it.
+
+    Attributes:
+        name: As refusals name it.
+        kind: How it counts.
+        allows: The limit in words: `600 a minute, at most 60 at once`.
+        used: Calls counted in the window that is open, or None for a limit that counts
+            each token or captured segment apart. With a burst, what is not yet free again.
+        of: What `used` may reach.
+        resets_ms: When the window ends, for a budget that has counted something.
+        per: Who shares the counter.
+    """
+
+    name: str
+    kind: SlotKind
+    allows: str
+    used: int | None
+    of: int
+    resets_ms: int | None
+    per: str
+
+    @property
+    def share(self) -> float | None:
+        """How much of it is used, from 0 to 1; None where that is not one number."""
+        return None if self.used is None else min(1.0, self.used / self.of)
+
+
+def limit_uses(identity: Identity, state: IdentityState | None, now_us: int) -> list[LimitUse]:
+    """
+    The limits of *identity*, in the order in which its guard checks them.
+
+    Args:
+        identity: From the active policy.
+        state: Its state, or None if it has none.
+        now_us: Server time.
+    """
+    held = {} if state is None else {one.slot.name: one for one in state.limits}
+    return [_use(limit, held.get(limit.name), now_us) for limit in identity.limits]
+
+
+def _use(limit: Limit, held: LimitState | None, now_us: int) -> LimitUse:
+    shared = limit.subject.kind is SubjectKind.IDENTITY
+    used, resets_ms = (_used(held, now_us) if held else (0, None)) if shared else (None, None)
+    if held is not None and held.is_corrupt:
+        # It denies every call that counts towards it.
+        used, resets_ms = most(limit), None
+    return LimitUse(
+        name=limit.name,
+        kind=_kind(limit),
+        allows=allows(limit),
+        used=used,
+        of=most(limit),
+        resets_ms=resets_ms,
+        per=f"{{{limit.subject.capture}}}" if limit.subject.capture else str(limit.subject.kind),
+    )
+
+
+def _used(held: LimitState, now_us: int) -> tuple[int, int | None]:
+    slot = held.slot
+    match slot.kind:
+        case SlotKind.BUDGET if now_us >= held.ends_us:
+            return 0, None
+        case SlotKind.BUDGET:
+            return held.used, held.ends_us // 1000
+        case SlotKind.RING:
+            return sum(at_us > now_us - slot.period_us for at_us in held.calls_us), None
+        case SlotKind.GCRA:
+            return -(-max(0, held.tat_us - now_us) // slot.interval_us), None
+
+
+def _kind(limit: Limit) -> SlotKind:
+    match limit:
+        case Budget():
+            return SlotKind.BUDGET
+        case Rate(burst=None):
+            return SlotKind.RING
+        case Rate():
+            return SlotKind.GCRA
+
+
+def most(limit: Limit) -> int:
+    """How many calls a limit lets through at once, when none was counted."""
+    return limit.burst if isinstance(limit, Rate) and limit.burst is not None else limit.limit
+
+
+def allows(limit: Limit) -> str:
+    """The limit in words: `600 a minute, 60 at once`."""
+    if isinstance(limit, Budget):
+        zone = "" if limit.timezone == "UTC" else f", {limit.timezone}"
+        return f"{limit.limit} {_a(limit.period)}{zone}"
+    seconds = limit.period_us // SECOND_US
+    period = PERIOD_NAMES.get(seconds, f"{seconds} s")
+    burst = f", {limit.burst} at once" if limit.burst is not None else ""
+    return f"{limit.limit} {_a(period)}{burst}"
+
+
+def _a(period: str) -> str:
+    return f"an {period}" if period == "hour" else f"a {period}"
+
+
+RECENT_S = 300
+"""For so long a refusal is recent."""
+
+
+@dataclass(slots=True)
+class Refusals:
+    """
+    Refusals of one code.
+
+    Attributes:
+        count: Calls that were refused. What is refused alike within a minute counts as of the
+            first time, since that is what is recorded.
+        last_ms: When a refusal was last recorded, server time.
+    """
+
+    count: int = 0
+    last_ms: int = 0
+
+
+def read_recent_refusals(
+    client: Client, keyspace: Keyspace, identities: Sequence[str], now_ms: int
+) -> dict[str, dict[str, Refusals]]:
+    """By identity and code; who was not refused is not in it."""
+    since_ms = max(0, now_ms - RECENT_S * 1000)
+    found: dict[str, dict[str, Refusals]] = defaultdict(lambda: defaultdict(Refusals))
+    some = _refused(client, keyspace, identities, since_ms)
+    for one in read_denials(client, keyspace, some, Query(since_ms=since_ms)):
+        refusals = found[one.identity][one.code]
+        refusals.count += one.repeats
+        refusals.last_ms = max(refusals.last_ms, one.time_ms)
+    return {name: dict(by_code) for name, by_code in found.items()}
+
+
+def _refused(
+    client: Client, keyspace: Keyspace, identities: Sequence[str], since_ms: int
+) -> list[str]:
+    """Those who have anything recent: of the others nothing need be read."""
+    with client.pipeline(transaction=False) as pipe:
+        for name in identities:
+            pipe.xrevrange(keyspace.denied(name), "+", since_ms, count=1)
+        replies = pipe.execute() if identities else []
+    return [name for name, newest in zip(identities, replies, strict=True) if newest]
+
+
+@dataclass(frozen=True, slots=True)
+class OldestToken:
+    """
+    The live token that was issued first.
+
+    Attributes:
+        issued_ms: Server time, Unix milliseconds.
+        is_due: Whether it ought to have been rotated; one that was rotated is not due.
+    """
+
+    id: str
+    issued_ms: int
+    is_due: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """
+    The live tokens of an identity.
+
+    Attributes:
+        live: How many there are.
+        due: How many of them ought to have been rotated by the policy's `rotate_after`.
+        oldest: None if there is none.
+    """
+
+    live: int = 0
+    due: int = 0
+    oldest: OldestToken | None = None
+
+
+def read_token_counts(
+    client: Client, keyspace: Keyspace, identities: Sequence[Identity], now_ms: int
+) -> Iterator[TokenCount]:
+    """
+    Count the live tokens of each identity, in their order; nothing is written.
+
+    Args:
+        client: An operator's client, `decode_responses` off.
+        keyspace: Where the control keys are.
+        identities: From the active policy.
+        now_ms: Server time, Unix milliseconds.
+    """
+    known = _known(client, keyspace, identities)
+    with client.pipeline(transaction=False) as pipe:
+        for identity, tokens in zip(identities, known, strict=True):
+            if tokens:
+                pipe.mget([keyspace.token(identity.name, one["digest"]) for one in tokens.values()])
+        replies = iter(pipe.execute() if any(known) else ())
+    for identity, tokens in zip(identities, known, strict=True):
+        packed = next(replies) if tokens else ()
+        if len(packed) != len(tokens):
+            raise UnexpectedReplyError("MGET")
+        infos = [
+            token_info(
+                token_id,
+                identity.name,
+                tokens[token_id],
+                TokenRecord.unpack(record),
+                identity.token,
+                now_ms * 1000,
+            )
+            for token_id, record in zip(tokens, packed, strict=True)
+            if record is not None
+        ]
+        yield _count([one for one in infos if one.state is TokenState.LIVE], now_ms)
+
+
+def _known(
+    client: Client, keyspace: Keyspace, identities: Sequence[Identity]
+) -> list[dict[str, Mapping[str, Any]]]:
+    with client.pipeline(transaction=False) as pipe:
+        for identity in identities:
+            pipe.hgetall(keyspace.tokens(identity.name))
+        replies = pipe.execute() if identities else []
+    return [
+        read_known(identity.name, one) for identity, one in zip(identities, replies, strict=True)
+    ]
+
+
+def _count(live: Sequence[TokenInfo], now_ms: int) -> TokenCount:
+    if not live:
+        return TokenCount()
+    oldest = min(live, key=lambda one: one.issued_ms)
+    return TokenCount(
+        live=len(live),
+        due=sum(one.is_due(now_ms) for one in live),
+        oldest=OldestToken(oldest.id, oldest.issued_ms, oldest.is_due(now_ms)),
+    )
+
 
 COOPERATIVE = "cooperative"
 
@@ -74,7 +318,7 @@ class IdentityStatus:
 class _Held:
     """What the server has of an identity."""
 
-    state: State | None
+    state: IdentityState | None
     audit_length: int
     denied_length: int
     suspension: Mapping[bytes, bytes]
@@ -118,7 +362,7 @@ def document_policy(document: str) -> Policy:
 
 def read_states(
     client: Client, keyspace: Keyspace, names: Sequence[str]
-) -> Iterator[tuple[State | None, bytes]]:
+) -> Iterator[tuple[IdentityState | None, bytes]]:
     """
     The states of identities in their order, unpacked, and as they are.
 
@@ -147,7 +391,7 @@ def _read_held(client: Client, keyspace: Keyspace, names: Sequence[str]) -> Iter
             yield _Held(state, next(replies), next(replies), next(replies))
 
 
-def _state(packed: bytes | None, layout: bytes | None) -> State | None:
+def _state(packed: bytes | None, layout: bytes | None) -> IdentityState | None:
     if packed is None or layout is None:
         return None
     try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from keyleash.protocol.active import ActivePolicy, Client, read_active
-from keyleash.protocol.operator_client import operator_client
-from keyleash.protocol.sealed import server_keyspace
 from keyleash.status.identities import IdentityStatus, identity_statuses
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.records import ActivePolicy, Client, read_active
+from keyleash.store.server_check import operator_client
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ What still differs from a real server, as far as it is known:
   fence cannot be tried here. There is no eviction, no persistence and no memory limit.
 - A script is compiled at each EVALSHA: timings say nothing.
 
-Use a real server (`keyleash.server.EmbeddedServer`) to test any of these.
+Use a real server (`keyleash.servers.EmbeddedServer`) to test any of these.
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ import redis
 import keyleash
 from keyleash.audit import AuditEvent, Denial, read_denials, read_events
 from keyleash.commands import CommandTable, load_table
-from keyleash.deploy import LoadResult, load_policy
 from keyleash.errors import UnknownIdentityError
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.server import EmbeddedServer
+from keyleash.operator import LoadResult, load_policy
+from keyleash.operator.tokens import issue_token
+from keyleash.servers import EmbeddedServer
+from keyleash.store.keyspace import Keyspace
 from keyleash.testing import fake_async_redis, fake_redis, fake_server
-from keyleash.tokens import issue_token
 
 if TYPE_CHECKING:
     from fakeredis import FakeServer
@@ -31,7 +31,7 @@ class Leash(ABC):
 
     Attributes:
         admin: A plain client, past every guard: to prepare data, to look at what an agent
-            left, and for the functions of `keyleash.tokens` and `keyleash.deploy`.
+            left, and for the functions of `keyleash.tokens` and `keyleash.operator`.
 
     Args:
         admin: The server's.

@@ -7,7 +7,7 @@ import subprocess
 
 import redis
 
-from keyleash.server import EmbeddedServer
+from keyleash.servers import EmbeddedServer
 
 # A line on its input says that all ended well; the end of its input without one says that
 # the run is gone, whatever took it.

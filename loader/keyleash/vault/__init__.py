@@ -3,9 +3,16 @@
 Not for Redis Cluster: a guard reaches keys that its caller did not declare.
 """
 
-from keyleash.vault.adoption import adopt_keys, release_keys
-from keyleash.vault.change import ChangeResult, Hooks, rotate, seal, unseal
-from keyleash.vault.moving import Moved, Progress
+from keyleash.vault.change import (
+    ChangeResult,
+    Hooks,
+    adopt_keys,
+    release_keys,
+    rotate,
+    seal,
+    unseal,
+)
+from keyleash.vault.names import Moved, Progress
 
 __all__ = [
     "ChangeResult",

@@ -1,14 +1,4 @@
-"""Putting other prefixes in force: for the first time, again, or none.
-
-    plan      the new prefixes stand in the record before anything is made under them
-    prepare   guards that know them are compiled, loaded and staged; agents go on as before
-    switch    one script: new guards are active and refuse everybody as suspended
-    move      every key gets its new name, in pieces
-    end       one script: who was not suspended before may act again
-
-Nobody sees keys in two places: up to the switch all are in the old one, and nobody acts until
-all are in the new one. Whatever is interrupted is gone on with by asking for the same again.
-"""
+"""Seal, rotate and unseal a server's prefixes, and adopt keys."""
 
 from __future__ import annotations
 
@@ -20,23 +10,50 @@ from dataclasses import dataclass, replace
 
 from redis.exceptions import ResponseError, WatchError
 
-from keyleash.compiler.templates import operator_script
-from keyleash.deploy.activate import activate_policy
-from keyleash.deploy.functions import load_functions, retire_functions
-from keyleash.deploy.prepare import PreparedPolicy, prepare_policy
-from keyleash.deploy.registry import load_scripts, record_sources
-from keyleash.deploy.stage import Stage
+from keyleash.compiler.render import operator_script
 from keyleash.errors import ActivationConflictError, NoPolicyError, VaultError
+from keyleash.fence.apply import refreshed_users
 from keyleash.fence.record import read_records, write_tier
-from keyleash.fence.refresh import refreshed_users
-from keyleash.protocol.active import ActivePolicy, Client, read_active
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.operator_client import operator_client
-from keyleash.protocol.sealed import ChangeKind, PrefixChange, change_fields, read_seal
-from keyleash.protocol.token import reject_tokens
-from keyleash.protocol.transport import Transport
-from keyleash.vault.moving import Report, conflict, find_conflicts, move_keys
-from keyleash.vault.names import changed_names, logical_names, patterns_of
+from keyleash.operator.load.activate import activate_policy
+from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
+from keyleash.operator.load.functions import load_functions, retire_functions
+from keyleash.operator.load.staging import LoadStage, load_scripts, record_sources
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import (
+    ChangeKind,
+    PrefixChange,
+    change_fields,
+    read_seal,
+    server_keyspace,
+)
+from keyleash.store.records import ActivePolicy, Client, read_active
+from keyleash.store.server_check import operator_client
+from keyleash.store.token import reject_tokens
+from keyleash.store.wire import Transport
+from keyleash.vault.names import (
+    Moved,
+    NewName,
+    Report,
+    changed_names,
+    conflict,
+    find_conflicts,
+    into_vault,
+    logical_names,
+    move_keys,
+    out_of_vault,
+    patterns_of,
+)
+
+# Putting other prefixes in force: for the first time, again, or none.
+#
+#     plan      the new prefixes stand in the record before anything is made under them
+#     prepare   guards that know them are compiled, loaded and staged; agents go on as before
+#     switch    one script: new guards are active and refuse everybody as suspended
+#     move      every key gets its new name, in pieces
+#     end       one script: who was not suspended before may act again
+#
+# Nobody sees keys in two places: up to the switch all are in the old one, and nobody acts until
+# all are in the new one. Whatever is interrupted is gone on with by asking for the same again.
 
 PREFIX_BYTES = 16
 
@@ -246,7 +263,7 @@ def _switch(
     load(client, prepared.guards)
     record_sources(client, change.new, prepared.guards)
     hooks.before_switch(change.new, prepared)
-    stage = Stage(client, change.new)
+    stage = LoadStage(client, change.new)
     try:
         stage.put_records(
             prepared.guards, active.generation + 1, prepared.commands, active.transport
@@ -295,4 +312,54 @@ def _move(client: Client, change: PrefixChange, report: Report | None) -> int:
     identities = [name.decode() for name in client.hkeys(change.new.layouts)]
     if identities:
         client.unlink(*map(change.old.source, identities))
+    return moved
+
+
+def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = None) -> Moved:
+    """
+    Move keys into the vault: from then on agents have them, and others have not.
+
+    Each moves at once, with its expiry. What was interrupted is gone on with by calling this
+    again.
+
+    Args:
+        client: A redis-py client of an operator.
+        patterns: Of keys, as policies have them.
+        report: Told now and again how far it is.
+
+    Raises:
+        VaultError: the server is not sealed, or a pattern is about keyleash's own keys.
+        VaultConflictError: keys of these names are in the vault already. All others were moved.
+    """
+    client = operator_client(client)
+    keyspace = _sealed_keyspace(client)
+    names = into_vault(keyspace, patterns_of(patterns, keyspace))
+    return _moved(client, keyspace, names, report)
+
+
+def release_keys(client: Client, patterns: Sequence[str], report: Report | None = None) -> Moved:
+    """
+    Move keys out of the vault, under the names that agents have for them; see `adopt_keys`.
+
+    Raises:
+        VaultError: the server is not sealed, or a pattern is about keyleash's own keys.
+        VaultConflictError: keys of these names are outside already. All others were moved.
+    """
+    client = operator_client(client)
+    keyspace = _sealed_keyspace(client)
+    names = out_of_vault(keyspace, patterns_of(patterns, keyspace))
+    return _moved(client, keyspace, names, report)
+
+
+def _sealed_keyspace(client: Client) -> Keyspace:
+    keyspace = server_keyspace(client)
+    if not keyspace.vault:
+        raise VaultError("the server is not sealed", help="see `keyleash vault seal --help`")
+    return keyspace
+
+
+def _moved(client: Client, keyspace: Keyspace, names: NewName, report: Report | None) -> Moved:
+    moved = move_keys(client, names, report)
+    if moved.conflicts:
+        raise conflict(logical_names(moved.conflicts, keyspace))
     return moved

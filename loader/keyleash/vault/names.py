@@ -1,15 +1,141 @@
-"""Which keys are renamed, and how, when prefixes change."""
+"""Names of keys inside and outside the vault, and renaming keys."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from keyleash.errors import VaultError
+from redis.exceptions import ResponseError
+
+from keyleash.errors import VaultConflictError, VaultError
 from keyleash.policy import Pattern
 from keyleash.policy.patterns import beginning, match, parse_pattern
-from keyleash.protocol.keyspace import PUBLIC_PREFIX, Keyspace
-from keyleash.protocol.sealed import PrefixChange
-from keyleash.vault.moving import NewName
+from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
+from keyleash.store.prefixes import PrefixChange
+from keyleash.store.records import Client
+
+# Giving keys other names: each at once, many in pieces, and again where it was interrupted.
+#
+# A key is renamed or it is not, with all that it holds and its expiry. One that is to get a name
+# that is taken stays where it is, and is told of. So a walk over all keys that died can simply be
+# made again.
+
+PIECE = 500
+"""Keys per walk and renames per round trip: about a millisecond of the server's time."""
+
+SHOWN = 5
+
+NewName = Callable[[bytes], bytes | None]
+"""Says how a key is to be named from now on; None if it stays as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a walk is.
+
+    Attributes:
+        seen: Keys that were looked at; some may be seen twice.
+        total: Keys that the database had when it began.
+        moved: Keys that have their new names.
+    """
+
+    seen: int
+    total: int
+    moved: int
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a walk did.
+
+    Attributes:
+        count: Of keys that it renamed.
+        conflicts: Keys whose new name was taken; they have their old ones.
+    """
+
+    count: int
+    conflicts: tuple[bytes, ...] = ()
+
+
+def move_keys(
+    client: Client, new_name: NewName, report: Report | None = None, before: int = 0
+) -> Moved:
+    """
+    Rename every key that is to have another name.
+
+    A key that others make while this walks may be missed.
+
+    Args:
+        client: A redis-py client of an operator, `decode_responses` off.
+        new_name: Says which keys are renamed, and how.
+        report: Told after each piece how far it is.
+        before: How many were moved by walks before this one, for the report.
+    """
+    seen = moved = 0
+    total = client.dbsize()
+    conflicts: dict[bytes, None] = {}
+    for found in _pieces(client):
+        wanted = [(key, new) for key in found if (new := new_name(key)) is not None]
+        for (key, _), answer in zip(wanted, _renamed(client, wanted), strict=True):
+            if isinstance(answer, ResponseError):
+                # It expired, or was deleted or moved by another, since it was seen.
+                if "no such key" not in str(answer):
+                    raise answer
+            elif answer:
+                moved += 1
+            else:
+                conflicts[key] = None
+        seen += len(found)
+        if report is not None:
+            report(Progress(seen, total, before + moved))
+    return Moved(moved, tuple(conflicts))
+
+
+def find_conflicts(client: Client, new_name: NewName) -> tuple[bytes, ...]:
+    """The keys whose new names are taken; nothing is changed."""
+    conflicts: dict[bytes, None] = {}
+    for found in _pieces(client):
+        wanted = [(key, new) for key in found if (new := new_name(key)) is not None]
+        with client.pipeline(transaction=False) as pipe:
+            for _, new in wanted:
+                pipe.exists(new)
+            taken = pipe.execute() if wanted else []
+        conflicts.update((key, None) for (key, _), is_taken in zip(wanted, taken) if is_taken)  # noqa: B905
+    return tuple(conflicts)
+
+
+def conflict(keys: Sequence[bytes]) -> VaultConflictError:
+    """What to tell of *keys*, which cannot be moved; their names as agents have them."""
+    named = ", ".join(f"`{key.decode('utf-8', 'backslashreplace')}`" for key in keys[:SHOWN])
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    which = "stands" if len(keys) == 1 else "stand"
+    return VaultConflictError(
+        f"{named}{more} {which} both within the vault and outside it; nothing was overwritten",
+        keys,
+        help="delete or rename the one that is not wanted, then run this again",
+    )
+
+
+def _pieces(client: Client) -> Iterator[list[bytes]]:
+    cursor = 0
+    while True:
+        cursor, found = client.scan(cursor, count=PIECE)
+        yield found
+        if cursor == 0:
+            return
+
+
+def _renamed(client: Client, wanted: Sequence[tuple[bytes, bytes]]) -> list[Any]:
+    if not wanted:
+        return []
+    with client.pipeline(transaction=False) as pipe:
+        for key, new in wanted:
+            pipe.renamenx(key, new)
+        return list(pipe.execute(raise_on_error=False))
 
 
 def patterns_of(sources: Iterable[str], keyspace: Keyspace) -> tuple[Pattern, ...]:

@@ -7,7 +7,7 @@ import struct
 from functools import partial
 from typing import Any
 
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
 from redteam.attempt import Outcome, attempt
 from redteam.stage import OTHER, OWN, READS, WORKER, Stage
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from keyleash.protocol.keyspace import Keyspace
+from keyleash.store.keyspace import Keyspace
 from redteam.attempt import Outcome, attempt
 from redteam.stage import CLERK, NOBODYS, OTHER, OWN, WORKER, Stage
 

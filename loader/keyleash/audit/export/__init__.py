@@ -1,20 +1,18 @@
 """Trails on disk: exporting them without loss, and checking what was exported."""
 
 from keyleash.audit.export.archive import Archive, locked_archive
-from keyleash.audit.export.archiver import Archiver, Exported
-from keyleash.audit.export.formats import FileFormat, read_rows
-from keyleash.audit.export.recorded import recorded_by_server
-from keyleash.audit.export.report import Finding, FindingKind, Report
-from keyleash.audit.export.verify import verify_archive
+from keyleash.audit.export.rows import FileFormat, read_rows
+from keyleash.audit.export.run import Archiver, Exported, recorded_by_server
+from keyleash.audit.export.verify import ArchiveFinding, ArchiveReport, FindingKind, verify_archive
 
 __all__ = [
     "Archive",
+    "ArchiveFinding",
+    "ArchiveReport",
     "Archiver",
     "Exported",
     "FileFormat",
-    "Finding",
     "FindingKind",
-    "Report",
     "locked_archive",
     "read_rows",
     "recorded_by_server",

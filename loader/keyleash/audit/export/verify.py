@@ -1,36 +1,106 @@
-"""Checking an archive against itself: files, chains, and the numbers of its entries."""
+"""Verify the files and hash chains of an archive."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
-from keyleash.audit.export.archive import ARCHIVE, LOCK, Mark, is_being_written, read_archive
-from keyleash.audit.export.files import DRAFT, file_sha256
-from keyleash.audit.export.folder import FILE_NAME, Summary
-from keyleash.audit.export.formats import read_rows
-from keyleash.audit.export.manifest import (
+from keyleash.audit.export.archive import (
+    ARCHIVE,
     CLOSED_MANIFEST,
+    DRAFT,
+    FILE_NAME,
+    LOCK,
     MANIFEST,
     NO_CHAIN,
     ArchivedFile,
     Manifest,
+    Mark,
+    Summary,
+    file_sha256,
+    is_being_written,
     next_chain,
+    read_archive,
     read_manifest,
 )
-from keyleash.audit.export.report import Finding, FindingKind, Report, TrailReport
-from keyleash.audit.export.row import Row, id_order
-from keyleash.audit.export.sequence import SequenceCheck
-from keyleash.audit.export.trail import TrailKind
+from keyleash.audit.export.rows import ArchiveRow, SequenceCheck, TrailKind, id_order, read_rows
 from keyleash.errors import ArchiveError
+
+
+class FindingKind(StrEnum):
+    """What is wrong."""
+
+    CHANGED = "changed"
+    """A file, a manifest or a chain is not what was written."""
+    MISSING = "missing"
+    """A file, a folder or the end of one is not there."""
+    EXTRA = "extra"
+    """Something is there that no manifest lists."""
+    GAP = "gap"
+    """Sequence numbers are missing, or were there before."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFinding:
+    """
+    One thing that is wrong.
+
+    Attributes:
+        trail: The folder; empty for the archive's own.
+        file: The file's name; empty if it is about none.
+        missing: For a gap, the first and the last number that is missing.
+    """
+
+    kind: FindingKind
+    trail: str
+    file: str
+    message: str
+    missing: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrailReport:
+    """
+    What one folder is like.
+
+    Attributes:
+        entries: By its manifests.
+        chain: Of its last file: to be compared with what was written down elsewhere.
+        notes: What is as it may be, and worth to be known.
+    """
+
+    trail: str
+    files: int
+    entries: int
+    first: str
+    last: str
+    chain: str
+    findings: tuple[ArchiveFinding, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveReport:
+    """What an archive is like."""
+
+    archive: str
+    trails: tuple[TrailReport, ...]
+    findings: tuple[ArchiveFinding, ...]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
 
 Recorded = Callable[[str], Iterable[tuple[str, Mark]]]
 """From an archive's id to what was recorded of it elsewhere: trails, and how far each was."""
 
 
-def verify_archive(directory: Path, recorded: Recorded | None = None) -> Report:
+def verify_archive(directory: Path, recorded: Recorded | None = None) -> ArchiveReport:
     """
     Check every file of an archive; it may be written to meanwhile.
 
@@ -44,7 +114,7 @@ def verify_archive(directory: Path, recorded: Recorded | None = None) -> Report:
     """
     busy = is_being_written(directory)
     extra = [
-        Finding(FindingKind.EXTRA, "", name, "is none of keyleash's")
+        ArchiveFinding(FindingKind.EXTRA, "", name, "is none of keyleash's")
         for name in _strangers(directory)
     ]
     archive = read_archive(directory)
@@ -54,7 +124,7 @@ def verify_archive(directory: Path, recorded: Recorded | None = None) -> Report:
     names = sorted({*_folders(directory), *marks})
     trails = tuple(_Check(directory, name, marks[name], busy).report() for name in names)
     findings = (*extra, *(finding for trail in trails for finding in trail.findings))
-    return Report(archive.id, trails, findings)
+    return ArchiveReport(archive.id, trails, findings)
 
 
 class _Check:
@@ -65,7 +135,7 @@ class _Check:
         self._trail = trail
         self._marks = marks
         self._busy = busy
-        self._findings: list[Finding] = []
+        self._findings: list[ArchiveFinding] = []
         self._notes: list[str] = []
         self._sequence = SequenceCheck()
 
@@ -169,7 +239,7 @@ class _Check:
                     f"`{what}` is {is_}, and the manifest says {said}",
                 )
 
-    def _follow(self, file: ArchivedFile, row: Row) -> None:
+    def _follow(self, file: ArchivedFile, row: ArchiveRow) -> None:
         found = self._sequence.follow(row.seq, row.id)
         if found is None:
             return
@@ -222,7 +292,7 @@ class _Check:
         message: str,
         missing: tuple[int, int] | None = None,
     ) -> None:
-        self._findings.append(Finding(kind, self._trail, file, message, missing))
+        self._findings.append(ArchiveFinding(kind, self._trail, file, message, missing))
 
 
 def _folders(directory: Path) -> Iterator[str]:

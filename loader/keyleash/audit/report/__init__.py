@@ -1,19 +1,24 @@
 """What a report of some time tells: numbers, a timeline, lives of keys, tokens and policies."""
 
-from keyleash.audit.control import PolicyUse
-from keyleash.audit.report.activity import Activity, Refused, read_activity
-from keyleash.audit.report.lives import BeforeAndAfter, KeyLife, Lives, read_lives
-from keyleash.audit.report.standing import Standing, TokenUse, read_standing
-from keyleash.audit.report.timeline import Timeline
+from keyleash.audit.operator_actions import PolicyUse
+from keyleash.audit.report.activity import (
+    Activity,
+    DenialGroup,
+    IdentityRules,
+    TokenUse,
+    read_activity,
+    read_standing,
+)
+from keyleash.audit.report.key_history import BeforeAndAfter, KeyLife, Lives, Timeline, read_lives
 
 __all__ = [
     "Activity",
     "BeforeAndAfter",
+    "DenialGroup",
+    "IdentityRules",
     "KeyLife",
     "Lives",
     "PolicyUse",
-    "Refused",
-    "Standing",
     "Timeline",
     "TokenUse",
     "read_activity",

@@ -1,24 +1,28 @@
-"""What identities did and were refused in some time, from one pass over their trails."""
+"""The activity of a period: events, denials, and the rules of who acted."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from keyleash.audit.event import AuditEvent, Denial
-from keyleash.audit.gaps import Gap, with_gaps
-from keyleash.audit.merging import merged
-from keyleash.audit.pages import pairs_of
-from keyleash.audit.query import Query
-from keyleash.audit.reader import read_denials, read_events
-from keyleash.audit.report.lives import Lives
-from keyleash.audit.report.timeline import Timeline
+from keyleash.audit.entries import AuditEvent, Denial
+from keyleash.audit.lookup import Gap, with_gaps
+from keyleash.audit.operator_actions import (
+    ControlEvent,
+    PolicyUse,
+    in_sequence,
+    policy_use,
+    read_control,
+)
+from keyleash.audit.read import Query, merged, pairs_of, read_denials, read_events
+from keyleash.audit.report.key_history import Lives, Timeline
 from keyleash.audit.stats import Stats, Tally
-from keyleash.audit.undo.trust import Trust
-from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.operator_client import operator_client
+from keyleash.audit.undo.history import Trust
+from keyleash.operator.tokens import TokenInfo, list_tokens
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client
+from keyleash.store.server_check import operator_client
 
 AnyEntry = AuditEvent | Denial
 ENDS = 50
@@ -27,7 +31,7 @@ MAX_GAPS = 50
 
 
 @dataclass(slots=True)
-class Refused:
+class DenialGroup:
     """
     Refusals of one identity with one code and reason.
 
@@ -68,7 +72,7 @@ class Activity:
     operations: Timeline = field(default_factory=Timeline)
     refused: Timeline = field(default_factory=Timeline)
     tokens: dict[tuple[str, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
-    refusals: dict[tuple[str, str, str], Refused] = field(default_factory=dict)
+    refusals: dict[tuple[str, str, str], DenialGroup] = field(default_factory=dict)
     folded: int = 0
     untrusted: Counter[str] = field(default_factory=Counter)
     lives: Lives = field(default_factory=Lives)
@@ -104,7 +108,7 @@ class Activity:
 
     def _add_refusal(self, denial: Denial) -> None:
         alike = self.refusals.setdefault(
-            (denial.identity, denial.code, denial.reason), Refused(0, denial, denial.time_ms)
+            (denial.identity, denial.code, denial.reason), DenialGroup(0, denial, denial.time_ms)
         )
         alike.count += denial.repeats
         alike.last_ms = denial.time_ms
@@ -161,3 +165,134 @@ def _is_trimmed(client: Client, stream: str, query: Query) -> bool:
     starts_later = time_ms > (query.since_ms or 0)
     ends_earlier = query.until_ms is not None and query.until_ms < time_ms
     return starts_later and not ends_earlier and seq != b"1" and seq.isdigit()
+
+
+MAX_DEEDS = 200
+"""So many of the last things that operators did are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUse:
+    """
+    A token that could be used.
+
+    Attributes:
+        issued_ms: Unix milliseconds; None if nobody knows any more.
+        expires_ms: Likewise.
+        revoked_ms: Likewise; None also if it was not revoked.
+        note: What its issuer wrote.
+    """
+
+    id: str
+    identity: str
+    issued_ms: int | None = None
+    issued_by: str = ""
+    expires_ms: int | None = None
+    revoked_ms: int | None = None
+    revoked_by: str = ""
+    note: str = ""
+
+    def is_in_force(self, since_ms: int, until_ms: int) -> bool:
+        """Whether it was, at any moment from *since_ms* to *until_ms*."""
+        ends = [end for end in (self.expires_ms, self.revoked_ms) if end is not None]
+        # Of a token that nobody knows any more, the end is long ago.
+        is_known = self.issued_ms is not None and self.expires_ms is not None
+        return is_known and (self.issued_ms or 0) <= until_ms and min(ends) >= since_ms
+
+
+@dataclass(slots=True)
+class IdentityRules:
+    """
+    What held in some time.
+
+    Attributes:
+        policies: Those in force, the oldest first.
+        tokens: Those in force or used, the newest first.
+        deeds: What operators did, the oldest first.
+        further_deeds: How many there were before these.
+    """
+
+    policies: list[PolicyUse] = field(default_factory=list)
+    tokens: list[TokenUse] = field(default_factory=list)
+    deeds: list[ControlEvent] = field(default_factory=list)
+    further_deeds: int = 0
+
+
+def read_standing(
+    client: Client,
+    keyspace: Keyspace,
+    identities: Collection[str] | None,
+    since_ms: int,
+    until_ms: int,
+    used: Collection[tuple[str, str]] = (),
+) -> IdentityRules:
+    """
+    Read what held from *since_ms* to *until_ms*, Unix milliseconds.
+
+    Args:
+        client: A redis-py client of an operator.
+        keyspace: Where the control keys are.
+        identities: Only what is about one of them; None for all.
+        since_ms: Server time.
+        until_ms: Server time.
+        used: Identity and id of tokens to tell of whether they were in force or not.
+    """
+    client = operator_client(client)
+    listed = [
+        info
+        for info in list_tokens(client, keyspace=keyspace)
+        if identities is None or info.identity in identities
+    ]
+    tokens = {(info.identity, info.id): _known(info) for info in listed}
+    activations: list[PolicyUse] = []
+    deeds: deque[ControlEvent] = deque(maxlen=MAX_DEEDS)
+    count = 0
+    for event in read_control(client, keyspace, identities, Query(until_ms=until_ms)):
+        if event.event == "activate":
+            activations.append(policy_use(event))
+        _take_in(tokens, event)
+        if event.time_ms >= since_ms:
+            deeds.append(event)
+            count += 1
+    for identity, token in used:
+        tokens.setdefault((identity, token), TokenUse(token, identity))
+    return IdentityRules(
+        policies=[one for one in in_sequence(activations) if _overlaps(one, since_ms)],
+        tokens=sorted(
+            (
+                one
+                for place, one in tokens.items()
+                if place in used or one.is_in_force(since_ms, until_ms)
+            ),
+            key=lambda one: one.issued_ms or 0,
+            reverse=True,
+        ),
+        deeds=list(deeds),
+        further_deeds=count - len(deeds),
+    )
+
+
+def _known(info: TokenInfo) -> TokenUse:
+    return TokenUse(
+        id=info.id,
+        identity=info.identity,
+        issued_ms=info.issued_ms,
+        issued_by=info.by,
+        expires_ms=info.expires_ms,
+        note=info.note,
+    )
+
+
+def _take_in(tokens: dict[tuple[str, str], TokenUse], event: ControlEvent) -> None:
+    """What the control stream says of tokens: all that is left of those that are forgotten."""
+    place = event.details.get("identity", ""), event.details.get("token", "")
+    known = tokens.get(place, TokenUse(place[1], place[0]))
+    match event.event:
+        case "issue" if known.issued_ms is None:
+            tokens[place] = replace(known, issued_ms=event.time_ms, issued_by=event.actor)
+        case "revoke":
+            tokens[place] = replace(known, revoked_ms=event.time_ms, revoked_by=event.actor)
+
+
+def _overlaps(policy: PolicyUse, since_ms: int) -> bool:
+    return policy.until_ms is None or policy.until_ms >= since_ms

@@ -10,22 +10,21 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.audit.query import Query
-from keyleash.audit.reader import read_events
-from keyleash.audit.undo.plan import Action, KeyPlan, Kind, UndoPlan
-from keyleash.audit.undo.withheld import HELP, find_withheld
-from keyleash.compiler.templates import operator_script
+from keyleash.audit.read import Query, read_events
+from keyleash.audit.undo.plan import Action, ConflictKind, KeyPlan, UndoPlan
+from keyleash.audit.undo.values import HELP, find_withheld
+from keyleash.compiler.render import operator_script
 from keyleash.errors import (
     ChangedMeanwhileError,
     NothingToUndoError,
     UndoRefusedError,
     UndoUnansweredError,
 )
-from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import OPERATORS, Keyspace
-from keyleash.protocol.operator_client import operator_client
-from keyleash.protocol.sealed import server_keyspace
-from keyleash.protocol.token import reject_tokens
+from keyleash.store.keyspace import OPERATORS, Keyspace
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.records import Client
+from keyleash.store.server_check import operator_client
+from keyleash.store.token import reject_tokens
 
 _NO_EXPIRY = b"-1"
 
@@ -151,9 +150,9 @@ def refusal(plan: UndoPlan) -> UndoRefusedError:
     obstacles = [one for key in plan.blocked for one in key.obstacles if not one.is_forced]
     helps = ["`--force KEY` overrides a conflict"] * any(not one.is_final for one in obstacles)
     helps.append("`--skip KEY` leaves a key out")
-    if any(one.kind is Kind.UNVALIDATED for one in obstacles):
+    if any(one.kind is ConflictKind.UNVALIDATED for one in obstacles):
         helps.append(HELP)
-    if any(one.kind is Kind.NOT_RECORDED for one in obstacles):
+    if any(one.kind is ConflictKind.NOT_RECORDED for one in obstacles):
         helps.append("with `before_images` in the policy, later changes can be undone")
     return UndoRefusedError(
         f"{which} cannot be restored; nothing was undone",

@@ -1,18 +1,35 @@
-"""The way back: for each key what it is to hold again, and what is in the way of that."""
+"""The undo plan: the target value of each key, and conflicts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from keyleash.audit.event import Held, Image
-from keyleash.audit.undo.ordering import in_order, place
-from keyleash.audit.undo.steps import State, Step
-from keyleash.audit.undo.values import NOTHING, Value
+from keyleash.audit.entries import Held, Image
+from keyleash.audit.undo.history import (
+    Grants,
+    KeyState,
+    Trust,
+    UndoStep,
+    images_of,
+    in_order,
+    nothing_trusted,
+    place,
+    read_back,
+    steps_of,
+)
+from keyleash.audit.undo.selection import UndoSelection, read_others, select_events
+from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
+from keyleash.compiler.render import UNDO_MAX_BYTES
+from keyleash.errors import NothingToUndoError, UndoTooLargeError
+from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.records import Client
+from keyleash.store.server_check import operator_client
 
 
-class Kind(StrEnum):
+class ConflictKind(StrEnum):
     """What is in the way of giving a key back what it held."""
 
     CHANGED = "changed"
@@ -35,8 +52,8 @@ class Kind(StrEnum):
     """It is one of keyleash's own."""
 
 
-BY_OTHERS = frozenset({Kind.CHANGED, Kind.UNVERIFIED})
-FORCIBLE = BY_OTHERS | {Kind.UNGRANTED}
+BY_OTHERS = frozenset({ConflictKind.CHANGED, ConflictKind.UNVERIFIED})
+FORCIBLE = BY_OTHERS | {ConflictKind.UNGRANTED}
 """Those that an operator may override; of all others there is nothing to restore."""
 
 
@@ -54,10 +71,10 @@ class Obstacle:
         is_forced: Whether the operator overrides it.
     """
 
-    kind: Kind
-    after: Step | None = None
-    until: Step | None = None
-    by: tuple[Step, ...] = ()
+    kind: ConflictKind
+    after: UndoStep | None = None
+    until: UndoStep | None = None
+    by: tuple[UndoStep, ...] = ()
     identities: tuple[str, ...] = ()
     size: int = 0
     is_forced: bool = False
@@ -94,7 +111,7 @@ class KeyPlan:
     """
 
     key: bytes
-    steps: tuple[Step, ...]
+    steps: tuple[UndoStep, ...]
     now: Value
     then: Value | None = None
     image: Image | None = None
@@ -158,14 +175,14 @@ class UndoPlan:
         return tuple(one for one in self.keys if one.action in {Action.RESTORE, Action.REMOVE})
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[UndoStep, ...]:
         """All that is undone, oldest first."""
         steps = (step for one in self.keys if not one.is_skipped for step in one.steps)
         return tuple(sorted(steps, key=place))
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenValue:
     """
     What the server holds, as a plan is made from it.
 
@@ -185,7 +202,7 @@ class Seen:
 
 
 def plan_key(
-    key: bytes, steps: Iterable[Step], seen: Seen, others: Sequence[Step] = ()
+    key: bytes, steps: Iterable[UndoStep], seen: SeenValue, others: Sequence[UndoStep] = ()
 ) -> KeyPlan | None:
     """
     Say how *key* gets back what it held before *steps*; None if they changed nothing.
@@ -198,7 +215,7 @@ def plan_key(
             was is told by the states.
     """
     now = seen.keys[key]
-    state = State(now.digest, now.expires_ms)
+    state = KeyState(now.digest, now.expires_ms)
     effective = [step for step in steps if not step.changed_nothing]
     if not effective:
         return None
@@ -211,37 +228,37 @@ def plan_key(
         replace(one, by=_between(life, one)) for one in _breaks(ordered, state, seen.time_ms)
     ]
     if key.startswith(seen.prefixes):
-        obstacles.append(Obstacle(Kind.CONTROL))
+        obstacles.append(Obstacle(ConflictKind.CONTROL))
     if first.before is None:
         return KeyPlan(key, ordered, now, obstacles=tuple(obstacles))
     then = _held(first.before, seen)
     return KeyPlan(key, ordered, now, then, first.before, tuple(obstacles))
 
 
-def _missing_image(first: Step, seen: Seen) -> list[Obstacle]:
+def _missing_image(first: UndoStep, seen: SeenValue) -> list[Obstacle]:
     if first.large:
-        return [Obstacle(Kind.LARGE, size=first.large)]
+        return [Obstacle(ConflictKind.LARGE, size=first.large)]
     if first.before is None:
-        return [Obstacle(Kind.MASKED if first.is_masked else Kind.NOT_RECORDED)]
+        return [Obstacle(ConflictKind.MASKED if first.is_masked else ConflictKind.NOT_RECORDED)]
     if first.before.held is None or seen.images[first.before.held] is not None:
         return []
     is_withheld = first.before.held in seen.withheld
-    return [Obstacle(Kind.UNVALIDATED if is_withheld else Kind.UNREADABLE)]
+    return [Obstacle(ConflictKind.UNVALIDATED if is_withheld else ConflictKind.UNREADABLE)]
 
 
-def _breaks(ordered: Sequence[Step], now: State, now_ms: int) -> Iterator[Obstacle]:
+def _breaks(ordered: Sequence[UndoStep], now: KeyState, now_ms: int) -> Iterator[Obstacle]:
     """Where one step does not begin as the one before it ended."""
     for number, step in enumerate(ordered, 1):
         following = ordered[number] if number < len(ordered) else None
         state, at_ms = (following.was, following.time_ms) if following else (now, now_ms)
         match step.became.is_same(state, at_ms):
             case False:
-                yield Obstacle(Kind.CHANGED, step, following)
+                yield Obstacle(ConflictKind.CHANGED, step, following)
             case None:
-                yield Obstacle(Kind.UNVERIFIED, step, following)
+                yield Obstacle(ConflictKind.UNVERIFIED, step, following)
 
 
-def _between(life: Sequence[Step], obstacle: Obstacle) -> tuple[Step, ...]:
+def _between(life: Sequence[UndoStep], obstacle: Obstacle) -> tuple[UndoStep, ...]:
     """What others did in the place of *obstacle*."""
     places = {step.event: place for place, step in enumerate(life)}
     first = places[obstacle.after.event] + 1 if obstacle.after else 0
@@ -249,10 +266,123 @@ def _between(life: Sequence[Step], obstacle: Obstacle) -> tuple[Step, ...]:
     return tuple(life[first:last])
 
 
-def _held(image: Image, seen: Seen) -> Value | None:
+def _held(image: Image, seen: SeenValue) -> Value | None:
     if image.held is None:
         return NOTHING
     if image.expires_ms is not None and image.expires_ms <= seen.time_ms:
         return NOTHING
     value = seen.images[image.held]
     return None if value is None else replace(value, expires_ms=image.expires_ms)
+
+
+MAX_KEYS = 10_000
+"""Most keys that an undo touches: the server serves nobody meanwhile."""
+
+
+def plan_undo(
+    client: Client,
+    selection: UndoSelection,
+    *,
+    forced: Container[bytes] = (),
+    skipped: Container[bytes] = (),
+    across_policies: bool = False,
+    keyspace: Keyspace | None = None,
+) -> UndoPlan:
+    """
+    Plan the way back: each key is to hold what it held before the oldest event that is meant.
+
+    Nothing is changed.
+
+    Args:
+        client: A redis-py client of an operator.
+        selection: Which events are meant.
+        forced: Keys for which conflicts, and what the policy grants, do not count.
+        skipped: Keys that are left out.
+        across_policies: Whether no key needs to be granted by the active policy.
+        keyspace: Where keys are; what the server's record says if None.
+
+    Raises:
+        NothingToUndoError: no event is meant, or those that are changed nothing.
+        UnknownEventError: there is no such event.
+        AmbiguousEventError: several identities have an event of that id.
+        UnknownIdentityError: no identity ever had that name.
+        UndoTooLargeError: it would hold up the server for too long.
+    """
+    client = operator_client(client)
+    keyspace = keyspace or server_keyspace(client)
+    grants = Grants(client, keyspace)
+    trust = Trust(grants, selection.keys)
+    by_key = steps_of(select_events(client, keyspace, selection, trust))
+    chosen = {key: steps for key, steps in by_key.items() if selection.concerns(key)}
+    if len(chosen) > MAX_KEYS:
+        raise UndoTooLargeError(
+            f"this would undo what was done to {len(chosen)} keys, and {MAX_KEYS} are the most",
+            help="undo fewer at a time, the newest first",
+        )
+    seen = _look(client, keyspace, chosen)
+    steps = {key: read_back(some, seen.images) for key, some in chosen.items()}
+    plans = {key: plan for key in steps if (plan := plan_key(key, steps[key], seen))}
+    if not plans:
+        if masked := [key for key in by_key if key not in chosen and selection.may_concern(key)]:
+            shown = masked[0].decode("utf-8", "backslashreplace")
+            raise NothingToUndoError(
+                f"what this would undo is masked, so its name is not recorded: `{shown}`"
+            )
+        if trust.untrusted.total():
+            raise nothing_trusted(trust.untrusted)
+        raise NothingToUndoError("the events that this would undo changed nothing")
+    contested = {key: steps[key] for key, plan in plans.items() if plan.is_contested}
+    if contested:
+        for key, others in read_others(client, keyspace, contested, grants).items():
+            plans[key] = plan_key(key, steps[key], seen, others) or plans[key]
+    found = list(plans.values())
+    if not across_policies:
+        found = _with_grants(grants, found)
+    found = [_decided(plan, forced, skipped) for plan in found]
+    found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
+    left_alone = tuple(key for key in by_key if key not in chosen)
+    made = UndoPlan(tuple(found), seen.time_ms, left_alone, +trust.untrusted)
+    _check_size(made.changes)
+    return made
+
+
+def _look(
+    client: Client, keyspace: Keyspace, chosen: Mapping[bytes, Sequence[UndoStep]]
+) -> SeenValue:
+    seconds, micros = client.time()
+    images = read_images(client, keyspace, images_of(chosen.values()))
+    return SeenValue(
+        keys=read_keys(client, keyspace, list(chosen)),
+        images=images,
+        time_ms=int(seconds) * 1000 + int(micros) // 1000,
+        prefixes=(keyspace.prefix.encode(), PUBLIC_PREFIX.encode()),
+        withheld=images.withheld.images,
+    )
+
+
+def _with_grants(grants: Grants, plans: Sequence[KeyPlan]) -> list[KeyPlan]:
+    """An undo is an operator's, but it is not to bring back what the policy gave up."""
+    found = []
+    for plan in plans:
+        names = dict.fromkeys(step.identity for step in plan.steps if step.identity != OPERATORS)
+        ungranted = tuple(name for name in names if not grants.may_change(name, plan.key))
+        more = (Obstacle(ConflictKind.UNGRANTED, identities=ungranted),) if ungranted else ()
+        found.append(replace(plan, obstacles=(*plan.obstacles, *more)))
+    return found
+
+
+def _decided(plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes]) -> KeyPlan:
+    is_forced = plan.key in forced
+    obstacles = tuple(
+        replace(one, is_forced=is_forced and one.kind in FORCIBLE) for one in plan.obstacles
+    )
+    return replace(plan, obstacles=obstacles, is_skipped=plan.key in skipped)
+
+
+def _check_size(plans: Iterable[KeyPlan]) -> None:
+    size = sum(plan.now.size + (plan.then.size if plan.then else 0) for plan in plans)
+    if size > UNDO_MAX_BYTES:
+        raise UndoTooLargeError(
+            f"this would move {size >> 20} MiB, and {UNDO_MAX_BYTES >> 20} MiB are the most",
+            help="undo fewer at a time, the newest first",
+        )

@@ -1,15 +1,23 @@
-"""Which events are to be undone, and which trails there are."""
+"""Select the events to undo, and the later changes of their keys by others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from keyleash.audit.event import AuditEvent
-from keyleash.audit.finding import find_event
-from keyleash.audit.query import Query, test_of
-from keyleash.audit.reader import read_events
-from keyleash.audit.undo.trust import Trust, nothing_trusted
+from keyleash.audit.entries import AuditEvent
+from keyleash.audit.lookup import find_event
+from keyleash.audit.read import Query, read_events, test_of
+from keyleash.audit.undo.history import (
+    Grants,
+    Trust,
+    UndoStep,
+    images_of,
+    nothing_trusted,
+    read_back,
+    steps_on,
+)
+from keyleash.audit.undo.values import read_images
 from keyleash.errors import (
     NothingToUndoError,
     UndoTooLargeError,
@@ -19,8 +27,8 @@ from keyleash.errors import (
 from keyleash.policy.model import Literal, Pattern
 from keyleash.policy.patterns import match as matches
 from keyleash.policy.problems import which_identity
-from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import OPERATORS, Keyspace
+from keyleash.store.keyspace import OPERATORS, Keyspace
+from keyleash.store.records import Client
 
 MAX_SELECTED_BYTES = 256 * 1024 * 1024
 """Before-images that are held in memory for a plan."""
@@ -28,7 +36,7 @@ _SEE = "see `keyleash audit log` for the ids of events"
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class UndoSelection:
     """
     The events that are meant: some by id, or all that every other attribute lets through.
 
@@ -73,7 +81,7 @@ def trail_names(client: Client, keyspace: Keyspace) -> list[str]:
 
 
 def select_events(
-    client: Client, keyspace: Keyspace, selection: Selection, trust: Trust
+    client: Client, keyspace: Keyspace, selection: UndoSelection, trust: Trust
 ) -> list[AuditEvent]:
     """
     Read the events that are meant; of a batch every command.
@@ -114,7 +122,7 @@ def select_events(
 
 
 def _events(
-    client: Client, keyspace: Keyspace, names: Sequence[str], selection: Selection
+    client: Client, keyspace: Keyspace, names: Sequence[str], selection: UndoSelection
 ) -> Iterator[AuditEvent]:
     if selection.events:
         chosen = {}
@@ -132,3 +140,28 @@ def _events(
         until_ms=selection.until_ms,
     )
     yield from read_events(client, keyspace, names, query, newest_first=True)
+
+
+def read_others(
+    client: Client,
+    keyspace: Keyspace,
+    undone: Mapping[bytes, Sequence[UndoStep]],
+    grants: Grants,
+) -> dict[bytes, list[UndoStep]]:
+    """Read what was done to each of these keys since the oldest step, and is not undone.
+
+    What changed nothing, as far as is known, is left out, and so is what is not trusted.
+    """
+    since_ms = min(step.time_ms for steps in undone.values() for step in steps)
+    ours = {step.event for steps in undone.values() for step in steps}
+    only = next(iter(undone)) if len(undone) == 1 else None
+    events = read_events(
+        client, keyspace, trail_names(client, keyspace), Query(key=only, since_ms=since_ms)
+    )
+    theirs = (event for event in events if f"{event.identity}/{event.id}" not in ours)
+    steps = steps_on(undone, filter(Trust(grants, undone).is_trusted, theirs))
+    images = read_images(client, keyspace, images_of(steps.values()))
+    return {
+        key: [step for step in read_back(some, images) if not step.changed_nothing]
+        for key, some in steps.items()
+    }

@@ -1,4 +1,4 @@
-"""What keys hold, and what before-images of them hold, as a server reads them."""
+"""Values of keys: digests, before-images, and why one is missing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,74 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.audit.event import ABSENT, LARGE, Held
-from keyleash.audit.undo.withheld import Recorded, Withheld, find_withheld
-from keyleash.compiler.templates import operator_script
-from keyleash.protocol.active import Client
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.reply import reading_reply
+from keyleash.audit.entries import ABSENT, LARGE, Held
+from keyleash.compiler.render import operator_script
+from keyleash.errors import UnvalidatedRestoreError
+from keyleash.fence.record import read_forgeable
+from keyleash.store.keyspace import OPERATORS, Keyspace
+from keyleash.store.records import Client
+from keyleash.store.server_check import PAYLOAD_SETTING, PayloadRisk, find_payload_risk
+from keyleash.store.wire import reading_reply
+
+# Before-images that are not restored, since they might crash the server.
+#
+# A fenced agent can append an event with a corrupt payload to the audit stream of its identity.
+# A server that does not validate payloads stores it, and aborts when it reads the key.
+
+Recorded = tuple[str, Held]
+"""An identity, and a before-image of its audit stream."""
+
+HELP = (
+    f"`CONFIG SET {PAYLOAD_SETTING} yes` takes effect at once, and `CONFIG REWRITE` saves it;"
+    " then run this again"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """
+    Before-images that are not restored.
+
+    Attributes:
+        images: Which. What the stream of another identity has as well is not among them.
+        identities: Whose agents may have made them up.
+        risk: What the server does not validate; None if there are no such images.
+    """
+
+    images: frozenset[Held] = frozenset()
+    identities: tuple[str, ...] = ()
+    risk: PayloadRisk | None = None
+
+    def error(self, what: str) -> UnvalidatedRestoreError:
+        """Return the error that *what* is not restored."""
+        names = ", ".join(f"`{name}`" for name in self.identities)
+        risk = self.risk.message if self.risk else ""
+        return UnvalidatedRestoreError(
+            f"{what} is not restored: {risk}; an agent of {names} may have made it up", help=HELP
+        )
+
+
+def find_withheld(client: Client, keyspace: Keyspace, images: Iterable[Recorded]) -> Withheld:
+    """
+    Find the before-images that must not be restored.
+
+    The server is asked only if there are payloads; a string's bytes are none.
+
+    Args:
+        client: A redis-py client of an operator.
+        keyspace: Where the control keys are.
+        images: Before-images, and the identities in whose streams they are.
+    """
+    payloads = {one for one in images if one[1][0] != "value" and one[0] != OPERATORS}
+    risk = find_payload_risk(client) if payloads else None
+    if risk is None:
+        return Withheld()
+    forgeable = read_forgeable(client, keyspace, sorted({identity for identity, _ in payloads}))
+    trusted = {held for identity, held in payloads if identity not in forgeable}
+    withheld = frozenset(held for _, held in payloads) - trusted
+    names = {identity for identity, held in payloads if held in withheld}
+    return Withheld(withheld, tuple(sorted(names)), risk) if withheld else Withheld()
+
 
 PIECE = 100
 PIECE_BYTES = 1_000_000

@@ -1,20 +1,100 @@
-"""The stage: a server, its operator, and agents whose every answer is recorded."""
+"""The server, operator and agents of the demo."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 
 import keyleash
-from keyleash.cli.demo.outcome import Answer, Expectation, Outcome, said
-from keyleash.cli.standing import server_time_ms
-from keyleash.errors import LeashError
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.protocol.state import Layout, unpack_state
-from keyleash.tokens import IssuedToken, issue_token
+from keyleash.errors import LeashError, ReplyCode
+from keyleash.operator.tokens import IssuedToken, issue_token
+from keyleash.store.identities import server_time_ms
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.state import Layout, unpack_state
+from keyleash.text import printable
+
+Answer = Any
+"""A reply, or the `LeashError` that came in its place."""
+
+
+@dataclass(frozen=True)
+class DemoOutcome:
+    """One line of the session, checked."""
+
+    scene: str
+    who: str
+    call: str
+    answer: str
+    expected: str
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Replies:
+    """The command runs and replies *value*."""
+
+    value: Any
+
+    def __str__(self) -> str:
+        return said(self.value)
+
+    def is_met_by(self, answer: Answer) -> bool:
+        """Whether that is what happened."""
+        return not isinstance(answer, LeashError) and bool(answer == self.value)
+
+
+@dataclass(frozen=True)
+class ExpectedDenial:
+    """The guard refuses with *code*, and says at least *details*."""
+
+    code: ReplyCode
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return _line(self.code, self.details)
+
+    def is_met_by(self, answer: Answer) -> bool:
+        """Whether that is what happened."""
+        return (
+            isinstance(answer, LeashError)
+            and answer.code is self.code
+            and self.details.items() <= answer.details.items()
+        )
+
+
+Expectation = Replies | ExpectedDenial
+
+
+def said(answer: Answer) -> str:
+    """An answer on one line."""
+    match answer:
+        case LeashError():
+            return _line(answer.code, answer.details)
+        case list():
+            return ", ".join(map(said, answer))
+        case None:
+            return "(nil)"
+        case True:
+            return "OK"
+        case int():
+            return f"(integer) {answer}"
+        case _:
+            return printable(str(answer))
+
+
+def _line(code: ReplyCode, details: Mapping[str, str]) -> str:
+    # A moment in milliseconds is for programs; the scenes say it in words where it matters.
+    pairs = (
+        f"{name}={printable(value)}"
+        for name, value in details.items()
+        if not name.endswith("_at_ms")
+    )
+    return " ".join([str(code), *pairs])
+
 
 ACTOR = "demo"
 OPERATOR = "operator"
@@ -23,7 +103,7 @@ MARGIN_S = 0.002
 """A sleep is never exactly as long as it was meant to be."""
 
 
-class Stage:
+class DemoStage:
     """
     Where the session happens.
 
@@ -33,11 +113,11 @@ class Stage:
         writes: Mutations that were let through, by identity.
     """
 
-    def __init__(self, url: str, listener: Callable[[Outcome], None]) -> None:
+    def __init__(self, url: str, listener: Callable[[DemoOutcome], None]) -> None:
         self.url = url
         self.operator: Any = redis.Redis.from_url(url)
         self.keyspace = Keyspace()
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[DemoOutcome] = []
         self.writes: dict[str, int] = {}
         self.scene = ""
         self._listener = listener
@@ -117,6 +197,6 @@ class Stage:
         return next(held.used for held in state.limits if held.slot.name == limit)
 
     def _add(self, who: str, call: str, answer: str, expected: str, ok: bool) -> None:
-        outcome = Outcome(self.scene, who, call, answer, expected, ok)
+        outcome = DemoOutcome(self.scene, who, call, answer, expected, ok)
         self.outcomes.append(outcome)
         self._listener(outcome)

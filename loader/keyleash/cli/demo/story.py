@@ -7,13 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from keyleash.audit import read_denials, read_events
-from keyleash.cli.demo.outcome import Answer, Expectation, Refused, Replies
-from keyleash.cli.demo.stage import ACTOR, OPERATOR, Stage
-from keyleash.cli.text import clock_time, counted, distance
-from keyleash.compiler.templates import examples_root
-from keyleash.deploy import load_policy, set_suspended
+from keyleash.cli.demo.stage import (
+    ACTOR,
+    OPERATOR,
+    Answer,
+    DemoStage,
+    Expectation,
+    ExpectedDenial,
+    Replies,
+)
+from keyleash.compiler.render import examples_root
 from keyleash.errors import BudgetExhaustedError, LeashError, RateLimitedError, ReplyCode
-from keyleash.tokens import revoke_tokens
+from keyleash.operator import load_policy, set_suspended
+from keyleash.operator.tokens import revoke_tokens
+from keyleash.text import clock_time, counted, distance
 
 READER, RUNNER, RECOVERY = "agent-reader", "agent-runner", "agent-recovery"
 STATE_KEY = "agents:jobs:42:state"
@@ -32,7 +39,7 @@ LOOP_MS = 10_000
 DONE = Replies(True)
 """Redis-py makes a bool of OK."""
 
-Step = Callable[[Stage], object]
+Step = Callable[[DemoStage], object]
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Scene:
     title: str
     steps: tuple[Step, ...]
 
-    def play(self, stage: Stage) -> None:
+    def play(self, stage: DemoStage) -> None:
         """Take the steps."""
         stage.scene = self.title
         for step in self.steps:
@@ -57,19 +64,19 @@ def call(identity: str, command: str, expected: Expectation) -> Step:
 def batch(identity: str, *commands: str, expected: Expectation) -> Step:
     """A step in which an agent calls several commands at once."""
 
-    def step(stage: Stage) -> None:
+    def step(stage: DemoStage) -> None:
         answer = stage.ask_batch(identity, *commands)
         stage.record(identity, f"batch: {'; '.join(commands)}", answer, expected)
 
     return step
 
 
-def refused(code: ReplyCode, **details: str) -> Refused:
+def refused(code: ReplyCode, **details: str) -> ExpectedDenial:
     """Expect a refusal; `class_` stands for `class`."""
-    return Refused(code, {name.rstrip("_"): value for name, value in details.items()})
+    return ExpectedDenial(code, {name.rstrip("_"): value for name, value in details.items()})
 
 
-def load_example(stage: Stage) -> None:
+def load_example(stage: DemoStage) -> None:
     """Make examples/agents.yaml the active policy."""
     path = examples_root() / "agents.yaml"
     result = load_policy(stage.operator, path.read_text("utf-8"), file=str(path), actor=ACTOR)
@@ -82,7 +89,7 @@ def load_example(stage: Stage) -> None:
 def issue(identity: str, ttl_s: int | None = None) -> Step:
     """A step in which an agent gets a new token."""
 
-    def step(stage: Stage) -> None:
+    def step(stage: DemoStage) -> None:
         token = stage.issue(identity, ttl_s)
         life = distance(token.expires_ms, stage.now_ms() - 500)
         option = f" --ttl {ttl_s}s" if ttl_s else ""
@@ -97,12 +104,12 @@ def issue(identity: str, ttl_s: int | None = None) -> Step:
     return step
 
 
-def let_burst_refill(stage: Stage) -> None:
+def let_burst_refill(stage: DemoStage) -> None:
     """Wait until the writes of earlier scenes do not count any more."""
     stage.wait_ms(stage.writes.get(RUNNER, 0) * INTERVAL_MS)
 
 
-def write_until_limited(stage: Stage) -> None:
+def write_until_limited(stage: DemoStage) -> None:
     """Write in a loop until the rate stops it, then wait as told and write again."""
     start_s = time.monotonic()
     write = ("SET", STATE_KEY)
@@ -134,14 +141,14 @@ def _until_refused(ask: Callable[[int], Answer], at_most: int) -> tuple[int, Ans
     return at_most, answer
 
 
-def stay_clear_of_midnight(stage: Stage) -> None:
+def stay_clear_of_midnight(stage: DemoStage) -> None:
     """The budget is one of UTC days: a loop across midnight would get a new one."""
     left_ms = DAY_MS - stage.now_ms() % DAY_MS
     if left_ms < LOOP_MS:
         stage.wait_ms(left_ms)
 
 
-def spend_budget(stage: Stage) -> None:
+def spend_budget(stage: DemoStage) -> None:
     """Call in a loop until the day's budget is spent."""
     command = f"EXISTS {CHECKPOINT_KEY}"
     passed, answer = _until_refused(
@@ -175,12 +182,12 @@ def spend_budget(stage: Stage) -> None:
         )
 
 
-def outlive_token(stage: Stage) -> None:
+def outlive_token(stage: DemoStage) -> None:
     """Wait until the reader's token is over."""
     stage.wait_ms(stage.token_of(READER).expires_ms - stage.now_ms())
 
 
-def revoke(stage: Stage) -> None:
+def revoke(stage: DemoStage) -> None:
     """Revoke the reader's token."""
     token_id = stage.token_of(READER).id
     revoked = revoke_tokens(stage.operator, token_id=token_id, actor=ACTOR)
@@ -197,7 +204,7 @@ def suspend(suspended: bool) -> Step:
     """A step in which the runner is suspended, or resumed."""
     word = "suspend" if suspended else "resume"
 
-    def step(stage: Stage) -> None:
+    def step(stage: DemoStage) -> None:
         changed = set_suspended(stage.operator, RUNNER, suspended, actor=ACTOR)
         fact = "done" if changed else "it was so already"
         stage.check(OPERATOR, f"keyleash identity {word} {RUNNER}", fact, "done", changed)
@@ -205,7 +212,7 @@ def suspend(suspended: bool) -> Step:
     return step
 
 
-def count_mutations(stage: Stage) -> None:
+def count_mutations(stage: DemoStage) -> None:
     """Compare the trail with the writes that were answered."""
     wanted = stage.writes.get(RUNNER, 0)
     events = list(read_events(stage.operator, stage.keyspace, [RUNNER]))
@@ -232,7 +239,7 @@ DENIALS = {
 """What each identity was refused, in order; between identities one millisecond has no order."""
 
 
-def compare_denials(stage: Stage) -> None:
+def compare_denials(stage: DemoStage) -> None:
     """Compare the denials of each identity with the refusals of this session."""
     denials = list(read_denials(stage.operator, stage.keyspace, [*DENIALS]))
     found: dict[str, list[str]] = {identity: [] for identity in DENIALS}

@@ -13,8 +13,8 @@ from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, ScanP
 from keyleash.compiler.passes.order_dispatch import OFTEN_USED
 from keyleash.compiler.passes.select_commands import KEPT, usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, matcher
-from keyleash.compiler.replies import is_alike, mend_of, names_widths
-from keyleash.compiler.stand_ins import StandIns
+from keyleash.compiler.render import StandIns
+from keyleash.compiler.resp import is_alike, mend_of, names_widths
 from keyleash.policy.model import Counter, Grant, Literal
 from keyleash.policy.patterns import beginning
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard
 from keyleash.policy.model import PERIOD_US, Budget, Limit, Rate, SubjectKind
-from keyleash.protocol.state import DOUBLE, FIRST_NUMBER, NUMBERS, Layout, Slot, SlotKind
+from keyleash.store.state import DOUBLE, FIRST_NUMBER, NUMBERS, Layout, Slot, SlotKind
 
 
 def lay_out_state(guard: Guard, _table: CommandTable) -> Guard:

@@ -8,7 +8,7 @@ from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.passes.translate_patterns import anything_under
 from keyleash.policy.patterns import may_start_with
-from keyleash.protocol.keyspace import PUBLIC_PREFIX, Keyspace
+from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 
 
 def protected_prefixes(keyspace: Keyspace) -> tuple[str, ...]:

@@ -1,20 +1,23 @@
-"""Whether what the server records of the active policy is what that policy makes."""
+"""Checks of keyleash's records, scripts and prefixes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from keyleash.commands.server import UnreadableCommandsError
+from keyleash.commands.live import UnreadableCommandsError
 from keyleash.compiler import CompiledGuard
-from keyleash.deploy.prepare import PreparedPolicy
-from keyleash.deploy.standing import Standing, batches, read_standings
-from keyleash.doctor.finding import Finding, Said, Severity, Skipped
-from keyleash.doctor.patient import Deployment
-from keyleash.doctor.words import named, shown_key
+from keyleash.doctor.deployment import Deployment, Server
+from keyleash.doctor.findings import DoctorFinding, Said, Severity, Skipped, named, shown_key
 from keyleash.errors import Problem
-from keyleash.protocol.active import ActivePolicy
-from keyleash.protocol.keyspace import Keyspace
-from keyleash.status.tokens import read_token_counts
+from keyleash.operator.load.compile import PreparedPolicy
+from keyleash.operator.load.plan import Snapshot, batches, read_standings
+from keyleash.status.identities import read_token_counts
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import PrefixChange
+from keyleash.store.records import ActivePolicy, Client, GuardRecord, guard_record
+from keyleash.store.wire import LIBRARIES, Transport, function_name, library_code
+from keyleash.watch.topology import not_loaded, read_recorded
 
 NO_POLICY = "no-policy"
 DIGEST = "policy-changed"
@@ -26,9 +29,9 @@ STALE = "stale-state"
 LOAD = "`keyleash load` the active policy again"
 
 
-def no_policy() -> Finding:
+def no_policy() -> DoctorFinding:
     """There is nothing to compare with."""
-    return Finding(
+    return DoctorFinding(
         NO_POLICY,
         Severity.ERROR,
         "no policy is active: every call of every agent is refused, if there ever was one",
@@ -83,8 +86,8 @@ def check_tokens(deployment: Deployment, keyspace: Keyspace) -> Iterable[Said]:
 
 
 def _lacking(
-    guards: Mapping[str, CompiledGuard], standings: Mapping[str, Standing]
-) -> Iterator[Finding]:
+    guards: Mapping[str, CompiledGuard], standings: Mapping[str, Snapshot]
+) -> Iterator[DoctorFinding]:
     lacking = [name for name in guards if standings[name].record is None]
     if lacking:
         message = f"there is no guard record of {named(lacking)}: wrappers find no guard"
@@ -93,10 +96,10 @@ def _lacking(
 
 def _different(
     guards: Mapping[str, CompiledGuard],
-    standings: Mapping[str, Standing],
+    standings: Mapping[str, Snapshot],
     active: ActivePolicy,
     commands: str,
-) -> Iterator[Finding]:
+) -> Iterator[DoctorFinding]:
     other = []
     for name, guard in guards.items():
         record = standings[name].record
@@ -107,7 +110,7 @@ def _different(
         ):
             other.append(name)
     if other:
-        yield Finding(
+        yield DoctorFinding(
             OTHER_GUARD,
             Severity.WARNING,
             f"a load would make other guards of the active policy: those of {named(other)} are of"
@@ -118,8 +121,8 @@ def _different(
 
 
 def _strays(
-    guards: Mapping[str, CompiledGuard], standings: Mapping[str, Standing], keyspace: Keyspace
-) -> Iterator[Finding]:
+    guards: Mapping[str, CompiledGuard], standings: Mapping[str, Snapshot], keyspace: Keyspace
+) -> Iterator[DoctorFinding]:
     strays = [
         name for name, one in standings.items() if one.record is not None and name not in guards
     ]
@@ -132,8 +135,8 @@ def _strays(
 
 
 def _states(
-    guards: Mapping[str, CompiledGuard], standings: Mapping[str, Standing]
-) -> Iterator[Finding]:
+    guards: Mapping[str, CompiledGuard], standings: Mapping[str, Snapshot]
+) -> Iterator[DoctorFinding]:
     lost = [
         name for name, guard in guards.items() if standings[name].size < guard.layout.header_bytes
     ]
@@ -157,7 +160,7 @@ def _states(
         )
 
 
-def _is_of(standing: Standing, guard: CompiledGuard) -> bool:
+def _is_of(standing: Snapshot, guard: CompiledGuard) -> bool:
     """Whether the state is that of the recorded guard, as far as its stamp is known."""
     record = standing.record
     assert record is not None  # noqa: S101 - asked for by the caller
@@ -170,5 +173,148 @@ def unread_commands(warnings: Sequence[Problem]) -> str:
     return next((one.message for one in warnings if one.code == UnreadableCommandsError.code), "")
 
 
-def _error(code: str, message: str, help: str) -> Finding:
-    return Finding(code, Severity.ERROR, message, help)
+def _error(code: str, message: str, help: str) -> DoctorFinding:
+    return DoctorFinding(code, Severity.ERROR, message, help)
+
+
+NOT_LOADED = "script-not-loaded"
+NO_TEXT = "script-without-text"
+OTHER_TEXT = "script-text-changed"
+OTHER_FUNCTION = "function-changed"
+WATCH = "`keyleash watch` keeps them loaded on every server; with `--once` it does so now"
+
+
+def check_scripts(server: Server, keyspace: Keyspace) -> Iterator[Said]:
+    """Compare records, recorded texts, and what is loaded."""
+    recorded = read_recorded(server.client, keyspace)
+    for identity, digest in recorded.changed:
+        key = shown_key(keyspace, keyspace.source(identity))
+        yield _error_scripts(
+            server,
+            OTHER_TEXT,
+            f"what is recorded as the script {digest} of `{identity}` is another text",
+            f"find out who wrote to `{key}`, then {LOAD}",
+        )
+    for identity, digest in recorded.missing:
+        yield _error_scripts(
+            server,
+            NO_TEXT,
+            f"the script {digest} of `{identity}` is not recorded, so nobody can load it again",
+            LOAD,
+        )
+    records = _records(server.client, keyspace)
+    yield from _not_in_cache(server, records)
+    yield from _functions(server, keyspace, records)
+
+
+def _not_in_cache(server: Server, records: dict[str, GuardRecord]) -> Iterator[Said]:
+    digests = {
+        digest: name
+        for name, record in records.items()
+        if record.transport is Transport.EVALSHA
+        for digest in (record.digest, record.batch_digest)
+    }
+    lacking = sorted({digests[one] for one in not_loaded(server.client, list(digests))})
+    if lacking:
+        yield _error_scripts(
+            server,
+            NOT_LOADED,
+            f"guards are not loaded: {named(lacking)}; agents that may not load them wait in vain",
+            WATCH,
+        )
+
+
+def _functions(
+    server: Server, keyspace: Keyspace, records: dict[str, GuardRecord]
+) -> Iterator[Said]:
+    by_function = {
+        name: one for name, one in records.items() if one.transport is Transport.FUNCTION
+    }
+    if not by_function:
+        return
+    held = _libraries(server.client)
+    lacking, changed = set(), set()
+    for some in batches(by_function):
+        with server.client.pipeline(transaction=False) as pipe:
+            for name in some:
+                pipe.hgetall(keyspace.source(name))
+            texts = pipe.execute()
+        for name, source in zip(some, texts, strict=True):
+            record = by_function[name]
+            for digest in (record.digest, record.batch_digest):
+                text = source.get(digest.encode())
+                code = held.get(function_name(digest))
+                if code is None:
+                    lacking.add(name)
+                elif text is not None and code != library_code(
+                    name, digest, text.decode("latin-1")
+                ):
+                    changed.add(name)
+    if lacking:
+        yield _error_scripts(
+            server, NOT_LOADED, f"functions are not loaded: {named(sorted(lacking))}", WATCH
+        )
+    if changed:
+        yield _error_scripts(
+            server,
+            OTHER_FUNCTION,
+            f"functions are not the guards that they are named after: {named(sorted(changed))}",
+            f"suspend these identities, find out who replaced the functions, then {LOAD}",
+        )
+
+
+def _libraries(client: Client) -> dict[str, str]:
+    """The texts of guards' libraries by name."""
+    found: dict[str, str] = {}
+    # Some at a time: the texts of a large policy are megabytes.
+    for digit in "0123456789abcdef":
+        for one in client.function_list(f"{LIBRARIES}{digit}*", withcode=True):
+            fields = one if isinstance(one, dict) else dict(zip(one[::2], one[1::2], strict=True))
+            found[_text(fields[b"library_name"])] = _text(fields[b"library_code"])
+    return found
+
+
+def _records(client: Client, keyspace: Keyspace) -> dict[str, GuardRecord]:
+    found = {}
+    for some in batches(sorted(client.hkeys(keyspace.layouts))):
+        names = [name.decode() for name in some]
+        with client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(keyspace.guard(name))
+            for name, raw in zip(names, pipe.execute(), strict=True):
+                record = guard_record(raw)
+                if record is not None:
+                    found[name] = record
+    return found
+
+
+def _error_scripts(server: Server, code: str, message: str, help: str) -> DoctorFinding:
+    return DoctorFinding(code, Severity.ERROR, message, help, server.name)
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+HALF_CHANGED = "vault-half-changed"
+
+
+def half_changed(change: PrefixChange) -> DoctorFinding:
+    """A change that is under way, or was interrupted."""
+    kind = change.kind.value
+    if change.is_switched:
+        message = (
+            f"`keyleash vault {kind}` is under way or was interrupted: agents are suspended, and"
+            " keys are in two places"
+        )
+    else:
+        message = (
+            f"`keyleash vault {kind}` was begun and moved nothing yet; the prefixes of before are"
+            " in force"
+        )
+    return DoctorFinding(
+        HALF_CHANGED,
+        Severity.ERROR if change.is_switched else Severity.WARNING,
+        message,
+        f"let it finish, or run `keyleash vault {kind}` again: it goes on where it was",
+    )

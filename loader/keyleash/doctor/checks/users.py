@@ -1,17 +1,29 @@
-"""Whether anybody may go past the guards without a password."""
+"""Checks of ACL users and fences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.doctor.finding import Finding, Said, Severity, Skipped
-from keyleash.doctor.patient import Server
-from keyleash.protocol.reply import reading_reply
+from keyleash.compiler import CompiledGuard
+from keyleash.doctor.deployment import Deployment, Server
+from keyleash.doctor.findings import DoctorFinding, Said, Severity, Skipped
+from keyleash.fence import (
+    AclStep,
+    AclStepKind,
+    FenceNode,
+    Record,
+    plan_node,
+    read_facts,
+    wanted_users,
+)
+from keyleash.fence.plan import CHANGES
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.wire import reading_reply
 
-CODE = "open-default-user"
+DEFAULT_USER = "open-default-user"
 
 
 def check_default_user(server: Server, *, are_fenced: bool) -> Iterator[Said]:
@@ -30,8 +42,8 @@ def check_default_user(server: Server, *, are_fenced: bool) -> Iterator[Said]:
         is_open = {"on", "nopass"} <= set(said["flags"]) and _may_everything(said)
     if not is_open:
         return
-    yield Finding(
-        CODE,
+    yield DoctorFinding(
+        DEFAULT_USER,
         Severity.ERROR if are_fenced else Severity.WARNING,
         "the user `default` needs no password and may do everything: whoever reaches the server"
         " goes past every guard",
@@ -44,3 +56,59 @@ def check_default_user(server: Server, *, are_fenced: bool) -> Iterator[Said]:
 def _may_everything(said: Mapping[str, Any]) -> bool:
     """Also with some commands taken away: what is left is enough."""
     return "+@all" in said["categories"] and "~*" in said["keys"]
+
+
+DRIFT = "fence-differs"
+FOREIGN = "fence-foreign"
+UNFENCED = "not-fenced"
+APPLY = "`keyleash fence plan` says what `keyleash fence apply` would change"
+
+
+def check_fences(
+    deployment: Deployment,
+    keyspace: Keyspace,
+    guards: Sequence[CompiledGuard],
+    records: Mapping[str, Record],
+) -> Iterator[Said]:
+    """
+    Compare users with what `fence apply` would make.
+
+    Args:
+        guards: Of the active policy, as they are recorded.
+        records: What is known of the users; not empty.
+    """
+    nodes = [FenceNode(one.name, one.client) for one in deployment.answering]
+    facts = read_facts([node.client for node in nodes], keyspace)
+    wanted = wanted_users(deployment.main.client, keyspace, guards, facts, records)
+    for node in nodes:
+        for step in plan_node(node, keyspace, facts.database, wanted, records):
+            yield from _finding(step, records)
+
+
+def _finding(step: AclStep, records: Mapping[str, Record]) -> Iterator[DoctorFinding]:
+    why = "; ".join(step.reasons)
+    if step.how is AclStepKind.FOREIGN:
+        yield DoctorFinding(
+            FOREIGN,
+            Severity.ERROR,
+            f"the user `{step.identity}` is not one of this policy: {why}",
+            "rename or delete it, then `keyleash fence apply`",
+            step.node.name,
+        )
+    elif step.how in CHANGES and step.identity in records:
+        yield DoctorFinding(
+            DRIFT,
+            Severity.ERROR,
+            f"the user `{step.identity}` is not as the policy means it: {why}",
+            APPLY,
+            step.node.name,
+        )
+    elif step.how in CHANGES or step.how is AclStepKind.HELD:
+        yield DoctorFinding(
+            UNFENCED,
+            Severity.WARNING,
+            f"`{step.identity}` has no ACL user while others have: its agent is bound by its"
+            " wrapper alone",
+            APPLY,
+            step.node.name,
+        )

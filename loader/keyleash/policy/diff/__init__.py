@@ -1,14 +1,14 @@
 """The semantic difference of two policies: what each identity may do now and might not before."""
 
-from keyleash.policy.diff.changes import Change, IdentityDiff, Part, PolicyDiff
-from keyleash.policy.diff.gains import Gain
-from keyleash.policy.diff.identities import diff_identities, diff_policies
+from keyleash.policy.diff.changes import IdentityDiff, Part, PolicyChange, PolicyDiff
+from keyleash.policy.diff.compare import diff_identities, diff_policies
+from keyleash.policy.diff.permissions import Gain
 
 __all__ = [
-    "Change",
     "Gain",
     "IdentityDiff",
     "Part",
+    "PolicyChange",
     "PolicyDiff",
     "diff_identities",
     "diff_policies",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from keyleash.policy.diff.gains import Gain
-from keyleash.policy.model import Identity, Kind, Policy
+from keyleash.policy.diff.permissions import Gain
+from keyleash.policy.model import Identity, IdentityKind, Policy
 
 
 class Part(StrEnum):
@@ -26,7 +26,7 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PolicyChange:
     """
     One rule that is added, removed or another.
 
@@ -60,15 +60,15 @@ class IdentityDiff:
     name: str
     before: Identity | None
     after: Identity | None
-    changes: tuple[Change, ...]
+    changes: tuple[PolicyChange, ...]
     gains: tuple[Gain, ...] = ()
     losses: tuple[Gain, ...] = ()
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> IdentityKind:
         """Of the identity as it is to be, or as it was."""
         present = self.after or self.before
-        return Kind.MACHINE if present is None else present.kind
+        return IdentityKind.MACHINE if present is None else present.kind
 
     @property
     def widens(self) -> bool:

@@ -1,35 +1,132 @@
-"""Which limits differ, and which way: each is compared with the one of its name alone."""
+"""Compare the limits and settings of an identity in two policies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from itertools import pairwise
+from zoneinfo import ZoneInfo
 
-from keyleash.policy.diff.budgets import spends_more
-from keyleash.policy.diff.captures import Captured
-from keyleash.policy.diff.changes import Change, Part
-from keyleash.policy.diff.rates import lets_more
-from keyleash.policy.model import Budget, Identity, Limit, Rate, SubjectKind
+from keyleash.policy.diff.changes import Part, PolicyChange
+from keyleash.policy.diff.permissions import Captured
+from keyleash.policy.limits import RATE_PERIODS_US
+from keyleash.policy.model import (
+    AuditRules,
+    Breaker,
+    Budget,
+    Durability,
+    Identity,
+    Limit,
+    Period,
+    Rate,
+    SubjectKind,
+    TokenRules,
+)
+
+# Whether one budget lets through what another does not.
+#
+# Windows of two periods in one time zone lie within each other, so it is enough to know how many
+# fit. In two time zones they do not: each budget then lets through what the other stops.
+
+_LENGTHS_H = {Period.DAY: 24, Period.MONTH: 31 * 24}
+_YEARS = 5
+"""So far ahead guards know the calendar."""
+
+
+def spends_more(one: Budget, other: Budget) -> bool:
+    """Whether *one* lets some sequence of calls through that *other* stops."""
+    if one.timezone != other.timezone:
+        return True
+    periods = [*Period]
+    if periods.index(one.period) >= periods.index(other.period):
+        # All of it may be spent within one window of the other.
+        return one.limit > other.limit
+    return one.limit * _fitting(one.period, other.period, one.timezone) > other.limit
+
+
+def _fitting(short: Period, long: Period, timezone: str) -> int:
+    """The most windows of a short period that one of a long period can have."""
+    if short is Period.DAY:
+        return 31
+    if long is Period.HOUR:
+        return 60
+    hours = _LENGTHS_H[long] + _gained_h(timezone)
+    return hours if short is Period.HOUR else hours * 60
+
+
+@cache
+def _gained_h(timezone: str) -> int:
+    """By how many hours, rounded up, the clock goes back at most in the coming years."""
+    zone = ZoneInfo(timezone)
+    first = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = (first + timedelta(days=day) for day in range(_YEARS * 366))
+    offsets = [day.astimezone(zone).utcoffset() or timedelta() for day in days]
+    back = max(before - after for before, after in pairwise(offsets))
+    return max(0, -(-int(back.total_seconds()) // 3600))
+
+
+# Whether one limit lets through what another does not, for each kind of limit by itself.
+#
+# A rate is told by the most calls that it lets through in a closed stretch of time: a ring of
+# `limit` in `period`, `limit` for each period begun; a GCRA, `burst` and one for each interval. One
+# rate has nothing beyond another if it has no more in a stretch of any length.
+
+
+def lets_more(one: Rate, other: Rate) -> bool:
+    """Whether *one* lets some sequence of calls through that *other* stops."""
+    return not _is_within(one, other)
+
+
+def _is_within(one: Rate, other: Rate) -> bool:
+    if other.burst is None:
+        # A ring looks at stretches of its period, and their ends are not both in one.
+        return _most_within(one, other.period_us - 1) <= other.limit
+    burst = one.limit if one.burst is None else one.burst
+    return burst <= other.burst and _is_slower(one, other)
+
+
+def _is_slower(one: Rate, other: Rate) -> bool:
+    """In the long run, against a GCRA."""
+    interval_us = _interval_us(other)
+    if one.burst is None:
+        return one.limit * interval_us <= one.period_us
+    return _interval_us(one) >= interval_us
+
+
+def _most_within(rate: Rate, length_us: int) -> int:
+    """The most calls in a closed stretch of *length_us*."""
+    if rate.burst is None:
+        return rate.limit * (length_us // rate.period_us + 1)
+    return rate.burst + length_us // _interval_us(rate)
+
+
+def _interval_us(rate: Rate) -> int:
+    """As guards have it: rounded up, so that the rate is never exceeded."""
+    return -(-rate.period_us // rate.limit)
+
 
 _PER_IDENTITY = SubjectKind.IDENTITY
 _PER_CAPTURE = SubjectKind.CAPTURE
 
 
-def limit_changes(before: Identity, after: Identity) -> Iterator[Change]:
+def limit_changes(before: Identity, after: Identity) -> Iterator[PolicyChange]:
     """The limits that differ, or whose subject is captured of other keys."""
     olds = {limit.name: limit for limit in before.limits}
     news = {limit.name: limit for limit in after.limits}
     for name, new in news.items():
         old = olds.get(name)
         if old is None:
-            yield Change(_part(new), new.counter, None, new, narrows=True)
+            yield PolicyChange(_part(new), new.counter, None, new, narrows=True)
             continue
         widens = _allows_more(new, old, after, before)
         narrows = _allows_more(old, new, before, after)
         if old != new or widens or narrows:
-            yield Change(_part(new), new.counter, old, new, widens=widens, narrows=narrows)
+            yield PolicyChange(_part(new), new.counter, old, new, widens=widens, narrows=narrows)
     for name, old in olds.items():
         if name not in news:
-            yield Change(_part(old), old.counter, old, None, widens=True)
+            yield PolicyChange(_part(old), old.counter, old, None, widens=True)
 
 
 def _part(limit: Limit) -> Part:
@@ -62,3 +159,75 @@ def _captures_less(limit: Limit, one: Identity, other: Identity) -> bool:
         return False
     name = limit.subject.capture
     return Captured.of(one, name).misses(Captured.of(other, name))
+
+
+def breaker_changes(before: Breaker | None, after: Breaker | None) -> Iterator[PolicyChange]:
+    """The circuit breaker, if it differs: calls are refused while it suspends the identity."""
+    if before != after:
+        yield PolicyChange(
+            Part.ON_DENIALS,
+            "",
+            before,
+            after,
+            widens=not _stops_as_much(after, before),
+            narrows=not _stops_as_much(before, after),
+        )
+
+
+def _stops_as_much(one: Breaker | None, other: Breaker | None) -> bool:
+    """Whether one suspends whenever the other does, and for as long."""
+    if other is None:
+        return True
+    return (
+        one is not None
+        and one.threshold <= other.threshold
+        and RATE_PERIODS_US[one.period] >= RATE_PERIODS_US[other.period]
+        and one.suspend_s >= other.suspend_s
+    )
+
+
+Rules = TokenRules | AuditRules | Durability
+
+BOUNDS = frozenset({"ttl_s", "max_ttl_s", "idle_s", "hard_max"})
+"""What is refused past them is allowed up to them; without one, nothing is refused.
+
+`hard_max` stops an identity whose events are not exported. The other fields of `audit` say what
+is told of a call, `rotate_after` when it is time for a new token, and `durability` how long a
+client waits once the call was made: none of them stops any.
+"""
+
+
+def token_changes(before: TokenRules, after: TokenRules) -> Iterator[PolicyChange]:
+    """The token rules that differ."""
+    return _changes(Part.TOKEN, before, after)
+
+
+def audit_changes(before: AuditRules, after: AuditRules) -> Iterator[PolicyChange]:
+    """The audit rules that differ."""
+    return _changes(Part.AUDIT, before, after)
+
+
+def durability_changes(before: Durability, after: Durability) -> Iterator[PolicyChange]:
+    """The rules of durability that differ."""
+    return _changes(Part.DURABILITY, before, after)
+
+
+def _changes(part: Part, before: Rules, after: Rules) -> Iterator[PolicyChange]:
+    for field in fields(after):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        # Where a rule stands in the file says nothing of what it is.
+        if field.compare and old != new:
+            bounds = field.name in BOUNDS
+            yield PolicyChange(
+                part,
+                field.name,
+                old,
+                new,
+                widens=bounds and _is_more(new, old),
+                narrows=bounds and _is_more(old, new),
+            )
+
+
+def _is_more(one: int | None, other: int | None) -> bool:
+    """Whether a bound lets more through than another; None is no bound."""
+    return other is not None and (one is None or one > other)

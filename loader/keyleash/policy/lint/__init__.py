@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from keyleash.errors import Problem
 from keyleash.policy.lint.accept import NEEDLESS, Accepted, accept
-from keyleash.policy.lint.finding import Finding
+from keyleash.policy.lint.findings import LintFinding
 from keyleash.policy.lint.rules import RULES
 from keyleash.policy.model import Policy
 from keyleash.policy.problems import place
 
-__all__ = ["CODES", "Accepted", "Finding", "LintReport", "lint"]
+__all__ = ["CODES", "Accepted", "LintFinding", "LintReport", "lint"]
 
 CODES = (*RULES, NEEDLESS)
 """Of everything that lint may find. They are stable: people accept findings by code."""
@@ -21,7 +21,7 @@ CODES = (*RULES, NEEDLESS)
 class LintReport:
     """What was found, in file order, and what of it the document accepts."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[LintFinding, ...]
     accepted: tuple[Accepted, ...]
 
     @property

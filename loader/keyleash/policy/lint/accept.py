@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from keyleash.errors import Problem
-from keyleash.policy.lint.finding import Finding, finding
+from keyleash.policy.lint.findings import LintFinding, finding_about
 from keyleash.policy.model import Acceptance, Identity, Policy
 from keyleash.policy.problems import did_you_mean, listing, quote
 
@@ -24,8 +24,8 @@ class Accepted:
 
 
 def accept(
-    policy: Policy, findings: Iterable[Finding], known: Collection[str]
-) -> tuple[Sequence[Finding], Sequence[Accepted]]:
+    policy: Policy, findings: Iterable[LintFinding], known: Collection[str]
+) -> tuple[Sequence[LintFinding], Sequence[Accepted]]:
     """
     Part findings into those that remain and those that the document accepts.
 
@@ -55,17 +55,17 @@ def accept(
 
 def _needless(
     policy: Policy, used: Collection[tuple[str, str]], known: Collection[str]
-) -> Iterator[Finding]:
+) -> Iterator[LintFinding]:
     for identity in policy.identities:
         for one in identity.accepted:
             if (identity.name, one.code) not in used:
                 yield _finding(identity, one, known)
 
 
-def _finding(identity: Identity, one: Acceptance, known: Collection[str]) -> Finding:
+def _finding(identity: Identity, one: Acceptance, known: Collection[str]) -> LintFinding:
     if one.code in known:
         message, help = f"there is no {quote(one.code)} to accept here", "remove it"
     else:
         message = f"no finding is called {quote(one.code)}"
         help = did_you_mean(one.code, known, f"the findings are {listing(known)}")
-    return finding(identity, NEEDLESS, message, one.span, help)
+    return finding_about(identity, NEEDLESS, message, one.span, help)

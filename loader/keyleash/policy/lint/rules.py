@@ -4,39 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from keyleash.policy.lint import (
-    bare_wildcard,
-    covered_grant,
-    grants_restore,
-    idle_deny,
-    long_lived_token,
-    missing_delimiter,
-    mixed_duties,
-    no_budget,
-    no_idle_timeout,
-    no_rate,
-    same_scope,
-    short_retention,
-    unreachable_budget,
-)
-from keyleash.policy.lint.finding import Finding
+from keyleash.policy.lint import grants, limits
+from keyleash.policy.lint.findings import LintFinding
 from keyleash.policy.model import Policy
 
-Rule = Callable[[Policy], Iterator[Finding]]
+Rule = Callable[[Policy], Iterator[LintFinding]]
 
 RULES: dict[str, Rule] = {
-    bare_wildcard.CODE: bare_wildcard.bare_wildcard,
-    mixed_duties.CODE: mixed_duties.mixed_duties,
-    long_lived_token.CODE: long_lived_token.long_lived_token,
-    no_rate.CODE: no_rate.no_rate,
-    no_budget.CODE: no_budget.no_budget,
-    no_idle_timeout.CODE: no_idle_timeout.no_idle_timeout,
-    short_retention.CODE: short_retention.short_retention,
-    grants_restore.CODE: grants_restore.grants_restore,
-    covered_grant.CODE: covered_grant.covered_grant,
-    idle_deny.CODE: idle_deny.idle_deny,
-    same_scope.CODE: same_scope.same_scope,
-    missing_delimiter.CODE: missing_delimiter.missing_delimiter,
-    unreachable_budget.CODE: unreachable_budget.unreachable_budget,
+    grants.BARE_WILDCARD: grants.bare_wildcard,
+    grants.MIXED_DUTIES: grants.mixed_duties,
+    limits.LONG_LIVED_TOKEN: limits.long_lived_token,
+    limits.NO_RATE: limits.no_rate,
+    limits.NO_BUDGET: limits.no_budget,
+    limits.NO_IDLE_TIMEOUT: limits.no_idle_timeout,
+    limits.SHORT_RETENTION: limits.short_retention,
+    grants.GRANTS_RESTORE: grants.grants_restore,
+    grants.COVERED_GRANT: grants.covered_grant,
+    grants.IDLE_DENY: grants.idle_deny,
+    grants.SAME_SCOPE: grants.same_scope,
+    grants.MISSING_DELIMITER: grants.missing_delimiter,
+    limits.UNREACHABLE_BUDGET: limits.unreachable_budget,
 }
 """By the code of what each finds."""

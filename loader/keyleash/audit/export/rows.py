@@ -1,0 +1,424 @@
+"""Rows of an archive, as JSON Lines or Parquet."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from keyleash.audit.entries import audit_events, number_of
+from keyleash.errors import MissingExtraError
+from keyleash.store.keyspace import OPERATORS, Keyspace
+from keyleash.store.records import Client
+
+
+class TrailKind(StrEnum):
+    """What is in a trail, as docs/audit.md has it."""
+
+    AUDIT = "audit"
+    DENIED = "denied"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedStream:
+    """One stream.
+
+    Attributes:
+        identity: Whose it is, `@operators`, or empty for the control stream.
+        stream: The stream's key.
+    """
+
+    kind: TrailKind
+    identity: str
+    stream: str
+
+    @property
+    def name(self) -> str:
+        """Its folder in an archive: `audit/agent-runner`, `control`."""
+        return f"{self.kind}/{self.identity}" if self.identity else str(self.kind)
+
+
+def control_trail(keyspace: Keyspace) -> ExportedStream:
+    """What operators did."""
+    return ExportedStream(TrailKind.CONTROL, "", keyspace.control)
+
+
+def find_trails(
+    client: Client, keyspace: Keyspace, identities: Iterable[str]
+) -> list[ExportedStream]:
+    """
+    The trails that there may be; their streams need not be there yet.
+
+    Args:
+        client: An operator's client.
+        keyspace: Where the control keys are.
+        identities: Whose trails; none for those of everybody who was ever active, of the
+            operators, and the control stream, which comes first.
+    """
+    wanted = sorted(identities)
+    if wanted:
+        return [trail for name in wanted for trail in _trails_of(keyspace, name)]
+    known = sorted(name.decode() for name in client.hkeys(keyspace.layouts))
+    return [
+        control_trail(keyspace),
+        ExportedStream(TrailKind.AUDIT, OPERATORS, keyspace.audit(OPERATORS)),
+        *(trail for name in known for trail in _trails_of(keyspace, name)),
+    ]
+
+
+def _trails_of(keyspace: Keyspace, identity: str) -> tuple[ExportedStream, ExportedStream]:
+    return (
+        ExportedStream(TrailKind.AUDIT, identity, keyspace.audit(identity)),
+        ExportedStream(TrailKind.DENIED, identity, keyspace.denied(identity)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveRow:
+    """
+    An entry with all its fields, in their order; names may repeat.
+
+    Attributes:
+        id: `<milliseconds>-<number>`.
+    """
+
+    id: str
+    fields: tuple[tuple[bytes, bytes], ...]
+
+    @property
+    def seq(self) -> int:
+        """Its number in its trail; 0 if it has none."""
+        return number_of(self.field(b"seq"))
+
+    @property
+    def time(self) -> datetime | None:
+        """Server time, UTC; None if the id is past all calendars: it was given, not made."""
+        seconds, ms = divmod(id_order(self.id)[0], 1000)
+        try:
+            return datetime.fromtimestamp(seconds, UTC).replace(microsecond=ms * 1000)
+        except (ValueError, OverflowError, OSError):
+            return None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its fields."""
+        return sum(len(name) + len(value) for name, value in self.fields)
+
+    def field(self, name: bytes) -> bytes:
+        """The first field of that name; empty if there is none."""
+        return next((value for one, value in self.fields if one == name), b"")
+
+    def commands(self, trail: ExportedStream) -> list[tuple[str, tuple[bytes, ...]]]:
+        """The commands that the entry of an audit trail is about, each with its keys."""
+        if trail.kind is not TrailKind.AUDIT or self.field(b"of"):
+            return []
+        try:
+            events = audit_events(trail.identity, self.id.encode(), self.fields)
+        except ValueError:
+            # No guard wrote it. Its fields are archived all the same.
+            return []
+        return [(event.op, event.keys) for event in events]
+
+
+def id_order(entry_id: str) -> tuple[int, int]:
+    """Ids are no text: `9-0` comes before `10-0`."""
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number)
+
+
+class BreakKind(StrEnum):
+    """How a number does not follow the one before it."""
+
+    BEGINS = "begins"
+    """The trail was trimmed before it was first exported."""
+    GAP = "gap"
+    """Numbers are missing."""
+    ANEW = "anew"
+    """It is 1 again: the identity's state was lost, or expired after it left the policy."""
+    BACK = "back"
+    """It was there before: the server lost what it had acknowledged, or was restored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """
+    A place where numbers do not follow each other.
+
+    Attributes:
+        before: The number before it; 0 if there is none.
+        seq: The number that came.
+        id: The entry that has it.
+    """
+
+    kind: BreakKind
+    before: int
+    seq: int
+    id: str
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it shows that the archive is not what it should be."""
+        return self.kind in {BreakKind.GAP, BreakKind.BACK}
+
+    def __str__(self) -> str:
+        missing = f"{self.before + 1} to {self.seq - 1}"
+        match self.kind:
+            case BreakKind.BEGINS:
+                return f"begins at seq {self.seq}: what came before was gone already"
+            case BreakKind.GAP if self.seq == self.before + 2:
+                return f"seq {self.before + 1} is missing, before {self.id}"
+            case BreakKind.GAP:
+                return f"seq {missing} are missing, before {self.id}"
+            case BreakKind.ANEW:
+                return f"seq begins anew after {self.before}, at {self.id}"
+            case BreakKind.BACK:
+                return f"seq goes back from {self.before} to {self.seq}, at {self.id}"
+
+
+class SequenceCheck:
+    """Follows the numbers of one trail; *last* is the one before, 0 at its beginning."""
+
+    def __init__(self, last: int = 0) -> None:
+        self.last = last
+
+    def follow(self, seq: int, entry_id: str) -> Break | None:
+        """Take the next entry's number, 0 if it has none, and say how it does not follow."""
+        if not seq:
+            return None
+        before, self.last = self.last, seq
+        if seq == before + 1:
+            return None
+        if not before:
+            kind = BreakKind.BEGINS
+        elif seq > before:
+            kind = BreakKind.GAP
+        else:
+            kind = BreakKind.ANEW if seq == 1 else BreakKind.BACK
+        return Break(kind, before, seq, entry_id)
+
+
+class Sink(Protocol):
+    """Where bytes go."""
+
+    def write(self, data: bytes, /) -> int: ...
+
+
+class JsonlWriter:
+    """Writes an object a line."""
+
+    def __init__(self, sink: Sink, trail: ExportedStream) -> None:
+        self._sink = sink
+        self._trail = trail
+
+    def write(self, rows: Iterable[ArchiveRow]) -> None:
+        lines = [_line(row, self._trail) for row in rows]
+        self._sink.write("".join(lines).encode())
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+def read_jsonl(path: Path) -> Iterator[ArchiveRow]:
+    """Read a file that `JsonlWriter` wrote.
+
+    Raises:
+        ValueError: it is not what that writes.
+    """
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                said = json.loads(line)
+                fields = tuple((_bytes(name), _bytes(value)) for name, value in said["fields"])
+                yield ArchiveRow(str(said["id"]), fields)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise ValueError("a line is no entry") from error
+
+
+def _line(row: ArchiveRow, trail: ExportedStream) -> str:
+    said: dict[str, Any] = {
+        "id": row.id,
+        "time": _iso(row.time),
+        "trail": str(trail.kind),
+        "identity": trail.identity or None,
+        "seq": row.seq or None,
+        "commands": [
+            {"op": op, "keys": [_json(key) for key in keys]} for op, keys in row.commands(trail)
+        ],
+        "fields": [[_json(name), _json(value)] for name, value in row.fields],
+    }
+    # In ASCII: no byte of an agent moves the cursor of whoever looks at the file.
+    return json.dumps(said, separators=(",", ":")) + "\n"
+
+
+def _iso(time: datetime | None) -> str | None:
+    if time is None:
+        return None
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _json(value: bytes) -> str | dict[str, str]:
+    """A string if *value* is UTF-8, else its base64: either way its bytes can be had back."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
+
+
+def _bytes(value: str | dict[str, str]) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    return base64.b64decode(value["base64"], validate=True)
+
+
+_BATCH = 1000
+
+
+def require_pyarrow() -> tuple[Any, Any]:
+    """The libraries, which are imported only when Parquet is asked for.
+
+    Raises:
+        MissingExtraError: they are not installed.
+    """
+    try:
+        import pyarrow  # noqa: PLC0415
+        import pyarrow.parquet  # noqa: PLC0415
+    except ImportError:
+        raise MissingExtraError(
+            "Parquet needs pyarrow, which is not installed",
+            help="install it with `pip install 'keyleash[parquet]'`",
+        ) from None
+    return pyarrow, pyarrow.parquet
+
+
+class ParquetWriter:
+    """Writes a row group for each page of entries."""
+
+    def __init__(self, sink: Sink, trail: ExportedStream) -> None:
+        arrow, parquet = require_pyarrow()
+        self._arrow = arrow
+        self._trail = trail
+        self._schema = _schema(arrow)
+        self._writer = parquet.ParquetWriter(_Stream(sink), self._schema, compression="zstd")
+
+    def write(self, rows: Iterable[ArchiveRow]) -> None:
+        made = [_record(row, self._trail) for row in rows]
+        self._writer.write_table(self._arrow.Table.from_pylist(made, self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def read_parquet(path: Path) -> Iterator[ArchiveRow]:
+    """Read a file that `ParquetWriter` wrote.
+
+    Raises:
+        ValueError: it is not what that writes.
+        MissingExtraError: pyarrow is not installed.
+    """
+    _, parquet = require_pyarrow()
+    with path.open("rb") as file:
+        for batch in parquet.ParquetFile(file).iter_batches(_BATCH, columns=["id", "fields"]):
+            for said in batch.to_pylist():
+                yield ArchiveRow(
+                    said["id"], tuple((one["name"], one["value"]) for one in said["fields"])
+                )
+
+
+class _Stream(io.RawIOBase):
+    """What pyarrow takes for a file; closing it closes nothing."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._at = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        count = self._sink.write(bytes(data))
+        self._at += count
+        return count
+
+    def tell(self) -> int:
+        return self._at
+
+
+def _schema(arrow: Any) -> Any:
+    command = arrow.struct([("op", arrow.string()), ("keys", arrow.list_(arrow.binary()))])
+    field = arrow.struct([("name", arrow.binary()), ("value", arrow.binary())])
+    return arrow.schema(
+        [
+            ("id", arrow.string()),
+            ("time", arrow.timestamp("ms", tz="UTC")),
+            ("trail", arrow.string()),
+            ("identity", arrow.string()),
+            ("seq", arrow.int64()),
+            ("commands", arrow.list_(command)),
+            ("fields", arrow.list_(field)),
+        ]
+    )
+
+
+def _record(row: ArchiveRow, trail: ExportedStream) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "time": row.time,
+        "trail": str(trail.kind),
+        "identity": trail.identity or None,
+        "seq": row.seq or None,
+        "commands": [{"op": op, "keys": list(keys)} for op, keys in row.commands(trail)],
+        "fields": [{"name": name, "value": value} for name, value in row.fields],
+    }
+
+
+class FileFormat(StrEnum):
+    """How rows are written."""
+
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+class RowWriter(Protocol):
+    """Writes rows to a sink, page by page."""
+
+    def write(self, rows: Iterable[ArchiveRow]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def require_format(file_format: FileFormat) -> None:
+    """See to it that *file_format* can be written.
+
+    Raises:
+        MissingExtraError: its library is not installed.
+    """
+    if file_format is FileFormat.PARQUET:
+        require_pyarrow()
+
+
+def row_writer(file_format: FileFormat, sink: Sink, trail: ExportedStream) -> RowWriter:
+    """A writer of that format."""
+    match file_format:
+        case FileFormat.JSONL:
+            return JsonlWriter(sink, trail)
+        case FileFormat.PARQUET:
+            return ParquetWriter(sink, trail)
+
+
+def read_rows(path: Path) -> Iterator[ArchiveRow]:
+    """The rows of a file, by the end of its name.
+
+    Raises:
+        ValueError: it is not what a writer of that format writes.
+        OSError: it cannot be read.
+        MissingExtraError: the format's library is not installed.
+    """
+    read = {FileFormat.JSONL: read_jsonl, FileFormat.PARQUET: read_parquet}
+    return read[FileFormat(path.suffix[1:])](path)

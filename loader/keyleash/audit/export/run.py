@@ -1,0 +1,332 @@
+"""Export streams to an archive and acknowledge what was written."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+from redis.exceptions import ResponseError
+
+from keyleash.audit.export.archive import Archive, ArchivedFile, Mark
+from keyleash.audit.export.groups import OpenTrail, Page, is_gone, kept_until_exported, open_trails
+from keyleash.audit.export.rows import (
+    ArchiveRow,
+    Break,
+    ExportedStream,
+    FileFormat,
+    TrailKind,
+    find_trails,
+    id_order,
+    require_format,
+)
+from keyleash.audit.export.verify import Recorded
+from keyleash.audit.operator_actions import read_control
+from keyleash.errors import ArchiveTakenError, ArchiveWriteError
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client
+from keyleash.store.server_check import operator_client
+from keyleash.store.token import reject_tokens
+
+
+class Recorder:
+    """
+    Leaves an event for what was exported since the last one, also by a run that was killed.
+
+    An event becomes an entry of the control stream's own trail. So what holds nothing but such
+    events is not worth another one, or each export would beget the next.
+    """
+
+    def __init__(self, client: Client, keyspace: Keyspace, archive: Archive, actor: str) -> None:
+        self._client = client
+        self._keyspace = keyspace
+        self._archive = archive
+        self._actor = actor
+        self._open: list[OpenTrail] = []
+        self._has_news = False
+
+    def add(self, one: OpenTrail) -> None:
+        """Take a trail that is exported from now on."""
+        self._open.append(one)
+        unrecorded = one.folder.head.files > self._marked(one).files
+        self._has_news |= unrecorded and one.trail.kind is not TrailKind.CONTROL
+
+    def note(self, trail: ExportedStream, rows: Iterable[ArchiveRow]) -> None:
+        """Take rows that are exported."""
+        is_control = trail.kind is TrailKind.CONTROL
+        self._has_news |= any(not is_control or row.field(b"event") != b"export" for row in rows)
+
+    def record(self) -> None:
+        """Say how far each trail is exported, with its chain, if there is news."""
+        new = [one for one in self._open if one.folder.head.files > self._marked(one).files]
+        if not self._has_news or not new:
+            return
+        said = {one.trail.name: self._progress(one) for one in new}
+        event = {"event": "export", "actor": self._actor, "archive": self._archive.id}
+        event |= {"place": self._archive.place, "trails": json.dumps(said)}
+        self._client.xadd(self._keyspace.control, event)
+        self._archive = self._archive.with_marks({one.trail.name: _mark(one) for one in new})
+        self._has_news = False
+
+    def _progress(self, one: OpenTrail) -> dict[str, str | int]:
+        before, mark = self._marked(one), _mark(one)
+        return {
+            "after": before.last or "0-0",
+            "to": mark.last,
+            "count": mark.count - before.count,
+            "files": mark.files,
+            "chain": mark.chain,
+        }
+
+    def _marked(self, one: OpenTrail) -> Mark:
+        return self._archive.marks.get(one.trail.name, Mark())
+
+
+def _mark(one: OpenTrail) -> Mark:
+    head = one.folder.head
+    return Mark(head.files, head.count, head.last, head.chain)
+
+
+# From the server's streams to an archive's files: nothing is lost, and nothing is there twice.
+#
+# The order of each file: its entries are delivered to the archive's consumer group; the file is
+# written, flushed and named; the manifest that lists it is; and only then they are acknowledged.
+# So after a crash, what is listed is only acknowledged, and all else is delivered again.
+
+MAX_ENTRIES = 20_000
+MAX_BYTES = 32 << 20
+"""What a file holds at most, by its fields; and what a crash at worst leaves to be done again."""
+RECORD_EVERY_S = 3600.0
+POLL_S = 1.0
+WAIT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """
+    What was done about one trail.
+
+    Attributes:
+        trail: Its folder's name.
+        file: The file that was added; None if there is only something to say.
+        breaks: Where sequence numbers do not follow each other.
+        lost: Entries that were delivered before a crash, and trimmed before this run.
+        known: Entries that the server gave as new, and the archive had.
+    """
+
+    trail: str
+    file: ArchivedFile | None = None
+    breaks: tuple[Break, ...] = ()
+    lost: int = 0
+    known: int = 0
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What the pages of one file were."""
+
+    ids: list[str] = field(default_factory=list)
+    breaks: list[Break] = field(default_factory=list)
+    lost: int = 0
+    known: int = 0
+
+
+class Archiver:
+    """
+    Exports the trails of one server to one archive.
+
+    Args:
+        client: An operator's client.
+        keyspace: Where the control keys are.
+        archive: Locked.
+        identities: Whose trails; none for all, with the operators' and the control stream.
+        actor: Who is to be recorded.
+        take_over: Go on where another archive has the trails, or the server lost them.
+        max_entries: Of a file.
+        is_stopping: Asked between pages; after it said yes, the file at hand is finished.
+
+    Raises:
+        MissingExtraError: *file_format* needs a library that is not installed.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        keyspace: Keyspace,
+        archive: Archive,
+        *,
+        file_format: FileFormat = FileFormat.JSONL,
+        identities: Iterable[str] = (),
+        actor: str = "unknown",
+        take_over: bool = False,
+        max_entries: int = MAX_ENTRIES,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        client = operator_client(client)
+        reject_tokens(actor=actor)
+        require_format(file_format)
+        self._client = client
+        self._keyspace = keyspace
+        self._archive = archive
+        self._format = file_format
+        self._identities = tuple(identities)
+        self._take_over = take_over
+        self._max_entries = max_entries
+        self._is_stopping = is_stopping
+        self._report: Callable[[int], None] = lambda _count: None
+        self._exported = 0
+        self._recorder = Recorder(client, keyspace, archive, actor)
+        self._open: dict[str, OpenTrail] = {}
+        self._kept: dict[str, int] = {}
+
+    def run(
+        self, report: Callable[[int], None] = lambda _count: None
+    ) -> Generator[Exported, None, None]:
+        """
+        Export what there is, and record that.
+
+        Args:
+            report: Told after each page how many entries were exported so far.
+
+        Yields:
+            File by file, once it is acknowledged.
+
+        Raises:
+            ArchiveTakenError: another archive has these trails, or this one another server's.
+            ArchiveError: a folder is not as its manifest has it.
+            ArchiveWriteError: the disk is full or the like; run it again when it is not.
+        """
+        self._report = report
+        yield from self._round()
+        self._recorder.record()
+
+    def follow(self, every_s: float) -> Generator[Exported, None, None]:
+        """
+        Export what there is and what comes, until it is to stop; otherwise as `run`.
+
+        Args:
+            every_s: How often; at once where a trail has as much as a file holds, or a
+                quarter of its `hard_max`.
+        """
+        due_s = recorded_s = time.monotonic()
+        while not self._is_stopping():
+            now_s = time.monotonic()
+            if now_s >= due_s:
+                yield from self._round()
+                due_s = now_s + every_s
+            else:
+                for one in [one for one in self._open.values() if self._is_full(one)]:
+                    yield from self._export(one)
+            if now_s - recorded_s >= RECORD_EVERY_S:
+                self._recorder.record()
+                recorded_s = now_s
+            self._wait()
+        self._recorder.record()
+
+    def _round(self) -> Iterator[Exported]:
+        self._kept = kept_until_exported(self._client, self._keyspace)
+        trails = find_trails(self._client, self._keyspace, self._identities)
+        new = [trail for trail in trails if trail.name not in self._open]
+        for one in open_trails(self._client, self._archive, new, take_over=self._take_over):
+            self._open[one.trail.name] = one
+            self._recorder.add(one)
+        for one in list(self._open.values()):
+            yield from self._export(one)
+
+    def _export(self, one: OpenTrail) -> Iterator[Exported]:
+        one.caught_up = False
+        while not one.caught_up and not self._is_stopping():
+            try:
+                done = self._next_file(one)
+            except ResponseError as error:
+                if not is_gone(error):
+                    raise
+                raise ArchiveTakenError(
+                    f"the trail `{one.trail.name}` was removed, or another archive took it over",
+                    help="run it again to see which",
+                ) from None
+            if done.file or done.breaks or done.lost or done.known:
+                yield done
+        if one.trail.kind is TrailKind.AUDIT and one.trail.identity in self._kept:
+            one.group.trim(one.folder.head.last or "0-0")
+
+    def _next_file(self, one: OpenTrail) -> Exported:
+        taken = _Taken()
+        pages = self._pages(one, taken)
+        file = None
+        first = next(pages, None)
+        if first is not None:
+            try:
+                file = one.folder.write(chain((first,), pages), self._format)
+            except OSError as error:
+                said = (error.strerror or str(error)).lower()
+                raise ArchiveWriteError(
+                    f"cannot write in `{one.folder.path}`: {said};"
+                    " nothing that was to be written there is acknowledged",
+                    help="make room, and run it again: it goes on where it was",
+                ) from error
+            one.group.acknowledge(taken.ids)
+        return Exported(
+            one.trail.name, file, tuple(taken.breaks), lost=taken.lost, known=taken.known
+        )
+
+    def _pages(self, one: OpenTrail, taken: _Taken) -> Iterator[list[ArchiveRow]]:
+        """The pages of one file, without what the archive has or nobody has any more."""
+        room, room_bytes = self._max_entries, MAX_BYTES
+        last = id_order(one.folder.head.last or "0-0")
+        while room > 0 and room_bytes > 0 and not one.caught_up and not self._is_stopping():
+            page = one.group.next_page(room)
+            one.caught_up = page.is_last
+            rows = _fresh(page, last, taken)
+            if not rows:
+                one.group.acknowledge([row.id for row in page.rows])
+                continue
+            taken.ids += [row.id for row in page.rows]
+            for row in rows:
+                found = one.sequence.follow(row.seq, row.id)
+                taken.breaks += [found] if found else []
+                room_bytes -= row.size
+            room -= len(rows)
+            self._recorder.note(one.trail, rows)
+            self._exported += len(rows)
+            self._report(self._exported)
+            yield rows
+
+    def _is_full(self, one: OpenTrail) -> bool:
+        enough = self._max_entries
+        if one.trail.kind is TrailKind.AUDIT and one.trail.identity in self._kept:
+            enough = min(enough, max(1, self._kept[one.trail.identity] // 4))
+        lag = one.group.lag()
+        return lag is None or lag >= enough
+
+    def _wait(self) -> None:
+        until_s = time.monotonic() + POLL_S
+        while time.monotonic() < until_s and not self._is_stopping():
+            time.sleep(WAIT_S)
+
+
+def _fresh(page: Page, last: tuple[int, int], taken: _Taken) -> list[ArchiveRow]:
+    rows = []
+    for row in page.rows:
+        if id_order(row.id) <= last:
+            taken.known += not page.is_again
+        elif not row.fields:
+            taken.lost += 1
+        else:
+            rows.append(row)
+    return rows
+
+
+def recorded_by_server(client: Client, keyspace: Keyspace) -> Recorded:
+    """For `verify_archive`: how far the trails of an archive were at each recorded export."""
+    client = operator_client(client)
+
+    def recorded(archive: str) -> Iterator[tuple[str, Mark]]:
+        for event in read_control(client, keyspace):
+            if event.event == "export" and event.details.get("archive") == archive:
+                for trail, said in json.loads(event.details["trails"]).items():
+                    yield trail, Mark(files=said["files"], last=said["to"], chain=said["chain"])
+
+    return recorded

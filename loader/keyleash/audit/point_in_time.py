@@ -1,0 +1,192 @@
+"""What a key held at a time: from the before-image of the first change after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+from keyleash.audit.read import Query, read_events
+from keyleash.audit.undo.history import (
+    Grants,
+    KeyState,
+    Trust,
+    UndoStep,
+    images_of,
+    in_order,
+    read_back,
+    steps_on,
+)
+from keyleash.audit.undo.selection import trail_names
+from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
+from keyleash.errors import UnknownValueError
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.records import Client
+from keyleash.store.server_check import operator_client
+
+
+@dataclass(frozen=True, slots=True)
+class ValueThen:
+    """
+    What a key held.
+
+    Attributes:
+        value: All of it.
+        before: The change that it is the before-image of; None if it is what the key holds now.
+        after: The newest change up to then; None if none is recorded.
+        is_compared: Whether the digest that *after* left is the value's own.
+        untrusted: How many events are left out, by identity; see `UndoPlan.untrusted`.
+    """
+
+    value: Value
+    before: UndoStep | None
+    after: UndoStep | None
+    is_compared: bool
+    untrusted: Mapping[str, int] = field(default_factory=dict)
+
+
+def value_as_of(
+    client: Client, key: bytes, time_ms: int, *, keyspace: Keyspace | None = None
+) -> ValueThen:
+    """
+    Say what *key* held at a time.
+
+    Args:
+        client: A redis-py client of an operator.
+        key: The key.
+        time_ms: Server time, Unix milliseconds; what happened in this one counts.
+        keyspace: Where keys are; what the server's record says if None.
+
+    Raises:
+        UnknownValueError: it cannot be told.
+        UnvalidatedRestoreError: it is in a before-image that an agent may have made up, and the
+            server does not validate payloads.
+    """
+    client = operator_client(client)
+    keyspace = keyspace or server_keyspace(client)
+    seconds, micros = client.time()
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    if time_ms > now_ms:
+        raise UnknownValueError("that time is still to come, by the server's clock")
+    now = read_keys(client, keyspace, [key])[key]
+    grants = Grants(client, keyspace)
+    trust = Trust(grants, [key])
+    life = _life(
+        client, keyspace, key, time_ms, KeyState(now.digest, now.expires_ms), now_ms, trust
+    )
+    later = [step for step in life if step.time_ms > time_ms]
+    last = next((step for step in reversed(life) if step.time_ms <= time_ms), None)
+    source = later[0] if later else None
+    at_ms = source.time_ms if source else now_ms
+    state = source.was if source else KeyState(now.digest, now.expires_ms)
+    same = last.became.is_same(state, at_ms) if last else None
+    if same is False:
+        raise _changed_outside(last, source)
+    if source is not None and source.before is None:
+        raise _not_kept(source)
+    if same is None:
+        _require_whole_trails(client, keyspace, key, time_ms, grants)
+    value = _value(client, keyspace, key, source)
+    if last is not None and value.is_absent and same:
+        _require_not_expired(last, time_ms)
+    return ValueThen(value, source, last, bool(same), +trust.untrusted)
+
+
+def _life(
+    client: Client,
+    keyspace: Keyspace,
+    key: bytes,
+    time_ms: int,
+    now: KeyState,
+    now_ms: int,
+    trust: Trust,
+) -> list[UndoStep]:
+    """The last change up to a time, and all since then; oldest first."""
+    events = read_events(
+        client, keyspace, trail_names(client, keyspace), Query(key=key), newest_first=True
+    )
+    found: list[UndoStep] = []
+    # Trails say no order within a millisecond.
+    for at_ms, group in groupby(events, key=lambda event: event.time_ms):
+        found += steps_on([key], filter(trust.is_trusted, group))[key]
+        if at_ms <= time_ms and found and found[-1].time_ms <= time_ms:
+            break
+    images = read_images(client, keyspace, images_of([found]))
+    return in_order(read_back(found, images), now, now_ms)
+
+
+def _value(client: Client, keyspace: Keyspace, key: bytes, source: UndoStep | None) -> Value:
+    image = source.before if source else None
+    if image is None:
+        value: Value | None = read_keys(client, keyspace, [key], whole=True)[key]
+    elif image.held is None:
+        return NOTHING
+    else:
+        identity = source.identity if source else ""
+        images = read_images(client, keyspace, [(identity, image.held)], whole=True)
+        if images.withheld.images:
+            raise images.withheld.error(f"what event {source.event if source else ''} recorded")
+        value = images[image.held]
+    if value is None:
+        event = source.event if source else ""
+        raise UnknownValueError(f"this server cannot read what event {event} kept of it")
+    if value.is_large:
+        raise UnknownValueError(f"it takes {value.size} bytes, too many to be shown")
+    return value if image is None else replace(value, expires_ms=image.expires_ms)
+
+
+def _require_not_expired(last: UndoStep, time_ms: int) -> None:
+    """What expired by itself leaves no image."""
+    expires_ms = last.became.expires_ms
+    if last.became.digest != NOTHING.digest and expires_ms is not None and expires_ms > time_ms:
+        raise UnknownValueError(
+            f"what event {last.event} left expired by itself, and no image of it was taken"
+        )
+
+
+def _not_kept(source: UndoStep) -> UnknownValueError:
+    if source.large:
+        why = f"it was too large to be kept, {source.large} bytes"
+    elif source.is_masked:
+        why = "it is masked, so no before-image of it is taken"
+    else:
+        why = "no before-image was taken"
+    return UnknownValueError(
+        f"when event {source.event} changed it, {why}",
+        help="see `keyleash audit timeline` for its changes",
+    )
+
+
+def _changed_outside(last: UndoStep | None, source: UndoStep | None) -> UnknownValueError:
+    after = last.event if last else "the first"
+    until = f"event {source.event}" if source else "now"
+    return UnknownValueError(
+        f"it was changed outside the guards, or expired in part, between event {after} and {until}"
+    )
+
+
+def _require_whole_trails(
+    client: Client, keyspace: Keyspace, key: bytes, time_ms: int, grants: Grants
+) -> None:
+    """See that no trail has lost events since a time that could have been about the key."""
+    for name in trail_names(client, keyspace):
+        if not grants.could_change_since(name, key, time_ms):
+            continue
+        begins_ms = _lost_until_ms(client, keyspace.audit(name))
+        if begins_ms is not None and begins_ms > time_ms:
+            raise UnknownValueError(
+                f"the trail of `{name}` has lost events since then, and nothing else tells",
+                help="see the `retain` of the policy, and what was exported",
+            )
+
+
+def _lost_until_ms(client: Client, stream: str) -> int | None:
+    """Until when a stream may have lost entries; None if it has them all."""
+    if not client.exists(stream):
+        return None
+    info = client.xinfo_stream(stream)
+    if info["entries-added"] <= info["length"]:
+        return None
+    newest_lost = info["recorded-first-entry-id"] if info["length"] else info["last-generated-id"]
+    return int(newest_lost.partition(b"-")[0])

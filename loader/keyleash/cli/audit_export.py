@@ -1,0 +1,272 @@
+"""`keyleash audit export` and `audit verify`: trails on disk."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keyleash.audit.export import (
+    Archiver,
+    FileFormat,
+    locked_archive,
+    recorded_by_server,
+    verify_archive,
+)
+from keyleash.cli.load import progress
+from keyleash.cli.options import IDENTITY, duration_s, example, json_option
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import Column, print_json, print_table, say
+from keyleash.cli.types import DIRECTORY
+from keyleash.store.identities import require_known
+from keyleash.text import counted, printable
+
+if TYPE_CHECKING:
+    from keyleash.audit.export import Archiver, ArchiveReport, Exported
+
+
+FAILED = 1
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[Callable[[], bool]]:
+    """Give what says whether a signal asked for the end; a second one ends the program at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@click.command(epilog=example("keyleash audit export --to /var/lib/keyleash/trails --follow"))
+@click.option(
+    "--to",
+    "directory",
+    metavar="DIR",
+    type=DIRECTORY,
+    required=True,
+    help="The archive; begun if there is none.",
+)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["jsonl", "parquet"]),
+    default="jsonl",
+    show_default=True,
+    help="Of the files that are added. Parquet needs `keyleash[parquet]`.",
+)
+@click.option(
+    "--identity",
+    "identities",
+    metavar="NAME",
+    multiple=True,
+    type=IDENTITY,
+    help="Only this one's trails; may be given again.  [default: all, and the control stream]",
+)
+@click.option("--follow", is_flag=True, help="Stay, and export what comes, until a signal.")
+@click.option(
+    "--every",
+    metavar="DURATION",
+    default="1m",
+    show_default=True,
+    callback=duration_s,
+    help="With --follow, how often; sooner where a file's worth of entries is waiting.",
+)
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Go on although another archive has these trails, or the server lost them.",
+)
+@json_option
+@pass_settings
+def export(
+    settings: Settings,
+    directory: str,
+    file_format: str,
+    identities: tuple[str, ...],
+    follow: bool,
+    every: int,
+    take_over: bool,
+) -> None:
+    """Export trails to files in DIR, and acknowledge what is safely there.
+
+    Events, refusals and the control stream go to a folder each, with a manifest; `audit
+    verify` checks them. Run it again, also after a crash, and it goes on where it was: no
+    entry is lost and none is there twice. With --follow and --json, it prints an object a line.
+    """
+    for name in identities:
+        require_known(settings.client, settings.keyspace, name)
+    with stopped_by_signals() as is_stopping, locked_archive(Path(directory)) as archive:
+        archiver = Archiver(
+            settings.client,
+            settings.keyspace,
+            archive,
+            file_format=FileFormat(file_format),
+            identities=identities,
+            actor=settings.actor,
+            take_over=take_over,
+            is_stopping=is_stopping,
+        )
+        if follow:
+            _follow(settings, archiver, every)
+        else:
+            _run(settings, archiver, archive.id)
+
+
+def _run(settings: Settings, archiver: Archiver, archive_id: str) -> None:
+    done: list[Exported] = []
+    try:
+        with progress("entries", is_wanted=not settings.json) as report:
+            for one in archiver.run(lambda count: report(count, None)):
+                done.append(one)
+    finally:
+        for one in done:
+            _warn(one)
+    files = [one for one in done if one.file is not None]
+    if settings.json:
+        print_json({"archive": archive_id, "exported": [_exported_json(one) for one in done]})
+    elif files:
+        print_table([Column("file"), Column("entries", "right"), Column("to")], map(_row, files))
+    else:
+        say("there is nothing new")
+
+
+def _follow(settings: Settings, archiver: Archiver, every_s: int) -> None:
+    say("exporting; end it with Ctrl-C or SIGTERM")
+    for one in archiver.follow(every_s):
+        _warn(one)
+        if settings.json:
+            click.echo(json.dumps(_exported_json(one)))
+        elif one.file is not None:
+            click.echo("  ".join(_row(one)))
+    say("stopped: what was exported is acknowledged")
+
+
+def _warn(one: Exported) -> None:
+    for found in one.breaks:
+        how = "warning" if found.is_loss else "note"
+        say(f"{how}: `{one.trail}`: {found}")
+    if one.lost:
+        say(
+            f"warning: `{one.trail}`: {counted(one.lost, 'entry')} that an earlier run had begun"
+            " to export were trimmed before this one"
+        )
+    if one.known:
+        say(
+            f"warning: `{one.trail}`: {counted(one.known, 'entry')} of the server are not after the"
+            " last of the archive, and taken for exported"
+        )
+
+
+def _row(one: Exported) -> list[str]:
+    assert one.file is not None  # noqa: S101 - only what has a file gets here
+    return [f"{one.trail}/{one.file.name}", str(one.file.count), one.file.last]
+
+
+def _exported_json(one: Exported) -> dict[str, Any]:
+    file = one.file
+    return {
+        "trail": one.trail,
+        "file": None if file is None else file.name,
+        "first": None if file is None else file.first,
+        "last": None if file is None else file.last,
+        "count": 0 if file is None else file.count,
+        "sha256": None if file is None else file.sha256,
+        "chain": None if file is None else file.chain,
+        "breaks": [
+            {"kind": str(found.kind), "before": found.before, "seq": found.seq, "id": found.id}
+            for found in one.breaks
+        ],
+        "lost": one.lost,
+        "known": one.known,
+    }
+
+
+@click.command(epilog=example("keyleash audit verify /var/lib/keyleash/trails"))
+@click.argument("directory", metavar="DIR", type=DIRECTORY)
+@click.option(
+    "--recorded", is_flag=True, help="Compare the chains with those in the server's control stream."
+)
+@json_option
+@pass_settings
+def verify(settings: Settings, directory: str, recorded: bool) -> int:
+    """Check what was exported to DIR: every file, the chains, and that no number is missing.
+
+    Ends with 0 if all is well, else with 1. Without --recorded it needs no server; with it,
+    it finds what somebody forged who could write to DIR.
+    """
+    marks = recorded_by_server(settings.client, settings.keyspace) if recorded else None
+    report = verify_archive(Path(directory), marks)
+    if settings.json:
+        print_json(_report_json(report))
+    else:
+        _print_report(report)
+    return 0 if report.is_well else FAILED
+
+
+def _print_report(report: ArchiveReport) -> None:
+    if report.trails:
+        columns = [
+            Column("trail"),
+            *(Column(name, "right") for name in ("files", "entries", "found")),
+        ]
+        rows = [
+            [one.trail, str(one.files), str(one.entries), str(len(one.findings) or "ok")]
+            for one in report.trails
+        ]
+        print_table(
+            [*columns, Column("last")],
+            [[*row, one.last] for row, one in zip(rows, report.trails, strict=True)],
+        )
+    else:
+        say("note: nothing was exported to it yet")
+    for trail in report.trails:
+        for note in trail.notes:
+            say(f"note: `{trail.trail}`: {printable(note)}")
+    for found in report.findings:
+        where = printable("/".join(part for part in (found.trail, found.file) if part))
+        say(f"{found.kind}: `{where}`: {printable(found.message)}")
+    say(counted(len(report.findings), "finding") if report.findings else "all is well")
+
+
+def _report_json(report: ArchiveReport) -> dict[str, Any]:
+    return {
+        "archive": report.archive,
+        "well": report.is_well,
+        "trails": [
+            {
+                "trail": one.trail,
+                "files": one.files,
+                "entries": one.entries,
+                "first": one.first or None,
+                "last": one.last or None,
+                "chain": one.chain,
+                "notes": list(one.notes),
+            }
+            for one in report.trails
+        ],
+        "findings": [
+            {
+                "kind": str(one.kind),
+                "trail": one.trail or None,
+                "file": one.file or None,
+                "message": one.message,
+                "missing": list(one.missing) if one.missing else None,
+            }
+            for one in report.findings
+        ],
+    }

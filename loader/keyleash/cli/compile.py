@@ -1,0 +1,84 @@
+"""`keyleash compile`: see the guards that a policy becomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keyleash.cli.documents import read_policy
+from keyleash.cli.options import example, json_option
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import Column, print_json, print_table, say, write_output
+from keyleash.cli.types import DIRECTORY, FILE
+from keyleash.errors import UnknownIdentityError
+from keyleash.policy.problems import which_identity
+from keyleash.text import counted
+
+if TYPE_CHECKING:
+    from keyleash.compiler import CompiledGuard
+
+
+@click.command("compile", epilog=example("keyleash compile examples/agents.yaml -o build"))
+@click.argument("file", type=FILE)
+@click.option(
+    "-o", "--output", metavar="DIR", type=DIRECTORY, help="Write each guard to DIR/<identity>.lua."
+)
+@click.option(
+    "--identity", metavar="NAME", help="Only this identity; without -o, print its script."
+)
+@json_option
+@pass_settings
+def compile_(settings: Settings, file: str, output: str | None, identity: str | None) -> None:
+    """Compile a policy file into Lua scripts.
+
+    FILE becomes one guard per identity. Lists identity, digest and size. The digest is the
+    SHA-1 of the script, as sha1sum and SCRIPT LOAD give it. No server is needed. `-` reads
+    standard input.
+    """
+    guards = _chosen(read_policy(file).guards, identity)
+    paths = _written(guards, Path(output)) if output is not None else {}
+    if settings.json:
+        shows_script = identity is not None and output is None
+        print_json({"guards": [_as_json(guard, paths, shows_script) for guard in guards]})
+    elif identity is not None and output is None:
+        # As bytes: it must keep its digest.
+        click.echo(guards[0].script.encode("ascii"), nl=False)
+    else:
+        columns = [Column("identity"), Column("digest"), Column("bytes", "right")]
+        rows = [[guard.identity, guard.digest, str(len(guard.script))] for guard in guards]
+        print_table(columns, rows)
+        if paths:
+            say(f"{counted(len(paths), 'script')} written to `{output}`")
+
+
+def _chosen(guards: tuple[CompiledGuard, ...], identity: str | None) -> list[CompiledGuard]:
+    if identity is None:
+        return list(guards)
+    found = [guard for guard in guards if guard.identity == identity]
+    if not found:
+        raise UnknownIdentityError(
+            f"the policy has no identity `{identity}`",
+            help=which_identity(identity, (one.identity for one in guards)),
+        )
+    return found
+
+
+def _written(guards: list[CompiledGuard], directory: Path) -> dict[str, Path]:
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = {guard.identity: directory / f"{guard.identity}.lua" for guard in guards}
+    for guard in guards:
+        write_output(paths[guard.identity], guard.script.encode("ascii"))
+    return paths
+
+
+def _as_json(guard: CompiledGuard, paths: dict[str, Path], shows_script: bool) -> dict[str, Any]:
+    path = paths.get(guard.identity)
+    said: dict[str, Any] = {
+        "identity": guard.identity,
+        "digest": guard.digest,
+        "bytes": len(guard.script),
+        "file": str(path) if path else None,
+    }
+    return {**said, "script": guard.script} if shows_script else said

@@ -1,0 +1,233 @@
+"""What a decision is made from: a policy file, or the server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keyleash.cli.documents import read_text
+from keyleash.cli.settings import Settings
+from keyleash.commands import load_table
+from keyleash.commands.live import UnreadableCommandsError, read_table
+from keyleash.errors import NoPolicyError, ReplyCode, UnknownIdentityError, UnknownTokenIdError
+from keyleash.evaluate import Decision, ModelState, decide
+from keyleash.evaluate.access import as_sent
+from keyleash.evaluate.evaluate import subjects
+from keyleash.evaluate.state import count_of_subject, stored_state, subject_key
+from keyleash.evaluate.trace import StandingStep, TokenStep
+from keyleash.operator.load.compile import ServerSizes
+from keyleash.operator.tokens import TokenState, list_tokens
+from keyleash.policy import SubjectKind, parse_policy, policy_digest
+from keyleash.policy.problems import which_identity
+from keyleash.store.identities import server_time_ms
+from keyleash.store.records import read_active
+from keyleash.store.state import Layout
+from keyleash.store.wire import declared_keys
+from keyleash.text import printable
+
+if TYPE_CHECKING:
+    from keyleash.commands import CommandTable
+    from keyleash.evaluate import Decision, ModelState
+    from keyleash.policy import Identity, Limit, Policy
+
+
+def counted_on_server(
+    settings: Settings,
+    identity: Identity,
+    table: CommandTable,
+    words: Sequence[str],
+    token_id: str,
+    now_us: int,
+) -> ModelState:
+    """
+    What counts for a call with *words*, at *now_us* of the server's clock.
+
+    Counters of a token are read if *token_id* names one, those of a captured segment if the
+    keys of the call have it; those of others do not matter to it.
+    """
+    state = counted_by_identity(settings, identity)
+    state.sizes = ServerSizes(settings.client, settings.keyspace)
+    keys = [bytes(key) for key in declared_keys(table, as_sent(words))]
+    for limit in identity.limits:
+        if limit.subject.kind is SubjectKind.IDENTITY:
+            continue
+        for subject in subjects(identity, limit, keys, token_id):
+            read_subject(settings, identity, limit, subject, state, now_us)
+    return state
+
+
+def counted_by_identity(settings: Settings, identity: Identity) -> ModelState:
+    """What limits of the identity itself have counted, and whether it may act at all."""
+    client, keyspace = settings.client, settings.keyspace
+    packed = client.get(keyspace.state(identity.name))
+    layout = client.hget(keyspace.layouts, identity.name)
+    reason = client.hget(keyspace.suspension(identity.name), "reason") or b""
+    found = stored_state(
+        identity,
+        packed,
+        Layout.from_json(layout) if layout else None,
+        reason.decode("utf-8", "surrogateescape"),
+    )
+    hard_max = identity.audit.hard_max
+    if hard_max is not None:
+        found.is_full = client.xlen(keyspace.audit(identity.name)) >= hard_max
+    return found
+
+
+def read_subject(
+    settings: Settings,
+    identity: Identity,
+    limit: Limit,
+    subject: bytes,
+    state: ModelState,
+    now_us: int,
+) -> None:
+    """Put into *state* what one token (by its id) or one captured segment has used."""
+    record = settings.client.get(subject_key(settings.keyspace, identity, limit, subject))
+    if record:
+        state.counts[limit.name, subject] = count_of_subject(limit, record, now_us)
+
+
+class NotInPolicyError(UnknownIdentityError):
+    """The policy that is asked has no such identity."""
+
+    exit_code = 2
+
+
+class NothingActiveError(NoPolicyError):
+    """The server has no policy that could be asked."""
+
+    exit_code = 2
+
+
+class NotItsTokenError(UnknownTokenIdError):
+    """The identity that is asked about has no such token."""
+
+    exit_code = 2
+
+
+ACTIVE = "<active policy>"
+
+
+@dataclass(frozen=True)
+class Basis:
+    """
+    A policy and a moment.
+
+    Attributes:
+        file: The policy's name in places; `ACTIVE` for the server's.
+        lines: Of the document.
+        digest: Of the policy's meaning.
+        state: What the limits have counted; nothing, for a file.
+        now_us: The server's clock, or for a file this machine's.
+        is_live: Whether it is the server's.
+        token_id: Whose calls limits per token count; empty for a token that is not used yet.
+        dead: What calls with that token are answered, if it is revoked or expired.
+    """
+
+    identity: Identity
+    table: CommandTable
+    file: str
+    lines: tuple[str, ...]
+    digest: str
+    state: ModelState
+    now_us: int
+    is_live: bool
+    token_id: str = ""
+    dead: Decision | None = None
+
+    def decision(self, words: tuple[str, ...]) -> Decision:
+        """What the guard would answer to a call with these words."""
+        argv = as_sent(words)
+        declared = declared_keys(self.table, argv)
+        decision = decide(
+            self.identity, self.table, argv, declared, self.state, self.now_us, self.token_id
+        )
+        # The identity is judged before its token.
+        is_stopped = any(isinstance(step, StandingStep) for step in decision.trace)
+        return decision if is_stopped or self.dead is None else self.dead
+
+
+def basis_of_file(file: str, name: str) -> Basis:
+    """
+    The policy of *file*, under which nothing was counted yet; `-` is standard input.
+
+    Raises:
+        PolicyError: with every problem of the file.
+        NotInPolicyError: it has no identity *name*.
+    """
+    shown, text = read_text(file)
+    table = load_table()
+    policy = parse_policy(text, file=shown, commands=table)
+    return Basis(
+        identity=_require_identity(policy, name, shown),
+        table=table,
+        file=shown,
+        lines=tuple(text.splitlines()),
+        digest=policy_digest(policy),
+        state=ModelState(),
+        now_us=time.time_ns() // 1_000_000 * 1000,
+        is_live=False,
+    )
+
+
+def basis_of_server(
+    settings: Settings, name: str, words: tuple[str, ...], token_id: str | None
+) -> Basis:
+    """
+    The active policy, and what the limits of *name* that count a call with *words* have counted.
+
+    Raises:
+        NothingActiveError: no policy is active.
+        NotInPolicyError: the active policy has no identity *name*.
+        NotItsTokenError: *name* has no token of that id.
+    """
+    active = read_active(settings.client, settings.keyspace)
+    if active is None:
+        raise NothingActiveError("no policy is active", help="load one, or name a file: `--policy`")
+    policy = parse_policy(active.document, file=ACTIVE, commands=None)
+    identity = _require_identity(policy, name, "the active policy")
+    try:
+        table = read_table(settings.client)
+    except UnreadableCommandsError:
+        # The guards were made for the same commands, for the same reason.
+        table = load_table()
+    now_us = server_time_ms(settings.client) * 1000
+    return Basis(
+        identity=identity,
+        table=table,
+        file=ACTIVE,
+        lines=tuple(active.document.splitlines()),
+        digest=active.digest,
+        state=counted_on_server(settings, identity, table, words, token_id or "", now_us),
+        now_us=now_us,
+        is_live=True,
+        token_id=token_id or "",
+        dead=_answer_to_dead(settings, name, token_id) if token_id else None,
+    )
+
+
+def _answer_to_dead(settings: Settings, name: str, token_id: str) -> Decision | None:
+
+    tokens = list_tokens(settings.client, name, keyspace=settings.keyspace)
+    info = next((one for one in tokens if one.id == token_id), None)
+    if info is None:
+        raise NotItsTokenError(
+            f"`{name}` has no token with the id `{printable(token_id)}`",
+            help=f"see `keyleash token list {name}`",
+        )
+    if info.state is TokenState.LIVE:
+        return None
+    is_revoked = info.state is TokenState.REVOKED
+    code = ReplyCode.TOKEN_REVOKED if is_revoked else ReplyCode.TOKEN_EXPIRED
+    return Decision(code, {}, (TokenStep(code=code),))
+
+
+def _require_identity(policy: Policy, name: str, where: str) -> Identity:
+    found = policy.identity(name)
+    if found is None:
+        help_ = which_identity(name, (one.name for one in policy.identities))
+        raise NotInPolicyError(f"{where} has no identity `{name}`", help=help_)
+    return found

@@ -1,0 +1,195 @@
+"""`keyleash explain` and `keyleash can-i`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from keyleash.cli.context import Basis, basis_of_file, basis_of_server
+from keyleash.cli.errors import UsageError
+from keyleash.cli.failures import FAILED
+from keyleash.cli.options import IDENTITY, example, json_option
+from keyleash.cli.render.explain import (
+    decision_json,
+    denied_now,
+    listing_json,
+    listing_lines,
+    step_lines,
+)
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import print_json
+from keyleash.cli.types import FILE
+from keyleash.store.token import without_tokens
+from keyleash.text import clock_time, iso_time, printable, short_digest
+
+if TYPE_CHECKING:
+    from keyleash.evaluate import Decision
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _question(function: F) -> F:
+    """What both commands are asked."""
+    for decorate in reversed(_PARAMETERS):
+        function = decorate(function)
+    return function
+
+
+_PARAMETERS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("identity", type=IDENTITY),
+    click.argument("words", metavar="COMMAND [ARGS]...", nargs=-1),
+    click.option(
+        "--policy",
+        "file",
+        metavar="FILE",
+        type=FILE,
+        help="Ask this policy file, with nothing counted yet, and no server; `-` reads "
+        "standard input.  [default: the active policy, as it stands]",
+    ),
+    click.option(
+        "--token-id",
+        metavar="ID",
+        help="Whose call it is, as `token list` shows it; without it, that of a token that was "
+        "not used yet.",
+    ),
+    json_option,
+    pass_settings,
+)
+
+
+@click.command(
+    epilog=example(
+        "keyleash explain agent-runner --policy examples/agents.yaml -- GET agents:jobs:7:state"
+    ),
+)
+@_question
+def explain(
+    settings: Settings,
+    identity: str,
+    words: tuple[str, ...],
+    file: str | None,
+    token_id: str | None,
+) -> int:
+    """Say what the guard of IDENTITY decides of COMMAND, and every step to it.
+
+    Asks the active policy and what its limits have counted, or a FILE without a server. Nothing
+    is run, and no limit is taken. Options stand before the `--`. Exits with 0 if the call is
+    allowed, with 1 if it is refused, and with another code if it could not be judged.
+    """
+    _require_command(words)
+    basis = _basis(settings, identity, words, file, token_id)
+    decision = basis.decision(words)
+    if settings.json:
+        print_json(_as_json(basis, words, decision))
+    else:
+        _show(basis, words, decision)
+    return 0 if decision.allowed else FAILED
+
+
+@click.command(
+    "can-i",
+    epilog=example("keyleash can-i agent-runner -- SET agents:jobs:7:state done")
+    + "\n         keyleash can-i --list agent-runner",
+)
+@click.option(
+    "--list",
+    "lists",
+    is_flag=True,
+    help="Without COMMAND: list what the identity may do.",
+)
+@_question
+def can_i(
+    settings: Settings,
+    identity: str,
+    words: tuple[str, ...],
+    file: str | None,
+    token_id: str | None,
+    lists: bool,
+) -> int:
+    """Say yes or no: would the guard of IDENTITY let COMMAND through.
+
+    A no is followed by the code of the refusal. Otherwise as `explain`: nothing is run, exit 0
+    for yes and 1 for no, another code if the question could not be answered. With --list the
+    grants of IDENTITY are listed with the commands that each allows, its denied keys and its
+    limits; exit 1 if every call is denied at present.
+    """
+    if lists:
+        if words:
+            raise UsageError("`--list` takes no command", help="leave one of them out")
+        return _list(settings, _basis(settings, identity, words, file, token_id))
+    _require_command(words, ", or list all that it may do: `--list`")
+    decision = _basis(settings, identity, words, file, token_id).decision(words)
+    if settings.json:
+        said = decision_json(decision, ())
+        print_json({name: said[name] for name in ("allowed", "code", "details")})
+    elif decision.allowed:
+        click.echo("yes")
+    else:
+        click.echo(f"no {refusal_words(decision)}")
+    return 0 if decision.allowed else FAILED
+
+
+def _require_command(words: tuple[str, ...], alternative: str = "") -> None:
+    if not words:
+        raise UsageError(
+            "no command is given",
+            help=f"write it behind the identity: `-- GET KEY`{alternative}",
+        )
+
+
+def _list(settings: Settings, basis: Basis) -> int:
+
+    stopped = denied_now(basis)
+    if settings.json:
+        print_json(listing_json(basis))
+    else:
+        for line in listing_lines(basis):
+            click.echo(line)
+        if stopped is not None:
+            click.echo(f"stopped   every call is refused: {refusal_words(stopped)}")
+    return 0 if stopped is None else FAILED
+
+
+def refusal_words(decision: Decision) -> str:
+    """`CODE key=value …`, as a guard says it."""
+    details = (f"{name}={printable(value)}" for name, value in decision.details.items())
+    return without_tokens(" ".join([str(decision.code), *details]))
+
+
+def _basis(
+    settings: Settings,
+    identity: str,
+    words: tuple[str, ...],
+    file: str | None,
+    token_id: str | None,
+) -> Basis:
+    if file is not None:
+        return basis_of_file(file, identity)
+    return basis_of_server(settings, identity, words, token_id)
+
+
+def _show(basis: Basis, words: tuple[str, ...], decision: Decision) -> None:
+
+    at = clock_time(basis.now_us // 1000)
+    counted = f"as it stands at {at}" if basis.is_live else "with nothing counted yet"
+    click.echo(f"policy    {basis.file}, digest {short_digest(basis.digest)}, {counted}")
+    call = without_tokens(" ".join(printable(word) for word in words))
+    click.echo(f"call      {basis.identity.name}: {call}")
+    for line in step_lines(decision, basis.lines):
+        click.echo(without_tokens(line))
+    click.echo("allowed" if decision.allowed else f"refused   {refusal_words(decision)}")
+
+
+def _as_json(basis: Basis, words: tuple[str, ...], decision: Decision) -> dict[str, Any]:
+
+    return {
+        "identity": basis.identity.name,
+        "command": list(map(printable, words)),
+        "policy": {"file": None if basis.is_live else basis.file, "digest": basis.digest},
+        "at": iso_time(basis.now_us // 1000) if basis.is_live else None,
+        "token_id": basis.token_id or None,
+        **decision_json(decision, basis.lines),
+    }

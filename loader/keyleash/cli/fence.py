@@ -1,0 +1,314 @@
+"""`keyleash fence`: manage the ACL users of agents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keyleash.cli.errors import DeclinedError, UsageError
+from keyleash.cli.fence_state import (
+    Asked,
+    aclfile,
+    asked_options,
+    named_clients,
+    needs_work,
+    node_option,
+    read_hashes,
+    read_meant,
+    redis_cli,
+    say_unnamed,
+)
+from keyleash.cli.options import IDENTITY, Group, example, json_option, require_consent, yes_option
+from keyleash.cli.render.fence import (
+    notes_as_json,
+    passwords_as_json,
+    print_passwords,
+    print_steps,
+    say_notes,
+    say_off,
+    say_opened,
+    say_steps,
+    say_unsaved,
+    step_as_json,
+)
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import print_json, say
+from keyleash.cli.types import FILE
+from keyleash.fence import (
+    AclStepKind,
+    FenceNode,
+    ForeignUserError,
+    NotFencedError,
+    RotationUnfinishedError,
+    add_passwords,
+    apply_fences,
+    drop_old_passwords,
+    mint,
+    read_records,
+    remove_fences,
+)
+from keyleash.fence.rotate import require_fenced
+from keyleash.text import counted
+
+if TYPE_CHECKING:
+    from keyleash.cli.fence_state import Meant
+    from keyleash.fence import AclStep, FenceOutcome, Minted
+
+
+@click.command(epilog=example("keyleash fence plan --output acl >> users.acl"))
+@asked_options
+@click.option(
+    "--output",
+    type=click.Choice(["acl", "redis-cli"]),
+    help="Print the users instead: as lines of an aclfile, or for redis-cli's standard input.",
+)
+@json_option
+@pass_settings
+def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
+    """Say what `fence apply` would do, and why; nothing is changed.
+
+    FILE must be the active policy, which is also what is meant without it. Exits with 0 if every
+    user is as it should be, and with 1 if not.
+    """
+    meant = read_meant(settings, Asked(**options))
+    steps = meant.steps(settings)
+    if output is not None:
+        _print_users(meant, steps, output)
+        return 0
+    due = needs_work(steps)
+    if settings.json:
+        print_json(
+            {
+                "changes": due,
+                "users": [step_as_json(step) for step in steps],
+                "notes": notes_as_json(meant),
+            }
+        )
+        return int(due)
+    print_steps(steps)
+    say_notes(meant)
+    say_off(meant, steps)
+    say_opened([(step.node.name, step.identity) for step in steps if step.is_without_digests])
+    if not due:
+        say("nothing to change")
+    return int(due)
+
+
+def _print_users(meant: Meant, steps: Sequence[AclStep], output: str) -> None:
+
+    left_out = {
+        step.identity for step in steps if step.how in (AclStepKind.HELD, AclStepKind.FOREIGN)
+    }
+    kept = [one for one in meant.wanted if one.fence.identity not in left_out]
+    click.echo(aclfile(kept) if output == "acl" else redis_cli(kept), nl=False)
+    for name in sorted(left_out):
+        say(f"note: `{name}` is left out; `keyleash fence plan` says why")
+    say_notes(meant)
+
+
+@click.command(epilog=example("keyleash fence apply --mint --yes > passwords"))
+@asked_options
+@click.option(
+    "--mint",
+    "mints",
+    is_flag=True,
+    help="Make a password for those who have none and print it, this once: identity, blank,"
+    " password.",
+)
+@yes_option
+@json_option
+@pass_settings
+def apply(settings: Settings, /, mints: bool, yes: bool, **options: Any) -> None:
+    """Make one ACL user for each identity of the active policy, of the same name.
+
+    Changes users that keyleash made, and no others; deletes those of identities that left the
+    policy, which closes their connections. Looks afterwards whether each server has them as they
+    are meant. FILE, if given, must be the active policy.
+    """
+    meant = read_meant(settings, Asked(**options), mints=mints)
+    steps = meant.steps(settings)
+    if needs_work(steps):
+        say_steps(steps)
+        say_notes(meant)
+        if not require_consent("change these users?", yes):
+            raise DeclinedError("nothing was changed")
+    try:
+        with settings.changing("look at `keyleash fence plan`"):
+            outcome = apply_fences(
+                meant.nodes,
+                settings.keyspace,
+                meant.wanted,
+                meant.records,
+                wide=meant.wide,
+                actor=settings.actor,
+            )
+    except ForeignUserError:
+        raise
+    except Exception:
+        # Some server may have them already, and nobody else knows them.
+        print_passwords(meant.minted)
+        raise
+    if settings.json:
+        print_json(_as_json(meant, outcome))
+    else:
+        _tell(meant, outcome)
+        say_unnamed(settings.client, len(meant.nodes) - 1)
+
+
+def _tell(meant: Meant, outcome: FenceOutcome) -> None:
+    print_passwords(meant.minted)
+    say_off(meant, outcome.steps)
+    say_opened(outcome.without_digests)
+    if outcome.changed:
+        say_unsaved(outcome.unsaved)
+    say("done, and verified" if outcome.changed else "nothing changed; verified")
+
+
+def _as_json(meant: Meant, outcome: FenceOutcome) -> dict[str, Any]:
+
+    return {
+        "changed": outcome.changed,
+        "users": [step_as_json(step) for step in outcome.steps],
+        "passwords": passwords_as_json(meant.minted),
+        "notes": notes_as_json(meant),
+        "without_digests": [
+            {"server": server, "identity": name} for server, name in outcome.without_digests
+        ],
+        "unsaved": list(outcome.unsaved),
+    }
+
+
+@click.command(epilog=example("keyleash fence remove agent-runner"))
+@click.argument("identities", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
+@click.option("--all", "everything", is_flag=True, help="Every user that keyleash made.")
+@node_option
+@yes_option
+@json_option
+@pass_settings
+def remove(
+    settings: Settings,
+    identities: Sequence[str],
+    everything: bool,
+    nodes: Sequence[str],
+    yes: bool,
+) -> None:
+    """Delete the users of IDENTITY…, which closes their connections.
+
+    Tokens, limits and trails stay, and so does the guard: whoever logs in otherwise and has a
+    token may still call it.
+    """
+    if bool(identities) == everything:
+        raise UsageError("whose users is not said", help="name identities, or give `--all`")
+    servers = [FenceNode(name, client) for name, client in named_clients(settings, nodes)]
+    records = read_records(settings.client, settings.keyspace)
+    for name in identities:
+        require_fenced(records, name)
+    named = list(dict.fromkeys(identities)) or sorted(records)
+    if named:
+        say(f"their agents are cut off at once: {', '.join(named)}")
+        if not require_consent("delete these users?", yes):
+            raise DeclinedError("nothing was deleted")
+    with settings.changing("look at `keyleash fence plan`"):
+        deleted = remove_fences(servers, settings.keyspace, records, named, actor=settings.actor)
+    if settings.json:
+        print_json({"removed": [{"server": server, "identity": name} for server, name in deleted]})
+    elif deleted:
+        for server, name in deleted:
+            click.echo(f"`{name}` is deleted from {server}")
+    else:
+        click.echo("there was no user left to delete")
+
+
+@click.command(epilog=example("keyleash fence rotate agent-runner"))
+@click.argument("identities", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
+@click.option("--finish", is_flag=True, help="End the rotation: drop the older password.")
+@click.option(
+    "--hashes",
+    metavar="FILE",
+    type=FILE,
+    help="Take the new passwords from here: lines `identity sha256`, `-` for standard input.",
+)
+@node_option
+@json_option
+@pass_settings
+def rotate(
+    settings: Settings,
+    identities: Sequence[str],
+    finish: bool,
+    hashes: str | None,
+    nodes: Sequence[str],
+) -> None:
+    """Give users a second password each, all of them if none is named, and print it, this once.
+
+    Both are valid until --finish. Connections that are open stay so.
+    """
+    if finish and hashes is not None:
+        raise UsageError("`--finish` takes no hashes", help="rotate first, finish later")
+    servers = [FenceNode(name, client) for name, client in named_clients(settings, nodes)]
+    records = read_records(settings.client, settings.keyspace)
+    named = list(dict.fromkeys(identities)) or sorted(records)
+    if not named:
+        raise NotFencedError(
+            "no identity has an ACL user", help="make them with `keyleash fence apply --mint`"
+        )
+    if finish:
+        with settings.changing("look at `keyleash fence plan`"):
+            dropped = drop_old_passwords(
+                servers, settings.keyspace, records, named, actor=settings.actor
+            )
+        _tell_finished(settings, dropped)
+        return
+    given = read_hashes(hashes, named)
+    minted = [] if hashes is not None else [mint(name) for name in named]
+    try:
+        with settings.changing("look at `keyleash fence plan`"):
+            add_passwords(
+                servers,
+                settings.keyspace,
+                records,
+                given or {one.identity: one.sha256 for one in minted},
+                actor=settings.actor,
+            )
+    except (ForeignUserError, NotFencedError, RotationUnfinishedError):
+        raise
+    except Exception:
+        # Some server may have them already, and nobody else knows them.
+        print_passwords(minted)
+        raise
+    _tell_added(settings, minted, len(given) or len(minted))
+
+
+def _tell_added(settings: Settings, minted: Sequence[Minted], count: int) -> None:
+
+    if settings.json:
+        print_json({"passwords": passwords_as_json(minted), "added": count})
+        return
+    print_passwords(minted)
+    say(
+        f"{counted(count, 'password')} added; the older one of each stays valid until"
+        " `keyleash fence rotate --finish`"
+    )
+
+
+def _tell_finished(settings: Settings, dropped: Sequence[str]) -> None:
+    if settings.json:
+        print_json({"finished": list(dropped)})
+    elif dropped:
+        click.echo(f"the older password is dropped: {', '.join(dropped)}")
+    else:
+        click.echo("nobody had an older password")
+
+
+@click.group(cls=Group, epilog=example("keyleash fence apply --mint"))
+def fence() -> None:
+    """Give each identity an ACL user that may do no more than its policy says.
+
+    Without one, a policy binds those who use the wrapper. docs/fence.md says what a fence stops,
+    and what it does not.
+    """
+
+
+for command in (plan, apply, rotate, remove):
+    fence.add_command(command)

@@ -1,0 +1,347 @@
+"""The desired users of a fence, and the options that say how they are made."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from keyleash.cli.documents import read_input, read_text
+from keyleash.cli.errors import UsageError
+from keyleash.cli.failures import UNREACHABLE
+from keyleash.cli.settings import Settings, connection_pool, has_password, shown_url
+from keyleash.cli.terminal import say
+from keyleash.cli.types import FILE
+from keyleash.errors import KeyleashError, NoPolicyError, UnknownIdentityError
+from keyleash.fence import (
+    AclStep,
+    FenceNode,
+    Minted,
+    Record,
+    Tier,
+    Wanted,
+    mint,
+    plan_node,
+    read_facts,
+    read_records,
+    wanted_users,
+    with_passwords,
+)
+from keyleash.fence.plan import CHANGES, AclStepKind
+from keyleash.fence.record import SHA256
+from keyleash.operator import prepare_policy
+from keyleash.policy.problems import which_identity
+from keyleash.store.identities import server_time_ms
+from keyleash.store.records import Client, database_of, read_active
+from keyleash.store.server_check import CheckedRedis
+from keyleash.text import counted
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CREDENTIALS = ("username", "password")
+
+
+class NodeUnreachableError(KeyleashError):
+    """One of several servers does not answer."""
+
+    code = "server-unreachable"
+    exit_code = UNREACHABLE
+
+
+def node_option(function: F) -> F:
+    """Let `--node` name further servers, any number of times."""
+    return click.option(
+        "--node",
+        "nodes",
+        metavar="URL",
+        multiple=True,
+        envvar="KEYLEASH_NODES",
+        show_envvar=True,
+        help="A further server, such as a replica: each keeps users of its own. Any number of"
+        " times; in the variable with blanks between. User and password are those of --url,"
+        " unless the variable has others.",
+    )(function)
+
+
+def other_clients(settings: Settings, urls: Sequence[str]) -> list[Client]:
+    """Clients of the servers besides that of `--url`; see `named_clients` for the errors."""
+    return [client for _, client in named_clients(settings, urls)[1:]] if urls else []
+
+
+def named_clients(settings: Settings, urls: Sequence[str]) -> list[tuple[str, Client]]:
+    """
+    A client for each server, the one of `--url` first, and how it may be called.
+
+    Raises:
+        UsageError: One of *urls* has a password, and is seen in the process list.
+        BadUrlError: One names no server.
+        NodeUnreachableError: One of them does not answer; nothing was changed on any.
+    """
+    given = click.get_current_context().get_parameter_source("nodes")
+    if given is ParameterSource.COMMANDLINE and any(map(has_password, urls)):
+        raise UsageError(
+            "a password on the command line can be read by every user of this machine",
+            help="set KEYLEASH_NODES to the URLs instead",
+        )
+    # Of the first, every error is told as usual.
+    settings.client.ping()
+    found = [(settings.shown_url, settings.client)]
+    for url in urls:
+        found.append((shown_url(url), _client(settings, url)))
+        _require_answer(*found[-1])
+    return found
+
+
+def say_unnamed(client: Client, named: int) -> None:
+    """Say that users of replicas stay as they are, where a server has more of them than *named*."""
+    with contextlib.suppress(NoPermissionError):
+        replicas = int(client.info("replication").get("connected_slaves", 0))
+        if replicas > named:
+            say(
+                f"note: {counted(replicas, 'replica')} connected, {named} named by --node: on the"
+                " others users stay as they are, and after a failover their agents are refused;"
+                " run `keyleash fence apply` with a --node for each"
+            )
+
+
+def _client(settings: Settings, url: str) -> Client:
+    pool = connection_pool(url, settings.timeout_s)
+    options = pool.connection_kwargs
+    if not any(options.get(name) for name in CREDENTIALS):
+        ours = settings.client.connection_pool.connection_kwargs
+        options.update({name: ours[name] for name in CREDENTIALS if name in ours})
+    return CheckedRedis(connection_pool=pool)
+
+
+def _require_answer(name: str, client: Client) -> None:
+    try:
+        client.ping()
+    except (RedisConnectionError, RedisTimeoutError):
+        raise NodeUnreachableError(
+            f"`{name}` does not answer; nothing was changed on any server",
+            help="check --node or KEYLEASH_NODES, and that user and password are good there",
+        ) from None
+
+
+TIERS = ("fenced", "sealed")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of both commands."""
+
+    file: str | None
+    tier: str | None
+    nodes: Sequence[str]
+    wide: Collection[str]
+    hashes: str | None
+
+
+def asked_options(function: F) -> F:
+    """The arguments of both commands, as `Asked` has them."""
+    for option in (
+        click.option(
+            "--hashes",
+            metavar="FILE",
+            type=FILE,
+            help="Passwords for those who have none: lines `identity sha256`, `-` for standard"
+            " input.",
+        ),
+        click.option(
+            "--wide",
+            metavar="NAME",
+            multiple=True,
+            help="Fence NAME although its keys may reach keyleash's own. Any number of times.",
+        ),
+        node_option,
+        click.option(
+            "--tier",
+            type=click.Choice(TIERS),
+            help="Insist that the server is of this tier.  [default: the one that it is of]",
+        ),
+        click.argument("file", required=False, type=FILE),
+    ):
+        function = option(function)
+    return function
+
+
+HELP = "write one line for each: the identity, a blank, and the password's SHA-256 in hex"
+
+
+def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]:
+    """
+    Read a file of lines `identity sha256`; `-` is standard input, None is no file.
+
+    Raises:
+        UsageError: A line is not of that form. It is not repeated: it may hold a password.
+        UnknownIdentityError: A line is about none of *identities*.
+        InputFileError: The file is missing, or cannot be read.
+    """
+    if file is None:
+        return {}
+    data = read_input(file).decode("utf-8", "replace")
+    found: dict[str, str] = {}
+    for number, line in enumerate(data.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2 or not SHA256.fullmatch(words[1]):
+            raise UsageError(f"line {number} of the hashes is none", help=HELP)
+        name, sha256 = words
+        if name not in identities:
+            raise UnknownIdentityError(
+                f"line {number} of the hashes is about no identity that is meant here",
+                help=which_identity(name, identities, "those are"),
+            )
+        if name in found:
+            raise UsageError(f"line {number} of the hashes is about `{name}` again", help=HELP)
+        found[name] = sha256
+    return found
+
+
+@dataclass(frozen=True)
+class Meant:
+    """
+    What is to be.
+
+    Attributes:
+        minted: New passwords of those who had none, if they were asked for.
+    """
+
+    nodes: list[FenceNode]
+    wanted: list[Wanted]
+    records: Mapping[str, Record]
+    wide: Collection[str]
+    minted: list[Minted]
+
+    def steps(self, settings: Settings) -> list[AclStep]:
+        """What has to be done for it on every server."""
+        return [
+            step
+            for node in self.nodes
+            for step in plan_node(
+                node,
+                settings.keyspace,
+                database_of(settings.client),
+                self.wanted,
+                self.records,
+                wide=self.wide,
+            )
+        ]
+
+
+def read_meant(settings: Settings, asked: Asked, *, mints: bool = False) -> Meant:
+    """
+    Read policy, servers and records; nothing is changed.
+
+    Raises:
+        NoPolicyError: No policy is active.
+        NotActivePolicyError: The file is not the active policy.
+    """
+    _require_tier(settings, asked.tier)
+    nodes = [FenceNode(name, client) for name, client in named_clients(settings, asked.nodes)]
+    active = read_active(settings.client, settings.keyspace)
+    if active is None:
+        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+    name, text = ("<active policy>", active.document)
+    if asked.file is not None:
+        name, text = read_text(asked.file)
+    guards = prepare_policy(
+        settings.client,
+        text,
+        file=name,
+        keyspace=settings.keyspace,
+        allow_eviction=True,
+        allow_unvalidated_restore=True,
+    ).guards
+    names = [guard.identity for guard in guards]
+    _require_known(asked.wide, names)
+    hashes = read_hashes(asked.hashes, names)
+    records = read_records(settings.client, settings.keyspace)
+    facts = read_facts([node.client for node in nodes], settings.keyspace)
+    wanted = wanted_users(settings.client, settings.keyspace, guards, facts, records)
+    _require_first(wanted, hashes)
+    lacking = _without_password(wanted, hashes, asked.wide, records) if mints else []
+    minted = [mint(name) for name in lacking]
+    hashes.update((one.identity, one.sha256) for one in minted)
+    now_ms = server_time_ms(settings.client)
+    return Meant(nodes, with_passwords(wanted, hashes, now_ms), records, asked.wide, minted)
+
+
+def needs_work(steps: Sequence[AclStep]) -> bool:
+    """Whether some user is not as it is meant."""
+    return any(step.how in CHANGES or step.how is AclStepKind.FOREIGN for step in steps)
+
+
+def _without_password(
+    wanted: Sequence[Wanted],
+    hashes: Mapping[str, str],
+    wide: Collection[str],
+    records: Mapping[str, Record],
+) -> list[str]:
+    return [
+        name
+        for one in wanted
+        if not one.record.passwords
+        and (name := one.fence.identity) not in hashes
+        and (one.fence.hindrance is None or name in wide or name in records)
+    ]
+
+
+def _require_first(wanted: Sequence[Wanted], hashes: dict[str, str]) -> None:
+    """Insist that hashes are for those without a password; forget those that are valid already."""
+    for one in wanted:
+        name = one.fence.identity
+        sha256 = hashes.get(name)
+        if sha256 is None or not one.record.passwords:
+            continue
+        if sha256 not in one.record.hashes:
+            raise UsageError(
+                f"`{name}` has a password already",
+                help="add another with `keyleash fence rotate --hashes FILE`",
+            )
+        del hashes[name]
+
+
+def _require_known(wide: Collection[str], names: Sequence[str]) -> None:
+    for name in wide:
+        if name not in names:
+            raise UnknownIdentityError(
+                f"the policy has no identity `{name}`", help=which_identity(name, names)
+            )
+
+
+def _require_tier(settings: Settings, tier: str | None) -> None:
+    is_ = Tier.SEALED if settings.keyspace.vault else Tier.FENCED
+    if tier is not None and tier != is_:
+        said = "sealed" if is_ is Tier.SEALED else "not sealed"
+        raise UsageError(
+            f"the server is {said}, so its users cannot be of the tier `{tier}`",
+            help="leave `--tier` out, or seal the server first",
+        )
+
+
+def aclfile(wanted: Sequence[Wanted]) -> str:
+    """Lines for an aclfile."""
+    return "".join(f"user {one.fence.identity} {' '.join(one.user.words)}\n" for one in wanted)
+
+
+def redis_cli(wanted: Sequence[Wanted]) -> str:
+    """Lines for the standard input of redis-cli or valkey-cli."""
+    return "".join(
+        f"ACL SETUSER {one.fence.identity} {' '.join(map(_quoted, one.user.words))}\n"
+        for one in wanted
+    )
+
+
+def _quoted(word: str) -> str:
+    if not set(word) & {" ", "\\"}:
+        return word
+    return '"' + word.replace("\\", "\\\\") + '"'

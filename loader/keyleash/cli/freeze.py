@@ -1,0 +1,188 @@
+"""`keyleash freeze` and `keyleash thaw`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keyleash.cli.errors import DeclinedError, UsageError
+from keyleash.cli.options import (
+    IDENTITY,
+    Group,
+    duration_s,
+    example,
+    json_option,
+    require_consent,
+    yes_option,
+)
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import Column, print_json, print_table, say
+from keyleash.operator import freeze, set_suspended, thaw
+from keyleash.store.identities import require_known
+from keyleash.store.state import MAX_REASON_BYTES
+from keyleash.text import clock_time, counted, distance, iso_time, printable, span
+
+if TYPE_CHECKING:
+    from keyleash.operator import FreezeResult, Frozen
+
+
+@click.command(
+    "freeze",
+    epilog=example('keyleash freeze agent-runner --for 30m --reason "incident 4107: bad writes"'),
+)
+@click.argument("identities", nargs=-1, metavar="[IDENTITY]...", type=IDENTITY)
+@click.option(
+    "--for",
+    "for_s",
+    metavar="DURATION",
+    callback=duration_s,
+    help="How long, such as `30m`.  [default: until `keyleash thaw`]",
+)
+@click.option("--reason", required=True, help="Why, as every refusal says it; no secret.")
+@yes_option
+@json_option
+@pass_settings
+def freeze_(
+    settings: Settings, identities: tuple[str, ...], for_s: int | None, reason: str, yes: bool
+) -> None:
+    """Refuse every call of the named identities, from the very next one on.
+
+    Without a name it is about every identity, and asks first. It is one step: all that were
+    meant are stopped at the same moment, or, if one of the names is wrong, none. Their tokens
+    stay as they are. A freeze never ends an earlier one sooner: `thaw` does that.
+    """
+    if not reason.strip():
+        raise UsageError("the reason is empty", help="say why: every refusal will")
+    if len(reason.encode()) > MAX_REASON_BYTES:
+        raise UsageError(
+            f"a reason has at most {MAX_REASON_BYTES} bytes, this one {len(reason.encode())}"
+        )
+    ends = "until it is thawed" if for_s is None else f"for {span(for_s)}"
+    _require_meant(settings, identities, yes, "freeze", f"every agent stops {ends}")
+    client, keyspace, actor = settings.client, settings.keyspace, settings.actor
+    with settings.changing("look at `keyleash status`"):
+        result = freeze(
+            client, identities, reason=reason, for_s=for_s, actor=actor, keyspace=keyspace
+        )
+    _show(settings, result, _frozen_word)
+
+
+@click.command("thaw", epilog=example("keyleash thaw agent-runner"))
+@click.argument("identities", nargs=-1, metavar="[IDENTITY]...", type=IDENTITY)
+@yes_option
+@json_option
+@pass_settings
+def thaw_(settings: Settings, identities: tuple[str, ...], yes: bool) -> None:
+    """Let the named identities act again, whoever or whatever suspended them.
+
+    Without a name it is about every identity, and asks first. What a circuit breaker counted
+    is forgotten.
+    """
+    told = "whoever is suspended acts again, also where somebody else stopped it"
+    _require_meant(settings, identities, yes, "thaw", told)
+    client, keyspace = settings.client, settings.keyspace
+    with settings.changing("look at `keyleash status`"):
+        result = thaw(client, identities, actor=settings.actor, keyspace=keyspace)
+    _show(settings, result, _thawed_word)
+
+
+def _require_meant(
+    settings: Settings, identities: tuple[str, ...], yes: bool, verb: str, told: str
+) -> None:
+    if identities:
+        return
+    require_known(settings.client, settings.keyspace, None)
+    if not yes:
+        say(told)
+    if not require_consent(f"{verb} every identity on {settings.shown_url}?", yes):
+        raise DeclinedError("nothing was changed")
+
+
+def _show(settings: Settings, result: FreezeResult, word: Any) -> None:
+    bound_ms = result.bound_us // 1000
+    changed = sum(one.changed for one in result.identities)
+    if settings.json:
+        print_json(
+            {
+                "bound_at": iso_time(bound_ms),
+                "event": result.event or None,
+                "identities": [_as_json(one) for one in result.identities],
+            }
+        )
+        return
+    if not result.identities:
+        say("no identity is active")
+        return
+    print_table(
+        [Column("identity", fold=True), Column("now"), Column("reason", fold=True)],
+        ([one.identity, word(one, bound_ms), printable(one.reason)] for one in result.identities),
+    )
+    if changed:
+        at = f"{iso_time(bound_ms)}, control event {result.event}"
+        say(f"{counted(changed, 'identity')} changed: binds whatever starts after {at}")
+    else:
+        say("nothing changed")
+
+
+def _frozen_word(one: Frozen, now_ms: int) -> str:
+    if one.until_ms is None:
+        until = "until `thaw`"
+    else:
+        until = f"until {clock_time(one.until_ms)} ({distance(one.until_ms, now_ms)})"
+    return f"suspended {until}" if one.changed else f"was suspended already, {until}"
+
+
+def _thawed_word(one: Frozen, _now_ms: int) -> str:
+    return "may act again" if one.changed else "was not suspended"
+
+
+def _as_json(one: Frozen) -> dict[str, Any]:
+    return {
+        "identity": one.identity,
+        "changed": one.changed,
+        "until": None if one.until_ms is None else iso_time(one.until_ms),
+        "reason": one.reason,
+    }
+
+
+@click.group(cls=Group, epilog=example("keyleash identity suspend agent-runner"))
+def identity() -> None:
+    """Suspend an identity, or let it act again."""
+
+
+@identity.command(epilog=example("keyleash identity suspend agent-runner"))
+@click.argument("name", type=IDENTITY)
+@json_option
+@pass_settings
+def suspend(settings: Settings, name: str) -> None:
+    """Refuse every call of the identity NAME, from the very next one on.
+
+    Its tokens stay as they are. `keyleash freeze` does the same to several at once, for a time
+    and with a reason.
+    """
+    _set(settings, name, suspended=True)
+
+
+@identity.command(epilog=example("keyleash identity resume agent-runner"))
+@click.argument("name", type=IDENTITY)
+@json_option
+@pass_settings
+def resume(settings: Settings, name: str) -> None:
+    """Let the suspended identity NAME act again; the same as `keyleash thaw NAME`."""
+    _set(settings, name, suspended=False)
+
+
+def _set(settings: Settings, name: str, *, suspended: bool) -> None:
+
+    client, keyspace = settings.client, settings.keyspace
+    with settings.changing("look at `keyleash status`"):
+        changed = set_suspended(client, name, suspended, actor=settings.actor, keyspace=keyspace)
+    if settings.json:
+        print_json({"identity": name, "suspended": suspended, "changed": changed})
+    elif suspended:
+        said = "is suspended: its calls are refused from now on"
+        click.echo(f"`{name}` {said if changed else 'was suspended already'}")
+    else:
+        said = "may act again"
+        click.echo(f"`{name}` {said if changed else 'was not suspended'}")

@@ -1,0 +1,70 @@
+"""`keyleash plan`: what a policy file would change."""
+
+from __future__ import annotations
+
+import click
+
+from keyleash.cli.documents import read_text
+from keyleash.cli.failures import UNREACHABLE, problem_as_json, warn
+from keyleash.cli.load import progress
+from keyleash.cli.options import (
+    allow_unvalidated_restore_option,
+    full_option,
+    json_option,
+    transport_option,
+)
+from keyleash.cli.render.plan import plan_as_json, print_plan
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import print_json
+from keyleash.cli.types import FILE
+from keyleash.operator import prepare_policy, preview_load
+from keyleash.store.wire import Transport
+
+CHANGES = 1
+
+
+@click.command(
+    epilog="\b\nexit codes: 0 nothing changes, 1 something does, 2 usage, 65 bad policy,\n"
+    "            66 no such file, 69 server out of reach, or failed, 77 not permitted by it\n"
+    "example:    keyleash plan examples/agents.yaml"
+)
+@click.argument("file", type=FILE)
+@allow_unvalidated_restore_option
+@transport_option
+@full_option
+@json_option
+@pass_settings
+def plan(
+    settings: Settings, file: str, allow_unvalidated_restore: bool, transport: str, full: bool
+) -> int:
+    """Show what loading a policy file would change, and change nothing.
+
+    Compares FILE with the active policy, identity by identity: rules that are added (+), removed
+    (-) or changed (~), and calls that become possible or impossible. A rule marked `widens` has a
+    part in something that is allowed then and is not now. Identities that change alike are shown
+    together, and more than 50 different changes as a summary. Rejects FILE if it allows RESTORE
+    and the server does not validate its payloads, as `keyleash load` does. `-` reads standard
+    input.
+    """
+    settings.failed = UNREACHABLE
+    name, text = read_text(file)
+    # Whether the server may evict keys is for whoever loads to decide, so here it is a warning.
+    with progress("compiling", is_wanted=not settings.json) as report:
+        prepared = prepare_policy(
+            settings.client,
+            text,
+            file=name,
+            keyspace=settings.keyspace,
+            allow_eviction=True,
+            allow_unvalidated_restore=allow_unvalidated_restore,
+            report=report,
+        )
+    preview = preview_load(settings.client, prepared, settings.keyspace, Transport(transport))
+    if settings.json:
+        warnings = [problem_as_json(one) for one in prepared.warnings]
+        head = {"server": settings.shown_url, "file": name}
+        print_json({**head, **plan_as_json(prepared, preview), "warnings": warnings})
+    else:
+        warn(prepared.warnings)
+        print_plan(settings.shown_url, name, prepared, preview, full=full)
+    return 0 if preview.is_empty else CHANGES

@@ -1,0 +1,127 @@
+"""Steps, notes and new passwords, for people and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from keyleash.cli.fence_state import Meant
+from keyleash.cli.terminal import Column, print_table, say
+from keyleash.fence import AclStep, AclStepKind, Minted
+
+WORDS = {
+    AclStepKind.CREATED: "new",
+    AclStepKind.CHANGED: "change",
+    AclStepKind.KEPT: "as it is",
+    AclStepKind.REMOVED: "remove",
+    AclStepKind.HELD: "left out",
+    AclStepKind.FOREIGN: "not ours",
+}
+
+
+def print_steps(steps: Sequence[AclStep]) -> None:
+    """Print what happens to each user; the servers only where there are several."""
+    servers = {step.node.name for step in steps}
+    columns = [Column("user", fold=True), Column("what"), Column("why", fold=True)]
+    rows = [[step.identity, WORDS[step.how], "; ".join(step.reasons)] for step in steps]
+    if len(servers) > 1:
+        columns.insert(0, Column("server", fold=True))
+        for row, step in zip(rows, steps, strict=True):
+            row.insert(0, step.node.name)
+    print_table(columns, rows)
+
+
+def say_steps(steps: Sequence[AclStep]) -> None:
+    """Say what is about to happen to those users to which something does."""
+    width = max(len(step.identity) for step in steps)
+    are_several = len({step.node.name for step in steps}) > 1
+    for step in steps:
+        if step.how is not AclStepKind.KEPT:
+            why = "; ".join(step.reasons)
+            where = f"{step.node.name}: " if are_several else ""
+            say(f"{step.identity:<{width}}  {WORDS[step.how]:<8}  {where}{why}")
+
+
+def say_notes(meant: Meant) -> None:
+    """Say what the fence does not keep out, or keeps from guards, once for all whom it is about."""
+    whom: dict[tuple[str, str], list[str]] = {}
+    for one in meant.wanted:
+        for note in one.fence.notes:
+            whom.setdefault((note.message, note.what), []).append(one.fence.identity)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (message, what), names in whom.items():
+        alike.setdefault((message, ", ".join(names)), []).append(what)
+    for (message, names_), whats in alike.items():
+        say(f"note: {', '.join(whats)}: {message} ({names_})")
+
+
+def say_off(meant: Meant, steps: Sequence[AclStep]) -> None:
+    """Say who cannot log in for want of a password."""
+    made = {
+        step.identity
+        for step in steps
+        if step.how in (AclStepKind.CREATED, AclStepKind.CHANGED, AclStepKind.KEPT)
+    }
+    off = [
+        one.fence.identity
+        for one in meant.wanted
+        if one.fence.identity in made and not one.record.passwords
+    ]
+    if off:
+        say(f"note: without a password, and so off: {', '.join(off)}; see `--mint` and `--hashes`")
+
+
+def say_opened(users: Sequence[tuple[str, str]]) -> None:
+    """Say whose server takes no digest in a rule, and what that opens."""
+    for server, name in users:
+        say(
+            f"note: {server} takes no digests in rules, so `{name}` may call every script that is"
+            " loaded there, each with no more rights than its own"
+        )
+
+
+def say_unsaved(servers: Sequence[str]) -> None:
+    """Say which servers forget their users when they restart."""
+    for server in servers:
+        say(
+            f"note: {server} has no aclfile, so its users are lost when it restarts; configure one,"
+            " run CONFIG REWRITE there, or run `keyleash fence apply` after a start"
+        )
+
+
+def print_passwords(minted: Sequence[Minted]) -> None:
+    """Print new passwords, this once."""
+    for one in minted:
+        click.echo(f"{one.identity} {one.password}")
+
+
+def passwords_as_json(minted: Sequence[Minted]) -> list[dict[str, str]]:
+    """The same as JSON."""
+    return [{"identity": one.identity, "password": one.password} for one in minted]
+
+
+def step_as_json(step: AclStep) -> dict[str, Any]:
+    """A step as JSON."""
+    return {
+        "server": step.node.name,
+        "identity": step.identity,
+        "what": step.how.value,
+        "why": list(step.reasons),
+        "digests": not step.is_without_digests,
+    }
+
+
+def notes_as_json(meant: Meant) -> list[dict[str, str]]:
+    """The notes of all identities as JSON."""
+    return [
+        {
+            "identity": one.fence.identity,
+            "code": note.code,
+            "what": note.what,
+            "message": note.message,
+        }
+        for one in meant.wanted
+        for note in one.fence.notes
+    ]

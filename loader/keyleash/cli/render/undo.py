@@ -1,0 +1,131 @@
+"""A plan of an undo as people and programs read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keyleash.audit.describe import label, reason, short_value, value_as_json, what_happens
+from keyleash.audit.undo import described
+from keyleash.cli.terminal import Column, print_table, say
+from keyleash.store.token import without_tokens
+from keyleash.text import counted, iso_time, json_bytes, printable
+
+if TYPE_CHECKING:
+    from keyleash.audit.undo import KeyPlan, Obstacle, Undone, UndoPlan, UndoStep
+
+
+MAX_BLAMED = 20
+"""Further events of others are only counted."""
+MAX_OTHERS = 5
+
+
+def print_plan(plan: UndoPlan) -> None:
+    """Print what becomes of each key, and what is in the way."""
+    print_table(
+        [
+            Column("key", fold=True),
+            Column("what happens"),
+            Column("it held", fold=True),
+            Column("it holds", fold=True),
+        ],
+        (
+            [
+                printable(one.key),
+                what_happens(one),
+                short_value(one.then, plan.time_ms),
+                short_value(one.now, plan.time_ms),
+            ]
+            for one in plan.keys
+        ),
+    )
+    for one in plan.keys:
+        for obstacle in one.obstacles:
+            _print_obstacle(one, obstacle)
+    if plan.others:
+        named = ", ".join(f"`{printable(key)}`" for key in plan.others[:MAX_OTHERS])
+        more = f" and {len(plan.others) - MAX_OTHERS} more" if plan.others[MAX_OTHERS:] else ""
+        say(f"note: the same events changed {named}{more} too, which stay as they are")
+    say_untrusted(plan.untrusted)
+
+
+def say_untrusted(untrusted: Mapping[str, int]) -> None:
+    """Report the events that are left out, on standard error."""
+    if untrusted:
+        say(
+            f"note: untrusted events are left out: {described(untrusted)};"
+            " no policy of their time grants the identity their keys"
+        )
+
+
+def _print_obstacle(plan: KeyPlan, obstacle: Obstacle) -> None:
+    if plan.is_skipped:
+        return
+    word, colour = label(obstacle), "yellow" if obstacle.is_forced else "red"
+    click.echo(
+        f"{click.style(word, fg=colour)}: `{printable(plan.key)}` {reason(plan, obstacle)}"
+        if obstacle.kind in {"changed", "unverified"}
+        else f"{click.style(word, fg=colour)}: `{printable(plan.key)}`: {reason(plan, obstacle)}"
+    )
+
+
+def plan_as_json(plan: UndoPlan, undone: Undone | None) -> dict[str, Any]:
+    """The plan, and what was done of it."""
+    return {
+        "keys": [_key(one) for one in plan.keys],
+        "others": [json_bytes(key) for key in plan.others],
+        "untrusted": dict(plan.untrusted),
+        "blocked": len(plan.blocked),
+        "undone": None
+        if undone is None
+        else {
+            "correlation": undone.correlation,
+            "events": list(undone.events),
+            "restored": len(undone.restored),
+            "removed": len(undone.removed),
+        },
+    }
+
+
+def _key(plan: KeyPlan) -> dict[str, Any]:
+    return {
+        "key": json_bytes(plan.key),
+        "action": "blocked" if plan.is_blocked else str(plan.action),
+        "blocked": plan.is_blocked,
+        "before": value_as_json(plan.then),
+        "now": value_as_json(plan.now),
+        "events": [_step(step) for step in plan.steps],
+        "obstacles": [
+            {
+                "kind": str(one.kind),
+                "forced": one.is_forced,
+                "message": reason(plan, one),
+                "by": [_step(step) for step in one.by[:MAX_BLAMED]],
+            }
+            for one in plan.obstacles
+        ],
+    }
+
+
+def _step(step: UndoStep) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "event": step.event,
+        "time": iso_time(step.time_ms),
+        "identity": step.identity,
+        "token": step.token,
+        "ops": [without_tokens(op) for op in step.ops],
+        "correlation": step.correlation,
+    }
+    return {**said, "actor": step.actor} if step.actor else said
+
+
+def summary(undone: Undone) -> str:
+    """What was done, in a line."""
+    parts = []
+    if undone.restored:
+        parts.append(f"{counted(len(undone.restored), 'key')} restored")
+    if undone.removed:
+        parts.append(f"{counted(len(undone.removed), 'key')} removed")
+    return ", ".join(parts)

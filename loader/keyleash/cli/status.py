@@ -1,0 +1,158 @@
+"""`keyleash status`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import click
+from redis import exceptions as redis_errors
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from keyleash.cli.failures import failure_of
+from keyleash.cli.options import duration_s, example, json_option
+from keyleash.cli.render.status import snapshot_as_json, snapshot_parts
+from keyleash.cli.settings import Settings, node_client, pass_settings
+from keyleash.cli.terminal import (
+    Ended,
+    console,
+    ended_by_signals,
+    is_terminal,
+    print_json,
+    print_json_line,
+    say,
+    show,
+)
+from keyleash.errors import KeyleashError
+from keyleash.status import Snapshot, read_snapshot
+from keyleash.text import clock_time
+
+
+@click.command(epilog=example("keyleash status --watch"))
+@click.option("--watch", is_flag=True, help="Go on showing it, in place, until Ctrl-C or SIGTERM.")
+@click.option(
+    "--interval",
+    "interval_s",
+    metavar="DURATION",
+    default="2s",
+    show_default=True,
+    callback=duration_s,
+    help="With --watch, how often to look.",
+)
+@json_option
+@pass_settings
+def status(settings: Settings, watch: bool, interval_s: int) -> None:
+    """Show what is active, who acts, and how much is used.
+
+    A budget counts its open window, a plain rate the calls of the last period. A rate with a
+    burst shows how much of the burst is not free again yet. `oldest` is the age of the oldest
+    live token, `due` if it is over the policy's `rotate_after`. `audited` and `denied` are the
+    lengths of the trails; after a `+`, denials that are counted there without an entry of their
+    own. `just now` are the calls that were refused in the last five minutes.
+
+    With --watch where nobody looks on, it prints one after the other; with --json, an object a
+    line.
+    """
+    pass  # merged
+
+    if watch:
+        watch_status(settings, interval_s)
+        return
+    snapshot = read_snapshot(settings.client)
+    if settings.json:
+        print_json(snapshot_as_json(settings, snapshot))
+        return
+
+    show(*snapshot_parts(settings, snapshot))
+    if snapshot.active is None:
+        say("no policy is active")
+        say("help: load one with `keyleash load FILE`")
+
+
+PASSING = (redis_errors.RedisError, OSError, KeyleashError)
+"""What does not end a watch that has begun: a server comes back."""
+
+
+def watch_status(settings: Settings, interval_s: int) -> None:
+    """
+    Show the server's status until a signal.
+
+    Raises:
+        Exception: The first look failed, as that of `keyleash status`.
+    """
+    first = read_snapshot(settings.client)
+    try:
+        with ended_by_signals():
+            # A terminal on which no cursor moves would show nothing before the end.
+            if settings.json or not is_terminal() or console().is_dumb_terminal:
+                _one_by_one(settings, first, interval_s)
+            else:
+                _in_place(settings, first, interval_s)
+    except Ended:
+        say("stopped")
+
+
+def _in_place(settings: Settings, first: Snapshot, interval_s: int) -> None:
+    last = first
+    screen = _screen(settings, first)
+    with Live(screen, console=console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
+
+        def show_one(snapshot: Snapshot) -> None:
+            nonlocal last
+            last = snapshot
+            live.update(_screen(settings, snapshot), refresh=True)
+
+        def show_trouble(said: str) -> None:
+            live.update(_screen(settings, last, said), refresh=True)
+
+        _look_on(settings, interval_s, show_one, show_trouble)
+
+
+def _screen(settings: Settings, snapshot: Snapshot, trouble: str = "") -> RenderableType:
+    parts = list(snapshot_parts(settings, snapshot))
+    if snapshot.active is None:
+        parts.append(Text("no policy is active"))
+    at = Text(f"at         {clock_time(snapshot.now_ms)}; end with Ctrl-C", style="dim")
+    # Below the server's line, which is what a small terminal shows for certain.
+    parts.insert(
+        1, Text(f"error      {trouble}; shown is what was", style="red") if trouble else at
+    )
+    return Group(*parts)
+
+
+def _one_by_one(settings: Settings, first: Snapshot, interval_s: int) -> None:
+    def show_one(snapshot: Snapshot) -> None:
+        if settings.json:
+            print_json_line(snapshot_as_json(settings, snapshot))
+        else:
+            show(Text(f"at         {clock_time(snapshot.now_ms)}"))
+            show(*snapshot_parts(settings, snapshot))
+            click.echo("no policy is active\n" if snapshot.active is None else "")
+        sys.stdout.flush()
+
+    show_one(first)
+    _look_on(settings, interval_s, show_one, lambda said: say(f"error: {said}"))
+
+
+def _look_on(
+    settings: Settings,
+    interval_s: int,
+    show_one: Callable[[Snapshot], None],
+    show_trouble: Callable[[str], None],
+) -> None:
+    # A server that says nothing must not look like one where nothing changes.
+    client = node_client(settings.url, settings.url, timeout_s=settings.timeout_s)
+    while True:
+        time.sleep(interval_s)
+        try:
+            snapshot = read_snapshot(client)
+        except PASSING as error:
+            failure = failure_of(error, settings.shown_url)
+            if failure is None:
+                raise
+            show_trouble(failure.message)
+        else:
+            show_one(snapshot)

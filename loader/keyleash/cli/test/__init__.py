@@ -1,5 +1,0 @@
-"""`keyleash test`: unit tests of a policy."""
-
-from keyleash.cli.test.command import test
-
-__all__ = ["test"]

@@ -1,0 +1,442 @@
+"""`keyleash token`: issue, list, rotate and revoke tokens."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keyleash.audit.stats import recent_calls, recorded_calls, refused_as_revoked
+from keyleash.cli.errors import DeclinedError, UsageError
+from keyleash.cli.failures import FAILED
+from keyleash.cli.options import (
+    IDENTITY,
+    Group,
+    duration_s,
+    example,
+    json_option,
+    require_consent,
+    yes_option,
+)
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import Column, print_json, print_table, say
+from keyleash.operator.tokens import MAX_NOTE, issue_token, list_tokens, require_token, rotate_token
+from keyleash.operator.tokens import revoke as revoke_now
+from keyleash.policy.problems import listing
+from keyleash.store.identities import active_records, require_known, server_time_ms
+from keyleash.store.token import TOKEN_START, without_tokens
+from keyleash.text import clock_time, counted, distance, iso_time, printable, span
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from keyleash.operator.tokens import IssuedToken, Revocation, TokenInfo
+
+
+ttl_option = click.option(
+    "--ttl",
+    metavar="DURATION",
+    callback=duration_s,
+    help="How long it lives, such as `90m`.  [default: the policy's `ttl`]",
+)
+
+
+def require_note(note: str) -> None:
+    """Refuse a note that is too long, before anything is issued."""
+    if len(note) > MAX_NOTE:
+        raise UsageError(f"a note has at most {MAX_NOTE} characters, this one {len(note)}")
+
+
+def require_no_secret(text: str | None) -> None:
+    """Refuse a token where its id is wanted; it is not repeated."""
+    if text is not None and text.startswith(TOKEN_START):
+        raise UsageError("that is a token, not the id of one", help="see `keyleash token list`")
+
+
+def print_issued(
+    settings: Settings, issued: IssuedToken, more: Mapping[str, Any] | None = None
+) -> None:
+    """Print a new token, this once: alone on standard output, its facts on standard error."""
+    # The token first: whatever fails from here on, it is not lost.
+    if settings.json:
+        print_json(
+            {
+                "token": issued.token,
+                "id": issued.id,
+                "identity": issued.identity,
+                "expires_at": iso_time(issued.expires_ms),
+                **(more or {}),
+            }
+        )
+    else:
+        click.echo(issued.token)
+    life = span(round((issued.expires_ms - server_time_ms(settings.client)) / 1000))
+    if issued.capped:
+        say(f"note: shortened to {life}, the policy's `max_ttl`")
+    if not settings.json:
+        at = clock_time(issued.expires_ms)
+        say(f"token {issued.id} of `{issued.identity}` expires in {life}, at {at}")
+
+
+def due_word(info: TokenInfo, now_ms: int) -> str:
+    """When it ought to be rotated."""
+    if info.replaced_by:
+        return f"to {info.replaced_by}"
+    if info.due_ms is None:
+        return ""
+    return f"DUE {distance(info.due_ms, now_ms)}" if info.is_due(now_ms) else _in_time(info, now_ms)
+
+
+def _in_time(info: TokenInfo, now_ms: int) -> str:
+    # Whatever is not live any more need not be rotated.
+    due_ms = info.due_ms
+    return "" if due_ms is None or due_ms <= now_ms else distance(due_ms, now_ms)
+
+
+def used_word(info: TokenInfo, now_ms: int) -> str:
+    """When it was last used."""
+    return "never" if info.used_ms is None else distance(min(info.used_ms, now_ms), now_ms)
+
+
+def token_json(info: TokenInfo, now_ms: int) -> dict[str, Any]:
+    """A token as JSON."""
+    return {
+        "id": info.id,
+        "identity": info.identity,
+        "state": str(info.state),
+        "issued_at": iso_time(info.issued_ms),
+        "expires_at": iso_time(info.expires_ms),
+        "last_used_at": None if info.used_ms is None else iso_time(info.used_ms),
+        "rotate_at": None if info.due_ms is None else iso_time(info.due_ms),
+        "stale": info.is_due(now_ms),
+        "replaced_by": info.replaced_by or None,
+        "by": info.by,
+        "note": without_tokens(info.note),
+    }
+
+
+@click.command(epilog=example("TOKEN=$(keyleash token issue agent-runner --ttl 2h)"))
+@click.argument("identity", type=IDENTITY)
+@ttl_option
+@click.option("--note", default="", help="What it is for, as `token list` shows it; no secret.")
+@json_option
+@pass_settings
+def issue(settings: Settings, identity: str, ttl: int | None, note: str) -> None:
+    """Issue a token for IDENTITY and print it, this once.
+
+    The token alone goes to standard output; its id and expiry go to standard error. Redis
+    keeps only a hash, so a token that is lost cannot be shown again: revoke it by its id.
+    """
+    require_note(note)
+    client, keyspace, actor = settings.client, settings.keyspace, settings.actor
+    with settings.changing(f"look at `keyleash token list {identity}`"):
+        issued = issue_token(client, identity, ttl_s=ttl, note=note, actor=actor, keyspace=keyspace)
+    print_issued(settings, issued)
+
+
+@click.command("list", epilog=example("keyleash token list --stale || keyleash token rotate …"))
+@click.argument("identity", type=IDENTITY, required=False)
+@click.option(
+    "--stale",
+    is_flag=True,
+    help="Only what is older than the policy's `rotate_after`; exit 1 if there is any.",
+)
+@json_option
+@pass_settings
+def list_(settings: Settings, identity: str | None, stale: bool) -> int:
+    """List the tokens of IDENTITY, or of all, newest first.
+
+    A token is listed until a week after it expired. The tokens themselves are not known.
+    `rotate` tells when the policy's `rotate_after` is over, or what a token was rotated to.
+    """
+    require_known(settings.client, settings.keyspace, identity)
+    found = list_tokens(settings.client, identity, keyspace=settings.keyspace)
+    now_ms = server_time_ms(settings.client)
+    due = [info for info in found if info.is_due(now_ms)]
+    if stale:
+        found = due
+    if settings.json:
+        print_json({"tokens": [token_json(info, now_ms) for info in found]})
+    elif found:
+        print_table(
+            [
+                Column("id"),
+                Column("identity", fold=True),
+                Column("state"),
+                Column("age"),
+                Column("rotate"),
+                Column("expires"),
+                Column("used"),
+                Column("by", fold=True),
+                Column("note", fold=True),
+            ],
+            (
+                [
+                    info.id,
+                    info.identity,
+                    info.state,
+                    span((now_ms - info.issued_ms) // 1000),
+                    due_word(info, now_ms),
+                    distance(info.expires_ms, now_ms),
+                    used_word(info, now_ms),
+                    printable(info.by),
+                    without_tokens(printable(info.note)),
+                ]
+                for info in found
+            ),
+        )
+    if stale and due:
+        say(f"{counted(len(due), 'token')} to rotate: `keyleash token rotate ID`")
+        return FAILED
+    if not found and not settings.json:
+        say("no token is due" if stale else "no tokens")
+    return 0
+
+
+BEFORE_MS = 60_000
+AT_MOST = 10_000
+"""So many events of a trail are looked at: whoever revokes does not want to wait."""
+
+
+@click.command(epilog=example("keyleash token revoke --identity agent-runner --wait 5s"))
+@click.argument("token_id", metavar="[ID]", required=False)
+@click.option("--identity", metavar="NAME", type=IDENTITY, help="Every token of this identity.")
+@click.option("--all", "everything", is_flag=True, help="Every token there is; asks first.")
+@click.option(
+    "--wait",
+    "wait_s",
+    metavar="DURATION",
+    callback=duration_s,
+    help="Wait so long, then say how many calls were refused meanwhile.",
+)
+@yes_option
+@json_option
+@pass_settings
+def revoke(
+    settings: Settings,
+    token_id: str | None,
+    identity: str | None,
+    everything: bool,
+    wait_s: int | None,
+    yes: bool,
+) -> int:
+    """Revoke tokens, from the very next call on.
+
+    Give the ID of one, or name an identity, or say --all. Of each token it says how many calls
+    the audit trail has of the minute before: what was cut. How many are refused since, --wait
+    says, or later `token show ID`.
+    """
+    if (token_id is not None) + (identity is not None) + everything != 1:
+        raise UsageError(
+            "there is not one thing to revoke", help="give a token id, `--identity NAME` or `--all`"
+        )
+    require_no_secret(token_id)
+    if token_id is None:
+        require_known(settings.client, settings.keyspace, identity)
+    if everything and not _may_revoke_all(settings, yes):
+        raise DeclinedError("nothing was revoked")
+    client, keyspace, actor = settings.client, settings.keyspace, settings.actor
+    with settings.changing("look at `keyleash token list`"):
+        done = revoke_now(
+            client, token_id=token_id, identity=identity, actor=actor, keyspace=keyspace
+        )
+    if settings.json:
+        _print_json(settings, done, wait_s)
+    elif done.tokens:
+        _print(settings, done, wait_s)
+    elif done.unreadable:
+        say("nothing was revoked")
+    elif token_id is not None:
+        click.echo(f"`{token_id}` was revoked already")
+    else:
+        click.echo("there was no token left to revoke")
+    if done.unreadable:
+        _warn(done)
+        return FAILED
+    return 0
+
+
+def _may_revoke_all(settings: Settings, yes: bool) -> bool:
+    if not yes:
+        say("every agent stops until it gets a new token")
+    return require_consent(f"revoke every token on {settings.shown_url}?", yes)
+
+
+def _warn(done: Revocation) -> None:
+    names = sorted(set(done.unreadable))
+    count = counted(len(done.unreadable), "token")
+    say(f"error: {count} of {listing(names)} not revoked: what is recorded of it cannot be read")
+    say(f"help: stop whoever may hold one: `keyleash freeze {' '.join(names)} --reason TEXT`")
+
+
+def _print(settings: Settings, done: Revocation, wait_s: int | None) -> None:
+    # First what whoever is in a hurry waits for.
+    bound_ms = done.bound_us // 1000
+    count = counted(len(done.tokens), "token")
+    say(f"{count} revoked: binds whatever starts after {iso_time(bound_ms)}")
+    before, more = _calls_before(settings, done)
+    print_table(
+        [
+            Column("revoked"),
+            Column("identity", fold=True),
+            Column("recorded in the minute before", "right"),
+        ],
+        [
+            (id_, name, f"{before[id_]} or more" if name in more else str(before[id_]))
+            for name, id_ in done.tokens
+        ],
+    )
+    if wait_s is not None:
+        refused = _refused_since(settings, done, wait_s)
+        cut = counted(sum(refused[id_] for _, id_ in done.tokens), "call")
+        say(f"{cut} refused in the {span(wait_s)} since")
+
+
+def _print_json(settings: Settings, done: Revocation, wait_s: int | None) -> None:
+    before, _more = _calls_before(settings, done)
+    refused = None if wait_s is None else _refused_since(settings, done, wait_s)
+    print_json(
+        {
+            "bound_at": iso_time(done.bound_us // 1000),
+            "revoked": [
+                {
+                    "id": id_,
+                    "identity": name,
+                    "recorded_in_the_minute_before": before[id_],
+                    **({} if refused is None else {"refused_since": refused[id_]}),
+                }
+                for name, id_ in done.tokens
+            ],
+            "unreadable": list(done.unreadable),
+        }
+    )
+
+
+def _calls_before(settings: Settings, done: Revocation) -> tuple[Counter[str], frozenset[str]]:
+
+    bound_ms = done.bound_us // 1000
+    stretch = (bound_ms - BEFORE_MS, bound_ms)
+    return recent_calls(settings.client, settings.keyspace, _names(done), stretch, AT_MOST)
+
+
+def _refused_since(settings: Settings, done: Revocation, wait_s: int) -> Counter[str]:
+
+    time.sleep(wait_s)
+    since_ms = done.bound_us // 1000
+    return refused_as_revoked(settings.client, settings.keyspace, _names(done), since_ms)
+
+
+def _names(done: Revocation) -> list[str]:
+    return sorted({name for name, _ in done.tokens})
+
+
+def _grace_s(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    if value is not None and re.fullmatch("0+[wdhms]?", value):
+        return 0
+    return duration_s(context, parameter, value)
+
+
+@click.command(epilog=example("TOKEN=$(keyleash token rotate agent-runner --grace 10m)"))
+@click.argument("which", metavar="IDENTITY|ID", type=IDENTITY)
+@click.option(
+    "--grace",
+    metavar="DURATION",
+    callback=_grace_s,
+    default="10m",
+    show_default=True,
+    help="How long what is replaced is still good; `0` for not at all.",
+)
+@ttl_option
+@click.option("--note", help="As for `token issue`.  [default: that of the token ID]")
+@json_option
+@pass_settings
+def rotate(settings: Settings, which: str, grace: int, ttl: int | None, note: str | None) -> None:
+    """Issue a token in place of every live one of IDENTITY, or of the token ID alone.
+
+    The new token is printed, this once, as `token issue` does. What it replaces is refused as
+    expired when the grace is over, and never later than it would have been anyway. Limits are
+    the identity's, so nothing that was used comes back; but a limit `per: token` begins anew.
+    """
+    require_no_secret(which)
+    require_note(note or "")
+    # A name wins over an id that reads alike.
+    is_identity = bool(active_records(settings.client, settings.keyspace, [which]))
+    is_identity = is_identity or "-" in which
+    with settings.changing("look at `keyleash token list`"):
+        done = rotate_token(
+            settings.client,
+            identity=which if is_identity else None,
+            token_id=None if is_identity else which,
+            grace_s=grace,
+            ttl_s=ttl,
+            note=note,
+            actor=settings.actor,
+            keyspace=settings.keyspace,
+        )
+    replaced = [{"id": id_, "expires_at": iso_time(ends)} for id_, ends in done.replaced]
+    print_issued(settings, done.issued, {"replaced": replaced})
+    if settings.json:
+        return
+    now_ms = server_time_ms(settings.client)
+    for id_, ends_ms in done.replaced:
+        # With no grace that moment is past by now.
+        left = round((ends_ms - now_ms) / 1000)
+        when = f"in {span(left)}" if left > 0 else "now"
+        say(f"it replaces {id_}, which expires {when}, at {clock_time(ends_ms)}")
+    if not done.replaced:
+        say("there was no live token to replace")
+
+
+@click.command(epilog=example("keyleash token show 7k2mq9xw4tbn"))
+@click.argument("token_id", metavar="ID")
+@json_option
+@pass_settings
+def show(settings: Settings, token_id: str) -> None:
+    """Show what is known of the token ID: its state, its life, and how it was used.
+
+    `last used` is exact to a minute, or to a second where the policy has an idle time. `uses`
+    are the calls that the audit trail still has of it: what only read is in there if the policy
+    records reads. `refused` are the calls that came after it was revoked.
+    """
+    require_no_secret(token_id)
+    client, keyspace = settings.client, settings.keyspace
+    info = require_token(client, token_id, keyspace=keyspace)
+    uses = recorded_calls(client, keyspace, info.identity, token_id)
+    refused = refused_as_revoked(client, keyspace, [info.identity])[token_id]
+    now_ms = server_time_ms(client)
+    if settings.json:
+        counts = {"recorded_uses": uses, "refused_as_revoked": refused}
+        print_json({**token_json(info, now_ms), **counts})
+        return
+
+    def moment(time_ms: int) -> str:
+        return f"{clock_time(time_ms)} ({distance(time_ms, now_ms)})"
+
+    rows = [
+        ("token", info.id),
+        ("identity", info.identity),
+        ("state", str(info.state)),
+        ("issued", f"{moment(info.issued_ms)} by {printable(info.by)}"),
+        ("note", without_tokens(printable(info.note))),
+        ("expires", moment(info.expires_ms)),
+        ("rotated to", info.replaced_by),
+        ("rotate", "" if info.due_ms is None else moment(info.due_ms)),
+        ("last used", "never" if info.used_ms is None else moment(min(info.used_ms, now_ms))),
+        ("uses", f"{uses} recorded"),
+        ("refused", f"{refused} since it was revoked" if refused else ""),
+    ]
+    for name, said in rows:
+        if said:
+            click.echo(f"{name:<12}{said}")
+
+
+@click.group(cls=Group, epilog=example("keyleash token issue agent-runner --ttl 2h"))
+def token() -> None:
+    """Issue, rotate, list, show and revoke tokens."""
+
+
+for command in (issue, rotate, list_, show, revoke):
+    token.add_command(command)

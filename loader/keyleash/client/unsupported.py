@@ -1,0 +1,183 @@
+"""redis-py features that bypass `execute_command`: each raises with a reason."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import redis.asyncio.lock
+import redis.lock
+from redis.exceptions import ResponseError
+
+from keyleash.client.flow import Queued
+from keyleash.errors import CommandRefusedError, LeashError
+
+_LOCKS = (redis.lock.Lock, redis.asyncio.lock.Lock)
+_ACQUIRING = {lock.do_acquire.__code__ for lock in _LOCKS}
+_RELEASING = {lock.do_release for lock in _LOCKS}
+
+
+class Unscoped:
+    """Mixed in before redis-py's class, sync or async, client or pipeline."""
+
+    def pubsub(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: messages come without a call that could be judged."""
+        raise unscoped(
+            "SUBSCRIBE",
+            "a subscription does not go through the guard",
+            "use a client of its own, with a user for channels",
+        )
+
+    def monitor(self) -> NoReturn:
+        """Refuse: MONITOR shows everybody's commands."""
+        raise unscoped("MONITOR", "it shows everybody's commands", "use an operator's client")
+
+    def lock(self, name: Any, *args: Any, lock_class: Any = None, **options: Any) -> Any:
+        """Refuse redis-py's own lock, which could be taken but not released.
+
+        A *lock_class* that does without scripts is used.
+        """
+        if lock_class is None:
+            raise _locking()
+        above: Any = super()
+        return above.lock(name, *args, lock_class=lock_class, **options)
+
+    def register_script(self, script: Any) -> NoReturn:
+        """Deny a script before anything is done that only the script can undo."""
+        raise unscoped(
+            "EVALSHA",
+            "a script may touch any key, so it cannot be judged",
+            "use commands that are atomic themselves, or a batch",
+        )
+
+    if not TYPE_CHECKING:  # The types are those of redis-py.
+
+        def set(self, *args: Any, **options: Any) -> Any:
+            """Like redis-py's, except for its locks, which could be taken but not released."""
+            if options.get("nx") and _is_locking(sys._getframe(1)):
+                raise _locking()
+            return super().set(*args, **options)
+
+    def json(self, *args: Any, **options: Any) -> Any:
+        """Like redis-py's; its commands go through the guard."""
+        above: Any = super()
+        return _without_pipeline(above.json(*args, **options))
+
+    def ts(self, *args: Any, **options: Any) -> Any:
+        """Like redis-py's; its commands go through the guard."""
+        above: Any = super()
+        return _without_pipeline(above.ts(*args, **options))
+
+    def ft(self, *args: Any, **options: Any) -> Any:
+        """Like redis-py's; its commands go through the guard."""
+        above: Any = super()
+        return _without_pipeline(above.ft(*args, **options))
+
+
+def unscoped(command: str, reason: str, instead: str) -> CommandRefusedError:
+    """The refusal of what the client itself does not do."""
+    return CommandRefusedError({"command": command, "reason": reason}, help=instead)
+
+
+def require_no_watches(keys: Sequence[Any]) -> None:
+    """Refuse WATCH, which a script cannot do.
+
+    Raises:
+        CommandRefusedError: there is a key to watch.
+    """
+    if keys:
+        raise watching()
+
+
+def require_no_cache(options: Mapping[str, Any]) -> None:
+    """Deny redis-py's client-side cache, which never holds a reply of a guarded client.
+
+    Args:
+        options: The arguments of a client or of its pool.
+
+    Raises:
+        CommandRefusedError: one of them asks for a cache.
+    """
+    caches = [options.get("cache"), options.get("cache_config")]
+    caches.append(getattr(options.get("connection_pool"), "cache", None))
+    if any(cache is not None for cache in caches):
+        raise unscoped(
+            "CLIENT TRACKING",
+            "a cached reply is read without a call that could be judged",
+            "leave `cache` and `cache_config` out, of the pool as well",
+        )
+
+
+def _is_locking(caller: FrameType) -> bool:
+    """Return whether a lock of redis-py is being acquired that is released by a script.
+
+    Its class registers its scripts once in a process, perhaps with another client, so
+    `register_script` is not called for every lock.
+    """
+    if caller.f_code not in _ACQUIRING:
+        return False
+    return type(caller.f_locals["self"]).do_release in _RELEASING
+
+
+def _locking() -> CommandRefusedError:
+    return unscoped(
+        "EVALSHA",
+        "redis-py releases a lock by a script of its own, and a script cannot be judged",
+        "use `set(name, value, nx=True, px=...)` and let it expire, or a `lock_class` that"
+        " releases without a script",
+    )
+
+
+def watching() -> CommandRefusedError:
+    return unscoped(
+        "WATCH",
+        "a guard judges and runs a batch in one call, and nothing can be read before it",
+        "use a batch without WATCH, or commands that are atomic themselves",
+    )
+
+
+def _without_pipeline(helper: Any) -> Any:
+    """Take from a module's helper what makes redis-py's pipelines, by the pool alone."""
+
+    def refused(*_: Any, **__: Any) -> NoReturn:
+        raise unscoped(
+            "MULTI",
+            "the pipeline of a module's helper does not go through the guard",
+            "use the helper of a pipeline, as in `client.pipeline().json()`",
+        )
+
+    helper.pipeline = refused
+    return helper
+
+
+class Queueing(Unscoped):
+    """Mixed in before redis-py's Pipeline: nothing is sent but by `execute`."""
+
+    def immediate_execute_command(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: redis-py sends WATCH this way, and what is called after it."""
+        raise watching()
+
+    def load_scripts(self) -> NoReturn:
+        """Refuse: redis-py loads this way what `register_script` made."""
+        raise watching()
+
+    def raise_first_error(self, commands: Sequence[Queued], response: Iterable[Any]) -> None:
+        """Raise the first exception among the results, and say which command it is of."""
+        for number, result in enumerate(response, start=1):
+            if isinstance(result, ResponseError):
+                self._annotate(result, number, commands)
+                raise result
+            if isinstance(result, Exception):
+                raise result
+
+    def _name_refused(self, refused: LeashError, commands: Sequence[Queued]) -> None:
+        """Say of which command the refusal of a whole batch is."""
+        item = refused.details.get("item")
+        if item is not None:
+            self._annotate(refused, int(item), commands)
+
+    def _annotate(self, error: Exception, number: int, commands: Sequence[Queued]) -> None:
+        pipeline: Any = self
+        pipeline.annotate_exception(error, number, commands[number - 1][0])

@@ -1,0 +1,158 @@
+"""The command table of a live server, modules included.
+
+A command that the configuration renames is told under the name it was made with, and
+goes through a guard under neither: the old name the server does not know, the new one
+the table does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from keyleash.commands.spec import CommandTable
+from keyleash.commands.table import CommandRow, KeySpecRow, SearchRow, table_of
+from keyleash.errors import KeyleashError
+
+UNNAMED = "the server"
+"""The label in a table that is read from a server: a guard is the same whatever it is called."""
+
+FIELDS = 10
+"""What COMMAND says of each command since Redis 7; the key specs are among the last."""
+
+
+class UnreadableCommandsError(KeyleashError):
+    """A server does not say what its commands do to keys."""
+
+    code = "unreadable-commands"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"cannot read the server's commands: {reason}",
+            help="use a user who may run COMMAND, on Redis 7 or later",
+        )
+
+
+def read_table(client: Any) -> CommandTable:
+    """
+    Read a server's commands and place their keys; one round trip.
+
+    Args:
+        client: A redis-py client, RESP2 or RESP3.
+
+    Raises:
+        UnreadableCommandsError: the user may not run COMMAND, or its reply has no key specs.
+    """
+    return _placed(_Answer(_reply(client)))
+
+
+def ask(client: Any) -> tuple[str, dict[str, CommandRow]]:
+    """
+    Read a server's commands as raw rows; otherwise like `read_table`.
+
+    Returns:
+        The server's label, such as `redis 8.0.2`, and its rows by command name.
+    """
+    info = client.info("server")
+    name = info.get("server_name", "redis")
+    label = f"{name} {info[f'{name}_version']}"
+    return label, rows_of(label, _reply(client))
+
+
+def rows_of(label: str, reply: Iterable[Sequence[Any]]) -> dict[str, CommandRow]:
+    """
+    Turn a COMMAND reply into rows.
+
+    Args:
+        label: The server's label.
+        reply: COMMAND's reply under RESP2 or RESP3.
+
+    Returns:
+        Rows by command name, sub-commands included.
+    """
+    return {name: row for entry in reply for name, row in _command_rows(label, entry)}
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A reply as the key of a cache: compared as a whole, since no hash of it is cheap."""
+
+    reply: list[Any] = field(hash=False, repr=False)
+
+
+@lru_cache(maxsize=4)
+def _placed(answer: _Answer) -> CommandTable:
+    # Placing takes several times as long as reading, and a process may load again and again.
+    return table_of([UNNAMED], rows_of(UNNAMED, answer.reply))
+
+
+def _reply(client: Any) -> list[Any]:
+    with client.pipeline(transaction=False) as pipe:
+        # The reply as it is: redis-py would leave the key specs out.
+        pipe.response_callbacks = {}
+        pipe.execute_command("COMMAND")
+        (reply,) = pipe.execute(raise_on_error=False)
+    if isinstance(reply, ResponseError):
+        raise UnreadableCommandsError(str(reply)) from reply
+    # A server before 7, a fake one, or none.
+    is_readable = isinstance(reply, list) and all(
+        isinstance(entry, list | tuple) and len(entry) >= FIELDS for entry in reply
+    )
+    if not is_readable or not any(entry[8] for entry in reply):
+        raise UnreadableCommandsError("its reply to COMMAND does not say where keys stand")
+    return list(reply)
+
+
+def _command_rows(label: str, entry: Sequence[Any]) -> Iterator[tuple[str, CommandRow]]:
+    name, arity, flags, _first, _last, _step, categories, _tips, key_specs, subcommands = entry[
+        :FIELDS
+    ]
+    yield (
+        _text(name).replace("|", " ").upper(),
+        {
+            "arity": int(arity),
+            "flags": sorted(map(_text, flags)),
+            "categories": sorted(map(_text, categories)),
+            "servers": [label],
+            "key_specs": [_key_spec(spec) for spec in key_specs],
+            "positions_differ": False,
+        },
+    )
+    for subcommand in subcommands:
+        yield from _command_rows(label, subcommand)
+
+
+def _key_spec(reply: Any) -> KeySpecRow:
+    fields = _mapping(reply)
+    return {
+        "flags": sorted(map(_text, fields["flags"])),
+        "begin_search": _search(fields["begin_search"]),
+        "find_keys": _search(fields["find_keys"]),
+    }
+
+
+def _search(reply: Any) -> SearchRow:
+    fields = _mapping(reply)
+    spec = _mapping(fields["spec"])
+    return {
+        "type": _text(fields["type"]),
+        "spec": {
+            name: value if isinstance(value, int) else _text(value) for name, value in spec.items()
+        },
+    }
+
+
+def _mapping(reply: Any) -> dict[str, Any]:
+    """A map, which RESP2 sends as a flat list of names and values."""
+    pairs = (
+        reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
+    )
+    return {_text(name): value for name, value in pairs}
+
+
+def _text(reply: Any) -> str:
+    return reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)

@@ -1,0 +1,459 @@
+"""Checks of server settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from keyleash.commands.work import DEFAULT_VALUE_BYTES
+from keyleash.doctor.advisories import advisories, parse_version, shown
+from keyleash.doctor.deployment import Deployment, Server
+from keyleash.doctor.findings import DoctorFinding, Said, Severity, Skipped, named
+from keyleash.operator.load.checks import (
+    EVICTION_ADVICE,
+    RESTORE_CODE,
+    find_eviction_risk,
+    restoring_identities,
+)
+from keyleash.policy import Identity, Policy
+from keyleash.status.identities import read_states
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client
+from keyleash.store.server_check import PAYLOAD_ADVICE, find_payload_risk, release_of
+from keyleash.store.state import LimitState, SlotKind
+
+VERSION = "vulnerable-version"
+
+
+def check_version(server: Server) -> Iterator[Said]:
+    """Compare the release with the first ones that have the fixes."""
+    product, text = release_of(server.client.info("server"))
+    version = parse_version(text)
+    if version is None:
+        yield Skipped("version", f"`{text}` is no release of {product}", server.name)
+        return
+    concerning = [
+        one
+        for one in advisories()
+        if one.concerns(product, version) and _is_on(server.client, one.setting)
+    ]
+    if not concerning:
+        return
+    target = max(one.upgrade(product, version) for one in concerning)
+    names = ", ".join(one.name for one in concerning)
+    yield DoctorFinding(
+        VERSION,
+        Severity.ERROR,
+        f"{product.capitalize()} {text} has known flaws that agents, or anybody who may load"
+        f" scripts, can use: {names}; the worst: {concerning[0].what}",
+        f"upgrade to {product.capitalize()} {shown(target)} or later; if the changelog of your"
+        f" distribution's package names the fixes, accept it: `--accept {VERSION}`",
+        server.name,
+    )
+
+
+def _is_on(client: Client, setting: str) -> bool:
+    """Return whether *setting* is not 0; also if there is none, or it cannot be read."""
+    if not setting:
+        return True
+    try:
+        value = str(client.config_get(setting).get(setting, "0"))
+    except ResponseError:
+        return True
+    return value.rstrip("%") != "0"
+
+
+OUTPUT = "unbounded-output-buffers"
+TOTAL = "unbounded-client-memory"
+BULK = "large-bulk-length"
+MIB = 1 << 20
+
+_OUTPUT, _TOTAL, _BULK = "client-output-buffer-limit", "maxmemory-clients", "proto-max-bulk-len"
+
+
+def check_clients(deployment: Deployment, server: Server) -> Iterator[Said]:
+    """Read the limits of one connection, of all connections and of one argument."""
+    try:
+        settings: Mapping[str, str] = server.client.config_get(_OUTPUT, _TOTAL, _BULK)
+    except ResponseError as error:
+        reason = f"the server's settings cannot be read: {error}"
+        yield Skipped("client limits", reason, server.name)
+        return
+    has_maxmemory = bool(int(server.client.info("memory").get("maxmemory", 0)))
+    is_output_open = _is_output_open(settings.get(_OUTPUT, ""))
+    total = settings.get(_TOTAL, "0")
+    # A percentage is one of `maxmemory`.
+    is_total_open = total.rstrip("%") == "0" or (total.endswith("%") and not has_maxmemory)
+    severity = Severity.WARNING if is_output_open and is_total_open else Severity.ADVICE
+    if is_output_open:
+        yield DoctorFinding(
+            OUTPUT,
+            severity,
+            f"`{_OUTPUT}` has no bound for normal clients: replies that an agent does not read stay"
+            " in memory",
+            f"set `{_OUTPUT} normal 256mb 64mb 60` in redis.conf, or by `CONFIG SET {_OUTPUT}"
+            ' "normal 256mb 64mb 60"`; the first size must exceed the largest reply',
+            server.name,
+        )
+    if is_total_open:
+        without = " without a `maxmemory`" if total.endswith("%") else ""
+        yield DoctorFinding(
+            TOTAL,
+            severity,
+            f"with `{_TOTAL} {total}`{without} the buffers of all connections together have no"
+            " bound",
+            f"set `{_TOTAL}` to a size such as `512mb`, or to a percentage of `maxmemory`; over it,"
+            " the server closes the connections that use most",
+            server.name,
+        )
+    bulk_mib = int(settings.get(_BULK, 0)) // MIB
+    needed_mib = -(-_longest_value(deployment.policy) // MIB)
+    if bulk_mib > needed_mib:
+        yield DoctorFinding(
+            BULK,
+            Severity.ADVICE,
+            f"`{_BULK}` allows arguments of {bulk_mib} MiB, and guards allow strings of"
+            f" {needed_mib} MiB",
+            f"set `{_BULK} {needed_mib}mb`, or what the values of other clients need",
+            server.name,
+        )
+
+
+def _longest_value(policy: Policy | None) -> int:
+    """Return how many bytes the guards of a policy let a call give a string."""
+    identities = () if policy is None else policy.identities
+    bounds = (grant.value_bytes for one in identities for grant in one.grants)
+    return max((DEFAULT_VALUE_BYTES, *(bound for bound in bounds if bound is not None)))
+
+
+def _is_output_open(limits: str) -> bool:
+    """Return whether the class `normal` of `client-output-buffer-limit` has neither limit."""
+    words = limits.split()
+    classes = dict(zip(words[::4], zip(words[1::4], words[2::4], strict=True), strict=True))
+    return classes.get("normal") == ("0", "0")
+
+
+DIFFERS = "clock-differs"
+AHEAD = "clock-was-ahead"
+TOLERATED_S = 5.0
+MINUTE_US = 60_000_000
+DAY_US = 86_400_000_000
+
+
+def check_clock(server: Server) -> Iterator[Said]:
+    """Compare the server's clock with this machine's."""
+    before_s = time.time()
+    seconds, micros = server.client.time()
+    after_s = time.time()
+    server_s = int(seconds) + int(micros) / 1_000_000
+    # What the answer took on its way is nobody's fault.
+    off_s = max(before_s - server_s, server_s - after_s, 0.0)
+    if off_s > TOLERATED_S:
+        way = "ahead of" if server_s > after_s else "behind"
+        yield DoctorFinding(
+            DIFFERS,
+            Severity.WARNING,
+            f"the server's clock is {off_s:.0f} s {way} that of this machine; expiries and windows"
+            " go by the server's",
+            "let NTP keep both; a clock that is set back lets agents wait as long as it was ahead",
+            server.name,
+        )
+
+
+def check_moments(deployment: Deployment, keyspace: Keyspace) -> Iterator[Said]:
+    """Look for moments that have not come yet in states and trails."""
+    policy, client = deployment.policy, deployment.main.client
+    if policy is None:
+        return
+    seconds, micros = client.time()
+    now_us = int(seconds) * 1_000_000 + int(micros)
+    names = [one.name for one in policy.identities]
+    ahead = []
+    states = read_states(client, keyspace, names)
+    for identity, (state, _) in zip(policy.identities, states, strict=True):
+        if state is not None and any(_is_ahead(identity, one, now_us) for one in state.limits):
+            ahead.append(identity.name)
+    if ahead:
+        yield _ahead(f"limits of {named(ahead)} hold moments that have not come yet")
+    trails = [keyspace.control, *map(keyspace.audit, names), *map(keyspace.denied, names)]
+    with client.pipeline(transaction=False) as pipe:
+        for trail in trails:
+            pipe.xrevrange(trail, count=1)
+        newest = pipe.execute()
+    times_us = [int(one[0][0].partition(b"-")[0]) * 1000 for one in newest if one]
+    if times_us and max(times_us) > now_us + MINUTE_US:
+        ahead_s = (max(times_us) - now_us) // 1_000_000
+        yield _ahead(f"the newest entry of a trail is of {ahead_s} s from now")
+
+
+def _is_ahead(identity: Identity, held: LimitState, now_us: int) -> bool:
+    slot = held.slot
+    match slot.kind:
+        case SlotKind.BUDGET:
+            # Months differ, and so do days when clocks change.
+            return held.ends_us > now_us + slot.period_us + 2 * DAY_US
+        case SlotKind.RING:
+            return max(held.calls_us, default=0) > now_us + MINUTE_US
+        case SlotKind.GCRA:
+            bursts = [one.burst for one in identity.rates if one.name == slot.name]
+            burst = next((one for one in bursts if one), slot.limit)
+            return held.tat_us > now_us + burst * slot.interval_us + MINUTE_US
+
+
+def _ahead(what: str) -> DoctorFinding:
+    return DoctorFinding(
+        AHEAD,
+        Severity.WARNING,
+        f"{what}: the server's clock was ahead when they were written",
+        "find out what set the clock; agents may be refused, and trails go on at their last time,"
+        " until the clock has come there",
+    )
+
+
+EVICTION = "eviction"
+FULL = "memory-full"
+NEARLY = 0.9
+"""Of `maxmemory`: from there on it is told before it is too late."""
+
+
+def check_eviction(server: Server) -> Iterator[Said]:
+    """Ask for `maxmemory-policy`."""
+    risk = find_eviction_risk(server.client)
+    if risk is None:
+        return
+    if risk.policy is None:
+        yield Skipped("eviction", risk.message, server.name)
+        return
+    severity = Severity.ERROR if risk.has_bound else Severity.WARNING
+    yield DoctorFinding(EVICTION, severity, risk.message, EVICTION_ADVICE, server.name)
+
+
+def check_room(server: Server) -> Iterator[DoctorFinding]:
+    """Compare what is used with `maxmemory`."""
+    said = server.client.info("memory")
+    bound = int(said.get("maxmemory", 0))
+    # What evicts has room whenever it wants.
+    if not bound or said.get("maxmemory_policy") != "noeviction":
+        return
+    # Buffers of replicas and of the append-only file do not count.
+    used = int(said["used_memory"]) - int(said.get("mem_not_counted_for_evict", 0))
+    if used < NEARLY * bound:
+        return
+    is_full = used >= bound
+    yield DoctorFinding(
+        FULL,
+        Severity.ERROR if is_full else Severity.WARNING,
+        f"{used * 100 // bound} % of `maxmemory` is used: "
+        + ("every write is refused" if is_full else "at 100 % every write is refused"),
+        "raise `maxmemory`, or make room: delete data, keep shorter trails",
+        server.name,
+    )
+
+
+def check_payloads(deployment: Deployment, server: Server, *, are_fenced: bool) -> Iterator[Said]:
+    """
+    Read `sanitize-dump-payload`; it is an error where an identity may RESTORE.
+
+    Args:
+        deployment: The deployment.
+        server: One of its servers.
+        are_fenced: Whether agents have ACL users, which may write to their own audit streams
+            unless the server is sealed.
+    """
+    risk = find_payload_risk(server.client)
+    if risk is None:
+        return
+    if risk.setting is None:
+        yield Skipped("payload validation", risk.message, server.name)
+        return
+    policy = deployment.policy
+    names = () if policy is None else restoring_identities(policy)
+    if names:
+        message = f"{named(names)} may RESTORE, and {risk.message}"
+        yield DoctorFinding(RESTORE_CODE, Severity.ERROR, message, PAYLOAD_ADVICE, server.name)
+        return
+    can_forge = are_fenced and not deployment.seal.keyspace.vault
+    yield DoctorFinding(
+        RESTORE_CODE,
+        Severity.WARNING if can_forge else Severity.ADVICE,
+        risk.message,
+        f"{PAYLOAD_ADVICE}: a fenced agent can write false before-images to its own audit stream,"
+        " so until"
+        " then `undo` and `audit as-of` do not restore those of fenced agents",
+        server.name,
+    )
+
+
+NONE = "no-persistence"
+SNAPSHOTS = "snapshots-only"
+NO_FSYNC = "no-fsync"
+FAILING = "persistence-failing"
+APPEND = "set `appendonly yes` and `appendfsync everysec`, in the server's configuration file too"
+
+
+def check_persistence(server: Server) -> Iterator[Said]:
+    """Look at append-only file and snapshots."""
+    said = server.client.info("persistence")
+    yield from _failing(server, said)
+    try:
+        given = server.client.config_get("save", "appendfsync")
+    except ResponseError as error:
+        given = None
+        reason = f"the server's settings cannot be read: {error}"
+    if not int(said.get("aof_enabled", 0)):
+        if given is None:
+            yield Skipped("snapshots", reason, server.name)
+        elif given.get("save"):
+            yield DoctorFinding(
+                SNAPSHOTS,
+                Severity.WARNING,
+                "there are snapshots and no append-only file: a crash takes back what was counted,"
+                " recorded and revoked since the last snapshot",
+                APPEND,
+                server.name,
+            )
+        else:
+            yield DoctorFinding(
+                NONE,
+                Severity.ERROR,
+                "nothing is kept: a restart loses policy, tokens, counters and trails",
+                APPEND,
+                server.name,
+            )
+    elif given is None:
+        yield Skipped("appendfsync", reason, server.name)
+    elif given.get("appendfsync") == "no":
+        yield DoctorFinding(
+            NO_FSYNC,
+            Severity.WARNING,
+            "with `appendfsync no` a crash of the machine takes back what its operating system had"
+            " not yet written, a revocation among it",
+            "set `appendfsync everysec`, or `always`",
+            server.name,
+        )
+
+
+def _failing(server: Server, said: dict[str, object]) -> Iterator[DoctorFinding]:
+    failed = [
+        what
+        for name, what in (
+            ("rdb_last_bgsave_status", "the last snapshot"),
+            ("aof_last_write_status", "the last write to the append-only file"),
+            ("aof_last_bgrewrite_status", "the last rewrite of the append-only file"),
+        )
+        if said.get(name, "ok") != "ok"
+    ]
+    if failed:
+        yield DoctorFinding(
+            FAILING,
+            Severity.ERROR,
+            f"{' and '.join(failed)} failed: the server may refuse every write",
+            "make room on its disk; its log says what failed",
+            server.name,
+        )
+
+
+UNREACHABLE = "unreachable"
+LINK = "replica-unlinked"
+LAGGING = "replica-lagging"
+TOO_FEW = "too-few-replicas"
+BEHIND = "policy-behind"
+SEVERAL = "several-primaries"
+LAG_S = 10
+"""The servers' own `min-replicas-max-lag`."""
+
+
+def unreachable(server: Server) -> DoctorFinding:
+    """A server that somebody named does not answer."""
+    return DoctorFinding(
+        UNREACHABLE,
+        Severity.ERROR,
+        "the server does not answer, so nothing of it was looked at",
+        "start it or take it out; is it named by an address that is good here, and are user and"
+        " password good there",
+        server.name,
+    )
+
+
+def check_replication(deployment: Deployment, keyspace: Keyspace) -> Iterator[Said]:
+    """Look at how the servers follow each other."""
+    primaries = [one for one in deployment.answering if one.role and one.role.primary is None]
+    if len(primaries) > 1:
+        yield DoctorFinding(
+            SEVERAL,
+            Severity.ERROR,
+            f"more than one server takes writes: {named(one.name for one in primaries)}",
+            "let agents reach one only, and make the others its replicas",
+        )
+    for server in deployment.answering:
+        assert server.role is not None  # noqa: S101 - it answers
+        if not server.role.is_linked:
+            yield DoctorFinding(
+                LINK,
+                Severity.ERROR,
+                f"it has no link to its primary {server.role.primary}",
+                "look at its log; `masterauth` and `masteruser` must be good at the primary",
+                server.name,
+            )
+        elif server.role.primary is not None:
+            yield from _behind(deployment, server, keyspace)
+    for primary in primaries:
+        yield from _lagging(primary)
+    yield from _too_few(deployment)
+
+
+def _lagging(primary: Server) -> Iterator[DoctorFinding]:
+    for replica in _replicas(primary.client.info("replication")):
+        if replica.get("state") == "online" and int(replica.get("lag", 0)) > LAG_S:
+            yield DoctorFinding(
+                LAGGING,
+                Severity.WARNING,
+                f"its replica {replica['ip']}:{replica['port']} was last heard of"
+                f" {replica['lag']} s ago: a failover to it loses what came since",
+                "look at that server and at the network between them",
+                primary.name,
+            )
+
+
+def _too_few(deployment: Deployment) -> Iterator[DoctorFinding]:
+    """Identities whose writes can never reach as many replicas as they wait for."""
+    main, policy = deployment.main, deployment.policy
+    if policy is None or main.role is None or main.role.primary is not None:
+        return
+    online = sum(one.get("state") == "online" for one in _replicas(main.client.info("replication")))
+    waiting = [one for one in policy.identities if one.durability.wait_replicas > online]
+    if waiting:
+        most = max(one.durability.wait_replicas for one in waiting)
+        yield DoctorFinding(
+            TOO_FEW,
+            Severity.ERROR,
+            f"{named(one.name for one in waiting)} wait for up to {most} replicas, and the primary"
+            f" has {online}: every write ends as not replicated",
+            "bring replicas back, or lower `durability: {wait_replicas: …}`",
+            main.name,
+        )
+
+
+def _behind(deployment: Deployment, server: Server, keyspace: Keyspace) -> Iterator[DoctorFinding]:
+    if deployment.active is None:
+        return
+    raw = server.client.hget(keyspace.policy, "generation")
+    ours = deployment.active.generation
+    if raw is None or int(raw) != ours:
+        has = "no policy" if raw is None else f"the policy of generation {int(raw)}"
+        yield DoctorFinding(
+            BEHIND,
+            Severity.ERROR,
+            f"it has {has}, and {deployment.main.name} that of generation {ours}",
+            "let it follow that server; ask again, if a policy was loaded this moment",
+            server.name,
+        )
+
+
+def _replicas(said: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for name, one in said.items():
+        if name.startswith("slave") and name[5:].isdecimal() and isinstance(one, dict):
+            yield one

@@ -1,0 +1,56 @@
+"""What checks look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from keyleash.policy import Policy
+from keyleash.status.identities import document_policy
+from keyleash.store.prefixes import SealRecord
+from keyleash.store.records import ActivePolicy, Client
+from keyleash.watch.roles import Role
+
+
+@dataclass(frozen=True)
+class Server:
+    """
+    One server of the deployment.
+
+    Attributes:
+        name: As it may be shown.
+        role: None if it did not answer.
+    """
+
+    name: str
+    client: Client = field(repr=False)
+    role: Role | None = None
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """
+    All of it, by what the first server says.
+
+    Attributes:
+        servers: The one that was named first, then the others.
+        seal: Where keys are.
+        active: The active policy; None if there is none.
+    """
+
+    servers: tuple[Server, ...]
+    seal: SealRecord
+    active: ActivePolicy | None
+
+    @property
+    def main(self) -> Server:
+        return self.servers[0]
+
+    @property
+    def answering(self) -> tuple[Server, ...]:
+        return tuple(one for one in self.servers if one.role is not None)
+
+    @cached_property
+    def policy(self) -> Policy | None:
+        """The active policy, read."""
+        return None if self.active is None else document_policy(self.active.document)

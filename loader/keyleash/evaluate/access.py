@@ -1,0 +1,310 @@
+"""Decide which rule a call needs, and whether grants match its keys."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from keyleash.commands import CommandSpec, CommandTable, OperationClass
+from keyleash.commands.facts import NOT_NAMED
+from keyleash.commands.keys import KeyUse, is_option
+from keyleash.errors import ReplyCode
+from keyleash.evaluate.trace import (
+    ALLOWED,
+    ArgumentStep,
+    Aspect,
+    ClassStep,
+    CommandStep,
+    Decision,
+    KeyStep,
+    Match,
+    Rule,
+    Trace,
+    refused,
+)
+from keyleash.policy import AnySuffix, Capture, Grant, Identity, Literal, Pattern
+from keyleash.policy.patterns import may_start_with
+from keyleash.policy.reach import lets_through
+
+Argv = Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class RuledCommand:
+    """
+    What is asked for.
+
+    Attributes:
+        name: As a refusal gives it: with the sub-command if some of the container's may be called.
+        spec: Its row in the table, or None.
+        grants: Those whose `only` and `except` leave it.
+    """
+
+    name: bytes
+    spec: CommandSpec | None
+    grants: tuple[Grant, ...]
+
+
+def look_up(identity: Identity, table: CommandTable, argv: Argv) -> RuledCommand:
+    """The command of a call, and the grants that are for it."""
+    name = argv[0] if argv else b""
+    spec = named(table, argv)
+    if splits(identity, table, name.decode("latin-1")):
+        name += b" " + b"".join(argv[1:2]).upper()
+    grants = (grant for grant in identity.grants if spec and lets_through(grant, spec))
+    return RuledCommand(name, spec, tuple(grants))
+
+
+def judge_command(command: RuledCommand, trace: Trace) -> Decision:
+    """Whether the command can be let through at all, and some grant is for it."""
+    why = ""
+    if command.spec is None:
+        why = "no server that is known has it"
+    elif command.spec.refused is not None:
+        why = command.spec.refused
+    elif not command.grants and command.spec.named_only:
+        why = NOT_NAMED
+    elif not command.grants:
+        why = "`only` and `except` of the grants leave it out"
+    verdict = refused(ReplyCode.COMMAND_REFUSED, command=command.name) if why else ALLOWED
+    trace.append(CommandStep(command.name, command.grants, why, code=verdict.code))
+    return verdict
+
+
+def judge_classes(command: RuledCommand, spec: CommandSpec, argv: Argv, trace: Trace) -> Decision:
+    """Whether each class that the call needs is given by some grant for the command."""
+    for needed in needs_of_call(spec, argv):
+        if stores(spec, argv) and needed is OperationClass.WRITE:
+            # Asked of that key alone, when it is known.
+            continue
+        giving = tuple(grant for grant in command.grants if needed in grant.allow)
+        if not giving:
+            trace.append(ClassStep(needed, code=ReplyCode.CLASS_NOT_GRANTED))
+            return refused(ReplyCode.CLASS_NOT_GRANTED, class_=needed, command=command.name)
+        trace.append(ClassStep(needed, giving))
+    return ALLOWED
+
+
+def named(table: CommandTable, argv: Argv) -> CommandSpec | None:
+    """The row of a call whose command is in upper case; a sub-command may be in any."""
+    name = argv[0].decode("latin-1") if argv else ""
+    if name in table.containers and len(argv) > 1:
+        name = f"{name} {argv[1].decode('latin-1').upper()}"
+    elif " " in name:
+        # As one word on the wire it is no command's name.
+        return None
+    return table.get(name)
+
+
+def splits(identity: Identity, table: CommandTable, container: str) -> bool:
+    """Whether a refusal names the sub-command too: the guard knows some of the container's."""
+    return container in table.containers and any(
+        spec.refused is None and any(lets_through(grant, spec) for grant in identity.grants)
+        for spec in table
+        if spec.name.startswith(container + " ")
+    )
+
+
+def needs_of_call(spec: CommandSpec, argv: Argv) -> tuple[OperationClass, ...]:
+    """The classes that the call needs on one key or another."""
+    if spec.name == "BITFIELD" and only_gets(argv):
+        return (OperationClass.READ,)
+    needs = {*spec.needs}
+    if spec.name == "SET" and any(is_option(word, "GET") for word in argv[3:]):
+        needs.add(OperationClass.READ)
+    if stores(spec, argv):
+        needs.add(OperationClass.WRITE)
+    return tuple(one for one in OperationClass if one in needs)
+
+
+def stores(spec: CommandSpec, argv: Argv) -> bool:
+    """Whether a command that reads also stores what it found, by its last option that says so."""
+    starts = {"SORT": 2, "GEORADIUS": 6, "GEORADIUSBYMEMBER": 5}
+    words = ["STORE"] if spec.name == "SORT" else ["STORE", "STOREDIST"]
+    rest = argv[starts.get(spec.name, len(argv)) : -1]
+    return any(is_option(one, word) for one in rest for word in words)
+
+
+def only_gets(argv: Argv) -> bool:
+    """Whether a BITFIELD only reads."""
+    at = 2
+    while at < len(argv):
+        words = len(argv) - at
+        if is_option(argv[at], "GET") and words > 2:
+            at += 3
+        elif is_option(argv[at], "OVERFLOW") and words > 1:
+            at += 2
+        else:
+            return False
+    return True
+
+
+def as_sent(words: Sequence[str]) -> list[bytes]:
+    """The arguments of a call as a client sends it: its name, maybe two words, in capitals."""
+    name, *others = words or [""]
+    first, *rest = os.fsencode(name).split() or [b""]
+    return [first.upper(), *rest, *map(os.fsencode, others)]
+
+
+def matches_of(rules: Iterable[Rule], key: bytes) -> Iterator[Match[Rule]]:
+    """Each pattern of keys that matches, of each rule."""
+    for rule in rules:
+        for pattern in rule.keys:
+            held = captured(pattern, key)
+            if held is not None:
+                yield Match(rule, pattern, held)
+
+
+def matches(pattern: Pattern, key: bytes) -> bool:
+    return captured(pattern, key) is not None
+
+
+def captured(pattern: Pattern, key: bytes) -> dict[str, bytes] | None:
+    """What the captures of *pattern* hold, or None if *key* does not match."""
+    found = _expression(pattern).fullmatch(key)
+    return None if found is None else found.groupdict()
+
+
+@cache
+def _expression(pattern: Pattern) -> re.Pattern[bytes]:
+    pieces = []
+    for part in pattern.parts:
+        match part:
+            case Literal(text):
+                pieces.append(re.escape(text))
+            case Capture(name):
+                pieces.append(b"(?P<%s>[^:]+)" % name.encode())
+            case AnySuffix():
+                pieces.append(b".*")
+    return re.compile(b"".join(pieces), re.DOTALL)
+
+
+def judge_arguments(command: RuledCommand, spec: CommandSpec, argv: Argv, trace: Trace) -> Decision:
+    """What is asked of arguments that are no keys."""
+    refusal = refused_argument(spec, argv)
+    if refusal is not None:
+        aspect, value = refusal
+        trace.append(ArgumentStep(aspect, value, code=ReplyCode.COMMAND_REFUSED))
+        return refused(ReplyCode.COMMAND_REFUSED, command=spec.name.encode() + b" " + value)
+    if spec.scans:
+        glob = glob_of(argv)
+        granted = tuple(grants_of_glob(command.grants, glob))
+        verdict = ALLOWED if granted else refused(ReplyCode.KEY_NOT_GRANTED, key=glob)
+        trace.append(ArgumentStep(Aspect.GLOB, glob, granted, code=verdict.code))
+        return verdict
+    if spec.channel is not None and len(argv) > spec.channel:
+        channel = argv[spec.channel]
+        granted = tuple(grants_of_channel(command.grants, channel))
+        verdict = ALLOWED if granted else refused(ReplyCode.CHANNEL_NOT_GRANTED, channel=channel)
+        trace.append(ArgumentStep(Aspect.CHANNEL, channel, granted, code=verdict.code))
+        return verdict
+    return ALLOWED
+
+
+def refused_argument(spec: CommandSpec, argv: Argv) -> tuple[Aspect, bytes] | None:
+    """The argument for which the command is refused, or None."""
+    too_wide = wide_integer(argv) if spec.name in ("BITFIELD", "BITFIELD_RO") else None
+    if too_wide is not None:
+        return Aspect.INTEGER, too_wide
+    option = refused_option(spec, argv) or unknown_option(spec, argv)
+    return None if option is None else (Aspect.OPTION, option)
+
+
+def refused_option(spec: CommandSpec, argv: Argv) -> bytes | None:
+    """An option that reaches keys which nobody can place: the last of those there are."""
+    words = {"COPY": (3, ["DB"]), "SORT": (2, ["BY", "GET"]), "SORT_RO": (2, ["BY", "GET"])}
+    start, options = words.get(spec.name, (0, []))
+    found = [word for word in options if any(is_option(one, word) for one in argv[start:])]
+    return found[-1].encode() if found else None
+
+
+def unknown_option(spec: CommandSpec, argv: Argv) -> bytes | None:
+    """What stands before STREAMS and is no option of XREAD or XREADGROUP."""
+    options = {"XREAD": {"COUNT": 1, "BLOCK": 1}}
+    options["XREADGROUP"] = {**options["XREAD"], "GROUP": 2, "NOACK": 0, "CLAIM": 1}
+    if spec.name not in options:
+        return None
+    at = 1
+    while at < len(argv) and not is_option(argv[at], "STREAMS"):
+        known = [n for word, n in options[spec.name].items() if is_option(argv[at], word)]
+        if not known:
+            return argv[at]
+        at += 1 + known[0]
+    return None
+
+
+def glob_of(argv: Argv) -> bytes:
+    """What SCAN lists: the last MATCH among the pairs of options."""
+    pairs = zip(argv[2::2], argv[3::2], strict=False)
+    return ([b"*"] + [glob for word, glob in pairs if is_option(word, "MATCH")])[-1]
+
+
+def grants_of_glob(grants: Sequence[Grant], glob: bytes) -> Iterator[Match[Grant]]:
+    """The patterns granted for scanning in which a glob lies."""
+    start = re.split(rb"[*?\[\\]", glob, maxsplit=1)[0]
+    for grant in grants:
+        for pattern in grant.keys if OperationClass.SCAN in grant.allow else ():
+            first = pattern.parts[0]
+            literal = first.text if isinstance(first, Literal) else b""
+            if (
+                glob == literal
+                if len(pattern.parts) == 1 and literal
+                else start.startswith(literal)
+            ):
+                yield Match(grant, pattern)
+
+
+def grants_of_channel(grants: Sequence[Grant], channel: bytes) -> Iterator[Match[Grant]]:
+    """The patterns of channels that match."""
+    for grant in grants:
+        for pattern in grant.channels:
+            if matches(pattern, channel):
+                yield Match(grant, pattern)
+
+
+def wide_integer(argv: Argv) -> bytes | None:
+    """The last type of a BITFIELD that a Lua number cannot hold, or None."""
+    wide = None
+    for argument in argv[2:]:
+        width = re.match(rb"[iu](\d+)", argument)
+        if width is not None and int(width[1]) > 53:
+            wide = argument
+    return wide
+
+
+CONTROL_PREFIX = b"keyleash:"
+
+
+def judge_key(identity: Identity, command: RuledCommand, use: KeyUse, trace: Trace) -> Decision:
+    """Deny rules first, then one class after the other, by the grants for the command."""
+    key, is_control = use.key, is_control_key(identity, use.key)
+    denied_by = tuple(matches_of(identity.deny, key))
+    granted_by = tuple(matches_of(command.grants, key))
+    missing, verdict = None, ALLOWED
+    if is_control or denied_by:
+        verdict = refused(ReplyCode.KEY_DENIED, key=key)
+    elif not granted_by:
+        verdict = refused(ReplyCode.KEY_NOT_GRANTED, key=key)
+    else:
+        given = {one for match in granted_by for one in match.rule.allow}
+        missing = next((needed for needed in use.needs if needed not in given), None)
+    if missing is not None:
+        verdict = refused(
+            ReplyCode.CLASS_NOT_GRANTED, class_=missing, command=command.name, key=key
+        )
+    trace.append(
+        KeyStep(key, use.needs, denied_by, granted_by, missing, is_control, code=verdict.code)
+    )
+    return verdict
+
+
+def is_control_key(identity: Identity, key: bytes) -> bool:
+    """Whether it is keyleash's own; that is only said where a grant leads to such keys."""
+    return key.startswith(CONTROL_PREFIX) and any(
+        may_start_with(pattern, CONTROL_PREFIX)
+        for grant in identity.grants
+        for pattern in grant.keys
+    )

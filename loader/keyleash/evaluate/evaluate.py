@@ -1,0 +1,245 @@
+"""Evaluate a call against a policy, in the order of a guard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from keyleash.commands import CommandSpec, CommandTable, OperationClass, keys_of
+from keyleash.commands.spec import Needs, OptionKey
+from keyleash.errors import ReplyCode
+from keyleash.evaluate.access import (
+    Argv,
+    captured,
+    judge_arguments,
+    judge_classes,
+    judge_command,
+    judge_key,
+    look_up,
+    needs_of_call,
+)
+from keyleash.evaluate.size import judge_size
+from keyleash.evaluate.state import ModelState
+from keyleash.evaluate.trace import (
+    ALLOWED,
+    ArgumentsStep,
+    Decision,
+    DeclaredStep,
+    LimitStep,
+    RoomStep,
+    StandingStep,
+    Trace,
+    refused,
+)
+from keyleash.policy import Budget, Counter, Identity, Limit, SubjectKind
+from keyleash.policy.limits import RATE_PERIODS_US
+from keyleash.policy.model import SECOND_US
+from keyleash.store.state import UNTIL_RESUMED
+
+
+def is_suspended(state: ModelState, now_us: int) -> bool:
+    """Whether every call is refused; a suspension whose time is over is forgotten."""
+    if UNTIL_RESUMED < state.suspended <= now_us:
+        state.suspended = 0
+    return state.suspended != 0
+
+
+def suspended(state: ModelState) -> Decision:
+    """The refusal, with its reason and its end if it has them."""
+    details: dict[str, str | int] = {}
+    # While prefixes are changed, which is below 0, no reason is looked for.
+    if state.reason and state.suspended > 0:
+        details["reason"] = state.reason
+    if state.suspended > UNTIL_RESUMED:
+        details["until_ms"] = -(-state.suspended // 1000)
+    return refused(ReplyCode.SUSPENDED, **details)
+
+
+def note_refusal(identity: Identity, state: ModelState, now_us: int) -> None:
+    """Count a refusal towards the identity's circuit breaker, if it has one."""
+    breaker = identity.on_denials
+    if breaker is None:
+        return
+    state.refused_us.append(now_us)
+    past = state.refused_us[: max(0, len(state.refused_us) - breaker.threshold + 1)]
+    del state.refused_us[: len(past)]
+    if past and now_us - past[-1] < RATE_PERIODS_US[breaker.period]:
+        state.refused_us.clear()
+        state.suspended = now_us + breaker.suspend_s * SECOND_US
+        state.reason = breaker.reason
+
+
+def judge_room(
+    identity: Identity,
+    spec: CommandSpec,
+    needs: Needs,
+    keys: Sequence[bytes],
+    state: ModelState,
+    trace: Trace,
+) -> Decision:
+    """Refuse a call that would be recorded when there is no room."""
+    hard_max = identity.audit.hard_max
+    if not state.is_full or hard_max is None or not is_recorded(identity, spec, needs, keys):
+        return ALLOWED
+    trace.append(RoomStep(code=ReplyCode.AUDIT_FULL))
+    return refused(ReplyCode.AUDIT_FULL, events=hard_max)
+
+
+def is_recorded(identity: Identity, spec: CommandSpec, needs: Needs, keys: Sequence[bytes]) -> bool:
+    """Return whether the call has an event: it changes data, or it reads and reads are recorded."""
+    is_read = OperationClass.READ in needs or spec.scans or bool(keys)
+    return changes(spec, needs) or (identity.audit.reads and is_read)
+
+
+def changes(spec: CommandSpec, needs: Needs) -> bool:
+    """Whether a call changes something: a BITFIELD that only reads does not, nor does SORT."""
+    is_optional = spec.name == "BITFIELD" or any(isinstance(one, OptionKey) for one in spec.keys)
+    return spec.mutates and not (is_optional and needs == (OperationClass.READ,))
+
+
+def take_limits(
+    identity: Identity,
+    needs: Sequence[OperationClass],
+    keys: Sequence[bytes],
+    state: ModelState,
+    now_us: int,
+    token_id: str,
+    trace: Trace,
+) -> Decision:
+    """Look at one limit after the other, then take all or none."""
+    looked_at = []
+    for limit in identity.limits:
+        if not counts_towards(limit.counter, needs):
+            continue
+        for subject in subjects(identity, limit, keys, token_id):
+            count = state.count(limit, subject, now_us)
+            free_us = count.free_us(now_us)
+            over = ALLOWED
+            if count.is_corrupt:
+                over = refused(ReplyCode.COUNTER_CORRUPT, limit=limit.name)
+            elif free_us > now_us:
+                over = over_the_limit(limit, free_us, now_us)
+            left, resets_us = count.left(now_us), count.resets_us(now_us)
+            trace.append(LimitStep(limit, subject, left, free_us, resets_us, code=over.code))
+            if not over.allowed:
+                return over
+            looked_at.append(count)
+    for count in looked_at:
+        count.take(now_us)
+    return ALLOWED
+
+
+def over_the_limit(limit: Limit, free_us: int, now_us: int) -> Decision:
+    """Times are given in whole milliseconds, rounded up."""
+    if isinstance(limit, Budget):
+        resets_at_ms = -(-free_us // 1000)
+        return refused(ReplyCode.BUDGET_EXHAUSTED, limit=limit.name, resets_at_ms=resets_at_ms)
+    retry_after_ms = -(-(free_us - now_us) // 1000)
+    return refused(ReplyCode.RATE_LIMITED, limit=limit.name, retry_after_ms=retry_after_ms)
+
+
+def counts_towards(counter: Counter, needs: Sequence[OperationClass]) -> bool:
+    classes = {
+        Counter.READS: OperationClass.READ,
+        Counter.WRITES: OperationClass.WRITE,
+        Counter.DELETES: OperationClass.DELETE,
+    }
+    return counter is Counter.REQUESTS or classes[counter] in needs
+
+
+def subjects(
+    identity: Identity, limit: Limit, keys: Sequence[bytes], token_id: str
+) -> Iterator[bytes]:
+    """Whose counters a call moves, each once."""
+    match limit.subject.kind:
+        case SubjectKind.IDENTITY:
+            yield b""
+        case SubjectKind.TOKEN:
+            yield token_id.encode()
+        case SubjectKind.CAPTURE:
+            name = limit.subject.capture
+            assert name is not None  # noqa: S101 - a subject of that kind has one
+            segments = (segment(identity, name, key) for key in keys)
+            yield from dict.fromkeys(one for one in segments if one is not None)
+
+
+def segment(identity: Identity, name: str, key: bytes) -> bytes | None:
+    """What the first granted pattern that has the capture and matches the key captures."""
+    for grant in identity.grants:
+        for pattern in grant.keys:
+            found = captured(pattern, key) if name in pattern.captures else None
+            if found is not None:
+                return found[name]
+    return None
+
+
+MAX_ARGUMENTS = 7_000
+
+
+def decide(
+    identity: Identity,
+    table: CommandTable,
+    argv: Argv,
+    declared: Argv,
+    state: ModelState,
+    now_us: int,
+    token_id: str = "",
+) -> Decision:
+    """
+    Say what the guard of *identity* must do with a call of a live token.
+
+    Args:
+        identity: Whose rules hold.
+        table: The commands.
+        argv: The command, name first.
+        declared: The keys that the caller declares.
+        state: What the limits have counted; an allowed call is counted in it, and a refused
+            one, after which the identity may be suspended.
+        now_us: The server's clock.
+        token_id: Whose calls a limit `per: token` counts.
+    """
+    trace: Trace = []
+    questions = _questions(identity, table, argv, declared, state, now_us, token_id, trace)
+    refusal = next((verdict for verdict in questions if not verdict.allowed), ALLOWED)
+    if not refusal.allowed and not isinstance(trace[-1], StandingStep):
+        note_refusal(identity, state, now_us)
+    return replace(refusal, trace=tuple(trace))
+
+
+def _questions(
+    identity: Identity,
+    table: CommandTable,
+    argv: Argv,
+    declared: Argv,
+    state: ModelState,
+    now_us: int,
+    token_id: str,
+    trace: Trace,
+) -> Iterator[Decision]:
+    """One answer after the other; who asks stops at the first refusal."""
+    if state.refuses is not None:
+        trace.append(StandingStep(code=state.refuses))
+        yield refused(state.refuses)
+    if is_suspended(state, now_us):
+        trace.append(StandingStep(code=ReplyCode.SUSPENDED))
+        yield suspended(state)
+    if len(argv) > MAX_ARGUMENTS:
+        trace.append(ArgumentsStep(len(argv), code=ReplyCode.ARGS_TOO_MANY))
+        yield refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
+    command = look_up(identity, table, argv)
+    yield judge_command(command, trace)
+    spec = command.spec
+    if spec is None:
+        return
+    yield judge_classes(command, spec, argv, trace)
+    yield judge_arguments(command, spec, argv, trace)
+    uses = keys_of(spec, argv)
+    if [use.key for use in uses] != list(declared):
+        trace.append(DeclaredStep(code=ReplyCode.KEYS_MISMATCH))
+        yield refused(ReplyCode.KEYS_MISMATCH)
+    for use in uses:
+        yield judge_key(identity, command, use, trace)
+    needs, keys = needs_of_call(spec, argv), [use.key for use in uses]
+    yield judge_size(identity, spec, argv, keys, state.sizes, trace)
+    yield judge_room(identity, spec, needs, keys, state, trace)
+    yield take_limits(identity, needs, keys, state, now_us, token_id, trace)

@@ -1,0 +1,132 @@
+"""How much work a call is, how long it makes a string, and whether that is allowed.
+
+Both depend on what keys hold, so a server is asked (`ModelState.sizes`). Where there is none to
+ask, every key counts as absent, and no work is estimated.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+from keyleash.commands import CommandSpec
+from keyleash.commands.keys import is_option
+from keyleash.commands.spec import Lengthening
+from keyleash.commands.work import DEFAULT_VALUE_BYTES, EXTENDED_BYTE_WORK, PLAIN_BYTES
+from keyleash.errors import ReplyCode
+from keyleash.evaluate.access import Argv, matches
+from keyleash.evaluate.state import Sizes
+from keyleash.evaluate.trace import ALLOWED, Decision, SizeStep, Trace, refused
+from keyleash.policy import Grant, Identity
+
+_LARGEST = 10**15
+"""The largest number that a denial names."""
+
+_INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
+
+
+def judge_size(
+    identity: Identity,
+    spec: CommandSpec,
+    argv: Argv,
+    keys: Argv,
+    sizes: Sizes | None,
+    trace: Trace,
+) -> Decision:
+    """Deny a call that makes a string too long, or that is too much work."""
+    work = 0.0
+    for key, length in _lengths(spec, argv, keys, sizes):
+        grant = bounding_grant(identity, key)
+        bound = value_bound(grant)
+        if length > bound:
+            code = ReplyCode.VALUE_TOO_LARGE
+            trace.append(SizeStep("bytes", length, bound, key, grant, code=code))
+            shown = _shown(length)
+            return refused(ReplyCode.VALUE_TOO_LARGE, key=key, bytes=shown, limit=bound)
+        if _fills(spec) and length > PLAIN_BYTES:
+            work += length * EXTENDED_BYTE_WORK
+    if sizes is not None and spec.work is not None:
+        work += sizes.work(spec, argv, keys, identity.work - work)
+    if work <= identity.work:
+        return ALLOWED
+    trace.append(SizeStep("work", work, identity.work, code=ReplyCode.WORK_TOO_LARGE))
+    shown = _shown(work)
+    return refused(ReplyCode.WORK_TOO_LARGE, command=spec.name, work=shown, limit=identity.work)
+
+
+def bounding_grant(identity: Identity, key: bytes) -> Grant | None:
+    """Return the grant with the smallest bound on strings under *key*; None if none has one."""
+    bounding = (
+        grant
+        for grant in identity.grants
+        if grant.value_bytes is not None and any(matches(one, key) for one in grant.keys)
+    )
+    return min(bounding, key=value_bound, default=None)
+
+
+def value_bound(grant: Grant | None) -> int:
+    """Return the length in bytes that one call may give a string, as *grant* bounds it."""
+    if grant is None or grant.value_bytes is None:
+        return DEFAULT_VALUE_BYTES
+    return grant.value_bytes
+
+
+def _shown(number: float) -> int:
+    return math.ceil(min(number, _LARGEST))
+
+
+def _fills(spec: CommandSpec) -> bool:
+    """Return whether the server fills strings up to a length that the call names."""
+    filling = (Lengthening.RANGE, Lengthening.BIT, Lengthening.FIELDS)
+    return spec.lengthens is not None and spec.lengthens.how in filling
+
+
+def _lengths(
+    spec: CommandSpec, argv: Argv, keys: Argv, sizes: Sizes | None
+) -> Iterator[tuple[bytes, float]]:
+    """Yield keys, and the length that the call gives each string."""
+    if spec.lengthens is None or not keys:
+        return
+    at = spec.lengthens.place
+    words = [*argv[at:], b"", b""]
+
+    def length(key: bytes) -> int:
+        return 0 if sizes is None else sizes.length(key)
+
+    match spec.lengthens.how:
+        case Lengthening.ARGUMENT:
+            yield keys[0], len(words[0])
+        case Lengthening.PAIRS:
+            yield from zip(keys, map(len, argv[at::2]), strict=False)
+        case Lengthening.APPEND:
+            yield keys[0], length(keys[0]) + len(words[0])
+        case Lengthening.RANGE:
+            yield keys[0], _number(words[0]) + len(words[1])
+        case Lengthening.BIT:
+            yield keys[0], _number(words[0]) // 8 + 1
+        case Lengthening.FIELDS:
+            yield keys[0], math.ceil(_last_bit(argv[at:]) / 8)
+        case Lengthening.LONGEST:
+            yield keys[0], max(map(length, keys[1:]), default=0)
+        case Lengthening.COPY:
+            yield keys[-1], length(keys[0])
+
+
+def _number(word: bytes) -> int:
+    return int(word) if _INTEGER.fullmatch(word) else 0
+
+
+def _last_bit(operations: Argv) -> int:
+    """Return where the last integer ends that a BITFIELD may set, in bits."""
+    last, at = 0, 0
+    while at < len(operations):
+        words = [*operations[at : at + 3], b"", b""]
+        is_other = is_option(words[0], "OVERFLOW"), is_option(words[0], "GET")
+        width = re.match(rb"[A-Za-z](\d+)", words[1])
+        offset = re.match(rb"(#?)(\d+)", words[2])
+        if offset and not any(is_other):
+            bits = int(width[1]) if width else 0
+            last = max(last, int(offset[2]) * (bits if offset[1] else 1) + bits)
+        at += 2 if is_other[0] else 3 if is_other[1] else 4
+    return last

@@ -1,0 +1,283 @@
+"""The state of an identity, as stored and as a reload migrates it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from keyleash.commands import CommandSpec
+from keyleash.errors import ReplyCode
+from keyleash.evaluate.counters import (
+    BudgetCount,
+    Count,
+    GcraCount,
+    RingCount,
+    corrupt_count,
+    new_count,
+    window_end_us,
+)
+from keyleash.policy import Budget, Identity, Limit, Rate, SubjectKind
+from keyleash.policy.limits import MIN_EMISSION_US, RATE_PERIODS_US
+from keyleash.policy.model import MAX_RING_SLOTS, PERIOD_US
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.state import (
+    COUNTER_KEEP_MS,
+    DOUBLE,
+    MOST,
+    Layout,
+    LimitState,
+    is_count,
+    is_time,
+    ordered_calls,
+    unpack_state,
+    whole_us,
+)
+
+
+def moved_count(old: Count, limit: Limit, now_us: int, *, known: bool) -> Count:
+    """
+    What *old* has counted, as a reload hands it to a limit of the same name.
+
+    *known*: whether the old limit's period and time zone are, as they are for those of
+    the identity itself; a record of a token or a segment does not hold them.
+    """
+    new = new_count(limit)
+    new.expires_ms = old.expires_ms
+    match old, new:
+        case BudgetCount(), BudgetCount():
+            # The window that is open ends when the new calendar says so.
+            if now_us < old.ends_us:
+                new.used = old.used
+                new.ends_us = window_end_us(new.limit.period, new.limit.timezone, now_us)
+                calendars = {(one.limit.period, one.limit.timezone) for one in (old, new)}
+                if known and len(calendars) == 1:
+                    # A clock that went back must not open a window again.
+                    new.ends_us = max(new.ends_us, old.ends_us)
+                new.expires_ms = now_us // 1000 - (now_us - new.ends_us) // 1000 + COUNTER_KEEP_MS
+        case RingCount(), RingCount():
+            new.calls_us.extend(old.calls_us)
+        case RingCount(), GcraCount():
+            for at_us in filter(None, old.calls_us):
+                new.take(at_us)
+            new.expires_ms = old.expires_ms
+        case GcraCount(), GcraCount():
+            # So many calls are owed as were, at the new price.
+            owed = max(old.tat_us - now_us, 0) / old.interval_us
+            new.tat_us = min(old.tat_us, now_us) + math.ceil(owed * new.interval_us)
+        case GcraCount(), RingCount():
+            # The most that it may have let through: evenly, up to where it is free again.
+            periods = (new.limit.period_us, old.limit.period_us if known else math.inf)
+            since_us = now_us - min(periods)
+            at_us, made = old.tat_us, deque[int]()
+            while at_us > since_us and len(made) < new.limit.limit:
+                at_us -= old.interval_us
+                made.appendleft(min(at_us, now_us))
+            new.calls_us.extend(made)
+    match new:
+        case RingCount():
+            new.expires_ms = now_us // 1000 + new.limit.period_us // 1000 + COUNTER_KEEP_MS
+        case GcraCount() if new.tat_us > now_us:
+            new.expires_ms = now_us // 1000 - (now_us - new.tat_us) // 1000 + COUNTER_KEEP_MS
+    return new
+
+
+def continued_count(old: Count, limit: Limit) -> Count:
+    """The same numbers under a limit that differs in what it allows, not in how it counts."""
+    new = new_count(limit)
+    for name in vars(old).keys() & {"calls_us", "tat_us", "ends_us", "used", "expires_ms"}:
+        setattr(new, name, getattr(old, name))
+    return new
+
+
+def way(limit: Limit) -> tuple[object, ...]:
+    """What makes one limit count unlike another of its name, its number or burst aside."""
+    match limit:
+        case Budget():
+            return (limit.period,)
+        case Rate(burst=None):
+            return limit.limit, limit.period_us
+        case Rate():
+            return 0, -(-limit.period_us // limit.limit)
+
+
+class Sizes(Protocol):
+    """A server that says how large keys are. Keys are named as the agent names them."""
+
+    def length(self, key: bytes) -> int:
+        """Return the length of a string in bytes; 0 for a key of another type."""
+
+    def work(
+        self, spec: CommandSpec, argv: Sequence[bytes], keys: Sequence[bytes], left: float
+    ) -> float:
+        """Return the units of work of a call; more than *left* if the server cannot tell."""
+
+
+@dataclass(slots=True)
+class ModelState:
+    """
+    What was counted, by limit and subject.
+
+    A reload moves what the identity itself has counted. Counters of a token or a
+    segment are moved when they are next seen, if they have not expired by then.
+
+    Attributes:
+        refuses: With what every call is refused: the identity has no state.
+        suspended: 0, 1 until somebody resumes the identity, or until when it is suspended, µs.
+        reason: Why it is suspended, as refusals say it.
+        refused_us: When the newest refusals were that count towards its suspending itself.
+        sizes: The server whose keys a call is about; None if there is none to ask.
+        is_full: Whether so many events wait for their export that no further one may be made.
+    """
+
+    counts: dict[tuple[str, bytes], Count] = field(default_factory=dict)
+    refuses: ReplyCode | None = None
+    suspended: int = 0
+    reason: str = ""
+    refused_us: list[int] = field(default_factory=list)
+    is_full: bool = False
+    sizes: Sizes | None = None
+
+    def count(self, limit: Limit, subject: bytes, now_us: int) -> Count:
+        found = self.counts.get((limit.name, subject))
+        if found is None or (subject and found.expires_ms < now_us // 1000):
+            found = new_count(limit)
+        elif way(found.limit) != way(limit):
+            found = moved_count(found, limit, now_us, known=False)
+        elif found.limit != limit:
+            found = continued_count(found, limit)
+        self.counts[limit.name, subject] = found
+        return found
+
+    def reload(self, identity: Identity, now_us: int) -> None:
+        """Another policy, in which *identity* has changed, became the active one."""
+        shared = {
+            limit.name: limit
+            for limit in identity.limits
+            if limit.subject.kind is SubjectKind.IDENTITY
+        }
+        for name, subject in [*self.counts]:
+            if not subject and name in shared:
+                old = self.counts[name, subject]
+                self.counts[name, subject] = moved_count(old, shared[name], now_us, known=True)
+            elif not subject:
+                del self.counts[name, subject]
+
+
+_HEADER = struct.Struct("<ddd")
+
+
+def stored_state(
+    identity: Identity, packed: bytes | None, layout: Layout | None, reason: str = ""
+) -> ModelState:
+    """
+    What limits of the identity itself have counted, and whether it may act at all.
+
+    Args:
+        identity: From the active policy.
+        packed: Its state, or None if there is none.
+        layout: Of that state.
+        reason: What the record of its suspension says, if there is one.
+    """
+    found = ModelState()
+    try:
+        state = unpack_state(packed, layout) if packed and layout is not None else None
+    except struct.error:
+        # Shorter than its layout: somebody wrote to it. The guard fails on it as well.
+        state = None
+    if state is None:
+        found.refuses = ReplyCode.NOT_ACTIVE
+        return found
+    found.suspended, found.reason = state.suspended, reason
+    held = {one.slot.name: one for one in state.limits}
+    for limit in identity.limits:
+        if limit.name in held:
+            found.counts[limit.name, b""] = count_of(limit, held[limit.name])
+    return found
+
+
+def subject_key(keyspace: Keyspace, identity: Identity, limit: Limit, subject: bytes) -> str:
+    """The record of one subject: a token goes by its id, a segment, which may be long, by SHA-1."""
+    is_token = limit.subject.kind is SubjectKind.TOKEN
+    digest = hashlib.sha1(subject, usedforsecurity=False).hexdigest()
+    prefix = keyspace.limit_prefix(identity.name, limit.name)
+    return prefix + (subject.decode() if is_token else digest)
+
+
+def count_of(limit: Limit, held: LimitState) -> Count:
+    """What the identity's state holds of a limit of its own."""
+    if held.is_corrupt:
+        return corrupt_count(limit)
+    count = new_count(limit)
+    match count:
+        case RingCount():
+            count.calls_us.extend(held.calls_us)
+        case GcraCount():
+            count.tat_us = held.tat_us
+        case BudgetCount():
+            count.ends_us, count.used = held.ends_us, held.used
+    return count
+
+
+def count_of_subject(limit: Limit, record: bytes, now_us: int) -> Count:
+    """
+    What the record of a token or of a captured segment holds.
+
+    The record says itself how it was counted; a limit that a reload gave another way since
+    is for `ModelState.count` to move, as a guard does when it next sees the subject. What no
+    guard can have left is a corrupt counter.
+    """
+    count = _count_of_record(limit, record) or corrupt_count(limit)
+    # It is there, so it has not expired.
+    count.expires_ms = now_us // 1000
+    return count
+
+
+def _count_of_record(limit: Limit, record: bytes) -> Count | None:
+    if len(record) < _HEADER.size:
+        return None
+    first, second, third = _HEADER.unpack_from(record)
+    if isinstance(limit, Budget):
+        return _budget_count(limit, first, second, third)
+    if (second, third) != way(limit) and not _is_known(first, second, third, len(record)):
+        return None
+    if second == 0:
+        # A rate of one call in each interval; only its interval matters.
+        gcra = GcraCount(Rate(limit.counter, 1, int(third), 1, limit.subject))
+        gcra.tat_us = whole_us(first)
+        return gcra if is_time(first) else None
+    ring = RingCount(Rate(limit.counter, int(second), int(third), None, limit.subject))
+    calls_us = ordered_calls(first, record[_HEADER.size :], int(second))
+    if calls_us is None:
+        return None
+    ring.calls_us.extend(calls_us)
+    return ring
+
+
+def _is_known(first: float, capacity: float, pace_us: float, size: int) -> bool:
+    """Whether the guard of some policy can have left a rate like that."""
+    if not (0 <= first < MOST and first.is_integer()):
+        return False
+    if capacity == 0:
+        is_interval = MIN_EMISSION_US <= pace_us <= max(RATE_PERIODS_US.values())
+        return is_interval and pace_us.is_integer() and size == _HEADER.size
+    is_ring = first < capacity <= MAX_RING_SLOTS and capacity.is_integer()
+    # A ring grows slot by slot until it goes round.
+    sizes = {_HEADER.size + DOUBLE * int(slots) for slots in (first, capacity)} if is_ring else ()
+    return pace_us in RATE_PERIODS_US.values() and size in sizes
+
+
+def _budget_count(
+    limit: Budget, ends_us: float, used: float, period_us: float
+) -> BudgetCount | None:
+    periods = {length: period for period, length in PERIOD_US.items()}
+    if period_us not in periods or not (is_time(ends_us) and is_count(used)):
+        return None
+    period = periods[int(period_us)]
+    count = BudgetCount(Budget(limit.counter, limit.limit, period, limit.timezone, limit.subject))
+    count.ends_us, count.used = whole_us(ends_us), int(used)
+    return count

@@ -1,0 +1,214 @@
+"""A decision and the steps that led to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from keyleash.commands import OperationClass
+from keyleash.errors import ReplyCode
+from keyleash.policy import Deny, Grant, Limit, Pattern
+
+Rule = TypeVar("Rule", Grant, Deny)
+
+
+@dataclass(frozen=True, slots=True)
+class Match(Generic[Rule]):
+    """A pattern of a grant or of a deny rule that matches, and what its captures hold."""
+
+    rule: Rule
+    pattern: Pattern
+    captures: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """`code` is the refusal with which the call ends here; None if it goes on."""
+
+    code: ReplyCode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StandingStep(_Step):
+    """The identity as such: suspended, or without a state; there only if that refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStep(_Step):
+    """The token; there only if that refuses, and if one is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsStep(_Step):
+    """How many arguments the call has, its name among them; there only if they are too many."""
+
+    arguments: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommandStep(_Step):
+    """
+    The command: whether a guard lets it through at all, and which grants are for it.
+
+    Attributes:
+        command: In upper case, with its sub-command if that counts.
+        grants: Those whose `only` and `except` leave it.
+        why: The reason of a refusal.
+    """
+
+    command: bytes
+    grants: tuple[Grant, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassStep(_Step):
+    """An operation class that the call needs somewhere, and the grants that give it."""
+
+    needed: OperationClass
+    grants: tuple[Grant, ...] = ()
+
+
+class Aspect(StrEnum):
+    """What an argument that is no key may be asked about."""
+
+    INTEGER = "integer"
+    OPTION = "option"
+    GLOB = "glob"
+    CHANNEL = "channel"
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentStep(_Step):
+    """An argument that is no key: an option that is refused, a glob or channel that is granted."""
+
+    aspect: Aspect
+    value: bytes
+    granted_by: tuple[Match[Grant], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStep(_Step):
+    """
+    One key.
+
+    Attributes:
+        needs: The classes that the call needs on it; with none, any grant on it will do.
+        denied_by: Deny rules that match; they win.
+        granted_by: Grants for the command that match, whatever they allow.
+        missing: The class that none of them gives, if that refuses.
+        is_control: Whether it is one of keyleash's own, which nobody may touch.
+    """
+
+    key: bytes
+    needs: tuple[OperationClass, ...]
+    denied_by: tuple[Match[Deny], ...] = ()
+    granted_by: tuple[Match[Grant], ...] = ()
+    missing: OperationClass | None = None
+    is_control: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredStep(_Step):
+    """The keys that the caller declares; there only if they are not those of the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeStep(_Step):
+    """
+    How large a call is; there only if it is too large.
+
+    Attributes:
+        unit: `work`, in units of about 0.1 µs, or `bytes` of a string.
+        amount: Of that unit.
+        limit: How much is allowed.
+        key: Of the string.
+        grant: Whose `values` set the limit; None for the default, and for work.
+    """
+
+    unit: str
+    amount: float
+    limit: int
+    key: bytes = b""
+    grant: Grant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoomStep(_Step):
+    """The trail, which must take an event; there only if it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStep(_Step):
+    """
+    A limit that counts the call.
+
+    Attributes:
+        subject: Whose counter: a token's id or a captured segment; empty for the identity's.
+        left: How many calls like this one would have passed now, before it was counted.
+        free_us: When the next one passes; not after now, if one does.
+        resets_us: When all of it is free again; None if it is.
+    """
+
+    limit: Limit
+    subject: bytes
+    left: int
+    free_us: int
+    resets_us: int | None
+
+
+Step = (
+    StandingStep
+    | TokenStep
+    | ArgumentsStep
+    | SizeStep
+    | CommandStep
+    | ClassStep
+    | ArgumentStep
+    | DeclaredStep
+    | KeyStep
+    | RoomStep
+    | LimitStep
+)
+Trace = list[Step]
+"""The steps so far; whoever decides appends to it."""
+
+
+SHOWN_BYTES = 128
+"""How much of a value a refusal repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """
+    Allowed, or refused with a code and details; never true or false by itself.
+
+    Attributes:
+        trace: The steps that led to it, in order; two decisions are the same without.
+    """
+
+    code: ReplyCode | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+    trace: tuple[Step, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def allowed(self) -> bool:
+        return self.code is None
+
+    def __bool__(self) -> bool:
+        raise TypeError("a decision is neither true nor false; ask for `.allowed`")
+
+
+ALLOWED = Decision()
+
+
+def refused(code: ReplyCode, **details: bytes | str | int) -> Decision:
+    """A refusal; `class_` stands for the detail that Python cannot name."""
+    return Decision(code, {name.rstrip("_"): _shown(value) for name, value in details.items()})
+
+
+def _shown(value: bytes | str | int) -> str:
+    raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+    return raw[:SHOWN_BYTES].decode("utf-8", "surrogateescape")

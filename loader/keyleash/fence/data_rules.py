@@ -1,0 +1,269 @@
+"""Which commands an agent's user may run on which keys: what its guard may run for it, no more.
+
+Commands that need the same of the same keys share a selector, since the server tries all of
+them for every command that a guard runs. ACLs know reading and writing, and no third: where a
+policy gives `write` and `delete` on different keys, a command that needs both is allowed on all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from keyleash.commands import CommandSpec, OperationClass
+from keyleash.commands.facts import UNFLAGGED_NEEDS
+from keyleash.commands.spec import Bound, Waits
+from keyleash.commands.work import ANY_SIZE, READS, SIZE_BY_TYPE, WORK
+from keyleash.compiler.ir import Guard
+from keyleash.fence.acl import Selector, channel_rules, key_rules
+from keyleash.policy.keysets import covers
+from keyleash.policy.model import Grant, Pattern
+
+READ = OperationClass.READ
+WRITING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
+
+Patterns = tuple[Pattern, ...]
+"""In the order of the policy, which servers keep: the first that matches ends their search."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """
+    The keys and channels that a command may be run on.
+
+    Attributes:
+        read, write, channels: Those that it may read, change and publish on; None if it does not.
+    """
+
+    read: Patterns | None = None
+    write: Patterns | None = None
+    channels: Patterns | None = None
+
+    def joined(self, other: Reach) -> Reach | None:
+        """One reach for both, if neither gets more by it than it needs; else None."""
+        pairs = (
+            (self.read, other.read), (self.write, other.write), (self.channels, other.channels),
+        )  # fmt: skip
+        if any(one is not None and two is not None and {*one} != {*two} for one, two in pairs):
+            return None
+        return Reach(*(two if one is None else one for one, two in pairs))
+
+
+ANSWERS_AGAIN: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("INCR", "INCRBY", "DECR", "DECRBY"), ("GET",)),
+    "HINCRBY": ("HGET",),
+}
+"""What a guard runs besides these commands: it reads again what is too long for a Lua number."""
+
+ASKS_FIRST: Mapping[Waits, tuple[str, ...]] = {
+    Waits.ANY_KEY: ("EXISTS",),
+    Waits.FIRST_KEY: ("EXISTS",),
+    Waits.BLOCK: ("XINFO GROUPS", "XINFO CONSUMERS", "XPENDING", "XRANGE"),
+}
+"""What it runs before a command that would block."""
+
+KEEPS_IMAGES = (
+    "TYPE", "GETRANGE", "STRLEN", "GET", "DUMP", "MEMORY USAGE", "PEXPIRETIME", "HGETALL",
+    "SMEMBERS", "ZRANGE", "HPEXPIRETIME",
+)  # fmt: skip
+"""What it reads of keys whose before-images it keeps."""
+
+
+ASKS_SIZES: Mapping[str, tuple[str, ...]] = {
+    **{
+        name: tuple(dict.fromkeys(("TYPE", *SIZE_BY_TYPE.values())))
+        if work.size == ANY_SIZE
+        else (work.size,)
+        for name, work in WORK.items()
+        if work.size is not None
+    },
+    **dict.fromkeys(("APPEND", "BITOP", *READS), ("STRLEN",)),
+    **dict.fromkeys(("HMGET", "HGETEX", "HGETDEL"), ("HSTRLEN",)),
+}
+"""The commands by which it asks for the sizes of the keys of these commands."""
+
+MEASURES = frozenset(name for name, work in WORK.items() if work.size is not None)
+"""The commands before which it may ask for the bytes of their keys."""
+
+COUNTS: Mapping[str, tuple[str, ...]] = {
+    name: ("ZLEXCOUNT", "ZCOUNT")
+    for name, work in WORK.items()
+    if work.bound is Bound.RANGE and work.size == "ZCARD"
+}
+"""The commands by which it counts what lies in a range of these commands."""
+
+LOOKS_CLOSER: Mapping[str, tuple[str, ...]] = {
+    "XCLAIM": ("XRANGE",),
+    **dict.fromkeys(("XRANGE", "XREVRANGE"), ("XRANGE", "XREVRANGE")),
+    "XREAD": ("XRANGE",),
+    "XREADGROUP": ("XINFO STREAM", "XINFO GROUPS", "XRANGE"),
+    **dict.fromkeys(
+        ("XPENDING", "XINFO CONSUMERS", "XINFO GROUPS"), ("XINFO STREAM", "XINFO GROUPS")
+    ),
+}
+"""The commands that it runs on keys that may be read, where a size is not enough to know."""
+
+HELPERS = frozenset(
+    {*KEEPS_IMAGES}.union(
+        *ANSWERS_AGAIN.values(),
+        *ASKS_FIRST.values(),
+        *ASKS_SIZES.values(),
+        *COUNTS.values(),
+        *LOOKS_CLOSER.values(),
+    )
+)
+"""All of these; whatever else a guard runs on data is the command that it was asked for."""
+
+
+def data_selectors(
+    guard: Guard, left_out: Collection[str], helpers: Collection[str], vault: str = ""
+) -> tuple[Selector, ...]:
+    """
+    The selectors for an identity's data.
+
+    Args:
+        guard: The identity's.
+        left_out: Commands that it does not get, in upper case.
+        helpers: Those of `HELPERS` that the server has.
+        vault: What stands in front of the names of its keys on the server.
+
+    Raises:
+        UnsayablePatternError: ACL rules cannot hold one of its patterns.
+    """
+    groups: list[tuple[Reach, list[str]]] = []
+    for name, reach in _granted(guard, left_out, helpers):
+        for place, (known, names) in enumerate(groups):
+            joined = known.joined(reach)
+            if joined is not None:
+                groups[place] = (joined, names)
+                if name not in names:
+                    names.append(name)
+                break
+        else:
+            groups.append((reach, [name]))
+    return tuple(_selector(reach, names, vault) for reach, names in groups)
+
+
+def _selector(reach: Reach, names: Sequence[str], vault: str) -> Selector:
+    return Selector(
+        tuple(sorted(name.lower().replace(" ", "|") for name in names)),
+        key_rules(reach.read or (), reach.write or (), vault),
+        channel_rules(reach.channels or ()),
+    )
+
+
+def _granted(
+    guard: Guard, left_out: Collection[str], helpers: Collection[str]
+) -> Iterator[tuple[str, Reach]]:
+    """Every command that the user gets, and where; those that say most of themselves first."""
+    needed = [*_for_guards(guard, left_out), *_for_images(guard)]
+    found = [*_by_grants(guard, left_out), *(one for one in needed if one[0] in helpers)]
+
+    def unsaid(entry: tuple[str, Reach]) -> tuple[int, str]:
+        reach = entry[1]
+        return [reach.read, reach.write, reach.channels].count(None), entry[0]
+
+    # A command that only reads then finds the selector of one that reads the same and writes.
+    return iter(sorted(found, key=unsaid))
+
+
+def _usages(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[CommandSpec, list[Grant]]]:
+    """Each command that touches keys or channels, and the grants that let it through."""
+    for usage in guard.usages:
+        spec = usage.spec
+        grants = [guard.identity.grants[i] for i in usage.grants]
+        if spec.name in left_out or spec.scans or not (spec.keys or spec.channel is not None):
+            continue
+        if usage.missing is None or _has_given_variant(spec, grants):
+            yield spec, grants
+
+
+def _has_given_variant(spec: CommandSpec, grants: Sequence[Grant]) -> bool:
+    """Whether some calls of a command need less, and grants give that: BITFIELD … GET."""
+    given = {cls for grant in grants for cls in grant.allow}
+    return spec.variant is not None and given.issuperset(spec.variant.needs)
+
+
+def _by_grants(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[str, Reach]]:
+    for spec, grants in _usages(guard, left_out):
+        yield spec.name, _reach(spec, grants)
+
+
+def _for_guards(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[str, Reach]]:
+    for spec, grants in _usages(guard, left_out):
+        asked = ASKS_FIRST[spec.waits] if spec.waits else ()
+        for helper in (*ANSWERS_AGAIN.get(spec.name, ()), *asked):
+            # Whether a key exists is for anybody who has anything on it.
+            is_any = helper == "EXISTS"
+            yield helper, _any_reach(grants) if is_any else Reach(read=_patterns(grants, {READ}))
+        for helper in LOOKS_CLOSER.get(spec.name, ()):
+            yield helper, Reach(read=_patterns(grants, {READ}))
+        measuring = ("MEMORY USAGE",) if spec.name in MEASURES else ()
+        for helper in (*ASKS_SIZES.get(spec.name, ()), *COUNTS.get(spec.name, ()), *measuring):
+            # Of keys that it may write and not read, the user then learns the size.
+            yield helper, Reach(read=_patterns(grants, {READ, *WRITING}))
+
+
+def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:
+    if spec.channel is not None:
+        return Reach(channels=_distinct(one for grant in grants for one in grant.channels))
+    needs = {cls for search in spec.keys for cls in search.needs}
+    needs.update(spec.variant.needs if spec.variant else ())
+    if not needs:
+        return _any_reach(grants)
+    reach = Reach(
+        read=_patterns(grants, {READ}) if READ in needs else None,
+        write=_patterns(grants, WRITING & needs) if WRITING & needs else None,
+    )
+    if READ in UNFLAGGED_NEEDS.get(spec.name, ()):
+        # The server does not know that it reads, so it must not write where nothing may be read.
+        return replace(reach, write=_both(reach.read or (), reach.write or ()))
+    return reach
+
+
+def _any_reach(grants: Sequence[Grant]) -> Reach:
+    return Reach(read=_patterns(grants, {READ}), write=_patterns(grants, WRITING))
+
+
+def _patterns(grants: Iterable[Grant], classes: Collection[OperationClass]) -> Patterns:
+    return _distinct(
+        pattern
+        for grant in grants
+        if not set(classes).isdisjoint(grant.allow)
+        for pattern in grant.keys
+    )
+
+
+def _distinct(patterns: Iterable[Pattern]) -> Patterns:
+    return tuple(dict.fromkeys(patterns))
+
+
+def _both(ones: Iterable[Pattern], others: Iterable[Pattern]) -> Patterns:
+    pairs = [(one, other) for one in ones for other in others]
+    return _distinct(
+        narrow
+        for one, other in pairs
+        for narrow, wide in ((one, other), (other, one))
+        if covers(wide, narrow)
+    )
+
+
+def _for_images(guard: Guard) -> Iterator[tuple[str, Reach]]:
+    imaged = imaged_patterns(guard)
+    if imaged:
+        for name in KEEPS_IMAGES:
+            yield name, Reach(read=imaged)
+
+
+def imaged_patterns(guard: Guard) -> Patterns:
+    """The patterns of keys of which a guard may keep images before it changes them."""
+    if not any(usage.missing is None and usage.spec.mutates for usage in guard.usages):
+        return ()
+    default = guard.identity.audit.image_bytes
+    return _distinct(
+        pattern
+        for grant in guard.identity.grants
+        if not {READ, *WRITING}.isdisjoint(grant.allow)
+        and (default if grant.image_bytes is None else grant.image_bytes)
+        for pattern in grant.keys
+    )

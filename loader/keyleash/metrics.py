@@ -1,0 +1,170 @@
+"""Prometheus metrics of a deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from redis import exceptions as redis_errors
+
+from keyleash.errors import KeyleashError
+from keyleash.status import IdentityStatus, Snapshot
+
+# From a snapshot to metrics.
+#
+# Labels are identities, limits and codes, which a policy bounds; never a key, a token or a digest.
+# docs/metrics.md lists them all, and a test compares.
+
+
+def up(is_up: bool) -> Metric:
+    """Whether the server was read."""
+    return GaugeMetricFamily(
+        "keyleash_up", "1 if the server could be read for this scrape, else 0.", value=float(is_up)
+    )
+
+
+def families_of(snapshot: Snapshot) -> Iterator[Metric]:
+    """All metrics of a server that was read, but for `up`."""
+    yield _plain("keyleash_sealed", "1 if keys are in a vault, else 0.", snapshot.is_sealed)
+    yield _plain(
+        "keyleash_policy_generation",
+        "Policies that were activated so far; 0 if none is active.",
+        snapshot.active.generation if snapshot.active else 0,
+    )
+    if snapshot.active is None:
+        return
+    yield _plain(
+        "keyleash_policy_activated_timestamp_seconds",
+        "When the active policy was activated.",
+        snapshot.active.activated_ms / 1000,
+    )
+    yield from _identities(snapshot.identities)
+    yield from _tokens(snapshot)
+    yield from _limits(snapshot.identities)
+    yield _refusals(snapshot.identities)
+
+
+def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
+    active = _by_identity("keyleash_identity_active", "1 if it has its state; 0 refuses all calls.")
+    suspended = _by_identity("keyleash_identity_suspended", "1 if every call is refused so.")
+    fenced = _by_identity("keyleash_identity_fenced", "1 if its agent has an ACL user of its own.")
+    audited = _by_identity("keyleash_audit_entries", "Entries in its trail.")
+    denied = _by_identity("keyleash_refusal_entries", "Entries of refusals that are kept.")
+    folded = CounterMetricFamily(
+        "keyleash_denials_folded",
+        "Denials without an entry of their own, counted with the first of their kind.",
+        labels=["identity"],
+    )
+    events = CounterMetricFamily(
+        "keyleash_events", "Events that were recorded.", labels=["identity"]
+    )
+    for one in identities:
+        active.add_metric([one.name], one.active)
+        suspended.add_metric([one.name], one.suspended)
+        fenced.add_metric([one.name], one.tier != "cooperative")
+        audited.add_metric([one.name], one.audit_length)
+        denied.add_metric([one.name], one.denied_length)
+        folded.add_metric([one.name], one.folded)
+        if one.active:
+            events.add_metric([one.name], one.events)
+    yield from (active, suspended, fenced, audited, denied, folded, events)
+
+
+def _tokens(snapshot: Snapshot) -> Iterator[Metric]:
+    live = _by_identity("keyleash_tokens_live", "Tokens that are neither expired nor revoked.")
+    due = _by_identity("keyleash_tokens_due", "Live tokens that ought to have been rotated by now.")
+    oldest = _by_identity(
+        "keyleash_token_oldest_age_seconds",
+        "Age of the oldest live token, if there is one.",
+    )
+    for one in snapshot.identities:
+        live.add_metric([one.name], one.tokens.live)
+        due.add_metric([one.name], one.tokens.due)
+        if one.tokens.oldest is not None:
+            age_ms = max(0, snapshot.now_ms - one.tokens.oldest.issued_ms)
+            oldest.add_metric([one.name], age_ms / 1000)
+    yield from (live, due, oldest)
+
+
+def _limits(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
+    labels = ["identity", "limit"]
+    used = GaugeMetricFamily(
+        "keyleash_limit_used",
+        "Calls counted in the open window; absent of limits that count tokens or segments apart.",
+        labels=labels,
+    )
+    most = GaugeMetricFamily(
+        "keyleash_limit_max", "What keyleash_limit_used may reach.", labels=labels
+    )
+    resets = GaugeMetricFamily(
+        "keyleash_limit_reset_timestamp_seconds",
+        "When the window of a budget ends, once it has counted something.",
+        labels=labels,
+    )
+    for one in identities:
+        for use in one.limits:
+            most.add_metric([one.name, use.name], use.of)
+            if use.used is not None:
+                used.add_metric([one.name, use.name], use.used)
+            if use.resets_ms is not None:
+                resets.add_metric([one.name, use.name], use.resets_ms / 1000)
+    yield from (used, most, resets)
+
+
+def _refusals(identities: Iterable[IdentityStatus]) -> Metric:
+    refusals = GaugeMetricFamily(
+        "keyleash_recent_refusals",
+        "Calls that were refused in the last five minutes.",
+        labels=["identity", "code"],
+    )
+    for one in identities:
+        for code, of_code in sorted(one.refusals.items()):
+            refusals.add_metric([one.name, code], of_code.count)
+    return refusals
+
+
+def _plain(name: str, help: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help, value=float(value))
+
+
+def _by_identity(name: str, help: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, help, labels=["identity"])
+
+
+Outcome = Callable[[Exception | None], None]
+
+
+class SnapshotCollector(Collector):
+    """
+    Metrics of a server as it is at the scrape.
+
+    Args:
+        read: Reads a snapshot.
+        tell: Told after each scrape why it could not read the server; None if it could.
+
+    Attributes:
+        failure: Why the last one could not; None if it could.
+    """
+
+    def __init__(self, read: Callable[[], Snapshot], tell: Outcome) -> None:
+        self.failure: Exception | None = None
+        self._read = read
+        self._tell = tell
+
+    def describe(self) -> list[Metric]:
+        """Nothing: who registers this must not need a server."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            found = list(families_of(self._read()))
+        except (redis_errors.RedisError, OSError, KeyleashError, LookupError, ValueError) as error:
+            self.failure = error
+            self._tell(error)
+            yield up(False)
+            return
+        self.failure = None
+        self._tell(None)
+        yield up(True)
+        yield from found

@@ -1,0 +1,215 @@
+"""Resetting limits: what an identity's rates and budgets have counted is forgotten."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from keyleash.compiler.render import emergency_script
+from keyleash.errors import (
+    ActivationConflictError,
+    NoPolicyError,
+    UnknownIdentityError,
+    UnknownLimitError,
+    VaultChangingError,
+)
+from keyleash.operator.load.plan import batches
+from keyleash.policy import Identity, Limit, SubjectKind, parse_policy
+from keyleash.policy.problems import did_you_mean, listing, which_identity
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.records import Client, read_active
+from keyleash.store.server_check import operator_client
+from keyleash.store.state import DOUBLE, MAX_REASON_BYTES, NUMBERS, Layout
+from keyleash.store.token import reject_tokens
+
+PIECE = 5000
+"""Counters that one script deletes: the server serves nobody meanwhile."""
+SCANNED = 1000
+"""Keys that one step of the search for them looks at."""
+ROUNDS = 3
+"""How often a reset is tried while policies are loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReset:
+    """
+    What a reset did.
+
+    Attributes:
+        bound_us: When, server time, Unix µs: calls that start later count from 0.
+        event: Id of the control event.
+        identity: Whose limits were reset.
+        limits: Their names, in the order of the policy.
+        counters: How many counters per token or per captured segment were deleted.
+    """
+
+    bound_us: int
+    event: str
+    identity: str
+    limits: tuple[str, ...]
+    counters: int
+
+
+def reset_limits(
+    client: Client,
+    identity: str,
+    limit: str | None = None,
+    *,
+    reason: str,
+    actor: str = "unknown",
+    keyspace: Keyspace | None = None,
+) -> LimitReset:
+    """
+    Forget what limits of an identity have counted: the next call counts from 0.
+
+    A limit `per: token` or per captured segment is reset for all of them. Their counters are
+    found by SCAN. Up to `PIECE` of them are deleted in the same script that does the rest;
+    further ones follow in scripts of their own. A counter that begins after the search is left.
+
+    It also runs on a server whose memory is full.
+
+    Args:
+        client: A redis-py client of an operator.
+        identity: Its name in the active policy.
+        limit: The name of one of its limits, such as `rate.writes`; all of them if None.
+        reason: Why, for the control stream, up to 128 bytes; without a token.
+        actor: Who does it, for the control stream.
+        keyspace: Where keys are; what the server's record says if None.
+
+    Raises:
+        NoPolicyError: no policy is active.
+        UnknownIdentityError: the active policy has no such identity; nothing was changed.
+        UnknownLimitError: the identity has no such limit; nothing was changed.
+        ActivationConflictError: policies were loaded meanwhile; nothing was changed.
+        VaultChangingError: prefixes are being changed.
+        SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
+        ValueError: *reason* is empty or too long.
+    """
+    client = operator_client(client)
+    reject_tokens(reason=reason, actor=actor)
+    if not reason.strip():
+        raise ValueError("a reset has a reason")
+    if len(reason.encode()) > MAX_REASON_BYTES:
+        raise ValueError(f"a reason has at most {MAX_REASON_BYTES} bytes")
+    keyspace = keyspace or server_keyspace(client)
+    for _ in range(ROUNDS):
+        found = _reset(client, keyspace, identity, limit, reason, actor)
+        if found is not None:
+            return found
+    raise ActivationConflictError(
+        "policies are loaded again and again; nothing was reset", help="try again"
+    )
+
+
+def _reset(
+    client: Client, keyspace: Keyspace, identity: str, limit: str | None, reason: str, actor: str
+) -> LimitReset | None:
+    """Return None if another policy was activated between the plan and the reset."""
+    layout = client.hget(keyspace.layouts, identity) or b"[]"
+    limits = _chosen(_active_identity(client, keyspace, identity), limit)
+    names = {one.name for one in limits}
+    counters = list(_counters(client, keyspace, identity, limits))
+    pieces = list(batches(counters, PIECE)) or [()]
+    slots = _packed_slots(Layout.from_json(layout), names)
+    script = emergency_script("reset_limits.lua", keyspace)
+    head = (actor, identity, reason, layout)
+    listed = ",".join(one.name for one in limits)
+    said = client.eval(script, 0, *head, listed, slots, len(counters), *pieces[0])
+    if said == 0:
+        return None
+    bound_us, event = _checked(said)
+    for piece in pieces[1:]:
+        layout = client.hget(keyspace.layouts, identity)
+        _checked(client.eval(script, 0, actor, identity, reason, layout, "", b"", 0, *piece))
+    return LimitReset(
+        int(bound_us),
+        event.decode(),
+        identity,
+        tuple(one.name for one in limits),
+        len(counters),
+    )
+
+
+def _active_identity(client: Client, keyspace: Keyspace, name: str) -> Identity:
+    active = read_active(client, keyspace)
+    if active is None:
+        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+    policy = parse_policy(active.document, file="<active policy>", commands=None)
+    identity = policy.identity(name)
+    if identity is None:
+        known = [one.name for one in policy.identities]
+        raise UnknownIdentityError(
+            f"the active policy has no identity `{name}`", help=which_identity(name, known)
+        )
+    return identity
+
+
+def _chosen(identity: Identity, name: str | None) -> tuple[Limit, ...]:
+    limits = tuple(identity.limits)
+    if name is None and limits:
+        return limits
+    chosen = tuple(one for one in limits if one.name == name)
+    if not chosen:
+        known = [one.name for one in limits]
+        has = f"it has {listing(known)}" if known else "it has no limits"
+        what = "limits" if name is None else f"limit `{name}`"
+        help = has if name is None else did_you_mean(name, known, has)
+        raise UnknownLimitError(f"`{identity.name}` has no {what}", help=help)
+    return chosen
+
+
+def _counters(
+    client: Client, keyspace: Keyspace, identity: str, limits: Sequence[Limit]
+) -> Iterator[bytes]:
+    """The keys of counters per token or per captured segment, each once."""
+    prefixes = tuple(
+        keyspace.limit_prefix(identity, one.name).encode()
+        for one in limits
+        if one.subject.kind is not SubjectKind.IDENTITY
+    )
+    if not prefixes:
+        return
+    # A key may come up twice; deleted twice, it would forget calls that count since.
+    seen: set[bytes] = set()
+    pattern = f"{keyspace.limit_prefix(identity, '')[:-1]}*"
+    for key in client.scan_iter(pattern, count=SCANNED):
+        if key.startswith(prefixes) and key not in seen:
+            seen.add(key)
+            yield key
+
+
+def _packed_slots(layout: Layout, names: set[str]) -> bytes:
+    """For `reset_limits.lua`: place and length of the numbers, place and length of the ring."""
+    return b"".join(
+        struct.pack(
+            "<IIII",
+            slot.index * DOUBLE,
+            len(NUMBERS[slot.kind]) * DOUBLE,
+            slot.offset,
+            slot.capacity * DOUBLE,
+        )
+        for slot in layout.slots
+        if slot.name in names
+    )
+
+
+def _checked(said: list[bytes] | bytes | int | None) -> tuple[bytes, bytes]:
+    if said is None:
+        raise VaultChangingError(
+            "the prefixes are being changed, or are others since this began",
+            help="run it again; while they are changed nobody can act",
+        )
+    if isinstance(said, bytes):
+        raise UnknownIdentityError(
+            f"`{said.decode()}` has no state; nothing was reset",
+            help="load the policy again: limits then begin at 0",
+        )
+    if isinstance(said, int):
+        raise ActivationConflictError(
+            "another policy was loaded while the limits were reset; some counters were left",
+            help="run it again",
+        )
+    bound_us, event = said
+    return bound_us, event

@@ -1,0 +1,1 @@
+"""Load a policy: compile, plan, stage, activate, verify."""

@@ -1,0 +1,530 @@
+"""Issue, list, rotate and revoke tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from redis import exceptions as redis_errors
+
+from keyleash.compiler.render import emergency_script, operator_script
+from keyleash.errors import (
+    KeyleashError,
+    NoPolicyError,
+    TokenNotLiveError,
+    UnknownIdentityError,
+    UnknownTokenIdError,
+    UnreadableRecordError,
+    VaultChangingError,
+)
+from keyleash.policy import TokenRules, parse_policy
+from keyleash.policy.problems import which_identity
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.records import Client, guard_record, read_active
+from keyleash.store.server_check import operator_client
+from keyleash.store.token import (
+    TokenRecord,
+    new_token,
+    new_token_id,
+    reject_tokens,
+    token_digest,
+    use_noted_us,
+)
+from keyleash.store.wire import reading_reply
+
+
+def active_rules(
+    client: Client, keyspace: Keyspace, identities: Sequence[str]
+) -> Mapping[str, TokenRules]:
+    """Return the token rules of those *identities* that have a guard record, by name."""
+    with client.pipeline(transaction=False) as pipe:
+        for name in identities:
+            pipe.hgetall(keyspace.guard(name))
+        records = zip(identities, map(guard_record, pipe.execute()), strict=True)
+    return {
+        name: TokenRules(
+            ttl_s=record.ttl_s,
+            max_ttl_s=record.max_ttl_s,
+            rotate_after_s=record.rotate_after_s or None,
+            idle_s=record.idle_s or None,
+        )
+        for name, record in records
+        if record is not None
+    }
+
+
+def not_active(client: Client, keyspace: Keyspace, identity: str) -> KeyleashError:
+    """Return the error for an identity whose guard record has no token rules."""
+    active = read_active(client, keyspace)
+    if active is None:
+        return NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+    policy = parse_policy(active.document, file="<active policy>", commands=None)
+    names = [one.name for one in policy.identities]
+    if identity in names:
+        return NoPolicyError(
+            f"the guard record of `{identity}` is missing or damaged",
+            help="load the active policy again",
+        )
+    return UnknownIdentityError(
+        f"the active policy has no identity `{identity}`", help=which_identity(identity, names)
+    )
+
+
+MAX_NOTE = 200
+MAX_TOKENS = 1000
+"""Tokens per `issue_tokens`: the server does nothing else meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A new token. `token` is the secret and is nowhere else.
+
+    Attributes:
+        expires_ms: Server time, Unix milliseconds.
+        capped: Whether the wanted life was longer than the policy's `max_ttl`.
+    """
+
+    token: str = field(repr=False)
+    id: str
+    identity: str
+    expires_ms: int
+    capped: bool
+
+
+def issue_token(
+    client: Client,
+    identity: str,
+    *,
+    ttl_s: int | None = None,
+    note: str = "",
+    actor: str = "unknown",
+    keyspace: Keyspace | None = None,
+) -> IssuedToken:
+    """Issue a token for an identity of the active policy.
+
+    Args:
+        client: A redis-py client of an operator.
+        identity: Its name.
+        ttl_s: Wanted life in seconds; the policy's `ttl` if None, its `max_ttl` at most.
+        note: For `list_tokens`, up to 200 characters; without a token.
+        actor: Who issues it, for the control stream.
+        keyspace: Where keys are; what the server's record says if None.
+
+    Raises:
+        NoPolicyError: no policy is active.
+        UnknownIdentityError: the active policy has no such identity.
+        VaultChangingError: the prefixes were changed meanwhile; nothing was issued.
+        SecretInTextError: *note* or *actor* contains a token; nothing was issued.
+        ValueError: *ttl_s* is not positive, or *note* is too long.
+        TypeError: an argument is of another type; a bool is no number.
+    """
+    return issue_tokens(
+        client, identity, 1, ttl_s=ttl_s, note=note, actor=actor, keyspace=keyspace
+    )[0]
+
+
+def issue_tokens(
+    client: Client,
+    identity: str,
+    n: int,
+    *,
+    ttl_s: int | None = None,
+    note: str = "",
+    actor: str = "unknown",
+    keyspace: Keyspace | None = None,
+) -> list[IssuedToken]:
+    """Issue *n* tokens in one atomic step: all of them, or none.
+
+    If the connection is lost before the reply, it is not known whether they were issued; their
+    secrets are lost, so none of them can be used.
+
+    Args:
+        client, identity, ttl_s, actor, keyspace: As for `issue_token`.
+        n: How many, 1 to 1,000. More are several calls, each of which is atomic.
+        note: Of each of them.
+
+    Raises:
+        ValueError: *n* is out of range; nothing was issued. Otherwise as `issue_token`.
+    """
+    client = operator_client(client)
+    require_int("n", n)
+    if not 1 <= n <= MAX_TOKENS:
+        raise ValueError(f"`n` is {n}, and 1 to {MAX_TOKENS} tokens are issued at once")
+    check_request(identity, ttl_s, note, actor)
+    keyspace = keyspace or server_keyspace(client)
+    made: dict[str, str] = {}
+    while len(made) < n:
+        made[new_token_id()] = new_token(identity)
+    words = [word for id_, token in made.items() for word in (id_, token_digest(token))]
+    script = operator_script("issue_tokens.lua", keyspace)
+    said: list[bytes | int] | int | None = client.eval(
+        script, 0, actor, identity, "" if ttl_s is None else ttl_s, note, *words
+    )
+    if said is None:
+        raise prefixes_changed()
+    if isinstance(said, int):
+        raise not_active(client, keyspace, identity)
+    with reading_reply("EVAL"):
+        expires_ms, capped = int(said[0]), bool(said[1])
+    return [IssuedToken(token, id_, identity, expires_ms, capped) for id_, token in made.items()]
+
+
+def check_request(identity: str, ttl_s: int | None, note: str, actor: str) -> None:
+    """Reject what no token can have; arguments and errors are those of `issue_token`."""
+    for name, value in (("identity", identity), ("note", note), ("actor", actor)):
+        if not isinstance(value, str):
+            raise TypeError(f"`{name}` must be a str, not {type(value).__name__}")
+    if ttl_s is not None:
+        require_int("ttl_s", ttl_s)
+    reject_tokens(note=note, actor=actor)
+    if ttl_s is not None and ttl_s <= 0:
+        raise ValueError("a token must live for at least a second")
+    if len(note) > MAX_NOTE:
+        raise ValueError(f"a note has at most {MAX_NOTE} characters")
+
+
+def require_int(name: str, value: object) -> None:
+    """
+    Check that the argument *name* is a whole number.
+
+    Raises:
+        TypeError: It is of another type, or a bool.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be an int, not {type(value).__name__}")
+
+
+def prefixes_changed() -> VaultChangingError:
+    """Return the error for a script that met other prefixes than it was made for."""
+    return VaultChangingError(
+        "the prefixes are being changed, or are others since this began; nothing was issued",
+        help="run it again when that is finished",
+    )
+
+
+class TokenState(StrEnum):
+    """The states of a token."""
+
+    LIVE = "live"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """A token by its public name; times are server time, Unix milliseconds.
+
+    Attributes:
+        state: Expired, too, if it was idle for longer than the active policy allows.
+        expires_ms: When its life ends, also if it was rotated.
+        used_ms: When it was last let through: exact to a minute, or to a second where the
+            policy has an idle time; None if never.
+        due_ms: When the active policy wants it rotated; None if it does not, or if that
+            has happened.
+        replaced_by: Id of the token that it was rotated to; empty if none.
+    """
+
+    id: str
+    identity: str
+    state: TokenState
+    issued_ms: int
+    expires_ms: int
+    by: str
+    note: str
+    used_ms: int | None = None
+    due_ms: int | None = None
+    replaced_by: str = ""
+
+    def is_due(self, now_ms: int) -> bool:
+        """Whether it ought to have been rotated by *now_ms*."""
+        return self.state is TokenState.LIVE and self.due_ms is not None and self.due_ms <= now_ms
+
+
+def list_tokens(
+    client: Client, identity: str | None = None, *, keyspace: Keyspace | None = None
+) -> list[TokenInfo]:
+    """The tokens of one identity, or of all, newest first.
+
+    Tokens that expired more than a week ago are forgotten on this occasion, if *client* may write.
+    """
+    client = operator_client(client)
+    keyspace = keyspace or server_keyspace(client)
+    if identity is not None:
+        names = [identity]
+    else:
+        names = sorted(name.decode() for name in client.hkeys(keyspace.layouts))
+    rules = active_rules(client, keyspace, names)
+    seconds, micros = client.time()
+    now_us = int(seconds) * 1_000_000 + int(micros)
+    found = [
+        info
+        for name in names
+        for info in _of_identity(client, keyspace, name, rules.get(name), now_us)
+    ]
+    return sorted(found, key=lambda info: info.issued_ms, reverse=True)
+
+
+def require_token(client: Client, token_id: str, *, keyspace: Keyspace | None = None) -> TokenInfo:
+    """The token of that id.
+
+    Raises:
+        UnknownTokenIdError: no token has it.
+    """
+    for info in list_tokens(client, keyspace=keyspace):
+        if info.id == token_id:
+            return info
+    raise UnknownTokenIdError(f"no token has the id `{token_id}`", help="see `keyleash token list`")
+
+
+def _of_identity(
+    client: Client, keyspace: Keyspace, identity: str, rules: TokenRules | None, now_us: int
+) -> Iterator[TokenInfo]:
+    known = read_known(identity, client.hgetall(keyspace.tokens(identity)))
+    if not known:
+        return
+    records = client.mget([keyspace.token(identity, one["digest"]) for one in known.values()])
+    forgotten = []
+    for (token_id, one), packed in zip(known.items(), records, strict=True):
+        if packed is None:
+            forgotten.append(token_id)
+            continue
+        yield token_info(token_id, identity, one, TokenRecord.unpack(packed), rules, now_us)
+    if forgotten:
+        # Whoever may only read, or asks a replica, is not there to tidy up.
+        with suppress(redis_errors.ResponseError):
+            client.hdel(keyspace.tokens(identity), *forgotten)
+
+
+def read_known(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapping[str, Any]]:
+    """
+    What `Keyspace.tokens` has of each token of *identity*, by its id.
+
+    Raises:
+        UnreadableRecordError: Somebody else wrote there.
+    """
+    known = {}
+    for token_id, text in recorded.items():
+        try:
+            facts = json.loads(text)
+            str.encode(facts["digest"])
+            int(facts["issued_ms"])
+        except (ValueError, LookupError, TypeError):
+            raise UnreadableRecordError(
+                f"what is recorded of a token of `{identity}` cannot be read",
+                help="find out who wrote to keyleash's keys; `keyleash doctor` looks at all",
+            ) from None
+        known[token_id.decode("utf-8", "backslashreplace")] = facts
+    return known
+
+
+def token_info(
+    token_id: str,
+    identity: str,
+    known: Mapping[str, Any],
+    record: TokenRecord,
+    rules: TokenRules | None,
+    now_us: int,
+) -> TokenInfo:
+    """
+    What is known of one token.
+
+    Args:
+        token_id: Its public name.
+        identity: Whose it is.
+        known: What `Keyspace.tokens` has of it, read.
+        record: What guards know of it.
+        rules: Those of the active policy; None if the identity left it.
+        now_us: Server time.
+    """
+    issued_ms, used_ms = int(known["issued_ms"]), record.used_us // 1000
+    replaced_by = known.get("replaced_by", "")
+    rotate_after_s = rules.rotate_after_s if rules and not replaced_by else None
+    return TokenInfo(
+        id=token_id,
+        identity=identity,
+        state=_state(record, rules.idle_s if rules else None, now_us),
+        issued_ms=issued_ms,
+        expires_ms=record.expires_us // 1000,
+        by=known["by"],
+        note=known["note"],
+        # See protocol.token.new_record; up to that version it was the moment of the issue.
+        used_ms=used_ms if used_ms > issued_ms else None,
+        due_ms=None if rotate_after_s is None else issued_ms + rotate_after_s * 1000,
+        replaced_by=replaced_by,
+    )
+
+
+def _state(record: TokenRecord, idle_s: int | None, now_us: int) -> TokenState:
+    """As a guard judges it."""
+    if record.revoked:
+        return TokenState.REVOKED
+    allowed_us = None if idle_s is None else idle_s * 1_000_000 + use_noted_us(idle_s)
+    is_idle = allowed_us is not None and now_us - record.used_us > allowed_us
+    return TokenState.EXPIRED if is_idle or record.expires_us <= now_us else TokenState.LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """
+    What a revocation did.
+
+    Attributes:
+        bound_us: When, server time, Unix µs: no call that starts later is let through.
+        tokens: (identity, token id) of each token that was not revoked before; expired ones
+            too, while their records last.
+        unreadable: The identity of each token that could not be revoked, as what is recorded
+            of it cannot be read.
+    """
+
+    bound_us: int
+    tokens: tuple[tuple[str, str], ...]
+    unreadable: tuple[str, ...] = ()
+
+
+def revoke(
+    client: Client,
+    *,
+    token_id: str | None = None,
+    identity: str | None = None,
+    actor: str = "unknown",
+    keyspace: Keyspace | None = None,
+) -> Revocation:
+    """Revoke one token, all of an identity, or, with neither named, all there are.
+
+    Raises:
+        UnknownTokenIdError: no token has *token_id*.
+        UnknownIdentityError: *identity* is empty.
+    """
+    client = operator_client(client)
+    reject_tokens(actor=actor)
+    # To the script an empty name means all: a variable that was never set must not.
+    if token_id == "":
+        raise UnknownTokenIdError("no token has the id ``", help="see `keyleash token list`")
+    if identity == "":
+        raise UnknownIdentityError("there is no identity ``", help="see `keyleash status`")
+    keyspace = keyspace or server_keyspace(client)
+    script = emergency_script("revoke.lua", keyspace)
+    reply = client.eval(script, 0, actor, identity or "", token_id or "")
+    with reading_reply("EVAL"):
+        bound_us = int(reply[0])
+        words = [item.decode() for item in reply[1:]]
+        pairs = list(zip(words[::2], words[1::2], strict=True))
+    if token_id is not None and not pairs:
+        require_token(client, token_id, keyspace=keyspace)
+    return Revocation(
+        bound_us=bound_us,
+        tokens=tuple((name, id_) for name, id_ in pairs if id_),
+        unreadable=tuple(name for name, id_ in pairs if not id_),
+    )
+
+
+def revoke_tokens(
+    client: Client,
+    *,
+    token_id: str | None = None,
+    identity: str | None = None,
+    actor: str = "unknown",
+    keyspace: Keyspace | None = None,
+) -> list[tuple[str, str]]:
+    """The tokens that `revoke` revoked; arguments and errors are the same."""
+    done = revoke(client, token_id=token_id, identity=identity, actor=actor, keyspace=keyspace)
+    return list(done.tokens)
+
+
+GRACE_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """
+    What a rotation did.
+
+    Attributes:
+        issued: The new token.
+        replaced: Id of each token that ends, and when: server time, Unix milliseconds.
+    """
+
+    issued: IssuedToken
+    replaced: tuple[tuple[str, int], ...]
+
+
+def rotate_token(
+    client: Client,
+    *,
+    identity: str | None = None,
+    token_id: str | None = None,
+    grace_s: int = GRACE_S,
+    ttl_s: int | None = None,
+    note: str | None = None,
+    actor: str = "unknown",
+    keyspace: Keyspace | None = None,
+) -> Rotation:
+    """
+    Issue a token in the place of one, or of all live ones of an identity.
+
+    Args:
+        client: A redis-py client of an operator.
+        identity: Whose live tokens are replaced; it may have none. Either this or *token_id*.
+        token_id: The one token that is replaced.
+        grace_s: For how many seconds they are still good, 0 for none; none of them outlives
+            its own expiry.
+        ttl_s: As for `issue_token`.
+        note: As for `issue_token`; if None, that of the one token.
+        actor: Who does it, for the control stream.
+        keyspace: Where keys are; what the server's record says if None.
+
+    Raises:
+        NoPolicyError: no policy is active.
+        UnknownIdentityError: the active policy has no such identity.
+        UnknownTokenIdError: no token has *token_id*.
+        UnreadableRecordError: somebody else wrote where the tokens are recorded.
+        TokenNotLiveError: it is expired or revoked; nothing was issued.
+        VaultChangingError: the prefixes were changed meanwhile; nothing was issued.
+        SecretInTextError: *note* or *actor* contains a token; nothing was issued.
+        ValueError: *ttl_s* is not positive, *grace_s* is negative, or *note* is too long.
+        TypeError: as for `issue_token`.
+    """
+    client = operator_client(client)
+    require_int("grace_s", grace_s)
+    if grace_s < 0:
+        raise ValueError("a grace cannot be negative")
+    keyspace = keyspace or server_keyspace(client)
+    if token_id is not None:
+        old = require_token(client, token_id, keyspace=keyspace)
+        identity, note = old.identity, old.note if note is None else note
+    if identity is None:
+        raise ValueError("neither an identity nor a token is named")
+    check_request(identity, ttl_s, note or "", actor)
+    # The script reads them as they are.
+    read_known(identity, client.hgetall(keyspace.tokens(identity)))
+    token, new_id = new_token(identity), new_token_id()
+    said: list[bytes] | int | None = client.eval(
+        operator_script("rotate_token.lua", keyspace),
+        0,
+        actor,
+        identity,
+        "" if ttl_s is None else ttl_s,
+        note or "",
+        token_id or "",
+        grace_s * 1000,
+        new_id,
+        token_digest(token),
+    )
+    if said is None:
+        raise prefixes_changed()
+    if said == 0:
+        raise not_active(client, keyspace, identity)
+    if isinstance(said, int):
+        raise TokenNotLiveError(
+            f"the token `{token_id}` is expired or revoked; nothing was issued",
+            help=f"issue one with `keyleash token issue {identity}`",
+        )
+    with reading_reply("EVAL"):
+        issued = IssuedToken(token, new_id, identity, int(said[0]), bool(said[1]))
+        pairs = zip(said[2::2], said[3::2], strict=True)
+        return Rotation(issued, tuple((id_.decode(), int(ends)) for id_, ends in pairs))

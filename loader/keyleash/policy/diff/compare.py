@@ -1,0 +1,195 @@
+"""Compare two policies, identity by identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from keyleash.commands import CommandTable
+from keyleash.commands.work import DEFAULT_VALUE_BYTES
+from keyleash.policy.canonical import canonical
+from keyleash.policy.diff.changes import IdentityDiff, Part, PolicyChange, PolicyDiff
+from keyleash.policy.diff.limits import (
+    audit_changes,
+    breaker_changes,
+    durability_changes,
+    limit_changes,
+    token_changes,
+)
+from keyleash.policy.diff.permissions import Access, Gains, gains_of
+from keyleash.policy.model import AnySuffix, Grant, Identity, Literal, Pattern, Policy
+
+Likeness = Callable[[Grant], object]
+
+_LIKENESSES: tuple[Likeness, ...] = (
+    lambda grant: (frozenset(grant.keys), frozenset(grant.channels)),
+    lambda grant: (grant.allow, frozenset(grant.only or ()), frozenset(grant.except_)),
+)
+"""By what two unequal grants are seen as one that was changed, the surest first."""
+
+
+def grant_changes(
+    before: Access, after: Access, gains: Gains, losses: Gains
+) -> Iterator[PolicyChange]:
+    """The grants that differ: those of *after* in its order, then those that are gone."""
+    partners = _partners(before.grants, after.grants)
+    for place, grant in enumerate(after.grants):
+        partner = partners.pop(place, None)
+        old = None if partner is None else before.grants[partner]
+        if old != grant:
+            yield PolicyChange(
+                Part.GRANT,
+                before=old,
+                after=grant,
+                widens=gains.by_grant(after, place) or _allows_longer(grant, old),
+                narrows=partner is not None
+                and (losses.by_grant(before, partner) or _allows_longer(old, grant)),
+            )
+    paired = {*_partners(before.grants, after.grants).values()}
+    for place, grant in enumerate(before.grants):
+        if place not in paired:
+            # Its bound on values goes with it, and other grants may match the same keys.
+            widens = grant.value_bytes is not None and bool(after.grants)
+            narrows = losses.by_grant(before, place)
+            yield PolicyChange(Part.GRANT, before=grant, widens=widens, narrows=narrows)
+
+
+def deny_changes(
+    before: Access, after: Access, gains: Gains, losses: Gains
+) -> Iterator[PolicyChange]:
+    """The denied patterns that differ; how they are put together in rules makes no difference."""
+    shapes_before = {pattern.parts for pattern in before.denied}
+    shapes_after = {pattern.parts for pattern in after.denied}
+    for pattern in after.denied:
+        if pattern.parts not in shapes_before:
+            yield PolicyChange(Part.DENY, after=pattern, narrows=losses.by_lifting(pattern))
+    for pattern in before.denied:
+        if pattern.parts not in shapes_after:
+            yield PolicyChange(Part.DENY, before=pattern, widens=gains.by_lifting(pattern))
+
+
+def _allows_longer(one: Grant | None, other: Grant | None) -> bool:
+    """Return whether one grant lets a call make longer strings than another does."""
+    return one is not None and other is not None and _value_bytes(one) > _value_bytes(other)
+
+
+def _value_bytes(grant: Grant) -> int:
+    return DEFAULT_VALUE_BYTES if grant.value_bytes is None else grant.value_bytes
+
+
+def _partners(befores: Sequence[Grant], afters: Sequence[Grant]) -> dict[int, int]:
+    """For grants of *afters*, by place, the place of what each was before."""
+    found: dict[int, int] = {}
+    free = dict(enumerate(befores))
+    for alike in (lambda grant: grant, *_LIKENESSES):
+        for place, grant in enumerate(afters):
+            if place in found:
+                continue
+            partner = next((at for at, one in free.items() if alike(one) == alike(grant)), None)
+            if partner is not None:
+                found[place] = partner
+                del free[partner]
+    return found
+
+
+def diff_policies(
+    before: Policy, after: Policy, table: CommandTable, protected: Iterable[str] = ()
+) -> PolicyDiff:
+    """
+    Say how the access, the limits and the rules of each identity change.
+
+    Args:
+        before: The policy that is active; `Policy(())` if none is.
+        after: The one that is to be.
+        table: The commands of the server, by which both are read.
+        protected: What the names of keyleash's own keys begin with.
+    """
+    hidden = tuple(
+        Pattern(f"{prefix}*", (Literal(prefix.encode()), AnySuffix()))
+        for prefix in dict.fromkeys(protected)
+    )
+    olds = {one.name: one for one in before.identities}
+    news = {one.name: one for one in after.identities}
+    pairs: list[tuple[Identity | None, Identity | None]] = [
+        (olds.get(name), new) for name, new in news.items()
+    ]
+    pairs += ((old, None) for name, old in olds.items() if name not in news)
+    differing = [pair for pair in pairs if not _mean_the_same(*pair)]
+    return PolicyDiff(
+        before=before,
+        after=after,
+        identities=tuple(diff_identities(*pair, table, hidden) for pair in differing),
+        unchanged=tuple(
+            new.name for old, new in pairs if new is not None and _mean_the_same(old, new)
+        ),
+    )
+
+
+def diff_identities(
+    before: Identity | None,
+    after: Identity | None,
+    table: CommandTable,
+    protected: tuple[Pattern, ...] = (),
+) -> IdentityDiff:
+    """Say how one identity changes; None where a policy has none of that name."""
+    old, new = Access.of(before, protected), Access.of(after, protected)
+    gains, losses = gains_of(new, old, table), gains_of(old, new, table)
+    changes = (
+        *grant_changes(old, new, gains, losses),
+        *deny_changes(old, new, gains, losses),
+        *_other_changes(before, after),
+    )
+    return IdentityDiff(
+        name=next(one.name for one in (after, before) if one is not None),
+        before=before,
+        after=after,
+        changes=changes or (PolicyChange(Part.ORDER, "", before, after),),
+        gains=gains.calls,
+        losses=losses.calls,
+    )
+
+
+def _mean_the_same(before: Identity | None, after: Identity | None) -> bool:
+    return (
+        before is not None
+        and after is not None
+        and (before == after or canonical(before) == canonical(after))
+    )
+
+
+def _other_changes(before: Identity | None, after: Identity | None) -> Iterator[PolicyChange]:
+    """The rules that are not about access to keys."""
+    match before, after:
+        case Identity(), Identity():
+            yield from _changes(before, after)
+        case None, Identity():
+            yield PolicyChange(Part.KIND, after=after.kind)
+            yield from map(_unmarked, _changes(_bare(after), after))
+        case Identity(), None:
+            yield PolicyChange(Part.KIND, before=before.kind)
+            yield from map(_unmarked, _changes(before, _bare(before)))
+
+
+def _changes(before: Identity, after: Identity) -> Iterator[PolicyChange]:
+    if before.kind != after.kind:
+        yield PolicyChange(Part.KIND, "", before.kind, after.kind)
+    yield from limit_changes(before, after)
+    yield from token_changes(before.token, after.token)
+    yield from audit_changes(before.audit, after.audit)
+    yield from durability_changes(before.durability, after.durability)
+    yield from breaker_changes(before.on_denials, after.on_denials)
+    if before.work != after.work:
+        more = after.work > before.work
+        yield PolicyChange(
+            Part.LIMITS, "work", before.work, after.work, widens=more, narrows=not more
+        )
+
+
+def _bare(identity: Identity) -> Identity:
+    """An identity with no rules of its own."""
+    return Identity(identity.name, identity.kind, ())
+
+
+def _unmarked(change: PolicyChange) -> PolicyChange:
+    # An identity that may do nothing, before or after, is not bound by its limits either.
+    return replace(change, widens=False, narrows=False)

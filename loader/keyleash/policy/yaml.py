@@ -1,0 +1,362 @@
+"""A safe subset of YAML, parsed to nodes that know their place in the file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+import yaml
+
+from keyleash.errors import PolicyError, Span
+from keyleash.policy.problems import Problems, fail, quote
+
+Path = tuple[str | int, ...]
+
+
+class Broken(Enum):
+    """The value of a node that was already reported and says nothing more."""
+
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class YamlNode:
+    """
+    A value of the document.
+
+    Attributes:
+        value: A scalar, a tuple of nodes, nodes by field name, or `BROKEN`.
+        span: Where the value begins.
+        end: Just past the value; for indented values, where the next one begins.
+        label: Where the name of its field stands; `span` for the entries of a list.
+        source: A scalar's text, without quotes.
+        partial: Whether fields or entries were reported and left out.
+    """
+
+    value: str | int | bool | tuple[YamlNode, ...] | dict[str, YamlNode] | Broken | None
+    span: Span
+    end: Span
+    label: Span
+    source: str = ""
+    partial: bool = False
+
+    @property
+    def fields(self) -> dict[str, YamlNode]:
+        """The fields of a mapping; none for other values."""
+        return self.value if isinstance(self.value, dict) else {}
+
+    @property
+    def entries(self) -> tuple[YamlNode, ...]:
+        """The entries of a list; none for other values."""
+        return self.value if isinstance(self.value, tuple) else ()
+
+    def get(self, name: str) -> YamlNode | None:
+        """The field of that name, or None."""
+        return self.fields.get(name)
+
+    def plain(self) -> object:
+        """The value without places: dicts, lists, scalars and `BROKEN`."""
+        if isinstance(self.value, dict):
+            return {name: node.plain() for name, node in self.value.items()}
+        if isinstance(self.value, tuple):
+            return [node.plain() for node in self.value]
+        return self.value
+
+    def follow(self, path: Sequence[str | int]) -> tuple[Path, YamlNode]:
+        """The deepest node on *path*, and how much of the path leads to it."""
+        node, taken = self, 0
+        for step in path:
+            below = _child(node, step)
+            if below is None:
+                break
+            node, taken = below, taken + 1
+        return tuple(path[:taken]), node
+
+    def without(self, paths: Collection[Path], here: Path = ()) -> YamlNode:
+        """A copy that lacks the nodes at *paths*; later entries of a list move up."""
+        kept = [
+            (step, below.without(paths, (*here, step)))
+            for step, below in _children(self)
+            if (*here, step) not in paths
+        ]
+        partial = self.partial or len(kept) < len(self.fields) + len(self.entries)
+        if isinstance(self.value, dict):
+            return replace(self, value={str(name): node for name, node in kept}, partial=partial)
+        if isinstance(self.value, tuple):
+            return replace(self, value=tuple(node for _, node in kept), partial=partial)
+        return self
+
+
+def _children(node: YamlNode) -> Iterator[tuple[str | int, YamlNode]]:
+    yield from node.fields.items()
+    yield from enumerate(node.entries)
+
+
+def _child(node: YamlNode, step: str | int) -> YamlNode | None:
+    if isinstance(step, str):
+        return node.get(step)
+    return node.entries[step] if step < len(node.entries) else None
+
+
+# A policy file, read into a tree of values that know their place.
+#
+# The text is read from PyYAML's events, one by one: no Python object is ever
+# constructed from a tag, no alias is expanded, and of two fields with one name
+# neither is lost unnoticed.
+
+MAX_DEPTH = 16
+"""Deeper than any policy, and far from Python's recursion limit."""
+
+
+def read_document(
+    text: str, file: str, problems: Problems, first: str = "`version: 1` and `identities:`"
+) -> YamlNode:
+    """
+    Read a YAML or JSON text as a tree.
+
+    Args:
+        text: The document.
+        file: Its name, for spans.
+        problems: Receives what is wrong but does not stop the reading.
+        first: With what to begin, for who has written nothing yet.
+
+    Returns:
+        The document's root.
+
+    Raises:
+        PolicyError: The text cannot be read to its end; with the problems before that.
+    """
+    try:
+        return _Reader(_tabs_to_spaces(text), file, problems, first).document()
+    except PolicyError as error:
+        stop = error
+    except yaml.YAMLError as error:
+        stop = _unreadable(error, text, file)
+    raise problems.error(stop)
+
+
+def _tabs_to_spaces(text: str) -> str:
+    # PyYAML refuses tabs between tokens, where JSON allows them. Valid JSON has
+    # no raw tab inside a string, so the change alters no value and no column.
+    if "\t" not in text or text.lstrip()[:1] not in ("{", "["):
+        return text
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return text.replace("\t", " ")
+
+
+def _unreadable(error: yaml.YAMLError, text: str, file: str) -> PolicyError:
+    """Translate PyYAML's error, which is about one place in the text."""
+    if isinstance(error, yaml.reader.ReaderError):
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, error.position - before.rfind("\n")
+        char = text[error.position].encode("unicode_escape").decode()
+        return fail(
+            "bad-yaml",
+            f"cannot read the document: the character `{char}` is not allowed in YAML",
+            Span(file, line, column),
+            'remove it, or write it as an escape in double quotes, such as "\\u0007"',
+        )
+    # Every other error of PyYAML's scanner and parser is a marked one.
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    span = Span(file, mark.line + 1, mark.column + 1) if mark else Span(file, 1, 1)
+    said = str(getattr(error, "problem", None) or error)
+    said = re.sub(r"'([^']*)'", r"`\1`", said)
+    return fail("bad-yaml", f"cannot read the document: {said}", span, _syntax_help(said))
+
+
+def _syntax_help(said: str) -> str:
+    if "\\t" in said:
+        return "indent with spaces; YAML does not allow tabs there"
+    if "nested" in said:
+        return "a policy needs no more than six levels"
+    if "escape" in said:
+        return "write backslashes twice, or use single quotes"
+    return "check indentation, brackets and quotes; key patterns are best written in double quotes"
+
+
+class _Reader:
+    """Builds nodes from the events of one text."""
+
+    def __init__(self, text: str, file: str, problems: Problems, first: str) -> None:
+        self._first = first
+        self._loader: Any = yaml.SafeLoader(text)
+        self._file = file
+        self._problems = problems
+
+    def document(self) -> YamlNode:
+        self._next()  # the start of the stream
+        event = self._next()
+        if isinstance(event, yaml.StreamEndEvent):
+            raise self._empty(Span(self._file, 1, 1))
+        root = self._node(None, ())
+        self._next()  # the end of the document
+        event = self._next()
+        if not isinstance(event, yaml.StreamEndEvent):
+            raise fail(
+                "bad-yaml",
+                "a second document begins here",
+                self._span(event.start_mark),
+                "put one policy in one file, without `---` in the middle",
+            )
+        if root.value is None:
+            raise self._empty(root.span)
+        return root
+
+    def _empty(self, span: Span) -> PolicyError:
+        return fail(
+            "empty-document",
+            "the document is empty",
+            span,
+            f"begin with {self._first}",
+        )
+
+    def _peek(self) -> Any:
+        try:
+            return self._loader.peek_event()
+        except (ValueError, OverflowError) as error:
+            # PyYAML hands an escape such as \UFFFFFFFF to chr() without a look.
+            raise yaml.MarkedYAMLError(
+                problem="an escape or a number is out of range",
+                problem_mark=self._loader.get_mark(),
+            ) from error
+
+    def _next(self) -> Any:
+        self._peek()
+        return self._loader.get_event()
+
+    def _span(self, mark: Any) -> Span:
+        return Span(self._file, mark.line + 1, mark.column + 1)
+
+    def _node(self, label: Span | None, path: Path) -> YamlNode:
+        event = self._next()
+        span = self._span(event.start_mark)
+        if len(path) > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="nested too deep", problem_mark=event.start_mark)
+        node = self._value(event, YamlNode(None, span, span, label or span), path)
+        if not isinstance(event, yaml.AliasEvent) and event.tag is not None:
+            shown = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self._problems.add(
+                "tag-refused", f"the tag {quote(shown)} is not allowed", span, "remove the tag"
+            )
+            return replace(node, value=Broken.BROKEN)
+        return node
+
+    def _value(self, event: Any, node: YamlNode, path: Path) -> YamlNode:
+        if isinstance(event, yaml.AliasEvent):
+            # Refused, not expanded: a few nested aliases make billions of values.
+            self._problems.add(
+                "alias-refused",
+                f"the alias {quote(f'*{event.anchor}')} is not allowed",
+                node.span,
+                "write the value out; whoever reads a policy must see all of it in place",
+            )
+            return replace(node, value=Broken.BROKEN)
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event, replace(node, end=self._span(event.end_mark)))
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._sequence(node, path)
+        return self._mapping(node, path)
+
+    def _scalar(self, event: Any, node: YamlNode) -> YamlNode:
+        text = self._text(event.value, node.span)
+        if text is None:
+            return replace(node, value=Broken.BROKEN)
+        plain = event.style is None
+        return replace(node, value=resolve(text) if plain else text, source=text)
+
+    def _text(self, text: str, span: Span) -> str | None:
+        try:
+            # JSON writes a character beyond U+FFFF as two escapes; PyYAML leaves two halves.
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            self._problems.add(
+                "bad-text",
+                "the text has half of a surrogate pair, which is no character",
+                span,
+                "write the character itself, in UTF-8",
+            )
+            return None
+
+    def _sequence(self, node: YamlNode, path: Path) -> YamlNode:
+        entries: list[YamlNode] = []
+        while not isinstance(self._peek(), yaml.SequenceEndEvent):
+            entries.append(self._node(None, (*path, len(entries))))
+        return replace(node, value=tuple(entries), end=self._span(self._next().end_mark))
+
+    def _mapping(self, node: YamlNode, path: Path) -> YamlNode:
+        fields: dict[str, YamlNode] = {}
+        partial = False
+        while not isinstance(self._peek(), yaml.MappingEndEvent):
+            key = self._key(path)
+            if isinstance(key.value, Broken):
+                self._skip(path)
+                partial = True
+                continue
+            value = self._node(key.span, (*path, key.source))
+            if key.source in fields:
+                self._report_duplicate(key, fields[key.source], path)
+            else:
+                fields[key.source] = value
+        end = self._span(self._next().end_mark)
+        return replace(node, value=fields, partial=partial, end=end)
+
+    def _skip(self, path: Path) -> None:
+        """Read the value of a field that was refused, without a word about it."""
+        heard, self._problems = self._problems, Problems()
+        self._node(None, (*path, ""))
+        self._problems = heard
+
+    def _key(self, path: Path) -> YamlNode:
+        """The name of a field, always as text; broken if it is none."""
+        merge = getattr(self._peek(), "style", "") is None
+        key = self._node(None, (*path, ""))
+        if merge and key.source == "<<":
+            self._problems.add(
+                "merge-refused",
+                "the merge key `<<` is not allowed",
+                key.span,
+                "write the fields out, or use `defaults` for `token` and `audit`",
+            )
+            return replace(key, value=Broken.BROKEN)
+        if isinstance(key.value, tuple | dict):
+            self._problems.add(
+                "bad-field-name",
+                "a field's name must be plain text",
+                key.span,
+                "put braces and brackets of a text in quotes",
+            )
+            return replace(key, value=Broken.BROKEN)
+        return key
+
+    def _report_duplicate(self, key: YamlNode, first: YamlNode, path: Path) -> None:
+        what = "identity" if path == ("identities",) else "field"
+        self._problems.add(
+            f"duplicate-{what}",
+            f"the {what} {quote(key.source)} is already on line {first.label.line}",
+            key.span,
+            "remove one of the two, or rename it",
+        )
+
+
+def resolve(text: str) -> str | int | bool | None:
+    """
+    The value of an unquoted scalar, as JSON would have it.
+
+    YAML 1.1's other readings surprise: `on` and `yes` as booleans, `12:30` as 750,
+    `0777` as 511, `1e3` as a float. All of these stay text here.
+    """
+    if text in ("", "~", "null"):
+        return None
+    if text in ("true", "false"):
+        return text == "true"
+    # The length keeps int() within its own limit of digits, and far past any bound of ours.
+    if re.fullmatch(r"-?(0|[1-9][0-9]{0,99})", text):
+        return int(text)
+    return text

@@ -1,5 +1,0 @@
-"""A server of one's own: the Valkey that comes with the package, on the loopback interface."""
-
-from keyleash.server.embedded import EmbeddedServer
-
-__all__ = ["EmbeddedServer"]

@@ -1,0 +1,61 @@
+"""What the server has: the identities that are active, and those that ever were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from keyleash.errors import NoPolicyError, UnknownIdentityError
+from keyleash.policy.problems import which_identity
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client, GuardRecord, guard_record
+
+
+def known_identities(client: Client, keyspace: Keyspace) -> list[str]:
+    """Every identity that was ever active here, by name."""
+    return sorted(name.decode() for name in client.hkeys(keyspace.layouts))
+
+
+def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[str]:
+    """
+    The identities that a command is about.
+
+    Args:
+        client: An operator's client.
+        keyspace: Where the control keys are.
+        name: The one that was asked for, or None for all.
+
+    Raises:
+        NoPolicyError: nothing was ever loaded.
+        UnknownIdentityError: none has that name; one that left the policy still has its
+            tokens and its trail.
+    """
+    known = known_identities(client, keyspace)
+    if not known:
+        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+    if name is None:
+        return known
+    if name not in known:
+        raise UnknownIdentityError(
+            f"there is no identity `{name}`",
+            help=which_identity(name, known, "there are"),
+        )
+    return [name]
+
+
+def active_records(
+    client: Client, keyspace: Keyspace, names: Iterable[str]
+) -> dict[str, GuardRecord]:
+    """The guard records of those of *names* that are active."""
+    wanted = list(names)
+    with client.pipeline(transaction=False) as pipe:
+        for name in wanted:
+            pipe.hgetall(keyspace.guard(name))
+        raw = pipe.execute() if wanted else []
+    records = {name: guard_record(one) for name, one in zip(wanted, raw, strict=True)}
+    return {name: record for name, record in records.items() if record is not None}
+
+
+def server_time_ms(client: Client) -> int:
+    """The server's clock, Unix milliseconds: the one that every limit and expiry goes by."""
+    seconds, micros = client.time()
+    return int(seconds) * 1000 + int(micros) // 1000

@@ -1,0 +1,117 @@
+"""Where the keys of a server are: the record `keyleash:sealed`, for operators alone.
+
+Without a record nothing is sealed. While prefixes are changed, the record is also the journal
+of the change, so that it can be finished after whatever interrupted it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+from keyleash.errors import VaultChangingError
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client
+from keyleash.store.server_check import operator_client
+from keyleash.store.wire import reading_record
+
+
+class ChangeKind(StrEnum):
+    """How prefixes change."""
+
+    SEAL = "seal"
+    ROTATE = "rotate"
+    UNSEAL = "unseal"
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixChange:
+    """
+    A change that was begun.
+
+    Attributes:
+        kind: What is done.
+        old: The prefixes before it.
+        new: Those after it.
+        is_switched: Whether the new ones are in force; then nobody acts until it is finished.
+        adopt: Patterns of the keys that go into the vault with it.
+    """
+
+    kind: ChangeKind
+    old: Keyspace
+    new: Keyspace
+    is_switched: bool = False
+    adopt: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SealRecord:
+    """
+    What the record says.
+
+    Attributes:
+        keyspace: The prefixes in force.
+        change: The change that is under way, if any.
+    """
+
+    keyspace: Keyspace
+    change: PrefixChange | None = None
+
+
+def read_seal(client: Client) -> SealRecord:
+    """Read the record, also while prefixes are changed."""
+    raw: dict[bytes, bytes] = client.hgetall(Keyspace().sealed)
+    with reading_record("the record of the prefixes"):
+        return _seal_record(raw)
+
+
+def _seal_record(raw: dict[bytes, bytes]) -> SealRecord:
+    fields = {name.decode(): value.decode() for name, value in raw.items()}
+    keyspace = Keyspace(fields["control"], fields["vault"]) if "control" in fields else Keyspace()
+    if "change" not in fields:
+        return SealRecord(keyspace)
+    return SealRecord(
+        keyspace,
+        PrefixChange(
+            kind=ChangeKind(fields["change"]),
+            old=Keyspace(fields["from_control"], fields["from_vault"]),
+            new=Keyspace(fields["to_control"], fields["to_vault"]),
+            is_switched=fields["phase"] == "switched",
+            adopt=tuple(json.loads(fields["adopt"])),
+        ),
+    )
+
+
+def server_keyspace(client: Client) -> Keyspace:
+    """
+    Say where the keys of a server are.
+
+    Args:
+        client: A redis-py client of an operator.
+
+    Raises:
+        VaultChangingError: keys are being moved, so that they are in no one place.
+    """
+    record = read_seal(operator_client(client))
+    if record.change is not None and record.change.is_switched:
+        kind = record.change.kind.value
+        raise VaultChangingError(
+            f"`keyleash vault {kind}` is under way or was interrupted;"
+            " until it is finished, agents are suspended and keys are in two places",
+            help=f"let it finish, or run `keyleash vault {kind}` again: it goes on where it was",
+        )
+    return record.keyspace
+
+
+def change_fields(change: PrefixChange) -> dict[str, str]:
+    """The fields of the record that tell of a change before it is switched."""
+    return {
+        "change": change.kind.value,
+        "phase": "planned",
+        "from_control": change.old.prefix,
+        "from_vault": change.old.vault,
+        "to_control": change.new.prefix,
+        "to_vault": change.new.vault,
+        "adopt": json.dumps(change.adopt),
+    }

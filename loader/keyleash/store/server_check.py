@@ -1,0 +1,342 @@
+"""Check that a server is supported and answers as Redis does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from typing import Any
+
+import redis
+import redis.client
+from redis.exceptions import ResponseError
+
+from keyleash.errors import ClusterError, UnexpectedReplyError, UnsupportedServerError
+from keyleash.store.records import Client
+from keyleash.store.wire import is_of_a_cluster, reading_reply
+
+
+def _is_int(reply: Any) -> bool:
+    return isinstance(reply, int)
+
+
+def _is_text(reply: Any) -> bool:
+    return isinstance(reply, bytes)
+
+
+def _is_text_or_none(reply: Any) -> bool:
+    return reply is None or isinstance(reply, bytes)
+
+
+def _is_list(reply: Any) -> bool:
+    return isinstance(reply, list)
+
+
+def _are_texts(reply: Any) -> bool:
+    return isinstance(reply, list | set | frozenset | tuple) and all(map(_is_text, reply))
+
+
+def _are_names(reply: Any) -> bool:
+    return _are_texts(reply) and all(b.decode() is not None for b in reply)
+
+
+def _are_texts_or_none(reply: Any) -> bool:
+    return isinstance(reply, list) and all(map(_is_text_or_none, reply))
+
+
+def _is_record(reply: Any) -> bool:
+    return isinstance(reply, dict) and _are_texts([*reply, *reply.values()])
+
+
+def _are_flags(reply: Any) -> bool:
+    return isinstance(reply, list) and all(map(_is_int, reply))
+
+
+def _are_entries(reply: Any) -> bool:
+    return isinstance(reply, list) and all(map(_is_entry, reply))
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, list | tuple) or len(entry) != 2 or not _is_entry_id(entry[0]):
+        return False
+    return _is_record(entry[1]) if isinstance(entry[1], dict) else _are_words(entry[1])
+
+
+def _are_words(words: Any) -> bool:
+    # An entry has one field at least, and no field without a value.
+    return _are_texts(words) and len(words) > 0 and len(words) % 2 == 0
+
+
+def _is_entry_id(name: Any) -> bool:
+    ms, _, number = name.partition(b"-") if isinstance(name, bytes) else (b"", b"", b"")
+    return ms.isdigit() and number.isdigit()
+
+
+def _are_pages(reply: Any) -> bool:
+    pages = reply.items() if isinstance(reply, dict) else reply or ()
+    return all(len(page) == 2 and _is_text(page[0]) and _are_entries(page[1]) for page in pages)
+
+
+def _is_section(reply: Any) -> bool:
+    # redis-py puts there what is no line `name:value`.
+    return isinstance(reply, dict) and len(reply) > 0 and "__raw__" not in reply
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(
+        ("DBSIZE", "DEL", "EXISTS", "HDEL", "HLEN", "HSET", "PEXPIRETIME", "PTTL", "SCARD",
+         "STRLEN", "TTL", "UNLINK", "WAIT", "XACK", "XLEN", "ZADD", "ZCARD"),
+        _is_int,
+    ),
+    **dict.fromkeys(("DUMP", "GET", "HGET", "TYPE"), _is_text_or_none),
+    "GETRANGE": _is_text,
+    **dict.fromkeys(
+        ("HVALS", "KEYS", "LRANGE", "SMEMBERS", "ZRANGE"), _are_texts
+    ),
+    # Names and digests, which are text.
+    **dict.fromkeys(("HKEYS", "ZREVRANGE"), _are_names),
+    **dict.fromkeys(("HMGET", "MGET"), _are_texts_or_none),
+    "HGETALL": _is_record,
+    "INFO": _is_section,
+    "SCRIPT EXISTS": _are_flags,
+    "FUNCTION LIST": _is_list,
+    **dict.fromkeys(("XRANGE", "XREVRANGE"), _are_entries),
+    **dict.fromkeys(("XREAD", "XREADGROUP"), _are_pages),
+}  # fmt: skip
+"""What the replies are of the commands whose replies are read field by field."""
+
+
+_BEFORE_WANTED = {"MGET": 1, "HMGET": 2, "SCRIPT EXISTS": 1}
+"""Words that stand before those of which each is answered by itself."""
+
+
+class _Checked:
+    """Mixed in before redis-py's client and pipeline."""
+
+    def parse_response(self, connection: Any, command_name: str | bytes, **options: Any) -> Any:
+        """Like redis-py's, and checks the form of the reply."""
+        command = _name(command_name)
+        above: Any = super()
+        with _closing(connection), reading_reply(command):
+            reply = above.parse_response(connection, command_name, **options)
+            if not _FORMS.get(command, lambda _: True)(reply):
+                raise UnexpectedReplyError(command)
+        return reply
+
+
+@contextmanager
+def _closing(connection: Any) -> Iterator[None]:
+    """Close a connection whose reply is wrong: what is left of it must not be the next one."""
+    try:
+        yield
+    except UnexpectedReplyError:
+        connection.disconnect()
+        raise
+
+
+class CheckedPipeline(_Checked, redis.client.Pipeline):
+    """Made by `CheckedRedis.pipeline`."""
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Like redis-py's, whose parsers may fail on what they read."""
+        with reading_reply("a pipeline"):
+            return super().execute(raise_on_error)
+
+
+class CheckedRedis(_Checked, redis.Redis):
+    """
+    A `redis.Redis` whose replies have the form that their commands have.
+
+    Raises:
+        UnexpectedReplyError: From any call; the connection is closed.
+    """
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Like redis-py's, which may fail on what it reads as it connects."""
+        name = _name(args[0])
+        above: Any = super()
+        with reading_reply(name):
+            reply = above.execute_command(*args, **options)
+        if name in _BEFORE_WANTED and len(reply) != len(args) - _BEFORE_WANTED[name]:
+            raise UnexpectedReplyError(name)
+        return reply
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> CheckedPipeline:
+        """Like redis-py's."""
+        return CheckedPipeline(
+            self.connection_pool, self.response_callbacks, transaction, shard_hint
+        )
+
+
+def _name(command: str | bytes) -> str:
+    text = command if isinstance(command, str) else command.decode("latin-1")
+    return text.upper()
+
+
+OLDEST = 8
+"""The first supported major version, of Redis and of Valkey."""
+
+_HELP = f"use Redis {OLDEST} or later, or Valkey {OLDEST} or later"
+_MAJOR = re.compile(r"(\d{1,9})(\.|$)")
+
+
+def release_of(info: Mapping[str, Any]) -> tuple[str, str]:
+    """
+    Return product and version by the `server` section of INFO.
+
+    A Valkey also reports the version of the Redis that it is compatible with. What reports
+    neither version has an empty one.
+    """
+    if "valkey_version" in info:
+        return "valkey", str(info["valkey_version"])
+    return "redis", str(info.get("redis_version", ""))
+
+
+def require_supported(client: Client) -> None:
+    """
+    Check product, version and mode of a server with one command, before anything else is sent.
+
+    A server that does not let this user run INFO passes: what is sent next reports it.
+
+    Raises:
+        UnsupportedServerError: The server is older than the supported versions, reports no
+            version, or is a Sentinel.
+        ClusterError: It is a node of a Redis Cluster.
+    """
+    try:
+        info = client.info("server")
+    except ResponseError:
+        return
+    product, version = release_of(info)
+    modes = info.get("redis_mode"), info.get("server_mode")
+    if "cluster" in modes:
+        raise ClusterError
+    if "sentinel" in modes:
+        raise UnsupportedServerError(
+            "the server is a Sentinel, which has no data and runs no guards",
+            help="use the URL of the primary; `keyleash watch --sentinel` takes that of a Sentinel",
+        )
+    major = _MAJOR.match(version)
+    if major is None:
+        raise UnsupportedServerError(
+            "the server reports no version of Redis or Valkey that can be read", help=_HELP
+        )
+    if int(major[1]) < OLDEST:
+        raise UnsupportedServerError(
+            f"the server is {product.capitalize()} {version}, which keyleash does not support",
+            help=_HELP,
+        )
+
+
+def operator_client(client: Client, parameter: str = "client") -> Client:
+    """
+    Return a client whose replies are bytes, as the functions for operators read them.
+
+    Args:
+        client: A redis-py client. Its companion borrows its connections, does not decode, and
+            raises ClusterError for the errors of a cluster. A client that has its own connection
+            or is of a subclass is returned as it is, unless it decodes.
+        parameter: What the caller's caller knows it as.
+
+    Raises:
+        TypeError: *client* is asynchronous.
+    """
+    if iscoroutinefunction(getattr(client, "execute_command", None)):
+        raise TypeError(
+            f"`{parameter}` is an asynchronous client; pass a `redis.Redis`,"
+            " and call this with `asyncio.to_thread` where a loop is running"
+        )
+    pool = getattr(client, "connection_pool", None)
+    kwargs = getattr(pool, "connection_kwargs", {})
+    if isinstance(pool, _BytesPool):
+        return client
+    if kwargs.get("decode_responses"):
+        return redis.Redis(connection_pool=_BytesPool(pool, client))  # type: ignore[arg-type]
+    if type(client) is not redis.Redis or client.connection is not None:
+        return client
+    companion = copy(client)
+    companion.connection_pool = _BytesPool(pool, client)  # type: ignore[assignment]
+    companion.auto_close_connection_pool = False
+    return companion
+
+
+class _BytesPool:
+    """A pool whose connections do not decode; they are those of another pool."""
+
+    def __init__(self, pool: Any, owner: Client) -> None:
+        self._pool = pool
+        # A client may close its pool when it is collected.
+        self._owner = owner
+
+    def get_connection(self, *args: Any, **options: Any) -> _BytesConnection:
+        return _BytesConnection(self._pool.get_connection(*args, **options))
+
+    def release(self, connection: _BytesConnection) -> None:
+        self._pool.release(connection.borrowed)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+
+class _BytesConnection:
+    """A borrowed connection that returns replies as they are, and names a cluster."""
+
+    def __init__(self, borrowed: Any) -> None:
+        self.borrowed = borrowed
+
+    def read_response(self, *_: Any, **options: Any) -> Any:
+        try:
+            return self.borrowed.read_response(**{**options, "disable_decoding": True})
+        except ResponseError as error:
+            if is_of_a_cluster(error):
+                raise ClusterError from None
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.borrowed, name)
+
+
+PAYLOAD_SETTING = "sanitize-dump-payload"
+PAYLOAD_ADVICE = f"set `{PAYLOAD_SETTING} yes`"
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadRisk:
+    """
+    Why a server may store a corrupt payload.
+
+    Attributes:
+        setting: Its `sanitize-dump-payload`, any but `yes`; None if it cannot be read.
+        reason: Why it cannot be read.
+    """
+
+    setting: str | None
+    reason: str = ""
+
+    @property
+    def message(self) -> str:
+        """The risk as a sentence."""
+        if self.setting is None:
+            return f"cannot tell whether the server validates payloads of RESTORE: {self.reason}"
+        whose = " of users with `skip-sanitize-payload`" if self.setting == "clients" else ""
+        return (
+            f"with `{PAYLOAD_SETTING} {self.setting}` the server stores payloads of RESTORE{whose}"
+            " without validation, and a corrupt one can crash it"
+        )
+
+
+def find_payload_risk(client: Client) -> PayloadRisk | None:
+    """Read `sanitize-dump-payload`; None if the server validates every payload."""
+    try:
+        setting = client.config_get(PAYLOAD_SETTING).get(PAYLOAD_SETTING)
+        if setting is None and "valkey_version" in client.info("server"):
+            # Valkey had the setting from its start. Releases without it always validate.
+            return None
+    except ResponseError as error:
+        return PayloadRisk(None, reason=str(error))
+    if setting is None:
+        return PayloadRisk(None, reason=f"it has no setting `{PAYLOAD_SETTING}`")
+    return None if setting == "yes" else PayloadRisk(str(setting))

@@ -1,0 +1,112 @@
+"""Values of strangers as printable text, and as JSON."""
+
+from __future__ import annotations
+
+import base64
+import re
+import sys
+from datetime import UTC, datetime
+
+JsonValue = str | dict[str, str]
+
+_ESCAPED = re.compile(
+    rb"\\(?:x(?P<byte>[0-9a-f]{2})|u(?P<short>[0-9a-f]{4})|U(?P<long>[0-9a-f]{8})|(?P<name>[nrt]))"
+)
+_NAMED = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999."""
+
+
+def printable(value: str | bytes) -> str:
+    """*value* on one line, whatever it holds: control and invisible characters are escaped.
+
+    Keys, notes and correlation ids are written by agents. None may move the cursor of the
+    terminal on which it is read.
+    """
+    text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape", "backslashreplace").decode()
+
+
+def unescaped(text: bytes) -> bytes:
+    """What `printable` made *text* of, if it made it: a single byte, where that may be meant."""
+    return _ESCAPED.sub(_meant, text)
+
+
+def _meant(escape: re.Match[bytes]) -> bytes:
+    if escape["name"]:
+        return _NAMED[escape["name"]]
+    if escape["byte"]:
+        return bytes([int(escape["byte"], 16)])
+    number = int(escape["short"] or escape["long"], 16)
+    return chr(number).encode("utf-8", "replace") if number <= sys.maxunicode else escape[0]
+
+
+def json_bytes(value: bytes) -> JsonValue:
+    """A string if *value* is UTF-8, else its base64."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 token`, `2 tokens`; `1 identity`, `2 identities`; `2 keys`."""
+    if count == 1:
+        return f"1 {noun}"
+    is_ies = noun.endswith("y") and not noun.endswith("ey")
+    return f"{count} {noun[:-1]}ies" if is_ies else f"{count} {noun}s"
+
+
+def size(count: int) -> str:
+    """A number of bytes in the largest unit that divides it: `64 MiB`, `1 KiB`, `10 bytes`."""
+    for unit, unit_bytes in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count and count % unit_bytes == 0:
+            return f"{count // unit_bytes} {unit}"
+    return counted(count, "byte")
+
+
+def short_digest(digest: str) -> str:
+    """As much of a policy's digest as people compare."""
+    return digest[:12]
+
+
+def iso_time(time_ms: int) -> str:
+    """ISO 8601 in UTC, to the millisecond, for machines."""
+    return _moment(time_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def clock_time(time_ms: int) -> str:
+    """Date and time in UTC, to the second, for people."""
+    return _moment(time_ms).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def distance(time_ms: int, now_ms: int) -> str:
+    """How far off a moment is: `in 1h59m`, `5m ago`."""
+    seconds = abs(time_ms - now_ms) // 1000
+    return f"in {span(seconds)}" if time_ms >= now_ms else f"{span(seconds)} ago"
+
+
+def span(seconds: int) -> str:
+    """A duration by its two greatest units: `3d4h`, `1h59m`, `5m`, `42s`."""
+    units = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
+    for place, (unit, unit_s) in enumerate(units):
+        if seconds >= unit_s:
+            said = f"{seconds // unit_s}{unit}"
+            if place < 2:
+                lesser, lesser_s = units[place + 1]
+                rest = seconds % unit_s // lesser_s
+                said += f"{rest}{lesser}" if rest else ""
+            return said
+    return "0s"
+
+
+def _moment(time_ms: int) -> datetime:
+    # An entry that was given its id, and not by the server's clock, may be past all calendars.
+    seconds, milliseconds = divmod(min(time_ms, LATEST_MS), 1000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000)
