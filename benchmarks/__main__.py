@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         print(written.read_text(encoding="utf-8"), end="")
     else:
-        print(bar_table((*bar, one.noisy) for one in sections for bar in one.bars))
+        print(bar_table((*bar, section.noisy) for section in sections for bar in section.bars))
         print(f"\nresults: {written}\nplots: {out / 'plots'}")
     for failure in failures:
         print(f"benchmarks: {failure}", file=sys.stderr)

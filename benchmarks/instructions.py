@@ -53,20 +53,18 @@ def main(argv: list[str] | None = None) -> int:
     ):
         # Sixteen in a write differ by what reading a socket takes, which is no matter of guards.
         contenders = [
-            one
-            for one in contenders_on(bench.admin)
-            if one.variant.commands == 1 or one.variant.way in BATCHES
+            contender
+            for contender in contenders_on(bench.admin)
+            if contender.variant.commands == 1 or contender.variant.way in BATCHES
         ]
         fill_keys(bench.admin, MANY * CALLS_PER_CONNECTION)
         # The server's timer runs by wall time: on this slow server it would count as work of calls.
         bench.admin.config_set("hz", 1)
         bench.warm_up(contenders)
         print(f"{version_of(bench.admin)}: thousands of instructions per command")
-        for one in contenders:
-            print(
-                f"{one.variant.name:40}{per_command(bench, one, Path(folder)) / 1e3:8.1f}",
-                flush=True,
-            )
+        for contender in contenders:
+            count = per_command(bench, contender, Path(folder))
+            print(f"{contender.variant.name:40}{count / 1e3:8.1f}", flush=True)
     return 0
 
 

@@ -217,7 +217,8 @@ def bars_of(rows: tuple[Row, ...], samples: Samples) -> tuple[Bar, ...]:
 
 def _cost_of_refusal(samples: Samples) -> Spread:
     refused, passed = (
-        [one.server_us for one in samples[variant, MANY]] for variant in (REFUSED_SET, GUARDED_SET)
+        [sample.server_us for sample in samples[variant, MANY]]
+        for variant in (REFUSED_SET, GUARDED_SET)
     )
     return ratios(refused, passed)
 

@@ -61,20 +61,20 @@ def measure_on(choice: ServerChoice, setting: Setting) -> Section:
         with works(server.url, target.token, runner) as all_works:
             tried = [trial.rounds_of(work) for work in all_works]
         version = version_of(admin)
-    rows = {one.work.name: rows_of(one) for one in tried}
+    rows = {item.work.name: rows_of(item) for item in tried}
     every_row = [row for some in rows.values() for row in some]
     text = [
         f"{version} ({choice.name}); {rounds} rounds, in each {run_s:g} s of every kind and load;"
         f" server and blocking clients on core {setting.cores.server}, tasks on core"
         f" {setting.cores.client}",
-        *(table_of(one, rows[one.work.name]) for one in tried),
+        *(table_of(item, rows[item.work.name]) for item in tried),
     ]
     return Section(
         NAME,
         "\n".join(text),
         figures_of(every_row, version),
         tuple((version, bar) for bar in bars_of(every_row)),
-        noisy=any(one.waited.noisy for one in tried),
+        noisy=any(item.waited.noisy for item in tried),
     )
 
 

@@ -22,8 +22,8 @@ MANY_MARKS = 300
 def draw_latency(section: Section, file: Path) -> Path:
     """A row of panels for each server, a column for each work."""
     figures = section.figures
-    servers = list(dict.fromkeys(one.server for one in figures))
-    works = list(dict.fromkeys(str(one.at["work"]) for one in figures))
+    servers = list(dict.fromkeys(item.server for item in figures))
+    works = list(dict.fromkeys(str(item.at["work"]) for item in figures))
     figure, axes = new_figure(
         len(servers), len(works), width=11, height=1 + 2.4 * len(servers), sharex="col"
     )
@@ -31,7 +31,8 @@ def draw_latency(section: Section, file: Path) -> Path:
         row[0].set_ylabel(server)
         for work, panel in zip(works, row, strict=True):
             _draw_work(
-                panel, [one for one in figures if (one.server, one.at["work"]) == (server, work)]
+                panel,
+                [item for item in figures if (item.server, item.at["work"]) == (server, work)],
             )
     for work, top, bottom in zip(works, axes[0], axes[-1], strict=True):
         top.set_title(work, loc="left")
@@ -44,7 +45,7 @@ def draw_latency(section: Section, file: Path) -> Path:
 
 def _draw_work(panel: Any, figures: Sequence[Figure]) -> None:
     """A stepped line for each kind, and below them one with its percentiles."""
-    kinds = list(dict.fromkeys(one.series for one in figures))
+    kinds = list(dict.fromkeys(figure.series for figure in figures))
     shares = {kind: _steady(figures, kind, SHARE, "from_us") for kind in kinds}
     highest = max(share for own in shares.values() for share in own.values())
     for place, (kind, colour) in enumerate(colours_of(kinds).items()):
@@ -78,9 +79,9 @@ def _steps(shares: Mapping[float, float]) -> tuple[list[float], list[float]]:
 def _steady(figures: Sequence[Figure], kind: str, unit: str, at: str) -> dict[float, float]:
     """Medians of a kind's figures of one unit under the steady load, by that circumstance."""
     return {
-        float(one.at[at]): one.value.median
-        for one in figures
-        if (one.series, one.unit, one.at.get("load")) == (kind, unit, "steady")
+        float(figure.at[at]): figure.value.median
+        for figure in figures
+        if (figure.series, figure.unit, figure.at.get("load")) == (kind, unit, "steady")
     }
 
 

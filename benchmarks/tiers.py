@@ -98,7 +98,7 @@ def target_of(bench: Bench, tier: str) -> Target:
     if tier == SEALED:
         _keyleash(bench, "vault", "seal", "--yes")
     made = json.loads(_keyleash(bench, "--json", "fence", "apply", "--mint", "--yes"))
-    passwords = {one["identity"]: one["password"] for one in made["passwords"]}
+    passwords = {item["identity"]: item["password"] for item in made["passwords"]}
     guard = _sealed_guard(bench) if tier == SEALED else target.guard
     return Target(guard, target.token, User(IDENTITY, passwords[IDENTITY]))
 
@@ -107,7 +107,7 @@ def _sealed_guard(bench: Bench) -> CompiledGuard:
     keyspace = server_keyspace(bench.admin)
     # For the server's own commands, as sealing it made it.
     guards = prepare_policy(bench.admin, raised_document(), keyspace=keyspace).guards
-    return next(one for one in guards if one.identity == IDENTITY)
+    return next(guard for guard in guards if guard.identity == IDENTITY)
 
 
 def _keyleash(bench: Bench, *words: str) -> str:

@@ -23,7 +23,7 @@ def measure(setting: Setting) -> Section:
         version = version_of(admin)
     with Generator(setting.cores.client) as generator:
         yard = Yard(choice, setting.cores, generator, setting.quick)
-        growths = [growth for one in MEASURES for growth in one.measure(yard)]
+        growths = [growth for item in MEASURES for growth in item.measure(yard)]
     return Section(
         name=NAME,
         text="\n\n".join([version, *map(text_of, growths)]),

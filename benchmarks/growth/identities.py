@@ -75,9 +75,9 @@ def measure(yard: Yard) -> list[Growth]:
                 "memory, identities",
                 GROWS,
                 {
-                    "keys and texts of scripts": {size: one.data for size, one in taken.items()},
-                    "Lua's machine": {size: one.lua for size, one in taken.items()},
-                    "both": {size: one.total for size, one in taken.items()},
+                    "keys and texts of scripts": {size: item.data for size, item in taken.items()},
+                    "Lua's machine": {size: item.lua for size, item in taken.items()},
+                    "both": {size: item.total for size, item in taken.items()},
                 },
                 (memory.keys_remark(benches[most].admin, names[:10]),),
             ),

@@ -83,10 +83,10 @@ def growths_of(loads: Mapping[int, Loaded]) -> list[Growth]:
     """Loads by their number of identities, as what grows."""
     most = max(loads)
     largest = loads[most]
-    longest = {size: one.command_us / 1e3 for size, one in loads.items()}
+    longest = {size: item.command_us / 1e3 for size, item in loads.items()}
     blocked = [_curve("longest command", longest)]
     if largest.cycle_us is not None:
-        cycles = {size: (one.cycle_us or 0) / 1e3 for size, one in loads.items()}
+        cycles = {size: (item.cycle_us or 0) / 1e3 for size, item in loads.items()}
         blocked.append(_curve("longest turn of the event loop", cycles))
     return [
         Growth(
@@ -94,8 +94,8 @@ def growths_of(loads: Mapping[int, Loaded]) -> list[Growth]:
             "identities in the policy",
             "s",
             (
-                _curve("load", {size: one.load_s for size, one in loads.items()}),
-                _curve("of that on the server", {n: one.activated_s for n, one in loads.items()}),
+                _curve("load", {size: item.load_s for size, item in loads.items()}),
+                _curve("of that on the server", {n: item.activated_s for n, item in loads.items()}),
             ),
             bars=(_bar(f"time to load {most:,} identities", LOAD_BAR_S, "s", largest.load_s),),
         ),

@@ -48,7 +48,7 @@ def growth_of(
 ) -> Growth:
     """Bytes by size, each measured once, as what grows; the first remark is bytes per unit."""
     drawn = tuple(
-        Curve(curve, tuple(Point(size, (float(one),)) for size, one in sorted(taken.items())))
+        Curve(curve, tuple(Point(size, (float(item),)) for size, item in sorted(taken.items())))
         for curve, taken in curves.items()
     )
     each = "; ".join(f"{curve.name} {curve.per_unit:,.0f}" for curve in drawn)

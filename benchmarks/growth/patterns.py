@@ -38,7 +38,7 @@ def measure(yard: Yard) -> list[Growth]:
         identity(name, map(pattern, range(size)), allow) for (allow, size), name in of.items()
     )
     with yard.server() as bench:
-        targets = {one.guard.identity: one for one in load(bench, policy).targets}
+        targets = {target.guard.identity: target for target in load(bench, policy).targets}
         curves, noisy = curves_of(
             [
                 Case(

@@ -50,7 +50,7 @@ def _panel(axes: Axes, name: str, figures: Sequence[Figure]) -> None:
         else:
             curves[curve].append(figure)
     powers = " to ".join(
-        dict.fromkeys(f"{one:z.2f}" for one in (min(exponents.values()), max(exponents.values())))
+        dict.fromkeys(f"{item:z.2f}" for item in (min(exponents.values()), max(exponents.values())))
     )
     axes.set_title(f"{name}: exponent {powers}")
     for curve, colour in colours_of(list(curves)).items():
@@ -60,7 +60,7 @@ def _panel(axes: Axes, name: str, figures: Sequence[Figure]) -> None:
     axes.set_yscale("log")
     _widen(axes)
     axes.set_xlabel(str(figures[0].at["over"]), fontsize=8)
-    axes.set_ylabel(next(one.unit for one in figures if one.unit != EXPONENT), fontsize=8)
+    axes.set_ylabel(next(item.unit for item in figures if item.unit != EXPONENT), fontsize=8)
     axes.xaxis.set_major_formatter(COMPACT)
     axes.yaxis.set_major_formatter(COMPACT)
     axes.yaxis.set_minor_formatter(COMPACT if _decades(axes) < 1 else NullFormatter())

@@ -60,7 +60,7 @@ def measure(yard: Yard) -> list[Growth]:
                 for size in sizes:
                     for name, query in QUERIES.items():
                         taken[name, size].append(size / _read_s(client, size, query))
-        longest_ms = max((one["duration"] for one in bench.admin.slowlog_get()), default=0) / 1e3
+        longest_ms = max((item["duration"] for item in bench.admin.slowlog_get()), default=0) / 1e3
     curves = tuple(
         Curve(name, tuple(Point(size, tuple(taken[name, size])) for size in sizes))
         for name in QUERIES

@@ -66,7 +66,7 @@ def curves_of(cases: Sequence[Case]) -> tuple[tuple[Curve, ...], bool]:
         for case, bytes_of in calls if number % 2 == 0 else reversed(calls):
             samples[case.curve][case.size].append(sample(case, bytes_of))
     return tuple(_curve(name, samples[name]) for name in samples), any(
-        statistics.median(max(one.server_busy, one.client_busy) for one in each) < BUSY
+        statistics.median(max(item.server_busy, item.client_busy) for item in each) < BUSY
         for sizes in samples.values()
         for each in sizes.values()
     )
@@ -76,7 +76,7 @@ def _curve(name: str, samples: Mapping[int, Sequence[Sample]]) -> Curve:
     return Curve(
         name,
         tuple(
-            Point(size, tuple(one.server_us for one in samples[size])) for size in sorted(samples)
+            Point(size, tuple(item.server_us for item in samples[size])) for size in sorted(samples)
         ),
     )
 

@@ -45,7 +45,7 @@ class Curve:
         sized = [point for point in self.points if point.size > 0]
         sizes = [math.log(point.size) for point in sized]
         rounds = zip(*(point.values for point in sized), strict=True)
-        return spread_of([_slope(sizes, [math.log(value) for value in one]) for one in rounds])
+        return spread_of([_slope(sizes, [math.log(value) for value in item]) for item in rounds])
 
     @property
     def per_unit(self) -> float:
@@ -103,8 +103,8 @@ def divided(name: str, above: Curve, below: Curve) -> Curve:
     return Curve(
         name,
         tuple(
-            Point(one.size, tuple(a / b for a, b in zip(one.values, other.values, strict=True)))
-            for one, other in zip(above.points, below.points, strict=True)
+            Point(item.size, tuple(a / b for a, b in zip(item.values, other.values, strict=True)))
+            for item, other in zip(above.points, below.points, strict=True)
         ),
     )
 

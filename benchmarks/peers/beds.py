@@ -23,12 +23,14 @@ def lay(
 
     An identity of keyleash's races once: an operator cannot give a spent budget back.
     """
-    names = {one: [f"racer-{one.name}-{number}" for number in range(races)] for one in clients}
+    names = {
+        client: [f"racer-{client.name}-{number}" for number in range(races)] for client in clients
+    }
     every = [name for own in names.values() for name in own]
     racers = "".join(f"  {name}:\n    kind: machine\n{GRANT}{SMALL}" for name in every)
     runner, *others = load_targets(admin, raised_document() + racers, IDENTITY, *every)
     made = {target.guard.identity: Bed(url, admin, target, BUDGET) for target in others}
     return (
         Bed(url, admin, runner, ROOM),
-        {one: tuple(made[name] for name in own) for one, own in names.items()},
+        {item: tuple(made[name] for name in own) for item, own in names.items()},
     )

@@ -13,18 +13,18 @@ OURS, FLOOR, UNSAFE, OTHERS = "#1b7f5c", "#9aa0a6", "#c8553d", "#3d6b9e"
 
 def bars_of_calls(section: Section, path: Path) -> Path:
     """Draw the section's figures as an SVG file at *path*."""
-    values = {(one.series, one.unit): one.value for one in section.figures}
-    names = list(dict.fromkeys(one.series for one in section.figures))
+    values = {(item.series, item.unit): item.value for item in section.figures}
+    names = list(dict.fromkeys(item.series for item in section.figures))
     p50 = [values[name, P50] for name in names]
     overruns = [values[name, OVERRUN].greatest for name in names]
     figure = Figure(figsize=(9, 0.38 * len(names) + 1.4), layout="constrained")
     axes = figure.subplots()
     drawn = axes.barh(
         names,
-        [one.median for one in p50],
+        [item.median for item in p50],
         xerr=[
-            [one.median - one.least for one in p50],
-            [one.greatest - one.median for one in p50],
+            [item.median - item.least for item in p50],
+            [item.greatest - item.median for item in p50],
         ],
         color=[_colour(*named) for named in zip(names, overruns, strict=True)],
         error_kw={"ecolor": "#555555", "elinewidth": 0.8},

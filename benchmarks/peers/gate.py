@@ -34,18 +34,18 @@ class Gate:
 
     def close(self) -> None:
         """Close everything."""
-        for one in self._sockets:
+        for item in self._sockets:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                item.shutdown(socket.SHUT_RDWR)
+            item.close()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
                 server = socket.create_connection(("127.0.0.1", self._server_port))
-                for one in (client, server):
-                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for item in (client, server):
+                    item.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._sockets += (client, server)
                 for pair in ((client, server, self._pass), (server, client, lambda: None)):
                     Thread(target=_pump, args=pair, daemon=True).start()
@@ -65,9 +65,9 @@ def _pump(source: socket.socket, sink: socket.socket, passing: Callable[[], obje
     except OSError:
         pass  # one side is gone, and so is the other in a moment
     finally:
-        for one in (source, sink):
+        for item in (source, sink):
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                item.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

@@ -74,15 +74,15 @@ def measured(name: str, setting: Setting) -> Section:
             for peer in peers
         ]
         version = version_of(admin)
-    for one in results:
-        require_promises_kept(one)
+    for result in results:
+        require_promises_kept(result)
     noisy = core is not None and busy < BUSY
     return Section(
         name=name,
         text=table(_heading(version, plan, core), results, _remarks(left_out, busy, noisy)),
-        figures=tuple(figure for one in results for figure in one.figures(version)),
+        figures=tuple(figure for result in results for figure in result.figures(version)),
         bars=((version, _bar(results)),),
-        notes={one.peer.name: note(one.peer) for one in results},
+        notes={result.peer.name: note(result.peer) for result in results},
         noisy=noisy,
     )
 
@@ -97,7 +97,7 @@ def _turns(
         take_turns(bed, callers, plan.calls)
         fill_audit(bed.admin, bed.target)
         fill_stream(bed.admin, audit_stream(bed), RETAIN)
-        trips = {peer.name: round_trips(bed.admin, one, TRIPS) for peer, one in callers}
+        trips = {peer.name: round_trips(bed.admin, item, TRIPS) for peer, item in callers}
         rounds, busy = [], []
         for number in range(plan.rounds):
             # There and back again, so that a drift favours nobody.
@@ -126,7 +126,7 @@ def _remarks(left_out: str, busy: float, noisy: bool) -> list[str]:
 
 
 def _bar(results: Sequence[Result]) -> Bar:
-    chain = next(one for one in results if one.peer is FIVE_TRIPS)
+    chain = next(result for result in results if result.peer is FIVE_TRIPS)
     return Bar(
         f"p50 of {FIVE_TRIPS.name} + budget + SET + XADD",
         Side.AT_LEAST,

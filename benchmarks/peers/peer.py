@@ -101,4 +101,4 @@ class Peer:
 
 def versions(*libraries: str) -> str:
     """The installed versions, such as `limits 5.8.0, redis 8.1.0`."""
-    return ", ".join(f"{one} {version(one)}" for one in libraries)
+    return ", ".join(f"{library} {version(library)}" for library in libraries)

@@ -11,7 +11,7 @@ from benchmarks.peers.result import Result
 
 def table(heading: str, results: Sequence[Result], remarks: Sequence[str]) -> str:
     """All of it."""
-    wide = max(len(one.peer.name) for one in results) + 1
+    wide = max(len(result.peer.name) for result in results) + 1
     return "\n".join(
         [heading, *_figures(results, wide), "", *_guarantees(results, wide), "", *remarks]
     )
@@ -26,20 +26,20 @@ def _figures(results: Sequence[Result], wide: int) -> Iterator[str]:
         f"{'':{wide}}{'trips':>6}{'µs':>8}{'µs':>8}{'per s':>8}{'(min–max)':>21}"
         f"{'SET':>9}{'overrun':>9}{'charged':>8}{'revoke':>13}"
     )
-    for one in results:
+    for result in results:
         yield (
-            f"{one.peer.name:{wide}}{one.trips:6.1f}{one.p50.median:8.1f}{one.p99.median:8.1f}"
-            f"{one.rate.median:8,.0f}{one.by_ours!s:>21}{one.by_floor.median:9.2f}"
-            f"{overrun(one):>9}{charged(one):>8}{wrote(one):>13}"
+            f"{result.peer.name:{wide}}{result.trips:6.1f}{result.p50.median:8.1f}{result.p99.median:8.1f}"
+            f"{result.rate.median:8,.0f}{result.by_ours!s:>21}{result.by_floor.median:9.2f}"
+            f"{overrun(result):>9}{charged(result):>8}{wrote(result):>13}"
         )
 
 
 def _guarantees(results: Sequence[Result], wide: int) -> Iterator[str]:
     yield f"{'':{wide}}" + "".join(f"{question:>10}" for question in QUESTIONS)
-    for one in results:
-        promises = one.peer.guarantees
-        yield f"{one.peer.name:{wide}}" + "".join(f"{answer:>10}" for answer in promises.answers)
-        yield f"  {one.peer.made_of}"
+    for result in results:
+        promises = result.peer.guarantees
+        yield f"{result.peer.name:{wide}}" + "".join(f"{answer:>10}" for answer in promises.answers)
+        yield f"  {result.peer.made_of}"
         yield f"  {promises.remark}"
 
 

@@ -91,22 +91,26 @@ class Bench:
 
     def warm_up(self, contenders: Sequence[Contender]) -> None:
         """Run every contender once, and fill the audit streams with events as it makes them."""
-        for one in contenders:
-            self.sample(one, self.plan.connections[0], self.plan.requests)
-            if one.variant.counts.audited:
-                fill_audit(self.admin, one.target)
+        for contender in contenders:
+            self.sample(contender, self.plan.connections[0], self.plan.requests)
+            if contender.variant.counts.audited:
+                fill_audit(self.admin, contender.target)
 
     def rounds(self, contenders: Sequence[Contender]) -> Samples:
         """Sample every contender once in a round, at each number of connections."""
         samples: dict[tuple[Variant, int], list[Sample]] = defaultdict(list)
-        turns = [(connections, one) for connections in self.plan.connections for one in contenders]
-        calls = [self._calls(one, connections) for connections, one in turns]
+        turns = [
+            (connections, contender)
+            for connections in self.plan.connections
+            for contender in contenders
+        ]
+        calls = [self._calls(item, connections) for connections, item in turns]
         for number in range(self.plan.rounds):
             round_ = list(zip(turns, calls, strict=True))
             # There and back again, so that a drift favours nobody.
-            for (connections, one), count in round_ if number % 2 == 0 else reversed(round_):
-                sample = self.sample(one, connections, count)
-                samples[one.variant, connections].append(sample)
+            for (connections, item), count in round_ if number % 2 == 0 else reversed(round_):
+                sample = self.sample(item, connections, count)
+                samples[item.variant, connections].append(sample)
         return samples
 
     def _calls(self, contender: Contender, connections: int) -> int:

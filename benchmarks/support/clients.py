@@ -157,7 +157,7 @@ class Trial:
             each_ns = [slowest_ns] * len(each_ns)  # In turn, all make as many calls.
         interval_ns = round(2 * slowest_ns)
         return Pace(
-            closed=tuple(_whole(work, self.run_s * 1e9 / one) for one in each_ns),
+            closed=tuple(_whole(work, self.run_s * 1e9 / item) for item in each_ns),
             steady=_whole(work, self.run_s * 1e9 / interval_ns),
             interval_ns=interval_ns,
         )

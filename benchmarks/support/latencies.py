@@ -52,25 +52,25 @@ def rows_of(tried: Tried) -> tuple[LatencyRow, ...]:
 
 def _row(tried: Tried, kind: Kind) -> LatencyRow:
     own, base = tried.seen[kind.name], tried.seen[kind.baseline]
-    times, base_times = ([one.closed.per_call_ns for one in side] for side in (own, base))
+    times, base_times = ([item.closed.per_call_ns for item in side] for side in (own, base))
     commands = tried.work.commands
     return LatencyRow(
         tried.work,
         kind,
-        closed=_percentiles([one.closed for one in own]),
-        steady=_percentiles([one.steady for one in own]),
+        closed=_percentiles([item.closed for item in own]),
+        steady=_percentiles([item.steady for item in own]),
         p50_ratio=ratios(
-            *([percentile_us(one.closed, 50) for one in side] for side in (own, base))
+            *([percentile_us(item.closed, 50) for item in side] for side in (own, base))
         ),
         rate=spread_of([commands * 1e9 / time for time in times]),
         time_ratio=ratios(times, base_times),
         rate_ratio=ratios(base_times, times),
-        histogram=_histogram([one.steady for one in own]),
+        histogram=_histogram([item.steady for item in own]),
     )
 
 
 def _p50s_us(rounds: Iterable[Seen]) -> list[float]:
-    return [percentile_us(one.closed, 50) for one in rounds]
+    return [percentile_us(item.closed, 50) for item in rounds]
 
 
 def _percentiles(runs: Sequence[Run]) -> dict[float, Spread]:

@@ -176,7 +176,7 @@ def packed_load(load: Load) -> bytes:
     ]
     for exchanges in load.connections:
         words.append(_STATUS.pack(len(exchanges)))
-        for one in exchanges:
-            words.append(_EXCHANGE.pack(len(one.request), len(one.reply)))
-            words += (one.request, one.reply)
+        for exchange in exchanges:
+            words.append(_EXCHANGE.pack(len(exchange.request), len(exchange.reply)))
+            words += (exchange.request, exchange.reply)
     return b"".join(words)

@@ -100,7 +100,7 @@ def read_counts(client: Client, target: Target) -> Counts:
     identity = target.guard.identity
     state = unpack_state(client.get(keyspace.state(identity)), target.guard.layout)
     return Counts(
-        passed=next(one.used for one in state.limits if one.slot.name == REQUESTS_BUDGET),
+        passed=next(limit.used for limit in state.limits if limit.slot.name == REQUESTS_BUDGET),
         audited=_appended(client, keyspace.audit(identity)),
         denied=sum(denial.repeats for denial in read_denials(client, keyspace, [identity])),
     )

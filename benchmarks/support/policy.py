@@ -135,5 +135,6 @@ def load_targets(client: Client, document: str, *identities: str) -> list[Target
     )
     guards = guards_of(document)
     return [
-        Target(guards[one], issue_token(client, one, actor="benchmark").token) for one in identities
+        Target(guards[identity], issue_token(client, identity, actor="benchmark").token)
+        for identity in identities
     ]

@@ -80,13 +80,13 @@ def row_of(rows: Iterable[Row], variant: Variant, connections: int) -> Row:
 
 def _row(variant: Variant, connections: int, samples: Samples) -> Row:
     baseline = next(
-        one
-        for one, _ in samples
-        if (one.name, one.commands) == (variant.baseline, variant.commands)
+        item
+        for item, _ in samples
+        if (item.name, item.commands) == (variant.baseline, variant.commands)
     )
     own, base = samples[variant, connections], samples[baseline, connections]
-    cost, base_cost = ([one.server_us for one in side] for side in (own, base))
-    rate, base_rate = ([one.ops_per_s for one in side] for side in (own, base))
+    cost, base_cost = ([item.server_us for item in side] for side in (own, base))
+    rate, base_rate = ([item.ops_per_s for item in side] for side in (own, base))
     return Row(
         variant=variant.name,
         baseline=variant.baseline,
@@ -97,8 +97,8 @@ def _row(variant: Variant, connections: int, samples: Samples) -> Row:
         best_ratio=min(cost) / min(base_cost),
         rate=spread_of(rate),
         rate_ratio=ratios(rate, base_rate),
-        server_busy=spread_of([one.server_busy for one in own]).median,
-        client_busy=spread_of([one.client_busy for one in own]).median,
+        server_busy=spread_of([item.server_busy for item in own]).median,
+        client_busy=spread_of([item.client_busy for item in own]).median,
     )
 
 

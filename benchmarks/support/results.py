@@ -43,8 +43,12 @@ def write_results(about: dict[str, object], sections: Sequence[Section], folder:
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{datetime.datetime.now(datetime.UTC).date()}.json"
-    servers = dict.fromkeys(figure.server for one in sections for figure in one.figures)
-    plain = {**about, "servers": list(servers), "sections": [one.plain() for one in sections]}
+    servers = dict.fromkeys(figure.server for section in sections for figure in section.figures)
+    plain = {
+        **about,
+        "servers": list(servers),
+        "sections": [section.plain() for section in sections],
+    }
     file.write_text(_dumped(_rounded(plain)), encoding="utf-8")
     return file
 
@@ -52,7 +56,7 @@ def write_results(about: dict[str, object], sections: Sequence[Section], folder:
 def read_sections(file: Path) -> list[Section]:
     """The sections of a file that `write_results` wrote."""
     plain = json.loads(file.read_text(encoding="utf-8"))
-    return [Section.from_plain(one) for one in plain["sections"]]
+    return [Section.from_plain(item) for item in plain["sections"]]
 
 
 def _dumped(plain: object, depth: int = 0, deepest: int = 5) -> str:

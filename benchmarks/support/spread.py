@@ -26,4 +26,4 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 def ratios(values: Sequence[float], baseline: Sequence[float]) -> Spread:
     """Each round's value by the same round's baseline: what drifts meanwhile drops out."""
-    return spread_of([one / base for one, base in zip(values, baseline, strict=True)])
+    return spread_of([item / base for item, base in zip(values, baseline, strict=True)])

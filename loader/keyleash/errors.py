@@ -437,7 +437,7 @@ class RightMissingError(KeyleashError, NoPermissionError):
         what = f"the right `{right}`" if right else "a right"
         if keys:
             what += f" to a key of the call or to a control key of `{identity}`"
-        shown = ", ".join(f"`{one}`" for one in keys)
+        shown = ", ".join(f"`{key}`" for key in keys)
         given = f", which allows it {shown}, on a sealed server under its prefix" if keys else ""
         super().__init__(
             f"the server's user lacks {what}, without which it cannot act as `{identity}`:"

@@ -59,15 +59,15 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
     events = CounterMetricFamily(
         "keyleash_events", "Events that were recorded.", labels=["identity"]
     )
-    for one in identities:
-        active.add_metric([one.name], one.active)
-        suspended.add_metric([one.name], one.suspended)
-        fenced.add_metric([one.name], one.tier != "cooperative")
-        audited.add_metric([one.name], one.audit_length)
-        denied.add_metric([one.name], one.denied_length)
-        folded.add_metric([one.name], one.folded)
-        if one.active:
-            events.add_metric([one.name], one.events)
+    for identity in identities:
+        active.add_metric([identity.name], identity.active)
+        suspended.add_metric([identity.name], identity.suspended)
+        fenced.add_metric([identity.name], identity.tier != "cooperative")
+        audited.add_metric([identity.name], identity.audit_length)
+        denied.add_metric([identity.name], identity.denied_length)
+        folded.add_metric([identity.name], identity.folded)
+        if identity.active:
+            events.add_metric([identity.name], identity.events)
     yield from (active, suspended, fenced, audited, denied, folded, events)
 
 
@@ -78,12 +78,12 @@ def _tokens(snapshot: Snapshot) -> Iterator[Metric]:
         "keyleash_token_oldest_age_seconds",
         "Age of the oldest live token, if there is one.",
     )
-    for one in snapshot.identities:
-        live.add_metric([one.name], one.tokens.live)
-        due.add_metric([one.name], one.tokens.due)
-        if one.tokens.oldest is not None:
-            age_ms = max(0, snapshot.now_ms - one.tokens.oldest.issued_ms)
-            oldest.add_metric([one.name], age_ms / 1000)
+    for identity in snapshot.identities:
+        live.add_metric([identity.name], identity.tokens.live)
+        due.add_metric([identity.name], identity.tokens.due)
+        if identity.tokens.oldest is not None:
+            age_ms = max(0, snapshot.now_ms - identity.tokens.oldest.issued_ms)
+            oldest.add_metric([identity.name], age_ms / 1000)
     yield from (live, due, oldest)
 
 
@@ -102,13 +102,13 @@ def _limits(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
         "When the window of a budget ends, once it has counted something.",
         labels=labels,
     )
-    for one in identities:
-        for use in one.limits:
-            most.add_metric([one.name, use.name], use.of)
+    for identity in identities:
+        for use in identity.limits:
+            most.add_metric([identity.name, use.name], use.of)
             if use.used is not None:
-                used.add_metric([one.name, use.name], use.used)
+                used.add_metric([identity.name, use.name], use.used)
             if use.resets_ms is not None:
-                resets.add_metric([one.name, use.name], use.resets_ms / 1000)
+                resets.add_metric([identity.name, use.name], use.resets_ms / 1000)
     yield from (used, most, resets)
 
 
@@ -118,9 +118,9 @@ def _refusals(identities: Iterable[IdentityStatus]) -> Metric:
         "Calls that were refused in the last five minutes.",
         labels=["identity", "code"],
     )
-    for one in identities:
-        for code, of_code in sorted(one.refusals.items()):
-            refusals.add_metric([one.name, code], of_code.count)
+    for identity in identities:
+        for code, of_code in sorted(identity.refusals.items()):
+            refusals.add_metric([identity.name, code], of_code.count)
     return refusals
 
 

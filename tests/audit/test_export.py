@@ -170,7 +170,9 @@ def test_full_manifest_is_closed_and_gone_on_from(
     assert closed == ["manifest-00000003.json", "manifest-00000006.json"]
     report = verify_archive(to)
     assert report.is_well
-    assert [(one.files, one.entries) for one in report.trails if one.trail == TRAIL] == [(8, 8)]
+    assert [(trail.files, trail.entries) for trail in report.trails if trail.trail == TRAIL] == [
+        (8, 8)
+    ]
     (to / TRAIL / closed[0]).unlink()
     assert not verify_archive(to).is_well
 
@@ -313,13 +315,15 @@ def test_file_that_a_crash_left_unlisted_is_kept(
         with pytest.raises(KeyboardInterrupt):
             export(one, to)
     before = stored(one, STREAM)
-    assert [(one.kind, one.trail) for one in verify_archive(to).findings] == [("extra", TRAIL)]
+    assert [(finding.kind, finding.trail) for finding in verify_archive(to).findings] == [
+        ("extra", TRAIL)
+    ]
     one.xtrim(STREAM, maxlen=0, approximate=False)
     add_events(one, "a", [6])
     done = [done for done in export(one, to) if done.trail == TRAIL]
 
     assert archived(to, TRAIL) == [*before, *stored(one, STREAM)]
-    assert [(one.lost, one.breaks) for one in done] == [(0, ())]
+    assert [(item.lost, item.breaks) for item in done] == [(0, ())]
     assert verify_archive(to).is_well
 
 
@@ -409,7 +413,7 @@ def test_full_disk_at_any_step_leaves_no_half_file(
         assert archived(to, TRAIL) == stored(one, STREAM)
         assert unacknowledged(one, STREAM) == 0
     assert 5 < step < 99
-    assert any("no space left on device; nothing" in one for one in said)
+    assert any("no space left on device; nothing" in item for item in said)
     assert verify_archive(to).is_well
 
 

@@ -35,7 +35,7 @@ def test_batch_is_found_as_all_its_commands(trails: Trails) -> None:
     trails.batch("a", "1-0", "SET", "x", "DEL", "y")
     trails.error("a", "1-1", of="1-0", item=2)
 
-    assert [(one.op, one.error) for one in find(trails, "1-0")] == [
+    assert [(item.op, item.error) for item in find(trails, "1-0")] == [
         ("SET", None),
         ("DEL", "ERR no"),
     ]

@@ -12,8 +12,8 @@ from support.trails import KEYS, Trails
 
 def told(entries: Any, newest_first: bool = False) -> list[Any]:
     return [
-        (one.first, one.last) if isinstance(one, Gap) else one.id
-        for one in with_gaps(entries, newest_first=newest_first)
+        (gap.first, gap.last) if isinstance(gap, Gap) else gap.id
+        for gap in with_gaps(entries, newest_first=newest_first)
     ]
 
 

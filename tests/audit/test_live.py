@@ -131,7 +131,7 @@ def test_denials_counted_in_one_entry_come_again(trails: Trails) -> None:
     counts = [("of", of, "repeats", count) for of, count in (("1-0", 8), ("1-1", 5), ("2-0", 3))]
     trails.append(KEYS.denied("a"), "61000-0", *(word for words in counts for word in words))
 
-    assert [(one.id, one.repeats, one.folded) for one in until_quiet(found)] == [
+    assert [(item.id, item.repeats, item.folded) for item in until_quiet(found)] == [
         ("1-0", 1, ""),
         ("1-0", 8, ""),
         ("2-0", 1, "commands"),

@@ -12,7 +12,7 @@ from keyleash.audit.undo.history import KeyState, UndoStep, in_order
 def step(event: str, change: str, expires_ms: int | None = None) -> UndoStep:
     """`a/5-0` and `x>y`: whose event, and from which state to which; `-` is absent, `?` unknown."""
     identity, _, entry_id = event.partition("/")
-    was, became = (KeyState({"-": ABSENT, "?": None}.get(one, one)) for one in change.split(">"))
+    was, became = (KeyState({"-": ABSENT, "?": None}.get(item, item)) for item in change.split(">"))
     return UndoStep(
         identity=identity,
         id=entry_id,
@@ -27,7 +27,7 @@ def step(event: str, change: str, expires_ms: int | None = None) -> UndoStep:
 
 
 def ordered(steps: list[UndoStep], end: str) -> list[str]:
-    return [one.event for one in in_order(steps, KeyState(end), 1000)]
+    return [item.event for item in in_order(steps, KeyState(end), 1000)]
 
 
 def test_ids_decide_between_milliseconds_and_within_a_trail() -> None:
@@ -47,9 +47,9 @@ def test_states_decide_within_a_millisecond(end: str, order: str) -> None:
         steps.append(step(f"{identity}/5-{counts[identity]}", first[identity]))
         counts[identity] += 1
 
-    found = ordered(sorted(steps, key=lambda one: one.event), end)
+    found = ordered(sorted(steps, key=lambda item: item.event), end)
 
-    assert found == [one.event for one in steps]
+    assert found == [item.event for item in steps]
 
 
 def test_expiry_between_two_steps_is_no_break() -> None:

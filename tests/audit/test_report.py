@@ -38,7 +38,7 @@ def before_and_after(scribe: Scribe, query: Query) -> dict[bytes, BeforeAndAfter
     """What became of each key."""
     found = read_activity(scribe.client, NAMES, ["one", "two"], query)
     told = read_lives(scribe.client, NAMES, found.lives.by_key.values())
-    return {one.life.key: one for one in told}
+    return {item.life.key: item for item in told}
 
 
 def test_timeline_of_a_long_time_has_few_wide_pieces_and_every_count() -> None:
@@ -76,8 +76,8 @@ def test_activity_keeps_the_ends_and_counts_the_rest(
     found = read_activity(embedded_trails.client, NAMES, ["one"], Query())
 
     assert found.entries == 300
-    assert [one.id for one in found.first] == [f"{number}-1" for number in range(1, 51)]
-    assert [one.id for one in found.last] == [f"{number}-1" for number in range(251, 301)]
+    assert [item.id for item in found.first] == [f"{number}-1" for number in range(1, 51)]
+    assert [item.id for item in found.last] == [f"{number}-1" for number in range(251, 301)]
     assert found.left_out == 200
     assert (len(found.lives.by_key), found.lives.further_events) == (10, 290)
 
@@ -94,7 +94,9 @@ def test_activity_counts_repeats_tells_gaps_and_a_missing_begin(embedded_trails:
         return read_activity(embedded_trails.client, NAMES, ["one", "two"], query)
 
     found = read(Query())
-    assert [(one.count, one.first.id) for one in found.refusals.values()] == [(41, "3000-0")]
+    assert [(refusal.count, refusal.first.id) for refusal in found.refusals.values()] == [
+        (41, "3000-0")
+    ]
     assert found.refused.counts.total() == 41
     assert found.operations.counts.total() == 3
     assert (found.missing, found.gaps[0].first) == (2, 9)
@@ -179,21 +181,21 @@ def test_standing_has_policies_and_tokens_of_the_range_alone(server: RealServer)
     later = read_standing(leash.admin, NAMES, ["one"], now_ms - 1, now_ms)
     used = read_standing(leash.admin, NAMES, None, now_ms - 1, now_ms, used=[("one", old.id)])
 
-    assert [one.generation for one in everything.policies] == [1, 2]
+    assert [policy.generation for policy in everything.policies] == [1, 2]
     assert everything.policies[0].until_ms == everything.policies[1].from_ms
     assert set(everything.policies[0].rules) == {"one", "two"}
-    assert {one.id for one in everything.tokens} == {old.id, kept.id}
-    assert [one.event for one in everything.deeds] == [
+    assert {token.id for token in everything.tokens} == {old.id, kept.id}
+    assert [deed.event for deed in everything.deeds] == [
         "activate",
         "issue",
         "revoke",
         "activate",
         "issue",
     ]
-    assert [one.generation for one in later.policies] == [2]
-    assert [(one.id, one.note) for one in later.tokens] == [(kept.id, "kept")]
+    assert [policy.generation for policy in later.policies] == [2]
+    assert [(token.id, token.note) for token in later.tokens] == [(kept.id, "kept")]
     assert later.deeds == []
-    revoked = {one.id: one for one in used.tokens}[old.id]
+    revoked = {token.id: token for token in used.tokens}[old.id]
     assert (revoked.revoked_by, revoked.revoked_ms) == ("ops", times[2])
 
 

@@ -159,7 +159,7 @@ def test_forced_conflict_is_overridden_and_only_that_one(client: Any, scribe: Sc
         scribe.run("a", "SET", key, "2")
         scribe.run("b", "SET", key, "3", correlation="d")
 
-    assert [one.key for one in plan(client, forced=[b"k"]).blocked] == [b"l"]
+    assert [item.key for item in plan(client, forced=[b"k"]).blocked] == [b"l"]
     undo(client, forced=[b"k"], skipped=[b"l"])
 
     assert client.mget("k", "l") == [b"1", b"3"]
@@ -172,7 +172,7 @@ def test_event_that_changed_nothing_does_not_count(client: Any, scribe: Scribe) 
     scribe.run("b", "SET", "k", "2", correlation="d")
     scribe.run("a", "SET", "other", "2")
 
-    assert [one.key for one in plan(client).keys] == [b"other"]
+    assert [key.key for key in plan(client).keys] == [b"other"]
 
 
 def test_expiry_comes_back_as_the_time_that_is_left(client: Any, scribe: Scribe) -> None:
@@ -263,7 +263,7 @@ def test_undo_is_on_record(client: Any, scribe: Scribe) -> None:
 
     assert [fields[b"seq"] for _, fields in entries[::2]] == [b"1", b"2"]
     assert [b"of" in fields for _, fields in entries] == [False, True, False, True]
-    assert [(one[b"event"], one[b"actor"], one[b"keys"]) for one in controls] == [
+    assert [(control[b"event"], control[b"actor"], control[b"keys"]) for control in controls] == [
         (b"undo", b"ops", b"1")
     ] * 2
     assert controls[0][b"selection"] == b"correlation k"
@@ -400,7 +400,7 @@ def test_key_without_an_image_cannot_be_undone_not_even_by_force(
 
     (blocked,) = plan(client, forced=[b"k"]).blocked
 
-    assert [one.kind for one in blocked.obstacles if not one.is_forced] == [
+    assert [obstacle.kind for obstacle in blocked.obstacles if not obstacle.is_forced] == [
         ConflictKind.NOT_RECORDED
     ]
     undo(client, skipped=[b"k"])
@@ -414,7 +414,7 @@ def test_masked_key_cannot_be_undone(client: Any, scribe: Scribe) -> None:
 
     (blocked,) = plan(client).blocked
 
-    assert [one.kind for one in blocked.obstacles] == [ConflictKind.MASKED]
+    assert [obstacle.kind for obstacle in blocked.obstacles] == [ConflictKind.MASKED]
 
 
 SECRET = "jobs:secret:#" + hashlib.sha1(b"jobs:secret:a", usedforsecurity=False).hexdigest()
@@ -429,7 +429,7 @@ def test_masked_key_that_a_pattern_means_is_in_the_way(
 
     made = plan_undo(client, UndoSelection(pattern=parse_pattern(pattern), since_ms=0))
 
-    assert [one.obstacles[0].kind for one in made.blocked] == [ConflictKind.MASKED]
+    assert [item.obstacles[0].kind for item in made.blocked] == [ConflictKind.MASKED]
     with pytest.raises(NothingToUndoError, match="no event"):
         plan_undo(client, UndoSelection(pattern=parse_pattern("jobs:secret:b"), since_ms=0))
 
@@ -463,7 +463,9 @@ def test_key_that_became_too_large_can_be_forced(client: Any, scribe: Scribe) ->
     client.set("k", "1")
     scribe.run("a", "SET", "k", "2", after="large")
 
-    assert [one.kind for one in plan(client).blocked[0].obstacles] == [ConflictKind.UNVERIFIED]
+    assert [obstacle.kind for obstacle in plan(client).blocked[0].obstacles] == [
+        ConflictKind.UNVERIFIED
+    ]
     undo(client, forced=[b"k"])
 
     assert client.get("k") == b"1"
@@ -501,7 +503,7 @@ def test_batch_is_undone_as_a_whole(client: Any, scribe: Scribe) -> None:
     made = plan_undo(client, UndoSelection(events=(event,)), across_policies=True)
     apply_undo(client, made)
 
-    assert [one.steps[0].ops for one in made.keys if one.key == b"k"] == [("SET", "APPEND")]
+    assert [key.steps[0].ops for key in made.keys if key.key == b"k"] == [("SET", "APPEND")]
     assert not client.exists("k", "l")
 
 
@@ -521,8 +523,8 @@ def test_events_are_chosen_by_identity_key_and_time(client: Any, scribe: Scribe)
     by_identity = plan_undo(client, UndoSelection(identity="a", since_ms=since_ms))
     by_key = plan_undo(client, UndoSelection(pattern=pattern, since_ms=since_ms))
 
-    assert {one.key for one in by_identity.keys} == {b"k:1", b"l:1"}
-    assert {one.key for one in by_key.keys} == {b"k:1", b"k:2"}
+    assert {key.key for key in by_identity.keys} == {b"k:1", b"l:1"}
+    assert {key.key for key in by_key.keys} == {b"k:1", b"k:2"}
     assert by_key.others == (b"l:1",)
     with pytest.raises(NothingToUndoError):
         plan_undo(client, UndoSelection(identity="a", since_ms=since_ms + 100_000))
@@ -536,7 +538,7 @@ def test_event_is_named_with_its_identity_if_need_be(client: Any, scribe: Scribe
 
     def chosen(given: str) -> list[bytes]:
         selection = UndoSelection(events=(given,))
-        return [one.key for one in plan_undo(client, selection, across_policies=True).keys]
+        return [key.key for key in plan_undo(client, selection, across_policies=True).keys]
 
     assert chosen(f"a/{entry_id}") == [b"k"]
     with pytest.raises(AmbiguousEventError) as raised:

@@ -40,7 +40,7 @@ def rewrite(to: Path, change: Callable[[Any], None]) -> None:
 
 
 def kinds(to: Path) -> list[tuple[str, str]]:
-    return [(str(one.kind), one.file) for one in verify_archive(to).findings]
+    return [(str(finding.kind), finding.file) for finding in verify_archive(to).findings]
 
 
 def test_whole_archive_is_well(to: Path) -> None:
@@ -48,7 +48,7 @@ def test_whole_archive_is_well(to: Path) -> None:
     report = verify_archive(to)
 
     assert report.is_well
-    assert [(one.trail, one.files, one.entries) for one in report.trails] == [
+    assert [(trail.trail, trail.files, trail.entries) for trail in report.trails] == [
         ("audit/a", 4, 40),
         ("audit/b", 1, 2),
     ]
@@ -81,8 +81,8 @@ def test_file_that_is_taken_out_of_the_manifest_too_is_found(to: Path) -> None:
     rewrite(to, lambda said: said["files"].pop(1))
 
     found = verify_archive(to).findings
-    assert {one.kind for one in found} == {*FindingKind} - {FindingKind.EXTRA}
-    assert [one.missing for one in found if one.kind is FindingKind.GAP] == [(11, 20)]
+    assert {item.kind for item in found} == {*FindingKind} - {FindingKind.EXTRA}
+    assert [item.missing for item in found if item.kind is FindingKind.GAP] == [(11, 20)]
 
 
 def test_end_that_is_cut_off_is_found(to: Path) -> None:
@@ -148,7 +148,7 @@ def test_manifest_that_is_none_is_found(to: Path, text: str) -> None:
 
     report = verify_archive(to)
     assert ("changed", "manifest.json") in kinds(to)
-    assert [one.trail for one in report.trails] == ["audit/a", "audit/b"]
+    assert [trail.trail for trail in report.trails] == ["audit/a", "audit/b"]
 
 
 def test_manifest_cannot_lead_out_of_its_folder(to: Path) -> None:

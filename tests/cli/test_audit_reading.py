@@ -130,12 +130,12 @@ def test_log_says_how_many_denials_have_no_entry(loaded: Cli, trails: Trails) ->
     assert "KEY_NOT_GRANTED (any token, command and reason)" in said.stdout
     assert "12001 denials have no entry" in said.stderr
     lines = loaded.lines("audit", "log", "--denied")
-    assert [(one["repeats"], one["folded"]) for one in lines] == [
+    assert [(line["repeats"], line["folded"]) for line in lines] == [
         (12_000, None),
         (3, "commands"),
         (1, "tokens"),
     ]
-    assert [one["any_command"] for one in lines] == [True, True, True]
+    assert [line["any_command"] for line in lines] == [True, True, True]
     assert "3, of any command" in loaded.ok("audit", "show", "2000-0")
 
 

@@ -199,7 +199,7 @@ def test_command_of_the_report_plans_the_same(loaded: Cli, scribe: Scribe, out: 
 
     assert words[0] == "--since"
     assert words[2:] == ["--until", "2100-01-01T00:00:00.000Z"]
-    assert [one["key"] for one in plan["keys"]] == ["agents:jobs:1:state"]
+    assert [item["key"] for item in plan["keys"]] == ["agents:jobs:1:state"]
 
 
 def test_undo_until_leaves_later_events_as_conflicts(loaded: Cli, scribe: Scribe) -> None:
@@ -210,7 +210,7 @@ def test_undo_until_leaves_later_events_as_conflicts(loaded: Cli, scribe: Scribe
 
     plan = loaded.json("undo", "--key", "agents:*", *times, "--dry-run", exit_code=1)
 
-    assert [one["event"] for one in plan["keys"][0]["events"]] == [f"{RUNNER}/1000-0"]
+    assert [item["event"] for item in plan["keys"][0]["events"]] == [f"{RUNNER}/1000-0"]
     assert plan["keys"][0]["obstacles"][0]["by"][0]["event"] == f"human-admin/{later}"
 
 

@@ -122,7 +122,7 @@ def test_check_as_json_has_what_is_accepted_and_why(offline: Cli, policy: Path) 
 
     said = offline.json("check", policy)
 
-    assert [one["code"] for one in said["warnings"]] == ["idle-deny"]
+    assert [item["code"] for item in said["warnings"]] == ["idle-deny"]
     (accepted,) = said["accepted"]
     assert (accepted["identity"], accepted["code"], accepted["reason"], accepted["line"]) == (
         "agent",
@@ -271,7 +271,7 @@ def test_compile_as_json_holds_the_script_of_a_named_identity(offline: Cli, exam
     every = offline.json("compile", example)["guards"]
 
     assert script_digest(only["script"]) == only["digest"]
-    assert all(set(one) == {"identity", "digest", "bytes", "file"} for one in every)
+    assert all(set(item) == {"identity", "digest", "bytes", "file"} for item in every)
 
 
 def test_compile_of_an_unknown_identity_says_which_there_are(offline: Cli, example: Path) -> None:

@@ -319,7 +319,7 @@ def test_list_as_json_names_every_command_and_each_may_be_called(
     assert not {"SET", "RESTORE", "INCR", "FLUSHALL", "EVAL"} & {*read["commands"]}
     assert said["together"] == ["COPY"]
     assert said["deny"] == ["b:locked"]
-    assert [(one["name"], one["per"]) for one in said["limits"]] == [
+    assert [(item["name"], item["per"]) for item in said["limits"]] == [
         ("rate.requests", "token"),
         ("rate.writes", "{x}"),
     ]

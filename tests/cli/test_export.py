@@ -53,7 +53,7 @@ def test_export_and_verify_as_json(loaded: Cli, admin: Any, to: Path) -> None:
     add_events(admin, RUNNER, range(5, 8))
 
     exported = loaded.json("audit", "export", "--to", to)["exported"]
-    (one,) = (one for one in exported if one["trail"] == TRAIL)
+    (one,) = (item for item in exported if item["trail"] == TRAIL)
     assert (one["count"], one["last"]) == (3, stored(admin, KEYS.audit(RUNNER))[-1][0])
     assert [(found["kind"], found["seq"]) for found in one["breaks"]] == [("begins", 5)]
 
@@ -77,7 +77,7 @@ def test_verify_ends_with_1_and_names_what_is_wrong(loaded: Cli, admin: Any, to:
     assert f"missing: `control/{file.name}`" in result.stderr
     assert result.stderr.endswith("2 findings\n")
     found = loaded.json("audit", "verify", to, exit_code=1)["findings"]
-    assert [one["missing"] for one in found if one["kind"] == "gap"] == [[3, 4]]
+    assert [item["missing"] for item in found if item["kind"] == "gap"] == [[3, 4]]
 
 
 def test_verify_needs_no_server(loaded: Cli, offline: Cli, to: Path) -> None:
@@ -150,7 +150,7 @@ def test_follow_does_not_wait_where_much_is_waiting(loaded: Cli, admin: Any, to:
         following.terminate()
         following.communicate(timeout=PATIENCE_S)
 
-    assert [one["trail"] for one in files] == ["control", TRAIL, TRAIL]
+    assert [file["trail"] for file in files] == ["control", TRAIL, TRAIL]
     assert files[-1]["count"] == 20_000
 
 

@@ -147,7 +147,7 @@ def test_input_file_that_cannot_be_read_is_66(
     """Missing, a folder, or in a folder that is none: one code for all commands."""
     (tmp_path / "file").write_text("")
     for file in (tmp_path / "missing.yaml", tmp_path, tmp_path / "file" / "below"):
-        given = [str(file) if one == "FILE" else one for one in words]
+        given = [str(file) if word == "FILE" else word for word in words]
         result = loaded.run(*given)
 
         assert result.exit_code == 66, result.output
@@ -225,7 +225,7 @@ def test_replies_are_read_as_bytes_whatever_the_url_says(embedded: RealServer) -
     assert Cli(f"{embedded.url}?decode_responses=true&protocol=3").run("status").exit_code == 0
 
 
-@pytest.mark.parametrize("refusal", LeashError.__subclasses__(), ids=lambda one: one.code)
+@pytest.mark.parametrize("refusal", LeashError.__subclasses__(), ids=lambda item: item.code)
 def test_every_refusal_has_a_sentence_also_without_its_details(refusal: type[LeashError]) -> None:
     """A guard of another version may leave a detail out; the code is what must arrive."""
     failure = failure_of(refusal({"retry_after_ms": "5", "resets_at_ms": "0"}), "redis://h")

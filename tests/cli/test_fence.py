@@ -157,12 +157,12 @@ def test_json_has_all_of_it(fenced: Cli) -> None:
     assert {user["what"] for user in plan["users"]} == {"created"}
     assert {note["code"] for note in plan["notes"]} == {"left-out"}
     made = fenced.json("fence", "apply", "--mint", "--yes")
-    assert [one["identity"] for one in made["passwords"]] == ["one", "two"]
+    assert [item["identity"] for item in made["passwords"]] == ["one", "two"]
     assert made["changed"] is True
     assert made["unsaved"] == [fenced.url]
     assert fenced.json("fence", "apply", "--yes")["changed"] is False
     rotated = fenced.json("fence", "rotate", "two")
-    assert [one["identity"] for one in rotated["passwords"]] == ["two"]
+    assert [item["identity"] for item in rotated["passwords"]] == ["two"]
     assert fenced.json("fence", "rotate", "--finish") == {"finished": ["two"]}
 
 

@@ -58,7 +58,7 @@ def test_thaw_says_who_was_suspended(loaded: Cli) -> None:
 def test_everybody_is_meant_only_by_whoever_says_so(loaded: Cli, words: tuple[str, ...]) -> None:
     """A name that was forgotten must not stop the fleet, nor let it go."""
     assert loaded.run(*words).exit_code == 2
-    assert [one["suspended"] for one in loaded.json("status")["identities"]] == [False] * 4
+    assert [item["suspended"] for item in loaded.json("status")["identities"]] == [False] * 4
     assert len(loaded.json(*words, "--yes")["identities"]) == 4
 
 

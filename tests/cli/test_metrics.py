@@ -23,9 +23,9 @@ def samples(text: str) -> dict[str, float]:
     """By name and labels, as they are written."""
     found = {}
     for family in text_string_to_metric_families(text):
-        for one in family.samples:
-            labels = ",".join(f"{name}={value}" for name, value in sorted(one.labels.items()))
-            found[f"{one.name}{{{labels}}}" if labels else one.name] = one.value
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
     return found
 
 
@@ -59,7 +59,9 @@ def test_denials_without_an_entry_are_counted(server: RealServer, example: Path)
     cli.ok("load", example, "--yes")
     for number in range(4):
         cli.run("exec", f"NOSUCH{number}", KEYLEASH_TOKEN=f"kl_agent-runner_{number}")
-    (runner,) = (one for one in cli.json("status")["identities"] if one["name"] == "agent-runner")
+    (runner,) = (
+        item for item in cli.json("status")["identities"] if item["name"] == "agent-runner"
+    )
 
     # Four, but for those that were the first of their minute.
     folded = 4 - runner["denied_length"]
@@ -76,7 +78,9 @@ def test_metrics_name_no_key_token_or_digest(loaded: Cli) -> None:
     text = loaded.ok("metrics")
 
     families = list(text_string_to_metric_families(text))
-    assert {name for one in families for sample in one.samples for name in sample.labels} == LABELS
+    assert {
+        name for item in families for sample in item.samples for name in sample.labels
+    } == LABELS
     for secret in (token, loaded.json("token", "list")["tokens"][0]["id"], "agents:jobs"):
         assert secret not in text
     for family in families:
@@ -88,9 +92,9 @@ def test_page_lists_every_metric_and_no_other(loaded: Cli) -> None:
     """Whoever writes an alert finds the name there."""
     used(loaded)
     shown = {
-        one.name
+        sample.name
         for family in text_string_to_metric_families(loaded.ok("metrics"))
-        for one in family.samples
+        for sample in family.samples
     }
 
     assert set(re.findall(r"^\| `(keyleash_\w+)", PAGE, re.MULTILINE)) == shown

@@ -112,7 +112,7 @@ def test_plan_as_json_is_exact(loaded: Cli, example: Path, policy: Path) -> None
     assert change["before"]["allow"] == ["read"]
     assert change["after"]["allow"] == ["read", "delete"]
     by_needs = {
-        json.dumps([one["needs"] for one in gain["keys"]]): gain for gain in identity["gains"]
+        json.dumps([item["needs"] for item in gain["keys"]]): gain for gain in identity["gains"]
     }
     assert "DEL" in by_needs['[["delete"]]']["commands"]
     assert by_needs['[["delete"]]']["keys"][0]["key"].startswith("agents:context:")
@@ -235,7 +235,7 @@ def test_plan_ends_with_a_line_that_stays_short(cli: Cli, policy: Path) -> None:
 
     last = cli.run("plan", policy).stdout.splitlines()[-1]
 
-    assert last == f"widens access: {', '.join(f'`{one}`' for one in names[:10])} and 2 more"
+    assert last == f"widens access: {', '.join(f'`{item}`' for item in names[:10])} and 2 more"
 
 
 def test_load_where_the_active_policy_was_lost_needs_permission_to_widen(
@@ -367,7 +367,7 @@ def test_person_who_is_asked_agrees_to_the_removal_as_well(cli: Cli, policy: Pat
         read_until(terminal, "activate it, and remove 1 identity?")
         os.write(terminal, b"y\n")
         assert process.wait(60) == 0
-    assert [one["name"] for one in cli.json("status")["identities"]] == ["agent-000"]
+    assert [item["name"] for item in cli.json("status")["identities"]] == ["agent-000"]
 
 
 def test_library_load_that_removes_needs_consent(embedded: RealServer, policy: Path) -> None:

@@ -65,7 +65,7 @@ def test_serve_bounds_the_output_buffers_of_its_clients(offline: Cli) -> None:
         serving.terminate()
         serving.communicate(timeout=30)
 
-    severity = {one["code"]: one["severity"] for one in found}
+    severity = {item["code"]: item["severity"] for item in found}
     assert "unbounded-output-buffers" not in severity
     assert severity["unbounded-client-memory"] == "advice"
 

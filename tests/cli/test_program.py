@@ -162,7 +162,7 @@ def test_actor_is_the_users_name_by_default(loaded: Cli, monkeypatch: pytest.Mon
     loaded.token("agent-reader")
     loaded.ok("--actor", "eve", "token", "issue", "agent-reader")
 
-    assert [one["by"] for one in loaded.json("token", "list")["tokens"]] == ["eve", "mallory"]
+    assert [item["by"] for item in loaded.json("token", "list")["tokens"]] == ["eve", "mallory"]
 
 
 def test_program_starts_without_what_only_some_commands_need(offline: Cli) -> None:

@@ -36,7 +36,9 @@ def test_rollback_makes_the_policy_before_the_active_one_and_keeps_what_was_coun
     assert (said["generation"], said["digest"]) == (3, first)
     assert said["plan"]["widens"] is True
     cli.ok("exec", "GET", "agents:context:a", KEYLEASH_TOKEN=token)
-    (reader,) = (one for one in cli.json("status")["identities"] if one["name"] == "agent-reader")
+    (reader,) = (
+        item for item in cli.json("status")["identities"] if item["name"] == "agent-reader"
+    )
     assert [limit["used"] for limit in reader["limits"]] == [2, 2]
 
 
@@ -144,7 +146,7 @@ def test_twenty_policies_are_kept(
 
     kept = loaded.lines("policy", "history")
 
-    assert [one["generation"] for one in kept] == [*range(23, 3, -1)]
+    assert [item["generation"] for item in kept] == [*range(23, 3, -1)]
     client: Any = embedded.client()
     assert len(client.keys("keyleash:policy:*")) == 20
     assert not client.keys("keyleash:staged:*")
@@ -170,10 +172,10 @@ def test_control_stream_says_what_was_planned(loaded: Cli, example: Path, policy
     loaded.ok("rollback", "--yes", "--allow-widening")
 
     events = [
-        one for one in loaded.lines("audit", "log", "--control") if one["event"] == "activate"
+        line for line in loaded.lines("audit", "log", "--control") if line["event"] == "activate"
     ]
 
-    plans = [json.loads(one["details"]["plan"]) for one in events]
+    plans = [json.loads(event["details"]["plan"]) for event in events]
     assert {"changed": ["agent-reader"], "widened": ["agent-reader"]} in plans
     assert {"changed": ["agent-reader"], "narrowed": ["agent-reader"]} in plans
 

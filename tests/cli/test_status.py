@@ -36,8 +36,8 @@ NOW_US = 1_700_000_000_000_000
 
 
 def limits_of(said: dict[str, Any], identity: str) -> dict[str, Any]:
-    (found,) = (one for one in said["identities"] if one["name"] == identity)
-    return {one["name"]: one for one in found["limits"]}
+    (found,) = (item for item in said["identities"] if item["name"] == identity)
+    return {item["name"]: item for item in found["limits"]}
 
 
 def test_status_without_a_policy_says_so(cli: Cli) -> None:
@@ -81,7 +81,7 @@ def test_status_shows_suspension_tokens_and_trails(loaded: Cli) -> None:
     loaded.ok("identity", "suspend", "agent-runner")
 
     (runner,) = (
-        one for one in loaded.json("status")["identities"] if one["name"] == "agent-runner"
+        item for item in loaded.json("status")["identities"] if item["name"] == "agent-runner"
     )
 
     assert {name: runner[name] for name in ("kind", "tier", "active", "suspended")} == {
@@ -94,7 +94,9 @@ def test_status_shows_suspension_tokens_and_trails(loaded: Cli) -> None:
     assert (runner["live_tokens"], runner["audit_length"], runner["denied_length"]) == (1, 2, 1)
     assert runner["events"] == 1
     assert runner["suspension"]["by"] == "tester"
-    assert [(one["code"], one["count"]) for one in runner["refusals"]] == [("KEY_NOT_GRANTED", 1)]
+    assert [(item["code"], item["count"]) for item in runner["refusals"]] == [
+        ("KEY_NOT_GRANTED", 1)
+    ]
     assert "SUSPENDED" in loaded.ok("status")
 
 
@@ -141,7 +143,7 @@ def test_use_of_a_window_that_has_ended_is_zero(
         LimitState(slots["budget.requests"], ends_us=NOW_US, used=999),
     )
 
-    uses = {one.name: one for one in limit_uses(identity, IdentityState(1, False, 0, held), NOW_US)}
+    uses = {use.name: use for use in limit_uses(identity, IdentityState(1, False, 0, held), NOW_US)}
 
     assert uses["budget.requests"].used == 0
     assert uses["budget.requests"].resets_ms is None
@@ -156,7 +158,7 @@ def test_use_of_a_burst_is_what_is_not_free_again(
     identity, slots = identity_and_slots
     held = (LimitState(slots["rate.writes"], tat_us=NOW_US + 2 * 1_000_000 + 1),)
 
-    uses = {one.name: one for one in limit_uses(identity, IdentityState(1, False, 0, held), NOW_US)}
+    uses = {use.name: use for use in limit_uses(identity, IdentityState(1, False, 0, held), NOW_US)}
 
     assert (uses["rate.writes"].used, uses["rate.writes"].of) == (3, 5)
     assert uses["rate.writes"].kind is SlotKind.GCRA
@@ -231,7 +233,7 @@ def test_fenced_identities_show_their_tier(loaded: Cli) -> None:
     assert "tier       cooperative" in loaded.ok("status")
     loaded.run("fence", "apply", "--mint", "--yes")
 
-    tiers = {one["name"]: one["tier"] for one in loaded.json("status")["identities"]}
+    tiers = {item["name"]: item["tier"] for item in loaded.json("status")["identities"]}
     assert tiers["agent-runner"] == "fenced"
     # Its keys reach keyleash's own, so it is fenced only if told so.
     assert tiers["human-admin"] == "cooperative"

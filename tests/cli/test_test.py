@@ -120,7 +120,7 @@ def test_pattern_that_decided_nothing_is_named(offline: Cli, cases: Path) -> Non
 
     assert said["coverage"]["percent"] == 50
     (policy,) = said["coverage"]["policies"]
-    assert [one["pattern"] for one in policy["uncovered"]] == ["j:*", "c:*"]
+    assert [item["pattern"] for item in policy["uncovered"]] == ["j:*", "c:*"]
     assert policy["uncovered"][0]["place"]["line"] == 6
     result = offline.run("test", cases, "--no-server", "--min-coverage", "51")
     assert result.exit_code == 1

@@ -107,7 +107,7 @@ def test_stopped_server_ends_a_command_with_69(example: Path, words: tuple[str, 
     with EmbeddedServer() as server, _stopped(server):
         cli = Cli(server.url, {"KEYLEASH_TIMEOUT": SHORT})
         cli.env["KEYLEASH_TOKEN"] = "kl_agent-runner_" + "A" * 32
-        result = cli.process(*(str(example) if one == "FILE" else one for one in words))
+        result = cli.process(*(str(example) if word == "FILE" else word for word in words))
 
     assert result.returncode == 69
     assert "Traceback" not in result.stderr

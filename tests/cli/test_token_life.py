@@ -40,7 +40,7 @@ def test_rotate_of_one_token_without_a_grace_leaves_the_others(loaded: Cli, grac
 
     said = loaded.json("token", "rotate", old["id"], "--grace", grace, "--ttl", "1h")
 
-    assert [one["id"] for one in said["replaced"]] == [old["id"]]
+    assert [item["id"] for item in said["replaced"]] == [old["id"]]
     assert loaded.run(*SET, KEYLEASH_TOKEN=old["token"]).stderr.startswith("error: TOKEN_EXPIRED")
     for token in (kept, said["token"]):
         loaded.ok(*SET, KEYLEASH_TOKEN=token)
@@ -134,7 +134,7 @@ def test_stale_token_fails_a_pipeline_until_it_is_rotated(cli: Cli, tmp_path: Pa
     assert cli.json("token", "list", "one", "--stale", exit_code=1)["tokens"][0]["stale"] is True
     new = cli.json("token", "rotate", issued["id"])["id"]
     listed = cli.json("token", "list")["tokens"]
-    assert {one["id"]: one["stale"] for one in listed}[issued["id"]] is False
+    assert {item["id"]: item["stale"] for item in listed}[issued["id"]] is False
     cli.ok("token", "revoke", new)
     assert cli.run("token", "list", "--stale").exit_code == 0
     assert f"to {new}" in cli.ok("token", "list")

@@ -190,9 +190,9 @@ def test_revoke_of_an_identity_leaves_the_others(loaded: Cli) -> None:
 
     said = loaded.json("token", "revoke", "--identity", "agent-runner")
 
-    assert {one["id"] for one in said["revoked"]} == set(mine)
-    assert {one["identity"] for one in said["revoked"]} == {"agent-runner"}
-    states = {one["identity"]: one["state"] for one in loaded.json("token", "list")["tokens"]}
+    assert {item["id"] for item in said["revoked"]} == set(mine)
+    assert {item["identity"] for item in said["revoked"]} == {"agent-runner"}
+    states = {item["identity"]: item["state"] for item in loaded.json("token", "list")["tokens"]}
     assert states == {"agent-runner": "revoked", "agent-reader": "live"}
 
 
@@ -225,7 +225,7 @@ def test_revoke_of_an_empty_name_revokes_nothing(loaded: Cli, words: tuple[str, 
 
     assert result.exit_code == 1
     assert "``" in result.stderr
-    assert [one["state"] for one in loaded.json("token", "list")["tokens"]] == ["live"]
+    assert [item["state"] for item in loaded.json("token", "list")["tokens"]] == ["live"]
 
 
 @pytest.mark.parametrize("words", [("k2k2k2k2k2k2",), ("--identity", "nobody")])

@@ -183,7 +183,7 @@ def test_key_without_an_image_can_only_be_skipped(cli: Cli, agents: Agents, admi
 
     assert refused.exit_code == 1
     plan = cli.json("undo", "--correlation", "req-1", "--dry-run", exit_code=1)
-    assert {one["action"] for one in plan["keys"] if one["blocked"]} == {"blocked"}
+    assert {item["action"] for item in plan["keys"] if item["blocked"]} == {"blocked"}
     reason = " ".join(refused.stdout.split())
     assert f"nothing to restore: `{STATE}`: no before-image was taken when event runner/" in reason
     assert "`before_images` was off for it" in reason

@@ -76,7 +76,7 @@ def test_every_tool_works_on_a_sealed_server_without_an_option(sealed: Cli, poli
     ]
 
     assert said[5] == "before\n"
-    assert not any(secrets.vault in one or secrets.prefix in one for one in said)
+    assert not any(secrets.vault in item or secrets.prefix in item for item in said)
 
 
 def test_adopt_and_release_say_how_many(sealed: Cli) -> None:

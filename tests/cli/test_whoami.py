@@ -51,12 +51,12 @@ def test_holder_learns_scopes_life_and_what_is_left(one: Cli) -> None:
     assert said["grants"][0]["keys"] == ["k:{part}"]
     assert said["grants"][0]["except"] == ["GETDEL"]
     assert said["deny"] == [["k:locked"]]
-    assert {one["name"]: (one["left"], one["of"]) for one in said["limits"]} == {
+    assert {item["name"]: (item["left"], item["of"]) for item in said["limits"]} == {
         "rate.requests": (7, 9),
         "rate.writes": (None, 5),
         "budget.requests": (5, 7),
     }
-    resets = {one["name"]: one["resets_at"] for one in said["limits"]}
+    resets = {item["name"]: item["resets_at"] for item in said["limits"]}
     assert resets["rate.requests"] is not None
     assert resets["rate.writes"] is None
     assert resets["budget.requests"].endswith("-01T00:00:00.000Z")
@@ -141,9 +141,9 @@ def test_holder_of_a_frozen_identity_learns_why_and_until_when(loaded: Cli) -> N
     assert said["stopped"] == "SUSPENDED"
     assert said["suspension"]["reason"] == "bad\x1b[31m\nwrites"
     assert said["suspension"]["until"] == next(
-        one["suspension"]["until"]
-        for one in loaded.json("status")["identities"]
-        if one["name"] == "agent-runner"
+        item["suspension"]["until"]
+        for item in loaded.json("status")["identities"]
+        if item["name"] == "agent-runner"
     )
     (line,) = (line for line in text.splitlines() if line.startswith("stopped"))
     assert "refused: SUSPENDED until 2" in line

@@ -37,7 +37,10 @@ def test_from_url_makes_a_guarded_client(leash: Leash) -> None:
             assert await agent.set("t:a", 1) is True
             assert agent.connection_pool.connection_kwargs["protocol"] == 2
             assert type(agent) is keyleash.asyncio.Redis
-        assert all(not one.is_connected for one in agent.connection_pool._available_connections)
+        assert all(
+            not connection.is_connected
+            for connection in agent.connection_pool._available_connections
+        )
 
     running(work)
     assert leash.admin.get("t:a") == b"1"
@@ -58,7 +61,7 @@ def test_from_pool_takes_the_pool_over_and_a_given_pool_is_left_open(one_leash: 
             agent = make(pool, token=token)
             await agent.set("t:a", "x")
             await agent.aclose()
-            open_now = [one.is_connected for one in pool._available_connections]
+            open_now = [connection.is_connected for connection in pool._available_connections]
             assert open_now == [not owned]
             await pool.aclose()
 
@@ -206,7 +209,7 @@ def test_tasks_heal_together_while_policies_and_scripts_come_and_go(leash: Leash
                     await asyncio.to_thread(leash.admin.script_flush)
 
             *counted, _ = await asyncio.gather(*map(count, range(16)), disturb())
-            return [int(one or 0) for one in counted]
+            return [int(item or 0) for item in counted]
 
     counted = running(work)
     assert sum(counted) > 0

@@ -59,7 +59,7 @@ async def outcomes(*calls: Awaitable[Any]) -> list[Any]:
 
 
 def kinds(found: list[Any]) -> Counter[str]:
-    return Counter(type(one).__name__ for one in found)
+    return Counter(type(item).__name__ for item in found)
 
 
 def test_commands_of_one_turn_travel_in_one_batch(leash: Leash, packets: list[bytes]) -> None:
@@ -243,7 +243,7 @@ def test_client_without_any_connection_says_so(one_leash: Leash) -> None:
         pool = agent.connection_pool
         others = [await pool.get_connection() for _ in range(3)]
         found = await outcomes(*(agent.set(f"t:{n}", n) for n in range(60)))
-        assert all(isinstance(one, ConnectionError) for one in found)
+        assert all(isinstance(item, ConnectionError) for item in found)
         for other in others:
             await pool.release(other)
         assert await outcomes(*(agent.set(f"t:{n}", n) for n in range(60))) == [True] * 60
@@ -263,7 +263,7 @@ def test_correlation_id_that_cannot_be_sent_is_the_fault_of_its_commands(
                 return await agent.incr("t:n")
 
         found = await outcomes(under(identifier), under("b"), under(identifier), under("b"))
-        assert [isinstance(one, Exception) for one in found] == [True, False, True, False]
+        assert [isinstance(item, Exception) for item in found] == [True, False, True, False]
         assert [found[1], found[3]] == [1, 2]
 
     running(one_leash, work)
@@ -378,7 +378,7 @@ def test_error_that_cannot_be_copied_is_told_to_each(one_leash: Leash, error: Ex
         await agent.connection_pool.disconnect()
         agent.connection_pool._available_connections.clear()
         found = await asyncio.wait_for(outcomes(*(agent.incr("t:n") for _ in range(3))), 10)
-        assert [str(one) for one in found] == [str(error)] * 3
+        assert [str(item) for item in found] == [str(error)] * 3
         assert kinds(found) == {type(error).__name__: 3}
 
     running(one_leash, work)

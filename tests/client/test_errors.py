@@ -358,20 +358,20 @@ def test_token_is_in_no_repr(leash: Leash) -> None:
 
 def assert_unseen(token: str, error: BaseException) -> None:
     """In nothing that a function between the test and the error holds."""
-    for one in (error, error.__cause__, error.__context__):
-        for frame, _ in traceback.walk_tb(one.__traceback__ if one else None):
+    for item in (error, error.__cause__, error.__context__):
+        for frame, _ in traceback.walk_tb(item.__traceback__ if item else None):
             if Path(frame.f_code.co_filename).parent != Path(__file__).parent:
                 assert token not in repr(frame.f_locals), frame
 
 
 def assert_secret(token: str, error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     chain: list[BaseException | None] = [error, error.__cause__, error.__context__]
-    for one in chain:
-        if one is not None:
-            assert token not in str(one)
-            assert token not in repr(one)
-            assert token not in repr(one.args)
-            assert token not in "".join(traceback.format_exception(one))
+    for item in chain:
+        if item is not None:
+            assert token not in str(item)
+            assert token not in repr(item)
+            assert token not in repr(item.args)
+            assert token not in "".join(traceback.format_exception(item))
     assert token not in caplog.text
 
 

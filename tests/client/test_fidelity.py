@@ -45,7 +45,7 @@ def test_recorded_call_gives_and_leaves_the_same_guarded_as_raw(
     assert differences(Twin(server, **options), with_data=True) == []
 
 
-@pytest.mark.parametrize("options", [one for one in PARSERS if one not in MADE], ids=named)
+@pytest.mark.parametrize("options", [parser for parser in PARSERS if parser not in MADE], ids=named)
 def test_recorded_call_reads_the_same_guarded_as_raw(
     embedded: RealServer, options: dict[str, Any]
 ) -> None:
@@ -76,7 +76,7 @@ def test_recorded_call_reads_the_same_with_the_async_client(
         twin = AsyncTwin(embedded, runner, **options)
         alone = differences(twin, with_data=False)
         raw, guarded = twin.raw, twin.guarded
-        twin.raw, twin.guarded = (Piped(one, transaction=False) for one in (raw, guarded))
+        twin.raw, twin.guarded = (Piped(item, transaction=False) for item in (raw, guarded))
         piped = differences(twin, with_data=False)
         raw.aclose()
         guarded.aclose()
@@ -261,7 +261,7 @@ def test_async_method_of_redis_py_gives_the_same_guarded_as_raw(
     embedded: RealServer, options: dict[str, Any]
 ) -> None:
     """But for those that the async client has not."""
-    methods = {name: one for name, one in METHODS.items() if name not in SYNC_ONLY}
+    methods = {name: item for name, item in METHODS.items() if name not in SYNC_ONLY}
     with asyncio.Runner() as runner:
         twin = AsyncTwin(embedded, runner, **options)
         found = differing_methods(twin, methods)

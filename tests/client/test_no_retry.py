@@ -66,9 +66,9 @@ class Proxy:
                     return
 
     def close(self) -> None:
-        for one in self._open:
+        for item in self._open:
             with contextlib.suppress(OSError):
-                one.close()
+                item.close()
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def test_results_of_earlier_calls_survive_a_later_one_whose_reply_is_lost(
         else:
             results = pipe.execute(raise_on_error=False)
             assert results[:128] == list(range(1, 129))
-            assert all(isinstance(one, ConnectionError) for one in results[128:])
+            assert all(isinstance(result, ConnectionError) for result in results[128:])
         proxy.fate = Fate.PASS
         assert int(leash.admin.get("t:n")) == before + 128
     assert leash.admin.get("t:marked") == b"256"

@@ -38,7 +38,7 @@ def calls(packets: list[bytes]) -> list[bytes]:
 
 def kinds(results: list[Any]) -> list[Any]:
     """The results, and for an exception its class."""
-    return [type(one) if isinstance(one, Exception) else one for one in results]
+    return [type(result) if isinstance(result, Exception) else result for result in results]
 
 
 # Without a transaction.

@@ -333,7 +333,7 @@ def test_calls_outside_a_block_have_ids_of_their_own(leash: Leash) -> None:
 
     ids = correlations(leash)
     assert len(set(ids)) == 6
-    assert all(0 < len(one) < 64 for one in ids)
+    assert all(0 < len(item) < 64 for item in ids)
 
 
 def test_calls_of_forked_processes_have_ids_of_their_own(one_leash: Leash) -> None:

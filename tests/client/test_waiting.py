@@ -113,7 +113,14 @@ def test_only_what_was_refused_of_a_pipeline_is_sent_again(leash: Leash) -> None
     freeing(leash, clock)
 
     results = pipe.execute(raise_on_error=False)
-    assert [one for one in results if not isinstance(one, Exception)] == [1, b"1", 2, 3, 4, b"2"]
+    assert [result for result in results if not isinstance(result, Exception)] == [
+        1,
+        b"1",
+        2,
+        3,
+        4,
+        b"2",
+    ]
     assert isinstance(results[4], keyleash.KeyNotGrantedError)
     assert len(clock.slept) == 1
     assert leash.admin.get("t:n") == b"4"

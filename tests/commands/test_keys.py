@@ -160,14 +160,14 @@ def test_every_scopable_command_has_the_keys_and_classes_that_servers_say(
     errors = asker.argument_errors([call for call, _, _ in differing])
     run = [it for it, error in zip(differing, errors, strict=True) if error is None]
     reasons = [
-        [name for name, one in DIFFERENCES.items() if one.applies(*difference)]
+        [name for name, item in DIFFERENCES.items() if item.applies(*difference)]
         for difference in run
     ]
 
     without = [it for it, names in zip(run, reasons, strict=True) if len(names) != 1]
     assert without == []
     assert {names[0] for names in reasons} == {
-        name for name, one in DIFFERENCES.items() if label.startswith(one.servers)
+        name for name, item in DIFFERENCES.items() if label.startswith(item.servers)
     }
     keyless = {spec.name for spec in scopable(label) if not spec.keys}
     assert {spec.name for spec in scopable(label)} - compared == keyless

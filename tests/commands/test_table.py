@@ -194,7 +194,7 @@ def test_sub_commands_with_a_key_are_scopable_and_no_others() -> None:
     ("names", "has"),
     [
         (VARIANTS, lambda spec: spec.variant is not None),
-        (STREAM_OPTIONS, lambda spec: any(isinstance(one, StreamKeys) for one in spec.keys)),
+        (STREAM_OPTIONS, lambda spec: any(isinstance(key, StreamKeys) for key in spec.keys)),
         (STORES, lambda spec: spec.refused is None and "movablekeys" in spec.flags),
         (CHANNELS, lambda spec: spec.channel is not None),
         (SCANS, lambda spec: spec.scans),

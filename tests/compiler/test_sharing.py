@@ -138,7 +138,7 @@ def whole(part: str, within: tuple[str, ...] = ()) -> str:
     def included(found: re.Match[str]) -> str:
         kinds = SlotKind if found[2] else [""]
         parts = [f"{found[1]}{kind}.lua" for kind in kinds]
-        return "".join(whole(one, (*within, part)) for one in parts if one not in within)
+        return "".join(whole(item, (*within, part)) for item in parts if item not in within)
 
     text = (lua_root() / part).read_text()
     return re.sub(r'--% include "(partials/\w+?)(?:\.lua"|("( ~ .*)))\n', included, text)

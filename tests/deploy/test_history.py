@@ -135,4 +135,4 @@ def test_preview_of_an_active_policy_that_cannot_be_read_takes_all_for_new(clien
 
     assert not preview.is_readable
     assert preview.needs_permission
-    assert [one.before for one in preview.diff.identities] == [None] * 4
+    assert [identity.before for identity in preview.diff.identities] == [None] * 4

@@ -132,8 +132,8 @@ def test_asynchronous_client_is_a_type_error_that_names_the_parameter(
     """Without it the error is about a coroutine somewhere inside."""
     wanted = [
         name
-        for name, one in _parameters(function).items()
-        if one.default is inspect.Parameter.empty and name not in ("client", "others")
+        for name, item in _parameters(function).items()
+        if item.default is inspect.Parameter.empty and name not in ("client", "others")
     ]
 
     with pytest.raises(TypeError, match="`client` is an asynchronous client"):
@@ -161,15 +161,15 @@ def test_client_that_decodes_does_all_that_operators_do(server: RealServer) -> N
     assert leash.load(one={**body, **images}).generation == 1
     issued = issue_token(client, "one")
     leash.client(issued.token).set("k", "new")
-    assert [one.id for one in list_tokens(client)] == [issued.id]
+    assert [token.id for token in list_tokens(client)] == [issued.id]
     assert rotate_token(client, token_id=issued.id).replaced
     assert freeze(client, ["one"], reason="x").identities[0].changed
     assert thaw(client).identities[0].changed
     assert len(revoke(client).tokens) == 2
     selected = plan_undo(client, UndoSelection(identity="one"))
     assert apply_undo(client, selected).removed == (b"k",)
-    assert [one.name for one in read_snapshot(client).identities] == ["one"]
-    assert {one.event for one in read_control(client, server_keyspace(client))} > {"issue"}
+    assert [identity.name for identity in read_snapshot(client).identities] == ["one"]
+    assert {item.event for item in read_control(client, server_keyspace(client))} > {"issue"}
     assert client.get("none") is None
     assert client.ping() is True
     client.set("text", "läuft")

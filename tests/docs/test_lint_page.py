@@ -36,7 +36,7 @@ def table() -> CommandTable:
 def found(text: str, table: CommandTable) -> list[str]:
     """The codes of all that is said of a document."""
     policy = parse_policy(text, file="p.yaml", commands=table)
-    return [one.code for one in (*policy.warnings, *lint(policy).warnings)]
+    return [warning.code for warning in (*policy.warnings, *lint(policy).warnings)]
 
 
 def examples(code: str) -> list[str]:
@@ -74,6 +74,6 @@ def test_example_policy_is_clean(table: CommandTable) -> None:
     report = lint(policy)
 
     assert report.findings == ()
-    assert [(one.identity, one.problem.code) for one in report.accepted] == [
+    assert [(item.identity, item.problem.code) for item in report.accepted] == [
         ("agent-runner", "idle-deny")
     ]

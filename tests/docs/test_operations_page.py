@@ -36,4 +36,4 @@ def test_doctor_finds_nothing_that_recommended_settings_leave_open(tmp_path: Pat
     with EmbeddedServer(data=tmp_path / "data", settings=settings) as server:
         findings = Cli(server.url).json("doctor", exit_code=1)["findings"]
 
-    assert {one["code"] for one in findings} <= {OPEN_USER, FLAWS, NO_POLICY}
+    assert {finding["code"] for finding in findings} <= {OPEN_USER, FLAWS, NO_POLICY}

@@ -64,4 +64,4 @@ class Patient:
         return said
 
     def codes(self, *options: str) -> list[str]:
-        return [one["code"] for one in self.found(*options)]
+        return [item["code"] for item in self.found(*options)]

@@ -16,7 +16,7 @@ XACKDEL = "CVE-2025-62507"
 EMPTY_REQUEST = "CVE-2026-27623"
 SHARED_NACK = "CVE-2026-66373"
 EVICTION = "CVE-2026-130822"
-BY_NAME = {one.name: one for one in advisories()}
+BY_NAME = {advisory.name: advisory for advisory in advisories()}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_table_is_in_order(name: str) -> None:
     assert set(fixed) == {"redis", "valkey"}
     for versions in fixed.values():
         assert list(versions) == sorted(versions)
-        assert len({one[:2] for one in versions}) == len(versions)
+        assert len({version[:2] for version in versions}) == len(versions)
 
 
 def test_every_advisory_has_a_source() -> None:

@@ -102,42 +102,44 @@ def future_call(patient: Patient) -> None:
 
 
 ILLNESSES: dict[str, Illness] = {
-    "eviction": lambda one: one.admin.config_set("maxmemory-policy", "allkeys-lru"),
-    "memory-full": lambda one: one.admin.config_set("maxmemory", 1024),
-    "no-persistence": lambda one: one.admin.config_set("appendonly", "no"),
-    "snapshots-only": lambda one: (
-        one.admin.config_set("appendonly", "no"),
-        one.admin.config_set("save", "3600 1"),
+    "eviction": lambda item: item.admin.config_set("maxmemory-policy", "allkeys-lru"),
+    "memory-full": lambda item: item.admin.config_set("maxmemory", 1024),
+    "no-persistence": lambda item: item.admin.config_set("appendonly", "no"),
+    "snapshots-only": lambda item: (
+        item.admin.config_set("appendonly", "no"),
+        item.admin.config_set("save", "3600 1"),
     ),
-    "no-fsync": lambda one: one.admin.config_set("appendfsync", "no"),
+    "no-fsync": lambda item: item.admin.config_set("appendfsync", "no"),
     "open-default-user": open_default,
-    "vault-half-changed": lambda one: half_changed(one, "switched"),
-    "no-policy": lambda one: one.admin.delete(NAMES.policy),
-    "policy-changed": lambda one: one.admin.hset(NAMES.policy, "digest", "0" * 64),
-    "no-guard": lambda one: one.admin.delete(NAMES.guard("one")),
-    "guard-differs": lambda one: one.admin.hset(NAMES.guard("one"), "commands", "{}"),
+    "vault-half-changed": lambda item: half_changed(item, "switched"),
+    "no-policy": lambda item: item.admin.delete(NAMES.policy),
+    "policy-changed": lambda item: item.admin.hset(NAMES.policy, "digest", "0" * 64),
+    "no-guard": lambda item: item.admin.delete(NAMES.guard("one")),
+    "guard-differs": lambda item: item.admin.hset(NAMES.guard("one"), "commands", "{}"),
     "stray-guard": stray_guard,
-    "no-state": lambda one: one.admin.delete(NAMES.state("one")),
-    "stale-state": lambda one: one.admin.setrange(NAMES.state("one"), 0, struct.pack("<d", 1)),
-    "script-not-loaded": lambda one: one.admin.script_flush(),
-    "script-without-text": lambda one: one.admin.hdel(NAMES.source("one"), digest(one)),
-    "script-text-changed": lambda one: one.admin.hset(NAMES.source("one"), digest(one), "return 1"),
+    "no-state": lambda item: item.admin.delete(NAMES.state("one")),
+    "stale-state": lambda item: item.admin.setrange(NAMES.state("one"), 0, struct.pack("<d", 1)),
+    "script-not-loaded": lambda item: item.admin.script_flush(),
+    "script-without-text": lambda item: item.admin.hdel(NAMES.source("one"), digest(item)),
+    "script-text-changed": lambda item: item.admin.hset(
+        NAMES.source("one"), digest(item), "return 1"
+    ),
     "function-changed": replaced_function,
     "fence-differs": widened_user,
     "fence-foreign": foreign_user,
     "not-fenced": missing_user,
     "clock-was-ahead": future_call,
-    "too-few-replicas": lambda one: one.with_policy(
+    "too-few-replicas": lambda item: item.with_policy(
         POLICY.replace("kind: machine", "kind: machine\n    durability: {wait_replicas: 2}", 1)
     ),
-    "unreadable": lambda one: one.admin.hdel(NAMES.guard("one"), "generation"),
+    "unreadable": lambda item: item.admin.hdel(NAMES.guard("one"), "generation"),
 }
 ADVICE: dict[str, Illness] = {
-    "unbounded-output-buffers": lambda one: one.admin.config_set(
+    "unbounded-output-buffers": lambda item: item.admin.config_set(
         "client-output-buffer-limit", "normal 0 0 60"
     ),
-    "unbounded-client-memory": lambda one: one.admin.config_set("maxmemory-clients", 0),
-    "large-bulk-length": lambda one: one.admin.config_set("proto-max-bulk-len", "512mb"),
+    "unbounded-client-memory": lambda item: item.admin.config_set("maxmemory-clients", 0),
+    "large-bulk-length": lambda item: item.admin.config_set("proto-max-bulk-len", "512mb"),
 }
 """What is reported and leaves the exit code 0."""
 ELSEWHERE = {
@@ -188,7 +190,7 @@ def test_illness_is_found_by_its_code_alone(patient: Patient, code: str, illness
     illness(patient)
     found = patient.found()
 
-    assert [one["code"] for one in found] == [code]
+    assert [item["code"] for item in found] == [code]
     assert found[0]["help"]
 
 
@@ -206,9 +208,9 @@ def test_connections_without_any_bound_on_their_memory_are_a_warning(patient: Pa
     """The defaults of every server: unread replies fill its memory. A percentage needs a base."""
     patient.admin.config_set("client-output-buffer-limit", "normal 0 0 0")
     patient.admin.config_set("maxmemory-clients", "10%")
-    unbounded = [(one["code"], one["severity"]) for one in patient.found()]
+    unbounded = [(item["code"], item["severity"]) for item in patient.found()]
     patient.admin.config_set("maxmemory", "1gb")
-    bounded = [(one["code"], one["severity"]) for one in patient.found(exit_code=0)]
+    bounded = [(item["code"], item["severity"]) for item in patient.found(exit_code=0)]
 
     assert unbounded == [
         ("unbounded-output-buffers", "warning"),
@@ -258,7 +260,7 @@ def test_payloads_that_are_not_validated_are_an_error_where_an_identity_may_rest
         if is_fenced:
             cli.ok("fence", "apply", "--mint", "--yes")
         found = cli.json("doctor", exit_code=1)["findings"]
-        severities += [one["severity"] for one in found if one["code"] == "unvalidated-restore"]
+        severities += [item["severity"] for item in found if item["code"] == "unvalidated-restore"]
 
     validates = server.label == embedded_label()
     assert severities == ([] if validates else ["advice", "warning", "error"])
@@ -275,7 +277,7 @@ def test_accepted_finding_is_shown_and_leaves_the_exit_code_0(patient: Patient) 
     text = patient.cli.run("doctor", *accepted)
 
     assert said["findings"] == []
-    assert [one["code"] for one in said["accepted"]] == ["no-fsync", "open-default-user"]
+    assert [item["code"] for item in said["accepted"]] == ["no-fsync", "open-default-user"]
     first, second = text.stdout.splitlines()
     assert first.startswith(f"{patient.node}: accepted: with `appendfsync no` a crash")
     assert second.endswith(" [open-default-user]")
@@ -289,7 +291,7 @@ def test_unknown_code_cannot_be_accepted(code: str) -> None:
 
     assert result.exit_code == 2
     assert f"error: no finding of the doctor is called `{code}`" in result.stderr
-    assert all(f"`{one}`" in result.stderr for one in CODES)
+    assert all(f"`{item}`" in result.stderr for item in CODES)
 
 
 def test_findings_are_accepted_in_the_configuration_file_too(
@@ -305,7 +307,7 @@ def test_findings_are_accepted_in_the_configuration_file_too(
     monkeypatch.chdir(tmp_path)
     assert patient.cli.json("doctor")["accepted"][0]["code"] == "no-fsync"
     named = patient.cli.json("doctor", exit_code=1, KEYLEASH_CONFIG=str(elsewhere))
-    assert [one["code"] for one in named["findings"]] == ["no-fsync"]
+    assert [item["code"] for item in named["findings"]] == ["no-fsync"]
     both = ("--accept", "no-fsync")
     assert patient.cli.run("doctor", *both, KEYLEASH_CONFIG=str(elsewhere)).exit_code == 0
 
@@ -395,7 +397,7 @@ def test_begun_change_of_prefixes_is_a_warning(patient: Patient) -> None:
     patient.admin.script_flush()
 
     found = patient.found()
-    assert [(one["code"], one["severity"]) for one in found] == [
+    assert [(item["code"], item["severity"]) for item in found] == [
         ("vault-half-changed", "warning"),
         ("script-not-loaded", "error"),
     ]
@@ -442,7 +444,7 @@ def test_cut_state_is_as_bad_as_none(patient: Patient) -> None:
 
 def test_version_with_known_flaws_is_found_on_every_server(server: RealServer) -> None:
     """By what the server says, a Valkey by its own number."""
-    codes = [one["code"] for one in Cli(server.url).json("doctor", exit_code=1)["findings"]]
+    codes = [item["code"] for item in Cli(server.url).json("doctor", exit_code=1)["findings"]]
 
     is_old = server.label in {"redis-8.0.2", "valkey-8.1.1"}
     assert ("vulnerable-version" in codes) == is_old
@@ -459,10 +461,10 @@ def test_flaw_of_a_setting_is_found_only_where_it_is_on(server: RealServer) -> N
         finally:
             admin.config_set("maxmemory-clients", "0")
         messages.append(
-            "".join(one["message"] for one in found if one["code"] == version_check.VERSION)
+            "".join(item["message"] for item in found if item["code"] == version_check.VERSION)
         )
 
-    assert [expected in one for one in messages] == [False, True]
+    assert [expected in message for message in messages] == [False, True]
 
 
 def test_text_names_server_severity_code_and_help(patient: Patient) -> None:

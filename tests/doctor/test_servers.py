@@ -32,8 +32,8 @@ def test_replica_is_found_and_looked_at(patient: Patient, other: Patient) -> Non
     follow(other, patient)
     said = patient.cli.json("doctor", exit_code=1)
 
-    assert [one["role"].partition(" ")[0] for one in said["servers"]] == ["primary", "replica"]
-    assert [(one["code"], one["node"]) for one in said["findings"]] == [
+    assert [item["role"].partition(" ")[0] for item in said["servers"]] == ["primary", "replica"]
+    assert [(item["code"], item["node"]) for item in said["findings"]] == [
         ("script-not-loaded", other.node)
     ]
     patient.cli.ok("watch", "--once")
@@ -54,7 +54,9 @@ def test_user_of_the_url_is_not_sent_to_a_node_that_has_others(
     other.admin.execute_command("ACL", "SETUSER", OPS, "resetpass", ">new")
     said = patient.cli.json("doctor", "--node", f"redis://{other.node}")
 
-    assert [(one["check"], one["node"]) for one in said["skipped"]] == [("everything", other.node)]
+    assert [(item["check"], item["node"]) for item in said["skipped"]] == [
+        ("everything", other.node)
+    ]
 
 
 def test_two_primaries_are_found(patient: Patient, other: Patient) -> None:
@@ -68,7 +70,7 @@ def test_replica_without_link_is_found(patient: Patient, other: Patient) -> None
     other.admin.replicaof("127.0.0.1", patient.server.port)
     found = patient.found("--node", f"redis://{other.node}")
 
-    assert "replica-unlinked" in [one["code"] for one in found if one["node"] == other.node]
+    assert "replica-unlinked" in [item["code"] for item in found if item["node"] == other.node]
 
 
 def test_replica_with_another_policy_is_found(patient: Patient, other: Patient) -> None:
@@ -132,9 +134,9 @@ def test_what_a_clock_that_was_ahead_left_is_found(ahead: Patient, other: Patien
     other.cli.ok("watch", "--once")
 
     found = other.found()
-    assert {one["code"] for one in found} == {"clock-was-ahead"}
-    assert any("limits of `one`" in one["message"] for one in found)
-    assert any("newest entry of a trail" in one["message"] for one in found)
+    assert {item["code"] for item in found} == {"clock-was-ahead"}
+    assert any("limits of `one`" in item["message"] for item in found)
+    assert any("newest entry of a trail" in item["message"] for item in found)
 
 
 def test_first_server_may_be_a_replica(patient: Patient, other: Patient) -> None:
@@ -144,5 +146,5 @@ def test_first_server_may_be_a_replica(patient: Patient, other: Patient) -> None
     address = Address("127.0.0.1", other.server.port)
     clients = {other.server.port: other.admin, patient.server.port: patient.admin}
 
-    examination = examine(lambda one: clients[one.port], [address])
-    assert [one.name for one in examination.servers] == [other.node, patient.node]
+    examination = examine(lambda item: clients[item.port], [address])
+    assert [server.name for server in examination.servers] == [other.node, patient.node]

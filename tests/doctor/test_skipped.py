@@ -33,9 +33,9 @@ def test_what_may_not_be_looked_at_is_listed(patient: Patient, right: str) -> No
     said = json.loads(result.stdout)
 
     assert (result.exit_code, said["findings"]) == (0, [])
-    assert {one["check"] for one in said["skipped"]} <= RIGHTS[right]
+    assert {item["check"] for item in said["skipped"]} <= RIGHTS[right]
     assert said["skipped"]
-    assert all("permission" in one["reason"] for one in said["skipped"])
+    assert all("permission" in item["reason"] for item in said["skipped"])
     assert f"{patient.node}: not checked: " in text.stdout
     count = len(said["skipped"])
     assert f"no finding; {count} check{'s' * (count > 1)} could not be made" in text.stderr
@@ -45,7 +45,7 @@ def test_user_without_info_learns_that_nothing_was_seen(patient: Patient) -> Non
     """Managed servers may refuse even that."""
     result, text = as_user(patient, "-info")
 
-    assert [one["check"] for one in json.loads(result.stdout)["skipped"]] == ["everything"]
+    assert [load["check"] for load in json.loads(result.stdout)["skipped"]] == ["everything"]
     assert (result.exit_code, text.exit_code) == (77, 77)
 
 

@@ -190,7 +190,7 @@ def test_server_that_is_killed_at_any_moment_loses_no_event_of_the_export(
 
     assert_exported_once(leash.admin, to, STREAMS)
     fields = [dict(pairs) for _, pairs in archived(to, "audit/one")]
-    exported = Counter(one[b"key"].decode() for one in fields)
+    exported = Counter(field[b"key"].decode() for field in fields)
     mutated = {key.decode() for key in leash.admin.scan_iter("t:*", count=1000)}
     assert set(exported) == mutated >= writers.acknowledged
     assert set(exported.values()) == {1}

@@ -253,8 +253,8 @@ def test_tasks_learn_what_was_answered_before_the_connection_ended(mortals: Pair
             return await asyncio.gather(*calls, return_exceptions=True)
 
     *written, read = asyncio.run(run())
-    assert [(type(one), one.replicas) for one in written] == [(NotReplicatedError, None)] * 2
-    assert sorted(one.reply for one in written) == [1, 2]
+    assert [(type(item), item.replicas) for item in written] == [(NotReplicatedError, None)] * 2
+    assert sorted(item.reply for item in written) == [1, 2]
     assert read in (None, b"1", b"2")
 
 
@@ -283,8 +283,8 @@ def test_tasks_that_travel_together_learn_each_of_their_own(pair: Pair) -> None:
             return await asyncio.gather(*calls, return_exceptions=True)
 
     *counted, read, refused, failed = asyncio.run(run())
-    assert all(isinstance(one, NotReplicatedError) for one in counted)
-    assert sorted(one.reply for one in counted) == [1, 2, 3, 4, 5]
+    assert all(isinstance(item, NotReplicatedError) for item in counted)
+    assert sorted(item.reply for item in counted) == [1, 2, 3, 4, 5]
     assert read is None
     assert isinstance(refused, keyleash.KeyNotGrantedError)
     assert type(failed) is redis.ResponseError

@@ -118,7 +118,9 @@ def test_wrappers_recover_from_a_failover_under_load(label: str, tmp_path: Path)
         next(switching)
         ending = threading.Event()
         with ThreadPoolExecutor(THREADS + 1) as pool:
-            running = [pool.submit(work, one, client_of(found, token), ending) for one in threads]
+            running = [
+                pool.submit(work, thread, client_of(found, token), ending) for thread in threads
+            ]
             running.append(pool.submit(asyncio.run, work_in_tasks(tasks, found, token, ending)))
             try:
                 await_acknowledged(workers, since=0)
@@ -128,10 +130,10 @@ def test_wrappers_recover_from_a_failover_under_load(label: str, tmp_path: Path)
                 await_acknowledged(workers, since=switched)
             finally:
                 ending.set()
-            for one in running:
-                one.result(PATIENCE_S)
+            for item in running:
+                item.result(PATIENCE_S)
 
-        (promoted,) = [one for one in servers[1:] if one.address == found.primary()]
+        (promoted,) = [server for server in servers[1:] if server.address == found.primary()]
         recovered = max(
             min(when for when in worker.acknowledged.values() if when > switched)
             for worker in workers
@@ -162,6 +164,6 @@ def assert_one_unit(promoted: Node, workers: list[Worker], switched: float) -> s
         assert {key for key, when in worker.acknowledged.items() if when > switched} <= stored
         # The rest was never told as done, or was lost by asynchronous replication.
         assert worker.failed
-        tried = {f"t:{worker.number}:{one}" for one in range(1, worker.tried + 1)}
+        tried = {f"t:{worker.number}:{item}" for item in range(1, worker.tried + 1)}
         assert {key for key in stored if key.startswith(f"t:{worker.number}:")} <= tried
     return stored

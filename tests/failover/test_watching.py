@@ -47,7 +47,7 @@ def watcher_of(*seeds: Node, sentinels: AskedSentinels | None = None) -> Watcher
 
 def told(watcher: Watcher) -> list[tuple[str, str, str]]:
     """What a look tells: node, kind and state."""
-    return [(one.node, str(one.kind), str(one.state)) for one in watcher.look()]
+    return [(item.node, str(item.kind), str(item.state)) for item in watcher.look()]
 
 
 def drifts(watcher: Watcher) -> dict[str, str]:
@@ -152,9 +152,9 @@ def test_text_of_another_script_is_told_and_never_loaded(pair: Pair) -> None:
     cached = replica.admin.info("memory")["number_of_cached_scripts"]
     watcher = watcher_of(primary)
 
-    news = [one for one in watcher.look() if one.kind is WatchEventKind.SOURCE_CHANGED]
-    assert {(one.node, one.subject) for one in news} == {
-        (name(node), f"one {one}") for node in pair for one in (digest, "0" * 40)
+    news = [item for item in watcher.look() if item.kind is WatchEventKind.SOURCE_CHANGED]
+    assert {(new.node, new.subject) for new in news} == {
+        (name(node), f"one {item}") for node in pair for item in (digest, "0" * 40)
     }
     assert loaded_on(replica, "one") == [False, True]
     assert replica.admin.info("memory")["number_of_cached_scripts"] == cached + 1
@@ -163,7 +163,7 @@ def test_text_of_another_script_is_told_and_never_loaded(pair: Pair) -> None:
     leash.admin.hdel(NAMES.source("one"), "0" * 40)
     primary.settle()
     again = list(watcher.look())
-    assert {one.state for one in again if one.kind is WatchEventKind.SOURCE_CHANGED} == {
+    assert {item.state for item in again if item.kind is WatchEventKind.SOURCE_CHANGED} == {
         WatchState.MENDED
     }
     assert loaded_on(replica, "one") == [True, True]
@@ -202,7 +202,7 @@ def test_record_without_a_text_is_told(pair: Pair) -> None:
     watcher = watcher_of(pair[0])
 
     news: list[WatchEvent] = [
-        one for one in watcher.look() if one.kind is WatchEventKind.SOURCE_MISSING
+        item for item in watcher.look() if item.kind is WatchEventKind.SOURCE_MISSING
     ]
     assert len(news) == 4
     assert leash.digest("one") in news[0].message
@@ -343,7 +343,7 @@ def test_server_with_two_names_is_watched_once(pair: Pair) -> None:
     pair[0].settle()
     watcher = Watcher(connect, [Address("localhost", pair[0].port)])
 
-    assert [one for one, kind, _ in told(watcher) if kind == "role"] == [
+    assert [item for item, kind, _ in told(watcher) if kind == "role"] == [
         f"localhost:{pair[0].port}",
         name(pair[1]),
     ]
@@ -372,13 +372,13 @@ def test_watcher_finds_servers_by_their_sentinels(trio: list[Node], tmp_path: Pa
     primary.settle()
     binary = find_server_binaries()[embedded_label()]
     with sentinels(binary, primary, tmp_path, count=1) as found:
-        asked = [(Address(*one), connect(Address(*one))) for one in found.addresses]
+        asked = [(Address(*address), connect(Address(*address))) for address in found.addresses]
         asked.append((Address("127.0.0.1", 1), connect(Address("127.0.0.1", 1))))
         watcher = watcher_of(sentinels=AskedSentinels(asked, SERVICE))
         news = told(watcher)
         assert {node for node, kind, _ in news if kind == "role"} == set(map(name, trio))
         assert drifts(watcher) == {"unreachable": "127.0.0.1:1"}
-        assert all(loaded_on(one, "one") == [True, True] for one in replicas)
+        assert all(loaded_on(replica, "one") == [True, True] for replica in replicas)
 
         primary.kill()
         wait_until(lambda: found.primary() != primary.address)
@@ -386,7 +386,9 @@ def test_watcher_finds_servers_by_their_sentinels(trio: list[Node], tmp_path: Pa
 
         def has_told() -> bool:
             roles.extend(node for node, kind, _ in told(watcher) if kind == "role")
-            silent = {one.node for one in watcher.drifts if one.kind is WatchEventKind.UNREACHABLE}
+            silent = {
+                drift.node for drift in watcher.drifts if drift.kind is WatchEventKind.UNREACHABLE
+            }
             return bool(roles) and silent == {"127.0.0.1:1", name(primary)}
 
         wait_until(has_told)

@@ -112,11 +112,13 @@ def test_plan_names_the_setting_and_cannot_be_forced(leash: FencedLeash) -> None
     forged = forge(leash)
     made = plan(leash, forged, forced={b"a:2"})
     if validates_always(leash):
-        assert ConflictKind.UNVALIDATED not in {one.kind for one in made.keys[0].obstacles}
+        assert ConflictKind.UNVALIDATED not in {
+            obstacle.kind for obstacle in made.keys[0].obstacles
+        }
         return
 
     (key,) = made.keys
-    assert [(one.kind, one.is_forced) for one in key.obstacles] == [
+    assert [(obstacle.kind, obstacle.is_forced) for obstacle in key.obstacles] == [
         (ConflictKind.UNVALIDATED, False)
     ]
     with pytest.raises(UndoRefusedError) as caught:
@@ -171,7 +173,7 @@ def test_server_that_validates_restores_before_images_of_fenced_agents(leash: Fe
 
     forged = plan(leash, forge(leash))
 
-    assert ConflictKind.UNREADABLE in {one.kind for one in forged.keys[0].obstacles}
+    assert ConflictKind.UNREADABLE in {obstacle.kind for obstacle in forged.keys[0].obstacles}
 
 
 @pytest.mark.parametrize("change", ["none", "fence removed", "sealed", "other database"])
@@ -192,7 +194,7 @@ def test_before_image_stays_withheld_after_the_user_is_gone(
 
     made = plan(leash, forged)
 
-    kinds = {one.kind for one in made.keys[0].obstacles}
+    kinds = {obstacle.kind for obstacle in made.keys[0].obstacles}
     assert (ConflictKind.UNVALIDATED in kinds) is not validates_always(leash)
 
 

@@ -76,7 +76,7 @@ def test_undo_of_a_key_leaves_out_what_others_made_up(fenced: FencedLeash) -> No
     for pattern in ("b:1", "b:*"):
         made = plan(fenced, pattern)
 
-        assert [(one.key, one.is_blocked, one.obstacles) for one in made.keys] == [
+        assert [(key.key, key.is_blocked, key.obstacles) for key in made.keys] == [
             (b"b:1", False, ())
         ]
         assert made.untrusted == {"one": FORGED}
@@ -136,7 +136,7 @@ def test_identity_that_had_the_grant_is_trusted_for_that_time(leash: FencedLeash
     for pattern, untrusted in (("c:*", {"one": 1}), ("d:*", {})):
         made = plan(leash, pattern)
         assert made.untrusted == untrusted
-        assert [[one.kind for one in key.obstacles] for key in made.keys] == [
+        assert [[obstacle.kind for obstacle in key.obstacles] for key in made.keys] == [
             [ConflictKind.UNGRANTED]
         ]
         apply_undo(leash.admin, plan(leash, pattern, across_policies=True))
@@ -174,7 +174,7 @@ def test_masked_key_is_trusted_if_the_policy_masks_it(leash: FencedLeash) -> Non
     leash.load(one=rules, two=owner("b:*"))
     leash.agent("one").set("a:secret:1", "x")
 
-    assert [one.kind for key in plan(leash, "a:*").keys for one in key.obstacles] == [
+    assert [obstacle.kind for key in plan(leash, "a:*").keys for obstacle in key.obstacles] == [
         ConflictKind.MASKED
     ]
     assert plan(leash, "a:secret:1").untrusted == {}

@@ -30,7 +30,9 @@ READER: dict[str, Any] = {"grants": [grant("read", keys="a:*")]}
 def runners(leash: FencedLeash, name: str) -> list[bytes]:
     """The rules by which the user may call scripts."""
     (line,) = [
-        one for one in leash.admin.execute_command("ACL", "LIST") if one.split()[1] == name.encode()
+        item
+        for item in leash.admin.execute_command("ACL", "LIST")
+        if item.split()[1] == name.encode()
     ]
     words = [word.strip(b"()") for word in line.split()]
     return [word for word in words if word.startswith((b"+evalsha", b"+fcall"))]
@@ -68,7 +70,7 @@ def test_no_agent_is_refused_while_policies_are_loaded(leash: FencedLeash) -> No
     for number in range(LOADS):
         # From one transport to the other, too.
         if number % 2:
-            leash.transport = next(one for one in Transport if one is not leash.transport)
+            leash.transport = next(item for item in Transport if item is not leash.transport)
         leash.load(**versions[(number + 1) % len(versions)])
     done.set()
     for thread in threads:
@@ -206,18 +208,18 @@ def test_user_who_may_call_no_guard_of_the_identity_is_told(leash: FencedLeash) 
         stranger.get("a:1")
     with pytest.raises(RightMissingError) as of_batch, stranger.batch() as batch:
         batch.get("a:1")
-    missing = [one.value for one in (first, second, of_batch)]
+    missing = [item.value for item in (first, second, of_batch)]
     call = "+fcall|leash_" if leash.transport is Transport.FUNCTION else "+evalsha|"
     assert missing[0].right == record
-    assert {one.right.startswith(call) for one in missing[1:]} == {True}
+    assert {item.right.startswith(call) for item in missing[1:]} == {True}
     assert missing[1].right != missing[2].right
-    for one in missing:
-        assert isinstance(one, NoPermissionError)
-        assert f"`{one.right}`" in one.message
-        assert "log in as the user `two`" in str(one.help)
-        assert "`keyleash fence apply`" in str(one.help)
-        assert "POLICY_STALE" not in str(one)
-        assert token not in str(one)
+    for item in missing:
+        assert isinstance(item, NoPermissionError)
+        assert f"`{item.right}`" in item.message
+        assert "log in as the user `two`" in str(item.help)
+        assert "`keyleash fence apply`" in str(item.help)
+        assert "POLICY_STALE" not in str(item)
+        assert token not in str(item)
 
 
 def test_right_that_a_guard_lacks_within_its_script_is_named(leash: FencedLeash) -> None:

@@ -91,14 +91,14 @@ class Arena:
         client.flushall()
         load_policy(self._client, document, table=TABLE, allow_removal=True)
         self.identities = parse_policy(document, file="policy", commands=TABLE).identities
-        issued = [issue_token(self._client, one.name) for one in self.identities]
-        self._token_ids = [one.id for one in issued]
+        issued = [issue_token(self._client, identity.name) for identity in self.identities]
+        self._token_ids = [item.id for item in issued]
         control = sorted(self._client.scan_iter())
         self.supply = Supply(
-            [one.token.encode() for one in issued], (*INSIDE, *OUTSIDE, *control, b"keyleash:")
+            [item.token.encode() for item in issued], (*INSIDE, *OUTSIDE, *control, b"keyleash:")
         )
-        self._digests = [self._scripts(one) for one in self.identities]
-        self._own = [self._names_of(one) for one in self.identities]
+        self._digests = [self._scripts(identity) for identity in self.identities]
+        self._own = [self._names_of(identity) for identity in self.identities]
         self._seed()
         self._first = {name: client.dump(name) for name in client.scan_iter()}
         self._whole = whole_keyspace(client)
@@ -188,12 +188,12 @@ class Arena:
             expected = self._expected(call, call.arguments[3:], call.keys)
             self._compare(call, decision_in(reply), expected)
         elif call.commands:
-            decided = [decision_in(one) for one in reply] if isinstance(reply, list) else []
+            decided = [decision_in(item) for item in reply] if isinstance(reply, list) else []
             expected_of_all = [self._expected(call, argv, declared(argv)) for argv in call.commands]
             if isinstance(reply, list):
-                for one, expected in zip(decided, expected_of_all, strict=True):
-                    self._compare(call, one, expected)
-            elif all(one.allowed for one in expected_of_all):
+                for item, expected in zip(decided, expected_of_all, strict=True):
+                    self._compare(call, item, expected)
+            elif all(item.allowed for item in expected_of_all):
                 self._compare(call, decision_in(reply), Decision())
 
     def _expected(self, call: RawCall, argv: Argv, keys: Argv) -> Decision:
@@ -216,7 +216,7 @@ class Arena:
     def _of_refusals(self, call: RawCall) -> tuple[bytes, ...]:
         name = self.identities[call.identity].name
         return tuple(
-            one.encode() for one in (NAMES.denied(name), NAMES.repeats(name), NAMES.refused(name))
+            item.encode() for item in (NAMES.denied(name), NAMES.repeats(name), NAMES.refused(name))
         )
 
     def _scripts(self, identity: Identity) -> tuple[str, str]:
@@ -227,8 +227,8 @@ class Arena:
     def _names_of(self, identity: Identity) -> tuple[bytes, ...]:
         name = identity.name
         return tuple(
-            one.encode()
-            for one in (
+            item.encode()
+            for item in (
                 NAMES.state(name),
                 NAMES.audit(name),
                 NAMES.denied(name),
@@ -243,7 +243,7 @@ class Arena:
         client = self._client
         for name in (b"k:secret:1", b"j:1:lock", b"agents:jobs:42:lock", *OUTSIDE):
             # Who may read it may also copy it to where others do.
-            is_reached = any(_is_granted(one, name) for one in self.identities)
+            is_reached = any(_is_granted(identity, name) for identity in self.identities)
             client.set(name, b"v" if is_reached else SECRET)
         client.mset({b"k:a": "1", b"k:b": "v", b"w1:of:x": "1", b"j:1:state": "s", b"b:a": "v"})
         client.set(b"agents:jobs:42:state", "s")
@@ -283,5 +283,5 @@ def _errors_in(reply: Any) -> Sequence[redis.ResponseError]:
     if isinstance(reply, redis.ResponseError):
         return [reply]
     if isinstance(reply, list):
-        return [one for item in reply for one in _errors_in(item)]
+        return [error for item in reply for error in _errors_in(item)]
     return []

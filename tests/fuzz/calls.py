@@ -115,10 +115,10 @@ def _change(draws: Draws, words: list[bytes], supply: Supply) -> None:
             words[place:place] = words[place : place + 1]
         case 5:
             words[place : place + 1] = [
-                one[: draws.below(len(one) + 1)] for one in words[place:][:1]
+                item[: draws.below(len(item) + 1)] for item in words[place:][:1]
             ]
         case _:
-            words[place : place + 1] = [_flipped(draws, one) for one in words[place:][:1]]
+            words[place : place + 1] = [_flipped(draws, item) for item in words[place:][:1]]
 
 
 def _flipped(draws: Draws, word: bytes) -> bytes:

@@ -151,7 +151,7 @@ def test_command_refused_by_its_second_limit_leaves_the_first_as_it_was(leash: L
     answer = leash.batch("one", token, "each", *[("SET", "doc:1", "x")] * 7, ("GET", "doc:1"))
 
     assert answer[0] == b"OK"
-    assert all("BUDGET_EXHAUSTED" in one for one in answer[1:7])
+    assert all("BUDGET_EXHAUSTED" in item for item in answer[1:7])
     assert answer[7] == b"x"
     # Two of nine requests are taken.
     gets = leash.batch("one", token, "each", *[("GET", "doc:1")] * 9)
@@ -171,7 +171,7 @@ def test_segments_are_counted_apart_within_a_batch(leash: Leash) -> None:
 
     answer = leash.batch("one", token, "each", *[("SET", key, "x") for key in keys])
 
-    assert [one == b"OK" for one in answer] == [True, True, True, False, True, False]
+    assert [item == b"OK" for item in answer] == [True, True, True, False, True, False]
 
 
 def test_batch_is_one_event_that_lists_what_changes(leash: Leash) -> None:
@@ -228,7 +228,7 @@ def test_batch_over_its_bounds_is_refused_whole(leash: Leash, mode: str) -> None
         f"LEASH ARGS_TOO_MANY arguments={MAX_ARGUMENTS + 1}"
     )
     # It is about the whole, and about no command or key before the bound.
-    assert [(one["op"], one["key"]) for one in leash.denials("one")] == [("BATCH", "")]
+    assert [(denial["op"], denial["key"]) for denial in leash.denials("one")] == [("BATCH", "")]
     assert leash.refusals("one") == 2
 
 
@@ -268,7 +268,7 @@ def test_keys_of_a_batch_must_be_declared_in_order(leash: Leash) -> None:
 
     def answer(mode: str, keys: list[str], *items: str) -> Any:
         found = leash.raw("one", keys, token, "c", "2", mode, *items, digest=record.batch_digest)
-        return [str(one) for one in found] if isinstance(found, list) else found
+        return [str(item) for item in found] if isinstance(found, list) else found
 
     two = ("2", "GET", "doc:1", "2", "GET", "doc:2")
     assert answer("each", ["doc:1", "doc:2"], *two) == ["None", "None"]
@@ -297,7 +297,7 @@ def test_keys_of_no_command_are_not_searched_again_and_again(leash: Leash) -> No
         return leash.raw("one", keys, token, "c", "2", "each", *items, digest=record.batch_digest)
 
     assert answer(MAX_ARGUMENTS) == [None]
-    assert [str(one) for one in answer(MAX_ARGUMENTS + 1)] == ["LEASH KEYS_MISMATCH"]
+    assert [str(item) for item in answer(MAX_ARGUMENTS + 1)] == ["LEASH KEYS_MISMATCH"]
 
 
 def test_batch_of_a_suspended_or_unknown_caller_is_refused_whole(leash: Leash) -> None:

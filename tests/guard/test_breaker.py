@@ -100,9 +100,9 @@ def test_refused_commands_of_a_batch_count_one_by_one(leash: Leash) -> None:
         assert refusal.startswith("LEASH KEY_NOT_GRANTED")
     replies = leash.batch("one", token, "each", bad, good, bad, bad, good)
     # The batch began before the threshold was reached, and is judged to its end.
-    assert [str(one)[:9] for one in replies] == ["LEASH KEY", "b'OK'"[:9]] + ["LEASH KEY"] * 2 + [
-        "b'OK'"
-    ]
+    assert [str(reply)[:9] for reply in replies] == ["LEASH KEY", "b'OK'"[:9]] + [
+        "LEASH KEY"
+    ] * 2 + ["b'OK'"]
     assert leash.call("one", token, *good).startswith("LEASH SUSPENDED reason=on_denials")
 
 
@@ -114,7 +114,7 @@ def test_batch_suspends_its_identity_once(leash: Leash) -> None:
     leash.batch("one", token, "each", *[("GET", "other")] * 500)
 
     found = list(read_denials(leash.admin, NAMES, ["one"]))
-    assert sum(one.until_ms is not None for one in found) == 1
+    assert sum(item.until_ms is not None for item in found) == 1
     assert leash.refusals("one") == 500
 
 
@@ -153,8 +153,10 @@ def test_suspending_itself_is_on_record_and_is_no_refusal(leash: Leash) -> None:
     assert leash.refusals("one") == 5
     assert (
         sum(
-            one.refused
-            for one in count_entries(read_denials(leash.admin, NAMES, ["one"])).identities.values()
+            identity.refused
+            for identity in count_entries(
+                read_denials(leash.admin, NAMES, ["one"])
+            ).identities.values()
         )
         == 5
     )

@@ -112,8 +112,8 @@ def test_storm_of_made_up_commands_leaves_earlier_denials(
 
     first, *others = denials(leash)
     assert (first.code, first.keys, first.repeats) == ("KEY_NOT_GRANTED", (b"other",), 1)
-    assert {(one.code, one.op[:6]) for one in others} == {(code, "NOSUCH")}
-    assert sum(one.repeats for one in others) == STORM
+    assert {(other.code, other.op[:6]) for other in others} == {(code, "NOSUCH")}
+    assert sum(other.repeats for other in others) == STORM
     # It may have gone over the end of a minute or two.
     assert len(others) <= 3
     assert folded(leash) == STORM - len(others)
@@ -125,7 +125,7 @@ def test_made_up_tokens_share_one_entry(leash: Leash) -> None:
 
     storm(leash, ((f"kl_one_{number}", f"NOSUCH{number}") for number in range(1000)))
 
-    assert {(one.token, one.code) for one in denials(leash)} == {("-", "TOKEN_UNKNOWN")}
+    assert {(denial.token, denial.code) for denial in denials(leash)} == {("-", "TOKEN_UNKNOWN")}
     assert len(denials(leash)) <= 2
     assert folded(leash) == 1000 - len(denials(leash))
 
@@ -153,10 +153,10 @@ def test_token_makes_a_bounded_number_of_entries_a_minute(leash: Leash) -> None:
     batches(leash, token, list(every_denial(2)))
 
     found = denials(leash)
-    minutes = Counter(one.time_ms // 60_000 for one in found)
+    minutes = Counter(item.time_ms // 60_000 for item in found)
     assert all(count < WORST_MINUTE for count in minutes.values())
-    assert sum(one.repeats for one in found) == len(found) + folded(leash) > 1500
-    assert {one.folded for one in found} == {"", "commands", "tokens"}
+    assert sum(item.repeats for item in found) == len(found) + folded(leash) > 1500
+    assert {item.folded for item in found} == {"", "commands", "tokens"}
     assert leash.admin.hlen(NAMES.repeats("one")) <= 4 * MAX_KINDS
     assert DENIED_RETAIN // WORST_MINUTE > 180
 
@@ -171,7 +171,7 @@ def test_noise_of_one_token_hides_no_denial_of_another(leash: Leash) -> None:
     leash.call("one", other.token, "GET", "doc:7:secret")
     leash.call("one", other.token, "GET", "elsewhere")
 
-    (denied, outside) = (one for one in denials(leash) if one.token == other.id)
+    (denied, outside) = (denial for denial in denials(leash) if denial.token == other.id)
     assert (denied.code, denied.reason) == ("KEY_DENIED", "doc:7:*")
     assert denied.keys == (b"doc:7:secret",)
     assert (outside.code, outside.keys) == ("KEY_NOT_GRANTED", (b"elsewhere",))
@@ -187,10 +187,10 @@ def test_tokens_together_make_a_bounded_number_of_entries_a_minute(leash: Leash)
         storm(leash, ((token, "GET") for token in tokens))
 
     found = denials(leash)
-    minutes = Counter(one.time_ms // 60_000 for one in found)
+    minutes = Counter(item.time_ms // 60_000 for item in found)
     assert max(minutes.values()) <= MAX_KINDS + len(ReplyCode)
-    assert "tokens" in {one.folded for one in found}
-    assert sum(one.repeats for one in found) == len(found) + folded(leash) == 4 * MAX_KINDS
+    assert "tokens" in {item.folded for item in found}
+    assert sum(item.repeats for item in found) == len(found) + folded(leash) == 4 * MAX_KINDS
 
 
 def test_commands_are_told_apart_where_the_key_or_the_class_is_denied(leash: Leash) -> None:
@@ -201,7 +201,7 @@ def test_commands_are_told_apart_where_the_key_or_the_class_is_denied(leash: Lea
     for command in ("GET", "SET", "GET", "DEL"):
         leash.call("one", token, command, f"other:{command}", *["x"] * (command == "SET"))
 
-    found = [(one.op, one.keys, one.repeats) for one in denials(leash)]
+    found = [(denial.op, denial.keys, denial.repeats) for denial in denials(leash)]
     assert found[0] == ("GET", (b"other:GET",), 2)
     assert [op for op, _, _ in found] == ["GET", "SET", "DEL"]
 
@@ -216,7 +216,7 @@ def test_commands_are_told_apart_where_the_call_is_too_large(leash: Leash) -> No
     for command in ("HGETALL doc:hash", "LRANGE doc:list 0 -1", "HGETALL doc:hash"):
         leash.call("one", token, *command.split())
 
-    found = [(one.code, one.op, one.repeats) for one in denials(leash)]
+    found = [(denial.code, denial.op, denial.repeats) for denial in denials(leash)]
     assert found == [("WORK_TOO_LARGE", "HGETALL", 2), ("WORK_TOO_LARGE", "LRANGE", 1)]
 
 
@@ -233,8 +233,8 @@ def test_numbers_of_repeats_are_written_down_when_their_minute_is_over(leash: Le
 
     counts = [words for _, words in raw_entries(leash) if words[0] == b"of"]
     assert counts == [[b"of", ids[0], b"repeats", b"7", b"of", ids[1], b"repeats", b"3"]]
-    assert [one.repeats for one in denials(leash)] == [7, 3, 1, 1]
-    assert [one.seq for one in denials(leash)] == [1, 2, 3, 4]
+    assert [denial.repeats for denial in denials(leash)] == [7, 3, 1, 1]
+    assert [denial.seq for denial in denials(leash)] == [1, 2, 3, 4]
     assert folded(leash) == 8
 
 
@@ -251,7 +251,7 @@ def test_hash_that_no_guard_made_is_not_read(leash: Leash) -> None:
 
     assert leash.call("one", token, "NOSUCH") == "LEASH COMMAND_REFUSED command=NOSUCH"
 
-    assert [one.repeats for one in denials(leash)] == [1, 1]
+    assert [denial.repeats for denial in denials(leash)] == [1, 1]
     assert leash.admin.hlen(NAMES.repeats("one")) < 10
 
 
@@ -270,5 +270,5 @@ def test_long_reason_of_a_suspension_is_cut(leash: Leash) -> None:
 
     assert leash.call("one", token, "GET", "doc:1").startswith("LEASH SUSPENDED reason=rrr")
 
-    assert [one.reason for one in denials(leash)] == ["r" * MAX_REASON_BYTES]
+    assert [denial.reason for denial in denials(leash)] == ["r" * MAX_REASON_BYTES]
     assert all(len(field) < 400 for field in leash.admin.hkeys(NAMES.repeats("one")))

@@ -28,18 +28,18 @@ pytestmark = FUNCTIONS
 
 
 def libraries(leash: Leash) -> set[str]:
-    return {one[b"library_name"].decode() for one in listed(leash)}
+    return {item[b"library_name"].decode() for item in listed(leash)}
 
 
 def listed(leash: Leash, **options: Any) -> Iterator[dict[bytes, Any]]:
     client = leash.server.client(protocol=2)
-    for one in client.function_list(**options):
-        yield dict(zip(one[::2], one[1::2], strict=True))
+    for item in client.function_list(**options):
+        yield dict(zip(item[::2], item[1::2], strict=True))
 
 
 def names_of(leash: Leash, *identities: str) -> set[str]:
     """The functions that the records of *identities* name."""
-    records = [guard_record(leash.admin.hgetall(NAMES.guard(one))) for one in identities]
+    records = [guard_record(leash.admin.hgetall(NAMES.guard(identity))) for identity in identities]
     return {
         function_name(digest)
         for record in records
@@ -72,7 +72,7 @@ def test_function_tells_people_whose_guard_it_is(leash: Leash) -> None:
     """Its name is a digest, and FUNCTION LIST is all that they may have at hand."""
     leash.load(one=ALL, two=ALL)
 
-    said = {one[b"functions"][0][3] for one in listed(leash)}
+    said = {item[b"functions"][0][3] for item in listed(leash)}
     assert said == {b"guard of one", b"guard of two"}
 
 
@@ -290,7 +290,7 @@ def test_server_that_takes_no_writes_refuses_a_call_before_it_begins(
     before, events = leash.state("one"), leash.events("one")
     leash.admin.config_set(setting, 1)
     try:
-        said = [leash.call("one", token, *one) for one in (("SET", "t:a", "y"), ("GET", "t:a"))]
+        said = [leash.call("one", token, *item) for item in (("SET", "t:a", "y"), ("GET", "t:a"))]
         said.append(leash.batch("one", token, "each", ("GET", "t:a")))
         assert (leash.state("one"), leash.events("one")) == (before, events)
     finally:

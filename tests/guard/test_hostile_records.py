@@ -219,7 +219,7 @@ def test_token_record_of_hostile_bytes_is_denied(leash: Leash, idle: dict[str, A
         leash.admin.set(key, numbers(number) + packed[8:], px=left_ms)
         # A time of long ago sets back the clock of the agent that wrote it: all windows are open.
         is_time = -FOREVER < number < FOREVER
-        for answer in [one for _ in range(5) for one in answers(leash, issued.token)]:
+        for answer in [item for _ in range(5) for item in answers(leash, issued.token)]:
             assert is_answer(answer) if is_time else answer == "LEASH TOKEN_EXPIRED", number
         leash.admin.set(key, packed[:8] + numbers(number) + flags, px=left_ms)
         for answer in answers(leash, issued.token):

@@ -50,7 +50,7 @@ def test_events_are_numbered_through_loads_and_errors(leash: Leash) -> None:
     leash.load(one={**ALL, "rate": {"writes": "9/day"}, "budget": {"requests": "9/day"}})
     agent.set("doc:1", "z")
 
-    assert [(one.op, one.seq) for one in trail(leash)] == [
+    assert [(item.op, item.seq) for item in trail(leash)] == [
         ("SET", 1), ("LPUSH", 2), ("SET", 3), ("SET", 3), ("SET", 4),
     ]  # fmt: skip
 
@@ -93,7 +93,7 @@ def test_reads_are_recorded_where_the_policy_says_so(leash: Leash) -> None:
         pipe.ping()
         pipe.execute()
 
-    assert [(one.op, one.keys, one.item) for one in trail(leash)] == [
+    assert [(item.op, item.keys, item.item) for item in trail(leash)] == [
         ("GET", (b"doc:1",), 0),
         ("EXISTS", (b"doc:1", b"doc:2"), 0),
         ("GET", (b"doc:1",), 1),
@@ -136,7 +136,7 @@ def test_name_of_a_sub_command_is_no_argument(leash: Leash) -> None:
     with agent.batch() as batch:
         batch.xgroup_create("doc:1", "h", "0")
 
-    assert [(one.op, one.args) for one in trail(leash)] == [
+    assert [(item.op, item.args) for item in trail(leash)] == [
         ("XGROUP CREATE", (b"g", b"0", b"MKSTREAM")),
         ("XGROUP CREATE", (b"h", b"0")),
     ]
@@ -252,7 +252,7 @@ def test_key_that_is_only_read_has_no_image(leash: Leash) -> None:
     agent.sort("doc:1", store="doc:3")
     agent.get("doc:4")
 
-    assert [[change.key for change in one.changes] for one in trail(leash)] == [
+    assert [[change.key for change in item.changes] for item in trail(leash)] == [
         [b"doc:2"], [b"doc:3"],
     ]  # fmt: skip
 
@@ -473,7 +473,7 @@ def test_events_older_than_retain_says_are_trimmed(leash: Leash) -> None:
         int(entry_id.partition(b"-")[0]) for entry_id, _ in leash.admin.xrange(NAMES.audit("one"))
     ]
     assert len(ids) < 600
-    assert len([one for one in ids if one > 1_000_000]) == 300
+    assert len([item for item in ids if item > 1_000_000]) == 300
 
 
 @pytest.mark.parametrize("mode", ["each", "all"])

@@ -31,7 +31,7 @@ ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")
 
 
 def has(leash: Leash, name: str) -> bool:
-    return name in [one.decode().upper() for one in leash.admin.command_list()]
+    return name in [item.decode().upper() for item in leash.admin.command_list()]
 
 
 def without(table: CommandTable, *names: str) -> CommandTable:
@@ -55,7 +55,7 @@ def test_named_command_that_the_server_lacks_is_a_warning_at_its_place(
     result = leash.load(NARROW.format(name=name))
 
     expected = [] if has(leash, name) else [f"<policy>:6:69: the server has no `{name}`"]
-    assert [f"{one.span}: {one.message}" for one in result.warnings] == expected
+    assert [f"{warning.span}: {warning.message}" for warning in result.warnings] == expected
     assert leash.agent("one").get("doc:1") is None
 
 
@@ -80,7 +80,7 @@ def test_policy_with_absent_commands_alone_still_loads(leash: Leash) -> None:
     document = policy(one={"grants": [grant("read", "write", keys="*", only=["HGET", "HSET"])]})
     result = load_policy(leash.admin, document, table=table)
 
-    assert [one.code for one in result.warnings] == ["absent-command"] * 2
+    assert [warning.code for warning in result.warnings] == ["absent-command"] * 2
     agent = leash.agent("one")
     for call in [("HGET", "doc:1", "f"), ("GET", "doc:1")]:
         with pytest.raises(keyleash.CommandRefusedError):

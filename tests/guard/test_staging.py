@@ -38,7 +38,7 @@ def used(leash: Leash, identity: str = "one") -> int:
     """What the identity's budget has counted."""
     layout = Layout.from_json(leash.admin.hget(NAMES.layouts, identity))
     limits = unpack_state(leash.state(identity), layout).limits
-    return next(one.used for one in limits if one.slot.name == "budget.requests")
+    return next(limit.used for limit in limits if limit.slot.name == "budget.requests")
 
 
 def at_the_last_moment(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], None]) -> None:

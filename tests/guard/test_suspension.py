@@ -111,7 +111,7 @@ def test_freeze_names_its_reason_and_its_end_to_every_caller(leash: Leash) -> No
     assert two.get("doc:1") is None
     write_suspended(leash, "one", now_us(leash) - 1_000)
     assert one.get("doc:1") is None
-    assert {one["reason"] for one in leash.denials("one")} == {"incident 4107: Ärger"}
+    assert {denial["reason"] for denial in leash.denials("one")} == {"incident 4107: Ärger"}
 
 
 def test_freeze_without_names_stops_everybody_and_thaw_lets_them_act(leash: Leash) -> None:
@@ -123,21 +123,21 @@ def test_freeze_without_names_stops_everybody_and_thaw_lets_them_act(leash: Leas
     for agent in agents:
         with pytest.raises(keyleash.SuspendedError):
             agent.get("doc:1")
-    assert [(one.identity, one.changed) for one in result.identities] == [
+    assert [(identity.identity, identity.changed) for identity in result.identities] == [
         ("one", True),
         ("two", True),
     ]
     thawed = thaw(leash.admin, actor="lead")
     assert [agent.get("doc:1") for agent in agents] == [None, None]
-    assert [one.changed for one in thawed.identities] == [True, True]
-    assert [one.changed for one in thaw(leash.admin).identities] == [False, False]
+    assert [identity.changed for identity in thawed.identities] == [True, True]
+    assert [identity.changed for identity in thaw(leash.admin).identities] == [False, False]
 
     events = list(read_control(leash.admin, NAMES))[-2:]
-    assert [(one.event, one.actor, sorted(one.identities)) for one in events] == [
+    assert [(event.event, event.actor, sorted(event.identities)) for event in events] == [
         ("freeze", "oncall", ["one", "two"]),
         ("thaw", "lead", ["one", "two"]),
     ]
-    assert [one.id for one in events] == [result.event, thawed.event]
+    assert [event.id for event in events] == [result.event, thawed.event]
     assert events[0].details["reason"] == "everything"
     assert leash.admin.exists(NAMES.suspension("one"), NAMES.suspension("two")) == 0
 

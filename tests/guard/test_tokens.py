@@ -226,7 +226,7 @@ def test_list_by_whoever_may_only_read_is_the_same(leash: Leash) -> None:
 
     listed = list_tokens(leash.server.client(username="reader", password="x"))
 
-    assert [one.id for one in listed] == [kept.id]
+    assert [item.id for item in listed] == [kept.id]
     assert leash.admin.hlen(NAMES.tokens("one")) == 2
 
 
@@ -246,19 +246,19 @@ def test_many_tokens_are_issued_at_once_and_each_works(leash: Leash) -> None:
 
     issued = issue_tokens(leash.admin, "one", 250, ttl_s=7201, note="batch", actor="ops")
 
-    assert len({one.id for one in issued}) == len({one.token for one in issued}) == 250
-    assert {(one.identity, one.capped) for one in issued} == {("one", True)}
-    listed = {one.id: one for one in list_tokens(leash.admin, "one")}
-    assert listed.keys() == {one.id for one in issued}
-    assert {(one.note, one.by, one.state) for one in listed.values()} == {
+    assert len({item.id for item in issued}) == len({item.token for item in issued}) == 250
+    assert {(item.identity, item.capped) for item in issued} == {("one", True)}
+    listed = {token.id: token for token in list_tokens(leash.admin, "one")}
+    assert listed.keys() == {item.id for item in issued}
+    assert {(item.note, item.by, item.state) for item in listed.values()} == {
         ("batch", "ops", TokenState.LIVE)
     }
-    for one in (issued[0], issued[-1]):
-        assert leash.client(one.token).get("doc:1") is None
-        assert listed[one.id].expires_ms == one.expires_ms
+    for item in (issued[0], issued[-1]):
+        assert leash.client(item.token).get("doc:1") is None
+        assert listed[item.id].expires_ms == item.expires_ms
     events = [fields for _, fields in leash.admin.xrange(NAMES.control)][1:]
-    assert [one[b"token"].decode() for one in events] == [one.id for one in issued]
-    assert {one[b"event"] for one in events} == {b"issue"}
+    assert [event[b"token"].decode() for event in events] == [item.id for item in issued]
+    assert {event[b"event"] for event in events} == {b"issue"}
 
 
 @pytest.mark.parametrize("n", [0, -1, 1001])
@@ -305,7 +305,7 @@ def test_argument_of_a_wrong_type_rotates_no_token(leash: Leash, name: str, valu
     with pytest.raises(TypeError, match=f"`{name}` must be an int"):
         rotate_token(leash.admin, identity="one", **{name: value})
 
-    assert [one.id for one in list_tokens(leash.admin)] == [issued.id]
+    assert [token.id for token in list_tokens(leash.admin)] == [issued.id]
 
 
 def test_tokens_for_an_unknown_identity_are_not_issued(leash: Leash) -> None:
@@ -344,7 +344,7 @@ def test_issuing_follows_the_rules_of_each_activation(leash: Leash) -> None:
 
     with pytest.raises(UnknownIdentityError):
         leash.issue("one")
-    lives = {one.id: one.expires_ms - one.issued_ms for one in list_tokens(leash.admin)}
+    lives = {token.id: token.expires_ms - token.issued_ms for token in list_tokens(leash.admin)}
     assert lives[hour.id] == lives[hour_again.id] == 3_600_000
     assert lives[two_hours.id] == 7_200_000
 
@@ -356,7 +356,7 @@ def test_issuing_reads_no_policy_document(leash: Leash) -> None:
 
     issued = leash.issue("one")
 
-    assert [one.id for one in list_tokens(leash.admin)] == [issued.id]
+    assert [token.id for token in list_tokens(leash.admin)] == [issued.id]
 
 
 def test_guard_record_without_token_rules_is_repaired_by_the_same_policy(leash: Leash) -> None:

@@ -111,7 +111,7 @@ def test_calls_go_through_again_after_a_thaw_under_load(leash: Leash) -> None:
         done_ns = perf_counter_ns()
         load.wait_for(lambda: sum(at > done_ns for at in load.passed_ns) >= CALLS_AFTER)
 
-    assert [one for one in load.refused if one[0] > done_ns] == []
+    assert [item for item in load.refused if item[0] > done_ns] == []
 
 
 def test_both_tokens_are_good_under_load_while_the_grace_lasts(leash: Leash) -> None:

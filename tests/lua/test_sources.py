@@ -33,7 +33,7 @@ def whole_body(path: Path) -> str:
     """The script without comments, and with every partial that it reaches."""
     reached = {path}
     while True:
-        texts = [one.read_text() for one in sorted(reached)]
+        texts = [item.read_text() for item in sorted(reached)]
         more = set().union(*map(included, texts))
         if more <= reached:
             return re.sub(r"--[^%\n].*", "", "\n".join(texts))

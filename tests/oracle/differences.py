@@ -69,7 +69,7 @@ class Example:
         )
 
     def matching(self, key: bytes) -> list[Grant]:
-        return [grant for grant in self.grants if any(matches(one, key) for one in grant.keys)]
+        return [grant for grant in self.grants if any(matches(item, key) for item in grant.keys)]
 
     def with_delete_as_write(self) -> Example:
         """The same example if a grant of the one were a grant of the other."""
@@ -155,8 +155,8 @@ def is_bare_scan_grant(it: Example) -> bool:
         return False
     apart = [use for use in it.ours if not natively_allowed(it.grants, [use])]
     return any(
-        not use.needs and all({*one.allow} <= {OperationClass.SCAN, OperationClass.PUBLISH}
-                              for one in it.matching(use.key))
+        not use.needs and all({*item.allow} <= {OperationClass.SCAN, OperationClass.PUBLISH}
+                              for item in it.matching(use.key))
         for use in apart
     )  # fmt: skip
 
@@ -356,4 +356,4 @@ DIFFERENCES: dict[str, Difference] = {
 
 def reasons(example: Example) -> list[str]:
     """The names of all differences that explain an example."""
-    return [name for name, one in DIFFERENCES.items() if one.applies(example)]
+    return [name for name, item in DIFFERENCES.items() if item.applies(example)]

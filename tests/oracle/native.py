@@ -26,7 +26,7 @@ def acl_rules(identity: Identity, table: CommandTable, known: Collection[str]) -
     commands: dict[tuple[int, ...], list[CommandSpec]] = defaultdict(list)
     for spec in table:
         if spec.name in known and spec.name not in table.containers:
-            effective = [i for i, one in enumerate(identity.grants) if lets_through(one, spec)]
+            effective = [i for i, item in enumerate(identity.grants) if lets_through(item, spec)]
             commands[tuple(effective)].append(spec)
     return [
         b"reset",

@@ -39,7 +39,7 @@ DIFFERENCES: dict[str, PlacementDifference] = {
         lambda call, ours, said: (
             call[0] in (b"XCLAIM", b"XAUTOCLAIM")
             and [use.key for use in ours] == [use.key for use in said]
-            and all(set(one.needs) > set(it.needs) for one, it in zip(ours, said, strict=True))
+            and all(set(item.needs) > set(it.needs) for item, it in zip(ours, said, strict=True))
         ),
     ),
     "PFMERGE without sources": PlacementDifference(
@@ -55,7 +55,9 @@ DIFFERENCES: dict[str, PlacementDifference] = {
         lambda call, ours, said: (
             call[0] == b"SORT"
             and ours[:1] == said[:1]
-            and any(is_option(one, word) for one in stored_at(call) for word in ("STORE", "LIMIT"))
+            and any(
+                is_option(item, word) for item in stored_at(call) for word in ("STORE", "LIMIT")
+            )
         ),
     ),
     "two targets of GEORADIUS": PlacementDifference(

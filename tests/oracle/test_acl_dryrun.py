@@ -146,7 +146,7 @@ def parsed(document: str, table: CommandTable = TABLE) -> tuple[str, Identity] |
     try:
         policy = parse_policy(document, file="policy.json", commands=table)
     except PolicyError as error:
-        if {one.code for one in error.problems} <= {"covered-pattern", "repeated-pattern"}:
+        if {problem.code for problem in error.problems} <= {"covered-pattern", "repeated-pattern"}:
             return None
         raise
     return document, policy.identities[0]
@@ -201,8 +201,8 @@ def test_generated_calls_are_judged_as_a_native_user_is_but_for_intended_differe
         document, identity = made
         court.install(document, identity)
         source = random.Random(f"{seed} {document}")
-        keys = names_about([one for grant in identity.grants for one in grant.keys])
-        channels = names_about([one for grant in identity.grants for one in grant.channels])
+        keys = names_about([key for grant in identity.grants for key in grant.keys])
+        channels = names_about([channel for grant in identity.grants for channel in grant.channels])
         calls = [drawn(source.randbytes(BYTES), keys, channels) for _ in range(CALLS)]
         for example in court.compare(calls):
             names = reasons(example)
@@ -234,7 +234,7 @@ def test_every_command_is_judged_as_a_native_user_is_but_for_intended_difference
         for spec in TABLE:
             source = random.Random(f"{spec.name} {few}")
             draws = [Draws(source.randbytes(BYTES)) for _ in range(CALLS_OF_EACH)]
-            calls = [drawn_call(one, spec, (b"a", b"ab", b"b"), (b"a", b"b")) for one in draws]
+            calls = [drawn_call(draw, spec, (b"a", b"ab", b"b"), (b"a", b"b")) for draw in draws]
             for example in court.compare([plainly_named(call) for call in calls]):
                 names = reasons(example)
                 explained.update((spec.name, name) for name in names)
@@ -246,8 +246,8 @@ def test_every_command_is_judged_as_a_native_user_is_but_for_intended_difference
     heard = {name for name, _ in explained | court.tally.agreed}
     assert {spec.name for spec in own} - heard == set()
     scopable = [spec for spec in own if spec.refused is None]
-    assert {one.name for one in scopable if (one.name, True) not in court.tally.agreed} == set()
-    never_refused = {one.name for one in scopable if (one.name, False) not in court.tally.agreed}
+    assert {item.name for item in scopable if (item.name, True) not in court.tally.agreed} == set()
+    never_refused = {item.name for item in scopable if (item.name, False) not in court.tally.agreed}
     assert never_refused == KEYLESS_PASSES
 
 
@@ -276,7 +276,7 @@ def test_module_command_is_judged_as_a_native_user_is(
     for spec in own:
         source = random.Random(f"{spec.name} {few}")
         draws = [Draws(source.randbytes(BYTES)) for _ in range(CALLS_OF_EACH)]
-        calls = [drawn_call(one, spec, (b"a", b"ab", b"b")) for one in draws]
+        calls = [drawn_call(draw, spec, (b"a", b"ab", b"b")) for draw in draws]
         # Without a key, what the module does is its own affair.
         for example in court.compare([call for call in calls if len(call) > 1]):
             assert len(reasons(example)) == 1, (spec.name, example)

@@ -10,18 +10,18 @@ from packaging.requirements import Requirement
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-ALL = [*PROJECT["dependencies"], *(one for extra in EXTRAS.values() for one in extra)]
+ALL = [*PROJECT["dependencies"], *(item for extra in EXTRAS.values() for item in extra)]
 DATA = {"tzdata"}
 """Data without an interface: an upper bound would only keep corrections out."""
 
 
 @pytest.mark.parametrize(
-    "written", [one for one in ALL if not one.startswith("keyleash[")], ids=str
+    "written", [item for item in ALL if not item.startswith("keyleash[")], ids=str
 )
 def test_dependency_has_a_lower_and_an_upper_bound(written: str) -> None:
     """The next major version of somebody else is looked at before users get it."""
     requirement = Requirement(written)
-    operators = {one.operator for one in requirement.specifier}
+    operators = {item.operator for item in requirement.specifier}
 
     assert ">=" in operators
     assert "<" in operators or requirement.name in DATA

@@ -132,7 +132,7 @@ def test_new_and_removed_identities_are_marked_by_their_access_alone() -> None:
     other, agent = found.identities
     assert (other.name, other.widens, other.narrows) == ("other", True, False)
     assert (agent.name, agent.widens, agent.narrows) == ("agent", False, True)
-    assert not any(one.widens for one in other.changes if one.part in ("rate", "budget"))
+    assert not any(change.widens for change in other.changes if change.part in ("rate", "budget"))
 
 
 def test_rules_in_another_order_are_a_change_that_does_nothing() -> None:
@@ -151,4 +151,4 @@ def test_every_field_of_an_identity_is_compared() -> None:
     """A new field of the model must have a place in `diff`, or its changes go unseen."""
     compared = {"name", "kind", "grants", "deny", "rates", "budgets", "token", "audit"}
     compared |= {"durability", "on_denials", "work"}
-    assert {one.name for one in fields(Identity) if one.compare} == compared
+    assert {field.name for field in fields(Identity) if field.compare} == compared

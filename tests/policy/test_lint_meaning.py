@@ -76,12 +76,12 @@ def grants(draw: st.DrawFn) -> Grant:
     narrowed = draw(st.sampled_from([None, None, ("GET", "SET", "SCAN"), ("SET", "@read")]))
     return Grant(
         tuple(cls for cls in OperationClass if cls in classes),
-        tuple(parse_pattern(one) for one in draw(listed))
+        tuple(parse_pattern(item) for item in draw(listed))
         if classes - {OperationClass.PUBLISH}
         else (),
         only=narrowed,
         except_=draw(st.sampled_from([(), (), ("GET",)])),
-        channels=tuple(parse_pattern(one) for one in draw(listed))
+        channels=tuple(parse_pattern(item) for item in draw(listed))
         if OperationClass.PUBLISH in classes
         else (),
     )
@@ -94,8 +94,8 @@ def identities(draw: st.DrawFn) -> Identity:
     return Identity(
         "one",
         IdentityKind.MACHINE,
-        tuple(replace(one, span=Span("p", line, 1)) for line, one in enumerate(found)),
-        tuple(Deny((parse_pattern(one, Span("p", line, 1)),)) for line, one in enumerate(denied)),
+        tuple(replace(item, span=Span("p", line, 1)) for line, item in enumerate(found)),
+        tuple(Deny((parse_pattern(item, Span("p", line, 1)),)) for line, item in enumerate(denied)),
     )
 
 
@@ -110,8 +110,8 @@ def allowed(identity: Identity) -> list[bool]:
 @given(identity=identities())
 def test_identity_may_do_the_same_without_its_covered_grants(identity: Identity) -> None:
     """All of those found may go at once."""
-    lines = {one.problem.span.line for one in covered_grant(Policy((identity,)))}
-    left = tuple(one for one in identity.grants if one.span and one.span.line not in lines)
+    lines = {item.problem.span.line for item in covered_grant(Policy((identity,)))}
+    left = tuple(grant for grant in identity.grants if grant.span and grant.span.line not in lines)
 
     assert allowed(identity) == allowed(replace(identity, grants=left))
 
@@ -120,7 +120,7 @@ def test_identity_may_do_the_same_without_its_covered_grants(identity: Identity)
 @given(identity=identities())
 def test_identity_may_do_the_same_without_its_idle_deny_rules(identity: Identity) -> None:
     """A refusal may be called otherwise, but nothing passes that did not."""
-    lines = {one.problem.span.line for one in idle_deny(Policy((identity,)))}
+    lines = {item.problem.span.line for item in idle_deny(Policy((identity,)))}
     spans = [(deny, deny.keys[0].span) for deny in identity.deny]
     left = tuple(deny for deny, span in spans if span and span.line not in lines)
 

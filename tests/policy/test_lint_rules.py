@@ -32,8 +32,8 @@ def found(parse: Parse, *identities: str, defaults: str = "{}") -> list[tuple[st
     problems = lint(parse(text)).warnings
     lines = text.splitlines()
     return [
-        (one.code, one.span.line, lines[one.span.line - 1][one.span.column - 1 :])
-        for one in problems
+        (problem.code, problem.span.line, lines[problem.span.line - 1][problem.span.column - 1 :])
+        for problem in problems
     ]
 
 
@@ -163,7 +163,7 @@ def test_trail_of_deletes_outlives_a_day_and_a_token(
     grants = '[{allow: [read, write, delete], keys: ["a:*"]}]'
     identity = f"a: grants: {grants}, rate: {{requests: 5/minute}}, {fields}"
 
-    assert [one for one in codes(parse, identity) if one != "unreachable-budget"] == [
+    assert [code for code in codes(parse, identity) if code != "unreachable-budget"] == [
         "short-retention"
     ] * short
 
@@ -373,10 +373,10 @@ def test_finding_is_accepted_in_its_identity_alone(parse: Parse) -> None:
         parse(document(f"two: grants: {grants}", f"one: grants: {grants}, accept: {accept}"))
     )
 
-    assert [(one.identity, one.problem.code) for one in report.findings] == [
+    assert [(finding.identity, finding.problem.code) for finding in report.findings] == [
         ("two", "bare-wildcard")
     ]
-    assert [(one.identity, one.problem.code, one.reason) for one in report.accepted] == [
+    assert [(item.identity, item.problem.code, item.reason) for item in report.accepted] == [
         ("one", "same-scope", "b"),
         ("one", "bare-wildcard", "a"),
     ]
@@ -387,7 +387,9 @@ def test_needless_accept_suggests_what_was_meant(parse: Parse) -> None:
     accept = '{no-rates: "x", idle-deny: "y", needless-accept: "z"}'
     report = lint(parse(document(f"a: grants: {READ}, accept: {accept}")))
 
-    assert [(one.problem.message, one.problem.help[:22]) for one in report.findings] == [
+    assert [
+        (finding.problem.message, finding.problem.help[:22]) for finding in report.findings
+    ] == [
         ("no finding is called `no-rates`", "did you mean `no-rate`"),
         ("there is no `idle-deny` to accept here", "remove it"),
         ("no finding is called `needless-accept`", "the findings are `bare"),

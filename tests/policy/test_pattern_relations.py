@@ -124,7 +124,7 @@ def short_patterns() -> list[Pattern]:
     """Every pattern of up to three pieces, with and without a final `*`."""
     found = []
     for pieces in (made for length in range(4) for made in product("ab:{", repeat=length)):
-        source = "".join(f"{{x{n}}}" if one == "{" else one for n, one in enumerate(pieces))
+        source = "".join(f"{{x{n}}}" if item == "{" else item for n, item in enumerate(pieces))
         for ending in ("", "*"):
             try:
                 found.append(parse_pattern(source + ending))
@@ -156,10 +156,10 @@ def test_relations_of_all_short_patterns_are_those_of_the_keys_they_match(
     keys_of: dict[Pattern, frozenset[bytes]],
 ) -> None:
     """Exact in both directions: what they say is what trying every short key shows."""
-    for one, other in product(SHORT, repeat=2):
-        assert covers(one, other) == (keys_of[one] >= keys_of[other]), (one, other)
-        assert overlaps(one, other) == bool(keys_of[one] & keys_of[other]), (one, other)
-        assert covered_by(other, [one]) == covers(one, other), (one, other)
+    for item, other in product(SHORT, repeat=2):
+        assert covers(item, other) == (keys_of[item] >= keys_of[other]), (item, other)
+        assert overlaps(item, other) == bool(keys_of[item] & keys_of[other]), (item, other)
+        assert covered_by(other, [item]) == covers(item, other), (item, other)
 
 
 @thorough(100)
@@ -188,7 +188,7 @@ def test_whole_is_covered_by_all_of_its_parts_and_not_by_all_but_one(
     parts = [f"{start}*"]
     for number in range(data.draw(st.integers(1, 5))):
         parts.remove(
-            chosen := data.draw(st.sampled_from([one for one in parts if one[-1:] == "*"]))
+            chosen := data.draw(st.sampled_from([item for item in parts if item[-1:] == "*"]))
         )
         parts += split(chosen, number)
     # The whole of `*` has the empty key, which no pattern but it can name.
@@ -197,7 +197,7 @@ def test_whole_is_covered_by_all_of_its_parts_and_not_by_all_but_one(
 
     assert covered_by(whole, read) == ("" not in parts)
     lost = data.draw(st.sampled_from(read))
-    assert not covered_by(whole, [one for one in read if one is not lost])
+    assert not covered_by(whole, [item for item in read if item is not lost])
 
 
 def test_nothing_covers_no_pattern() -> None:

@@ -31,9 +31,9 @@ def test_patterns_that_cover_another_are_found_in_their_order(
     """Compared with each of them."""
     tree = PatternTree((pattern, place) for place, pattern in enumerate(some))
 
-    found = [one.owner for one in tree.that_cover(other)]
+    found = [item.owner for item in tree.that_cover(other)]
 
-    assert found == [place for place, one in enumerate(some) if covers(one, other)]
+    assert found == [place for place, item in enumerate(some) if covers(item, other)]
 
 
 @thorough(300)
@@ -42,7 +42,7 @@ def test_pattern_overlaps_some_if_it_overlaps_one(some: list[Pattern], other: Pa
     """Compared with each of them."""
     tree = PatternTree((pattern, None) for pattern in some)
 
-    assert tree.overlaps(other) == any(overlaps(one, other) for one in some)
+    assert tree.overlaps(other) == any(overlaps(item, other) for item in some)
 
 
 @thorough(300)
@@ -52,9 +52,9 @@ def test_entries_that_do_not_count_cover_nothing(
 ) -> None:
     """As if they were not there."""
     tree = PatternTree((pattern, place) for place, pattern in enumerate(some))
-    rest = PatternTree((one, None) for place, one in enumerate(some) if place in kept)
+    rest = PatternTree((item, None) for place, item in enumerate(some) if place in kept)
 
-    assert tree.covers(other, lambda one: one.owner in kept) == rest.covers(other)
+    assert tree.covers(other, lambda item: item.owner in kept) == rest.covers(other)
 
 
 def calls_of(work: Callable[[int], Any], count: int) -> int:

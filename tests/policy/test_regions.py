@@ -37,13 +37,13 @@ def keys_in(region: Region) -> set[bytes]:
     """All of the short keys that belong to it."""
     found = {*KEYS}
     for group in region.groups:
-        found &= set().union(*(MATCHES[one] for one in group))
-    return found.difference(*(MATCHES[one] for one in region.excluded))
+        found &= set().union(*(MATCHES[item] for item in group))
+    return found.difference(*(MATCHES[item] for item in region.excluded))
 
 
 def is_in(region: Region, key: bytes) -> bool:
-    return all(any(match(one, key) is not None for one in group) for group in region.groups) and (
-        all(match(one, key) is None for one in region.excluded)
+    return all(any(match(item, key) is not None for item in group) for group in region.groups) and (
+        all(match(item, key) is None for item in region.excluded)
     )
 
 
@@ -69,7 +69,7 @@ def test_patterns_cover_one_another_together() -> None:
     wide = [parse_pattern(source) for source in ("a", "a{x}", "a:*", "a{x}:*")]
 
     assert is_covered([parse_pattern("a*")], wide)
-    assert not any(is_covered([parse_pattern("a*")], [one]) for one in wide)
+    assert not any(is_covered([parse_pattern("a*")], [item]) for item in wide)
     assert common_key([parse_pattern("a{x}")], [parse_pattern("{x}b")]) == b"ab"
     assert common_key([parse_pattern("a:{x}")], [parse_pattern("b:*")]) is None
 

@@ -40,7 +40,7 @@ def parse_for(
 
 
 def said(policy: Policy) -> Sequence[str]:
-    return [f"{one.span} {one.code}: {one.message}" for one in policy.warnings]
+    return [f"{warning.span} {warning.code}: {warning.message}" for warning in policy.warnings]
 
 
 def test_command_that_the_server_lacks_is_a_warning_with_its_place(commands: CommandTable) -> None:
@@ -181,8 +181,8 @@ def test_before_images_of_masked_keys_alone_are_a_warning(
     text = MASKED.format(first=first, second=second, audit=audit)
     policy = parse_policy(text, file="p.yaml", commands=commands)
 
-    assert [str(one.span) for one in policy.warnings] == places
-    assert {one.code for one in policy.warnings} <= {"masked-images"}
+    assert [str(warning.span) for warning in policy.warnings] == places
+    assert {warning.code for warning in policy.warnings} <= {"masked-images"}
 
 
 def test_warning_of_masked_images_says_what_to_do(commands: CommandTable) -> None:

@@ -68,7 +68,7 @@ def test_real_guards_go_by_the_clock_of_the_test(guards: Guards) -> None:
         assert guards.decisions(case, identity) == expected
         # A second time: nothing of the first is left.
         assert guards.decisions(case, identity) == expected
-        codes.update(one.code for one in expected)
+        codes.update(item.code for item in expected)
 
     compare()
 
@@ -81,7 +81,7 @@ def test_released_database_is_as_empty_as_before(guards: Guards, server: RealSer
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
     guards.load(text, "policy.json", 0)
     case = case_of(0, text, [(("by", 1), ("SET", "k:a:1", "v"), "kl_one")])
-    assert [one.allowed for one in guards.decisions(case, identity)] == [True]
+    assert [decision.allowed for decision in guards.decisions(case, identity)] == [True]
     assert server.client().exists("k:a:1")
 
     guards.release()
@@ -122,7 +122,7 @@ def test_full_trail_is_no_matter_of_a_policys_tests(embedded: RealServer) -> Non
 
     decisions = guards.decisions(case, identity)
 
-    assert [one.allowed for one in decisions] == [True] * 9
+    assert [decision.allowed for decision in decisions] == [True] * 9
 
 
 def test_model_and_guard_that_differ_are_a_disagreement_whatever_is_expected(

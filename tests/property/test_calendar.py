@@ -57,8 +57,8 @@ def changes(zone: str, label: Callable[[int], object]) -> list[int]:
     labels = [label(local_s) for local_s in local_clock_s(zone)[1]]
     return [
         FIRST_S + QUARTER_S * place
-        for place, (one, next_one) in enumerate(pairwise(labels), start=1)
-        if one != next_one
+        for place, (item, next_one) in enumerate(pairwise(labels), start=1)
+        if item != next_one
     ]
 
 

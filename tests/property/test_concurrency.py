@@ -138,11 +138,11 @@ def test_pipelines_that_race_let_exactly_the_budget_through(leash: Leash) -> Non
 
     replies, _ = rush(clients, 5, attempt)
 
-    passed = [one for batch in replies for one in batch if isinstance(one, int)]
-    refused = [one for batch in replies for one in batch if not isinstance(one, int)]
+    passed = [item for batch in replies for item in batch if isinstance(item, int)]
+    refused = [item for batch in replies for item in batch if not isinstance(item, int)]
     assert sorted(passed) == list(range(1, 778))
     assert len(refused) == THREADS * 5 * 8 - 777
-    assert {type(one) for one in refused} == {keyleash.BudgetExhaustedError}
+    assert {type(item) for item in refused} == {keyleash.BudgetExhaustedError}
     assert leash.admin.get("n:count") == b"777"
     events = list(read_events(leash.admin, NAMES, ["one"]))
     assert len(events) == 777

@@ -60,7 +60,7 @@ def grants(draw: st.DrawFn, pool: list[str]) -> Grant:
     narrowed = draw(st.sampled_from(["", "", "", "only", "except"]))
     names = tuple(draw(st.lists(COMMANDS, min_size=1, max_size=3, unique=True)))
     return Grant(
-        allow=tuple(one for one in OperationClass if one in allow),
+        allow=tuple(item for item in OperationClass if item in allow),
         keys=patterns_of(draw(some)) if allow != [OperationClass.PUBLISH] else (),
         channels=patterns_of(draw(some)) if OperationClass.PUBLISH in allow else (),
         only=names if narrowed == "only" else None,
@@ -85,22 +85,22 @@ def pairs(draw: st.DrawFn) -> tuple[Identity | None, Identity | None]:
         case 1:
             return before, None
         case 2 | 3:
-            return before, identity([one for grant in shared for one in split(grant)], denied)
-    changed = [one for one in shared if draw(st.booleans())]
+            return before, identity([item for grant in shared for item in split(grant)], denied)
+    changed = [item for item in shared if draw(st.booleans())]
     if draw(st.booleans()) or not changed:
         changed.append(draw(grants(pool)))
-    return before, identity(changed, [one for one in denied if draw(st.booleans())])
+    return before, identity(changed, [item for item in denied if draw(st.booleans())])
 
 
 def identity(grants: list[Grant], denied: list[str]) -> Identity:
-    deny = tuple(Deny((one,)) for one in patterns_of(denied))
+    deny = tuple(Deny((pattern,)) for pattern in patterns_of(denied))
     return Identity("one", IdentityKind.MACHINE, tuple(grants), deny)
 
 
 def split(grant: Grant) -> Iterator[Grant]:
     """The same as several grants, one for each pattern."""
     for pattern in grant.keys:
-        allow = tuple(one for one in grant.allow if one is not OperationClass.PUBLISH)
+        allow = tuple(item for item in grant.allow if item is not OperationClass.PUBLISH)
         yield replace(grant, allow=allow, keys=(pattern,), channels=())
     for pattern in grant.channels:
         yield replace(grant, allow=(OperationClass.PUBLISH,), keys=(), channels=(pattern,))
@@ -130,13 +130,13 @@ def shown(identity: Identity | None, key: bytes) -> bool:
     if identity is None:
         return False
     grants = [
-        one
-        for one in identity.grants
-        if lets_through(one, spec) and OperationClass.SCAN in one.allow
+        grant
+        for grant in identity.grants
+        if lets_through(grant, spec) and OperationClass.SCAN in grant.allow
     ]
     denied = [pattern for deny in identity.deny for pattern in deny.keys]
     return (
-        any(matches(pattern, key) for one in grants for pattern in one.keys)
+        any(matches(pattern, key) for grant in grants for pattern in grant.keys)
         and not any(matches(pattern, key) for pattern in [*denied, *PROTECTED])
         and any(
             allowed(identity, [b"SCAN", b"0", b"MATCH", glob])
@@ -212,7 +212,7 @@ def test_what_a_difference_says_is_gained_or_lost_is() -> None:
 
 def keys_about(identity: Identity | None) -> list[bytes]:
     """Keys that some granted pattern matches, and a few others."""
-    granted = [] if identity is None else [key for one in identity.grants for key in one.keys]
+    granted = [] if identity is None else [key for grant in identity.grants for key in grant.keys]
     return [
         key
         for place, key in enumerate(KEYS)

@@ -263,7 +263,7 @@ def test_batch_leaves_what_its_commands_alone_would_have_left(
         assert found == decisions
         assert counters(together) == counters(alone)
 
-        refusals = [number for number, one in enumerate(decisions, 1) if not one.allowed]
+        refusals = [number for number, item in enumerate(decisions, 1) if not item.allowed]
         before = counters(whole)
         answers = whole.guard("a").batch(BatchMode.ALL, *commands)
         if not refusals:
@@ -301,7 +301,8 @@ def passes(start_us: int, limits_of: dict[str, Any], moves: list[Move]) -> list[
 
 def most_in_a_window(times_us: list[int], period_us: int) -> int:
     return max(
-        (sum(one <= other < one + period_us for other in times_us) for one in times_us), default=0
+        (sum(item <= other < item + period_us for other in times_us) for item in times_us),
+        default=0,
     )
 
 

@@ -157,7 +157,7 @@ def test_plain_rate_counts_the_calls_from_before_it(
     later_us = spaced_passes(server, late, identity)
 
     for at in later_us:
-        window = [one for one in times_us + later_us if at - new.period_us < one <= at]
+        window = [item for item in times_us + later_us if at - new.period_us < item <= at]
         assert len(window) <= new.limit
 
 

@@ -116,7 +116,7 @@ deeds = st.builds(
     Deed,
     st.sampled_from([*IDENTITIES, *IDENTITIES, None]),
     st.sampled_from(["c0", "c0", "c1", "c2"]),
-    COMMANDS.map(lambda one: (one,)) | st.lists(COMMANDS, min_size=2, max_size=3).map(tuple),
+    COMMANDS.map(lambda item: (item,)) | st.lists(COMMANDS, min_size=2, max_size=3).map(tuple),
 )
 
 
@@ -157,11 +157,12 @@ class World:
             "audit": {"before_images": {"max_bytes": "64kb"}},
         }
         self.leash.load(policy(**dict.fromkeys(IDENTITIES, body)))
-        self.tokens = {one: self.leash.issue(one).token for one in IDENTITIES}
+        self.tokens = {identity: self.leash.issue(identity).token for identity in IDENTITIES}
         records = {
-            one: guard_record(self.leash.admin.hgetall(NAMES.guard(one))) for one in IDENTITIES
+            identity: guard_record(self.leash.admin.hgetall(NAMES.guard(identity)))
+            for identity in IDENTITIES
         }
-        self.scripts = {one: record for one, record in records.items() if record}
+        self.scripts = {item: record for item, record in records.items() if record}
 
     def _script(self, identity: str) -> GuardRecord:
         record = guard_record(self.leash.admin.hgetall(NAMES.guard(identity)))
@@ -169,7 +170,7 @@ class World:
         return record
 
     def begin(self) -> None:
-        trails = [self.leash.keyspace.audit(one) for one in (*IDENTITIES, OPERATORS)]
+        trails = [self.leash.keyspace.audit(identity) for identity in (*IDENTITIES, OPERATORS)]
         self.leash.admin.delete(*map(self.placed, KEYS), *trails)
         self.history.clear()
 
@@ -212,16 +213,16 @@ class World:
         found: dict[str, list[tuple[State, State]]] = {}
         for deed, before, after in self.history:
             if deed.who is not None and deed.why == why:
-                for one in KEYS:
-                    if before[one] != after[one]:
-                        found.setdefault(one, []).append((before[one], after[one]))
+                for item in KEYS:
+                    if before[item] != after[item]:
+                        found.setdefault(item, []).append((before[item], after[item]))
         return found
 
 
 def _states(seen: Sequence[Any]) -> dict[str, State]:
     return {
-        one: (kind, expires, sorted(held) if kind in {b"set", b"hash"} else held)
-        for one, (kind, expires, held) in zip(KEYS, seen, strict=True)
+        item: (kind, expires, sorted(held) if kind in {b"set", b"hash"} else held)
+        for item, (kind, expires, held) in zip(KEYS, seen, strict=True)
     }
 
 
@@ -269,20 +270,22 @@ def test_undo_of_a_correlation_leaves_what_stood_there_before_it(
             plan_undo(admin, UndoSelection(correlation="c0"))
         return
 
-    conflicts = {one for one, steps in chosen.items() if is_broken(steps, now[one])}
+    conflicts = {item for item, steps in chosen.items() if is_broken(steps, now[item])}
     plan = plan_undo(admin, UndoSelection(correlation="c0"))
-    assert {one.key.decode() for one in plan.keys} == set(chosen)
-    assert {one.key.decode() for one in plan.blocked} == conflicts
-    kinds = {obstacle.kind for one in plan.blocked for obstacle in one.obstacles}
+    assert {item.key.decode() for item in plan.keys} == set(chosen)
+    assert {item.key.decode() for item in plan.blocked} == conflicts
+    kinds = {obstacle.kind for item in plan.blocked for obstacle in item.obstacles}
     assert kinds == ({ConflictKind.CHANGED} if conflicts else set())
     if conflicts:
         with pytest.raises(UndoRefusedError):
             apply_undo(admin, plan)
         assert world.look() == now
         plan = plan_undo(
-            admin, UndoSelection(correlation="c0"), forced=[one.encode() for one in conflicts]
+            admin,
+            UndoSelection(correlation="c0"),
+            forced=[conflict.encode() for conflict in conflicts],
         )
-    expected = {**now, **{one: steps[0][0] for one, steps in chosen.items()}}
+    expected = {**now, **{item: steps[0][0] for item, steps in chosen.items()}}
     if expected == now:
         with pytest.raises(NothingToUndoError):
             apply_undo(admin, plan)

@@ -77,7 +77,7 @@ COMMAND_NAMES = st.sampled_from(
      "@read", "@write", "@string", "@hash",
      "@keyspace", "@fast", "@list", "PING"]
 )  # fmt: skip
-OF_KEYS = [one for one in OperationClass if one is not OperationClass.PUBLISH]
+OF_KEYS = [item for item in OperationClass if item is not OperationClass.PUBLISH]
 SOME_CLASSES = st.lists(st.sampled_from(OF_KEYS), min_size=1, max_size=3, unique=True)
 CLASSES = st.just(OF_KEYS) | SOME_CLASSES
 
@@ -186,7 +186,7 @@ def pool(identity: Identity) -> list[bytes]:
     """Keys to try: half match some pattern of the policy, unless few can."""
     granted = [pattern for grant in identity.grants for pattern in grant.keys]
     denied = [pattern for deny in identity.deny for pattern in deny.keys]
-    candidates = dict.fromkeys(key for one in granted + denied for key in keys_about(one))
+    candidates = dict.fromkeys(key for item in granted + denied for key in keys_about(item))
     matching = [key for key in candidates if any(captured(p, key) is not None for p in granted)]
     others = [*KEYS, *(key for key in candidates if key not in set(matching))]
     triples = zip(itertools.cycle(matching or [b"a"]), itertools.cycle(matching or [b"b"]), others)
@@ -570,7 +570,7 @@ def test_module_commands_are_judged_as_the_model_says(module_server: RealServer)
 def test_full_audit_stream_is_judged_as_the_model_says(server: RealServer, reads: bool) -> None:
     """Which calls have an event is the same for both, for every command, with and without keys."""
     audit = {"reads": reads, "retain": {"until": "exported", "hard_max": 1}}
-    all_classes = [str(one) for one in OperationClass]
+    all_classes = [str(item) for item in OperationClass]
     grant = {"allow": all_classes, "keys": ["*"], "channels": ["*"]}
     body = {"kind": "machine", "grants": [grant], "audit": audit}
     made = parsed(json.dumps({"version": 1, "identities": {"one": body}}))
@@ -657,7 +657,7 @@ def test_batches_are_judged_as_the_model_says(server: RealServer, keyspace: Keys
         twins = by_protocol[protocol]
         twins.begin(document)
         state, keys = ModelState(), pool(identity)
-        keys = [key for one in keys for key in (one, *CAPTURED)]
+        keys = [key for item in keys for key in (item, *CAPTURED)]
         for sketches in batches:
             argvs = [drawn(sketch, keys).argv for sketch in sketches]
             # A client makes upper case of a name, and takes it apart at spaces.
@@ -672,7 +672,7 @@ def test_batches_are_judged_as_the_model_says(server: RealServer, keyspace: Keys
             reply = twins.batch(mode, argvs)
             assert "user_script" not in str(reply)
             assert_hidden(reply)
-            refusals = [number for number, one in enumerate(expected) if not one.allowed]
+            refusals = [number for number, item in enumerate(expected) if not item.allowed]
             if mode is BatchMode.ALL and refusals:
                 state = before
                 outcomes["none"] += 1
@@ -681,10 +681,10 @@ def test_batches_are_judged_as_the_model_says(server: RealServer, keyspace: Keys
                 assert_alike(found, expected[refusals[0]])
                 continue
             outcomes["whole"] += mode is BatchMode.ALL
-            for argv, one, answer in zip(argvs, expected, reply, strict=True):
-                assert_alike(decision_in(answer), one)
-                outcomes["passed" if one.allowed else "refused"] += 1
-                if one.allowed:
+            for argv, item, answer in zip(argvs, expected, reply, strict=True):
+                assert_alike(decision_in(answer), item)
+                outcomes["passed" if item.allowed else "refused"] += 1
+                if item.allowed:
                     spec = named(TABLE, argv)
                     assert spec is not None
                     plain = twins.run_plain(spec, argv)

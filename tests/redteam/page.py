@@ -42,9 +42,9 @@ def _text(name: str) -> str:
 
 
 def _sections() -> Iterator[str]:
-    in_order = sorted(ATTEMPTS, key=lambda one: SECTIONS.index(one.section))
-    for section, attempts in groupby(in_order, key=lambda one: one.section):
-        rows = [_row(one) for one in attempts]
+    in_order = sorted(ATTEMPTS, key=lambda item: SECTIONS.index(item.section))
+    for section, attempts in groupby(in_order, key=lambda item: item.section):
+        rows = [_row(attempt) for attempt in attempts]
         yield "\n".join(
             [f"## {section}", "", f"| | {' | '.join(Tier)} |", "|---|---|---|---|", *rows, ""]
         )

@@ -246,4 +246,4 @@ def _bind(cli: Cli, file: Path, tier: Tier) -> dict[str, str]:
     said: Any = json.loads(
         cli.ok("--json", "fence", "apply", file, "--mint", "--tier", tier.value, "--yes")
     )
-    return {one["identity"]: one["password"] for one in said["passwords"]}
+    return {item["identity"]: item["password"] for item in said["passwords"]}

@@ -47,7 +47,7 @@ def stored(client: Any, stream: str) -> list[Entry]:
     """All entries that a stream has, with names that repeat."""
     found = client.execute_command(b"XRANGE", stream, "-", "+")
     return [
-        (one.decode(), tuple(zip(words[::2], words[1::2], strict=True))) for one, words in found
+        (item.decode(), tuple(zip(words[::2], words[1::2], strict=True))) for item, words in found
     ]
 
 
@@ -100,10 +100,10 @@ def run_until(step: int, url: str, directory: str, max_entries: int) -> None:
         return stepped
 
     for place, name in (
-        *((ConsumerGroup, one) for one in ("create", "acknowledge", "trim", "_read")),
-        *((archive.Draft, one) for one in ("write", "keep", "__exit__")),
-        *((os, one) for one in ("fsync", "rename")),
-        *((redis.Redis, one) for one in ("xack", "xadd")),
+        *((ConsumerGroup, item) for item in ("create", "acknowledge", "trim", "_read")),
+        *((archive.Draft, item) for item in ("write", "keep", "__exit__")),
+        *((os, item) for item in ("fsync", "rename")),
+        *((redis.Redis, item) for item in ("xack", "xadd")),
     ):
         setattr(place, name, stepping(getattr(place, name)))
     export(redis.Redis.from_url(url), Path(directory), max_entries=max_entries)

@@ -56,5 +56,5 @@ ONLINE: tuple[tuple[str, ...], ...] = (
 
 def run_online(cli: Cli, words: tuple[str, ...], example: Path, folder: Path, **env: str) -> Result:
     """Run one of them, with files of the test's own."""
-    filled = [one.replace("FILE", str(example)).replace("FOLDER", str(folder)) for one in words]
+    filled = [word.replace("FILE", str(example)).replace("FOLDER", str(folder)) for word in words]
     return cli.run(*filled, **{"KEYLEASH_TOKEN": TOKEN, **env})

@@ -50,13 +50,13 @@ class FencedLeash(Leash):
         ).guards
         facts = read_facts([node.client for node in nodes], self.keyspace)
         wanted = wanted_users(self.admin, self.keyspace, guards, facts, records)
-        minted = [mint(one.fence.identity) for one in wanted if not one.record.passwords]
+        minted = [mint(item.fence.identity) for item in wanted if not item.record.passwords]
         self._remember(minted)
-        wanted = with_passwords(wanted, {one.identity: one.sha256 for one in minted}, 1)
+        wanted = with_passwords(wanted, {item.identity: item.sha256 for item in minted}, 1)
         return apply_fences(nodes, self.keyspace, wanted, records, wide=wide, actor="ops")
 
     def _remember(self, minted: list[Minted]) -> None:
-        self.passwords.update((one.identity, one.password) for one in minted)
+        self.passwords.update((item.identity, item.password) for item in minted)
 
     def credentials(self, identity: str) -> dict[str, str]:
         return {"username": identity, "password": self.passwords[identity]}

@@ -145,7 +145,9 @@ class Leash:
             replies = client.execute_command(*call)
         except redis.ResponseError as error:
             return str(error)
-        return [str(one) if isinstance(one, redis.ResponseError) else one for one in replies]
+        return [
+            str(reply) if isinstance(reply, redis.ResponseError) else reply for reply in replies
+        ]
 
     def events(self, identity: str) -> list[dict[str, str]]:
         return self._stream(self.keyspace.audit(identity))

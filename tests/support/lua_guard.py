@@ -102,10 +102,14 @@ class LuaServer:
         generation = self._hash(KEYS.policy).get(b"generation", b"0")
         header = (generation, b"load", b"test", policy_digest(policy), summary_of(changes), "")
         self._stage(document, generation, layouts_after(layouts, changes))
-        for one in changes:
+        for change in changes:
             # The guards' records are kept in `guards`: whatever stands here is renamed.
-            self.data[KEYS.staged_guard("load", one.identity).encode()] = {}
-        seen = {one.identity: self._staged(one) for one in changes if one.how is HowItChanges.MOVED}
+            self.data[KEYS.staged_guard("load", change.identity).encode()] = {}
+        seen = {
+            change.identity: self._staged(change)
+            for change in changes
+            if change.how is HowItChanges.MOVED
+        }
         if meanwhile is not None:
             meanwhile()
         words = activation_words(changes, seen)
@@ -126,7 +130,7 @@ class LuaServer:
         )
 
     def _stage(self, document: str, generation: bytes, layouts: Mapping[str, Layout]) -> None:
-        recorded = {name.encode(): one.to_json().encode() for name, one in layouts.items()}
+        recorded = {name.encode(): item.to_json().encode() for name, item in layouts.items()}
         for name in (KEYS.staged_policy("load"), KEYS.staged_kept("load")):
             self.data[name.encode()] = {
                 b"document": document.encode(),
@@ -356,7 +360,7 @@ class LuaGuard:
         reply = self.server.run(self.compiled.batch_script, keys, argv)
         if reply[b"err"] is not None:
             return [_refused(reply)]
-        return [ALLOWED if one == b"OK" else _refused(one) for one in reply.values()]
+        return [ALLOWED if item == b"OK" else _refused(item) for item in reply.values()]
 
 
 def _refused(reply: Any) -> Decision:
@@ -425,9 +429,9 @@ class _Lua:
         if isinstance(value, str):
             return value.encode()
         if isinstance(value, list):
-            return self._runtime.table_from([self._from_json(one) for one in value])
+            return self._runtime.table_from([self._from_json(item) for item in value])
         if isinstance(value, dict):
-            items = {name.encode(): self._from_json(one) for name, one in value.items()}
+            items = {name.encode(): self._from_json(item) for name, item in value.items()}
             return self._runtime.table_from(items)
         return value
 

@@ -37,14 +37,14 @@ class Address:
                 caller, _ = self._listener.accept()
                 server = socket.create_connection(self.node.address)
                 self._open += [caller, server]
-                for one, other in ((caller, server), (server, caller)):
-                    threading.Thread(target=_forward, args=(one, other), daemon=True).start()
+                for item, other in ((caller, server), (server, caller)):
+                    threading.Thread(target=_forward, args=(item, other), daemon=True).start()
 
     def close(self) -> None:
-        for one in self._open:
+        for item in self._open:
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                item.shutdown(socket.SHUT_RDWR)
+            item.close()
 
 
 def _forward(one: socket.socket, other: socket.socket) -> None:

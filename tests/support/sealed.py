@@ -18,6 +18,6 @@ def record(admin: Client, keyspace: Keyspace = SEALED) -> None:
 
 def assert_hidden(*said: Any) -> None:
     """Nothing of what was said has a prefix in it."""
-    for one in said:
-        shown = str(one) if isinstance(one, Exception) else repr(one)
+    for item in said:
+        shown = str(item) if isinstance(item, Exception) else repr(item)
         assert not any(secret.rstrip(":") in shown for secret in SECRETS), shown

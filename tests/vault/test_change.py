@@ -257,7 +257,7 @@ def test_interrupted_change_goes_on_where_it_was(
         assert change(leash.admin).resumed
     assert agent.get("a:1") == b"x"
     assert read_seal(leash.admin).change is None
-    assert [one.identity for one in list_tokens(leash.admin)] == ["one"]
+    assert [token.identity for token in list_tokens(leash.admin)] == ["one"]
 
 
 def test_policy_that_is_loaded_meanwhile_is_not_lost(leash: Leash) -> None:
@@ -314,7 +314,7 @@ def test_progress_is_told_in_pieces(leash: Leash) -> None:
     seal(leash.admin, adopt=["a:*"], report=told.append)
 
     assert len(told) > 5
-    assert max(one.moved for one in told) >= 3000
+    assert max(item.moved for item in told) >= 3000
     assert told[0].total >= 3000
 
 
@@ -364,7 +364,7 @@ def test_functions_of_before_the_change_are_gone_with_it(
 
     def libraries() -> set[bytes]:
         listed: Any = leash.admin.function_list(withcode=False)
-        return {one[1] if isinstance(one, list) else one[b"library_name"] for one in listed}
+        return {item[1] if isinstance(item, list) else item[b"library_name"] for item in listed}
 
     before = libraries()
     options = {"adopt": ["a:*"]} if change is seal else {}

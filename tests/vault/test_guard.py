@@ -60,7 +60,7 @@ POPS: list[tuple[tuple[Any, ...], Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("command", "reply"), POPS, ids=lambda one: str(one[0]))
+@pytest.mark.parametrize(("command", "reply"), POPS, ids=lambda item: str(item[0]))
 def test_waiting_command_sees_what_is_in_the_vault(
     sealed: Leash, command: tuple[Any, ...], reply: Any
 ) -> None:

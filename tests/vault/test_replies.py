@@ -49,7 +49,7 @@ def test_recorded_call_gives_and_leaves_within_the_vault_what_a_raw_one_does_out
     found, outcomes = compare(twin)
 
     assert found == []
-    assert_hidden(*(one.reply for one in outcomes))
+    assert_hidden(*(outcome.reply for outcome in outcomes))
     assert len(outcomes) > 900
     trails = [twin.admin.execute_command("XRANGE", SEALED.audit("one"), "-", "+")]
     trails += [twin.admin.execute_command("XRANGE", SEALED.denied("one"), "-", "+")]

@@ -95,7 +95,9 @@ def value_lines(value: Value) -> Iterator[str]:
                 until = "" if int(expires) < 0 else f"  (expires {iso_time(int(expires))})"
                 yield f"{printable(name)}: {printable(held)}{until}"
         case "zset":
-            yield from (f"{printable(score)} {printable(one)}" for one, score in elements_of(value))
+            yield from (
+                f"{printable(score)} {printable(item)}" for item, score in elements_of(value)
+            )
         case "stream":
             for entry_id, words in elements_of(value):
                 shown = [printable(word) for word in words]

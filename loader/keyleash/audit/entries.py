@@ -209,8 +209,8 @@ def audit_events(
     """Read an entry of an audit stream: the events of its commands, as its *sequels* have them."""
     fields = dict(pairs)
     sequels = list(sequels)
-    errors = {item: error for one in sequels for item, error in one.errors.items()}
-    afters = next((one.after for one in sequels if one.after), ())
+    errors = {item: error for sequel in sequels for item, error in sequel.errors.items()}
+    afters = next((sequel.after for sequel in sequels if sequel.after), ())
     changes = tuple(_changes(pairs, afters)) if b"before" in fields else ()
     policy, _, cost = fields.get(b"policy", b"").partition(b" ")
     common: dict[str, Any] = {
@@ -227,14 +227,14 @@ def audit_events(
     return tuple(
         AuditEvent(
             **common,
-            item=one.item,
-            op=_text(one.op),
-            keys=one.keys,
-            error=errors.get(one.item),
-            changes=tuple(change for change in changes if change.key in one.keys),
-            **_arguments(one.arguments),
+            item=command.item,
+            op=_text(command.op),
+            keys=command.keys,
+            error=errors.get(command.item),
+            changes=tuple(change for change in changes if change.key in command.keys),
+            **_arguments(command.arguments),
         )
-        for one in _commands(fields, pairs)
+        for command in _commands(fields, pairs)
     )
 
 
@@ -327,7 +327,9 @@ def _commands(fields: Fields, pairs: Pairs) -> list[_Command]:
 def _arguments(pair: tuple[bytes, bytes] | None) -> dict[str, Any]:
     match pair:
         case (b"lengths", value):
-            return {"lengths": tuple(number_of(one) for one in value.split(b",") if one.isdigit())}
+            return {
+                "lengths": tuple(number_of(item) for item in value.split(b",") if item.isdigit())
+            }
         case (b"args_sha1", value):
             return {"args_sha1": _text(value)}
         case (b"args", value):
@@ -360,7 +362,7 @@ def _changes(pairs: Pairs, afters: Sequence[tuple[str, int | None]]) -> Iterator
 def _cost(data: bytes) -> Mapping[Counter, int]:
     requests, *others = data.split(b",")
     counted = {Counter.REQUESTS: requests} | {
-        _COSTS[one[-1:]]: one[:-1] for one in others if one[-1:] in _COSTS
+        _COSTS[other[-1:]]: other[:-1] for other in others if other[-1:] in _COSTS
     }
     return {counter: number_of(count) for counter, count in counted.items() if count.isdigit()}
 

@@ -77,7 +77,7 @@ def policy_use(event: ControlEvent) -> PolicyUse:
 
 def in_sequence(uses: list[PolicyUse]) -> list[PolicyUse]:
     """Let each of *uses*, the oldest first, end where the next one begins."""
-    ended = [replace(one, until_ms=later.from_ms) for one, later in pairwise(uses)]
+    ended = [replace(item, until_ms=later.from_ms) for item, later in pairwise(uses)]
     return ended + uses[-1:]
 
 

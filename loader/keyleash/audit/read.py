@@ -414,8 +414,8 @@ def events_of(
     identity: str, entry_id: bytes, words: Words, sequels: Iterable[Words] = ()
 ) -> tuple[AuditEvent, ...]:
     """The events of one entry, with what its sequels say."""
-    said = (audit_sequel(pairs_of(one)) for one in sequels)
-    return audit_events(identity, entry_id, pairs_of(words), [one for one in said if one])
+    said = (audit_sequel(pairs_of(sequel)) for sequel in sequels)
+    return audit_events(identity, entry_id, pairs_of(words), [item for item in said if item])
 
 
 def with_sequels(

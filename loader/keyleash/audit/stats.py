@@ -65,7 +65,9 @@ class Stats:
                 self.ops[ANY_COMMAND].refused += entry.folded_count
         else:
             tallies.append(self.ops[entry.op])
-        tallies += [self.prefixes[one] for one in {key_prefix(key, segments) for key in entry.keys}]
+        tallies += [
+            self.prefixes[item] for item in {key_prefix(key, segments) for key in entry.keys}
+        ]
         if isinstance(entry, Denial):
             tallies.append(self.codes[entry.code])
         for tally in tallies:

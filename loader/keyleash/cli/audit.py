@@ -124,13 +124,13 @@ def follow(settings: Settings, selection: EventOptions) -> None:
     try:
         with ended_by_signals():
             found: Iterator[Any] = filter(None, _follow(settings, selection, query))
-            for one in with_gaps(found) if gaps else found:
+            for item in with_gaps(found) if gaps else found:
                 if settings.json:
-                    print_json_line(entry_as_json(one))
-                elif isinstance(one, Gap):
-                    say_gap(one)
+                    print_json_line(entry_as_json(item))
+                elif isinstance(item, Gap):
+                    say_gap(item)
                 else:
-                    click.echo(entry_line(one))
+                    click.echo(entry_line(item))
     except Ended:
         pass
 

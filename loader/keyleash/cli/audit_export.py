@@ -131,14 +131,14 @@ def _run(settings: Settings, archiver: Archiver, archive_id: str) -> None:
     done: list[Exported] = []
     try:
         with progress("entries", is_wanted=not settings.json) as report:
-            for one in archiver.run(lambda count: report(count, None)):
-                done.append(one)
+            for item in archiver.run(lambda count: report(count, None)):
+                done.append(item)
     finally:
-        for one in done:
-            _warn(one)
-    files = [one for one in done if one.file is not None]
+        for item in done:
+            _warn(item)
+    files = [item for item in done if item.file is not None]
     if settings.json:
-        print_json({"archive": archive_id, "exported": [_exported_json(one) for one in done]})
+        print_json({"archive": archive_id, "exported": [_exported_json(item) for item in done]})
     elif files:
         print_table([Column("file"), Column("entries", "right"), Column("to")], map(_row, files))
     else:
@@ -147,40 +147,40 @@ def _run(settings: Settings, archiver: Archiver, archive_id: str) -> None:
 
 def _follow(settings: Settings, archiver: Archiver, every_s: int) -> None:
     say("exporting; end it with Ctrl-C or SIGTERM")
-    for one in archiver.follow(every_s):
-        _warn(one)
+    for item in archiver.follow(every_s):
+        _warn(item)
         if settings.json:
-            click.echo(json.dumps(_exported_json(one)))
-        elif one.file is not None:
-            click.echo("  ".join(_row(one)))
+            click.echo(json.dumps(_exported_json(item)))
+        elif item.file is not None:
+            click.echo("  ".join(_row(item)))
     say("stopped: what was exported is acknowledged")
 
 
-def _warn(one: Exported) -> None:
-    for found in one.breaks:
+def _warn(exported: Exported) -> None:
+    for found in exported.breaks:
         how = "warning" if found.is_loss else "note"
-        say(f"{how}: `{one.trail}`: {found}")
-    if one.lost:
+        say(f"{how}: `{exported.trail}`: {found}")
+    if exported.lost:
         say(
-            f"warning: `{one.trail}`: {counted(one.lost, 'entry')} that an earlier run had begun"
-            " to export were trimmed before this one"
+            f"warning: `{exported.trail}`: {counted(exported.lost, 'entry')}"
+            " that an earlier run had begun to export were trimmed before this one"
         )
-    if one.known:
+    if exported.known:
         say(
-            f"warning: `{one.trail}`: {counted(one.known, 'entry')} of the server are not after the"
-            " last of the archive, and taken for exported"
+            f"warning: `{exported.trail}`: {counted(exported.known, 'entry')}"
+            " of the server are not after the last of the archive, and taken for exported"
         )
 
 
-def _row(one: Exported) -> list[str]:
-    assert one.file is not None  # noqa: S101 - only what has a file gets here
-    return [f"{one.trail}/{one.file.name}", str(one.file.count), one.file.last]
+def _row(exported: Exported) -> list[str]:
+    assert exported.file is not None  # noqa: S101 - only what has a file gets here
+    return [f"{exported.trail}/{exported.file.name}", str(exported.file.count), exported.file.last]
 
 
-def _exported_json(one: Exported) -> dict[str, Any]:
-    file = one.file
+def _exported_json(exported: Exported) -> dict[str, Any]:
+    file = exported.file
     return {
-        "trail": one.trail,
+        "trail": exported.trail,
         "file": None if file is None else file.name,
         "first": None if file is None else file.first,
         "last": None if file is None else file.last,
@@ -189,10 +189,10 @@ def _exported_json(one: Exported) -> dict[str, Any]:
         "chain": None if file is None else file.chain,
         "breaks": [
             {"kind": str(found.kind), "before": found.before, "seq": found.seq, "id": found.id}
-            for found in one.breaks
+            for found in exported.breaks
         ],
-        "lost": one.lost,
-        "known": one.known,
+        "lost": exported.lost,
+        "known": exported.known,
     }
 
 
@@ -225,12 +225,12 @@ def _print_report(report: ArchiveReport) -> None:
             *(Column(name, "right") for name in ("files", "entries", "found")),
         ]
         rows = [
-            [one.trail, str(one.files), str(one.entries), str(len(one.findings) or "ok")]
-            for one in report.trails
+            [item.trail, str(item.files), str(item.entries), str(len(item.findings) or "ok")]
+            for item in report.trails
         ]
         print_table(
             [*columns, Column("last")],
-            [[*row, one.last] for row, one in zip(rows, report.trails, strict=True)],
+            [[*row, item.last] for row, item in zip(rows, report.trails, strict=True)],
         )
     else:
         say("note: nothing was exported to it yet")
@@ -249,24 +249,24 @@ def _report_json(report: ArchiveReport) -> dict[str, Any]:
         "well": report.is_well,
         "trails": [
             {
-                "trail": one.trail,
-                "files": one.files,
-                "entries": one.entries,
-                "first": one.first or None,
-                "last": one.last or None,
-                "chain": one.chain,
-                "notes": list(one.notes),
+                "trail": trail.trail,
+                "files": trail.files,
+                "entries": trail.entries,
+                "first": trail.first or None,
+                "last": trail.last or None,
+                "chain": trail.chain,
+                "notes": list(trail.notes),
             }
-            for one in report.trails
+            for trail in report.trails
         ],
         "findings": [
             {
-                "kind": str(one.kind),
-                "trail": one.trail or None,
-                "file": one.file or None,
-                "message": one.message,
-                "missing": list(one.missing) if one.missing else None,
+                "kind": str(finding.kind),
+                "trail": finding.trail or None,
+                "file": finding.file or None,
+                "message": finding.message,
+                "missing": list(finding.missing) if finding.missing else None,
             }
-            for one in report.findings
+            for finding in report.findings
         ],
     }

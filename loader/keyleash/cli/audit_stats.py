@@ -84,11 +84,11 @@ def _count(
         read_denials(*where, names, query),
     )
     for trail in trails:
-        for one in with_gaps(trail):
-            if isinstance(one, Gap):
-                gaps.append(one)
+        for gap in with_gaps(trail):
+            if isinstance(gap, Gap):
+                gaps.append(gap)
             else:
-                found.add(one, segments)
+                found.add(gap, segments)
     return found, gaps
 
 

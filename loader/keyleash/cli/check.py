@@ -107,25 +107,28 @@ def _as_json(
         "file": document.file,
         "digest": document.digest,
         "servers": list(document.servers),
-        "identities": [{"name": one.name, "kind": one.kind} for one in document.policy.identities],
-        "warnings": [problem_as_json(one) for one in warnings],
+        "identities": [
+            {"name": identity.name, "kind": identity.kind}
+            for identity in document.policy.identities
+        ],
+        "warnings": [problem_as_json(warning) for warning in warnings],
         "accepted": [
             {
-                "identity": one.identity,
-                **problem_as_json(one.problem),
-                "reason": without_tokens(one.reason),
+                "identity": item.identity,
+                **problem_as_json(item.problem),
+                "reason": without_tokens(item.reason),
             }
-            for one in accepted
+            for item in accepted
         ],
     }
 
 
 def _tell(document: Document, accepted: Sequence[Accepted]) -> None:
     identities = document.policy.identities
-    names = listing((one.name for one in identities), SHOWN_IDENTITIES)
+    names = listing((identity.name for identity in identities), SHOWN_IDENTITIES)
     click.echo(f"{printable(document.file)} is valid")
     click.echo(f"{counted(len(identities), 'identity')}: {names}")
     if accepted:
-        which = ", ".join(f"{one.problem.code} of {one.identity}" for one in accepted)
+        which = ", ".join(f"{item.problem.code} of {item.identity}" for item in accepted)
         click.echo(f"{counted(len(accepted), 'warning')} accepted: {which}")
     click.echo(f"checked for {', '.join(document.servers)}")

@@ -60,7 +60,7 @@ def _chosen(guards: tuple[CompiledGuard, ...], identity: str | None) -> list[Com
     if not found:
         raise UnknownIdentityError(
             f"the policy has no identity `{identity}`",
-            help=which_identity(identity, (one.identity for one in guards)),
+            help=which_identity(identity, (item.identity for item in guards)),
         )
     return found
 

@@ -212,7 +212,7 @@ def basis_of_server(
 def _answer_to_dead(settings: Settings, name: str, token_id: str) -> Decision | None:
 
     tokens = list_tokens(settings.client, name, keyspace=settings.keyspace)
-    info = next((one for one in tokens if one.id == token_id), None)
+    info = next((token for token in tokens if token.id == token_id), None)
     if info is None:
         raise NotItsTokenError(
             f"`{name}` has no token with the id `{printable(token_id)}`",
@@ -228,6 +228,6 @@ def _answer_to_dead(settings: Settings, name: str, token_id: str) -> Decision | 
 def _require_identity(policy: Policy, name: str, where: str) -> Identity:
     found = policy.identity(name)
     if found is None:
-        help_ = which_identity(name, (one.name for one in policy.identities))
+        help_ = which_identity(name, (identity.name for identity in policy.identities))
         raise NotInPolicyError(f"{where} has no identity `{name}`", help=help_)
     return found

@@ -80,14 +80,14 @@ def _servers(settings: Settings, nodes: Sequence[str]) -> tuple[Any, list[Addres
 
 
 def _print(examination: Examination) -> None:
-    for one in examination.accepted:
-        where = f"{one.node}: " if one.node else ""
-        click.echo(f"{where}accepted: {printable(one.message)} [{one.code}]")
-    for one in examination.findings:
-        where = f"{one.node}: " if one.node else ""
-        severity = click.style(one.severity, fg=COLOURS[one.severity], bold=True)
-        click.echo(f"{where}{severity}: {printable(one.message)} [{one.code}]")
-        click.echo(f"  help: {printable(one.help)}")
+    for item in examination.accepted:
+        where = f"{item.node}: " if item.node else ""
+        click.echo(f"{where}accepted: {printable(item.message)} [{item.code}]")
+    for finding in examination.findings:
+        where = f"{finding.node}: " if finding.node else ""
+        severity = click.style(finding.severity, fg=COLOURS[finding.severity], bold=True)
+        click.echo(f"{where}{severity}: {printable(finding.message)} [{finding.code}]")
+        click.echo(f"  help: {printable(finding.help)}")
     for skipped in examination.skipped:
         where = f"{skipped.node}: " if skipped.node else ""
         click.echo(f"{where}not checked: {skipped.check}: {printable(skipped.reason)}")
@@ -96,7 +96,7 @@ def _print(examination: Examination) -> None:
 
 def _summary(examination: Examination) -> str:
     looked = counted(len(examination.servers), "server")
-    count = Counter(str(one.severity) for one in examination.findings)
+    count = Counter(str(finding.severity) for finding in examination.findings)
     numbers = [counted(count[name], name) for name in ("error", "warning") if count[name]]
     # Of advice there is no plural.
     numbers += [f"{count['advice']} advice"] if count["advice"] else []
@@ -111,14 +111,14 @@ def _summary(examination: Examination) -> str:
 def _as_json(examination: Examination) -> dict[str, Any]:
     return {
         "servers": [
-            {"name": one.name, "role": None if one.role is None else str(one.role)}
-            for one in examination.servers
+            {"name": server.name, "role": None if server.role is None else str(server.role)}
+            for server in examination.servers
         ],
-        "findings": [_finding_as_json(one) for one in examination.findings],
-        "accepted": [_finding_as_json(one) for one in examination.accepted],
+        "findings": [_finding_as_json(finding) for finding in examination.findings],
+        "accepted": [_finding_as_json(item) for item in examination.accepted],
         "skipped": [
-            {"check": one.check, "node": one.node or None, "reason": one.reason}
-            for one in examination.skipped
+            {"check": item.check, "node": item.node or None, "reason": item.reason}
+            for item in examination.skipped
         ],
     }
 

@@ -101,7 +101,7 @@ def _print_users(meant: Meant, steps: Sequence[AclStep], output: str) -> None:
     left_out = {
         step.identity for step in steps if step.how in (AclStepKind.HELD, AclStepKind.FOREIGN)
     }
-    kept = [one for one in meant.wanted if one.fence.identity not in left_out]
+    kept = [item for item in meant.wanted if item.fence.identity not in left_out]
     click.echo(aclfile(kept) if output == "acl" else redis_cli(kept), nl=False)
     for name in sorted(left_out):
         say(f"note: `{name}` is left out; `keyleash fence plan` says why")
@@ -268,7 +268,7 @@ def rotate(
                 servers,
                 settings.keyspace,
                 records,
-                given or {one.identity: one.sha256 for one in minted},
+                given or {item.identity: item.sha256 for item in minted},
                 actor=settings.actor,
             )
     except (ForeignUserError, NotFencedError, RotationUnfinishedError):

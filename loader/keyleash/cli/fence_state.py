@@ -270,7 +270,7 @@ def read_meant(settings: Settings, asked: Asked, *, mints: bool = False) -> Mean
     _require_first(wanted, hashes)
     lacking = _without_password(wanted, hashes, asked.wide, records) if mints else []
     minted = [mint(name) for name in lacking]
-    hashes.update((one.identity, one.sha256) for one in minted)
+    hashes.update((item.identity, item.sha256) for item in minted)
     now_ms = server_time_ms(settings.client)
     return Meant(nodes, with_passwords(wanted, hashes, now_ms), records, asked.wide, minted)
 
@@ -288,21 +288,21 @@ def _without_password(
 ) -> list[str]:
     return [
         name
-        for one in wanted
-        if not one.record.passwords
-        and (name := one.fence.identity) not in hashes
-        and (one.fence.hindrance is None or name in wide or name in records)
+        for item in wanted
+        if not item.record.passwords
+        and (name := item.fence.identity) not in hashes
+        and (item.fence.hindrance is None or name in wide or name in records)
     ]
 
 
 def _require_first(wanted: Sequence[Wanted], hashes: dict[str, str]) -> None:
     """Insist that hashes are for those without a password; forget those that are valid already."""
-    for one in wanted:
-        name = one.fence.identity
+    for item in wanted:
+        name = item.fence.identity
         sha256 = hashes.get(name)
-        if sha256 is None or not one.record.passwords:
+        if sha256 is None or not item.record.passwords:
             continue
-        if sha256 not in one.record.hashes:
+        if sha256 not in item.record.hashes:
             raise UsageError(
                 f"`{name}` has a password already",
                 help="add another with `keyleash fence rotate --hashes FILE`",
@@ -330,14 +330,14 @@ def _require_tier(settings: Settings, tier: str | None) -> None:
 
 def aclfile(wanted: Sequence[Wanted]) -> str:
     """Lines for an aclfile."""
-    return "".join(f"user {one.fence.identity} {' '.join(one.user.words)}\n" for one in wanted)
+    return "".join(f"user {item.fence.identity} {' '.join(item.user.words)}\n" for item in wanted)
 
 
 def redis_cli(wanted: Sequence[Wanted]) -> str:
     """Lines for the standard input of redis-cli or valkey-cli."""
     return "".join(
-        f"ACL SETUSER {one.fence.identity} {' '.join(map(_quoted, one.user.words))}\n"
-        for one in wanted
+        f"ACL SETUSER {item.fence.identity} {' '.join(map(_quoted, item.user.words))}\n"
+        for item in wanted
     )
 
 

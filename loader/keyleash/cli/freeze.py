@@ -101,13 +101,13 @@ def _require_meant(
 
 def _show(settings: Settings, result: FreezeResult, word: Any) -> None:
     bound_ms = result.bound_us // 1000
-    changed = sum(one.changed for one in result.identities)
+    changed = sum(item.changed for item in result.identities)
     if settings.json:
         print_json(
             {
                 "bound_at": iso_time(bound_ms),
                 "event": result.event or None,
-                "identities": [_as_json(one) for one in result.identities],
+                "identities": [_as_json(item) for item in result.identities],
             }
         )
         return
@@ -116,7 +116,10 @@ def _show(settings: Settings, result: FreezeResult, word: Any) -> None:
         return
     print_table(
         [Column("identity", fold=True), Column("now"), Column("reason", fold=True)],
-        ([one.identity, word(one, bound_ms), printable(one.reason)] for one in result.identities),
+        (
+            [item.identity, word(item, bound_ms), printable(item.reason)]
+            for item in result.identities
+        ),
     )
     if changed:
         at = f"{iso_time(bound_ms)}, control event {result.event}"
@@ -125,24 +128,24 @@ def _show(settings: Settings, result: FreezeResult, word: Any) -> None:
         say("nothing changed")
 
 
-def _frozen_word(one: Frozen, now_ms: int) -> str:
-    if one.until_ms is None:
+def _frozen_word(frozen: Frozen, now_ms: int) -> str:
+    if frozen.until_ms is None:
         until = "until `thaw`"
     else:
-        until = f"until {clock_time(one.until_ms)} ({distance(one.until_ms, now_ms)})"
-    return f"suspended {until}" if one.changed else f"was suspended already, {until}"
+        until = f"until {clock_time(frozen.until_ms)} ({distance(frozen.until_ms, now_ms)})"
+    return f"suspended {until}" if frozen.changed else f"was suspended already, {until}"
 
 
-def _thawed_word(one: Frozen, _now_ms: int) -> str:
-    return "may act again" if one.changed else "was not suspended"
+def _thawed_word(frozen: Frozen, _now_ms: int) -> str:
+    return "may act again" if frozen.changed else "was not suspended"
 
 
-def _as_json(one: Frozen) -> dict[str, Any]:
+def _as_json(frozen: Frozen) -> dict[str, Any]:
     return {
-        "identity": one.identity,
-        "changed": one.changed,
-        "until": None if one.until_ms is None else iso_time(one.until_ms),
-        "reason": one.reason,
+        "identity": frozen.identity,
+        "changed": frozen.changed,
+        "until": None if frozen.until_ms is None else iso_time(frozen.until_ms),
+        "reason": frozen.reason,
     }
 
 

@@ -153,7 +153,7 @@ def activate(
 
 
 def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> None:
-    widened = [one.name for one in preview.diff.identities if one.widens]
+    widened = [identity.name for identity in preview.diff.identities if identity.widens]
     effects = ["activate it"]
     if preview.removed:
         effects.append(f"remove {counted(len(preview.removed), 'identity')}")
@@ -304,7 +304,7 @@ def find_kept(kept: Sequence[ActivePolicy], digest: str) -> ActivePolicy:
     if not kept:
         raise NoPolicyError("no policy is kept here", help="load one with `keyleash load FILE`")
     wanted = digest.lower()
-    found = [one for one in kept if one.digest.startswith(wanted)]
+    found = [item for item in kept if item.digest.startswith(wanted)]
     if len(wanted) < MIN_DIGITS or len(found) != 1:
         shown = printable(digest[:64])
         message = (
@@ -318,9 +318,9 @@ def find_kept(kept: Sequence[ActivePolicy], digest: str) -> ActivePolicy:
     return found[0]
 
 
-def _named(one: ActivePolicy) -> str:
-    when = clock_time(one.activated_ms)
-    return f"`{short_digest(one.digest)}` (generation {one.generation}, {when})"
+def _named(active_policy: ActivePolicy) -> str:
+    when = clock_time(active_policy.activated_ms)
+    return f"`{short_digest(active_policy.digest)}` (generation {active_policy.generation}, {when})"
 
 
 @click.command(epilog=example("keyleash rollback --to 3f9ac2d81b07"))
@@ -384,7 +384,7 @@ def rollback(
 def _previous(active: ActivePolicy | None, kept: Sequence[ActivePolicy]) -> ActivePolicy:
     if active is None:
         raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
-    found = next((one for one in kept if one.digest == active.before), None)
+    found = next((item for item in kept if item.digest == active.before), None)
     if found is None:
         raise NoPolicyError(
             "the policy that was active before is not kept here",

@@ -56,7 +56,7 @@ def example(line: str) -> str:
 
 transport_option = click.option(
     "--transport",
-    type=click.Choice([one.value for one in Transport]),
+    type=click.Choice([item.value for item in Transport]),
     default=Transport.EVALSHA.value,
     show_default=True,
     help="How guards are called: as cached scripts, or as functions, which the server keeps.",

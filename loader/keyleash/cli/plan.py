@@ -61,7 +61,7 @@ def plan(
         )
     preview = preview_load(settings.client, prepared, settings.keyspace, Transport(transport))
     if settings.json:
-        warnings = [problem_as_json(one) for one in prepared.warnings]
+        warnings = [problem_as_json(warning) for warning in prepared.warnings]
         head = {"server": settings.shown_url, "file": name}
         print_json({**head, **plan_as_json(prepared, preview), "warnings": warnings})
     else:

@@ -57,8 +57,8 @@ def history(settings: Settings) -> None:
     kept = read_history(settings.client, settings.keyspace)
     digest = active.digest if active else None
     if settings.json:
-        for one in kept:
-            print_json_line({**_as_json(one), "active": one.digest == digest})
+        for item in kept:
+            print_json_line({**_as_json(item), "active": item.digest == digest})
         return
     if not kept:
         say("no policy is kept here")
@@ -69,24 +69,24 @@ def history(settings: Settings) -> None:
         columns,
         (
             [
-                str(one.generation),
-                short_digest(one.digest),
-                clock_time(one.activated_ms),
-                printable(one.actor),
-                short_digest(one.before) or "-",
-                "active" if one.digest == digest else "",
+                str(item.generation),
+                short_digest(item.digest),
+                clock_time(item.activated_ms),
+                printable(item.actor),
+                short_digest(item.before) or "-",
+                "active" if item.digest == digest else "",
             ]
-            for one in kept
+            for item in kept
         ),
     )
 
 
-def _as_json(one: ActivePolicy) -> dict[str, object]:
+def _as_json(active_policy: ActivePolicy) -> dict[str, object]:
     return {
-        "generation": one.generation,
-        "digest": one.digest,
-        "activated": iso_time(one.activated_ms),
-        "by": one.actor,
-        "from": one.before or None,
-        "transport": one.transport,
+        "generation": active_policy.generation,
+        "digest": active_policy.digest,
+        "activated": iso_time(active_policy.activated_ms),
+        "by": active_policy.actor,
+        "from": active_policy.before or None,
+        "transport": active_policy.transport,
     }

@@ -193,8 +193,8 @@ def ended_by_signals() -> Iterator[None]:
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
         # A second one must not interrupt the good order in which the first is carried out.
-        for one in ENDING_SIGNALS:
-            signal.signal(one, signal.SIG_IGN)
+        for item in ENDING_SIGNALS:
+            signal.signal(item, signal.SIG_IGN)
         raise Ended(number)
 
     def again(lost: sys.UnraisableHookArgs) -> None:
@@ -202,8 +202,8 @@ def ended_by_signals() -> Iterator[None]:
         if not isinstance(lost.exc_value, Ended):
             hook(lost)
             return
-        for one in ENDING_SIGNALS:
-            signal.signal(one, end)
+        for item in ENDING_SIGNALS:
+            signal.signal(item, end)
         threading.Timer(RETRY_S, os.kill, (os.getpid(), lost.exc_value.args[0])).start()
 
     before = {number: signal.signal(number, end) for number in ENDING_SIGNALS}

@@ -31,7 +31,7 @@ class GivenKeys:
     def __init__(self, given: Sequence[str]) -> None:
         self._unmet = dict.fromkeys(given)
         self._given = frozenset(given)
-        self._raw = {os.fsencode(one): one for one in given}
+        self._raw = {os.fsencode(item): item for item in given}
 
     def __contains__(self, key: object) -> bool:
         assert isinstance(key, bytes)  # noqa: S101 - keys are
@@ -48,9 +48,9 @@ class GivenKeys:
         Raises:
             UsageError: one is no key of the plan.
         """
-        for one in self._unmet:
+        for item in self._unmet:
             raise UsageError(
-                f"`{printable(one)}` is no key that this would undo",
+                f"`{printable(item)}` is no key that this would undo",
                 help="see `--dry-run` for the keys",
             )
 
@@ -165,7 +165,7 @@ def _selection(
 ) -> UndoSelection:
 
     since, _until = times
-    if events and any(one is not None for one in (correlation, identity, pattern, *times)):
+    if events and any(item is not None for item in (correlation, identity, pattern, *times)):
         raise UsageError("`--event` says all: nothing else can narrow it")
     if not events and (correlation, identity, pattern) == (None, None, None):
         raise UsageError(
@@ -180,7 +180,7 @@ def _selection(
 
 def _described(selection: UndoSelection) -> str:
     """For the record, in the words of the command line."""
-    parts = [f"--event {one}" for one in selection.events]
+    parts = [f"--event {event}" for event in selection.events]
     for option, value in (
         ("--correlation", selection.correlation),
         ("--identity", selection.identity),

@@ -174,21 +174,21 @@ def _look_once(settings: Settings, watcher: Watcher, interval_s: int) -> int:
 
 
 def _tell(settings: Settings, news: Iterator[WatchEvent]) -> None:
-    for one in news:
+    for new in news:
         at = datetime.now(UTC)
         if settings.json:
             print_json_line(
                 {
                     "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                    "node": one.node,
-                    "kind": str(one.kind),
-                    "state": str(one.state),
-                    "subject": one.subject or None,
-                    "message": one.message,
+                    "node": new.node,
+                    "kind": str(new.kind),
+                    "state": str(new.state),
+                    "subject": new.subject or None,
+                    "message": new.message,
                 }
             )
         else:
-            said = one.message
-            if one.state == "mended":
-                said = f"mended {one.subject}".rstrip()
-            click.echo(f"{at:%H:%M:%SZ}  {one.node}  {one.kind}: {printable(said)}")
+            said = new.message
+            if new.state == "mended":
+                said = f"mended {new.subject}".rstrip()
+            click.echo(f"{at:%H:%M:%SZ}  {new.node}  {new.kind}: {printable(said)}")

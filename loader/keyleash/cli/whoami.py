@@ -91,7 +91,7 @@ def _holder(settings: Settings, token: str) -> Holder:
         now_ms=now_us // 1000,
         stopped=_stopped(state, now_us),
         limits=[
-            _left(settings, identity, one, state, record.id, now_us) for one in identity.limits
+            _left(settings, identity, limit, state, record.id, now_us) for limit in identity.limits
         ],
     )
 
@@ -160,7 +160,9 @@ def _show(found: Holder) -> None:
     if found.limits:
         click.echo()
         columns = [Column("limit"), Column("left", "right"), Column("allows", fold=True)]
-        print_table([*columns, Column("resets")], [_limit_row(one, found) for one in found.limits])
+        print_table(
+            [*columns, Column("resets")], [_limit_row(limit, found) for limit in found.limits]
+        )
 
 
 def _stop_line(stopped: Decision, now_ms: int) -> str:
@@ -197,20 +199,25 @@ def _grant_line(grant: Grant) -> str:
 
 
 def _patterns(grant: Grant) -> list[str]:
-    channels = [f"channel {one.source}" for one in grant.channels]
-    return [*(one.source for one in grant.keys), *channels]
+    channels = [f"channel {channel.source}" for channel in grant.channels]
+    return [*(key.source for key in grant.keys), *channels]
 
 
 def _denies(found: Holder) -> list[str]:
-    return [" ".join(one.source for one in deny.keys) for deny in found.identity.deny]
+    return [" ".join(key.source for key in deny.keys) for deny in found.identity.deny]
 
 
-def _limit_row(one: LimitLeft, found: Holder) -> list[str]:
+def _limit_row(limit_left: LimitLeft, found: Holder) -> list[str]:
 
-    limit = one.limit
+    limit = limit_left.limit
     each = f", each {{{limit.subject.capture}}} apart" if limit.subject.capture else ""
-    resets = "" if one.resets_ms is None else distance(one.resets_ms, found.now_ms)
-    return [limit.name, "?" if one.left is None else str(one.left), allows(limit) + each, resets]
+    resets = "" if limit_left.resets_ms is None else distance(limit_left.resets_ms, found.now_ms)
+    return [
+        limit.name,
+        "?" if limit_left.left is None else str(limit_left.left),
+        allows(limit) + each,
+        resets,
+    ]
 
 
 def _suspension(stopped: Decision) -> dict[str, str | None]:
@@ -236,25 +243,25 @@ def _as_json(found: Holder) -> dict[str, Any]:
         else None,
         "grants": [
             {
-                "allow": list(map(str, one.allow)),
-                "keys": [pattern.source for pattern in one.keys],
-                "channels": [pattern.source for pattern in one.channels],
-                "only": None if one.only is None else list(one.only),
-                "except": list(one.except_),
+                "allow": list(map(str, grant.allow)),
+                "keys": [pattern.source for pattern in grant.keys],
+                "channels": [pattern.source for pattern in grant.channels],
+                "only": None if grant.only is None else list(grant.only),
+                "except": list(grant.except_),
             }
-            for one in found.identity.grants
+            for grant in found.identity.grants
         ],
-        "deny": [[pattern.source for pattern in one.keys] for one in found.identity.deny],
+        "deny": [[pattern.source for pattern in item.keys] for item in found.identity.deny],
         "limits": [
             {
-                "name": one.limit.name,
-                "allows": allows(one.limit),
-                "per": str(one.limit.subject.kind),
-                "left": one.left,
-                "of": most(one.limit),
-                "resets_at": None if one.resets_ms is None else iso_time(one.resets_ms),
+                "name": limit.limit.name,
+                "allows": allows(limit.limit),
+                "per": str(limit.limit.subject.kind),
+                "left": limit.left,
+                "of": most(limit.limit),
+                "resets_at": None if limit.resets_ms is None else iso_time(limit.resets_ms),
             }
-            for one in found.limits
+            for limit in found.limits
         ],
         "idle_ends_at": _iso_or_none(_idle_ends_ms(found)),
     }

@@ -89,7 +89,7 @@ class Pipeline(Queueing, redis.asyncio.client.Pipeline):  # type: ignore[misc]
         return await self._parsed(answers, commands)
 
     async def _parsed(self, answers: list[Any], commands: list[Queued]) -> list[Any]:
-        return [await self._result(*one) for one in zip(answers, commands, strict=True)]
+        return [await self._result(*answer) for answer in zip(answers, commands, strict=True)]
 
     async def _result(self, answer: InHand | Exception, queued: Queued) -> Any:
         if isinstance(answer, Exception):

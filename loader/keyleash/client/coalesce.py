@@ -331,7 +331,7 @@ class Coalescing:
     async def _carry_rest(self, calls: Sequence[Together]) -> None:
         """Make calls without the commands that cannot be sent; alone, these hear why."""
         encoder = self._client._encoder()
-        rest = [one for call in calls for one in call.parted(encoder)]
+        rest = [item for call in calls for item in call.parted(encoder)]
         if sum(len(call.commands) for call in rest) < sum(len(call.commands) for call in calls):
             if rest:
                 await self._carry(rest)

@@ -147,7 +147,7 @@ class Waiting:
         Raises:
             RateLimitedError: it is longer than what is left.
         """
-        first = min(refused, key=lambda one: one.retry_after_ms)
+        first = min(refused, key=lambda item: item.retry_after_ms)
         seconds = first.retry_after_ms / 1000
         if seconds > self._left_s:
             raise first

@@ -82,7 +82,7 @@ class Pipeline(Queueing, redis.client.Pipeline):
         return self._parsed(answers, commands)
 
     def _parsed(self, answers: list[Any], commands: list[Queued]) -> list[Any]:
-        return [self._result(*one) for one in zip(answers, commands, strict=True)]
+        return [self._result(*answer) for answer in zip(answers, commands, strict=True)]
 
     def _result(self, answer: InHand | Exception, queued: Queued) -> Any:
         if isinstance(answer, Exception):

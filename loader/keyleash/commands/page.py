@@ -200,7 +200,7 @@ def _refusals(table: CommandTable) -> Iterator[str]:
     for spec in table:
         if spec.refused is not None:
             by_reason.setdefault(spec.refused, []).append(spec.name)
-    for reason, names in sorted(by_reason.items(), key=lambda one: (-len(one[1]), one[0])):
+    for reason, names in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])):
         yield f"- **{reason[0].upper()}{reason[1:]}**: {', '.join(_gathered(names, table))}."
 
 

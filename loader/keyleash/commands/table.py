@@ -100,7 +100,7 @@ def merge_tables(tables: Iterable[Rows]) -> dict[str, CommandRow]:
     return dict(sorted(merged.items()))
 
 
-def merge_rows(one: CommandRow, other: CommandRow) -> CommandRow:
+def merge_rows(command_row: CommandRow, other: CommandRow) -> CommandRow:
     """
     Make one row of two servers' rows for the same command.
 
@@ -108,19 +108,19 @@ def merge_rows(one: CommandRow, other: CommandRow) -> CommandRow:
     as it is: that is how a test sees that a server still says what the table says.
     """
     agree = (
-        positions_of(one) == positions_of(other)
-        and not one["positions_differ"]
+        positions_of(command_row) == positions_of(other)
+        and not command_row["positions_differ"]
         and not other["positions_differ"]
     )
     return {
-        "arity": weaker_arity(one["arity"], other["arity"]),
-        "flags": _union(one["flags"], other["flags"]),
-        "categories": _union(one["categories"], other["categories"]),
-        "servers": _union(one["servers"], other["servers"]),
+        "arity": weaker_arity(command_row["arity"], other["arity"]),
+        "flags": _union(command_row["flags"], other["flags"]),
+        "categories": _union(command_row["categories"], other["categories"]),
+        "servers": _union(command_row["servers"], other["servers"]),
         "key_specs": (
-            list(map(_merge_key_specs, one["key_specs"], other["key_specs"]))
+            list(map(_merge_key_specs, command_row["key_specs"], other["key_specs"]))
             if agree
-            else _distinct([*one["key_specs"], *other["key_specs"]])
+            else _distinct([*command_row["key_specs"], *other["key_specs"]])
         ),
         "positions_differ": not agree,
     }
@@ -131,13 +131,13 @@ def positions_of(row: CommandRow) -> list[tuple[SearchRow, SearchRow]]:
     return [(spec["begin_search"], spec["find_keys"]) for spec in row["key_specs"]]
 
 
-def weaker_arity(one: int, other: int) -> int:
+def weaker_arity(item: int, other: int) -> int:
     """The arity that every call allowed by either of two arities meets."""
-    return one if one == other else -min(abs(one), abs(other))
+    return item if item == other else -min(abs(item), abs(other))
 
 
-def _merge_key_specs(one: KeySpecRow, other: KeySpecRow) -> KeySpecRow:
-    return {**one, "flags": _union(one["flags"], other["flags"])}
+def _merge_key_specs(key_spec_row: KeySpecRow, other: KeySpecRow) -> KeySpecRow:
+    return {**key_spec_row, "flags": _union(key_spec_row["flags"], other["flags"])}
 
 
 def _distinct(specs: list[KeySpecRow]) -> list[KeySpecRow]:
@@ -145,8 +145,8 @@ def _distinct(specs: list[KeySpecRow]) -> list[KeySpecRow]:
     return [spec for _, spec in sorted(by_text.items())]
 
 
-def _union(one: Iterable[str], other: Iterable[str]) -> list[str]:
-    return sorted({*one, *other})
+def _union(item: Iterable[str], other: Iterable[str]) -> list[str]:
+    return sorted({*item, *other})
 
 
 # From a raw row to a `CommandSpec`: where the keys stand and what each needs, or why not.
@@ -360,8 +360,12 @@ def _check_walk(head: KeyRange, tail: KeyRange, fewest: int) -> str | None:
     return ABSENT if tail is not head and walk_end < head.last else None
 
 
-def _follows(one: KeyRange, other: KeyRange) -> bool:
-    return one.last >= 0 and one.step == other.step and other.first == one.last + one.step
+def _follows(key_range: KeyRange, other: KeyRange) -> bool:
+    return (
+        key_range.last >= 0
+        and key_range.step == other.step
+        and other.first == key_range.last + key_range.step
+    )
 
 
 def _place(index: int, count: int) -> int:

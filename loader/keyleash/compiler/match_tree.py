@@ -57,11 +57,11 @@ def grouped(matchers: Sequence[Matcher], known: int = 0, depth: int = 0) -> Grou
     if best is None:
         return Grouping(tuple(matchers))
     _, position, bound = best
-    reaching = [one for one in matchers if len(_beginning(one)) >= position]
-    lower = [one for one in reaching if _beginning(one)[position - 1] < bound]
-    upper = [one for one in reaching if _beginning(one)[position - 1] >= bound]
+    reaching = [matcher for matcher in matchers if len(_beginning(matcher)) >= position]
+    lower = [item for item in reaching if _beginning(item)[position - 1] < bound]
+    upper = [item for item in reaching if _beginning(item)[position - 1] >= bound]
     return Grouping(
-        singly=tuple(one for one in matchers if len(_beginning(one)) < position),
+        singly=tuple(matcher for matcher in matchers if len(_beginning(matcher)) < position),
         position=position,
         bound=bound,
         lower=grouped(lower, position, depth + 1),
@@ -74,9 +74,11 @@ def _splits(matchers: Sequence[Matcher], known: int) -> Iterator[tuple[float, in
 
     The cost is how many matchers are tried, summed over a key of each.
     """
-    beginnings = [_beginning(one) for one in matchers]
+    beginnings = [_beginning(matcher) for matcher in matchers]
     for position in range(1, max(map(len, beginnings)) + 1):
-        counts = Counter(one[position - 1] for one in beginnings if len(one) >= position)
+        counts = Counter(
+            beginning[position - 1] for beginning in beginnings if len(beginning) >= position
+        )
         reaching = counts.total()
         short = len(beginnings) - reaching
         weight = AT_HAND if position == known else 1

@@ -251,13 +251,15 @@ class StandIns:
 
     def real(self, stand_ins: Iterable[Matcher]) -> tuple[Matcher, ...]:
         """The matchers for which *stand_ins* stand."""
-        return tuple(self._real[one] for one in stand_ins)
+        return tuple(self._real[item] for item in stand_ins)
 
     def real_check(self, check: Check) -> Check:
         """The check on real matchers."""
         requirements = (
-            Requirement(one.missing, self.real(one.matchers), self.real(one.others))
-            for one in check.requirements
+            Requirement(
+                requirement.missing, self.real(requirement.matchers), self.real(requirement.others)
+            )
+            for requirement in check.requirements
         )
         return replace(check, requirements=tuple(requirements))
 

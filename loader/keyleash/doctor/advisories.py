@@ -33,7 +33,7 @@ class Advisory:
         fixed = self.fixed[product]
         if not fixed:
             return False
-        in_line = [one for one in fixed if one[:2] == version[:2]]
+        in_line = [item for item in fixed if item[:2] == version[:2]]
         if in_line:
             return version < in_line[0]
         # A line that came after the fix has it; an older one that is not named never got it.
@@ -41,7 +41,7 @@ class Advisory:
 
     def upgrade(self, product: str, version: Version) -> Version:
         """The next release that has the fix: in the same line, or in the next one above."""
-        return min(one for one in self.fixed[product] if one > version)
+        return min(item for item in self.fixed[product] if item > version)
 
 
 @cache
@@ -50,13 +50,13 @@ def advisories() -> tuple[Advisory, ...]:
     text = files("keyleash.doctor").joinpath("advisories.json").read_text(encoding="utf-8")
     return tuple(
         Advisory(
-            one["name"],
-            one["what"],
-            {name: tuple(map(_version, fixed)) for name, fixed in one["fixed"].items()},
-            _version(one.get("since", "0.0.0")),
-            one.get("setting", ""),
+            load["name"],
+            load["what"],
+            {name: tuple(map(_version, fixed)) for name, fixed in load["fixed"].items()},
+            _version(load.get("since", "0.0.0")),
+            load.get("setting", ""),
         )
-        for one in json.loads(text)["advisories"]
+        for load in json.loads(text)["advisories"]
     )
 
 

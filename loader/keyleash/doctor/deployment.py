@@ -48,7 +48,7 @@ class Deployment:
 
     @property
     def answering(self) -> tuple[Server, ...]:
-        return tuple(one for one in self.servers if one.role is not None)
+        return tuple(server for server in self.servers if server.role is not None)
 
     @cached_property
     def policy(self) -> Policy | None:

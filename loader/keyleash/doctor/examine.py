@@ -123,13 +123,13 @@ class Examination:
     @property
     def is_healthy(self) -> bool:
         """Return whether nothing was found but advice and what was accepted."""
-        return all(one.severity is Severity.ADVICE for one in self.findings)
+        return all(finding.severity is Severity.ADVICE for finding in self.findings)
 
     @property
     def is_blind(self) -> bool:
         """Return whether no server could be examined."""
-        unseen = {one.node for one in self.skipped if one.check == EVERYTHING}
-        return unseen >= {one.name for one in self.servers}
+        unseen = {item.node for item in self.skipped if item.check == EVERYTHING}
+        return unseen >= {server.name for server in self.servers}
 
 
 def examine(
@@ -155,15 +155,15 @@ def examine(
     said = _settled(servers)
     order = {code: place for place, code in enumerate(CODES)}
     findings = sorted(
-        dict.fromkeys(one for one in said if isinstance(one, DoctorFinding)),
-        key=lambda one: order[one.code],
+        dict.fromkeys(item for item in said if isinstance(item, DoctorFinding)),
+        key=lambda item: order[item.code],
     )
-    skipped = dict.fromkeys(one for one in said if isinstance(one, Skipped))
+    skipped = dict.fromkeys(item for item in said if isinstance(item, Skipped))
     return Examination(
         servers,
-        tuple(one for one in findings if one.code not in accept),
+        tuple(finding for finding in findings if finding.code not in accept),
         tuple(skipped),
-        tuple(one for one in findings if one.code in accept),
+        tuple(finding for finding in findings if finding.code in accept),
     )
 
 
@@ -177,7 +177,7 @@ def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, .
     topology.survey()
     main = topology.named(seeds[0])
     nodes = sorted(topology.nodes.values(), key=lambda node: node is not main)
-    found = tuple(Server(str(one.address), connect(one.address), one.role) for one in nodes)
+    found = tuple(Server(str(item.address), connect(item.address), item.role) for item in nodes)
     topology.close()
     return found
 

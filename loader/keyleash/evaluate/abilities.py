@@ -62,7 +62,7 @@ class _Giving:
         if spec.variant and self._on_keys([spec.variant.needs] * len(spec.keys), effective):
             return True
         # The key of an option need not be there.
-        needs = [one.needs for one in spec.keys if not isinstance(one, OptionKey)]
+        needs = [key.needs for key in spec.keys if not isinstance(key, OptionKey)]
         return given.issuperset(spec.needs) and self._on_keys(needs, effective)
 
     def _on_keys(self, several: Sequence[Needs], grants: Sequence[Grant]) -> bool:
@@ -83,6 +83,6 @@ def _on_one_key(needs: Needs, grants: Sequence[Grant]) -> bool:
         [key for grant in grants if cls in grant.allow for key in grant.keys] for cls in needs
     ]
     return bool(needs) and any(
-        all(overlaps(one, other) for one, other in combinations(chosen, 2))
+        all(overlaps(item, other) for item, other in combinations(chosen, 2))
         for chosen in product(*giving)
     )

@@ -117,7 +117,7 @@ def needs_of_call(spec: CommandSpec, argv: Argv) -> tuple[OperationClass, ...]:
         needs.add(OperationClass.READ)
     if stores(spec, argv):
         needs.add(OperationClass.WRITE)
-    return tuple(one for one in OperationClass if one in needs)
+    return tuple(item for item in OperationClass if item in needs)
 
 
 def stores(spec: CommandSpec, argv: Argv) -> bool:
@@ -125,7 +125,7 @@ def stores(spec: CommandSpec, argv: Argv) -> bool:
     starts = {"SORT": 2, "GEORADIUS": 6, "GEORADIUSBYMEMBER": 5}
     words = ["STORE"] if spec.name == "SORT" else ["STORE", "STOREDIST"]
     rest = argv[starts.get(spec.name, len(argv)) : -1]
-    return any(is_option(one, word) for one in rest for word in words)
+    return any(is_option(item, word) for item in rest for word in words)
 
 
 def only_gets(argv: Argv) -> bool:
@@ -217,7 +217,9 @@ def refused_option(spec: CommandSpec, argv: Argv) -> bytes | None:
     """An option that reaches keys which nobody can place: the last of those there are."""
     words = {"COPY": (3, ["DB"]), "SORT": (2, ["BY", "GET"]), "SORT_RO": (2, ["BY", "GET"])}
     start, options = words.get(spec.name, (0, []))
-    found = [word for word in options if any(is_option(one, word) for one in argv[start:])]
+    found = [
+        word for word in options if any(is_option(argument, word) for argument in argv[start:])
+    ]
     return found[-1].encode() if found else None
 
 
@@ -289,7 +291,7 @@ def judge_key(identity: Identity, command: RuledCommand, use: KeyUse, trace: Tra
     elif not granted_by:
         verdict = refused(ReplyCode.KEY_NOT_GRANTED, key=key)
     else:
-        given = {one for match in granted_by for one in match.rule.allow}
+        given = {item for match in granted_by for item in match.rule.allow}
         missing = next((needed for needed in use.needs if needed not in given), None)
     if missing is not None:
         verdict = refused(

@@ -93,7 +93,7 @@ def is_recorded(identity: Identity, spec: CommandSpec, needs: Needs, keys: Seque
 
 def changes(spec: CommandSpec, needs: Needs) -> bool:
     """Whether a call changes something: a BITFIELD that only reads does not, nor does SORT."""
-    is_optional = spec.name == "BITFIELD" or any(isinstance(one, OptionKey) for one in spec.keys)
+    is_optional = spec.name == "BITFIELD" or any(isinstance(key, OptionKey) for key in spec.keys)
     return spec.mutates and not (is_optional and needs == (OperationClass.READ,))
 
 
@@ -160,7 +160,7 @@ def subjects(
             name = limit.subject.capture
             assert name is not None  # noqa: S101 - a subject of that kind has one
             segments = (segment(identity, name, key) for key in keys)
-            yield from dict.fromkeys(one for one in segments if one is not None)
+            yield from dict.fromkeys(item for item in segments if item is not None)
 
 
 def segment(identity: Identity, name: str, key: bytes) -> bytes | None:

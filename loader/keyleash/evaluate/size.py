@@ -60,7 +60,7 @@ def bounding_grant(identity: Identity, key: bytes) -> Grant | None:
     bounding = (
         grant
         for grant in identity.grants
-        if grant.value_bytes is not None and any(matches(one, key) for one in grant.keys)
+        if grant.value_bytes is not None and any(matches(item, key) for item in grant.keys)
     )
     return min(bounding, key=value_bound, default=None)
 

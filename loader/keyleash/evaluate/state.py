@@ -54,7 +54,7 @@ def moved_count(old: Count, limit: Limit, now_us: int, *, known: bool) -> Count:
             if now_us < old.ends_us:
                 new.used = old.used
                 new.ends_us = window_end_us(new.limit.period, new.limit.timezone, now_us)
-                calendars = {(one.limit.period, one.limit.timezone) for one in (old, new)}
+                calendars = {(item.limit.period, item.limit.timezone) for item in (old, new)}
                 if known and len(calendars) == 1:
                     # A clock that went back must not open a window again.
                     new.ends_us = max(new.ends_us, old.ends_us)
@@ -193,7 +193,7 @@ def stored_state(
         found.refuses = ReplyCode.NOT_ACTIVE
         return found
     found.suspended, found.reason = state.suspended, reason
-    held = {one.slot.name: one for one in state.limits}
+    held = {item.slot.name: item for item in state.limits}
     for limit in identity.limits:
         if limit.name in held:
             found.counts[limit.name, b""] = count_of(limit, held[limit.name])

@@ -70,7 +70,7 @@ class Rules:
     @property
     def meaning(self) -> tuple[object, ...]:
         """By which the rules of two users are the same."""
-        return self.root.meaning, frozenset(one.meaning for one in self.selectors)
+        return self.root.meaning, frozenset(selector.meaning for selector in self.selectors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class User:
     def words(self) -> tuple[str, ...]:
         """What makes any user this one, in one step."""
         state = "on" if self.is_on else "off"
-        return ("reset", state, *(f"#{one}" for one in self.passwords), *self.rules.words)
+        return ("reset", state, *(f"#{password}" for password in self.passwords), *self.rules.words)
 
 
 def set_user(client: Client, name: str, words: Iterable[str]) -> None:
@@ -168,10 +168,10 @@ def save(client: Client) -> bool:
 def _user(fields: Mapping[str, Any]) -> User:
     flags = {_text(flag) for flag in fields["flags"]}
     root, is_plain = _selector(fields)
-    others = [_selector(_mapping(one)) for one in fields.get("selectors", ())]
+    others = [_selector(_mapping(item)) for item in fields.get("selectors", ())]
     return User(
         Rules(root, tuple(selector for selector, _ in others)),
-        tuple(_text(one) for one in fields["passwords"]),
+        tuple(_text(field) for field in fields["passwords"]),
         is_on="on" in flags,
         is_open="nopass" in flags or not is_plain or not all(plain for _, plain in others),
     )
@@ -246,7 +246,7 @@ def _escaped(text: str, pattern: Pattern) -> str:
         # Rules are split at blanks, and quotes make one of several.
         if character.isspace() or not character.isprintable() or character in "\"'":
             raise UnsayablePatternError(pattern, character)
-    return "".join(f"\\{one}" if one in GLOB_CHARACTERS else one for one in text)
+    return "".join(f"\\{item}" if item in GLOB_CHARACTERS else item for item in text)
 
 
 def key_rules(
@@ -265,7 +265,7 @@ def key_rules(
         for letter, patterns in (("R", reading), ("W", writing)):
             if any(covers(wide, pattern) for wide in patterns):
                 given.add(letter)
-    for glob in [one for one in letters if _is_needless(one, letters)]:
+    for glob in [item for item in letters if _is_needless(item, letters)]:
         del letters[glob]
     return tuple(_rule(glob, given) for glob, given in letters.items())
 

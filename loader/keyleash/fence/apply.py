@@ -118,12 +118,12 @@ def apply_fences(
         }
     )
     held = {step.identity for step in steps if step.how is AclStepKind.HELD}
-    meant = {one.fence.identity: one for one in wanted if one.fence.identity not in held}
+    meant = {item.fence.identity: item for item in wanted if item.fence.identity not in held}
     client = nodes[0].client
     # First what is remembered: a user that nobody remembers would be looked after by nobody.
-    for name, one in meant.items():
-        if records.get(name) != one.record:
-            write_record(client, keyspace, name, one.record)
+    for name, item in meant.items():
+        if records.get(name) != item.record:
+            write_record(client, keyspace, name, item.record)
     opened: list[tuple[str, str]] = []
     unsaved = []
     for node, plan in zip(nodes, plans, strict=True):
@@ -187,8 +187,8 @@ def _verify(
     node: FenceNode, keyspace: Keyspace, meant: Mapping[str, Wanted], opened: Collection[str]
 ) -> None:
     users = read_users(node.client, list(meant))
-    for name, one in meant.items():
-        wrong = _what_is_wrong(node.client, keyspace, one, users.get(name), name in opened)
+    for name, item in meant.items():
+        wrong = _what_is_wrong(node.client, keyspace, item, users.get(name), name in opened)
         if wrong:
             raise FenceNotVerifiedError(
                 f"the user `{name}` of {node.name} is not what it was made to be: {wrong}",
@@ -221,7 +221,7 @@ def _what_is_wrong(
             ("SET", keyspace.fence, "x"),
             ("DEL", keyspace.fence),
         )
-    return next((f"it may do {one[0]}" for one in refused if may(client, name, *one)), None)
+    return next((f"it may do {item[0]}" for item in refused if may(client, name, *item)), None)
 
 
 def require_none_foreign(users: Mapping[tuple[str, str], str]) -> None:
@@ -253,7 +253,7 @@ def _changed(steps: Sequence[AclStep]) -> list[str]:
 
 
 def _names(wanted: Sequence[Wanted]) -> Iterator[str]:
-    return (one.fence.identity for one in wanted)
+    return (item.fence.identity for item in wanted)
 
 
 def remove_fences(
@@ -300,7 +300,11 @@ def remove_fences(
         save(node.client)
     # Last, so that what could not be deleted is not forgotten.
     left = {name for _, name in foreign}
-    forget_records(nodes[0].client, keyspace, tuple(one for one in identities if one not in left))
+    forget_records(
+        nodes[0].client,
+        keyspace,
+        tuple(identity for identity in identities if identity not in left),
+    )
     if deleted:
         note_event(nodes[0].client, keyspace, "fence-remove", actor, identities)
     require_none_foreign(foreign)
@@ -383,15 +387,17 @@ class _Refresh:
         self._keyspace = keyspace
         self._database = database
         self._records = records
-        self._users = self._ours([one.identity for one in fences])
+        self._users = self._ours([fence.identity for fence in fences])
         # One that is not there, or not keyleash's, is not a load's to make.
-        self._fences = [one for one in fences if one.identity in self._users]
+        self._fences = [fence for fence in fences if fence.identity in self._users]
         self._added: dict[str, list[Selector]] = {}
 
     def widen(self) -> None:
         for fence in self._fences:
-            known = {one.meaning for one in self._users[fence.identity].rules.selectors}
-            added = [one for one in fence.rules.selectors if one.meaning not in known]
+            known = {selector.meaning for selector in self._users[fence.identity].rules.selectors}
+            added = [
+                selector for selector in fence.rules.selectors if selector.meaning not in known
+            ]
             if added:
                 self._added[fence.identity] = self._add(fence, added)
 
@@ -413,8 +419,10 @@ class _Refresh:
         """Take away what was added, and no more: another load may have added, too."""
         now = self._ours(list(self._added))
         for name, user in now.items():
-            added = {one.meaning for one in self._added[name]}
-            kept = tuple(one for one in user.rules.selectors if one.meaning not in added)
+            added = {item.meaning for item in self._added[name]}
+            kept = tuple(
+                selector for selector in user.rules.selectors if selector.meaning not in added
+            )
             set_user(self.client, name, self._with(name, Rules(user.rules.root, kept)).words)
 
     def delete(self, identities: Sequence[str]) -> None:

@@ -44,9 +44,9 @@ class Reach:
         pairs = (
             (self.read, other.read), (self.write, other.write), (self.channels, other.channels),
         )  # fmt: skip
-        if any(one is not None and two is not None and {*one} != {*two} for one, two in pairs):
+        if any(item is not None and two is not None and {*item} != {*two} for item, two in pairs):
             return None
-        return Reach(*(two if one is None else one for one, two in pairs))
+        return Reach(*(two if item is None else item for item, two in pairs))
 
 
 ANSWERS_AGAIN: Mapping[str, tuple[str, ...]] = {
@@ -157,7 +157,7 @@ def _granted(
 ) -> Iterator[tuple[str, Reach]]:
     """Every command that the user gets, and where; those that say most of themselves first."""
     needed = [*_for_guards(guard, left_out), *_for_images(guard)]
-    found = [*_by_grants(guard, left_out), *(one for one in needed if one[0] in helpers)]
+    found = [*_by_grants(guard, left_out), *(item for item in needed if item[0] in helpers)]
 
     def unsaid(entry: tuple[str, Reach]) -> tuple[int, str]:
         reach = entry[1]
@@ -206,7 +206,7 @@ def _for_guards(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[str, 
 
 def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:
     if spec.channel is not None:
-        return Reach(channels=_distinct(one for grant in grants for one in grant.channels))
+        return Reach(channels=_distinct(channel for grant in grants for channel in grant.channels))
     needs = {cls for search in spec.keys for cls in search.needs}
     needs.update(spec.variant.needs if spec.variant else ())
     if not needs:
@@ -239,11 +239,11 @@ def _distinct(patterns: Iterable[Pattern]) -> Patterns:
 
 
 def _both(ones: Iterable[Pattern], others: Iterable[Pattern]) -> Patterns:
-    pairs = [(one, other) for one in ones for other in others]
+    pairs = [(item, other) for item in ones for other in others]
     return _distinct(
         narrow
-        for one, other in pairs
-        for narrow, wide in ((one, other), (other, one))
+        for item, other in pairs
+        for narrow, wide in ((item, other), (other, item))
         if covers(wide, narrow)
     )
 

@@ -126,7 +126,7 @@ def plan_node(
         records: What is known of the users; those of identities that left the policy go.
         wide: Identities that are fenced although there is a hindrance.
     """
-    meant = {one.fence.identity: one for one in wanted}
+    meant = {item.fence.identity: item for item in wanted}
     leaving = [name for name in records if name not in meant]
     users = read_users(node.client, [*meant, *leaving])
     foreign = {
@@ -135,10 +135,10 @@ def plan_node(
     }
     secrets = _secrets(keyspace)
     steps = [
-        AclStep(node, name, AclStepKind.HELD, (one.fence.hindrance,))
-        if one.fence.hindrance and name not in records and name not in wide
-        else _step(node, one, users.get(name), foreign.get(name), secrets)
-        for name, one in meant.items()
+        AclStep(node, name, AclStepKind.HELD, (item.fence.hindrance,))
+        if item.fence.hindrance and name not in records and name not in wide
+        else _step(node, item, users.get(name), foreign.get(name), secrets)
+        for name, item in meant.items()
     ]
     for name in leaving:
         if name in users and foreign[name] is None:
@@ -256,10 +256,10 @@ def with_passwords(
 ) -> list[Wanted]:
     """The same users, those in *hashes* with that password, as its SHA-256 in hex."""
     return [
-        Wanted(one.fence, Record(one.record.tier, (Password(hashes[name], now_ms),)))
-        if (name := one.fence.identity) in hashes
-        else one
-        for one in wanted
+        Wanted(item.fence, Record(item.record.tier, (Password(hashes[name], now_ms),)))
+        if (name := item.fence.identity) in hashes
+        else item
+        for item in wanted
     ]
 
 
@@ -270,7 +270,7 @@ def _active(
         for guard in guards:
             pipe.hgetall(keyspace.guard(guard.identity))
         raw = pipe.execute() if guards else []
-    records = [guard_record(one) for one in raw]
+    records = [guard_record(item) for item in raw]
     for guard, record in zip(guards, records, strict=True):
         if record is None or record.policy_digest != guard.policy_digest:
             raise NotActivePolicyError(

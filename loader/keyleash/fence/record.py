@@ -71,7 +71,7 @@ class Record:
     @property
     def hashes(self) -> tuple[str, ...]:
         """The passwords as servers keep them."""
-        return tuple(one.sha256 for one in self.passwords)
+        return tuple(password.sha256 for password in self.passwords)
 
     def with_password(self, sha256: str, now_ms: int) -> Record:
         """The record with one more password; one that it has already is not added again."""
@@ -98,7 +98,7 @@ def read_records(client: Client, keyspace: Keyspace) -> dict[str, Record]:
 
 def write_record(client: Client, keyspace: Keyspace, identity: str, record: Record) -> None:
     """Remember what is now known of an identity's user."""
-    passwords = [[one.sha256, one.added_ms] for one in record.passwords]
+    passwords = [[password.sha256, password.added_ms] for password in record.passwords]
     text = json.dumps({"tier": record.tier.value, "passwords": passwords})
     if record.tier is Tier.FENCED:
         client.sadd(keyspace.forgeable, identity)

@@ -101,7 +101,7 @@ def drop_old_passwords(
     for node in nodes:
         for name in old:
             newest = records[name].newest_only().hashes
-            set_user(node.client, name, ("resetpass", *(f"#{one}" for one in newest)))
+            set_user(node.client, name, ("resetpass", *(f"#{item}" for item in newest)))
         save(node.client)
     if old:
         note_event(client, keyspace, "fence-rotate", actor, old)

@@ -72,7 +72,7 @@ def _of_trails(guard: Guard) -> tuple[str, ...]:
 
 
 def _literal(name: str) -> str:
-    return "".join(f"\\{one}" if one in GLOB_CHARACTERS else one for one in name)
+    return "".join(f"\\{item}" if item in GLOB_CHARACTERS else item for item in name)
 
 
 def _under(prefix: str) -> str:
@@ -148,7 +148,7 @@ def read_facts(clients: Sequence[Client], keyspace: Keyspace) -> Facts:
         clients: One for each server; the first is connected to the database of the keys.
         keyspace: Where these are.
     """
-    clients = [operator_client(one, "clients") for one in clients]
+    clients = [operator_client(item, "clients") for item in clients]
     is_sealed = bool(keyspace.vault)
     left_out = dict(LEFT_OUT) if is_sealed else {**LEFT_OUT, **LEFT_OUT_UNSEALED}
     helpers = set(HELPERS)
@@ -157,7 +157,7 @@ def read_facts(clients: Sequence[Client], keyspace: Keyspace) -> Facts:
         helpers &= _helpers(client)
     if len(clients) > 1:
         known = [_names(client) for client in clients]
-        lacking = {name for one in known for other in known for name in one - other}
+        lacking = {name for item in known for other in known for name in item - other}
         left_out.update(dict.fromkeys(lacking, "one of the servers lacks it"))
     return Facts(frozenset(helpers), left_out, database_of(clients[0]))
 
@@ -325,13 +325,13 @@ def _notes(plan: Guard, facts: Facts) -> Iterator[Note]:
         )
     for deny in plan.identity.deny:
         for pattern in deny.keys:
-            if any(overlaps(pattern, one) for one in _patterns(plan)):
+            if any(overlaps(pattern, item) for item in _patterns(plan)):
                 yield Note(
                     "deny", f"`{pattern.source}`", "denied by the guard alone: ACLs only allow"
                 )
     readable = _giving(plan, {OperationClass.READ})
     for pattern in imaged_patterns(plan):
-        if not any(covers(one, pattern) for one in readable):
+        if not any(covers(item, pattern) for item in readable):
             yield Note(
                 "images",
                 f"`{pattern.source}`",
@@ -341,12 +341,12 @@ def _notes(plan: Guard, facts: Facts) -> Iterator[Note]:
 
 
 def _split_classes(readable: Sequence[Pattern], writable: Sequence[Pattern]) -> Iterator[Note]:
-    for one in readable:
+    for item in readable:
         for other in writable:
-            if overlaps(one, other) and not (covers(one, other) or covers(other, one)):
+            if overlaps(item, other) and not (covers(item, other) or covers(other, item)):
                 yield Note(
                     "split",
-                    f"`{one.source}` with `{other.source}`",
+                    f"`{item.source}` with `{other.source}`",
                     "no command that reads and writes gets a key of both: one pattern must give"
                     " it all",
                 )

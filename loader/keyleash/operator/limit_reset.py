@@ -109,13 +109,13 @@ def _reset(
     """Return None if another policy was activated between the plan and the reset."""
     layout = client.hget(keyspace.layouts, identity) or b"[]"
     limits = _chosen(_active_identity(client, keyspace, identity), limit)
-    names = {one.name for one in limits}
+    names = {item.name for item in limits}
     counters = list(_counters(client, keyspace, identity, limits))
     pieces = list(batches(counters, PIECE)) or [()]
     slots = _packed_slots(Layout.from_json(layout), names)
     script = emergency_script("reset_limits.lua", keyspace)
     head = (actor, identity, reason, layout)
-    listed = ",".join(one.name for one in limits)
+    listed = ",".join(item.name for item in limits)
     said = client.eval(script, 0, *head, listed, slots, len(counters), *pieces[0])
     if said == 0:
         return None
@@ -127,7 +127,7 @@ def _reset(
         int(bound_us),
         event.decode(),
         identity,
-        tuple(one.name for one in limits),
+        tuple(item.name for item in limits),
         len(counters),
     )
 
@@ -139,7 +139,7 @@ def _active_identity(client: Client, keyspace: Keyspace, name: str) -> Identity:
     policy = parse_policy(active.document, file="<active policy>", commands=None)
     identity = policy.identity(name)
     if identity is None:
-        known = [one.name for one in policy.identities]
+        known = [item.name for item in policy.identities]
         raise UnknownIdentityError(
             f"the active policy has no identity `{name}`", help=which_identity(name, known)
         )
@@ -150,9 +150,9 @@ def _chosen(identity: Identity, name: str | None) -> tuple[Limit, ...]:
     limits = tuple(identity.limits)
     if name is None and limits:
         return limits
-    chosen = tuple(one for one in limits if one.name == name)
+    chosen = tuple(limit for limit in limits if limit.name == name)
     if not chosen:
-        known = [one.name for one in limits]
+        known = [limit.name for limit in limits]
         has = f"it has {listing(known)}" if known else "it has no limits"
         what = "limits" if name is None else f"limit `{name}`"
         help = has if name is None else did_you_mean(name, known, has)
@@ -165,9 +165,9 @@ def _counters(
 ) -> Iterator[bytes]:
     """The keys of counters per token or per captured segment, each once."""
     prefixes = tuple(
-        keyspace.limit_prefix(identity, one.name).encode()
-        for one in limits
-        if one.subject.kind is not SubjectKind.IDENTITY
+        keyspace.limit_prefix(identity, limit.name).encode()
+        for limit in limits
+        if limit.subject.kind is not SubjectKind.IDENTITY
     )
     if not prefixes:
         return

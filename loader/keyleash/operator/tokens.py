@@ -64,7 +64,7 @@ def not_active(client: Client, keyspace: Keyspace, identity: str) -> KeyleashErr
     if active is None:
         return NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
     policy = parse_policy(active.document, file="<active policy>", commands=None)
-    names = [one.name for one in policy.identities]
+    names = [item.name for item in policy.identities]
     if identity in names:
         return NoPolicyError(
             f"the guard record of `{identity}` is missing or damaged",
@@ -287,13 +287,13 @@ def _of_identity(
     known = read_known(identity, client.hgetall(keyspace.tokens(identity)))
     if not known:
         return
-    records = client.mget([keyspace.token(identity, one["digest"]) for one in known.values()])
+    records = client.mget([keyspace.token(identity, item["digest"]) for item in known.values()])
     forgotten = []
-    for (token_id, one), packed in zip(known.items(), records, strict=True):
+    for (token_id, item), packed in zip(known.items(), records, strict=True):
         if packed is None:
             forgotten.append(token_id)
             continue
-        yield token_info(token_id, identity, one, TokenRecord.unpack(packed), rules, now_us)
+        yield token_info(token_id, identity, item, TokenRecord.unpack(packed), rules, now_us)
     if forgotten:
         # Whoever may only read, or asks a replica, is not there to tidy up.
         with suppress(redis_errors.ResponseError):

@@ -60,7 +60,7 @@ def _plain(value: object) -> object:
     if isinstance(value, Pattern):
         return value.source
     if isinstance(value, tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
         # A field that does not count in comparisons, such as a span, has no meaning either.
         return {

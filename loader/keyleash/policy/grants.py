@@ -238,7 +238,7 @@ def _check_needs_fields(
     if (
         classes is None
         or classes.partial
-        or any(one.source not in allow for one in classes.entries)
+        or any(item.source not in allow for item in classes.entries)
     ):
         return
     keys, channels, images = entry.get("keys"), entry.get("channels"), entry.get("before_images")

@@ -97,9 +97,9 @@ def is_covered(narrow: Iterable[Pattern], wide: Iterable[Pattern]) -> bool:
     return find_key(Region((tuple(narrow),)), Region((tuple(wide),))) is None
 
 
-def common_key(one: Iterable[Pattern], other: Iterable[Pattern]) -> bytes | None:
+def common_key(item: Iterable[Pattern], other: Iterable[Pattern]) -> bytes | None:
     """One of the shortest keys that a pattern of each matches; None if there is none."""
-    return find_key(Region((tuple(one), tuple(other))))
+    return find_key(Region((tuple(item), tuple(other))))
 
 
 def _is_plainly_within(inside: Region, outside: Region) -> bool:
@@ -139,11 +139,11 @@ class _Bits:
 
     def is_lost(self, state: int) -> bool:
         """Whether no longer key belongs to it."""
-        return bool(state & self.excluded_sinks) or not all(state & one for one in self.places)
+        return bool(state & self.excluded_sinks) or not all(state & place for place in self.places)
 
     def is_certain(self, state: int) -> bool:
         """Whether every longer key belongs to it."""
-        return not state & self.excluded_places and all(state & one for one in self.sinks)
+        return not state & self.excluded_places and all(state & sink for sink in self.sinks)
 
 
 @dataclass(slots=True)
@@ -182,15 +182,15 @@ class _Chains:
 
     def bits_of(self, region: Region) -> _Bits:
         """The region in bits."""
-        excluded = [self._by_parts[_shape(one)] for one in region.excluded]
-        groups = [[self._by_parts[_shape(one)] for one in group] for group in region.groups]
+        excluded = [self._by_parts[_shape(item)] for item in region.excluded]
+        groups = [[self._by_parts[_shape(item)] for item in group] for group in region.groups]
         return _Bits(
-            ends=tuple(_union(one.end for one in group) for group in groups),
-            places=tuple(_union(one.places for one in group) for group in groups),
-            sinks=tuple(_union(one.sink for one in group) for group in groups),
-            excluded_ends=_union(one.end for one in excluded),
-            excluded_places=_union(one.places for one in excluded),
-            excluded_sinks=_union(one.sink for one in excluded),
+            ends=tuple(_union(item.end for item in group) for group in groups),
+            places=tuple(_union(item.places for item in group) for group in groups),
+            sinks=tuple(_union(item.sink for item in group) for group in groups),
+            excluded_ends=_union(item.end for item in excluded),
+            excluded_places=_union(item.places for item in excluded),
+            excluded_sinks=_union(item.sink for item in excluded),
         )
 
     def steps(self, state: int) -> Iterator[tuple[int, int]]:
@@ -199,9 +199,11 @@ class _Chains:
         for byte, bits in asked.items():
             if byte != _COLON:
                 yield byte, self._after(state, bits | self._takes_segment)
-        other = next((one for one in _READABLE if one not in asked), None)
+        other = next((item for item in _READABLE if item not in asked), None)
         if other is None:
-            other = next((one for one in range(256) if one not in asked and one != _COLON), None)
+            other = next(
+                (item for item in range(256) if item not in asked and item != _COLON), None
+            )
         if other is not None and state & (
             self._takes_segment | self._stays_in_segment | self._stays
         ):
@@ -256,8 +258,8 @@ def _shape(pattern: Pattern) -> tuple[object, ...]:
 
 def _union(bits: Iterable[int]) -> int:
     found = 0
-    for one in bits:
-        found |= one
+    for bit in bits:
+        found |= bit
     return found
 
 
@@ -287,9 +289,9 @@ def covers(wide: Pattern, narrow: Pattern) -> bool:
     )
 
 
-def overlaps(one: Pattern, other: Pattern) -> bool:
+def overlaps(pattern: Pattern, other: Pattern) -> bool:
     """Whether some key matches both patterns."""
-    ones, one_open = segments_of(one.parts)
+    ones, one_open = segments_of(pattern.parts)
     others, other_open = segments_of(other.parts)
     if not one_open and not other_open:
         return len(ones) == len(others) and _all_meet(ones, others)
@@ -308,7 +310,7 @@ def overlaps(one: Pattern, other: Pattern) -> bool:
 
 
 def _all_meet(ones: Sequence[Segment], others: Sequence[Segment]) -> bool:
-    return all(one.meets(other) for one, other in zip(ones, others, strict=True))
+    return all(item.meets(other) for item, other in zip(ones, others, strict=True))
 
 
 def covered_by(narrow: Pattern, wides: Iterable[Pattern]) -> bool:

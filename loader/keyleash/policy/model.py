@@ -320,4 +320,4 @@ class Policy:
 
     def identity(self, name: str) -> Identity | None:
         """The identity of that name, or None."""
-        return next((one for one in self.identities if one.name == name), None)
+        return next((item for item in self.identities if item.name == name), None)

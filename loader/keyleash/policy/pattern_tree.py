@@ -74,9 +74,9 @@ def segments_of(parts: tuple[PatternPart, ...]) -> tuple[tuple[Segment, ...], bo
     return tuple(segments), False
 
 
-def agree(one: bytes, other: bytes) -> bool:
+def agree(item: bytes, other: bytes) -> bool:
     """Whether one of the two begins with the other, so that some text begins with both."""
-    return one.startswith(other) or other.startswith(one)
+    return item.startswith(other) or other.startswith(item)
 
 
 # Many patterns at once, by their segments: which of them cover or meet another one.
@@ -158,9 +158,9 @@ class _Node(Generic[Owner]):
     def goes_on_with(self, start: bytes) -> bool:
         """Return whether some pattern matches a key that goes on with *start*."""
         return (
-            any(agree(start, one) for one in self.opens)
-            or any(agree(start, one) for one in self.captures)
-            or any(one.startswith(start) for one in self.literals)
+            any(agree(start, item) for item in self.opens)
+            or any(agree(start, capture) for capture in self.captures)
+            or any(literal.startswith(start) for literal in self.literals)
         )
 
 
@@ -207,15 +207,15 @@ class PatternTree(Generic[Owner]):
             depth, nodes = pending.pop()
             for piece in _pieces(segments, is_open, depth):
                 if any(
-                    counts(one)
+                    counts(item)
                     for node in nodes
                     for some in node.open_within(piece.before)
-                    for one in some
+                    for item in some
                 ):
                     continue
                 left = [behind for node in nodes for behind in node.that_cover(piece)]
                 may_end = depth + 1 >= len(segments)
-                if may_end and not any(counts(one) for node in left for one in node.ends):
+                if may_end and not any(counts(end) for node in left for end in node.ends):
                     return False
                 if is_open or not may_end:
                     pending.append((depth + 1, left))
@@ -232,7 +232,7 @@ class PatternTree(Generic[Owner]):
         for node in nodes:
             found += node.open_within(segments[-1].before) if is_open else [node.ends]
         # Each of them is in that order.
-        return merge(*found, key=lambda one: one.number)
+        return merge(*found, key=lambda item: item.number)
 
     def overlaps(self, other: Pattern) -> bool:
         """Return whether some key that *other* matches is matched by one of the patterns."""
@@ -252,7 +252,7 @@ class PatternTree(Generic[Owner]):
             if segment.capture is None:
                 is_met = any(True for _ in node.open_within(segment.before))
             else:
-                is_met = any(agree(segment.before, one) for one in node.opens)
+                is_met = any(agree(segment.before, item) for item in node.opens)
             if is_met:
                 return True
             pending += [(depth + 1, behind) for behind in self._that_meet(node, segment)]

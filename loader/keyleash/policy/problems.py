@@ -100,7 +100,7 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     # difflib is quadratic in the length, and no known word is this long.
     if len(word) > SHOWN_CHARS:
         return otherwise
-    folded = {one.casefold(): one for one in known}
+    folded = {item.casefold(): item for item in known}
     close = get_close_matches(word.casefold(), folded, n=1)
     return f"did you mean `{folded[close[0]]}`?" if close else otherwise
 

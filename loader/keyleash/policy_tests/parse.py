@@ -367,7 +367,7 @@ def read_command(node: YamlNode | None, problems: Problems) -> tuple[bytes, ...]
     if node is None or isinstance(node.value, Broken):
         return ()
     if node.entries:
-        read = [read_word(one, problems) for one in node.entries]
+        read = [read_word(entry, problems) for entry in node.entries]
         return tuple(as_sent(read))
     text = "" if node.value == () else read_text(node, "command", STEP["command"], problems)
     if text is None:

@@ -114,7 +114,7 @@ class Coverage:
     @property
     def places(self) -> list[Place]:
         """Every pattern, in the order of the policy."""
-        return [place for one in self.policy.identities for _, _, place in _places(one)]
+        return [place for identity in self.policy.identities for _, _, place in _places(identity)]
 
     @property
     def uncovered(self) -> list[Place]:
@@ -124,7 +124,7 @@ class Coverage:
 
 def percent(coverages: Iterable[Coverage]) -> float:
     """Of all patterns together; 100 if there are none."""
-    counts = [(len(one.places), len(one.uncovered)) for one in coverages]
+    counts = [(len(coverage.places), len(coverage.uncovered)) for coverage in coverages]
     total = sum(places for places, _ in counts)
     return 100 * (1 - sum(uncovered for _, uncovered in counts) / total) if total else 100.0
 
@@ -144,7 +144,7 @@ def _deciding(decision: Decision) -> Iterator[Match[Grant] | Match[Deny]]:
             case KeyStep(denied_by=(_, *_)):
                 yield from step.denied_by
             case KeyStep(code=None):
-                yield from (one for one in step.granted_by if _gives(one, step.needs))
+                yield from (item for item in step.granted_by if _gives(item, step.needs))
             case ArgumentStep(code=None):
                 yield from step.granted_by
 
@@ -175,7 +175,7 @@ class TestReport:
 
     def ended(self, verdict: Verdict) -> list[Played]:
         """The cases that ended so."""
-        return [one for one in self.played if one.outcome.verdict is verdict]
+        return [item for item in self.played if item.outcome.verdict is verdict]
 
 
 def run_suites(

@@ -65,7 +65,7 @@ def limit_uses(identity: Identity, state: IdentityState | None, now_us: int) -> 
         state: Its state, or None if it has none.
         now_us: Server time.
     """
-    held = {} if state is None else {one.slot.name: one for one in state.limits}
+    held = {} if state is None else {item.slot.name: item for item in state.limits}
     return [_use(limit, held.get(limit.name), now_us) for limit in identity.limits]
 
 
@@ -155,10 +155,10 @@ def read_recent_refusals(
     since_ms = max(0, now_ms - RECENT_S * 1000)
     found: dict[str, dict[str, Refusals]] = defaultdict(lambda: defaultdict(Refusals))
     some = _refused(client, keyspace, identities, since_ms)
-    for one in read_denials(client, keyspace, some, Query(since_ms=since_ms)):
-        refusals = found[one.identity][one.code]
-        refusals.count += one.repeats
-        refusals.last_ms = max(refusals.last_ms, one.time_ms)
+    for denial in read_denials(client, keyspace, some, Query(since_ms=since_ms)):
+        refusals = found[denial.identity][denial.code]
+        refusals.count += denial.repeats
+        refusals.last_ms = max(refusals.last_ms, denial.time_ms)
     return {name: dict(by_code) for name, by_code in found.items()}
 
 
@@ -220,7 +220,9 @@ def read_token_counts(
     with client.pipeline(transaction=False) as pipe:
         for identity, tokens in zip(identities, known, strict=True):
             if tokens:
-                pipe.mget([keyspace.token(identity.name, one["digest"]) for one in tokens.values()])
+                pipe.mget(
+                    [keyspace.token(identity.name, token["digest"]) for token in tokens.values()]
+                )
         replies = iter(pipe.execute() if any(known) else ())
     for identity, tokens in zip(identities, known, strict=True):
         packed = next(replies) if tokens else ()
@@ -238,7 +240,7 @@ def read_token_counts(
             for token_id, record in zip(tokens, packed, strict=True)
             if record is not None
         ]
-        yield _count([one for one in infos if one.state is TokenState.LIVE], now_ms)
+        yield _count([info for info in infos if info.state is TokenState.LIVE], now_ms)
 
 
 def _known(
@@ -249,17 +251,17 @@ def _known(
             pipe.hgetall(keyspace.tokens(identity.name))
         replies = pipe.execute() if identities else []
     return [
-        read_known(identity.name, one) for identity, one in zip(identities, replies, strict=True)
+        read_known(identity.name, item) for identity, item in zip(identities, replies, strict=True)
     ]
 
 
 def _count(live: Sequence[TokenInfo], now_ms: int) -> TokenCount:
     if not live:
         return TokenCount()
-    oldest = min(live, key=lambda one: one.issued_ms)
+    oldest = min(live, key=lambda item: item.issued_ms)
     return TokenCount(
         live=len(live),
-        due=sum(one.is_due(now_ms) for one in live),
+        due=sum(item.is_due(now_ms) for item in live),
         oldest=OldestToken(oldest.id, oldest.issued_ms, oldest.is_due(now_ms)),
     )
 
@@ -334,7 +336,7 @@ def identity_statuses(
     """
     client = operator_client(client)
     identities = document_policy(active.document).identities
-    names = [one.name for one in identities]
+    names = [item.name for item in identities]
     held = list(_read_held(client, keyspace, names))
     tokens = [
         count
@@ -349,8 +351,8 @@ def identity_statuses(
     }
     records = read_records(client, keyspace)
     return [
-        _status(identity, one, count, now_ms, refusals, folded, records)
-        for identity, one, count in zip(identities, held, tokens, strict=True)
+        _status(identity, item, count, now_ms, refusals, folded, records)
+        for identity, item, count in zip(identities, held, tokens, strict=True)
     ]
 
 

@@ -31,7 +31,7 @@ class Snapshot:
     @property
     def tiers(self) -> Counter[str]:
         """How many identities are of each tier."""
-        return Counter(one.tier for one in self.identities)
+        return Counter(identity.tier for identity in self.identities)
 
 
 def read_snapshot(client: Client) -> Snapshot:

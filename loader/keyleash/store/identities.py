@@ -51,7 +51,7 @@ def active_records(
         for name in wanted:
             pipe.hgetall(keyspace.guard(name))
         raw = pipe.execute() if wanted else []
-    records = {name: guard_record(one) for name, one in zip(wanted, raw, strict=True)}
+    records = {name: guard_record(item) for name, item in zip(wanted, raw, strict=True)}
     return {name: record for name, record in records.items() if record is not None}
 
 

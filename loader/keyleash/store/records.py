@@ -162,7 +162,7 @@ def read_history(client: Client, keyspace: Keyspace) -> tuple[ActivePolicy, ...]
             pipe.hgetall(keyspace.kept_policy(digest.decode()))
         records = pipe.execute() if digests else []
     found = map(active_policy, records)
-    return tuple(one for one in found if one is not None)
+    return tuple(item for item in found if item is not None)
 
 
 # What a guard record tells wrappers of commands that they cannot know.

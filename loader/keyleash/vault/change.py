@@ -157,7 +157,7 @@ def _change(
     others: Sequence[Client],
 ) -> ChangeResult:
     client = operator_client(client)
-    others = [operator_client(one, "others") for one in others]
+    others = [operator_client(other, "others") for other in others]
     reject_tokens(actor=actor)
     change, resumed = _planned(client, kind, adopt, hooks)
     if not change.is_switched:
@@ -269,7 +269,9 @@ def _switch(
             prepared.guards, active.generation + 1, prepared.commands, active.transport
         )
         stage.keep_records()
-        stamps = {one.identity.encode(): struct.pack("<d", one.stamp) for one in prepared.guards}
+        stamps = {
+            guard.identity.encode(): struct.pack("<d", guard.stamp) for guard in prepared.guards
+        }
         left = set(client.hkeys(change.old.layouts)) - set(stamps)
         words = [word for name in left for word in (name, b"")]
         words += [word for pair in stamps.items() for word in pair]

@@ -208,10 +208,10 @@ def changed_names(change: PrefixChange, patterns: Sequence[Pattern]) -> NewName:
 
 def logical_names(keys: Iterable[bytes], *keyspaces: Keyspace) -> tuple[bytes, ...]:
     """*keys* as agents have them, each once, in order."""
-    vaults = [one.vault.encode() for one in keyspaces if one.vault]
+    vaults = [keyspace.vault.encode() for keyspace in keyspaces if keyspace.vault]
     found: dict[bytes, None] = {}
     for key in keys:
-        vault = next((one for one in vaults if key.startswith(one)), b"")
+        vault = next((item for item in vaults if key.startswith(item)), b"")
         found[key.removeprefix(vault)] = None
     return tuple(found)
 

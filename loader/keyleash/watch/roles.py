@@ -74,9 +74,9 @@ def _role(said: Mapping[str, Any], server: Mapping[str, Any]) -> Role:
 
 
 def _replicas(said: Mapping[str, Any]) -> Iterator[Address]:
-    for name, one in said.items():
-        if _REPLICA.fullmatch(name) and isinstance(one, dict):
-            yield Address(str(one["ip"]), int(one["port"]))
+    for name, item in said.items():
+        if _REPLICA.fullmatch(name) and isinstance(item, dict):
+            yield Address(str(item["ip"]), int(item["port"]))
 
 
 class Sentinels:
@@ -109,7 +109,7 @@ class Sentinels:
         if primary is None:
             raise redis_errors.ResponseError(f"it knows no `{self._service}`")
         replicas = client.execute_command("SENTINEL REPLICAS", self._service)
-        said = [primary, *((one["ip"], one["port"]) for one in map(_fields, replicas))]
+        said = [primary, *((item["ip"], item["port"]) for item in map(_fields, replicas))]
         return [Address(_text(host), int(port)) for host, port in said]
 
 

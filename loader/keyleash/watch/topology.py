@@ -293,7 +293,7 @@ class Topology:
                 if role := node.ask():
                     listed.update(role.neighbours)
                     waiting += role.neighbours
-        silent = {one for one, node in asked.items() if node.silences > FORGOTTEN_AFTER_LOOKS}
+        silent = {item for item, node in asked.items() if node.silences > FORGOTTEN_AFTER_LOOKS}
         gone = silent - listed
         for address in gone:
             asked.pop(address).close()
@@ -315,7 +315,7 @@ class Topology:
     def _name_once(self) -> None:
         """Of several addresses of one server, take that of a seed, or else the first."""
         by_run: dict[str, Address] = {}
-        for address in sorted(self._asked, key=lambda one: one not in self._seeds):
+        for address in sorted(self._asked, key=lambda item: item not in self._seeds):
             run = self._asked[address].run or str(address)
             self._first[address] = by_run.setdefault(run, address)
-        self.nodes = {one: node for one, node in self._asked.items() if self._first[one] == one}
+        self.nodes = {item: node for item, node in self._asked.items() if self._first[item] == item}

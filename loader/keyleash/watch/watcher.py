@@ -64,7 +64,7 @@ class Watcher:
             drifts += node.drifts
             if node.role is None:
                 # Nothing is mended by not being seen.
-                drifts += [one for one in self.drifts if one.node == str(node.address)]
+                drifts += [item for item in self.drifts if item.node == str(node.address)]
         drifts += filter(None, map(self._behind, nodes))
         drifts += _several_primaries(nodes)
         found: dict[tuple[str, WatchEventKind, str], Drift] = {}
@@ -79,7 +79,7 @@ class Watcher:
     def _forget_drifts(self, watched: set[str]) -> None:
         """Of a server that is watched no longer, nobody can say that anything is mended."""
         left = self._watched - watched
-        self._drifts = {key: one for key, one in self._drifts.items() if one.node not in left}
+        self._drifts = {key: item for key, item in self._drifts.items() if item.node not in left}
         self._watched = watched
 
     def _role_changes(self, nodes: Sequence[WatchedNode]) -> Iterator[WatchEvent]:
@@ -96,7 +96,7 @@ class Watcher:
                 address, WatchEventKind.ROLE, "not watching it any more, as nobody names it"
             )
         # One that does not answer keeps its part until it says otherwise.
-        silent = {one: role for one, role in self._roles.items() if one in known}
+        silent = {item: role for item, role in self._roles.items() if item in known}
         self._roles = {**silent, **roles} if roles else {}
 
     def _behind(self, node: WatchedNode) -> Drift | None:
@@ -133,7 +133,7 @@ def _done(address: Address, kind: WatchEventKind, message: str) -> WatchEvent:
 
 
 def _several_primaries(nodes: Sequence[WatchedNode]) -> Iterator[Drift]:
-    primaries = [str(one.address) for one in nodes if one.role and one.role.primary is None]
+    primaries = [str(node.address) for node in nodes if node.role and node.role.primary is None]
     if len(primaries) > 1:
         names = ", ".join(sorted(primaries))
         yield Drift(names, WatchEventKind.SEVERAL_PRIMARIES, "each of them takes writes")

@@ -155,7 +155,7 @@ def timing(stage: Stage) -> bool:
         stage.operator.config_resetstat()
         stage.intruder.call("GET", OWN, token=token)
         stats = stage.operator.info("commandstats")
-        work.append({name: one["calls"] for name, one in stats.items() if name != "cmdstat_info"})
+        work.append({name: item["calls"] for name, item in stats.items() if name != "cmdstat_info"})
         # Like ones of a minute are counted, the first is written out.
         stage.reset()
     stage.intruder.forget()

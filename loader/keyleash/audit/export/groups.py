@@ -158,7 +158,7 @@ class ConsumerGroup:
     def _place_of(self, name: str) -> str:
         consumers = self._client.xinfo_consumers(self.stream, name)
         with reading_reply("XINFO"):
-            return ", ".join(one["name"].decode() for one in consumers) or name
+            return ", ".join(consumer["name"].decode() for consumer in consumers) or name
 
     def lag(self) -> int | None:
         """How many entries were not delivered yet; None if the server does not know."""
@@ -210,13 +210,13 @@ def open_trails(
     """
     ready = [_ready(client, archive, trail) for trail in trails]
     # All are looked at before the first is changed.
-    for one in ready:
+    for item in ready:
         if not take_over:
-            _require_ours(one)
-    for one in ready:
-        if one.group.exists() or one.group.create():
-            _require_alone(one, take_over=take_over)
-            yield one
+            _require_ours(item)
+    for item in ready:
+        if item.group.exists() or item.group.create():
+            _require_alone(item, take_over=take_over)
+            yield item
 
 
 def _ready(client: Client, archive: Archive, trail: ExportedStream) -> OpenTrail:
@@ -225,26 +225,30 @@ def _ready(client: Client, archive: Archive, trail: ExportedStream) -> OpenTrail
     return OpenTrail(trail, group, folder, SequenceCheck(folder.head.last_seq))
 
 
-def _require_ours(one: OpenTrail) -> None:
+def _require_ours(open_trail: OpenTrail) -> None:
     """See to it that no other archive has the stream, and what the archive has is from it."""
-    for place in one.group.others().values():
-        raise _taken(one.trail, place)
-    if one.folder.head.files and one.group.stream_exists() and not one.group.exists():
+    for place in open_trail.group.others().values():
+        raise _taken(open_trail.trail, place)
+    if (
+        open_trail.folder.head.files
+        and open_trail.group.stream_exists()
+        and not open_trail.group.exists()
+    ):
         raise ArchiveTakenError(
-            f"the trail `{one.trail.name}` is not the one that `{one.folder.path}` was exported"
-            " from",
+            f"the trail `{open_trail.trail.name}` is not the one that `{open_trail.folder.path}`"
+            " was exported from",
             help="name another directory for another server; if the server was restored or lost"
             " its data, go on with `--take-over`",
         )
 
 
-def _require_alone(one: OpenTrail, *, take_over: bool) -> None:
-    for name, place in one.group.others().items():
+def _require_alone(open_trail: OpenTrail, *, take_over: bool) -> None:
+    for name, place in open_trail.group.others().items():
         if not take_over:
             # Both came at once. Nothing was delivered yet.
-            one.group.destroy(one.group.name)
-            raise _taken(one.trail, place)
-        one.group.destroy(name)
+            open_trail.group.destroy(open_trail.group.name)
+            raise _taken(open_trail.trail, place)
+        open_trail.group.destroy(name)
 
 
 def _taken(trail: ExportedStream, place: str) -> ArchiveTakenError:
@@ -271,5 +275,7 @@ def _kept(document: str) -> dict[str, int]:
     # It was checked when it was loaded, by a program that may know other commands.
     policy = parse_policy(document, file="the active policy", commands=None)
     return {
-        one.name: one.audit.hard_max for one in policy.identities if one.audit.hard_max is not None
+        identity.name: identity.audit.hard_max
+        for identity in policy.identities
+        if identity.audit.hard_max is not None
     }

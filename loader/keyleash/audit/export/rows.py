@@ -113,7 +113,7 @@ class ArchiveRow:
 
     def field(self, name: bytes) -> bytes:
         """The first field of that name; empty if there is none."""
-        return next((value for one, value in self.fields if one == name), b"")
+        return next((value for item, value in self.fields if item == name), b"")
 
     def commands(self, trail: ExportedStream) -> list[tuple[str, tuple[bytes, ...]]]:
         """The commands that the entry of an audit trail is about, each with its keys."""
@@ -327,7 +327,7 @@ def read_parquet(path: Path) -> Iterator[ArchiveRow]:
         for batch in parquet.ParquetFile(file).iter_batches(_BATCH, columns=["id", "fields"]):
             for said in batch.to_pylist():
                 yield ArchiveRow(
-                    said["id"], tuple((one["name"], one["value"]) for one in said["fields"])
+                    said["id"], tuple((item["name"], item["value"]) for item in said["fields"])
                 )
 
 

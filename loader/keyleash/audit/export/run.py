@@ -47,11 +47,11 @@ class Recorder:
         self._open: list[OpenTrail] = []
         self._has_news = False
 
-    def add(self, one: OpenTrail) -> None:
+    def add(self, open_trail: OpenTrail) -> None:
         """Take a trail that is exported from now on."""
-        self._open.append(one)
-        unrecorded = one.folder.head.files > self._marked(one).files
-        self._has_news |= unrecorded and one.trail.kind is not TrailKind.CONTROL
+        self._open.append(open_trail)
+        unrecorded = open_trail.folder.head.files > self._marked(open_trail).files
+        self._has_news |= unrecorded and open_trail.trail.kind is not TrailKind.CONTROL
 
     def note(self, trail: ExportedStream, rows: Iterable[ArchiveRow]) -> None:
         """Take rows that are exported."""
@@ -60,18 +60,18 @@ class Recorder:
 
     def record(self) -> None:
         """Say how far each trail is exported, with its chain, if there is news."""
-        new = [one for one in self._open if one.folder.head.files > self._marked(one).files]
+        new = [item for item in self._open if item.folder.head.files > self._marked(item).files]
         if not self._has_news or not new:
             return
-        said = {one.trail.name: self._progress(one) for one in new}
+        said = {item.trail.name: self._progress(item) for item in new}
         event = {"event": "export", "actor": self._actor, "archive": self._archive.id}
         event |= {"place": self._archive.place, "trails": json.dumps(said)}
         self._client.xadd(self._keyspace.control, event)
-        self._archive = self._archive.with_marks({one.trail.name: _mark(one) for one in new})
+        self._archive = self._archive.with_marks({item.trail.name: _mark(item) for item in new})
         self._has_news = False
 
-    def _progress(self, one: OpenTrail) -> dict[str, str | int]:
-        before, mark = self._marked(one), _mark(one)
+    def _progress(self, open_trail: OpenTrail) -> dict[str, str | int]:
+        before, mark = self._marked(open_trail), _mark(open_trail)
         return {
             "after": before.last or "0-0",
             "to": mark.last,
@@ -80,12 +80,12 @@ class Recorder:
             "chain": mark.chain,
         }
 
-    def _marked(self, one: OpenTrail) -> Mark:
-        return self._archive.marks.get(one.trail.name, Mark())
+    def _marked(self, open_trail: OpenTrail) -> Mark:
+        return self._archive.marks.get(open_trail.trail.name, Mark())
 
 
-def _mark(one: OpenTrail) -> Mark:
-    head = one.folder.head
+def _mark(open_trail: OpenTrail) -> Mark:
+    head = open_trail.folder.head
     return Mark(head.files, head.count, head.last, head.chain)
 
 
@@ -217,8 +217,8 @@ class Archiver:
                 yield from self._round()
                 due_s = now_s + every_s
             else:
-                for one in [one for one in self._open.values() if self._is_full(one)]:
-                    yield from self._export(one)
+                for entry in [item for item in self._open.values() if self._is_full(item)]:
+                    yield from self._export(entry)
             if now_s - recorded_s >= RECORD_EVERY_S:
                 self._recorder.record()
                 recorded_s = now_s
@@ -229,76 +229,77 @@ class Archiver:
         self._kept = kept_until_exported(self._client, self._keyspace)
         trails = find_trails(self._client, self._keyspace, self._identities)
         new = [trail for trail in trails if trail.name not in self._open]
-        for one in open_trails(self._client, self._archive, new, take_over=self._take_over):
-            self._open[one.trail.name] = one
-            self._recorder.add(one)
-        for one in list(self._open.values()):
-            yield from self._export(one)
+        for item in open_trails(self._client, self._archive, new, take_over=self._take_over):
+            self._open[item.trail.name] = item
+            self._recorder.add(item)
+        for item in list(self._open.values()):
+            yield from self._export(item)
 
-    def _export(self, one: OpenTrail) -> Iterator[Exported]:
-        one.caught_up = False
-        while not one.caught_up and not self._is_stopping():
+    def _export(self, open_trail: OpenTrail) -> Iterator[Exported]:
+        open_trail.caught_up = False
+        while not open_trail.caught_up and not self._is_stopping():
             try:
-                done = self._next_file(one)
+                done = self._next_file(open_trail)
             except ResponseError as error:
                 if not is_gone(error):
                     raise
                 raise ArchiveTakenError(
-                    f"the trail `{one.trail.name}` was removed, or another archive took it over",
+                    f"the trail `{open_trail.trail.name}` was removed,"
+                    " or another archive took it over",
                     help="run it again to see which",
                 ) from None
             if done.file or done.breaks or done.lost or done.known:
                 yield done
-        if one.trail.kind is TrailKind.AUDIT and one.trail.identity in self._kept:
-            one.group.trim(one.folder.head.last or "0-0")
+        if open_trail.trail.kind is TrailKind.AUDIT and open_trail.trail.identity in self._kept:
+            open_trail.group.trim(open_trail.folder.head.last or "0-0")
 
-    def _next_file(self, one: OpenTrail) -> Exported:
+    def _next_file(self, open_trail: OpenTrail) -> Exported:
         taken = _Taken()
-        pages = self._pages(one, taken)
+        pages = self._pages(open_trail, taken)
         file = None
         first = next(pages, None)
         if first is not None:
             try:
-                file = one.folder.write(chain((first,), pages), self._format)
+                file = open_trail.folder.write(chain((first,), pages), self._format)
             except OSError as error:
                 said = (error.strerror or str(error)).lower()
                 raise ArchiveWriteError(
-                    f"cannot write in `{one.folder.path}`: {said};"
+                    f"cannot write in `{open_trail.folder.path}`: {said};"
                     " nothing that was to be written there is acknowledged",
                     help="make room, and run it again: it goes on where it was",
                 ) from error
-            one.group.acknowledge(taken.ids)
+            open_trail.group.acknowledge(taken.ids)
         return Exported(
-            one.trail.name, file, tuple(taken.breaks), lost=taken.lost, known=taken.known
+            open_trail.trail.name, file, tuple(taken.breaks), lost=taken.lost, known=taken.known
         )
 
-    def _pages(self, one: OpenTrail, taken: _Taken) -> Iterator[list[ArchiveRow]]:
+    def _pages(self, open_trail: OpenTrail, taken: _Taken) -> Iterator[list[ArchiveRow]]:
         """The pages of one file, without what the archive has or nobody has any more."""
         room, room_bytes = self._max_entries, MAX_BYTES
-        last = id_order(one.folder.head.last or "0-0")
-        while room > 0 and room_bytes > 0 and not one.caught_up and not self._is_stopping():
-            page = one.group.next_page(room)
-            one.caught_up = page.is_last
+        last = id_order(open_trail.folder.head.last or "0-0")
+        while room > 0 and room_bytes > 0 and not open_trail.caught_up and not self._is_stopping():
+            page = open_trail.group.next_page(room)
+            open_trail.caught_up = page.is_last
             rows = _fresh(page, last, taken)
             if not rows:
-                one.group.acknowledge([row.id for row in page.rows])
+                open_trail.group.acknowledge([row.id for row in page.rows])
                 continue
             taken.ids += [row.id for row in page.rows]
             for row in rows:
-                found = one.sequence.follow(row.seq, row.id)
+                found = open_trail.sequence.follow(row.seq, row.id)
                 taken.breaks += [found] if found else []
                 room_bytes -= row.size
             room -= len(rows)
-            self._recorder.note(one.trail, rows)
+            self._recorder.note(open_trail.trail, rows)
             self._exported += len(rows)
             self._report(self._exported)
             yield rows
 
-    def _is_full(self, one: OpenTrail) -> bool:
+    def _is_full(self, open_trail: OpenTrail) -> bool:
         enough = self._max_entries
-        if one.trail.kind is TrailKind.AUDIT and one.trail.identity in self._kept:
-            enough = min(enough, max(1, self._kept[one.trail.identity] // 4))
-        lag = one.group.lag()
+        if open_trail.trail.kind is TrailKind.AUDIT and open_trail.trail.identity in self._kept:
+            enough = min(enough, max(1, self._kept[open_trail.trail.identity] // 4))
+        lag = open_trail.group.lag()
         return lag is None or lag >= enough
 
     def _wait(self) -> None:

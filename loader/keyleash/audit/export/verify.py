@@ -301,7 +301,7 @@ def _folders(directory: Path) -> Iterator[str]:
         if kind is TrailKind.CONTROL:
             yield from [str(kind)] if folder.is_dir() else []
         elif folder.is_dir():
-            yield from (f"{kind}/{one.name}" for one in folder.iterdir() if one.is_dir())
+            yield from (f"{kind}/{item.name}" for item in folder.iterdir() if item.is_dir())
 
 
 def _strangers(directory: Path) -> Iterator[str]:
@@ -312,4 +312,4 @@ def _strangers(directory: Path) -> Iterator[str]:
         if path.name not in ours and path.name != DRAFT:
             yield path.name
         elif path.name in {TrailKind.AUDIT, TrailKind.DENIED}:
-            yield from (f"{path.name}/{one.name}" for one in path.iterdir() if not one.is_dir())
+            yield from (f"{path.name}/{item.name}" for item in path.iterdir() if not item.is_dir())

@@ -143,11 +143,11 @@ def read_activity(
         read_denials(client, keyspace, identities, query),
     ]
     entries = merged(trails)
-    for one in trust.marked(with_gaps(entries) if query.takes_all else entries):
-        if isinstance(one, Gap):
-            activity.add_gap(one)
+    for item in trust.marked(with_gaps(entries) if query.takes_all else entries):
+        if isinstance(item, Gap):
+            activity.add_gap(item)
         else:
-            activity.add(one)
+            activity.add(item)
     activity.trimmed = [
         name for name in identities if _is_trimmed(client, keyspace.audit(name), query)
     ]
@@ -257,14 +257,14 @@ def read_standing(
     for identity, token in used:
         tokens.setdefault((identity, token), TokenUse(token, identity))
     return IdentityRules(
-        policies=[one for one in in_sequence(activations) if _overlaps(one, since_ms)],
+        policies=[item for item in in_sequence(activations) if _overlaps(item, since_ms)],
         tokens=sorted(
             (
-                one
-                for place, one in tokens.items()
-                if place in used or one.is_in_force(since_ms, until_ms)
+                item
+                for place, item in tokens.items()
+                if place in used or item.is_in_force(since_ms, until_ms)
             ),
-            key=lambda one: one.issued_ms or 0,
+            key=lambda item: item.issued_ms or 0,
             reverse=True,
         ),
         deeds=list(deeds),

@@ -79,20 +79,24 @@ def amount(count: int, noun: str) -> str:
     return counted(count, noun).replace(str(count), number(count), 1)
 
 
-def before_words(one: BeforeAndAfter) -> str:
+def before_words(before_and_after: BeforeAndAfter) -> str:
     """What a key held before the range."""
-    if one.before is not None:
-        return short_value(one.before, one.life.first.time_ms)
-    return f"not restored: {UNVALIDATED}" if one.is_withheld else _why_unknown(one.life)
+    if before_and_after.before is not None:
+        return short_value(before_and_after.before, before_and_after.life.first.time_ms)
+    return (
+        f"not restored: {UNVALIDATED}"
+        if before_and_after.is_withheld
+        else _why_unknown(before_and_after.life)
+    )
 
 
-def after_words(one: BeforeAndAfter) -> str:
+def after_words(before_and_after: BeforeAndAfter) -> str:
     """What the last event of the range left."""
-    last = one.life.last
-    if one.after is not None:
-        return short_value(one.after, last.time_ms)
+    last = before_and_after.life.last
+    if before_and_after.after is not None:
+        return short_value(before_and_after.after, last.time_ms)
     match last.became.digest:
-        case None if one.life.is_masked:
+        case None if before_and_after.life.is_masked:
             return "masked"
         case None:
             return "not recorded"
@@ -102,14 +106,17 @@ def after_words(one: BeforeAndAfter) -> str:
             return f"not kept (SHA-1 {digest[:12]}…)"
 
 
-def now_words(one: BeforeAndAfter, now_ms: int) -> str:
+def now_words(before_and_after: BeforeAndAfter, now_ms: int) -> str:
     """What it holds now."""
-    if one.now is None:
+    if before_and_after.now is None:
         return "not known"
-    has_expired = one.now.is_absent and one.life.last.became.digest not in {None, "absent"}
-    if one.is_unchanged:
+    has_expired = (
+        before_and_after.now.is_absent
+        and before_and_after.life.last.became.digest not in {None, "absent"}
+    )
+    if before_and_after.is_unchanged:
         return "expired since" if has_expired else "as it was left"
-    return short_value(one.now, now_ms)
+    return short_value(before_and_after.now, now_ms)
 
 
 def _why_unknown(life: KeyLife) -> str:
@@ -397,18 +404,18 @@ def _planned(report: HtmlReport) -> list[KeyPlan]:
     """The keys of the plan, those that are in the way first."""
     if report.plan is None:
         return []
-    return sorted(report.plan.keys, key=lambda one: not one.is_blocked)
+    return sorted(report.plan.keys, key=lambda item: not item.is_blocked)
 
 
 def _tokens(report: HtmlReport) -> list[TokenUse]:
     """Those that were used most first."""
     tallies = report.activity.tokens
 
-    def uses(one: TokenUse) -> int:
-        tally = tallies.get((one.identity, one.id))
+    def uses(token_use: TokenUse) -> int:
+        tally = tallies.get((token_use.identity, token_use.id))
         return tally.total if tally else 0
 
-    return sorted(report.standing.tokens, key=lambda one: -uses(one))
+    return sorted(report.standing.tokens, key=lambda item: -uses(item))
 
 
 MAX_PREFIXES = 20
@@ -516,7 +523,7 @@ def gather(
         correlation=query.correlation,
         activity=activity,
         standing=read_standing(client, keyspace, about, since_ms, until_ms, used),
-        statuses=[one for one in statuses if identity in {None, one.name}],
+        statuses=[statuse for statuse in statuses if identity in {None, statuse.name}],
         prefixes=prefixes,
         further_prefixes=len(activity.stats.prefixes) - len(prefixes),
         plan=plan,
@@ -540,7 +547,7 @@ def _prefixes(client: Client, keyspace: Keyspace, activity: Activity) -> list[Pr
     }
     everything = [life for lives in chosen.values() for life in lives]
     found = read_lives(client, keyspace, everything)
-    read = {one.life.key: one for one in found}
+    read = {item.life.key: item for item in found}
     return [
         Prefix(
             name=name,

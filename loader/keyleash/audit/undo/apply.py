@@ -113,8 +113,8 @@ def apply_undo(
     return Undone(
         correlation=undo,
         events=tuple(f"{OPERATORS}/{_text(entry_id)}" for entry_id in said),
-        restored=tuple(one.key for one in plan.changes if one.action is Action.RESTORE),
-        removed=tuple(one.key for one in plan.changes if one.action is Action.REMOVE),
+        restored=tuple(change.key for change in plan.changes if change.action is Action.RESTORE),
+        removed=tuple(change.key for change in plan.changes if change.action is Action.REMOVE),
     )
 
 
@@ -124,13 +124,13 @@ def _require_validated(client: Client, keyspace: Keyspace, plans: Sequence[KeyPl
         client,
         keyspace,
         [
-            (one.steps[0].identity, one.image.held)
-            for one in plans
-            if one.action is Action.RESTORE and one.image and one.image.held
+            (plan.steps[0].identity, plan.image.held)
+            for plan in plans
+            if plan.action is Action.RESTORE and plan.image and plan.image.held
         ],
     )
     if withheld.images:
-        keys = [one.key for one in plans if one.image and one.image.held in withheld.images]
+        keys = [plan.key for plan in plans if plan.image and plan.image.held in withheld.images]
         raise withheld.error(f"the before-image of {_keys(keys)}")
 
 
@@ -147,12 +147,16 @@ def refusal(plan: UndoPlan) -> UndoRefusedError:
     """Why *plan* is not carried out."""
     blocked, count = len(plan.blocked), len(plan.keys)
     which = "1 key" if count == 1 else f"{blocked} of {count} keys"
-    obstacles = [one for key in plan.blocked for one in key.obstacles if not one.is_forced]
-    helps = ["`--force KEY` overrides a conflict"] * any(not one.is_final for one in obstacles)
+    obstacles = [
+        obstacle for key in plan.blocked for obstacle in key.obstacles if not obstacle.is_forced
+    ]
+    helps = ["`--force KEY` overrides a conflict"] * any(
+        not obstacle.is_final for obstacle in obstacles
+    )
     helps.append("`--skip KEY` leaves a key out")
-    if any(one.kind is ConflictKind.UNVALIDATED for one in obstacles):
+    if any(obstacle.kind is ConflictKind.UNVALIDATED for obstacle in obstacles):
         helps.append(HELP)
-    if any(one.kind is ConflictKind.NOT_RECORDED for one in obstacles):
+    if any(obstacle.kind is ConflictKind.NOT_RECORDED for obstacle in obstacles):
         helps.append("with `before_images` in the policy, later changes can be undone")
     return UndoRefusedError(
         f"{which} cannot be restored; nothing was undone",

@@ -117,7 +117,7 @@ def steps_on(keys: Iterable[bytes], events: Iterable[AuditEvent]) -> dict[bytes,
     """The steps on each of *keys*, also those that are recorded under a mask."""
     found: dict[bytes, list[UndoStep]] = {key: [] for key in keys}
     key_of = unmasked(found)
-    concerned = (one for one in events if any(key_of(key) is not None for key in one.keys))
+    concerned = (event for event in events if any(key_of(key) is not None for key in event.keys))
     for recorded, steps in steps_of(concerned).items():
         key = key_of(recorded)
         if key is not None:
@@ -328,7 +328,7 @@ class Grants:
             return True
         if self._active is None and not self._uses:
             return True
-        return any(self._let_then(one, name, key, classes) for one in self._uses_at(time_ms))
+        return any(self._let_then(use, name, key, classes) for use in self._uses_at(time_ms))
 
     def could_change_since(self, name: str, key: bytes, since_ms: int) -> bool:
         """Return whether *name* may change *key*, or might at any time since *since_ms*."""
@@ -336,28 +336,28 @@ class Grants:
             return True
         if not self._uses or (self._uses[0].generation > 1 and self._uses[0].from_ms > since_ms):
             return True
-        uses = (one for one in self._uses if (one.until_ms or since_ms) >= since_ms)
-        return any(self._let_then(one, name, key, CHANGES) for one in uses)
+        uses = (use for use in self._uses if (use.until_ms or since_ms) >= since_ms)
+        return any(self._let_then(use, name, key, CHANGES) for use in uses)
 
     @cached_property
     def _kept(self) -> dict[str, ActivePolicy]:
-        return {one.digest: one for one in read_history(self._client, self._keyspace)}
+        return {item.digest: item for item in read_history(self._client, self._keyspace)}
 
     @cached_property
     def _uses(self) -> list[PolicyUse]:
         recorded = read_activations(self._client, self._keyspace)
         trimmed = (
-            PolicyUse(one.generation, one.digest, one.actor, one.activated_ms, None, {})
-            for one in self._kept.values()
-            if not recorded or one.activated_ms < recorded[0].from_ms
+            PolicyUse(item.generation, item.digest, item.actor, item.activated_ms, None, {})
+            for item in self._kept.values()
+            if not recorded or item.activated_ms < recorded[0].from_ms
         )
-        return in_sequence([*sorted(trimmed, key=lambda one: one.from_ms), *recorded])
+        return in_sequence([*sorted(trimmed, key=lambda item: item.from_ms), *recorded])
 
     def _uses_at(self, time_ms: int) -> Iterator[PolicyUse]:
         """What was active then: in the millisecond of an activation, both policies."""
-        behind = bisect_right(self._uses, time_ms, key=lambda one: one.from_ms)
+        behind = bisect_right(self._uses, time_ms, key=lambda item: item.from_ms)
         begun = (self._uses[place] for place in range(behind - 1, -1, -1))
-        return takewhile(lambda one: (one.until_ms or time_ms) >= time_ms, begun)
+        return takewhile(lambda item: (item.until_ms or time_ms) >= time_ms, begun)
 
     def _let_then(
         self, use: PolicyUse, name: str, key: bytes, classes: frozenset[OperationClass]
@@ -393,7 +393,7 @@ def _parsed(document: str) -> Policy | KeyleashError:
 
 def _may_use(identity: Identity, key: bytes, classes: frozenset[OperationClass]) -> bool:
     """Whether a grant of one of *classes* has *key*, or may have it, if it is recorded masked."""
-    if any(match(one, key) is not None for rule in identity.deny for one in rule.keys):
+    if any(match(item, key) is not None for rule in identity.deny for item in rule.keys):
         return False
     granted = [
         pattern
@@ -401,14 +401,14 @@ def _may_use(identity: Identity, key: bytes, classes: frozenset[OperationClass])
         if not classes.isdisjoint(grant.allow)
         for pattern in grant.keys
     ]
-    if any(match(one, key) is not None for one in granted):
+    if any(match(item, key) is not None for item in granted):
         return True
     mask = MASK.search(key)
     if mask is None:
         return False
     shown = key[: mask.start()]
-    is_masked = any(beginning(one) == shown for one in identity.audit.mask_keys)
-    return is_masked and any(test_of(one)(key) for one in granted)
+    is_masked = any(beginning(item) == shown for item in identity.audit.mask_keys)
+    return is_masked and any(test_of(item)(key) for item in granted)
 
 
 # Which events are trusted.

@@ -132,12 +132,12 @@ class KeyPlan:
     @property
     def is_blocked(self) -> bool:
         """Whether something is in the way that the operator does not override."""
-        return not self.is_skipped and any(not one.is_forced for one in self.obstacles)
+        return not self.is_skipped and any(not obstacle.is_forced for obstacle in self.obstacles)
 
     @property
     def is_contested(self) -> bool:
         """Whether others changed it, or may have."""
-        return any(one.kind in BY_OTHERS for one in self.obstacles)
+        return any(obstacle.kind in BY_OTHERS for obstacle in self.obstacles)
 
     @property
     def has_expired(self) -> bool:
@@ -167,17 +167,17 @@ class UndoPlan:
     @property
     def blocked(self) -> tuple[KeyPlan, ...]:
         """The keys because of which nothing is undone."""
-        return tuple(one for one in self.keys if one.is_blocked)
+        return tuple(key for key in self.keys if key.is_blocked)
 
     @property
     def changes(self) -> tuple[KeyPlan, ...]:
         """The keys that are touched."""
-        return tuple(one for one in self.keys if one.action in {Action.RESTORE, Action.REMOVE})
+        return tuple(key for key in self.keys if key.action in {Action.RESTORE, Action.REMOVE})
 
     @property
     def steps(self) -> tuple[UndoStep, ...]:
         """All that is undone, oldest first."""
-        steps = (step for one in self.keys if not one.is_skipped for step in one.steps)
+        steps = (step for key in self.keys if not key.is_skipped for step in key.steps)
         return tuple(sorted(steps, key=place))
 
 
@@ -225,7 +225,7 @@ def plan_key(
     first = ordered[0]
     # What cannot be brought back at all needs no further reason.
     obstacles = _missing_image(first, seen) or [
-        replace(one, by=_between(life, one)) for one in _breaks(ordered, state, seen.time_ms)
+        replace(item, by=_between(life, item)) for item in _breaks(ordered, state, seen.time_ms)
     ]
     if key.startswith(seen.prefixes):
         obstacles.append(Obstacle(ConflictKind.CONTROL))
@@ -374,7 +374,8 @@ def _with_grants(grants: Grants, plans: Sequence[KeyPlan]) -> list[KeyPlan]:
 def _decided(plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes]) -> KeyPlan:
     is_forced = plan.key in forced
     obstacles = tuple(
-        replace(one, is_forced=is_forced and one.kind in FORCIBLE) for one in plan.obstacles
+        replace(obstacle, is_forced=is_forced and obstacle.kind in FORCIBLE)
+        for obstacle in plan.obstacles
     )
     return replace(plan, obstacles=obstacles, is_skipped=plan.key in skipped)
 

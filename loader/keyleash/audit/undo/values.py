@@ -66,7 +66,7 @@ def find_withheld(client: Client, keyspace: Keyspace, images: Iterable[Recorded]
         keyspace: Where the control keys are.
         images: Before-images, and the identities in whose streams they are.
     """
-    payloads = {one for one in images if one[1][0] != "value" and one[0] != OPERATORS}
+    payloads = {image for image in images if image[1][0] != "value" and image[0] != OPERATORS}
     risk = find_payload_risk(client) if payloads else None
     if risk is None:
         return Withheld()

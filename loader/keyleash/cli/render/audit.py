@@ -258,17 +258,17 @@ def show_entries(
     missing: list[Gap] = []
     count = 0
     told: Iterable[Any] = with_gaps(entries, newest_first=newest_first) if gaps else entries
-    for one in told:
-        count += not isinstance(one, Gap)
+    for item in told:
+        count += not isinstance(item, Gap)
         if settings.json:
-            print_json_line(entry_as_json(one))
+            print_json_line(entry_as_json(item))
         else:
-            (missing if isinstance(one, Gap) else shown).append(one)
+            (missing if isinstance(item, Gap) else shown).append(item)
     if shown:
         print_control(shown) if isinstance(shown[0], ControlEvent) else print_trail(shown)
     for gap in missing:
         say_gap(gap)
-    if folded := sum(one.folded_count for one in shown if isinstance(one, Denial)):
+    if folded := sum(item.folded_count for item in shown if isinstance(item, Denial)):
         say(
             f"{counted(folded, 'denial')} {'has' if folded == 1 else 'have'} no entry:"
             " `×` counts them with the first of their kind"

@@ -70,27 +70,27 @@ def _step(step: Step, lines: Sequence[str]) -> dict[str, Any]:
             return {
                 "command": json_bytes(step.command),
                 "why": step.why or None,
-                "grants": [place_json(one.span, lines) for one in step.grants],
+                "grants": [place_json(grant.span, lines) for grant in step.grants],
             }
         case ClassStep():
             return {
                 "class": str(step.needed),
-                "grants": [place_json(one.span, lines) for one in step.grants],
+                "grants": [place_json(grant.span, lines) for grant in step.grants],
             }
         case ArgumentStep():
             return {
                 "aspect": str(step.aspect),
                 "value": json_bytes(step.value),
-                "granted_by": [match_json(one, lines) for one in step.granted_by],
+                "granted_by": [match_json(item, lines) for item in step.granted_by],
             }
         case KeyStep():
             return {
                 "key": json_bytes(step.key),
-                "needs": [str(one) for one in step.needs],
+                "needs": [str(need) for need in step.needs],
                 "missing": None if step.missing is None else str(step.missing),
                 "control_key": step.is_control,
-                "denied_by": [match_json(one, lines) for one in step.denied_by],
-                "granted_by": [match_json(one, lines) for one in step.granted_by],
+                "denied_by": [match_json(item, lines) for item in step.denied_by],
+                "granted_by": [match_json(item, lines) for item in step.granted_by],
             }
         case LimitStep():
             return {
@@ -111,7 +111,7 @@ def _moment(at_us: int | None) -> str | None:
 
 def match_json(match: Match[Any], lines: Sequence[str]) -> dict[str, Any]:
     """A pattern that matches, what it captures, and where it and its rule stand."""
-    allow = [str(one) for one in match.rule.allow] if isinstance(match.rule, Grant) else None
+    allow = [str(item) for item in match.rule.allow] if isinstance(match.rule, Grant) else None
     return {
         "pattern": match.pattern.source,
         "captures": {name: json_bytes(held) for name, held in match.captures.items()},
@@ -236,12 +236,12 @@ def _rules(step: Step, lines: Sequence[str]) -> Iterator[str]:
             yield _place(grant.span, lines)
         case LimitStep(limit=limit) if limit.span is not None:
             yield _place(limit.span, lines)
-    for one in matches[:RULES_SHOWN]:
-        held = "".join(f", {name}={printable(value)}" for name, value in one.captures.items())
-        kind = "deny" if isinstance(one.rule, Deny) else f"allow {', '.join(one.rule.allow)}"
-        yield f"{kind} by `{one.pattern.source}`{held}"
-        if one.pattern.span is not None:
-            yield f"  {_place(one.pattern.span, lines)}"
+    for match in matches[:RULES_SHOWN]:
+        held = "".join(f", {name}={printable(value)}" for name, value in match.captures.items())
+        kind = "deny" if isinstance(match.rule, Deny) else f"allow {', '.join(match.rule.allow)}"
+        yield f"{kind} by `{match.pattern.source}`{held}"
+        if match.pattern.span is not None:
+            yield f"  {_place(match.pattern.span, lines)}"
     if len(matches) > RULES_SHOWN:
         yield f"and {len(matches) - RULES_SHOWN} more that match"
 
@@ -308,14 +308,16 @@ def _grant_lines(grant: Grant, names: Sequence[str], table: CommandTable) -> Ite
 
 
 def _sources(patterns: Sequence[Pattern]) -> list[str]:
-    return [printable(one.source) for one in patterns]
+    return [printable(pattern.source) for pattern in patterns]
 
 
 def _commands(names: Sequence[str], table: CommandTable) -> str:
     if len(names) <= NAMED:
         return ", ".join(names) or "none"
     groups = Counter(_group(name, table) for name in names)
-    shown = (f"{groups[one]} {one}" for one in (*GROUPS, VECTOR_SET, "other") if groups[one])
+    shown = (
+        f"{groups[group]} {group}" for group in (*GROUPS, VECTOR_SET, "other") if groups[group]
+    )
     return f"{len(names)}: {', '.join(shown)}"
 
 
@@ -324,7 +326,7 @@ def _group(name: str, table: CommandTable) -> str:
     if name in VECTOR_SETS:
         return VECTOR_SET
     categories = spec.categories if spec else ()
-    return next((one for one in GROUPS if f"@{one}" in categories), "other")
+    return next((group for group in GROUPS if f"@{group}" in categories), "other")
 
 
 def listing_json(basis: Basis) -> dict[str, Any]:
@@ -340,9 +342,9 @@ def listing_json(basis: Basis) -> dict[str, Any]:
         "denied_now": refusal and {"code": refusal["code"], "details": refusal["details"]},
         "grants": [
             {
-                "allow": [str(one) for one in grant.allow],
-                "keys": [one.source for one in grant.keys],
-                "channels": [one.source for one in grant.channels],
+                "allow": [str(item) for item in grant.allow],
+                "keys": [key.source for key in grant.keys],
+                "channels": [channel.source for channel in grant.channels],
                 "only": None if grant.only is None else list(grant.only),
                 "except": list(grant.except_),
                 "value_bytes": value_bound(grant),

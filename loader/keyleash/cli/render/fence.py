@@ -47,9 +47,9 @@ def say_steps(steps: Sequence[AclStep]) -> None:
 def say_notes(meant: Meant) -> None:
     """Say what the fence does not keep out, or keeps from guards, once for all whom it is about."""
     whom: dict[tuple[str, str], list[str]] = {}
-    for one in meant.wanted:
-        for note in one.fence.notes:
-            whom.setdefault((note.message, note.what), []).append(one.fence.identity)
+    for item in meant.wanted:
+        for note in item.fence.notes:
+            whom.setdefault((note.message, note.what), []).append(item.fence.identity)
     alike: dict[tuple[str, str], list[str]] = {}
     for (message, what), names in whom.items():
         alike.setdefault((message, ", ".join(names)), []).append(what)
@@ -65,9 +65,9 @@ def say_off(meant: Meant, steps: Sequence[AclStep]) -> None:
         if step.how in (AclStepKind.CREATED, AclStepKind.CHANGED, AclStepKind.KEPT)
     }
     off = [
-        one.fence.identity
-        for one in meant.wanted
-        if one.fence.identity in made and not one.record.passwords
+        item.fence.identity
+        for item in meant.wanted
+        if item.fence.identity in made and not item.record.passwords
     ]
     if off:
         say(f"note: without a password, and so off: {', '.join(off)}; see `--mint` and `--hashes`")
@@ -93,13 +93,13 @@ def say_unsaved(servers: Sequence[str]) -> None:
 
 def print_passwords(minted: Sequence[Minted]) -> None:
     """Print new passwords, this once."""
-    for one in minted:
-        click.echo(f"{one.identity} {one.password}")
+    for item in minted:
+        click.echo(f"{item.identity} {item.password}")
 
 
 def passwords_as_json(minted: Sequence[Minted]) -> list[dict[str, str]]:
     """The same as JSON."""
-    return [{"identity": one.identity, "password": one.password} for one in minted]
+    return [{"identity": item.identity, "password": item.password} for item in minted]
 
 
 def step_as_json(step: AclStep) -> dict[str, Any]:
@@ -117,11 +117,11 @@ def notes_as_json(meant: Meant) -> list[dict[str, str]]:
     """The notes of all identities as JSON."""
     return [
         {
-            "identity": one.fence.identity,
+            "identity": item.fence.identity,
             "code": note.code,
             "what": note.what,
             "message": note.message,
         }
-        for one in meant.wanted
-        for note in one.fence.notes
+        for item in meant.wanted
+        for note in item.fence.notes
     ]

@@ -148,7 +148,7 @@ def _grant(grant: Grant) -> str:
 
 
 def _quoted(patterns: Iterable[Pattern]) -> str:
-    return ", ".join(f"`{printable(one.source)}`" for one in patterns)
+    return ", ".join(f"`{printable(pattern.source)}`" for pattern in patterns)
 
 
 def _subject(limit: Rate | Budget) -> str:
@@ -241,7 +241,7 @@ class _Title(NamedTuple):
 
 
 def _identities(diffs: Sequence[IdentityDiff], full: bool) -> Iterator[str]:
-    blocks = [(one.name, _title(one), tuple(_body(one))) for one in diffs]
+    blocks = [(diff.name, _title(diff), tuple(_body(diff))) for diff in diffs]
     if full:
         for name, title, body in blocks:
             yield from _block([name], title, body)
@@ -253,7 +253,7 @@ def _identities(diffs: Sequence[IdentityDiff], full: bool) -> Iterator[str]:
     if is_summary:
         folded = {}
         for title, some in _by_title(diffs).items():
-            folded[title, tuple(_like_changes(some))] = [one.name for one in some]
+            folded[title, tuple(_like_changes(some))] = [item.name for item in some]
     for (title, body), names in folded.items():
         yield from _block(names, title, body)
     if is_summary:
@@ -263,8 +263,8 @@ def _identities(diffs: Sequence[IdentityDiff], full: bool) -> Iterator[str]:
 
 def _by_title(diffs: Sequence[IdentityDiff]) -> dict[_Title, list[IdentityDiff]]:
     found: dict[_Title, list[IdentityDiff]] = {}
-    for one in diffs:
-        found.setdefault(_title(one), []).append(one)
+    for diff in diffs:
+        found.setdefault(_title(diff), []).append(diff)
     return found
 
 
@@ -275,7 +275,7 @@ def _like_changes(diffs: Sequence[IdentityDiff]) -> Iterator[str]:
         if diff.before is not None and diff.after is not None:
             for change in diff.changes:
                 alike.setdefault(tuple(_change(change)), []).append(change)
-    found = sorted((one for one in alike.values() if len(one) > 1), key=len, reverse=True)
+    found = sorted((item for item in alike.values() if len(item) > 1), key=len, reverse=True)
     for some in found[:SHOWN_BLOCKS]:
         yield from _change(some[0], f" ({len(some)} identities)")
     if found[SHOWN_BLOCKS:]:
@@ -322,7 +322,7 @@ def _change(change: PolicyChange, who: str = "") -> Iterator[str]:
     if change.part == "order":
         yield f"{_INDENT}{_coloured('~', '~')} the same rules, written another way{who}"
         return
-    sides = [rule_text(change, one) for one in (change.before, change.after)]
+    sides = [rule_text(change, item) for item in (change.before, change.after)]
     if change.before is None:
         said = sides[1]
     elif change.after is None and change.part in _WHOLE_RULES:
@@ -350,11 +350,11 @@ def _foot(preview: Preview) -> Iterator[str]:
     if not diff.identities:
         yield "no identity changes" if not preview.is_empty else "nothing changes"
         return
-    new = sum(one.before is None for one in diff.identities)
-    removed = sum(one.after is None for one in diff.identities)
+    new = sum(identity.before is None for identity in diff.identities)
+    removed = sum(identity.after is None for identity in diff.identities)
     changed = len(diff.identities) - new - removed
     yield f"{new} new, {changed} changed, {removed} removed, {len(diff.unchanged)} unchanged"
-    widened = [one.name for one in diff.identities if one.widens]
+    widened = [identity.name for identity in diff.identities if identity.widens]
     if widened:
         yield _bold(f"{WIDENS} access: {listing(widened, SHOWN_IDENTITIES)}")
     else:
@@ -398,7 +398,7 @@ def plan_as_json(prepared: PreparedPolicy, preview: Preview) -> dict[str, Any]:
         "changes": not preview.is_empty,
         "widens": preview.diff.widens,
         "needs_allow_widening": preview.needs_permission,
-        "identities": [_identity(one) for one in preview.diff.identities],
+        "identities": [_identity(identity) for identity in preview.diff.identities],
         "unchanged": list(preview.diff.unchanged),
         "made_anew": list(preview.to_mend),
         "counters_lost": list(preview.lost),
@@ -412,9 +412,9 @@ def _identity(diff: IdentityDiff) -> dict[str, Any]:
         "action": _action(diff.before, diff.after),
         "widens": diff.widens,
         "narrows": diff.narrows,
-        "changes": [_change_as_json(one) for one in diff.changes],
-        "gains": [_gain(one) for one in diff.gains],
-        "losses": [_gain(one) for one in diff.losses],
+        "changes": [_change_as_json(change) for change in diff.changes],
+        "gains": [_gain(gain) for gain in diff.gains],
+        "losses": [_gain(loss) for loss in diff.losses],
     }
 
 

@@ -33,7 +33,7 @@ def snapshot_parts(settings: Settings, snapshot: Snapshot) -> Iterator[Renderabl
     yield _identities(snapshot)
     yield Text("")
     yield _limits(snapshot)
-    if any(one.refusals for one in snapshot.identities):
+    if any(identity.refusals for identity in snapshot.identities):
         yield Text("")
         yield _refusals(snapshot)
 
@@ -49,10 +49,10 @@ def _head(snapshot: Snapshot, active: ActivePolicy) -> Iterator[Text]:
 
 
 def _suspended(snapshot: Snapshot) -> Iterator[Text]:
-    for one in snapshot.identities:
-        if one.suspension is not None:
-            said = _words(one.suspension, snapshot.now_ms)
-            yield Text(f"suspended  {one.name} {said}", style="red")
+    for identity in snapshot.identities:
+        if identity.suspension is not None:
+            said = _words(identity.suspension, snapshot.now_ms)
+            yield Text(f"suspended  {identity.name} {said}", style="red")
 
 
 def _words(suspension: Suspension, now_ms: int) -> str:
@@ -79,27 +79,32 @@ def _identities(snapshot: Snapshot) -> RenderableType:
         Column("just now", "right"),
     ]
     return table(
-        columns, (_identity(one, snapshot.now_ms, are_mixed) for one in snapshot.identities)
+        columns,
+        (_identity(identity, snapshot.now_ms, are_mixed) for identity in snapshot.identities),
     )
 
 
-def _identity(one: IdentityStatus, now_ms: int, with_tier: bool) -> Sequence[str | Text]:
-    refused = sum(of_code.count for of_code in one.refusals.values())
+def _identity(
+    identity_status: IdentityStatus, now_ms: int, with_tier: bool
+) -> Sequence[str | Text]:
+    refused = sum(of_code.count for of_code in identity_status.refusals.values())
     return [
-        one.name,
-        one.kind,
-        *([one.tier] if with_tier else []),
-        Text(one.word, style="" if one.word == "active" else "red"),
-        str(one.tokens.live),
-        _oldest(one, now_ms),
-        str(one.audit_length),
-        f"{one.denied_length}+{one.folded}" if one.folded else str(one.denied_length),
+        identity_status.name,
+        identity_status.kind,
+        *([identity_status.tier] if with_tier else []),
+        Text(identity_status.word, style="" if identity_status.word == "active" else "red"),
+        str(identity_status.tokens.live),
+        _oldest(identity_status, now_ms),
+        str(identity_status.audit_length),
+        f"{identity_status.denied_length}+{identity_status.folded}"
+        if identity_status.folded
+        else str(identity_status.denied_length),
         Text(str(refused), style="yellow" if refused else ""),
     ]
 
 
-def _oldest(one: IdentityStatus, now_ms: int) -> Text:
-    oldest = one.tokens.oldest
+def _oldest(identity_status: IdentityStatus, now_ms: int) -> Text:
+    oldest = identity_status.tokens.oldest
     if oldest is None:
         return Text("-")
     age = span(max(0, now_ms - oldest.issued_ms) // 1000)
@@ -108,7 +113,9 @@ def _oldest(one: IdentityStatus, now_ms: int) -> Text:
 
 def _limits(snapshot: Snapshot) -> RenderableType:
     rows = [
-        _limit(one.name, use, snapshot.now_ms) for one in snapshot.identities for use in one.limits
+        _limit(identity.name, use, snapshot.now_ms)
+        for identity in snapshot.identities
+        for use in identity.limits
     ]
     if not rows:
         return Text("no identity has a limit")
@@ -143,9 +150,9 @@ def bar(share: float | None) -> Text:
 
 def _refusals(snapshot: Snapshot) -> RenderableType:
     rows = [
-        [one.name, code, str(of_code.count), distance(of_code.last_ms, snapshot.now_ms)]
-        for one in snapshot.identities
-        for code, of_code in sorted(one.refusals.items(), key=lambda row: -row[1].count)
+        [identity.name, code, str(of_code.count), distance(of_code.last_ms, snapshot.now_ms)]
+        for identity in snapshot.identities
+        for code, of_code in sorted(identity.refusals.items(), key=lambda row: -row[1].count)
     ]
     columns = [
         Column("identity", fold=True),
@@ -164,7 +171,7 @@ def snapshot_as_json(settings: Settings, snapshot: Snapshot) -> dict[str, Any]:
         "sealed": snapshot.is_sealed,
         "policy": None if snapshot.active is None else _policy(snapshot.active),
         "refusals_s": RECENT_S,
-        "identities": [_identity_as_json(one) for one in snapshot.identities],
+        "identities": [_identity_as_json(identity) for identity in snapshot.identities],
     }
 
 
@@ -178,29 +185,29 @@ def _policy(active: ActivePolicy) -> dict[str, Any]:
     }
 
 
-def _identity_as_json(one: IdentityStatus) -> dict[str, Any]:
-    oldest, suspension = one.tokens.oldest, one.suspension
+def _identity_as_json(identity_status: IdentityStatus) -> dict[str, Any]:
+    oldest, suspension = identity_status.tokens.oldest, identity_status.suspension
     return {
-        "name": one.name,
-        "kind": one.kind,
-        "tier": one.tier,
-        "active": one.active,
-        "suspended": one.suspended,
+        "name": identity_status.name,
+        "kind": identity_status.kind,
+        "tier": identity_status.tier,
+        "active": identity_status.active,
+        "suspended": identity_status.suspended,
         "suspension": None if suspension is None else _suspension(suspension),
-        "live_tokens": one.tokens.live,
-        "tokens_due": one.tokens.due,
+        "live_tokens": identity_status.tokens.live,
+        "tokens_due": identity_status.tokens.due,
         "oldest_token": None
         if oldest is None
         else {"id": oldest.id, "issued_at": iso_time(oldest.issued_ms), "due": oldest.is_due},
-        "events": one.events,
-        "audit_length": one.audit_length,
-        "denied_length": one.denied_length,
-        "denials_folded": one.folded,
+        "events": identity_status.events,
+        "audit_length": identity_status.audit_length,
+        "denied_length": identity_status.denied_length,
+        "denials_folded": identity_status.folded,
         "refusals": [
             {"code": code, "count": of_code.count, "last_at": iso_time(of_code.last_ms)}
-            for code, of_code in sorted(one.refusals.items())
+            for code, of_code in sorted(identity_status.refusals.items())
         ],
-        "limits": [_limit_as_json(use) for use in one.limits],
+        "limits": [_limit_as_json(use) for use in identity_status.limits],
     }
 
 

@@ -63,8 +63,8 @@ def summary(report: TestReport, label: str | None) -> str:
 
 
 def _covered(report: TestReport) -> str:
-    total = sum(len(one.places) for one in report.coverages)
-    missed = sum(len(one.uncovered) for one in report.coverages)
+    total = sum(len(coverage.places) for coverage in report.coverages)
+    missed = sum(len(coverage.uncovered) for coverage in report.coverages)
     return f"coverage {report.percent:.0f} % ({total - missed} of {counted(total, 'pattern')})"
 
 
@@ -77,11 +77,11 @@ def report_json(
         "passed": len(report.ended(Verdict.PASSED)),
         "failed": len(report.ended(Verdict.FAILED)),
         "disagreed": len(report.ended(Verdict.DISAGREED)),
-        "cases": [_case(one) for one in report.played],
+        "cases": [_case(item) for item in report.played],
         "coverage": {
             "percent": report.percent,
             "required": min_coverage,
-            "policies": [_coverage(one, report) for one in report.coverages],
+            "policies": [_coverage(coverage, report) for coverage in report.coverages],
         },
     }
 
@@ -110,18 +110,18 @@ def _case(played: Played) -> dict[str, Any]:
 
 
 def _coverage(coverage: Coverage, report: TestReport) -> dict[str, Any]:
-    suite = next(one.suite for one in report.played if one.suite.policy is coverage.policy)
+    suite = next(item.suite for item in report.played if item.suite.policy is coverage.policy)
     lines = suite.document.splitlines()
     return {
         "policy": suite.policy_file,
         "patterns": len(coverage.places),
         "uncovered": [
             {
-                "identity": one.identity,
-                "kind": one.kind,
-                "pattern": one.pattern.source,
-                "place": place_json(one.pattern.span, lines),
+                "identity": item.identity,
+                "kind": item.kind,
+                "pattern": item.pattern.source,
+                "place": place_json(item.pattern.span, lines),
             }
-            for one in coverage.uncovered
+            for item in coverage.uncovered
         ],
     }

@@ -33,17 +33,17 @@ def print_plan(plan: UndoPlan) -> None:
         ],
         (
             [
-                printable(one.key),
-                what_happens(one),
-                short_value(one.then, plan.time_ms),
-                short_value(one.now, plan.time_ms),
+                printable(item.key),
+                what_happens(item),
+                short_value(item.then, plan.time_ms),
+                short_value(item.now, plan.time_ms),
             ]
-            for one in plan.keys
+            for item in plan.keys
         ),
     )
-    for one in plan.keys:
-        for obstacle in one.obstacles:
-            _print_obstacle(one, obstacle)
+    for item in plan.keys:
+        for obstacle in item.obstacles:
+            _print_obstacle(item, obstacle)
     if plan.others:
         named = ", ".join(f"`{printable(key)}`" for key in plan.others[:MAX_OTHERS])
         more = f" and {len(plan.others) - MAX_OTHERS} more" if plan.others[MAX_OTHERS:] else ""
@@ -74,7 +74,7 @@ def _print_obstacle(plan: KeyPlan, obstacle: Obstacle) -> None:
 def plan_as_json(plan: UndoPlan, undone: Undone | None) -> dict[str, Any]:
     """The plan, and what was done of it."""
     return {
-        "keys": [_key(one) for one in plan.keys],
+        "keys": [_key(item) for item in plan.keys],
         "others": [json_bytes(key) for key in plan.others],
         "untrusted": dict(plan.untrusted),
         "blocked": len(plan.blocked),
@@ -99,12 +99,12 @@ def _key(plan: KeyPlan) -> dict[str, Any]:
         "events": [_step(step) for step in plan.steps],
         "obstacles": [
             {
-                "kind": str(one.kind),
-                "forced": one.is_forced,
-                "message": reason(plan, one),
-                "by": [_step(step) for step in one.by[:MAX_BLAMED]],
+                "kind": str(obstacle.kind),
+                "forced": obstacle.is_forced,
+                "message": reason(plan, obstacle),
+                "by": [_step(step) for step in obstacle.by[:MAX_BLAMED]],
             }
-            for one in plan.obstacles
+            for obstacle in plan.obstacles
         ],
     }
 

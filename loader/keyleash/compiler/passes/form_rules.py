@@ -77,14 +77,16 @@ def form_rules(guard: Guard, _table: CommandTable) -> Guard:
 
 def _grant(grant: Grant, matchers: tuple[Matcher, ...], stand_ins: StandIns) -> _Grant:
     scanned = grant.keys if _SCAN in grant.allow else ()
-    wholes = [one for one in scanned if len(one.parts) == 1 and isinstance(one.parts[0], Literal)]
-    others = [one for one in scanned if one not in wholes]
+    wholes = [
+        item for item in scanned if len(item.parts) == 1 and isinstance(item.parts[0], Literal)
+    ]
+    others = [item for item in scanned if item not in wholes]
     return _Grant(
         allow=grant.allow,
         keys=stand_ins.of(matchers),
         channels=stand_ins.of(map(matcher, grant.channels)),
         wholes=stand_ins.of(map(matcher, wholes)),
-        beginnings=stand_ins.of(anything_under(beginning(one)) for one in others),
+        beginnings=stand_ins.of(anything_under(beginning(other)) for other in others),
     )
 
 
@@ -141,7 +143,7 @@ def _needing(grants: Sequence[_Grant], usage: Usage, needs: Needs) -> Usage:
     # COMMAND's `write` flag speaks of the command as a whole.
     flags = tuple(flag for flag in usage.spec.flags if flag != "write")
     spec = replace(usage.spec, keys=keys, flags=flags)
-    return usage_of(spec, usage.grants, [one.allow for one in grants])
+    return usage_of(spec, usage.grants, [grant.allow for grant in grants])
 
 
 def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) -> Rule:
@@ -150,7 +152,7 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
     spec = usage.spec
     first, last, step = spec.walk or (1, 0, 1)
     needs = [search.needs for search in spec.keys] or ([(_SCAN,)] if spec.scans else [])
-    numbers = [checks.number(usage, one) for one in needs]
+    numbers = [checks.number(usage, need) for need in needs]
     stored = tuple(cls for key in spec.keys if isinstance(key, OptionKey) for cls in key.needs)
     effective = [grants[i] for i in usage.grants]
     return Rule(
@@ -173,7 +175,7 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         refused_if=spec.refused_if,
         options_start=spec.options_start if spec.refused_if else 0,
         channel=spec.channel or 0,
-        channels=_distinct(one.channels for one in effective) if spec.channel else (),
+        channels=_distinct(item.channels for item in effective) if spec.channel else (),
         scan=_scan(effective) if spec.scans else None,
         waits=spec.waits,
         **_sizing(spec),
@@ -226,7 +228,7 @@ def _changes(needs: list[Needs], place: int, spec: CommandSpec) -> bool:
     A command that writes, though none of its keys says so, may change any: XREADGROUP does.
     """
     changing = {OperationClass.WRITE, OperationClass.DELETE}
-    changed = [not changing.isdisjoint(one) for one in needs]
+    changed = [not changing.isdisjoint(need) for need in needs]
     return bool(needs) and (changed[place] or (spec.mutates and not any(changed)))
 
 
@@ -236,13 +238,13 @@ def _counted(needs: Needs) -> tuple[Counter, ...]:
 
 def _scan(effective: Sequence[_Grant]) -> ScanPlan:
     return ScanPlan(
-        wholes=_distinct(one.wholes for one in effective),
-        beginnings=_distinct(one.beginnings for one in effective),
+        wholes=_distinct(item.wholes for item in effective),
+        beginnings=_distinct(item.beginnings for item in effective),
     )
 
 
 def _distinct(several: Iterable[Iterable[Matcher]]) -> tuple[Matcher, ...]:
-    return tuple(dict.fromkeys(one for some in several for one in some))
+    return tuple(dict.fromkeys(item for some in several for item in some))
 
 
 def _requirements(

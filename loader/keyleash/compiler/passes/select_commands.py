@@ -21,16 +21,16 @@ def select_commands(guard: Guard, table: CommandTable) -> Guard:
     A command left out is refused by name (COMMAND_REFUSED). One whose class no grant
     gives stays in, so that the refusal can name the class.
     """
-    keyless = (replace(one, keys=(), channels=(), span=None) for one in guard.identity.grants)
+    keyless = (replace(grant, keys=(), channels=(), span=None) for grant in guard.identity.grants)
     return replace(guard, usages=_usages(table, tuple(keyless)))
 
 
 @lru_cache(KEPT)
 def _usages(table: CommandTable, grants: tuple[Grant, ...]) -> tuple[Usage, ...]:
-    allowed = [one.allow for one in grants]
+    allowed = [grant.allow for grant in grants]
     usages = []
     for spec in sorted(table, key=lambda spec: spec.name):
-        effective = tuple(i for i, one in enumerate(grants) if lets_through(one, spec))
+        effective = tuple(i for i, item in enumerate(grants) if lets_through(item, spec))
         if spec.refused is None and (effective or not grants):
             usages.append(usage_of(spec, effective, allowed))
     return tuple(usages)

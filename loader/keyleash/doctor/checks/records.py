@@ -124,7 +124,7 @@ def _strays(
     guards: Mapping[str, CompiledGuard], standings: Mapping[str, Snapshot], keyspace: Keyspace
 ) -> Iterator[DoctorFinding]:
     strays = [
-        name for name, one in standings.items() if one.record is not None and name not in guards
+        name for name, item in standings.items() if item.record is not None and name not in guards
     ]
     if strays:
         yield _error(
@@ -170,7 +170,10 @@ def _is_of(standing: Snapshot, guard: CompiledGuard) -> bool:
 
 def unread_commands(warnings: Sequence[Problem]) -> str:
     """Why the server's commands could not be read; empty if they were."""
-    return next((one.message for one in warnings if one.code == UnreadableCommandsError.code), "")
+    return next(
+        (warning.message for warning in warnings if warning.code == UnreadableCommandsError.code),
+        "",
+    )
 
 
 def _error(code: str, message: str, help: str) -> DoctorFinding:
@@ -214,7 +217,7 @@ def _not_in_cache(server: Server, records: dict[str, GuardRecord]) -> Iterator[S
         if record.transport is Transport.EVALSHA
         for digest in (record.digest, record.batch_digest)
     }
-    lacking = sorted({digests[one] for one in not_loaded(server.client, list(digests))})
+    lacking = sorted({digests[item] for item in not_loaded(server.client, list(digests))})
     if lacking:
         yield _error_scripts(
             server,
@@ -228,7 +231,7 @@ def _functions(
     server: Server, keyspace: Keyspace, records: dict[str, GuardRecord]
 ) -> Iterator[Said]:
     by_function = {
-        name: one for name, one in records.items() if one.transport is Transport.FUNCTION
+        name: item for name, item in records.items() if item.transport is Transport.FUNCTION
     }
     if not by_function:
         return
@@ -268,8 +271,10 @@ def _libraries(client: Client) -> dict[str, str]:
     found: dict[str, str] = {}
     # Some at a time: the texts of a large policy are megabytes.
     for digit in "0123456789abcdef":
-        for one in client.function_list(f"{LIBRARIES}{digit}*", withcode=True):
-            fields = one if isinstance(one, dict) else dict(zip(one[::2], one[1::2], strict=True))
+        for item in client.function_list(f"{LIBRARIES}{digit}*", withcode=True):
+            fields = (
+                item if isinstance(item, dict) else dict(zip(item[::2], item[1::2], strict=True))
+            )
             found[_text(fields[b"library_name"])] = _text(fields[b"library_code"])
     return found
 

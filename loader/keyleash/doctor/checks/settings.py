@@ -36,14 +36,14 @@ def check_version(server: Server) -> Iterator[Said]:
         yield Skipped("version", f"`{text}` is no release of {product}", server.name)
         return
     concerning = [
-        one
-        for one in advisories()
-        if one.concerns(product, version) and _is_on(server.client, one.setting)
+        advisory
+        for advisory in advisories()
+        if advisory.concerns(product, version) and _is_on(server.client, advisory.setting)
     ]
     if not concerning:
         return
-    target = max(one.upgrade(product, version) for one in concerning)
-    names = ", ".join(one.name for one in concerning)
+    target = max(item.upgrade(product, version) for item in concerning)
+    names = ", ".join(item.name for item in concerning)
     yield DoctorFinding(
         VERSION,
         Severity.ERROR,
@@ -125,7 +125,7 @@ def check_clients(deployment: Deployment, server: Server) -> Iterator[Said]:
 def _longest_value(policy: Policy | None) -> int:
     """Return how many bytes the guards of a policy let a call give a string."""
     identities = () if policy is None else policy.identities
-    bounds = (grant.value_bytes for one in identities for grant in one.grants)
+    bounds = (grant.value_bytes for identity in identities for grant in identity.grants)
     return max((DEFAULT_VALUE_BYTES, *(bound for bound in bounds if bound is not None)))
 
 
@@ -170,11 +170,11 @@ def check_moments(deployment: Deployment, keyspace: Keyspace) -> Iterator[Said]:
         return
     seconds, micros = client.time()
     now_us = int(seconds) * 1_000_000 + int(micros)
-    names = [one.name for one in policy.identities]
+    names = [item.name for item in policy.identities]
     ahead = []
     states = read_states(client, keyspace, names)
     for identity, (state, _) in zip(policy.identities, states, strict=True):
-        if state is not None and any(_is_ahead(identity, one, now_us) for one in state.limits):
+        if state is not None and any(_is_ahead(identity, limit, now_us) for limit in state.limits):
             ahead.append(identity.name)
     if ahead:
         yield _ahead(f"limits of {named(ahead)} hold moments that have not come yet")
@@ -183,7 +183,7 @@ def check_moments(deployment: Deployment, keyspace: Keyspace) -> Iterator[Said]:
         for trail in trails:
             pipe.xrevrange(trail, count=1)
         newest = pipe.execute()
-    times_us = [int(one[0][0].partition(b"-")[0]) * 1000 for one in newest if one]
+    times_us = [int(item[0][0].partition(b"-")[0]) * 1000 for item in newest if item]
     if times_us and max(times_us) > now_us + MINUTE_US:
         ahead_s = (max(times_us) - now_us) // 1_000_000
         yield _ahead(f"the newest entry of a trail is of {ahead_s} s from now")
@@ -198,8 +198,8 @@ def _is_ahead(identity: Identity, held: LimitState, now_us: int) -> bool:
         case SlotKind.RING:
             return max(held.calls_us, default=0) > now_us + MINUTE_US
         case SlotKind.GCRA:
-            bursts = [one.burst for one in identity.rates if one.name == slot.name]
-            burst = next((one for one in bursts if one), slot.limit)
+            bursts = [rate.burst for rate in identity.rates if rate.name == slot.name]
+            burst = next((item for item in bursts if item), slot.limit)
             return held.tat_us > now_us + burst * slot.interval_us + MINUTE_US
 
 
@@ -380,12 +380,12 @@ def unreachable(server: Server) -> DoctorFinding:
 
 def check_replication(deployment: Deployment, keyspace: Keyspace) -> Iterator[Said]:
     """Look at how the servers follow each other."""
-    primaries = [one for one in deployment.answering if one.role and one.role.primary is None]
+    primaries = [item for item in deployment.answering if item.role and item.role.primary is None]
     if len(primaries) > 1:
         yield DoctorFinding(
             SEVERAL,
             Severity.ERROR,
-            f"more than one server takes writes: {named(one.name for one in primaries)}",
+            f"more than one server takes writes: {named(item.name for item in primaries)}",
             "let agents reach one only, and make the others its replicas",
         )
     for server in deployment.answering:
@@ -423,15 +423,19 @@ def _too_few(deployment: Deployment) -> Iterator[DoctorFinding]:
     main, policy = deployment.main, deployment.policy
     if policy is None or main.role is None or main.role.primary is not None:
         return
-    online = sum(one.get("state") == "online" for one in _replicas(main.client.info("replication")))
-    waiting = [one for one in policy.identities if one.durability.wait_replicas > online]
+    online = sum(
+        replica.get("state") == "online" for replica in _replicas(main.client.info("replication"))
+    )
+    waiting = [
+        identity for identity in policy.identities if identity.durability.wait_replicas > online
+    ]
     if waiting:
-        most = max(one.durability.wait_replicas for one in waiting)
+        most = max(item.durability.wait_replicas for item in waiting)
         yield DoctorFinding(
             TOO_FEW,
             Severity.ERROR,
-            f"{named(one.name for one in waiting)} wait for up to {most} replicas, and the primary"
-            f" has {online}: every write ends as not replicated",
+            f"{named(item.name for item in waiting)} wait for up to {most} replicas,"
+            f" and the primary has {online}: every write ends as not replicated",
             "bring replicas back, or lower `durability: {wait_replicas: …}`",
             main.name,
         )
@@ -454,6 +458,6 @@ def _behind(deployment: Deployment, server: Server, keyspace: Keyspace) -> Itera
 
 
 def _replicas(said: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for name, one in said.items():
-        if name.startswith("slave") and name[5:].isdecimal() and isinstance(one, dict):
-            yield one
+    for name, item in said.items():
+        if name.startswith("slave") and name[5:].isdecimal() and isinstance(item, dict):
+            yield item

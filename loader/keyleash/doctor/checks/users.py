@@ -77,7 +77,7 @@ def check_fences(
         guards: Of the active policy, as they are recorded.
         records: What is known of the users; not empty.
     """
-    nodes = [FenceNode(one.name, one.client) for one in deployment.answering]
+    nodes = [FenceNode(item.name, item.client) for item in deployment.answering]
     facts = read_facts([node.client for node in nodes], keyspace)
     wanted = wanted_users(deployment.main.client, keyspace, guards, facts, records)
     for node in nodes:

@@ -107,7 +107,7 @@ def load_policy(
         DigestMismatchError: the server's digests are not ours; nothing was activated.
     """
     client = operator_client(client)
-    others = [operator_client(one, "others") for one in others]
+    others = [operator_client(other, "others") for other in others]
     reject_tokens(actor=actor)
     require_supported(client)
     keyspace = keyspace or server_keyspace(client)
@@ -154,7 +154,7 @@ def activate_policy(
         allow_removal: Whether identities of the active policy may be missing from this one.
     """
     client = operator_client(client)
-    others = [operator_client(one, "others") for one in others]
+    others = [operator_client(other, "others") for other in others]
     reject_tokens(actor=actor)
     require_supported(client)
     in_force = server_keyspace(client)
@@ -202,7 +202,11 @@ def _fill(
         generation + 1, prepared.digest, prepared.document, actor, 0, transport, before
     )
     stage.put_policy(policy, layouts_after(found.layouts, found.changes))
-    changed = [one.guard for one in found.changes if one.guard and one.how is not HowItChanges.KEPT]
+    changed = [
+        change.guard
+        for change in found.changes
+        if change.guard and change.how is not HowItChanges.KEPT
+    ]
     stage.put_records(changed, generation + 1, prepared.commands, transport)
     stage.put_states(found.changes, found.standings)
 
@@ -299,6 +303,6 @@ def _missing_scripts(
         if transport is Transport.FUNCTION:
             there = [bool(client.function_list(function_name(digest))) for _, digest in wanted]
         else:
-            there = [bool(one) for one in client.script_exists(*(one for _, one in wanted))]
+            there = [bool(exist) for exist in client.script_exists(*(item for _, item in wanted))]
         missing = {name for (name, _), is_there in zip(wanted, there, strict=True) if not is_there}
         yield from (f"the scripts of `{name}`" for name in sorted(missing))

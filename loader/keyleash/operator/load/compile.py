@@ -93,8 +93,8 @@ def prepare_policy(
     # A name that any server is known to have is no mistake.
     known = shipped if table is None else shipped.extended(table.commands)
     policy = parse_policy(document, file=file, commands=known, server=table)
-    for one in policy.identities:
-        for accepted in one.accepted:
+    for identity in policy.identities:
+        for accepted in identity.accepted:
             reject_tokens(accept=accepted.reason)
     unvalidated = check_payloads(client, policy, file, allowed=allow_unvalidated_restore)
     if year is None:

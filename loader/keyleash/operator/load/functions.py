@@ -150,8 +150,8 @@ def _libraries(
     client: Client, digits: str, *, with_code: bool = False
 ) -> Iterator[dict[bytes, Any]]:
     """The libraries for digests that begin with *digits*, on demand with their texts."""
-    for one in client.function_list(f"{LIBRARIES}{digits}*", withcode=with_code):
-        yield _fields(one)
+    for item in client.function_list(f"{LIBRARIES}{digits}*", withcode=with_code):
+        yield _fields(item)
 
 
 def _fields(library: Any) -> dict[bytes, Any]:

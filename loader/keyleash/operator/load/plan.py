@@ -204,7 +204,7 @@ def activation_plan(
     """
     names = {guard.identity for guard in guards}
     removed = sorted(
-        name for name, one in standings.items() if one.record is not None and name not in names
+        name for name, item in standings.items() if item.record is not None and name not in names
     )
     changes = []
     for guard in guards:
@@ -228,21 +228,24 @@ def activation_words(
     for how, some in by_how.items():
         yield how
         yield str(len(some))
-        for one in some:
-            yield from one
+        for item in some:
+            yield from item
 
 
 def layouts_after(
     layouts: Mapping[str, Layout], changes: Sequence[IdentityChange]
 ) -> dict[str, Layout]:
     """The layouts of all states once *changes* have happened; no state is forgotten."""
-    return {**layouts, **{one.identity: one.guard.layout for one in changes if one.guard}}
+    return {
+        **layouts,
+        **{change.identity: change.guard.layout for change in changes if change.guard},
+    }
 
 
 def summary_of(changes: Sequence[IdentityChange]) -> str:
     """For the control stream: the new policy's identities and digests of their rules, JSON."""
     guards = [change.guard for change in changes if change.guard is not None]
-    return json.dumps({one.identity: one.policy_digest[:POLICY_DIGITS] for one in guards})
+    return json.dumps({guard.identity: guard.policy_digest[:POLICY_DIGITS] for guard in guards})
 
 
 def _change(
@@ -286,22 +289,27 @@ class Survey:
     @property
     def to_mend(self) -> tuple[str, ...]:
         """The identities whose guard, or its record, state or text, is not as it should be."""
-        changed = {one.identity for one in self.changes if one.how is not HowItChanges.KEPT}
-        changed |= {one.identity for one in self.unrecorded}
-        return tuple(one.identity for one in self.changes if one.identity in changed)
+        changed = {
+            change.identity for change in self.changes if change.how is not HowItChanges.KEPT
+        }
+        changed |= {item.identity for item in self.unrecorded}
+        return tuple(change.identity for change in self.changes if change.identity in changed)
 
     @property
     def removed(self) -> tuple[str, ...]:
         """The identities that the policy lacks and that can act now."""
-        return tuple(one.identity for one in self.changes if one.how is HowItChanges.REMOVED)
+        return tuple(
+            change.identity for change in self.changes if change.how is HowItChanges.REMOVED
+        )
 
     @property
     def lost(self) -> tuple[str, ...]:
         """The active identities whose state is gone, and with it what their limits counted."""
         return tuple(
-            one.identity
-            for one in self.changes
-            if one.how is HowItChanges.FRESH and self.standings[one.identity].record is not None
+            change.identity
+            for change in self.changes
+            if change.how is HowItChanges.FRESH
+            and self.standings[change.identity].record is not None
         )
 
 
@@ -321,7 +329,7 @@ def survey(
     names = {guard.identity for guard in guards} | layouts.keys()
     standings = read_standings(client, keyspace, names)
     unrecorded = tuple(
-        one for one in guards if not standings[one.identity].sources >= {*one.scripts}
+        item for item in guards if not standings[item.identity].sources >= {*item.scripts}
     )
     changes = activation_plan(
         guards, standings, layouts, server_time_us(client), prepared.commands, transport
@@ -415,11 +423,11 @@ def summary_of_plan(preview: Preview) -> str:
     """What a preview says, as JSON of bounded size, for the control stream."""
     diffs = preview.diff.identities
     lists = {
-        "added": [one.name for one in diffs if one.before is None],
-        "removed": [one.name for one in diffs if one.after is None],
-        "changed": [one.name for one in diffs if one.before and one.after],
-        "widened": [one.name for one in diffs if one.widens],
-        "narrowed": [one.name for one in diffs if one.narrows],
+        "added": [diff.name for diff in diffs if diff.before is None],
+        "removed": [diff.name for diff in diffs if diff.after is None],
+        "changed": [diff.name for diff in diffs if diff.before and diff.after],
+        "widened": [diff.name for diff in diffs if diff.widens],
+        "narrowed": [diff.name for diff in diffs if diff.narrows],
         "mended": list(preview.to_mend),
     }
     return json.dumps(

@@ -150,8 +150,8 @@ class LoadStage:
                 header, marks, _ = self.seen[change.identity]
                 now = next(replies)
                 calls = [next(replies) for _ in range(len(marks) // _MARK_BYTES)]
-                newest = [one for _, one in struct.iter_unpack(f"<I{DOUBLE}s", marks)]
-                if now != header or [one.ljust(DOUBLE, b"\0") for one in calls] != newest:
+                newest = [item for _, item in struct.iter_unpack(f"<I{DOUBLE}s", marks)]
+                if now != header or [call.ljust(DOUBLE, b"\0") for call in calls] != newest:
                     found.append(change)
         return found
 

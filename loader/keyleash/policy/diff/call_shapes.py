@@ -58,7 +58,7 @@ def forms_of(spec: CommandSpec) -> tuple[Form, ...]:
     """
     plain = tuple(search.needs for search in spec.keys if not isinstance(search, OptionKey))
     forms = [Form(plain, spec.channel is not None, spec.scans)]
-    forms += [Form((*plain, one.needs)) for one in spec.keys if isinstance(one, OptionKey)]
+    forms += [Form((*plain, key.needs)) for key in spec.keys if isinstance(key, OptionKey)]
     if spec.variant is not None:
         forms.append(Form((spec.variant.needs,) * len(plain)))
     return tuple(dict.fromkeys(forms))

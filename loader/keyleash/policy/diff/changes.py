@@ -73,12 +73,12 @@ class IdentityDiff:
     @property
     def widens(self) -> bool:
         """Whether the identity may do something that it might not."""
-        return bool(self.gains) or any(one.widens for one in self.changes)
+        return bool(self.gains) or any(change.widens for change in self.changes)
 
     @property
     def narrows(self) -> bool:
         """Whether it may not do something that it might."""
-        return bool(self.losses) or any(one.narrows for one in self.changes)
+        return bool(self.losses) or any(change.narrows for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,4 +100,4 @@ class PolicyDiff:
     @property
     def widens(self) -> bool:
         """Whether some identity may do something that it might not."""
-        return any(one.widens for one in self.identities)
+        return any(identity.widens for identity in self.identities)

@@ -68,9 +68,9 @@ def deny_changes(
             yield PolicyChange(Part.DENY, before=pattern, widens=gains.by_lifting(pattern))
 
 
-def _allows_longer(one: Grant | None, other: Grant | None) -> bool:
+def _allows_longer(item: Grant | None, other: Grant | None) -> bool:
     """Return whether one grant lets a call make longer strings than another does."""
-    return one is not None and other is not None and _value_bytes(one) > _value_bytes(other)
+    return item is not None and other is not None and _value_bytes(item) > _value_bytes(other)
 
 
 def _value_bytes(grant: Grant) -> int:
@@ -85,7 +85,7 @@ def _partners(befores: Sequence[Grant], afters: Sequence[Grant]) -> dict[int, in
         for place, grant in enumerate(afters):
             if place in found:
                 continue
-            partner = next((at for at, one in free.items() if alike(one) == alike(grant)), None)
+            partner = next((at for at, item in free.items() if alike(item) == alike(grant)), None)
             if partner is not None:
                 found[place] = partner
                 del free[partner]
@@ -108,8 +108,8 @@ def diff_policies(
         Pattern(f"{prefix}*", (Literal(prefix.encode()), AnySuffix()))
         for prefix in dict.fromkeys(protected)
     )
-    olds = {one.name: one for one in before.identities}
-    news = {one.name: one for one in after.identities}
+    olds = {identity.name: identity for identity in before.identities}
+    news = {identity.name: identity for identity in after.identities}
     pairs: list[tuple[Identity | None, Identity | None]] = [
         (olds.get(name), new) for name, new in news.items()
     ]
@@ -140,7 +140,7 @@ def diff_identities(
         *_other_changes(before, after),
     )
     return IdentityDiff(
-        name=next(one.name for one in (after, before) if one is not None),
+        name=next(item.name for item in (after, before) if item is not None),
         before=before,
         after=after,
         changes=changes or (PolicyChange(Part.ORDER, "", before, after),),

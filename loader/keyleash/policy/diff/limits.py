@@ -35,15 +35,15 @@ _YEARS = 5
 """So far ahead guards know the calendar."""
 
 
-def spends_more(one: Budget, other: Budget) -> bool:
+def spends_more(budget: Budget, other: Budget) -> bool:
     """Whether *one* lets some sequence of calls through that *other* stops."""
-    if one.timezone != other.timezone:
+    if budget.timezone != other.timezone:
         return True
     periods = [*Period]
-    if periods.index(one.period) >= periods.index(other.period):
+    if periods.index(budget.period) >= periods.index(other.period):
         # All of it may be spent within one window of the other.
-        return one.limit > other.limit
-    return one.limit * _fitting(one.period, other.period, one.timezone) > other.limit
+        return budget.limit > other.limit
+    return budget.limit * _fitting(budget.period, other.period, budget.timezone) > other.limit
 
 
 def _fitting(short: Period, long: Period, timezone: str) -> int:
@@ -74,25 +74,25 @@ def _gained_h(timezone: str) -> int:
 # rate has nothing beyond another if it has no more in a stretch of any length.
 
 
-def lets_more(one: Rate, other: Rate) -> bool:
+def lets_more(rate: Rate, other: Rate) -> bool:
     """Whether *one* lets some sequence of calls through that *other* stops."""
-    return not _is_within(one, other)
+    return not _is_within(rate, other)
 
 
-def _is_within(one: Rate, other: Rate) -> bool:
+def _is_within(rate: Rate, other: Rate) -> bool:
     if other.burst is None:
         # A ring looks at stretches of its period, and their ends are not both in one.
-        return _most_within(one, other.period_us - 1) <= other.limit
-    burst = one.limit if one.burst is None else one.burst
-    return burst <= other.burst and _is_slower(one, other)
+        return _most_within(rate, other.period_us - 1) <= other.limit
+    burst = rate.limit if rate.burst is None else rate.burst
+    return burst <= other.burst and _is_slower(rate, other)
 
 
-def _is_slower(one: Rate, other: Rate) -> bool:
+def _is_slower(rate: Rate, other: Rate) -> bool:
     """In the long run, against a GCRA."""
     interval_us = _interval_us(other)
-    if one.burst is None:
-        return one.limit * interval_us <= one.period_us
-    return _interval_us(one) >= interval_us
+    if rate.burst is None:
+        return rate.limit * interval_us <= rate.period_us
+    return _interval_us(rate) >= interval_us
 
 
 def _most_within(rate: Rate, length_us: int) -> int:
@@ -133,32 +133,32 @@ def _part(limit: Limit) -> Part:
     return Part.RATE if isinstance(limit, Rate) else Part.BUDGET
 
 
-def _allows_more(one: Limit, other: Limit, with_one: Identity, with_other: Identity) -> bool:
+def _allows_more(limit: Limit, other: Limit, with_one: Identity, with_other: Identity) -> bool:
     """Whether *one* lets some sequence of calls through that *other* stops."""
     return (
-        _counts_more_by_kind(one, other)
-        or _shares_less(one, other)
-        or (one.subject == other.subject and _captures_less(one, with_one, with_other))
+        _counts_more_by_kind(limit, other)
+        or _shares_less(limit, other)
+        or (limit.subject == other.subject and _captures_less(limit, with_one, with_other))
     )
 
 
-def _counts_more_by_kind(one: Limit, other: Limit) -> bool:
-    if isinstance(one, Rate) and isinstance(other, Rate):
-        return lets_more(one, other)
-    return isinstance(one, Budget) and isinstance(other, Budget) and spends_more(one, other)
+def _counts_more_by_kind(limit: Limit, other: Limit) -> bool:
+    if isinstance(limit, Rate) and isinstance(other, Rate):
+        return lets_more(limit, other)
+    return isinstance(limit, Budget) and isinstance(other, Budget) and spends_more(limit, other)
 
 
-def _shares_less(one: Limit, other: Limit) -> bool:
+def _shares_less(limit: Limit, other: Limit) -> bool:
     """Whether *one* has several counters where *other* has one, or counts less often."""
-    return one.subject != other.subject and one.subject.kind is not _PER_IDENTITY
+    return limit.subject != other.subject and limit.subject.kind is not _PER_IDENTITY
 
 
-def _captures_less(limit: Limit, one: Identity, other: Identity) -> bool:
+def _captures_less(limit: Limit, identity: Identity, other: Identity) -> bool:
     """Whether the identity *one* has calls that do not count, or for another, and *other* not."""
     if limit.subject.kind is not _PER_CAPTURE or limit.subject.capture is None:
         return False
     name = limit.subject.capture
-    return Captured.of(one, name).misses(Captured.of(other, name))
+    return Captured.of(identity, name).misses(Captured.of(other, name))
 
 
 def breaker_changes(before: Breaker | None, after: Breaker | None) -> Iterator[PolicyChange]:
@@ -174,15 +174,15 @@ def breaker_changes(before: Breaker | None, after: Breaker | None) -> Iterator[P
         )
 
 
-def _stops_as_much(one: Breaker | None, other: Breaker | None) -> bool:
+def _stops_as_much(item: Breaker | None, other: Breaker | None) -> bool:
     """Whether one suspends whenever the other does, and for as long."""
     if other is None:
         return True
     return (
-        one is not None
-        and one.threshold <= other.threshold
-        and RATE_PERIODS_US[one.period] >= RATE_PERIODS_US[other.period]
-        and one.suspend_s >= other.suspend_s
+        item is not None
+        and item.threshold <= other.threshold
+        and RATE_PERIODS_US[item.period] >= RATE_PERIODS_US[other.period]
+        and item.suspend_s >= other.suspend_s
     )
 
 
@@ -228,6 +228,6 @@ def _changes(part: Part, before: Rules, after: Rules) -> Iterator[PolicyChange]:
             )
 
 
-def _is_more(one: int | None, other: int | None) -> bool:
+def _is_more(item: int | None, other: int | None) -> bool:
     """Whether a bound lets more through than another; None is no bound."""
-    return other is not None and (one is None or one > other)
+    return other is not None and (item is None or item > other)

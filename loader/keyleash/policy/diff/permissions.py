@@ -70,7 +70,7 @@ class Globs:
 
 
 def _pattern(*parts: Literal | AnySuffix) -> Pattern:
-    source = "".join("*" if isinstance(one, AnySuffix) else one.text.decode() for one in parts)
+    source = "".join("*" if isinstance(part, AnySuffix) else part.text.decode() for part in parts)
     return Pattern(source, parts)
 
 
@@ -108,17 +108,17 @@ class Access:
         """Those of them that give anything that a key needs."""
         if not needs:
             return about
-        return tuple(dict.fromkeys(place for one in needs for place in self.gives(about, one)))
+        return tuple(dict.fromkeys(place for need in needs for place in self.gives(about, need)))
 
     def keys(self, about: Places, needs: Needs) -> Region:
         """The keys on which they give all that is needed."""
-        givers = [self.gives(about, one) for one in needs] if needs else [about]
+        givers = [self.gives(about, need) for need in needs] if needs else [about]
         groups = dict.fromkeys(self._patterns(places) for places in givers)
         return Region(tuple(groups), self.protected + self.denied)
 
     def channels(self, about: Places) -> Region:
         """The channels to which they let it publish."""
-        granted = (one for place in about for one in self.grants[place].channels)
+        granted = (channel for place in about for channel in self.grants[place].channels)
         return Region((tuple(dict.fromkeys(granted)),))
 
     def globs(self, about: Places) -> Globs:
@@ -197,16 +197,17 @@ class Gains:
         """Whether a grant of the gaining identity has a part in it."""
         grant = access.grants[place]
         return any(
-            place in one.givers and one.is_through(grant.channels if one.by_channel else grant.keys)
-            for one in self.openings
+            place in opening.givers
+            and opening.is_through(grant.channels if opening.by_channel else grant.keys)
+            for opening in self.openings
         )
 
     def by_lifting(self, denied: Pattern) -> bool:
         """Whether a pattern that the other identity is denied has a part in it."""
         return any(
-            one.is_through((denied,))
-            for one in self.openings
-            if one.inside is not None and not one.by_channel
+            opening.is_through((denied,))
+            for opening in self.openings
+            if opening.inside is not None and not opening.by_channel
         )
 
 
@@ -268,11 +269,11 @@ class _Search:
 
     def _reaching(self, form: Form, names: tuple[str, ...]) -> tuple[list[Gain], list[Opening]]:
         kinds = [self._kind(needs) for needs in form.needs]
-        openings = [one.opening for one in kinds if one.opening is not None]
+        openings = [kind.opening for kind in kinds if kind.opening is not None]
         # A call of which one key is allowed nowhere is not allowed, however many others are.
-        if not openings or not all(one.exists for one in kinds):
+        if not openings or not all(kind.exists for kind in kinds):
             return [], []
-        return [Gain(names, form, tuple(one.key for one in kinds))], openings
+        return [Gain(names, form, tuple(kind.key for kind in kinds))], openings
 
     def _kind(self, needs: Needs) -> _Kind:
         known = self._kinds.get(needs)
@@ -350,7 +351,7 @@ class Captured:
     def of(cls, identity: Identity, name: str) -> Captured:
         """Those of *identity*."""
         granted = tuple(key for grant in identity.grants for key in grant.keys)
-        capturing = tuple(one for one in granted if name in one.captures)
+        capturing = tuple(item for item in granted if name in item.captures)
         denied = tuple(key for deny in identity.deny for key in deny.keys)
         return cls(name, capturing, granted, denied)
 
@@ -361,9 +362,9 @@ class Captured:
         theirs = Region((self.reached, other.patterns), self.denied)
         try:
             return find_key(theirs, Region((self.patterns,))) is not None or any(
-                self._place(one) != self._place(another)
-                and common_key((one,), (another,)) is not None
-                for one in self.patterns
+                self._place(pattern) != self._place(another)
+                and common_key((pattern,), (another,)) is not None
+                for pattern in self.patterns
                 for another in other.patterns
             )
         except RegionsTooComplexError:
@@ -376,5 +377,5 @@ class Captured:
             before = text.text.rpartition(b":")[2]
         if at + 1 < len(pattern.parts) and isinstance(text := pattern.parts[at + 1], Literal):
             after = text.text.partition(b":")[0]
-        ahead = b"".join(one.text for one in pattern.parts[:at] if isinstance(one, Literal))
+        ahead = b"".join(item.text for item in pattern.parts[:at] if isinstance(item, Literal))
         return ahead.count(b":"), before, after

@@ -27,14 +27,14 @@ class LintReport:
     @property
     def warnings(self) -> tuple[Problem, ...]:
         """The findings as problems, which know their places."""
-        return tuple(one.problem for one in self.findings)
+        return tuple(finding.problem for finding in self.findings)
 
 
 def lint(policy: Policy) -> LintReport:
     """Apply every rule to *policy*."""
-    found = [one for rule in RULES.values() for one in rule(policy)]
+    found = [item for rule in RULES.values() for item in rule(policy)]
     remaining, accepted = accept(policy, found, RULES)
     return LintReport(
-        tuple(sorted(remaining, key=lambda one: place(one.problem.span))),
-        tuple(sorted(accepted, key=lambda one: place(one.problem.span))),
+        tuple(sorted(remaining, key=lambda item: place(item.problem.span))),
+        tuple(sorted(accepted, key=lambda item: place(item.problem.span))),
     )

@@ -38,18 +38,18 @@ def accept(
         What remains, with what is accepted in vain, and what is accepted.
     """
     reasons = {
-        (identity.name, one.code): one.reason
+        (identity.name, item.code): item.reason
         for identity in policy.identities
-        for one in identity.accepted
+        for item in identity.accepted
     }
     remaining, accepted, used = [], [], set()
-    for one in findings:
-        place = (one.identity, one.problem.code)
+    for finding in findings:
+        place = (finding.identity, finding.problem.code)
         if place in reasons:
             used.add(place)
-            accepted.append(Accepted(one.identity, one.problem, reasons[place]))
+            accepted.append(Accepted(finding.identity, finding.problem, reasons[place]))
         else:
-            remaining.append(one)
+            remaining.append(finding)
     return [*remaining, *_needless(policy, used, known)], accepted
 
 
@@ -57,15 +57,15 @@ def _needless(
     policy: Policy, used: Collection[tuple[str, str]], known: Collection[str]
 ) -> Iterator[LintFinding]:
     for identity in policy.identities:
-        for one in identity.accepted:
-            if (identity.name, one.code) not in used:
-                yield _finding(identity, one, known)
+        for item in identity.accepted:
+            if (identity.name, item.code) not in used:
+                yield _finding(identity, item, known)
 
 
-def _finding(identity: Identity, one: Acceptance, known: Collection[str]) -> LintFinding:
-    if one.code in known:
-        message, help = f"there is no {quote(one.code)} to accept here", "remove it"
+def _finding(identity: Identity, acceptance: Acceptance, known: Collection[str]) -> LintFinding:
+    if acceptance.code in known:
+        message, help = f"there is no {quote(acceptance.code)} to accept here", "remove it"
     else:
-        message = f"no finding is called {quote(one.code)}"
-        help = did_you_mean(one.code, known, f"the findings are {listing(known)}")
-    return finding_about(identity, NEEDLESS, message, one.span, help)
+        message = f"no finding is called {quote(acceptance.code)}"
+        help = did_you_mean(acceptance.code, known, f"the findings are {listing(known)}")
+    return finding_about(identity, NEEDLESS, message, acceptance.span, help)

@@ -125,7 +125,11 @@ def _that_covers_alone(
     for cls, pattern in islice(_places(grant), 1):
         candidates = (wide.owner for wide in trees[cls].that_cover(pattern))
     return next(
-        (grants[one] for one in candidates if is_other(one) and _covers_alone(grants[one], grant)),
+        (
+            grants[candidate]
+            for candidate in candidates
+            if is_other(candidate) and _covers_alone(grants[candidate], grant)
+        ),
         None,
     )
 
@@ -168,7 +172,7 @@ def _finding(identity: Identity, grant: Grant, alone: Grant | None) -> LintFindi
 
 def _covers_alone(wide: Grant, narrow: Grant) -> bool:
     return all(
-        cls in wide.allow and any(covers(one, pattern) for one in _patterns(wide, cls))
+        cls in wide.allow and any(covers(item, pattern) for item in _patterns(wide, cls))
         for cls, pattern in _places(narrow)
     )
 
@@ -283,14 +287,14 @@ class _Neighbours:
         if not is_open or not last.before:
             return None
         names = self._names.get(tuple(before), {})
-        return next((one for name, one in names.items() if name.startswith(last.before)), None)
+        return next((item for name, item in names.items() if name.startswith(last.before)), None)
 
 
 def _form(pattern: Pattern) -> tuple[Segments, bool]:
     """Its segments, whatever captures are called."""
     segments, is_open = segments_of(pattern.parts)
     return tuple(
-        one if one.capture is None else replace(one, capture="") for one in segments
+        segment if segment.capture is None else replace(segment, capture="") for segment in segments
     ), is_open
 
 

@@ -91,7 +91,7 @@ def _unreachable(identity: Identity, budget: Budget) -> Iterator[LintFinding]:
         if _counts_all_of(rate, budget) and (most := _most(rate, budget)) < budget.limit
     ]
     if slower:
-        most, rate = min(slower, key=lambda one: one[0])
+        most, rate = min(slower, key=lambda item: item[0])
         yield finding_about(
             identity,
             UNREACHABLE_BUDGET,
@@ -128,7 +128,9 @@ UNBOUND_PER_DAY = 10_000
 def short_retention(policy: Policy) -> Iterator[LintFinding]:
     """Find identities that may delete and whose events are gone within a day, or a token's life."""
     for identity in policy.identities:
-        grant = next((one for one in identity.grants if OperationClass.DELETE in one.allow), None)
+        grant = next(
+            (item for item in identity.grants if OperationClass.DELETE in item.allow), None
+        )
         said = _too_short(identity) if grant else None
         if grant and said:
             message, help = said
@@ -167,14 +169,14 @@ def _entries_per_day(identity: Identity) -> int:
         if any(cls in grant.allow for grant in identity.grants)
     ]
     by_class = [
-        _least(one for one in identity.budgets if one.counter is counter_of(cls))
+        _least(budget for budget in identity.budgets if budget.counter is counter_of(cls))
         for cls in recorded
     ]
     bounds = [
-        _least(one for one in identity.budgets if one.counter is Counter.REQUESTS),
-        None if None in by_class else sum(one for one in by_class if one is not None),
+        _least(budget for budget in identity.budgets if budget.counter is Counter.REQUESTS),
+        None if None in by_class else sum(item for item in by_class if item is not None),
     ]
-    calls = min((one for one in bounds if one is not None), default=UNBOUND_PER_DAY)
+    calls = min((bound for bound in bounds if bound is not None), default=UNBOUND_PER_DAY)
     # An event with before-images is followed by another, of what it left.
     return calls * (2 if _keeps_images(identity) else 1)
 
@@ -182,9 +184,9 @@ def _entries_per_day(identity: Identity) -> int:
 def _least(budgets: Iterable[Budget]) -> int | None:
     """Calls that the strictest of *budgets* allows within a day; each token's own say nothing."""
     allowed = (
-        one.limit * max(1, PERIOD_US[Period.DAY] // PERIOD_US[one.period])
-        for one in budgets
-        if one.subject.kind is SubjectKind.IDENTITY
+        budget.limit * max(1, PERIOD_US[Period.DAY] // PERIOD_US[budget.period])
+        for budget in budgets
+        if budget.subject.kind is SubjectKind.IDENTITY
     )
     return min(allowed, default=None)
 
