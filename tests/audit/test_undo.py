@@ -18,8 +18,9 @@ from keyleash.audit.undo import (
     UndoSelection,
     apply_undo,
     plan_undo,
-    selection,
 )
+from keyleash.audit.undo import plan as undo_plan
+from keyleash.audit.undo import selection as undo_selection
 from keyleash.errors import (
     AmbiguousEventError,
     ChangedMeanwhileError,
@@ -592,7 +593,7 @@ def test_undo_that_would_hold_up_the_server_is_refused(
     """Before anything is done, and it says how much there is and how much may be."""
     client.mset({"k": "x" * 100, "l": "x" * 100})
     scribe.run("a", "MSET", "k", "1", "l", "1")
-    for module in (plan, selection):
+    for module in (undo_plan, undo_selection):
         monkeypatch.setattr(module, bound, value, raising=False)
 
     with pytest.raises(UndoTooLargeError, match=said):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from keyleash.cli.demo import command as demo_command
 from keyleash.cli.demo import story
 from keyleash.cli.demo.stage import ExpectedDenial, Replies
 from keyleash.errors import KeyDeniedError, ReplyCode, TokenExpiredError
@@ -51,7 +52,7 @@ def test_demo_as_json_lists_its_steps(offline: Cli) -> None:
 @pytest.fixture
 def a_wrong_scene(monkeypatch: pytest.MonkeyPatch) -> None:
     """A demo of one scene, which goes wrong."""
-    monkeypatch.setattr(story, "SCENES", (WRONG,))
+    monkeypatch.setattr(demo_command, "SCENES", (WRONG,))
 
 
 def test_refusal_is_met_by_its_code_and_details_only() -> None:

@@ -233,7 +233,7 @@ def test_load_that_is_interrupted_says_whether_it_was_activated(
 ) -> None:
     """Whoever pressed Ctrl-C must not have to guess which policy is in force."""
     policy.write_text(example.read_text().replace("3000/minute", "2000/minute"))
-    monkeypatch.setattr(f"keyleash.operator.{step}", cut_short)
+    monkeypatch.setattr(f"keyleash.cli.load.{step}", cut_short)
 
     result = loaded.run("load", policy, "--yes")
 
@@ -251,7 +251,7 @@ def test_load_whose_answer_is_lost_says_that_it_is_active(
     def lose(*_: Any, **__: Any) -> None:
         raise redis.ConnectionError("connection closed by server")
 
-    monkeypatch.setattr("keyleash.operator.verify_activation", lose)
+    monkeypatch.setattr("keyleash.cli.load.verify_activation", lose)
 
     result = loaded.run("load", policy, "--yes")
 

@@ -44,7 +44,7 @@ def test_wheel_brings_every_lua_source_table_template_and_example(unpacked: Path
     shipped = {path.relative_to(unpacked / "keyleash" / "lua") for path in unpacked.rglob("*.lua")}
 
     assert shipped == {path.relative_to(ROOT / "lua") for path in (ROOT / "lua").rglob("*.lua")}
-    page = ("cli/audit/report/page.html.jinja", "cli/audit/report/page.css")
+    page = ("audit/report/page.html.jinja", "audit/report/page.css")
     for name in ("commands/table.json", "examples/agents.yaml", "py.typed", *page):
         assert (unpacked / "keyleash" / name).is_file()
 

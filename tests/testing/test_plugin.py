@@ -362,7 +362,7 @@ def test_client_takes_a_token_and_the_options_of_redis_py(
     result = run_tests(
         project,
         """
-        from keyleash.tokens import list_tokens, revoke_tokens
+        from keyleash.operator import list_tokens, revoke_tokens
 
         def test_token(leash):
             old = leash.token("agent-runner", ttl_s=60)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from keyleash.policy.model import AuditRules, Values
-from keyleash.policy.patterns import check_repeats, read_patterns
+from keyleash.policy.pattern_lists import check_repeats, read_patterns
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.quantities import is_duration, parse_duration, parse_size
 from keyleash.policy.yaml import YamlNode

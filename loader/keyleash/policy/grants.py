@@ -8,8 +8,8 @@ from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.errors import Span
 from keyleash.policy.audit_rules import read_image_bytes
 from keyleash.policy.model import Deny, Grant, Identity
+from keyleash.policy.pattern_lists import check_repeats, read_patterns
 from keyleash.policy.pattern_tree import PatternTree
-from keyleash.policy.patterns import check_repeats, read_patterns
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.quantities import MAX_VALUE_BYTES, parse_size
 from keyleash.policy.schema_errors import FIELDS

@@ -31,7 +31,7 @@ class Leash(ABC):
 
     Attributes:
         admin: A plain client, past every guard: to prepare data, to look at what an agent
-            left, and for the functions of `keyleash.tokens` and `keyleash.operator`.
+            left, and for the functions of `keyleash.operator`.
 
     Args:
         admin: The server's.
