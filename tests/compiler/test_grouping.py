@@ -33,7 +33,7 @@ def patterns_and_keys(draw: st.DrawFn) -> tuple[list[str], list[bytes]]:
 
 def written_out(matchers: Sequence[Matcher]) -> Callable[[bytes], bool]:
     """The Lua that tries *matchers*."""
-    body = render("partials/match_any.lua", matchers=matchers)
+    body = render("authorize/match_any.lua", matchers=matchers)
     lua = lua51.LuaRuntime(encoding=None)
     head = b"local find, key, matched = string.find, (...), false\n"
     made: Callable[[bytes], bool] = lua.compile(head + body.encode() + b"return matched\n")

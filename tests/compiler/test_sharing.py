@@ -20,7 +20,7 @@ from keyleash.store.keyspace import Keyspace
 from keyleash.store.state import SlotKind
 from support.leash import grant, policy
 
-SHARED = re.compile(r'share "(partials/\w+\.lua)" of (.*)')
+SHARED = re.compile(r'share "(\w+/\w+\.lua)" of (.*)')
 SHARES = [
     pytest.param(path, *found.groups(), id=f"{path.stem}-{found[1]}")
     for path in sorted(lua_root().rglob("*.lua"))
@@ -140,8 +140,8 @@ def whole(part: str, within: tuple[str, ...] = ()) -> str:
         parts = [f"{found[1]}{kind}.lua" for kind in kinds]
         return "".join(whole(item, (*within, part)) for item in parts if item not in within)
 
-    text = (lua_root() / part).read_text()
-    return re.sub(r'--% include "(partials/\w+?)(?:\.lua"|("( ~ .*)))\n', included, text)
+    text = (lua_root() / "guard" / part).read_text()
+    return re.sub(r'--% include "(\w+/\w+?)(?:\.lua"|("( ~ .*)))\n', included, text)
 
 
 def test_part_sees_nothing_but_what_it_is_shared_by(small: Callable[..., str]) -> None:

@@ -186,14 +186,15 @@ def test_fence_knows_every_command_that_guards_run() -> None:
 
 def guard_sources() -> list[str]:
     """Both scripts of a guard and all that is put into them; names made up of parts, too."""
+    root = lua_root() / "guard"
     waiting, seen, texts = ["guard.lua", "batch.lua"], set(), []
     while waiting:
         name = waiting.pop()
         if name not in seen:
             seen.add(name)
-            texts.append((lua_root() / name).read_text())
-            for beginning in re.findall(r'"partials/(\w+)(?:\.lua)?"', texts[-1]):
-                exact = lua_root() / "partials" / f"{beginning}.lua"
-                found = [exact] if exact.exists() else exact.parent.glob(f"{beginning}*.lua")
-                waiting += [f"partials/{path.name}" for path in found]
+            texts.append((root / name).read_text())
+            for beginning in re.findall(r'(?:include|share) "([\w/]+)', texts[-1]):
+                exact = root / f"{beginning}.lua"
+                found = [exact] if exact.exists() else root.glob(f"{beginning}*.lua")
+                waiting += [str(path.relative_to(root)) for path in found]
     return texts

@@ -11,9 +11,10 @@ from lupa import lua51
 from keyleash.compiler.render import lua_root
 from keyleash.errors import ReplyCode
 
-SCRIPTS = sorted(lua_root().glob("*.lua"))
-PARTIALS = sorted((lua_root() / "partials").glob("*.lua"))
-SOURCES = SCRIPTS + PARTIALS
+GUARD = lua_root() / "guard"
+SOURCES = sorted(lua_root().rglob("*.lua"))
+SCRIPTS = [path for path in SOURCES if path.read_text().startswith("---")]
+PARTIALS = [path for path in SOURCES if path not in SCRIPTS]
 
 
 def header(path: Path) -> list[str]:
@@ -23,10 +24,15 @@ def header(path: Path) -> list[str]:
 
 
 def included(text: str) -> set[Path]:
-    """The partials that *text* has in it; a name put together in the template stands for all
-    that begin like it."""
-    named = re.findall(r'(?:include|share) "partials/(\w+)(?:\.lua)?"', text)
-    return {path for path in PARTIALS for name in named if path.stem.startswith(name)}
+    """Return the partials that *text* includes. A name that the template completes stands for all
+    partials that begin with it."""
+    named = re.findall(r'(?:include|share) "([\w/.]+)"', text)
+    return {
+        path
+        for path in PARTIALS
+        for name in named
+        if str(path).startswith((f"{GUARD}/{name}", f"{lua_root()}/{name}"))
+    }
 
 
 def whole_body(path: Path) -> str:
@@ -96,7 +102,7 @@ def test_partials_are_all_used() -> None:
 
 def test_codes_in_lua_are_those_of_the_enum() -> None:
     """Lua and Python share one list of reply codes."""
-    text = "".join(path.read_text() for path in [lua_root() / "guard.lua", *PARTIALS])
+    text = "".join(path.read_text() for path in [GUARD / "guard.lua", *PARTIALS])
     written = set(re.findall(r"'([A-Z]+_[A-Z_]+|SUSPENDED)'", text))
 
     assert written - {"KEEPTTL"} == set(ReplyCode)

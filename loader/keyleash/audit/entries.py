@@ -21,7 +21,7 @@ BY_COMMAND = frozenset(
         ReplyCode.WORK_TOO_LARGE,
     }
 )
-"""Codes whose denials share an entry only with those of the same command (`record_refusal.lua`)."""
+"""Codes whose denials share an entry only with those of the same command (`append_denial.lua`)."""
 Held = tuple[str, bytes]
 """`value` and a string's bytes, or `image` and what DUMP said of any other type."""
 ABSENT = "absent"
@@ -178,8 +178,8 @@ class Sequel:
 
 # One entry of a trail, from the fields of its stream; docs/audit.md says what these are.
 #
-# `lua/partials/append_event.lua` writes the event of one command, `lua/batch.lua` that of a
-# batch: behind its own fields, it has one for each command that changes something, named as
+# `lua/guard/record/append_event.lua` writes the event of one command, `lua/guard/batch.lua` that
+# of a batch: behind its own fields, it has one for each command that changes something, named as
 # the command, with its key. So names of fields repeat; those in lower case are the event's own.
 
 Fields = Mapping[bytes, bytes]

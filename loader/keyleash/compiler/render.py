@@ -43,7 +43,7 @@ from keyleash.store.token import (
 #
 # A part is a partial that many guards have in common. It is put in by
 #
-#     --% share "partials/find_rule.lua" of dispatch, rare, containers
+#     --% share "authorize/find_rule.lua" of dispatch, rare, containers
 #
 # and is a template of its own, which sees the values that are named there and no others. So
 # its text is a function of these, and is written once for all guards where they are equal;
@@ -135,7 +135,7 @@ def _shipped(folder: str) -> Path:
 def environment() -> Environment:
     """The one environment that renders Lua."""
     made = Environment(
-        loader=FileSystemLoader(lua_root()),
+        loader=FileSystemLoader([lua_root() / "guard", lua_root()]),
         extensions=[Sharing],
         line_statement_prefix="--%",
         trim_blocks=True,
@@ -179,7 +179,7 @@ def operator_script(template: str, keyspace: Keyspace, old: Keyspace | None = No
         old: Where the keys are that the script takes to *keyspace*, if it does.
     """
     return render(
-        template,
+        f"operator/{template}",
         names=_names(keyspace),
         old_names=_names(old or keyspace),
         public_prefix=PUBLIC_PREFIX,

@@ -64,7 +64,7 @@ _BOUNDS = {
     Bound.REPEATS: "h",
     Bound.BYTES: "y",
 }
-"""The letters by which `weigh.lua` knows them."""
+"""The letters by which `estimate_work.lua` knows them."""
 
 _LENGTHENINGS = {
     Lengthening.ARGUMENT: "v",
@@ -98,7 +98,7 @@ _UNITS = {
     "bytes_per_element": BYTES_PER_ELEMENT,
     "sizes": _sizes(),
 }
-"""What `weigh.lua` reads besides plans."""
+"""What `estimate_work.lua` reads besides plans."""
 
 
 def sizes_of(guard: Guard, *, batch: bool) -> dict[str, object]:
@@ -145,7 +145,7 @@ def estimate_script() -> str:
 
 
 def plans_of(works: Mapping[str, Work]) -> str:
-    """Return what `weigh.lua` reads of each command: a line for each plan, with its commands.
+    """Return what `estimate_work.lua` reads: a line for each plan, with its commands.
 
     A plan is a letter each for size, join, first key, last key, bound and place, then the default,
     a space and the weight.

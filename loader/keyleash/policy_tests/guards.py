@@ -1,6 +1,7 @@
 """Real guards under a clock that a test moves.
 
-A guard tells the time by the life that a token's record has left (`partials/check_token.lua`).
+A guard reads the time from the life that a token's record has left
+(`lua/guard/authenticate/check_token.lua`).
 So a record whose life is set by the test sets the guard's clock, and the server's own does not
 matter. All calls of a case are one transaction, for which a server's clock stands still: what
 a guard sees is exact to the millisecond, however slow the machine is.

@@ -189,7 +189,7 @@ def come_around(client: Client) -> None:
     alone, it sweeps what thousands of scripts are made of within one command: a SCRIPT LOAD, or
     the activation of many identities.
     """
-    step, until_s = render("collect.lua"), time.monotonic() + LONGEST_S
+    step, until_s = render("operator/collect.lua"), time.monotonic() + LONGEST_S
     done_kib = 0
     try:
         # Not until it is seen to come around: the server moves it too, and may be the one who

@@ -1,0 +1,37 @@
+-- Who calls, and by which rules: sets code if nobody may act, else now_us, token_id and the
+-- numbers of the limits.
+local token_key, record, used_us, sequence
+--% if numbers
+--% filter spread("number_n", numbers)
+local number_n
+--% endfilter
+--% endif
+repeat
+--% if layout.has_rings
+  local state = call('GETRANGE', {{ names.state }}, 0, {{ layout.header_bytes - 1 }})
+  if state == '' then code = 'NOT_ACTIVE' break end
+--% else
+  local state = call('GET', {{ names.state }})
+  if not state then code = 'NOT_ACTIVE' break end
+--% endif
+  -- A shorter state is another guard's; unpacking it would fail before its stamp is seen.
+  if #state < {{ layout.header_bytes }} then code = 'POLICY_STALE' break end
+  local stamp, suspended
+--% filter spread("number_n", numbers)
+  stamp, suspended, sequence, number_n = struct.unpack({{ state_format }}, state)
+--% endfilter
+  if stamp ~= {{ stamp }} then code = 'POLICY_STALE' break end
+  -- Whoever wrote something else there starts it again, which `audit log` shows.
+  if not (sequence < {{ latest_us }} and sequence % 1 == 0) then sequence = 0 end
+--% include "authenticate/read_token.lua"
+  if suspended ~= 0 then
+--% include "authenticate/check_suspended.lua"
+    if code then break end
+  end
+
+  -- A fenced agent may write any bytes under this prefix: what is shorter is no record.
+  if not record or #record < {{ record_bytes }} then code = 'TOKEN_UNKNOWN' break end
+  local expires_us, revoked
+  expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)
+--% include "authenticate/check_token.lua"
+until true

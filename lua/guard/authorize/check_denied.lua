@@ -1,0 +1,5 @@
+matched = false
+--% with matchers = denied, named = true
+--% include "authorize/match_any.lua"
+--% endwith
+if matched then code, detail, value, reason = 'KEY_DENIED', 'key', key, matched end

@@ -1,0 +1,33 @@
+local matched = false
+--% if denied and not denied_last
+--% include "authorize/check_denied.lua"
+--% endif
+if code then
+  -- A deny rule wins over every grant.
+--% for check in checks
+elseif {{ one_check }} or check == {{ check.id }} then
+--% for requirement in check.requirements
+  if not code then
+    matched = false
+--% with matchers = requirement.matchers
+--% include "authorize/match_any.lua"
+--% endwith
+    if not matched then
+      code, detail, value = 'KEY_NOT_GRANTED', 'key', key
+--% if requirement.others
+--% with matchers = requirement.others
+--% include "authorize/match_any.lua"
+--% endwith
+      if matched then code, detail, value = 'CLASS_NOT_GRANTED', 'class', {{ requirement.missing }} end
+--% endif
+    end
+  end
+--% endfor
+--% endfor
+end
+--% if denied_last
+-- No granted key meets a deny rule here, so it is asked only to name the reason.
+if code then
+--% include "authorize/check_denied.lua"
+end
+--% endif

@@ -1,0 +1,78 @@
+-- check_length: deny a call that gives a string more bytes than a grant of its key allows.
+-- in:  lengthens, argv, base, stop, names
+-- out: code, detail, value, amount, key   set if the call is denied; work
+local kinds = {{ lengthening }}
+local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true))
+place = base + place
+local function check(bytes)
+  local name = walked[at]
+  -- In a batch, the next command stands where a key is missing.
+  if not name or not names[1] then return end
+--% if batch
+  if how ~= 'p' then lengths[names[how == 'c' and #names or 1]] = bytes end
+--% endif
+  if bytes <= {{ least_bytes }} then return end
+  local bound, matched = {{ default_bytes }}, false
+  do
+    local key = name
+--% for plan in lengths
+    if not matched then
+--% with matchers = plan.matchers
+--% include "authorize/match_any.lua"
+--% endwith
+      if matched then bound = {{ plan.max_bytes }} end
+    end
+--% endfor
+  end
+  if bytes > bound then
+    key, code, detail, value, amount = name, 'VALUE_TOO_LARGE', 'key', name, amount_of('bytes', bytes, bound)
+  end
+end
+local function length_of(name)
+--% if batch
+  -- Commands of the batch that come before may have made it longer.
+  if lengths[name] then return lengths[name] end
+--% endif
+  local length = redis.pcall('STRLEN', name or '')
+  if type(length) == 'number' then return length end
+  -- A key of another type is the command's own error, and copied by another rule.
+  return find(length.err, '^WRONGTYPE') and 0 or math.huge
+end
+local bytes = #(argv[place] or '')
+if how == 'p' then
+  -- A string behind each key.
+  for i = 1, #names do
+    check(#(argv[place] or ''))
+    at, place = at + step, place + 2
+  end
+elseif how == 'l' or how == 'c' then
+  -- The longest of the others, or the one that is copied to the last key.
+  bytes = 0
+  for i = how == 'c' and 1 or 2, how == 'c' and 1 or #names do bytes = math.max(bytes, length_of(names[i])) end
+  if how == 'c' then at = last end
+  check(bytes)
+elseif how == 'a' or how == 'v' then
+  check(bytes + (how == 'a' and length_of(names[1]) or 0))
+else
+  -- An offset: the server fills the string up to it.
+  bytes = tonumber(argv[place] or '') or 0
+  if how == 'r' then
+    bytes = bytes + #(argv[place + 1] or '')
+  elseif how == 'b' then
+    bytes = math.floor(bytes / 8) + 1
+  else
+    local bits = 0
+    while place <= stop do
+      local word = string.upper(string.match(argv[place], '^%Z*'))
+      local width = string.match(argv[place + 1] or '', '^%a(%d+)') or 0
+      local times, offset = string.match(argv[place + 2] or '', '^(#?)(%d+)')
+      if offset and word ~= 'GET' and word ~= 'OVERFLOW' then
+        bits = math.max(bits, offset * (times == '#' and width or 1) + width)
+      end
+      place = place + (word == 'OVERFLOW' and 2 or word == 'GET' and 3 or 4)
+    end
+    bytes = math.ceil(bits / 8)
+  end
+  check(bytes)
+  if bytes > {{ plain_bytes }} then work = bytes * {{ extended_byte_work }} end
+end

@@ -1,0 +1,23 @@
+-- SCAN lists what its last MATCH finds: the text up to the first special character must lie
+-- where keys are granted. Whatever else it finds is taken out of the reply.
+local glob = '*'
+--% if sealed
+places = {}
+--% endif
+for at = name_at + 2, stop - 1, 2 do
+  if find(argv[at], {{ option_pattern("MATCH") }}) then glob = argv[at + 1] end
+--% if sealed
+  if find(argv[at], {{ option_pattern("MATCH") }}) then places[#places + 1] = at + 1 end
+--% endif
+end
+local matched = false
+key = glob
+--% with matchers = rule.scan.wholes
+--% include "authorize/match_any.lua"
+--% endwith
+key = string.match(glob, '^[^*?%[\\]*')
+--% with matchers = rule.scan.beginnings
+--% include "authorize/match_any.lua"
+--% endwith
+key = glob
+if not matched then code, detail, value = 'KEY_NOT_GRANTED', 'key', glob end

@@ -1,0 +1,55 @@
+-- check_size: deny a call that is too much work, or that makes a string too long.
+-- in:  weighs: the call's work must be estimated; lengthens: it may make a string too long
+-- out: code, detail, value, amount, key   set if the call is denied; work
+local names = {}
+for at = first, last, step do
+  if not walked[at] then break end
+--% if vault
+  names[#names + 1] = {{ vault }} .. walked[at]
+--% else
+  names[#names + 1] = walked[at]
+--% endif
+end
+--% if batch and plans
+if weighs then weighed[n] = names end
+--% endif
+(function(base)
+  local function amount_of(what, much, most)
+    return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)), most)
+  end
+--% if lengthening
+  if lengthens then
+--% include "authorize/check_length.lua"
+    if code then return end
+  end
+--% endif
+--% if batch
+  local left = {{ work_limit }} - spent
+--% else
+  local left = {{ work_limit }}
+--% endif
+--% if plans
+  if weighs then
+--% if batch
+    local more, asked = weigh(command, argv, base, stop, names, left - work)
+    -- Asking takes time also if the call is denied; behind a change it is done again.
+    asks = asks + asked
+    if fields > header then asked = 2 * asked end
+    work, spent, left = work + more, spent + asked, left - asked
+--% else
+--% include "authorize/estimate_work.lua"
+    local more, asked = weigh(command, argv, base, stop, names, left - work)
+    work = work + more + asked
+--% endif
+  end
+--% endif
+  -- In these words what is no number is too much.
+  if not (work <= left) then
+--% if batch
+    work = spent + work
+--% endif
+    code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, {{ work_limit }})
+  end
+--% filter placed(name_at)
+end)(name_at)
+--% endfilter

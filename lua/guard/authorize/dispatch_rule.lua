@@ -1,0 +1,41 @@
+--% filter placed(name_at)
+--% for rule in rules if rule.variant
+if rule == {{ rule.id }} then
+--% if rule.variant_option is not none
+  -- The server compares an option as a C string, which ends at a NUL byte.
+  for at = name_at + 3, stop do
+    if find(argv[at], {{ option_pattern(rule.variant_option) }}) then rule = {{ rule.variant }} break end
+  end
+--% else
+  local at = name_at + 2
+  while at <= stop do
+    if find(argv[at], {{ option_pattern("GET") }}) and at + 2 <= stop then
+      at = at + 3
+    elseif find(argv[at], {{ option_pattern("OVERFLOW") }}) and at + 1 <= stop then
+      at = at + 2
+    else
+      break
+    end
+  end
+  if at > stop then rule = {{ rule.variant }} end
+--% endif
+end
+--% endfor
+if false then
+--% for rule in rules if rule.id in often_ruled
+elseif rule == {{ rule.id }} then
+--% share "authorize/rule_body.lua" of rule, one_check, checks_differ, waiting, sealed, least_bytes
+--% endfor
+else
+  -- Functions keep what is seldom needed out of the main chunk: the collector marks a function
+  -- and its constants in one step, and is driven by every call on the server.
+  (function(rule, argv, stop, find)
+    if false then
+--% for rule in rules if rule.id not in often_ruled
+    elseif rule == {{ rule.id }} then
+--% share "authorize/rule_body.lua" of rule, one_check, checks_differ, waiting, sealed, least_bytes
+--% endfor
+    end
+  end)(rule, argv, stop, find)
+end
+--% endfilter

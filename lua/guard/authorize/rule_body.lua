@@ -1,0 +1,100 @@
+-- What one rule says of its commands: where their keys are, what they count as, how they answer.
+--% if rule.missing is not none
+code, detail, value = 'CLASS_NOT_GRANTED', 'class', {{ rule.missing }}
+--% else
+--% if rule.keys
+--% include "authorize/find_keys.lua"
+--% else
+--% if rule.first != 1
+first = name_at + {{ rule.first }}
+--% endif
+--% if rule.last == -1
+last = stop
+--% elif rule.last < 0
+last = stop - {{ -1 - rule.last }}
+--% elif rule.last != 1
+last = name_at + {{ rule.last }}
+--% endif
+--% if rule.step != 1
+step = {{ rule.step }}
+--% endif
+--% endif
+--% if rule.check and not one_check
+check = {{ rule.check }}
+--% endif
+--% if rule.check and checks_differ
+rest = {{ rule.rest }}
+--% endif
+--% if "reads" in rule.counters
+reads = true
+--% endif
+--% if "writes" in rule.counters
+writes = true
+--% endif
+--% if "deletes" in rule.counters
+deletes = true
+--% endif
+--% if rule.mutates
+recorded = true
+--% endif
+--% if rule.changes_first
+changes_first = true
+--% endif
+--% if rule.changes_rest
+changes_rest = true
+--% endif
+--% for word in rule.refused_if
+for at = name_at + {{ rule.options_start }}, stop do
+  if find(argv[at], {{ option_pattern(word) }}) then
+    code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. {{ word }}
+  end
+end
+--% endfor
+--% if rule.scan is not none
+--% include "authorize/check_scan.lua"
+--% endif
+--% if rule.channel
+--% include "authorize/check_channel.lua"
+--% endif
+--% if rule.weigh == "always"
+weighs = true
+--% elif rule.weigh == "count"
+weighs = stop >= name_at + {{ rule.weigh_at }}
+--% elif rule.weigh == "words"
+weighs = stop - name_at > {{ rule.weigh_over }}
+--% elif rule.weigh == "range"
+weighs = not (find(argv[name_at + {{ rule.weigh_at }}] or '', '^%d?%d$') and find(argv[name_at + {{ rule.weigh_at + 1 }}] or '', '^%d?%d$'))
+--% elif rule.weigh == "ranked"
+-- Options may make scores of positions.
+weighs = stop > name_at + {{ rule.weigh_at + 1 }} or not (find(argv[name_at + {{ rule.weigh_at }}] or '', '^%d?%d$') and find(argv[name_at + {{ rule.weigh_at + 1 }}] or '', '^%d?%d$'))
+--% endif
+--% if rule.lengthens == "argument"
+lengthens = #(argv[name_at + {{ rule.length_at }}] or '') > {{ least_bytes }}
+--% elif rule.lengthens == "pairs"
+for at = name_at + {{ rule.length_at }}, stop, 2 do
+  if #argv[at] > {{ least_bytes }} then lengthens = true end
+end
+--% elif rule.lengthens
+lengthens = true
+--% endif
+--% if waiting and rule.waits is not none and rule.waits != "block"
+waits = {{ rule.waits }}
+--% endif
+--% if not rule.alike
+typed = protocol == '3'
+--% endif
+--% if rule.mend == "arguments"
+mend = stop - name_at - 1
+--% elif rule.mend is not none
+mend = {{ rule.mend }}
+--% endif
+--% if rule.wide_integers
+-- A wider integer comes back rounded, and cannot be read again: SET gives the old one.
+for at = name_at + 2, stop do
+  local width = tonumber(string.match(argv[at], '^[iu](%d+)') or 0)
+  if width > 53 then
+    code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. argv[at]
+  end
+end
+--% endif
+--% endif

@@ -1,0 +1,10 @@
+-- Whether one limit lets the call pass: sets code if it does not.
+--% filter numbered(limit.number)
+--% if limit.subject == "identity"
+--% with offset = limit.slot.offset
+--% include "limit/check_" ~ limit.slot.kind ~ ".lua"
+--% endwith
+--% else
+--% include "limit/check_subjects.lua"
+--% endif
+--% endfilter

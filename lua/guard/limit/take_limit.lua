@@ -1,0 +1,4 @@
+-- Counts the call towards one limit of the identity.
+--% filter numbered(limit.number)
+--% include "limit/take_" ~ limit.slot.kind ~ ".lua"
+--% endfilter

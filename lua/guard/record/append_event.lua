@@ -1,0 +1,52 @@
+-- Before the command, so that there is no mutation without its event.
+if recorded then
+  local field, touched, is_masked = 'key', key or '', false
+--% if masks
+--% include "record/mask_key.lua"
+  touched, is_masked = masked(touched)
+--% endif
+  if count > 1 then
+    local parts = {}
+    for i = 1, #keys do
+      local name, hidden = keys[i], false
+--% if masks
+      name, hidden = masked(name)
+--% endif
+      parts[i], is_masked = #name .. ':' .. name .. ',', is_masked or hidden
+    end
+    field, touched = 'keys', table.concat(parts)
+  end
+--% include "record/cost_of_call.lua"
+--% if tells_arguments
+--% include "record/log_arguments.lua"
+--% endif
+--% if masks
+  is_hidden = is_masked
+--% endif
+--% filter spread("told_pair", ["told_as", "told"] if tells_arguments else [])
+--% if images
+  if first == last then
+    local name = changes_first and walked[first]
+    if name then
+--% include "record/before_image_bound.lua"
+      if bound > 0 then
+        local expires, kept_as, kept
+--% include "record/before_image.lua"
+        imaged, imaged_bound = name, bound
+        event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, told_pair, 'before', name, 'expires', expires, kept_as, kept)
+      end
+    end
+  else
+    local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, told_pair }
+    imaged, imaged_bound = {}, {}
+--% include "record/list_changed_keys.lua"
+--% include "record/log_before_images.lua"
+    event = call(unpack(entry))
+  end
+--% endif
+  if not event then
+    event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, told_pair)
+  end
+--% endfilter
+--% include "record/trim_audit.lua"
+end

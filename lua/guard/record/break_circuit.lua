@@ -1,0 +1,32 @@
+-- So many refusals within the period, and the identity suspends itself. Only those count that
+-- come after the token was accepted: or whoever has no token, or one that was taken away, could
+-- stop somebody else's agent. The times of the newest refusals are in a list, so the threshold is
+-- exact. pcall, as in append_denial.
+local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED'
+--% if batch
+-- A batch is judged to its end; what comes after it has suspended the identity suspends it no more.
+counts = counts and not suspends
+--% endif
+if counts then
+  local kept, oldest = redis.pcall('RPUSH', {{ names.refused }}, struct.pack('<d', now_us))
+  -- A fenced agent may write any bytes there. A list longer than any policy's, or a time that is
+  -- none, counts as enough refusals, and the list is not gone through.
+  if type(kept) == 'number' and kept > {{ max_threshold }} then oldest, kept = '', 0 end
+  while type(kept) == 'number' and kept >= {{ breaker.threshold }} do
+    oldest, kept = redis.pcall('LPOP', {{ names.refused }}), kept - 1
+  end
+  if type(oldest) == 'string' and not (#oldest == 8 and now_us - struct.unpack('<d', oldest) >= {{ breaker.period_us }}) then
+    (function(now_us, token_id, op, correlation)
+      local until_us = now_us + {{ breaker.suspend_us }}
+      local until_ms = string.format('%.0f', math.ceil(until_us / 1000))
+      redis.pcall('SETRANGE', {{ names.state }}, 8, struct.pack('<d', until_us))
+      redis.pcall('DEL', {{ names.refused }})
+      redis.pcall('HSET', {{ names.suspension }}, 'reason', {{ breaker.reason }}, 'by', 'itself', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
+      local seq = redis.pcall('HINCRBY', {{ names.repeats }}, 'seq', 1)
+      redis.pcall('XADD', {{ names.denied }}, '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', {{ breaker.reason }}, 'op', op, 'key', '', 'correlation', correlation, 'policy', {{ policy }}, 'until_ms', until_ms)
+    end)(now_us, token_id, op, correlation)
+--% if batch
+    suspends = true
+--% endif
+  end
+end

@@ -1,0 +1,42 @@
+-- SHA-1 in hex of what a key holds, however the server stores it: a hash table is in another
+-- order on another server, and after a restart. 'absent', or 'large' if it takes more than
+-- *bound* bytes, unless that is nil. Of a key that was restored, *dump* is what it was made of:
+-- a server may dump it in another form than the same one before. Needs RESP2.
+local function digest_of(key, bound, dump)
+  local kind = call('TYPE', key).ok
+  if kind == 'none' then return 'absent' end
+  if kind == 'string' then
+    if bound and call('STRLEN', key) > bound then return 'large' end
+    local value = call('GET', key)
+--% include "record/strip_cached_count.lua"
+    return redis.sha1hex(value)
+  end
+  if bound and call('MEMORY', 'USAGE', key) > bound then return 'large' end
+  -- One that shrank is dumped in another form than the same one restored.
+  if kind == 'zset' then
+    local held = call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    for i = 1, #held do held[i] = #held[i] .. ':' .. held[i] .. ',' end
+    return redis.sha1hex(kind .. table.concat(held))
+  end
+  dump = dump or call('DUMP', key)
+  -- Its last bytes say which server wrote it.
+  if kind ~= 'hash' and kind ~= 'set' then return redis.sha1hex(string.sub(dump, 1, -11)) end
+  local held = call(kind == 'hash' and 'HGETALL' or 'SMEMBERS', key)
+  local width, parts = kind == 'hash' and 2 or 1, {}
+  for i = 1, #held, width do
+    local part = #held[i] .. ':' .. held[i] .. ','
+    if width == 2 then
+      part = part .. #held[i + 1] .. ':' .. held[i + 1] .. ','
+      -- Only the types of dumps that came later know fields that expire; the type stays when none
+      -- does.
+      if string.byte(dump) >= 22 then
+        local expires = call('HPEXPIRETIME', key, 'FIELDS', '1', held[i])[1]
+        if expires > 0 then part = part .. string.format('%.0f', expires) end
+      end
+    end
+    -- Sorted are digests, since Lua sorts text by the server's locale.
+    parts[#parts + 1] = redis.sha1hex(part)
+  end
+  table.sort(parts)
+  return redis.sha1hex(kind .. table.concat(parts))
+end

@@ -1,0 +1,26 @@
+-- A key's digest and expiry; of a string without the function that is for all types.
+do
+--% if vault
+  local name = {{ vault }} .. name
+--% endif
+  local kind = call('TYPE', name).ok
+  if kind == 'string' then
+    local value = call('GETRANGE', name, '0', bound)
+    after = 'large'
+    if #value <= bound then
+--% include "record/strip_cached_count.lua"
+      after = redis.sha1hex(value)
+    end
+  elseif kind == 'none' then
+    after = 'absent'
+  else
+    after = (function()
+--% include "record/digest_of_key.lua"
+      return digest_of(name, bound)
+    end)()
+  end
+  if #after == 40 then
+    local expires = call('PEXPIRETIME', name)
+    after = after .. (expires == -1 and ':-1' or ':' .. string.format('%.0f', expires))
+  end
+end

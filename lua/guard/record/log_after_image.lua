@@ -1,0 +1,13 @@
+local name, bound, after = imaged, imaged_bound
+if command == 'SET' and stop == name_at + 2 and not reply.err then
+  -- A plain SET leaves its own argument, and no expiry: nothing has to be read.
+  local value = argv[stop]
+  after = 'large'
+  if #value <= bound then
+--% include "record/strip_cached_count.lua"
+    after = redis.sha1hex(value) .. ':-1'
+  end
+else
+--% include "record/key_state.lua"
+end
+call('XADD', {{ names.audit }}, '*', 'of', event, 'after', after)

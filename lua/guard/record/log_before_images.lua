@@ -1,0 +1,20 @@
+-- What each key holds that is going to change goes into the event; with too many, of none.
+if #imaged > {{ max_images }} then imaged = {} end
+local held = 0
+for i = 1, #imaged do
+  local name = imaged[i]
+--% include "record/before_image_bound.lua"
+  imaged_bound[i] = bound
+  if bound > 0 then
+    local expires, kept_as, kept
+--% include "record/before_image.lua"
+    -- The bounds of all keys together may be more than one entry of a stream can take.
+    if expires ~= 'large' then
+      held = held + #kept
+      if held > {{ max_event_bytes }} then expires, kept = 'large', #kept end
+    end
+    entry[#entry + 1], entry[#entry + 2] = 'before', name
+    entry[#entry + 1], entry[#entry + 2] = 'expires', expires
+    entry[#entry + 1], entry[#entry + 2] = kept_as, kept
+  end
+end

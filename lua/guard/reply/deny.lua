@@ -1,0 +1,37 @@
+-- The refusal's line, and its entry in the stream of denials. What is seldom needed is in
+-- functions, as in dispatch_rule; they are made only where they are called.
+local line = 'LEASH ' .. code
+if code == 'CLASS_NOT_GRANTED' or detail and (#value > 128 or not find(value, '^[%w:._/@+-]*$')) then
+  line = (function(line, code, detail, value, command, key)
+    local function escaped(text)
+      return (string.gsub(string.sub(text, 1, 128), '[^%w:._/@+-]', function(character)
+        return string.format('%%%02X', string.byte(character))
+      end))
+    end
+    line = line .. ' ' .. detail .. '=' .. escaped(value)
+    if code ~= 'CLASS_NOT_GRANTED' then return line end
+    line = line .. ' command=' .. escaped(command)
+    return key and line .. ' key=' .. escaped(key) or line
+  end)(line, code, detail, value, command, key)
+elseif detail then
+  line = line .. ' ' .. detail .. '=' .. value
+end
+if amount then line = line .. amount end
+if code == 'RATE_LIMITED' then
+  line = line .. ' retry_after_ms=' .. string.format('%.0f', math.ceil((at_us - now_us) / 1000))
+elseif code == 'SUSPENDED' and at_us > 1 then
+  line = line .. ' until_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
+elseif code == 'BUDGET_EXHAUSTED' then
+  line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
+end
+--% if batch
+if item then line = line .. ' item=' .. item end
+--% endif
+-- A stale guard is an old wrapper's, on its way to the new one; without a state there is no identity.
+if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
+  if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
+--% include "record/append_denial.lua"
+--% if breaker
+--% include "record/break_circuit.lua"
+--% endif
+end

@@ -1,0 +1,14 @@
+-- Only keys that a scan grant matches and no deny rule does.
+local found, listed = reply[2], {}
+for i = 1, #found do
+  local code, detail, value
+  local key, check = found[i], {{ scan_check }}
+--% if vault
+  -- Without a MATCH, keys of others are found too.
+  if string.sub(key, 1, {{ vault_bytes }}) ~= {{ vault }} then code = 'KEY_NOT_GRANTED' end
+  key = string.sub(key, {{ vault_bytes + 1 }})
+--% endif
+--% include "authorize/check_key.lua"
+  if not code then listed[#listed + 1] = key end
+end
+reply[2] = listed

@@ -1,0 +1,74 @@
+if type(reply) == 'table' then
+  if reply.err or mend then
+    reply = (function()
+      if reply.err then
+--% if vault
+        if find(reply.err, {{ vault }}, 1, true) then reply = { err = string.gsub(reply.err, {{ vault }}, '') } end
+--% endif
+--% if batch
+        local command = names[i] or argv[name_at]
+--% endif
+        -- The event stands; this one corrects it. A script words these errors in its own way.
+        if find(reply.err, '^ERR Wrong number of args') then
+          reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
+        elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then
+          reply = redis.error_reply("ERR unknown command '" .. command .. "'")
+        elseif find(reply.err, '^ERR ACL failure in script: ') then
+          reply = redis.error_reply('NOPERM ' .. string.sub(reply.err, 28))
+        end
+        local said = string.sub(reply.err, 1, 200)
+--% if masks
+--% if batch
+        local is_hidden = hidden[i]
+--% endif
+        -- Behind its code it may name the key.
+        if is_hidden then said = string.match(said, '^%S*') end
+--% endif
+--% if batch
+        if not unheard[i] then
+          for j = seen + 1, i do
+            if not unheard[j] then listed = listed + 1 end
+          end
+          seen = i
+          -- One entry for all that failed: an entry for each could hold the server for 50 ms.
+          failed = failed or { 'XADD', {{ names.audit }}, '*', 'of', event }
+          local last = #failed
+          failed[last + 1], failed[last + 2], failed[last + 3], failed[last + 4] = 'item', listed, 'error', said
+        end
+--% else
+        if event then
+          call('XADD', {{ names.audit }}, '*', 'of', event, 'error', said)
+        end
+--% endif
+--% if scan_check is not none
+      elseif mend == 'scan' then
+--% include "reply/filter_scan.lua"
+--% endif
+--% if vault
+      elseif mend == 'named' or mend == 'streams' or mend == 'anywhere' then
+        -- These have no nulls within.
+--% endif
+      elseif mend and typed then
+--% include "reply/restore_nulls.lua"
+      end
+--% if vault
+--% include "reply/strip_prefix.lua"
+--% endif
+      return reply
+    end)()
+  end
+--% if vault
+elseif type(reply) == 'string' and mend == 'anywhere' then
+  reply = string.gsub(reply, {{ vault }}, '')
+--% endif
+elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
+--% if batch
+  local command = names[i] or argv[name_at]
+--% endif
+  -- A double cannot hold it; as a string it is exact, and the client makes it a number again.
+  if command == 'HINCRBY' then
+    reply = call('HGET', argv[name_at + 1], argv[name_at + 2])
+  elseif find(command, '^INCR') or find(command, '^DECR') then
+    reply = call('GET', argv[name_at + 1])
+  end
+end

@@ -1,0 +1,47 @@
+--- read_value: say what a key holds, or what a before-image of one holds.
+---
+--- KEYS     none
+---
+--- ARGV[1]  source  string  "key", "value" or "image"
+--- ARGV[2]  value   string  the key; a string's bytes; or what DUMP said
+--- ARGV[3]  extent  string  "whole", or "short" for the first elements
+---
+--- Replies  type as TYPE has it, "none" if there is nothing; digest as digest_of has it, "large"
+---          if it takes too many bytes to be read; expiry in Unix milliseconds or "-1"; bytes that
+---          it takes; how many elements it has; the elements as elements_of has them, none if
+---          the whole is asked for and it is large
+---        | LEASH IMAGE_UNREADABLE as the server cannot restore it
+---
+--- An image is made a key for as long as this takes, which neither replicas nor the log see.
+local call = redis.call
+--% include "record/digest_of_key.lua"
+--% include "operator/include/elements_of.lua"
+local key, is_whole = {{ vault }} .. ARGV[2], ARGV[3] == 'whole'
+local is_image = ARGV[1] ~= 'key'
+if is_image then
+  key = {{ names.undo_prefix }} .. 'image'
+  redis.set_repl(redis.REPL_NONE)
+end
+if ARGV[1] == 'value' then
+  call('SET', key, ARGV[2])
+elseif is_image then
+  local restored = redis.pcall('RESTORE', key, 0, ARGV[2], 'REPLACE')
+  if restored.err then
+    if not string.find(restored.err, '^ERR ') then return restored end
+    return redis.error_reply('LEASH IMAGE_UNREADABLE')
+  end
+end
+local lengths = { string = 'STRLEN', list = 'LLEN', hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', stream = 'XLEN' }
+local dump = ARGV[1] == 'image' and ARGV[2] or nil
+local kind, digest = call('TYPE', key).ok, digest_of(key, {{ image_max_bytes }}, dump)
+if digest == 'absent' then kind = 'none' end
+local found = {
+  kind,
+  digest,
+  string.format('%.0f', call('PEXPIRETIME', key)),
+  call('MEMORY', 'USAGE', key) or 0,
+  lengths[kind] and call(lengths[kind], key) or 0,
+  is_whole and digest == 'large' and {} or elements_of(key, kind, is_whole),
+}
+if is_image then call('DEL', key) end
+return found

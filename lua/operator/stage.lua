@@ -1,0 +1,37 @@
+--- stage: make states as the layouts of another policy have them, beside those in force.
+---
+--- KEYS     none
+---
+--- ARGV[1]  load  string  whose staged states these are
+--- ARGV[2…] for each identity: its name, and how its state is moved; see operator/load/migration.py
+---
+--- Replies  for each identity: the numbers of the state that was moved, "" if there is none, and
+---          the newest calls of its rings, by which activate.lua sees whether it has changed;
+---          what became of it, or "" if that is kept here, as it is where there are rings
+local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
+--% include "limit/ordered_ring.lua"
+--% include "limit/moved_ring.lua"
+--% include "limit/moved_tat.lua"
+--% include "operator/include/step_number.lua"
+--% include "operator/include/step_ring.lua"
+--% include "operator/include/moved_state.lua"
+--% include "operator/include/newest_calls.lua"
+local argv, seen = ARGV, {}
+local time = call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+for i = 2, #argv, 3 do
+  local name, moves, rings = argv[i], argv[i + 1], argv[i + 2]
+  local state = call('GET', {{ names.state_prefix }} .. name)
+  local header, marks, moved = '', '', ''
+  if state then
+    local _, _, from_size = unpack_struct('<c8HH', moves)
+    moved = moved_state(moves, state, now_us)
+    header, marks = string.sub(state, 1, from_size), newest_calls(state, rings)
+    if #state > from_size or #moved > 512 then
+      call('SET', {{ names.staged_prefix }} .. argv[1] .. ':state:' .. name, moved, 'PX', {{ staged_keep_ms }})
+      moved = ''
+    end
+  end
+  seen[#seen + 1], seen[#seen + 2], seen[#seen + 3] = header, marks, moved
+end
+return seen

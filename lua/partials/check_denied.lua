@@ -1,5 +1,0 @@
-matched = false
---% with matchers = denied, named = true
---% include "partials/match_any.lua"
---% endwith
-if matched then code, detail, value, reason = 'KEY_DENIED', 'key', key, matched end

@@ -1,6 +1,0 @@
---% with grouping = grouped(matchers), known = 0
---% if grouping.position
-local byte
---% endif
---% include "partials/match_group.lua"
---% endwith

@@ -1,4 +1,0 @@
--- Counts the call towards one limit of the identity.
---% filter numbered(limit.number)
---% include "partials/take_" ~ limit.slot.kind ~ ".lua"
---% endfilter
