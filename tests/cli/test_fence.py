@@ -96,7 +96,7 @@ def test_hashes_of_passwords_that_others_made_are_taken(fenced: Cli, tmp_path: P
 
     for line, said in (
         ("one secret", "line 1 of the hashes is none"),
-        (f"nobody {sha256}", "no identity that is meant"),
+        (f"nobody {sha256}", "names an unknown identity"),
         (f"one {'0' * 64}", "`one` has a password already"),
         (f"two {sha256}\ntwo {sha256}", "about `two` again"),
     ):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from doctor.patients import POLICY, Patient
+from doctor.targets import POLICY, DoctorTarget
 from keyleash.servers import EmbeddedServer
 
 
@@ -19,16 +19,16 @@ def flawless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def patient(flawless: None, tmp_path: Path) -> Iterator[Patient]:
+def target(flawless: None, tmp_path: Path) -> Iterator[DoctorTarget]:
     """A server of its own with nothing wrong, and a policy active."""
     with EmbeddedServer(data=tmp_path / "data") as server:
-        yield Patient(server, tmp_path).with_policy(POLICY)
+        yield DoctorTarget(server, tmp_path).with_policy(POLICY)
 
 
 @pytest.fixture
-def other(flawless: None, tmp_path: Path) -> Iterator[Patient]:
+def other(flawless: None, tmp_path: Path) -> Iterator[DoctorTarget]:
     """Another one, without a policy."""
     folder: Any = tmp_path / "other"
     folder.mkdir()
     with EmbeddedServer(data=folder / "data") as server:
-        yield Patient(server, folder)
+        yield DoctorTarget(server, folder)

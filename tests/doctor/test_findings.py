@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from doctor.patients import NAMES, POLICY, Patient
+from doctor.targets import NAMES, POLICY, DoctorTarget
 from keyleash.doctor import CODES
 from keyleash.doctor.checks import records, settings
 from keyleash.doctor.checks import settings as version_check
@@ -22,83 +22,83 @@ from support.command_line import Cli
 from support.replication import wait_until
 from support.servers import RealServer, embedded_label
 
-Illness = Callable[[Patient], Any]
+Illness = Callable[[DoctorTarget], Any]
 
 
-def digest(patient: Patient) -> str:
-    found: bytes = patient.admin.hget(NAMES.guard("one"), "digest")
+def digest(target: DoctorTarget) -> str:
+    found: bytes = target.admin.hget(NAMES.guard("one"), "digest")
     return found.decode()
 
 
-def failed_snapshot(patient: Patient) -> None:
-    assert patient.server.data is not None
-    shutil.rmtree(patient.server.data)
-    patient.admin.bgsave()
-    wait_until(lambda: patient.admin.info("persistence")["rdb_last_bgsave_status"] == "err")
+def failed_snapshot(target: DoctorTarget) -> None:
+    assert target.server.data is not None
+    shutil.rmtree(target.server.data)
+    target.admin.bgsave()
+    wait_until(lambda: target.admin.info("persistence")["rdb_last_bgsave_status"] == "err")
 
 
-def half_changed(patient: Patient, phase: str) -> None:
+def half_changed(target: DoctorTarget, phase: str) -> None:
     change = PrefixChange(ChangeKind.SEAL, NAMES, Keyspace("c0ffee:", "decade:"))
-    patient.admin.hset(NAMES.sealed, mapping={**change_fields(change), "phase": phase})
+    target.admin.hset(NAMES.sealed, mapping={**change_fields(change), "phase": phase})
 
 
-def by_function(patient: Patient) -> None:
-    patient.with_policy(POLICY, "--transport", "function")
+def by_function(target: DoctorTarget) -> None:
+    target.with_policy(POLICY, "--transport", "function")
 
 
-def replaced_function(patient: Patient) -> None:
-    by_function(patient)
-    name = function_name(digest(patient))
-    patient.admin.function_load(
+def replaced_function(target: DoctorTarget) -> None:
+    by_function(target)
+    name = function_name(digest(target))
+    target.admin.function_load(
         f"#!lua name={name}\nredis.register_function('{name}', function() return 1 end)",
         replace=True,
     )
 
 
-def lost_function(patient: Patient) -> None:
-    by_function(patient)
-    patient.admin.function_delete(function_name(digest(patient)))
+def lost_function(target: DoctorTarget) -> None:
+    by_function(target)
+    target.admin.function_delete(function_name(digest(target)))
 
 
-def stray_guard(patient: Patient) -> None:
-    record = patient.admin.hgetall(NAMES.guard("two"))
-    source = patient.admin.hgetall(NAMES.source("two"))
-    patient.with_policy(POLICY[: POLICY.index("  two:")], "--allow-removal")
-    patient.admin.hset(NAMES.guard("two"), mapping=record)
-    patient.admin.hset(NAMES.source("two"), mapping=source)
-    patient.admin.script_load(source[record[b"digest"]])
-    patient.admin.script_load(source[record[b"batch_digest"]])
+def stray_guard(target: DoctorTarget) -> None:
+    record = target.admin.hgetall(NAMES.guard("two"))
+    source = target.admin.hgetall(NAMES.source("two"))
+    target.with_policy(POLICY[: POLICY.index("  two:")], "--allow-removal")
+    target.admin.hset(NAMES.guard("two"), mapping=record)
+    target.admin.hset(NAMES.source("two"), mapping=source)
+    target.admin.script_load(source[record[b"digest"]])
+    target.admin.script_load(source[record[b"batch_digest"]])
 
 
-def fenced(patient: Patient) -> None:
-    patient.cli.ok("fence", "apply", "--mint", "--yes")
+def fenced(target: DoctorTarget) -> None:
+    target.cli.ok("fence", "apply", "--mint", "--yes")
 
 
-def widened_user(patient: Patient) -> None:
-    fenced(patient)
-    patient.admin.execute_command("ACL", "SETUSER", "one", "(+get ~c:*)")
+def widened_user(target: DoctorTarget) -> None:
+    fenced(target)
+    target.admin.execute_command("ACL", "SETUSER", "one", "(+get ~c:*)")
 
 
-def foreign_user(patient: Patient) -> None:
-    fenced(patient)
-    patient.admin.execute_command("ACL", "SETUSER", "one", "reset", "on", ">theirs")
+def foreign_user(target: DoctorTarget) -> None:
+    fenced(target)
+    target.admin.execute_command("ACL", "SETUSER", "one", "reset", "on", ">theirs")
 
 
-def missing_user(patient: Patient) -> None:
-    fenced(patient)
-    patient.admin.execute_command("ACL", "DELUSER", "two")
-    patient.admin.hdel(NAMES.fence, "two")
+def missing_user(target: DoctorTarget) -> None:
+    fenced(target)
+    target.admin.execute_command("ACL", "DELUSER", "two")
+    target.admin.hdel(NAMES.fence, "two")
 
 
-def open_default(patient: Patient) -> None:
-    patient.admin.execute_command("ACL", "SETUSER", "default", "on", "nopass", "~*", "+@all")
+def open_default(target: DoctorTarget) -> None:
+    target.admin.execute_command("ACL", "SETUSER", "default", "on", "nopass", "~*", "+@all")
 
 
-def future_call(patient: Patient) -> None:
-    seconds, _ = patient.admin.time()
+def future_call(target: DoctorTarget) -> None:
+    seconds, _ = target.admin.time()
     ahead = struct.pack("<d", (int(seconds) + 3600) * 1e6)
     # The state's numbers end with the ring's slots.
-    patient.admin.append(NAMES.state("one"), ahead)
+    target.admin.append(NAMES.state("one"), ahead)
 
 
 ILLNESSES: dict[str, Illness] = {
@@ -160,57 +160,61 @@ def test_every_code_is_found_by_some_test() -> None:
     assert sorted([*ILLNESSES, *ADVICE, *ELSEWHERE]) == sorted(CODES)
 
 
-def test_nothing_is_found_of_a_server_that_is_well(patient: Patient) -> None:
+def test_nothing_is_found_of_a_server_that_is_well(target: DoctorTarget) -> None:
     """Exit code 0, and it says so: a finding means something."""
-    result = patient.cli.run("doctor")
+    result = target.cli.run("doctor")
 
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "1 server: no finding\n"
-    assert patient.found(exit_code=0) == []
+    assert target.found(exit_code=0) == []
 
 
 @pytest.mark.parametrize("well", [by_function, fenced], ids=["functions", "fenced"])
-def test_nothing_is_found_of_other_ways_to_be_well(patient: Patient, well: Illness) -> None:
+def test_nothing_is_found_of_other_ways_to_be_well(target: DoctorTarget, well: Illness) -> None:
     """Functions in place of scripts, and users of agents, are no illness."""
-    well(patient)
+    well(target)
 
-    assert patient.found(exit_code=0) == []
+    assert target.found(exit_code=0) == []
 
 
-def test_nothing_is_found_of_a_sealed_server(patient: Patient) -> None:
+def test_nothing_is_found_of_a_sealed_server(target: DoctorTarget) -> None:
     """Everything is looked for where it is."""
-    patient.cli.ok("vault", "seal", "--yes")
+    target.cli.ok("vault", "seal", "--yes")
 
-    assert patient.found(exit_code=0) == []
+    assert target.found(exit_code=0) == []
 
 
 @pytest.mark.parametrize(("code", "illness"), ILLNESSES.items(), ids=ILLNESSES)
-def test_illness_is_found_by_its_code_alone(patient: Patient, code: str, illness: Illness) -> None:
+def test_illness_is_found_by_its_code_alone(
+    target: DoctorTarget, code: str, illness: Illness
+) -> None:
     """Exit code 1; one thing that is wrong is one finding, with what to do."""
-    illness(patient)
-    found = patient.found()
+    illness(target)
+    found = target.found()
 
     assert [item["code"] for item in found] == [code]
     assert found[0]["help"]
 
 
 @pytest.mark.parametrize(("code", "setting"), ADVICE.items(), ids=ADVICE)
-def test_advice_is_reported_with_exit_code_0(patient: Patient, code: str, setting: Illness) -> None:
+def test_advice_is_reported_with_exit_code_0(
+    target: DoctorTarget, code: str, setting: Illness
+) -> None:
     """One bound that is missing while the others hold is no error and no warning."""
-    setting(patient)
-    [found] = patient.found(exit_code=0)
+    setting(target)
+    [found] = target.found(exit_code=0)
 
     assert (found["code"], found["severity"]) == (code, "advice")
     assert found["help"].startswith("set `")
 
 
-def test_connections_without_any_bound_on_their_memory_are_a_warning(patient: Patient) -> None:
+def test_connections_without_any_bound_on_their_memory_are_a_warning(target: DoctorTarget) -> None:
     """The defaults of every server: unread replies fill its memory. A percentage needs a base."""
-    patient.admin.config_set("client-output-buffer-limit", "normal 0 0 0")
-    patient.admin.config_set("maxmemory-clients", "10%")
-    unbounded = [(item["code"], item["severity"]) for item in patient.found()]
-    patient.admin.config_set("maxmemory", "1gb")
-    bounded = [(item["code"], item["severity"]) for item in patient.found(exit_code=0)]
+    target.admin.config_set("client-output-buffer-limit", "normal 0 0 0")
+    target.admin.config_set("maxmemory-clients", "10%")
+    unbounded = [(item["code"], item["severity"]) for item in target.found()]
+    target.admin.config_set("maxmemory", "1gb")
+    bounded = [(item["code"], item["severity"]) for item in target.found(exit_code=0)]
 
     assert unbounded == [
         ("unbounded-output-buffers", "warning"),
@@ -220,25 +224,25 @@ def test_connections_without_any_bound_on_their_memory_are_a_warning(patient: Pa
 
 
 def test_length_of_arguments_is_compared_with_the_values_that_the_policy_allows(
-    patient: Patient,
+    target: DoctorTarget,
 ) -> None:
     """A policy that allows longer strings needs longer arguments."""
-    patient.admin.config_set("proto-max-bulk-len", "100mb")
-    [found] = patient.found(exit_code=0)
-    patient.with_policy(
+    target.admin.config_set("proto-max-bulk-len", "100mb")
+    [found] = target.found(exit_code=0)
+    target.with_policy(
         POLICY.replace('keys: ["a:{id}"]', 'keys: ["a:{id}"], values: {max_bytes: 100mb}'),
         "--allow-widening",
     )
 
     assert "arguments of 100 MiB, and guards allow strings of 64 MiB" in found["message"]
-    assert patient.found(exit_code=0) == []
+    assert target.found(exit_code=0) == []
 
 
-def test_soft_limit_alone_bounds_output_buffers(patient: Patient) -> None:
+def test_soft_limit_alone_bounds_output_buffers(target: DoctorTarget) -> None:
     """A client over it for too long is disconnected as well."""
-    patient.admin.config_set("client-output-buffer-limit", "normal 0 64mb 60")
+    target.admin.config_set("client-output-buffer-limit", "normal 0 64mb 60")
 
-    assert patient.found(exit_code=0) == []
+    assert target.found(exit_code=0) == []
 
 
 def test_payloads_that_are_not_validated_are_an_error_where_an_identity_may_restore(
@@ -266,20 +270,20 @@ def test_payloads_that_are_not_validated_are_an_error_where_an_identity_may_rest
     assert severities == ([] if validates else ["advice", "warning", "error"])
 
 
-def test_accepted_finding_is_shown_and_leaves_the_exit_code_0(patient: Patient) -> None:
+def test_accepted_finding_is_shown_and_leaves_the_exit_code_0(target: DoctorTarget) -> None:
     """By its name, and no other finding with it."""
-    patient.admin.config_set("appendfsync", "no")
-    open_default(patient)
-    assert patient.codes("--accept", "no-fsync") == ["open-default-user"]
+    target.admin.config_set("appendfsync", "no")
+    open_default(target)
+    assert target.codes("--accept", "no-fsync") == ["open-default-user"]
 
     accepted = ("--accept", "no-fsync", "--accept", "open-default-user", "--accept", "no-guard")
-    said = patient.cli.json("doctor", *accepted)
-    text = patient.cli.run("doctor", *accepted)
+    said = target.cli.json("doctor", *accepted)
+    text = target.cli.run("doctor", *accepted)
 
     assert said["findings"] == []
     assert [item["code"] for item in said["accepted"]] == ["no-fsync", "open-default-user"]
     first, second = text.stdout.splitlines()
-    assert first.startswith(f"{patient.node}: accepted: with `appendfsync no` a crash")
+    assert first.startswith(f"{target.node}: accepted: with `appendfsync no` a crash")
     assert second.endswith(" [open-default-user]")
     assert (text.exit_code, text.stderr) == (0, "1 server: no finding, 2 accepted\n")
 
@@ -295,21 +299,21 @@ def test_unknown_code_cannot_be_accepted(code: str) -> None:
 
 
 def test_findings_are_accepted_in_the_configuration_file_too(
-    patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: DoctorTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`keyleash.toml` where the command runs, or the file that KEYLEASH_CONFIG names."""
-    patient.admin.config_set("appendfsync", "no")
+    target.admin.config_set("appendfsync", "no")
     here, elsewhere = tmp_path / "keyleash.toml", tmp_path / "other.toml"
     here.write_text('[doctor]\naccept = ["no-fsync"]  # a cache, which may lose a minute\n')
     elsewhere.write_text('doctor.accept = ["eviction"]\n')
 
-    assert patient.codes() == ["no-fsync"]
+    assert target.codes() == ["no-fsync"]
     monkeypatch.chdir(tmp_path)
-    assert patient.cli.json("doctor")["accepted"][0]["code"] == "no-fsync"
-    named = patient.cli.json("doctor", exit_code=1, KEYLEASH_CONFIG=str(elsewhere))
+    assert target.cli.json("doctor")["accepted"][0]["code"] == "no-fsync"
+    named = target.cli.json("doctor", exit_code=1, KEYLEASH_CONFIG=str(elsewhere))
     assert [item["code"] for item in named["findings"]] == ["no-fsync"]
     both = ("--accept", "no-fsync")
-    assert patient.cli.run("doctor", *both, KEYLEASH_CONFIG=str(elsewhere)).exit_code == 0
+    assert target.cli.run("doctor", *both, KEYLEASH_CONFIG=str(elsewhere)).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -347,24 +351,24 @@ def test_configuration_file_that_is_named_must_be_there() -> None:
 
 
 @pytest.mark.parametrize("record", ["no JSON", '{"digest": 1}', "[]"])
-def test_record_of_a_token_that_cannot_be_read_is_found(patient: Patient, record: str) -> None:
+def test_record_of_a_token_that_cannot_be_read_is_found(target: DoctorTarget, record: str) -> None:
     """Lists of tokens end there, and a revocation cannot reach it."""
-    patient.admin.hset(NAMES.tokens("one"), "k2k2k2k2k2k2", record)
+    target.admin.hset(NAMES.tokens("one"), "k2k2k2k2k2k2", record)
 
-    assert patient.codes() == ["unreadable"]
+    assert target.codes() == ["unreadable"]
 
 
-def test_lost_function_is_found(patient: Patient) -> None:
+def test_lost_function_is_found(target: DoctorTarget) -> None:
     """By functions, too, a guard may be gone."""
-    lost_function(patient)
+    lost_function(target)
 
-    (found,) = patient.found()
+    (found,) = target.found()
     assert found["code"] == "script-not-loaded"
     assert "functions are not loaded: `one`" in found["message"]
 
 
 def test_load_while_the_doctor_looks_is_no_illness(
-    patient: Patient, monkeypatch: pytest.MonkeyPatch
+    target: DoctorTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Run by a timer, it must not raise an alarm for records of two policies."""
     looks: list[object] = []
@@ -372,7 +376,7 @@ def test_load_while_the_doctor_looks_is_no_illness(
 
     def load_first(*arguments: Any) -> Any:
         if not looks:
-            patient.with_policy(
+            target.with_policy(
                 POLICY.replace("two:", "three:"), "--allow-widening", "--allow-removal"
             )
         looks.append(arguments)
@@ -380,66 +384,66 @@ def test_load_while_the_doctor_looks_is_no_illness(
 
     monkeypatch.setattr(records, "check_scripts", load_first)
 
-    assert patient.found(exit_code=0) == []
+    assert target.found(exit_code=0) == []
     assert len(looks) == 2
 
 
-def test_failed_snapshot_is_found(patient: Patient) -> None:
+def test_failed_snapshot_is_found(target: DoctorTarget) -> None:
     """A disk that cannot be written to is told before writes are refused."""
-    failed_snapshot(patient)
+    failed_snapshot(target)
 
-    assert patient.codes() == ["persistence-failing"]
+    assert target.codes() == ["persistence-failing"]
 
 
-def test_begun_change_of_prefixes_is_a_warning(patient: Patient) -> None:
+def test_begun_change_of_prefixes_is_a_warning(target: DoctorTarget) -> None:
     """Until it is switched, everything works; and everything else is looked at all the same."""
-    half_changed(patient, "planned")
-    patient.admin.script_flush()
+    half_changed(target, "planned")
+    target.admin.script_flush()
 
-    found = patient.found()
+    found = target.found()
     assert [(item["code"], item["severity"]) for item in found] == [
         ("vault-half-changed", "warning"),
         ("script-not-loaded", "error"),
     ]
 
 
-def test_open_default_user_is_worse_where_agents_are_fenced(patient: Patient) -> None:
+def test_open_default_user_is_worse_where_agents_are_fenced(target: DoctorTarget) -> None:
     """A fence that one can walk around."""
-    open_default(patient)
-    (before,) = patient.found()
-    fenced(patient)
-    (after,) = patient.found()
+    open_default(target)
+    (before,) = target.found()
+    fenced(target)
+    (after,) = target.found()
 
     assert (before["severity"], after["severity"]) == ("warning", "error")
 
 
-def test_eviction_is_an_error_once_memory_is_bounded(patient: Patient) -> None:
+def test_eviction_is_an_error_once_memory_is_bounded(target: DoctorTarget) -> None:
     """Without a bound nothing is evicted so far."""
-    patient.admin.config_set("maxmemory-policy", "volatile-lru")
-    (before,) = patient.found()
-    patient.admin.config_set("maxmemory", "1gb")
-    (after,) = patient.found()
+    target.admin.config_set("maxmemory-policy", "volatile-lru")
+    (before,) = target.found()
+    target.admin.config_set("maxmemory", "1gb")
+    (after,) = target.found()
 
     assert (before["severity"], after["severity"]) == ("warning", "error")
 
 
-def test_memory_that_is_nearly_full_is_a_warning(patient: Patient) -> None:
+def test_memory_that_is_nearly_full_is_a_warning(target: DoctorTarget) -> None:
     """So that there is time to make room, and nothing is said while there is enough."""
-    used = patient.admin.info("memory")["used_memory"]
-    patient.admin.config_set("maxmemory", 2 * used)
-    assert patient.found(exit_code=0) == []
-    patient.admin.config_set("maxmemory", used * 105 // 100)
-    (finding,) = patient.found()
+    used = target.admin.info("memory")["used_memory"]
+    target.admin.config_set("maxmemory", 2 * used)
+    assert target.found(exit_code=0) == []
+    target.admin.config_set("maxmemory", used * 105 // 100)
+    (finding,) = target.found()
 
     assert (finding["code"], finding["severity"]) == ("memory-full", "warning")
 
 
-def test_cut_state_is_as_bad_as_none(patient: Patient) -> None:
+def test_cut_state_is_as_bad_as_none(target: DoctorTarget) -> None:
     """The guard refuses on it as well."""
-    state = patient.admin.get(NAMES.state("one"))
-    patient.admin.set(NAMES.state("one"), state[:16])
+    state = target.admin.get(NAMES.state("one"))
+    target.admin.set(NAMES.state("one"), state[:16])
 
-    assert patient.codes() == ["no-state"]
+    assert target.codes() == ["no-state"]
 
 
 def test_version_with_known_flaws_is_found_on_every_server(server: RealServer) -> None:
@@ -467,36 +471,36 @@ def test_flaw_of_a_setting_is_found_only_where_it_is_on(server: RealServer) -> N
     assert [expected in message for message in messages] == [False, True]
 
 
-def test_text_names_server_severity_code_and_help(patient: Patient) -> None:
+def test_text_names_server_severity_code_and_help(target: DoctorTarget) -> None:
     """As lint does, so that one reads both alike."""
-    patient.admin.script_flush()
-    result = patient.cli.run("doctor")
+    target.admin.script_flush()
+    result = target.cli.run("doctor")
 
     assert result.exit_code == 1
     first, second = result.stdout.splitlines()
-    assert first.startswith(f"{patient.node}: error: guards are not loaded: `one`, `two`; ")
+    assert first.startswith(f"{target.node}: error: guards are not loaded: `one`, `two`; ")
     assert first.endswith(" [script-not-loaded]")
     assert second.startswith("  help: `keyleash watch`")
     assert result.stderr == "1 server: 1 error\n"
 
 
-def test_summary_counts_findings_by_severity(patient: Patient) -> None:
+def test_summary_counts_findings_by_severity(target: DoctorTarget) -> None:
     """Advice alone leaves the exit code 0, so a number of findings would mean nothing."""
-    patient.admin.config_set("client-output-buffer-limit", "normal 0 0 0")
-    patient.admin.config_set("maxmemory-clients", "0")
-    patient.admin.config_set("proto-max-bulk-len", "512mb")
+    target.admin.config_set("client-output-buffer-limit", "normal 0 0 0")
+    target.admin.config_set("maxmemory-clients", "0")
+    target.admin.config_set("proto-max-bulk-len", "512mb")
 
-    assert patient.cli.run("doctor").stderr == "1 server: 2 warnings, 1 advice\n"
+    assert target.cli.run("doctor").stderr == "1 server: 2 warnings, 1 advice\n"
 
 
-def test_doctor_changes_nothing(patient: Patient) -> None:
+def test_doctor_changes_nothing(target: DoctorTarget) -> None:
     """Not even what it could mend."""
-    patient.admin.script_flush()
-    before = patient.admin.info("persistence")["rdb_changes_since_last_save"]
-    patient.codes()
+    target.admin.script_flush()
+    before = target.admin.info("persistence")["rdb_changes_since_last_save"]
+    target.codes()
 
-    assert patient.codes() == ["script-not-loaded"]
-    assert patient.admin.info("persistence")["rdb_changes_since_last_save"] == before
+    assert target.codes() == ["script-not-loaded"]
+    assert target.admin.info("persistence")["rdb_changes_since_last_save"] == before
 
 
 def test_server_out_of_reach_is_no_finding() -> None:
@@ -504,9 +508,9 @@ def test_server_out_of_reach_is_no_finding() -> None:
     assert Cli("redis://127.0.0.1:1").run("doctor").exit_code == 69
 
 
-def test_password_of_a_node_is_not_taken_from_the_command_line(patient: Patient) -> None:
+def test_password_of_a_node_is_not_taken_from_the_command_line(target: DoctorTarget) -> None:
     """Others would read it there; the error does not repeat it."""
-    result = patient.cli.run("doctor", "--node", "redis://ops:secret@127.0.0.1:6379")
+    result = target.cli.run("doctor", "--node", "redis://ops:secret@127.0.0.1:6379")
 
     assert result.exit_code == 2
     assert "secret" not in result.output

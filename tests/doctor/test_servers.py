@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from doctor.patients import NAMES, OPS, POLICY, Patient
+from doctor.targets import NAMES, OPS, POLICY, DoctorTarget
 from keyleash.doctor import examine
 from keyleash.doctor.checks import settings
 from keyleash.servers import EmbeddedServer
@@ -19,7 +19,7 @@ from support.servers import embedded_label, find_server_binaries
 HOUR_S = 3600
 
 
-def follow(replica: Patient, primary: Patient) -> None:
+def follow(replica: DoctorTarget, primary: DoctorTarget) -> None:
     replica.admin.config_set("masteruser", OPS)
     replica.admin.config_set("masterauth", OPS)
     primary.admin.config_set("repl-diskless-sync-delay", 0)
@@ -27,85 +27,87 @@ def follow(replica: Patient, primary: Patient) -> None:
     wait_until(lambda: replica.admin.info("replication")["master_link_status"] == "up")
 
 
-def test_replica_is_found_and_looked_at(patient: Patient, other: Patient) -> None:
+def test_replica_is_found_and_looked_at(target: DoctorTarget, other: DoctorTarget) -> None:
     """No server replicates scripts: the replica lacks them, and is named."""
-    follow(other, patient)
-    said = patient.cli.json("doctor", exit_code=1)
+    follow(other, target)
+    said = target.cli.json("doctor", exit_code=1)
 
     assert [item["role"].partition(" ")[0] for item in said["servers"]] == ["primary", "replica"]
     assert [(item["code"], item["node"]) for item in said["findings"]] == [
         ("script-not-loaded", other.node)
     ]
-    patient.cli.ok("watch", "--once")
-    assert patient.found(exit_code=0) == []
+    target.cli.ok("watch", "--once")
+    assert target.found(exit_code=0) == []
 
 
-def test_node_that_does_not_answer_is_found(patient: Patient) -> None:
+def test_node_that_does_not_answer_is_found(target: DoctorTarget) -> None:
     """Somebody named it, so it is expected."""
-    (found,) = patient.found("--node", "redis://127.0.0.1:1")
+    (found,) = target.found("--node", "redis://127.0.0.1:1")
 
     assert (found["code"], found["node"]) == ("unreachable", "127.0.0.1:1")
 
 
 def test_user_of_the_url_is_not_sent_to_a_node_that_has_others(
-    patient: Patient, other: Patient
+    target: DoctorTarget, other: DoctorTarget
 ) -> None:
     """A node that does not take it was not looked at, and that is no health."""
     other.admin.execute_command("ACL", "SETUSER", OPS, "resetpass", ">new")
-    said = patient.cli.json("doctor", "--node", f"redis://{other.node}")
+    said = target.cli.json("doctor", "--node", f"redis://{other.node}")
 
     assert [(item["check"], item["node"]) for item in said["skipped"]] == [
         ("everything", other.node)
     ]
 
 
-def test_two_primaries_are_found(patient: Patient, other: Patient) -> None:
+def test_two_primaries_are_found(target: DoctorTarget, other: DoctorTarget) -> None:
     """After a failover that only one side knows of."""
-    assert patient.codes("--node", f"redis://{other.node}") == ["several-primaries"]
+    assert target.codes("--node", f"redis://{other.node}") == ["several-primaries"]
 
 
-def test_replica_without_link_is_found(patient: Patient, other: Patient) -> None:
+def test_replica_without_link_is_found(target: DoctorTarget, other: DoctorTarget) -> None:
     """What it has is of some time ago."""
     other.admin.config_set("masterauth", "wrong")
-    other.admin.replicaof("127.0.0.1", patient.server.port)
-    found = patient.found("--node", f"redis://{other.node}")
+    other.admin.replicaof("127.0.0.1", target.server.port)
+    found = target.found("--node", f"redis://{other.node}")
 
     assert "replica-unlinked" in [item["code"] for item in found if item["node"] == other.node]
 
 
-def test_replica_with_another_policy_is_found(patient: Patient, other: Patient) -> None:
+def test_replica_with_another_policy_is_found(target: DoctorTarget, other: DoctorTarget) -> None:
     """Somebody wrote to it, or it follows another server."""
-    follow(other, patient)
-    patient.cli.ok("watch", "--once")
+    follow(other, target)
+    target.cli.ok("watch", "--once")
     other.admin.config_set("replica-read-only", "no")
     other.admin.hset(NAMES.policy, "generation", 7)
 
-    assert patient.codes() == ["policy-behind"]
+    assert target.codes() == ["policy-behind"]
 
 
 def test_replica_that_was_not_heard_of_is_found(
-    patient: Patient, other: Patient, monkeypatch: pytest.MonkeyPatch
+    target: DoctorTarget, other: DoctorTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The primary counts the seconds; the test does not wait for ten of them."""
-    follow(other, patient)
-    patient.cli.ok("watch", "--once")
-    wait_until(lambda: patient.admin.info("replication")["slave0"]["state"] == "online")
+    follow(other, target)
+    target.cli.ok("watch", "--once")
+    wait_until(lambda: target.admin.info("replication")["slave0"]["state"] == "online")
     monkeypatch.setattr(settings, "LAG_S", -1)
 
-    (found,) = patient.found()
+    (found,) = target.found()
     assert (found["code"], found["severity"]) == ("replica-lagging", "warning")
     assert other.node in found["message"]
 
 
-def test_replicas_that_writes_wait_for_may_be_enough(patient: Patient, other: Patient) -> None:
+def test_replicas_that_writes_wait_for_may_be_enough(
+    target: DoctorTarget, other: DoctorTarget
+) -> None:
     """The same policy is well with the replica, and not without it."""
     policy = POLICY.replace("kind: machine", "kind: machine\n    durability: {wait_replicas: 1}", 1)
-    patient.with_policy(policy)
-    assert patient.codes() == ["too-few-replicas"]
-    follow(other, patient)
-    patient.cli.ok("watch", "--once")
+    target.with_policy(policy)
+    assert target.codes() == ["too-few-replicas"]
+    follow(other, target)
+    target.cli.ok("watch", "--once")
 
-    assert patient.found(exit_code=0) == []
+    assert target.found(exit_code=0) == []
 
 
 @pytest.fixture
@@ -114,10 +116,10 @@ def ahead(flawless: None, clock: Path, tmp_path: Path) -> Any:
     binary = find_server_binaries()[embedded_label()]
     started = server_ahead(binary, clock, tmp_path, HOUR_S)
     with EmbeddedServer(binary=started, data=tmp_path / "ahead") as server:
-        yield Patient(server, tmp_path).with_policy(POLICY)
+        yield DoctorTarget(server, tmp_path).with_policy(POLICY)
 
 
-def test_clock_that_is_ahead_is_found(ahead: Patient) -> None:
+def test_clock_that_is_ahead_is_found(ahead: DoctorTarget) -> None:
     """Against the clock of the machine that asks."""
     (found,) = ahead.found()
 
@@ -125,7 +127,9 @@ def test_clock_that_is_ahead_is_found(ahead: Patient) -> None:
     assert "3600 s ahead" in found["message"] or "3599 s ahead" in found["message"]
 
 
-def test_what_a_clock_that_was_ahead_left_is_found(ahead: Patient, other: Patient) -> None:
+def test_what_a_clock_that_was_ahead_left_is_found(
+    ahead: DoctorTarget, other: DoctorTarget
+) -> None:
     """A promoted replica has the future of its old primary in trails and limits."""
     token = ahead.cli.token("one")
     ahead.cli.ok("exec", "SET", "a:1", "x", KEYLEASH_TOKEN=token)
@@ -139,12 +143,12 @@ def test_what_a_clock_that_was_ahead_left_is_found(ahead: Patient, other: Patien
     assert any("newest entry of a trail" in item["message"] for item in found)
 
 
-def test_first_server_may_be_a_replica(patient: Patient, other: Patient) -> None:
+def test_first_server_may_be_a_replica(target: DoctorTarget, other: DoctorTarget) -> None:
     """Its primary is found from there."""
-    follow(other, patient)
-    patient.cli.ok("watch", "--once")
+    follow(other, target)
+    target.cli.ok("watch", "--once")
     address = Address("127.0.0.1", other.server.port)
-    clients = {other.server.port: other.admin, patient.server.port: patient.admin}
+    clients = {other.server.port: other.admin, target.server.port: target.admin}
 
     examination = examine(lambda item: clients[item.port], [address])
-    assert [server.name for server in examination.servers] == [other.node, patient.node]
+    assert [server.name for server in examination.servers] == [other.node, target.node]

@@ -14,7 +14,7 @@ import redis
 from keyleash.commands import load_table
 from keyleash.commands.live import read_table
 from keyleash.compiler.render import lua_root
-from keyleash.fence import data_rules, read_facts, rules
+from keyleash.fence import data_rules, read_server_facts, rules
 from keyleash.fence.rules import FOR_EVERYBODY
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.asking import ask_all
@@ -135,7 +135,7 @@ def test_guard_of_a_fenced_agent_answers_as_that_of_any_other(
     begin = [word.encode() for word in leash.head(identity)]
     shared = leash.admin.connection_pool.get_connection()
     own = leash.direct(identity).connection_pool.get_connection()
-    left_out = read_facts([leash.admin], NAMES).left_out
+    left_out = read_server_facts([leash.admin], NAMES).left_out
     known = set(read_table(leash.admin).commands)
     differing, unpermitted = [], set()
     for call in calls(identity, known):

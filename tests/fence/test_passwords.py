@@ -14,7 +14,7 @@ from keyleash.fence import (
     RotationUnfinishedError,
     add_passwords,
     drop_old_passwords,
-    mint,
+    generate_password,
     read_records,
     remove_fences,
 )
@@ -25,10 +25,10 @@ ALL = {"grants": [grant("read", "write", keys="a:*")]}
 
 
 def rotated(leash: FencedLeash, identity: str) -> str:
-    minted = mint(identity)
+    generated = generate_password(identity)
     records = read_records(leash.admin, NAMES)
-    add_passwords([FenceNode("one", leash.admin)], NAMES, records, {identity: minted.sha256})
-    return minted.password
+    add_passwords([FenceNode("one", leash.admin)], NAMES, records, {identity: generated.sha256})
+    return generated.password
 
 
 def can_log_in(leash: FencedLeash, password: str) -> bool:
@@ -45,8 +45,8 @@ def test_server_has_the_hash_and_nothing_has_the_password(leash: FencedLeash) ->
     password = leash.passwords["one"]
 
     assert can_log_in(leash, password)
-    assert password not in repr(mint("one"))
-    assert "password=" not in repr(mint("one"))
+    assert password not in repr(generate_password("one"))
+    assert "password=" not in repr(generate_password("one"))
     held = [leash.admin.dump(name) for name in leash.admin.scan_iter()]
     assert not any(password.encode() in (dump or b"") for dump in held)
     said = str(leash.admin.execute_command("ACL", "LIST"))

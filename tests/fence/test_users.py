@@ -15,13 +15,13 @@ from keyleash.fence import (
     FenceNotVerifiedError,
     ForeignUserError,
     NotActivePolicyError,
-    UnsayablePatternError,
+    UnsupportedPatternError,
     acl,
     add_passwords,
+    desired_users,
     drop_old_passwords,
-    read_facts,
     read_records,
-    wanted_users,
+    read_server_facts,
 )
 from keyleash.fence.acl import acl_glob, may_reach
 from keyleash.operator import prepare_policy
@@ -34,7 +34,7 @@ ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="a:*")]}
 
 
 def hows(leash: FencedLeash, **options: Any) -> dict[str, AclStepKind]:
-    return {step.identity: step.how for step in leash.fence(**options).steps}
+    return {step.identity: step.kind for step in leash.fence(**options).steps}
 
 
 def test_second_time_nothing_changes(leash: FencedLeash) -> None:
@@ -193,7 +193,7 @@ def test_pattern_becomes_a_glob(pattern: str, glob: str) -> None:
 @pytest.mark.parametrize("pattern", ["a b:*", "a\tb", 'say"', "it's", "a\n", "\x7f", "a\u00a0b"])
 def test_pattern_that_no_rule_can_hold_is_named(pattern: str) -> None:
     """Split at a blank, a rule would mean something else."""
-    with pytest.raises(UnsayablePatternError, match="no ACL rule can hold"):
+    with pytest.raises(UnsupportedPatternError, match="no ACL rule can hold"):
         acl_glob(parse_pattern(pattern))
 
 
@@ -203,7 +203,7 @@ def test_load_with_such_a_pattern_activates_nothing(leash: FencedLeash) -> None:
     leash.fence()
     before = leash.admin.acl_list()
 
-    with pytest.raises(UnsayablePatternError):
+    with pytest.raises(UnsupportedPatternError):
         leash.load(one={"grants": [grant("read", keys="a b")]})
     assert leash.agent("one").set("a:1", "x")
     assert leash.admin.acl_list() == before
@@ -218,7 +218,7 @@ def test_policy_that_is_not_active_makes_no_users(leash: FencedLeash) -> None:
     guards = prepare_policy(leash.admin, other).guards
 
     with pytest.raises(NotActivePolicyError):
-        wanted_users(leash.admin, NAMES, guards, read_facts([leash.admin], NAMES), {})
+        desired_users(leash.admin, NAMES, guards, read_server_facts([leash.admin], NAMES), {})
 
 
 def test_each_server_gets_the_users(leash: FencedLeash, real_servers: Any) -> None:
@@ -299,7 +299,7 @@ def test_other_error_of_a_server_is_told_as_it_is(leash: FencedLeash) -> None:
 def test_user_that_is_not_as_it_was_made_is_told(
     embedded: Any, monkeypatch: pytest.MonkeyPatch, meddle: Callable[[list[str]], list[str]]
 ) -> None:
-    """The server is asked afterwards, by GETUSER and by DRYRUN."""
+    """The server is options afterwards, by GETUSER and by DRYRUN."""
     leash = FencedLeash(embedded)
     leash.load(one=ALL)
 
@@ -321,7 +321,7 @@ def test_notes_tell_what_a_fence_does_not_carry(leash: FencedLeash) -> None:
         }
     )
     guards = prepare_policy(leash.admin, _document(leash)).guards
-    (one,) = wanted_users(leash.admin, NAMES, guards, read_facts([leash.admin], NAMES), {})
+    (one,) = desired_users(leash.admin, NAMES, guards, read_server_facts([leash.admin], NAMES), {})
     notes = {(note.code, note.what) for note in one.fence.notes}
 
     assert ("left-out", "COPY") in notes
@@ -338,8 +338,8 @@ def test_note_tells_that_a_user_reaches_database_0(
     """A connection begins there, and no rule of an ACL is about one database."""
     other_database.load(one=ALL)
     guards = prepare_policy(leash.admin, _document(other_database)).guards
-    facts = read_facts([other_database.admin], NAMES)
-    (one,) = wanted_users(other_database.admin, NAMES, guards, facts, {})
+    facts = read_server_facts([other_database.admin], NAMES)
+    (one,) = desired_users(other_database.admin, NAMES, guards, facts, {})
     other_database.fence()
 
     assert ("database", "`database 1`") in {(note.code, note.what) for note in one.fence.notes}

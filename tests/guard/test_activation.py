@@ -284,7 +284,7 @@ def test_interrupted_load_leaves_the_old_policy_whole(
     def interrupted(*_: Any) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(activate, "survey", interrupted)
+    monkeypatch.setattr(activate, "diff_with_server", interrupted)
     with pytest.raises(KeyboardInterrupt):
         leash.load(one=OTHER)
     monkeypatch.undo()

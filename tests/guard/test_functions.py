@@ -14,7 +14,7 @@ import keyleash
 from keyleash.operator import load_policy
 from keyleash.operator.load import activate
 from keyleash.operator.load.functions import retire_functions
-from keyleash.operator.load.plan import survey
+from keyleash.operator.load.plan import diff_with_server
 from keyleash.store.records import guard_record, read_active
 from keyleash.store.wire import Transport, function_name
 from support.leash import NAMES, Leash, grant, policy
@@ -139,7 +139,7 @@ def test_interrupted_load_leaves_the_old_policy_whole(
     def interrupted(*_: Any) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(activate, "survey", interrupted)
+    monkeypatch.setattr(activate, "diff_with_server", interrupted)
     with pytest.raises(KeyboardInterrupt):
         leash.load(one=OTHER)
     monkeypatch.undo()
@@ -157,7 +157,7 @@ def test_functions_that_another_load_deletes_are_there_in_the_end(
     """A load back to the policy before meets the end of the load that replaced it."""
     leash.load(one=ALL)
     old = libraries(leash)
-    look = survey
+    look = diff_with_server
 
     def meanwhile(*args: Any) -> Any:
         for name in old:
@@ -167,7 +167,7 @@ def test_functions_that_another_load_deletes_are_there_in_the_end(
     monkeypatch.setattr(activate, "retire_functions", lambda *_: None)
     leash.load(one=OTHER)
     monkeypatch.undo()
-    monkeypatch.setattr(activate, "survey", meanwhile)
+    monkeypatch.setattr(activate, "diff_with_server", meanwhile)
     leash.load(one=ALL)
 
     assert libraries(leash) == names_of(leash, "one") == old

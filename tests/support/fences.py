@@ -11,12 +11,12 @@ import keyleash
 from keyleash.fence import (
     FenceNode,
     FenceOutcome,
-    Minted,
+    GeneratedPassword,
     apply_fences,
-    mint,
-    read_facts,
+    desired_users,
+    generate_password,
     read_records,
-    wanted_users,
+    read_server_facts,
     with_passwords,
 )
 from keyleash.operator import prepare_policy
@@ -48,15 +48,17 @@ class FencedLeash(Leash):
             keyspace=self.keyspace,
             allow_unvalidated_restore=True,
         ).guards
-        facts = read_facts([node.client for node in nodes], self.keyspace)
-        wanted = wanted_users(self.admin, self.keyspace, guards, facts, records)
-        minted = [mint(item.fence.identity) for item in wanted if not item.record.passwords]
-        self._remember(minted)
-        wanted = with_passwords(wanted, {item.identity: item.sha256 for item in minted}, 1)
+        facts = read_server_facts([node.client for node in nodes], self.keyspace)
+        wanted = desired_users(self.admin, self.keyspace, guards, facts, records)
+        generated = [
+            generate_password(item.fence.identity) for item in wanted if not item.record.passwords
+        ]
+        self._remember(generated)
+        wanted = with_passwords(wanted, {item.identity: item.sha256 for item in generated}, 1)
         return apply_fences(nodes, self.keyspace, wanted, records, wide=wide, actor="ops")
 
-    def _remember(self, minted: list[Minted]) -> None:
-        self.passwords.update((item.identity, item.password) for item in minted)
+    def _remember(self, generated: list[GeneratedPassword]) -> None:
+        self.passwords.update((item.identity, item.password) for item in generated)
 
     def credentials(self, identity: str) -> dict[str, str]:
         return {"username": identity, "password": self.passwords[identity]}

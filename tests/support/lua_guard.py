@@ -29,10 +29,10 @@ from keyleash.compiler.render import operator_script
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import ALLOWED, Decision
 from keyleash.operator.load.plan import (
-    HowItChanges,
     IdentityChange,
-    ServerGeneration,
     Snapshot,
+    StagedState,
+    StateChange,
     activation_plan,
     activation_words,
     layouts_after,
@@ -97,8 +97,8 @@ class LuaServer:
             name.decode(): Layout.from_json(text) for name, text in self._hash(KEYS.layouts).items()
         }
         names = {*self.guards, *(guard.identity for guard in guards)}
-        standings = {name: self._standing(name) for name in names}
-        changes = activation_plan(guards, standings, layouts, self.now_us)
+        snapshots = {name: self._standing(name) for name in names}
+        changes = activation_plan(guards, snapshots, layouts, self.now_us)
         generation = self._hash(KEYS.policy).get(b"generation", b"0")
         header = (generation, b"load", b"test", policy_digest(policy), summary_of(changes), "")
         self._stage(document, generation, layouts_after(layouts, changes))
@@ -108,7 +108,7 @@ class LuaServer:
         seen = {
             change.identity: self._staged(change)
             for change in changes
-            if change.how is HowItChanges.MOVED
+            if change.kind is StateChange.MOVED
         }
         if meanwhile is not None:
             meanwhile()
@@ -138,12 +138,12 @@ class LuaServer:
             }
         self.data[KEYS.staged_layouts("load").encode()] = recorded
 
-    def _staged(self, change: IdentityChange) -> ServerGeneration:
+    def _staged(self, change: IdentityChange) -> StagedState:
         """What the real script answers about the state that it staged."""
         assert change.moves is not None
         words = [b"load", change.identity.encode(), change.moves.packed, change.moves.rings]
         seen = self.run(operator_script("stage.lua", KEYS), (), words)
-        return ServerGeneration(seen[1], seen[2], seen[3])
+        return StagedState(seen[1], seen[2], seen[3])
 
     def guard(self, identity: str, token: str = FIRST_TOKEN) -> LuaGuard:
         """The active guard of *identity*, for the holder of *token*, which is made known."""

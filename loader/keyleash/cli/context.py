@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from keyleash.policy import Identity, Limit, Policy
 
 
-def counted_on_server(
+def stored_counts(
     settings: Settings,
     identity: Identity,
     table: CommandTable,
@@ -47,7 +47,7 @@ def counted_on_server(
     Counters of a token are read if *token_id* names one, those of a captured segment if the
     keys of the call have it; those of others do not matter to it.
     """
-    state = counted_by_identity(settings, identity)
+    state = identity_counts(settings, identity)
     state.sizes = ServerSizes(settings.client, settings.keyspace)
     keys = [bytes(key) for key in declared_keys(table, as_sent(words))]
     for limit in identity.limits:
@@ -58,7 +58,7 @@ def counted_on_server(
     return state
 
 
-def counted_by_identity(settings: Settings, identity: Identity) -> ModelState:
+def identity_counts(settings: Settings, identity: Identity) -> ModelState:
     """What limits of the identity itself have counted, and whether it may act at all."""
     client, keyspace = settings.client, settings.keyspace
     packed = client.get(keyspace.state(identity.name))
@@ -112,7 +112,7 @@ ACTIVE = "<active policy>"
 
 
 @dataclass(frozen=True)
-class Basis:
+class DecisionContext:
     """
     A policy and a moment.
 
@@ -150,7 +150,7 @@ class Basis:
         return decision if is_stopped or self.dead is None else self.dead
 
 
-def basis_of_file(file: str, name: str) -> Basis:
+def context_of_file(file: str, name: str) -> DecisionContext:
     """
     The policy of *file*, under which nothing was counted yet; `-` is standard input.
 
@@ -161,7 +161,7 @@ def basis_of_file(file: str, name: str) -> Basis:
     shown, text = read_text(file)
     table = load_table()
     policy = parse_policy(text, file=shown, commands=table)
-    return Basis(
+    return DecisionContext(
         identity=_require_identity(policy, name, shown),
         table=table,
         file=shown,
@@ -173,9 +173,9 @@ def basis_of_file(file: str, name: str) -> Basis:
     )
 
 
-def basis_of_server(
+def context_of_server(
     settings: Settings, name: str, words: tuple[str, ...], token_id: str | None
-) -> Basis:
+) -> DecisionContext:
     """
     The active policy, and what the limits of *name* that count a call with *words* have counted.
 
@@ -195,13 +195,13 @@ def basis_of_server(
         # The guards were made for the same commands, for the same reason.
         table = load_table()
     now_us = server_time_ms(settings.client) * 1000
-    return Basis(
+    return DecisionContext(
         identity=identity,
         table=table,
         file=ACTIVE,
         lines=tuple(active.document.splitlines()),
         digest=active.digest,
-        state=counted_on_server(settings, identity, table, words, token_id or "", now_us),
+        state=stored_counts(settings, identity, table, words, token_id or "", now_us),
         now_us=now_us,
         is_live=True,
         token_id=token_id or "",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keyleash.cli.context import Basis, basis_of_file, basis_of_server
+from keyleash.cli.context import DecisionContext, context_of_file, context_of_server
 from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED
 from keyleash.cli.options import IDENTITY, example, json_option
@@ -80,12 +80,12 @@ def explain(
     allowed, with 1 if it is refused, and with another code if it could not be judged.
     """
     _require_command(words)
-    basis = _basis(settings, identity, words, file, token_id)
-    decision = basis.decision(words)
+    context = _context(settings, identity, words, file, token_id)
+    decision = context.decision(words)
     if settings.json:
-        print_json(_as_json(basis, words, decision))
+        print_json(_as_json(context, words, decision))
     else:
-        _show(basis, words, decision)
+        _show(context, words, decision)
     return 0 if decision.allowed else FAILED
 
 
@@ -119,16 +119,16 @@ def can_i(
     if lists:
         if words:
             raise UsageError("`--list` takes no command", help="leave one of them out")
-        return _list(settings, _basis(settings, identity, words, file, token_id))
+        return _list(settings, _context(settings, identity, words, file, token_id))
     _require_command(words, ", or list all that it may do: `--list`")
-    decision = _basis(settings, identity, words, file, token_id).decision(words)
+    decision = _context(settings, identity, words, file, token_id).decision(words)
     if settings.json:
         said = decision_json(decision, ())
         print_json({name: said[name] for name in ("allowed", "code", "details")})
     elif decision.allowed:
         click.echo("yes")
     else:
-        click.echo(f"no {refusal_words(decision)}")
+        click.echo(f"no {denial_text(decision)}")
     return 0 if decision.allowed else FAILED
 
 
@@ -140,56 +140,58 @@ def _require_command(words: tuple[str, ...], alternative: str = "") -> None:
         )
 
 
-def _list(settings: Settings, basis: Basis) -> int:
+def _list(settings: Settings, context: DecisionContext) -> int:
 
-    stopped = denied_now(basis)
+    stopped = denied_now(context)
     if settings.json:
-        print_json(listing_json(basis))
+        print_json(listing_json(context))
     else:
-        for line in listing_lines(basis):
+        for line in listing_lines(context):
             click.echo(line)
         if stopped is not None:
-            click.echo(f"stopped   every call is refused: {refusal_words(stopped)}")
+            click.echo(f"stopped   every call is refused: {denial_text(stopped)}")
     return 0 if stopped is None else FAILED
 
 
-def refusal_words(decision: Decision) -> str:
+def denial_text(decision: Decision) -> str:
     """`CODE key=value …`, as a guard says it."""
     details = (f"{name}={printable(value)}" for name, value in decision.details.items())
     return without_tokens(" ".join([str(decision.code), *details]))
 
 
-def _basis(
+def _context(
     settings: Settings,
     identity: str,
     words: tuple[str, ...],
     file: str | None,
     token_id: str | None,
-) -> Basis:
+) -> DecisionContext:
     if file is not None:
-        return basis_of_file(file, identity)
-    return basis_of_server(settings, identity, words, token_id)
+        return context_of_file(file, identity)
+    return context_of_server(settings, identity, words, token_id)
 
 
-def _show(basis: Basis, words: tuple[str, ...], decision: Decision) -> None:
+def _show(context: DecisionContext, words: tuple[str, ...], decision: Decision) -> None:
 
-    at = clock_time(basis.now_us // 1000)
-    counted = f"as it stands at {at}" if basis.is_live else "with nothing counted yet"
-    click.echo(f"policy    {basis.file}, digest {short_digest(basis.digest)}, {counted}")
+    at = clock_time(context.now_us // 1000)
+    counted = f"as it stands at {at}" if context.is_live else "with nothing counted yet"
+    click.echo(f"policy    {context.file}, digest {short_digest(context.digest)}, {counted}")
     call = without_tokens(" ".join(printable(word) for word in words))
-    click.echo(f"call      {basis.identity.name}: {call}")
-    for line in step_lines(decision, basis.lines):
+    click.echo(f"call      {context.identity.name}: {call}")
+    for line in step_lines(decision, context.lines):
         click.echo(without_tokens(line))
-    click.echo("allowed" if decision.allowed else f"refused   {refusal_words(decision)}")
+    click.echo("allowed" if decision.allowed else f"refused   {denial_text(decision)}")
 
 
-def _as_json(basis: Basis, words: tuple[str, ...], decision: Decision) -> dict[str, Any]:
+def _as_json(
+    context: DecisionContext, words: tuple[str, ...], decision: Decision
+) -> dict[str, Any]:
 
     return {
-        "identity": basis.identity.name,
+        "identity": context.identity.name,
         "command": list(map(printable, words)),
-        "policy": {"file": None if basis.is_live else basis.file, "digest": basis.digest},
-        "at": iso_time(basis.now_us // 1000) if basis.is_live else None,
-        "token_id": basis.token_id or None,
-        **decision_json(decision, basis.lines),
+        "policy": {"file": None if context.is_live else context.file, "digest": context.digest},
+        "at": iso_time(context.now_us // 1000) if context.is_live else None,
+        "token_id": context.token_id or None,
+        **decision_json(decision, context.lines),
     }

@@ -9,16 +9,16 @@ import click
 
 from keyleash.cli.errors import DeclinedError, UsageError
 from keyleash.cli.fence_state import (
-    Asked,
+    FenceOptions,
     aclfile,
-    asked_options,
+    fence_options,
     named_clients,
     needs_work,
     node_option,
+    read_desired_state,
     read_hashes,
-    read_meant,
     redis_cli,
-    say_unnamed,
+    say_unlisted_replicas,
 )
 from keyleash.cli.options import IDENTITY, Group, example, json_option, require_consent, yes_option
 from keyleash.cli.render.fence import (
@@ -45,7 +45,7 @@ from keyleash.fence import (
     add_passwords,
     apply_fences,
     drop_old_passwords,
-    mint,
+    generate_password,
     read_records,
     remove_fences,
 )
@@ -53,12 +53,12 @@ from keyleash.fence.rotate import require_fenced
 from keyleash.text import counted
 
 if TYPE_CHECKING:
-    from keyleash.cli.fence_state import Meant
-    from keyleash.fence import AclStep, FenceOutcome, Minted
+    from keyleash.cli.fence_state import DesiredState
+    from keyleash.fence import AclStep, FenceOutcome, GeneratedPassword
 
 
 @click.command(epilog=example("keyleash fence plan --output acl >> users.acl"))
-@asked_options
+@fence_options
 @click.option(
     "--output",
     type=click.Choice(["acl", "redis-cli"]),
@@ -69,13 +69,13 @@ if TYPE_CHECKING:
 def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
     """Say what `fence apply` would do, and why; nothing is changed.
 
-    FILE must be the active policy, which is also what is meant without it. Exits with 0 if every
+    FILE must be the active policy, which is also the default. Exits with 0 if every
     user is as it should be, and with 1 if not.
     """
-    meant = read_meant(settings, Asked(**options))
-    steps = meant.steps(settings)
+    desired = read_desired_state(settings, FenceOptions(**options))
+    steps = desired.steps(settings)
     if output is not None:
-        _print_users(meant, steps, output)
+        _print_users(desired, steps, output)
         return 0
     due = needs_work(steps)
     if settings.json:
@@ -83,36 +83,36 @@ def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
             {
                 "changes": due,
                 "users": [step_as_json(step) for step in steps],
-                "notes": notes_as_json(meant),
+                "notes": notes_as_json(desired),
             }
         )
         return int(due)
     print_steps(steps)
-    say_notes(meant)
-    say_off(meant, steps)
+    say_notes(desired)
+    say_off(desired, steps)
     say_opened([(step.node.name, step.identity) for step in steps if step.is_without_digests])
     if not due:
         say("nothing to change")
     return int(due)
 
 
-def _print_users(meant: Meant, steps: Sequence[AclStep], output: str) -> None:
+def _print_users(desired: DesiredState, steps: Sequence[AclStep], output: str) -> None:
 
     left_out = {
-        step.identity for step in steps if step.how in (AclStepKind.HELD, AclStepKind.FOREIGN)
+        step.identity for step in steps if step.kind in (AclStepKind.HELD, AclStepKind.FOREIGN)
     }
-    kept = [item for item in meant.wanted if item.fence.identity not in left_out]
+    kept = [item for item in desired.wanted if item.fence.identity not in left_out]
     click.echo(aclfile(kept) if output == "acl" else redis_cli(kept), nl=False)
     for name in sorted(left_out):
         say(f"note: `{name}` is left out; `keyleash fence plan` says why")
-    say_notes(meant)
+    say_notes(desired)
 
 
 @click.command(epilog=example("keyleash fence apply --mint --yes > passwords"))
-@asked_options
+@fence_options
 @click.option(
     "--mint",
-    "mints",
+    "generate",
     is_flag=True,
     help="Make a password for those who have none and print it, this once: identity, blank,"
     " password.",
@@ -120,59 +120,59 @@ def _print_users(meant: Meant, steps: Sequence[AclStep], output: str) -> None:
 @yes_option
 @json_option
 @pass_settings
-def apply(settings: Settings, /, mints: bool, yes: bool, **options: Any) -> None:
+def apply(settings: Settings, /, generate: bool, yes: bool, **options: Any) -> None:
     """Make one ACL user for each identity of the active policy, of the same name.
 
     Changes users that keyleash made, and no others; deletes those of identities that left the
     policy, which closes their connections. Looks afterwards whether each server has them as they
-    are meant. FILE, if given, must be the active policy.
+    are desired. FILE, if given, must be the active policy.
     """
-    meant = read_meant(settings, Asked(**options), mints=mints)
-    steps = meant.steps(settings)
+    desired = read_desired_state(settings, FenceOptions(**options), generate=generate)
+    steps = desired.steps(settings)
     if needs_work(steps):
         say_steps(steps)
-        say_notes(meant)
+        say_notes(desired)
         if not require_consent("change these users?", yes):
             raise DeclinedError("nothing was changed")
     try:
         with settings.changing("look at `keyleash fence plan`"):
             outcome = apply_fences(
-                meant.nodes,
+                desired.nodes,
                 settings.keyspace,
-                meant.wanted,
-                meant.records,
-                wide=meant.wide,
+                desired.wanted,
+                desired.records,
+                wide=desired.wide,
                 actor=settings.actor,
             )
     except ForeignUserError:
         raise
     except Exception:
         # Some server may have them already, and nobody else knows them.
-        print_passwords(meant.minted)
+        print_passwords(desired.generated)
         raise
     if settings.json:
-        print_json(_as_json(meant, outcome))
+        print_json(_as_json(desired, outcome))
     else:
-        _tell(meant, outcome)
-        say_unnamed(settings.client, len(meant.nodes) - 1)
+        _tell(desired, outcome)
+        say_unlisted_replicas(settings.client, len(desired.nodes) - 1)
 
 
-def _tell(meant: Meant, outcome: FenceOutcome) -> None:
-    print_passwords(meant.minted)
-    say_off(meant, outcome.steps)
+def _tell(desired: DesiredState, outcome: FenceOutcome) -> None:
+    print_passwords(desired.generated)
+    say_off(desired, outcome.steps)
     say_opened(outcome.without_digests)
     if outcome.changed:
         say_unsaved(outcome.unsaved)
     say("done, and verified" if outcome.changed else "nothing changed; verified")
 
 
-def _as_json(meant: Meant, outcome: FenceOutcome) -> dict[str, Any]:
+def _as_json(desired: DesiredState, outcome: FenceOutcome) -> dict[str, Any]:
 
     return {
         "changed": outcome.changed,
         "users": [step_as_json(step) for step in outcome.steps],
-        "passwords": passwords_as_json(meant.minted),
-        "notes": notes_as_json(meant),
+        "passwords": passwords_as_json(desired.generated),
+        "notes": notes_as_json(desired),
         "without_digests": [
             {"server": server, "identity": name} for server, name in outcome.without_digests
         ],
@@ -261,31 +261,31 @@ def rotate(
         _tell_finished(settings, dropped)
         return
     given = read_hashes(hashes, named)
-    minted = [] if hashes is not None else [mint(name) for name in named]
+    generated = [] if hashes is not None else [generate_password(name) for name in named]
     try:
         with settings.changing("look at `keyleash fence plan`"):
             add_passwords(
                 servers,
                 settings.keyspace,
                 records,
-                given or {item.identity: item.sha256 for item in minted},
+                given or {item.identity: item.sha256 for item in generated},
                 actor=settings.actor,
             )
     except (ForeignUserError, NotFencedError, RotationUnfinishedError):
         raise
     except Exception:
         # Some server may have them already, and nobody else knows them.
-        print_passwords(minted)
+        print_passwords(generated)
         raise
-    _tell_added(settings, minted, len(given) or len(minted))
+    _tell_added(settings, generated, len(given) or len(generated))
 
 
-def _tell_added(settings: Settings, minted: Sequence[Minted], count: int) -> None:
+def _tell_added(settings: Settings, generated: Sequence[GeneratedPassword], count: int) -> None:
 
     if settings.json:
-        print_json({"passwords": passwords_as_json(minted), "added": count})
+        print_json({"passwords": passwords_as_json(generated), "added": count})
         return
-    print_passwords(minted)
+    print_passwords(generated)
     say(
         f"{counted(count, 'password')} added; the older one of each stays valid until"
         " `keyleash fence rotate --finish`"

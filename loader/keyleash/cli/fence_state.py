@@ -22,16 +22,16 @@ from keyleash.cli.types import FILE
 from keyleash.errors import KeyleashError, NoPolicyError, UnknownIdentityError
 from keyleash.fence import (
     AclStep,
+    DesiredUser,
     FenceNode,
-    Minted,
-    Record,
+    FenceRecord,
+    GeneratedPassword,
     Tier,
-    Wanted,
-    mint,
+    desired_users,
+    generate_password,
     plan_node,
-    read_facts,
     read_records,
-    wanted_users,
+    read_server_facts,
     with_passwords,
 )
 from keyleash.fence.plan import CHANGES, AclStepKind
@@ -99,7 +99,7 @@ def named_clients(settings: Settings, urls: Sequence[str]) -> list[tuple[str, Cl
     return found
 
 
-def say_unnamed(client: Client, named: int) -> None:
+def say_unlisted_replicas(client: Client, named: int) -> None:
     """Say that users of replicas stay as they are, where a server has more of them than *named*."""
     with contextlib.suppress(NoPermissionError):
         replicas = int(client.info("replication").get("connected_slaves", 0))
@@ -134,7 +134,7 @@ TIERS = ("fenced", "sealed")
 
 
 @dataclass(frozen=True)
-class Asked:
+class FenceOptions:
     """The options of both commands."""
 
     file: str | None
@@ -144,8 +144,8 @@ class Asked:
     hashes: str | None
 
 
-def asked_options(function: F) -> F:
-    """The arguments of both commands, as `Asked` has them."""
+def fence_options(function: F) -> F:
+    """The arguments of both commands, as `FenceOptions` has them."""
     for option in (
         click.option(
             "--hashes",
@@ -197,7 +197,7 @@ def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]
         name, sha256 = words
         if name not in identities:
             raise UnknownIdentityError(
-                f"line {number} of the hashes is about no identity that is meant here",
+                f"line {number} of the hashes names an unknown identity",
                 help=which_identity(name, identities, "those are"),
             )
         if name in found:
@@ -207,19 +207,19 @@ def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]
 
 
 @dataclass(frozen=True)
-class Meant:
+class DesiredState:
     """
     What is to be.
 
     Attributes:
-        minted: New passwords of those who had none, if they were asked for.
+        generated: New passwords of those who had none, if they were options for.
     """
 
     nodes: list[FenceNode]
-    wanted: list[Wanted]
-    records: Mapping[str, Record]
+    wanted: list[DesiredUser]
+    records: Mapping[str, FenceRecord]
     wide: Collection[str]
-    minted: list[Minted]
+    generated: list[GeneratedPassword]
 
     def steps(self, settings: Settings) -> list[AclStep]:
         """What has to be done for it on every server."""
@@ -237,7 +237,9 @@ class Meant:
         ]
 
 
-def read_meant(settings: Settings, asked: Asked, *, mints: bool = False) -> Meant:
+def read_desired_state(
+    settings: Settings, options: FenceOptions, *, generate: bool = False
+) -> DesiredState:
     """
     Read policy, servers and records; nothing is changed.
 
@@ -245,14 +247,14 @@ def read_meant(settings: Settings, asked: Asked, *, mints: bool = False) -> Mean
         NoPolicyError: No policy is active.
         NotActivePolicyError: The file is not the active policy.
     """
-    _require_tier(settings, asked.tier)
-    nodes = [FenceNode(name, client) for name, client in named_clients(settings, asked.nodes)]
+    _require_tier(settings, options.tier)
+    nodes = [FenceNode(name, client) for name, client in named_clients(settings, options.nodes)]
     active = read_active(settings.client, settings.keyspace)
     if active is None:
         raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
     name, text = ("<active policy>", active.document)
-    if asked.file is not None:
-        name, text = read_text(asked.file)
+    if options.file is not None:
+        name, text = read_text(options.file)
     guards = prepare_policy(
         settings.client,
         text,
@@ -262,40 +264,42 @@ def read_meant(settings: Settings, asked: Asked, *, mints: bool = False) -> Mean
         allow_unvalidated_restore=True,
     ).guards
     names = [guard.identity for guard in guards]
-    _require_known(asked.wide, names)
-    hashes = read_hashes(asked.hashes, names)
+    _require_known(options.wide, names)
+    hashes = read_hashes(options.hashes, names)
     records = read_records(settings.client, settings.keyspace)
-    facts = read_facts([node.client for node in nodes], settings.keyspace)
-    wanted = wanted_users(settings.client, settings.keyspace, guards, facts, records)
+    facts = read_server_facts([node.client for node in nodes], settings.keyspace)
+    wanted = desired_users(settings.client, settings.keyspace, guards, facts, records)
     _require_first(wanted, hashes)
-    lacking = _without_password(wanted, hashes, asked.wide, records) if mints else []
-    minted = [mint(name) for name in lacking]
-    hashes.update((item.identity, item.sha256) for item in minted)
+    lacking = _without_password(wanted, hashes, options.wide, records) if generate else []
+    generated = [generate_password(name) for name in lacking]
+    hashes.update((item.identity, item.sha256) for item in generated)
     now_ms = server_time_ms(settings.client)
-    return Meant(nodes, with_passwords(wanted, hashes, now_ms), records, asked.wide, minted)
+    return DesiredState(
+        nodes, with_passwords(wanted, hashes, now_ms), records, options.wide, generated
+    )
 
 
 def needs_work(steps: Sequence[AclStep]) -> bool:
-    """Whether some user is not as it is meant."""
-    return any(step.how in CHANGES or step.how is AclStepKind.FOREIGN for step in steps)
+    """Whether some user is not as it is desired."""
+    return any(step.kind in CHANGES or step.kind is AclStepKind.FOREIGN for step in steps)
 
 
 def _without_password(
-    wanted: Sequence[Wanted],
+    wanted: Sequence[DesiredUser],
     hashes: Mapping[str, str],
     wide: Collection[str],
-    records: Mapping[str, Record],
+    records: Mapping[str, FenceRecord],
 ) -> list[str]:
     return [
         name
         for item in wanted
         if not item.record.passwords
         and (name := item.fence.identity) not in hashes
-        and (item.fence.hindrance is None or name in wide or name in records)
+        and (item.fence.blocker is None or name in wide or name in records)
     ]
 
 
-def _require_first(wanted: Sequence[Wanted], hashes: dict[str, str]) -> None:
+def _require_first(wanted: Sequence[DesiredUser], hashes: dict[str, str]) -> None:
     """Insist that hashes are for those without a password; forget those that are valid already."""
     for item in wanted:
         name = item.fence.identity
@@ -328,12 +332,12 @@ def _require_tier(settings: Settings, tier: str | None) -> None:
         )
 
 
-def aclfile(wanted: Sequence[Wanted]) -> str:
+def aclfile(wanted: Sequence[DesiredUser]) -> str:
     """Lines for an aclfile."""
     return "".join(f"user {item.fence.identity} {' '.join(item.user.words)}\n" for item in wanted)
 
 
-def redis_cli(wanted: Sequence[Wanted]) -> str:
+def redis_cli(wanted: Sequence[DesiredUser]) -> str:
     """Lines for the standard input of redis-cli or valkey-cli."""
     return "".join(
         f"ACL SETUSER {item.fence.identity} {' '.join(map(_quoted, item.user.words))}\n"

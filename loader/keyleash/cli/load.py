@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from keyleash.cli.documents import read_text
 from keyleash.cli.errors import DeclinedError, WideningError
 from keyleash.cli.failures import problem_as_json, warn
-from keyleash.cli.fence_state import node_option, other_clients, say_unnamed
+from keyleash.cli.fence_state import node_option, other_clients, say_unlisted_replicas
 from keyleash.cli.options import (
     allow_eviction_option,
     allow_removal_option,
@@ -223,7 +223,7 @@ def _say_of_users(settings: Settings, identities: Sequence[str], named: int) -> 
     if fenced and without:
         say(f"note: without an ACL user: {', '.join(without)}; see `keyleash fence plan`")
     if fenced:
-        say_unnamed(settings.client, named)
+        say_unlisted_replicas(settings.client, named)
 
 
 @click.command(epilog=example("keyleash load examples/agents.yaml --yes"))

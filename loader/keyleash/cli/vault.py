@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from keyleash.cli.audit_selection import key_pattern
 from keyleash.cli.errors import DeclinedError
-from keyleash.cli.fence_state import node_option, other_clients, say_unnamed
+from keyleash.cli.fence_state import node_option, other_clients, say_unlisted_replicas
 from keyleash.cli.load import progress
 from keyleash.cli.options import Group, example, json_option, require_consent, yes_option
 from keyleash.cli.settings import Settings, pass_settings
@@ -157,7 +157,7 @@ def _tell(settings: Settings, done: str, result: ChangeResult, named: int) -> No
     moved = f"{counted(result.moved, 'key')}, keyleash's own among them,"
     click.echo(f"{done}: {moved} moved; the policy goes on as generation {result.generation}")
     if read_records(settings.client, server_keyspace(settings.client)):
-        say_unnamed(settings.client, named)
+        say_unlisted_replicas(settings.client, named)
 
 
 @click.command(epilog=example("keyleash vault adopt 'agents:jobs:{job_id}:state'"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.cli.authenticate import require_live, require_record
-from keyleash.cli.context import counted_by_identity, read_subject
+from keyleash.cli.context import identity_counts, read_subject
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, pass_settings, require_token, token_option
 from keyleash.cli.terminal import Column, print_json, print_table
@@ -83,7 +83,7 @@ def _holder(settings: Settings, token: str) -> Holder:
     name, record, now_us = require_record(settings, token)
     identity = _identity(settings, name)
     require_live(identity, record, now_us)
-    state = counted_by_identity(settings, identity)
+    state = identity_counts(settings, identity)
     return Holder(
         identity=identity,
         token=record,

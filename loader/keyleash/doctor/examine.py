@@ -11,9 +11,9 @@ from redis import exceptions as redis_errors
 
 from keyleash.doctor.checks import records, settings, users
 from keyleash.doctor.deployment import Deployment, Server
-from keyleash.doctor.findings import DoctorFinding, Said, Severity, Skipped
+from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped
 from keyleash.errors import KeyleashError
-from keyleash.fence import Record, read_records
+from keyleash.fence import FenceRecord, read_records
 from keyleash.operator.load.checks import RESTORE_CODE
 from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
 from keyleash.policy.problems import listing, quote
@@ -174,7 +174,7 @@ def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, .
         first.client.ping()
     require_supported(first.client)
     topology = Topology(lambda address: WatchedNode(address, connect(address)), seeds, None)
-    topology.survey()
+    topology.refresh()
     main = topology.named(seeds[0])
     nodes = sorted(topology.nodes.values(), key=lambda node: node is not main)
     found = tuple(Server(str(item.address), connect(item.address), item.role) for item in nodes)
@@ -182,7 +182,7 @@ def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, .
     return found
 
 
-def _settled(servers: Sequence[Server]) -> list[Said]:
+def _settled(servers: Sequence[Server]) -> list[CheckResult]:
     """What is said of one policy: a load in between looks like records that do not match."""
     for _ in range(LOOKS):
         before = _generation(servers[0])
@@ -197,7 +197,7 @@ def _generation(main: Server) -> int:
     return 0 if active is None else active.generation
 
 
-def _examine(servers: Sequence[Server]) -> Iterator[Said]:
+def _examine(servers: Sequence[Server]) -> Iterator[CheckResult]:
     main = servers[0]
     seal = read_seal(main.client)
     keyspace = seal.keyspace
@@ -226,7 +226,7 @@ def _examine(servers: Sequence[Server]) -> Iterator[Said]:
     yield from _attempt("guards and users", main, lambda: _compiled(deployment, known))
 
 
-def _each(deployment: Deployment, server: Server, *, are_fenced: bool) -> Iterator[Said]:
+def _each(deployment: Deployment, server: Server, *, are_fenced: bool) -> Iterator[CheckResult]:
     yield from _attempt("version", server, lambda: settings.check_version(server))
     yield from _attempt(
         "payload validation",
@@ -243,7 +243,7 @@ def _each(deployment: Deployment, server: Server, *, are_fenced: bool) -> Iterat
     yield from _attempt("clock", server, lambda: settings.check_clock(server))
 
 
-def _compiled(deployment: Deployment, known: dict[str, Record]) -> Iterator[Said]:
+def _compiled(deployment: Deployment, known: dict[str, FenceRecord]) -> Iterator[CheckResult]:
     """What needs the active policy's guards, made as a load would."""
     active, keyspace = deployment.active, deployment.seal.keyspace
     assert active is not None  # noqa: S101 - asked for by the caller
@@ -264,11 +264,11 @@ def _compiled(deployment: Deployment, known: dict[str, Record]) -> Iterator[Said
         )
 
 
-def _fence_records(deployment: Deployment) -> dict[str, Record]:
+def _fence_records(deployment: Deployment) -> dict[str, FenceRecord]:
     return read_records(deployment.main.client, deployment.seal.keyspace)
 
 
-def _silent(server: Server) -> Iterator[Said]:
+def _silent(server: Server) -> Iterator[CheckResult]:
     """A server that did not say who it is: because it cannot, or may not."""
     try:
         read_role(server.client)
@@ -280,7 +280,9 @@ def _silent(server: Server) -> Iterator[Said]:
         yield Skipped(EVERYTHING, "it did not answer at first", server.name)
 
 
-def _attempt(check: str, server: Server, run: Callable[[], Iterable[Said]]) -> Iterator[Said]:
+def _attempt(
+    check: str, server: Server, run: Callable[[], Iterable[CheckResult]]
+) -> Iterator[CheckResult]:
     """Make a check, and say so if it cannot be made."""
     try:
         yield from run()

@@ -55,7 +55,7 @@ class Skipped:
     node: str = ""
 
 
-Said = DoctorFinding | Skipped
+CheckResult = DoctorFinding | Skipped
 
 
 SHOWN = 5

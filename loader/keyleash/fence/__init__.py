@@ -7,7 +7,7 @@ run single commands on its own keys that nobody audits or counts, and change wha
 and recorded of itself, since the guard must; see docs/fence.md.
 """
 
-from keyleash.fence.acl import UnsayablePatternError
+from keyleash.fence.acl import UnsupportedPatternError
 from keyleash.fence.apply import (
     FenceNotVerifiedError,
     FenceOutcome,
@@ -18,49 +18,55 @@ from keyleash.fence.apply import (
 from keyleash.fence.plan import (
     AclStep,
     AclStepKind,
+    DesiredUser,
     FenceNode,
     NotActivePolicyError,
-    Wanted,
+    desired_users,
     plan_node,
-    wanted_users,
     with_passwords,
 )
-from keyleash.fence.record import Minted, Record, Tier, mint, read_records
+from keyleash.fence.record import (
+    FenceRecord,
+    GeneratedPassword,
+    Tier,
+    generate_password,
+    read_records,
+)
 from keyleash.fence.rotate import (
     NotFencedError,
     RotationUnfinishedError,
     add_passwords,
     drop_old_passwords,
 )
-from keyleash.fence.rules import Facts, Fence, fence_of, read_facts, script_calls
+from keyleash.fence.rules import Fence, ServerFacts, fence_of, read_server_facts, script_calls
 
 __all__ = [
     "AclStep",
     "AclStepKind",
-    "Facts",
+    "DesiredUser",
     "Fence",
     "FenceNode",
     "FenceNotVerifiedError",
     "FenceOutcome",
+    "FenceRecord",
     "ForeignUserError",
-    "Minted",
+    "GeneratedPassword",
     "NotActivePolicyError",
     "NotFencedError",
-    "Record",
     "RotationUnfinishedError",
+    "ServerFacts",
     "Tier",
-    "UnsayablePatternError",
-    "Wanted",
+    "UnsupportedPatternError",
     "add_passwords",
     "apply_fences",
+    "desired_users",
     "drop_old_passwords",
     "fence_of",
-    "mint",
+    "generate_password",
     "plan_node",
-    "read_facts",
     "read_records",
+    "read_server_facts",
     "remove_fences",
     "script_calls",
-    "wanted_users",
     "with_passwords",
 ]

@@ -20,7 +20,7 @@ EVERY_KEY = "~*"
 REFUSED_RULE = re.compile(r"Error in ACL SETUSER modifier '.*': (.*)", re.DOTALL)
 
 
-class RulesRefusedError(KeyleashError):
+class RulesRejectedError(KeyleashError):
     """A server does not take a rule."""
 
     code = "rules-refused"
@@ -102,7 +102,7 @@ def set_user(client: Client, name: str, words: Iterable[str]) -> None:
     Change or make a user; all of *words* takes effect, or nothing.
 
     Raises:
-        RulesRefusedError: The server does not take them.
+        RulesRejectedError: The server does not take them.
     """
     try:
         client.execute_command("ACL", "SETUSER", name, *words)
@@ -111,7 +111,7 @@ def set_user(client: Client, name: str, words: Iterable[str]) -> None:
         if refused is None:
             raise
         # Without the rule, which is long, and may have the prefixes of a sealed server in it.
-        raise RulesRefusedError(
+        raise RulesRejectedError(
             f"the server does not take a rule for the user `{name}`: {refused[1]}",
             help="see `ACL SETUSER` of that server, and `keyleash fence plan --output acl`",
         ) from None
@@ -201,7 +201,7 @@ def _text(reply: Any) -> str:
 GLOB_CHARACTERS = "*?[]\\"
 
 
-class UnsayablePatternError(KeyleashError):
+class UnsupportedPatternError(KeyleashError):
     """A pattern has a character that no ACL rule can hold."""
 
     code = "unsayable-pattern"
@@ -227,7 +227,7 @@ def acl_glob(pattern: Pattern, vault: str = "") -> str:
         vault: What stands in front of a key's name on the server.
 
     Raises:
-        UnsayablePatternError: *pattern* has a character that ACL rules cannot hold.
+        UnsupportedPatternError: *pattern* has a character that ACL rules cannot hold.
     """
     pieces = [_escaped(vault, pattern)]
     for part in pattern.parts:
@@ -245,7 +245,7 @@ def _escaped(text: str, pattern: Pattern) -> str:
     for character in text:
         # Rules are split at blanks, and quotes make one of several.
         if character.isspace() or not character.isprintable() or character in "\"'":
-            raise UnsayablePatternError(pattern, character)
+            raise UnsupportedPatternError(pattern, character)
     return "".join(f"\\{item}" if item in GLOB_CHARACTERS else item for item in text)
 
 

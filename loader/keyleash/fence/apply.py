@@ -12,7 +12,7 @@ from keyleash.compiler import CompiledGuard
 from keyleash.errors import KeyleashError
 from keyleash.fence.acl import (
     Rules,
-    RulesRefusedError,
+    RulesRejectedError,
     Selector,
     User,
     delete_users,
@@ -25,13 +25,13 @@ from keyleash.fence.plan import (
     CHANGES,
     AclStep,
     AclStepKind,
+    DesiredUser,
     FenceNode,
-    Wanted,
     plan_node,
     why_foreign,
 )
-from keyleash.fence.record import Record, forget_records, read_records, write_record
-from keyleash.fence.rules import Fence, fence_of, read_facts, script_calls, without_digests
+from keyleash.fence.record import FenceRecord, forget_records, read_records, write_record
+from keyleash.fence.rules import Fence, fence_of, read_server_facts, script_calls, without_digests
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client, database_of
 from keyleash.store.token import reject_tokens
@@ -79,27 +79,27 @@ class FenceOutcome:
     @property
     def changed(self) -> bool:
         """Whether anything was."""
-        return any(step.how in CHANGES for step in self.steps)
+        return any(step.kind in CHANGES for step in self.steps)
 
 
 def apply_fences(
     nodes: Sequence[FenceNode],
     keyspace: Keyspace,
-    wanted: Sequence[Wanted],
-    records: Mapping[str, Record],
+    wanted: Sequence[DesiredUser],
+    records: Mapping[str, FenceRecord],
     *,
     wide: Collection[str] = (),
     actor: str = "unknown",
 ) -> FenceOutcome:
     """
-    Make the users of all *nodes* what they are meant to be; a second time, nothing changes.
+    Make the users of all *nodes* what they are desired to be; a second time, nothing changes.
 
     Args:
         nodes: The servers; the first has the control keys.
         keyspace: Where these are.
         wanted: One for each identity of the active policy.
         records: What is known of the users so far.
-        wide: Identities that are fenced although there is a hindrance.
+        wide: Identities that are fenced although there is a blocker.
         actor: Who does it, for the control stream.
 
     Raises:
@@ -114,21 +114,21 @@ def apply_fences(
         {
             (step.node.name, step.identity): step.reasons[0]
             for step in steps
-            if step.how is AclStepKind.FOREIGN
+            if step.kind is AclStepKind.FOREIGN
         }
     )
-    held = {step.identity for step in steps if step.how is AclStepKind.HELD}
-    meant = {item.fence.identity: item for item in wanted if item.fence.identity not in held}
+    held = {step.identity for step in steps if step.kind is AclStepKind.HELD}
+    desired = {item.fence.identity: item for item in wanted if item.fence.identity not in held}
     client = nodes[0].client
     # First what is remembered: a user that nobody remembers would be looked after by nobody.
-    for name, item in meant.items():
+    for name, item in desired.items():
         if records.get(name) != item.record:
             write_record(client, keyspace, name, item.record)
     opened: list[tuple[str, str]] = []
     unsaved = []
     for node, plan in zip(nodes, plans, strict=True):
-        opened += [(node.name, name) for name in _carry_out(node, plan, meant)]
-        _verify(node, keyspace, meant, {name for at, name in opened if at == node.name})
+        opened += [(node.name, name) for name in _carry_out(node, plan, desired)]
+        _verify(node, keyspace, desired, {name for at, name in opened if at == node.name})
         if not save(node.client):
             unsaved.append(node.name)
     forget_records(
@@ -136,11 +136,11 @@ def apply_fences(
     )
     outcome = FenceOutcome(steps, tuple(opened), tuple(unsaved))
     if outcome.changed:
-        note_event(client, keyspace, "fence", actor, _changed(steps))
+        log_fence_action(client, keyspace, "fence", actor, _changed(steps))
     return outcome
 
 
-def note_event(
+def log_fence_action(
     client: Client, keyspace: Keyspace, event: str, actor: str, identities: Sequence[str]
 ) -> None:
     """Tell in the control stream what was done to the users of some identities."""
@@ -150,7 +150,7 @@ def note_event(
 
 def put_user(client: Client, name: str, user: User) -> bool:
     """
-    Make a user what it is meant to be, at once.
+    Make a user what it is desired to be, at once.
 
     First-argument rules such as `+evalsha|<digest>` are deprecated in Redis. A server that
     refuses them gets `+evalsha`.
@@ -160,11 +160,11 @@ def put_user(client: Client, name: str, user: User) -> bool:
     """
     try:
         set_user(client, name, user.words)
-    except RulesRefusedError as refused:
+    except RulesRejectedError as refused:
         open_user = replace(user, rules=without_digests(user.rules))
         try:
             set_user(client, name, open_user.words)
-        except RulesRefusedError:
+        except RulesRejectedError:
             # It was not about the digests.
             raise refused from None
         return False
@@ -172,22 +172,22 @@ def put_user(client: Client, name: str, user: User) -> bool:
 
 
 def _carry_out(
-    node: FenceNode, plan: Sequence[AclStep], meant: Mapping[str, Wanted]
+    node: FenceNode, plan: Sequence[AclStep], desired: Mapping[str, DesiredUser]
 ) -> Iterator[str]:
     """Do what is planned for a server; yields those whose digests it refused."""
     for step in plan:
         # A server that refused digests once may have been replaced by one that takes them.
-        is_due = step.how in (AclStepKind.CREATED, AclStepKind.CHANGED) or step.is_without_digests
-        if is_due and not put_user(node.client, step.identity, meant[step.identity].user):
+        is_due = step.kind in (AclStepKind.CREATED, AclStepKind.CHANGED) or step.is_without_digests
+        if is_due and not put_user(node.client, step.identity, desired[step.identity].user):
             yield step.identity
-    delete_users(node.client, [step.identity for step in plan if step.how is AclStepKind.REMOVED])
+    delete_users(node.client, [step.identity for step in plan if step.kind is AclStepKind.REMOVED])
 
 
 def _verify(
-    node: FenceNode, keyspace: Keyspace, meant: Mapping[str, Wanted], opened: Collection[str]
+    node: FenceNode, keyspace: Keyspace, desired: Mapping[str, DesiredUser], opened: Collection[str]
 ) -> None:
-    users = read_users(node.client, list(meant))
-    for name, item in meant.items():
+    users = read_users(node.client, list(desired))
+    for name, item in desired.items():
         wrong = _what_is_wrong(node.client, keyspace, item, users.get(name), name in opened)
         if wrong:
             raise FenceNotVerifiedError(
@@ -197,24 +197,24 @@ def _verify(
 
 
 def _what_is_wrong(
-    client: Client, keyspace: Keyspace, wanted: Wanted, user: User | None, is_opened: bool
+    client: Client, keyspace: Keyspace, wanted: DesiredUser, user: User | None, is_opened: bool
 ) -> str | None:
-    meant = wanted.user
-    rules = without_digests(meant.rules) if is_opened else meant.rules
+    desired = wanted.user
+    rules = without_digests(desired.rules) if is_opened else desired.rules
     if user is None:
         return "it is not there"
-    if user.is_open or user.is_on != meant.is_on or user.rules.meaning != rules.meaning:
+    if user.is_open or user.is_on != desired.is_on or user.rules.meaning != rules.meaning:
         return "it has other rules"
-    if set(user.passwords) != set(meant.passwords):
+    if set(user.passwords) != set(desired.passwords):
         return "it has other passwords"
     name = wanted.fence.identity
-    command, _, digest = meant.rules.selectors[0].commands[0].partition("|")
+    command, _, digest = desired.rules.selectors[0].commands[0].partition("|")
     if not may(client, name, command, digest, "0"):
         return "it may not call its own guard"
     refused = list(REFUSED_CALLS)
     if not is_opened:
         refused.append((command, ZERO_DIGEST, "0"))
-    if wanted.fence.hindrance is None:
+    if wanted.fence.blocker is None:
         refused += (
             ("HGETALL", keyspace.fence),
             ("GET", keyspace.fence),
@@ -249,17 +249,17 @@ def require_none_foreign(users: Mapping[tuple[str, str], str]) -> None:
 
 
 def _changed(steps: Sequence[AclStep]) -> list[str]:
-    return list(dict.fromkeys(step.identity for step in steps if step.how in CHANGES))
+    return list(dict.fromkeys(step.identity for step in steps if step.kind in CHANGES))
 
 
-def _names(wanted: Sequence[Wanted]) -> Iterator[str]:
+def _names(wanted: Sequence[DesiredUser]) -> Iterator[str]:
     return (item.fence.identity for item in wanted)
 
 
 def remove_fences(
     nodes: Sequence[FenceNode],
     keyspace: Keyspace,
-    records: Mapping[str, Record],
+    records: Mapping[str, FenceRecord],
     identities: Sequence[str],
     *,
     actor: str = "unknown",
@@ -306,7 +306,7 @@ def remove_fences(
         tuple(identity for identity in identities if identity not in left),
     )
     if deleted:
-        note_event(nodes[0].client, keyspace, "fence-remove", actor, identities)
+        log_fence_action(nodes[0].client, keyspace, "fence-remove", actor, identities)
     require_none_foreign(foreign)
     return deleted
 
@@ -327,7 +327,7 @@ def refreshed_users(
     keyspace: Keyspace,
     guards: Sequence[CompiledGuard],
     transport: Transport,
-    records: Mapping[str, Record] | None = None,
+    records: Mapping[str, FenceRecord] | None = None,
 ) -> Iterator[None]:
     """
     Activate *guards* in the block.
@@ -340,14 +340,14 @@ def refreshed_users(
         records: What is known of the users; it is read if None.
 
     Raises:
-        UnsayablePatternError: ACL rules cannot hold a pattern; nothing was activated.
+        UnsupportedPatternError: ACL rules cannot hold a pattern; nothing was activated.
     """
     if records is None:
         records = read_records(clients[0], keyspace)
     if not records:
         yield
         return
-    facts = read_facts(clients, keyspace)
+    facts = read_server_facts(clients, keyspace)
     fences = [
         fence_of(guard, script_calls(guard, transport), facts)
         for guard in guards
@@ -380,7 +380,7 @@ class _Refresh:
         client: Client,
         keyspace: Keyspace,
         database: int,
-        records: Mapping[str, Record],
+        records: Mapping[str, FenceRecord],
         fences: Sequence[Fence],
     ) -> None:
         self.client = client
@@ -404,7 +404,7 @@ class _Refresh:
     def _add(self, fence: Fence, added: list[Selector]) -> list[Selector]:
         try:
             set_user(self.client, fence.identity, map(str, added))
-        except RulesRefusedError:
+        except RulesRejectedError:
             # See `put_user`. The runner is the first, if it is among them.
             plain = without_digests(Rules(fence.rules.root, tuple(added))).selectors
             set_user(self.client, fence.identity, map(str, plain))

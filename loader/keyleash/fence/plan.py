@@ -9,10 +9,10 @@ from enum import StrEnum
 from keyleash.compiler import CompiledGuard
 from keyleash.errors import KeyleashError
 from keyleash.fence.acl import Rules, Selector, User, read_users
-from keyleash.fence.record import Password, Record, tier_of
+from keyleash.fence.record import FenceRecord, Password, tier_of
 from keyleash.fence.rules import (
-    Facts,
     Fence,
+    ServerFacts,
     fence_of,
     record_calls,
     record_rule,
@@ -55,11 +55,11 @@ class FenceNode:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """An identity's user as it is meant, and what is to be remembered of it."""
+class DesiredUser:
+    """An identity's user as it is desired, and what is to be remembered of it."""
 
     fence: Fence
-    record: Record
+    record: FenceRecord
 
     @property
     def user(self) -> User:
@@ -80,13 +80,13 @@ class AclStep:
 
     node: FenceNode
     identity: str
-    how: AclStepKind
+    kind: AclStepKind
     reasons: tuple[str, ...] = ()
     is_without_digests: bool = False
 
 
 def why_foreign(
-    user: User, identity: str, keyspace: Keyspace, database: int, record: Record | None
+    user: User, identity: str, keyspace: Keyspace, database: int, record: FenceRecord | None
 ) -> str | None:
     """
     Return why a user is not the one of an identity of this policy, as a clause; None if it is.
@@ -110,8 +110,8 @@ def plan_node(
     node: FenceNode,
     keyspace: Keyspace,
     database: int,
-    wanted: Sequence[Wanted],
-    records: Mapping[str, Record],
+    wanted: Sequence[DesiredUser],
+    records: Mapping[str, FenceRecord],
     *,
     wide: Collection[str] = (),
 ) -> list[AclStep]:
@@ -124,21 +124,21 @@ def plan_node(
         database: The number of their database.
         wanted: One for each identity of the policy.
         records: What is known of the users; those of identities that left the policy go.
-        wide: Identities that are fenced although there is a hindrance.
+        wide: Identities that are fenced although there is a blocker.
     """
-    meant = {item.fence.identity: item for item in wanted}
-    leaving = [name for name in records if name not in meant]
-    users = read_users(node.client, [*meant, *leaving])
+    desired = {item.fence.identity: item for item in wanted}
+    leaving = [name for name in records if name not in desired]
+    users = read_users(node.client, [*desired, *leaving])
     foreign = {
         name: why_foreign(user, name, keyspace, database, records.get(name))
         for name, user in users.items()
     }
     secrets = _secrets(keyspace)
     steps = [
-        AclStep(node, name, AclStepKind.HELD, (item.fence.hindrance,))
-        if item.fence.hindrance and name not in records and name not in wide
+        AclStep(node, name, AclStepKind.HELD, (item.fence.blocker,))
+        if item.fence.blocker and name not in records and name not in wide
         else _step(node, item, users.get(name), foreign.get(name), secrets)
-        for name, item in meant.items()
+        for name, item in desired.items()
     ]
     for name in leaving:
         if name in users and foreign[name] is None:
@@ -155,7 +155,7 @@ def _secrets(keyspace: Keyspace) -> dict[str, str]:
 
 def _step(
     node: FenceNode,
-    wanted: Wanted,
+    wanted: DesiredUser,
     user: User | None,
     foreign: str | None,
     secrets: Mapping[str, str],
@@ -165,34 +165,36 @@ def _step(
         return AclStep(node, name, AclStepKind.CREATED, ("there is no such user",))
     if foreign is not None:
         return AclStep(node, name, AclStepKind.FOREIGN, (foreign,))
-    meant = wanted.user
-    is_without_digests = user.rules.meaning == without_digests(meant.rules).meaning
-    reasons = tuple(_reasons(user, meant, secrets, with_rules=not is_without_digests))
-    how = AclStepKind.CHANGED if reasons else AclStepKind.KEPT
-    return AclStep(node, name, how, reasons, is_without_digests)
+    desired = wanted.user
+    is_without_digests = user.rules.meaning == without_digests(desired.rules).meaning
+    reasons = tuple(_reasons(user, desired, secrets, with_rules=not is_without_digests))
+    kind = AclStepKind.CHANGED if reasons else AclStepKind.KEPT
+    return AclStep(node, name, kind, reasons, is_without_digests)
 
 
-def _reasons(user: User, meant: User, secrets: Mapping[str, str], *, with_rules: bool) -> list[str]:
+def _reasons(
+    user: User, desired: User, secrets: Mapping[str, str], *, with_rules: bool
+) -> list[str]:
     reasons = []
-    added = set(meant.passwords) - set(user.passwords)
-    gone = set(user.passwords) - set(meant.passwords)
+    added = set(desired.passwords) - set(user.passwords)
+    gone = set(user.passwords) - set(desired.passwords)
     if added:
         reasons.append("a password is new")
     if gone:
         reasons.append("it has a password that is not valid any more")
-    if user.is_on and not meant.is_on:
+    if user.is_on and not desired.is_on:
         reasons.append("it may log in and has no password here")
-    elif meant.is_on and not user.is_on:
+    elif desired.is_on and not user.is_on:
         reasons.append("it is off")
     if user.is_open:
         reasons.append("somebody opened it: it needs no password, or has commands by category")
-    if with_rules and user.rules.meaning != meant.rules.meaning:
-        reasons.append(_difference(user.rules, meant.rules, secrets))
+    if with_rules and user.rules.meaning != desired.rules.meaning:
+        reasons.append(_difference(user.rules, desired.rules, secrets))
     return reasons
 
 
-def _difference(now: Rules, meant: Rules, secrets: Mapping[str, str]) -> str:
-    before, after = _words(now), _words(meant)
+def _difference(now: Rules, desired: Rules, secrets: Mapping[str, str]) -> str:
+    before, after = _words(now), _words(desired)
     changes = [f"{word} is missing" for word in sorted(after - before)]
     changes += [f"{word} is too much" for word in sorted(before - after)]
     if not changes:
@@ -218,13 +220,13 @@ class NotActivePolicyError(KeyleashError):
     code = "not-active-policy"
 
 
-def wanted_users(
+def desired_users(
     client: Client,
     keyspace: Keyspace,
     guards: Sequence[CompiledGuard],
-    facts: Facts,
-    records: Mapping[str, Record],
-) -> list[Wanted]:
+    facts: ServerFacts,
+    records: Mapping[str, FenceRecord],
+) -> list[DesiredUser]:
     """
     The user of each identity of the active policy, with the passwords that it has.
 
@@ -237,26 +239,28 @@ def wanted_users(
 
     Raises:
         NotActivePolicyError: Some guard is of other rules than the active one.
-        UnsayablePatternError: ACL rules cannot hold a pattern.
+        UnsupportedPatternError: ACL rules cannot hold a pattern.
     """
     client = operator_client(client)
     active = _active(client, keyspace, guards)
     tier = tier_of(keyspace)
     return [
-        Wanted(
+        DesiredUser(
             fence_of(guard, record_calls(record), facts),
-            Record(tier, records[guard.identity].passwords if guard.identity in records else ()),
+            FenceRecord(
+                tier, records[guard.identity].passwords if guard.identity in records else ()
+            ),
         )
         for guard, record in zip(guards, active, strict=True)
     ]
 
 
 def with_passwords(
-    wanted: Sequence[Wanted], hashes: Mapping[str, str], now_ms: int
-) -> list[Wanted]:
+    wanted: Sequence[DesiredUser], hashes: Mapping[str, str], now_ms: int
+) -> list[DesiredUser]:
     """The same users, those in *hashes* with that password, as its SHA-256 in hex."""
     return [
-        Wanted(item.fence, Record(item.record.tier, (Password(hashes[name], now_ms),)))
+        DesiredUser(item.fence, FenceRecord(item.record.tier, (Password(hashes[name], now_ms),)))
         if (name := item.fence.identity) in hashes
         else item
         for item in wanted

@@ -44,7 +44,7 @@ class Password:
 
 
 @dataclass(frozen=True, slots=True)
-class Minted:
+class GeneratedPassword:
     """A new password. It is here and nowhere else."""
 
     identity: str
@@ -57,7 +57,7 @@ class Minted:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class FenceRecord:
     """
     What is known of one user.
 
@@ -73,30 +73,30 @@ class Record:
         """The passwords as servers keep them."""
         return tuple(password.sha256 for password in self.passwords)
 
-    def with_password(self, sha256: str, now_ms: int) -> Record:
+    def with_password(self, sha256: str, now_ms: int) -> FenceRecord:
         """The record with one more password; one that it has already is not added again."""
         if sha256 in self.hashes:
             return self
         return replace(self, passwords=(*self.passwords, Password(sha256, now_ms)))
 
-    def newest_only(self) -> Record:
+    def newest_only(self) -> FenceRecord:
         """The record without the passwords that were replaced."""
         return replace(self, passwords=self.passwords[-1:])
 
 
-def mint(identity: str) -> Minted:
+def generate_password(identity: str) -> GeneratedPassword:
     """A password of 256 bits for an identity."""
-    return Minted(identity, secrets.token_urlsafe(32))
+    return GeneratedPassword(identity, secrets.token_urlsafe(32))
 
 
-def read_records(client: Client, keyspace: Keyspace) -> dict[str, Record]:
+def read_records(client: Client, keyspace: Keyspace) -> dict[str, FenceRecord]:
     """The record of every identity that has a user, by its name."""
     client = operator_client(client)
     raw = client.hgetall(keyspace.fence)
     return {name.decode(): _record(json.loads(text)) for name, text in raw.items()}
 
 
-def write_record(client: Client, keyspace: Keyspace, identity: str, record: Record) -> None:
+def write_record(client: Client, keyspace: Keyspace, identity: str, record: FenceRecord) -> None:
     """Remember what is now known of an identity's user."""
     passwords = [[password.sha256, password.added_ms] for password in record.passwords]
     text = json.dumps({"tier": record.tier.value, "passwords": passwords})
@@ -105,7 +105,7 @@ def write_record(client: Client, keyspace: Keyspace, identity: str, record: Reco
     client.hset(keyspace.fence, identity, text)
 
 
-def write_tier(client: Client, keyspace: Keyspace, records: Mapping[str, Record]) -> None:
+def write_tier(client: Client, keyspace: Keyspace, records: Mapping[str, FenceRecord]) -> None:
     """Remember that users are of the tier that a server with this keyspace has."""
     for name, record in records.items():
         write_record(client, keyspace, name, replace(record, tier=tier_of(keyspace)))
@@ -140,10 +140,10 @@ def forget_records(client: Client, keyspace: Keyspace, identities: tuple[str, ..
         client.hdel(keyspace.fence, *identities)
 
 
-def _record(said: dict[str, object]) -> Record:
+def _record(said: dict[str, object]) -> FenceRecord:
     passwords = said["passwords"]
     assert isinstance(passwords, list)  # noqa: S101 - written above
-    return Record(
+    return FenceRecord(
         Tier(str(said["tier"])),
         tuple(Password(str(sha256), int(added_ms)) for sha256, added_ms in passwords),
     )

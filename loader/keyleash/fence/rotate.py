@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from keyleash.errors import KeyleashError
 from keyleash.fence.acl import read_users, save, set_user
-from keyleash.fence.apply import note_event, require_none_foreign
+from keyleash.fence.apply import log_fence_action, require_none_foreign
 from keyleash.fence.plan import FenceNode, why_foreign
-from keyleash.fence.record import MOST, Record, write_record
+from keyleash.fence.record import MOST, FenceRecord, write_record
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client, database_of
@@ -30,7 +30,7 @@ class NotFencedError(KeyleashError):
 def add_passwords(
     nodes: Sequence[FenceNode],
     keyspace: Keyspace,
-    records: Mapping[str, Record],
+    records: Mapping[str, FenceRecord],
     hashes: Mapping[str, str],
     *,
     actor: str = "unknown",
@@ -68,13 +68,13 @@ def add_passwords(
         for name, sha256 in hashes.items():
             set_user(node.client, name, ("on", f"#{sha256}"))
         save(node.client)
-    note_event(client, keyspace, "fence-rotate", actor, list(hashes))
+    log_fence_action(client, keyspace, "fence-rotate", actor, list(hashes))
 
 
 def drop_old_passwords(
     nodes: Sequence[FenceNode],
     keyspace: Keyspace,
-    records: Mapping[str, Record],
+    records: Mapping[str, FenceRecord],
     identities: Sequence[str],
     *,
     actor: str = "unknown",
@@ -104,7 +104,7 @@ def drop_old_passwords(
             set_user(node.client, name, ("resetpass", *(f"#{item}" for item in newest)))
         save(node.client)
     if old:
-        note_event(client, keyspace, "fence-rotate", actor, old)
+        log_fence_action(client, keyspace, "fence-rotate", actor, old)
     return old
 
 
@@ -114,7 +114,7 @@ def server_time_ms(client: Client) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-def require_fenced(records: Mapping[str, Record], name: str) -> None:
+def require_fenced(records: Mapping[str, FenceRecord], name: str) -> None:
     """
     Insist that an identity has a user.
 
@@ -130,7 +130,7 @@ def require_fenced(records: Mapping[str, Record], name: str) -> None:
 
 
 def _require_ours(
-    node: FenceNode, keyspace: Keyspace, records: Mapping[str, Record], names: Sequence[str]
+    node: FenceNode, keyspace: Keyspace, records: Mapping[str, FenceRecord], names: Sequence[str]
 ) -> None:
     """
     Check that no identity without a record has the name of a user that others made.
@@ -153,7 +153,7 @@ def _require_ours(
 def _require_users(
     nodes: Sequence[FenceNode],
     keyspace: Keyspace,
-    records: Mapping[str, Record],
+    records: Mapping[str, FenceRecord],
     names: Sequence[str],
 ) -> None:
     database = database_of(nodes[0].client)

@@ -94,7 +94,7 @@ LEFT_OUT_UNSEALED: Mapping[str, str] = {"COPY": "an ACL lets it write into anoth
 """Unless the server is sealed: then an agent would have to know the name of a key."""
 
 
-class Hole(NamedTuple):
+class AclBypass(NamedTuple):
     """A call, and the keys that it touches."""
 
     command: str
@@ -103,21 +103,21 @@ class Hole(NamedTuple):
     why: str
 
 
-HOLES = (
-    Hole("PFMERGE", ("other",), ("other",), "called without sources, it makes any key"),
-    Hole(
+ACL_BYPASSES = (
+    AclBypass("PFMERGE", ("other",), ("other",), "called without sources, it makes any key"),
+    AclBypass(
         "SORT", ("key", "STORE", "LIMIT", "STORE", "other"), ("key", "other"),
         "behind a target named like an option, it writes any key",
     ),
-    Hole(
+    AclBypass(
         "GEORADIUS", ("key", "1", "1", "1", "m", "STORE", "one", "STORE", "other"),
         ("key", "other"), "with two targets, it writes any key",
     ),
-    Hole(
+    AclBypass(
         "GEORADIUSBYMEMBER", ("key", "m", "1", "m", "STORE", "one", "STORE", "other"),
         ("key", "other"), "with two targets, it writes any key",
     ),
-    Hole(
+    AclBypass(
         "XREADGROUP", ("COUNT", "1", "GROUP", "STREAMS", "c", "STREAMS", "other", ">"),
         ("other",), "with a group named STREAMS, it reads any stream",
     ),
@@ -125,12 +125,12 @@ HOLES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ServerFacts:
     """
     Of all servers together.
 
     Attributes:
-        helpers: Commands that guards run besides those they are asked for, in upper case.
+        helpers: Commands that guards run besides those they are options for, in upper case.
         left_out: Those that no user gets, in upper case, and why.
         database: The number of the one that the keys are in.
     """
@@ -140,7 +140,7 @@ class Facts:
     database: int = 0
 
 
-def read_facts(clients: Sequence[Client], keyspace: Keyspace) -> Facts:
+def read_server_facts(clients: Sequence[Client], keyspace: Keyspace) -> ServerFacts:
     """
     Read them; nothing is changed.
 
@@ -159,19 +159,19 @@ def read_facts(clients: Sequence[Client], keyspace: Keyspace) -> Facts:
         known = [_names(client) for client in clients]
         lacking = {name for item in known for other in known for name in item - other}
         left_out.update(dict.fromkeys(lacking, "one of the servers lacks it"))
-    return Facts(frozenset(helpers), left_out, database_of(clients[0]))
+    return ServerFacts(frozenset(helpers), left_out, database_of(clients[0]))
 
 
 def _holes(client: Client, is_sealed: bool) -> dict[str, str]:
     with client.pipeline(transaction=False) as pipe:
-        for hole in HOLES:
+        for hole in ACL_BYPASSES:
             # Its name as one word: redis-py knows how to read the reply of that.
             pipe.execute_command("COMMAND GETKEYS", hole.command, *hole.call)
         answers = pipe.execute(raise_on_error=False)
     with reading_reply("COMMAND GETKEYS"):
         return {
             hole.command: hole.why
-            for hole, answer in zip(HOLES, answers, strict=True)
+            for hole, answer in zip(ACL_BYPASSES, answers, strict=True)
             # A server that does not say is not trusted either.
             if isinstance(answer, RedisError)
             or (not is_sealed and tuple(map(_text, answer)) != hole.keys)
@@ -206,7 +206,7 @@ AUTH, HELLO, QUIT and RESET are allowed to every user.
 """
 
 
-class Note(NamedTuple):
+class FenceNote(NamedTuple):
     """Something that whoever sets up a fence must know of it; *what* begins the sentence."""
 
     code: str
@@ -217,17 +217,17 @@ class Note(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Fence:
     """
-    An identity's user as it is meant.
+    An identity's user as it is desired.
 
     Attributes:
         notes: What the fence lets through, or keeps from the guard, against the policy.
-        hindrance: Why nobody should have such a user; None if there is no reason.
+        blocker: Why nobody should have such a user; None if there is no reason.
     """
 
     identity: str
     rules: Rules
-    notes: tuple[Note, ...] = ()
-    hindrance: str | None = None
+    notes: tuple[FenceNote, ...] = ()
+    blocker: str | None = None
 
 
 def script_calls(guard: CompiledGuard, transport: Transport) -> tuple[Call, ...]:
@@ -245,7 +245,7 @@ def _call(transport: Transport, digest: str) -> Call:
     return command.lower(), first
 
 
-def fence_of(guard: CompiledGuard, calls: Sequence[Call], facts: Facts) -> Fence:
+def fence_of(guard: CompiledGuard, calls: Sequence[Call], facts: ServerFacts) -> Fence:
     """
     The user of an identity.
 
@@ -255,7 +255,7 @@ def fence_of(guard: CompiledGuard, calls: Sequence[Call], facts: Facts) -> Fence
         facts: Of the server.
 
     Raises:
-        UnsayablePatternError: ACL rules cannot hold one of its patterns.
+        UnsupportedPatternError: ACL rules cannot hold one of its patterns.
     """
     plan = guard.plan
     vault = plan.keyspace.vault
@@ -312,12 +312,12 @@ def _hindrance(plan: Guard, vault: str) -> str | None:
     return None
 
 
-def _notes(plan: Guard, facts: Facts) -> Iterator[Note]:
+def _notes(plan: Guard, facts: ServerFacts) -> Iterator[FenceNote]:
     granted = {usage.spec.name for usage in plan.usages if usage.missing is None}
     for name in sorted(granted & set(facts.left_out)):
-        yield Note("left-out", name, f"not to be had fenced: {facts.left_out[name]}")
+        yield FenceNote("left-out", name, f"not to be had fenced: {facts.left_out[name]}")
     if facts.database:
-        yield Note(
+        yield FenceNote(
             "database",
             f"`database {facts.database}`",
             "connections begin in database 0, and ACLs hold for names of keys in any database:"
@@ -326,13 +326,13 @@ def _notes(plan: Guard, facts: Facts) -> Iterator[Note]:
     for deny in plan.identity.deny:
         for pattern in deny.keys:
             if any(overlaps(pattern, item) for item in _patterns(plan)):
-                yield Note(
+                yield FenceNote(
                     "deny", f"`{pattern.source}`", "denied by the guard alone: ACLs only allow"
                 )
     readable = _giving(plan, {OperationClass.READ})
     for pattern in imaged_patterns(plan):
         if not any(covers(item, pattern) for item in readable):
-            yield Note(
+            yield FenceNote(
                 "images",
                 f"`{pattern.source}`",
                 "readable to the user, though not granted: the guard keeps before-images of it",
@@ -340,11 +340,11 @@ def _notes(plan: Guard, facts: Facts) -> Iterator[Note]:
     yield from _split_classes(readable, _giving(plan, WRITING))
 
 
-def _split_classes(readable: Sequence[Pattern], writable: Sequence[Pattern]) -> Iterator[Note]:
+def _split_classes(readable: Sequence[Pattern], writable: Sequence[Pattern]) -> Iterator[FenceNote]:
     for item in readable:
         for other in writable:
             if overlaps(item, other) and not (covers(item, other) or covers(other, item)):
-                yield Note(
+                yield FenceNote(
                     "split",
                     f"`{item.source}` with `{other.source}`",
                     "no command that reads and writes gets a key of both: one pattern must give"

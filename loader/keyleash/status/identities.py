@@ -12,7 +12,7 @@ from typing import Any
 from keyleash.audit import read_denials
 from keyleash.audit.read import Query, read_folded
 from keyleash.errors import UnexpectedReplyError
-from keyleash.fence.record import Record, read_records
+from keyleash.fence.record import FenceRecord, read_records
 from keyleash.operator.load.plan import batches
 from keyleash.operator.suspension import Suspension, suspension_of
 from keyleash.operator.tokens import TokenInfo, TokenState, read_known, token_info
@@ -410,7 +410,7 @@ def _status(
     now_ms: int,
     refusals: Mapping[str, Mapping[str, Refusals]],
     folded: Mapping[str, int],
-    records: Mapping[str, Record],
+    records: Mapping[str, FenceRecord],
 ) -> IdentityStatus:
     name, state = identity.name, held.state
     return IdentityStatus(

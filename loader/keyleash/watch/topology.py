@@ -279,7 +279,7 @@ class Topology:
         self._asked: dict[Address, WatchedNode] = {}
         self._first: dict[Address, Address] = {}
 
-    def survey(self) -> None:
+    def refresh(self) -> None:
         """Ask every server that can be found who it is, and whom it knows."""
         named = [*self._seeds, *(self._sentinels.addresses() if self._sentinels else ())]
         # Who did not answer the last time may hold this up again, so it comes last.

@@ -50,7 +50,7 @@ class Watcher:
 
     def look(self) -> Iterator[WatchEvent]:
         """Look at every server once, load what each lacks, and tell what is new."""
-        self._topology.survey()
+        self._topology.refresh()
         nodes = list(self._topology.nodes.values())
         self._forget_drifts({str(node.address) for node in nodes})
         yield from self._role_changes(nodes)

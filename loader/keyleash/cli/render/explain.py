@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from keyleash.cli.context import Basis
+from keyleash.cli.context import DecisionContext
 from keyleash.commands import CommandTable, OperationClass
 from keyleash.commands.facts import VECTOR_SETS
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
@@ -261,29 +261,29 @@ VECTOR_SET = "vector set"
 """The group of commands of vector sets, which have no ACL category on every server."""
 
 
-def denied_now(basis: Basis) -> Decision | None:
+def denied_now(context: DecisionContext) -> Decision | None:
     """Return why every call is denied at present, or None if not every call is."""
-    decision = basis.decision(("PING",))
+    decision = context.decision(("PING",))
     is_stopped = any(isinstance(step, StandingStep | TokenStep) for step in decision.trace)
     return decision if is_stopped and not decision.allowed else None
 
 
-def listing_lines(basis: Basis) -> Iterator[str]:
+def listing_lines(context: DecisionContext) -> Iterator[str]:
     """Lines of topic and content: grants with their commands, denied keys, limits."""
-    identity = basis.identity
-    found = abilities_of(identity, basis.table)
+    identity = context.identity
+    found = abilities_of(identity, context.table)
     yield _line("identity", f"{identity.name} ({identity.kind})")
     for grant, names in zip(identity.grants, found.by_grant, strict=True):
         yield _line("grant", ", ".join(grant.allow))
-        yield from (_line("", line) for line in _grant_lines(grant, names, basis.table))
+        yield from (_line("", line) for line in _grant_lines(grant, names, context.table))
     if len(identity.grants) > 1 and any(grant.value_bytes for grant in identity.grants):
         yield _line("values", "the smallest bound of all grants that match a key counts;")
         yield _line("", "a default only if none of them has a bound")
     if found.together:
-        yield _line("together", f"by several grants: {_commands(found.together, basis.table)}")
+        yield _line("together", f"by several grants: {_commands(found.together, context.table)}")
     for pattern in (pattern for rule in identity.deny for pattern in rule.keys):
         yield _line("denied", printable(pattern.source))
-    for use in limit_uses(identity, None, basis.now_us):
+    for use in limit_uses(identity, None, context.now_us):
         per = "" if use.per == "identity" else f", per {use.per}"
         yield _line("limit", f"{use.name}: {use.allows}{per}")
     yield _line("limit", f"work: {identity.work} a call or batch")
@@ -329,16 +329,16 @@ def _group(name: str, table: CommandTable) -> str:
     return next((group for group in GROUPS if f"@{group}" in categories), "other")
 
 
-def listing_json(basis: Basis) -> dict[str, Any]:
+def listing_json(context: DecisionContext) -> dict[str, Any]:
     """The same, with every command by name."""
-    identity = basis.identity
-    found = abilities_of(identity, basis.table)
-    stopped = denied_now(basis)
+    identity = context.identity
+    found = abilities_of(identity, context.table)
+    stopped = denied_now(context)
     refusal = None if stopped is None else decision_json(stopped, ())
     return {
         "identity": identity.name,
         "kind": str(identity.kind),
-        "policy": {"file": None if basis.is_live else basis.file, "digest": basis.digest},
+        "policy": {"file": None if context.is_live else context.file, "digest": context.digest},
         "denied_now": refusal and {"code": refusal["code"], "details": refusal["details"]},
         "grants": [
             {
@@ -349,7 +349,7 @@ def listing_json(basis: Basis) -> dict[str, Any]:
                 "except": list(grant.except_),
                 "value_bytes": value_bound(grant),
                 "commands": list(names),
-                "place": place_json(grant.span, basis.lines),
+                "place": place_json(grant.span, context.lines),
             }
             for grant, names in zip(identity.grants, found.by_grant, strict=True)
         ],
@@ -357,7 +357,7 @@ def listing_json(basis: Basis) -> dict[str, Any]:
         "deny": [pattern.source for rule in identity.deny for pattern in rule.keys],
         "limits": [
             {"name": use.name, "kind": str(use.kind), "allows": use.allows, "per": use.per}
-            for use in limit_uses(identity, None, basis.now_us)
+            for use in limit_uses(identity, None, context.now_us)
         ],
         "work": identity.work,
     }

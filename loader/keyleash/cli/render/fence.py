@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from keyleash.cli.fence_state import Meant
+from keyleash.cli.fence_state import DesiredState
 from keyleash.cli.terminal import Column, print_table, say
-from keyleash.fence import AclStep, AclStepKind, Minted
+from keyleash.fence import AclStep, AclStepKind, GeneratedPassword
 
 WORDS = {
     AclStepKind.CREATED: "new",
@@ -25,7 +25,7 @@ def print_steps(steps: Sequence[AclStep]) -> None:
     """Print what happens to each user; the servers only where there are several."""
     servers = {step.node.name for step in steps}
     columns = [Column("user", fold=True), Column("what"), Column("why", fold=True)]
-    rows = [[step.identity, WORDS[step.how], "; ".join(step.reasons)] for step in steps]
+    rows = [[step.identity, WORDS[step.kind], "; ".join(step.reasons)] for step in steps]
     if len(servers) > 1:
         columns.insert(0, Column("server", fold=True))
         for row, step in zip(rows, steps, strict=True):
@@ -38,16 +38,16 @@ def say_steps(steps: Sequence[AclStep]) -> None:
     width = max(len(step.identity) for step in steps)
     are_several = len({step.node.name for step in steps}) > 1
     for step in steps:
-        if step.how is not AclStepKind.KEPT:
+        if step.kind is not AclStepKind.KEPT:
             why = "; ".join(step.reasons)
             where = f"{step.node.name}: " if are_several else ""
-            say(f"{step.identity:<{width}}  {WORDS[step.how]:<8}  {where}{why}")
+            say(f"{step.identity:<{width}}  {WORDS[step.kind]:<8}  {where}{why}")
 
 
-def say_notes(meant: Meant) -> None:
+def say_notes(desired: DesiredState) -> None:
     """Say what the fence does not keep out, or keeps from guards, once for all whom it is about."""
     whom: dict[tuple[str, str], list[str]] = {}
-    for item in meant.wanted:
+    for item in desired.wanted:
         for note in item.fence.notes:
             whom.setdefault((note.message, note.what), []).append(item.fence.identity)
     alike: dict[tuple[str, str], list[str]] = {}
@@ -57,16 +57,16 @@ def say_notes(meant: Meant) -> None:
         say(f"note: {', '.join(whats)}: {message} ({names_})")
 
 
-def say_off(meant: Meant, steps: Sequence[AclStep]) -> None:
+def say_off(desired: DesiredState, steps: Sequence[AclStep]) -> None:
     """Say who cannot log in for want of a password."""
     made = {
         step.identity
         for step in steps
-        if step.how in (AclStepKind.CREATED, AclStepKind.CHANGED, AclStepKind.KEPT)
+        if step.kind in (AclStepKind.CREATED, AclStepKind.CHANGED, AclStepKind.KEPT)
     }
     off = [
         item.fence.identity
-        for item in meant.wanted
+        for item in desired.wanted
         if item.fence.identity in made and not item.record.passwords
     ]
     if off:
@@ -91,15 +91,15 @@ def say_unsaved(servers: Sequence[str]) -> None:
         )
 
 
-def print_passwords(minted: Sequence[Minted]) -> None:
+def print_passwords(generated: Sequence[GeneratedPassword]) -> None:
     """Print new passwords, this once."""
-    for item in minted:
+    for item in generated:
         click.echo(f"{item.identity} {item.password}")
 
 
-def passwords_as_json(minted: Sequence[Minted]) -> list[dict[str, str]]:
+def passwords_as_json(generated: Sequence[GeneratedPassword]) -> list[dict[str, str]]:
     """The same as JSON."""
-    return [{"identity": item.identity, "password": item.password} for item in minted]
+    return [{"identity": item.identity, "password": item.password} for item in generated]
 
 
 def step_as_json(step: AclStep) -> dict[str, Any]:
@@ -107,13 +107,13 @@ def step_as_json(step: AclStep) -> dict[str, Any]:
     return {
         "server": step.node.name,
         "identity": step.identity,
-        "what": step.how.value,
+        "what": step.kind.value,
         "why": list(step.reasons),
         "digests": not step.is_without_digests,
     }
 
 
-def notes_as_json(meant: Meant) -> list[dict[str, str]]:
+def notes_as_json(desired: DesiredState) -> list[dict[str, str]]:
     """The notes of all identities as JSON."""
     return [
         {
@@ -122,6 +122,6 @@ def notes_as_json(meant: Meant) -> list[dict[str, str]]:
             "what": note.what,
             "message": note.message,
         }
-        for item in meant.wanted
+        for item in desired.wanted
         for note in item.fence.notes
     ]

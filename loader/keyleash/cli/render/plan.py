@@ -337,10 +337,10 @@ def _change(change: PolicyChange, who: str = "") -> Iterator[str]:
 def _foot(preview: Preview) -> Iterator[str]:
     diff = preview.diff
     yield ""
-    if preview.to_mend:
+    if preview.to_recompile:
         yield (
-            f"{counted(len(preview.to_mend), 'guard')} made anew, by the same rules:"
-            f" {listing(preview.to_mend, SHOWN_IDENTITIES)}"
+            f"{counted(len(preview.to_recompile), 'guard')} made anew, by the same rules:"
+            f" {listing(preview.to_recompile, SHOWN_IDENTITIES)}"
         )
     if preview.lost:
         yield (
@@ -400,7 +400,7 @@ def plan_as_json(prepared: PreparedPolicy, preview: Preview) -> dict[str, Any]:
         "needs_allow_widening": preview.needs_permission,
         "identities": [_identity(identity) for identity in preview.diff.identities],
         "unchanged": list(preview.diff.unchanged),
-        "made_anew": list(preview.to_mend),
+        "made_anew": list(preview.to_recompile),
         "counters_lost": list(preview.lost),
     }
 

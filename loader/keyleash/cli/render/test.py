@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from keyleash.cli.explain import refusal_words
+from keyleash.cli.explain import denial_text
 from keyleash.cli.render.explain import decision_json, place_json, step_lines
 from keyleash.evaluate import Decision
 from keyleash.policy_tests.run import Coverage, Played, TestReport, Verdict
@@ -36,7 +36,7 @@ def failure_lines(played: Played, *, trace: bool) -> Iterator[str]:
 
 def decision_words(decision: Decision) -> str:
     """`allow`, or the refusal as a guard says it."""
-    return "allow" if decision.allowed else refusal_words(decision)
+    return "allow" if decision.allowed else denial_text(decision)
 
 
 def coverage_lines(report: TestReport) -> Iterator[str]:

@@ -8,10 +8,10 @@ from typing import Any
 from keyleash.commands.live import UnreadableCommandsError
 from keyleash.compiler import CompiledGuard
 from keyleash.doctor.deployment import Deployment, Server
-from keyleash.doctor.findings import DoctorFinding, Said, Severity, Skipped, named, shown_key
+from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped, named, shown_key
 from keyleash.errors import Problem
 from keyleash.operator.load.compile import PreparedPolicy
-from keyleash.operator.load.plan import Snapshot, batches, read_standings
+from keyleash.operator.load.plan import Snapshot, batches, read_snapshots
 from keyleash.status.identities import read_token_counts
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import PrefixChange
@@ -41,7 +41,7 @@ def no_policy() -> DoctorFinding:
 
 def check_records(
     deployment: Deployment, active: ActivePolicy, prepared: PreparedPolicy
-) -> Iterator[Said]:
+) -> Iterator[CheckResult]:
     """
     Compile the active policy as a load would, and compare.
 
@@ -59,18 +59,18 @@ def check_records(
         )
     guards = {guard.identity: guard for guard in prepared.guards}
     known = {name.decode() for name in deployment.main.client.hkeys(keyspace.layouts)}
-    standings = read_standings(deployment.main.client, keyspace, sorted({*guards, *known}))
-    yield from _lacking(guards, standings)
+    snapshots = read_snapshots(deployment.main.client, keyspace, sorted({*guards, *known}))
+    yield from _lacking(guards, snapshots)
     unread = unread_commands(prepared.warnings)
     if unread:
         yield Skipped("guards", f"they cannot be made again to compare: {unread}")
     else:
-        yield from _different(guards, standings, active, prepared.commands)
-    yield from _strays(guards, standings, keyspace)
-    yield from _states(guards, standings)
+        yield from _different(guards, snapshots, active, prepared.commands)
+    yield from _strays(guards, snapshots, keyspace)
+    yield from _states(guards, snapshots)
 
 
-def check_tokens(deployment: Deployment, keyspace: Keyspace) -> Iterable[Said]:
+def check_tokens(deployment: Deployment, keyspace: Keyspace) -> Iterable[CheckResult]:
     """
     Read what is recorded of tokens, as lists of them do; there is nothing else to say of it.
 
@@ -86,9 +86,9 @@ def check_tokens(deployment: Deployment, keyspace: Keyspace) -> Iterable[Said]:
 
 
 def _lacking(
-    guards: Mapping[str, CompiledGuard], standings: Mapping[str, Snapshot]
+    guards: Mapping[str, CompiledGuard], snapshots: Mapping[str, Snapshot]
 ) -> Iterator[DoctorFinding]:
-    lacking = [name for name in guards if standings[name].record is None]
+    lacking = [name for name in guards if snapshots[name].record is None]
     if lacking:
         message = f"there is no guard record of {named(lacking)}: wrappers find no guard"
         yield _error(NO_RECORD, message, LOAD)
@@ -96,13 +96,13 @@ def _lacking(
 
 def _different(
     guards: Mapping[str, CompiledGuard],
-    standings: Mapping[str, Snapshot],
+    snapshots: Mapping[str, Snapshot],
     active: ActivePolicy,
     commands: str,
 ) -> Iterator[DoctorFinding]:
     other = []
     for name, guard in guards.items():
-        record = standings[name].record
+        record = snapshots[name].record
         if record is not None and (
             (record.digest, record.batch_digest) != tuple(guard.scripts)
             or (record.policy_digest, record.commands) != (guard.policy_digest, commands)
@@ -121,10 +121,10 @@ def _different(
 
 
 def _strays(
-    guards: Mapping[str, CompiledGuard], standings: Mapping[str, Snapshot], keyspace: Keyspace
+    guards: Mapping[str, CompiledGuard], snapshots: Mapping[str, Snapshot], keyspace: Keyspace
 ) -> Iterator[DoctorFinding]:
     strays = [
-        name for name, item in standings.items() if item.record is not None and name not in guards
+        name for name, item in snapshots.items() if item.record is not None and name not in guards
     ]
     if strays:
         yield _error(
@@ -135,10 +135,10 @@ def _strays(
 
 
 def _states(
-    guards: Mapping[str, CompiledGuard], standings: Mapping[str, Snapshot]
+    guards: Mapping[str, CompiledGuard], snapshots: Mapping[str, Snapshot]
 ) -> Iterator[DoctorFinding]:
     lost = [
-        name for name, guard in guards.items() if standings[name].size < guard.layout.header_bytes
+        name for name, guard in guards.items() if snapshots[name].size < guard.layout.header_bytes
     ]
     if lost:
         yield _error(
@@ -148,7 +148,7 @@ def _states(
         )
     stale = []
     for name in guards:
-        one = standings[name]
+        one = snapshots[name]
         if name not in lost and one.record is not None and not _is_of(one, guards[name]):
             stale.append(name)
     if stale:
@@ -187,7 +187,7 @@ OTHER_FUNCTION = "function-changed"
 WATCH = "`keyleash watch` keeps them loaded on every server; with `--once` it does so now"
 
 
-def check_scripts(server: Server, keyspace: Keyspace) -> Iterator[Said]:
+def check_scripts(server: Server, keyspace: Keyspace) -> Iterator[CheckResult]:
     """Compare records, recorded texts, and what is loaded."""
     recorded = read_recorded(server.client, keyspace)
     for identity, digest in recorded.changed:
@@ -210,7 +210,7 @@ def check_scripts(server: Server, keyspace: Keyspace) -> Iterator[Said]:
     yield from _functions(server, keyspace, records)
 
 
-def _not_in_cache(server: Server, records: dict[str, GuardRecord]) -> Iterator[Said]:
+def _not_in_cache(server: Server, records: dict[str, GuardRecord]) -> Iterator[CheckResult]:
     digests = {
         digest: name
         for name, record in records.items()
@@ -229,7 +229,7 @@ def _not_in_cache(server: Server, records: dict[str, GuardRecord]) -> Iterator[S
 
 def _functions(
     server: Server, keyspace: Keyspace, records: dict[str, GuardRecord]
-) -> Iterator[Said]:
+) -> Iterator[CheckResult]:
     by_function = {
         name: item for name, item in records.items() if item.transport is Transport.FUNCTION
     }

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.doctor.advisories import advisories, parse_version, shown
 from keyleash.doctor.deployment import Deployment, Server
-from keyleash.doctor.findings import DoctorFinding, Said, Severity, Skipped, named
+from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped, named
 from keyleash.operator.load.checks import (
     EVICTION_ADVICE,
     RESTORE_CODE,
@@ -28,7 +28,7 @@ from keyleash.store.state import LimitState, SlotKind
 VERSION = "vulnerable-version"
 
 
-def check_version(server: Server) -> Iterator[Said]:
+def check_version(server: Server) -> Iterator[CheckResult]:
     """Compare the release with the first ones that have the fixes."""
     product, text = release_of(server.client.info("server"))
     version = parse_version(text)
@@ -74,7 +74,7 @@ MIB = 1 << 20
 _OUTPUT, _TOTAL, _BULK = "client-output-buffer-limit", "maxmemory-clients", "proto-max-bulk-len"
 
 
-def check_clients(deployment: Deployment, server: Server) -> Iterator[Said]:
+def check_clients(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
     """Read the limits of one connection, of all connections and of one argument."""
     try:
         settings: Mapping[str, str] = server.client.config_get(_OUTPUT, _TOTAL, _BULK)
@@ -143,7 +143,7 @@ MINUTE_US = 60_000_000
 DAY_US = 86_400_000_000
 
 
-def check_clock(server: Server) -> Iterator[Said]:
+def check_clock(server: Server) -> Iterator[CheckResult]:
     """Compare the server's clock with this machine's."""
     before_s = time.time()
     seconds, micros = server.client.time()
@@ -163,7 +163,7 @@ def check_clock(server: Server) -> Iterator[Said]:
         )
 
 
-def check_moments(deployment: Deployment, keyspace: Keyspace) -> Iterator[Said]:
+def check_moments(deployment: Deployment, keyspace: Keyspace) -> Iterator[CheckResult]:
     """Look for moments that have not come yet in states and trails."""
     policy, client = deployment.policy, deployment.main.client
     if policy is None:
@@ -219,7 +219,7 @@ NEARLY = 0.9
 """Of `maxmemory`: from there on it is told before it is too late."""
 
 
-def check_eviction(server: Server) -> Iterator[Said]:
+def check_eviction(server: Server) -> Iterator[CheckResult]:
     """Ask for `maxmemory-policy`."""
     risk = find_eviction_risk(server.client)
     if risk is None:
@@ -253,7 +253,9 @@ def check_room(server: Server) -> Iterator[DoctorFinding]:
     )
 
 
-def check_payloads(deployment: Deployment, server: Server, *, are_fenced: bool) -> Iterator[Said]:
+def check_payloads(
+    deployment: Deployment, server: Server, *, are_fenced: bool
+) -> Iterator[CheckResult]:
     """
     Read `sanitize-dump-payload`; it is an error where an identity may RESTORE.
 
@@ -294,7 +296,7 @@ FAILING = "persistence-failing"
 APPEND = "set `appendonly yes` and `appendfsync everysec`, in the server's configuration file too"
 
 
-def check_persistence(server: Server) -> Iterator[Said]:
+def check_persistence(server: Server) -> Iterator[CheckResult]:
     """Look at append-only file and snapshots."""
     said = server.client.info("persistence")
     yield from _failing(server, said)
@@ -378,7 +380,7 @@ def unreachable(server: Server) -> DoctorFinding:
     )
 
 
-def check_replication(deployment: Deployment, keyspace: Keyspace) -> Iterator[Said]:
+def check_replication(deployment: Deployment, keyspace: Keyspace) -> Iterator[CheckResult]:
     """Look at how the servers follow each other."""
     primaries = [item for item in deployment.answering if item.role and item.role.primary is None]
     if len(primaries) > 1:

@@ -9,15 +9,15 @@ from redis.exceptions import ResponseError
 
 from keyleash.compiler import CompiledGuard
 from keyleash.doctor.deployment import Deployment, Server
-from keyleash.doctor.findings import DoctorFinding, Said, Severity, Skipped
+from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped
 from keyleash.fence import (
     AclStep,
     AclStepKind,
     FenceNode,
-    Record,
+    FenceRecord,
+    desired_users,
     plan_node,
-    read_facts,
-    wanted_users,
+    read_server_facts,
 )
 from keyleash.fence.plan import CHANGES
 from keyleash.store.keyspace import Keyspace
@@ -26,7 +26,7 @@ from keyleash.store.wire import reading_reply
 DEFAULT_USER = "open-default-user"
 
 
-def check_default_user(server: Server, *, are_fenced: bool) -> Iterator[Said]:
+def check_default_user(server: Server, *, are_fenced: bool) -> Iterator[CheckResult]:
     """
     Look at the user that a connection has before it logs in.
 
@@ -68,8 +68,8 @@ def check_fences(
     deployment: Deployment,
     keyspace: Keyspace,
     guards: Sequence[CompiledGuard],
-    records: Mapping[str, Record],
-) -> Iterator[Said]:
+    records: Mapping[str, FenceRecord],
+) -> Iterator[CheckResult]:
     """
     Compare users with what `fence apply` would make.
 
@@ -78,16 +78,16 @@ def check_fences(
         records: What is known of the users; not empty.
     """
     nodes = [FenceNode(item.name, item.client) for item in deployment.answering]
-    facts = read_facts([node.client for node in nodes], keyspace)
-    wanted = wanted_users(deployment.main.client, keyspace, guards, facts, records)
+    facts = read_server_facts([node.client for node in nodes], keyspace)
+    wanted = desired_users(deployment.main.client, keyspace, guards, facts, records)
     for node in nodes:
         for step in plan_node(node, keyspace, facts.database, wanted, records):
             yield from _finding(step, records)
 
 
-def _finding(step: AclStep, records: Mapping[str, Record]) -> Iterator[DoctorFinding]:
+def _finding(step: AclStep, records: Mapping[str, FenceRecord]) -> Iterator[DoctorFinding]:
     why = "; ".join(step.reasons)
-    if step.how is AclStepKind.FOREIGN:
+    if step.kind is AclStepKind.FOREIGN:
         yield DoctorFinding(
             FOREIGN,
             Severity.ERROR,
@@ -95,7 +95,7 @@ def _finding(step: AclStep, records: Mapping[str, Record]) -> Iterator[DoctorFin
             "rename or delete it, then `keyleash fence apply`",
             step.node.name,
         )
-    elif step.how in CHANGES and step.identity in records:
+    elif step.kind in CHANGES and step.identity in records:
         yield DoctorFinding(
             DRIFT,
             Severity.ERROR,
@@ -103,7 +103,7 @@ def _finding(step: AclStep, records: Mapping[str, Record]) -> Iterator[DoctorFin
             APPLY,
             step.node.name,
         )
-    elif step.how in CHANGES or step.how is AclStepKind.HELD:
+    elif step.kind in CHANGES or step.kind is AclStepKind.HELD:
         yield DoctorFinding(
             UNFENCED,
             Severity.WARNING,

@@ -15,23 +15,23 @@ from keyleash.fence.apply import refreshed_users
 from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
 from keyleash.operator.load.functions import load_functions, retire_functions
 from keyleash.operator.load.plan import (
-    HowItChanges,
     IdentityChange,
-    Survey,
+    LoadDiff,
+    StateChange,
     activation_words,
     batches,
+    diff_with_server,
     layouts_after,
-    read_standings,
+    read_snapshots,
     summary_of,
-    survey,
 )
 from keyleash.operator.load.staging import (
     MANY,
     LoadStage,
-    come_around,
     load_scripts,
     record_sources,
     retire_sources,
+    step_lua_gc,
 )
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
@@ -99,7 +99,7 @@ def load_policy(
         ClusterError: the server is a node of a Redis Cluster.
         PolicyError: the document has problems; nothing was touched.
         RemovalError: it removes identities, and that was not allowed; nothing was activated.
-        UnsayablePatternError: ACL rules of a fenced identity cannot hold one of its patterns.
+        UnsupportedPatternError: ACL rules of a fenced identity cannot hold one of its patterns.
         EvictionError: the server may evict control keys; nothing was touched.
         UnvalidatedRestoreError: the policy allows RESTORE, and the server does not validate
             payloads; nothing was touched.
@@ -169,7 +169,7 @@ def activate_policy(
     names = tuple(guard.identity for guard in guards)
     load = load_functions if transport is Transport.FUNCTION else load_scripts
     load(client, guards, report)
-    found = survey(client, prepared, keyspace, transport)
+    found = diff_with_server(client, prepared, keyspace, transport)
     active, changes = found.active, found.changes
     generation = active.generation if active else 0
     if expected is not None and generation != expected:
@@ -193,7 +193,7 @@ def activate_policy(
 
 
 def _fill(
-    stage: LoadStage, prepared: PreparedPolicy, found: Survey, actor: str, transport: Transport
+    stage: LoadStage, prepared: PreparedPolicy, found: LoadDiff, actor: str, transport: Transport
 ) -> None:
     """Write beside what is active all that will take its place."""
     generation = found.active.generation if found.active else 0
@@ -205,10 +205,10 @@ def _fill(
     changed = [
         change.guard
         for change in found.changes
-        if change.guard and change.how is not HowItChanges.KEPT
+        if change.guard and change.kind is not StateChange.KEPT
     ]
     stage.put_records(changed, generation + 1, prepared.commands, transport)
-    stage.put_states(found.changes, found.standings)
+    stage.put_states(found.changes, found.snapshots)
 
 
 def _policy_before(active: ActivePolicy | None, digest: str) -> str:
@@ -227,8 +227,8 @@ def _activate(
 ) -> int:
     words = activation_words(changes, stage.seen)
     stage.keep_records()
-    if sum(change.how is not HowItChanges.KEPT for change in changes) >= MANY:
-        come_around(client)
+    if sum(change.kind is not StateChange.KEPT for change in changes) >= MANY:
+        step_lua_gc(client)
     # Loaded first, so that compiling it is no part of the moment.
     script = client.script_load(operator_script("activate.lua", keyspace))
     try:
@@ -285,9 +285,9 @@ def _wrong_guards(
     generation: int,
 ) -> Iterator[str]:
     names = [guard.identity for guard in prepared.guards]
-    standings = read_standings(client, keyspace, names)
+    snapshots = read_snapshots(client, keyspace, names)
     for guard in prepared.guards:
-        found = standings[guard.identity]
+        found = snapshots[guard.identity]
         is_right = found.is_of(guard, prepared.commands, transport)
         if not is_right or found.record is None or found.record.generation != generation:
             yield f"the guard record or the state of `{guard.identity}`"

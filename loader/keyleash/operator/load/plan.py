@@ -58,7 +58,7 @@ class Snapshot:
         )
 
 
-def read_standings(
+def read_snapshots(
     client: Client, keyspace: Keyspace, identities: Iterable[str]
 ) -> dict[str, Snapshot]:
     """
@@ -119,7 +119,7 @@ def batches(items: Iterable[_T], size: int = BATCH) -> Iterator[Sequence[_T]]:
         yield piece
 
 
-class HowItChanges(StrEnum):
+class StateChange(StrEnum):
     """How an identity's state changes."""
 
     KEPT = "kept"
@@ -136,7 +136,7 @@ class HowItChanges(StrEnum):
     """The identity leaves the policy."""
 
 
-class ServerGeneration(NamedTuple):
+class StagedState(NamedTuple):
     """
     A state as `stage.lua` saw it, and by which it is seen to have changed; empty if none was.
 
@@ -162,30 +162,30 @@ class IdentityChange:
     """
 
     identity: str
-    how: HowItChanges
+    kind: StateChange
     guard: CompiledGuard | None = None
     moves: Moves | None = None
 
-    def words(self, seen: ServerGeneration | None = None) -> tuple[str | bytes, ...]:
+    def words(self, seen: StagedState | None = None) -> tuple[str | bytes, ...]:
         """How it changes and the words of `activate.lua` for it, given what was staged."""
         if self.guard is None or self.moves is None:
-            return (self.how, self.identity)
+            return (self.kind, self.identity)
         moves = self.moves
-        match self.how:
-            case HowItChanges.FRESH:
+        match self.kind:
+            case StateChange.FRESH:
                 state = moves.stamp.ljust(self.guard.layout.header_bytes, b"\0")
-                return (HowItChanges.FRESH, self.identity, state)
-            case HowItChanges.STAMPED:
-                return (HowItChanges.STAMPED, self.identity, moves.stamp)
-        seen = seen or ServerGeneration()
+                return (StateChange.FRESH, self.identity, state)
+            case StateChange.STAMPED:
+                return (StateChange.STAMPED, self.identity, moves.stamp)
+        seen = seen or StagedState()
         if seen.moved:
-            return (HowItChanges.MOVED, self.identity, moves.packed, seen.header, seen.moved)
-        return (HowItChanges.STAGED, self.identity, moves.packed, seen.header, seen.marks)
+            return (StateChange.MOVED, self.identity, moves.packed, seen.header, seen.moved)
+        return (StateChange.STAGED, self.identity, moves.packed, seen.header, seen.marks)
 
 
 def activation_plan(
     guards: Sequence[CompiledGuard],
-    standings: Mapping[str, Snapshot],
+    snapshots: Mapping[str, Snapshot],
     layouts: Mapping[str, Layout],
     now_us: int,
     commands: str = "",
@@ -196,7 +196,7 @@ def activation_plan(
 
     Args:
         guards: The new policy's guards.
-        standings: How identities stand, those of the active policy among them.
+        snapshots: How identities stand, those of the active policy among them.
         layouts: The layouts of the states as they are, by identity.
         now_us: Server time, to find the windows that are open.
         commands: What the guard records tell wrappers; see `protocol.learned`.
@@ -204,28 +204,28 @@ def activation_plan(
     """
     names = {guard.identity for guard in guards}
     removed = sorted(
-        name for name, item in standings.items() if item.record is not None and name not in names
+        name for name, item in snapshots.items() if item.record is not None and name not in names
     )
     changes = []
     for guard in guards:
-        standing = standings.get(guard.identity, Snapshot())
+        standing = snapshots.get(guard.identity, Snapshot())
         if standing.is_of(guard, commands, transport):
-            changes.append(IdentityChange(guard.identity, HowItChanges.KEPT, guard))
+            changes.append(IdentityChange(guard.identity, StateChange.KEPT, guard))
         else:
             layout = layouts.get(guard.identity, EMPTY_LAYOUT)
             changes.append(_change(guard, standing, layout, now_us))
-    return (*changes, *(IdentityChange(name, HowItChanges.REMOVED) for name in removed))
+    return (*changes, *(IdentityChange(name, StateChange.REMOVED) for name in removed))
 
 
 def activation_words(
-    changes: Sequence[IdentityChange], seen: Mapping[str, ServerGeneration]
+    changes: Sequence[IdentityChange], seen: Mapping[str, StagedState]
 ) -> Iterator[str | bytes]:
     """The words of all *changes* for `activate.lua`, given what was staged, by identity."""
-    by_how: dict[str | bytes, list[Sequence[str | bytes]]] = defaultdict(list)
+    by_kind: dict[str | bytes, list[Sequence[str | bytes]]] = defaultdict(list)
     for change in changes:
         how, *words = change.words(seen.get(change.identity))
-        by_how[how].append(words)
-    for how, some in by_how.items():
+        by_kind[how].append(words)
+    for how, some in by_kind.items():
         yield how
         yield str(len(some))
         for item in some:
@@ -258,22 +258,22 @@ def _change(
     }
     moves = moves_of(layout, guard.layout, guard.stamp, ends_us)
     if standing.size == 0:
-        return IdentityChange(guard.identity, HowItChanges.FRESH, guard, moves)
+        return IdentityChange(guard.identity, StateChange.FRESH, guard, moves)
     # That of a removed identity expires, and that of a damaged one is to be refused.
     if moves.in_place and standing.record is not None and standing.size >= layout.header_bytes:
-        return IdentityChange(guard.identity, HowItChanges.STAMPED, guard, moves)
-    return IdentityChange(guard.identity, HowItChanges.MOVED, guard, moves)
+        return IdentityChange(guard.identity, StateChange.STAMPED, guard, moves)
+    return IdentityChange(guard.identity, StateChange.MOVED, guard, moves)
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class LoadDiff:
     """
     What a load finds.
 
     Attributes:
         active: The active policy; None if there is none.
         layouts: Of all states that there are, by identity.
-        standings: Of all identities that there are or are to be.
+        snapshots: Of all identities that there are or are to be.
         unrecorded: The guards whose texts are not all kept.
         changes: What activating the policy does to each identity.
         is_active: Whether the policy is active as it is, so that there is nothing to do.
@@ -281,16 +281,16 @@ class Survey:
 
     active: ActivePolicy | None
     layouts: dict[str, Layout]
-    standings: dict[str, Snapshot]
+    snapshots: dict[str, Snapshot]
     unrecorded: tuple[CompiledGuard, ...]
     changes: tuple[IdentityChange, ...]
     is_active: bool
 
     @property
-    def to_mend(self) -> tuple[str, ...]:
+    def to_recompile(self) -> tuple[str, ...]:
         """The identities whose guard, or its record, state or text, is not as it should be."""
         changed = {
-            change.identity for change in self.changes if change.how is not HowItChanges.KEPT
+            change.identity for change in self.changes if change.kind is not StateChange.KEPT
         }
         changed |= {item.identity for item in self.unrecorded}
         return tuple(change.identity for change in self.changes if change.identity in changed)
@@ -299,7 +299,7 @@ class Survey:
     def removed(self) -> tuple[str, ...]:
         """The identities that the policy lacks and that can act now."""
         return tuple(
-            change.identity for change in self.changes if change.how is HowItChanges.REMOVED
+            change.identity for change in self.changes if change.kind is StateChange.REMOVED
         )
 
     @property
@@ -308,14 +308,14 @@ class Survey:
         return tuple(
             change.identity
             for change in self.changes
-            if change.how is HowItChanges.FRESH
-            and self.standings[change.identity].record is not None
+            if change.kind is StateChange.FRESH
+            and self.snapshots[change.identity].record is not None
         )
 
 
-def survey(
+def diff_with_server(
     client: Client, prepared: PreparedPolicy, keyspace: Keyspace, transport: Transport
-) -> Survey:
+) -> LoadDiff:
     """
     Read what activating *prepared* has to do.
 
@@ -327,20 +327,20 @@ def survey(
     raw = client.hgetall(keyspace.layouts)
     layouts = {name.decode(): Layout.from_json(text) for name, text in raw.items()}
     names = {guard.identity for guard in guards} | layouts.keys()
-    standings = read_standings(client, keyspace, names)
+    snapshots = read_snapshots(client, keyspace, names)
     unrecorded = tuple(
-        item for item in guards if not standings[item.identity].sources >= {*item.scripts}
+        item for item in guards if not snapshots[item.identity].sources >= {*item.scripts}
     )
     changes = activation_plan(
-        guards, standings, layouts, server_time_us(client), prepared.commands, transport
+        guards, snapshots, layouts, server_time_us(client), prepared.commands, transport
     )
     is_active = (
         active is not None
         and active.digest == prepared.digest
         and not unrecorded
-        and all(change.how is HowItChanges.KEPT for change in changes[: len(guards)])
+        and all(change.kind is StateChange.KEPT for change in changes[: len(guards)])
     )
-    return Survey(active, layouts, standings, unrecorded, changes, is_active)
+    return LoadDiff(active, layouts, snapshots, unrecorded, changes, is_active)
 
 
 NAMES = 50
@@ -360,8 +360,8 @@ class Preview:
         is_first: Whether no policy was ever active here. If none is now and one was, its record
             was lost, and what it allowed is not known.
         transport: How guards are to be called.
-        to_mend: Identities whose rules stay, and whose guard must be made anew all the same: the
-            server has other commands, guards are called otherwise, or something was lost.
+        to_recompile: Identities with unchanged rules whose guard must be recompiled: the server's
+            commands or the transport changed, or a record is missing.
         lost: Active identities whose state is gone from the server: their limits begin at 0.
         removed: Active identities that the policy lacks.
     """
@@ -371,14 +371,14 @@ class Preview:
     is_readable: bool
     is_first: bool
     transport: Transport
-    to_mend: tuple[str, ...]
+    to_recompile: tuple[str, ...]
     lost: tuple[str, ...]
     removed: tuple[str, ...]
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing would be written."""
-        return not (self.diff.identities or self.to_mend) and self.active is not None
+        return not (self.diff.identities or self.to_recompile) and self.active is not None
 
     @property
     def generation(self) -> int:
@@ -401,19 +401,19 @@ def preview_load(
         redis.ResponseError: a key of keyleash's own is not of the type that it must have.
     """
     client = operator_client(client)
-    found = survey(client, prepared, keyspace, transport)
+    found = diff_with_server(client, prepared, keyspace, transport)
     before = Policy(()) if found.active is None else _read(found.active)
     diff = diff_policies(
         before or Policy(()), prepared.policy, prepared.table, protected_prefixes(keyspace)
     )
-    to_mend = [name for name in found.to_mend if name in set(diff.unchanged)]
+    to_recompile = [name for name in found.to_recompile if name in set(diff.unchanged)]
     return Preview(
         active=found.active,
         diff=diff,
         is_readable=before is not None,
         is_first=found.active is None and not found.layouts,
         transport=transport,
-        to_mend=tuple(to_mend),
+        to_recompile=tuple(to_recompile),
         lost=found.lost,
         removed=found.removed,
     )
@@ -428,7 +428,7 @@ def summary_of_plan(preview: Preview) -> str:
         "changed": [diff.name for diff in diffs if diff.before and diff.after],
         "widened": [diff.name for diff in diffs if diff.widens],
         "narrowed": [diff.name for diff in diffs if diff.narrows],
-        "mended": list(preview.to_mend),
+        "mended": list(preview.to_recompile),
     }
     return json.dumps(
         {kind: _bounded(names) for kind, names in lists.items() if names}, separators=(",", ":")

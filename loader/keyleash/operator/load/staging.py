@@ -14,10 +14,10 @@ from keyleash.compiler import CompiledGuard, Report
 from keyleash.compiler.render import STAGED_KEEP_MS, operator_script, render
 from keyleash.errors import DigestMismatchError
 from keyleash.operator.load.plan import (
-    HowItChanges,
     IdentityChange,
-    ServerGeneration,
     Snapshot,
+    StagedState,
+    StateChange,
     batches,
     record_of,
 )
@@ -56,7 +56,7 @@ class LoadStage:
         self._keyspace = keyspace
         self._script = operator_script("stage.lua", keyspace)
         self._recorded: Sequence[str] = ()
-        self.seen: dict[str, ServerGeneration] = {}
+        self.seen: dict[str, StagedState] = {}
 
     def put_policy(self, policy: ActivePolicy, layouts: Mapping[str, Layout]) -> None:
         """Stage what is recorded of a policy, but for its time, and the layouts of all states."""
@@ -103,12 +103,12 @@ class LoadStage:
                 pipe.execute()
 
     def put_states(
-        self, changes: Sequence[IdentityChange], standings: Mapping[str, Snapshot]
+        self, changes: Sequence[IdentityChange], snapshots: Mapping[str, Snapshot]
     ) -> None:
         """Move the states that are to be, and those again that change while others are moved."""
-        waiting = [change for change in changes if change.how is HowItChanges.MOVED]
+        waiting = [change for change in changes if change.kind is StateChange.MOVED]
         for _ in range(ROUNDS):
-            for piece in _pieces(waiting, standings):
+            for piece in _pieces(waiting, snapshots):
                 self._put_piece(piece)
             waiting = self._changed(waiting)
             if len(waiting) <= FEW:
@@ -133,7 +133,7 @@ class LoadStage:
                 words += change.identity, change.moves.packed, change.moves.rings
         seen = iter(self._client.eval(self._script, 0, self.load, *words))
         for change, *answer in zip(piece, seen, seen, seen, strict=True):
-            self.seen[change.identity] = ServerGeneration(*answer)
+            self.seen[change.identity] = StagedState(*answer)
 
     def _changed(self, changes: Sequence[IdentityChange]) -> list[IdentityChange]:
         """Those whose states were called since they were staged, as far as the client sees."""
@@ -157,12 +157,12 @@ class LoadStage:
 
 
 def _pieces(
-    changes: Sequence[IdentityChange], standings: Mapping[str, Snapshot]
+    changes: Sequence[IdentityChange], snapshots: Mapping[str, Snapshot]
 ) -> Iterator[Sequence[IdentityChange]]:
     piece: list[IdentityChange] = []
     size = 0
     for change in changes:
-        length = standings[change.identity].size
+        length = snapshots[change.identity].size
         if piece and (len(piece) == PIECE or size + length > PIECE_BYTES):
             yield piece
             piece, size = [], 0
@@ -182,7 +182,7 @@ LONGEST_S = 0.5
 """Enough for 1,000 identities on a server nearby. It is worth no more: a load goes on anyway."""
 
 
-def come_around(client: Client) -> None:
+def step_lua_gc(client: Client) -> None:
     """Let it mark and sweep all there is, a little in each command.
 
     It works whenever something is allocated, and then rests until its memory has doubled. Left
@@ -230,7 +230,7 @@ def load_scripts(
                     f" expected `{expected}`"
                 )
         if len(known) - sum(known) >= MANY:
-            come_around(client)
+            step_lua_gc(client)
         loaded += len(batch)
         if report is not None:
             report(loaded, len(guards))

@@ -9,7 +9,7 @@ import redis
 
 from keyleash.operator import load_policy
 from keyleash.operator.load import staging
-from keyleash.operator.load.staging import MANY, STEP_KIB, come_around
+from keyleash.operator.load.staging import MANY, STEP_KIB, step_lua_gc
 from support.leash import grant, policy
 from support.servers import RealServer
 
@@ -20,13 +20,13 @@ HELD = "return collectgarbage('count')"
 def test_what_scripts_left_behind_is_collected_by_small_steps(server: RealServer) -> None:
     """Else whoever loads the next script pays for it in one go."""
     admin = server.client()
-    come_around(admin)
+    step_lua_gc(admin)
     before_kib = admin.eval(HELD, 0)
     admin.eval(f"collectgarbage('stop') {GARBAGE} collectgarbage('restart')", 0)
     littered_kib = admin.eval(HELD, 0)
     assert littered_kib > before_kib + 1000
 
-    come_around(admin)
+    step_lua_gc(admin)
 
     assert admin.eval(HELD, 0) < before_kib + (littered_kib - before_kib) / 4
 
@@ -48,7 +48,7 @@ def test_collector_that_is_never_seen_to_come_around_is_left_after_one_round() -
     """Whatever the server does about it, a load goes on."""
     server = Busy()
 
-    come_around(server)
+    step_lua_gc(server)
 
     assert server.steps == server.held_kib // STEP_KIB + 1
 
@@ -60,7 +60,7 @@ def test_collector_of_a_server_far_away_is_left_when_the_time_is_up(
     monkeypatch.setattr(staging, "LONGEST_S", -1)
     server = Busy()
 
-    come_around(server)
+    step_lua_gc(server)
 
     assert server.steps == 1
 
@@ -122,6 +122,6 @@ def test_collector_that_may_not_be_moved_is_left_alone(server: RealServer) -> No
     try:
         with pytest.raises(redis.exceptions.NoPermissionError):
             loader.eval(HELD, 0)
-        come_around(loader)
+        step_lua_gc(loader)
     finally:
         admin.acl_deluser("loader")

@@ -34,7 +34,7 @@ identities:
 """
 
 
-class Patient:
+class DoctorTarget:
     """A server with an append-only file, bounds and no open user, the command, and its operator."""
 
     def __init__(self, server: EmbeddedServer, folder: Path) -> None:
@@ -50,7 +50,7 @@ class Patient:
         for name, value in BOUNDS.items():
             self.admin.config_set(name, value)
 
-    def with_policy(self, text: str, *options: str) -> Patient:
+    def with_policy(self, text: str, *options: str) -> DoctorTarget:
         file = self._folder / "policy.yaml"
         file.write_text(text)
         self.cli.ok("load", file, "--yes", *options)
