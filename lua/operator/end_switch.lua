@@ -16,9 +16,6 @@ for _, name in ipairs(call('HKEYS', {{ names.layouts }})) do
     local suspended = struct.unpack('<d', flag)
     if suspended < 0 then
       suspended = -1 - suspended
-    elseif suspended == 2 or suspended == 3 then
-      -- A change that an earlier version began: it held by adding 2.
-      suspended = suspended - 2
     end
     call('SETRANGE', state, 8, struct.pack('<d', suspended))
   end

@@ -180,17 +180,6 @@ def test_record_of_a_transport_to_come_is_an_error(leash: Leash, packets: list[b
     assert error.value.help == "update keyleash on this side"
 
 
-def test_record_that_says_no_transport_means_scripts(leash: Leash, packets: list[bytes]) -> None:
-    """As earlier versions wrote it."""
-    leash.transport = Transport.EVALSHA
-    leash.load(one=BROAD)
-    leash.admin.hdel(NAMES.guard("one"), "transport")
-    client = ready(leash, packets)
-
-    assert client.set("t:a", 1) is True
-    assert sent(packets) == ["EVALSHA"]
-
-
 def test_error_with_these_words_of_one_command_of_a_batch_is_its_own(leash: Leash) -> None:
     """All others have run: the batch must not be sent again."""
     client: Any = leash.agent("one")

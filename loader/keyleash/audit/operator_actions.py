@@ -19,8 +19,7 @@ class ControlEvent:
 
     Attributes:
         event: What: `activate`, `issue`, `revoke`, `freeze`, `thaw`, `reset-limits`, `undo`,
-            `export`, `seal`, `rotate`, `unseal`, `fence`, `fence-rotate`, `fence-remove`; of an
-            earlier version, `suspend` and `resume`.
+            `export`, `seal`, `rotate`, `unseal`, `fence`, `fence-rotate`, `fence-remove`.
         details: What belongs to it, by the names of docs/audit.md.
     """
 

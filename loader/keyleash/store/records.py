@@ -34,8 +34,7 @@ class ActivePolicy:
         actor: Who activated it.
         activated_ms: When, server time, Unix milliseconds.
         transport: How its guards are called.
-        before: Digest of the policy that was active before; empty if none was, or if a
-            version of keyleash that did not write it down activated this one.
+        before: Digest of the policy that was active before; empty if none was.
     """
 
     generation: int
@@ -101,8 +100,8 @@ def _active_policy(raw: dict[bytes, bytes]) -> ActivePolicy:
         document=fields["document"],
         actor=fields["actor"],
         activated_ms=int(fields["activated_ms"]),
-        transport=_transport(fields.get("transport")),
-        before=fields.get("before", ""),
+        transport=_transport(fields["transport"]),
+        before=fields["before"],
     )
 
 
@@ -124,22 +123,18 @@ def _guard_record(raw: dict[bytes, bytes]) -> GuardRecord:
         batch_digest=raw[b"batch_digest"].decode(),
         policy_digest=raw[b"policy_digest"].decode(),
         generation=int(raw[b"generation"]),
-        commands=raw.get(b"commands", b"").decode(),
-        transport=_transport(raw.get(b"transport", b"").decode()),
-        # Absent from records of before there were any.
-        wait_replicas=int(raw.get(b"wait_replicas", 0)),
-        wait_ms=int(raw.get(b"wait_ms", 0)),
-        ttl_s=int(raw.get(b"ttl_s", 0)),
-        max_ttl_s=int(raw.get(b"max_ttl_s", 0)),
-        idle_s=int(raw.get(b"idle_s", 0)),
-        rotate_after_s=int(raw.get(b"rotate_after_s", 0)),
+        commands=raw[b"commands"].decode(),
+        transport=_transport(raw[b"transport"].decode()),
+        wait_replicas=int(raw[b"wait_replicas"]),
+        wait_ms=int(raw[b"wait_ms"]),
+        ttl_s=int(raw[b"ttl_s"]),
+        max_ttl_s=int(raw[b"max_ttl_s"]),
+        idle_s=int(raw[b"idle_s"]),
+        rotate_after_s=int(raw[b"rotate_after_s"]),
     )
 
 
-def _transport(word: str | None) -> Transport:
-    # A record of an earlier version does not say it.
-    if not word:
-        return Transport.EVALSHA
+def _transport(word: str) -> Transport:
     try:
         return Transport(word)
     except ValueError:
@@ -153,8 +148,7 @@ def read_history(client: Client, keyspace: Keyspace) -> tuple[ActivePolicy, ...]
     """
     Read all policies that are kept, each once, as it last was active; the newest first.
 
-    An activation writes its own in the one step in which it activates, so the first of them is
-    the active policy, unless a version of keyleash that kept none activated that.
+    An activation writes its own entry in the same step, so the first one is the active policy.
     """
     digests = client.zrevrange(keyspace.history, 0, -1)
     with client.pipeline(transaction=False) as pipe:

@@ -188,7 +188,7 @@ class WatchedNode:
         self.generation = int(policy[0])
         self._read_again((self.run, *policy))
         self.drifts += self._drifts_of_sources()
-        transport = Transport((policy[2] or b"").decode() or Transport.EVALSHA)
+        transport = Transport(policy[2].decode())
         if transport is Transport.FUNCTION and self.role and self.role.primary:
             # A replica gets functions from its primary, and takes them from nobody else.
             return
