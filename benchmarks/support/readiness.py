@@ -8,8 +8,9 @@ import redis
 from benchmarks.support.policy import Target
 from benchmarks.support.variants import KEY, VALUE
 
+from keyleash.limits import SlotKind
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.state import SlotKind, unpack_state
+from keyleash.store.state import unpack_state
 
 _COPY_NEWEST = """
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][2]

@@ -21,7 +21,7 @@ from keyleash.audit import (
     read_events,
     with_gaps,
 )
-from keyleash.policy.model import Counter
+from keyleash.limits import Counter
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
 

@@ -12,9 +12,10 @@ import pytest
 from keyleash.cli.render.status import bar
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
+from keyleash.limits import LimitState, SlotKind
 from keyleash.policy import parse_policy
 from keyleash.status.identities import limit_uses
-from keyleash.store.state import IdentityState, LimitState, SlotKind
+from keyleash.store.state import IdentityState
 from support.command_line import Cli
 from support.servers import RealServer
 from support.terminals import on_a_terminal, read_until

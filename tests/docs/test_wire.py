@@ -14,8 +14,9 @@ import redis
 
 from keyleash.commands import keys_of, load_table
 from keyleash.errors import ReplyCode
+from keyleash.limits.counters import DOUBLE
 from keyleash.operator import freeze
-from keyleash.store.state import DOUBLE, FIRST_NUMBER
+from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.token import TokenRecord
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant

@@ -14,10 +14,11 @@ from benchmarks.support.policy import plain_example
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
 from keyleash.errors import ReplyCode
+from keyleash.limits.counters import DOUBLE
 from keyleash.operator import set_suspended
 from keyleash.operator.tokens import revoke_tokens
 from keyleash.policy import parse_policy
-from keyleash.store.state import DOUBLE, FIRST_NUMBER
+from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.wire import MAX_ARGUMENTS
 from support.footprint import Footprint, Footprints
 from support.golden import GOLDEN, assert_golden

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import keyleash
-from keyleash.store.state import COUNTER_KEEP_MS
+from keyleash.limits.counters import COUNTER_KEEP_MS
 from support.leash import NAMES, Leash, grant
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.compiler import calendar
-from keyleash.evaluate.counters import window_end_us
+from keyleash.limits import calendar
+from keyleash.limits.calendar import window_end_us
 from keyleash.policy import SECOND_US, Period
 from support.thorough import thorough
 
@@ -84,7 +84,7 @@ def compiled(period: Period, zone: str) -> Iterator[int]:
     runs = calendar.window_runs(period, zone, YEAR)
     at_us = FIRST_S * SECOND_US
     while True:
-        at_us = calendar.window_end_us(runs, at_us)
+        at_us = calendar.end_of_runs_us(runs, at_us)
         if at_us >= LAST_S * SECOND_US - QUARTER_S * SECOND_US:
             return
         assert at_us % SECOND_US == 0
@@ -121,7 +121,7 @@ def test_minute_ends_with_every_minute_of_utc(zone: str) -> None:
     runs = calendar.window_runs(Period.MINUTE, zone, YEAR)
 
     for at_us in range(FIRST_S * SECOND_US, LAST_S * SECOND_US, 9_999_999_999_999):
-        assert calendar.window_end_us(runs, at_us) == at_us - at_us % 60_000_000 + 60_000_000
+        assert calendar.end_of_runs_us(runs, at_us) == at_us - at_us % 60_000_000 + 60_000_000
 
 
 @thorough(100)
@@ -136,7 +136,7 @@ def test_window_of_any_microsecond_is_that_of_the_model(
     """The model that other tests trust finds its windows in another way, and the same ones."""
     runs = calendar.window_runs(period, zone, YEAR)
 
-    assert calendar.window_end_us(runs, now_us) == window_end_us(period, zone, now_us)
+    assert calendar.end_of_runs_us(runs, now_us) == window_end_us(period, zone, now_us)
 
 
 @pytest.mark.parametrize("zone", ZONES)
@@ -146,5 +146,5 @@ def test_windows_go_on_after_the_last_compiled_year(zone: str, period: Period) -
     runs = calendar.window_runs(period, zone, YEAR)
     after_us = int(datetime(YEAR + 20, 5, 5, tzinfo=UTC).timestamp()) * SECOND_US
 
-    ends_us = calendar.window_end_us(runs, after_us)
+    ends_us = calendar.end_of_runs_us(runs, after_us)
     assert after_us < ends_us <= after_us + 31 * 86_400 * SECOND_US

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from keyleash.evaluate import Decision, decide
 from keyleash.evaluate.evaluate import subjects
 from keyleash.evaluate.state import count_of_subject, stored_state, subject_key
+from keyleash.limits.calendar import PERIOD_US
+from keyleash.limits.counters import DOUBLE
+from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import Limit, Rate, SubjectKind
-from keyleash.policy.limits import RATE_PERIODS_US
-from keyleash.policy.model import PERIOD_US
-from keyleash.store.state import DOUBLE
 from keyleash.store.token import REVOKED_OFFSET, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode
 from support.clockwork import COMMANDS, STARTS, SUBJECTS, Command, document, limits

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.evaluate.counters import new_count
 from keyleash.policy import SECOND_US, Budget, Counter, Limit, Period, Rate
-from keyleash.policy.diff.limits import lets_more, spends_more
 from support.thorough import thorough
 
 CALLS = 600
@@ -27,7 +25,7 @@ NOW_US = 10**15
 
 def stops(limit: Limit, other: Limit, start_us: int, calls: int = CALLS) -> bool:
     """Whether *limit* stops a call of those that *other* lets through as early as it can."""
-    judge, source = new_count(limit), new_count(other)
+    judge, source = limit.new_count(), other.new_count()
     now_us = start_us
     for _ in range(calls):
         now_us = max(now_us, source.free_us(now_us))
@@ -44,13 +42,13 @@ def test_rate_allows_more_where_the_other_stops_a_call_of_it(
     one: Rate, other: Rate, waits_us: list[int]
 ) -> None:
     """Calls as early as they can be show it; calls at any other moments show no more."""
-    assert lets_more(one, other) == stops(other, one, NOW_US)
+    assert one.allows_more_than(other) == stops(other, one, NOW_US)
 
-    judge, source, now_us = new_count(other), new_count(one), NOW_US
+    judge, source, now_us = other.new_count(), one.new_count(), NOW_US
     for wait_us in waits_us:
         now_us = max(now_us + wait_us, source.free_us(now_us + wait_us))
         if judge.free_us(now_us) > now_us:
-            assert lets_more(one, other)
+            assert one.allows_more_than(other)
             return
         source.take(now_us)
         judge.take(now_us)
@@ -78,9 +76,9 @@ def test_budget_of_a_short_period_is_multiplied_by_its_windows_in_a_long_one(
     for limit in (2 * fitting - 1, 2 * fitting):
         seldom = Budget(Counter.REQUESTS, limit, long, zone)
         more = limit < 2 * fitting
-        assert spends_more(often, seldom) is more
+        assert often.allows_more_than(seldom) is more
         assert stops(seldom, often, start_us, 2 * fitting) is more
-        assert spends_more(seldom, often)
+        assert seldom.allows_more_than(often)
         assert stops(often, seldom, start_us, 3)
 
 
@@ -88,8 +86,8 @@ def test_budget_in_a_zone_whose_clock_never_goes_back_has_days_of_24_hours() -> 
     """So that what is the same is not said to be more."""
     for zone in ("UTC", "Asia/Tokyo"):
         hourly = Budget(Counter.WRITES, 10, Period.HOUR, zone)
-        assert not spends_more(hourly, Budget(Counter.WRITES, 240, Period.DAY, zone))
-        assert spends_more(hourly, Budget(Counter.WRITES, 239, Period.DAY, zone))
+        assert not hourly.allows_more_than(Budget(Counter.WRITES, 240, Period.DAY, zone))
+        assert hourly.allows_more_than(Budget(Counter.WRITES, 239, Period.DAY, zone))
 
 
 @thorough(50)
@@ -97,12 +95,12 @@ def test_budget_in_a_zone_whose_clock_never_goes_back_has_days_of_24_hours() -> 
 def test_budget_of_one_calendar_goes_by_its_number(one: int, other: int, period: Period) -> None:
     """More is more."""
     budgets = [Budget(Counter.WRITES, limit, period) for limit in (one, other)]
-    assert spends_more(*budgets) == (one > other)
+    assert budgets[0].allows_more_than(budgets[1]) == (one > other)
 
 
 def test_budgets_of_two_time_zones_let_each_through_what_the_other_stops() -> None:
     """Around the moments at which only one of the windows ends."""
     there = Budget(Counter.WRITES, 5, Period.DAY, "Asia/Tokyo")
     here = Budget(Counter.WRITES, 5, Period.DAY)
-    assert spends_more(there, here)
-    assert spends_more(here, there)
+    assert there.allows_more_than(here)
+    assert here.allows_more_than(there)

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
-from keyleash.evaluate.counters import window_end_us
 from keyleash.evaluate.evaluate import subjects
 from keyleash.evaluate.state import count_of_subject, stored_state, subject_key
 from keyleash.evaluate.trace import LimitStep
+from keyleash.limits.calendar import window_end_us
+from keyleash.limits.counters import DOUBLE
 from keyleash.policy import SECOND_US, Identity, parse_policy
-from keyleash.store.state import DOUBLE
 from keyleash.store.wire import BatchMode
 from support.clockwork import (
     BACKWARD,

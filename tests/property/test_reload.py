@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import keyleash
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
-from keyleash.evaluate.counters import window_end_us
+from keyleash.limits.calendar import window_end_us
 from keyleash.operator import set_suspended
 from keyleash.policy import Counter, Identity, Rate, parse_policy
 from support.clockwork import (

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from keyleash.evaluate import Decision
-from keyleash.evaluate.counters import window_end_us
+from keyleash.limits.calendar import window_end_us
+from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import SECOND_US, Counter, Identity
-from keyleash.policy.limits import RATE_PERIODS_US
 
 
 def instant_us(text: str) -> int:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from keyleash.errors import ReplyCode
-from keyleash.policy.model import Counter
+from keyleash.limits import Counter
 
 BY_COMMAND = frozenset(
     {

@@ -17,7 +17,6 @@ from keyleash.errors import NotActiveError, ReplyCode
 from keyleash.evaluate.evaluate import is_suspended, suspended
 from keyleash.evaluate.trace import refused
 from keyleash.policy import SubjectKind, parse_policy
-from keyleash.status.identities import allows, most
 from keyleash.store.records import read_active
 from keyleash.store.token import use_noted_us, without_tokens
 from keyleash.text import clock_time, distance, iso_time, printable, span
@@ -215,7 +214,7 @@ def _limit_row(limit_left: LimitLeft, found: Holder) -> list[str]:
     return [
         limit.name,
         "?" if limit_left.left is None else str(limit_left.left),
-        allows(limit) + each,
+        limit.describe() + each,
         resets,
     ]
 
@@ -255,10 +254,10 @@ def _as_json(found: Holder) -> dict[str, Any]:
         "limits": [
             {
                 "name": limit.limit.name,
-                "allows": allows(limit.limit),
+                "allows": limit.limit.describe(),
                 "per": str(limit.limit.subject.kind),
                 "left": limit.left,
-                "of": most(limit.limit),
+                "of": limit.limit.at_once,
                 "resets_at": None if limit.resets_ms is None else iso_time(limit.resets_ms),
             }
             for limit in found.limits

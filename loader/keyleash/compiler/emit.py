@@ -9,9 +9,11 @@ from keyleash.compiler.ir import Guard
 from keyleash.compiler.quoting import Text
 from keyleash.compiler.render import render
 from keyleash.compiler.sizes import sizes_of
-from keyleash.policy.limits import RATE_PERIODS_US
-from keyleash.policy.model import SECOND_US, Counter, Values
-from keyleash.store.state import DOUBLE, NUMBERS, STAMP_BYTES
+from keyleash.limits import COUNTS, SECOND_US, Counter
+from keyleash.limits.counters import DOUBLE
+from keyleash.limits.rate import RATE_PERIODS_US
+from keyleash.policy.model import Values
+from keyleash.store.state import STAMP_BYTES
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, MAX_TOKEN_BYTES, use_noted_us
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 
@@ -170,5 +172,5 @@ def _numbers(guard: Guard) -> list[str]:
     return [
         f"{number}_{by_name[slot.name]}"
         for slot in guard.layout.slots
-        for number in NUMBERS[slot.kind]
+        for number in COUNTS[slot.kind].numbers
     ]

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.spec import KeySearch, Waits
-from keyleash.policy.model import Counter, Identity
+from keyleash.limits import Counter, Slot
+from keyleash.limits.calendar import Run
+from keyleash.policy.model import Identity
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.state import EMPTY_LAYOUT, Layout, Slot
+from keyleash.store.state import EMPTY_LAYOUT, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +169,6 @@ class Container:
 
     name: str
     commands: tuple[tuple[tuple[str, ...], int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A stretch of calendar windows of equal length (see `compiler/calendar.py`)."""
-
-    start_us: int
-    until_us: int | None
-    step_us: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from keyleash.compiler.ir import Branch, Matcher, Run
+from keyleash.compiler.ir import Branch, Matcher
+from keyleash.limits.calendar import Run
 
 _PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b'"\\')
 _MAX_EXACT = 2**53

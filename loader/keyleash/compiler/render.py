@@ -25,12 +25,13 @@ from keyleash.compiler.quoting import (
     runs_of,
     spread,
 )
-from keyleash.policy.limits import MIN_EMISSION_US, RATE_PERIODS_US
-from keyleash.policy.model import MAX_RING_SLOTS, PERIOD_US
+from keyleash.limits.calendar import PERIOD_US
+from keyleash.limits.counters import COUNTER_KEEP_MS, MOST
+from keyleash.limits.rate import MAX_RING_SLOTS, MIN_EMISSION_US, RATE_PERIODS_US
 from keyleash.policy.quantities import MAX_SIZE_BYTES
 from keyleash.policy.sections import MAX_THRESHOLD
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
-from keyleash.store.state import COUNTER_KEEP_MS, MAX_REASON_BYTES, MOST
+from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.token import (
     KEEP_AFTER_EXPIRY_MS,
     RECORD_BYTES,

@@ -31,9 +31,9 @@ from keyleash.evaluate.trace import (
     Trace,
     refused,
 )
-from keyleash.policy import Budget, Counter, Identity, Limit, SubjectKind
-from keyleash.policy.limits import RATE_PERIODS_US
-from keyleash.policy.model import SECOND_US
+from keyleash.limits import SECOND_US
+from keyleash.limits.rate import RATE_PERIODS_US
+from keyleash.policy import Budget, Identity, Limit, SubjectKind
 from keyleash.store.state import UNTIL_RESUMED
 
 
@@ -109,7 +109,7 @@ def take_limits(
     """Look at one limit after the other, then take all or none."""
     looked_at = []
     for limit in identity.limits:
-        if not counts_towards(limit.counter, needs):
+        if not limit.counter.counts(needs):
             continue
         for subject in subjects(identity, limit, keys, token_id):
             count = state.count(limit, subject, now_us)
@@ -136,15 +136,6 @@ def over_the_limit(limit: Limit, free_us: int, now_us: int) -> Decision:
         return refused(ReplyCode.BUDGET_EXHAUSTED, limit=limit.name, resets_at_ms=resets_at_ms)
     retry_after_ms = -(-(free_us - now_us) // 1000)
     return refused(ReplyCode.RATE_LIMITED, limit=limit.name, retry_after_ms=retry_after_ms)
-
-
-def counts_towards(counter: Counter, needs: Sequence[OperationClass]) -> bool:
-    classes = {
-        Counter.READS: OperationClass.READ,
-        Counter.WRITES: OperationClass.WRITE,
-        Counter.DELETES: OperationClass.DELETE,
-    }
-    return counter is Counter.REQUESTS or classes[counter] in needs
 
 
 def subjects(

@@ -12,31 +12,13 @@ from typing import Protocol
 
 from keyleash.commands import CommandSpec
 from keyleash.errors import ReplyCode
-from keyleash.evaluate.counters import (
-    BudgetCount,
-    Count,
-    GcraCount,
-    RingCount,
-    corrupt_count,
-    new_count,
-    window_end_us,
-)
+from keyleash.limits import BudgetCount, Count, GcraCount, LimitState, RingCount
+from keyleash.limits.calendar import PERIOD_US, window_end_us
+from keyleash.limits.counters import COUNTER_KEEP_MS, DOUBLE, MOST, is_count, is_time, whole_us
+from keyleash.limits.rate import MAX_RING_SLOTS, MIN_EMISSION_US, RATE_PERIODS_US, ordered_calls
 from keyleash.policy import Budget, Identity, Limit, Rate, SubjectKind
-from keyleash.policy.limits import MIN_EMISSION_US, RATE_PERIODS_US
-from keyleash.policy.model import MAX_RING_SLOTS, PERIOD_US
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.state import (
-    COUNTER_KEEP_MS,
-    DOUBLE,
-    MOST,
-    Layout,
-    LimitState,
-    is_count,
-    is_time,
-    ordered_calls,
-    unpack_state,
-    whole_us,
-)
+from keyleash.store.state import Layout, unpack_state
 
 
 def moved_count(old: Count, limit: Limit, now_us: int, *, known: bool) -> Count:
@@ -46,13 +28,13 @@ def moved_count(old: Count, limit: Limit, now_us: int, *, known: bool) -> Count:
     *known*: whether the old limit's period and time zone are, as they are for those of
     the identity itself; a record of a token or a segment does not hold them.
     """
-    new = new_count(limit)
+    new = limit.new_count()
     new.expires_ms = old.expires_ms
     match old, new:
         case BudgetCount(), BudgetCount():
             # The window that is open ends when the new calendar says so.
             if now_us < old.ends_us:
-                new.used = old.used
+                new.count = old.count
                 new.ends_us = window_end_us(new.limit.period, new.limit.timezone, now_us)
                 calendars = {(item.limit.period, item.limit.timezone) for item in (old, new)}
                 if known and len(calendars) == 1:
@@ -67,15 +49,15 @@ def moved_count(old: Count, limit: Limit, now_us: int, *, known: bool) -> Count:
             new.expires_ms = old.expires_ms
         case GcraCount(), GcraCount():
             # So many calls are owed as were, at the new price.
-            owed = max(old.tat_us - now_us, 0) / old.interval_us
-            new.tat_us = min(old.tat_us, now_us) + math.ceil(owed * new.interval_us)
+            owed = max(old.tat_us - now_us, 0) / old.limit.interval_us
+            new.tat_us = min(old.tat_us, now_us) + math.ceil(owed * new.limit.interval_us)
         case GcraCount(), RingCount():
             # The most that it may have let through: evenly, up to where it is free again.
             periods = (new.limit.period_us, old.limit.period_us if known else math.inf)
             since_us = now_us - min(periods)
             at_us, made = old.tat_us, deque[int]()
             while at_us > since_us and len(made) < new.limit.limit:
-                at_us -= old.interval_us
+                at_us -= old.limit.interval_us
                 made.appendleft(min(at_us, now_us))
             new.calls_us.extend(made)
     match new:
@@ -88,8 +70,8 @@ def moved_count(old: Count, limit: Limit, now_us: int, *, known: bool) -> Count:
 
 def continued_count(old: Count, limit: Limit) -> Count:
     """The same numbers under a limit that differs in what it allows, not in how it counts."""
-    new = new_count(limit)
-    for name in vars(old).keys() & {"calls_us", "tat_us", "ends_us", "used", "expires_ms"}:
+    new = limit.new_count()
+    for name in vars(old).keys() & {"calls_us", "tat_us", "ends_us", "count", "expires_ms"}:
         setattr(new, name, getattr(old, name))
     return new
 
@@ -102,7 +84,7 @@ def way(limit: Limit) -> tuple[object, ...]:
         case Rate(burst=None):
             return limit.limit, limit.period_us
         case Rate():
-            return 0, -(-limit.period_us // limit.limit)
+            return 0, limit.interval_us
 
 
 class Sizes(Protocol):
@@ -145,7 +127,7 @@ class ModelState:
     def count(self, limit: Limit, subject: bytes, now_us: int) -> Count:
         found = self.counts.get((limit.name, subject))
         if found is None or (subject and found.expires_ms < now_us // 1000):
-            found = new_count(limit)
+            found = limit.new_count()
         elif way(found.limit) != way(limit):
             found = moved_count(found, limit, now_us, known=False)
         elif found.limit != limit:
@@ -211,15 +193,15 @@ def subject_key(keyspace: Keyspace, identity: Identity, limit: Limit, subject: b
 def count_of(limit: Limit, held: LimitState) -> Count:
     """What the identity's state holds of a limit of its own."""
     if held.is_corrupt:
-        return corrupt_count(limit)
-    count = new_count(limit)
-    match count:
-        case RingCount():
-            count.calls_us.extend(held.calls_us)
-        case GcraCount():
-            count.tat_us = held.tat_us
-        case BudgetCount():
-            count.ends_us, count.used = held.ends_us, held.used
+        return _corrupt_count(limit)
+    count = limit.new_count()
+    count.restore(held)
+    return count
+
+
+def _corrupt_count(limit: Limit) -> Count:
+    count = limit.new_count()
+    count.corrupt()
     return count
 
 
@@ -231,7 +213,7 @@ def count_of_subject(limit: Limit, record: bytes, now_us: int) -> Count:
     is for `ModelState.count` to move, as a guard does when it next sees the subject. What no
     guard can have left is a corrupt counter.
     """
-    count = _count_of_record(limit, record) or corrupt_count(limit)
+    count = _count_of_record(limit, record) or _corrupt_count(limit)
     # It is there, so it has not expired.
     count.expires_ms = now_us // 1000
     return count
@@ -279,5 +261,5 @@ def _budget_count(
         return None
     period = periods[int(period_us)]
     count = BudgetCount(Budget(limit.counter, limit.limit, period, limit.timezone, limit.subject))
-    count.ends_us, count.used = whole_us(ends_us), int(used)
+    count.ends_us, count.count = whole_us(ends_us), int(used)
     return count

@@ -14,6 +14,8 @@ from keyleash.errors import (
     UnknownLimitError,
     VaultChangingError,
 )
+from keyleash.limits import COUNTS
+from keyleash.limits.counters import DOUBLE
 from keyleash.operator.load.plan import batches
 from keyleash.policy import Identity, Limit, SubjectKind, parse_policy
 from keyleash.policy.problems import did_you_mean, listing, which_identity
@@ -21,7 +23,7 @@ from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client, read_active
 from keyleash.store.server_check import operator_client
-from keyleash.store.state import DOUBLE, MAX_REASON_BYTES, NUMBERS, Layout
+from keyleash.store.state import MAX_REASON_BYTES, Layout
 from keyleash.store.token import reject_tokens
 
 PIECE = 5000
@@ -186,7 +188,7 @@ def _packed_slots(layout: Layout, names: set[str]) -> bytes:
         struct.pack(
             "<IIII",
             slot.index * DOUBLE,
-            len(NUMBERS[slot.kind]) * DOUBLE,
+            len(COUNTS[slot.kind].numbers) * DOUBLE,
             slot.offset,
             slot.capacity * DOUBLE,
         )

@@ -3,32 +3,25 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from keyleash.limits import SECOND_US, Budget, Counter, Limit, Period, Rate, Subject, SubjectKind
+from keyleash.limits.rate import MAX_RING_SLOTS
 from keyleash.policy.canonical import canonical, identity_digest, policy_digest
 from keyleash.policy.keysets import covered_by, covers, overlaps
 from keyleash.policy.model import (
-    MAX_RING_SLOTS,
-    SECOND_US,
     Acceptance,
     AnySuffix,
     AuditRules,
     Breaker,
-    Budget,
     Capture,
-    Counter,
     Deny,
     Durability,
     Grant,
     Identity,
     IdentityKind,
-    Limit,
     Literal,
     Pattern,
     PatternPart,
-    Period,
     Policy,
-    Rate,
-    Subject,
-    SubjectKind,
     TokenRules,
     Values,
 )

@@ -9,10 +9,7 @@ from enum import StrEnum
 from keyleash.commands import OperationClass
 from keyleash.commands.work import DEFAULT_WORK
 from keyleash.errors import Problem, Span
-
-SECOND_US = 1_000_000
-MAX_RING_SLOTS = 100_000
-"""A plain rate remembers each call of its window, so its limit is bounded."""
+from keyleash.limits import Budget, Limit, Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,93 +85,6 @@ class Deny:
 
     keys: tuple[Pattern, ...]
     span: Span | None = field(default=None, compare=False, repr=False)
-
-
-class Counter(StrEnum):
-    """What a limit counts: every call, or the calls that need a class on some key."""
-
-    REQUESTS = "requests"
-    READS = "reads"
-    WRITES = "writes"
-    DELETES = "deletes"
-
-
-class SubjectKind(StrEnum):
-    """Who shares one counter."""
-
-    IDENTITY = "identity"
-    TOKEN = "token"
-    CAPTURE = "capture"
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """`per:` of a limit; `capture` is the captured segment's name for that kind, else None."""
-
-    kind: SubjectKind = SubjectKind.IDENTITY
-    capture: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """So many calls per period, sliding.
-
-    Attributes:
-        limit: Calls per period; at most `MAX_RING_SLOTS` without burst.
-        period_us: Length of the window, µs.
-        burst: None means exact: never more than `limit` in any window. Else GCRA:
-            steady `limit` a period, at most `burst` back to back.
-    """
-
-    counter: Counter
-    limit: int
-    period_us: int
-    burst: int | None = None
-    subject: Subject = Subject()
-    span: Span | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def name(self) -> str:
-        """How refusals, states and reloads know the limit."""
-        return f"rate.{self.counter}"
-
-
-class Period(StrEnum):
-    """A calendar window."""
-
-    MINUTE = "minute"
-    HOUR = "hour"
-    DAY = "day"
-    MONTH = "month"
-
-
-PERIOD_US = {
-    Period.MINUTE: 60 * SECOND_US,
-    Period.HOUR: 3_600 * SECOND_US,
-    Period.DAY: 86_400 * SECOND_US,
-    Period.MONTH: 31 * 86_400 * SECOND_US,
-}
-"""Length of a window, µs; months and days of other lengths are `compiler.calendar`'s matter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """So many calls per calendar window of a time zone (an IANA name)."""
-
-    counter: Counter
-    limit: int
-    period: Period
-    timezone: str = "UTC"
-    subject: Subject = Subject()
-    span: Span | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def name(self) -> str:
-        """How refusals, states and reloads know the limit."""
-        return f"budget.{self.counter}"
-
-
-Limit = Rate | Budget
 
 
 @dataclass(frozen=True, slots=True)

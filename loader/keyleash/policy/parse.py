@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from keyleash.commands import CommandTable
 from keyleash.commands.work import DEFAULT_WORK
+from keyleash.limits import Budget, Rate
 from keyleash.policy.audit_rules import read_audit_rules
 from keyleash.policy.grants import (
     PUBLISH,
@@ -15,7 +16,7 @@ from keyleash.policy.grants import (
     read_grants,
     warn_of_masked_images,
 )
-from keyleash.policy.limits import Captures, read_budgets, read_rates
+from keyleash.policy.limits import Captures, read_limits
 from keyleash.policy.model import AuditRules, Durability, Grant, Identity, IdentityKind, Policy
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.schema_errors import check_shape
@@ -121,8 +122,8 @@ class _Reader:
             kind=self._kind(node.get("kind")),
             grants=read,
             deny=read_denies(node.get("deny"), problems),
-            rates=read_rates(node.get("rate"), captures, problems),
-            budgets=read_budgets(node.get("budget"), captures, problems),
+            rates=read_limits(Rate, node.get("rate"), captures, problems),
+            budgets=read_limits(Budget, node.get("budget"), captures, problems),
             token=merge_token_rules(self._token, own_token, problems),
             audit=read_audit_rules(node.get("audit"), self._audit, problems),
             durability=read_durability(node.get("durability"), self._durability, problems),

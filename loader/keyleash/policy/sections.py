@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Any
 
 from keyleash.errors import Span
-from keyleash.policy.limits import RATE_PERIODS_US
+from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy.model import Acceptance, Breaker, Durability, TokenRules
 from keyleash.policy.problems import Problems, quote
 from keyleash.policy.quantities import (

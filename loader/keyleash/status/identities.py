@@ -13,18 +13,16 @@ from keyleash.audit import read_denials
 from keyleash.audit.read import Query, read_folded
 from keyleash.errors import UnexpectedReplyError
 from keyleash.fence.record import FenceRecord, read_records
+from keyleash.limits import COUNTS, LimitState, SlotKind
 from keyleash.operator.load.plan import batches
 from keyleash.operator.suspension import Suspension, suspension_of
 from keyleash.operator.tokens import TokenInfo, TokenState, read_known, token_info
-from keyleash.policy import Budget, Identity, Limit, Policy, Rate, SubjectKind, parse_policy
+from keyleash.policy import Identity, Limit, Policy, SubjectKind, parse_policy
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import ActivePolicy, Client
 from keyleash.store.server_check import operator_client
-from keyleash.store.state import IdentityState, Layout, LimitState, SlotKind, unpack_state
+from keyleash.store.state import IdentityState, Layout, unpack_state
 from keyleash.store.token import TokenRecord
-
-PERIOD_NAMES = {1: "second", 60: "minute", 3600: "hour", 86_400: "day"}
-SECOND_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,63 +68,21 @@ def limit_uses(identity: Identity, state: IdentityState | None, now_us: int) -> 
 
 
 def _use(limit: Limit, held: LimitState | None, now_us: int) -> LimitUse:
-    shared = limit.subject.kind is SubjectKind.IDENTITY
-    used, resets_ms = (_used(held, now_us) if held else (0, None)) if shared else (None, None)
+    used, resets_us = None, None
     if held is not None and held.is_corrupt:
         # It denies every call that counts towards it.
-        used, resets_ms = most(limit), None
+        used = limit.at_once
+    elif limit.subject.kind is SubjectKind.IDENTITY:
+        used, resets_us = COUNTS[limit.kind].used(held, now_us) if held else (0, None)
     return LimitUse(
         name=limit.name,
-        kind=_kind(limit),
-        allows=allows(limit),
+        kind=limit.kind,
+        allows=limit.describe(),
         used=used,
-        of=most(limit),
-        resets_ms=resets_ms,
+        of=limit.at_once,
+        resets_ms=None if resets_us is None else resets_us // 1000,
         per=f"{{{limit.subject.capture}}}" if limit.subject.capture else str(limit.subject.kind),
     )
-
-
-def _used(held: LimitState, now_us: int) -> tuple[int, int | None]:
-    slot = held.slot
-    match slot.kind:
-        case SlotKind.BUDGET if now_us >= held.ends_us:
-            return 0, None
-        case SlotKind.BUDGET:
-            return held.used, held.ends_us // 1000
-        case SlotKind.RING:
-            return sum(at_us > now_us - slot.period_us for at_us in held.calls_us), None
-        case SlotKind.GCRA:
-            return -(-max(0, held.tat_us - now_us) // slot.interval_us), None
-
-
-def _kind(limit: Limit) -> SlotKind:
-    match limit:
-        case Budget():
-            return SlotKind.BUDGET
-        case Rate(burst=None):
-            return SlotKind.RING
-        case Rate():
-            return SlotKind.GCRA
-
-
-def most(limit: Limit) -> int:
-    """How many calls a limit lets through at once, when none was counted."""
-    return limit.burst if isinstance(limit, Rate) and limit.burst is not None else limit.limit
-
-
-def allows(limit: Limit) -> str:
-    """The limit in words: `600 a minute, 60 at once`."""
-    if isinstance(limit, Budget):
-        zone = "" if limit.timezone == "UTC" else f", {limit.timezone}"
-        return f"{limit.limit} {_a(limit.period)}{zone}"
-    seconds = limit.period_us // SECOND_US
-    period = PERIOD_NAMES.get(seconds, f"{seconds} s")
-    burst = f", {limit.burst} at once" if limit.burst is not None else ""
-    return f"{limit.limit} {_a(period)}{burst}"
-
-
-def _a(period: str) -> str:
-    return f"an {period}" if period == "hour" else f"a {period}"
 
 
 RECENT_S = 300

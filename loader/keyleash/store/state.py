@@ -20,79 +20,17 @@ import json
 import math
 import struct
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 
-DOUBLE = 8
+from keyleash.limits import COUNTS, LimitState, Slot, SlotKind
+from keyleash.limits.counters import DOUBLE, MOST, whole
+
 STAMP_BYTES = 6
 """48 bits: exact as a double, and short in a script."""
 FIRST_NUMBER = 3
-MOST = 2**53
-"""From here on doubles are not exact. A time that is as late, or no number, is corrupt."""
 UNTIL_RESUMED = 1
 """`suspended` of an identity that is so until somebody resumes it."""
 MAX_REASON_BYTES = 128
 """Most bytes of the reason of a suspension: as much as a denial repeats."""
-COUNTER_KEEP_MS = 2 * 86_400_000
-"""How long a counter per token or per capture outlives its window.
-
-A server clock that is ahead for a while expires keys by the wrong time. Two days are more than a
-wrong date, or any wrong time zone, is ahead.
-"""
-
-
-class SlotKind(StrEnum):
-    """How a limit keeps what it counted."""
-
-    GCRA = "gcra"
-    BUDGET = "budget"
-    RING = "ring"
-
-
-NUMBERS = {
-    SlotKind.GCRA: ("tat",),
-    SlotKind.BUDGET: ("ends", "used"),
-    SlotKind.RING: ("head",),
-}
-"""The names of a kind's numbers, in packed order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """Where one limit stands in a state.
-
-    Attributes:
-        name: The limit's name; a reload moves what was counted by it.
-        index: Place of its first number among the doubles of the header, from 0.
-        limit: What the policy allows per window.
-        period_us: The window's length; for a month, 31 days.
-        capacity: Slots of the ring; 0 for other kinds.
-        offset: Byte offset of the ring; 0 for other kinds.
-        calendar: A budget's period and time zone; empty for other kinds.
-    """
-
-    name: str
-    kind: SlotKind
-    index: int
-    limit: int
-    period_us: int
-    capacity: int = 0
-    offset: int = 0
-    calendar: str = ""
-
-    @property
-    def period_ms(self) -> int:
-        """The window's length in milliseconds, rounded up."""
-        return -(-self.period_us // 1000)
-
-    @property
-    def interval_us(self) -> int:
-        """GCRA's emission interval, rounded up so that the rate is never exceeded."""
-        return -(-self.period_us // self.limit)
-
-    @property
-    def pace_us(self) -> int:
-        """What makes one rate's numbers unlike another's: GCRA's interval, a ring's period."""
-        return self.interval_us if self.kind is SlotKind.GCRA else self.period_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +42,7 @@ class Layout:
     @property
     def numbers(self) -> int:
         """How many doubles the header has, the three in front of the limits' among them."""
-        return FIRST_NUMBER + sum(len(NUMBERS[slot.kind]) for slot in self.slots)
+        return FIRST_NUMBER + sum(len(COUNTS[slot.kind].numbers) for slot in self.slots)
 
     @property
     def header_bytes(self) -> int:
@@ -129,25 +67,6 @@ class Layout:
 
 
 EMPTY_LAYOUT = Layout()
-
-
-@dataclass(frozen=True, slots=True)
-class LimitState:
-    """
-    What one limit of a state holds now; fields that its kind lacks are 0.
-
-    Attributes:
-        calls_us: Of a ring, oldest first, without slots that were never used.
-        is_corrupt: Whether its numbers are none that a guard writes; it then denies the calls
-            that count towards the limit.
-    """
-
-    slot: Slot
-    tat_us: int = 0
-    ends_us: int = 0
-    used: int = 0
-    calls_us: tuple[int, ...] = ()
-    is_corrupt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,53 +99,8 @@ def unpack_state(data: bytes, layout: Layout) -> IdentityState:
         stamp=whole(header[0]),
         suspended=_suspended(header[1]),
         sequence=whole(header[2]),
-        limits=tuple(_limit_state(slot, header, data) for slot in layout.slots),
+        limits=tuple(COUNTS[slot.kind].unpack(slot, header, data) for slot in layout.slots),
     )
-
-
-def whole(number: float) -> int:
-    """A number as guards count; 0 of any other, since a fenced agent may write its own state."""
-    return int(number) if abs(number) < MOST else 0
-
-
-def is_time(number: float) -> bool:
-    """Return whether a guard takes *number* for a time; it denies the call if not."""
-    return number < MOST
-
-
-def whole_us(number: float) -> int:
-    """A time in whole µs, rounded up, as guards compare it; `MOST` of what is none."""
-    return math.ceil(max(number, 0)) if is_time(number) else MOST
-
-
-def is_count(number: float) -> bool:
-    """Return whether a budget may have counted *number* calls; a guard denies the call if not."""
-    return 0 <= number < MOST
-
-
-def ordered_calls(head: float, ring: bytes, capacity: int) -> tuple[int, ...] | None:
-    """
-    The calls of a ring, oldest first, without slots that were never used.
-
-    Args:
-        head: The slot of the oldest call.
-        ring: The slots; those at the end may be missing if they were never used.
-        capacity: How many slots there are.
-
-    Returns:
-        None if the oldest call is no time, or *head* is no slot.
-    """
-    if not (0 <= head < capacity and head == int(head)):
-        return None
-    first = int(head)
-    oldest = ring[first * DOUBLE : (first + 1) * DOUBLE]
-    if oldest and (len(oldest) < DOUBLE or not is_time(struct.unpack("<d", oldest)[0])):
-        return None
-    size = capacity * DOUBLE
-    slots = struct.unpack(f"<{capacity}d", ring[:size].ljust(size, b"\0"))
-    calls = [*slots[first:], *slots[:first]]
-    used = next((place for place, at_us in enumerate(calls) if at_us), capacity)
-    return tuple(map(whole_us, calls[used:]))
 
 
 def _suspended(number: float) -> int:
@@ -234,16 +108,3 @@ def _suspended(number: float) -> int:
     if number > 0 or math.isnan(number):
         return math.ceil(number) if number < MOST else UNTIL_RESUMED
     return math.floor(number) if number > -MOST else -1
-
-
-def _limit_state(slot: Slot, header: tuple[float, ...], data: bytes) -> LimitState:
-    first = header[slot.index]
-    if slot.kind is SlotKind.GCRA:
-        return LimitState(slot, tat_us=whole_us(first), is_corrupt=not is_time(first))
-    if slot.kind is SlotKind.BUDGET:
-        used = header[slot.index + 1]
-        is_corrupt = not (is_time(first) and is_count(used))
-        return LimitState(slot, ends_us=whole_us(first), used=whole(used), is_corrupt=is_corrupt)
-    ring = data[slot.offset : slot.offset + slot.capacity * DOUBLE]
-    calls_us = ordered_calls(first, ring, slot.capacity)
-    return LimitState(slot, calls_us=calls_us or (), is_corrupt=calls_us is None)

@@ -14,7 +14,7 @@ import struct
 from dataclasses import dataclass
 
 from keyleash.errors import SecretInTextError, TokenUnknownError
-from keyleash.store.state import whole
+from keyleash.limits.counters import whole
 
 RECORD_FORMAT = "<ddB12s"
 """expires_us, used_us, revoked, id."""

@@ -20,8 +20,8 @@ from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.commands.spec import Needs
 from keyleash.compiler.render import KEPT_POLICIES
 from keyleash.errors import KeyleashError, NothingToUndoError
+from keyleash.limits import Counter
 from keyleash.policy import Identity, Policy, parse_policy
-from keyleash.policy.model import Counter
 from keyleash.policy.patterns import beginning, match
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import ActivePolicy, Client, read_active, read_history

@@ -30,7 +30,7 @@ from keyleash.evaluate.trace import (
     TokenStep,
 )
 from keyleash.policy import Budget, Deny, Grant, Pattern
-from keyleash.status.identities import allows, limit_uses, most
+from keyleash.status.identities import limit_uses
 from keyleash.text import clock_time, iso_time, json_bytes, printable, size
 
 HAVE_AN_END = (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED)
@@ -97,7 +97,7 @@ def _step(step: Step, lines: Sequence[str]) -> dict[str, Any]:
                 "limit": step.limit.name,
                 "per": str(step.limit.subject.kind),
                 "subject": json_bytes(step.subject),
-                "of": most(step.limit),
+                "of": step.limit.at_once,
                 "left": step.left,
                 "free_at": _moment(step.free_us) if step.code in HAVE_AN_END else None,
                 "resets_at": _moment(step.resets_us),
@@ -213,7 +213,7 @@ def _key_said(step: KeyStep) -> str:
 def _limit_said(step: LimitStep) -> str:
     limit = step.limit
     who = f" of {printable(step.subject)}" if step.subject else ""
-    said = f"{limit.name}{who}: {step.left} of {most(limit)} left ({allows(limit)})"
+    said = f"{limit.name}{who}: {step.left} of {limit.at_once} left ({limit.describe()})"
     if step.code is ReplyCode.COUNTER_CORRUPT:
         said += "; REFUSED: its counter is corrupt"
     elif step.code is not None:

@@ -9,10 +9,10 @@ import click
 
 from keyleash.cli.terminal import is_plain
 from keyleash.commands import OperationClass
+from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import Breaker, Budget, Grant, Pattern, Rate, SubjectKind
 from keyleash.policy.canonical import plain
 from keyleash.policy.diff import Gain, Part, PolicyChange
-from keyleash.policy.limits import RATE_PERIODS_US
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.policy.quantities import format_duration
 from keyleash.store.wire import Transport

@@ -15,14 +15,10 @@ from keyleash.compiler.passes.select_commands import KEPT, usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, matcher
 from keyleash.compiler.render import StandIns
 from keyleash.compiler.resp import is_alike, mend_of, names_widths
-from keyleash.policy.model import Counter, Grant, Literal
+from keyleash.limits import Counter
+from keyleash.limits.counters import COUNTED
+from keyleash.policy.model import Grant, Literal
 from keyleash.policy.patterns import beginning
-
-_COUNTERS = {
-    OperationClass.READ: Counter.READS,
-    OperationClass.WRITE: Counter.WRITES,
-    OperationClass.DELETE: Counter.DELETES,
-}
 
 _SCAN = OperationClass.SCAN
 
@@ -233,7 +229,7 @@ def _changes(needs: list[Needs], place: int, spec: CommandSpec) -> bool:
 
 
 def _counted(needs: Needs) -> tuple[Counter, ...]:
-    return tuple(_COUNTERS[cls] for cls in needs if cls in _COUNTERS)
+    return tuple(COUNTED[cls] for cls in needs if cls in COUNTED)
 
 
 def _scan(effective: Sequence[_Grant]) -> ScanPlan:

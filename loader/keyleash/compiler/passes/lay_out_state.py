@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard
-from keyleash.policy.model import PERIOD_US, Budget, Limit, Rate, SubjectKind
-from keyleash.store.state import DOUBLE, FIRST_NUMBER, NUMBERS, Layout, Slot, SlotKind
+from keyleash.limits import COUNTS, SlotKind, SubjectKind
+from keyleash.limits.counters import DOUBLE
+from keyleash.store.state import FIRST_NUMBER, Layout
 
 
 def lay_out_state(guard: Guard, _table: CommandTable) -> Guard:
@@ -22,29 +23,11 @@ def lay_out_state(guard: Guard, _table: CommandTable) -> Guard:
     slots = []
     index = FIRST_NUMBER
     for limit in shared:
-        slots.append(slot_of(limit, index))
-        index += len(NUMBERS[slots[-1].kind])
+        slots.append(limit.slot(index))
+        index += len(COUNTS[slots[-1].kind].numbers)
     offset = index * DOUBLE
     for place, slot in enumerate(slots):
         if slot.kind is SlotKind.RING:
             slots[place] = replace(slot, offset=offset)
             offset += slot.capacity * DOUBLE
     return replace(guard, layout=Layout(tuple(slots)))
-
-
-def slot_of(limit: Limit, index: int = 0) -> Slot:
-    """The slot of *limit*, its ring not yet placed."""
-    match limit:
-        case Budget():
-            return Slot(
-                limit.name,
-                SlotKind.BUDGET,
-                index,
-                limit.limit,
-                PERIOD_US[limit.period],
-                calendar=f"{limit.period} {limit.timezone}",
-            )
-        case Rate(burst=None):
-            return Slot(limit.name, SlotKind.RING, index, limit.limit, limit.period_us, limit.limit)
-        case Rate():
-            return Slot(limit.name, SlotKind.GCRA, index, limit.limit, limit.period_us)

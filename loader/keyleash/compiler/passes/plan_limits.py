@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from keyleash.commands import CommandTable
-from keyleash.compiler.calendar import window_runs
 from keyleash.compiler.ir import Guard, LimitPlan
-from keyleash.compiler.passes.lay_out_state import slot_of
 from keyleash.compiler.passes.translate_patterns import lua_pattern
-from keyleash.policy.model import Budget, Limit, Rate, SubjectKind
+from keyleash.limits import Budget, Limit, Rate, SubjectKind
+from keyleash.limits.calendar import window_runs
 
 
 def plan_limits(guard: Guard, _table: CommandTable) -> Guard:
@@ -24,15 +23,15 @@ def plan_limits(guard: Guard, _table: CommandTable) -> Guard:
 
 def _plan(guard: Guard, number: int, limit: Limit) -> LimitPlan:
     placed = {slot.name: slot for slot in guard.layout.slots}
-    slot = placed.get(limit.name) or slot_of(limit)
+    slot = placed.get(limit.name) or limit.slot()
     plan = LimitPlan(number, limit.counter, slot)
     match limit:
         case Budget():
             plan = replace(
                 plan, runs=window_runs(limit.period, limit.timezone, guard.calendar_year)
             )
-        case Rate(burst=int(burst)):
-            plan = replace(plan, tolerance_us=(burst - 1) * slot.interval_us)
+        case Rate():
+            plan = replace(plan, tolerance_us=limit.tolerance_us)
     return _with_subject(guard, plan, limit)
 
 

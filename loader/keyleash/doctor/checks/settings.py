@@ -12,6 +12,7 @@ from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.doctor.advisories import advisories, parse_version, shown
 from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped, named
+from keyleash.limits import LimitState, SlotKind
 from keyleash.operator.load.checks import (
     EVICTION_ADVICE,
     RESTORE_CODE,
@@ -23,7 +24,6 @@ from keyleash.status.identities import read_states
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import PAYLOAD_ADVICE, find_payload_risk, release_of
-from keyleash.store.state import LimitState, SlotKind
 
 VERSION = "vulnerable-version"
 

@@ -29,7 +29,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from keyleash.store.state import DOUBLE, FIRST_NUMBER, NUMBERS, Layout, Slot, SlotKind
+from keyleash.limits import COUNTS, Slot, SlotKind
+from keyleash.limits.counters import DOUBLE
+from keyleash.store.state import FIRST_NUMBER, Layout
 
 _FORMATS = {
     "=": "HH", "0": "H", "b": "Hd", "p": "Hdd", "o": "HIId",
@@ -115,7 +117,7 @@ def _steps(old: Layout, new: Layout, ends_us: Mapping[str, int]) -> list[Migrati
 
 def _slot_steps(old: Slot | None, new: Slot, end_us: int) -> Iterator[MigrationStep]:
     """The steps for the numbers of one limit, and for its ring if it has one."""
-    length = len(NUMBERS[new.kind]) * DOUBLE
+    length = len(COUNTS[new.kind].numbers) * DOUBLE
     fresh = MigrationStep("0", (length,))
     if old is None:
         yield fresh

@@ -12,10 +12,11 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from keyleash.compiler import CompiledGuard
-from keyleash.compiler.calendar import window_end_us
 from keyleash.compiler.emit import POLICY_DIGITS
 from keyleash.compiler.passes.protect_control_keys import protected_prefixes
 from keyleash.errors import PolicyError
+from keyleash.limits.calendar import end_of_runs_us
+from keyleash.limits.counters import DOUBLE, whole
 from keyleash.operator.load.compile import PreparedPolicy, server_time_us
 from keyleash.operator.load.migration import Moves, moves_of
 from keyleash.policy import Policy, parse_policy
@@ -23,7 +24,7 @@ from keyleash.policy.diff import PolicyDiff, diff_policies
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import ActivePolicy, Client, GuardRecord, guard_record, read_active
 from keyleash.store.server_check import operator_client
-from keyleash.store.state import DOUBLE, EMPTY_LAYOUT, Layout, whole
+from keyleash.store.state import EMPTY_LAYOUT, Layout
 from keyleash.store.wire import Transport
 
 BATCH = 100
@@ -254,7 +255,7 @@ def _change(
     if standing.stamp == guard.stamp:
         layout = guard.layout  # whatever is recorded, a stamp names the one guard
     ends_us = {
-        plan.slot.name: window_end_us(plan.runs, now_us) for plan in guard.plan.limits if plan.runs
+        plan.slot.name: end_of_runs_us(plan.runs, now_us) for plan in guard.plan.limits if plan.runs
     }
     moves = moves_of(layout, guard.layout, guard.stamp, ends_us)
     if standing.size == 0:

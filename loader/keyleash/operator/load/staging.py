@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 from keyleash.compiler import CompiledGuard, Report
 from keyleash.compiler.render import STAGED_KEEP_MS, operator_script, render
 from keyleash.errors import DigestMismatchError
+from keyleash.limits.counters import DOUBLE
 from keyleash.operator.load.plan import (
     IdentityChange,
     Snapshot,
@@ -23,7 +24,7 @@ from keyleash.operator.load.plan import (
 )
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import ActivePolicy, Client
-from keyleash.store.state import DOUBLE, Layout
+from keyleash.store.state import Layout
 from keyleash.store.wire import Transport
 
 # What a load makes on the server before the moment of activation, under names of its own.

@@ -4,108 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
-from functools import cache
-from itertools import pairwise
-from zoneinfo import ZoneInfo
 
+from keyleash.limits import Budget, Limit, Rate, SubjectKind
+from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy.diff.changes import Part, PolicyChange
 from keyleash.policy.diff.permissions import Captured
-from keyleash.policy.limits import RATE_PERIODS_US
-from keyleash.policy.model import (
-    AuditRules,
-    Breaker,
-    Budget,
-    Durability,
-    Identity,
-    Limit,
-    Period,
-    Rate,
-    SubjectKind,
-    TokenRules,
-)
-
-# Whether one budget lets through what another does not.
-#
-# Windows of two periods in one time zone lie within each other, so it is enough to know how many
-# fit. In two time zones they do not: each budget then lets through what the other stops.
-
-_LENGTHS_H = {Period.DAY: 24, Period.MONTH: 31 * 24}
-_YEARS = 5
-"""So far ahead guards know the calendar."""
-
-
-def spends_more(budget: Budget, other: Budget) -> bool:
-    """Whether *one* lets some sequence of calls through that *other* stops."""
-    if budget.timezone != other.timezone:
-        return True
-    periods = [*Period]
-    if periods.index(budget.period) >= periods.index(other.period):
-        # All of it may be spent within one window of the other.
-        return budget.limit > other.limit
-    return budget.limit * _fitting(budget.period, other.period, budget.timezone) > other.limit
-
-
-def _fitting(short: Period, long: Period, timezone: str) -> int:
-    """The most windows of a short period that one of a long period can have."""
-    if short is Period.DAY:
-        return 31
-    if long is Period.HOUR:
-        return 60
-    hours = _LENGTHS_H[long] + _gained_h(timezone)
-    return hours if short is Period.HOUR else hours * 60
-
-
-@cache
-def _gained_h(timezone: str) -> int:
-    """By how many hours, rounded up, the clock goes back at most in the coming years."""
-    zone = ZoneInfo(timezone)
-    first = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    days = (first + timedelta(days=day) for day in range(_YEARS * 366))
-    offsets = [day.astimezone(zone).utcoffset() or timedelta() for day in days]
-    back = max(before - after for before, after in pairwise(offsets))
-    return max(0, -(-int(back.total_seconds()) // 3600))
-
-
-# Whether one limit lets through what another does not, for each kind of limit by itself.
-#
-# A rate is told by the most calls that it lets through in a closed stretch of time: a ring of
-# `limit` in `period`, `limit` for each period begun; a GCRA, `burst` and one for each interval. One
-# rate has nothing beyond another if it has no more in a stretch of any length.
-
-
-def lets_more(rate: Rate, other: Rate) -> bool:
-    """Whether *one* lets some sequence of calls through that *other* stops."""
-    return not _is_within(rate, other)
-
-
-def _is_within(rate: Rate, other: Rate) -> bool:
-    if other.burst is None:
-        # A ring looks at stretches of its period, and their ends are not both in one.
-        return _most_within(rate, other.period_us - 1) <= other.limit
-    burst = rate.limit if rate.burst is None else rate.burst
-    return burst <= other.burst and _is_slower(rate, other)
-
-
-def _is_slower(rate: Rate, other: Rate) -> bool:
-    """In the long run, against a GCRA."""
-    interval_us = _interval_us(other)
-    if rate.burst is None:
-        return rate.limit * interval_us <= rate.period_us
-    return _interval_us(rate) >= interval_us
-
-
-def _most_within(rate: Rate, length_us: int) -> int:
-    """The most calls in a closed stretch of *length_us*."""
-    if rate.burst is None:
-        return rate.limit * (length_us // rate.period_us + 1)
-    return rate.burst + length_us // _interval_us(rate)
-
-
-def _interval_us(rate: Rate) -> int:
-    """As guards have it: rounded up, so that the rate is never exceeded."""
-    return -(-rate.period_us // rate.limit)
-
+from keyleash.policy.model import AuditRules, Breaker, Durability, Identity, TokenRules
 
 _PER_IDENTITY = SubjectKind.IDENTITY
 _PER_CAPTURE = SubjectKind.CAPTURE
@@ -136,16 +40,19 @@ def _part(limit: Limit) -> Part:
 def _allows_more(limit: Limit, other: Limit, with_one: Identity, with_other: Identity) -> bool:
     """Whether *one* lets some sequence of calls through that *other* stops."""
     return (
-        _counts_more_by_kind(limit, other)
+        _counts_more(limit, other)
         or _shares_less(limit, other)
         or (limit.subject == other.subject and _captures_less(limit, with_one, with_other))
     )
 
 
-def _counts_more_by_kind(limit: Limit, other: Limit) -> bool:
-    if isinstance(limit, Rate) and isinstance(other, Rate):
-        return lets_more(limit, other)
-    return isinstance(limit, Budget) and isinstance(other, Budget) and spends_more(limit, other)
+def _counts_more(limit: Limit, other: Limit) -> bool:
+    match limit, other:
+        case Rate(), Rate():
+            return limit.allows_more_than(other)
+        case Budget(), Budget():
+            return limit.allows_more_than(other)
+    return False
 
 
 def _shares_less(limit: Limit, other: Limit) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from keyleash.commands import OperationClass
 from keyleash.errors import Problem, Span
-from keyleash.policy.model import Counter, Identity, Limit, SubjectKind
+from keyleash.limits import Counter, Limit, SubjectKind
+from keyleash.policy.model import Identity
 from keyleash.policy.patterns import NOWHERE
 
 

@@ -9,22 +9,19 @@ from itertools import islice
 
 from keyleash.commands import OperationClass
 from keyleash.commands.facts import NAMED_ONLY
+from keyleash.limits import SECOND_US, Limit, Rate, SubjectKind
+from keyleash.limits.calendar import PERIOD_US
 from keyleash.policy.keysets import covers
 from keyleash.policy.lint.findings import LintFinding, finding_about
 from keyleash.policy.model import (
-    PERIOD_US,
-    SECOND_US,
     AnySuffix,
     Capture,
     Grant,
     Identity,
     IdentityKind,
-    Limit,
     Pattern,
     PatternPart,
     Policy,
-    Rate,
-    SubjectKind,
 )
 from keyleash.policy.pattern_tree import PatternTree, Segment, segments_of
 from keyleash.policy.problems import quote

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from keyleash.commands import OperationClass
+from keyleash.limits import SECOND_US, Budget, Counter, Period, Rate, SubjectKind
+from keyleash.limits.calendar import PERIOD_US
 from keyleash.policy.lint.findings import (
     COUNTERS,
     LintFinding,
@@ -12,18 +14,7 @@ from keyleash.policy.lint.findings import (
     finding_about,
     unbound_changes,
 )
-from keyleash.policy.model import (
-    PERIOD_US,
-    SECOND_US,
-    Budget,
-    Counter,
-    Identity,
-    IdentityKind,
-    Period,
-    Policy,
-    Rate,
-    SubjectKind,
-)
+from keyleash.policy.model import Identity, IdentityKind, Policy
 from keyleash.policy.problems import listing, quote
 from keyleash.policy.quantities import format_duration
 

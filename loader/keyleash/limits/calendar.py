@@ -1,4 +1,4 @@
-"""Calendar windows of a time zone as runs of equal length, since Lua has no calendar.
+"""Calendar windows of a time zone, as an algorithm and as runs of equal length for Lua.
 
 A run says: from `start_us` on, a window ends every `step_us`, and the last one at
 `until_us` at the latest. A UTC day is one run without end; in a zone with summer
@@ -8,14 +8,43 @@ time, each day that is not 24 hours long is a run of its own.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
 from functools import cache
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from keyleash.compiler.ir import Run
-from keyleash.policy.model import PERIOD_US, SECOND_US, Period
+from keyleash.limits.counters import SECOND_US
+
+
+class Period(StrEnum):
+    """A calendar window."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
+PERIOD_US = {
+    Period.MINUTE: 60 * SECOND_US,
+    Period.HOUR: 3_600 * SECOND_US,
+    Period.DAY: 86_400 * SECOND_US,
+    Period.MONTH: 31 * 86_400 * SECOND_US,
+}
+"""Length of a window, µs; months and days may be shorter, and days longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A stretch of calendar windows of equal length."""
+
+    start_us: int
+    until_us: int | None
+    step_us: int
+
 
 YEARS = 6
 """Compiled in from the first of January of the year of compiling: never less than five ahead."""
@@ -40,7 +69,7 @@ def window_runs(period: Period, timezone: str, year: int) -> tuple[Run, ...]:
             return _runs_of_offsets(_offset_changes(zone, year, step_us), step_us)
 
 
-def window_end_us(runs: tuple[Run, ...], now_us: int) -> int:
+def end_of_runs_us(runs: tuple[Run, ...], now_us: int) -> int:
     """The first end of a window after *now_us*; the same arithmetic as the guard's."""
     run = next(run for run in runs if run.until_us is None or now_us < run.until_us)
     end = run.start_us + ((now_us - run.start_us) // run.step_us + 1) * run.step_us
@@ -106,3 +135,83 @@ def _instant_us(day: date, zone: ZoneInfo) -> int:
     """The first instant of a local day: where midnight is skipped, the end of the gap."""
     local = datetime(day.year, day.month, day.day, tzinfo=zone)
     return int(local.astimezone(UTC).timestamp()) * SECOND_US
+
+
+def window_end_us(period: Period, timezone: str, now_us: int) -> int:
+    """The end of the calendar window that *now_us* is in."""
+    zone = ZoneInfo(timezone)
+    now_s = now_us // SECOND_US
+    match period:
+        case Period.DAY:
+            return SECOND_US * _first_s(zone, now_s, _day)
+        case Period.MONTH:
+            return SECOND_US * _first_s(zone, now_s, _month)
+        case Period.HOUR:
+            return SECOND_US * _clock_reaches_s(zone, now_s, 3600)
+        case Period.MINUTE:
+            return SECOND_US * _clock_reaches_s(zone, now_s, 60)
+
+
+def _day(local: datetime) -> date:
+    return local.date()
+
+
+def _month(local: datetime) -> date:
+    return local.date().replace(day=1)
+
+
+def _first_s(zone: ZoneInfo, now_s: int, label: Callable[[datetime], date]) -> int:
+    """The first second at which the local day, or month, is a later one than now."""
+    now = label(datetime.fromtimestamp(now_s, zone))
+    before, after = now_s, now_s + 33 * 86_400
+    while after - before > 1:
+        middle = (before + after) // 2
+        if label(datetime.fromtimestamp(middle, zone)) > now:
+            after = middle
+        else:
+            before = middle
+    return after
+
+
+def _clock_reaches_s(zone: ZoneInfo, now_s: int, step_s: int) -> int:
+    """The next second at which the clock on the wall comes to a multiple of *step_s*."""
+    offset_s = _offset_s(zone, now_s)
+    at_s = now_s + step_s - (now_s + offset_s) % step_s
+    if _offset_s(zone, at_s - 1) == offset_s:
+        return at_s
+    at_s = now_s
+    while True:
+        offset_s = _offset_s(zone, at_s)
+        at_s += 1
+        # By the time of before a change or by that of after it: both may be a full hour.
+        if (at_s + offset_s) % step_s == 0 or (at_s + _offset_s(zone, at_s)) % step_s == 0:
+            return at_s
+
+
+def _offset_s(zone: ZoneInfo, at_s: int) -> int:
+    offset = datetime.fromtimestamp(at_s, zone).utcoffset()
+    return int((offset or timedelta()).total_seconds())
+
+
+def most_windows_within(short: Period, long: Period, timezone: str) -> int:
+    """Return the most windows of one period that a window of another has; 1 if it is as long."""
+    periods = [*Period]
+    if periods.index(short) >= periods.index(long):
+        return 1
+    if short is Period.DAY:
+        return 31
+    if long is Period.HOUR:
+        return 60
+    hours = PERIOD_US[long] // PERIOD_US[Period.HOUR] + _gained_h(timezone)
+    return hours if short is Period.HOUR else hours * 60
+
+
+@cache
+def _gained_h(timezone: str) -> int:
+    """Return by how many hours, rounded up, the clock goes back at most in the coming years."""
+    zone = ZoneInfo(timezone)
+    first = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = (first + timedelta(days=day) for day in range((YEARS - 1) * 366))
+    offsets = [day.astimezone(zone).utcoffset() or timedelta() for day in days]
+    back = max(before - after for before, after in pairwise(offsets))
+    return max(0, -(-int(back.total_seconds()) // 3600))

@@ -1,0 +1,182 @@
+"""Budgets: a number of calls per calendar window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import ClassVar
+from zoneinfo import available_timezones
+
+from keyleash.errors import Span
+from keyleash.limits.calendar import PERIOD_US, Period, most_windows_within, window_end_us
+from keyleash.limits.counters import (
+    COUNTER_KEEP_MS,
+    IDENTITY,
+    MOST,
+    BaseCount,
+    Counter,
+    LimitProblem,
+    LimitState,
+    Slot,
+    SlotKind,
+    Subject,
+    a_period,
+    is_count,
+    is_time,
+    whole,
+    whole_us,
+)
+
+MAX_BUDGET = 10**15
+"""Counters are doubles, exact to 2^53."""
+UTC = "UTC"
+
+
+@cache
+def timezones() -> frozenset[str]:
+    """Return the names of the time zones that a budget may have."""
+    # `localtime` is whatever the loading machine happens to be set to.
+    return frozenset(available_timezones() - {"localtime", "Factory"})
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A quota per calendar window in a time zone (an IANA name)."""
+
+    PERIODS: ClassVar = tuple(Period)
+    OPTIONS: ClassVar = ("timezone",)
+
+    counter: Counter
+    limit: int
+    period: Period
+    timezone: str = UTC
+    subject: Subject = IDENTITY
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def read(
+        cls,
+        counter: Counter,
+        limit: int,
+        period: str,
+        options: Mapping[str, str],
+        subject: Subject,
+        span: Span | None,
+    ) -> Budget:
+        """Return the budget of a policy's document; its values may be out of range."""
+        return cls(counter, limit, Period(period), options.get("timezone", UTC), subject, span)
+
+    def problems(self) -> Iterator[LimitProblem]:
+        """Yield the values that are out of range."""
+        if self.timezone != UTC and self.timezone not in timezones():
+            yield LimitProblem(
+                "unknown-timezone",
+                "timezone",
+                "unknown time zone",
+                "write an IANA name, such as `Europe/Berlin` or `UTC`",
+                timezones(),
+            )
+        if self.limit > MAX_BUDGET:
+            yield LimitProblem(
+                "limit-out-of-range",
+                "limit",
+                f"the budget `{self.limit}` is over {MAX_BUDGET}",
+                "leave the budget out if there is to be none",
+            )
+
+    @property
+    def name(self) -> str:
+        """The limit's name in denials, states and reloads."""
+        return f"budget.{self.counter}"
+
+    @property
+    def kind(self) -> SlotKind:
+        """The way in which it counts."""
+        return SlotKind.BUDGET
+
+    @property
+    def at_once(self) -> int:
+        """The most calls that it allows at one moment."""
+        return self.limit
+
+    @property
+    def period_us(self) -> int:
+        """The usual length of its window; for a month, 31 days."""
+        return PERIOD_US[self.period]
+
+    def describe(self) -> str:
+        """Return the budget in words: `9000 a day, Europe/Berlin`."""
+        zone = "" if self.timezone == UTC else f", {self.timezone}"
+        return a_period(self.period, self.limit) + zone
+
+    def slot(self, index: int = 0) -> Slot:
+        """Return its place in a state."""
+        calendar = f"{self.period} {self.timezone}"
+        return Slot(self.name, self.kind, index, self.limit, self.period_us, calendar=calendar)
+
+    def new_count(self) -> BudgetCount:
+        """Return a counter of it that has counted nothing."""
+        return BudgetCount(self)
+
+    def allows_more_than(self, other: Budget) -> bool:
+        """
+        Return whether it allows some sequence of calls that *other* denies.
+
+        Windows of two periods in one time zone lie within each other, so the number of windows
+        that fit decides. In two time zones they do not: each allows what the other denies.
+        """
+        if self.timezone != other.timezone:
+            return True
+        windows = most_windows_within(self.period, other.period, self.timezone)
+        return self.limit * windows > other.limit
+
+
+class BudgetCount(BaseCount):
+    """The calls of the open calendar window; a clock that goes back opens no new one."""
+
+    numbers = ("ends", "used")
+
+    def __init__(self, limit: Budget) -> None:
+        self.limit = limit
+        self.ends_us = 0
+        self.count = 0
+
+    @property
+    def is_corrupt(self) -> bool:
+        return self.ends_us >= MOST
+
+    def free_us(self, now_us: int) -> int:
+        if now_us >= self.ends_us or self.count < self.limit.limit:
+            return now_us
+        return self.ends_us
+
+    def left(self, now_us: int) -> int:
+        """Return the calls that are left; 0 if the limit was lowered below what is used."""
+        return max(0, self.limit.limit - (self.count if now_us < self.ends_us else 0))
+
+    def resets_us(self, now_us: int) -> int | None:
+        return self.ends_us if self.count and now_us < self.ends_us < MOST else None
+
+    def take(self, now_us: int) -> None:
+        if now_us >= self.ends_us:
+            self.ends_us = window_end_us(self.limit.period, self.limit.timezone, now_us)
+            self.count = 0
+        self.count += 1
+        self.expires_ms = now_us // 1000 - (now_us - self.ends_us) // 1000 + COUNTER_KEEP_MS
+
+    def restore(self, state: LimitState) -> None:
+        self.ends_us, self.count = state.ends_us, state.used
+
+    def corrupt(self) -> None:
+        self.ends_us, self.count = MOST, self.limit.limit
+
+    @classmethod
+    def unpack(cls, slot: Slot, header: Sequence[float], data: bytes) -> LimitState:
+        ends_us, used = header[slot.index : slot.index + 2]
+        is_corrupt = not (is_time(ends_us) and is_count(used))
+        return LimitState(slot, ends_us=whole_us(ends_us), used=whole(used), is_corrupt=is_corrupt)
+
+    @staticmethod
+    def used(state: LimitState, now_us: int) -> tuple[int, int | None]:
+        return (0, None) if now_us >= state.ends_us else (state.used, state.ends_us)

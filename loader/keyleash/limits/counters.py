@@ -1,0 +1,227 @@
+"""What all limits share: the calls that they count, whose calls, and how numbers are stored."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from keyleash.commands import OperationClass
+
+SECOND_US = 1_000_000
+DOUBLE = 8
+MOST = 2**53
+"""From here on doubles are not exact. A time that is as late, or no number, is corrupt."""
+COUNTER_KEEP_MS = 2 * 86_400_000
+"""How long a counter per token or per capture outlives its window.
+
+A server clock that is ahead for a while expires keys by the wrong time. Two days are more than a
+wrong date, or any wrong time zone, is ahead.
+"""
+
+
+class Counter(StrEnum):
+    """The calls that a limit counts: all of them, or those that need a class on some key."""
+
+    REQUESTS = "requests"
+    READS = "reads"
+    WRITES = "writes"
+    DELETES = "deletes"
+
+    def counts(self, needs: Collection[OperationClass]) -> bool:
+        """Return whether a call that needs these classes counts."""
+        return self is Counter.REQUESTS or any(COUNTED.get(cls) is self for cls in needs)
+
+
+COUNTED = {
+    OperationClass.READ: Counter.READS,
+    OperationClass.WRITE: Counter.WRITES,
+    OperationClass.DELETE: Counter.DELETES,
+}
+"""The counter of each class, besides `Counter.REQUESTS`."""
+
+
+class SubjectKind(StrEnum):
+    """The kind of subject for which a limit has one counter."""
+
+    IDENTITY = "identity"
+    TOKEN = "token"
+    CAPTURE = "capture"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """`per:` of a limit; `capture` is the captured segment's name for that kind, else None."""
+
+    kind: SubjectKind = SubjectKind.IDENTITY
+    capture: str | None = None
+
+
+IDENTITY = Subject()
+
+
+@dataclass(frozen=True, slots=True)
+class LimitProblem:
+    """A value of a limit that is out of range.
+
+    Attributes:
+        field: The field of the limit's document that has it.
+        choices: The values that are allowed, if they can be listed.
+    """
+
+    code: str
+    field: str
+    message: str
+    help: str
+    choices: Collection[str] = ()
+
+
+class SlotKind(StrEnum):
+    """How a limit stores what it counted."""
+
+    GCRA = "gcra"
+    BUDGET = "budget"
+    RING = "ring"
+
+
+def emission_interval_us(limit: int, period_us: int) -> int:
+    """Return GCRA's interval between calls, rounded up so that the rate is never exceeded."""
+    return -(-period_us // limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of one limit in a state.
+
+    Attributes:
+        name: The limit's name; a reload finds what was counted by it.
+        index: Place of its first number among the doubles of the header, from 0.
+        limit: The calls that the policy allows per window.
+        period_us: The window's length; for a month, 31 days.
+        capacity: Slots of the ring; 0 for other kinds.
+        offset: Byte offset of the ring; 0 for other kinds.
+        calendar: A budget's period and time zone; empty for other kinds.
+    """
+
+    name: str
+    kind: SlotKind
+    index: int
+    limit: int
+    period_us: int
+    capacity: int = 0
+    offset: int = 0
+    calendar: str = ""
+
+    @property
+    def period_ms(self) -> int:
+        """The window's length in milliseconds, rounded up."""
+        return -(-self.period_us // 1000)
+
+    @property
+    def interval_us(self) -> int:
+        """GCRA's emission interval."""
+        return emission_interval_us(self.limit, self.period_us)
+
+    @property
+    def pace_us(self) -> int:
+        """What makes one rate's numbers unlike another's: GCRA's interval, a ring's period."""
+        return self.interval_us if self.kind is SlotKind.GCRA else self.period_us
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """
+    The numbers of one limit in a state; fields that its kind lacks are 0.
+
+    Attributes:
+        calls_us: Of a ring, oldest first, without slots that were never used.
+        is_corrupt: Whether no guard writes such numbers; the guard then denies the calls that
+            count towards the limit.
+    """
+
+    slot: Slot
+    tat_us: int = 0
+    ends_us: int = 0
+    used: int = 0
+    calls_us: tuple[int, ...] = ()
+    is_corrupt: bool = False
+
+
+class BaseCount(ABC):
+    """
+    What a limit counted for one subject, in the reference evaluator.
+
+    Attributes:
+        numbers: The names of the kind's numbers, in packed order.
+        expires_ms: When the record of a token or of a captured segment expires.
+    """
+
+    numbers: ClassVar[tuple[str, ...]]
+    expires_ms = 0
+
+    @property
+    @abstractmethod
+    def is_corrupt(self) -> bool:
+        """Whether it holds numbers that no guard writes, so that the limit allows no call."""
+
+    @abstractmethod
+    def free_us(self, now_us: int) -> int:
+        """Return when the next call is allowed; not after *now_us* if it is allowed now."""
+
+    @abstractmethod
+    def left(self, now_us: int) -> int:
+        """Return the number of calls that are allowed now, if the clock never goes back."""
+
+    @abstractmethod
+    def resets_us(self, now_us: int) -> int | None:
+        """Return when all of it is free again; None if it is, or if only a reset frees it."""
+
+    @abstractmethod
+    def take(self, now_us: int) -> None:
+        """Count one call."""
+
+    @abstractmethod
+    def restore(self, state: LimitState) -> None:
+        """Continue with the numbers of a state."""
+
+    @abstractmethod
+    def corrupt(self) -> None:
+        """Hold numbers that no guard writes."""
+
+    @classmethod
+    @abstractmethod
+    def unpack(cls, slot: Slot, header: Sequence[float], data: bytes) -> LimitState:
+        """Read the numbers of a limit from the header and the bytes of a packed state."""
+
+    @staticmethod
+    @abstractmethod
+    def used(state: LimitState, now_us: int) -> tuple[int, int | None]:
+        """Return the calls that count at *now_us*, and when the window ends, Unix µs."""
+
+
+def whole(number: float) -> int:
+    """A number as guards count; 0 of any other, since a fenced agent may write its own state."""
+    return int(number) if abs(number) < MOST else 0
+
+
+def is_time(number: float) -> bool:
+    """Return whether a guard takes *number* for a time; it denies the call if not."""
+    return number < MOST
+
+
+def whole_us(number: float) -> int:
+    """A time in whole µs, rounded up, as guards compare it; `MOST` of what is none."""
+    return math.ceil(max(number, 0)) if is_time(number) else MOST
+
+
+def is_count(number: float) -> bool:
+    """Return whether a budget may have counted *number* calls; a guard denies the call if not."""
+    return 0 <= number < MOST
+
+
+def a_period(period: str, limit: Any) -> str:
+    """Return a limit in words, such as `600 a minute`."""
+    return f"{limit} an {period}" if period == "hour" else f"{limit} a {period}"

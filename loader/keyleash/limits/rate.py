@@ -1,0 +1,301 @@
+"""Sliding-window rates: exact, as a ring of the last calls, or with a burst, as GCRA."""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from keyleash.errors import Span
+from keyleash.limits.counters import (
+    COUNTER_KEEP_MS,
+    DOUBLE,
+    IDENTITY,
+    MOST,
+    SECOND_US,
+    BaseCount,
+    Counter,
+    LimitProblem,
+    LimitState,
+    Slot,
+    SlotKind,
+    Subject,
+    a_period,
+    emission_interval_us,
+    is_time,
+    whole_us,
+)
+
+RATE_PERIODS_US = {
+    "second": SECOND_US,
+    "minute": 60 * SECOND_US,
+    "hour": 3600 * SECOND_US,
+    "day": 86_400 * SECOND_US,
+}
+PERIOD_NAMES = {period_us: name for name, period_us in RATE_PERIODS_US.items()}
+MAX_RING_SLOTS = 100_000
+"""A plain rate remembers each call of its window, so its limit is bounded."""
+MIN_EMISSION_US = 10
+MAX_BURST = 1_000_000
+MAX_BURST_US = 366 * RATE_PERIODS_US["day"]
+"""A TAT lies this far ahead at most, so that a double still holds it to the microsecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A sliding-window rate limit.
+
+    Attributes:
+        limit: Calls per period; at most `MAX_RING_SLOTS` without burst.
+        period_us: Length of the window, µs.
+        burst: None means exact: never more than `limit` in any window. Else GCRA:
+            steady `limit` a period, at most `burst` back to back.
+    """
+
+    PERIODS: ClassVar = tuple(RATE_PERIODS_US)
+    OPTIONS: ClassVar = ("burst",)
+
+    counter: Counter
+    limit: int
+    period_us: int
+    burst: int | None = None
+    subject: Subject = IDENTITY
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def read(
+        cls,
+        counter: Counter,
+        limit: int,
+        period: str,
+        options: Mapping[str, str],
+        subject: Subject,
+        span: Span | None,
+    ) -> Rate:
+        """Return the rate of a policy's document; its numbers may be out of range."""
+        burst = options.get("burst")
+        period_us = RATE_PERIODS_US[period]
+        return cls(counter, limit, period_us, None if burst is None else int(burst), subject, span)
+
+    def problems(self) -> Iterator[LimitProblem]:
+        """Yield the numbers that are out of range."""
+        period = PERIOD_NAMES[self.period_us]
+        written = f"{self.limit}/{period}"
+        if self.burst is None:
+            if self.limit > MAX_RING_SLOTS:
+                yield LimitProblem(
+                    "limit-out-of-range",
+                    "limit",
+                    f"the limit `{self.limit}` is over {MAX_RING_SLOTS}, the most that a rate"
+                    " without `burst` can remember",
+                    f"add a `burst`, as in `{{limit: {written}, burst: 1000}}`,"
+                    " or use a shorter period",
+                )
+            return
+        if not 1 <= self.burst <= MAX_BURST:
+            yield LimitProblem(
+                "burst-out-of-range",
+                "burst",
+                f"the burst `{self.burst}` is not between 1 and {MAX_BURST}",
+                "write how many calls may come back to back, such as `burst: 60`",
+            )
+        elif self.burst * self.period_us > MAX_BURST_US * self.limit:
+            yield LimitProblem(
+                "burst-out-of-range",
+                "burst",
+                f"the burst `{self.burst}` takes longer than 366 days to earn back",
+                f"write `burst: {MAX_BURST_US * self.limit // self.period_us}` or less",
+            )
+        if self.limit * MIN_EMISSION_US > self.period_us:
+            yield LimitProblem(
+                "limit-out-of-range",
+                "limit",
+                f"the rate `{written}` is over 100000 a second",
+                "write a lower limit, or a longer period",
+            )
+
+    @property
+    def name(self) -> str:
+        """The limit's name in denials, states and reloads."""
+        return f"rate.{self.counter}"
+
+    @property
+    def kind(self) -> SlotKind:
+        """The way in which it counts."""
+        return SlotKind.RING if self.burst is None else SlotKind.GCRA
+
+    @property
+    def at_once(self) -> int:
+        """The most calls that it allows at one moment."""
+        return self.limit if self.burst is None else self.burst
+
+    @property
+    def interval_us(self) -> int:
+        """GCRA's emission interval."""
+        return emission_interval_us(self.limit, self.period_us)
+
+    @property
+    def tolerance_us(self) -> int:
+        """GCRA's burst tolerance; 0 of an exact rate."""
+        return ((self.burst or 1) - 1) * self.interval_us
+
+    def describe(self) -> str:
+        """Return the rate in words: `600 a minute, 60 at once`."""
+        burst = "" if self.burst is None else f", {self.burst} at once"
+        return a_period(PERIOD_NAMES[self.period_us], self.limit) + burst
+
+    def slot(self, index: int = 0) -> Slot:
+        """Return its place in a state; the offset of a ring is not set."""
+        capacity = self.limit if self.burst is None else 0
+        return Slot(self.name, self.kind, index, self.limit, self.period_us, capacity)
+
+    def new_count(self) -> RingCount | GcraCount:
+        """Return a counter of it that has counted nothing."""
+        return RingCount(self) if self.burst is None else GcraCount(self)
+
+    def allows_more_than(self, other: Rate) -> bool:
+        """
+        Return whether it allows some sequence of calls that *other* denies.
+
+        A rate is characterised by the most calls that it allows in a closed interval of time: a
+        ring, `limit` for each period begun; a GCRA, `burst` and one for each emission interval.
+        """
+        if other.burst is None:
+            # A ring looks at intervals of its period, and their ends are not both in one.
+            return self._most_within(other.period_us - 1) > other.limit
+        if self.at_once > other.burst:
+            return True
+        # In the long run.
+        if self.burst is None:
+            return self.limit * other.interval_us > self.period_us
+        return self.interval_us < other.interval_us
+
+    def _most_within(self, length_us: int) -> int:
+        """Return the most calls in a closed interval of *length_us*."""
+        if self.burst is None:
+            return self.limit * (length_us // self.period_us + 1)
+        return self.burst + length_us // self.interval_us
+
+
+class RingCount(BaseCount):
+    """An exact rate: the call `limit` calls ago must be a whole period old."""
+
+    numbers = ("head",)
+
+    def __init__(self, limit: Rate) -> None:
+        self.limit = limit
+        self.calls_us: deque[int] = deque(maxlen=limit.limit)
+
+    @property
+    def is_corrupt(self) -> bool:
+        is_full = len(self.calls_us) == self.limit.limit
+        return is_full and self.calls_us[0] + self.limit.period_us >= MOST
+
+    def free_us(self, now_us: int) -> int:
+        if len(self.calls_us) < self.limit.limit:
+            return now_us
+        return self.calls_us[0] + self.limit.period_us
+
+    def left(self, now_us: int) -> int:
+        if self.free_us(now_us) > now_us:
+            return 0
+        # A ring may hold 100,000 calls, and each of as many calls asks.
+        old = bisect_right(self.calls_us, now_us - self.limit.period_us)
+        # A clock that went back leaves calls out of order.
+        return max(1, self.limit.limit - (len(self.calls_us) - old))
+
+    def resets_us(self, now_us: int) -> int | None:
+        ends_us = self.calls_us[-1] + self.limit.period_us if self.calls_us else 0
+        return ends_us if now_us < ends_us < MOST else None
+
+    def take(self, now_us: int) -> None:
+        self.calls_us.append(now_us)
+        self.expires_ms = now_us // 1000 + self.limit.period_us // 1000 + COUNTER_KEEP_MS
+
+    def restore(self, state: LimitState) -> None:
+        self.calls_us.extend(state.calls_us)
+
+    def corrupt(self) -> None:
+        self.calls_us.extend([MOST] * self.limit.limit)
+
+    @classmethod
+    def unpack(cls, slot: Slot, header: Sequence[float], data: bytes) -> LimitState:
+        ring = data[slot.offset : slot.offset + slot.capacity * DOUBLE]
+        calls_us = ordered_calls(header[slot.index], ring, slot.capacity)
+        return LimitState(slot, calls_us=calls_us or (), is_corrupt=calls_us is None)
+
+    @staticmethod
+    def used(state: LimitState, now_us: int) -> tuple[int, int | None]:
+        return sum(at_us > now_us - state.slot.period_us for at_us in state.calls_us), None
+
+
+class GcraCount(BaseCount):
+    """A rate with a burst: each call costs an interval; `burst` may be owed at once."""
+
+    numbers = ("tat",)
+
+    def __init__(self, limit: Rate) -> None:
+        self.limit = limit
+        self.tat_us = 0
+
+    @property
+    def is_corrupt(self) -> bool:
+        return self.tat_us >= MOST
+
+    def free_us(self, now_us: int) -> int:
+        return max(self.tat_us, now_us) - self.limit.tolerance_us
+
+    def left(self, now_us: int) -> int:
+        ahead_us = now_us - self.free_us(now_us)
+        return ahead_us // self.limit.interval_us + 1 if ahead_us >= 0 else 0
+
+    def resets_us(self, now_us: int) -> int | None:
+        return self.tat_us if now_us < self.tat_us < MOST else None
+
+    def take(self, now_us: int) -> None:
+        self.tat_us = max(self.tat_us, now_us) + self.limit.interval_us
+        self.expires_ms = now_us // 1000 - (now_us - self.tat_us) // 1000 + COUNTER_KEEP_MS
+
+    def restore(self, state: LimitState) -> None:
+        self.tat_us = state.tat_us
+
+    def corrupt(self) -> None:
+        self.tat_us = MOST
+
+    @classmethod
+    def unpack(cls, slot: Slot, header: Sequence[float], data: bytes) -> LimitState:
+        tat_us = header[slot.index]
+        return LimitState(slot, tat_us=whole_us(tat_us), is_corrupt=not is_time(tat_us))
+
+    @staticmethod
+    def used(state: LimitState, now_us: int) -> tuple[int, int | None]:
+        """Return the calls that are not free again."""
+        return -(-max(0, state.tat_us - now_us) // state.slot.interval_us), None
+
+
+def ordered_calls(head: float, ring: bytes, capacity: int) -> tuple[int, ...] | None:
+    """
+    Return the calls of a ring, oldest first, without slots that were never used.
+
+    Args:
+        head: The slot of the oldest call.
+        ring: The slots; those at the end may be missing if they were never used.
+        capacity: The number of slots.
+
+    Returns:
+        None if the oldest call is no time, or *head* is no slot.
+    """
+    if not (0 <= head < capacity and head == int(head)):
+        return None
+    first = int(head)
+    oldest = ring[first * DOUBLE : (first + 1) * DOUBLE]
+    if oldest and (len(oldest) < DOUBLE or not is_time(struct.unpack("<d", oldest)[0])):
+        return None
+    size = capacity * DOUBLE
+    slots = struct.unpack(f"<{capacity}d", ring[:size].ljust(size, b"\0"))
+    calls = [*slots[first:], *slots[:first]]
+    used = next((place for place, at_us in enumerate(calls) if at_us), capacity)
+    return tuple(map(whole_us, calls[used:]))
