@@ -10,7 +10,7 @@ from benchmarks.support.policy import Target
 from benchmarks.support.variants import Counts, Variant
 
 from keyleash.audit import read_denials
-from keyleash.audit.entries import audit_events, audit_sequel
+from keyleash.audit.entries import audit_events, follow_up_entry
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.state import unpack_state
@@ -127,7 +127,7 @@ def audited_commands(client: Client, target: Target, events: int) -> int:
     return sum(
         len(audit_events(identity, entry_id, pairs))
         for entry_id, pairs in read
-        if audit_sequel(pairs) is None
+        if follow_up_entry(pairs) is None
     )
 
 

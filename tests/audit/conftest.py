@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from support.servers import RealServer
-from support.trails import Trails
+from support.streams import Streams
 
 
 @pytest.fixture
-def trails(server: RealServer) -> Trails:
+def streams(server: RealServer) -> Streams:
     """Every server in turn, with empty trails."""
-    return Trails(server.client())
+    return Streams(server.client())
 
 
 @pytest.fixture
-def embedded_trails(embedded: RealServer) -> Trails:
+def embedded_trails(embedded: RealServer) -> Streams:
     """The embedded server, with empty trails."""
-    return Trails(embedded.client())
+    return Streams(embedded.client())

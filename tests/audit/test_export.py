@@ -80,7 +80,7 @@ def test_entries_are_archived_with_all_their_bytes(
 
     assert archived(to, TRAIL) == stored(client, STREAM)
     assert len(archived(to, TRAIL)) == 4
-    assert verify_archive(to).is_well
+    assert verify_archive(to).is_valid
 
 
 def test_line_says_what_a_reader_asks_for(one: Any, to: Path) -> None:
@@ -110,8 +110,8 @@ def test_every_trail_has_a_folder(client: Any, to: Path) -> None:
 
     export(client, to)
 
-    for trail in ("audit/a", "denied/a", "audit/@operators", "control"):
-        assert len(archived(to, trail)) == 1
+    for stream in ("audit/a", "denied/a", "audit/@operators", "control"):
+        assert len(archived(to, stream)) == 1
 
 
 def test_next_run_adds_only_what_is_new(client: Any, to: Path) -> None:
@@ -119,12 +119,12 @@ def test_next_run_adds_only_what_is_new(client: Any, to: Path) -> None:
     add_events(client, "a", range(1, 6))
     export(client, to)
     add_events(client, "a", range(6, 8))
-    (second,) = (done for done in export(client, to) if done.trail == TRAIL)
+    (second,) = (done for done in export(client, to) if done.stream == TRAIL)
 
     assert second.file is not None
     assert (second.file.count, second.file.first_seq, second.file.last_seq) == (2, 6, 7)
     assert archived(to, TRAIL) == stored(client, STREAM)
-    assert [done for done in export(client, to) if done.trail == TRAIL] == []
+    assert [done for done in export(client, to) if done.stream == TRAIL] == []
     assert unacknowledged(client, STREAM) == 0
 
 
@@ -154,7 +154,7 @@ def test_file_of_large_entries_is_bounded_by_their_bytes(
     files = manifest(to, TRAIL)["files"]
     assert len(files) > 1
     assert archived(to, TRAIL) == stored(one, STREAM)
-    assert verify_archive(to).is_well
+    assert verify_archive(to).is_valid
 
 
 def test_full_manifest_is_closed_and_gone_on_from(
@@ -169,12 +169,12 @@ def test_full_manifest_is_closed_and_gone_on_from(
     closed = sorted(path.name for path in (to / TRAIL).glob("manifest-*"))
     assert closed == ["manifest-00000003.json", "manifest-00000006.json"]
     report = verify_archive(to)
-    assert report.is_well
-    assert [(trail.files, trail.entries) for trail in report.trails if trail.trail == TRAIL] == [
-        (8, 8)
-    ]
+    assert report.is_valid
+    assert [
+        (stream.files, stream.entries) for stream in report.streams if stream.stream == TRAIL
+    ] == [(8, 8)]
     (to / TRAIL / closed[0]).unlink()
-    assert not verify_archive(to).is_well
+    assert not verify_archive(to).is_valid
 
 
 def test_run_is_recorded_in_the_control_stream_once(one: Any, to: Path) -> None:
@@ -231,7 +231,7 @@ def test_second_archive_is_refused_until_it_takes_over(one: Any, to: Path, tmp_p
     with pytest.raises(ArchiveTakenError, match=f"begun at `.*{to}`"):
         export(one, tmp_path / "other")
     add_events(one, "a", [3])
-    assert [done.trail for done in export(one, to)][-1] == TRAIL
+    assert [done.stream for done in export(one, to)][-1] == TRAIL
 
     export(one, tmp_path / "other", take_over=True)
     assert archived(tmp_path / "other", TRAIL) == stored(one, STREAM)
@@ -244,7 +244,7 @@ def test_archiver_that_was_taken_over_stops(one: Any, to: Path, tmp_path: Path) 
     add_events(one, "a", range(1, 31))
     with locked_archive(to) as archive:
         running = Archiver(one, KEYS, archive, max_entries=10).run()
-        assert next(running).trail == TRAIL
+        assert next(running).stream == TRAIL
         export(one, tmp_path / "other", take_over=True)
         with pytest.raises(ArchiveTakenError, match="took it over"):
             list(running)
@@ -281,7 +281,7 @@ def test_trimmed_events_are_a_gap_that_is_said(client: Any, to: Path) -> None:
     export(client, to)
     add_events(client, "a", range(4, 11))
     client.xtrim(STREAM, maxlen=2, approximate=False)
-    (done,) = (done for done in export(client, to) if done.trail == TRAIL)
+    (done,) = (done for done in export(client, to) if done.stream == TRAIL)
 
     (found,) = done.breaks
     assert (found.kind, found.before, found.seq) == ("gap", 3, 9)
@@ -315,16 +315,16 @@ def test_file_that_a_crash_left_unlisted_is_kept(
         with pytest.raises(KeyboardInterrupt):
             export(one, to)
     before = stored(one, STREAM)
-    assert [(finding.kind, finding.trail) for finding in verify_archive(to).findings] == [
+    assert [(finding.kind, finding.stream) for finding in verify_archive(to).findings] == [
         ("extra", TRAIL)
     ]
     one.xtrim(STREAM, maxlen=0, approximate=False)
     add_events(one, "a", [6])
-    done = [done for done in export(one, to) if done.trail == TRAIL]
+    done = [done for done in export(one, to) if done.stream == TRAIL]
 
     assert archived(to, TRAIL) == [*before, *stored(one, STREAM)]
     assert [(item.lost, item.breaks) for item in done] == [(0, ())]
-    assert verify_archive(to).is_well
+    assert verify_archive(to).is_valid
 
 
 def crash(*_arguments: Any) -> None:
@@ -353,8 +353,8 @@ def test_trail_that_was_trimmed_before_its_first_export_is_a_note(one: Any, to: 
 
     assert [str(found.kind) for found in done.breaks] == ["begins"]
     report = verify_archive(to)
-    assert report.is_well
-    assert "begins at seq 5" in report.trails[0].notes[0]
+    assert report.is_valid
+    assert "begins at seq 5" in report.streams[0].notes[0]
 
 
 def test_page_without_room_is_not_asked_for(one: Any) -> None:
@@ -414,7 +414,7 @@ def test_full_disk_at_any_step_leaves_no_half_file(
         assert unacknowledged(one, STREAM) == 0
     assert 5 < step < 99
     assert any("no space left on device; nothing" in item for item in said)
-    assert verify_archive(to).is_well
+    assert verify_archive(to).is_valid
 
 
 def test_missing_pyarrow_names_the_extra(

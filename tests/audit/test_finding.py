@@ -8,51 +8,51 @@ import pytest
 
 from keyleash.audit import AuditEvent, ControlEvent, Denial, find_event
 from keyleash.errors import AmbiguousEventError, UnknownEventError
-from support.trails import KEYS, Trails
+from support.streams import KEYS, Streams
 
 
-def find(trails: Trails, wanted: str) -> tuple[Any, ...]:
-    return find_event(trails.client, KEYS, ["a", "b"], wanted)
+def find(streams: Streams, wanted: str) -> tuple[Any, ...]:
+    return find_event(streams.client, KEYS, ["a", "b"], wanted)
 
 
-def test_event_is_found_with_what_became_of_it(trails: Trails) -> None:
+def test_event_is_found_with_what_became_of_it(streams: Streams) -> None:
     """All of its sequels count, and each of them stands for the event."""
-    trails.event("b", "1-0", before="k", expires=-1, image=b"dump")
-    trails.append(KEYS.audit("b"), "1-1", "of", "1-0", "after", "0" * 40 + ":-1")
-    trails.error("b", "1-2", of="1-0")
-    trails.event("b", "1-3", key="other")
+    streams.event("b", "1-0", before="k", expires=-1, image=b"dump")
+    streams.append(KEYS.audit("b"), "1-1", "of", "1-0", "after", "0" * 40 + ":-1")
+    streams.error("b", "1-2", of="1-0")
+    streams.event("b", "1-3", key="other")
 
-    (event,) = find(trails, "1-0")
+    (event,) = find(streams, "1-0")
 
     assert isinstance(event, AuditEvent)
     assert (event.identity, event.error) == ("b", "ERR no")
     assert event.changes[0].after == "0" * 40
-    assert find(trails, "b/1-0") == find(trails, "1-1") == find(trails, "1-2") == (event,)
+    assert find(streams, "b/1-0") == find(streams, "1-1") == find(streams, "1-2") == (event,)
 
 
-def test_batch_is_found_as_all_its_commands(trails: Trails) -> None:
+def test_batch_is_found_as_all_its_commands(streams: Streams) -> None:
     """An event is shown whole."""
-    trails.batch("a", "1-0", "SET", "x", "DEL", "y")
-    trails.error("a", "1-1", of="1-0", item=2)
+    streams.batch("a", "1-0", "SET", "x", "DEL", "y")
+    streams.error("a", "1-1", of="1-0", item=2)
 
-    assert [(item.op, item.error) for item in find(trails, "1-0")] == [
+    assert [(item.op, item.error) for item in find(streams, "1-0")] == [
         ("SET", None),
         ("DEL", "ERR no"),
     ]
 
 
-def test_refusal_and_control_event_are_found(trails: Trails) -> None:
+def test_refusal_and_control_event_are_found(streams: Streams) -> None:
     """A refusal comes with how often it was repeated."""
-    trails.denial("a", "1-0")
-    trails.repeats("a", "90000-0", of="1-0", count=3)
-    trails.append(KEYS.control, "2-0", "event", "suspend", "actor", "ops", "identity", "a")
+    streams.denial("a", "1-0")
+    streams.repeats("a", "90000-0", of="1-0", count=3)
+    streams.append(KEYS.control, "2-0", "event", "suspend", "actor", "ops", "identity", "a")
 
-    (denial,) = find(trails, "1-0")
-    (event,) = find(trails, "control/2-0")
+    (denial,) = find(streams, "1-0")
+    (event,) = find(streams, "control/2-0")
 
     assert isinstance(denial, Denial)
     assert denial.repeats == 3
-    assert find(trails, "denied:a/1-0") == find(trails, "90000-0") == (denial,)
+    assert find(streams, "denied:a/1-0") == find(streams, "90000-0") == (denial,)
     assert isinstance(event, ControlEvent)
     assert (event.event, event.actor, event.identities) == ("suspend", "ops", frozenset("a"))
 
@@ -60,7 +60,7 @@ def test_refusal_and_control_event_are_found(trails: Trails) -> None:
 @pytest.mark.parametrize(
     "wanted", ["9-9", "a/1-0", "c/1-0", "denied:b/1-0", "", "1", "x", "1-0 ", "2-0"]
 )
-def test_id_of_no_event_is_an_error(embedded_trails: Trails, wanted: str) -> None:
+def test_id_of_no_event_is_an_error(embedded_trails: Streams, wanted: str) -> None:
     """Whether it is no id, another identity's, or of an entry about an event that is gone."""
     embedded_trails.event("b", "1-0")
     embedded_trails.error("b", "2-0", of="0-1")
@@ -69,7 +69,7 @@ def test_id_of_no_event_is_an_error(embedded_trails: Trails, wanted: str) -> Non
         find(embedded_trails, wanted)
 
 
-def test_id_in_several_trails_is_an_error_that_names_them(embedded_trails: Trails) -> None:
+def test_id_in_several_trails_is_an_error_that_names_them(embedded_trails: Streams) -> None:
     """Each name that is offered then finds one."""
     embedded_trails.event("a", "1-0")
     embedded_trails.event("b", "1-0")

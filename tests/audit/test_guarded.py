@@ -74,11 +74,11 @@ def test_events_of_a_guard_are_read_whole_both_ways(leash: Leash) -> None:
     ]
     first, second, failed, read, secret, _, deleted = events
     assert first.changes[0].before is not None
-    assert first.changes[0].before.held is None
+    assert first.changes[0].before.content is None
     assert second.args == (b"\xff", b"PX", b"60000")
     assert second.cost == {Counter.REQUESTS: 1, Counter.WRITES: 1}
     assert second.changes[0].before is not None
-    assert second.changes[0].before.held is not None
+    assert second.changes[0].before.content is not None
     assert second.changes[0].after_expires_ms is not None
     assert failed.error is not None
     assert failed.error.startswith("WRONGTYPE")
@@ -125,9 +125,9 @@ def test_guard_is_followed(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> Non
     told = list(iter(lambda: next(events), None))
     assert [(event.op, event.error is None) for event in told] == [("SET", True), ("LPUSH", False)]
     assert all(isinstance(event, AuditEvent) for event in told)
-    refused = next(denials)
-    assert refused is not None
-    assert refused.op == "GET"
+    denied = next(denials)
+    assert denied is not None
+    assert denied.op == "GET"
 
 
 def test_control_stream_is_read_by_identity_and_token(leash: Leash) -> None:

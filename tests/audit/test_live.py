@@ -1,4 +1,4 @@
-"""Trails as they grow."""
+"""Streams as they grow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from keyleash.audit import Query, follow, follow_control, follow_denials, follow_events, read
-from support.trails import KEYS, Trails
+from support.streams import KEYS, Streams
 
 
 @pytest.fixture(autouse=True)
@@ -23,15 +23,15 @@ def until_quiet(found: Iterator[Any]) -> list[Any]:
     return list(iter(lambda: next(found), None))
 
 
-def test_only_what_comes_is_told_and_by_time(trails: Trails) -> None:
+def test_only_what_comes_is_told_and_by_time(streams: Streams) -> None:
     """What was there before is the log's; identities are merged."""
-    trails.event("a", "1-0")
-    found = follow_events(trails.client, KEYS, lambda: ["a", "b"])
+    streams.event("a", "1-0")
+    found = follow_events(streams.client, KEYS, lambda: ["a", "b"])
     assert until_quiet(found) == []
 
-    trails.event("a", "3-0")
-    trails.event("b", "2-0")
-    trails.error("b", "2-1", of="2-0")
+    streams.event("a", "3-0")
+    streams.event("b", "2-0")
+    streams.error("b", "2-1", of="2-0")
 
     assert [(event.id, event.error) for event in until_quiet(found)] == [
         ("2-0", "ERR no"),
@@ -40,44 +40,44 @@ def test_only_what_comes_is_told_and_by_time(trails: Trails) -> None:
     assert until_quiet(found) == []
 
 
-def test_what_is_since_a_time_comes_first(trails: Trails) -> None:
+def test_what_is_since_a_time_comes_first(streams: Streams) -> None:
     """A look back, and then on without a hole."""
     for number in (1, 2, 3):
-        trails.event("a", f"{number}-0")
-    found = follow_events(trails.client, KEYS, lambda: ["a"], Query(since_ms=2))
+        streams.event("a", f"{number}-0")
+    found = follow_events(streams.client, KEYS, lambda: ["a"], Query(since_ms=2))
 
     assert [event.id for event in until_quiet(found)] == ["2-0", "3-0"]
-    trails.event("a", "4-0")
+    streams.event("a", "4-0")
     assert [event.id for event in until_quiet(found)] == ["4-0"]
 
 
-def test_new_identity_is_followed_from_its_first_event(trails: Trails) -> None:
+def test_new_identity_is_followed_from_its_first_event(streams: Streams) -> None:
     """A policy may be loaded meanwhile."""
     names = ["a"]
-    found = follow_events(trails.client, KEYS, lambda: names)
+    found = follow_events(streams.client, KEYS, lambda: names)
     assert until_quiet(found) == []
 
-    trails.event("new", "1-0")
+    streams.event("new", "1-0")
     names.append("new")
 
     assert [event.identity for event in until_quiet(found)] == ["new"]
 
 
-def test_nobody_to_follow_yet_is_no_error(trails: Trails) -> None:
+def test_nobody_to_follow_yet_is_no_error(streams: Streams) -> None:
     """There may be no identity at first."""
     names: list[str] = []
-    found = follow_events(trails.client, KEYS, lambda: names)
+    found = follow_events(streams.client, KEYS, lambda: names)
     assert until_quiet(found) == []
 
     names.append("a")
-    trails.event("a", "1-0")
+    streams.event("a", "1-0")
 
     assert [event.id for event in until_quiet(found)] == ["1-0"]
 
 
 @pytest.mark.parametrize("page", [1, 2, 3])
 def test_sequels_are_not_lost_at_the_end_of_a_page(
-    embedded_trails: Trails, monkeypatch: pytest.MonkeyPatch, page: int
+    embedded_trails: Streams, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     """A full page holds its last event back, or is made longer where that alone fills it."""
     monkeypatch.setattr(follow, "FIRST_PAGE", page)
@@ -94,7 +94,7 @@ def test_sequels_are_not_lost_at_the_end_of_a_page(
     assert [event.error is not None for event in told] == [True, False] * 3
 
 
-def test_backlog_of_large_entries_is_read_in_small_pages(embedded_trails: Trails) -> None:
+def test_backlog_of_large_entries_is_read_in_small_pages(embedded_trails: Streams) -> None:
     """Before-images make entries large; the server must not copy all of them at once."""
     for number in range(1, 120):
         for name in "ab":
@@ -110,26 +110,26 @@ def test_backlog_of_large_entries_is_read_in_small_pages(embedded_trails: Trails
     assert calls > 10
 
 
-def test_refusal_comes_again_with_its_number(trails: Trails) -> None:
+def test_refusal_comes_again_with_its_number(streams: Streams) -> None:
     """The first at once; how often it came when that is known."""
-    found = follow_denials(trails.client, KEYS, lambda: ["a"], Query(op="GET"))
+    found = follow_denials(streams.client, KEYS, lambda: ["a"], Query(op="GET"))
     assert until_quiet(found) == []
 
-    trails.denial("a", "1-0")
-    trails.denial("a", "2-0", op="SET")
+    streams.denial("a", "1-0")
+    streams.denial("a", "2-0", op="SET")
     assert [(denial.id, denial.repeats) for denial in until_quiet(found)] == [("1-0", 1)]
-    trails.repeats("a", "61000-0", of="1-0", count=8)
-    trails.repeats("a", "61000-1", of="0-1", count=8)
+    streams.repeats("a", "61000-0", of="1-0", count=8)
+    streams.repeats("a", "61000-1", of="0-1", count=8)
     assert [(denial.id, denial.repeats) for denial in until_quiet(found)] == [("1-0", 8)]
 
 
-def test_denials_counted_in_one_entry_come_again(trails: Trails) -> None:
+def test_denials_counted_in_one_entry_come_again(streams: Streams) -> None:
     """Each with its own number; one that is gone is left out."""
-    found = follow_denials(trails.client, KEYS, lambda: ["a"], Query(since_ms=0))
-    trails.denial("a", "1-0")
-    trails.denial("a", "2-0", folded="commands")
+    found = follow_denials(streams.client, KEYS, lambda: ["a"], Query(since_ms=0))
+    streams.denial("a", "1-0")
+    streams.denial("a", "2-0", folded="commands")
     counts = [("of", of, "repeats", count) for of, count in (("1-0", 8), ("1-1", 5), ("2-0", 3))]
-    trails.append(KEYS.denied("a"), "61000-0", *(word for words in counts for word in words))
+    streams.append(KEYS.denied("a"), "61000-0", *(word for words in counts for word in words))
 
     assert [(item.id, item.repeats, item.folded) for item in until_quiet(found)] == [
         ("1-0", 1, ""),
@@ -139,20 +139,20 @@ def test_denials_counted_in_one_entry_come_again(trails: Trails) -> None:
     ]
 
 
-def test_operators_are_followed(trails: Trails) -> None:
+def test_operators_are_followed(streams: Streams) -> None:
     """Of all, or of what is about an identity."""
-    found = follow_control(trails.client, KEYS)
-    of_a = follow_control(trails.client, KEYS, ["a"])
+    found = follow_control(streams.client, KEYS)
+    of_a = follow_control(streams.client, KEYS, ["a"])
     assert until_quiet(found) == until_quiet(of_a) == []
 
     for number, identity in enumerate("ab"):
-        trails.append(KEYS.control, f"{number + 1}-0", "event", "issue", "identity", identity)
+        streams.append(KEYS.control, f"{number + 1}-0", "event", "issue", "identity", identity)
 
     assert [event.id for event in until_quiet(found)] == ["1-0", "2-0"]
     assert [event.id for event in until_quiet(of_a)] == ["1-0"]
 
 
-def test_backlog_of_many_pages_is_told_whole(embedded_trails: Trails) -> None:
+def test_backlog_of_many_pages_is_told_whole(embedded_trails: Streams) -> None:
     """Each read takes so many of each stream that the server is soon free again."""
     count = 2 * read.MAX_PAGE + 10
     with embedded_trails.client.pipeline() as pipe:

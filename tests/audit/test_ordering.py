@@ -12,7 +12,9 @@ from keyleash.audit.undo.history import KeyState, UndoStep, in_order
 def step(event: str, change: str, expires_ms: int | None = None) -> UndoStep:
     """`a/5-0` and `x>y`: whose event, and from which state to which; `-` is absent, `?` unknown."""
     identity, _, entry_id = event.partition("/")
-    was, became = (KeyState({"-": ABSENT, "?": None}.get(item, item)) for item in change.split(">"))
+    before_state, after_state = (
+        KeyState({"-": ABSENT, "?": None}.get(item, item)) for item in change.split(">")
+    )
     return UndoStep(
         identity=identity,
         id=entry_id,
@@ -21,8 +23,8 @@ def step(event: str, change: str, expires_ms: int | None = None) -> UndoStep:
         ops=("SET",),
         correlation="c",
         key=b"k",
-        was=was,
-        became=KeyState(became.digest, expires_ms),
+        before_state=before_state,
+        after_state=KeyState(after_state.digest, expires_ms),
     )
 
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from keyleash.audit import read, read_events
-from support.trails import KEYS, Trails
+from support.streams import KEYS, Streams
 
 
-def test_pages_join_without_loss_in_both_directions(trails: Trails) -> None:
+def test_pages_join_without_loss_in_both_directions(streams: Streams) -> None:
     """More than a page, and more than one entry a millisecond."""
     count = 2 * read.MAX_PAGE + 300
-    with trails.client.pipeline() as pipe:
+    with streams.client.pipeline() as pipe:
         for number in range(count):
             pipe.xadd(
                 KEYS.audit("a"), {"op": "SET", "key": number}, id=f"{number // 7 + 1}-{number % 7}"
             )
         pipe.execute()
 
-    forwards = [event.keys for event in read_events(trails.client, KEYS, ["a"])]
-    backwards = [event.keys for event in read_events(trails.client, KEYS, ["a"], newest_first=True)]
+    forwards = [event.keys for event in read_events(streams.client, KEYS, ["a"])]
+    backwards = [
+        event.keys for event in read_events(streams.client, KEYS, ["a"], newest_first=True)
+    ]
 
     assert forwards == [(b"%d" % number,) for number in range(count)]
     assert backwards == forwards[::-1]
 
 
-def test_page_of_large_entries_is_small(embedded_trails: Trails) -> None:
+def test_page_of_large_entries_is_small(embedded_trails: Streams) -> None:
     """Before-images make entries large; the server must not copy hundreds of them at once."""
     for number in range(1, 200):
         embedded_trails.event("a", f"{number}-0", before="k", expires=-1, image=b"x" * 64_000)

@@ -13,7 +13,7 @@ from keyleash.audit import Query, read_denials, read_events
 from keyleash.audit.entries import audit_events
 from keyleash.audit.read import EventMatcher, pairs_of
 from keyleash.policy.patterns import match, parse_pattern
-from support.trails import KEYS, Trails
+from support.streams import KEYS, Streams
 
 PATTERNS = (
     "a*",
@@ -93,29 +93,29 @@ def test_words_that_are_passed_over_hold_nothing_that_is_meant(
         (Query(since_ms=2, until_ms=4), ["2-0", "3-0", "4-0"]),
     ],
 )
-def test_query_finds_what_it_says(trails: Trails, query: Query, expected: list[str]) -> None:
+def test_query_finds_what_it_says(streams: Streams, query: Query, expected: list[str]) -> None:
     """Each narrows by itself, and together they narrow further; times include their ends."""
-    trails.event("a", "1-0")
-    trails.event("b", "2-0", token="other")
-    trails.event("a", "3-0", op="XGROUP CREATE")
-    trails.event("b", "4-0", correlation=b"c\xff", key="a:1:state")
-    trails.event("a", "5-0", op="DEL", key=None, keys="3:a:1,9:a:2:state,")
+    streams.event("a", "1-0")
+    streams.event("b", "2-0", token="other")
+    streams.event("a", "3-0", op="XGROUP CREATE")
+    streams.event("b", "4-0", correlation=b"c\xff", key="a:1:state")
+    streams.event("a", "5-0", op="DEL", key=None, keys="3:a:1,9:a:2:state,")
 
     for newest_first in (False, True):
-        found = read_events(trails.client, KEYS, ["a", "b"], query, newest_first=newest_first)
+        found = read_events(streams.client, KEYS, ["a", "b"], query, newest_first=newest_first)
         ids = [event.id for event in found]
         assert (ids[::-1] if newest_first else ids) == expected
 
 
-def test_query_takes_the_commands_of_a_batch_apart(trails: Trails) -> None:
+def test_query_takes_the_commands_of_a_batch_apart(streams: Streams) -> None:
     """What is shown of a batch is what was asked for, under its number in the batch."""
-    trails.batch("a", "1-0", "SET", "a:1", "MSET:2", "3:a:2,3:b:1,", "DEL", "b:2")
+    streams.batch("a", "1-0", "SET", "a:1", "MSET:2", "3:a:2,3:b:1,", "DEL", "b:2")
     query = Query(pattern=parse_pattern("b:*"))
 
-    found = list(read_events(trails.client, KEYS, ["a"], query))
+    found = list(read_events(streams.client, KEYS, ["a"], query))
 
     assert [(event.item, event.op) for event in found] == [(2, "MSET"), (3, "DEL")]
-    assert list(read_events(trails.client, KEYS, ["a"], query, newest_first=True)) == found[::-1]
+    assert list(read_events(streams.client, KEYS, ["a"], query, newest_first=True)) == found[::-1]
 
 
 @pytest.mark.parametrize(
@@ -130,28 +130,28 @@ def test_query_takes_the_commands_of_a_batch_apart(trails: Trails) -> None:
     ],
 )
 def test_masked_key_is_found_by_the_key_and_by_what_may_match(
-    trails: Trails, query: Query, is_found: bool
+    streams: Streams, query: Query, is_found: bool
 ) -> None:
     """Masking hides a key from readers, not its events from those who know the key."""
-    trails.event("a", "1-0", key=MASKED)
+    streams.event("a", "1-0", key=MASKED)
 
-    assert bool(list(read_events(trails.client, KEYS, ["a"], query))) is is_found
+    assert bool(list(read_events(streams.client, KEYS, ["a"], query))) is is_found
 
 
-def test_long_key_of_a_refusal_is_found_though_it_was_cut(trails: Trails) -> None:
+def test_long_key_of_a_refusal_is_found_though_it_was_cut(streams: Streams) -> None:
     """A refusal records 256 bytes of a key."""
     key = b"k" * 300
-    trails.denial("a", "1-0", key=key[:256])
+    streams.denial("a", "1-0", key=key[:256])
 
-    assert len(list(read_denials(trails.client, KEYS, ["a"], Query(key=key)))) == 1
-    assert not list(read_denials(trails.client, KEYS, ["a"], Query(key=key[:255])))
+    assert len(list(read_denials(streams.client, KEYS, ["a"], Query(key=key)))) == 1
+    assert not list(read_denials(streams.client, KEYS, ["a"], Query(key=key[:255])))
 
 
-def test_query_of_a_code_finds_refusals(trails: Trails) -> None:
+def test_query_of_a_code_finds_refusals(streams: Streams) -> None:
     """A code is of refusals alone."""
-    trails.denial("a", "1-0")
-    trails.denial("a", "2-0", code="RATE_LIMITED", reason="writes")
+    streams.denial("a", "1-0")
+    streams.denial("a", "2-0", code="RATE_LIMITED", reason="writes")
 
-    found: list[Any] = list(read_denials(trails.client, KEYS, ["a"], Query(code="RATE_LIMITED")))
+    found: list[Any] = list(read_denials(streams.client, KEYS, ["a"], Query(code="RATE_LIMITED")))
 
     assert [(denial.id, denial.reason) for denial in found] == [("2-0", "writes")]

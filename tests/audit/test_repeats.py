@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from keyleash.audit import Query, read_denials
-from support.trails import KEYS, Trails
+from support.streams import KEYS, Streams
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
-def test_repeats_are_folded_into_the_refusal(trails: Trails, newest_first: bool) -> None:
+def test_repeats_are_folded_into_the_refusal(streams: Streams, newest_first: bool) -> None:
     """The number stands far behind the refusal, also behind the time that is asked for."""
-    trails.denial("a", "1000-0")
-    trails.denial("a", "2000-0", op="DEL")
-    trails.denial("a", "70000-0")
-    trails.repeats("a", "70000-1", of="1000-0", count=17)
+    streams.denial("a", "1000-0")
+    streams.denial("a", "2000-0", op="DEL")
+    streams.denial("a", "70000-0")
+    streams.repeats("a", "70000-1", of="1000-0", count=17)
 
     def repeats(query: Query) -> list[tuple[str, int]]:
-        found = read_denials(trails.client, KEYS, ["a"], query, newest_first=newest_first)
+        found = read_denials(streams.client, KEYS, ["a"], query, newest_first=newest_first)
         return sorted((denial.id, denial.repeats) for denial in found)
 
     assert repeats(Query()) == [("1000-0", 17), ("2000-0", 1), ("70000-0", 1)]
@@ -25,11 +25,11 @@ def test_repeats_are_folded_into_the_refusal(trails: Trails, newest_first: bool)
     assert repeats(Query(since_ms=2000)) == [("2000-0", 1), ("70000-0", 1)]
 
 
-def test_repeats_of_a_minute_that_is_not_over_are_known(trails: Trails) -> None:
+def test_repeats_of_a_minute_that_is_not_over_are_known(streams: Streams) -> None:
     """Until the minute ends they are counted beside the stream."""
-    trails.denial("a", "1000-0")
+    streams.denial("a", "1000-0")
     alike = "0:t:KEY_NOT_GRANTED:GET:"
     counts = {"seq": 1, "minute": 0, alike: 5, f"id:{alike}": "1000-0"}
-    trails.client.hset(KEYS.repeats("a"), mapping=counts)
+    streams.client.hset(KEYS.repeats("a"), mapping=counts)
 
-    assert [denial.repeats for denial in read_denials(trails.client, KEYS, ["a"])] == [5]
+    assert [denial.repeats for denial in read_denials(streams.client, KEYS, ["a"])] == [5]

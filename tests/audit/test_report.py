@@ -16,14 +16,14 @@ from keyleash.audit.report import (
     activity,
     key_history,
     read_activity,
-    read_lives,
-    read_standing,
+    read_before_and_after,
+    read_context,
 )
 from keyleash.operator.tokens import revoke_tokens
 from support.leash import NAMES, Leash, grant
 from support.scribe import Scribe
 from support.servers import RealServer
-from support.trails import Trails
+from support.streams import Streams
 
 HOUR_MS = 3_600_000
 
@@ -37,8 +37,8 @@ def scribe(embedded: RealServer) -> Scribe:
 def before_and_after(scribe: Scribe, query: Query) -> dict[bytes, BeforeAndAfter]:
     """What became of each key."""
     found = read_activity(scribe.client, NAMES, ["one", "two"], query)
-    told = read_lives(scribe.client, NAMES, found.lives.by_key.values())
-    return {item.life.key: item for item in told}
+    told = read_before_and_after(scribe.client, NAMES, found.histories.by_key.values())
+    return {item.history.key: item for item in told}
 
 
 def test_timeline_of_a_long_time_has_few_wide_pieces_and_every_count() -> None:
@@ -66,7 +66,7 @@ def test_timeline_of_one_moment_still_has_several_pieces() -> None:
 
 
 def test_activity_keeps_the_ends_and_counts_the_rest(
-    embedded_trails: Trails, monkeypatch: pytest.MonkeyPatch
+    embedded_trails: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many entries there are, so many are kept."""
     monkeypatch.setattr(key_history, "MAX_KEYS", 10)
@@ -79,10 +79,10 @@ def test_activity_keeps_the_ends_and_counts_the_rest(
     assert [item.id for item in found.first] == [f"{number}-1" for number in range(1, 51)]
     assert [item.id for item in found.last] == [f"{number}-1" for number in range(251, 301)]
     assert found.left_out == 200
-    assert (len(found.lives.by_key), found.lives.further_events) == (10, 290)
+    assert (len(found.histories.by_key), found.histories.further_events) == (10, 290)
 
 
-def test_activity_counts_repeats_tells_gaps_and_a_missing_begin(embedded_trails: Trails) -> None:
+def test_activity_counts_repeats_tells_gaps_and_a_missing_begin(embedded_trails: Streams) -> None:
     """Numbers that would be wrong in silence are worse than none."""
     embedded_trails.event("one", "1000-0", seq=8)
     embedded_trails.event("one", "2000-0", seq=11)
@@ -94,10 +94,10 @@ def test_activity_counts_repeats_tells_gaps_and_a_missing_begin(embedded_trails:
         return read_activity(embedded_trails.client, NAMES, ["one", "two"], query)
 
     found = read(Query())
-    assert [(refusal.count, refusal.first.id) for refusal in found.refusals.values()] == [
+    assert [(refusal.count, refusal.first.id) for refusal in found.denials.values()] == [
         (41, "3000-0")
     ]
-    assert found.refused.counts.total() == 41
+    assert found.denied.counts.total() == 41
     assert found.operations.counts.total() == 3
     assert (found.missing, found.gaps[0].first) == (2, 9)
     assert found.trimmed == ["one"]
@@ -125,7 +125,7 @@ def test_lives_have_what_a_key_held_before_after_and_now(scribe: Scribe) -> None
     assert text(b"k") == [b"old", b"middle!", b"theirs"]
     assert text(b"left") == [None, b"x", b"x"]
     assert [found[key].is_unchanged for key in (b"k", b"left", b"gone")] == [False, True, True]
-    assert found[b"k"].life.events == 2
+    assert found[b"k"].history.events == 2
     assert found[b"gone"].before is not None
     assert found[b"gone"].before.expires_ms is not None
     assert found[b"gone"].after is not None
@@ -156,7 +156,7 @@ def test_images_past_the_bound_are_left_out(
 
     found = before_and_after(scribe, Query())
 
-    assert [found[key].life.is_dropped for key in (b"a", b"b")] == [False, True]
+    assert [found[key].history.is_dropped for key in (b"a", b"b")] == [False, True]
     assert found[b"b"].before is None
 
 
@@ -177,15 +177,15 @@ def test_standing_has_policies_and_tokens_of_the_range_alone(server: RealServer)
     times = [int(entry_id.partition(b"-")[0]) for entry_id, _ in control]
     now_ms = times[-1] + HOUR_MS
 
-    everything = read_standing(leash.admin, NAMES, None, times[0], now_ms)
-    later = read_standing(leash.admin, NAMES, ["one"], now_ms - 1, now_ms)
-    used = read_standing(leash.admin, NAMES, None, now_ms - 1, now_ms, used=[("one", old.id)])
+    everything = read_context(leash.admin, NAMES, None, times[0], now_ms)
+    later = read_context(leash.admin, NAMES, ["one"], now_ms - 1, now_ms)
+    used = read_context(leash.admin, NAMES, None, now_ms - 1, now_ms, used=[("one", old.id)])
 
     assert [policy.generation for policy in everything.policies] == [1, 2]
     assert everything.policies[0].until_ms == everything.policies[1].from_ms
     assert set(everything.policies[0].rules) == {"one", "two"}
     assert {token.id for token in everything.tokens} == {old.id, kept.id}
-    assert [deed.event for deed in everything.deeds] == [
+    assert [step_text.event for step_text in everything.actions] == [
         "activate",
         "issue",
         "revoke",
@@ -194,7 +194,7 @@ def test_standing_has_policies_and_tokens_of_the_range_alone(server: RealServer)
     ]
     assert [policy.generation for policy in later.policies] == [2]
     assert [(token.id, token.note) for token in later.tokens] == [(kept.id, "kept")]
-    assert later.deeds == []
+    assert later.actions == []
     revoked = {token.id: token for token in used.tokens}[old.id]
     assert (revoked.revoked_by, revoked.revoked_ms) == ("ops", times[2])
 
@@ -220,8 +220,8 @@ def test_activity_of_real_guards_has_tokens_and_refusals(server: RealServer) -> 
     found = read_activity(leash.admin, NAMES, ["one"], Query())
 
     tally = found.tokens["one", token.id]
-    assert (tally.events, tally.refused) == (2, 3)
-    assert [key[1] for key in found.refusals] == ["KEY_NOT_GRANTED"]
-    assert list(found.lives.by_key) == [b"k:1"]
+    assert (tally.events, tally.denied) == (2, 3)
+    assert [key[1] for key in found.denials] == ["KEY_NOT_GRANTED"]
+    assert list(found.histories.by_key) == [b"k:1"]
     assert (found.missing, found.trimmed) == (0, [])
     assert activity.ENDS >= len(found.first) == 3

@@ -43,7 +43,7 @@ def test_full_trail_is_free_again_once_it_is_exported(leash: Leash, tmp_path: Pa
 
         assert leash.admin.xlen(KEYS.audit("kept")) == 0
         assert len(archived(tmp_path / "archive", "audit/kept")) == HARD_MAX * turn
-    assert verify_archive(tmp_path / "archive").is_well
+    assert verify_archive(tmp_path / "archive").is_valid
 
 
 def test_export_trims_no_other_trail(leash: Leash, tmp_path: Path) -> None:

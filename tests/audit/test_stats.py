@@ -1,4 +1,4 @@
-"""Trails in numbers."""
+"""Streams in numbers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import pytest
 
 from keyleash.audit import AuditEvent, Denial, count_entries, read_denials, read_events
 from keyleash.audit.stats import ANY_COMMAND, Tally, key_prefix
-from support.trails import KEYS, Trails
+from support.streams import KEYS, Streams
 
 
-def test_entries_are_counted_by_what_they_have(embedded_trails: Trails) -> None:
+def test_entries_are_counted_by_what_they_have(embedded_trails: Streams) -> None:
     """A call counts once for each beginning of its keys; refusals with their repeats."""
-    trails = embedded_trails
-    trails.event("a", "1-0", key=None, keys="5:p:q:1,5:p:q:2,5:p:r:1,")
-    trails.event("b", "2-0", op="DEL", key="p:q:3")
-    trails.error("b", "2-1", of="2-0")
-    trails.denial("b", "3-0", key="p:q:4")
-    trails.repeats("b", "4-0", of="3-0", count=5)
+    streams = embedded_trails
+    streams.event("a", "1-0", key=None, keys="5:p:q:1,5:p:q:2,5:p:r:1,")
+    streams.event("b", "2-0", op="DEL", key="p:q:3")
+    streams.error("b", "2-1", of="2-0")
+    streams.denial("b", "3-0", key="p:q:4")
+    streams.repeats("b", "4-0", of="3-0", count=5)
     found: tuple[AuditEvent | Denial, ...] = (
-        *read_events(trails.client, KEYS, "ab"),
-        *read_denials(trails.client, KEYS, "ab"),
+        *read_events(streams.client, KEYS, "ab"),
+        *read_denials(streams.client, KEYS, "ab"),
     )
 
     stats = count_entries(found)
@@ -32,18 +32,18 @@ def test_entries_are_counted_by_what_they_have(embedded_trails: Trails) -> None:
 
 
 def test_repeats_of_other_commands_are_not_counted_as_the_first_command(
-    embedded_trails: Trails,
+    embedded_trails: Streams,
 ) -> None:
     """A denial whose kind does not include the command counts repeats of any command."""
-    trails = embedded_trails
-    trails.denial("a", "1-0", op="RESTORE", code="COMMAND_REFUSED", key="")
-    trails.denial("a", "2-0", op="HGETALL", code="WORK_TOO_LARGE", key="h")
-    trails.denial("a", "3-0", op="GET", folded="commands")
-    trails.denial("a", "4-0", op="RESTORE", code="COMMAND_REFUSED", key="")
+    streams = embedded_trails
+    streams.denial("a", "1-0", op="RESTORE", code="COMMAND_REFUSED", key="")
+    streams.denial("a", "2-0", op="HGETALL", code="WORK_TOO_LARGE", key="h")
+    streams.denial("a", "3-0", op="GET", folded="commands")
+    streams.denial("a", "4-0", op="RESTORE", code="COMMAND_REFUSED", key="")
     counts = ["of", "1-0", "repeats", 5, "of", "2-0", "repeats", 3, "of", "3-0", "repeats", 4]
-    trails.append(KEYS.denied("a"), "5-0", *counts)
+    streams.append(KEYS.denied("a"), "5-0", *counts)
 
-    stats = count_entries(read_denials(trails.client, KEYS, "a"))
+    stats = count_entries(read_denials(streams.client, KEYS, "a"))
 
     assert stats.ops == {
         "RESTORE": Tally(0, 0, 2),

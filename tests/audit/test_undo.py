@@ -13,8 +13,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.audit.undo import (
     ConflictKind,
-    Undone,
     UndoPlan,
+    UndoResult,
     UndoSelection,
     apply_undo,
     plan_undo,
@@ -52,7 +52,7 @@ def plan(client: Any, correlation: str = "c", **options: Any) -> UndoPlan:
     )
 
 
-def undo(client: Any, correlation: str = "c", **options: Any) -> Undone:
+def undo(client: Any, correlation: str = "c", **options: Any) -> UndoResult:
     return apply_undo(client, plan(client, correlation, **options), actor="ops")
 
 
@@ -115,9 +115,9 @@ def test_conflict_on_one_key_leaves_all_as_they_are(client: Any, scribe: Scribe)
         apply_undo(client, made)
 
     assert data(client) == before
-    ((blocked,), (obstacle,)) = made.blocked, made.blocked[0].obstacles
-    assert (blocked.key, obstacle.kind) == (b"k", ConflictKind.CHANGED)
-    assert [step.event for step in obstacle.by] == [f"b/{event}"]
+    ((blocked,), (conflict,)) = made.blocked, made.blocked[0].conflicts
+    assert (blocked.key, conflict.kind) == (b"k", ConflictKind.CHANGED)
+    assert [step.event for step in conflict.by] == [f"b/{event}"]
     assert client.xlen(NAMES.audit("@operators")) == 0
 
 
@@ -128,9 +128,9 @@ def test_change_outside_the_guards_is_a_conflict_that_nobody_is_named_for(
     scribe.run("a", "SET", "k", "1")
     client.append("k", "!")
 
-    (obstacle,) = plan(client).blocked[0].obstacles
+    (conflict,) = plan(client).blocked[0].conflicts
 
-    assert (obstacle.kind, obstacle.by) == (ConflictKind.CHANGED, ())
+    assert (conflict.kind, conflict.by) == (ConflictKind.CHANGED, ())
 
 
 def test_change_between_two_undone_events_is_a_conflict(client: Any, scribe: Scribe) -> None:
@@ -139,10 +139,10 @@ def test_change_between_two_undone_events_is_a_conflict(client: Any, scribe: Scr
     scribe.run("b", "SET", "k", "2", correlation="d")
     scribe.run("a", "SET", "k", "3")
 
-    (obstacle,) = plan(client).blocked[0].obstacles
+    (conflict,) = plan(client).blocked[0].conflicts
 
-    assert [step.identity for step in obstacle.by] == ["b"]
-    assert obstacle.until is not None
+    assert [step.identity for step in conflict.by] == ["b"]
+    assert conflict.until is not None
 
 
 def test_change_of_the_expiry_alone_is_a_conflict(client: Any, scribe: Scribe) -> None:
@@ -246,9 +246,9 @@ def test_undone_events_conflict_with_their_undo(client: Any, scribe: Scribe) -> 
     scribe.run("a", "SET", "k", "2")
     done = undo(client)
 
-    (obstacle,) = plan(client).blocked[0].obstacles
+    (conflict,) = plan(client).blocked[0].conflicts
 
-    (step,) = obstacle.by
+    (step,) = conflict.by
     assert (step.identity, step.ops, step.actor) == ("@operators", ("UNDO",), "ops")
     assert step.correlation == done.correlation
 
@@ -401,7 +401,7 @@ def test_key_without_an_image_cannot_be_undone_not_even_by_force(
 
     (blocked,) = plan(client, forced=[b"k"]).blocked
 
-    assert [obstacle.kind for obstacle in blocked.obstacles if not obstacle.is_forced] == [
+    assert [conflict.kind for conflict in blocked.conflicts if not conflict.is_forced] == [
         ConflictKind.NOT_RECORDED
     ]
     undo(client, skipped=[b"k"])
@@ -415,7 +415,7 @@ def test_masked_key_cannot_be_undone(client: Any, scribe: Scribe) -> None:
 
     (blocked,) = plan(client).blocked
 
-    assert [obstacle.kind for obstacle in blocked.obstacles] == [ConflictKind.MASKED]
+    assert [conflict.kind for conflict in blocked.conflicts] == [ConflictKind.MASKED]
 
 
 SECRET = "jobs:secret:#" + hashlib.sha1(b"jobs:secret:a", usedforsecurity=False).hexdigest()
@@ -430,7 +430,7 @@ def test_masked_key_that_a_pattern_means_is_in_the_way(
 
     made = plan_undo(client, UndoSelection(pattern=parse_pattern(pattern), since_ms=0))
 
-    assert [item.obstacles[0].kind for item in made.blocked] == [ConflictKind.MASKED]
+    assert [item.conflicts[0].kind for item in made.blocked] == [ConflictKind.MASKED]
     with pytest.raises(NothingToUndoError, match="no event"):
         plan_undo(client, UndoSelection(pattern=parse_pattern("jobs:secret:b"), since_ms=0))
 
@@ -454,9 +454,9 @@ def test_key_that_was_too_large_cannot_be_undone(client: Any, scribe: Scribe) ->
     scribe.add("a", "of", event, "after", "0" * 40 + ":-1")
     client.hset(NAMES.layouts, "a", "{}")
 
-    obstacles = plan(client).blocked[0].obstacles
+    conflicts = plan(client).blocked[0].conflicts
 
-    assert (obstacles[0].kind, obstacles[0].size) == (ConflictKind.LARGE, 70000)
+    assert (conflicts[0].kind, conflicts[0].size) == (ConflictKind.LARGE, 70000)
 
 
 def test_key_that_became_too_large_can_be_forced(client: Any, scribe: Scribe) -> None:
@@ -464,7 +464,7 @@ def test_key_that_became_too_large_can_be_forced(client: Any, scribe: Scribe) ->
     client.set("k", "1")
     scribe.run("a", "SET", "k", "2", after="large")
 
-    assert [obstacle.kind for obstacle in plan(client).blocked[0].obstacles] == [
+    assert [conflict.kind for conflict in plan(client).blocked[0].conflicts] == [
         ConflictKind.UNVERIFIED
     ]
     undo(client, forced=[b"k"])
@@ -478,7 +478,7 @@ def test_control_key_is_never_written(client: Any, scribe: Scribe) -> None:
 
     (blocked,) = plan(client, forced=[b"keyleash:state:a"]).blocked
 
-    assert blocked.obstacles[-1].kind is ConflictKind.CONTROL
+    assert blocked.conflicts[-1].kind is ConflictKind.CONTROL
 
 
 def test_failed_command_is_not_undone(client: Any, scribe: Scribe) -> None:

@@ -47,12 +47,12 @@ def test_whole_archive_is_well(to: Path) -> None:
     """And the report says what is in it."""
     report = verify_archive(to)
 
-    assert report.is_well
-    assert [(trail.trail, trail.files, trail.entries) for trail in report.trails] == [
+    assert report.is_valid
+    assert [(stream.stream, stream.files, stream.entries) for stream in report.streams] == [
         ("audit/a", 4, 40),
         ("audit/b", 1, 2),
     ]
-    assert report.trails[0].chain == manifest(to, TRAIL)["files"][-1]["chain"]
+    assert report.streams[0].chain == manifest(to, TRAIL)["files"][-1]["chain"]
 
 
 @pytest.mark.parametrize("place", [0, 100, -2])
@@ -99,7 +99,7 @@ def test_folder_that_is_gone_is_found(to: Path) -> None:
     shutil.rmtree(to / TRAIL)
 
     (found,) = verify_archive(to).findings
-    assert (found.kind, found.trail) == ("missing", TRAIL)
+    assert (found.kind, found.stream) == ("missing", TRAIL)
 
 
 def test_extra_files_are_found(to: Path) -> None:
@@ -148,7 +148,7 @@ def test_manifest_that_is_none_is_found(to: Path, text: str) -> None:
 
     report = verify_archive(to)
     assert ("changed", "manifest.json") in kinds(to)
-    assert [trail.trail for trail in report.trails] == ["audit/a", "audit/b"]
+    assert [stream.stream for stream in report.streams] == ["audit/a", "audit/b"]
 
 
 def test_manifest_cannot_lead_out_of_its_folder(to: Path) -> None:
@@ -187,9 +187,9 @@ def test_forgery_that_fits_itself_is_found_by_what_the_server_recorded(
     about["marks"] = {}
     (to / "archive.json").write_text(json.dumps(about))
 
-    assert verify_archive(to).is_well
+    assert verify_archive(to).is_valid
     (found,) = verify_archive(to, recorded_by_server(client, KEYS)).findings
-    assert (found.kind, found.trail) == ("changed", TRAIL)
+    assert (found.kind, found.stream) == ("changed", TRAIL)
 
 
 def test_archive_may_be_written_to_meanwhile(to: Path) -> None:
@@ -198,7 +198,7 @@ def test_archive_may_be_written_to_meanwhile(to: Path) -> None:
     (to / TRAIL / "00000005_99-0.jsonl").touch()
 
     with locked_archive(to):
-        assert verify_archive(to).is_well
+        assert verify_archive(to).is_valid
     assert kinds(to) == [("extra", "00000005_99-0.jsonl")]
 
 

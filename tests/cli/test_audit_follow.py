@@ -11,15 +11,15 @@ import pytest
 
 from support.command_line import Cli
 from support.servers import RealServer
-from support.trails import Trails
+from support.streams import Streams
 
 RUNNER = "agent-runner"
 
 
 @pytest.fixture
-def trails(loaded: Cli, embedded: RealServer) -> Trails:
-    """Trails of identities of the example policy, written by hand."""
-    return Trails(embedded.client())
+def streams(loaded: Cli, embedded: RealServer) -> Streams:
+    """Streams of identities of the example policy, written by hand."""
+    return Streams(embedded.client())
 
 
 def started(cli: Cli, *options: str) -> subprocess.Popen[str]:
@@ -36,15 +36,15 @@ def line(following: subprocess.Popen[str]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_follow_tells_what_comes_until_a_signal(
-    loaded: Cli, trails: Trails, number: signal.Signals
+    loaded: Cli, streams: Streams, number: signal.Signals
 ) -> None:
     """One object a line, at once; then exit code 0 and not a word."""
-    trails.event(RUNNER, "1000-0", seq=1)
+    streams.event(RUNNER, "1000-0", seq=1)
     with started(loaded) as following:
         assert line(following)["id"] == "1000-0"
-        trails.event("human-admin", "2000-0", seq=1)
+        streams.event("human-admin", "2000-0", seq=1)
         assert line(following)["identity"] == "human-admin"
-        trails.event(RUNNER, "3000-0", seq=3)
+        streams.event(RUNNER, "3000-0", seq=3)
         assert (line(following)["kind"], line(following)["id"]) == ("gap", "3000-0")
         following.send_signal(number)
         assert following.communicate(timeout=30) == ("", "")
@@ -53,10 +53,10 @@ def test_follow_tells_what_comes_until_a_signal(
 
 
 def test_follow_sees_identities_that_are_loaded_meanwhile(
-    loaded: Cli, trails: Trails, tmp_path: Any
+    loaded: Cli, streams: Streams, tmp_path: Any
 ) -> None:
     """A policy may change while somebody watches."""
-    trails.event(RUNNER, "1000-0")
+    streams.event(RUNNER, "1000-0")
     with started(loaded) as following:
         line(following)
         document = {
@@ -68,28 +68,28 @@ def test_follow_sees_identities_that_are_loaded_meanwhile(
         policy = tmp_path / "policy.json"
         policy.write_text(json.dumps(document))
         loaded.ok("load", policy, "--yes", "--allow-widening", "--allow-removal")
-        trails.event("newcomer", "2000-0")
+        streams.event("newcomer", "2000-0")
         assert line(following)["identity"] == "newcomer"
         following.terminate()
 
 
-def test_follow_ends_when_nobody_reads(loaded: Cli, trails: Trails) -> None:
+def test_follow_ends_when_nobody_reads(loaded: Cli, streams: Streams) -> None:
     """`| head -1` is how people stop it, and no traceback follows."""
-    trails.event(RUNNER, "1000-0")
+    streams.event(RUNNER, "1000-0")
     with started(loaded) as following:
         line(following)
         assert following.stdout is not None
         following.stdout.close()
-        trails.event(RUNNER, "2000-0")
+        streams.event(RUNNER, "2000-0")
         assert following.wait(timeout=30) == 128 + signal.SIGPIPE
         assert following.stderr is not None
         assert following.stderr.read() == ""
 
 
-def test_follow_of_refusals_as_text(loaded: Cli, trails: Trails) -> None:
+def test_follow_of_refusals_as_text(loaded: Cli, streams: Streams) -> None:
     """The same filters as the log's, and a line for people."""
-    trails.denial(RUNNER, "1000-0", op="GET")
-    trails.denial(RUNNER, "2000-0", op="DEL", key="a b")
+    streams.denial(RUNNER, "1000-0", op="GET")
+    streams.denial(RUNNER, "2000-0", op="DEL", key="a b")
     words = ["audit", "follow", "--denied", "--op", "DEL", "--since", "1970-01-01"]
     with loaded.spawn(words) as following:
         assert following.stdout is not None

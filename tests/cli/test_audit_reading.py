@@ -7,28 +7,28 @@ import pytest
 from keyleash.store.keyspace import OPERATORS
 from support.command_line import Cli
 from support.servers import RealServer
-from support.trails import KEYS, Trails
+from support.streams import KEYS, Streams
 
 RUNNER = "agent-runner"
 STATE = "agents:jobs:1:state"
 
 
 @pytest.fixture
-def trails(loaded: Cli, embedded: RealServer) -> Trails:
-    """Trails of identities of the example policy, written by hand."""
-    return Trails(embedded.client())
+def streams(loaded: Cli, embedded: RealServer) -> Streams:
+    """Streams of identities of the example policy, written by hand."""
+    return Streams(embedded.client())
 
 
 def ids(lines: list[dict[str, str]]) -> list[str]:
     return [line["id"] for line in lines]
 
 
-def test_log_filters_by_every_option(loaded: Cli, trails: Trails) -> None:
+def test_log_filters_by_every_option(loaded: Cli, streams: Streams) -> None:
     """Each narrows, whichever way it is written."""
-    trails.event(RUNNER, "1000-0", key="a:1", token="t1")
-    trails.event(RUNNER, "2000-0", key="a:2", op="DEL", correlation="c2")
-    trails.event("human-admin", "3000-0", key="b:1")
-    trails.event(OPERATORS, "4000-0", key="b:1", actor="ops")
+    streams.event(RUNNER, "1000-0", key="a:1", token="t1")
+    streams.event(RUNNER, "2000-0", key="a:2", op="DEL", correlation="c2")
+    streams.event("human-admin", "3000-0", key="b:1")
+    streams.event(OPERATORS, "4000-0", key="b:1", actor="ops")
 
     def log(*options: str) -> list[str]:
         return ids(loaded.lines("audit", "log", *options))
@@ -48,11 +48,13 @@ def test_log_filters_by_every_option(loaded: Cli, trails: Trails) -> None:
     ]
 
 
-def test_log_since_a_duration_goes_by_the_clock_of_the_server(loaded: Cli, trails: Trails) -> None:
+def test_log_since_a_duration_goes_by_the_clock_of_the_server(
+    loaded: Cli, streams: Streams
+) -> None:
     """The operator's own clock may be off, and is not asked."""
-    seconds, _ = trails.client.time()
-    trails.event(RUNNER, f"{(seconds - 3600) * 1000}-0", key="old")
-    trails.event(RUNNER, f"{(seconds - 60) * 1000}-0", key="new")
+    seconds, _ = streams.client.time()
+    streams.event(RUNNER, f"{(seconds - 3600) * 1000}-0", key="old")
+    streams.event(RUNNER, f"{(seconds - 60) * 1000}-0", key="new")
 
     (found,) = loaded.lines("audit", "log", "--since", "10m")
     (older,) = loaded.lines("audit", "log", "--until", "10m")
@@ -60,10 +62,10 @@ def test_log_since_a_duration_goes_by_the_clock_of_the_server(loaded: Cli, trail
     assert (found["keys"], older["keys"]) == (["new"], ["old"])
 
 
-def test_log_shows_the_newest_unless_told_otherwise(loaded: Cli, trails: Trails) -> None:
+def test_log_shows_the_newest_unless_told_otherwise(loaded: Cli, streams: Streams) -> None:
     """What is left out is said, on standard error."""
     for number in range(1, 6):
-        trails.event(RUNNER, f"{number}-0")
+        streams.event(RUNNER, f"{number}-0")
 
     def log(*options: str) -> tuple[list[str], str]:
         result = loaded.run("--json", "audit", "log", "--limit", "2", *options)
@@ -75,10 +77,10 @@ def test_log_shows_the_newest_unless_told_otherwise(loaded: Cli, trails: Trails)
     assert loaded.run("audit", "log", "--limit", "5").stderr == ""
 
 
-def test_log_tells_gaps_unless_it_is_filtered(loaded: Cli, trails: Trails) -> None:
+def test_log_tells_gaps_unless_it_is_filtered(loaded: Cli, streams: Streams) -> None:
     """Numbers that a filter leaves out are not missing."""
     for seq in (2, 3, 6):
-        trails.event(RUNNER, f"{seq}000-0", seq=seq, key=f"k{seq}")
+        streams.event(RUNNER, f"{seq}000-0", seq=seq, key=f"k{seq}")
 
     assert loaded.run("audit", "log").stderr == (
         "gap: 2 events of agent-runner missing before 1970-01-01 00:00:06Z: 4 to 5\n"
@@ -100,11 +102,11 @@ def test_log_tells_gaps_unless_it_is_filtered(loaded: Cli, trails: Trails) -> No
     assert [line["kind"] for line in loaded.lines("audit", "stats")].count("gap") == 1
 
 
-def test_log_of_refusals_by_code_with_repeats(loaded: Cli, trails: Trails) -> None:
+def test_log_of_refusals_by_code_with_repeats(loaded: Cli, streams: Streams) -> None:
     """A code means refusals, without a word more."""
-    trails.denial(RUNNER, "1000-0", code="RATE_LIMITED", reason="writes")
-    trails.denial(RUNNER, "2000-0")
-    trails.repeats(RUNNER, "61000-0", of="1000-0", count=4)
+    streams.denial(RUNNER, "1000-0", code="RATE_LIMITED", reason="writes")
+    streams.denial(RUNNER, "2000-0")
+    streams.repeats(RUNNER, "61000-0", of="1000-0", count=4)
 
     unknown = loaded.run("audit", "log", "--code", "nope")
     assert unknown.exit_code == 2
@@ -115,13 +117,13 @@ def test_log_of_refusals_by_code_with_repeats(loaded: Cli, trails: Trails) -> No
     assert "RATE_LIMITED ×4" in loaded.ok("audit", "log", "--denied")
 
 
-def test_log_says_how_many_denials_have_no_entry(loaded: Cli, trails: Trails) -> None:
+def test_log_says_how_many_denials_have_no_entry(loaded: Cli, streams: Streams) -> None:
     """The command and the key are those of the first of their kind."""
-    trails.denial(RUNNER, "1000-0", code="COMMAND_REFUSED", op="NOSUCH")
-    trails.denial(RUNNER, "2000-0", folded="commands")
-    trails.denial(RUNNER, "3000-0", folded="tokens")
+    streams.denial(RUNNER, "1000-0", code="COMMAND_REFUSED", op="NOSUCH")
+    streams.denial(RUNNER, "2000-0", folded="commands")
+    streams.denial(RUNNER, "3000-0", folded="tokens")
     counts = ["of", "1000-0", "repeats", 12_000, "of", "2000-0", "repeats", 3]
-    trails.append(KEYS.denied(RUNNER), "61000-0", *counts)
+    streams.append(KEYS.denied(RUNNER), "61000-0", *counts)
 
     said = loaded.run("audit", "log", "--denied")
 
@@ -139,13 +141,13 @@ def test_log_says_how_many_denials_have_no_entry(loaded: Cli, trails: Trails) ->
     assert "3, of any command" in loaded.ok("audit", "show", "2000-0")
 
 
-def test_log_names_the_command_of_repeats_only_if_it_is_sure(loaded: Cli, trails: Trails) -> None:
+def test_log_names_the_command_of_repeats_only_if_it_is_sure(loaded: Cli, streams: Streams) -> None:
     """Repeats of a code that does not tell commands apart may be of any command."""
-    trails.denial(RUNNER, "1000-0", code="COMMAND_REFUSED", op="RESTORE")
-    trails.denial(RUNNER, "2000-0", code="WORK_TOO_LARGE", op="HGETALL")
-    trails.denial(RUNNER, "3000-0", code="COMMAND_REFUSED", op="EVAL")
+    streams.denial(RUNNER, "1000-0", code="COMMAND_REFUSED", op="RESTORE")
+    streams.denial(RUNNER, "2000-0", code="WORK_TOO_LARGE", op="HGETALL")
+    streams.denial(RUNNER, "3000-0", code="COMMAND_REFUSED", op="EVAL")
     counts = ["of", "1000-0", "repeats", 5, "of", "2000-0", "repeats", 3]
-    trails.append(KEYS.denied(RUNNER), "61000-0", *counts)
+    streams.append(KEYS.denied(RUNNER), "61000-0", *counts)
 
     shown = loaded.ok("audit", "log", "--denied")
 
@@ -155,10 +157,12 @@ def test_log_names_the_command_of_repeats_only_if_it_is_sure(loaded: Cli, trails
     assert shown.count("any command") == 1
 
 
-def test_search_of_denials_by_command_says_what_it_cannot_find(loaded: Cli, trails: Trails) -> None:
+def test_search_of_denials_by_command_says_what_it_cannot_find(
+    loaded: Cli, streams: Streams
+) -> None:
     """A folded denial of CONFIG may have the entry of RESTORE."""
-    trails.denial(RUNNER, "1000-0", code="COMMAND_REFUSED", op="RESTORE")
-    trails.repeats(RUNNER, "61000-0", of="1000-0", count=5)
+    streams.denial(RUNNER, "1000-0", code="COMMAND_REFUSED", op="RESTORE")
+    streams.repeats(RUNNER, "61000-0", of="1000-0", count=5)
 
     said = loaded.run("audit", "log", "--denied", "--op", "config")
 
@@ -238,10 +242,10 @@ def test_log_with_a_token_in_place_of_its_id_does_not_repeat_it(loaded: Cli) -> 
     ],
 )
 def test_search_that_finds_nothing_fails_and_names_the_clock(
-    loaded: Cli, trails: Trails, words: tuple[str, ...]
+    loaded: Cli, streams: Streams, words: tuple[str, ...]
 ) -> None:
     """A range in the wrong time zone must not look like peace."""
-    trails.event(RUNNER, "1-0")
+    streams.event(RUNNER, "1-0")
 
     result = loaded.run("audit", *words)
 
@@ -251,9 +255,9 @@ def test_search_that_finds_nothing_fails_and_names_the_clock(
     assert loaded.json("audit", *words, exit_code=1)["error"]["code"] == "nothing-found"
 
 
-def test_show_tells_everything_of_an_event(loaded: Cli, trails: Trails) -> None:
+def test_show_tells_everything_of_an_event(loaded: Cli, streams: Streams) -> None:
     """Arguments, what stood before, what became of it, who and when."""
-    trails.event(
+    streams.event(
         RUNNER,
         "1000-0",
         seq=7,
@@ -263,8 +267,8 @@ def test_show_tells_everything_of_an_event(loaded: Cli, trails: Trails) -> None:
         expires=60_000,
         image=b"\x00\xff",
     )
-    trails.append(KEYS.audit(RUNNER), "1000-1", "of", "1000-0", "after", "d" * 40 + ":-1")
-    trails.error(RUNNER, "1000-2", of="1000-0")
+    streams.append(KEYS.audit(RUNNER), "1000-1", "of", "1000-0", "after", "d" * 40 + ":-1")
+    streams.error(RUNNER, "1000-2", of="1000-0")
 
     lines = [line.split(maxsplit=1) for line in loaded.ok("audit", "show", "1000-0").splitlines()]
     (said,) = loaded.lines("audit", "show", f"{RUNNER}/1000-0")
@@ -302,7 +306,7 @@ def test_show_tells_everything_of_an_event(loaded: Cli, trails: Trails) -> None:
 
 
 def test_show_tells_what_stood_there_before(
-    loaded: Cli, trails: Trails, embedded: RealServer
+    loaded: Cli, streams: Streams, embedded: RealServer
 ) -> None:
     """Of every type, in readable form."""
     client = embedded.client()
@@ -312,7 +316,7 @@ def test_show_tells_what_stood_there_before(
     words = [word for pair in head.items() for word in pair]
     images = ["before", "s", "expires", "60000", "value", b"a\n"]
     images += ["before", "l", "expires", "-1", "image", dump]
-    trails.append(KEYS.audit(RUNNER), "1-0", *words, *images)
+    streams.append(KEYS.audit(RUNNER), "1-0", *words, *images)
 
     shown = loaded.ok("audit", "show", "1-0")
 
@@ -320,9 +324,9 @@ def test_show_tells_what_stood_there_before(
     assert r"l: list [x, \xff]" in shown
 
 
-def test_show_tells_what_cannot_be_undone(loaded: Cli, trails: Trails) -> None:
+def test_show_tells_what_cannot_be_undone(loaded: Cli, streams: Streams) -> None:
     """Absent is an image too; too large is none."""
-    trails.batch(
+    streams.batch(
         RUNNER,
         "1-0",
         "SET",
@@ -353,9 +357,9 @@ def test_show_tells_what_cannot_be_undone(loaded: Cli, trails: Trails) -> None:
     assert (second["changes"][0]["before"], second["changes"][0]["large"]) == (None, 70000)
 
 
-def test_show_of_refusals_and_of_what_operators_did(loaded: Cli, trails: Trails) -> None:
+def test_show_of_refusals_and_of_what_operators_did(loaded: Cli, streams: Streams) -> None:
     """Whatever has an id can be shown."""
-    trails.denial(RUNNER, "1-0", reason="agents:jobs:*", code="KEY_DENIED")
+    streams.denial(RUNNER, "1-0", reason="agents:jobs:*", code="KEY_DENIED")
     control = loaded.lines("audit", "log", "--control")[0]["id"]
 
     assert "KEY_DENIED" in loaded.ok("audit", "show", "1-0")
@@ -364,9 +368,9 @@ def test_show_of_refusals_and_of_what_operators_did(loaded: Cli, trails: Trails)
 
 
 @pytest.mark.parametrize("event", ["1-1", "nonsense", "nobody/1-0", "control/1-0"])
-def test_show_of_a_wrong_id_fails(loaded: Cli, trails: Trails, event: str) -> None:
+def test_show_of_a_wrong_id_fails(loaded: Cli, streams: Streams, event: str) -> None:
     """With where to find ids."""
-    trails.event(RUNNER, "1-0")
+    streams.event(RUNNER, "1-0")
 
     result = loaded.run("audit", "show", event)
 
@@ -375,10 +379,12 @@ def test_show_of_a_wrong_id_fails(loaded: Cli, trails: Trails, event: str) -> No
     assert "keyleash audit log" in result.stderr
 
 
-def test_show_of_an_id_in_several_trails_fails_and_names_them(loaded: Cli, trails: Trails) -> None:
+def test_show_of_an_id_in_several_trails_fails_and_names_them(
+    loaded: Cli, streams: Streams
+) -> None:
     """Ids are times, and two identities may act in one millisecond."""
-    trails.event(RUNNER, "1-0")
-    trails.event("human-admin", "1-0")
+    streams.event(RUNNER, "1-0")
+    streams.event("human-admin", "1-0")
 
     result = loaded.run("audit", "show", "1-0")
 
@@ -386,13 +392,13 @@ def test_show_of_an_id_in_several_trails_fails_and_names_them(loaded: Cli, trail
     assert "`agent-runner/1-0`, `human-admin/1-0`" in result.stderr
 
 
-def test_timeline_is_the_life_of_one_key(loaded: Cli, trails: Trails) -> None:
+def test_timeline_is_the_life_of_one_key(loaded: Cli, streams: Streams) -> None:
     """Of all identities, refusals and undos included, and of no other key."""
-    trails.event(RUNNER, "1-0", key=STATE)
-    trails.event("human-admin", "2-0", key=None, keys=f"{len(STATE)}:{STATE},3:a:2,")
-    trails.denial("agent-reader", "3-0", key=STATE)
-    trails.event(OPERATORS, "4-0", key=STATE, actor="ops")
-    trails.event(RUNNER, "5-0", key=f"{STATE}:1")
+    streams.event(RUNNER, "1-0", key=STATE)
+    streams.event("human-admin", "2-0", key=None, keys=f"{len(STATE)}:{STATE},3:a:2,")
+    streams.denial("agent-reader", "3-0", key=STATE)
+    streams.event(OPERATORS, "4-0", key=STATE, actor="ops")
+    streams.event(RUNNER, "5-0", key=f"{STATE}:1")
 
     lines = loaded.lines("audit", "timeline", STATE)
 
@@ -409,12 +415,12 @@ def test_timeline_is_the_life_of_one_key(loaded: Cli, trails: Trails) -> None:
     assert newest.stderr == "there is more: these are the newest 2\n"
 
 
-def test_stats_count_what_is_there(loaded: Cli, trails: Trails) -> None:
+def test_stats_count_what_is_there(loaded: Cli, streams: Streams) -> None:
     """As tables for people, cut to the top; all rows as JSON."""
     for number in range(1, 4):
-        trails.event(RUNNER, f"{number}-0", key=f"a:b{number}:c")
-    trails.error(RUNNER, "3-1", of="3-0")
-    trails.denial("human-admin", "4-0", key="z")
+        streams.event(RUNNER, f"{number}-0", key=f"a:b{number}:c")
+    streams.error(RUNNER, "3-1", of="3-0")
+    streams.denial("human-admin", "4-0", key="z")
 
     result = loaded.run("audit", "stats", "--top", "2")
     rows = loaded.lines("audit", "stats")

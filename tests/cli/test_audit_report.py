@@ -12,7 +12,7 @@ import pytest
 from support.command_line import Cli
 from support.scribe import Scribe
 from support.servers import RealServer
-from support.trails import Trails
+from support.streams import Streams
 
 RUNNER = "agent-runner"
 HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m\u202e"
@@ -59,9 +59,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def trails(loaded: Cli, embedded: RealServer) -> Trails:
-    """Trails of identities of the example policy, written by hand."""
-    return Trails(embedded.client())
+def streams(loaded: Cli, embedded: RealServer) -> Streams:
+    """Streams of identities of the example policy, written by hand."""
+    return Streams(embedded.client())
 
 
 @pytest.fixture
@@ -76,11 +76,11 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "report.html"
 
 
-def test_report_is_one_page_that_loads_nothing(loaded: Cli, trails: Trails, out: Path) -> None:
+def test_report_is_one_page_that_loads_nothing(loaded: Cli, streams: Streams, out: Path) -> None:
     """No script, no address but places on the page; every element is closed."""
-    trails.event(RUNNER, "1000-0", key="agents:jobs:1:state", correlation="run-1")
-    trails.event(RUNNER, "2000-0", op="DEL", key="agents:jobs:1:state")
-    trails.denial(RUNNER, "3000-0", code="KEY_DENIED", reason="agents:jobs:{job_id}:lock")
+    streams.event(RUNNER, "1000-0", key="agents:jobs:1:state", correlation="run-1")
+    streams.event(RUNNER, "2000-0", op="DEL", key="agents:jobs:1:state")
+    streams.denial(RUNNER, "3000-0", code="KEY_DENIED", reason="agents:jobs:{job_id}:lock")
     token = loaded.token(RUNNER, "--note", "deploy 7")
 
     loaded.ok("audit", "report", "-o", out)
@@ -103,11 +103,11 @@ def test_report_is_one_page_that_loads_nothing(loaded: Cli, trails: Trails, out:
 
 
 def test_report_can_be_read_by_those_who_do_not_see_it(
-    loaded: Cli, trails: Trails, out: Path
+    loaded: Cli, streams: Streams, out: Path
 ) -> None:
     """Headers have a scope, tables a caption, drawings a title, and the page a language."""
-    trails.event(RUNNER, "1000-0")
-    trails.denial(RUNNER, "2000-0")
+    streams.event(RUNNER, "1000-0")
+    streams.denial(RUNNER, "2000-0")
 
     loaded.ok("audit", "report", "-o", out)
 
@@ -123,19 +123,19 @@ def test_report_can_be_read_by_those_who_do_not_see_it(
 
 
 def test_report_of_hostile_names_shows_them_and_obeys_none(
-    loaded: Cli, trails: Trails, scribe: Scribe, out: Path
+    loaded: Cli, streams: Streams, scribe: Scribe, out: Path
 ) -> None:
     """Keys, values, correlation ids, errors, notes and names of operators are strangers' words."""
     key = f"agents:{HOSTILE}:x"
-    trails.client.set(key, HOSTILE)
+    streams.client.set(key, HOSTILE)
     scribe.run(RUNNER, "SET", key, HOSTILE * 2, correlation=HOSTILE)
     scribe.run(RUNNER, "HSET", b"h:\xff\x00", HOSTILE, HOSTILE)
-    trails.event("human-admin", "1000-0", op=HOSTILE, token=HOSTILE, policy=HOSTILE)
-    trails.error("human-admin", "1000-1", "1000-0", error=HOSTILE)
-    trails.denial(RUNNER, "1000-0", code=HOSTILE, reason=HOSTILE, op=HOSTILE, key=HOSTILE)
+    streams.event("human-admin", "1000-0", op=HOSTILE, token=HOSTILE, policy=HOSTILE)
+    streams.error("human-admin", "1000-1", "1000-0", error=HOSTILE)
+    streams.denial(RUNNER, "1000-0", code=HOSTILE, reason=HOSTILE, op=HOSTILE, key=HOSTILE)
     loaded.token(RUNNER, "--note", HOSTILE)
     control = {"event": HOSTILE, "actor": HOSTILE, HOSTILE: HOSTILE}
-    trails.client.xadd("keyleash:control", control)
+    streams.client.xadd("keyleash:control", control)
 
     loaded.ok("--actor", HOSTILE, "audit", "report", "-o", out)
 
@@ -148,15 +148,15 @@ def test_report_of_hostile_names_shows_them_and_obeys_none(
 
 
 def test_report_never_shows_a_secret(
-    loaded: Cli, trails: Trails, scribe: Scribe, out: Path
+    loaded: Cli, streams: Streams, scribe: Scribe, out: Path
 ) -> None:
     """Wherever somebody put a token, whole or so that it is cut."""
     token = loaded.token(RUNNER)
     secret = token.removeprefix(f"kl_{RUNNER}_")
-    trails.denial(RUNNER, "1000-0", op=token.upper()[:64], key="x" * 200 + token[:56])
-    trails.event(RUNNER, "1000-0", op=token, key="k" * 150 + token, token=token)
+    streams.denial(RUNNER, "1000-0", op=token.upper()[:64], key="x" * 200 + token[:56])
+    streams.event(RUNNER, "1000-0", op=token, key="k" * 150 + token, token=token)
     for key, value in ((f"a:{token}:b", token), ("b", "x" * 20 + token)):
-        trails.client.set(key, value)
+        streams.client.set(key, value)
         scribe.run(RUNNER, "SET", key, token, correlation=token)
     scribe.run(RUNNER, "HSET", "h", token, token)
 
@@ -215,11 +215,11 @@ def test_undo_until_leaves_later_events_as_conflicts(loaded: Cli, scribe: Scribe
 
 
 def test_report_of_many_events_stays_small_and_says_so(
-    loaded: Cli, trails: Trails, out: Path
+    loaded: Cli, streams: Streams, out: Path
 ) -> None:
     """The first and the last are shown, all are counted, and a loss is told."""
-    with trails.client.pipeline(transaction=False) as pipe:
-        writer = Trails(pipe)
+    with streams.client.pipeline(transaction=False) as pipe:
+        writer = Streams(pipe)
         for number in range(1, 3001):
             writer.event(RUNNER, f"{number * 1000}-0", key=f"a{number}:b:c", seq=number + 7)
         pipe.execute()
@@ -237,10 +237,10 @@ def test_report_of_many_events_stays_small_and_says_so(
 
 @pytest.mark.parametrize("kind", ["event", "denial"])
 def test_report_of_one_kind_alone_has_all_sections(
-    loaded: Cli, trails: Trails, out: Path, kind: str
+    loaded: Cli, streams: Streams, out: Path, kind: str
 ) -> None:
     """Nothing refused, or nothing done, is no error."""
-    getattr(trails, kind)(RUNNER, "1000-0")
+    getattr(streams, kind)(RUNNER, "1000-0")
 
     loaded.ok("audit", "report", "--identity", RUNNER, "-o", out)
 
@@ -248,9 +248,9 @@ def test_report_of_one_kind_alone_has_all_sections(
     assert {"timeline", "limits", "standing", "refusals", "keys", "undo", "events"} <= ids
 
 
-def test_report_of_nothing_writes_no_file(loaded: Cli, trails: Trails, out: Path) -> None:
+def test_report_of_nothing_writes_no_file(loaded: Cli, streams: Streams, out: Path) -> None:
     """In clear words, with exit code 1; what was there stays."""
-    trails.event(RUNNER, "1000-0")
+    streams.event(RUNNER, "1000-0")
     empty = loaded.run("audit", "report", "--since", "1h", "-o", out)
 
     assert empty.exit_code == 1
@@ -263,10 +263,10 @@ def test_report_of_nothing_writes_no_file(loaded: Cli, trails: Trails, out: Path
 
 
 def test_report_is_written_whole_and_for_its_reader_alone(
-    loaded: Cli, trails: Trails, out: Path, tmp_path: Path
+    loaded: Cli, streams: Streams, out: Path, tmp_path: Path
 ) -> None:
     """A file of that name is replaced, and nothing else is left."""
-    trails.event(RUNNER, "1000-0")
+    streams.event(RUNNER, "1000-0")
     out.write_text("old")
 
     loaded.ok("audit", "report", "-o", out)
@@ -277,10 +277,10 @@ def test_report_is_written_whole_and_for_its_reader_alone(
 
 
 def test_report_that_cannot_be_written_says_where(
-    loaded: Cli, trails: Trails, tmp_path: Path
+    loaded: Cli, streams: Streams, tmp_path: Path
 ) -> None:
     """As every command does."""
-    trails.event(RUNNER, "1000-0")
+    streams.event(RUNNER, "1000-0")
 
     missing = loaded.run("audit", "report", "-o", tmp_path / "no" / "report.html")
     folder = loaded.run("audit", "report", "-o", tmp_path)

@@ -58,9 +58,9 @@ def test_export_and_verify_as_json(loaded: Cli, admin: Any, to: Path) -> None:
     assert [(found["kind"], found["seq"]) for found in one["breaks"]] == [("begins", 5)]
 
     report = loaded.json("audit", "verify", to)
-    (trail,) = (trail for trail in report["trails"] if trail["trail"] == TRAIL)
+    (stream,) = (stream for stream in report["trails"] if stream["trail"] == TRAIL)
     assert (report["well"], report["findings"]) == (True, [])
-    assert trail["chain"] == one["chain"]
+    assert stream["chain"] == one["chain"]
 
 
 def test_verify_ends_with_1_and_names_what_is_wrong(loaded: Cli, admin: Any, to: Path) -> None:
@@ -93,10 +93,10 @@ def test_verify_needs_no_server(loaded: Cli, offline: Cli, to: Path) -> None:
 def test_verify_of_an_archive_without_files_says_so(loaded: Cli, to: Path, tmp_path: Path) -> None:
     """A second archive that was refused is well, and holds nothing that one could rely on."""
     loaded.ok("audit", "export", "--to", to)
-    refused = loaded.run("audit", "export", "--to", tmp_path / "second")
+    denied = loaded.run("audit", "export", "--to", tmp_path / "second")
     result = loaded.run("audit", "verify", tmp_path / "second")
 
-    assert (refused.exit_code, result.exit_code) == (1, 0)
+    assert (denied.exit_code, result.exit_code) == (1, 0)
     assert "nothing was exported to it yet" in result.stderr
 
 

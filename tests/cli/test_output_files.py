@@ -12,13 +12,13 @@ from keyleash.cli.errors import OutputFileError
 from keyleash.cli.terminal import write_output
 from support.command_line import Cli
 from support.servers import RealServer
-from support.trails import Trails
+from support.streams import Streams
 
 RUNNER = "agent-runner"
 
 
 def test_link_is_not_written_through_by_any_command(
-    loaded: Cli, trails: Trails, example: Path, tmp_path: Path
+    loaded: Cli, trails: Streams, example: Path, tmp_path: Path
 ) -> None:
     """Whoever may put a link into a shared folder must not choose which file is replaced."""
     trails.event(RUNNER, "1000-0")
@@ -42,7 +42,7 @@ def test_link_is_not_written_through_by_any_command(
     assert not (tmp_path / "new").exists()
 
 
-def test_report_goes_to_standard_output_for_a_dash(loaded: Cli, trails: Trails) -> None:
+def test_report_goes_to_standard_output_for_a_dash(loaded: Cli, trails: Streams) -> None:
     """And no file of that name is made."""
     trails.event(RUNNER, "1000-0")
 
@@ -57,7 +57,7 @@ def test_report_goes_to_standard_output_for_a_dash(loaded: Cli, trails: Trails) 
 
 @pytest.mark.parametrize("folder", ["missing", "file"])
 def test_output_that_cannot_be_written_is_named_as_it_was_given(
-    loaded: Cli, trails: Trails, tmp_path: Path, folder: str
+    loaded: Cli, trails: Streams, tmp_path: Path, folder: str
 ) -> None:
     """And not by the name of the draft."""
     trails.event(RUNNER, "1000-0")
@@ -71,7 +71,7 @@ def test_output_that_cannot_be_written_is_named_as_it_was_given(
 
 
 def test_link_in_the_place_of_a_directory_is_named(
-    loaded: Cli, trails: Trails, example: Path, tmp_path: Path
+    loaded: Cli, trails: Streams, example: Path, tmp_path: Path
 ) -> None:
     """Whether it leads to a file or nowhere."""
     trails.event(RUNNER, "1000-0")
@@ -90,7 +90,7 @@ def test_link_in_the_place_of_a_directory_is_named(
 
 @pytest.mark.parametrize("name", ["archive.json", f"audit/{RUNNER}/manifest.json"])
 def test_link_in_the_place_of_a_record_of_an_archive_is_named(
-    loaded: Cli, trails: Trails, tmp_path: Path, name: str
+    loaded: Cli, trails: Streams, tmp_path: Path, name: str
 ) -> None:
     """No backup has the file that somebody put a link over."""
     trails.event(RUNNER, "1000-0")
@@ -155,14 +155,14 @@ def test_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def trails(loaded: Cli, embedded: RealServer) -> Trails:
-    """Trails of identities of the example policy, written by hand."""
-    return Trails(embedded.client())
+def trails(loaded: Cli, embedded: RealServer) -> Streams:
+    """Streams of identities of the example policy, written by hand."""
+    return Streams(embedded.client())
 
 
 @pytest.mark.parametrize("name", ["draft.tmp", "lock"])
 def test_export_follows_no_link_in_its_folder(
-    loaded: Cli, trails: Trails, tmp_path: Path, name: str
+    loaded: Cli, trails: Streams, tmp_path: Path, name: str
 ) -> None:
     """Nor does it empty what a link of its lock's name leads to."""
     from keyleash.audit.export.archive import LOCK

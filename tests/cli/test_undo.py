@@ -113,13 +113,13 @@ def test_conflict_names_who_changed_the_key(cli: Cli, agents: Agents, admin: Any
     agents.run("other", "req-2", "SET", STATE, "y")
 
     for options in (["--dry-run"], ["--yes"]):
-        refused = cli.run("undo", "--correlation", "req-1", *options)
-        assert refused.exit_code == 1
-        assert f"conflict: `{STATE}` changed since by `other`: SET at 20" in refused.stdout
-        assert "token " in refused.stdout
-        assert "correlation req-2" in refused.stdout
-        assert "1 of 2 keys cannot be restored" in refused.stderr
-        assert "--force KEY" in refused.stderr
+        denied = cli.run("undo", "--correlation", "req-1", *options)
+        assert denied.exit_code == 1
+        assert f"conflict: `{STATE}` changed since by `other`: SET at 20" in denied.stdout
+        assert "token " in denied.stdout
+        assert "correlation req-2" in denied.stdout
+        assert "1 of 2 keys cannot be restored" in denied.stderr
+        assert "--force KEY" in denied.stderr
 
     assert admin.mget(STATE, RESULT) == ["y", "x"]
     cli.ok("undo", "--correlation", "req-1", "--force", STATE, "--yes")
@@ -144,13 +144,13 @@ def test_plan_as_json_has_keys_conflicts_and_what_was_done(cli: Cli, agents: Age
     agents.run("runner", "req-1", "SET", STATE, "x")
     agents.run("other", "req-2", "SET", STATE, "y")
 
-    refused = cli.json("undo", "--correlation", "req-1", "--yes", exit_code=1)
+    denied = cli.json("undo", "--correlation", "req-1", "--yes", exit_code=1)
     done = cli.json("undo", "--correlation", "req-1", "--yes", "--force", STATE)
 
-    assert (refused["blocked"], refused["undone"]) == (1, None)
-    (obstacle,) = refused["keys"][0]["obstacles"]
-    assert (obstacle["kind"], obstacle["by"][0]["identity"]) == ("changed", "other")
-    assert refused["keys"][0]["before"] == {"exists": False}
+    assert (denied["blocked"], denied["undone"]) == (1, None)
+    (conflict,) = denied["keys"][0]["obstacles"]
+    assert (conflict["kind"], conflict["by"][0]["identity"]) == ("changed", "other")
+    assert denied["keys"][0]["before"] == {"exists": False}
     assert done["keys"][0]["obstacles"][0]["forced"]
     assert done["undone"]["removed"] == 1
     assert done["undone"]["events"][0].startswith("@operators/")
@@ -163,10 +163,10 @@ def test_undo_of_what_the_policy_no_longer_grants_is_refused(
     agents.run("runner", "req-1", "SET", STATE, "x")
     agents.load(document(runner="elsewhere:*"))
 
-    refused = cli.run("undo", "--correlation", "req-1", "--yes")
+    denied = cli.run("undo", "--correlation", "req-1", "--yes")
 
-    assert refused.exit_code == 1
-    assert "the active policy no longer lets `runner` change it" in refused.stdout
+    assert denied.exit_code == 1
+    assert "the active policy no longer lets `runner` change it" in denied.stdout
     assert admin.get(STATE) == "x"
     cli.ok("undo", "--correlation", "req-1", "--across-policies", "--yes")
     assert not admin.exists(STATE)
@@ -179,18 +179,18 @@ def test_key_without_an_image_can_only_be_skipped(cli: Cli, agents: Agents, admi
     agents.load(document())
     agents.run("runner", "req-1", "SET", RESULT, "x")
 
-    refused = cli.run("undo", "--correlation", "req-1", "--force", STATE, "--yes")
+    denied = cli.run("undo", "--correlation", "req-1", "--force", STATE, "--yes")
 
-    assert refused.exit_code == 1
+    assert denied.exit_code == 1
     plan = cli.json("undo", "--correlation", "req-1", "--dry-run", exit_code=1)
     assert {item["action"] for item in plan["keys"] if item["blocked"]} == {"blocked"}
-    reason = " ".join(refused.stdout.split())
+    reason = " ".join(denied.stdout.split())
     assert f"nothing to restore: `{STATE}`: no before-image was taken when event runner/" in reason
     assert "`before_images` was off for it" in reason
-    assert "conflict" not in refused.output
-    assert "--force" not in refused.output
+    assert "conflict" not in denied.output
+    assert "--force" not in denied.output
     assert "help: `--skip KEY` leaves a key out; with `before_images` in the policy" in (
-        refused.stderr
+        denied.stderr
     )
     cli.ok("undo", "--correlation", "req-1", "--skip", STATE, "--yes")
     assert admin.mget(STATE, RESULT) == ["x", None]
@@ -202,9 +202,9 @@ def test_without_a_terminal_nothing_is_undone_unasked(
     """And a no is a no."""
     agents.run("runner", "req-1", "SET", STATE, "x")
 
-    refused = cli.run("undo", "--correlation", "req-1")
-    assert refused.exit_code == 2
-    assert "--yes" in refused.stderr
+    denied = cli.run("undo", "--correlation", "req-1")
+    assert denied.exit_code == 2
+    assert "--yes" in denied.stderr
     monkeypatch.setattr(undo, "require_consent", lambda question, yes: False)
     declined = cli.run("undo", "--correlation", "req-1")
 

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError, DataError, TimeoutError
 import keyleash
 from client.conftest import BROAD
 from client.test_no_retry import FATES, Fate, Proxy
-from client.twin import AsyncTwin, difference, recorded_calls
+from client.twin import AsyncTwin, count_token_calls, difference
 from keyleash import (
     BudgetExhaustedError,
     KeyNotGrantedError,
@@ -732,7 +732,7 @@ def test_recorded_call_reads_the_same_coalesced_as_raw(
 
         crowd: Any = Crowded()
         found = []
-        for call in recorded_calls():
+        for call in count_token_calls():
             if call.name in twin.commands:
                 raw, coalesced = (
                     twin.outcome(client, call, with_data=False) for client in (twin.raw, crowd)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 import redis
 
-from client.twin import FAR_S, AsyncTwin, Piped, Twin, answer, difference, recorded_calls
+from client.twin import FAR_S, AsyncTwin, Piped, Twin, answer, count_token_calls, difference
 from keyleash.commands import load_table
 from keyleash.commands.live import read_table
 from keyleash.errors import CommandRefusedError
@@ -34,7 +34,7 @@ def test_every_scopable_command_has_a_recorded_call() -> None:
     """A command that nobody compared is a command that may lie."""
     scopable = {spec.name for spec in load_table() if spec.refused is None}
 
-    assert {call.command for call in recorded_calls()} == scopable
+    assert {call.command for call in count_token_calls()} == scopable
 
 
 @pytest.mark.parametrize("options", WIRES[1:], ids=named)
@@ -86,7 +86,7 @@ def test_recorded_call_reads_the_same_with_the_async_client(
 
 def differences(twin: Twin, *, with_data: bool) -> list[str]:
     found = []
-    for call in recorded_calls():
+    for call in count_token_calls():
         if call.name in twin.commands:
             raw, guarded = (
                 twin.outcome(client, call, with_data=with_data)

@@ -127,7 +127,7 @@ class Outcome:
 
 
 @functools.cache
-def recorded_calls() -> tuple[Call, ...]:
+def count_token_calls() -> tuple[Call, ...]:
     lines = CALLS.read_text(encoding="ascii").splitlines()
     return tuple(_call(line) for line in lines if line and not line.startswith("#"))
 

@@ -98,7 +98,7 @@ def assert_exported_once(admin: Any, to: Path, streams: dict[str, str]) -> None:
         assert archived(to, trail) == stored(admin, stream)
         assert unacknowledged(admin, stream) == 0
     report = verify_archive(to)
-    assert report.is_well, report.findings
+    assert report.is_valid, report.findings
     assert not any(path.suffix == ".tmp" for path in to.rglob("*"))
 
 

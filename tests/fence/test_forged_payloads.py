@@ -113,12 +113,12 @@ def test_plan_names_the_setting_and_cannot_be_forced(leash: FencedLeash) -> None
     made = plan(leash, forged, forced={b"a:2"})
     if validates_always(leash):
         assert ConflictKind.UNVALIDATED not in {
-            obstacle.kind for obstacle in made.keys[0].obstacles
+            conflict.kind for conflict in made.keys[0].conflicts
         }
         return
 
     (key,) = made.keys
-    assert [(obstacle.kind, obstacle.is_forced) for obstacle in key.obstacles] == [
+    assert [(conflict.kind, conflict.is_forced) for conflict in key.conflicts] == [
         (ConflictKind.UNVALIDATED, False)
     ]
     with pytest.raises(UndoRefusedError) as caught:
@@ -173,7 +173,7 @@ def test_server_that_validates_restores_before_images_of_fenced_agents(leash: Fe
 
     forged = plan(leash, forge(leash))
 
-    assert ConflictKind.UNREADABLE in {obstacle.kind for obstacle in forged.keys[0].obstacles}
+    assert ConflictKind.UNREADABLE in {conflict.kind for conflict in forged.keys[0].conflicts}
 
 
 @pytest.mark.parametrize("change", ["none", "fence removed", "sealed", "other database"])
@@ -194,7 +194,7 @@ def test_before_image_stays_withheld_after_the_user_is_gone(
 
     made = plan(leash, forged)
 
-    kinds = {obstacle.kind for obstacle in made.keys[0].obstacles}
+    kinds = {conflict.kind for conflict in made.keys[0].conflicts}
     assert (ConflictKind.UNVALIDATED in kinds) is not validates_always(leash)
 
 

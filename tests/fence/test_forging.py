@@ -76,7 +76,7 @@ def test_undo_of_a_key_leaves_out_what_others_made_up(fenced: FencedLeash) -> No
     for pattern in ("b:1", "b:*"):
         made = plan(fenced, pattern)
 
-        assert [(key.key, key.is_blocked, key.obstacles) for key in made.keys] == [
+        assert [(key.key, key.is_blocked, key.conflicts) for key in made.keys] == [
             (b"b:1", False, ())
         ]
         assert made.untrusted == {"one": FORGED}
@@ -91,8 +91,8 @@ def test_conflict_does_not_name_whoever_made_it_up(fenced: FencedLeash) -> None:
 
     (blocked,) = plan(fenced, "b:*").blocked
 
-    (obstacle,) = blocked.obstacles
-    assert (obstacle.kind, obstacle.by) == (ConflictKind.CHANGED, ())
+    (conflict,) = blocked.conflicts
+    assert (conflict.kind, conflict.by) == (ConflictKind.CHANGED, ())
 
 
 def test_value_as_of_a_time_is_not_the_made_up_one(leash: FencedLeash) -> None:
@@ -136,7 +136,7 @@ def test_identity_that_had_the_grant_is_trusted_for_that_time(leash: FencedLeash
     for pattern, untrusted in (("c:*", {"one": 1}), ("d:*", {})):
         made = plan(leash, pattern)
         assert made.untrusted == untrusted
-        assert [[obstacle.kind for obstacle in key.obstacles] for key in made.keys] == [
+        assert [[conflict.kind for conflict in key.conflicts] for key in made.keys] == [
             [ConflictKind.UNGRANTED]
         ]
         apply_undo(leash.admin, plan(leash, pattern, across_policies=True))
@@ -174,7 +174,7 @@ def test_masked_key_is_trusted_if_the_policy_masks_it(leash: FencedLeash) -> Non
     leash.load(one=rules, two=owner("b:*"))
     leash.agent("one").set("a:secret:1", "x")
 
-    assert [obstacle.kind for key in plan(leash, "a:*").keys for obstacle in key.obstacles] == [
+    assert [conflict.kind for key in plan(leash, "a:*").keys for conflict in key.conflicts] == [
         ConflictKind.MASKED
     ]
     assert plan(leash, "a:secret:1").untrusted == {}

@@ -153,7 +153,7 @@ def test_suspending_itself_is_on_record_and_is_no_refusal(leash: Leash) -> None:
     assert leash.refusals("one") == 5
     assert (
         sum(
-            identity.refused
+            identity.denied
             for identity in count_entries(
                 read_denials(leash.admin, NAMES, ["one"])
             ).identities.values()

@@ -12,7 +12,7 @@ import redis
 
 import keyleash
 from keyleash.audit import AuditEvent, read_events
-from keyleash.audit.entries import ABSENT, LARGE, Image, KeyChange
+from keyleash.audit.entries import ABSENT, LARGE, BeforeImage, KeyChange
 from keyleash.audit.undo.values import read_keys
 from keyleash.compiler.emit import MAX_EVENT_BYTES, MAX_IMAGES
 from keyleash.policy import Counter
@@ -222,8 +222,8 @@ def test_image_of_what_stood_there_is_kept_and_a_digest_of_what_came(
     first = trail(leash)[0]
     after = "old!" if batched else "old"
     assert first.changes == (
-        KeyChange(b"doc:1", Image(b"old", None, 4_000_000_000_000), 0, ABSENT),
-        KeyChange(b"doc:2", Image(), 0, sha1(after), 4_000_000_000_000),
+        KeyChange(b"doc:1", BeforeImage(b"old", None, 4_000_000_000_000), 0, ABSENT),
+        KeyChange(b"doc:2", BeforeImage(), 0, sha1(after), 4_000_000_000_000),
     )
 
 
@@ -239,7 +239,7 @@ def test_image_of_another_type_is_what_dump_says(leash: Leash) -> None:
         agent.hdel("doc:1", "none")
 
     events = [event for event in trail(leash) if event.op == "HDEL"]
-    assert [event.changes[0].before for event in events] == [Image(None, dump)] * 2
+    assert [event.changes[0].before for event in events] == [BeforeImage(None, dump)] * 2
     assert len({event.changes[0].after for event in events}) == 1
 
 
@@ -328,7 +328,7 @@ def test_largest_batch_with_images_fits(leash: Leash) -> None:
 
     events = trail(leash)
     assert len(events) == 1000
-    assert events[0].changes == (KeyChange(b"doc:0", Image(), 0, sha1("x")),)
+    assert events[0].changes == (KeyChange(b"doc:0", BeforeImage(), 0, sha1("x")),)
 
 
 def fill(leash: Leash, key: str, kind: str) -> None:
@@ -437,7 +437,7 @@ def test_expiry_in_the_far_future_is_kept_in_digits(leash: Leash) -> None:
     leash.agent("one").append("doc:1", "y")
 
     (event,) = trail(leash)
-    assert event.changes[0].before == Image(b"x", None, 9_000_000_000_000_000_000)
+    assert event.changes[0].before == BeforeImage(b"x", None, 9_000_000_000_000_000_000)
 
 
 def test_key_that_has_expired_is_absent_to_an_image_and_to_a_digest(leash: Leash) -> None:
@@ -453,7 +453,7 @@ def test_key_that_has_expired_is_absent_to_an_image_and_to_a_digest(leash: Leash
 
     first, second = (event.changes[0] for event in trail(leash))
     leash.admin.config_set("hz", 10)
-    assert first.before == Image()
+    assert first.before == BeforeImage()
     assert second.after == ABSENT
 
 

@@ -9,7 +9,7 @@ import pytest
 import keyleash
 from guard.test_tokens import age, now_us
 from keyleash.audit import read_control
-from keyleash.audit.stats import recent_calls, recorded_calls, refused_as_revoked
+from keyleash.audit.stats import count_revoked_denials, count_token_calls, recent_calls
 from keyleash.errors import (
     NoPolicyError,
     TokenNotLiveError,
@@ -250,7 +250,7 @@ def test_uses_are_what_the_trail_has_and_refusals_are_counted_after_a_revocation
     leash.client(other.token).set("doc:1", "y")
     leash.batch("one", issued.token, "each", ("SET", "doc:1", "x"), ("SET", "doc:2", "x"))
 
-    assert recorded_calls(leash.admin, NAMES, "one", issued.id) == 5
+    assert count_token_calls(leash.admin, NAMES, "one", issued.id) == 5
     done = revoke(leash.admin, token_id=issued.id)
     assert done.tokens == (("one", issued.id),)
     bound_ms = done.bound_us // 1000
@@ -264,4 +264,4 @@ def test_uses_are_what_the_trail_has_and_refusals_are_counted_after_a_revocation
     for _ in range(7):
         with pytest.raises(keyleash.TokenRevokedError):
             agent.get("doc:1")
-    assert refused_as_revoked(leash.admin, NAMES, ["one"], bound_ms) == {issued.id: 7}
+    assert count_revoked_denials(leash.admin, NAMES, ["one"], bound_ms) == {issued.id: 7}

@@ -11,7 +11,7 @@ from typing import Any
 import hiredis
 import pytest
 
-from client.twin import BROAD, Outcome, Twin, difference, recorded_calls
+from client.twin import BROAD, Outcome, Twin, count_token_calls, difference
 from keyleash.commands import load_table
 from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.wire import BatchMode, Transport, batch_call, guard_call
@@ -104,7 +104,7 @@ def test_recorded_call_answers_and_leaves_the_same_by_script_and_function(
     twin: EitherTwin, in_batch: bool
 ) -> None:
     """Every scopable command, its errors and its integers that Lua would round among them."""
-    calls = [call for call in recorded_calls() if call.name in twin.commands]
+    calls = [call for call in count_token_calls() if call.name in twin.commands]
     found = []
     for call in calls:
         said = difference(call.mark.strip("%"), *twin.outcomes(call, in_batch=in_batch))

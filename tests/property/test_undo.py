@@ -274,7 +274,7 @@ def test_undo_of_a_correlation_leaves_what_stood_there_before_it(
     plan = plan_undo(admin, UndoSelection(correlation="c0"))
     assert {item.key.decode() for item in plan.keys} == set(chosen)
     assert {item.key.decode() for item in plan.blocked} == conflicts
-    kinds = {obstacle.kind for item in plan.blocked for obstacle in item.obstacles}
+    kinds = {conflict.kind for item in plan.blocked for conflict in item.conflicts}
     assert kinds == ({ConflictKind.CHANGED} if conflicts else set())
     if conflicts:
         with pytest.raises(UndoRefusedError):

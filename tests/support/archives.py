@@ -1,4 +1,4 @@
-"""Trails as a guard writes them, and archives as a test reads them."""
+"""Streams as a guard writes them, and archives as a test reads them."""
 
 from __future__ import annotations
 

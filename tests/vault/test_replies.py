@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from client.twin import OTHER_DB, Outcome, Piped, Twin, difference, recorded_calls
+from client.twin import OTHER_DB, Outcome, Piped, Twin, count_token_calls, difference
 from support.sealed import SEALED, assert_hidden
 from support.servers import RealServer
 
@@ -21,7 +21,7 @@ UNLIKE = {"MEMORY USAGE", "SCAN"}
 def compare(twin: Twin) -> tuple[list[str], list[Outcome]]:
     """Where a raw call and a guarded one differ, and what all guarded ones gave."""
     found, outcomes = [], []
-    for call in recorded_calls():
+    for call in count_token_calls():
         if call.name not in twin.commands:
             continue
         raw = twin.outcome(twin.raw, call, with_data=True)

@@ -13,7 +13,7 @@ from keyleash.text import clock_time, counted, distance, iso_time, json_bytes, p
 
 if TYPE_CHECKING:
     from keyleash.audit import Denial
-    from keyleash.audit.undo import KeyPlan, Obstacle, UndoStep, Value
+    from keyleash.audit.undo import Conflict, KeyPlan, UndoStep, Value
 
 
 SHORT_CHARS = 24
@@ -159,30 +159,30 @@ def shown_folded(denial: Denial, form: str) -> str:
     return form.format(FOLDED.get(denial.folded or "commands", "kind"))
 
 
-def label(obstacle: Obstacle) -> str:
+def label(conflict: Conflict) -> str:
     """Return the word before a reason: a conflict can be overridden, the others cannot."""
-    if obstacle.is_forced:
+    if conflict.is_forced:
         return "forced"
-    if obstacle.kind == "unvalidated":
+    if conflict.kind == "unvalidated":
         return "not restored"
-    return "nothing to restore" if obstacle.is_final else "conflict"
+    return "nothing to restore" if conflict.is_final else "conflict"
 
 
-def reason(plan: KeyPlan, obstacle: Obstacle) -> str:
+def reason(plan: KeyPlan, conflict: Conflict) -> str:
     """One obstacle of *plan* as a sentence about its key."""
     first = plan.steps[0]
-    match obstacle.kind:
+    match conflict.kind:
         case "changed" if (undo := undone_by(plan)) is not None:
             return f"was already undone by {undo}"
         case "changed":
-            return f"{_when(obstacle)} {_by_whom(plan, obstacle)}"
+            return f"{_when(conflict)} {_by_whom(plan, conflict)}"
         case "unverified":
-            left = "was too large to be compared" if _is_large(obstacle) else "is not recorded"
-            after = obstacle.after.event if obstacle.after else first.event
-            others = f"; it was changed {_by_whom(plan, obstacle)}" if obstacle.by else ""
+            left = "was too large to be compared" if _is_large(conflict) else "is not recorded"
+            after = conflict.after.event if conflict.after else first.event
+            others = f"; it was changed {_by_whom(plan, conflict)}" if conflict.by else ""
             return f"may have been changed by others: what event {after} left {left}{others}"
         case "ungranted":
-            names = ", ".join(f"`{name}`" for name in obstacle.identities)
+            names = ", ".join(f"`{name}`" for name in conflict.identities)
             return f"the active policy no longer lets {names} change it"
         case "not-recorded":
             # It brings the compiler along, which `--help` does not need.
@@ -192,7 +192,7 @@ def reason(plan: KeyPlan, obstacle: Obstacle) -> str:
                 f" was off for it, or the event changed more than {MAX_IMAGES} keys"
             )
         case "large":
-            size = counted(obstacle.size, "byte")
+            size = counted(conflict.size, "byte")
             return f"not reversible: it took {size} before event {first.event}, too many to be kept"
         case "masked":
             return "not reversible: it is masked, so its name is not recorded"
@@ -211,42 +211,42 @@ def undone_by(plan: KeyPlan) -> str | None:
     """Return the undo that gave the key back what it held, if that is what it holds now."""
     if plan.action != "keep":
         return None
-    by = [step for obstacle in plan.obstacles for step in obstacle.by]
+    by = [step for conflict in plan.conflicts for step in conflict.by]
     newest = by[-1] if by else None
     is_undo = newest is not None and newest.identity == OPERATORS
     return newest.correlation if newest and is_undo else None
 
 
-def _is_large(obstacle: Obstacle) -> bool:
-    following = obstacle.until
+def _is_large(conflict: Conflict) -> bool:
+    following = conflict.until
     return "large" in {
-        obstacle.after.became.digest if obstacle.after else None,
+        conflict.after.after_state.digest if conflict.after else None,
         "large" if following and following.large else None,
     }
 
 
-def _when(obstacle: Obstacle) -> str:
-    if obstacle.until is None:
+def _when(conflict: Conflict) -> str:
+    if conflict.until is None:
         return "changed since"
-    after = obstacle.after.event if obstacle.after else ""
-    return f"changed between events {after} and {obstacle.until.event}"
+    after = conflict.after.event if conflict.after else ""
+    return f"changed between events {after} and {conflict.until.event}"
 
 
-def _by_whom(plan: KeyPlan, obstacle: Obstacle) -> str:
-    if not obstacle.by:
+def _by_whom(plan: KeyPlan, conflict: Conflict) -> str:
+    if not conflict.by:
         # A field that expires by itself changes the hash, and nobody tells.
         may_expire = ", or fields of it expired" if "hash" in _kinds(plan) else ""
         return f"outside the guards{may_expire}"
-    first, *more = obstacle.by
+    first, *more = conflict.by
     rest = f", and {counted(len(more), 'further event')}" if more else ""
-    return f"by {deed(first)}{rest}"
+    return f"by {step_text(first)}{rest}"
 
 
 def _kinds(plan: KeyPlan) -> set[str]:
     return {plan.now.kind, *([plan.then.kind] if plan.then else [])}
 
 
-def deed(step: UndoStep) -> str:
+def step_text(step: UndoStep) -> str:
     """Who did what, when, and where it is recorded."""
     ops = " ".join(without_tokens(printable(op)) for op in step.ops)
     who = f"`{step.identity}`"

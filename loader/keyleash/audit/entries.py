@@ -22,7 +22,7 @@ BY_COMMAND = frozenset(
     }
 )
 """Codes whose denials share an entry only with those of the same command (`append_denial.lua`)."""
-Held = tuple[str, bytes]
+ImageContent = tuple[str, bytes]
 """`value` and a string's bytes, or `image` and what DUMP said of any other type."""
 ABSENT = "absent"
 LARGE = "large"
@@ -60,7 +60,7 @@ class AuditEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class BeforeImage:
     """What a key held; neither bytes nor a dump if there was no such key.
 
     Attributes:
@@ -74,7 +74,7 @@ class Image:
     expires_ms: int | None = None
 
     @property
-    def held(self) -> Held | None:
+    def content(self) -> ImageContent | None:
         """How its bytes are to be read, and they themselves; None if there was no such key."""
         if self.value is not None:
             return "value", self.value
@@ -94,7 +94,7 @@ class KeyChange:
     """
 
     key: bytes
-    before: Image | None
+    before: BeforeImage | None
     large: int = 0
     after: str | None = None
     after_expires_ms: int | None = None
@@ -168,7 +168,7 @@ class Denial(AuditEntry):
 
 
 @dataclass(frozen=True, slots=True)
-class Sequel:
+class FollowUp:
     """A later entry about an event: errors, by their places in a batch, and what keys hold now."""
 
     of: str
@@ -190,13 +190,13 @@ _ARGUMENTS = (b"lengths", b"args_sha1", b"args")
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 
 
-def audit_sequel(pairs: Pairs) -> Sequel | None:
+def follow_up_entry(pairs: Pairs) -> FollowUp | None:
     """Read an entry of an audit stream that is about an earlier one; None if it is not."""
     fields = dict(pairs)
     if b"of" not in fields:
         return None
     afters = [value.partition(b":") for name, value in pairs if name == b"after"]
-    return Sequel(
+    return FollowUp(
         of=_text(fields[b"of"]),
         errors=dict(_errors(pairs)),
         after=tuple((_text(digest), _expiry(expires)) for digest, _, expires in afters),
@@ -204,13 +204,13 @@ def audit_sequel(pairs: Pairs) -> Sequel | None:
 
 
 def audit_events(
-    identity: str, entry_id: bytes, pairs: Pairs, sequels: Iterable[Sequel] = ()
+    identity: str, entry_id: bytes, pairs: Pairs, follow_ups: Iterable[FollowUp] = ()
 ) -> tuple[AuditEvent, ...]:
     """Read an entry of an audit stream: the events of its commands, as its *sequels* have them."""
     fields = dict(pairs)
-    sequels = list(sequels)
-    errors = {item: error for sequel in sequels for item, error in sequel.errors.items()}
-    afters = next((sequel.after for sequel in sequels if sequel.after), ())
+    follow_ups = list(follow_ups)
+    errors = {item: error for follow_up in follow_ups for item, error in follow_up.errors.items()}
+    afters = next((follow_up.after for follow_up in follow_ups if follow_up.after), ())
     changes = tuple(_changes(pairs, afters)) if b"before" in fields else ()
     policy, _, cost = fields.get(b"policy", b"").partition(b" ")
     common: dict[str, Any] = {
@@ -353,9 +353,11 @@ def _changes(pairs: Pairs, afters: Sequence[tuple[str, int | None]]) -> Iterator
         if expires == b"large":
             yield KeyChange(key, None, number_of(text or dump or b""), after, after_expires_ms)
         elif expires == b"absent":
-            yield KeyChange(key, Image(), 0, after, after_expires_ms)
+            yield KeyChange(key, BeforeImage(), 0, after, after_expires_ms)
         else:
-            yield KeyChange(key, Image(text, dump, _expiry(expires)), 0, after, after_expires_ms)
+            yield KeyChange(
+                key, BeforeImage(text, dump, _expiry(expires)), 0, after, after_expires_ms
+            )
 
 
 @lru_cache(maxsize=1024)

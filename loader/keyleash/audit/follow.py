@@ -13,8 +13,8 @@ from keyleash.audit.operator_actions import ControlEvent, control_event, control
 from keyleash.audit.read import (
     EVERYTHING,
     FIRST_PAGE,
-    Dated,
     EventMatcher,
+    HasId,
     Query,
     RawEntry,
     Words,
@@ -24,13 +24,13 @@ from keyleash.audit.read import (
     pairs_of,
     place,
     place_of_last_ms,
-    with_sequels,
+    with_follow_ups,
 )
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
 
-Found = TypeVar("Found", bound=Dated)
+Found = TypeVar("Found", bound=HasId)
 Feed = Callable[[Sequence[RawEntry]], Iterable[Found]]
 """Makes of a stream's new entries what is to be told of them."""
 
@@ -63,10 +63,10 @@ def follow_events(
 
     def feed(identity: str) -> Feed[AuditEvent]:
         def events(page: Sequence[RawEntry]) -> Iterator[AuditEvent]:
-            for entry_id, words, sequels in with_sequels([list(page)]):
+            for entry_id, words, follow_ups in with_follow_ups([list(page)]):
                 if matcher.may_accept(words):
                     yield from filter(
-                        matcher.accepts, events_of(identity, entry_id, words, sequels)
+                        matcher.accepts, events_of(identity, entry_id, words, follow_ups)
                     )
 
         return events
@@ -118,10 +118,10 @@ def follow_control(
 ) -> Iterator[ControlEvent | None]:
     """Wait for what operators do, as `follow_events` does; arguments as for `read_control`."""
     client = operator_client(client)
-    is_meant = control_filter(identities, query)
+    accepts = control_filter(identities, query)
 
     def events(page: Sequence[RawEntry]) -> Iterator[ControlEvent]:
-        return filter(is_meant, map(control_event, page))
+        return filter(accepts, map(control_event, page))
 
     return _follow(client, lambda: {keyspace.control: events}, query.since_ms)
 

@@ -11,12 +11,12 @@ from keyleash.audit.entries import AuditEntry, AuditEvent, Denial
 from keyleash.audit.operator_actions import ControlEvent, control_event
 from keyleash.audit.read import (
     RawEntry,
-    Repeating,
+    RepeatCounts,
     Words,
     denial_of,
     events_of,
     read_pages,
-    with_sequels,
+    with_follow_ups,
 )
 from keyleash.errors import AmbiguousEventError, UnknownEventError
 from keyleash.store.keyspace import Keyspace
@@ -43,7 +43,7 @@ class FoundStream:
     kind: str
     whose: str
 
-    def stream(self, keyspace: Keyspace) -> str:
+    def key(self, keyspace: Keyspace) -> str:
         """Its name in Redis."""
         match self.kind:
             case "audit":
@@ -78,50 +78,50 @@ def find_event(
     parts = _WANTED.fullmatch(wanted)
     if parts is None:
         raise UnknownEventError(f"`{wanted}` is no id of an event", help=_HELP)
-    trails = [
-        trail
-        for trail in _trails(identities)
-        if parts["whose"] in {None, trail.whose} and parts["kind"] in {None, trail.kind}
+    streams = [
+        stream
+        for stream in _streams(identities)
+        if parts["whose"] in {None, stream.whose} and parts["kind"] in {None, stream.kind}
     ]
-    found = _look(client, keyspace, trails, parts["id"])
+    found = _look(client, keyspace, streams, parts["id"])
     if not found:
         raise UnknownEventError(f"no trail has an event `{wanted}`", help=_HELP)
     if len(found) > 1:
-        several = ", ".join(f"`{_name(trail, found)}/{parts['id']}`" for trail in found)
+        several = ", ".join(f"`{_name(stream, found)}/{parts['id']}`" for stream in found)
         raise AmbiguousEventError(
             f"{len(found)} trails have an event `{wanted}`", help=f"name one of {several}"
         )
-    ((trail, entry),) = found.items()
-    return _read(client, keyspace, trail, entry)
+    ((stream, entry),) = found.items()
+    return _read(client, keyspace, stream, entry)
 
 
-def _trails(identities: Iterable[str]) -> Iterator[FoundStream]:
+def _streams(identities: Iterable[str]) -> Iterator[FoundStream]:
     for identity in identities:
         yield FoundStream("audit", identity)
         yield FoundStream(DENIED, identity)
     yield FoundStream(CONTROL, CONTROL)
 
 
-def _name(trail: FoundStream, found: Iterable[FoundStream]) -> str:
-    is_alone = sum(other.whose == trail.whose for other in found) == 1
-    return trail.whose if is_alone else f"{trail.kind}:{trail.whose}"
+def _name(stream: FoundStream, found: Iterable[FoundStream]) -> str:
+    is_alone = sum(other.whose == stream.whose for other in found) == 1
+    return stream.whose if is_alone else f"{stream.kind}:{stream.whose}"
 
 
 def _look(
-    client: Client, keyspace: Keyspace, trails: Iterable[FoundStream], entry_id: str
+    client: Client, keyspace: Keyspace, streams: Iterable[FoundStream], entry_id: str
 ) -> dict[FoundStream, RawEntry]:
     """The entry of that id in each trail that has one, or what it is about."""
-    trails = list(trails)
+    streams = list(streams)
     with client.pipeline(transaction=False) as pipe:
-        for trail in trails:
-            pipe.execute_command(b"XRANGE", trail.stream(keyspace), entry_id, entry_id)
-        replies = pipe.execute() if trails else []
+        for stream in streams:
+            pipe.execute_command(b"XRANGE", stream.key(keyspace), entry_id, entry_id)
+        replies = pipe.execute() if streams else []
     found = {
-        trail: _meant(client, trail.stream(keyspace), entries[0])
-        for trail, entries in zip(trails, replies, strict=True)
+        stream: _meant(client, stream.key(keyspace), entries[0])
+        for stream, entries in zip(streams, replies, strict=True)
         if entries
     }
-    return {trail: entry for trail, entry in found.items() if entry is not None}
+    return {stream: entry for stream, entry in found.items() if entry is not None}
 
 
 def _meant(client: Client, stream: str, entry: RawEntry) -> RawEntry | None:
@@ -134,25 +134,25 @@ def _meant(client: Client, stream: str, entry: RawEntry) -> RawEntry | None:
 
 
 def _read(
-    client: Client, keyspace: Keyspace, trail: FoundStream, entry: RawEntry
+    client: Client, keyspace: Keyspace, stream: FoundStream, entry: RawEntry
 ) -> tuple[AuditEvent | Denial | ControlEvent, ...]:
     entry_id, words = entry
-    match trail.kind:
+    match stream.kind:
         case "audit":
-            sequels = _sequels(client, trail.stream(keyspace), entry_id)
-            return events_of(trail.whose, entry_id, words, sequels)
+            follow_ups = _follow_ups(client, stream.key(keyspace), entry_id)
+            return events_of(stream.whose, entry_id, words, follow_ups)
         case "denied":
-            repeating = Repeating(client, keyspace, trail.whose)
-            repeating.look_ahead(_time_ms(entry_id))
-            return (repeating.counted(denial_of(trail.whose, entry_id, words)),)
+            repeat_counts = RepeatCounts(client, keyspace, stream.whose)
+            repeat_counts.look_ahead(_time_ms(entry_id))
+            return (repeat_counts.counted(denial_of(stream.whose, entry_id, words)),)
         case _:
             return (control_event(entry),)
 
 
-def _sequels(client: Client, stream: str, entry_id: bytes) -> Sequence[Words]:
+def _follow_ups(client: Client, stream: str, entry_id: bytes) -> Sequence[Words]:
     pages = read_pages(client, stream, _time_ms(entry_id))
     # Trimmed in this moment: then nothing more is known of it.
-    return next((said for found, _, said in with_sequels(pages) if found == entry_id), ())
+    return next((said for found, _, said in with_follow_ups(pages) if found == entry_id), ())
 
 
 def _time_ms(entry_id: bytes) -> int:

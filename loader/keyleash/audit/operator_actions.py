@@ -98,10 +98,10 @@ def read_control(
         newest_first: Read backwards.
     """
     client = operator_client(client)
-    is_meant = control_filter(identities, query)
+    accepts = control_filter(identities, query)
     bounds = (query.since_ms, query.until_ms)
     for page in read_pages(client, keyspace.control, *bounds, newest_first=newest_first):
-        yield from filter(is_meant, map(control_event, page))
+        yield from filter(accepts, map(control_event, page))
 
 
 def control_filter(
@@ -110,11 +110,11 @@ def control_filter(
     """Make the test of `read_control`, but for the time."""
     wanted = None if identities is None else frozenset(identities)
 
-    def is_meant(event: ControlEvent) -> bool:
+    def accepts(event: ControlEvent) -> bool:
         is_token = query.token is None or event.details.get("token") == query.token
         return is_token and (wanted is None or bool(wanted & event.identities))
 
-    return is_meant
+    return accepts
 
 
 def control_event(entry: RawEntry) -> ControlEvent:

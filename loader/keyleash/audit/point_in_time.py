@@ -72,28 +72,28 @@ def value_as_of(
     now = read_keys(client, keyspace, [key])[key]
     grants = Grants(client, keyspace)
     trust = Trust(grants, [key])
-    life = _life(
+    history = _history(
         client, keyspace, key, time_ms, KeyState(now.digest, now.expires_ms), now_ms, trust
     )
-    later = [step for step in life if step.time_ms > time_ms]
-    last = next((step for step in reversed(life) if step.time_ms <= time_ms), None)
+    later = [step for step in history if step.time_ms > time_ms]
+    last = next((step for step in reversed(history) if step.time_ms <= time_ms), None)
     source = later[0] if later else None
     at_ms = source.time_ms if source else now_ms
-    state = source.was if source else KeyState(now.digest, now.expires_ms)
-    same = last.became.is_same(state, at_ms) if last else None
+    state = source.before_state if source else KeyState(now.digest, now.expires_ms)
+    same = last.after_state.is_same(state, at_ms) if last else None
     if same is False:
         raise _changed_outside(last, source)
     if source is not None and source.before is None:
         raise _not_kept(source)
     if same is None:
-        _require_whole_trails(client, keyspace, key, time_ms, grants)
+        _require_complete_streams(client, keyspace, key, time_ms, grants)
     value = _value(client, keyspace, key, source)
     if last is not None and value.is_absent and same:
         _require_not_expired(last, time_ms)
     return ValueThen(value, source, last, bool(same), +trust.untrusted)
 
 
-def _life(
+def _history(
     client: Client,
     keyspace: Keyspace,
     key: bytes,
@@ -120,14 +120,14 @@ def _value(client: Client, keyspace: Keyspace, key: bytes, source: UndoStep | No
     image = source.before if source else None
     if image is None:
         value: Value | None = read_keys(client, keyspace, [key], whole=True)[key]
-    elif image.held is None:
+    elif image.content is None:
         return NOTHING
     else:
         identity = source.identity if source else ""
-        images = read_images(client, keyspace, [(identity, image.held)], whole=True)
+        images = read_images(client, keyspace, [(identity, image.content)], whole=True)
         if images.withheld.images:
             raise images.withheld.error(f"what event {source.event if source else ''} recorded")
-        value = images[image.held]
+        value = images[image.content]
     if value is None:
         event = source.event if source else ""
         raise UnknownValueError(f"this server cannot read what event {event} kept of it")
@@ -138,8 +138,12 @@ def _value(client: Client, keyspace: Keyspace, key: bytes, source: UndoStep | No
 
 def _require_not_expired(last: UndoStep, time_ms: int) -> None:
     """What expired by itself leaves no image."""
-    expires_ms = last.became.expires_ms
-    if last.became.digest != NOTHING.digest and expires_ms is not None and expires_ms > time_ms:
+    expires_ms = last.after_state.expires_ms
+    if (
+        last.after_state.digest != NOTHING.digest
+        and expires_ms is not None
+        and expires_ms > time_ms
+    ):
         raise UnknownValueError(
             f"what event {last.event} left expired by itself, and no image of it was taken"
         )
@@ -166,7 +170,7 @@ def _changed_outside(last: UndoStep | None, source: UndoStep | None) -> UnknownV
     )
 
 
-def _require_whole_trails(
+def _require_complete_streams(
     client: Client, keyspace: Keyspace, key: bytes, time_ms: int, grants: Grants
 ) -> None:
     """See that no trail has lost events since a time that could have been about the key."""

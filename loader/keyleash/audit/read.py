@@ -18,8 +18,8 @@ from keyleash.audit.entries import (
     Denial,
     Pairs,
     audit_events,
-    audit_sequel,
     denial_entry,
+    follow_up_entry,
     number_of,
     repeats_of,
 )
@@ -97,19 +97,19 @@ def place_of_last_ms(entries: Sequence[RawEntry]) -> int:
     return place
 
 
-class Dated(Protocol):
+class HasId(Protocol):
     """What stands in a stream."""
 
     @property
     def id(self) -> str: ...
 
 
-Found = TypeVar("Found", bound=Dated)
+Found = TypeVar("Found", bound=HasId)
 
 
-def merged(trails: Iterable[Iterable[Found]], *, newest_first: bool = False) -> Iterator[Found]:
+def merged(streams: Iterable[Iterable[Found]], *, newest_first: bool = False) -> Iterator[Found]:
     """Merge trails that are each in order."""
-    return heapq.merge(*trails, key=place, reverse=newest_first)
+    return heapq.merge(*streams, key=place, reverse=newest_first)
 
 
 def newest(entries: Iterable[Found], limit: int) -> list[Found]:
@@ -117,7 +117,7 @@ def newest(entries: Iterable[Found], limit: int) -> list[Found]:
     return list(islice(entries, limit))[::-1]
 
 
-def place(entry: Dated) -> tuple[int, int, int]:
+def place(entry: HasId) -> tuple[int, int, int]:
     """Where an entry stands in time; the commands of a batch follow each other."""
     milliseconds, _, number = entry.id.partition("-")
     return int(milliseconds), int(number), getattr(entry, "item", 0)
@@ -155,7 +155,7 @@ class Query:
     until_ms: int | None = None
 
     @property
-    def takes_all(self) -> bool:
+    def is_time_only(self) -> bool:
         """Whether it narrows by time alone, so that a number that is missing is a gap."""
         return replace(self, since_ms=None, until_ms=None) == EVERYTHING
 
@@ -228,7 +228,7 @@ def _key_tests(query: Query) -> Iterator[Test]:
     if query.key is not None:
         yield _is_key(query.key)
     if query.pattern is not None:
-        yield test_of(query.pattern)
+        yield key_test(query.pattern)
 
 
 def _is_key(key: bytes) -> Test:
@@ -243,7 +243,7 @@ def _is_key(key: bytes) -> Test:
 
 
 @lru_cache(maxsize=16)
-def test_of(pattern: Pattern) -> Test:
+def key_test(pattern: Pattern) -> Test:
     """Make the test whether a key, as it is recorded, is one that *pattern* may mean."""
     match pattern.parts:
         case (Literal(text),):
@@ -275,7 +275,7 @@ _PAGE = 1000
 """More fields than a guard makes: a hash that takes several pages is not a guard's work."""
 
 
-class Repeating:
+class RepeatCounts:
     """The numbers of repeats of one identity's refusals, by the id of the first."""
 
     def __init__(self, client: Client, keyspace: Keyspace, identity: str) -> None:
@@ -359,7 +359,7 @@ def read_events(
     client = operator_client(client)
     matcher = EventMatcher(query)
 
-    def trail(identity: str) -> Iterator[AuditEvent]:
+    def stream(identity: str) -> Iterator[AuditEvent]:
         pages = read_pages(
             client,
             keyspace.audit(identity),
@@ -367,12 +367,12 @@ def read_events(
             query.until_ms,
             newest_first=newest_first,
         )
-        for entry_id, words, sequels in with_sequels(pages, newest_first=newest_first):
+        for entry_id, words, follow_ups in with_follow_ups(pages, newest_first=newest_first):
             if matcher.may_accept(words):
-                events = events_of(identity, entry_id, words, sequels)
+                events = events_of(identity, entry_id, words, follow_ups)
                 yield from filter(matcher.accepts, reversed(events) if newest_first else events)
 
-    return merged(map(trail, identities), newest_first=newest_first)
+    return merged(map(stream, identities), newest_first=newest_first)
 
 
 def read_denials(
@@ -390,35 +390,35 @@ def read_denials(
     client = operator_client(client)
     matcher = EventMatcher(query)
 
-    def trail(identity: str) -> Iterator[Denial]:
-        repeating = Repeating(client, keyspace, identity)
+    def stream(identity: str) -> Iterator[Denial]:
+        repeat_counts = RepeatCounts(client, keyspace, identity)
         # The number of repeats comes when there is a refusal in a later minute: it may be
         # far from the first, and behind the time that is asked for.
         until_ms = None if newest_first else query.until_ms
         if not newest_first:
-            repeating.look_ahead(query.since_ms)
+            repeat_counts.look_ahead(query.since_ms)
         stream = keyspace.denied(identity)
         for page in read_pages(client, stream, query.since_ms, until_ms, newest_first=newest_first):
             for entry_id, words in page:
                 if words[0] == b"of":
-                    repeating.note(words)
+                    repeat_counts.note(words)
                 elif matcher.may_accept(words):
                     denial = denial_of(identity, entry_id, words)
                     if matcher.accepts(denial):
-                        yield repeating.counted(denial)
+                        yield repeat_counts.counted(denial)
 
-    return merged(map(trail, identities), newest_first=newest_first)
+    return merged(map(stream, identities), newest_first=newest_first)
 
 
 def events_of(
-    identity: str, entry_id: bytes, words: Words, sequels: Iterable[Words] = ()
+    identity: str, entry_id: bytes, words: Words, follow_ups: Iterable[Words] = ()
 ) -> tuple[AuditEvent, ...]:
     """The events of one entry, with what its sequels say."""
-    said = (audit_sequel(pairs_of(sequel)) for sequel in sequels)
+    said = (follow_up_entry(pairs_of(follow_up)) for follow_up in follow_ups)
     return audit_events(identity, entry_id, pairs_of(words), [item for item in said if item])
 
 
-def with_sequels(
+def with_follow_ups(
     pages: Iterable[list[RawEntry]], *, newest_first: bool = False
 ) -> Iterator[Folded]:
     """Put each entry together with the later ones that are about it.

@@ -30,12 +30,12 @@ class Tally:
 
     events: int = 0
     failed: int = 0
-    refused: int = 0
+    denied: int = 0
 
     @property
     def total(self) -> int:
         """Whatever became of it."""
-        return self.events + self.refused
+        return self.events + self.denied
 
 
 @dataclass(slots=True)
@@ -60,9 +60,9 @@ class Stats:
         """Count an entry."""
         tallies = [self.identities[entry.identity]]
         if isinstance(entry, Denial) and entry.is_any_command:
-            self.ops[entry.op].refused += 1
+            self.ops[entry.op].denied += 1
             if entry.folded_count:
-                self.ops[ANY_COMMAND].refused += entry.folded_count
+                self.ops[ANY_COMMAND].denied += entry.folded_count
         else:
             tallies.append(self.ops[entry.op])
         tallies += [
@@ -92,13 +92,13 @@ def key_prefix(key: bytes, segments: int = PREFIX_SEGMENTS) -> bytes:
 
 def _count(tally: Tally, entry: AuditEvent | Denial) -> None:
     if isinstance(entry, Denial):
-        tally.refused += entry.repeats
+        tally.denied += entry.repeats
     else:
         tally.events += 1
         tally.failed += entry.error is not None
 
 
-def recorded_calls(
+def count_token_calls(
     client: Client,
     keyspace: Keyspace,
     identity: str,
@@ -143,7 +143,7 @@ def recent_calls(
     return found, frozenset(more)
 
 
-def refused_as_revoked(
+def count_revoked_denials(
     client: Client, keyspace: Keyspace, identities: Collection[str], since_ms: int | None = None
 ) -> Counter[str]:
     """How many calls were refused because their token is revoked, by token id.

@@ -27,7 +27,7 @@ from keyleash.audit.describe import (
     value_as_json,
     value_lines,
 )
-from keyleash.audit.entries import LARGE, AuditEvent, Denial, Image, KeyChange
+from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, Denial, KeyChange
 from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.point_in_time import value_as_of
 from keyleash.audit.undo import Trust
@@ -37,8 +37,8 @@ from keyleash.cli.audit_report import report
 from keyleash.cli.audit_selection import (
     EntryKind,
     EventOptions,
-    meant_key,
     nothing_found,
+    resolve_key,
     selecting,
     time_range,
     trail_names,
@@ -95,7 +95,7 @@ def log(settings: Settings, selection: EventOptions, limit: int, oldest_first: b
         settings,
         list(chosen)[::-1] if oldest_first is None else chosen,
         newest_first=oldest_first is False,
-        gaps=query.takes_all and selection.kind is not EntryKind.CONTROL,
+        gaps=query.is_time_only and selection.kind is not EntryKind.CONTROL,
     )
     if shown and next(found, None) is not None:
         say(f"there is more: these are the {'oldest' if oldest_first else 'newest'} {limit}")
@@ -120,7 +120,7 @@ def follow(settings: Settings, selection: EventOptions) -> None:
     selection.names(settings)
     if not settings.json:
         say("waiting; stop it with Ctrl-C")
-    gaps = query.takes_all and selection.kind is EntryKind.EVENTS
+    gaps = query.is_time_only and selection.kind is EntryKind.EVENTS
     try:
         with ended_by_signals():
             found: Iterator[Any] = filter(None, _follow(settings, selection, query))
@@ -182,7 +182,7 @@ def _values(settings: Settings, entries: Sequence[AnyEntry]) -> Images | None:
     """What the before-images hold; None where the server does not let this user read them."""
     events = (entry for entry in entries if isinstance(entry, AuditEvent))
     changes = ((event.identity, change.before) for event in events for change in event.changes)
-    held = [(name, image.held) for name, image in changes if image and image.held]
+    held = [(name, image.content) for name, image in changes if image and image.content]
     try:
         return read_images(settings.client, settings.keyspace, held) if held else None
     except ResponseError:
@@ -256,16 +256,16 @@ def _change(change: KeyChange, values: Images | None) -> Iterator[Line]:
     yield "after", f"{key}: {_after(change)}"
 
 
-def _before(before: Image | None, large: int, values: Images | None) -> str:
+def _before(before: BeforeImage | None, large: int, values: Images | None) -> str:
     if before is None:
         return f"not reversible: too large, {counted(large, 'byte')}"
-    if before.held is None:
+    if before.content is None:
         return "absent"
-    value = values.get(before.held) if values else None
-    kind, held = before.held
+    value = values.get(before.content) if values else None
+    kind, held = before.content
     how = "as DUMP has them" if kind == "image" else "of text"
     shown = short_value(value, 0) if value else f"{counted(len(held), 'byte')} {how}"
-    if values and before.held in values.withheld.images:
+    if values and before.content in values.withheld.images:
         shown += f", not restored: {UNVALIDATED}"
     return f"{shown}{_expiry(before.expires_ms)}"
 
@@ -299,7 +299,7 @@ def timeline(
     there are none.
     """
     since_ms, until_ms = time_range(settings, since, until)
-    raw = meant_key(settings, key)
+    raw = resolve_key(settings, key)
     query = Query(key=raw, since_ms=since_ms, until_ms=until_ms)
     where = (settings.client, settings.keyspace)
     trust = Trust.of(*where, [raw])
@@ -338,7 +338,7 @@ def as_of(settings: Settings, time: Moment, key: str) -> None:
     key was changed outside the guards.
     """
     time_ms = time.at(server_time_ms(settings.client))
-    raw = meant_key(settings, key)
+    raw = resolve_key(settings, key)
     then = value_as_of(settings.client, raw, time_ms, keyspace=settings.keyspace)
     if settings.json:
         print_json(_as_json(raw, time_ms, then))

@@ -159,28 +159,28 @@ def _follow(settings: Settings, archiver: Archiver, every_s: int) -> None:
 def _warn(exported: Exported) -> None:
     for found in exported.breaks:
         how = "warning" if found.is_loss else "note"
-        say(f"{how}: `{exported.trail}`: {found}")
+        say(f"{how}: `{exported.stream}`: {found}")
     if exported.lost:
         say(
-            f"warning: `{exported.trail}`: {counted(exported.lost, 'entry')}"
+            f"warning: `{exported.stream}`: {counted(exported.lost, 'entry')}"
             " that an earlier run had begun to export were trimmed before this one"
         )
     if exported.known:
         say(
-            f"warning: `{exported.trail}`: {counted(exported.known, 'entry')}"
+            f"warning: `{exported.stream}`: {counted(exported.known, 'entry')}"
             " of the server are not after the last of the archive, and taken for exported"
         )
 
 
 def _row(exported: Exported) -> list[str]:
     assert exported.file is not None  # noqa: S101 - only what has a file gets here
-    return [f"{exported.trail}/{exported.file.name}", str(exported.file.count), exported.file.last]
+    return [f"{exported.stream}/{exported.file.name}", str(exported.file.count), exported.file.last]
 
 
 def _exported_json(exported: Exported) -> dict[str, Any]:
     file = exported.file
     return {
-        "trail": exported.trail,
+        "trail": exported.stream,
         "file": None if file is None else file.name,
         "first": None if file is None else file.first,
         "last": None if file is None else file.last,
@@ -215,30 +215,30 @@ def verify(settings: Settings, directory: str, recorded: bool) -> int:
         print_json(_report_json(report))
     else:
         _print_report(report)
-    return 0 if report.is_well else FAILED
+    return 0 if report.is_valid else FAILED
 
 
 def _print_report(report: ArchiveReport) -> None:
-    if report.trails:
+    if report.streams:
         columns = [
             Column("trail"),
             *(Column(name, "right") for name in ("files", "entries", "found")),
         ]
         rows = [
-            [item.trail, str(item.files), str(item.entries), str(len(item.findings) or "ok")]
-            for item in report.trails
+            [item.stream, str(item.files), str(item.entries), str(len(item.findings) or "ok")]
+            for item in report.streams
         ]
         print_table(
             [*columns, Column("last")],
-            [[*row, item.last] for row, item in zip(rows, report.trails, strict=True)],
+            [[*row, item.last] for row, item in zip(rows, report.streams, strict=True)],
         )
     else:
         say("note: nothing was exported to it yet")
-    for trail in report.trails:
-        for note in trail.notes:
-            say(f"note: `{trail.trail}`: {printable(note)}")
+    for stream in report.streams:
+        for note in stream.notes:
+            say(f"note: `{stream.stream}`: {printable(note)}")
     for found in report.findings:
-        where = printable("/".join(part for part in (found.trail, found.file) if part))
+        where = printable("/".join(part for part in (found.stream, found.file) if part))
         say(f"{found.kind}: `{where}`: {printable(found.message)}")
     say(counted(len(report.findings), "finding") if report.findings else "all is well")
 
@@ -246,23 +246,23 @@ def _print_report(report: ArchiveReport) -> None:
 def _report_json(report: ArchiveReport) -> dict[str, Any]:
     return {
         "archive": report.archive,
-        "well": report.is_well,
+        "well": report.is_valid,
         "trails": [
             {
-                "trail": trail.trail,
-                "files": trail.files,
-                "entries": trail.entries,
-                "first": trail.first or None,
-                "last": trail.last or None,
-                "chain": trail.chain,
-                "notes": list(trail.notes),
+                "trail": stream.stream,
+                "files": stream.files,
+                "entries": stream.entries,
+                "first": stream.first or None,
+                "last": stream.last or None,
+                "chain": stream.chain,
+                "notes": list(stream.notes),
             }
-            for trail in report.trails
+            for stream in report.streams
         ],
         "findings": [
             {
                 "kind": str(finding.kind),
-                "trail": finding.trail or None,
+                "trail": finding.stream or None,
                 "file": finding.file or None,
                 "message": finding.message,
                 "missing": list(finding.missing) if finding.missing else None,

@@ -56,7 +56,7 @@ def trail_names(
     return [*known_identities(client, keyspace), *([OPERATORS] if operators else [])]
 
 
-def meant_key(settings: Settings, given: str) -> bytes:
+def resolve_key(settings: Settings, given: str) -> bytes:
     """A key of the command line: as it is, or, if there is none, as it is printed."""
     raw = os.fsencode(given)
     escaped = unescaped(raw)

@@ -79,12 +79,12 @@ def _count(
 
     found, gaps = Stats(), []
     where = (settings.client, settings.keyspace)
-    trails: tuple[Iterator[AuditEvent | Denial], ...] = (
+    streams: tuple[Iterator[AuditEvent | Denial], ...] = (
         read_events(*where, names, query),
         read_denials(*where, names, query),
     )
-    for trail in trails:
-        for gap in with_gaps(trail):
+    for stream in streams:
+        for gap in with_gaps(stream):
             if isinstance(gap, Gap):
                 gaps.append(gap)
             else:
@@ -100,7 +100,7 @@ def _json_rows(found: Stats) -> Iterator[dict[str, Any]]:
             kind: shown,
             "events": tally.events,
             "failed": tally.failed,
-            "refused": tally.refused,
+            "refused": tally.denied,
         }
 
 
@@ -131,7 +131,7 @@ def _print_tables(found: Stats, top: int) -> None:
                 Column("refused", "right"),
             ],
             (
-                [_shown(name), str(tally.events), str(tally.failed), str(tally.refused)]
+                [_shown(name), str(tally.events), str(tally.failed), str(tally.denied)]
                 for _, name, tally in mine[:top]
             ),
         )

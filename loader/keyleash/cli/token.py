@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.audit.stats import recent_calls, recorded_calls, refused_as_revoked
+from keyleash.audit.stats import count_revoked_denials, count_token_calls, recent_calls
 from keyleash.cli.errors import DeclinedError, UsageError
 from keyleash.cli.failures import FAILED
 from keyleash.cli.options import (
@@ -326,7 +326,7 @@ def _refused_since(settings: Settings, done: Revocation, wait_s: int) -> Counter
 
     time.sleep(wait_s)
     since_ms = done.bound_us // 1000
-    return refused_as_revoked(settings.client, settings.keyspace, _names(done), since_ms)
+    return count_revoked_denials(settings.client, settings.keyspace, _names(done), since_ms)
 
 
 def _names(done: Revocation) -> list[str]:
@@ -404,8 +404,8 @@ def show(settings: Settings, token_id: str) -> None:
     require_no_secret(token_id)
     client, keyspace = settings.client, settings.keyspace
     info = require_token(client, token_id, keyspace=keyspace)
-    uses = recorded_calls(client, keyspace, info.identity, token_id)
-    refused = refused_as_revoked(client, keyspace, [info.identity])[token_id]
+    uses = count_token_calls(client, keyspace, info.identity, token_id)
+    refused = count_revoked_denials(client, keyspace, [info.identity])[token_id]
     now_ms = server_time_ms(client)
     if settings.json:
         counts = {"recorded_uses": uses, "refused_as_revoked": refused}

@@ -21,7 +21,7 @@ from keyleash.store.token import without_tokens
 from keyleash.text import counted, iso_time, printable
 
 if TYPE_CHECKING:
-    from keyleash.audit.undo import Undone, UndoPlan, UndoSelection
+    from keyleash.audit.undo import UndoPlan, UndoResult, UndoSelection
     from keyleash.policy.model import Pattern
 
 
@@ -137,7 +137,7 @@ def undo(
             sys.exit(1)
 
 
-def _go(settings: Settings, plan: UndoPlan, selection: UndoSelection, yes: bool) -> Undone:
+def _go(settings: Settings, plan: UndoPlan, selection: UndoSelection, yes: bool) -> UndoResult:
 
     if plan.changes and not require_consent(
         f"change {counted(len(plan.changes), 'key')} on {settings.shown_url}?", yes

@@ -349,7 +349,7 @@ class Manifest:
         files: Those after that, in order.
     """
 
-    trail: str
+    stream: str
     before: Head = Head()
     files: tuple[ArchivedFile, ...] = ()
 
@@ -386,12 +386,12 @@ def add_file(folder: Path, manifest: Manifest, file: ArchivedFile) -> Manifest:
     if manifest.is_full:
         before, files = manifest.head, ()
         write_json(folder / before.manifest, _as_json(manifest))
-    longer = Manifest(manifest.trail, before, (*files, file))
+    longer = Manifest(manifest.stream, before, (*files, file))
     write_json(folder / MANIFEST, _as_json(longer))
     return longer
 
 
-def read_manifest(folder: Path, trail: str, name: str = MANIFEST) -> Manifest:
+def read_manifest(folder: Path, stream: str, name: str = MANIFEST) -> Manifest:
     """Read a folder's manifest; an empty one if there is none yet.
 
     Raises:
@@ -402,14 +402,14 @@ def read_manifest(folder: Path, trail: str, name: str = MANIFEST) -> Manifest:
         said = json.loads(path.read_bytes())
         if said["version"] != VERSION:
             raise _unreadable(path, f"version {said['version']} is not known")
-        if said["trail"] != trail:
+        if said["trail"] != stream:
             raise _unreadable(path, f"it is that of `{said['trail']}`")
         files = tuple(ArchivedFile(**file) for file in said["files"])
-        return Manifest(trail, Head(**said["before"]), files)
+        return Manifest(stream, Head(**said["before"]), files)
     except FileNotFoundError:
         if name != MANIFEST:
             raise _unreadable(path, "it is missing") from None
-        return Manifest(trail)
+        return Manifest(stream)
     except (ValueError, KeyError, TypeError):
         raise _unreadable(path, "it is no manifest") from None
 
@@ -424,7 +424,7 @@ def _unreadable(path: Path, why: str) -> ArchiveError:
 def _as_json(manifest: Manifest) -> dict[str, Any]:
     return {
         "version": VERSION,
-        "trail": manifest.trail,
+        "trail": manifest.stream,
         "before": asdict(manifest.before),
         "files": [asdict(file) for file in manifest.files],
     }
@@ -470,7 +470,7 @@ class Summary:
         )
 
 
-class TrailFolder:
+class StreamFolder:
     """
     A folder that an archiver writes to.
 
@@ -478,13 +478,13 @@ class TrailFolder:
         ArchiveError: it is not as its manifest and the archive's marks have it.
     """
 
-    def __init__(self, archive: Archive, trail: ExportedStream) -> None:
-        self.path = archive.directory / trail.name
-        self._trail = trail
-        self._manifest = read_manifest(self.path, trail.name)
+    def __init__(self, archive: Archive, stream: ExportedStream) -> None:
+        self.path = archive.directory / stream.name
+        self._stream = stream
+        self._manifest = read_manifest(self.path, stream.name)
         if self.path.is_dir():
             self._tidy()
-        mark = archive.marks.get(trail.name)
+        mark = archive.marks.get(stream.name)
         if mark is not None and mark.files > self.head.files:
             raise ArchiveError(
                 f"`{self.path}` has {self.head.files} files, of which {mark.files} were recorded",
@@ -506,7 +506,7 @@ class TrailFolder:
         make_folder(self.path)
         summary = Summary()
         with Draft(self.path) as draft:
-            writer = row_writer(file_format, draft, self._trail)
+            writer = row_writer(file_format, draft, self._stream)
             for page in pages:
                 writer.write(page)
                 for row in page:
@@ -520,7 +520,7 @@ class TrailFolder:
             except OSError:
                 # Not listed, so not exported, and the disk may be full. But either may have got
                 # its name before it failed.
-                if read_manifest(self.path, self._trail.name).head == self.head:
+                if read_manifest(self.path, self._stream.name).head == self.head:
                     (self.path / name).unlink(missing_ok=True)
                 raise
         return file

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.audit.export.archive import Archive, TrailFolder
+from keyleash.audit.export.archive import Archive, StreamFolder
 from keyleash.audit.export.rows import ArchiveRow, ExportedStream, SequenceCheck
 from keyleash.errors import ArchiveTakenError
 from keyleash.policy.parse import parse_policy
@@ -176,7 +176,7 @@ def _pairs(words: Sequence[bytes] | None) -> tuple[tuple[bytes, bytes], ...]:
 
 
 @dataclass(slots=True)
-class OpenTrail:
+class OpenStream:
     """
     A trail whose stream is there, ready to be exported.
 
@@ -185,16 +185,16 @@ class OpenTrail:
         caught_up: Whether the server had no more when it was asked last.
     """
 
-    trail: ExportedStream
+    stream: ExportedStream
     group: ConsumerGroup
-    folder: TrailFolder
+    folder: StreamFolder
     sequence: SequenceCheck
     caught_up: bool = False
 
 
-def open_trails(
-    client: Client, archive: Archive, trails: Iterable[ExportedStream], *, take_over: bool
-) -> Iterator[OpenTrail]:
+def open_streams(
+    client: Client, archive: Archive, streams: Iterable[ExportedStream], *, take_over: bool
+) -> Iterator[OpenStream]:
     """
     Open those of *trails* whose streams are there.
 
@@ -208,7 +208,7 @@ def open_trails(
         ArchiveTakenError: another archive has one, or the archive another server's.
         ArchiveError: a folder is not as its manifest has it.
     """
-    ready = [_ready(client, archive, trail) for trail in trails]
+    ready = [_ready(client, archive, stream) for stream in streams]
     # All are looked at before the first is changed.
     for item in ready:
         if not take_over:
@@ -219,41 +219,41 @@ def open_trails(
             yield item
 
 
-def _ready(client: Client, archive: Archive, trail: ExportedStream) -> OpenTrail:
-    group = ConsumerGroup(client, trail.stream, archive.id, archive.place)
-    folder = TrailFolder(archive, trail)
-    return OpenTrail(trail, group, folder, SequenceCheck(folder.head.last_seq))
+def _ready(client: Client, archive: Archive, stream: ExportedStream) -> OpenStream:
+    group = ConsumerGroup(client, stream.key, archive.id, archive.place)
+    folder = StreamFolder(archive, stream)
+    return OpenStream(stream, group, folder, SequenceCheck(folder.head.last_seq))
 
 
-def _require_ours(open_trail: OpenTrail) -> None:
+def _require_ours(open_stream: OpenStream) -> None:
     """See to it that no other archive has the stream, and what the archive has is from it."""
-    for place in open_trail.group.others().values():
-        raise _taken(open_trail.trail, place)
+    for place in open_stream.group.others().values():
+        raise _taken(open_stream.stream, place)
     if (
-        open_trail.folder.head.files
-        and open_trail.group.stream_exists()
-        and not open_trail.group.exists()
+        open_stream.folder.head.files
+        and open_stream.group.stream_exists()
+        and not open_stream.group.exists()
     ):
         raise ArchiveTakenError(
-            f"the trail `{open_trail.trail.name}` is not the one that `{open_trail.folder.path}`"
+            f"the trail `{open_stream.stream.name}` is not the one that `{open_stream.folder.path}`"
             " was exported from",
             help="name another directory for another server; if the server was restored or lost"
             " its data, go on with `--take-over`",
         )
 
 
-def _require_alone(open_trail: OpenTrail, *, take_over: bool) -> None:
-    for name, place in open_trail.group.others().items():
+def _require_alone(open_stream: OpenStream, *, take_over: bool) -> None:
+    for name, place in open_stream.group.others().items():
         if not take_over:
             # Both came at once. Nothing was delivered yet.
-            open_trail.group.destroy(open_trail.group.name)
-            raise _taken(open_trail.trail, place)
-        open_trail.group.destroy(name)
+            open_stream.group.destroy(open_stream.group.name)
+            raise _taken(open_stream.stream, place)
+        open_stream.group.destroy(name)
 
 
-def _taken(trail: ExportedStream, place: str) -> ArchiveTakenError:
+def _taken(stream: ExportedStream, place: str) -> ArchiveTakenError:
     return ArchiveTakenError(
-        f"the trail `{trail.name}` is exported to another archive, begun at `{place}`",
+        f"the trail `{stream.name}` is exported to another archive, begun at `{place}`",
         help="export to that one; or begin one here, with all that the server still has, by"
         " `--take-over`: that one is not gone on with then",
     )

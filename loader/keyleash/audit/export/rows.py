@@ -18,7 +18,7 @@ from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import Client
 
 
-class TrailKind(StrEnum):
+class StreamKind(StrEnum):
     """What is in a trail, as docs/audit.md has it."""
 
     AUDIT = "audit"
@@ -32,12 +32,12 @@ class ExportedStream:
 
     Attributes:
         identity: Whose it is, `@operators`, or empty for the control stream.
-        stream: The stream's key.
+        key: The stream's key.
     """
 
-    kind: TrailKind
+    kind: StreamKind
     identity: str
-    stream: str
+    key: str
 
     @property
     def name(self) -> str:
@@ -45,12 +45,12 @@ class ExportedStream:
         return f"{self.kind}/{self.identity}" if self.identity else str(self.kind)
 
 
-def control_trail(keyspace: Keyspace) -> ExportedStream:
+def control_stream(keyspace: Keyspace) -> ExportedStream:
     """What operators did."""
-    return ExportedStream(TrailKind.CONTROL, "", keyspace.control)
+    return ExportedStream(StreamKind.CONTROL, "", keyspace.control)
 
 
-def find_trails(
+def find_streams(
     client: Client, keyspace: Keyspace, identities: Iterable[str]
 ) -> list[ExportedStream]:
     """
@@ -64,19 +64,19 @@ def find_trails(
     """
     wanted = sorted(identities)
     if wanted:
-        return [trail for name in wanted for trail in _trails_of(keyspace, name)]
+        return [stream for name in wanted for stream in _streams_of(keyspace, name)]
     known = sorted(name.decode() for name in client.hkeys(keyspace.layouts))
     return [
-        control_trail(keyspace),
-        ExportedStream(TrailKind.AUDIT, OPERATORS, keyspace.audit(OPERATORS)),
-        *(trail for name in known for trail in _trails_of(keyspace, name)),
+        control_stream(keyspace),
+        ExportedStream(StreamKind.AUDIT, OPERATORS, keyspace.audit(OPERATORS)),
+        *(stream for name in known for stream in _streams_of(keyspace, name)),
     ]
 
 
-def _trails_of(keyspace: Keyspace, identity: str) -> tuple[ExportedStream, ExportedStream]:
+def _streams_of(keyspace: Keyspace, identity: str) -> tuple[ExportedStream, ExportedStream]:
     return (
-        ExportedStream(TrailKind.AUDIT, identity, keyspace.audit(identity)),
-        ExportedStream(TrailKind.DENIED, identity, keyspace.denied(identity)),
+        ExportedStream(StreamKind.AUDIT, identity, keyspace.audit(identity)),
+        ExportedStream(StreamKind.DENIED, identity, keyspace.denied(identity)),
     )
 
 
@@ -115,12 +115,12 @@ class ArchiveRow:
         """The first field of that name; empty if there is none."""
         return next((value for item, value in self.fields if item == name), b"")
 
-    def commands(self, trail: ExportedStream) -> list[tuple[str, tuple[bytes, ...]]]:
+    def commands(self, stream: ExportedStream) -> list[tuple[str, tuple[bytes, ...]]]:
         """The commands that the entry of an audit trail is about, each with its keys."""
-        if trail.kind is not TrailKind.AUDIT or self.field(b"of"):
+        if stream.kind is not StreamKind.AUDIT or self.field(b"of"):
             return []
         try:
-            events = audit_events(trail.identity, self.id.encode(), self.fields)
+            events = audit_events(stream.identity, self.id.encode(), self.fields)
         except ValueError:
             # No guard wrote it. Its fields are archived all the same.
             return []
@@ -140,14 +140,14 @@ class BreakKind(StrEnum):
     """The trail was trimmed before it was first exported."""
     GAP = "gap"
     """Numbers are missing."""
-    ANEW = "anew"
+    RESTARTED = "anew"
     """It is 1 again: the identity's state was lost, or expired after it left the policy."""
     BACK = "back"
     """It was there before: the server lost what it had acknowledged, or was restored."""
 
 
 @dataclass(frozen=True, slots=True)
-class Break:
+class SequenceBreak:
     """
     A place where numbers do not follow each other.
 
@@ -176,7 +176,7 @@ class Break:
                 return f"seq {self.before + 1} is missing, before {self.id}"
             case BreakKind.GAP:
                 return f"seq {missing} are missing, before {self.id}"
-            case BreakKind.ANEW:
+            case BreakKind.RESTARTED:
                 return f"seq begins anew after {self.before}, at {self.id}"
             case BreakKind.BACK:
                 return f"seq goes back from {self.before} to {self.seq}, at {self.id}"
@@ -188,7 +188,7 @@ class SequenceCheck:
     def __init__(self, last: int = 0) -> None:
         self.last = last
 
-    def follow(self, seq: int, entry_id: str) -> Break | None:
+    def follow(self, seq: int, entry_id: str) -> SequenceBreak | None:
         """Take the next entry's number, 0 if it has none, and say how it does not follow."""
         if not seq:
             return None
@@ -200,8 +200,8 @@ class SequenceCheck:
         elif seq > before:
             kind = BreakKind.GAP
         else:
-            kind = BreakKind.ANEW if seq == 1 else BreakKind.BACK
-        return Break(kind, before, seq, entry_id)
+            kind = BreakKind.RESTARTED if seq == 1 else BreakKind.BACK
+        return SequenceBreak(kind, before, seq, entry_id)
 
 
 class Sink(Protocol):
@@ -213,12 +213,12 @@ class Sink(Protocol):
 class JsonlWriter:
     """Writes an object a line."""
 
-    def __init__(self, sink: Sink, trail: ExportedStream) -> None:
+    def __init__(self, sink: Sink, stream: ExportedStream) -> None:
         self._sink = sink
-        self._trail = trail
+        self._stream = stream
 
     def write(self, rows: Iterable[ArchiveRow]) -> None:
-        lines = [_line(row, self._trail) for row in rows]
+        lines = [_line(row, self._stream) for row in rows]
         self._sink.write("".join(lines).encode())
 
     def close(self) -> None:
@@ -241,15 +241,15 @@ def read_jsonl(path: Path) -> Iterator[ArchiveRow]:
                 raise ValueError("a line is no entry") from error
 
 
-def _line(row: ArchiveRow, trail: ExportedStream) -> str:
+def _line(row: ArchiveRow, stream: ExportedStream) -> str:
     said: dict[str, Any] = {
         "id": row.id,
         "time": _iso(row.time),
-        "trail": str(trail.kind),
-        "identity": trail.identity or None,
+        "trail": str(stream.kind),
+        "identity": stream.identity or None,
         "seq": row.seq or None,
         "commands": [
-            {"op": op, "keys": [_json(key) for key in keys]} for op, keys in row.commands(trail)
+            {"op": op, "keys": [_json(key) for key in keys]} for op, keys in row.commands(stream)
         ],
         "fields": [[_json(name), _json(value)] for name, value in row.fields],
     }
@@ -300,15 +300,15 @@ def require_pyarrow() -> tuple[Any, Any]:
 class ParquetWriter:
     """Writes a row group for each page of entries."""
 
-    def __init__(self, sink: Sink, trail: ExportedStream) -> None:
+    def __init__(self, sink: Sink, stream: ExportedStream) -> None:
         arrow, parquet = require_pyarrow()
         self._arrow = arrow
-        self._trail = trail
+        self._stream = stream
         self._schema = _schema(arrow)
         self._writer = parquet.ParquetWriter(_Stream(sink), self._schema, compression="zstd")
 
     def write(self, rows: Iterable[ArchiveRow]) -> None:
-        made = [_record(row, self._trail) for row in rows]
+        made = [_record(row, self._stream) for row in rows]
         self._writer.write_table(self._arrow.Table.from_pylist(made, self._schema))
 
     def close(self) -> None:
@@ -366,14 +366,14 @@ def _schema(arrow: Any) -> Any:
     )
 
 
-def _record(row: ArchiveRow, trail: ExportedStream) -> dict[str, Any]:
+def _record(row: ArchiveRow, stream: ExportedStream) -> dict[str, Any]:
     return {
         "id": row.id,
         "time": row.time,
-        "trail": str(trail.kind),
-        "identity": trail.identity or None,
+        "trail": str(stream.kind),
+        "identity": stream.identity or None,
         "seq": row.seq or None,
-        "commands": [{"op": op, "keys": list(keys)} for op, keys in row.commands(trail)],
+        "commands": [{"op": op, "keys": list(keys)} for op, keys in row.commands(stream)],
         "fields": [{"name": name, "value": value} for name, value in row.fields],
     }
 
@@ -403,13 +403,13 @@ def require_format(file_format: FileFormat) -> None:
         require_pyarrow()
 
 
-def row_writer(file_format: FileFormat, sink: Sink, trail: ExportedStream) -> RowWriter:
+def row_writer(file_format: FileFormat, sink: Sink, stream: ExportedStream) -> RowWriter:
     """A writer of that format."""
     match file_format:
         case FileFormat.JSONL:
-            return JsonlWriter(sink, trail)
+            return JsonlWriter(sink, stream)
         case FileFormat.PARQUET:
-            return ParquetWriter(sink, trail)
+            return ParquetWriter(sink, stream)
 
 
 def read_rows(path: Path) -> Iterator[ArchiveRow]:

@@ -11,14 +11,20 @@ from itertools import chain
 from redis.exceptions import ResponseError
 
 from keyleash.audit.export.archive import Archive, ArchivedFile, Mark
-from keyleash.audit.export.groups import OpenTrail, Page, is_gone, kept_until_exported, open_trails
+from keyleash.audit.export.groups import (
+    OpenStream,
+    Page,
+    is_gone,
+    kept_until_exported,
+    open_streams,
+)
 from keyleash.audit.export.rows import (
     ArchiveRow,
-    Break,
     ExportedStream,
     FileFormat,
-    TrailKind,
-    find_trails,
+    SequenceBreak,
+    StreamKind,
+    find_streams,
     id_order,
     require_format,
 )
@@ -44,18 +50,18 @@ class Recorder:
         self._keyspace = keyspace
         self._archive = archive
         self._actor = actor
-        self._open: list[OpenTrail] = []
+        self._open: list[OpenStream] = []
         self._has_news = False
 
-    def add(self, open_trail: OpenTrail) -> None:
+    def add(self, open_stream: OpenStream) -> None:
         """Take a trail that is exported from now on."""
-        self._open.append(open_trail)
-        unrecorded = open_trail.folder.head.files > self._marked(open_trail).files
-        self._has_news |= unrecorded and open_trail.trail.kind is not TrailKind.CONTROL
+        self._open.append(open_stream)
+        unrecorded = open_stream.folder.head.files > self._marked(open_stream).files
+        self._has_news |= unrecorded and open_stream.stream.kind is not StreamKind.CONTROL
 
-    def note(self, trail: ExportedStream, rows: Iterable[ArchiveRow]) -> None:
+    def note(self, stream: ExportedStream, rows: Iterable[ArchiveRow]) -> None:
         """Take rows that are exported."""
-        is_control = trail.kind is TrailKind.CONTROL
+        is_control = stream.kind is StreamKind.CONTROL
         self._has_news |= any(not is_control or row.field(b"event") != b"export" for row in rows)
 
     def record(self) -> None:
@@ -63,15 +69,15 @@ class Recorder:
         new = [item for item in self._open if item.folder.head.files > self._marked(item).files]
         if not self._has_news or not new:
             return
-        said = {item.trail.name: self._progress(item) for item in new}
+        said = {item.stream.name: self._progress(item) for item in new}
         event = {"event": "export", "actor": self._actor, "archive": self._archive.id}
         event |= {"place": self._archive.place, "trails": json.dumps(said)}
         self._client.xadd(self._keyspace.control, event)
-        self._archive = self._archive.with_marks({item.trail.name: _mark(item) for item in new})
+        self._archive = self._archive.with_marks({item.stream.name: _mark(item) for item in new})
         self._has_news = False
 
-    def _progress(self, open_trail: OpenTrail) -> dict[str, str | int]:
-        before, mark = self._marked(open_trail), _mark(open_trail)
+    def _progress(self, open_stream: OpenStream) -> dict[str, str | int]:
+        before, mark = self._marked(open_stream), _mark(open_stream)
         return {
             "after": before.last or "0-0",
             "to": mark.last,
@@ -80,12 +86,12 @@ class Recorder:
             "chain": mark.chain,
         }
 
-    def _marked(self, open_trail: OpenTrail) -> Mark:
-        return self._archive.marks.get(open_trail.trail.name, Mark())
+    def _marked(self, open_stream: OpenStream) -> Mark:
+        return self._archive.marks.get(open_stream.stream.name, Mark())
 
 
-def _mark(open_trail: OpenTrail) -> Mark:
-    head = open_trail.folder.head
+def _mark(open_stream: OpenStream) -> Mark:
+    head = open_stream.folder.head
     return Mark(head.files, head.count, head.last, head.chain)
 
 
@@ -116,9 +122,9 @@ class Exported:
         known: Entries that the server gave as new, and the archive had.
     """
 
-    trail: str
+    stream: str
     file: ArchivedFile | None = None
-    breaks: tuple[Break, ...] = ()
+    breaks: tuple[SequenceBreak, ...] = ()
     lost: int = 0
     known: int = 0
 
@@ -128,7 +134,7 @@ class _Taken:
     """What the pages of one file were."""
 
     ids: list[str] = field(default_factory=list)
-    breaks: list[Break] = field(default_factory=list)
+    breaks: list[SequenceBreak] = field(default_factory=list)
     lost: int = 0
     known: int = 0
 
@@ -178,7 +184,7 @@ class Archiver:
         self._report: Callable[[int], None] = lambda _count: None
         self._exported = 0
         self._recorder = Recorder(client, keyspace, archive, actor)
-        self._open: dict[str, OpenTrail] = {}
+        self._open: dict[str, OpenStream] = {}
         self._kept: dict[str, int] = {}
 
     def run(
@@ -227,79 +233,85 @@ class Archiver:
 
     def _round(self) -> Iterator[Exported]:
         self._kept = kept_until_exported(self._client, self._keyspace)
-        trails = find_trails(self._client, self._keyspace, self._identities)
-        new = [trail for trail in trails if trail.name not in self._open]
-        for item in open_trails(self._client, self._archive, new, take_over=self._take_over):
-            self._open[item.trail.name] = item
+        streams = find_streams(self._client, self._keyspace, self._identities)
+        new = [stream for stream in streams if stream.name not in self._open]
+        for item in open_streams(self._client, self._archive, new, take_over=self._take_over):
+            self._open[item.stream.name] = item
             self._recorder.add(item)
         for item in list(self._open.values()):
             yield from self._export(item)
 
-    def _export(self, open_trail: OpenTrail) -> Iterator[Exported]:
-        open_trail.caught_up = False
-        while not open_trail.caught_up and not self._is_stopping():
+    def _export(self, open_stream: OpenStream) -> Iterator[Exported]:
+        open_stream.caught_up = False
+        while not open_stream.caught_up and not self._is_stopping():
             try:
-                done = self._next_file(open_trail)
+                done = self._next_file(open_stream)
             except ResponseError as error:
                 if not is_gone(error):
                     raise
                 raise ArchiveTakenError(
-                    f"the trail `{open_trail.trail.name}` was removed,"
+                    f"the trail `{open_stream.stream.name}` was removed,"
                     " or another archive took it over",
                     help="run it again to see which",
                 ) from None
             if done.file or done.breaks or done.lost or done.known:
                 yield done
-        if open_trail.trail.kind is TrailKind.AUDIT and open_trail.trail.identity in self._kept:
-            open_trail.group.trim(open_trail.folder.head.last or "0-0")
+        if (
+            open_stream.stream.kind is StreamKind.AUDIT
+            and open_stream.stream.identity in self._kept
+        ):
+            open_stream.group.trim(open_stream.folder.head.last or "0-0")
 
-    def _next_file(self, open_trail: OpenTrail) -> Exported:
+    def _next_file(self, open_stream: OpenStream) -> Exported:
         taken = _Taken()
-        pages = self._pages(open_trail, taken)
+        pages = self._pages(open_stream, taken)
         file = None
         first = next(pages, None)
         if first is not None:
             try:
-                file = open_trail.folder.write(chain((first,), pages), self._format)
+                file = open_stream.folder.write(chain((first,), pages), self._format)
             except OSError as error:
                 said = (error.strerror or str(error)).lower()
                 raise ArchiveWriteError(
-                    f"cannot write in `{open_trail.folder.path}`: {said};"
+                    f"cannot write in `{open_stream.folder.path}`: {said};"
                     " nothing that was to be written there is acknowledged",
                     help="make room, and run it again: it goes on where it was",
                 ) from error
-            open_trail.group.acknowledge(taken.ids)
+            open_stream.group.acknowledge(taken.ids)
         return Exported(
-            open_trail.trail.name, file, tuple(taken.breaks), lost=taken.lost, known=taken.known
+            open_stream.stream.name, file, tuple(taken.breaks), lost=taken.lost, known=taken.known
         )
 
-    def _pages(self, open_trail: OpenTrail, taken: _Taken) -> Iterator[list[ArchiveRow]]:
+    def _pages(self, open_stream: OpenStream, taken: _Taken) -> Iterator[list[ArchiveRow]]:
         """The pages of one file, without what the archive has or nobody has any more."""
         room, room_bytes = self._max_entries, MAX_BYTES
-        last = id_order(open_trail.folder.head.last or "0-0")
-        while room > 0 and room_bytes > 0 and not open_trail.caught_up and not self._is_stopping():
-            page = open_trail.group.next_page(room)
-            open_trail.caught_up = page.is_last
+        last = id_order(open_stream.folder.head.last or "0-0")
+        while room > 0 and room_bytes > 0 and not open_stream.caught_up and not self._is_stopping():
+            page = open_stream.group.next_page(room)
+            open_stream.caught_up = page.is_last
             rows = _fresh(page, last, taken)
             if not rows:
-                open_trail.group.acknowledge([row.id for row in page.rows])
+                open_stream.group.acknowledge([row.id for row in page.rows])
                 continue
             taken.ids += [row.id for row in page.rows]
             for row in rows:
-                found = open_trail.sequence.follow(row.seq, row.id)
+                found = open_stream.sequence.follow(row.seq, row.id)
                 taken.breaks += [found] if found else []
                 room_bytes -= row.size
             room -= len(rows)
-            self._recorder.note(open_trail.trail, rows)
+            self._recorder.note(open_stream.stream, rows)
             self._exported += len(rows)
             self._report(self._exported)
             yield rows
 
-    def _is_full(self, open_trail: OpenTrail) -> bool:
+    def _is_full(self, open_stream: OpenStream) -> bool:
         enough = self._max_entries
-        if open_trail.trail.kind is TrailKind.AUDIT and open_trail.trail.identity in self._kept:
-            enough = min(enough, max(1, self._kept[open_trail.trail.identity] // 4))
-        lag = open_trail.group.lag()
+        if (
+            open_stream.stream.kind is StreamKind.AUDIT
+            and open_stream.stream.identity in self._kept
+        ):
+            enough = min(enough, max(1, self._kept[open_stream.stream.identity] // 4))
+        lag = open_stream.group.lag()
         return lag is None or lag >= enough
 
     def _wait(self) -> None:
@@ -327,7 +339,7 @@ def recorded_by_server(client: Client, keyspace: Keyspace) -> Recorded:
     def recorded(archive: str) -> Iterator[tuple[str, Mark]]:
         for event in read_control(client, keyspace):
             if event.event == "export" and event.details.get("archive") == archive:
-                for trail, said in json.loads(event.details["trails"]).items():
-                    yield trail, Mark(files=said["files"], last=said["to"], chain=said["chain"])
+                for stream, said in json.loads(event.details["trails"]).items():
+                    yield stream, Mark(files=said["files"], last=said["to"], chain=said["chain"])
 
     return recorded

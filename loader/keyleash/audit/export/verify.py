@@ -26,7 +26,7 @@ from keyleash.audit.export.archive import (
     read_archive,
     read_manifest,
 )
-from keyleash.audit.export.rows import ArchiveRow, SequenceCheck, TrailKind, id_order, read_rows
+from keyleash.audit.export.rows import ArchiveRow, SequenceCheck, StreamKind, id_order, read_rows
 from keyleash.errors import ArchiveError
 
 
@@ -55,14 +55,14 @@ class ArchiveFinding:
     """
 
     kind: FindingKind
-    trail: str
+    stream: str
     file: str
     message: str
     missing: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class TrailReport:
+class StreamReport:
     """
     What one folder is like.
 
@@ -72,7 +72,7 @@ class TrailReport:
         notes: What is as it may be, and worth to be known.
     """
 
-    trail: str
+    stream: str
     files: int
     entries: int
     first: str
@@ -87,11 +87,11 @@ class ArchiveReport:
     """What an archive is like."""
 
     archive: str
-    trails: tuple[TrailReport, ...]
+    streams: tuple[StreamReport, ...]
     findings: tuple[ArchiveFinding, ...]
 
     @property
-    def is_well(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether nothing is wrong."""
         return not self.findings
 
@@ -122,24 +122,24 @@ def verify_archive(directory: Path, recorded: Recorded | None = None) -> Archive
     for name, mark in (*archive.marks.items(), *(recorded(archive.id) if recorded else ())):
         marks[name].append(mark)
     names = sorted({*_folders(directory), *marks})
-    trails = tuple(_Check(directory, name, marks[name], busy).report() for name in names)
-    findings = (*extra, *(finding for trail in trails for finding in trail.findings))
-    return ArchiveReport(archive.id, trails, findings)
+    streams = tuple(_Check(directory, name, marks[name], busy).report() for name in names)
+    findings = (*extra, *(finding for stream in streams for finding in stream.findings))
+    return ArchiveReport(archive.id, streams, findings)
 
 
 class _Check:
     """Checks one folder."""
 
-    def __init__(self, directory: Path, trail: str, marks: Sequence[Mark], busy: bool) -> None:
-        self._folder = directory / trail
-        self._trail = trail
+    def __init__(self, directory: Path, stream: str, marks: Sequence[Mark], busy: bool) -> None:
+        self._folder = directory / stream
+        self._stream = stream
         self._marks = marks
         self._busy = busy
         self._findings: list[ArchiveFinding] = []
         self._notes: list[str] = []
         self._sequence = SequenceCheck()
 
-    def report(self) -> TrailReport:
+    def report(self) -> StreamReport:
         # Before the manifest is read: what was named later is none that it should list.
         there = (
             sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
@@ -149,8 +149,8 @@ class _Check:
         self._check_files(files)
         self._check_marks(files)
         self._check_extra(there, manifests)
-        return TrailReport(
-            trail=self._trail,
+        return StreamReport(
+            stream=self._stream,
             files=len(files),
             entries=sum(file.count for file in files),
             first=files[0].first if files else "",
@@ -168,7 +168,7 @@ class _Check:
         while name and name not in names:
             names.add(name)
             try:
-                manifest = read_manifest(self._folder, self._trail, name)
+                manifest = read_manifest(self._folder, self._stream, name)
             except ArchiveError as error:
                 self._find(FindingKind.CHANGED, name, error.message)
                 return found
@@ -292,24 +292,24 @@ class _Check:
         message: str,
         missing: tuple[int, int] | None = None,
     ) -> None:
-        self._findings.append(ArchiveFinding(kind, self._trail, file, message, missing))
+        self._findings.append(ArchiveFinding(kind, self._stream, file, message, missing))
 
 
 def _folders(directory: Path) -> Iterator[str]:
-    for kind in TrailKind:
+    for kind in StreamKind:
         folder = directory / kind
-        if kind is TrailKind.CONTROL:
+        if kind is StreamKind.CONTROL:
             yield from [str(kind)] if folder.is_dir() else []
         elif folder.is_dir():
             yield from (f"{kind}/{item.name}" for item in folder.iterdir() if item.is_dir())
 
 
 def _strangers(directory: Path) -> Iterator[str]:
-    ours = {ARCHIVE, LOCK, *TrailKind}
+    ours = {ARCHIVE, LOCK, *StreamKind}
     if not directory.is_dir():
         return
     for path in sorted(directory.iterdir()):
         if path.name not in ours and path.name != DRAFT:
             yield path.name
-        elif path.name in {TrailKind.AUDIT, TrailKind.DENIED}:
+        elif path.name in {StreamKind.AUDIT, StreamKind.DENIED}:
             yield from (f"{path.name}/{item.name}" for item in path.iterdir() if not item.is_dir())

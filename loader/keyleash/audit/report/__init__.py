@@ -4,24 +4,30 @@ from keyleash.audit.operator_actions import PolicyUse
 from keyleash.audit.report.activity import (
     Activity,
     DenialGroup,
-    IdentityRules,
+    ReportContext,
     TokenUse,
     read_activity,
-    read_standing,
+    read_context,
 )
-from keyleash.audit.report.key_history import BeforeAndAfter, KeyLife, Lives, Timeline, read_lives
+from keyleash.audit.report.key_history import (
+    BeforeAndAfter,
+    KeyHistories,
+    KeyHistory,
+    Timeline,
+    read_before_and_after,
+)
 
 __all__ = [
     "Activity",
     "BeforeAndAfter",
     "DenialGroup",
-    "IdentityRules",
-    "KeyLife",
-    "Lives",
+    "KeyHistories",
+    "KeyHistory",
     "PolicyUse",
+    "ReportContext",
     "Timeline",
     "TokenUse",
     "read_activity",
-    "read_lives",
-    "read_standing",
+    "read_before_and_after",
+    "read_context",
 ]

@@ -16,7 +16,7 @@ from keyleash.audit.operator_actions import (
     read_control,
 )
 from keyleash.audit.read import Query, merged, pairs_of, read_denials, read_events
-from keyleash.audit.report.key_history import Lives, Timeline
+from keyleash.audit.report.key_history import KeyHistories, Timeline
 from keyleash.audit.stats import Stats, Tally
 from keyleash.audit.undo.history import Trust
 from keyleash.operator.tokens import TokenInfo, list_tokens
@@ -70,12 +70,12 @@ class Activity:
     entries: int = 0
     stats: Stats = field(default_factory=Stats)
     operations: Timeline = field(default_factory=Timeline)
-    refused: Timeline = field(default_factory=Timeline)
+    denied: Timeline = field(default_factory=Timeline)
     tokens: dict[tuple[str, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
-    refusals: dict[tuple[str, str, str], DenialGroup] = field(default_factory=dict)
+    denials: dict[tuple[str, str, str], DenialGroup] = field(default_factory=dict)
     folded: int = 0
     untrusted: Counter[str] = field(default_factory=Counter)
-    lives: Lives = field(default_factory=Lives)
+    histories: KeyHistories = field(default_factory=KeyHistories)
     first: list[AnyEntry] = field(default_factory=list)
     last: deque[AnyEntry] = field(default_factory=lambda: deque(maxlen=ENDS))
     gaps: list[Gap] = field(default_factory=list)
@@ -95,19 +95,19 @@ class Activity:
         # Both, so that their pieces stay as wide.
         count = entry.repeats if isinstance(entry, Denial) else 0
         self.operations.add(entry.time_ms, entry.identity, 0 if count else 1)
-        self.refused.add(entry.time_ms, entry.identity, count)
+        self.denied.add(entry.time_ms, entry.identity, count)
         if isinstance(entry, Denial):
-            tally.refused += count
-            self._add_refusal(entry)
+            tally.denied += count
+            self._add_denial(entry)
         else:
             tally.events += 1
             tally.failed += entry.error is not None
             if not entry.is_untrusted:
-                self.lives.add(entry)
+                self.histories.add(entry)
         self.first.append(entry) if len(self.first) < ENDS else self.last.append(entry)
 
-    def _add_refusal(self, denial: Denial) -> None:
-        alike = self.refusals.setdefault(
+    def _add_denial(self, denial: Denial) -> None:
+        alike = self.denials.setdefault(
             (denial.identity, denial.code, denial.reason), DenialGroup(0, denial, denial.time_ms)
         )
         alike.count += denial.repeats
@@ -138,12 +138,12 @@ def read_activity(
     client = operator_client(client)
     trust = Trust.of(client, keyspace)
     activity = Activity(untrusted=trust.untrusted)
-    trails: list[Iterator[AnyEntry]] = [
+    streams: list[Iterator[AnyEntry]] = [
         read_events(client, keyspace, identities, query),
         read_denials(client, keyspace, identities, query),
     ]
-    entries = merged(trails)
-    for item in trust.marked(with_gaps(entries) if query.takes_all else entries):
+    entries = merged(streams)
+    for item in trust.marked(with_gaps(entries) if query.is_time_only else entries):
         if isinstance(item, Gap):
             activity.add_gap(item)
         else:
@@ -167,7 +167,7 @@ def _is_trimmed(client: Client, stream: str, query: Query) -> bool:
     return starts_later and not ends_earlier and seq != b"1" and seq.isdigit()
 
 
-MAX_DEEDS = 200
+MAX_ACTIONS = 200
 """So many of the last things that operators did are kept."""
 
 
@@ -201,7 +201,7 @@ class TokenUse:
 
 
 @dataclass(slots=True)
-class IdentityRules:
+class ReportContext:
     """
     What held in some time.
 
@@ -209,23 +209,23 @@ class IdentityRules:
         policies: Those in force, the oldest first.
         tokens: Those in force or used, the newest first.
         deeds: What operators did, the oldest first.
-        further_deeds: How many there were before these.
+        further_actions: How many there were before these.
     """
 
     policies: list[PolicyUse] = field(default_factory=list)
     tokens: list[TokenUse] = field(default_factory=list)
-    deeds: list[ControlEvent] = field(default_factory=list)
-    further_deeds: int = 0
+    actions: list[ControlEvent] = field(default_factory=list)
+    further_actions: int = 0
 
 
-def read_standing(
+def read_context(
     client: Client,
     keyspace: Keyspace,
     identities: Collection[str] | None,
     since_ms: int,
     until_ms: int,
     used: Collection[tuple[str, str]] = (),
-) -> IdentityRules:
+) -> ReportContext:
     """
     Read what held from *since_ms* to *until_ms*, Unix milliseconds.
 
@@ -245,18 +245,18 @@ def read_standing(
     ]
     tokens = {(info.identity, info.id): _known(info) for info in listed}
     activations: list[PolicyUse] = []
-    deeds: deque[ControlEvent] = deque(maxlen=MAX_DEEDS)
+    actions: deque[ControlEvent] = deque(maxlen=MAX_ACTIONS)
     count = 0
     for event in read_control(client, keyspace, identities, Query(until_ms=until_ms)):
         if event.event == "activate":
             activations.append(policy_use(event))
         _take_in(tokens, event)
         if event.time_ms >= since_ms:
-            deeds.append(event)
+            actions.append(event)
             count += 1
     for identity, token in used:
         tokens.setdefault((identity, token), TokenUse(token, identity))
-    return IdentityRules(
+    return ReportContext(
         policies=[item for item in in_sequence(activations) if _overlaps(item, since_ms)],
         tokens=sorted(
             (
@@ -267,8 +267,8 @@ def read_standing(
             key=lambda item: item.issued_ms or 0,
             reverse=True,
         ),
-        deeds=list(deeds),
-        further_deeds=count - len(deeds),
+        actions=list(actions),
+        further_actions=count - len(actions),
     )
 
 

@@ -26,11 +26,11 @@ from keyleash.audit.describe import (
 from keyleash.audit.report import (
     Activity,
     BeforeAndAfter,
-    IdentityRules,
-    KeyLife,
+    KeyHistory,
+    ReportContext,
     read_activity,
-    read_lives,
-    read_standing,
+    read_before_and_after,
+    read_context,
 )
 from keyleash.audit.report.key_history import WIDTHS_MS, Timeline
 from keyleash.audit.stats import Tally, key_prefix
@@ -82,21 +82,21 @@ def amount(count: int, noun: str) -> str:
 def before_words(before_and_after: BeforeAndAfter) -> str:
     """What a key held before the range."""
     if before_and_after.before is not None:
-        return short_value(before_and_after.before, before_and_after.life.first.time_ms)
+        return short_value(before_and_after.before, before_and_after.history.first.time_ms)
     return (
         f"not restored: {UNVALIDATED}"
         if before_and_after.is_withheld
-        else _why_unknown(before_and_after.life)
+        else _why_unknown(before_and_after.history)
     )
 
 
 def after_words(before_and_after: BeforeAndAfter) -> str:
     """What the last event of the range left."""
-    last = before_and_after.life.last
+    last = before_and_after.history.last
     if before_and_after.after is not None:
         return short_value(before_and_after.after, last.time_ms)
-    match last.became.digest:
-        case None if before_and_after.life.is_masked:
+    match last.after_state.digest:
+        case None if before_and_after.history.is_masked:
             return "masked"
         case None:
             return "not recorded"
@@ -112,21 +112,21 @@ def now_words(before_and_after: BeforeAndAfter, now_ms: int) -> str:
         return "not known"
     has_expired = (
         before_and_after.now.is_absent
-        and before_and_after.life.last.became.digest not in {None, "absent"}
+        and before_and_after.history.last.after_state.digest not in {None, "absent"}
     )
     if before_and_after.is_unchanged:
         return "expired since" if has_expired else "as it was left"
     return short_value(before_and_after.now, now_ms)
 
 
-def _why_unknown(life: KeyLife) -> str:
-    if life.first.large:
-        return f"too large to be kept: {amount(life.first.large, 'byte')}"
-    if life.is_dropped:
+def _why_unknown(history: KeyHistory) -> str:
+    if history.first.large:
+        return f"too large to be kept: {amount(history.first.large, 'byte')}"
+    if history.is_dropped:
         return "left out: too much for this page"
-    if life.first.before is not None:
+    if history.first.before is not None:
         return "cannot be read by this server"
-    return "masked" if life.first.is_masked else "not recorded"
+    return "masked" if history.first.is_masked else "not recorded"
 
 
 LEFT, RIGHT = 7.0, 99.5
@@ -176,7 +176,7 @@ class ChartRow:
 
     time: str
     done: tuple[int, ...]
-    refused: tuple[int, ...]
+    denied: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,24 +198,24 @@ class Chart:
     last: str
 
 
-def draw(operations: Timeline, refused: Timeline) -> Chart:
+def draw(operations: Timeline, denied: Timeline) -> Chart:
     """Draw two timelines of the same pieces, one above the other."""
-    names = _names(operations, refused)
+    names = _names(operations, denied)
     pieces = operations.pieces
     width_ms = operations.width_ms
-    done = _columns(operations, names)
-    denied = _columns(refused, names)
+    allowed_columns = _columns(operations, names)
+    denied_columns = _columns(denied, names)
     return Chart(
         names=names,
         panels=(
-            _panel("operation", done, names, operations),
-            _panel("refusal", denied, names, operations),
+            _panel("operation", allowed_columns, names, operations),
+            _panel("refusal", denied_columns, names, operations),
         ),
         ticks=tuple(_time_ticks(pieces, width_ms)),
         rows=tuple(
-            ChartRow(clock_time(piece * width_ms), done[place], denied[place])
+            ChartRow(clock_time(piece * width_ms), allowed_columns[place], denied_columns[place])
             for place, piece in enumerate(pieces)
-            if any(done[place]) or any(denied[place])
+            if any(allowed_columns[place]) or any(denied_columns[place])
         ),
         width=_duration(width_ms),
         first=clock_time(pieces[0] * width_ms),
@@ -344,11 +344,11 @@ def render(report: HtmlReport) -> str:
         .render(
             report=report,
             activity=activity,
-            standing=report.standing,
-            chart=draw(activity.operations, activity.refused),
+            context=report.context,
+            chart=draw(activity.operations, activity.denied),
             operations=sum(tally.events for tally in tallies),
             failed=sum(tally.failed for tally in tallies),
-            refused=sum(tally.refused for tally in tallies),
+            denied=sum(tally.denied for tally in tallies),
             planned=_planned(report),
             tokens=_tokens(report),
         )
@@ -415,7 +415,7 @@ def _tokens(report: HtmlReport) -> list[TokenUse]:
         tally = tallies.get((token_use.identity, token_use.id))
         return tally.total if tally else 0
 
-    return sorted(report.standing.tokens, key=lambda item: -uses(item))
+    return sorted(report.context.tokens, key=lambda item: -uses(item))
 
 
 MAX_PREFIXES = 20
@@ -469,7 +469,7 @@ class HtmlReport:
     identity: str | None
     correlation: str | None
     activity: Activity
-    standing: IdentityRules
+    context: ReportContext
     statuses: list[Any]
     prefixes: list[Prefix]
     further_prefixes: int
@@ -522,7 +522,7 @@ def gather(
         identity=identity,
         correlation=query.correlation,
         activity=activity,
-        standing=read_standing(client, keyspace, about, since_ms, until_ms, used),
+        context=read_context(client, keyspace, about, since_ms, until_ms, used),
         statuses=[statuse for statuse in statuses if identity in {None, statuse.name}],
         prefixes=prefixes,
         further_prefixes=len(activity.stats.prefixes) - len(prefixes),
@@ -533,27 +533,27 @@ def gather(
 
 
 def _prefixes(client: Client, keyspace: Keyspace, activity: Activity) -> list[Prefix]:
-    by_prefix: dict[bytes, list[KeyLife]] = defaultdict(list)
-    for life in activity.lives.by_key.values():
-        by_prefix[key_prefix(life.key)].append(life)
+    by_prefix: dict[bytes, list[KeyHistory]] = defaultdict(list)
+    for history in activity.histories.by_key.values():
+        by_prefix[key_prefix(history.key)].append(history)
     ordered = sorted(
         activity.stats.prefixes.items(),
         # What was changed first, and only then what was merely asked for.
         key=lambda row: (-len(by_prefix.get(row[0], ())), -row[1].total, row[0]),
     )[:MAX_PREFIXES]
     chosen = {
-        name: sorted(by_prefix.get(name, ()), key=lambda life: -life.events)[:MAX_KEYS]
+        name: sorted(by_prefix.get(name, ()), key=lambda history: -history.events)[:MAX_KEYS]
         for name, _ in ordered[:MAX_DETAILED]
     }
-    everything = [life for lives in chosen.values() for life in lives]
-    found = read_lives(client, keyspace, everything)
-    read = {item.life.key: item for item in found}
+    everything = [history for histories in chosen.values() for history in histories]
+    found = read_before_and_after(client, keyspace, everything)
+    read = {item.history.key: item for item in found}
     return [
         Prefix(
             name=name,
             tally=tally,
             changed=len(by_prefix.get(name, ())),
-            keys=tuple(read[life.key] for life in chosen.get(name, ())),
+            keys=tuple(read[history.key] for history in chosen.get(name, ())),
         )
         for name, tally in ordered
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, Held, Image
+from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, BeforeImage, ImageContent
 from keyleash.audit.read import Query, read_events
 from keyleash.audit.undo.history import KeyState, Trust, UndoStep, images_of, steps_of
 from keyleash.audit.undo.selection import trail_names
@@ -42,8 +42,8 @@ def read_afterwards(
             last = waiting.get(key)
             if last is None or step.time_ms < last.time_ms or step.event == last.event:
                 continue
-            if step.before is not None and step.before.held is not None:
-                found[key].append((step.identity, step.before.held))
+            if step.before is not None and step.before.content is not None:
+                found[key].append((step.identity, step.before.content))
             if step.time_ms > last.time_ms:
                 del waiting[key]
         if not waiting:
@@ -58,7 +58,7 @@ MAX_IMAGE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
-class KeyLife:
+class KeyHistory:
     """
     What events did to one key.
 
@@ -86,7 +86,7 @@ class KeyLife:
 
 
 @dataclass(slots=True)
-class Lives:
+class KeyHistories:
     """
     The lives of keys, from events that come oldest first.
 
@@ -94,30 +94,30 @@ class Lives:
         further_events: Events that changed keys past the first `MAX_KEYS`.
     """
 
-    by_key: dict[bytes, KeyLife] = field(default_factory=dict)
+    by_key: dict[bytes, KeyHistory] = field(default_factory=dict)
     further_events: int = 0
     _held: int = 0
 
     def add(self, event: AuditEvent) -> None:
         """Take in what *event* changed."""
         for key, steps in steps_of([event]).items():
-            life = self.by_key.get(key)
-            if life is not None:
-                life.events += steps[0].event != life.last.event
-                life.last = replace(steps[0], before=None)
+            history = self.by_key.get(key)
+            if history is not None:
+                history.events += steps[0].event != history.last.event
+                history.last = replace(steps[0], before=None)
             elif len(self.by_key) < MAX_KEYS:
                 self.by_key[key] = self._begun(steps[0])
             else:
                 self.further_events += 1
 
-    def _begun(self, step: UndoStep) -> KeyLife:
+    def _begun(self, step: UndoStep) -> KeyHistory:
         held = _held(step)
         size = len(held[1]) if held else 0
         last = replace(step, before=None)
         if self._held + size > MAX_IMAGE_BYTES:
-            return KeyLife(1, last, last, is_dropped=True)
+            return KeyHistory(1, last, last, is_dropped=True)
         self._held += size
-        return KeyLife(1, step, last)
+        return KeyHistory(1, step, last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class BeforeAndAfter:
             server does not validate payloads.
     """
 
-    life: KeyLife
+    history: KeyHistory
     before: Value | None
     after: Value | None
     now: Value | None
@@ -143,8 +143,8 @@ class BeforeAndAfter:
     is_withheld: bool = False
 
 
-def read_lives(
-    client: Client, keyspace: Keyspace, lives: Iterable[KeyLife]
+def read_before_and_after(
+    client: Client, keyspace: Keyspace, histories: Iterable[KeyHistory]
 ) -> list[BeforeAndAfter]:
     """Read what the keys of *lives* held and hold; of large values the first elements.
 
@@ -154,63 +154,69 @@ def read_lives(
         lives: Not too many: the server reads each image.
     """
     client = operator_client(client)
-    wanted = list(lives)
-    known = [life.key for life in wanted if not life.is_masked]
+    wanted = list(histories)
+    known = [history.key for history in wanted if not history.is_masked]
     keys = read_keys(client, keyspace, known)
     seconds, micros = client.time()
     now_ms = int(seconds) * 1000 + int(micros) // 1000
     later = read_afterwards(
         client,
         keyspace,
-        (life.last for life in wanted if _is_replaced(life.last.became, keys.get(life.key))),
+        (
+            history.last
+            for history in wanted
+            if _is_replaced(history.last.after_state, keys.get(history.key))
+        ),
     )
-    held = images_of([life.first] for life in wanted)
+    held = images_of([history.first] for history in wanted)
     images = read_images(client, keyspace, [*held, *chain.from_iterable(later.values())])
     found = []
-    for life in wanted:
-        now = keys.get(life.key)
-        found_next = (images[held] for _, held in later.get(life.key, ()))
+    for history in wanted:
+        now = keys.get(history.key)
+        found_next = (images[held] for _, held in later.get(history.key, ()))
         found.append(
             BeforeAndAfter(
-                life=life,
-                before=_before(life.first.before, images),
-                after=_after(life.last.became, now, *found_next),
+                history=history,
+                before=_before(history.first.before, images),
+                after=_after(history.last.after_state, now, *found_next),
                 now=now,
-                is_unchanged=_is_unchanged(life.last.became, now, now_ms),
-                is_withheld=_held(life.first) in images.withheld.images,
+                is_unchanged=_is_unchanged(history.last.after_state, now, now_ms),
+                is_withheld=_held(history.first) in images.withheld.images,
             )
         )
     return found
 
 
-def _held(step: UndoStep) -> Held | None:
-    return step.before.held if step.before else None
+def _held(step: UndoStep) -> ImageContent | None:
+    return step.before.content if step.before else None
 
 
-def _before(image: Image | None, images: Mapping[Held, Value | None]) -> Value | None:
-    if image is None or image.held is None:
+def _before(image: BeforeImage | None, images: Mapping[ImageContent, Value | None]) -> Value | None:
+    if image is None or image.content is None:
         return None if image is None else NOTHING
-    value = images[image.held]
+    value = images[image.content]
     return None if value is None else replace(value, expires_ms=image.expires_ms)
 
 
-def _is_replaced(became: KeyState, now: Value | None) -> bool:
+def _is_replaced(after_state: KeyState, now: Value | None) -> bool:
     """Whether the server holds something else than what is known to have been left."""
-    return now is not None and became.digest not in {None, ABSENT, LARGE, now.digest}
+    return now is not None and after_state.digest not in {None, ABSENT, LARGE, now.digest}
 
 
-def _after(became: KeyState, *values: Value | None) -> Value | None:
+def _after(after_state: KeyState, *values: Value | None) -> Value | None:
     """Whichever of *values* is what was left."""
-    if became.digest == ABSENT:
+    if after_state.digest == ABSENT:
         return NOTHING
     for value in values:
-        if value is not None and value.digest == became.digest and not value.is_large:
-            return replace(value, expires_ms=became.expires_ms)
+        if value is not None and value.digest == after_state.digest and not value.is_large:
+            return replace(value, expires_ms=after_state.expires_ms)
     return None
 
 
-def _is_unchanged(became: KeyState, now: Value | None, now_ms: int) -> bool | None:
-    return None if now is None else became.is_same(KeyState(now.digest, now.expires_ms), now_ms)
+def _is_unchanged(after_state: KeyState, now: Value | None, now_ms: int) -> bool | None:
+    return (
+        None if now is None else after_state.is_same(KeyState(now.digest, now.expires_ms), now_ms)
+    )
 
 
 _SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000

@@ -30,7 +30,7 @@ _NO_EXPIRY = b"-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Undone:
+class UndoResult:
     """
     What an undo did.
 
@@ -54,7 +54,7 @@ def apply_undo(
     description: str = "",
     actor: str = "unknown",
     keyspace: Keyspace | None = None,
-) -> Undone:
+) -> UndoResult:
     """
     Do what *plan* says, and record it so that it can be undone.
 
@@ -110,7 +110,7 @@ def apply_undo(
             raise UndoRefusedError(
                 f"the server does not take {_keys([key])}: {_text(error)}; nothing was undone"
             )
-    return Undone(
+    return UndoResult(
         correlation=undo,
         events=tuple(f"{OPERATORS}/{_text(entry_id)}" for entry_id in said),
         restored=tuple(change.key for change in plan.changes if change.action is Action.RESTORE),
@@ -124,13 +124,13 @@ def _require_validated(client: Client, keyspace: Keyspace, plans: Sequence[KeyPl
         client,
         keyspace,
         [
-            (plan.steps[0].identity, plan.image.held)
+            (plan.steps[0].identity, plan.image.content)
             for plan in plans
-            if plan.action is Action.RESTORE and plan.image and plan.image.held
+            if plan.action is Action.RESTORE and plan.image and plan.image.content
         ],
     )
     if withheld.images:
-        keys = [plan.key for plan in plans if plan.image and plan.image.held in withheld.images]
+        keys = [plan.key for plan in plans if plan.image and plan.image.content in withheld.images]
         raise withheld.error(f"the before-image of {_keys(keys)}")
 
 
@@ -147,16 +147,16 @@ def refusal(plan: UndoPlan) -> UndoRefusedError:
     """Why *plan* is not carried out."""
     blocked, count = len(plan.blocked), len(plan.keys)
     which = "1 key" if count == 1 else f"{blocked} of {count} keys"
-    obstacles = [
-        obstacle for key in plan.blocked for obstacle in key.obstacles if not obstacle.is_forced
+    conflicts = [
+        conflict for key in plan.blocked for conflict in key.conflicts if not conflict.is_forced
     ]
     helps = ["`--force KEY` overrides a conflict"] * any(
-        not obstacle.is_final for obstacle in obstacles
+        not conflict.is_final for conflict in conflicts
     )
     helps.append("`--skip KEY` leaves a key out")
-    if any(obstacle.kind is ConflictKind.UNVALIDATED for obstacle in obstacles):
+    if any(conflict.kind is ConflictKind.UNVALIDATED for conflict in conflicts):
         helps.append(HELP)
-    if any(obstacle.kind is ConflictKind.NOT_RECORDED for obstacle in obstacles):
+    if any(conflict.kind is ConflictKind.NOT_RECORDED for conflict in conflicts):
         helps.append("with `before_images` in the policy, later changes can be undone")
     return UndoRefusedError(
         f"{which} cannot be restored; nothing was undone",
@@ -170,10 +170,10 @@ def _words(plans: Sequence[KeyPlan]) -> Iterator[bytes | str]:
         yield plan.key
         yield plan.now.digest
         yield _expiry(plan.now.expires_ms)
-        if plan.action is Action.REMOVE or plan.image is None or plan.image.held is None:
+        if plan.action is Action.REMOVE or plan.image is None or plan.image.content is None:
             yield from ("", "", "")
         else:
-            yield from (_expiry(plan.image.expires_ms), *plan.image.held)
+            yield from (_expiry(plan.image.expires_ms), *plan.image.content)
 
 
 def _expiry(expires_ms: int | None) -> bytes:

@@ -12,9 +12,9 @@ from functools import cache, cached_property, lru_cache
 from itertools import groupby, takewhile
 from typing import TypeVar
 
-from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, Held, Image, KeyChange
+from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, BeforeImage, ImageContent, KeyChange
 from keyleash.audit.operator_actions import PolicyUse, in_sequence, read_activations
-from keyleash.audit.read import MASK, test_of
+from keyleash.audit.read import MASK, key_test
 from keyleash.audit.undo.values import NOTHING, Recorded, Value
 from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.commands.spec import Needs
@@ -77,10 +77,10 @@ class UndoStep:
     ops: tuple[str, ...]
     correlation: str
     key: bytes
-    before: Image | None = None
+    before: BeforeImage | None = None
     large: int = 0
-    was: KeyState = KeyState()
-    became: KeyState = KeyState()
+    before_state: KeyState = KeyState()
+    after_state: KeyState = KeyState()
     actor: str = ""
 
     @property
@@ -96,7 +96,9 @@ class UndoStep:
     @property
     def changed_nothing(self) -> bool:
         """Whether the key held the same afterwards, as far as is known."""
-        return self.was.digest not in {None, LARGE} and self.was == self.became
+        return (
+            self.before_state.digest not in {None, LARGE} and self.before_state == self.after_state
+        )
 
 
 def steps_of(events: Iterable[AuditEvent]) -> dict[bytes, list[UndoStep]]:
@@ -147,19 +149,21 @@ def images_of(many: Iterable[Iterable[UndoStep]]) -> Iterator[Recorded]:
     """The before-images of all these steps, each with the identity in whose stream it is."""
     for steps in many:
         for step in steps:
-            if step.before is not None and step.before.held is not None:
-                yield step.identity, step.before.held
+            if step.before is not None and step.before.content is not None:
+                yield step.identity, step.before.content
 
 
-def read_back(steps: Iterable[UndoStep], images: Mapping[Held, Value | None]) -> list[UndoStep]:
+def read_back(
+    steps: Iterable[UndoStep], images: Mapping[ImageContent, Value | None]
+) -> list[UndoStep]:
     """*steps* with what their before-images hold, given that of each."""
-    return [replace(step, was=_held(step.before, images)) for step in steps]
+    return [replace(step, before_state=_held(step.before, images)) for step in steps]
 
 
-def _held(image: Image | None, images: Mapping[Held, Value | None]) -> KeyState:
+def _held(image: BeforeImage | None, images: Mapping[ImageContent, Value | None]) -> KeyState:
     if image is None:
         return KeyState()
-    value = images[image.held] if image.held is not None else NOTHING
+    value = images[image.content] if image.content is not None else NOTHING
     return KeyState(value.digest if value else None, image.expires_ms)
 
 
@@ -182,7 +186,7 @@ def _step(event: AuditEvent, key: bytes, change: KeyChange | None) -> UndoStep:
         key=key,
         before=change.before if change else None,
         large=change.large if change else 0,
-        became=KeyState(change.after, change.after_expires_ms) if change else KeyState(),
+        after_state=KeyState(change.after, change.after_expires_ms) if change else KeyState(),
         actor=event.actor,
     )
 
@@ -238,7 +242,7 @@ def in_order(steps: Iterable[UndoStep], end: KeyState, end_ms: int) -> list[Undo
     by_time = sorted(steps, key=place, reverse=True)
     for _, group in groupby(by_time, key=lambda step: step.time_ms):
         ordered = _merged(list(group)[::-1], end, end_ms)
-        end, end_ms = ordered[0].was, ordered[0].time_ms
+        end, end_ms = ordered[0].before_state, ordered[0].time_ms
         found[:0] = ordered
     return found
 
@@ -250,19 +254,19 @@ def place(step: UndoStep) -> tuple[int, int, str]:
 
 def _merged(steps: list[UndoStep], end: KeyState, end_ms: int) -> list[UndoStep]:
     """The steps of one millisecond."""
-    by_trail: dict[str, list[UndoStep]] = defaultdict(list)
+    by_stream: dict[str, list[UndoStep]] = defaultdict(list)
     for step in steps:
-        by_trail[step.identity].append(step)
-    trails = list(by_trail.values())
+        by_stream[step.identity].append(step)
+    streams = list(by_stream.values())
     places = 1
-    for trail in trails:
-        places *= len(trail) + 1
-    if len(trails) == 1 or places > MAX_PLACES:
+    for stream in streams:
+        places *= len(stream) + 1
+    if len(streams) == 1 or places > MAX_PLACES:
         return steps
-    return _best(trails, end, end_ms)
+    return _best(streams, end, end_ms)
 
 
-def _best(trails: Sequence[Sequence[UndoStep]], end: KeyState, end_ms: int) -> list[UndoStep]:
+def _best(streams: Sequence[Sequence[UndoStep]], end: KeyState, end_ms: int) -> list[UndoStep]:
     """Of all ways to merge *trails*, one with the fewest breaks, told from the end."""
 
     @cache
@@ -272,20 +276,20 @@ def _best(trails: Sequence[Sequence[UndoStep]], end: KeyState, end_ms: int) -> l
             return 0, ()
         state, at_ms = end, end_ms
         if after >= 0:
-            following = trails[after][left[after]]
-            state, at_ms = following.was, following.time_ms
+            following = streams[after][left[after]]
+            state, at_ms = following.before_state, following.time_ms
         tried = []
         for number, count in enumerate(left):
             if count:
                 rest = (*left[:number], count - 1, *left[number + 1 :])
                 breaks, order = best(rest, number)
-                same = trails[number][count - 1].became.is_same(state, at_ms)
+                same = streams[number][count - 1].after_state.is_same(state, at_ms)
                 cost = {True: 0, None: 1, False: 2}[same]
                 tried.append((breaks + cost, (*order, number)))
         return min(tried)
 
-    _, order = best(tuple(map(len, trails)), -1)
-    heads = [iter(trail) for trail in trails]
+    _, order = best(tuple(map(len, streams)), -1)
+    heads = [iter(stream) for stream in streams]
     return [next(heads[number]) for number in order]
 
 
@@ -408,7 +412,7 @@ def _may_use(identity: Identity, key: bytes, classes: frozenset[OperationClass])
         return False
     shown = key[: mask.start()]
     is_masked = any(beginning(item) == shown for item in identity.audit.mask_keys)
-    return is_masked and any(test_of(item)(key) for item in granted)
+    return is_masked and any(key_test(item)(key) for item in granted)
 
 
 # Which events are trusted.

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from keyleash.audit.entries import Held, Image
+from keyleash.audit.entries import BeforeImage, ImageContent
 from keyleash.audit.undo.history import (
     Grants,
     KeyState,
@@ -58,7 +58,7 @@ FORCIBLE = BY_OTHERS | {ConflictKind.UNGRANTED}
 
 
 @dataclass(frozen=True, slots=True)
-class Obstacle:
+class Conflict:
     """
     Why a key cannot be given back what it held.
 
@@ -114,8 +114,8 @@ class KeyPlan:
     steps: tuple[UndoStep, ...]
     now: Value
     then: Value | None = None
-    image: Image | None = None
-    obstacles: tuple[Obstacle, ...] = ()
+    image: BeforeImage | None = None
+    conflicts: tuple[Conflict, ...] = ()
     is_skipped: bool = False
 
     @property
@@ -132,17 +132,17 @@ class KeyPlan:
     @property
     def is_blocked(self) -> bool:
         """Whether something is in the way that the operator does not override."""
-        return not self.is_skipped and any(not obstacle.is_forced for obstacle in self.obstacles)
+        return not self.is_skipped and any(not conflict.is_forced for conflict in self.conflicts)
 
     @property
     def is_contested(self) -> bool:
         """Whether others changed it, or may have."""
-        return any(obstacle.kind in BY_OTHERS for obstacle in self.obstacles)
+        return any(conflict.kind in BY_OTHERS for conflict in self.conflicts)
 
     @property
     def has_expired(self) -> bool:
         """Whether it held something then whose time has passed meanwhile."""
-        held = self.image is not None and self.image.held is not None
+        held = self.image is not None and self.image.content is not None
         return held and self.then is not None and self.then.is_absent
 
 
@@ -195,10 +195,10 @@ class SeenValue:
     """
 
     keys: Mapping[bytes, Value]
-    images: Mapping[Held, Value | None]
+    images: Mapping[ImageContent, Value | None]
     time_ms: int
     prefixes: tuple[bytes, ...] = field(default=())
-    withheld: frozenset[Held] = frozenset()
+    withheld: frozenset[ImageContent] = frozenset()
 
 
 def plan_key(
@@ -219,59 +219,59 @@ def plan_key(
     effective = [step for step in steps if not step.changed_nothing]
     if not effective:
         return None
-    life = in_order([*effective, *others], state, seen.time_ms)
+    history = in_order([*effective, *others], state, seen.time_ms)
     ours = {step.event for step in effective}
-    ordered = tuple(step for step in life if step.event in ours)
+    ordered = tuple(step for step in history if step.event in ours)
     first = ordered[0]
     # What cannot be brought back at all needs no further reason.
-    obstacles = _missing_image(first, seen) or [
-        replace(item, by=_between(life, item)) for item in _breaks(ordered, state, seen.time_ms)
+    conflicts = _missing_image(first, seen) or [
+        replace(item, by=_between(history, item)) for item in _breaks(ordered, state, seen.time_ms)
     ]
     if key.startswith(seen.prefixes):
-        obstacles.append(Obstacle(ConflictKind.CONTROL))
+        conflicts.append(Conflict(ConflictKind.CONTROL))
     if first.before is None:
-        return KeyPlan(key, ordered, now, obstacles=tuple(obstacles))
+        return KeyPlan(key, ordered, now, conflicts=tuple(conflicts))
     then = _held(first.before, seen)
-    return KeyPlan(key, ordered, now, then, first.before, tuple(obstacles))
+    return KeyPlan(key, ordered, now, then, first.before, tuple(conflicts))
 
 
-def _missing_image(first: UndoStep, seen: SeenValue) -> list[Obstacle]:
+def _missing_image(first: UndoStep, seen: SeenValue) -> list[Conflict]:
     if first.large:
-        return [Obstacle(ConflictKind.LARGE, size=first.large)]
+        return [Conflict(ConflictKind.LARGE, size=first.large)]
     if first.before is None:
-        return [Obstacle(ConflictKind.MASKED if first.is_masked else ConflictKind.NOT_RECORDED)]
-    if first.before.held is None or seen.images[first.before.held] is not None:
+        return [Conflict(ConflictKind.MASKED if first.is_masked else ConflictKind.NOT_RECORDED)]
+    if first.before.content is None or seen.images[first.before.content] is not None:
         return []
-    is_withheld = first.before.held in seen.withheld
-    return [Obstacle(ConflictKind.UNVALIDATED if is_withheld else ConflictKind.UNREADABLE)]
+    is_withheld = first.before.content in seen.withheld
+    return [Conflict(ConflictKind.UNVALIDATED if is_withheld else ConflictKind.UNREADABLE)]
 
 
-def _breaks(ordered: Sequence[UndoStep], now: KeyState, now_ms: int) -> Iterator[Obstacle]:
+def _breaks(ordered: Sequence[UndoStep], now: KeyState, now_ms: int) -> Iterator[Conflict]:
     """Where one step does not begin as the one before it ended."""
     for number, step in enumerate(ordered, 1):
         following = ordered[number] if number < len(ordered) else None
-        state, at_ms = (following.was, following.time_ms) if following else (now, now_ms)
-        match step.became.is_same(state, at_ms):
+        state, at_ms = (following.before_state, following.time_ms) if following else (now, now_ms)
+        match step.after_state.is_same(state, at_ms):
             case False:
-                yield Obstacle(ConflictKind.CHANGED, step, following)
+                yield Conflict(ConflictKind.CHANGED, step, following)
             case None:
-                yield Obstacle(ConflictKind.UNVERIFIED, step, following)
+                yield Conflict(ConflictKind.UNVERIFIED, step, following)
 
 
-def _between(life: Sequence[UndoStep], obstacle: Obstacle) -> tuple[UndoStep, ...]:
+def _between(history: Sequence[UndoStep], conflict: Conflict) -> tuple[UndoStep, ...]:
     """What others did in the place of *obstacle*."""
-    places = {step.event: place for place, step in enumerate(life)}
-    first = places[obstacle.after.event] + 1 if obstacle.after else 0
-    last = places[obstacle.until.event] if obstacle.until else len(life)
-    return tuple(life[first:last])
+    places = {step.event: place for place, step in enumerate(history)}
+    first = places[conflict.after.event] + 1 if conflict.after else 0
+    last = places[conflict.until.event] if conflict.until else len(history)
+    return tuple(history[first:last])
 
 
-def _held(image: Image, seen: SeenValue) -> Value | None:
-    if image.held is None:
+def _held(image: BeforeImage, seen: SeenValue) -> Value | None:
+    if image.content is None:
         return NOTHING
     if image.expires_ms is not None and image.expires_ms <= seen.time_ms:
         return NOTHING
-    value = seen.images[image.held]
+    value = seen.images[image.content]
     return None if value is None else replace(value, expires_ms=image.expires_ms)
 
 
@@ -366,18 +366,18 @@ def _with_grants(grants: Grants, plans: Sequence[KeyPlan]) -> list[KeyPlan]:
     for plan in plans:
         names = dict.fromkeys(step.identity for step in plan.steps if step.identity != OPERATORS)
         ungranted = tuple(name for name in names if not grants.may_change(name, plan.key))
-        more = (Obstacle(ConflictKind.UNGRANTED, identities=ungranted),) if ungranted else ()
-        found.append(replace(plan, obstacles=(*plan.obstacles, *more)))
+        more = (Conflict(ConflictKind.UNGRANTED, identities=ungranted),) if ungranted else ()
+        found.append(replace(plan, conflicts=(*plan.conflicts, *more)))
     return found
 
 
 def _decided(plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes]) -> KeyPlan:
     is_forced = plan.key in forced
-    obstacles = tuple(
-        replace(obstacle, is_forced=is_forced and obstacle.kind in FORCIBLE)
-        for obstacle in plan.obstacles
+    conflicts = tuple(
+        replace(conflict, is_forced=is_forced and conflict.kind in FORCIBLE)
+        for conflict in plan.conflicts
     )
-    return replace(plan, obstacles=obstacles, is_skipped=plan.key in skipped)
+    return replace(plan, conflicts=conflicts, is_skipped=plan.key in skipped)
 
 
 def _check_size(plans: Iterable[KeyPlan]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from keyleash.audit.entries import AuditEvent
 from keyleash.audit.lookup import find_event
-from keyleash.audit.read import Query, read_events, test_of
+from keyleash.audit.read import Query, key_test, read_events
 from keyleash.audit.undo.history import (
     Grants,
     Trust,
@@ -72,7 +72,7 @@ class UndoSelection:
 
     def may_concern(self, key: bytes) -> bool:
         """The same, but true also of a masked key whose name nobody can compare."""
-        return self.pattern is None or bool(test_of(self.pattern)(key))
+        return self.pattern is None or bool(key_test(self.pattern)(key))
 
 
 def trail_names(client: Client, keyspace: Keyspace) -> list[str]:
@@ -107,7 +107,7 @@ def select_events(
     held = 0
     for event in filter(trust.is_trusted, _events(client, keyspace, names, selection)):
         found.append(event)
-        images = (change.before.held for change in event.changes if change.before)
+        images = (change.before.content for change in event.changes if change.before)
         held += sum(len(image[1]) for image in images if image)
         if held > MAX_SELECTED_BYTES:
             raise UndoTooLargeError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.audit.entries import ABSENT, LARGE, Held
+from keyleash.audit.entries import ABSENT, LARGE, ImageContent
 from keyleash.compiler.render import operator_script
 from keyleash.errors import UnvalidatedRestoreError
 from keyleash.fence.record import read_forgeable
@@ -22,7 +22,7 @@ from keyleash.store.wire import reading_reply
 # A fenced agent can append an event with a corrupt payload to the audit stream of its identity.
 # A server that does not validate payloads stores it, and aborts when it reads the key.
 
-Recorded = tuple[str, Held]
+Recorded = tuple[str, ImageContent]
 """An identity, and a before-image of its audit stream."""
 
 HELP = (
@@ -42,7 +42,7 @@ class Withheld:
         risk: What the server does not validate; None if there are no such images.
     """
 
-    images: frozenset[Held] = frozenset()
+    images: frozenset[ImageContent] = frozenset()
     identities: tuple[str, ...] = ()
     risk: PayloadRisk | None = None
 
@@ -127,7 +127,7 @@ def read_keys(
     return {key: _value(reply) for key, reply in zip(keys, found, strict=True)}
 
 
-class Images(dict[Held, Value | None]):
+class Images(dict[ImageContent, Value | None]):
     """
     What before-images hold; None if one was not read.
 
@@ -135,7 +135,7 @@ class Images(dict[Held, Value | None]):
         withheld: Those that were not restored; the server could not read the others.
     """
 
-    def __init__(self, values: Mapping[Held, Value | None], withheld: Withheld) -> None:
+    def __init__(self, values: Mapping[ImageContent, Value | None], withheld: Withheld) -> None:
         super().__init__(values)
         self.withheld = withheld
 
@@ -149,7 +149,7 @@ def read_images(
     """
     recorded = dict.fromkeys(images)
     withheld = find_withheld(client, keyspace, recorded)
-    values: dict[Held, Value | None] = dict.fromkeys(held for _, held in recorded)
+    values: dict[ImageContent, Value | None] = dict.fromkeys(held for _, held in recorded)
     wanted = [held for held in values if held not in withheld.images]
     for held, reply in zip(wanted, _read(client, keyspace, wanted, whole), strict=True):
         values[held] = None if isinstance(reply, ResponseError) else _value(reply)

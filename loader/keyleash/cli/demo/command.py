@@ -14,7 +14,7 @@ from keyleash.audit import newest, read_denials, read_events
 from keyleash.cli.demo.stage import DemoOutcome, DemoStage
 from keyleash.cli.demo.story import SCENES
 from keyleash.cli.options import example, json_option
-from keyleash.cli.render.audit import print_trail
+from keyleash.cli.render.audit import print_events
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, console, ended_by_signals, is_terminal, print_json
 from keyleash.servers import EmbeddedServer
@@ -86,10 +86,10 @@ def _print_trails(stage: DemoStage, printer: Printer) -> None:
     printer.text()
     printer.text(f"the last {EVENTS_SHOWN} mutations:")
     events = read_events(client, keyspace, names, newest_first=True)
-    print_trail(newest(events, EVENTS_SHOWN))
+    print_events(newest(events, EVENTS_SHOWN))
     printer.text()
     printer.text("what was refused:")
-    print_trail(read_denials(client, keyspace, names))
+    print_events(read_denials(client, keyspace, names))
 
 
 WHO_WIDTH = 16

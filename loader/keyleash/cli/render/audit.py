@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from keyleash.cli.audit_selection import AnyEntry
 
 
-def print_trail(entries: Iterable[AuditEvent | Denial]) -> None:
+def print_events(entries: Iterable[AuditEvent | Denial]) -> None:
     """Print entries as a table or, where a terminal is too narrow for it, as blocks.
 
     Times are UTC, and short where a person looks at a single day.
@@ -194,10 +194,10 @@ def _change(change: KeyChange, images: bool) -> dict[str, Any]:
     said: dict[str, Any] = {"key": json_bytes(change.key), "before": None}
     if change.before is None:
         said["large"] = change.large
-    elif change.before.held is None:
+    elif change.before.content is None:
         said["before"] = {"exists": False}
     else:
-        kind, held = change.before.held
+        kind, held = change.before.content
         said["before"] = {
             "exists": True,
             "bytes": len(held),
@@ -265,7 +265,7 @@ def show_entries(
         else:
             (missing if isinstance(item, Gap) else shown).append(item)
     if shown:
-        print_control(shown) if isinstance(shown[0], ControlEvent) else print_trail(shown)
+        print_control(shown) if isinstance(shown[0], ControlEvent) else print_events(shown)
     for gap in missing:
         say_gap(gap)
     if folded := sum(item.folded_count for item in shown if isinstance(item, Denial)):

@@ -14,7 +14,7 @@ from keyleash.store.token import without_tokens
 from keyleash.text import counted, iso_time, json_bytes, printable
 
 if TYPE_CHECKING:
-    from keyleash.audit.undo import KeyPlan, Obstacle, Undone, UndoPlan, UndoStep
+    from keyleash.audit.undo import Conflict, KeyPlan, UndoPlan, UndoResult, UndoStep
 
 
 MAX_BLAMED = 20
@@ -42,8 +42,8 @@ def print_plan(plan: UndoPlan) -> None:
         ),
     )
     for item in plan.keys:
-        for obstacle in item.obstacles:
-            _print_obstacle(item, obstacle)
+        for conflict in item.conflicts:
+            _print_conflict(item, conflict)
     if plan.others:
         named = ", ".join(f"`{printable(key)}`" for key in plan.others[:MAX_OTHERS])
         more = f" and {len(plan.others) - MAX_OTHERS} more" if plan.others[MAX_OTHERS:] else ""
@@ -60,18 +60,18 @@ def say_untrusted(untrusted: Mapping[str, int]) -> None:
         )
 
 
-def _print_obstacle(plan: KeyPlan, obstacle: Obstacle) -> None:
+def _print_conflict(plan: KeyPlan, conflict: Conflict) -> None:
     if plan.is_skipped:
         return
-    word, colour = label(obstacle), "yellow" if obstacle.is_forced else "red"
+    word, colour = label(conflict), "yellow" if conflict.is_forced else "red"
     click.echo(
-        f"{click.style(word, fg=colour)}: `{printable(plan.key)}` {reason(plan, obstacle)}"
-        if obstacle.kind in {"changed", "unverified"}
-        else f"{click.style(word, fg=colour)}: `{printable(plan.key)}`: {reason(plan, obstacle)}"
+        f"{click.style(word, fg=colour)}: `{printable(plan.key)}` {reason(plan, conflict)}"
+        if conflict.kind in {"changed", "unverified"}
+        else f"{click.style(word, fg=colour)}: `{printable(plan.key)}`: {reason(plan, conflict)}"
     )
 
 
-def plan_as_json(plan: UndoPlan, undone: Undone | None) -> dict[str, Any]:
+def plan_as_json(plan: UndoPlan, undone: UndoResult | None) -> dict[str, Any]:
     """The plan, and what was done of it."""
     return {
         "keys": [_key(item) for item in plan.keys],
@@ -99,12 +99,12 @@ def _key(plan: KeyPlan) -> dict[str, Any]:
         "events": [_step(step) for step in plan.steps],
         "obstacles": [
             {
-                "kind": str(obstacle.kind),
-                "forced": obstacle.is_forced,
-                "message": reason(plan, obstacle),
-                "by": [_step(step) for step in obstacle.by[:MAX_BLAMED]],
+                "kind": str(conflict.kind),
+                "forced": conflict.is_forced,
+                "message": reason(plan, conflict),
+                "by": [_step(step) for step in conflict.by[:MAX_BLAMED]],
             }
-            for obstacle in plan.obstacles
+            for conflict in plan.conflicts
         ],
     }
 
@@ -121,7 +121,7 @@ def _step(step: UndoStep) -> dict[str, Any]:
     return {**said, "actor": step.actor} if step.actor else said
 
 
-def summary(undone: Undone) -> str:
+def summary(undone: UndoResult) -> str:
     """What was done, in a line."""
     parts = []
     if undone.restored:

@@ -1,4 +1,4 @@
-"""Trails written by hand, as docs/audit.md has them."""
+"""Streams written by hand, as docs/audit.md has them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keyleash.store.keyspace import Keyspace
 KEYS = Keyspace()
 
 
-class Trails:
+class Streams:
     """A server whose streams a test writes itself."""
 
     def __init__(self, client: Any) -> None:
