@@ -14,8 +14,8 @@ demo: $(VENV)/.run
 test: check unit
 
 check: $(VENV)/.dev
-	$(BIN)/ruff check loader tests benchmarks
-	$(BIN)/ruff format --check loader tests benchmarks
+	$(BIN)/ruff check loader tests benchmarks tools
+	$(BIN)/ruff format --check loader tests benchmarks tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest tests/lua
@@ -45,14 +45,14 @@ audit: $(VENV)/.audit
 	$(VENV)/audit/bin/pip-audit --strict $(ARGS) .
 
 format: $(VENV)/.dev
-	$(BIN)/ruff check --fix loader tests benchmarks
-	$(BIN)/ruff format loader tests benchmarks
+	$(BIN)/ruff check --fix loader tests benchmarks tools
+	$(BIN)/ruff format loader tests benchmarks tools
 
 golden: $(VENV)/.dev
 	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler tests/guard/test_footprint.py
 
 docs: $(VENV)/.dev
-	$(BIN)/python -m keyleash.commands.page docs/commands.md
+	$(BIN)/python -m tools.command_page docs/commands.md
 	PYTHONPATH=tests $(BIN)/python -m redteam.page docs/security.md
 
 clean:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
+from tools.refresh_table import main, render
 
 from keyleash.commands import load_table
 from keyleash.commands.facts import (
@@ -24,7 +25,6 @@ from keyleash.commands.facts import (
     WAITS,
 )
 from keyleash.commands.live import ask
-from keyleash.commands.refresh import main, render
 from keyleash.commands.spec import CommandSpec, NumberedKeys, OptionKey, StreamKeys
 from keyleash.commands.table import TABLE_PATH, CommandRow, merge_tables
 from support.servers import RealServer, RealServers, find_server_binaries
@@ -110,7 +110,7 @@ def test_refresh_writes_one_line_per_command(
 ) -> None:
     """A diff of two tables names the commands that changed and no others."""
     path = tmp_path / "table.json"
-    monkeypatch.setattr("keyleash.commands.refresh.TABLE_PATH", path)
+    monkeypatch.setattr("tools.refresh_table.TABLE_PATH", path)
 
     exit_code = main([embedded.url])
 

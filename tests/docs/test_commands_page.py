@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from tools.command_page import main, needs_of, places_of, remarks_of, render
 
 from keyleash.commands import load_table
-from keyleash.commands.page import main, needs_of, places_of, remarks_of, render
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
 ROW = re.compile(r"^\| `([A-Z_ ]+)` \|.*\|$", re.MULTILINE)

@@ -3,7 +3,7 @@ The page that tells people what guards do with each command, made from the comma
 
 `make docs` writes it, as does
 
-    python -m keyleash.commands.page docs/commands.md
+    python -m tools.command_page docs/commands.md
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def _anchor(heading: str) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Write the page to the file that is named."""
     if len(arguments) != 1:
-        print("usage: python -m keyleash.commands.page FILE", file=sys.stderr)
+        print("usage: python -m tools.command_page FILE", file=sys.stderr)
         return 64
     Path(arguments[0]).write_text(render(load_table()), encoding="utf-8")
     return 0
