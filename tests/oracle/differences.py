@@ -14,7 +14,6 @@ from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision
 from keyleash.evaluate.access import CONTROL_PREFIX, matches
 from keyleash.policy import Grant, Identity
-from keyleash.policy.reach import lets_through
 from oracle.arguments import Call
 from oracle.native import natively_allowed
 from oracle.placements import DIFFERENCES as PLACEMENTS
@@ -53,7 +52,7 @@ class Example:
     @property
     def grants(self) -> list[Grant]:
         """Those that let the command through."""
-        return [grant for grant in self.identity.grants if lets_through(grant, self.spec)]
+        return [grant for grant in self.identity.grants if grant.applies_to(self.spec)]
 
     @property
     def places_agree(self) -> bool:

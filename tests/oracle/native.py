@@ -14,7 +14,6 @@ from collections.abc import Collection, Sequence
 from keyleash.commands import CommandSpec, CommandTable, KeyUse, OperationClass
 from keyleash.evaluate.access import matches
 from keyleash.policy import AnySuffix, Capture, Grant, Identity, Pattern
-from keyleash.policy.reach import lets_through
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 
@@ -26,7 +25,7 @@ def acl_rules(identity: Identity, table: CommandTable, known: Collection[str]) -
     commands: dict[tuple[int, ...], list[CommandSpec]] = defaultdict(list)
     for spec in table:
         if spec.name in known and spec.name not in table.containers:
-            effective = [i for i, item in enumerate(identity.grants) if lets_through(item, spec)]
+            effective = [i for i, item in enumerate(identity.grants) if item.applies_to(spec)]
             commands[tuple(effective)].append(spec)
     return [
         b"reset",

@@ -24,7 +24,6 @@ from keyleash.policy import Deny, Grant, Identity, IdentityKind, Pattern
 from keyleash.policy.diff import Gain, IdentityDiff, Part, diff_identities
 from keyleash.policy.diff.call_shapes import forms_of
 from keyleash.policy.patterns import parse_pattern
-from keyleash.policy.reach import lets_through
 from support.calls import call_of
 from support.thorough import thorough
 
@@ -132,7 +131,7 @@ def shown(identity: Identity | None, key: bytes) -> bool:
     grants = [
         grant
         for grant in identity.grants
-        if lets_through(grant, spec) and OperationClass.SCAN in grant.allow
+        if grant.applies_to(spec) and OperationClass.SCAN in grant.allow
     ]
     denied = [pattern for deny in identity.deny for pattern in deny.keys]
     return (

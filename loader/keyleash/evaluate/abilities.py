@@ -9,7 +9,6 @@ from itertools import combinations, product
 from keyleash.commands import CommandSpec, CommandTable
 from keyleash.commands.spec import Needs, OptionKey
 from keyleash.policy import Grant, Identity, overlaps
-from keyleash.policy.reach import lets_through
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class _Giving:
 
     def allow(self, spec: CommandSpec, grants: Sequence[Grant]) -> bool:
         """Return whether *grants* allow some call of a command."""
-        effective = [grant for grant in grants if lets_through(grant, spec)]
+        effective = [grant for grant in grants if grant.applies_to(spec)]
         if spec.refused is not None or not effective:
             return False
         given = {cls for grant in effective for cls in grant.allow}

@@ -27,7 +27,6 @@ from keyleash.evaluate.trace import (
 )
 from keyleash.policy import AnySuffix, Capture, Grant, Identity, Literal, Pattern
 from keyleash.policy.patterns import may_start_with
-from keyleash.policy.reach import lets_through
 
 Argv = Sequence[bytes]
 
@@ -54,7 +53,7 @@ def look_up(identity: Identity, table: CommandTable, argv: Argv) -> RuledCommand
     spec = named(table, argv)
     if splits(identity, table, name.decode("latin-1")):
         name += b" " + b"".join(argv[1:2]).upper()
-    grants = (grant for grant in identity.grants if spec and lets_through(grant, spec))
+    grants = (grant for grant in identity.grants if spec and grant.applies_to(spec))
     return RuledCommand(name, spec, tuple(grants))
 
 
@@ -102,7 +101,7 @@ def named(table: CommandTable, argv: Argv) -> CommandSpec | None:
 def splits(identity: Identity, table: CommandTable, container: str) -> bool:
     """Whether a refusal names the sub-command too: the guard knows some of the container's."""
     return container in table.containers and any(
-        spec.refused is None and any(lets_through(grant, spec) for grant in identity.grants)
+        spec.refused is None and any(grant.applies_to(spec) for grant in identity.grants)
         for spec in table
         if spec.name.startswith(container + " ")
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from keyleash.commands import OperationClass
+from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.commands.work import DEFAULT_WORK
 from keyleash.errors import Problem, Span
 from keyleash.limits import Budget, Limit, Rate
@@ -77,6 +77,22 @@ class Grant:
     image_bytes: int | None = None
     value_bytes: int | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
+
+    def applies_to(self, spec: CommandSpec) -> bool:
+        """Return whether `only` and `except` include a command."""
+        names = {spec.name, spec.name.partition(" ")[0]}
+        if spec.named_only and names.isdisjoint(self.only or ()):
+            return False
+        names.update(spec.categories)
+        if self.only is not None and names.isdisjoint(self.only):
+            return False
+        return names.isdisjoint(self.except_)
+
+    @property
+    def allows_restore(self) -> bool:
+        """Whether the grant allows RESTORE on its keys."""
+        spec = load_table().commands["RESTORE"]
+        return self.applies_to(spec) and set(spec.needs) <= set(self.allow)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from functools import lru_cache
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.compiler.ir import Guard, Usage
 from keyleash.policy.model import Grant
-from keyleash.policy.reach import lets_through
 
 KEPT = 256
 """So many different sets of grants are remembered; most identities share a few."""
@@ -30,7 +29,7 @@ def _usages(table: CommandTable, grants: tuple[Grant, ...]) -> tuple[Usage, ...]
     allowed = [grant.allow for grant in grants]
     usages = []
     for spec in sorted(table, key=lambda spec: spec.name):
-        effective = tuple(i for i, item in enumerate(grants) if lets_through(item, spec))
+        effective = tuple(i for i, item in enumerate(grants) if item.applies_to(spec))
         if spec.refused is None and (effective or not grants):
             usages.append(usage_of(spec, effective, allowed))
     return tuple(usages)

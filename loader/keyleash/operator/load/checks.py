@@ -9,7 +9,6 @@ from redis.exceptions import ResponseError
 from keyleash.errors import EvictionError, Problem, Span, UnvalidatedRestoreError
 from keyleash.policy import Policy
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
-from keyleash.policy.reach import gives_restore
 from keyleash.store.records import Client
 from keyleash.store.server_check import PAYLOAD_ADVICE, find_payload_risk
 
@@ -19,7 +18,9 @@ RESTORE_CODE = UnvalidatedRestoreError.code
 def restoring_identities(policy: Policy) -> tuple[str, ...]:
     """Return the names of the identities that may RESTORE."""
     return tuple(
-        identity.name for identity in policy.identities if any(map(gives_restore, identity.grants))
+        identity.name
+        for identity in policy.identities
+        if any(grant.allows_restore for grant in identity.grants)
     )
 
 

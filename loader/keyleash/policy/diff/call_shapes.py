@@ -9,7 +9,6 @@ from functools import lru_cache
 from keyleash.commands import CommandSpec, CommandTable
 from keyleash.commands.spec import Needs, OptionKey
 from keyleash.policy.model import Grant
-from keyleash.policy.reach import lets_through
 
 KEPT = 256
 """So many different pairs of narrowings are remembered; most identities have none."""
@@ -91,4 +90,4 @@ def _grants(narrowings: Narrowings) -> tuple[Grant, ...]:
 
 
 def _about(grants: tuple[Grant, ...], spec: CommandSpec) -> tuple[int, ...]:
-    return tuple(place for place, grant in enumerate(grants) if lets_through(grant, spec))
+    return tuple(place for place, grant in enumerate(grants) if grant.applies_to(spec))

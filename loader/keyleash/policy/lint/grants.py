@@ -25,7 +25,6 @@ from keyleash.policy.model import (
 )
 from keyleash.policy.pattern_tree import PatternTree, Segment, segments_of
 from keyleash.policy.problems import quote
-from keyleash.policy.reach import gives_restore
 
 BARE_WILDCARD = "bare-wildcard"
 
@@ -181,7 +180,7 @@ def grants_restore(policy: Policy) -> Iterator[LintFinding]:
     """Find grants that allow RESTORE."""
     for identity in policy.identities:
         for grant in identity.grants:
-            if gives_restore(grant):
+            if grant.allows_restore:
                 yield finding_about(
                     identity,
                     GRANTS_RESTORE,
