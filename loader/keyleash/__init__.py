@@ -4,63 +4,11 @@ Agents use `keyleash.Redis` in place of `redis.Redis`, or `keyleash.asyncio.Redi
 `redis.asyncio.Redis`; operators use the `keyleash` command.
 """
 
-from keyleash import asyncio
+from keyleash import asyncio, errors
 from keyleash.client import Redis, correlation
-from keyleash.errors import (
-    ArgsTooManyError,
-    AuditFullError,
-    BudgetExhaustedError,
-    ChannelNotGrantedError,
-    ClassNotGrantedError,
-    CommandRefusedError,
-    CounterCorruptError,
-    GuardLostError,
-    KeyDeniedError,
-    KeyleashError,
-    KeyNotGrantedError,
-    KeysMismatchError,
-    LeashError,
-    NotActiveError,
-    NotReplicatedError,
-    PolicyStaleError,
-    RateLimitedError,
-    ReplyCode,
-    SuspendedError,
-    TokenExpiredError,
-    TokenRevokedError,
-    TokenUnknownError,
-    ValueTooLargeError,
-    WorkTooLargeError,
-)
+from keyleash.errors import *  # noqa: F403 - its `__all__` is the list
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "ArgsTooManyError",
-    "AuditFullError",
-    "BudgetExhaustedError",
-    "ChannelNotGrantedError",
-    "ClassNotGrantedError",
-    "CommandRefusedError",
-    "CounterCorruptError",
-    "GuardLostError",
-    "KeyDeniedError",
-    "KeyNotGrantedError",
-    "KeyleashError",
-    "KeysMismatchError",
-    "LeashError",
-    "NotActiveError",
-    "NotReplicatedError",
-    "PolicyStaleError",
-    "RateLimitedError",
-    "Redis",
-    "ReplyCode",
-    "SuspendedError",
-    "TokenExpiredError",
-    "TokenRevokedError",
-    "TokenUnknownError",
-    "ValueTooLargeError",
-    "WorkTooLargeError",
-    "asyncio",
-    "correlation",
-]
+__all__ = ["Redis", "asyncio", "correlation"]
+__all__ += errors.__all__

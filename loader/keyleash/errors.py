@@ -10,9 +10,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+
+__all__ = [
+    "ArgsTooManyError",
+    "AuditFullError",
+    "BudgetExhaustedError",
+    "ChannelNotGrantedError",
+    "ClassNotGrantedError",
+    "CommandRefusedError",
+    "CounterCorruptError",
+    "GuardLostError",
+    "KeyDeniedError",
+    "KeyNotGrantedError",
+    "KeyleashError",
+    "KeysMismatchError",
+    "LeashError",
+    "NotActiveError",
+    "NotReplicatedError",
+    "OperationError",
+    "PolicyStaleError",
+    "RateLimitedError",
+    "ReplyCode",
+    "SuspendedError",
+    "TokenExpiredError",
+    "TokenRevokedError",
+    "TokenUnknownError",
+    "ValueTooLargeError",
+    "WorkTooLargeError",
+]
+"""What `keyleash` re-exports: the denials, and the other errors that agents see."""
 
 
 class ReplyCode(StrEnum):
@@ -61,14 +90,49 @@ class KeyleashError(Exception):
         span: Where in the policy file, or None.
     """
 
-    code: ClassVar[str] = "error"
-    exit_code: ClassVar[int] = 1
+    code: str = "error"
+    exit_code: int = 1
 
     def __init__(self, message: str, *, help: str | None = None, span: Span | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.help = help
         self.span = span
+
+
+class OperationError(KeyleashError):
+    """An operation failed; `code` says how, for errors that need no class of their own."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        help: str | None = None,
+        span: Span | None = None,
+        exit_code: int | None = None,
+    ) -> None:
+        super().__init__(message, help=help, span=span)
+        self.code = code
+        self.exit_code = EXIT_CODES.get(code, 1) if exit_code is None else exit_code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, self.message), self.__dict__
+
+
+EXIT_CODES = {
+    "bad-url": 2,
+    "file": 66,
+    "guard-broke": 70,
+    "server-unreachable": 69,
+    "unanswered": 69,
+    "undo-unanswered": 69,
+    "unknown-code": 2,
+    "unknown-policy": 2,
+    "unsayable-pattern": 65,
+    "unsupported-server": 69,
+}
+"""Exit codes of `OperationError` by code, where it is not 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +161,6 @@ class PolicyError(KeyleashError):
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
-
-
-class CompileError(KeyleashError):
-    """A valid policy that cannot be made into guards."""
-
-    code = "cannot-compile"
-    exit_code = 65
-
-
-class UnsupportedServerError(KeyleashError):
-    """The server is an old version, a Sentinel or no Redis or Valkey; nothing was changed."""
-
-    code = "unsupported-server"
-    exit_code = 69
 
 
 class ClusterError(KeyleashError, ResponseError):
@@ -165,46 +215,11 @@ class RemovalError(KeyleashError):
         return type(self), (self.file, self.identities, self.widens)
 
 
-class ActivationConflictError(KeyleashError):
-    """Another load activated a policy between this one's plan and its activation."""
-
-    code = "activation-conflict"
-
-
-class NotVerifiedError(KeyleashError):
-    """What the server has after an activation is not what was activated."""
-
-    code = "not-verified"
-
-    def __init__(self, generation: int, findings: Sequence[str]) -> None:
-        more = len(findings) - 5
-        listed = ", ".join(findings[:5]) + (f" and {more} more" if more > 0 else "")
-        super().__init__(
-            f"generation {generation} was activated, and the server does not have it as it was"
-            f" given: {listed}",
-            help="load the policy again; if that does not help, see who else writes these keys",
-        )
-        self.findings = tuple(findings)
-
-
 class SecretInTextError(KeyleashError, ValueError):
     """A text that is stored and shown to others contains a token."""
 
     code = "secret-in-text"
     exit_code = 2
-
-
-class UnknownPolicyError(KeyleashError):
-    """No policy of that digest is kept."""
-
-    code = "unknown-policy"
-    exit_code = 2
-
-
-class DigestMismatchError(KeyleashError):
-    """A script's SHA-1 is not what it must be; the script is not used."""
-
-    code = "digest-mismatch"
 
 
 class EvictionError(KeyleashError):
@@ -217,30 +232,6 @@ class UnvalidatedRestoreError(KeyleashError):
     """A payload could be made up by an agent, and the server does not validate payloads."""
 
     code = "unvalidated-restore"
-
-
-class UnknownIdentityError(KeyleashError):
-    """The active policy has no identity of that name."""
-
-    code = "unknown-identity"
-
-
-class UnknownLimitError(KeyleashError):
-    """The identity has no limit of that name."""
-
-    code = "unknown-limit"
-
-
-class UnknownTokenIdError(KeyleashError):
-    """No token has that id."""
-
-    code = "unknown-token-id"
-
-
-class UnreadableRecordError(KeyleashError):
-    """What the server has recorded is not such as keyleash writes."""
-
-    code = "unreadable"
 
 
 class UnexpectedReplyError(KeyleashError):
@@ -260,40 +251,10 @@ class UnexpectedReplyError(KeyleashError):
         return type(self), (self.command,)
 
 
-class TokenNotLiveError(KeyleashError):
-    """The token that was to be replaced is expired or revoked."""
-
-    code = "token-not-live"
-
-
-class NoPolicyError(KeyleashError):
-    """No policy is active on the server."""
-
-    code = "no-policy"
-
-
-class UnknownEventError(KeyleashError):
-    """No trail has an event of that id."""
-
-    code = "unknown-event"
-
-
-class AmbiguousEventError(KeyleashError):
-    """Several identities have an event of that id."""
-
-    code = "ambiguous-event"
-
-
 class NothingToUndoError(KeyleashError):
     """What was chosen holds no event that changed a key."""
 
     code = "nothing-to-undo"
-
-
-class UndoRefusedError(KeyleashError):
-    """Some key cannot be given back what it held; no key was touched."""
-
-    code = "undo-refused"
 
 
 class UndoTooLargeError(KeyleashError):
@@ -302,65 +263,8 @@ class UndoTooLargeError(KeyleashError):
     code = "undo-too-large"
 
 
-class ChangedMeanwhileError(KeyleashError):
-    """A key was changed between the plan of an undo and the undo; no key was touched."""
-
-    code = "changed-meanwhile"
-
-
-class UndoUnansweredError(KeyleashError):
-    """The connection was lost while an undo was under way: it was done, or nothing was."""
-
-    code = "undo-unanswered"
-    exit_code = 69
-
-
-class UnknownValueError(KeyleashError):
-    """What a key held at a time cannot be told from the trails."""
-
-    code = "unknown-value"
-
-
-class NothingFoundError(KeyleashError):
-    """No trail has what was looked for."""
-
-    code = "nothing-found"
-
-
-class ServerStartError(KeyleashError):
-    """The embedded server did not start."""
-
-    code = "server-start"
-
-
-class ArchiveError(KeyleashError):
-    """A directory is no archive of trails, or not one that can be gone on with as it is."""
-
-    code = "archive"
-
-
-class ArchiveBusyError(ArchiveError):
-    """Another archiver is at work in the directory."""
-
-    code = "archive-busy"
-
-
-class ArchiveTakenError(ArchiveError):
-    """The server's trails are exported to another archive, or this one holds another server's."""
-
-    code = "archive-taken"
-
-
-class ArchiveWriteError(ArchiveError):
-    """A file of an archive could not be written; nothing that was to be in it is acknowledged."""
-
-    code = "archive-write"
-
-
-class MissingExtraError(KeyleashError):
-    """What was asked for needs a library that an extra of keyleash brings."""
-
-    code = "missing-extra"
+class ArchiveError(OperationError):
+    """A directory is not an archive of audit streams, or the archive cannot be continued."""
 
 
 class NotReplicatedError(KeyleashError):
@@ -454,18 +358,6 @@ class RightMissingError(KeyleashError, NoPermissionError):
         return type(self), (self.identity, self.right, self.reason, self.keys)
 
 
-class VaultError(KeyleashError):
-    """What was asked of the vault cannot be done as things stand; nothing was changed."""
-
-    code = "vault"
-
-
-class VaultChangingError(KeyleashError):
-    """The prefixes are being changed, and that is not finished: keys are in two places."""
-
-    code = "vault-changing"
-
-
 class VaultConflictError(KeyleashError):
     """Some keys cannot be moved, since others have their names; these stay where they are.
 
@@ -489,7 +381,7 @@ class LeashError(KeyleashError, ResponseError):
             carries surrogate escapes.
     """
 
-    code: ClassVar[ReplyCode]
+    code: ReplyCode
 
     def __init__(
         self, details: Mapping[str, str] | None = None, *, help: str | None = None
@@ -677,3 +569,8 @@ class ValueTooLargeError(LeashError):
     def limit(self) -> int:
         """The length that one call may give it."""
         return int(self.details["limit"])
+
+
+DENIALS: dict[str, type[LeashError]] = {cls.code: cls for cls in LeashError.__subclasses__()}
+"""The class of each reply code."""
+assert set(DENIALS) == set(ReplyCode)  # noqa: S101 - each code has a class

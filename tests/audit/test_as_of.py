@@ -9,7 +9,7 @@ import pytest
 
 from keyleash.audit.point_in_time import ValueThen, value_as_of
 from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
-from keyleash.errors import UnknownValueError
+from support.errors import raises_code
 from support.scribe import NAMES, Scribe
 from support.servers import RealServer
 
@@ -95,10 +95,10 @@ def test_value_that_expired_later_is_not_known(client: Any, scribe: Scribe) -> N
     at = now_ms(client)
     time.sleep(0.04)
 
-    with pytest.raises(UnknownValueError, match="expired by itself"):
+    with raises_code("unknown-value", match="expired by itself"):
         as_of(client, at)
     scribe.run("a", "SET", "k", "2")
-    with pytest.raises(UnknownValueError, match="expired by itself"):
+    with raises_code("unknown-value", match="expired by itself"):
         as_of(client, at)
 
 
@@ -108,10 +108,10 @@ def test_change_without_an_image_hides_what_was_there(client: Any, scribe: Scrib
     at = now_ms(client)
     scribe.run("a", "SET", "k", "1", images=False)
 
-    with pytest.raises(UnknownValueError, match="no before-image"):
+    with raises_code("unknown-value", match="no before-image"):
         as_of(client, at)
     scribe.run("a", "SET", "k", "2")
-    with pytest.raises(UnknownValueError, match="no before-image"):
+    with raises_code("unknown-value", match="no before-image"):
         as_of(client, at)
 
 
@@ -124,7 +124,7 @@ def test_masked_change_hides_what_was_there(client: Any, scribe: Scribe) -> None
     mask = "s:#" + hashlib.sha1(b"s:1").hexdigest()  # noqa: S324 - as the guard has it
     scribe.run("a", "SET", "s:1", "1", images=False, keys=[mask])
 
-    with pytest.raises(UnknownValueError, match="masked"):
+    with raises_code("unknown-value", match="masked"):
         as_of(client, at, b"s:1")
 
 
@@ -134,7 +134,7 @@ def test_value_that_was_too_large_is_not_known(client: Any, scribe: Scribe) -> N
     at = now_ms(client)
     scribe.add("a", "op", "SET", "key", "k", "before", "k", "expires", "large", "value", "70000")
 
-    with pytest.raises(UnknownValueError, match="70000 bytes"):
+    with raises_code("unknown-value", match="70000 bytes"):
         as_of(client, at)
 
 
@@ -144,10 +144,10 @@ def test_change_outside_the_guards_makes_it_uncertain(client: Any, scribe: Scrib
     at = now_ms(client)
     client.set("k", "2")
 
-    with pytest.raises(UnknownValueError, match="outside the guards"):
+    with raises_code("unknown-value", match="outside the guards"):
         as_of(client, at)
     scribe.run("a", "SET", "k", "3")
-    with pytest.raises(UnknownValueError, match="outside the guards"):
+    with raises_code("unknown-value", match="outside the guards"):
         as_of(client, at)
 
 
@@ -159,7 +159,7 @@ def test_trail_that_was_trimmed_since_then_cannot_tell(client: Any, scribe: Scri
     scribe.run("b", "SET", "k", "2")
     client.xtrim(NAMES.audit("a"), maxlen=0, approximate=False)
 
-    with pytest.raises(UnknownValueError, match="trail of `a`"):
+    with raises_code("unknown-value", match="trail of `a`"):
         as_of(client, at)
 
 
@@ -176,7 +176,7 @@ def test_trail_that_was_trimmed_before_then_does_not_matter(client: Any, scribe:
 
 def test_time_to_come_is_an_error(client: Any) -> None:
     """Nobody knows."""
-    with pytest.raises(UnknownValueError, match="to come"):
+    with raises_code("unknown-value", match="to come"):
         as_of(client, now_ms(client) + 60_000)
 
 

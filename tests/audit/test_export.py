@@ -16,14 +16,9 @@ from keyleash.audit.export import Archiver, FileFormat, archive, locked_archive,
 from keyleash.audit.export import archive as manifest_module
 from keyleash.audit.export.groups import ConsumerGroup
 from keyleash.audit.export.rows import ArchiveRow, id_order
-from keyleash.errors import (
-    ArchiveBusyError,
-    ArchiveError,
-    ArchiveTakenError,
-    ArchiveWriteError,
-    MissingExtraError,
-)
+from keyleash.errors import ArchiveError
 from support.archives import KEYS, add_events, archived, export, manifest, stored, unacknowledged
+from support.errors import raises_code
 from support.servers import RealServer
 
 TRAIL = "audit/a"
@@ -218,7 +213,7 @@ def test_second_archiver_on_a_directory_is_refused(one: Any, to: Path) -> None:
     """Two that write one manifest would lose files of each other."""
     with (
         locked_archive(to),
-        pytest.raises(ArchiveBusyError, match=rf"\(pid {os.getpid()}\) is at work"),
+        raises_code("archive-busy", match=rf"\(pid {os.getpid()}\) is at work"),
         locked_archive(to),
     ):
         pass
@@ -228,14 +223,14 @@ def test_second_archive_is_refused_until_it_takes_over(one: Any, to: Path, tmp_p
     """Two archives would have half of the trail each; the one that takes over has all there is."""
     add_events(one, "a", [1, 2])
     export(one, to)
-    with pytest.raises(ArchiveTakenError, match=f"begun at `.*{to}`"):
+    with raises_code("archive-taken", match=f"begun at `.*{to}`"):
         export(one, tmp_path / "other")
     add_events(one, "a", [3])
     assert [done.stream for done in export(one, to)][-1] == TRAIL
 
     export(one, tmp_path / "other", take_over=True)
     assert archived(tmp_path / "other", TRAIL) == stored(one, STREAM)
-    with pytest.raises(ArchiveTakenError):
+    with raises_code("archive-taken"):
         export(one, to)
 
 
@@ -246,7 +241,7 @@ def test_archiver_that_was_taken_over_stops(one: Any, to: Path, tmp_path: Path) 
         running = Archiver(one, KEYS, archive, max_entries=10).run()
         assert next(running).stream == TRAIL
         export(one, tmp_path / "other", take_over=True)
-        with pytest.raises(ArchiveTakenError, match="took it over"):
+        with raises_code("archive-taken", match="took it over"):
             list(running)
     assert len(archived(tmp_path / "other", TRAIL)) == 30
 
@@ -258,7 +253,7 @@ def test_archive_of_another_server_is_refused(one: Any, to: Path) -> None:
     one.flushall()
     add_events(one, "a", [1])
 
-    with pytest.raises(ArchiveTakenError, match="is not the one"):
+    with raises_code("archive-taken", match="is not the one"):
         export(one, to)
     (done,) = export(one, to, take_over=True)
     assert [str(found.kind) for found in done.breaks] == ["anew"]
@@ -270,7 +265,7 @@ def test_directory_with_other_files_is_refused(one: Any, to: Path) -> None:
     to.mkdir()
     (to / "precious").write_text("x")
 
-    with pytest.raises(ArchiveError, match="is not empty, and no archive"):
+    with raises_code("archive", match="is not empty, and no archive"):
         export(one, to)
     assert [path.name for path in to.iterdir()] == ["precious"]
 
@@ -338,11 +333,11 @@ def test_file_that_no_crash_can_have_left_is_refused(one: Any, to: Path) -> None
     said = manifest(to, TRAIL)
     (to / TRAIL / "manifest.json").write_text(json.dumps({**said, "files": said["files"][:1]}))
 
-    with pytest.raises(ArchiveError, match="no crash can have left it"):
+    with raises_code("archive", match="no crash can have left it"):
         export(one, to)
     for file in said["files"][1:]:
         (to / TRAIL / file["name"]).unlink()
-    with pytest.raises(ArchiveError, match="has 1 files, of which 3 were recorded"):
+    with raises_code("archive", match="has 1 files, of which 3 were recorded"):
         export(one, to)
 
 
@@ -398,7 +393,7 @@ def test_full_disk_at_any_step_leaves_no_half_file(
         disk.left = step
         try:
             export(one, to, file_format=file_format)
-        except (ArchiveWriteError, OSError) as error:
+        except (ArchiveError, OSError) as error:
             said.add(str(error))
         else:
             break
@@ -422,7 +417,7 @@ def test_missing_pyarrow_names_the_extra(
 ) -> None:
     """Before anything is delivered."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match="not installed") as caught:
+    with raises_code("missing-extra", match="not installed") as caught:
         export(one, to, file_format=FileFormat.PARQUET)
 
     assert "keyleash[parquet]" in str(caught.value.help)

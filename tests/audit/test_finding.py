@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyleash.audit import AuditEvent, ControlEvent, Denial, find_event
-from keyleash.errors import AmbiguousEventError, UnknownEventError
+from support.errors import raises_code
 from support.streams import KEYS, Streams
 
 
@@ -65,7 +65,7 @@ def test_id_of_no_event_is_an_error(embedded_trails: Streams, wanted: str) -> No
     embedded_trails.event("b", "1-0")
     embedded_trails.error("b", "2-0", of="0-1")
 
-    with pytest.raises(UnknownEventError, match="event"):
+    with raises_code("unknown-event", match="event"):
         find(embedded_trails, wanted)
 
 
@@ -75,9 +75,9 @@ def test_id_in_several_trails_is_an_error_that_names_them(embedded_trails: Strea
     embedded_trails.event("b", "1-0")
     embedded_trails.denial("b", "1-0")
 
-    with pytest.raises(AmbiguousEventError, match="3 trails") as caught:
+    with raises_code("ambiguous-event", match="3 trails") as caught:
         find(embedded_trails, "1-0")
-    with pytest.raises(AmbiguousEventError, match="2 trails"):
+    with raises_code("ambiguous-event", match="2 trails"):
         find(embedded_trails, "b/1-0")
 
     assert caught.value.help == "name one of `a/1-0`, `audit:b/1-0`, `denied:b/1-0`"

@@ -22,16 +22,11 @@ from keyleash.audit.undo import (
 from keyleash.audit.undo import plan as undo_plan
 from keyleash.audit.undo import selection as undo_selection
 from keyleash.errors import (
-    AmbiguousEventError,
-    ChangedMeanwhileError,
     NothingToUndoError,
-    UndoRefusedError,
     UndoTooLargeError,
-    UndoUnansweredError,
-    UnknownEventError,
-    UnknownIdentityError,
 )
 from keyleash.policy.patterns import parse_pattern
+from support.errors import raises_code
 from support.scribe import NAMES, Scribe
 from support.servers import RealServer
 
@@ -111,7 +106,7 @@ def test_conflict_on_one_key_leaves_all_as_they_are(client: Any, scribe: Scribe)
     before = data(client)
 
     made = plan(client)
-    with pytest.raises(UndoRefusedError, match="1 of 2 keys"):
+    with raises_code("undo-refused", match="1 of 2 keys"):
         apply_undo(client, made)
 
     assert data(client) == before
@@ -277,7 +272,7 @@ def test_change_after_the_plan_stops_the_undo(client: Any, scribe: Scribe) -> No
     client.set("l", "3")
     before = data(client)
 
-    with pytest.raises(ChangedMeanwhileError, match="`l`"):
+    with raises_code("changed-meanwhile", match="`l`"):
         apply_undo(client, made)
 
     assert data(client) == before
@@ -329,7 +324,7 @@ def test_undo_without_an_answer_or_a_record_says_how_to_tell(
 
     monkeypatch.setattr(client, "evalsha", lose)
 
-    with pytest.raises(UndoUnansweredError) as raised:
+    with raises_code("undo-unanswered") as raised:
         apply_undo(client, made)
 
     assert "audit log --correlation undo-" in (raised.value.help or "")
@@ -362,7 +357,7 @@ def test_image_that_the_server_does_not_take_leaves_all_as_it_was(
     object.__setattr__(broken.image, "dump", b"nonsense")
     before = data(client)
 
-    with pytest.raises(UndoRefusedError, match="payload"):
+    with raises_code("undo-refused", match="payload"):
         apply_undo(client, made)
 
     assert data(client) == before
@@ -382,7 +377,7 @@ def test_user_who_may_read_but_not_replace_changes_nothing(client: Any, scribe: 
     )
     before = data(client)
 
-    with pytest.raises(UndoRefusedError, match="NOPERM"):
+    with raises_code("undo-refused", match="NOPERM"):
         apply_undo(half, plan(half))
     half.close()
 
@@ -542,7 +537,7 @@ def test_event_is_named_with_its_identity_if_need_be(client: Any, scribe: Scribe
         return [key.key for key in plan_undo(client, selection, across_policies=True).keys]
 
     assert chosen(f"a/{entry_id}") == [b"k"]
-    with pytest.raises(AmbiguousEventError) as raised:
+    with raises_code("ambiguous-event") as raised:
         chosen(entry_id)
     assert raised.value.help == f"name one of `a/{entry_id}`, `b/{entry_id}`"
 
@@ -552,7 +547,7 @@ def test_wrong_event_id_is_an_error(client: Any, scribe: Scribe, given: str) -> 
     """Nothing is guessed."""
     scribe.run("a", "SET", "k", "1")
 
-    with pytest.raises(UnknownEventError):
+    with raises_code("unknown-event"):
         plan_undo(client, UndoSelection(events=(given,)))
 
 
@@ -560,7 +555,7 @@ def test_unknown_identity_and_empty_range_are_errors(client: Any, scribe: Scribe
     """They are two different mistakes."""
     scribe.run("a", "SET", "k", "1")
 
-    with pytest.raises(UnknownIdentityError):
+    with raises_code("unknown-identity"):
         plan_undo(client, UndoSelection(identity="nobody", since_ms=0))
     with pytest.raises(NothingToUndoError):
         plan_undo(client, UndoSelection(correlation="none"))

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from keyleash.audit.export import FindingKind, locked_archive, recorded_by_server, verify_archive
-from keyleash.errors import ArchiveError
 from support.archives import KEYS, add_events, export, manifest
+from support.errors import raises_code
 from support.servers import RealServer
 
 TRAIL = "audit/a"
@@ -204,7 +204,7 @@ def test_archive_may_be_written_to_meanwhile(to: Path) -> None:
 
 def test_what_is_no_archive_is_an_error(tmp_path: Path) -> None:
     """All is well with nothing would be the wrong answer."""
-    with pytest.raises(ArchiveError, match="is no archive"):
+    with raises_code("archive", match="is no archive"):
         verify_archive(tmp_path)
-    with pytest.raises(ArchiveError, match="is no archive"):
+    with raises_code("archive", match="is no archive"):
         verify_archive(tmp_path / "none")

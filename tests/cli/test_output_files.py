@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from keyleash.cli.errors import OutputFileError
 from keyleash.cli.terminal import write_output
 from support.command_line import Cli
+from support.errors import raises_code
 from support.servers import RealServer
 from support.streams import Streams
 
@@ -148,7 +148,7 @@ def test_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
-    with pytest.raises(OutputFileError, match="no regular file"):
+    with raises_code("file", match="no regular file"):
         write_output(pipe, b"x")
 
     assert stat.S_ISFIFO(pipe.stat().st_mode)

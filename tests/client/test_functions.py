@@ -14,8 +14,12 @@ import keyleash
 from client.alike import AsyncLeash, SyncLeash
 from client.conftest import BROAD
 from keyleash.client import recovery
-from keyleash.errors import DigestMismatchError, GuardLostError, KeyleashError
+from keyleash.errors import (
+    GuardLostError,
+    KeyleashError,
+)
 from keyleash.store.wire import Transport, function_name
+from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServers, embedded_label, find_server_binaries
 
@@ -102,7 +106,7 @@ def test_flushed_function_with_a_tampered_source_is_not_loaded(
     leash.admin.hset(NAMES.source("one"), leash.digest("one"), "return redis.call(unpack(ARGV, 4))")
     leash.admin.function_flush()
 
-    with pytest.raises(DigestMismatchError):
+    with raises_code("digest-mismatch"):
         client.set("t:a", 1)
     assert leash.admin.function_list() == []
     assert leash.admin.get("t:a") is None

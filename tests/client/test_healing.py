@@ -15,7 +15,10 @@ import keyleash
 from client.alike import EITHER, FakeClock
 from keyleash import NotActiveError, PolicyStaleError
 from keyleash.client.recovery import JITTER, PAUSES_S
-from keyleash.errors import DigestMismatchError, GuardLostError
+from keyleash.errors import (
+    GuardLostError,
+)
+from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="t:*")]}
@@ -102,7 +105,7 @@ def test_flushed_script_with_a_tampered_source_is_not_loaded(leash: Leash, text:
     leash.admin.script_flush()
     loaded = leash.admin.info("memory")["number_of_cached_scripts"]
 
-    with pytest.raises(DigestMismatchError) as caught:
+    with raises_code("digest-mismatch") as caught:
         client.set("t:a", 1)
     assert "one" in str(caught.value)
     assert leash.admin.info("memory")["number_of_cached_scripts"] == loaded

@@ -24,7 +24,6 @@ from keyleash import (
 from keyleash.client.flow import MAX_CHUNK_BYTES
 from keyleash.operator import set_suspended
 from keyleash.operator.tokens import revoke_tokens
-from keyleash.store import wire
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant
 
@@ -248,7 +247,7 @@ def test_refusal_of_an_unknown_code_does_not_hide_the_other_results(
 ) -> None:
     """A guard may be newer than its clients; what it refuses stays refused."""
     pipe = agent(leash).pipeline(transaction=False)
-    monkeypatch.delitem(wire._BY_CODE, "KEY_NOT_GRANTED")
+    monkeypatch.delitem(keyleash.errors.DENIALS, "KEY_NOT_GRANTED")
 
     results = pipe.set("t:a", 1).get("u:a").get("t:a").execute(raise_on_error=False)
     assert kinds(results) == [True, keyleash.KeyleashError, b"1"]

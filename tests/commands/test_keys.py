@@ -15,7 +15,6 @@ from keyleash.commands import CommandSpec, KeyUse, OperationClass, keys_of, load
 from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.commands.keys import UnplacedKeysError, is_option, key_places
 from keyleash.commands.spec import NumberedKeys, OptionKey, StreamKeys
-from keyleash.errors import CompileError
 from oracle.arguments import (
     BITFIELD_PHRASES,
     COUNTS,
@@ -363,7 +362,7 @@ def test_keys_of_a_refused_command_raise() -> None:
     with pytest.raises(UnplacedKeysError, match="`MOVE`: it reaches into another data") as caught:
         keys_of(load_table().commands["MOVE"], [b"MOVE", b"k", b"1"])
 
-    assert isinstance(caught.value, CompileError)
+    assert caught.value.exit_code == 65
     assert caught.value.code == "unplaced-keys"
 
 

@@ -10,11 +10,14 @@ import pytest
 
 from keyleash.audit.point_in_time import value_as_of
 from keyleash.audit.undo import ConflictKind, UndoPlan, UndoSelection, apply_undo, plan_undo
-from keyleash.errors import UndoRefusedError, UnvalidatedRestoreError
+from keyleash.errors import (
+    UnvalidatedRestoreError,
+)
 from keyleash.fence import FenceNode, read_records, remove_fences
 from keyleash.servers import EmbeddedServer
 from keyleash.vault.change import seal
 from support.command_line import Cli
+from support.errors import raises_code
 from support.fences import FencedLeash
 from support.leash import NAMES, grant
 from support.payloads import corrupted
@@ -121,7 +124,7 @@ def test_plan_names_the_setting_and_cannot_be_forced(leash: FencedLeash) -> None
     assert [(conflict.kind, conflict.is_forced) for conflict in key.conflicts] == [
         (ConflictKind.UNVALIDATED, False)
     ]
-    with pytest.raises(UndoRefusedError) as caught:
+    with raises_code("undo-refused") as caught:
         apply_undo(leash.admin, made)
     assert "`CONFIG SET sanitize-dump-payload yes` takes effect at once" in str(caught.value.help)
     shown = Cli(leash.server.url).run("undo", "--event", forged, "--yes")

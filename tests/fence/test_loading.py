@@ -13,10 +13,13 @@ from redis.exceptions import NoPermissionError
 
 import keyleash
 import keyleash.asyncio
-from keyleash.errors import ActivationConflictError, RightMissingError
+from keyleash.errors import (
+    RightMissingError,
+)
 from keyleash.fence import read_records
 from keyleash.operator.load import activate
 from keyleash.store.wire import Transport
+from support.errors import raises_code
 from support.fences import FencedLeash
 from support.leash import NAMES, grant
 from support.thorough import FACTOR
@@ -153,7 +156,7 @@ def test_load_that_loses_the_race_leaves_users_as_they_were(
         return real(*args)
 
     monkeypatch.setattr(activate, "_activate", overtaken)
-    with pytest.raises(ActivationConflictError):
+    with raises_code("activation-conflict"):
         leash.load(one={"grants": [grant("read", "write", "delete", keys=["a:*", "z:*"])]})
     assert leash.agent("one").get("a:1") is None
     assert not leash.fence().changed

@@ -12,10 +12,7 @@ from redis.exceptions import ResponseError
 from keyleash.fence import (
     AclStepKind,
     FenceNode,
-    FenceNotVerifiedError,
     ForeignUserError,
-    NotActivePolicyError,
-    UnsupportedPatternError,
     acl,
     add_passwords,
     desired_users,
@@ -26,6 +23,7 @@ from keyleash.fence import (
 from keyleash.fence.acl import acl_glob, may_reach
 from keyleash.operator import prepare_policy
 from keyleash.policy.patterns import parse_pattern
+from support.errors import raises_code
 from support.fences import FencedLeash
 from support.leash import NAMES, grant, policy
 from support.servers import find_server_binaries
@@ -193,7 +191,7 @@ def test_pattern_becomes_a_glob(pattern: str, glob: str) -> None:
 @pytest.mark.parametrize("pattern", ["a b:*", "a\tb", 'say"', "it's", "a\n", "\x7f", "a\u00a0b"])
 def test_pattern_that_no_rule_can_hold_is_named(pattern: str) -> None:
     """Split at a blank, a rule would mean something else."""
-    with pytest.raises(UnsupportedPatternError, match="no ACL rule can hold"):
+    with raises_code("unsayable-pattern", match="no ACL rule can hold"):
         acl_glob(parse_pattern(pattern))
 
 
@@ -203,7 +201,7 @@ def test_load_with_such_a_pattern_activates_nothing(leash: FencedLeash) -> None:
     leash.fence()
     before = leash.admin.acl_list()
 
-    with pytest.raises(UnsupportedPatternError):
+    with raises_code("unsayable-pattern"):
         leash.load(one={"grants": [grant("read", keys="a b")]})
     assert leash.agent("one").set("a:1", "x")
     assert leash.admin.acl_list() == before
@@ -217,7 +215,7 @@ def test_policy_that_is_not_active_makes_no_users(leash: FencedLeash) -> None:
     other = policy(one={"grants": [grant("read", keys="a:*")]})
     guards = prepare_policy(leash.admin, other).guards
 
-    with pytest.raises(NotActivePolicyError):
+    with raises_code("not-active-policy"):
         desired_users(leash.admin, NAMES, guards, read_server_facts([leash.admin], NAMES), {})
 
 
@@ -307,7 +305,7 @@ def test_user_that_is_not_as_it_was_made_is_told(
         client.execute_command("ACL", "SETUSER", name, *meddle(list(words)))
 
     monkeypatch.setattr("keyleash.fence.apply.set_user", other)
-    with pytest.raises(FenceNotVerifiedError, match="`one`"):
+    with raises_code("fence-not-verified", match="`one`"):
         leash.fence()
 
 

@@ -10,14 +10,12 @@ import redis
 
 import keyleash
 from keyleash.errors import (
-    ActivationConflictError,
-    DigestMismatchError,
     PolicyError,
-    UnknownIdentityError,
 )
 from keyleash.operator import load_policy, set_suspended
 from keyleash.operator.load import activate, staging
 from keyleash.store.records import guard_record
+from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:*")]}
@@ -214,7 +212,7 @@ def test_suspended_identity_refuses_every_call_until_it_is_resumed(leash: Leash)
         agent.get("doc:1")
     assert set_suspended(leash.admin, "one", False) is True
     assert agent.get("doc:1") is None
-    with pytest.raises(UnknownIdentityError):
+    with raises_code("unknown-identity"):
         set_suspended(leash.admin, "nobody", True)
 
 
@@ -265,7 +263,7 @@ def test_two_loads_at_once_leave_one_of_them_active(
         load_policy(leash.admin, policy(one={**OTHER, "rate": {"reads": "7/hour"}}))
 
     monkeypatch.setattr(activate, "record_sources", overtaken)
-    with pytest.raises(ActivationConflictError):
+    with raises_code("activation-conflict"):
         leash.load(one=OTHER)
     agent = leash.agent("one")
     for _ in range(7):
@@ -300,7 +298,7 @@ def test_server_that_names_a_script_otherwise_activates_nothing(
     """A digest is an identity: it is compared, never overwritten."""
     monkeypatch.setattr(type(leash.admin), "script_load", lambda *_: "0" * 40)
 
-    with pytest.raises(DigestMismatchError):
+    with raises_code("digest-mismatch"):
         leash.load(one=ALL)
     assert leash.admin.exists(NAMES.policy) == 0
 

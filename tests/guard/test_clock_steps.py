@@ -13,16 +13,14 @@ import pytest
 import keyleash
 from keyleash.audit import read_control
 from keyleash.errors import (
-    NoPolicyError,
     SecretInTextError,
-    UnknownIdentityError,
-    UnknownLimitError,
 )
 from keyleash.operator import reset_limits
 from keyleash.servers import EmbeddedServer
 from keyleash.store.records import Client
 from keyleash.vault import seal
 from support.clocks import MovableClock
+from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 from support.replication import wait_until
 from support.servers import RealServer, find_server_binaries
@@ -270,19 +268,19 @@ def test_reset_deletes_many_counters_in_pieces(
 
 def test_reset_of_what_is_not_there_changes_nothing(leash: Leash) -> None:
     """And says what there is."""
-    with pytest.raises(NoPolicyError):
+    with raises_code("no-policy"):
         reset_limits(leash.admin, "one", reason="why")
     leash.load(one=limited(), free={**ALL})
     passed(leash.agent("one"))
     before = leash.state("one")
 
-    with pytest.raises(UnknownIdentityError) as unknown:
+    with raises_code("unknown-identity") as unknown:
         reset_limits(leash.admin, "onee", reason="why")
     assert "one" in str(unknown.value.help)
-    with pytest.raises(UnknownLimitError) as limit:
+    with raises_code("unknown-limit") as limit:
         reset_limits(leash.admin, "one", "rate.write", reason="why")
     assert "rate.writes" in str(limit.value.help)
-    with pytest.raises(UnknownLimitError):
+    with raises_code("unknown-limit"):
         reset_limits(leash.admin, "free", reason="why")
     with pytest.raises(SecretInTextError):
         reset_limits(leash.admin, "one", reason=f"of {leash.issue('one').token}")

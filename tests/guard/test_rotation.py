@@ -10,14 +10,6 @@ import keyleash
 from guard.test_tokens import age, now_us
 from keyleash.audit import read_control
 from keyleash.audit.stats import count_revoked_denials, count_token_calls, recent_calls
-from keyleash.errors import (
-    NoPolicyError,
-    TokenNotLiveError,
-    UnknownIdentityError,
-    UnknownTokenIdError,
-    UnreadableRecordError,
-    VaultChangingError,
-)
 from keyleash.operator.tokens import (
     TokenState,
     list_tokens,
@@ -28,6 +20,7 @@ from keyleash.operator.tokens import (
 )
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.vault import seal
+from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:*")]}
@@ -125,19 +118,19 @@ def test_rotation_resets_no_limit_of_the_identity(leash: Leash) -> None:
 
 def test_rotation_of_what_is_not_there_issues_nothing(leash: Leash) -> None:
     """Unknown, expired or revoked: there is nothing to go on with, and that is said."""
-    with pytest.raises(NoPolicyError):
+    with raises_code("no-policy"):
         rotate_token(leash.admin, identity="one")
     leash.load(one=ALL)
     revoked, expired = leash.issue("one"), leash.issue("one")
     revoke_tokens(leash.admin, token_id=revoked.id)
     age(leash, "one", expired.token, expires_us=(now_us(leash) - 1_000_000) // 1000 * 1000)
 
-    with pytest.raises(UnknownIdentityError):
+    with raises_code("unknown-identity"):
         rotate_token(leash.admin, identity="two")
-    with pytest.raises(UnknownTokenIdError):
+    with raises_code("unknown-token-id"):
         rotate_token(leash.admin, token_id="nosuchtokenx")
     for dead in (revoked, expired):
-        with pytest.raises(TokenNotLiveError, match="nothing was issued"):
+        with raises_code("token-not-live", match="nothing was issued"):
             rotate_token(leash.admin, token_id=dead.id)
     assert len(list_tokens(leash.admin)) == 2
 
@@ -147,7 +140,7 @@ def test_rotation_beside_a_spoilt_record_issues_nothing(leash: Leash) -> None:
     leash.load(one=ALL)
     leash.admin.hset(NAMES.tokens("one"), "x", "no JSON")
 
-    with pytest.raises(UnreadableRecordError, match="a token of `one` cannot be read"):
+    with raises_code("unreadable", match="a token of `one` cannot be read"):
         rotate_token(leash.admin, identity="one")
     assert leash.admin.hlen(NAMES.tokens("one")) == 1
 
@@ -163,7 +156,7 @@ def test_rotation_under_prefixes_that_are_others_by_now_issues_nothing(leash: Le
         leash.admin.restore(name, 0, held)
     leash.admin.restore(NAMES.tokens("one"), 0, tokens)
 
-    with pytest.raises(VaultChangingError):
+    with raises_code("vault-changing"):
         rotate_token(leash.admin, identity="one", keyspace=NAMES)
     leash.follow()
     assert len(rotate_token(leash.admin, identity="one").replaced) == 1

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.errors import ActivationConflictError
 from keyleash.operator import load_policy, set_suspended
 from keyleash.operator.load.staging import LoadStage
 from keyleash.store.state import Layout, unpack_state
+from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer
 
@@ -156,7 +156,7 @@ def test_load_whose_staged_keys_are_gone_activates_nothing(
         leash.admin.delete(*(name for name in staged(leash) if name.endswith(lost.encode())))
 
     at_the_last_moment(monkeypatch, lose)
-    with pytest.raises(ActivationConflictError):
+    with raises_code("activation-conflict"):
         leash.load(one=BURST, two=RINGS)
 
     assert leash.digest("one") == digest
@@ -179,7 +179,7 @@ def test_of_two_loads_with_staged_states_one_wins_wholly(
         load_policy(leash.admin, faster)
 
     at_the_last_moment(monkeypatch, overtake)
-    with pytest.raises(ActivationConflictError):
+    with raises_code("activation-conflict"):
         leash.load(one=BURST, two=BURST)
 
     for agent in agents:

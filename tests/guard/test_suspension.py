@@ -10,10 +10,10 @@ import pytest
 import keyleash
 from keyleash.audit import read_control
 from keyleash.compiler.render import operator_script
-from keyleash.errors import UnknownIdentityError, VaultChangingError
 from keyleash.operator import freeze, thaw
 from keyleash.store.state import Layout, unpack_state
 from keyleash.vault import seal
+from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:*")]}
@@ -165,7 +165,7 @@ def test_freeze_or_thaw_with_a_wrong_name_changes_nobody(leash: Leash, do: Any) 
     leash.load(one=ALL, two=ALL)
     freeze(leash.admin, ["two"], reason="before")
 
-    with pytest.raises(UnknownIdentityError, match="`nobody`"):
+    with raises_code("unknown-identity", match="`nobody`"):
         do(leash.admin, ["one", "two", "nobody"])
     assert (suspended(leash, "one"), suspended(leash, "two")) == (0, 1)
 
@@ -175,7 +175,7 @@ def test_freeze_under_prefixes_that_are_others_by_now_says_so(leash: Leash) -> N
     leash.load(one=ALL)
     seal(leash.admin)
 
-    with pytest.raises(VaultChangingError):
+    with raises_code("vault-changing"):
         freeze(leash.admin, reason="x", keyspace=NAMES)
     keyspace = leash.follow()
     assert freeze(leash.admin, reason="x").identities[0].changed

@@ -9,7 +9,6 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.errors import NoPolicyError, UnknownIdentityError, UnknownTokenIdError
 from keyleash.operator.tokens import (
     TokenState,
     issue_tokens,
@@ -19,6 +18,7 @@ from keyleash.operator.tokens import (
 )
 from keyleash.store.records import read_active
 from keyleash.store.token import TokenRecord, token_digest
+from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 
 READ: dict[str, Any] = {"grants": [grant("read", keys="doc:*")]}
@@ -107,7 +107,7 @@ def test_revoke_of_an_unknown_id_says_so(leash: Leash) -> None:
     """A typo must not look like success."""
     leash.load(one=READ)
 
-    with pytest.raises(UnknownTokenIdError, match="`nosuchid`"):
+    with raises_code("unknown-token-id", match="`nosuchid`"):
         revoke_tokens(leash.admin, token_id="nosuchid")
 
 
@@ -116,9 +116,9 @@ def test_revoke_of_an_empty_name_is_not_of_all(leash: Leash) -> None:
     leash.load(one=READ)
     issued = leash.issue("one")
 
-    with pytest.raises(UnknownTokenIdError):
+    with raises_code("unknown-token-id"):
         revoke_tokens(leash.admin, token_id="")
-    with pytest.raises(UnknownIdentityError):
+    with raises_code("unknown-identity"):
         revoke_tokens(leash.admin, identity="")
     assert leash.client(issued.token).get("doc:1") is None
 
@@ -232,10 +232,10 @@ def test_list_by_whoever_may_only_read_is_the_same(leash: Leash) -> None:
 
 def test_token_is_issued_only_for_an_identity_of_the_active_policy(leash: Leash) -> None:
     """And the error lists those that are."""
-    with pytest.raises(NoPolicyError):
+    with raises_code("no-policy"):
         leash.issue("one")
     leash.load(one=READ)
-    with pytest.raises(UnknownIdentityError) as error:
+    with raises_code("unknown-identity") as error:
         leash.issue("two")
     assert error.value.help == "it has `one`"
 
@@ -312,7 +312,7 @@ def test_tokens_for_an_unknown_identity_are_not_issued(leash: Leash) -> None:
     """Nothing is written for a name that no policy has."""
     leash.load(one=READ)
 
-    with pytest.raises(UnknownIdentityError):
+    with raises_code("unknown-identity"):
         issue_tokens(leash.admin, "two", 3)
 
     assert leash.admin.exists(NAMES.tokens("two")) == 0
@@ -342,7 +342,7 @@ def test_issuing_follows_the_rules_of_each_activation(leash: Leash) -> None:
     hour_again = leash.issue("one")
     leash.load(two=READ)
 
-    with pytest.raises(UnknownIdentityError):
+    with raises_code("unknown-identity"):
         leash.issue("one")
     lives = {token.id: token.expires_ms - token.issued_ms for token in list_tokens(leash.admin)}
     assert lives[hour.id] == lives[hour_again.id] == 3_600_000
@@ -363,7 +363,7 @@ def test_guard_record_without_token_rules_is_repaired_by_the_same_policy(leash: 
     """Otherwise loading it again would find nothing to do."""
     leash.load(one=READ)
     leash.admin.hdel(NAMES.guard("one"), "ttl_s", "max_ttl_s")
-    with pytest.raises(NoPolicyError, match="guard record of `one` is missing or damaged"):
+    with raises_code("no-policy", match="guard record of `one` is missing or damaged"):
         leash.issue("one")
 
     assert leash.load(one=READ).changed

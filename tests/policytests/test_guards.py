@@ -12,7 +12,11 @@ from keyleash.errors import ReplyCode
 from keyleash.operator import load_policy
 from keyleash.policy import parse_policy
 from keyleash.policy_tests.guards import Guards
-from keyleash.policy_tests.model import Case, Expected, GuardBrokeError, NotEmptyError, TestStep
+from keyleash.policy_tests.model import (
+    Case,
+    Expected,
+    TestStep,
+)
 from keyleash.policy_tests.run import Verdict, judged, model_decisions
 from support.clockwork import (
     FORWARD,
@@ -25,6 +29,7 @@ from support.clockwork import (
     moved,
     script_of,
 )
+from support.errors import raises_code
 from support.servers import RealServer
 from support.thorough import thorough
 
@@ -93,7 +98,7 @@ def test_database_that_holds_something_is_refused(embedded: RealServer) -> None:
     """It may be anybody's, and tests load policies."""
     embedded.client().set("somebody:s", "data")
 
-    with pytest.raises(NotEmptyError):
+    with raises_code("not-empty"):
         Guards(embedded.client())
 
     assert embedded.client().keys() == [b"somebody:s"]
@@ -107,7 +112,7 @@ def test_guard_that_is_gone_is_no_call_that_passed(embedded: RealServer) -> None
     guards.load(text, "policy.json", 0)
     embedded.client().script_flush()
 
-    with pytest.raises(GuardBrokeError):
+    with raises_code("guard-broke"):
         guards.decisions(case_of(0, text, [(("by", 1), ("PING",), "kl_one")]), identity)
 
 
@@ -147,7 +152,7 @@ def test_database_in_which_other_tests_run_is_refused(server: RealServer) -> Non
     """Either would take away what the other needs; nothing stays of both."""
     first = Guards(server.client())
 
-    with pytest.raises(NotEmptyError, match="other tests"):
+    with raises_code("not-empty", match="other tests"):
         Guards(server.client())
     first.load(document({}), "policy.json", 0)
     first.release()
@@ -165,7 +170,7 @@ def test_policy_that_is_loaded_during_the_tests_is_not_taken_away(server: RealSe
     held = set(admin.keys())
 
     for leave in (guards.clear, guards.release):
-        with pytest.raises(NotEmptyError, match="nothing was removed"):
+        with raises_code("not-empty", match="nothing was removed"):
             leave()
 
     assert set(admin.keys()) == held

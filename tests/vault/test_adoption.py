@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from keyleash.errors import PolicyError, VaultConflictError, VaultError
+from keyleash.errors import (
+    PolicyError,
+    VaultConflictError,
+)
 from keyleash.vault import Progress, adopt_keys, release_keys
+from support.errors import raises_code
 from support.leash import Leash
 
 
@@ -71,7 +75,7 @@ def test_keys_of_keyleash_are_not_moved_by_hand(
     pattern = pattern.replace("{prefix}", sealed.keyspace.prefix)
     before = {key for key in sealed.admin.keys("*") if key != b"other"}
 
-    with pytest.raises(VaultError, match="keyleash's own keys"):
+    with raises_code("vault", match="keyleash's own keys"):
         move(sealed.admin, [pattern])
     adopt_keys(sealed.admin, ["*"])
 
@@ -87,7 +91,7 @@ def test_pattern_that_is_none_is_a_policy_error(sealed: Leash) -> None:
 @pytest.mark.parametrize("move", [adopt_keys, release_keys])
 def test_server_that_is_not_sealed_has_no_vault(leash: Leash, move: Callable[..., Any]) -> None:
     """Keys would go where no guard looks for them."""
-    with pytest.raises(VaultError, match="not sealed"):
+    with raises_code("vault", match="not sealed"):
         move(leash.admin, ["a:*"])
 
 

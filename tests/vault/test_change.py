@@ -10,11 +10,7 @@ import pytest
 import keyleash
 from keyleash.audit import read_control
 from keyleash.errors import (
-    ActivationConflictError,
-    NoPolicyError,
-    VaultChangingError,
     VaultConflictError,
-    VaultError,
 )
 from keyleash.operator import load_policy, set_suspended
 from keyleash.operator.tokens import issue_token, list_tokens, revoke_tokens
@@ -22,6 +18,7 @@ from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, read_seal, server_keyspace
 from keyleash.store.wire import Transport
 from keyleash.vault import Hooks, Progress, rotate, seal, unseal
+from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer
 from vault.conftest import ALL
@@ -165,7 +162,7 @@ def test_change_that_makes_no_sense_is_refused(
         seal(leash.admin)
     before = names(leash)
 
-    with pytest.raises(VaultError, match=message):
+    with raises_code("vault", match=message):
         change(leash.admin)
     assert names(leash) == before
 
@@ -174,7 +171,7 @@ def test_server_without_a_policy_is_not_sealed(embedded: RealServer) -> None:
     """There is nobody from whom to hide anything."""
     admin = embedded.client()
 
-    with pytest.raises(NoPolicyError):
+    with raises_code("no-policy"):
         seal(admin)
     assert admin.keys() == []
 
@@ -248,10 +245,10 @@ def test_interrupted_change_goes_on_where_it_was(
     elif step == "report":
         with pytest.raises(keyleash.SuspendedError):
             agent.get("a:1")
-        with pytest.raises(VaultChangingError, match=f"vault {change.__name__}` is under way"):
+        with raises_code("vault-changing", match=f"vault {change.__name__}` is under way"):
             list_tokens(leash.admin)
         other = rotate if change is not rotate else unseal
-        with pytest.raises(VaultError, match="begun and not finished"):
+        with raises_code("vault", match="begun and not finished"):
             other(leash.admin)
     if step != "after_end":
         assert change(leash.admin).resumed
@@ -267,7 +264,7 @@ def test_policy_that_is_loaded_meanwhile_is_not_lost(leash: Leash) -> None:
     def load_another(_keyspace: Keyspace, _prepared: object) -> None:
         load_policy(admin, policy(one=ALL), allow_removal=True)
 
-    with pytest.raises(ActivationConflictError, match="no prefix was changed"):
+    with raises_code("activation-conflict", match="no prefix was changed"):
         seal(admin, hooks=Hooks(before_switch=load_another))
 
     assert server_keyspace(admin) == Keyspace()
@@ -283,7 +280,7 @@ def test_load_that_began_before_the_switch_is_refused_after_it(leash: Leash) -> 
     prepared = prepare_policy(leash.admin, policy(one=ALL), keyspace=Keyspace())
     seal(leash.admin)
 
-    with pytest.raises(ActivationConflictError):
+    with raises_code("activation-conflict"):
         activate_policy(leash.admin, prepared, keyspace=Keyspace())
 
 

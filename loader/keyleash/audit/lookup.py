@@ -18,7 +18,7 @@ from keyleash.audit.read import (
     read_pages,
     with_follow_ups,
 )
-from keyleash.errors import AmbiguousEventError, UnknownEventError
+from keyleash.errors import OperationError
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
@@ -71,13 +71,13 @@ def find_event(
         One entry; of a batch each of its commands.
 
     Raises:
-        UnknownEventError: there is none, or *wanted* is no id.
-        AmbiguousEventError: several trails have an entry of that id.
+        OperationError (unknown-event): there is none, or *wanted* is no id.
+        OperationError (ambiguous-event): several trails have an entry of that id.
     """
     client = operator_client(client)
     parts = _WANTED.fullmatch(wanted)
     if parts is None:
-        raise UnknownEventError(f"`{wanted}` is no id of an event", help=_HELP)
+        raise OperationError("unknown-event", f"`{wanted}` is no id of an event", help=_HELP)
     streams = [
         stream
         for stream in _streams(identities)
@@ -85,11 +85,13 @@ def find_event(
     ]
     found = _look(client, keyspace, streams, parts["id"])
     if not found:
-        raise UnknownEventError(f"no trail has an event `{wanted}`", help=_HELP)
+        raise OperationError("unknown-event", f"no trail has an event `{wanted}`", help=_HELP)
     if len(found) > 1:
         several = ", ".join(f"`{_name(stream, found)}/{parts['id']}`" for stream in found)
-        raise AmbiguousEventError(
-            f"{len(found)} trails have an event `{wanted}`", help=f"name one of {several}"
+        raise OperationError(
+            "ambiguous-event",
+            f"{len(found)} trails have an event `{wanted}`",
+            help=f"name one of {several}",
         )
     ((stream, entry),) = found.items()
     return _read(client, keyspace, stream, entry)

@@ -19,7 +19,7 @@ from keyleash.audit.undo.history import (
 )
 from keyleash.audit.undo.selection import trail_names
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
-from keyleash.errors import UnknownValueError
+from keyleash.errors import OperationError
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client
@@ -59,7 +59,7 @@ def value_as_of(
         keyspace: Where keys are; what the server's record says if None.
 
     Raises:
-        UnknownValueError: it cannot be told.
+        OperationError (unknown-value): it cannot be told.
         UnvalidatedRestoreError: it is in a before-image that an agent may have made up, and the
             server does not validate payloads.
     """
@@ -68,7 +68,7 @@ def value_as_of(
     seconds, micros = client.time()
     now_ms = int(seconds) * 1000 + int(micros) // 1000
     if time_ms > now_ms:
-        raise UnknownValueError("that time is still to come, by the server's clock")
+        raise OperationError("unknown-value", "that time is still to come, by the server's clock")
     now = read_keys(client, keyspace, [key])[key]
     grants = Grants(client, keyspace)
     trust = Trust(grants, [key])
@@ -130,9 +130,11 @@ def _value(client: Client, keyspace: Keyspace, key: bytes, source: UndoStep | No
         value = images[image.content]
     if value is None:
         event = source.event if source else ""
-        raise UnknownValueError(f"this server cannot read what event {event} kept of it")
+        raise OperationError(
+            "unknown-value", f"this server cannot read what event {event} kept of it"
+        )
     if value.is_large:
-        raise UnknownValueError(f"it takes {value.size} bytes, too many to be shown")
+        raise OperationError("unknown-value", f"it takes {value.size} bytes, too many to be shown")
     return value if image is None else replace(value, expires_ms=image.expires_ms)
 
 
@@ -144,8 +146,9 @@ def _require_not_expired(last: UndoStep, time_ms: int) -> None:
         and expires_ms is not None
         and expires_ms > time_ms
     ):
-        raise UnknownValueError(
-            f"what event {last.event} left expired by itself, and no image of it was taken"
+        raise OperationError(
+            "unknown-value",
+            f"what event {last.event} left expired by itself, and no image of it was taken",
         )
 
 
@@ -156,7 +159,8 @@ def _not_kept(source: UndoStep) -> UnknownValueError:
         why = "it is masked, so no before-image of it is taken"
     else:
         why = "no before-image was taken"
-    return UnknownValueError(
+    return OperationError(
+        "unknown-value",
         f"when event {source.event} changed it, {why}",
         help="see `keyleash audit timeline` for its changes",
     )
@@ -165,8 +169,9 @@ def _not_kept(source: UndoStep) -> UnknownValueError:
 def _changed_outside(last: UndoStep | None, source: UndoStep | None) -> UnknownValueError:
     after = last.event if last else "the first"
     until = f"event {source.event}" if source else "now"
-    return UnknownValueError(
-        f"it was changed outside the guards, or expired in part, between event {after} and {until}"
+    return OperationError(
+        "unknown-value",
+        f"it was changed outside the guards, or expired in part, between event {after} and {until}",
     )
 
 
@@ -179,7 +184,8 @@ def _require_complete_streams(
             continue
         begins_ms = _lost_until_ms(client, keyspace.audit(name))
         if begins_ms is not None and begins_ms > time_ms:
-            raise UnknownValueError(
+            raise OperationError(
+                "unknown-value",
                 f"the trail of `{name}` has lost events since then, and nothing else tells",
                 help="see the `retain` of the policy, and what was exported",
             )

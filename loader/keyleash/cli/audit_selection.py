@@ -19,7 +19,11 @@ from keyleash.cli.errors import UsageError
 from keyleash.cli.options import IDENTITY
 from keyleash.cli.settings import Settings
 from keyleash.cli.types import Moment, since_option
-from keyleash.errors import NothingFoundError, PolicyError, ReplyCode
+from keyleash.errors import (
+    OperationError,
+    PolicyError,
+    ReplyCode,
+)
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.identities import known_identities, require_known, server_time_ms
 from keyleash.store.keyspace import OPERATORS
@@ -43,8 +47,8 @@ def trail_names(
         operators: Whether the trail of what operators changed is one of all.
 
     Raises:
-        NoPolicyError: nothing was ever loaded.
-        UnknownIdentityError: none has that name.
+        OperationError (no-policy): nothing was ever loaded.
+        OperationError (unknown-identity): none has that name.
     """
     client, keyspace = settings.client, settings.keyspace
     for name in given:
@@ -87,7 +91,7 @@ def time_range(
     return since_ms, until_ms
 
 
-def nothing_found(settings: Settings, what: str, query: Query) -> NothingFoundError:
+def nothing_found(settings: Settings, what: str, query: Query) -> OperationError:
     """The error that says that no entry is meant, and by which clock."""
     bounds = [
         f"{word} {clock_time(time_ms)}"
@@ -95,7 +99,8 @@ def nothing_found(settings: Settings, what: str, query: Query) -> NothingFoundEr
         if time_ms is not None
     ]
     now = clock_time(server_time_ms(settings.client))
-    return NothingFoundError(
+    return OperationError(
+        "nothing-found",
         " ".join([f"found no {what}", *bounds]),
         help=f"the server's clock says {now}; `keyleash audit stats` says what there is",
     )

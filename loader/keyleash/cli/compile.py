@@ -12,7 +12,7 @@ from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Column, print_json, print_table, say, write_output
 from keyleash.cli.types import DIRECTORY, FILE
-from keyleash.errors import UnknownIdentityError
+from keyleash.errors import OperationError
 from keyleash.policy.problems import which_identity
 from keyleash.text import counted
 
@@ -58,7 +58,8 @@ def _chosen(guards: tuple[CompiledGuard, ...], identity: str | None) -> list[Com
         return list(guards)
     found = [guard for guard in guards if guard.identity == identity]
     if not found:
-        raise UnknownIdentityError(
+        raise OperationError(
+            "unknown-identity",
             f"the policy has no identity `{identity}`",
             help=which_identity(identity, (item.identity for item in guards)),
         )

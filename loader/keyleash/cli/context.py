@@ -11,7 +11,10 @@ from keyleash.cli.documents import read_text
 from keyleash.cli.settings import Settings
 from keyleash.commands import load_table
 from keyleash.commands.live import UnreadableCommandsError, read_table
-from keyleash.errors import NoPolicyError, ReplyCode, UnknownIdentityError, UnknownTokenIdError
+from keyleash.errors import (
+    OperationError,
+    ReplyCode,
+)
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.evaluate.access import as_sent
 from keyleash.evaluate.evaluate import subjects
@@ -90,24 +93,6 @@ def read_subject(
         state.counts[limit.name, subject] = count_of_subject(limit, record, now_us)
 
 
-class NotInPolicyError(UnknownIdentityError):
-    """The policy that is asked has no such identity."""
-
-    exit_code = 2
-
-
-class NothingActiveError(NoPolicyError):
-    """The server has no policy that could be asked."""
-
-    exit_code = 2
-
-
-class NotItsTokenError(UnknownTokenIdError):
-    """The identity that is asked about has no such token."""
-
-    exit_code = 2
-
-
 ACTIVE = "<active policy>"
 
 
@@ -156,7 +141,7 @@ def context_of_file(file: str, name: str) -> DecisionContext:
 
     Raises:
         PolicyError: with every problem of the file.
-        NotInPolicyError: it has no identity *name*.
+        OperationError (unknown-identity): it has no identity *name*.
     """
     shown, text = read_text(file)
     table = load_table()
@@ -180,13 +165,18 @@ def context_of_server(
     The active policy, and what the limits of *name* that count a call with *words* have counted.
 
     Raises:
-        NothingActiveError: no policy is active.
-        NotInPolicyError: the active policy has no identity *name*.
-        NotItsTokenError: *name* has no token of that id.
+        OperationError (no-policy): no policy is active.
+        OperationError (unknown-identity): the active policy has no identity *name*.
+        OperationError (unknown-token-id): *name* has no token of that id.
     """
     active = read_active(settings.client, settings.keyspace)
     if active is None:
-        raise NothingActiveError("no policy is active", help="load one, or name a file: `--policy`")
+        raise OperationError(
+            "no-policy",
+            "no policy is active",
+            help="load one, or name a file: `--policy`",
+            exit_code=2,
+        )
     policy = parse_policy(active.document, file=ACTIVE, commands=None)
     identity = _require_identity(policy, name, "the active policy")
     try:
@@ -214,9 +204,11 @@ def _answer_to_dead(settings: Settings, name: str, token_id: str) -> Decision | 
     tokens = list_tokens(settings.client, name, keyspace=settings.keyspace)
     info = next((token for token in tokens if token.id == token_id), None)
     if info is None:
-        raise NotItsTokenError(
+        raise OperationError(
+            "unknown-token-id",
             f"`{name}` has no token with the id `{printable(token_id)}`",
             help=f"see `keyleash token list {name}`",
+            exit_code=2,
         )
     if info.state is TokenState.LIVE:
         return None
@@ -229,5 +221,7 @@ def _require_identity(policy: Policy, name: str, where: str) -> Identity:
     found = policy.identity(name)
     if found is None:
         help_ = which_identity(name, (identity.name for identity in policy.identities))
-        raise NotInPolicyError(f"{where} has no identity `{name}`", help=help_)
+        raise OperationError(
+            "unknown-identity", f"{where} has no identity `{name}`", help=help_, exit_code=2
+        )
     return found

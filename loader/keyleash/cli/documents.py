@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keyleash.cli.errors import InputFileError
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
-from keyleash.errors import PolicyError, Problem, Span
+from keyleash.errors import OperationError, PolicyError, Problem, Span
 from keyleash.policy import parse_policy
 from keyleash.policy.canonical import policy_digest
 
@@ -44,8 +43,8 @@ def read_policy(file: str) -> Document:
 
     Raises:
         PolicyError: With all its problems; bytes that are not UTF-8 are one.
-        CompileError: No guard can be made of it.
-        InputFileError: The file is missing, or cannot be read.
+        UnplacedKeysError: No guard can be made of it.
+        OperationError (file): The file is missing, or cannot be read.
     """
     name, text = read_text(file)
     table = load_table()
@@ -60,7 +59,7 @@ def read_text(file: str) -> tuple[str, str]:
 
     Raises:
         PolicyError: It has bytes that are not UTF-8.
-        InputFileError: The file is missing, or cannot be read.
+        OperationError (file): The file is missing, or cannot be read.
     """
     name = "<stdin>" if file == STANDARD_INPUT else file
     return name, _decoded(read_input(file), name)
@@ -71,7 +70,7 @@ def read_input(file: str) -> bytes:
     Read a file that a command is about; `-` is standard input.
 
     Raises:
-        InputFileError: The file is missing, or cannot be read.
+        OperationError (file): The file is missing, or cannot be read.
     """
     if file == STANDARD_INPUT:
         return sys.stdin.buffer.read()
@@ -80,7 +79,7 @@ def read_input(file: str) -> bytes:
     except (OSError, ValueError) as error:
         # A name with a null byte is no OSError.
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise InputFileError(f"cannot read `{file}`: {reason}") from None
+        raise OperationError("file", f"cannot read `{file}`: {reason}") from None
 
 
 def _decoded(data: bytes, file: str) -> str:

@@ -14,44 +14,6 @@ class UsageError(KeyleashError):
     exit_code = 2
 
 
-class BadUrlError(UsageError):
-    """The server's URL names no server. It is not repeated if it may hold a password."""
-
-    code = "bad-url"
-
-
-class WideningError(KeyleashError):
-    """A policy widens access, and nobody allowed that."""
-
-    code = "widens"
-
-
-class InputFileError(KeyleashError):
-    """A file that the command was to read is missing, or cannot be read."""
-
-    code = "file"
-    exit_code = 66
-
-
-class OutputFileError(KeyleashError):
-    """A file that the command was to write is one that it does not write to."""
-
-    code = "file"
-
-
-class UnansweredError(KeyleashError):
-    """The reply to a change did not come: the server made it, or did not."""
-
-    code = "unanswered"
-    exit_code = 69
-
-
-class DeclinedError(KeyleashError):
-    """A person was asked and said no."""
-
-    code = "declined"
-
-
 class WarningsError(KeyleashError):
     """A policy is valid, and there are warnings where none may be."""
 
@@ -66,9 +28,3 @@ class WarningsError(KeyleashError):
             " in the identity",
         )
         self.warnings = tuple(warnings)
-
-
-class PortInUseError(KeyleashError):
-    """A port cannot be listened on."""
-
-    code = "port-in-use"

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.cli.errors import DeclinedError, UsageError
+from keyleash.cli.errors import (
+    UsageError,
+)
 from keyleash.cli.fence_state import (
     FenceOptions,
     aclfile,
@@ -36,6 +38,7 @@ from keyleash.cli.render.fence import (
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, say
 from keyleash.cli.types import FILE
+from keyleash.errors import OperationError
 from keyleash.fence import (
     AclStepKind,
     FenceNode,
@@ -133,7 +136,7 @@ def apply(settings: Settings, /, generate: bool, yes: bool, **options: Any) -> N
         say_steps(steps)
         say_notes(desired)
         if not require_consent("change these users?", yes):
-            raise DeclinedError("nothing was changed")
+            raise OperationError("declined", "nothing was changed")
     try:
         with settings.changing("look at `keyleash fence plan`"):
             outcome = apply_fences(
@@ -209,7 +212,7 @@ def remove(
     if named:
         say(f"their agents are cut off at once: {', '.join(named)}")
         if not require_consent("delete these users?", yes):
-            raise DeclinedError("nothing was deleted")
+            raise OperationError("declined", "nothing was deleted")
     with settings.changing("look at `keyleash fence plan`"):
         deleted = remove_fences(servers, settings.keyspace, records, named, actor=settings.actor)
     if settings.json:

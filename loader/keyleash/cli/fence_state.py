@@ -15,11 +15,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.cli.documents import read_input, read_text
 from keyleash.cli.errors import UsageError
-from keyleash.cli.failures import UNREACHABLE
 from keyleash.cli.settings import Settings, connection_pool, has_password, shown_url
 from keyleash.cli.terminal import say
 from keyleash.cli.types import FILE
-from keyleash.errors import KeyleashError, NoPolicyError, UnknownIdentityError
+from keyleash.errors import (
+    OperationError,
+)
 from keyleash.fence import (
     AclStep,
     DesiredUser,
@@ -48,13 +49,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 CREDENTIALS = ("username", "password")
 
 
-class NodeUnreachableError(KeyleashError):
-    """One of several servers does not answer."""
-
-    code = "server-unreachable"
-    exit_code = UNREACHABLE
-
-
 def node_option(function: F) -> F:
     """Let `--node` name further servers, any number of times."""
     return click.option(
@@ -81,8 +75,8 @@ def named_clients(settings: Settings, urls: Sequence[str]) -> list[tuple[str, Cl
 
     Raises:
         UsageError: One of *urls* has a password, and is seen in the process list.
-        BadUrlError: One names no server.
-        NodeUnreachableError: One of them does not answer; nothing was changed on any.
+        OperationError (bad-url): One names no server.
+        OperationError (server-unreachable): One does not answer; nothing was changed.
     """
     given = click.get_current_context().get_parameter_source("nodes")
     if given is ParameterSource.COMMANDLINE and any(map(has_password, urls)):
@@ -124,7 +118,8 @@ def _require_answer(name: str, client: Client) -> None:
     try:
         client.ping()
     except (RedisConnectionError, RedisTimeoutError):
-        raise NodeUnreachableError(
+        raise OperationError(
+            "server-unreachable",
             f"`{name}` does not answer; nothing was changed on any server",
             help="check --node or KEYLEASH_NODES, and that user and password are good there",
         ) from None
@@ -181,8 +176,8 @@ def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]
 
     Raises:
         UsageError: A line is not of that form. It is not repeated: it may hold a password.
-        UnknownIdentityError: A line is about none of *identities*.
-        InputFileError: The file is missing, or cannot be read.
+        OperationError (unknown-identity): A line is about none of *identities*.
+        OperationError (file): The file is missing, or cannot be read.
     """
     if file is None:
         return {}
@@ -196,7 +191,8 @@ def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]
             raise UsageError(f"line {number} of the hashes is none", help=HELP)
         name, sha256 = words
         if name not in identities:
-            raise UnknownIdentityError(
+            raise OperationError(
+                "unknown-identity",
                 f"line {number} of the hashes names an unknown identity",
                 help=which_identity(name, identities, "those are"),
             )
@@ -244,14 +240,16 @@ def read_desired_state(
     Read policy, servers and records; nothing is changed.
 
     Raises:
-        NoPolicyError: No policy is active.
-        NotActivePolicyError: The file is not the active policy.
+        OperationError (no-policy): No policy is active.
+        OperationError (not-active-policy): The file is not the active policy.
     """
     _require_tier(settings, options.tier)
     nodes = [FenceNode(name, client) for name, client in named_clients(settings, options.nodes)]
     active = read_active(settings.client, settings.keyspace)
     if active is None:
-        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+        raise OperationError(
+            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
+        )
     name, text = ("<active policy>", active.document)
     if options.file is not None:
         name, text = read_text(options.file)
@@ -317,8 +315,10 @@ def _require_first(wanted: Sequence[DesiredUser], hashes: dict[str, str]) -> Non
 def _require_known(wide: Collection[str], names: Sequence[str]) -> None:
     for name in wide:
         if name not in names:
-            raise UnknownIdentityError(
-                f"the policy has no identity `{name}`", help=which_identity(name, names)
+            raise OperationError(
+                "unknown-identity",
+                f"the policy has no identity `{name}`",
+                help=which_identity(name, names),
             )
 
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.cli.errors import DeclinedError, UsageError
+from keyleash.cli.errors import (
+    UsageError,
+)
 from keyleash.cli.options import (
     IDENTITY,
     Group,
@@ -18,6 +20,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Column, print_json, print_table, say
+from keyleash.errors import OperationError
 from keyleash.operator import freeze, set_suspended, thaw
 from keyleash.store.identities import require_known
 from keyleash.store.state import MAX_REASON_BYTES
@@ -96,7 +99,7 @@ def _require_meant(
     if not yes:
         say(told)
     if not require_consent(f"{verb} every identity on {settings.shown_url}?", yes):
-        raise DeclinedError("nothing was changed")
+        raise OperationError("declined", "nothing was changed")
 
 
 def _show(settings: Settings, result: FreezeResult, word: Any) -> None:

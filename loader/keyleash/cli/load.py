@@ -13,7 +13,6 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from keyleash.cli.documents import read_text
-from keyleash.cli.errors import DeclinedError, WideningError
 from keyleash.cli.failures import problem_as_json, warn
 from keyleash.cli.fence_state import node_option, other_clients, say_unlisted_replicas
 from keyleash.cli.options import (
@@ -32,7 +31,10 @@ from keyleash.cli.render.plan import plan_as_json, print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, say
 from keyleash.cli.types import FILE
-from keyleash.errors import NoPolicyError, RemovalError, UnknownPolicyError
+from keyleash.errors import (
+    OperationError,
+    RemovalError,
+)
 from keyleash.fence import read_records
 from keyleash.operator import (
     activate_policy,
@@ -114,11 +116,11 @@ def activate(
         full: Whether the plan shows every change of every identity.
 
     Raises:
-        DeclinedError: a person said no.
+        OperationError (declined): a person said no.
         RemovalError: it removes identities, nobody was to be asked, and that was not allowed.
-        WideningError: it widens access, nobody was to be asked, and that was not allowed.
-        ActivationConflictError: another policy was activated since the plan was made.
-        NotVerifiedError: the server does not have what was activated.
+        OperationError (widens): it widens access, nobody was to be asked, and that was not allowed.
+        OperationError (activation-conflict): another policy was activated since the plan was made.
+        OperationError (not-verified): the server does not have what was activated.
     """
     client, keyspace = settings.client, settings.keyspace
     if not settings.json:
@@ -161,14 +163,15 @@ def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> No
         if yes and not allow_widening:
             names = ", ".join(f"`{name}`" for name in widened[:5])
             more = f" and {len(widened) - 5} more" if widened[5:] else ""
-            raise WideningError(
+            raise OperationError(
+                "widens",
                 f"this widens what {names}{more} may do, and nothing was activated",
                 help="look at what is marked `widens`; then add `--allow-widening`, or leave out"
                 " `--yes` to be asked",
             )
         effects.append(f"widen access of {counted(len(widened), 'identity')}")
     if not require_consent(f"{', and '.join(effects)}?", yes):
-        raise DeclinedError("nothing was activated")
+        raise OperationError("declined", "nothing was activated")
 
 
 def _whether_active(settings: Settings, digest: str, before: int) -> str:
@@ -298,11 +301,13 @@ def find_kept(kept: Sequence[ActivePolicy], digest: str) -> ActivePolicy:
     The kept policy whose digest begins with *digest*.
 
     Raises:
-        UnknownPolicyError: there is none, or several; the help lists those that there are.
-        NoPolicyError: none is kept at all.
+        OperationError (unknown-policy): there is none, or several; the help lists them.
+        OperationError (no-policy): none is kept at all.
     """
     if not kept:
-        raise NoPolicyError("no policy is kept here", help="load one with `keyleash load FILE`")
+        raise OperationError(
+            "no-policy", "no policy is kept here", help="load one with `keyleash load FILE`"
+        )
     wanted = digest.lower()
     found = [item for item in kept if item.digest.startswith(wanted)]
     if len(wanted) < MIN_DIGITS or len(found) != 1:
@@ -314,7 +319,9 @@ def find_kept(kept: Sequence[ActivePolicy], digest: str) -> ActivePolicy:
             if not found
             else f"{len(found)} policies have a digest that begins with `{shown}`"
         )
-        raise UnknownPolicyError(message, help=f"there are {'; '.join(map(_named, kept))}")
+        raise OperationError(
+            "unknown-policy", message, help=f"there are {'; '.join(map(_named, kept))}"
+        )
     return found[0]
 
 
@@ -383,10 +390,13 @@ def rollback(
 
 def _previous(active: ActivePolicy | None, kept: Sequence[ActivePolicy]) -> ActivePolicy:
     if active is None:
-        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+        raise OperationError(
+            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
+        )
     found = next((item for item in kept if item.digest == active.before), None)
     if found is None:
-        raise NoPolicyError(
+        raise OperationError(
+            "no-policy",
             "the policy that was active before is not kept here",
             help="see `keyleash policy history`, and name one with `--to`",
         )

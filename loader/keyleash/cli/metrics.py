@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import click
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
-from keyleash.cli.errors import PortInUseError, UsageError
+from keyleash.cli.errors import (
+    UsageError,
+)
 from keyleash.cli.failures import FAILED, failure_of
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, node_client, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, say
+from keyleash.errors import OperationError
 from keyleash.metrics import SnapshotCollector
 from keyleash.status import read_snapshot
 
@@ -86,7 +89,8 @@ def _serve(settings: Settings, registry: CollectorRegistry, port: int) -> None:
     try:
         server, thread = start_http_server(port, addr=HOST, registry=registry)
     except OSError as error:
-        raise PortInUseError(
+        raise OperationError(
+            "port-in-use",
             f"cannot listen on {HOST}:{port}: {(error.strerror or str(error)).lower()}",
             help="choose another port: `--port 0` takes a free one",
         ) from None

@@ -194,9 +194,9 @@ def accepted_findings() -> tuple[str, ...]:
     if there is one.
 
     Raises:
-        InputFileError: The file cannot be read.
+        OperationError (file): The file cannot be read.
         UsageError: It is not TOML, or has another setting.
-        UnknownCodeError: It accepts a finding that does not exist.
+        OperationError (unknown-code): It accepts a finding that does not exist.
     """
     # It brings all checks along, which `--help` does not need.
 

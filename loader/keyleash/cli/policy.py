@@ -8,7 +8,7 @@ from keyleash.cli.load import find_kept
 from keyleash.cli.options import Group, example, json_lines_option, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Column, print_json, print_json_line, print_table, say
-from keyleash.errors import NoPolicyError
+from keyleash.errors import OperationError
 from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.text import clock_time, iso_time, printable, short_digest
 
@@ -33,7 +33,9 @@ def show(settings: Settings, digest: str | None) -> None:
         else find_kept(read_history(settings.client, settings.keyspace), digest)
     )
     if shown is None:
-        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+        raise OperationError(
+            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
+        )
     if settings.json:
         print_json({**_as_json(shown), "document": shown.document})
         return

@@ -13,7 +13,7 @@ from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, say
 from keyleash.cli.types import DIRECTORY
-from keyleash.errors import ServerStartError
+from keyleash.errors import OperationError
 from keyleash.servers import EmbeddedServer
 from keyleash.servers.embedded import PortTakenError
 
@@ -58,12 +58,13 @@ def serve(settings: Settings, port: int, data: str | None) -> None:
     except Ended:
         say("stopped")
     except PortTakenError as error:
-        raise ServerStartError(
+        raise OperationError(
+            "server-start",
             error.message,
             help="stop what listens there, or choose another port: `--port 0` takes a free one",
         ) from None
     else:
-        raise ServerStartError(f"the server ended by itself, with status {status}")
+        raise OperationError("server-start", f"the server ended by itself, with status {status}")
 
 
 def _announce(settings: Settings, server: EmbeddedServer) -> None:

@@ -21,8 +21,11 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, parse_url
 from redis.retry import Retry
 
-from keyleash.cli.errors import BadUrlError, InputFileError, UnansweredError, UsageError
+from keyleash.cli.errors import (
+    UsageError,
+)
 from keyleash.cli.types import FILE
+from keyleash.errors import OperationError
 from keyleash.store import wire
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
@@ -111,7 +114,7 @@ def node_of(url: str) -> tuple[str, int]:
     """Host and port that *url* names; of a socket in the file system its path, and 0.
 
     Raises:
-        BadUrlError: no server can be named so.
+        OperationError (bad-url): no server can be named so.
     """
     options = connection_pool(url).connection_kwargs
     if "path" in options:
@@ -155,20 +158,21 @@ def connection_pool(url: str, timeout_s: float | None = None) -> ConnectionPool:
             says, or for `TIMEOUT_S`.
 
     Raises:
-        BadUrlError: no server can be named so.
+        OperationError (bad-url): no server can be named so.
     """
     try:
         options = _options(url, timeout_s)
         connection = options.pop("connection_class", Connection)
     except ValueError:
         shown = "the server URL" if "@" in url or "?" in url else f"`{url}`"
-        raise BadUrlError(f"{shown} does not name a server", help=URL_HELP) from None
+        raise OperationError("bad-url", f"{shown} does not name a server", help=URL_HELP) from None
     try:
         _require_times(options)
         # A pool makes its connections later, and would only then trip over the options.
         connection(**options)
     except (ValueError, TypeError):
-        raise BadUrlError(
+        raise OperationError(
+            "bad-url",
             "the server URL has an option that does not exist, or a wrong value",
             help="see redis-py for what may follow the `?`",
         ) from None
@@ -247,14 +251,15 @@ class Settings:
             advice: How to find out whether it has.
 
         Raises:
-            UnansweredError: The connection was lost, or the time was up.
+            OperationError (unanswered): The connection was lost, or the time was up.
         """
         try:
             yield
         except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
             if not is_unanswered(error):
                 raise
-            raise UnansweredError(
+            raise OperationError(
+                "unanswered",
                 "the server did not answer, and the change may or may not have taken effect:"
                 f" {reason_of(error)}",
                 help=f"{advice}; `--timeout` waits longer",
@@ -266,7 +271,7 @@ class Settings:
         The operator's client, of a server that is one of those that keyleash supports.
 
         Raises:
-            UnsupportedServerError: The server is too old.
+            OperationError (unsupported-server): The server is too old.
             ClusterError: It is a node of a Redis Cluster.
             redis.RedisError: It does not answer.
         """
@@ -314,7 +319,7 @@ def require_token(file: str | None) -> str:
 
     Raises:
         UsageError: there is none, or it stands on the command line itself.
-        InputFileError: *file* is missing, or cannot be read.
+        OperationError (file): *file* is missing, or cannot be read.
     """
     if file is None:
         given = os.environ.get(VARIABLE, "").strip()
@@ -337,7 +342,9 @@ def require_token(file: str | None) -> str:
                 line = opened.readline().strip()
         except (OSError, ValueError) as error:
             said = (getattr(error, "strerror", None) or "no such file or directory").lower()
-            raise InputFileError(f"cannot read the file that `--token` names: {said}") from None
+            raise OperationError(
+                "file", f"cannot read the file that `--token` names: {said}"
+            ) from None
     if not line:
         raise UsageError("there is no token on the first line of what `--token` names")
     return line

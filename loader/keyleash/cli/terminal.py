@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keyleash.cli.errors import OutputFileError
+from keyleash.errors import OperationError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -62,16 +62,18 @@ def write_output(path: Path, data: bytes, mode: int = 0o666) -> None:
         mode: Of the file, less the process's umask.
 
     Raises:
-        OutputFileError: *path* is a symbolic link, or no regular file.
+        OperationError (file): *path* is a symbolic link, or no regular file.
         OSError: The file cannot be written.
     """
     with suppress(FileNotFoundError):
         found = path.lstat().st_mode
         if not stat.S_ISREG(found):
             kind = "a symbolic link" if stat.S_ISLNK(found) else "no regular file"
-            raise OutputFileError(
+            raise OperationError(
+                "file",
                 f"`{path}` is {kind}, and is not written to",
                 help="name a regular file, or a new one",
+                exit_code=1,
             )
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

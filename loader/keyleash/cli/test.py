@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from keyleash.cli.documents import read_text
-from keyleash.cli.errors import DeclinedError
 from keyleash.cli.failures import FAILED
 from keyleash.cli.load import progress
 from keyleash.cli.options import (
@@ -26,6 +25,7 @@ from keyleash.cli.settings import Settings, operator_client, pass_settings, show
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, say
 from keyleash.cli.types import FILE
 from keyleash.commands import load_table
+from keyleash.errors import OperationError
 from keyleash.policy_tests.guards import Guards
 from keyleash.policy_tests.parse import read_suites
 from keyleash.policy_tests.run import Verdict, run_suites
@@ -124,7 +124,7 @@ def _guards(
     elif url:
         label = shown_url(url)
         if not require_consent(f"load policies into the empty database of {label}?", yes):
-            raise DeclinedError("nothing was tested")
+            raise OperationError("declined", "nothing was tested")
         with ended_by_signals():
             # Only now: while somebody thinks, it need not stay empty.
             client = operator_client(url, timeout_s)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.audit.stats import count_revoked_denials, count_token_calls, recent_calls
-from keyleash.cli.errors import DeclinedError, UsageError
+from keyleash.cli.errors import (
+    UsageError,
+)
 from keyleash.cli.failures import FAILED
 from keyleash.cli.options import (
     IDENTITY,
@@ -23,6 +25,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Column, print_json, print_table, say
+from keyleash.errors import OperationError
 from keyleash.operator.tokens import MAX_NOTE, issue_token, list_tokens, require_token, rotate_token
 from keyleash.operator.tokens import revoke as revoke_now
 from keyleash.policy.problems import listing
@@ -237,7 +240,7 @@ def revoke(
     if token_id is None:
         require_known(settings.client, settings.keyspace, identity)
     if everything and not _may_revoke_all(settings, yes):
-        raise DeclinedError("nothing was revoked")
+        raise OperationError("declined", "nothing was revoked")
     client, keyspace, actor = settings.client, settings.keyspace, settings.actor
     with settings.changing("look at `keyleash token list`"):
         done = revoke_now(

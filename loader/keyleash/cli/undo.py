@@ -11,12 +11,15 @@ import click
 
 from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo, refusal
 from keyleash.cli.audit_selection import correlation_id, key_pattern, time_range
-from keyleash.cli.errors import DeclinedError, UsageError
+from keyleash.cli.errors import (
+    UsageError,
+)
 from keyleash.cli.options import IDENTITY, example, json_option, require_consent, yes_option
 from keyleash.cli.render.undo import plan_as_json, print_plan, summary
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, say
 from keyleash.cli.types import Moment, since_option, until_option
+from keyleash.errors import OperationError
 from keyleash.store.token import without_tokens
 from keyleash.text import counted, iso_time, printable
 
@@ -142,7 +145,7 @@ def _go(settings: Settings, plan: UndoPlan, selection: UndoSelection, yes: bool)
     if plan.changes and not require_consent(
         f"change {counted(len(plan.changes), 'key')} on {settings.shown_url}?", yes
     ):
-        raise DeclinedError("nothing was undone")
+        raise OperationError("declined", "nothing was undone")
     undone = apply_undo(
         settings.client,
         plan,

@@ -11,12 +11,12 @@ import click
 from redis.exceptions import ConnectionError, TimeoutError
 
 from keyleash.cli.audit_selection import key_pattern
-from keyleash.cli.errors import DeclinedError
 from keyleash.cli.fence_state import node_option, other_clients, say_unlisted_replicas
 from keyleash.cli.load import progress
 from keyleash.cli.options import Group, example, json_option, require_consent, yes_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, say
+from keyleash.errors import OperationError
 from keyleash.fence import read_records
 from keyleash.store.prefixes import server_keyspace
 from keyleash.text import counted
@@ -127,7 +127,7 @@ def _require_consent(question: str, yes: bool) -> None:
     if not yes:
         say(HELD)
     if not require_consent(question, yes):
-        raise DeclinedError("nothing was changed")
+        raise OperationError("declined", "nothing was changed")
 
 
 @contextmanager
@@ -200,7 +200,7 @@ def release(settings: Settings, patterns: tuple[str, ...], yes: bool) -> None:
 def _require_adoption_consent(where: str, patterns: tuple[str, ...], yes: bool) -> None:
     named = ", ".join(f"`{pattern}`" for pattern in patterns)
     if not require_consent(f"move every key that matches {named} {where}?", yes):
-        raise DeclinedError("nothing was moved")
+        raise OperationError("declined", "nothing was moved")
 
 
 def _report_adoption(settings: Settings, count: int, where: str) -> None:

@@ -127,7 +127,7 @@ def _require_supported(
         The URL of each that does not answer, and the error.
 
     Raises:
-        UnsupportedServerError: One is too old.
+        OperationError (unsupported-server): One is too old.
         ClusterError: One is a node of a Redis Cluster.
     """
     unreached: list[tuple[str, redis_errors.RedisError]] = []

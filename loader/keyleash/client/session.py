@@ -25,10 +25,10 @@ from keyleash.errors import (
     CallNotPermittedError,
     ClusterError,
     CommandRefusedError,
-    DigestMismatchError,
     KeyleashError,
     LeashError,
     NotActiveError,
+    OperationError,
     RightMissingError,
     TokenUnknownError,
 )
@@ -286,14 +286,15 @@ class Session:
 
         Raises:
             NoScriptError: there is no recorded text; it is *lost*.
-            DigestMismatchError: the text is not that script's: somebody changed it.
+            OperationError (digest-mismatch): the text is not that script's: somebody changed it.
         """
         if raw is None:
             raise lost
         with reading_reply("HGET"):
             script = raw.decode("latin-1")
         if not script.isascii() or script_digest(script) != digest:
-            raise DigestMismatchError(
+            raise OperationError(
+                "digest-mismatch",
                 f"the recorded script of `{self.identity}` does not have the digest of its guard",
                 help="load the policy again, and look for who wrote to the source record",
             )

@@ -15,15 +15,16 @@ from keyleash.commands.spec import (
     OptionKey,
     StreamKeys,
 )
-from keyleash.errors import CompileError, Span
+from keyleash.errors import KeyleashError, Span
 
 _NUMBER = re.compile(rb"\s*\+?([0-9]+)")
 
 
-class UnplacedKeysError(CompileError):
+class UnplacedKeysError(KeyleashError):
     """The keys of a command, or of a call, that guards refuse were asked for."""
 
     code = "unplaced-keys"
+    exit_code = 65
 
     def __init__(self, command: str, reason: str, span: Span | None = None) -> None:
         super().__init__(

@@ -1,6 +1,6 @@
 """Looking a deployment over: what is wrong, what to do about it, and what could not be seen."""
 
-from keyleash.doctor.examine import CODES, Examination, UnknownCodeError, examine
+from keyleash.doctor.examine import CODES, Examination, examine
 from keyleash.doctor.findings import DoctorFinding, Severity, Skipped
 
 __all__ = [
@@ -9,6 +9,5 @@ __all__ = [
     "Examination",
     "Severity",
     "Skipped",
-    "UnknownCodeError",
     "examine",
 ]

@@ -12,7 +12,7 @@ from redis import exceptions as redis_errors
 from keyleash.doctor.checks import records, settings, users
 from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped
-from keyleash.errors import KeyleashError
+from keyleash.errors import KeyleashError, OperationError
 from keyleash.fence import FenceRecord, read_records
 from keyleash.operator.load.checks import RESTORE_CODE
 from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
@@ -24,20 +24,6 @@ from keyleash.watch.roles import Address, read_role
 from keyleash.watch.topology import Topology, WatchedNode
 
 UNREADABLE = "unreadable"
-
-
-class UnknownCodeError(KeyleashError):
-    """No finding has the code that is to be accepted."""
-
-    code = "unknown-code"
-    exit_code = 2
-
-    def __init__(self, name: str, file: str | None = None) -> None:
-        where = f"in the configuration file {quote(file)}: " if file else ""
-        super().__init__(
-            f"{where}no finding of the doctor is called {quote(name)}",
-            help=f"the codes are {listing(CODES)}",
-        )
 
 
 CODES = (
@@ -89,11 +75,16 @@ def require_codes(names: Iterable[str], file: str | None = None) -> None:
         file: The configuration file that has them, or None.
 
     Raises:
-        UnknownCodeError: One is not.
+        OperationError (unknown-code): One is not.
     """
     for name in names:
         if name not in CODES:
-            raise UnknownCodeError(name, file)
+            where = f"in the configuration file {quote(file)}: " if file else ""
+            raise OperationError(
+                "unknown-code",
+                f"{where}no finding of the doctor is called {quote(name)}",
+                help=f"the codes are {listing(CODES)}",
+            )
 
 
 EVERYTHING = "everything"
@@ -145,9 +136,9 @@ def examine(
         accept: Codes whose findings are known and may stand.
 
     Raises:
-        UnknownCodeError: *accept* has a name that is no code.
+        OperationError (unknown-code): *accept* has a name that is no code.
         redis.RedisError: The first server does not answer, or not to this user.
-        UnsupportedServerError: It is older than the supported versions.
+        OperationError (unsupported-server): It is older than the supported versions.
         ClusterError: It is a node of a Redis Cluster.
     """
     require_codes(accept)

@@ -7,9 +7,7 @@ run single commands on its own keys that nobody audits or counts, and change wha
 and recorded of itself, since the guard must; see docs/fence.md.
 """
 
-from keyleash.fence.acl import UnsupportedPatternError
 from keyleash.fence.apply import (
-    FenceNotVerifiedError,
     FenceOutcome,
     ForeignUserError,
     apply_fences,
@@ -20,7 +18,6 @@ from keyleash.fence.plan import (
     AclStepKind,
     DesiredUser,
     FenceNode,
-    NotActivePolicyError,
     desired_users,
     plan_node,
     with_passwords,
@@ -46,17 +43,14 @@ __all__ = [
     "DesiredUser",
     "Fence",
     "FenceNode",
-    "FenceNotVerifiedError",
     "FenceOutcome",
     "FenceRecord",
     "ForeignUserError",
     "GeneratedPassword",
-    "NotActivePolicyError",
     "NotFencedError",
     "RotationUnfinishedError",
     "ServerFacts",
     "Tier",
-    "UnsupportedPatternError",
     "add_passwords",
     "apply_fences",
     "desired_users",

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.errors import KeyleashError
+from keyleash.errors import KeyleashError, OperationError
 from keyleash.policy.keysets import covers
 from keyleash.policy.model import AnySuffix, Capture, Pattern
 from keyleash.policy.patterns import beginning
@@ -201,21 +201,6 @@ def _text(reply: Any) -> str:
 GLOB_CHARACTERS = "*?[]\\"
 
 
-class UnsupportedPatternError(KeyleashError):
-    """A pattern has a character that no ACL rule can hold."""
-
-    code = "unsayable-pattern"
-    exit_code = 65
-
-    def __init__(self, pattern: Pattern, character: str) -> None:
-        super().__init__(
-            f"no ACL rule can hold the character {character!r} of the pattern `{pattern.source}`",
-            help="name these keys without blanks, quotes and control characters, or take a"
-            " pattern that ends with `*` in front of it",
-            span=pattern.span,
-        )
-
-
 def acl_glob(pattern: Pattern, vault: str = "") -> str:
     """
     The glob for a pattern of keys or channels.
@@ -227,7 +212,7 @@ def acl_glob(pattern: Pattern, vault: str = "") -> str:
         vault: What stands in front of a key's name on the server.
 
     Raises:
-        UnsupportedPatternError: *pattern* has a character that ACL rules cannot hold.
+        OperationError (unsayable-pattern): *pattern* has a character that ACL rules cannot hold.
     """
     pieces = [_escaped(vault, pattern)]
     for part in pattern.parts:
@@ -245,7 +230,14 @@ def _escaped(text: str, pattern: Pattern) -> str:
     for character in text:
         # Rules are split at blanks, and quotes make one of several.
         if character.isspace() or not character.isprintable() or character in "\"'":
-            raise UnsupportedPatternError(pattern, character)
+            raise OperationError(
+                "unsayable-pattern",
+                f"no ACL rule can hold the character {character!r} of the pattern"
+                f" `{pattern.source}`",
+                help="name these keys without blanks, quotes and control characters, or take a"
+                " pattern that ends with `*` in front of it",
+                span=pattern.span,
+            )
     return "".join(f"\\{item}" if item in GLOB_CHARACTERS else item for item in text)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from redis.exceptions import ResponseError
 
 from keyleash.compiler import CompiledGuard
-from keyleash.errors import KeyleashError
+from keyleash.errors import KeyleashError, OperationError
 from keyleash.fence.acl import (
     Rules,
     RulesRejectedError,
@@ -52,12 +52,6 @@ class ForeignUserError(KeyleashError):
     """A server has a user of an identity's name that was not made for its policy."""
 
     code = "foreign-user"
-
-
-class FenceNotVerifiedError(KeyleashError):
-    """A user is not what it was made to be, as its server tells."""
-
-    code = "fence-not-verified"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +98,7 @@ def apply_fences(
 
     Raises:
         ForeignUserError: There is a user that is not of this policy; nothing was changed.
-        FenceNotVerifiedError: A server tells of a user that it is not what it was made.
+        OperationError (fence-not-verified): A user on a server is not as it was set.
     """
     reject_tokens(actor=actor)
     database = database_of(nodes[0].client)
@@ -190,7 +184,8 @@ def _verify(
     for name, item in desired.items():
         wrong = _what_is_wrong(node.client, keyspace, item, users.get(name), name in opened)
         if wrong:
-            raise FenceNotVerifiedError(
+            raise OperationError(
+                "fence-not-verified",
                 f"the user `{name}` of {node.name} is not what it was made to be: {wrong}",
                 help="look at `ACL GETUSER` there, and whether somebody else changes users",
             )
@@ -340,7 +335,7 @@ def refreshed_users(
         records: What is known of the users; it is read if None.
 
     Raises:
-        UnsupportedPatternError: ACL rules cannot hold a pattern; nothing was activated.
+        OperationError (unsayable-pattern): ACL rules cannot hold a pattern; nothing was activated.
     """
     if records is None:
         records = read_records(clients[0], keyspace)

@@ -128,7 +128,7 @@ def data_selectors(
         vault: What stands in front of the names of its keys on the server.
 
     Raises:
-        UnsupportedPatternError: ACL rules cannot hold one of its patterns.
+        OperationError (unsayable-pattern): ACL rules cannot hold one of its patterns.
     """
     groups: list[tuple[Reach, list[str]]] = []
     for name, reach in _granted(guard, left_out, helpers):

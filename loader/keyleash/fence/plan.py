@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from keyleash.compiler import CompiledGuard
-from keyleash.errors import KeyleashError
+from keyleash.errors import OperationError
 from keyleash.fence.acl import Rules, Selector, User, read_users
 from keyleash.fence.record import FenceRecord, Password, tier_of
 from keyleash.fence.rules import (
@@ -214,12 +214,6 @@ def _words(rules: Rules) -> set[str]:
     return of(rules.root).union(*map(of, rules.selectors))
 
 
-class NotActivePolicyError(KeyleashError):
-    """The policy is not the one that is active, so its users could call no guard."""
-
-    code = "not-active-policy"
-
-
 def desired_users(
     client: Client,
     keyspace: Keyspace,
@@ -238,8 +232,8 @@ def desired_users(
         records: What is known of the users.
 
     Raises:
-        NotActivePolicyError: Some guard is of other rules than the active one.
-        UnsupportedPatternError: ACL rules cannot hold a pattern.
+        OperationError (not-active-policy): Some guard is of other rules than the active one.
+        OperationError (unsayable-pattern): ACL rules cannot hold a pattern.
     """
     client = operator_client(client)
     active = _active(client, keyspace, guards)
@@ -277,7 +271,8 @@ def _active(
     records = [guard_record(item) for item in raw]
     for guard, record in zip(guards, records, strict=True):
         if record is None or record.policy_digest != guard.policy_digest:
-            raise NotActivePolicyError(
+            raise OperationError(
+                "not-active-policy",
                 f"the policy is not the active one: `{guard.identity}` has other rules there",
                 help="load it first with `keyleash load FILE`",
             )

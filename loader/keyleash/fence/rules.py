@@ -255,7 +255,7 @@ def fence_of(guard: CompiledGuard, calls: Sequence[Call], facts: ServerFacts) ->
         facts: Of the server.
 
     Raises:
-        UnsupportedPatternError: ACL rules cannot hold one of its patterns.
+        OperationError (unsayable-pattern): ACL rules cannot hold one of its patterns.
     """
     plan = guard.plan
     vault = plan.keyspace.vault

@@ -7,13 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from keyleash.compiler.render import emergency_script
-from keyleash.errors import (
-    ActivationConflictError,
-    NoPolicyError,
-    UnknownIdentityError,
-    UnknownLimitError,
-    VaultChangingError,
-)
+from keyleash.errors import OperationError
 from keyleash.limits import COUNTS
 from keyleash.limits.counters import DOUBLE
 from keyleash.operator.load.plan import batches
@@ -81,11 +75,11 @@ def reset_limits(
         keyspace: Where keys are; what the server's record says if None.
 
     Raises:
-        NoPolicyError: no policy is active.
-        UnknownIdentityError: the active policy has no such identity; nothing was changed.
-        UnknownLimitError: the identity has no such limit; nothing was changed.
-        ActivationConflictError: policies were loaded meanwhile; nothing was changed.
-        VaultChangingError: prefixes are being changed.
+        OperationError (no-policy): no policy is active.
+        OperationError (unknown-identity): the active policy has no such identity.
+        OperationError (unknown-limit): the identity has no such limit.
+        OperationError (activation-conflict): policies were loaded meanwhile.
+        OperationError (vault-changing): prefixes are being changed.
         SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
         ValueError: *reason* is empty or too long.
     """
@@ -100,8 +94,10 @@ def reset_limits(
         found = _reset(client, keyspace, identity, limit, reason, actor)
         if found is not None:
             return found
-    raise ActivationConflictError(
-        "policies are loaded again and again; nothing was reset", help="try again"
+    raise OperationError(
+        "activation-conflict",
+        "policies are loaded again and again; nothing was reset",
+        help="try again",
     )
 
 
@@ -137,13 +133,17 @@ def _reset(
 def _active_identity(client: Client, keyspace: Keyspace, name: str) -> Identity:
     active = read_active(client, keyspace)
     if active is None:
-        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+        raise OperationError(
+            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
+        )
     policy = parse_policy(active.document, file="<active policy>", commands=None)
     identity = policy.identity(name)
     if identity is None:
         known = [item.name for item in policy.identities]
-        raise UnknownIdentityError(
-            f"the active policy has no identity `{name}`", help=which_identity(name, known)
+        raise OperationError(
+            "unknown-identity",
+            f"the active policy has no identity `{name}`",
+            help=which_identity(name, known),
         )
     return identity
 
@@ -158,7 +158,7 @@ def _chosen(identity: Identity, name: str | None) -> tuple[Limit, ...]:
         has = f"it has {listing(known)}" if known else "it has no limits"
         what = "limits" if name is None else f"limit `{name}`"
         help = has if name is None else did_you_mean(name, known, has)
-        raise UnknownLimitError(f"`{identity.name}` has no {what}", help=help)
+        raise OperationError("unknown-limit", f"`{identity.name}` has no {what}", help=help)
     return chosen
 
 
@@ -199,17 +199,20 @@ def _packed_slots(layout: Layout, names: set[str]) -> bytes:
 
 def _checked(said: list[bytes] | bytes | int | None) -> tuple[bytes, bytes]:
     if said is None:
-        raise VaultChangingError(
+        raise OperationError(
+            "vault-changing",
             "the prefixes are being changed, or are others since this began",
             help="run it again; while they are changed nobody can act",
         )
     if isinstance(said, bytes):
-        raise UnknownIdentityError(
+        raise OperationError(
+            "unknown-identity",
             f"`{said.decode()}` has no state; nothing was reset",
             help="load the policy again: limits then begin at 0",
         )
     if isinstance(said, int):
-        raise ActivationConflictError(
+        raise OperationError(
+            "activation-conflict",
             "another policy was loaded while the limits were reset; some counters were left",
             help="run it again",
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from keyleash.compiler.render import emergency_script
-from keyleash.errors import UnknownIdentityError, VaultChangingError
+from keyleash.errors import OperationError
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client
@@ -75,8 +75,8 @@ def freeze(
         keyspace: Where keys are; what the server's record says if None.
 
     Raises:
-        UnknownIdentityError: one of them is not active; nothing was changed.
-        VaultChangingError: prefixes are being changed; nothing was changed.
+        OperationError (unknown-identity): one of them is not active; nothing was changed.
+        OperationError (vault-changing): prefixes are being changed; nothing was changed.
         SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
         ValueError: *for_s* is not positive, or *reason* is too long.
     """
@@ -111,8 +111,8 @@ def thaw(
     Let identities act again, whoever or whatever suspended them; see `freeze`.
 
     Raises:
-        UnknownIdentityError: one of them is not active; nothing was changed.
-        VaultChangingError: prefixes are being changed; nothing was changed.
+        OperationError (unknown-identity): one of them is not active; nothing was changed.
+        OperationError (vault-changing): prefixes are being changed; nothing was changed.
     """
     client = operator_client(client)
     reject_tokens(actor=actor)
@@ -143,8 +143,8 @@ def set_suspended(
         Whether that changed anything.
 
     Raises:
-        UnknownIdentityError: no such identity is active.
-        VaultChangingError: prefixes are being changed.
+        OperationError (unknown-identity): no such identity is active.
+        OperationError (vault-changing): prefixes are being changed.
     """
     if suspended:
         result = freeze(client, [identity], reason="", actor=actor, keyspace=keyspace)
@@ -159,12 +159,14 @@ def _run(
     script = emergency_script(template, keyspace or server_keyspace(client))
     said: list[bytes] | bytes | None = client.eval(script, 0, *words)
     if said is None:
-        raise VaultChangingError(
+        raise OperationError(
+            "vault-changing",
             "the prefixes are being changed, or are others since this began; nothing was changed",
             help="run it again; while they are changed nobody can act",
         )
     if isinstance(said, bytes):
-        raise UnknownIdentityError(
+        raise OperationError(
+            "unknown-identity",
             f"no identity `{_text(said)}` is active; nothing was changed",
             help="see `keyleash status` for those that are",
         )

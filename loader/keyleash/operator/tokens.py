@@ -14,12 +14,7 @@ from redis import exceptions as redis_errors
 from keyleash.compiler.render import emergency_script, operator_script
 from keyleash.errors import (
     KeyleashError,
-    NoPolicyError,
-    TokenNotLiveError,
-    UnknownIdentityError,
-    UnknownTokenIdError,
-    UnreadableRecordError,
-    VaultChangingError,
+    OperationError,
 )
 from keyleash.policy import TokenRules, parse_policy
 from keyleash.policy.problems import which_identity
@@ -62,16 +57,21 @@ def not_active(client: Client, keyspace: Keyspace, identity: str) -> KeyleashErr
     """Return the error for an identity whose guard record has no token rules."""
     active = read_active(client, keyspace)
     if active is None:
-        return NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+        return OperationError(
+            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
+        )
     policy = parse_policy(active.document, file="<active policy>", commands=None)
     names = [item.name for item in policy.identities]
     if identity in names:
-        return NoPolicyError(
+        return OperationError(
+            "no-policy",
             f"the guard record of `{identity}` is missing or damaged",
             help="load the active policy again",
         )
-    return UnknownIdentityError(
-        f"the active policy has no identity `{identity}`", help=which_identity(identity, names)
+    return OperationError(
+        "unknown-identity",
+        f"the active policy has no identity `{identity}`",
+        help=which_identity(identity, names),
     )
 
 
@@ -116,9 +116,9 @@ def issue_token(
         keyspace: Where keys are; what the server's record says if None.
 
     Raises:
-        NoPolicyError: no policy is active.
-        UnknownIdentityError: the active policy has no such identity.
-        VaultChangingError: the prefixes were changed meanwhile; nothing was issued.
+        OperationError (no-policy): no policy is active.
+        OperationError (unknown-identity): the active policy has no such identity.
+        OperationError (vault-changing): the prefixes were changed meanwhile; nothing was issued.
         SecretInTextError: *note* or *actor* contains a token; nothing was issued.
         ValueError: *ttl_s* is not positive, or *note* is too long.
         TypeError: an argument is of another type; a bool is no number.
@@ -199,9 +199,10 @@ def require_int(name: str, value: object) -> None:
         raise TypeError(f"`{name}` must be an int, not {type(value).__name__}")
 
 
-def prefixes_changed() -> VaultChangingError:
+def prefixes_changed() -> OperationError:
     """Return the error for a script that met other prefixes than it was made for."""
-    return VaultChangingError(
+    return OperationError(
+        "vault-changing",
         "the prefixes are being changed, or are others since this began; nothing was issued",
         help="run it again when that is finished",
     )
@@ -273,12 +274,14 @@ def require_token(client: Client, token_id: str, *, keyspace: Keyspace | None = 
     """The token of that id.
 
     Raises:
-        UnknownTokenIdError: no token has it.
+        OperationError (unknown-token-id): no token has it.
     """
     for info in list_tokens(client, keyspace=keyspace):
         if info.id == token_id:
             return info
-    raise UnknownTokenIdError(f"no token has the id `{token_id}`", help="see `keyleash token list`")
+    raise OperationError(
+        "unknown-token-id", f"no token has the id `{token_id}`", help="see `keyleash token list`"
+    )
 
 
 def _of_identity(
@@ -305,7 +308,7 @@ def read_known(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapp
     What `Keyspace.tokens` has of each token of *identity*, by its id.
 
     Raises:
-        UnreadableRecordError: Somebody else wrote there.
+        OperationError (unreadable): Somebody else wrote there.
     """
     known = {}
     for token_id, text in recorded.items():
@@ -314,7 +317,8 @@ def read_known(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapp
             str.encode(facts["digest"])
             int(facts["issued_ms"])
         except (ValueError, LookupError, TypeError):
-            raise UnreadableRecordError(
+            raise OperationError(
+                "unreadable",
                 f"what is recorded of a token of `{identity}` cannot be read",
                 help="find out who wrote to keyleash's keys; `keyleash doctor` looks at all",
             ) from None
@@ -397,16 +401,20 @@ def revoke(
     """Revoke one token, all of an identity, or, with neither named, all there are.
 
     Raises:
-        UnknownTokenIdError: no token has *token_id*.
-        UnknownIdentityError: *identity* is empty.
+        OperationError (unknown-token-id): no token has *token_id*.
+        OperationError (unknown-identity): *identity* is empty.
     """
     client = operator_client(client)
     reject_tokens(actor=actor)
     # To the script an empty name means all: a variable that was never set must not.
     if token_id == "":
-        raise UnknownTokenIdError("no token has the id ``", help="see `keyleash token list`")
+        raise OperationError(
+            "unknown-token-id", "no token has the id ``", help="see `keyleash token list`"
+        )
     if identity == "":
-        raise UnknownIdentityError("there is no identity ``", help="see `keyleash status`")
+        raise OperationError(
+            "unknown-identity", "there is no identity ``", help="see `keyleash status`"
+        )
     keyspace = keyspace or server_keyspace(client)
     script = emergency_script("revoke.lua", keyspace)
     reply = client.eval(script, 0, actor, identity or "", token_id or "")
@@ -479,12 +487,12 @@ def rotate_token(
         keyspace: Where keys are; what the server's record says if None.
 
     Raises:
-        NoPolicyError: no policy is active.
-        UnknownIdentityError: the active policy has no such identity.
-        UnknownTokenIdError: no token has *token_id*.
-        UnreadableRecordError: somebody else wrote where the tokens are recorded.
-        TokenNotLiveError: it is expired or revoked; nothing was issued.
-        VaultChangingError: the prefixes were changed meanwhile; nothing was issued.
+        OperationError (no-policy): no policy is active.
+        OperationError (unknown-identity): the active policy has no such identity.
+        OperationError (unknown-token-id): no token has *token_id*.
+        OperationError (unreadable): somebody else wrote where the tokens are recorded.
+        OperationError (token-not-live): it is expired or revoked; nothing was issued.
+        OperationError (vault-changing): the prefixes were changed meanwhile; nothing was issued.
         SecretInTextError: *note* or *actor* contains a token; nothing was issued.
         ValueError: *ttl_s* is not positive, *grace_s* is negative, or *note* is too long.
         TypeError: as for `issue_token`.
@@ -520,7 +528,8 @@ def rotate_token(
     if said == 0:
         raise not_active(client, keyspace, identity)
     if isinstance(said, int):
-        raise TokenNotLiveError(
+        raise OperationError(
+            "token-not-live",
             f"the token `{token_id}` is expired or revoked; nothing was issued",
             help=f"issue one with `keyleash token issue {identity}`",
         )

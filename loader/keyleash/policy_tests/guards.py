@@ -17,11 +17,13 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from keyleash.commands import CommandTable, load_table
 from keyleash.commands.live import UnreadableCommandsError, read_table
-from keyleash.errors import LeashError, ReplyCode
+from keyleash.errors import LeashError, OperationError, ReplyCode
 from keyleash.evaluate import Decision
 from keyleash.operator import activate_policy, prepare_policy
 from keyleash.policy import SECOND_US, Identity
-from keyleash.policy_tests.model import Case, GuardBrokeError, NotEmptyError
+from keyleash.policy_tests.model import (
+    Case,
+)
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client, guard_record, read_active
 from keyleash.store.token import (
@@ -47,7 +49,7 @@ class Guards:
         client: A redis-py client that may do everything, `decode_responses` off.
 
     Raises:
-        NotEmptyError: The database holds something, or other tests use it.
+        OperationError (not-empty): The database holds something, or other tests use it.
     """
 
     def __init__(self, client: Client) -> None:
@@ -90,7 +92,7 @@ class Guards:
         What the guard says to each call of a case, from a fresh start.
 
         Raises:
-            GuardBrokeError: It says something that is neither a refusal nor a command's reply.
+            OperationError (guard-broke): The reply is neither a denial nor a command's reply.
         """
         record = guard_record(self._client.hgetall(self._keyspace.guard(identity.name)))
         assert record is not None  # noqa: S101 - `load` made it
@@ -119,11 +121,12 @@ class Guards:
         Take away all that was made here: control keys, and the keys that calls named.
 
         Raises:
-            NotEmptyError: Somebody loaded a policy here meanwhile; then all stays.
+            OperationError (not-empty): Somebody loaded a policy here meanwhile; then all stays.
         """
         active = read_active(self._client, self._keyspace)
         if active is not None and active.actor != ACTOR:
-            raise NotEmptyError(
+            raise OperationError(
+                "not-empty",
                 "somebody loaded a policy into the database during the tests; nothing was removed",
                 help="see whose it is with `keyleash policy history`, and test elsewhere",
             )
@@ -146,7 +149,8 @@ class Guards:
             return
         if is_ours:
             self._disclaim()
-        raise NotEmptyError(
+        raise OperationError(
+            "not-empty",
             f"the database holds {held} keys already, and tests load policies into it"
             if is_ours
             else "other tests run in the database, or were killed there",
@@ -189,14 +193,14 @@ def _decision(reply: Any, digest: str) -> Decision:
     What a reply says; an error that is the command's own came through the guard.
 
     Raises:
-        GuardBrokeError: It is an error of the guard, or of the server's about it.
+        OperationError (guard-broke): It is an error of the guard, or of the server's about it.
     """
     if not isinstance(reply, ResponseError):
         return Decision()
     said = str(reply)
     if isinstance(reply, NoScriptError) or "user_script" in said or digest in said:
-        raise GuardBrokeError(
-            f"a guard ended in an error of its own: {said}", help="please report it"
+        raise OperationError(
+            "guard-broke", f"a guard ended in an error of its own: {said}", help="please report it"
         )
     found = refusal(said)
     if not isinstance(found, LeashError):

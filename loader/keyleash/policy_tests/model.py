@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from keyleash.errors import KeyleashError, PolicyError, Problem, ReplyCode, Span
+from keyleash.errors import PolicyError, Problem, ReplyCode, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +83,3 @@ class BadCasesError(PolicyError):
         super().__init__(problems)
         count = len(problems)
         self.message = f"{count} problem{'s' if count != 1 else ''} in the tests"
-
-
-class NotEmptyError(KeyleashError):
-    """The database that tests would load policies into holds something."""
-
-    code = "not-empty"
-
-
-class GuardBrokeError(KeyleashError):
-    """A guard neither refused a call nor let it through."""
-
-    code = "guard-broke"
-    exit_code = 70

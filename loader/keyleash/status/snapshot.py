@@ -42,7 +42,7 @@ def read_snapshot(client: Client) -> Snapshot:
         client: Of a user who may read the control keys.
 
     Raises:
-        VaultChangingError: Keys are being moved.
+        OperationError (vault-changing): Keys are being moved.
         redis.RedisError: It cannot be read.
     """
     client = operator_client(client)

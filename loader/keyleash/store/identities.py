@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from keyleash.errors import NoPolicyError, UnknownIdentityError
+from keyleash.errors import OperationError
 from keyleash.policy.problems import which_identity
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client, GuardRecord, guard_record
@@ -25,17 +25,20 @@ def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[
         name: The one that was asked for, or None for all.
 
     Raises:
-        NoPolicyError: nothing was ever loaded.
-        UnknownIdentityError: none has that name; one that left the policy still has its
-            tokens and its trail.
+        OperationError (no-policy): nothing was ever loaded.
+        OperationError (unknown-identity): none has that name. An identity that left the
+            policy still has its tokens and its audit stream.
     """
     known = known_identities(client, keyspace)
     if not known:
-        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+        raise OperationError(
+            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
+        )
     if name is None:
         return known
     if name not in known:
-        raise UnknownIdentityError(
+        raise OperationError(
+            "unknown-identity",
             f"there is no identity `{name}`",
             help=which_identity(name, known, "there are"),
         )

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
-from keyleash.errors import VaultChangingError
+from keyleash.errors import OperationError
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
@@ -91,12 +91,13 @@ def server_keyspace(client: Client) -> Keyspace:
         client: A redis-py client of an operator.
 
     Raises:
-        VaultChangingError: keys are being moved, so that they are in no one place.
+        OperationError (vault-changing): keys are being moved, so that they are in no one place.
     """
     record = read_seal(operator_client(client))
     if record.change is not None and record.change.is_switched:
         kind = record.change.kind.value
-        raise VaultChangingError(
+        raise OperationError(
+            "vault-changing",
             f"`keyleash vault {kind}` is under way or was interrupted;"
             " until it is finished, agents are suspended and keys are in two places",
             help=f"let it finish, or run `keyleash vault {kind}` again: it goes on where it was",

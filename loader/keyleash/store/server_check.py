@@ -14,7 +14,11 @@ import redis
 import redis.client
 from redis.exceptions import ResponseError
 
-from keyleash.errors import ClusterError, UnexpectedReplyError, UnsupportedServerError
+from keyleash.errors import (
+    ClusterError,
+    OperationError,
+    UnexpectedReplyError,
+)
 from keyleash.store.records import Client
 from keyleash.store.wire import is_of_a_cluster, reading_reply
 
@@ -202,8 +206,8 @@ def require_supported(client: Client) -> None:
     A server that does not let this user run INFO passes: what is sent next reports it.
 
     Raises:
-        UnsupportedServerError: The server is older than the supported versions, reports no
-            version, or is a Sentinel.
+        OperationError (unsupported-server): The server is older than the supported versions,
+            reports no version, or is a Sentinel.
         ClusterError: It is a node of a Redis Cluster.
     """
     try:
@@ -215,17 +219,21 @@ def require_supported(client: Client) -> None:
     if "cluster" in modes:
         raise ClusterError
     if "sentinel" in modes:
-        raise UnsupportedServerError(
+        raise OperationError(
+            "unsupported-server",
             "the server is a Sentinel, which has no data and runs no guards",
             help="use the URL of the primary; `keyleash watch --sentinel` takes that of a Sentinel",
         )
     major = _MAJOR.match(version)
     if major is None:
-        raise UnsupportedServerError(
-            "the server reports no version of Redis or Valkey that can be read", help=_HELP
+        raise OperationError(
+            "unsupported-server",
+            "the server reports no version of Redis or Valkey that can be read",
+            help=_HELP,
         )
     if int(major[1]) < OLDEST:
-        raise UnsupportedServerError(
+        raise OperationError(
+            "unsupported-server",
             f"the server is {product.capitalize()} {version}, which keyleash does not support",
             help=_HELP,
         )

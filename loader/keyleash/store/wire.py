@@ -15,11 +15,11 @@ from redis import exceptions as redis_errors
 from keyleash.commands import CommandTable
 from keyleash.commands.keys import UnplacedKeysError, key_places
 from keyleash.errors import (
+    DENIALS,
     KeyleashError,
     LeashError,
-    ReplyCode,
+    OperationError,
     UnexpectedReplyError,
-    UnreadableRecordError,
 )
 
 # How a guard reaches the server: as a script of its cache, or as a function that it keeps.
@@ -201,14 +201,6 @@ _CONNECTING_TO = re.compile(r"\AError (-?\d+ )?(while )?connecting to \S+\. ")
 _OF_PIPELINE = re.compile(r"\ACommand # \d+ \(.*?\) of pipeline caused error: ", re.DOTALL)
 
 
-def _subclasses(base: type[LeashError]) -> dict[str, type[LeashError]]:
-    return {cls.code: cls for cls in base.__subclasses__()}
-
-
-_BY_CODE = _subclasses(LeashError)
-assert set(_BY_CODE) == set(ReplyCode)  # noqa: S101 - a code without a class is a bug in errors.py
-
-
 def refusal(line: str) -> LeashError | None:
     """Turn an error reply into the typed error it stands for.
 
@@ -225,7 +217,7 @@ def refusal(line: str) -> LeashError | None:
     if not line.startswith(_MARK):
         return None
     code, *pairs = line[len(_MARK) :].split(" ")
-    cls = _BY_CODE.get(code)
+    cls = DENIALS.get(code)
     if cls is None:
         raise KeyleashError(
             f"the guard refused the call with the unknown code `{code}`",
@@ -282,12 +274,13 @@ def reading_record(what: str) -> Iterator[None]:
     Read in the block one of keyleash's own records.
 
     Raises:
-        UnreadableRecordError: It is not such as keyleash writes.
+        OperationError (unreadable): It is not such as keyleash writes.
     """
     try:
         yield
     except WRONG as error:
-        raise UnreadableRecordError(
+        raise OperationError(
+            "unreadable",
             f"{what} is not such as keyleash writes",
             help="find out who wrote to keyleash's keys; `keyleash doctor` looks at all",
         ) from error

@@ -43,7 +43,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from keyleash.errors import KeyleashError
+from keyleash.errors import OperationError
 
 if TYPE_CHECKING:
     from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
@@ -52,19 +52,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FakeLeash",
-    "FakeredisMissingError",
     "Leash",
     "LeashServer",
     "fake_async_redis",
     "fake_redis",
     "fake_server",
 ]
-
-
-class FakeredisMissingError(KeyleashError, ImportError):
-    """The fake needs fakeredis and its Lua, which only the tests of a project have."""
-
-    code = "fakeredis-missing"
 
 
 def fake_server() -> FakeServer:
@@ -78,7 +71,7 @@ def fake_redis(server: FakeServer | None = None, **options: Any) -> FakeRedis:
     Return a client of *server*, or of a new one; options as for `redis.Redis`.
 
     Raises:
-        FakeredisMissingError: fakeredis or lupa is not installed.
+        OperationError (fakeredis-missing): fakeredis or lupa is not installed.
     """
     fakes = _fakes()
     client: FakeRedis = fakes.FakeRedis(
@@ -100,7 +93,8 @@ def _fakes() -> ModuleType:
     try:
         from keyleash.testing import fakes  # noqa: PLC0415
     except ImportError as error:
-        raise FakeredisMissingError(
+        raise OperationError(
+            "fakeredis-missing",
             f"the fake server needs fakeredis with Lua: {error}",
             help="pip install 'fakeredis[lua]>=2.40,<3'",
         ) from error

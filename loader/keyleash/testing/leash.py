@@ -12,7 +12,7 @@ import redis
 import keyleash
 from keyleash.audit import AuditEvent, Denial, read_denials, read_events
 from keyleash.commands import CommandTable, load_table
-from keyleash.errors import UnknownIdentityError
+from keyleash.errors import OperationError
 from keyleash.operator import LoadResult, load_policy
 from keyleash.operator.tokens import issue_token
 from keyleash.servers import EmbeddedServer
@@ -113,7 +113,7 @@ class Leash(ABC):
         What was let through and recorded, oldest first.
 
         Raises:
-            UnknownIdentityError: No policy that was loaded here had that identity.
+            OperationError (unknown-identity): No policy that was loaded here had that identity.
         """
         self._require_known(identity)
         return list(read_events(self.admin, self._keyspace, [identity]))
@@ -123,7 +123,7 @@ class Leash(ABC):
         What was refused, oldest first.
 
         Raises:
-            UnknownIdentityError: No policy that was loaded here had that identity.
+            OperationError (unknown-identity): No policy that was loaded here had that identity.
         """
         self._require_known(identity)
         return list(read_denials(self.admin, self._keyspace, [identity]))
@@ -142,7 +142,9 @@ class Leash(ABC):
     def _require_known(self, identity: str) -> None:
         # An empty trail is what a test may hope for, and a misspelt name has one as well.
         if not self.admin.hexists(self._keyspace.layouts, identity):
-            raise UnknownIdentityError(f"no policy that was loaded here has `{identity}`")
+            raise OperationError(
+                "unknown-identity", f"no policy that was loaded here has `{identity}`"
+            )
 
 
 class LeashServer(Leash):

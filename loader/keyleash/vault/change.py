@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from redis.exceptions import ResponseError, WatchError
 
 from keyleash.compiler.render import operator_script
-from keyleash.errors import ActivationConflictError, NoPolicyError, VaultError
+from keyleash.errors import OperationError
 from keyleash.fence.apply import refreshed_users
 from keyleash.fence.record import read_records, write_tier
 from keyleash.operator.load.activate import activate_policy
@@ -112,9 +112,9 @@ def seal(
         others: Further servers, such as replicas, whose ACL users are to be kept in step.
 
     Raises:
-        VaultError: the server is sealed, or another change is under way.
-        NoPolicyError: no policy is active.
-        ActivationConflictError: a policy was loaded at the same time; nothing was changed.
+        OperationError (vault): the server is sealed, or another change is under way.
+        OperationError (no-policy): no policy is active.
+        OperationError (activation-conflict): a policy was loaded at the same time.
         VaultConflictError: two keys claim a name; the others were moved.
     """
     return _change(client, ChangeKind.SEAL, adopt, actor, report, hooks or Hooks(), others)
@@ -205,12 +205,15 @@ def _planned(
             with suppress(WatchError):
                 pipe.execute()
                 return change, False
-    raise VaultError("another change of the vault was begun just now", help="see what it does")
+    raise OperationError(
+        "vault", "another change of the vault was begun just now", help="see what it does"
+    )
 
 
 def _resumed(change: PrefixChange, kind: ChangeKind, adopt: Sequence[str]) -> PrefixChange:
     if change.kind is not kind:
-        raise VaultError(
+        raise OperationError(
+            "vault",
             f"`keyleash vault {change.kind.value}` was begun and not finished",
             help="run that again first: it goes on where it was",
         )
@@ -220,18 +223,23 @@ def _resumed(change: PrefixChange, kind: ChangeKind, adopt: Sequence[str]) -> Pr
 
 def _require_sealed(kind: ChangeKind, keyspace: Keyspace) -> None:
     if kind is ChangeKind.SEAL and keyspace.vault:
-        raise VaultError(
+        raise OperationError(
+            "vault",
             "the server is sealed already",
             help="`keyleash vault rotate` replaces its prefixes, `vault adopt` moves keys in",
         )
     if kind is not ChangeKind.SEAL and not keyspace.vault:
-        raise VaultError("the server is not sealed", help="see `keyleash vault seal --help`")
+        raise OperationError(
+            "vault", "the server is not sealed", help="see `keyleash vault seal --help`"
+        )
 
 
 def _require_policy(client: Client, keyspace: Keyspace) -> ActivePolicy:
     active = read_active(client, keyspace)
     if active is None:
-        raise NoPolicyError("no policy is active", help="load one with `keyleash load FILE`")
+        raise OperationError(
+            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
+        )
     return active
 
 
@@ -279,7 +287,8 @@ def _switch(
         client.evalsha(client.script_load(script), 0, active.generation, stage.load, *words)
     except ResponseError as error:
         if str(error).startswith("LEASH ACTIVATION_"):
-            raise ActivationConflictError(
+            raise OperationError(
+                "activation-conflict",
                 "another policy was activated at the same time; no prefix was changed",
                 help=f"run `keyleash vault {change.kind.value}` again",
             ) from None
@@ -330,7 +339,7 @@ def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = 
         report: Told now and again how far it is.
 
     Raises:
-        VaultError: the server is not sealed, or a pattern is about keyleash's own keys.
+        OperationError (vault): the server is not sealed, or a pattern is about keyleash's own keys.
         VaultConflictError: keys of these names are in the vault already. All others were moved.
     """
     client = operator_client(client)
@@ -344,7 +353,7 @@ def release_keys(client: Client, patterns: Sequence[str], report: Report | None 
     Move keys out of the vault, under the names that agents have for them; see `adopt_keys`.
 
     Raises:
-        VaultError: the server is not sealed, or a pattern is about keyleash's own keys.
+        OperationError (vault): the server is not sealed, or a pattern is about keyleash's own keys.
         VaultConflictError: keys of these names are outside already. All others were moved.
     """
     client = operator_client(client)
@@ -356,7 +365,9 @@ def release_keys(client: Client, patterns: Sequence[str], report: Report | None 
 def _sealed_keyspace(client: Client) -> Keyspace:
     keyspace = server_keyspace(client)
     if not keyspace.vault:
-        raise VaultError("the server is not sealed", help="see `keyleash vault seal --help`")
+        raise OperationError(
+            "vault", "the server is not sealed", help="see `keyleash vault seal --help`"
+        )
     return keyspace
 
 

@@ -8,7 +8,10 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.errors import VaultConflictError, VaultError
+from keyleash.errors import (
+    OperationError,
+    VaultConflictError,
+)
 from keyleash.policy import Pattern
 from keyleash.policy.patterns import beginning, match, parse_pattern
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
@@ -144,12 +147,13 @@ def patterns_of(sources: Iterable[str], keyspace: Keyspace) -> tuple[Pattern, ..
 
     Raises:
         PolicyError: one is none.
-        VaultError: one is about keyleash's own keys alone.
+        OperationError (vault): one is about keyleash's own keys alone.
     """
     patterns = tuple(map(parse_pattern, sources))
     for pattern in patterns:
         if beginning(pattern).startswith(_own(keyspace)):
-            raise VaultError(
+            raise OperationError(
+                "vault",
                 f"`{pattern.source}` is about keyleash's own keys, which are not moved by hand",
                 help="name the keys of agents",
             )

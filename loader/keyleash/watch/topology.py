@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 from redis import exceptions as redis_errors
 
-from keyleash.errors import DigestMismatchError, KeyleashError
+from keyleash.errors import (
+    KeyleashError,
+    OperationError,
+)
 from keyleash.operator.load.functions import held_functions
 from keyleash.operator.load.plan import batches
 from keyleash.store.keyspace import Keyspace, script_digest
@@ -109,7 +112,7 @@ def load_recorded(
         Whether it was; False if the text is gone or is another script's.
 
     Raises:
-        DigestMismatchError: the server names it otherwise.
+        OperationError (digest-mismatch): the server names it otherwise.
     """
     text = client.hget(keyspace.source(identity), digest)
     # It may have been changed since it was compared.
@@ -121,7 +124,9 @@ def load_recorded(
     answered = client.script_load(text)
     named = answered.decode() if isinstance(answered, bytes) else answered
     if named != digest:
-        raise DigestMismatchError(f"the server gives the digest `{named}`, expected `{digest}`")
+        raise OperationError(
+            "digest-mismatch", f"the server gives the digest `{named}`, expected `{digest}`"
+        )
     return True
 
 

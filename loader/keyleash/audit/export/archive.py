@@ -25,7 +25,7 @@ from keyleash.audit.export.rows import (
     read_rows,
     row_writer,
 )
-from keyleash.errors import ArchiveBusyError, ArchiveError
+from keyleash.errors import ArchiveError
 
 DRAFT = "draft.tmp"
 """What a file is called that is not whole yet; each folder has one at most."""
@@ -184,14 +184,15 @@ def locked_archive(directory: Path) -> Iterator[Archive]:
     An archive to write to, begun if there is nothing in *directory*, locked against others.
 
     Raises:
-        ArchiveBusyError: another archiver is at work there.
-        ArchiveError: there is something in it that is no archive.
+        ArchiveError (archive-busy): another archiver is at work there.
+        ArchiveError (archive): there is something in it that is no archive.
         OSError: it cannot be made or read.
     """
     make_folder(directory.absolute())
     # Before the lock makes it one that is not empty.
     if not (directory / ARCHIVE).exists() and set(os.listdir(directory)) - {LOCK, DRAFT}:
         raise ArchiveError(
+            "archive",
             f"`{directory}` is not empty, and no archive",
             help=f"name an empty or a new directory, or bring `{ARCHIVE}` back",
         )
@@ -199,7 +200,8 @@ def locked_archive(directory: Path) -> Iterator[Archive]:
     try:
         if not _gets(file):
             holder = os.pread(file, 20, 0).decode(errors="replace")
-            raise ArchiveBusyError(
+            raise ArchiveError(
+                "archive-busy",
                 f"another archiver (pid {holder}) is at work in `{directory}`",
                 help="let it go on, or end it first; one with `--follow` exports all there is",
             )
@@ -225,22 +227,25 @@ def read_archive(directory: Path) -> Archive:
     """Read what an archive says of itself.
 
     Raises:
-        ArchiveError: *directory* is none.
+        ArchiveError (archive): *directory* is none.
     """
     try:
         said = json.loads((directory / ARCHIVE).read_bytes())
         if said["version"] != VERSION:
-            raise ArchiveError(f"`{directory}` is an archive of version {said['version']}")
+            raise ArchiveError(
+                "archive", f"`{directory}` is an archive of version {said['version']}"
+            )
         marks = {name: Mark(**mark) for name, mark in said["marks"].items()}
         return Archive(directory, said["id"], said["place"], marks)
     except FileNotFoundError:
         raise ArchiveError(
+            "archive",
             f"`{directory}` is no archive: it has no `{ARCHIVE}`",
             help="name the directory that was given to `keyleash audit export --to`",
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         path = directory / ARCHIVE
-        raise ArchiveError(f"cannot read `{path}`", help=recovery_of(path)) from None
+        raise ArchiveError("archive", f"cannot read `{path}`", help=recovery_of(path)) from None
 
 
 def _read_or_begin(directory: Path) -> Archive:
@@ -395,7 +400,7 @@ def read_manifest(folder: Path, stream: str, name: str = MANIFEST) -> Manifest:
     """Read a folder's manifest; an empty one if there is none yet.
 
     Raises:
-        ArchiveError: it is none that can be read, or that of another trail.
+        ArchiveError (archive): it is none that can be read, or that of another trail.
     """
     path = folder / name
     try:
@@ -416,6 +421,7 @@ def read_manifest(folder: Path, stream: str, name: str = MANIFEST) -> Manifest:
 
 def _unreadable(path: Path, why: str) -> ArchiveError:
     return ArchiveError(
+        "archive",
         f"cannot read the manifest `{path}`: {why}",
         help=f"{recovery_of(path)}; without it nobody knows what was exported",
     )
@@ -475,7 +481,7 @@ class StreamFolder:
     A folder that an archiver writes to.
 
     Raises:
-        ArchiveError: it is not as its manifest and the archive's marks have it.
+        ArchiveError (archive): it is not as its manifest and the archive's marks have it.
     """
 
     def __init__(self, archive: Archive, stream: ExportedStream) -> None:
@@ -487,6 +493,7 @@ class StreamFolder:
         mark = archive.marks.get(stream.name)
         if mark is not None and mark.files > self.head.files:
             raise ArchiveError(
+                "archive",
                 f"`{self.path}` has {self.head.files} files, of which {mark.files} were recorded",
                 help="bring the folder back from a backup, with its manifest",
             )
@@ -551,6 +558,7 @@ class StreamFolder:
             file = _read_file(path, self.head)
         except ValueError:
             raise ArchiveError(
+                "archive",
                 f"`{left[0]}` is in no manifest, and no crash can have left it",
                 help="if the manifest is an old one, bring the newest back; else move it away",
             ) from None

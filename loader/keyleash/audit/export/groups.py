@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.audit.export.archive import Archive, StreamFolder
 from keyleash.audit.export.rows import ArchiveRow, ExportedStream, SequenceCheck
-from keyleash.errors import ArchiveTakenError
+from keyleash.errors import ArchiveError
 from keyleash.policy.parse import parse_policy
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client, read_active
@@ -205,8 +205,8 @@ def open_streams(
         take_over: Go on where another archive has them, or the server lost them.
 
     Raises:
-        ArchiveTakenError: another archive has one, or the archive another server's.
-        ArchiveError: a folder is not as its manifest has it.
+        ArchiveError (archive-taken): another archive has one, or the archive another server's.
+        ArchiveError (archive): a folder is not as its manifest has it.
     """
     ready = [_ready(client, archive, stream) for stream in streams]
     # All are looked at before the first is changed.
@@ -234,7 +234,8 @@ def _require_ours(open_stream: OpenStream) -> None:
         and open_stream.group.stream_exists()
         and not open_stream.group.exists()
     ):
-        raise ArchiveTakenError(
+        raise ArchiveError(
+            "archive-taken",
             f"the trail `{open_stream.stream.name}` is not the one that `{open_stream.folder.path}`"
             " was exported from",
             help="name another directory for another server; if the server was restored or lost"
@@ -252,7 +253,8 @@ def _require_alone(open_stream: OpenStream, *, take_over: bool) -> None:
 
 
 def _taken(stream: ExportedStream, place: str) -> ArchiveTakenError:
-    return ArchiveTakenError(
+    return ArchiveError(
+        "archive-taken",
         f"the trail `{stream.name}` is exported to another archive, begun at `{place}`",
         help="export to that one; or begin one here, with all that the server still has, by"
         " `--take-over`: that one is not gone on with then",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from keyleash.audit.entries import audit_events, number_of
-from keyleash.errors import MissingExtraError
+from keyleash.errors import OperationError
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import Client
 
@@ -284,13 +284,14 @@ def require_pyarrow() -> tuple[Any, Any]:
     """The libraries, which are imported only when Parquet is asked for.
 
     Raises:
-        MissingExtraError: they are not installed.
+        OperationError (missing-extra): they are not installed.
     """
     try:
         import pyarrow  # noqa: PLC0415
         import pyarrow.parquet  # noqa: PLC0415
     except ImportError:
-        raise MissingExtraError(
+        raise OperationError(
+            "missing-extra",
             "Parquet needs pyarrow, which is not installed",
             help="install it with `pip install 'keyleash[parquet]'`",
         ) from None
@@ -320,7 +321,7 @@ def read_parquet(path: Path) -> Iterator[ArchiveRow]:
 
     Raises:
         ValueError: it is not what that writes.
-        MissingExtraError: pyarrow is not installed.
+        OperationError (missing-extra): pyarrow is not installed.
     """
     _, parquet = require_pyarrow()
     with path.open("rb") as file:
@@ -397,7 +398,7 @@ def require_format(file_format: FileFormat) -> None:
     """See to it that *file_format* can be written.
 
     Raises:
-        MissingExtraError: its library is not installed.
+        OperationError (missing-extra): its library is not installed.
     """
     if file_format is FileFormat.PARQUET:
         require_pyarrow()
@@ -418,7 +419,7 @@ def read_rows(path: Path) -> Iterator[ArchiveRow]:
     Raises:
         ValueError: it is not what a writer of that format writes.
         OSError: it cannot be read.
-        MissingExtraError: the format's library is not installed.
+        OperationError (missing-extra): the format's library is not installed.
     """
     read = {FileFormat.JSONL: read_jsonl, FileFormat.PARQUET: read_parquet}
     return read[FileFormat(path.suffix[1:])](path)

@@ -30,7 +30,7 @@ from keyleash.audit.export.rows import (
 )
 from keyleash.audit.export.verify import Recorded
 from keyleash.audit.operator_actions import read_control
-from keyleash.errors import ArchiveTakenError, ArchiveWriteError
+from keyleash.errors import ArchiveError
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
@@ -154,7 +154,7 @@ class Archiver:
         is_stopping: Asked between pages; after it said yes, the file at hand is finished.
 
     Raises:
-        MissingExtraError: *file_format* needs a library that is not installed.
+        OperationError (missing-extra): *file_format* needs a library that is not installed.
     """
 
     def __init__(
@@ -200,9 +200,9 @@ class Archiver:
             File by file, once it is acknowledged.
 
         Raises:
-            ArchiveTakenError: another archive has these trails, or this one another server's.
-            ArchiveError: a folder is not as its manifest has it.
-            ArchiveWriteError: the disk is full or the like; run it again when it is not.
+            ArchiveError (archive-taken): another archive has these trails, or this one another server's.
+            ArchiveError (archive): a folder is not as its manifest has it.
+            ArchiveError (archive-write): the disk is full or the like; run it again when it is not.
         """
         self._report = report
         yield from self._round()
@@ -249,7 +249,8 @@ class Archiver:
             except ResponseError as error:
                 if not is_gone(error):
                     raise
-                raise ArchiveTakenError(
+                raise ArchiveError(
+                    "archive-taken",
                     f"the trail `{open_stream.stream.name}` was removed,"
                     " or another archive took it over",
                     help="run it again to see which",
@@ -272,7 +273,8 @@ class Archiver:
                 file = open_stream.folder.write(chain((first,), pages), self._format)
             except OSError as error:
                 said = (error.strerror or str(error)).lower()
-                raise ArchiveWriteError(
+                raise ArchiveError(
+                    "archive-write",
                     f"cannot write in `{open_stream.folder.path}`: {said};"
                     " nothing that was to be written there is acknowledged",
                     help="make room, and run it again: it goes on where it was",

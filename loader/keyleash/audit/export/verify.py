@@ -109,8 +109,8 @@ def verify_archive(directory: Path, recorded: Recorded | None = None) -> Archive
         recorded: Whose chains are compared too: what the server recorded of this archive.
 
     Raises:
-        ArchiveError: *directory* is none.
-        MissingExtraError: it has Parquet files, and pyarrow is not installed.
+        ArchiveError (archive): *directory* is none.
+        OperationError (missing-extra): it has Parquet files, and pyarrow is not installed.
     """
     busy = is_being_written(directory)
     extra = [

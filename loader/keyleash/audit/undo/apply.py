@@ -15,10 +15,8 @@ from keyleash.audit.undo.plan import Action, ConflictKind, KeyPlan, UndoPlan
 from keyleash.audit.undo.values import HELP, find_withheld
 from keyleash.compiler.render import operator_script
 from keyleash.errors import (
-    ChangedMeanwhileError,
     NothingToUndoError,
-    UndoRefusedError,
-    UndoUnansweredError,
+    OperationError,
 )
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.prefixes import server_keyspace
@@ -67,12 +65,12 @@ def apply_undo(
 
     Raises:
         SecretInTextError: *description* or *actor* contains a token; nothing was changed.
-        UndoRefusedError: something is in the way, or the server does not take it.
+        OperationError (undo-refused): something is in the way, or the server does not take it.
         UnvalidatedRestoreError: an agent may have made up a before-image, and the server does not
             validate payloads.
         NothingToUndoError: every key holds already what it held.
-        ChangedMeanwhileError: a key was changed since the plan was made.
-        UndoUnansweredError: the connection was lost; whether it was done is not known.
+        OperationError (changed-meanwhile): a key was changed since the plan was made.
+        OperationError (undo-unanswered): the connection was lost; whether it was done is not known.
     """
     client = operator_client(client)
     reject_tokens(description=description, actor=actor)
@@ -91,7 +89,8 @@ def apply_undo(
     except (RedisConnectionError, RedisTimeoutError) as lost:
         word, said = b"UNDONE", _recorded(client, keyspace, undo, plan.time_ms)
         if not said:
-            raise UndoUnansweredError(
+            raise OperationError(
+                "undo-unanswered",
                 "the connection was lost before the answer came:"
                 " all of this was undone, or nothing was",
                 help=f"it was, if `keyleash audit log --correlation {undo}` finds an event",
@@ -101,14 +100,16 @@ def apply_undo(
         word, said = b"UNDONE", done
     match word:
         case b"CHANGED":
-            raise ChangedMeanwhileError(
+            raise OperationError(
+                "changed-meanwhile",
                 f"{_keys(said)} changed since the plan was made; nothing was undone",
                 help="plan it again",
             )
         case b"REFUSED":
             key, error = said
-            raise UndoRefusedError(
-                f"the server does not take {_keys([key])}: {_text(error)}; nothing was undone"
+            raise OperationError(
+                "undo-refused",
+                f"the server does not take {_keys([key])}: {_text(error)}; nothing was undone",
             )
     return UndoResult(
         correlation=undo,
@@ -143,7 +144,7 @@ def _recorded(client: Client, keyspace: Keyspace, undo: str, since_ms: int) -> l
         return []
 
 
-def refusal(plan: UndoPlan) -> UndoRefusedError:
+def refusal(plan: UndoPlan) -> OperationError:
     """Why *plan* is not carried out."""
     blocked, count = len(plan.blocked), len(plan.keys)
     which = "1 key" if count == 1 else f"{blocked} of {count} keys"
@@ -158,7 +159,8 @@ def refusal(plan: UndoPlan) -> UndoRefusedError:
         helps.append(HELP)
     if any(conflict.kind is ConflictKind.NOT_RECORDED for conflict in conflicts):
         helps.append("with `before_images` in the policy, later changes can be undone")
-    return UndoRefusedError(
+    return OperationError(
+        "undo-refused",
         f"{which} cannot be restored; nothing was undone",
         help="; ".join(helps),
     )

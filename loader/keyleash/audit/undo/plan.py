@@ -303,9 +303,9 @@ def plan_undo(
 
     Raises:
         NothingToUndoError: no event is meant, or those that are changed nothing.
-        UnknownEventError: there is no such event.
-        AmbiguousEventError: several identities have an event of that id.
-        UnknownIdentityError: no identity ever had that name.
+        OperationError (unknown-event): there is no such event.
+        OperationError (ambiguous-event): several identities have an event of that id.
+        OperationError (unknown-identity): no identity ever had that name.
         UndoTooLargeError: it would hold up the server for too long.
     """
     client = operator_client(client)

@@ -20,9 +20,8 @@ from keyleash.audit.undo.history import (
 from keyleash.audit.undo.values import read_images
 from keyleash.errors import (
     NothingToUndoError,
+    OperationError,
     UndoTooLargeError,
-    UnknownEventError,
-    UnknownIdentityError,
 )
 from keyleash.policy.model import Literal, Pattern
 from keyleash.policy.patterns import match as matches
@@ -89,16 +88,17 @@ def select_events(
     Events that are not trusted are left out.
 
     Raises:
-        UnknownEventError: there is no such event.
-        AmbiguousEventError: several identities have an event of that id.
-        UnknownIdentityError: no identity ever had that name.
+        OperationError (unknown-event): there is no such event.
+        OperationError (ambiguous-event): several identities have an event of that id.
+        OperationError (unknown-identity): no identity ever had that name.
         NothingToUndoError: nothing was recorded that is meant.
         UndoTooLargeError: their before-images are more than a plan can hold.
     """
     names = trail_names(client, keyspace)
     if selection.identity is not None:
         if selection.identity not in names:
-            raise UnknownIdentityError(
+            raise OperationError(
+                "unknown-identity",
                 f"there is no identity `{selection.identity}`",
                 help=which_identity(selection.identity, names[:-1], "there are"),
             )
@@ -129,7 +129,7 @@ def _events(
         for given in selection.events:
             for event in find_event(client, keyspace, names, given):
                 if not isinstance(event, AuditEvent):
-                    raise UnknownEventError(f"`{given}` changed no key", help=_SEE)
+                    raise OperationError("unknown-event", f"`{given}` changed no key", help=_SEE)
                 chosen[event.identity, event.id, event.item] = event
         yield from chosen.values()
         return

@@ -75,7 +75,7 @@ def check_tokens(deployment: Deployment, keyspace: Keyspace) -> Iterable[CheckRe
     Read what is recorded of tokens, as lists of them do; there is nothing else to say of it.
 
     Raises:
-        UnreadableRecordError: It cannot be read.
+        OperationError (unreadable): It cannot be read.
     """
     policy, main = deployment.policy, deployment.main.client
     if policy is not None:

@@ -10,7 +10,11 @@ from redis.exceptions import ResponseError
 from keyleash.commands import CommandTable
 from keyleash.compiler import Report
 from keyleash.compiler.render import operator_script
-from keyleash.errors import ActivationConflictError, NotVerifiedError, Problem, RemovalError
+from keyleash.errors import (
+    OperationError,
+    Problem,
+    RemovalError,
+)
 from keyleash.fence.apply import refreshed_users
 from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
 from keyleash.operator.load.functions import load_functions, retire_functions
@@ -95,16 +99,16 @@ def load_policy(
         allow_removal: Load also a policy that lacks identities of the active one.
 
     Raises:
-        UnsupportedServerError: the server is older than the supported versions.
+        OperationError (unsupported-server): the server is older than the supported versions.
         ClusterError: the server is a node of a Redis Cluster.
         PolicyError: the document has problems; nothing was touched.
         RemovalError: it removes identities, and that was not allowed; nothing was activated.
-        UnsupportedPatternError: ACL rules of a fenced identity cannot hold one of its patterns.
+        OperationError (unsayable-pattern): ACL rules cannot hold a pattern.
         EvictionError: the server may evict control keys; nothing was touched.
         UnvalidatedRestoreError: the policy allows RESTORE, and the server does not validate
             payloads; nothing was touched.
-        ActivationConflictError: another load was faster; nothing was activated.
-        DigestMismatchError: the server's digests are not ours; nothing was activated.
+        OperationError (activation-conflict): another load was faster; nothing was activated.
+        OperationError (digest-mismatch): the server's digests are not ours; nothing was activated.
     """
     client = operator_client(client)
     others = [operator_client(other, "others") for other in others]
@@ -161,7 +165,8 @@ def activate_policy(
     keyspace = keyspace or in_force
     if keyspace != in_force:
         # activate.lua asks again; but by then what is staged would not fit.
-        raise ActivationConflictError(
+        raise OperationError(
+            "activation-conflict",
             "the prefixes of keys were changed while this policy was being loaded",
             help="load it again",
         )
@@ -243,8 +248,10 @@ def _activate(
         raise
 
 
-def _conflict(message: str) -> ActivationConflictError:
-    return ActivationConflictError(message, help="look at `keyleash status`, then load again")
+def _conflict(message: str) -> OperationError:
+    return OperationError(
+        "activation-conflict", message, help="look at `keyleash status`, then load again"
+    )
 
 
 def verify_activation(
@@ -258,13 +265,14 @@ def verify_activation(
     Read back what *generation* consists of: its record, every guard's record and state, scripts.
 
     Raises:
-        ActivationConflictError: another policy was activated since.
-        NotVerifiedError: something is not there, or is not what was activated; it names what.
+        OperationError (activation-conflict): another policy was activated since.
+        OperationError (not-verified): something differs from what was activated.
     """
     client = operator_client(client)
     active = read_active(client, keyspace)
     if active is not None and active.generation > generation:
-        raise ActivationConflictError(
+        raise OperationError(
+            "activation-conflict",
             f"generation {generation} was activated, and then another policy by `{active.actor}`",
             help="look at `keyleash policy history`",
         )
@@ -274,7 +282,14 @@ def verify_activation(
     findings += _wrong_guards(client, prepared, keyspace, transport, generation)
     findings += _missing_scripts(client, prepared, transport)
     if findings:
-        raise NotVerifiedError(generation, findings)
+        more = f" and {len(findings) - 5} more" if len(findings) > 5 else ""
+        raise OperationError(
+            "not-verified",
+            f"generation {generation} was activated, but the server does not have it as activated:"
+            f" {', '.join(findings[:5])}{more}",
+            help="load the policy again; if that does not help, find out who else writes these"
+            " keys",
+        )
 
 
 def _wrong_guards(

@@ -70,11 +70,11 @@ def prepare_policy(
     shipped table, and the first warning says so.
 
     Raises:
-        UnsupportedServerError: The server is older than the supported versions.
+        OperationError (unsupported-server): The server is older than the supported versions.
         ClusterError: It is a node of a Redis Cluster.
         PolicyError: With every problem of the document.
         SecretInTextError: The reason of an `accept` contains a token.
-        CompileError: No guard can be made of it.
+        UnplacedKeysError: No guard can be made of it.
         EvictionError: The server may evict control keys, and *allow_eviction* is false.
         UnvalidatedRestoreError: An identity may RESTORE, the server does not validate payloads,
             and *allow_unvalidated_restore* is false.

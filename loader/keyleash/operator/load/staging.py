@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.compiler import CompiledGuard, Report
 from keyleash.compiler.render import STAGED_KEEP_MS, operator_script, render
-from keyleash.errors import DigestMismatchError
+from keyleash.errors import OperationError
 from keyleash.limits.counters import DOUBLE
 from keyleash.operator.load.plan import (
     IdentityChange,
@@ -213,7 +213,7 @@ def load_scripts(
         report: Told now and then how many are there.
 
     Raises:
-        DigestMismatchError: the server names a script otherwise than we do. A guard's
+        OperationError (digest-mismatch): the server names a script otherwise than we do. A guard's
             digest is its identity: nothing is activated then.
     """
     loaded = 0
@@ -226,9 +226,10 @@ def load_scripts(
             answered = client.script_load(script)
             digest = answered.decode() if isinstance(answered, bytes) else answered
             if digest != expected:
-                raise DigestMismatchError(
+                raise OperationError(
+                    "digest-mismatch",
                     f"the server gives the guard of `{guard.identity}` the digest `{digest}`,"
-                    f" expected `{expected}`"
+                    f" expected `{expected}`",
                 )
         if len(known) - sum(known) >= MANY:
             step_lua_gc(client)
