@@ -152,7 +152,7 @@ def _require_not_expired(last: UndoStep, time_ms: int) -> None:
         )
 
 
-def _not_kept(source: UndoStep) -> UnknownValueError:
+def _not_kept(source: UndoStep) -> OperationError:
     if source.large:
         why = f"it was too large to be kept, {source.large} bytes"
     elif source.is_masked:
@@ -166,7 +166,7 @@ def _not_kept(source: UndoStep) -> UnknownValueError:
     )
 
 
-def _changed_outside(last: UndoStep | None, source: UndoStep | None) -> UnknownValueError:
+def _changed_outside(last: UndoStep | None, source: UndoStep | None) -> OperationError:
     after = last.event if last else "the first"
     until = f"event {source.event}" if source else "now"
     return OperationError(

@@ -252,7 +252,7 @@ def _require_alone(open_stream: OpenStream, *, take_over: bool) -> None:
         open_stream.group.destroy(name)
 
 
-def _taken(stream: ExportedStream, place: str) -> ArchiveTakenError:
+def _taken(stream: ExportedStream, place: str) -> ArchiveError:
     return ArchiveError(
         "archive-taken",
         f"the trail `{stream.name}` is exported to another archive, begun at `{place}`",

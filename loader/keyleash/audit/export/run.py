@@ -200,7 +200,7 @@ class Archiver:
             File by file, once it is acknowledged.
 
         Raises:
-            ArchiveError (archive-taken): another archive has these trails, or this one another server's.
+            ArchiveError (archive-taken): another archive has the streams, or this one has others.
             ArchiveError (archive): a folder is not as its manifest has it.
             ArchiveError (archive-write): the disk is full or the like; run it again when it is not.
         """
