@@ -1,12 +1,12 @@
 """The suite: measure the sections, print their tables and bars, write results, draw plots.
 
     make bench                                    # everything, about five minutes
-    make bench QUICK=1                            # to see that it works; not to quote
+    make bench QUICK=1                            # a smoke test; not for quoting
     python -m benchmarks --section ladder --server redis-server
-    python -m benchmarks --draw benchmarks/results/2025-12-31.json
+    python -m benchmarks --draw .bench/results/2025-12-31.json
 
-Exit status 1 if a bar is missed on any server, 2 if something could not be measured or
-keyleash counted other calls than were made. See benchmarks/README.md.
+Exit status 1 if a bar is missed on any server, 2 if a measurement failed or the
+counters of keyleash disagree with the calls made. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ from pathlib import Path
 
 from benchmarks import growth, ladder, latency, peers, tiers
 from benchmarks.support.bars import bar_table
-from benchmarks.support.build import CACHE, BuildError
-from benchmarks.support.load import LoadError
+from benchmarks.support.load import CACHE, BuildError, LoadError
 from benchmarks.support.measure import MiscountError
 from benchmarks.support.policy import StructureError
-from benchmarks.support.results import machine, read_sections, write_results
-from benchmarks.support.section import Section, SectionModule, Setting
+from benchmarks.support.section import (
+    Section,
+    SectionModule,
+    Setting,
+    machine,
+    read_sections,
+    write_results,
+)
 from benchmarks.support.servers import choose_cores, choose_servers
 from redis.exceptions import RedisError
 
@@ -31,9 +36,6 @@ from keyleash.errors import KeyleashError
 
 SECTIONS: tuple[SectionModule, ...] = (ladder, tiers, latency, peers, growth)
 BY_NAME = {module.NAME: module for module in SECTIONS}
-
-COMMITTED = Path(__file__).parent
-"""Results and plots of whole runs; those of quick and partial ones go to the cache, uncommitted."""
 
 FAILURES = (
     BuildError,
@@ -47,18 +49,17 @@ FAILURES = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the options say, and return the exit status."""
+    """Run the suite and return the exit status."""
     options = parser().parse_args(argv)
     if options.draw:
-        draw(read_sections(options.draw), options.out or COMMITTED)
+        draw(read_sections(options.draw), options.out or CACHE)
         return 0
     try:
         servers = tuple(choose_servers(options.server))
     except FileNotFoundError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
-    whole = not (options.quick or options.section or options.server)
-    out = options.out or (COMMITTED if whole else CACHE)
+    out = options.out or CACHE
     setting = Setting(servers, choose_cores(), options.quick)
     about = machine(quick=options.quick)
     names = options.section or list(BY_NAME)
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 def measure(
     modules: Sequence[SectionModule], setting: Setting, *, quiet: bool
 ) -> tuple[list[Section], list[str]]:
-    """Measure section by section; what fails does not keep the others from being measured."""
+    """Measure each section; a failed section does not stop the others."""
     sections, failures = [], []
     for module in modules:
         try:
@@ -106,44 +107,45 @@ def draw(sections: Iterable[Section], out: Path) -> None:
 
 
 def all_met(sections: Iterable[Section]) -> bool:
-    """Whether every bar is met on every server."""
+    """Return whether every bar is met on every server."""
     return all(bar.met for section in sections for _, bar in section.bars)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
-    made = argparse.ArgumentParser(
+    """Return the argument parser."""
+    result = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__ and __doc__.partition("\n")[0],
-        epilog="exit status: 1 if a bar is missed, 2 if something could not be measured",
+        epilog="exit status: 1 if a bar is missed, 2 if a measurement failed",
     )
-    made.add_argument(
-        "--quick", action="store_true", help="under a minute: to see that it works, not to quote"
+    result.add_argument(
+        "--quick", action="store_true", help="smoke test of under a minute; not for quoting"
     )
-    made.add_argument(
+    result.add_argument(
         "--section", nargs="+", choices=BY_NAME, metavar="NAME", help=f"of {', '.join(BY_NAME)}"
     )
-    made.add_argument(
+    result.add_argument(
         "--server",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="embedded, redis-server, valkey-server or a path; default: all that are found",
+        help="embedded, redis-server, valkey-server or a path; default: all that are on PATH",
     )
-    made.add_argument("--json", action="store_true", help="print the results instead of tables")
-    made.add_argument(
-        "--no-bar", action="store_true", help="exit with 0 whether the bars are met or not"
-    )
-    made.add_argument(
+    result.add_argument("--json", action="store_true", help="print the results instead of tables")
+    result.add_argument("--no-bar", action="store_true", help="exit with 0 even if a bar is missed")
+    result.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="for results/ and plots/; default: benchmarks, or .bench unless all is measured",
+        help="folder for results/ and plots/; default: .bench",
     )
-    made.add_argument(
-        "--draw", type=Path, metavar="RESULTS.json", help="only draw the plots of these results"
+    result.add_argument(
+        "--draw",
+        type=Path,
+        metavar="RESULTS.json",
+        help="draw the plots of a results file, and measure nothing",
     )
-    return made
+    return result
 
 
 if __name__ == "__main__":

@@ -19,11 +19,10 @@ from pathlib import Path
 
 from benchmarks.ladder import MANY, contenders_on
 from benchmarks.support.bench import Bench, Contender, Plan, bench_on
-from benchmarks.support.calls import CALLS_PER_CONNECTION
 from benchmarks.support.load import Generator
-from benchmarks.support.readiness import fill_keys
+from benchmarks.support.measure import fill_keys
 from benchmarks.support.servers import Cores, ServerChoice, choose_servers, version_of
-from benchmarks.support.variants import Way
+from benchmarks.support.variants import CALLS_PER_CONNECTION, Way
 
 from keyleash.servers.embedded import packaged_binary
 

@@ -13,16 +13,14 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.growth.policies import guarded_set
-from benchmarks.growth.sampling import Case, curves_of
-from benchmarks.growth.yard import Yard
-from benchmarks.support.bars import Bar, Side
+from benchmarks.growth.loading import guarded_set
+from benchmarks.growth.sampling import Case, Yard, curves_of
+from benchmarks.support.bars import Bar, Side, ratios, spread_of
 from benchmarks.support.bench import Bench
 from benchmarks.support.load import Generator, User
 from benchmarks.support.policy import IDENTITY, Target, load_targets, raised_document
 from benchmarks.support.section import Figure, Section, Setting, joined
 from benchmarks.support.servers import ServerChoice, version_of
-from benchmarks.support.spread import ratios, spread_of
 
 from keyleash.compiler import CompiledGuard
 from keyleash.operator import prepare_policy

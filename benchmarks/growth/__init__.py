@@ -6,8 +6,8 @@ from pathlib import Path
 
 import redis
 from benchmarks.growth import audit, identities, images, limits, patterns, reading, sizes, tokens
-from benchmarks.growth.report import figures_of, text_of
-from benchmarks.growth.yard import Yard
+from benchmarks.growth.curves import figures_of, text_of
+from benchmarks.growth.sampling import Yard
 from benchmarks.support.load import Generator
 from benchmarks.support.section import Section, Setting
 from benchmarks.support.servers import running, version_of

@@ -6,13 +6,10 @@ import json
 from collections.abc import Callable
 
 import redis
-from benchmarks.growth import memory
-from benchmarks.growth.loading import load
-from benchmarks.growth.memory import footprint
-from benchmarks.growth.policies import document, guarded_set, identity
-from benchmarks.growth.sampling import Case, calls_of, curves_of, sample
-from benchmarks.growth.shape import Growth
-from benchmarks.growth.yard import Yard
+from benchmarks.growth import loading
+from benchmarks.growth.curves import Growth
+from benchmarks.growth.loading import document, footprint, guarded_set, identity, load
+from benchmarks.growth.sampling import Case, Yard, calls_of, curves_of, sample
 
 from keyleash.store.keyspace import Keyspace
 
@@ -60,7 +57,7 @@ def measure(yard: Yard) -> list[Growth]:
             remarks=("0: emptied before every sample, `retain: 1`",),
             noisy=noisy,
         ),
-        memory.growth_of("memory, audit", GROWS, {"stream": taken}),
+        loading.growth_of("memory, audit", GROWS, {"stream": taken}),
     ]
 
 

@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-from benchmarks.growth import loading, memory
-from benchmarks.growth.loading import Loaded, load
-from benchmarks.growth.memory import Footprint, footprint
-from benchmarks.growth.policies import document, guarded_set, runner
-from benchmarks.growth.sampling import Case, curves_of
-from benchmarks.growth.shape import Growth
-from benchmarks.growth.yard import Yard
+from benchmarks.growth import loading
+from benchmarks.growth.curves import Growth
+from benchmarks.growth.loading import (
+    Footprint,
+    Loaded,
+    document,
+    footprint,
+    guarded_set,
+    load,
+    runner,
+)
+from benchmarks.growth.sampling import Case, Yard, curves_of
 from benchmarks.support.bars import Bar, Side
 from benchmarks.support.bench import Bench
 from benchmarks.support.by_hand import GUARD_SCRIPT
@@ -71,7 +76,7 @@ def measure(yard: Yard) -> list[Growth]:
         return [
             _calls(yard, benches, loads, beside),
             *loading.growths_of(loads),
-            memory.growth_of(
+            loading.growth_of(
                 "memory, identities",
                 GROWS,
                 {
@@ -79,7 +84,7 @@ def measure(yard: Yard) -> list[Growth]:
                     "Lua's machine": {size: item.lua for size, item in taken.items()},
                     "both": {size: item.total for size, item in taken.items()},
                 },
-                (memory.keys_remark(benches[most].admin, names[:10]),),
+                (loading.keys_remark(benches[most].admin, names[:10]),),
             ),
         ]
 

@@ -7,16 +7,13 @@ import string
 from collections.abc import Iterator
 from dataclasses import replace
 
-from benchmarks.growth.loading import load
-from benchmarks.growth.policies import document, guarded_set, identity
-from benchmarks.growth.sampling import Case, curves_of
-from benchmarks.growth.shape import Growth, divided
+from benchmarks.growth.curves import Growth, divided
+from benchmarks.growth.loading import document, guarded_set, identity, load
+from benchmarks.growth.sampling import Case, Yard, curves_of
 from benchmarks.growth.sizes import value_of
-from benchmarks.growth.yard import Yard
-from benchmarks.support.bars import Bar, Side
+from benchmarks.support.bars import Bar, Side, spread_of
 from benchmarks.support.bench import Bench
 from benchmarks.support.policy import Target
-from benchmarks.support.spread import spread_of
 from benchmarks.support.variants import KEY, Counts
 
 BAR = 1.6

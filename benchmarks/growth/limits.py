@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.growth.loading import load
-from benchmarks.growth.policies import document, guarded_set, identity
-from benchmarks.growth.sampling import Case, curves_of
-from benchmarks.growth.shape import Growth
-from benchmarks.growth.yard import Yard
+from benchmarks.growth.curves import Growth
+from benchmarks.growth.loading import document, guarded_set, identity, load
+from benchmarks.growth.sampling import Case, Yard, curves_of
 from benchmarks.support.bench import Bench
-from benchmarks.support.calls import CALLS_PER_CONNECTION
-from benchmarks.support.variants import VALUE, VALUE_BYTES, Counts, Variant, Way
+from benchmarks.support.variants import (
+    CALLS_PER_CONNECTION,
+    VALUE,
+    VALUE_BYTES,
+    Counts,
+    Variant,
+    Way,
+)
 
 KEYS = ("agents:jobs:{job_id}:state",)
 LIST_KEY = "agents:lists:{job}:state"

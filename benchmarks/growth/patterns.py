@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.growth.loading import load
-from benchmarks.growth.policies import document, guarded_set, identity
-from benchmarks.growth.sampling import Case, curves_of
-from benchmarks.growth.shape import Growth
-from benchmarks.growth.yard import Yard
+from benchmarks.growth.curves import Growth
+from benchmarks.growth.loading import document, guarded_set, identity, load
+from benchmarks.growth.sampling import Case, Yard, curves_of
 from benchmarks.support.bars import Bar, Side
 
 BAR, AIM = 1.15, 1.05

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.growth.report import EXPONENT
+from benchmarks.growth.curves import EXPONENT
 from benchmarks.support.plots import colours_of, new_figure, save
 from benchmarks.support.section import Figure, Section
 from matplotlib.axes import Axes

@@ -7,10 +7,9 @@ import time
 from collections import defaultdict
 
 import redis
-from benchmarks.growth.loading import load
-from benchmarks.growth.policies import document, guarded_set, identity
-from benchmarks.growth.shape import Curve, Growth, Point
-from benchmarks.growth.yard import CONNECTIONS, Yard
+from benchmarks.growth.curves import Curve, Growth, Point
+from benchmarks.growth.loading import document, guarded_set, identity, load
+from benchmarks.growth.sampling import CONNECTIONS, Yard
 from benchmarks.support.bars import Bar, Side
 from benchmarks.support.bench import Bench, Contender
 

@@ -1,25 +1,58 @@
-"""Samples of calls to many guards or tokens in turn, and rounds in which sizes take turns."""
+"""Sample cases in rounds on servers of their own."""
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import redis
-from benchmarks.growth.shape import Curve, Point
-from benchmarks.growth.yard import CONNECTIONS
-from benchmarks.support.bench import Bench
-from benchmarks.support.calls import CALLS_PER_CONNECTION, exchanges
-from benchmarks.support.load import Exchange, Load
+from benchmarks.growth.curves import Curve, Point
+from benchmarks.support.bench import Bench, Plan, bench_on
+from benchmarks.support.load import Exchange, Generator, Load
 from benchmarks.support.measure import REQUESTS_BUDGET, Sample, require_counts
 from benchmarks.support.policy import Target
 from benchmarks.support.report import BUSY
-from benchmarks.support.variants import Counts, Variant
+from benchmarks.support.servers import Cores, ServerChoice
+from benchmarks.support.variants import CALLS_PER_CONNECTION, Counts, Variant, exchanges
 
 from keyleash.compiler import CompiledGuard
 from keyleash.store.state import unpack_state
+
+CONNECTIONS = 50
+FULL = Plan(rounds=9, requests=3_000, connections=(CONNECTIONS,))
+QUICK = Plan(rounds=3, requests=1_000, connections=(CONNECTIONS,))
+
+
+@dataclass(frozen=True, slots=True)
+class Yard:
+    """What every measure is given.
+
+    Attributes:
+        choice: The server to start.
+        quick: Fewer rounds and smaller sizes.
+    """
+
+    choice: ServerChoice
+    cores: Cores
+    generator: Generator
+    quick: bool
+
+    @property
+    def plan(self) -> Plan:
+        """How many rounds, and calls per sample."""
+        return QUICK if self.quick else FULL
+
+    def server(self) -> AbstractContextManager[Bench]:
+        """A fresh server. All of them share the server's core: one at a time is called."""
+        return bench_on(self.choice, self.plan, self.cores, self.generator)
+
+    def sizes(self, full: tuple[int, ...], quick: tuple[int, ...]) -> tuple[int, ...]:
+        """Those to measure."""
+        return quick if self.quick else full
+
 
 Calls = tuple[tuple[Exchange, ...], ...]
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from benchmarks.growth.loading import load
-from benchmarks.growth.policies import document, guarded_set, identity
-from benchmarks.growth.sampling import Case, curves_of
-from benchmarks.growth.shape import Curve, Growth, divided
-from benchmarks.growth.yard import Yard
-from benchmarks.support.bars import Bar, Side
+from benchmarks.growth.curves import Curve, Growth, divided
+from benchmarks.growth.loading import document, guarded_set, identity, load
+from benchmarks.growth.sampling import Case, Yard, curves_of
+from benchmarks.support.bars import Bar, Side, spread_of
 from benchmarks.support.bench import Bench
 from benchmarks.support.policy import Target, load_target
-from benchmarks.support.spread import spread_of
 from benchmarks.support.variants import KEY, OK, VALUE, Variant, Way
 
 BAR, AIM = 3.6, 2.0

@@ -8,15 +8,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from itertools import islice
 
-from benchmarks.growth import memory
-from benchmarks.growth.loading import load
-from benchmarks.growth.memory import footprint
-from benchmarks.growth.policies import document, guarded_set, issue_tokens, runner
-from benchmarks.growth.sampling import Case, curves_of
-from benchmarks.growth.shape import Growth
-from benchmarks.growth.yard import CONNECTIONS, Yard
-from benchmarks.support.calls import CALLS_PER_CONNECTION
+from benchmarks.growth import loading
+from benchmarks.growth.curves import Growth
+from benchmarks.growth.loading import document, footprint, guarded_set, issue_tokens, load, runner
+from benchmarks.growth.sampling import CONNECTIONS, Case, Yard, curves_of
 from benchmarks.support.policy import Target
+from benchmarks.support.variants import CALLS_PER_CONNECTION
 
 GROWS = "tokens issued"
 CALLING = CONNECTIONS * CALLS_PER_CONNECTION
@@ -46,5 +43,5 @@ def measure(yard: Yard) -> list[Growth]:
     del taken[1]
     return [
         Growth("tokens", GROWS, "µs of server CPU per SET", curves, noisy=noisy),
-        memory.growth_of("memory, tokens", GROWS, {"record and listing": taken}),
+        loading.growth_of("memory, tokens", GROWS, {"record and listing": taken}),
     ]

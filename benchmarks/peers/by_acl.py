@@ -6,9 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import redis
-from benchmarks.peers.callers import Local, RefusedError
-from benchmarks.peers.guarantees import NO, YES, Guarantees
-from benchmarks.peers.peer import Bed, Peer, Tally, versions
+from benchmarks.peers.peer import (
+    NO,
+    YES,
+    Bed,
+    Guarantees,
+    Local,
+    Peer,
+    RefusedError,
+    Tally,
+    versions,
+)
 from benchmarks.support.variants import VALUE
 
 GUARANTEES = Guarantees(

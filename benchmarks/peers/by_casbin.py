@@ -8,9 +8,17 @@ from contextlib import contextmanager
 import casbin
 import redis
 from benchmarks.peers.by_limits import rate_by
-from benchmarks.peers.callers import Local, RefusedError
-from benchmarks.peers.guarantees import NO, PART, YES, Guarantees
-from benchmarks.peers.peer import Bed, Peer, versions
+from benchmarks.peers.peer import (
+    NO,
+    PART,
+    YES,
+    Bed,
+    Guarantees,
+    Local,
+    Peer,
+    RefusedError,
+    versions,
+)
 from benchmarks.peers.work import Work, revoke_token, tally
 from casbin.model import FastModel
 from limits.strategies import FixedWindowRateLimiter

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from benchmarks.peers.callers import Local
-from benchmarks.peers.guarantees import PART, YES, Guarantees
-from benchmarks.peers.peer import REDIS_PY, Bed, Peer, Tally, versions
+from benchmarks.peers.peer import PART, REDIS_PY, YES, Bed, Guarantees, Local, Peer, Tally, versions
 from benchmarks.support.measure import read_counts
 from benchmarks.support.variants import VALUE
 

@@ -11,9 +11,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import redis
-from benchmarks.peers.callers import Local, RefusedError
-from benchmarks.peers.guarantees import NO, PART, YES, Guarantees
-from benchmarks.peers.peer import Bed, Peer, versions
+from benchmarks.peers.peer import (
+    NO,
+    PART,
+    YES,
+    Bed,
+    Guarantees,
+    Local,
+    Peer,
+    RefusedError,
+    versions,
+)
 from benchmarks.peers.work import PREFIX, RATE, Work, revoke_token, tally
 from limits import RateLimitItemPerMinute
 from limits.storage import RedisStorage

@@ -10,9 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import redis
-from benchmarks.peers.callers import Local, RefusedError
-from benchmarks.peers.guarantees import NO, PART, YES, Guarantees
-from benchmarks.peers.peer import Bed, Peer, versions
+from benchmarks.peers.peer import (
+    NO,
+    PART,
+    YES,
+    Bed,
+    Guarantees,
+    Local,
+    Peer,
+    RefusedError,
+    versions,
+)
 from benchmarks.peers.work import PREFIX, RATE, Work, revoke_token, tally
 from pyrate_limiter import (
     AbstractBucket,

@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import redis
-from benchmarks.peers.callers import Local
-from benchmarks.peers.guarantees import NO, Guarantees
-from benchmarks.peers.peer import REDIS_PY, Bed, Peer, Tally, versions
+from benchmarks.peers.peer import NO, REDIS_PY, Bed, Guarantees, Local, Peer, Tally, versions
 from benchmarks.support.variants import VALUE
 
 

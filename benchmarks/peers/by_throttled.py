@@ -6,9 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import redis
-from benchmarks.peers.callers import Local, RefusedError
-from benchmarks.peers.guarantees import NO, PART, YES, Guarantees
-from benchmarks.peers.peer import Bed, Peer, versions
+from benchmarks.peers.peer import (
+    NO,
+    PART,
+    YES,
+    Bed,
+    Guarantees,
+    Local,
+    Peer,
+    RefusedError,
+    versions,
+)
 from benchmarks.peers.work import RATE, Work, revoke_token, tally
 from throttled import RateLimiterType, RedisStore, Throttled, per_min
 

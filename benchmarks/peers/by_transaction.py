@@ -12,9 +12,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
-from benchmarks.peers.callers import Local, RefusedError
-from benchmarks.peers.guarantees import NO, PART, YES, Guarantees
-from benchmarks.peers.peer import Bed, Peer, versions
+from benchmarks.peers.peer import (
+    NO,
+    PART,
+    YES,
+    Bed,
+    Guarantees,
+    Local,
+    Peer,
+    RefusedError,
+    versions,
+)
 from benchmarks.peers.work import KEPT, PREFIX, RATE, Work, revoke_token, tally
 from benchmarks.support.variants import VALUE
 

@@ -18,8 +18,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from benchmarks.peers import by_keyleash, by_raw, work
-from benchmarks.peers.guarantees import NO, PART, YES, Guarantees
-from benchmarks.peers.peer import IOREDIS, Bed, Caller, Peer, Tally
+from benchmarks.peers.peer import IOREDIS, NO, PART, YES, Bed, Caller, Guarantees, Peer, Tally
 from benchmarks.support.load import LoadError
 from benchmarks.support.variants import VALUE
 

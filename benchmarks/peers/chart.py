@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.peers.result import BY_OURS, CHARGED, OVERRUN, P50
+from benchmarks.peers.report import BY_OURS, CHARGED, OVERRUN, P50
 from benchmarks.support.section import Section
 from matplotlib.figure import Figure
 

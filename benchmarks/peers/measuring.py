@@ -1,27 +1,50 @@
-"""The section itself: one server, all peers on it in turn, then races."""
+"""Measure all peers on one server in turn."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import redis
-from benchmarks.peers.beds import lay
 from benchmarks.peers.pace import Pace, busy_share, round_trips, take_turns
-from benchmarks.peers.peer import Bed, Peer
-from benchmarks.peers.race import BUDGET, WORKERS, raced
-from benchmarks.peers.result import Result, require_promises_kept, result_of
-from benchmarks.peers.revocation import revoked_in_between
+from benchmarks.peers.peer import Bed, Client, Peer
+from benchmarks.peers.races import BUDGET, WORKERS, raced, revoked_in_between
+from benchmarks.peers.report import Result, note, require_promises_kept, result_of, table
 from benchmarks.peers.roster import FIVE_TRIPS, all_peers
-from benchmarks.peers.table import note, table
 from benchmarks.peers.work import RETAIN, audit_stream, prepare
 from benchmarks.support.bars import Bar, Side
-from benchmarks.support.measure import cpu_clock
-from benchmarks.support.readiness import fill_audit, fill_stream
+from benchmarks.support.measure import cpu_clock, fill_audit, fill_stream
+from benchmarks.support.policy import IDENTITY, RAISED_LIMITS, load_targets, raised_document
 from benchmarks.support.section import Section, Setting
 from benchmarks.support.servers import pinned, running, version_of
+
+ROOM = 10**15
+"""The raised budget of agent-runner."""
+
+SMALL = RAISED_LIMITS.replace(f"requests: {ROOM}/day", f"requests: {BUDGET}/day")
+GRANT = '    grants: [{allow: [read, write], keys: ["agents:jobs:{job_id}:state"]}]\n'
+
+
+def lay(
+    url: str, admin: redis.Redis, clients: Iterable[Client], races: int
+) -> tuple[Bed, dict[Client, tuple[Bed, ...]]]:
+    """Activate agent-runner with raised limits, and so many identities to race with per client.
+
+    An identity of keyleash's races once: an operator cannot give a spent budget back.
+    """
+    names = {
+        client: [f"racer-{client.name}-{number}" for number in range(races)] for client in clients
+    }
+    every = [name for own in names.values() for name in own]
+    racers = "".join(f"  {name}:\n    kind: machine\n{GRANT}{SMALL}" for name in every)
+    runner, *others = load_targets(admin, raised_document() + racers, IDENTITY, *every)
+    made = {target.guard.identity: Bed(url, admin, target, BUDGET) for target in others}
+    return (
+        Bed(url, admin, runner, ROOM),
+        {item: tuple(made[name] for name in own) for item, own in names.items()},
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Rounds in which peers take turns: times of calls, and the counts that must agree with them."""
+"""Timed runs of one peer, checked against the counts of calls, keys, charges and events."""
 
 from __future__ import annotations
 

@@ -16,8 +16,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import redis
-from benchmarks.peers.callers import RefusedError
-from benchmarks.peers.peer import Bed, Tally
+from benchmarks.peers.peer import Bed, RefusedError, Tally
 from benchmarks.support.variants import VALUE
 
 PREFIX = "peers:"

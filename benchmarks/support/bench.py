@@ -8,13 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import redis
-from benchmarks.support.calls import exchanges
 from benchmarks.support.load import Exchange, Generator, Load
-from benchmarks.support.measure import CpuClock, Sample, cpu_clock, take_sample
+from benchmarks.support.measure import (
+    CpuClock,
+    Sample,
+    cpu_clock,
+    fill_audit,
+    let_rates_refill,
+    take_sample,
+)
 from benchmarks.support.policy import Target
-from benchmarks.support.readiness import fill_audit, let_rates_refill
 from benchmarks.support.servers import Cores, ServerChoice, pinned, running
-from benchmarks.support.variants import Variant
+from benchmarks.support.variants import Variant, exchanges
 
 from keyleash.servers import EmbeddedServer
 

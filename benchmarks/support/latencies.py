@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.support.clients import Kind, Seen, Tried, Work
-from benchmarks.support.pacing import Run
+from benchmarks.support.bars import Spread, ratios, spread_of
+from benchmarks.support.clients import Kind, Run, Seen, Tried, Work
 from benchmarks.support.section import Figure
-from benchmarks.support.spread import Spread, ratios, spread_of
 
 PERCENTILES = (50.0, 99.0, 99.9)
 BUCKETS_PER_OCTAVE = 8

@@ -1,25 +1,67 @@
-"""A closed-loop load generator in a process of its own: N connections, one call in flight each.
-
-The process runs `load.c`, whose head says how it is driven. Everything that can be made
-before the clock starts is: requests are packed bytes, and each has the exact bytes of
-its reply. What is left per call is one `recv`, one comparison and one `send`. With 50
-connections it is still the busier side for plain SETs on some servers, so its own busy
-share is part of the result: near 1, calls per second say more about the generator than
-about the server. The server's CPU time per call does not have that flaw.
-"""
+"""The load generator: compiles `load.c` on first use and runs it."""
 
 from __future__ import annotations
 
 import array
+import hashlib
 import os
+import shutil
 import struct
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks.support.build import load_generator
+SOURCE = Path(__file__).with_name("load.c")
+CACHE = Path(__file__).resolve().parents[2] / ".bench"
+FLAGS = ("-O2", "-Wall", "-Wextra")
+
+
+class BuildError(Exception):
+    """There is no C compiler, or it refused the program."""
+
+
+def load_generator(cache: Path = CACHE) -> Path:
+    """The compiled program; compiled now unless *cache* has it from the same source.
+
+    Raises:
+        BuildError: it cannot be compiled; the message says what to install.
+    """
+    compiler = os.environ.get("CC", "cc")
+    built_from = " ".join((compiler, *FLAGS)).encode() + SOURCE.read_bytes()
+    program = cache / f"load-{hashlib.sha256(built_from).hexdigest()[:16]}"
+    if program.exists():
+        return program
+    if shutil.which(compiler) is None:
+        raise BuildError(
+            f"no C compiler `{compiler}`, which the load generator needs: install gcc or clang"
+            " (Debian: apt-get install gcc libc6-dev), or name one in CC"
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    # Renamed when whole: whoever runs at the same time never sees half a program.
+    unfinished = program.with_suffix(f".{os.getpid()}")
+    done = subprocess.run(
+        [compiler, *FLAGS, "-o", str(unfinished), str(SOURCE)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BuildError(f"`{compiler}` cannot compile {SOURCE.name}:\n{done.stderr.strip()}")
+    unfinished.replace(program)
+    return program
+
+
+# A closed-loop load generator in a process of its own: N connections, one call in flight each.
+#
+# The process runs `load.c`, whose head says how it is driven. Everything that can be made
+# before the clock starts is: requests are packed bytes, and each has the exact bytes of
+# its reply. What is left per call is one `recv`, one comparison and one `send`. With 50
+# connections it is still the busier side for plain SETs on some servers, so its own busy
+# share is part of the result: near 1, calls per second say more about the generator than
+# about the server. The server's CPU time per call does not have that flaw.
 
 _STATUS = struct.Struct("=I")
 _LOAD = struct.Struct("=IQII")

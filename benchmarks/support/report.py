@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from benchmarks.support.bars import Spread, ratios, spread_of
 from benchmarks.support.bench import Plan, Samples
 from benchmarks.support.section import Figure
 from benchmarks.support.servers import Cores
-from benchmarks.support.spread import Spread, ratios, spread_of
 from benchmarks.support.variants import Variant
 
 BUSY = 0.9

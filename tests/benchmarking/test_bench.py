@@ -11,9 +11,8 @@ import pytest
 from benchmarks import ladder
 from benchmarks.support.bench import Bench, Contender, Plan, bench_on
 from benchmarks.support.load import Generator
-from benchmarks.support.measure import MiscountError, audited_commands
+from benchmarks.support.measure import MiscountError, audited_commands, fill_keys
 from benchmarks.support.policy import Target, load_target
-from benchmarks.support.readiness import fill_keys
 from benchmarks.support.report import figures_of, rows_of
 from benchmarks.support.servers import EMBEDDED, Cores, ServerChoice
 from benchmarks.support.variants import Counts

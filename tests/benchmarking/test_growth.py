@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from benchmarks.growth.curves import Curve, Point, divided
 from benchmarks.growth.patterns import pattern
-from benchmarks.growth.shape import Curve, Point, divided
 from benchmarks.growth.sizes import key_of
-from benchmarks.support.spread import Spread
+from benchmarks.support.bars import Spread
 
 
 def curve(*points: tuple[int, tuple[float, ...]]) -> Curve:

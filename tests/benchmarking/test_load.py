@@ -7,9 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from benchmarks.support.build import BuildError, load_generator
-from benchmarks.support.calls import packed
-from benchmarks.support.load import Exchange, Generator, Load, LoadError
+from benchmarks.support.load import BuildError, Exchange, Generator, Load, LoadError, load_generator
+from benchmarks.support.variants import packed
 
 from support.servers import RealServer
 

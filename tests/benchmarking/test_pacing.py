@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from benchmarks.support import pacing
+from benchmarks.support import clients
+from benchmarks.support.clients import Run
 from benchmarks.support.latencies import percentile_us
-from benchmarks.support.pacing import Run
 
 
 class Clock:
@@ -25,7 +25,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that paces and measures."""
     clock = Clock()
-    monkeypatch.setattr(pacing, "_clock_ns", clock)
+    monkeypatch.setattr(clients, "_clock_ns", clock)
     return clock
 
 
@@ -36,7 +36,7 @@ def test_call_that_hangs_makes_the_calls_late_that_it_keeps_waiting(clock: Clock
     def call() -> None:
         clock.now_ns += next(taken_ns)
 
-    steady = pacing.steadily(call, 20, 1_000)
+    steady = clients.steadily(call, 20, 1_000)
     late = [taken for taken in steady.taken_ns if taken > 500]
 
     assert len(late) == 10
@@ -50,7 +50,7 @@ def test_closed_loop_sees_a_stall_but_once(clock: Clock) -> None:
     def call() -> None:
         clock.now_ns += next(taken_ns)
 
-    (closed,) = pacing.in_turn([call], 20)
+    (closed,) = clients.in_turn([call], 20)
 
     assert len(closed.taken_ns) == 20
     assert sum(taken > 500 for taken in closed.taken_ns) == 1
@@ -68,7 +68,7 @@ def test_functions_in_turn_have_their_own_time_each(clock: Clock) -> None:
         made.append("long")
         clock.now_ns += 1_000
 
-    brief, lengthy = pacing.in_turn([short, long], 2)
+    brief, lengthy = clients.in_turn([short, long], 2)
 
     assert made == ["short", "long", "long", "short"]
     assert list(brief.taken_ns) == [11, 11]
@@ -87,8 +87,8 @@ def test_tasks_make_all_calls_at_once_and_no_more(clock: Clock) -> None:
         await asyncio.sleep(0)
         running -= 1
 
-    closed = asyncio.run(pacing.in_tasks(call, 40, 4))
-    steady = asyncio.run(pacing.steadily_in_tasks(call, 40, 5, 4))
+    closed = asyncio.run(clients.in_tasks(call, 40, 4))
+    steady = asyncio.run(clients.steadily_in_tasks(call, 40, 5, 4))
 
     assert len(closed.taken_ns) == len(steady.taken_ns) == 40
     assert most == 4

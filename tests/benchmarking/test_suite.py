@@ -7,11 +7,9 @@ from pathlib import Path
 
 import benchmarks.__main__ as suite
 import pytest
-from benchmarks.support.bars import Bar, Side
+from benchmarks.support.bars import Bar, Side, Spread
 from benchmarks.support.measure import MiscountError
-from benchmarks.support.results import read_sections
-from benchmarks.support.section import Figure, Section, Setting, joined
-from benchmarks.support.spread import Spread
+from benchmarks.support.section import Figure, Section, Setting, joined, read_sections
 
 FIGURE = Figure("guarded SET", "ops/s", Spread(2.0, 1.0, 3.0), "valkey 9", {"clients": 50})
 
@@ -69,10 +67,10 @@ def test_results_say_machine_code_and_figures_and_can_be_drawn_again(
     made = Made(0.75)
     run(made, monkeypatch, "--out", str(tmp_path))
     (file,) = (tmp_path / "results").iterdir()
-    said = json.loads(file.read_text(encoding="utf-8"))
+    results = json.loads(file.read_text(encoding="utf-8"))
 
-    assert said.keys() >= {"commit", "cpu", "kernel", "python", "packages", "servers", "sections"}
-    assert said["servers"] == ["valkey 9"]
+    assert results.keys() >= {"commit", "cpu", "kernel", "python", "packages", "servers", "sections"}
+    assert results["servers"] == ["valkey 9"]
     assert read_sections(file) == made.drawn
     assert run(made, monkeypatch, "--draw", str(file), "--out", str(tmp_path)) == 0
     assert made.drawn == [made.drawn[0]] * 2
@@ -88,16 +86,14 @@ def test_json_option_prints_the_results_alone(
     assert section["name"] == "made"
 
 
-def test_partial_run_leaves_what_is_committed_alone(
+def test_run_without_an_output_folder_writes_to_the_ignored_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only a whole run may replace results and plots that the pages show."""
-    monkeypatch.setattr(suite, "COMMITTED", tmp_path / "committed")
-    monkeypatch.setattr(suite, "CACHE", tmp_path / "cache")
+    """Results are not part of the repository."""
+    monkeypatch.setattr(suite, "CACHE", tmp_path)
     run(Made(0.75), monkeypatch, "--quick")
 
-    assert not (tmp_path / "committed").exists()
-    assert [path.name for path in (tmp_path / "cache" / "results").iterdir()]
+    assert list((tmp_path / "results").iterdir())
 
 
 def test_joined_sections_are_noisy_if_one_of_them_is() -> None:
