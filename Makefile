@@ -52,8 +52,8 @@ golden: $(VENV)/.dev
 	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler tests/guard/test_footprint.py
 
 docs: $(VENV)/.dev
-	$(BIN)/python -m tools.command_page docs/commands.md
-	PYTHONPATH=tests $(BIN)/python -m redteam.page docs/security.md
+	$(BIN)/python -m tools.command_page docs/reference/commands.md
+	PYTHONPATH=tests $(BIN)/python -m redteam.page docs/explanation/threat-model.md
 
 clean:
 	rm -rf $(VENV) .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -140,10 +140,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder for results/ and plots/; default: .bench",
     )
     result.add_argument(
-        "--draw",
-        type=Path,
-        metavar="RESULTS.json",
-        help="draw the plots of a results file, and measure nothing",
+        "--draw", type=Path, metavar="RESULTS.json", help="draw the plots of a results file only"
     )
     return result
 

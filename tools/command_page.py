@@ -3,7 +3,7 @@ The page that tells people what guards do with each command, made from the comma
 
 `make docs` writes it, as does
 
-    python -m tools.command_page docs/commands.md
+    python -m tools.command_page docs/reference/commands.md
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from keyleash.status import IdentityStatus, Snapshot
 # From a snapshot to metrics.
 #
 # Labels are identities, limits and codes, which a policy bounds; never a key, a token or a digest.
-# docs/metrics.md lists them all, and a test compares.
+# docs/reference/metrics.md lists them all, and a test compares.
 
 
 def up(is_up: bool) -> Metric:

@@ -69,7 +69,15 @@ def test_results_say_machine_code_and_figures_and_can_be_drawn_again(
     (file,) = (tmp_path / "results").iterdir()
     results = json.loads(file.read_text(encoding="utf-8"))
 
-    assert results.keys() >= {"commit", "cpu", "kernel", "python", "packages", "servers", "sections"}
+    assert results.keys() >= {
+        "commit",
+        "cpu",
+        "kernel",
+        "python",
+        "packages",
+        "servers",
+        "sections",
+    }
     assert results["servers"] == ["valkey 9"]
     assert read_sections(file) == made.drawn
     assert run(made, monkeypatch, "--draw", str(file), "--out", str(tmp_path)) == 0

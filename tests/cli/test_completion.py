@@ -13,7 +13,7 @@ import pytest
 
 from support.command_line import Cli
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "completion.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "completion.md"
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ def test_denied_command_is_shown_without_a_trailing_blank_and_with_the_section_t
 
     assert "the command `XGROUP` is refused" in container.stderr
     assert "`RESTORE` is refused: no grant names it in `only`" in restore.stderr
-    assert "help: see docs/policy.md#restore\n" in restore.stderr
+    assert "help: see docs/reference/policy.md#restore\n" in restore.stderr
 
 
 def test_token_in_place_of_the_command_is_not_repeated(loaded: Cli) -> None:

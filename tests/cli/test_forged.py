@@ -1,6 +1,7 @@
 """What a fenced agent may write among keyleash's keys, put there in every wrong way, stops no tool.
 
-It may write its own state, its tokens' records, and entries of its own trails: see docs/fence.md.
+It may write its own state, its tokens' records, and entries of its own audit streams: see
+docs/how-to/fence.md.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.command_line import Cli
 from support.servers import RealServer
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
 LABELS = {"identity", "limit", "code"}
 
 

@@ -1,4 +1,4 @@
-"""What docs/audit.md says of an archive, done as it says."""
+"""What docs/how-to/export-audit.md says of an archive, done as it says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from support.archives import add_events, export
 from support.servers import RealServer
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "audit.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "export-audit.md"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`docs/commands.md`, which is made from the command table."""
+"""`docs/reference/commands.md`, which is made from the command table."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tools.command_page import main, needs_of, places_of, remarks_of, render
 
 from keyleash.commands import load_table
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "commands.md"
 ROW = re.compile(r"^\| `([A-Z_ ]+)` \|.*\|$", re.MULTILINE)
 
 
 def test_page_is_what_the_command_table_says() -> None:
     """A table that was asked anew must not leave an old page behind."""
     assert PAGE.read_text(encoding="utf-8") == render(load_table()), (
-        "docs/commands.md is not what the command table says; `make docs` writes it anew"
+        "docs/reference/commands.md is not what the command table says; `make docs` writes it anew"
     )
 
 

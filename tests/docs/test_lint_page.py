@@ -13,12 +13,12 @@ from keyleash.policy import parse_policy
 from keyleash.policy.lint import CODES, lint
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "lint.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "lint.md").read_text(encoding="utf-8")
 SECTION = re.compile(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INTRODUCTION = "Accepting a finding"
 SECTIONS = {title: text for title, text in SECTION.findall(PAGE) if title != INTRODUCTION}
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WHOLE = [
     pytest.param(block, id=f"{page.name}-{number}")
     for page in PAGES

@@ -12,8 +12,10 @@ from keyleash.doctor.checks.users import DEFAULT_USER as OPEN_USER
 from keyleash.servers import EmbeddedServer
 from support.command_line import Cli
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text("utf-8")
-SECTIONS = re.split(r"^### (.*)$", PAGE.partition("## Codes of the doctor")[2], flags=re.M)[1:]
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "how-to" / "operate.md").read_text("utf-8")
+CODES_PAGE = (DOCS / "reference" / "doctor.md").read_text("utf-8")
+SECTIONS = re.split(r"^## (.*)$", CODES_PAGE, flags=re.M)[1:]
 
 
 def test_every_code_has_a_section_and_every_section_a_code() -> None:

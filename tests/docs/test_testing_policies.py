@@ -1,4 +1,4 @@
-"""What `docs/testing-policies.md` shows is what comes out."""
+"""What `docs/how-to/test-a-policy.md` shows is what comes out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from support.command_line import Cli
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "testing-policies.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "test-a-policy.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", ["explain", "test", "can-i --list"])

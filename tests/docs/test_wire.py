@@ -1,4 +1,4 @@
-"""`docs/wire.md` against the code and against what servers answer."""
+"""`docs/reference/wire.md` against the code and against what servers answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "reference" / "wire.md").read_text(encoding="utf-8")
 CODE_ROW = re.compile(r"^\| `([A-Z_]+)` \| (.*?) \|", re.MULTILINE)
 KEYS_ROW = re.compile(
     r"^\| (`[A-Z]+(?: [^`]+)?`(?:, `[^`]+`)*) \| (none|`\S+`(?: `\S+`)*) \|$", re.M

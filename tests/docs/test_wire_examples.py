@@ -1,4 +1,4 @@
-"""The examples of `docs/wire.md` and `docs/functions.md`, run as they stand there."""
+"""Run the examples of `docs/reference/wire.md` and `docs/how-to/functions.md`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from support.leash import NAMES, Leash
 from support.servers import RealServer
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "wire.md").read_text(encoding="utf-8")
 EXAMPLE = re.compile(r"^```(bash|js)\n(.*?)^```\n\nprints.*?^```text\n(.*?)^```$", re.M | re.S)
 CODE = {language: (code, printed) for language, code, printed in EXAMPLE.findall(PAGE)}
-[(_, *BY_FUNCTIONS)] = EXAMPLE.findall((ROOT / "docs" / "functions.md").read_text("utf-8"))
+FUNCTIONS_PAGE = (ROOT / "docs" / "how-to" / "functions.md").read_text("utf-8")
+[(_, *BY_FUNCTIONS)] = EXAMPLE.findall(FUNCTIONS_PAGE)
 
 
 POLICY = (ROOT / "examples" / "agents.yaml").read_text(encoding="utf-8")

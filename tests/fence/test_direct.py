@@ -92,7 +92,7 @@ def test_calls_of_others_are_refused_by_the_server(leash: FencedLeash) -> None:
 
 
 def test_own_keys_are_open_to_direct_commands(leash: FencedLeash) -> None:
-    """So much is open at this tier, and docs/fence.md says it: unaudited, uncounted, unmasked."""
+    """docs/how-to/fence.md documents what this tier leaves open."""
     leash.load(one={**ALL, "rate": {"writes": "1/minute"}})
     leash.fence()
     agent, direct = leash.agent("one"), leash.direct("one")

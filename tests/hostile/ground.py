@@ -94,7 +94,7 @@ class Ground:
         server.clean()
         self._admin: Any = server.client(socket_timeout=120)
         for name in ("lazyfree-lazy-user-del", "lazyfree-lazy-server-del"):
-            # As docs/policy.md says.
+            # As docs/reference/policy.md says.
             self._admin.config_set(name, "yes")
         self._pid = server.pid
         self._table: CommandTable = server.table

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Tier(StrEnum):
-    """How an agent is bound; see docs/security.md."""
+    """How an agent is bound; see docs/explanation/threat-model.md."""
 
     COOPERATIVE = "cooperative"
     FENCED = "fenced"

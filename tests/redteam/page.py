@@ -1,7 +1,7 @@
 """
-docs/security.md, made from the attempts of the red team.
+docs/explanation/threat-model.md, made from the attempts of the red team.
 
-    PYTHONPATH=tests python -m redteam.page docs/security.md
+    PYTHONPATH=tests python -m redteam.page docs/explanation/threat-model.md
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every attempt becomes what docs/security.md says of it, at every tier and on every server."""
+"""Every attempt has the outcome that docs/explanation/threat-model.md lists."""
 
 from __future__ import annotations
 

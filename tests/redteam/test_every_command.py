@@ -69,7 +69,7 @@ def calls_of(spec: CommandSpec) -> Iterator[Call]:
 
 
 def reachable(stage: Stage, name: bytes) -> bool:
-    """Whether a fence lets its agent change that key directly; see docs/security.md."""
+    """Return whether a fence lets its agent change that key directly."""
     return name.startswith(b"jobs:") or name in stage.written_down()
 
 

@@ -1,4 +1,4 @@
-"""Streams written by hand, as docs/audit.md has them."""
+"""Streams written by hand, as docs/reference/audit-events.md has them."""
 
 from __future__ import annotations
 

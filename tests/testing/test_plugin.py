@@ -22,7 +22,7 @@ import keyleash.testing.process  # noqa: F401
 
 pytest_plugins = ["pytester"]
 
-DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "testing.md"
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "test-agents.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BOTH = pytest.mark.parametrize("leash", ["leash_server", "fake_leash"])
 POLICY = """

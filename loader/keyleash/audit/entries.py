@@ -176,7 +176,7 @@ class FollowUp:
     after: tuple[tuple[str, int | None], ...] = ()
 
 
-# One entry of a trail, from the fields of its stream; docs/audit.md says what these are.
+# Entries of audit streams; docs/reference/audit-events.md documents the fields.
 #
 # `lua/guard/record/append_event.lua` writes the event of one command, `lua/guard/batch.lua` that
 # of a batch: behind its own fields, it has one for each command that changes something, named as

@@ -1,4 +1,4 @@
-"""What operators did: the control stream; docs/audit.md says what stands in it."""
+"""Operator actions: the control stream; docs/reference/audit-events.md documents it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ControlEvent:
     Attributes:
         event: What: `activate`, `issue`, `revoke`, `freeze`, `thaw`, `reset-limits`, `undo`,
             `export`, `seal`, `rotate`, `unseal`, `fence`, `fence-rotate`, `fence-remove`.
-        details: What belongs to it, by the names of docs/audit.md.
+        details: What belongs to it, by the names of docs/reference/audit-events.md.
     """
 
     id: str

@@ -70,7 +70,7 @@ def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
 
     Reports every problem of FILE, each with its place. No server is needed: commands are those
     of the servers that keyleash knows, and `load` asks the one that it loads on. Warns of what
-    is valid and yet probably not meant, by rules that docs/lint.md explains; an `accept` in FILE,
+    is valid and yet probably not meant: see docs/reference/lint.md. An `accept` in FILE,
     with a reason, lets a finding stand. `-` reads standard input.
     """
     annotated = format_ == "github"

@@ -51,7 +51,7 @@ def doctor(settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...]) 
     Exits with 1 if there is an error or a warning that is not accepted, else with 0. What could
     not be looked at, as the user of the URL may not, is said, and is no finding; if that is
     everything, the exit code is 77.
-    docs/operations.md has a section for each code.
+    docs/reference/doctor.md has a section for each code.
     """
     accepted = {*accept, *accepted_findings()}
     connect, seeds = _servers(settings, nodes)

@@ -54,7 +54,7 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ),
     ReplyCode.COMMAND_REFUSED: (
         "the command `{command}` is refused: {reason}",
-        "see docs/commands.md, and `only` and `except` in the policy",
+        "see docs/reference/commands.md, and `only` and `except` in the policy",
     ),
     ReplyCode.CLASS_NOT_GRANTED: (
         "no grant gives `{class}`, which `{command}` needs",
@@ -114,7 +114,7 @@ def explain(error: LeashError) -> tuple[str, str | None]:
         help_ = f"it may act again at {clock_time(error.until_ms)}; sooner by `keyleash thaw NAME`"
     if error.details.get("reason") == NOT_NAMED:
         section = "restore" if words["command"] == "RESTORE" else "servers-and-modules"
-        help_ = f"see docs/policy.md#{section}"
+        help_ = f"see docs/reference/policy.md#{section}"
     if isinstance(error, BudgetExhaustedError):
         words["resets_at"] = clock_time(error.resets_at_ms)
     said = sentence.format_map(words)

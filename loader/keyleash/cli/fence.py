@@ -308,7 +308,7 @@ def _tell_finished(settings: Settings, dropped: Sequence[str]) -> None:
 def fence() -> None:
     """Give each identity an ACL user that may do no more than its policy says.
 
-    Without one, a policy binds those who use the wrapper. docs/fence.md says what a fence stops,
+    Without one, a policy binds those who use the wrapper. docs/how-to/fence.md says what it stops,
     and what it does not.
     """
 

@@ -40,7 +40,7 @@ def metrics(settings: Settings, port: int | None) -> int:
     Every scrape reads the server once. If it cannot be read, within 2 seconds for each answer, or
     --timeout before the command, `keyleash_up` is 0 and the rest is missing; without --port the
     exit code is then that of other commands, 69 if the server is out of reach. With --port, --json
-    tells the URL. docs/metrics.md has every name, and alerts.
+    tells the URL. docs/reference/metrics.md has every name, and alerts.
     """
     if settings.json and port is None:
         raise UsageError(

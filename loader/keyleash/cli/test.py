@@ -77,7 +77,7 @@ def test(
     Each case asks a model of the guard in Python and the real guard, whose clock moves as the
     case says; both must agree. No policy that is active anywhere is touched. Exits with 1 if a
     case failed or too little was covered, and with 70 if model and guard disagree: a bug of
-    keyleash. docs/testing-policies.md says what a file holds.
+    keyleash. docs/how-to/test-a-policy.md says what a file holds.
     """
     refuse_typed_password("server", server, "KEYLEASH_TEST_URL")
     try:

@@ -214,7 +214,7 @@ def _report_adoption(settings: Settings, count: int, where: str) -> None:
 def vault() -> None:
     """Keep agents' keys under a random prefix that only guards know.
 
-    See docs/sealed.md. Not for Redis Cluster.
+    See docs/how-to/seal.md. Not for Redis Cluster.
     """
 
 

@@ -27,7 +27,7 @@ class DoctorFinding:
     Something that is not as it should be.
 
     Attributes:
-        code: Stable; docs/operations.md has a section for each.
+        code: Stable; docs/reference/doctor.md has a section for each.
         message: What it is, in a sentence.
         help: What to do.
         node: Which server; empty if it is about all of them.

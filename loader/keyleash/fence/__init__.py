@@ -4,7 +4,7 @@ ACL users for agents, made from the policy: what binds an agent that does withou
 A guard runs with the rights of whoever calls it, so its agent has these rights, too. Fenced,
 an agent cannot leave the keys and commands of its grants, load code or list keys. It can
 run single commands on its own keys that nobody audits or counts, and change what is counted
-and recorded of itself, since the guard must; see docs/fence.md.
+and recorded of itself, since the guard must; see docs/how-to/fence.md.
 """
 
 from keyleash.fence.apply import (

@@ -23,7 +23,7 @@ from keyleash.store.wire import Transport, call_head, reading_reply
 # What a guard does to control keys, which it does with the rights of its agent.
 #
 # A fenced agent that speaks to the server by itself can do the same to these keys, and to no
-# others: see docs/fence.md for what that opens. An ACL cannot tell the guard from its agent.
+# others: see docs/how-to/fence.md for what that opens. An ACL cannot tell the guard from its agent.
 
 STATE = ("get", "getrange", "setrange", "pttl")
 """On the state, and on records of tokens."""

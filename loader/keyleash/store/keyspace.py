@@ -152,7 +152,7 @@ class Keyspace:
         return f"{self.prefix}denied:{identity}"
 
     def repeats(self, identity: str) -> str:
-        """Hash: how often the identity was refused alike in this minute; see docs/audit.md."""
+        """Hash: counts of repeated denials; see docs/reference/audit-events.md."""
         return f"{self.prefix}repeats:{identity}"
 
     def refused(self, identity: str) -> str:

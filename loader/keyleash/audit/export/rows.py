@@ -19,7 +19,7 @@ from keyleash.store.records import Client
 
 
 class StreamKind(StrEnum):
-    """What is in a trail, as docs/audit.md has it."""
+    """What is in a trail, as docs/reference/audit-events.md has it."""
 
     AUDIT = "audit"
     DENIED = "denied"
