@@ -1,9 +1,11 @@
--- Who calls, and by which rules: sets code if nobody may act, else now_us, token_id and the
--- numbers of the limits.
+-- authenticate: check that the identity may act and the token is valid; read the state.
+-- in:  token
+-- out: code, detail, value, at_us         set if the call is denied
+--      now_us, token_id, token_key, record, used_us, sequence, STATE_NUMBERS
 local token_key, record, used_us, sequence
 --% if numbers
---% filter spread("number_n", numbers)
-local number_n
+--% filter expand("STATE_NUMBERS", numbers)
+local STATE_NUMBERS
 --% endfilter
 --% endif
 repeat
@@ -17,8 +19,8 @@ repeat
   -- A shorter state is another guard's; unpacking it would fail before its stamp is seen.
   if #state < {{ layout.header_bytes }} then code = 'POLICY_STALE' break end
   local stamp, suspended
---% filter spread("number_n", numbers)
-  stamp, suspended, sequence, number_n = struct.unpack({{ state_format }}, state)
+--% filter expand("STATE_NUMBERS", numbers)
+  stamp, suspended, sequence, STATE_NUMBERS = struct.unpack({{ state_format }}, state)
 --% endfilter
   if stamp ~= {{ stamp }} then code = 'POLICY_STALE' break end
   -- Whoever wrote something else there starts it again, which `audit log` shows.

@@ -1,4 +1,4 @@
---- estimate: say how much work a call is, as a guard estimates it before the call runs.
+--- estimate: return how much work a call is, as a guard estimates it before the call runs.
 ---
 --- KEYS      the keys of the call, as the server has them
 ---
@@ -6,7 +6,7 @@
 --- ARGV[2]   name     string  the command's name, with its sub-command's
 --- ARGV[3…]  the call, its name first
 ---
---- Replies   the units of work as text, `inf` if the server does not say how large a key is
+--- Replies   the units of work as text, `inf` if the server does not report the size of a key
 local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 --% include "authorize/estimate_work.lua"

@@ -1,4 +1,4 @@
---- guard: judge one command of one identity and, if it may, run it.
+--- guard: check one command of one identity and run it if it is allowed.
 ---
 --- KEYS      the data keys of the command, in its own order
 ---
@@ -10,7 +10,8 @@
 ---
 --- Replies   the command's own reply | LEASH <CODE> key=value …
 ---
---- It ends in a refusal: the only way to the command is the early return in the middle.
+--- It ends in a denial: the only way to the command is the early return in the middle. README.md
+--- describes the phases and the locals that they share.
 local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 local token, correlation, protocol, command = argv[1] or '', argv[2] or '', argv[3], argv[4] or ''
@@ -20,7 +21,7 @@ if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
 repeat
 --% include "authenticate.lua"
   if code then break end
-  -- The unpack of the command would fail past 7,999 values, with the limits already taken.
+  -- unpack fails past 7,999 values, and by then the limits are counted.
   if stop > {{ max_arguments + 3 }} then
     code, detail, value = 'ARGS_TOO_MANY', 'arguments', stop - 3 .. ''
     break
@@ -29,61 +30,15 @@ repeat
 --% if hard_max is not none
   local is_full
 --% endif
+--% include "authorize/command_locals.lua"
+  repeat
 --% include "authorize.lua"
+--% include "limit.lua"
+  until true
   if code then break end
 
-  local event
---% if masks
-  local is_hidden
---% endif
---% if images
-  -- The key whose image is kept, or a list of several.
-  local imaged, imaged_bound
---% endif
---% filter placed(name_at)
---% if waiting
-  local ready, tried = true
-  if waits then
---% include "reply/find_ready.lua"
-  end
-  if ready then
---% endif
-  if recorded then sequence = sequence + 1 end
---% include "limit/commit_limits.lua"
---% include "record/append_event.lua"
---% if waiting
-  end
---% endif
---% if vault
---% include "reply/prefix_keys.lua"
---% endif
-  if typed then redis.setresp(3) end
---% if waiting
-  local reply = tried
---% else
-  local reply
---% endif
-  if reply then
-    -- It ran already, to learn whether it would block.
-  elseif stop == name_at + 2 then
-    -- Three words, such as SET: `unpack` costs the call 2 % more.
-    reply = redis.pcall(argv[name_at], argv[name_at + 1], argv[name_at + 2])
-  else
-    reply = redis.pcall(unpack(argv, name_at))
-  end
---% include "reply/restore_reply.lua"
---% if images
-  if imaged then
-    if typed then redis.setresp(2) end
-    if type(imaged) == 'string' then
---% include "record/log_after_image.lua"
-    else
---% include "record/log_after_images.lua"
-    end
-    if typed then redis.setresp(3) end
-  end
---% endif
---% endfilter
+--% include "record.lua"
+--% include "reply.lua"
   return reply
 until true
 --% include "reply/deny.lua"

@@ -119,7 +119,7 @@ def test_guard_ends_in_a_refusal(example: dict[str, CompiledGuard]) -> None:
 
 def test_words_of_the_templates_are_nothing_special_in_a_policy() -> None:
     """Names are rewritten when a guard is rendered; keys that look like them are not."""
-    name = "name_at + 1:used_n:this_counter:{x}:number_n"
+    name = "name_at + 1:used_N:COUNTS_CALL:{x}:STATE_NUMBERS"
     document = (
         "version: 1\nidentities:\n  one:\n    kind: machine\n"
         f"    grants: [{{allow: [write], keys: [{json.dumps(name)}]}}]\n"
@@ -128,7 +128,7 @@ def test_words_of_the_templates_are_nothing_special_in_a_policy() -> None:
     guard = compiled(document)["one"]
 
     for script in (guard.script, guard.batch_script):
-        found = re.findall(r"\"\^name_at %\+ 1:used_n:this_counter:.*?:number_n\$\"", script)
+        found = re.findall(r"\"\^name_at %\+ 1:used_N:COUNTS_CALL:.*?:STATE_NUMBERS\$\"", script)
         assert len(found) >= 2
 
 

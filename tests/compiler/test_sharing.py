@@ -20,7 +20,7 @@ from keyleash.policy import Identity, parse_policy
 from keyleash.store.keyspace import Keyspace
 from support.leash import grant, policy
 
-SHARED = re.compile(r'share "(\w+/\w+\.lua)" of (.*)')
+SHARED = re.compile(r'cached_include "(\w+/\w+\.lua)" with (.*)')
 SHARES = [
     pytest.param(path, *found.groups(), id=f"{path.stem}-{found[1]}")
     for path in sorted(lua_root().rglob("*.lua"))
@@ -146,7 +146,7 @@ def whole(part: str, within: tuple[str, ...] = ()) -> str:
 
 def test_part_sees_nothing_but_what_it_is_shared_by(small: Callable[..., str]) -> None:
     """A text that depended on more would be kept, and be wrong for the next guard."""
-    sources = {"whole": '--% share "part" of seen\n', "part": "{{ seen }}\n"}
+    sources = {"whole": '--% cached_include "part" with seen\n', "part": "{{ seen }}\n"}
     assert small(sources, seen="a", hidden="b") == '"a"\n'
     assert small(sources, seen="c", hidden="b") == '"c"\n'
 

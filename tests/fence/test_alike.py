@@ -193,7 +193,7 @@ def guard_sources() -> list[str]:
         if name not in seen:
             seen.add(name)
             texts.append((root / name).read_text())
-            for beginning in re.findall(r'(?:include|share) "([\w/]+)', texts[-1]):
+            for beginning in re.findall(r'(?:cached_)?include "([\w/]+)', texts[-1]):
                 exact = root / f"{beginning}.lua"
                 found = [exact] if exact.exists() else root.glob(f"{beginning}*.lua")
                 waiting += [str(path.relative_to(root)) for path in found]

@@ -56,21 +56,21 @@ def _string(data: bytes) -> str:
     return '"' + "".join(chr(b) if b in _PLAIN else f"\\{b:03d}" for b in data) + '"'
 
 
-def spread(block: str, name: str, words: list[str]) -> Text:
-    """Put *words* where *name* stands in a list of names; an empty list takes its comma along."""
+def expand(block: str, name: str, words: list[str]) -> Text:
+    """Replace *name* in a list of names by *words*; without words its comma goes as well."""
     listed = ", ".join(words)
     if not words:
         block = _rewritten(block, rf",\s*\b{name}\b", lambda _: "")
     return _rewritten(block, rf"\b{name}\b", lambda _: listed)
 
 
-def numbered(block: str, number: int) -> Text:
-    """Give names that end in `_n` a number of their own, so that a partial can be used twice."""
-    return _rewritten(block, r"\b\w+_n\b", lambda found: f"{found[0][:-1]}{number}")
+def suffix(block: str, number: int) -> Text:
+    """Replace the `_N` at the end of names by `_` and *number*, so a partial can be used twice."""
+    return _rewritten(block, r"\b\w+_N\b", lambda found: f"{found[0][:-1]}{number}")
 
 
-def placed(block: str, name_at: int | None) -> Text:
-    """Write out the places of a command whose name always stands at *name_at*, if it does."""
+def offset(block: str, name_at: int | None) -> Text:
+    """Replace `name_at` and `name_at + 1` by numbers, if the command's place is constant."""
     if name_at is None:
         return Text(block)
     return _rewritten(
@@ -79,7 +79,7 @@ def placed(block: str, name_at: int | None) -> Text:
 
 
 def _rewritten(block: str, pattern: str, new: Callable[[re.Match[str]], str]) -> Text:
-    """Rewrite names, and nothing within a literal: a policy may have any words in its keys."""
+    """Rewrite names outside of literals: a policy may have any words in its keys."""
     return Text(
         re.sub(
             rf'"[^"]*"|{pattern}',

@@ -16,14 +16,14 @@ from keyleash.compiler.match_tree import grouped
 from keyleash.compiler.quoting import (
     RULE_DIGITS,
     Text,
+    expand,
     lua_literal,
     met,
-    numbered,
+    offset,
     option_pattern,
-    placed,
     records_of,
     runs_of,
-    spread,
+    suffix,
 )
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.limits.counters import COUNTER_KEEP_MS, MOST
@@ -44,7 +44,7 @@ from keyleash.store.token import (
 #
 # A part is a partial that many guards have in common. It is put in by
 #
-#     --% share "authorize/find_rule.lua" of dispatch, rare, containers
+#     --% cached_include "authorize/find_rule.lua" with dispatch, rare, containers
 #
 # and is a template of its own, which sees the values that are named there and no others. So
 # its text is a function of these, and is written once for all guards where they are equal;
@@ -55,9 +55,9 @@ KEPT = 1024
 
 
 class Sharing(Extension):
-    """The statement `share`, and the stripping of sources."""
+    """The statement `cached_include`, and the stripping of sources."""
 
-    tags = {"share"}  # noqa: RUF012 - jinja2's own word
+    tags = {"cached_include"}  # noqa: RUF012 - jinja2's own word
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
         """Leave comments, blank lines and indentation out.
@@ -72,10 +72,10 @@ class Sharing(Extension):
         )
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """Read `share TEMPLATE of NAME, NAME…`."""
+        """Read `cached_include TEMPLATE with NAME, NAME…`."""
         line = next(parser.stream).lineno
         template = parser.parse_primary()
-        parser.stream.expect("name:of")
+        parser.stream.expect("name:with")
         values = []
         while True:
             name = parser.parse_assign_target(name_only=True).name
@@ -146,7 +146,7 @@ def environment() -> Environment:
         auto_reload=False,  # the sources do not change under a process
         autoescape=False,  # noqa: S701 - the output is Lua; finalize quotes every value
     )
-    made.filters.update(spread=spread, numbered=numbered, placed=placed)
+    made.filters.update(expand=expand, suffix=suffix, offset=offset)
     made.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
     made.globals.update(met=met, named=False, records_of=records_of, runs_of=runs_of)
     made.globals.update(rule_digits=RULE_DIGITS)

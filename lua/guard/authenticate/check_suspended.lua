@@ -1,6 +1,11 @@
--- 1 is until somebody resumes the identity, more the time at which it ends by itself, and less
--- than 0 a hold while prefixes are changed. The clock is that of check_token, where a record tells
--- it; the token is not judged yet, and a record that is kept for ever tells nothing.
+-- check_suspended: deny a call of a suspended identity, and end a suspension whose time is over.
+-- in:  record, token_key
+-- out: at_us, code, detail, expires_us, now_us, suspended, value
+--
+-- The state holds 0 for an active identity, 1 for a suspension without an end, a larger number for
+-- the time at which it ends, and a negative number while prefixes are changed. The clock comes from
+-- the token's record, as in check_token, although the token is not checked yet; a record without an
+-- expiry gives no time.
 local expires_us = record and #record >= {{ record_bytes }} and struct.unpack('<d', record) or 0
 local left_ms = expires_us > 0 and expires_us < {{ latest_us }} and call('PTTL', token_key) or 0
 if left_ms > 0 then

@@ -1,3 +1,6 @@
+-- check_token: deny a token that is revoked, expired or idle for too long; set the clock.
+-- in:  revoked, expires_us, token_key, used_us
+-- out: code, detail, now_us, value
 if revoked ~= 0 then
   code = 'TOKEN_REVOKED'
 else

@@ -1,4 +1,9 @@
--- What a command that passed needs when its turn comes, and its part of the event.
+-- accept_item: remember what an allowed command of a batch needs when it runs, and add it to the
+-- event.
+-- in:  typed, n, mend, command, argv, name_at, work, reads, writes, deletes, recorded, masked,
+--      first, last, step, walked, told_as, told, subjects_N, counted_N, kept_N
+-- out: entry, fields, mends, names, passed, passed_deletes, passed_reads, passed_writes, spent,
+--      typeds, unheard, works
 if typed then typeds[n] = true end
 if mend then mends[n] = mend end
 if command ~= argv[name_at] then names[n] = command end
@@ -48,9 +53,9 @@ end
 --% include "reply/prefix_keys.lua"
 --% endif
 --% for limit in limits if limit.subject != "identity"
---% filter numbered(limit.number)
-if subjects_n then
-  for i = 1, #subjects_n do counted_n[subjects_n[i]] = kept_n[i] end
+--% filter suffix(limit.number)
+if subjects_N then
+  for i = 1, #subjects_N do counted_N[subjects_N[i]] = kept_N[i] end
 end
 --% endfilter
 --% endfor

@@ -1,4 +1,7 @@
--- A channel is no key: it is not declared, and deny rules do not speak of it.
+-- check_channel: deny a channel that is not granted. Channels are not declared and no deny rule
+-- applies to them.
+-- in:  name_at, stop, argv
+-- out: code, detail, key, value
 if name_at + {{ rule.channel }} <= stop then
   key = argv[name_at + {{ rule.channel }}]
   local matched = false

@@ -1,4 +1,8 @@
--- The caller's list of keys is a claim: what is checked is what the command will touch.
+-- check_declared: deny a command whose keys are not the declared ones.
+-- in:  walked, argv, stop, first, keys, step
+-- out: code, count, last, passed_over
+--
+-- The caller's list of keys is only a claim: the keys that the command will touch are checked.
 --% if batch
 -- What stands behind the command's last argument is the next command.
 if walked == argv and last > stop then last = stop end

@@ -1,3 +1,6 @@
+-- check_denied: deny a key that a deny rule matches.
+-- in:  key
+-- out: code, detail, matched, reason, value
 matched = false
 --% with matchers = denied, named = true
 --% include "authorize/match_any.lua"

@@ -1,3 +1,6 @@
+-- check_key: deny a key that a deny rule matches, or that no grant of the needed class matches.
+-- in:  check, key
+-- out: code, detail, matched, value
 local matched = false
 --% if denied and not denied_last
 --% include "authorize/check_denied.lua"

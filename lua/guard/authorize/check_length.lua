@@ -1,6 +1,6 @@
 -- check_length: deny a call that gives a string more bytes than a grant of its key allows.
--- in:  lengthens, argv, base, stop, names
--- out: code, detail, value, amount, key   set if the call is denied; work
+-- in:  first, command, base, walked, names, lengths, amount_of, argv, step, last, stop
+-- out: amount, at, bytes, check, code, detail, place, value, work
 local kinds = {{ lengthening }}
 local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true))
 place = base + place

@@ -1,5 +1,9 @@
--- SCAN lists what its last MATCH finds: the text up to the first special character must lie
--- where keys are granted. Whatever else it finds is taken out of the reply.
+-- check_scan: deny a SCAN whose last MATCH may list keys that are not granted.
+-- in:  name_at, stop, argv
+-- out: code, detail, glob, key, matched, places, value
+--
+-- The text before the first special character of the glob must lie where keys are granted. Keys
+-- that are found beyond that are removed from the reply, see filter_scan.
 local glob = '*'
 --% if sealed
 places = {}

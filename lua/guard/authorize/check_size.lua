@@ -1,6 +1,7 @@
--- check_size: deny a call that is too much work, or that makes a string too long.
--- in:  weighs: the call's work must be estimated; lengthens: it may make a string too long
--- out: code, detail, value, amount, key   set if the call is denied; work
+-- check_size: deny a call that needs too much work, or that makes a string too long.
+-- in:  weighs, lengthens, walked, first, last, step, argv, command, name_at, stop
+-- out: code, detail, value, amount, key   set if the call is denied
+--      work, weighed, spent, asks
 local names = {}
 for at = first, last, step do
   if not walked[at] then break end
@@ -50,6 +51,6 @@ if weighs then weighed[n] = names end
 --% endif
     code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, amount_of('work', work, {{ work_limit }})
   end
---% filter placed(name_at)
+--% filter offset(name_at)
 end)(name_at)
 --% endfilter

@@ -1,4 +1,7 @@
---% filter placed(name_at)
+-- dispatch_rule: run the code of the command's rule.
+-- in:  rule, argv, name_at, stop, find
+-- out: rule
+--% filter offset(name_at)
 --% for rule in rules if rule.variant
 if rule == {{ rule.id }} then
 --% if rule.variant_option is not none
@@ -24,7 +27,7 @@ end
 if false then
 --% for rule in rules if rule.id in often_ruled
 elseif rule == {{ rule.id }} then
---% share "authorize/rule_body.lua" of rule, one_check, checks_differ, waiting, sealed, least_bytes
+--% cached_include "authorize/rule_body.lua" with rule, one_check, checks_differ, waiting, sealed, least_bytes
 --% endfor
 else
   -- Functions keep what is seldom needed out of the main chunk: the collector marks a function
@@ -33,7 +36,7 @@ else
     if false then
 --% for rule in rules if rule.id not in often_ruled
     elseif rule == {{ rule.id }} then
---% share "authorize/rule_body.lua" of rule, one_check, checks_differ, waiting, sealed, least_bytes
+--% cached_include "authorize/rule_body.lua" with rule, one_check, checks_differ, waiting, sealed, least_bytes
 --% endfor
     end
   end)(rule, argv, stop, find)

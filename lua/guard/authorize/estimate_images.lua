@@ -1,6 +1,6 @@
--- weigh_images: count the before-images that a command of a batch needs as work.
--- in:  walked, first, last, step, changes_first, changes_rest, imaged, spent
--- out: work; code, detail, value, amount   set if the command is denied
+-- estimate_images: count the before-images that a command of a batch needs as work.
+-- in:  first, last, step, walked, imaged, changes_first, changes_rest, spent, command
+-- out: amount, code, detail, value, work
 for at = first, last, step do
   local name = walked[at]
   if not name then break end

@@ -1,9 +1,10 @@
--- weigh: estimate the work of a call before it runs. Sizes are asked for in O(1) each.
--- in:  command, argv, base (the place of its name), stop; names: its keys on the server; left:
---      the work that is still allowed
--- out: returns units of work, more than `left` if the server does not say how large a key is; and
---      those of asking for it
--- What was asked for; a batch empties it when a command has run that changes something.
+-- estimate_work: estimate the work of a call before it runs. Sizes are asked for in O(1) each.
+-- in:  none
+-- out: weigh, usages, sizes
+--
+-- `weigh` gets the place of the command's name as `base`, the keys on the server as `names` and the
+-- work that is still allowed as `left`. It returns units of work, more than `left` if the server
+-- does not report how large a key is, and the work of asking.
 local usages, sizes = {}, {}
 local function weigh(command, argv, base, stop, names, left)
   -- As `Work` in commands/spec.py, one letter each; see `plans_of` in compiler/sizes.py.

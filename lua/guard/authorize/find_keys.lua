@@ -1,4 +1,7 @@
--- The keys are found by reading the arguments, as the server will.
+-- find_keys: find the keys of a command by reading its arguments, as the server will.
+-- in:  name_at, stop, argv, command
+-- out: claim_at, code, detail, first, group_at, last, places, recorded, COUNTS_CALL, value,
+--      waits, walked
 walked, first, last = {}, 1, 0
 --% if sealed
 places = {}
@@ -44,8 +47,8 @@ if stored then
   places[#walked] = stored_at
 --% endif
 --% for counter in rule.stored
---% filter spread("this_counter", [counter])
-  this_counter = true
+--% filter expand("COUNTS_CALL", [counter])
+  COUNTS_CALL = true
 --% endfilter
 --% endfor
   recorded = true

@@ -1,4 +1,7 @@
---% filter placed(name_at)
+-- find_rule: find the number of the command's rule; a sub-command joins the command's name.
+-- in:  command, argv, name_at, stop
+-- out: rule, command
+--% filter offset(name_at)
 local length = #command
 if false then
 --% for branch in dispatch

@@ -1,3 +1,6 @@
+-- match_group: match the key against a tree of matchers that bytes at fixed places tell apart.
+-- in:  key
+-- out: byte, matched
 --% if grouping.singly or not grouping.position
 if false then
 --% for matcher in grouping.singly

@@ -1,4 +1,7 @@
--- What one rule says of its commands: where their keys are, what they count as, how they answer.
+-- rule_body: apply the facts of one rule: where keys are, what is counted, how the reply is shaped.
+-- in:  name_at, stop, argv, command, protocol
+-- out: changes_first, changes_rest, check, code, deletes, detail, first, last, lengthens, mend,
+--      reads, recorded, rest, step, typed, value, waits, weighs, writes
 --% if rule.missing is not none
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', {{ rule.missing }}
 --% else

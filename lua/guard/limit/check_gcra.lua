@@ -1,7 +1,11 @@
--- GCRA: tat is the theoretical arrival time of the next call.
--- Compared so that what is no number is denied: a fenced agent may write any bytes there.
-if not (tat_n - {{ limit.tolerance_us }} <= now_us) then
+-- check_gcra: deny a call that comes too early. GCRA: tat is the theoretical arrival time of the
+-- next call.
+-- in:  tat_N, now_us
+-- out: at_us, code, detail, value
+--
+-- A fenced agent may write any bytes there, so the comparison is written to deny NaN.
+if not (tat_N - {{ limit.tolerance_us }} <= now_us) then
   code, detail, value = 'RATE_LIMITED', 'limit', {{ limit.slot.name }}
-  at_us = tat_n - {{ limit.tolerance_us }}
-  if not (tat_n < {{ latest_us }}) then code = 'COUNTER_CORRUPT' end
+  at_us = tat_N - {{ limit.tolerance_us }}
+  if not (tat_N < {{ latest_us }}) then code = 'COUNTER_CORRUPT' end
 end

@@ -1,5 +1,7 @@
--- Whether one limit lets the call pass: sets code if it does not.
---% filter numbered(limit.number)
+-- check_limit: deny a call that one limit does not allow.
+-- in:  now_us
+-- out: code, detail, value, at_us
+--% filter suffix(limit.number)
 --% if limit.subject == "identity"
 --% with offset = limit.slot.offset
 --% include "limit/check_" ~ limit.slot.kind ~ ".lua"

@@ -1,15 +1,19 @@
--- A ring holds the times of the last calls; the oldest one's slot is the next to be used.
--- So no window of any position holds more than its slots. What was never written is free.
--- A fenced agent may write any bytes there: what is no slot, or no time, is a corrupt counter.
+-- check_ring: deny a call if the oldest one of a ring is still within the period.
+-- in:  head_N, now_us, taken_N
+-- out: at_us, code, detail, oldest, place_N, value
+--
+-- A ring holds the times of the newest calls; the slot of the oldest is used next, so no window of
+-- any position holds more calls than the ring has slots. A slot that was never written is free. A
+-- fenced agent may write any bytes there: a head or time that cannot be is a corrupt counter.
 local oldest, free_us = 'none', 0
-if head_n >= 0 and head_n < {{ limit.slot.capacity }} and head_n % 1 == 0 then
-  place_n = {{ offset }} + head_n * 8
+if head_N >= 0 and head_N < {{ limit.slot.capacity }} and head_N % 1 == 0 then
+  place_N = {{ offset }} + head_N * 8
 --% if batch
   -- Where the batch has taken every slot, the oldest call is its own.
   oldest = struct.pack('<d', now_us)
-  if taken_n < {{ limit.slot.capacity }} then oldest = call('GETRANGE', {{ ring }}, place_n, place_n + 7) end
+  if taken_N < {{ limit.slot.capacity }} then oldest = call('GETRANGE', {{ ring }}, place_N, place_N + 7) end
 --% else
-  oldest = call('GETRANGE', {{ ring }}, place_n, place_n + 7)
+  oldest = call('GETRANGE', {{ ring }}, place_N, place_N + 7)
 --% endif
 end
 if #oldest == 8 then

@@ -1,8 +1,11 @@
--- A counter per token or per captured segment. One command may touch several segments:
--- each is checked here and taken in commit_limits, once a call.
-subjects_n, kept_n = {}, {}
+-- check_subjects: check a limit that has a counter per token or per captured segment.
+-- in:  token_id, first, last, step, walked, counted_N, code
+-- out: kept_N, seen, subjects_N
+--
+-- One command may touch several segments: each is checked here and counted in commit_limits.
+subjects_N, kept_N = {}, {}
 --% if limit.subject == "token"
-subjects_n[1] = {{ limit.key_prefix }} .. token_id
+subjects_N[1] = {{ limit.key_prefix }} .. token_id
 --% else
 local seen = {}
 for at = first, last, step do
@@ -15,28 +18,28 @@ for at = first, last, step do
   end
   if segment and not seen[segment] then
     seen[segment] = true
-    subjects_n[#subjects_n + 1] = {{ limit.key_prefix }} .. redis.sha1hex(segment)
+    subjects_N[#subjects_N + 1] = {{ limit.key_prefix }} .. redis.sha1hex(segment)
   end
 end
 --% endif
-for i = 1, #subjects_n do
-  local subject = subjects_n[i]
+for i = 1, #subjects_N do
+  local subject = subjects_N[i]
 --% if limit.slot.kind == "budget"
-  local ends_n, used_n = 0, 0
+  local ends_N, used_N = 0, 0
 --% elif limit.slot.kind == "gcra"
-  local tat_n = 0
+  local tat_N = 0
 --% else
-  local head_n, taken_n = 0, 0
+  local head_N, taken_N = 0, 0
 --% endif
 --% if batch
-  local counted = counted_n[subject]
+  local counted = counted_N[subject]
   if counted then
 --% if limit.slot.kind == "budget"
-    ends_n, used_n = counted[1], counted[2]
+    ends_N, used_N = counted[1], counted[2]
 --% elif limit.slot.kind == "gcra"
-    tat_n = counted
+    tat_N = counted
 --% else
-    head_n, taken_n = counted[1], counted[2]
+    head_N, taken_N = counted[1], counted[2]
 --% endif
   else
 --% endif
@@ -50,17 +53,17 @@ for i = 1, #subjects_n do
 --% endif
 --% with offset = subject_ring_offset, ring = name("subject")
 --% if limit.slot.kind == "ring"
-  local place_n
+  local place_N
 --% endif
 --% include "limit/check_" ~ limit.slot.kind ~ ".lua"
   if code then break end
 --% include "limit/take_" ~ limit.slot.kind ~ ".lua"
 --% endwith
 --% if limit.slot.kind == "budget"
-  kept_n[i] = { ends_n, used_n }
+  kept_N[i] = { ends_N, used_N }
 --% elif limit.slot.kind == "gcra"
-  kept_n[i] = tat_n
+  kept_N[i] = tat_N
 --% else
-  kept_n[i] = { head_n, taken_n, place_n }
+  kept_N[i] = { head_N, taken_N, place_N }
 --% endif
 end

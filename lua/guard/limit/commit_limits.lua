@@ -1,34 +1,39 @@
+-- commit_limits: write the counters of all limits, the sequence number and the time of use of the
+-- token.
+-- in:  sequence, STATE_NUMBERS, recorded, counted_N, subjects_N, kept_N, head_N, taken_N, place_N,
+--      now_us, passed, used_us, token_key
+-- out: none
 --% if numbers
---% filter spread("number_n", numbers)
-call('SETRANGE', {{ names.state }}, 16, struct.pack({{ numbers_format }}, sequence, number_n))
+--% filter expand("STATE_NUMBERS", numbers)
+call('SETRANGE', {{ names.state }}, 16, struct.pack({{ numbers_format }}, sequence, STATE_NUMBERS))
 --% endfilter
 --% else
 if recorded then call('SETRANGE', {{ names.state }}, 16, struct.pack('<d', sequence)) end
 --% endif
 --% for limit in limits
---% filter numbered(limit.number)
+--% filter suffix(limit.number)
 --% if limit.subject != "identity"
 --% if batch
-for subject, kept in pairs(counted_n) do
+for subject, kept in pairs(counted_N) do
 --% include "limit/write_subject.lua"
 end
 --% else
-if subjects_n then
-  for i = 1, #subjects_n do
-    local subject, kept = subjects_n[i], kept_n[i]
+if subjects_N then
+  for i = 1, #subjects_N do
+    local subject, kept = subjects_N[i], kept_N[i]
 --% include "limit/write_subject.lua"
   end
 end
 --% endif
 --% elif limit.slot.kind == "ring" and batch
 do
-  local ring, head, taken = {{ names.state }}, head_n, taken_n
+  local ring, head, taken = {{ names.state }}, head_N, taken_N
 --% with offset = limit.slot.offset
 --% include "limit/write_ring.lua"
 --% endwith
 end
 --% elif limit.slot.kind == "ring"
-if place_n then call('SETRANGE', {{ names.state }}, place_n, struct.pack('<d', now_us)) end
+if place_N then call('SETRANGE', {{ names.state }}, place_N, struct.pack('<d', now_us)) end
 --% endif
 --% endfilter
 --% endfor

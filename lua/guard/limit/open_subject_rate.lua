@@ -6,9 +6,9 @@ if header ~= '' then
   local capacity, pace_us
   if #header == {{ subject_ring_offset }} then
 --% if limit.slot.kind == "gcra"
-    tat_n, capacity, pace_us = struct.unpack('<ddd', header)
+    tat_N, capacity, pace_us = struct.unpack('<ddd', header)
 --% else
-    head_n, capacity, pace_us = struct.unpack('<ddd', header)
+    head_N, capacity, pace_us = struct.unpack('<ddd', header)
 --% endif
   end
   if capacity ~= {{ limit.slot.capacity }} or pace_us ~= {{ limit.slot.pace_us }} then
@@ -18,21 +18,21 @@ if header ~= '' then
     if not from then
       -- Denied below as corrupt.
 --% if limit.slot.kind == "gcra"
-      tat_n = {{ latest_us }}
+      tat_N = {{ latest_us }}
 --% else
-      head_n = -1
+      head_N = -1
 --% endif
     else
 --% if limit.slot.kind == "gcra"
 --% include "limit/moved_tat.lua"
-      tat_n = moved_tat({ interval_us = {{ limit.slot.pace_us }} }, from, counted, now_us)
-      if tat_n > now_us and tat_n < {{ latest_us }} then
-        call('SET', subject, struct.pack('<ddd', tat_n, 0, {{ limit.slot.pace_us }}), 'PX', string.format('%.0f', math.ceil((tat_n - now_us) / 1000) + {{ counter_keep_ms }}))
+      tat_N = moved_tat({ interval_us = {{ limit.slot.pace_us }} }, from, counted, now_us)
+      if tat_N > now_us and tat_N < {{ latest_us }} then
+        call('SET', subject, struct.pack('<ddd', tat_N, 0, {{ limit.slot.pace_us }}), 'PX', string.format('%.0f', math.ceil((tat_N - now_us) / 1000) + {{ counter_keep_ms }}))
       end
 --% else
 --% include "limit/moved_ring.lua"
       local ring = moved_ring({ capacity = {{ limit.slot.capacity }}, period_us = {{ limit.slot.pace_us }} }, from, counted, now_us)
-      head_n = 0
+      head_N = 0
       call('SET', subject, struct.pack('<ddd', 0, {{ limit.slot.capacity }}, {{ limit.slot.pace_us }}) .. ring, 'PX', {{ text(limit.slot.period_ms + counter_keep_ms) }})
 --% endif
     end

@@ -1,6 +1,8 @@
--- Only the end of the window is kept: a clock that goes back stays in the same window.
-if now_us >= ends_n then
-  used_n = 0
+-- take_budget: count a call towards a budget.
+-- in:  now_us, ends_N
+-- out: used_N
+if now_us >= ends_N then
+  used_N = 0
 --% include "limit/find_window_end.lua"
 end
-used_n = used_n + 1
+used_N = used_N + 1

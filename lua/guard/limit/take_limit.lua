@@ -1,4 +1,6 @@
--- Counts the call towards one limit of the identity.
---% filter numbered(limit.number)
+-- take_limit: count the call towards one limit of the identity.
+-- in:  now_us
+-- out: none
+--% filter suffix(limit.number)
 --% include "limit/take_" ~ limit.slot.kind ~ ".lua"
 --% endfilter

@@ -1,4 +1,6 @@
--- The slots that the batch took end before the head; they may wrap around.
+-- write_ring: write the slots that a batch used. They end before the head and may wrap around.
+-- in:  taken, head, ring, now_us
+-- out: from
 local slots = math.min(taken, {{ limit.slot.capacity }})
 local from = (head - slots) % {{ limit.slot.capacity }}
 local unwrapped = math.min(slots, {{ limit.slot.capacity }} - from)

@@ -1,3 +1,6 @@
+-- write_subject: write the counter of one token or captured segment.
+-- in:  subject, kept, now_us
+-- out: head, ring, taken
 --% if limit.slot.kind == "gcra"
 call('SET', subject, struct.pack('<ddd', kept, 0, {{ limit.slot.pace_us }}), 'PX', string.format('%.0f', math.ceil((kept - now_us) / 1000) + {{ counter_keep_ms }}))
 --% elif limit.slot.kind == "budget"

@@ -1,8 +1,12 @@
--- A denial's entry in the stream of denials. Denials of one kind within a minute share one entry:
--- a hash counts them, and their number is appended when the minute is over. A kind is a token, a
--- code and a reason, and for a denied key, class or size also the command, which then is one of
--- the guard's own: what a caller makes up (command, key, token, correlation id) never makes a kind.
--- pcall, since a full or read-only server must not turn a denial into another error.
+-- append_denial: append a denial to the stream of denials.
+-- in:  command, detail, masked
+-- out: kind, now_us, op
+--
+-- Denials of one kind within a minute share an entry: a hash counts them, and their number is
+-- appended when the minute is over. A kind is a token, a code and a reason, and for a denied key,
+-- class or size also the command, which is then one of the guard's own. So nothing that a caller
+-- makes up (command, key, token, correlation id) creates a kind. Commands run by pcall, because a
+-- full or read-only server must not turn a denial into another error.
 if not now_us then
   local time = call('TIME')
   now_us = time[1] * 1000000 + time[2]

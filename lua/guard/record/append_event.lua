@@ -1,4 +1,7 @@
--- Before the command, so that there is no mutation without its event.
+-- append_event: append the audit event of one command, before the command runs.
+-- in:  recorded, key, masked, count, keys, first, last, changes_first, walked, bound, sequence,
+--      token_id, command, correlation, charged
+-- out: event, imaged, imaged_bound, is_hidden
 if recorded then
   local field, touched, is_masked = 'key', key or '', false
 --% if masks
@@ -23,7 +26,7 @@ if recorded then
 --% if masks
   is_hidden = is_masked
 --% endif
---% filter spread("told_pair", ["told_as", "told"] if tells_arguments else [])
+--% filter expand("LOG_FIELDS", ["told_as", "told"] if tells_arguments else [])
 --% if images
   if first == last then
     local name = changes_first and walked[first]
@@ -33,11 +36,11 @@ if recorded then
         local expires, kept_as, kept
 --% include "record/before_image.lua"
         imaged, imaged_bound = name, bound
-        event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, told_pair, 'before', name, 'expires', expires, kept_as, kept)
+        event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, LOG_FIELDS, 'before', name, 'expires', expires, kept_as, kept)
       end
     end
   else
-    local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, told_pair }
+    local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, LOG_FIELDS }
     imaged, imaged_bound = {}, {}
 --% include "record/list_changed_keys.lua"
 --% include "record/log_before_images.lua"
@@ -45,7 +48,7 @@ if recorded then
   end
 --% endif
   if not event then
-    event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, told_pair)
+    event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged, LOG_FIELDS)
   end
 --% endfilter
 --% include "record/trim_audit.lua"

@@ -1,5 +1,9 @@
--- The first denial of a minute appends, in one entry, how often each of the minute before came,
--- and empties the hash. A hash larger than guards make it is not read.
+-- append_repeats: append how often each denial of the last minute came, in one entry, and empty the
+-- hash.
+-- in:  seq, kind
+-- out: counts, fields, more
+--
+-- The first denial of a minute does this. A hash larger than guards make it is not read.
 local counts, repeats, more = {}, {}, 0
 local fields = redis.pcall('HLEN', {{ names.repeats }}) <= {{ 4 * max_kinds }} and redis.pcall('HGETALL', {{ names.repeats }}) or {}
 for i = 1, #fields, 2 do counts[fields[i]] = fields[i + 1] end

@@ -1,4 +1,7 @@
--- What a key holds, up to a bound. A string's bytes are it all; DUMP would try to compress them.
+-- before_image: read what a key holds, up to a bound. A string is read as it is; DUMP would
+-- compress it.
+-- in:  name, bound
+-- out: expires, kept_as, kept
 do
 --% if vault
   local name = {{ vault }} .. name

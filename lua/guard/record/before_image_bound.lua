@@ -1,4 +1,6 @@
--- How much of a key is kept before it changes; 0 for none.
+-- before_image_bound: find how many bytes of a key are recorded before it changes; 0 for none.
+-- in:  name, masked
+-- out: bound
 local bound = 0
 do
   local key, matched = name, false

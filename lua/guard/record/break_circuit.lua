@@ -1,7 +1,10 @@
--- So many refusals within the period, and the identity suspends itself. Only those count that
--- come after the token was accepted: or whoever has no token, or one that was taken away, could
--- stop somebody else's agent. The times of the newest refusals are in a list, so the threshold is
--- exact. pcall, as in append_denial.
+-- break_circuit: suspend the identity after too many denials within the period.
+-- in:  token_id, code, now_us, op, correlation
+-- out: counts, suspends
+--
+-- Only denials after the token was accepted count. Otherwise a caller without a valid token could
+-- stop the agent of another. The times of the newest denials are in a list, so the threshold is
+-- exact. Commands run by pcall, as in append_denial.
 local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED'
 --% if batch
 -- A batch is judged to its end; what comes after it has suspended the identity suspends it no more.

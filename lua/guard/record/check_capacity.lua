@@ -1,3 +1,7 @@
+-- check_capacity: deny a recorded call if the audit stream is full; decide whether a read is
+-- recorded.
+-- in:  reads, key
+-- out: code, detail, is_full, recorded, value
 --% if records_reads
 recorded = recorded or reads or key ~= nil
 --% endif

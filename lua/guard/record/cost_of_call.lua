@@ -1,4 +1,7 @@
--- The policy, and what the call takes of its limits: one field, since each costs the call 1 %.
+-- cost_of_call: name the policy and what a call takes of its limits, in one field: each field costs
+-- the call 1 %.
+-- in:  reads, writes, deletes
+-- out: charged
 local charged = {{ charges.call }}
 if reads then charged = {{ charges.read }} end
 if writes then charged = reads and {{ charges.read_write }} or {{ charges.write }} end

@@ -1,7 +1,11 @@
--- SHA-1 in hex of what a key holds, however the server stores it: a hash table is in another
--- order on another server, and after a restart. 'absent', or 'large' if it takes more than
--- *bound* bytes, unless that is nil. Of a key that was restored, *dump* is what it was made of:
--- a server may dump it in another form than the same one before. Needs RESP2.
+-- digest_of_key: return the SHA-1 in hex of what a key holds, independent of how the server stores
+-- it.
+-- in:  none
+-- out: digest_of
+--
+-- The order of a hash table differs between servers and after a restart. Returns 'absent', or
+-- 'large' if the key takes more than `bound` bytes, unless that is nil. For a key that was
+-- restored, `dump` is the payload it came from: a server may dump it in another form. Needs RESP2.
 local function digest_of(key, bound, dump)
   local kind = call('TYPE', key).ok
   if kind == 'none' then return 'absent' end

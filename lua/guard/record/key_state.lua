@@ -1,4 +1,6 @@
--- A key's digest and expiry; of a string without the function that is for all types.
+-- key_state: return a key's digest and expiry; a string does without the function for all types.
+-- in:  name, bound
+-- out: after
 do
 --% if vault
   local name = {{ vault }} .. name

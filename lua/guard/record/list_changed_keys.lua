@@ -1,4 +1,6 @@
--- The keys that the command changes, each once.
+-- list_changed_keys: list the keys that the command changes, each once.
+-- in:  first, last, step, walked, changes_first, changes_rest
+-- out: imaged
 for at = first, last, step do
   local name = walked[at]
   if not name then break end

@@ -1,3 +1,6 @@
+-- log_after_image: append the state of the one key after the command.
+-- in:  imaged, imaged_bound, command, stop, name_at, reply, argv, event
+-- out: after, bound, name
 local name, bound, after = imaged, imaged_bound
 if command == 'SET' and stop == name_at + 2 and not reply.err then
   -- A plain SET leaves its own argument, and no expiry: nothing has to be read.

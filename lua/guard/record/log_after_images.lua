@@ -1,4 +1,7 @@
--- What became of the keys whose images are kept: by it an undo sees whether others changed them.
+-- log_after_images: append the states of the changed keys after the commands. An undo compares them
+-- to see whether others changed the keys later.
+-- in:  imaged, event, imaged_bound
+-- out: none
 if imaged and imaged[1] then
   (function()
     local later = { 'XADD', {{ names.audit }}, '*', 'of', event }

@@ -1,5 +1,9 @@
--- What the event tells of the arguments that are no keys; where a key is masked, no more than
--- their lengths. Keys that are found by options stand among them, so all are taken then.
+-- log_arguments: collect the arguments that are not keys for the event; only their lengths if a key
+-- is masked.
+-- in:  argv, name_at, command, stop, walked, first, last, step, is_masked
+-- out: told_as, told, is_masked
+--
+-- Keys that are found by options stand among the arguments, so all arguments are taken then.
 local told_as, told
 do
   local parts = {}

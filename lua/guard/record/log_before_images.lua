@@ -1,4 +1,7 @@
--- What each key holds that is going to change goes into the event; with too many, of none.
+-- log_before_images: add before-images of all keys that change to the event; of none if there are
+-- too many.
+-- in:  imaged, imaged_bound, entry
+-- out: imaged, imaged_bound, entry
 if #imaged > {{ max_images }} then imaged = {} end
 local held = 0
 for i = 1, #imaged do

@@ -1,4 +1,6 @@
--- A key as it is recorded, and whether that hides it.
+-- mask_key: return a key as it is recorded, and whether it is masked.
+-- in:  none
+-- out: masked
 local function masked(name)
   local beginning
   if false then

@@ -1,3 +1,7 @@
+-- trim_audit: trim the audit stream. It costs a fifth of appending, so one millisecond in seven
+-- does it.
+-- in:  now_us
+-- out: none
 --% if hard_max is none
 -- Trimming costs a fifth of appending, so one millisecond in seven does it.
 if now_us % 7 == 0 then

@@ -1,5 +1,8 @@
--- The refusal's line, and its entry in the stream of denials. What is seldom needed is in
--- functions, as in dispatch_rule; they are made only where they are called.
+-- deny: write the line of a denial and append it to the stream of denials.
+-- in:  code, detail, value, amount, at_us, now_us, command, key, reason
+-- out: line, reason
+--
+-- Rarely needed code is in functions, as in dispatch_rule, made only where they are called.
 local line = 'LEASH ' .. code
 if code == 'CLASS_NOT_GRANTED' or detail and (#value > 128 or not find(value, '^[%w:._/@+-]*$')) then
   line = (function(line, code, detail, value, command, key)

@@ -1,4 +1,6 @@
--- Only keys that a scan grant matches and no deny rule does.
+-- filter_scan: keep only the keys that a scan grant matches and no deny rule does.
+-- in:  none
+-- out: found, listed, reply
 local found, listed = reply[2], {}
 for i = 1, #found do
   local code, detail, value

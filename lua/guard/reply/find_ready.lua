@@ -1,6 +1,9 @@
--- A blocking command does not block in a script: it answers as if its time were up, and the
--- client asks again. Such an answer is not counted and not audited; so whether there will be
--- another is asked first.
+-- find_ready: find whether a blocking command would return at once.
+-- in:  places, argv, waits, last, first, group_at, typed, name_at, claim_at, stop
+-- out: ready, tried
+--
+-- A blocking command does not block in a script: it replies as if its time were up, and the client
+-- asks again. Such a reply is neither counted nor recorded, so the guard asks first.
 ready, tried = (function()
   local ready, tried
 --% if vault

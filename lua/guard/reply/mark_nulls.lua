@@ -1,5 +1,9 @@
--- The reply as a whole is read as RESP3, where `false` is a boolean, as a module's commands may
--- say it; in the replies that came under RESP2 it is a null. A function is sent as null.
+-- mark_nulls: mark nulls in the replies of commands that ran under RESP2.
+-- in:  n, typeds
+-- out: replies
+--
+-- The whole reply is read as RESP3, where `false` is a boolean, which modules may return; in
+-- replies under RESP2 it is a null. A function is sent as null.
 redis.setresp(3)
 local function with_nulls(reply)
   if not reply then return find end

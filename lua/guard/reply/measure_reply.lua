@@ -1,6 +1,6 @@
--- measure_reply: count what a reply is as work, since all of them are held until the last one.
--- in:  reply, took
--- out: ran
+-- measure_reply: count a reply as work, because all replies are in memory until the last one.
+-- in:  reply
+-- out: ran, took
 if type(reply) == 'string' then
   took = math.max(took, #reply * {{ string_work }})
 elseif type(reply) == 'table' and not reply.ok and not reply.err then

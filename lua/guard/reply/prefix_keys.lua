@@ -1,5 +1,8 @@
--- From here on the arguments name keys as the server has them. A place is all that tells a key
--- from an argument that reads the same.
+-- prefix_keys: put the vault prefix in front of keys in the arguments.
+-- in:  places, first, last, step
+-- out: argv
+--
+-- Only its place tells a key from an argument that reads the same.
 if places then
   for i = 1, #places do argv[places[i]] = {{ vault }} .. argv[places[i]] end
 elseif first == last then

@@ -1,5 +1,9 @@
--- A null became nil, at which Lua's arrays end, and which its maps leave out; see
--- compiler/resp.py. What has no meaning as a reply, such as a function, is sent as null.
+-- restore_nulls: restore nulls in a reply: they became nil, which ends Lua's arrays and is missing
+-- in its maps.
+-- in:  mend
+-- out: reply
+--
+-- See compiler/resp.py. A value that is no reply, such as a function, is sent as null.
 local null = find
 if mend == 'entries' then
   -- Entries of the consumer's history that were deleted since.

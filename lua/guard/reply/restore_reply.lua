@@ -1,3 +1,6 @@
+-- restore_reply: shape an error, an array or an integer as the server would reply to a direct call.
+-- in:  mend, names, i, argv, name_at, hidden, unheard, event, typed
+-- out: failed, listed, reply, seen
 if type(reply) == 'table' then
   if reply.err or mend then
     reply = (function()

@@ -1,7 +1,9 @@
--- run_within: run a command of a batch if what ran before left enough of the work that is allowed.
--- in:  ran: work of the commands before, as their replies and sizes show it; changed: whether one
---      of them may have changed a key
--- out: reply, ran; took: work of this command
+-- run_item: run a command of a batch if the commands before it left enough of the allowed work.
+-- in:  works, i, weighed, argv, name_at, stop, weigh, names, typed, run, unheard
+-- out: changed, held, ran, reply, sizes, took, usages
+--
+-- `ran` is the work of the commands before, as their replies and sizes show it; `changed` says
+-- whether one of them may have changed a key; `took` is the work of this one.
 local reply
 --% if plans or lengthening
 local took = works[i] or 0

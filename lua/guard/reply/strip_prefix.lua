@@ -1,4 +1,6 @@
--- Keys in a reply are named as the caller knows them.
+-- strip_prefix: remove the vault prefix from keys in a reply.
+-- in:  mend
+-- out: reply
 if reply.err then
   -- Done above, before it was recorded.
 elseif mend == 'named' then

@@ -1,4 +1,6 @@
--- What prefix_keys did is undone: what follows is about names as the caller has them.
+-- unprefix_keys: undo prefix_keys: the code that follows names keys as the caller has them.
+-- in:  places, first, last, step
+-- out: argv
 if places then
   for i = 1, #places do argv[places[i]] = string.sub(argv[places[i]], {{ vault_bytes + 1 }}) end
 else

@@ -1,0 +1,40 @@
+-- command_locals: declare what the phases find out about one command.
+-- in:  argv, name_at
+-- out: changes_first, changes_rest, check, claim_at, deletes, first, group_at, kept_N, last,
+--      lengthens, mend, place_N, places, reads, recorded, rest, rule, step, subjects_N, typed,
+--      waits, walked, weighs, work, writes
+--
+-- The name of the command stands at name_at and its last argument at stop; in a batch others
+-- follow. Its keys are walked[first], walked[first + step] and so on, up to walked[last].
+local rule, check, typed, mend
+-- The keys are walked[first], walked[first + step] and so on, up to walked[last].
+--% filter offset(name_at)
+local walked, first, last, step = argv, name_at + 1, name_at + 1, 1
+--% endfilter
+--% if sealed
+-- Of the keys in argv, where a walk does not give them.
+local places
+--% endif
+local reads, writes, deletes, recorded
+--% if checks_differ
+local rest
+--% endif
+--% if images
+local changes_first, changes_rest
+--% endif
+--% if plans or lengthening
+local weighs, lengthens
+local work = 0
+--% endif
+--% if waiting
+local waits, group_at, claim_at
+--% endif
+--% for limit in limits
+--% filter suffix(limit.number)
+--% if limit.subject != "identity"
+local subjects_N, kept_N
+--% elif limit.slot.kind == "ring"
+local place_N
+--% endif
+--% endfilter
+--% endfor

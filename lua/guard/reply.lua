@@ -1,0 +1,34 @@
+-- reply: run one command and restore its reply.
+-- in:  argv, name_at, stop, typed, mend, tried
+-- out: reply
+--% filter offset(name_at)
+--% if vault
+--% include "reply/prefix_keys.lua"
+--% endif
+if typed then redis.setresp(3) end
+--% if waiting
+local reply = tried
+--% else
+local reply
+--% endif
+if reply then
+  -- It ran already, to learn whether it would block.
+elseif stop == name_at + 2 then
+  -- Three words, such as SET: `unpack` costs the call 2 % more.
+  reply = redis.pcall(argv[name_at], argv[name_at + 1], argv[name_at + 2])
+else
+  reply = redis.pcall(unpack(argv, name_at))
+end
+--% include "reply/restore_reply.lua"
+--% if images
+if imaged then
+  if typed then redis.setresp(2) end
+  if type(imaged) == 'string' then
+--% include "record/log_after_image.lua"
+  else
+--% include "record/log_after_images.lua"
+  end
+  if typed then redis.setresp(3) end
+end
+--% endif
+--% endfilter
