@@ -72,7 +72,7 @@ def test_unknown_states_fit_anywhere_and_known_ones_better() -> None:
 
 def test_too_many_ways_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then ids decide, as well as they can."""
-    monkeypatch.setattr(history, "MAX_PLACES", 3)
+    monkeypatch.setattr(history, "MAX_ORDERS", 3)
 
     assert ordered([step("b/5-0", "x>y"), step("a/5-1", "y>z")], "z") == ["b/5-0", "a/5-1"]
     assert ordered([step("b/5-1", "x>y"), step("a/5-0", "y>z")], "z") == ["a/5-0", "b/5-1"]

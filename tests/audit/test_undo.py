@@ -426,7 +426,7 @@ def test_masked_key_that_a_pattern_means_is_in_the_way(
     made = plan_undo(client, UndoSelection(pattern=parse_pattern(pattern), since_ms=0))
 
     assert [item.conflicts[0].kind for item in made.blocked] == [ConflictKind.MASKED]
-    with pytest.raises(NothingToUndoError, match="no event"):
+    with pytest.raises(NothingToUndoError, match="no recorded event"):
         plan_undo(client, UndoSelection(pattern=parse_pattern("jobs:secret:b"), since_ms=0))
 
 
@@ -577,8 +577,8 @@ def test_undo_of_many_keys_is_several_events_and_one_undo(client: Any, scribe: S
 @pytest.mark.parametrize(
     ("bound", "value", "said"),
     [
-        ("MAX_KEYS", 1, "2 keys, and 1 are the most"),
-        ("UNDO_MAX_BYTES", 100, "0 MiB are the most"),
+        ("MAX_KEYS", 1, "2 keys; at most 1 are allowed"),
+        ("UNDO_MAX_BYTES", 100, "0 MiB; at most 0 MiB are allowed"),
         ("MAX_SELECTED_BYTES", 9, "before-images"),
     ],
 )

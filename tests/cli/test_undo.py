@@ -118,7 +118,7 @@ def test_conflict_names_who_changed_the_key(cli: Cli, agents: Agents, admin: Any
         assert f"conflict: `{STATE}` changed since by `other`: SET at 20" in denied.stdout
         assert "token " in denied.stdout
         assert "correlation req-2" in denied.stdout
-        assert "1 of 2 keys cannot be restored" in denied.stderr
+        assert "cannot restore 1 of 2 keys" in denied.stderr
         assert "--force KEY" in denied.stderr
 
     assert admin.mget(STATE, RESULT) == ["y", "x"]
@@ -136,7 +136,7 @@ def test_second_undo_names_the_first(cli: Cli, agents: Agents) -> None:
     assert again.exit_code == 1
     assert f"conflict: `{STATE}` was already undone by {undone}\n" in again.stdout
     assert re.search(rf"{STATE} +already undone", again.stdout)
-    assert "error: 1 key cannot be restored; nothing was undone" in again.stderr
+    assert "error: cannot restore the key; nothing was changed" in again.stderr
 
 
 def test_plan_as_json_has_keys_conflicts_and_what_was_done(cli: Cli, agents: Agents) -> None:
@@ -185,7 +185,7 @@ def test_key_without_an_image_can_only_be_skipped(cli: Cli, agents: Agents, admi
     plan = cli.json("undo", "--correlation", "req-1", "--dry-run", exit_code=1)
     assert {item["action"] for item in plan["keys"] if item["blocked"]} == {"blocked"}
     reason = " ".join(denied.stdout.split())
-    assert f"nothing to restore: `{STATE}`: no before-image was taken when event runner/" in reason
+    assert f"nothing to restore: `{STATE}`: event runner/" in reason
     assert "`before_images` was off for it" in reason
     assert "conflict" not in denied.output
     assert "--force" not in denied.output
@@ -232,9 +232,9 @@ def test_undo_by_identity_and_by_key_since_a_time(cli: Cli, agents: Agents, admi
         (["--since", "10m"], 2, "nothing is chosen"),
         (["--identity", "runner"], 2, "need `--since`"),
         (["--event", "1-0", "--correlation", "c"], 2, "nothing else can narrow it"),
-        (["--correlation", "none"], 1, "no event is recorded"),
+        (["--correlation", "none"], 1, "no recorded event matches"),
         (["--identity", "nobody", "--since", "1h"], 1, "there is no identity `nobody`"),
-        (["--identity", "other", "--since", "1h"], 1, "no event is recorded"),
+        (["--identity", "other", "--since", "1h"], 1, "no recorded event matches"),
         (["--event", "1-0"], 1, "no trail has an event `1-0`"),
         (["--event", "last"], 1, "`last` is no id of an event"),
         (["--key", "{", "--since", "1h"], 2, "never closed"),

@@ -162,7 +162,7 @@ def test_value_as_of_a_time_that_only_a_forged_before_image_tells_is_an_error(
         value_as_of(leash.admin, b"a:2", at_ms)
 
     assert str(caught.value).startswith(f"what event {forged} recorded is not restored: with")
-    assert "an agent of `one` may have made it up" in str(caught.value)
+    assert "an agent of `one` may have forged it" in str(caught.value)
     seconds, micros = leash.admin.time()
     now_ms = int(seconds) * 1000 + int(micros) // 1000
     assert value_as_of(leash.admin, b"a:2", now_ms).value.elements[:2] == (b"field", b"w")

@@ -1,4 +1,4 @@
-"""Describe values, conflicts and denials in words."""
+"""Describe values, undo plans and denials in words."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ if TYPE_CHECKING:
     from keyleash.audit import Denial
     from keyleash.audit.undo import Conflict, KeyPlan, UndoStep, Value
 
-
 SHORT_CHARS = 24
-"""Of an element that stands among others on one line."""
-
-FOLDED = {"commands": "command", "tokens": "token, command and reason"}
-"""What the repeats of a folded denial do not have in common."""
-
+"""Characters of an element that is shown among others on one line."""
 UNVALIDATED = "the server does not validate payloads"
-"""Why a before-image of an agent that may have made it up is not restored."""
+"""Why a before-image that an agent may have forged is not restored."""
+
+
+def elements_of(value: Value) -> Iterator[Sequence[Any]]:
+    """Yield the parts of each element: of a hash field, value and expiry, and so on."""
+    width = {"hash": 3, "zset": 2, "stream": 2}.get(value.kind, 1)
+    for at in range(0, len(value.elements), width):
+        yield value.elements[at : at + width]
 
 
 def short_value(value: Value | None, now_ms: int) -> str:
-    """*value* on one line: its type, as much as fits, and when it expires."""
+    """Return *value* on one line: type, the first elements, and expiry."""
     if value is None:
         return "not known"
     if value.is_absent:
@@ -37,92 +39,78 @@ def short_value(value: Value | None, now_ms: int) -> str:
 
 
 def _short_content(value: Value) -> str:
-    shown = list(_short_elements(value))
     match value.kind:
         case "string":
-            shown_bytes = value.elements[0] if value.elements else b""
-            is_cut = len(shown_bytes) < value.length
-            return f'"{printable(shown_bytes)}"' + (
-                f"… ({counted(value.length, 'byte')})" if is_cut else ""
-            )
+            text = value.elements[0] if value.elements else b""
+            size = f"… ({counted(value.length, 'byte')})" if len(text) < value.length else ""
+            return f'"{printable(text)}"{size}'
         case "list" | "set" | "hash" | "zset" | "stream":
-            more = [f"… {value.length} in all"] if len(shown) < value.length else []
-            inside = ", ".join([*shown, *more])
+            shown = [_short_element(value.kind, element) for element in elements_of(value)]
+            if len(shown) < value.length:
+                shown.append(f"… {value.length} in all")
+            inside = ", ".join(shown)
             return f"[{inside}]" if value.kind in {"list", "stream"} else f"{{{inside}}}"
         case _:
             return f"of {counted(value.size, 'byte')}"
 
 
-def _short_elements(value: Value) -> Iterator[str]:
-    for element in elements_of(value):
-        match value.kind:
-            case "hash":
-                yield f"{_short(element[0])}: {_short(element[1])}"
-            case "zset":
-                yield f"{_short(element[0])}: {printable(element[1])}"
-            case "stream":
-                words = [_short(word) for word in element[1]]
-                yield " ".join([printable(element[0]), *_paired(words)])
-            case "list" | "set":
-                yield _short(element[0])
+def _short_element(kind: str, element: Sequence[Any]) -> str:
+    match kind:
+        case "hash":
+            return f"{_short(element[0])}: {_short(element[1])}"
+        case "zset":
+            return f"{_short(element[0])}: {printable(element[1])}"
+        case "stream":
+            return " ".join([printable(element[0]), *_fields(map(_short, element[1]))])
+        case _:
+            return _short(element[0])
 
 
-def _paired(words: Sequence[str]) -> Iterator[str]:
-    return (f"{name}={said}" for name, said in zip(words[::2], words[1::2], strict=True))
-
-
-def _short(word: bytes) -> str:
-    text = printable(word)
+def _short(part: bytes) -> str:
+    text = printable(part)
     return text if len(text) <= SHORT_CHARS else f"{text[: SHORT_CHARS - 1]}…"
 
 
-def elements_of(value: Value) -> Iterator[Sequence[Any]]:
-    """The words of each element: of a hash field, value and expiry, and so on; see `Value`."""
-    width = {"hash": 3, "zset": 2, "stream": 2}.get(value.kind, 1)
-    for at in range(0, len(value.elements), width):
-        yield value.elements[at : at + width]
+def _fields(parts: Iterator[str]) -> Iterator[str]:
+    return (f"{name}={value}" for name, value in zip(parts, parts, strict=True))
 
 
 def value_lines(value: Value) -> Iterator[str]:
-    """All of *value*, an element a line; a string as it is but for what is not printable."""
+    """Yield all of *value*, one element a line; unprintable characters are escaped."""
     match value.kind:
         case "string":
             yield from (printable(line) for line in value.elements[0].split(b"\n"))
         case "list" | "set":
             yield from (printable(element[0]) for element in elements_of(value))
         case "hash":
-            for name, held, expires in elements_of(value):
+            for name, content, expires in elements_of(value):
                 until = "" if int(expires) < 0 else f"  (expires {iso_time(int(expires))})"
-                yield f"{printable(name)}: {printable(held)}{until}"
+                yield f"{printable(name)}: {printable(content)}{until}"
         case "zset":
-            yield from (
-                f"{printable(score)} {printable(item)}" for item, score in elements_of(value)
-            )
+            for member, score in elements_of(value):
+                yield f"{printable(score)} {printable(member)}"
         case "stream":
-            for entry_id, words in elements_of(value):
-                shown = [printable(word) for word in words]
-                yield " ".join([printable(entry_id), *_paired(shown)])
+            for entry_id, fields in elements_of(value):
+                yield " ".join([printable(entry_id), *_fields(map(printable, fields))])
         case _:
             yield f"a value of type {value.kind}, {counted(value.size, 'byte')}, cannot be shown"
 
 
 def value_as_json(value: Value | None, *, whole: bool = False) -> dict[str, Any] | None:
-    """*value* with its type; the elements only if *whole*, since else they are cut."""
-    if value is None:
-        return None
-    said: dict[str, Any] = {"exists": not value.is_absent}
-    if value.is_absent:
-        return said
-    said |= {
+    """Return *value* as JSON; with its elements only if *whole*, since else they are cut."""
+    if value is None or value.is_absent:
+        return None if value is None else {"exists": False}
+    return {
+        "exists": True,
         "type": value.kind,
         "length": value.length,
         "sha1": value.digest,
         "expires_at": None if value.expires_ms is None else iso_time(value.expires_ms),
+        **({"value": _json_content(value)} if whole else {}),
     }
-    return {**said, "value": _content(value)} if whole else said
 
 
-def _content(value: Value) -> Any:
+def _json_content(value: Value) -> Any:
     elements = list(elements_of(value))
     match value.kind:
         case "string":
@@ -133,10 +121,10 @@ def _content(value: Value) -> Any:
             return [
                 {
                     "field": json_bytes(name),
-                    "value": json_bytes(held),
+                    "value": json_bytes(content),
                     "expires_at": None if int(expires) < 0 else iso_time(int(expires)),
                 }
-                for name, held, expires in elements
+                for name, content, expires in elements
             ]
         case "zset":
             return [
@@ -145,22 +133,40 @@ def _content(value: Value) -> Any:
             ]
         case "stream":
             return [
-                {"id": entry_id.decode(), "fields": [json_bytes(word) for word in words]}
-                for entry_id, words in elements
+                {"id": entry_id.decode(), "fields": [json_bytes(part) for part in fields]}
+                for entry_id, fields in elements
             ]
         case _:
             return None
 
 
-def shown_folded(denial: Denial, form: str) -> str:
-    """Return what the calls that *denial* counts need not have in common, in *form*; else ""."""
+def folded_text(denial: Denial, form: str) -> str:
+    """Return in *form* the fields in which the repeats of *denial* may differ; "" if in none."""
     if not denial.is_any_command:
         return ""
-    return form.format(FOLDED.get(denial.folded or "commands", "kind"))
+    fields = {"commands": "command", "tokens": "token, command and reason"}
+    return form.format(fields.get(denial.folded or "commands", "kind"))
 
 
-def label(conflict: Conflict) -> str:
-    """Return the word before a reason: a conflict can be overridden, the others cannot."""
+def action_text(plan: KeyPlan) -> str:
+    """Return the action on a key, for a table of a plan."""
+    if plan.is_blocked:
+        return "cannot be undone" if undone_by(plan) is None else "already undone"
+    if plan.has_expired and plan.action == "remove":
+        return "remove: expired by now"
+    return "unchanged" if plan.action == "keep" else str(plan.action)
+
+
+def undone_by(plan: KeyPlan) -> str | None:
+    """Return the id of the undo that already restored the key, if it did."""
+    changes = [step for conflict in plan.conflicts for step in conflict.by]
+    if plan.action != "keep" or not changes or changes[-1].identity != OPERATORS:
+        return None
+    return changes[-1].correlation
+
+
+def conflict_label(conflict: Conflict) -> str:
+    """Return the word before a reason; only a conflict can be overridden."""
     if conflict.is_forced:
         return "forced"
     if conflict.kind == "unvalidated":
@@ -168,102 +174,71 @@ def label(conflict: Conflict) -> str:
     return "nothing to restore" if conflict.is_final else "conflict"
 
 
-def reason(plan: KeyPlan, conflict: Conflict) -> str:
-    """One obstacle of *plan* as a sentence about its key."""
+def conflict_reason(plan: KeyPlan, conflict: Conflict) -> str:
+    """Return the predicate of a sentence whose subject is the key of *plan*."""
     first = plan.steps[0]
     match conflict.kind:
         case "changed" if (undo := undone_by(plan)) is not None:
             return f"was already undone by {undo}"
         case "changed":
-            return f"{_when(conflict)} {_by_whom(plan, conflict)}"
+            after = conflict.after.event if conflict.after else ""
+            when = (
+                "changed since"
+                if conflict.until is None
+                else f"changed between events {after} and {conflict.until.event}"
+            )
+            return f"{when} {_changed_by(plan, conflict)}"
         case "unverified":
-            left = "was too large to be compared" if _is_large(conflict) else "is not recorded"
             after = conflict.after.event if conflict.after else first.event
-            others = f"; it was changed {_by_whom(plan, conflict)}" if conflict.by else ""
-            return f"may have been changed by others: what event {after} left {left}{others}"
+            state = "was too large to be compared" if _is_large(conflict) else "is not recorded"
+            others = f"; it was changed {_changed_by(plan, conflict)}" if conflict.by else ""
+            return f"may have been changed by others: its value after event {after} {state}{others}"
         case "ungranted":
             names = ", ".join(f"`{name}`" for name in conflict.identities)
             return f"the active policy no longer lets {names} change it"
         case "not-recorded":
-            # It brings the compiler along, which `--help` does not need.
-
             return (
-                f"no before-image was taken when event {first.event} changed it: `before_images`"
+                f"event {first.event} has no before-image of it: `before_images`"
                 f" was off for it, or the event changed more than {MAX_IMAGES} keys"
             )
         case "large":
             size = counted(conflict.size, "byte")
-            return f"not reversible: it took {size} before event {first.event}, too many to be kept"
+            return f"not reversible: its {size} before event {first.event} were too large to record"
         case "masked":
             return "not reversible: it is masked, so its name is not recorded"
         case "unreadable":
-            return f"this server cannot read what event {first.event} kept of it"
+            return f"this server cannot read its before-image in event {first.event}"
         case "unvalidated":
             return (
                 f"{UNVALIDATED} (set `{PAYLOAD_SETTING} yes`), and an agent of"
-                f" `{first.identity}` may have made up what event {first.event} recorded"
+                f" `{first.identity}` may have forged the before-image in event {first.event}"
             )
         case _:
             return "one of keyleash's own keys"
 
 
-def undone_by(plan: KeyPlan) -> str | None:
-    """Return the undo that gave the key back what it held, if that is what it holds now."""
-    if plan.action != "keep":
-        return None
-    by = [step for conflict in plan.conflicts for step in conflict.by]
-    newest = by[-1] if by else None
-    is_undo = newest is not None and newest.identity == OPERATORS
-    return newest.correlation if newest and is_undo else None
-
-
 def _is_large(conflict: Conflict) -> bool:
-    following = conflict.until
-    return "large" in {
-        conflict.after.after_state.digest if conflict.after else None,
-        "large" if following and following.large else None,
-    }
+    after, until = conflict.after, conflict.until
+    return (after is not None and after.after_state.digest == "large") or bool(
+        until and until.large
+    )
 
 
-def _when(conflict: Conflict) -> str:
-    if conflict.until is None:
-        return "changed since"
-    after = conflict.after.event if conflict.after else ""
-    return f"changed between events {after} and {conflict.until.event}"
-
-
-def _by_whom(plan: KeyPlan, conflict: Conflict) -> str:
+def _changed_by(plan: KeyPlan, conflict: Conflict) -> str:
     if not conflict.by:
-        # A field that expires by itself changes the hash, and nobody tells.
-        may_expire = ", or fields of it expired" if "hash" in _kinds(plan) else ""
-        return f"outside the guards{may_expire}"
+        # A hash field that expires changes the hash without any event.
+        kinds = {plan.current.kind, plan.target.kind if plan.target else ""}
+        return "outside the guards" + (", or fields of it expired" if "hash" in kinds else "")
     first, *more = conflict.by
     rest = f", and {counted(len(more), 'further event')}" if more else ""
     return f"by {step_text(first)}{rest}"
 
 
-def _kinds(plan: KeyPlan) -> set[str]:
-    return {plan.now.kind, *([plan.then.kind] if plan.then else [])}
-
-
 def step_text(step: UndoStep) -> str:
-    """Who did what, when, and where it is recorded."""
+    """Describe a change by others: identity, commands, time, and where it is recorded."""
     ops = " ".join(without_tokens(printable(op)) for op in step.ops)
-    who = f"`{step.identity}`"
-    by = f"actor {printable(step.actor)}" if step.actor else f"token {printable(step.token)}"
-    correlation = without_tokens(printable(step.correlation))
+    actor = f"actor {printable(step.actor)}" if step.actor else f"token {printable(step.token)}"
     return (
-        f"{who}: {ops} at {clock_time(step.time_ms)}"
-        f" (event {step.event}, {by}, correlation {correlation})"
+        f"`{step.identity}`: {ops} at {clock_time(step.time_ms)} (event {step.event}, {actor},"
+        f" correlation {without_tokens(printable(step.correlation))})"
     )
-
-
-def what_happens(plan: KeyPlan) -> str:
-    """In the words of the table."""
-    if plan.is_blocked:
-        return "cannot be undone" if undone_by(plan) is None else "already undone"
-    if plan.has_expired and plan.action == "remove":
-        return "remove: expired by now"
-    if plan.action == "keep":
-        return "as it was already"
-    return str(plan.action)

@@ -6,18 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from keyleash.audit.read import Query, read_events
-from keyleash.audit.undo.history import (
-    Grants,
-    KeyState,
-    Trust,
-    UndoStep,
-    images_of,
-    in_order,
-    read_back,
-    steps_on,
-)
-from keyleash.audit.undo.selection import trail_names
+from keyleash.audit.read import Query, read_events, stream_owners
+from keyleash.audit.undo.history import KeyState, UndoStep, images_of, in_order, read_back, steps_on
+from keyleash.audit.undo.trust import Grants, Trust
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import OperationError
 from keyleash.store.keyspace import Keyspace
@@ -104,7 +95,7 @@ def _history(
 ) -> list[UndoStep]:
     """The last change up to a time, and all since then; oldest first."""
     events = read_events(
-        client, keyspace, trail_names(client, keyspace), Query(key=key), newest_first=True
+        client, keyspace, stream_owners(client, keyspace), Query(key=key), newest_first=True
     )
     found: list[UndoStep] = []
     # Trails say no order within a millisecond.
@@ -179,7 +170,7 @@ def _require_complete_streams(
     client: Client, keyspace: Keyspace, key: bytes, time_ms: int, grants: Grants
 ) -> None:
     """See that no trail has lost events since a time that could have been about the key."""
-    for name in trail_names(client, keyspace):
+    for name in stream_owners(client, keyspace):
         if not grants.could_change_since(name, key, time_ms):
             continue
         begins_ms = _lost_until_ms(client, keyspace.audit(name))

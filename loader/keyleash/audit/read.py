@@ -25,7 +25,8 @@ from keyleash.audit.entries import (
 )
 from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
 from keyleash.policy.patterns import may_start_with
-from keyleash.store.keyspace import Keyspace
+from keyleash.store.identities import known_identities
+from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
 
@@ -95,6 +96,11 @@ def place_of_last_ms(entries: Sequence[RawEntry]) -> int:
     while place and entries[place - 1][0].startswith(last):
         place -= 1
     return place
+
+
+def stream_owners(client: Client, keyspace: Keyspace) -> list[str]:
+    """Return the names that may have an audit stream: all identities ever active, and operators."""
+    return [*known_identities(client, keyspace), OPERATORS]
 
 
 class HasId(Protocol):

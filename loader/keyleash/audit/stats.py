@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Literal, TypeVar
 
 from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.read import Query, read_denials, read_events
@@ -20,12 +21,12 @@ ANY_COMMAND = "(any command)"
 
 @dataclass(slots=True)
 class Tally:
-    """How often something occurs.
+    """Counts of calls.
 
     Attributes:
-        events: Commands that were let through and recorded.
+        events: RecordedImage commands that were allowed.
         failed: Those of them that failed.
-        refused: Refusals, each repeat counted.
+        denied: Denials, with repeats.
     """
 
     events: int = 0
@@ -34,19 +35,19 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """Whatever became of it."""
+        """All calls."""
         return self.events + self.denied
 
 
 @dataclass(slots=True)
 class Stats:
-    """Numbers of some time.
+    """Tallies of a time range by identity, command, key prefix and reply code.
 
     Attributes:
         first_ms: Server time of the first entry, Unix milliseconds; None if there is none.
-        last_ms: Of the last.
-        ops: By command. Repeats of a denial that may be of other commands are `ANY_COMMAND`.
-        prefixes: By what keys begin with; a call of several keys counts once for each beginning.
+        last_ms: Server time of the last entry.
+        ops: By command; repeats of a denial that may be of other commands are `ANY_COMMAND`.
+        prefixes: By key prefix; a call counts once for each prefix of its keys.
     """
 
     first_ms: int | None = None
@@ -55,6 +56,10 @@ class Stats:
     ops: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     prefixes: dict[bytes, Tally] = field(default_factory=lambda: defaultdict(Tally))
     codes: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+
+    def sum(self, name: Literal["events", "failed", "denied"]) -> int:
+        """Return the total of one count."""
+        return sum(getattr(tally, name) for tally in self.identities.values())
 
     def add(self, entry: AuditEvent | Denial, segments: int = PREFIX_SEGMENTS) -> None:
         """Count an entry."""
@@ -71,13 +76,17 @@ class Stats:
         if isinstance(entry, Denial):
             tallies.append(self.codes[entry.code])
         for tally in tallies:
-            _count(tally, entry)
+            if isinstance(entry, Denial):
+                tally.denied += entry.repeats
+            else:
+                tally.events += 1
+                tally.failed += entry.error is not None
         self.first_ms = min(self.first_ms or entry.time_ms, entry.time_ms)
         self.last_ms = max(self.last_ms or 0, entry.time_ms)
 
 
 def count_entries(entries: Iterable[AuditEvent | Denial], segments: int = PREFIX_SEGMENTS) -> Stats:
-    """Count entries; *segments* says how much of a key makes its prefix."""
+    """Return the tallies of *entries*; a key prefix has up to *segments* segments."""
     stats = Stats()
     for entry in entries:
         stats.add(entry, segments)
@@ -85,32 +94,26 @@ def count_entries(entries: Iterable[AuditEvent | Denial], segments: int = PREFIX
 
 
 def key_prefix(key: bytes, segments: int = PREFIX_SEGMENTS) -> bytes:
-    """The first segments of a key, never its last: `a:b:` of `a:b:c:d`; empty of `a`."""
+    """Return the first segments of a key without its last: `a:b:` of `a:b:c:d`; empty of `a`."""
     parts = key.split(b":", segments)
     return b"".join(part + b":" for part in parts[:-1])
 
 
-def _count(tally: Tally, entry: AuditEvent | Denial) -> None:
-    if isinstance(entry, Denial):
-        tally.denied += entry.repeats
-    else:
-        tally.events += 1
-        tally.failed += entry.error is not None
+Name = TypeVar("Name", str, bytes)
 
 
-def count_token_calls(
-    client: Client,
-    keyspace: Keyspace,
-    identity: str,
-    token_id: str,
-) -> int:
-    """How many commands the identity's trail still has of a token, those of batches one by one.
+def ranked(tallies: Mapping[Name, Tally]) -> list[tuple[Name, Tally]]:
+    """Return the rows of a table of tallies, the largest first."""
+    return sorted(tallies.items(), key=lambda row: (-row[1].total, row[0]))
 
-    That is less than were let through: commands that only read are recorded where the policy
-    says so, and a trail is trimmed.
+
+def count_token_calls(client: Client, keyspace: Keyspace, identity: str, token_id: str) -> int:
+    """Return the number of recorded commands of a token; those of a batch count one by one.
+
+    Allowed calls may be more: reads are recorded only if the policy says so, and streams are
+    trimmed.
     """
-    query = Query(token=token_id)
-    return sum(1 for _ in read_events(client, keyspace, [identity], query))
+    return sum(1 for _ in read_events(client, keyspace, [identity], Query(token=token_id)))
 
 
 def recent_calls(
@@ -120,39 +123,39 @@ def recent_calls(
     span_ms: tuple[int, int],
     at_most: int,
 ) -> tuple[Counter[str], frozenset[str]]:
-    """How many commands trails have of a stretch of time, by token id.
+    """Count the recorded commands of a time span by token id.
 
     Args:
         client: A redis-py client of an operator, `decode_responses` off.
         keyspace: Where the control keys are.
-        identities: Whose trails.
-        span_ms: From when until when, both included: server time, Unix milliseconds.
-        at_most: Of each trail no more than these, the newest, are looked at.
+        identities: The identities whose events are counted.
+        span_ms: First and last millisecond of the span, server time.
+        at_most: Number of the newest events that are read of each identity.
 
     Returns:
-        The numbers, and the identities whose trail has more than was looked at.
+        The counts, and the identities that have more events than were read.
     """
     query = Query(since_ms=span_ms[0], until_ms=span_ms[1])
-    found: Counter[str] = Counter()
-    more = set()
+    counts: Counter[str] = Counter()
+    incomplete = set()
     for identity in identities:
         events = read_events(client, keyspace, [identity], query, newest_first=True)
-        found.update(event.token for event in islice(events, at_most))
+        counts.update(event.token for event in islice(events, at_most))
         if next(events, None) is not None:
-            more.add(identity)
-    return found, frozenset(more)
+            incomplete.add(identity)
+    return counts, frozenset(incomplete)
 
 
 def count_revoked_denials(
     client: Client, keyspace: Keyspace, identities: Collection[str], since_ms: int | None = None
 ) -> Counter[str]:
-    """How many calls were refused because their token is revoked, by token id.
+    """Count the calls that were denied because their token is revoked, by token id.
 
-    What was refused alike within a minute is counted from the first on; only if that came
-    before *since_ms* it is left out.
+    Repeats within a minute count with the first of them; they are left out if that came before
+    *since_ms*.
     """
     query = Query(code=ReplyCode.TOKEN_REVOKED, since_ms=since_ms)
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for denial in read_denials(client, keyspace, identities, query):
-        found[denial.token] += denial.repeats
-    return found
+        counts[denial.token] += denial.repeats
+    return counts

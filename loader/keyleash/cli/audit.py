@@ -22,8 +22,8 @@ from keyleash.audit import (
 )
 from keyleash.audit.describe import (
     UNVALIDATED,
+    folded_text,
     short_value,
-    shown_folded,
     value_as_json,
     value_lines,
 )
@@ -220,7 +220,7 @@ def _body(entry: AnyEntry, values: Images | None) -> Iterator[Line]:
             if entry.reason:
                 yield "reason", printable(entry.reason)
             if entry.until_ms is None:
-                yield "times", f"{entry.repeats}{shown_folded(entry, ', of any {}')}"
+                yield "times", f"{entry.repeats}{folded_text(entry, ', of any {}')}"
             else:
                 yield "suspended", f"itself, until {iso_time(entry.until_ms)}"
         case AuditEvent():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo, refusal
+from keyleash.audit.undo import UndoSelection, apply_undo, blocked_error, plan_undo
 from keyleash.cli.audit_selection import correlation_id, key_pattern, time_range
 from keyleash.cli.errors import (
     UsageError,
@@ -132,7 +132,7 @@ def undo(
     if not settings.json:
         print_plan(plan)
     if plan.blocked and not settings.json:
-        raise refusal(plan)
+        raise blocked_error(plan)
     undone = None if dry_run or plan.blocked else _go(settings, plan, selection, yes)
     if settings.json:
         print_json(plan_as_json(plan, undone))

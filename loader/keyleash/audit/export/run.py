@@ -28,7 +28,7 @@ from keyleash.audit.export.rows import (
     id_order,
     require_format,
 )
-from keyleash.audit.export.verify import Recorded
+from keyleash.audit.export.verify import RecordedMarks
 from keyleash.audit.operator_actions import read_control
 from keyleash.errors import ArchiveError
 from keyleash.store.keyspace import Keyspace
@@ -334,7 +334,7 @@ def _fresh(page: Page, last: tuple[int, int], taken: _Taken) -> list[ArchiveRow]
     return rows
 
 
-def recorded_by_server(client: Client, keyspace: Keyspace) -> Recorded:
+def recorded_by_server(client: Client, keyspace: Keyspace) -> RecordedMarks:
     """For `verify_archive`: how far the trails of an archive were at each recorded export."""
     client = operator_client(client)
 

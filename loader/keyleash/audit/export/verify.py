@@ -96,11 +96,11 @@ class ArchiveReport:
         return not self.findings
 
 
-Recorded = Callable[[str], Iterable[tuple[str, Mark]]]
+RecordedMarks = Callable[[str], Iterable[tuple[str, Mark]]]
 """From an archive's id to what was recorded of it elsewhere: trails, and how far each was."""
 
 
-def verify_archive(directory: Path, recorded: Recorded | None = None) -> ArchiveReport:
+def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> ArchiveReport:
     """
     Check every file of an archive; it may be written to meanwhile.
 

@@ -18,7 +18,7 @@ from keyleash.audit.operator_actions import (
 from keyleash.audit.read import Query, merged, pairs_of, read_denials, read_events
 from keyleash.audit.report.key_history import KeyHistories, Timeline
 from keyleash.audit.stats import Stats, Tally
-from keyleash.audit.undo.history import Trust
+from keyleash.audit.undo.trust import Trust
 from keyleash.operator.tokens import TokenInfo, list_tokens
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, BeforeImage, ImageContent
-from keyleash.audit.read import Query, read_events
-from keyleash.audit.undo.history import KeyState, Trust, UndoStep, images_of, steps_of
-from keyleash.audit.undo.selection import trail_names
-from keyleash.audit.undo.values import NOTHING, Recorded, Value, read_images, read_keys
+from keyleash.audit.read import Query, read_events, stream_owners
+from keyleash.audit.undo.history import KeyState, UndoStep, images_of, steps_of
+from keyleash.audit.undo.trust import Trust
+from keyleash.audit.undo.values import NOTHING, RecordedImage, Value, read_images, read_keys
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
@@ -19,7 +19,7 @@ from keyleash.store.server_check import operator_client
 
 def read_afterwards(
     client: Client, keyspace: Keyspace, lasts: Iterable[UndoStep]
-) -> dict[bytes, list[Recorded]]:
+) -> dict[bytes, list[RecordedImage]]:
     """
     For the last step of each of some keys, what the next event on the key found there.
 
@@ -27,7 +27,7 @@ def read_afterwards(
     millisecond found is among it: the digest is to be compared.
     """
     waiting = {step.key: step for step in lasts}
-    found: dict[bytes, list[Recorded]] = {key: [] for key in waiting}
+    found: dict[bytes, list[RecordedImage]] = {key: [] for key in waiting}
     if not waiting:
         return found
     query = Query(
@@ -35,7 +35,7 @@ def read_afterwards(
         since_ms=min(step.time_ms for step in waiting.values()),
     )
     trust = Trust.of(client, keyspace)
-    for event in read_events(client, keyspace, trail_names(client, keyspace), query):
+    for event in read_events(client, keyspace, stream_owners(client, keyspace), query):
         if waiting.keys().isdisjoint(event.keys) or not trust.is_trusted(event):
             continue
         for key, (step, *_) in steps_of([event]).items():

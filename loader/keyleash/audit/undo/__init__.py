@@ -1,9 +1,10 @@
-"""Undoing what trails tell: a plan of the way back, and going it at once or not at all."""
+"""Undo recorded changes: plan the restoration of keys, and apply it atomically."""
 
-from keyleash.audit.undo.apply import UndoResult, apply_undo, refusal
-from keyleash.audit.undo.history import Trust, UndoStep, described
+from keyleash.audit.undo.apply import UndoResult, apply_undo, blocked_error
+from keyleash.audit.undo.history import UndoStep
 from keyleash.audit.undo.plan import Action, Conflict, ConflictKind, KeyPlan, UndoPlan, plan_undo
 from keyleash.audit.undo.selection import UndoSelection
+from keyleash.audit.undo.trust import Trust, untrusted_text
 from keyleash.audit.undo.values import Value
 
 __all__ = [
@@ -18,7 +19,7 @@ __all__ = [
     "UndoStep",
     "Value",
     "apply_undo",
-    "described",
+    "blocked_error",
     "plan_undo",
-    "refusal",
+    "untrusted_text",
 ]

@@ -1,4 +1,4 @@
-"""Going the way back: all keys in one atomic script, or none."""
+"""Apply an undo plan: all keys in one atomic script, or none."""
 
 from __future__ import annotations
 
@@ -30,13 +30,11 @@ _NO_EXPIRY = b"-1"
 @dataclass(frozen=True, slots=True)
 class UndoResult:
     """
-    What an undo did.
+    The result of an undo.
 
     Attributes:
-        correlation: Its id: undoing that undoes it.
-        events: The events that it is recorded as, `@operators/<id>`.
-        restored: Keys that hold again what they held.
-        removed: Keys that are gone again.
+        correlation: The correlation id of the undo, which reverts it in turn.
+        events: The events that record it, `@operators/<id>`.
     """
 
     correlation: str
@@ -54,73 +52,73 @@ def apply_undo(
     keyspace: Keyspace | None = None,
 ) -> UndoResult:
     """
-    Do what *plan* says, and record it so that it can be undone.
+    Apply *plan*, and record it so that it can be undone in turn.
 
     Args:
         client: A redis-py client of an operator.
         plan: As `plan_undo` made it.
-        description: What was asked for, for the control stream.
-        actor: Who does it, for the record.
-        keyspace: Where keys are; what the server's record says if None.
+        description: The selection in words, for the audit log.
+        actor: Name recorded in the audit log.
+        keyspace: Where keys are; read from the server if None.
 
     Raises:
         SecretInTextError: *description* or *actor* contains a token; nothing was changed.
-        OperationError (undo-refused): something is in the way, or the server does not take it.
-        UnvalidatedRestoreError: an agent may have made up a before-image, and the server does not
+        OperationError (undo-refused): the plan has conflicts, or the server rejects a value.
+        UnvalidatedRestoreError: an agent may have forged a before-image, and the server does not
             validate payloads.
-        NothingToUndoError: every key holds already what it held.
+        NothingToUndoError: every key already has its target value.
         OperationError (changed-meanwhile): a key was changed since the plan was made.
-        OperationError (undo-unanswered): the connection was lost; whether it was done is not known.
+        OperationError (undo-unanswered): the connection was lost, so the outcome is not known.
     """
     client = operator_client(client)
     reject_tokens(description=description, actor=actor)
     keyspace = keyspace or server_keyspace(client)
     if plan.blocked:
-        raise refusal(plan)
+        raise blocked_error(plan)
     if not plan.changes:
-        raise NothingToUndoError("every key holds already what it held before")
+        raise NothingToUndoError("every key already has its value from before these events")
     _require_validated(client, keyspace, plan.changes)
     undo = f"undo-{secrets.token_hex(6)}"
     steps = plan.steps
     header = (actor, undo, description, steps[0].event, steps[-1].event)
     digest = client.script_load(operator_script("undo.lua", keyspace))
     try:
-        word, *said = client.evalsha(digest, 0, *header, *_words(plan.changes))
+        outcome, *details = client.evalsha(digest, 0, *header, *_arguments(plan.changes))
     except (RedisConnectionError, RedisTimeoutError) as lost:
-        word, said = b"UNDONE", _recorded(client, keyspace, undo, plan.time_ms)
-        if not said:
+        outcome, details = b"UNDONE", _recorded(client, keyspace, undo, plan.time_ms)
+        if not details:
             raise OperationError(
                 "undo-unanswered",
-                "the connection was lost before the answer came:"
-                " all of this was undone, or nothing was",
-                help=f"it was, if `keyleash audit log --correlation {undo}` finds an event",
+                "the connection was lost before the reply: either all of the plan was applied,"
+                " or nothing",
+                help=f"it was applied if `keyleash audit log --correlation {undo}` finds an event",
             ) from lost
-    if word == b"CHANGED" and (done := _recorded(client, keyspace, undo, plan.time_ms)):
-        # By itself: a client that lost the answer sent it again.
-        word, said = b"UNDONE", done
-    match word:
+    if outcome == b"CHANGED" and (ids := _recorded(client, keyspace, undo, plan.time_ms)):
+        # The plan itself changed the keys: the client lost the first reply and sent it again.
+        outcome, details = b"UNDONE", ids
+    match outcome:
         case b"CHANGED":
             raise OperationError(
                 "changed-meanwhile",
-                f"{_keys(said)} changed since the plan was made; nothing was undone",
-                help="plan it again",
+                f"{_keys(details)} changed since the plan was made; nothing was undone",
+                help="run the undo again to make a new plan",
             )
         case b"REFUSED":
-            key, error = said
+            key, error = details
             raise OperationError(
                 "undo-refused",
-                f"the server does not take {_keys([key])}: {_text(error)}; nothing was undone",
+                f"the server rejects {_keys([key])}: {_text(error)}; nothing was undone",
             )
     return UndoResult(
         correlation=undo,
-        events=tuple(f"{OPERATORS}/{_text(entry_id)}" for entry_id in said),
+        events=tuple(f"{OPERATORS}/{_text(entry_id)}" for entry_id in details),
         restored=tuple(change.key for change in plan.changes if change.action is Action.RESTORE),
         removed=tuple(change.key for change in plan.changes if change.action is Action.REMOVE),
     )
 
 
 def _require_validated(client: Client, keyspace: Keyspace, plans: Sequence[KeyPlan]) -> None:
-    """Look again: the server's setting may be another than when the plan was made."""
+    """Check again: the server's setting may have changed since the plan was made."""
     withheld = find_withheld(
         client,
         keyspace,
@@ -136,7 +134,7 @@ def _require_validated(client: Client, keyspace: Keyspace, plans: Sequence[KeyPl
 
 
 def _recorded(client: Client, keyspace: Keyspace, undo: str, since_ms: int) -> list[bytes]:
-    """The events of an undo; none if it was not done, or the server is out of reach."""
+    """Return the ids of the events of an undo; none if the server cannot be reached."""
     try:
         query = Query(correlation=undo, since_ms=since_ms)
         return [event.id.encode() for event in read_events(client, keyspace, [OPERATORS], query)]
@@ -144,10 +142,10 @@ def _recorded(client: Client, keyspace: Keyspace, undo: str, since_ms: int) -> l
         return []
 
 
-def refusal(plan: UndoPlan) -> OperationError:
-    """Why *plan* is not carried out."""
+def blocked_error(plan: UndoPlan) -> OperationError:
+    """Return the error that *plan* has conflicts."""
     blocked, count = len(plan.blocked), len(plan.keys)
-    which = "1 key" if count == 1 else f"{blocked} of {count} keys"
+    which = "the key" if count == 1 else f"{blocked} of {count} keys"
     conflicts = [
         conflict for key in plan.blocked for conflict in key.conflicts if not conflict.is_forced
     ]
@@ -161,17 +159,17 @@ def refusal(plan: UndoPlan) -> OperationError:
         helps.append("with `before_images` in the policy, later changes can be undone")
     return OperationError(
         "undo-refused",
-        f"{which} cannot be restored; nothing was undone",
+        f"cannot restore {which}; nothing was changed",
         help="; ".join(helps),
     )
 
 
-def _words(plans: Sequence[KeyPlan]) -> Iterator[bytes | str]:
-    """The words of `undo.lua` for each key."""
+def _arguments(plans: Sequence[KeyPlan]) -> Iterator[bytes | str]:
+    """Yield the arguments of `undo.lua` for each key."""
     for plan in plans:
         yield plan.key
-        yield plan.now.digest
-        yield _expiry(plan.now.expires_ms)
+        yield plan.current.digest
+        yield _expiry(plan.current.expires_ms)
         if plan.action is Action.REMOVE or plan.image is None or plan.image.content is None:
             yield from ("", "", "")
         else:

@@ -8,21 +8,20 @@ from enum import StrEnum
 
 from keyleash.audit.entries import BeforeImage, ImageContent
 from keyleash.audit.undo.history import (
-    Grants,
     KeyState,
-    Trust,
     UndoStep,
     images_of,
     in_order,
-    nothing_trusted,
-    place,
+    order_by_id,
     read_back,
     steps_of,
 )
 from keyleash.audit.undo.selection import UndoSelection, read_others, select_events
+from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.compiler.render import UNDO_MAX_BYTES
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
+from keyleash.store.identities import server_time_ms
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client
@@ -30,44 +29,44 @@ from keyleash.store.server_check import operator_client
 
 
 class ConflictKind(StrEnum):
-    """What is in the way of giving a key back what it held."""
+    """Why a key cannot be restored."""
 
     CHANGED = "changed"
-    """Others changed it since, or between the events that are undone."""
+    """Others changed it since, or between the selected events."""
     UNVERIFIED = "unverified"
-    """Whether others did cannot be told: it was too large to be digested."""
+    """Others may have changed it: its value was too large for a digest."""
     UNGRANTED = "ungranted"
     """The active policy no longer lets the identity change it."""
     NOT_RECORDED = "not-recorded"
     """No before-image was taken."""
     LARGE = "large"
-    """It was too large for one."""
+    """It was too large for a before-image."""
     MASKED = "masked"
-    """The key itself is not recorded."""
+    """The key name is not recorded."""
     UNREADABLE = "unreadable"
-    """The server cannot read the image: another kind or version of server made it."""
+    """Another kind or version of server made the before-image."""
     UNVALIDATED = "unvalidated"
-    """An agent may have made up the image, and the server does not validate payloads."""
+    """An agent may have forged the before-image, and the server does not validate payloads."""
     CONTROL = "control"
-    """It is one of keyleash's own."""
+    """It is one of keyleash's own keys."""
 
 
 BY_OTHERS = frozenset({ConflictKind.CHANGED, ConflictKind.UNVERIFIED})
 FORCIBLE = BY_OTHERS | {ConflictKind.UNGRANTED}
-"""Those that an operator may override; of all others there is nothing to restore."""
+"""Conflicts that an operator may override; with the others there is nothing to restore."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
     """
-    Why a key cannot be given back what it held.
+    A reason why a key cannot be restored.
 
     Attributes:
-        after: The step behind which others changed the key; None of other kinds.
+        after: The selected step after which others changed the key; None for other kinds.
         until: The selected step before which they did; None if that is now.
-        by: What they did, as far as trails tell; none means outside the guards.
-        identities: Whom the policy no longer lets change it.
-        size: Bytes that the key took, if that was too large.
+        by: The recorded changes by others; none means outside the guards.
+        identities: The identities that may no longer change the key.
+        size: The value's size in bytes, if it was too large.
         is_forced: Whether the operator overrides it.
     """
 
@@ -81,17 +80,17 @@ class Conflict:
 
     @property
     def is_final(self) -> bool:
-        """Whether no operator can override it, since there is nothing to restore."""
+        """Return whether it cannot be overridden, since there is nothing to restore."""
         return self.kind not in FORCIBLE
 
 
 class Action(StrEnum):
-    """What becomes of a key."""
+    """What an undo does to a key."""
 
     RESTORE = "restore"
     REMOVE = "remove"
     KEEP = "keep"
-    """It holds already what it held."""
+    """It already has the target value."""
     SKIP = "skip"
     """The operator leaves it out."""
 
@@ -99,64 +98,62 @@ class Action(StrEnum):
 @dataclass(frozen=True, slots=True)
 class KeyPlan:
     """
-    What becomes of one key.
+    The plan for one key.
 
     Attributes:
-        steps: What is undone, oldest first.
-        now: What it holds.
-        then: What it is to hold; None if that is not known.
-        image: That, as DUMP had it.
-        obstacles: In the order in which they were found.
-        is_skipped: Whether the operator leaves it out.
+        steps: The steps to undo, oldest first.
+        current: The present value.
+        target: The value to restore; None if it is not known.
+        image: The before-image of the target value.
+        is_skipped: Whether the operator leaves the key out.
     """
 
     key: bytes
     steps: tuple[UndoStep, ...]
-    now: Value
-    then: Value | None = None
+    current: Value
+    target: Value | None = None
     image: BeforeImage | None = None
     conflicts: tuple[Conflict, ...] = ()
     is_skipped: bool = False
 
     @property
     def action(self) -> Action:
-        """What becomes of it, if nothing is in the way."""
+        """Return the action, if no conflict prevents it."""
         if self.is_skipped:
             return Action.SKIP
-        then = self.then or NOTHING
-        is_same = (then.digest, then.expires_ms) == (self.now.digest, self.now.expires_ms)
-        if is_same and not then.is_large:
+        target, current = self.target or NOTHING, self.current
+        is_same = (target.digest, target.expires_ms) == (current.digest, current.expires_ms)
+        if is_same and not target.is_large:
             return Action.KEEP
-        return Action.REMOVE if then.is_absent else Action.RESTORE
+        return Action.REMOVE if target.is_absent else Action.RESTORE
 
     @property
     def is_blocked(self) -> bool:
-        """Whether something is in the way that the operator does not override."""
+        """Return whether a conflict is not overridden."""
         return not self.is_skipped and any(not conflict.is_forced for conflict in self.conflicts)
 
     @property
     def is_contested(self) -> bool:
-        """Whether others changed it, or may have."""
+        """Return whether others changed the key, or may have."""
         return any(conflict.kind in BY_OTHERS for conflict in self.conflicts)
 
     @property
     def has_expired(self) -> bool:
-        """Whether it held something then whose time has passed meanwhile."""
-        held = self.image is not None and self.image.content is not None
-        return held and self.then is not None and self.then.is_absent
+        """Return whether the target value has expired meanwhile."""
+        had_value = self.image is not None and self.image.content is not None
+        return had_value and self.target is not None and self.target.is_absent
 
 
 @dataclass(frozen=True, slots=True)
 class UndoPlan:
     """
-    A way back.
+    An undo plan.
 
     Attributes:
-        keys: By their newest step, the newest first.
+        keys: In the order of their newest step, the newest first.
         time_ms: When the keys were read, server time, Unix milliseconds.
-        others: Further keys that the same events changed and that were not asked for.
-        untrusted: How many events are left out, by identity: no policy of their time lets it
-            change the keys that they name, so its agent may have made them up.
+        others: Further keys that the same events changed and that are not selected.
+        untrusted: The number of untrusted events by identity; they are left out, see `Trust`.
     """
 
     keys: tuple[KeyPlan, ...]
@@ -166,32 +163,32 @@ class UndoPlan:
 
     @property
     def blocked(self) -> tuple[KeyPlan, ...]:
-        """The keys because of which nothing is undone."""
+        """Return the keys with conflicts; with any of them, nothing is undone."""
         return tuple(key for key in self.keys if key.is_blocked)
 
     @property
     def changes(self) -> tuple[KeyPlan, ...]:
-        """The keys that are touched."""
+        """Return the keys that the undo changes."""
         return tuple(key for key in self.keys if key.action in {Action.RESTORE, Action.REMOVE})
 
     @property
     def steps(self) -> tuple[UndoStep, ...]:
-        """All that is undone, oldest first."""
+        """Return all steps to undo, oldest first."""
         steps = (step for key in self.keys if not key.is_skipped for step in key.steps)
-        return tuple(sorted(steps, key=place))
+        return tuple(sorted(steps, key=order_by_id))
 
 
 @dataclass(frozen=True, slots=True)
 class SeenValue:
     """
-    What the server holds, as a plan is made from it.
+    The values that a plan is computed from.
 
     Attributes:
-        keys: What each key holds.
-        images: What each before-image holds; None if the server cannot read it.
-        time_ms: When, server time, Unix milliseconds.
-        prefixes: What keyleash's own keys begin with.
-        withheld: The before-images that were not restored.
+        keys: The present value of each key.
+        images: The value of each before-image; None if the server cannot read it.
+        time_ms: When they were read, server time, Unix milliseconds.
+        prefixes: The prefixes of keyleash's own keys.
+        withheld: The before-images that must not be restored.
     """
 
     keys: Mapping[bytes, Value]
@@ -205,14 +202,14 @@ def plan_key(
     key: bytes, steps: Iterable[UndoStep], seen: SeenValue, others: Sequence[UndoStep] = ()
 ) -> KeyPlan | None:
     """
-    Say how *key* gets back what it held before *steps*; None if they changed nothing.
+    Return the plan to restore *key* to its value before *steps*; None if they changed nothing.
 
     Args:
         key: The key.
-        steps: What is to be undone.
-        seen: What the server holds.
-        others: What else was done to the key meanwhile, as far as is known. Whether anything
-            was is told by the states.
+        steps: The steps to undo.
+        seen: The present values and before-images.
+        others: RecordedImage changes of the key by others. Conflicts are found by comparing states,
+            not by these.
     """
     now = seen.keys[key]
     state = KeyState(now.digest, now.expires_ms)
@@ -223,7 +220,7 @@ def plan_key(
     ours = {step.event for step in effective}
     ordered = tuple(step for step in history if step.event in ours)
     first = ordered[0]
-    # What cannot be brought back at all needs no further reason.
+    # Without a before-image, no other conflict matters.
     conflicts = _missing_image(first, seen) or [
         replace(item, by=_between(history, item)) for item in _breaks(ordered, state, seen.time_ms)
     ]
@@ -231,7 +228,7 @@ def plan_key(
         conflicts.append(Conflict(ConflictKind.CONTROL))
     if first.before is None:
         return KeyPlan(key, ordered, now, conflicts=tuple(conflicts))
-    then = _held(first.before, seen)
+    then = _target(first.before, seen)
     return KeyPlan(key, ordered, now, then, first.before, tuple(conflicts))
 
 
@@ -247,7 +244,7 @@ def _missing_image(first: UndoStep, seen: SeenValue) -> list[Conflict]:
 
 
 def _breaks(ordered: Sequence[UndoStep], now: KeyState, now_ms: int) -> Iterator[Conflict]:
-    """Where one step does not begin as the one before it ended."""
+    """Yield a conflict where the state before a step is not the state after the one before it."""
     for number, step in enumerate(ordered, 1):
         following = ordered[number] if number < len(ordered) else None
         state, at_ms = (following.before_state, following.time_ms) if following else (now, now_ms)
@@ -266,7 +263,7 @@ def _between(history: Sequence[UndoStep], conflict: Conflict) -> tuple[UndoStep,
     return tuple(history[first:last])
 
 
-def _held(image: BeforeImage, seen: SeenValue) -> Value | None:
+def _target(image: BeforeImage, seen: SeenValue) -> Value | None:
     if image.content is None:
         return NOTHING
     if image.expires_ms is not None and image.expires_ms <= seen.time_ms:
@@ -276,7 +273,7 @@ def _held(image: BeforeImage, seen: SeenValue) -> Value | None:
 
 
 MAX_KEYS = 10_000
-"""Most keys that an undo touches: the server serves nobody meanwhile."""
+"""Keys in an undo at most: the server serves no other client meanwhile."""
 
 
 def plan_undo(
@@ -289,24 +286,22 @@ def plan_undo(
     keyspace: Keyspace | None = None,
 ) -> UndoPlan:
     """
-    Plan the way back: each key is to hold what it held before the oldest event that is meant.
-
-    Nothing is changed.
+    Plan to restore each key to its value before the oldest selected event; change nothing.
 
     Args:
         client: A redis-py client of an operator.
-        selection: Which events are meant.
-        forced: Keys for which conflicts, and what the policy grants, do not count.
+        selection: The events to undo.
+        forced: Keys whose conflicts are overridden.
         skipped: Keys that are left out.
-        across_policies: Whether no key needs to be granted by the active policy.
-        keyspace: Where keys are; what the server's record says if None.
+        across_policies: Whether to undo changes that the active policy no longer permits.
+        keyspace: Where keys are; read from the server if None.
 
     Raises:
-        NothingToUndoError: no event is meant, or those that are changed nothing.
+        NothingToUndoError: no event is selected, or the selected events changed nothing.
         OperationError (unknown-event): there is no such event.
         OperationError (ambiguous-event): several identities have an event of that id.
         OperationError (unknown-identity): no identity ever had that name.
-        UndoTooLargeError: it would hold up the server for too long.
+        UndoTooLargeError: it would block the server for too long.
     """
     client = operator_client(client)
     keyspace = keyspace or server_keyspace(client)
@@ -316,8 +311,8 @@ def plan_undo(
     chosen = {key: steps for key, steps in by_key.items() if selection.concerns(key)}
     if len(chosen) > MAX_KEYS:
         raise UndoTooLargeError(
-            f"this would undo what was done to {len(chosen)} keys, and {MAX_KEYS} are the most",
-            help="undo fewer at a time, the newest first",
+            f"the undo would change {len(chosen)} keys; at most {MAX_KEYS} are allowed",
+            help="undo fewer events at a time, the newest first",
         )
     seen = _look(client, keyspace, chosen)
     steps = {key: read_back(some, seen.images) for key, some in chosen.items()}
@@ -325,53 +320,50 @@ def plan_undo(
     if not plans:
         if masked := [key for key in by_key if key not in chosen and selection.may_concern(key)]:
             shown = masked[0].decode("utf-8", "backslashreplace")
-            raise NothingToUndoError(
-                f"what this would undo is masked, so its name is not recorded: `{shown}`"
-            )
+            raise NothingToUndoError(f"the key is masked, so its name is not recorded: `{shown}`")
         if trust.untrusted.total():
             raise nothing_trusted(trust.untrusted)
-        raise NothingToUndoError("the events that this would undo changed nothing")
+        raise NothingToUndoError("the selected events changed nothing")
     contested = {key: steps[key] for key, plan in plans.items() if plan.is_contested}
     if contested:
         for key, others in read_others(client, keyspace, contested, grants).items():
             plans[key] = plan_key(key, steps[key], seen, others) or plans[key]
     found = list(plans.values())
     if not across_policies:
-        found = _with_grants(grants, found)
-    found = [_decided(plan, forced, skipped) for plan in found]
+        found = [_with_grants(grants, plan) for plan in found]
+    found = [_with_choices(plan, forced, skipped) for plan in found]
     found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
     left_alone = tuple(key for key in by_key if key not in chosen)
-    made = UndoPlan(tuple(found), seen.time_ms, left_alone, +trust.untrusted)
-    _check_size(made.changes)
-    return made
+    result = UndoPlan(tuple(found), seen.time_ms, left_alone, +trust.untrusted)
+    _check_size(result.changes)
+    return result
 
 
 def _look(
     client: Client, keyspace: Keyspace, chosen: Mapping[bytes, Sequence[UndoStep]]
 ) -> SeenValue:
-    seconds, micros = client.time()
+    time_ms = server_time_ms(client)
     images = read_images(client, keyspace, images_of(chosen.values()))
     return SeenValue(
         keys=read_keys(client, keyspace, list(chosen)),
         images=images,
-        time_ms=int(seconds) * 1000 + int(micros) // 1000,
+        time_ms=time_ms,
         prefixes=(keyspace.prefix.encode(), PUBLIC_PREFIX.encode()),
         withheld=images.withheld.images,
     )
 
 
-def _with_grants(grants: Grants, plans: Sequence[KeyPlan]) -> list[KeyPlan]:
-    """An undo is an operator's, but it is not to bring back what the policy gave up."""
-    found = []
-    for plan in plans:
-        names = dict.fromkeys(step.identity for step in plan.steps if step.identity != OPERATORS)
-        ungranted = tuple(name for name in names if not grants.may_change(name, plan.key))
-        more = (Conflict(ConflictKind.UNGRANTED, identities=ungranted),) if ungranted else ()
-        found.append(replace(plan, conflicts=(*plan.conflicts, *more)))
-    return found
+def _with_grants(grants: Grants, plan: KeyPlan) -> KeyPlan:
+    """Add a conflict if an identity may no longer change the key."""
+    names = dict.fromkeys(step.identity for step in plan.steps if step.identity != OPERATORS)
+    ungranted = tuple(name for name in names if not grants.may_change(name, plan.key))
+    if not ungranted:
+        return plan
+    conflict = Conflict(ConflictKind.UNGRANTED, identities=ungranted)
+    return replace(plan, conflicts=(*plan.conflicts, conflict))
 
 
-def _decided(plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes]) -> KeyPlan:
+def _with_choices(plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes]) -> KeyPlan:
     is_forced = plan.key in forced
     conflicts = tuple(
         replace(conflict, is_forced=is_forced and conflict.kind in FORCIBLE)
@@ -381,9 +373,9 @@ def _decided(plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes])
 
 
 def _check_size(plans: Iterable[KeyPlan]) -> None:
-    size = sum(plan.now.size + (plan.then.size if plan.then else 0) for plan in plans)
+    size = sum(plan.current.size + (plan.target.size if plan.target else 0) for plan in plans)
     if size > UNDO_MAX_BYTES:
         raise UndoTooLargeError(
-            f"this would move {size >> 20} MiB, and {UNDO_MAX_BYTES >> 20} MiB are the most",
-            help="undo fewer at a time, the newest first",
+            f"the undo would move {size >> 20} MiB; at most {UNDO_MAX_BYTES >> 20} MiB are allowed",
+            help="undo fewer events at a time, the newest first",
         )

@@ -7,16 +7,9 @@ from dataclasses import dataclass
 
 from keyleash.audit.entries import AuditEvent
 from keyleash.audit.lookup import find_event
-from keyleash.audit.read import Query, key_test, read_events
-from keyleash.audit.undo.history import (
-    Grants,
-    Trust,
-    UndoStep,
-    images_of,
-    nothing_trusted,
-    read_back,
-    steps_on,
-)
+from keyleash.audit.read import Query, key_test, read_events, stream_owners
+from keyleash.audit.undo.history import UndoStep, images_of, read_back, steps_on
+from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
 from keyleash.audit.undo.values import read_images
 from keyleash.errors import (
     NothingToUndoError,
@@ -26,26 +19,26 @@ from keyleash.errors import (
 from keyleash.policy.model import Literal, Pattern
 from keyleash.policy.patterns import match as matches
 from keyleash.policy.problems import which_identity
-from keyleash.store.keyspace import OPERATORS, Keyspace
+from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 
 MAX_SELECTED_BYTES = 256 * 1024 * 1024
-"""Before-images that are held in memory for a plan."""
+"""Size of the before-images of a plan at most; they are held in memory."""
 _SEE = "see `keyleash audit log` for the ids of events"
 
 
 @dataclass(frozen=True, slots=True)
 class UndoSelection:
     """
-    The events that are meant: some by id, or all that every other attribute lets through.
+    The events to undo: some by id, or all that match every other attribute.
 
     Attributes:
         events: `<id>` or `<identity>/<id>`.
         correlation: The correlation id.
-        identity: Whose events.
-        pattern: Only what they did to keys that match it.
+        identity: The identity.
+        pattern: Only changes of keys that match it.
         since_ms: Server time, Unix milliseconds, this millisecond included.
-        until_ms: Likewise. What was done later to the same keys is a conflict.
+        until_ms: Likewise. Later changes of the same keys are conflicts.
     """
 
     events: tuple[str, ...] = ()
@@ -57,44 +50,37 @@ class UndoSelection:
 
     @property
     def keys(self) -> tuple[bytes, ...]:
-        """The key that is chosen by its name, if any."""
+        """Return the key that is selected by name, if any."""
         match self.pattern:
             case Pattern(parts=(Literal(text),)):
                 return (text,)
         return ()
 
     def concerns(self, key: bytes) -> bool:
-        """Whether what was done to *key* is to be undone, if an event that did it is selected."""
+        """Return whether a change of *key* by a selected event is to be undone."""
         if self.pattern is None or self.keys:
             return self.may_concern(key)
         return matches(self.pattern, key) is not None
 
     def may_concern(self, key: bytes) -> bool:
-        """The same, but true also of a masked key whose name nobody can compare."""
+        """Return the same, but true also for a masked key whose name cannot be compared."""
         return self.pattern is None or bool(key_test(self.pattern)(key))
-
-
-def trail_names(client: Client, keyspace: Keyspace) -> list[str]:
-    """Whose trails there may be: every identity that ever was active, and the operators'."""
-    return [*sorted(name.decode() for name in client.hkeys(keyspace.layouts)), OPERATORS]
 
 
 def select_events(
     client: Client, keyspace: Keyspace, selection: UndoSelection, trust: Trust
 ) -> list[AuditEvent]:
     """
-    Read the events that are meant; of a batch every command.
-
-    Events that are not trusted are left out.
+    Return the trusted events of *selection*; of a batch, every command.
 
     Raises:
         OperationError (unknown-event): there is no such event.
         OperationError (ambiguous-event): several identities have an event of that id.
         OperationError (unknown-identity): no identity ever had that name.
-        NothingToUndoError: nothing was recorded that is meant.
-        UndoTooLargeError: their before-images are more than a plan can hold.
+        NothingToUndoError: no recorded event is selected.
+        UndoTooLargeError: their before-images are too large for a plan.
     """
-    names = trail_names(client, keyspace)
+    names = stream_owners(client, keyspace)
     if selection.identity is not None:
         if selection.identity not in names:
             raise OperationError(
@@ -104,20 +90,20 @@ def select_events(
             )
         names = [selection.identity]
     found = []
-    held = 0
+    size = 0
     for event in filter(trust.is_trusted, _events(client, keyspace, names, selection)):
         found.append(event)
         images = (change.before.content for change in event.changes if change.before)
-        held += sum(len(image[1]) for image in images if image)
-        if held > MAX_SELECTED_BYTES:
+        size += sum(len(image[1]) for image in images if image)
+        if size > MAX_SELECTED_BYTES:
             raise UndoTooLargeError(
-                f"these events have more than {MAX_SELECTED_BYTES >> 20} MiB of before-images",
-                help="undo fewer at a time, the newest first",
+                f"the events have more than {MAX_SELECTED_BYTES >> 20} MiB of before-images",
+                help="undo fewer events at a time, the newest first",
             )
     if not found and trust.untrusted.total():
         raise nothing_trusted(trust.untrusted)
     if not found:
-        raise NothingToUndoError("no event is recorded that this would undo", help=_SEE)
+        raise NothingToUndoError("no recorded event matches", help=_SEE)
     return found
 
 
@@ -148,15 +134,12 @@ def read_others(
     undone: Mapping[bytes, Sequence[UndoStep]],
     grants: Grants,
 ) -> dict[bytes, list[UndoStep]]:
-    """Read what was done to each of these keys since the oldest step, and is not undone.
-
-    What changed nothing, as far as is known, is left out, and so is what is not trusted.
-    """
+    """Return the other trusted changes of these keys since the oldest step."""
     since_ms = min(step.time_ms for steps in undone.values() for step in steps)
     ours = {step.event for steps in undone.values() for step in steps}
     only = next(iter(undone)) if len(undone) == 1 else None
     events = read_events(
-        client, keyspace, trail_names(client, keyspace), Query(key=only, since_ms=since_ms)
+        client, keyspace, stream_owners(client, keyspace), Query(key=only, since_ms=since_ms)
     )
     theirs = (event for event in events if f"{event.identity}/{event.id}" not in ours)
     steps = steps_on(undone, filter(Trust(grants, undone).is_trusted, theirs))

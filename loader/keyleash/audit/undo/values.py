@@ -1,4 +1,9 @@
-"""Values of keys: digests, before-images, and why one is missing."""
+"""Values of keys and of before-images, as a server reads them.
+
+A fenced agent can append an event with a corrupt payload to the audit stream of its identity. A
+server that does not validate payloads stores it, and crashes when it reads the key. So such
+before-images are not restored.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +22,23 @@ from keyleash.store.records import Client
 from keyleash.store.server_check import PAYLOAD_SETTING, PayloadRisk, find_payload_risk
 from keyleash.store.wire import reading_reply
 
-# Before-images that are not restored, since they might crash the server.
-#
-# A fenced agent can append an event with a corrupt payload to the audit stream of its identity.
-# A server that does not validate payloads stores it, and aborts when it reads the key.
-
-Recorded = tuple[str, ImageContent]
-"""An identity, and a before-image of its audit stream."""
+RecordedImage = tuple[str, ImageContent]
+"""An identity, and the content of a before-image in its audit stream."""
 
 HELP = (
     f"`CONFIG SET {PAYLOAD_SETTING} yes` takes effect at once, and `CONFIG REWRITE` saves it;"
-    " then run this again"
+    " then run the command again"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
     """
-    Before-images that are not restored.
+    Before-images that must not be restored.
 
     Attributes:
-        images: Which. What the stream of another identity has as well is not among them.
-        identities: Whose agents may have made them up.
+        images: The before-images, except those that a trusted stream has too.
+        identities: The identities whose agents may have forged them.
         risk: What the server does not validate; None if there are no such images.
     """
 
@@ -51,20 +51,20 @@ class Withheld:
         names = ", ".join(f"`{name}`" for name in self.identities)
         risk = self.risk.message if self.risk else ""
         return UnvalidatedRestoreError(
-            f"{what} is not restored: {risk}; an agent of {names} may have made it up", help=HELP
+            f"{what} is not restored: {risk}; an agent of {names} may have forged it", help=HELP
         )
 
 
-def find_withheld(client: Client, keyspace: Keyspace, images: Iterable[Recorded]) -> Withheld:
+def find_withheld(client: Client, keyspace: Keyspace, images: Iterable[RecordedImage]) -> Withheld:
     """
     Find the before-images that must not be restored.
 
-    The server is asked only if there are payloads; a string's bytes are none.
+    The server is queried only if there are payloads; the bytes of a string are not a payload.
 
     Args:
         client: A redis-py client of an operator.
         keyspace: Where the control keys are.
-        images: Before-images, and the identities in whose streams they are.
+        images: Before-images with the identities of their streams.
     """
     payloads = {image for image in images if image[1][0] != "value" and image[0] != OPERATORS}
     risk = find_payload_risk(client) if payloads else None
@@ -79,23 +79,23 @@ def find_withheld(client: Client, keyspace: Keyspace, images: Iterable[Recorded]
 
 PIECE = 100
 PIECE_BYTES = 1_000_000
-"""How much is sent at once, so that no reply is awaited for long."""
+"""Values and bytes per pipeline, which bound the time of one round trip."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
     """
-    What a key holds.
+    The value of a key.
 
     Attributes:
-        kind: The type, as TYPE has it; `none` if there is nothing.
-        digest: As `Change.after`.
-        expires_ms: When it expires, Unix milliseconds; None if never.
-        size: Bytes that it takes.
-        length: How many elements it has, or bytes if it is a string.
-        elements: All, or the first: of a string its bytes; of a hash field, value and expiry
-            (Unix milliseconds or `-1`) in turn; of a sorted set member and score; of a stream
-            id and the words of the entry.
+        kind: The type, as in TYPE; `none` if the key does not exist.
+        digest: As `KeyChange.after`.
+        expires_ms: When the key expires, Unix milliseconds; None if never.
+        size: Size in bytes.
+        length: Number of elements; bytes of a string.
+        elements: All elements or the first: the bytes of a string; field, value and expiry (Unix
+            milliseconds or `-1`) of a hash in turn; member and score of a sorted set; id and
+            fields of a stream entry.
     """
 
     kind: str = "none"
@@ -107,12 +107,12 @@ class Value:
 
     @property
     def is_absent(self) -> bool:
-        """Whether there is no such key."""
+        """Return whether the key does not exist."""
         return self.digest == ABSENT
 
     @property
     def is_large(self) -> bool:
-        """Whether it takes so many bytes that it was not read."""
+        """Return whether the value was too large to be read."""
         return self.digest == LARGE
 
 
@@ -122,17 +122,17 @@ NOTHING = Value()
 def read_keys(
     client: Client, keyspace: Keyspace, keys: Sequence[bytes], *, whole: bool = False
 ) -> dict[bytes, Value]:
-    """Read what *keys* hold now: all of it, or the first elements."""
+    """Return the present values of *keys*, whole or with their first elements."""
     found = _read(client, keyspace, [("key", key) for key in keys], whole)
     return {key: _value(reply) for key, reply in zip(keys, found, strict=True)}
 
 
 class Images(dict[ImageContent, Value | None]):
     """
-    What before-images hold; None if one was not read.
+    The values of before-images; None if one was not read.
 
     Attributes:
-        withheld: Those that were not restored; the server could not read the others.
+        withheld: Those that must not be restored; the server could not read the others.
     """
 
     def __init__(self, values: Mapping[ImageContent, Value | None], withheld: Withheld) -> None:
@@ -141,11 +141,11 @@ class Images(dict[ImageContent, Value | None]):
 
 
 def read_images(
-    client: Client, keyspace: Keyspace, images: Iterable[Recorded], *, whole: bool = False
+    client: Client, keyspace: Keyspace, images: Iterable[RecordedImage], *, whole: bool = False
 ) -> Images:
-    """Read what *images* held; None if the server cannot restore it, or must not.
+    """Return the values of *images*, None for those that the server cannot or must not restore.
 
-    Expiries of keys are no part of them. Fields of a hash that have expired are left out.
+    They have no expiry of the key. Hash fields that have expired are left out.
     """
     recorded = dict.fromkeys(images)
     withheld = find_withheld(client, keyspace, recorded)

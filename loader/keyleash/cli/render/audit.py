@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.audit.describe import shown_folded
+from keyleash.audit.describe import folded_text
 from keyleash.audit.entries import AuditEvent, Denial, KeyChange
 from keyleash.audit.lookup import Gap, with_gaps
 from keyleash.audit.operator_actions import ControlEvent
@@ -127,7 +127,7 @@ def _result(entry: AuditEvent | Denial) -> str:
             if entry.until_ms is not None:
                 return f"{printable(entry.code)} itself until {iso_time(entry.until_ms)}"
             times = f" ×{entry.repeats}" if entry.repeats > 1 else ""
-            return f"{printable(entry.code)}{times}{shown_folded(entry, ' (any {})')}"
+            return f"{printable(entry.code)}{times}{folded_text(entry, ' (any {})')}"
         case AuditEvent():
             result = "ok" if entry.error is None else printable(entry.error)
             return f"{result} (untrusted)" if entry.is_untrusted else result

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.audit.describe import label, reason, short_value, value_as_json, what_happens
-from keyleash.audit.undo import described
+from keyleash.audit.describe import (
+    action_text,
+    conflict_label,
+    conflict_reason,
+    short_value,
+    value_as_json,
+)
+from keyleash.audit.undo import untrusted_text
 from keyleash.cli.terminal import Column, print_table, say
 from keyleash.store.token import without_tokens
 from keyleash.text import counted, iso_time, json_bytes, printable
@@ -34,9 +40,9 @@ def print_plan(plan: UndoPlan) -> None:
         (
             [
                 printable(item.key),
-                what_happens(item),
-                short_value(item.then, plan.time_ms),
-                short_value(item.now, plan.time_ms),
+                action_text(item),
+                short_value(item.target, plan.time_ms),
+                short_value(item.current, plan.time_ms),
             ]
             for item in plan.keys
         ),
@@ -55,7 +61,7 @@ def say_untrusted(untrusted: Mapping[str, int]) -> None:
     """Report the events that are left out, on standard error."""
     if untrusted:
         say(
-            f"note: untrusted events are left out: {described(untrusted)};"
+            f"note: untrusted events are left out: {untrusted_text(untrusted)};"
             " no policy of their time grants the identity their keys"
         )
 
@@ -63,12 +69,9 @@ def say_untrusted(untrusted: Mapping[str, int]) -> None:
 def _print_conflict(plan: KeyPlan, conflict: Conflict) -> None:
     if plan.is_skipped:
         return
-    word, colour = label(conflict), "yellow" if conflict.is_forced else "red"
-    click.echo(
-        f"{click.style(word, fg=colour)}: `{printable(plan.key)}` {reason(plan, conflict)}"
-        if conflict.kind in {"changed", "unverified"}
-        else f"{click.style(word, fg=colour)}: `{printable(plan.key)}`: {reason(plan, conflict)}"
-    )
+    label = click.style(conflict_label(conflict), fg="yellow" if conflict.is_forced else "red")
+    colon = "" if conflict.kind in {"changed", "unverified"} else ":"
+    click.echo(f"{label}: `{printable(plan.key)}`{colon} {conflict_reason(plan, conflict)}")
 
 
 def plan_as_json(plan: UndoPlan, undone: UndoResult | None) -> dict[str, Any]:
@@ -94,14 +97,14 @@ def _key(plan: KeyPlan) -> dict[str, Any]:
         "key": json_bytes(plan.key),
         "action": "blocked" if plan.is_blocked else str(plan.action),
         "blocked": plan.is_blocked,
-        "before": value_as_json(plan.then),
-        "now": value_as_json(plan.now),
+        "before": value_as_json(plan.target),
+        "now": value_as_json(plan.current),
         "events": [_step(step) for step in plan.steps],
         "obstacles": [
             {
                 "kind": str(conflict.kind),
                 "forced": conflict.is_forced,
-                "message": reason(plan, conflict),
+                "message": conflict_reason(plan, conflict),
                 "by": [_step(step) for step in conflict.by[:MAX_BLAMED]],
             }
             for conflict in plan.conflicts
