@@ -28,7 +28,7 @@ from keyleash import (
     correlation,
 )
 from keyleash.client import recovery
-from keyleash.client.coalesce import MANY
+from keyleash.client.coalesce import SPLIT_FROM
 from keyleash.client.flow import MAX_CHUNK_BYTES
 from keyleash.operator.tokens import revoke_tokens
 from keyleash.store.wire import MAX_ARGUMENTS
@@ -67,10 +67,10 @@ def test_commands_of_one_turn_travel_in_one_batch(leash: Leash, packets: list[by
 
     async def work(agent: Any) -> None:
         del packets[:]
-        few = MANY - 1
+        few = SPLIT_FROM - 1
         assert await asyncio.gather(*(agent.set(f"t:{n}", n) for n in range(few))) == [True] * few
         assert await asyncio.gather(*(agent.incr(f"t:{n}") for n in range(few))) == [
-            *range(1, MANY)
+            *range(1, SPLIT_FROM)
         ]
 
     running(leash, work)
@@ -90,7 +90,7 @@ def test_many_commands_of_one_turn_travel_in_two_packets(
                 return await agent.incr(f"t:{number}")
 
         del packets[:]
-        assert await asyncio.gather(*map(one, range(MANY))) == [1] * MANY
+        assert await asyncio.gather(*map(one, range(SPLIT_FROM))) == [1] * SPLIT_FROM
 
     running(leash, work)
     assert sum(b"EVALSHA" in packet for packet in packets) == 2
@@ -273,7 +273,7 @@ def test_commands_of_each_task_run_in_the_order_of_their_issue(leash: Leash) -> 
     """Those of one packet too; in two, tasks have no order, as on connections of their own."""
 
     async def work(agent: Any) -> None:
-        await asyncio.gather(*(agent.rpush("t:list", n) for n in range(MANY - 1)))
+        await asyncio.gather(*(agent.rpush("t:list", n) for n in range(SPLIT_FROM - 1)))
 
         async def one(name: str) -> None:
             for step in range(20):
@@ -282,7 +282,7 @@ def test_commands_of_each_task_run_in_the_order_of_their_issue(leash: Leash) -> 
         await asyncio.gather(*(one(f"t:{n}") for n in range(50)))
 
     running(leash, work)
-    assert leash.admin.lrange("t:list", 0, -1) == [str(n).encode() for n in range(MANY - 1)]
+    assert leash.admin.lrange("t:list", 0, -1) == [str(n).encode() for n in range(SPLIT_FROM - 1)]
     steps = [str(step).encode() for step in range(20)]
     assert all(leash.admin.lrange(f"t:{n}", 0, -1) == steps for n in range(50))
 
@@ -522,16 +522,18 @@ def test_lost_scripts_and_a_new_policy_are_healed_once_for_all(
     async def work(agent: Any) -> None:
         await asyncio.to_thread(leash.admin.script_flush)
         del packets[:]
-        assert await asyncio.gather(*(agent.incr("t:a") for _ in range(MANY - 1))) == [
-            *range(1, MANY)
+        assert await asyncio.gather(*(agent.incr("t:a") for _ in range(SPLIT_FROM - 1))) == [
+            *range(1, SPLIT_FROM)
         ]
         assert sum(packet.startswith(LOOKUP) for packet in packets) == 1
         assert sum(b"LOAD" in packet for packet in packets) == 1
         await asyncio.to_thread(leash.load, one={**BROAD, "deny": [{"keys": ["t:x"]}]})
         del packets[:]
-        found = await outcomes(*(agent.incr("t:a") for _ in range(MANY - 1)), agent.get("t:x"))
-        assert found[: MANY - 1] == [*range(MANY, 2 * MANY - 1)]
-        assert isinstance(found[MANY - 1], keyleash.KeyDeniedError)
+        found = await outcomes(
+            *(agent.incr("t:a") for _ in range(SPLIT_FROM - 1)), agent.get("t:x")
+        )
+        assert found[: SPLIT_FROM - 1] == [*range(SPLIT_FROM, 2 * SPLIT_FROM - 1)]
+        assert isinstance(found[SPLIT_FROM - 1], keyleash.KeyDeniedError)
         assert sum(packet.startswith(LOOKUP) for packet in packets) == 1
 
     running(leash, work)

@@ -13,30 +13,30 @@ from redis.observability import OTelConfig, get_observability_instance
 
 import keyleash
 from client.alike import agent
-from keyleash.client._redis_py import give_back, take
+from keyleash.client._redis_py import checkin, checkout
 from support.leash import Leash
 
 
 def test_pool_keeps_count_of_what_is_taken(leash: Leash) -> None:
     """Taken is in use, given back is free, and the last one back is the first one out."""
     pool = agent(leash).connection_pool
-    one, other = take(pool), take(pool)
+    one, other = checkout(pool), checkout(pool)
     assert pool._in_use_connections == {one, other}
-    give_back(pool, one)
-    give_back(pool, other)
+    checkin(pool, one)
+    checkin(pool, other)
 
     assert pool._in_use_connections == set()
     assert pool._available_connections == [one, other]
-    assert take(pool) is other
+    assert checkout(pool) is other
 
 
 def test_pool_refuses_more_than_it_may_have(leash: Leash) -> None:
     """The bound is the pool's, and a connection that came back makes room."""
     client = agent(leash, max_connections=1)
-    taken = take(client.connection_pool)
+    taken = checkout(client.connection_pool)
     with pytest.raises(MaxConnectionsError):
         client.get("t:a")
-    give_back(client.connection_pool, taken)
+    checkin(client.connection_pool, taken)
 
     assert client.get("t:a") is None
 
@@ -49,8 +49,8 @@ def test_connection_that_was_closed_or_has_a_reply_left_is_not_used(
     client = agent(leash, protocol=protocol)
     client.set("t:a", 1)
     pool = client.connection_pool
-    take(pool).disconnect()
-    give_back(pool, *pool._in_use_connections)
+    checkout(pool).disconnect()
+    checkin(pool, *pool._in_use_connections)
     assert client.get("t:a") == b"1"
 
     leash.admin.client_kill_filter(_type="normal", skipme=True)
@@ -58,21 +58,21 @@ def test_connection_that_was_closed_or_has_a_reply_left_is_not_used(
 
     if protocol == 2:
         # Under RESP3 redis-py itself takes what is there for a push message.
-        connection = take(pool)
+        connection = checkout(pool)
         connection.send_command("ECHO", "left")
         connection.can_read(10)
-        give_back(pool, connection)
+        checkin(pool, connection)
         assert client.get("t:a") == b"1"
 
 
 def test_connection_of_another_pool_is_left_alone(leash: Leash) -> None:
     """And so is one that is given back twice."""
     pool, other = (agent(leash).connection_pool for _ in range(2))
-    taken = take(other)
-    give_back(pool, taken)
+    taken = checkout(other)
+    checkin(pool, taken)
     assert pool._available_connections == []
-    give_back(other, taken)
-    give_back(other, taken)
+    checkin(other, taken)
+    checkin(other, taken)
     assert other._available_connections == [taken]
 
 

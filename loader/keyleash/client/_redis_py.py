@@ -15,19 +15,16 @@ from keyleash.client.flow import NothingYet
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import Argument
 
-# A connection of redis-py's pool, taken and given back with less ado.
-#
-# `ConnectionPool.get_connection` and `release` take longer than all else that a client does for
-# a call: most of it counts connections for OpenTelemetry, also where nobody listens. What
-# remains is done here under the pool's own lock, for a pool of just that class and while it
-# goes well; in every other case the pool does it.
 
+def checkout(pool: Any) -> Any:
+    """Return a connection that is ready to send, like `pool.get_connection()`.
 
-def take(pool: Any) -> Any:
-    """What `pool.get_connection()` gives: a connection that is ready to send.
+    `ConnectionPool.get_connection` and `release` take longer than the rest of the client's work
+    for a call: they count connections for OpenTelemetry even if it is off. This fast path, under
+    the pool's lock, serves only that class, and only the normal case.
 
     Raises:
-        RedisError: as the pool does it.
+        RedisError: as the pool raises it.
     """
     if _is_plain(pool):
         pool._checkpid()
@@ -41,8 +38,8 @@ def take(pool: Any) -> Any:
     return pool.get_connection()
 
 
-def give_back(pool: Any, connection: Any) -> None:
-    """What `pool.release(connection)` does."""
+def checkin(pool: Any, connection: Any) -> None:
+    """Return a connection to its pool, like `pool.release(connection)`."""
     if not _is_plain(pool) or connection.should_reconnect() or not pool.owns_connection(connection):
         pool.release(connection)
         return
@@ -51,24 +48,24 @@ def give_back(pool: Any, connection: Any) -> None:
         if connection in pool._in_use_connections:
             pool._in_use_connections.remove(connection)
             pool._available_connections.append(connection)
-            # Or credentials that were renewed meanwhile would not reach the connection.
+            # Without it, renewed credentials would not reach the connection.
             pool._event_dispatcher.dispatch(AfterConnectionReleasedEvent(connection))
 
 
 def _is_plain(pool: Any) -> bool:
-    """Whether redis-py's own class would do nothing else, and counts nothing."""
+    """Return whether the pool is exactly redis-py's class, without metrics."""
     return (
         type(pool) is ConnectionPool and get_observability_instance().get_provider_manager() is None
     )
 
 
 def _is_ready(connection: Any, pool: Any) -> bool:
-    """Whether there is nothing to read on it, not even its end; if there is, it goes back."""
+    """Return whether the connection is open and has nothing to read; release it if not."""
     ready = False
     try:
         ready = connection.is_connected and not connection.can_read()
     except (RedisError, OSError):
-        # The pool connects anew, or says why not.
+        # The pool reconnects, or raises.
         pass
     finally:
         if not ready:
@@ -76,14 +73,14 @@ def _is_ready(connection: Any, pool: Any) -> bool:
     return ready
 
 
-class InHand:
-    """Looks like a connection that has one reply to read.
+class BufferedReply:
+    """A buffered reply that redis-py's response parser reads like a connection.
 
-    Redis-py's own `parse_response` then does with an item of a batch what it does with
-    the reply of a command: callbacks, EMPTY_RESPONSE, NEVER_DECODE.
+    `parse_response` then treats an item of a batch like the reply to a command: callbacks,
+    EMPTY_RESPONSE, NEVER_DECODE.
 
     Args:
-        reply: The reply, or the exception that it is.
+        reply: The reply, or the exception of an error reply.
         encoder: The connection's, if the reply was read without decoding.
     """
 
@@ -95,7 +92,7 @@ class InHand:
 
     @property
     def is_error(self) -> bool:
-        """Whether reading it raises."""
+        """Return whether reading it raises."""
         return isinstance(self._reply, Exception)
 
     def read_response(self, disable_decoding: bool = False) -> Any:
@@ -106,37 +103,37 @@ class InHand:
         return _decoded(self._reply, self._encoder)
 
 
-class Unreplicated(InHand):
-    """A reply to what was done, and that replicas lack."""
+class UnreplicatedReply(BufferedReply):
+    """The reply to a command that ran, but that too few replicas have."""
 
     __slots__ = ("short",)
 
-    def __init__(self, hand: InHand, short: NotReplicatedError) -> None:
+    def __init__(self, hand: BufferedReply, short: NotReplicatedError) -> None:
         super().__init__(hand._reply, hand._encoder)
         self.short = short
 
 
-class AsyncInHand:
-    """The async twin of `InHand`."""
+class AsyncBufferedReply:
+    """The async twin of `BufferedReply`."""
 
     __slots__ = ("_hand",)
 
-    def __init__(self, hand: InHand) -> None:
+    def __init__(self, hand: BufferedReply) -> None:
         self._hand = hand
 
     async def read_response(self, disable_decoding: bool = False) -> Any:
         return self._hand.read_response(disable_decoding)
 
 
-def found(reply: Any) -> InHand:
-    """The reply to a poll, unless it is null.
+def require_reply(reply: Any) -> BufferedReply:
+    """Return the reply to a poll.
 
     Raises:
-        NothingYet: it is.
+        NothingYet: the reply is null.
     """
     if reply is None:
         raise NothingYet
-    return InHand(reply)
+    return BufferedReply(reply)
 
 
 def _decoded(reply: Any, encoder: Any) -> Any:
@@ -154,16 +151,16 @@ def _decoded(reply: Any, encoder: Any) -> Any:
 Words: TypeAlias = tuple[Argument, ...]
 
 
-def packed(request: Sequence[Argument], encoder: Any = None) -> list[bytes]:
-    """What redis-py's sync client makes of *request*, with less ado.
+def pack(request: Sequence[Argument], encoder: Any = None) -> list[bytes]:
+    """Encode *request* with hiredis.
 
     Args:
-        encoder: Encodes what hiredis does not take, or says in its words why not.
+        encoder: Encodes words that hiredis rejects, or raises its own error.
 
     Raises:
         DataError: a word is of a type that cannot be sent.
     """
-    # Reports of errors show what functions hold, and the request holds the token.
+    # Error reports may show local variables, and the request contains the token.
     try:
         return [pack_command(tuple(request))]
     except TypeError:
@@ -172,13 +169,13 @@ def packed(request: Sequence[Argument], encoder: Any = None) -> list[bytes]:
         del request
         raise
     try:
-        return _packed_slowly(request, encoder)
+        return _pack_encoded(request, encoder)
     except Exception as error:
         del request
         raise error.with_traceback(None) from None
 
 
-def _packed_slowly(request: Sequence[Argument], encoder: Any) -> list[bytes]:
+def _pack_encoded(request: Sequence[Argument], encoder: Any) -> list[bytes]:
     if encoder is not None:
         request = [encoder.encode(word) for word in request]
     plain: list[Any] = [bytes(word) if isinstance(word, bytearray) else word for word in request]
@@ -186,13 +183,13 @@ def _packed_slowly(request: Sequence[Argument], encoder: Any) -> list[bytes]:
         return [pack_command(tuple(plain))]
     except TypeError as error:
         why = str(error)
-    # Without the TypeError as its context, which would show the request as well.
+    # Without the TypeError as its context, which would show the request.
     raise DataError(why)
 
 
-def encoded(commands: Sequence[Words], encoder: Any) -> Sequence[Words]:
-    """Commands as an async connection's own packer, slow and in Python, would encode them."""
+def encode_commands(commands: Sequence[Words], encoder: Any) -> Sequence[Words]:
+    """Encode words as an async connection's own packer would, if hiredis would differ."""
     if encoder.encoding == "utf-8" and encoder.encoding_errors == "strict":
-        # What hiredis does too.
+        # hiredis encodes the same way.
         return commands
     return [(words[0], *map(encoder.encode, words[1:])) for words in commands]

@@ -7,7 +7,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import redis.asyncio
 import redis.asyncio.client
@@ -15,9 +15,16 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from redis.exceptions import DataError, MasterDownError, NoScriptError, ReadOnlyError, ResponseError
 
-from keyleash.client._redis_py import AsyncInHand, InHand, Unreplicated, encoded, found, packed
-from keyleash.client.blocking import may_block, patient
-from keyleash.client.coalesce import Coalescing, goes_alone
+from keyleash.client._redis_py import (
+    AsyncBufferedReply,
+    BufferedReply,
+    UnreplicatedReply,
+    encode_commands,
+    pack,
+    require_reply,
+)
+from keyleash.client.blocking import call_patiently, may_block
+from keyleash.client.coalesce import Coalescer, goes_alone
 from keyleash.client.flow import (
     BatchCall,
     Flow,
@@ -26,35 +33,27 @@ from keyleash.client.flow import (
     Plain,
     Queued,
     QueuedCommand,
-    Waiting,
+    RateWait,
     adrive,
-    bound_of,
-    pipelined,
+    longest_wait,
 )
-from keyleash.client.recovery import find_guard, healing
-from keyleash.client.replication import Followed, Read, commands_of, replicated
-from keyleash.client.session import Session
-from keyleash.client.unsupported import Queueing, Unscoped, require_no_cache, require_no_watches
+from keyleash.client.recovery import fetch_guard, recover
+from keyleash.client.replication import Read, WaitConnection, call_with_replicas, commands_of
+from keyleash.client.session import GuardedTransport, Session
+from keyleash.client.unsupported import (
+    UnsupportedInClient,
+    UnsupportedInPipeline,
+    require_no_cache,
+    require_no_watches,
+)
 from keyleash.errors import LeashError, NotReplicatedError, PolicyStaleError
 
-if TYPE_CHECKING:
-    pass
 
+class Pipeline(UnsupportedInPipeline, redis.asyncio.client.Pipeline):  # type: ignore[misc]
+    """Made by `keyleash.asyncio.Redis.pipeline`; it queues commands like redis-py's."""
 
-class Pipeline(Queueing, redis.asyncio.client.Pipeline):  # type: ignore[misc]
-    """Made by `keyleash.asyncio.Redis.pipeline`; it queues as redis-py's does."""
-
-    def __init__(self, client: Redis, transaction: bool, shard_hint: Any = None) -> None:
-        super().__init__(client.connection_pool, client.response_callbacks, transaction, shard_hint)
-        self._client = client
-        self._atomic = transaction
-
-    # A pipeline's own looks for WATCH, which never comes here.
+    # The parser of redis-py's pipeline handles WATCH, which is never sent here.
     parse_response = redis.asyncio.Redis.parse_response
-
-    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
-        """Another pipeline of the same client."""
-        return self._client.pipeline(transaction, shard_hint)
 
     async def transaction(self, *args: Any, **options: Any) -> Any:
         """A transaction of the same client."""
@@ -64,25 +63,23 @@ class Pipeline(Queueing, redis.asyncio.client.Pipeline):  # type: ignore[misc]
         return self
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send what was queued; one result for each command, in order."""
+        """Send the queued commands; return one result for each, in order."""
         commands: Any = self.command_stack
         try:
             if not commands:
                 return []
-            results = await self._results(commands, self._atomic or self.explicit_transaction)
+            results = await self._results(commands)
             if raise_on_error:
                 self.raise_first_error(commands, results)
             return results
         finally:
             await self.reset()  # type: ignore[no-untyped-call]
 
-    async def _results(self, commands: list[Queued], atomic: bool) -> list[Any]:
-        client = self._client
-        flow = pipelined(commands, atomic, Waiting(client._wait_s), client._encoder)
+    async def _results(self, commands: list[Queued]) -> list[Any]:
         try:
-            answers = await client._run(flow)
-        except LeashError as refused:
-            self._name_refused(refused, commands)
+            answers = await self._transport.run(self._flow(commands))
+        except LeashError as denial:
+            self._name_denied(denial, commands)
             raise
         except NotReplicatedError as short:
             raise short.about(await self._parsed(short.reply, commands)) from short.__cause__
@@ -91,27 +88,27 @@ class Pipeline(Queueing, redis.asyncio.client.Pipeline):  # type: ignore[misc]
     async def _parsed(self, answers: list[Any], commands: list[Queued]) -> list[Any]:
         return [await self._result(*answer) for answer in zip(answers, commands, strict=True)]
 
-    async def _result(self, answer: InHand | Exception, queued: Queued) -> Any:
+    async def _result(self, answer: BufferedReply | Exception, queued: Queued) -> Any:
         if isinstance(answer, Exception):
             return answer
         words, options = queued
-        hand: Any = AsyncInHand(answer)
+        source: Any = AsyncBufferedReply(answer)
         try:
-            response = await self.parse_response(hand, words[0], **options)
+            response = await self.parse_response(source, words[0], **options)
         except ResponseError as error:
             return error
-        return self._client._session.finished(words[0], response)
+        return self._transport.session.final_response(words[0], response)
 
 
 class Batch(Pipeline):
     """Made by `keyleash.asyncio.Redis.batch`: a block whose commands all run, or none.
 
     Attributes:
-        results: What `execute` returned, or leaving the block would have.
+        results: The results of the last `execute`, or of leaving the block.
     """
 
-    def __init__(self, client: Redis) -> None:
-        super().__init__(client, transaction=True)
+    def __init__(self, client: Redis, transport: GuardedTransport) -> None:
+        super().__init__(client, transport, transaction=True)
         self.results: list[Any] = []
 
     async def __aenter__(self) -> Self:
@@ -126,7 +123,7 @@ class Batch(Pipeline):
             await self.reset()  # type: ignore[no-untyped-call]
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send what was queued; one result for each command, in order."""
+        """Send the queued commands; return one result for each, in order."""
         commands: Any = self.command_stack
         self.results = []
         try:
@@ -139,27 +136,27 @@ class Batch(Pipeline):
         return self.results
 
 
-class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
+class Redis(UnsupportedInClient, redis.asyncio.Redis):  # type: ignore[misc]
     """A drop-in `redis.asyncio.Redis` for the holder of a token.
 
-    Every command goes through the guard of the token's identity. What the guard refuses
-    is raised as a `LeashError`; every other reply and error is what redis-py would give.
-    A command that was sent is never sent again, whatever the retry policy: it may have
-    run. Only connecting is retried.
+    Every command goes through the guard of the token's identity. A denial is raised
+    as a `LeashError`; every other reply and error is as in redis-py. A command that was sent is
+    never sent again, whatever the retry policy, since it may have run: only connecting is
+    retried.
 
     Args:
-        token: The agent's token. It is in no repr, log or exception.
-        wait: Whether a call that a rate refuses sleeps and tries again: True, or how many
-            seconds one call may sleep in all.
-        coalesce: Whether commands that tasks issue in one turn of the event loop travel
-            together, in batches that judge each on its own. Such a command may share its audit
-            event with others of its correlation id. Many are on their way on two connections,
-            if there are two, and commands of different tasks have no order.
+        token: The agent's token. It never appears in a repr, log or exception.
+        wait: Whether a rate-limited call sleeps and retries: True, or the number of seconds
+            that one call may sleep in all.
+        coalesce: Whether commands that tasks issue in one event-loop iteration are sent in one
+            batch, which checks each on its own. Commands with the same correlation id may share
+            an audit event. Many commands use up to two connections. Commands of different tasks
+            have no order.
 
     Raises:
-        TokenUnknownError: the token has not the shape of one.
+        TokenUnknownError: the token is malformed.
         ValueError: *wait* is negative.
-        CommandRefusedError: a client-side cache is asked for.
+        CommandRefusedError: a client-side cache is requested.
     """
 
     _clock: Callable[[], float] = staticmethod(time.monotonic)
@@ -170,9 +167,9 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
     ) -> None:
         require_no_cache(kwargs)
         self._session = Session(token)
-        self._wait_s = bound_of(wait)
+        self._wait_s = longest_wait(wait)
         self._coalesce = coalesce
-        self._coalescing: Coalescing | None = None
+        self._coalescing: Coalescer | None = None
         super().__init__(**kwargs)
 
     @classmethod
@@ -223,22 +220,22 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         coalesce: bool = False,
         **kwargs: Any,
     ) -> Redis:
-        """The client for what a Sentinel says is the primary, for the holder of *token*.
+        """Return a client of the primary that Sentinels report, for the holder of *token*.
 
-        Like `Sentinel.master_for`, whose *redis_class* could not be told a token. After a failover
-        the next connection is to the new primary.
+        Like `Sentinel.master_for`, which cannot pass on a token. After a failover the next
+        connection is to the new primary.
 
         Args:
             sentinel: A `redis.asyncio.sentinel.Sentinel`.
-            service_name: What the Sentinels call the primary.
-            kwargs: Of connections, over those that *sentinel* has.
+            service_name: The name of the primary in the Sentinels.
+            kwargs: Options of connections; they override those of *sentinel*.
         """
         options = {**sentinel.connection_kwargs, **kwargs}
         pool = SentinelConnectionPool(service_name, sentinel, **options)
         return cls.from_pool(pool, token=token, wait=wait, coalesce=coalesce)
 
     def client(self) -> Redis:
-        """A client with the same token and a connection of its own."""
+        """Return a client with the same token and its own connection."""
         return type(self)(
             connection_pool=self.connection_pool,
             single_connection_client=True,
@@ -248,23 +245,22 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         )
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
-        """Like redis-py's, but each call of it is one of a guard.
+        """Return a pipeline like redis-py's, whose calls go through the guard.
 
-        With *transaction*, one batch: all commands are allowed, or none runs. Without, each
-        command is judged on its own, up to 128 or 1 MiB of them in one call; one that waits
-        for a rate may be overtaken by those of the same call that no rate refuses. An error of
-        a command's own stands in its place, as in EXEC, and so does a wrong number of
-        arguments, for which EXEC would not run at all.
+        With *transaction* it is one batch: all commands are allowed, or none runs. Without, each
+        command is checked on its own, up to 128 commands or 1 MiB in one call; a rate-limited
+        command that waits may be overtaken by others of the same call. As in EXEC, the error of a
+        command takes the place of its result; unlike EXEC, so does a wrong number of arguments.
         """
-        return Pipeline(self, transaction, shard_hint)
+        return Pipeline(self, self._transport(), transaction, shard_hint)
 
     def batch(self) -> Batch:
         """Queue commands in an `async with` block; leaving it runs all of them, or none.
 
-        The results are in `results` after the block. A refusal is raised, with the
-        command's number in its details as `item`. An exception in the block discards it.
+        The results are in `results` after the block. A denial is raised, with the number of its
+        command in the details as `item`. An exception in the block discards the commands.
         """
-        return Batch(self)
+        return Batch(self, self._transport())
 
     async def transaction(
         self,
@@ -284,49 +280,58 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
             return value if value_from_callable else results
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command through the guard; its reply, or the typed refusal."""
+        """Send a command through the guard; return its reply, or raise the typed denial."""
         if self._wait_s or may_block(args[0]):
-            return await self._run(patient(args, options, Waiting(self._wait_s), self._clock))
+            return await self._run(
+                call_patiently(args, options, RateWait(self._wait_s), self._clock)
+            )
         return await self._one(args, options)
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        """Like redis-py's; commands that are not yet sent fail."""
+        """Close the client; commands that are not yet sent fail."""
         if self._coalescing is not None:
             self._coalescing.close()
         await super().aclose(close_connection_pool)
 
     async def _one(self, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Send one command, perhaps with others."""
+        """Send one command, possibly coalesced with others."""
         if not self._coalesce or goes_alone(words[0]):
             return await self._connected("digest", self._call, words, options)
         loop = asyncio.get_running_loop()
         if self._coalescing is None or self._coalescing.loop is not loop:
-            self._coalescing = Coalescing(self, loop)
-        hand = await self._coalescing.join(words, options)
-        if hand is None:
+            self._coalescing = Coalescer(
+                self._transport(), self.connection_pool, bool(self.single_connection_client), loop
+            )
+        reply = await self._coalescing.join(words, options)
+        if reply is None:
             return await self._coalescing.alone(words, options)
-        response = self._parsed(hand, words[0], options)
+        response = self._parsed(reply, words[0], options)
         if hasattr(response, "__await__"):
             response = await response
-        response = self._session.finished(words[0], response)
-        if isinstance(hand, Unreplicated):
-            raise hand.short.about(response)
+        response = self._session.final_response(words[0], response)
+        if isinstance(reply, UnreplicatedReply):
+            raise reply.short.about(response)
         return response
 
-    def _parsed(self, hand: InHand, name: str | bytes, options: dict[str, Any]) -> Any:
-        """The response, or what awaits it, that redis-py makes of a reply in hand."""
+    def _parsed(self, reply: BufferedReply, name: str | bytes, options: dict[str, Any]) -> Any:
+        """Return the response that redis-py makes of a buffered reply, or an awaitable of it."""
         if type(self).parse_response is redis.asyncio.Redis.parse_response:
-            # The sync client's does the same without a coroutine, which is dear.
+            # The sync client's parser does the same without the cost of a coroutine.
             parse: Any = redis.Redis.parse_response
-            return parse(self, hand, name, **options)
-        source: Any = AsyncInHand(hand)
+            return parse(self, reply, name, **options)
+        source: Any = AsyncBufferedReply(reply)
         return self.parse_response(source, name, **options)
+
+    def _transport(self) -> GuardedTransport:
+        return GuardedTransport(
+            self._session, self._wait_s, self._run, self._connected, self._call, self._encoder
+        )
 
     async def _run(self, flow: Flow) -> Any:
         return await adrive(flow, self._perform)
 
-    async def _perform(self, asked: Pause | QueuedCommand | BatchCall) -> Any:
-        match asked:
+    async def _perform(self, action: Pause | QueuedCommand | BatchCall) -> Any:
+        match action:
             case Pause(seconds):
                 return await self._sleep(seconds)
             case QueuedCommand(words, options, poll=True):
@@ -334,10 +339,10 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
             case QueuedCommand(words, options):
                 return await self._one(words, options)
             case BatchCall():
-                return await self._connected("batch_digest", self._call_batch, asked)
+                return await self._connected("batch_digest", self._call_batch, action)
 
     async def _connected(self, kind: str, call: Callable[..., Any], *args: Any) -> Any:
-        """Make a call on a connection, and again if the answer says that nothing ran.
+        """Make a call on a connection; recover if the reply says that nothing ran.
 
         Args:
             kind: The field of the guard record that names the script.
@@ -351,22 +356,22 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
             await self._single_conn_lock.acquire()
         try:
             if session.guard is None:
-                await adrive(find_guard(session), partial(self._on, connection, call, args))
+                await adrive(fetch_guard(session), partial(self._on, connection, call, args))
             called = session.guard
             try:
                 return await self._make(connection, call, args)
             except (PolicyStaleError, NoScriptError) as error:
-                flow = healing(session, called, error, kind)
+                flow = recover(session, called, error, kind)
             return await adrive(flow, partial(self._on, connection, call, args))
         except (ReadOnlyError, MasterDownError):
-            # What was a primary is none any more, and its name may lead to another one by now.
+            # The server is no longer a primary, and its name may resolve to another one by now.
             await connection.disconnect(nowait=True)
             raise
         except (ResponseError, DataError, NothingYet, NotReplicatedError):
-            # A reply that was read, or a request that was never sent.
+            # The reply was read, or the request was never sent: the connection is clean.
             raise
         except BaseException:
-            # A reply may be on its way, and must not be taken for that of the next command.
+            # A late reply must not be read as that of the next command.
             await connection.disconnect(nowait=True)
             raise
         finally:
@@ -381,45 +386,45 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
                     await pool.release(connection)
 
     async def _make(self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """Make a call, and wait for replicas if its identity wants that."""
+        """Make a call, and wait for replicas if its identity's policy says so."""
         guard = self._session.guard
         if guard is None or not guard.wait_replicas:
             return await call(connection, *args)
-        guard = self._session.waits_for(commands_of(args[0]))
+        guard = self._session.guard_awaiting_replicas(commands_of(args[0]))
         if guard is None:
             return await call(connection, *args)
-        followed = Followed(connection, guard)
-        stands = partial(self._session.stands, args[0])
-        follow = partial(self._follow, followed, call, args)
-        return await adrive(replicated(followed, guard, stands), follow)
+        wait_connection = WaitConnection(connection, guard)
+        has_written = partial(self._session.has_written, args[0])
+        follow = partial(self._follow, wait_connection, call, args)
+        return await adrive(call_with_replicas(wait_connection, guard, has_written), follow)
 
     @staticmethod
     async def _follow(
-        followed: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any
+        wait_connection: Any, call: Callable[..., Any], args: tuple[Any, ...], action: Any
     ) -> Any:
-        """Make a call that WAIT follows, or read what that was answered."""
-        if asked is Read.REPLY:
-            return await followed.read_waited()
-        return await call(followed, *args)
+        """Make a call with WAIT behind it, or read the reply to WAIT."""
+        if action is Read.REPLY:
+            return await wait_connection.read_wait_reply()
+        return await call(wait_connection, *args)
 
     async def _on(
-        self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any
+        self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...], action: Any
     ) -> Any:
-        """Do what the healing of a call asks for."""
-        if isinstance(asked, Plain):
-            await connection.send_packed_command(packed(asked.words))
+        """Carry out an action of `recover`."""
+        if isinstance(action, Plain):
+            await connection.send_packed_command(pack(action.words))
             return await connection.read_response(disable_decoding=True)
-        if isinstance(asked, Pause):
-            return await self._sleep(asked.seconds)
+        if isinstance(action, Pause):
+            return await self._sleep(action.seconds)
         return await self._make(connection, call, args)
 
-    # No function that reads a reply holds the request, which has the token in it: reports of
-    # errors show what functions hold.
+    # No function that reads a reply has the request, which contains the token, in a local
+    # variable: error reports may show local variables.
 
     def _packed(self, connection: Any, words: tuple[Any, ...]) -> list[bytes]:
         encoder = connection.encoder
-        (words,) = encoded([words], encoder)
-        return packed(self._session.request(words, connection.get_protocol()), encoder)
+        (words,) = encode_commands([words], encoder)
+        return pack(self._session.request(words, connection.get_protocol()), encoder)
 
     async def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
         await connection.send_packed_command(self._packed(connection, words))
@@ -431,10 +436,10 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
             reply = await connection.read_response(disable_decoding=NEVER_DECODE in options)
         except ResponseError as error:
             reply = error
-        return await self._read(AsyncInHand(found(reply)), words, options)
+        return await self._read(AsyncBufferedReply(require_reply(reply)), words, options)
 
     async def _read(self, source: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        # redis-py lets some helpers take an error for an empty reply; a refusal never is one.
+        # redis-py turns some errors into an empty reply; a denial must never become one.
         if EMPTY_RESPONSE in options:
             read = {name: value for name, value in options.items() if name != EMPTY_RESPONSE}
         else:
@@ -442,13 +447,13 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         try:
             response = await self.parse_response(source, words[0], **read)
         except ResponseError as error:
-            return self._session.instead(error, options)
-        return self._session.finished(words[0], response)
+            return self._session.fallback(error, options)
+        return self._session.final_response(words[0], response)
 
     async def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
-        words = encoded(batch.words, connection.encoder)
+        words = encode_commands(batch.words, connection.encoder)
         await connection.send_packed_command(
-            packed(
+            pack(
                 self._session.batch_request(batch.mode, words, connection.get_protocol()),
                 connection.encoder,
             )
@@ -456,8 +461,8 @@ class Redis(Unscoped, redis.asyncio.Redis):  # type: ignore[misc]
         try:
             reply = await connection.read_response(disable_decoding=batch.undecoded)
         except ResponseError as error:
-            raise self._session.outcome(error) from None
-        return self._session.answers(
+            raise self._session.call_error(error) from None
+        return self._session.batch_replies(
             len(batch.commands), reply, self._encoder() if batch.undecoded else None
         )
 

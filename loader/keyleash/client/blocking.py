@@ -1,7 +1,7 @@
-"""Blocking commands: a script cannot block, so the client asks again until time is up.
+"""Poll blocking commands until their timeout, since a script cannot block.
 
-A guard runs a blocking command without blocking. Its null says that nothing is there,
-and takes nothing from a limit.
+A guard runs a blocking command without blocking. A null reply means that there is no data yet,
+and charges no limit.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from redis.client import NEVER_DECODE
 
-from keyleash.client.flow import Flow, NothingYet, Pause, QueuedCommand, Waiting
+from keyleash.client.flow import Flow, NothingYet, Pause, QueuedCommand, RateWait
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import Argument
 
 FIRST_PAUSE_S = 0.001
-LONGEST_PAUSE_S = 0.064
+MAX_PAUSE_S = 0.064
 JITTER = 0.1
 
-_SECONDS_AT = {
+_TIMEOUT_POSITIONS = {
     "BLPOP": -1,
     "BRPOP": -1,
     "BZPOPMIN": -1,
@@ -32,9 +32,9 @@ _SECONDS_AT = {
     "BLMPOP": 1,
     "BZMPOP": 1,
 }
-"""Where the timeout stands."""
+"""The position of the timeout argument; -1 is the last."""
 
-_BLOCKING = frozenset({*_SECONDS_AT, "XREAD", "XREADGROUP"})
+_BLOCKING = frozenset({*_TIMEOUT_POSITIONS, "XREAD", "XREADGROUP"})
 
 _WORDS_OF_OPTION = {"GROUP": 3, "COUNT": 2}
 """Options of XREAD and XREADGROUP whose values must not be taken for BLOCK."""
@@ -44,21 +44,21 @@ Words = tuple[Argument, ...]
 
 @lru_cache(maxsize=512)
 def may_block(name: str | bytes) -> bool:
-    """Whether a command is one that blocks, if its arguments say so. Every call asks."""
+    """Return whether a command can block, depending on its arguments."""
     words = name.split(None, 1) if isinstance(name, str | bytes) else ()
     return bool(words) and _upper(words[0]) in _BLOCKING
 
 
-def patient(
-    words: Words, options: dict[str, Any], waiting: Waiting, clock: Callable[[], float]
+def call_patiently(
+    words: Words, options: dict[str, Any], waiting: RateWait, clock: Callable[[], float]
 ) -> Flow:
-    """Make a call until a rate lets it through and, if it blocks, until there is an answer."""
+    """Repeat a call until its rate limits allow it and, if it blocks, until there is a reply."""
     if may_block(words[0]):
         words = _apart(words)
         timeout_s = timeout_of(words)
         if timeout_s is not None:
             deadline = clock() + timeout_s if timeout_s else math.inf
-            # Who waits for a second does not want to sleep a minute for a rate.
+            # A call with a timeout of a second must not sleep a minute for a rate limit.
             waiting = waiting.within(timeout_s or math.inf)
             words = yield from _pin_ids(words, waiting)
             try:
@@ -68,16 +68,14 @@ def patient(
                     )
                 )
             except NothingYet:
-                # The last time, answered as a call is whose time ran out.
+                # One last call, whose reply is that of a timeout.
                 pass
-        return (
-            yield from _nothing_lacks_no_replica(waiting.patiently(QueuedCommand(words, options)))
-        )
-    return (yield from waiting.patiently(QueuedCommand(words, options)))
+        return (yield from _ignore_replicas_if_empty(waiting.retry(QueuedCommand(words, options))))
+    return (yield from waiting.retry(QueuedCommand(words, options)))
 
 
-def _nothing_lacks_no_replica(call: Flow) -> Flow:
-    """Make a call of a blocking command: an answer that nothing is there wrote nothing."""
+def _ignore_replicas_if_empty(call: Flow) -> Flow:
+    """Make a call of a blocking command; an empty reply wrote nothing to replicate."""
     try:
         return (yield from call)
     except NotReplicatedError as short:
@@ -87,12 +85,12 @@ def _nothing_lacks_no_replica(call: Flow) -> Flow:
 
 
 def _poll(
-    call: QueuedCommand, waiting: Waiting, deadline: float, clock: Callable[[], float]
+    call: QueuedCommand, waiting: RateWait, deadline: float, clock: Callable[[], float]
 ) -> Flow:
-    """Make a call until it is answered, or time is up: then it is `NothingYet`."""
+    """Repeat a call until it has a reply; raise `NothingYet` at the deadline."""
     for pause_s in pauses():
         try:
-            return (yield from waiting.patiently(call))
+            return (yield from waiting.retry(call))
         except NothingYet:
             left_s = deadline - clock()
             yield Pause(max(0, min(pause_s, left_s)))
@@ -102,20 +100,20 @@ def _poll(
 
 
 def pauses() -> Iterator[float]:
-    """Seconds to sleep between polls, without end."""
+    """Yield the seconds to sleep between polls, endlessly."""
     pause_s = FIRST_PAUSE_S
     while True:
-        # A little apart, so that agents that wait for one key do not ask all at once.
+        # Jitter, so that agents that wait for one key do not poll at the same time.
         yield pause_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
-        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
 
 def timeout_of(words: Words) -> float | None:
-    """Seconds that a call may block, 0 without end; None if it does not, or wrongly asks to.
+    """Return the seconds that a call may block, 0 for no limit; None if it does not block.
 
-    A timeout that is none is the command's own error, and the server's to tell.
+    An invalid timeout is None too: the server reports the error of the command.
     """
-    at = _SECONDS_AT.get(_upper(words[0]))
+    at = _TIMEOUT_POSITIONS.get(_upper(words[0]))
     try:
         seconds = float(words[at]) if at is not None else _block_of(words)
     except (IndexError, OverflowError, TypeError, ValueError):
@@ -124,7 +122,7 @@ def timeout_of(words: Words) -> float | None:
 
 
 def _block_of(words: Words) -> float | None:
-    """Seconds of the BLOCK option, if it is there."""
+    """Return the seconds of the BLOCK option, if present."""
     at = 1
     while at < len(words):
         option = _upper(words[at])
@@ -136,8 +134,8 @@ def _block_of(words: Words) -> float | None:
     return None
 
 
-def _pin_ids(words: Words, waiting: Waiting) -> Flow:
-    """Put the last id of a stream for XREAD's `$`, which each poll would take anew."""
+def _pin_ids(words: Words, waiting: RateWait) -> Flow:
+    """Replace `$` of XREAD by the last id of the stream, which each poll would move."""
     if _upper(words[0]) != "XREAD":
         return words
     first = next((at for at, word in enumerate(words) if _upper(word) == "STREAMS"), len(words)) + 1
@@ -145,16 +143,16 @@ def _pin_ids(words: Words, waiting: Waiting) -> Flow:
     pinned = list(words)
     for at in range(first + count, len(words)):
         if words[at] in ("$", b"$"):
-            # As bytes, since redis-py then has no callback that would change the reply.
+            # As bytes, since redis-py has no response callback for a name in bytes.
             newest = (b"XREVRANGE", words[at - count], "+", "-", "COUNT", 1)
             last = QueuedCommand(newest, {NEVER_DECODE: True})
-            entries = yield from waiting.patiently(last)
+            entries = yield from waiting.retry(last)
             pinned[at] = entries[0][0] if entries else "0-0"
     return tuple(pinned)
 
 
 def _apart(words: Words) -> Words:
-    """Redis-py lets the name carry arguments (`BLPOP key`); here they are apart."""
+    """Split arguments off the command name, where redis-py allows them (`BLPOP key`)."""
     name, *carried = words[0].split()
     return (name, *carried, *words[1:])
 

@@ -7,86 +7,84 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+from redis.asyncio import ConnectionPool
 from redis.exceptions import ConnectionError, DataError, NoScriptError, ResponseError
 
-from keyleash.client._redis_py import InHand, Unreplicated, encoded, packed
+from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, encode_commands, pack
 from keyleash.client.blocking import may_block
-from keyleash.client.correlation import given_correlation, new_correlation
+from keyleash.client.correlation import block_correlation, new_correlation
 from keyleash.client.flow import Queued, chunks
 from keyleash.client.replication import commands_of
-from keyleash.client.session import Session
+from keyleash.client.session import GuardedTransport, Session
 from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.errors import GuardLostError, NotReplicatedError, PolicyStaleError
 from keyleash.store.wire import Argument, BatchMode
 
-if TYPE_CHECKING:
-    from keyleash.client.asyncio import Redis
+Answer: TypeAlias = "asyncio.Future[BufferedReply | None]"
+"""The reply to a command; None if the command must be sent alone."""
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
-Answer: TypeAlias = "asyncio.Future[InHand | None]"
-"""What a command was answered; None tells it to go alone."""
-
-Raised = TypeVar("Raised", bound=BaseException)
-
-
-def another(error: Raised) -> Raised:
-    """A copy, since each task raises one of its own; the error itself if it cannot be copied."""
+def copy_error(error: ErrorT) -> ErrorT:
+    """Return a copy, since each task raises its own; the error itself if it cannot be copied."""
     try:
-        twin = copy.copy(error)
-        # A class with a signature of its own may be made anew of the wrong arguments.
-        return twin if type(twin) is type(error) and str(twin) == str(error) else error
+        duplicate = copy.copy(error)
     except Exception:
         return error
+    # An exception class with its own signature may be rebuilt from wrong arguments.
+    is_same = type(duplicate) is type(error) and str(duplicate) == str(error)
+    return duplicate if is_same else error
 
 
 @dataclass(slots=True)
-class Together:
-    """Commands of one correlation id, and where their answers go.
+class CoalescedCall:
+    """Commands of several tasks under one correlation id, and the futures for their replies.
 
     Attributes:
-        is_one: Whether it is a plain guard call, of one command, and not a batch.
-        was_sent: Whether anything of it may have reached the server.
-        answered: The answers themselves, once they are there.
+        is_single: Whether it is a plain guard call of one command, not a batch.
+        was_sent: Whether any part of it may have reached the server.
+        answered: The replies, once they were read.
     """
 
     correlation: str | None
     commands: list[Queued] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
-    is_one: bool = False
+    is_single: bool = False
     was_sent: bool = False
-    answered: Sequence[InHand | Exception] = ()
+    answered: Sequence[BufferedReply | Exception] = ()
 
-    def calls(self) -> Iterator[Together]:
-        """What is still wanted, parted by what one call may carry."""
+    def calls(self) -> Iterator[CoalescedCall]:
+        """Split the commands that tasks still await into calls of permitted size."""
         wanted = [index for index, answer in enumerate(self.answers) if not answer.done()]
         for chunk in chunks(self.commands, wanted):
-            yield Together(
+            yield CoalescedCall(
                 new_correlation() if self.correlation is None else self.correlation,
                 [self.commands[index] for index in chunk],
                 [self.answers[index] for index in chunk],
                 len(chunk) == 1,
             )
 
-    def halves(self) -> list[Together]:
-        """Two calls instead of this one, which has four commands at least."""
+    def halves(self) -> list[CoalescedCall]:
+        """Split this call, which has at least four commands, into two."""
         middle = len(self.commands) // 2
         return [
-            Together(self.correlation, self.commands[part], self.answers[part])
+            CoalescedCall(self.correlation, self.commands[part], self.answers[part])
             for part in (slice(middle), slice(middle, None))
         ]
 
-    def is_wanted(self) -> bool:
-        """Leave out the commands whose tasks were cancelled; whether there are others."""
+    def drop_cancelled(self) -> bool:
+        """Drop the commands whose tasks were cancelled; return whether any remain."""
         wanted = [index for index, answer in enumerate(self.answers) if not answer.done()]
         if len(wanted) < len(self.answers):
             self.commands = [self.commands[index] for index in wanted]
             self.answers = [self.answers[index] for index in wanted]
         return bool(wanted)
 
-    def tell(self) -> None:
-        """Tell each command its answer, if there is one, but those whose task was cancelled."""
+    def deliver(self) -> None:
+        """Resolve the future of each command that has a reply and was not cancelled."""
         for future, answer in zip(self.answers, self.answered, strict=False):
             if future.done():
                 continue
@@ -95,145 +93,150 @@ class Together:
             else:
                 future.set_result(answer)
 
-    def mark(self, short: NotReplicatedError, session: Session) -> None:
-        """Have each command that may have written say that replicas lack it."""
+    def mark_unreplicated(self, short: NotReplicatedError, session: Session) -> None:
+        """Mark each reply of a command that may have written as not replicated."""
         self.answered = [
-            Unreplicated(answer, short)
-            if isinstance(answer, InHand) and session.may_write(words)
+            UnreplicatedReply(answer, short)
+            if isinstance(answer, BufferedReply) and session.may_write(words)
             else answer
-            # Of a call of which nothing ran there is no answer.
+            # A call that did not run has no replies.
             for answer, (words, _) in zip(self.answered, self.commands, strict=False)
         ]
 
     def fail(self, error: BaseException) -> None:
-        """Tell all that have no answer yet."""
+        """Fail all commands that have no reply yet."""
         for future in self.answers:
             if isinstance(error, asyncio.CancelledError):
                 future.cancel()
             elif not future.done():
-                future.set_exception(another(error))
+                future.set_exception(copy_error(error))
 
-    def part(self) -> None:
-        """Tell each command to go alone."""
+    def split_off(self) -> None:
+        """Have each command sent alone."""
         for future in self.answers:
             if not future.done():
                 future.set_result(None)
 
-    def parted(self, encoder: Any) -> Iterator[Together]:
-        """Let each command that cannot be encoded go alone; the others, if there are any."""
-        rest = Together(self.correlation)
+    def encodable(self, encoder: Any) -> Iterator[CoalescedCall]:
+        """Split off each command that cannot be encoded; yield a call of the others, if any."""
+        rest = CoalescedCall(self.correlation)
         for queued, future in zip(self.commands, self.answers, strict=True):
             try:
                 for word in (self.correlation, *queued[0]):
                     encoder.encode(word)
             except Exception:
-                Together(None, [queued], [future]).part()
+                CoalescedCall(None, [queued], [future]).split_off()
             else:
                 rest.commands.append(queued)
                 rest.answers.append(future)
         if rest.commands:
-            rest.is_one = len(rest.commands) == 1
+            rest.is_single = len(rest.commands) == 1
             yield rest
 
 
-# Commands that tasks issue in one turn of the event loop travel together.
-#
-# They are gathered until all tasks that could run have run, and leave in one packet on one
-# connection: a batch for the commands of each correlation id, since a batch is one audit event,
-# or a plain guard call where there is but one. No more than `MOST_UNDER_WAY` packets are under
-# way at once; what is issued meanwhile gathers for the next. Where none is under way, many
-# commands leave in two: the server has one of them while the tasks have the answers of the other.
-# So commands of different tasks have no order, as with redis.asyncio, where each task has a
-# connection of its own.
+MAX_IN_FLIGHT = 2
+"""Packets. More make batches smaller and calls slower; with one, a slow reply blocks all."""
 
-MOST_UNDER_WAY = 2
-"""More make batches smaller, and so calls slower; with one, a slow reply would hold up all."""
-
-MANY = 32
-"""So many commands are worth two packets."""
+SPLIT_FROM = 32
+"""Number of commands from which two packets are faster than one."""
 
 
 class UnsendableError(DataError):
-    """Some command of a packet cannot be encoded, or none is wanted; nothing was sent."""
+    """A command of a packet cannot be encoded, or all were cancelled; nothing was sent."""
 
 
 @lru_cache(maxsize=512)
 def goes_alone(name: str | bytes) -> bool:
-    """Whether a command is never sent in a batch. Every call asks."""
+    """Return whether a command is never sent in a batch."""
     word = name.decode("latin-1") if isinstance(name, bytes) else str(name)
-    # A batch takes the null of a blocking command for an answer, and charges it.
+    # A batch counts the null of a blocking command as a reply, and charges it.
     return may_block(name) or not KEYLESS_PASSES.isdisjoint(word.upper().split(None, 1)[:1])
 
 
-class Coalescing:
-    """The commands of one client on one event loop."""
+class Coalescer:
+    """Coalesces the commands that the tasks of one event loop issue in one iteration.
 
-    def __init__(self, client: Redis, loop: asyncio.AbstractEventLoop) -> None:
+    It collects commands until all tasks that could run have run, and sends them in one packet on
+    one connection: a batch per correlation id, since a batch is one audit event, or a plain guard
+    call for a single command. At most `MAX_IN_FLIGHT` packets are in flight; later commands wait
+    for the next. If none is in flight, many commands leave in two packets, so that the server
+    works on one while the tasks handle the replies of the other. Commands of different tasks have
+    no order, as with redis.asyncio, where each task has its own connection.
+    """
+
+    def __init__(
+        self,
+        transport: GuardedTransport,
+        pool: ConnectionPool,
+        has_one_connection: bool,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self.loop = loop
-        self._client = client
-        # One is left for a command that goes alone.
-        spare = 0 if client.single_connection_client else client.connection_pool.max_connections - 1
-        self._most_under_way = max(1, min(MOST_UNDER_WAY, spare))
-        self._gathered: dict[str | None, Together] = {}
-        self._leaving = False
-        self._under_way = 0
-        self._travels: set[asyncio.Task[None]] = set()
+        self._transport = transport
+        self._pool = pool
+        # One connection is left for a command that is sent alone.
+        spare = 0 if has_one_connection else pool.max_connections - 1
+        self._max_in_flight = max(1, min(MAX_IN_FLIGHT, spare))
+        self._pending: dict[str | None, CoalescedCall] = {}
+        self._flush_is_due = False
+        self._in_flight = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def join(self, words: tuple[Argument, ...], options: dict[str, Any]) -> Answer:
-        """Let a command travel with those of the same turn."""
+        """Add a command to those of the same event-loop iteration."""
         answer: Answer = self.loop.create_future()
-        given = given_correlation()
-        together = self._gathered.get(given)
-        if together is None:
-            together = self._gathered[given] = Together(given)
-        together.commands.append((words, options))
-        together.answers.append(answer)
-        self._leave_soon()
+        given = block_correlation()
+        call = self._pending.get(given)
+        if call is None:
+            call = self._pending[given] = CoalescedCall(given)
+        call.commands.append((words, options))
+        call.answers.append(answer)
+        self._schedule_flush()
         return answer
 
     async def alone(self, words: tuple[Argument, ...], options: dict[str, Any]) -> Any:
-        """Make the call of a command that was told to go alone."""
-        self._under_way += 1
+        """Send one command that was split off."""
+        self._in_flight += 1
         try:
-            return await self._client._connected("digest", self._client._call, words, options)
+            return await self._transport.connected("digest", self._transport.call, words, options)
         finally:
-            self._arrive()
+            self._call_ended()
 
     def close(self) -> None:
-        """Fail what was not sent."""
-        gathered, self._gathered = self._gathered, {}
-        for together in gathered.values():
-            together.fail(ConnectionError("the client was closed before the command was sent"))
+        """Fail the commands that were not sent."""
+        gathered, self._pending = self._pending, {}
+        for call in gathered.values():
+            call.fail(ConnectionError("the client was closed before the command was sent"))
 
-    def _leave_soon(self) -> None:
-        if not self._leaving and self._under_way < self._most_under_way:
-            self._leaving = True
-            self.loop.call_soon(self._leave)
+    def _schedule_flush(self) -> None:
+        if not self._flush_is_due and self._in_flight < self._max_in_flight:
+            self._flush_is_due = True
+            self.loop.call_soon(self._flush)
 
-    def _leave(self) -> None:
-        """Send what was gathered, at the end of the turn."""
-        self._leaving = False
-        gathered, self._gathered = self._gathered, {}
-        calls = [call for together in gathered.values() for call in together.calls()]
-        if len(calls) == 1 and calls[0].is_one:
-            calls[0].part()
+    def _flush(self) -> None:
+        """Send the pending commands, at the end of the iteration."""
+        self._flush_is_due = False
+        gathered, self._pending = self._pending, {}
+        calls = [call for pending in gathered.values() for call in pending.calls()]
+        if len(calls) == 1 and calls[0].is_single:
+            calls[0].split_off()
         elif calls:
             for packet in self._packets(calls):
-                self._under_way += 1
-                is_spare = self._under_way > 1
-                travel = self.loop.create_task(self._travel(packet, is_spare))
-                # The loop itself holds it weakly.
-                self._travels.add(travel)
-                travel.add_done_callback(self._travels.discard)
+                self._in_flight += 1
+                is_spare = self._in_flight > 1
+                travel = self.loop.create_task(self._send(packet, is_spare))
+                # The event loop itself holds only a weak reference.
+                self._tasks.add(travel)
+                travel.add_done_callback(self._tasks.discard)
 
-    def _packets(self, calls: Sequence[Together]) -> Sequence[Sequence[Together]]:
-        """What leaves at once: two packets where many wait for an idle connection.
+    def _packets(self, calls: Sequence[CoalescedCall]) -> Sequence[Sequence[CoalescedCall]]:
+        """Split the calls into two packets if many commands wait and nothing is in flight.
 
-        In one, tasks that go on when they are answered stay in step with each other, and the
-        server and this process wait for each other by turns.
+        With one packet, tasks that continue at each reply stay in step with each other, and the
+        server and this process take turns waiting for each other.
         """
         commands = sum(len(call.commands) for call in calls)
-        if self._under_way or self._most_under_way == 1 or commands < MANY:
+        if self._in_flight or self._max_in_flight == 1 or commands < SPLIT_FROM:
             return [calls]
         if len(calls) == 1:
             calls = calls[0].halves()
@@ -243,38 +246,38 @@ class Coalescing:
             cut += 1
         return [calls[:cut], calls[cut:]]
 
-    def _arrive(self) -> None:
-        self._under_way -= 1
-        if self._gathered:
-            self._leave_soon()
+    def _call_ended(self) -> None:
+        self._in_flight -= 1
+        if self._pending:
+            self._schedule_flush()
 
-    async def _travel(self, calls: Sequence[Together], is_spare: bool) -> None:
+    async def _send(self, calls: Sequence[CoalescedCall], is_spare: bool) -> None:
         try:
-            await self._carry(calls, is_spare=is_spare)
+            await self._call(calls, is_spare=is_spare)
         finally:
-            self._arrive()
+            self._call_ended()
 
-    async def _carry(
-        self, calls: Sequence[Together], *, is_spare: bool = False
+    async def _call(
+        self, calls: Sequence[CoalescedCall], *, is_spare: bool = False
     ) -> Exception | None:
-        """Make calls on one connection, and tell every command what became of it.
+        """Make calls on one connection, and resolve the future of every command.
 
         Args:
-            is_spare: Whether others are under way, so that these may follow if they find no
-                connection.
+            is_spare: Whether other packets are in flight, so that this one may wait for them if it
+                gets no connection.
 
         Returns:
-            The error that all of them were told, if there was one.
+            The error that all commands failed with, if any.
         """
-        script = "digest" if calls[0].is_one else "batch_digest"
+        script = "digest" if calls[0].is_single else "batch_digest"
         try:
             lost = await self._connected(script, calls)
         except UnsendableError:
-            await self._carry_rest(calls)
+            await self._send_encodable(calls)
         except BaseException as error:
             sent = any(call.was_sent for call in calls)
             if is_spare and isinstance(error, ConnectionError) and not sent:
-                self._gather_again(calls)
+                self._requeue(calls)
                 return None
             for call in calls:
                 call.fail(error)
@@ -282,81 +285,86 @@ class Coalescing:
                 raise
             return error
         else:
-            await self._carry_lost(lost)
+            await self._retry_lost(lost)
         return None
 
-    def _gather_again(self, calls: Sequence[Together]) -> None:
-        # For good: whoever has the other connections will want them again.
-        self._most_under_way = 1
-        # redis-py gives out what came back last, also if that could not be connected.
-        free = self._client.connection_pool._available_connections
+    def _requeue(self, calls: Sequence[CoalescedCall]) -> None:
+        # Permanently: the holders of the other connections will use them again.
+        self._max_in_flight = 1
+        # redis-py hands out the connection that came back last, even if it is not connected.
+        free = self._pool._available_connections
         free.sort(key=lambda connection: connection.is_connected)
         for call in calls:
-            together = self._gathered.setdefault(call.correlation, Together(call.correlation))
-            together.commands += call.commands
-            together.answers += call.answers
+            pending = self._pending.setdefault(call.correlation, CoalescedCall(call.correlation))
+            pending.commands += call.commands
+            pending.answers += call.answers
 
-    async def _carry_lost(self, calls: Sequence[Together]) -> None:
-        """Make calls again, one by one, since each may have to be healed."""
+    async def _retry_lost(self, calls: Sequence[CoalescedCall]) -> None:
+        """Repeat calls one by one, since each may need a recovery of its own."""
         for number, call in enumerate(calls, start=1):
-            error = await self._carry([call])
+            error = await self._call([call])
             if isinstance(error, GuardLostError):
-                # The others have waited as long for somebody to load the script.
+                # The other calls have waited as long for the script.
                 for other in calls[number:]:
                     other.fail(error)
                 return
 
-    async def _connected(self, script: str, calls: Sequence[Together]) -> Sequence[Together]:
-        """Make calls on one connection; those come back whose answer says that nothing ran."""
-        client = self._client
+    async def _connected(
+        self, script: str, calls: Sequence[CoalescedCall]
+    ) -> Sequence[CoalescedCall]:
+        """Make calls on one connection; return those whose reply says that nothing ran."""
         try:
-            lost: Sequence[Together] = await client._connected(script, self._exchange, calls)
+            lost: Sequence[CoalescedCall] = await self._transport.connected(
+                script, self._exchange, calls
+            )
         except NotReplicatedError as short:
             lost = short.reply
             for call in calls:
-                call.mark(short, client._session)
+                call.mark_unreplicated(short, self._transport.session)
         except BaseException:
-            # What was answered before is done, and a replica may or may not have it.
-            guard = client._session.waits_for(commands_of(calls))
+            # Calls that were answered before have run; it is unknown whether replicas have them.
+            guard = self._transport.session.guard_awaiting_replicas(commands_of(calls))
             for call in calls:
                 if guard is not None:
                     unknown = NotReplicatedError(None, None, guard.wait_replicas, guard.wait_ms)
-                    call.mark(unknown, client._session)
-                call.tell()
+                    call.mark_unreplicated(unknown, self._transport.session)
+                call.deliver()
             raise
         for call in calls:
-            call.tell()
+            call.deliver()
         return lost
 
-    async def _carry_rest(self, calls: Sequence[Together]) -> None:
-        """Make calls without the commands that cannot be sent; alone, these hear why."""
-        encoder = self._client._encoder()
-        rest = [item for call in calls for item in call.parted(encoder)]
+    async def _send_encodable(self, calls: Sequence[CoalescedCall]) -> None:
+        """Make calls without the commands that cannot be encoded; sent alone, those raise."""
+        encoder = self._transport.encoder()
+        rest = [item for call in calls for item in call.encodable(encoder)]
         if sum(len(call.commands) for call in rest) < sum(len(call.commands) for call in calls):
             if rest:
-                await self._carry(rest)
+                await self._call(rest)
         else:
             for call in calls:
-                call.part()
+                call.split_off()
 
-    async def _exchange(self, connection: Any, calls: Sequence[Together]) -> Sequence[Together]:
-        """Send calls in one packet and read their answers, in order.
+    async def _exchange(
+        self, connection: Any, calls: Sequence[CoalescedCall]
+    ) -> Sequence[CoalescedCall]:
+        """Send calls in one packet and read their replies, in order.
 
         Returns:
-            The calls whose answer says that nothing ran. If there is one call, that is raised,
-            and healed where this was called.
+            The calls whose reply says that nothing ran. For a single call, that is raised, and
+            the caller recovers.
 
         Raises:
             UnsendableError: nothing was sent.
         """
-        # Finding a connection, or a lost script, may have taken long.
-        calls = [call for call in calls if call.is_wanted()]
+        # Getting a connection, or recovering a script, may have taken long.
+        calls = [call for call in calls if call.drop_cancelled()]
         if not calls:
             raise UnsendableError
         try:
             parts = [part for call in calls for part in self._packed(connection, call)]
         except Exception:
-            # Without its cause, which would show the token.
+            # Without the cause, which would show the token.
             raise UnsendableError from None
         for call in calls:
             call.was_sent = True
@@ -371,36 +379,36 @@ class Coalescing:
                 lost.append(call)
         return lost
 
-    def _packed(self, connection: Any, call: Together) -> list[bytes]:
-        session, protocol = self._client._session, connection.get_protocol()
-        words = encoded([words for words, _ in call.commands], connection.encoder)
+    def _packed(self, connection: Any, call: CoalescedCall) -> list[bytes]:
+        session, protocol = self._transport.session, connection.get_protocol()
+        words = encode_commands([words for words, _ in call.commands], connection.encoder)
         request = (
             session.request(words[0], protocol, call.correlation)
-            if call.is_one
+            if call.is_single
             else session.batch_request(BatchMode.EACH, words, protocol, call.correlation)
         )
-        return packed(request, connection.encoder)
+        return pack(request, connection.encoder)
 
-    async def _read(self, connection: Any, call: Together) -> None:
-        session = self._client._session
-        # A reply that cannot be decoded is the fault of one command, and decoded by its task.
+    async def _read(self, connection: Any, call: CoalescedCall) -> None:
+        session = self._transport.session
+        # Each task decodes its own reply, so that an undecodable one fails only its command.
         encoder = connection.encoder if connection.encoder.decode_responses else None
         try:
             reply = await connection.read_response(disable_decoding=True)
         except ResponseError as error:
-            lost = session.lost(error)
+            lost = session.lost_script(error)
             if lost is not None:
                 raise lost from None
-            refused = session.refused(error)
+            refused = session.item_error(error)
             if isinstance(refused, PolicyStaleError):
                 raise refused from None
-            if call.is_one:
+            if call.is_single:
                 call.answered = [refused]
             else:
                 whole = refused if isinstance(refused, Exception) else error
-                call.answered = [another(whole) for _ in call.commands]
+                call.answered = [copy_error(whole) for _ in call.commands]
         else:
-            if call.is_one:
-                call.answered = [InHand(reply, encoder)]
+            if call.is_single:
+                call.answered = [BufferedReply(reply, encoder)]
             else:
-                call.answered = session.answers(len(call.commands), reply, encoder)
+                call.answered = session.batch_replies(len(call.commands), reply, encoder)

@@ -40,7 +40,7 @@ def next_correlation() -> str:
     return given if given is not None else new_correlation()
 
 
-def given_correlation() -> str | None:
+def block_correlation() -> str | None:
     """The id of the block that this call is in; None if it is in none."""
     return _current.get()
 

@@ -16,32 +16,30 @@ from redis.exceptions import RedisError, ResponseError
 from keyleash.errors import ArgsTooManyError, KeyleashError, NotReplicatedError, RateLimitedError
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, Argument, BatchMode
 
-# Flows: what a call does, written once, and run with or without `await`.
-#
-# A flow is a generator. It yields what it wants done, and is sent what came of it, or thrown
-# the error; what it returns is the outcome. `drive` runs one for the sync client, `adrive`
-# for the async one. The way of a plain command that succeeds is no flow, since it must be
-# cheap.
-
 Flow: TypeAlias = Generator[Any, Any, Any]
+"""A generator that yields actions and is sent their outcome, or thrown their error.
+
+`drive` runs a flow for the sync client, `adrive` for the async one. A plain command that
+succeeds needs no flow, for speed.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """Run one of keyleash's own commands, past the guard, on the connection at hand."""
+    """Run one of keyleash's own commands, without the guard, on the current connection."""
 
     words: tuple[str, ...]
 
 
 class Retry(Enum):
-    """Make the call again that the connection at hand was taken for."""
+    """Repeat the call on the current connection."""
 
     AGAIN = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Sleep, with no connection in hand."""
+    """Sleep."""
 
     seconds: float
 
@@ -51,7 +49,7 @@ class QueuedCommand:
     """Send one command through its guard.
 
     Attributes:
-        poll: Whether a null reply is to be raised as `NothingYet`.
+        poll: Whether a null reply raises `NothingYet`.
     """
 
     words: tuple[Argument, ...]
@@ -77,25 +75,25 @@ class BatchCall:
 
     @property
     def undecoded(self) -> bool:
-        """Whether some command's reply must not be decoded, so that none may be yet."""
+        """Return whether some reply must not be decoded, so that all are read as bytes."""
         return any(NEVER_DECODE in options for _, options in self.commands)
 
 
-class NothingYet(Exception):  # noqa: N818 - an answer, and no error that anybody sees
+class NothingYet(Exception):  # noqa: N818 - internal
     """A poll of a blocking command found nothing."""
 
 
 def drive(flow: Flow, perform: Callable[[Any], Any]) -> Any:
-    """Run *flow* to its end; *perform* does what it asks for."""
+    """Run *flow* to its end; *perform* carries out its actions."""
     try:
-        asked = next(flow)
+        action = next(flow)
         while True:
             try:
-                outcome = perform(asked)
+                outcome = perform(action)
             except Exception as error:
-                asked = flow.throw(error)
+                action = flow.throw(error)
             else:
-                asked = flow.send(outcome)
+                action = flow.send(outcome)
     except StopIteration as end:
         return end.value
 
@@ -103,23 +101,23 @@ def drive(flow: Flow, perform: Callable[[Any], Any]) -> Any:
 async def adrive(flow: Flow, perform: Callable[[Any], Awaitable[Any]]) -> Any:
     """The async twin of `drive`."""
     try:
-        asked = next(flow)
+        action = next(flow)
         while True:
             try:
-                outcome = await perform(asked)
+                outcome = await perform(action)
             except Exception as error:
-                asked = flow.throw(error)
+                action = flow.throw(error)
             else:
-                asked = flow.send(outcome)
+                action = flow.send(outcome)
     except StopIteration as end:
         return end.value
 
 
-def bound_of(wait: bool | float) -> float:
-    """How long one call may sleep in all, in seconds; 0 is never.
+def longest_wait(wait: bool | float) -> float:
+    """Return the longest total sleep of one call, in seconds; 0 disables sleeping.
 
     Raises:
-        ValueError: *wait* is negative or no number.
+        ValueError: *wait* is negative or not a number.
     """
     if wait is True:
         return math.inf
@@ -128,92 +126,94 @@ def bound_of(wait: bool | float) -> float:
     return float(wait)
 
 
-class Waiting:
-    """What one call may still sleep.
+class RateWait:
+    """The time that one call may still sleep for rate limits.
 
-    A budget is never waited for: its next window may be a month away.
+    It never waits for a budget, whose next window may be a month away.
     """
 
     def __init__(self, bound_s: float) -> None:
         self._left_s = bound_s
 
-    def within(self, bound_s: float) -> Waiting:
-        """The same patience, but for no longer than *bound_s* in all."""
-        return Waiting(min(self._left_s, bound_s))
+    def within(self, bound_s: float) -> RateWait:
+        """Return the same, limited to *bound_s* seconds in all."""
+        return RateWait(min(self._left_s, bound_s))
 
-    def pause(self, refused: Sequence[RateLimitedError]) -> Pause:
-        """The sleep after which the first of the *refused* fits.
+    def pause(self, denials: Sequence[RateLimitedError]) -> Pause:
+        """Return the sleep after which the first of *denials* is allowed.
 
         Raises:
-            RateLimitedError: it is longer than what is left.
+            RateLimitedError: it exceeds the remaining time.
         """
-        first = min(refused, key=lambda item: item.retry_after_ms)
+        first = min(denials, key=lambda item: item.retry_after_ms)
         seconds = first.retry_after_ms / 1000
         if seconds > self._left_s:
             raise first
         self._left_s -= seconds
         return Pause(seconds)
 
-    def patiently(self, call: QueuedCommand | BatchCall) -> Flow:
-        """Make a call, as often as it takes."""
+    def retry(self, call: QueuedCommand | BatchCall) -> Flow:
+        """Repeat a call until its rate limits allow it."""
         while True:
             try:
                 return (yield call)
-            except RateLimitedError as refused:
-                yield self.pause([refused])
+            except RateLimitedError as denial:
+                yield self.pause([denial])
 
 
 MAX_CHUNK_COMMANDS = 128
-"""Commands of a pipeline that go in one call: the server does nothing else meanwhile."""
+"""Commands of a pipeline in one call, during which the server is blocked."""
 
 MAX_CHUNK_BYTES = 1024 * 1024
-"""Bytes of their words, likewise: of values of 1 MiB, 128 would take it half a second."""
+"""Upper bound on the payload of one call, so that the server is not blocked for long."""
 
-_TEXTS = (str, bytes, bytearray)  # a union would take twice as long to look through
+_TEXTS = (str, bytes, bytearray)  # a union would take twice as long
 
 Queued = tuple[tuple[Argument, ...], dict[str, Any]]
 """A command as redis-py queues it: its words, and options for its parser."""
 
 
 def pipelined(
-    commands: Sequence[Queued], atomic: bool, waiting: Waiting, encoder: Callable[[], Any]
+    commands: Sequence[Queued], atomic: bool, waiting: RateWait, encoder: Callable[[], Any]
 ) -> Flow:
-    """Send the commands of a pipeline; one answer for each, in order.
+    """Send the commands of a pipeline; return one reply for each, in order.
 
     Args:
         encoder: Makes the encoder that the client's connections have.
     """
     if atomic:
-        return atomically(commands, waiting)
-    return one_by_one(commands, waiting, encoder)
+        return all_or_none(commands, waiting)
+    return each_on_its_own(commands, waiting, encoder)
 
 
-def atomically(commands: Sequence[Queued], waiting: Waiting) -> Flow:
+def all_or_none(commands: Sequence[Queued], waiting: RateWait) -> Flow:
     """Send all commands as one batch: all are allowed, or none runs.
 
     Raises:
-        ArgsTooManyError: they do not fit into one call; nothing was sent.
+        ArgsTooManyError: they exceed one call; nothing was sent.
     """
     values = sum(map(_values, commands))
     if len(commands) > MAX_BATCH_COMMANDS:
         raise _too_many("commands", len(commands), MAX_BATCH_COMMANDS)
     if values > MAX_ARGUMENTS:
         raise _too_many("arguments", values, MAX_ARGUMENTS)
-    return (yield from waiting.patiently(BatchCall(BatchMode.ALL, commands)))
+    return (yield from waiting.retry(BatchCall(BatchMode.ALL, commands)))
 
 
-def one_by_one(commands: Sequence[Queued], waiting: Waiting, encoder: Callable[[], Any]) -> Flow:
-    """Send commands in as few batches as may be, each command judged on its own.
+def each_on_its_own(
+    commands: Sequence[Queued], waiting: RateWait, encoder: Callable[[], Any]
+) -> Flow:
+    """Send commands in as few batches as possible, each command checked on its own.
 
-    What a batch as a whole is refused with is the answer of each of its commands. What
-    a rate refused is sent again if it may be waited for, before the commands of a later
-    batch, which must not overtake it.
+    If a batch as a whole is denied, that is the reply of each of its commands. A rate-limited
+    command is sent again if the wait allows it, before the commands of a later batch, which must
+    not overtake it.
 
     Raises:
         DataError: a word cannot be encoded; nothing was sent.
-        ConnectionError: nothing was answered. If something was, the error stands where
-            an answer is missing.
-        NotReplicatedError: replicas lack what some batch did; all answers are in it.
+        ConnectionError: there was no reply at all. Otherwise the error takes the place of
+            each missing reply.
+        NotReplicatedError: too few replicas have the writes of a batch; it carries all replies.
     """
     parts = deque(chunks(commands, range(len(commands))))
     if len(parts) > 1:
@@ -238,41 +238,41 @@ def one_by_one(commands: Sequence[Queued], waiting: Waiting, encoder: Callable[[
         answered = True
         for index, answer in zip(chunk, got, strict=True):
             answers[index] = answer
-        refused = [index for index in chunk if isinstance(answers[index], RateLimitedError)]
+        limited = [index for index in chunk if isinstance(answers[index], RateLimitedError)]
         parts.popleft()
-        if refused:
+        if limited:
             try:
-                yield waiting.pause([answers[index] for index in refused])
+                yield waiting.pause([answers[index] for index in limited])
             except RateLimitedError:
                 continue
-            parts.appendleft(refused)
+            parts.appendleft(limited)
     if short is not None:
         raise short.about(answers)
     return answers
 
 
 def _require_sendable(commands: Sequence[Queued], encode: Callable[[Any], bytes]) -> None:
-    # redis-py packs a whole pipeline before it sends any, so that no part of it has run.
+    # Like redis-py, which encodes a whole pipeline before it sends any of it.
     for words, _ in commands:
         for word in words:
             encode(word)
 
 
 def chunks(commands: Sequence[Queued], indexes: Sequence[int]) -> Iterator[list[int]]:
-    """Part the commands at *indexes*, in order, by what one call may carry."""
+    """Split the commands at *indexes*, in order, into chunks that fit one call."""
     chunk: list[int] = []
     values = size = 0
     for index in indexes:
-        more, larger = _values(commands[index]), _bytes(commands[index])
+        added, larger = _values(commands[index]), _bytes(commands[index])
         if chunk and (
             len(chunk) == MAX_CHUNK_COMMANDS
-            or values + more > MAX_ARGUMENTS
+            or values + added > MAX_ARGUMENTS
             or size + larger > MAX_CHUNK_BYTES
         ):
             yield chunk
             chunk, values, size = [], 0, 0
         chunk.append(index)
-        values += more
+        values += added
         size += larger
     if chunk:
         yield chunk
@@ -281,14 +281,14 @@ def chunks(commands: Sequence[Queued], indexes: Sequence[int]) -> Iterator[list[
 def _values(queued: Queued) -> int:
     words = queued[0]
     name = words[0]
-    # redis-py lets the name carry arguments.
+    # redis-py allows arguments in the command name.
     if not isinstance(name, str | bytes) or name.isalpha():
         return len(words)
     return len(words) - 1 + len(name.split())
 
 
 def _bytes(queued: Queued) -> int:
-    """About how many bytes a command has, without its numbers, which are short."""
+    """Return the approximate bytes of a command, without its numbers, which are short."""
     size = 0
     for word in queued[0]:
         if isinstance(word, _TEXTS):

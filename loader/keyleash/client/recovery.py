@@ -1,7 +1,7 @@
-"""How a guarded call heals, on the connection that it was made on.
+"""Recover a guarded call on the connection that it was made on.
 
-Only two answers are healed, since both say that nothing has run: NOSCRIPT, or for a
-function `Function not found` (the server lost the script, or a load took the old one away),
+Only two replies are recovered from, since both mean that nothing ran: NOSCRIPT, or
+`Function not found` for a function (the server lost the script, or a load removed the old one),
 and POLICY_STALE (another policy became active).
 """
 
@@ -21,32 +21,32 @@ PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5)
 JITTER = 0.1
 
 
-def find_guard(session: Session) -> Flow:
-    """Look up the identity's guard record, and remember it."""
+def fetch_guard(session: Session) -> Flow:
+    """Fetch the identity's guard record and store it in the session."""
     try:
         raw = yield Plain(session.record_request())
     except ResponseError as error:
-        raise session.record_unread(error) from None
+        raise session.record_error(error) from None
     session.accept_record(raw)
 
 
-def healing(
+def recover(
     session: Session, called: GuardRecord | None, error: PolicyStaleError | NoScriptError, kind: str
 ) -> Flow:
-    """Make a call again whose answer says that nothing ran.
+    """Repeat a call whose reply says that nothing ran.
 
-    Once by the record, for a guard that is no longer the active one, and once by the
-    source, for a script that the server lost: a restart after a load needs both. An agent that
-    may not load asks again for a while, on the same connection, until somebody else has.
+    First with the current guard record, if the guard is no longer active, then after loading the
+    script's source, if the server lost it: a restart after a load needs both. An agent that may
+    not load scripts retries for a while, on the same connection, until another client has.
 
     Args:
-        called: The guard whose script answered.
+        called: The guard whose script was called.
         kind: The field of the record that names the script.
 
     Raises:
-        RightMissingError: The user may not call the guard that is active now either.
+        RightMissingError: The user may not call the active guard either.
     """
-    yield from find_guard(session)
+    yield from fetch_guard(session)
     lost: PolicyStaleError | NoScriptError = error
     if isinstance(error, PolicyStaleError) or session.guard != called:
         try:
@@ -58,31 +58,31 @@ def healing(
     try:
         yield from _load_source(session, lost, kind)
     except NoPermissionError:
-        # Neither the source nor SCRIPT LOAD is for an agent with a user of its own.
-        return (yield from _loaded_by_others(session))
+        # A fenced agent may neither read the source nor run SCRIPT LOAD.
+        return (yield from _await_reload(session))
     return (yield Retry.AGAIN)
 
 
-def _loaded_by_others(session: Session) -> Flow:
-    """Make a call again until somebody who may load the script has done so.
+def _await_reload(session: Session) -> Flow:
+    """Repeat a call until another client has loaded the script.
 
     Raises:
-        GuardLostError: nobody did in time.
+        GuardLostError: no client did in time.
     """
     for pause_s in PAUSES_S:
-        # A little apart, since a failover strikes all agents in one moment.
+        # Jitter, since a failover hits all agents at the same moment.
         yield Pause(pause_s * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
-        yield from find_guard(session)
+        yield from fetch_guard(session)
         try:
             return (yield Retry.AGAIN)
         except (NoScriptError, PolicyStaleError):
-            # Nothing has run; another policy may be active by now, or another server.
+            # Nothing ran; another policy may be active by now, or another server in use.
             continue
     raise GuardLostError(session.identity) from None
 
 
 def _load_source(session: Session, lost: Exception, kind: str) -> Flow:
-    # Once, since another thread or task may find another guard at any time.
+    # Read once, since another thread or task may replace the guard at any time.
     guard = session.guard
     assert guard is not None  # noqa: S101 - it was looked up
     digest: str = getattr(guard, kind)

@@ -1,7 +1,7 @@
-"""Waiting for replicas: WAIT travels behind a call, and tells who has what the call wrote.
+"""Pipeline WAIT after a write, and check how many replicas acknowledged it.
 
-No script can wait. WAIT is about the writes of its own connection, so it is sent on that of the
-call, in the same packet, and costs no round trip of its own.
+A script cannot wait. WAIT covers the writes of its own connection, so it is sent on the
+connection of the call, in the same packet, without a further round trip.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ LOST = (RedisError, OSError)
 
 
 class Read(Enum):
-    """Read a further reply of the connection at hand."""
+    """Read one more reply from the current connection."""
 
     REPLY = auto()
 
 
-class Followed:
-    """A connection, sync or async, on which WAIT follows the call that is sent."""
+class WaitConnection:
+    """A connection, sync or async, that sends WAIT after the call."""
 
     __slots__ = ("_connection", "_wait", "_wait_s", "is_sent")
 
@@ -44,8 +44,8 @@ class Followed:
         self.is_sent = True
         return self._connection.send_packed_command([b"".join((*parts, self._wait))])
 
-    def read_waited(self) -> Any:
-        """Read what WAIT was answered, which may take as long as WAIT does."""
+    def read_wait_reply(self) -> Any:
+        """Read the reply to WAIT, with the timeout extended by that of WAIT."""
         timeout_s = self._connection.socket_timeout
         if timeout_s is None:
             return self._connection.read_response()
@@ -55,37 +55,39 @@ class Followed:
         return getattr(self._connection, name)
 
 
-def replicated(followed: Followed, guard: GuardRecord, stands: Callable[[Any], bool]) -> Flow:
-    """Make a call, and require that as many replicas have it as the identity wants.
+def call_with_replicas(
+    wait_connection: WaitConnection, guard: GuardRecord, has_written: Callable[[Any], bool]
+) -> Flow:
+    """Make a call, and require the number of replicas that the identity's policy sets.
 
     Args:
-        stands: Whether anything was done, by what the call gave.
+        has_written: Returns whether the call wrote anything, given its outcome.
 
     Raises:
-        NotReplicatedError: the call was done, and they have not, or nobody knows.
+        NotReplicatedError: the call ran, and too few replicas have it, or that is unknown.
     """
     try:
         outcome = yield Retry.AGAIN
     except (ResponseError, DataError, NothingYet):
-        # Nothing was written that anybody waits for. Its reply must not be the next call's.
-        if followed.is_sent:
+        # Nothing was written. The reply to WAIT must not be read by the next call.
+        if wait_connection.is_sent:
             with suppress(*LOST):
                 yield Read.REPLY
         raise
     try:
         replicas = yield Read.REPLY
     except LOST as error:
-        if not stands(outcome):
+        if not has_written(outcome):
             return outcome
-        # The call was answered, so this is no lost call, which somebody might make again.
+        # Not a connection error: the call was answered, and callers must not repeat it.
         raise NotReplicatedError(outcome, None, guard.wait_replicas, guard.wait_ms) from error
-    if replicas < guard.wait_replicas and stands(outcome):
+    if replicas < guard.wait_replicas and has_written(outcome):
         raise NotReplicatedError(outcome, replicas, guard.wait_replicas, guard.wait_ms)
     return outcome
 
 
 def commands_of(asked: Any) -> Iterator[tuple[Argument, ...]]:
-    """The commands of what a connection is taken for: one, a batch, or what travels together."""
+    """Yield the commands of a request: one command, a batch, or coalesced calls."""
     match asked:
         case tuple():
             yield asked

@@ -1,10 +1,11 @@
-"""What a client keeps between calls, and what requests and replies mean; no input or output."""
+"""The state of a client between calls, its requests and its replies, without I/O."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,9 +17,9 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from keyleash.client._redis_py import InHand
+from keyleash.client._redis_py import BufferedReply
 from keyleash.client.correlation import next_correlation
-from keyleash.client.flow import BatchCall
+from keyleash.client.flow import BatchCall, Flow
 from keyleash.commands import CommandTable, load_table
 from keyleash.commands.facts import CONTAINER, NOT_NAMED
 from keyleash.errors import (
@@ -55,21 +56,43 @@ _SCRIPT_NOT_PERMITTED = "ACL failure in script: "
 _BIG_INTEGERS = frozenset({"INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY"})
 
 
+@dataclass(frozen=True, slots=True)
+class GuardedTransport:
+    """The part of a client, sync or async, that its pipelines and its coalescer use.
+
+    Attributes:
+        session: The client's session.
+        wait_s: Seconds that one call may sleep for rate limits.
+        run: Runs a flow.
+        connected: Makes a call on a connection: the script's field in the guard record, a
+            function of the connection, and its further arguments.
+        call: The function of a connection that sends one command.
+        encoder: Makes the encoder that the client's connections have.
+    """
+
+    session: Session
+    wait_s: float
+    run: Callable[[Flow], Any]
+    connected: Callable[..., Any]
+    call: Callable[..., Any]
+    encoder: Callable[[], Any]
+
+
 class Session:
     """A token, the identity it names, and the guard that is called for it.
 
     Raises:
         TokenUnknownError: the token has not the shape of one.
-        TypeError: it is no text.
+        TypeError: it is not a str.
     """
 
     def __init__(self, token: str) -> None:
         if not isinstance(token, str):
-            # Often an environment variable that is not set.
+            # Often the value of an environment variable that is not set.
             raise TypeError(f"the token must be a str, not {type(token).__name__}")
         self.identity = identity_of(token)
         if not token.isascii():
-            # No token is. One that cannot be encoded would stand in the encoder's exception.
+            # Tokens are ASCII. Otherwise the encoder's exception could contain it.
             raise TokenUnknownError({"identity": self.identity})
         self.guard: GuardRecord | None = None
         self._token = token
@@ -82,10 +105,10 @@ class Session:
     def request(
         self, command: tuple[Argument, ...], protocol: int | str, correlation: str | None = None
     ) -> tuple[Argument, ...]:
-        """The call of the guard for *command*; the guard must have been found before.
+        """Return the call of the guard for *command*; the guard must be known.
 
         Args:
-            correlation: Its id, if not that of the block that this is called in.
+            correlation: The correlation id; by default that of the current block.
         """
         guard = self.guard
         assert guard is not None  # noqa: S101 - callers look it up first
@@ -106,7 +129,7 @@ class Session:
         protocol: int | str,
         correlation: str | None = None,
     ) -> tuple[Argument, ...]:
-        """The call of the guard for a batch; the rest as for `request`."""
+        """Return the call of the guard for a batch; otherwise like `request`."""
         guard = self.guard
         assert guard is not None  # noqa: S101 - callers look it up first
         return batch_call(
@@ -122,17 +145,17 @@ class Session:
 
     # Replies.
 
-    def understood(self, error: ResponseError) -> ResponseError:
-        """The typed refusal that an error reply is, else the error itself."""
+    def typed_error(self, error: ResponseError) -> ResponseError:
+        """Return the typed denial of an error reply, else the error itself."""
         refused = refusal(str(error))
         if refused is None:
-            return self._of_the_server(error)
+            return self._server_error(error)
         if isinstance(refused, CommandRefusedError):
             return _with_reason(refused, self._table)
         return refused
 
-    def _of_the_server(self, error: ResponseError) -> ResponseError:
-        """What an error is that no guard has raised."""
+    def _server_error(self, error: ResponseError) -> ResponseError:
+        """Return the typed error of an error reply that no guard sent."""
         if is_of_a_cluster(error):
             return ClusterError()
         said = str(error)
@@ -142,14 +165,14 @@ class Session:
             of_a_key = "access a key" in said
             keys = self._keyspace.control_patterns(self.identity) if of_a_key else ()
             return RightMissingError(self.identity, name and f"+{name}", said, keys)
-        # A guard itself runs neither, so it is the call of the guard that was denied. Of other
-        # commands it is the agent's own, whose error is as without a guard.
+        # A guard runs neither command, so the server denied the call of the guard. For other
+        # commands it denied the agent's own command: the error is as without a guard.
         if isinstance(error, NoPermissionError) and name.partition("|")[0] in ("evalsha", "fcall"):
             return CallNotPermittedError({"identity": self.identity, "reason": said})
         return error
 
     def call_right_missing(self, error: CallNotPermittedError, kind: str) -> RightMissingError:
-        """The error that reports the rule by which a user may call the guard of the record.
+        """Return the error that names the ACL rule without which the guard cannot be called.
 
         Args:
             kind: The field of the record that names the script.
@@ -160,105 +183,111 @@ class Session:
         right = f"+{command.lower()}|{first}"
         return RightMissingError(self.identity, right, error.details.get("reason", ""))
 
-    def record_unread(self, error: ResponseError) -> ResponseError:
-        """What the error reply to `record_request` is."""
+    def record_error(self, error: ResponseError) -> ResponseError:
+        """Return the typed error of an error reply to `record_request`."""
         if isinstance(error, NoPermissionError):
             command, record = self.record_request()
             right = "+" + command.lower() if "command" in str(error) else f"%R~{record}"
             return RightMissingError(self.identity, right, str(error))
-        return self._of_the_server(error)
+        return self._server_error(error)
 
-    def lost(self, error: ResponseError) -> NoScriptError | None:
-        """The error that says that the server lacks the script, if the reply to a call is that.
+    def lost_script(self, error: ResponseError) -> NoScriptError | None:
+        """Return an error if the reply to a call says that the server lacks the script.
 
-        It is not for what a batch answers about one of its commands: the others have run.
+        Not for the reply to one command of a batch: the others have run.
         """
-        # That there were functions once is enough: another thread may have learned meanwhile
-        # that there are none any more. No command that a guard runs has such an error.
+        # It is enough that functions were used once: another thread may have replaced the record
+        # by one without them. No command that a guard runs has this error.
         if self._knows_functions and str(error) == NOT_FOUND:
             return NoScriptError(str(error))
         return error if isinstance(error, NoScriptError) else None
 
-    def outcome(self, error: ResponseError) -> ResponseError:
-        """What the error reply to a call is: a lost script, a refusal, or the error itself."""
-        return self.lost(error) or self.understood(error)
+    def call_error(self, error: ResponseError) -> ResponseError:
+        """Return the error of a call: a lost script, a denial, or the error itself."""
+        return self.lost_script(error) or self.typed_error(error)
 
-    def instead(self, error: ResponseError, options: dict[str, Any]) -> Any:
-        """What redis-py gives for an error reply: the stand-in that *options* have, if any.
+    def fallback(self, error: ResponseError, options: dict[str, Any]) -> Any:
+        """Return the reply that redis-py substitutes for an error, if *options* name one.
 
         Raises:
-            ResponseError: there is none, or the error is a refusal or a lost script, which
-                must not be taken for an empty reply.
+            ResponseError: there is none, or the error is a denial or a lost script, which
+                must not become an empty reply.
         """
-        understood = self.outcome(error)
-        if EMPTY_RESPONSE not in options or isinstance(understood, LeashError | NoScriptError):
-            raise understood from None
+        typed = self.call_error(error)
+        if EMPTY_RESPONSE not in options or isinstance(typed, LeashError | NoScriptError):
+            raise typed from None
         return options[EMPTY_RESPONSE]
 
-    def waits_for(self, commands: Iterable[tuple[Argument, ...]]) -> GuardRecord | None:
-        """The guard, if one of *commands* may write, and replicas are to have that."""
+    def guard_awaiting_replicas(
+        self, commands: Iterable[tuple[Argument, ...]]
+    ) -> GuardRecord | None:
+        """Return the guard, if one of *commands* may write and its policy waits for replicas."""
         guard = self.guard
         if guard is None or not guard.wait_replicas or not any(map(self.may_write, commands)):
             return None
         return guard
 
-    def stands(self, asked: Any, outcome: Any) -> bool:
-        """Whether a call that was answered left anything that a replica could lack."""
+    def has_written(self, asked: Any, outcome: Any) -> bool:
+        """Return whether a call with *outcome* wrote anything that a replica could lack."""
         if not isinstance(asked, BatchCall):
             return True
-        # Of a batch, each command may have been refused, or have failed.
+        # Each command of a batch may have been denied, or have failed.
         return any(
-            isinstance(answer, InHand) and not answer.is_error and self.may_write(words)
+            isinstance(answer, BufferedReply) and not answer.is_error and self.may_write(words)
             for answer, words in zip(outcome, asked.words, strict=True)
         )
 
     def may_write(self, words: tuple[Argument, ...]) -> bool:
-        """Whether others may see what a command did."""
+        """Return whether a command may write."""
         return may_write(self._table, words)
 
-    def answers(self, count: int, reply: Any, encoder: Any) -> list[InHand | KeyleashError]:
-        """What each command of a batch was answered: a reply for redis-py's parser, or a refusal.
+    def batch_replies(
+        self, count: int, reply: Any, encoder: Any
+    ) -> list[BufferedReply | KeyleashError]:
+        """Return for each command of a batch a reply for redis-py's parser, or a denial.
 
         Args:
-            count: Of its commands.
-            encoder: Decodes replies that were read without decoding; None if they were not.
+            count: Number of commands.
+            encoder: Decodes replies that were read as bytes; None if they were decoded.
 
         Raises:
-            InvalidResponse: there is not one answer for each.
+            InvalidResponse: the number of replies differs.
         """
         if not isinstance(reply, list) or len(reply) != count:
             raise InvalidResponse("the batch was not answered command by command")
         return [
-            self.refused(item) if isinstance(item, ResponseError) else InHand(item, encoder)
+            self.item_error(item)
+            if isinstance(item, ResponseError)
+            else BufferedReply(item, encoder)
             for item in reply
         ]
 
-    def refused(self, error: ResponseError) -> InHand | KeyleashError:
-        """The refusal that an error reply is, else the error as a reply for redis-py's parser."""
+    def item_error(self, error: ResponseError) -> BufferedReply | KeyleashError:
+        """Return the denial of an error reply, else the error for redis-py's parser."""
         try:
-            understood = self.understood(error)
+            typed = self.typed_error(error)
         except KeyleashError as unknown:
-            # It must not take the other answers along.
+            # It must not replace the other replies.
             return unknown
-        return understood if isinstance(understood, LeashError) else InHand(understood)
+        return typed if isinstance(typed, LeashError) else BufferedReply(typed)
 
     @staticmethod
-    def finished(command: str | bytes, response: Any) -> Any:
-        """The response as redis-py would give it: an integer too long for Lua came as text."""
+    def final_response(command: str | bytes, response: Any) -> Any:
+        """Return the response as redis-py would: integers too long for Lua arrive as text."""
         if isinstance(response, bytes | str) and _counts(command):
-            # A callback of the user's own may have made other text of it.
+            # A response callback of the user may have returned other text.
             with suppress(ValueError):
                 return int(response)
         return response
 
-    # Healing.
+    # Recovery.
 
     def record_request(self) -> tuple[str, str]:
-        """The plain command that fetches the identity's guard record."""
+        """Return the command that fetches the identity's guard record."""
         return "HGETALL", self._keyspace.guard(self.identity)
 
     def accept_record(self, raw: Any) -> GuardRecord:
-        """Remember the guard that a reply to `record_request` names.
+        """Store the guard that a reply to `record_request` names.
 
         Raises:
             NotActiveError: there is no record: the identity is in no active policy.
@@ -267,26 +296,26 @@ class Session:
             fields = raw if isinstance(raw, dict) else dict(zip(raw[::2], raw[1::2], strict=True))
         record = guard_record(fields)
         if record is None:
-            # The old guard stays, since other threads may be about to call it; it refuses.
+            # Keep the old guard, which other threads may be about to call; it denies.
             raise NotActiveError(
                 {"identity": self.identity}, help="load a policy that has this identity"
             )
-        # The table first: other threads take both as they come.
+        # The table first, since other threads read both without a lock.
         self._table = learned_table(record.commands)
         self._knows_functions |= record.transport is Transport.FUNCTION
         self.guard = record
         return record
 
     def source_request(self, digest: str) -> tuple[str, str, str]:
-        """The plain command that fetches the recorded text of a script."""
+        """Return the command that fetches the stored source of a script."""
         return "HGET", self._keyspace.source(self.identity), digest
 
     def accept_source(self, raw: bytes | None, lost: Exception, digest: str) -> str:
-        """The text to load again, once its digest was compared.
+        """Return the source to load again, after comparing its digest.
 
         Raises:
-            NoScriptError: there is no recorded text; it is *lost*.
-            OperationError (digest-mismatch): the text is not that script's: somebody changed it.
+            NoScriptError: there is no stored source; the error is *lost*.
+            OperationError (digest-mismatch): the source was changed.
         """
         if raw is None:
             raise lost
@@ -296,33 +325,33 @@ class Session:
             raise OperationError(
                 "digest-mismatch",
                 f"the recorded script of `{self.identity}` does not have the digest of its guard",
-                help="load the policy again, and look for who wrote to the source record",
+                help="load the policy again, and find out who wrote to the source record",
             )
         return script
 
     def load_request(self, transport: Transport, digest: str, script: str) -> tuple[str, ...]:
-        """The plain command that loads a script again."""
+        """Return the command that loads a script again."""
         if transport is Transport.FUNCTION:
-            # Another client may have been faster.
+            # REPLACE, since another client may have been faster.
             return "FUNCTION", "LOAD", "REPLACE", library_code(self.identity, digest, script)
         return "SCRIPT", "LOAD", script
 
 
 @lru_cache(maxsize=512)
 def _counts(command: str | bytes) -> bool:
-    """Whether a command's reply is an integer that may be too long for Lua."""
-    # As redis-py takes it: in any case, and perhaps with the key behind it.
+    """Return whether a command's reply is an integer that may be too long for Lua."""
+    # As redis-py accepts it: in any case, and possibly with the key in the name.
     name = command if isinstance(command, str) else command.decode("latin-1")
     return name.split(None, 1)[0].upper() in _BIG_INTEGERS
 
 
-def _with_reason(refused: CommandRefusedError, table: CommandTable) -> CommandRefusedError:
-    """The refusal with what the table has against the command."""
-    details = refused.details
+def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRefusedError:
+    """Return the denial with the reason that the command table gives."""
+    details = denial.details
     words: Sequence[str] = details.get("command", "").split(" ", 1)
     spec = table.get(details.get("command", "")) or table.get(words[0])
     if "reason" in details:
-        return refused
+        return denial
     if spec is None:
         reason = "no server that keyleash knows has it"
     elif words[0] in table.containers and spec.name != details["command"] and words[1]:
@@ -333,7 +362,7 @@ def _with_reason(refused: CommandRefusedError, table: CommandTable) -> CommandRe
     elif spec.refused is not None:
         reason = spec.refused
     elif len(words) == 2 and spec.name.startswith("BITFIELD"):
-        reason = "a script would round such an integer"
+        reason = "a script would round the integer"
     elif len(words) == 2 and words[1] in spec.refused_if:
         reason = f"with {words[1]} it reaches keys beyond those that it names"
     elif len(words) == 2 and spec.name != details["command"]:

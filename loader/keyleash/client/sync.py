@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import redis
 import redis.client
@@ -13,8 +13,8 @@ from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 from redis.exceptions import DataError, MasterDownError, NoScriptError, ReadOnlyError, ResponseError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from keyleash.client._redis_py import InHand, found, give_back, packed, take
-from keyleash.client.blocking import may_block, patient
+from keyleash.client._redis_py import BufferedReply, checkin, checkout, pack, require_reply
+from keyleash.client.blocking import call_patiently, may_block
 from keyleash.client.flow import (
     BatchCall,
     Flow,
@@ -23,59 +23,49 @@ from keyleash.client.flow import (
     Plain,
     Queued,
     QueuedCommand,
-    Waiting,
-    bound_of,
+    RateWait,
     drive,
-    pipelined,
+    longest_wait,
 )
-from keyleash.client.recovery import find_guard, healing
-from keyleash.client.replication import Followed, Read, commands_of, replicated
-from keyleash.client.session import Session
-from keyleash.client.unsupported import Queueing, Unscoped, require_no_cache, require_no_watches
+from keyleash.client.recovery import fetch_guard, recover
+from keyleash.client.replication import Read, WaitConnection, call_with_replicas, commands_of
+from keyleash.client.session import GuardedTransport, Session
+from keyleash.client.unsupported import (
+    UnsupportedInClient,
+    UnsupportedInPipeline,
+    require_no_cache,
+    require_no_watches,
+)
 from keyleash.errors import LeashError, NotReplicatedError, PolicyStaleError
 
-if TYPE_CHECKING:
-    pass
 
+class Pipeline(UnsupportedInPipeline, redis.client.Pipeline):
+    """Made by `keyleash.Redis.pipeline`; it queues commands like redis-py's."""
 
-class Pipeline(Queueing, redis.client.Pipeline):
-    """Made by `keyleash.Redis.pipeline`; it queues as redis-py's does."""
-
-    def __init__(self, client: Redis, transaction: bool, shard_hint: Any = None) -> None:
-        super().__init__(client.connection_pool, client.response_callbacks, transaction, shard_hint)
-        self._client = client
-        self._atomic = transaction
-
-    # A pipeline's own looks for WATCH, which never comes here.
+    # The parser of redis-py's pipeline handles WATCH, which is never sent here.
     parse_response = redis.Redis.parse_response
-
-    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
-        """Another pipeline of the same client."""
-        return self._client.pipeline(transaction, shard_hint)
 
     def __enter__(self) -> Self:
         return self
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send what was queued; one result for each command, in order."""
+        """Send the queued commands; return one result for each, in order."""
         commands: list[Queued] = self.command_stack
         try:
             if not commands:
                 return []
-            results = self._results(commands, self._atomic or self.explicit_transaction)
+            results = self._results(commands)
             if raise_on_error:
                 self.raise_first_error(commands, results)
             return results
         finally:
             self.reset()
 
-    def _results(self, commands: list[Queued], atomic: bool) -> list[Any]:
-        client = self._client
-        flow = pipelined(commands, atomic, Waiting(client._wait_s), client.get_encoder)
+    def _results(self, commands: list[Queued]) -> list[Any]:
         try:
-            answers = client._run(flow)
-        except LeashError as refused:
-            self._name_refused(refused, commands)
+            answers = self._transport.run(self._flow(commands))
+        except LeashError as denial:
+            self._name_denied(denial, commands)
             raise
         except NotReplicatedError as short:
             raise short.about(self._parsed(short.reply, commands)) from short.__cause__
@@ -84,7 +74,7 @@ class Pipeline(Queueing, redis.client.Pipeline):
     def _parsed(self, answers: list[Any], commands: list[Queued]) -> list[Any]:
         return [self._result(*answer) for answer in zip(answers, commands, strict=True)]
 
-    def _result(self, answer: InHand | Exception, queued: Queued) -> Any:
+    def _result(self, answer: BufferedReply | Exception, queued: Queued) -> Any:
         if isinstance(answer, Exception):
             return answer
         words, options = queued
@@ -92,18 +82,18 @@ class Pipeline(Queueing, redis.client.Pipeline):
             response = self.parse_response(answer, words[0], **options)  # type: ignore[no-untyped-call]
         except ResponseError as error:
             return error
-        return self._client._session.finished(words[0], response)
+        return self._transport.session.final_response(words[0], response)
 
 
 class Batch(Pipeline):
     """Made by `keyleash.Redis.batch`: a `with` block whose commands all run, or none.
 
     Attributes:
-        results: What `execute` returned, or leaving the block would have.
+        results: The results of the last `execute`, or of leaving the block.
     """
 
-    def __init__(self, client: Redis) -> None:
-        super().__init__(client, transaction=True)
+    def __init__(self, client: Redis, transport: GuardedTransport) -> None:
+        super().__init__(client, transport, transaction=True)
         self.results: list[Any] = []
 
     def __enter__(self) -> Self:
@@ -118,7 +108,7 @@ class Batch(Pipeline):
             self.reset()
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send what was queued; one result for each command, in order."""
+        """Send the queued commands; return one result for each, in order."""
         commands: list[Queued] = self.command_stack
         self.results = []
         try:
@@ -131,23 +121,23 @@ class Batch(Pipeline):
         return self.results
 
 
-class Redis(Unscoped, redis.Redis):
+class Redis(UnsupportedInClient, redis.Redis):
     """A drop-in `redis.Redis` for the holder of a token.
 
-    Every command goes through the guard of the token's identity. What the guard refuses
-    is raised as a `LeashError`; every other reply and error is what redis-py would give.
-    A command that was sent is never sent again, whatever the retry policy: it may have
-    run. Only connecting is retried.
+    Every command goes through the guard of the token's identity. A denial is raised
+    as a `LeashError`; every other reply and error is as in redis-py. A command that was sent is
+    never sent again, whatever the retry policy, since it may have run: only connecting is
+    retried.
 
     Args:
-        token: The agent's token. It is in no repr, log or exception.
-        wait: Whether a call that a rate refuses sleeps and tries again: True, or how many
-            seconds one call may sleep in all.
+        token: The agent's token. It never appears in a repr, log or exception.
+        wait: Whether a rate-limited call sleeps and retries: True, or the number of seconds
+            that one call may sleep in all.
 
     Raises:
-        TokenUnknownError: the token has not the shape of one.
+        TokenUnknownError: the token is malformed.
         ValueError: *wait* is negative.
-        CommandRefusedError: a client-side cache is asked for.
+        CommandRefusedError: a client-side cache is requested.
     """
 
     _clock: Callable[[], float] = staticmethod(time.monotonic)
@@ -156,7 +146,7 @@ class Redis(Unscoped, redis.Redis):
     def __init__(self, *args: Any, token: str, wait: bool | float = False, **kwargs: Any) -> None:
         require_no_cache(kwargs)
         self._session = Session(token)
-        self._wait_s = bound_of(wait)
+        self._wait_s = longest_wait(wait)
         super().__init__(*args, **kwargs)
 
     @classmethod
@@ -194,22 +184,22 @@ class Redis(Unscoped, redis.Redis):
         wait: bool | float = False,
         **kwargs: Any,
     ) -> Redis:
-        """The client for what a Sentinel says is the primary, for the holder of *token*.
+        """Return a client of the primary that Sentinels report, for the holder of *token*.
 
-        Like `Sentinel.master_for`, whose *redis_class* could not be told a token. After a failover
-        the next connection is to the new primary.
+        Like `Sentinel.master_for`, which cannot pass on a token. After a failover the next
+        connection is to the new primary.
 
         Args:
             sentinel: A `redis.sentinel.Sentinel`.
-            service_name: What the Sentinels call the primary.
-            kwargs: Of connections, over those that *sentinel* has.
+            service_name: The name of the primary in the Sentinels.
+            kwargs: Options of connections; they override those of *sentinel*.
         """
         options = {**sentinel.connection_kwargs, **kwargs}
         pool = SentinelConnectionPool(service_name, sentinel, **options)
         return cls.from_pool(pool, token=token, wait=wait)
 
     def client(self) -> Redis:
-        """A client with the same token and a connection of its own."""
+        """Return a client with the same token and its own connection."""
         return type(self)(
             connection_pool=self.connection_pool,
             single_connection_client=True,
@@ -218,23 +208,22 @@ class Redis(Unscoped, redis.Redis):
         )
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
-        """Like redis-py's, but each call of it is one of a guard.
+        """Return a pipeline like redis-py's, whose calls go through the guard.
 
-        With *transaction*, one batch: all commands are allowed, or none runs. Without, each
-        command is judged on its own, up to 128 or 1 MiB of them in one call; one that waits
-        for a rate may be overtaken by those of the same call that no rate refuses. An error of
-        a command's own stands in its place, as in EXEC, and so does a wrong number of
-        arguments, for which EXEC would not run at all.
+        With *transaction* it is one batch: all commands are allowed, or none runs. Without, each
+        command is checked on its own, up to 128 commands or 1 MiB in one call; a rate-limited
+        command that waits may be overtaken by others of the same call. As in EXEC, the error of a
+        command takes the place of its result; unlike EXEC, so does a wrong number of arguments.
         """
-        return Pipeline(self, transaction, shard_hint)
+        return Pipeline(self, self._transport(), transaction, shard_hint)
 
     def batch(self) -> Batch:
         """Queue commands in a `with` block; leaving it runs all of them, or none.
 
-        The results are in `results` after the block. A refusal is raised, with the
-        command's number in its details as `item`. An exception in the block discards it.
+        The results are in `results` after the block. A denial is raised, with the number of its
+        command in the details as `item`. An exception in the block discards the commands.
         """
-        return Batch(self)
+        return Batch(self, self._transport())
 
     def transaction(
         self,
@@ -252,53 +241,58 @@ class Redis(Unscoped, redis.Redis):
             return value if value_from_callable else results
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command through the guard; its reply, or the typed refusal."""
+        """Send a command through the guard; return its reply, or raise the typed denial."""
         if self._wait_s or may_block(args[0]):
-            return self._run(patient(args, options, Waiting(self._wait_s), self._clock))
+            return self._run(call_patiently(args, options, RateWait(self._wait_s), self._clock))
         return self._connected("digest", self._call, args, options)
+
+    def _transport(self) -> GuardedTransport:
+        return GuardedTransport(
+            self._session, self._wait_s, self._run, self._connected, self._call, self.get_encoder
+        )
 
     def _run(self, flow: Flow) -> Any:
         return drive(flow, self._perform)
 
-    def _perform(self, asked: Pause | QueuedCommand | BatchCall) -> Any:
-        match asked:
+    def _perform(self, action: Pause | QueuedCommand | BatchCall) -> Any:
+        match action:
             case Pause(seconds):
                 return self._sleep(seconds)
             case QueuedCommand(words, options, poll):
                 return self._connected("digest", self._poll if poll else self._call, words, options)
             case BatchCall():
-                return self._connected("batch_digest", self._call_batch, asked)
+                return self._connected("batch_digest", self._call_batch, action)
 
     def _connected(self, kind: str, call: Callable[..., Any], *args: Any) -> Any:
-        """Make a call on a connection, and again if the answer says that nothing ran.
+        """Make a call on a connection; recover if the reply says that nothing ran.
 
         Args:
             kind: The field of the guard record that names the script.
         """
         session = self._session
         pool = self.connection_pool
-        connection = self.connection or take(pool)
+        connection = self.connection or checkout(pool)
         if self._single_connection_client:
             self.single_connection_lock.acquire()
         try:
             if session.guard is None:
-                drive(find_guard(session), partial(self._on, connection, call, args))
+                drive(fetch_guard(session), partial(self._on, connection, call, args))
             called = session.guard
             try:
                 return self._make(connection, call, args)
             except (PolicyStaleError, NoScriptError) as error:
-                flow = healing(session, called, error, kind)
+                flow = recover(session, called, error, kind)
             return drive(flow, partial(self._on, connection, call, args))
         except (ReadOnlyError, MasterDownError):
-            # What was a primary is none any more, and its name may lead to another one by now.
+            # The server is no longer a primary, and its name may resolve to another one by now.
             connection.disconnect()
             raise
         except (ResponseError, DataError, NothingYet, NotReplicatedError):
-            # A reply that was read, or a request that was never sent.
+            # The reply was read, or the request was never sent: the connection is clean.
             raise
         except BaseException:
-            # A reply may be on its way, and must not be taken for that of the next command:
-            # under RESP3 redis-py's pool does not look.
+            # A late reply must not be read as that of the next command: under RESP3 redis-py's
+            # pool does not check for one.
             connection.disconnect()
             raise
         finally:
@@ -310,58 +304,64 @@ class Redis(Unscoped, redis.Redis):
                 if self._single_connection_client:
                     self.single_connection_lock.release()
                 if not self.connection:
-                    give_back(pool, connection)
+                    checkin(pool, connection)
 
     def _make(self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """Make a call, and wait for replicas if its identity wants that."""
+        """Make a call, and wait for replicas if its identity's policy says so."""
         guard = self._session.guard
         if guard is None or not guard.wait_replicas:
             return call(connection, *args)
-        guard = self._session.waits_for(commands_of(args[0]))
+        guard = self._session.guard_awaiting_replicas(commands_of(args[0]))
         if guard is None:
             return call(connection, *args)
-        followed = Followed(connection, guard)
-        stands = partial(self._session.stands, args[0])
-        follow = partial(self._follow, followed, call, args)
-        return drive(replicated(followed, guard, stands), follow)
+        wait_connection = WaitConnection(connection, guard)
+        has_written = partial(self._session.has_written, args[0])
+        follow = partial(self._follow, wait_connection, call, args)
+        return drive(call_with_replicas(wait_connection, guard, has_written), follow)
 
     @staticmethod
-    def _follow(followed: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any) -> Any:
-        """Make a call that WAIT follows, or read what that was answered."""
-        return followed.read_waited() if asked is Read.REPLY else call(followed, *args)
+    def _follow(
+        wait_connection: Any, call: Callable[..., Any], args: tuple[Any, ...], action: Any
+    ) -> Any:
+        """Make a call with WAIT behind it, or read the reply to WAIT."""
+        return (
+            wait_connection.read_wait_reply()
+            if action is Read.REPLY
+            else call(wait_connection, *args)
+        )
 
     def _on(
-        self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...], asked: Any
+        self, connection: Any, call: Callable[..., Any], args: tuple[Any, ...], action: Any
     ) -> Any:
-        """Do what the healing of a call asks for."""
-        if isinstance(asked, Plain):
-            connection.send_packed_command(packed(asked.words))
+        """Carry out an action of `recover`."""
+        if isinstance(action, Plain):
+            connection.send_packed_command(pack(action.words))
             return connection.read_response(disable_decoding=True)
-        if isinstance(asked, Pause):
-            return self._sleep(asked.seconds)
+        if isinstance(action, Pause):
+            return self._sleep(action.seconds)
         return self._make(connection, call, args)
 
-    # No function that reads a reply holds the request, which has the token in it: reports of
-    # errors show what functions hold.
+    # No function that reads a reply has the request, which contains the token, in a local
+    # variable: error reports may show local variables.
 
     def _call(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
         connection.send_packed_command(
-            packed(self._session.request(words, connection.get_protocol()))
+            pack(self._session.request(words, connection.get_protocol()))
         )
         return self._read(connection, words, options)
 
     def _poll(self, connection: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
         connection.send_packed_command(
-            packed(self._session.request(words, connection.get_protocol()))
+            pack(self._session.request(words, connection.get_protocol()))
         )
         try:
             reply = connection.read_response(disable_decoding=NEVER_DECODE in options)
         except ResponseError as error:
             reply = error
-        return self._read(found(reply), words, options)
+        return self._read(require_reply(reply), words, options)
 
     def _read(self, source: Any, words: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        # redis-py lets some helpers take an error for an empty reply; a refusal never is one.
+        # redis-py turns some errors into an empty reply; a denial must never become one.
         if EMPTY_RESPONSE in options:
             read = {name: value for name, value in options.items() if name != EMPTY_RESPONSE}
         else:
@@ -369,17 +369,17 @@ class Redis(Unscoped, redis.Redis):
         try:
             response = self.parse_response(source, words[0], **read)  # type: ignore[no-untyped-call]
         except ResponseError as error:
-            return self._session.instead(error, options)
-        return self._session.finished(words[0], response)
+            return self._session.fallback(error, options)
+        return self._session.final_response(words[0], response)
 
     def _call_batch(self, connection: Any, batch: BatchCall) -> list[Any]:
         connection.send_packed_command(
-            packed(self._session.batch_request(batch.mode, batch.words, connection.get_protocol()))
+            pack(self._session.batch_request(batch.mode, batch.words, connection.get_protocol()))
         )
         try:
             reply = connection.read_response(disable_decoding=batch.undecoded)
         except ResponseError as error:
-            raise self._session.outcome(error) from None
-        return self._session.answers(
+            raise self._session.call_error(error) from None
+        return self._session.batch_replies(
             len(batch.commands), reply, self.get_encoder() if batch.undecoded else None
         )

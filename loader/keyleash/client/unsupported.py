@@ -11,7 +11,8 @@ import redis.asyncio.lock
 import redis.lock
 from redis.exceptions import ResponseError
 
-from keyleash.client.flow import Queued
+from keyleash.client.flow import Flow, Queued, RateWait, pipelined
+from keyleash.client.session import GuardedTransport
 from keyleash.errors import CommandRefusedError, LeashError
 
 _LOCKS = (redis.lock.Lock, redis.asyncio.lock.Lock)
@@ -19,11 +20,11 @@ _ACQUIRING = {lock.do_acquire.__code__ for lock in _LOCKS}
 _RELEASING = {lock.do_release for lock in _LOCKS}
 
 
-class Unscoped:
+class UnsupportedInClient:
     """Mixed in before redis-py's class, sync or async, client or pipeline."""
 
     def pubsub(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: messages come without a call that could be judged."""
+        """Deny: messages arrive without a call that a guard could check."""
         raise unscoped(
             "SUBSCRIBE",
             "a subscription does not go through the guard",
@@ -31,13 +32,13 @@ class Unscoped:
         )
 
     def monitor(self) -> NoReturn:
-        """Refuse: MONITOR shows everybody's commands."""
-        raise unscoped("MONITOR", "it shows everybody's commands", "use an operator's client")
+        """Deny: MONITOR shows all clients' commands."""
+        raise unscoped("MONITOR", "it shows all clients' commands", "use an operator's client")
 
     def lock(self, name: Any, *args: Any, lock_class: Any = None, **options: Any) -> Any:
-        """Refuse redis-py's own lock, which could be taken but not released.
+        """Deny redis-py's own lock, which could be acquired but not released.
 
-        A *lock_class* that does without scripts is used.
+        A *lock_class* that uses no scripts is allowed.
         """
         if lock_class is None:
             raise _locking()
@@ -45,17 +46,17 @@ class Unscoped:
         return above.lock(name, *args, lock_class=lock_class, **options)
 
     def register_script(self, script: Any) -> NoReturn:
-        """Deny a script before anything is done that only the script can undo."""
+        """Deny a script before a call whose effect only the script can revert."""
         raise unscoped(
             "EVALSHA",
-            "a script may touch any key, so it cannot be judged",
+            "a script may touch any key, so a guard cannot check it",
             "use commands that are atomic themselves, or a batch",
         )
 
     if not TYPE_CHECKING:  # The types are those of redis-py.
 
         def set(self, *args: Any, **options: Any) -> Any:
-            """Like redis-py's, except for its locks, which could be taken but not released."""
+            """Like redis-py's, except for its locks, which could be acquired but not released."""
             if options.get("nx") and _is_locking(sys._getframe(1)):
                 raise _locking()
             return super().set(*args, **options)
@@ -77,12 +78,12 @@ class Unscoped:
 
 
 def unscoped(command: str, reason: str, instead: str) -> CommandRefusedError:
-    """The refusal of what the client itself does not do."""
+    """Return the denial of a feature that the client does not support."""
     return CommandRefusedError({"command": command, "reason": reason}, help=instead)
 
 
 def require_no_watches(keys: Sequence[Any]) -> None:
-    """Refuse WATCH, which a script cannot do.
+    """Deny WATCH, which a script cannot run.
 
     Raises:
         CommandRefusedError: there is a key to watch.
@@ -105,7 +106,7 @@ def require_no_cache(options: Mapping[str, Any]) -> None:
     if any(cache is not None for cache in caches):
         raise unscoped(
             "CLIENT TRACKING",
-            "a cached reply is read without a call that could be judged",
+            "a cached reply is read without a call that a guard could check",
             "leave `cache` and `cache_config` out, of the pool as well",
         )
 
@@ -124,7 +125,7 @@ def _is_locking(caller: FrameType) -> bool:
 def _locking() -> CommandRefusedError:
     return unscoped(
         "EVALSHA",
-        "redis-py releases a lock by a script of its own, and a script cannot be judged",
+        "redis-py releases a lock by its own script, and a guard cannot check a script",
         "use `set(name, value, nx=True, px=...)` and let it expire, or a `lock_class` that"
         " releases without a script",
     )
@@ -133,13 +134,13 @@ def _locking() -> CommandRefusedError:
 def watching() -> CommandRefusedError:
     return unscoped(
         "WATCH",
-        "a guard judges and runs a batch in one call, and nothing can be read before it",
+        "a guard checks and runs a batch in one call, so nothing can be read before it",
         "use a batch without WATCH, or commands that are atomic themselves",
     )
 
 
 def _without_pipeline(helper: Any) -> Any:
-    """Take from a module's helper what makes redis-py's pipelines, by the pool alone."""
+    """Disable the pipelines of a module's helper, which would use the pool directly."""
 
     def refused(*_: Any, **__: Any) -> NoReturn:
         raise unscoped(
@@ -152,19 +153,39 @@ def _without_pipeline(helper: Any) -> Any:
     return helper
 
 
-class Queueing(Unscoped):
-    """Mixed in before redis-py's Pipeline: nothing is sent but by `execute`."""
+class UnsupportedInPipeline(UnsupportedInClient):
+    """Mixed in before redis-py's Pipeline, sync or async: only `execute` sends anything."""
+
+    def __init__(
+        self, client: Any, transport: GuardedTransport, transaction: bool, shard_hint: Any = None
+    ) -> None:
+        above: Any = super()
+        above.__init__(client.connection_pool, client.response_callbacks, transaction, shard_hint)
+        self._client = client
+        self._transport = transport
+        self._atomic = transaction
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
+        """Return another pipeline of the same client."""
+        return self._client.pipeline(transaction, shard_hint)
+
+    def _flow(self, commands: Sequence[Queued]) -> Flow:
+        """Return the flow that sends *commands*."""
+        queue: Any = self
+        is_atomic = self._atomic or queue.explicit_transaction
+        transport = self._transport
+        return pipelined(commands, is_atomic, RateWait(transport.wait_s), transport.encoder)
 
     def immediate_execute_command(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: redis-py sends WATCH this way, and what is called after it."""
+        """Deny: redis-py sends WATCH this way, and the commands after it."""
         raise watching()
 
     def load_scripts(self) -> NoReturn:
-        """Refuse: redis-py loads this way what `register_script` made."""
+        """Deny: redis-py loads the scripts of `register_script` this way."""
         raise watching()
 
     def raise_first_error(self, commands: Sequence[Queued], response: Iterable[Any]) -> None:
-        """Raise the first exception among the results, and say which command it is of."""
+        """Raise the first exception among the results, with the number of its command."""
         for number, result in enumerate(response, start=1):
             if isinstance(result, ResponseError):
                 self._annotate(result, number, commands)
@@ -172,8 +193,8 @@ class Queueing(Unscoped):
             if isinstance(result, Exception):
                 raise result
 
-    def _name_refused(self, refused: LeashError, commands: Sequence[Queued]) -> None:
-        """Say of which command the refusal of a whole batch is."""
+    def _name_denied(self, refused: LeashError, commands: Sequence[Queued]) -> None:
+        """Add to the denial of a batch the command that caused it."""
         item = refused.details.get("item")
         if item is not None:
             self._annotate(refused, int(item), commands)
