@@ -15,51 +15,21 @@ from support.servers import RealServer
 
 PACKED = [
     ("<d", (1.5,)),
-    (">d", (-0.1,)),
     ("<dBc8", (1732456789123.456, 3, b"tokentok")),
     ("<ddddd", (1.0, 2.0, 3.0, 4.0, 5.0)),
-    ("<f", (0.1,)),
-    ("<bBhH", (-128, 255, -32768, 65535)),
-    (">bBhH", (-1, 256, 40000, 65536)),
-    ("<iI", (-5, 4294967295)),
-    (">i2I3i8", (-2, 70000, -3)),
-    ("<i16", (5,)),
-    ("<lL", (-7, 2.0**53)),
-    ("<T", (9,)),
-    ("<xBx", (1,)),
-    ("<s", (b"a text",)),
-    ("<sBs", (b"one", 1, b"")),
-    ("<c3c", (b"abcdef", b"x")),
-    ("<Bc0", (3, b"abc")),
-    ("<!Bd", (1, 2.0)),
-    ("<!4BdBh", (1, 2.0, 3, 4)),
-    ("!Bi!2Bi", (1, 2, 3, 4)),
-    ("> h < h", (1, 1)),
-    ("", ()),
+    ("<BH", (255, 65535)),
+    ("<HIIB", (65535, 4294967295, 0, 7)),
+    ("<I4", (4294967295,)),
     ("<B", (2.9,)),
     ("<c4", (b"\x00\xff\r\n",)),
-    ("<i", (b"12",)),
-    ("<s", (12,)),
+    ("<", ()),
 ]
 POSITION = re.compile(r"^\S*( \"<python>\"\])?:\d+: ")
-REFUSED = [
-    "return struct.pack('<q', 1)",
-    "return struct.pack('<c4', 'abc')",
-    "return struct.pack('<B', 'x')",
-    "return struct.pack('<B', true)",
-    "return struct.pack('<i33', 1)",
-    "return struct.pack('!3B', 1)",
+INVALID = [
     "return struct.unpack('<d', '1234567')",
     "return struct.unpack('<d', '12345678', 2)",
     "return struct.unpack('<B', 'abc', 0)",
     "return struct.unpack('<B', 'abc', 4)",
-    "return struct.unpack('<s', 'abc')",
-    "return struct.unpack('<c0', 'abc')",
-    "return struct.unpack('<Bc0', '\\9abc')",
-    "return struct.unpack('<B', false)",
-    "return struct.unpack('<B', {})",
-    "return struct.size('<s')",
-    "return struct.size('<c0')",
     "return redis.sha1hex()",
     "return redis.sha1hex('a', 'b')",
 ]
@@ -106,20 +76,12 @@ def test_unpack_gives_the_values_of_redis_and_the_next_position(
     ] == expected
 
 
-@pytest.mark.parametrize("fmt", ["<d", "<dBc8", ">bBhHlLTi3", "<!8Bd", "<xfx", "", " "])
-def test_size_is_that_of_redis(embedded: RealServer, fmt: str) -> None:
-    """A compiled guard takes its offsets from these sizes."""
-    assert lua_struct.size(fmt.encode()) == embedded.client().eval(
-        "return struct.size(ARGV[1])", 0, fmt
-    )
-
-
-@pytest.mark.parametrize("script", REFUSED)
-def test_what_redis_refuses_is_refused_with_its_words(embedded: RealServer, script: str) -> None:
+@pytest.mark.parametrize("script", INVALID)
+def test_invalid_arguments_raise_the_error_of_redis(embedded: RealServer, script: str) -> None:
     """A guard that reads too short a record must fail on the fake as it fails in Redis."""
     caught = f"local ok, problem = pcall(function() {script} end) return problem"
-    said = [client.eval(caught, 0) for client in (fake_redis(), embedded.client())]
-    fake, real = (POSITION.sub("", text.decode()) for text in said)
+    errors = [client.eval(caught, 0) for client in (fake_redis(), embedded.client())]
+    fake, real = (POSITION.sub("", text.decode()) for text in errors)
 
     assert fake == real
 
@@ -165,3 +127,10 @@ def test_random_numbers_reach_commands_unchanged(embedded: RealServer) -> None:
     assert [float(text) for text in written] == numbers
     assert [float(number_text(number)) for number in numbers] == numbers
     assert [len(number_text(number)) for number in numbers] == [len(text) for text in written]
+
+
+@pytest.mark.parametrize("fmt", ["<q", ">d", "<s", "<c0", "!4d"])
+def test_other_formats_raise(fmt: str) -> None:
+    """A guard with a format that the fake lacks fails at once, not with wrong numbers."""
+    with pytest.raises(lua_struct.StructError, match="does not support"):
+        lua_struct.pack(fmt.encode(), 1)

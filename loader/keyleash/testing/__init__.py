@@ -1,38 +1,36 @@
-"""
-For the tests of agents: pytest fixtures, and a Redis in the test's own process that runs guards.
+"""Pytest fixtures for tests of agents, and a fake Redis in the test's process that runs guards.
 
-`keyleash.testing.plugin` has the fixtures; `LeashServer` and `FakeLeash`, each a `Leash`, are
-what they give.
+`keyleash.testing.plugin` has the fixtures; they return a `LeashServer` or a `FakeLeash`.
 
-`fake_redis()` is fakeredis with what its Lua lacks and guards need: `redis.sha1hex`,
-`struct`, the globals of Redis and no others, nil for a null after `redis.setresp(3)`,
-numbers formatted as Redis formats them, blocking commands that answer a script at once,
-and SCRIPT LOAD that compiles. Nothing in fakeredis is patched; other fakes in the process
-stay as they are.
+`fake_redis()` is fakeredis with what guards need in its Lua: `redis.sha1hex`, `struct`, the
+globals of Redis and no others, nil for a null after `redis.setresp(3)`, numbers formatted as in
+Redis, blocking commands that return at once in a script, and SCRIPT LOAD that compiles. fakeredis
+is not patched; other fakes in the process are unaffected.
 
-What still differs from a real server, as far as it is known:
+Known differences from a real server:
 
+- `struct` has `pack` and `unpack` with the formats that guards use.
 - `bit`, `cmsgpack`, `redis.acl_check_cmd`, `redis.REDIS_VERSION`, `redis.set_repl`,
   `redis.replicate_commands` and `redis.breakpoint` do not exist; a script that starts
   with `#!lua` does not compile.
-- An error that a script does not catch has other text: no `script: <digest>, on
+- The text of an uncaught error differs: no `script: <digest>, on
   @user_script:1.`; a Lua error has fakeredis's prefix, and `error({err = …})` loses its
-  message. What `redis.pcall` returns for an unknown command or wrong arguments also
-  reads otherwise. `redis.call()` without arguments is a TypeError of the client's.
+  message. So does the text of `redis.pcall` for an unknown command or wrong arguments.
+  `redis.call()` without arguments raises a TypeError in the client.
 - `redis.call` and the like are `userdata` to `type()`. Globals that Redis does not have
   but Lua does (`io`, `print`) read as nil instead of raising.
 - The tables of libraries can be written to (`string.x = 1`), and a global that exists can
   be set (`tostring = nil`); both last.
 - After `redis.setresp(3)` a set is an array, `false` is a null and not a boolean, and
   `{set = …}`, `{big_number = …}` and `{verbatim_string = …}` are not understood.
-- A number beyond 2^63 is returned as that integer; Redis's overflows.
-- FUNCTION and FCALL run in an interpreter of their own, which has none of this.
+- A number beyond 2^63 is returned as that integer; in Redis it overflows.
+- FUNCTION and FCALL run in a separate interpreter without these corrections.
 - Commands are fakeredis's: OBJECT, MEMORY and CONFIG are unknown in scripts, `MAXLEN ~`
   keeps a different number of entries, positions of GEO commands differ from the sixth
   digit on.
 - ACLs are checked for the call, but not for each `redis.call` inside a script, so a
-  fence cannot be tried here. There is no eviction, no persistence and no memory limit.
-- A script is compiled at each EVALSHA: timings say nothing.
+  fence cannot be tested here. There is no eviction, no persistence and no memory limit.
+- A script is compiled at each EVALSHA, so timings are meaningless.
 
 Use a real server (`keyleash.servers.EmbeddedServer`) to test any of these.
 """

@@ -1,9 +1,7 @@
-"""
-fakeredis with the scripting that guards need; imported only when a fake is asked for.
+"""fakeredis with the Lua environment that guards need; imported only when a fake is created.
 
-fakeredis makes one Lua runtime per server, when the first script runs on any of its
-sockets. The socket class here finishes that runtime and corrects what goes in and out;
-the rest of fakeredis is used as it is.
+fakeredis creates one Lua runtime per server, when the first script runs. The socket class here
+completes that runtime and corrects values that enter and leave it.
 """
 
 from __future__ import annotations
@@ -30,20 +28,20 @@ __all__ = [
     "GuardServer",
 ]
 
-# Beyond this Redis no longer prints a whole number in full (its double2ll).
+# Above this Redis no longer prints an integer in full (its double2ll).
 MAX_PLAIN_INTEGER = 2**62
 
-# What fakeredis keeps from scripts, and Redis does not: there they never wait.
+# fakeredis forbids them in scripts; Redis runs them there without blocking.
 BLOCKING_POPS = {"BLPOP", "BRPOP", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX"}
 NO_SCRIPT = "s"
 
-# A line that only Redis reads; the fake's memory is never full.
+# The fake cannot parse this line, and does not need it: its memory is never full.
 EVEN_WHEN_FULL = b"#!lua flags=allow-oom"
 
 # Runs once per server. `...` are the Python functions that cannot be written in Lua;
 # they return an error's text as their first value, or nil and their results.
 FINISH_RUNTIME = rb"""
-local sha1hex, pack, unpack_values, size = ...
+local sha1hex, pack, unpack_values = ...
 local raw_error, raw_pcall, type, tostring = error, pcall, type, tostring
 
 local function raise_or_return(problem, ...)
@@ -55,10 +53,9 @@ redis.sha1hex = function(...) return raise_or_return(sha1hex(...)) end
 struct = {
   pack = function(...) return raise_or_return(pack(...)) end,
   unpack = function(...) return raise_or_return(unpack_values(...)) end,
-  size = function(...) return raise_or_return(size(...)) end,
 }
 
--- In Redis, what pcall catches from redis.call is the error's text.
+-- In Redis, pcall returns the error of redis.call as text.
 local function with_error_text(ok, caught, ...)
   if not ok and type(caught) == 'userdata' then return ok, tostring(caught) end
   if not ok and type(caught) == 'table' and caught.err then return ok, caught.err end
@@ -66,8 +63,8 @@ local function with_error_text(ok, caught, ...)
 end
 pcall = function(...) return with_error_text(raw_pcall(...)) end
 
--- lupa itself asks for some of these by name, outside of any protected call: an error there
--- ends the whole process, so they read as nil.
+-- lupa itself reads some of these by name, outside of a protected call, where an error aborts
+-- the process. So they read as nil.
 local removed = {
   debug = true, dofile = true, getfenv = true, io = true, loadfile = true, module = true,
   newproxy = true, package = true, print = true, python = true, require = true, setfenv = true,
@@ -75,7 +72,7 @@ local removed = {
 for name in pairs(removed) do _G[name] = nil end
 os = {clock = os.clock}
 
--- What exists may be set again, since fakeredis itself sets KEYS and ARGV for each script.
+-- Existing globals stay writable, since fakeredis sets KEYS and ARGV for each script.
 local no_global = "Script attempted to access nonexistent global variable '"
 setmetatable(_G, {
   __index = function(_, name)
@@ -106,24 +103,22 @@ class _GuardScripting(FakeSocket):
                 _for_lua(_sha1hex),
                 _for_lua(lua_struct.pack),
                 _for_lua(lua_struct.unpack),
-                _for_lua(lua_struct.size),
             )
-            # fakeredis holds every global that it does not know against the script.
+            # fakeredis rejects a script that leaves an unknown global.
             server._lua_expected_globals.add(b"struct")
         return runtime
 
     def _convert_redis_result(self, lua_runtime: Any, result: Any) -> Any:
         if result is None and self._script_resp == 3:
-            # A trap of Redis's own: after setresp(3) a null is nil and not false, and nil
-            # ends an array when the script returns it.
+            # As in Redis: after setresp(3) a null is nil, not false, and nil ends an array.
             return None
         return super()._convert_redis_result(lua_runtime, result)
 
     def _convert_lua_result(self, result: Any, nested: bool = True) -> Any:
-        # Of several returned values Redis takes the first.
+        # Redis returns the first of several values.
         first = result[0] if isinstance(result, tuple) else result
         if LUA_MODULE.lua_type(first) == "function":
-            # What has no meaning as a reply is sent as null.
+            # Redis sends null for a value that is no reply.
             return None
         return super()._convert_lua_result(first, nested)
 
@@ -143,7 +138,7 @@ class _GuardScripting(FakeSocket):
         reply = super()._lua_redis_pcall(lua_runtime, expected_globals, op, *args)
         if LUA_MODULE.lua_type(reply) == "table":
             problem = reply[b"err"]
-            # fakeredis puts a Python str there, which Lua can neither cut nor join.
+            # fakeredis puts a Python str there, which Lua cannot handle as a string.
             if isinstance(problem, str):
                 reply[b"err"] = problem.encode()
         return reply
@@ -163,9 +158,9 @@ class _GuardScripting(FakeSocket):
     ) -> Any:
         if not self._is_in_script:
             return super()._blocking(timeout, func, shape)
-        # As if the time were up.
-        found = func(True)
-        return found if shape is None else shape(found)
+        # As after a timeout.
+        value = func(True)
+        return value if shape is None else shape(value)
 
     def eval(self, script: bytes, numkeys: int, *keys_and_args: bytes) -> Any:
         script = script.removeprefix(EVEN_WHEN_FULL)
@@ -183,8 +178,8 @@ class _GuardScripting(FakeSocket):
         try:
             self._get_server_runtime(self._server).compile(script)
         except LUA_MODULE.LuaSyntaxError as error:
-            said = error.args[0]
-            text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+            message = error.args[0]
+            text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
             where = text.replace('[string "<python>"]', "user_script")
             raise SimpleError(f"ERR Error compiling script (new function): {where}") from error
 
@@ -197,8 +192,8 @@ class AsyncGuardSocket(_GuardScripting, AsyncFakeSocket):
     """The asyncio twin of `GuardSocket`."""
 
 
-# Both connections let fakeredis make the socket and change its class afterwards, so that
-# what a socket is made from stays fakeredis's business.
+# Both connections let fakeredis create the socket and change its class afterwards, so that they
+# do not depend on the arguments of sockets.
 
 
 class GuardConnection(FakeRedisConnection):
@@ -216,11 +211,10 @@ class AsyncGuardConnection(FakeAsyncRedisConnection):
 
 def number_text(number: float) -> bytes:
     """
-    Write a Lua number as Redis passes it to a command.
+    Format a Lua number as Redis passes it to a command.
 
-    An integer in full; anything else as fpconv does: the shortest digits that read back
-    (fpconv's last digit is off now and then), and an exponent only where the plain text
-    would be long.
+    An integer in full; other numbers as fpconv does: the shortest digits that read back (the
+    last digit of fpconv is sometimes off), and an exponent only where plain text would be long.
     """
     if not math.isfinite(number):
         return str(number).encode()
@@ -244,14 +238,14 @@ def number_text(number: float) -> bytes:
 
 
 def _for_lua(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
-    """Make an error the first value: a Python exception would pass through Lua's pcall unread."""
+    """Return an error as the first value, since Lua's pcall cannot read a Python exception."""
 
     def call(*arguments: Any) -> tuple[Any, ...]:
         try:
-            found = function(*arguments)
+            value = function(*arguments)
         except lua_struct.StructError as error:
             return (str(error).encode(),)
-        values = found if isinstance(found, tuple) else (found,)
+        values = value if isinstance(value, tuple) else (value,)
         return None, *(
             # Beyond a C long, lupa takes no int; in Lua it is a double anyway.
             float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
@@ -264,7 +258,8 @@ def _for_lua(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
 def _sha1hex(*arguments: lua_struct.Value) -> bytes:
     if len(arguments) != 1:
         raise lua_struct.StructError("ERR wrong number of arguments")
-    return _digest(lua_struct.require_text(arguments[0], 1, "sha1hex"))
+    text = arguments[0]
+    return _digest(text if isinstance(text, bytes) else number_text(text))
 
 
 def _digest(script: bytes) -> bytes:
