@@ -188,7 +188,7 @@ def test_error_with_these_words_of_one_command_of_a_batch_is_its_own(leash: Leas
     """All others have run: the batch must not be sent again."""
     client: Any = leash.agent("one")
     client.ping()
-    answer = client._session.refused(redis.ResponseError("Function not found"))
+    answer = client._session.item_error(redis.ResponseError("Function not found"))
 
     with pytest.raises(redis.ResponseError) as error:
         answer.read_response()

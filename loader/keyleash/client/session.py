@@ -362,7 +362,7 @@ def _with_reason(denial: CommandRefusedError, table: CommandTable) -> CommandRef
     elif spec.refused is not None:
         reason = spec.refused
     elif len(words) == 2 and spec.name.startswith("BITFIELD"):
-        reason = "a script would round the integer"
+        reason = "a script would round such an integer"
     elif len(words) == 2 and words[1] in spec.refused_if:
         reason = f"with {words[1]} it reaches keys beyond those that it names"
     elif len(words) == 2 and spec.name != details["command"]:

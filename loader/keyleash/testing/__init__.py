@@ -65,8 +65,7 @@ def fake_server() -> FakeServer:
 
 
 def fake_redis(server: FakeServer | None = None, **options: Any) -> FakeRedis:
-    """
-    Return a client of *server*, or of a new one; options as for `redis.Redis`.
+    """Return a client of *server*, or of a new one; options as for `redis.Redis`.
 
     Raises:
         OperationError (fakeredis-missing): fakeredis or lupa is not installed.
@@ -79,7 +78,7 @@ def fake_redis(server: FakeServer | None = None, **options: Any) -> FakeRedis:
 
 
 def fake_async_redis(server: FakeServer | None = None, **options: Any) -> FakeAsyncRedis:
-    """The asyncio twin of `fake_redis`."""
+    """Return an asyncio client, like `fake_redis`."""
     fakes = _fakes()
     client: FakeAsyncRedis = fakes.FakeAsyncRedis(
         server=server or fakes.GuardServer(), connection_class=fakes.AsyncGuardConnection, **options

@@ -1,4 +1,4 @@
-"""What the fixtures give: an operator's hands on a server with a policy, and agents' clients."""
+"""The objects that the fixtures return: a server with a policy, and clients of agents."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ ACTOR = "test"
 
 
 class Leash(ABC):
-    """
-    A server with a policy, as the test of an agent needs it.
+    """A server with a policy, for the test of an agent.
 
     Attributes:
-        admin: A plain client, past every guard: to prepare data, to look at what an agent
-            left, and for the functions of `keyleash.operator`.
+        admin: A plain client, without a guard: to prepare data, to inspect the changes of an
+            agent, and for the functions of `keyleash.operator`.
 
     Args:
-        admin: The server's.
-        root: What the paths of policies are relative to.
+        admin: A plain client of the server.
+        root: The directory that paths of policies are relative to.
     """
 
     _table: CommandTable | None = None
-    """The server's commands; they are asked for if None."""
+    """The server's commands; read from the server if None."""
 
     def __init__(self, admin: redis.Redis, root: Path) -> None:
         self.admin = admin
@@ -48,18 +47,16 @@ class Leash(ABC):
         self._clients: list[redis.Redis] = [admin]
 
     def load(self, policy: str | PathLike[str], *, name: str = "<policy>") -> LoadResult:
-        """
-        Make a policy the active one; tokens and what limits counted stay.
+        """Activate a policy; tokens and counters of limits stay.
 
-        Its `durability` waits for nothing here, since there are no replicas.
+        `durability` is ignored, since there are no replicas.
 
         Args:
-            policy: The document, or the path of one: a string that is neither JSON nor of
-                several lines is a path.
-            name: What to call a document, for the places of its problems.
+            policy: A document or a path: a string of one line that is not JSON is a path.
+            name: The name of a document in the locations of its problems.
 
         Raises:
-            PolicyError: With every problem; the policy before stays active.
+            PolicyError: With every problem; the previous policy stays active.
             OSError: The file cannot be read.
         """
         document, file = _read(policy, self._root, name)
@@ -72,22 +69,21 @@ class Leash(ABC):
             allow_removal=True,
             allow_unvalidated_restore=True,
         )
-        # No test's server has replicas: every write would wait for them, and fail.
+        # Test servers have no replicas, so every write would wait and fail.
         for identity in result.identities:
             self.admin.hset(self._keyspace.guard(identity), "wait_replicas", 0)
         return result
 
     def token(self, identity: str, *, ttl_s: int | None = None) -> str:
-        """A fresh token of *identity*, which lives for the policy's `ttl` if not told otherwise."""
+        """Issue a token of *identity*, valid for *ttl_s* seconds or the policy's `ttl`."""
         return issue_token(self.admin, identity, ttl_s=ttl_s, actor=ACTOR).token
 
     def client(self, identity: str, *, token: str | None = None, **options: Any) -> keyleash.Redis:
-        """
-        A guarded client of *identity*, closed after the test.
+        """Return a guarded client of *identity*, closed after the test.
 
         Args:
-            identity: Who acts.
-            token: What it holds; a fresh token if None.
+            identity: The identity that acts.
+            token: Its token; a new one if None.
             options: As for `redis.Redis`.
         """
         client = self._guarded(self.token(identity) if token is None else token, options)
@@ -97,39 +93,36 @@ class Leash(ABC):
     def async_client(
         self, identity: str, *, token: str | None = None, **options: Any
     ) -> keyleash.asyncio.Redis:
-        """
-        The asyncio twin of `client`; close it in the test, as by `async with`.
+        """Return an asyncio client, like `client`; close it in the test, as with `async with`.
 
         Args:
-            identity: Who acts.
-            token: What it holds; a fresh token if None.
+            identity: The identity that acts.
+            token: Its token; a new one if None.
             options: As for `redis.asyncio.Redis`.
         """
-        # Its connections belong to an event loop, which is gone when the fixture ends.
+        # Not closed here: its event loop is closed when the fixture ends.
         return self._async_guarded(self.token(identity) if token is None else token, options)
 
     def events(self, identity: str) -> list[AuditEvent]:
-        """
-        What was let through and recorded, oldest first.
+        """Return the audit events of *identity*, oldest first.
 
         Raises:
-            OperationError (unknown-identity): No policy that was loaded here had that identity.
+            OperationError (unknown-identity): No loaded policy has that identity.
         """
         self._require_known(identity)
         return list(read_events(self.admin, self._keyspace, [identity]))
 
     def denials(self, identity: str) -> list[Denial]:
-        """
-        What was refused, oldest first.
+        """Return the denials of *identity*, oldest first.
 
         Raises:
-            OperationError (unknown-identity): No policy that was loaded here had that identity.
+            OperationError (unknown-identity): No loaded policy has that identity.
         """
         self._require_known(identity)
         return list(read_denials(self.admin, self._keyspace, [identity]))
 
     def close(self) -> None:
-        """Close every client that was given out."""
+        """Close every client that `client` returned."""
         while self._clients:
             self._clients.pop().close()
 
@@ -140,7 +133,7 @@ class Leash(ABC):
     def _async_guarded(self, token: str, options: dict[str, Any]) -> keyleash.asyncio.Redis: ...
 
     def _require_known(self, identity: str) -> None:
-        # An empty trail is what a test may hope for, and a misspelt name has one as well.
+        # A misspelt name has an empty audit log too, which a test may expect.
         if not self.admin.hexists(self._keyspace.layouts, identity):
             raise OperationError(
                 "unknown-identity", f"no policy that was loaded here has `{identity}`"
@@ -148,11 +141,10 @@ class Leash(ABC):
 
 
 class LeashServer(Leash):
-    """
-    A real server.
+    """A real server.
 
     Attributes:
-        url: For code that makes its clients itself.
+        url: For code that creates its own clients.
         port: On 127.0.0.1.
     """
 
@@ -172,14 +164,13 @@ class LeashServer(Leash):
 
 
 class FakeLeash(Leash):
-    """
-    A fake server in this process; `keyleash.testing` says where it differs from a real one.
+    """A fake server in this process; `keyleash.testing` lists its differences from a real one.
 
     Attributes:
-        server: For more clients of it: `fake_redis(fake_leash.server)`.
+        server: For further clients: `fake_redis(fake_leash.server)`.
     """
 
-    # fakeredis does not say where keys stand.
+    # fakeredis does not report key positions.
     _table = load_table()
 
     def __init__(self, root: Path) -> None:
@@ -213,5 +204,5 @@ class FakeLeash(Leash):
 def _read(policy: str | PathLike[str], root: Path, name: str) -> tuple[str, str]:
     if isinstance(policy, str) and ("\n" in policy or policy.lstrip().startswith("{")):
         return policy, name
-    # As the command line takes a file: with or without a byte order mark.
+    # As on the command line: with or without a byte order mark.
     return (root / policy).read_text("utf-8-sig"), str(policy)

@@ -1,8 +1,7 @@
-"""
-The pytest plugin: `leash_server` and `fake_leash`, each with a policy for every test.
+"""The pytest plugin: the fixtures `leash_server` and `fake_leash`, each with a policy per test.
 
-Every pytest run of an environment that has keyleash imports this module, whether it uses the
-fixtures or not; so what they need is imported by them.
+Every pytest run in an environment with keyleash imports this module, also without using the
+fixtures. So the fixtures themselves import what they need.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def _leash_run_server() -> Iterator[RunServer]:
-    # One of each pytest process, so that xdist's workers do not meet.
+    # One per pytest process, so that xdist workers do not share it.
     from keyleash.testing.process import RunServer  # noqa: PLC0415
 
     server = RunServer()
@@ -56,11 +55,11 @@ def _leash_run_server() -> Iterator[RunServer]:
 def leash_server(
     request: pytest.FixtureRequest, _leash_run_server: RunServer
 ) -> Iterator[LeashServer]:
-    """A real server (the embedded Valkey), empty but for the policy, and agents' clients."""
+    """A real server (the embedded Valkey) with only the policy, and clients of agents."""
     from keyleash.testing.leash import LeashServer  # noqa: PLC0415
 
     policy = _policy(request)
-    with _failing_plainly():
+    with _failing_without_traceback():
         leash = LeashServer(_leash_run_server.emptied(), request.config.rootpath)
     with contextlib.closing(leash):
         _load(request, leash, policy)
@@ -69,11 +68,11 @@ def leash_server(
 
 @pytest.fixture
 def fake_leash(request: pytest.FixtureRequest) -> Iterator[FakeLeash]:
-    """A fake server in this process, empty but for the policy, and agents' clients."""
+    """A fake server in this process with only the policy, and clients of agents."""
     from keyleash.testing.leash import FakeLeash  # noqa: PLC0415
 
     policy = _policy(request)
-    with _failing_plainly():
+    with _failing_without_traceback():
         leash = FakeLeash(request.config.rootpath)
     with contextlib.closing(leash):
         _load(request, leash, policy)
@@ -81,7 +80,7 @@ def fake_leash(request: pytest.FixtureRequest) -> Iterator[FakeLeash]:
 
 
 def _policy(request: pytest.FixtureRequest) -> str | PathLike[str]:
-    """What the closest marker says, else the configuration."""
+    """Return the policy of the closest marker, else of the configuration."""
     marker = request.node.get_closest_marker(NAME)
     if marker is not None:
         match marker.args:
@@ -92,9 +91,9 @@ def _policy(request: pytest.FixtureRequest) -> str | PathLike[str]:
             f'write @pytest.mark.{NAME}("policy.yaml")',
         )
     config = request.config
-    named: str = config.getini(NAME)
-    if named:
-        return named
+    path: str = config.getini(NAME)
+    if path:
+        return path
     is_toml = config.inipath is None or config.inipath.suffix == ".toml"
     setting = f'{NAME} = "policy.yaml"' if is_toml else f"{NAME} = policy.yaml"
     raise _failure(
@@ -107,7 +106,7 @@ def _policy(request: pytest.FixtureRequest) -> str | PathLike[str]:
 
 def _load(request: pytest.FixtureRequest, leash: Leash, policy: str | PathLike[str]) -> None:
     try:
-        with _failing_plainly():
+        with _failing_without_traceback():
             leash.load(policy, name=MARKED)
     except UnicodeDecodeError:
         raise _failure(f"the policy `{policy}` is not UTF-8 text", "save it as UTF-8") from None
@@ -119,8 +118,8 @@ def _load(request: pytest.FixtureRequest, leash: Leash, policy: str | PathLike[s
 
 
 @contextlib.contextmanager
-def _failing_plainly() -> Iterator[None]:
-    """Say what is wrong as the command line does, without the traceback of who found it."""
+def _failing_without_traceback() -> Iterator[None]:
+    """Report an error like the command line does, without a traceback."""
     try:
         yield
     except PolicyError as error:
@@ -130,5 +129,5 @@ def _failing_plainly() -> Iterator[None]:
 
 
 def _failure(message: str, help: str | None = None) -> BaseException:
-    said = message if help is None else f"{message}\n  help: {help}"
-    return pytest.fail.Exception(said, pytrace=False)
+    text = message if help is None else f"{message}\n  help: {help}"
+    return pytest.fail.Exception(text, pytrace=False)

@@ -1,4 +1,4 @@
-"""The embedded server of a whole test run, which ends with the run however the run ends."""
+"""The embedded server of a test run, which ends with the run, also if that is killed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import redis
 
 from keyleash.servers import EmbeddedServer
 
-# A line on its input says that all ended well; the end of its input without one says that
-# the run is gone, whatever took it.
+# A line on its input means a clean end; the end of its input without a line means that the run
+# was killed.
 WATCH = 'read -r word || kill -9 "$1"'
 
 
 class RunServer:
-    """
-    An embedded server that tests use one after the other.
+    """An embedded server that tests use one after the other.
 
-    A run that is killed (a cancelled job, pytest-timeout, a crash) runs no clean-up, and
-    would leave its server behind. So a shell waits for the end of the run: it holds the
-    reading end of a pipe, whose writing end goes with this process.
+    A killed run (a cancelled job, pytest-timeout, a crash) runs no clean-up and would leave its
+    server behind. So a shell waits for the end of the run: it holds the reading end of a pipe,
+    whose writing end is closed when this process ends.
     """
 
     def __init__(self) -> None:
@@ -28,13 +27,13 @@ class RunServer:
         self._watch: subprocess.Popen[bytes] | None = None
 
     def emptied(self) -> EmbeddedServer:
-        """The running server, without anything that the test before may have left."""
+        """Return the running server, emptied of the data of the previous test."""
         try:
             if self._server.running:
                 empty(self._server.url)
                 return self._server
         except redis.RedisError:
-            # The test before ended it, perhaps this instant, or wants a password of everyone.
+            # The previous test stopped it, possibly just now, or set a password.
             self._server.kill()
         self.stop()
         self._server.start()
@@ -42,7 +41,7 @@ class RunServer:
         return self._server
 
     def stop(self) -> None:
-        """End the server, and the watch over it."""
+        """Stop the server and its watcher."""
         self._server.stop()
         if self._watch is not None:
             self._watch.communicate(b"done\n")
@@ -50,7 +49,7 @@ class RunServer:
 
 
 def empty(url: str) -> None:
-    """Take everything from a server that a test may have left: keys, scripts, functions, users."""
+    """Delete all keys, scripts, functions and users of a server."""
     with contextlib.closing(redis.Redis.from_url(url, decode_responses=True)) as admin:
         admin.flushall()
         admin.script_flush()
@@ -66,6 +65,6 @@ def _watch(pid: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # Ctrl-C is for the run, which then stops the server in good order.
+        # Ctrl-C reaches only the run, which then stops the server.
         process_group=0,
     )
