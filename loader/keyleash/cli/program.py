@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -10,36 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from keyleash import __version__
-from keyleash.cli import (
-    audit,
-    check,
-    compile,
-    doctor,
-    exec,
-    explain,
-    freeze,
-    limits,
-    load,
-    metrics,
-    policy,
-    serve,
-    status,
-    test,
-    token,
-    watch,
-    whoami,
-)
-from keyleash.cli.demo import command as demo
 from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
-from keyleash.cli.fence import fence
-from keyleash.cli.options import Group, duration_s, json_option, refuse_typed_password
-from keyleash.cli.plan import plan
+from keyleash.cli.options import duration_s, json_option, refuse_typed_password
 from keyleash.cli.settings import DEFAULT_URL, MAX_TIMEOUT_S, TIMEOUT_S, Settings
 from keyleash.cli.terminal import Ended, is_plain
-from keyleash.cli.undo import undo
-from keyleash.cli.vault import vault
 from keyleash.text import printable
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -50,8 +28,84 @@ BROKEN_PIPE = 128 + signal.SIGPIPE
 _NEEDS_COMMAND = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
-class Program(Group):
-    """A group that reports every expected error in the project's own words."""
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Policy": {
+        "check": ("check:check", "Validate and lint a policy file."),
+        "test": ("test:test", "Run the unit tests of a policy."),
+        "plan": ("plan:plan", "Show what loading a policy file would change."),
+        "load": ("load:load", "Activate a policy file atomically."),
+        "rollback": ("load:rollback", "Activate an earlier policy again."),
+        "policy": ("policy:policy", "Show the active policy and its history."),
+        "explain": ("explain:explain", "Explain a decision, step by step."),
+        "can-i": ("explain:can_i", "Check whether an identity may run a command."),
+        "compile": ("compile:compile_", "Compile a policy file into Lua scripts."),
+    },
+    "Tokens": {
+        "token": ("token:token", "Issue, rotate, list, show and revoke tokens."),
+        "whoami": ("whoami:whoami", "Show the identity, grants and limits of a token."),
+        "exec": ("exec:exec_", "Run a command with a token."),
+        "freeze": ("freeze:freeze_", "Suspend one or more identities."),
+        "thaw": ("freeze:thaw_", "Resume suspended identities."),
+    },
+    "Audit": {
+        "audit": ("audit:audit", "Read, follow, export and report the audit log."),
+        "undo": ("undo:undo", "Restore the values that keys had before some events."),
+    },
+    "Operations": {
+        "status": ("status:status", "Show identities, tokens, limits and recent denials."),
+        "doctor": ("doctor:doctor", "Diagnose problems (read-only)."),
+        "limits": ("limits:limits", "Reset the counters of rate limits and budgets."),
+        "metrics": ("metrics:metrics", "Print or serve metrics for Prometheus."),
+        "watch": ("watch:watch", "Keep guards loaded on a primary and its replicas."),
+    },
+    "Hardening": {
+        "fence": ("fence:fence", "Give each identity an ACL user of its own."),
+        "vault": ("vault:vault", "Keep all keys under random prefixes that only guards know."),
+    },
+    "Try it": {
+        "demo": ("demo.command:demo", "Run a self-checking demo."),
+        "serve": ("serve:serve", "Run a local development server."),
+    },
+}
+"""The commands by section of the help: module and attribute below `keyleash.cli`, and a summary."""
+
+COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+
+
+class Program(click.Group):
+    """The root group: imports the module of a command on use, and reports every expected error."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command *cmd_name*, importing its module."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(
+            importlib.import_module(f"keyleash.cli.{module}"), attribute
+        )
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by section, without importing them."""
+        width = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(width), summary) for name, (_, summary) in commands.items()]
+                )
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the names and options that begin with *incomplete*, without importing them."""
+        names = [
+            CompletionItem(name, help=summary)
+            for name, (_, summary) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def main(
         self,
@@ -176,33 +230,3 @@ def main(context: click.Context, url: str, actor: str | None, timeout: float | N
     settings.given_actor = actor
     settings.timeout_s = timeout
 
-
-for command in (
-    check.check,
-    compile.compile_,
-    plan,
-    load.load,
-    load.rollback,
-    policy.policy,
-    status.status,
-    doctor.doctor,
-    metrics.metrics,
-    token.token,
-    freeze.identity,
-    freeze.freeze_,
-    freeze.thaw_,
-    limits.limits,
-    fence,
-    audit.audit,
-    undo,
-    vault,
-    test.test,
-    exec.exec_,
-    explain.explain,
-    explain.can_i,
-    whoami.whoami,
-    serve.serve,
-    watch.watch,
-    demo.demo,
-):
-    main.add_command(command)
