@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from keyleash.cli import terminal
-from keyleash.cli.render import audit
+from keyleash.cli.render import audit, table
 from support.command_line import Cli
 from support.servers import RealServer
 
@@ -106,7 +105,7 @@ def test_key_that_is_not_text_is_escaped_and_base64_in_json(
 
 def test_log_on_a_narrow_terminal_is_in_blocks(busy: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven columns that fold into each other are not readable; two lines an entry are."""
-    monkeypatch.setattr(terminal, "is_terminal", lambda: True)
+    monkeypatch.setattr(table, "is_terminal", lambda: True)
     monkeypatch.setattr(audit, "is_terminal", lambda: True)
 
     narrow = busy.ok("audit", "log", COLUMNS="80").splitlines()

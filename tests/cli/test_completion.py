@@ -43,7 +43,7 @@ def test_bash_completes_commands_and_identities(shell: dict[str, str]) -> None:
 tab() {{ COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _keyleash_completion keyleash
   printf '%s\\n' "${{COMPREPLY[@]}}"; }}
 tab keyleash sta
-tab keyleash identity suspend agent-re
+tab keyleash freeze agent-re
 tab keyleash limits reset agent-runner --limit budget.re
 """
     assert run(["bash", "-c", script], shell) == [
@@ -94,7 +94,7 @@ def test_rotate_completes_identities(shell: dict[str, str]) -> None:
 def test_fish_completes_commands_and_identities(shell: dict[str, str]) -> None:
     """As the page says to set it up."""
     script = f"""{line_of("fish")}
-complete -C "keyleash identity suspend agent-re"
+complete -C "keyleash freeze agent-re"
 """
     assert run(["fish", "-c", script], shell) == ["agent-reader", "agent-recovery"]
 
@@ -105,8 +105,8 @@ def test_completion_without_a_server_has_no_names_and_no_error(shell: dict[str, 
         **shell,
         "KEYLEASH_URL": "redis://127.0.0.1:1",
         "_KEYLEASH_COMPLETE": "bash_complete",
-        "COMP_WORDS": "keyleash identity suspend a",
-        "COMP_CWORD": "3",
+        "COMP_WORDS": "keyleash freeze a",
+        "COMP_CWORD": "2",
     }
     done = subprocess.run(["keyleash"], env=env, capture_output=True, text=True, check=False)
 

@@ -172,9 +172,9 @@ def test_question_changes_nothing(loaded: Cli, embedded: RealServer) -> None:
 
 def test_suspended_identity_is_refused_whatever_it_asks(loaded: Cli) -> None:
     """As its guard does, before it looks at anything else."""
-    loaded.ok("identity", "suspend", "agent-runner")
+    loaded.ok("freeze", "agent-runner", "--reason", "x")
 
-    assert loaded.run("can-i", "agent-runner", "PING").stdout == "no SUSPENDED\n"
+    assert loaded.run("can-i", "agent-runner", "PING").stdout == "no SUSPENDED reason=x\n"
     said = loaded.json("explain", "agent-runner", "PING", exit_code=1)
     assert [step["step"] for step in said["steps"]] == ["standing"]
 

@@ -20,7 +20,7 @@ ONLINE: Sequence[tuple[str, ...]] = [
     ("token", "issue", "agent-runner"),
     ("token", "list"),
     ("token", "revoke", "abc"),
-    ("identity", "suspend", "agent-runner"),
+    ("freeze", "agent-runner", "--reason", "x"),
     ("audit", "log"),
     ("exec", "GET", "x"),
 ]
@@ -63,7 +63,7 @@ def test_wrong_password_is_77_and_not_shown(embedded: RealServer) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("status",), ("identity", "suspend", "agent-runner"), ("token", "issue", "agent-runner")],
+    [("status",), ("freeze", "agent-runner", "--reason", "x"), ("token", "issue", "agent-runner")],
     ids=" ".join,
 )
 @pytest.mark.parametrize("commands", [["+ping"], ["+eval", "+hgetall", "+time"]], ids=str)
@@ -86,7 +86,7 @@ def test_user_without_the_rights_is_77(
     [
         ("token", "issue", "agent-runner", "--note", "x"),
         ("token", "revoke", "--identity", "agent-runner"),
-        ("identity", "suspend", "agent-runner"),
+        ("freeze", "agent-runner", "--reason", "x"),
         ("thaw", "agent-runner"),
         ("limits", "reset", "agent-runner", "--reason", "x"),
     ],

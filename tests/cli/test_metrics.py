@@ -172,7 +172,7 @@ def test_reader_needs_the_rights_of_the_page_alone(loaded: Cli, embedded: RealSe
     admin = embedded.client()
     admin.execute_command("ACL", "SETUSER", "scraper", "on", ">scraper", *rights.split())
     used(loaded)
-    loaded.ok("identity", "suspend", "agent-reader")
+    loaded.ok("freeze", "agent-reader", "--reason", "x")
     url = f"redis://scraper:scraper@127.0.0.1:{embedded.port}"
 
     seen = samples(loaded.ok("metrics", KEYLEASH_URL=url))

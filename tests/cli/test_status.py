@@ -79,7 +79,7 @@ def test_status_shows_suspension_tokens_and_trails(loaded: Cli) -> None:
     loaded.ok("token", "revoke", revoked)
     loaded.ok("exec", "SET", "agents:jobs:1:state", "x", KEYLEASH_TOKEN=token)
     loaded.run("exec", "GET", "elsewhere", KEYLEASH_TOKEN=token)
-    loaded.ok("identity", "suspend", "agent-runner")
+    loaded.ok("freeze", "agent-runner", "--reason", "x")
 
     (runner,) = (
         item for item in loaded.json("status")["identities"] if item["name"] == "agent-runner"

@@ -133,7 +133,6 @@ def test_frozen_server_that_wakes_up_too_late_is_not_asked_twice() -> None:
     [
         ("freeze", "agent-runner", "--reason", "x"),
         ("thaw", "agent-runner"),
-        ("identity", "suspend", "agent-runner"),
     ],
     ids=lambda words: words[0],
 )

@@ -275,35 +275,3 @@ def test_revoke_of_a_token_in_place_of_its_id_does_not_repeat_it(loaded: Cli) ->
 
     assert result.exit_code == 2
     assert token not in result.output
-
-
-def test_suspend_and_resume_say_whether_they_changed_anything(loaded: Cli) -> None:
-    """Two operators in one incident see who was first."""
-    token = loaded.token("agent-reader")
-    call = ("exec", "GET", "agents:context:1")
-
-    assert "is suspended" in loaded.ok("identity", "suspend", "agent-reader")
-    assert "SUSPENDED" in loaded.run(*call, KEYLEASH_TOKEN=token).stderr
-    assert "was suspended already" in loaded.ok("identity", "suspend", "agent-reader")
-    assert "may act again" in loaded.ok("identity", "resume", "agent-reader")
-    assert loaded.run(*call, KEYLEASH_TOKEN=token).exit_code == 0
-    assert "was not suspended" in loaded.ok("identity", "resume", "agent-reader")
-
-
-def test_suspend_as_json(loaded: Cli) -> None:
-    """The state that holds now, and whether this call made it so."""
-    assert loaded.json("identity", "suspend", "agent-reader") == {
-        "identity": "agent-reader",
-        "suspended": True,
-        "changed": True,
-    }
-    assert loaded.json("identity", "resume", "agent-reader")["suspended"] is False
-
-
-@pytest.mark.parametrize("word", ["suspend", "resume"])
-def test_suspend_of_an_unknown_identity_fails(loaded: Cli, word: str) -> None:
-    """A typing mistake in an incident must not look like success."""
-    result = loaded.run("identity", word, "agent-runer")
-
-    assert result.exit_code == 1
-    assert "`agent-runer`" in result.stderr

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from keyleash.cli import terminal, undo
+from keyleash.cli import undo
+from keyleash.cli.render import table
 from keyleash.text import iso_time, json_bytes, printable
 from support.command_line import Cli
 from support.scribe import Scribe
@@ -335,7 +336,7 @@ def test_plan_folds_on_a_narrow_terminal(
     cli: Cli, agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is cut off."""
-    monkeypatch.setattr(terminal, "is_terminal", lambda: True)
+    monkeypatch.setattr(table, "is_terminal", lambda: True)
     agents.run("runner", "req-1", "SET", STATE, "word " * 20)
 
     shown = cli.run("undo", "--correlation", "req-1", "--dry-run", COLUMNS="60").stdout

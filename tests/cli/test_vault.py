@@ -70,7 +70,7 @@ def test_every_tool_works_on_a_sealed_server_without_an_option(sealed: Cli, poli
         sealed.ok("audit", "show", event),
         sealed.ok("undo", "--event", event, "--yes"),
         sealed.ok("exec", "GET", "k:1", KEYLEASH_TOKEN=token),
-        sealed.ok("identity", "suspend", "one"),
+        sealed.ok("freeze", "one", "--reason", "x"),
         sealed.ok("load", policy, "--yes"),
         sealed.ok("token", "revoke", "--identity", "one", "--yes"),
     ]

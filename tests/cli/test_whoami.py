@@ -124,7 +124,7 @@ def test_token_past_its_life_or_its_idle_time_has_expired(
 def test_holder_of_a_suspended_identity_is_told(loaded: Cli) -> None:
     """Its token is still good, but not for anything now."""
     token = loaded.token("agent-runner")
-    loaded.ok("identity", "suspend", "agent-runner")
+    loaded.ok("freeze", "agent-runner", "--reason", "x")
 
     assert loaded.json("whoami", KEYLEASH_TOKEN=token)["stopped"] == "SUSPENDED"
     assert "SUSPENDED" in loaded.ok("whoami", KEYLEASH_TOKEN=token)

@@ -25,7 +25,6 @@ ONLINE: tuple[tuple[str, ...], ...] = (
     ("token", "show", "abc"),
     ("token", "revoke", "abc"),
     ("token", "rotate", "agent-runner"),
-    ("identity", "suspend", "agent-runner"),
     ("freeze", "agent-runner", "--reason", "x"),
     ("thaw", "agent-runner"),
     ("limits", "reset", "agent-runner", "--reason", "x"),

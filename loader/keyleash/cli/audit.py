@@ -14,6 +14,9 @@ from keyleash.audit import (
     Gap,
     Query,
     find_event,
+    follow_control,
+    follow_denials,
+    follow_events,
     merged,
     newest,
     read_denials,
@@ -45,11 +48,17 @@ from keyleash.cli.audit_selection import (
 )
 from keyleash.cli.audit_stats import stats
 from keyleash.cli.options import Group, example, json_lines_option, json_option
+from keyleash.cli.parameters import Moment, moment, since_option, until_option
 from keyleash.cli.render.audit import entry_as_json, entry_line, say_gap, show_entries
 from keyleash.cli.render.undo import say_untrusted
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_json_line, say
-from keyleash.cli.types import Moment, moment, since_option, until_option
+from keyleash.cli.terminal import (
+    Ended,
+    ended_by_signals,
+    print_json,
+    print_json_line,
+    print_note,
+)
 from keyleash.store.identities import server_time_ms
 from keyleash.store.token import without_tokens
 from keyleash.text import clock_time, counted, iso_time, json_bytes, printable
@@ -88,7 +97,7 @@ def log(settings: Settings, selection: EventOptions, limit: int, oldest_first: b
     """
     query = selection.query(settings)
     if selection.op and selection.kind is EntryKind.DENIALS and not settings.json:
-        say("`--op` does not find denials that are counted with one of another command: `×N`")
+        print_note("note: `--op` misses denials counted in an entry of another command (`×N`)")
     found = selection.read(settings, query, newest_first=not oldest_first)
     chosen = islice(found, limit)
     shown = show_entries(
@@ -98,11 +107,11 @@ def log(settings: Settings, selection: EventOptions, limit: int, oldest_first: b
         gaps=query.is_time_only and selection.kind is not EntryKind.CONTROL,
     )
     if shown and next(found, None) is not None:
-        say(f"there is more: these are the {'oldest' if oldest_first else 'newest'} {limit}")
+        print_note(f"there is more: these are the {'oldest' if oldest_first else 'newest'} {limit}")
     if not shown and query != EVERYTHING:
         raise nothing_found(settings, f"such {selection.kind}", query)
     if not shown and not settings.json:
-        say(NOTHING[selection.kind])
+        print_note(NOTHING[selection.kind])
 
 
 @click.command(epilog=example("keyleash audit follow --denied --json | jq .code"))
@@ -119,7 +128,7 @@ def follow(settings: Settings, selection: EventOptions) -> None:
     query = selection.query(settings)
     selection.names(settings)
     if not settings.json:
-        say("waiting; stop it with Ctrl-C")
+        print_note("waiting; stop it with Ctrl-C")
     gaps = query.is_time_only and selection.kind is EntryKind.EVENTS
     try:
         with ended_by_signals():
@@ -136,16 +145,14 @@ def follow(settings: Settings, selection: EventOptions) -> None:
 
 
 def _follow(settings: Settings, selection: EventOptions, query: Query) -> Iterator[AnyEntry | None]:
-    from keyleash import audit
-
     where = (settings.client, settings.keyspace)
     match selection.kind:
         case EntryKind.EVENTS:
-            return audit.follow_events(*where, lambda: selection.names(settings), query)
+            return follow_events(*where, lambda: selection.names(settings), query)
         case EntryKind.DENIALS:
-            return audit.follow_denials(*where, lambda: selection.names(settings), query)
+            return follow_denials(*where, lambda: selection.names(settings), query)
         case EntryKind.CONTROL:
-            return audit.follow_control(*where, selection.identities or None, query)
+            return follow_control(*where, selection.identities or None, query)
 
 
 Line = tuple[str, str]
@@ -321,7 +328,7 @@ def timeline(
     if not shown:
         raise nothing_found(settings, f"event or refusal of `{printable(raw)}`", query)
     if next(islice(found, 1), None) is not None:
-        say(f"there is more: these are the newest {limit}")
+        print_note(f"there is more: these are the newest {limit}")
 
 
 @click.command("as-of", epilog=example("keyleash audit as-of 10m agents:jobs:42:state"))
@@ -346,7 +353,7 @@ def as_of(settings: Settings, time: Moment, key: str) -> None:
     if not then.value.is_absent:
         for line in value_lines(then.value):
             click.echo(line)
-    say(f"`{printable(raw)}` at {clock_time(time_ms)}: {_described(then)}")
+    print_note(f"`{printable(raw)}` at {clock_time(time_ms)}: {_described(then)}")
     say_untrusted(then.untrusted)
 
 

@@ -20,9 +20,14 @@ from keyleash.audit.export import (
     verify_archive,
 )
 from keyleash.cli.load import progress
-from keyleash.cli.options import IDENTITY, duration_s, example, json_option
+from keyleash.cli.options import (
+    example,
+    json_option,
+)
+from keyleash.cli.parameters import IDENTITY, duration_s
+from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import Column, print_json, print_table, say
+from keyleash.cli.terminal import print_json, print_note
 from keyleash.cli.types import DIRECTORY
 from keyleash.store.identities import require_known
 from keyleash.text import counted, printable
@@ -142,31 +147,31 @@ def _run(settings: Settings, archiver: Archiver, archive_id: str) -> None:
     elif files:
         print_table([Column("file"), Column("entries", "right"), Column("to")], map(_row, files))
     else:
-        say("there is nothing new")
+        print_note("there is nothing new")
 
 
 def _follow(settings: Settings, archiver: Archiver, every_s: int) -> None:
-    say("exporting; end it with Ctrl-C or SIGTERM")
+    print_note("exporting; end it with Ctrl-C or SIGTERM")
     for item in archiver.follow(every_s):
         _warn(item)
         if settings.json:
             click.echo(json.dumps(_exported_json(item)))
         elif item.file is not None:
             click.echo("  ".join(_row(item)))
-    say("stopped: what was exported is acknowledged")
+    print_note("stopped: what was exported is acknowledged")
 
 
 def _warn(exported: Exported) -> None:
     for found in exported.breaks:
         how = "warning" if found.is_loss else "note"
-        say(f"{how}: `{exported.stream}`: {found}")
+        print_note(f"{how}: `{exported.stream}`: {found}")
     if exported.lost:
-        say(
+        print_note(
             f"warning: `{exported.stream}`: {counted(exported.lost, 'entry')}"
             " that an earlier run had begun to export were trimmed before this one"
         )
     if exported.known:
-        say(
+        print_note(
             f"warning: `{exported.stream}`: {counted(exported.known, 'entry')}"
             " of the server are not after the last of the archive, and taken for exported"
         )
@@ -233,14 +238,14 @@ def _print_report(report: ArchiveReport) -> None:
             [[*row, item.last] for row, item in zip(rows, report.streams, strict=True)],
         )
     else:
-        say("note: nothing was exported to it yet")
+        print_note("note: nothing was exported to it yet")
     for stream in report.streams:
         for note in stream.notes:
-            say(f"note: `{stream.stream}`: {printable(note)}")
+            print_note(f"note: `{stream.stream}`: {printable(note)}")
     for found in report.findings:
         where = printable("/".join(part for part in (found.stream, found.file) if part))
-        say(f"{found.kind}: `{where}`: {printable(found.message)}")
-    say(counted(len(report.findings), "finding") if report.findings else "all is well")
+        print_note(f"{found.kind}: `{where}`: {printable(found.message)}")
+    print_note(counted(len(report.findings), "finding") if report.findings else "all is well")
 
 
 def _report_json(report: ArchiveReport) -> dict[str, Any]:

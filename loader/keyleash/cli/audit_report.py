@@ -10,10 +10,13 @@ from keyleash.audit import Query
 from keyleash.audit.report.html import gather, render
 from keyleash.cli.audit_selection import correlation_id, nothing_found, time_range, trail_names
 from keyleash.cli.errors import UsageError
-from keyleash.cli.options import IDENTITY, example, json_option
+from keyleash.cli.options import (
+    example,
+    json_option,
+)
+from keyleash.cli.parameters import IDENTITY, Moment, since_option, until_option
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, say, write_output
-from keyleash.cli.types import Moment, since_option, until_option
+from keyleash.cli.terminal import print_json, print_note, write_output
 from keyleash.status import identity_statuses
 from keyleash.store.identities import server_time_ms
 from keyleash.store.records import read_active
@@ -99,4 +102,4 @@ def report(
         return
     entries = counted(found.activity.entries, "entry")
     where = "on standard output" if is_piped else f"in `{printable(str(output))}`"
-    say(f"{entries} reported {where}")
+    print_note(f"{entries} reported {where}")

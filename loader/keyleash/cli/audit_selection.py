@@ -16,9 +16,8 @@ from keyleash import audit
 from keyleash.audit import Query, read_denials, read_events
 from keyleash.audit.undo import Trust
 from keyleash.cli.errors import UsageError
-from keyleash.cli.options import IDENTITY
+from keyleash.cli.parameters import IDENTITY, Moment, since_option
 from keyleash.cli.settings import Settings
-from keyleash.cli.types import Moment, since_option
 from keyleash.errors import (
     OperationError,
     PolicyError,

@@ -9,11 +9,15 @@ import click
 
 from keyleash.audit import EVERYTHING, Gap, Query, Stats, read_denials, read_events, with_gaps
 from keyleash.cli.audit_selection import nothing_found, time_range, trail_names
-from keyleash.cli.options import IDENTITY, example, json_lines_option
+from keyleash.cli.options import (
+    example,
+    json_lines_option,
+)
+from keyleash.cli.parameters import IDENTITY, Moment, since_option, until_option
 from keyleash.cli.render.audit import entry_as_json, say_gap
+from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import Column, print_json_line, print_table, say
-from keyleash.cli.types import Moment, since_option, until_option
+from keyleash.cli.terminal import print_json_line, print_note
 from keyleash.store.token import without_tokens
 from keyleash.text import clock_time, counted, json_bytes, printable
 
@@ -66,7 +70,7 @@ def stats(
             print_json_line(line)
         return
     if found.first_ms is None:
-        say("no events and no refusals")
+        print_note("no events and no refusals")
     else:
         _print_tables(found, top)
     for gap in gaps:
@@ -136,7 +140,7 @@ def _print_tables(found: Stats, top: int) -> None:
             ),
         )
         if len(mine) > top:
-            say(f"{counted(len(mine) - top, 'row')} more: see --top")
+            print_note(f"{counted(len(mine) - top, 'row')} more: see --top")
 
 
 def _shown(name: str | bytes) -> str:

@@ -9,8 +9,9 @@ import click
 
 from keyleash.cli.documents import read_policy
 from keyleash.cli.options import example, json_option
+from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import Column, print_json, print_table, say, write_output
+from keyleash.cli.terminal import print_json, print_note, write_output
 from keyleash.cli.types import DIRECTORY, FILE
 from keyleash.errors import OperationError
 from keyleash.policy.problems import which_identity
@@ -50,7 +51,7 @@ def compile_(settings: Settings, file: str, output: str | None, identity: str | 
         rows = [[guard.identity, guard.digest, str(len(guard.script))] for guard in guards]
         print_table(columns, rows)
         if paths:
-            say(f"{counted(len(paths), 'script')} written to `{output}`")
+            print_note(f"{counted(len(paths), 'script')} written to `{output}`")
 
 
 def _chosen(guards: tuple[CompiledGuard, ...], identity: str | None) -> list[CompiledGuard]:

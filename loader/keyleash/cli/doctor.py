@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import tomllib
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from keyleash.cli.documents import read_input
+from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED, NOT_PERMITTED
-from keyleash.cli.options import accepted_findings, example, json_option
+from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, node_client, node_of, pass_settings
-from keyleash.cli.terminal import print_json, say
+from keyleash.cli.terminal import print_json, print_note
 from keyleash.cli.watch import without_secrets
 from keyleash.doctor import examine
+from keyleash.doctor.examine import require_codes
+from keyleash.policy.problems import quote
 from keyleash.store.records import Client
 from keyleash.text import counted, printable
 from keyleash.watch import Address
@@ -91,7 +98,7 @@ def _print(examination: Examination) -> None:
     for skipped in examination.skipped:
         where = f"{skipped.node}: " if skipped.node else ""
         click.echo(f"{where}not checked: {skipped.check}: {printable(skipped.reason)}")
-    say(_summary(examination))
+    print_note(_summary(examination))
 
 
 def _summary(examination: Examination) -> str:
@@ -131,3 +138,44 @@ def _finding_as_json(finding: DoctorFinding) -> dict[str, Any]:
         "message": finding.message,
         "help": finding.help,
     }
+
+
+VARIABLE = "KEYLEASH_CONFIG"
+CONFIG_FILE = "keyleash.toml"
+
+
+def accepted_findings() -> tuple[str, ...]:
+    """
+    Return the codes under `doctor.accept` of the configuration file.
+
+    The file is the one that KEYLEASH_CONFIG names, or `keyleash.toml` in the working directory
+    if there is one.
+
+    Raises:
+        OperationError (file): The file cannot be read.
+        UsageError: It is not TOML, or has another setting.
+        OperationError (unknown-code): It accepts a finding that does not exist.
+    """
+    named = os.environ.get(VARIABLE)
+    file = named or CONFIG_FILE
+    if not named and not Path(file).exists():
+        return ()
+    try:
+        document = tomllib.loads(read_input(file).decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _bad(file, f"is not TOML: {error}") from None
+    doctor: Any = document.pop("doctor", {})
+    codes = doctor.pop("accept", []) if isinstance(doctor, dict) else None
+    if document or doctor or not isinstance(codes, list):
+        raise _bad(file, "may have the list `accept` under `doctor`, and no other setting")
+    if not all(isinstance(code, str) for code in codes):
+        raise _bad(file, "has something else than texts in `accept`")
+    require_codes(codes, file)
+    return tuple(codes)
+
+
+def _bad(file: str, problem: str) -> UsageError:
+    return UsageError(
+        f"the configuration file {quote(file)} {problem}",
+        help='write `[doctor]`, and below it `accept = ["vulnerable-version"]`',
+    )

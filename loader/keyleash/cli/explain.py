@@ -10,7 +10,11 @@ import click
 from keyleash.cli.context import DecisionContext, context_of_file, context_of_server
 from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED
-from keyleash.cli.options import IDENTITY, example, json_option
+from keyleash.cli.options import (
+    example,
+    json_option,
+)
+from keyleash.cli.parameters import IDENTITY
 from keyleash.cli.render.explain import (
     decision_json,
     denied_now,

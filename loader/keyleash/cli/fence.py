@@ -22,7 +22,14 @@ from keyleash.cli.fence_state import (
     redis_cli,
     say_unlisted_replicas,
 )
-from keyleash.cli.options import IDENTITY, Group, example, json_option, require_consent, yes_option
+from keyleash.cli.options import (
+    Group,
+    example,
+    json_option,
+    require_consent,
+    yes_option,
+)
+from keyleash.cli.parameters import IDENTITY
 from keyleash.cli.render.fence import (
     notes_as_json,
     passwords_as_json,
@@ -36,7 +43,7 @@ from keyleash.cli.render.fence import (
     step_as_json,
 )
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, say
+from keyleash.cli.terminal import print_json, print_note
 from keyleash.cli.types import FILE
 from keyleash.errors import OperationError
 from keyleash.fence import (
@@ -95,7 +102,7 @@ def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
     say_off(desired, steps)
     say_opened([(step.node.name, step.identity) for step in steps if step.is_without_digests])
     if not due:
-        say("nothing to change")
+        print_note("nothing to change")
     return int(due)
 
 
@@ -107,7 +114,7 @@ def _print_users(desired: DesiredState, steps: Sequence[AclStep], output: str) -
     kept = [item for item in desired.wanted if item.fence.identity not in left_out]
     click.echo(aclfile(kept) if output == "acl" else redis_cli(kept), nl=False)
     for name in sorted(left_out):
-        say(f"note: `{name}` is left out; `keyleash fence plan` says why")
+        print_note(f"note: `{name}` is left out; `keyleash fence plan` says why")
     say_notes(desired)
 
 
@@ -166,7 +173,7 @@ def _tell(desired: DesiredState, outcome: FenceOutcome) -> None:
     say_opened(outcome.without_digests)
     if outcome.changed:
         say_unsaved(outcome.unsaved)
-    say("done, and verified" if outcome.changed else "nothing changed; verified")
+    print_note("done, and verified" if outcome.changed else "nothing changed; verified")
 
 
 def _as_json(desired: DesiredState, outcome: FenceOutcome) -> dict[str, Any]:
@@ -210,7 +217,7 @@ def remove(
         require_fenced(records, name)
     named = list(dict.fromkeys(identities)) or sorted(records)
     if named:
-        say(f"their agents are cut off at once: {', '.join(named)}")
+        print_note(f"their agents are cut off at once: {', '.join(named)}")
         if not require_consent("delete these users?", yes):
             raise OperationError("declined", "nothing was deleted")
     with settings.changing("look at `keyleash fence plan`"):
@@ -289,7 +296,7 @@ def _tell_added(settings: Settings, generated: Sequence[GeneratedPassword], coun
         print_json({"passwords": passwords_as_json(generated), "added": count})
         return
     print_passwords(generated)
-    say(
+    print_note(
         f"{counted(count, 'password')} added; the older one of each stays valid until"
         " `keyleash fence rotate --finish`"
     )

@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyleash.cli.documents import read_input, read_text
 from keyleash.cli.errors import UsageError
 from keyleash.cli.settings import Settings, connection_pool, has_password, shown_url
-from keyleash.cli.terminal import say
+from keyleash.cli.terminal import print_note
 from keyleash.cli.types import FILE
 from keyleash.errors import (
     OperationError,
@@ -98,7 +98,7 @@ def say_unlisted_replicas(client: Client, named: int) -> None:
     with contextlib.suppress(NoPermissionError):
         replicas = int(client.info("replication").get("connected_slaves", 0))
         if replicas > named:
-            say(
+            print_note(
                 f"note: {counted(replicas, 'replica')} connected, {named} named by --node: on the"
                 " others users stay as they are, and after a failover their agents are refused;"
                 " run `keyleash fence apply` with a --node for each"

@@ -10,18 +10,17 @@ from keyleash.cli.errors import (
     UsageError,
 )
 from keyleash.cli.options import (
-    IDENTITY,
-    Group,
-    duration_s,
     example,
     json_option,
     require_consent,
     yes_option,
 )
+from keyleash.cli.parameters import IDENTITY, duration_s
+from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import Column, print_json, print_table, say
+from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError
-from keyleash.operator import freeze, set_suspended, thaw
+from keyleash.operator import freeze, thaw
 from keyleash.store.identities import require_known
 from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span
@@ -97,7 +96,7 @@ def _require_meant(
         return
     require_known(settings.client, settings.keyspace, None)
     if not yes:
-        say(told)
+        print_note(told)
     if not require_consent(f"{verb} every identity on {settings.shown_url}?", yes):
         raise OperationError("declined", "nothing was changed")
 
@@ -115,7 +114,7 @@ def _show(settings: Settings, result: FreezeResult, word: Any) -> None:
         )
         return
     if not result.identities:
-        say("no identity is active")
+        print_note("no identity is active")
         return
     print_table(
         [Column("identity", fold=True), Column("now"), Column("reason", fold=True)],
@@ -126,9 +125,9 @@ def _show(settings: Settings, result: FreezeResult, word: Any) -> None:
     )
     if changed:
         at = f"{iso_time(bound_ms)}, control event {result.event}"
-        say(f"{counted(changed, 'identity')} changed: binds whatever starts after {at}")
+        print_note(f"{counted(changed, 'identity')} changed: binds whatever starts after {at}")
     else:
-        say("nothing changed")
+        print_note("nothing changed")
 
 
 def _frozen_word(frozen: Frozen, now_ms: int) -> str:
@@ -150,45 +149,3 @@ def _as_json(frozen: Frozen) -> dict[str, Any]:
         "until": None if frozen.until_ms is None else iso_time(frozen.until_ms),
         "reason": frozen.reason,
     }
-
-
-@click.group(cls=Group, epilog=example("keyleash identity suspend agent-runner"))
-def identity() -> None:
-    """Suspend an identity, or let it act again."""
-
-
-@identity.command(epilog=example("keyleash identity suspend agent-runner"))
-@click.argument("name", type=IDENTITY)
-@json_option
-@pass_settings
-def suspend(settings: Settings, name: str) -> None:
-    """Refuse every call of the identity NAME, from the very next one on.
-
-    Its tokens stay as they are. `keyleash freeze` does the same to several at once, for a time
-    and with a reason.
-    """
-    _set(settings, name, suspended=True)
-
-
-@identity.command(epilog=example("keyleash identity resume agent-runner"))
-@click.argument("name", type=IDENTITY)
-@json_option
-@pass_settings
-def resume(settings: Settings, name: str) -> None:
-    """Let the suspended identity NAME act again; the same as `keyleash thaw NAME`."""
-    _set(settings, name, suspended=False)
-
-
-def _set(settings: Settings, name: str, *, suspended: bool) -> None:
-
-    client, keyspace = settings.client, settings.keyspace
-    with settings.changing("look at `keyleash status`"):
-        changed = set_suspended(client, name, suspended, actor=settings.actor, keyspace=keyspace)
-    if settings.json:
-        print_json({"identity": name, "suspended": suspended, "changed": changed})
-    elif suspended:
-        said = "is suspended: its calls are refused from now on"
-        click.echo(f"`{name}` {said if changed else 'was suspended already'}")
-    else:
-        said = "may act again"
-        click.echo(f"`{name}` {said if changed else 'was not suspended'}")

@@ -7,9 +7,14 @@ from click.shell_completion import CompletionItem
 from click.types import StringParamType
 
 from keyleash.cli.errors import UsageError
-from keyleash.cli.options import IDENTITY, Group, example, json_option
+from keyleash.cli.options import (
+    Group,
+    example,
+    json_option,
+)
+from keyleash.cli.parameters import IDENTITY
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, say
+from keyleash.cli.terminal import print_json, print_note
 from keyleash.operator import reset_limits
 from keyleash.policy import Counter
 from keyleash.store.state import MAX_REASON_BYTES
@@ -83,5 +88,5 @@ def reset(settings: Settings, identity: str, limit: str | None, reason: str) -> 
         return
     click.echo(f"`{done.identity}` counts from 0 again: {', '.join(done.limits)}")
     if done.counters:
-        say(f"{counted(done.counters, 'counter')} per token or captured segment deleted")
-    say(f"binds whatever starts after {at}, control event {done.event}")
+        print_note(f"{counted(done.counters, 'counter')} per token or captured segment deleted")
+    print_note(f"binds whatever starts after {at}, control event {done.event}")

@@ -29,7 +29,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.render.plan import plan_as_json, print_plan
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, say
+from keyleash.cli.terminal import print_json, print_note
 from keyleash.cli.types import FILE
 from keyleash.errors import (
     OperationError,
@@ -149,7 +149,7 @@ def activate(
             )
         verify_activation(client, prepared, keyspace, transport, result.generation)
     except (KeyboardInterrupt, ConnectionError, TimeoutError):
-        say(_whether_active(settings, prepared.digest, preview.generation))
+        print_note(_whether_active(settings, prepared.digest, preview.generation))
         raise
     _tell(settings, prepared, preview, result, len(others))
 
@@ -215,7 +215,7 @@ def _tell(
     else:
         count = counted(len(result.identities), "identity")
         click.echo(f"activated generation {result.generation}: {count}")
-        say("read back: records, states and scripts are as they were activated")
+        print_note("read back: records, states and scripts are as they were activated")
         _say_of_users(settings, result.identities, named)
 
 
@@ -224,7 +224,7 @@ def _say_of_users(settings: Settings, identities: Sequence[str], named: int) -> 
     fenced = read_records(settings.client, settings.keyspace)
     without = [name for name in identities if name not in fenced]
     if fenced and without:
-        say(f"note: without an ACL user: {', '.join(without)}; see `keyleash fence plan`")
+        print_note(f"note: without an ACL user: {', '.join(without)}; see `keyleash fence plan`")
     if fenced:
         say_unlisted_replicas(settings.client, named)
 

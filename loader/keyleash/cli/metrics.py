@@ -15,7 +15,7 @@ from keyleash.cli.errors import (
 from keyleash.cli.failures import FAILED, failure_of
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, node_client, pass_settings
-from keyleash.cli.terminal import Ended, ended_by_signals, print_json, say
+from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
 from keyleash.errors import OperationError
 from keyleash.metrics import SnapshotCollector
 from keyleash.status import read_snapshot
@@ -74,7 +74,7 @@ class _Troubles:
         said = "" if error is None else self._words(error)
         with self._lock:
             if said not in ("", self._last):
-                say(f"error: {said}")
+                print_note(f"error: {said}")
             self._last = said
 
     def _words(self, error: Exception) -> str:
@@ -104,7 +104,7 @@ def _serve(settings: Settings, registry: CollectorRegistry, port: int) -> None:
             sys.stdout.flush()
             thread.join()
     except Ended:
-        say("stopped")
+        print_note("stopped")
     finally:
         server.shutdown()
         server.server_close()

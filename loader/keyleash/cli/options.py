@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
-from click.shell_completion import CompletionItem
-from click.types import StringParamType
-from redis import exceptions as redis_errors
 
-from keyleash.cli.documents import read_input
 from keyleash.cli.errors import UsageError
-from keyleash.cli.settings import Settings, has_password, node_client
-from keyleash.doctor.examine import require_codes
-from keyleash.errors import KeyleashError, PolicyError, Span
-from keyleash.policy.problems import quote
-from keyleash.policy.quantities import parse_duration
-from keyleash.store.identities import known_identities
-from keyleash.store.prefixes import server_keyspace
+from keyleash.cli.settings import Settings, has_password
 from keyleash.store.wire import Transport
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -128,19 +115,6 @@ def require_number(
     return value
 
 
-def duration_s(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> int | None:
-    """Read an option as a duration of the policy language, `30s` or `1h30m`, in seconds."""
-    if value is None:
-        return None
-    try:
-        return parse_duration(value, Span("", 1, 1), because="nothing here lasts longer")
-    except PolicyError as error:
-        problem = error.problems[0]
-        raise click.BadParameter(f"{problem.message}; {problem.help}") from None
-
-
 SENTENCE = 1000
 """More characters than any has."""
 
@@ -157,69 +131,3 @@ class Group(click.Group):
         ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-
-
-class IdentityName(StringParamType):
-    """Any text. Whether there is such an identity, each command finds out for itself."""
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """
-        The identities that the server knows and that begin like that.
-
-        Whoever presses Tab has nowhere to read an error: without a server there are none.
-        """
-        url = str(ctx.find_root().params.get("url") or "")
-        try:
-            client = node_client(url, url)
-            names = known_identities(client, server_keyspace(client))
-        except (redis_errors.RedisError, OSError, KeyleashError):
-            return []
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
-
-
-IDENTITY = IdentityName()
-
-
-VARIABLE = "KEYLEASH_CONFIG"
-CONFIG_FILE = "keyleash.toml"
-
-
-def accepted_findings() -> tuple[str, ...]:
-    """
-    Return the codes under `doctor.accept` of the configuration file.
-
-    The file is the one that KEYLEASH_CONFIG names, or `keyleash.toml` in the working directory
-    if there is one.
-
-    Raises:
-        OperationError (file): The file cannot be read.
-        UsageError: It is not TOML, or has another setting.
-        OperationError (unknown-code): It accepts a finding that does not exist.
-    """
-    # It brings all checks along, which `--help` does not need.
-
-    named = os.environ.get(VARIABLE)
-    file = named or CONFIG_FILE
-    if not named and not Path(file).exists():
-        return ()
-    try:
-        document = tomllib.loads(read_input(file).decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _bad(file, f"is not TOML: {error}") from None
-    doctor: Any = document.pop("doctor", {})
-    codes = doctor.pop("accept", []) if isinstance(doctor, dict) else None
-    if document or doctor or not isinstance(codes, list):
-        raise _bad(file, "may have the list `accept` under `doctor`, and no other setting")
-    if not all(isinstance(code, str) for code in codes):
-        raise _bad(file, "has something else than texts in `accept`")
-    require_codes(codes, file)
-    return tuple(codes)
-
-
-def _bad(file: str, problem: str) -> UsageError:
-    return UsageError(
-        f"the configuration file {quote(file)} {problem}",
-        help='write `[doctor]`, and below it `accept = ["vulnerable-version"]`',
-    )

@@ -6,8 +6,9 @@ import click
 
 from keyleash.cli.load import find_kept
 from keyleash.cli.options import Group, example, json_lines_option, json_option
+from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import Column, print_json, print_json_line, print_table, say
+from keyleash.cli.terminal import print_json, print_json_line, print_note
 from keyleash.errors import OperationError
 from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.text import clock_time, iso_time, printable, short_digest
@@ -39,7 +40,7 @@ def show(settings: Settings, digest: str | None) -> None:
     if settings.json:
         print_json({**_as_json(shown), "document": shown.document})
         return
-    say(
+    print_note(
         f"generation {shown.generation}, digest {short_digest(shown.digest)}, activated"
         f" {clock_time(shown.activated_ms)} by {printable(shown.actor)}"
     )
@@ -63,7 +64,7 @@ def history(settings: Settings) -> None:
             print_json_line({**_as_json(item), "active": item.digest == digest})
         return
     if not kept:
-        say("no policy is kept here")
+        print_note("no policy is kept here")
         return
     columns = [Column("generation", "right"), Column("digest"), Column("activated")]
     columns += [Column("by"), Column("from"), Column("")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -15,7 +16,7 @@ from click.shell_completion import CompletionItem
 
 from keyleash import __version__
 from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
-from keyleash.cli.options import duration_s, json_option, refuse_typed_password
+from keyleash.cli.options import json_option, refuse_typed_password
 from keyleash.cli.settings import DEFAULT_URL, MAX_TIMEOUT_S, TIMEOUT_S, Settings
 from keyleash.cli.terminal import Ended, is_plain
 from keyleash.text import printable
@@ -23,6 +24,9 @@ from keyleash.text import printable
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
+
+_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+_TIMEOUT = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]+)?)({'|'.join(_UNITS_S)})?")
 
 # Click 8.1 prints the help and leaves by itself.
 _NEEDS_COMMAND = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -168,18 +172,16 @@ def _asks_for_json(words: list[str]) -> bool:
 
 
 def _timeout_s(
-    context: click.Context, parameter: click.Parameter, value: str | None
+    _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> float | None:
-    """Read `--timeout`: a number of seconds, or a duration of the policy language."""
+    """Read `--timeout`: a number of seconds, or one with a unit such as `500ms` or `1m`."""
     if value is None:
         return None
-    try:
-        seconds: float | None = float(value)
-    except ValueError:
-        seconds = duration_s(context, parameter, value)
-    if seconds is None or not 0 < seconds <= MAX_TIMEOUT_S:
+    match = _TIMEOUT.fullmatch(value)
+    seconds = float(match[1]) * _UNITS_S[match[2] or "s"] if match else 0
+    if not 0 < seconds <= MAX_TIMEOUT_S:
         raise click.BadParameter(
-            f"`{printable(value)}` is not over 0 and at most {MAX_TIMEOUT_S:.0f} seconds"
+            f"`{printable(value)}` is not a time over 0 and at most {MAX_TIMEOUT_S:.0f} seconds"
         )
     return seconds
 
@@ -229,4 +231,3 @@ def main(context: click.Context, url: str, actor: str | None, timeout: float | N
     settings.url = url
     settings.given_actor = actor
     settings.timeout_s = timeout
-

@@ -11,7 +11,7 @@ import click
 
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import Ended, ended_by_signals, print_json, say
+from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
 from keyleash.cli.types import DIRECTORY
 from keyleash.errors import OperationError
 from keyleash.servers import EmbeddedServer
@@ -56,7 +56,7 @@ def serve(settings: Settings, port: int, data: str | None) -> None:
             _announce(settings, server)
             status = server.wait()
     except Ended:
-        say("stopped")
+        print_note("stopped")
     except PortTakenError as error:
         raise OperationError(
             "server-start",
@@ -74,6 +74,6 @@ def _announce(settings: Settings, server: EmbeddedServer) -> None:
         print_json({"url": server.url, "pid": os.getpid(), "data": data})
     else:
         click.echo(server.url)
-        say(f"the data is kept in {data}" if data else "nothing is kept: there is no --data")
-        say(f"stop it with Ctrl-C, or with `kill {os.getpid()}`")
+        print_note(f"the data is kept in {data}" if data else "nothing is kept: there is no --data")
+        print_note(f"stop it with Ctrl-C, or with `kill {os.getpid()}`")
     sys.stdout.flush()

@@ -13,18 +13,18 @@ from rich.live import Live
 from rich.text import Text
 
 from keyleash.cli.failures import failure_of
-from keyleash.cli.options import duration_s, example, json_option
+from keyleash.cli.options import example, json_option
+from keyleash.cli.parameters import duration_s
 from keyleash.cli.render.status import snapshot_as_json, snapshot_parts
+from keyleash.cli.render.table import console, show
 from keyleash.cli.settings import Settings, node_client, pass_settings
 from keyleash.cli.terminal import (
     Ended,
-    console,
     ended_by_signals,
     is_terminal,
     print_json,
     print_json_line,
-    say,
-    show,
+    print_note,
 )
 from keyleash.errors import KeyleashError
 from keyleash.status import Snapshot, read_snapshot
@@ -68,8 +68,8 @@ def status(settings: Settings, watch: bool, interval_s: int) -> None:
 
     show(*snapshot_parts(settings, snapshot))
     if snapshot.active is None:
-        say("no policy is active")
-        say("help: load one with `keyleash load FILE`")
+        print_note("no policy is active")
+        print_note("help: load one with `keyleash load FILE`")
 
 
 PASSING = (redis_errors.RedisError, OSError, KeyleashError)
@@ -92,7 +92,7 @@ def watch_status(settings: Settings, interval_s: int) -> None:
             else:
                 _in_place(settings, first, interval_s)
     except Ended:
-        say("stopped")
+        print_note("stopped")
 
 
 def _in_place(settings: Settings, first: Snapshot, interval_s: int) -> None:
@@ -134,7 +134,7 @@ def _one_by_one(settings: Settings, first: Snapshot, interval_s: int) -> None:
         sys.stdout.flush()
 
     show_one(first)
-    _look_on(settings, interval_s, show_one, lambda said: say(f"error: {said}"))
+    _look_on(settings, interval_s, show_one, lambda said: print_note(f"error: {said}"))
 
 
 def _look_on(

@@ -22,7 +22,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.render.test import coverage_lines, failure_lines, report_json, summary
 from keyleash.cli.settings import Settings, operator_client, pass_settings, shown_url
-from keyleash.cli.terminal import Ended, ended_by_signals, print_json, say
+from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
 from keyleash.cli.types import FILE
 from keyleash.commands import load_table
 from keyleash.errors import OperationError
@@ -148,5 +148,5 @@ def _show(report: TestReport, label: str | None, trace: bool, min_coverage: floa
         click.echo(line)
     click.echo(summary(report, label))
     if min_coverage is not None and report.percent < min_coverage:
-        say(f"error: the coverage is below {min_coverage:g} %")
-        say("help: add a case for each pattern above that nothing came past")
+        print_note(f"error: the coverage is below {min_coverage:g} %")
+        print_note("help: add a case for each pattern above that nothing came past")

@@ -15,16 +15,16 @@ from keyleash.cli.errors import (
 )
 from keyleash.cli.failures import FAILED
 from keyleash.cli.options import (
-    IDENTITY,
     Group,
-    duration_s,
     example,
     json_option,
     require_consent,
     yes_option,
 )
+from keyleash.cli.parameters import IDENTITY, duration_s
+from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import Column, print_json, print_table, say
+from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError
 from keyleash.operator.tokens import MAX_NOTE, issue_token, list_tokens, require_token, rotate_token
 from keyleash.operator.tokens import revoke as revoke_now
@@ -78,10 +78,10 @@ def print_issued(
         click.echo(issued.token)
     life = span(round((issued.expires_ms - server_time_ms(settings.client)) / 1000))
     if issued.capped:
-        say(f"note: shortened to {life}, the policy's `max_ttl`")
+        print_note(f"note: shortened to {life}, the policy's `max_ttl`")
     if not settings.json:
         at = clock_time(issued.expires_ms)
-        say(f"token {issued.id} of `{issued.identity}` expires in {life}, at {at}")
+        print_note(f"token {issued.id} of `{issued.identity}` expires in {life}, at {at}")
 
 
 def due_word(info: TokenInfo, now_ms: int) -> str:
@@ -192,10 +192,10 @@ def list_(settings: Settings, identity: str | None, stale: bool) -> int:
             ),
         )
     if stale and due:
-        say(f"{counted(len(due), 'token')} to rotate: `keyleash token rotate ID`")
+        print_note(f"{counted(len(due), 'token')} to rotate: `keyleash token rotate ID`")
         return FAILED
     if not found and not settings.json:
-        say("no token is due" if stale else "no tokens")
+        print_note("no token is due" if stale else "no tokens")
     return 0
 
 
@@ -251,7 +251,7 @@ def revoke(
     elif done.tokens:
         _print(settings, done, wait_s)
     elif done.unreadable:
-        say("nothing was revoked")
+        print_note("nothing was revoked")
     elif token_id is not None:
         click.echo(f"`{token_id}` was revoked already")
     else:
@@ -264,22 +264,22 @@ def revoke(
 
 def _may_revoke_all(settings: Settings, yes: bool) -> bool:
     if not yes:
-        say("every agent stops until it gets a new token")
+        print_note("every agent stops until it gets a new token")
     return require_consent(f"revoke every token on {settings.shown_url}?", yes)
 
 
 def _warn(done: Revocation) -> None:
     names = sorted(set(done.unreadable))
     count = counted(len(done.unreadable), "token")
-    say(f"error: {count} of {listing(names)} not revoked: what is recorded of it cannot be read")
-    say(f"help: stop whoever may hold one: `keyleash freeze {' '.join(names)} --reason TEXT`")
+    print_note(f"error: {count} of {listing(names)} not revoked: the record is corrupt")
+    print_note(f"help: suspend the identity: `keyleash freeze {' '.join(names)} --reason TEXT`")
 
 
 def _print(settings: Settings, done: Revocation, wait_s: int | None) -> None:
     # First what whoever is in a hurry waits for.
     bound_ms = done.bound_us // 1000
     count = counted(len(done.tokens), "token")
-    say(f"{count} revoked: binds whatever starts after {iso_time(bound_ms)}")
+    print_note(f"{count} revoked: binds whatever starts after {iso_time(bound_ms)}")
     before, more = _calls_before(settings, done)
     print_table(
         [
@@ -295,7 +295,7 @@ def _print(settings: Settings, done: Revocation, wait_s: int | None) -> None:
     if wait_s is not None:
         refused = _refused_since(settings, done, wait_s)
         cut = counted(sum(refused[id_] for _, id_ in done.tokens), "call")
-        say(f"{cut} refused in the {span(wait_s)} since")
+        print_note(f"{cut} refused in the {span(wait_s)} since")
 
 
 def _print_json(settings: Settings, done: Revocation, wait_s: int | None) -> None:
@@ -388,9 +388,9 @@ def rotate(settings: Settings, which: str, grace: int, ttl: int | None, note: st
         # With no grace that moment is past by now.
         left = round((ends_ms - now_ms) / 1000)
         when = f"in {span(left)}" if left > 0 else "now"
-        say(f"it replaces {id_}, which expires {when}, at {clock_time(ends_ms)}")
+        print_note(f"it replaces {id_}, which expires {when}, at {clock_time(ends_ms)}")
     if not done.replaced:
-        say("there was no live token to replace")
+        print_note("there was no live token to replace")
 
 
 @click.command(epilog=example("keyleash token show 7k2mq9xw4tbn"))

@@ -14,11 +14,11 @@ from keyleash.cli.audit_selection import correlation_id, key_pattern, time_range
 from keyleash.cli.errors import (
     UsageError,
 )
-from keyleash.cli.options import IDENTITY, example, json_option, require_consent, yes_option
+from keyleash.cli.options import example, json_option, require_consent, yes_option
+from keyleash.cli.parameters import IDENTITY, Moment, since_option, until_option
 from keyleash.cli.render.undo import plan_as_json, print_plan, summary
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, say
-from keyleash.cli.types import Moment, since_option, until_option
+from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError
 from keyleash.store.token import without_tokens
 from keyleash.text import counted, iso_time, printable
@@ -153,8 +153,8 @@ def _go(settings: Settings, plan: UndoPlan, selection: UndoSelection, yes: bool)
         actor=settings.actor,
         keyspace=settings.keyspace,
     )
-    say(summary(undone))
-    say(f"to take it back: keyleash undo --correlation {undone.correlation}")
+    print_note(summary(undone))
+    print_note(f"to take it back: keyleash undo --correlation {undone.correlation}")
     return undone
 
 

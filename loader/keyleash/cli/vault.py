@@ -15,7 +15,7 @@ from keyleash.cli.fence_state import node_option, other_clients, say_unlisted_re
 from keyleash.cli.load import progress
 from keyleash.cli.options import Group, example, json_option, require_consent, yes_option
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, say
+from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError
 from keyleash.fence import read_records
 from keyleash.store.prefixes import server_keyspace
@@ -70,7 +70,7 @@ def seal(settings: Settings, adopt: tuple[str, ...], nodes: Sequence[str], yes: 
     run it again, and it goes on where it was.
     """
     if not adopt:
-        say("no --adopt: agents begin with an empty vault; `vault adopt` moves keys in later")
+        print_note("no --adopt: agents start with an empty vault; add keys with `vault adopt`")
     _require_consent("seal the server?", yes)
     others = other_clients(settings, nodes)
     with _kept_on("seal") as hooks, shown_progress(not settings.json) as report:
@@ -125,7 +125,7 @@ def unseal(settings: Settings, nodes: Sequence[str], yes: bool) -> None:
 
 def _require_consent(question: str, yes: bool) -> None:
     if not yes:
-        say(HELD)
+        print_note(HELD)
     if not require_consent(question, yes):
         raise OperationError("declined", "nothing was changed")
 
@@ -138,7 +138,7 @@ def _kept_on(kind: str) -> Iterator[Hooks]:
         yield Hooks(before_begin=begun.set)
     except (KeyboardInterrupt, ConnectionError, TimeoutError):
         if begun.is_set():
-            say(f"agents may be suspended: run `keyleash vault {kind}` again to finish")
+            print_note(f"agents may be suspended: run `keyleash vault {kind}` again to finish")
         raise
 
 

@@ -13,9 +13,10 @@ from redis import exceptions as redis_errors
 
 from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED, UNREACHABLE
-from keyleash.cli.options import duration_s, example, json_lines_option
+from keyleash.cli.options import example, json_lines_option
+from keyleash.cli.parameters import duration_s
 from keyleash.cli.settings import Settings, node_client, node_of, pass_settings
-from keyleash.cli.terminal import Ended, ended_by_signals, print_json_line, say
+from keyleash.cli.terminal import Ended, ended_by_signals, print_json_line, print_note
 from keyleash.store.records import Client
 from keyleash.store.server_check import require_supported
 from keyleash.text import counted, printable
@@ -106,12 +107,12 @@ def watch(
             if once:
                 return _look_once(settings, watcher, interval_s)
             if not settings.json:
-                say("watching; end it with Ctrl-C or SIGTERM")
+                print_note("watching; end it with Ctrl-C or SIGTERM")
             while True:
                 _tell(settings, watcher.look())
                 time.sleep(interval_s)
     except Ended:
-        say("stopped")
+        print_note("stopped")
         return 0
     finally:
         watcher.close()
@@ -165,10 +166,10 @@ def _look_once(settings: Settings, watcher: Watcher, interval_s: int) -> int:
         time.sleep(interval_s)
         _tell(settings, watcher.look())
     if watcher.is_blind:
-        say("no server answered")
+        print_note("no server answered")
         return UNREACHABLE
     if watcher.drifts:
-        say(f"{counted(len(watcher.drifts), 'drift')} found")
+        print_note(f"{counted(len(watcher.drifts), 'drift')} found")
         return FAILED
     return 0
 

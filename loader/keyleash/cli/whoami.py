@@ -11,8 +11,9 @@ import click
 from keyleash.cli.authenticate import require_live, require_record
 from keyleash.cli.context import identity_counts, read_subject
 from keyleash.cli.options import example, json_option
+from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings, require_token, token_option
-from keyleash.cli.terminal import Column, print_json, print_table
+from keyleash.cli.terminal import print_json
 from keyleash.errors import NotActiveError, ReplyCode
 from keyleash.evaluate.evaluate import is_suspended, suspended
 from keyleash.evaluate.trace import refused

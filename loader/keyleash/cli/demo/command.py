@@ -15,8 +15,9 @@ from keyleash.cli.demo.stage import DemoOutcome, DemoStage
 from keyleash.cli.demo.story import SCENES
 from keyleash.cli.options import example, json_option
 from keyleash.cli.render.audit import print_events
+from keyleash.cli.render.table import console
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import Ended, console, ended_by_signals, is_terminal, print_json
+from keyleash.cli.terminal import Ended, ended_by_signals, is_terminal, print_json
 from keyleash.servers import EmbeddedServer
 from keyleash.store.identities import known_identities
 

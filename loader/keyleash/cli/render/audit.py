@@ -11,8 +11,9 @@ from keyleash.audit.describe import folded_text
 from keyleash.audit.entries import AuditEvent, Denial, KeyChange
 from keyleash.audit.lookup import Gap, with_gaps
 from keyleash.audit.operator_actions import ControlEvent
+from keyleash.cli.render.table import Column, fits, print_table
 from keyleash.cli.settings import Settings
-from keyleash.cli.terminal import Column, fits, is_terminal, print_json_line, print_table, say
+from keyleash.cli.terminal import is_terminal, print_json_line, print_note
 from keyleash.store.token import without_tokens
 from keyleash.text import clock_time, counted, iso_time, json_bytes, printable
 
@@ -269,7 +270,7 @@ def show_entries(
     for gap in missing:
         say_gap(gap)
     if folded := sum(item.folded_count for item in shown if isinstance(item, Denial)):
-        say(
+        print_note(
             f"{counted(folded, 'denial')} {'has' if folded == 1 else 'have'} no entry:"
             " `×` counts them with the first of their kind"
         )
@@ -279,7 +280,7 @@ def show_entries(
 def say_gap(gap: Gap) -> None:
     """Tell of a gap, on standard error."""
     numbers = f"{gap.first}" if gap.missing == 1 else f"{gap.first} to {gap.last}"
-    say(
+    print_note(
         f"gap: {counted(gap.missing, gap.kind)} of {gap.identity} missing before"
         f" {clock_time(gap.time_ms)}: {numbers}"
     )

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from keyleash.cli.fence_state import DesiredState
-from keyleash.cli.terminal import Column, print_table, say
+from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.terminal import print_note
 from keyleash.fence import AclStep, AclStepKind, GeneratedPassword
 
 WORDS = {
@@ -41,7 +42,7 @@ def say_steps(steps: Sequence[AclStep]) -> None:
         if step.kind is not AclStepKind.KEPT:
             why = "; ".join(step.reasons)
             where = f"{step.node.name}: " if are_several else ""
-            say(f"{step.identity:<{width}}  {WORDS[step.kind]:<8}  {where}{why}")
+            print_note(f"{step.identity:<{width}}  {WORDS[step.kind]:<8}  {where}{why}")
 
 
 def say_notes(desired: DesiredState) -> None:
@@ -54,7 +55,7 @@ def say_notes(desired: DesiredState) -> None:
     for (message, what), names in whom.items():
         alike.setdefault((message, ", ".join(names)), []).append(what)
     for (message, names_), whats in alike.items():
-        say(f"note: {', '.join(whats)}: {message} ({names_})")
+        print_note(f"note: {', '.join(whats)}: {message} ({names_})")
 
 
 def say_off(desired: DesiredState, steps: Sequence[AclStep]) -> None:
@@ -70,13 +71,15 @@ def say_off(desired: DesiredState, steps: Sequence[AclStep]) -> None:
         if item.fence.identity in made and not item.record.passwords
     ]
     if off:
-        say(f"note: without a password, and so off: {', '.join(off)}; see `--mint` and `--hashes`")
+        print_note(
+            f"note: without a password, and so off: {', '.join(off)}; see `--mint` and `--hashes`"
+        )
 
 
 def say_opened(users: Sequence[tuple[str, str]]) -> None:
     """Say whose server takes no digest in a rule, and what that opens."""
     for server, name in users:
-        say(
+        print_note(
             f"note: {server} takes no digests in rules, so `{name}` may call every script that is"
             " loaded there, each with no more rights than its own"
         )
@@ -85,7 +88,7 @@ def say_opened(users: Sequence[tuple[str, str]]) -> None:
 def say_unsaved(servers: Sequence[str]) -> None:
     """Say which servers forget their users when they restart."""
     for server in servers:
-        say(
+        print_note(
             f"note: {server} has no aclfile, so its users are lost when it restarts; configure one,"
             " run CONFIG REWRITE there, or run `keyleash fence apply` after a start"
         )

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from keyleash.cli.render.table import Column, table
 from keyleash.cli.settings import Settings
-from keyleash.cli.terminal import Column, table
 from keyleash.operator.suspension import Suspension
 from keyleash.status import IdentityStatus, LimitUse, Snapshot
 from keyleash.status.identities import RECENT_S

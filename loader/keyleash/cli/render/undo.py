@@ -15,7 +15,8 @@ from keyleash.audit.describe import (
     value_as_json,
 )
 from keyleash.audit.undo import untrusted_text
-from keyleash.cli.terminal import Column, print_table, say
+from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.terminal import print_note
 from keyleash.store.token import without_tokens
 from keyleash.text import counted, iso_time, json_bytes, printable
 
@@ -53,14 +54,14 @@ def print_plan(plan: UndoPlan) -> None:
     if plan.others:
         named = ", ".join(f"`{printable(key)}`" for key in plan.others[:MAX_OTHERS])
         more = f" and {len(plan.others) - MAX_OTHERS} more" if plan.others[MAX_OTHERS:] else ""
-        say(f"note: the same events changed {named}{more} too, which stay as they are")
+        print_note(f"note: the same events changed {named}{more} too, which stay as they are")
     say_untrusted(plan.untrusted)
 
 
 def say_untrusted(untrusted: Mapping[str, int]) -> None:
     """Report the events that are left out, on standard error."""
     if untrusted:
-        say(
+        print_note(
             f"note: untrusted events are left out: {untrusted_text(untrusted)};"
             " no policy of their time grants the identity their keys"
         )
