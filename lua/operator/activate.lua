@@ -20,9 +20,7 @@
 --- Limits are moved by name and not by place: a policy that adds a limit in front of
 --- another must not hand the agent a fresh counter.
 local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
---% include "limit/ordered_ring.lua"
 --% include "limit/moved_ring.lua"
---% include "limit/moved_tat.lua"
 --% include "operator/include/step_number.lua"
 --% include "operator/include/step_ring.lua"
 --% include "operator/include/moved_state.lua"

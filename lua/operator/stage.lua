@@ -9,9 +9,7 @@
 ---          the newest calls of its rings, by which activate.lua sees whether it has changed;
 ---          what became of it, or "" if that is kept here, as it is where there are rings
 local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
---% include "limit/ordered_ring.lua"
 --% include "limit/moved_ring.lua"
---% include "limit/moved_tat.lua"
 --% include "operator/include/step_number.lua"
 --% include "operator/include/step_ring.lua"
 --% include "operator/include/moved_state.lua"

@@ -76,7 +76,7 @@ def test_guard_and_model_agree_across_reloads(
                 server.activate(ELSEWHERE)
             new = server.activate(document(policies[move[1] % len(policies)])).identities[0]
             if new != identity or move[1] == 3:
-                state.reload(new, server.now_us)
+                state.reload(identity, new, server.now_us)
             identity = new
         else:
             server.now_us = moved(server.now_us, move, identity, last)
@@ -166,7 +166,7 @@ def test_plain_rate_counts_the_calls_from_before_it(
 def test_rate_with_burst_keeps_the_calls_that_are_owed(
     start_us: int, before: dict[str, Any], after: dict[str, Any], burst: int, calls: int
 ) -> None:
-    """However the rate changes, calls just made are calls less that may be made at once."""
+    """Calls just made are calls less that may be made at once; a plain rate counts as used up."""
     after = {**after, "burst": burst, "per": before["per"]}
     server = LuaServer(start_us)
     server.activate(document({"rate": {"writes": before}}))
@@ -174,7 +174,32 @@ def test_rate_with_burst_keeps_the_calls_that_are_owed(
 
     server.activate(document({"rate": {"writes": after}}))
 
-    assert passes(server, burst + 1) == max(burst - taken, 0)
+    left = max(burst - taken, 0) if "burst" in before else 0
+    assert passes(server, burst + 1) == left
+
+
+@thorough(60)
+@given(STARTS, rates(SUBJECTS), rates(SUBJECTS), st.booleans())
+def test_rate_of_another_kind_denies_until_its_first_call_is_free(
+    start_us: int, before: dict[str, Any], after: dict[str, Any], gains_burst: bool
+) -> None:
+    """A rate that gains or loses its burst counts as used up at the reload."""
+    plain = {"limit": before["limit"], "per": before["per"]}
+    burst = {"limit": after["limit"], "per": before["per"], "burst": after.get("burst", 3)}
+    olds, news = (plain, burst) if gains_burst else (burst, plain)
+    server = LuaServer(start_us)
+    server.activate(document({"rate": {"writes": olds}}))
+    assert passes(server, 1) == 1
+
+    server.activate(document({"rate": {"writes": news}}))
+
+    rate = rate_in({"rate": {"writes": news}})
+    assert passes(server, 1) == 0
+    wait_us = rate.interval_us if gains_burst else rate.period_us
+    server.now_us += wait_us - 1
+    assert passes(server, 1) == 0
+    server.now_us += 1
+    assert passes(server, rate.limit + 1) == (1 if gains_burst else rate.limit)
 
 
 @thorough(60)

@@ -196,6 +196,11 @@ class LimitPlan:
     key_prefix: str = ""
     captures: tuple[bytes, ...] = ()
 
+    @property
+    def full_us(self) -> int:
+        """The distance of GCRA's TAT from now when all of the burst is used."""
+        return self.tolerance_us + self.slot.interval_us
+
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:

@@ -27,7 +27,7 @@ from keyleash.compiler.quoting import (
 )
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.limits.counters import COUNTER_KEEP_MS, MOST
-from keyleash.limits.rate import MAX_RING_SLOTS, MIN_EMISSION_US, RATE_PERIODS_US
+from keyleash.limits.rate import MAX_EMISSION_US, MAX_RING_SLOTS, MIN_EMISSION_US
 from keyleash.policy.quantities import MAX_SIZE_BYTES
 from keyleash.policy.sections import MAX_THRESHOLD
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
@@ -158,7 +158,7 @@ def environment() -> Environment:
         max_ring_slots=MAX_RING_SLOTS,
         max_threshold=MAX_THRESHOLD,
         min_interval_us=MIN_EMISSION_US,
-        rate_periods_us=tuple(RATE_PERIODS_US.values()),
+        max_interval_us=MAX_EMISSION_US,
         budget_periods_us=tuple(PERIOD_US.values()),
         counter_keep_ms=COUNTER_KEEP_MS,
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import struct
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,58 +11,30 @@ from typing import Protocol
 from keyleash.commands import CommandSpec
 from keyleash.errors import ReplyCode
 from keyleash.limits import BudgetCount, Count, GcraCount, LimitState, RingCount
-from keyleash.limits.calendar import PERIOD_US, window_end_us
-from keyleash.limits.counters import COUNTER_KEEP_MS, DOUBLE, MOST, is_count, is_time, whole_us
-from keyleash.limits.rate import MAX_RING_SLOTS, MIN_EMISSION_US, RATE_PERIODS_US, ordered_calls
+from keyleash.limits.calendar import PERIOD_US
+from keyleash.limits.counters import DOUBLE, MOST, is_count, is_time, whole_us
+from keyleash.limits.rate import MAX_EMISSION_US, MAX_RING_SLOTS, MIN_EMISSION_US, ordered_calls
 from keyleash.policy import Budget, Identity, Limit, Rate, SubjectKind
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.state import Layout, unpack_state
 
 
-def moved_count(old: Count, limit: Limit, now_us: int, *, known: bool) -> Count:
-    """
-    What *old* has counted, as a reload hands it to a limit of the same name.
+def moved_count(old: Count, limit: Limit, now_us: int) -> Count:
+    """Return what a limit of the same name has counted after a reload.
 
-    *known*: whether the old limit's period and time zone are, as they are for those of
-    the identity itself; a record of a token or a segment does not hold them.
+    A limit of another kind starts as if it were used up.
     """
     new = limit.new_count()
     new.expires_ms = old.expires_ms
     match old, new:
         case BudgetCount(), BudgetCount():
-            # The window that is open ends when the new calendar says so.
-            if now_us < old.ends_us:
-                new.count = old.count
-                new.ends_us = window_end_us(new.limit.period, new.limit.timezone, now_us)
-                calendars = {(item.limit.period, item.limit.timezone) for item in (old, new)}
-                if known and len(calendars) == 1:
-                    # A clock that went back must not open a window again.
-                    new.ends_us = max(new.ends_us, old.ends_us)
-                new.expires_ms = now_us // 1000 - (now_us - new.ends_us) // 1000 + COUNTER_KEEP_MS
+            new.carry(old, now_us)
         case RingCount(), RingCount():
-            new.calls_us.extend(old.calls_us)
-        case RingCount(), GcraCount():
-            for at_us in filter(None, old.calls_us):
-                new.take(at_us)
-            new.expires_ms = old.expires_ms
+            new.carry(old, now_us)
         case GcraCount(), GcraCount():
-            # So many calls are owed as were, at the new price.
-            owed = max(old.tat_us - now_us, 0) / old.limit.interval_us
-            new.tat_us = min(old.tat_us, now_us) + math.ceil(owed * new.limit.interval_us)
-        case GcraCount(), RingCount():
-            # The most that it may have let through: evenly, up to where it is free again.
-            periods = (new.limit.period_us, old.limit.period_us if known else math.inf)
-            since_us = now_us - min(periods)
-            at_us, made = old.tat_us, deque[int]()
-            while at_us > since_us and len(made) < new.limit.limit:
-                at_us -= old.limit.interval_us
-                made.appendleft(min(at_us, now_us))
-            new.calls_us.extend(made)
-    match new:
-        case RingCount():
-            new.expires_ms = now_us // 1000 + new.limit.period_us // 1000 + COUNTER_KEEP_MS
-        case GcraCount() if new.tat_us > now_us:
-            new.expires_ms = now_us // 1000 - (now_us - new.tat_us) // 1000 + COUNTER_KEEP_MS
+            new.carry(old, now_us)
+        case _, RingCount() | GcraCount():
+            new.exhaust(now_us)
     return new
 
 
@@ -129,14 +99,17 @@ class ModelState:
         if found is None or (subject and found.expires_ms < now_us // 1000):
             found = limit.new_count()
         elif way(found.limit) != way(limit):
-            found = moved_count(found, limit, now_us, known=False)
+            found = moved_count(found, limit, now_us)
         elif found.limit != limit:
             found = continued_count(found, limit)
         self.counts[limit.name, subject] = found
         return found
 
-    def reload(self, identity: Identity, now_us: int) -> None:
-        """Another policy, in which *identity* has changed, became the active one."""
+    def reload(self, before: Identity, identity: Identity, now_us: int) -> None:
+        """Migrate what was counted to a policy in which *before* has become *identity*."""
+        for limit in before.limits:
+            if limit.subject.kind is SubjectKind.IDENTITY:
+                self.count(limit, b"", now_us)
         shared = {
             limit.name: limit
             for limit in identity.limits
@@ -145,7 +118,7 @@ class ModelState:
         for name, subject in [*self.counts]:
             if not subject and name in shared:
                 old = self.counts[name, subject]
-                self.counts[name, subject] = moved_count(old, shared[name], now_us, known=True)
+                self.counts[name, subject] = moved_count(old, shared[name], now_us)
             elif not subject:
                 del self.counts[name, subject]
 
@@ -213,44 +186,51 @@ def count_of_subject(limit: Limit, record: bytes, now_us: int) -> Count:
     is for `ModelState.count` to move, as a guard does when it next sees the subject. What no
     guard can have left is a corrupt counter.
     """
-    count = _count_of_record(limit, record) or _corrupt_count(limit)
+    count = _count_of_record(limit, record, now_us) or _corrupt_count(limit)
     # It is there, so it has not expired.
     count.expires_ms = now_us // 1000
     return count
 
 
-def _count_of_record(limit: Limit, record: bytes) -> Count | None:
+def _count_of_record(limit: Limit, record: bytes, now_us: int) -> Count | None:
     if len(record) < _HEADER.size:
         return None
     first, second, third = _HEADER.unpack_from(record)
     if isinstance(limit, Budget):
         return _budget_count(limit, first, second, third)
+    count = limit.new_count()
+    if second == 0 if isinstance(count, RingCount) else second > 0:
+        # It counted in the other way.
+        count.exhaust(now_us)
+        return count
     if (second, third) != way(limit) and not _is_known(first, second, third, len(record)):
         return None
-    if second == 0:
-        # A rate of one call in each interval; only its interval matters.
-        gcra = GcraCount(Rate(limit.counter, 1, int(third), 1, limit.subject))
-        gcra.tat_us = whole_us(first)
-        return gcra if is_time(first) else None
-    ring = RingCount(Rate(limit.counter, int(second), int(third), None, limit.subject))
+    if isinstance(count, GcraCount):
+        if not is_time(first):
+            return None
+        if third != limit.interval_us:
+            # A rate of one call in each interval; only its interval matters.
+            count = GcraCount(Rate(limit.counter, 1, int(third), 1, limit.subject))
+        count.tat_us = whole_us(first)
+        return count
     calls_us = ordered_calls(first, record[_HEADER.size :], int(second))
     if calls_us is None:
         return None
+    ring = RingCount(Rate(limit.counter, int(second), limit.period_us, None, limit.subject))
     ring.calls_us.extend(calls_us)
     return ring
 
 
 def _is_known(first: float, capacity: float, pace_us: float, size: int) -> bool:
-    """Whether the guard of some policy can have left a rate like that."""
+    """Return whether the guard of some policy can have left a rate like that."""
     if not (0 <= first < MOST and first.is_integer()):
         return False
     if capacity == 0:
-        is_interval = MIN_EMISSION_US <= pace_us <= max(RATE_PERIODS_US.values())
-        return is_interval and pace_us.is_integer() and size == _HEADER.size
+        is_interval = MIN_EMISSION_US <= pace_us <= MAX_EMISSION_US
+        return is_interval and pace_us.is_integer()
     is_ring = first < capacity <= MAX_RING_SLOTS and capacity.is_integer()
     # A ring grows slot by slot until it goes round.
-    sizes = {_HEADER.size + DOUBLE * int(slots) for slots in (first, capacity)} if is_ring else ()
-    return pace_us in RATE_PERIODS_US.values() and size in sizes
+    return is_ring and size in {_HEADER.size + DOUBLE * int(slots) for slots in (first, capacity)}
 
 
 def _budget_count(

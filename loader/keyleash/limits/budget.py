@@ -18,12 +18,14 @@ from keyleash.limits.counters import (
     Counter,
     LimitProblem,
     LimitState,
+    MigrationStep,
     Slot,
     SlotKind,
     Subject,
     a_period,
     is_count,
     is_time,
+    keep_numbers,
     whole,
     whole_us,
 )
@@ -163,6 +165,20 @@ class BudgetCount(BaseCount):
             self.ends_us = window_end_us(self.limit.period, self.limit.timezone, now_us)
             self.count = 0
         self.count += 1
+        self._extend_life(now_us)
+
+    def carry(self, old: BudgetCount, now_us: int) -> None:
+        """Keep the count of the open window; another calendar decides when that ends."""
+        calendars = {(item.limit.period, item.limit.timezone) for item in (self, old)}
+        if old.is_corrupt or len(calendars) == 1:
+            self.ends_us, self.count = old.ends_us, old.count
+        elif now_us < old.ends_us:
+            self.ends_us = window_end_us(self.limit.period, self.limit.timezone, now_us)
+            self.count = old.count
+        if now_us < self.ends_us:
+            self._extend_life(now_us)
+
+    def _extend_life(self, now_us: int) -> None:
         self.expires_ms = now_us // 1000 - (now_us - self.ends_us) // 1000 + COUNTER_KEEP_MS
 
     def restore(self, state: LimitState) -> None:
@@ -170,6 +186,12 @@ class BudgetCount(BaseCount):
 
     def corrupt(self) -> None:
         self.ends_us, self.count = MOST, self.limit.limit
+
+    @classmethod
+    def migration(cls, old: Slot, new: Slot, start: float) -> tuple[MigrationStep, ...]:
+        if old.calendar == new.calendar:
+            return (keep_numbers(old, 2),)
+        return (MigrationStep("b", (old.index, start)),)
 
     @classmethod
     def unpack(cls, slot: Slot, header: Sequence[float], data: bytes) -> LimitState:

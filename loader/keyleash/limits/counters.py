@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from keyleash.commands import OperationClass
 
@@ -150,6 +150,22 @@ class LimitState:
     is_corrupt: bool = False
 
 
+class MigrationStep(NamedTuple):
+    """One step that a reload applies to a packed state: its letter and its numbers.
+
+    `operator/load/migration.py` lists the letters.
+    """
+
+    letter: str
+    values: tuple[float, ...]
+
+
+def keep_numbers(old: Slot, count: int) -> MigrationStep:
+    """Return the step that keeps *count* numbers of a limit."""
+    first = old.index * DOUBLE + 1
+    return MigrationStep("=", (first, first + count * DOUBLE - 1))
+
+
 class BaseCount(ABC):
     """
     What a limit counted for one subject, in the reference evaluator.
@@ -190,6 +206,17 @@ class BaseCount(ABC):
     @abstractmethod
     def corrupt(self) -> None:
         """Hold numbers that no guard writes."""
+
+    @classmethod
+    @abstractmethod
+    def migration(cls, old: Slot, new: Slot, start: float) -> tuple[MigrationStep, ...]:
+        """Return the steps by which a limit keeps what it counted with other values.
+
+        Args:
+            old: The place in the old layout, of the same kind.
+            new: The place in the new layout.
+            start: When a budget's open window ends, Unix µs.
+        """
 
     @classmethod
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from bisect import bisect_right
 from collections import deque
@@ -20,12 +21,14 @@ from keyleash.limits.counters import (
     Counter,
     LimitProblem,
     LimitState,
+    MigrationStep,
     Slot,
     SlotKind,
     Subject,
     a_period,
     emission_interval_us,
     is_time,
+    keep_numbers,
     whole_us,
 )
 
@@ -39,6 +42,8 @@ PERIOD_NAMES = {period_us: name for name, period_us in RATE_PERIODS_US.items()}
 MAX_RING_SLOTS = 100_000
 """A plain rate remembers each call of its window, so its limit is bounded."""
 MIN_EMISSION_US = 10
+MAX_EMISSION_US = RATE_PERIODS_US["day"]
+"""The bounds of GCRA's emission interval."""
 MAX_BURST = 1_000_000
 MAX_BURST_US = 366 * RATE_PERIODS_US["day"]
 """A TAT lies this far ahead at most, so that a double still holds it to the microsecond."""
@@ -213,6 +218,19 @@ class RingCount(BaseCount):
 
     def take(self, now_us: int) -> None:
         self.calls_us.append(now_us)
+        self._extend_life(now_us)
+
+    def carry(self, old: RingCount, now_us: int) -> None:
+        """Continue with the newest calls of another ring."""
+        self.calls_us.extend(old.calls_us)
+        self._extend_life(now_us)
+
+    def exhaust(self, now_us: int) -> None:
+        """Count as many calls at *now_us* as the limit allows."""
+        self.calls_us.extend([now_us] * self.limit.limit)
+        self._extend_life(now_us)
+
+    def _extend_life(self, now_us: int) -> None:
         self.expires_ms = now_us // 1000 + self.limit.period_us // 1000 + COUNTER_KEEP_MS
 
     def restore(self, state: LimitState) -> None:
@@ -220,6 +238,13 @@ class RingCount(BaseCount):
 
     def corrupt(self) -> None:
         self.calls_us.extend([MOST] * self.limit.limit)
+
+    @classmethod
+    def migration(cls, old: Slot, new: Slot, start: float) -> tuple[MigrationStep, ...]:
+        if old.capacity == new.capacity:
+            return keep_numbers(old, 1), MigrationStep("k", (old.offset, old.capacity))
+        ring = (old.index, old.offset, old.capacity, new.capacity)
+        return MigrationStep("0", (DOUBLE,)), MigrationStep("m", ring)
 
     @classmethod
     def unpack(cls, slot: Slot, header: Sequence[float], data: bytes) -> LimitState:
@@ -257,6 +282,23 @@ class GcraCount(BaseCount):
 
     def take(self, now_us: int) -> None:
         self.tat_us = max(self.tat_us, now_us) + self.limit.interval_us
+        self._extend_life(now_us)
+
+    def carry(self, old: GcraCount, now_us: int) -> None:
+        """Owe as many calls as *old* did, each at the new interval."""
+        self.tat_us = old.tat_us
+        if old.limit.interval_us != self.limit.interval_us and now_us < old.tat_us < MOST:
+            owed = (old.tat_us - now_us) / old.limit.interval_us
+            self.tat_us = now_us + math.ceil(owed * self.limit.interval_us)
+        if self.tat_us > now_us:
+            self._extend_life(now_us)
+
+    def exhaust(self, now_us: int) -> None:
+        """Count a whole burst at *now_us*."""
+        self.tat_us = now_us + self.limit.tolerance_us + self.limit.interval_us
+        self._extend_life(now_us)
+
+    def _extend_life(self, now_us: int) -> None:
         self.expires_ms = now_us // 1000 - (now_us - self.tat_us) // 1000 + COUNTER_KEEP_MS
 
     def restore(self, state: LimitState) -> None:
@@ -264,6 +306,12 @@ class GcraCount(BaseCount):
 
     def corrupt(self) -> None:
         self.tat_us = MOST
+
+    @classmethod
+    def migration(cls, old: Slot, new: Slot, start: float) -> tuple[MigrationStep, ...]:
+        if old.interval_us == new.interval_us:
+            return (keep_numbers(old, 1),)
+        return (MigrationStep("p", (old.index, old.interval_us, new.interval_us)),)
 
     @classmethod
     def unpack(cls, slot: Slot, header: Sequence[float], data: bytes) -> LimitState:

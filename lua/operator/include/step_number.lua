@@ -18,13 +18,14 @@ local function step_number(moves, at, state, now_us)
     return pack('<dd', new_end_us, used), next_at
   elseif step == 'p' then
     local index, pace_us, new_pace_us, next_at = unpack_struct('<Hdd', moves, at + 1)
-    local from = { kind = 'gcra', index = index, interval_us = pace_us }
-    return pack('<d', moved_tat({ interval_us = new_pace_us }, from, state, now_us)), next_at
-  elseif step == 'o' then
-    local index, offset, capacity, pace_us, next_at = unpack_struct('<HIId', moves, at + 1)
-    -- What was never used is not made to be looked through.
-    if #state <= offset then return pack('<d', 0), next_at end
-    local from = { kind = 'ring', index = index, offset = offset, capacity = capacity }
-    return pack('<d', moved_tat({ interval_us = pace_us }, from, state, now_us)), next_at
+    local tat_us = unpack_struct('<d', state, index * 8 + 1)
+    -- As many calls are still owed; each now costs the new interval. What is corrupt stays so.
+    if tat_us > now_us and tat_us < {{ latest_us }} then
+      tat_us = now_us + math.ceil((tat_us - now_us) / pace_us * new_pace_us)
+    end
+    return pack('<d', tat_us), next_at
+  elseif step == 'f' then
+    local ahead_us, next_at = unpack_struct('<d', moves, at + 1)
+    return pack('<d', now_us + ahead_us), next_at
   end
 end

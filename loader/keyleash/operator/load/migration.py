@@ -3,54 +3,46 @@
 Packed, little-endian: the new guard's stamp, the lengths of the new header and the old, and
 steps. Each step is a letter and its numbers. Bytes count from 1; an index is a slot's.
 
-    =  first, last                        these bytes as they are
+    =  first, last                          these bytes as they are
     0  length                               zero bytes: a limit that is new
     b  index, end_us                        a budget's count, until another calendar's end
-    p  index, interval_us, new interval_us  what a GCRA owes, at another pace
-    o  index, offset, capacity, interval_us
-                                            a ring's calls, as a GCRA owes them
+    p  index, interval_us, new interval_us  the calls that a GCRA owes, at another interval
+    f  ahead_us                             a GCRA whose burst is used up now
 
     n  capacity                             a ring that is new
     k  offset, capacity                     a ring as it is
     m  index, offset, capacity, new capacity
                                             the newest calls of a ring
-    s  index, interval_us, period_us, capacity
-                                            what a GCRA may have let through, as a ring
+    u  capacity                             a ring that is used up now
 
 The first five make numbers, the others rings; each kind in the order of the new layout.
-A GCRA's numbers are converted as of the moment at which they are: of a state that is staged,
-and not called between, that is the staging.
+"Now" is the moment of the migration: of a state that is staged, and not called between, that
+is the staging.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from keyleash.compiler.ir import LimitPlan
 from keyleash.limits import COUNTS, Slot, SlotKind
-from keyleash.limits.counters import DOUBLE
+from keyleash.limits.calendar import end_of_runs_us
+from keyleash.limits.counters import DOUBLE, MigrationStep
 from keyleash.store.state import FIRST_NUMBER, Layout
 
 _FORMATS = {
-    "=": "HH", "0": "H", "b": "Hd", "p": "Hdd", "o": "HIId",
-    "n": "I", "k": "II", "m": "HIII", "s": "HddI",
+    "=": "HH", "0": "H", "b": "Hd", "p": "Hdd", "f": "d",
+    "n": "I", "k": "II", "m": "HIII", "u": "I",
 }  # fmt: skip
-_NUMBER_STEPS = frozenset("=0bpo")
-
-
-class MigrationStep(NamedTuple):
-    """One step: its letter and its numbers."""
-
-    letter: str
-    values: tuple[int, ...]
+_NUMBER_STEPS = frozenset("=0bpf")
 
 
 @dataclass(frozen=True, slots=True)
-class Moves:
+class Migration:
     """
-    How one identity's state changes.
+    The change of one identity's state.
 
     Attributes:
         packed: For `moved_state.lua`.
@@ -68,21 +60,26 @@ class Moves:
         return self.packed[:DOUBLE]
 
 
-def moves_of(old: Layout, new: Layout, stamp: int, ends_us: Mapping[str, int]) -> Moves:
+def migration_of(
+    old: Layout, new: Layout, stamp: int, plans: Iterable[LimitPlan], now_us: int
+) -> Migration:
     """
-    Say how a state of *old* becomes one of *new*.
+    Return the steps by which a state of *old* becomes one of *new*.
 
     Args:
         old: The state's layout.
         new: The new guard's layout.
         stamp: The new guard's.
-        ends_us: When the open window of each of its budgets ends, by limit name.
+        plans: The limits of the new guard.
+        now_us: The server's clock.
     """
-    steps = _steps(old, new, ends_us)
-    kept_rings = [slot for slot in new.slots if slot.kind is SlotKind.RING]
-    return Moves(
+    steps = _steps(old, new, {plan.slot.name: plan for plan in plans}, now_us)
+    return Migration(
         packed=struct.pack("<dHH", stamp, new.header_bytes, old.header_bytes)
-        + b"".join(_packed(step) for step in steps),
+        + b"".join(
+            step.letter.encode() + struct.pack(f"<{_FORMATS[step.letter]}", *step.values)
+            for step in steps
+        ),
         rings=b"".join(
             struct.pack("<HII", slot.index, slot.offset, slot.capacity)
             for slot in old.slots
@@ -92,19 +89,24 @@ def moves_of(old: Layout, new: Layout, stamp: int, ends_us: Mapping[str, int]) -
         and steps
         == [
             MigrationStep("=", (DOUBLE + 1, old.header_bytes)),
-            *(MigrationStep("k", (slot.offset, slot.capacity)) for slot in kept_rings),
+            *(
+                MigrationStep("k", (slot.offset, slot.capacity))
+                for slot in new.slots
+                if slot.kind is SlotKind.RING
+            ),
         ],
     )
 
 
-def _steps(old: Layout, new: Layout, ends_us: Mapping[str, int]) -> list[MigrationStep]:
+def _steps(
+    old: Layout, new: Layout, plans: Mapping[str, LimitPlan], now_us: int
+) -> list[MigrationStep]:
     by_name = {slot.name: slot for slot in old.slots}
-    steps = [
-        MigrationStep("=", (DOUBLE + 1, FIRST_NUMBER * DOUBLE))
-    ]  # suspended or not, and the sequence
+    # Suspended or not, and the sequence.
+    steps = [MigrationStep("=", (DOUBLE + 1, FIRST_NUMBER * DOUBLE))]
     rings: list[MigrationStep] = []
     for slot in new.slots:
-        for step in _slot_steps(by_name.get(slot.name), slot, ends_us.get(slot.name, 0)):
+        for step in _slot_steps(by_name.get(slot.name), slot, plans[slot.name], now_us):
             last = steps[-1]
             if step.letter not in _NUMBER_STEPS:
                 rings.append(step)
@@ -115,37 +117,16 @@ def _steps(old: Layout, new: Layout, ends_us: Mapping[str, int]) -> list[Migrati
     return steps + rings
 
 
-def _slot_steps(old: Slot | None, new: Slot, end_us: int) -> Iterator[MigrationStep]:
-    """The steps for the numbers of one limit, and for its ring if it has one."""
-    length = len(COUNTS[new.kind].numbers) * DOUBLE
-    fresh = MigrationStep("0", (length,))
-    if old is None:
-        yield fresh
+def _slot_steps(
+    old: Slot | None, new: Slot, plan: LimitPlan, now_us: int
+) -> Iterator[MigrationStep]:
+    """Yield the steps for the numbers of one limit, and for its ring if it has one."""
+    if old is not None and old.kind is new.kind:
+        end_us = end_of_runs_us(plan.runs, now_us) if plan.runs else 0
+        yield from COUNTS[new.kind].migration(old, new, end_us)
+    elif old is not None and new.kind is SlotKind.GCRA:
+        yield MigrationStep("f", (plan.full_us,))
+    else:
+        yield MigrationStep("0", (len(COUNTS[new.kind].numbers) * DOUBLE,))
         if new.kind is SlotKind.RING:
-            yield MigrationStep("n", (new.capacity,))
-        return
-    first = old.index * DOUBLE + 1
-    kept = MigrationStep("=", (first, first + length - 1))
-    ring = (old.index, old.offset, old.capacity)
-    match old.kind, new.kind:
-        case SlotKind.BUDGET, _:
-            yield kept if old.calendar == new.calendar else MigrationStep("b", (old.index, end_us))
-        case SlotKind.GCRA, SlotKind.GCRA:
-            pace = (old.index, old.interval_us, new.interval_us)
-            yield kept if old.interval_us == new.interval_us else MigrationStep("p", pace)
-        case SlotKind.RING, SlotKind.GCRA:
-            yield MigrationStep("o", (*ring, new.interval_us))
-        case SlotKind.GCRA, _:
-            yield fresh
-            period_us = min(old.period_us, new.period_us)
-            yield MigrationStep("s", (old.index, old.interval_us, period_us, new.capacity))
-        case _ if old.capacity == new.capacity:
-            yield kept
-            yield MigrationStep("k", (old.offset, old.capacity))
-        case _:
-            yield fresh
-            yield MigrationStep("m", (*ring, new.capacity))
-
-
-def _packed(step: MigrationStep) -> bytes:
-    return step.letter.encode() + struct.pack(f"<{_FORMATS[step.letter]}", *step.values)
+            yield MigrationStep("n" if old is None else "u", (new.capacity,))

@@ -15,10 +15,9 @@ from keyleash.compiler import CompiledGuard
 from keyleash.compiler.emit import POLICY_DIGITS
 from keyleash.compiler.passes.protect_control_keys import protected_prefixes
 from keyleash.errors import PolicyError
-from keyleash.limits.calendar import end_of_runs_us
 from keyleash.limits.counters import DOUBLE, whole
 from keyleash.operator.load.compile import PreparedPolicy, server_time_us
-from keyleash.operator.load.migration import Moves, moves_of
+from keyleash.operator.load.migration import Migration, migration_of
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.diff import PolicyDiff, diff_policies
 from keyleash.store.keyspace import Keyspace
@@ -165,7 +164,7 @@ class IdentityChange:
     identity: str
     kind: StateChange
     guard: CompiledGuard | None = None
-    moves: Moves | None = None
+    moves: Migration | None = None
 
     def words(self, seen: StagedState | None = None) -> tuple[str | bytes, ...]:
         """How it changes and the words of `activate.lua` for it, given what was staged."""
@@ -254,10 +253,7 @@ def _change(
 ) -> IdentityChange:
     if standing.stamp == guard.stamp:
         layout = guard.layout  # whatever is recorded, a stamp names the one guard
-    ends_us = {
-        plan.slot.name: end_of_runs_us(plan.runs, now_us) for plan in guard.plan.limits if plan.runs
-    }
-    moves = moves_of(layout, guard.layout, guard.stamp, ends_us)
+    moves = migration_of(layout, guard.layout, guard.stamp, guard.plan.limits, now_us)
     if standing.size == 0:
         return IdentityChange(guard.identity, StateChange.FRESH, guard, moves)
     # That of a removed identity expires, and that of a damaged one is to be refused.
