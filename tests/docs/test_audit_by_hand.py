@@ -24,10 +24,10 @@ def folder(embedded: RealServer, tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(not shutil.which("jq"), reason="needs jq")
-def test_archive_is_verified_by_hand(folder: Path) -> None:
-    """With nothing of keyleash: what was exported outlives it."""
+def test_archive_verifies_with_the_commands_of_the_page(folder: Path) -> None:
+    """The commands of the page need no keyleash."""
     text = PAGE.read_text(encoding="utf-8")
-    (block,) = re.findall(r"By hand, in a folder:\n\n((?:    .*\n)+)", text)
+    (block,) = re.findall(r"To verify by hand,\nin a folder:\n\n((?:    .*\n)+)", text)
     script = textwrap.dedent(block)
 
     def run() -> subprocess.CompletedProcess[str]:
@@ -35,9 +35,9 @@ def test_archive_is_verified_by_hand(folder: Path) -> None:
             ["bash", "-c", script], cwd=folder, capture_output=True, text=True, check=False
         )
 
-    said = run().stdout.splitlines()
-    assert [line.endswith(": OK") for line in said] == [True, True, True, False]
-    assert said[-1] == "the chain holds"
+    lines = run().stdout.splitlines()
+    assert [line.endswith(": OK") for line in lines] == [True, True, True, False]
+    assert lines[-1] == "the chain holds"
     file = sorted(folder.glob("*.jsonl"))[1]
     file.write_bytes(file.read_bytes()[:-1])
     assert f"{file.name}: FAILED" in run().stdout

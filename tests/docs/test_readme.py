@@ -1,4 +1,4 @@
-"""The commands of the README, run as they stand there."""
+"""The commands of the README, the tutorial and the incident guide, run as written."""
 
 from __future__ import annotations
 
@@ -11,28 +11,39 @@ from pathlib import Path
 from support.command_line import Cli
 from support.servers import RealServer
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-TEN = re.compile(r"^## Ten commands$.*?^```bash\n(.*?)^```$", re.M | re.S)
-WRONG = re.compile(r"^## When something went wrong\n\n((?:    keyleash .*\n)+)", re.M)
+ROOT = Path(__file__).resolve().parents[2]
+SHELL = re.compile(r"^```bash\n(.*?)^```$", re.M | re.S)
+INDENTED = re.compile(r"^((?:    keyleash .*\n)+)", re.M)
 COMMAND = re.compile(r"^(?: *export \w+=\$\()? *(?:cat|keyleash) ", re.M)
-TOLD = (
+(README,) = SHELL.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+TUTORIAL, *_ = SHELL.findall(
+    (ROOT / "docs" / "tutorial" / "first-ten-minutes.md").read_text(encoding="utf-8")
+)
+INCIDENT, *_ = INDENTED.findall(
+    (ROOT / "docs" / "how-to" / "respond-to-an-incident.md").read_text(encoding="utf-8")
+)
+README_OUTPUT = (
     "agents.yaml is valid",
-    "2 cases passed, on the model and an embedded server; coverage 100 %",
-    "+ agent-runner (machine)   [widens]",
     "activated generation 1: 1 identity",
     "\nOK\n",
     "SET  agents:jobs:42:state  ok",
     "revoked       identity",
     "error: TOKEN_REVOKED",
 )
-"""What the newcomer is told, in this order."""
+TUTORIAL_OUTPUT = (
+    README_OUTPUT[0],
+    "2 cases passed, on the model and an embedded server; coverage 100 %",
+    "+ agent-runner (machine)   [widens]",
+    *README_OUTPUT[1:],
+)
+"""Parts of the output, in their order."""
 KEY = "agents:jobs:42:state"
 
 
 def run(
     server: RealServer, folder: Path, commands: str, answers: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run *commands* as one script, with a terminal on which *answers* are typed."""
+    """Run *commands* as one script, with *answers* typed on its terminal."""
     cli = Cli(server.url)
     keyleash = f'keyleash() {{ {" ".join(cli.command)} "$@"; }}'
     typed, terminal = pty.openpty()
@@ -48,42 +59,51 @@ def run(
         os.close(terminal)
 
 
-def assert_said(said: str, ran: subprocess.CompletedProcess[str], *wanted: str) -> None:
-    """See that *said* has these words in their order."""
+def assert_printed(
+    output: str, ran: subprocess.CompletedProcess[str], parts: tuple[str, ...]
+) -> None:
+    """Assert that *output* has the parts in their order."""
     at = 0
-    for words in wanted:
-        at = said.find(words, at)
-        assert at >= 0, (words, ran.stdout, ran.stderr)
+    for part in parts:
+        at = output.find(part, at)
+        assert at >= 0, (part, ran.stdout, ran.stderr)
     assert "Traceback" not in ran.stderr
 
 
-def test_ten_commands_lead_a_newcomer_from_a_policy_to_a_revoked_token(
+def test_readme_commands_lead_from_a_policy_to_a_revoked_token(
     embedded: RealServer, tmp_path: Path
 ) -> None:
-    """Each works as written, and the call after the last is refused."""
-    (commands,) = TEN.findall(README)
-    assert len(COMMAND.findall(commands)) == 10
+    """Each of the six commands works as written, and the next call is denied."""
+    assert len(COMMAND.findall(README)) == 7  # one of them writes the policy
 
-    ran = run(embedded, tmp_path, f"{commands}\nkeyleash exec GET {KEY} 2>&1")
+    ran = run(embedded, tmp_path, f"{README}\nkeyleash exec GET {KEY} 2>&1")
 
-    assert_said(ran.stdout, ran, *TOLD)
+    assert_printed(ran.stdout, ran, README_OUTPUT)
 
 
-def test_commands_after_an_incident_restore_what_the_ten_commands_changed(
+def test_tutorial_commands_lead_from_a_policy_to_a_revoked_token(
     embedded: RealServer, tmp_path: Path
 ) -> None:
-    """The undo of the README works with the policy of the README."""
-    (ten,), (wrong,) = TEN.findall(README), WRONG.findall(README)
-    assert len(COMMAND.findall(wrong)) == 5
+    """Each command works as written, and the next call is denied."""
+    ran = run(embedded, tmp_path, f"{TUTORIAL}\nkeyleash exec GET {KEY} 2>&1")
+
+    assert_printed(ran.stdout, ran, TUTORIAL_OUTPUT)
+
+
+def test_incident_commands_restore_the_value_that_the_tutorial_changed(
+    embedded: RealServer, tmp_path: Path
+) -> None:
+    """The undo of the guide works with the policy of the tutorial."""
+    assert len(COMMAND.findall(INCIDENT)) == 5
     admin = embedded.client(decode_responses=True)
     admin.set(KEY, "queued", ex=1000)
-    assert run(embedded, tmp_path, ten).returncode == 0
+    assert run(embedded, tmp_path, TUTORIAL).returncode == 0
     assert admin.get(KEY) == "running"
 
-    ran = run(embedded, tmp_path, f"set -e\n{wrong}", "y\n")
+    ran = run(embedded, tmp_path, f"set -e\n{INCIDENT}", "y\n")
 
     assert ran.returncode == 0, ran.stderr
-    assert_said(ran.stdout + ran.stderr, ran, "1 key restored")
+    assert_printed(ran.stdout + ran.stderr, ran, ("1 key restored",))
     assert admin.get(KEY) == "queued"
     assert 0 < admin.ttl(KEY) <= 1000
     assert "running" in (tmp_path / "incident.html").read_text(encoding="utf-8")
