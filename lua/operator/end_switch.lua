@@ -1,15 +1,19 @@
 --- end_switch: let identities act again, now that all keys are where their guards look for them.
 ---
---- KEYS     none
+--- KEYS[1]  sealed   hash    the prefixes in force
+--- KEYS[2]  layouts  hash    layouts of all states
+--- KEYS[3]  control  stream  operator actions
 ---
---- ARGV[1]  actor  string
+--- ARGV[1]  state    string  prefix of states
+--- ARGV[2]  actor  string
 ---
 --- Replies  1 | 0 it was done already
+local sealed_key, layouts_key, control_key, state_prefix = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 local call = redis.call
-local kind, phase = unpack(call('HMGET', {{ names.sealed }}, 'change', 'phase'))
+local kind, phase = unpack(call('HMGET', sealed_key, 'change', 'phase'))
 if phase ~= 'switched' then return 0 end
-for _, name in ipairs(call('HKEYS', {{ names.layouts }})) do
-  local state = {{ names.state_prefix }} .. name
+for _, name in ipairs(call('HKEYS', layouts_key)) do
+  local state = state_prefix .. name
   local flag = call('GETRANGE', state, 8, 15)
   if #flag == 8 then
     -- Who was suspended before stays so.
@@ -21,9 +25,9 @@ for _, name in ipairs(call('HKEYS', {{ names.layouts }})) do
   end
 end
 if kind == 'unseal' then
-  call('DEL', {{ names.sealed }})
+  call('DEL', sealed_key)
 else
-  call('HDEL', {{ names.sealed }}, 'change', 'phase', 'from_control', 'from_vault', 'to_control', 'to_vault', 'adopt')
+  call('HDEL', sealed_key, 'change', 'phase', 'from_control', 'from_vault', 'to_control', 'to_vault', 'adopt')
 end
-call('XADD', {{ names.control }}, '*', 'event', kind, 'actor', ARGV[1])
+call('XADD', control_key, '*', 'event', kind, 'actor', ARGV[2])
 return 1

@@ -1,11 +1,21 @@
+#!lua flags=allow-oom
 --- freeze: make guards refuse every call of their identities as suspended.
 ---
---- KEYS     none
+--- KEYS[1]   sealed      hash    the prefixes in force
+--- KEYS[2]   layouts     hash    layouts of all states
+--- KEYS[3]   control     stream  operator actions
 ---
---- ARGV[1]  actor     string
---- ARGV[2]  reason    string  what every refusal says from now on
---- ARGV[3]  for_ms    string  for how long; "" until somebody ends it
---- ARGV[4…] identities        none for all that are active
+--- ARGV[1]   prefix      string  of the control keys, as the caller knows it
+--- ARGV[2]   public      string  the prefix without a record in `sealed`
+--- ARGV[3]   state       string  prefix of states
+--- ARGV[4]   guard       string  prefix of guard records
+--- ARGV[5]   suspension  string  prefix of records of suspensions
+--- ARGV[6]   latest_us   number  a time from here on is corrupt
+--- ARGV[7]   max_reason  number  bytes of a reason
+--- ARGV[8]  actor     string
+--- ARGV[9]  reason    string  what every refusal says from now on
+--- ARGV[10]  for_ms    string  for how long; "" until somebody ends it
+--- ARGV[11…] identities        none for all that are active
 ---
 --- Replies  now_us, id of the control event or "", then for each identity: its name, when its
 ---          suspension ends (Unix ms; "" until somebody ends it), why, and 1 if this call made it so, 0 if
@@ -14,42 +24,45 @@
 ---
 --- A suspension never ends sooner because of another: that would let somebody act whom
 --- somebody else had stopped.
+local sealed_key, layouts_key, control_key = KEYS[1], KEYS[2], KEYS[3]
+local prefix, public_prefix, state_prefix, guard_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local suspension_prefix, latest_us, max_reason_bytes = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local call, argv = redis.call, ARGV
 --% include "operator/include/named_states.lua"
 --% include "operator/include/is_in_force.lua"
 if not is_in_force() then return false end
 local wanted = {}
-for i = 4, #argv do wanted[#wanted + 1] = argv[i] end
+for i = 11, #argv do wanted[#wanted + 1] = argv[i] end
 local states, unknown = named_states(wanted)
 if not states then return unknown end
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
-local until_us = argv[3] == '' and 1 or now_us + argv[3] * 1000
+local until_us = argv[10] == '' and 1 or now_us + argv[10] * 1000
 local since_ms, until_ms = string.format('%.0f', now_us / 1000), ''
 if until_us > 1 then until_ms = string.format('%.0f', math.ceil(until_us / 1000)) end
 
-local said, changed = { string.format('%.0f', now_us), '' }, {}
+local reply, changed = { string.format('%.0f', now_us), '' }, {}
 for i = 1, #states, 2 do
   local name, state = states[i], states[i + 1]
-  local record = {{ names.suspension_prefix }} .. name
+  local record = suspension_prefix .. name
   local before = struct.unpack('<d', call('GETRANGE', state, 8, 15))
   -- A fenced agent may write any bytes there: what is no time has no end.
-  if not (before < {{ latest_us }}) then before = 1 end
+  if not (before < latest_us) then before = 1 end
   local lasts = before == 1 or (until_us > 1 and before >= until_us)
   if not lasts then
     call('SETRANGE', state, 8, struct.pack('<d', until_us))
     call('DEL', record)
-    call('HSET', record, 'reason', argv[2], 'by', argv[1], 'since_ms', since_ms, 'until_ms', until_ms)
+    call('HSET', record, 'reason', argv[9], 'by', argv[8], 'since_ms', since_ms, 'until_ms', until_ms)
     changed[#changed + 1] = name
   end
   local ends_us = lasts and before or until_us
-  said[#said + 1] = name
-  said[#said + 1] = ends_us > 1 and string.format('%.0f', math.ceil(ends_us / 1000)) or ''
-  said[#said + 1] = string.sub(call('HGET', record, 'reason') or '', 1, {{ max_reason_bytes }})
-  said[#said + 1] = lasts and 0 or 1
+  reply[#reply + 1] = name
+  reply[#reply + 1] = ends_us > 1 and string.format('%.0f', math.ceil(ends_us / 1000)) or ''
+  reply[#reply + 1] = string.sub(call('HGET', record, 'reason') or '', 1, max_reason_bytes)
+  reply[#reply + 1] = lasts and 0 or 1
 end
 if changed[1] then
-  said[2] = call('XADD', {{ names.control }}, '*', 'event', 'freeze', 'actor', argv[1],
-    'identities', table.concat(changed, ','), 'reason', argv[2], 'until_ms', until_ms)
+  reply[2] = call('XADD', control_key, '*', 'event', 'freeze', 'actor', argv[8],
+    'identities', table.concat(changed, ','), 'reason', argv[9], 'until_ms', until_ms)
 end
-return said
+return reply

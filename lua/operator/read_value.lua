@@ -2,9 +2,14 @@
 ---
 --- KEYS     none
 ---
---- ARGV[1]  source  string  "key", "value" or "image"
---- ARGV[2]  value   string  the key; a string's bytes; or what DUMP said
---- ARGV[3]  extent  string  "whole", or "short" for the first elements
+--- ARGV[1]  vault      string  prefix of the keys of agents
+--- ARGV[2]  undo       string  prefix of the keys that before-images become for a moment
+--- ARGV[3]  max_bytes  number  a larger value is not read
+--- ARGV[4]  elements   number  of a short extent
+--- ARGV[5]  bytes      number  of each of these
+--- ARGV[6]  source  string  "key", "value" or "image"
+--- ARGV[7]  value   string  the key; a string's bytes; or what DUMP returned
+--- ARGV[8]  extent  string  "whole", or "short" for the first elements
 ---
 --- Replies  type as TYPE has it, "none" if there is nothing; digest as digest_of has it, "large"
 ---          if it takes too many bytes to be read; expiry in Unix milliseconds or "-1"; bytes that
@@ -13,27 +18,29 @@
 ---        | LEASH IMAGE_UNREADABLE as the server cannot restore it
 ---
 --- An image is made a key for as long as this takes, which neither replicas nor the log see.
+local vault, undo_prefix, max_bytes = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local short_elements, short_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
 local call = redis.call
 --% include "record/digest_of_key.lua"
 --% include "operator/include/elements_of.lua"
-local key, is_whole = {{ vault }} .. ARGV[2], ARGV[3] == 'whole'
-local is_image = ARGV[1] ~= 'key'
+local key, is_whole = vault .. ARGV[7], ARGV[8] == 'whole'
+local is_image = ARGV[6] ~= 'key'
 if is_image then
-  key = {{ names.undo_prefix }} .. 'image'
+  key = undo_prefix .. 'image'
   redis.set_repl(redis.REPL_NONE)
 end
-if ARGV[1] == 'value' then
-  call('SET', key, ARGV[2])
+if ARGV[6] == 'value' then
+  call('SET', key, ARGV[7])
 elseif is_image then
-  local restored = redis.pcall('RESTORE', key, 0, ARGV[2], 'REPLACE')
+  local restored = redis.pcall('RESTORE', key, 0, ARGV[7], 'REPLACE')
   if restored.err then
     if not string.find(restored.err, '^ERR ') then return restored end
     return redis.error_reply('LEASH IMAGE_UNREADABLE')
   end
 end
 local lengths = { string = 'STRLEN', list = 'LLEN', hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', stream = 'XLEN' }
-local dump = ARGV[1] == 'image' and ARGV[2] or nil
-local kind, digest = call('TYPE', key).ok, digest_of(key, {{ image_max_bytes }}, dump)
+local dump = ARGV[6] == 'image' and ARGV[7] or nil
+local kind, digest = call('TYPE', key).ok, digest_of(key, max_bytes, dump)
 if digest == 'absent' then kind = 'none' end
 local found = {
   kind,

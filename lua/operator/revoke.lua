@@ -1,33 +1,40 @@
+#!lua flags=allow-oom
 --- revoke: make tokens useless from the next call on.
 ---
---- KEYS     none
+--- KEYS[1]  layouts   hash    layouts of all states
+--- KEYS[2]  control   stream  operator actions
 ---
---- ARGV[1]  actor     string
---- ARGV[2]  identity  string  "" for every identity that ever had a state
---- ARGV[3]  id        string  a token id, or "" for all tokens of the identity
+--- ARGV[1]  tokens    string  prefix of the hashes of an identity's tokens
+--- ARGV[2]  token     string  prefix of token records
+--- ARGV[3]  offset    number  place of the byte that revokes a record
+--- ARGV[4]  actor     string
+--- ARGV[5]  identity  string  "" for every identity that ever had a state
+--- ARGV[6]  id        string  a token id, or "" for all tokens of the identity
 ---
 --- Replies  now_us, then identity, id, … of the tokens that this call revoked; "" for the id of one
 ---          that it could not, as what is recorded of it cannot be read
 ---
 --- The tokens are looked up in here: one issued a moment ago must not slip through.
+local layouts_key, control_key, tokens_prefix, token_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local revoked_offset = ARGV[3]
 local call = redis.call
 local time = call('TIME')
 local revoked = { string.format('%.0f', time[1] * 1000000 + time[2]) }
-local identities = { ARGV[2] }
-if ARGV[2] == '' then identities = call('HKEYS', {{ names.layouts }}) end
+local identities = { ARGV[5] }
+if ARGV[5] == '' then identities = call('HKEYS', layouts_key) end
 for _, identity in ipairs(identities) do
-  local known = call('HGETALL', {{ names.tokens_prefix }} .. identity)
+  local known = call('HGETALL', tokens_prefix .. identity)
   for i = 1, #known, 2 do
-    local wanted = ARGV[3] == '' or ARGV[3] == known[i]
+    local wanted = ARGV[6] == '' or ARGV[6] == known[i]
     -- One record that somebody spoilt must not keep the others alive.
     local is_read, facts = pcall(cjson.decode, known[i + 1])
     local digest = is_read and type(facts) == 'table' and facts.digest
-    local record = {{ names.token_prefix }} .. identity .. ':' .. tostring(digest)
+    local record = token_prefix .. identity .. ':' .. tostring(digest)
     if wanted and type(digest) ~= 'string' then
       revoked[#revoked + 1], revoked[#revoked + 2] = identity, ''
-    elseif wanted and call('GETRANGE', record, {{ revoked_offset }}, {{ revoked_offset }}) == '\0' then
-      call('SETRANGE', record, {{ revoked_offset }}, '\1')
-      call('XADD', {{ names.control }}, '*', 'event', 'revoke', 'actor', ARGV[1],
+    elseif wanted and call('GETRANGE', record, revoked_offset, revoked_offset) == '\0' then
+      call('SETRANGE', record, revoked_offset, '\1')
+      call('XADD', control_key, '*', 'event', 'revoke', 'actor', ARGV[4],
         'identity', identity, 'token', known[i])
       revoked[#revoked + 1], revoked[#revoked + 2] = identity, known[i]
     end

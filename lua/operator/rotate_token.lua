@@ -1,15 +1,25 @@
 --- rotate_token: put a new token beside others, which end when the grace does.
 ---
---- KEYS     none
+--- KEYS[1]   sealed    hash    the prefixes in force
+--- KEYS[2]   control   stream  operator actions
 ---
---- ARGV[1]  actor     string
---- ARGV[2]  identity  string
---- ARGV[3]  ttl_s     string  wanted life of the new token in seconds; "" for that of the policy
---- ARGV[4]  note      string  of the new token
---- ARGV[5]  old       string  id of the token that is replaced; "" for all live ones of the identity
---- ARGV[6]  grace_ms  string  how long it is still good, if it does not expire before
---- ARGV[7]  id        string  of the new token
---- ARGV[8]  digest    string  its SHA-1
+--- ARGV[1]   prefix    string  of the control keys, as the caller knows it
+--- ARGV[2]   public    string  the prefix without a record in `sealed`
+--- ARGV[3]   guard     string  prefix of guard records
+--- ARGV[4]   tokens    string  prefix of the hashes of an identity's tokens
+--- ARGV[5]   token     string  prefix of token records
+--- ARGV[6]   noted_us  number  a use is written if the one on record is older
+--- ARGV[7]   idle_us   number  likewise, with a limit of idle time
+--- ARGV[8]   keep_ms   number  how long a record outlives its token
+--- ARGV[9]   bytes     number  length of a token record
+--- ARGV[10]  actor     string
+--- ARGV[11]  identity  string
+--- ARGV[12]  ttl_s     string  wanted life of the new token in seconds; "" for that of the policy
+--- ARGV[13]  note      string  of the new token
+--- ARGV[14]  old       string  id of the token that is replaced; "" for all live ones of the identity
+--- ARGV[15]  grace_ms  string  how long it is still good, if it does not expire before
+--- ARGV[16]  id        string  of the new token
+--- ARGV[17]  digest    string  its SHA-1
 ---
 --- Replies  when the new one expires (Unix ms), 1 if max_ttl shortened its life or 0, then for each
 ---          token that is replaced: its id, and when it expires (Unix ms)
@@ -18,12 +28,16 @@
 ---        | nil the prefixes are others by now: nothing was changed
 ---
 --- One script, so that there is no moment with the old token cut and no new one to go on with.
+local sealed_key, control_key, prefix, public_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local guard_prefix, tokens_prefix, token_prefix = ARGV[3], ARGV[4], ARGV[5]
+local use_noted_us, use_noted_idle_us, keep_record_ms = ARGV[6], ARGV[7], ARGV[8]
+local record_bytes = tonumber(ARGV[9])
 local call, argv = redis.call, ARGV
 --% include "operator/include/is_in_force.lua"
 --% include "operator/include/issue.lua"
 if not is_in_force() then return false end
-local identity, old, grace_ms, id = argv[2], argv[5], argv[6] + 0, argv[7]
-local tokens, record_prefix = {{ names.tokens_prefix }} .. identity, {{ names.token_prefix }} .. identity .. ':'
+local identity, old, grace_ms, id = argv[11], argv[14], argv[15] + 0, argv[16]
+local tokens, record_prefix = tokens_prefix .. identity, token_prefix .. identity .. ':'
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 -- A whole millisecond that is not to come, so that a grace of 0 binds the very next call.
@@ -36,7 +50,7 @@ for i = 1, #known, 2 do
   local key = facts and record_prefix .. facts.digest
   local record = key and call('GET', key)
   -- A fenced agent may write any bytes there: what is shorter is no record.
-  if record and #record >= {{ record_bytes }} then
+  if record and #record >= record_bytes then
     local expires_us, _, revoked = struct.unpack('<ddBc12', record)
     if revoked == 0 and expires_us > now_us then
       expires_us = math.min(expires_us, ends_us)
@@ -47,18 +61,18 @@ end
 if old ~= '' and not ending[1] then return 1 end
 
 -- First the one write that a full server refuses: a script does not roll back.
-local new_expires_ms, capped = issue(identity, argv[1], argv[4], argv[3], now_us, { id, argv[8] }, 1, 2)
+local new_expires_ms, capped = issue(identity, argv[10], argv[13], argv[12], now_us, { id, argv[17] }, 1, 2)
 if not new_expires_ms then return 0 end
-local said = { string.format('%.0f', new_expires_ms), capped }
-for _, one in ipairs(ending) do
-  local expires_ms = one.expires_us / 1000
-  call('SETRANGE', one.key, 0, struct.pack('<d', one.expires_us))
+local reply = { string.format('%.0f', new_expires_ms), capped }
+for _, token in ipairs(ending) do
+  local expires_ms = token.expires_us / 1000
+  call('SETRANGE', token.key, 0, struct.pack('<d', token.expires_us))
   -- The guard tells the time by how long the record is kept, so both move together.
-  call('PEXPIREAT', one.key, string.format('%.0f', expires_ms + {{ keep_record_ms }}))
-  one.facts.replaced_by = id
-  call('HSET', tokens, one.id, cjson.encode(one.facts))
-  call('XADD', {{ names.control }}, '*', 'event', 'rotate-token', 'actor', argv[1], 'identity', identity,
-    'token', one.id, 'replaced_by', id, 'expires_ms', string.format('%.0f', expires_ms))
-  said[#said + 1], said[#said + 2] = one.id, string.format('%.0f', expires_ms)
+  call('PEXPIREAT', token.key, string.format('%.0f', expires_ms + keep_record_ms))
+  token.facts.replaced_by = id
+  call('HSET', tokens, token.id, cjson.encode(token.facts))
+  call('XADD', control_key, '*', 'event', 'rotate-token', 'actor', argv[10], 'identity', identity,
+    'token', token.id, 'replaced_by', id, 'expires_ms', string.format('%.0f', expires_ms))
+  reply[#reply + 1], reply[#reply + 2] = token.id, string.format('%.0f', expires_ms)
 end
-return said
+return reply

@@ -14,10 +14,11 @@ from jinja2 import DictLoader, UndefinedError, meta
 
 from keyleash.commands import load_table
 from keyleash.compiler import compile_guard
-from keyleash.compiler.render import environment, lua_root
+from keyleash.compiler.render import environment
 from keyleash.limits import SlotKind
 from keyleash.policy import Identity, parse_policy
 from keyleash.store.keyspace import Keyspace
+from keyleash.store.scripts import lua_root
 from support.leash import grant, policy
 
 SHARED = re.compile(r'cached_include "(\w+/\w+\.lua)" with (.*)')

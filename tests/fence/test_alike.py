@@ -13,9 +13,9 @@ import redis
 
 from keyleash.commands import load_table
 from keyleash.commands.live import read_table
-from keyleash.compiler.render import lua_root
 from keyleash.fence import data_rules, read_server_facts, rules
 from keyleash.fence.rules import FOR_EVERYBODY
+from keyleash.store.scripts import lua_root
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.asking import ask_all
 from oracle.placements import ours_of

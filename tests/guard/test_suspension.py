@@ -9,8 +9,8 @@ import pytest
 
 import keyleash
 from keyleash.audit import read_control
-from keyleash.compiler.render import operator_script
 from keyleash.operator import freeze, thaw
+from keyleash.store.scripts import END_SWITCH
 from keyleash.store.state import Layout, unpack_state
 from keyleash.vault import seal
 from support.errors import raises_code
@@ -74,7 +74,7 @@ def test_end_of_a_hold_gives_back_what_was_before(leash: Leash, held: int, befor
     write_suspended(leash, "one", held)
     leash.admin.hset(NAMES.sealed, mapping={"change": "unseal", "phase": "switched"})
 
-    leash.admin.eval(operator_script("end_switch.lua", NAMES), 0, "ops")
+    leash.admin.eval(END_SWITCH.text, *END_SWITCH.arguments(NAMES, "ops"))
 
     assert suspended(leash, "one") == before
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from keyleash.compiler.render import emergency_script
 from keyleash.errors import OperationError
 from keyleash.limits import COUNTS
 from keyleash.limits.counters import DOUBLE
@@ -16,6 +16,7 @@ from keyleash.policy.problems import did_you_mean, listing, which_identity
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client, read_active
+from keyleash.store.scripts import RESET_LIMITS
 from keyleash.store.server_check import operator_client
 from keyleash.store.state import MAX_REASON_BYTES, Layout
 from keyleash.store.token import reject_tokens
@@ -111,16 +112,15 @@ def _reset(
     counters = list(_counters(client, keyspace, identity, limits))
     pieces = list(batches(counters, PIECE)) or [()]
     slots = _packed_slots(Layout.from_json(layout), names)
-    script = emergency_script("reset_limits.lua", keyspace)
     head = (actor, identity, reason, layout)
     listed = ",".join(item.name for item in limits)
-    said = client.eval(script, 0, *head, listed, slots, len(counters), *pieces[0])
+    said = _run(client, keyspace, *head, listed, slots, len(counters), *pieces[0])
     if said == 0:
         return None
     bound_us, event = _checked(said)
     for piece in pieces[1:]:
         layout = client.hget(keyspace.layouts, identity)
-        _checked(client.eval(script, 0, actor, identity, reason, layout, "", b"", 0, *piece))
+        _checked(_run(client, keyspace, actor, identity, reason, layout, "", b"", 0, *piece))
     return LimitReset(
         int(bound_us),
         event.decode(),
@@ -128,6 +128,10 @@ def _reset(
         tuple(item.name for item in limits),
         len(counters),
     )
+
+
+def _run(client: Client, keyspace: Keyspace, *words: str | bytes | int) -> Any:
+    return client.eval(RESET_LIMITS.text, *RESET_LIMITS.arguments(keyspace, *words))
 
 
 def _active_identity(client: Client, keyspace: Keyspace, name: str) -> Identity:

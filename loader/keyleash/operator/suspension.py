@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from keyleash.compiler.render import emergency_script
 from keyleash.errors import OperationError
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client
+from keyleash.store.scripts import FREEZE, THAW, OperatorScript
 from keyleash.store.server_check import operator_client
 from keyleash.store.state import MAX_REASON_BYTES, IdentityState
 from keyleash.store.token import reject_tokens
@@ -88,7 +88,7 @@ def freeze(
         raise ValueError(f"a reason has at most {MAX_REASON_BYTES} bytes")
     for_ms = "" if for_s is None else str(for_s * 1000)
     named = dict.fromkeys(identities)
-    words = _run(client, "freeze.lua", keyspace, (actor, reason, for_ms, *named))
+    words = _run(client, FREEZE, keyspace, (actor, reason, for_ms, *named))
     with reading_reply("EVAL"):
         return FreezeResult(
             bound_us=int(words[0]),
@@ -116,7 +116,7 @@ def thaw(
     """
     client = operator_client(client)
     reject_tokens(actor=actor)
-    words = _run(client, "thaw.lua", keyspace, (actor, *dict.fromkeys(identities)))
+    words = _run(client, THAW, keyspace, (actor, *dict.fromkeys(identities)))
     with reading_reply("EVAL"):
         return FreezeResult(
             bound_us=int(words[0]),
@@ -154,10 +154,10 @@ def set_suspended(
 
 
 def _run(
-    client: Client, template: str, keyspace: Keyspace | None, words: Sequence[str]
+    client: Client, script: OperatorScript, keyspace: Keyspace | None, words: Sequence[str]
 ) -> list[bytes]:
-    script = emergency_script(template, keyspace or server_keyspace(client))
-    said: list[bytes] | bytes | None = client.eval(script, 0, *words)
+    keyspace = keyspace or server_keyspace(client)
+    said: list[bytes] | bytes | None = client.eval(script.text, *script.arguments(keyspace, *words))
     if said is None:
         raise OperationError(
             "vault-changing",

@@ -11,7 +11,6 @@ from typing import Any
 
 from redis import exceptions as redis_errors
 
-from keyleash.compiler.render import emergency_script, operator_script
 from keyleash.errors import (
     KeyleashError,
     OperationError,
@@ -21,6 +20,7 @@ from keyleash.policy.problems import which_identity
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client, guard_record, read_active
+from keyleash.store.scripts import ISSUE_TOKENS, REVOKE, ROTATE_TOKEN
 from keyleash.store.server_check import operator_client
 from keyleash.store.token import (
     TokenRecord,
@@ -161,9 +161,11 @@ def issue_tokens(
     while len(made) < n:
         made[new_token_id()] = new_token(identity)
     words = [word for id_, token in made.items() for word in (id_, token_digest(token))]
-    script = operator_script("issue_tokens.lua", keyspace)
     said: list[bytes | int] | int | None = client.eval(
-        script, 0, actor, identity, "" if ttl_s is None else ttl_s, note, *words
+        ISSUE_TOKENS.text,
+        *ISSUE_TOKENS.arguments(
+            keyspace, actor, identity, "" if ttl_s is None else ttl_s, note, *words
+        ),
     )
     if said is None:
         raise prefixes_changed()
@@ -416,8 +418,8 @@ def revoke(
             "unknown-identity", "there is no identity ``", help="see `keyleash status`"
         )
     keyspace = keyspace or server_keyspace(client)
-    script = emergency_script("revoke.lua", keyspace)
-    reply = client.eval(script, 0, actor, identity or "", token_id or "")
+    arguments = REVOKE.arguments(keyspace, actor, identity or "", token_id or "")
+    reply = client.eval(REVOKE.text, *arguments)
     with reading_reply("EVAL"):
         bound_us = int(reply[0])
         words = [item.decode() for item in reply[1:]]
@@ -512,16 +514,18 @@ def rotate_token(
     read_known(identity, client.hgetall(keyspace.tokens(identity)))
     token, new_id = new_token(identity), new_token_id()
     said: list[bytes] | int | None = client.eval(
-        operator_script("rotate_token.lua", keyspace),
-        0,
-        actor,
-        identity,
-        "" if ttl_s is None else ttl_s,
-        note or "",
-        token_id or "",
-        grace_s * 1000,
-        new_id,
-        token_digest(token),
+        ROTATE_TOKEN.text,
+        *ROTATE_TOKEN.arguments(
+            keyspace,
+            actor,
+            identity,
+            "" if ttl_s is None else ttl_s,
+            note or "",
+            token_id or "",
+            grace_s * 1000,
+            new_id,
+            token_digest(token),
+        ),
     )
     if said is None:
         raise prefixes_changed()

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from redis.exceptions import ResponseError, WatchError
 
-from keyleash.compiler.render import operator_script
 from keyleash.errors import OperationError
 from keyleash.fence.apply import refreshed_users
 from keyleash.fence.record import read_records, write_tier
@@ -27,6 +26,7 @@ from keyleash.store.prefixes import (
     server_keyspace,
 )
 from keyleash.store.records import ActivePolicy, Client, read_active
+from keyleash.store.scripts import END_SWITCH, SWITCH_PREFIXES, switch_arguments
 from keyleash.store.server_check import operator_client
 from keyleash.store.token import reject_tokens
 from keyleash.store.wire import Transport
@@ -171,7 +171,7 @@ def _change(
         if not change.is_switched:
             _switch(client, change, prepared, actor, hooks)
         moved = _move(client, change, report)
-        client.evalsha(client.script_load(operator_script("end_switch.lua", change.new)), 0, actor)
+        client.eval(END_SWITCH.text, *END_SWITCH.arguments(change.new, actor))
     write_tier(client, change.new, records)
     hooks.after_end(change.new)
     generation = _require_policy(client, change.new).generation
@@ -283,8 +283,8 @@ def _switch(
         left = set(client.hkeys(change.old.layouts)) - set(stamps)
         words = [word for name in left for word in (name, b"")]
         words += [word for pair in stamps.items() for word in pair]
-        script = operator_script("switch_prefixes.lua", change.new, change.old)
-        client.evalsha(client.script_load(script), 0, active.generation, stage.load, *words)
+        arguments = switch_arguments(change.old, change.new, active.generation, stage.load, *words)
+        client.evalsha(client.script_load(SWITCH_PREFIXES.text), *arguments)
     except ResponseError as error:
         if str(error).startswith("LEASH ACTIVATION_"):
             raise OperationError(

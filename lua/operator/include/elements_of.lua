@@ -1,8 +1,8 @@
 -- What a key holds, or only its first elements and the beginnings of them: a string's bytes;
 -- elements; fields with values and expiries; members with scores; ids with their words.
 local function elements_of(key, kind, is_whole)
-  local count = is_whole and 1000000000 or {{ short_elements }}
-  local bytes = is_whole and -1 or {{ short_bytes }}
+  local count = is_whole and 1000000000 or short_elements
+  local bytes = is_whole and -1 or short_bytes
   local found = {}
   local function add(word) found[#found + 1] = string.sub(word, 1, bytes) end
   if kind == 'string' then

@@ -1,11 +1,11 @@
 -- An undo as an event that can be undone: whose it is, and what each key held before it.
-local function fields_of_undo(words, first, last)
+local function fields_of_undo(actor, undo, words, first, last)
   local names, held = {}, {}
   for i = first, last, 6 do
     local key = words[i]
     names[#names + 1] = #key .. ':' .. key .. ','
     held[#held + 1], held[#held + 2] = 'before', key
-    key = {{ vault }} .. key
+    key = vault .. key
     local kind, expires = call('TYPE', key).ok, string.format('%.0f', call('PEXPIRETIME', key))
     local kept_as, kept = 'value', ''
     if kind == 'none' then
@@ -19,8 +19,8 @@ local function fields_of_undo(words, first, last)
     held[#held + 1], held[#held + 2] = kept_as, kept
   end
   local fields = {
-    'token', '-', 'op', 'UNDO', 'keys', table.concat(names), 'correlation', words[2],
-    'policy', '- 0', 'actor', words[1],
+    'token', '-', 'op', 'UNDO', 'keys', table.concat(names), 'correlation', undo,
+    'policy', '- 0', 'actor', actor,
   }
   for i = 1, #held do fields[#fields + 1] = held[i] end
   return fields

@@ -5,27 +5,27 @@
 --
 -- For each token, words has its id and its digest, from place first to place last.
 local function issue(identity, actor, note, wanted_s, now_us, words, first, last)
-  local rules = call('HMGET', {{ names.guard_prefix }} .. identity, 'ttl_s', 'max_ttl_s', 'idle_s')
-  local tokens = {{ names.tokens_prefix }} .. identity
+  local rules = call('HMGET', guard_prefix .. identity, 'ttl_s', 'max_ttl_s', 'idle_s')
+  local tokens = tokens_prefix .. identity
   -- A script that fails does not roll back: a key of another type fails here.
   call('HLEN', tokens)
-  call('XLEN', {{ names.control }})
+  call('XLEN', control_key)
   if not rules[2] then return end
   local wanted, longest = tonumber(wanted_s) or rules[1] + 0, rules[2] + 0
   local issued_ms = math.floor(now_us / 1000)
   local expires_ms = issued_ms + math.min(wanted, longest) * 1000
   -- It counts as used just so long ago that its first use is written down, and the idle time,
   -- which is measured from that, begins now. So until then `used_us` is before the issue.
-  local used_us = now_us - (rules[3] == '0' and {{ use_noted_us }} or {{ use_noted_idle_us }})
-  local kept_until = string.format('%.0f', expires_ms + {{ keep_record_ms }})
+  local used_us = now_us - (rules[3] == '0' and use_noted_us or use_noted_idle_us)
+  local kept_until = string.format('%.0f', expires_ms + keep_record_ms)
   for i = first, last, 2 do
     local id, digest = words[i], words[i + 1]
     local record = struct.pack('<ddBc12', expires_ms * 1000, used_us, 0, id)
-    call('SET', {{ names.token_prefix }} .. identity .. ':' .. digest, record, 'PXAT', kept_until)
+    call('SET', token_prefix .. identity .. ':' .. digest, record, 'PXAT', kept_until)
     call('HSET', tokens, id, cjson.encode({
       digest = digest, issued_ms = issued_ms, expires_ms = expires_ms, by = actor, note = note,
     }))
-    call('XADD', {{ names.control }}, '*', 'event', 'issue', 'actor', actor, 'identity', identity, 'token', id)
+    call('XADD', control_key, '*', 'event', 'issue', 'actor', actor, 'identity', identity, 'token', id)
   end
   return expires_ms, wanted > longest and 1 or 0
 end

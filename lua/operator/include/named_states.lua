@@ -3,14 +3,14 @@
 local function named_states(wanted)
   local all = not wanted[1]
   if all then
-    wanted = call('HKEYS', {{ names.layouts }})
+    wanted = call('HKEYS', layouts_key)
     table.sort(wanted)
   end
   local states = {}
   for _, name in ipairs(wanted) do
-    local state = {{ names.state_prefix }} .. name
+    local state = state_prefix .. name
     -- What stands where a state was before the prefixes changed is none.
-    if call('EXISTS', {{ names.guard_prefix }} .. name, state) == 2 and call('STRLEN', state) >= 16 then
+    if call('EXISTS', guard_prefix .. name, state) == 2 and call('STRLEN', state) >= 16 then
       states[#states + 1], states[#states + 2] = name, state
     elseif not all then
       return nil, name

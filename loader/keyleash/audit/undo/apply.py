@@ -13,7 +13,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyleash.audit.read import Query, read_events
 from keyleash.audit.undo.plan import Action, ConflictKind, KeyPlan, UndoPlan
 from keyleash.audit.undo.values import HELP, find_withheld
-from keyleash.compiler.render import operator_script
 from keyleash.errors import (
     NothingToUndoError,
     OperationError,
@@ -21,6 +20,7 @@ from keyleash.errors import (
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client
+from keyleash.store.scripts import UNDO
 from keyleash.store.server_check import operator_client
 from keyleash.store.token import reject_tokens
 
@@ -81,9 +81,11 @@ def apply_undo(
     undo = f"undo-{secrets.token_hex(6)}"
     steps = plan.steps
     header = (actor, undo, description, steps[0].event, steps[-1].event)
-    digest = client.script_load(operator_script("undo.lua", keyspace))
+    digest = client.script_load(UNDO.text)
     try:
-        outcome, *details = client.evalsha(digest, 0, *header, *_arguments(plan.changes))
+        outcome, *details = client.evalsha(
+            digest, *UNDO.arguments(keyspace, *header, *_arguments(plan.changes))
+        )
     except (RedisConnectionError, RedisTimeoutError) as lost:
         outcome, details = b"UNDONE", _recorded(client, keyspace, undo, plan.time_ms)
         if not details:

@@ -19,12 +19,12 @@ from keyleash.audit.undo.history import (
 from keyleash.audit.undo.selection import UndoSelection, read_others, select_events
 from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
-from keyleash.compiler.render import UNDO_MAX_BYTES
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
 from keyleash.store.identities import server_time_ms
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client
+from keyleash.store.scripts import UNDO_MAX_BYTES
 from keyleash.store.server_check import operator_client
 
 

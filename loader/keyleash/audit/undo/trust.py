@@ -20,12 +20,12 @@ from keyleash.audit.operator_actions import PolicyUse, in_sequence, read_activat
 from keyleash.audit.read import MASK, key_test
 from keyleash.audit.undo.history import CHANGES, changed_keys, unmasked
 from keyleash.commands import OperationClass, load_table
-from keyleash.compiler.render import KEPT_POLICIES
 from keyleash.errors import KeyleashError, NothingToUndoError
 from keyleash.policy import Identity, Policy, parse_policy
 from keyleash.policy.patterns import beginning, match
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import ActivePolicy, Client, read_active, read_history
+from keyleash.store.scripts import KEPT_POLICIES
 
 ANY_CLASS = frozenset(OperationClass)
 Entry = TypeVar("Entry")

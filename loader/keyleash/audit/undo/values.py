@@ -14,11 +14,11 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyleash.audit.entries import ABSENT, LARGE, ImageContent
-from keyleash.compiler.render import operator_script
 from keyleash.errors import UnvalidatedRestoreError
 from keyleash.fence.record import read_forgeable
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import Client
+from keyleash.store.scripts import READ_VALUE
 from keyleash.store.server_check import PAYLOAD_SETTING, PayloadRisk, find_payload_risk
 from keyleash.store.wire import reading_reply
 
@@ -159,11 +159,12 @@ def read_images(
 def _read(
     client: Client, keyspace: Keyspace, sources: Sequence[tuple[str, bytes]], whole: bool
 ) -> Iterator[Any]:
-    digest = client.script_load(operator_script("read_value.lua", keyspace))
+    digest = client.script_load(READ_VALUE.text)
     for piece in _pieces(sources):
         with client.pipeline(transaction=False) as pipe:
             for kind, value in piece:
-                pipe.evalsha(digest, 0, kind, value, "whole" if whole else "short")
+                extent = "whole" if whole else "short"
+                pipe.evalsha(digest, *READ_VALUE.arguments(keyspace, kind, value, extent))
             for reply in pipe.execute(raise_on_error=False):
                 if isinstance(reply, Exception) and not _is_unreadable(reply):
                     raise reply

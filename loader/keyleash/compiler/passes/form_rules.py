@@ -13,7 +13,6 @@ from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, ScanP
 from keyleash.compiler.passes.order_dispatch import OFTEN_USED
 from keyleash.compiler.passes.select_commands import KEPT, usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, matcher
-from keyleash.compiler.render import StandIns
 from keyleash.compiler.resp import is_alike, mend_of, names_widths
 from keyleash.limits import Counter
 from keyleash.limits.counters import COUNTED
@@ -271,3 +270,41 @@ def _requirement(
         matchers=_distinct(grants[i].keys for i in givers),
         others=_distinct(grants[i].keys for i in others),
     )
+
+
+class StandIns:
+    """The stand-ins of one guard's matchers: equal for equal ones, and numbered in order."""
+
+    def __init__(self) -> None:
+        self._of: dict[Matcher, Matcher] = {}
+        self._real: dict[Matcher, Matcher] = {}
+
+    def of(self, matchers: Iterable[Matcher]) -> tuple[Matcher, ...]:
+        """What stands for *matchers*."""
+        return tuple(map(self._stand_in, matchers))
+
+    def _stand_in(self, real: Matcher) -> Matcher:
+        stand_in = self._of.setdefault(real, Matcher(text=b"%d" % len(self._of)))
+        self._real.setdefault(stand_in, real)
+        return stand_in
+
+    def real(self, stand_ins: Iterable[Matcher]) -> tuple[Matcher, ...]:
+        """The matchers for which *stand_ins* stand."""
+        return tuple(self._real[item] for item in stand_ins)
+
+    def real_check(self, check: Check) -> Check:
+        """The check on real matchers."""
+        requirements = (
+            Requirement(
+                requirement.missing, self.real(requirement.matchers), self.real(requirement.others)
+            )
+            for requirement in check.requirements
+        )
+        return replace(check, requirements=tuple(requirements))
+
+    def real_rule(self, rule: Rule) -> Rule:
+        """The rule with real channels and globs; most have none, and are shared as they are."""
+        if not rule.channels and rule.scan is None:
+            return rule
+        scan = rule.scan and ScanPlan(self.real(rule.scan.wholes), self.real(rule.scan.beginnings))
+        return replace(rule, channels=self.real(rule.channels), scan=scan)

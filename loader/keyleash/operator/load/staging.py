@@ -11,7 +11,7 @@ from dataclasses import asdict
 from redis.exceptions import ResponseError
 
 from keyleash.compiler import CompiledGuard, Report
-from keyleash.compiler.render import STAGED_KEEP_MS, operator_script, render
+from keyleash.compiler.render import operator_script
 from keyleash.errors import OperationError
 from keyleash.limits.counters import DOUBLE
 from keyleash.operator.load.plan import (
@@ -24,6 +24,7 @@ from keyleash.operator.load.plan import (
 )
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import ActivePolicy, Client
+from keyleash.store.scripts import COLLECT, STAGED_KEEP_MS
 from keyleash.store.state import Layout
 from keyleash.store.wire import Transport
 
@@ -190,7 +191,7 @@ def step_lua_gc(client: Client) -> None:
     alone, it sweeps what thousands of scripts are made of within one command: a SCRIPT LOAD, or
     the activation of many identities.
     """
-    step, until_s = render("operator/collect.lua"), time.monotonic() + LONGEST_S
+    step, until_s = COLLECT.text, time.monotonic() + LONGEST_S
     done_kib = 0
     try:
         # Not until it is seen to come around: the server moves it too, and may be the one who

@@ -1,0 +1,148 @@
+"""The operators' Lua scripts: static files, with key names as KEYS and constants as ARGV."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from keyleash.limits.counters import MOST
+from keyleash.policy.quantities import MAX_SIZE_BYTES
+from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
+from keyleash.store.state import MAX_REASON_BYTES
+from keyleash.store.token import (
+    KEEP_AFTER_EXPIRY_MS,
+    RECORD_BYTES,
+    REVOKED_OFFSET,
+    USE_NOTED_IDLE_US,
+    USE_NOTED_US,
+)
+
+REMOVED_KEEP_MS = 32 * 86_400_000
+"""How long the state of a removed identity is stored: longer than any budget lasts."""
+KEPT_POLICIES = 20
+"""The number of policies in the history."""
+STAGED_KEEP_MS = 10 * 60_000
+"""How long staged keys outlive a load that dies: longer than any load takes."""
+OPERATORS_RETAIN = 100_000
+"""The number of events in the audit stream of undos."""
+UNDO_MAX_BYTES = 64 * 1024 * 1024
+"""The most bytes that an undo moves: the server serves no other client meanwhile."""
+UNDO_KEYS_PER_EVENT = 1000
+"""The most keys in one event of an undo: a script passes at most 7,999 words to a command."""
+SHORT_ELEMENTS, SHORT_BYTES = 4, 48
+"""How much is read of a value that is shown on one line."""
+
+_INCLUDE = re.compile(r'^--% include "(.+)"\n', re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorScript:
+    """A script that operators run; the header of its file describes keys and arguments.
+
+    Attributes:
+        name: Its file in `lua/operator/`, without the suffix.
+        keys: The members of `Keyspace` that are its KEYS.
+        prefixes: The members of `Keyspace` that are its first arguments; a method gets "".
+        constants: The arguments behind these.
+    """
+
+    name: str
+    keys: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    constants: tuple[str | int, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The Lua text, with its includes."""
+        return _text(f"operator/{self.name}.lua")
+
+    def arguments(
+        self, keyspace: Keyspace, *words: str | bytes | int
+    ) -> tuple[str | bytes | int, ...]:
+        """Return what follows the script or digest in EVAL and EVALSHA."""
+        keys = [_named(keyspace, name) for name in self.keys]
+        prefixes = [_named(keyspace, name) for name in self.prefixes]
+        return (len(keys), *keys, *prefixes, *self.constants, *words)
+
+
+def switch_arguments(
+    old: Keyspace, new: Keyspace, *words: str | bytes | int
+) -> tuple[str | bytes | int, ...]:
+    """Return what follows the digest of `SWITCH_PREFIXES` in EVALSHA."""
+    keys = [new.sealed]
+    for keyspace in (old, new):
+        keys += [keyspace.policy, keyspace.layouts, keyspace.control]
+        keys += [keyspace.audit(OPERATORS), keyspace.operators_seq]
+    moved = ("state_root", "denied", "repeats", "refused", "suspension")
+    return (
+        len(keys),
+        *keys,
+        *(new.prefix, new.vault),
+        *(_named(new, name) for name in (*moved, "guard_root", "staged_prefix")),
+        REMOVED_KEEP_MS,
+        *(_named(old, name) for name in moved),
+        MOST,
+        *words,
+    )
+
+
+def _named(keyspace: Keyspace, name: str) -> str:
+    if name == "public_prefix":
+        return PUBLIC_PREFIX
+    if name == "operators":
+        return keyspace.audit(OPERATORS)
+    member = getattr(keyspace, name)
+    return str(member("") if callable(member) else member)
+
+
+@cache
+def _text(name: str) -> str:
+    folders = (lua_root() / "guard", lua_root())
+    path = next(folder / name for folder in folders if (folder / name).is_file())
+    return _INCLUDE.sub(lambda found: _text(found[1]), path.read_text(encoding="utf-8"))
+
+
+def lua_root() -> Path:
+    """The folder of the Lua sources: in the wheel beside the package, else in the checkout."""
+    return shipped("lua")
+
+
+def shipped(folder: str) -> Path:
+    """A folder that the wheel has in the package and a checkout at its top."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / folder
+    return inside if inside.is_dir() else package.parents[1] / folder
+
+
+_IN_FORCE = ("prefix", "public_prefix")
+_STATES = (*_IN_FORCE, "state_root", "guard_root")
+_TOKENS = (*_IN_FORCE, "guard_root", "tokens", "token_root")
+_TOKEN_TIMES = (USE_NOTED_US, USE_NOTED_IDLE_US, KEEP_AFTER_EXPIRY_MS)
+_RECORDS = ("sealed", "layouts", "control")
+
+COLLECT = OperatorScript("collect")
+END_SWITCH = OperatorScript("end_switch", _RECORDS, ("state_root",))
+FREEZE = OperatorScript(
+    "freeze", _RECORDS, (*_STATES, "suspension"), constants=(MOST, MAX_REASON_BYTES)
+)
+ISSUE_TOKENS = OperatorScript("issue_tokens", ("sealed", "control"), _TOKENS, _TOKEN_TIMES)
+READ_VALUE = OperatorScript(
+    "read_value", (), ("vault", "undo_prefix"), (MAX_SIZE_BYTES, SHORT_ELEMENTS, SHORT_BYTES)
+)
+RESET_LIMITS = OperatorScript("reset_limits", _RECORDS, _STATES)
+REVOKE = OperatorScript(
+    "revoke", ("layouts", "control"), ("tokens", "token_root"), (REVOKED_OFFSET,)
+)
+ROTATE_TOKEN = OperatorScript(
+    "rotate_token", ("sealed", "control"), _TOKENS, (*_TOKEN_TIMES, RECORD_BYTES)
+)
+SWITCH_PREFIXES = OperatorScript("switch_prefixes")
+THAW = OperatorScript("thaw", _RECORDS, (*_STATES, "suspension", "refused"))
+UNDO = OperatorScript(
+    "undo",
+    ("operators", "operators_seq", "control"),
+    ("vault", "undo_prefix"),
+    (MAX_SIZE_BYTES, UNDO_KEYS_PER_EVENT, OPERATORS_RETAIN),
+)
