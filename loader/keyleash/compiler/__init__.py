@@ -1,4 +1,4 @@
-"""A policy becomes guards: an ordered tuple of small pure passes, then text."""
+"""Compile a policy to guards: an ordered tuple of pure passes, then rendering."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from keyleash.store.state import Layout
 __all__ = ["CompiledGuard", "Report", "compile_guard", "compile_policy"]
 
 Report = Callable[[int, int], None]
-"""Told how many guards are done, and of how many."""
+"""Called with the number of finished guards and of all guards."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledGuard:
-    """One identity's guard, ready to be loaded.
+    """The guard of one identity, ready to be loaded.
 
     Attributes:
         identity: The identity's name.
-        script: Lua text that judges one command, ASCII.
+        script: Lua text that checks and runs one command, ASCII.
         digest: Its SHA-1, by which EVALSHA calls it.
-        batch_script: Lua text that judges a batch.
+        batch_script: Lua text for a batch.
         batch_digest: Its SHA-1.
-        stamp: What the identity's state must carry for this guard to act on it.
-        layout: Of that state.
+        stamp: The number that the identity's state must carry for this guard to use it.
+        layout: The layout of that state.
         policy_digest: SHA-256 of the identity's own rules; events carry its beginning.
-        plan: The data that the script was written from.
+        plan: The data that the script is rendered from.
     """
 
     identity: str
@@ -49,7 +49,7 @@ class CompiledGuard:
 
     @property
     def scripts(self) -> Mapping[str, str]:
-        """Both scripts by digest."""
+        """Return both scripts by digest."""
         return {self.digest: self.script, self.batch_digest: self.batch_script}
 
 
@@ -68,7 +68,7 @@ def compile_policy(
         table: The commands to compile against.
         keyspace: Where the control keys are; the public prefix if None.
         year: Year from whose start calendar windows are compiled in; this year (UTC) if None.
-        report: Told after each guard how many are compiled, and of how many.
+        report: Called after each guard.
     """
     chosen = year if year is not None else datetime.now(UTC).year
     guards: list[CompiledGuard] = []

@@ -1,4 +1,4 @@
-"""A guard's plain data becomes Lua text. Nothing is decided here."""
+"""Write a guard's plain data as Lua text. Every decision is made by the passes."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 
 DENIED_RETAIN = 10_000
 MAX_KINDS = 128
-"""Kinds of denials of an identity that have entries of their own within a minute."""
+"""The kinds of denials of one identity that have their own entries within a minute."""
 TOKEN_KINDS = 24
-"""Those of one token; further ones are folded by their code."""
+"""The same for one token; further kinds are merged by their code."""
 TOKEN_KINDS_BY_COMMAND = 8
-"""The kinds of one token up to which commands are told apart."""
+"""The kinds of one token up to which commands are distinguished."""
 MAX_IMAGES = 500
-"""Keys whose images fit into one event, beside 1,000 commands: Lua's unpack has an end."""
+"""The keys whose before-images fit into one event beside 1,000 commands: unpack is limited."""
 MAX_EVENT_BYTES = 64 * 1024 * 1024
-"""Bytes of images that one event keeps."""
+"""The bytes of before-images in one event."""
 NAME_AT = 4
-"""Where the command's name stands in a guard's arguments; in a batch each has its own place."""
+"""The place of the command's name in a guard's arguments; in a batch it varies."""
 SUBJECT_RING_OFFSET = 3 * DOUBLE
 POLICY_DIGITS = 12
-"""How much of the policy digest an event carries."""
+"""The number of digits of the policy digest in an event."""
 
 _COSTS = {"call": "1", "read": "1,1r", "write": "1,1w", "read_write": "1,1r,1w"}
-"""What a call is charged, as an event says it."""
+"""The cost of a call in an event."""
 _COUNTED = {**{counter: counter.value for counter in Counter}, Counter.REQUESTS: "true"}
 """The Lua condition under which a call counts; every call is a request."""
 
 
 _STAMP = Text("\0")
-"""Stands for the stamp until the rest is written; nothing else in a script has a byte like it."""
+"""A placeholder for the stamp until the rest is written; no script has such a byte."""
 
 
 class Scripts(NamedTuple):
-    """What a guard is on a server.
+    """The scripts of a guard.
 
     Attributes:
-        one: The Lua text that judges one command, in ASCII.
-        batch: The Lua text that judges a batch by the same rules, in ASCII.
-        stamp: The number by which a state knows its one guard: 48 bits, never 0.
+        one: The Lua text for one command, in ASCII.
+        batch: The Lua text for a batch, in ASCII.
+        stamp: The number that ties a state to this guard: 48 bits, never 0.
     """
 
     one: str
@@ -59,7 +59,7 @@ class Scripts(NamedTuple):
 
 
 def emit(guard: Guard) -> Scripts:
-    """Write out *guard*, and stamp it with what was written."""
+    """Render *guard* and stamp it with a digest of its text."""
     one = _unstamped(guard, "guard.lua", batch=False)
     batch = _unstamped(guard, "batch.lua", batch=True)
     written = hashlib.sha256(f"{one}{batch}".encode()).digest()
@@ -82,7 +82,7 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
         layout=guard.layout,
         state_format=f"<{'d' * guard.layout.numbers}",
         numbers=_numbers(guard),
-        # The sequence stands in front of them.
+        # The sequence number comes first.
         numbers_format=f"<{'d' * (1 + len(_numbers(guard)))}",
         stamp=_STAMP,
         waiting=not batch and any(rule.waits for rule in guard.rules),
@@ -99,8 +99,8 @@ def _unstamped(guard: Guard, template: str, *, batch: bool) -> str:
         max_token_bytes=MAX_TOKEN_BYTES,
         subject_ring_offset=SUBJECT_RING_OFFSET,
         **sizes_of(guard, batch=batch),
-        **_of_rules(guard),
-        **_of_trails(guard),
+        **_rule_values(guard),
+        **_audit_values(guard),
     )
 
 
@@ -117,7 +117,7 @@ def _names(guard: Guard) -> dict[str, str]:
     }
 
 
-def _of_rules(guard: Guard) -> dict[str, object]:
+def _rule_values(guard: Guard) -> dict[str, object]:
     often = frozenset(rule for branch in guard.dispatch for _, rule in branch.commands)
     return {
         "denied": guard.denied,
@@ -134,7 +134,7 @@ def _of_rules(guard: Guard) -> dict[str, object]:
     }
 
 
-def _of_trails(guard: Guard) -> dict[str, object]:
+def _audit_values(guard: Guard) -> dict[str, object]:
     audit = guard.identity.audit
     return {
         "retain": audit.retain,
@@ -167,7 +167,7 @@ def _breaker(guard: Guard) -> dict[str, object] | None:
 
 
 def _numbers(guard: Guard) -> list[str]:
-    """The Lua names of the state's numbers, in packed order."""
+    """Return the Lua names of the state's numbers, in packed order."""
     by_name = {plan.slot.name: plan.number for plan in guard.limits}
     return [
         f"{number}_{by_name[slot.name]}"

@@ -1,8 +1,7 @@
-"""The compiler's plain data: what a guard of one identity consists of.
+"""The compiler's plain data: the parts of the guard of one identity.
 
 Each pass fills the fields that carry its name in `passes/__init__.py`; emission
-decides nothing. All values are hashable, so that what many guards have in common is made
-once.
+decides nothing. All values are hashable, so that parts that guards have in common are cached.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class Usage:
 
     Attributes:
         spec: The command's row.
-        grants: Indexes of the grants whose only/except lists let the command through.
+        grants: Indexes of the grants whose only/except lists allow the command.
         missing: The first class that none of these grants gives; None if all are given.
     """
 
@@ -35,7 +34,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """A key pattern, as the Lua that decides it.
+    """A key pattern as Lua.
 
     Exactly one of `text` (the key equals it) and `pattern` (an anchored Lua pattern
     that finds it) is set, or neither: then every key matches. `beginning` is the literal text
@@ -50,7 +49,7 @@ class Matcher:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One thing a key must fulfil: some matcher of `matchers` matches it.
+    """A condition on a key: some matcher of `matchers` matches it.
 
     Attributes:
         matchers: Of the grants that give the needed classes.
@@ -87,7 +86,7 @@ class ScanPlan:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One way of treating commands: where keys stand, how they are checked, what is counted.
+    """A rule for commands: the places of keys, their checks, the counters.
 
     Attributes:
         id: From 1; dispatch assigns it.
@@ -100,15 +99,15 @@ class Rule:
         changes_first, changes_rest: Whether it changes its first key, and every further one.
         stored: What a call counts towards besides, and then is audited, if it has the key of
             an option.
-        alike: Whether its reply is the same under RESP2 and RESP3 (`compiler.replies`).
-        mend: How the reply is put right before it leaves the guard.
+        alike: Whether its reply is the same under RESP2 and RESP3 (`compiler.resp`).
+        mend: How the reply is restored before it leaves the guard (`compiler.resp`).
         wide_integers: Whether arguments may ask for integers that Lua would round.
-        missing: The class that no grant gives: then the rule is this refusal alone.
+        missing: The class that no grant gives: then the rule is only this denial.
         keys: How keys are found by reading the arguments; empty if the walk finds them.
         variant: The rule that takes over in some calls; 0 if none.
         variant_option: The option word in those calls; None means that all operations are GET
             (`commands.spec.Variant`).
-        refused_if: Option words with which the command is refused.
+        refused_if: Option words with which the command is denied.
         options_start: The place from which on they are looked for.
         channel: The place of the channel; 0 if it publishes to none.
         channels: The granted channels.
@@ -204,10 +203,10 @@ class LimitPlan:
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """Up to how many bytes of a key are kept before it changes, 0 for none.
+    """The most bytes of a key that a before-image records, 0 for none.
 
     Attributes:
-        matchers: Of the keys that this is about.
+        matchers: For the keys.
     """
 
     matchers: tuple[Matcher, ...]
@@ -219,7 +218,7 @@ class ValueBound:
     """The length that one call may give a string under some keys.
 
     Attributes:
-        matchers: Of the keys.
+        matchers: For the keys.
     """
 
     matchers: tuple[Matcher, ...]
@@ -228,9 +227,9 @@ class ValueBound:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Everything that a guard's text is made from.
+    """All data that a guard's text is rendered from.
 
-    Often-used commands are in `dispatch`; all others, and all refused ones, in `rare`.
+    Often-used commands are in `dispatch`; all others, and all denied ones, in `rare`.
     """
 
     identity: Identity

@@ -1,7 +1,7 @@
-"""Many patterns by single bytes of what they begin with: a key is compared with few of them.
+"""Group patterns by single bytes of their literal prefix, so a key is compared with few of them.
 
-The bytes decide only which patterns are tried, never whether one matches: a key that no
-pattern begins like comes to some of them too, and they refuse it.
+The bytes only select the patterns to try. A key with another prefix reaches some patterns as
+well, and these do not match it.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from itertools import accumulate, pairwise
 from keyleash.compiler.ir import Matcher
 
 FEW = 2
-"""So many patterns in all are tried one by one: a first byte costs a third of trying a pattern."""
+"""Up to this many patterns are tried one by one: reading a byte costs a third of a pattern."""
 
 DEEPEST = 24
-"""So many choices follow one another at most: Lua's parser nests up to 200 blocks."""
+"""The maximum depth of choices: Lua's parser nests up to 200 blocks."""
 
 AT_HAND = 0.8
-"""What a choice by the byte that was read last counts, against one that must read another."""
+"""The weight of a choice by the byte that was read last, relative to one that reads another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """How a list of matchers is tried.
+    """A list of matchers, as a tree of choices.
 
     Attributes:
-        singly: Those to be tried one by one, first: all, or the ones that say nothing of the byte
-            at `position`, since what they begin with ends before it.
-        position: Of the byte of the key that chooses among the others, from 1; 0 if none are left.
+        singly: The matchers to try one by one, first: all of them, or those whose literal prefix
+            ends before `position`.
+        position: The byte of the key that selects among the others, from 1; 0 if none are left.
         bound: Keys whose byte is less try `lower`, the rest `upper`. A key that ends before
             `position` matches none of either.
-        lower, upper: The others; None if none are left.
+        lower, upper: The other matchers; None if none are left.
     """
 
     singly: tuple[Matcher, ...]
@@ -44,12 +44,12 @@ class Grouping:
 
 
 def grouped(matchers: Sequence[Matcher], known: int = 0, depth: int = 0) -> Grouping:
-    """Halve *matchers*, and the halves again, until one is left or nothing tells them apart.
+    """Halve *matchers* recursively until one is left or no byte distinguishes them.
 
     Args:
         matchers: At least one of them must match.
         known: The position of the byte that was read last.
-        depth: How many choices were made already.
+        depth: The number of choices so far.
     """
     enough = 1 if depth else FEW
     splits = _splits(matchers, known) if len(matchers) > enough and depth < DEEPEST else ()
@@ -70,9 +70,9 @@ def grouped(matchers: Sequence[Matcher], known: int = 0, depth: int = 0) -> Grou
 
 
 def _splits(matchers: Sequence[Matcher], known: int) -> Iterator[tuple[float, int, int]]:
-    """Every way to halve: its cost, the position, the bound.
+    """Yield every way to halve: its cost, the position, the bound.
 
-    The cost is how many matchers are tried, summed over a key of each.
+    The cost is the number of matchers that are tried, summed over one key of each.
     """
     beginnings = [_beginning(matcher) for matcher in matchers]
     for position in range(1, max(map(len, beginnings)) + 1):
@@ -90,5 +90,5 @@ def _splits(matchers: Sequence[Matcher], known: int) -> Iterator[tuple[float, in
 
 
 def _beginning(matcher: Matcher) -> bytes:
-    """What every key that *matcher* finds begins with."""
+    """Return the literal prefix of every key that *matcher* matches."""
     return matcher.beginning if matcher.text is None else matcher.text

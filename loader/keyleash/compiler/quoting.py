@@ -1,4 +1,4 @@
-"""The one place where a value becomes Lua text. Templates never quote by hand."""
+"""Convert values to Lua text. Templates never quote by hand."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b'"\\')
 _MAX_EXACT = 2**53
 
 RULE_DIGITS = 3
-"""How a rule's number is written behind a name; there are fewer rules than commands."""
+"""The digits of a rule's number behind a name; there are fewer rules than commands."""
 
 
 class Text(str):
-    """Output of a template that is Lua already, such as a block that a filter rewrote."""
+    """Text that is Lua already, such as a block that a filter rewrote."""
 
     __slots__ = ()
 
 
 def lua_literal(value: object) -> str:
-    """Write *value* as a Lua 5.1 literal, in ASCII and on one line.
+    """Return *value* as a Lua 5.1 literal, in ASCII and on one line.
 
     Raises:
         TypeError: no literal stands for such a value.
@@ -90,20 +90,20 @@ def _rewritten(block: str, pattern: str, new: Callable[[re.Match[str]], str]) ->
 
 
 def option_pattern(word: str) -> str:
-    """The Lua pattern by which an option is *word* to the server: any case, up to a NUL byte."""
+    """Return a Lua pattern for an option as the server compares it: any case, up to a NUL byte."""
     letters = "".join(f"[{letter.upper()}{letter.lower()}]" for letter in word)
     return f"^{letters}%f[%z]"
 
 
 def records_of(branch: Branch) -> str:
-    """Each name of *branch* followed by its rule, in `RULE_DIGITS` digits."""
+    """Return each name of *branch* followed by its rule, in `RULE_DIGITS` digits."""
     return "".join(
         f"{name}{rule:0{RULE_DIGITS}}" for names, rule in branch.commands for name in names
     )
 
 
 def runs_of(runs: Sequence[Run]) -> str:
-    """Each run as its end, if it has one, its start and the length of its windows."""
+    """Return each run as its end, if it has one, its start and the length of its windows."""
     return " ".join(
         f"{'' if run.until_us is None else run.until_us}:{run.start_us}:{run.step_us}"
         for run in runs
@@ -111,5 +111,5 @@ def runs_of(runs: Sequence[Run]) -> str:
 
 
 def met(matcher: Matcher, named: bool) -> str | bool:
-    """What `matched` becomes: the pattern that matched, where it is to be *named*."""
+    """Return the value for `matched`: the pattern, if a denial names it."""
     return matcher.source if named else True

@@ -1,4 +1,9 @@
-"""Render Lua templates: the environment, cached includes, and placeholders of matchers."""
+"""Render Lua templates: the Jinja environment, and includes that are cached across guards.
+
+`--% cached_include "authorize/find_rule.lua" with dispatch, rare` renders a partial from the named
+values alone. Its text is a function of these, so guards for which they are equal share
+it; a value that the partial needs and the statement omits is an error.
+"""
 
 from __future__ import annotations
 
@@ -33,29 +38,19 @@ from keyleash.store.token import (
     RECORD_BYTES,
 )
 
-# How Lua sources become templates: read without what a server need not keep, and in parts.
-#
-# A part is a partial that many guards have in common. It is put in by
-#
-#     --% cached_include "authorize/find_rule.lua" with dispatch, rare, containers
-#
-# and is a template of its own, which sees the values that are named there and no others. So
-# its text is a function of these, and is written once for all guards where they are equal;
-# a value that it needs and that was forgotten there is an error, and never another guard's text.
-
-KEPT = 1024
-"""So many texts of parts are remembered: what hundreds of quite different identities have."""
+CACHED_TEXTS = 1024
+"""Enough for the partials of hundreds of identities that differ."""
 
 
-class Sharing(Extension):
-    """The statement `cached_include`, and the stripping of sources."""
+class LuaTemplates(Extension):
+    """A Jinja extension: strips sources and adds the statement `cached_include`."""
 
     tags = {"cached_include"}  # noqa: RUF012 - jinja2's own word
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
-        """Leave comments, blank lines and indentation out.
+        """Remove comments, blank lines and indentation.
 
-        The server keeps every byte of a script. Stripping is safe because no literal spans lines.
+        The server stores every byte of a script. Stripping is safe because no literal spans lines.
         """
         lines = map(str.strip, source.splitlines())
         return "".join(
@@ -82,22 +77,22 @@ class Sharing(Extension):
         return _text(self.environment, template, **values)
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_TEXTS)
 def _text(environment: Environment, template: str, **values: object) -> Text:
     return Text(environment.get_template(template).render(values))
 
 
 def examples_root() -> Path:
-    """The folder of the example policies, in the wheel or in the checkout."""
+    """Return the folder of the example policies, in the wheel or in the checkout."""
     return shipped("examples")
 
 
 @cache
 def environment() -> Environment:
-    """The one environment that renders Lua."""
-    made = Environment(
+    """Return the environment that renders Lua."""
+    env = Environment(
         loader=FileSystemLoader([lua_root() / "guard", lua_root()]),
-        extensions=[Sharing],
+        extensions=[LuaTemplates],
         line_statement_prefix="--%",
         trim_blocks=True,
         keep_trailing_newline=True,
@@ -106,12 +101,12 @@ def environment() -> Environment:
         auto_reload=False,  # the sources do not change under a process
         autoescape=False,  # noqa: S701 - the output is Lua; finalize quotes every value
     )
-    made.filters.update(expand=expand, suffix=suffix, offset=offset)
-    made.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
-    made.globals.update(met=met, named=False, records_of=records_of, runs_of=runs_of)
-    made.globals.update(rule_digits=RULE_DIGITS)
-    # The bounds of what a guard may find in keys that its agent may write.
-    made.globals.update(
+    env.filters.update(expand=expand, suffix=suffix, offset=offset)
+    env.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
+    env.globals.update(met=met, named=False, records_of=records_of, runs_of=runs_of)
+    env.globals.update(rule_digits=RULE_DIGITS)
+    # Bounds on what a guard finds in keys that its agent may write.
+    env.globals.update(
         latest_us=MOST,
         record_bytes=RECORD_BYTES,
         max_reason_bytes=MAX_REASON_BYTES,
@@ -122,14 +117,14 @@ def environment() -> Environment:
         budget_periods_us=tuple(PERIOD_US.values()),
         counter_keep_ms=COUNTER_KEEP_MS,
     )
-    return made
+    return env
 
 
 def render(template: str, **context: object) -> str:
-    """Render one script, in ASCII."""
+    """Return one script, in ASCII."""
     text = environment().get_template(template).render(**context)
-    # A list of branches, or of alternatives, is written with a first one that is never taken, so
-    # that a template is legal Lua whatever the list holds. The server would test it every time.
+    # A list of branches or alternatives begins with one that is never taken, so that a template is
+    # legal Lua even if the list is empty. Removed here, because the server would test it.
     return text.replace("\nif false then\nelseif ", "\nif ").replace("if false\nor ", "if ")
 
 

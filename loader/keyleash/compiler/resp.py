@@ -1,4 +1,4 @@
-"""How a command's reply gets through Lua as it is.
+"""Preserve replies across the conversion between RESP and Lua.
 
 A caller that speaks RESP3 has maps, doubles and the like in replies, so the guard runs the
 command under RESP3 too. That costs a call, and under RESP3 a null is a Lua nil, at which
@@ -6,8 +6,8 @@ Lua's arrays end: MGET of a missing key would lose everything after it. So the c
 whose replies are the same under both protocols are run under RESP2, where a null is
 `false` and stays in its place. In the replies of the others the guard puts nulls back.
 
-COMMAND tells nothing of this; these lists do, and a test compares every command's replies
-with those of a raw call, under both protocols.
+COMMAND does not report this. A test compares the replies of every command with those of a raw call,
+under both protocols.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ALIKE = frozenset((
 ))  # fmt: skip
 """Replies of status, integers, strings, nulls and arrays of these, whatever the arguments."""
 
-_MENDED = {
+_NULLS = {
     "GEOPOS": "arguments",
     "ZMSCORE": "arguments",
     "XREADGROUP": "entries",
@@ -49,30 +49,30 @@ _NAMED = {
         ("BLPOP", "BRPOP", "LMPOP", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "ZMPOP", "BZMPOP"), "named"
     ),
     "XREAD": "streams",
-    # "entries" too is about what stands under the names of streams.
+    # "entries" also covers the names of streams.
     "XREADGROUP": "entries",
 }
-"""Replies that name keys: as their first word, or with what each stream has."""
+"""Replies that name keys: as the first word, or with the entries of each stream."""
 
 
 def is_alike(spec: CommandSpec) -> bool:
-    """Whether the command's reply is the same under RESP2 and RESP3."""
+    """Return whether the command's reply is the same under RESP2 and RESP3."""
     return spec.name in _ALIKE
 
 
 def names_widths(spec: CommandSpec) -> bool:
-    """Whether arguments like `u63` give the width of integers in the reply."""
+    """Return whether arguments like `u63` give the width of integers in the reply."""
     return spec.name in {"BITFIELD", "BITFIELD_RO"}
 
 
 def mend_of(spec: CommandSpec, *, sealed: bool = False) -> str | None:
-    """How the command's reply is mended, or None if it never needs it.
+    """Return how the command's reply is restored; None if it needs nothing.
 
-    A scan's reply is cleared of keys that are not granted. Where keys are in a vault, names of
-    keys are put right; of a module's command it is not known where it has them.
+    From the reply of a scan, keys that are not granted are removed. Where keys are in a vault, its
+    prefix is removed from names; a command of a module may have them anywhere.
     """
     if spec.scans:
         return "scan"
     if sealed and spec.named_only and not is_alike(spec):
         return "anywhere"
-    return (sealed and _NAMED.get(spec.name)) or _MENDED.get(spec.name)
+    return (sealed and _NAMED.get(spec.name)) or _NULLS.get(spec.name)

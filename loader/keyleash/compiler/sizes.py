@@ -1,4 +1,4 @@
-"""What a guard knows of sizes: how to estimate the work of calls, how long strings may be."""
+"""The template variables about sizes: the work of calls and the length of strings."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _BOUNDS = {
     Bound.REPEATS: "h",
     Bound.BYTES: "y",
 }
-"""The letters by which `estimate_work.lua` knows them."""
+"""Their letters in `estimate_work.lua`."""
 
 _LENGTHENINGS = {
     Lengthening.ARGUMENT: "v",
@@ -76,11 +76,11 @@ _LENGTHENINGS = {
     Lengthening.LONGEST: "l",
     Lengthening.COPY: "c",
 }
-"""The letters by which `check_length.lua` knows them."""
+"""Their letters in `check_length.lua`."""
 
 
 def _sizes() -> str:
-    """Return the command behind each letter, and behind each answer of TYPE."""
+    """Return the command for each letter and for each reply of TYPE."""
     asked = {letter: name for name, letter in _SIZES.items() if name not in (ANY_SIZE, None)}
     return "".join(f" {of}={name}" for of, name in {**asked, **SIZE_BY_TYPE}.items())
 
@@ -98,7 +98,7 @@ _UNITS = {
     "bytes_per_element": BYTES_PER_ELEMENT,
     "sizes": _sizes(),
 }
-"""What `estimate_work.lua` reads besides plans."""
+"""The other template variables of `estimate_work.lua`."""
 
 
 def sizes_of(guard: Guard, *, batch: bool) -> dict[str, object]:
@@ -134,7 +134,7 @@ def sizes_of(guard: Guard, *, batch: bool) -> dict[str, object]:
 
 @cache
 def estimate_script() -> str:
-    """Return the script by which an operator estimates the work of a call."""
+    """Return the script that estimates the work of a call for an operator."""
     return render(
         "estimate.lua",
         plans=plans_of(WORK),

@@ -1,6 +1,6 @@
 """The passes, in order. Each is a pure function from a guard to a fuller guard.
 
-Order matters where said:
+The comments say where the order matters.
 """
 
 from __future__ import annotations

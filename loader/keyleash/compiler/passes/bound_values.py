@@ -1,4 +1,4 @@
-"""The length that one call may give a string, by the grants that match its key."""
+"""Bound the length of strings by the grants that match their keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that are treated alike share one rule, keys that are checked alike one check."""
+"""Form the rules of commands and the checks of keys; equal ones are shared."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Grant:
 
 
 class _Kind(NamedTuple):
-    """What a guard does besides judging: keeps before-images, hides where its keys are."""
+    """Features of a guard that change its rules: before-images, and keys in a vault."""
 
     images: bool
     sealed: bool
@@ -54,9 +54,9 @@ class _Formed(NamedTuple):
 
 def form_rules(guard: Guard, _table: CommandTable) -> Guard:
     """Fill `checks`, `rules` and `assigned`; numbers follow first use, by command name."""
-    stand_ins = StandIns()
+    placeholders = _Placeholders()
     grants = tuple(
-        _grant(grant, matchers, stand_ins)
+        _grant(grant, matchers, placeholders)
         for grant, matchers in zip(guard.identity.grants, guard.matchers, strict=True)
     )
     formed = _formed(
@@ -64,13 +64,13 @@ def form_rules(guard: Guard, _table: CommandTable) -> Guard:
     )
     return replace(
         guard,
-        checks=tuple(map(stand_ins.real_check, formed.checks)),
-        rules=tuple(map(stand_ins.real_rule, formed.rules)),
+        checks=tuple(map(placeholders.real_check, formed.checks)),
+        rules=tuple(map(placeholders.real_rule, formed.rules)),
         assigned=formed.assigned,
     )
 
 
-def _grant(grant: Grant, matchers: tuple[Matcher, ...], stand_ins: StandIns) -> _Grant:
+def _grant(grant: Grant, matchers: tuple[Matcher, ...], placeholders: _Placeholders) -> _Grant:
     scanned = grant.keys if _SCAN in grant.allow else ()
     wholes = [
         item for item in scanned if len(item.parts) == 1 and isinstance(item.parts[0], Literal)
@@ -78,10 +78,10 @@ def _grant(grant: Grant, matchers: tuple[Matcher, ...], stand_ins: StandIns) -> 
     others = [item for item in scanned if item not in wholes]
     return _Grant(
         allow=grant.allow,
-        keys=stand_ins.of(matchers),
-        channels=stand_ins.of(map(matcher, grant.channels)),
-        wholes=stand_ins.of(map(matcher, wholes)),
-        beginnings=stand_ins.of(anything_under(beginning(other)) for other in others),
+        keys=placeholders.of(matchers),
+        channels=placeholders.of(map(matcher, grant.channels)),
+        wholes=placeholders.of(map(matcher, wholes)),
+        beginnings=placeholders.of(anything_under(beginning(other)) for other in others),
     )
 
 
@@ -133,7 +133,7 @@ def _number(numbers: dict[_T, int], value: _T) -> int:
 
 
 def _needing(grants: Sequence[_Grant], usage: Usage, needs: Needs) -> Usage:
-    """The same command, but for what it needs of its keys."""
+    """Return the same command with other needs of its keys."""
     keys = tuple(replace(search, needs=needs) for search in usage.spec.keys)
     # COMMAND's `write` flag speaks of the command as a whole.
     flags = tuple(flag for flag in usage.spec.flags if flag != "write")
@@ -159,7 +159,7 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         counters=_counted(spec.needs),
         # A command that stores if an option says so reads otherwise.
         mutates=spec.mutates and not stored,
-        # Where no images are kept, commands that differ in this alone share a rule.
+        # Without before-images, commands that differ in this alone share a rule.
         changes_first=kind.images and _changes(needs, 0, spec),
         changes_rest=kind.images and _changes(needs, -1, spec),
         stored=_counted(stored),
@@ -264,7 +264,7 @@ def _requirement(
     givers: tuple[int, ...],
     others: tuple[int, ...],
 ) -> Requirement:
-    """Without other grants the refusal names the key, so the class makes no difference."""
+    """Return a requirement. Without other grants the denial names the key and not the class."""
     return Requirement(
         missing=needs[0] if others else None,
         matchers=_distinct(grants[i].keys for i in givers),
@@ -272,28 +272,28 @@ def _requirement(
     )
 
 
-class StandIns:
-    """The stand-ins of one guard's matchers: equal for equal ones, and numbered in order."""
+class _Placeholders:
+    """Numbered placeholders for the matchers of one guard, so that rules compare equal."""
 
     def __init__(self) -> None:
         self._of: dict[Matcher, Matcher] = {}
         self._real: dict[Matcher, Matcher] = {}
 
     def of(self, matchers: Iterable[Matcher]) -> tuple[Matcher, ...]:
-        """What stands for *matchers*."""
-        return tuple(map(self._stand_in, matchers))
+        """Return placeholders for *matchers*."""
+        return tuple(map(self._placeholder, matchers))
 
-    def _stand_in(self, real: Matcher) -> Matcher:
-        stand_in = self._of.setdefault(real, Matcher(text=b"%d" % len(self._of)))
-        self._real.setdefault(stand_in, real)
-        return stand_in
+    def _placeholder(self, real: Matcher) -> Matcher:
+        placeholder = self._of.setdefault(real, Matcher(text=b"%d" % len(self._of)))
+        self._real.setdefault(placeholder, real)
+        return placeholder
 
-    def real(self, stand_ins: Iterable[Matcher]) -> tuple[Matcher, ...]:
-        """The matchers for which *stand_ins* stand."""
-        return tuple(self._real[item] for item in stand_ins)
+    def real(self, placeholders: Iterable[Matcher]) -> tuple[Matcher, ...]:
+        """Return the matchers of *placeholders*."""
+        return tuple(self._real[item] for item in placeholders)
 
     def real_check(self, check: Check) -> Check:
-        """The check on real matchers."""
+        """Return the check with real matchers."""
         requirements = (
             Requirement(
                 requirement.missing, self.real(requirement.matchers), self.real(requirement.others)
@@ -303,7 +303,7 @@ class StandIns:
         return replace(check, requirements=tuple(requirements))
 
     def real_rule(self, rule: Rule) -> Rule:
-        """The rule with real channels and globs; most have none, and are shared as they are."""
+        """Return the rule with real channels and globs; most rules have none and are shared."""
         if not rule.channels and rule.scan is None:
             return rule
         scan = rule.scan and ScanPlan(self.real(rule.scan.wholes), self.real(rule.scan.beginnings))

@@ -1,4 +1,4 @@
-"""Where each limit of the identity stands in its packed state."""
+"""Lay out the limits of an identity in its packed state."""
 
 from __future__ import annotations
 

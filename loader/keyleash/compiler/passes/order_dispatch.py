@@ -1,4 +1,4 @@
-"""The order in which a guard compares a command's name: by length, often-used ones apart.
+"""Order the comparisons of a command's name: by length, often-used commands apart.
 
 Lua interns strings, so one comparison is one of pointers, and a length is read without a
 call; what counts is how many comparisons there are.
@@ -34,8 +34,8 @@ class _Ordered(NamedTuple):
 
 def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
     """Fill `dispatch`, `rare` and `containers`; order `rules` by their most used commands."""
-    refusals = frozenset(rule.id for rule in guard.rules if rule.missing is not None)
-    dispatch, rare, containers, places = _ordered(guard.assigned, refusals)
+    denials = frozenset(rule.id for rule in guard.rules if rule.missing is not None)
+    dispatch, rare, containers, places = _ordered(guard.assigned, denials)
     return replace(
         guard,
         dispatch=dispatch,
@@ -46,10 +46,10 @@ def order_dispatch(guard: Guard, _table: CommandTable) -> Guard:
 
 
 @lru_cache(KEPT)
-def _ordered(assigned: tuple[tuple[str, int], ...], refusals: frozenset[int]) -> _Ordered:
+def _ordered(assigned: tuple[tuple[str, int], ...], denials: frozenset[int]) -> _Ordered:
     def rank(assignment: tuple[str, int]) -> tuple[bool, int, str]:
         name, rule = assignment
-        return rule in refusals, _RANK.get(name, len(_RANK)), name
+        return rule in denials, _RANK.get(name, len(_RANK)), name
 
     often: dict[int, list[tuple[str, int]]] = defaultdict(list)
     rare: dict[int, list[tuple[str, int]]] = defaultdict(list)
@@ -59,7 +59,7 @@ def _ordered(assigned: tuple[tuple[str, int], ...], refusals: frozenset[int]) ->
         container, _, subcommand = name.partition(" ")
         if subcommand:
             containers[container].append((subcommand, rule))
-        elif name in _RANK and rule not in refusals:
+        elif name in _RANK and rule not in denials:
             often[len(name)].append((name, rule))
         else:
             rare[len(name)].append((name, rule))

@@ -1,4 +1,4 @@
-"""Which keys are recorded under a mask, and of which a before-image is kept."""
+"""Select the keys that are masked and those with before-images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def plan_audit(guard: Guard, _table: CommandTable) -> Guard:
     """Fill `masks` and `images`.
 
     Of the grants with a bound of their own that match a key, the first decides how much of it is
-    kept; of other keys, the identity's bound. Where no bound is over zero there are no plans.
+    recorded; of other keys, the identity's bound. Where no bound is over zero there are no plans.
     """
     audit = guard.identity.audit
     own = [

@@ -1,4 +1,4 @@
-"""What the guard does for each limit, in the order in which it checks them."""
+"""Plan each limit, in the order in which the guard checks them."""
 
 from __future__ import annotations
 

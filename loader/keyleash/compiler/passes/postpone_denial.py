@@ -1,4 +1,4 @@
-"""Deny rules that no granted key can meet are looked at only once a key was refused anyway."""
+"""Check deny rules last if no granted key can match one: they only name the reason."""
 
 from __future__ import annotations
 

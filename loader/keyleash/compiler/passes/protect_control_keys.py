@@ -1,4 +1,4 @@
-"""keyleash's own keys are nobody's data, whatever a grant says."""
+"""Deny keyleash's own keys to every identity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 
 
 def protected_prefixes(keyspace: Keyspace) -> tuple[str, ...]:
-    """What the names of the keys begin with that a guard must keep from its identity."""
+    """Return the prefixes of the keys that a guard denies to its identity."""
     names = (PUBLIC_PREFIX,) if keyspace.vault else (keyspace.prefix, PUBLIC_PREFIX)
     return tuple(dict.fromkeys(names))
 
@@ -21,7 +21,7 @@ def protect_control_keys(guard: Guard, _table: CommandTable) -> Guard:
     """Put a deny rule on the control prefixes in front of `denied`.
 
     Left out where no grant can reach them: most guards then pay nothing for it. A vault has
-    none of them within, and the name of its control prefix must not stand in a refusal.
+    none of them within, and the name of its control prefix must not appear in a denial.
     """
     patterns = [pattern for grant in guard.identity.grants for pattern in grant.keys]
     reachable = tuple(

@@ -1,4 +1,4 @@
-"""Which commands this identity's guard knows, and by which grants."""
+"""Select the commands of an identity's guard and the grants for each."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from keyleash.compiler.ir import Guard, Usage
 from keyleash.policy.model import Grant
 
 KEPT = 256
-"""So many different sets of grants are remembered; most identities share a few."""
+"""The number of cached sets of grants; most identities share a few."""
 
 
 def select_commands(guard: Guard, table: CommandTable) -> Guard:
     """Fill `usages`: one for each command that is scopable and not excluded by every grant.
 
-    A command left out is refused by name (COMMAND_REFUSED). One whose class no grant
-    gives stays in, so that the refusal can name the class.
+    A command that is left out is denied by name (COMMAND_REFUSED). One whose class no grant
+    gives stays in, so that the denial can name the class.
     """
     keyless = (replace(grant, keys=(), channels=(), span=None) for grant in guard.identity.grants)
     return replace(guard, usages=_usages(table, tuple(keyless)))
@@ -38,7 +38,7 @@ def _usages(table: CommandTable, grants: tuple[Grant, ...]) -> tuple[Usage, ...]
 def usage_of(
     spec: CommandSpec, grants: tuple[int, ...], allowed: Sequence[tuple[OperationClass, ...]]
 ) -> Usage:
-    """A command under those grants of an identity, and what they do not give it.
+    """Return the use of a command under some grants, with the class that they lack.
 
     Args:
         spec: The command.

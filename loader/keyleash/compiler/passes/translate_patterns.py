@@ -1,4 +1,4 @@
-"""Key patterns become Lua: an equality where the pattern is literal, else an anchored find.
+"""Translate key patterns to Lua: an equality if the pattern is literal, else an anchored find.
 
 Lua 5.1 patterns: https://www.lua.org/manual/5.1/manual.html#5.4.1. A pattern cannot
 hold a NUL byte; `%z` stands for it.
@@ -27,7 +27,7 @@ def translate_patterns(guard: Guard, _table: CommandTable) -> Guard:
 
 
 def matcher(pattern: Pattern) -> Matcher:
-    """The cheapest Lua that decides *pattern*."""
+    """Return the cheapest Lua for *pattern*."""
     match pattern.parts:
         case (AnySuffix(),):
             return Matcher(source=pattern.source)
