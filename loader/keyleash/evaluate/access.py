@@ -11,6 +11,7 @@ from functools import cache
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import NOT_NAMED
 from keyleash.commands.keys import KeyUse, is_option
+from keyleash.commands.spec import OptionKey, StreamKeys, Variant
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.trace import (
     ALLOWED,
@@ -27,8 +28,10 @@ from keyleash.evaluate.trace import (
 )
 from keyleash.policy import AnySuffix, Capture, Grant, Identity, Literal, Pattern
 from keyleash.policy.patterns import may_start_with
+from keyleash.store.keyspace import PUBLIC_PREFIX
 
 Argv = Sequence[bytes]
+CONTROL_PREFIX = PUBLIC_PREFIX.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +111,30 @@ def splits(identity: Identity, table: CommandTable, container: str) -> bool:
 
 
 def needs_of_call(spec: CommandSpec, argv: Argv) -> tuple[OperationClass, ...]:
-    """The classes that the call needs on one key or another."""
-    if spec.name == "BITFIELD" and only_gets(argv):
-        return (OperationClass.READ,)
+    """Return the classes that the call needs on one key or another."""
     needs = {*spec.needs}
-    if spec.name == "SET" and any(is_option(word, "GET") for word in argv[3:]):
-        needs.add(OperationClass.READ)
+    if spec.variant is not None and _is_variant(spec.variant, argv):
+        needs = {*spec.variant.needs}
     if stores(spec, argv):
         needs.add(OperationClass.WRITE)
     return tuple(item for item in OperationClass if item in needs)
 
 
+def _is_variant(variant: Variant, argv: Argv) -> bool:
+    if variant.option is None:
+        return only_gets(argv)
+    return any(is_option(word, variant.option) for word in argv[3:])
+
+
 def stores(spec: CommandSpec, argv: Argv) -> bool:
-    """Whether a command that reads also stores what it found, by its last option that says so."""
-    starts = {"SORT": 2, "GEORADIUS": 6, "GEORADIUSBYMEMBER": 5}
-    words = ["STORE"] if spec.name == "SORT" else ["STORE", "STOREDIST"]
-    rest = argv[starts.get(spec.name, len(argv)) : -1]
-    return any(is_option(item, word) for item in rest for word in words)
+    """Return whether an option of a command that reads makes it store what it found."""
+    return any(
+        is_option(item, word)
+        for key in spec.keys
+        if isinstance(key, OptionKey)
+        for item in argv[key.start : -1]
+        for word in key.words
+    )
 
 
 def only_gets(argv: Argv) -> bool:
@@ -213,24 +223,20 @@ def refused_argument(spec: CommandSpec, argv: Argv) -> tuple[Aspect, bytes] | No
 
 
 def refused_option(spec: CommandSpec, argv: Argv) -> bytes | None:
-    """An option that reaches keys which nobody can place: the last of those there are."""
-    words = {"COPY": (3, ["DB"]), "SORT": (2, ["BY", "GET"]), "SORT_RO": (2, ["BY", "GET"])}
-    start, options = words.get(spec.name, (0, []))
-    found = [
-        word for word in options if any(is_option(argument, word) for argument in argv[start:])
-    ]
+    """Return the last of the options of `CommandSpec.refused_if` that the call has."""
+    words = argv[spec.options_start :] if spec.refused_if else ()
+    found = [option for option in spec.refused_if if any(is_option(word, option) for word in words)]
     return found[-1].encode() if found else None
 
 
 def unknown_option(spec: CommandSpec, argv: Argv) -> bytes | None:
-    """What stands before STREAMS and is no option of XREAD or XREADGROUP."""
-    options = {"XREAD": {"COUNT": 1, "BLOCK": 1}}
-    options["XREADGROUP"] = {**options["XREAD"], "GROUP": 2, "NOACK": 0, "CLAIM": 1}
-    if spec.name not in options:
+    """Return the argument before STREAMS that is no option of the command."""
+    streams = next((key for key in spec.keys if isinstance(key, StreamKeys)), None)
+    if streams is None:
         return None
     at = 1
     while at < len(argv) and not is_option(argv[at], "STREAMS"):
-        known = [n for word, n in options[spec.name].items() if is_option(argv[at], word)]
+        known = [count for word, count in streams.options if is_option(argv[at], word)]
         if not known:
             return argv[at]
         at += 1 + known[0]
@@ -274,9 +280,6 @@ def wide_integer(argv: Argv) -> bytes | None:
         if width is not None and int(width[1]) > 53:
             wide = argument
     return wide
-
-
-CONTROL_PREFIX = b"keyleash:"
 
 
 def judge_key(identity: Identity, command: RuledCommand, use: KeyUse, trace: Trace) -> Decision:

@@ -35,6 +35,7 @@ from keyleash.limits import SECOND_US
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import Budget, Identity, Limit, SubjectKind
 from keyleash.store.state import UNTIL_RESUMED
+from keyleash.store.wire import MAX_ARGUMENTS
 
 
 def is_suspended(state: ModelState, now_us: int) -> bool:
@@ -93,7 +94,9 @@ def is_recorded(identity: Identity, spec: CommandSpec, needs: Needs, keys: Seque
 
 def changes(spec: CommandSpec, needs: Needs) -> bool:
     """Whether a call changes something: a BITFIELD that only reads does not, nor does SORT."""
-    is_optional = spec.name == "BITFIELD" or any(isinstance(key, OptionKey) for key in spec.keys)
+    is_optional = (spec.variant is not None and spec.variant.option is None) or any(
+        isinstance(key, OptionKey) for key in spec.keys
+    )
     return spec.mutates and not (is_optional and needs == (OperationClass.READ,))
 
 
@@ -162,9 +165,6 @@ def segment(identity: Identity, name: str, key: bytes) -> bytes | None:
             if found is not None:
                 return found[name]
     return None
-
-
-MAX_ARGUMENTS = 7_000
 
 
 def decide(
