@@ -1,8 +1,8 @@
-"""One tree of errors, with stable codes and exit codes, and the reply codes of the guard.
+"""The errors of keyleash, with stable codes and exit codes, and the reply codes of guards.
 
-Everything keyleash raises derives from `KeyleashError`. What a guard answers
-derives from `LeashError`, which is also a redis-py `ResponseError`, so that
-code written against redis-py keeps catching it.
+All errors derive from `KeyleashError`. Most are an `OperationError`, distinguished by `code`. The
+denials of a guard derive from `LeashError`, which is also a redis-py `ResponseError`, so that
+code written for redis-py catches them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 
 
 class ReplyCode(StrEnum):
-    """The codes of a refusal, `LEASH <CODE> key=value …`; Lua and Python share this list."""
+    """The codes of denials, `LEASH <CODE> key=value …`, shared by Lua and Python."""
 
     SUSPENDED = "SUSPENDED"
     POLICY_STALE = "POLICY_STALE"
@@ -70,7 +70,7 @@ class ReplyCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A place in a policy file; lines and columns count from 1."""
+    """A location in a policy file; lines and columns count from 1."""
 
     file: str
     line: int
@@ -81,13 +81,13 @@ class Span:
 
 
 class KeyleashError(Exception):
-    """Base of everything keyleash raises.
+    """The base of all errors of keyleash.
 
     Attributes:
-        code: Stable, machine-readable name of the kind of error.
-        exit_code: What the CLI exits with (sysexits.h where it has a number).
-        help: What to do instead, or None.
-        span: Where in the policy file, or None.
+        code: Stable, machine-readable kind of error.
+        exit_code: Exit code of the CLI (of sysexits.h where it has one).
+        help: What to do, or None.
+        span: Location in the policy file, or None.
     """
 
     code: str = "error"
@@ -101,7 +101,7 @@ class KeyleashError(Exception):
 
 
 class OperationError(KeyleashError):
-    """An operation failed; `code` says how, for errors that need no class of their own."""
+    """An operation failed; `code` names the kind of error."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ EXIT_CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a policy file: where, what, and what to write instead."""
+    """A problem in a policy file, with its location and help."""
 
     code: str
     message: str
@@ -149,7 +149,7 @@ class Problem:
 
 
 class PolicyError(KeyleashError):
-    """A policy file has problems; all of them are here, in file order."""
+    """A policy file has problems, listed in file order."""
 
     code = "bad-policy"
     exit_code = 65
@@ -166,7 +166,7 @@ class PolicyError(KeyleashError):
 class ClusterError(KeyleashError, ResponseError):
     """The server is a node of a Redis Cluster, which keyleash does not support.
 
-    It is a `ResponseError`, as the reply is that it stands for: the connection stays good.
+    It is a `ResponseError`, like the reply that it replaces: the connection stays usable.
     """
 
     code = "cluster"
@@ -183,11 +183,11 @@ class ClusterError(KeyleashError, ResponseError):
 
 
 class RemovalError(KeyleashError):
-    """A policy removes identities, and nobody consented to that; nothing was activated.
+    """A policy removes identities without consent; nothing was activated.
 
     Attributes:
         identities: Their names.
-        widens: Whether the policy also widens access, which needs consent of its own.
+        widens: Whether the policy also widens access, which needs its own consent.
     """
 
     code = "removes"
@@ -196,7 +196,7 @@ class RemovalError(KeyleashError):
         count = len(identities)
         more = f" and {count - 5} more" if count > 5 else ""
         flags = "`--allow-removal` and `--allow-widening`" if widens else "`--allow-removal`"
-        # `<active policy>` and its like are no files that `plan` reads.
+        # `plan` cannot read `<active policy>` and the like, which are not files.
         review = (
             "leave out `--yes` to see the plan and be asked"
             if file.startswith("<")
@@ -216,7 +216,7 @@ class RemovalError(KeyleashError):
 
 
 class SecretInTextError(KeyleashError, ValueError):
-    """A text that is stored and shown to others contains a token."""
+    """A text that would be stored and shown contains a token."""
 
     code = "secret-in-text"
     exit_code = 2
@@ -229,13 +229,13 @@ class EvictionError(KeyleashError):
 
 
 class UnvalidatedRestoreError(KeyleashError):
-    """A payload could be made up by an agent, and the server does not validate payloads."""
+    """An agent may restore payloads, and the server does not validate them."""
 
     code = "unvalidated-restore"
 
 
 class UnexpectedReplyError(KeyleashError):
-    """A server answered a command in a form that no Redis and no Valkey gives it."""
+    """A reply does not have the form that Redis and Valkey give it."""
 
     code = "unexpected-reply"
     exit_code = 76
@@ -252,13 +252,13 @@ class UnexpectedReplyError(KeyleashError):
 
 
 class NothingToUndoError(KeyleashError):
-    """What was chosen holds no event that changed a key."""
+    """The selection has no event that changed a key."""
 
     code = "nothing-to-undo"
 
 
 class UndoTooLargeError(KeyleashError):
-    """An undo would hold up the server for too long."""
+    """An undo would block the server for too long."""
 
     code = "undo-too-large"
 
@@ -268,16 +268,16 @@ class ArchiveError(OperationError):
 
 
 class NotReplicatedError(KeyleashError):
-    """A call was done, and fewer replicas than its identity wants have it yet.
+    """A call ran, but too few replicas have its writes.
 
-    No `ResponseError`, after which nothing stands, and no `ConnectionError`, after which callers
-    try again: the write stands on the primary, and would stand twice.
+    Not a `ResponseError`, which means that nothing ran, nor a `ConnectionError`, after which
+    callers retry: the primary has the write, and would have it twice.
 
     Attributes:
-        reply: What the call was answered; of a pipeline, what `execute` would have returned.
-        replicas: How many have it; None if the connection or WAIT failed, and nobody knows.
-        wanted: How many were to have it.
-        timeout_ms: For how long they were waited for.
+        reply: The reply to the call; of a pipeline, the results of `execute`.
+        replicas: Number of replicas that have it; None if the connection or WAIT failed.
+        wanted: Number of replicas that the policy requires.
+        timeout_ms: The longest wait for them.
     """
 
     code = "not-replicated"
@@ -296,7 +296,7 @@ class NotReplicatedError(KeyleashError):
         self.timeout_ms = timeout_ms
 
     def about(self, reply: Any) -> NotReplicatedError:
-        """The same of another reply: what was made of it, or what it is a part of."""
+        """Return the same error with another reply: the parsed one, or that of the pipeline."""
         other = NotReplicatedError(reply, self.replicas, self.wanted, self.timeout_ms)
         other.__cause__ = self.__cause__
         return other
@@ -306,13 +306,13 @@ class NotReplicatedError(KeyleashError):
 
 
 class GuardLostError(KeyleashError, NoScriptError):
-    """The server has not the script of the identity's guard, and the caller may not load it."""
+    """The server lost the script of the guard, and the caller may not load it."""
 
     code = "guard-lost"
 
     def __init__(self, identity: str) -> None:
         super().__init__(
-            f"the server lost the guard of `{identity}`, and nobody loaded it again in time",
+            f"the server lost the guard of `{identity}`, and no client loaded it again in time",
             help="run `keyleash watch`, which does so after a failover, or load the policy again",
         )
         self.identity = identity
@@ -322,16 +322,16 @@ class GuardLostError(KeyleashError, NoScriptError):
 
 
 class RightMissingError(KeyleashError, NoPermissionError):
-    """The server's ACL keeps the client's user from something that calls of a guard need.
+    """The server's ACL denies the client's user a right that calls of a guard need.
 
-    Nothing has run.
+    Nothing ran.
 
     Attributes:
         identity: The token's.
         right: The missing ACL rule; empty if the server does not name it.
-        reason: The server's own sentence.
-        keys: If a key was denied, of which the server names none: patterns of the control keys
-            that the identity's guard uses. The denied key may also be one of the call.
+        reason: The server's message.
+        keys: If the server denied a key, which it does not name: patterns of the control keys
+            of the identity's guard. The key may also be one of the call.
     """
 
     code = "right-missing"
@@ -359,10 +359,10 @@ class RightMissingError(KeyleashError, NoPermissionError):
 
 
 class VaultConflictError(KeyleashError):
-    """Some keys cannot be moved, since others have their names; these stay where they are.
+    """Keys cannot be moved, since their new names are taken; they stay in place.
 
     Attributes:
-        keys: Their names, as agents have them.
+        keys: Their names, as agents use them.
     """
 
     code = "vault-conflict"
@@ -373,12 +373,12 @@ class VaultConflictError(KeyleashError):
 
 
 class LeashError(KeyleashError, ResponseError):
-    """A guard refused the call.
+    """A guard denied the call.
 
     Attributes:
         code: The reply code.
-        details: The refusal's `key=value` pairs, unescaped; a key that is not UTF-8
-            carries surrogate escapes.
+        details: The `key=value` pairs of the denial, unescaped; bytes that are not UTF-8 are
+            surrogate escapes.
     """
 
     code: ReplyCode
@@ -387,49 +387,49 @@ class LeashError(KeyleashError, ResponseError):
         self, details: Mapping[str, str] | None = None, *, help: str | None = None
     ) -> None:
         self.details: dict[str, str] = dict(details or {})
-        said = " ".join(f"{name}={value!r}" for name, value in self.details.items())
-        super().__init__(f"{self.code} {said}".rstrip(), help=help)
+        pairs = " ".join(f"{name}={value!r}" for name, value in self.details.items())
+        super().__init__(f"{self.code} {pairs}".rstrip(), help=help)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # By default an exception is made again from its message, which is not what this one takes.
-        return _refused_again, (type(self), self.details, self.help)
+        # By default an exception is unpickled from its message.
+        return _unpickle_denial, (type(self), self.details, self.help)
 
 
-def _refused_again(cls: type[LeashError], details: dict[str, str], help: str | None) -> LeashError:
+def _unpickle_denial(
+    cls: type[LeashError], details: dict[str, str], help: str | None
+) -> LeashError:
     return cls(details, help=help)
 
 
 class SuspendedError(LeashError):
-    """The identity is suspended: by an operator, by itself, or while prefixes are changed."""
+    """The identity is suspended: by an operator, its circuit breaker, or a prefix change."""
 
     code = ReplyCode.SUSPENDED
 
     @property
     def reason(self) -> str:
-        """Why; empty if nobody said."""
+        """The reason; may be empty."""
         return self.details.get("reason", "")
 
     @property
     def until_ms(self) -> int | None:
-        """Server time, Unix milliseconds, at which it ends by itself; None if somebody ends it."""
-        said = self.details.get("until_ms", "")
-        return int(said) if said.isdecimal() else None
+        """The end in server time, Unix milliseconds; None if an operator must end it."""
+        until = self.details.get("until_ms", "")
+        return int(until) if until.isdecimal() else None
 
 
 class PolicyStaleError(LeashError):
-    """The guard that was called belongs to a policy that is no longer active."""
+    """The guard belongs to a policy that is no longer active."""
 
     code = ReplyCode.POLICY_STALE
 
 
 class CallNotPermittedError(PolicyStaleError, NoPermissionError):
-    """
-    The server does not let the client's user call this guard.
+    """The server denies the client's user the call of this guard.
 
-    A user that is fenced may call the guard of its identity as it is now. So this is the reply
-    in place of POLICY_STALE once another policy is active, and nothing has run. Clients read the
-    guard record again; if the guard that it names may not be called either, a right is missing,
-    and they raise `RightMissingError`.
+    A fenced user may call only the active guard of its identity. So this reply takes the place
+    of POLICY_STALE once another policy is active; nothing ran. Clients read the guard record
+    again, and raise `RightMissingError` if the user may not call that guard either.
     """
 
 
@@ -440,7 +440,7 @@ class TokenUnknownError(LeashError):
 
 
 class TokenExpiredError(LeashError):
-    """The token's life, or its idle time, is over."""
+    """The token's lifetime or idle timeout is over."""
 
     code = ReplyCode.TOKEN_EXPIRED
 
@@ -452,7 +452,7 @@ class TokenRevokedError(LeashError):
 
 
 class CommandRefusedError(LeashError):
-    """The command is unknown, keyless, or its keys cannot all be placed."""
+    """The command is unknown, has no keys, or has keys that cannot be determined."""
 
     code = ReplyCode.COMMAND_REFUSED
 
@@ -470,7 +470,7 @@ class KeyNotGrantedError(LeashError):
 
 
 class KeyDeniedError(LeashError):
-    """A deny rule matches the key, or it is one of keyleash's own."""
+    """A deny rule matches the key, or it is a control key."""
 
     code = ReplyCode.KEY_DENIED
 
@@ -488,7 +488,7 @@ class KeysMismatchError(LeashError):
 
 
 class ArgsTooManyError(LeashError):
-    """The call has more arguments than a guard can pass on."""
+    """The call has more arguments than Lua can pass on."""
 
     code = ReplyCode.ARGS_TOO_MANY
 
@@ -500,33 +500,33 @@ class NotActiveError(LeashError):
 
 
 class RateLimitedError(LeashError):
-    """A rate is used up for now."""
+    """A rate limit is used up."""
 
     code = ReplyCode.RATE_LIMITED
 
     @property
     def retry_after_ms(self) -> int:
-        """Milliseconds, at least 1, after which the same call fits the rate."""
+        """Milliseconds, at least 1, after which the same call is allowed."""
         return int(self.details["retry_after_ms"])
 
 
 class AuditFullError(LeashError):
-    """So many events wait for their export that no further one may be made."""
+    """Too many events await their export, so no further event is allowed."""
 
     code = ReplyCode.AUDIT_FULL
 
 
 class CounterCorruptError(LeashError):
-    """What a limit has counted is nothing that a guard writes (`details["limit"]`).
+    """The counter of a limit is corrupt (`details["limit"]`).
 
-    Somebody else wrote to the counter. `keyleash limits reset` starts it again.
+    Another client wrote to it. `keyleash limits reset` resets it.
     """
 
     code = ReplyCode.COUNTER_CORRUPT
 
 
 class BudgetExhaustedError(LeashError):
-    """A budget is spent until its window ends."""
+    """A budget is exhausted until its window ends."""
 
     code = ReplyCode.BUDGET_EXHAUSTED
 
@@ -537,9 +537,9 @@ class BudgetExhaustedError(LeashError):
 
 
 class WorkTooLargeError(LeashError):
-    """The call would keep the server busy for longer than the policy allows.
+    """The call would block the server for longer than the policy allows.
 
-    Raised before the command runs; the limit is `limits: {work: …}` of the identity.
+    Nothing ran; the limit is `limits: {work: …}` of the identity.
     """
 
     code = ReplyCode.WORK_TOO_LARGE
@@ -551,7 +551,7 @@ class WorkTooLargeError(LeashError):
 
     @property
     def limit(self) -> int:
-        """The work that one call or batch may be."""
+        """The permitted work of one call or batch."""
         return int(self.details["limit"])
 
 
@@ -562,12 +562,12 @@ class ValueTooLargeError(LeashError):
 
     @property
     def bytes(self) -> int:
-        """The length that the string would have."""
+        """The length of the resulting string."""
         return int(self.details["bytes"])
 
     @property
     def limit(self) -> int:
-        """The length that one call may give it."""
+        """The permitted length."""
         return int(self.details["limit"])
 
 

@@ -1,4 +1,4 @@
-"""Values of strangers as printable text, and as JSON."""
+"""Format untrusted values for terminals and as JSON."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ LATEST_MS = 253_402_300_799_999
 
 
 def printable(value: str | bytes) -> str:
-    """*value* on one line, whatever it holds: control and invisible characters are escaped.
+    """Return *value* on one line, with control and invisible characters escaped.
 
-    Keys, notes and correlation ids are written by agents. None may move the cursor of the
-    terminal on which it is read.
+    Agents write keys, notes and correlation ids, which must not control the terminal.
     """
     text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
@@ -34,11 +33,11 @@ def _escaped(char: str) -> str:
 
 
 def unescaped(text: bytes) -> bytes:
-    """What `printable` made *text* of, if it made it: a single byte, where that may be meant."""
-    return _ESCAPED.sub(_meant, text)
+    r"""Return the bytes that `printable` shows as *text*; `\xNN` is a single byte."""
+    return _ESCAPED.sub(_unescape, text)
 
 
-def _meant(escape: re.Match[bytes]) -> bytes:
+def _unescape(escape: re.Match[bytes]) -> bytes:
     if escape["name"]:
         return _NAMED[escape["name"]]
     if escape["byte"]:
@@ -48,7 +47,7 @@ def _meant(escape: re.Match[bytes]) -> bytes:
 
 
 def json_bytes(value: bytes) -> JsonValue:
-    """A string if *value* is UTF-8, else its base64."""
+    """Return *value* as a string if it is UTF-8, else as base64."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -56,7 +55,7 @@ def json_bytes(value: bytes) -> JsonValue:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 token`, `2 tokens`; `1 identity`, `2 identities`; `2 keys`."""
+    """Return a count with its noun: `1 token`, `2 tokens`, `2 identities`, `2 keys`."""
     if count == 1:
         return f"1 {noun}"
     is_ies = noun.endswith("y") and not noun.endswith("ey")
@@ -64,7 +63,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes in the largest unit that divides it: `64 MiB`, `1 KiB`, `10 bytes`."""
+    """Return a number of bytes in the largest unit that divides it: `64 MiB`, `10 bytes`."""
     for unit, unit_bytes in (("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count and count % unit_bytes == 0:
             return f"{count // unit_bytes} {unit}"
@@ -72,41 +71,41 @@ def size(count: int) -> str:
 
 
 def short_digest(digest: str) -> str:
-    """As much of a policy's digest as people compare."""
+    """Return the part of a policy's digest that people compare."""
     return digest[:12]
 
 
 def iso_time(time_ms: int) -> str:
-    """ISO 8601 in UTC, to the millisecond, for machines."""
+    """Return the time in ISO 8601, UTC, with milliseconds, for programs."""
     return _moment(time_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def clock_time(time_ms: int) -> str:
-    """Date and time in UTC, to the second, for people."""
+    """Return date and time in UTC, in seconds, for people."""
     return _moment(time_ms).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def distance(time_ms: int, now_ms: int) -> str:
-    """How far off a moment is: `in 1h59m`, `5m ago`."""
+    """Return the distance of a time from now: `in 1h59m`, `5m ago`."""
     seconds = abs(time_ms - now_ms) // 1000
     return f"in {span(seconds)}" if time_ms >= now_ms else f"{span(seconds)} ago"
 
 
 def span(seconds: int) -> str:
-    """A duration by its two greatest units: `3d4h`, `1h59m`, `5m`, `42s`."""
+    """Return a duration in its two largest units: `3d4h`, `1h59m`, `5m`, `42s`."""
     units = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
     for place, (unit, unit_s) in enumerate(units):
         if seconds >= unit_s:
-            said = f"{seconds // unit_s}{unit}"
+            text = f"{seconds // unit_s}{unit}"
             if place < 2:
-                lesser, lesser_s = units[place + 1]
-                rest = seconds % unit_s // lesser_s
-                said += f"{rest}{lesser}" if rest else ""
-            return said
+                smaller, smaller_s = units[place + 1]
+                rest = seconds % unit_s // smaller_s
+                text += f"{rest}{smaller}" if rest else ""
+            return text
     return "0s"
 
 
 def _moment(time_ms: int) -> datetime:
-    # An entry that was given its id, and not by the server's clock, may be past all calendars.
+    # The id of an entry may come from its writer, and lie past the last calendar year.
     seconds, milliseconds = divmod(min(time_ms, LATEST_MS), 1000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000)

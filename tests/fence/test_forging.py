@@ -151,7 +151,7 @@ def test_policy_that_is_no_longer_kept_is_no_reason_for_distrust(leash: FencedLe
     time.sleep(0.002)
     leash.load(one=owner("a:*"))
     for digest in leash.admin.zrange(NAMES.history, 0, 0):
-        leash.admin.delete(NAMES.kept_policy(digest.decode()))
+        leash.admin.delete(NAMES.stored_policy(digest.decode()))
         leash.admin.zrem(NAMES.history, digest)
 
     assert plan(leash, "c:*").untrusted == {}

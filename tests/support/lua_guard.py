@@ -131,7 +131,7 @@ class LuaServer:
 
     def _stage(self, document: str, generation: bytes, layouts: Mapping[str, Layout]) -> None:
         recorded = {name.encode(): item.to_json().encode() for name, item in layouts.items()}
-        for name in (KEYS.staged_policy("load"), KEYS.staged_kept("load")):
+        for name in (KEYS.staged_policy("load"), KEYS.staged_stored_policy("load")):
             self.data[name.encode()] = {
                 b"document": document.encode(),
                 b"generation": b"%d" % (int(generation) + 1),

@@ -28,7 +28,7 @@ from keyleash.errors import (
     SuspendedError,
 )
 from keyleash.store.token import without_tokens
-from keyleash.store.wire import is_of_a_cluster, said_by
+from keyleash.store.wire import is_of_a_cluster, server_message
 from keyleash.text import clock_time, json_bytes, printable
 
 SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
@@ -242,7 +242,7 @@ def failure_of(error: Exception, server: str) -> Failure | None:
 
 
 def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
-    said = printable(said_by(error)).rstrip(".")
+    said = printable(server_message(error)).rstrip(".")
     for kind, failure in _OF_KIND.items():
         if isinstance(error, kind):
             return failure

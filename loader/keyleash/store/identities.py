@@ -1,4 +1,4 @@
-"""What the server has: the identities that are active, and those that ever were."""
+"""The identities of a server: the active ones, and all that ever were."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from keyleash.store.records import Client, GuardRecord, guard_record
 
 
 def known_identities(client: Client, keyspace: Keyspace) -> list[str]:
-    """Every identity that was ever active here, by name."""
+    """Return the names of all identities that were ever active, sorted."""
     return sorted(name.decode() for name in client.hkeys(keyspace.layouts))
 
 
 def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[str]:
-    """
-    The identities that a command is about.
+    """Return the selected identity, or all.
 
     Args:
         client: An operator's client.
-        keyspace: Where the control keys are.
-        name: The one that was asked for, or None for all.
+        keyspace: The names of the control keys.
+        name: The selected identity, or None for all.
 
     Raises:
-        OperationError (no-policy): nothing was ever loaded.
+        OperationError (no-policy): no policy was ever loaded.
         OperationError (unknown-identity): none has that name. An identity that left the
             policy still has its tokens and its audit stream.
     """
@@ -48,7 +47,7 @@ def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[
 def active_records(
     client: Client, keyspace: Keyspace, names: Iterable[str]
 ) -> dict[str, GuardRecord]:
-    """The guard records of those of *names* that are active."""
+    """Return the guard records of those of *names* that are active."""
     wanted = list(names)
     with client.pipeline(transaction=False) as pipe:
         for name in wanted:
@@ -59,6 +58,6 @@ def active_records(
 
 
 def server_time_ms(client: Client) -> int:
-    """The server's clock, Unix milliseconds: the one that every limit and expiry goes by."""
+    """Return the server's time in Unix milliseconds, which all limits and expiries use."""
     seconds, micros = client.time()
     return int(seconds) * 1000 + int(micros) // 1000

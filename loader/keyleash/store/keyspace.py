@@ -1,4 +1,10 @@
-"""Every name that keyleash uses in Redis is made here."""
+"""The names of all keys that keyleash uses in Redis.
+
+Each property or method of `Keyspace` returns one name, and its docstring begins with the type of
+the key. Guard records and the record of prefixes always have the prefix `keyleash:`, all other
+control keys the control prefix, which is random on a sealed server. Streams of audit events are
+`audit:`, of denials `denied:`; `state:`, `token:` and `limit:` keys are written by guards.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +12,10 @@ import hashlib
 from dataclasses import dataclass
 
 PUBLIC_PREFIX = "keyleash:"
-"""Guard records stay under this name, whatever the control prefix is: wrappers find them by it."""
+"""The prefix of guard records, also on a sealed server, so that clients find them."""
 
 OPERATORS = "@operators"
-"""Whose trail holds what an undo changed; no identity can have such a name."""
+"""The pseudo-identity whose audit stream holds undos; no identity can have such a name."""
 
 
 _IN_VAULTS = frozenset("0123456789abcdef:")
@@ -19,13 +25,12 @@ _IN_VAULTS = frozenset("0123456789abcdef:")
 class Keyspace:
     """The control keys under one prefix, and the data of agents under another.
 
-    Guards hold these names as compiled constants; no caller ever passes one in.
+    Guards contain these names as compiled constants; no caller passes them in.
 
     Attributes:
-        prefix: What the names of all control keys begin with.
-        vault: What the server has before the name of each key that agents use; empty if they are
-            not in a vault. It is of hexadecimal digits and `:`, so it is nothing special in a
-            glob, in a Lua pattern or in a rule of an ACL.
+        prefix: The prefix of all control keys.
+        vault: The prefix of all keys of agents; empty if they are not in a vault. It has only
+            hexadecimal digits and `:`, which are literal in a glob, a Lua pattern and an ACL rule.
     """
 
     prefix: str = PUBLIC_PREFIX
@@ -36,12 +41,12 @@ class Keyspace:
             raise ValueError("a vault's prefix has hexadecimal digits and `:` only")
 
     def physical(self, key: bytes) -> bytes:
-        """The name by which the server has what agents and policies call *key*."""
+        """Return the server's name of *key* as agents and policies call it."""
         return self.vault.encode() + key
 
     @property
     def sealed(self) -> str:
-        """Hash: the prefixes in force, for operators alone (`protocol.sealed`)."""
+        """Hash: the prefixes in force, readable only by operators (`store.prefixes`)."""
         return f"{PUBLIC_PREFIX}sealed"
 
     @property
@@ -51,104 +56,104 @@ class Keyspace:
 
     @property
     def history(self) -> str:
-        """Sorted set: digests of the policies that are kept, by the generation that they were."""
+        """Sorted set: digests of the stored policies, by generation."""
         return f"{self.prefix}history"
 
     @property
-    def kept_root(self) -> str:
-        """What all names of kept policies begin with."""
+    def stored_policy_root(self) -> str:
+        """The prefix of all stored policies."""
         return f"{self.prefix}policy:"
 
-    def kept_policy(self, digest: str) -> str:
-        """Hash: what `policy` was while the policy of that digest was the active one."""
-        return f"{self.kept_root}{digest}"
+    def stored_policy(self, digest: str) -> str:
+        """Hash: the record of a policy in the history, as `policy` was while it was active."""
+        return f"{self.stored_policy_root}{digest}"
 
     @property
     def layouts(self) -> str:
-        """Hash: identity → layout of its state, kept for identities that left the policy."""
+        """Hash: identity → layout of its state, also of identities that left the policy."""
         return f"{self.prefix}layouts"
 
     @property
     def control(self) -> str:
-        """Stream: activations, tokens issued and revoked, suspensions."""
+        """Stream: operator actions: activations, tokens issued and revoked, suspensions."""
         return f"{self.prefix}control"
 
     @property
     def policy_tests(self) -> str:
-        """String: whose the database is while `keyleash test` uses it."""
+        """String: the owner of the database while `keyleash test` uses it."""
         return f"{self.prefix}policy-tests"
 
     @property
     def staged_prefix(self) -> str:
-        """What stands before a load's id in the names of what it makes before it activates."""
+        """The prefix of the keys that a load stages before it activates; its id follows."""
         return f"{self.prefix}staged:"
 
     def staged_policy(self, load: str) -> str:
-        """Hash: what becomes `policy`."""
+        """Hash: staged; becomes `policy`."""
         return f"{self.staged_prefix}{load}:policy"
 
-    def staged_kept(self, load: str) -> str:
-        """Hash: what becomes the kept policy."""
+    def staged_stored_policy(self, load: str) -> str:
+        """Hash: staged; becomes the stored policy."""
         return f"{self.staged_prefix}{load}:kept"
 
     def staged_layouts(self, load: str) -> str:
-        """Hash: what becomes `layouts`."""
+        """Hash: staged; becomes `layouts`."""
         return f"{self.staged_prefix}{load}:layouts"
 
     def staged_guard(self, load: str, identity: str) -> str:
-        """Hash: what becomes the identity's guard record."""
+        """Hash: staged; becomes the identity's guard record."""
         return f"{self.staged_prefix}{load}:guard:{identity}"
 
     def staged_state(self, load: str, identity: str) -> str:
-        """String: what becomes the identity's state, unless that has changed meanwhile."""
+        """String: staged; becomes the identity's state, unless that has changed meanwhile."""
         return f"{self.staged_prefix}{load}:state:{identity}"
 
     @property
     def state_root(self) -> str:
-        """What all names of states begin with."""
+        """The prefix of all states."""
         return f"{self.prefix}state:"
 
     def state(self, identity: str) -> str:
-        """String: the packed state of an identity (`protocol.state`)."""
+        """String: the packed state of an identity (`store.state`)."""
         return f"{self.state_root}{identity}"
 
     @property
     def token_root(self) -> str:
-        """What all names of token records begin with."""
+        """The prefix of all token records."""
         return f"{self.prefix}token:"
 
     def token_prefix(self, identity: str) -> str:
-        """What stands before the digest in the name of a token record."""
+        """The prefix of the token records of an identity; the digest follows."""
         return f"{self.token_root}{identity}:"
 
     def token(self, identity: str, digest: str) -> str:
-        """String: the packed record of the token with that SHA-1 (`protocol.token`)."""
+        """String: the packed record of the token with that SHA-1 (`store.token`)."""
         return f"{self.token_prefix(identity)}{digest}"
 
     def tokens(self, identity: str) -> str:
-        """Hash: token id → what is known of the token; guards never read it."""
+        """Hash: token id → details of the token; guards never read it."""
         return f"{self.prefix}tokens:{identity}"
 
     def limit_prefix(self, identity: str, limit: str) -> str:
-        """What stands before the subject in the name of a counter per token or per capture."""
+        """The prefix of counters per token or per capture; the subject follows."""
         return f"{self.prefix}limit:{identity}:{limit}:"
 
     def audit(self, identity: str) -> str:
-        """Stream: the identity's events; `OPERATORS` have one too."""
+        """Stream: the audit events of an identity, or of `OPERATORS`."""
         return f"{self.prefix}audit:{identity}"
 
     @property
     def operators_seq(self) -> str:
-        """String: number of the newest event in the trail of `OPERATORS`."""
+        """String: the number of the newest event in the audit stream of `OPERATORS`."""
         return f"{self.prefix}seq:{OPERATORS}"
 
     @property
     def undo_prefix(self) -> str:
-        """What stands before the names of keys that a before-image is for the time of a script."""
+        """The prefix of temporary keys that hold before-images during a script."""
         return f"{self.prefix}undo:"
 
     def denied(self, identity: str) -> str:
-        """Stream: the identity's refusals."""
+        """Stream: the identity's denials."""
         return f"{self.prefix}denied:{identity}"
 
     def repeats(self, identity: str) -> str:
@@ -156,11 +161,11 @@ class Keyspace:
         return f"{self.prefix}repeats:{identity}"
 
     def refused(self, identity: str) -> str:
-        """List: when the newest refusals were that count towards the circuit breaker."""
+        """List: times of the newest denials that count towards the circuit breaker."""
         return f"{self.prefix}refused:{identity}"
 
     def suspension(self, identity: str) -> str:
-        """Hash: why the identity is suspended, since when, until when and by whom."""
+        """Hash: the reason, start, end and actor of the identity's suspension."""
         return f"{self.prefix}suspension:{identity}"
 
     def control_patterns(self, identity: str) -> tuple[str, ...]:
@@ -178,33 +183,33 @@ class Keyspace:
 
     @property
     def source_root(self) -> str:
-        """What all names of records of scripts begin with."""
+        """The prefix of all script sources."""
         return f"{self.prefix}source:"
 
     def source(self, identity: str) -> str:
-        """Hash: script digest → text, for those who may load it again."""
+        """Hash: script digest → source, for clients that may load it again."""
         return f"{self.source_root}{identity}"
 
     @property
     def guard_root(self) -> str:
-        """What all names of public guard records begin with."""
+        """The prefix of all guard records."""
         return f"{PUBLIC_PREFIX}guard:"
 
     @property
     def fence(self) -> str:
-        """Hash: identity → what is known of its ACL user (`fence.record`); for operators only."""
+        """Hash: identity → details of its ACL user (`fence.record`); readable only by operators."""
         return f"{self.prefix}fence"
 
     @property
     def forgeable(self) -> str:
-        """Set: identities that have, or had, an ACL user of which the server was not sealed."""
+        """Set: identities that have, or had, an ACL user while the server was not sealed."""
         return f"{self.prefix}forgeable"
 
     def guard(self, identity: str) -> str:
-        """Hash: the public guard record (`protocol.active.GuardRecord`)."""
+        """Hash: the public guard record (`store.records.GuardRecord`)."""
         return f"{self.guard_root}{identity}"
 
 
 def script_digest(script: str) -> str:
-    """The SHA-1 by which Redis knows *script*, 40 lower-case hex digits."""
+    """Return the SHA-1 by which Redis names *script*, 40 lower-case hex digits."""
     return hashlib.sha1(script.encode("ascii"), usedforsecurity=False).hexdigest()

@@ -1,7 +1,7 @@
-"""Where the keys of a server are: the record `keyleash:sealed`, for operators alone.
+"""The prefixes of a server's keys: the record `keyleash:sealed`, readable only by operators.
 
-Without a record nothing is sealed. While prefixes are changed, the record is also the journal
-of the change, so that it can be finished after whatever interrupted it.
+Without the record the server is not sealed. While prefixes change, the record is also the
+journal of the change, so that an interrupted change can be finished.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keyleash.store.wire import reading_record
 
 
 class ChangeKind(StrEnum):
-    """How prefixes change."""
+    """The kinds of prefix changes."""
 
     SEAL = "seal"
     ROTATE = "rotate"
@@ -27,15 +27,15 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PrefixChange:
-    """
-    A change that was begun.
+    """A prefix change in progress.
 
     Attributes:
-        kind: What is done.
+        kind: The kind of change.
         old: The prefixes before it.
-        new: Those after it.
-        is_switched: Whether the new ones are in force; then nobody acts until it is finished.
-        adopt: Patterns of the keys that go into the vault with it.
+        new: The prefixes after it.
+        is_switched: Whether the new prefixes are in force; then agents are suspended until the
+            change is finished.
+        adopt: Patterns of keys that the change moves into the vault.
     """
 
     kind: ChangeKind
@@ -47,12 +47,11 @@ class PrefixChange:
 
 @dataclass(frozen=True, slots=True)
 class SealRecord:
-    """
-    What the record says.
+    """The contents of the record.
 
     Attributes:
         keyspace: The prefixes in force.
-        change: The change that is under way, if any.
+        change: The change in progress, if any.
     """
 
     keyspace: Keyspace
@@ -60,7 +59,7 @@ class SealRecord:
 
 
 def read_seal(client: Client) -> SealRecord:
-    """Read the record, also while prefixes are changed."""
+    """Read the record, also while prefixes change."""
     raw: dict[bytes, bytes] = client.hgetall(Keyspace().sealed)
     with reading_record("the record of the prefixes"):
         return _seal_record(raw)
@@ -84,14 +83,13 @@ def _seal_record(raw: dict[bytes, bytes]) -> SealRecord:
 
 
 def server_keyspace(client: Client) -> Keyspace:
-    """
-    Say where the keys of a server are.
+    """Return the prefixes of a server's keys.
 
     Args:
         client: A redis-py client of an operator.
 
     Raises:
-        OperationError (vault-changing): keys are being moved, so that they are in no one place.
+        OperationError (vault-changing): keys are being moved between prefixes.
     """
     record = read_seal(operator_client(client))
     if record.change is not None and record.change.is_switched:
@@ -106,7 +104,7 @@ def server_keyspace(client: Client) -> Keyspace:
 
 
 def change_fields(change: PrefixChange) -> dict[str, str]:
-    """The fields of the record that tell of a change before it is switched."""
+    """Return the record's fields of a change before it is switched."""
     return {
         "change": change.kind.value,
         "phase": "planned",

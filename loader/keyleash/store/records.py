@@ -25,16 +25,16 @@ def database_of(client: Client) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ActivePolicy:
-    """What the last activation left.
+    """The record of a policy's activation.
 
     Attributes:
-        generation: How many policies were activated here, this one among them.
-        digest: SHA-256 of the policy's meaning.
+        generation: The number of activations on this server, including this one.
+        digest: SHA-256 of the policy in canonical form.
         document: The policy file's text.
-        actor: Who activated it.
-        activated_ms: When, server time, Unix milliseconds.
-        transport: How its guards are called.
-        before: Digest of the policy that was active before; empty if none was.
+        actor: The operator who activated it.
+        activated_ms: Server time of the activation, Unix milliseconds.
+        transport: The transport of its guards.
+        before: Digest of the previous policy; empty if there was none.
     """
 
     generation: int
@@ -48,17 +48,18 @@ class ActivePolicy:
 
 @dataclass(frozen=True, slots=True)
 class GuardRecord:
-    """How a wrapper finds its scripts: the guard of one command, and that of a batch.
+    """The public record by which a client finds the scripts of its guard.
 
     Attributes:
-        commands: What the wrapper cannot know of the server's commands; see `protocol.learned`.
-        transport: How they are called.
-        wait_replicas: How many replicas must have a write before it is told as done.
-        wait_ms: For how long they are waited for.
-        ttl_s: How long a new token lives, in seconds, unless its issuer says otherwise.
-        max_ttl_s: How long a new token may live.
-        idle_s: After how many seconds without use a token expires; 0 if it does not.
-        rotate_after_s: After how many seconds a token is due for rotation; 0 if never.
+        commands: Key positions of commands that the client's table lacks; see
+            `commands_to_learn`.
+        transport: The transport of the scripts.
+        wait_replicas: Number of replicas to wait for; 0 disables waiting.
+        wait_ms: The longest wait for replicas.
+        ttl_s: Default lifetime of a new token, in seconds.
+        max_ttl_s: Longest lifetime of a new token.
+        idle_s: Idle timeout of tokens, in seconds; 0 disables it.
+        rotate_after_s: Age at which a token is due for rotation, in seconds; 0 is never.
     """
 
     digest: str
@@ -76,7 +77,7 @@ class GuardRecord:
 
 
 def read_active(client: Client, keyspace: Keyspace) -> ActivePolicy | None:
-    """The active policy, or None if none ever was, or all was flushed."""
+    """Return the active policy, or None if there is none, also after a flush."""
     return active_policy(client.hgetall(keyspace.policy))
 
 
@@ -84,7 +85,7 @@ def active_policy(raw: dict[bytes, bytes]) -> ActivePolicy | None:
     """Read the fields of a policy's record; None if there is none.
 
     Raises:
-        KeyleashError: a later version wrote it, or somebody else.
+        KeyleashError: a later version wrote it, or the record is corrupt.
     """
     if not raw:
         return None
@@ -109,7 +110,7 @@ def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
     """Read the fields of a guard record; None if the identity has none.
 
     Raises:
-        KeyleashError: a later version wrote it, and this one cannot call its scripts.
+        KeyleashError: a later version wrote it, with a transport that this one lacks.
     """
     if not raw:
         return None
@@ -139,33 +140,24 @@ def _transport(word: str) -> Transport:
         return Transport(word)
     except ValueError:
         raise KeyleashError(
-            f"the guards are called in a way that is not known here, `{word}`",
+            f"the guards have an unknown transport, `{word}`",
             help="update keyleash on this side",
         ) from None
 
 
 def read_history(client: Client, keyspace: Keyspace) -> tuple[ActivePolicy, ...]:
-    """
-    Read all policies that are kept, each once, as it last was active; the newest first.
+    """Read the history of policies, each as it was last active; the newest first.
 
-    An activation writes its own entry in the same step, so the first one is the active policy.
+    An activation adds its own entry in the same step, so the first is the active policy.
     """
     digests = client.zrevrange(keyspace.history, 0, -1)
     with client.pipeline(transaction=False) as pipe:
         for digest in digests:
-            pipe.hgetall(keyspace.kept_policy(digest.decode()))
+            pipe.hgetall(keyspace.stored_policy(digest.decode()))
         records = pipe.execute() if digests else []
-    found = map(active_policy, records)
-    return tuple(item for item in found if item is not None)
+    policies = map(active_policy, records)
+    return tuple(policy for policy in policies if policy is not None)
 
-
-# What a guard record tells wrappers of commands that they cannot know.
-#
-# A wrapper declares the keys of each call, and finds them by the shipped table. A server
-# may have commands that this table lacks, those of a module or of a later version, or
-# whose keys stand elsewhere. Where the guard looks for the keys of these is in the field
-# `commands` of the record: `{"NAME": [["range", first, last, step], …]}`, the fields of
-# each search in the order of its class, without its needs. The field is empty as a rule.
 
 _KINDS: dict[str, Callable[..., KeySearch]] = {
     kind.kind: kind for kind in (KeyRange, NumberedKeys, OptionKey, StreamKeys)
@@ -173,7 +165,13 @@ _KINDS: dict[str, Callable[..., KeySearch]] = {
 
 
 def commands_to_learn(server: CommandTable) -> str:
-    """The field `commands` of the records of guards that were compiled against *server*."""
+    """Return the field `commands` of the records of guards compiled against *server*.
+
+    A client declares the keys of each call by its shipped table. The server may have commands
+    that this table lacks or places differently, those of a module or of a later version. The
+    field holds the key searches of these commands: `{"NAME": [["range", first, last, step], …]}`,
+    the fields of each search in the order of its class, without its needs. It is usually empty.
+    """
     shipped = load_table()
     searches = {
         spec.name: [_packed(search) for search in spec.keys]
@@ -185,7 +183,7 @@ def commands_to_learn(server: CommandTable) -> str:
 
 @lru_cache(maxsize=16)
 def learned_table(commands: str) -> CommandTable:
-    """The shipped table with what the field *commands* of a guard record adds to it."""
+    """Return the shipped table extended by the field *commands* of a guard record."""
     shipped = load_table()
     if not commands:
         return shipped
@@ -193,7 +191,7 @@ def learned_table(commands: str) -> CommandTable:
         {
             name: replace(_known(name, shipped), refused=None, keys=tuple(map(_read, searches)))
             for name, searches in json.loads(commands).items()
-            # A later loader may know of searches that this wrapper does not.
+            # A later loader may use kinds of searches that this client lacks.
             if all(search[0] in _KINDS for search in searches)
         }
     )

@@ -1,4 +1,4 @@
-"""Check that a server is supported and answers as Redis does."""
+"""Check that a server is supported, and that its replies have the form of Redis's."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _are_words(words: Any) -> bool:
-    # An entry has one field at least, and no field without a value.
+    # An entry has at least one field, and each field a value.
     return _are_texts(words) and len(words) > 0 and len(words) % 2 == 0
 
 
@@ -85,7 +85,7 @@ def _are_pages(reply: Any) -> bool:
 
 
 def _is_section(reply: Any) -> bool:
-    # redis-py puts there what is no line `name:value`.
+    # redis-py puts lines that are not `name:value` there.
     return isinstance(reply, dict) and len(reply) > 0 and "__raw__" not in reply
 
 
@@ -100,7 +100,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(
         ("HVALS", "KEYS", "LRANGE", "SMEMBERS", "ZRANGE"), _are_texts
     ),
-    # Names and digests, which are text.
+    # Names and digests are text.
     **dict.fromkeys(("HKEYS", "ZREVRANGE"), _are_names),
     **dict.fromkeys(("HMGET", "MGET"), _are_texts_or_none),
     "HGETALL": _is_record,
@@ -110,18 +110,18 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("XRANGE", "XREVRANGE"), _are_entries),
     **dict.fromkeys(("XREAD", "XREADGROUP"), _are_pages),
 }  # fmt: skip
-"""What the replies are of the commands whose replies are read field by field."""
+"""The check of each command's reply, for replies that are read field by field."""
 
 
 _BEFORE_WANTED = {"MGET": 1, "HMGET": 2, "SCRIPT EXISTS": 1}
-"""Words that stand before those of which each is answered by itself."""
+"""The number of words before the arguments that each have a reply."""
 
 
 class _Checked:
     """Mixed in before redis-py's client and pipeline."""
 
     def parse_response(self, connection: Any, command_name: str | bytes, **options: Any) -> Any:
-        """Like redis-py's, and checks the form of the reply."""
+        """Parse a reply and check its form."""
         command = _name(command_name)
         above: Any = super()
         with _closing(connection), reading_reply(command):
@@ -133,7 +133,7 @@ class _Checked:
 
 @contextmanager
 def _closing(connection: Any) -> Iterator[None]:
-    """Close a connection whose reply is wrong: what is left of it must not be the next one."""
+    """Close a connection with a malformed reply, whose rest must not be read as the next."""
     try:
         yield
     except UnexpectedReplyError:
@@ -145,21 +145,20 @@ class CheckedPipeline(_Checked, redis.client.Pipeline):
     """Made by `CheckedRedis.pipeline`."""
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Like redis-py's, whose parsers may fail on what they read."""
+        """Execute like redis-py's, with the errors of its parsers converted."""
         with reading_reply("a pipeline"):
             return super().execute(raise_on_error)
 
 
 class CheckedRedis(_Checked, redis.Redis):
-    """
-    A `redis.Redis` whose replies have the form that their commands have.
+    """A `redis.Redis` that checks the form of replies.
 
     Raises:
-        UnexpectedReplyError: From any call; the connection is closed.
+        UnexpectedReplyError: any call got a malformed reply; the connection is closed.
     """
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Like redis-py's, which may fail on what it reads as it connects."""
+        """Execute like redis-py's, with errors while connecting converted."""
         name = _name(args[0])
         above: Any = super()
         with reading_reply(name):
@@ -169,7 +168,7 @@ class CheckedRedis(_Checked, redis.Redis):
         return reply
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> CheckedPipeline:
-        """Like redis-py's."""
+        """Return a pipeline that checks the form of replies."""
         return CheckedPipeline(
             self.connection_pool, self.response_callbacks, transaction, shard_hint
         )
@@ -188,11 +187,9 @@ _MAJOR = re.compile(r"(\d{1,9})(\.|$)")
 
 
 def release_of(info: Mapping[str, Any]) -> tuple[str, str]:
-    """
-    Return product and version by the `server` section of INFO.
+    """Return product and version by the `server` section of INFO; an empty version if missing.
 
-    A Valkey also reports the version of the Redis that it is compatible with. What reports
-    neither version has an empty one.
+    Valkey also reports the version of the Redis that it is compatible with.
     """
     if "valkey_version" in info:
         return "valkey", str(info["valkey_version"])
@@ -200,10 +197,9 @@ def release_of(info: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def require_supported(client: Client) -> None:
-    """
-    Check product, version and mode of a server with one command, before anything else is sent.
+    """Check product, version and mode of a server with one command, before anything else is sent.
 
-    A server that does not let this user run INFO passes: what is sent next reports it.
+    If the user may not run INFO, the check passes: the next command reports it.
 
     Raises:
         OperationError (unsupported-server): The server is older than the supported versions,
@@ -240,14 +236,13 @@ def require_supported(client: Client) -> None:
 
 
 def operator_client(client: Client, parameter: str = "client") -> Client:
-    """
-    Return a client whose replies are bytes, as the functions for operators read them.
+    """Return a client whose replies are bytes, as the functions for operators read them.
 
     Args:
         client: A redis-py client. Its companion borrows its connections, does not decode, and
             raises ClusterError for the errors of a cluster. A client that has its own connection
             or is of a subclass is returned as it is, unless it decodes.
-        parameter: What the caller's caller knows it as.
+        parameter: The name of the argument in the caller.
 
     Raises:
         TypeError: *client* is asynchronous.
@@ -313,8 +308,7 @@ PAYLOAD_ADVICE = f"set `{PAYLOAD_SETTING} yes`"
 
 @dataclass(frozen=True, slots=True)
 class PayloadRisk:
-    """
-    Why a server may store a corrupt payload.
+    """The reason why a server may store a corrupt payload.
 
     Attributes:
         setting: Its `sanitize-dump-payload`, any but `yes`; None if it cannot be read.

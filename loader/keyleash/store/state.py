@@ -2,12 +2,11 @@
 
     stamp · suspended · sequence · each limit's numbers, in the order of the policy · rings
 
-`stamp` names the one guard that may use this state. It is made from the guard's
-own rules, not counted, so that a guard from before a flush or a restored backup
-can never pass for the active one. `suspended` is 0, or 1 until somebody resumes the
-identity, or else the server time (µs) at which it may act again by itself. Below 0 it is
-`-1 - suspended`: held while prefixes are changed. `sequence` is the number of the newest
-event in the identity's trail.
+`stamp` names the one guard that may use this state. It is derived from the guard's rules, not
+counted, so that a guard from before a flush or a restored backup never matches. `suspended` is 0,
+or 1 until an operator resumes the identity, or the server time (µs) at which the suspension
+ends. Below 0 it is `-1 - suspended`: held while prefixes change. `sequence` is the number of the
+newest event in the identity's audit stream.
 
 A GCRA limit has one number (`tat_us`), a budget two (`ends_us`, `used`), a ring
 one (`head`, the slot of its oldest call) and `capacity` slots at `offset`, one
@@ -28,9 +27,9 @@ STAMP_BYTES = 6
 """48 bits: exact as a double, and short in a script."""
 FIRST_NUMBER = 3
 UNTIL_RESUMED = 1
-"""`suspended` of an identity that is so until somebody resumes it."""
+"""The value of `suspended` for a suspension without an end."""
 MAX_REASON_BYTES = 128
-"""Most bytes of the reason of a suspension: as much as a denial repeats."""
+"""Maximum length of a suspension's reason, which denials repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class Layout:
 
     @property
     def numbers(self) -> int:
-        """How many doubles the header has, the three in front of the limits' among them."""
+        """Number of doubles in the header, with the three before those of limits."""
         return FIRST_NUMBER + sum(len(COUNTS[slot.kind].numbers) for slot in self.slots)
 
     @property
@@ -51,16 +50,16 @@ class Layout:
 
     @property
     def has_rings(self) -> bool:
-        """Whether anything follows the header."""
+        """Return whether rings follow the header."""
         return any(slot.kind is SlotKind.RING for slot in self.slots)
 
     def to_json(self) -> str:
-        """The layout as stored beside the state."""
+        """Return the layout as stored in `Keyspace.layouts`."""
         return json.dumps([asdict(slot) for slot in self.slots], separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Layout:
-        """Read back what `to_json` wrote."""
+        """Read a layout that `to_json` wrote."""
         return cls(
             tuple(Slot(**{**slot, "kind": SlotKind(slot["kind"])}) for slot in json.loads(text))
         )
@@ -71,7 +70,7 @@ EMPTY_LAYOUT = Layout()
 
 @dataclass(frozen=True, slots=True)
 class IdentityState:
-    """A state, unpacked for people."""
+    """An unpacked state."""
 
     stamp: int
     suspended: int
@@ -79,12 +78,12 @@ class IdentityState:
     limits: tuple[LimitState, ...]
 
     def is_suspended(self, now_us: int) -> bool:
-        """Whether every call is refused as suspended at *now_us* of the server's clock."""
+        """Return whether the identity is suspended at *now_us*, server time."""
         return self.suspended != 0 and not UNTIL_RESUMED < self.suspended <= now_us
 
     @property
     def suspended_until_ms(self) -> int | None:
-        """When that ends by itself, Unix milliseconds; None if somebody has to end it."""
+        """The end of the suspension in Unix milliseconds; None if an operator must end it."""
         return -(-self.suspended // 1000) if self.suspended > UNTIL_RESUMED else None
 
 
@@ -104,7 +103,7 @@ def unpack_state(data: bytes, layout: Layout) -> IdentityState:
 
 
 def _suspended(number: float) -> int:
-    """As a guard reads it: whatever is not 0 is a suspension, also what no operator wrote."""
+    """Return the number as a guard reads it: any value but 0, also a corrupt one, suspends."""
     if number > 0 or math.isnan(number):
         return math.ceil(number) if number < MOST else UNTIL_RESUMED
     return math.floor(number) if number > -MOST else -1

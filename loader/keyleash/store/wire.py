@@ -22,55 +22,47 @@ from keyleash.errors import (
     UnexpectedReplyError,
 )
 
-# How a guard reaches the server: as a script of its cache, or as a function that it keeps.
-#
-# Either way the Lua is the same text, known by the same digest, which a call names:
-#
-#     EVALSHA <digest> <n> …
-#     FCALL leash_<digest> <n> …
-#
-# A function's library has its name and holds nothing else. One library for a whole policy
-# would be compiled in one go, 1.5 s for 1,000 identities, in which the server serves nobody;
-# and since a digest is part of the name, the guards of two policies stand side by side, and
-# it is the activation that replaces all of one policy by all of the other.
-
 LIBRARIES = "leash_"
-"""What the names of all libraries begin with."""
+"""The prefix of the names of all libraries."""
 
 GUARD_OF = "guard of "
-"""What stands before the identity in the description of a function."""
+"""The text before the identity in the description of a function."""
 
 NOT_FOUND = "Function not found"
-"""What servers answer to FCALL of a function that they lack, behind ERR."""
+"""The error of FCALL for a missing function, after ERR."""
 
 
 class Transport(StrEnum):
-    """Which of the two."""
+    """How guards are stored and called. The Lua text and its digest are the same for both."""
 
     EVALSHA = "evalsha"
-    """By the script cache, which a restart, a failover and SCRIPT FLUSH empty."""
+    """In the script cache, which a restart, a failover and SCRIPT FLUSH empty."""
     FUNCTION = "function"
-    """By functions, which are persisted and replicated with the data."""
+    """As functions, which are persisted and replicated with the data."""
 
 
 def call_head(transport: Transport, digest: str) -> tuple[str, str]:
-    """The words with which a call of the script with *digest* begins."""
+    """Return the first words of a call of the script with *digest*."""
     if transport is Transport.FUNCTION:
         return "FCALL", function_name(digest)
     return "EVALSHA", digest
 
 
 def function_name(digest: str) -> str:
-    """The name of the function, and of its library, that is the script with *digest*."""
+    """Return the name of the function, and of its library, for the script with *digest*."""
     return f"{LIBRARIES}{digest}"
 
 
 def library_code(identity: str, digest: str, script: str) -> str:
-    """The library of a script, for FUNCTION LOAD.
+    """Return the library of a script, for FUNCTION LOAD.
+
+    Each function has its own library: to compile one library for a whole policy would block the
+    server, for 1,000 identities 1.5 s. As the digest is part of the name, the guards of two
+    policies coexist until the activation replaces one policy by the other.
 
     Args:
-        identity: Whose guard it is: FUNCTION LIST tells it to people.
-        digest: Of *script*.
+        identity: The identity of the guard, shown by FUNCTION LIST.
+        digest: The digest of *script*.
     """
     name = function_name(digest)
     return (
@@ -80,29 +72,29 @@ def library_code(identity: str, digest: str, script: str) -> str:
     )
 
 
-# Building a guard call: the arguments of EVALSHA or FCALL, from commands as redis-py has them.
+# The arguments of a guard call:
 #
 # EVALSHA <digest> <n> <data keys…> <token> <correlation id> <protocol> <command> <args…>
 # EVALSHA <batch digest> <n> <data keys…> <token> <correlation id> <protocol> <mode>
 #         {<argc> <command> <args…>}…
 #
-# By functions, `FCALL leash_<digest>` stands in front, and the rest is the same.
+# For functions it begins with `FCALL leash_<digest>`.
 
 MAX_ARGUMENTS = 7_000
-"""Arguments of one command, its name among them: Lua's `unpack` ends at 7,999 values."""
+"""Arguments of one command, with its name: Lua's `unpack` fails past 7,999 values."""
 
 MAX_BATCH_COMMANDS = 1_000
-"""Commands of one batch; their arguments together are bounded by `MAX_ARGUMENTS`."""
+"""Commands of one batch; `MAX_ARGUMENTS` bounds their arguments in all."""
 
 Argument = Any
-"""Whatever redis-py's encoder takes: bytes, str, int, float, memoryview."""
+"""Any type that redis-py's encoder accepts: bytes, str, int, float, memoryview."""
 
 
 class BatchMode(StrEnum):
-    """How a batch is judged.
+    """How a batch is checked.
 
-    `each`: every command on its own; a refusal stands in its place in the reply.
-    `all`: all before anything runs; one refusal refuses the whole.
+    `each`: every command on its own; a denial takes the place of its reply.
+    `all`: all commands before any runs; one denial denies the batch.
     """
 
     EACH = "each"
@@ -149,19 +141,19 @@ def batch_call(
 def _placed(
     table: CommandTable, command: Sequence[Argument]
 ) -> tuple[Sequence[Argument], Sequence[Argument]]:
-    """A command as it goes on the wire, and the keys of it that are declared."""
+    """Return a command as sent, and its declared keys."""
     place = table.key_slices.get(command[0])
     if place is not None:
-        # As redis-py's own methods name it: nothing to take apart.
+        # The name as redis-py's own methods write it: no arguments to split off.
         return command, command[place]
     words = _split_name(command)
     return words, declared_keys(table, words)
 
 
 def declared_keys(table: CommandTable, words: Sequence[Argument]) -> Sequence[Argument]:
-    """The keys of a call, its name in upper case, as they are declared to the guard.
+    """Return the declared keys of a call whose name is in upper case.
 
-    A call that the table does not place has none: it is the guard's to refuse, not ours.
+    Without a place in the table a call has none: the guard denies it.
     """
     place = table.key_slices.get(words[0])
     if place is not None:
@@ -175,20 +167,20 @@ def declared_keys(table: CommandTable, words: Sequence[Argument]) -> Sequence[Ar
 
 
 def may_write(table: CommandTable, command: Sequence[Argument]) -> bool:
-    """Whether others may see what a command did; of one that the table lacks, they may."""
+    """Return whether a command may write; an unknown command may."""
     spec = table.find([_encoded(word) for word in _split_name(command)[:2]])
     return spec is None or spec.mutates
 
 
 def _encoded(word: Argument) -> bytes:
-    """As redis-py's encoder does it; what it does not take, it will refuse itself, later."""
+    """Encode like redis-py, which itself rejects unsupported types later."""
     if isinstance(word, memoryview):
         return word.tobytes()
     return word if isinstance(word, bytes) else str(word).encode("utf-8", "surrogatepass")
 
 
 def _split_name(command: Sequence[Argument]) -> list[Argument]:
-    """Redis-py lets the name carry arguments (`XGROUP CREATE`); on the wire they are apart."""
+    """Split arguments off the command name, where redis-py allows them (`XGROUP CREATE`)."""
     name = command[0]
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
@@ -202,17 +194,16 @@ _OF_PIPELINE = re.compile(r"\ACommand # \d+ \(.*?\) of pipeline caused error: ",
 
 
 def refusal(line: str) -> LeashError | None:
-    """Turn an error reply into the typed error it stands for.
+    """Return the typed denial of an error reply.
 
     Args:
-        line: The error as redis-py gives it.
+        line: The error as in redis-py.
 
     Returns:
-        The error, or None if *line* is no refusal: then it is the command's own error.
+        The denial, or None if *line* is the error of the command itself.
 
     Raises:
-        KeyleashError: a refusal with a code that this version does not know. It is
-            still a refusal.
+        KeyleashError: the denial has a code that this version does not know.
     """
     if not line.startswith(_MARK):
         return None
@@ -220,7 +211,7 @@ def refusal(line: str) -> LeashError | None:
     cls = DENIALS.get(code)
     if cls is None:
         raise KeyleashError(
-            f"the guard refused the call with the unknown code `{code}`",
+            f"the guard denied the call with the unknown code `{code}`",
             help="update keyleash on this side",
         )
     return cls(dict(_pair(pair) for pair in pairs if "=" in pair))
@@ -248,21 +239,20 @@ def is_of_a_cluster(error: Exception) -> bool:
 
 
 WRONG = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
-"""What reading a value of a wrong form raises."""
+"""The exceptions of reading a malformed value."""
 
 
 @contextmanager
 def reading_reply(command: str) -> Iterator[None]:
-    """
-    Read in the block what the server answered to *command*.
+    """Convert exceptions in the block, which reads the reply to *command*.
 
     Raises:
-        UnexpectedReplyError: It is not of the form that the block reads.
+        UnexpectedReplyError: The reply is malformed.
     """
     try:
         yield
     except UnicodeEncodeError:
-        # It is an argument that cannot be sent.
+        # An argument cannot be encoded.
         raise
     except WRONG as error:
         raise UnexpectedReplyError(command) from error
@@ -270,11 +260,10 @@ def reading_reply(command: str) -> Iterator[None]:
 
 @contextmanager
 def reading_record(what: str) -> Iterator[None]:
-    """
-    Read in the block one of keyleash's own records.
+    """Convert exceptions in the block, which reads one of keyleash's records.
 
     Raises:
-        OperationError (unreadable): It is not such as keyleash writes.
+        OperationError (unreadable): The record is corrupt.
     """
     try:
         yield
@@ -286,17 +275,18 @@ def reading_record(what: str) -> Iterator[None]:
         ) from error
 
 
-def said_by(error: Exception) -> str:
-    """What a server said, without the command that redis-py puts in front where it was in a
-    pipeline: keys of a sealed server begin with a secret.
+def server_message(error: Exception) -> str:
+    """Return a server's error message without the command that redis-py adds in a pipeline.
+
+    The command may contain keys of a sealed server, whose prefix is secret.
     """
     return _OF_PIPELINE.sub("", str(error))
 
 
 def reason_of(error: Exception) -> str:
-    """Return what redis-py reports of a lost connection, in the form of our own messages."""
-    said = _CONNECTING_TO.sub("", said_by(error)).rstrip(".")
-    return said[:1].lower() + said[1:]
+    """Return redis-py's reason of a lost connection, in the form of keyleash's messages."""
+    reason = _CONNECTING_TO.sub("", server_message(error)).rstrip(".")
+    return reason[:1].lower() + reason[1:]
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from keyleash.operator.load.plan import batches
 from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.prefixes import read_seal
 from keyleash.store.records import Client, GuardRecord, guard_record
-from keyleash.store.wire import Transport, function_name, library_code, reason_of, said_by
+from keyleash.store.wire import Transport, function_name, library_code, reason_of, server_message
 from keyleash.watch.events import Drift, WatchEventKind
 from keyleash.watch.roles import Address, Role, Sentinels, read_role
 
@@ -245,7 +245,7 @@ def _said(error: Exception) -> tuple[WatchEventKind, str]:
             | redis_errors.AuthorizationError()
             | redis_errors.NoPermissionError()
         ):
-            said = said_by(error)
+            said = server_message(error)
             return (
                 WatchEventKind.NOT_PERMITTED,
                 f"it does not permit this to the watcher's user: {said}",
@@ -253,7 +253,7 @@ def _said(error: Exception) -> tuple[WatchEventKind, str]:
         case redis_errors.ConnectionError() | redis_errors.TimeoutError() | OSError():
             return WatchEventKind.UNREACHABLE, f"it does not answer: {reason_of(error)}"
         case _:
-            return WatchEventKind.NOT_SERVING, f"it answers: {said_by(error)}"
+            return WatchEventKind.NOT_SERVING, f"it answers: {server_message(error)}"
 
 
 FORGOTTEN_AFTER_LOOKS = 600

@@ -66,7 +66,7 @@ class LoadStage:
         with self._client.pipeline(transaction=False) as pipe:
             for name in (
                 self._keyspace.staged_policy(self.load),
-                self._keyspace.staged_kept(self.load),
+                self._keyspace.staged_stored_policy(self.load),
             ):
                 pipe.hset(name, mapping=asdict(policy))
                 pipe.pexpire(name, STAGED_KEEP_MS)
@@ -120,7 +120,7 @@ class LoadStage:
         """Remove what is left."""
         names = [
             self._keyspace.staged_policy(self.load),
-            self._keyspace.staged_kept(self.load),
+            self._keyspace.staged_stored_policy(self.load),
             self._keyspace.staged_layouts(self.load),
         ]
         names += self._recorded
