@@ -75,9 +75,9 @@ def test_id_in_several_trails_is_an_error_that_names_them(embedded_trails: Strea
     embedded_trails.event("b", "1-0")
     embedded_trails.denial("b", "1-0")
 
-    with raises_code("ambiguous-event", match="3 trails") as caught:
+    with raises_code("ambiguous-event", match="3 audit streams") as caught:
         find(embedded_trails, "1-0")
-    with raises_code("ambiguous-event", match="2 trails"):
+    with raises_code("ambiguous-event", match="2 audit streams"):
         find(embedded_trails, "b/1-0")
 
     assert caught.value.help == "name one of `a/1-0`, `audit:b/1-0`, `denied:b/1-0`"

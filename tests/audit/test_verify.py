@@ -204,7 +204,7 @@ def test_archive_may_be_written_to_meanwhile(to: Path) -> None:
 
 def test_what_is_no_archive_is_an_error(tmp_path: Path) -> None:
     """All is well with nothing would be the wrong answer."""
-    with raises_code("archive", match="is no archive"):
+    with raises_code("archive", match="is not an archive"):
         verify_archive(tmp_path)
-    with raises_code("archive", match="is no archive"):
+    with raises_code("archive", match="is not an archive"):
         verify_archive(tmp_path / "none")

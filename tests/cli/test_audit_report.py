@@ -231,7 +231,7 @@ def test_report_of_many_events_stays_small_and_says_so(
     assert "2,900 entries left out;" in " ".join(page.text.split())
     assert "3,000 operations" in page.text
     assert "2,980 more prefixes" in page.text
-    assert "The begin may be missing" in page.text
+    assert "The beginning may be missing" in page.text
     assert len([given for given in page.named("rect") if given.get("class") == "c0"]) <= 92
 
 

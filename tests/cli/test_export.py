@@ -87,7 +87,7 @@ def test_verify_needs_no_server(loaded: Cli, offline: Cli, to: Path) -> None:
     assert offline.run("audit", "verify", to).exit_code == 0
     result = offline.run("audit", "verify", to.parent)
     assert result.exit_code == 1
-    assert "is no archive" in result.stderr
+    assert "is not an archive" in result.stderr
 
 
 def test_verify_of_an_archive_without_files_says_so(loaded: Cli, to: Path, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_full_disk_ends_with_1_and_the_next_run_goes_on(loaded: Cli, admin: Any,
     )
 
     assert done.returncode == 1
-    assert f"error: cannot write in `{to / TRAIL}`: file too large; nothing" in done.stderr
+    assert f"error: cannot write in `{to / TRAIL}`: file too large; its entries" in done.stderr
     assert "help: make room" in done.stderr
     assert list((to / TRAIL).iterdir()) == []
     assert unacknowledged(admin, KEYS.audit(RUNNER)) == 500

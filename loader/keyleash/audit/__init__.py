@@ -1,4 +1,4 @@
-"""The trail: what each identity changed, what it was refused, and what operators did."""
+"""The audit log: events of identities, their denials, and operator actions."""
 
 from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.follow import follow_control, follow_denials, follow_events

@@ -30,17 +30,17 @@ LARGE = "large"
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """What an event and a denial have in common.
+    """The common fields of events and denials.
 
     Attributes:
         id: The entry's id in its stream.
         time_ms: Server time, Unix milliseconds.
         token: The token's id, or `-` if it was not known.
         op: The command's name.
-        keys: The keys that it touched; for a denial, the key that was refused, if any. PUBLISH
-            and SPUBLISH have their channel there. A masked key is a prefix and a digest.
-        policy: The beginning of the digest of the identity's rules.
-        seq: Its number in its trail; 0 if it has none.
+        keys: The keys that it touched; for a denial, the denied key, if any. For PUBLISH and
+            SPUBLISH, the channel. A masked key is a prefix and a digest.
+        policy: The first digits of the digest of the identity's rules.
+        seq: Its sequence number in its stream; 0 if it has none.
     """
 
     id: str
@@ -55,18 +55,18 @@ class AuditEntry:
 
     @property
     def kind(self) -> str:
-        """`event` or `denial`: what it is called where both stand together."""
+        """Return `event` or `denial`."""
         return "entry"
 
 
 @dataclass(frozen=True, slots=True)
 class BeforeImage:
-    """What a key held; neither bytes nor a dump if there was no such key.
+    """A before-image: the value of a key; neither bytes nor a dump if the key did not exist.
 
     Attributes:
         value: A string's bytes.
-        dump: Of any other type, what DUMP said.
-        expires_ms: When it expired, Unix milliseconds; None if never.
+        dump: The DUMP payload of any other type.
+        expires_ms: When the key was to expire, Unix milliseconds; None if never.
     """
 
     value: bytes | None = None
@@ -75,7 +75,7 @@ class BeforeImage:
 
     @property
     def content(self) -> ImageContent | None:
-        """How its bytes are to be read, and they themselves; None if there was no such key."""
+        """Return the kind of its bytes, and the bytes; None if the key did not exist."""
         if self.value is not None:
             return "value", self.value
         return None if self.dump is None else ("image", self.dump)
@@ -84,13 +84,13 @@ class BeforeImage:
 @dataclass(frozen=True, slots=True)
 class KeyChange:
     """
-    What an event did to one key, if before-images are taken of it.
+    The change of one key by an event with before-images.
 
     Attributes:
-        before: What it held; None if that was too large to be kept.
-        large: So many bytes; 0 if it was kept.
-        after: Digest of what it held then; `absent`, `large`, or None if it is not known.
-        after_expires_ms: When that expires; None if never.
+        before: The before-image; None if the value was too large for one.
+        large: Size in bytes of a value that was too large; else 0.
+        after: Digest of the value after the event; `absent`, `large`, or None if not known.
+        after_expires_ms: When that value expires; None if never.
     """
 
     key: bytes
@@ -102,19 +102,19 @@ class KeyChange:
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent(AuditEntry):
-    """A command that was let through.
+    """A command that was allowed.
 
     Attributes:
         item: For a command of a batch, its place in the batch's event, from 1; else 0.
-        error: What the command answered, if it failed.
-        cost: What the call took, by counter; the whole batch's for a command of a batch.
-        lengths: Of the arguments that are no keys; None if that is not recorded.
-        args_sha1: Their SHA-1 in hex; None likewise.
-        args: They themselves; None likewise.
-        changes: What became of its keys; of a batch, of those that this command names.
-        actor: Of an undo: who did it; else empty.
-        is_untrusted: Whether no policy let the identity change one of its keys then, as far as
-            that was compared (`audit.undo.trust`): it may be made up.
+        error: The error reply, if the command failed.
+        cost: The cost of the call by counter; of the whole batch for a command of a batch.
+        lengths: Lengths of the arguments that are not keys; None if not recorded.
+        args_sha1: SHA-1 of these arguments in hex; None if not recorded.
+        args: These arguments; None if not recorded.
+        changes: The changes of the keys that this command names.
+        actor: For an undo, its operator; else empty.
+        is_untrusted: Whether no policy of that time permits the change of one of its keys, if that
+            was checked (`audit.undo.trust`): the event may be forged.
     """
 
     item: int = 0
@@ -134,16 +134,16 @@ class AuditEvent(AuditEntry):
 
 @dataclass(frozen=True, slots=True)
 class Denial(AuditEntry):
-    """A command that was refused.
+    """A command that was denied.
 
     Attributes:
         reason: The deny rule's pattern, the class or the limit; empty if the code has none.
-        repeats: How often it was refused alike in its minute, the first time counted; 0 of an
-            entry that is no call, but says that the identity suspended itself.
-        folded: What else `repeats` counts, since its minute had too many kinds of denials:
-            `commands`, other commands of the token; `tokens`, every denial of that code which
-            has no other entry; empty as a rule.
-        until_ms: Of an entry that is no call, until when: server time, Unix milliseconds.
+        repeats: Number of similar denials in its minute, including the first; 0 if the entry
+            records the suspension of the identity by a breaker.
+        folded: What `repeats` counts besides, if its minute had too many kinds of denials:
+            `commands`, other commands of the token; `tokens`, every denial of that code without
+            an entry; usually empty.
+        until_ms: The end of a suspension by a breaker: server time, Unix milliseconds.
     """
 
     code: str = ""
@@ -158,7 +158,7 @@ class Denial(AuditEntry):
 
     @property
     def folded_count(self) -> int:
-        """How many denials this entry counts beside its own."""
+        """Return the number of further denials that this entry counts."""
         return max(0, self.repeats - 1)
 
     @property
@@ -169,7 +169,7 @@ class Denial(AuditEntry):
 
 @dataclass(frozen=True, slots=True)
 class FollowUp:
-    """A later entry about an event: errors, by their places in a batch, and what keys hold now."""
+    """A later entry about an event: errors by place in a batch, and states of keys after it."""
 
     of: str
     errors: Mapping[int, str]
@@ -191,22 +191,22 @@ _NUMBER = re.compile(rb"[0-9]{1,19}")
 
 
 def follow_up_entry(pairs: Pairs) -> FollowUp | None:
-    """Read an entry of an audit stream that is about an earlier one; None if it is not."""
+    """Parse an entry about an earlier one; return None if it is not such an entry."""
     fields = dict(pairs)
     if b"of" not in fields:
         return None
     afters = [value.partition(b":") for name, value in pairs if name == b"after"]
     return FollowUp(
-        of=_text(fields[b"of"]),
+        of=text_of(fields[b"of"]),
         errors=dict(_errors(pairs)),
-        after=tuple((_text(digest), _expiry(expires)) for digest, _, expires in afters),
+        after=tuple((text_of(digest), _expiry(expires)) for digest, _, expires in afters),
     )
 
 
 def audit_events(
     identity: str, entry_id: bytes, pairs: Pairs, follow_ups: Iterable[FollowUp] = ()
 ) -> tuple[AuditEvent, ...]:
-    """Read an entry of an audit stream: the events of its commands, as its *sequels* have them."""
+    """Parse an entry of an audit stream, with its follow-ups, into the events of its commands."""
     fields = dict(pairs)
     follow_ups = list(follow_ups)
     errors = {item: error for follow_up in follow_ups for item, error in follow_up.errors.items()}
@@ -215,20 +215,20 @@ def audit_events(
     policy, _, cost = fields.get(b"policy", b"").partition(b" ")
     common: dict[str, Any] = {
         "id": entry_id.decode(),
-        "time_ms": _time_ms(entry_id),
+        "time_ms": time_of(entry_id),
         "identity": identity,
-        "token": _text(fields.get(b"token", b"")),
-        "correlation": _text(fields.get(b"correlation", b"")),
-        "policy": _text(policy),
+        "token": text_of(fields.get(b"token", b"")),
+        "correlation": text_of(fields.get(b"correlation", b"")),
+        "policy": text_of(policy),
         "seq": number_of(fields.get(b"seq", b"")),
         "cost": _cost(cost),
-        "actor": _text(fields.get(b"actor", b"")),
+        "actor": text_of(fields.get(b"actor", b"")),
     }
     return tuple(
         AuditEvent(
             **common,
             item=command.item,
-            op=_text(command.op),
+            op=text_of(command.op),
             keys=command.keys,
             error=errors.get(command.item),
             changes=tuple(change for change in changes if change.key in command.keys),
@@ -239,51 +239,51 @@ def audit_events(
 
 
 def _errors(pairs: Pairs) -> Iterator[tuple[int, str]]:
-    """Read the errors of an entry, each with the place of its command in a batch, or 0."""
+    """Yield the errors of an entry, each with the place of its command in a batch, or 0."""
     item = 0
     for name, value in pairs:
         if name == b"item":
             item = number_of(value)
         elif name == b"error":
-            yield item, _text(value)
+            yield item, text_of(value)
 
 
 def denial_entry(identity: str, entry_id: bytes, pairs: Pairs) -> Denial:
-    """Read an entry of a stream of denials that is not about earlier ones."""
+    """Parse an entry of a stream of denials that is not about earlier ones."""
     fields = dict(pairs)
     return Denial(
         id=entry_id.decode(),
-        time_ms=_time_ms(entry_id),
+        time_ms=time_of(entry_id),
         identity=identity,
-        token=_text(fields.get(b"token", b"")),
-        op=_text(fields.get(b"op", b"")),
+        token=text_of(fields.get(b"token", b"")),
+        op=text_of(fields.get(b"op", b"")),
         keys=_keys(fields),
-        correlation=_text(fields.get(b"correlation", b"")),
-        policy=_text(fields.get(b"policy", b"")),
+        correlation=text_of(fields.get(b"correlation", b"")),
+        policy=text_of(fields.get(b"policy", b"")),
         seq=number_of(fields.get(b"seq", b"")),
-        code=_text(fields.get(b"code", b"")),
-        reason=_text(fields.get(b"reason", b"")),
-        # That the identity suspended itself: no call of its own.
+        code=text_of(fields.get(b"code", b"")),
+        reason=text_of(fields.get(b"reason", b"")),
+        # A suspension by a breaker is not a call.
         repeats=0 if b"until_ms" in fields else 1,
-        folded=_text(fields.get(b"folded", b"")),
+        folded=text_of(fields.get(b"folded", b"")),
         until_ms=_expiry(fields.get(b"until_ms", b"")),
     )
 
 
 def repeats_of(pairs: Pairs) -> Iterator[tuple[bytes, int]]:
-    """Read an entry about earlier denials: the id of each, and how often it came in all."""
+    """Parse an entry about earlier denials: the id of each, and its total count."""
     for (name, of), (count_name, count) in pairwise(pairs):
         if (name, count_name) == (b"of", b"repeats"):
             yield of, number_of(count)
 
 
 def number_of(value: bytes) -> int:
-    """Read a number of a field; 0 if no guard wrote it so, who may be the agent himself."""
+    """Parse a number of a field; return 0 for text that no guard writes."""
     return int(value) if _NUMBER.fullmatch(value) else 0
 
 
 def split_netstrings(data: bytes) -> tuple[bytes, ...]:
-    """Take `<len>:<bytes>,…` apart.
+    """Split `<len>:<bytes>,…`.
 
     Raises:
         ValueError: *data* is not netstrings to its end.
@@ -309,7 +309,11 @@ class _Command:
 
 
 def _commands(fields: Fields, pairs: Pairs) -> list[_Command]:
-    """The one command of an event, or a batch's: `SET` → a key, `MSET:2` → two netstrings."""
+    """Return the command of an event, or those of a batch.
+
+    Behind its own fields in lower case, a batch's event has a field for each command: the name
+    `SET` with a key, or `MSET:2` with two netstrings. So field names repeat.
+    """
     if b"op" in fields:
         arguments = next((pair for pair in pairs if pair[0] in _ARGUMENTS), None)
         return [_Command(0, fields[b"op"], _keys(fields), arguments)]
@@ -331,7 +335,7 @@ def _arguments(pair: tuple[bytes, bytes] | None) -> dict[str, Any]:
                 "lengths": tuple(number_of(item) for item in value.split(b",") if item.isdigit())
             }
         case (b"args_sha1", value):
-            return {"args_sha1": _text(value)}
+            return {"args_sha1": text_of(value)}
         case (b"args", value):
             return {"args": _split(value) if value else ()}
         case _:
@@ -339,14 +343,14 @@ def _arguments(pair: tuple[bytes, bytes] | None) -> dict[str, Any]:
 
 
 def _changes(pairs: Pairs, afters: Sequence[tuple[str, int | None]]) -> Iterator[KeyChange]:
-    """What stands from each `before` to the next, with the digests of a later entry."""
-    held: list[tuple[bytes, dict[bytes, bytes]]] = []
+    """Yield a change for each field `before`, with the digests of a follow-up."""
+    recorded: list[tuple[bytes, dict[bytes, bytes]]] = []
     for name, value in pairs:
         if name == b"before":
-            held.append((value, {}))
-        elif held and name in {b"expires", b"value", b"image"}:
-            held[-1][1][name] = value
-    for place, (key, fields) in enumerate(held):
+            recorded.append((value, {}))
+        elif recorded and name in {b"expires", b"value", b"image"}:
+            recorded[-1][1][name] = value
+    for place, (key, fields) in enumerate(recorded):
         after, after_expires_ms = afters[place] if place < len(afters) else (None, None)
         expires = fields.get(b"expires", b"absent")
         text, dump = fields.get(b"value"), fields.get(b"image")
@@ -384,13 +388,15 @@ def _split(data: bytes) -> tuple[bytes, ...]:
     try:
         return split_netstrings(data)
     except ValueError:
-        # Not a guard's work. Shown as it is, rather than hidden or in the way of the rest.
+        # Not written by a guard. Showing it unparsed does not hide the other entries.
         return (data,)
 
 
-def _time_ms(entry_id: bytes) -> int:
+def time_of(entry_id: bytes) -> int:
+    """Return the time of an entry id, Unix milliseconds."""
     return int(entry_id.partition(b"-")[0])
 
 
-def _text(data: bytes) -> str:
+def text_of(data: bytes) -> str:
+    """Return *data* as text; bytes that are not UTF-8 are escaped."""
     return data.decode("utf-8", "backslashreplace")

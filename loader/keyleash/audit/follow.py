@@ -1,4 +1,4 @@
-"""Trails as they grow: one XREAD waits for all of them, for short times."""
+"""Follow streams as they grow: one XREAD waits for all of them, for a short time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from keyleash.audit.read import (
     events_of,
     next_count,
     pairs_of,
-    place,
     place_of_last_ms,
+    sort_key,
     with_follow_ups,
 )
 from keyleash.store.keyspace import Keyspace
@@ -32,10 +32,10 @@ from keyleash.store.server_check import operator_client
 
 Found = TypeVar("Found", bound=HasId)
 Feed = Callable[[Sequence[RawEntry]], Iterable[Found]]
-"""Makes of a stream's new entries what is to be told of them."""
+"""Parses the new entries of a stream."""
 
 BLOCK_MS = 500
-"""How long new identities may stay unseen; and a signal must not wait for an answer."""
+"""Time of one wait: the delay until new identities are seen and signals are handled."""
 _START = b"0-0"
 _ENTRY_ID = re.compile(rb"[0-9]{1,19}-[0-9]{1,19}")
 
@@ -46,17 +46,17 @@ def follow_events(
     identities: Callable[[], Iterable[str]],
     query: Query = EVERYTHING,
 ) -> Iterator[AuditEvent | None]:
-    """Wait for what identities do, and tell it as it comes.
+    """Yield the events of identities as they are recorded.
 
     Args:
         client: A redis-py client of an operator. While it waits, it has
             a connection for itself.
         keyspace: Where the control keys are.
-        identities: Says whose trails; asked now and again, so that new ones are seen.
-        query: Which events; those from `since_ms` on come first, without it only new ones.
+        identities: Returns the identities; called repeatedly, so that new ones are seen.
+        query: The selection; events since `since_ms` come first, without it only new ones.
 
     Returns:
-        Events without an end, by time; None whenever nothing came for a while.
+        Events by time, without end; None after each wait without an event.
     """
     client = operator_client(client)
     matcher = EventMatcher(query)
@@ -83,9 +83,9 @@ def follow_denials(
     identities: Callable[[], Iterable[str]],
     query: Query = EVERYTHING,
 ) -> Iterator[Denial | None]:
-    """Wait for what identities are refused, as `follow_events` does.
+    """Yield the denials of identities as they are recorded, like `follow_events`.
 
-    What is refused again comes once more, with its number, when that is known.
+    A repeated denial is yielded again with its count, once that is recorded.
     """
     client = operator_client(client)
     matcher = EventMatcher(query)
@@ -116,7 +116,7 @@ def follow_control(
     identities: Iterable[str] | None = None,
     query: Query = EVERYTHING,
 ) -> Iterator[ControlEvent | None]:
-    """Wait for what operators do, as `follow_events` does; arguments as for `read_control`."""
+    """Yield operator actions like `follow_events`; arguments as for `read_control`."""
     client = operator_client(client)
     accepts = control_filter(identities, query)
 
@@ -127,7 +127,7 @@ def follow_control(
 
 
 def _repeated(client: Client, stream: str, identity: str, words: Words) -> Iterator[Denial]:
-    """The denials that an entry counts, with their numbers; those that are gone are left out."""
+    """Yield the denials that an entry counts, with their counts, except trimmed ones."""
     counts = {of: n for of, n in repeats_of(pairs_of(words)) if _ENTRY_ID.fullmatch(of)}
     with client.pipeline(transaction=False) as pipe:
         for of in counts:
@@ -146,25 +146,25 @@ def _follow(
     room = FIRST_PAGE
     while True:
         current = feeds()
-        # A stream that was not there at first is told from its beginning.
+        # A stream that is new is read from its beginning.
         ends = {name: ends.get(name, _START) for name in current}
-        told: list[Found] = []
-        # So many of each stream, that all together are no more than a page.
+        entries: list[Found] = []
+        # All streams together return at most one page.
         count = max(1, room // max(1, len(ends)))
         pages = list(_wait(client, ends, count))
         for name, page in pages:
             whole = _whole(client, name, page, count)
             ends[name] = whole[-1][0]
-            told += current[name](whole)
+            entries += current[name](whole)
         if pages:
             room = next_count([entry for _, page in pages for entry in page])
-        yield from sorted(told, key=place)
-        if not told:
+        yield from sorted(entries, key=sort_key)
+        if not entries:
             yield None
 
 
 def _ends(client: Client, streams: Sequence[str], since_ms: int | None) -> dict[str, bytes]:
-    """Behind which entries to begin: the newest ones, or those of before a time."""
+    """Return the id after which to read each stream: its newest, or the last before a time."""
     last = b"+" if since_ms is None else b"%d" % max(since_ms - 1, 0)
     with client.pipeline(transaction=False) as pipe:
         for stream in streams:
@@ -191,7 +191,7 @@ def _wait(
 
 
 def _block_ms(client: Client) -> int:
-    """How long the server holds back a reply, which must not take as long as the client waits."""
+    """Return the server's wait, which must end before the client's timeout."""
     timeout_s = client.connection_pool.connection_kwargs.get("socket_timeout")
     return BLOCK_MS if timeout_s is None else max(1, min(BLOCK_MS, int(timeout_s * 500)))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from keyleash.audit.entries import AuditEntry, AuditEvent, Denial
+from keyleash.audit.entries import AuditEntry, AuditEvent, Denial, time_of
 from keyleash.audit.operator_actions import ControlEvent, control_event
 from keyleash.audit.read import (
     RawEntry,
@@ -37,14 +37,14 @@ class FoundStream:
 
     Attributes:
         kind: `audit`, `denied` or `control`.
-        whose: The identity; `control` of the operators' stream.
+        whose: The identity; `control` for the control stream.
     """
 
     kind: str
     whose: str
 
     def key(self, keyspace: Keyspace) -> str:
-        """Its name in Redis."""
+        """Return its key in Redis."""
         match self.kind:
             case "audit":
                 return keyspace.audit(self.whose)
@@ -58,26 +58,26 @@ def find_event(
     client: Client, keyspace: Keyspace, identities: Iterable[str], wanted: str
 ) -> tuple[AuditEvent | Denial | ControlEvent, ...]:
     """
-    Find an entry by its id, with all that was said of it later.
+    Find an entry by its id, with its follow-ups.
 
     Args:
         client: A redis-py client of an operator.
         keyspace: Where the control keys are.
-        identities: Whose trails to look in.
+        identities: The identities whose streams are searched.
         wanted: `<id>`, `<identity>/<id>`, `audit:<identity>/<id>`, `denied:<identity>/<id>` or
-            `control/<id>`. The id of an entry that is about another one means that one.
+            `control/<id>`. The id of a follow-up stands for the entry that it is about.
 
     Returns:
-        One entry; of a batch each of its commands.
+        One entry; for a batch, each of its commands.
 
     Raises:
-        OperationError (unknown-event): there is none, or *wanted* is no id.
-        OperationError (ambiguous-event): several trails have an entry of that id.
+        OperationError (unknown-event): there is none, or *wanted* is not an id.
+        OperationError (ambiguous-event): several streams have an entry of that id.
     """
     client = operator_client(client)
     parts = _WANTED.fullmatch(wanted)
     if parts is None:
-        raise OperationError("unknown-event", f"`{wanted}` is no id of an event", help=_HELP)
+        raise OperationError("unknown-event", f"`{wanted}` is not an event id", help=_HELP)
     streams = [
         stream
         for stream in _streams(identities)
@@ -85,12 +85,14 @@ def find_event(
     ]
     found = _look(client, keyspace, streams, parts["id"])
     if not found:
-        raise OperationError("unknown-event", f"no trail has an event `{wanted}`", help=_HELP)
+        raise OperationError(
+            "unknown-event", f"no audit stream has an event `{wanted}`", help=_HELP
+        )
     if len(found) > 1:
         several = ", ".join(f"`{_name(stream, found)}/{parts['id']}`" for stream in found)
         raise OperationError(
             "ambiguous-event",
-            f"{len(found)} trails have an event `{wanted}`",
+            f"{len(found)} audit streams have an event `{wanted}`",
             help=f"name one of {several}",
         )
     ((stream, entry),) = found.items()
@@ -112,22 +114,22 @@ def _name(stream: FoundStream, found: Iterable[FoundStream]) -> str:
 def _look(
     client: Client, keyspace: Keyspace, streams: Iterable[FoundStream], entry_id: str
 ) -> dict[FoundStream, RawEntry]:
-    """The entry of that id in each trail that has one, or what it is about."""
+    """Return by stream the entry of that id, or the one that it is about."""
     streams = list(streams)
     with client.pipeline(transaction=False) as pipe:
         for stream in streams:
             pipe.execute_command(b"XRANGE", stream.key(keyspace), entry_id, entry_id)
         replies = pipe.execute() if streams else []
     found = {
-        stream: _meant(client, stream.key(keyspace), entries[0])
+        stream: _original(client, stream.key(keyspace), entries[0])
         for stream, entries in zip(streams, replies, strict=True)
         if entries
     }
     return {stream: entry for stream, entry in found.items() if entry is not None}
 
 
-def _meant(client: Client, stream: str, entry: RawEntry) -> RawEntry | None:
-    """The entry, or the one that it is about; None if that is gone."""
+def _original(client: Client, stream: str, entry: RawEntry) -> RawEntry | None:
+    """Return the entry, or the one that it is about; None if that was trimmed."""
     _, words = entry
     if words[0] != b"of":
         return entry
@@ -145,20 +147,16 @@ def _read(
             return events_of(stream.whose, entry_id, words, follow_ups)
         case "denied":
             repeat_counts = RepeatCounts(client, keyspace, stream.whose)
-            repeat_counts.look_ahead(_time_ms(entry_id))
+            repeat_counts.look_ahead(time_of(entry_id))
             return (repeat_counts.counted(denial_of(stream.whose, entry_id, words)),)
         case _:
             return (control_event(entry),)
 
 
 def _follow_ups(client: Client, stream: str, entry_id: bytes) -> Sequence[Words]:
-    pages = read_pages(client, stream, _time_ms(entry_id))
-    # Trimmed in this moment: then nothing more is known of it.
-    return next((said for found, _, said in with_follow_ups(pages) if found == entry_id), ())
-
-
-def _time_ms(entry_id: bytes) -> int:
-    return int(entry_id.partition(b"-")[0])
+    pages = read_pages(client, stream, time_of(entry_id))
+    # The entry may have been trimmed since it was found.
+    return next((later for found, _, later in with_follow_ups(pages) if found == entry_id), ())
 
 
 Found = TypeVar("Found", bound=AuditEntry)
@@ -166,15 +164,15 @@ Found = TypeVar("Found", bound=AuditEntry)
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Entries between two that are there.
+    """Missing entries between two recorded ones.
 
     Attributes:
-        kind: Of what trail of the identity: `event` or `denial`.
-        first: The first number that is missing.
-        last: The last.
-        after: The id of the entry before them.
-        before: The id of the entry behind them.
-        time_ms: Server time of the latter, Unix milliseconds.
+        kind: `event` or `denial`.
+        first: The first missing sequence number.
+        last: The last missing sequence number.
+        after: The id of the entry before the gap.
+        before: The id of the entry after the gap.
+        time_ms: Server time of the entry after the gap, Unix milliseconds.
     """
 
     identity: str
@@ -187,16 +185,15 @@ class Gap:
 
     @property
     def missing(self) -> int:
-        """How many."""
+        """Return the number of missing entries."""
         return self.last - self.first + 1
 
 
 def with_gaps(entries: Iterable[Found], *, newest_first: bool = False) -> Iterator[Found | Gap]:
-    """Tell the gaps of each trail where they are.
+    """Yield *entries*, with the gaps of each stream between them.
 
     Args:
-        entries: All of some time, of any trails: where some are filtered out, numbers are
-            missing that are no gap.
+        entries: All entries of a time range: with a filter, missing numbers are not gaps.
         newest_first: The order of *entries*.
     """
     met: dict[tuple[str, str], Found] = {}
@@ -213,7 +210,7 @@ def with_gaps(entries: Iterable[Found], *, newest_first: bool = False) -> Iterat
 def _between(older: AuditEntry, newer: AuditEntry) -> Gap | None:
     if not older.seq or not newer.seq:
         return None
-    # Where the identity's state was lost, numbers begin anew.
+    # Numbers restart if the identity's state was lost.
     first = older.seq + 1 if newer.seq >= older.seq else 1
     if first >= newer.seq:
         return None

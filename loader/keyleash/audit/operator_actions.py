@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from keyleash.audit.entries import text_of, time_of
 from keyleash.audit.read import EVERYTHING, Query, RawEntry, pairs_of, read_pages
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
@@ -15,10 +16,10 @@ from keyleash.store.server_check import operator_client
 
 @dataclass(frozen=True, slots=True)
 class ControlEvent:
-    """Something that an operator did.
+    """An operator action.
 
     Attributes:
-        event: What: `activate`, `issue`, `revoke`, `freeze`, `thaw`, `reset-limits`, `undo`,
+        event: The action: `activate`, `issue`, `revoke`, `freeze`, `thaw`, `reset-limits`, `undo`,
             `export`, `seal`, `rotate`, `unseal`, `fence`, `fence-rotate`, `fence-remove`.
         details: What belongs to it, by the names of docs/reference/audit-events.md.
     """
@@ -31,7 +32,7 @@ class ControlEvent:
 
     @property
     def identities(self) -> frozenset[str]:
-        """Whom it is about."""
+        """Return the identities that it concerns."""
         named = {self.details["identity"]} if "identity" in self.details else set()
         return frozenset(named | set(_listed(self.details.get("identities", ""))))
 
@@ -39,11 +40,11 @@ class ControlEvent:
 @dataclass(frozen=True, slots=True)
 class PolicyUse:
     """
-    A policy that was in force.
+    A period in which a policy was active.
 
     Attributes:
-        from_ms: Since when, Unix milliseconds.
-        until_ms: Until when; None if it still is.
+        from_ms: Its start, Unix milliseconds.
+        until_ms: Its end; None if the policy is still active.
         rules: The digest of each identity's rules, as its events name it.
     """
 
@@ -56,13 +57,13 @@ class PolicyUse:
 
 
 def read_activations(client: Client, keyspace: Keyspace) -> list[PolicyUse]:
-    """Read when which policy was activated, the oldest first; when it ended is not filled in."""
+    """Return the recorded activations, the oldest first, without `until_ms`."""
     events = read_control(client, keyspace)
     return [policy_use(event) for event in events if event.event == "activate"]
 
 
 def policy_use(event: ControlEvent) -> PolicyUse:
-    """Read an `activate` event."""
+    """Parse an `activate` event."""
     generation = event.details.get("generation", "")
     return PolicyUse(
         generation=int(generation) if generation.isdigit() else 0,
@@ -75,7 +76,7 @@ def policy_use(event: ControlEvent) -> PolicyUse:
 
 
 def in_sequence(uses: list[PolicyUse]) -> list[PolicyUse]:
-    """Let each of *uses*, the oldest first, end where the next one begins."""
+    """Return *uses*, the oldest first, each ending where the next one begins."""
     ended = [replace(item, until_ms=later.from_ms) for item, later in pairwise(uses)]
     return ended + uses[-1:]
 
@@ -88,13 +89,13 @@ def read_control(
     *,
     newest_first: bool = False,
 ) -> Iterator[ControlEvent]:
-    """Read what operators did, by time.
+    """Read operator actions, by time.
 
     Args:
         client: A redis-py client of an operator.
         keyspace: Where the control keys are.
-        identities: Only what is about one of them; None for all.
-        query: Of it count the token and the time.
+        identities: Only actions that concern one of them; None for all.
+        query: Its token and time range apply; the rest is ignored.
         newest_first: Read backwards.
     """
     client = operator_client(client)
@@ -107,7 +108,7 @@ def read_control(
 def control_filter(
     identities: Iterable[str] | None, query: Query
 ) -> Callable[[ControlEvent], bool]:
-    """Make the test of `read_control`, but for the time."""
+    """Return the predicate of `read_control`, without the time range."""
     wanted = None if identities is None else frozenset(identities)
 
     def accepts(event: ControlEvent) -> bool:
@@ -118,12 +119,12 @@ def control_filter(
 
 
 def control_event(entry: RawEntry) -> ControlEvent:
-    """Read an entry of the control stream."""
+    """Parse an entry of the control stream."""
     entry_id, words = entry
-    fields = {_text(name): _text(value) for name, value in pairs_of(words)}
+    fields = {text_of(name): text_of(value) for name, value in pairs_of(words)}
     return ControlEvent(
         id=entry_id.decode(),
-        time_ms=int(entry_id.partition(b"-")[0]),
+        time_ms=time_of(entry_id),
         event=fields.pop("event", ""),
         actor=fields.pop("actor", ""),
         details=fields,
@@ -132,19 +133,15 @@ def control_event(entry: RawEntry) -> ControlEvent:
 
 def _rules(text: str) -> dict[str, str]:
     try:
-        said = json.loads(text)
+        rules = json.loads(text)
     except ValueError:
         return {}
-    return {str(name): str(rule) for name, rule in said.items()} if isinstance(said, dict) else {}
+    return {str(name): str(rule) for name, rule in rules.items()} if isinstance(rules, dict) else {}
 
 
 def _listed(text: str) -> list[str]:
-    """Names of identities: JSON, or words with commas between them."""
+    """Parse names of identities: JSON, or separated by commas."""
     try:
         return list(json.loads(text))
     except (ValueError, TypeError):
         return [name for name in text.split(",") if name]
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""What a key held at a time: from the before-image of the first change after it."""
+"""The value of a key at a past time: the before-image of the first change after it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from keyleash.audit.undo.history import KeyState, UndoStep, images_of, in_order,
 from keyleash.audit.undo.trust import Grants, Trust
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import OperationError
+from keyleash.store.identities import server_time_ms
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client
@@ -20,14 +21,14 @@ from keyleash.store.server_check import operator_client
 @dataclass(frozen=True, slots=True)
 class ValueThen:
     """
-    What a key held.
+    The value of a key at a past time.
 
     Attributes:
-        value: All of it.
-        before: The change that it is the before-image of; None if it is what the key holds now.
-        after: The newest change up to then; None if none is recorded.
-        is_compared: Whether the digest that *after* left is the value's own.
-        untrusted: How many events are left out, by identity; see `UndoPlan.untrusted`.
+        value: The whole value.
+        before: The change whose before-image it is; None if it is the present value.
+        after: The newest change up to that time; None if none is recorded.
+        is_compared: Whether the digest after *after* equals that of the value.
+        untrusted: The number of untrusted events, by identity; they are left out.
     """
 
     value: Value
@@ -41,25 +42,24 @@ def value_as_of(
     client: Client, key: bytes, time_ms: int, *, keyspace: Keyspace | None = None
 ) -> ValueThen:
     """
-    Say what *key* held at a time.
+    Return the value of *key* at a past time.
 
     Args:
         client: A redis-py client of an operator.
         key: The key.
-        time_ms: Server time, Unix milliseconds; what happened in this one counts.
-        keyspace: Where keys are; what the server's record says if None.
+        time_ms: Server time, Unix milliseconds; changes in this millisecond count.
+        keyspace: Where keys are; read from the server if None.
 
     Raises:
-        OperationError (unknown-value): it cannot be told.
-        UnvalidatedRestoreError: it is in a before-image that an agent may have made up, and the
+        OperationError (unknown-value): the value is not known.
+        UnvalidatedRestoreError: it is in a before-image that an agent may have forged, and the
             server does not validate payloads.
     """
     client = operator_client(client)
     keyspace = keyspace or server_keyspace(client)
-    seconds, micros = client.time()
-    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    now_ms = server_time_ms(client)
     if time_ms > now_ms:
-        raise OperationError("unknown-value", "that time is still to come, by the server's clock")
+        raise OperationError("unknown-value", "that time is in the future, by the server's clock")
     now = read_keys(client, keyspace, [key])[key]
     grants = Grants(client, keyspace)
     trust = Trust(grants, [key])
@@ -75,7 +75,7 @@ def value_as_of(
     if same is False:
         raise _changed_outside(last, source)
     if source is not None and source.before is None:
-        raise _not_kept(source)
+        raise _not_recorded(source)
     if same is None:
         _require_complete_streams(client, keyspace, key, time_ms, grants)
     value = _value(client, keyspace, key, source)
@@ -93,12 +93,12 @@ def _history(
     now_ms: int,
     trust: Trust,
 ) -> list[UndoStep]:
-    """The last change up to a time, and all since then; oldest first."""
+    """Return the last change up to a time and all later ones, oldest first."""
     events = read_events(
         client, keyspace, stream_owners(client, keyspace), Query(key=key), newest_first=True
     )
     found: list[UndoStep] = []
-    # Trails say no order within a millisecond.
+    # Two streams have no order within a millisecond.
     for at_ms, group in groupby(events, key=lambda event: event.time_ms):
         found += steps_on([key], filter(trust.is_trusted, group))[key]
         if at_ms <= time_ms and found and found[-1].time_ms <= time_ms:
@@ -122,15 +122,15 @@ def _value(client: Client, keyspace: Keyspace, key: bytes, source: UndoStep | No
     if value is None:
         event = source.event if source else ""
         raise OperationError(
-            "unknown-value", f"this server cannot read what event {event} kept of it"
+            "unknown-value", f"this server cannot read its before-image in event {event}"
         )
     if value.is_large:
-        raise OperationError("unknown-value", f"it takes {value.size} bytes, too many to be shown")
+        raise OperationError("unknown-value", f"its {value.size} bytes are too many to be shown")
     return value if image is None else replace(value, expires_ms=image.expires_ms)
 
 
 def _require_not_expired(last: UndoStep, time_ms: int) -> None:
-    """What expired by itself leaves no image."""
+    """Raise an error if the key expired: that records no before-image."""
     expires_ms = last.after_state.expires_ms
     if (
         last.after_state.digest != NOTHING.digest
@@ -139,15 +139,15 @@ def _require_not_expired(last: UndoStep, time_ms: int) -> None:
     ):
         raise OperationError(
             "unknown-value",
-            f"what event {last.event} left expired by itself, and no image of it was taken",
+            f"its value after event {last.event} expired, and has no before-image",
         )
 
 
-def _not_kept(source: UndoStep) -> OperationError:
+def _not_recorded(source: UndoStep) -> OperationError:
     if source.large:
-        why = f"it was too large to be kept, {source.large} bytes"
+        why = f"its {source.large} bytes were too large for a before-image"
     elif source.is_masked:
-        why = "it is masked, so no before-image of it is taken"
+        why = "it is masked, so it has no before-image"
     else:
         why = "no before-image was taken"
     return OperationError(
@@ -169,7 +169,7 @@ def _changed_outside(last: UndoStep | None, source: UndoStep | None) -> Operatio
 def _require_complete_streams(
     client: Client, keyspace: Keyspace, key: bytes, time_ms: int, grants: Grants
 ) -> None:
-    """See that no trail has lost events since a time that could have been about the key."""
+    """Raise an error if events since a time that may concern the key were trimmed."""
     for name in stream_owners(client, keyspace):
         if not grants.could_change_since(name, key, time_ms):
             continue
@@ -177,13 +177,13 @@ def _require_complete_streams(
         if begins_ms is not None and begins_ms > time_ms:
             raise OperationError(
                 "unknown-value",
-                f"the trail of `{name}` has lost events since then, and nothing else tells",
-                help="see the `retain` of the policy, and what was exported",
+                f"the audit stream of `{name}` was trimmed since then, so its value is not known",
+                help="see `retain` in the policy, and the archives of `keyleash audit export`",
             )
 
 
 def _lost_until_ms(client: Client, stream: str) -> int | None:
-    """Until when a stream may have lost entries; None if it has them all."""
+    """Return the time up to which entries may be trimmed; None if the stream is complete."""
     if not client.exists(stream):
         return None
     info = client.xinfo_stream(stream)

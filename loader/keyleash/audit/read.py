@@ -31,20 +31,20 @@ from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
 
 Words = list[bytes]
-"""An entry's fields as they lie in the stream: names and values in turn; names may repeat."""
+"""The fields of an entry: names and values in turn; names may repeat."""
 
 RawEntry = tuple[bytes, Words]
-"""An entry's id, and its words."""
+"""An entry's id, and its fields."""
 
 FIRST_PAGE = 50
 MAX_PAGE = 250
-"""Entries per XRANGE: the server answers nobody else meanwhile.
+"""Entries per XRANGE at most: the server serves no other client meanwhile.
 
-What the next page takes is guessed by the last one; where small entries are followed by ones with
-images of 64 KiB, so many of these are read at once.
+The size of a page is estimated from the previous one, so this also bounds a page of entries with
+before-images of 64 KiB that follows small ones.
 """
 PAGE_BYTES = 1_000_000
-"""What a page should not be much larger than: entries with before-images can be."""
+"""Target size of a page; entries with before-images can be large."""
 _SAMPLED = 10
 
 
@@ -56,13 +56,14 @@ def read_pages(
     *,
     newest_first: bool = False,
 ) -> Iterator[list[RawEntry]]:
-    """Read a stream, or what it has of a time, bounds included.
+    """Read a stream page by page, optionally a time range, bounds included.
 
-    Pages begin small, since those who ask for the newest entries seldom want many.
+    The first page is small, since callers usually want few of the newest entries.
     """
     begin = b"-" if since_ms is None else b"%d-0" % since_ms
     end = b"+" if until_ms is None else b"%d" % until_ms
-    # By a name that redis-py does not know: it would make a dict of the fields, whose names repeat.
+    # As bytes, redis-py does not know the command, else it would make a dict of the fields, whose
+    # names repeat.
     command = b"XREVRANGE" if newest_first else b"XRANGE"
     count = FIRST_PAGE
     while True:
@@ -78,19 +79,19 @@ def read_pages(
 
 
 def next_count(page: Sequence[RawEntry]) -> int:
-    """How many entries the page behind *page* may have."""
+    """Return the number of entries to read in the page after *page*."""
     sampled = page[::_SAMPLED]
     each = sum(len(word) for _, words in sampled for word in words) / len(sampled)
     return max(1, min(MAX_PAGE, int(PAGE_BYTES / (each + 1))))
 
 
 def pairs_of(words: Words) -> Pairs:
-    """Names and values, in order."""
+    """Return names and values as pairs, in order."""
     return list(zip(words[::2], words[1::2], strict=True))
 
 
 def place_of_last_ms(entries: Sequence[RawEntry]) -> int:
-    """Where the entries of the last millisecond begin."""
+    """Return the index of the first entry of the last millisecond."""
     last = entries[-1][0].partition(b"-")[0] + b"-"
     place = len(entries) - 1
     while place and entries[place - 1][0].startswith(last):
@@ -104,7 +105,7 @@ def stream_owners(client: Client, keyspace: Keyspace) -> list[str]:
 
 
 class HasId(Protocol):
-    """What stands in a stream."""
+    """An entry of a stream."""
 
     @property
     def id(self) -> str: ...
@@ -114,39 +115,39 @@ Found = TypeVar("Found", bound=HasId)
 
 
 def merged(streams: Iterable[Iterable[Found]], *, newest_first: bool = False) -> Iterator[Found]:
-    """Merge trails that are each in order."""
-    return heapq.merge(*streams, key=place, reverse=newest_first)
+    """Merge streams that are each in order."""
+    return heapq.merge(*streams, key=sort_key, reverse=newest_first)
 
 
 def newest(entries: Iterable[Found], limit: int) -> list[Found]:
-    """The first *limit* of entries that come newest first, oldest first."""
+    """Return the first *limit* of entries in reverse order."""
     return list(islice(entries, limit))[::-1]
 
 
-def place(entry: HasId) -> tuple[int, int, int]:
-    """Where an entry stands in time; the commands of a batch follow each other."""
+def sort_key(entry: HasId) -> tuple[int, int, int]:
+    """Return the sort key of an entry: time, number, and place in a batch."""
     milliseconds, _, number = entry.id.partition("-")
     return int(milliseconds), int(number), getattr(entry, "item", 0)
 
 
-Test = Callable[[bytes], object]
+KeyTest = Callable[[bytes], object]
 _CUT = 256
-"""The key of a refusal is cut to so many bytes."""
+"""Bytes of a key that a denial records."""
 MASK = re.compile(rb"#[0-9a-f]{40}\Z")
-"""The end of a masked key, as it is recorded."""
+"""The suffix of a masked key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which entries of a trail are meant; what is None does not narrow.
+    """A filter of entries; None does not filter.
 
     Attributes:
         token: The token's id.
-        key: A key that the entry names. One that is recorded masked is found as well.
-        pattern: One that a key of the entry matches. A masked key counts if it may match.
-        correlation: The correlation id, as `Entry` has it.
+        key: A key that the entry names, also if it is masked there.
+        pattern: A pattern that a key of the entry matches, or may match if it is masked.
+        correlation: The correlation id, as in `AuditEntry`.
         op: The command's name, in upper case; `XGROUP` stands for all its sub-commands.
-        code: The reply code; with one, nothing that was let through is meant.
+        code: The reply code of denials; with a code, no event matches.
         since_ms: Server time, Unix milliseconds, this millisecond included.
         until_ms: Likewise.
     """
@@ -162,7 +163,7 @@ class Query:
 
     @property
     def is_time_only(self) -> bool:
-        """Whether it narrows by time alone, so that a number that is missing is a gap."""
+        """Return whether it filters by time alone, so that a missing number is a gap."""
         return replace(self, since_ms=None, until_ms=None) == EVERYTHING
 
 
@@ -170,10 +171,10 @@ EVERYTHING = Query()
 
 
 class EventMatcher:
-    """A query made ready, as two tests of an entry.
+    """A query as two tests: a cheap one of raw fields, and an exact one of the parsed entry.
 
-    Objects are made only of words that pass the cheap one: that makes the difference between
-    some ten thousand and some hundred thousand entries a second.
+    The cheap test rejects most entries before they are parsed, which reads ten times as many
+    entries a second.
     """
 
     def __init__(self, query: Query) -> None:
@@ -182,7 +183,7 @@ class EventMatcher:
         self._word_tests = [*_text_tests(query), *((b"key", test) for test in self._key_tests)]
 
     def may_accept(self, words: Words) -> bool:
-        """Whether to look closer: false only of what `accepts` would refuse."""
+        """Return False only if `accepts` would return False for the parsed entry."""
         for name, test in self._word_tests:
             value = _field(words, name)
             if value is not None and not test(value):
@@ -190,7 +191,7 @@ class EventMatcher:
         return True
 
     def accepts(self, entry: AuditEntry) -> bool:
-        """Whether *entry* is meant."""
+        """Return whether *entry* matches."""
         query = self._query
         return (
             (query.since_ms is None or entry.time_ms >= query.since_ms)
@@ -203,7 +204,7 @@ class EventMatcher:
         )
 
 
-def _text_tests(query: Query) -> Iterator[tuple[bytes, Test]]:
+def _text_tests(query: Query) -> Iterator[tuple[bytes, KeyTest]]:
     for name, wanted in (
         (b"token", query.token),
         (b"correlation", query.correlation),
@@ -222,7 +223,7 @@ def _is_op(wanted: str, op: str) -> bool:
 
 
 def _field(words: Words, name: bytes) -> bytes | None:
-    """A field's value; None if there is none, or it is not sure: a closer look decides."""
+    """Return the value of a field; None if it is absent or ambiguous."""
     try:
         at = words.index(name)
     except ValueError:
@@ -230,14 +231,14 @@ def _field(words: Words, name: bytes) -> bytes | None:
     return None if at & 1 else words[at + 1]
 
 
-def _key_tests(query: Query) -> Iterator[Test]:
+def _key_tests(query: Query) -> Iterator[KeyTest]:
     if query.key is not None:
         yield _is_key(query.key)
     if query.pattern is not None:
         yield key_test(query.pattern)
 
 
-def _is_key(key: bytes) -> Test:
+def _is_key(key: bytes) -> KeyTest:
     mask = b"#" + hashlib.sha1(key, usedforsecurity=False).hexdigest().encode()
 
     def is_key(recorded: bytes) -> bool:
@@ -249,12 +250,12 @@ def _is_key(key: bytes) -> Test:
 
 
 @lru_cache(maxsize=16)
-def key_test(pattern: Pattern) -> Test:
-    """Make the test whether a key, as it is recorded, is one that *pattern* may mean."""
+def key_test(pattern: Pattern) -> KeyTest:
+    """Return a test of whether a recorded, perhaps masked key may match *pattern*."""
     match pattern.parts:
         case (Literal(text),):
             return _is_key(text)
-    # The same as patterns.match, which is made to be read, at a tenth of its time.
+    # Equivalent to patterns.match, in a tenth of its time.
     fullmatch = re.compile(b"".join(map(_as_regex, pattern.parts)), re.DOTALL).fullmatch
 
     def matches(recorded: bytes) -> bool:
@@ -278,31 +279,31 @@ def _as_regex(part: Literal | Capture | AnySuffix) -> bytes:
 
 _ID = b"id:"
 _PAGE = 1000
-"""More fields than a guard makes: a hash that takes several pages is not a guard's work."""
+"""More fields than a guard writes; a larger hash is not written by a guard."""
 
 
 class RepeatCounts:
-    """The numbers of repeats of one identity's refusals, by the id of the first."""
+    """The counts of repeated denials of one identity, by the id of the first."""
 
     def __init__(self, client: Client, keyspace: Keyspace, identity: str) -> None:
         self._client = client
         self._stream = keyspace.denied(identity)
-        # Before the stream is read: a minute that ends meanwhile has its numbers there.
+        # Before the stream is read: the counts of a minute that ends meanwhile are in the stream.
         self._counts = _counts_of_this_minute(client, keyspace.repeats(identity))
 
     def note(self, words: Words) -> None:
-        """Take in an entry of the stream that counts earlier denials."""
+        """Add an entry that counts earlier denials."""
         self._counts.update(repeats_of(pairs_of(words)))
 
     def look_ahead(self, since_ms: int | None) -> None:
-        """Take in all such entries from a time on; the stream is short."""
+        """Add all such entries since a time; the stream is short."""
         for page in read_pages(self._client, self._stream, since_ms):
             for _, words in page:
                 if words[0] == b"of":
                     self.note(words)
 
     def counted(self, denial: Denial) -> Denial:
-        """The refusal, with how often it came."""
+        """Return the denial with its count."""
         count = self._counts.get(denial.id.encode(), 1)
         return denial if count <= 1 else replace(denial, repeats=count)
 
@@ -311,8 +312,8 @@ def read_folded(client: Client, keyspace: Keyspace, identities: Sequence[str]) -
     """
     Count the denials of each identity that have no entry of their own.
 
-    They are counted with the first denial of their kind in their minute. The number begins at 0
-    where the identity's hash of counts was lost.
+    They are counted with the first denial of their kind in their minute. The count restarts at 0
+    if the identity's hash of counts is lost.
     """
     with client.pipeline(transaction=False) as pipe:
         for name in identities:
@@ -326,7 +327,7 @@ def read_folded(client: Client, keyspace: Keyspace, identities: Sequence[str]) -
 
 
 def _counts_of_this_minute(client: Client, name: str) -> dict[bytes, int]:
-    # A fenced agent may have put any number of fields there.
+    # A fenced agent may have added any number of fields.
     return _counts_by_id(dict(client.hscan_iter(name, count=_PAGE)))
 
 
@@ -338,8 +339,8 @@ def _counts_by_id(fields: Mapping[bytes, bytes]) -> dict[bytes, int]:
     }
 
 
-Folded = tuple[bytes, Words, Sequence[Words]]
-"""An entry's id and words, and the words of its sequels."""
+WithFollowUps = tuple[bytes, Words, Sequence[Words]]
+"""An entry's id and fields, and the fields of its follow-ups."""
 
 
 def read_events(
@@ -350,22 +351,22 @@ def read_events(
     *,
     newest_first: bool = False,
 ) -> Iterator[AuditEvent]:
-    """Read what identities did, by time.
+    """Read the events of identities, by time.
 
-    An entry that only corrects an event is not one of its own; a batch is one for each of its
-    commands that *query* accepts.
+    Follow-ups are merged into their events. A batch yields an event for each of its commands that
+    *query* matches.
 
     Args:
         client: A redis-py client of an operator.
         keyspace: Where the control keys are.
-        identities: Whose trails; they need not be active any more. `OPERATORS` have one too.
-        query: Which events.
+        identities: The identities, also inactive ones, and `OPERATORS`.
+        query: The filter.
         newest_first: Read backwards.
     """
     client = operator_client(client)
     matcher = EventMatcher(query)
 
-    def stream(identity: str) -> Iterator[AuditEvent]:
+    def entries(identity: str) -> Iterator[AuditEvent]:
         pages = read_pages(
             client,
             keyspace.audit(identity),
@@ -378,7 +379,7 @@ def read_events(
                 events = events_of(identity, entry_id, words, follow_ups)
                 yield from filter(matcher.accepts, reversed(events) if newest_first else events)
 
-    return merged(map(stream, identities), newest_first=newest_first)
+    return merged(map(entries, identities), newest_first=newest_first)
 
 
 def read_denials(
@@ -389,17 +390,17 @@ def read_denials(
     *,
     newest_first: bool = False,
 ) -> Iterator[Denial]:
-    """Read what identities were refused, by time; arguments as for `read_events`.
+    """Read the denials of identities, by time; arguments as for `read_events`.
 
-    How often each was refused alike is known up to now, also of a minute that is not over.
+    Counts of repeats include the current minute.
     """
     client = operator_client(client)
     matcher = EventMatcher(query)
 
-    def stream(identity: str) -> Iterator[Denial]:
+    def entries(identity: str) -> Iterator[Denial]:
         repeat_counts = RepeatCounts(client, keyspace, identity)
-        # The number of repeats comes when there is a refusal in a later minute: it may be
-        # far from the first, and behind the time that is asked for.
+        # A count of repeats is recorded with the next denial in a later minute, perhaps after
+        # the time range.
         until_ms = None if newest_first else query.until_ms
         if not newest_first:
             repeat_counts.look_ahead(query.since_ms)
@@ -413,41 +414,41 @@ def read_denials(
                     if matcher.accepts(denial):
                         yield repeat_counts.counted(denial)
 
-    return merged(map(stream, identities), newest_first=newest_first)
+    return merged(map(entries, identities), newest_first=newest_first)
 
 
 def events_of(
     identity: str, entry_id: bytes, words: Words, follow_ups: Iterable[Words] = ()
 ) -> tuple[AuditEvent, ...]:
-    """The events of one entry, with what its sequels say."""
-    said = (follow_up_entry(pairs_of(follow_up)) for follow_up in follow_ups)
-    return audit_events(identity, entry_id, pairs_of(words), [item for item in said if item])
+    """Parse the events of one entry, with its follow-ups."""
+    parsed = (follow_up_entry(pairs_of(follow_up)) for follow_up in follow_ups)
+    return audit_events(identity, entry_id, pairs_of(words), [item for item in parsed if item])
 
 
 def with_follow_ups(
     pages: Iterable[list[RawEntry]], *, newest_first: bool = False
-) -> Iterator[Folded]:
-    """Put each entry together with the later ones that are about it.
+) -> Iterator[WithFollowUps]:
+    """Yield each entry with its follow-ups.
 
-    The script that appends an entry appends them, and time stands still for a script: oldest
-    first, an entry is given out when one of a later millisecond has come.
+    The same script appends both, in one millisecond: oldest first, an entry is complete when an
+    entry of a later millisecond follows.
     """
     waiting: dict[bytes, list[Words]] = defaultdict(list)
-    held: list[RawEntry] = []
+    incomplete: list[RawEntry] = []
     for page in chain(pages, [[]]):
         for _, words in page:
             if words[0] == b"of":
                 waiting[words[1]].append(words)
         entries = page
         if not newest_first:
-            entries = held + page
+            entries = incomplete + page
             end = place_of_last_ms(entries) if page else len(entries)
-            entries, held = entries[:end], entries[end:]
+            entries, incomplete = entries[:end], entries[end:]
         for entry_id, words in entries:
             if words[0] != b"of":
                 yield entry_id, words, waiting.pop(entry_id, ())
 
 
 def denial_of(identity: str, entry_id: bytes, words: Words) -> Denial:
-    """The refusal of an entry that is one."""
+    """Parse the denial of an entry."""
     return denial_entry(identity, entry_id, pairs_of(words))

@@ -1,4 +1,4 @@
-"""Trails on disk: exporting them without loss, and checking what was exported."""
+"""Archives of audit streams on disk: export without loss, and verification."""
 
 from keyleash.audit.export.archive import Archive, locked_archive
 from keyleash.audit.export.rows import FileFormat, read_rows

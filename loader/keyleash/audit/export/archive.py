@@ -1,4 +1,15 @@
-"""An archive directory: its files, its lock and its manifest."""
+"""An archive directory: its lock, the manifest of each folder, and its files.
+
+    archive.json                        the archive's id, and the recorded extent of each folder
+    archive.lock                        held by the archiver at work
+    audit/agent-runner/manifest.json    the files of a folder with their chain of digests
+    audit/agent-runner/00000001_1764028867123-0.jsonl
+    denied/agent-runner/…  audit/@operators/…  control/…
+
+The `chain` of a file is the SHA-256 in hex of the chain of the file before it and the SHA-256 of
+its own content, as 64 hex digits each; 64 zeros precede the first file. So one chain proves that
+no file up to there was changed, removed or added.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +39,13 @@ from keyleash.audit.export.rows import (
 from keyleash.errors import ArchiveError
 
 DRAFT = "draft.tmp"
-"""What a file is called that is not whole yet; each folder has one at most."""
+"""The name of an incomplete file; a folder has at most one."""
 _BUFFER = 1 << 20
 
 
 class Draft:
     """
-    A file that gets its name once it is whole and on the disk. Left without `keep`, it is gone.
+    A file that gets its name once it is complete and on disk; without `keep`, it is removed.
 
     Attributes:
         size: Bytes written.
@@ -63,7 +74,7 @@ class Draft:
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far, in hex."""
+        """Return the digest of the bytes written so far, in hex."""
         return self._digest.hexdigest()
 
     def write(self, data: bytes) -> int:
@@ -73,7 +84,7 @@ class Draft:
         return len(data)
 
     def keep(self, name: str) -> None:
-        """Give the file its name, in place of any other of that name."""
+        """Give the file its name, replacing any other of that name."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -82,12 +93,12 @@ class Draft:
 
 
 def _open_private(path: str, flags: int) -> int:
-    # Trails may hold values, and whoever puts a link there must not choose where they go.
+    # Streams may hold values, so a planted symbolic link must not redirect them.
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Put *value* in the place of what *path* holds, in one step."""
+    """Replace the file at *path* with *value* atomically."""
     with Draft(path.parent) as draft:
         draft.write(json.dumps(value, indent=1).encode() + b"\n")
         draft.keep(path.name)
@@ -96,12 +107,12 @@ def write_json(path: Path, value: Any) -> None:
 def recovery_of(path: Path) -> str:
     """Return how to recover a file of an archive that cannot be read, as help for an error."""
     if path.is_symlink():
-        return "it is a symbolic link: put the file itself in its place"
-    return "bring it back from a backup"
+        return "it is a symbolic link: replace it with the file"
+    return "restore it from a backup"
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, with those above it, to be there after a crash too."""
+    """Create a folder and its parents durably."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -110,7 +121,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Have the names in a folder on the disk."""
+    """Write the names in a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -119,18 +130,10 @@ def sync_folder(path: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-
-# A directory with the exported trails of one server: a folder for each, and what is common.
-#
-#     archive.json                        whose it is, and how far exports were recorded
-#     archive.lock                        held by the archiver that is at work
-#     audit/agent-runner/manifest.json    see manifest.py
-#     audit/agent-runner/00000001_1764028867123-0.jsonl
-#     denied/agent-runner/…  audit/@operators/…  control/…
 
 ARCHIVE = "archive.json"
 LOCK = "archive.lock"
@@ -142,13 +145,13 @@ PAUSE_S = 0.1
 @dataclass(frozen=True, slots=True)
 class Mark:
     """
-    How far a folder was when an export was last recorded in the control stream.
+    The extent of a folder when an export was last recorded in the control stream.
 
     Attributes:
-        files: How many files it had.
-        count: How many entries.
-        last: Id of the last one; empty if it had none.
-        chain: Of the last file.
+        files: Number of files.
+        count: Number of entries.
+        last: Id of the last entry; empty if there is none.
+        chain: Chain of the last file.
     """
 
     files: int = 0
@@ -160,12 +163,12 @@ class Mark:
 @dataclass(frozen=True, slots=True)
 class Archive:
     """
-    What `archive.json` says.
+    The content of `archive.json`.
 
     Attributes:
-        id: Made when the archive was begun; part of the names of its consumer groups.
-        place: Host and directory where it was begun: a name for people.
-        marks: Of each folder that was recorded.
+        id: Generated with the archive; part of the names of its consumer groups.
+        place: Host and directory where the archive was created: a name for people.
+        marks: The recorded extent of each folder.
     """
 
     directory: Path
@@ -174,14 +177,14 @@ class Archive:
     marks: Mapping[str, Mark]
 
     def with_marks(self, marks: Mapping[str, Mark]) -> Archive:
-        """Write down how far folders are recorded now."""
+        """Store the recorded extent of folders."""
         return _written(Archive(self.directory, self.id, self.place, {**self.marks, **marks}))
 
 
 @contextmanager
 def locked_archive(directory: Path) -> Iterator[Archive]:
     """
-    An archive to write to, begun if there is nothing in *directory*, locked against others.
+    Lock an archive for writing; create it if *directory* is empty.
 
     Raises:
         ArchiveError (archive-busy): another archiver is at work there.
@@ -189,21 +192,21 @@ def locked_archive(directory: Path) -> Iterator[Archive]:
         OSError: it cannot be made or read.
     """
     make_folder(directory.absolute())
-    # Before the lock makes it one that is not empty.
+    # Before the lock file is created.
     if not (directory / ARCHIVE).exists() and set(os.listdir(directory)) - {LOCK, DRAFT}:
         raise ArchiveError(
             "archive",
-            f"`{directory}` is not empty, and no archive",
-            help=f"name an empty or a new directory, or bring `{ARCHIVE}` back",
+            f"`{directory}` is not empty, and not an archive",
+            help=f"name an empty or a new directory, or restore `{ARCHIVE}`",
         )
     file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        if not _gets(file):
+        if not _lock_for_writing(file):
             holder = os.pread(file, 20, 0).decode(errors="replace")
             raise ArchiveError(
                 "archive-busy",
                 f"another archiver (pid {holder}) is at work in `{directory}`",
-                help="let it go on, or end it first; one with `--follow` exports all there is",
+                help="let it finish, or stop it first; `--follow` exports everything",
             )
         os.ftruncate(file, 0)
         os.pwrite(file, str(os.getpid()).encode(), 0)
@@ -213,35 +216,35 @@ def locked_archive(directory: Path) -> Iterator[Archive]:
 
 
 def is_being_written(directory: Path) -> bool:
-    """Whether an archiver is at work there."""
+    """Return whether an archiver is at work there."""
     with suppress(OSError):
         file = os.open(directory / LOCK, os.O_RDONLY)
         try:
-            return not _locks(file, fcntl.LOCK_SH)
+            return not _try_lock(file, fcntl.LOCK_SH)
         finally:
             os.close(file)
     return False
 
 
 def read_archive(directory: Path) -> Archive:
-    """Read what an archive says of itself.
+    """Read `archive.json`.
 
     Raises:
         ArchiveError (archive): *directory* is none.
     """
     try:
-        said = json.loads((directory / ARCHIVE).read_bytes())
-        if said["version"] != VERSION:
+        record = json.loads((directory / ARCHIVE).read_bytes())
+        if record["version"] != VERSION:
             raise ArchiveError(
-                "archive", f"`{directory}` is an archive of version {said['version']}"
+                "archive", f"`{directory}` is an archive of version {record['version']}"
             )
-        marks = {name: Mark(**mark) for name, mark in said["marks"].items()}
-        return Archive(directory, said["id"], said["place"], marks)
+        marks = {name: Mark(**mark) for name, mark in record["marks"].items()}
+        return Archive(directory, record["id"], record["place"], marks)
     except FileNotFoundError:
         raise ArchiveError(
             "archive",
-            f"`{directory}` is no archive: it has no `{ARCHIVE}`",
-            help="name the directory that was given to `keyleash audit export --to`",
+            f"`{directory}` is not an archive: it has no `{ARCHIVE}`",
+            help="name the directory of `keyleash audit export --to`",
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         path = directory / ARCHIVE
@@ -258,21 +261,21 @@ def _read_or_begin(directory: Path) -> Archive:
 
 def _written(archive: Archive) -> Archive:
     marks = {name: asdict(mark) for name, mark in sorted(archive.marks.items())}
-    said = {"version": VERSION, "id": archive.id, "place": archive.place, "marks": marks}
-    write_json(archive.directory / ARCHIVE, said)
+    record = {"version": VERSION, "id": archive.id, "place": archive.place, "marks": marks}
+    write_json(archive.directory / ARCHIVE, record)
     return archive
 
 
-def _gets(file: int) -> bool:
-    # Not refused at once: `verify` holds the lock for a moment, to see whether it is free.
+def _lock_for_writing(file: int) -> bool:
+    # `verify` holds the lock for a moment to check whether it is free.
     for _ in range(ATTEMPTS):
-        if _locks(file, fcntl.LOCK_EX):
+        if _try_lock(file, fcntl.LOCK_EX):
             return True
         time.sleep(PAUSE_S)
     return False
 
 
-def _locks(file: int, how: int) -> bool:
+def _try_lock(file: int, how: int) -> bool:
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -280,18 +283,10 @@ def _locks(file: int, how: int) -> bool:
     return True
 
 
-# The manifest of a folder: which files it has, what is in each, and how they hang together.
-#
-# `chain` of a file is the SHA-256, in hex, of the chain of the file before it and the SHA-256 of
-# its own content, both as 64 hex digits, one behind the other. Before the first file stand 64
-# zeros. So who knows one chain knows whether any file up to there was changed, removed or added.
-#
-# A manifest is written anew with each file. So that this does not take longer and longer, one
-# that lists `FILES_PER_MANIFEST` files is closed under another name, and the next goes on from it.
-
 MANIFEST = "manifest.json"
 CLOSED_MANIFEST = re.compile(r"manifest-\d{8,}\.json")
 FILES_PER_MANIFEST = 1000
+"""A full manifest is closed under another name, so that each rewrite stays short."""
 NO_CHAIN = "0" * 64
 
 
@@ -302,12 +297,12 @@ class ArchivedFile:
 
     Attributes:
         first: Id of its first entry.
-        last: Id of its last.
-        count: How many entries it has.
-        first_seq: The first sequence number in it; 0 if it has none.
-        last_seq: The last, likewise.
-        sha256: Of its content.
-        chain: See above.
+        last: Id of its last entry.
+        count: Number of entries.
+        first_seq: Its first sequence number; 0 if it has none.
+        last_seq: Its last sequence number; 0 if it has none.
+        sha256: Digest of its content.
+        chain: See the module.
     """
 
     name: str
@@ -324,12 +319,12 @@ class ArchivedFile:
 @dataclass(frozen=True, slots=True)
 class Head:
     """
-    Where a manifest goes on from: how the one before it ended.
+    The end of a manifest, where the next one continues.
 
     Attributes:
         manifest: Its name; empty if there is none.
-        files: How many files there are up to its end.
-        count: How many entries.
+        files: Number of files up to its end.
+        count: Number of entries.
         last: Id of the last entry; empty if there is none.
         last_seq: The last sequence number; 0 if there is none.
         chain: Of the last file.
@@ -346,12 +341,12 @@ class Head:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """
-    What a folder's newest manifest says.
+    A manifest of a folder.
 
     Attributes:
         trail: The folder's name in the archive.
-        before: How the manifest before it ended.
-        files: Those after that, in order.
+        before: The end of the previous manifest.
+        files: The files after that, in order.
     """
 
     stream: str
@@ -360,7 +355,7 @@ class Manifest:
 
     @property
     def head(self) -> Head:
-        """How it ends."""
+        """Return its end."""
         if not self.files:
             return self.before
         numbers = (file.last_seq for file in reversed(self.files) if file.last_seq)
@@ -376,12 +371,12 @@ class Manifest:
 
     @property
     def is_full(self) -> bool:
-        """Whether another one goes on from it."""
+        """Return whether the next file needs a new manifest."""
         return len(self.files) >= FILES_PER_MANIFEST
 
 
 def next_chain(chain: str, sha256: str) -> str:
-    """The chain of a file, from that of the file before it."""
+    """Return the chain of a file from that of the file before it."""
     return hashlib.sha256((chain + sha256).encode()).hexdigest()
 
 
@@ -397,33 +392,33 @@ def add_file(folder: Path, manifest: Manifest, file: ArchivedFile) -> Manifest:
 
 
 def read_manifest(folder: Path, stream: str, name: str = MANIFEST) -> Manifest:
-    """Read a folder's manifest; an empty one if there is none yet.
+    """Read a folder's manifest; return an empty one if there is none yet.
 
     Raises:
-        ArchiveError (archive): it is none that can be read, or that of another trail.
+        ArchiveError (archive): it cannot be read, or belongs to another stream.
     """
     path = folder / name
     try:
-        said = json.loads(path.read_bytes())
-        if said["version"] != VERSION:
-            raise _unreadable(path, f"version {said['version']} is not known")
-        if said["trail"] != stream:
-            raise _unreadable(path, f"it is that of `{said['trail']}`")
-        files = tuple(ArchivedFile(**file) for file in said["files"])
-        return Manifest(stream, Head(**said["before"]), files)
+        record = json.loads(path.read_bytes())
+        if record["version"] != VERSION:
+            raise _unreadable(path, f"version {record['version']} is not known")
+        if record["trail"] != stream:
+            raise _unreadable(path, f"it belongs to `{record['trail']}`")
+        files = tuple(ArchivedFile(**file) for file in record["files"])
+        return Manifest(stream, Head(**record["before"]), files)
     except FileNotFoundError:
         if name != MANIFEST:
             raise _unreadable(path, "it is missing") from None
         return Manifest(stream)
     except (ValueError, KeyError, TypeError):
-        raise _unreadable(path, "it is no manifest") from None
+        raise _unreadable(path, "it is not a manifest") from None
 
 
 def _unreadable(path: Path, why: str) -> ArchiveError:
     return ArchiveError(
         "archive",
         f"cannot read the manifest `{path}`: {why}",
-        help=f"{recovery_of(path)}; without it nobody knows what was exported",
+        help=f"{recovery_of(path)}; without it the extent of the export is not known",
     )
 
 
@@ -440,14 +435,14 @@ FILE_NAME = re.compile(r"(\d{8,})_(\d+-\d+)\.(jsonl|parquet)")
 
 
 class Summary:
-    """What a manifest says of rows, taken row by row."""
+    """The manifest entry of a file, computed row by row."""
 
     def __init__(self) -> None:
         self.first = self.last = ""
         self.count = self.first_seq = self.last_seq = 0
 
     def add(self, row: ArchiveRow) -> None:
-        """Take the next row.
+        """Add the next row.
 
         Raises:
             ValueError: it does not come after the one before it.
@@ -462,7 +457,7 @@ class Summary:
             self.last_seq = row.seq
 
     def file(self, name: str, size: int, sha256: str, chain: str) -> ArchivedFile:
-        """The manifest's line; *chain* is that of the file before."""
+        """Return the manifest's entry; *chain* is that of the file before."""
         return ArchivedFile(
             name=name,
             first=self.first,
@@ -478,10 +473,10 @@ class Summary:
 
 class StreamFolder:
     """
-    A folder that an archiver writes to.
+    A folder that an archiver writes.
 
     Raises:
-        ArchiveError (archive): it is not as its manifest and the archive's marks have it.
+        ArchiveError (archive): it contradicts its manifest or the archive's marks.
     """
 
     def __init__(self, archive: Archive, stream: ExportedStream) -> None:
@@ -494,13 +489,13 @@ class StreamFolder:
         if mark is not None and mark.files > self.head.files:
             raise ArchiveError(
                 "archive",
-                f"`{self.path}` has {self.head.files} files, of which {mark.files} were recorded",
-                help="bring the folder back from a backup, with its manifest",
+                f"`{self.path}` has {self.head.files} files, but {mark.files} were recorded",
+                help="restore the folder from a backup, with its manifest",
             )
 
     @property
     def head(self) -> Head:
-        """How the folder ends."""
+        """Return the end of the folder."""
         return self._manifest.head
 
     def write(self, pages: Iterable[list[ArchiveRow]], file_format: FileFormat) -> ArchivedFile:
@@ -508,7 +503,7 @@ class StreamFolder:
         Write the next file, and list it.
 
         Raises:
-            OSError: the disk is full or the like; then there is no such file.
+            OSError: the disk is full or the like; the file does not exist then.
         """
         make_folder(self.path)
         summary = Summary()
@@ -525,8 +520,7 @@ class StreamFolder:
                 draft.keep(name)
                 self._list(file)
             except OSError:
-                # Not listed, so not exported, and the disk may be full. But either may have got
-                # its name before it failed.
+                # Not exported unless listed. Either write may have succeeded before the failure.
                 if read_manifest(self.path, self._stream.name).head == self.head:
                     (self.path / name).unlink(missing_ok=True)
                 raise
@@ -537,9 +531,9 @@ class StreamFolder:
 
     def _tidy(self) -> None:
         """
-        Remove what is not whole, and list what is: a crash leaves at most one file that is
-        named but not listed. It was on the disk before it got its name, and it may be all that
-        is left of entries that were trimmed since, so it is not thrown away.
+        Remove a draft, and list a complete file that a crash left unlisted.
+
+        Its entries may have been trimmed from the stream since, so it must not be removed.
         """
         (self.path / DRAFT).unlink(missing_ok=True)
         listed = {file.name for file in self._manifest.files}
@@ -559,17 +553,17 @@ class StreamFolder:
         except ValueError:
             raise ArchiveError(
                 "archive",
-                f"`{left[0]}` is in no manifest, and no crash can have left it",
-                help="if the manifest is an old one, bring the newest back; else move it away",
+                f"`{left[0]}` is in no manifest, and cannot be left from a crash",
+                help="if the manifest is old, restore the newest; else move the file away",
             ) from None
         self._list(file)
 
 
 def _read_file(path: Path, head: Head) -> ArchivedFile:
-    """What the manifest is to say of the file that comes next.
+    """Return the manifest entry of the next file.
 
     Raises:
-        ValueError: this one does not.
+        ValueError: *path* is not the next file.
     """
     summary = Summary()
     summary.last = head.last
@@ -577,5 +571,5 @@ def _read_file(path: Path, head: Head) -> ArchivedFile:
         summary.add(row)
     file = summary.file(path.name, path.stat().st_size, file_sha256(path), head.chain)
     if not file.name.startswith(f"{head.files + 1:08}_{file.first}."):
-        raise ValueError("its name is that of another one")
+        raise ValueError("its name does not match its content")
     return file

@@ -1,4 +1,7 @@
-"""Consumer groups that mark how far a stream is exported."""
+"""The consumer group of each exported stream, by which the server tracks the export.
+
+Each archive has its own groups, so that a stale archiver cannot take entries from another one.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +20,24 @@ from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client, read_active
 from keyleash.store.wire import reading_reply
 
-# The consumer group by which the server knows what an archive has of a stream.
-#
-# Each archive has a group of its own, so that an archiver that was left behind cannot take
-# entries from another one.
-
 GROUPS = "keyleash-export:"
-"""What the names of all archives' groups begin with."""
+"""The prefix of the groups of all archives."""
 PAGE = 500
-"""Entries per call at most: the server answers nobody else meanwhile."""
+"""Entries per call at most: the server serves no other client meanwhile."""
 FIRST_PAGE = 20
 PAGE_BYTES = 2 << 20
-"""What a page should not exceed, going by the one before it: images make entries large."""
+"""Target size of a page, estimated from the previous one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """
-    Entries as they were delivered.
+    Delivered entries.
 
     Attributes:
-        rows: In order. One without fields was trimmed after it was first delivered.
-        is_again: Whether they were delivered before, and not acknowledged.
-        is_last: Whether there were no more at that moment.
+        rows: In order. One without fields was trimmed after its first delivery.
+        is_again: Whether they were delivered before without acknowledgement.
+        is_last: Whether the stream had no more entries.
     """
 
     rows: list[ArchiveRow]
@@ -49,13 +47,13 @@ class Page:
 
 class ConsumerGroup:
     """
-    One stream's entries, as they are delivered to an archive and acknowledged by it.
+    The consumer group of one stream and archive: delivers and acknowledges entries.
 
     Args:
         client: An operator's client, `decode_responses` off.
         stream: The stream's key.
         archive: The archive's id.
-        place: Where it is; the name of the group's only consumer.
+        place: Its host and directory; the name of the group's only consumer.
     """
 
     def __init__(self, client: Client, stream: str, archive: str, place: str) -> None:
@@ -63,32 +61,32 @@ class ConsumerGroup:
         self.stream = stream
         self.name = f"{GROUPS}{archive}"
         self._place = place
-        # Where the pending entries go on; None once all were read.
+        # The position in the pending entries; None once all were read.
         self._pending_after: str | None = "0"
         self._page = FIRST_PAGE
 
     def others(self) -> dict[str, str]:
-        """The groups of other archives, with the places of these; none without a stream."""
+        """Return the groups of other archives with their places; none without a stream."""
         names = [name for name in self._groups() if name.startswith(GROUPS) and name != self.name]
         return {name: self._place_of(name) for name in names}
 
     def exists(self) -> bool:
-        """Whether the stream has the group."""
+        """Return whether the stream has the group."""
         return self.name in self._groups()
 
     def stream_exists(self) -> bool:
-        """Whether the stream is there."""
+        """Return whether the stream exists."""
         return bool(self._client.exists(self.stream))
 
     def create(self) -> bool:
-        """Create it at the stream's beginning; False if there is no stream yet."""
+        """Create the group at the stream's beginning; return False if there is no stream yet."""
         if not self.stream_exists():
             return False
         try:
             self._client.xgroup_create(self.stream, self.name, id="0")
             self._client.xgroup_createconsumer(self.stream, self.name, self._place)
         except ResponseError as error:
-            # Gone since we looked.
+            # Removed since the check.
             if "requires the key to exist" in str(error):
                 return False
             raise
@@ -99,7 +97,7 @@ class ConsumerGroup:
         self._client.xgroup_destroy(self.stream, name)
 
     def next_page(self, room: int) -> Page:
-        """Read on, *room* entries at most: first what was delivered before a crash, then news."""
+        """Read up to *room* entries: first those delivered before a crash, then new ones."""
         count = max(1, min(room, self._page))
         if self._pending_after is not None:
             rows = self._read(self._pending_after, count)
@@ -115,18 +113,18 @@ class ConsumerGroup:
         return page
 
     def acknowledge(self, ids: Sequence[str]) -> None:
-        """Say that entries need not be delivered again."""
+        """Acknowledge entries."""
         for at in range(0, len(ids), PAGE):
             self._client.xack(self.stream, self.name, *ids[at : at + PAGE])
 
     def trim(self, last: str) -> int:
-        """Remove entries up to *last* from the stream; returns how many."""
+        """Remove entries up to *last* from the stream; return their number."""
         milliseconds, _, number = last.partition("-")
         keep_from = f"{milliseconds}-{int(number) + 1}"
         removed = 0
         while count := self._trim(keep_from, "~", "LIMIT", PAGE):
             removed += count
-        # The rest of the last node: an identity at its `hard_max` must get all the room back.
+        # The rest of the last node: an identity at its `hard_max` needs all its room back.
         return removed + self._trim(keep_from, "=")
 
     def _trim(self, keep_from: str, how: str, *limit: object) -> int:
@@ -134,8 +132,7 @@ class ConsumerGroup:
         return int(self._client.execute_command(*words))
 
     def _read(self, after: str, count: int) -> list[ArchiveRow]:
-        # By a name that redis-py does not know: it would make a dict of the fields, whose
-        # names repeat.
+        # As bytes, redis-py does not know the command, else it would make a dict of the fields.
         reply: Any = self._client.execute_command(
             *(b"XREADGROUP", "GROUP", self.name, self._place),
             *("COUNT", count, "STREAMS", self.stream, after),
@@ -161,12 +158,12 @@ class ConsumerGroup:
             return ", ".join(consumer["name"].decode() for consumer in consumers) or name
 
     def lag(self) -> int | None:
-        """How many entries were not delivered yet; None if the server does not know."""
+        """Return the number of undelivered entries; None if the server does not know."""
         return self._groups().get(self.name, 0)
 
 
 def is_gone(error: ResponseError) -> bool:
-    """Whether the server says that the stream or the group is no more."""
+    """Return whether *error* reports that the stream or the group does not exist."""
     return str(error).startswith("NOGROUP")
 
 
@@ -178,11 +175,11 @@ def _pairs(words: Sequence[bytes] | None) -> tuple[tuple[bytes, bytes], ...]:
 @dataclass(slots=True)
 class OpenStream:
     """
-    A trail whose stream is there, ready to be exported.
+    An existing stream with its group and folder.
 
     Attributes:
-        sequence: After the last number of the archive.
-        caught_up: Whether the server had no more when it was asked last.
+        sequence: Continues after the last number of the archive.
+        caught_up: Whether the last read reached the end of the stream.
     """
 
     stream: ExportedStream
@@ -196,20 +193,20 @@ def open_streams(
     client: Client, archive: Archive, streams: Iterable[ExportedStream], *, take_over: bool
 ) -> Iterator[OpenStream]:
     """
-    Open those of *trails* whose streams are there.
+    Open those of *streams* that exist.
 
     Args:
         client: An operator's client.
         archive: Locked.
-        trails: None of which is open.
-        take_over: Go on where another archive has them, or the server lost them.
+        streams: Streams that are not open yet.
+        take_over: Continue although another archive has them, or the server lost them.
 
     Raises:
         ArchiveError (archive-taken): another archive has one, or the archive another server's.
         ArchiveError (archive): a folder is not as its manifest has it.
     """
     ready = [_ready(client, archive, stream) for stream in streams]
-    # All are looked at before the first is changed.
+    # Check all before changing the first.
     for item in ready:
         if not take_over:
             _require_ours(item)
@@ -226,7 +223,7 @@ def _ready(client: Client, archive: Archive, stream: ExportedStream) -> OpenStre
 
 
 def _require_ours(open_stream: OpenStream) -> None:
-    """See to it that no other archive has the stream, and what the archive has is from it."""
+    """Raise an error if another archive has the stream, or the archive another stream."""
     for place in open_stream.group.others().values():
         raise _taken(open_stream.stream, place)
     if (
@@ -236,17 +233,17 @@ def _require_ours(open_stream: OpenStream) -> None:
     ):
         raise ArchiveError(
             "archive-taken",
-            f"the trail `{open_stream.stream.name}` is not the one that `{open_stream.folder.path}`"
-            " was exported from",
+            f"the audit stream `{open_stream.stream.name}` is not the source of"
+            f" `{open_stream.folder.path}`",
             help="name another directory for another server; if the server was restored or lost"
-            " its data, go on with `--take-over`",
+            " its data, continue with `--take-over`",
         )
 
 
 def _require_alone(open_stream: OpenStream, *, take_over: bool) -> None:
     for name, place in open_stream.group.others().items():
         if not take_over:
-            # Both came at once. Nothing was delivered yet.
+            # Two archivers started at once. Nothing was delivered yet.
             open_stream.group.destroy(open_stream.group.name)
             raise _taken(open_stream.stream, place)
         open_stream.group.destroy(name)
@@ -255,26 +252,25 @@ def _require_alone(open_stream: OpenStream, *, take_over: bool) -> None:
 def _taken(stream: ExportedStream, place: str) -> ArchiveError:
     return ArchiveError(
         "archive-taken",
-        f"the trail `{stream.name}` is exported to another archive, begun at `{place}`",
+        f"the audit stream `{stream.name}` is exported to another archive, begun at `{place}`",
         help="export to that one; or begin one here, with all that the server still has, by"
         " `--take-over`: that one is not gone on with then",
     )
 
 
-def kept_until_exported(client: Client, keyspace: Keyspace) -> dict[str, int]:
+def trimmed_by_export(client: Client, keyspace: Keyspace) -> dict[str, int]:
     """
-    The identities with `retain: {until: exported, hard_max: N}`.
+    Return the identities with `retain: {until: exported, hard_max: N}`, each with its `hard_max`.
 
-    Returns:
-        Identity → its `hard_max`. Their guards trim nothing, so that the archiver has to.
+    Their guards do not trim, so the archiver does.
     """
     active = read_active(client, keyspace)
-    return {} if active is None else _kept(active.document)
+    return {} if active is None else _hard_max(active.document)
 
 
 @lru_cache(maxsize=1)
-def _kept(document: str) -> dict[str, int]:
-    # It was checked when it was loaded, by a program that may know other commands.
+def _hard_max(document: str) -> dict[str, int]:
+    # Not checked again: a program that knows other commands may have loaded it.
     policy = parse_policy(document, file="the active policy", commands=None)
     return {
         identity.name: identity.audit.hard_max

@@ -14,8 +14,10 @@ from typing import Any, Protocol
 
 from keyleash.audit.entries import audit_events, number_of
 from keyleash.errors import OperationError
+from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import Client
+from keyleash.text import json_bytes
 
 
 class StreamKind(StrEnum):
@@ -28,10 +30,10 @@ class StreamKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExportedStream:
-    """One stream.
+    """A stream to export.
 
     Attributes:
-        identity: Whose it is, `@operators`, or empty for the control stream.
+        identity: The identity, `@operators`, or empty for the control stream.
         key: The stream's key.
     """
 
@@ -41,35 +43,32 @@ class ExportedStream:
 
     @property
     def name(self) -> str:
-        """Its folder in an archive: `audit/agent-runner`, `control`."""
+        """Return its folder in an archive: `audit/agent-runner`, `control`."""
         return f"{self.kind}/{self.identity}" if self.identity else str(self.kind)
-
-
-def control_stream(keyspace: Keyspace) -> ExportedStream:
-    """What operators did."""
-    return ExportedStream(StreamKind.CONTROL, "", keyspace.control)
 
 
 def find_streams(
     client: Client, keyspace: Keyspace, identities: Iterable[str]
 ) -> list[ExportedStream]:
     """
-    The trails that there may be; their streams need not be there yet.
+    Return the streams to export; they need not exist yet.
 
     Args:
         client: An operator's client.
         keyspace: Where the control keys are.
-        identities: Whose trails; none for those of everybody who was ever active, of the
-            operators, and the control stream, which comes first.
+        identities: The identities; none for the control stream, which comes first, the operators,
+            and every identity that was ever active.
     """
-    wanted = sorted(identities)
-    if wanted:
+    if wanted := sorted(identities):
         return [stream for name in wanted for stream in _streams_of(keyspace, name)]
-    known = sorted(name.decode() for name in client.hkeys(keyspace.layouts))
     return [
-        control_stream(keyspace),
+        ExportedStream(StreamKind.CONTROL, "", keyspace.control),
         ExportedStream(StreamKind.AUDIT, OPERATORS, keyspace.audit(OPERATORS)),
-        *(stream for name in known for stream in _streams_of(keyspace, name)),
+        *(
+            stream
+            for name in known_identities(client, keyspace)
+            for stream in _streams_of(keyspace, name)
+        ),
     ]
 
 
@@ -94,12 +93,12 @@ class ArchiveRow:
 
     @property
     def seq(self) -> int:
-        """Its number in its trail; 0 if it has none."""
+        """Return its sequence number; 0 if it has none."""
         return number_of(self.field(b"seq"))
 
     @property
     def time(self) -> datetime | None:
-        """Server time, UTC; None if the id is past all calendars: it was given, not made."""
+        """Return its server time in UTC; None if its id was not generated and is out of range."""
         seconds, ms = divmod(id_order(self.id)[0], 1000)
         try:
             return datetime.fromtimestamp(seconds, UTC).replace(microsecond=ms * 1000)
@@ -108,53 +107,53 @@ class ArchiveRow:
 
     @property
     def size(self) -> int:
-        """Bytes of its fields."""
+        """Return the size of its fields in bytes."""
         return sum(len(name) + len(value) for name, value in self.fields)
 
     def field(self, name: bytes) -> bytes:
-        """The first field of that name; empty if there is none."""
+        """Return the first field of that name; empty if there is none."""
         return next((value for item, value in self.fields if item == name), b"")
 
     def commands(self, stream: ExportedStream) -> list[tuple[str, tuple[bytes, ...]]]:
-        """The commands that the entry of an audit trail is about, each with its keys."""
+        """Return the commands of an entry of an audit stream, each with its keys."""
         if stream.kind is not StreamKind.AUDIT or self.field(b"of"):
             return []
         try:
             events = audit_events(stream.identity, self.id.encode(), self.fields)
         except ValueError:
-            # No guard wrote it. Its fields are archived all the same.
+            # Not written by a guard. Its fields are archived all the same.
             return []
         return [(event.op, event.keys) for event in events]
 
 
 def id_order(entry_id: str) -> tuple[int, int]:
-    """Ids are no text: `9-0` comes before `10-0`."""
+    """Return the sort key of an id: `9-0` comes before `10-0`."""
     milliseconds, _, number = entry_id.partition("-")
     return int(milliseconds), int(number)
 
 
 class BreakKind(StrEnum):
-    """How a number does not follow the one before it."""
+    """The kind of a break in the sequence numbers."""
 
     BEGINS = "begins"
-    """The trail was trimmed before it was first exported."""
+    """The stream was trimmed before its first export."""
     GAP = "gap"
     """Numbers are missing."""
     RESTARTED = "anew"
-    """It is 1 again: the identity's state was lost, or expired after it left the policy."""
+    """Restarted at 1: the identity's state was lost, or expired after it left the policy."""
     BACK = "back"
-    """It was there before: the server lost what it had acknowledged, or was restored."""
+    """A number repeats: the server lost acknowledged writes, or was restored."""
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceBreak:
     """
-    A place where numbers do not follow each other.
+    A break in the sequence numbers.
 
     Attributes:
         before: The number before it; 0 if there is none.
-        seq: The number that came.
-        id: The entry that has it.
+        seq: The number after it.
+        id: The entry with that number.
     """
 
     kind: BreakKind
@@ -164,7 +163,7 @@ class SequenceBreak:
 
     @property
     def is_loss(self) -> bool:
-        """Whether it shows that the archive is not what it should be."""
+        """Return whether entries are missing or repeated."""
         return self.kind in {BreakKind.GAP, BreakKind.BACK}
 
     def __str__(self) -> str:
@@ -177,19 +176,19 @@ class SequenceBreak:
             case BreakKind.GAP:
                 return f"seq {missing} are missing, before {self.id}"
             case BreakKind.RESTARTED:
-                return f"seq begins anew after {self.before}, at {self.id}"
+                return f"seq restarts after {self.before}, at {self.id}"
             case BreakKind.BACK:
                 return f"seq goes back from {self.before} to {self.seq}, at {self.id}"
 
 
 class SequenceCheck:
-    """Follows the numbers of one trail; *last* is the one before, 0 at its beginning."""
+    """Checks the numbers of one stream; *last* is the previous one, 0 at its beginning."""
 
     def __init__(self, last: int = 0) -> None:
         self.last = last
 
     def follow(self, seq: int, entry_id: str) -> SequenceBreak | None:
-        """Take the next entry's number, 0 if it has none, and say how it does not follow."""
+        """Add the next entry's number, 0 if it has none; return a break, if it is one."""
         if not seq:
             return None
         before, self.last = self.last, seq
@@ -205,13 +204,13 @@ class SequenceCheck:
 
 
 class Sink(Protocol):
-    """Where bytes go."""
+    """A destination of bytes."""
 
     def write(self, data: bytes, /) -> int: ...
 
 
 class JsonlWriter:
-    """Writes an object a line."""
+    """Writes one JSON object per line."""
 
     def __init__(self, sink: Sink, stream: ExportedStream) -> None:
         self._sink = sink
@@ -234,41 +233,34 @@ def read_jsonl(path: Path) -> Iterator[ArchiveRow]:
     with path.open("rb") as file:
         for line in file:
             try:
-                said = json.loads(line)
-                fields = tuple((_bytes(name), _bytes(value)) for name, value in said["fields"])
-                yield ArchiveRow(str(said["id"]), fields)
+                record = json.loads(line)
+                fields = tuple((_bytes(name), _bytes(value)) for name, value in record["fields"])
+                yield ArchiveRow(str(record["id"]), fields)
             except (KeyError, TypeError, AttributeError) as error:
                 raise ValueError("a line is no entry") from error
 
 
 def _line(row: ArchiveRow, stream: ExportedStream) -> str:
-    said: dict[str, Any] = {
+    record: dict[str, Any] = {
         "id": row.id,
         "time": _iso(row.time),
         "trail": str(stream.kind),
         "identity": stream.identity or None,
         "seq": row.seq or None,
         "commands": [
-            {"op": op, "keys": [_json(key) for key in keys]} for op, keys in row.commands(stream)
+            {"op": op, "keys": [json_bytes(key) for key in keys]}
+            for op, keys in row.commands(stream)
         ],
-        "fields": [[_json(name), _json(value)] for name, value in row.fields],
+        "fields": [[json_bytes(name), json_bytes(value)] for name, value in row.fields],
     }
-    # In ASCII: no byte of an agent moves the cursor of whoever looks at the file.
-    return json.dumps(said, separators=(",", ":")) + "\n"
+    # In ASCII, so that bytes of an agent cannot control the terminal of a reader.
+    return json.dumps(record, separators=(",", ":")) + "\n"
 
 
 def _iso(time: datetime | None) -> str | None:
     if time is None:
         return None
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _json(value: bytes) -> str | dict[str, str]:
-    """A string if *value* is UTF-8, else its base64: either way its bytes can be had back."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(value).decode()}
 
 
 def _bytes(value: str | dict[str, str]) -> bytes:
@@ -281,7 +273,7 @@ _BATCH = 1000
 
 
 def require_pyarrow() -> tuple[Any, Any]:
-    """The libraries, which are imported only when Parquet is asked for.
+    """Import and return the libraries for Parquet.
 
     Raises:
         OperationError (missing-extra): they are not installed.
@@ -326,14 +318,14 @@ def read_parquet(path: Path) -> Iterator[ArchiveRow]:
     _, parquet = require_pyarrow()
     with path.open("rb") as file:
         for batch in parquet.ParquetFile(file).iter_batches(_BATCH, columns=["id", "fields"]):
-            for said in batch.to_pylist():
+            for record in batch.to_pylist():
                 yield ArchiveRow(
-                    said["id"], tuple((item["name"], item["value"]) for item in said["fields"])
+                    record["id"], tuple((item["name"], item["value"]) for item in record["fields"])
                 )
 
 
 class _Stream(io.RawIOBase):
-    """What pyarrow takes for a file; closing it closes nothing."""
+    """A file for pyarrow that writes to a sink; closing it closes nothing."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -380,7 +372,7 @@ def _record(row: ArchiveRow, stream: ExportedStream) -> dict[str, Any]:
 
 
 class FileFormat(StrEnum):
-    """How rows are written."""
+    """A file format."""
 
     JSONL = "jsonl"
     PARQUET = "parquet"
@@ -395,7 +387,7 @@ class RowWriter(Protocol):
 
 
 def require_format(file_format: FileFormat) -> None:
-    """See to it that *file_format* can be written.
+    """Check that *file_format* can be written.
 
     Raises:
         OperationError (missing-extra): its library is not installed.
@@ -405,7 +397,7 @@ def require_format(file_format: FileFormat) -> None:
 
 
 def row_writer(file_format: FileFormat, sink: Sink, stream: ExportedStream) -> RowWriter:
-    """A writer of that format."""
+    """Return a writer of that format."""
     match file_format:
         case FileFormat.JSONL:
             return JsonlWriter(sink, stream)
@@ -414,10 +406,10 @@ def row_writer(file_format: FileFormat, sink: Sink, stream: ExportedStream) -> R
 
 
 def read_rows(path: Path) -> Iterator[ArchiveRow]:
-    """The rows of a file, by the end of its name.
+    """Yield the rows of a file; its suffix gives the format.
 
     Raises:
-        ValueError: it is not what a writer of that format writes.
+        ValueError: the file is not of that format.
         OSError: it cannot be read.
         OperationError (missing-extra): the format's library is not installed.
     """

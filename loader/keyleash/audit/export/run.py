@@ -1,4 +1,9 @@
-"""Export streams to an archive and acknowledge what was written."""
+"""Export streams to an archive without loss or duplicates.
+
+For each file, entries are delivered to the archive's consumer group, the file is written, flushed
+and named, then its manifest, and only then the entries are acknowledged. After a crash, listed
+entries are acknowledged, and all others are delivered again.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +20,8 @@ from keyleash.audit.export.groups import (
     OpenStream,
     Page,
     is_gone,
-    kept_until_exported,
     open_streams,
+    trimmed_by_export,
 )
 from keyleash.audit.export.rows import (
     ArchiveRow,
@@ -39,10 +44,10 @@ from keyleash.store.token import reject_tokens
 
 class Recorder:
     """
-    Leaves an event for what was exported since the last one, also by a run that was killed.
+    Records the progress of exports in the control stream, also that of a killed run.
 
-    An event becomes an entry of the control stream's own trail. So what holds nothing but such
-    events is not worth another one, or each export would beget the next.
+    The control stream is exported too. An export of nothing but such records is not recorded, to
+    avoid recursion.
     """
 
     def __init__(self, client: Client, keyspace: Keyspace, archive: Archive, actor: str) -> None:
@@ -51,30 +56,32 @@ class Recorder:
         self._archive = archive
         self._actor = actor
         self._open: list[OpenStream] = []
-        self._has_news = False
+        self._has_new_rows = False
 
     def add(self, open_stream: OpenStream) -> None:
-        """Take a trail that is exported from now on."""
+        """Add an open stream."""
         self._open.append(open_stream)
         unrecorded = open_stream.folder.head.files > self._marked(open_stream).files
-        self._has_news |= unrecorded and open_stream.stream.kind is not StreamKind.CONTROL
+        self._has_new_rows |= unrecorded and open_stream.stream.kind is not StreamKind.CONTROL
 
     def note(self, stream: ExportedStream, rows: Iterable[ArchiveRow]) -> None:
-        """Take rows that are exported."""
+        """Note exported rows."""
         is_control = stream.kind is StreamKind.CONTROL
-        self._has_news |= any(not is_control or row.field(b"event") != b"export" for row in rows)
+        self._has_new_rows |= any(
+            not is_control or row.field(b"event") != b"export" for row in rows
+        )
 
     def record(self) -> None:
-        """Say how far each trail is exported, with its chain, if there is news."""
+        """Record the extent and chain of each stream, if there is anything new."""
         new = [item for item in self._open if item.folder.head.files > self._marked(item).files]
-        if not self._has_news or not new:
+        if not self._has_new_rows or not new:
             return
-        said = {item.stream.name: self._progress(item) for item in new}
+        progress = {item.stream.name: self._progress(item) for item in new}
         event = {"event": "export", "actor": self._actor, "archive": self._archive.id}
-        event |= {"place": self._archive.place, "trails": json.dumps(said)}
+        event |= {"place": self._archive.place, "trails": json.dumps(progress)}
         self._client.xadd(self._keyspace.control, event)
         self._archive = self._archive.with_marks({item.stream.name: _mark(item) for item in new})
-        self._has_news = False
+        self._has_new_rows = False
 
     def _progress(self, open_stream: OpenStream) -> dict[str, str | int]:
         before, mark = self._marked(open_stream), _mark(open_stream)
@@ -95,15 +102,9 @@ def _mark(open_stream: OpenStream) -> Mark:
     return Mark(head.files, head.count, head.last, head.chain)
 
 
-# From the server's streams to an archive's files: nothing is lost, and nothing is there twice.
-#
-# The order of each file: its entries are delivered to the archive's consumer group; the file is
-# written, flushed and named; the manifest that lists it is; and only then they are acknowledged.
-# So after a crash, what is listed is only acknowledged, and all else is delivered again.
-
 MAX_ENTRIES = 20_000
 MAX_BYTES = 32 << 20
-"""What a file holds at most, by its fields; and what a crash at worst leaves to be done again."""
+"""Size of the fields in a file at most; a crash repeats at most one file."""
 RECORD_EVERY_S = 3600.0
 POLL_S = 1.0
 WAIT_S = 0.2
@@ -112,14 +113,14 @@ WAIT_S = 0.2
 @dataclass(frozen=True, slots=True)
 class Exported:
     """
-    What was done about one trail.
+    The result of one export step.
 
     Attributes:
-        trail: Its folder's name.
-        file: The file that was added; None if there is only something to say.
-        breaks: Where sequence numbers do not follow each other.
-        lost: Entries that were delivered before a crash, and trimmed before this run.
-        known: Entries that the server gave as new, and the archive had.
+        stream: The folder's name.
+        file: The added file; None if there are only warnings.
+        breaks: Breaks in the sequence numbers.
+        lost: Number of entries delivered before a crash and trimmed before this run.
+        known: Number of new entries of the server that the archive already has.
     """
 
     stream: str
@@ -131,7 +132,7 @@ class Exported:
 
 @dataclass(slots=True)
 class _Taken:
-    """What the pages of one file were."""
+    """Counts of the pages of one file."""
 
     ids: list[str] = field(default_factory=list)
     breaks: list[SequenceBreak] = field(default_factory=list)
@@ -141,17 +142,17 @@ class _Taken:
 
 class Archiver:
     """
-    Exports the trails of one server to one archive.
+    Exports the streams of one server to one archive.
 
     Args:
         client: An operator's client.
         keyspace: Where the control keys are.
         archive: Locked.
-        identities: Whose trails; none for all, with the operators' and the control stream.
-        actor: Who is to be recorded.
-        take_over: Go on where another archive has the trails, or the server lost them.
-        max_entries: Of a file.
-        is_stopping: Asked between pages; after it said yes, the file at hand is finished.
+        identities: The identities; none for all, with the operators' and the control stream.
+        actor: Name recorded in the audit log.
+        take_over: Continue although another archive has the streams, or the server lost them.
+        max_entries: Entries in a file at most.
+        is_stopping: Called between pages; once it returns True, the current file is finished.
 
     Raises:
         OperationError (missing-extra): *file_format* needs a library that is not installed.
@@ -191,17 +192,17 @@ class Archiver:
         self, report: Callable[[int], None] = lambda _count: None
     ) -> Generator[Exported, None, None]:
         """
-        Export what there is, and record that.
+        Export all entries, and record that.
 
         Args:
-            report: Told after each page how many entries were exported so far.
+            report: Called after each page with the number of exported entries.
 
         Yields:
-            File by file, once it is acknowledged.
+            Each file, once it is acknowledged.
 
         Raises:
             ArchiveError (archive-taken): another archive has the streams, or this one has others.
-            ArchiveError (archive): a folder is not as its manifest has it.
+            ArchiveError (archive): a folder contradicts its manifest.
             ArchiveError (archive-write): the disk is full or the like; run it again when it is not.
         """
         self._report = report
@@ -210,11 +211,11 @@ class Archiver:
 
     def follow(self, every_s: float) -> Generator[Exported, None, None]:
         """
-        Export what there is and what comes, until it is to stop; otherwise as `run`.
+        Export all entries and new ones until `is_stopping`; otherwise like `run`.
 
         Args:
-            every_s: How often; at once where a trail has as much as a file holds, or a
-                quarter of its `hard_max`.
+            every_s: Interval; shorter if a stream has entries for a whole file, or a quarter of
+                its `hard_max`.
         """
         due_s = recorded_s = time.monotonic()
         while not self._is_stopping():
@@ -232,7 +233,7 @@ class Archiver:
         self._recorder.record()
 
     def _round(self) -> Iterator[Exported]:
-        self._kept = kept_until_exported(self._client, self._keyspace)
+        self._kept = trimmed_by_export(self._client, self._keyspace)
         streams = find_streams(self._client, self._keyspace, self._identities)
         new = [stream for stream in streams if stream.name not in self._open]
         for item in open_streams(self._client, self._archive, new, take_over=self._take_over):
@@ -251,9 +252,9 @@ class Archiver:
                     raise
                 raise ArchiveError(
                     "archive-taken",
-                    f"the trail `{open_stream.stream.name}` was removed,"
+                    f"the audit stream `{open_stream.stream.name}` was removed,"
                     " or another archive took it over",
-                    help="run it again to see which",
+                    help="run the command again to find out",
                 ) from None
             if done.file or done.breaks or done.lost or done.known:
                 yield done
@@ -276,8 +277,8 @@ class Archiver:
                 raise ArchiveError(
                     "archive-write",
                     f"cannot write in `{open_stream.folder.path}`: {said};"
-                    " nothing that was to be written there is acknowledged",
-                    help="make room, and run it again: it goes on where it was",
+                    " its entries are not acknowledged",
+                    help="free some space and run the command again; it continues there",
                 ) from error
             open_stream.group.acknowledge(taken.ids)
         return Exported(
@@ -285,7 +286,7 @@ class Archiver:
         )
 
     def _pages(self, open_stream: OpenStream, taken: _Taken) -> Iterator[list[ArchiveRow]]:
-        """The pages of one file, without what the archive has or nobody has any more."""
+        """Yield the pages of one file, without archived and trimmed entries."""
         room, room_bytes = self._max_entries, MAX_BYTES
         last = id_order(open_stream.folder.head.last or "0-0")
         while room > 0 and room_bytes > 0 and not open_stream.caught_up and not self._is_stopping():
@@ -335,7 +336,7 @@ def _fresh(page: Page, last: tuple[int, int], taken: _Taken) -> list[ArchiveRow]
 
 
 def recorded_by_server(client: Client, keyspace: Keyspace) -> RecordedMarks:
-    """For `verify_archive`: how far the trails of an archive were at each recorded export."""
+    """Return for `verify_archive` the extent of each stream at each recorded export."""
     client = operator_client(client)
 
     def recorded(archive: str) -> Iterator[tuple[str, Mark]]:

@@ -31,27 +31,27 @@ from keyleash.errors import ArchiveError
 
 
 class FindingKind(StrEnum):
-    """What is wrong."""
+    """The kind of a finding."""
 
     CHANGED = "changed"
-    """A file, a manifest or a chain is not what was written."""
+    """A file, a manifest or a chain was changed."""
     MISSING = "missing"
-    """A file, a folder or the end of one is not there."""
+    """A file, a folder or its end is missing."""
     EXTRA = "extra"
-    """Something is there that no manifest lists."""
+    """A file is in no manifest."""
     GAP = "gap"
-    """Sequence numbers are missing, or were there before."""
+    """Sequence numbers are missing or repeated."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFinding:
     """
-    One thing that is wrong.
+    A failed check.
 
     Attributes:
-        trail: The folder; empty for the archive's own.
-        file: The file's name; empty if it is about none.
-        missing: For a gap, the first and the last number that is missing.
+        stream: The folder; empty for the archive itself.
+        file: The file's name; empty if it concerns none.
+        missing: For a gap, the first and the last missing number.
     """
 
     kind: FindingKind
@@ -64,12 +64,12 @@ class ArchiveFinding:
 @dataclass(frozen=True, slots=True)
 class StreamReport:
     """
-    What one folder is like.
+    The result for one folder.
 
     Attributes:
-        entries: By its manifests.
-        chain: Of its last file: to be compared with what was written down elsewhere.
-        notes: What is as it may be, and worth to be known.
+        entries: Number of entries by its manifests.
+        chain: Chain of its last file, for comparison with one stored elsewhere.
+        notes: Remarks that are not failures.
     """
 
     stream: str
@@ -84,7 +84,7 @@ class StreamReport:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveReport:
-    """What an archive is like."""
+    """The result for an archive."""
 
     archive: str
     streams: tuple[StreamReport, ...]
@@ -92,21 +92,21 @@ class ArchiveReport:
 
     @property
     def is_valid(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether there are no findings."""
         return not self.findings
 
 
 RecordedMarks = Callable[[str], Iterable[tuple[str, Mark]]]
-"""From an archive's id to what was recorded of it elsewhere: trails, and how far each was."""
+"""Maps an archive's id to the extent of its streams that is recorded elsewhere."""
 
 
 def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> ArchiveReport:
     """
-    Check every file of an archive; it may be written to meanwhile.
+    Check every file of an archive, also while it is being written.
 
     Args:
         directory: The archive.
-        recorded: Whose chains are compared too: what the server recorded of this archive.
+        recorded: Returns the recorded chains to compare with.
 
     Raises:
         ArchiveError (archive): *directory* is none.
@@ -114,7 +114,7 @@ def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> Ar
     """
     busy = is_being_written(directory)
     extra = [
-        ArchiveFinding(FindingKind.EXTRA, "", name, "is none of keyleash's")
+        ArchiveFinding(FindingKind.EXTRA, "", name, "is not a file of keyleash")
         for name in _strangers(directory)
     ]
     archive = read_archive(directory)
@@ -140,7 +140,7 @@ class _Check:
         self._sequence = SequenceCheck()
 
     def report(self) -> StreamReport:
-        # Before the manifest is read: what was named later is none that it should list.
+        # Before the manifest is read, which does not list files named later.
         there = (
             sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
         )
@@ -161,7 +161,7 @@ class _Check:
         )
 
     def _manifests(self) -> list[Manifest]:
-        """The folder's manifests in order, as far back as each leads to the one before it."""
+        """Return the folder's manifests in order, as far back as they link to each other."""
         found: list[Manifest] = []
         name = MANIFEST
         names = set()
@@ -173,13 +173,15 @@ class _Check:
                 self._find(FindingKind.CHANGED, name, error.message)
                 return found
             if found and manifest.head != found[0].before:
-                self._find(FindingKind.CHANGED, name, "does not end where the next one goes on")
+                self._find(FindingKind.CHANGED, name, "does not end where the next one continues")
             found.insert(0, manifest)
             before = manifest.before
             leads_back = CLOSED_MANIFEST.fullmatch(before.manifest) and manifest.files
             name = before.manifest if leads_back else ""
             if before.manifest and not leads_back:
-                self._find(FindingKind.CHANGED, MANIFEST, "does not say what it goes on from")
+                self._find(
+                    FindingKind.CHANGED, MANIFEST, "does not name the manifest that it continues"
+                )
         return found
 
     def _check_files(self, files: list[ArchivedFile]) -> None:
@@ -202,7 +204,7 @@ class _Check:
         path = self._folder / file.name
         try:
             if not FILE_NAME.fullmatch(file.name):
-                raise ValueError("its name is none of an archived file")  # noqa: TRY301
+                raise ValueError("its name is not that of an archived file")  # noqa: TRY301
             sha256 = file_sha256(path)
             if sha256 != file.sha256:
                 self._find(
@@ -250,7 +252,7 @@ class _Check:
             self._notes.append(str(found))
 
     def _check_marks(self, files: list[ArchivedFile]) -> None:
-        """One finding is enough: what does not fit a mark does not fit those after it."""
+        """Compare with the recorded marks; report the first difference only."""
         for mark in sorted(self._marks, key=lambda mark: mark.files):
             if not mark.files:
                 continue
@@ -268,13 +270,13 @@ class _Check:
         listed |= {file.name for manifest in manifests for file in manifest.files}
         head = manifests[-1].head if manifests else None
         if head is not None and manifests[-1].is_full:
-            # A crash may come between closing a manifest and going on from it.
+            # A crash may leave a closed manifest without its successor.
             listed.add(head.manifest)
         for name in there:
             if name in listed or (self._busy and name == DRAFT):
                 continue
             if name == DRAFT:
-                self._notes.append(f"`{name}` is left from a crash; the next export removes it")
+                self._notes.append(f"`{name}` was left by a crash; the next export removes it")
                 continue
             is_next = head is not None and name.startswith(f"{head.files + 1:08}_")
             if not (is_next and self._busy):
@@ -282,7 +284,7 @@ class _Check:
                     FindingKind.EXTRA,
                     name,
                     "is in no manifest"
-                    + ("; if a crash left it, the next export lists it" if is_next else ""),
+                    + ("; if it was left by a crash, the next export lists it" if is_next else ""),
                 )
 
     def _find(

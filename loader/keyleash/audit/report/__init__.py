@@ -1,4 +1,4 @@
-"""What a report of some time tells: numbers, a timeline, lives of keys, tokens and policies."""
+"""The incident report: activity, key histories, policies and tokens of a time range."""
 
 from keyleash.audit.operator_actions import PolicyUse
 from keyleash.audit.report.activity import (

@@ -1,4 +1,4 @@
-"""The activity of a period: events, denials, and the rules of who acted."""
+"""The activity of a time range, and the policies, tokens and operator actions in effect."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from keyleash.store.server_check import operator_client
 
 AnyEntry = AuditEvent | Denial
 ENDS = 50
-"""So many of the first entries are kept, and so many of the last."""
+"""Number of first entries that are stored, and of last ones."""
 MAX_GAPS = 50
 
 
 @dataclass(slots=True)
 class DenialGroup:
     """
-    Refusals of one identity with one code and reason.
+    Denials of one identity with one code and reason.
 
     Attributes:
-        count: How many, each repeat counted.
-        first: The first.
-        last_ms: Server time of the last that is an entry of its own, Unix milliseconds.
+        count: Their number, with repeats.
+        first: The first of them.
+        last_ms: Server time of the last entry, Unix milliseconds.
     """
 
     count: int
@@ -49,22 +49,22 @@ class DenialGroup:
 @dataclass(slots=True)
 class Activity:
     """
-    Entries of some time, in numbers and in part.
+    The entries of a time range, as counts and in part.
 
     Attributes:
-        entries: How many there were.
-        operations: Commands that were let through, by identity.
-        refused: Refusals, by identity.
+        entries: Number of entries.
+        operations: Allowed commands, by identity.
+        denied: Denials, by identity.
         tokens: Tallies by identity and token id.
-        refusals: By identity, code and reason.
-        folded: Denials that have no entry of their own.
-        untrusted: Events that no guard may have written, by identity; see `audit.undo.trust`.
-        lives: What became of keys, by trusted events.
+        denials: Groups by identity, code and reason.
+        folded: Number of denials without an entry.
+        untrusted: Number of untrusted events, by identity; see `audit.undo.trust`.
+        histories: Key histories, from trusted events.
         first: The first entries.
-        last: The last of those that are not among *first*.
-        gaps: Where numbers are missing, the first of these.
-        missing: How many entries are missing in all.
-        trimmed: Identities whose trail no longer has the begin of the time.
+        last: The last entries that are not among *first*.
+        gaps: The first gaps.
+        missing: Number of missing entries in all gaps.
+        trimmed: Identities whose stream no longer has the beginning of the time range.
     """
 
     entries: int = 0
@@ -84,15 +84,15 @@ class Activity:
 
     @property
     def left_out(self) -> int:
-        """Entries that are neither among the first nor among the last."""
+        """Return the number of entries that are neither in *first* nor in *last*."""
         return self.entries - len(self.first) - len(self.last)
 
     def add(self, entry: AnyEntry) -> None:
-        """Take in an entry that is not older than those before it."""
+        """Add an entry that is not older than the previous ones."""
         self.entries += 1
         self.stats.add(entry)
         tally = self.tokens[entry.identity, entry.token]
-        # Both, so that their pieces stay as wide.
+        # Both timelines get each entry, so that their columns stay equally wide.
         count = entry.repeats if isinstance(entry, Denial) else 0
         self.operations.add(entry.time_ms, entry.identity, 0 if count else 1)
         self.denied.add(entry.time_ms, entry.identity, count)
@@ -115,7 +115,7 @@ class Activity:
         self.folded += denial.folded_count
 
     def add_gap(self, gap: Gap) -> None:
-        """Take in a gap."""
+        """Add a gap."""
         self.missing += gap.missing
         if len(self.gaps) < MAX_GAPS:
             self.gaps.append(gap)
@@ -125,15 +125,15 @@ def read_activity(
     client: Client, keyspace: Keyspace, identities: Sequence[str], query: Query
 ) -> Activity:
     """
-    Read what identities did and were refused.
+    Read the events and denials of a time range.
 
-    Memory is bounded but for names: numbers are kept, and entries only in part.
+    Memory is bounded except for names: only counts and some entries are stored.
 
     Args:
         client: A redis-py client of an operator.
         keyspace: Where the control keys are.
-        identities: Whose trails.
-        query: Which entries. If it narrows by more than time, there are no gaps.
+        identities: The identities.
+        query: The filter. Gaps are found only if it filters by time alone.
     """
     client = operator_client(client)
     trust = Trust.of(client, keyspace)
@@ -155,7 +155,7 @@ def read_activity(
 
 
 def _is_trimmed(client: Client, stream: str, query: Query) -> bool:
-    """Whether events are gone that may be meant: the oldest one is not the first."""
+    """Return whether events of the time range may have been trimmed."""
     page = client.execute_command(b"XRANGE", stream, "-", "+", "COUNT", 1)
     if not page:
         return False
@@ -168,19 +168,19 @@ def _is_trimmed(client: Client, stream: str, query: Query) -> bool:
 
 
 MAX_ACTIONS = 200
-"""So many of the last things that operators did are kept."""
+"""Number of the last operator actions that are stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenUse:
     """
-    A token that could be used.
+    A token of a report.
 
     Attributes:
-        issued_ms: Unix milliseconds; None if nobody knows any more.
+        issued_ms: Unix milliseconds; None if no longer known.
         expires_ms: Likewise.
-        revoked_ms: Likewise; None also if it was not revoked.
-        note: What its issuer wrote.
+        revoked_ms: Likewise; None also if it is not revoked.
+        note: The note of its issuer.
     """
 
     id: str
@@ -193,9 +193,9 @@ class TokenUse:
     note: str = ""
 
     def is_in_force(self, since_ms: int, until_ms: int) -> bool:
-        """Whether it was, at any moment from *since_ms* to *until_ms*."""
+        """Return whether it was valid at any moment from *since_ms* to *until_ms*."""
         ends = [end for end in (self.expires_ms, self.revoked_ms) if end is not None]
-        # Of a token that nobody knows any more, the end is long ago.
+        # The server forgets a token long after its end.
         is_known = self.issued_ms is not None and self.expires_ms is not None
         return is_known and (self.issued_ms or 0) <= until_ms and min(ends) >= since_ms
 
@@ -203,13 +203,13 @@ class TokenUse:
 @dataclass(slots=True)
 class ReportContext:
     """
-    What held in some time.
+    The policies, tokens and operator actions of a time range.
 
     Attributes:
-        policies: Those in force, the oldest first.
-        tokens: Those in force or used, the newest first.
-        deeds: What operators did, the oldest first.
-        further_actions: How many there were before these.
+        policies: Active policies, the oldest first.
+        tokens: Valid or used tokens, the newest first.
+        actions: Operator actions, the oldest first.
+        further_actions: Number of earlier actions that are left out.
     """
 
     policies: list[PolicyUse] = field(default_factory=list)
@@ -227,15 +227,15 @@ def read_context(
     used: Collection[tuple[str, str]] = (),
 ) -> ReportContext:
     """
-    Read what held from *since_ms* to *until_ms*, Unix milliseconds.
+    Read the context of *since_ms* to *until_ms*, Unix milliseconds.
 
     Args:
         client: A redis-py client of an operator.
         keyspace: Where the control keys are.
-        identities: Only what is about one of them; None for all.
+        identities: Only what concerns one of them; None for all.
         since_ms: Server time.
         until_ms: Server time.
-        used: Identity and id of tokens to tell of whether they were in force or not.
+        used: Identity and id of tokens that are included even if they were not valid.
     """
     client = operator_client(client)
     listed = [
@@ -250,7 +250,7 @@ def read_context(
     for event in read_control(client, keyspace, identities, Query(until_ms=until_ms)):
         if event.event == "activate":
             activations.append(policy_use(event))
-        _take_in(tokens, event)
+        _add_token_action(tokens, event)
         if event.time_ms >= since_ms:
             actions.append(event)
             count += 1
@@ -283,8 +283,8 @@ def _known(info: TokenInfo) -> TokenUse:
     )
 
 
-def _take_in(tokens: dict[tuple[str, str], TokenUse], event: ControlEvent) -> None:
-    """What the control stream says of tokens: all that is left of those that are forgotten."""
+def _add_token_action(tokens: dict[tuple[str, str], TokenUse], event: ControlEvent) -> None:
+    """Add issue and revocation of a token: the only records of a token that has been removed."""
     place = event.details.get("identity", ""), event.details.get("token", "")
     known = tokens.get(place, TokenUse(place[1], place[0]))
     match event.event:

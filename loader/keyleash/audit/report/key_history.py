@@ -1,4 +1,4 @@
-"""The history of each key in a period."""
+"""The history of each key in a time range, and counts over time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from keyleash.audit.read import Query, read_events, stream_owners
 from keyleash.audit.undo.history import KeyState, UndoStep, images_of, steps_of
 from keyleash.audit.undo.trust import Trust
 from keyleash.audit.undo.values import NOTHING, RecordedImage, Value, read_images, read_keys
+from keyleash.store.identities import server_time_ms
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
@@ -21,10 +22,10 @@ def read_afterwards(
     client: Client, keyspace: Keyspace, lasts: Iterable[UndoStep]
 ) -> dict[bytes, list[RecordedImage]]:
     """
-    For the last step of each of some keys, what the next event on the key found there.
+    Return the before-images of the next event after each of *lasts*, by key.
 
-    Ids of two trails do not tell the order within a millisecond, so what other events of that
-    millisecond found is among it: the digest is to be compared.
+    Two streams have no order within a millisecond, so the result may include before-images of
+    other events of that millisecond: compare the digest.
     """
     waiting = {step.key: step for step in lasts}
     found: dict[bytes, list[RecordedImage]] = {key: [] for key in waiting}
@@ -52,21 +53,21 @@ def read_afterwards(
 
 
 MAX_KEYS = 20_000
-"""So many keys are followed; of more, the events are only counted."""
+"""Number of keys with a history; events of further keys are only counted."""
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
-"""Before-images that are held in memory."""
+"""Size of the before-images in memory at most."""
 
 
 @dataclass(slots=True)
 class KeyHistory:
     """
-    What events did to one key.
+    The changes of one key in a time range.
 
     Attributes:
-        events: How many may have changed it; a batch counts once.
-        first: The oldest.
-        last: The newest, without its before-image.
-        is_dropped: Whether the before-image of *first* was left out, to save memory.
+        events: Number of events that may have changed it; a batch counts once.
+        first: The oldest step.
+        last: The newest step, without its before-image.
+        is_dropped: Whether the before-image of *first* was dropped to save memory.
     """
 
     events: int
@@ -76,19 +77,19 @@ class KeyHistory:
 
     @property
     def key(self) -> bytes:
-        """The key, as it is recorded."""
+        """Return the key, as it is recorded."""
         return self.first.key
 
     @property
     def is_masked(self) -> bool:
-        """Whether the key itself is not recorded."""
+        """Return whether the key name is not recorded."""
         return self.first.is_masked and self.last.is_masked
 
 
 @dataclass(slots=True)
 class KeyHistories:
     """
-    The lives of keys, from events that come oldest first.
+    The histories of keys, from events in order of time.
 
     Attributes:
         further_events: Events that changed keys past the first `MAX_KEYS`.
@@ -99,7 +100,7 @@ class KeyHistories:
     _held: int = 0
 
     def add(self, event: AuditEvent) -> None:
-        """Take in what *event* changed."""
+        """Add the changes of *event*."""
         for key, steps in steps_of([event]).items():
             history = self.by_key.get(key)
             if history is not None:
@@ -123,16 +124,14 @@ class KeyHistories:
 @dataclass(frozen=True, slots=True)
 class BeforeAndAfter:
     """
-    What a key held.
+    The values of a key before and after a time range, and now.
 
     Attributes:
-        before: Before its first event; None if that is not kept or cannot be read.
-        after: Behind its last; None if neither the server holds that nor an image.
-        now: None if the key is masked.
-        is_unchanged: Whether it was left as it is since its last event, or has expired by
-            itself; None if that cannot be told.
-        is_withheld: Whether *before* was not restored: an agent may have made it up, and the
-            server does not validate payloads.
+        before: The value before its first event; None if not recorded or not readable.
+        after: The value after its last event; None if it is stored nowhere.
+        now: The present value; None if the key is masked.
+        is_unchanged: Whether it is unchanged since its last event, or expired; None if unknown.
+        is_withheld: Whether *before* was not restored, since an agent may have forged it.
     """
 
     history: KeyHistory
@@ -146,19 +145,18 @@ class BeforeAndAfter:
 def read_before_and_after(
     client: Client, keyspace: Keyspace, histories: Iterable[KeyHistory]
 ) -> list[BeforeAndAfter]:
-    """Read what the keys of *lives* held and hold; of large values the first elements.
+    """Read the values of the keys of *histories*; of large values, the first elements.
 
     Args:
         client: A redis-py client of an operator.
         keyspace: Where the control keys are.
-        lives: Not too many: the server reads each image.
+        histories: Not too many: the server reads each before-image.
     """
     client = operator_client(client)
     wanted = list(histories)
     known = [history.key for history in wanted if not history.is_masked]
     keys = read_keys(client, keyspace, known)
-    seconds, micros = client.time()
-    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    now_ms = server_time_ms(client)
     later = read_afterwards(
         client,
         keyspace,
@@ -199,12 +197,12 @@ def _before(image: BeforeImage | None, images: Mapping[ImageContent, Value | Non
 
 
 def _is_replaced(after_state: KeyState, now: Value | None) -> bool:
-    """Whether the server holds something else than what is known to have been left."""
+    """Return whether the present value differs from the known state after the last event."""
     return now is not None and after_state.digest not in {None, ABSENT, LARGE, now.digest}
 
 
 def _after(after_state: KeyState, *values: Value | None) -> Value | None:
-    """Whichever of *values* is what was left."""
+    """Return the one of *values* whose digest is that of *after_state*."""
     if after_state.digest == ABSENT:
         return NOTHING
     for value in values:
@@ -226,7 +224,7 @@ WIDTHS_MS = (
     *(count * _HOUR for count in (1, 3, 6, 12)),
     *(count * _DAY for count in (1, 7, 28, 364)),
 )
-"""Each is a multiple of the one before it, so that pieces can be joined."""
+"""Each is a multiple of the one before it, so that columns can be joined."""
 MAX_PIECES = 90
 MIN_PIECES = 12
 
@@ -234,11 +232,11 @@ MIN_PIECES = 12
 @dataclass(slots=True)
 class Timeline:
     """
-    Counts by piece of time and by name, of as many entries as come.
+    Counts by column of time and identity; columns widen as the time range grows.
 
     Attributes:
-        width_ms: How long a piece is.
-        counts: By the number of the piece, which is its begin in *width_ms*, and the name.
+        width_ms: Duration of a column.
+        counts: By number of the column, its start divided by *width_ms*, and identity.
     """
 
     width_ms: int = WIDTHS_MS[0]
@@ -247,7 +245,7 @@ class Timeline:
     _last: int = 0
 
     def add(self, time_ms: int, name: str, count: int = 1) -> None:
-        """Count something that happened *count* times."""
+        """Add *count* to the column of a time."""
         piece = time_ms // self.width_ms
         self._first = piece if self._first is None else min(self._first, piece)
         self._last = max(self._last, piece)
@@ -266,6 +264,6 @@ class Timeline:
 
     @property
     def pieces(self) -> range:
-        """The numbers of all pieces, also of those in which nothing happened."""
+        """Return the numbers of all columns, including empty ones."""
         first = self._first or 0
         return range(first, max(self._last + 1, first + MIN_PIECES))
