@@ -18,7 +18,7 @@ from keyleash.status import IdentityStatus, Snapshot
 
 
 def up(is_up: bool) -> Metric:
-    """Whether the server was read."""
+    """Return the metric that tracks whether the server was read."""
     return GaugeMetricFamily(
         "keyleash_up", "1 if the server could be read for this scrape, else 0.", value=float(is_up)
     )
@@ -141,7 +141,7 @@ class SnapshotCollector(Collector):
 
     Args:
         read: Reads a snapshot.
-        tell: Told after each scrape why it could not read the server; None if it could.
+        tell: Called after each scrape with the error that stopped it, or None.
 
     Attributes:
         failure: Why the last one could not; None if it could.

@@ -1,7 +1,7 @@
-"""What a guard decides, as a small model in Python, written from the design and not from the Lua.
+"""The reference evaluator: what a guard decides, written from the design and not from the Lua.
 
 One order, always: command and class → declared keys → deny and grants per key → limits.
-All limits are looked at before any is taken, so a refused call changes nothing. Nothing
+All limits are looked at before any is taken, so a denied call changes nothing. Nothing
 here knows the compiler, so that guards can be compared with it.
 
     state = ModelState()

@@ -47,7 +47,7 @@ def abilities_of(identity: Identity, table: CommandTable) -> Abilities:
 
 
 class _Giving:
-    """Whether grants give classes, remembered: many commands need the same."""
+    """A cache of whether grants give classes: many commands need the same."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Needs, tuple[int, ...]], bool] = {}

@@ -61,7 +61,7 @@ def look_up(identity: Identity, table: CommandTable, argv: Argv) -> RuledCommand
 
 
 def judge_command(command: RuledCommand, trace: Trace) -> Decision:
-    """Whether the command can be let through at all, and some grant is for it."""
+    """Check that a guard can run the command, and that some grant applies to it."""
     why = ""
     if command.spec is None:
         why = "no server that is known has it"
@@ -77,7 +77,7 @@ def judge_command(command: RuledCommand, trace: Trace) -> Decision:
 
 
 def judge_classes(command: RuledCommand, spec: CommandSpec, argv: Argv, trace: Trace) -> Decision:
-    """Whether each class that the call needs is given by some grant for the command."""
+    """Check that some grant for the command gives each class that the call needs."""
     for needed in needs_of_call(spec, argv):
         if stores(spec, argv) and needed is OperationClass.WRITE:
             # Asked of that key alone, when it is known.
@@ -102,7 +102,7 @@ def named(table: CommandTable, argv: Argv) -> CommandSpec | None:
 
 
 def splits(identity: Identity, table: CommandTable, container: str) -> bool:
-    """Whether a refusal names the sub-command too: the guard knows some of the container's."""
+    """Return whether a denial names the sub-command: the guard knows one of the container."""
     return container in table.containers and any(
         spec.refused is None and any(grant.applies_to(spec) for grant in identity.grants)
         for spec in table
@@ -138,7 +138,7 @@ def stores(spec: CommandSpec, argv: Argv) -> bool:
 
 
 def only_gets(argv: Argv) -> bool:
-    """Whether a BITFIELD only reads."""
+    """Return whether a BITFIELD only reads."""
     at = 2
     while at < len(argv):
         words = len(argv) - at
@@ -172,7 +172,7 @@ def matches(pattern: Pattern, key: bytes) -> bool:
 
 
 def captured(pattern: Pattern, key: bytes) -> dict[str, bytes] | None:
-    """What the captures of *pattern* hold, or None if *key* does not match."""
+    """Return the values of the captures of *pattern*, or None if *key* does not match."""
     found = _expression(pattern).fullmatch(key)
     return None if found is None else found.groupdict()
 
@@ -192,7 +192,7 @@ def _expression(pattern: Pattern) -> re.Pattern[bytes]:
 
 
 def judge_arguments(command: RuledCommand, spec: CommandSpec, argv: Argv, trace: Trace) -> Decision:
-    """What is asked of arguments that are no keys."""
+    """Check the arguments that are no keys."""
     refusal = refused_argument(spec, argv)
     if refusal is not None:
         aspect, value = refusal
@@ -244,7 +244,7 @@ def unknown_option(spec: CommandSpec, argv: Argv) -> bytes | None:
 
 
 def glob_of(argv: Argv) -> bytes:
-    """What SCAN lists: the last MATCH among the pairs of options."""
+    """Return the glob of a SCAN: the last MATCH among the pairs of options."""
     pairs = zip(argv[2::2], argv[3::2], strict=False)
     return ([b"*"] + [glob for word, glob in pairs if is_option(word, "MATCH")])[-1]
 

@@ -39,7 +39,7 @@ from keyleash.store.wire import MAX_ARGUMENTS
 
 
 def is_suspended(state: ModelState, now_us: int) -> bool:
-    """Whether every call is refused; a suspension whose time is over is forgotten."""
+    """Return whether every call is denied; a suspension that is over is cleared."""
     if UNTIL_RESUMED < state.suspended <= now_us:
         state.suspended = 0
     return state.suspended != 0
@@ -93,7 +93,7 @@ def is_recorded(identity: Identity, spec: CommandSpec, needs: Needs, keys: Seque
 
 
 def changes(spec: CommandSpec, needs: Needs) -> bool:
-    """Whether a call changes something: a BITFIELD that only reads does not, nor does SORT."""
+    """Return whether a call changes data: a BITFIELD that only reads does not, nor does SORT."""
     is_optional = (spec.variant is not None and spec.variant.option is None) or any(
         isinstance(key, OptionKey) for key in spec.keys
     )
@@ -158,7 +158,7 @@ def subjects(
 
 
 def segment(identity: Identity, name: str, key: bytes) -> bytes | None:
-    """What the first granted pattern that has the capture and matches the key captures."""
+    """Return the segment that the first matching granted pattern with the capture captures."""
     for grant in identity.grants:
         for pattern in grant.keys:
             found = captured(pattern, key) if name in pattern.captures else None
@@ -184,7 +184,7 @@ def decide(
         table: The commands.
         argv: The command, name first.
         declared: The keys that the caller declares.
-        state: What the limits have counted; an allowed call is counted in it, and a refused
+        state: What the limits have counted; an allowed call is counted in it, and a denied
             one, after which the identity may be suspended.
         now_us: The server's clock.
         token_id: Whose calls a limit `per: token` counts.

@@ -47,7 +47,7 @@ def continued_count(old: Count, limit: Limit) -> Count:
 
 
 def way(limit: Limit) -> tuple[object, ...]:
-    """What makes one limit count unlike another of its name, its number or burst aside."""
+    """Return the values of a limit that decide how its record is read."""
     match limit:
         case Budget():
             return (limit.period,)
@@ -58,7 +58,7 @@ def way(limit: Limit) -> tuple[object, ...]:
 
 
 class Sizes(Protocol):
-    """A server that says how large keys are. Keys are named as the agent names them."""
+    """A server that returns the sizes of keys, by the names that the agent uses."""
 
     def length(self, key: bytes) -> int:
         """Return the length of a string in bytes; 0 for a key of another type."""
@@ -78,12 +78,12 @@ class ModelState:
     segment are moved when they are next seen, if they have not expired by then.
 
     Attributes:
-        refuses: With what every call is refused: the identity has no state.
-        suspended: 0, 1 until somebody resumes the identity, or until when it is suspended, µs.
-        reason: Why it is suspended, as refusals say it.
-        refused_us: When the newest refusals were that count towards its suspending itself.
+        refuses: The code that denies every call, if the identity has no state.
+        suspended: 0; 1 until an operator resumes the identity; or the end of the suspension, µs.
+        reason: The reason of the suspension, as denials repeat it.
+        refused_us: The times of the newest denials that count towards its circuit breaker.
         sizes: The server whose keys a call is about; None if there is none to ask.
-        is_full: Whether so many events wait for their export that no further one may be made.
+        is_full: Whether the audit stream has no room because events wait for their export.
     """
 
     counts: dict[tuple[str, bytes], Count] = field(default_factory=dict)
@@ -136,13 +136,13 @@ def stored_state(
         identity: From the active policy.
         packed: Its state, or None if there is none.
         layout: Of that state.
-        reason: What the record of its suspension says, if there is one.
+        reason: From the record of its suspension, if there is one.
     """
     found = ModelState()
     try:
         state = unpack_state(packed, layout) if packed and layout is not None else None
     except struct.error:
-        # Shorter than its layout: somebody wrote to it. The guard fails on it as well.
+        # Shorter than its layout: an agent wrote to it. The guard denies every call as well.
         state = None
     if state is None:
         found.refuses = ReplyCode.NOT_ACTIVE
@@ -164,7 +164,7 @@ def subject_key(keyspace: Keyspace, identity: Identity, limit: Limit, subject: b
 
 
 def count_of(limit: Limit, held: LimitState) -> Count:
-    """What the identity's state holds of a limit of its own."""
+    """Return the counter of a limit that the identity's state holds."""
     if held.is_corrupt:
         return _corrupt_count(limit)
     count = limit.new_count()

@@ -25,24 +25,24 @@ class Match(Generic[Rule]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """`code` is the refusal with which the call ends here; None if it goes on."""
+    """`code` is the denial that ends the call here; None if it goes on."""
 
     code: ReplyCode | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StandingStep(_Step):
-    """The identity as such: suspended, or without a state; there only if that refuses."""
+    """The identity, if it is suspended or has no state and the call is denied."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStep(_Step):
-    """The token; there only if that refuses, and if one is named."""
+    """The token, if it is named and the call is denied because of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArgumentsStep(_Step):
-    """How many arguments the call has, its name among them; there only if they are too many."""
+    """The number of arguments, the name among them; recorded only if there are too many."""
 
     arguments: int
 
@@ -50,12 +50,12 @@ class ArgumentsStep(_Step):
 @dataclass(frozen=True, slots=True)
 class CommandStep(_Step):
     """
-    The command: whether a guard lets it through at all, and which grants are for it.
+    The command, and the grants that apply to it.
 
     Attributes:
         command: In upper case, with its sub-command if that counts.
         grants: Those whose `only` and `except` leave it.
-        why: The reason of a refusal.
+        why: The reason of a denial.
     """
 
     command: bytes
@@ -72,7 +72,7 @@ class ClassStep(_Step):
 
 
 class Aspect(StrEnum):
-    """What an argument that is no key may be asked about."""
+    """The aspect of a non-key argument that is checked."""
 
     INTEGER = "integer"
     OPTION = "option"
@@ -82,7 +82,7 @@ class Aspect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ArgumentStep(_Step):
-    """An argument that is no key: an option that is refused, a glob or channel that is granted."""
+    """A non-key argument: a denied option, or a glob or channel that grants must match."""
 
     aspect: Aspect
     value: bytes
@@ -98,8 +98,8 @@ class KeyStep(_Step):
         needs: The classes that the call needs on it; with none, any grant on it will do.
         denied_by: Deny rules that match; they win.
         granted_by: Grants for the command that match, whatever they allow.
-        missing: The class that none of them gives, if that refuses.
-        is_control: Whether it is one of keyleash's own, which nobody may touch.
+        missing: The class that none of them gives, if the call is denied for it.
+        is_control: Whether it is one of keyleash's own, which no agent may touch.
     """
 
     key: bytes
@@ -137,7 +137,7 @@ class SizeStep(_Step):
 
 @dataclass(frozen=True, slots=True)
 class RoomStep(_Step):
-    """The trail, which must take an event; there only if it cannot."""
+    """The audit stream, if it has no room for the event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,17 +173,17 @@ Step = (
     | LimitStep
 )
 Trace = list[Step]
-"""The steps so far; whoever decides appends to it."""
+"""The steps so far; each check appends to it."""
 
 
 SHOWN_BYTES = 128
-"""How much of a value a refusal repeats."""
+"""The most bytes of a value that a denial repeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """
-    Allowed, or refused with a code and details; never true or false by itself.
+    Allowed, or denied with a code and details; never true or false by itself.
 
     Attributes:
         trace: The steps that led to it, in order; two decisions are the same without.
@@ -205,7 +205,7 @@ ALLOWED = Decision()
 
 
 def refused(code: ReplyCode, **details: bytes | str | int) -> Decision:
-    """A refusal; `class_` stands for the detail that Python cannot name."""
+    """Return a denial; `class_` stands for the detail that Python cannot name."""
     return Decision(code, {name.rstrip("_"): _shown(value) for name, value in details.items()})
 
 

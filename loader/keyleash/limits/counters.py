@@ -1,4 +1,4 @@
-"""What all limits share: the calls that they count, whose calls, and how numbers are stored."""
+"""The parts that all kinds of limit share: counters, subjects, and the stored form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DOUBLE = 8
 MOST = 2**53
 """From here on doubles are not exact. A time that is as late, or no number, is corrupt."""
 COUNTER_KEEP_MS = 2 * 86_400_000
-"""How long a counter per token or per capture outlives its window.
+"""The time by which a counter per token or per capture outlives its window.
 
 A server clock that is ahead for a while expires keys by the wrong time. Two days are more than a
 wrong date, or any wrong time zone, is ahead.
@@ -80,7 +80,7 @@ class LimitProblem:
 
 
 class SlotKind(StrEnum):
-    """How a limit stores what it counted."""
+    """The way in which a limit stores what it counted."""
 
     GCRA = "gcra"
     BUDGET = "budget"
@@ -127,7 +127,7 @@ class Slot:
 
     @property
     def pace_us(self) -> int:
-        """What makes one rate's numbers unlike another's: GCRA's interval, a ring's period."""
+        """The value that decides how a rate's number is read: GCRA's interval, a ring's period."""
         return self.interval_us if self.kind is SlotKind.GCRA else self.period_us
 
 
@@ -168,7 +168,7 @@ def keep_numbers(old: Slot, count: int) -> MigrationStep:
 
 class BaseCount(ABC):
     """
-    What a limit counted for one subject, in the reference evaluator.
+    The count of a limit for one subject, in the reference evaluator.
 
     Attributes:
         numbers: The names of the kind's numbers, in packed order.
@@ -181,7 +181,7 @@ class BaseCount(ABC):
     @property
     @abstractmethod
     def is_corrupt(self) -> bool:
-        """Whether it holds numbers that no guard writes, so that the limit allows no call."""
+        """Return whether it holds numbers that no guard writes, so that no call is allowed."""
 
     @abstractmethod
     def free_us(self, now_us: int) -> int:

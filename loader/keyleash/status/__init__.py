@@ -1,4 +1,4 @@
-"""How a server and its identities stand, in numbers: what status and metrics both show."""
+"""A snapshot of a server and its identities, which `status` and metrics show."""
 
 from keyleash.status.identities import (
     IdentityStatus,

@@ -30,7 +30,7 @@ class LimitUse:
     """One limit, as people look at it.
 
     Attributes:
-        name: As refusals name it.
+        name: Its name in denials.
         kind: How it counts.
         allows: The limit in words: `600 a minute, at most 60 at once`.
         used: Calls counted in the window that is open, or None for a limit that counts
@@ -50,7 +50,7 @@ class LimitUse:
 
     @property
     def share(self) -> float | None:
-        """How much of it is used, from 0 to 1; None where that is not one number."""
+        """The used part of it, from 0 to 1; None where that is not one number."""
         return None if self.used is None else min(1.0, self.used / self.of)
 
 
@@ -86,18 +86,18 @@ def _use(limit: Limit, held: LimitState | None, now_us: int) -> LimitUse:
 
 
 RECENT_S = 300
-"""For so long a refusal is recent."""
+"""The age up to which a denial is recent."""
 
 
 @dataclass(slots=True)
 class Refusals:
     """
-    Refusals of one code.
+    The recent denials of one code.
 
     Attributes:
         count: Calls that were refused. What is refused alike within a minute counts as of the
             first time, since that is what is recorded.
-        last_ms: When a refusal was last recorded, server time.
+        last_ms: When a denial was last recorded, server time.
     """
 
     count: int = 0
@@ -107,7 +107,7 @@ class Refusals:
 def read_recent_refusals(
     client: Client, keyspace: Keyspace, identities: Sequence[str], now_ms: int
 ) -> dict[str, dict[str, Refusals]]:
-    """By identity and code; who was not refused is not in it."""
+    """Return denials by identity and code; identities without any are left out."""
     since_ms = max(0, now_ms - RECENT_S * 1000)
     found: dict[str, dict[str, Refusals]] = defaultdict(lambda: defaultdict(Refusals))
     some = _refused(client, keyspace, identities, since_ms)
@@ -231,13 +231,13 @@ class IdentityStatus:
     One identity of the active policy, as it stands.
 
     Attributes:
-        active: Whether it has its state; without one every call is refused.
+        active: Whether it has its state; without one every call is denied.
         tier: `cooperative`, `fenced` or `sealed`.
         tokens: Those that are live.
-        events: The number of the newest event of its trail; 0 if there is none.
-        audit_length: Entries in its trail.
-        denied_length: Entries of refusals that are kept.
-        refusals: The recent ones, by code.
+        events: The number of the newest event of its audit stream; 0 if there is none.
+        audit_length: Entries in its audit stream.
+        denied_length: Stored entries of denials.
+        refusals: The recent denials, by code.
         suspension: Why it is suspended; None if it is not.
         folded: Denials that have no entry of their own: they are counted with the first of
             their kind.
@@ -274,7 +274,7 @@ class IdentityStatus:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What the server has of an identity."""
+    """The stored data of an identity."""
 
     state: IdentityState | None
     audit_length: int
@@ -314,7 +314,7 @@ def identity_statuses(
 
 @lru_cache(maxsize=2)
 def document_policy(document: str) -> Policy:
-    """The policy that a server says is active; who looks again and again reads it once."""
+    """Parse the active policy; the cache serves processes that poll."""
     return parse_policy(document, file="<active policy>", commands=None)
 
 
@@ -355,7 +355,7 @@ def _state(packed: bytes | None, layout: bytes | None) -> IdentityState | None:
     try:
         return unpack_state(packed, Layout.from_json(layout))
     except struct.error:
-        # Shorter than its layout: somebody wrote to it. The guard fails on it as well.
+        # Shorter than its layout: an agent wrote to it. The guard denies every call as well.
         return None
 
 

@@ -30,7 +30,7 @@ class Snapshot:
 
     @property
     def tiers(self) -> Counter[str]:
-        """How many identities are of each tier."""
+        """The number of identities of each tier."""
         return Counter(identity.tier for identity in self.identities)
 
 
@@ -46,7 +46,7 @@ def read_snapshot(client: Client) -> Snapshot:
         redis.RedisError: It cannot be read.
     """
     client = operator_client(client)
-    # Asked again each time: prefixes change under whoever watches for long.
+    # Read again each time: the prefixes may change while a process watches.
     keyspace = server_keyspace(client)
     seconds, micros = client.time()
     now_ms = int(seconds) * 1000 + int(micros) // 1000

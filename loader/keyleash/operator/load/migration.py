@@ -1,4 +1,4 @@
-"""How a state of one layout becomes one of another: what `moved_state.lua` carries out.
+"""The migration of a state to another layout, which `moved_state.lua` carries out.
 
 Packed, little-endian: the new guard's stamp, the lengths of the new header and the old, and
 steps. Each step is a letter and its numbers. Bytes count from 1; an index is a slot's.
