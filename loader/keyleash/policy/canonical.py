@@ -1,4 +1,4 @@
-"""What a policy means, as text and as a digest that no reformatting changes."""
+"""The canonical text of identities and policies, and digests that reformatting does not change."""
 
 from __future__ import annotations
 
@@ -6,53 +6,60 @@ import hashlib
 import json
 from dataclasses import fields, is_dataclass
 
-from keyleash.policy.model import Identity, Pattern, Policy
-
-_LEFT_OUT_AT_DEFAULT = frozenset(
-    {
-        "channels",
-        "image_bytes",
-        "value_bytes",
-        "work",
-        "retain_s",
-        "hard_max",
-        "reads",
-        "values",
-        "mask_keys",
-        "durability",
-        "on_denials",
-    }
+from keyleash.limits import Budget, Rate, Subject
+from keyleash.policy.model import (
+    Durability,
+    Identity,
+    Pattern,
+    Policy,
+    TokenRules,
 )
-"""Fields that came later: identities that do not use them keep the digest they had."""
+
+_ALWAYS_WRITTEN = {
+    "deny",
+    "rates",
+    "budgets",
+    "token",
+    "audit",
+    "only",
+    "except_",
+    "retain",
+    *(
+        field.name
+        for part in (Rate, Budget, Subject, TokenRules, Durability)
+        for field in fields(part)
+    ),
+}
+"""Fields that are written even at their default; others are left out, so that the digests of
+policies that do not use a new field stay."""
 
 _UNORDERED = frozenset({"only", "except_", "rates", "budgets"})
-"""Collections whose order in the model says nothing."""
+"""Collections whose order has no meaning."""
 
 
 def canonical(identity: Identity) -> str:
     """
-    The meaning of an identity as one line of JSON.
+    Return an identity as one line of JSON.
 
-    Two identities have the same text if and only if all fields of the model that
-    carry meaning are equal; places in the file and the order of limits, `only` and
-    `except` carry none. A new field of the model is included without a change here.
+    Two identities have the same text if and only if they mean the same: places in the file and
+    the order of limits, `only` and `except` do not count. New fields of the model are included.
     """
     return _dump(_plain(identity))
 
 
 def identity_digest(identity: Identity) -> str:
-    """SHA-256 of the identity's canonical text, in hex."""
+    """Return the SHA-256 of the identity's canonical text, in hex."""
     return hashlib.sha256(canonical(identity).encode()).hexdigest()
 
 
 def policy_digest(policy: Policy) -> str:
-    """SHA-256 over all identities' canonical texts, in hex; their order does not count."""
+    """Return the SHA-256 over all identities' canonical texts, in hex, in any order."""
     texts = sorted(canonical(identity) for identity in policy.identities)
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def plain(value: object) -> object:
-    """A part of the model as JSON has it; what stands in its default may be left out."""
+    """Return a part of the model as JSON values; defaults may be left out."""
     return _plain(value)
 
 
@@ -62,14 +69,12 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        # A field that does not count in comparisons, such as a span, has no meaning either.
+        # Fields that comparisons ignore, such as spans, have no meaning.
         return {
             field.name.rstrip("_"): _field(field.name, getattr(value, field.name))
             for field in fields(value)
             if field.compare
-            and not (
-                field.name in _LEFT_OUT_AT_DEFAULT and getattr(value, field.name) == field.default
-            )
+            and (field.name in _ALWAYS_WRITTEN or getattr(value, field.name) != field.default)
         }
     return value
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.errors import Span
-from keyleash.policy.audit_rules import read_image_bytes
 from keyleash.policy.model import Deny, Grant, Identity
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
 from keyleash.policy.pattern_tree import PatternTree
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.quantities import MAX_VALUE_BYTES, parse_size
-from keyleash.policy.schema_errors import FIELDS
-from keyleash.policy.sections import check_distinct, check_not_empty
+from keyleash.policy.schema import EXAMPLES
+from keyleash.policy.schema_errors import check_distinct, check_not_empty
+from keyleash.policy.sections import read_image_bytes
 from keyleash.policy.yaml import YamlNode
 
 
@@ -219,14 +219,14 @@ def _check_has_lists(
                 "missing-field",
                 f"a grant that allows `{needing[0]}` has no `{field}`",
                 entry.label,
-                f"add one, such as `{FIELDS[field][1]}`",
+                f"add one, such as `{EXAMPLES[field]}`",
             )
     if not (allow or entry.get("keys") or entry.get("channels")):
         problems.add(
             "missing-field",
             "a grant has neither `keys` nor `channels`",
             entry.label,
-            f"add one, such as `{FIELDS['keys'][1]}`",
+            f"add one, such as `{EXAMPLES['keys']}`",
         )
 
 

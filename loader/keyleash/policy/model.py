@@ -10,6 +10,7 @@ from keyleash.commands import CommandSpec, OperationClass, load_table
 from keyleash.commands.work import DEFAULT_WORK
 from keyleash.errors import Problem, Span
 from keyleash.limits import Budget, Limit, Rate
+from keyleash.policy.settings import SettingKind, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +106,49 @@ class Deny:
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """How long tokens live, in seconds; `rotate_after_s` and `idle_s` may be absent.
+    """
+    The lifetimes of an identity's tokens, in seconds.
 
     Attributes:
-        spans: Where the identity itself says so, by field of the document.
+        spans: Places of the fields that the identity itself sets, by name in the file.
     """
 
-    ttl_s: int = 12 * 3600
-    max_ttl_s: int = 3 * 86400
-    rotate_after_s: int | None = None
-    idle_s: int | None = None
+    ttl_s: int = setting(
+        12 * 3600,
+        SettingKind.DURATION,
+        "ttl",
+        example="12h",
+        help="Lifetime of a token that is issued without `--ttl`.",
+        widens=True,
+    )
+    max_ttl_s: int = setting(
+        3 * 86400,
+        SettingKind.DURATION,
+        "max_ttl",
+        example="3d",
+        help="Longest lifetime of a token.",
+        widens=True,
+    )
+    rotate_after_s: int | None = setting(
+        None,
+        SettingKind.DURATION,
+        "rotate_after",
+        example="7d",
+        help="Age at which a token is due for rotation.",
+    )
+    idle_s: int | None = setting(
+        None,
+        SettingKind.DURATION,
+        "idle",
+        example="15m",
+        help="Time without a call after which a token expires.",
+        widens=True,
+    )
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Values(StrEnum):
-    """What events tell of arguments that are no keys."""
+    """What an event records of arguments that are not keys."""
 
     NONE = "none"
     LENGTH = "length"
@@ -130,40 +159,85 @@ class Values(StrEnum):
 @dataclass(frozen=True, slots=True)
 class AuditRules:
     """
-    What is recorded of an identity, and how long it is kept.
+    What the audit stream of an identity records, and its retention.
 
     Attributes:
-        retain: How many events are kept; None if `retain_s` or `hard_max` says it.
-        retain_s: For how many seconds they are kept, instead.
-        hard_max: Instead: they are kept until they are exported, and writes are refused when
-            so many are not.
-        reads: Whether commands that only read are recorded too.
-        values: What is recorded of arguments.
+        retain: Number of events to keep; None if `retain_s` or `hard_max` decides.
+        retain_s: Seconds to keep events for, instead.
+        hard_max: Instead: events are kept until they are exported, and a write is denied while
+            this number of events waits for export.
         mask_keys: Keys that are recorded as a prefix and a digest.
-        image_bytes: Up to how many bytes of a key are kept as its before-image; 0 for none.
+        image_bytes: Longest before-image of a key; 0 records none.
     """
 
-    retain: int | None = 100_000
-    retain_s: int | None = None
-    hard_max: int | None = None
-    reads: bool = False
-    values: Values = Values.NONE
-    mask_keys: tuple[Pattern, ...] = ()
-    image_bytes: int = 0
+    retain: int | None = setting(
+        100_000,
+        SettingKind.RETENTION,
+        "retain",
+        example="100000",
+        bounds=(1, 10**9),
+        help="Retention of events: a count, a duration, or until they are exported.",
+    )
+    retain_s: int | None = setting(None, SettingKind.DURATION, "retain", part_of="retain")
+    hard_max: int | None = setting(
+        None,
+        SettingKind.COUNT,
+        "hard_max",
+        example="1000000",
+        bounds=(1, 10**9),
+        widens=True,
+        part_of="retain",
+    )
+    reads: bool = setting(
+        False,
+        SettingKind.FLAG,
+        "reads",
+        example="true",
+        help="Whether to record commands that only read.",
+    )
+    values: Values = setting(  # noqa: RUF009
+        Values.NONE,
+        SettingKind.CHOICE,
+        "values",
+        example="none",
+        help="What to record of arguments that are not keys.",
+        choices=Values,
+    )
+    mask_keys: tuple[Pattern, ...] = setting(
+        (),
+        SettingKind.PATTERNS,
+        "mask_keys",
+        example='["agents:secrets:*"]',
+        help="Keys to record as a prefix and a digest.",
+    )
+    image_bytes: int = setting(
+        0,
+        SettingKind.IMAGES,
+        "before_images",
+        example="{max_bytes: 64kb}",
+        help="Largest value to record before a change, so that it can be undone.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Durability:
-    """
-    How many replicas must have a write before it is told as done.
+    """The replicas that must acknowledge a write before the client reports it."""
 
-    Attributes:
-        wait_replicas: So many; 0 waits for none.
-        timeout_ms: For so long they are waited for.
-    """
-
-    wait_replicas: int = 0
-    timeout_ms: int = 50
+    wait_replicas: int = setting(
+        0,
+        SettingKind.COUNT,
+        "wait_replicas",
+        example="1",
+        help="Number of replicas that must acknowledge a write; 0 disables waiting.",
+        bounds=(0, 100),
+    )
+    timeout_ms: int = setting(
+        50,
+        SettingKind.WAIT,
+        "timeout",
+        example="50ms",
+        help="Longest wait for the replicas.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +296,15 @@ class Identity:
     audit: AuditRules = AuditRules()
     durability: Durability = Durability()
     on_denials: Breaker | None = None
-    work: int = DEFAULT_WORK
+    work: int = setting(
+        DEFAULT_WORK,
+        SettingKind.COUNT,
+        "work",
+        example="250000",
+        help="Most units of work for one call or batch; a unit is about 0.1 µs of server time.",
+        bounds=(1_000, 1_000_000_000),
+        widens=True,
+    )
     accepted: tuple[Acceptance, ...] = field(default=(), compare=False, repr=False)
     span: Span | None = field(default=None, compare=False, repr=False)
 

@@ -6,9 +6,7 @@ import re
 from dataclasses import replace
 
 from keyleash.commands import CommandTable
-from keyleash.commands.work import DEFAULT_WORK
 from keyleash.limits import Budget, Rate
-from keyleash.policy.audit_rules import read_audit_rules
 from keyleash.policy.grants import (
     PUBLISH,
     CommandNames,
@@ -17,7 +15,7 @@ from keyleash.policy.grants import (
     warn_of_masked_images,
 )
 from keyleash.policy.limits import Captures, read_limits
-from keyleash.policy.model import AuditRules, Durability, Grant, Identity, IdentityKind, Policy
+from keyleash.policy.model import Grant, Identity, IdentityKind, Policy
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.schema_errors import check_shape
 from keyleash.policy.sections import (
@@ -25,9 +23,8 @@ from keyleash.policy.sections import (
     merge_token_rules,
     read_acceptances,
     read_breaker,
-    read_durability,
-    read_token_settings,
-    read_work,
+    read_section,
+    read_token_values,
 )
 from keyleash.policy.yaml import YamlNode, read_document
 
@@ -76,15 +73,21 @@ class _Reader:
         self._warnings = warnings
         defaults = root.get("defaults")
         token = defaults.get("token") if defaults else None
-        self._token = read_token_settings(token, Origin.DEFAULTS, problems)
-        audit = defaults.get("audit") if defaults else None
-        self._audit = read_audit_rules(audit, AuditRules(), problems)
-        durability = defaults.get("durability") if defaults else None
-        self._durability = read_durability(durability, Durability(), problems)
-        limits = defaults.get("limits") if defaults else None
-        self._work = read_work(limits, DEFAULT_WORK, problems)
-        breaker = defaults.get("on_denials") if defaults else None
-        self._breaker = read_breaker(breaker, None, problems)
+        self._token = read_token_values(token, Origin.DEFAULTS, problems)
+        self._defaults = self._rules(defaults, Identity("", IdentityKind.MACHINE, ()))
+
+    def _rules(self, node: YamlNode | None, base: Identity) -> Identity:
+        """Return *base* with the rules in *node* that have defaults, except `token`."""
+
+        def below(section: str) -> YamlNode | None:
+            return node.get(section) if node else None
+
+        return replace(
+            read_section(below("limits"), base, self._problems),
+            audit=read_section(below("audit"), base.audit, self._problems),
+            durability=read_section(below("durability"), base.durability, self._problems),
+            on_denials=read_breaker(below("on_denials"), base.on_denials, self._problems),
+        )
 
     def policy(self) -> Policy:
         self._check_version()
@@ -116,8 +119,9 @@ class _Reader:
         grants = node.get("grants")
         read = read_grants(grants, self._names, problems) if grants else ()
         captures = _captures(grants, read)
-        own_token = read_token_settings(node.get("token"), Origin.IDENTITY, problems)
-        identity = Identity(
+        own_token = read_token_values(node.get("token"), Origin.IDENTITY, problems)
+        identity = replace(
+            self._rules(node, self._defaults),
             name=name,
             kind=self._kind(node.get("kind")),
             grants=read,
@@ -125,10 +129,6 @@ class _Reader:
             rates=read_limits(Rate, node.get("rate"), captures, problems),
             budgets=read_limits(Budget, node.get("budget"), captures, problems),
             token=merge_token_rules(self._token, own_token, problems),
-            audit=read_audit_rules(node.get("audit"), self._audit, problems),
-            durability=read_durability(node.get("durability"), self._durability, problems),
-            on_denials=read_breaker(node.get("on_denials"), self._breaker, problems),
-            work=read_work(node.get("limits"), self._work, problems),
             accepted=read_acceptances(node.get("accept"), problems),
             span=node.label,
         )

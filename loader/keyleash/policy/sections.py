@@ -1,28 +1,184 @@
-"""The sections of an identity's rules: token, on_denials, durability, limits.work, accept."""
+"""The sections of an identity's rules: token, audit, durability, on_denials, limits, accept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import IntEnum
-from typing import Any
+from enum import IntEnum, StrEnum
+from typing import Any, TypeVar
 
 from keyleash.errors import Span
 from keyleash.limits.rate import RATE_PERIODS_US
-from keyleash.policy.model import Acceptance, Breaker, Durability, TokenRules
-from keyleash.policy.problems import Problems, quote
+from keyleash.policy.model import Acceptance, AuditRules, Breaker, TokenRules
+from keyleash.policy.pattern_lists import check_repeats, read_patterns
+from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.quantities import (
     format_duration,
+    is_duration,
     parse_count_per_period,
     parse_duration,
+    parse_size,
     parse_wait,
 )
-from keyleash.policy.schema_errors import FIELDS
+from keyleash.policy.settings import Setting, SettingKind, settings_of
 from keyleash.policy.yaml import YamlNode
+
+OFF = "off"
+EXPORTED = "exported"
+MAX_RETAIN_DAYS = 3660
+MAX_THRESHOLD = 1000
+"""The state of an identity has the time of each denial up to the threshold."""
+MAX_SUSPEND_DAYS = 30
+
+Section = TypeVar("Section")
+
+
+def read_section(node: YamlNode | None, base: Section, problems: Problems) -> Section:
+    """Return *base* with the settings that the mapping *node* has."""
+    changes: dict[str, Any] = {}
+    for field, setting in settings_of(base).items():
+        value_node = node.get(setting.key) if node and not setting.part_of else None
+        if value_node is None:
+            continue
+        if setting.kind is SettingKind.RETENTION:
+            changes |= _read_retention(setting, value_node, problems)
+        elif (value := _read_value(setting, value_node, problems)) is not None:
+            changes[field] = value
+    return replace(base, **changes)  # type: ignore[type-var]
+
+
+def _read_value(setting: Setting, node: YamlNode, problems: Problems) -> Any:
+    """Return the value of a setting; None if it has a problem."""
+    match setting.kind:
+        case SettingKind.FLAG:
+            return node.value is True
+        case SettingKind.COUNT:
+            return _read_count(setting, node, problems)
+        case SettingKind.DURATION:
+            return problems.attempt(lambda: parse_duration(node.source, node.span))
+        case SettingKind.WAIT:
+            return problems.attempt(lambda: parse_wait(node.source, node.span))
+        case SettingKind.SIZE:
+            return problems.attempt(lambda: parse_size(node.source, node.span))
+        case SettingKind.CHOICE:
+            return _read_choice(setting, node, problems)
+        case SettingKind.PATTERNS:
+            return _read_masks(setting.key, node, problems)
+        case SettingKind.IMAGES:
+            return read_image_bytes(node, problems)
+    raise AssertionError(setting)
+
+
+def _read_count(setting: Setting, node: YamlNode, problems: Problems) -> int | None:
+    count, (least, greatest) = int(node.source), setting.bounds
+    if least <= count <= greatest:
+        return count
+    problems.add(
+        f"{setting.key.replace('_', '-')}-out-of-range",
+        f"{quote(node.source)} is not between {least} and {greatest}",
+        node.span,
+        f"write a number in that range, such as `{setting.key}: {setting.example}`",
+    )
+    return None
+
+
+def _read_choice(setting: Setting, node: YamlNode, problems: Problems) -> StrEnum | None:
+    known: list[StrEnum] = [*setting.choices] if setting.choices else []
+    chosen = next((choice for choice in known if choice == node.source), None)
+    if chosen is not None:
+        return chosen
+    problems.add(
+        f"unknown-{setting.key}",
+        f"unknown `{setting.key}` {quote(node.source)}",
+        node.span,
+        did_you_mean(node.source, known, f"write one of {listing(known)}"),
+    )
+    return None
+
+
+def _read_masks(field: str, node: YamlNode, problems: Problems) -> Any:
+    # With an empty list an identity removes the masks of the defaults.
+    masks = read_patterns(field, node, problems, captures_count=False, may_be_empty=True)
+    check_repeats(field, ((None, mask) for mask in masks), problems)
+    return masks
+
+
+def read_image_bytes(node: YamlNode | None, problems: Problems) -> int | None:
+    """
+    Read `before_images`, of a grant or of `audit`.
+
+    Returns:
+        The length of the longest before-image, 0 for none; None if *node* is missing or has a
+        problem.
+    """
+    if node is None:
+        return None
+    if not isinstance(node.value, dict):
+        return 0 if _is_off("before_images", node, "{max_bytes: 64kb}", problems) else None
+    size = node.get("max_bytes")
+    return None if size is None else problems.attempt(lambda: parse_size(size.source, size.span))
+
+
+def _is_off(field: str, node: YamlNode, mapping: str, problems: Problems) -> bool:
+    """Return whether a field that is a mapping or `off` is off; report other text."""
+    if node.source == OFF:
+        return True
+    problems.add(
+        f"bad-{field.replace('_', '-')}",
+        f"{quote(node.source)} is neither `off` nor a mapping",
+        node.span,
+        f"write `{field}: {mapping}`, or `{field}: {OFF}`",
+    )
+    return False
+
+
+def _read_retention(setting: Setting, node: YamlNode, problems: Problems) -> dict[str, Any]:
+    """Return the fields that `retain` sets; one of them is not None."""
+    fields: dict[str, Any] = {"retain": None, "retain_s": None, "hard_max": None}
+    match node.value:
+        case int():
+            fields["retain"] = _read_count(setting, node, problems)
+        case str():
+            fields["retain_s"] = _read_retain_s(node, problems)
+        case _:
+            fields["hard_max"] = _read_until_exported(node, problems)
+    return fields
+
+
+def _read_retain_s(node: YamlNode, problems: Problems) -> int | None:
+    if is_duration(node.source):
+        because = "export events that must be kept for longer"
+        return problems.attempt(
+            lambda: parse_duration(node.source, node.span, MAX_RETAIN_DAYS, because)
+        )
+    # A quoted number gets no suggestion of a unit: that number of seconds is short.
+    number = node.source.isdecimal() and node.source.isascii()
+    problems.add(
+        "bad-retain",
+        f"{quote(node.source)} is neither a count nor a duration",
+        node.span,
+        "write a count without quotes and without leading zeros"
+        if number
+        else "write a number of events, such as `100000`, or a duration, such as `30d`",
+    )
+    return None
+
+
+def _read_until_exported(node: YamlNode, problems: Problems) -> int | None:
+    until, hard_max = node.get("until"), node.get("hard_max")
+    if until is not None and until.source != EXPORTED:
+        problems.add(
+            "unknown-until",
+            f"unknown `until` {quote(until.source)}",
+            until.span,
+            did_you_mean(until.source, [EXPORTED], f"write `until: {EXPORTED}`"),
+        )
+    setting = settings_of(AuditRules)["hard_max"]
+    return None if hard_max is None else _read_count(setting, hard_max, problems)
 
 
 class Origin(IntEnum):
-    """Who set a duration; of two that do not go together, the greater is to blame."""
+    """The author of a duration; of two that conflict, the greater gets the error."""
 
     BUILT_IN = 0
     DEFAULTS = 1
@@ -30,106 +186,82 @@ class Origin(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """A duration, who set it and where; a built-in one stands nowhere."""
+class TokenValue:
+    """A duration of `token`, its author and its place; a built-in one has no place."""
 
-    field: str
+    key: str
     seconds: int
     written: str
     origin: Origin = Origin.BUILT_IN
     span: Span | None = None
 
     def __str__(self) -> str:
-        return f"{self.field} {quote(self.written)}"
+        return f"`{self.key}` {quote(self.written)}"
 
 
-Settings = dict[str, Setting]
-_BUILT_IN: Settings = {
-    field: Setting(field, seconds, format_duration(seconds))
-    for field, seconds in (("ttl", TokenRules().ttl_s), ("max_ttl", TokenRules().max_ttl_s))
+TokenValues = Mapping[str, TokenValue]
+"""Values by field of `TokenRules`."""
+
+_BUILT_IN: TokenValues = {
+    field: TokenValue(setting.key, seconds, format_duration(seconds))
+    for field, setting in settings_of(TokenRules).items()
+    if (seconds := getattr(TokenRules(), field)) is not None
 }
 
 
-def read_token_settings(
+def read_token_values(
     node: YamlNode | None, origin: Origin, problems: Problems
-) -> Settings | None:
-    """
-    Read the durations of one `token` mapping.
-
-    Returns:
-        Durations by field; None if one has a problem, so that none can be judged
-        together.
-    """
+) -> TokenValues | None:
+    """Read a `token` mapping; return None if a value has a problem, so that none is compared."""
     if node is None:
         return {}
-    settings = {
-        field: Setting(field, seconds, below.source, origin, below.span)
-        for field, below in node.fields.items()
-        if (seconds := _read_duration(below, problems)) is not None
+    values = {
+        field: TokenValue(setting.key, seconds, below.source, origin, below.span)
+        for field, setting in settings_of(TokenRules).items()
+        if (below := node.get(setting.key)) is not None
+        and (seconds := _read_value(setting, below, problems)) is not None
     }
-    return None if problems.any_between(node.span, node.end) else settings
-
-
-def _read_duration(node: YamlNode, problems: Problems) -> int | None:
-    return problems.attempt(lambda: parse_duration(node.source, node.span))
+    return None if problems.any_between(node.span, node.end) else values
 
 
 def merge_token_rules(
-    default: Settings | None, own: Settings | None, problems: Problems
+    default: TokenValues | None, own: TokenValues | None, problems: Problems
 ) -> TokenRules:
-    """The rules that hold for an identity; reports durations that do not go together."""
+    """Return the token rules of an identity; report durations that conflict."""
     if default is None or own is None:
         return TokenRules()
     merged = {**_BUILT_IN, **default, **own}
-    _check_at_most(merged["ttl"], merged["max_ttl"], problems)
-    if "idle" in merged:
-        _check_at_most(merged["idle"], merged["ttl"], problems)
-    seconds = {field: setting.seconds for field, setting in merged.items()}
+    _check_at_most(merged["ttl_s"], merged["max_ttl_s"], problems)
+    if "idle_s" in merged:
+        _check_at_most(merged["idle_s"], merged["ttl_s"], problems)
     return TokenRules(
-        ttl_s=seconds["ttl"],
-        max_ttl_s=seconds["max_ttl"],
-        rotate_after_s=seconds.get("rotate_after"),
-        idle_s=seconds.get("idle"),
-        spans={field: setting.span for field, setting in own.items() if setting.span},
+        **{field: value.seconds for field, value in merged.items()},
+        spans={value.key: value.span for value in own.values() if value.span},
     )
 
 
-def _check_at_most(lower: Setting, upper: Setting, problems: Problems) -> None:
-    blamed = max(lower, upper, key=lambda setting: setting.origin)
+def _check_at_most(lower: TokenValue, upper: TokenValue, problems: Problems) -> None:
+    blamed = max(lower, upper, key=lambda value: value.origin)
     if lower.seconds > upper.seconds and blamed.span is not None:
         problems.add(
-            f"{lower.field}-over-{upper.field}".replace("_", "-"),
+            f"{lower.key}-over-{upper.key}".replace("_", "-"),
             f"{lower} is longer than {upper}",
             blamed.span,
-            f"shorten `{lower.field}` or lengthen `{upper.field}`",
+            f"shorten `{lower.key}` or lengthen `{upper.key}`",
         )
 
 
-MAX_THRESHOLD = 1000
-"""The time of each refusal is kept, for as many as count."""
-MAX_SUSPEND_DAYS = 30
-OFF = "off"
-
-
 def read_breaker(node: YamlNode | None, base: Breaker | None, problems: Problems) -> Breaker | None:
-    """What `on_denials` says; *base* if it is not there, None if it is off or has problems."""
+    """Read `on_denials`; return *base* if it is missing, None if it is off or has problems."""
     if node is None:
         return base
     if not isinstance(node.value, dict):
-        if node.source != OFF:
-            problems.add(
-                "bad-on-denials",
-                f"{quote(node.source)} is neither `off` nor a mapping",
-                node.span,
-                "write `on_denials: {threshold: 50/minute, suspend: 10m}`, or `on_denials: off`",
-            )
+        _is_off("on_denials", node, "{threshold: 50/minute, suspend: 10m}", problems)
         return None
     threshold, suspend = node.get("threshold"), node.get("suspend")
     count = None if threshold is None else _read_threshold(threshold, problems)
     suspend_s = None if suspend is None else _read_suspend(suspend, problems)
-    if count is None or suspend_s is None:
-        return None
-    return Breaker(count[0], count[1], suspend_s)
+    return None if count is None or suspend_s is None else Breaker(*count, suspend_s)
 
 
 def _read_threshold(node: YamlNode, problems: Problems) -> tuple[int, str] | None:
@@ -141,117 +273,32 @@ def _read_threshold(node: YamlNode, problems: Problems) -> tuple[int, str] | Non
             "threshold-out-of-range",
             f"the threshold {quote(str(quantity[0]))} is over {MAX_THRESHOLD}",
             node.span,
-            "write fewer refusals, in a shorter period",
+            "write fewer denials, in a shorter period",
         )
     return quantity
 
 
 def _read_suspend(node: YamlNode, problems: Problems) -> int | None:
-    because = "for longer, somebody ought to look at it"
+    because = "a longer suspension needs an operator"
     return problems.attempt(
         lambda: parse_duration(node.source, node.span, MAX_SUSPEND_DAYS, because)
     )
 
 
-MAX_REPLICAS = 100
-
-Changes = dict[str, Any]
-"""Fields of `Durability` with what the document says of them."""
-
-
-def read_durability(node: YamlNode | None, base: Durability, problems: Problems) -> Durability:
-    """What the `durability` mapping *node* makes of *base*, field by field."""
-    changes: Changes = {}
-    for field, read in _READERS.items():
-        below = node.get(field) if node else None
-        if below is not None:
-            changes |= read(below, problems)
-    return replace(base, **changes)
-
-
-def _read_replicas(node: YamlNode, problems: Problems) -> Changes:
-    count = int(node.source)
-    if not 0 <= count <= MAX_REPLICAS:
-        problems.add(
-            "wait-replicas-out-of-range",
-            f"{quote(node.source)} is not between 0 and {MAX_REPLICAS}",
-            node.span,
-            "write how many replicas must have a write, such as `wait_replicas: 1`;"
-            " with `0` nothing is waited for",
-        )
-        return {}
-    return {"wait_replicas": count}
-
-
-def _read_timeout(node: YamlNode, problems: Problems) -> Changes:
-    timeout_ms = problems.attempt(lambda: parse_wait(node.source, node.span))
-    return {} if timeout_ms is None else {"timeout_ms": timeout_ms}
-
-
-_READERS: dict[str, Callable[[YamlNode, Problems], Changes]] = {
-    "wait_replicas": _read_replicas,
-    "timeout": _read_timeout,
-}
-
-
-MIN_WORK, MAX_WORK = 1_000, 1_000_000_000
-
-
-def read_work(node: YamlNode | None, base: int, problems: Problems) -> int:
-    """Return `work` of the `limits` mapping *node* in units of work; *base* if it sets none."""
-    work = node.get("work") if node else None
-    if work is None:
-        return base
-    count = int(work.source)
-    if MIN_WORK <= count <= MAX_WORK:
-        return count
-    problems.add(
-        "work-out-of-range",
-        f"{quote(work.source)} is not between {MIN_WORK} and {MAX_WORK}",
-        work.span,
-        "write how many units of work one call may be, such as `work: 250000`;"
-        " a unit is about 0.1 µs of the server's time",
-    )
-    return base
-
-
 def read_acceptances(node: YamlNode | None, problems: Problems) -> tuple[Acceptance, ...]:
     """
-    The entries of an `accept` mapping, in file order.
+    Read an `accept` mapping, in file order.
 
-    Whether there is such a finding is lint's to say: a policy goes on being valid where a
-    rule is gone.
+    Lint reports unknown findings, not this reader: a policy stays valid when a rule is removed.
     """
-    found = []
+    accepted = []
     for code, reason in node.fields.items() if node else ():
         if not reason.source.strip():
             problems.add(
                 "empty-reason",
                 f"{quote(code)} is accepted without a reason",
                 reason.span,
-                "write why it may stand, for whoever reads the policy next",
+                "write why the finding is acceptable",
             )
-        found.append(Acceptance(code, reason.source, reason.label))
-    return tuple(found)
-
-
-def check_not_empty(field: str, node: YamlNode, problems: Problems) -> None:
-    """Report the list of that field if it has no entry."""
-    if not (node.entries or node.partial):
-        problems.add(
-            "empty-list",
-            f"`{field}` is empty",
-            node.span,
-            f"write at least one entry, such as `{FIELDS[field][1]}`",
-        )
-
-
-def check_distinct(entries: Iterable[tuple[str, YamlNode]], problems: Problems) -> None:
-    """Report each entry whose meaning, which comes with it, an earlier one has too."""
-    seen: set[str] = set()
-    for meaning, entry in entries:
-        if meaning in seen:
-            problems.add(
-                "repeated-entry", f"{quote(entry.source)} stands twice", entry.span, "remove one"
-            )
-        seen.add(meaning)
+        accepted.append(Acceptance(code, reason.source, reason.label))
+    return tuple(accepted)

@@ -12,9 +12,10 @@ from keyleash.commands import OperationClass
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import Breaker, Budget, Grant, Pattern, Rate, SubjectKind
 from keyleash.policy.canonical import plain
-from keyleash.policy.diff import Gain, Part, PolicyChange
+from keyleash.policy.diff import Gain, PolicyChange
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.policy.quantities import format_duration
+from keyleash.policy.settings import SettingKind
 from keyleash.store.wire import Transport
 from keyleash.text import counted, json_bytes, printable, short_digest
 
@@ -96,9 +97,7 @@ _PERIODS = {period_us: period for period, period_us in RATE_PERIODS_US.items()}
 
 def rule_name(change: PolicyChange) -> str:
     """What a change is about: `grant`, `rate.writes`, `token.ttl`."""
-    if change.part is Part.AUDIT and change.name == "image_bytes":
-        return "audit.before_images"
-    name = change.name.removesuffix("_s").removesuffix("_ms")
+    name = change.setting.key if change.setting else change.name
     return f"{change.part}.{name}" if name else str(change.part)
 
 
@@ -162,11 +161,14 @@ def _subject(limit: Rate | Budget) -> str:
 
 
 def _number(change: PolicyChange, value: int) -> str:
-    if change.name.endswith("_s"):
-        return format_duration(value)
-    if change.name.endswith("_ms"):
-        return f"{value}ms"
-    return _images(value) if change.name == "image_bytes" else str(value)
+    match change.setting and change.setting.kind:
+        case SettingKind.DURATION:
+            return format_duration(value)
+        case SettingKind.WAIT:
+            return f"{value}ms"
+        case SettingKind.IMAGES | SettingKind.SIZE:
+            return _images(value)
+    return str(value)
 
 
 def _images(size: int) -> str:

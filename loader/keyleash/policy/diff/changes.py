@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from keyleash.policy.diff.permissions import Gain
 from keyleash.policy.model import Identity, IdentityKind, Policy
+from keyleash.policy.settings import Setting
 
 
 class Part(StrEnum):
@@ -31,10 +32,11 @@ class PolicyChange:
     One rule that is added, removed or another.
 
     Attributes:
-        name: Which of several: a limit's counter, a field of `token` or `audit`; else empty.
+        name: A limit's counter, or a field of the model's section; else empty.
         before, after: The rule as the model has it; None where it is in one policy alone.
         widens: Whether it has a part in what is allowed now and was not.
         narrows: Whether it has a part in what was allowed and is not any more.
+        setting: The declaration of the field, if it has one.
     """
 
     part: Part
@@ -43,6 +45,7 @@ class PolicyChange:
     after: object = None
     widens: bool = False
     narrows: bool = False
+    setting: Setting | None = None
 
 
 @dataclass(frozen=True, slots=True)

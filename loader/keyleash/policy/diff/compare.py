@@ -9,13 +9,7 @@ from keyleash.commands import CommandTable
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.policy.canonical import canonical
 from keyleash.policy.diff.changes import IdentityDiff, Part, PolicyChange, PolicyDiff
-from keyleash.policy.diff.limits import (
-    audit_changes,
-    breaker_changes,
-    durability_changes,
-    limit_changes,
-    token_changes,
-)
+from keyleash.policy.diff.limits import breaker_changes, limit_changes, setting_changes
 from keyleash.policy.diff.permissions import Access, Gains, gains_of
 from keyleash.policy.model import AnySuffix, Grant, Identity, Literal, Pattern, Policy
 
@@ -174,15 +168,10 @@ def _changes(before: Identity, after: Identity) -> Iterator[PolicyChange]:
     if before.kind != after.kind:
         yield PolicyChange(Part.KIND, "", before.kind, after.kind)
     yield from limit_changes(before, after)
-    yield from token_changes(before.token, after.token)
-    yield from audit_changes(before.audit, after.audit)
-    yield from durability_changes(before.durability, after.durability)
+    for part in (Part.TOKEN, Part.AUDIT, Part.DURABILITY):
+        yield from setting_changes(part, getattr(before, part), getattr(after, part))
     yield from breaker_changes(before.on_denials, after.on_denials)
-    if before.work != after.work:
-        more = after.work > before.work
-        yield PolicyChange(
-            Part.LIMITS, "work", before.work, after.work, widens=more, narrows=not more
-        )
+    yield from setting_changes(Part.LIMITS, before, after)
 
 
 def _bare(identity: Identity) -> Identity:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from typing import Any
 
 from keyleash.limits import Budget, Limit, Rate, SubjectKind
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy.diff.changes import Part, PolicyChange
 from keyleash.policy.diff.permissions import Captured
-from keyleash.policy.model import AuditRules, Breaker, Durability, Identity, TokenRules
+from keyleash.policy.model import Breaker, Identity
+from keyleash.policy.settings import settings_of
 
 _PER_IDENTITY = SubjectKind.IDENTITY
 _PER_CAPTURE = SubjectKind.CAPTURE
@@ -93,48 +94,22 @@ def _stops_as_much(item: Breaker | None, other: Breaker | None) -> bool:
     )
 
 
-Rules = TokenRules | AuditRules | Durability
-
-BOUNDS = frozenset({"ttl_s", "max_ttl_s", "idle_s", "hard_max"})
-"""What is refused past them is allowed up to them; without one, nothing is refused.
-
-`hard_max` stops an identity whose events are not exported. The other fields of `audit` say what
-is told of a call, `rotate_after` when it is time for a new token, and `durability` how long a
-client waits once the call was made: none of them stops any.
-"""
-
-
-def token_changes(before: TokenRules, after: TokenRules) -> Iterator[PolicyChange]:
-    """The token rules that differ."""
-    return _changes(Part.TOKEN, before, after)
-
-
-def audit_changes(before: AuditRules, after: AuditRules) -> Iterator[PolicyChange]:
-    """The audit rules that differ."""
-    return _changes(Part.AUDIT, before, after)
-
-
-def durability_changes(before: Durability, after: Durability) -> Iterator[PolicyChange]:
-    """The rules of durability that differ."""
-    return _changes(Part.DURABILITY, before, after)
-
-
-def _changes(part: Part, before: Rules, after: Rules) -> Iterator[PolicyChange]:
-    for field in fields(after):
-        old, new = getattr(before, field.name), getattr(after, field.name)
-        # Where a rule stands in the file says nothing of what it is.
-        if field.compare and old != new:
-            bounds = field.name in BOUNDS
+def setting_changes(part: Part, before: Any, after: Any) -> Iterator[PolicyChange]:
+    """The declared settings that differ between two values of a section of the model."""
+    for field, setting in settings_of(after).items():
+        old, new = getattr(before, field), getattr(after, field)
+        if old != new:
             yield PolicyChange(
                 part,
-                field.name,
+                field,
                 old,
                 new,
-                widens=bounds and _is_more(new, old),
-                narrows=bounds and _is_more(old, new),
+                widens=setting.widens and _is_more(new, old),
+                narrows=setting.widens and _is_more(old, new),
+                setting=setting,
             )
 
 
 def _is_more(item: int | None, other: int | None) -> bool:
-    """Whether a bound lets more through than another; None is no bound."""
+    """Return whether a bound allows more than another; None is no bound."""
     return other is not None and (item is None or item > other)
