@@ -54,6 +54,7 @@ golden: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m tools.command_page docs/reference/commands.md
+	$(BIN)/keyleash schema > docs/reference/policy.schema.json
 	PYTHONPATH=tests $(BIN)/python -m redteam.page docs/explanation/threat-model.md
 
 clean:

@@ -94,13 +94,13 @@ def test_parts_know_their_place(parse: Parse) -> None:
         assert span is not None
         return span.file, span.line, span.column
 
-    assert place(runner.span) == ("p.yaml", 13, 3)
-    assert place(runner.grants[0].span) == ("p.yaml", 16, 9)
-    assert place(runner.grants[0].keys[1].span) == ("p.yaml", 16, 69)
-    assert place(runner.deny[0].span) == ("p.yaml", 17, 12)
-    assert place(runner.rates[0].span) == ("p.yaml", 18, 12)
-    assert place(runner.budgets[1].span) == ("p.yaml", 19, 35)
-    assert place(runner.accepted[0].span) == ("p.yaml", 21, 14)
+    assert place(runner.span) == ("p.yaml", 14, 3)
+    assert place(runner.grants[0].span) == ("p.yaml", 17, 9)
+    assert place(runner.grants[0].keys[1].span) == ("p.yaml", 17, 69)
+    assert place(runner.deny[0].span) == ("p.yaml", 18, 12)
+    assert place(runner.rates[0].span) == ("p.yaml", 19, 12)
+    assert place(runner.budgets[1].span) == ("p.yaml", 20, 35)
+    assert place(runner.accepted[0].span) == ("p.yaml", 22, 14)
 
 
 def test_token_settings_of_an_identity_know_their_place_and_defaults_have_none(
@@ -110,9 +110,9 @@ def test_token_settings_of_an_identity_know_their_place_and_defaults_have_none(
     admin, reader = parse(EXAMPLE).identities[3], parse(EXAMPLE).identities[0]
 
     assert {field: str(span) for field, span in admin.token.spans.items()} == {
-        "ttl": "p.yaml:30:18",
-        "max_ttl": "p.yaml:30:31",
-        "idle": "p.yaml:30:41",
+        "ttl": "p.yaml:31:18",
+        "max_ttl": "p.yaml:31:31",
+        "idle": "p.yaml:31:41",
     }
     assert reader.token.spans == {}
 

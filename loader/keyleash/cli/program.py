@@ -42,6 +42,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "policy": ("policy:policy", "Show the active policy and its history."),
         "explain": ("explain:explain", "Explain a decision, step by step."),
         "can-i": ("explain:can_i", "Check whether an identity may run a command."),
+        "schema": ("schema:schema", "Print the JSON Schema of policy files, for editors."),
         "compile": ("compile:compile_", "Compile a policy file into Lua scripts."),
     },
     "Tokens": {
