@@ -23,7 +23,7 @@ repeat
   stamp, suspended, sequence, STATE_NUMBERS = struct.unpack({{ state_format }}, state)
 --% endfilter
   if stamp ~= {{ stamp }} then code = 'POLICY_STALE' break end
-  -- Whoever wrote something else there starts it again, which `audit log` shows.
+  -- A client that wrote something else restarts the sequence, which `audit log` shows.
   if not (sequence < {{ latest_us }} and sequence % 1 == 0) then sequence = 0 end
 --% include "authenticate/read_token.lua"
   if suspended ~= 0 then

@@ -8,7 +8,7 @@ local event
 local is_hidden
 --% endif
 --% if images
--- The key whose image is kept, or a list of several.
+-- The key with a before-image, or a list of several.
 local imaged, imaged_bound
 --% endif
 --% filter offset(name_at)

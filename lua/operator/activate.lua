@@ -1,24 +1,42 @@
 --- activate: make a set of guards the active policy, all or nothing.
 ---
---- KEYS     none: every name is under the control prefix, compiled in
+--- KEYS[1]  sealed      hash        the prefixes in force
+--- KEYS[2]  policy      hash        the active policy
+--- KEYS[3]  history     sorted set  digests of policies by generation
+--- KEYS[4]  layouts     hash        layouts of all states
+--- KEYS[5]  control     stream      operator actions
 ---
---- ARGV[1]  generation  string  the active one as the caller saw it, "0" if there was none
---- ARGV[2]  load        string  whose staged document, layouts, guard records and states are
+--- ARGV[1]  prefix      string  of the control keys, as the caller knows it
+--- ARGV[2]  public      string  the prefix without a record in `sealed`
+--- ARGV[3]  staged      string  prefix of staged keys
+--- ARGV[4]  state       string  prefix of states
+--- ARGV[5]  guard       string  prefix of guard records
+--- ARGV[6]  suspension  string  prefix of records of suspensions
+--- ARGV[7]  stored      string  prefix of policies in the history
+--- ARGV[8]  keep_ms     number  how long the state of a removed identity is stored
+--- ARGV[9]  policies    number  in the history
+--- ARGV[10]  latest_us   number  a time from here on is corrupt
+--- ARGV[11]  generation  string  the active one as the caller saw it, "0" if there was none
+--- ARGV[12]  load        string  whose staged document, layouts, guard records and states are
 ---                              to be used
---- ARGV[3]  actor       string  copied into the control event
---- ARGV[4]  digest      string  of the whole policy
---- ARGV[5]  summary     JSON    for the control event: identities and digests of their rules
---- ARGV[6]  plan        JSON    for the control event: what whoever activates it was shown, or ""
---- ARGV[7…] for each way in which identities change: its name, how many do, and for each of
+--- ARGV[13]  actor       string  copied into the control event
+--- ARGV[14]  digest      string  of the whole policy
+--- ARGV[15]  summary     JSON    for the control event: identities and digests of their rules
+--- ARGV[16]  plan        JSON    for the control event: the plan that the operator saw, or ""
+--- ARGV[17…] for each way in which identities change: its name, how many do, and for each of
 ---          them its words as operator/load/plan.py has them: its name, and what its state is made of
 ---
 --- Replies  generation | LEASH ACTIVATION_CONFLICT active=<generation> | LEASH ACTIVATION_EXPIRED
 ---
---- The server serves nobody meanwhile. So whatever can be made beforehand is staged, and one
+--- The server serves no other client meanwhile. So everything possible is staged, and one
 --- command reads or writes the states of many identities.
 ---
 --- Limits are moved by name and not by place: a policy that adds a limit in front of
 --- another must not hand the agent a fresh counter.
+local sealed_key, policy_key, history_key, layouts_key, control_key = unpack(KEYS)
+local prefix, public_prefix, staged_prefix, state_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local guard_prefix, suspension_prefix, stored_prefix = ARGV[5], ARGV[6], ARGV[7]
+local removed_keep_ms, max_policies, latest_us = ARGV[8], ARGV[9], tonumber(ARGV[10])
 local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
 --% include "limit/moved_ring.lua"
 --% include "operator/include/step_number.lua"
@@ -29,7 +47,7 @@ local argv = ARGV
 local widths = { kept = 1, removed = 1, fresh = 2, stamped = 2, moved = 4, staged = 4 }
 
 local function each_change(visit)
-  local at = 7
+  local at = 17
   while at < #argv do
     local how, count = argv[at], argv[at + 1]
     at = at + 2
@@ -40,33 +58,33 @@ local function each_change(visit)
   end
 end
 
-local staged = {{ names.staged_prefix }} .. argv[2]
-local active = call('HGET', {{ names.policy }}, 'generation') or '0'
--- Whoever prepared this may not know that the prefixes are others now, or about to be.
-local control, change = unpack(call('HMGET', {{ names.sealed }}, 'control', 'phase'))
-if active ~= argv[1] or (control or {{ public_prefix }}) ~= {{ names.prefix }} or change == 'switched' then
+local staged = staged_prefix .. argv[12]
+local active = call('HGET', policy_key, 'generation') or '0'
+-- The prefixes may have changed, or be about to change, since the caller prepared this.
+local control, change = unpack(call('HMGET', sealed_key, 'control', 'phase'))
+if active ~= argv[11] or (control or public_prefix) ~= prefix or change == 'switched' then
   return redis.error_reply('LEASH ACTIVATION_CONFLICT active=' .. active)
 end
-local generation, before = string.format('%.0f', active + 1), call('HGET', {{ names.policy }}, 'digest') or ''
+local generation, before = string.format('%.0f', active + 1), call('HGET', policy_key, 'digest') or ''
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 
 -- A script that fails does not roll back. So all that can fail comes before the first write:
 -- every new state is made, and the loader has seen the types of what is overwritten.
-call('XLEN', {{ names.control }})
-call('ZCARD', {{ names.history }})
+call('XLEN', control_key)
+call('ZCARD', history_key)
 local needed, keys, places, states = { staged .. ':policy', staged .. ':kept', staged .. ':layouts' }, {}, {}, {}
 local is_staged, is_ready, suspensions, records = {}, {}, {}, {}
 local fresh, renamed = 0, 0
 
---- A state that there was not, suspended as its identity is on record: whoever was stopped does
---- not act again because its state was lost, or because it left the policy for long.
+-- Return a new state with the suspension that is on record: a stopped identity does not resume
+-- because its state was lost, or because it left the policy for long.
 local function suspended_as_recorded(suspension, state)
   local until_ms = call('HGET', suspension, 'until_ms')
   if not until_ms then return state end
   -- An agent with a circuit breaker may write it: what is no time has no end.
   local until_us = (tonumber(until_ms) or 0) * 1000
-  if not (until_us > 1 and until_us < {{ latest_us }}) then until_us = 1 end
+  if not (until_us > 1 and until_us < latest_us) then until_us = 1 end
   if until_us > 1 and until_us <= now_us then return state end
   return state:sub(1, 8) .. pack('<d', until_us) .. state:sub(17)
 end
@@ -75,12 +93,12 @@ local staged_guard, staged_state = staged .. ':guard:', staged .. ':state:'
 each_change(function(how, i)
   if how == 'kept' or how == 'removed' then return end
   local name = argv[i]
-  local key = {{ names.state_prefix }} .. name
+  local key = state_prefix .. name
   renamed = renamed + 1
   records[renamed] = staged_guard .. name
   if how == 'fresh' then
     fresh = fresh + 1
-    suspensions[fresh] = {{ names.suspension_prefix }} .. name
+    suspensions[fresh] = suspension_prefix .. name
     states[2 * fresh - 1], states[2 * fresh] = key, argv[i + 1]
   elseif how == 'staged' and is_unmoved(key, argv[i + 2], argv[i + 3]) then
     is_ready[i], needed[#needed + 1] = true, staged_state .. name
@@ -122,20 +140,20 @@ for first = 1, #states, 2000 do
 end
 local gone, at = {}, 0
 each_change(function(how, i)
-  local record = {{ names.guard_prefix }} .. argv[i]
+  local record = guard_prefix .. argv[i]
   if how == 'kept' then return call('HSET', record, 'generation', generation) end
   if how == 'removed' or how == 'stamped' then
     -- Stamp 0 is no guard's. What was counted stays for as long as a budget may last.
-    local key = {{ names.state_prefix }} .. argv[i]
+    local key = state_prefix .. argv[i]
     local size = call('SETRANGE', key, 0, how == 'stamped' and argv[i + 1] or pack('<d', 0))
     -- A stamp alone is no state: there was none, and what is lost stops its identity.
     if size == 8 then
       gone[#gone + 1] = key
     elseif how == 'removed' then
-      call('PEXPIRE', key, {{ removed_keep_ms }})
+      call('PEXPIRE', key, removed_keep_ms)
     end
   elseif is_ready[i] then
-    local key = {{ names.state_prefix }} .. argv[i]
+    local key = state_prefix .. argv[i]
     call('RENAME', staged_state .. argv[i], key)
     call('PERSIST', key)
   end
@@ -146,23 +164,23 @@ end)
 for first = 1, #gone, 1000 do
   call('DEL', unpack(gone, first, math.min(first + 999, #gone)))
 end
-local kept = {{ names.kept_prefix }} .. argv[4]
-for from, to in pairs({ policy = {{ names.policy }}, kept = kept }) do
+local kept = stored_prefix .. argv[14]
+for from, to in pairs({ policy = policy_key, kept = kept }) do
   call('HSET', staged .. ':' .. from, 'activated_ms', string.format('%.0f', now_us / 1000))
   call('RENAME', staged .. ':' .. from, to)
   call('PERSIST', to)
 end
-call('ZADD', {{ names.history }}, generation, argv[4])
-for _, digest in ipairs(call('ZRANGE', {{ names.history }}, 0, -1 - {{ kept_policies }})) do
-  call('DEL', {{ names.kept_prefix }} .. digest)
-  call('ZREM', {{ names.history }}, digest)
+call('ZADD', history_key, generation, argv[14])
+for _, digest in ipairs(call('ZRANGE', history_key, 0, -1 - max_policies)) do
+  call('DEL', stored_prefix .. digest)
+  call('ZREM', history_key, digest)
 end
-call('RENAME', staged .. ':layouts', {{ names.layouts }})
-call('PERSIST', {{ names.layouts }})
-local event = { 'event', 'activate', 'actor', argv[3], 'generation', generation, 'from', before,
-  'digest', argv[4], 'identities', argv[5] }
-if argv[6] ~= '' then
-  event[#event + 1], event[#event + 2] = 'plan', argv[6]
+call('RENAME', staged .. ':layouts', layouts_key)
+call('PERSIST', layouts_key)
+local event = { 'event', 'activate', 'actor', argv[13], 'generation', generation, 'from', before,
+  'digest', argv[14], 'identities', argv[15] }
+if argv[16] ~= '' then
+  event[#event + 1], event[#event + 2] = 'plan', argv[16]
 end
-call('XADD', {{ names.control }}, '*', unpack(event))
+call('XADD', control_key, '*', unpack(event))
 return active + 1

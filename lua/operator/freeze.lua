@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---- freeze: make guards refuse every call of their identities as suspended.
+--- freeze: suspend identities, so that their guards deny every call.
 ---
 --- KEYS[1]   sealed      hash    the prefixes in force
 --- KEYS[2]   layouts     hash    layouts of all states
@@ -13,17 +13,17 @@
 --- ARGV[6]   latest_us   number  a time from here on is corrupt
 --- ARGV[7]   max_reason  number  bytes of a reason
 --- ARGV[8]  actor     string
---- ARGV[9]  reason    string  what every refusal says from now on
---- ARGV[10]  for_ms    string  for how long; "" until somebody ends it
+--- ARGV[9]  reason    string  in every denial from now on
+--- ARGV[10]  for_ms    string  duration; "" until it is ended
 --- ARGV[11…] identities        none for all that are active
 ---
 --- Replies  now_us, id of the control event or "", then for each identity: its name, when its
----          suspension ends (Unix ms; "" until somebody ends it), why, and 1 if this call made it so, 0 if
+---          suspension ends (Unix ms; "" without an end), the reason, and 1 if this call suspended it, 0 if
 ---          another one lasts as long | the name of one that is not active: nothing was changed
 ---        | nil the prefixes are others by now: nothing was changed
 ---
---- A suspension never ends sooner because of another: that would let somebody act whom
---- somebody else had stopped.
+--- A suspension never ends sooner because of another one: that would resume an identity that another
+--- operator stopped.
 local sealed_key, layouts_key, control_key = KEYS[1], KEYS[2], KEYS[3]
 local prefix, public_prefix, state_prefix, guard_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local suspension_prefix, latest_us, max_reason_bytes = ARGV[5], tonumber(ARGV[6]), ARGV[7]

@@ -1,4 +1,4 @@
---- read_value: say what a key holds, or what a before-image of one holds.
+--- read_value: return what a key or a before-image holds.
 ---
 --- KEYS     none
 ---
@@ -17,7 +17,7 @@
 ---          the whole is asked for and it is large
 ---        | LEASH IMAGE_UNREADABLE as the server cannot restore it
 ---
---- An image is made a key for as long as this takes, which neither replicas nor the log see.
+--- A before-image becomes a key while this runs, which neither replicas nor the log see.
 local vault, undo_prefix, max_bytes = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local short_elements, short_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
 local call = redis.call

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---- revoke: make tokens useless from the next call on.
+--- revoke: revoke tokens, from the next call on.
 ---
 --- KEYS[1]  layouts   hash    layouts of all states
 --- KEYS[2]  control   stream  operator actions
@@ -26,7 +26,7 @@ for _, identity in ipairs(identities) do
   local known = call('HGETALL', tokens_prefix .. identity)
   for i = 1, #known, 2 do
     local wanted = ARGV[6] == '' or ARGV[6] == known[i]
-    -- One record that somebody spoilt must not keep the others alive.
+    -- A corrupt record must not prevent the revocation of others.
     local is_read, facts = pcall(cjson.decode, known[i + 1])
     local digest = is_read and type(facts) == 'table' and facts.digest
     local record = token_prefix .. identity .. ':' .. tostring(digest)

@@ -60,14 +60,14 @@ for i = 1, #known, 2 do
 end
 if old ~= '' and not ending[1] then return 1 end
 
--- First the one write that a full server refuses: a script does not roll back.
+-- First the one write that a full server rejects: a script does not roll back.
 local new_expires_ms, capped = issue(identity, argv[10], argv[13], argv[12], now_us, { id, argv[17] }, 1, 2)
 if not new_expires_ms then return 0 end
 local reply = { string.format('%.0f', new_expires_ms), capped }
 for _, token in ipairs(ending) do
   local expires_ms = token.expires_us / 1000
   call('SETRANGE', token.key, 0, struct.pack('<d', token.expires_us))
-  -- The guard tells the time by how long the record is kept, so both move together.
+  -- The guard reads the time from the life of the record, so both move together.
   call('PEXPIREAT', token.key, string.format('%.0f', expires_ms + keep_record_ms))
   token.facts.replaced_by = id
   call('HSET', tokens, token.id, cjson.encode(token.facts))

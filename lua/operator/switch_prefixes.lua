@@ -1,4 +1,4 @@
---- switch_prefixes: put other prefixes in force, with guards that know them, and hold everybody.
+--- switch_prefixes: put other prefixes in force, with guards that know them, and hold all identities.
 ---
 --- KEYS[1]   sealed                      hash    the prefixes in force
 --- KEYS[2]   policy, layouts, control,           as they are named before the change:
@@ -28,7 +28,7 @@
 --- Replies  1 | 0 it was done already | LEASH ACTIVATION_CONFLICT active=<generation>
 ---        | LEASH ACTIVATION_EXPIRED
 ---
---- A call is judged before this by the old guard, or after it by the new one, and that refuses it
+--- A call is checked before this by the old guard, or after it by the new one, which denies it
 --- until all keys have been moved: see end_switch. What old guards write goes along here; they
 --- answer from now on that they are stale. The rest of the keys is written by new guards alone.
 local call, argv = redis.call, ARGV

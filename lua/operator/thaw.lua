@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---- thaw: let identities act again that are suspended, whoever or whatever suspended them.
+--- thaw: end the suspensions of identities, whatever their cause.
 ---
 --- KEYS[1]   sealed      hash    the prefixes in force
 --- KEYS[2]   layouts     hash    layouts of all states

@@ -1,4 +1,4 @@
---- undo: give keys back what they held, all of them or none.
+--- undo: restore what keys held, all of them or none.
 ---
 --- KEYS[1]  stream     stream  the audit stream of undos
 --- KEYS[2]  seq        string  number of its newest event
@@ -22,7 +22,7 @@
 ---        | {"CHANGED", key, …} of those that hold something else than the plan saw
 ---        | {"REFUSED", key, error} of one that the server does not take; nothing is changed
 ---
---- A script that fails does not roll back. So all that can fail comes first: every image is made
+--- A script that fails does not roll back. So all that can fail comes first: every before-image becomes
 --- a key of keyleash's own, and every event is appended, before the first key is touched.
 local stream, seq_key, control_key = KEYS[1], KEYS[2], KEYS[3]
 local vault, undo_prefix, max_bytes = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -88,7 +88,7 @@ for _, event in ipairs(events) do
   local afters = {}
   for i = event.first, event.last, 6 do
     local key, place = vault .. argv[i], undo_prefix .. i
-    -- An image whose expiry has passed was not made a key.
+    -- A before-image whose expiry has passed did not become a key.
     local after = digest_of(place)
     if after == 'absent' then
       call('DEL', key)

@@ -103,15 +103,6 @@ def test_partial_never_names_keys_or_arguments_of_the_script(path: Path) -> None
     assert not re.search(r"\b(KEYS|ARGV)\b", path.read_text())
 
 
-PENDING = {path for path in PARTIALS if "operator" in path.parts} | {
-    GUARD / "limit" / f"{name}.lua"
-    for name in (
-        "known_counter", "moved_ring", "moved_tat", "ordered_ring",
-        "open_subject_budget", "open_subject_rate",
-    )
-}  # fmt: skip
-
-
 def contract(path: Path) -> dict[str, set[str]]:
     """Return the names in the `-- in:` and `-- out:` lines of a partial."""
     names: dict[str, set[str]] = {}
@@ -141,7 +132,7 @@ def assigned(text: str) -> set[str]:
     return set_names - {name for names in declared for name in re.findall(r"\w+", names)}
 
 
-@pytest.mark.parametrize("path", sorted({*PARTIALS} - PENDING), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PARTIALS, ids=lambda path: path.stem)
 def test_contract_of_a_partial_names_what_it_reads_and_sets(path: Path) -> None:
     """A partial shares its locals with the script that includes it; its first lines list them."""
     names = contract(path)

@@ -25,7 +25,6 @@ from lupa import lua51
 
 from keyleash.commands import CommandTable, load_table
 from keyleash.compiler import CompiledGuard, compile_policy
-from keyleash.compiler.render import operator_script
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import ALLOWED, Decision
 from keyleash.operator.load.plan import (
@@ -42,6 +41,7 @@ from keyleash.policy import SECOND_US, Identity, Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import GuardRecord
+from keyleash.store.scripts import ACTIVATE, STAGE, OperatorScript
 from keyleash.store.state import Layout
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, new_token_id, token_digest
 from keyleash.store.wire import BatchMode, batch_call, declared_keys, refusal
@@ -113,8 +113,7 @@ class LuaServer:
         if meanwhile is not None:
             meanwhile()
         words = activation_words(changes, seen)
-        script = operator_script("activate.lua", KEYS)
-        self.run(script, (), [_text(word) for word in (*header, *words)])
+        self._operate(ACTIVATE, *header, *words)
         self.guards = {guard.identity: guard for guard in guards}
         return policy
 
@@ -142,7 +141,7 @@ class LuaServer:
         """What the real script answers about the state that it staged."""
         assert change.moves is not None
         words = [b"load", change.identity.encode(), change.moves.packed, change.moves.rings]
-        seen = self.run(operator_script("stage.lua", KEYS), (), words)
+        seen = self._operate(STAGE, *words)
         return StagedState(seen[1], seen[2], seen[3])
 
     def guard(self, identity: str, token: str = FIRST_TOKEN) -> LuaGuard:
@@ -169,6 +168,12 @@ class LuaServer:
         lua = _lua()
         lua.server = self
         return lua.function(script)(lua.table(keys), lua.table(argv))
+
+    def _operate(self, script: OperatorScript, *words: str | bytes | int) -> Any:
+        count, *rest = script.arguments(KEYS, *words)
+        assert isinstance(count, int)
+        arguments = [_text(word) for word in rest]
+        return self.run(script.text, arguments[:count], arguments[count:])
 
     def _hash(self, key: str) -> dict[bytes, bytes]:
         found = self.data.get(key.encode(), {})

@@ -31,12 +31,9 @@ from keyleash.limits.calendar import PERIOD_US
 from keyleash.limits.counters import COUNTER_KEEP_MS, MOST
 from keyleash.limits.rate import MAX_EMISSION_US, MAX_RING_SLOTS, MIN_EMISSION_US
 from keyleash.policy.sections import MAX_THRESHOLD
-from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
-from keyleash.store.scripts import KEPT_POLICIES, REMOVED_KEEP_MS, STAGED_KEEP_MS, lua_root, shipped
+from keyleash.store.scripts import lua_root, shipped
 from keyleash.store.state import MAX_REASON_BYTES
-from keyleash.store.token import (
-    RECORD_BYTES,
-)
+from keyleash.store.token import RECORD_BYTES
 
 CACHED_TEXTS = 1024
 """Enough for the partials of hundreds of identities that differ."""
@@ -91,7 +88,7 @@ def examples_root() -> Path:
 def environment() -> Environment:
     """Return the environment that renders Lua."""
     env = Environment(
-        loader=FileSystemLoader([lua_root() / "guard", lua_root()]),
+        loader=FileSystemLoader(lua_root() / "guard"),
         extensions=[LuaTemplates],
         line_statement_prefix="--%",
         trim_blocks=True,
@@ -126,44 +123,3 @@ def render(template: str, **context: object) -> str:
     # A list of branches or alternatives begins with one that is never taken, so that a template is
     # legal Lua even if the list is empty. Removed here, because the server would test it.
     return text.replace("\nif false then\nelseif ", "\nif ").replace("if false\nor ", "if ")
-
-
-def operator_script(template: str, keyspace: Keyspace, old: Keyspace | None = None) -> str:
-    """Render a script that operators run: it knows all control names and no identity.
-
-    Args:
-        old: Where the keys are that the script takes to *keyspace*, if it does.
-    """
-    return render(
-        f"operator/{template}",
-        names=_names(keyspace),
-        old_names=_names(old or keyspace),
-        public_prefix=PUBLIC_PREFIX,
-        removed_keep_ms=str(REMOVED_KEEP_MS),
-        kept_policies=KEPT_POLICIES,
-        staged_keep_ms=str(STAGED_KEEP_MS),
-    )
-
-
-def _names(keyspace: Keyspace) -> dict[str, str]:
-    return {
-        "prefix": keyspace.prefix,
-        "sealed": keyspace.sealed,
-        "policy": keyspace.policy,
-        "history": keyspace.history,
-        "kept_prefix": keyspace.stored_policy_root,
-        "layouts": keyspace.layouts,
-        "control": keyspace.control,
-        "state_prefix": keyspace.state_root,
-        "guard_prefix": keyspace.guard_root,
-        "denied_prefix": keyspace.denied(""),
-        "repeats_prefix": keyspace.repeats(""),
-        "refused_prefix": keyspace.refused(""),
-        "suspension_prefix": keyspace.suspension(""),
-        "tokens_prefix": keyspace.tokens(""),
-        "token_prefix": keyspace.token_root,
-        "staged_prefix": keyspace.staged_prefix,
-        "operators": keyspace.audit(OPERATORS),
-        "operators_seq": keyspace.operators_seq,
-        "undo_prefix": keyspace.undo_prefix,
-    }

@@ -35,6 +35,7 @@ SHORT_ELEMENTS, SHORT_BYTES = 4, 48
 """How much is read of a value that is shown on one line."""
 
 _INCLUDE = re.compile(r'^--% include "(.+)"\n', re.MULTILINE)
+_COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,8 @@ def _named(keyspace: Keyspace, name: str) -> str:
 def _text(name: str) -> str:
     folders = (lua_root() / "guard", lua_root())
     path = next(folder / name for folder in folders if (folder / name).is_file())
-    return _INCLUDE.sub(lambda found: _text(found[1]), path.read_text(encoding="utf-8"))
+    text = _INCLUDE.sub(lambda found: _text(found[1]), path.read_text(encoding="utf-8"))
+    return _COMMENT.sub("", text)
 
 
 def lua_root() -> Path:
@@ -122,6 +124,12 @@ _TOKENS = (*_IN_FORCE, "guard_root", "tokens", "token_root")
 _TOKEN_TIMES = (USE_NOTED_US, USE_NOTED_IDLE_US, KEEP_AFTER_EXPIRY_MS)
 _RECORDS = ("sealed", "layouts", "control")
 
+ACTIVATE = OperatorScript(
+    "activate",
+    ("sealed", "policy", "history", "layouts", "control"),
+    (*_IN_FORCE, "staged_prefix", "state_root", "guard_root", "suspension", "stored_policy_root"),
+    (REMOVED_KEEP_MS, KEPT_POLICIES, MOST),
+)
 COLLECT = OperatorScript("collect")
 END_SWITCH = OperatorScript("end_switch", _RECORDS, ("state_root",))
 FREEZE = OperatorScript(
@@ -138,6 +146,7 @@ REVOKE = OperatorScript(
 ROTATE_TOKEN = OperatorScript(
     "rotate_token", ("sealed", "control"), _TOKENS, (*_TOKEN_TIMES, RECORD_BYTES)
 )
+STAGE = OperatorScript("stage", (), ("state_root", "staged_prefix"), (STAGED_KEEP_MS, MOST))
 SWITCH_PREFIXES = OperatorScript("switch_prefixes")
 THAW = OperatorScript("thaw", _RECORDS, (*_STATES, "suspension", "refused"))
 UNDO = OperatorScript(

@@ -4,11 +4,11 @@
 if revoked ~= 0 then
   code = 'TOKEN_REVOKED'
 else
-  -- A record is kept for a fixed time after the end of its token, so the time that it has left
-  -- tells the server's clock, to the millisecond and at half the cost of TIME. Were it kept
-  -- for ever, the clock would stand behind that end: a refusal.
+  -- A record outlives its token by a fixed time, so its remaining life gives the server's clock,
+  -- to the millisecond and at half the cost of TIME. Without an expiry the clock would be
+  -- past the end of the token: a denial.
   now_us = expires_us + {{ keep_record_us }} - call('PTTL', token_key) * 1000
-  -- In these words what is no number is refused: whoever may write the record could put it there.
+  -- Written so that NaN is denied: a client that may write the record could put it there.
   if not (expires_us > now_us and expires_us < {{ latest_us }}) then
     code = 'TOKEN_EXPIRED'
     if expires_us >= 0 and expires_us < {{ latest_us }} then

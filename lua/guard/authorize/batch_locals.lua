@@ -28,7 +28,7 @@ local is_full
 --% endif
 local fields = header
 -- By the commands' numbers: the replies, and what is not as usual about some of them: that
--- their reply depends on the protocol, how it is mended, their full name, that they are in no event.
+-- their reply depends on the protocol, how it is restored, their full name, that they are in no event.
 local replies, typeds, mends, names, unheard = {}, {}, {}, {}, {}
 --% if plans or lengthening
 -- Work so far, and that of asking for sizes; by the commands' numbers, their work, and the keys

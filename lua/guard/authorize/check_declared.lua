@@ -14,14 +14,14 @@ else
     local name = walked[at]
     if not name then break end
     count = count + 1
-    -- Keys of commands that were refused are declared too. No batch has more of them than
-    -- arguments: whoever declares others must not make the guard search them again and again.
+    -- Keys of denied commands are declared too. No batch has more of them than arguments; the bound
+    -- prevents a caller that declares others from making the guard search them repeatedly.
     while keys[count] and keys[count] ~= name and passed_over < {{ max_arguments }} do
       count, passed_over = count + 1, passed_over + 1
     end
     if keys[count] ~= name then code = 'KEYS_MISMATCH' end
   end
-  -- One command whose keys were not declared spoils no other.
+  -- A command whose keys were not declared does not affect the others.
   if code then count = compared end
 end
 --% else

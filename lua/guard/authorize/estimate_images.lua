@@ -10,7 +10,7 @@ for at = first, last, step do
 --% endif
     local bytes, part = redis.pcall('STRLEN', name), 6
     if type(bytes) ~= 'number' then bytes, part = redis.pcall('MEMORY', 'USAGE', name), 1 end
-    -- Of what is longer no image is made.
+    -- A longer value has no before-image.
     if type(bytes) == 'number' and bytes <= {{ most_image_bytes }} then work = work + bytes * {{ image_work }} / part end
   end
 end

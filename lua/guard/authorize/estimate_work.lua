@@ -267,7 +267,7 @@ local function weigh(command, argv, base, stop, names, left)
 --% if "g" in bounds
   elseif bound == 'g' then
     local held = group_of(names[1], argv[place])
-    -- It tells the same again. With a range, entries are looked at until enough are found.
+    -- It returns the same again. With a range, entries are looked at until enough are found.
     local count = number(place + (word(place + 1) == 'IDLE' and 5 or 3)) or 0
     n = (asked + (held and stop > place and held[6] / 2 + min(held[6], count) * weight or 0)) / weight
 --% endif
@@ -277,7 +277,7 @@ local function weigh(command, argv, base, stop, names, left)
 --% endif
 --% if "d" in bounds
   elseif bound == 'd' then
-    -- A projection is a matrix from all dimensions to those that are kept.
+    -- A projection is a matrix from all dimensions to those that remain.
     n = (option('REDUCE', place) or 0) * (word(place + 2) == 'FP32' and #(arg(place + 3)) / 4 or number(place + 3) or 0) + (option('EF', place) or 0) * 250
 --% endif
 --% if "h" in bounds

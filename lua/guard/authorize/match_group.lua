@@ -1,4 +1,4 @@
--- match_group: match the key against a tree of matchers that bytes at fixed places tell apart.
+-- match_group: match the key against a tree of matchers that differ in bytes at fixed places.
 -- in:  key
 -- out: byte, matched
 --% if grouping.singly or not grouping.position

@@ -1,10 +1,13 @@
--- Return the newest calls of another ring as a ring whose head is 0, '' if there are none. What is
--- corrupt stays so: a fenced agent may write any bytes there, and no time is as late as
--- {{ latest_us }}.
+-- moved_ring: return the newest calls of another ring as a ring whose head is 0, '' if none.
+-- in:  none
+-- out: moved_ring
+--
+-- A corrupt ring stays corrupt: a fenced agent may write any bytes there, and no time is as late as
+-- 2^53.
 local function moved_ring(capacity, state, index, offset, held)
   local head = struct.unpack('<d', state, index * 8 + 1)
   if not (head >= 0 and head < held and head % 1 == 0) then
-    return string.rep(struct.pack('<d', {{ latest_us }}), capacity)
+    return string.rep(struct.pack('<d', 9007199254740992), capacity)
   end
   local ring = string.sub(state, offset + 1, offset + held * 8)
   ring = ring .. string.rep('\0', held * 8 - #ring)

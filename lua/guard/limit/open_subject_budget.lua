@@ -1,3 +1,6 @@
+-- open_subject_budget: read the counter of one subject of a budget.
+-- in:  subject, now_us
+-- out: ends_N, used_N
 local period_us
 local kept = call('GETRANGE', subject, 0, {{ subject_ring_offset - 1 }})
 if #kept == {{ subject_ring_offset }} then ends_N, used_N, period_us = struct.unpack('<ddd', kept) end

@@ -1,6 +1,6 @@
 -- open_subject_rate: read the counter of one subject of a rate.
 -- in:  subject, now_us
--- out: tat_N of a GCRA, head_N of a ring
+-- out: tat_N, head_N   of a GCRA; of a ring
 --
 -- A reload cannot visit every subject, so each record states how it was counted: its number (a
 -- ring's head, GCRA's TAT), the ring's capacity or 0, its period or GCRA's interval, and then the

@@ -7,7 +7,7 @@
 -- exact. Commands run by pcall, as in append_denial.
 local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED'
 --% if batch
--- A batch is judged to its end; what comes after it has suspended the identity suspends it no more.
+-- A batch is checked to its end; denials after the suspension do not suspend again.
 counts = counts and not suspends
 --% endif
 if counts then

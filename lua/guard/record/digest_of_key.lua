@@ -23,7 +23,7 @@ local function digest_of(key, bound, dump)
     return redis.sha1hex(kind .. table.concat(held))
   end
   dump = dump or call('DUMP', key)
-  -- Its last bytes say which server wrote it.
+  -- Its last bytes name the version of the server.
   if kind ~= 'hash' and kind ~= 'set' then return redis.sha1hex(string.sub(dump, 1, -11)) end
   local held = call(kind == 'hash' and 'HGETALL' or 'SMEMBERS', key)
   local width, parts = kind == 'hash' and 2 or 1, {}

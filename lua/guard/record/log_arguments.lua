@@ -16,7 +16,7 @@ do
 --% else
       parts[#parts + 1] = argument
 --% if masks
-      -- A call that is malformed has keys where nobody looks for them.
+      -- A malformed call has keys in unexpected places.
       is_masked = is_masked or select(2, masked(argument))
 --% endif
 --% endif

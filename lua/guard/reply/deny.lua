@@ -30,7 +30,7 @@ end
 --% if batch
 if item then line = line .. ' item=' .. item end
 --% endif
--- A stale guard is an old wrapper's, on its way to the new one; without a state there is no identity.
+-- A client with a stale guard will use the new one; without a state there is no identity.
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
   if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 --% include "record/append_denial.lua"

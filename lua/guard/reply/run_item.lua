@@ -30,7 +30,7 @@ elseif held and ran > {{ work_limit / 2 }} and ran <= {{ work_limit }} then
   took = math.max(took, (type(usage) == 'number' and usage or usage and math.huge or 0) * {{ string_work }})
 end
 --% endif
--- What only writes was judged, and runs: a batch changes all that it was allowed to change.
+-- A command that only writes was checked and runs: a batch makes all allowed changes.
 if not (ran + took <= {{ work_limit }}) and (unheard[i] or held or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
   ran, took = math.min(ran + took, 1e15), 0
   reply = { err = string.format('LEASH WORK_TOO_LARGE command=%s work=%.0f limit=%.0f', (string.gsub(argv[name_at], '[^%w]', '_')), ran, {{ work_limit }}) }

@@ -1,5 +1,8 @@
--- What a key holds, or only its first elements and the beginnings of them: a string's bytes;
--- elements; fields with values and expiries; members with scores; ids with their words.
+-- elements_of: return what a key holds, or the beginnings of its first elements.
+-- in:  short_elements, short_bytes
+-- out: elements_of
+--
+-- A string's bytes; elements; fields with values and expiries; members with scores; ids with words.
 local function elements_of(key, kind, is_whole)
   local count = is_whole and 1000000000 or short_elements
   local bytes = is_whole and -1 or short_bytes

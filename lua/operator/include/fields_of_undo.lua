@@ -1,4 +1,6 @@
--- An undo as an event that can be undone: whose it is, and what each key held before it.
+-- fields_of_undo: return the fields of the event of an undo, with what each key held before it.
+-- in:  vault
+-- out: fields_of_undo
 local function fields_of_undo(actor, undo, words, first, last)
   local names, held = {}, {}
   for i = first, last, 6 do

@@ -1,5 +1,8 @@
--- Whether the prefixes that this script knows are still in force: whoever runs it may not know
--- that they are others by now, and then would have changed nothing that any guard looks at.
+-- is_in_force: return whether the prefixes that the caller knows are still in force.
+-- in:  sealed_key, prefix, public_prefix
+-- out: is_in_force
+--
+-- Otherwise the script would change keys that no guard reads.
 local function is_in_force()
   local control, phase = unpack(call('HMGET', sealed_key, 'control', 'phase'))
   return (control or public_prefix) == prefix and phase ~= 'switched'

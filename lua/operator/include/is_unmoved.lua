@@ -1,5 +1,9 @@
--- Whether no call was counted in a state since its numbers were `header` and its rings' newest
--- calls were `marks`. The head alone would not tell: a ring may have gone round.
+-- is_unmoved: return whether no call was counted in a state since its numbers and calls were read.
+-- in:  unpack_struct
+-- out: is_unmoved
+--
+-- `header` holds the numbers and `marks` the newest call of each ring. The head of a ring alone is
+-- not enough, because the ring may have gone round.
 local function is_unmoved(key, header, marks)
   if header == '' or call('GETRANGE', key, 0, #header - 1) ~= header then return false end
   for at = 1, #marks, 12 do

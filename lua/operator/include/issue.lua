@@ -1,9 +1,11 @@
--- in:  call
--- out: issue  a function that stores new tokens of an identity and returns when they expire (Unix
---             ms) and 1 if the policy's max_ttl shortened their life, else 0; nil, and nothing is
---             stored, if no active policy has the identity
+-- issue: store new tokens of an identity.
+-- in:  guard_prefix, tokens_prefix, token_prefix, control_key, use_noted_us, use_noted_idle_us,
+--      keep_record_ms
+-- out: issue
 --
--- For each token, words has its id and its digest, from place first to place last.
+-- For each token, `words` has its id and its digest, from place `first` to place `last`. Returns
+-- the expiry (Unix ms), and 1 if the policy's max_ttl shortened the life of the tokens, else 0.
+-- Returns nil and stores nothing if no active policy has the identity.
 local function issue(identity, actor, note, wanted_s, now_us, words, first, last)
   local rules = call('HMGET', guard_prefix .. identity, 'ttl_s', 'max_ttl_s', 'idle_s')
   local tokens = tokens_prefix .. identity

@@ -1,5 +1,8 @@
--- A state as another layout has it, or one that is all zero if there is none. `moves` is what
--- operator/load/migration.py made: the new stamp, the lengths of the new header and the old, steps.
+-- moved_state: return a state in another layout; all zero if there is none.
+-- in:  unpack_struct, step_number, step_ring
+-- out: moved_state
+--
+-- `moves` comes from operator/load/migration.py: the new stamp, the lengths of both headers, steps.
 local function moved_state(moves, state, now_us)
   local stamp, size, from_size, at = unpack_struct('<c8HH', moves)
   if not state then return stamp .. string.rep('\0', size - 8) end

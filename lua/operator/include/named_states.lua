@@ -1,5 +1,8 @@
--- The states of the identities that are wanted, or of all that are active: name and key by
--- turns. Nil and a name if that one is not active.
+-- named_states: return names and states of the wanted identities, or of all active ones.
+-- in:  layouts_key, state_prefix, guard_prefix
+-- out: named_states
+--
+-- Returns nil and a name if that identity is not active.
 local function named_states(wanted)
   local all = not wanted[1]
   if all then

@@ -1,4 +1,6 @@
--- Of each of a state's rings, the place of its newest call and that call, packed.
+-- newest_calls: return for each ring of a state the place of its newest call and that call, packed.
+-- in:  pack, unpack_struct
+-- out: newest_calls
 local function newest_calls(state, rings)
   local marks = {}
   for at = 1, #rings, 10 do

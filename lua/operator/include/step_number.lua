@@ -1,5 +1,8 @@
--- What a step of `moves` puts into a state's numbers, and the place of the next step; nothing
--- if it is a step for a ring. See operator/load/migration.py.
+-- step_number: return the numbers that a step of `moves` makes, and the place of the next step.
+-- in:  pack, unpack_struct, latest_us
+-- out: step_number
+--
+-- Returns nothing for a step of a ring. See operator/load/migration.py.
 local function step_number(moves, at, state, now_us)
   local step = string.sub(moves, at, at)
   if step == '=' then
@@ -13,14 +16,14 @@ local function step_number(moves, at, state, now_us)
     local end_us, used = unpack_struct('<dd', state, index * 8 + 1)
     if now_us >= end_us then return pack('<dd', 0, 0), next_at end
     -- No window ends so late: what is corrupt stays so.
-    if not (end_us < {{ latest_us }}) then return pack('<dd', end_us, used), next_at end
+    if not (end_us < latest_us) then return pack('<dd', end_us, used), next_at end
     -- The window that is open stays open, with its count, until the new calendar ends it.
     return pack('<dd', new_end_us, used), next_at
   elseif step == 'p' then
     local index, pace_us, new_pace_us, next_at = unpack_struct('<Hdd', moves, at + 1)
     local tat_us = unpack_struct('<d', state, index * 8 + 1)
     -- As many calls are still owed; each now costs the new interval. What is corrupt stays so.
-    if tat_us > now_us and tat_us < {{ latest_us }} then
+    if tat_us > now_us and tat_us < latest_us then
       tat_us = now_us + math.ceil((tat_us - now_us) / pace_us * new_pace_us)
     end
     return pack('<d', tat_us), next_at

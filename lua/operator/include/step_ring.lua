@@ -1,5 +1,8 @@
--- The ring that a step of `moves` makes, '' if it holds no call; its capacity, and the place of
--- the next step. See operator/load/migration.py.
+-- step_ring: return the ring that a step of `moves` makes, its capacity and the next place.
+-- in:  pack, unpack_struct, moved_ring
+-- out: step_ring
+--
+-- The ring is '' if it holds no call. See operator/load/migration.py.
 local function step_ring(moves, at, state, now_us)
   local step = string.sub(moves, at, at)
   if step == 'k' then

@@ -9,7 +9,6 @@ from redis.exceptions import ResponseError
 
 from keyleash.commands import CommandTable
 from keyleash.compiler import Report
-from keyleash.compiler.render import operator_script
 from keyleash.errors import (
     OperationError,
     Problem,
@@ -40,6 +39,7 @@ from keyleash.operator.load.staging import (
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import ActivePolicy, Client, read_active
+from keyleash.store.scripts import ACTIVATE
 from keyleash.store.server_check import operator_client, require_supported
 from keyleash.store.token import reject_tokens
 from keyleash.store.wire import Transport, function_name
@@ -235,9 +235,9 @@ def _activate(
     if sum(change.kind is not StateChange.KEPT for change in changes) >= MANY:
         step_lua_gc(client)
     # Loaded first, so that compiling it is no part of the moment.
-    script = client.script_load(operator_script("activate.lua", keyspace))
+    digest = client.script_load(ACTIVATE.text)
     try:
-        return int(client.evalsha(script, 0, *header, *words))
+        return int(client.evalsha(digest, *ACTIVATE.arguments(keyspace, *header, *words)))
     except ResponseError as error:
         if str(error).startswith("LEASH ACTIVATION_"):
             raise _conflict(

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from redis.exceptions import ResponseError
 
 from keyleash.compiler import CompiledGuard, Report
-from keyleash.compiler.render import operator_script
 from keyleash.errors import OperationError
 from keyleash.limits.counters import DOUBLE
 from keyleash.operator.load.plan import (
@@ -24,7 +23,7 @@ from keyleash.operator.load.plan import (
 )
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import ActivePolicy, Client
-from keyleash.store.scripts import COLLECT, STAGED_KEEP_MS
+from keyleash.store.scripts import COLLECT, STAGE, STAGED_KEEP_MS
 from keyleash.store.state import Layout
 from keyleash.store.wire import Transport
 
@@ -56,7 +55,6 @@ class LoadStage:
         self.load = secrets.token_hex(8)
         self._client = client
         self._keyspace = keyspace
-        self._script = operator_script("stage.lua", keyspace)
         self._recorded: Sequence[str] = ()
         self.seen: dict[str, StagedState] = {}
 
@@ -133,7 +131,9 @@ class LoadStage:
         for change in piece:
             if change.moves is not None:
                 words += change.identity, change.moves.packed, change.moves.rings
-        seen = iter(self._client.eval(self._script, 0, self.load, *words))
+        seen = iter(
+            self._client.eval(STAGE.text, *STAGE.arguments(self._keyspace, self.load, *words))
+        )
         for change, *answer in zip(piece, seen, seen, seen, strict=True):
             self.seen[change.identity] = StagedState(*answer)
 
