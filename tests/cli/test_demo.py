@@ -30,7 +30,7 @@ def test_answer_that_differs_is_marked_counted_and_fails(offline: Cli) -> None:
     (place,) = (at for at, line in enumerate(lines) if line.endswith("DIFFERS"))
     assert "(nil)" in lines[place]
     assert lines[place + 1].strip() == "expected: something"
-    assert lines[-1] == "1 of 3 answers differ from what was expected"
+    assert lines[-1] == "1 of 3 replies differ from the expected ones"
 
 
 @pytest.mark.usefixtures("a_wrong_scene")

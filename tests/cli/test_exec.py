@@ -122,7 +122,7 @@ def test_rate_and_budget_refusals_say_when(loaded: Cli) -> None:
 
     result = loaded.run(*words, KEYLEASH_TOKEN=token)
 
-    assert "RATE_LIMITED: `rate.writes` is used up for now" in result.stderr
+    assert "RATE_LIMITED: `rate.writes` is exceeded" in result.stderr
     assert "help: try again in " in result.stderr
 
 
@@ -207,7 +207,7 @@ def test_denied_command_is_shown_without_a_trailing_blank_and_with_the_section_t
     restore = loaded.run("exec", "RESTORE", "agents:jobs:7:state", "0", "x", KEYLEASH_TOKEN=token)
 
     assert "the command `XGROUP` is refused" in container.stderr
-    assert "`RESTORE` is refused: no grant names it in `only`" in restore.stderr
+    assert "`RESTORE` is not allowed: no grant names it in `only`" in restore.stderr
     assert "help: see docs/reference/policy.md#restore\n" in restore.stderr
 
 

@@ -242,8 +242,8 @@ def test_spent_budget_says_when_it_begins_anew() -> None:
     failure = failure_of(spent, "redis://h")
 
     assert failure is not None
-    assert failure.message == "BUDGET_EXHAUSTED: `budget.requests` is spent"
-    assert failure.help == "it begins anew at 2023-11-15 00:00:00Z"
+    assert failure.message == "BUDGET_EXHAUSTED: `budget.requests` is exhausted"
+    assert failure.help == "it resets at 2023-11-15 00:00:00Z"
 
 
 def test_error_that_was_not_foreseen_is_no_failure() -> None:

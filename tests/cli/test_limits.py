@@ -27,8 +27,8 @@ def test_reset_lets_a_denied_agent_act_and_is_logged(loaded: Cli, embedded: Real
     result = loaded.run("limits", "reset", RUNNER, "--limit", "rate.writes", "--reason", "audit 7")
 
     assert result.exit_code == 0
-    assert result.stdout == "`agent-runner` counts from 0 again: rate.writes\n"
-    assert re.search(r"binds whatever starts after \S+Z, control event \d+-\d+", result.stderr)
+    assert result.stdout == "`agent-runner` reset: rate.writes\n"
+    assert re.search(r"effective \S+Z, control event \d+-\d+", result.stderr)
     assert loaded.run(*CALL, KEYLEASH_TOKEN=token).exit_code == 0
     log = loaded.ok("audit", "log", "--control")
     assert re.search(r"reset-limits +tester", log)

@@ -150,7 +150,7 @@ def test_plan_tells_of_guards_that_must_be_made_anew_though_no_rule_changes(
 
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
-    assert "1 guard made anew, by the same rules: `agent-runner`" in lines
+    assert "1 guard regenerated with the same rules: `agent-runner`" in lines
     loaded.ok("load", example, "--yes")
     assert loaded.run("plan", example).exit_code == 0
 
@@ -364,7 +364,7 @@ def test_person_who_is_asked_agrees_to_the_removal_as_well(cli: Cli, policy: Pat
     many(policy, 1, "own:{n}:*")
 
     with on_a_terminal(cli, "load", policy) as (process, terminal):
-        read_until(terminal, "activate it, and remove 1 identity?")
+        read_until(terminal, "activate, and remove 1 identity?")
         os.write(terminal, b"y\n")
         assert process.wait(60) == 0
     assert [item["name"] for item in cli.json("status")["identities"]] == ["agent-000"]

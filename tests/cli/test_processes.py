@@ -190,7 +190,7 @@ def test_demo_finds_every_answer_as_expected(offline: Cli) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""
     lines = result.stdout.splitlines()
-    assert re.fullmatch(r"all \d+ answers are as expected", lines[-1])
+    assert re.fullmatch(r"all \d+ replies are as expected", lines[-1])
     assert sum(line.endswith(" ok") for line in lines) == int(lines[-1].split()[1])
     assert "kl_agent" not in result.stdout
     for code in (
@@ -221,7 +221,7 @@ def test_demo_that_is_interrupted_leaves_no_server(offline: Cli) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "code", "said"),
-    [("n\n", 1, "error: nothing was activated"), ("y\n", 0, "activate it?")],
+    [("n\n", 1, "error: nothing was activated"), ("y\n", 0, "activate?")],
 )
 def test_load_on_a_terminal_asks(
     cli: Cli, example: Path, answer: str, code: int, said: str
@@ -252,7 +252,7 @@ def test_load_on_a_terminal_asks_whether_access_may_widen(
     os.close(controller)
     os.close(terminal)
 
-    assert "activate it, and widen access of 1 identity?" in errors
+    assert "activate, and widen access of 1 identity?" in errors
     assert loaded.json("status")["policy"]["generation"] == generation
 
 

@@ -78,7 +78,7 @@ def test_token_in_place_of_its_id_is_refused_and_not_repeated(loaded: Cli, comma
     result = loaded.run("token", command, token)
 
     assert result.exit_code == 2
-    assert "that is a token, not the id of one" in result.stderr
+    assert "this is a token, not a token id" in result.stderr
     assert token not in result.output
 
 
@@ -150,8 +150,8 @@ def test_revoke_says_when_it_bound_and_what_it_cut(loaded: Cli) -> None:
 
     assert re.search(rf"{busy['id']} +agent-runner +3\n", result.stdout)
     assert re.search(rf"{idle['id']} +agent-runner +0\n", result.stdout)
-    assert re.search(r"2 tokens revoked: binds whatever starts after \S+Z\n", result.stderr)
-    assert "0 calls refused in the 1s since" in result.stderr
+    assert re.search(r"2 tokens revoked, effective \S+Z\n", result.stderr)
+    assert "0 calls denied in the 1s since" in result.stderr
 
 
 def test_revoke_as_json_has_the_moment_and_the_numbers(loaded: Cli) -> None:

@@ -180,7 +180,7 @@ def test_revoke_by_id_binds_the_next_call(server: RealServer, example: str) -> N
     refused = cli.run(*call, KEYLEASH_TOKEN=issued["token"])
     assert refused.exit_code == 1
     assert "TOKEN_REVOKED" in refused.stderr
-    assert cli.ok("token", "revoke", issued["id"]) == f"`{issued['id']}` was revoked already\n"
+    assert cli.ok("token", "revoke", issued["id"]) == f"`{issued['id']}` was already revoked\n"
 
 
 def test_revoke_of_an_identity_leaves_the_others(loaded: Cli) -> None:
@@ -203,7 +203,7 @@ def test_revoke_of_all_needs_consent(loaded: Cli) -> None:
 
     assert loaded.run("token", "revoke", "--all").exit_code == 2
     assert len(loaded.json("token", "revoke", "--all", "--yes")["revoked"]) == 2
-    assert loaded.ok("token", "revoke", "--all", "--yes") == "there was no token left to revoke\n"
+    assert loaded.ok("token", "revoke", "--all", "--yes") == "no live token to revoke\n"
 
 
 @pytest.mark.parametrize(

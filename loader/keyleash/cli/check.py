@@ -66,7 +66,7 @@ def _escaped(text: str, escapes: dict[str, str]) -> str:
 @json_option
 @pass_settings
 def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
-    """Check a policy file.
+    """Validate and lint a policy file.
 
     Reports every problem of FILE, each with its place. No server is needed: commands are those
     of the servers that keyleash knows, and `load` asks the one that it loads on. Warns of what

@@ -34,11 +34,11 @@ from keyleash.text import clock_time, json_bytes, printable
 SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ReplyCode.SUSPENDED: (
         "the identity is suspended: {reason}",
-        "let it act again with `keyleash thaw NAME`",
+        "resume it with `keyleash thaw NAME`",
     ),
     ReplyCode.POLICY_STALE: (
         "the guard belongs to a policy that is no longer active",
-        "try again; if it stays, load the policy again",
+        "try again; if it persists, load the policy again",
     ),
     ReplyCode.TOKEN_UNKNOWN: (
         "the server does not know the token",
@@ -53,18 +53,18 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
         "issue a new one with `keyleash token issue IDENTITY`",
     ),
     ReplyCode.COMMAND_REFUSED: (
-        "the command `{command}` is refused: {reason}",
+        "the command `{command}` is not allowed: {reason}",
         "see docs/reference/commands.md, and `only` and `except` in the policy",
     ),
     ReplyCode.CLASS_NOT_GRANTED: (
         "no grant gives `{class}`, which `{command}` needs",
-        "add `{class}` to `allow` of a grant, if the identity shall have it",
+        "add `{class}` to `allow` of a grant, if the identity should have it",
     ),
     ReplyCode.KEY_NOT_GRANTED: (
         "no grant covers the key `{key}`",
         "use a key of the identity, or add a pattern to its grants",
     ),
-    ReplyCode.KEY_DENIED: ("the key `{key}` is denied, whatever the grants say", None),
+    ReplyCode.KEY_DENIED: ("the key `{key}` is denied by a `deny` rule", None),
     ReplyCode.CHANNEL_NOT_GRANTED: (
         "no grant covers the channel `{channel}`",
         "use a channel of the identity, or add a pattern to `channels` of a grant",
@@ -81,15 +81,15 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
         "the identity of the token is in no active policy",
         "see `keyleash status`; load a policy that has it with `keyleash load FILE`",
     ),
-    ReplyCode.RATE_LIMITED: ("`{limit}` is used up for now", "try again in {retry_after_ms} ms"),
-    ReplyCode.BUDGET_EXHAUSTED: ("`{limit}` is spent", "it begins anew at {resets_at}"),
+    ReplyCode.RATE_LIMITED: ("`{limit}` is exceeded", "try again in {retry_after_ms} ms"),
+    ReplyCode.BUDGET_EXHAUSTED: ("`{limit}` is exhausted", "it resets at {resets_at}"),
     ReplyCode.AUDIT_FULL: (
-        "{events} events or more wait for their export",
+        "at least {events} events are not exported yet",
         "export them with `keyleash audit export`; until then nothing more can be recorded",
     ),
     ReplyCode.COUNTER_CORRUPT: (
-        "the counter of `{limit}` holds what no guard writes",
-        "find out who wrote to it, then start it again with `keyleash limits reset IDENTITY`",
+        "the counter of `{limit}` is corrupt",
+        "find out what wrote to it, then reset it with `keyleash limits reset IDENTITY`",
     ),
     ReplyCode.WORK_TOO_LARGE: (
         "`{command}` is {work} units of work, and the limit is {limit}",
@@ -111,7 +111,7 @@ def explain(error: LeashError) -> tuple[str, str | None]:
     # A container without its sub-command ends in a blank.
     words = _Words({name: printable(value).rstrip() for name, value in error.details.items()})
     if isinstance(error, SuspendedError) and error.until_ms is not None:
-        help_ = f"it may act again at {clock_time(error.until_ms)}; sooner by `keyleash thaw NAME`"
+        help_ = f"it resumes at {clock_time(error.until_ms)}, or earlier with `keyleash thaw NAME`"
     if error.details.get("reason") == NOT_NAMED:
         section = "restore" if words["command"] == "RESTORE" else "servers-and-modules"
         help_ = f"see docs/reference/policy.md#{section}"
@@ -154,7 +154,7 @@ class Failure:
 BUG = Failure(
     "bug",
     70,
-    "this is a defect of keyleash, whose traceback stands above",
+    "this is a bug in keyleash; the traceback is above",
     "report it, with the command and the traceback",
 )
 """What was not foreseen."""
@@ -188,7 +188,7 @@ _OF_WORD = {
     "MISCONF": Failure(
         "cannot-persist",
         FAILED,
-        "the server takes no writes, since it could not write to its disk",
+        "the server denies writes, because it could not write to its disk",
         "make room on the disk; `INFO persistence` and the server's log say what failed",
     ),
 }
@@ -196,7 +196,7 @@ _OF_WORD = {
 
 def failure_of(error: Exception, server: str) -> Failure | None:
     """
-    What to tell the user.
+    Return the failure to report for *error*.
 
     Args:
         error: Whatever was raised.
@@ -230,8 +230,8 @@ def failure_of(error: Exception, server: str) -> Failure | None:
             return Failure(
                 "unreadable",
                 FAILED,
-                "a record on the server is not such as keyleash writes",
-                "`keyleash doctor` says more; find out who wrote to keyleash's keys",
+                "a record on the server is corrupt",
+                "run `keyleash doctor`; find out what wrote to keyleash's keys",
             )
         case UnicodeEncodeError(encoding="utf-8"):
             # Only bytes that the shell passed on can be that; nothing was sent.
@@ -262,7 +262,7 @@ def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
             message = f"cannot {verb} `{server}`: {reason_of(error)}"
             return Failure("server-unreachable", UNREACHABLE, message, hint_of(error, server))
         case redis_errors.InvalidResponse():
-            message = f"what answers at `{server}` is no Redis"
+            message = f"the server at `{server}` is not Redis"
             return Failure("no-redis", UNREACHABLE, message, "check --url, and its scheme")
     if is_of_a_cluster(error):
         cluster = ClusterError()

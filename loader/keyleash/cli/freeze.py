@@ -39,29 +39,31 @@ if TYPE_CHECKING:
     "for_s",
     metavar="DURATION",
     callback=duration_s,
-    help="How long, such as `30m`.  [default: until `keyleash thaw`]",
+    help="Duration, such as `30m`.  [default: until `keyleash thaw`]",
 )
-@click.option("--reason", required=True, help="Why, as every refusal says it; no secret.")
+@click.option(
+    "--reason", required=True, help="Reason, included in every denial; must not hold a secret."
+)
 @yes_option
 @json_option
 @pass_settings
 def freeze_(
     settings: Settings, identities: tuple[str, ...], for_s: int | None, reason: str, yes: bool
 ) -> None:
-    """Refuse every call of the named identities, from the very next one on.
+    """Suspend identities: every call is denied, starting with the next one.
 
-    Without a name it is about every identity, and asks first. It is one step: all that were
-    meant are stopped at the same moment, or, if one of the names is wrong, none. Their tokens
-    stay as they are. A freeze never ends an earlier one sooner: `thaw` does that.
+    Without a name, suspends every identity after confirmation. The change is atomic: if a name
+    is unknown, no identity is suspended. Tokens stay valid. A freeze never shortens an existing
+    one; `thaw` ends it.
     """
     if not reason.strip():
-        raise UsageError("the reason is empty", help="say why: every refusal will")
+        raise UsageError("the reason is empty", help="give a reason: every denial includes it")
     if len(reason.encode()) > MAX_REASON_BYTES:
         raise UsageError(
             f"a reason has at most {MAX_REASON_BYTES} bytes, this one {len(reason.encode())}"
         )
-    ends = "until it is thawed" if for_s is None else f"for {span(for_s)}"
-    _require_meant(settings, identities, yes, "freeze", f"every agent stops {ends}")
+    ends = "until `keyleash thaw`" if for_s is None else f"for {span(for_s)}"
+    _confirm_all(settings, identities, yes, "freeze", f"every agent stops {ends}")
     client, keyspace, actor = settings.client, settings.keyspace, settings.actor
     with settings.changing("look at `keyleash status`"):
         result = freeze(
@@ -76,27 +78,27 @@ def freeze_(
 @json_option
 @pass_settings
 def thaw_(settings: Settings, identities: tuple[str, ...], yes: bool) -> None:
-    """Let the named identities act again, whoever or whatever suspended them.
+    """Resume suspended identities.
 
-    Without a name it is about every identity, and asks first. What a circuit breaker counted
-    is forgotten.
+    Without a name, resumes every identity after confirmation. Also ends the suspension by a
+    circuit breaker, and resets its count.
     """
-    told = "whoever is suspended acts again, also where somebody else stopped it"
-    _require_meant(settings, identities, yes, "thaw", told)
+    effect = "every suspended identity resumes, whoever suspended it"
+    _confirm_all(settings, identities, yes, "thaw", effect)
     client, keyspace = settings.client, settings.keyspace
     with settings.changing("look at `keyleash status`"):
         result = thaw(client, identities, actor=settings.actor, keyspace=keyspace)
     _show(settings, result, _thawed_word)
 
 
-def _require_meant(
-    settings: Settings, identities: tuple[str, ...], yes: bool, verb: str, told: str
+def _confirm_all(
+    settings: Settings, identities: tuple[str, ...], yes: bool, verb: str, effect: str
 ) -> None:
     if identities:
         return
     require_known(settings.client, settings.keyspace, None)
     if not yes:
-        print_note(told)
+        print_note(effect)
     if not require_consent(f"{verb} every identity on {settings.shown_url}?", yes):
         raise OperationError("declined", "nothing was changed")
 
@@ -125,7 +127,7 @@ def _show(settings: Settings, result: FreezeResult, word: Any) -> None:
     )
     if changed:
         at = f"{iso_time(bound_ms)}, control event {result.event}"
-        print_note(f"{counted(changed, 'identity')} changed: binds whatever starts after {at}")
+        print_note(f"{counted(changed, 'identity')} changed, effective {at}")
     else:
         print_note("nothing changed")
 
@@ -135,11 +137,11 @@ def _frozen_word(frozen: Frozen, now_ms: int) -> str:
         until = "until `thaw`"
     else:
         until = f"until {clock_time(frozen.until_ms)} ({distance(frozen.until_ms, now_ms)})"
-    return f"suspended {until}" if frozen.changed else f"was suspended already, {until}"
+    return f"suspended {until}" if frozen.changed else f"unchanged, suspended {until}"
 
 
 def _thawed_word(frozen: Frozen, _now_ms: int) -> str:
-    return "may act again" if frozen.changed else "was not suspended"
+    return "resumed" if frozen.changed else "unchanged"
 
 
 def _as_json(frozen: Frozen) -> dict[str, Any]:

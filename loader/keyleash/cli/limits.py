@@ -51,7 +51,9 @@ def limits() -> None:
     type=LimitName(),
     help="One limit, such as `rate.writes` or `budget.requests`.  [default: all of the identity]",
 )
-@click.option("--reason", required=True, help="Why, for the record of changes; no secret.")
+@click.option(
+    "--reason", required=True, help="Reason, recorded in the audit log; must not hold a secret."
+)
 @json_option
 @pass_settings
 def reset(settings: Settings, identity: str, limit: str | None, reason: str) -> None:
@@ -61,7 +63,7 @@ def reset(settings: Settings, identity: str, limit: str | None, reason: str) -> 
     token or per captured segment is reset for each of them. Other identities are left alone.
     """
     if not reason.strip():
-        raise UsageError("the reason is empty", help="say why, for the record of changes")
+        raise UsageError("the reason is empty", help="give a reason for the audit log")
     size = len(reason.encode("utf-8", "surrogateescape"))
     if size > MAX_REASON_BYTES:
         raise UsageError(f"a reason has at most {MAX_REASON_BYTES} bytes, this one {size}")
@@ -86,7 +88,7 @@ def reset(settings: Settings, identity: str, limit: str | None, reason: str) -> 
             }
         )
         return
-    click.echo(f"`{done.identity}` counts from 0 again: {', '.join(done.limits)}")
+    click.echo(f"`{done.identity}` reset: {', '.join(done.limits)}")
     if done.counters:
         print_note(f"{counted(done.counters, 'counter')} per token or captured segment deleted")
-    print_note(f"binds whatever starts after {at}, control event {done.event}")
+    print_note(f"effective {at}, control event {done.event}")

@@ -156,7 +156,7 @@ def activate(
 
 def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> None:
     widened = [identity.name for identity in preview.diff.identities if identity.widens]
-    effects = ["activate it"]
+    effects = ["activate"]
     if preview.removed:
         effects.append(f"remove {counted(len(preview.removed), 'identity')}")
     if preview.needs_permission:
@@ -215,7 +215,7 @@ def _tell(
     else:
         count = counted(len(result.identities), "identity")
         click.echo(f"activated generation {result.generation}: {count}")
-        print_note("read back: records, states and scripts are as they were activated")
+        print_note("verified: records, states and scripts match")
         _say_of_users(settings, result.identities, named)
 
 
@@ -253,16 +253,16 @@ def load(
     full: bool,
     yes: bool,
 ) -> None:
-    """Make a policy file the active policy.
+    """Activate a policy file atomically.
 
-    FILE becomes active as a whole, or not at all. Shows the plan, as `keyleash plan` does, and
-    asks; with --yes it asks nobody. Then what widens access needs --allow-widening, unless no
-    policy is active yet, and what removes identities needs --allow-removal. What the limits
-    have counted is kept, and so are tokens and suspensions. Afterwards what the server has is
-    read back and compared. Warns of what has no effect: commands that FILE names and the server
-    lacks, before-images of masked keys. Refuses a server that may evict keyleash's own keys
-    when its memory is full, and one that does not validate payloads if FILE allows RESTORE; an
-    option allows each. `-` reads standard input, and then needs --yes.
+    Shows the plan, as `keyleash plan` does, and asks for confirmation. With --yes it does not
+    ask; then changes that widen access need --allow-widening, unless no policy is active yet,
+    and the removal of identities needs --allow-removal. Counters of limits, tokens and
+    suspensions are preserved. Afterwards the activated records are read back and verified.
+    Warns of rules without effect: commands that the server lacks, before-images of masked keys.
+    Rejects a server that may evict keyleash's own keys when its memory is full, and one that does
+    not validate payloads if FILE allows RESTORE; an option allows each. `-` reads standard
+    input, and then needs --yes.
 
     ACL users that `keyleash fence` made are kept in step, on each --node as well, and those of
     identities that leave the policy are deleted.
@@ -306,7 +306,7 @@ def find_kept(kept: Sequence[ActivePolicy], digest: str) -> ActivePolicy:
     """
     if not kept:
         raise OperationError(
-            "no-policy", "no policy is kept here", help="load one with `keyleash load FILE`"
+            "no-policy", "no policy is stored", help="load one with `keyleash load FILE`"
         )
     wanted = digest.lower()
     found = [item for item in kept if item.digest.startswith(wanted)]
@@ -352,7 +352,7 @@ def rollback(
     full: bool,
     yes: bool,
 ) -> None:
-    """Make an earlier policy the active one again.
+    """Activate an earlier policy again.
 
     Without --to it is the one that was active before this one, so a second rollback takes the
     first one back. `keyleash policy history` lists those that are kept, the last 20. It is a

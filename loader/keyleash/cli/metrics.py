@@ -30,7 +30,7 @@ HOST = "127.0.0.1"
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help=f"Serve them on {HOST} at this port until Ctrl-C or SIGTERM; 0 takes a free one.",
+    help=f"Serve on {HOST} at this port until Ctrl-C or SIGTERM; 0 picks a free one.",
 )
 @json_option
 @pass_settings

@@ -46,28 +46,26 @@ transport_option = click.option(
     type=click.Choice([item.value for item in Transport]),
     default=Transport.EVALSHA.value,
     show_default=True,
-    help="How guards are called: as cached scripts, or as functions, which the server keeps.",
+    help="Call guards as cached scripts (evalsha) or as functions (fcall), which survive restarts.",
 )
 allow_eviction_option = click.option(
     "--allow-eviction",
     is_flag=True,
-    help="Load even where the server may evict keyleash's own keys.",
+    help="Load even if the server may evict keyleash's own keys.",
 )
 allow_unvalidated_restore_option = click.option(
     "--allow-unvalidated-restore",
     is_flag=True,
-    help="Allow RESTORE even where the server does not validate its payloads.",
+    help="Allow RESTORE even if the server does not validate payloads.",
 )
 allow_widening_option = click.option(
-    "--allow-widening", is_flag=True, help="With --yes: also where it widens access."
+    "--allow-widening", is_flag=True, help="With --yes: allow changes that widen access."
 )
 allow_removal_option = click.option(
-    "--allow-removal", is_flag=True, help="With --yes: also where it removes identities."
+    "--allow-removal", is_flag=True, help="With --yes: allow the removal of identities."
 )
-full_option = click.option(
-    "--full", is_flag=True, help="Show every change of every identity, also of many."
-)
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+full_option = click.option("--full", is_flag=True, help="Show every change of every identity.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 
 
 def refuse_typed_password(parameter: str, url: str | None, variable: str) -> None:
@@ -86,18 +84,20 @@ def refuse_typed_password(parameter: str, url: str | None, variable: str) -> Non
 
 
 def require_consent(question: str, yes: bool) -> bool:
-    """Ask a person, unless told not to.
+    """Ask for confirmation, unless *yes*.
 
     Returns:
-        Whether to go on.
+        Whether to proceed.
 
     Raises:
-        UsageError: there is nobody to ask.
+        UsageError: standard input is not a terminal.
     """
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask on", help="add `--yes` to go ahead")
+        raise UsageError(
+            "cannot ask for confirmation without a terminal", help="add `--yes` to proceed"
+        )
     try:
         return click.confirm(question, err=True)
     except click.Abort:
@@ -116,11 +116,11 @@ def require_number(
 
 
 SENTENCE = 1000
-"""More characters than any has."""
+"""Longer than any first sentence."""
 
 
 class Group(click.Group):
-    """A group whose help tells of each command in a whole sentence; click cuts it off."""
+    """A group whose help shows the whole first sentence of each command; click truncates it."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list, wrapped."""

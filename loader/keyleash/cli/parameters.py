@@ -79,28 +79,24 @@ def since_option(function: F) -> F:
         "--since",
         metavar="TIME",
         callback=moment,
-        help="From then on: `10m` ago, or ISO 8601, in UTC if it names no zone.",
+        help="Start time: `10m` ago, or ISO 8601 (UTC by default).",
     )(function)
 
 
 def until_option(function: F) -> F:
     """Let `--until` give where to end."""
     return click.option(
-        "--until", metavar="TIME", callback=moment, help="Up to then; written likewise."
+        "--until", metavar="TIME", callback=moment, help="End time, in the same form."
     )(function)
 
 
 class IdentityName(StringParamType):
-    """Any text. Whether there is such an identity, each command finds out for itself."""
+    """The name of an identity. Commands check that it exists."""
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """
-        The identities that the server knows and that begin like that.
-
-        Whoever presses Tab has nowhere to read an error: without a server there are none.
-        """
+        """Return the known identities that begin with *incomplete*; none if the server fails."""
         url = str(ctx.find_root().params.get("url") or "")
         try:
             client = node_client(url, url)

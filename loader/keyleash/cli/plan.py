@@ -24,8 +24,8 @@ CHANGES = 1
 
 
 @click.command(
-    epilog="\b\nexit codes: 0 nothing changes, 1 something does, 2 usage, 65 bad policy,\n"
-    "            66 no such file, 69 server out of reach, or failed, 77 not permitted by it\n"
+    epilog="\b\nexit codes: 0 no changes, 1 changes, 2 usage, 65 bad policy,\n"
+    "            66 no such file, 69 server unreachable, or failed, 77 not permitted by it\n"
     "example:    keyleash plan examples/agents.yaml"
 )
 @click.argument("file", type=FILE)
@@ -37,7 +37,7 @@ CHANGES = 1
 def plan(
     settings: Settings, file: str, allow_unvalidated_restore: bool, transport: str, full: bool
 ) -> int:
-    """Show what loading a policy file would change, and change nothing.
+    """Show what loading a policy file would change (read-only).
 
     Compares FILE with the active policy, identity by identity: rules that are added (+), removed
     (-) or changed (~), and calls that become possible or impossible. A rule marked `widens` has a

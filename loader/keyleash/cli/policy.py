@@ -16,7 +16,7 @@ from keyleash.text import clock_time, iso_time, printable, short_digest
 
 @click.group(cls=Group, epilog=example("keyleash policy history"))
 def policy() -> None:
-    """Look at the active policy and at those that were."""
+    """Show the active policy and its history."""
 
 
 @policy.command(epilog=example("keyleash policy show --digest 3f9ac2d81b07"))
@@ -51,7 +51,7 @@ def show(settings: Settings, digest: str | None) -> None:
 @json_lines_option
 @pass_settings
 def history(settings: Settings) -> None:
-    """List the policies that are kept, the newest first.
+    """List the stored policies, newest first.
 
     Each is listed once, as it last was activated; `keyleash audit log --control` has every
     activation. `from` is the policy that it replaced.
@@ -64,7 +64,7 @@ def history(settings: Settings) -> None:
             print_json_line({**_as_json(item), "active": item.digest == digest})
         return
     if not kept:
-        print_note("no policy is kept here")
+        print_note("no policy is stored")
         return
     columns = [Column("generation", "right"), Column("digest"), Column("activated")]
     columns += [Column("by"), Column("from"), Column("")]

@@ -190,9 +190,9 @@ def _timeout_s(
 @click.group(
     cls=Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="\b\nexit codes: 0 done, 1 refused or failed, 2 usage, 65 bad policy,\n"
-    "            66 input file unreadable, 69 server out of reach or not supported,\n"
-    "            70 defect of keyleash, 76 reply is none of Redis, 77 not permitted by the server\n"
+    epilog="\b\nexit codes: 0 success, 1 denied or failed, 2 usage, 65 bad policy,\n"
+    "            66 input file unreadable, 69 server unreachable or not supported,\n"
+    "            70 bug in keyleash, 76 not a Redis reply, 77 not permitted by the server\n"
     "example:    keyleash demo",
 )
 @click.option(
@@ -201,14 +201,14 @@ def _timeout_s(
     default=DEFAULT_URL,
     show_default=True,
     show_envvar=True,
-    help="The server. A URL with a password is taken from the variable alone: options are seen "
-    "in the process list.",
+    help="The server. Passwords are only accepted in the variable: arguments are visible in the "
+    "process list.",
 )
 @click.option(
     "--actor",
     envvar="KEYLEASH_ACTOR",
     show_envvar=True,
-    help="Who you are, for the record of changes.  [default: your user name]",
+    help="Name recorded in the audit log.  [default: your user name]",
 )
 @click.option(
     "--timeout",
@@ -216,8 +216,7 @@ def _timeout_s(
     callback=_timeout_s,
     envvar="KEYLEASH_TIMEOUT",
     show_envvar=True,
-    help="How long to wait for a connection, and for each reply, such as 0.5 or 5s; nothing is"
-    " tried again."
+    help="Time to wait for a connection and for each reply, such as 0.5 or 5s; no retries."
     f"  [default: {TIMEOUT_S:g}]",
 )
 @json_option

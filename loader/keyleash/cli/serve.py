@@ -39,12 +39,12 @@ SETTINGS = {"client-output-buffer-limit": "normal 256mb 64mb 60"}
     "--data",
     metavar="DIR",
     type=DIRECTORY,
-    help="Keep the data in DIR. Without it, nothing is kept.",
+    help="Store the data in DIR.  [default: in memory only]",
 )
 @json_option
 @pass_settings
 def serve(settings: Settings, port: int, data: str | None) -> None:
-    """Run a server to try things on.
+    """Run a local development server.
 
     Starts the Valkey that comes with keyleash, on 127.0.0.1 only, until Ctrl-C. It has no
     password and no replica: it is for development and for demonstrations.

@@ -102,7 +102,7 @@ def hint_of(error: Exception, url: str) -> str:
                 " or expect TLS (`rediss://`)"
             )
         return "check the scheme of the URL: with TLS it is `rediss://`"
-    return "check --url or KEYLEASH_URL; `keyleash serve` starts a server to try things on"
+    return "check --url or KEYLEASH_URL; `keyleash serve` starts a development server"
 
 
 def operator_client(url: str, timeout_s: float | None = None) -> Client:
@@ -287,7 +287,7 @@ class Settings:
 
 def _require_name(actor: str) -> None:
     if not actor.strip():
-        raise UsageError("the actor is blank", help="say who you are, for the record of changes")
+        raise UsageError("the actor is blank", help="set it to your name, for the audit log")
     size = len(actor.encode("utf-8", "surrogateescape"))
     if size > MAX_ACTOR_BYTES:
         raise UsageError(f"an actor has at most {MAX_ACTOR_BYTES} bytes, this one {size}")
@@ -302,7 +302,7 @@ VARIABLE = "KEYLEASH_TOKEN"
 
 
 def token_option(function: F) -> F:
-    """Let `--token FILE` say where a token is."""
+    """Add the option `--token FILE`."""
     return click.option(
         "--token",
         "token_file",

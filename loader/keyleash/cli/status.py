@@ -32,7 +32,7 @@ from keyleash.text import clock_time
 
 
 @click.command(epilog=example("keyleash status --watch"))
-@click.option("--watch", is_flag=True, help="Go on showing it, in place, until Ctrl-C or SIGTERM.")
+@click.option("--watch", is_flag=True, help="Refresh in place until Ctrl-C or SIGTERM.")
 @click.option(
     "--interval",
     "interval_s",
@@ -40,21 +40,20 @@ from keyleash.text import clock_time
     default="2s",
     show_default=True,
     callback=duration_s,
-    help="With --watch, how often to look.",
+    help="Refresh interval of --watch.",
 )
 @json_option
 @pass_settings
 def status(settings: Settings, watch: bool, interval_s: int) -> None:
-    """Show what is active, who acts, and how much is used.
+    """Show identities, tokens, limits and recent denials.
 
     A budget counts its open window, a plain rate the calls of the last period. A rate with a
     burst shows how much of the burst is not free again yet. `oldest` is the age of the oldest
     live token, `due` if it is over the policy's `rotate_after`. `audited` and `denied` are the
     lengths of the trails; after a `+`, denials that are counted there without an entry of their
-    own. `just now` are the calls that were refused in the last five minutes.
+    own. `recent` counts the calls denied in the last five minutes.
 
-    With --watch where nobody looks on, it prints one after the other; with --json, an object a
-    line.
+    When output is not a terminal, --watch appends snapshots; with --json, one object per line.
     """
     pass  # merged
 

@@ -31,7 +31,7 @@ def print_json_line(value: Any) -> None:
 
 
 def print_note(line: str) -> None:
-    """Print a line that is not the result: on standard error."""
+    """Print a note on standard error."""
     click.echo(line, err=True)
 
 

@@ -51,14 +51,14 @@ DISAGREED = 70
     help="Load the policies into this server's database, which must be empty. A URL with a "
     "password is taken from the variable alone.  [default: an embedded server]",
 )
-@click.option("--no-server", is_flag=True, help="Ask the model only.")
+@click.option("--no-server", is_flag=True, help="Use the model only.")
 @click.option("--trace", is_flag=True, help="Show every step of the decision at a failed case.")
 @click.option(
     "--min-coverage",
     type=click.FloatRange(0, 100),
     callback=require_number,
     metavar="PERCENT",
-    help="Fail if fewer of the patterns of grants and denies decided some call.",
+    help="Fail if a smaller share of the patterns of grants and denies decided a call.",
 )
 @yes_option
 @json_option
@@ -72,7 +72,7 @@ def test(
     min_coverage: float | None,
     yes: bool,
 ) -> int:
-    """Run the test cases of FILEs against their policies.
+    """Run the unit tests of policies in FILEs.
 
     Each case asks a model of the guard in Python and the real guard, whose clock moves as the
     case says; both must agree. No policy that is active anywhere is touched. Exits with 1 if a
@@ -149,4 +149,4 @@ def _show(report: TestReport, label: str | None, trace: bool, min_coverage: floa
     click.echo(summary(report, label))
     if min_coverage is not None and report.percent < min_coverage:
         print_note(f"error: the coverage is below {min_coverage:g} %")
-        print_note("help: add a case for each pattern above that nothing came past")
+        print_note("help: add a case for each uncovered pattern above")

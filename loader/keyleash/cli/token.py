@@ -43,7 +43,7 @@ ttl_option = click.option(
     "--ttl",
     metavar="DURATION",
     callback=duration_s,
-    help="How long it lives, such as `90m`.  [default: the policy's `ttl`]",
+    help="Lifetime, such as `90m`.  [default: the policy's `ttl`]",
 )
 
 
@@ -56,7 +56,7 @@ def require_note(note: str) -> None:
 def require_no_secret(text: str | None) -> None:
     """Refuse a token where its id is wanted; it is not repeated."""
     if text is not None and text.startswith(TOKEN_START):
-        raise UsageError("that is a token, not the id of one", help="see `keyleash token list`")
+        raise UsageError("this is a token, not a token id", help="see `keyleash token list`")
 
 
 def print_issued(
@@ -124,11 +124,11 @@ def token_json(info: TokenInfo, now_ms: int) -> dict[str, Any]:
 @click.command(epilog=example("TOKEN=$(keyleash token issue agent-runner --ttl 2h)"))
 @click.argument("identity", type=IDENTITY)
 @ttl_option
-@click.option("--note", default="", help="What it is for, as `token list` shows it; no secret.")
+@click.option("--note", default="", help="Purpose, shown by `token list`; must not hold a secret.")
 @json_option
 @pass_settings
 def issue(settings: Settings, identity: str, ttl: int | None, note: str) -> None:
-    """Issue a token for IDENTITY and print it, this once.
+    """Issue a token for IDENTITY and print it once.
 
     The token alone goes to standard output; its id and expiry go to standard error. Redis
     keeps only a hash, so a token that is lost cannot be shown again: revoke it by its id.
@@ -145,7 +145,7 @@ def issue(settings: Settings, identity: str, ttl: int | None, note: str) -> None
 @click.option(
     "--stale",
     is_flag=True,
-    help="Only what is older than the policy's `rotate_after`; exit 1 if there is any.",
+    help="Only tokens older than the policy's `rotate_after`; exit 1 if there are any.",
 )
 @json_option
 @pass_settings
@@ -207,13 +207,13 @@ AT_MOST = 10_000
 @click.command(epilog=example("keyleash token revoke --identity agent-runner --wait 5s"))
 @click.argument("token_id", metavar="[ID]", required=False)
 @click.option("--identity", metavar="NAME", type=IDENTITY, help="Every token of this identity.")
-@click.option("--all", "everything", is_flag=True, help="Every token there is; asks first.")
+@click.option("--all", "everything", is_flag=True, help="Every token; asks for confirmation.")
 @click.option(
     "--wait",
     "wait_s",
     metavar="DURATION",
     callback=duration_s,
-    help="Wait so long, then say how many calls were refused meanwhile.",
+    help="Wait for this time, then print the number of calls denied meanwhile.",
 )
 @yes_option
 @json_option
@@ -226,16 +226,14 @@ def revoke(
     wait_s: int | None,
     yes: bool,
 ) -> int:
-    """Revoke tokens, from the very next call on.
+    """Revoke tokens, effective on the next call.
 
-    Give the ID of one, or name an identity, or say --all. Of each token it says how many calls
-    the audit trail has of the minute before: what was cut. How many are refused since, --wait
-    says, or later `token show ID`.
+    Specify a token ID, an identity or --all. Prints the number of calls that each token made in
+    the minute before, from the audit log. --wait, or later `token show ID`, prints the number of
+    calls denied since.
     """
     if (token_id is not None) + (identity is not None) + everything != 1:
-        raise UsageError(
-            "there is not one thing to revoke", help="give a token id, `--identity NAME` or `--all`"
-        )
+        raise UsageError("specify exactly one of ID, `--identity` and `--all`")
     require_no_secret(token_id)
     if token_id is None:
         require_known(settings.client, settings.keyspace, identity)
@@ -253,9 +251,9 @@ def revoke(
     elif done.unreadable:
         print_note("nothing was revoked")
     elif token_id is not None:
-        click.echo(f"`{token_id}` was revoked already")
+        click.echo(f"`{token_id}` was already revoked")
     else:
-        click.echo("there was no token left to revoke")
+        click.echo("no live token to revoke")
     if done.unreadable:
         _warn(done)
         return FAILED
@@ -264,7 +262,7 @@ def revoke(
 
 def _may_revoke_all(settings: Settings, yes: bool) -> bool:
     if not yes:
-        print_note("every agent stops until it gets a new token")
+        print_note("every agent is denied until it gets a new token")
     return require_consent(f"revoke every token on {settings.shown_url}?", yes)
 
 
@@ -279,13 +277,13 @@ def _print(settings: Settings, done: Revocation, wait_s: int | None) -> None:
     # First what whoever is in a hurry waits for.
     bound_ms = done.bound_us // 1000
     count = counted(len(done.tokens), "token")
-    print_note(f"{count} revoked: binds whatever starts after {iso_time(bound_ms)}")
+    print_note(f"{count} revoked, effective {iso_time(bound_ms)}")
     before, more = _calls_before(settings, done)
     print_table(
         [
             Column("revoked"),
             Column("identity", fold=True),
-            Column("recorded in the minute before", "right"),
+            Column("calls in the minute before", "right"),
         ],
         [
             (id_, name, f"{before[id_]} or more" if name in more else str(before[id_]))
@@ -295,7 +293,7 @@ def _print(settings: Settings, done: Revocation, wait_s: int | None) -> None:
     if wait_s is not None:
         refused = _refused_since(settings, done, wait_s)
         cut = counted(sum(refused[id_] for _, id_ in done.tokens), "call")
-        print_note(f"{cut} refused in the {span(wait_s)} since")
+        print_note(f"{cut} denied in the {span(wait_s)} since")
 
 
 def _print_json(settings: Settings, done: Revocation, wait_s: int | None) -> None:
@@ -350,14 +348,14 @@ def _grace_s(context: click.Context, parameter: click.Parameter, value: str | No
     callback=_grace_s,
     default="10m",
     show_default=True,
-    help="How long what is replaced is still good; `0` for not at all.",
+    help="Time for which replaced tokens stay valid; `0` for none.",
 )
 @ttl_option
 @click.option("--note", help="As for `token issue`.  [default: that of the token ID]")
 @json_option
 @pass_settings
 def rotate(settings: Settings, which: str, grace: int, ttl: int | None, note: str | None) -> None:
-    """Issue a token in place of every live one of IDENTITY, or of the token ID alone.
+    """Replace every live token of IDENTITY, or the token ID, by a new one.
 
     The new token is printed, this once, as `token issue` does. What it replaces is refused as
     expired when the grace is over, and never later than it would have been anyway. Limits are
@@ -398,7 +396,7 @@ def rotate(settings: Settings, which: str, grace: int, ttl: int | None, note: st
 @json_option
 @pass_settings
 def show(settings: Settings, token_id: str) -> None:
-    """Show what is known of the token ID: its state, its life, and how it was used.
+    """Show the state, lifetime and use of the token ID.
 
     `last used` is exact to a minute, or to a second where the policy has an idle time. `uses`
     are the calls that the audit trail still has of it: what only read is in there if the policy

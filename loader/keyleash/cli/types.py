@@ -9,7 +9,7 @@ from click.types import StringParamType
 
 class FileName(StringParamType):
     """
-    Any text. What it names, each command finds out for itself, and says it in its own words.
+    The name of a file or directory. Commands check that it exists.
 
     Args:
         kind: `file` or `dir`.

@@ -65,7 +65,7 @@ def without_secrets(
     metavar="NAME",
     default="mymaster",
     show_default=True,
-    help="What the Sentinels call the primary.",
+    help="Name of the primary in Sentinel.",
 )
 @click.option(
     "--interval",
@@ -74,10 +74,10 @@ def without_secrets(
     default="1s",
     show_default=True,
     callback=duration_s,
-    help="How often to look.",
+    help="Interval between checks.",
 )
 @click.option(
-    "--once", is_flag=True, help="Look, tell, and end: with 1 if something is wrong, else with 0."
+    "--once", is_flag=True, help="Check once and exit: with 1 if drift was found, else with 0."
 )
 @json_lines_option
 @pass_settings

@@ -66,9 +66,9 @@ class Holder:
 @json_option
 @pass_settings
 def whoami(settings: Settings, token_file: str | None) -> None:
-    """Show whose a token is, how long it lives, its grants and what is left of each limit.
+    """Show the identity, expiry, grants and remaining limits of a token.
 
-    Nothing is changed and no limit is taken. The user of the URL must be allowed to run GET,
+    Nothing is changed or charged. The user of the URL must be allowed to run GET,
     HGET, HGETALL and TIME on keyleash's own keys: one that holds an agent to its guard may not.
     """
     found = _holder(settings, require_token(token_file))
@@ -154,7 +154,7 @@ def _show(found: Holder) -> None:
     if idle_ms is not None and idle_ms < expires_ms:
         click.echo(f"          {distance(idle_ms, found.now_ms)} if it is not used before")
     if found.stopped is not None:
-        click.echo(f"stopped   every call is refused: {_stop_line(found.stopped, found.now_ms)}")
+        click.echo(f"stopped   every call is denied: {_stop_line(found.stopped, found.now_ms)}")
     _show_rules("may", [_grant_line(grant) for grant in found.identity.grants])
     _show_rules("may not", _denies(found))
     if found.limits:

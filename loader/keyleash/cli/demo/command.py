@@ -35,10 +35,10 @@ EVENTS_SHOWN = 4
 @json_option
 @pass_settings
 def demo(settings: Settings) -> None:
-    """Watch agents at work, and what stops them.
+    """Run a self-checking demo.
 
-    Starts the embedded Valkey on a free port, loads the example policy, and checks every
-    answer: exit code 1 if one differs. Nothing else is touched, and nothing is left.
+    Starts the embedded Valkey on a free port, loads the example policy, runs calls of several
+    agents and checks every reply; exits with 1 if one differs. Leaves nothing behind.
     """
     try:
         with ended_by_signals(), EmbeddedServer() as server:
@@ -53,7 +53,7 @@ def _run(url: str) -> list[DemoOutcome]:
     pass  # merged
 
     printer = Printer()
-    printer.text(f"a Valkey of the demo's own listens on {url}; it ends with the demo")
+    printer.text(f"started an embedded Valkey on {url}")
     stage = DemoStage(url, printer.outcome)
     try:
         for number, scene in enumerate(SCENES, 1):
@@ -89,7 +89,7 @@ def _print_trails(stage: DemoStage, printer: Printer) -> None:
     events = read_events(client, keyspace, names, newest_first=True)
     print_events(newest(events, EVENTS_SHOWN))
     printer.text()
-    printer.text("what was refused:")
+    printer.text("denied calls:")
     print_events(read_denials(client, keyspace, names))
 
 
@@ -131,10 +131,10 @@ class Printer:
         wrong = sum(not outcome.ok for outcome in outcomes)
         self._line()
         if wrong:
-            said = f"{wrong} of {len(outcomes)} answers differ from what was expected"
+            said = f"{wrong} of {len(outcomes)} replies differ from the expected ones"
             self._line((said, "bold red"))
         else:
-            self._line((f"all {len(outcomes)} answers are as expected", "bold green"))
+            self._line((f"all {len(outcomes)} replies are as expected", "bold green"))
 
     def _line(self, *parts: tuple[str, str]) -> None:
 

@@ -269,7 +269,7 @@ SCENES = (
     Scene("an operation that was not granted: the reader only reads", (
         call(READER, f"SET {CONTEXT_KEY} x", refused(ReplyCode.CLASS_NOT_GRANTED, class_="write")),
     )),
-    Scene("a key that is denied, whatever the grants say", (
+    Scene("a key that a deny rule protects", (
         call(RUNNER, f"SET {LOCK_KEY} x", refused(ReplyCode.KEY_DENIED, key=LOCK_KEY)),
     )),
     Scene("a batch runs whole, or not at all", (
@@ -294,7 +294,7 @@ SCENES = (
         outlive_token,
         call(READER, f"GET {CONTEXT_KEY}", refused(ReplyCode.TOKEN_EXPIRED)),
     )),
-    Scene("a revoke binds the very next call", (
+    Scene("a revocation takes effect on the next call", (
         issue(READER),
         call(READER, f"GET {CONTEXT_KEY}", Replies(None)),
         revoke,
@@ -306,5 +306,5 @@ SCENES = (
         suspend(False),
         call(RUNNER, f"EXISTS {STATE_KEY}", Replies(1)),
     )),
-    Scene("everything is on record", (count_mutations, compare_denials)),
+    Scene("every call is in the audit log", (count_mutations, compare_denials)),
 )  # fmt: skip

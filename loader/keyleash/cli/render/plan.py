@@ -63,7 +63,7 @@ def _arguments(gain: Gain) -> str:
 def _key(key: bytes | None) -> str:
     if key is None:
         return "some key"
-    return f"`{printable(key)}`" if key else "the empty key"
+    return f"`{printable(key)}`" if key else '`""`'
 
 
 def _familiar(gain: Gain) -> str:
@@ -307,7 +307,7 @@ def _body(diff: IdentityDiff) -> Iterator[str]:
             yield f"{_INDENT}{word}:"
             yield from (f"{_INDENT * 2}{line}" for line in said)
     if diff.after is None:
-        yield f"{_INDENT}every call of it is refused from then on"
+        yield f"{_INDENT}every call is denied"
 
 
 def _is_worth_a_line(diff: IdentityDiff, change: PolicyChange) -> bool:
@@ -341,7 +341,7 @@ def _foot(preview: Preview) -> Iterator[str]:
     yield ""
     if preview.to_recompile:
         yield (
-            f"{counted(len(preview.to_recompile), 'guard')} made anew, by the same rules:"
+            f"{counted(len(preview.to_recompile), 'guard')} regenerated with the same rules:"
             f" {listing(preview.to_recompile, SHOWN_IDENTITIES)}"
         )
     if preview.lost:

@@ -76,7 +76,7 @@ def _identities(snapshot: Snapshot) -> RenderableType:
         Column("oldest"),
         Column("audited", "right"),
         Column("denied", "right"),
-        Column("just now", "right"),
+        Column("recent", "right"),
     ]
     return table(
         columns,
@@ -156,7 +156,7 @@ def _refusals(snapshot: Snapshot) -> RenderableType:
     ]
     columns = [
         Column("identity", fold=True),
-        Column(f"refused in the last {span(RECENT_S)}"),
+        Column(f"denied in the last {span(RECENT_S)}"),
         Column("times", "right"),
         Column("last"),
     ]
