@@ -206,7 +206,7 @@ def test_denied_command_is_shown_without_a_trailing_blank_and_with_the_section_t
     container = loaded.run("exec", "XGROUP", KEYLEASH_TOKEN=token)
     restore = loaded.run("exec", "RESTORE", "agents:jobs:7:state", "0", "x", KEYLEASH_TOKEN=token)
 
-    assert "the command `XGROUP` is refused" in container.stderr
+    assert "the command `XGROUP` is not allowed" in container.stderr
     assert "`RESTORE` is not allowed: no grant names it in `only`" in restore.stderr
     assert "help: see docs/reference/policy.md#restore\n" in restore.stderr
 
