@@ -337,7 +337,7 @@ def test_file_that_no_crash_can_have_left_is_refused(one: Any, to: Path) -> None
         export(one, to)
     for file in said["files"][1:]:
         (to / TRAIL / file["name"]).unlink()
-    with raises_code("archive", match="has 1 files, of which 3 were recorded"):
+    with raises_code("archive", match="has 1 files, but 3 were recorded"):
         export(one, to)
 
 

@@ -170,7 +170,7 @@ def test_full_disk_ends_with_1_and_the_next_run_goes_on(loaded: Cli, admin: Any,
 
     assert done.returncode == 1
     assert f"error: cannot write in `{to / TRAIL}`: file too large; its entries" in done.stderr
-    assert "help: make room" in done.stderr
+    assert "help: free some space" in done.stderr
     assert list((to / TRAIL).iterdir()) == []
     assert unacknowledged(admin, KEYS.audit(RUNNER)) == 500
     loaded.ok("audit", "export", "--to", to)

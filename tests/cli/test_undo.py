@@ -73,7 +73,7 @@ def admin(embedded: RealServer) -> Any:
 def test_undo_shows_what_it_does_and_how_to_take_it_back(
     cli: Cli, agents: Agents, admin: Any
 ) -> None:
-    """A table of values, then one line of what was done, and one of the way back."""
+    """It prints a table of values, a summary, and the command that reverts the undo."""
     agents.run("runner", "before", "SET", STATE, "queued")
     agents.run("runner", "req-1", "SET", STATE, "broken")
     agents.run("runner", "req-1", "HSET", RESULT, "code", "7")
@@ -82,7 +82,7 @@ def test_undo_shows_what_it_does_and_how_to_take_it_back(
 
     assert done.exit_code == 0
     header, first, second = done.stdout.splitlines()
-    assert header.split() == ["key", "what", "happens", "it", "held", "it", "holds"]
+    assert header.split() == ["key", "action", "before", "now"]
     assert first.split("  ")[0] == RESULT
     assert "remove" in first
     assert "absent" in first
@@ -91,8 +91,8 @@ def test_undo_shows_what_it_does_and_how_to_take_it_back(
     assert 'string "broken"' in second
     assert admin.get(STATE) == "queued"
     assert not admin.exists(RESULT)
-    way_back = done.stderr.splitlines()[-1].split("keyleash ")[1].split()
-    cli.ok(*way_back, "--yes")
+    revert = done.stderr.splitlines()[-1].split("keyleash ")[1].split()
+    cli.ok(*revert, "--yes")
     assert admin.get(STATE) == "broken"
 
 

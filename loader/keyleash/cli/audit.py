@@ -163,7 +163,7 @@ Line = tuple[str, str]
 @json_lines_option
 @pass_settings
 def show(settings: Settings, event: str) -> None:
-    """Show everything that is recorded of EVENT, and of what became of it.
+    """Show all that is recorded about EVENT, with its result.
 
     EVENT is an id, as `audit log` shows it, or `<identity>/<id>` where several trails have that
     id; refusals and what operators did are found as well. JSON has a line for each command of a
@@ -186,7 +186,7 @@ def show(settings: Settings, event: str) -> None:
 
 
 def _values(settings: Settings, entries: Sequence[AnyEntry]) -> Images | None:
-    """What the before-images hold; None where the server does not let this user read them."""
+    """Return the values of before-images; None if this user must not read them."""
     events = (entry for entry in entries if isinstance(entry, AuditEvent))
     changes = ((event.identity, change.before) for event in events for change in event.changes)
     held = [(name, image.content) for name, image in changes if image and image.content]
@@ -197,7 +197,7 @@ def _values(settings: Settings, entries: Sequence[AnyEntry]) -> Images | None:
 
 
 def _head(entry: AnyEntry) -> Iterator[Line]:
-    """What all commands of a batch have in common."""
+    """Yield the lines that all commands of a batch share."""
     yield "event", entry.id
     yield "time", iso_time(entry.time_ms)
     if isinstance(entry, ControlEvent):
@@ -337,7 +337,7 @@ def timeline(
 @json_option
 @pass_settings
 def as_of(settings: Settings, time: Moment, key: str) -> None:
-    """Print what KEY held at TIME, as before-images tell it.
+    """Print the value of KEY at TIME, from before-images.
 
     TIME is a duration ago, such as `10m`, or ISO 8601, in UTC if it names no zone. KEY is as it
     is, or as it is printed. The value alone goes to standard output, an element a line. Exit code
@@ -384,7 +384,7 @@ def _as_json(key: bytes, time_ms: int, then: ValueThen) -> dict[str, Any]:
 
 @click.group(cls=Group, epilog=example("keyleash audit log agent-runner --since 10m"))
 def audit() -> None:
-    """Read the trails of what identities did."""
+    """Read the audit log."""
 
 
 for command in (log, follow, show, timeline, as_of, stats, report, export, verify):

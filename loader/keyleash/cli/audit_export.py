@@ -1,4 +1,4 @@
-"""`keyleash audit export` and `audit verify`: trails on disk."""
+"""`keyleash audit export` and `audit verify`: archives of audit streams."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FAILED = 1
 
 @contextmanager
 def stopped_by_signals() -> Iterator[Callable[[], bool]]:
-    """Give what says whether a signal asked for the end; a second one ends the program at once."""
+    """Yield a function that returns whether a signal came; a second signal ends the program."""
     asked: list[int] = []
 
     def ask(number: int, _frame: FrameType | None) -> None:
@@ -64,7 +64,7 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
     metavar="DIR",
     type=DIRECTORY,
     required=True,
-    help="The archive; begun if there is none.",
+    help="The archive; created if there is none.",
 )
 @click.option(
     "--format",
@@ -82,7 +82,7 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
     type=IDENTITY,
     help="Only this one's trails; may be given again.  [default: all, and the control stream]",
 )
-@click.option("--follow", is_flag=True, help="Stay, and export what comes, until a signal.")
+@click.option("--follow", is_flag=True, help="Keep exporting new entries until a signal.")
 @click.option(
     "--every",
     metavar="DURATION",
@@ -94,7 +94,7 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
 @click.option(
     "--take-over",
     is_flag=True,
-    help="Go on although another archive has these trails, or the server lost them.",
+    help="Continue although another archive has these streams, or the server lost them.",
 )
 @json_option
 @pass_settings
@@ -107,7 +107,7 @@ def export(
     every: int,
     take_over: bool,
 ) -> None:
-    """Export trails to files in DIR, and acknowledge what is safely there.
+    """Export audit streams to files in DIR, and acknowledge the written entries.
 
     Events, refusals and the control stream go to a folder each, with a manifest; `audit
     verify` checks them. Run it again, also after a crash, and it goes on where it was: no

@@ -1,4 +1,4 @@
-"""The `report` command itself."""
+"""`keyleash audit report`: the incident report."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from keyleash.text import counted, iso_time, printable
 @click.command(epilog=example("keyleash audit report --since 1h -o report.html"))
 @since_option
 @until_option
-@click.option("--identity", metavar="NAME", type=IDENTITY, help="What it did alone.")
+@click.option("--identity", metavar="NAME", type=IDENTITY, help="Only this identity.")
 @click.option(
     "--correlation",
     metavar="ID",
     callback=correlation_id,
-    help="What was done with this correlation id alone.",
+    help="Only this correlation id.",
 )
 @click.option(
     "-o",
@@ -51,7 +51,7 @@ def report(
     correlation: str | None,
     output: Path,
 ) -> None:
-    """Write what happened in some time as one page of HTML.
+    """Write an incident report of a time range as one HTML page.
 
     It has a timeline, refusals, keys with what they held before and after, limits, tokens and
     policies in force, and the undo plan; of many events, the first and the last. The page loads

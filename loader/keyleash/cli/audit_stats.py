@@ -1,4 +1,4 @@
-"""`keyleash audit stats`: trails in numbers."""
+"""`keyleash audit stats`: the audit log in numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `undo` command itself."""
+"""`keyleash undo`: restore keys to their values before some events."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class GivenKeys:
     help="Show the plan; exit code 1 if it has conflicts, or if nothing can be restored.",
 )
 @click.option(
-    "--force", metavar="KEY", multiple=True, help="Override what is in the way at KEY; repeat."
+    "--force", metavar="KEY", multiple=True, help="Override conflicts of KEY; repeatable."
 )
 @click.option("--skip", metavar="KEY", multiple=True, help="Leave KEY as it is; repeat.")
 @click.option(
@@ -154,7 +154,7 @@ def _go(settings: Settings, plan: UndoPlan, selection: UndoSelection, yes: bool)
         keyspace=settings.keyspace,
     )
     print_note(summary(undone))
-    print_note(f"to take it back: keyleash undo --correlation {undone.correlation}")
+    print_note(f"to revert this undo: keyleash undo --correlation {undone.correlation}")
     return undone
 
 
@@ -182,7 +182,7 @@ def _selection(
 
 
 def _described(selection: UndoSelection) -> str:
-    """For the record, in the words of the command line."""
+    """Return the selection as command-line options, for the audit log."""
     parts = [f"--event {event}" for event in selection.events]
     for option, value in (
         ("--correlation", selection.correlation),

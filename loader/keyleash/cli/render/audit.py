@@ -50,7 +50,7 @@ def print_events(entries: Iterable[AuditEvent | Denial]) -> None:
 
 
 def print_control(events: Iterable[ControlEvent]) -> None:
-    """Print what operators did as a table; times are UTC."""
+    """Print operator actions as a table; times are UTC."""
     print_table(
         [
             Column("time"),
@@ -278,7 +278,7 @@ def show_entries(
 
 
 def say_gap(gap: Gap) -> None:
-    """Tell of a gap, on standard error."""
+    """Report a gap on standard error."""
     numbers = f"{gap.first}" if gap.missing == 1 else f"{gap.first} to {gap.last}"
     print_note(
         f"gap: {counted(gap.missing, gap.kind)} of {gap.identity} missing before"

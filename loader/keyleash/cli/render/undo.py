@@ -1,4 +1,4 @@
-"""A plan of an undo as people and programs read it."""
+"""Render an undo plan as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 
 MAX_BLAMED = 20
-"""Further events of others are only counted."""
+"""Changes by others that JSON lists for a conflict at most."""
 MAX_OTHERS = 5
 
 
 def print_plan(plan: UndoPlan) -> None:
-    """Print what becomes of each key, and what is in the way."""
+    """Print the action on each key, and its conflicts."""
     print_table(
         [
             Column("key", fold=True),
-            Column("what happens"),
-            Column("it held", fold=True),
-            Column("it holds", fold=True),
+            Column("action"),
+            Column("before", fold=True),
+            Column("now", fold=True),
         ],
         (
             [
@@ -76,7 +76,7 @@ def _print_conflict(plan: KeyPlan, conflict: Conflict) -> None:
 
 
 def plan_as_json(plan: UndoPlan, undone: UndoResult | None) -> dict[str, Any]:
-    """The plan, and what was done of it."""
+    """Return the plan and its result as JSON."""
     return {
         "keys": [_key(item) for item in plan.keys],
         "others": [json_bytes(key) for key in plan.others],
@@ -126,7 +126,7 @@ def _step(step: UndoStep) -> dict[str, Any]:
 
 
 def summary(undone: UndoResult) -> str:
-    """What was done, in a line."""
+    """Return the result of an undo in one line."""
     parts = []
     if undone.restored:
         parts.append(f"{counted(len(undone.restored), 'key')} restored")
