@@ -399,13 +399,13 @@ class Coalescer:
             lost = session.lost_script(error)
             if lost is not None:
                 raise lost from None
-            refused = session.item_error(error)
-            if isinstance(refused, PolicyStaleError):
-                raise refused from None
+            item = session.item_error(error)
+            if isinstance(item, PolicyStaleError):
+                raise item from None
             if call.is_single:
-                call.answered = [refused]
+                call.answered = [item]
             else:
-                whole = refused if isinstance(refused, Exception) else error
+                whole = item if isinstance(item, Exception) else error
                 call.answered = [copy_error(whole) for _ in call.commands]
         else:
             if call.is_single:

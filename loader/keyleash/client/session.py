@@ -147,28 +147,28 @@ class Session:
 
     def typed_error(self, error: ResponseError) -> ResponseError:
         """Return the typed denial of an error reply, else the error itself."""
-        refused = refusal(str(error))
-        if refused is None:
+        denial = refusal(str(error))
+        if denial is None:
             return self._server_error(error)
-        if isinstance(refused, CommandRefusedError):
-            return _with_reason(refused, self._table)
-        return refused
+        if isinstance(denial, CommandRefusedError):
+            return _with_reason(denial, self._table)
+        return denial
 
     def _server_error(self, error: ResponseError) -> ResponseError:
         """Return the typed error of an error reply that no guard sent."""
         if is_of_a_cluster(error):
             return ClusterError()
-        said = str(error)
-        command = _COMMAND_NOT_PERMITTED.search(said)
+        message = str(error)
+        command = _COMMAND_NOT_PERMITTED.search(message)
         name = command[1] if command else ""
-        if said.startswith(_SCRIPT_NOT_PERMITTED):
-            of_a_key = "access a key" in said
+        if message.startswith(_SCRIPT_NOT_PERMITTED):
+            of_a_key = "access a key" in message
             keys = self._keyspace.control_patterns(self.identity) if of_a_key else ()
-            return RightMissingError(self.identity, name and f"+{name}", said, keys)
+            return RightMissingError(self.identity, name and f"+{name}", message, keys)
         # A guard runs neither command, so the server denied the call of the guard. For other
         # commands it denied the agent's own command: the error is as without a guard.
         if isinstance(error, NoPermissionError) and name.partition("|")[0] in ("evalsha", "fcall"):
-            return CallNotPermittedError({"identity": self.identity, "reason": said})
+            return CallNotPermittedError({"identity": self.identity, "reason": message})
         return error
 
     def call_right_missing(self, error: CallNotPermittedError, kind: str) -> RightMissingError:

@@ -142,14 +142,14 @@ def watching() -> CommandRefusedError:
 def _without_pipeline(helper: Any) -> Any:
     """Disable the pipelines of a module's helper, which would use the pool directly."""
 
-    def refused(*_: Any, **__: Any) -> NoReturn:
+    def deny(*_: Any, **__: Any) -> NoReturn:
         raise unscoped(
             "MULTI",
             "the pipeline of a module's helper does not go through the guard",
             "use the helper of a pipeline, as in `client.pipeline().json()`",
         )
 
-    helper.pipeline = refused
+    helper.pipeline = deny
     return helper
 
 
@@ -193,11 +193,11 @@ class UnsupportedInPipeline(UnsupportedInClient):
             if isinstance(result, Exception):
                 raise result
 
-    def _name_denied(self, refused: LeashError, commands: Sequence[Queued]) -> None:
+    def _name_denied(self, denial: LeashError, commands: Sequence[Queued]) -> None:
         """Add to the denial of a batch the command that caused it."""
-        item = refused.details.get("item")
+        item = denial.details.get("item")
         if item is not None:
-            self._annotate(refused, int(item), commands)
+            self._annotate(denial, int(item), commands)
 
     def _annotate(self, error: Exception, number: int, commands: Sequence[Queued]) -> None:
         pipeline: Any = self
