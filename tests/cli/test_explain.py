@@ -96,8 +96,8 @@ def test_refusal_is_the_last_step(
     assert {step["code"] for step in before} <= {None}
     text = offline.run("explain", "one", "--policy", file, "--", *call)
     assert text.exit_code == 1
-    assert "REFUSED" in text.stdout
-    assert text.stdout.splitlines()[-1].startswith(f"refused   {code}")
+    assert "DENIED" in text.stdout
+    assert text.stdout.splitlines()[-1].startswith(f"denied    {code}")
 
 
 def test_text_names_rule_pattern_and_place(offline: Cli, file: Path) -> None:
@@ -142,7 +142,7 @@ def test_token_that_is_named_is_judged_too(loaded: Cli) -> None:
     assert loaded.run("can-i", *asked).stdout == "no TOKEN_REVOKED\n"
     said = loaded.json("explain", *asked, exit_code=1)
     assert said["steps"] == [{"step": "token", "code": "TOKEN_REVOKED"}]
-    assert "token     REFUSED: TOKEN_REVOKED" in loaded.run("explain", *asked).stdout
+    assert "token     DENIED: TOKEN_REVOKED" in loaded.run("explain", *asked).stdout
     loaded.ok("freeze", "agent-runner", "--reason", "why not")
     assert loaded.run("can-i", *asked).stdout.startswith("no SUSPENDED")
 
@@ -277,9 +277,9 @@ def test_list_shows_the_bound_of_a_grant_that_does_not_write(offline: Cli, polic
     assert [line.strip() for line in lines if "values " in line] == [
         "values    strings of up to 10 bytes",
         "values    strings of up to 64 MiB by default",
-        "values    the smallest bound of all grants that match a key counts;",
+        "values    the smallest bound of all grants that match a key applies;",
     ]
-    assert "size      REFUSED: 13 bytes for z:1, and the limit is 10\n" in steps.stdout
+    assert "size      DENIED: 13 bytes for z:1, and the limit is 10\n" in steps.stdout
     assert f"            {policy}:6:9  - {{allow: [read]" in steps.stdout
 
 
@@ -291,7 +291,7 @@ def test_work_is_explained_in_units(offline: Cli, policy: Path) -> None:
         "explain", "one", "--policy", policy, "--", "SETRANGE", "b:1", "50000000", "x"
     )
 
-    assert re.search(r"REFUSED: \d+ units of work, and the limit is 1000\n", said.stdout)
+    assert re.search(r"DENIED: \d+ units of work, and the limit is 1000\n", said.stdout)
 
 
 def test_list_counts_vector_sets_by_name(offline: Cli, policy: Path) -> None:
@@ -339,7 +339,7 @@ def test_list_of_a_suspended_identity_says_that_every_call_is_denied(loaded: Cli
 
     assert result.exit_code == 1
     assert result.stdout.endswith(
-        "stopped   every call is refused: SUSPENDED reason=incident 4107\n"
+        "stopped   every call is denied: SUSPENDED reason=incident 4107\n"
     )
     assert said["denied_now"] == {"code": "SUSPENDED", "details": {"reason": "incident 4107"}}
 

@@ -289,7 +289,7 @@ def test_of_two_loads_that_were_both_agreed_to_one_wins(
         losing.wait(timeout=30)
 
     assert "activated generation 2" in won
-    assert "another policy was activated since the plan of this one was made" in lost
+    assert "another policy was activated since the plan was made" in lost
     assert losing.returncode == 1
     assert loaded.ok("policy", "show") == policy.read_text()
 

@@ -45,7 +45,7 @@ def test_sealing_says_what_it_moved_and_agents_go_on(cli: Cli, policy: Path) -> 
     result = cli.run("vault", "seal", "--adopt", "k:*", "--yes")
 
     assert re.fullmatch(
-        r"sealed: \d+ keys, keyleash's own among them, moved; the policy goes on as generation 2\n",
+        r"sealed: \d+ keys moved, including control keys; policy generation 2\n",
         result.stdout,
     )
     assert cli.ok("exec", "GET", "k:1", KEYLEASH_TOKEN=token) == "x\n"

@@ -294,7 +294,7 @@ def test_unknown_code_cannot_be_accepted(code: str) -> None:
     result = Cli("redis://127.0.0.1:1").run("doctor", "--accept", code)
 
     assert result.exit_code == 2
-    assert f"error: no finding of the doctor is called `{code}`" in result.stderr
+    assert f"error: no doctor finding has the code `{code}`" in result.stderr
     assert all(f"`{item}`" in result.stderr for item in CODES)
 
 
@@ -326,7 +326,7 @@ def test_findings_are_accepted_in_the_configuration_file_too(
         ('doctor = "no-fsync"', "no other setting"),
         ('[doctor]\naccept = "no-fsync"', "no other setting"),
         ("[doctor]\naccept = [1]", "something else than texts"),
-        ('[doctor]\naccept = ["no-fsyncs"]', "no finding of the doctor is called `no-fsyncs`"),
+        ('[doctor]\naccept = ["no-fsyncs"]', "no doctor finding has the code `no-fsyncs`"),
     ],
 )
 def test_configuration_file_with_a_mistake_is_a_usage_error(

@@ -140,7 +140,7 @@ def test_what_a_clock_that_was_ahead_left_is_found(
     found = other.found()
     assert {item["code"] for item in found} == {"clock-was-ahead"}
     assert any("limits of `one`" in item["message"] for item in found)
-    assert any("newest entry of a trail" in item["message"] for item in found)
+    assert any("newest entry of an audit stream" in item["message"] for item in found)
 
 
 def test_first_server_may_be_a_replica(target: DoctorTarget, other: DoctorTarget) -> None:

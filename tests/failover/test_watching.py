@@ -164,7 +164,7 @@ def test_text_of_another_script_is_told_and_never_loaded(pair: Pair) -> None:
     primary.settle()
     again = list(watcher.look())
     assert {item.state for item in again if item.kind is WatchEventKind.SOURCE_CHANGED} == {
-        WatchState.MENDED
+        WatchState.RESOLVED
     }
     assert loaded_on(replica, "one") == [True, True]
     assert watcher.drifts == ()
@@ -223,7 +223,7 @@ def test_replica_that_has_another_policy_is_told_of(pair: Pair) -> None:
         assert told(watcher) == [(name(replica), "generation", "found")]
         assert told(watcher) == []
         replica.admin.hset(NAMES.policy, "generation", 1)
-        assert told(watcher) == [(name(replica), "generation", "mended")]
+        assert told(watcher) == [(name(replica), "generation", "resolved")]
     finally:
         replica.admin.config_set("replica-read-only", "yes")
     leash.admin.hset(NAMES.policy, "generation", 2)
@@ -302,7 +302,7 @@ def test_watcher_follows_a_failover_from_node_to_node(trio: list[Node]) -> None:
 
     primary.process.start()
     assert set(told(watcher)) == {
-        (name(primary), "unreachable", "mended"),
+        (name(primary), "unreachable", "resolved"),
         (name(primary), "no-policy", "found"),
         (", ".join(sorted((name(primary), name(heir)))), "several-primaries", "found"),
     }

@@ -14,7 +14,7 @@ import redis
 from keyleash.commands import load_table
 from keyleash.commands.live import read_table
 from keyleash.fence import data_rules, read_server_facts, rules
-from keyleash.fence.rules import FOR_EVERYBODY
+from keyleash.fence.rules import COMMON_COMMANDS
 from keyleash.store.scripts import lua_root
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.asking import ask_all
@@ -176,7 +176,7 @@ def test_fence_knows_every_command_that_guards_run() -> None:
     granted = {
         *map(str.upper, (*rules.STATE, *rules.LIMIT, *rules.REPEATS, *rules.SUSPENSION)),
         *map(str.upper, rules.BREAKER),
-        *map(str.upper, FOR_EVERYBODY),
+        *map(str.upper, COMMON_COMMANDS),
         *data_rules.HELPERS, "XADD", "XTRIM", "XLEN",
     }  # fmt: skip
     names = {f"{name} {sub}" if f"{name} {sub}" in TABLE.commands else name for name, sub in found}

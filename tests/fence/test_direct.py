@@ -12,7 +12,7 @@ from keyleash.commands import load_table
 from keyleash.commands.live import read_table
 from keyleash.fence import apply as applying
 from keyleash.fence.acl import may
-from keyleash.fence.rules import FOR_EVERYBODY
+from keyleash.fence.rules import COMMON_COMMANDS
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.asking import Asker, ask_all
 from oracle.placements import ours_of
@@ -25,7 +25,7 @@ CALLS_OF_EACH = 4 * FACTOR
 BYTES = 40
 KEYS = (b"a:1", b"a:2", b"b", b"keyleash:state:two", b"keyleash:fence", b"STREAMS", b"LIMIT")
 OF_OTHERS = (
-    *(call for call in applying.REFUSED_CALLS if call[0] != "DEBUG"),  # by its configuration
+    *(call for call in applying.DENIED_CALLS if call[0] != "DEBUG"),  # by its configuration
     ("RANDOMKEY",), ("DBSIZE",), ("CLIENT", "TRACKING", "ON"),
     ("CLIENT", "KILL", "USER", "two"), ("EVAL_RO", "return 1", "0"), ("FCALL", "f", "0"),
     ("SCRIPT", "EXISTS", "0" * 40), ("MULTI",), ("WATCH", "a:1"), ("INFO",), ("SELECT", "1"),
@@ -68,7 +68,7 @@ def is_within(call: Call) -> bool:
     spec = TABLE.find(call)
     assert spec is not None
     if spec.name.lower().replace(" ", "|") in (
-        *FOR_EVERYBODY[:-1],
+        *COMMON_COMMANDS[:-1],
         "hello",
         "auth",
         "quit",

@@ -140,7 +140,7 @@ def test_rotation_beside_a_spoilt_record_issues_nothing(leash: Leash) -> None:
     leash.load(one=ALL)
     leash.admin.hset(NAMES.tokens("one"), "x", "no JSON")
 
-    with raises_code("unreadable", match="a token of `one` cannot be read"):
+    with raises_code("unreadable", match="a token of `one` is corrupt"):
         rotate_token(leash.admin, identity="one")
     assert leash.admin.hlen(NAMES.tokens("one")) == 1
 

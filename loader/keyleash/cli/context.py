@@ -1,4 +1,4 @@
-"""What a decision is made from: a policy file, or the server."""
+"""The input of a decision: a policy file, or the server."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def stored_counts(
     now_us: int,
 ) -> ModelState:
     """
-    What counts for a call with *words*, at *now_us* of the server's clock.
+    Read the limit counts that apply to a call, at *now_us* of the server's clock.
 
-    Counters of a token are read if *token_id* names one, those of a captured segment if the
-    keys of the call have it; those of others do not matter to it.
+    Counters of a token are read if *token_id* is given, those of a captured segment if the keys of
+    the call contain it.
     """
     state = identity_counts(settings, identity)
     state.sizes = ServerSizes(settings.client, settings.keyspace)
@@ -62,7 +62,7 @@ def stored_counts(
 
 
 def identity_counts(settings: Settings, identity: Identity) -> ModelState:
-    """What limits of the identity itself have counted, and whether it may act at all."""
+    """Read the counts of identity-wide limits, and the suspension."""
     client, keyspace = settings.client, settings.keyspace
     packed = client.get(keyspace.state(identity.name))
     layout = client.hget(keyspace.layouts, identity.name)
@@ -87,7 +87,7 @@ def read_subject(
     state: ModelState,
     now_us: int,
 ) -> None:
-    """Put into *state* what one token (by its id) or one captured segment has used."""
+    """Read the count of one token (by its id) or one captured segment into *state*."""
     record = settings.client.get(subject_key(settings.keyspace, identity, limit, subject))
     if record:
         state.counts[limit.name, subject] = count_of_subject(limit, record, now_us)
@@ -99,17 +99,17 @@ ACTIVE = "<active policy>"
 @dataclass(frozen=True)
 class DecisionContext:
     """
-    A policy and a moment.
+    The policy, the limit counts and the time of a decision.
 
     Attributes:
-        file: The policy's name in places; `ACTIVE` for the server's.
-        lines: Of the document.
-        digest: Of the policy's meaning.
-        state: What the limits have counted; nothing, for a file.
-        now_us: The server's clock, or for a file this machine's.
-        is_live: Whether it is the server's.
-        token_id: Whose calls limits per token count; empty for a token that is not used yet.
-        dead: What calls with that token are answered, if it is revoked or expired.
+        file: The policy's name in spans; `ACTIVE` for the server's.
+        lines: The lines of the document.
+        digest: The digest of the policy.
+        state: The limit counts; none for a file.
+        now_us: The time by the server's clock, or by this machine's for a file.
+        is_live: Whether it is the server's active policy.
+        token_id: The calling token, for limits per token; empty for an unused one.
+        dead: The denial of all calls with that token, if it is revoked or expired.
     """
 
     identity: Identity
@@ -124,23 +124,23 @@ class DecisionContext:
     dead: Decision | None = None
 
     def decision(self, words: tuple[str, ...]) -> Decision:
-        """What the guard would answer to a call with these words."""
+        """Return the guard's decision on a call."""
         argv = as_sent(words)
         declared = declared_keys(self.table, argv)
         decision = decide(
             self.identity, self.table, argv, declared, self.state, self.now_us, self.token_id
         )
-        # The identity is judged before its token.
+        # The identity is checked before its token.
         is_stopped = any(isinstance(step, StandingStep) for step in decision.trace)
         return decision if is_stopped or self.dead is None else self.dead
 
 
 def context_of_file(file: str, name: str) -> DecisionContext:
     """
-    The policy of *file*, under which nothing was counted yet; `-` is standard input.
+    Return the context of a policy file with unused limits; `-` is standard input.
 
     Raises:
-        PolicyError: with every problem of the file.
+        PolicyError: The file has problems; the error lists all.
         OperationError (unknown-identity): it has no identity *name*.
     """
     shown, text = read_text(file)
@@ -162,7 +162,7 @@ def context_of_server(
     settings: Settings, name: str, words: tuple[str, ...], token_id: str | None
 ) -> DecisionContext:
     """
-    The active policy, and what the limits of *name* that count a call with *words* have counted.
+    Return the context of the active policy, with the limit counts for a call of *name*.
 
     Raises:
         OperationError (no-policy): no policy is active.
@@ -174,7 +174,7 @@ def context_of_server(
         raise OperationError(
             "no-policy",
             "no policy is active",
-            help="load one, or name a file: `--policy`",
+            help="load one, or specify a file by `--policy`",
             exit_code=2,
         )
     policy = parse_policy(active.document, file=ACTIVE, commands=None)
@@ -182,7 +182,7 @@ def context_of_server(
     try:
         table = read_table(settings.client)
     except UnreadableCommandsError:
-        # The guards were made for the same commands, for the same reason.
+        # The guards were compiled for the shipped table, for the same reason.
         table = load_table()
     now_us = server_time_ms(settings.client) * 1000
     return DecisionContext(

@@ -1,4 +1,4 @@
-"""`keyleash doctor`: what is wrong with a deployment, and what to do about it."""
+"""`keyleash doctor`: diagnose a deployment."""
 
 from __future__ import annotations
 
@@ -40,25 +40,24 @@ COLOURS = {"error": "red", "warning": "yellow", "advice": "cyan"}
     multiple=True,
     envvar="KEYLEASH_NODES",
     callback=without_secrets,
-    help="A further server; may be given again. Replicas and primaries that the servers name are"
-    " found by themselves.  [env var: KEYLEASH_NODES, with spaces between]",
+    help="A further server; repeatable. Replicas and primaries of the servers are found"
+    " automatically.  [env var: KEYLEASH_NODES, with spaces between]",
 )
 @click.option(
     "--accept",
     metavar="CODE",
     multiple=True,
-    help="A finding that is known and may stand; may be given again. Also `doctor.accept` in"
+    help="Accept findings with this code; repeatable. Also `doctor.accept` in"
     " keyleash.toml, or in the file that KEYLEASH_CONFIG names.",
 )
 @json_option
 @pass_settings
 def doctor(settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...]) -> int:
-    """Look servers, records, scripts, users and clocks over; nothing is changed.
+    """Diagnose servers, records, scripts, users and clocks (read-only).
 
-    Exits with 1 if there is an error or a warning that is not accepted, else with 0. What could
-    not be looked at, as the user of the URL may not, is said, and is no finding; if that is
-    everything, the exit code is 77.
-    docs/reference/doctor.md has a section for each code.
+    Exits with 1 if there is an error or a warning that is not accepted, otherwise with 0. Checks
+    that the user of the URL may not make are listed as skipped; if all are skipped, the exit code
+    is 77.
     """
     accepted = {*accept, *accepted_findings()}
     connect, seeds = _servers(settings, nodes)
@@ -105,7 +104,7 @@ def _summary(examination: Examination) -> str:
     looked = counted(len(examination.servers), "server")
     count = Counter(str(finding.severity) for finding in examination.findings)
     numbers = [counted(count[name], name) for name in ("error", "warning") if count[name]]
-    # Of advice there is no plural.
+    # "advice" has no plural.
     numbers += [f"{count['advice']} advice"] if count["advice"] else []
     found = ", ".join(numbers) or "no finding"
     if examination.accepted:

@@ -36,7 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _question(function: F) -> F:
-    """What both commands are asked."""
+    """Add the parameters of both commands."""
     for decorate in reversed(_PARAMETERS):
         function = decorate(function)
     return function
@@ -50,14 +50,13 @@ _PARAMETERS: tuple[Callable[[Any], Any], ...] = (
         "file",
         metavar="FILE",
         type=FILE,
-        help="Ask this policy file, with nothing counted yet, and no server; `-` reads "
-        "standard input.  [default: the active policy, as it stands]",
+        help="Use this policy file with unused limits instead of a server; `-` reads "
+        "standard input.  [default: the active policy and its present limits]",
     ),
     click.option(
         "--token-id",
         metavar="ID",
-        help="Whose call it is, as `token list` shows it; without it, that of a token that was "
-        "not used yet.",
+        help="The id of the calling token, as in `token list`.  [default: an unused token]",
     ),
     json_option,
     pass_settings,
@@ -77,11 +76,11 @@ def explain(
     file: str | None,
     token_id: str | None,
 ) -> int:
-    """Say what the guard of IDENTITY decides of COMMAND, and every step to it.
+    """Explain the guard's decision on COMMAND of IDENTITY, step by step.
 
-    Asks the active policy and what its limits have counted, or a FILE without a server. Nothing
-    is run, and no limit is taken. Options stand before the `--`. Exits with 0 if the call is
-    allowed, with 1 if it is refused, and with another code if it could not be judged.
+    Uses the active policy and its present limits, or a FILE without a server. Nothing is run or
+    charged. Put options before the `--`. Exits with 0 if the call is allowed, 1 if it is denied,
+    and another code if it could not be evaluated.
     """
     _require_command(words)
     context = _context(settings, identity, words, file, token_id)
@@ -102,7 +101,7 @@ def explain(
     "--list",
     "lists",
     is_flag=True,
-    help="Without COMMAND: list what the identity may do.",
+    help="List what the identity may do; without COMMAND.",
 )
 @_question
 def can_i(
@@ -113,22 +112,22 @@ def can_i(
     token_id: str | None,
     lists: bool,
 ) -> int:
-    """Say yes or no: would the guard of IDENTITY let COMMAND through.
+    """Check whether IDENTITY may run COMMAND.
 
-    A no is followed by the code of the refusal. Otherwise as `explain`: nothing is run, exit 0
-    for yes and 1 for no, another code if the question could not be answered. With --list the
-    grants of IDENTITY are listed with the commands that each allows, its denied keys and its
-    limits; exit 1 if every call is denied at present.
+    Prints `yes`, or `no` and the code of the denial. As with `explain`, nothing is run; exits with
+    0 for yes, 1 for no, and another code if it could not be evaluated. --list shows the grants of
+    IDENTITY with the commands that each allows, its denied keys and its limits; it exits with 1 if
+    every call is denied at present.
     """
     if lists:
         if words:
-            raise UsageError("`--list` takes no command", help="leave one of them out")
+            raise UsageError("`--list` takes no command", help="omit one of them")
         return _list(settings, _context(settings, identity, words, file, token_id))
     _require_command(words, ", or list all that it may do: `--list`")
     decision = _context(settings, identity, words, file, token_id).decision(words)
     if settings.json:
-        said = decision_json(decision, ())
-        print_json({name: said[name] for name in ("allowed", "code", "details")})
+        result = decision_json(decision, ())
+        print_json({name: result[name] for name in ("allowed", "code", "details")})
     elif decision.allowed:
         click.echo("yes")
     else:
@@ -140,7 +139,7 @@ def _require_command(words: tuple[str, ...], alternative: str = "") -> None:
     if not words:
         raise UsageError(
             "no command is given",
-            help=f"write it behind the identity: `-- GET KEY`{alternative}",
+            help=f"add it after the identity: `-- GET KEY`{alternative}",
         )
 
 
@@ -153,12 +152,12 @@ def _list(settings: Settings, context: DecisionContext) -> int:
         for line in listing_lines(context):
             click.echo(line)
         if stopped is not None:
-            click.echo(f"stopped   every call is refused: {denial_text(stopped)}")
+            click.echo(f"stopped   every call is denied: {denial_text(stopped)}")
     return 0 if stopped is None else FAILED
 
 
 def denial_text(decision: Decision) -> str:
-    """`CODE key=value …`, as a guard says it."""
+    """Return a denial as `CODE key=value …`, as guards do."""
     details = (f"{name}={printable(value)}" for name, value in decision.details.items())
     return without_tokens(" ".join([str(decision.code), *details]))
 
@@ -178,13 +177,13 @@ def _context(
 def _show(context: DecisionContext, words: tuple[str, ...], decision: Decision) -> None:
 
     at = clock_time(context.now_us // 1000)
-    counted = f"as it stands at {at}" if context.is_live else "with nothing counted yet"
+    counted = f"limits as of {at}" if context.is_live else "limits unused"
     click.echo(f"policy    {context.file}, digest {short_digest(context.digest)}, {counted}")
     call = without_tokens(" ".join(printable(word) for word in words))
     click.echo(f"call      {context.identity.name}: {call}")
     for line in step_lines(decision, context.lines):
         click.echo(without_tokens(line))
-    click.echo("allowed" if decision.allowed else f"refused   {denial_text(decision)}")
+    click.echo("allowed" if decision.allowed else f"denied    {denial_text(decision)}")
 
 
 def _as_json(

@@ -72,15 +72,15 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     type=click.Choice(["acl", "redis-cli"]),
-    help="Print the users instead: as lines of an aclfile, or for redis-cli's standard input.",
+    help="Print the users instead: as lines of an ACL file, or for redis-cli's standard input.",
 )
 @json_option
 @pass_settings
 def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
-    """Say what `fence apply` would do, and why; nothing is changed.
+    """Show what `fence apply` would do, and why; nothing is changed.
 
-    FILE must be the active policy, which is also the default. Exits with 0 if every
-    user is as it should be, and with 1 if not.
+    FILE must be the active policy, which is also the default. Exits with 0 if every user is as
+    desired, otherwise with 1.
     """
     desired = read_desired_state(settings, FenceOptions(**options))
     steps = desired.steps(settings)
@@ -111,10 +111,10 @@ def _print_users(desired: DesiredState, steps: Sequence[AclStep], output: str) -
     left_out = {
         step.identity for step in steps if step.kind in (AclStepKind.HELD, AclStepKind.FOREIGN)
     }
-    kept = [item for item in desired.wanted if item.fence.identity not in left_out]
-    click.echo(aclfile(kept) if output == "acl" else redis_cli(kept), nl=False)
+    users = [item for item in desired.wanted if item.fence.identity not in left_out]
+    click.echo(aclfile(users) if output == "acl" else redis_cli(users), nl=False)
     for name in sorted(left_out):
-        print_note(f"note: `{name}` is left out; `keyleash fence plan` says why")
+        print_note(f"note: `{name}` is left out; `keyleash fence plan` shows why")
     say_notes(desired)
 
 
@@ -124,18 +124,17 @@ def _print_users(desired: DesiredState, steps: Sequence[AclStep], output: str) -
     "--mint",
     "generate",
     is_flag=True,
-    help="Make a password for those who have none and print it, this once: identity, blank,"
-    " password.",
+    help="Generate a password for users without one and print it once: identity, blank, password.",
 )
 @yes_option
 @json_option
 @pass_settings
 def apply(settings: Settings, /, generate: bool, yes: bool, **options: Any) -> None:
-    """Make one ACL user for each identity of the active policy, of the same name.
+    """Create an ACL user for each identity of the active policy, with the same name.
 
-    Changes users that keyleash made, and no others; deletes those of identities that left the
-    policy, which closes their connections. Looks afterwards whether each server has them as they
-    are desired. FILE, if given, must be the active policy.
+    Changes only users that keyleash made; deletes those of identities that left the policy, which
+    closes their connections. Verifies the users on each server. FILE, if given, must be the active
+    policy.
     """
     desired = read_desired_state(settings, FenceOptions(**options), generate=generate)
     steps = desired.steps(settings)
@@ -145,7 +144,7 @@ def apply(settings: Settings, /, generate: bool, yes: bool, **options: Any) -> N
         if not require_consent("change these users?", yes):
             raise OperationError("declined", "nothing was changed")
     try:
-        with settings.changing("look at `keyleash fence plan`"):
+        with settings.changing("check `keyleash fence plan`"):
             outcome = apply_fences(
                 desired.nodes,
                 settings.keyspace,
@@ -157,17 +156,17 @@ def apply(settings: Settings, /, generate: bool, yes: bool, **options: Any) -> N
     except ForeignUserError:
         raise
     except Exception:
-        # Some server may have them already, and nobody else knows them.
+        # Some servers may have them already, and they are stored nowhere else.
         print_passwords(desired.generated)
         raise
     if settings.json:
         print_json(_as_json(desired, outcome))
     else:
-        _tell(desired, outcome)
+        _print_outcome(desired, outcome)
         say_unlisted_replicas(settings.client, len(desired.nodes) - 1)
 
 
-def _tell(desired: DesiredState, outcome: FenceOutcome) -> None:
+def _print_outcome(desired: DesiredState, outcome: FenceOutcome) -> None:
     print_passwords(desired.generated)
     say_off(desired, outcome.steps)
     say_opened(outcome.without_digests)
@@ -206,29 +205,29 @@ def remove(
 ) -> None:
     """Delete the users of IDENTITY…, which closes their connections.
 
-    Tokens, limits and trails stay, and so does the guard: whoever logs in otherwise and has a
-    token may still call it.
+    Tokens, limits, audit streams and the guard remain: a client that logs in as another user and
+    has a token may still call it.
     """
     if bool(identities) == everything:
-        raise UsageError("whose users is not said", help="name identities, or give `--all`")
+        raise UsageError("specify identities or `--all`", help="see `keyleash fence remove --help`")
     servers = [FenceNode(name, client) for name, client in named_clients(settings, nodes)]
     records = read_records(settings.client, settings.keyspace)
     for name in identities:
         require_fenced(records, name)
     named = list(dict.fromkeys(identities)) or sorted(records)
     if named:
-        print_note(f"their agents are cut off at once: {', '.join(named)}")
+        print_note(f"this disconnects the agents of: {', '.join(named)}")
         if not require_consent("delete these users?", yes):
             raise OperationError("declined", "nothing was deleted")
-    with settings.changing("look at `keyleash fence plan`"):
+    with settings.changing("check `keyleash fence plan`"):
         deleted = remove_fences(servers, settings.keyspace, records, named, actor=settings.actor)
     if settings.json:
         print_json({"removed": [{"server": server, "identity": name} for server, name in deleted]})
     elif deleted:
         for server, name in deleted:
-            click.echo(f"`{name}` is deleted from {server}")
+            click.echo(f"deleted `{name}` from {server}")
     else:
-        click.echo("there was no user left to delete")
+        click.echo("no user to delete")
 
 
 @click.command(epilog=example("keyleash fence rotate agent-runner"))
@@ -238,7 +237,7 @@ def remove(
     "--hashes",
     metavar="FILE",
     type=FILE,
-    help="Take the new passwords from here: lines `identity sha256`, `-` for standard input.",
+    help="Read the hashes of the new passwords: lines `identity sha256`, `-` for standard input.",
 )
 @node_option
 @json_option
@@ -250,30 +249,30 @@ def rotate(
     hashes: str | None,
     nodes: Sequence[str],
 ) -> None:
-    """Give users a second password each, all of them if none is named, and print it, this once.
+    """Add a second password to users, all of them by default, and print it once.
 
-    Both are valid until --finish. Connections that are open stay so.
+    Both are valid until --finish. Open connections remain.
     """
     if finish and hashes is not None:
-        raise UsageError("`--finish` takes no hashes", help="rotate first, finish later")
+        raise UsageError("`--finish` takes no hashes", help="rotate first, then finish")
     servers = [FenceNode(name, client) for name, client in named_clients(settings, nodes)]
     records = read_records(settings.client, settings.keyspace)
     named = list(dict.fromkeys(identities)) or sorted(records)
     if not named:
         raise NotFencedError(
-            "no identity has an ACL user", help="make them with `keyleash fence apply --mint`"
+            "no identity has an ACL user", help="create them with `keyleash fence apply --mint`"
         )
     if finish:
-        with settings.changing("look at `keyleash fence plan`"):
+        with settings.changing("check `keyleash fence plan`"):
             dropped = drop_old_passwords(
                 servers, settings.keyspace, records, named, actor=settings.actor
             )
-        _tell_finished(settings, dropped)
+        _print_finished(settings, dropped)
         return
     given = read_hashes(hashes, named)
     generated = [] if hashes is not None else [generate_password(name) for name in named]
     try:
-        with settings.changing("look at `keyleash fence plan`"):
+        with settings.changing("check `keyleash fence plan`"):
             add_passwords(
                 servers,
                 settings.keyspace,
@@ -284,13 +283,13 @@ def rotate(
     except (ForeignUserError, NotFencedError, RotationUnfinishedError):
         raise
     except Exception:
-        # Some server may have them already, and nobody else knows them.
+        # Some servers may have them already, and they are stored nowhere else.
         print_passwords(generated)
         raise
-    _tell_added(settings, generated, len(given) or len(generated))
+    _print_added(settings, generated, len(given) or len(generated))
 
 
-def _tell_added(settings: Settings, generated: Sequence[GeneratedPassword], count: int) -> None:
+def _print_added(settings: Settings, generated: Sequence[GeneratedPassword], count: int) -> None:
 
     if settings.json:
         print_json({"passwords": passwords_as_json(generated), "added": count})
@@ -302,21 +301,21 @@ def _tell_added(settings: Settings, generated: Sequence[GeneratedPassword], coun
     )
 
 
-def _tell_finished(settings: Settings, dropped: Sequence[str]) -> None:
+def _print_finished(settings: Settings, dropped: Sequence[str]) -> None:
     if settings.json:
         print_json({"finished": list(dropped)})
     elif dropped:
-        click.echo(f"the older password is dropped: {', '.join(dropped)}")
+        click.echo(f"dropped the older password of: {', '.join(dropped)}")
     else:
-        click.echo("nobody had an older password")
+        click.echo("no user had an older password")
 
 
 @click.group(cls=Group, epilog=example("keyleash fence apply --mint"))
 def fence() -> None:
-    """Give each identity an ACL user that may do no more than its policy says.
+    """Give each identity an ACL user that may do no more than its policy allows.
 
-    Without one, a policy binds those who use the wrapper. docs/how-to/fence.md says what it stops,
-    and what it does not.
+    Without one, a policy limits only agents that use the keyleash client. docs/how-to/fence.md
+    lists what a fence stops.
     """
 
 

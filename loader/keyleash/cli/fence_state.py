@@ -1,4 +1,4 @@
-"""The desired users of a fence, and the options that say how they are made."""
+"""The desired users of a fence, and the options that determine them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ CREDENTIALS = ("username", "password")
 
 
 def node_option(function: F) -> F:
-    """Let `--node` name further servers, any number of times."""
+    """Add the option `--node`, which lists further servers."""
     return click.option(
         "--node",
         "nodes",
@@ -58,23 +58,22 @@ def node_option(function: F) -> F:
         multiple=True,
         envvar="KEYLEASH_NODES",
         show_envvar=True,
-        help="A further server, such as a replica: each keeps users of its own. Any number of"
-        " times; in the variable with blanks between. User and password are those of --url,"
-        " unless the variable has others.",
+        help="A further server, such as a replica, which has ACL users of its own; repeatable, and"
+        " separated by blanks in the variable. User and password default to those of --url.",
     )(function)
 
 
 def other_clients(settings: Settings, urls: Sequence[str]) -> list[Client]:
-    """Clients of the servers besides that of `--url`; see `named_clients` for the errors."""
+    """Return clients of the servers besides that of `--url`; see `named_clients` for the errors."""
     return [client for _, client in named_clients(settings, urls)[1:]] if urls else []
 
 
 def named_clients(settings: Settings, urls: Sequence[str]) -> list[tuple[str, Client]]:
     """
-    A client for each server, the one of `--url` first, and how it may be called.
+    Return name and client of each server, the one of `--url` first.
 
     Raises:
-        UsageError: One of *urls* has a password, and is seen in the process list.
+        UsageError: A URL on the command line has a password.
         OperationError (bad-url): One names no server.
         OperationError (server-unreachable): One does not answer; nothing was changed.
     """
@@ -84,7 +83,7 @@ def named_clients(settings: Settings, urls: Sequence[str]) -> list[tuple[str, Cl
             "a password on the command line can be read by every user of this machine",
             help="set KEYLEASH_NODES to the URLs instead",
         )
-    # Of the first, every error is told as usual.
+    # Errors of the first are reported as for every command.
     settings.client.ping()
     found = [(settings.shown_url, settings.client)]
     for url in urls:
@@ -94,13 +93,13 @@ def named_clients(settings: Settings, urls: Sequence[str]) -> list[tuple[str, Cl
 
 
 def say_unlisted_replicas(client: Client, named: int) -> None:
-    """Say that users of replicas stay as they are, where a server has more of them than *named*."""
+    """Warn if a server has more replicas than *named*: their users are not changed."""
     with contextlib.suppress(NoPermissionError):
         replicas = int(client.info("replication").get("connected_slaves", 0))
         if replicas > named:
             print_note(
-                f"note: {counted(replicas, 'replica')} connected, {named} named by --node: on the"
-                " others users stay as they are, and after a failover their agents are refused;"
+                f"note: {counted(replicas, 'replica')} connected, {named} given by --node: users"
+                " of others are unchanged, and after a failover their agents are denied;"
                 " run `keyleash fence apply` with a --node for each"
             )
 
@@ -121,7 +120,7 @@ def _require_answer(name: str, client: Client) -> None:
         raise OperationError(
             "server-unreachable",
             f"`{name}` does not answer; nothing was changed on any server",
-            help="check --node or KEYLEASH_NODES, and that user and password are good there",
+            help="check --node or KEYLEASH_NODES, and that user and password are valid there",
         ) from None
 
 
@@ -130,7 +129,7 @@ TIERS = ("fenced", "sealed")
 
 @dataclass(frozen=True)
 class FenceOptions:
-    """The options of both commands."""
+    """The options of `fence plan` and `fence apply`."""
 
     file: str | None
     tier: str | None
@@ -140,26 +139,26 @@ class FenceOptions:
 
 
 def fence_options(function: F) -> F:
-    """The arguments of both commands, as `FenceOptions` has them."""
+    """Add the arguments in `FenceOptions` to a command."""
     for option in (
         click.option(
             "--hashes",
             metavar="FILE",
             type=FILE,
-            help="Passwords for those who have none: lines `identity sha256`, `-` for standard"
+            help="Password hashes for users without one: lines `identity sha256`, `-` for standard"
             " input.",
         ),
         click.option(
             "--wide",
             metavar="NAME",
             multiple=True,
-            help="Fence NAME although its keys may reach keyleash's own. Any number of times.",
+            help="Fence NAME although its patterns may match control keys; repeatable.",
         ),
         node_option,
         click.option(
             "--tier",
             type=click.Choice(TIERS),
-            help="Insist that the server is of this tier.  [default: the one that it is of]",
+            help="Fail unless the server has this tier.",
         ),
         click.argument("file", required=False, type=FILE),
     ):
@@ -167,7 +166,7 @@ def fence_options(function: F) -> F:
     return function
 
 
-HELP = "write one line for each: the identity, a blank, and the password's SHA-256 in hex"
+HELP = "write a line for each: the identity, a blank, and the password's SHA-256 in hex"
 
 
 def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]:
@@ -175,8 +174,8 @@ def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]
     Read a file of lines `identity sha256`; `-` is standard input, None is no file.
 
     Raises:
-        UsageError: A line is not of that form. It is not repeated: it may hold a password.
-        OperationError (unknown-identity): A line is about none of *identities*.
+        UsageError: A line is malformed. It is not repeated: it may contain a password.
+        OperationError (unknown-identity): A line names none of *identities*.
         OperationError (file): The file is missing, or cannot be read.
     """
     if file is None:
@@ -188,16 +187,16 @@ def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]
         if not words or words[0].startswith("#"):
             continue
         if len(words) != 2 or not SHA256.fullmatch(words[1]):
-            raise UsageError(f"line {number} of the hashes is none", help=HELP)
+            raise UsageError(f"line {number} of the hashes is malformed", help=HELP)
         name, sha256 = words
         if name not in identities:
             raise OperationError(
                 "unknown-identity",
                 f"line {number} of the hashes names an unknown identity",
-                help=which_identity(name, identities, "those are"),
+                help=which_identity(name, identities, "known are"),
             )
         if name in found:
-            raise UsageError(f"line {number} of the hashes is about `{name}` again", help=HELP)
+            raise UsageError(f"line {number} of the hashes repeats `{name}`", help=HELP)
         found[name] = sha256
     return found
 
@@ -205,10 +204,10 @@ def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]
 @dataclass(frozen=True)
 class DesiredState:
     """
-    What is to be.
+    The desired users, and the servers.
 
     Attributes:
-        generated: New passwords of those who had none, if they were options for.
+        generated: New passwords for users without one, if requested.
     """
 
     nodes: list[FenceNode]
@@ -218,7 +217,7 @@ class DesiredState:
     generated: list[GeneratedPassword]
 
     def steps(self, settings: Settings) -> list[AclStep]:
-        """What has to be done for it on every server."""
+        """Return the steps for every server."""
         return [
             step
             for node in self.nodes
@@ -278,7 +277,7 @@ def read_desired_state(
 
 
 def needs_work(steps: Sequence[AclStep]) -> bool:
-    """Whether some user is not as it is desired."""
+    """Return whether a user differs from the desired one."""
     return any(step.kind in CHANGES or step.kind is AclStepKind.FOREIGN for step in steps)
 
 
@@ -298,7 +297,7 @@ def _without_password(
 
 
 def _require_first(wanted: Sequence[DesiredUser], hashes: dict[str, str]) -> None:
-    """Insist that hashes are for those without a password; forget those that are valid already."""
+    """Check that hashes are for users without a password; drop those that are valid already."""
     for item in wanted:
         name = item.fence.identity
         sha256 = hashes.get(name)
@@ -325,20 +324,20 @@ def _require_known(wide: Collection[str], names: Sequence[str]) -> None:
 def _require_tier(settings: Settings, tier: str | None) -> None:
     is_ = Tier.SEALED if settings.keyspace.vault else Tier.FENCED
     if tier is not None and tier != is_:
-        said = "sealed" if is_ is Tier.SEALED else "not sealed"
+        state = "sealed" if is_ is Tier.SEALED else "not sealed"
         raise UsageError(
-            f"the server is {said}, so its users cannot be of the tier `{tier}`",
-            help="leave `--tier` out, or seal the server first",
+            f"the server is {state}, so its users cannot have the tier `{tier}`",
+            help="omit `--tier`, or seal the server first",
         )
 
 
 def aclfile(wanted: Sequence[DesiredUser]) -> str:
-    """Lines for an aclfile."""
+    """Return lines for an ACL file."""
     return "".join(f"user {item.fence.identity} {' '.join(item.user.words)}\n" for item in wanted)
 
 
 def redis_cli(wanted: Sequence[DesiredUser]) -> str:
-    """Lines for the standard input of redis-cli or valkey-cli."""
+    """Return lines for the standard input of redis-cli or valkey-cli."""
     return "".join(
         f"ACL SETUSER {item.fence.identity} {' '.join(map(_quoted, item.user.words))}\n"
         for item in wanted

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def key_patterns(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """See that each value is a pattern of keys, and give them as they are."""
+    """Check that each value is a key pattern, and return the values."""
     for value in values:
         key_pattern(context, parameter, value)
     return values
@@ -41,13 +41,13 @@ def key_patterns(
 
 @contextmanager
 def shown_progress(is_wanted: bool) -> Iterator[Report]:
-    """What is to be told how far a walk is."""
+    """Show the progress of a walk."""
     with progress("keys looked at", is_wanted=is_wanted) as report:
-        # Keys that are renamed while they are walked over may be seen twice.
+        # Keys that are renamed during the walk may count twice.
         yield lambda walk: report(walk.seen, max(walk.total, walk.seen))
 
 
-HELD = "until all keys have moved, every call of every agent is refused as suspended"
+HELD = "all agents are suspended until all keys have moved"
 
 
 @click.command(epilog=example("keyleash vault seal --adopt 'agents:*'"))
@@ -56,7 +56,7 @@ HELD = "until all keys have moved, every call of every agent is refused as suspe
     metavar="PATTERN",
     multiple=True,
     callback=key_patterns,
-    help="Move these keys into the vault; repeat.",
+    help="Move these keys into the vault; repeatable.",
 )
 @node_option
 @yes_option
@@ -65,15 +65,15 @@ HELD = "until all keys have moved, every call of every agent is refused as suspe
 def seal(settings: Settings, adopt: tuple[str, ...], nodes: Sequence[str], yes: bool) -> None:
     """Put control keys and agents' keys under random prefixes.
 
-    Guards know the prefixes, agents do not. Tokens, trails and what limits have counted are kept.
-    Agents are suspended meanwhile, and need no restart. If it is interrupted they stay so:
-    run it again, and it goes on where it was.
+    Guards know the prefixes, agents do not. Tokens, audit streams and limit counts remain. Agents
+    are suspended meanwhile, and need no restart. If it is interrupted they stay suspended: run it
+    again to continue.
     """
     if not adopt:
-        print_note("no --adopt: agents start with an empty vault; add keys with `vault adopt`")
+        print_note("no --adopt: the vault starts empty; `vault adopt` moves keys in later")
     _require_consent("seal the server?", yes)
     others = other_clients(settings, nodes)
-    with _kept_on("seal") as hooks, shown_progress(not settings.json) as report:
+    with _reporting_interruption("seal") as hooks, shown_progress(not settings.json) as report:
         result = seal_prefixes(
             settings.client,
             adopt=adopt,
@@ -82,7 +82,7 @@ def seal(settings: Settings, adopt: tuple[str, ...], nodes: Sequence[str], yes: 
             hooks=hooks,
             others=others,
         )
-    _tell(settings, "sealed", result, len(others))
+    _print_result(settings, "sealed", result, len(others))
 
 
 @click.command(epilog=example("keyleash vault rotate"))
@@ -93,15 +93,15 @@ def seal(settings: Settings, adopt: tuple[str, ...], nodes: Sequence[str], yes: 
 def rotate(settings: Settings, nodes: Sequence[str], yes: bool) -> None:
     """Replace the prefixes by new random ones.
 
-    As `vault seal`, for a server that is sealed: when somebody may have learned a prefix.
+    Use this if a prefix may have become known. Agents are suspended meanwhile.
     """
     _require_consent("give every key a new prefix?", yes)
     others = other_clients(settings, nodes)
-    with _kept_on("rotate") as hooks, shown_progress(not settings.json) as report:
+    with _reporting_interruption("rotate") as hooks, shown_progress(not settings.json) as report:
         result = rotate_prefixes(
             settings.client, actor=settings.actor, report=report, hooks=hooks, others=others
         )
-    _tell(settings, "rotated", result, len(others))
+    _print_result(settings, "rotated", result, len(others))
 
 
 @click.command(epilog=example("keyleash vault unseal"))
@@ -110,17 +110,17 @@ def rotate(settings: Settings, nodes: Sequence[str], yes: bool) -> None:
 @json_option
 @pass_settings
 def unseal(settings: Settings, nodes: Sequence[str], yes: bool) -> None:
-    """Give all keys the names that agents have for them.
+    """Remove the prefixes from all keys.
 
-    The reverse of `vault seal`. Where a key of such a name exists, nothing is begun.
+    The reverse of `vault seal`. If such a key exists already, nothing is changed.
     """
     _require_consent("take every key out of the vault?", yes)
     others = other_clients(settings, nodes)
-    with _kept_on("unseal") as hooks, shown_progress(not settings.json) as report:
+    with _reporting_interruption("unseal") as hooks, shown_progress(not settings.json) as report:
         result = unseal_prefixes(
             settings.client, actor=settings.actor, report=report, hooks=hooks, others=others
         )
-    _tell(settings, "unsealed", result, len(others))
+    _print_result(settings, "unsealed", result, len(others))
 
 
 def _require_consent(question: str, yes: bool) -> None:
@@ -131,8 +131,8 @@ def _require_consent(question: str, yes: bool) -> None:
 
 
 @contextmanager
-def _kept_on(kind: str) -> Iterator[Hooks]:
-    """Report what an interruption leaves behind, once the change has begun."""
+def _reporting_interruption(kind: str) -> Iterator[Hooks]:
+    """Report that an interruption may leave agents suspended."""
     begun = Event()
     try:
         yield Hooks(before_begin=begun.set)
@@ -142,7 +142,7 @@ def _kept_on(kind: str) -> Iterator[Hooks]:
         raise
 
 
-def _tell(settings: Settings, done: str, result: ChangeResult, named: int) -> None:
+def _print_result(settings: Settings, done: str, result: ChangeResult, named: int) -> None:
 
     if settings.json:
         print_json(
@@ -154,8 +154,8 @@ def _tell(settings: Settings, done: str, result: ChangeResult, named: int) -> No
             }
         )
         return
-    moved = f"{counted(result.moved, 'key')}, keyleash's own among them,"
-    click.echo(f"{done}: {moved} moved; the policy goes on as generation {result.generation}")
+    moved = f"{counted(result.moved, 'key')} moved, including control keys"
+    click.echo(f"{done}: {moved}; policy generation {result.generation}")
     if read_records(settings.client, server_keyspace(settings.client)):
         say_unlisted_replicas(settings.client, named)
 
@@ -168,10 +168,9 @@ def _tell(settings: Settings, done: str, result: ChangeResult, named: int) -> No
 def adopt(settings: Settings, patterns: tuple[str, ...], yes: bool) -> None:
     """Move keys into the vault.
 
-    All keys that match a PATTERN, which is as in a policy. From then on agents find them, and
-    whoever connects without keyleash does not. Each key moves at once, with its expiry; nothing
-    is overwritten. Run it again after an interruption. Suspend agents meanwhile if they must not
-    see some of the keys without the others.
+    Moves all keys that match a PATTERN, as in policies. Only agents reach them from then on. Each
+    key moves atomically, with its expiry; nothing is overwritten. Run it again after an
+    interruption. Suspend agents meanwhile if they must not see only a part of the keys.
     """
     _require_adoption_consent("into the vault", patterns, yes)
     client = settings.client
@@ -188,7 +187,7 @@ def adopt(settings: Settings, patterns: tuple[str, ...], yes: bool) -> None:
 def release(settings: Settings, patterns: tuple[str, ...], yes: bool) -> None:
     """Move keys out of the vault.
 
-    The reverse of `vault adopt`: agents do not find them any more.
+    The reverse of `vault adopt`: agents do not reach them any more.
     """
     _require_adoption_consent("out of the vault", patterns, yes)
     client = settings.client

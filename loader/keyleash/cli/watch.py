@@ -190,6 +190,6 @@ def _tell(settings: Settings, news: Iterator[WatchEvent]) -> None:
             )
         else:
             said = new.message
-            if new.state == "mended":
-                said = f"mended {new.subject}".rstrip()
+            if new.state == "resolved":
+                said = f"resolved {new.subject}".rstrip()
             click.echo(f"{at:%H:%M:%SZ}  {new.node}  {new.kind}: {printable(said)}")

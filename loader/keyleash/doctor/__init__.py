@@ -1,4 +1,4 @@
-"""Looking a deployment over: what is wrong, what to do about it, and what could not be seen."""
+"""Diagnose a deployment: findings with remedies, and checks that were skipped."""
 
 from keyleash.doctor.examine import CODES, Examination, examine
 from keyleash.doctor.findings import DoctorFinding, Severity, Skipped

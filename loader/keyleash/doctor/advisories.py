@@ -1,4 +1,4 @@
-"""Which known flaws a version of a server has, by the table in `advisories.json`."""
+"""Known vulnerabilities of server versions, from the table in `advisories.json`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Version = tuple[int, int, int]
 @dataclass(frozen=True, slots=True)
 class Advisory:
     """
-    A flaw.
+    A vulnerability.
 
     Attributes:
-        fixed: The first release of each line that has the fix, by product.
-        since: The first release that has the flaw.
-        setting: A setting of the server, if only servers where it is on have the flaw; else empty.
+        fixed: The first release with the fix in each line, by product.
+        since: The first vulnerable release.
+        setting: The server setting that enables the vulnerable feature; empty if there is none.
     """
 
     name: str
@@ -29,24 +29,24 @@ class Advisory:
     setting: str = ""
 
     def concerns(self, product: str, version: Version) -> bool:
-        """Whether that release has the flaw, if nobody else mended it."""
+        """Return whether a release is vulnerable, unless a distribution backported the fix."""
         fixed = self.fixed[product]
         if not fixed:
             return False
         in_line = [item for item in fixed if item[:2] == version[:2]]
         if in_line:
             return version < in_line[0]
-        # A line that came after the fix has it; an older one that is not named never got it.
+        # Later lines have the fix; older lines that are not listed never got it.
         return self.since <= version and version[:2] < max(fixed)[:2]
 
     def upgrade(self, product: str, version: Version) -> Version:
-        """The next release that has the fix: in the same line, or in the next one above."""
+        """Return the next release with the fix, in the same line or the next higher one."""
         return min(item for item in self.fixed[product] if item > version)
 
 
 @cache
 def advisories() -> tuple[Advisory, ...]:
-    """All that are known, the worst first."""
+    """Return all known vulnerabilities, the worst first."""
     text = files("keyleash.doctor").joinpath("advisories.json").read_text(encoding="utf-8")
     return tuple(
         Advisory(
@@ -61,12 +61,12 @@ def advisories() -> tuple[Advisory, ...]:
 
 
 def parse_version(text: str) -> Version | None:
-    """A release number, `8.0.2`; None if *text* is none, as of a build from a branch."""
+    """Parse a release number such as `8.0.2`; None for other text, such as a branch build."""
     parts = text.split("-", maxsplit=1)[0].split(".")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts):
         return None
     found = _version(".".join(parts))
-    # What servers are called that are built from no release.
+    # Version 255 marks builds that are no release.
     return None if found[0] == 255 else found
 
 
@@ -76,5 +76,5 @@ def _version(text: str) -> Version:
 
 
 def shown(version: Sequence[int]) -> str:
-    """As people write it."""
+    """Return a version as text."""
     return ".".join(map(str, version))

@@ -1,4 +1,4 @@
-"""What checks look at."""
+"""The deployment that checks examine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from keyleash.watch.roles import Role
 @dataclass(frozen=True)
 class Server:
     """
-    One server of the deployment.
+    A server of the deployment.
 
     Attributes:
-        name: As it may be shown.
-        role: None if it did not answer.
+        name: Its name in messages.
+        role: Its role; None if it did not answer.
     """
 
     name: str
@@ -30,11 +30,11 @@ class Server:
 @dataclass(frozen=True)
 class Deployment:
     """
-    All of it, by what the first server says.
+    A deployment, according to its first server.
 
     Attributes:
-        servers: The one that was named first, then the others.
-        seal: Where keys are.
+        servers: The first one named, then the others.
+        seal: The record of the key prefixes.
         active: The active policy; None if there is none.
     """
 
@@ -52,5 +52,5 @@ class Deployment:
 
     @cached_property
     def policy(self) -> Policy | None:
-        """The active policy, read."""
+        """The active policy, parsed."""
         return None if self.active is None else document_policy(self.active.document)

@@ -15,7 +15,7 @@ from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipp
 from keyleash.errors import KeyleashError, OperationError
 from keyleash.fence import FenceRecord, read_records
 from keyleash.operator.load.checks import RESTORE_CODE
-from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
+from keyleash.operator.load.compile import prepare_active
 from keyleash.policy.problems import listing, quote
 from keyleash.store.prefixes import read_seal
 from keyleash.store.records import Client, read_active
@@ -68,42 +68,42 @@ CODES = (
 
 def require_codes(names: Iterable[str], file: str | None = None) -> None:
     """
-    Check that every name is a code. No name stands for several codes.
+    Check that every name is a code.
 
     Args:
         names: The names.
-        file: The configuration file that has them, or None.
+        file: The configuration file with the names, or None.
 
     Raises:
-        OperationError (unknown-code): One is not.
+        OperationError (unknown-code): A name is not a code.
     """
     for name in names:
         if name not in CODES:
             where = f"in the configuration file {quote(file)}: " if file else ""
             raise OperationError(
                 "unknown-code",
-                f"{where}no finding of the doctor is called {quote(name)}",
+                f"{where}no doctor finding has the code {quote(name)}",
                 help=f"the codes are {listing(CODES)}",
             )
 
 
 EVERYTHING = "everything"
-"""The check that is skipped on a server where no check can be made."""
+"""The check name of a server on which every check is skipped."""
 Connect = Callable[[Address], Client]
 LOOKS = 3
-"""How often, if a policy is activated each time meanwhile."""
+"""Attempts if a policy is activated during each one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
     """
-    What came of it.
+    The result of an examination.
 
     Attributes:
-        servers: Those that were found, with their parts.
-        findings: In the order of `CODES`, without those that were accepted.
-        skipped: What could not be looked at.
-        accepted: Findings whose code was accepted, in the same order.
+        servers: The servers that were found, with their roles.
+        findings: The findings in the order of `CODES`, without accepted ones.
+        skipped: The checks that could not be made.
+        accepted: The accepted findings, in the same order.
     """
 
     servers: tuple[Server, ...]
@@ -113,7 +113,7 @@ class Examination:
 
     @property
     def is_healthy(self) -> bool:
-        """Return whether nothing was found but advice and what was accepted."""
+        """Return whether all findings are accepted or advice."""
         return all(finding.severity is Severity.ADVICE for finding in self.findings)
 
     @property
@@ -127,29 +127,29 @@ def examine(
     connect: Connect, seeds: Sequence[Address], *, accept: Collection[str] = ()
 ) -> Examination:
     """
-    Look a deployment over. Nothing is changed.
+    Diagnose a deployment; nothing is changed.
 
     Args:
-        connect: Makes the client for an address.
+        connect: Returns a client for an address.
         seeds: Servers; the first has the control keys, and must answer. Their replicas and
-            primaries are found from there.
-        accept: Codes whose findings are known and may stand.
+            primaries are found automatically.
+        accept: Codes of accepted findings.
 
     Raises:
-        OperationError (unknown-code): *accept* has a name that is no code.
-        redis.RedisError: The first server does not answer, or not to this user.
+        OperationError (unknown-code): *accept* contains an unknown code.
+        redis.RedisError: The first server does not answer, or denies this user.
         OperationError (unsupported-server): It is older than the supported versions.
         ClusterError: It is a node of a Redis Cluster.
     """
     require_codes(accept)
     servers = _find_servers(connect, seeds)
-    said = _settled(servers)
+    results = _settled(servers)
     order = {code: place for place, code in enumerate(CODES)}
     findings = sorted(
-        dict.fromkeys(item for item in said if isinstance(item, DoctorFinding)),
+        dict.fromkeys(item for item in results if isinstance(item, DoctorFinding)),
         key=lambda item: order[item.code],
     )
-    skipped = dict.fromkeys(item for item in said if isinstance(item, Skipped))
+    skipped = dict.fromkeys(item for item in results if isinstance(item, Skipped))
     return Examination(
         servers,
         tuple(finding for finding in findings if finding.code not in accept),
@@ -160,7 +160,7 @@ def examine(
 
 def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, ...]:
     first = Server(str(seeds[0]), connect(seeds[0]))
-    # Its errors are told as those of every command. One that refuses PING is within reach.
+    # Its errors are reported as for every command. A server that denies PING is reachable.
     with suppress(redis_errors.NoPermissionError):
         first.client.ping()
     require_supported(first.client)
@@ -174,13 +174,13 @@ def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, .
 
 
 def _settled(servers: Sequence[Server]) -> list[CheckResult]:
-    """What is said of one policy: a load in between looks like records that do not match."""
+    """Return results for one generation: a concurrent load looks like corrupt records."""
     for _ in range(LOOKS):
         before = _generation(servers[0])
-        said = list(_examine(servers))
+        results = list(_examine(servers))
         if _generation(servers[0]) == before:
             break
-    return said
+    return results
 
 
 def _generation(main: Server) -> int:
@@ -193,7 +193,7 @@ def _examine(servers: Sequence[Server]) -> Iterator[CheckResult]:
     seal = read_seal(main.client)
     keyspace = seal.keyspace
     deployment = Deployment(tuple(servers), seal, read_active(main.client, keyspace))
-    known = _fence_records(deployment)
+    known = read_records(main.client, keyspace)
     for server in servers:
         if server.role is None:
             yield from _silent(server)
@@ -235,17 +235,10 @@ def _each(deployment: Deployment, server: Server, *, are_fenced: bool) -> Iterat
 
 
 def _compiled(deployment: Deployment, known: dict[str, FenceRecord]) -> Iterator[CheckResult]:
-    """What needs the active policy's guards, made as a load would."""
+    """Run the checks that need the compiled guards of the active policy."""
     active, keyspace = deployment.active, deployment.seal.keyspace
     assert active is not None  # noqa: S101 - asked for by the caller
-    prepared: PreparedPolicy = prepare_policy(
-        deployment.main.client,
-        active.document,
-        file="<active policy>",
-        keyspace=keyspace,
-        allow_eviction=True,
-        allow_unvalidated_restore=True,
-    )
+    prepared = prepare_active(deployment.main.client, active.document, keyspace)
     yield from records.check_records(deployment, active, prepared)
     if known:
         yield from _attempt(
@@ -255,16 +248,12 @@ def _compiled(deployment: Deployment, known: dict[str, FenceRecord]) -> Iterator
         )
 
 
-def _fence_records(deployment: Deployment) -> dict[str, FenceRecord]:
-    return read_records(deployment.main.client, deployment.seal.keyspace)
-
-
 def _silent(server: Server) -> Iterator[CheckResult]:
-    """A server that did not say who it is: because it cannot, or may not."""
+    """Report a server without a role: it is unreachable, or denies the user."""
     try:
         read_role(server.client)
     except (redis_errors.AuthenticationError, redis_errors.NoPermissionError) as error:
-        yield Skipped(EVERYTHING, f"the user of the URL may not ask it: {error}", server.name)
+        yield Skipped(EVERYTHING, f"the user of the URL is denied: {error}", server.name)
     except (redis_errors.RedisError, OSError):
         yield settings.unreachable(server)
     else:
@@ -274,7 +263,7 @@ def _silent(server: Server) -> Iterator[CheckResult]:
 def _attempt(
     check: str, server: Server, run: Callable[[], Iterable[CheckResult]]
 ) -> Iterator[CheckResult]:
-    """Make a check, and say so if it cannot be made."""
+    """Run a check; report it as skipped if it cannot be made."""
     try:
         yield from run()
     except redis_errors.AuthenticationError as error:
@@ -282,13 +271,13 @@ def _attempt(
     except (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError):
         yield settings.unreachable(server)
     except redis_errors.ResponseError as error:
-        yield Skipped(check, f"the server answers: {error}", server.name)
+        yield Skipped(check, f"the server replies: {error}", server.name)
     except (KeyleashError, LookupError, ValueError, struct.error) as error:
-        said = error.message if isinstance(error, KeyleashError) else type(error).__name__
+        reason = error.message if isinstance(error, KeyleashError) else type(error).__name__
         yield DoctorFinding(
             UNREADABLE,
             Severity.ERROR,
-            f"its records are not such as keyleash writes: {said}",
-            "find out who wrote to keyleash's keys, then load the policy from its file",
+            f"its records are corrupt: {reason}",
+            "find out what wrote to the control keys, then load the policy from its file",
             server.name,
         )

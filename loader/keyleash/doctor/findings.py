@@ -1,4 +1,4 @@
-"""Findings of a check."""
+"""The results of checks."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 
 
 class Severity(StrEnum):
-    """How bad it is."""
+    """The severity of a finding."""
 
     ERROR = "error"
-    """Agents are refused or are not held back, or what was recorded can be lost."""
+    """Agents are denied or not limited, or records can be lost."""
     WARNING = "warning"
-    """It becomes one of these when something else happens."""
+    """It becomes an error when something else happens."""
     ADVICE = "advice"
-    """A setting that is safer otherwise; nothing is wrong."""
+    """A setting could be safer; nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding:
     """
-    Something that is not as it should be.
+    A problem of a deployment.
 
     Attributes:
-        code: Stable; docs/reference/doctor.md has a section for each.
-        message: What it is, in a sentence.
-        help: What to do.
-        node: Which server; empty if it is about all of them.
+        code: A stable code; docs/reference/doctor.md has a section for each.
+        message: The problem, in a sentence.
+        help: The remedy.
+        node: The server; empty if all are affected.
     """
 
     code: str
@@ -43,11 +43,11 @@ class DoctorFinding:
 @dataclass(frozen=True, slots=True)
 class Skipped:
     """
-    A check that could not be made, so that nobody takes silence for health.
+    A check that could not be made, and is neither passed nor failed.
 
     Attributes:
-        check: What would have been looked at.
-        reason: Why it was not.
+        check: The name of the check.
+        reason: Why it was skipped.
     """
 
     check: str
@@ -62,12 +62,12 @@ SHOWN = 5
 
 
 def named(names: Iterable[str]) -> str:
-    """The first of *names*, and how many more there are."""
+    """Return the first of *names*, and the number of others."""
     return listing(names, SHOWN)
 
 
 def shown_key(keyspace: Keyspace, name: str) -> str:
-    """The name of a control key, of a sealed server without the prefix: that is for no log."""
+    """Return the name of a control key; without its secret prefix on a sealed server."""
     if keyspace.prefix == PUBLIC_PREFIX:
         return name
     return name.replace(keyspace.prefix, "<control>:")

@@ -1,10 +1,10 @@
 """
-ACL users for agents, made from the policy: what binds an agent that does without the wrapper.
+ACL users for agents, generated from the policy.
 
-A guard runs with the rights of whoever calls it, so its agent has these rights, too. Fenced,
-an agent cannot leave the keys and commands of its grants, load code or list keys. It can
-run single commands on its own keys that nobody audits or counts, and change what is counted
-and recorded of itself, since the guard must; see docs/how-to/fence.md.
+A guard runs with the rights of its caller, so its agent needs these rights, too. A fenced agent
+cannot leave the keys and commands of its grants, load code or list keys. It can run single commands
+on its own keys without audit and limits, and change its own counters and audit records, because the
+guard must be able to; see docs/how-to/fence.md.
 """
 
 from keyleash.fence.apply import (

@@ -17,11 +17,11 @@ from keyleash.store.records import Client
 from keyleash.store.wire import reading_reply
 
 EVERY_KEY = "~*"
-REFUSED_RULE = re.compile(r"Error in ACL SETUSER modifier '.*': (.*)", re.DOTALL)
+REJECTED_RULE = re.compile(r"Error in ACL SETUSER modifier '.*': (.*)", re.DOTALL)
 
 
 class RulesRejectedError(KeyleashError):
-    """A server does not take a rule."""
+    """A server rejects an ACL rule."""
 
     code = "rules-refused"
 
@@ -29,12 +29,12 @@ class RulesRejectedError(KeyleashError):
 @dataclass(frozen=True, slots=True)
 class Selector:
     """
-    Rules of which one alone must allow a command with all its keys.
+    Rules that must together allow a command with all its keys.
 
     Attributes:
         commands: Names in lower case, a first argument or a sub-command behind a `|`.
-        keys: As ACLs have them: `~*`, `%R~a:*`.
-        channels: The same: `&events:*`.
+        keys: ACL key rules, such as `~*` or `%R~a:*`.
+        channels: ACL channel rules, such as `&events:*`.
     """
 
     commands: tuple[str, ...]
@@ -43,12 +43,12 @@ class Selector:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What gives these permissions to a user, or a selector, that has none."""
+        """The ACL words that give these permissions."""
         return (*(f"+{name}" for name in self.commands), *self.keys, *self.channels)
 
     @property
     def meaning(self) -> tuple[frozenset[str], ...]:
-        """By which two selectors are the same: servers list their parts in orders of their own."""
+        """The parts as sets: servers list them in an order of their own."""
         return frozenset(self.commands), frozenset(self.keys), frozenset(self.channels)
 
     def __str__(self) -> str:
@@ -57,32 +57,32 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a user may do: by its root permissions, or by one of its selectors, tried in order."""
+    """The permissions of a user: the root permissions, or one of its selectors, tried in order."""
 
     root: Selector
     selectors: tuple[Selector, ...]
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What gives these permissions to a user that has none."""
+        """The ACL words that give these permissions."""
         return (*self.root.words, *map(str, self.selectors))
 
     @property
     def meaning(self) -> tuple[object, ...]:
-        """By which the rules of two users are the same."""
+        """The parts as sets, to compare the rules of two users."""
         return self.root.meaning, frozenset(selector.meaning for selector in self.selectors)
 
 
 @dataclass(frozen=True, slots=True)
 class User:
     """
-    A user.
+    An ACL user.
 
     Attributes:
-        passwords: Their SHA-256 in hex, as the server keeps them.
+        passwords: SHA-256 hashes in hex, as the server stores them.
         is_on: Whether it may log in.
-        is_open: Whether it may do so without a password, or its rules are none that a fence makes:
-            commands that are all allowed, or taken away one by one.
+        is_open: Whether it needs no password, or has rules that no fence makes: all commands, or
+            commands removed one by one.
     """
 
     rules: Rules
@@ -92,39 +92,39 @@ class User:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What makes any user this one, in one step."""
+        """The ACL words that turn any user into this one in one step."""
         state = "on" if self.is_on else "off"
         return ("reset", state, *(f"#{password}" for password in self.passwords), *self.rules.words)
 
 
 def set_user(client: Client, name: str, words: Iterable[str]) -> None:
     """
-    Change or make a user; all of *words* takes effect, or nothing.
+    Create or change a user; all of *words* take effect, or none.
 
     Raises:
-        RulesRejectedError: The server does not take them.
+        RulesRejectedError: The server rejects a rule.
     """
     try:
         client.execute_command("ACL", "SETUSER", name, *words)
     except ResponseError as error:
-        refused = REFUSED_RULE.match(str(error))
-        if refused is None:
+        rejected = REJECTED_RULE.match(str(error))
+        if rejected is None:
             raise
-        # Without the rule, which is long, and may have the prefixes of a sealed server in it.
+        # The rule is left out: it is long, and may contain the prefixes of a sealed server.
         raise RulesRejectedError(
-            f"the server does not take a rule for the user `{name}`: {refused[1]}",
+            f"the server rejects a rule of the user `{name}`: {rejected[1]}",
             help="see `ACL SETUSER` of that server, and `keyleash fence plan --output acl`",
         ) from None
 
 
 def delete_users(client: Client, names: Sequence[str]) -> None:
-    """Delete users, which closes their connections; a name that is no user's is passed over."""
+    """Delete users and close their connections; ignore unknown names."""
     if names:
         client.execute_command("ACL", "DELUSER", *names)
 
 
 def read_users(client: Client, names: Sequence[str]) -> dict[str, User]:
-    """Those of *names* that are users of the server."""
+    """Return the users of the server among *names*, by name."""
     with client.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.execute_command("ACL", "GETUSER", name)
@@ -143,19 +143,19 @@ def user_names(client: Client) -> set[str]:
 
 
 def may(client: Client, name: str, *call: str) -> bool:
-    """Whether a user may make a call, by ACL DRYRUN; nothing is run."""
+    """Return whether a user may make a call, by ACL DRYRUN; nothing is run."""
     try:
-        said = client.execute_command("ACL", "DRYRUN", name, *call)
+        reply = client.execute_command("ACL", "DRYRUN", name, *call)
     except ResponseError as error:
         if "not found" in str(error):
-            # A command that the server lacks.
+            # The server lacks the command.
             return False
         raise
-    return _text(said) == "OK"
+    return _text(reply) == "OK"
 
 
 def save(client: Client) -> bool:
-    """Write the users to the server's aclfile; False if it has none."""
+    """Write the users to the server's ACL file; return False if it has none."""
     try:
         client.execute_command("ACL", "SAVE")
     except ResponseError as error:
@@ -178,7 +178,7 @@ def _user(fields: Mapping[str, Any]) -> User:
 
 
 def _selector(fields: Mapping[str, Any]) -> tuple[Selector, bool]:
-    """A selector, and whether nothing but `-@all` and single commands made it."""
+    """Return a selector, and whether only `-@all` and single commands made it."""
     first, *rest = _text(fields["commands"]).split()
     added = tuple(word[1:] for word in rest if word.startswith("+") and "@" not in word)
     keys, channels = (_text(fields[name]).split() for name in ("keys", "channels"))
@@ -187,7 +187,7 @@ def _selector(fields: Mapping[str, Any]) -> tuple[Selector, bool]:
 
 
 def _mapping(reply: Any) -> dict[str, Any]:
-    """A map, which RESP2 sends as a flat list of names and values."""
+    """Return a map, which RESP2 sends as a flat list of names and values."""
     pairs = (
         reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
     )
@@ -203,16 +203,17 @@ GLOB_CHARACTERS = "*?[]\\"
 
 def acl_glob(pattern: Pattern, vault: str = "") -> str:
     """
-    The glob for a pattern of keys or channels.
+    Return the ACL glob of a pattern of keys or channels.
 
-    A capture becomes `*`: a glob knows no segments, so it is wider.
+    A capture becomes `*`, which is wider: globs have no segments.
 
     Args:
-        pattern: As the policy has it.
-        vault: What stands in front of a key's name on the server.
+        pattern: A pattern of the policy.
+        vault: The prefix of key names on the server.
 
     Raises:
-        OperationError (unsayable-pattern): *pattern* has a character that ACL rules cannot hold.
+        OperationError (unsayable-pattern): *pattern* contains a character that ACL rules cannot
+            express.
     """
     pieces = [_escaped(vault, pattern)]
     for part in pattern.parts:
@@ -222,20 +223,19 @@ def acl_glob(pattern: Pattern, vault: str = "") -> str:
             case _:
                 pieces.append(_escaped(part.text.decode(), pattern))
     glob = "".join(pieces)
-    # A rule that ends so would end its selector, where the server reads rules from a file.
+    # In an ACL file, a rule that ends with `)` would end its selector.
     return f"{glob[:-1]}[)]" if glob.endswith(")") else glob
 
 
 def _escaped(text: str, pattern: Pattern) -> str:
     for character in text:
-        # Rules are split at blanks, and quotes make one of several.
+        # Servers split rules at blanks, and join quoted ones.
         if character.isspace() or not character.isprintable() or character in "\"'":
             raise OperationError(
                 "unsayable-pattern",
-                f"no ACL rule can hold the character {character!r} of the pattern"
-                f" `{pattern.source}`",
-                help="name these keys without blanks, quotes and control characters, or take a"
-                " pattern that ends with `*` in front of it",
+                f"ACL rules cannot express {character!r} of the pattern `{pattern.source}`",
+                help="remove blanks, quotes and control characters from the key names, or end the"
+                " pattern with `*` before the character",
                 span=pattern.span,
             )
     return "".join(f"\\{item}" if item in GLOB_CHARACTERS else item for item in text)
@@ -245,10 +245,10 @@ def key_rules(
     read: Iterable[Pattern], write: Iterable[Pattern], vault: str = ""
 ) -> tuple[str, ...]:
     """
-    The rules that allow to read keys of some patterns and to write those of others.
+    Return the rules that allow reading and writing keys of some patterns.
 
-    A server wants one rule that gives all that a call needs on a key, and a policy may give
-    it by several; so a pattern also has what a wider one gives.
+    One rule must give all that a call needs on a key, but a policy may use several. Each pattern
+    therefore also gets the permissions of wider ones.
     """
     reading, writing = tuple(read), tuple(write)
     letters: dict[str, set[str]] = {}
@@ -257,13 +257,13 @@ def key_rules(
         for letter, patterns in (("R", reading), ("W", writing)):
             if any(covers(wide, pattern) for wide in patterns):
                 given.add(letter)
-    for glob in [item for item in letters if _is_needless(item, letters)]:
+    for glob in [item for item in letters if _is_redundant(item, letters)]:
         del letters[glob]
     return tuple(_rule(glob, given) for glob, given in letters.items())
 
 
-def _is_needless(glob: str, letters: dict[str, set[str]]) -> bool:
-    """Whether the pattern of every key gives it all; servers take none beside that."""
+def _is_redundant(glob: str, letters: dict[str, set[str]]) -> bool:
+    """Return whether `*` already gives it all; servers reject rules beside that."""
     return glob != "*" and letters[glob] <= letters.get("*", set())
 
 
@@ -272,13 +272,13 @@ def _rule(glob: str, letters: set[str]) -> str:
 
 
 def channel_rules(patterns: Iterable[Pattern]) -> tuple[str, ...]:
-    """The rules that allow to publish on channels."""
+    """Return the rules that allow publishing on channels."""
     globs = dict.fromkeys(map(acl_glob, patterns))
     return ("&*",) if "*" in globs else tuple(f"&{glob}" for glob in globs)
 
 
 def may_reach(pattern: Pattern, prefix: str, vault: str = "") -> bool:
-    """Whether the glob of a pattern may match a key that begins with *prefix*."""
+    """Return whether the glob of a pattern may match a key that begins with *prefix*."""
     fixed = vault.encode() + beginning(pattern)
     wanted = prefix.encode()
     is_whole = not any(isinstance(part, AnySuffix | Capture) for part in pattern.parts)

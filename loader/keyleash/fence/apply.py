@@ -38,18 +38,18 @@ from keyleash.store.token import reject_tokens
 from keyleash.store.wire import Transport
 
 ZERO_DIGEST = "0" * 40
-"""No script's."""
+"""The digest of no script."""
 
-REFUSED_CALLS = (
+DENIED_CALLS = (
     ("SCAN", "0"), ("KEYS", "*"), ("EVAL", "return 1", "0"), ("SCRIPT", "LOAD", "return 1"),
     ("FUNCTION", "LIST"), ("CONFIG", "GET", "*"), ("ACL", "LIST"), ("CLIENT", "LIST"),
     ("MONITOR",), ("SLOWLOG", "GET"), ("SUBSCRIBE", "c"), ("FLUSHALL",), ("DEBUG", "OBJECT", "k"),
 )  # fmt: skip
-"""What no fenced user may do, whatever its policy."""
+"""Calls that every fenced user must be denied."""
 
 
 class ForeignUserError(KeyleashError):
-    """A server has a user of an identity's name that was not made for its policy."""
+    """A server has a user with the name of an identity that was not made for its policy."""
 
     code = "foreign-user"
 
@@ -57,13 +57,13 @@ class ForeignUserError(KeyleashError):
 @dataclass(frozen=True, slots=True)
 class FenceOutcome:
     """
-    What was done.
+    The result of `apply_fences`.
 
     Attributes:
-        steps: For each server and identity.
-        without_digests: Users whose server refuses digests in rules, as (server, identity): these
+        steps: One for each server and identity.
+        without_digests: (server, identity) of users whose server rejects digests in rules: these
             may call every script that is loaded there, with their own rights.
-        unsaved: Names of servers that keep users in memory alone.
+        unsaved: Names of servers that store users in memory only.
     """
 
     steps: tuple[AclStep, ...]
@@ -72,7 +72,7 @@ class FenceOutcome:
 
     @property
     def changed(self) -> bool:
-        """Whether anything was."""
+        """Return whether any user was changed."""
         return any(step.kind in CHANGES for step in self.steps)
 
 
@@ -86,18 +86,18 @@ def apply_fences(
     actor: str = "unknown",
 ) -> FenceOutcome:
     """
-    Make the users of all *nodes* what they are desired to be; a second time, nothing changes.
+    Create, change and delete the users of all *nodes* as desired; this is idempotent.
 
     Args:
         nodes: The servers; the first has the control keys.
-        keyspace: Where these are.
+        keyspace: The keyspace of the control keys.
         wanted: One for each identity of the active policy.
-        records: What is known of the users so far.
-        wide: Identities that are fenced although there is a blocker.
-        actor: Who does it, for the control stream.
+        records: The records of the users.
+        wide: Identities that are fenced in spite of a blocker.
+        actor: The operator's name, for the control stream.
 
     Raises:
-        ForeignUserError: There is a user that is not of this policy; nothing was changed.
+        ForeignUserError: A user is not of this policy; nothing was changed.
         OperationError (fence-not-verified): A user on a server is not as it was set.
     """
     reject_tokens(actor=actor)
@@ -114,7 +114,7 @@ def apply_fences(
     held = {step.identity for step in steps if step.kind is AclStepKind.HELD}
     desired = {item.fence.identity: item for item in wanted if item.fence.identity not in held}
     client = nodes[0].client
-    # First what is remembered: a user that nobody remembers would be looked after by nobody.
+    # Records come first: a user without a record is managed by nothing.
     for name, item in desired.items():
         if records.get(name) != item.record:
             write_record(client, keyspace, name, item.record)
@@ -125,42 +125,42 @@ def apply_fences(
         _verify(node, keyspace, desired, {name for at, name in opened if at == node.name})
         if not save(node.client):
             unsaved.append(node.name)
-    forget_records(
-        client, keyspace, tuple(name for name in records if name not in set(_names(wanted)))
-    )
+    names = {item.fence.identity for item in wanted}
+    forget_records(client, keyspace, tuple(name for name in records if name not in names))
     outcome = FenceOutcome(steps, tuple(opened), tuple(unsaved))
     if outcome.changed:
-        log_fence_action(client, keyspace, "fence", actor, _changed(steps))
+        changed = dict.fromkeys(step.identity for step in steps if step.kind in CHANGES)
+        log_fence_action(client, keyspace, "fence", actor, list(changed))
     return outcome
 
 
 def log_fence_action(
     client: Client, keyspace: Keyspace, event: str, actor: str, identities: Sequence[str]
 ) -> None:
-    """Tell in the control stream what was done to the users of some identities."""
+    """Log an action on users in the control stream."""
     fields = {"event": event, "actor": actor, "identities": ",".join(identities)}
     client.xadd(keyspace.control, fields)
 
 
 def put_user(client: Client, name: str, user: User) -> bool:
     """
-    Make a user what it is desired to be, at once.
+    Create or change a user in one step.
 
-    First-argument rules such as `+evalsha|<digest>` are deprecated in Redis. A server that
-    refuses them gets `+evalsha`.
+    First-argument rules such as `+evalsha|<digest>` are deprecated in Redis. A server that rejects
+    them gets `+evalsha`.
 
     Returns:
-        Whether the server took the digests.
+        Whether the server accepted the digests.
     """
     try:
         set_user(client, name, user.words)
-    except RulesRejectedError as refused:
+    except RulesRejectedError as rejected:
         open_user = replace(user, rules=without_digests(user.rules))
         try:
             set_user(client, name, open_user.words)
         except RulesRejectedError:
-            # It was not about the digests.
-            raise refused from None
+            # The digests were not the reason.
+            raise rejected from None
         return False
     return True
 
@@ -168,9 +168,9 @@ def put_user(client: Client, name: str, user: User) -> bool:
 def _carry_out(
     node: FenceNode, plan: Sequence[AclStep], desired: Mapping[str, DesiredUser]
 ) -> Iterator[str]:
-    """Do what is planned for a server; yields those whose digests it refused."""
+    """Carry out the plan of a server; yield the identities whose digests it rejected."""
     for step in plan:
-        # A server that refused digests once may have been replaced by one that takes them.
+        # A server that rejected digests before may have been replaced.
         is_due = step.kind in (AclStepKind.CREATED, AclStepKind.CHANGED) or step.is_without_digests
         if is_due and not put_user(node.client, step.identity, desired[step.identity].user):
             yield step.identity
@@ -182,22 +182,22 @@ def _verify(
 ) -> None:
     users = read_users(node.client, list(desired))
     for name, item in desired.items():
-        wrong = _what_is_wrong(node.client, keyspace, item, users.get(name), name in opened)
+        wrong = _mismatch(node.client, keyspace, item, users.get(name), name in opened)
         if wrong:
             raise OperationError(
                 "fence-not-verified",
-                f"the user `{name}` of {node.name} is not what it was made to be: {wrong}",
-                help="look at `ACL GETUSER` there, and whether somebody else changes users",
+                f"the user `{name}` of {node.name} is wrong: {wrong}",
+                help="compare with `ACL GETUSER` there, and check whether others change users",
             )
 
 
-def _what_is_wrong(
+def _mismatch(
     client: Client, keyspace: Keyspace, wanted: DesiredUser, user: User | None, is_opened: bool
 ) -> str | None:
     desired = wanted.user
     rules = without_digests(desired.rules) if is_opened else desired.rules
     if user is None:
-        return "it is not there"
+        return "it is missing"
     if user.is_open or user.is_on != desired.is_on or user.rules.meaning != rules.meaning:
         return "it has other rules"
     if set(user.passwords) != set(desired.passwords):
@@ -206,49 +206,41 @@ def _what_is_wrong(
     command, _, digest = desired.rules.selectors[0].commands[0].partition("|")
     if not may(client, name, command, digest, "0"):
         return "it may not call its own guard"
-    refused = list(REFUSED_CALLS)
+    denied = list(DENIED_CALLS)
     if not is_opened:
-        refused.append((command, ZERO_DIGEST, "0"))
+        denied.append((command, ZERO_DIGEST, "0"))
     if wanted.fence.blocker is None:
-        refused += (
+        denied += (
             ("HGETALL", keyspace.fence),
             ("GET", keyspace.fence),
             ("SET", keyspace.fence, "x"),
             ("DEL", keyspace.fence),
         )
-    return next((f"it may do {item[0]}" for item in refused if may(client, name, *item)), None)
+    return next((f"it may do {item[0]}" for item in denied if may(client, name, *item)), None)
 
 
 def require_none_foreign(users: Mapping[tuple[str, str], str]) -> None:
     """
-    Insist that there are none of these users.
+    Check that no user is foreign.
 
     Args:
-        users: Why each is not ours, by (server, identity).
+        users: The reason why each is foreign, by (server, identity).
 
     Raises:
-        ForeignUserError: There are.
+        ForeignUserError: One is.
     """
-    alike: dict[tuple[str, str], list[str]] = {}
+    by_reason: dict[tuple[str, str], list[str]] = {}
     for (server, identity), why in users.items():
-        alike.setdefault((server, why), []).append(f"`{identity}`")
-    if alike:
+        by_reason.setdefault((server, why), []).append(f"`{identity}`")
+    if by_reason:
         foreign = [
-            f"{', '.join(names)} of {server}: {why}" for (server, why), names in alike.items()
+            f"{', '.join(names)} of {server}: {why}" for (server, why), names in by_reason.items()
         ]
         raise ForeignUserError(
             f"not a user of this policy: {'; '.join(foreign)}",
             help="all databases of a server share its ACL users: rename the identity or the user,"
             " or delete the user with `ACL DELUSER NAME`",
         )
-
-
-def _changed(steps: Sequence[AclStep]) -> list[str]:
-    return list(dict.fromkeys(step.identity for step in steps if step.kind in CHANGES))
-
-
-def _names(wanted: Sequence[DesiredUser]) -> Iterator[str]:
-    return (item.fence.identity for item in wanted)
 
 
 def remove_fences(
@@ -260,23 +252,22 @@ def remove_fences(
     actor: str = "unknown",
 ) -> list[tuple[str, str]]:
     """
-    Delete the users of some identities, which closes their connections, and forget them.
+    Delete the users and records of some identities, which closes their connections.
 
-    A user of such a name that was not made for this policy stays, and so does the record of ours.
+    A foreign user of such a name remains, and so does the record.
 
     Args:
         nodes: The servers; the first has the control keys.
-        keyspace: Where these are.
-        records: What is known of the users.
-        identities: Whose.
-        actor: Who does it, for the control stream.
+        keyspace: The keyspace of the control keys.
+        records: The records of the users.
+        identities: The identities.
+        actor: The operator's name, for the control stream.
 
     Returns:
         (server, identity) of each user that was deleted.
 
     Raises:
-        ForeignUserError: There is such a user, by which somebody may still act; all others were
-            deleted.
+        ForeignUserError: A user is foreign, and may still log in; all others were deleted.
     """
     reject_tokens(actor=actor)
     deleted = []
@@ -293,7 +284,7 @@ def remove_fences(
         delete_users(node.client, ours)
         deleted += [(node.name, name) for name in ours]
         save(node.client)
-    # Last, so that what could not be deleted is not forgotten.
+    # Last: records of users that could not be deleted remain.
     left = {name for _, name in foreign}
     forget_records(
         nodes[0].client,
@@ -306,16 +297,6 @@ def remove_fences(
     return deleted
 
 
-# Keeping users in step with a load: no agent is refused while one guard replaces another.
-#
-# Before the activation a user gets what the new guard needs besides what it has, and afterwards
-# what the old one needed is taken away. An agent that still calls the old script then is
-# refused by its server; the wrapper looks the guard up again, as it does for a stale one.
-#
-# What a load that died between the two leaves is more than a user needs, and
-# `keyleash fence plan` says so.
-
-
 @contextlib.contextmanager
 def refreshed_users(
     clients: Sequence[Client],
@@ -325,17 +306,23 @@ def refreshed_users(
     records: Mapping[str, FenceRecord] | None = None,
 ) -> Iterator[None]:
     """
-    Activate *guards* in the block.
+    Keep ACL users in step with an activation of *guards*, which runs in the block.
+
+    Before the activation each user gets what the new guard needs in addition; afterwards what only
+    the old one needed is removed. An agent that still calls the old script is then denied by the
+    server, and its client looks the guard up again. An interrupted load leaves users too wide,
+    which `keyleash fence plan` shows.
 
     Args:
-        clients: One for each server that has users; the first has the control keys.
-        keyspace: Where these are.
-        guards: Of the new policy. Users of identities that are not in it are deleted.
-        transport: How they will be called.
-        records: What is known of the users; it is read if None.
+        clients: One for each server with users; the first has the control keys.
+        keyspace: The keyspace of the control keys.
+        guards: The guards of the new policy. Users of other identities are deleted.
+        transport: The transport of the new policy.
+        records: The records of the users; they are read if None.
 
     Raises:
-        OperationError (unsayable-pattern): ACL rules cannot hold a pattern; nothing was activated.
+        OperationError (unsayable-pattern): ACL rules cannot express a pattern; nothing was
+            activated.
     """
     if records is None:
         records = read_records(clients[0], keyspace)
@@ -354,7 +341,8 @@ def refreshed_users(
     try:
         yield
     except (KeyleashError, ResponseError):
-        # The server said no. After a lost connection nobody knows, and both stay allowed.
+        # The activation failed. After a lost connection the result is unknown, and both remain
+        # allowed.
         for node in nodes:
             node.give_up()
         raise
@@ -383,7 +371,7 @@ class _Refresh:
         self._database = database
         self._records = records
         self._users = self._ours([fence.identity for fence in fences])
-        # One that is not there, or not keyleash's, is not a load's to make.
+        # A load creates no users, and leaves foreign ones alone.
         self._fences = [fence for fence in fences if fence.identity in self._users]
         self._added: dict[str, list[Selector]] = {}
 
@@ -400,7 +388,7 @@ class _Refresh:
         try:
             set_user(self.client, fence.identity, map(str, added))
         except RulesRejectedError:
-            # See `put_user`. The runner is the first, if it is among them.
+            # See `put_user`. The selector of script calls is the first, if it is among them.
             plain = without_digests(Rules(fence.rules.root, tuple(added))).selectors
             set_user(self.client, fence.identity, map(str, plain))
             return list(plain)
@@ -411,7 +399,7 @@ class _Refresh:
             put_user(self.client, fence.identity, self._with(fence.identity, fence.rules))
 
     def give_up(self) -> None:
-        """Take away what was added, and no more: another load may have added, too."""
+        """Remove only what was added: another load may have added selectors, too."""
         now = self._ours(list(self._added))
         for name, user in now.items():
             added = {item.meaning for item in self._added[name]}
@@ -424,7 +412,7 @@ class _Refresh:
         delete_users(self.client, list(self._ours(identities)))
 
     def _with(self, identity: str, rules: Rules) -> User:
-        """A user as it is, but for its rules."""
+        """Return the user with other rules."""
         user = self._users[identity]
         return User(rules, user.passwords, user.is_on)
 

@@ -1,8 +1,8 @@
-"""Which commands an agent's user may run on which keys: what its guard may run for it, no more.
+"""The data commands and keys of an ACL user: those that its guard may run, and no others.
 
-Commands that need the same of the same keys share a selector, since the server tries all of
-them for every command that a guard runs. ACLs know reading and writing, and no third: where a
-policy gives `write` and `delete` on different keys, a command that needs both is allowed on all.
+Commands that need the same permissions on the same keys share a selector, because servers try all
+selectors for every command that a guard runs. ACLs know only reading and writing: where a policy
+gives `write` and `delete` on different keys, a command that needs both is allowed on all.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ READ = OperationClass.READ
 WRITING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
 
 Patterns = tuple[Pattern, ...]
-"""In the order of the policy, which servers keep: the first that matches ends their search."""
+"""In the order of the policy, which servers preserve: the first match ends their search."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
     """
-    The keys and channels that a command may be run on.
+    The keys and channels that a command may use.
 
     Attributes:
-        read, write, channels: Those that it may read, change and publish on; None if it does not.
+        read, write, channels: Patterns that it may read, change and publish on; None if it does
+            not.
     """
 
     read: Patterns | None = None
@@ -40,7 +41,7 @@ class Reach:
     channels: Patterns | None = None
 
     def joined(self, other: Reach) -> Reach | None:
-        """One reach for both, if neither gets more by it than it needs; else None."""
+        """Return one reach for both commands, or None if one would get more than it needs."""
         pairs = (
             (self.read, other.read), (self.write, other.write), (self.channels, other.channels),
         )  # fmt: skip
@@ -53,20 +54,20 @@ ANSWERS_AGAIN: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("INCR", "INCRBY", "DECR", "DECRBY"), ("GET",)),
     "HINCRBY": ("HGET",),
 }
-"""What a guard runs besides these commands: it reads again what is too long for a Lua number."""
+"""Commands that a guard runs after these, to read replies that exceed a Lua number."""
 
 ASKS_FIRST: Mapping[Waits, tuple[str, ...]] = {
     Waits.ANY_KEY: ("EXISTS",),
     Waits.FIRST_KEY: ("EXISTS",),
     Waits.BLOCK: ("XINFO GROUPS", "XINFO CONSUMERS", "XPENDING", "XRANGE"),
 }
-"""What it runs before a command that would block."""
+"""Commands that it runs before a command that would block."""
 
 KEEPS_IMAGES = (
     "TYPE", "GETRANGE", "STRLEN", "GET", "DUMP", "MEMORY USAGE", "PEXPIRETIME", "HGETALL",
     "SMEMBERS", "ZRANGE", "HPEXPIRETIME",
 )  # fmt: skip
-"""What it reads of keys whose before-images it keeps."""
+"""Commands that it runs on keys whose before-images it stores."""
 
 
 ASKS_SIZES: Mapping[str, tuple[str, ...]] = {
@@ -80,17 +81,17 @@ ASKS_SIZES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("APPEND", "BITOP", *READS), ("STRLEN",)),
     **dict.fromkeys(("HMGET", "HGETEX", "HGETDEL"), ("HSTRLEN",)),
 }
-"""The commands by which it asks for the sizes of the keys of these commands."""
+"""Commands by which it reads the sizes of the keys of these commands."""
 
 MEASURES = frozenset(name for name, work in WORK.items() if work.size is not None)
-"""The commands before which it may ask for the bytes of their keys."""
+"""Commands before which it may read the memory usage of keys."""
 
 COUNTS: Mapping[str, tuple[str, ...]] = {
     name: ("ZLEXCOUNT", "ZCOUNT")
     for name, work in WORK.items()
     if work.bound is Bound.RANGE and work.size == "ZCARD"
 }
-"""The commands by which it counts what lies in a range of these commands."""
+"""Commands by which it counts the elements in a range of these commands."""
 
 LOOKS_CLOSER: Mapping[str, tuple[str, ...]] = {
     "XCLAIM": ("XRANGE",),
@@ -101,7 +102,7 @@ LOOKS_CLOSER: Mapping[str, tuple[str, ...]] = {
         ("XPENDING", "XINFO CONSUMERS", "XINFO GROUPS"), ("XINFO STREAM", "XINFO GROUPS")
     ),
 }
-"""The commands that it runs on keys that may be read, where a size is not enough to know."""
+"""Commands that it runs on readable keys where a size is not sufficient."""
 
 HELPERS = frozenset(
     {*KEEPS_IMAGES}.union(
@@ -112,23 +113,23 @@ HELPERS = frozenset(
         *LOOKS_CLOSER.values(),
     )
 )
-"""All of these; whatever else a guard runs on data is the command that it was asked for."""
+"""All helper commands; every other command on data is the agent's."""
 
 
 def data_selectors(
     guard: Guard, left_out: Collection[str], helpers: Collection[str], vault: str = ""
 ) -> tuple[Selector, ...]:
     """
-    The selectors for an identity's data.
+    Return the selectors of an identity's data.
 
     Args:
-        guard: The identity's.
-        left_out: Commands that it does not get, in upper case.
-        helpers: Those of `HELPERS` that the server has.
-        vault: What stands in front of the names of its keys on the server.
+        guard: Its guard.
+        left_out: Commands to leave out, in upper case.
+        helpers: The `HELPERS` that the server has.
+        vault: The prefix of key names on the server.
 
     Raises:
-        OperationError (unsayable-pattern): ACL rules cannot hold one of its patterns.
+        OperationError (unsayable-pattern): ACL rules cannot express a pattern.
     """
     groups: list[tuple[Reach, list[str]]] = []
     for name, reach in _granted(guard, left_out, helpers):
@@ -155,7 +156,7 @@ def _selector(reach: Reach, names: Sequence[str], vault: str) -> Selector:
 def _granted(
     guard: Guard, left_out: Collection[str], helpers: Collection[str]
 ) -> Iterator[tuple[str, Reach]]:
-    """Every command that the user gets, and where; those that say most of themselves first."""
+    """Yield every command of the user and its reach, the most specific first."""
     needed = [*_for_guards(guard, left_out), *_for_images(guard)]
     found = [*_by_grants(guard, left_out), *(item for item in needed if item[0] in helpers)]
 
@@ -163,12 +164,12 @@ def _granted(
         reach = entry[1]
         return [reach.read, reach.write, reach.channels].count(None), entry[0]
 
-    # A command that only reads then finds the selector of one that reads the same and writes.
+    # A command that only reads then joins the selector of one that reads the same and writes.
     return iter(sorted(found, key=unsaid))
 
 
 def _usages(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[CommandSpec, list[Grant]]]:
-    """Each command that touches keys or channels, and the grants that let it through."""
+    """Yield each command that uses keys or channels, and the grants that allow it."""
     for usage in guard.usages:
         spec = usage.spec
         grants = [guard.identity.grants[i] for i in usage.grants]
@@ -179,7 +180,7 @@ def _usages(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[CommandSp
 
 
 def _has_given_variant(spec: CommandSpec, grants: Sequence[Grant]) -> bool:
-    """Whether some calls of a command need less, and grants give that: BITFIELD … GET."""
+    """Return whether grants allow a variant of a command that needs less: BITFIELD … GET."""
     given = {cls for grant in grants for cls in grant.allow}
     return spec.variant is not None and given.issuperset(spec.variant.needs)
 
@@ -193,14 +194,14 @@ def _for_guards(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[str, 
     for spec, grants in _usages(guard, left_out):
         asked = ASKS_FIRST[spec.waits] if spec.waits else ()
         for helper in (*ANSWERS_AGAIN.get(spec.name, ()), *asked):
-            # Whether a key exists is for anybody who has anything on it.
+            # Any permission on a key includes whether it exists.
             is_any = helper == "EXISTS"
             yield helper, _any_reach(grants) if is_any else Reach(read=_patterns(grants, {READ}))
         for helper in LOOKS_CLOSER.get(spec.name, ()):
             yield helper, Reach(read=_patterns(grants, {READ}))
         measuring = ("MEMORY USAGE",) if spec.name in MEASURES else ()
         for helper in (*ASKS_SIZES.get(spec.name, ()), *COUNTS.get(spec.name, ()), *measuring):
-            # Of keys that it may write and not read, the user then learns the size.
+            # The user thereby learns the size of keys that it may write and not read.
             yield helper, Reach(read=_patterns(grants, {READ, *WRITING}))
 
 
@@ -216,7 +217,7 @@ def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:
         write=_patterns(grants, WRITING & needs) if WRITING & needs else None,
     )
     if READ in UNFLAGGED_NEEDS.get(spec.name, ()):
-        # The server does not know that it reads, so it must not write where nothing may be read.
+        # The server does not know that it reads, so writing requires reading here.
         return replace(reach, write=_both(reach.read or (), reach.write or ()))
     return reach
 
@@ -256,7 +257,7 @@ def _for_images(guard: Guard) -> Iterator[tuple[str, Reach]]:
 
 
 def imaged_patterns(guard: Guard) -> Patterns:
-    """The patterns of keys of which a guard may keep images before it changes them."""
+    """Return the patterns of keys whose before-images a guard may store."""
     if not any(usage.missing is None and usage.spec.mutates for usage in guard.usages):
         return ()
     default = guard.identity.audit.image_bytes

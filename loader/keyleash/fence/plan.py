@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from keyleash.compiler import CompiledGuard
 from keyleash.errors import OperationError
-from keyleash.fence.acl import Rules, Selector, User, read_users
+from keyleash.fence.acl import Rules, User, read_users
 from keyleash.fence.record import FenceRecord, Password, tier_of
 from keyleash.fence.rules import (
     Fence,
@@ -19,25 +19,26 @@ from keyleash.fence.rules import (
     selected_by,
     without_digests,
 )
+from keyleash.store.identities import active_records
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client, GuardRecord, guard_record
+from keyleash.store.records import Client, GuardRecord
 from keyleash.store.server_check import operator_client
 
 SHOWN = 6
-"""So many differences of rules are told one by one."""
+"""Maximum number of rule differences that are listed."""
 
 
 class AclStepKind(StrEnum):
-    """What happens to a user."""
+    """The action on a user."""
 
     CREATED = "created"
     CHANGED = "changed"
     KEPT = "kept"
     REMOVED = "removed"
     HELD = "held"
-    """It is not made, for a reason that a person must set aside."""
+    """Not created for a reason that an operator must override."""
     FOREIGN = "foreign"
-    """There is such a user, which was not made for this policy: it is left alone."""
+    """A user of that name was not made for this policy; it is left alone."""
 
 
 CHANGES = frozenset({AclStepKind.CREATED, AclStepKind.CHANGED, AclStepKind.REMOVED})
@@ -45,7 +46,7 @@ CHANGES = frozenset({AclStepKind.CREATED, AclStepKind.CHANGED, AclStepKind.REMOV
 
 @dataclass(frozen=True, slots=True)
 class FenceNode:
-    """A server, and how it may be called in messages."""
+    """A server, and its name in messages."""
 
     name: str
     client: Client = field(repr=False)
@@ -56,14 +57,14 @@ class FenceNode:
 
 @dataclass(frozen=True, slots=True)
 class DesiredUser:
-    """An identity's user as it is desired, and what is to be remembered of it."""
+    """The desired user of an identity, and its desired record."""
 
     fence: Fence
     record: FenceRecord
 
     @property
     def user(self) -> User:
-        """Without a password it is off: nobody can log in."""
+        """The user; without a password it is off, so that nobody can log in."""
         hashes = self.record.hashes
         return User(self.fence.rules, hashes, is_on=bool(hashes))
 
@@ -71,11 +72,11 @@ class DesiredUser:
 @dataclass(frozen=True, slots=True)
 class AclStep:
     """
-    What happens to one user of one server.
+    The action on one user of one server.
 
     Attributes:
-        reasons: Why, as clauses for a person.
-        is_without_digests: It is kept as a server has it that refuses digests in rules.
+        reasons: Clauses for people.
+        is_without_digests: Whether the server rejects digests in rules, so the user has none.
     """
 
     node: FenceNode
@@ -89,11 +90,11 @@ def why_foreign(
     user: User, identity: str, keyspace: Keyspace, database: int, record: FenceRecord | None
 ) -> str | None:
     """
-    Return why a user is not the one of an identity of this policy, as a clause; None if it is.
+    Return why a user does not belong to an identity of this policy; None if it does.
 
-    Only a user made by keyleash may read a guard record, and the rule for SELECT names the
-    database of its policy: all databases of a server share its users. A user whose rules were
-    changed since has a password of ours.
+    Only users made by keyleash may read a guard record, and the rule for SELECT names the database
+    of the policy: all databases of a server share its users. A user whose rules were changed by
+    others still has a password of the record.
     """
     selected = selected_by(user.rules.root)
     if record_rule(keyspace.guard(identity)) in user.rules.root.keys:
@@ -103,7 +104,7 @@ def why_foreign(
             return f"it belongs to the policy in database {selected}"
     if record is not None and not set(record.hashes).isdisjoint(user.passwords):
         return None
-    return "somebody else made it"
+    return "it was not made by keyleash"
 
 
 def plan_node(
@@ -116,15 +117,15 @@ def plan_node(
     wide: Collection[str] = (),
 ) -> list[AclStep]:
     """
-    Say what happens to the users of a server; it is not changed.
+    Plan the actions on the users of a server; nothing is changed.
 
     Args:
         node: The server.
-        keyspace: Where the control keys are.
+        keyspace: The keyspace of the control keys.
         database: The number of their database.
         wanted: One for each identity of the policy.
-        records: What is known of the users; those of identities that left the policy go.
-        wide: Identities that are fenced although there is a blocker.
+        records: The records of the users; those of identities that left the policy are removed.
+        wide: Identities that are fenced in spite of a blocker.
     """
     desired = {item.fence.identity: item for item in wanted}
     leaving = [name for name in records if name not in desired]
@@ -142,12 +143,14 @@ def plan_node(
     ]
     for name in leaving:
         if name in users and foreign[name] is None:
-            steps.append(AclStep(node, name, AclStepKind.REMOVED, ("it is in no active policy",)))
+            steps.append(
+                AclStep(node, name, AclStepKind.REMOVED, ("it is not in the active policy",))
+            )
     return steps
 
 
 def _secrets(keyspace: Keyspace) -> dict[str, str]:
-    """The prefixes of a sealed server, and what is shown for them."""
+    """Return placeholders for the prefixes of a sealed server."""
     if not keyspace.vault:
         return {}
     return {keyspace.prefix: "<control>:", keyspace.vault: "<vault>:"}
@@ -179,15 +182,15 @@ def _reasons(
     added = set(desired.passwords) - set(user.passwords)
     gone = set(user.passwords) - set(desired.passwords)
     if added:
-        reasons.append("a password is new")
+        reasons.append("it lacks a password")
     if gone:
-        reasons.append("it has a password that is not valid any more")
+        reasons.append("it has an invalid password")
     if user.is_on and not desired.is_on:
-        reasons.append("it may log in and has no password here")
+        reasons.append("it is on, but has no password here")
     elif desired.is_on and not user.is_on:
         reasons.append("it is off")
     if user.is_open:
-        reasons.append("somebody opened it: it needs no password, or has commands by category")
+        reasons.append("it was opened: it needs no password, or has commands by category")
     if with_rules and user.rules.meaning != desired.rules.meaning:
         reasons.append(_difference(user.rules, desired.rules, secrets))
     return reasons
@@ -196,22 +199,19 @@ def _reasons(
 def _difference(now: Rules, desired: Rules, secrets: Mapping[str, str]) -> str:
     before, after = _words(now), _words(desired)
     changes = [f"{word} is missing" for word in sorted(after - before)]
-    changes += [f"{word} is too much" for word in sorted(before - after)]
+    changes += [f"{word} is extra" for word in sorted(before - after)]
     if not changes:
-        return "its rules are grouped otherwise"
+        return "its rules are grouped differently"
     rest = len(changes) - SHOWN
     more = f" and {rest} more" if rest > 0 else ""
-    said = f"its rules differ: {', '.join(changes[:SHOWN])}{more}"
-    for secret, instead in secrets.items():
-        said = said.replace(secret, instead)
-    return said
+    text = f"its rules differ: {', '.join(changes[:SHOWN])}{more}"
+    for secret, placeholder in secrets.items():
+        text = text.replace(secret, placeholder)
+    return text
 
 
 def _words(rules: Rules) -> set[str]:
-    def of(selector: Selector) -> set[str]:
-        return set(selector.words)
-
-    return of(rules.root).union(*map(of, rules.selectors))
+    return set(rules.root.words).union(*(selector.words for selector in rules.selectors))
 
 
 def desired_users(
@@ -222,18 +222,18 @@ def desired_users(
     records: Mapping[str, FenceRecord],
 ) -> list[DesiredUser]:
     """
-    The user of each identity of the active policy, with the passwords that it has.
+    Return the desired user of each identity of the active policy, with its present passwords.
 
     Args:
-        client: An operator's, of the server that has the control keys.
-        keyspace: Where these are.
+        client: A client of the server with the control keys.
+        keyspace: The keyspace of that server.
         guards: Compiled for that server.
-        facts: Of all servers.
-        records: What is known of the users.
+        facts: The properties of all servers.
+        records: The records of the users.
 
     Raises:
-        OperationError (not-active-policy): Some guard is of other rules than the active one.
-        OperationError (unsayable-pattern): ACL rules cannot hold a pattern.
+        OperationError (not-active-policy): A guard has other rules than the active one.
+        OperationError (unsayable-pattern): ACL rules cannot express a pattern.
     """
     client = operator_client(client)
     active = _active(client, keyspace, guards)
@@ -252,7 +252,7 @@ def desired_users(
 def with_passwords(
     wanted: Sequence[DesiredUser], hashes: Mapping[str, str], now_ms: int
 ) -> list[DesiredUser]:
-    """The same users, those in *hashes* with that password, as its SHA-256 in hex."""
+    """Return the users, with new passwords from *hashes* (SHA-256 in hex, by identity)."""
     return [
         DesiredUser(item.fence, FenceRecord(item.record.tier, (Password(hashes[name], now_ms),)))
         if (name := item.fence.identity) in hashes
@@ -264,16 +264,13 @@ def with_passwords(
 def _active(
     client: Client, keyspace: Keyspace, guards: Sequence[CompiledGuard]
 ) -> list[GuardRecord]:
-    with client.pipeline(transaction=False) as pipe:
-        for guard in guards:
-            pipe.hgetall(keyspace.guard(guard.identity))
-        raw = pipe.execute() if guards else []
-    records = [guard_record(item) for item in raw]
-    for guard, record in zip(guards, records, strict=True):
+    records = active_records(client, keyspace, [guard.identity for guard in guards])
+    for guard in guards:
+        record = records.get(guard.identity)
         if record is None or record.policy_digest != guard.policy_digest:
             raise OperationError(
                 "not-active-policy",
-                f"the policy is not the active one: `{guard.identity}` has other rules there",
+                f"the policy is not the active one: `{guard.identity}` has other rules",
                 help="load it first with `keyleash load FILE`",
             )
-    return [record for record in records if record is not None]
+    return [records[guard.identity] for guard in guards]

@@ -1,4 +1,4 @@
-"""New passwords for users that there are, with two valid at once until the rotation is finished."""
+"""Rotate the passwords of ACL users; two are valid until the rotation is finished."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from keyleash.fence.apply import log_fence_action, require_none_foreign
 from keyleash.fence.plan import FenceNode, why_foreign
 from keyleash.fence.record import MOST, FenceRecord, write_record
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
+from keyleash.store.identities import server_time_ms
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client, database_of
+from keyleash.store.records import database_of
 from keyleash.store.token import reject_tokens
 
 
@@ -22,7 +23,7 @@ class RotationUnfinishedError(KeyleashError):
 
 
 class NotFencedError(KeyleashError):
-    """An identity has no user, or not on every server."""
+    """An identity has no ACL user, or not on every server."""
 
     code = "not-fenced"
 
@@ -36,19 +37,19 @@ def add_passwords(
     actor: str = "unknown",
 ) -> None:
     """
-    Let users log in by one more password each; the one that they have stays valid.
+    Add a password to each user; the present one stays valid.
 
     Args:
         nodes: The servers; the first has the control keys.
         keyspace: Where these are.
-        records: What is known of the users.
+        records: The records of the users.
         hashes: The new password's SHA-256 in hex, by identity.
-        actor: Who does it, for the control stream.
+        actor: The operator's name, for the control stream.
 
     Raises:
-        RotationUnfinishedError: One of them has two passwords; nothing was changed.
-        NotFencedError: One of them has no user; nothing was changed.
-        ForeignUserError: One has a user that was not made for this policy; nothing was changed.
+        RotationUnfinishedError: A user has two passwords already; nothing was changed.
+        NotFencedError: An identity has no user; nothing was changed.
+        ForeignUserError: A user was not made for this policy; nothing was changed.
     """
     reject_tokens(actor=actor)
     _require_ours(nodes[0], keyspace, records, list(hashes))
@@ -80,14 +81,14 @@ def drop_old_passwords(
     actor: str = "unknown",
 ) -> list[str]:
     """
-    Leave each user its newest password; connections that are open stay so.
+    Drop all but the newest password of each user; open connections remain.
 
     Returns:
-        Those who had an older one.
+        The identities that had an older password.
 
     Raises:
-        NotFencedError: One of them has no user; nothing was changed.
-        ForeignUserError: One has a user that was not made for this policy; nothing was changed.
+        NotFencedError: An identity has no user; nothing was changed.
+        ForeignUserError: A user was not made for this policy; nothing was changed.
     """
     reject_tokens(actor=actor)
     _require_ours(nodes[0], keyspace, records, identities)
@@ -108,15 +109,9 @@ def drop_old_passwords(
     return old
 
 
-def server_time_ms(client: Client) -> int:
-    """The server's clock, Unix milliseconds."""
-    seconds, micros = client.time()
-    return int(seconds) * 1000 + int(micros) // 1000
-
-
 def require_fenced(records: Mapping[str, FenceRecord], name: str) -> None:
     """
-    Insist that an identity has a user.
+    Check that an identity has an ACL user.
 
     Raises:
         NotFencedError: It has none.
@@ -124,8 +119,8 @@ def require_fenced(records: Mapping[str, FenceRecord], name: str) -> None:
     if name not in records:
         known = listing(sorted(records), SHOWN_IDENTITIES) or "none"
         raise NotFencedError(
-            f"`{name}` has no ACL user of keyleash's",
-            help=f"those that have one: {known}; make others with `keyleash fence apply`",
+            f"`{name}` has no ACL user made by keyleash",
+            help=f"fenced identities: {known}; fence others with `keyleash fence apply`",
         )
 
 
@@ -133,10 +128,10 @@ def _require_ours(
     node: FenceNode, keyspace: Keyspace, records: Mapping[str, FenceRecord], names: Sequence[str]
 ) -> None:
     """
-    Check that no identity without a record has the name of a user that others made.
+    Check that no foreign user has the name of an identity without a record.
 
     Raises:
-        ForeignUserError: One has, such as that of a policy in another database.
+        ForeignUserError: One has, such as a user of a policy in another database.
     """
     unknown = [name for name in names if name not in records]
     if not unknown:
@@ -164,7 +159,7 @@ def _require_users(
             if name not in users:
                 raise NotFencedError(
                     f"{node.name} has no user `{name}`",
-                    help="make it with `keyleash fence apply`",
+                    help="create it with `keyleash fence apply`",
                 )
             why = why_foreign(users[name], name, keyspace, database, records[name])
             if why is not None:

@@ -20,25 +20,24 @@ from keyleash.store.records import Client, GuardRecord, database_of
 from keyleash.store.server_check import operator_client
 from keyleash.store.wire import Transport, call_head, reading_reply
 
-# What a guard does to control keys, which it does with the rights of its agent.
+# A guard accesses control keys with the rights of its agent, and an ACL cannot tell the two apart:
+# a fenced agent can run these commands on these keys by itself; see docs/how-to/fence.md.
 #
-# A fenced agent that speaks to the server by itself can do the same to these keys, and to no
-# others: see docs/how-to/fence.md for what that opens. An ACL cannot tell the guard from its agent.
 
 STATE = ("get", "getrange", "setrange", "pttl")
-"""On the state, and on records of tokens."""
+"""On the state and on token records."""
 LIMIT = ("getrange", "set", "setrange", "pexpire")
 """On counters per token or per capture."""
 REPEATS = ("hincrby", "hset", "hmget", "hgetall", "hlen", "hdel", "del")
-"""On the hash that counts denials of one kind."""
+"""On the hash that counts repeated denials."""
 SUSPENSION = ("hget",)
-"""On the hash that says why the identity is suspended."""
+"""On the hash with the reason of a suspension."""
 BREAKER = ("rpush", "lpop", "del")
-"""On the list of refusals that count towards its suspending itself."""
+"""On the list of denials that count towards the circuit breaker."""
 
 
 def control_selectors(guard: Guard) -> tuple[Selector, ...]:
-    """One selector for each kind of control keys, the first ones those that every call needs."""
+    """Return a selector for each kind of control keys; every call needs the first ones."""
     return tuple(_selectors(guard))
 
 
@@ -47,7 +46,7 @@ def _selectors(guard: Guard) -> Iterator[Selector]:
     yield Selector(
         STATE, (f"~{_literal(names.state(name))}", f"~{_under(names.token_prefix(name))}")
     )
-    # The trail is only written; an agent that could read it would see all that it ever wrote.
+    # The audit stream is only written: an agent must not read its former values.
     yield Selector(
         _of_trails(guard),
         (f"%W~{_literal(names.audit(name))}", f"%W~{_literal(names.denied(name))}"),
@@ -65,7 +64,7 @@ def _selectors(guard: Guard) -> Iterator[Selector]:
 
 
 def _of_trails(guard: Guard) -> tuple[str, ...]:
-    # Where events are kept until they are exported, only the archiver trims.
+    # Where events are retained until they are exported, only the archiver trims.
     if guard.identity.audit.hard_max is None:
         return ("xadd", "xtrim")
     return ("xadd", "xlen")
@@ -79,23 +78,23 @@ def _under(prefix: str) -> str:
     return f"{_literal(prefix)}*"
 
 
-# Commands that a fence leaves out though the policy grants them; the guard then cannot run them.
+# Commands that a fence leaves out although the policy grants them; the guard cannot run them.
 #
-# A server finds the keys of some calls wrongly, and its ACLs then check others than the call
-# touches. A guard refuses these calls; a user that is allowed the command could make them by
-# itself. So each is tried on the server, by COMMAND GETKEYS, which shares the code of the check.
-# Where the server is sealed, what it finds must begin with the vault's prefix, which no agent
-# knows; so only those calls matter in which it finds no key at all.
+# Servers find the wrong keys for some calls, so that their ACLs check other keys than the call
+# touches. Guards deny these calls, but a user with the command could make them directly. Each is
+# therefore tried on the server by COMMAND GETKEYS, which shares the code of the check. On a sealed
+# server the keys it finds must begin with the secret prefix, so only calls in which it finds no key
+# matter.
 
-LEFT_OUT: Mapping[str, str] = {"SCAN": "an ACL lets it list every key of the server"}
-"""Whatever the server and the tier."""
+LEFT_OUT: Mapping[str, str] = {"SCAN": "an ACL allows it to list every key of the server"}
+"""On every server and tier."""
 
-LEFT_OUT_UNSEALED: Mapping[str, str] = {"COPY": "an ACL lets it write into another database"}
-"""Unless the server is sealed: then an agent would have to know the name of a key."""
+LEFT_OUT_UNSEALED: Mapping[str, str] = {"COPY": "an ACL allows it to write into another database"}
+"""Unless the server is sealed: the key names are secret there."""
 
 
 class AclBypass(NamedTuple):
-    """A call, and the keys that it touches."""
+    """A call for which servers may find the wrong keys, and the keys that it touches."""
 
     command: str
     call: tuple[str, ...]
@@ -127,12 +126,12 @@ ACL_BYPASSES = (
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
     """
-    Of all servers together.
+    Properties that all servers share.
 
     Attributes:
-        helpers: Commands that guards run besides those they are options for, in upper case.
-        left_out: Those that no user gets, in upper case, and why.
-        database: The number of the one that the keys are in.
+        helpers: Commands that guards run in addition to those of agents, in upper case.
+        left_out: Commands that no user gets, in upper case, and the reasons.
+        database: The number of the database with the keys.
     """
 
     helpers: Collection[str]
@@ -142,11 +141,11 @@ class ServerFacts:
 
 def read_server_facts(clients: Sequence[Client], keyspace: Keyspace) -> ServerFacts:
     """
-    Read them; nothing is changed.
+    Read the properties of all servers; nothing is changed.
 
     Args:
-        clients: One for each server; the first is connected to the database of the keys.
-        keyspace: Where these are.
+        clients: One for each server; the first is connected to the database with the keys.
+        keyspace: The keyspace of that database.
     """
     clients = [operator_client(item, "clients") for item in clients]
     is_sealed = bool(keyspace.vault)
@@ -165,14 +164,14 @@ def read_server_facts(clients: Sequence[Client], keyspace: Keyspace) -> ServerFa
 def _holes(client: Client, is_sealed: bool) -> dict[str, str]:
     with client.pipeline(transaction=False) as pipe:
         for hole in ACL_BYPASSES:
-            # Its name as one word: redis-py knows how to read the reply of that.
+            # The name is one word, because redis-py parses the reply only then.
             pipe.execute_command("COMMAND GETKEYS", hole.command, *hole.call)
         answers = pipe.execute(raise_on_error=False)
     with reading_reply("COMMAND GETKEYS"):
         return {
             hole.command: hole.why
             for hole, answer in zip(ACL_BYPASSES, answers, strict=True)
-            # A server that does not say is not trusted either.
+            # A server that does not answer is not trusted either.
             if isinstance(answer, RedisError)
             or (not is_sealed and tuple(map(_text, answer)) != hole.keys)
         }
@@ -180,13 +179,13 @@ def _holes(client: Client, is_sealed: bool) -> dict[str, str]:
 
 def _helpers(client: Client) -> set[str]:
     names = sorted(HELPERS)
-    said = client.execute_command("COMMAND INFO", *(name.replace(" ", "|") for name in names))
+    infos = client.execute_command("COMMAND INFO", *(name.replace(" ", "|") for name in names))
     with reading_reply("COMMAND INFO"):
-        return {name for name, info in zip(names, said, strict=True) if info is not None}
+        return {name for name, info in zip(names, infos, strict=True) if info is not None}
 
 
 def _names(client: Client) -> set[str]:
-    """Of the server's commands, without sub-commands."""
+    """Return the names of the server's commands, without sub-commands."""
     listed = client.execute_command("COMMAND LIST")
     with reading_reply("COMMAND LIST"):
         return {_text(name).upper() for name in listed}
@@ -197,17 +196,17 @@ def _text(reply: bytes | str) -> str:
 
 
 Call = tuple[str, str]
-"""A command in lower case and its first argument: what calls a guard."""
+"""A command in lower case and its first argument, by which a guard is called."""
 
-FOR_EVERYBODY = ("ping", "echo", "time", "client|setinfo", "client|setname", "hgetall")
-"""What clients send when they connect, what needs no key, and HGETALL for the guard record.
+COMMON_COMMANDS = ("ping", "echo", "time", "client|setinfo", "client|setname", "hgetall")
+"""Commands of connecting clients, commands without keys, and HGETALL for the guard record.
 
 AUTH, HELLO, QUIT and RESET are allowed to every user.
 """
 
 
 class FenceNote(NamedTuple):
-    """Something that whoever sets up a fence must know of it; *what* begins the sentence."""
+    """A caveat of a fence, shown to the operator; the message follows *what*."""
 
     code: str
     what: str
@@ -217,11 +216,11 @@ class FenceNote(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Fence:
     """
-    An identity's user as it is desired.
+    The desired user of an identity.
 
     Attributes:
-        notes: What the fence lets through, or keeps from the guard, against the policy.
-        blocker: Why nobody should have such a user; None if there is no reason.
+        notes: Where the fence is wider or narrower than the policy.
+        blocker: Why the identity should not be fenced; None if it can be.
     """
 
     identity: str
@@ -231,12 +230,12 @@ class Fence:
 
 
 def script_calls(guard: CompiledGuard, transport: Transport) -> tuple[Call, ...]:
-    """How the scripts of a guard are called."""
+    """Return the calls of a guard's scripts."""
     return tuple(_call(transport, digest) for digest in guard.scripts)
 
 
 def record_calls(record: GuardRecord) -> tuple[Call, ...]:
-    """How the scripts that a guard record names are called."""
+    """Return the calls of the scripts that a guard record names."""
     return tuple(_call(record.transport, digest) for digest in (record.digest, record.batch_digest))
 
 
@@ -247,22 +246,22 @@ def _call(transport: Transport, digest: str) -> Call:
 
 def fence_of(guard: CompiledGuard, calls: Sequence[Call], facts: ServerFacts) -> Fence:
     """
-    The user of an identity.
+    Return the desired user of an identity.
 
     Args:
-        guard: The identity's, compiled for the server.
-        calls: How its scripts are called.
-        facts: Of the server.
+        guard: Its guard, compiled for the server.
+        calls: The calls of its scripts.
+        facts: The properties of the servers.
 
     Raises:
-        OperationError (unsayable-pattern): ACL rules cannot hold one of its patterns.
+        OperationError (unsayable-pattern): ACL rules cannot express a pattern.
     """
     plan = guard.plan
     vault = plan.keyspace.vault
     rules = Rules(
         root_of(guard.identity, facts.database, plan),
         (
-            # Any key may be declared: the guard refuses a wrong one, and records that.
+            # Any key may be declared: the guard denies wrong ones, and records that.
             Selector(tuple(f"{command}|{first}" for command, first in calls), (EVERY_KEY,)),
             *control_selectors(plan)[:2],
             *data_selectors(plan, facts.left_out, facts.helpers, vault),
@@ -273,15 +272,17 @@ def fence_of(guard: CompiledGuard, calls: Sequence[Call], facts: ServerFacts) ->
 
 
 def root_of(identity: str, database: int, plan: Guard) -> Selector:
-    """What a user may do outside of its selectors; by the key of it a user is known as ours."""
-    # Without a rule for SELECT it cannot leave database 0.
+    """Return the root permissions of a user, by which keyleash recognizes its users."""
+    # Without a rule for SELECT the user cannot leave database 0.
     select = (f"select|{database}",) if database else ()
     wait = ("wait",) if plan.identity.durability.wait_replicas else ()
-    return Selector((*FOR_EVERYBODY, *select, *wait), (record_rule(plan.keyspace.guard(identity)),))
+    return Selector(
+        (*COMMON_COMMANDS, *select, *wait), (record_rule(plan.keyspace.guard(identity)),)
+    )
 
 
 def selected_by(root: Selector) -> int | None:
-    """Return the database of the policy that a root was made for; None if no fence made it."""
+    """Return the database in the root permissions of a user; None if no fence made them."""
     selects = [name for name in root.commands if name.partition("|")[0] == "select"]
     if not selects:
         return 0
@@ -290,12 +291,12 @@ def selected_by(root: Selector) -> int | None:
 
 
 def record_rule(record: str) -> str:
-    """The rule that lets a user read its guard record."""
+    """Return the rule that lets a user read its guard record."""
     return f"%R~{record}"
 
 
 def without_digests(rules: Rules) -> Rules:
-    """The same rules for a server that does not take a first argument with EVALSHA or FCALL."""
+    """Return the rules for a server that rejects first arguments of EVALSHA and FCALL."""
     runner, *others = rules.selectors
     commands = tuple(dict.fromkeys(name.partition("|")[0] for name in runner.commands))
     return Rules(rules.root, (Selector(commands, runner.keys), *others))
@@ -306,8 +307,8 @@ def _hindrance(plan: Guard, vault: str) -> str | None:
     for pattern in _patterns(plan):
         if any(may_reach(pattern, prefix, vault) for prefix in prefixes):
             return (
-                f"its pattern `{pattern.source}` may reach keyleash's own keys, which an ACL cannot"
-                " take out again: tokens, limits and trails of all identities"
+                f"its pattern `{pattern.source}` may match control keys, which an ACL cannot"
+                " exclude: tokens, limits and audit streams of all identities"
             )
     return None
 
@@ -315,19 +316,21 @@ def _hindrance(plan: Guard, vault: str) -> str | None:
 def _notes(plan: Guard, facts: ServerFacts) -> Iterator[FenceNote]:
     granted = {usage.spec.name for usage in plan.usages if usage.missing is None}
     for name in sorted(granted & set(facts.left_out)):
-        yield FenceNote("left-out", name, f"not to be had fenced: {facts.left_out[name]}")
+        yield FenceNote("left-out", name, f"not available when fenced: {facts.left_out[name]}")
     if facts.database:
         yield FenceNote(
             "database",
             f"`database {facts.database}`",
-            "connections begin in database 0, and ACLs hold for names of keys in any database:"
+            "connections begin in database 0, and ACLs apply to key names in every database:"
             " the user may use keys of these names there, too",
         )
     for deny in plan.identity.deny:
         for pattern in deny.keys:
             if any(overlaps(pattern, item) for item in _patterns(plan)):
                 yield FenceNote(
-                    "deny", f"`{pattern.source}`", "denied by the guard alone: ACLs only allow"
+                    "deny",
+                    f"`{pattern.source}`",
+                    "denied by the guard only: ACLs have no deny rules",
                 )
     readable = _giving(plan, {OperationClass.READ})
     for pattern in imaged_patterns(plan):
@@ -335,7 +338,7 @@ def _notes(plan: Guard, facts: ServerFacts) -> Iterator[FenceNote]:
             yield FenceNote(
                 "images",
                 f"`{pattern.source}`",
-                "readable to the user, though not granted: the guard keeps before-images of it",
+                "readable to the user without a grant: the guard stores its before-images",
             )
     yield from _split_classes(readable, _giving(plan, WRITING))
 
@@ -347,8 +350,7 @@ def _split_classes(readable: Sequence[Pattern], writable: Sequence[Pattern]) -> 
                 yield FenceNote(
                     "split",
                     f"`{item.source}` with `{other.source}`",
-                    "no command that reads and writes gets a key of both: one pattern must give"
-                    " it all",
+                    "commands that read and write need one pattern that gives both",
                 )
 
 

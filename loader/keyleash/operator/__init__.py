@@ -1,4 +1,4 @@
-"""What operators do: load policies, issue and revoke tokens, freeze identities, reset limits."""
+"""The operator API: load policies, issue and revoke tokens, freeze identities, reset limits."""
 
 from keyleash.operator.limit_reset import LimitReset, reset_limits
 from keyleash.operator.load.activate import (

@@ -1,4 +1,4 @@
-"""Resetting limits: what an identity's rates and budgets have counted is forgotten."""
+"""Reset the counts of an identity's rates and budgets."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from keyleash.limits.counters import DOUBLE
 from keyleash.operator.load.plan import batches
 from keyleash.policy import Identity, Limit, SubjectKind, parse_policy
 from keyleash.policy.problems import did_you_mean, listing, which_identity
+from keyleash.store.identities import require_active
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client, read_active
+from keyleash.store.records import Client
 from keyleash.store.scripts import RESET_LIMITS
 from keyleash.store.server_check import operator_client
 from keyleash.store.state import MAX_REASON_BYTES, Layout
 from keyleash.store.token import reject_tokens
 
 PIECE = 5000
-"""Counters that one script deletes: the server serves nobody meanwhile."""
+"""Counters deleted per script, which blocks the server."""
 SCANNED = 1000
-"""Keys that one step of the search for them looks at."""
+"""Keys per step of the search for counters."""
 ROUNDS = 3
-"""How often a reset is tried while policies are loaded."""
+"""Attempts while policies are loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitReset:
     """
-    What a reset did.
+    The result of a reset.
 
     Attributes:
-        bound_us: When, server time, Unix µs: calls that start later count from 0.
-        event: Id of the control event.
-        identity: Whose limits were reset.
-        limits: Their names, in the order of the policy.
-        counters: How many counters per token or per captured segment were deleted.
+        bound_us: Server time of the reset, Unix µs: later calls count from 0.
+        event: The id of the control event.
+        identity: The identity.
+        limits: The names of the reset limits, in the order of the policy.
+        counters: The number of deleted counters per token or per captured segment.
     """
 
     bound_us: int
@@ -59,35 +60,36 @@ def reset_limits(
     keyspace: Keyspace | None = None,
 ) -> LimitReset:
     """
-    Forget what limits of an identity have counted: the next call counts from 0.
+    Reset limits of an identity: the next call counts from 0.
 
-    A limit `per: token` or per captured segment is reset for all of them. Their counters are
-    found by SCAN. Up to `PIECE` of them are deleted in the same script that does the rest;
-    further ones follow in scripts of their own. A counter that begins after the search is left.
+    Limits `per: token` or per captured segment are reset for all tokens or segments. Their counters
+    are found by SCAN; up to `PIECE` are deleted in the same script, and others in further scripts.
+    Counters that start after the search remain.
 
     It also runs on a server whose memory is full.
 
     Args:
         client: A redis-py client of an operator.
-        identity: Its name in the active policy.
-        limit: The name of one of its limits, such as `rate.writes`; all of them if None.
-        reason: Why, for the control stream, up to 128 bytes; without a token.
-        actor: Who does it, for the control stream.
-        keyspace: Where keys are; what the server's record says if None.
+        identity: A name in the active policy.
+        limit: The name of a limit, such as `rate.writes`; all limits if None.
+        reason: The reason, for the control stream: up to 128 bytes, without a token.
+        actor: The operator's name, for the control stream.
+        keyspace: The keyspace; read from the server if None.
 
     Raises:
-        OperationError (no-policy): no policy is active.
-        OperationError (unknown-identity): the active policy has no such identity.
-        OperationError (unknown-limit): the identity has no such limit.
-        OperationError (activation-conflict): policies were loaded meanwhile.
-        OperationError (vault-changing): prefixes are being changed.
+        OperationError (no-policy): No policy is active.
+        OperationError (unknown-identity): The active policy has no such identity; nothing was
+            changed.
+        OperationError (unknown-limit): The identity has no such limit; nothing was changed.
+        OperationError (activation-conflict): Policies were loaded meanwhile; nothing was changed.
+        OperationError (vault-changing): Prefixes are being changed.
         SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
         ValueError: *reason* is empty or too long.
     """
     client = operator_client(client)
     reject_tokens(reason=reason, actor=actor)
     if not reason.strip():
-        raise ValueError("a reset has a reason")
+        raise ValueError("a reset needs a reason")
     if len(reason.encode()) > MAX_REASON_BYTES:
         raise ValueError(f"a reason has at most {MAX_REASON_BYTES} bytes")
     keyspace = keyspace or server_keyspace(client)
@@ -97,7 +99,7 @@ def reset_limits(
             return found
     raise OperationError(
         "activation-conflict",
-        "policies are loaded again and again; nothing was reset",
+        "policies were loaded repeatedly; nothing was reset",
         help="try again",
     )
 
@@ -114,10 +116,10 @@ def _reset(
     slots = _packed_slots(Layout.from_json(layout), names)
     head = (actor, identity, reason, layout)
     listed = ",".join(item.name for item in limits)
-    said = _run(client, keyspace, *head, listed, slots, len(counters), *pieces[0])
-    if said == 0:
+    reply = _run(client, keyspace, *head, listed, slots, len(counters), *pieces[0])
+    if reply == 0:
         return None
-    bound_us, event = _checked(said)
+    bound_us, event = _checked(reply)
     for piece in pieces[1:]:
         layout = client.hget(keyspace.layouts, identity)
         _checked(_run(client, keyspace, actor, identity, reason, layout, "", b"", 0, *piece))
@@ -135,11 +137,7 @@ def _run(client: Client, keyspace: Keyspace, *words: str | bytes | int) -> Any:
 
 
 def _active_identity(client: Client, keyspace: Keyspace, name: str) -> Identity:
-    active = read_active(client, keyspace)
-    if active is None:
-        raise OperationError(
-            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
-        )
+    active = require_active(client, keyspace)
     policy = parse_policy(active.document, file="<active policy>", commands=None)
     identity = policy.identity(name)
     if identity is None:
@@ -169,7 +167,7 @@ def _chosen(identity: Identity, name: str | None) -> tuple[Limit, ...]:
 def _counters(
     client: Client, keyspace: Keyspace, identity: str, limits: Sequence[Limit]
 ) -> Iterator[bytes]:
-    """The keys of counters per token or per captured segment, each once."""
+    """Yield the keys of counters per token or per captured segment, each once."""
     prefixes = tuple(
         keyspace.limit_prefix(identity, limit.name).encode()
         for limit in limits
@@ -177,7 +175,7 @@ def _counters(
     )
     if not prefixes:
         return
-    # A key may come up twice; deleted twice, it would forget calls that count since.
+    # SCAN may return a key twice; a second deletion would drop later calls.
     seen: set[bytes] = set()
     pattern = f"{keyspace.limit_prefix(identity, '')[:-1]}*"
     for key in client.scan_iter(pattern, count=SCANNED):
@@ -187,7 +185,7 @@ def _counters(
 
 
 def _packed_slots(layout: Layout, names: set[str]) -> bytes:
-    """For `reset_limits.lua`: place and length of the numbers, place and length of the ring."""
+    """Return offset and length of numbers and rings, for `reset_limits.lua`."""
     return b"".join(
         struct.pack(
             "<IIII",
@@ -201,24 +199,24 @@ def _packed_slots(layout: Layout, names: set[str]) -> bytes:
     )
 
 
-def _checked(said: list[bytes] | bytes | int | None) -> tuple[bytes, bytes]:
-    if said is None:
+def _checked(reply: list[bytes] | bytes | int | None) -> tuple[bytes, bytes]:
+    if reply is None:
         raise OperationError(
             "vault-changing",
-            "the prefixes are being changed, or are others since this began",
-            help="run it again; while they are changed nobody can act",
+            "the key prefixes are being changed, or were changed meanwhile",
+            help="run it again; no agent can act during the change",
         )
-    if isinstance(said, bytes):
+    if isinstance(reply, bytes):
         raise OperationError(
             "unknown-identity",
-            f"`{said.decode()}` has no state; nothing was reset",
-            help="load the policy again: limits then begin at 0",
+            f"`{reply.decode()}` has no state; nothing was reset",
+            help="load the policy again: limits then start at 0",
         )
-    if isinstance(said, int):
+    if isinstance(reply, int):
         raise OperationError(
             "activation-conflict",
-            "another policy was loaded while the limits were reset; some counters were left",
+            "another policy was loaded during the reset; some counters remain",
             help="run it again",
         )
-    bound_us, event = said
+    bound_us, event = reply
     return bound_us, event

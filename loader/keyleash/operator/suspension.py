@@ -1,4 +1,4 @@
-"""Suspend identities and resume them."""
+"""Suspend and resume identities."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from keyleash.store.wire import reading_reply
 @dataclass(frozen=True, slots=True)
 class Frozen:
     """
-    One identity, as a freeze or a thaw left it.
+    An identity after a freeze or a thaw.
 
     Attributes:
-        changed: Whether this call made it so. A freeze changes nothing where another lasts as
-            long, and a thaw nothing where nobody was suspended.
-        until_ms: When the suspension ends by itself, server time, Unix milliseconds; None if
-            somebody has to end it, or if there is none.
-        reason: Why; empty if nobody said, or if it is not suspended.
+        changed: Whether this call changed it. A freeze changes nothing if another lasts as long, a
+            thaw nothing if the identity was not suspended.
+        until_ms: When the suspension ends, server time, Unix milliseconds; None if it does not end
+            by itself, or there is none.
+        reason: The reason; empty if none was given, or it is not suspended.
     """
 
     identity: str
@@ -38,12 +38,12 @@ class Frozen:
 @dataclass(frozen=True, slots=True)
 class FreezeResult:
     """
-    What a freeze or a thaw did.
+    The result of a freeze or a thaw.
 
     Attributes:
-        bound_us: When, server time, Unix µs: whatever starts later is judged by it.
-        event: Id of the control event; empty if nothing changed.
-        identities: Those that were meant.
+        bound_us: Server time of the change, Unix µs: it applies to all later calls.
+        event: The id of the control event; empty if nothing changed.
+        identities: The identities that were named.
     """
 
     bound_us: int
@@ -61,22 +61,21 @@ def freeze(
     keyspace: Keyspace | None = None,
 ) -> FreezeResult:
     """
-    Refuse every call of some identities as suspended, from the very next one on.
+    Deny every call of some identities as suspended, from the next call on.
 
-    It is one script: all of them, or none. It also runs on a server whose memory is full.
+    It is atomic, and also runs on a server whose memory is full.
 
     Args:
         client: A redis-py client of an operator.
-        identities: Their names; all that are active if there are none.
-        reason: What refusals say, up to 128 bytes; without a token.
-        for_s: For how many seconds; until `thaw` if None. Where another suspension lasts
-            longer, that one stays.
-        actor: Who does it, for the control stream.
-        keyspace: Where keys are; what the server's record says if None.
+        identities: Their names; all active identities if empty.
+        reason: The reason in denials: up to 128 bytes, without a token.
+        for_s: The duration in seconds; until `thaw` if None. A longer suspension is not shortened.
+        actor: The operator's name, for the control stream.
+        keyspace: The keyspace; read from the server if None.
 
     Raises:
-        OperationError (unknown-identity): one of them is not active; nothing was changed.
-        OperationError (vault-changing): prefixes are being changed; nothing was changed.
+        OperationError (unknown-identity): An identity is not active; nothing was changed.
+        OperationError (vault-changing): Prefixes are being changed; nothing was changed.
         SecretInTextError: *reason* or *actor* contains a token; nothing was changed.
         ValueError: *for_s* is not positive, or *reason* is too long.
     """
@@ -108,11 +107,11 @@ def thaw(
     keyspace: Keyspace | None = None,
 ) -> FreezeResult:
     """
-    Let identities act again, whoever or whatever suspended them; see `freeze`.
+    Resume identities, whoever or whatever suspended them; see `freeze`.
 
     Raises:
-        OperationError (unknown-identity): one of them is not active; nothing was changed.
-        OperationError (vault-changing): prefixes are being changed; nothing was changed.
+        OperationError (unknown-identity): An identity is not active; nothing was changed.
+        OperationError (vault-changing): Prefixes are being changed; nothing was changed.
     """
     client = operator_client(client)
     reject_tokens(actor=actor)
@@ -137,14 +136,14 @@ def set_suspended(
     keyspace: Keyspace | None = None,
 ) -> bool:
     """
-    Freeze or thaw one identity, without a reason and without an end.
+    Freeze or thaw an identity, without a reason and an end.
 
     Returns:
-        Whether that changed anything.
+        Whether this changed anything.
 
     Raises:
-        OperationError (unknown-identity): no such identity is active.
-        OperationError (vault-changing): prefixes are being changed.
+        OperationError (unknown-identity): No such identity is active.
+        OperationError (vault-changing): Prefixes are being changed; nothing was changed.
     """
     if suspended:
         result = freeze(client, [identity], reason="", actor=actor, keyspace=keyspace)
@@ -157,20 +156,22 @@ def _run(
     client: Client, script: OperatorScript, keyspace: Keyspace | None, words: Sequence[str]
 ) -> list[bytes]:
     keyspace = keyspace or server_keyspace(client)
-    said: list[bytes] | bytes | None = client.eval(script.text, *script.arguments(keyspace, *words))
-    if said is None:
+    reply: list[bytes] | bytes | None = client.eval(
+        script.text, *script.arguments(keyspace, *words)
+    )
+    if reply is None:
         raise OperationError(
             "vault-changing",
-            "the prefixes are being changed, or are others since this began; nothing was changed",
-            help="run it again; while they are changed nobody can act",
+            "the key prefixes are being changed, or were changed meanwhile; nothing was changed",
+            help="run it again; no agent can act during the change",
         )
-    if isinstance(said, bytes):
+    if isinstance(reply, bytes):
         raise OperationError(
             "unknown-identity",
-            f"no identity `{_text(said)}` is active; nothing was changed",
-            help="see `keyleash status` for those that are",
+            f"no identity `{_text(reply)}` is active; nothing was changed",
+            help="see `keyleash status` for active identities",
         )
-    return said
+    return reply
 
 
 def _text(data: bytes) -> str:
@@ -178,19 +179,19 @@ def _text(data: bytes) -> str:
 
 
 MAX_DIGITS = 16
-"""More than a time in milliseconds ever has."""
+"""More than any time in milliseconds has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suspension:
     """
-    A suspension that is in force; times are server time, Unix milliseconds.
+    A suspension in effect; times are server time, Unix milliseconds.
 
     Attributes:
-        until_ms: When it ends by itself; None if somebody has to end it.
-        reason: Why; empty if nobody said, or while prefixes are changed.
-        by: Who suspended it: an operator, or `itself`, if it was its circuit breaker.
-        since_ms: Since when, if that is known.
+        until_ms: When it ends by itself; None if an operator must end it.
+        reason: The reason; empty if none was given, or while prefixes are changed.
+        by: The operator who suspended it, or `itself` for the circuit breaker.
+        since_ms: When it began, if known.
     """
 
     until_ms: int | None
@@ -203,15 +204,15 @@ def suspension_of(
     state: IdentityState | None, record: Mapping[bytes, bytes], now_ms: int
 ) -> Suspension | None:
     """
-    Say whether and why an identity is suspended.
+    Return the suspension of an identity; None if it is not suspended.
 
     Args:
         state: Its state; None if it has none.
-        record: The hash `Keyspace.suspension`; it may be of a suspension that is over.
+        record: The hash `Keyspace.suspension`, which may be out of date.
         now_ms: The server's clock.
 
     Returns:
-        None if it is not suspended.
+        The suspension, or None.
     """
     if state is None or not state.is_suspended(now_ms * 1000):
         return None
@@ -223,6 +224,6 @@ def suspension_of(
         until_ms=state.suspended_until_ms,
         reason=fields.get(b"reason", ""),
         by=fields.get(b"by", ""),
-        # An agent with a circuit breaker may write it.
+        # Untrusted: an agent with a circuit breaker may write it.
         since_ms=int(since) if since.isdecimal() and len(since) <= MAX_DIGITS else None,
     )

@@ -17,9 +17,10 @@ from keyleash.errors import (
 )
 from keyleash.policy import TokenRules, parse_policy
 from keyleash.policy.problems import which_identity
+from keyleash.store.identities import active_records, known_identities, server_time_us
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client, guard_record, read_active
+from keyleash.store.records import Client, read_active
 from keyleash.store.scripts import ISSUE_TOKENS, REVOKE, ROTATE_TOKEN
 from keyleash.store.server_check import operator_client
 from keyleash.store.token import (
@@ -37,10 +38,6 @@ def active_rules(
     client: Client, keyspace: Keyspace, identities: Sequence[str]
 ) -> Mapping[str, TokenRules]:
     """Return the token rules of those *identities* that have a guard record, by name."""
-    with client.pipeline(transaction=False) as pipe:
-        for name in identities:
-            pipe.hgetall(keyspace.guard(name))
-        records = zip(identities, map(guard_record, pipe.execute()), strict=True)
     return {
         name: TokenRules(
             ttl_s=record.ttl_s,
@@ -48,8 +45,7 @@ def active_rules(
             rotate_after_s=record.rotate_after_s or None,
             idle_s=record.idle_s or None,
         )
-        for name, record in records
-        if record is not None
+        for name, record in active_records(client, keyspace, identities).items()
     }
 
 
@@ -82,11 +78,11 @@ MAX_TOKENS = 1000
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A new token. `token` is the secret and is nowhere else.
+    """A new token; `token` is the secret, and is stored nowhere else.
 
     Attributes:
-        expires_ms: Server time, Unix milliseconds.
-        capped: Whether the wanted life was longer than the policy's `max_ttl`.
+        expires_ms: When it expires, server time, Unix milliseconds.
+        capped: Whether the requested life was longer than the policy's `max_ttl`.
     """
 
     token: str = field(repr=False)
@@ -110,18 +106,19 @@ def issue_token(
     Args:
         client: A redis-py client of an operator.
         identity: Its name.
-        ttl_s: Wanted life in seconds; the policy's `ttl` if None, its `max_ttl` at most.
-        note: For `list_tokens`, up to 200 characters; without a token.
-        actor: Who issues it, for the control stream.
-        keyspace: Where keys are; what the server's record says if None.
+        ttl_s: The life in seconds, capped by the policy's `max_ttl`; the policy's `ttl` if None.
+        note: A note for `list_tokens`: up to 200 characters, without a token.
+        actor: The operator's name, for the control stream.
+        keyspace: The keyspace; read from the server if None.
 
     Raises:
-        OperationError (no-policy): no policy is active.
-        OperationError (unknown-identity): the active policy has no such identity.
-        OperationError (vault-changing): the prefixes were changed meanwhile; nothing was issued.
+        OperationError (no-policy): No policy is active.
+        OperationError (unknown-identity): The active policy has no such identity.
+        OperationError (vault-changing): The key prefixes were changed meanwhile; nothing was
+            issued.
         SecretInTextError: *note* or *actor* contains a token; nothing was issued.
         ValueError: *ttl_s* is not positive, or *note* is too long.
-        TypeError: an argument is of another type; a bool is no number.
+        TypeError: An argument has a wrong type; a bool is not a number.
     """
     return issue_tokens(
         client, identity, 1, ttl_s=ttl_s, note=note, actor=actor, keyspace=keyspace
@@ -138,15 +135,15 @@ def issue_tokens(
     actor: str = "unknown",
     keyspace: Keyspace | None = None,
 ) -> list[IssuedToken]:
-    """Issue *n* tokens in one atomic step: all of them, or none.
+    """Issue *n* tokens atomically.
 
-    If the connection is lost before the reply, it is not known whether they were issued; their
-    secrets are lost, so none of them can be used.
+    If the connection is lost before the reply, the tokens may have been issued; their secrets are
+    lost, so that nobody can use them.
 
     Args:
         client, identity, ttl_s, actor, keyspace: As for `issue_token`.
-        n: How many, 1 to 1,000. More are several calls, each of which is atomic.
-        note: Of each of them.
+        n: The number of tokens, 1 to 1,000.
+        note: The note of each.
 
     Raises:
         ValueError: *n* is out of range; nothing was issued. Otherwise as `issue_token`.
@@ -161,23 +158,23 @@ def issue_tokens(
     while len(made) < n:
         made[new_token_id()] = new_token(identity)
     words = [word for id_, token in made.items() for word in (id_, token_digest(token))]
-    said: list[bytes | int] | int | None = client.eval(
+    reply: list[bytes | int] | int | None = client.eval(
         ISSUE_TOKENS.text,
         *ISSUE_TOKENS.arguments(
             keyspace, actor, identity, "" if ttl_s is None else ttl_s, note, *words
         ),
     )
-    if said is None:
+    if reply is None:
         raise prefixes_changed()
-    if isinstance(said, int):
+    if isinstance(reply, int):
         raise not_active(client, keyspace, identity)
     with reading_reply("EVAL"):
-        expires_ms, capped = int(said[0]), bool(said[1])
+        expires_ms, capped = int(reply[0]), bool(reply[1])
     return [IssuedToken(token, id_, identity, expires_ms, capped) for id_, token in made.items()]
 
 
 def check_request(identity: str, ttl_s: int | None, note: str, actor: str) -> None:
-    """Reject what no token can have; arguments and errors are those of `issue_token`."""
+    """Validate arguments of `issue_token`; raises its errors."""
     for name, value in (("identity", identity), ("note", note), ("actor", actor)):
         if not isinstance(value, str):
             raise TypeError(f"`{name}` must be a str, not {type(value).__name__}")
@@ -192,21 +189,21 @@ def check_request(identity: str, ttl_s: int | None, note: str, actor: str) -> No
 
 def require_int(name: str, value: object) -> None:
     """
-    Check that the argument *name* is a whole number.
+    Check that the argument *name* is an integer.
 
     Raises:
-        TypeError: It is of another type, or a bool.
+        TypeError: It has another type, or is a bool.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be an int, not {type(value).__name__}")
 
 
 def prefixes_changed() -> OperationError:
-    """Return the error for a script that met other prefixes than it was made for."""
+    """Return the error for a script that found other key prefixes than it was rendered for."""
     return OperationError(
         "vault-changing",
-        "the prefixes are being changed, or are others since this began; nothing was issued",
-        help="run it again when that is finished",
+        "the key prefixes are being changed, or were changed meanwhile; nothing was issued",
+        help="run it again when the change is finished",
     )
 
 
@@ -220,16 +217,15 @@ class TokenState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """A token by its public name; times are server time, Unix milliseconds.
+    """A token, without its secret; times are server time, Unix milliseconds.
 
     Attributes:
-        state: Expired, too, if it was idle for longer than the active policy allows.
-        expires_ms: When its life ends, also if it was rotated.
-        used_ms: When it was last let through: exact to a minute, or to a second where the
-            policy has an idle time; None if never.
-        due_ms: When the active policy wants it rotated; None if it does not, or if that
-            has happened.
-        replaced_by: Id of the token that it was rotated to; empty if none.
+        state: Also expired if it was idle for longer than the active policy allows.
+        expires_ms: When it expires, also if it was rotated.
+        used_ms: When it was last used: exact to a minute, or to a second if the policy has an idle
+            time; None if never.
+        due_ms: When it is due for rotation; None if never, or if it was rotated.
+        replaced_by: The id of the token that replaced it; empty if none.
     """
 
     id: str
@@ -244,26 +240,22 @@ class TokenInfo:
     replaced_by: str = ""
 
     def is_due(self, now_ms: int) -> bool:
-        """Whether it ought to have been rotated by *now_ms*."""
+        """Return whether it is overdue for rotation."""
         return self.state is TokenState.LIVE and self.due_ms is not None and self.due_ms <= now_ms
 
 
 def list_tokens(
     client: Client, identity: str | None = None, *, keyspace: Keyspace | None = None
 ) -> list[TokenInfo]:
-    """The tokens of one identity, or of all, newest first.
+    """Return the tokens of one identity, or of all, newest first.
 
-    Tokens that expired more than a week ago are forgotten on this occasion, if *client* may write.
+    Deletes the entries of tokens that expired more than a week ago, if *client* may write.
     """
     client = operator_client(client)
     keyspace = keyspace or server_keyspace(client)
-    if identity is not None:
-        names = [identity]
-    else:
-        names = sorted(name.decode() for name in client.hkeys(keyspace.layouts))
+    names = known_identities(client, keyspace) if identity is None else [identity]
     rules = active_rules(client, keyspace, names)
-    seconds, micros = client.time()
-    now_us = int(seconds) * 1_000_000 + int(micros)
+    now_us = server_time_us(client)
     found = [
         info
         for name in names
@@ -273,10 +265,10 @@ def list_tokens(
 
 
 def require_token(client: Client, token_id: str, *, keyspace: Keyspace | None = None) -> TokenInfo:
-    """The token of that id.
+    """Return the token with an id.
 
     Raises:
-        OperationError (unknown-token-id): no token has it.
+        OperationError (unknown-token-id): No token has it.
     """
     for info in list_tokens(client, keyspace=keyspace):
         if info.id == token_id:
@@ -300,17 +292,17 @@ def _of_identity(
             continue
         yield token_info(token_id, identity, item, TokenRecord.unpack(packed), rules, now_us)
     if forgotten:
-        # Whoever may only read, or asks a replica, is not there to tidy up.
+        # Read-only users and replicas cannot clean up.
         with suppress(redis_errors.ResponseError):
             client.hdel(keyspace.tokens(identity), *forgotten)
 
 
 def read_known(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapping[str, Any]]:
     """
-    What `Keyspace.tokens` has of each token of *identity*, by its id.
+    Parse the entries of `Keyspace.tokens` for *identity*, by token id.
 
     Raises:
-        OperationError (unreadable): Somebody else wrote there.
+        OperationError (unreadable): An entry is corrupt.
     """
     known = {}
     for token_id, text in recorded.items():
@@ -321,8 +313,8 @@ def read_known(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapp
         except (ValueError, LookupError, TypeError):
             raise OperationError(
                 "unreadable",
-                f"what is recorded of a token of `{identity}` cannot be read",
-                help="find out who wrote to keyleash's keys; `keyleash doctor` looks at all",
+                f"the record of a token of `{identity}` is corrupt",
+                help="find out what wrote to the control keys; `keyleash doctor` checks them",
             ) from None
         known[token_id.decode("utf-8", "backslashreplace")] = facts
     return known
@@ -337,14 +329,14 @@ def token_info(
     now_us: int,
 ) -> TokenInfo:
     """
-    What is known of one token.
+    Return the public facts about a token.
 
     Args:
-        token_id: Its public name.
-        identity: Whose it is.
-        known: What `Keyspace.tokens` has of it, read.
-        record: What guards know of it.
-        rules: Those of the active policy; None if the identity left it.
+        token_id: Its id.
+        identity: Its identity.
+        known: Its parsed entry in `Keyspace.tokens`.
+        record: Its packed record, which guards read.
+        rules: The token rules of the active policy; None if the identity left it.
         now_us: Server time.
     """
     issued_ms, used_ms = int(known["issued_ms"]), record.used_us // 1000
@@ -358,7 +350,7 @@ def token_info(
         expires_ms=record.expires_us // 1000,
         by=known["by"],
         note=known["note"],
-        # See protocol.token.new_record; up to that version it was the moment of the issue.
+        # Until its first use, `used_us` of a new record lies before the issue.
         used_ms=used_ms if used_ms > issued_ms else None,
         due_ms=None if rotate_after_s is None else issued_ms + rotate_after_s * 1000,
         replaced_by=replaced_by,
@@ -366,7 +358,7 @@ def token_info(
 
 
 def _state(record: TokenRecord, idle_s: int | None, now_us: int) -> TokenState:
-    """As a guard judges it."""
+    """Return the state of a token as a guard determines it."""
     if record.revoked:
         return TokenState.REVOKED
     allowed_us = None if idle_s is None else idle_s * 1_000_000 + use_noted_us(idle_s)
@@ -377,14 +369,14 @@ def _state(record: TokenRecord, idle_s: int | None, now_us: int) -> TokenState:
 @dataclass(frozen=True, slots=True)
 class Revocation:
     """
-    What a revocation did.
+    The result of a revocation.
 
     Attributes:
-        bound_us: When, server time, Unix µs: no call that starts later is let through.
-        tokens: (identity, token id) of each token that was not revoked before; expired ones
-            too, while their records last.
-        unreadable: The identity of each token that could not be revoked, as what is recorded
-            of it cannot be read.
+        bound_us: Server time of the revocation, Unix µs: all later calls are denied.
+        tokens: (identity, token id) of each newly revoked token, including expired ones that still
+            have a record.
+        unreadable: The identity of each token that could not be revoked, because its entry is
+            corrupt.
     """
 
     bound_us: int
@@ -400,15 +392,15 @@ def revoke(
     actor: str = "unknown",
     keyspace: Keyspace | None = None,
 ) -> Revocation:
-    """Revoke one token, all of an identity, or, with neither named, all there are.
+    """Revoke one token, all of an identity, or, with neither named, all tokens.
 
     Raises:
-        OperationError (unknown-token-id): no token has *token_id*.
+        OperationError (unknown-token-id): No token has *token_id*.
         OperationError (unknown-identity): *identity* is empty.
     """
     client = operator_client(client)
     reject_tokens(actor=actor)
-    # To the script an empty name means all: a variable that was never set must not.
+    # The script reads an empty name as all: an unset variable must not revoke everything.
     if token_id == "":
         raise OperationError(
             "unknown-token-id", "no token has the id ``", help="see `keyleash token list`"
@@ -441,7 +433,7 @@ def revoke_tokens(
     actor: str = "unknown",
     keyspace: Keyspace | None = None,
 ) -> list[tuple[str, str]]:
-    """The tokens that `revoke` revoked; arguments and errors are the same."""
+    """Revoke as `revoke`, and return the revoked tokens."""
     done = revoke(client, token_id=token_id, identity=identity, actor=actor, keyspace=keyspace)
     return list(done.tokens)
 
@@ -452,11 +444,11 @@ GRACE_S = 600
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """
-    What a rotation did.
+    The result of a rotation.
 
     Attributes:
         issued: The new token.
-        replaced: Id of each token that ends, and when: server time, Unix milliseconds.
+        replaced: The id and the end, server time in Unix milliseconds, of each replaced token.
     """
 
     issued: IssuedToken
@@ -475,29 +467,29 @@ def rotate_token(
     keyspace: Keyspace | None = None,
 ) -> Rotation:
     """
-    Issue a token in the place of one, or of all live ones of an identity.
+    Replace one token, or all live tokens of an identity, by a new one.
 
     Args:
         client: A redis-py client of an operator.
-        identity: Whose live tokens are replaced; it may have none. Either this or *token_id*.
-        token_id: The one token that is replaced.
-        grace_s: For how many seconds they are still good, 0 for none; none of them outlives
-            its own expiry.
+        identity: The identity whose live tokens, if any, are replaced. Either this or *token_id*.
+        token_id: The token that is replaced.
+        grace_s: The seconds for which replaced tokens remain valid, at most until they expire.
         ttl_s: As for `issue_token`.
-        note: As for `issue_token`; if None, that of the one token.
-        actor: Who does it, for the control stream.
-        keyspace: Where keys are; what the server's record says if None.
+        note: As for `issue_token`; if None, the note of the replaced token.
+        actor: The operator's name, for the control stream.
+        keyspace: The keyspace; read from the server if None.
 
     Raises:
-        OperationError (no-policy): no policy is active.
-        OperationError (unknown-identity): the active policy has no such identity.
-        OperationError (unknown-token-id): no token has *token_id*.
-        OperationError (unreadable): somebody else wrote where the tokens are recorded.
-        OperationError (token-not-live): it is expired or revoked; nothing was issued.
-        OperationError (vault-changing): the prefixes were changed meanwhile; nothing was issued.
+        OperationError (no-policy): No policy is active.
+        OperationError (unknown-identity): The active policy has no such identity.
+        OperationError (unknown-token-id): No token has *token_id*.
+        OperationError (unreadable): A token entry is corrupt.
+        OperationError (token-not-live): The token is expired or revoked; nothing was issued.
+        OperationError (vault-changing): The key prefixes were changed meanwhile; nothing was
+            issued.
         SecretInTextError: *note* or *actor* contains a token; nothing was issued.
         ValueError: *ttl_s* is not positive, *grace_s* is negative, or *note* is too long.
-        TypeError: as for `issue_token`.
+        TypeError: As for `issue_token`.
     """
     client = operator_client(client)
     require_int("grace_s", grace_s)
@@ -510,10 +502,10 @@ def rotate_token(
     if identity is None:
         raise ValueError("neither an identity nor a token is named")
     check_request(identity, ttl_s, note or "", actor)
-    # The script reads them as they are.
+    # The script does not validate the entries.
     read_known(identity, client.hgetall(keyspace.tokens(identity)))
     token, new_id = new_token(identity), new_token_id()
-    said: list[bytes] | int | None = client.eval(
+    reply: list[bytes] | int | None = client.eval(
         ROTATE_TOKEN.text,
         *ROTATE_TOKEN.arguments(
             keyspace,
@@ -527,17 +519,17 @@ def rotate_token(
             token_digest(token),
         ),
     )
-    if said is None:
+    if reply is None:
         raise prefixes_changed()
-    if said == 0:
+    if reply == 0:
         raise not_active(client, keyspace, identity)
-    if isinstance(said, int):
+    if isinstance(reply, int):
         raise OperationError(
             "token-not-live",
             f"the token `{token_id}` is expired or revoked; nothing was issued",
             help=f"issue one with `keyleash token issue {identity}`",
         )
     with reading_reply("EVAL"):
-        issued = IssuedToken(token, new_id, identity, int(said[0]), bool(said[1]))
-        pairs = zip(said[2::2], said[3::2], strict=True)
+        issued = IssuedToken(token, new_id, identity, int(reply[0]), bool(reply[1]))
+        pairs = zip(reply[2::2], reply[3::2], strict=True)
         return Rotation(issued, tuple((id_.decode(), int(ends)) for id_, ends in pairs))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from keyleash.errors import OperationError
 from keyleash.policy.problems import which_identity
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client, GuardRecord, guard_record
+from keyleash.store.records import ActivePolicy, Client, GuardRecord, guard_record, read_active
 
 
 def known_identities(client: Client, keyspace: Keyspace) -> list[str]:
@@ -44,6 +44,21 @@ def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[
     return [name]
 
 
+def require_active(client: Client, keyspace: Keyspace) -> ActivePolicy:
+    """
+    Return the active policy.
+
+    Raises:
+        OperationError (no-policy): No policy is active.
+    """
+    active = read_active(client, keyspace)
+    if active is None:
+        raise OperationError(
+            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
+        )
+    return active
+
+
 def active_records(
     client: Client, keyspace: Keyspace, names: Iterable[str]
 ) -> dict[str, GuardRecord]:
@@ -57,7 +72,12 @@ def active_records(
     return {name: record for name, record in records.items() if record is not None}
 
 
+def server_time_us(client: Client) -> int:
+    """Return the server's clock, Unix microseconds."""
+    seconds, micros = client.time()
+    return int(seconds) * 1_000_000 + int(micros)
+
+
 def server_time_ms(client: Client) -> int:
     """Return the server's time in Unix milliseconds, which all limits and expiries use."""
-    seconds, micros = client.time()
-    return int(seconds) * 1000 + int(micros) // 1000
+    return server_time_us(client) // 1000

@@ -1,4 +1,16 @@
-"""Seal, rotate and unseal a server's prefixes, and adopt keys."""
+"""Seal, rotate and unseal a server's key prefixes, and adopt and release keys.
+
+A change of prefixes has five phases:
+
+    plan      write the new prefixes to the record, before any key has them
+    prepare   compile, load and stage guards with the new prefixes; agents continue
+    switch    one script: activate the new guards, which deny every agent as suspended
+    move      rename every key, in pieces
+    end       one script: resume all identities that were not suspended before
+
+No agent sees keys in two places: before the switch all have the old prefix, and agents are
+suspended until all have the new one. An interrupted change continues when it is requested again.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +26,10 @@ from keyleash.errors import OperationError
 from keyleash.fence.apply import refreshed_users
 from keyleash.fence.record import read_records, write_tier
 from keyleash.operator.load.activate import activate_policy
-from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
+from keyleash.operator.load.compile import PreparedPolicy, prepare_active
 from keyleash.operator.load.functions import load_functions, retire_functions
 from keyleash.operator.load.staging import LoadStage, load_scripts, record_sources
+from keyleash.store.identities import require_active
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import (
     ChangeKind,
@@ -25,7 +38,7 @@ from keyleash.store.prefixes import (
     read_seal,
     server_keyspace,
 )
-from keyleash.store.records import ActivePolicy, Client, read_active
+from keyleash.store.records import Client
 from keyleash.store.scripts import END_SWITCH, SWITCH_PREFIXES, switch_arguments
 from keyleash.store.server_check import operator_client
 from keyleash.store.token import reject_tokens
@@ -44,30 +57,19 @@ from keyleash.vault.names import (
     patterns_of,
 )
 
-# Putting other prefixes in force: for the first time, again, or none.
-#
-#     plan      the new prefixes stand in the record before anything is made under them
-#     prepare   guards that know them are compiled, loaded and staged; agents go on as before
-#     switch    one script: new guards are active and refuse everybody as suspended
-#     move      every key gets its new name, in pieces
-#     end       one script: who was not suspended before may act again
-#
-# Nobody sees keys in two places: up to the switch all are in the old one, and nobody acts until
-# all are in the new one. Whatever is interrupted is gone on with by asking for the same again.
-
 PREFIX_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """
-    What else must know of a change, such as rules of an ACL.
+    Callbacks during a change.
 
     Attributes:
-        before_begin: Called before the first write; at once if the change was begun before.
-        before_switch: Called with the prefixes and guards that are about to be in force; those
-            before them still are.
-        after_end: Called with the prefixes that are in force, once the others are of no use.
+        before_begin: Called before the first write; immediately if the change was begun before.
+        before_switch: Called with the new prefixes and guards while the old ones are still in
+            effect.
+        after_end: Called with the new prefixes when the old ones are not used any more.
     """
 
     before_switch: Callable[[Keyspace, PreparedPolicy], None] = lambda _keyspace, _prepared: None
@@ -78,12 +80,12 @@ class Hooks:
 @dataclass(frozen=True, slots=True)
 class ChangeResult:
     """
-    What a change did.
+    The result of a change.
 
     Attributes:
-        moved: How many keys got other names.
-        generation: Of the policy, which is the same, with other guards.
-        resumed: Whether it was begun before.
+        moved: The number of renamed keys.
+        generation: The generation of the policy, which is the same with other guards.
+        resumed: Whether an earlier change was continued.
     """
 
     moved: int
@@ -101,21 +103,22 @@ def seal(
     others: Sequence[Client] = (),
 ) -> ChangeResult:
     """
-    Put the control keys, and all keys that agents use from then on, under random prefixes.
+    Move the control keys, and all keys of agents from then on, under random prefixes.
 
     Args:
         client: A redis-py client of an operator.
-        adopt: Patterns of the keys that go into the vault with it.
-        actor: Who does it, for the control stream.
-        report: Told now and again how far it is.
-        hooks: What else must know.
-        others: Further servers, such as replicas, whose ACL users are to be kept in step.
+        adopt: Patterns of existing keys to move into the vault.
+        actor: The operator's name, for the control stream.
+        report: Called with the progress.
+        hooks: Callbacks.
+        others: Further servers, such as replicas, whose ACL users are kept in step.
 
     Raises:
-        OperationError (vault): the server is sealed, or another change is under way.
-        OperationError (no-policy): no policy is active.
-        OperationError (activation-conflict): a policy was loaded at the same time.
-        VaultConflictError: two keys claim a name; the others were moved.
+        OperationError (vault): The server is sealed, or another change was begun.
+        OperationError (no-policy): No policy is active.
+        OperationError (activation-conflict): A policy was loaded at the same time; nothing was
+            changed.
+        VaultConflictError: Two keys have the same new name; the others were moved.
     """
     return _change(client, ChangeKind.SEAL, adopt, actor, report, hooks or Hooks(), others)
 
@@ -128,7 +131,7 @@ def rotate(
     hooks: Hooks | None = None,
     others: Sequence[Client] = (),
 ) -> ChangeResult:
-    """Replace both prefixes of a sealed server by new ones; see `seal`."""
+    """Replace both prefixes of a sealed server; see `seal`."""
     return _change(client, ChangeKind.ROTATE, (), actor, report, hooks or Hooks(), others)
 
 
@@ -140,9 +143,9 @@ def unseal(
     hooks: Hooks | None = None,
     others: Sequence[Client] = (),
 ) -> ChangeResult:
-    """Give all keys of a sealed server the names that agents have for them; see `seal`.
+    """Give all keys of a sealed server their logical names; see `seal`.
 
-    Where such a key exists already, nothing is begun.
+    If such a key exists already, nothing is changed.
     """
     return _change(client, ChangeKind.UNSEAL, (), actor, report, hooks or Hooks(), others)
 
@@ -162,9 +165,9 @@ def _change(
     change, resumed = _planned(client, kind, adopt, hooks)
     if not change.is_switched:
         _load_as_it_is(client, change.old, actor)
-    active = _require_policy(client, change.new if change.is_switched else change.old)
-    prepared = _prepared(client, active.document, change.new)
-    # In either place, if the change was interrupted.
+    active = require_active(client, change.new if change.is_switched else change.old)
+    prepared = prepare_active(client, active.document, change.new)
+    # An interrupted change may have left them in either place.
     records = {**read_records(client, change.old), **read_records(client, change.new)}
     nodes, guards = (client, *others), prepared.guards
     with refreshed_users(nodes, change.new, guards, active.transport, records):
@@ -174,8 +177,8 @@ def _change(
         client.eval(END_SWITCH.text, *END_SWITCH.arguments(change.new, actor))
     write_tier(client, change.new, records)
     hooks.after_end(change.new)
-    generation = _require_policy(client, change.new).generation
-    # Those of before know prefixes that are of no use any more.
+    generation = require_active(client, change.new).generation
+    # The old guards have prefixes that are not used any more.
     retire_functions(client, change.new, guards, active.transport, generation)
     return ChangeResult(moved, generation, resumed)
 
@@ -183,14 +186,14 @@ def _change(
 def _planned(
     client: Client, kind: ChangeKind, adopt: Sequence[str], hooks: Hooks
 ) -> tuple[PrefixChange, bool]:
-    """The change that is under way, or a new one; and which it is."""
+    """Return the change to carry out, and whether it was begun before."""
     record = read_seal(client)
     if record.change is not None:
         hooks.before_begin()
         return _resumed(record.change, kind, adopt), True
     old = record.keyspace
     _require_sealed(kind, old)
-    _require_policy(client, old)
+    require_active(client, old)
     new = Keyspace() if kind is ChangeKind.UNSEAL else Keyspace(_prefix(), _prefix())
     change = PrefixChange(kind, old, new, adopt=tuple(adopt))
     names = changed_names(change, patterns_of(adopt, old))
@@ -206,7 +209,7 @@ def _planned(
                 pipe.execute()
                 return change, False
     raise OperationError(
-        "vault", "another change of the vault was begun just now", help="see what it does"
+        "vault", "another change of the vault was begun meanwhile", help="wait until it is finished"
     )
 
 
@@ -214,10 +217,10 @@ def _resumed(change: PrefixChange, kind: ChangeKind, adopt: Sequence[str]) -> Pr
     if change.kind is not kind:
         raise OperationError(
             "vault",
-            f"`keyleash vault {change.kind.value}` was begun and not finished",
-            help="run that again first: it goes on where it was",
+            f"`keyleash vault {change.kind.value}` is unfinished",
+            help="run that again first: it continues where it was interrupted",
         )
-    # What was asked for now counts as well.
+    # New patterns are added.
     return replace(change, adopt=tuple(dict.fromkeys((*change.adopt, *adopt))))
 
 
@@ -234,23 +237,14 @@ def _require_sealed(kind: ChangeKind, keyspace: Keyspace) -> None:
         )
 
 
-def _require_policy(client: Client, keyspace: Keyspace) -> ActivePolicy:
-    active = read_active(client, keyspace)
-    if active is None:
-        raise OperationError(
-            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
-        )
-    return active
-
-
 def _prefix() -> str:
     return f"{secrets.token_hex(PREFIX_BYTES)}:"
 
 
 def _load_as_it_is(client: Client, keyspace: Keyspace, actor: str) -> None:
-    # States are taken over as they are, so they must be as the new guards count.
-    active = _require_policy(client, keyspace)
-    prepared = _prepared(client, active.document, keyspace)
+    # States are taken over unchanged, so they must have the layout of the new guards.
+    active = require_active(client, keyspace)
+    prepared = prepare_active(client, active.document, keyspace)
     activate_policy(
         client,
         prepared,
@@ -265,8 +259,8 @@ def _load_as_it_is(client: Client, keyspace: Keyspace, actor: str) -> None:
 def _switch(
     client: Client, change: PrefixChange, prepared: PreparedPolicy, actor: str, hooks: Hooks
 ) -> None:
-    """Let guards that know the new prefixes take over from those that know the old ones."""
-    active = _require_policy(client, change.old)
+    """Activate the guards with the new prefixes."""
+    active = require_active(client, change.old)
     load = load_functions if active.transport is Transport.FUNCTION else load_scripts
     load(client, prepared.guards)
     record_sources(client, change.new, prepared.guards)
@@ -297,23 +291,11 @@ def _switch(
         stage.discard()
 
 
-def _prepared(client: Client, document: str, keyspace: Keyspace) -> PreparedPolicy:
-    # It is active already, however the server is configured.
-    return prepare_policy(
-        client,
-        document,
-        file="<active policy>",
-        keyspace=keyspace,
-        allow_eviction=True,
-        allow_unvalidated_restore=True,
-    )
-
-
 def _move(client: Client, change: PrefixChange, report: Report | None) -> int:
     names = changed_names(change, patterns_of(change.adopt, change.old))
     moved = 0
     while True:
-        # Once more after the last: a tool that began before the switch may have written meanwhile.
+        # Until nothing is left: a tool may have written under the old prefix after the switch.
         walk = move_keys(client, names, report, moved)
         moved += walk.count
         if walk.conflicts:
@@ -328,19 +310,18 @@ def _move(client: Client, change: PrefixChange, report: Report | None) -> int:
 
 def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = None) -> Moved:
     """
-    Move keys into the vault: from then on agents have them, and others have not.
+    Move keys into the vault, so that only agents reach them.
 
-    Each moves at once, with its expiry. What was interrupted is gone on with by calling this
-    again.
+    Each key moves atomically, with its expiry. Call this again after an interruption.
 
     Args:
         client: A redis-py client of an operator.
-        patterns: Of keys, as policies have them.
-        report: Told now and again how far it is.
+        patterns: Key patterns as in policies.
+        report: Called with the progress.
 
     Raises:
-        OperationError (vault): the server is not sealed, or a pattern is about keyleash's own keys.
-        VaultConflictError: keys of these names are in the vault already. All others were moved.
+        OperationError (vault): The server is not sealed, or a pattern matches control keys.
+        VaultConflictError: Keys with these names are in the vault already. All others were moved.
     """
     client = operator_client(client)
     keyspace = _sealed_keyspace(client)
@@ -350,11 +331,11 @@ def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = 
 
 def release_keys(client: Client, patterns: Sequence[str], report: Report | None = None) -> Moved:
     """
-    Move keys out of the vault, under the names that agents have for them; see `adopt_keys`.
+    Move keys out of the vault, to their logical names; see `adopt_keys`.
 
     Raises:
-        OperationError (vault): the server is not sealed, or a pattern is about keyleash's own keys.
-        VaultConflictError: keys of these names are outside already. All others were moved.
+        OperationError (vault): The server is not sealed, or a pattern matches control keys.
+        VaultConflictError: Keys with these names exist outside already. All others were moved.
     """
     client = operator_client(client)
     keyspace = _sealed_keyspace(client)

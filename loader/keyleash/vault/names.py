@@ -1,4 +1,8 @@
-"""Names of keys inside and outside the vault, and renaming keys."""
+"""Key names inside and outside the vault, and renaming keys.
+
+Each key is renamed atomically, with its value and expiry. A key whose new name is taken keeps its
+name and is reported. An interrupted walk can therefore be repeated.
+"""
 
 from __future__ import annotations
 
@@ -18,29 +22,23 @@ from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 from keyleash.store.prefixes import PrefixChange
 from keyleash.store.records import Client
 
-# Giving keys other names: each at once, many in pieces, and again where it was interrupted.
-#
-# A key is renamed or it is not, with all that it holds and its expiry. One that is to get a name
-# that is taken stays where it is, and is told of. So a walk over all keys that died can simply be
-# made again.
-
 PIECE = 500
-"""Keys per walk and renames per round trip: about a millisecond of the server's time."""
+"""Keys per SCAN and renames per round trip: about a millisecond of the server's time."""
 
 SHOWN = 5
 
 NewName = Callable[[bytes], bytes | None]
-"""Says how a key is to be named from now on; None if it stays as it is."""
+"""Returns the new name of a key; None if it keeps its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a walk is.
+    """The progress of a walk.
 
     Attributes:
-        seen: Keys that were looked at; some may be seen twice.
-        total: Keys that the database had when it began.
-        moved: Keys that have their new names.
+        seen: The number of scanned keys; some may count twice.
+        total: The number of keys at the start.
+        moved: The number of renamed keys.
     """
 
     seen: int
@@ -53,11 +51,11 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a walk did.
+    """The result of a walk.
 
     Attributes:
-        count: Of keys that it renamed.
-        conflicts: Keys whose new name was taken; they have their old ones.
+        count: The number of renamed keys.
+        conflicts: Keys whose new name is taken; they were not renamed.
     """
 
     count: int
@@ -68,15 +66,15 @@ def move_keys(
     client: Client, new_name: NewName, report: Report | None = None, before: int = 0
 ) -> Moved:
     """
-    Rename every key that is to have another name.
+    Rename every key with a new name.
 
-    A key that others make while this walks may be missed.
+    Keys that others create meanwhile may be missed.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
-        new_name: Says which keys are renamed, and how.
-        report: Told after each piece how far it is.
-        before: How many were moved by walks before this one, for the report.
+        client: A redis-py client of an operator, with `decode_responses` off.
+        new_name: Returns the new name of a key.
+        report: Called with the progress after each step.
+        before: The number of keys that earlier walks renamed, for the report.
     """
     seen = moved = 0
     total = client.dbsize()
@@ -85,7 +83,7 @@ def move_keys(
         wanted = [(key, new) for key in found if (new := new_name(key)) is not None]
         for (key, _), answer in zip(wanted, _renamed(client, wanted), strict=True):
             if isinstance(answer, ResponseError):
-                # It expired, or was deleted or moved by another, since it was seen.
+                # It expired, or was deleted or renamed meanwhile.
                 if "no such key" not in str(answer):
                     raise answer
             elif answer:
@@ -99,7 +97,7 @@ def move_keys(
 
 
 def find_conflicts(client: Client, new_name: NewName) -> tuple[bytes, ...]:
-    """The keys whose new names are taken; nothing is changed."""
+    """Return the keys whose new names are taken; nothing is changed."""
     conflicts: dict[bytes, None] = {}
     for found in _pieces(client):
         wanted = [(key, new) for key in found if (new := new_name(key)) is not None]
@@ -112,14 +110,14 @@ def find_conflicts(client: Client, new_name: NewName) -> tuple[bytes, ...]:
 
 
 def conflict(keys: Sequence[bytes]) -> VaultConflictError:
-    """What to tell of *keys*, which cannot be moved; their names as agents have them."""
+    """Return the error for *keys* with taken names, in their logical form."""
     named = ", ".join(f"`{key.decode('utf-8', 'backslashreplace')}`" for key in keys[:SHOWN])
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    which = "stands" if len(keys) == 1 else "stand"
+    verb = "exists" if len(keys) == 1 else "exist"
     return VaultConflictError(
-        f"{named}{more} {which} both within the vault and outside it; nothing was overwritten",
+        f"{named}{more} {verb} both inside and outside the vault; nothing was overwritten",
         keys,
-        help="delete or rename the one that is not wanted, then run this again",
+        help="delete or rename one of the two, then run this again",
     )
 
 
@@ -143,29 +141,29 @@ def _renamed(client: Client, wanted: Sequence[tuple[bytes, bytes]]) -> list[Any]
 
 def patterns_of(sources: Iterable[str], keyspace: Keyspace) -> tuple[Pattern, ...]:
     """
-    Read patterns of keys, as policies have them.
+    Parse key patterns as in policies.
 
     Raises:
-        PolicyError: one is none.
-        OperationError (vault): one is about keyleash's own keys alone.
+        PolicyError: A pattern is invalid.
+        OperationError (vault): A pattern matches control keys only.
     """
     patterns = tuple(map(parse_pattern, sources))
     for pattern in patterns:
         if beginning(pattern).startswith(_own(keyspace)):
             raise OperationError(
                 "vault",
-                f"`{pattern.source}` is about keyleash's own keys, which are not moved by hand",
-                help="name the keys of agents",
+                f"`{pattern.source}` matches control keys, which cannot be moved",
+                help="specify keys of agents",
             )
     return patterns
 
 
 def into_vault(keyspace: Keyspace, patterns: Sequence[Pattern]) -> NewName:
-    """The names within the vault of keys outside it that match a pattern."""
+    """Return names in the vault for matching keys outside it."""
     own = _own(keyspace)
 
     def new_name(key: bytes) -> bytes | None:
-        if key.startswith(own) or not _is_meant(patterns, key):
+        if key.startswith(own) or not _matches(patterns, key):
             return None
         return keyspace.physical(key)
 
@@ -173,15 +171,15 @@ def into_vault(keyspace: Keyspace, patterns: Sequence[Pattern]) -> NewName:
 
 
 def out_of_vault(keyspace: Keyspace, patterns: Sequence[Pattern]) -> NewName:
-    """The names outside the vault of keys within it that match a pattern."""
+    """Return names outside the vault for matching keys in it."""
     vault = keyspace.vault.encode()
 
     def new_name(key: bytes) -> bytes | None:
         if not key.startswith(vault):
             return None
         name = key.removeprefix(vault)
-        # Outside, such a name would be one of keyleash's own.
-        if name.startswith(_own(keyspace)) or not _is_meant(patterns, name):
+        # Outside, this would be the name of a control key.
+        if name.startswith(_own(keyspace)) or not _matches(patterns, name):
             return None
         return name
 
@@ -189,11 +187,11 @@ def out_of_vault(keyspace: Keyspace, patterns: Sequence[Pattern]) -> NewName:
 
 
 def changed_names(change: PrefixChange, patterns: Sequence[Pattern]) -> NewName:
-    """The names by which a change has keys that are named by the old prefixes."""
+    """Return the names in a change for keys with old prefixes."""
     old, new = change.old, change.new
     prefix, vault = old.prefix.encode(), old.vault.encode()
-    # Scripts are recorded anew. States are taken by switch_prefixes, and what stands in their place
-    # must stay. What other loads staged, and what undos are at, is gone by itself.
+    # Sources are written again, and switch_prefixes.lua moves states; the records in their place
+    # must stay. Keys of other loads and of undos expire.
     placed = (old.sealed, old.guard_root, old.state_root, old.source_root)
     stays = tuple(name.encode() for name in (*placed, old.staged_prefix, old.undo_prefix))
     adopted = into_vault(new, patterns)
@@ -211,7 +209,7 @@ def changed_names(change: PrefixChange, patterns: Sequence[Pattern]) -> NewName:
 
 
 def logical_names(keys: Iterable[bytes], *keyspaces: Keyspace) -> tuple[bytes, ...]:
-    """*keys* as agents have them, each once, in order."""
+    """Return the logical names of *keys*, each once, in order."""
     vaults = [keyspace.vault.encode() for keyspace in keyspaces if keyspace.vault]
     found: dict[bytes, None] = {}
     for key in keys:
@@ -221,10 +219,10 @@ def logical_names(keys: Iterable[bytes], *keyspaces: Keyspace) -> tuple[bytes, .
 
 
 def _own(keyspace: Keyspace) -> tuple[bytes, ...]:
-    """What the names of keys that keyleash placed begin with."""
+    """Return the prefixes of keys that keyleash creates."""
     names = (PUBLIC_PREFIX, keyspace.prefix, keyspace.vault)
     return tuple(dict.fromkeys(name.encode() for name in names if name))
 
 
-def _is_meant(patterns: Sequence[Pattern], key: bytes) -> bool:
+def _matches(patterns: Sequence[Pattern], key: bytes) -> bool:
     return any(match(pattern, key) is not None for pattern in patterns)

@@ -1,4 +1,4 @@
-"""Keeping guards loaded on every server of a deployment, and telling what has drifted."""
+"""Keep guards loaded on every server of a deployment, and report drift."""
 
 from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
 from keyleash.watch.roles import Address

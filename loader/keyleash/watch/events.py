@@ -1,4 +1,4 @@
-"""What a watcher tells: what it found wrong, what is right again, what it did."""
+"""The events of a watcher: drift found and resolved, and actions."""
 
 from __future__ import annotations
 
@@ -7,51 +7,51 @@ from enum import StrEnum
 
 
 class WatchEventKind(StrEnum):
-    """What a piece of news is about. All but the last two are drift."""
+    """The kind of an event. All but the last two are drift."""
 
     UNREACHABLE = "unreachable"
     """The server does not answer."""
     NOT_PERMITTED = "not-permitted"
-    """It does not let the watcher do its work."""
+    """It denies a command to the watcher's user."""
     NOT_SERVING = "not-serving"
-    """It answers and serves nothing, as it loads its data or lost its primary."""
+    """It answers but does not serve, because it loads its data or lost its primary."""
     LINK_DOWN = "link-down"
-    """A replica gets nothing from its primary."""
+    """A replica has no link to its primary."""
     NO_POLICY = "no-policy"
     """No policy is active on it."""
     GENERATION = "generation"
     """A replica has another policy than its primary."""
     SOURCE_MISSING = "source-missing"
-    """A guard record names a script whose text is not recorded."""
+    """A guard record names a script whose text is not stored."""
     SOURCE_CHANGED = "source-changed"
-    """A recorded text is not that of its digest; it is never loaded."""
+    """A stored text does not match its digest; it is never loaded."""
     SEVERAL_PRIMARIES = "several-primaries"
-    """More than one of the servers takes writes."""
+    """More than one server accepts writes."""
     UNREADABLE = "unreadable"
-    """The server's records are not such as keyleash writes."""
+    """The server's records are corrupt."""
     LOADED = "loaded"
     """Scripts were loaded."""
     ROLE = "role"
-    """The server is watched from now on, or no longer, or has another role."""
+    """The server is watched from now on, or no longer, or its role changed."""
 
 
 class WatchState(StrEnum):
-    """Whether a drift begins or ends; what is done at once has neither."""
+    """Whether a drift begins or ends, or an action was done."""
 
     FOUND = "found"
-    MENDED = "mended"
+    RESOLVED = "resolved"
     DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
     """
-    One line of a watcher.
+    An event of a watcher.
 
     Attributes:
-        node: Which server.
-        subject: Of a drift of scripts, the identity and the digest; else empty.
-        message: A sentence about it.
+        node: The server.
+        subject: The identity and digest for a drift of scripts; else empty.
+        message: A sentence for people.
     """
 
     node: str
@@ -63,7 +63,7 @@ class WatchEvent:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Something that is not as it should be; see `News`."""
+    """A deviation from the desired state of a server."""
 
     node: str
     kind: WatchEventKind
@@ -72,5 +72,5 @@ class Drift:
 
     @property
     def key(self) -> tuple[str, WatchEventKind, str]:
-        """What makes it the same drift as before, however it is worded now."""
+        """The parts that identify a drift, whatever its message."""
         return self.node, self.kind, self.subject

@@ -15,7 +15,7 @@ from keyleash.watch.events import Drift, WatchEventKind
 
 
 class Address(NamedTuple):
-    """A host and its port; a path and 0 for a socket in the file system."""
+    """A host and its port; a path and 0 for a Unix socket."""
 
     host: str
     port: int
@@ -31,13 +31,13 @@ _REPLICA = re.compile(r"slave\d+")
 @dataclass(frozen=True, slots=True)
 class Role:
     """
-    A server's part in a deployment.
+    The role of a server in a deployment.
 
     Attributes:
-        run_id: Of this life of the process.
-        primary: Whom it follows; None if it is a primary itself.
-        is_linked: Whether it gets its primary's writes; True of a primary.
-        replicas: Who follows it.
+        run_id: The run id of the process.
+        primary: The server that it follows; None if it is a primary.
+        is_linked: Whether it is linked to its primary; true for a primary.
+        replicas: Its replicas.
     """
 
     run_id: str
@@ -55,28 +55,29 @@ class Role:
 
 
 def read_role(client: Client) -> Role:
-    """Ask a server who it is; also one that still loads its data answers."""
-    said, server = client.info("replication"), client.info("server")
+    """Read the role of a server; this also works while it loads its data."""
+    info, server = client.info("replication"), client.info("server")
     with reading_reply("INFO"):
-        return _role(said, server)
+        return _role(info, server)
 
 
-def _role(said: Mapping[str, Any], server: Mapping[str, Any]) -> Role:
+def _role(info: Mapping[str, Any], server: Mapping[str, Any]) -> Role:
     primary = None
-    if said["role"] != "master":
-        primary = Address(str(said["master_host"]), int(said["master_port"]))
+    if info["role"] != "master":
+        primary = Address(str(info["master_host"]), int(info["master_port"]))
     return Role(
         run_id=str(server["run_id"]),
         primary=primary,
-        is_linked=primary is None or said.get("master_link_status") == "up",
-        replicas=tuple(_replicas(said)),
+        is_linked=primary is None or info.get("master_link_status") == "up",
+        replicas=tuple(Address(str(item["ip"]), int(item["port"])) for item in replicas_of(info)),
     )
 
 
-def _replicas(said: Mapping[str, Any]) -> Iterator[Address]:
-    for name, item in said.items():
+def replicas_of(info: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the replicas in the replication section of INFO."""
+    for name, item in info.items():
         if _REPLICA.fullmatch(name) and isinstance(item, dict):
-            yield Address(str(item["ip"]), int(item["port"]))
+            yield item
 
 
 class Sentinels:
@@ -84,7 +85,7 @@ class Sentinels:
     The Sentinels of one primary.
 
     Attributes:
-        drifts: Which of them did not answer the last time.
+        drifts: The Sentinels that did not answer the last time.
     """
 
     def __init__(self, clients: Sequence[tuple[Address, Client]], service: str) -> None:
@@ -93,14 +94,14 @@ class Sentinels:
         self._service = service
 
     def addresses(self) -> list[Address]:
-        """The primary and its replicas, as all that answer have them; dead ones too."""
+        """Return the primary and replicas that any Sentinel knows, including dead ones."""
         self.drifts = []
         found: dict[Address, None] = {}
         for address, client in self._clients:
             try:
                 found |= dict.fromkeys(self._addresses_of(client))
             except (redis_errors.RedisError, OSError) as error:
-                message = f"the Sentinel gives no answer: {error}"
+                message = f"the Sentinel does not answer: {error}"
                 self.drifts.append(Drift(str(address), WatchEventKind.UNREACHABLE, message))
         return list(found)
 
@@ -109,15 +110,15 @@ class Sentinels:
         if primary is None:
             raise redis_errors.ResponseError(f"it knows no `{self._service}`")
         replicas = client.execute_command("SENTINEL REPLICAS", self._service)
-        said = [primary, *((item["ip"], item["port"]) for item in map(_fields, replicas))]
-        return [Address(_text(host), int(port)) for host, port in said]
+        pairs = [primary, *((item["ip"], item["port"]) for item in map(_fields, replicas))]
+        return [Address(_text(host), int(port)) for host, port in pairs]
 
 
-def _fields(said: object) -> dict[str, object]:
-    if isinstance(said, dict):
-        return {_text(name): value for name, value in said.items()}
-    assert isinstance(said, list)  # noqa: S101 - the two forms in which redis-py has it
-    return {_text(name): value for name, value in zip(said[::2], said[1::2], strict=True)}
+def _fields(reply: object) -> dict[str, object]:
+    if isinstance(reply, dict):
+        return {_text(name): value for name, value in reply.items()}
+    assert isinstance(reply, list)  # noqa: S101 - the other form of redis-py
+    return {_text(name): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
 
 
 def _text(word: object) -> str:

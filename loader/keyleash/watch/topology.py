@@ -1,4 +1,4 @@
-"""The servers of a deployment, and the scripts that each has."""
+"""The servers of a deployment, and the scripts of each."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from keyleash.errors import (
 )
 from keyleash.operator.load.functions import held_functions
 from keyleash.operator.load.plan import batches
+from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.prefixes import read_seal
 from keyleash.store.records import Client, GuardRecord, guard_record
@@ -21,22 +22,16 @@ from keyleash.store.wire import Transport, function_name, library_code, reason_o
 from keyleash.watch.events import Drift, WatchEventKind
 from keyleash.watch.roles import Address, Role, Sentinels, read_role
 
-# Which scripts a server should have loaded, which it has, and loading the rest.
-#
-# This is all that a watcher knows of how guards are called. Functions are kept and replicated by
-# the servers themselves: there is something to load only where somebody flushed them, and only on a
-# primary.
-
 
 @dataclass(slots=True)
 class Recorded:
     """
-    The scripts that a server's own records speak of.
+    The scripts in the records of a server.
 
     Attributes:
-        owners: The identity of each script whose text is there and is its digest's.
-        missing: Identity and digest of what a guard record names and nobody has the text of.
-        changed: Identity and digest of a text that is another script's.
+        owners: The identity of each script with a valid stored text, by digest.
+        missing: Identity and digest of scripts in guard records without a stored text.
+        changed: Identity and digest of stored texts that do not match the digest.
     """
 
     owners: dict[str, str] = field(default_factory=dict)
@@ -45,14 +40,13 @@ class Recorded:
 
 
 def read_recorded(client: Client, keyspace: Keyspace) -> Recorded:
-    """Read records and texts, and compare every text with its digest.
+    """Read guard records and stored scripts, and compare each script with its digest.
 
-    Texts that no record names yet are of a load that is under way, and loaded as well: then
-    they are there when it activates.
+    Scripts that no record names yet belong to a running load; they are loaded as well, to be ready
+    when it activates.
     """
     recorded = Recorded()
-    for names in batches(sorted(client.hkeys(keyspace.layouts))):
-        identities = [name.decode() for name in names]
+    for identities in batches(known_identities(client, keyspace)):
         with client.pipeline(transaction=False) as pipe:
             for identity in identities:
                 pipe.hgetall(keyspace.guard(identity))
@@ -80,7 +74,7 @@ def _sort(
 
 
 def is_text_of(text: bytes, digest: str) -> bool:
-    """Whether *text* is the script of that digest, and in ASCII as guards are."""
+    """Return whether *text* is the script with that digest, in ASCII as all guards."""
     script = text.decode("latin-1")
     return script.isascii() and script_digest(script) == digest
 
@@ -88,14 +82,14 @@ def is_text_of(text: bytes, digest: str) -> bool:
 def not_loaded(
     client: Client, digests: Iterable[str], transport: Transport = Transport.EVALSHA
 ) -> Iterator[str]:
-    """Of which of *digests* the server would answer that there is no such script or function."""
+    """Yield the *digests* whose script or function is not loaded."""
     if transport is Transport.FUNCTION:
         held = held_functions(client)
         yield from (digest for digest in digests if function_name(digest) not in held)
         return
-    for some in batches(digests):
-        for digest, is_there in zip(some, client.script_exists(*some), strict=True):
-            if not is_there:
+    for batch in batches(digests):
+        for digest, is_loaded in zip(batch, client.script_exists(*batch), strict=True):
+            if not is_loaded:
                 yield digest
 
 
@@ -106,16 +100,16 @@ def load_recorded(
     digest: str,
     transport: Transport = Transport.EVALSHA,
 ) -> bool:
-    """Load a script from its recorded text.
+    """Load a script from its stored text.
 
     Returns:
-        Whether it was; False if the text is gone or is another script's.
+        Whether it was loaded; False if the text is missing or another one.
 
     Raises:
-        OperationError (digest-mismatch): the server names it otherwise.
+        OperationError (digest-mismatch): The server computes another digest.
     """
     text = client.hget(keyspace.source(identity), digest)
-    # It may have been changed since it was compared.
+    # It may have changed since it was compared.
     if text is None or not is_text_of(text, digest):
         return False
     if transport is Transport.FUNCTION:
@@ -131,20 +125,20 @@ def load_recorded(
 
 
 LOOKS_BETWEEN_READINGS = 60
-"""Texts are read again when the policy changes, and else so seldom: they may be many."""
+"""Looks after which stored scripts are read again; sooner if the policy changes."""
 
 
 class WatchedNode:
     """
-    A server that is watched. Each look is `ask`, and `tend` if it answered.
+    A watched server. Each look is `read_role`, and `load_missing` if it answered.
 
     Attributes:
-        role: Its part in the deployment; None if it did not say at the last look.
-        run: Which life of which process it was when it last said so; empty if it never did.
-        silences: For how many looks it has not answered.
-        generation: Of its policy; None if it has none, or did not say.
-        loaded: How many scripts it lacked at the last look, and now has.
-        drifts: What the last look found.
+        role: Its role; None if it did not answer the last look.
+        run: Its last known run id; empty if it never answered.
+        silences: The number of looks since it last answered.
+        generation: The generation of its policy; None if it has none, or did not answer.
+        loaded: The number of scripts that the last look loaded.
+        drifts: The drifts of the last look.
     """
 
     def __init__(self, address: Address, client: Client) -> None:
@@ -161,21 +155,21 @@ class WatchedNode:
         self._read_as: tuple[object, ...] = ()
         self._looks = 0
 
-    def ask(self) -> Role | None:
-        """See whether it answers, and who it is."""
+    def read_role(self) -> Role | None:
+        """Read its role; None if it does not answer."""
         self.role, self.generation, self.loaded, self.drifts = None, None, 0, []
-        self._attempt(self._ask)
+        self._attempt(self._read_role)
         self.silences = 0 if self.role else self.silences + 1
         return self.role
 
-    def tend(self) -> None:
-        """See which policy it has, and load the scripts that it lacks."""
-        self._attempt(self._tend)
+    def load_missing(self) -> None:
+        """Read its policy, and load the scripts that it lacks."""
+        self._attempt(self._load_missing)
 
     def close(self) -> None:
         self._client.close()
 
-    def _ask(self) -> None:
+    def _read_role(self) -> None:
         self.role = read_role(self._client)
         self.run = self.role.run_id
         if not self.role.is_linked:
@@ -183,8 +177,8 @@ class WatchedNode:
                 WatchEventKind.LINK_DOWN, f"it has no link to its primary {self.role.primary}"
             )
 
-    def _tend(self) -> None:
-        # Whoever watches for weeks sees prefixes change; while they do, guards are found as well.
+    def _load_missing(self) -> None:
+        # Prefixes may change while a watcher runs; guards are found during a change as well.
         self._keyspace = read_seal(self._client).keyspace
         policy = self._client.hmget(self._keyspace.policy, "generation", "digest", "transport")
         if policy[0] is None:
@@ -195,7 +189,7 @@ class WatchedNode:
         self.drifts += self._drifts_of_sources()
         transport = Transport(policy[2].decode())
         if transport is Transport.FUNCTION and self.role and self.role.primary:
-            # A replica gets functions from its primary, and takes them from nobody else.
+            # A replica gets functions from its primary only.
             return
         for digest in list(not_loaded(self._client, self._recorded.owners, transport)):
             identity = self._recorded.owners[digest]
@@ -209,25 +203,25 @@ class WatchedNode:
             self._read_as, self._looks = as_of, 0
 
     def _drifts_of_sources(self) -> Iterator[Drift]:
-        for kind, found, said in (
-            (WatchEventKind.SOURCE_MISSING, self._recorded.missing, "no recorded text"),
+        for kind, scripts, problem in (
+            (WatchEventKind.SOURCE_MISSING, self._recorded.missing, "no stored text"),
             (
                 WatchEventKind.SOURCE_CHANGED,
                 self._recorded.changed,
-                "a recorded text that is not its own",
+                "a stored text with another digest",
             ),
         ):
-            for identity, digest in found:
-                message = f"the script {digest} of `{identity}` has {said}"
+            for identity, digest in scripts:
+                message = f"the script {digest} of `{identity}` has {problem}"
                 yield Drift(str(self.address), kind, message, f"{identity} {digest}")
 
     def _attempt(self, do: Callable[[], None]) -> None:
         try:
             do()
         except (redis_errors.RedisError, OSError) as error:
-            self._add(*_said(error))
+            self._add(*_drift_of(error))
         except (KeyleashError, LookupError, ValueError) as error:
-            # Somebody wrote to them. That must not end who keeps the other servers going.
+            # A corrupt record must not end the watch over other servers.
             self._add(
                 WatchEventKind.UNREADABLE, f"its records cannot be read: {type(error).__name__}"
             )
@@ -236,7 +230,7 @@ class WatchedNode:
         self.drifts.append(Drift(str(self.address), kind, message))
 
 
-def _said(error: Exception) -> tuple[WatchEventKind, str]:
+def _drift_of(error: Exception) -> tuple[WatchEventKind, str]:
     match error:
         case redis_errors.BusyLoadingError():
             return WatchEventKind.NOT_SERVING, "it is still loading its data"
@@ -245,30 +239,29 @@ def _said(error: Exception) -> tuple[WatchEventKind, str]:
             | redis_errors.AuthorizationError()
             | redis_errors.NoPermissionError()
         ):
-            said = server_message(error)
             return (
                 WatchEventKind.NOT_PERMITTED,
-                f"it does not permit this to the watcher's user: {said}",
+                f"access denied: {server_message(error)}",
             )
         case redis_errors.ConnectionError() | redis_errors.TimeoutError() | OSError():
             return WatchEventKind.UNREACHABLE, f"it does not answer: {reason_of(error)}"
         case _:
-            return WatchEventKind.NOT_SERVING, f"it answers: {server_message(error)}"
+            return WatchEventKind.NOT_SERVING, f"it replies: {server_message(error)}"
 
 
 FORGOTTEN_AFTER_LOOKS = 600
-"""A primary does not name a replica that has crashed, and somebody should hear of that one."""
+"""Looks after which a silent server that nobody lists is dropped: primaries do not list crashed
+replicas, which should be reported for a while."""
 
 
 class Topology:
     """
     The servers of a deployment.
 
-    A server that is down stays for as long as somebody names it, and for a while longer; seeds
-    stay for ever.
+    A silent server remains while another one lists it, and for a while longer. Seeds always remain.
 
     Attributes:
-        nodes: By address, each server once.
+        nodes: Each server once, by address.
     """
 
     def __init__(
@@ -281,46 +274,46 @@ class Topology:
         self._make = make
         self._seeds = tuple(seeds)
         self._sentinels = sentinels
-        self._asked: dict[Address, WatchedNode] = {}
+        self._known: dict[Address, WatchedNode] = {}
         self._first: dict[Address, Address] = {}
 
     def refresh(self) -> None:
-        """Ask every server that can be found who it is, and whom it knows."""
+        """Find all servers and read their roles."""
         named = [*self._seeds, *(self._sentinels.addresses() if self._sentinels else ())]
-        # Who did not answer the last time may hold this up again, so it comes last.
-        known = [*named, *self._asked]
+        # Silent servers come last, because they may block again.
+        known = [*named, *self._known]
         waiting = deque(sorted(known, key=self._was_silent))
-        listed, asked = set(named), dict[Address, WatchedNode]()
+        listed, found = set(named), dict[Address, WatchedNode]()
         while waiting:
             address = waiting.popleft()
-            if address not in asked:
-                node = asked[address] = self._asked.get(address) or self._make(address)
-                if role := node.ask():
+            if address not in found:
+                node = found[address] = self._known.get(address) or self._make(address)
+                if role := node.read_role():
                     listed.update(role.neighbours)
                     waiting += role.neighbours
-        silent = {item for item, node in asked.items() if node.silences > FORGOTTEN_AFTER_LOOKS}
+        silent = {item for item, node in found.items() if node.silences > FORGOTTEN_AFTER_LOOKS}
         gone = silent - listed
         for address in gone:
-            asked.pop(address).close()
-        self._asked = asked
+            found.pop(address).close()
+        self._known = found
         self._name_once()
 
     def named(self, address: Address) -> WatchedNode | None:
-        """The server that is known by this address, perhaps by another one besides."""
+        """Return the server with this address, or an alias of it."""
         return self.nodes.get(self._first.get(address, address))
 
     def close(self) -> None:
-        for node in self._asked.values():
+        for node in self._known.values():
             node.close()
 
     def _was_silent(self, address: Address) -> bool:
-        node = self._asked.get(address)
+        node = self._known.get(address)
         return node is not None and node.role is None
 
     def _name_once(self) -> None:
-        """Of several addresses of one server, take that of a seed, or else the first."""
+        """Choose one address per server: a seed's, or else the first."""
         by_run: dict[str, Address] = {}
-        for address in sorted(self._asked, key=lambda item: item not in self._seeds):
-            run = self._asked[address].run or str(address)
+        for address in sorted(self._known, key=lambda item: item not in self._seeds):
+            run = self._known[address].run or str(address)
             self._first[address] = by_run.setdefault(run, address)
-        self.nodes = {item: node for item, node in self._asked.items() if self._first[item] == item}
+        self.nodes = {item: node for item, node in self._known.items() if self._first[item] == item}

@@ -1,4 +1,4 @@
-"""All servers of a deployment: looked at, and told about where something changes."""
+"""Watches all servers of a deployment, and reports what changes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from keyleash.watch.topology import Topology, WatchedNode
 
 class Watcher:
     """
-    Keeps guards loaded on a primary and its replicas, wherever they are by now.
+    Keeps guards loaded on a primary and its replicas, also when they change.
 
-    Each server gets the scripts of its own records and no others: none is told what another
-    one said.
+    Each server gets the scripts of its own records, never those of another server.
 
     Args:
-        connect: Makes the client for an address; it need not connect yet.
-        seeds: Servers that are watched whether anybody names them or not.
-        sentinels: Who else knows of servers.
+        connect: Returns a client for an address; it need not be connected yet.
+        seeds: Servers that are always watched.
+        sentinels: Sentinels that list further servers.
     """
 
     def __init__(
@@ -40,16 +39,16 @@ class Watcher:
 
     @property
     def drifts(self) -> tuple[Drift, ...]:
-        """What was wrong at the last look."""
+        """Return the drifts of the last look."""
         return tuple(self._drifts.values())
 
     @property
     def is_blind(self) -> bool:
-        """Whether no server answered at the last look."""
+        """Return whether no server answered the last look."""
         return not self._roles
 
     def look(self) -> Iterator[WatchEvent]:
-        """Look at every server once, load what each lacks, and tell what is new."""
+        """Look at every server once, load missing scripts, and yield new events."""
         self._topology.refresh()
         nodes = list(self._topology.nodes.values())
         self._forget_drifts({str(node.address) for node in nodes})
@@ -57,13 +56,13 @@ class Watcher:
         drifts = list(self._sentinels.drifts) if self._sentinels else []
         for node in nodes:
             if node.role is not None:
-                node.tend()
+                node.load_missing()
             if node.loaded:
                 what = "1 script" if node.loaded == 1 else f"{node.loaded} scripts"
                 yield _done(node.address, WatchEventKind.LOADED, f"{what} that it lacked")
             drifts += node.drifts
             if node.role is None:
-                # Nothing is mended by not being seen.
+                # A silent server resolves nothing.
                 drifts += [item for item in self.drifts if item.node == str(node.address)]
         drifts += filter(None, map(self._behind, nodes))
         drifts += _several_primaries(nodes)
@@ -77,7 +76,7 @@ class Watcher:
         self._topology.close()
 
     def _forget_drifts(self, watched: set[str]) -> None:
-        """Of a server that is watched no longer, nobody can say that anything is mended."""
+        """Drop the drifts of servers that are not watched any more, without resolving them."""
         left = self._watched - watched
         self._drifts = {key: item for key, item in self._drifts.items() if item.node not in left}
         self._watched = watched
@@ -92,39 +91,37 @@ class Watcher:
             elif before != role:
                 yield _done(address, WatchEventKind.ROLE, f"it is a {role} now, and was a {before}")
         for address in self._roles.keys() - known:
-            yield _done(
-                address, WatchEventKind.ROLE, "not watching it any more, as nobody names it"
-            )
-        # One that does not answer keeps its part until it says otherwise.
+            yield _done(address, WatchEventKind.ROLE, "no longer watching it: no server lists it")
+        # A silent server keeps its role until it answers.
         silent = {item: role for item, role in self._roles.items() if item in known}
         self._roles = {**silent, **roles} if roles else {}
 
     def _behind(self, node: WatchedNode) -> Drift | None:
-        """Whether a replica has another policy than its primary."""
+        """Return the drift of a replica with another policy than its primary, or None."""
         if node.role is None or node.role.primary is None or node.generation is None:
             return None
         primary = self._topology.named(node.role.primary)
         if primary is None or primary.generation is None:
             return None
-        # The policy of a moment ago will do: the new one may be on its way.
+        # The primary's previous policy is accepted: the new one may be in transit.
         if node.generation in (primary.generation, self._generations.get(primary.address)):
             return None
         message = (
-            f"it has the policy of generation {node.generation}, and its primary"
-            f" {primary.address} that of generation {primary.generation}"
+            f"it has policy generation {node.generation}, its primary {primary.address} has"
+            f" generation {primary.generation}"
         )
         return Drift(str(node.address), WatchEventKind.GENERATION, message)
 
     def _drift_changes(
         self, drifts: dict[tuple[str, WatchEventKind, str], Drift]
     ) -> Iterator[WatchEvent]:
-        for states, some, others in (
+        for state, items, others in (
             (WatchState.FOUND, drifts, self._drifts),
-            (WatchState.MENDED, self._drifts, drifts),
+            (WatchState.RESOLVED, self._drifts, drifts),
         ):
-            for key, drift in some.items():
+            for key, drift in items.items():
                 if key not in others:
-                    yield WatchEvent(drift.node, drift.kind, states, drift.subject, drift.message)
+                    yield WatchEvent(drift.node, drift.kind, state, drift.subject, drift.message)
         self._drifts = drifts
 
 
@@ -136,4 +133,4 @@ def _several_primaries(nodes: Sequence[WatchedNode]) -> Iterator[Drift]:
     primaries = [str(node.address) for node in nodes if node.role and node.role.primary is None]
     if len(primaries) > 1:
         names = ", ".join(sorted(primaries))
-        yield Drift(names, WatchEventKind.SEVERAL_PRIMARIES, "each of them takes writes")
+        yield Drift(names, WatchEventKind.SEVERAL_PRIMARIES, "each of them accepts writes")

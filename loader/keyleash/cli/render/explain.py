@@ -34,11 +34,11 @@ from keyleash.status.identities import limit_uses
 from keyleash.text import clock_time, iso_time, json_bytes, printable, size
 
 HAVE_AN_END = (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED)
-"""The denials of a limit that end by themselves; a corrupt counter denies until it is reset."""
+"""Denials by a limit that end by themselves; a corrupt counter denies until it is reset."""
 
 
 def decision_json(decision: Decision, lines: Sequence[str]) -> dict[str, Any]:
-    """The verdict, and each step with the rules that it found; *lines* are the document's."""
+    """Return a decision for JSON; *lines* are those of the policy document."""
     return {
         "allowed": decision.allowed,
         "code": None if decision.code is None else str(decision.code),
@@ -110,7 +110,7 @@ def _moment(at_us: int | None) -> str | None:
 
 
 def match_json(match: Match[Any], lines: Sequence[str]) -> dict[str, Any]:
-    """A pattern that matches, what it captures, and where it and its rule stand."""
+    """Return a matching pattern, its captures, and their places."""
     allow = [str(item) for item in match.rule.allow] if isinstance(match.rule, Grant) else None
     return {
         "pattern": match.pattern.source,
@@ -122,7 +122,7 @@ def match_json(match: Match[Any], lines: Sequence[str]) -> dict[str, Any]:
 
 
 def place_json(span: Span | None, lines: Sequence[str]) -> dict[str, Any] | None:
-    """A place in the document, and the text of its line."""
+    """Return a place in the document with the text of its line."""
     if span is None:
         return None
     return {
@@ -134,98 +134,98 @@ def place_json(span: Span | None, lines: Sequence[str]) -> dict[str, Any] | None
 
 
 def text_at(span: Span, lines: Sequence[str]) -> str:
-    """The line of the document on which something stands, without its indentation."""
+    """Return the text of a line of the document, without indentation."""
     return lines[span.line - 1].strip() if span.line <= len(lines) else ""
 
 
 INDENT = " " * 10
 RULES_SHOWN = 4
-"""Of those that match alike; `--json` has them all."""
+"""Maximum number of matching rules; `--json` lists all."""
 
 
 def step_lines(decision: Decision, lines: Sequence[str]) -> Iterator[str]:
-    """Each step; *lines* are those of the policy's document."""
+    """Yield the lines of each step; *lines* are those of the policy document."""
     for step in decision.trace:
-        topic, said = _said(step)
-        yield f"{topic:<{len(INDENT)}}{said}"
+        topic, text = _step_text(step)
+        yield f"{topic:<{len(INDENT)}}{text}"
         for line in _rules(step, lines):
             yield f"{INDENT}  {line}"
 
 
-def _said(step: Step) -> tuple[str, str]:
+def _step_text(step: Step) -> tuple[str, str]:
     match step:
         case StandingStep():
-            return "identity", f"REFUSED: {step.code}"
+            return "identity", f"DENIED: {step.code}"
         case TokenStep():
-            return "token", f"REFUSED: {step.code}"
+            return "token", f"DENIED: {step.code}"
         case SizeStep():
-            return "size", _size_said(step)
+            return "size", _size_text(step)
         case ArgumentsStep():
-            return "arguments", f"REFUSED: {step.arguments} are too many for a script"
+            return "arguments", f"DENIED: {step.arguments} are too many for a script"
         case CommandStep():
-            return "command", _command_said(step)
+            return "command", _command_text(step)
         case ClassStep():
-            given = "some grant gives it" if step.code is None else "REFUSED: no grant gives it"
+            given = "granted" if step.code is None else "DENIED: no grant has it"
             return "class", f"{step.needed}: {given}"
         case ArgumentStep():
-            return str(step.aspect), f"{printable(step.value)}: {_argument_said(step)}"
+            return str(step.aspect), f"{printable(step.value)}: {_argument_text(step)}"
         case DeclaredStep():
-            return "keys", "REFUSED: those that were declared are not those of the call"
+            return "keys", "DENIED: the declared keys are not those of the call"
         case KeyStep():
-            return "key", _key_said(step)
+            return "key", _key_text(step)
         case RoomStep():
-            return "trail", "REFUSED: so many events wait for their export that no other fits"
+            return "audit", "DENIED: the audit stream is full of events that await export"
         case LimitStep():
-            return "limit", _limit_said(step)
+            return "limit", _limit_text(step)
 
 
-def _command_said(step: CommandStep) -> str:
+def _command_text(step: CommandStep) -> str:
     name = printable(step.command)
-    return f"{name}: REFUSED: {step.why}" if step.code else f"{name}: a guard lets it through"
+    return f"{name}: DENIED: {step.why}" if step.code else f"{name}: supported"
 
 
-def _size_said(step: SizeStep) -> str:
+def _size_text(step: SizeStep) -> str:
     whose = f" for {printable(step.key)}" if step.key else ""
     unit = "units of work" if step.unit == "work" else step.unit
-    return f"REFUSED: {step.amount:.0f} {unit}{whose}, and the limit is {step.limit}"
+    return f"DENIED: {step.amount:.0f} {unit}{whose}, and the limit is {step.limit}"
 
 
-def _argument_said(step: ArgumentStep) -> str:
+def _argument_text(step: ArgumentStep) -> str:
     if step.code is None:
         return "granted"
-    return "REFUSED: no grant covers it" if "GRANTED" in step.code else "REFUSED: not with that"
+    return "DENIED: no grant covers it" if "GRANTED" in step.code else "DENIED: not supported"
 
 
-def _key_said(step: KeyStep) -> str:
+def _key_text(step: KeyStep) -> str:
     needs = " and ".join(step.needs) or "any grant"
-    said = f"{printable(step.key)}: needs {needs}"
+    text = f"{printable(step.key)}: needs {needs}"
     if step.is_control:
-        return f"{said}; REFUSED: it is one of keyleash's own"
+        return f"{text}; DENIED: it is a control key"
     if step.denied_by:
-        return f"{said}; REFUSED: denied, whatever the grants say"
+        return f"{text}; DENIED: a deny rule matches it"
     if not step.granted_by:
-        return f"{said}; REFUSED: no grant for the command covers it"
+        return f"{text}; DENIED: no grant for the command covers it"
     if step.missing is not None:
-        return f"{said}; REFUSED: no grant on it gives {step.missing}"
-    return f"{said}; granted"
+        return f"{text}; DENIED: no grant on it gives {step.missing}"
+    return f"{text}; granted"
 
 
-def _limit_said(step: LimitStep) -> str:
+def _limit_text(step: LimitStep) -> str:
     limit = step.limit
     who = f" of {printable(step.subject)}" if step.subject else ""
-    said = f"{limit.name}{who}: {step.left} of {limit.at_once} left ({limit.describe()})"
+    text = f"{limit.name}{who}: {step.left} of {limit.at_once} left ({limit.describe()})"
     if step.code is ReplyCode.COUNTER_CORRUPT:
-        said += "; REFUSED: its counter is corrupt"
+        text += "; DENIED: its counter is corrupt"
     elif step.code is not None:
-        said += "; REFUSED"
-        said += f" until {clock_time(-(-step.free_us // 1000))}"
+        text += "; DENIED"
+        text += f" until {clock_time(-(-step.free_us // 1000))}"
     elif isinstance(limit, Budget) and step.resets_us is not None:
-        said += f"; begins anew at {clock_time(step.resets_us // 1000)}"
-    return said
+        text += f"; resets at {clock_time(step.resets_us // 1000)}"
+    return text
 
 
 def _rules(step: Step, lines: Sequence[str]) -> Iterator[str]:
-    """The rules that a step found, by pattern, place and text."""
+    """Yield the rules that a step matched, by pattern, place and text."""
     matches: tuple[Match[Any], ...] = ()
     match step:
         case KeyStep(denied_by=(_, *_)):
@@ -243,7 +243,7 @@ def _rules(step: Step, lines: Sequence[str]) -> Iterator[str]:
         if match.pattern.span is not None:
             yield f"  {_place(match.pattern.span, lines)}"
     if len(matches) > RULES_SHOWN:
-        yield f"and {len(matches) - RULES_SHOWN} more that match"
+        yield f"and {len(matches) - RULES_SHOWN} more matches"
 
 
 def _place(span: Span, lines: Sequence[str]) -> str:
@@ -251,25 +251,25 @@ def _place(span: Span, lines: Sequence[str]) -> str:
 
 
 NAMED = 12
-"""So many commands are named; more are counted by what they work on, and `--json` names all."""
+"""Maximum number of commands listed by name; more are counted by group. `--json` lists all."""
 GROUPS = (
     "string", "bitmap", "hash", "list", "set", "sortedset", "stream", "geo", "hyperloglog",
     "keyspace", "pubsub", "connection",
 )  # fmt: skip
-"""ACL categories; a command counts to the first that it is in."""
+"""ACL categories; a command belongs to the first that matches."""
 VECTOR_SET = "vector set"
-"""The group of commands of vector sets, which have no ACL category on every server."""
+"""The group of vector set commands, which have no ACL category on some servers."""
 
 
 def denied_now(context: DecisionContext) -> Decision | None:
-    """Return why every call is denied at present, or None if not every call is."""
+    """Return the denial of every call at present, or None."""
     decision = context.decision(("PING",))
     is_stopped = any(isinstance(step, StandingStep | TokenStep) for step in decision.trace)
     return decision if is_stopped and not decision.allowed else None
 
 
 def listing_lines(context: DecisionContext) -> Iterator[str]:
-    """Lines of topic and content: grants with their commands, denied keys, limits."""
+    """Yield lines of topic and content: grants with commands, denied keys, limits."""
     identity = context.identity
     found = abilities_of(identity, context.table)
     yield _line("identity", f"{identity.name} ({identity.kind})")
@@ -277,8 +277,8 @@ def listing_lines(context: DecisionContext) -> Iterator[str]:
         yield _line("grant", ", ".join(grant.allow))
         yield from (_line("", line) for line in _grant_lines(grant, names, context.table))
     if len(identity.grants) > 1 and any(grant.value_bytes for grant in identity.grants):
-        yield _line("values", "the smallest bound of all grants that match a key counts;")
-        yield _line("", "a default only if none of them has a bound")
+        yield _line("values", "the smallest bound of all grants that match a key applies;")
+        yield _line("", "the default applies only if none of them has a bound")
     if found.together:
         yield _line("together", f"by several grants: {_commands(found.together, context.table)}")
     for pattern in (pattern for rule in identity.deny for pattern in rule.keys):
@@ -330,16 +330,16 @@ def _group(name: str, table: CommandTable) -> str:
 
 
 def listing_json(context: DecisionContext) -> dict[str, Any]:
-    """The same, with every command by name."""
+    """Return the listing for JSON, with every command by name."""
     identity = context.identity
     found = abilities_of(identity, context.table)
     stopped = denied_now(context)
-    refusal = None if stopped is None else decision_json(stopped, ())
+    denial = None if stopped is None else decision_json(stopped, ())
     return {
         "identity": identity.name,
         "kind": str(identity.kind),
         "policy": {"file": None if context.is_live else context.file, "digest": context.digest},
-        "denied_now": refusal and {"code": refusal["code"], "details": refusal["details"]},
+        "denied_now": denial and {"code": denial["code"], "details": denial["details"]},
         "grants": [
             {
                 "allow": [str(item) for item in grant.allow],

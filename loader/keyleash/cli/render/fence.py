@@ -1,4 +1,4 @@
-"""Steps, notes and new passwords, for people and as JSON."""
+"""Render steps, notes and new passwords as text and JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keyleash.fence import AclStep, AclStepKind, GeneratedPassword
 WORDS = {
     AclStepKind.CREATED: "new",
     AclStepKind.CHANGED: "change",
-    AclStepKind.KEPT: "as it is",
+    AclStepKind.KEPT: "unchanged",
     AclStepKind.REMOVED: "remove",
     AclStepKind.HELD: "left out",
     AclStepKind.FOREIGN: "not ours",
@@ -23,7 +23,7 @@ WORDS = {
 
 
 def print_steps(steps: Sequence[AclStep]) -> None:
-    """Print what happens to each user; the servers only where there are several."""
+    """Print the action on each user; with the server if there are several."""
     servers = {step.node.name for step in steps}
     columns = [Column("user", fold=True), Column("what"), Column("why", fold=True)]
     rows = [[step.identity, WORDS[step.kind], "; ".join(step.reasons)] for step in steps]
@@ -35,7 +35,7 @@ def print_steps(steps: Sequence[AclStep]) -> None:
 
 
 def say_steps(steps: Sequence[AclStep]) -> None:
-    """Say what is about to happen to those users to which something does."""
+    """Print the actions on users that change."""
     width = max(len(step.identity) for step in steps)
     are_several = len({step.node.name for step in steps}) > 1
     for step in steps:
@@ -46,7 +46,7 @@ def say_steps(steps: Sequence[AclStep]) -> None:
 
 
 def say_notes(desired: DesiredState) -> None:
-    """Say what the fence does not keep out, or keeps from guards, once for all whom it is about."""
+    """Print each caveat once, with all identities that it applies to."""
     whom: dict[tuple[str, str], list[str]] = {}
     for item in desired.wanted:
         for note in item.fence.notes:
@@ -59,7 +59,7 @@ def say_notes(desired: DesiredState) -> None:
 
 
 def say_off(desired: DesiredState, steps: Sequence[AclStep]) -> None:
-    """Say who cannot log in for want of a password."""
+    """Print the users that cannot log in because they have no password."""
     made = {
         step.identity
         for step in steps
@@ -71,42 +71,40 @@ def say_off(desired: DesiredState, steps: Sequence[AclStep]) -> None:
         if item.fence.identity in made and not item.record.passwords
     ]
     if off:
-        print_note(
-            f"note: without a password, and so off: {', '.join(off)}; see `--mint` and `--hashes`"
-        )
+        print_note(f"note: off without a password: {', '.join(off)}; see `--mint` and `--hashes`")
 
 
 def say_opened(users: Sequence[tuple[str, str]]) -> None:
-    """Say whose server takes no digest in a rule, and what that opens."""
+    """Print the servers that reject digests in rules, and the consequence."""
     for server, name in users:
         print_note(
-            f"note: {server} takes no digests in rules, so `{name}` may call every script that is"
-            " loaded there, each with no more rights than its own"
+            f"note: {server} rejects digests in rules, so `{name}` may call every script that is"
+            " loaded there, with its own rights"
         )
 
 
 def say_unsaved(servers: Sequence[str]) -> None:
-    """Say which servers forget their users when they restart."""
+    """Print the servers that lose their users at a restart."""
     for server in servers:
         print_note(
-            f"note: {server} has no aclfile, so its users are lost when it restarts; configure one,"
-            " run CONFIG REWRITE there, or run `keyleash fence apply` after a start"
+            f"note: {server} has no ACL file, so its users are lost at a restart; configure one,"
+            " run CONFIG REWRITE there, or run `keyleash fence apply` after each start"
         )
 
 
 def print_passwords(generated: Sequence[GeneratedPassword]) -> None:
-    """Print new passwords, this once."""
+    """Print new passwords."""
     for item in generated:
         click.echo(f"{item.identity} {item.password}")
 
 
 def passwords_as_json(generated: Sequence[GeneratedPassword]) -> list[dict[str, str]]:
-    """The same as JSON."""
+    """Return new passwords for JSON."""
     return [{"identity": item.identity, "password": item.password} for item in generated]
 
 
 def step_as_json(step: AclStep) -> dict[str, Any]:
-    """A step as JSON."""
+    """Return a step for JSON."""
     return {
         "server": step.node.name,
         "identity": step.identity,
@@ -117,7 +115,7 @@ def step_as_json(step: AclStep) -> dict[str, Any]:
 
 
 def notes_as_json(desired: DesiredState) -> list[dict[str, str]]:
-    """The notes of all identities as JSON."""
+    """Return the notes of all identities for JSON."""
     return [
         {
             "identity": item.fence.identity,

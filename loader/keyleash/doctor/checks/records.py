@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from keyleash.commands.live import UnreadableCommandsError
 from keyleash.compiler import CompiledGuard
@@ -11,12 +10,14 @@ from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped, named, shown_key
 from keyleash.errors import Problem
 from keyleash.operator.load.compile import PreparedPolicy
+from keyleash.operator.load.functions import DIGITS, library_texts
 from keyleash.operator.load.plan import Snapshot, batches, read_snapshots
 from keyleash.status.identities import read_token_counts
+from keyleash.store.identities import active_records, known_identities, server_time_ms
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import PrefixChange
-from keyleash.store.records import ActivePolicy, Client, GuardRecord, guard_record
-from keyleash.store.wire import LIBRARIES, Transport, function_name, library_code
+from keyleash.store.records import ActivePolicy, GuardRecord
+from keyleash.store.wire import Transport, function_name, library_code
 from keyleash.watch.topology import not_loaded, read_recorded
 
 NO_POLICY = "no-policy"
@@ -30,12 +31,12 @@ LOAD = "`keyleash load` the active policy again"
 
 
 def no_policy() -> DoctorFinding:
-    """There is nothing to compare with."""
+    """Return the finding for a server without a policy."""
     return DoctorFinding(
         NO_POLICY,
         Severity.ERROR,
-        "no policy is active: every call of every agent is refused, if there ever was one",
-        "load one with `keyleash load FILE`; after a flush, a restore may be what is wanted",
+        "no policy is active: every call of every agent is denied",
+        "load one with `keyleash load FILE`; after a flush, consider restoring a backup",
     )
 
 
@@ -46,24 +47,24 @@ def check_records(
     Compile the active policy as a load would, and compare.
 
     Args:
-        active: The policy as it is recorded.
-        prepared: The same, compiled for the server as it is now.
+        active: The record of the active policy.
+        prepared: The policy, compiled for the present server.
     """
     keyspace = deployment.seal.keyspace
     if prepared.digest != active.digest:
         key = shown_key(keyspace, keyspace.policy)
         yield _error(
             DIGEST,
-            "the recorded policy is not the one that was activated: its digest is another",
-            f"find out who wrote to `{key}`, then load the policy from its file",
+            "the stored policy is not the one that was activated: its digest differs",
+            f"find out what wrote to `{key}`, then load the policy from its file",
         )
     guards = {guard.identity: guard for guard in prepared.guards}
-    known = {name.decode() for name in deployment.main.client.hkeys(keyspace.layouts)}
+    known = known_identities(deployment.main.client, keyspace)
     snapshots = read_snapshots(deployment.main.client, keyspace, sorted({*guards, *known}))
     yield from _lacking(guards, snapshots)
     unread = unread_commands(prepared.warnings)
     if unread:
-        yield Skipped("guards", f"they cannot be made again to compare: {unread}")
+        yield Skipped("guards", f"they cannot be recompiled to compare: {unread}")
     else:
         yield from _different(guards, snapshots, active, prepared.commands)
     yield from _strays(guards, snapshots, keyspace)
@@ -72,16 +73,16 @@ def check_records(
 
 def check_tokens(deployment: Deployment, keyspace: Keyspace) -> Iterable[CheckResult]:
     """
-    Read what is recorded of tokens, as lists of them do; there is nothing else to say of it.
+    Read all token records; corrupt ones raise.
 
     Raises:
-        OperationError (unreadable): It cannot be read.
+        OperationError (unreadable): A record is corrupt.
     """
     policy, main = deployment.policy, deployment.main.client
     if policy is not None:
-        seconds, _ = main.time()
-        for some in batches(policy.identities):
-            list(read_token_counts(main, keyspace, some, int(seconds) * 1000))
+        now_ms = server_time_ms(main)
+        for batch in batches(policy.identities):
+            list(read_token_counts(main, keyspace, batch, now_ms))
     return ()
 
 
@@ -90,7 +91,7 @@ def _lacking(
 ) -> Iterator[DoctorFinding]:
     lacking = [name for name in guards if snapshots[name].record is None]
     if lacking:
-        message = f"there is no guard record of {named(lacking)}: wrappers find no guard"
+        message = f"there is no guard record of {named(lacking)}: clients find no guard"
         yield _error(NO_RECORD, message, LOAD)
 
 
@@ -113,9 +114,8 @@ def _different(
         yield DoctorFinding(
             OTHER_GUARD,
             Severity.WARNING,
-            f"a load would make other guards of the active policy: those of {named(other)} are of"
-            " another version of keyleash, of a year or of commands of the server that were, or"
-            " somebody changed them",
+            f"a load would compile other guards: those of {named(other)} were compiled by another"
+            " version of keyleash, for another year or for other server commands, or were changed",
             LOAD,
         )
 
@@ -130,7 +130,7 @@ def _strays(
         yield _error(
             STRAY,
             f"there is a guard record of {named(strays)}, which the active policy does not have",
-            f"find out who wrote to `{keyspace.guard(strays[0])}`, then delete it",
+            f"find out what wrote to `{keyspace.guard(strays[0])}`, then delete it",
         )
 
 
@@ -143,8 +143,8 @@ def _states(
     if lost:
         yield _error(
             NO_STATE,
-            f"the state of {named(lost)} is gone or cut: every call is refused as NOT_ACTIVE",
-            f"look for evictions and for who deletes keys, then {LOAD}; what was counted is lost",
+            f"the state of {named(lost)} is missing or truncated: every call gets NOT_ACTIVE",
+            f"look for evictions and deletions, then {LOAD}; the limit counts are lost",
         )
     stale = []
     for name in guards:
@@ -154,22 +154,22 @@ def _states(
     if stale:
         yield _error(
             STALE,
-            f"the state of {named(stale)} is another guard's: every call is refused as"
+            f"the state of {named(stale)} belongs to another guard: every call is denied as"
             " POLICY_STALE",
-            f"{LOAD}; it moves what was counted",
+            f"{LOAD}; it migrates the limit counts",
         )
 
 
 def _is_of(standing: Snapshot, guard: CompiledGuard) -> bool:
-    """Whether the state is that of the recorded guard, as far as its stamp is known."""
+    """Return whether the state belongs to the recorded guard, as far as its stamp is known."""
     record = standing.record
     assert record is not None  # noqa: S101 - asked for by the caller
-    # The stamp of a guard that is not compiled here is not known; that is found on its own.
+    # The stamp of another guard is unknown; that guard is a finding of its own.
     return record.digest != guard.digest or standing.stamp == guard.stamp
 
 
 def unread_commands(warnings: Sequence[Problem]) -> str:
-    """Why the server's commands could not be read; empty if they were."""
+    """Return why the server's commands could not be read; empty if they were."""
     return next(
         (warning.message for warning in warnings if warning.code == UnreadableCommandsError.code),
         "",
@@ -184,28 +184,32 @@ NOT_LOADED = "script-not-loaded"
 NO_TEXT = "script-without-text"
 OTHER_TEXT = "script-text-changed"
 OTHER_FUNCTION = "function-changed"
-WATCH = "`keyleash watch` keeps them loaded on every server; with `--once` it does so now"
+WATCH = "`keyleash watch` keeps them loaded on every server; `--once` loads them now"
 
 
 def check_scripts(server: Server, keyspace: Keyspace) -> Iterator[CheckResult]:
-    """Compare records, recorded texts, and what is loaded."""
+    """Compare guard records, stored scripts and loaded scripts."""
     recorded = read_recorded(server.client, keyspace)
     for identity, digest in recorded.changed:
         key = shown_key(keyspace, keyspace.source(identity))
         yield _error_scripts(
             server,
             OTHER_TEXT,
-            f"what is recorded as the script {digest} of `{identity}` is another text",
-            f"find out who wrote to `{key}`, then {LOAD}",
+            f"the stored script {digest} of `{identity}` does not match its digest",
+            f"find out what wrote to `{key}`, then {LOAD}",
         )
     for identity, digest in recorded.missing:
         yield _error_scripts(
             server,
             NO_TEXT,
-            f"the script {digest} of `{identity}` is not recorded, so nobody can load it again",
+            f"the script {digest} of `{identity}` is not stored, so it cannot be loaded again",
             LOAD,
         )
-    records = _records(server.client, keyspace)
+    records = {
+        name: record
+        for batch in batches(known_identities(server.client, keyspace))
+        for name, record in active_records(server.client, keyspace, batch).items()
+    }
     yield from _not_in_cache(server, records)
     yield from _functions(server, keyspace, records)
 
@@ -222,7 +226,7 @@ def _not_in_cache(server: Server, records: dict[str, GuardRecord]) -> Iterator[C
         yield _error_scripts(
             server,
             NOT_LOADED,
-            f"guards are not loaded: {named(lacking)}; agents that may not load them wait in vain",
+            f"guards are not loaded: {named(lacking)}; agents that may not load them are blocked",
             WATCH,
         )
 
@@ -235,7 +239,8 @@ def _functions(
     }
     if not by_function:
         return
-    held = _libraries(server.client)
+    # In pieces: the texts of a large policy are megabytes.
+    held = {k: text for digit in DIGITS for k, text in library_texts(server.client, digit).items()}
     lacking, changed = set(), set()
     for some in batches(by_function):
         with server.client.pipeline(transaction=False) as pipe:
@@ -261,51 +266,20 @@ def _functions(
         yield _error_scripts(
             server,
             OTHER_FUNCTION,
-            f"functions are not the guards that they are named after: {named(sorted(changed))}",
-            f"suspend these identities, find out who replaced the functions, then {LOAD}",
+            f"functions differ from the guards that they are named after: {named(sorted(changed))}",
+            f"suspend these identities, find out what replaced the functions, then {LOAD}",
         )
-
-
-def _libraries(client: Client) -> dict[str, str]:
-    """The texts of guards' libraries by name."""
-    found: dict[str, str] = {}
-    # Some at a time: the texts of a large policy are megabytes.
-    for digit in "0123456789abcdef":
-        for item in client.function_list(f"{LIBRARIES}{digit}*", withcode=True):
-            fields = (
-                item if isinstance(item, dict) else dict(zip(item[::2], item[1::2], strict=True))
-            )
-            found[_text(fields[b"library_name"])] = _text(fields[b"library_code"])
-    return found
-
-
-def _records(client: Client, keyspace: Keyspace) -> dict[str, GuardRecord]:
-    found = {}
-    for some in batches(sorted(client.hkeys(keyspace.layouts))):
-        names = [name.decode() for name in some]
-        with client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hgetall(keyspace.guard(name))
-            for name, raw in zip(names, pipe.execute(), strict=True):
-                record = guard_record(raw)
-                if record is not None:
-                    found[name] = record
-    return found
 
 
 def _error_scripts(server: Server, code: str, message: str, help: str) -> DoctorFinding:
     return DoctorFinding(code, Severity.ERROR, message, help, server.name)
 
 
-def _text(value: Any) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
-
-
 HALF_CHANGED = "vault-half-changed"
 
 
 def half_changed(change: PrefixChange) -> DoctorFinding:
-    """A change that is under way, or was interrupted."""
+    """Return the finding for an unfinished change of prefixes."""
     kind = change.kind.value
     if change.is_switched:
         message = (
@@ -314,12 +288,12 @@ def half_changed(change: PrefixChange) -> DoctorFinding:
         )
     else:
         message = (
-            f"`keyleash vault {kind}` was begun and moved nothing yet; the prefixes of before are"
-            " in force"
+            f"`keyleash vault {kind}` was begun and moved nothing yet; the old prefixes are"
+            " in effect"
         )
     return DoctorFinding(
         HALF_CHANGED,
         Severity.ERROR if change.is_switched else Severity.WARNING,
         message,
-        f"let it finish, or run `keyleash vault {kind}` again: it goes on where it was",
+        f"let it finish, or run `keyleash vault {kind}` again: it continues",
     )

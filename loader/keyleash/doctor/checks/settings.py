@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -21,19 +20,21 @@ from keyleash.operator.load.checks import (
 )
 from keyleash.policy import Identity, Policy
 from keyleash.status.identities import read_states
+from keyleash.store.identities import server_time_us
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import PAYLOAD_ADVICE, find_payload_risk, release_of
+from keyleash.watch.roles import replicas_of
 
 VERSION = "vulnerable-version"
 
 
 def check_version(server: Server) -> Iterator[CheckResult]:
-    """Compare the release with the first ones that have the fixes."""
+    """Compare the release with the first fixed ones."""
     product, text = release_of(server.client.info("server"))
     version = parse_version(text)
     if version is None:
-        yield Skipped("version", f"`{text}` is no release of {product}", server.name)
+        yield Skipped("version", f"`{text}` is not a release of {product}", server.name)
         return
     concerning = [
         advisory
@@ -47,16 +48,16 @@ def check_version(server: Server) -> Iterator[CheckResult]:
     yield DoctorFinding(
         VERSION,
         Severity.ERROR,
-        f"{product.capitalize()} {text} has known flaws that agents, or anybody who may load"
-        f" scripts, can use: {names}; the worst: {concerning[0].what}",
-        f"upgrade to {product.capitalize()} {shown(target)} or later; if the changelog of your"
-        f" distribution's package names the fixes, accept it: `--accept {VERSION}`",
+        f"{product.capitalize()} {text} has known vulnerabilities that agents, or clients that"
+        f" may load scripts, can exploit: {names}; the worst: {concerning[0].what}",
+        f"upgrade to {product.capitalize()} {shown(target)} or later; if your distribution"
+        f" backported the fixes, accept it: `--accept {VERSION}`",
         server.name,
     )
 
 
 def _is_on(client: Client, setting: str) -> bool:
-    """Return whether *setting* is not 0; also if there is none, or it cannot be read."""
+    """Return whether *setting* is not 0, missing or unreadable."""
     if not setting:
         return True
     try:
@@ -75,7 +76,7 @@ _OUTPUT, _TOTAL, _BULK = "client-output-buffer-limit", "maxmemory-clients", "pro
 
 
 def check_clients(deployment: Deployment, server: Server) -> Iterator[CheckResult]:
-    """Read the limits of one connection, of all connections and of one argument."""
+    """Check the limits of one connection, of all connections and of one argument."""
     try:
         settings: Mapping[str, str] = server.client.config_get(_OUTPUT, _TOTAL, _BULK)
     except ResponseError as error:
@@ -85,14 +86,14 @@ def check_clients(deployment: Deployment, server: Server) -> Iterator[CheckResul
     has_maxmemory = bool(int(server.client.info("memory").get("maxmemory", 0)))
     is_output_open = _is_output_open(settings.get(_OUTPUT, ""))
     total = settings.get(_TOTAL, "0")
-    # A percentage is one of `maxmemory`.
+    # A percentage refers to `maxmemory`.
     is_total_open = total.rstrip("%") == "0" or (total.endswith("%") and not has_maxmemory)
     severity = Severity.WARNING if is_output_open and is_total_open else Severity.ADVICE
     if is_output_open:
         yield DoctorFinding(
             OUTPUT,
             severity,
-            f"`{_OUTPUT}` has no bound for normal clients: replies that an agent does not read stay"
+            f"`{_OUTPUT}` is unlimited for normal clients: replies that an agent does not read stay"
             " in memory",
             f"set `{_OUTPUT} normal 256mb 64mb 60` in redis.conf, or by `CONFIG SET {_OUTPUT}"
             ' "normal 256mb 64mb 60"`; the first size must exceed the largest reply',
@@ -103,10 +104,10 @@ def check_clients(deployment: Deployment, server: Server) -> Iterator[CheckResul
         yield DoctorFinding(
             TOTAL,
             severity,
-            f"with `{_TOTAL} {total}`{without} the buffers of all connections together have no"
-            " bound",
-            f"set `{_TOTAL}` to a size such as `512mb`, or to a percentage of `maxmemory`; over it,"
-            " the server closes the connections that use most",
+            f"with `{_TOTAL} {total}`{without} the buffers of all connections together are"
+            " unlimited",
+            f"set `{_TOTAL}` to a size such as `512mb`, or to a percentage of `maxmemory`; above"
+            " it, the server closes the connections that use most",
             server.name,
         )
     bulk_mib = int(settings.get(_BULK, 0)) // MIB
@@ -123,7 +124,7 @@ def check_clients(deployment: Deployment, server: Server) -> Iterator[CheckResul
 
 
 def _longest_value(policy: Policy | None) -> int:
-    """Return how many bytes the guards of a policy let a call give a string."""
+    """Return the longest string in bytes that the guards of a policy allow."""
     identities = () if policy is None else policy.identities
     bounds = (grant.value_bytes for identity in identities for grant in identity.grants)
     return max((DEFAULT_VALUE_BYTES, *(bound for bound in bounds if bound is not None)))
@@ -146,30 +147,28 @@ DAY_US = 86_400_000_000
 def check_clock(server: Server) -> Iterator[CheckResult]:
     """Compare the server's clock with this machine's."""
     before_s = time.time()
-    seconds, micros = server.client.time()
+    server_s = server_time_us(server.client) / 1_000_000
     after_s = time.time()
-    server_s = int(seconds) + int(micros) / 1_000_000
-    # What the answer took on its way is nobody's fault.
+    # The duration of the round trip is tolerated.
     off_s = max(before_s - server_s, server_s - after_s, 0.0)
     if off_s > TOLERATED_S:
         way = "ahead of" if server_s > after_s else "behind"
         yield DoctorFinding(
             DIFFERS,
             Severity.WARNING,
-            f"the server's clock is {off_s:.0f} s {way} that of this machine; expiries and windows"
-            " go by the server's",
-            "let NTP keep both; a clock that is set back lets agents wait as long as it was ahead",
+            f"the server's clock is {off_s:.0f} s {way} this machine's; expiries and windows"
+            " use the server's",
+            "synchronize both by NTP; if a clock is set back, agents wait as long as it was ahead",
             server.name,
         )
 
 
 def check_moments(deployment: Deployment, keyspace: Keyspace) -> Iterator[CheckResult]:
-    """Look for moments that have not come yet in states and trails."""
+    """Look for times in the future in states and audit streams."""
     policy, client = deployment.policy, deployment.main.client
     if policy is None:
         return
-    seconds, micros = client.time()
-    now_us = int(seconds) * 1_000_000 + int(micros)
+    now_us = server_time_us(client)
     names = [item.name for item in policy.identities]
     ahead = []
     states = read_states(client, keyspace, names)
@@ -177,23 +176,23 @@ def check_moments(deployment: Deployment, keyspace: Keyspace) -> Iterator[CheckR
         if state is not None and any(_is_ahead(identity, limit, now_us) for limit in state.limits):
             ahead.append(identity.name)
     if ahead:
-        yield _ahead(f"limits of {named(ahead)} hold moments that have not come yet")
-    trails = [keyspace.control, *map(keyspace.audit, names), *map(keyspace.denied, names)]
+        yield _ahead(f"limits of {named(ahead)} contain times in the future")
+    streams = [keyspace.control, *map(keyspace.audit, names), *map(keyspace.denied, names)]
     with client.pipeline(transaction=False) as pipe:
-        for trail in trails:
-            pipe.xrevrange(trail, count=1)
+        for stream in streams:
+            pipe.xrevrange(stream, count=1)
         newest = pipe.execute()
     times_us = [int(item[0][0].partition(b"-")[0]) * 1000 for item in newest if item]
     if times_us and max(times_us) > now_us + MINUTE_US:
         ahead_s = (max(times_us) - now_us) // 1_000_000
-        yield _ahead(f"the newest entry of a trail is of {ahead_s} s from now")
+        yield _ahead(f"the newest entry of an audit stream is {ahead_s} s in the future")
 
 
 def _is_ahead(identity: Identity, held: LimitState, now_us: int) -> bool:
     slot = held.slot
     match slot.kind:
         case SlotKind.BUDGET:
-            # Months differ, and so do days when clocks change.
+            # Months differ in length, and so do days of a clock change.
             return held.ends_us > now_us + slot.period_us + 2 * DAY_US
         case SlotKind.RING:
             return max(held.calls_us, default=0) > now_us + MINUTE_US
@@ -208,19 +207,19 @@ def _ahead(what: str) -> DoctorFinding:
         AHEAD,
         Severity.WARNING,
         f"{what}: the server's clock was ahead when they were written",
-        "find out what set the clock; agents may be refused, and trails go on at their last time,"
-        " until the clock has come there",
+        "find out what set the clock; until it reaches these times, agents may be denied, and audit"
+        " streams continue at their last time",
     )
 
 
 EVICTION = "eviction"
 FULL = "memory-full"
 NEARLY = 0.9
-"""Of `maxmemory`: from there on it is told before it is too late."""
+"""The share of `maxmemory` from which a warning is given."""
 
 
 def check_eviction(server: Server) -> Iterator[CheckResult]:
-    """Ask for `maxmemory-policy`."""
+    """Check `maxmemory-policy`."""
     risk = find_eviction_risk(server.client)
     if risk is None:
         return
@@ -232,14 +231,14 @@ def check_eviction(server: Server) -> Iterator[CheckResult]:
 
 
 def check_room(server: Server) -> Iterator[DoctorFinding]:
-    """Compare what is used with `maxmemory`."""
-    said = server.client.info("memory")
-    bound = int(said.get("maxmemory", 0))
-    # What evicts has room whenever it wants.
-    if not bound or said.get("maxmemory_policy") != "noeviction":
+    """Compare the used memory with `maxmemory`."""
+    memory = server.client.info("memory")
+    bound = int(memory.get("maxmemory", 0))
+    # A server that evicts keys always has room.
+    if not bound or memory.get("maxmemory_policy") != "noeviction":
         return
     # Buffers of replicas and of the append-only file do not count.
-    used = int(said["used_memory"]) - int(said.get("mem_not_counted_for_evict", 0))
+    used = int(memory["used_memory"]) - int(memory.get("mem_not_counted_for_evict", 0))
     if used < NEARLY * bound:
         return
     is_full = used >= bound
@@ -247,8 +246,8 @@ def check_room(server: Server) -> Iterator[DoctorFinding]:
         FULL,
         Severity.ERROR if is_full else Severity.WARNING,
         f"{used * 100 // bound} % of `maxmemory` is used: "
-        + ("every write is refused" if is_full else "at 100 % every write is refused"),
-        "raise `maxmemory`, or make room: delete data, keep shorter trails",
+        + ("every write is denied" if is_full else "at 100 % every write is denied"),
+        "raise `maxmemory`, delete data, or shorten audit streams",
         server.name,
     )
 
@@ -257,13 +256,13 @@ def check_payloads(
     deployment: Deployment, server: Server, *, are_fenced: bool
 ) -> Iterator[CheckResult]:
     """
-    Read `sanitize-dump-payload`; it is an error where an identity may RESTORE.
+    Check `sanitize-dump-payload`; it is an error if an identity may RESTORE.
 
     Args:
         deployment: The deployment.
         server: One of its servers.
-        are_fenced: Whether agents have ACL users, which may write to their own audit streams
-            unless the server is sealed.
+        are_fenced: Whether agents have ACL users, which may write to their audit streams unless the
+            server is sealed.
     """
     risk = find_payload_risk(server.client)
     if risk is None:
@@ -282,9 +281,8 @@ def check_payloads(
         RESTORE_CODE,
         Severity.WARNING if can_forge else Severity.ADVICE,
         risk.message,
-        f"{PAYLOAD_ADVICE}: a fenced agent can write false before-images to its own audit stream,"
-        " so until"
-        " then `undo` and `audit as-of` do not restore those of fenced agents",
+        f"{PAYLOAD_ADVICE}: a fenced agent can forge before-images in its audit stream,"
+        " so until then `undo` and `audit as-of` do not restore those of fenced agents",
         server.name,
     )
 
@@ -297,23 +295,23 @@ APPEND = "set `appendonly yes` and `appendfsync everysec`, in the server's confi
 
 
 def check_persistence(server: Server) -> Iterator[CheckResult]:
-    """Look at append-only file and snapshots."""
-    said = server.client.info("persistence")
-    yield from _failing(server, said)
+    """Check the append-only file and snapshots."""
+    info = server.client.info("persistence")
+    yield from _failing(server, info)
     try:
         given = server.client.config_get("save", "appendfsync")
     except ResponseError as error:
         given = None
         reason = f"the server's settings cannot be read: {error}"
-    if not int(said.get("aof_enabled", 0)):
+    if not int(info.get("aof_enabled", 0)):
         if given is None:
             yield Skipped("snapshots", reason, server.name)
         elif given.get("save"):
             yield DoctorFinding(
                 SNAPSHOTS,
                 Severity.WARNING,
-                "there are snapshots and no append-only file: a crash takes back what was counted,"
-                " recorded and revoked since the last snapshot",
+                "there are snapshots and no append-only file: a crash loses counts, events and"
+                " revocations since the last snapshot",
                 APPEND,
                 server.name,
             )
@@ -321,7 +319,7 @@ def check_persistence(server: Server) -> Iterator[CheckResult]:
             yield DoctorFinding(
                 NONE,
                 Severity.ERROR,
-                "nothing is kept: a restart loses policy, tokens, counters and trails",
+                "nothing is persisted: a restart loses policy, tokens, counters and audit streams",
                 APPEND,
                 server.name,
             )
@@ -331,14 +329,14 @@ def check_persistence(server: Server) -> Iterator[CheckResult]:
         yield DoctorFinding(
             NO_FSYNC,
             Severity.WARNING,
-            "with `appendfsync no` a crash of the machine takes back what its operating system had"
-            " not yet written, a revocation among it",
+            "with `appendfsync no` a crash of the machine loses what its operating system had"
+            " not yet written, including revocations",
             "set `appendfsync everysec`, or `always`",
             server.name,
         )
 
 
-def _failing(server: Server, said: dict[str, object]) -> Iterator[DoctorFinding]:
+def _failing(server: Server, info: dict[str, object]) -> Iterator[DoctorFinding]:
     failed = [
         what
         for name, what in (
@@ -346,14 +344,14 @@ def _failing(server: Server, said: dict[str, object]) -> Iterator[DoctorFinding]
             ("aof_last_write_status", "the last write to the append-only file"),
             ("aof_last_bgrewrite_status", "the last rewrite of the append-only file"),
         )
-        if said.get(name, "ok") != "ok"
+        if info.get(name, "ok") != "ok"
     ]
     if failed:
         yield DoctorFinding(
             FAILING,
             Severity.ERROR,
-            f"{' and '.join(failed)} failed: the server may refuse every write",
-            "make room on its disk; its log says what failed",
+            f"{' and '.join(failed)} failed: the server may deny every write",
+            "free space on its disk; its log names the failure",
             server.name,
         )
 
@@ -365,30 +363,30 @@ TOO_FEW = "too-few-replicas"
 BEHIND = "policy-behind"
 SEVERAL = "several-primaries"
 LAG_S = 10
-"""The servers' own `min-replicas-max-lag`."""
+"""The default of the servers' `min-replicas-max-lag`."""
 
 
 def unreachable(server: Server) -> DoctorFinding:
-    """A server that somebody named does not answer."""
+    """Return the finding for a listed server that does not answer."""
     return DoctorFinding(
         UNREACHABLE,
         Severity.ERROR,
-        "the server does not answer, so nothing of it was looked at",
-        "start it or take it out; is it named by an address that is good here, and are user and"
-        " password good there",
+        "the server does not answer, so it was not checked",
+        "start it or remove it; check that its address is reachable from here, and that user and"
+        " password are valid there",
         server.name,
     )
 
 
 def check_replication(deployment: Deployment, keyspace: Keyspace) -> Iterator[CheckResult]:
-    """Look at how the servers follow each other."""
+    """Check the replication between the servers."""
     primaries = [item for item in deployment.answering if item.role and item.role.primary is None]
     if len(primaries) > 1:
         yield DoctorFinding(
             SEVERAL,
             Severity.ERROR,
-            f"more than one server takes writes: {named(item.name for item in primaries)}",
-            "let agents reach one only, and make the others its replicas",
+            f"more than one server accepts writes: {named(item.name for item in primaries)}",
+            "connect agents to one only, and make the others its replicas",
         )
     for server in deployment.answering:
         assert server.role is not None  # noqa: S101 - it answers
@@ -397,7 +395,7 @@ def check_replication(deployment: Deployment, keyspace: Keyspace) -> Iterator[Ch
                 LINK,
                 Severity.ERROR,
                 f"it has no link to its primary {server.role.primary}",
-                "look at its log; `masterauth` and `masteruser` must be good at the primary",
+                "check its log; `masterauth` and `masteruser` must be valid at the primary",
                 server.name,
             )
         elif server.role.primary is not None:
@@ -408,25 +406,25 @@ def check_replication(deployment: Deployment, keyspace: Keyspace) -> Iterator[Ch
 
 
 def _lagging(primary: Server) -> Iterator[DoctorFinding]:
-    for replica in _replicas(primary.client.info("replication")):
+    for replica in replicas_of(primary.client.info("replication")):
         if replica.get("state") == "online" and int(replica.get("lag", 0)) > LAG_S:
             yield DoctorFinding(
                 LAGGING,
                 Severity.WARNING,
-                f"its replica {replica['ip']}:{replica['port']} was last heard of"
-                f" {replica['lag']} s ago: a failover to it loses what came since",
-                "look at that server and at the network between them",
+                f"its replica {replica['ip']}:{replica['port']} last answered"
+                f" {replica['lag']} s ago: a failover to it loses later writes",
+                "check that server and the network between them",
                 primary.name,
             )
 
 
 def _too_few(deployment: Deployment) -> Iterator[DoctorFinding]:
-    """Identities whose writes can never reach as many replicas as they wait for."""
+    """Report identities that wait for more replicas than there are."""
     main, policy = deployment.main, deployment.policy
     if policy is None or main.role is None or main.role.primary is not None:
         return
     online = sum(
-        replica.get("state") == "online" for replica in _replicas(main.client.info("replication"))
+        replica.get("state") == "online" for replica in replicas_of(main.client.info("replication"))
     )
     waiting = [
         identity for identity in policy.identities if identity.durability.wait_replicas > online
@@ -437,8 +435,8 @@ def _too_few(deployment: Deployment) -> Iterator[DoctorFinding]:
             TOO_FEW,
             Severity.ERROR,
             f"{named(item.name for item in waiting)} wait for up to {most} replicas,"
-            f" and the primary has {online}: every write ends as not replicated",
-            "bring replicas back, or lower `durability: {wait_replicas: …}`",
+            f" and the primary has {online}: every write fails as not replicated",
+            "restore replicas, or lower `durability: {wait_replicas: …}`",
             main.name,
         )
 
@@ -449,17 +447,11 @@ def _behind(deployment: Deployment, server: Server, keyspace: Keyspace) -> Itera
     raw = server.client.hget(keyspace.policy, "generation")
     ours = deployment.active.generation
     if raw is None or int(raw) != ours:
-        has = "no policy" if raw is None else f"the policy of generation {int(raw)}"
+        has = "no policy" if raw is None else f"policy generation {int(raw)}"
         yield DoctorFinding(
             BEHIND,
             Severity.ERROR,
-            f"it has {has}, and {deployment.main.name} that of generation {ours}",
-            "let it follow that server; ask again, if a policy was loaded this moment",
+            f"it has {has}, {deployment.main.name} has generation {ours}",
+            "make it a replica of that server; retry if a policy was just loaded",
             server.name,
         )
-
-
-def _replicas(said: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for name, item in said.items():
-        if name.startswith("slave") and name[5:].isdecimal() and isinstance(item, dict):
-            yield item

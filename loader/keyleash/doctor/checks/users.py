@@ -28,40 +28,40 @@ DEFAULT_USER = "open-default-user"
 
 def check_default_user(server: Server, *, are_fenced: bool) -> Iterator[CheckResult]:
     """
-    Look at the user that a connection has before it logs in.
+    Check the user of connections that have not logged in.
 
     Args:
-        are_fenced: Whether agents have users of their own, which they could then do without.
+        are_fenced: Whether agents have ACL users, which this user would bypass.
     """
     try:
-        said = server.client.acl_getuser("default")
+        user = server.client.acl_getuser("default")
     except ResponseError as error:
         yield Skipped("default user", f"the server's users cannot be read: {error}", server.name)
         return
     with reading_reply("ACL"):
-        is_open = {"on", "nopass"} <= set(said["flags"]) and _may_everything(said)
+        is_open = {"on", "nopass"} <= set(user["flags"]) and _may_everything(user)
     if not is_open:
         return
     yield DoctorFinding(
         DEFAULT_USER,
         Severity.ERROR if are_fenced else Severity.WARNING,
-        "the user `default` needs no password and may do everything: whoever reaches the server"
-        " goes past every guard",
-        "make a user for operators, put it into KEYLEASH_URL, then `ACL SETUSER default off`; or"
+        "the user `default` needs no password and may do everything: every connection can bypass"
+        " the guards",
+        "create a user for operators, set it in KEYLEASH_URL, then `ACL SETUSER default off`; or"
         " set `requirepass`, which is the password of `default`",
         server.name,
     )
 
 
-def _may_everything(said: Mapping[str, Any]) -> bool:
-    """Also with some commands taken away: what is left is enough."""
-    return "+@all" in said["categories"] and "~*" in said["keys"]
+def _may_everything(user: Mapping[str, Any]) -> bool:
+    """Return whether it has all keys and commands, even with some commands removed."""
+    return "+@all" in user["categories"] and "~*" in user["keys"]
 
 
 DRIFT = "fence-differs"
 FOREIGN = "fence-foreign"
 UNFENCED = "not-fenced"
-APPLY = "`keyleash fence plan` says what `keyleash fence apply` would change"
+APPLY = "`keyleash fence plan` shows what `keyleash fence apply` would change"
 
 
 def check_fences(
@@ -71,11 +71,11 @@ def check_fences(
     records: Mapping[str, FenceRecord],
 ) -> Iterator[CheckResult]:
     """
-    Compare users with what `fence apply` would make.
+    Compare users with those that `fence apply` would make.
 
     Args:
-        guards: Of the active policy, as they are recorded.
-        records: What is known of the users; not empty.
+        guards: The guards of the active policy.
+        records: The records of the users; not empty.
     """
     nodes = [FenceNode(item.name, item.client) for item in deployment.answering]
     facts = read_server_facts([node.client for node in nodes], keyspace)
@@ -91,7 +91,7 @@ def _finding(step: AclStep, records: Mapping[str, FenceRecord]) -> Iterator[Doct
         yield DoctorFinding(
             FOREIGN,
             Severity.ERROR,
-            f"the user `{step.identity}` is not one of this policy: {why}",
+            f"the user `{step.identity}` was not made for this policy: {why}",
             "rename or delete it, then `keyleash fence apply`",
             step.node.name,
         )
@@ -99,7 +99,7 @@ def _finding(step: AclStep, records: Mapping[str, FenceRecord]) -> Iterator[Doct
         yield DoctorFinding(
             DRIFT,
             Severity.ERROR,
-            f"the user `{step.identity}` is not as the policy means it: {why}",
+            f"the user `{step.identity}` differs from the policy: {why}",
             APPLY,
             step.node.name,
         )
@@ -107,8 +107,7 @@ def _finding(step: AclStep, records: Mapping[str, FenceRecord]) -> Iterator[Doct
         yield DoctorFinding(
             UNFENCED,
             Severity.WARNING,
-            f"`{step.identity}` has no ACL user while others have: its agent is bound by its"
-            " wrapper alone",
+            f"`{step.identity}` has no ACL user while others have: only its client is guarded",
             APPLY,
             step.node.name,
         )

@@ -47,15 +47,15 @@ from keyleash.store.wire import Transport, function_name
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What a load did.
+    """The result of a load.
 
     Attributes:
-        changed: False if this very policy was active already; then nothing was written.
-        generation: Of the policy that is active now.
-        digest: Of that policy.
+        changed: False if this policy was active already; then nothing was written.
+        generation: The generation of the active policy.
+        digest: The digest of the active policy.
         identities: Its identities, in its order.
-        removed: Identities that this load stopped.
-        warnings: What has no effect on this server, in file order.
+        removed: Identities that this load deactivated.
+        warnings: Warnings about this policy on this server, in file order.
     """
 
     changed: bool
@@ -80,35 +80,36 @@ def load_policy(
     others: Sequence[Client] = (),
     allow_removal: bool = False,
 ) -> LoadResult:
-    """Compile a policy for a server and make it the active one, atomically.
+    """Compile a policy for a server and activate it atomically.
 
-    Limits keep what they counted, by name; suspended identities stay suspended.
+    Limits keep their counts, by name; suspended identities remain suspended.
 
     Args:
-        client: A redis-py client with the right to load scripts.
+        client: A redis-py client that may load scripts.
         document: The policy file's text.
-        file: Its name, for problems.
-        actor: Who loads it, for the control stream.
-        table: The server's commands; they are asked for if None.
-        keyspace: Where keys are; what the server's record says if None.
-        allow_eviction: Load also where the server may evict control keys.
-        allow_unvalidated_restore: Load a policy that allows RESTORE also where the server does
-            not validate its payloads.
-        others: Further servers, such as replicas, whose ACL users are to be kept in step.
-        transport: How wrappers are to call the guards. The policy may be active by another.
+        file: Its name, for messages.
+        actor: The operator's name, for the control stream.
+        table: The server's commands; read from the server if None.
+        keyspace: The keyspace; read from the server if None.
+        allow_eviction: Load also if the server may evict control keys.
+        allow_unvalidated_restore: Load a policy that allows RESTORE also on a server that does not
+            validate payloads.
+        others: Further servers, such as replicas, whose ACL users are kept in step.
+        transport: How clients call the guards. The active policy may use another.
         allow_removal: Load also a policy that lacks identities of the active one.
 
     Raises:
-        OperationError (unsupported-server): the server is older than the supported versions.
-        ClusterError: the server is a node of a Redis Cluster.
-        PolicyError: the document has problems; nothing was touched.
-        RemovalError: it removes identities, and that was not allowed; nothing was activated.
+        OperationError (unsupported-server): The server is older than the supported versions.
+        ClusterError: The server is a node of a Redis Cluster.
+        PolicyError: The document has problems; nothing was changed.
+        RemovalError: The load would remove identities, and *allow_removal* is false.
         OperationError (unsayable-pattern): ACL rules cannot hold a pattern.
-        EvictionError: the server may evict control keys; nothing was touched.
-        UnvalidatedRestoreError: the policy allows RESTORE, and the server does not validate
-            payloads; nothing was touched.
-        OperationError (activation-conflict): another load was faster; nothing was activated.
-        OperationError (digest-mismatch): the server's digests are not ours; nothing was activated.
+        EvictionError: The server may evict control keys; nothing was changed.
+        UnvalidatedRestoreError: The policy allows RESTORE, and the server does not validate
+            payloads; nothing was changed.
+        OperationError (activation-conflict): Another policy was activated meanwhile; nothing was
+            activated.
+        OperationError (digest-mismatch): The server computes other digests; nothing was activated.
     """
     client = operator_client(client)
     others = [operator_client(other, "others") for other in others]
@@ -148,13 +149,12 @@ def activate_policy(
     report: Report | None = None,
     allow_removal: bool = False,
 ) -> LoadResult:
-    """Make a prepared policy the active one; see `load_policy`.
+    """Activate a prepared policy; see `load_policy`.
 
     Args:
-        expected: The generation that must be active, 0 for none: that of which a plan was made.
-            None takes whichever is.
-        plan: What was planned, JSON, for the control stream.
-        report: Told now and then how many guards are loaded, and of how many.
+        expected: The generation that must be active, 0 for none; not checked if None.
+        plan: The plan as JSON, for the control stream.
+        report: Called with the number of loaded guards and the total.
         allow_removal: Whether identities of the active policy may be missing from this one.
     """
     client = operator_client(client)
@@ -164,10 +164,10 @@ def activate_policy(
     in_force = server_keyspace(client)
     keyspace = keyspace or in_force
     if keyspace != in_force:
-        # activate.lua asks again; but by then what is staged would not fit.
+        # activate.lua checks this again, but the staged records would be wrong by then.
         raise OperationError(
             "activation-conflict",
-            "the prefixes of keys were changed while this policy was being loaded",
+            "the key prefixes were changed while this policy was loaded",
             help="load it again",
         )
     guards, digest = prepared.guards, prepared.digest
@@ -178,7 +178,7 @@ def activate_policy(
     active, changes = found.active, found.changes
     generation = active.generation if active else 0
     if expected is not None and generation != expected:
-        raise _conflict("another policy was activated since the plan of this one was made")
+        raise _conflict("another policy was activated since the plan was made")
     if active and found.is_active:
         return LoadResult(False, generation, digest, names, (), prepared.warnings)
     if found.removed and not allow_removal:
@@ -200,7 +200,7 @@ def activate_policy(
 def _fill(
     stage: LoadStage, prepared: PreparedPolicy, found: LoadDiff, actor: str, transport: Transport
 ) -> None:
-    """Write beside what is active all that will take its place."""
+    """Stage the records and states of the new policy."""
     generation = found.active.generation if found.active else 0
     before = _policy_before(found.active, prepared.digest)
     policy = ActivePolicy(
@@ -217,7 +217,7 @@ def _fill(
 
 
 def _policy_before(active: ActivePolicy | None, digest: str) -> str:
-    """The digest of the policy to which a rollback goes back; a policy never replaces itself."""
+    """Return the digest of the policy that a rollback activates; never the policy itself."""
     if active is None:
         return ""
     return active.before if active.digest == digest else active.digest
@@ -234,23 +234,23 @@ def _activate(
     stage.keep_records()
     if sum(change.kind is not StateChange.KEPT for change in changes) >= MANY:
         step_lua_gc(client)
-    # Loaded first, so that compiling it is no part of the moment.
+    # Loaded first, so that the server compiles it before the activation.
     digest = client.script_load(ACTIVATE.text)
     try:
         return int(client.evalsha(digest, *ACTIVATE.arguments(keyspace, *header, *words)))
     except ResponseError as error:
         if str(error).startswith("LEASH ACTIVATION_"):
             raise _conflict(
-                "another policy was activated while this one was being loaded"
+                "another policy was activated while this one was loaded"
                 if "CONFLICT" in str(error)
-                else "what this load had prepared was gone from the server before it was activated"
+                else "the staged records of this load expired or were deleted before the activation"
             ) from None
         raise
 
 
 def _conflict(message: str) -> OperationError:
     return OperationError(
-        "activation-conflict", message, help="look at `keyleash status`, then load again"
+        "activation-conflict", message, help="check `keyleash status`, then load again"
     )
 
 
@@ -262,10 +262,10 @@ def verify_activation(
     generation: int,
 ) -> None:
     """
-    Read back what *generation* consists of: its record, every guard's record and state, scripts.
+    Read back and compare the records, states and scripts of *generation*.
 
     Raises:
-        OperationError (activation-conflict): another policy was activated since.
+        OperationError (activation-conflict): Another policy was activated since.
         OperationError (not-verified): something differs from what was activated.
     """
     client = operator_client(client)
@@ -273,8 +273,8 @@ def verify_activation(
     if active is not None and active.generation > generation:
         raise OperationError(
             "activation-conflict",
-            f"generation {generation} was activated, and then another policy by `{active.actor}`",
-            help="look at `keyleash policy history`",
+            f"generation {generation} was activated, then another policy by `{active.actor}`",
+            help="see `keyleash policy history`",
         )
     findings: list[str] = []
     if active is None or (active.generation, active.digest) != (generation, prepared.digest):
@@ -307,14 +307,14 @@ def _wrong_guards(
         if not is_right or found.record is None or found.record.generation != generation:
             yield f"the guard record or the state of `{guard.identity}`"
         elif not found.sources >= {*guard.scripts}:
-            yield f"the kept scripts of `{guard.identity}`"
+            yield f"the stored scripts of `{guard.identity}`"
 
 
 def _missing_scripts(
     client: Client, prepared: PreparedPolicy, transport: Transport
 ) -> Iterator[str]:
-    for some in batches(prepared.guards):
-        wanted = [(guard.identity, digest) for guard in some for digest in guard.scripts]
+    for batch in batches(prepared.guards):
+        wanted = [(guard.identity, digest) for guard in batch for digest in guard.scripts]
         if transport is Transport.FUNCTION:
             there = [bool(client.function_list(function_name(digest))) for _, digest in wanted]
         else:

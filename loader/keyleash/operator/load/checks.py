@@ -30,17 +30,17 @@ def check_payloads(
     """
     Reject a policy that allows RESTORE on a server that does not validate payloads.
 
-    A server is only asked about a policy that allows RESTORE.
+    The server is only read if the policy allows RESTORE.
 
     Args:
-        client: The server's.
+        client: A client of the server.
         policy: The policy.
-        file: The policy file's name; the warning is about all of it.
+        file: The policy file's name; the warning applies to the whole file.
         allowed: Whether to warn instead.
 
     Raises:
-        UnvalidatedRestoreError: An identity may RESTORE, the server does not validate payloads
-            or does not say, and that was not allowed.
+        UnvalidatedRestoreError: An identity may RESTORE, the server does not validate payloads or
+            does not report it, and *allowed* is false.
     """
     names = restoring_identities(policy)
     risk = find_payload_risk(client) if names else None
@@ -62,12 +62,12 @@ EVICTION_CODE = EvictionError.code
 @dataclass(frozen=True, slots=True)
 class EvictionRisk:
     """
-    What a server would evict.
+    The risk that a server evicts control keys.
 
     Attributes:
-        policy: Its `maxmemory-policy`, any but `noeviction`; None if it does not say.
-        has_bound: Whether `maxmemory` is set: without it, nothing is ever evicted.
-        reason: Why the server does not say.
+        policy: Its `maxmemory-policy`, other than `noeviction`; None if unknown.
+        has_bound: Whether `maxmemory` is set: without it, nothing is evicted.
+        reason: Why the policy is unknown.
     """
 
     policy: str | None
@@ -76,14 +76,14 @@ class EvictionRisk:
 
     @property
     def message(self) -> str:
-        """What may happen, in a sentence."""
+        """The consequence, in a sentence."""
         if self.policy is None:
-            return f"cannot tell whether the server evicts keys: {self.reason}"
-        # Token records and counters per token or segment are keys that expire; states are none.
+            return f"cannot determine whether the server evicts keys: {self.reason}"
+        # Token records and counters per token or segment expire; states do not.
         lost = (
-            "token records, and counters per token or segment, which then start anew"
+            "token records, and counters per token or segment, which then start at 0"
             if self.policy.startswith("volatile-")
-            else "states, tokens and events, so that limits are forgotten and agents refused"
+            else "states, tokens and events, so that limits are lost and agents denied"
         )
         when = "when its memory is full" if self.has_bound else "once a `maxmemory` is set"
         return f"with `maxmemory-policy {self.policy}` the server evicts, {when}, {lost}"
@@ -91,9 +91,9 @@ class EvictionRisk:
 
 def find_eviction_risk(client: Client) -> EvictionRisk | None:
     """
-    Ask a server for its `maxmemory-policy`; None if it evicts nothing.
+    Return the eviction risk of a server; None if it evicts nothing.
 
-    By INFO, which managed servers answer where they refuse CONFIG.
+    Uses INFO, because managed servers may deny CONFIG.
     """
     try:
         memory = client.info("memory")
@@ -101,31 +101,30 @@ def find_eviction_risk(client: Client) -> EvictionRisk | None:
         return EvictionRisk(None, reason=str(error))
     policy = memory.get("maxmemory_policy")
     if policy is None:
-        return EvictionRisk(None, reason="INFO does not say")
+        return EvictionRisk(None, reason="INFO does not report it")
     if policy == SAFE:
         return None
-    # What is not told may well be set.
+    # An unreported `maxmemory` may be set.
     return EvictionRisk(str(policy), has_bound=memory.get("maxmemory") != 0)
 
 
 def check_eviction(client: Client, file: str, *, allowed: bool) -> tuple[Problem, ...]:
     """
-    Warn of a server that evicts keys, or refuse it.
+    Warn about or reject a server that evicts keys.
 
     Args:
-        client: The server's.
-        file: The policy file's name; the warning is about all of it.
-        allowed: Whether also a server that evicts keys is to do.
+        client: A client of the server.
+        file: The policy file's name; the warning applies to the whole file.
+        allowed: Whether to warn instead.
 
     Raises:
-        EvictionError: a `maxmemory` is set, keyleash's own keys may be evicted, and that
-            was not allowed.
+        EvictionError: `maxmemory` is set, control keys may be evicted, and *allowed* is false.
     """
     risk = find_eviction_risk(client)
     if risk is None:
         return ()
     if risk.has_bound and not allowed:
         raise EvictionError(
-            risk.message, help=f"{EVICTION_ADVICE}; `--allow-eviction` loads all the same"
+            risk.message, help=f"{EVICTION_ADVICE}; `--allow-eviction` loads anyway"
         )
     return (Problem(EVICTION_CODE, risk.message, Span(file, 1, 1), EVICTION_ADVICE),)

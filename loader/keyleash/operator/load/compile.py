@@ -16,6 +16,7 @@ from keyleash.errors import Problem, Span
 from keyleash.operator.load.checks import check_eviction, check_payloads
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
+from keyleash.store.identities import server_time_us
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client, commands_to_learn
@@ -25,17 +26,17 @@ from keyleash.store.token import reject_tokens
 
 @dataclass(frozen=True, slots=True)
 class PreparedPolicy:
-    """A policy, compiled for a server; that server was read and not changed.
+    """A policy, compiled for a server, which was only read.
 
     Attributes:
-        file: Its name, for messages.
+        file: The name of the policy file, for messages.
         document: The policy file's text.
-        policy: What it says.
-        table: The commands that the server has.
-        digest: Of the policy's meaning, which is the same for every server.
-        guards: Compiled against the commands that the server has.
-        commands: What the guard records tell wrappers of these; see `protocol.learned`.
-        warnings: What has no effect on this server, in file order.
+        policy: The parsed policy.
+        table: The server's commands.
+        digest: The digest of the policy, which is the same for every server.
+        guards: The guards, compiled for these commands.
+        commands: The command overrides in the guard records; see `commands_to_learn`.
+        warnings: Warnings about this policy on this server, in file order.
     """
 
     file: str
@@ -63,16 +64,16 @@ def prepare_policy(
     """
     Check and compile a policy for the server of *client*; see `load_policy`.
 
-    Calendar windows are compiled in from the start of *year*, by default that of the
-    server's clock. *report* is told after each guard how many are compiled, and of how many.
+    Calendar windows are compiled in from the start of *year*, by default the year of the server's
+    clock. *report* is called with the number of compiled guards and the total.
 
-    A server that does not let its commands be read gets guards for the commands of the
-    shipped table, and the first warning says so.
+    If the server's commands cannot be read, guards are compiled for the shipped table, and the
+    first warning says so.
 
     Raises:
         OperationError (unsupported-server): The server is older than the supported versions.
         ClusterError: It is a node of a Redis Cluster.
-        PolicyError: With every problem of the document.
+        PolicyError: The document has problems; the error lists all.
         SecretInTextError: The reason of an `accept` contains a token.
         UnplacedKeysError: No guard can be made of it.
         EvictionError: The server may evict control keys, and *allow_eviction* is false.
@@ -90,7 +91,7 @@ def prepare_policy(
         except UnreadableCommandsError as error:
             unread = (_unread(error, file, shipped),)
     evicting = check_eviction(client, file, allowed=allow_eviction)
-    # A name that any server is known to have is no mistake.
+    # Command names of other servers are no mistakes.
     known = shipped if table is None else shipped.extended(table.commands)
     policy = parse_policy(document, file=file, commands=known, server=table)
     for identity in policy.identities:
@@ -114,14 +115,20 @@ def prepare_policy(
     )
 
 
-def server_time_us(client: Client) -> int:
-    """The server's clock, Unix microseconds."""
-    seconds, micros = client.time()
-    return int(seconds) * 1_000_000 + int(micros)
+def prepare_active(client: Client, document: str, keyspace: Keyspace) -> PreparedPolicy:
+    """Compile the active policy again; it is in effect already, whatever the server's settings."""
+    return prepare_policy(
+        client,
+        document,
+        file="<active policy>",
+        keyspace=keyspace,
+        allow_eviction=True,
+        allow_unvalidated_restore=True,
+    )
 
 
 def _unread(error: UnreadableCommandsError, file: str, instead: CommandTable) -> Problem:
-    """It is about the whole file, so it stands at its beginning."""
+    """Return the warning about unread commands, which applies to the whole file."""
     servers = ", ".join(instead.servers)
     return Problem(
         error.code,
@@ -132,10 +139,10 @@ def _unread(error: UnreadableCommandsError, file: str, instead: CommandTable) ->
 
 
 class ServerSizes:
-    """The keys of one server; implements `decision.state.Sizes`.
+    """Key sizes of one server; implements `evaluate.state.Sizes`.
 
     Attributes:
-        keyspace: Where keyleash's keys are; on a sealed server, what stands before all others.
+        keyspace: The keyspace; on a sealed server its vault prefixes all keys.
     """
 
     def __init__(self, client: Client, keyspace: Keyspace) -> None:
@@ -157,5 +164,4 @@ class ServerSizes:
     ) -> float:
         """Return the units of work of a call, as the guard estimates it."""
         named = [self._vault + key for key in keys]
-        said = self._client.eval(self._script, len(named), *named, left, spec.name, *argv)
-        return float(said)
+        return float(self._client.eval(self._script, len(named), *named, left, spec.name, *argv))

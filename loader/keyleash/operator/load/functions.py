@@ -1,8 +1,7 @@
-"""Guards as functions of the server: loaded and compared, and those of other policies retired.
+"""Guards as Redis Functions: load, compare and delete them.
 
-No command here keeps the server for more than some milliseconds, however many identities a
-policy has: a library is one script, and libraries are listed by the first digits of the
-digests in their names.
+No command here blocks the server for more than some milliseconds, even for large policies: a
+library contains one script, and libraries are listed by the first digit of their digests.
 """
 
 from __future__ import annotations
@@ -20,23 +19,22 @@ from keyleash.store.records import Client, database_of
 from keyleash.store.wire import GUARD_OF, LIBRARIES, Transport, function_name, library_code
 
 FEW = 10
-"""Libraries that are deleted in one transaction."""
-_DIGITS = "0123456789abcdef"
+"""Libraries deleted per transaction."""
+DIGITS = "0123456789abcdef"
 
 
 def load_functions(
     client: Client, guards: Sequence[CompiledGuard], report: Report | None = None
 ) -> None:
-    """Load the guards that the server lacks, beside those that are in force.
+    """Load the guards that the server lacks, beside the active ones.
 
-    The text that it has is compared: unlike a script's, the name of a library may be given
-    to any other text.
+    Library texts are compared: unlike a script digest, a library name may have any text.
 
     Args:
-        report: Told now and then how many are there.
+        report: Called with the number of loaded guards and the total.
 
     Raises:
-        redis.ResponseError: the user may not load functions.
+        redis.ResponseError: The user may not load functions.
     """
     codes: dict[str, dict[str, str]] = defaultdict(dict)
     for guard in guards:
@@ -45,16 +43,13 @@ def load_functions(
             codes[digest[:2]][function_name(digest)] = code
     loaded = 0
     for digits, wanted in codes.items():
-        held = {
-            fields[b"library_name"].decode(): fields[b"library_code"].decode("latin-1")
-            for fields in _libraries(client, digits, with_code=True)
-        }
+        held = library_texts(client, digits)
         for name, code in wanted.items():
             if held.get(name) != code:
                 client.function_load(code, replace=True)
         loaded += len(wanted)
         if report is not None:
-            # A guard is two functions, the second one for batches.
+            # A guard consists of two functions, one for batches.
             report(loaded // 2, len(guards))
 
 
@@ -65,11 +60,10 @@ def retire_functions(
     transport: Transport,
     generation: int,
 ) -> None:
-    """Delete the functions that no record names any more, once *generation* is active.
+    """Delete the functions that no guard record names, once *generation* is active.
 
-    With them go those of a load that died. If another policy becomes active meanwhile, the
-    rest is left to whoever made it so. All databases share the functions: what the policy of
-    another database names stays.
+    This includes the functions of interrupted loads. It stops if another policy becomes active. All
+    databases share the functions: those that the policies of others name remain.
     """
     by_function = guards if transport is Transport.FUNCTION else ()
     kept = {function_name(digest) for guard in by_function for digest in guard.scripts}
@@ -78,11 +72,10 @@ def retire_functions(
         unused = held.keys() - kept
         unused -= _named_elsewhere(client, {held[name] for name in unused})
     except NoPermissionError:
-        # Of somebody who may load scripts alone. What is left behind is stale, or is a guard in
-        # force by its other name: it lets nothing through that is not granted.
+        # A user that may only load scripts. Stale functions are harmless: they grant nothing new.
         return
     if not held.keys() >= kept:
-        # Another load deleted them before the activation, as none of its own.
+        # Another load deleted them before the activation.
         load_functions(client, by_function)
     for names in batches(sorted(unused), FEW):
         with client.pipeline(transaction=True) as pipe:
@@ -98,11 +91,19 @@ def retire_functions(
                 return
 
 
+def library_texts(client: Client, digits: str) -> dict[str, str]:
+    """Return the texts of the guards' libraries whose digests begin with *digits*, by name."""
+    return {
+        fields[b"library_name"].decode(): fields[b"library_code"].decode("latin-1")
+        for fields in _libraries(client, digits, with_code=True)
+    }
+
+
 def held_functions(client: Client) -> set[str]:
-    """The names of all guards that the server has as functions, whatever their texts are.
+    """Return the names of all guards that the server has as functions.
 
     Raises:
-        NoPermissionError: the user may not list functions.
+        NoPermissionError: The user may not list functions.
     """
     return set(_guards(client))
 
@@ -111,13 +112,13 @@ def _guards(client: Client) -> dict[str, str]:
     """Return the identity of each guard that the server has as a function, by its name."""
     return {
         fields[b"library_name"].decode(): _identity(fields)
-        for digit in _DIGITS
+        for digit in DIGITS
         for fields in _libraries(client, digit)
     }
 
 
 def _identity(library: dict[bytes, Any]) -> str:
-    """Return whose guard a library says that it is."""
+    """Return the identity in a library's description."""
     for function in library[b"functions"]:
         description = _fields(function)[b"description"] or b""
         return bytes(description).decode("utf-8", "replace").removeprefix(GUARD_OF)
@@ -140,7 +141,7 @@ def _named_elsewhere(client: Client, identities: set[str]) -> set[str]:
             pipe.execute_command("SELECT", own)
             _, *records, _ = pipe.execute(raise_on_error=False)
         for record in records:
-            # What is no guard record must not fail a load of this database.
+            # Foreign records must not fail a load of this database.
             if isinstance(record, list) and record[0] == Transport.FUNCTION.value.encode():
                 names |= {function_name(digest.decode()) for digest in record[1:] if digest}
     return names
@@ -149,13 +150,13 @@ def _named_elsewhere(client: Client, identities: set[str]) -> set[str]:
 def _libraries(
     client: Client, digits: str, *, with_code: bool = False
 ) -> Iterator[dict[bytes, Any]]:
-    """The libraries for digests that begin with *digits*, on demand with their texts."""
+    """Yield the libraries of digests that begin with *digits*."""
     for item in client.function_list(f"{LIBRARIES}{digits}*", withcode=with_code):
         yield _fields(item)
 
 
 def _fields(library: Any) -> dict[bytes, Any]:
-    """One library as RESP3 tells it, or RESP2."""
+    """Return a library as a map; RESP2 sends it as a flat list."""
     if isinstance(library, dict):
         return library
     return dict(zip(library[::2], library[1::2], strict=True))

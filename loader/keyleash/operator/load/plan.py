@@ -16,10 +16,11 @@ from keyleash.compiler.emit import POLICY_DIGITS
 from keyleash.compiler.passes.protect_control_keys import protected_prefixes
 from keyleash.errors import PolicyError
 from keyleash.limits.counters import DOUBLE, whole
-from keyleash.operator.load.compile import PreparedPolicy, server_time_us
+from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.migration import Migration, migration_of
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.diff import PolicyDiff, diff_policies
+from keyleash.store.identities import server_time_us
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import ActivePolicy, Client, GuardRecord, guard_record, read_active
 from keyleash.store.server_check import operator_client
@@ -27,7 +28,7 @@ from keyleash.store.state import EMPTY_LAYOUT, Layout
 from keyleash.store.wire import Transport
 
 BATCH = 100
-"""Identities per pipeline, so that no reply is awaited for long and the server breathes between."""
+"""Items per pipeline: bounds each reply, and lets the server run other commands in between."""
 
 _T = TypeVar("_T")
 
@@ -35,13 +36,13 @@ _T = TypeVar("_T")
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """
-    An identity as the server has it.
+    The records of an identity on the server.
 
     Attributes:
-        record: Its guard record; None if it is in no active policy.
-        stamp: Whose its state is; 0 if no guard's, or there is none.
-        size: Of its state in bytes; 0 if there is none.
-        sources: Digests of the scripts whose text is kept.
+        record: Its guard record; None if it is not active.
+        stamp: The stamp of the guard that its state belongs to; 0 if there is none.
+        size: The length of its state in bytes; 0 if there is none.
+        sources: The digests of its stored scripts.
     """
 
     record: GuardRecord | None = None
@@ -50,7 +51,7 @@ class Snapshot:
     sources: frozenset[str] = frozenset()
 
     def is_of(self, guard: CompiledGuard, commands: str, transport: Transport) -> bool:
-        """Whether the identity already has *guard*, called so, and its state is that guard's."""
+        """Return whether *guard* is active with this transport, and the state belongs to it."""
         return (
             self.record is not None
             and self.record == record_of(guard, self.record.generation, commands, transport)
@@ -62,13 +63,13 @@ def read_snapshots(
     client: Client, keyspace: Keyspace, identities: Iterable[str]
 ) -> dict[str, Snapshot]:
     """
-    Read how *identities* stand.
+    Read the snapshot of each of *identities*.
 
-    A flush may have taken records, states or sources, and the same policy becomes other
-    guards when the server has other commands.
+    A flush may have deleted records, states or sources, and other server commands change the guards
+    of a policy.
 
     Raises:
-        redis.ResponseError: a key is not of the type that it must have.
+        redis.ResponseError: A key has the wrong type.
     """
     found = {}
     for names in batches(identities):
@@ -120,30 +121,30 @@ def batches(items: Iterable[_T], size: int = BATCH) -> Iterator[Sequence[_T]]:
 
 
 class StateChange(StrEnum):
-    """How an identity's state changes."""
+    """What an activation does to an identity and its state."""
 
     KEPT = "kept"
-    """Its guard stays as it is, and so does its state."""
+    """Guard and state remain."""
     FRESH = "fresh"
-    """There was no state."""
+    """There was no state: an empty one is written."""
     STAMPED = "stamped"
-    """Another guard counts in the same places."""
+    """The state gets the stamp of another guard with the same layout."""
     MOVED = "moved"
-    """It is moved beforehand, and again at the activation if it was called since."""
+    """The state is migrated in advance, and again at the activation if it changed since."""
     STAGED = "staged"
-    """The same of a state with rings, which is kept on the server meanwhile."""
+    """The same, for a state that is staged on the server."""
     REMOVED = "removed"
     """The identity leaves the policy."""
 
 
 class StagedState(NamedTuple):
     """
-    A state as `stage.lua` saw it, and by which it is seen to have changed; empty if none was.
+    A state as `stage.lua` migrated it, to detect changes since; empty if it was not.
 
     Attributes:
         header: Its numbers.
         marks: The newest call of each of its rings.
-        moved: What becomes of it; empty if that is kept on the server.
+        moved: The migrated state; empty if it is staged on the server.
     """
 
     header: bytes = b""
@@ -154,11 +155,11 @@ class StagedState(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class IdentityChange:
     """
-    What happens to one identity.
+    The change of one identity.
 
     Attributes:
-        guard: Its guard from then on; None if it is removed.
-        moves: How its state is moved to that guard's layout; None if it is removed or kept.
+        guard: Its new guard; None if it is removed.
+        moves: The migration of its state; None if it is removed or kept.
     """
 
     identity: str
@@ -167,7 +168,7 @@ class IdentityChange:
     moves: Migration | None = None
 
     def words(self, seen: StagedState | None = None) -> tuple[str | bytes, ...]:
-        """How it changes and the words of `activate.lua` for it, given what was staged."""
+        """Return the kind of change and the arguments of `activate.lua`, given the staged state."""
         if self.guard is None or self.moves is None:
             return (self.kind, self.identity)
         moves = self.moves
@@ -192,15 +193,15 @@ def activation_plan(
     transport: Transport = Transport.EVALSHA,
 ) -> tuple[IdentityChange, ...]:
     """
-    Say what the activation of *guards* changes.
+    Return the changes that the activation of *guards* makes.
 
     Args:
-        guards: The new policy's guards.
-        snapshots: How identities stand, those of the active policy among them.
-        layouts: The layouts of the states as they are, by identity.
-        now_us: Server time, to find the windows that are open.
-        commands: What the guard records tell wrappers; see `protocol.learned`.
-        transport: How wrappers are to call the guards.
+        guards: The guards of the new policy.
+        snapshots: The snapshots of identities, including all of the active policy.
+        layouts: The present layout of each state, by identity.
+        now_us: Server time, to find the open windows.
+        commands: The command overrides in the guard records; see `commands_to_learn`.
+        transport: The new transport.
     """
     names = {guard.identity for guard in guards}
     removed = sorted(
@@ -220,7 +221,7 @@ def activation_plan(
 def activation_words(
     changes: Sequence[IdentityChange], seen: Mapping[str, StagedState]
 ) -> Iterator[str | bytes]:
-    """The words of all *changes* for `activate.lua`, given what was staged, by identity."""
+    """Yield the arguments of `activate.lua` for all *changes*, given the staged states."""
     by_kind: dict[str | bytes, list[Sequence[str | bytes]]] = defaultdict(list)
     for change in changes:
         how, *words = change.words(seen.get(change.identity))
@@ -235,7 +236,7 @@ def activation_words(
 def layouts_after(
     layouts: Mapping[str, Layout], changes: Sequence[IdentityChange]
 ) -> dict[str, Layout]:
-    """The layouts of all states once *changes* have happened; no state is forgotten."""
+    """Return the layouts of all states after *changes*; none is deleted."""
     return {
         **layouts,
         **{change.identity: change.guard.layout for change in changes if change.guard},
@@ -243,7 +244,7 @@ def layouts_after(
 
 
 def summary_of(changes: Sequence[IdentityChange]) -> str:
-    """For the control stream: the new policy's identities and digests of their rules, JSON."""
+    """Return identities and rule digests of the new policy as JSON, for the control stream."""
     guards = [change.guard for change in changes if change.guard is not None]
     return json.dumps({guard.identity: guard.policy_digest[:POLICY_DIGITS] for guard in guards})
 
@@ -256,7 +257,7 @@ def _change(
     moves = migration_of(layout, guard.layout, guard.stamp, guard.plan.limits, now_us)
     if standing.size == 0:
         return IdentityChange(guard.identity, StateChange.FRESH, guard, moves)
-    # That of a removed identity expires, and that of a damaged one is to be refused.
+    # The state of a removed identity expires, and a damaged one must be denied.
     if moves.in_place and standing.record is not None and standing.size >= layout.header_bytes:
         return IdentityChange(guard.identity, StateChange.STAMPED, guard, moves)
     return IdentityChange(guard.identity, StateChange.MOVED, guard, moves)
@@ -265,15 +266,15 @@ def _change(
 @dataclass(frozen=True, slots=True)
 class LoadDiff:
     """
-    What a load finds.
+    The difference between a policy and the server.
 
     Attributes:
         active: The active policy; None if there is none.
-        layouts: Of all states that there are, by identity.
-        snapshots: Of all identities that there are or are to be.
-        unrecorded: The guards whose texts are not all kept.
-        changes: What activating the policy does to each identity.
-        is_active: Whether the policy is active as it is, so that there is nothing to do.
+        layouts: The layouts of all states, by identity.
+        snapshots: The snapshots of all present and new identities.
+        unrecorded: The guards whose scripts are not all stored.
+        changes: The changes that the activation makes.
+        is_active: Whether the policy is active and complete, so that nothing needs to be done.
     """
 
     active: ActivePolicy | None
@@ -285,7 +286,7 @@ class LoadDiff:
 
     @property
     def to_recompile(self) -> tuple[str, ...]:
-        """The identities whose guard, or its record, state or text, is not as it should be."""
+        """Return the identities whose guard, record, state or source must be replaced."""
         changed = {
             change.identity for change in self.changes if change.kind is not StateChange.KEPT
         }
@@ -294,14 +295,14 @@ class LoadDiff:
 
     @property
     def removed(self) -> tuple[str, ...]:
-        """The identities that the policy lacks and that can act now."""
+        """Return the active identities that the policy lacks."""
         return tuple(
             change.identity for change in self.changes if change.kind is StateChange.REMOVED
         )
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """The active identities whose state is gone, and with it what their limits counted."""
+        """Return the active identities whose state, and with it the limit counts, is missing."""
         return tuple(
             change.identity
             for change in self.changes
@@ -314,10 +315,10 @@ def diff_with_server(
     client: Client, prepared: PreparedPolicy, keyspace: Keyspace, transport: Transport
 ) -> LoadDiff:
     """
-    Read what activating *prepared* has to do.
+    Compare *prepared* with the server; nothing is written.
 
     Raises:
-        redis.ResponseError: a key is not of the type that it must have.
+        redis.ResponseError: A key has the wrong type.
     """
     guards = prepared.guards
     active = read_active(client, keyspace)
@@ -341,25 +342,25 @@ def diff_with_server(
 
 
 NAMES = 50
-"""So many identities of a kind a summary names; the control stream keeps it for ever."""
+"""Maximum number of identities per list in a summary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
     """
-    What an activation would do.
+    The effect of an activation.
 
     Attributes:
         active: The active policy; None if there is none.
-        diff: From that policy to the new one.
-        is_readable: Whether the active policy's document could be read; if not, `diff` takes
-            every identity for a new one.
-        is_first: Whether no policy was ever active here. If none is now and one was, its record
-            was lost, and what it allowed is not known.
-        transport: How guards are to be called.
+        diff: The changes from that policy to the new one.
+        is_readable: Whether the active policy could be parsed; if not, `diff` treats every identity
+            as new.
+        is_first: Whether no policy was ever active. If none is active now but one was, its record
+            was lost, and its grants are unknown.
+        transport: The new transport.
         to_recompile: Identities with unchanged rules whose guard must be recompiled: the server's
             commands or the transport changed, or a record is missing.
-        lost: Active identities whose state is gone from the server: their limits begin at 0.
+        lost: Active identities whose state is missing: their limits start at 0.
         removed: Active identities that the policy lacks.
     """
 
@@ -374,17 +375,17 @@ class Preview:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing would be written."""
+        """Return whether nothing would be written."""
         return not (self.diff.identities or self.to_recompile) and self.active is not None
 
     @property
     def generation(self) -> int:
-        """Of the active policy, 0 if there is none."""
+        """Return the active generation, 0 if there is none."""
         return self.active.generation if self.active else 0
 
     @property
     def needs_permission(self) -> bool:
-        """Whether access widens beyond what somebody activated before."""
+        """Return whether access becomes wider than in the active policy."""
         return not self.is_first and self.diff.widens
 
 
@@ -392,7 +393,7 @@ def preview_load(
     client: Client, prepared: PreparedPolicy, keyspace: Keyspace, transport: Transport
 ) -> Preview:
     """
-    Compare a prepared policy with what is active. Writes nothing.
+    Compare a prepared policy with the active one; nothing is written.
 
     Raises:
         redis.ResponseError: a key of keyleash's own is not of the type that it must have.
@@ -417,7 +418,7 @@ def preview_load(
 
 
 def summary_of_plan(preview: Preview) -> str:
-    """What a preview says, as JSON of bounded size, for the control stream."""
+    """Summarize a preview as JSON of bounded size, for the control stream."""
     diffs = preview.diff.identities
     lists = {
         "added": [diff.name for diff in diffs if diff.before is None],
@@ -433,16 +434,16 @@ def summary_of_plan(preview: Preview) -> str:
 
 
 def _bounded(names: Iterable[str]) -> list[str | int]:
-    """The first names, and as the last entry how many more there are."""
+    """Return the first names, followed by the number of others."""
     listed = list(names)
     more = len(listed) - NAMES
     return [*listed[:NAMES], more] if more > 0 else [*listed]
 
 
 def _read(active: ActivePolicy) -> Policy | None:
-    """The active policy; None if this version cannot read its document."""
+    """Return the active policy; None if it cannot be parsed."""
     try:
-        # It was checked when it was loaded, by a server that may have had other commands.
+        # It was validated when it was loaded, perhaps for other server commands.
         return parse_policy(active.document, file="<active policy>", commands=None)
     except PolicyError:
         return None

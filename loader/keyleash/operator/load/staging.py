@@ -27,17 +27,12 @@ from keyleash.store.scripts import COLLECT, STAGE, STAGED_KEEP_MS
 from keyleash.store.state import Layout
 from keyleash.store.wire import Transport
 
-# What a load makes on the server before the moment of activation, under names of its own.
-#
-# The activation then renames it, so that the server serves nobody only for as long as that
-# takes. What a load that died left behind expires, and no other load ever looks at it.
-
 PIECE = 20
-"""States per script at most,"""
+"""States per script."""
 PIECE_BYTES = 64 * 1024
-"""and bytes of them: what a script reads and writes, the server hashes several times."""
+"""Bytes of states per script: the server hashes everything that a script reads or writes."""
 FEW = 8
-"""So many states may as well be moved in the activation."""
+"""States that may be migrated in the activation itself."""
 ROUNDS = 4
 _MARK_BYTES = 4 + DOUBLE
 
@@ -46,9 +41,12 @@ class LoadStage:
     """
     The staged keys of one load.
 
+    The activation only renames them, so that it blocks the server briefly. Keys of an interrupted
+    load expire, and no other load uses them.
+
     Attributes:
-        load: Its id.
-        seen: The states that are staged, by identity.
+        load: The id of the load.
+        seen: The staged states, by identity.
     """
 
     def __init__(self, client: Client, keyspace: Keyspace) -> None:
@@ -59,7 +57,7 @@ class LoadStage:
         self.seen: dict[str, StagedState] = {}
 
     def put_policy(self, policy: ActivePolicy, layouts: Mapping[str, Layout]) -> None:
-        """Stage what is recorded of a policy, but for its time, and the layouts of all states."""
+        """Stage the record of a policy, without its time, and the layouts of all states."""
         recorded = self._keyspace.staged_layouts(self.load)
         with self._client.pipeline(transaction=False) as pipe:
             for name in (
@@ -80,32 +78,31 @@ class LoadStage:
         commands: str,
         transport: Transport,
     ) -> None:
-        """Stage the records of the guards that are to be, as of *generation*."""
+        """Stage the guard records of *generation*."""
         self._recorded = [
             self._keyspace.staged_guard(self.load, guard.identity) for guard in guards
         ]
-        for some in batches(zip(self._recorded, guards, strict=True)):
+        for batch in batches(zip(self._recorded, guards, strict=True)):
             with self._client.pipeline(transaction=False) as pipe:
-                for key, guard in some:
+                for key, guard in batch:
                     record = record_of(guard, generation, commands, transport)
                     pipe.hset(key, mapping=asdict(record))
                     pipe.pexpire(key, STAGED_KEEP_MS)
                 pipe.execute()
 
     def keep_records(self) -> None:
-        """Let the staged records last, so that the activation need not: it only renames them."""
-        # A load that dies between here and the activation leaves them behind for ever: small
-        # hashes that nobody looks at.
-        for some in batches(self._recorded):
+        """Make the staged records persistent, so that the activation only renames them."""
+        # A load that is interrupted from here on leaves these small hashes behind.
+        for batch in batches(self._recorded):
             with self._client.pipeline(transaction=False) as pipe:
-                for key in some:
+                for key in batch:
                     pipe.persist(key)
                 pipe.execute()
 
     def put_states(
         self, changes: Sequence[IdentityChange], snapshots: Mapping[str, Snapshot]
     ) -> None:
-        """Move the states that are to be, and those again that change while others are moved."""
+        """Migrate states, and again those that change meanwhile."""
         waiting = [change for change in changes if change.kind is StateChange.MOVED]
         for _ in range(ROUNDS):
             for piece in _pieces(waiting, snapshots):
@@ -115,7 +112,7 @@ class LoadStage:
                 return
 
     def discard(self) -> None:
-        """Remove what is left."""
+        """Delete the remaining staged keys."""
         names = [
             self._keyspace.staged_policy(self.load),
             self._keyspace.staged_stored_policy(self.load),
@@ -123,8 +120,8 @@ class LoadStage:
         ]
         names += self._recorded
         names += [self._keyspace.staged_state(self.load, identity) for identity in self.seen]
-        for some in batches(names):
-            self._client.unlink(*some)
+        for batch in batches(names):
+            self._client.unlink(*batch)
 
     def _put_piece(self, piece: Sequence[IdentityChange]) -> None:
         words: list[str | bytes] = []
@@ -138,17 +135,17 @@ class LoadStage:
             self.seen[change.identity] = StagedState(*answer)
 
     def _changed(self, changes: Sequence[IdentityChange]) -> list[IdentityChange]:
-        """Those whose states were called since they were staged, as far as the client sees."""
+        """Return the changes whose states changed since they were staged."""
         found = []
-        for some in batches(changes):
+        for batch in batches(changes):
             with self._client.pipeline(transaction=False) as pipe:
-                for change in some:
+                for change in batch:
                     key, seen = self._keyspace.state(change.identity), self.seen[change.identity]
                     pipe.getrange(key, 0, len(seen.header) - 1)
                     for offset, _ in struct.iter_unpack(f"<I{DOUBLE}s", seen.marks):
                         pipe.getrange(key, offset, offset + DOUBLE - 1)
                 replies = iter(pipe.execute())
-            for change in some:
+            for change in batch:
                 header, marks, _ = self.seen[change.identity]
                 now = next(replies)
                 calls = [next(replies) for _ in range(len(marks) // _MARK_BYTES)]
@@ -175,33 +172,32 @@ def _pieces(
 
 
 MANY = 100
-"""So many new scripts, or identities to activate, are worth it."""
+"""Number of new scripts or changed identities from which the collector is run."""
 
 STEP_KIB = 40
-"""How far it goes on in one command, in its own measure; the server serves others in between."""
+"""Step size of the collector, in its own unit; the server runs other commands in between."""
 
 LONGEST_S = 0.5
-"""Enough for 1,000 identities on a server nearby. It is worth no more: a load goes on anyway."""
+"""Upper bound of the time spent: enough for 1,000 identities on a server nearby."""
 
 
 def step_lua_gc(client: Client) -> None:
-    """Let it mark and sweep all there is, a little in each command.
+    """Run the server's Lua garbage collector for a full cycle, in small steps.
 
-    It works whenever something is allocated, and then rests until its memory has doubled. Left
-    alone, it sweeps what thousands of scripts are made of within one command: a SCRIPT LOAD, or
-    the activation of many identities.
+    Left alone, it rests until its memory has doubled, and then sweeps the remains of thousands of
+    scripts within one command: a SCRIPT LOAD, or a large activation.
     """
     step, until_s = COLLECT.text, time.monotonic() + LONGEST_S
     done_kib = 0
     try:
-        # Not until it is seen to come around: the server moves it too, and may be the one who
-        # ends every round. By EVAL, since scripts may be flushed meanwhile.
+        # Ends after one cycle's worth of steps, because the server may complete the cycle itself.
+        # EVAL, because scripts may be flushed meanwhile.
         while (held_kib := client.eval(step, 0, STEP_KIB)) and done_kib < held_kib:
             done_kib += STEP_KIB
             if time.monotonic() > until_s:
                 return
     except ResponseError:
-        # Whatever is wrong with the server, the load itself says it better.
+        # The load itself reports errors of the server.
         return
 
 
@@ -211,11 +207,11 @@ def load_scripts(
     """Load the guards that the server lacks, and compare its digests with ours.
 
     Args:
-        report: Told now and then how many are there.
+        report: Called with the number of loaded guards and the total.
 
     Raises:
-        OperationError (digest-mismatch): the server names a script otherwise than we do. A guard's
-            digest is its identity: nothing is activated then.
+        OperationError (digest-mismatch): The server computes another digest; nothing is activated
+            then.
     """
     loaded = 0
     for batch in batches(guards):
@@ -240,7 +236,7 @@ def load_scripts(
 
 
 def record_sources(client: Client, keyspace: Keyspace, guards: Sequence[CompiledGuard]) -> None:
-    """Put each script's text where those who may load can find it. Adds, never replaces."""
+    """Store each script's text, for those who may load scripts. Adds, never replaces."""
     for batch in batches(guards):
         with client.pipeline(transaction=False) as pipe:
             for guard in batch:
@@ -251,7 +247,7 @@ def record_sources(client: Client, keyspace: Keyspace, guards: Sequence[Compiled
 def retire_sources(
     client: Client, keyspace: Keyspace, guards: Sequence[CompiledGuard], removed: Sequence[str]
 ) -> None:
-    """Forget the texts of scripts that no record names any more."""
+    """Delete the texts of scripts that no guard record names."""
     for batch in batches(guards):
         with client.pipeline(transaction=False) as pipe:
             for guard in batch:
