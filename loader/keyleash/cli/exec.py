@@ -42,8 +42,6 @@ def exec_(
     The guard of the token's identity judges COMMAND. On a terminal the reply looks as in
     redis-cli; piped, it is the bare value.
     """
-    pass  # merged
-
     short: NotReplicatedError | None = None
     try:
         reply = _reply(settings, require_token(token_file), correlation, words)

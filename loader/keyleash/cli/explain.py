@@ -17,6 +17,7 @@ from keyleash.cli.options import (
 from keyleash.cli.parameters import IDENTITY
 from keyleash.cli.render.explain import (
     decision_json,
+    denial_text,
     denied_now,
     listing_json,
     listing_lines,
@@ -154,12 +155,6 @@ def _list(settings: Settings, context: DecisionContext) -> int:
         if stopped is not None:
             click.echo(f"stopped   every call is denied: {denial_text(stopped)}")
     return 0 if stopped is None else FAILED
-
-
-def denial_text(decision: Decision) -> str:
-    """Return a denial as `CODE key=value …`, as guards do."""
-    details = (f"{name}={printable(value)}" for name, value in decision.details.items())
-    return without_tokens(" ".join([str(decision.code), *details]))
 
 
 def _context(

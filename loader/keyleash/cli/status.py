@@ -55,8 +55,6 @@ def status(settings: Settings, watch: bool, interval_s: int) -> None:
 
     When output is not a terminal, --watch appends snapshots; with --json, one object per line.
     """
-    pass  # merged
-
     if watch:
         watch_status(settings, interval_s)
         return

@@ -50,7 +50,6 @@ def demo(settings: Settings) -> None:
 
 
 def _run(url: str) -> list[DemoOutcome]:
-    pass  # merged
 
     printer = Printer()
     printer.text(f"started an embedded Valkey on {url}")

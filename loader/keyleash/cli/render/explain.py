@@ -31,6 +31,7 @@ from keyleash.evaluate.trace import (
 )
 from keyleash.policy import Budget, Deny, Grant, Pattern
 from keyleash.status.identities import limit_uses
+from keyleash.store.token import without_tokens
 from keyleash.text import clock_time, iso_time, json_bytes, printable, size
 
 HAVE_AN_END = (ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED)
@@ -361,3 +362,9 @@ def listing_json(context: DecisionContext) -> dict[str, Any]:
         ],
         "work": identity.work,
     }
+
+
+def denial_text(decision: Decision) -> str:
+    """Return a denial as `CODE key=value …`, as guards do."""
+    details = (f"{name}={printable(value)}" for name, value in decision.details.items())
+    return without_tokens(" ".join([str(decision.code), *details]))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from keyleash.cli.explain import denial_text
-from keyleash.cli.render.explain import decision_json, place_json, step_lines
+from keyleash.cli.render.explain import decision_json, denial_text, place_json, step_lines
 from keyleash.evaluate import Decision
 from keyleash.policy_tests.run import Coverage, Played, TestReport, Verdict
 from keyleash.store.token import without_tokens
