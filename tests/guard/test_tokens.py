@@ -359,17 +359,6 @@ def test_issuing_reads_no_policy_document(leash: Leash) -> None:
     assert [token.id for token in list_tokens(leash.admin)] == [issued.id]
 
 
-def test_guard_record_without_token_rules_is_repaired_by_the_same_policy(leash: Leash) -> None:
-    """Otherwise loading it again would find nothing to do."""
-    leash.load(one=READ)
-    leash.admin.hdel(NAMES.guard("one"), "ttl_s", "max_ttl_s")
-    with raises_code("no-policy", match="guard record of `one` is missing or damaged"):
-        leash.issue("one")
-
-    assert leash.load(one=READ).changed
-    assert leash.client(leash.issue("one").token).get("doc:1") is None
-
-
 def test_idle_token_expires_and_use_keeps_it_alive(leash: Leash) -> None:
     """Every allowed call is a use, written down at most once a second."""
     leash.load(one={**READ, "kind": "human", "token": {"ttl": "1h", "idle": "15m"}})
