@@ -103,7 +103,7 @@ def test_link_in_the_place_of_a_record_of_an_archive_is_named(
     result = loaded.run("audit", "export", "--to", archive)
 
     assert result.exit_code == 1
-    assert "help: it is a symbolic link: put the file itself in its place" in result.stderr
+    assert "help: it is a symbolic link: replace it with the file" in result.stderr
 
 
 def test_link_that_comes_between_the_look_and_the_write_is_replaced(

@@ -167,7 +167,7 @@ def test_load_whose_activation_is_not_answered_says_that_it_may_be_active(
     is_lost = threading.Event()
 
     def answer(words: list[bytes]) -> bytes | None:
-        if words[0] in (b"EVALSHA", b"EVAL") and words[2] == b"0" and b"tester" in words:
+        if words[0] in (b"EVALSHA", b"EVAL") and b"tester" in words:
             is_lost.set()
         return None if is_lost.is_set() else _passed_on(answering, words)
 

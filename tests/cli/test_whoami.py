@@ -146,7 +146,7 @@ def test_holder_of_a_frozen_identity_learns_why_and_until_when(loaded: Cli) -> N
         if item["name"] == "agent-runner"
     )
     (line,) = (line for line in text.splitlines() if line.startswith("stopped"))
-    assert "refused: SUSPENDED until 2" in line
+    assert "denied: SUSPENDED until 2" in line
     assert line.endswith(": bad\\x1b[31m\\nwrites")
 
 

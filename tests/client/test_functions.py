@@ -125,7 +125,7 @@ def test_agent_that_may_not_load_hears_that_nobody_did(
     leash.admin.function_flush()
     packets.clear()
 
-    with pytest.raises(GuardLostError, match="nobody loaded it"):
+    with pytest.raises(GuardLostError, match="no client loaded it"):
         fenced.set("t:a", 2)
     assert sent(packets).count("FCALL") == 3
     assert leash.admin.get("t:a") == b"1"

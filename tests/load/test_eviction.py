@@ -85,7 +85,7 @@ def test_user_who_may_not_ask_gets_a_warning(bounded: RealServer) -> None:
     assert risk.policy is None
     assert not risk.has_bound
     [warning] = load_policy(user, ONE).warnings
-    assert warning.message.startswith("cannot tell whether the server evicts keys: ")
+    assert warning.message.startswith("cannot determine whether the server evicts keys: ")
 
 
 def test_answer_without_a_bound_counts_as_one() -> None:

@@ -101,7 +101,7 @@ def test_verification_passes_what_was_activated(client: Any, transport: Transpor
         (NAMES.policy, "the record of the active policy"),
         (NAMES.guard("agent-runner"), "the guard record or the state of `agent-runner`"),
         (NAMES.state("agent-runner"), "the guard record or the state of `agent-runner`"),
-        (NAMES.source("agent-runner"), "the kept scripts of `agent-runner`"),
+        (NAMES.source("agent-runner"), "the stored scripts of `agent-runner`"),
     ],
 )
 def test_verification_names_what_is_missing(client: Any, key: str, finding: str) -> None:

@@ -182,7 +182,7 @@ def test_unsealing_begins_only_where_no_name_is_taken(sealed: Leash) -> None:
     agent.set("a:1", "within")
     sealed.admin.set("a:1", "outside")
 
-    with pytest.raises(VaultConflictError, match="`a:1` stands both") as error:
+    with pytest.raises(VaultConflictError, match="`a:1` exists both") as error:
         unseal(sealed.admin)
 
     assert error.value.keys == (b"a:1",)
@@ -202,7 +202,7 @@ def test_name_that_is_taken_while_keys_move_loses_nothing(sealed: Leash) -> None
     def take_name(_keyspace: Keyspace, _prepared: object) -> None:
         admin.set("a:7", "outside")
 
-    with pytest.raises(VaultConflictError, match="`a:7` stands both"):
+    with pytest.raises(VaultConflictError, match="`a:7` exists both"):
         unseal(admin, hooks=Hooks(before_switch=take_name))
 
     with pytest.raises(keyleash.SuspendedError):
@@ -248,7 +248,7 @@ def test_interrupted_change_goes_on_where_it_was(
         with raises_code("vault-changing", match=f"vault {change.__name__}` is under way"):
             list_tokens(leash.admin)
         other = rotate if change is not rotate else unseal
-        with raises_code("vault", match="begun and not finished"):
+        with raises_code("vault", match="is unfinished"):
             other(leash.admin)
     if step != "after_end":
         assert change(leash.admin).resumed

@@ -5,6 +5,7 @@ Formats are little-endian: `d` doubles, `B` `H` `I` `I4` unsigned integers, `cN`
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from functools import lru_cache
@@ -12,6 +13,7 @@ from functools import lru_cache
 Value = bytes | int | float
 
 _FORMAT = re.compile(rb"<(?:[dBHI]|I4|c[1-9][0-9]*)*")
+_MASKS = {b"B": 0xFF, b"H": 0xFFFF, b"I": 0xFFFFFFFF}
 _OPTION = re.compile(rb"([dBHIc])([0-9]*)")
 
 
@@ -30,14 +32,18 @@ def _layout(fmt: object) -> tuple[struct.Struct, list[bytes]]:
     return struct.Struct(python_format), [option for option, _ in options]
 
 
+def _truncated(value: Value, mask: int) -> int:
+    """Convert a number to an unsigned integer as Redis does: a fraction and high bits are lost."""
+    return int(value) & mask if math.isfinite(float(value)) else 0
+
+
 def pack(fmt: Value | None = None, *values: Value) -> bytes:
     """Implement `struct.pack(fmt, …)`."""
     layout, options = _layout(fmt)
     try:
-        # Redis truncates a number to an integer; Python takes only integers.
         return layout.pack(
             *(
-                int(value) if option in b"BHI" else value
+                _truncated(value, _MASKS[option]) if option in _MASKS else value
                 for option, value in zip(options, values, strict=True)
             )
         )
