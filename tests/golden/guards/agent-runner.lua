@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 78696315818443 then code = 'POLICY_STALE' break end
+if stamp ~= 25643090781059 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -989,8 +989,8 @@ end
 if code then break end
 end
 if true then
-if not (used_2 < 50000 and ends_2 < 9007199254740992) then
-if not (used_2 < 9007199254740992 and ends_2 < 9007199254740992) then
+if not (used_2 >= 0 and used_2 < 50000 and ends_2 < 9007199254740992) then
+if not (used_2 >= 0 and used_2 < 9007199254740992 and ends_2 < 9007199254740992) then
 code, detail, value = 'COUNTER_CORRUPT', 'limit', "budget.requests"
 elseif now_us < ends_2 then
 code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.requests", ends_2
@@ -999,8 +999,8 @@ end
 if code then break end
 end
 if writes then
-if not (used_3 < 20000 and ends_3 < 9007199254740992) then
-if not (used_3 < 9007199254740992 and ends_3 < 9007199254740992) then
+if not (used_3 >= 0 and used_3 < 20000 and ends_3 < 9007199254740992) then
+if not (used_3 >= 0 and used_3 < 9007199254740992 and ends_3 < 9007199254740992) then
 code, detail, value = 'COUNTER_CORRUPT', 'limit', "budget.writes"
 elseif now_us < ends_3 then
 code, detail, value, at_us = 'BUDGET_EXHAUSTED', 'limit', "budget.writes", ends_3
