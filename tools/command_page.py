@@ -42,7 +42,7 @@ A load reads its server's own commands, [modules' included](policy.md#servers-an
   key; *any* is any grant on the key. Before a slash stands what the first key needs, behind it
   what the others do.
 - **cost**: how the time that a call takes grows. *weight*: the call's
-  [work](policy.md#work-of-a-call) is estimated before it runs, with so many units for each element.
+  [work](policy.md#work-of-a-call) is estimated before it runs, with a weight for each element.
 - What needs write, delete or publish is audited, reads are not; exceptions are marked.
 - *polled*: the command waits for data, and a guard answers it at once, as if the time were up;
   keyleash's clients [ask again](wire.md#blocking-commands) until it is.

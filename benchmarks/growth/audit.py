@@ -66,7 +66,7 @@ def _trimming(admin: redis.Redis, stream: str, size: int) -> Callable[[], object
 
 
 def _fill(admin: redis.Redis, stream: str, size: int) -> int:
-    """Replace the stream by so many copies of its newest event, up to now; the bytes they take."""
+    """Fill the stream with copies of its newest event; return the bytes that they take."""
     ((_, fields),) = admin.execute_command("XREVRANGE", stream, "+", "-", "COUNT", 1)
     event = json.dumps([word.decode() for pair in fields.items() for word in pair])
     admin.delete(stream)

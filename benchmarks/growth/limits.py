@@ -34,7 +34,7 @@ IN_ORDER = (
     ("rate", "deletes", GCRA),
     ("budget", "deletes", BERLIN),
 )
-"""The limits of a size are the first so many: three kinds, calendar windows in two time zones."""
+"""A size of n has the first n limits: three kinds, calendar windows in two time zones."""
 
 SET = guarded_set("SET, which the first four count")
 MOVE = Variant(
@@ -81,7 +81,7 @@ def measure(yard: Yard) -> list[Growth]:
 
 
 def limits(count: int) -> str:
-    """The first so many limits, as the policy file has them."""
+    """Return the first limits, up to the given number, as a policy file spells them."""
     kinds: dict[str, list[str]] = {}
     for kind, counter, value in IN_ORDER[:count]:
         kinds.setdefault(kind, []).append(f"{counter}: {value}")

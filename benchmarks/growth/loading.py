@@ -71,7 +71,7 @@ def guarded_set(name: str, key: str = KEY, value: str = VALUE) -> Variant:
 
 
 def issue_tokens(admin: redis.Redis, identity: str, count: int) -> list[str]:
-    """Issue so many tokens at once, by a script: one by one takes a parsing of the policy each."""
+    """Issue the given number of tokens by one script call."""
     keyspace = Keyspace()
     seconds, micros = admin.time()
     now_us = seconds * 1_000_000 + micros // 1000 * 1000

@@ -17,7 +17,7 @@ BAR_BYTES = 16 * 1024
 KEY_PATTERN, JOB_BYTES = "k:{job_id}:s", 12
 RAW, GUARDED, RATIO = "raw SET", "guarded SET", "guarded by raw"
 FULL_BYTES, FEWEST = 4 * 1024, 100
-"""Samples of greater values than this have so many fewer calls, but not fewer than that."""
+"""Samples of larger values make proportionally fewer calls, with a lower bound."""
 
 
 def measure(yard: Yard) -> list[Growth]:
@@ -34,13 +34,13 @@ def measure(yard: Yard) -> list[Growth]:
 
 
 def key_of(size: int) -> str:
-    """A key of so many bytes, once its `{job}` is filled in."""
+    """Return a key of the given number of bytes, once its `{job}` is filled in."""
     padding = size - len(KEY_PATTERN.replace("{job_id}", "")) - JOB_BYTES
     return KEY_PATTERN.replace("{job_id}", "x" * padding + "{job}")
 
 
 def value_of(size: int) -> str:
-    """A value of so many bytes, likewise: of one that it has already, Lua makes no copy."""
+    """Return a new value of the given size in bytes: Lua makes no copy of a string it has."""
     return "{job}" + "v" * (size - JOB_BYTES)
 
 

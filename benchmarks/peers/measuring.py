@@ -30,7 +30,7 @@ GRANT = '    grants: [{allow: [read, write], keys: ["agents:jobs:{job_id}:state"
 def lay(
     url: str, admin: redis.Redis, clients: Iterable[Client], races: int
 ) -> tuple[Bed, dict[Client, tuple[Bed, ...]]]:
-    """Activate agent-runner with raised limits, and so many identities to race with per client.
+    """Activate agent-runner with raised limits, and the identities of the races, one per client.
 
     An identity of keyleash's races once: an operator cannot give a spent budget back.
     """

@@ -45,7 +45,7 @@ def take_turns(bed: Bed, callers: Sequence[tuple[Peer, Caller]], calls: int) -> 
 
 
 def checked_run(bed: Bed, peer: Peer, caller: Caller, calls: int) -> list[int]:
-    """Make so many calls, and require that as many keys, charges and events are there.
+    """Make the given number of calls, and require that number of keys, charges and events.
 
     Raises:
         MiscountError: they are not.

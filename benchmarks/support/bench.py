@@ -79,7 +79,7 @@ class Bench:
     _packed: dict[tuple[Variant, str, int], Bytes] = field(default_factory=dict)
 
     def sample(self, contender: Contender, connections: int, calls: int) -> Sample:
-        """Make *calls* calls, in all, on so many connections."""
+        """Make *calls* calls in total on the given number of connections."""
         variant, target = contender.variant, contender.target
         load = Load(
             port=self.server.port,

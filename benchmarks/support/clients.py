@@ -33,7 +33,7 @@ AsyncCall = Callable[[], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What so many calls took.
+    """The duration of a number of calls.
 
     Attributes:
         taken_ns: Each of them.
@@ -50,7 +50,7 @@ class Run:
 
 
 def in_turn(functions: Sequence[Call], times: int) -> list[Run]:
-    """Call each function so many times, turn and turn about, so that noise falls on all."""
+    """Call the functions in turns, so that noise affects all alike."""
     taken: list[list[int]] = [[] for _ in functions]
     turns = [(function, own.append) for function, own in zip(functions, taken, strict=True)]
     for number in range(times):
@@ -341,5 +341,5 @@ class Trial:
 
 
 def _whole(work: Work, calls: float) -> int:
-    """About so many calls: as many in each task, and in each some."""
+    """Return about the given number of calls, spread evenly over the tasks."""
     return max(10, round(calls / work.tasks)) * work.tasks

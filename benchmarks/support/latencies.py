@@ -79,7 +79,7 @@ def _percentiles(runs: Sequence[Run]) -> dict[float, Spread]:
 
 
 def percentile_us(run: Run, percent: float) -> float:
-    """The time, µs, within which so many of a hundred calls ended: the nearest that was taken."""
+    """Return a percentile of the latencies in µs, by the nearest rank."""
     ordered = sorted(run.taken_ns)
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)] / 1e3
 

@@ -40,7 +40,7 @@ def load_generator(cache: Path = CACHE) -> Path:
             " (Debian: apt-get install gcc libc6-dev), or name one in CC"
         )
     cache.mkdir(parents=True, exist_ok=True)
-    # Renamed when whole: whoever runs at the same time never sees half a program.
+    # Renamed when complete, so that a concurrent run never sees a partial program.
     unfinished = program.with_suffix(f".{os.getpid()}")
     done = subprocess.run(
         [compiler, *FLAGS, "-o", str(unfinished), str(SOURCE)],

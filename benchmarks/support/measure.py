@@ -169,7 +169,7 @@ def fill_stream(admin: redis.Redis, stream: str, length: int) -> None:
 
 
 def fill_keys(admin: redis.Redis, jobs: int) -> None:
-    """Give the first *jobs* jobs their key, so that whoever reads finds it."""
+    """Write the keys of the first *jobs* jobs, so that reads find them."""
     with admin.pipeline(transaction=False) as pipe:
         for job in range(jobs):
             pipe.set(KEY.format(job=f"{job:012d}"), VALUE)
@@ -177,7 +177,7 @@ def fill_keys(admin: redis.Redis, jobs: int) -> None:
 
 
 def let_rates_refill(admin: redis.Redis, target: Target, passing: int) -> None:
-    """Wait until rates let so many commands pass, or are at rest.
+    """Wait until the rates allow the given number of commands, or are fully recovered.
 
     A rate is 100,000 a second at most, with a burst of a million; batches are faster.
     """

@@ -17,7 +17,7 @@ BUSY = 0.9
 either it or the server should be, with one both together: else others had the cores meanwhile."""
 
 ENOUGH_TO_FILL = 10
-"""With so many connections there is always a call to answer; with one, both sides wait in turn."""
+"""With many connections there is always a call to answer; with one, both sides wait in turn."""
 
 SERVER_US = "µs of server CPU"
 OPS_PER_S = "ops/s"
@@ -69,7 +69,7 @@ def rows_of(samples: Samples, variants: Iterable[Variant]) -> tuple[Row, ...]:
 
 
 def row_of(rows: Iterable[Row], variant: Variant, connections: int) -> Row:
-    """The row of *variant* at so many connections."""
+    """Return the row of *variant* at a number of connections."""
     return next(
         row
         for row in rows

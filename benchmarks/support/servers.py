@@ -25,7 +25,7 @@ class Cores:
     client: int | None
 
     def of_clients(self, clients: int) -> int | None:
-        """Where so many clients run.
+        """Return the core for a number of clients.
 
         One shares the server's core. They take turns anyway, and on two cores what is
         measured is how fast these wake each other up.

@@ -106,7 +106,7 @@ def nothing_found(settings: Settings, what: str, query: Query) -> OperationError
 
 
 MAX_CORRELATION = 256
-"""A guard records so many bytes."""
+"""Bytes of a correlation id that a guard records."""
 
 
 def key_pattern(

@@ -102,7 +102,7 @@ def activate(
     full: bool,
 ) -> None:
     """
-    Make a prepared policy the active one, if whoever is asked agrees to what it changes.
+    Activate a prepared policy, after consent to what it changes.
 
     Args:
         settings: Of this run.

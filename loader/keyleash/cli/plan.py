@@ -48,7 +48,7 @@ def plan(
     """
     settings.failed = UNREACHABLE
     name, text = read_text(file)
-    # Whether the server may evict keys is for whoever loads to decide, so here it is a warning.
+    # Eviction is decided at the load, so here it is a warning.
     with progress("compiling", is_wanted=not settings.json) as report:
         prepared = prepare_policy(
             settings.client,

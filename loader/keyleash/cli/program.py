@@ -160,7 +160,7 @@ class Program(click.Group):
 
 
 def _without_a_reader() -> int:
-    """End quietly, with the code that shells give it: whoever read our output has enough."""
+    """End quietly after a broken pipe, with the exit code that shells use."""
     # Or Python would complain once more at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return BROKEN_PIPE

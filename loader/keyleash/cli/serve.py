@@ -68,7 +68,7 @@ def serve(settings: Settings, port: int, data: str | None) -> None:
 
 
 def _announce(settings: Settings, server: EmbeddedServer) -> None:
-    """Say where it listens, at once: whoever started this may be waiting for the line."""
+    """Print the address at once: a calling program may wait for the line."""
     data = None if server.data is None else str(server.data)
     if settings.json:
         print_json({"url": server.url, "pid": os.getpid(), "data": data})

@@ -201,7 +201,7 @@ def list_(settings: Settings, identity: str | None, stale: bool) -> int:
 
 BEFORE_MS = 60_000
 AT_MOST = 10_000
-"""So many events of a trail are looked at: whoever revokes does not want to wait."""
+"""Most events of an audit stream that are read: a revocation must not wait."""
 
 
 @click.command(epilog=example("keyleash token revoke --identity agent-runner --wait 5s"))
@@ -274,7 +274,7 @@ def _warn(done: Revocation) -> None:
 
 
 def _print(settings: Settings, done: Revocation, wait_s: int | None) -> None:
-    # First what whoever is in a hurry waits for.
+    # The urgent part first.
     bound_ms = done.bound_us // 1000
     count = counted(len(done.tokens), "token")
     print_note(f"{count} revoked, effective {iso_time(bound_ms)}")

@@ -49,7 +49,7 @@ PLAIN_WORDS = 1_000
 """Words of a stream entry: an agent adds no more with the default bound."""
 
 PLAIN_ENTRIES = 350
-"""Entries of so many words that are within the default bound."""
+"""Stream entries of that many words stay within the default bound."""
 
 UNASKED_READS = 16
 """Strings that a batch reads whole before the length of any further one is asked for."""

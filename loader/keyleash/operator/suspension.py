@@ -107,7 +107,7 @@ def thaw(
     keyspace: Keyspace | None = None,
 ) -> FreezeResult:
     """
-    Resume identities, whoever or whatever suspended them; see `freeze`.
+    Resume identities, whatever suspended them; see `freeze`.
 
     Raises:
         OperationError (unknown-identity): An identity is not active; nothing was changed.

@@ -31,7 +31,7 @@ _READABLE = b"x0123456789abcdefghijklmnopqrstuvwyz-_."
 
 
 class RegionsTooComplexError(KeyleashError):
-    """Patterns overlap in so many ways that they cannot be compared."""
+    """The patterns overlap in too many ways to be compared."""
 
     code = "regions-too-complex"
 
@@ -90,11 +90,6 @@ def find_key(inside: Region, outside: Region = NOWHERE) -> bytes | None:
                 help="use fewer captures in patterns that begin alike",
             )
     return None
-
-
-def is_covered(narrow: Iterable[Pattern], wide: Iterable[Pattern]) -> bool:
-    """Whether every key that some pattern of *narrow* matches is matched by some of *wide*."""
-    return find_key(Region((tuple(narrow),)), Region((tuple(wide),))) is None
 
 
 def common_key(item: Iterable[Pattern], other: Iterable[Pattern]) -> bytes | None:

@@ -257,10 +257,6 @@ class IdentityStatus:
     folded: int = 0
 
     @property
-    def live_tokens(self) -> int:
-        return self.tokens.live
-
-    @property
     def suspended(self) -> bool:
         return self.suspension is not None
 

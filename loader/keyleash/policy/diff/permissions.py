@@ -262,7 +262,7 @@ class _Search:
             return self._publishing(form, commands)
         if form.needs:
             return self._reaching(form, commands)
-        # Neither key nor channel: whoever may name the command may call it.
+        # Neither key nor channel: being granted the command is enough.
         if self.about_old:
             return [], []
         return [Gain(commands, form)], [Opening(self.about_new)]

@@ -198,7 +198,7 @@ def long_lived_token(policy: Policy) -> Iterator[LintFinding]:
     for identity in policy.identities:
         most_s, rules = MAX_S[identity.kind], identity.token
         most = format_duration(most_s)
-        # `ttl` is never over `max_ttl`, so whoever shortens it has to shorten both.
+        # `ttl` is never over `max_ttl`, so shortening it means to shorten both.
         if rules.ttl_s > most_s:
             yield _finding(identity, "ttl", rules.ttl_s, "lives", f"ttl: {most}, max_ttl: {most}")
         elif rules.max_ttl_s > most_s:
