@@ -23,7 +23,9 @@ TREES = ("loader", "lua", "docs", "tests", "benchmarks", "tools")
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 WORDS = re.compile(
     r"\b(told|said|meant|kept|anew|in vain|whoever|somebody|nobody|mend(s|ed|ing)?|beget(s)?"
-    r"|with less ado|so many|what is more|minted)\b",
+    r"|with less ado|so many|what is more|minted|tells|telling|spoilt|let(s)? through|way back"
+    r"|goes on with|stands for (it|them)|is no \w+ing|none of its|of (its|their) own accord"
+    r"|alike)\b",
     re.IGNORECASE,
 )
 TITLE = re.compile(r"^(How|What|Which|Whether|So many)\b")
