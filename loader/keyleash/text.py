@@ -5,7 +5,12 @@ from __future__ import annotations
 import base64
 import re
 import sys
-from datetime import UTC, datetime
+from collections.abc import Mapping, Set
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
 
 JsonValue = str | dict[str, str]
 
@@ -54,6 +59,84 @@ def json_bytes(value: bytes) -> JsonValue:
         return {"base64": base64.b64encode(value).decode()}
 
 
+def to_json(value: Any) -> Any:
+    """Return *value* in the form in which `--json` prints it, made of what `json.dumps` accepts.
+
+    Bytes become text, or base64 if they are not UTF-8; a `datetime` ISO 8601 and a `timedelta`
+    seconds; an enum its value; sets sorted lists. An object with a method `to_dict` becomes what
+    that returns, another dataclass the object that `json_object` makes of it.
+    """
+    match value:
+        case Enum():
+            return value.value
+        case None | bool() | int() | float():
+            return value
+        case PurePath():
+            return str(value)
+        case str():
+            return _json_text(value)
+        case bytes():
+            return json_bytes(value)
+        case datetime():
+            return _iso(value)
+        case timedelta():
+            return value.total_seconds()
+        case Mapping():
+            return {
+                printable(name) if isinstance(name, bytes) else str(name): to_json(item)
+                for name, item in value.items()
+            }
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if is_dataclass(value):
+        return json_object(value)
+    return [to_json(item) for item in (sorted(value) if isinstance(value, Set) else value)]
+
+
+def json_object(value: Any, *names: str) -> dict[str, Any]:
+    """Return attributes of *value* as a JSON object.
+
+    Prefixes and suffixes of Python names are dropped: `is_sealed` is `sealed` in JSON, `except_`
+    is `except`. Attributes in `_ms` and `_us` are Unix times, printed in ISO 8601: `issued_ms` is
+    `issued_at`, `bound_us` is `bound_at`; `since_ms`, `until_ms` and `time_ms` are `since`,
+    `until` and `time`.
+
+    Args:
+        value: Any object; without *names*, a dataclass.
+        names: Attributes, or `name=attribute` for another name in JSON. By default all fields of
+            the dataclass, except those with `repr=False`: secrets, clients and places in a file.
+    """
+    if not names:
+        names = tuple(item.name for item in fields(value) if item.repr)
+    result = {}
+    for item in names:
+        name, _, attribute = item.rpartition("=")
+        held = getattr(value, attribute)
+        unit = _UNITS_PER_MS.get(attribute[-3:])
+        if unit and held is not None:
+            held = iso_time(held // unit)
+        result[name or _json_name(attribute)] = to_json(held)
+    return result
+
+
+_UNITS_PER_MS = {"_ms": 1, "_us": 1000}
+
+
+def _json_name(attribute: str) -> str:
+    stem, suffix = attribute[:-3], attribute[-3:]
+    if suffix in _UNITS_PER_MS:
+        return stem if stem in {"since", "until", "time"} else f"{stem}_at"
+    return attribute.removeprefix("is_").rstrip("_")
+
+
+def _json_text(text: str) -> Any:
+    """Return *text*, as base64 if it has surrogate escapes of bytes that are not UTF-8."""
+    try:
+        return json_bytes(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return text
+
+
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun: `1 token`, `2 tokens`, `2 identities`, `2 keys`."""
     if count == 1:
@@ -77,7 +160,7 @@ def short_digest(digest: str) -> str:
 
 def iso_time(time_ms: int) -> str:
     """Return the time in ISO 8601, UTC, with milliseconds, for programs."""
-    return _moment(time_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _iso(_moment(time_ms))
 
 
 def clock_time(time_ms: int) -> str:
@@ -103,6 +186,10 @@ def span(seconds: int) -> str:
                 text += f"{rest}{smaller}" if rest else ""
             return text
     return "0s"
+
+
+def _iso(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _moment(time_ms: int) -> datetime:
