@@ -120,6 +120,11 @@ class OperationError(KeyleashError):
         return type(self), (self.code, self.message), self.__dict__
 
 
+def no_policy(message: str = "no policy is active") -> OperationError:
+    """Return the error for an operation that needs an active or stored policy."""
+    return OperationError("no-policy", message, help="load one with `keyleash load FILE`")
+
+
 EXIT_CODES = {
     "bad-url": 2,
     "file": 66,

@@ -39,8 +39,8 @@ from keyleash.fence.plan import CHANGES, AclStepKind
 from keyleash.fence.record import SHA256
 from keyleash.operator import prepare_policy
 from keyleash.policy.problems import which_identity
-from keyleash.store.identities import server_time_ms
-from keyleash.store.records import Client, database_of, read_active
+from keyleash.store.identities import require_active, server_time_ms
+from keyleash.store.records import Client, database_of
 from keyleash.store.server_check import CheckedRedis
 from keyleash.text import counted
 
@@ -244,11 +244,7 @@ def read_desired_state(
     """
     _require_tier(settings, options.tier)
     nodes = [FenceNode(name, client) for name, client in named_clients(settings, options.nodes)]
-    active = read_active(settings.client, settings.keyspace)
-    if active is None:
-        raise OperationError(
-            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
-        )
+    active = require_active(settings.client, settings.keyspace)
     name, text = ("<active policy>", active.document)
     if options.file is not None:
         name, text = read_text(options.file)

@@ -34,6 +34,7 @@ from keyleash.cli.types import FILE
 from keyleash.errors import (
     OperationError,
     RemovalError,
+    no_policy,
 )
 from keyleash.fence import read_records
 from keyleash.operator import (
@@ -305,9 +306,7 @@ def find_kept(kept: Sequence[ActivePolicy], digest: str) -> ActivePolicy:
         OperationError (no-policy): none is kept at all.
     """
     if not kept:
-        raise OperationError(
-            "no-policy", "no policy is stored", help="load one with `keyleash load FILE`"
-        )
+        raise no_policy("no policy is stored")
     wanted = digest.lower()
     found = [item for item in kept if item.digest.startswith(wanted)]
     if len(wanted) < MIN_DIGITS or len(found) != 1:
@@ -390,9 +389,7 @@ def rollback(
 
 def _previous(active: ActivePolicy | None, kept: Sequence[ActivePolicy]) -> ActivePolicy:
     if active is None:
-        raise OperationError(
-            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
-        )
+        raise no_policy()
     found = next((item for item in kept if item.digest == active.before), None)
     if found is None:
         raise OperationError(

@@ -9,7 +9,7 @@ from keyleash.cli.options import Group, example, json_lines_option, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_json_line, print_note
-from keyleash.errors import OperationError
+from keyleash.store.identities import require_active
 from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.text import clock_time, iso_time, printable, short_digest
 
@@ -29,14 +29,10 @@ def show(settings: Settings, digest: str | None) -> None:
     `keyleash policy show > agents.yaml` brings back a lost file.
     """
     shown = (
-        read_active(settings.client, settings.keyspace)
+        require_active(settings.client, settings.keyspace)
         if digest is None
         else find_kept(read_history(settings.client, settings.keyspace), digest)
     )
-    if shown is None:
-        raise OperationError(
-            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
-        )
     if settings.json:
         print_json({**_as_json(shown), "document": shown.document})
         return

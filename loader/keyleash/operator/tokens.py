@@ -14,6 +14,7 @@ from redis import exceptions as redis_errors
 from keyleash.errors import (
     KeyleashError,
     OperationError,
+    no_policy,
 )
 from keyleash.policy import TokenRules, parse_policy
 from keyleash.policy.problems import which_identity
@@ -53,9 +54,7 @@ def not_active(client: Client, keyspace: Keyspace, identity: str) -> KeyleashErr
     """Return the error for an identity whose guard record has no token rules."""
     active = read_active(client, keyspace)
     if active is None:
-        return OperationError(
-            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
-        )
+        return no_policy()
     policy = parse_policy(active.document, file="<active policy>", commands=None)
     names = [item.name for item in policy.identities]
     if identity in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from keyleash.errors import OperationError
+from keyleash.errors import OperationError, no_policy
 from keyleash.policy.problems import which_identity
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import ActivePolicy, Client, GuardRecord, guard_record, read_active
@@ -30,9 +30,7 @@ def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[
     """
     known = known_identities(client, keyspace)
     if not known:
-        raise OperationError(
-            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
-        )
+        raise no_policy()
     if name is None:
         return known
     if name not in known:
@@ -53,9 +51,7 @@ def require_active(client: Client, keyspace: Keyspace) -> ActivePolicy:
     """
     active = read_active(client, keyspace)
     if active is None:
-        raise OperationError(
-            "no-policy", "no policy is active", help="load one with `keyleash load FILE`"
-        )
+        raise no_policy()
     return active
 
 

@@ -270,8 +270,8 @@ def reading_record(what: str) -> Iterator[None]:
     except WRONG as error:
         raise OperationError(
             "unreadable",
-            f"{what} is not such as keyleash writes",
-            help="find out who wrote to keyleash's keys; `keyleash doctor` looks at all",
+            f"{what} is corrupt",
+            help="find out what wrote to keyleash's keys; `keyleash doctor` checks all records",
         ) from error
 
 
