@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from keyleash.doctor.advisories import advisories, parse_version, shown
+from keyleash.doctor.advisories import advisories, parse_version
 
 OCTOBER = "CVE-2025-49844"
 MAY = "CVE-2026-23631"
@@ -83,7 +83,7 @@ def test_upgrade_is_to_the_nearest_release_with_the_fix(version: str, target: st
     parsed = parse_version(version)
     assert parsed is not None
 
-    assert shown(BY_NAME[OCTOBER].upgrade("redis", parsed)) == target
+    assert str(BY_NAME[OCTOBER].upgrade("redis", parsed)) == target
 
 
 @pytest.mark.parametrize("text", ["255.255.255", "unstable", "8.0", ""])

@@ -12,8 +12,7 @@ import pytest
 
 from doctor.targets import NAMES, POLICY, DoctorTarget
 from keyleash.doctor import CODES
-from keyleash.doctor.checks import records, settings
-from keyleash.doctor.checks import settings as version_check
+from keyleash.doctor.checks import records
 from keyleash.operator.load.checks import RESTORE_CODE
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, PrefixChange, change_fields
@@ -145,13 +144,13 @@ ADVICE: dict[str, Illness] = {
 ELSEWHERE = {
     RESTORE_CODE,
     "persistence-failing",
-    version_check.VERSION,
-    settings.DIFFERS,
-    settings.UNREACHABLE,
-    settings.SEVERAL,
-    settings.LINK,
-    settings.LAGGING,
-    settings.BEHIND,
+    "vulnerable-version",
+    "clock-differs",
+    "unreachable",
+    "several-primaries",
+    "replica-unlinked",
+    "replica-lagging",
+    "policy-behind",
 }
 
 
@@ -465,7 +464,7 @@ def test_flaw_of_a_setting_is_found_only_where_it_is_on(server: RealServer) -> N
         finally:
             admin.config_set("maxmemory-clients", "0")
         messages.append(
-            "".join(item["message"] for item in found if item["code"] == version_check.VERSION)
+            "".join(item["message"] for item in found if item["code"] == "vulnerable-version")
         )
 
     assert [expected in message for message in messages] == [False, True]

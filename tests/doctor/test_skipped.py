@@ -10,7 +10,7 @@ import pytest
 from doctor.targets import DoctorTarget
 
 RIGHTS = {
-    "-config": {"snapshots", "appendfsync", "client limits", "payload validation"},
+    "-config": {"persistence", "client limits", "payload validation"},
     "-acl": {"default user"},
     "-info": {"version", "eviction", "persistence", "client limits", "payload validation"},
     "-script": {"scripts"},

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
-Version = tuple[int, int, int]
+
+class Version(NamedTuple):
+    """A release number."""
+
+    major: int
+    minor: int
+    patch: int
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +59,13 @@ def advisories() -> tuple[Advisory, ...]:
     text = files("keyleash.doctor").joinpath("advisories.json").read_text(encoding="utf-8")
     return tuple(
         Advisory(
-            load["name"],
-            load["what"],
-            {name: tuple(map(_version, fixed)) for name, fixed in load["fixed"].items()},
-            _version(load.get("since", "0.0.0")),
-            load.get("setting", ""),
+            entry["name"],
+            entry["what"],
+            {name: tuple(map(_version, fixed)) for name, fixed in entry["fixed"].items()},
+            _version(entry.get("since", "0.0.0")),
+            entry.get("setting", ""),
         )
-        for load in json.loads(text)["advisories"]
+        for entry in json.loads(text)["advisories"]
     )
 
 
@@ -65,16 +74,9 @@ def parse_version(text: str) -> Version | None:
     parts = text.split("-", maxsplit=1)[0].split(".")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts):
         return None
-    found = _version(".".join(parts))
     # Version 255 marks builds that are no release.
-    return None if found[0] == 255 else found
+    return None if int(parts[0]) == 255 else Version(*map(int, parts))
 
 
 def _version(text: str) -> Version:
-    major, minor, patch = map(int, text.split("."))
-    return major, minor, patch
-
-
-def shown(version: Sequence[int]) -> str:
-    """Return a version as text."""
-    return ".".join(map(str, version))
+    return Version(*map(int, text.split(".")))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from keyleash.fence import FenceRecord
 from keyleash.policy import Policy
 from keyleash.status.identities import document_policy
+from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 from keyleash.store.prefixes import SealRecord
 from keyleash.store.records import ActivePolicy, Client
 from keyleash.watch.roles import Role
@@ -36,15 +39,21 @@ class Deployment:
         servers: The first one named, then the others.
         seal: The record of the key prefixes.
         active: The active policy; None if there is none.
+        fences: The records of the agents' ACL users, by identity.
     """
 
     servers: tuple[Server, ...]
     seal: SealRecord
     active: ActivePolicy | None
+    fences: Mapping[str, FenceRecord]
 
     @property
     def main(self) -> Server:
         return self.servers[0]
+
+    @property
+    def keyspace(self) -> Keyspace:
+        return self.seal.keyspace
 
     @property
     def answering(self) -> tuple[Server, ...]:
@@ -54,3 +63,8 @@ class Deployment:
     def policy(self) -> Policy | None:
         """The active policy, parsed."""
         return None if self.active is None else document_policy(self.active.document)
+
+    def shown_key(self, name: str) -> str:
+        """Return the name of a control key; without its secret prefix on a sealed server."""
+        prefix = self.keyspace.prefix
+        return name if prefix == PUBLIC_PREFIX else name.replace(prefix, "<control>:")

@@ -11,10 +11,16 @@ from redis import exceptions as redis_errors
 
 from keyleash.doctor.checks import records, settings, users
 from keyleash.doctor.deployment import Deployment, Server
-from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped
+from keyleash.doctor.findings import (
+    FINDINGS,
+    CheckResult,
+    DoctorFinding,
+    Severity,
+    Skipped,
+    finding,
+)
 from keyleash.errors import KeyleashError, OperationError
-from keyleash.fence import FenceRecord, read_records
-from keyleash.operator.load.checks import RESTORE_CODE
+from keyleash.fence import read_records
 from keyleash.operator.load.compile import prepare_active
 from keyleash.policy.problems import listing, quote
 from keyleash.store.prefixes import read_seal
@@ -23,47 +29,27 @@ from keyleash.store.server_check import require_supported
 from keyleash.watch.roles import Address, read_role
 from keyleash.watch.topology import Topology, WatchedNode
 
-UNREADABLE = "unreadable"
+CODES = tuple(FINDINGS)
 
+Connect = Callable[[Address], Client]
+Check = Callable[[Deployment, Server], Iterable[CheckResult]]
 
-CODES = (
-    settings.UNREACHABLE,
-    settings.VERSION,
-    RESTORE_CODE,
-    settings.EVICTION,
-    settings.FULL,
-    settings.OUTPUT,
-    settings.TOTAL,
-    settings.BULK,
-    settings.NONE,
-    settings.SNAPSHOTS,
-    settings.NO_FSYNC,
-    settings.FAILING,
-    users.DEFAULT_USER,
-    records.HALF_CHANGED,
-    records.NO_POLICY,
-    records.DIGEST,
-    records.NO_RECORD,
-    records.OTHER_GUARD,
-    records.STRAY,
-    records.NO_STATE,
-    records.STALE,
-    records.NOT_LOADED,
-    records.NO_TEXT,
-    records.OTHER_TEXT,
-    records.OTHER_FUNCTION,
-    users.DRIFT,
-    users.FOREIGN,
-    users.UNFENCED,
-    settings.DIFFERS,
-    settings.AHEAD,
-    settings.SEVERAL,
-    settings.LINK,
-    settings.LAGGING,
-    settings.TOO_FEW,
-    settings.BEHIND,
-    UNREADABLE,
-)
+SERVER_CHECKS: dict[str, Check] = {
+    "version": settings.check_version,
+    "payload validation": settings.check_payloads,
+    "eviction": settings.check_eviction,
+    "memory": settings.check_memory,
+    "client limits": settings.check_clients,
+    "persistence": settings.check_persistence,
+    "default user": users.check_default_user,
+    "clock": settings.check_clock,
+}
+"""Checks of every server, by name."""
+
+EVERYTHING = "everything"
+"""The check name of a server on which every check is skipped."""
+LOOKS = 3
+"""Attempts if a policy is activated during each one."""
 
 
 def require_codes(names: Iterable[str], file: str | None = None) -> None:
@@ -78,20 +64,13 @@ def require_codes(names: Iterable[str], file: str | None = None) -> None:
         OperationError (unknown-code): A name is not a code.
     """
     for name in names:
-        if name not in CODES:
+        if name not in FINDINGS:
             where = f"in the configuration file {quote(file)}: " if file else ""
             raise OperationError(
                 "unknown-code",
                 f"{where}no doctor finding has the code {quote(name)}",
                 help=f"the codes are {listing(CODES)}",
             )
-
-
-EVERYTHING = "everything"
-"""The check name of a server on which every check is skipped."""
-Connect = Callable[[Address], Client]
-LOOKS = 3
-"""Attempts if a policy is activated during each one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +93,7 @@ class Examination:
     @property
     def is_healthy(self) -> bool:
         """Return whether all findings are accepted or advice."""
-        return all(finding.severity is Severity.ADVICE for finding in self.findings)
+        return all(item.severity is Severity.ADVICE for item in self.findings)
 
     @property
     def is_blind(self) -> bool:
@@ -143,27 +122,25 @@ def examine(
     """
     require_codes(accept)
     servers = _find_servers(connect, seeds)
-    results = _settled(servers)
-    order = {code: place for place, code in enumerate(CODES)}
+    results = dict.fromkeys(_results_of_one_generation(servers))
     findings = sorted(
-        dict.fromkeys(item for item in results if isinstance(item, DoctorFinding)),
-        key=lambda item: order[item.code],
+        (item for item in results if isinstance(item, DoctorFinding)),
+        key=lambda item: CODES.index(item.code),
     )
-    skipped = dict.fromkeys(item for item in results if isinstance(item, Skipped))
     return Examination(
         servers,
-        tuple(finding for finding in findings if finding.code not in accept),
-        tuple(skipped),
-        tuple(finding for finding in findings if finding.code in accept),
+        tuple(item for item in findings if item.code not in accept),
+        tuple(item for item in results if isinstance(item, Skipped)),
+        tuple(item for item in findings if item.code in accept),
     )
 
 
 def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, ...]:
-    first = Server(str(seeds[0]), connect(seeds[0]))
+    first = connect(seeds[0])
     # Its errors are reported as for every command. A server that denies PING is reachable.
     with suppress(redis_errors.NoPermissionError):
-        first.client.ping()
-    require_supported(first.client)
+        first.ping()
+    require_supported(first)
     topology = Topology(lambda address: WatchedNode(address, connect(address)), seeds, None)
     topology.refresh()
     main = topology.named(seeds[0])
@@ -173,11 +150,11 @@ def _find_servers(connect: Connect, seeds: Sequence[Address]) -> tuple[Server, .
     return found
 
 
-def _settled(servers: Sequence[Server]) -> list[CheckResult]:
-    """Return results for one generation: a concurrent load looks like corrupt records."""
+def _results_of_one_generation(servers: tuple[Server, ...]) -> list[CheckResult]:
+    """Repeat the checks if a policy is loaded meanwhile, which looks like corrupt records."""
     for _ in range(LOOKS):
         before = _generation(servers[0])
-        results = list(_examine(servers))
+        results = list(_run_checks(servers))
         if _generation(servers[0]) == before:
             break
     return results
@@ -188,63 +165,42 @@ def _generation(main: Server) -> int:
     return 0 if active is None else active.generation
 
 
-def _examine(servers: Sequence[Server]) -> Iterator[CheckResult]:
+def _run_checks(servers: tuple[Server, ...]) -> Iterator[CheckResult]:
     main = servers[0]
     seal = read_seal(main.client)
-    keyspace = seal.keyspace
-    deployment = Deployment(tuple(servers), seal, read_active(main.client, keyspace))
-    known = read_records(main.client, keyspace)
+    active = read_active(main.client, seal.keyspace)
+    deployment = Deployment(servers, seal, active, read_records(main.client, seal.keyspace))
     for server in servers:
         if server.role is None:
             yield from _silent(server)
         else:
-            yield from _each(deployment, server, are_fenced=bool(known))
+            for name, check in SERVER_CHECKS.items():
+                yield from _attempt(name, deployment, server, check)
     if seal.change is not None:
         yield records.half_changed(seal.change)
         if seal.change.is_switched:
             yield Skipped("policy, guards, scripts and users", "keys are being moved")
             return
-    yield from _attempt(
-        "replication", main, lambda: settings.check_replication(deployment, keyspace)
-    )
-    if deployment.active is None:
-        yield records.no_policy()
+    yield from _attempt("replication", deployment, main, settings.check_replication)
+    if active is None:
+        yield finding("no-policy")
         return
     for server in deployment.answering:
-        yield from _attempt("scripts", server, lambda: records.check_scripts(server, keyspace))  # noqa: B023
-    yield from _attempt("tokens", main, lambda: records.check_tokens(deployment, keyspace))
-    yield from _attempt("moments", main, lambda: settings.check_moments(deployment, keyspace))
-    yield from _attempt("guards and users", main, lambda: _compiled(deployment, known))
+        yield from _attempt("scripts", deployment, server, records.check_scripts)
+    yield from _attempt("tokens", deployment, main, records.check_tokens)
+    yield from _attempt("moments", deployment, main, settings.check_moments)
+    yield from _attempt("guards and users", deployment, main, _check_compiled)
 
 
-def _each(deployment: Deployment, server: Server, *, are_fenced: bool) -> Iterator[CheckResult]:
-    yield from _attempt("version", server, lambda: settings.check_version(server))
-    yield from _attempt(
-        "payload validation",
-        server,
-        lambda: settings.check_payloads(deployment, server, are_fenced=are_fenced),
-    )
-    yield from _attempt("eviction", server, lambda: settings.check_eviction(server))
-    yield from _attempt("memory", server, lambda: settings.check_room(server))
-    yield from _attempt("client limits", server, lambda: settings.check_clients(deployment, server))
-    yield from _attempt("persistence", server, lambda: settings.check_persistence(server))
-    yield from _attempt(
-        "default user", server, lambda: users.check_default_user(server, are_fenced=are_fenced)
-    )
-    yield from _attempt("clock", server, lambda: settings.check_clock(server))
-
-
-def _compiled(deployment: Deployment, known: dict[str, FenceRecord]) -> Iterator[CheckResult]:
+def _check_compiled(deployment: Deployment, main: Server) -> Iterator[CheckResult]:
     """Run the checks that need the compiled guards of the active policy."""
-    active, keyspace = deployment.active, deployment.seal.keyspace
+    active = deployment.active
     assert active is not None  # noqa: S101 - asked for by the caller
-    prepared = prepare_active(deployment.main.client, active.document, keyspace)
+    prepared = prepare_active(main.client, active.document, deployment.keyspace)
     yield from records.check_records(deployment, active, prepared)
-    if known:
+    if deployment.fences:
         yield from _attempt(
-            "ACL users",
-            deployment.main,
-            lambda: users.check_fences(deployment, keyspace, prepared.guards, known),
+            "ACL users", deployment, main, lambda *_: users.check_fences(deployment, prepared)
         )
 
 
@@ -255,29 +211,23 @@ def _silent(server: Server) -> Iterator[CheckResult]:
     except (redis_errors.AuthenticationError, redis_errors.NoPermissionError) as error:
         yield Skipped(EVERYTHING, f"the user of the URL is denied: {error}", server.name)
     except (redis_errors.RedisError, OSError):
-        yield settings.unreachable(server)
+        yield finding("unreachable", server.name)
     else:
         yield Skipped(EVERYTHING, "it did not answer at first", server.name)
 
 
 def _attempt(
-    check: str, server: Server, run: Callable[[], Iterable[CheckResult]]
+    name: str, deployment: Deployment, server: Server, check: Check
 ) -> Iterator[CheckResult]:
     """Run a check; report it as skipped if it cannot be made."""
     try:
-        yield from run()
+        yield from check(deployment, server)
     except redis_errors.AuthenticationError as error:
-        yield Skipped(check, str(error), server.name)
+        yield Skipped(name, str(error), server.name)
     except (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError):
-        yield settings.unreachable(server)
+        yield finding("unreachable", server.name)
     except redis_errors.ResponseError as error:
-        yield Skipped(check, f"the server replies: {error}", server.name)
+        yield Skipped(name, f"the server replies: {error}", server.name)
     except (KeyleashError, LookupError, ValueError, struct.error) as error:
         reason = error.message if isinstance(error, KeyleashError) else type(error).__name__
-        yield DoctorFinding(
-            UNREADABLE,
-            Severity.ERROR,
-            f"its records are corrupt: {reason}",
-            "find out what wrote to the control keys, then load the policy from its file",
-            server.name,
-        )
+        yield finding("unreadable", server.name, reason=reason)

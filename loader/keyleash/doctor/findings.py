@@ -1,13 +1,15 @@
-"""The results of checks."""
+"""The results of checks, and the table of all findings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
+from keyleash.operator.load.checks import EVICTION_ADVICE, RESTORE_CODE
 from keyleash.policy.problems import listing
-from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
+from keyleash.store.server_check import PAYLOAD_ADVICE
 
 
 class Severity(StrEnum):
@@ -58,16 +60,232 @@ class Skipped:
 CheckResult = DoctorFinding | Skipped
 
 
+class FindingKind(NamedTuple):
+    """The usual severity of a finding, and templates of its message and help."""
+
+    severity: Severity
+    message: str
+    help: str
+
+
+_ERROR, _WARNING, _ADVICE = Severity
+_LOAD = "`keyleash load` the active policy again"
+_WATCH = "`keyleash watch` keeps them loaded on every server; `--once` loads them now"
+_APPEND = "set `appendonly yes` and `appendfsync everysec`, in the server's configuration file too"
+_APPLY = "`keyleash fence plan` shows what `keyleash fence apply` would change"
+
+FINDINGS = {
+    "unreachable": FindingKind(
+        _ERROR,
+        "the server does not answer, so it was not checked",
+        "start it or remove it; check that its address is reachable from here, and that user and"
+        " password are valid there",
+    ),
+    "vulnerable-version": FindingKind(
+        _ERROR,
+        "{product} {version} has known vulnerabilities that agents, or clients that may load"
+        " scripts, can exploit: {advisories}; the worst: {worst}",
+        "upgrade to {product} {target} or later; if your distribution backported the fixes, accept"
+        " it: `--accept vulnerable-version`",
+    ),
+    RESTORE_CODE: FindingKind(_ERROR, "{risk}", f"{PAYLOAD_ADVICE}{{consequence}}"),
+    "eviction": FindingKind(_ERROR, "{risk}", EVICTION_ADVICE),
+    "memory-full": FindingKind(
+        _ERROR,
+        "{percent} % of `maxmemory` is used: {when}every write is denied",
+        "raise `maxmemory`, delete data, or shorten audit streams",
+    ),
+    "unbounded-output-buffers": FindingKind(
+        _ADVICE,
+        "`client-output-buffer-limit` is unlimited for normal clients: replies that an agent does"
+        " not read stay in memory",
+        "set `client-output-buffer-limit normal 256mb 64mb 60` in redis.conf, or by `CONFIG SET"
+        ' client-output-buffer-limit "normal 256mb 64mb 60"`; the first size must exceed the'
+        " largest reply",
+    ),
+    "unbounded-client-memory": FindingKind(
+        _ADVICE,
+        "with `maxmemory-clients {limit}`{without} the buffers of all connections together are"
+        " unlimited",
+        "set `maxmemory-clients` to a size such as `512mb`, or to a percentage of `maxmemory`;"
+        " above it, the server closes the connections that use most",
+    ),
+    "large-bulk-length": FindingKind(
+        _ADVICE,
+        "`proto-max-bulk-len` allows arguments of {mib} MiB, and guards allow strings of"
+        " {needed_mib} MiB",
+        "set `proto-max-bulk-len {needed_mib}mb`, or what the values of other clients need",
+    ),
+    "no-persistence": FindingKind(
+        _ERROR,
+        "nothing is persisted: a restart loses policy, tokens, counters and audit streams",
+        _APPEND,
+    ),
+    "snapshots-only": FindingKind(
+        _WARNING,
+        "there are snapshots and no append-only file: a crash loses counts, events and revocations"
+        " since the last snapshot",
+        _APPEND,
+    ),
+    "no-fsync": FindingKind(
+        _WARNING,
+        "with `appendfsync no` a crash of the machine loses what its operating system had not yet"
+        " written, including revocations",
+        "set `appendfsync everysec`, or `always`",
+    ),
+    "persistence-failing": FindingKind(
+        _ERROR,
+        "{failed} failed: the server may deny every write",
+        "free space on its disk; its log names the failure",
+    ),
+    "open-default-user": FindingKind(
+        _WARNING,
+        "the user `default` needs no password and may do everything: every connection can bypass"
+        " the guards",
+        "create a user for operators, set it in KEYLEASH_URL, then `ACL SETUSER default off`; or"
+        " set `requirepass`, which is the password of `default`",
+    ),
+    "vault-half-changed": FindingKind(
+        _ERROR,
+        "`keyleash vault {kind}` {state}",
+        "let it finish, or run `keyleash vault {kind}` again: it continues",
+    ),
+    "no-policy": FindingKind(
+        _ERROR,
+        "no policy is active: every call of every agent is denied",
+        "load one with `keyleash load FILE`; after a flush, consider restoring a backup",
+    ),
+    "policy-changed": FindingKind(
+        _ERROR,
+        "the stored policy is not the one that was activated: its digest differs",
+        "find out what wrote to `{key}`, then load the policy from its file",
+    ),
+    "no-guard": FindingKind(
+        _ERROR, "there is no guard record of {names}: clients find no guard", _LOAD
+    ),
+    "guard-differs": FindingKind(
+        _WARNING,
+        "a load would compile other guards: those of {names} were compiled by another version of"
+        " keyleash, for another year or for other server commands, or were changed",
+        _LOAD,
+    ),
+    "stray-guard": FindingKind(
+        _ERROR,
+        "there is a guard record of {names}, which the active policy does not have",
+        "find out what wrote to `{key}`, then delete it",
+    ),
+    "no-state": FindingKind(
+        _ERROR,
+        "the state of {names} is missing or truncated: every call gets NOT_ACTIVE",
+        f"look for evictions and deletions, then {_LOAD}; the limit counts are lost",
+    ),
+    "stale-state": FindingKind(
+        _ERROR,
+        "the state of {names} belongs to another guard: every call is denied as POLICY_STALE",
+        f"{_LOAD}; it migrates the limit counts",
+    ),
+    "script-not-loaded": FindingKind(_ERROR, "{kind} are not loaded: {names}{consequence}", _WATCH),
+    "script-without-text": FindingKind(
+        _ERROR,
+        "the script {digest} of `{identity}` is not stored, so it cannot be loaded again",
+        _LOAD,
+    ),
+    "script-text-changed": FindingKind(
+        _ERROR,
+        "the stored script {digest} of `{identity}` does not match its digest",
+        f"find out what wrote to `{{key}}`, then {_LOAD}",
+    ),
+    "function-changed": FindingKind(
+        _ERROR,
+        "functions differ from the guards that they are named after: {names}",
+        f"suspend these identities, find out what replaced the functions, then {_LOAD}",
+    ),
+    "fence-differs": FindingKind(
+        _ERROR, "the user `{identity}` differs from the policy: {reasons}", _APPLY
+    ),
+    "fence-foreign": FindingKind(
+        _ERROR,
+        "the user `{identity}` was not made for this policy: {reasons}",
+        "rename or delete it, then `keyleash fence apply`",
+    ),
+    "not-fenced": FindingKind(
+        _WARNING,
+        "`{identity}` has no ACL user while others have: only its client is guarded",
+        _APPLY,
+    ),
+    "clock-differs": FindingKind(
+        _WARNING,
+        "the server's clock is {seconds:.0f} s {direction} this machine's; expiries and windows use"
+        " the server's",
+        "synchronize both by NTP; if a clock is set back, agents wait as long as it was ahead",
+    ),
+    "clock-was-ahead": FindingKind(
+        _WARNING,
+        "{evidence} in the future: the server's clock was ahead when they were written",
+        "find out what set the clock; until it reaches these times, agents may be denied, and audit"
+        " streams continue at their last time",
+    ),
+    "several-primaries": FindingKind(
+        _ERROR,
+        "more than one server accepts writes: {names}",
+        "connect agents to one only, and make the others its replicas",
+    ),
+    "replica-unlinked": FindingKind(
+        _ERROR,
+        "it has no link to its primary {primary}",
+        "check its log; `masterauth` and `masteruser` must be valid at the primary",
+    ),
+    "replica-lagging": FindingKind(
+        _WARNING,
+        "its replica {replica} last answered {lag_s} s ago: a failover to it loses later writes",
+        "check that server and the network between them",
+    ),
+    "too-few-replicas": FindingKind(
+        _ERROR,
+        "{names} wait for up to {most} replicas, and the primary has {online}: every write fails as"
+        " not replicated",
+        "restore replicas, or lower `durability: {{wait_replicas: …}}`",
+    ),
+    "policy-behind": FindingKind(
+        _ERROR,
+        "it has {present}, {main} has generation {expected}",
+        "make it a replica of that server; retry if a policy was just loaded",
+    ),
+    "unreadable": FindingKind(
+        _ERROR,
+        "its records are corrupt: {reason}",
+        "find out what wrote to the control keys, then load the policy from its file",
+    ),
+}
+"""All findings by code, in the order of an examination."""
+
 SHOWN = 5
 
 
-def named(names: Iterable[str]) -> str:
-    """Return the first of *names*, and the number of others."""
-    return listing(names, SHOWN)
+def finding(
+    code: str,
+    node: str = "",
+    severity: Severity | None = None,
+    *,
+    names: Iterable[str] = (),
+    **values: object,
+) -> DoctorFinding:
+    """
+    Return a finding with its message and help filled in.
 
-
-def shown_key(keyspace: Keyspace, name: str) -> str:
-    """Return the name of a control key; without its secret prefix on a sealed server."""
-    if keyspace.prefix == PUBLIC_PREFIX:
-        return name
-    return name.replace(keyspace.prefix, "<control>:")
+    Args:
+        code: Its code in `FINDINGS`.
+        node: The server; empty if all are affected.
+        severity: Its severity, if not the usual one.
+        names: The names for `{names}`; only the first are shown.
+        values: The other values of the templates.
+    """
+    kind = FINDINGS[code]
+    values["names"] = listing(names, SHOWN)
+    return DoctorFinding(
+        code,
+        severity or kind.severity,
+        kind.message.format(**values),
+        kind.help.format(**values),
+        node,
+    )

@@ -1,1 +1,1 @@
-"""One file for each thing that is looked at; `codes.py` has what they find."""
+"""The checks, by subject."""
