@@ -140,6 +140,13 @@ EXIT_CODES = {
 """Exit codes of `OperationError` by code, where it is not 1."""
 
 
+class UsageError(KeyleashError):
+    """The command was called in a way that makes no sense."""
+
+    code = "usage"
+    exit_code = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A problem in a policy file, with its location and help."""
@@ -166,6 +173,22 @@ class PolicyError(KeyleashError):
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
+
+
+class WarningsError(KeyleashError):
+    """A policy is valid, and there are warnings where none may be."""
+
+    code = "warnings"
+    exit_code = PolicyError.exit_code
+
+    def __init__(self, warnings: Sequence[Problem]) -> None:
+        count = len(warnings)
+        super().__init__(
+            f"{count} warning{'s' if count != 1 else ''}, and `--strict` lets none pass",
+            help='mend the policy, or let a finding stand: `accept: {CODE: "reason"}`'
+            " in the identity",
+        )
+        self.warnings = tuple(warnings)
 
 
 class ClusterError(KeyleashError, ResponseError):

@@ -47,8 +47,16 @@ from keyleash.cli.audit_selection import (
     trail_names,
 )
 from keyleash.cli.audit_stats import stats
-from keyleash.cli.options import Group, example, json_lines_option, json_option
-from keyleash.cli.parameters import Moment, moment, since_option, until_option
+from keyleash.cli.options import (
+    Group,
+    Moment,
+    example,
+    json_lines_option,
+    json_option,
+    moment,
+    since_option,
+    until_option,
+)
 from keyleash.cli.render.audit import entry_as_json, entry_line, say_gap, show_entries
 from keyleash.cli.render.undo import say_untrusted
 from keyleash.cli.settings import Settings, pass_settings

@@ -21,14 +21,15 @@ from keyleash.audit.export import (
 )
 from keyleash.cli.load import progress
 from keyleash.cli.options import (
+    DIRECTORY,
+    IDENTITY,
+    duration_s,
     example,
     json_option,
 )
-from keyleash.cli.parameters import IDENTITY, duration_s
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.cli.types import DIRECTORY
 from keyleash.store.identities import require_known
 from keyleash.text import counted, printable
 

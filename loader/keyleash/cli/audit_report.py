@@ -9,14 +9,17 @@ import click
 from keyleash.audit import Query
 from keyleash.audit.report.html import gather, render
 from keyleash.cli.audit_selection import correlation_id, nothing_found, time_range, trail_names
-from keyleash.cli.errors import UsageError
 from keyleash.cli.options import (
+    IDENTITY,
+    Moment,
     example,
     json_option,
+    since_option,
+    until_option,
 )
-from keyleash.cli.parameters import IDENTITY, Moment, since_option, until_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note, write_output
+from keyleash.errors import UsageError
 from keyleash.status import identity_statuses
 from keyleash.store.identities import server_time_ms
 from keyleash.store.records import read_active

@@ -15,13 +15,13 @@ import click
 from keyleash import audit
 from keyleash.audit import Query, read_denials, read_events
 from keyleash.audit.undo import Trust
-from keyleash.cli.errors import UsageError
-from keyleash.cli.parameters import IDENTITY, Moment, since_option
+from keyleash.cli.options import IDENTITY, Moment, since_option
 from keyleash.cli.settings import Settings
 from keyleash.errors import (
     OperationError,
     PolicyError,
     ReplyCode,
+    UsageError,
 )
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.identities import known_identities, require_known, server_time_ms

@@ -10,10 +10,13 @@ import click
 from keyleash.audit import EVERYTHING, Gap, Query, Stats, read_denials, read_events, with_gaps
 from keyleash.cli.audit_selection import nothing_found, time_range, trail_names
 from keyleash.cli.options import (
+    IDENTITY,
+    Moment,
     example,
     json_lines_option,
+    since_option,
+    until_option,
 )
-from keyleash.cli.parameters import IDENTITY, Moment, since_option, until_option
 from keyleash.cli.render.audit import entry_as_json, say_gap
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings

@@ -3,25 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from keyleash.cli.documents import Document, read_policy
-from keyleash.cli.errors import UsageError, WarningsError
 from keyleash.cli.failures import problem_as_json, warn
-from keyleash.cli.options import example, json_option
+from keyleash.cli.options import FILE, example, json_option
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json
-from keyleash.cli.types import FILE
-from keyleash.errors import PolicyError, Problem
+from keyleash.cli.terminal import print_json, read_text
+from keyleash.commands import load_table
+from keyleash.compiler import compile_policy
+from keyleash.errors import PolicyError, Problem, UsageError, WarningsError
+from keyleash.policy import parse_policy
+from keyleash.policy.canonical import policy_digest
 from keyleash.policy.lint import lint
 from keyleash.policy.problems import SHOWN_IDENTITIES, in_order, listing
 from keyleash.store.token import without_tokens
 from keyleash.text import counted, printable
 
 if TYPE_CHECKING:
+    from keyleash.compiler import CompiledGuard
+    from keyleash.policy import Policy
     from keyleash.policy.lint import Accepted
+
+
+@dataclass(frozen=True)
+class Document:
+    """A policy file that is valid and compiles, for the commands of the shipped table.
+
+    Attributes:
+        file: As it was named.
+        digest: Of the policy's meaning.
+        servers: Those whose commands the shipped table has.
+    """
+
+    file: str
+    policy: Policy
+    guards: tuple[CompiledGuard, ...]
+    digest: str
+    servers: tuple[str, ...]
+
+
+def read_policy(file: str) -> Document:
+    """
+    Read, check and compile a policy file without a server; `-` is standard input.
+
+    Raises:
+        PolicyError: With all its problems; bytes that are not UTF-8 are one.
+        UnplacedKeysError: No guard can be made of it.
+        OperationError (file): The file is missing, or cannot be read.
+    """
+    name, text = read_text(file)
+    table = load_table()
+    policy = parse_policy(text, file=name, commands=table)
+    guards = compile_policy(policy, table)
+    return Document(name, policy, guards, policy_digest(policy), table.servers)
 
 
 _DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.cli.documents import read_policy
-from keyleash.cli.options import example, json_option
+from keyleash.cli.check import read_policy
+from keyleash.cli.options import DIRECTORY, FILE, example, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note, write_output
-from keyleash.cli.types import DIRECTORY, FILE
 from keyleash.errors import OperationError
 from keyleash.policy.problems import which_identity
 from keyleash.text import counted

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keyleash.cli.documents import read_text
 from keyleash.cli.settings import Settings
+from keyleash.cli.terminal import read_text
 from keyleash.commands import load_table
 from keyleash.commands.live import UnreadableCommandsError, read_table
 from keyleash.errors import (

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.cli.documents import read_input
-from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED, NOT_PERMITTED
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, node_client, node_of, pass_settings
-from keyleash.cli.terminal import print_json, print_note
+from keyleash.cli.terminal import print_json, print_note, read_input
 from keyleash.cli.watch import without_secrets
 from keyleash.doctor import examine
 from keyleash.doctor.examine import require_codes
+from keyleash.errors import UsageError
 from keyleash.policy.problems import quote
 from keyleash.store.records import Client
 from keyleash.text import counted, printable

@@ -10,14 +10,8 @@ import click
 from redis.exceptions import ResponseError
 
 import keyleash
-from keyleash.cli.options import example, json_option
-from keyleash.cli.settings import (
-    Settings,
-    connection_pool,
-    pass_settings,
-    require_token,
-    token_option,
-)
+from keyleash.cli.options import example, json_option, require_token, token_option
+from keyleash.cli.settings import Settings, connection_pool, pass_settings
 from keyleash.cli.terminal import is_terminal, print_json
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import reading_reply

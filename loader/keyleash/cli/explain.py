@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from keyleash.cli.context import DecisionContext, context_of_file, context_of_server
-from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED
 from keyleash.cli.options import (
+    FILE,
+    IDENTITY,
     example,
     json_option,
 )
-from keyleash.cli.parameters import IDENTITY
 from keyleash.cli.render.explain import (
     decision_json,
     denial_text,
@@ -25,7 +25,7 @@ from keyleash.cli.render.explain import (
 )
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json
-from keyleash.cli.types import FILE
+from keyleash.errors import UsageError
 from keyleash.store.token import without_tokens
 from keyleash.text import clock_time, iso_time, printable, short_digest
 

@@ -13,7 +13,6 @@ from typing import Any
 import click
 from redis import exceptions as redis_errors
 
-from keyleash.cli.errors import WarningsError
 from keyleash.cli.settings import hint_of, is_unanswered, reason_of
 from keyleash.cli.terminal import is_plain, print_json
 from keyleash.commands.facts import NOT_NAMED
@@ -26,6 +25,7 @@ from keyleash.errors import (
     Problem,
     ReplyCode,
     SuspendedError,
+    WarningsError,
 )
 from keyleash.store.token import without_tokens
 from keyleash.store.wire import is_of_a_cluster, server_message

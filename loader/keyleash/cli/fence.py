@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.cli.errors import (
-    UsageError,
-)
 from keyleash.cli.fence_state import (
     FenceOptions,
     aclfile,
@@ -23,13 +20,14 @@ from keyleash.cli.fence_state import (
     say_unlisted_replicas,
 )
 from keyleash.cli.options import (
+    FILE,
+    IDENTITY,
     Group,
     example,
     json_option,
     require_consent,
     yes_option,
 )
-from keyleash.cli.parameters import IDENTITY
 from keyleash.cli.render.fence import (
     notes_as_json,
     passwords_as_json,
@@ -44,8 +42,10 @@ from keyleash.cli.render.fence import (
 )
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.cli.types import FILE
-from keyleash.errors import OperationError
+from keyleash.errors import (
+    OperationError,
+    UsageError,
+)
 from keyleash.fence import (
     AclStepKind,
     FenceNode,

@@ -13,13 +13,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.cli.documents import read_input, read_text
-from keyleash.cli.errors import UsageError
+from keyleash.cli.options import FILE
 from keyleash.cli.settings import Settings, connection_pool, has_password, shown_url
-from keyleash.cli.terminal import print_note
-from keyleash.cli.types import FILE
+from keyleash.cli.terminal import print_note, read_input, read_text
 from keyleash.errors import (
     OperationError,
+    UsageError,
 )
 from keyleash.fence import (
     AclStep,

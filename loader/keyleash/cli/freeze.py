@@ -6,20 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.cli.errors import (
-    UsageError,
-)
 from keyleash.cli.options import (
+    IDENTITY,
+    duration_s,
     example,
     json_option,
     require_consent,
     yes_option,
 )
-from keyleash.cli.parameters import IDENTITY, duration_s
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.errors import OperationError
+from keyleash.errors import (
+    OperationError,
+    UsageError,
+)
 from keyleash.operator import freeze, thaw
 from keyleash.store.identities import require_known
 from keyleash.store.state import MAX_REASON_BYTES

@@ -6,15 +6,15 @@ import click
 from click.shell_completion import CompletionItem
 from click.types import StringParamType
 
-from keyleash.cli.errors import UsageError
 from keyleash.cli.options import (
+    IDENTITY,
     Group,
     example,
     json_option,
 )
-from keyleash.cli.parameters import IDENTITY
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
+from keyleash.errors import UsageError
 from keyleash.operator import reset_limits
 from keyleash.policy import Counter
 from keyleash.store.state import MAX_REASON_BYTES

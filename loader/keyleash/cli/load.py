@@ -12,10 +12,10 @@ from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from keyleash.cli.documents import read_text
 from keyleash.cli.failures import problem_as_json, warn
 from keyleash.cli.fence_state import node_option, other_clients, say_unlisted_replicas
 from keyleash.cli.options import (
+    FILE,
     allow_eviction_option,
     allow_removal_option,
     allow_unvalidated_restore_option,
@@ -29,8 +29,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.render.plan import plan_as_json, print_plan
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, print_note
-from keyleash.cli.types import FILE
+from keyleash.cli.terminal import print_json, print_note, read_text
 from keyleash.errors import (
     OperationError,
     RemovalError,

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import click
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
-from keyleash.cli.errors import (
-    UsageError,
-)
 from keyleash.cli.failures import FAILED, failure_of
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, node_client, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
-from keyleash.errors import OperationError
+from keyleash.errors import (
+    OperationError,
+    UsageError,
+)
 from keyleash.metrics import SnapshotCollector
 from keyleash.status import read_snapshot
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+from click.types import StringParamType
+from redis import exceptions as redis_errors
 
-from keyleash.cli.errors import UsageError
-from keyleash.cli.settings import Settings, has_password
+from keyleash.cli.settings import Settings, has_password, node_client
+from keyleash.cli.terminal import STANDARD_INPUT
+from keyleash.errors import KeyleashError, OperationError, PolicyError, Span, UsageError
+from keyleash.policy.quantities import parse_duration
+from keyleash.store.identities import known_identities
+from keyleash.store.prefixes import server_keyspace
+from keyleash.store.token import TOKEN_START
 from keyleash.store.wire import Transport
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -131,3 +143,167 @@ class Group(click.Group):
         ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+class FileName(StringParamType):
+    """
+    The name of a file or directory. Commands check that it exists.
+
+    Args:
+        kind: `file` or `dir`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Leave it to the shell."""
+        return [CompletionItem(incomplete, type=self._kind)]
+
+
+FILE = FileName("file")
+DIRECTORY = FileName("dir")
+
+
+_HELP = "write a duration ago, such as `10m`, or a time, such as `2026-01-31T12:00Z`"
+
+
+def duration_s(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> int | None:
+    """Read an option as a duration of the policy language, `30s` or `1h30m`, in seconds."""
+    if value is None:
+        return None
+    try:
+        return parse_duration(value, Span("", 1, 1), because="nothing here lasts longer")
+    except PolicyError as error:
+        problem = error.problems[0]
+        raise click.BadParameter(f"{problem.message}; {problem.help}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time by the server's clock.
+
+    Attributes:
+        said: As it was given.
+        ago_ms: So long before now; None if it is a date.
+        time_ms: Unix milliseconds; of a duration, 0.
+    """
+
+    said: str
+    ago_ms: int | None
+    time_ms: int = 0
+
+    def at(self, now_ms: int) -> int:
+        """Unix milliseconds, when the server's clock says *now_ms*."""
+        return max(0, self.time_ms if self.ago_ms is None else now_ms - self.ago_ms)
+
+
+def moment(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> Moment | None:
+    """Read an option or argument as `10m`, or as ISO 8601, in UTC if it names no zone."""
+    if value is None:
+        return None
+    try:
+        return Moment(value, parse_duration(value, Span("", 1, 1)) * 1000)
+    except PolicyError as error:
+        if error.problems[0].code == "duration-out-of-range":
+            raise click.BadParameter(error.problems[0].message) from None
+    try:
+        date = datetime.fromisoformat(value)
+        aware = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return Moment(value, None, round(aware.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"`{value}` is no time; {_HELP}") from None
+
+
+def since_option(function: F) -> F:
+    """Let `--since` give where to begin."""
+    return click.option(
+        "--since",
+        metavar="TIME",
+        callback=moment,
+        help="Start time: `10m` ago, or ISO 8601 (UTC by default).",
+    )(function)
+
+
+def until_option(function: F) -> F:
+    """Let `--until` give where to end."""
+    return click.option(
+        "--until", metavar="TIME", callback=moment, help="End time, in the same form."
+    )(function)
+
+
+class IdentityName(StringParamType):
+    """The name of an identity. Commands check that it exists."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the known identities that begin with *incomplete*; none if the server fails."""
+        url = str(ctx.find_root().params.get("url") or "")
+        try:
+            client = node_client(url, url)
+            names = known_identities(client, server_keyspace(client))
+        except (redis_errors.RedisError, OSError, KeyleashError):
+            return []
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+IDENTITY = IdentityName()
+
+
+VARIABLE = "KEYLEASH_TOKEN"
+
+
+def token_option(function: F) -> F:
+    """Add the option `--token FILE`."""
+    return click.option(
+        "--token",
+        "token_file",
+        metavar="FILE",
+        type=FILE,
+        help="A file with the token on its first line; `-` is standard input.  "
+        "[default: the token in KEYLEASH_TOKEN]",
+    )(function)
+
+
+def require_token(file: str | None) -> str:
+    """
+    The token that is in *file*, or in the environment if no file was named.
+
+    Raises:
+        UsageError: there is none, or it stands on the command line itself.
+        OperationError (file): *file* is missing, or cannot be read.
+    """
+    if file is None:
+        given = os.environ.get(VARIABLE, "").strip()
+        if not given:
+            raise UsageError(
+                "there is no token", help=f"set {VARIABLE}, or pass `--token FILE`; `-` is stdin"
+            )
+        return given
+    if file.startswith(TOKEN_START):
+        raise UsageError(
+            "a token on the command line can be read by every user of this machine",
+            help=f"set {VARIABLE}, or pass `--token FILE`; revoke this token, it has been shown",
+        )
+    if file == STANDARD_INPUT:
+        line = sys.stdin.readline().strip()
+    else:
+        # The name is not repeated: it may be a secret that was given in place of one.
+        try:
+            with Path(file).open(encoding="utf-8", errors="replace") as opened:
+                line = opened.readline().strip()
+        except (OSError, ValueError) as error:
+            said = (getattr(error, "strerror", None) or "no such file or directory").lower()
+            raise OperationError(
+                "file", f"cannot read the file that `--token` names: {said}"
+            ) from None
+    if not line:
+        raise UsageError("there is no token on the first line of what `--token` names")
+    return line

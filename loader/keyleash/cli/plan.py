@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from keyleash.cli.documents import read_text
 from keyleash.cli.failures import UNREACHABLE, problem_as_json, warn
 from keyleash.cli.load import progress
 from keyleash.cli.options import (
+    FILE,
     allow_unvalidated_restore_option,
     full_option,
     json_option,
@@ -15,8 +15,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.render.plan import plan_as_json, print_plan
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json
-from keyleash.cli.types import FILE
+from keyleash.cli.terminal import print_json, read_text
 from keyleash.operator import prepare_policy, preview_load
 from keyleash.store.wire import Transport
 

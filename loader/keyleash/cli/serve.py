@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keyleash.cli.options import example, json_option
+from keyleash.cli.options import DIRECTORY, example, json_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
-from keyleash.cli.types import DIRECTORY
 from keyleash.errors import OperationError
 from keyleash.servers import EmbeddedServer
 from keyleash.servers.embedded import PortTakenError

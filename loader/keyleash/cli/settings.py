@@ -5,13 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -21,17 +19,15 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, parse_url
 from redis.retry import Retry
 
-from keyleash.cli.errors import (
+from keyleash.errors import (
+    OperationError,
     UsageError,
 )
-from keyleash.cli.types import FILE
-from keyleash.errors import OperationError
 from keyleash.store import wire
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import CheckedRedis, require_supported
-from keyleash.store.token import TOKEN_START
 from keyleash.store.wire import server_message
 from keyleash.text import printable
 
@@ -294,57 +290,3 @@ def _require_name(actor: str) -> None:
 
 
 pass_settings = click.make_pass_decorator(Settings)
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-STANDARD_INPUT = "-"
-VARIABLE = "KEYLEASH_TOKEN"
-
-
-def token_option(function: F) -> F:
-    """Add the option `--token FILE`."""
-    return click.option(
-        "--token",
-        "token_file",
-        metavar="FILE",
-        type=FILE,
-        help="A file with the token on its first line; `-` is standard input.  "
-        "[default: the token in KEYLEASH_TOKEN]",
-    )(function)
-
-
-def require_token(file: str | None) -> str:
-    """
-    The token that is in *file*, or in the environment if no file was named.
-
-    Raises:
-        UsageError: there is none, or it stands on the command line itself.
-        OperationError (file): *file* is missing, or cannot be read.
-    """
-    if file is None:
-        given = os.environ.get(VARIABLE, "").strip()
-        if not given:
-            raise UsageError(
-                "there is no token", help=f"set {VARIABLE}, or pass `--token FILE`; `-` is stdin"
-            )
-        return given
-    if file.startswith(TOKEN_START):
-        raise UsageError(
-            "a token on the command line can be read by every user of this machine",
-            help=f"set {VARIABLE}, or pass `--token FILE`; revoke this token, it has been shown",
-        )
-    if file == STANDARD_INPUT:
-        line = sys.stdin.readline().strip()
-    else:
-        # The name is not repeated: it may be a secret that was given in place of one.
-        try:
-            with Path(file).open(encoding="utf-8", errors="replace") as opened:
-                line = opened.readline().strip()
-        except (OSError, ValueError) as error:
-            said = (getattr(error, "strerror", None) or "no such file or directory").lower()
-            raise OperationError(
-                "file", f"cannot read the file that `--token` names: {said}"
-            ) from None
-    if not line:
-        raise UsageError("there is no token on the first line of what `--token` names")
-    return line

@@ -13,8 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from keyleash.cli.failures import failure_of
-from keyleash.cli.options import example, json_option
-from keyleash.cli.parameters import duration_s
+from keyleash.cli.options import duration_s, example, json_option
 from keyleash.cli.render.status import snapshot_as_json, snapshot_parts
 from keyleash.cli.render.table import console, show
 from keyleash.cli.settings import Settings, node_client, pass_settings

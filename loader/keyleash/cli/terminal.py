@@ -1,4 +1,4 @@
-"""Print lines and JSON, write output files, and handle signals."""
+"""Read input, print lines and JSON, write output files, and handle signals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-from keyleash.errors import OperationError
+from keyleash.errors import OperationError, PolicyError, Problem, Span
 
 
 def print_json(value: Any) -> None:
@@ -33,6 +33,58 @@ def print_json_line(value: Any) -> None:
 def print_note(line: str) -> None:
     """Print a note on standard error."""
     click.echo(line, err=True)
+
+
+STANDARD_INPUT = "-"
+
+
+def read_text(file: str) -> tuple[str, str]:
+    """
+    How a policy file is called in messages, and its text; `-` is standard input.
+
+    Raises:
+        PolicyError: It has bytes that are not UTF-8.
+        OperationError (file): The file is missing, or cannot be read.
+    """
+    name = "<stdin>" if file == STANDARD_INPUT else file
+    return name, _decoded(read_input(file), name)
+
+
+def read_input(file: str) -> bytes:
+    """
+    Read a file that a command is about; `-` is standard input.
+
+    Raises:
+        OperationError (file): The file is missing, or cannot be read.
+    """
+    if file == STANDARD_INPUT:
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        # A name with a null byte is no OSError.
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise OperationError("file", f"cannot read `{file}`: {reason}") from None
+
+
+def _decoded(data: bytes, file: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line_start = before.rfind(b"\n") + 1
+        place = Span(
+            file,
+            before.count(b"\n") + 1,
+            len(before[line_start:].decode("utf-8", "replace")) + 1,
+        )
+        problem = Problem(
+            "not-utf-8",
+            f"the file is not UTF-8 text: it has the byte `\\x{data[error.start]:02x}`",
+            place,
+            "save it as UTF-8, or check that it is a policy file",
+        )
+        raise PolicyError([problem]) from None
 
 
 def write_output(path: Path, data: bytes, mode: int = 0o666) -> None:

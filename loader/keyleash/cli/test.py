@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keyleash.cli.documents import read_text
 from keyleash.cli.failures import FAILED
 from keyleash.cli.load import progress
 from keyleash.cli.options import (
+    FILE,
     example,
     json_option,
     refuse_typed_password,
@@ -22,8 +22,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.render.test import coverage_lines, failure_lines, report_json, summary
 from keyleash.cli.settings import Settings, operator_client, pass_settings, shown_url
-from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
-from keyleash.cli.types import FILE
+from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note, read_text
 from keyleash.commands import load_table
 from keyleash.errors import OperationError
 from keyleash.policy_tests.guards import Guards

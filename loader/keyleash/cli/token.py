@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.audit.stats import count_revoked_denials, count_token_calls, recent_calls
-from keyleash.cli.errors import (
-    UsageError,
-)
 from keyleash.cli.failures import FAILED
 from keyleash.cli.options import (
+    IDENTITY,
     Group,
+    duration_s,
     example,
     json_option,
     require_consent,
     yes_option,
 )
-from keyleash.cli.parameters import IDENTITY, duration_s
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.errors import OperationError
+from keyleash.errors import (
+    OperationError,
+    UsageError,
+)
 from keyleash.operator.tokens import MAX_NOTE, issue_token, list_tokens, require_token, rotate_token
 from keyleash.operator.tokens import revoke as revoke_now
 from keyleash.policy.problems import listing

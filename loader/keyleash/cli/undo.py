@@ -11,15 +11,23 @@ import click
 
 from keyleash.audit.undo import UndoSelection, apply_undo, blocked_error, plan_undo
 from keyleash.cli.audit_selection import correlation_id, key_pattern, time_range
-from keyleash.cli.errors import (
-    UsageError,
+from keyleash.cli.options import (
+    IDENTITY,
+    Moment,
+    example,
+    json_option,
+    require_consent,
+    since_option,
+    until_option,
+    yes_option,
 )
-from keyleash.cli.options import example, json_option, require_consent, yes_option
-from keyleash.cli.parameters import IDENTITY, Moment, since_option, until_option
 from keyleash.cli.render.undo import plan_as_json, print_plan, summary
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.errors import OperationError
+from keyleash.errors import (
+    OperationError,
+    UsageError,
+)
 from keyleash.store.token import without_tokens
 from keyleash.text import counted, iso_time, printable
 

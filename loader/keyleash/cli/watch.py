@@ -11,12 +11,11 @@ import click
 from click.core import ParameterSource
 from redis import exceptions as redis_errors
 
-from keyleash.cli.errors import UsageError
 from keyleash.cli.failures import FAILED, UNREACHABLE
-from keyleash.cli.options import example, json_lines_option
-from keyleash.cli.parameters import duration_s
+from keyleash.cli.options import duration_s, example, json_lines_option
 from keyleash.cli.settings import Settings, node_client, node_of, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json_line, print_note
+from keyleash.errors import UsageError
 from keyleash.store.records import Client
 from keyleash.store.server_check import require_supported
 from keyleash.text import counted, printable

@@ -10,9 +10,9 @@ import click
 
 from keyleash.cli.authenticate import require_live, require_record
 from keyleash.cli.context import identity_counts, read_subject
-from keyleash.cli.options import example, json_option
+from keyleash.cli.options import example, json_option, require_token, token_option
 from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings, require_token, token_option
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json
 from keyleash.errors import NotActiveError, ReplyCode
 from keyleash.evaluate.evaluate import is_suspended, suspended
