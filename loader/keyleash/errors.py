@@ -141,7 +141,7 @@ EXIT_CODES = {
 
 
 class UsageError(KeyleashError):
-    """The command was called in a way that makes no sense."""
+    """A command was called with wrong options or arguments."""
 
     code = "usage"
     exit_code = 2
@@ -176,7 +176,7 @@ class PolicyError(KeyleashError):
 
 
 class WarningsError(KeyleashError):
-    """A policy is valid, and there are warnings where none may be."""
+    """A policy is valid, but `--strict` allows no warnings."""
 
     code = "warnings"
     exit_code = PolicyError.exit_code
@@ -184,9 +184,8 @@ class WarningsError(KeyleashError):
     def __init__(self, warnings: Sequence[Problem]) -> None:
         count = len(warnings)
         super().__init__(
-            f"{count} warning{'s' if count != 1 else ''}, and `--strict` lets none pass",
-            help='mend the policy, or let a finding stand: `accept: {CODE: "reason"}`'
-            " in the identity",
+            f"{count} warning{'s' if count != 1 else ''}, and `--strict` allows none",
+            help='fix the policy, or accept a finding: `accept: {CODE: "reason"}` in the identity',
         )
         self.warnings = tuple(warnings)
 

@@ -107,7 +107,7 @@ def test_strict_check_fails_as_a_bad_policy_does(offline: Cli, policy: Path) -> 
     assert (result.exit_code, result.stdout) == (65, "")
     said = result.stderr.splitlines()
     assert said[0].endswith("[idle-deny]")
-    assert said[2] == "error: 1 warning, and `--strict` lets none pass"
+    assert said[2] == "error: 1 warning, and `--strict` allows none"
     assert (error["code"], error["problems"][0]["code"]) == ("warnings", "idle-deny")
 
 
