@@ -11,7 +11,7 @@ from benchmarks.support.measure import read_counts
 from benchmarks.support.variants import VALUE
 
 import keyleash
-from keyleash.operator.tokens import revoke_tokens
+from keyleash.operator import tokens
 
 GUARANTEES = Guarantees(
     atomic=YES,
@@ -40,7 +40,7 @@ def tally(bed: Bed) -> Tally:
 
 def revoke(bed: Bed) -> None:
     """As `keyleash token revoke --identity` does."""
-    revoke_tokens(bed.admin, identity=bed.identity, actor="benchmark")
+    tokens.revoke(bed.admin, identity=bed.identity, actor="benchmark")
 
 
 PEER = Peer(

@@ -1,4 +1,8 @@
-"""Prometheus metrics of a deployment."""
+"""Prometheus metrics of a deployment.
+
+Labels are identities, limits and codes, which a policy bounds; never a key, a token or a digest.
+docs/reference/metrics.md lists all metrics, and a test compares.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,7 @@ from redis import exceptions as redis_errors
 
 from keyleash.errors import KeyleashError
 from keyleash.status import IdentityStatus, Snapshot
-
-# From a snapshot to metrics.
-#
-# Labels are identities, limits and codes, which a policy bounds; never a key, a token or a digest.
-# docs/reference/metrics.md lists them all, and a test compares.
+from keyleash.status.identities import COOPERATIVE
 
 
 def up(is_up: bool) -> Metric:
@@ -25,44 +25,42 @@ def up(is_up: bool) -> Metric:
 
 
 def families_of(snapshot: Snapshot) -> Iterator[Metric]:
-    """All metrics of a server that was read, but for `up`."""
+    """Yield all metrics of a server that was read, except `up`."""
     yield _plain("keyleash_sealed", "1 if keys are in a vault, else 0.", snapshot.is_sealed)
     yield _plain(
         "keyleash_policy_generation",
-        "Policies that were activated so far; 0 if none is active.",
+        "Number of activated policies; 0 if none is active.",
         snapshot.active.generation if snapshot.active else 0,
     )
     if snapshot.active is None:
         return
     yield _plain(
         "keyleash_policy_activated_timestamp_seconds",
-        "When the active policy was activated.",
+        "Activation time of the active policy.",
         snapshot.active.activated_ms / 1000,
     )
     yield from _identities(snapshot.identities)
     yield from _tokens(snapshot)
     yield from _limits(snapshot.identities)
-    yield _refusals(snapshot.identities)
+    yield _denials(snapshot.identities)
 
 
 def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
-    active = _by_identity("keyleash_identity_active", "1 if it has its state; 0 refuses all calls.")
-    suspended = _by_identity("keyleash_identity_suspended", "1 if every call is refused so.")
+    active = _by_identity("keyleash_identity_active", "1 if it has its state; 0 denies all calls.")
+    suspended = _by_identity("keyleash_identity_suspended", "1 if every call is denied.")
     fenced = _by_identity("keyleash_identity_fenced", "1 if its agent has an ACL user of its own.")
-    audited = _by_identity("keyleash_audit_entries", "Entries in its trail.")
-    denied = _by_identity("keyleash_refusal_entries", "Entries of refusals that are kept.")
+    audited = _by_identity("keyleash_audit_entries", "Entries in its audit stream.")
+    denied = _by_identity("keyleash_refusal_entries", "Stored entries of denials.")
     folded = CounterMetricFamily(
         "keyleash_denials_folded",
         "Denials without an entry of their own, counted with the first of their kind.",
         labels=["identity"],
     )
-    events = CounterMetricFamily(
-        "keyleash_events", "Events that were recorded.", labels=["identity"]
-    )
+    events = CounterMetricFamily("keyleash_events", "Recorded events.", labels=["identity"])
     for identity in identities:
         active.add_metric([identity.name], identity.active)
         suspended.add_metric([identity.name], identity.suspended)
-        fenced.add_metric([identity.name], identity.tier != "cooperative")
+        fenced.add_metric([identity.name], identity.tier != COOPERATIVE)
         audited.add_metric([identity.name], identity.audit_length)
         denied.add_metric([identity.name], identity.denied_length)
         folded.add_metric([identity.name], identity.folded)
@@ -73,11 +71,8 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
 
 def _tokens(snapshot: Snapshot) -> Iterator[Metric]:
     live = _by_identity("keyleash_tokens_live", "Tokens that are neither expired nor revoked.")
-    due = _by_identity("keyleash_tokens_due", "Live tokens that ought to have been rotated by now.")
-    oldest = _by_identity(
-        "keyleash_token_oldest_age_seconds",
-        "Age of the oldest live token, if there is one.",
-    )
+    due = _by_identity("keyleash_tokens_due", "Live tokens that are overdue for rotation.")
+    oldest = _by_identity("keyleash_token_oldest_age_seconds", "Age of the oldest live token.")
     for identity in snapshot.identities:
         live.add_metric([identity.name], identity.tokens.live)
         due.add_metric([identity.name], identity.tokens.due)
@@ -91,15 +86,15 @@ def _limits(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
     labels = ["identity", "limit"]
     used = GaugeMetricFamily(
         "keyleash_limit_used",
-        "Calls counted in the open window; absent of limits that count tokens or segments apart.",
+        "Calls in the open window; absent if tokens or segments are counted separately.",
         labels=labels,
     )
     most = GaugeMetricFamily(
-        "keyleash_limit_max", "What keyleash_limit_used may reach.", labels=labels
+        "keyleash_limit_max", "The maximum of keyleash_limit_used.", labels=labels
     )
     resets = GaugeMetricFamily(
         "keyleash_limit_reset_timestamp_seconds",
-        "When the window of a budget ends, once it has counted something.",
+        "End of the open window of a budget, if it has counted a call.",
         labels=labels,
     )
     for identity in identities:
@@ -112,16 +107,16 @@ def _limits(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
     yield from (used, most, resets)
 
 
-def _refusals(identities: Iterable[IdentityStatus]) -> Metric:
-    refusals = GaugeMetricFamily(
+def _denials(identities: Iterable[IdentityStatus]) -> Metric:
+    denials = GaugeMetricFamily(
         "keyleash_recent_refusals",
-        "Calls that were refused in the last five minutes.",
+        "Calls denied in the last five minutes.",
         labels=["identity", "code"],
     )
     for identity in identities:
-        for code, of_code in sorted(identity.refusals.items()):
-            refusals.add_metric([identity.name, code], of_code.count)
-    return refusals
+        for code, of_code in sorted(identity.denials.items()):
+            denials.add_metric([identity.name, code], of_code.count)
+    return denials
 
 
 def _plain(name: str, help: str, value: float) -> Metric:
@@ -132,39 +127,39 @@ def _by_identity(name: str, help: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, help, labels=["identity"])
 
 
-Outcome = Callable[[Exception | None], None]
-
-
 class SnapshotCollector(Collector):
     """
-    Metrics of a server as it is at the scrape.
+    Collects the metrics of a server at each scrape.
 
     Args:
         read: Reads a snapshot.
-        tell: Called after each scrape with the error that stopped it, or None.
+        report: Called after each scrape with the error that stopped it, or None.
 
     Attributes:
-        failure: Why the last one could not; None if it could.
+        failure: The error of the last scrape, or None.
     """
 
-    def __init__(self, read: Callable[[], Snapshot], tell: Outcome) -> None:
+    def __init__(
+        self, read: Callable[[], Snapshot], report: Callable[[Exception | None], None]
+    ) -> None:
         self.failure: Exception | None = None
         self._read = read
-        self._tell = tell
+        self._report = report
 
     def describe(self) -> list[Metric]:
-        """Nothing: who registers this must not need a server."""
+        """Return nothing, so that registration needs no server."""
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the metrics, or only `up` if the server cannot be read."""
         try:
             found = list(families_of(self._read()))
         except (redis_errors.RedisError, OSError, KeyleashError, LookupError, ValueError) as error:
             self.failure = error
-            self._tell(error)
+            self._report(error)
             yield up(False)
             return
         self.failure = None
-        self._tell(None)
+        self._report(None)
         yield up(True)
         yield from found

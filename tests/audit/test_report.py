@@ -19,7 +19,7 @@ from keyleash.audit.report import (
     read_before_and_after,
     read_context,
 )
-from keyleash.operator.tokens import revoke_tokens
+from keyleash.operator.tokens import revoke
 from support.leash import NAMES, Leash, grant
 from support.scribe import Scribe
 from support.servers import RealServer
@@ -166,7 +166,7 @@ def test_standing_has_policies_and_tokens_of_the_range_alone(server: RealServer)
     rules = {"grants": [grant("read", "write", keys="k:*")]}
     leash.load(one=rules, two=rules)
     old = leash.issue("one", note="old")
-    revoke_tokens(leash.admin, token_id=old.id, actor="ops")
+    revoke(leash.admin, token_id=old.id, actor="ops")
     leash.load(one=rules)
     kept = leash.issue("one", note="kept")
     agent = leash.client(kept.token)

@@ -30,7 +30,7 @@ from keyleash import (
 from keyleash.client import recovery
 from keyleash.client.coalesce import SPLIT_FROM
 from keyleash.client.flow import MAX_CHUNK_BYTES
-from keyleash.operator.tokens import revoke_tokens
+from keyleash.operator.tokens import revoke
 from keyleash.store.wire import MAX_ARGUMENTS
 from support.leash import Leash
 from support.servers import RealServer
@@ -345,7 +345,7 @@ def test_refusal_of_the_whole_is_told_to_each(leash: Leash) -> None:
     issued = leash.issue("one")
 
     async def work(agent: Any) -> list[Any]:
-        revoke_tokens(leash.admin, token_id=issued.id)
+        revoke(leash.admin, token_id=issued.id)
         return await outcomes(*(agent.get("t:a") for _ in range(10)))
 
     found = running(leash, work, token=issued.token)

@@ -18,8 +18,8 @@ from redis.retry import Retry
 import keyleash
 from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
-from keyleash.operator import set_suspended
-from keyleash.operator.tokens import revoke_tokens
+from keyleash.operator import freeze
+from keyleash.operator.tokens import revoke
 from keyleash.store.token import TokenRecord
 from keyleash.store.wire import refusal
 from support.leash import NAMES, Leash, grant
@@ -35,13 +35,13 @@ def fresh(leash: Leash, **limits: Any) -> keyleash.Redis:
 
 def suspended(leash: Leash) -> None:
     client = fresh(leash)
-    set_suspended(leash.admin, "one", True)
+    freeze(leash.admin, ["one"], reason="")
     client.get("t:a")
 
 
 def revoked(leash: Leash) -> None:
     client = fresh(leash)
-    revoke_tokens(leash.admin, identity="one")
+    revoke(leash.admin, identity="one")
     client.get("t:a")
 
 

@@ -22,8 +22,8 @@ from keyleash import (
     TokenRevokedError,
 )
 from keyleash.client.flow import MAX_CHUNK_BYTES
-from keyleash.operator import set_suspended
-from keyleash.operator.tokens import revoke_tokens
+from keyleash.operator import freeze
+from keyleash.operator.tokens import revoke
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant
 
@@ -205,7 +205,7 @@ def test_empty_response_never_hides_a_refusal_in_a_pipeline(
     with pytest.raises(KeyNotGrantedError):
         pipe.execute_command("MGET", "u:a", **{EMPTY_RESPONSE: []}).execute()
 
-    revoke_tokens(leash.admin, token_id=issued.id)
+    revoke(leash.admin, token_id=issued.id)
     with pytest.raises(TokenRevokedError):
         pipe.mget([]).execute()
     with pytest.raises(TokenRevokedError):
@@ -232,7 +232,7 @@ def test_refusal_of_a_whole_call_is_that_of_each_of_its_commands(leash: Leash) -
     """As if they had been sent one by one."""
     client = agent(leash)
     client.ping()
-    set_suspended(leash.admin, "one", True)
+    freeze(leash.admin, ["one"], reason="")
     pipe = client.pipeline(transaction=False)
 
     results = pipe.get("t:a").set("t:a", 1).execute(raise_on_error=False)
@@ -620,7 +620,7 @@ def test_results_of_earlier_calls_survive_a_later_one_that_is_refused(
 
     def revoking(self: Any, *args: Any) -> Any:
         if leash.admin.get("t:n") == b"128":
-            revoke_tokens(leash.admin, token_id=issued.id)
+            revoke(leash.admin, token_id=issued.id)
         return made(self, *args)
 
     monkeypatch.setattr(type(session), "batch_request", revoking)

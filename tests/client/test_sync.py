@@ -18,7 +18,7 @@ from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 import keyleash
 from client.alike import EITHER, ONE_EITHER
 from keyleash import TokenRevokedError, correlation
-from keyleash.operator.tokens import revoke_tokens
+from keyleash.operator.tokens import revoke
 from support.leash import Leash, grant
 
 
@@ -269,7 +269,7 @@ def test_empty_response_never_hides_a_refusal(leash: Leash) -> None:
     with pytest.raises(keyleash.KeyNotGrantedError):
         client.execute_command("MGET", "u:a", **{EMPTY_RESPONSE: []})
 
-    revoke_tokens(leash.admin, token_id=issued.id)
+    revoke(leash.admin, token_id=issued.id)
     with pytest.raises(TokenRevokedError):
         client.mget([])
 

@@ -16,8 +16,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import keyleash
-from keyleash.operator import set_suspended
-from keyleash.operator.tokens import TokenState, list_tokens, revoke_tokens
+from keyleash.operator import freeze, thaw
+from keyleash.operator.tokens import TokenState, list_tokens, revoke
 from keyleash.servers import EmbeddedServer
 from keyleash.store.records import read_active
 from keyleash.store.state import IdentityState, Layout, unpack_state
@@ -94,7 +94,7 @@ def test_tokens_are_what_they_were_after_a_crash(process: KillableServer, leash:
     """Live ones work, a revoked one stays revoked, and each is still listed."""
     leash.load(one=ALL)
     live, gone = leash.issue("one"), leash.issue("one")
-    revoke_tokens(leash.admin, token_id=gone.id)
+    revoke(leash.admin, token_id=gone.id)
     process.crash()
 
     states = {info.id: info.state for info in list_tokens(leash.admin)}
@@ -111,8 +111,8 @@ def test_suspended_identity_stays_suspended_after_a_crash(
     leash.load(one=ALL, two=ALL)
     one, two = leash.agent("one"), leash.agent("two")
     for name in ("one", "two"):
-        set_suspended(leash.admin, name, True)
-    set_suspended(leash.admin, "two", False)
+        freeze(leash.admin, [name], reason="")
+    thaw(leash.admin, ["two"])
     process.crash()
 
     with pytest.raises(keyleash.SuspendedError):

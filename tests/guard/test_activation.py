@@ -13,7 +13,7 @@ import keyleash
 from keyleash.errors import (
     PolicyError,
 )
-from keyleash.operator import load_policy, set_suspended
+from keyleash.operator import freeze, load_policy, thaw
 from keyleash.operator.load import activate, staging
 from keyleash.store.records import guard_record
 from support.errors import raises_code
@@ -207,15 +207,15 @@ def test_suspended_identity_refuses_every_call_until_it_is_resumed(leash: Leash)
     leash.load(one=ALL)
     agent = leash.agent("one")
 
-    assert set_suspended(leash.admin, "one", True, actor="oncall") is True
-    assert set_suspended(leash.admin, "one", True) is False
+    assert freeze(leash.admin, ["one"], reason="", actor="oncall").identities[0].changed
+    assert not freeze(leash.admin, ["one"], reason="").identities[0].changed
     leash.load(one=OTHER)
     with pytest.raises(keyleash.SuspendedError):
         agent.get("doc:1")
-    assert set_suspended(leash.admin, "one", False) is True
+    assert thaw(leash.admin, ["one"]).identities[0].changed
     assert agent.get("doc:1") is None
     with raises_code("unknown-identity"):
-        set_suspended(leash.admin, "nobody", True)
+        freeze(leash.admin, ["nobody"], reason="")
 
 
 def test_identity_that_was_never_loaded_is_not_active(leash: Leash) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyleash.audit import read_events
-from keyleash.operator import set_suspended
+from keyleash.operator import freeze
 from keyleash.store.records import guard_record
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 from support.leash import NAMES, Leash, grant
@@ -306,7 +306,7 @@ def test_batch_of_a_suspended_or_unknown_caller_is_refused_whole(leash: Leash) -
     token = leash.issue("one").token
     for mode in ("each", "all"):
         assert leash.batch("one", "kl_one_x", mode, ("PING",)) == "LEASH TOKEN_UNKNOWN"
-    set_suspended(leash.admin, "one", True)
+    freeze(leash.admin, ["one"], reason="")
     assert leash.batch("one", token, "each", ("PING",)) == "LEASH SUSPENDED"
 
 

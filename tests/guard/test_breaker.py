@@ -14,7 +14,7 @@ from guard.test_tokens import age
 from keyleash.audit import count_entries, read_denials
 from keyleash.errors import LeashError
 from keyleash.operator import freeze, thaw
-from keyleash.operator.tokens import revoke_tokens
+from keyleash.operator.tokens import revoke
 from support.distress import full_memory
 from support.leash import NAMES, Leash, grant
 
@@ -76,7 +76,7 @@ def test_refusals_before_the_token_is_accepted_do_not_count(leash: Leash) -> Non
     leash.load(one={**ALL, **BREAKER})
     agent = leash.agent("one")
     revoked, expired = leash.issue("one"), leash.issue("one")
-    revoke_tokens(leash.admin, token_id=revoked.id)
+    revoke(leash.admin, token_id=revoked.id)
     age(leash, "one", expired.token, expires_us=now_us(leash) // 1000 * 1000)
 
     strangers = {"x": "UNKNOWN", revoked.token: "REVOKED", expired.token: "EXPIRED"}

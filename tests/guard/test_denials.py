@@ -16,7 +16,7 @@ from keyleash.commands import load_table
 from keyleash.compiler.emit import DENIED_RETAIN, MAX_KINDS, TOKEN_KINDS
 from keyleash.errors import ReplyCode
 from keyleash.operator import freeze
-from keyleash.operator.tokens import revoke_tokens
+from keyleash.operator.tokens import revoke
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.state import MAX_REASON_BYTES
 from support.leash import NAMES, Leash, grant
@@ -41,7 +41,7 @@ def suspended(leash: Leash, token: str) -> str:
 
 
 def revoked(leash: Leash, token: str) -> str:
-    revoke_tokens(leash.admin, identity="one", keyspace=leash.keyspace)
+    revoke(leash.admin, identity="one", keyspace=leash.keyspace)
     return token
 
 
@@ -181,7 +181,7 @@ def test_tokens_together_make_a_bounded_number_of_entries_a_minute(leash: Leash)
     """However many of them are denied; what has no entry is counted by its code."""
     leash.load(one=ALL)
     tokens = [leash.issue("one").token for _ in range(2 * MAX_KINDS)]
-    revoke_tokens(leash.admin, identity="one")
+    revoke(leash.admin, identity="one")
 
     for _ in range(2):
         storm(leash, ((token, "GET") for token in tokens))

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from keyleash.commands import load_table
-from keyleash.operator import set_suspended
-from keyleash.operator.tokens import revoke_tokens
+from keyleash.operator import freeze
+from keyleash.operator.tokens import revoke
 from keyleash.servers import EmbeddedServer
 from keyleash.store.records import guard_record
 from keyleash.store.token import TokenRecord, token_digest
@@ -241,8 +241,8 @@ def test_full_memory_does_not_keep_an_agent_from_being_stopped(leash: Leash) -> 
     one, two = leash.issue("one"), leash.issue("two")
 
     with full_memory(leash.server):
-        assert revoke_tokens(leash.admin, token_id=one.id) == [("one", one.id)]
-        assert set_suspended(leash.admin, "two", True)
+        assert revoke(leash.admin, token_id=one.id).tokens == (("one", one.id),)
+        assert freeze(leash.admin, ["two"], reason="").identities[0].changed
         assert leash.call("one", one.token, *READ) == "LEASH TOKEN_REVOKED"
         assert leash.call("two", two.token, *READ) == "LEASH SUSPENDED"
     did = [fields[b"event"] for _, fields in leash.admin.xrange(NAMES.control)]

@@ -15,8 +15,8 @@ from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
 from keyleash.errors import ReplyCode
 from keyleash.limits.counters import DOUBLE
-from keyleash.operator import set_suspended
-from keyleash.operator.tokens import revoke_tokens
+from keyleash.operator import freeze
+from keyleash.operator.tokens import revoke
 from keyleash.policy import parse_policy
 from keyleash.store.state import FIRST_NUMBER
 from keyleash.store.wire import MAX_ARGUMENTS
@@ -134,8 +134,8 @@ def prepare(server: Footprints) -> None:
     server.admin.set("doc:a:big", 2**53)
     server.admin.xgroup_create("doc:a:s", "g", mkstream=True)
     server.rewrite_token("expired", expires_us=server.now_us() // 1000 * 1000)
-    revoke_tokens(server.admin, identity="revoked")
-    set_suspended(server.admin, "suspended", True)
+    revoke(server.admin, identity="revoked")
+    freeze(server.admin, ["suspended"], reason="")
     server.admin.delete(NAMES.state("gone"))
     server.admin.setrange(NAMES.state("corrupt"), FIRST_NUMBER * DOUBLE, b"\xff" * DOUBLE)
 

@@ -15,7 +15,6 @@ from keyleash.operator.tokens import (
     list_tokens,
     require_token,
     revoke,
-    revoke_tokens,
     rotate_token,
 )
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
@@ -88,14 +87,14 @@ def test_rotation_of_an_identity_leaves_dead_tokens_and_others_alone(leash: Leas
     leash.load(one=ALL, two=ALL)
     revoked, expired, live = leash.issue("one"), leash.issue("one"), leash.issue("one")
     other = leash.issue("two")
-    revoke_tokens(leash.admin, token_id=revoked.id)
+    revoke(leash.admin, token_id=revoked.id)
     age(leash, "one", expired.token, expires_us=(now_us(leash) - 1_000_000) // 1000 * 1000)
 
     assert [id_ for id_, _ in rotate_token(leash.admin, identity="one").replaced] == [live.id]
     assert leash.client(other.token).get("doc:1") is None
     states = {info.id: info.state for info in list_tokens(leash.admin)}
     assert (states[revoked.id], states[expired.id]) == (TokenState.REVOKED, TokenState.EXPIRED)
-    revoke_tokens(leash.admin, identity="one")
+    revoke(leash.admin, identity="one")
     done = rotate_token(leash.admin, identity="one")
     assert done.replaced == ()
     assert leash.client(done.issued.token).get("doc:1") is None
@@ -122,7 +121,7 @@ def test_rotation_of_what_is_not_there_issues_nothing(leash: Leash) -> None:
         rotate_token(leash.admin, identity="one")
     leash.load(one=ALL)
     revoked, expired = leash.issue("one"), leash.issue("one")
-    revoke_tokens(leash.admin, token_id=revoked.id)
+    revoke(leash.admin, token_id=revoked.id)
     age(leash, "one", expired.token, expires_us=(now_us(leash) - 1_000_000) // 1000 * 1000)
 
     with raises_code("unknown-identity"):
@@ -218,7 +217,7 @@ def test_token_is_due_when_rotate_after_is_over_and_not_once_it_was_rotated(leas
     """And only if it is live: nobody rotates what is revoked."""
     leash.load(one={**ALL, "token": {"rotate_after": "1h"}}, two=ALL)
     old, other, dead = leash.issue("one"), leash.issue("two"), leash.issue("one")
-    revoke_tokens(leash.admin, token_id=dead.id)
+    revoke(leash.admin, token_id=dead.id)
     soon_ms, later_ms = now_us(leash) // 1000 + 3_000_000, now_us(leash) // 1000 + 3_600_000
 
     def due(at_ms: int) -> set[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from keyleash.operator.tokens import issue_token, revoke_tokens
+from keyleash.operator.tokens import issue_token, revoke
 from support.leash import Leash, grant
 
 QUIET_S = 0.3
@@ -35,7 +35,7 @@ def work(leash: Leash) -> bytes:
     leash.call("one", token, "LPUSH", "k:a", "v")
     leash.batch("one", token, "each", ("SET", "k:b", "v"), ("GET", "elsewhere"))
     leash.raw("one", ["k:a"], token[:-1], "c", "2", "GET", "k:a")
-    revoke_tokens(leash.admin, token_id=issued.id)
+    revoke(leash.admin, token_id=issued.id)
     leash.call("one", token, "GET", "k:a")
     return token.encode()
 

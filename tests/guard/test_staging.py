@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.operator import load_policy, set_suspended
+from keyleash.operator import freeze, load_policy
 from keyleash.operator.load.staging import LoadStage
 from keyleash.store.state import Layout, unpack_state
 from support.errors import raises_code
@@ -82,7 +82,7 @@ def test_suspension_between_staging_and_activation_holds(
     agent.get("doc:1")
 
     def suspend() -> None:
-        set_suspended(leash.admin, "one", True)
+        freeze(leash.admin, ["one"], reason="")
 
     at_the_last_moment(monkeypatch, suspend)
 

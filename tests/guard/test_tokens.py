@@ -13,7 +13,7 @@ from keyleash.operator.tokens import (
     TokenState,
     issue_tokens,
     list_tokens,
-    revoke_tokens,
+    revoke,
     rotate_token,
 )
 from keyleash.store.records import read_active
@@ -81,11 +81,12 @@ def test_revoke_binds_the_very_next_call(leash: Leash) -> None:
     agent = leash.client(issued.token)
 
     assert agent.get("doc:1") is None
-    assert revoke_tokens(leash.admin, token_id=issued.id, actor="ops") == [("one", issued.id)]
+    revoked = revoke(leash.admin, token_id=issued.id, actor="ops")
+    assert revoked.tokens == (("one", issued.id),)
     with pytest.raises(keyleash.TokenRevokedError):
         agent.get("doc:1")
     assert leash.client(other.token).get("doc:1") is None
-    assert revoke_tokens(leash.admin, token_id=issued.id) == []
+    assert revoke(leash.admin, token_id=issued.id).tokens == ()
 
 
 def test_revoke_of_an_identity_or_of_all_reaches_every_token(leash: Leash) -> None:
@@ -93,12 +94,12 @@ def test_revoke_of_an_identity_or_of_all_reaches_every_token(leash: Leash) -> No
     leash.load(one=READ, two=READ)
     ones, twos = [leash.agent("one"), leash.agent("one")], [leash.agent("two")]
 
-    assert len(revoke_tokens(leash.admin, identity="one")) == 2
+    assert len(revoke(leash.admin, identity="one").tokens) == 2
     for agent in ones:
         with pytest.raises(keyleash.TokenRevokedError):
             agent.get("doc:1")
     assert twos[0].get("doc:1") is None
-    assert [identity for identity, _ in revoke_tokens(leash.admin)] == ["two"]
+    assert [identity for identity, _ in revoke(leash.admin).tokens] == ["two"]
     with pytest.raises(keyleash.TokenRevokedError):
         twos[0].get("doc:1")
 
@@ -108,7 +109,7 @@ def test_revoke_of_an_unknown_id_says_so(leash: Leash) -> None:
     leash.load(one=READ)
 
     with raises_code("unknown-token-id", match="`nosuchid`"):
-        revoke_tokens(leash.admin, token_id="nosuchid")
+        revoke(leash.admin, token_id="nosuchid")
 
 
 def test_revoke_of_an_empty_name_is_not_of_all(leash: Leash) -> None:
@@ -117,9 +118,9 @@ def test_revoke_of_an_empty_name_is_not_of_all(leash: Leash) -> None:
     issued = leash.issue("one")
 
     with raises_code("unknown-token-id"):
-        revoke_tokens(leash.admin, token_id="")
+        revoke(leash.admin, token_id="")
     with raises_code("unknown-identity"):
-        revoke_tokens(leash.admin, identity="")
+        revoke(leash.admin, identity="")
     assert leash.client(issued.token).get("doc:1") is None
 
 
@@ -194,7 +195,7 @@ def test_list_tells_the_state_of_each_token(leash: Leash) -> None:
     live = leash.issue("one", note="deploy 7")
     expired, revoked = leash.issue("one"), leash.issue("two")
     age(leash, "one", expired.token, expires_us=(now_us(leash) - 3_600_000_000) // 1000 * 1000)
-    revoke_tokens(leash.admin, token_id=revoked.id)
+    revoke(leash.admin, token_id=revoked.id)
 
     listed = {info.id: info for info in list_tokens(leash.admin)}
     assert {token_id: info.state for token_id, info in listed.items()} == {
@@ -394,7 +395,7 @@ def test_issue_and_revoke_are_in_the_control_stream(leash: Leash) -> None:
     """Who, what and for whom; never the secret."""
     leash.load(one=READ)
     issued = leash.issue("one")
-    revoke_tokens(leash.admin, token_id=issued.id, actor="oncall")
+    revoke(leash.admin, token_id=issued.id, actor="oncall")
 
     events = [fields for _, fields in leash.admin.xrange(NAMES.control)][1:]
     assert events == [

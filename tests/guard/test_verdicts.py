@@ -11,8 +11,8 @@ import redis
 import keyleash
 from keyleash.compiler.quoting import RULE_DIGITS
 from keyleash.compiler.render import examples_root
-from keyleash.operator import set_suspended
-from keyleash.operator.tokens import revoke_tokens
+from keyleash.operator import freeze, thaw
+from keyleash.operator.tokens import revoke
 from support.leash import NAMES, Leash, grant
 from support.transports import EITHER_TRANSPORT
 
@@ -335,8 +335,8 @@ def test_refusals_follow_the_fixed_order(leash: Leash) -> None:
     stale = leash.digest("one")
     leash.load(one={**document, "rate": {"reads": "1/hour"}})
     live, revoked = leash.issue("one"), leash.issue("one")
-    revoke_tokens(leash.admin, token_id=revoked.id)
-    set_suspended(leash.admin, "one", True)
+    revoke(leash.admin, token_id=revoked.id)
+    freeze(leash.admin, ["one"], reason="")
     many = ["x"] * 7001
 
     def code(token: str, keys: list[str], *command: str, digest: str | None = None) -> str:
@@ -345,7 +345,7 @@ def test_refusals_follow_the_fixed_order(leash: Leash) -> None:
 
     assert code("kl_one_x", [], *many, digest=stale) == leash.stale.split(" ")[1]
     assert code("kl_one_x", [], *many) == "SUSPENDED"
-    set_suspended(leash.admin, "one", False)
+    thaw(leash.admin, ["one"])
     assert code("kl_one_x", [], *many) == "TOKEN_UNKNOWN"
     assert code(revoked.token, [], *many) == "TOKEN_REVOKED"
     assert code(live.token, [], *many) == "ARGS_TOO_MANY"

@@ -16,7 +16,7 @@ from keyleash.audit.export import Archiver
 from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
 from keyleash.errors import SecretInTextError
 from keyleash.fence import FenceNode, apply_fences, remove_fences
-from keyleash.operator import activate_policy, freeze, load_policy, set_suspended, thaw
+from keyleash.operator import activate_policy, freeze, load_policy, thaw
 from keyleash.operator.tokens import issue_token, list_tokens, revoke, rotate_token
 from keyleash.status import read_snapshot
 from keyleash.store.keyspace import Keyspace
@@ -40,7 +40,6 @@ TEXTS: dict[str, Callable[[Any, Any, str], Any]] = {
     "reason of freeze": lambda r, _, text: freeze(r, ["one"], reason=text),
     "actor of freeze": lambda r, _, text: freeze(r, ["one"], reason="x", actor=text),
     "actor of thaw": lambda r, _, text: thaw(r, ["one"], actor=text),
-    "actor of set_suspended": lambda r, _, text: set_suspended(r, "one", True, actor=text),
     "note of issue_token": lambda r, _, text: issue_token(r, "one", note=text),
     "actor of issue_token": lambda r, _, text: issue_token(r, "one", actor=text),
     "note of rotate_token": lambda r, _, text: rotate_token(r, identity="one", note=text),

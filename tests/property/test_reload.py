@@ -13,7 +13,7 @@ import keyleash
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision, ModelState, decide
 from keyleash.limits.calendar import window_end_us
-from keyleash.operator import set_suspended
+from keyleash.operator import freeze, thaw
 from keyleash.policy import Counter, Identity, Rate, parse_policy
 from support.clockwork import (
     FORWARD,
@@ -331,7 +331,7 @@ def test_suspended_identity_stays_suspended_across_a_reload(leash: Leash, gone: 
     """No change of the policy lets an agent act that somebody stopped."""
     leash.load(one=ALL)
     agent = leash.agent("one")
-    set_suspended(leash.admin, "one", True)
+    freeze(leash.admin, ["one"], reason="")
 
     if gone:
         leash.load(two=ALL)
@@ -339,5 +339,5 @@ def test_suspended_identity_stays_suspended_across_a_reload(leash: Leash, gone: 
 
     with pytest.raises(keyleash.SuspendedError):
         agent.set("doc:1", "x")
-    set_suspended(leash.admin, "one", False)
+    thaw(leash.admin, ["one"])
     assert count_passes(agent, 5) == 3

@@ -11,8 +11,8 @@ import pytest
 
 import keyleash
 from keyleash.compiler.render import examples_root
-from keyleash.operator import load_policy, set_suspended
-from keyleash.operator.tokens import issue_token, revoke_tokens
+from keyleash.operator import freeze, load_policy
+from keyleash.operator.tokens import issue_token, revoke
 from keyleash.testing import fake_async_redis, fake_redis, fake_server
 
 Agents = Callable[[str], keyleash.Redis]
@@ -73,8 +73,8 @@ def test_burst_is_counted_exactly(agent: Agents) -> None:
 def test_revoke_and_suspend_bind_the_next_call(admin, agent: Agents) -> None:  # type: ignore[no-untyped-def]
     """Operators' scripts run in the fake as well."""
     reader, recovery = agent("agent-reader"), agent("agent-recovery")
-    revoke_tokens(admin, identity="agent-reader")
-    set_suspended(admin, "agent-recovery", True)
+    revoke(admin, identity="agent-reader")
+    freeze(admin, ["agent-recovery"], reason="")
 
     with pytest.raises(keyleash.TokenRevokedError):
         reader.get("agents:context:1")

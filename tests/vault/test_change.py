@@ -12,8 +12,8 @@ from keyleash.audit import read_control
 from keyleash.errors import (
     VaultConflictError,
 )
-from keyleash.operator import load_policy, set_suspended
-from keyleash.operator.tokens import issue_token, list_tokens, revoke_tokens
+from keyleash.operator import freeze, load_policy, thaw
+from keyleash.operator.tokens import issue_token, list_tokens, revoke
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, read_seal, server_keyspace
 from keyleash.store.wire import Transport
@@ -50,7 +50,7 @@ def test_change_keeps_tokens_counters_trails_suspensions_and_data(
         one.set(f"a:{number}", number, ex=1000)
     with pytest.raises(keyleash.KeyNotGrantedError):
         one.get("b")
-    set_suspended(leash.admin, "two", True)
+    freeze(leash.admin, ["two"], reason="")
     begin(leash, change)
     options = {"adopt": ["a:*"]} if change is seal else {}
     before = leash.follow()
@@ -71,7 +71,7 @@ def test_change_keeps_tokens_counters_trails_suspensions_and_data(
     assert sorted(one.scan_iter("a:*")) == [b"a:%d" % number for number in range(10)]
     with pytest.raises(keyleash.SuspendedError):
         two.get("a:7")
-    set_suspended(leash.admin, "two", False)
+    thaw(leash.admin, ["two"])
     assert two.get("a:7") == b"7"
     # Of the twenty a day, ten were before the change.
     for _ in range(10):
@@ -140,7 +140,7 @@ def test_tools_find_the_prefixes_by_themselves(sealed: Leash) -> None:
     agent.set("a:1", "x")
     assert load_policy(admin, policy(one=ALL), allow_removal=True).removed == ("two",)
     assert agent.get("a:1") == b"x"
-    assert revoke_tokens(admin, token_id=token.id) == [("one", token.id)]
+    assert revoke(admin, token_id=token.id).tokens == (("one", token.id),)
     with pytest.raises(keyleash.TokenRevokedError):
         agent.get("a:1")
     assert not admin.exists(NAMES.policy)

@@ -9,7 +9,7 @@ from keyleash.operator.load.activate import (
 )
 from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
 from keyleash.operator.load.plan import Preview, preview_load, summary_of_plan
-from keyleash.operator.suspension import FreezeResult, Frozen, freeze, set_suspended, thaw
+from keyleash.operator.suspension import FreezeResult, Frozen, freeze, thaw
 from keyleash.operator.tokens import (
     IssuedToken,
     Revocation,
@@ -21,7 +21,6 @@ from keyleash.operator.tokens import (
     list_tokens,
     require_token,
     revoke,
-    revoke_tokens,
     rotate_token,
 )
 from keyleash.store.wire import Transport
@@ -50,9 +49,7 @@ __all__ = [
     "require_token",
     "reset_limits",
     "revoke",
-    "revoke_tokens",
     "rotate_token",
-    "set_suspended",
     "summary_of_plan",
     "thaw",
     "verify_activation",

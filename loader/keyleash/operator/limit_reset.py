@@ -5,21 +5,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from keyleash.errors import OperationError
 from keyleash.limits import COUNTS
 from keyleash.limits.counters import DOUBLE
 from keyleash.operator.load.plan import batches
-from keyleash.policy import Identity, Limit, SubjectKind, parse_policy
-from keyleash.policy.problems import did_you_mean, listing, which_identity
-from keyleash.store.identities import require_active
+from keyleash.operator.suspension import check_reason
+from keyleash.operator.tokens import active_identity
+from keyleash.policy import Identity, Limit, SubjectKind
+from keyleash.policy.problems import did_you_mean, listing
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client
 from keyleash.store.scripts import RESET_LIMITS
 from keyleash.store.server_check import operator_client
-from keyleash.store.state import MAX_REASON_BYTES, Layout
+from keyleash.store.state import Layout
 from keyleash.store.token import reject_tokens
 
 PIECE = 5000
@@ -69,7 +69,6 @@ def reset_limits(
     It also runs on a server whose memory is full.
 
     Args:
-        client: A redis-py client of an operator.
         identity: A name in the active policy.
         limit: The name of a limit, such as `rate.writes`; all limits if None.
         reason: The reason, for the control stream: up to 128 bytes, without a token.
@@ -87,11 +86,10 @@ def reset_limits(
         ValueError: *reason* is empty or too long.
     """
     client = operator_client(client)
-    reject_tokens(reason=reason, actor=actor)
+    reject_tokens(actor=actor)
     if not reason.strip():
         raise ValueError("a reset needs a reason")
-    if len(reason.encode()) > MAX_REASON_BYTES:
-        raise ValueError(f"a reason has at most {MAX_REASON_BYTES} bytes")
+    check_reason(reason)
     keyspace = keyspace or server_keyspace(client)
     for _ in range(ROUNDS):
         found = _reset(client, keyspace, identity, limit, reason, actor)
@@ -109,45 +107,21 @@ def _reset(
 ) -> LimitReset | None:
     """Return None if another policy was activated between the plan and the reset."""
     layout = client.hget(keyspace.layouts, identity) or b"[]"
-    limits = _chosen(_active_identity(client, keyspace, identity), limit)
-    names = {item.name for item in limits}
+    limits = _chosen(active_identity(client, keyspace, identity), limit)
+    names = [item.name for item in limits]
     counters = list(_counters(client, keyspace, identity, limits))
-    pieces = list(batches(counters, PIECE)) or [()]
+    first, *pieces = list(batches(counters, PIECE)) or [()]
     slots = _packed_slots(Layout.from_json(layout), names)
-    head = (actor, identity, reason, layout)
-    listed = ",".join(item.name for item in limits)
-    reply = _run(client, keyspace, *head, listed, slots, len(counters), *pieces[0])
+    words = (actor, identity, reason, layout, ",".join(names), slots, len(counters), *first)
+    reply = RESET_LIMITS.run(client, keyspace, *words)
     if reply == 0:
         return None
     bound_us, event = _checked(reply)
-    for piece in pieces[1:]:
+    for piece in pieces:
         layout = client.hget(keyspace.layouts, identity)
-        _checked(_run(client, keyspace, actor, identity, reason, layout, "", b"", 0, *piece))
-    return LimitReset(
-        int(bound_us),
-        event.decode(),
-        identity,
-        tuple(item.name for item in limits),
-        len(counters),
-    )
-
-
-def _run(client: Client, keyspace: Keyspace, *words: str | bytes | int) -> Any:
-    return client.eval(RESET_LIMITS.text, *RESET_LIMITS.arguments(keyspace, *words))
-
-
-def _active_identity(client: Client, keyspace: Keyspace, name: str) -> Identity:
-    active = require_active(client, keyspace)
-    policy = parse_policy(active.document, file="<active policy>", commands=None)
-    identity = policy.identity(name)
-    if identity is None:
-        known = [item.name for item in policy.identities]
-        raise OperationError(
-            "unknown-identity",
-            f"the active policy has no identity `{name}`",
-            help=which_identity(name, known),
-        )
-    return identity
+        words = (actor, identity, reason, layout, "", b"", 0, *piece)
+        _checked(RESET_LIMITS.run(client, keyspace, *words))
+    return LimitReset(int(bound_us), event.decode(), identity, tuple(names), len(counters))
 
 
 def _chosen(identity: Identity, name: str | None) -> tuple[Limit, ...]:
@@ -184,7 +158,7 @@ def _counters(
             yield key
 
 
-def _packed_slots(layout: Layout, names: set[str]) -> bytes:
+def _packed_slots(layout: Layout, names: Sequence[str]) -> bytes:
     """Return offset and length of numbers and rings, for `reset_limits.lua`."""
     return b"".join(
         struct.pack(
@@ -199,13 +173,7 @@ def _packed_slots(layout: Layout, names: set[str]) -> bytes:
     )
 
 
-def _checked(reply: list[bytes] | bytes | int | None) -> tuple[bytes, bytes]:
-    if reply is None:
-        raise OperationError(
-            "vault-changing",
-            "the key prefixes are being changed, or were changed meanwhile",
-            help="run it again; no agent can act during the change",
-        )
+def _checked(reply: list[bytes] | bytes | int) -> tuple[bytes, bytes]:
     if isinstance(reply, bytes):
         raise OperationError(
             "unknown-identity",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from keyleash.errors import OperationError
 from keyleash.store.keyspace import Keyspace
@@ -66,7 +67,6 @@ def freeze(
     It is atomic, and also runs on a server whose memory is full.
 
     Args:
-        client: A redis-py client of an operator.
         identities: Their names; all active identities if empty.
         reason: The reason in denials: up to 128 bytes, without a token.
         for_s: The duration in seconds; until `thaw` if None. A longer suspension is not shortened.
@@ -80,23 +80,12 @@ def freeze(
         ValueError: *for_s* is not positive, or *reason* is too long.
     """
     client = operator_client(client)
-    reject_tokens(reason=reason, actor=actor)
     if for_s is not None and for_s <= 0:
         raise ValueError("an identity is suspended for at least a second")
-    if len(reason.encode()) > MAX_REASON_BYTES:
-        raise ValueError(f"a reason has at most {MAX_REASON_BYTES} bytes")
+    check_reason(reason)
     for_ms = "" if for_s is None else str(for_s * 1000)
-    named = dict.fromkeys(identities)
-    words = _run(client, FREEZE, keyspace, (actor, reason, for_ms, *named))
-    with reading_reply("EVAL"):
-        return FreezeResult(
-            bound_us=int(words[0]),
-            event=words[1].decode(),
-            identities=tuple(
-                Frozen(name.decode(), bool(changed), int(until) if until else None, _text(why))
-                for name, until, why, changed in zip(*[iter(words[2:])] * 4, strict=True)
-            ),
-        )
+    words = (reason, for_ms, *dict.fromkeys(identities))
+    return _run(client, FREEZE, keyspace, actor, words, fields=4)
 
 
 def thaw(
@@ -113,65 +102,54 @@ def thaw(
         OperationError (unknown-identity): An identity is not active; nothing was changed.
         OperationError (vault-changing): Prefixes are being changed; nothing was changed.
     """
-    client = operator_client(client)
-    reject_tokens(actor=actor)
-    words = _run(client, THAW, keyspace, (actor, *dict.fromkeys(identities)))
-    with reading_reply("EVAL"):
-        return FreezeResult(
-            bound_us=int(words[0]),
-            event=words[1].decode(),
-            identities=tuple(
-                Frozen(name.decode(), bool(changed))
-                for name, changed in zip(*[iter(words[2:])] * 2, strict=True)
-            ),
-        )
+    return _run(client, THAW, keyspace, actor, [*dict.fromkeys(identities)], fields=2)
 
 
-def set_suspended(
-    client: Client,
-    identity: str,
-    suspended: bool,
-    *,
-    actor: str = "unknown",
-    keyspace: Keyspace | None = None,
-) -> bool:
+def check_reason(reason: str) -> None:
     """
-    Freeze or thaw an identity, without a reason and an end.
-
-    Returns:
-        Whether this changed anything.
+    Check a reason that is stored and shown.
 
     Raises:
-        OperationError (unknown-identity): No such identity is active.
-        OperationError (vault-changing): Prefixes are being changed; nothing was changed.
+        SecretInTextError: It contains a token.
+        ValueError: It is too long.
     """
-    if suspended:
-        result = freeze(client, [identity], reason="", actor=actor, keyspace=keyspace)
-    else:
-        result = thaw(client, [identity], actor=actor, keyspace=keyspace)
-    return result.identities[0].changed
+    reject_tokens(reason=reason)
+    if len(reason.encode()) > MAX_REASON_BYTES:
+        raise ValueError(f"a reason has at most {MAX_REASON_BYTES} bytes")
 
 
 def _run(
-    client: Client, script: OperatorScript, keyspace: Keyspace | None, words: Sequence[str]
-) -> list[bytes]:
-    keyspace = keyspace or server_keyspace(client)
-    reply: list[bytes] | bytes | None = client.eval(
-        script.text, *script.arguments(keyspace, *words)
-    )
-    if reply is None:
-        raise OperationError(
-            "vault-changing",
-            "the key prefixes are being changed, or were changed meanwhile; nothing was changed",
-            help="run it again; no agent can act during the change",
-        )
+    client: Client,
+    script: OperatorScript,
+    keyspace: Keyspace | None,
+    actor: str,
+    words: Sequence[str],
+    *,
+    fields: int,
+) -> FreezeResult:
+    """Run a script that replies with time, event and *fields* words per identity."""
+    client = operator_client(client)
+    reject_tokens(actor=actor)
+    reply = script.run(client, keyspace or server_keyspace(client), actor, *words)
     if isinstance(reply, bytes):
         raise OperationError(
             "unknown-identity",
             f"no identity `{_text(reply)}` is active; nothing was changed",
             help="see `keyleash status` for active identities",
         )
-    return reply
+    with reading_reply("EVAL"):
+        bound_us, event, *rest = reply
+        return FreezeResult(
+            bound_us=int(bound_us),
+            event=event.decode(),
+            identities=tuple(map(_frozen, zip(*[iter(rest)] * fields, strict=True))),
+        )
+
+
+def _frozen(words: Sequence[Any]) -> Frozen:
+    name, *until_and_reason, changed = words
+    until, reason = until_and_reason or (b"", b"")
+    return Frozen(name.decode(), bool(changed), int(until) if until else None, _text(reason))
 
 
 def _text(data: bytes) -> str:
@@ -210,15 +188,12 @@ def suspension_of(
         state: Its state; None if it has none.
         record: The hash `Keyspace.suspension`, which may be out of date.
         now_ms: The server's clock.
-
-    Returns:
-        The suspension, or None.
     """
     if state is None or not state.is_suspended(now_ms * 1000):
         return None
     if state.suspended < 0:
         return Suspension(None)
-    fields = {name: value.decode("utf-8", "backslashreplace") for name, value in record.items()}
+    fields = {name: _text(value) for name, value in record.items()}
     since = fields.get(b"since_ms", "")
     return Suspension(
         until_ms=state.suspended_until_ms,

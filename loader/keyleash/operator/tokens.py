@@ -1,9 +1,13 @@
-"""Issue, list, rotate and revoke tokens."""
+"""Issue, list, rotate and revoke tokens.
+
+In all functions *client* is a redis-py client of an operator, *actor* the operator's name for the
+control stream, and *keyspace* is read from the server if None.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,17 +15,19 @@ from typing import Any
 
 from redis import exceptions as redis_errors
 
-from keyleash.errors import (
-    KeyleashError,
-    OperationError,
-    no_policy,
-)
-from keyleash.policy import TokenRules, parse_policy
+from keyleash.errors import OperationError
+from keyleash.operator.load.plan import batches
+from keyleash.policy import Identity, TokenRules, parse_policy
 from keyleash.policy.problems import which_identity
-from keyleash.store.identities import active_records, known_identities, server_time_us
+from keyleash.store.identities import (
+    active_records,
+    known_identities,
+    require_active,
+    server_time_us,
+)
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
-from keyleash.store.records import Client, read_active
+from keyleash.store.records import Client
 from keyleash.store.scripts import ISSUE_TOKENS, REVOKE, ROTATE_TOKEN
 from keyleash.store.server_check import operator_client
 from keyleash.store.token import (
@@ -33,42 +39,6 @@ from keyleash.store.token import (
     use_noted_us,
 )
 from keyleash.store.wire import reading_reply
-
-
-def active_rules(
-    client: Client, keyspace: Keyspace, identities: Sequence[str]
-) -> Mapping[str, TokenRules]:
-    """Return the token rules of those *identities* that have a guard record, by name."""
-    return {
-        name: TokenRules(
-            ttl_s=record.ttl_s,
-            max_ttl_s=record.max_ttl_s,
-            rotate_after_s=record.rotate_after_s or None,
-            idle_s=record.idle_s or None,
-        )
-        for name, record in active_records(client, keyspace, identities).items()
-    }
-
-
-def not_active(client: Client, keyspace: Keyspace, identity: str) -> KeyleashError:
-    """Return the error for an identity whose guard record has no token rules."""
-    active = read_active(client, keyspace)
-    if active is None:
-        return no_policy()
-    policy = parse_policy(active.document, file="<active policy>", commands=None)
-    names = [item.name for item in policy.identities]
-    if identity in names:
-        return OperationError(
-            "no-policy",
-            f"the guard record of `{identity}` is missing or damaged",
-            help="load the active policy again",
-        )
-    return OperationError(
-        "unknown-identity",
-        f"the active policy has no identity `{identity}`",
-        help=which_identity(identity, names),
-    )
-
 
 MAX_NOTE = 200
 MAX_TOKENS = 1000
@@ -103,12 +73,9 @@ def issue_token(
     """Issue a token for an identity of the active policy.
 
     Args:
-        client: A redis-py client of an operator.
         identity: Its name.
         ttl_s: The life in seconds, capped by the policy's `max_ttl`; the policy's `ttl` if None.
         note: A note for `list_tokens`: up to 200 characters, without a token.
-        actor: The operator's name, for the control stream.
-        keyspace: The keyspace; read from the server if None.
 
     Raises:
         OperationError (no-policy): No policy is active.
@@ -137,48 +104,39 @@ def issue_tokens(
     """Issue *n* tokens atomically.
 
     If the connection is lost before the reply, the tokens may have been issued; their secrets are
-    lost, so that nobody can use them.
+    lost, so that no client can use them.
 
     Args:
-        client, identity, ttl_s, actor, keyspace: As for `issue_token`.
-        n: The number of tokens, 1 to 1,000.
-        note: The note of each.
+        n: The number of tokens, 1 to 1,000. Other arguments are those of `issue_token`.
 
     Raises:
         ValueError: *n* is out of range; nothing was issued. Otherwise as `issue_token`.
     """
     client = operator_client(client)
-    require_int("n", n)
+    _require_int("n", n)
     if not 1 <= n <= MAX_TOKENS:
         raise ValueError(f"`n` is {n}, and 1 to {MAX_TOKENS} tokens are issued at once")
-    check_request(identity, ttl_s, note, actor)
+    _check_request(identity, ttl_s, note, actor)
     keyspace = keyspace or server_keyspace(client)
     made: dict[str, str] = {}
     while len(made) < n:
         made[new_token_id()] = new_token(identity)
     words = [word for id_, token in made.items() for word in (id_, token_digest(token))]
-    reply: list[bytes | int] | int | None = client.eval(
-        ISSUE_TOKENS.text,
-        *ISSUE_TOKENS.arguments(
-            keyspace, actor, identity, "" if ttl_s is None else ttl_s, note, *words
-        ),
-    )
-    if reply is None:
-        raise prefixes_changed()
+    life = "" if ttl_s is None else ttl_s
+    reply = ISSUE_TOKENS.run(client, keyspace, actor, identity, life, note, *words)
     if isinstance(reply, int):
-        raise not_active(client, keyspace, identity)
+        raise _not_active(client, keyspace, identity)
     with reading_reply("EVAL"):
         expires_ms, capped = int(reply[0]), bool(reply[1])
     return [IssuedToken(token, id_, identity, expires_ms, capped) for id_, token in made.items()]
 
 
-def check_request(identity: str, ttl_s: int | None, note: str, actor: str) -> None:
-    """Validate arguments of `issue_token`; raises its errors."""
+def _check_request(identity: str, ttl_s: int | None, note: str, actor: str) -> None:
     for name, value in (("identity", identity), ("note", note), ("actor", actor)):
         if not isinstance(value, str):
             raise TypeError(f"`{name}` must be a str, not {type(value).__name__}")
     if ttl_s is not None:
-        require_int("ttl_s", ttl_s)
+        _require_int("ttl_s", ttl_s)
     reject_tokens(note=note, actor=actor)
     if ttl_s is not None and ttl_s <= 0:
         raise ValueError("a token must live for at least a second")
@@ -186,23 +144,38 @@ def check_request(identity: str, ttl_s: int | None, note: str, actor: str) -> No
         raise ValueError(f"a note has at most {MAX_NOTE} characters")
 
 
-def require_int(name: str, value: object) -> None:
-    """
-    Check that the argument *name* is an integer.
-
-    Raises:
-        TypeError: It has another type, or is a bool.
-    """
+def _require_int(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be an int, not {type(value).__name__}")
 
 
-def prefixes_changed() -> OperationError:
-    """Return the error for a script that found other key prefixes than it was rendered for."""
+def active_identity(client: Client, keyspace: Keyspace, name: str) -> Identity:
+    """
+    Return an identity of the active policy.
+
+    Raises:
+        OperationError (no-policy): No policy is active.
+        OperationError (unknown-identity): The active policy has no such identity.
+    """
+    active = require_active(client, keyspace)
+    policy = parse_policy(active.document, file="<active policy>", commands=None)
+    identity = policy.identity(name)
+    if identity is None:
+        raise OperationError(
+            "unknown-identity",
+            f"the active policy has no identity `{name}`",
+            help=which_identity(name, [item.name for item in policy.identities]),
+        )
+    return identity
+
+
+def _not_active(client: Client, keyspace: Keyspace, identity: str) -> OperationError:
+    """Return the error for an identity whose guard record has no token rules."""
+    active_identity(client, keyspace, identity)
     return OperationError(
-        "vault-changing",
-        "the key prefixes are being changed, or were changed meanwhile; nothing was issued",
-        help="run it again when the change is finished",
+        "no-policy",
+        f"the guard record of `{identity}` is missing or damaged",
+        help="load the active policy again",
     )
 
 
@@ -253,14 +226,66 @@ def list_tokens(
     client = operator_client(client)
     keyspace = keyspace or server_keyspace(client)
     names = known_identities(client, keyspace) if identity is None else [identity]
-    rules = active_rules(client, keyspace, names)
-    now_us = server_time_us(client)
-    found = [
-        info
+    records = active_records(client, keyspace, names)
+    rules = {
+        name: None
+        if (record := records.get(name)) is None
+        else TokenRules(
+            ttl_s=record.ttl_s,
+            max_ttl_s=record.max_ttl_s,
+            rotate_after_s=record.rotate_after_s or None,
+            idle_s=record.idle_s or None,
+        )
         for name in names
-        for info in _of_identity(client, keyspace, name, rules.get(name), now_us)
-    ]
+    }
+    found: list[TokenInfo] = []
+    for name, infos, expired in read_tokens(client, keyspace, rules, server_time_us(client)):
+        found += infos
+        if expired:
+            # Read-only users and replicas cannot clean up.
+            with suppress(redis_errors.ResponseError):
+                client.hdel(keyspace.tokens(name), *expired)
     return sorted(found, key=lambda info: info.issued_ms, reverse=True)
+
+
+def read_tokens(
+    client: Client, keyspace: Keyspace, rules: Mapping[str, TokenRules | None], now_us: int
+) -> Iterator[tuple[str, list[TokenInfo], list[str]]]:
+    """
+    Yield identities with their tokens, and the ids of entries whose records are deleted.
+
+    Args:
+        rules: The token rules of each identity to read; None if it is not in the active policy.
+        now_us: Server time.
+
+    Raises:
+        OperationError (unreadable): An entry is corrupt.
+    """
+    for names in batches(rules):
+        with client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(keyspace.tokens(name))
+            entries = {
+                name: _parsed(name, raw)
+                for name, raw in zip(names, pipe.execute(), strict=True)
+                if raw
+            }
+        with client.pipeline(transaction=False) as pipe:
+            for name, known in entries.items():
+                pipe.mget([keyspace.token(name, item["digest"]) for item in known.values()])
+            replies = pipe.execute() if entries else []
+        for (name, known), records in zip(entries.items(), replies, strict=True):
+            with reading_reply("MGET"):
+                tokens = list(zip(known.items(), records, strict=True))
+            yield (
+                name,
+                [
+                    _token_info(id_, name, entry, TokenRecord.unpack(packed), rules[name], now_us)
+                    for (id_, entry), packed in tokens
+                    if packed is not None
+                ],
+                [id_ for (id_, _), packed in tokens if packed is None],
+            )
 
 
 def require_token(client: Client, token_id: str, *, keyspace: Keyspace | None = None) -> TokenInfo:
@@ -277,32 +302,8 @@ def require_token(client: Client, token_id: str, *, keyspace: Keyspace | None = 
     )
 
 
-def _of_identity(
-    client: Client, keyspace: Keyspace, identity: str, rules: TokenRules | None, now_us: int
-) -> Iterator[TokenInfo]:
-    known = read_known(identity, client.hgetall(keyspace.tokens(identity)))
-    if not known:
-        return
-    records = client.mget([keyspace.token(identity, item["digest"]) for item in known.values()])
-    forgotten = []
-    for (token_id, item), packed in zip(known.items(), records, strict=True):
-        if packed is None:
-            forgotten.append(token_id)
-            continue
-        yield token_info(token_id, identity, item, TokenRecord.unpack(packed), rules, now_us)
-    if forgotten:
-        # Read-only users and replicas cannot clean up.
-        with suppress(redis_errors.ResponseError):
-            client.hdel(keyspace.tokens(identity), *forgotten)
-
-
-def read_known(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapping[str, Any]]:
-    """
-    Parse the entries of `Keyspace.tokens` for *identity*, by token id.
-
-    Raises:
-        OperationError (unreadable): An entry is corrupt.
-    """
+def _parsed(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapping[str, Any]]:
+    """Parse the entries of `Keyspace.tokens`, by token id."""
     known = {}
     for token_id, text in recorded.items():
         try:
@@ -319,7 +320,7 @@ def read_known(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapp
     return known
 
 
-def token_info(
+def _token_info(
     token_id: str,
     identity: str,
     known: Mapping[str, Any],
@@ -327,17 +328,6 @@ def token_info(
     rules: TokenRules | None,
     now_us: int,
 ) -> TokenInfo:
-    """
-    Return the public facts about a token.
-
-    Args:
-        token_id: Its id.
-        identity: Its identity.
-        known: Its parsed entry in `Keyspace.tokens`.
-        record: Its packed record, which guards read.
-        rules: The token rules of the active policy; None if the identity left it.
-        now_us: Server time.
-    """
     issued_ms, used_ms = int(known["issued_ms"]), record.used_us // 1000
     replaced_by = known.get("replaced_by", "")
     rotate_after_s = rules.rotate_after_s if rules and not replaced_by else None
@@ -409,8 +399,7 @@ def revoke(
             "unknown-identity", "there is no identity ``", help="see `keyleash status`"
         )
     keyspace = keyspace or server_keyspace(client)
-    arguments = REVOKE.arguments(keyspace, actor, identity or "", token_id or "")
-    reply = client.eval(REVOKE.text, *arguments)
+    reply = REVOKE.run(client, keyspace, actor, identity or "", token_id or "")
     with reading_reply("EVAL"):
         bound_us = int(reply[0])
         words = [item.decode() for item in reply[1:]]
@@ -422,19 +411,6 @@ def revoke(
         tokens=tuple((name, id_) for name, id_ in pairs if id_),
         unreadable=tuple(name for name, id_ in pairs if not id_),
     )
-
-
-def revoke_tokens(
-    client: Client,
-    *,
-    token_id: str | None = None,
-    identity: str | None = None,
-    actor: str = "unknown",
-    keyspace: Keyspace | None = None,
-) -> list[tuple[str, str]]:
-    """Revoke as `revoke`, and return the revoked tokens."""
-    done = revoke(client, token_id=token_id, identity=identity, actor=actor, keyspace=keyspace)
-    return list(done.tokens)
 
 
 GRACE_S = 600
@@ -469,29 +445,19 @@ def rotate_token(
     Replace one token, or all live tokens of an identity, by a new one.
 
     Args:
-        client: A redis-py client of an operator.
         identity: The identity whose live tokens, if any, are replaced. Either this or *token_id*.
         token_id: The token that is replaced.
         grace_s: The seconds for which replaced tokens remain valid, at most until they expire.
-        ttl_s: As for `issue_token`.
         note: As for `issue_token`; if None, the note of the replaced token.
-        actor: The operator's name, for the control stream.
-        keyspace: The keyspace; read from the server if None.
 
     Raises:
-        OperationError (no-policy): No policy is active.
-        OperationError (unknown-identity): The active policy has no such identity.
         OperationError (unknown-token-id): No token has *token_id*.
         OperationError (unreadable): A token entry is corrupt.
         OperationError (token-not-live): The token is expired or revoked; nothing was issued.
-        OperationError (vault-changing): The key prefixes were changed meanwhile; nothing was
-            issued.
-        SecretInTextError: *note* or *actor* contains a token; nothing was issued.
-        ValueError: *ttl_s* is not positive, *grace_s* is negative, or *note* is too long.
-        TypeError: As for `issue_token`.
+        ValueError: *grace_s* is negative. Otherwise as `issue_token`.
     """
     client = operator_client(client)
-    require_int("grace_s", grace_s)
+    _require_int("grace_s", grace_s)
     if grace_s < 0:
         raise ValueError("a grace cannot be negative")
     keyspace = keyspace or server_keyspace(client)
@@ -500,28 +466,24 @@ def rotate_token(
         identity, note = old.identity, old.note if note is None else note
     if identity is None:
         raise ValueError("neither an identity nor a token is named")
-    check_request(identity, ttl_s, note or "", actor)
+    _check_request(identity, ttl_s, note or "", actor)
     # The script does not validate the entries.
-    read_known(identity, client.hgetall(keyspace.tokens(identity)))
+    _parsed(identity, client.hgetall(keyspace.tokens(identity)))
     token, new_id = new_token(identity), new_token_id()
-    reply: list[bytes] | int | None = client.eval(
-        ROTATE_TOKEN.text,
-        *ROTATE_TOKEN.arguments(
-            keyspace,
-            actor,
-            identity,
-            "" if ttl_s is None else ttl_s,
-            note or "",
-            token_id or "",
-            grace_s * 1000,
-            new_id,
-            token_digest(token),
-        ),
+    reply = ROTATE_TOKEN.run(
+        client,
+        keyspace,
+        actor,
+        identity,
+        "" if ttl_s is None else ttl_s,
+        note or "",
+        token_id or "",
+        grace_s * 1000,
+        new_id,
+        token_digest(token),
     )
-    if reply is None:
-        raise prefixes_changed()
     if reply == 0:
-        raise not_active(client, keyspace, identity)
+        raise _not_active(client, keyspace, identity)
     if isinstance(reply, int):
         raise OperationError(
             "token-not-live",

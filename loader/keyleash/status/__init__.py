@@ -3,8 +3,7 @@
 from keyleash.status.identities import (
     IdentityStatus,
     LimitUse,
-    OldestToken,
-    Refusals,
+    RecentDenials,
     TokenCount,
     identity_statuses,
     limit_uses,
@@ -14,8 +13,7 @@ from keyleash.status.snapshot import Snapshot, read_snapshot
 __all__ = [
     "IdentityStatus",
     "LimitUse",
-    "OldestToken",
-    "Refusals",
+    "RecentDenials",
     "Snapshot",
     "TokenCount",
     "identity_statuses",

@@ -1,4 +1,4 @@
-"""All that is shown of a server at one moment."""
+"""A snapshot of a server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from keyleash.status.identities import IdentityStatus, identity_statuses
+from keyleash.store.identities import server_time_ms
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import ActivePolicy, Client, read_active
 from keyleash.store.server_check import operator_client
@@ -14,13 +15,13 @@ from keyleash.store.server_check import operator_client
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """
-    A server at a moment.
+    A server and its identities at one moment.
 
     Attributes:
-        now_ms: Its clock, Unix milliseconds.
+        now_ms: Server time, Unix milliseconds.
         is_sealed: Whether its keys are in a vault.
-        active: None if no policy is.
-        identities: Of that policy, in its order.
+        active: The active policy, if any.
+        identities: The identities of that policy, in its order.
     """
 
     now_ms: int
@@ -36,20 +37,19 @@ class Snapshot:
 
 def read_snapshot(client: Client) -> Snapshot:
     """
-    Read how a server stands; nothing is written.
+    Read the snapshot of a server; nothing is written.
 
     Args:
-        client: Of a user who may read the control keys.
+        client: A client whose user may read the control keys.
 
     Raises:
         OperationError (vault-changing): Keys are being moved.
-        redis.RedisError: It cannot be read.
+        redis.RedisError: The server cannot be read.
     """
     client = operator_client(client)
     # Read again each time: the prefixes may change while a process watches.
     keyspace = server_keyspace(client)
-    seconds, micros = client.time()
-    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    now_ms = server_time_ms(client)
     active = read_active(client, keyspace)
     found = () if active is None else tuple(identity_statuses(client, keyspace, active, now_ms))
     return Snapshot(now_ms, bool(keyspace.vault), active, found)

@@ -18,8 +18,8 @@ from keyleash.cli.demo.stage import (
 )
 from keyleash.compiler.render import examples_root
 from keyleash.errors import BudgetExhaustedError, LeashError, RateLimitedError, ReplyCode
-from keyleash.operator import load_policy, set_suspended
-from keyleash.operator.tokens import revoke_tokens
+from keyleash.operator import freeze, load_policy, thaw
+from keyleash.operator.tokens import revoke as revoke_token
 from keyleash.text import clock_time, counted, distance
 
 READER, RUNNER, RECOVERY = "agent-reader", "agent-runner", "agent-recovery"
@@ -190,13 +190,13 @@ def outlive_token(stage: DemoStage) -> None:
 def revoke(stage: DemoStage) -> None:
     """Revoke the reader's token."""
     token_id = stage.token_of(READER).id
-    revoked = revoke_tokens(stage.operator, token_id=token_id, actor=ACTOR)
+    revoked = revoke_token(stage.operator, token_id=token_id, actor=ACTOR).tokens
     stage.check(
         OPERATOR,
         f"keyleash token revoke {token_id}",
         f"{counted(len(revoked), 'token')} revoked",
         "1 token revoked",
-        revoked == [(READER, token_id)],
+        revoked == ((READER, token_id),),
     )
 
 
@@ -205,7 +205,11 @@ def suspend(suspended: bool) -> Step:
     word = "suspend" if suspended else "resume"
 
     def step(stage: DemoStage) -> None:
-        changed = set_suspended(stage.operator, RUNNER, suspended, actor=ACTOR)
+        if suspended:
+            result = freeze(stage.operator, [RUNNER], reason="", actor=ACTOR)
+        else:
+            result = thaw(stage.operator, [RUNNER], actor=ACTOR)
+        changed = result.identities[0].changed
         fact = "done" if changed else "it was so already"
         stage.check(OPERATOR, f"keyleash identity {word} {RUNNER}", fact, "done", changed)
 

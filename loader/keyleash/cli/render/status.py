@@ -14,28 +14,31 @@ from keyleash.operator.suspension import Suspension
 from keyleash.status import IdentityStatus, LimitUse, Snapshot
 from keyleash.status.identities import RECENT_S
 from keyleash.store.records import ActivePolicy
-from keyleash.text import clock_time, distance, iso_time, printable, short_digest, span
+from keyleash.text import clock_time, distance, iso_time, json_object, printable, short_digest, span
 
 BAR = 10
-FULL = ((0.9, "red"), (0.7, "yellow"), (0.0, "green"))
-"""From how much of a limit on its bar has that colour."""
+COLOURS = ((0.9, "red"), (0.7, "yellow"), (0.0, "green"))
+"""The colour of a bar from a share of the limit on."""
 
 
 def snapshot_parts(settings: Settings, snapshot: Snapshot) -> Iterator[RenderableType]:
-    """The lines and tables of a snapshot with a policy, from above."""
+    """Yield the lines and tables of a snapshot."""
     sealed = ", sealed" if snapshot.is_sealed else ""
     yield Text(f"server     {settings.shown_url}{sealed}")
     if snapshot.active is None:
         return
     yield from _head(snapshot, snapshot.active)
-    yield from _suspended(snapshot)
+    for identity in snapshot.identities:
+        if identity.suspension is not None:
+            text = _suspension_text(identity.suspension, snapshot.now_ms)
+            yield Text(f"suspended  {identity.name} {text}", style="red")
     yield Text("")
     yield _identities(snapshot)
     yield Text("")
     yield _limits(snapshot)
-    if any(identity.refusals for identity in snapshot.identities):
+    if any(identity.denials for identity in snapshot.identities):
         yield Text("")
-        yield _refusals(snapshot)
+        yield _denials(snapshot)
 
 
 def _head(snapshot: Snapshot, active: ActivePolicy) -> Iterator[Text]:
@@ -44,25 +47,18 @@ def _head(snapshot: Snapshot, active: ActivePolicy) -> Iterator[Text]:
     yield Text(f"activated  {when} by {printable(active.actor)}")
     yield Text(f"transport  {active.transport}")
     tiers = snapshot.tiers
-    said = ", ".join(f"{tier} ({count})" for tier, count in tiers.most_common())
-    yield Text(f"tier       {said if len(tiers) > 1 else next(iter(tiers), '')}")
+    counts = ", ".join(f"{tier} ({count})" for tier, count in tiers.most_common())
+    yield Text(f"tier       {counts if len(tiers) > 1 else next(iter(tiers), '')}")
 
 
-def _suspended(snapshot: Snapshot) -> Iterator[Text]:
-    for identity in snapshot.identities:
-        if identity.suspension is not None:
-            said = _words(identity.suspension, snapshot.now_ms)
-            yield Text(f"suspended  {identity.name} {said}", style="red")
-
-
-def _words(suspension: Suspension, now_ms: int) -> str:
+def _suspension_text(suspension: Suspension, now_ms: int) -> str:
     until_ms = suspension.until_ms
-    said = "until `keyleash thaw`" if until_ms is None else f"until {clock_time(until_ms)}"
+    text = "until `keyleash thaw`"
     if until_ms is not None:
-        said += f" ({distance(until_ms, now_ms)})"
+        text = f"until {clock_time(until_ms)} ({distance(until_ms, now_ms)})"
     if suspension.by:
-        said += f" by {printable(suspension.by)}"
-    return f"{said}: {printable(suspension.reason)}" if suspension.reason else said
+        text += f" by {printable(suspension.by)}"
+    return f"{text}: {printable(suspension.reason)}" if suspension.reason else text
 
 
 def _identities(snapshot: Snapshot) -> RenderableType:
@@ -79,36 +75,32 @@ def _identities(snapshot: Snapshot) -> RenderableType:
         Column("recent", "right"),
     ]
     return table(
-        columns,
-        (_identity(identity, snapshot.now_ms, are_mixed) for identity in snapshot.identities),
+        columns, (_identity(item, snapshot.now_ms, are_mixed) for item in snapshot.identities)
     )
 
 
-def _identity(
-    identity_status: IdentityStatus, now_ms: int, with_tier: bool
-) -> Sequence[str | Text]:
-    refused = sum(of_code.count for of_code in identity_status.refusals.values())
+def _identity(status: IdentityStatus, now_ms: int, with_tier: bool) -> Sequence[str | Text]:
+    recent = sum(of_code.count for of_code in status.denials.values())
+    folded = f"+{status.folded}" if status.folded else ""
     return [
-        identity_status.name,
-        identity_status.kind,
-        *([identity_status.tier] if with_tier else []),
-        Text(identity_status.word, style="" if identity_status.word == "active" else "red"),
-        str(identity_status.tokens.live),
-        _oldest(identity_status, now_ms),
-        str(identity_status.audit_length),
-        f"{identity_status.denied_length}+{identity_status.folded}"
-        if identity_status.folded
-        else str(identity_status.denied_length),
-        Text(str(refused), style="yellow" if refused else ""),
+        status.name,
+        status.kind,
+        *([status.tier] if with_tier else []),
+        Text(status.word, style="" if status.word == "active" else "red"),
+        str(status.tokens.live),
+        _oldest(status, now_ms),
+        str(status.audit_length),
+        f"{status.denied_length}{folded}",
+        Text(str(recent), style="yellow" if recent else ""),
     ]
 
 
-def _oldest(identity_status: IdentityStatus, now_ms: int) -> Text:
-    oldest = identity_status.tokens.oldest
+def _oldest(status: IdentityStatus, now_ms: int) -> Text:
+    oldest = status.tokens.oldest
     if oldest is None:
         return Text("-")
     age = span(max(0, now_ms - oldest.issued_ms) // 1000)
-    return Text(f"{age}, due" if oldest.is_due else age, style="yellow" if oldest.is_due else "")
+    return Text(f"{age}, due", style="yellow") if oldest.is_due(now_ms) else Text(age)
 
 
 def _limits(snapshot: Snapshot) -> RenderableType:
@@ -138,21 +130,21 @@ def _limit(identity: str, use: LimitUse, now_ms: int) -> Sequence[str | Text]:
 
 
 def bar(share: float | None) -> Text:
-    """How much is used, as a bar: the least use is seen, and only a full one is full."""
+    """Return a bar of the used share: the least use is visible, and only full use fills it."""
     if share is None:
         return Text("")
     filled = min(BAR, -(-int(share * 1000) * BAR // 1000)) if share < 1 else BAR
     if 0 < share < 1:
         filled = min(max(filled, 1), BAR - 1)
-    colour = next(colour for bound, colour in FULL if share >= bound)
+    colour = next(colour for bound, colour in COLOURS if share >= bound)
     return Text("#" * filled, style=colour) + Text("." * (BAR - filled), style="dim")
 
 
-def _refusals(snapshot: Snapshot) -> RenderableType:
+def _denials(snapshot: Snapshot) -> RenderableType:
     rows = [
         [identity.name, code, str(of_code.count), distance(of_code.last_ms, snapshot.now_ms)]
         for identity in snapshot.identities
-        for code, of_code in sorted(identity.refusals.items(), key=lambda row: -row[1].count)
+        for code, of_code in sorted(identity.denials.items(), key=lambda row: -row[1].count)
     ]
     columns = [
         Column("identity", fold=True),
@@ -164,70 +156,33 @@ def _refusals(snapshot: Snapshot) -> RenderableType:
 
 
 def snapshot_as_json(settings: Settings, snapshot: Snapshot) -> dict[str, Any]:
-    """All that is shown of a server."""
+    """Return a snapshot for JSON."""
+    active = snapshot.active
     return {
         "server": settings.shown_url,
         "at": iso_time(snapshot.now_ms),
         "sealed": snapshot.is_sealed,
-        "policy": None if snapshot.active is None else _policy(snapshot.active),
+        "policy": active
+        and json_object(active, "digest", "generation", "transport", "activated_ms", "by=actor"),
         "refusals_s": RECENT_S,
-        "identities": [_identity_as_json(identity) for identity in snapshot.identities],
+        "identities": [_identity_json(item, snapshot.now_ms) for item in snapshot.identities],
     }
 
 
-def _policy(active: ActivePolicy) -> dict[str, Any]:
+def _identity_json(status: IdentityStatus, now_ms: int) -> dict[str, Any]:
+    oldest = status.tokens.oldest
     return {
-        "digest": active.digest,
-        "generation": active.generation,
-        "transport": active.transport,
-        "activated_at": iso_time(active.activated_ms),
-        "by": active.actor,
-    }
-
-
-def _identity_as_json(identity_status: IdentityStatus) -> dict[str, Any]:
-    oldest, suspension = identity_status.tokens.oldest, identity_status.suspension
-    return {
-        "name": identity_status.name,
-        "kind": identity_status.kind,
-        "tier": identity_status.tier,
-        "active": identity_status.active,
-        "suspended": identity_status.suspended,
-        "suspension": None if suspension is None else _suspension(suspension),
-        "live_tokens": identity_status.tokens.live,
-        "tokens_due": identity_status.tokens.due,
-        "oldest_token": None
-        if oldest is None
-        else {"id": oldest.id, "issued_at": iso_time(oldest.issued_ms), "due": oldest.is_due},
-        "events": identity_status.events,
-        "audit_length": identity_status.audit_length,
-        "denied_length": identity_status.denied_length,
-        "denials_folded": identity_status.folded,
+        **json_object(status, "name", "kind", "tier", "active", "suspended", "suspension"),
+        **json_object(status.tokens, "live_tokens=live", "tokens_due=due"),
+        "oldest_token": oldest
+        and {**json_object(oldest, "id", "issued_ms"), "due": oldest.is_due(now_ms)},
+        **json_object(status, "events", "audit_length", "denied_length", "denials_folded=folded"),
         "refusals": [
-            {"code": code, "count": of_code.count, "last_at": iso_time(of_code.last_ms)}
-            for code, of_code in sorted(identity_status.refusals.items())
+            {"code": code, **json_object(of_code, "count", "last_ms")}
+            for code, of_code in sorted(status.denials.items())
         ],
-        "limits": [_limit_as_json(use) for use in identity_status.limits],
-    }
-
-
-def _suspension(suspension: Suspension) -> dict[str, Any]:
-    since_ms, until_ms = suspension.since_ms, suspension.until_ms
-    return {
-        "reason": suspension.reason,
-        "by": suspension.by,
-        "since": None if since_ms is None else iso_time(since_ms),
-        "until": None if until_ms is None else iso_time(until_ms),
-    }
-
-
-def _limit_as_json(use: LimitUse) -> dict[str, Any]:
-    return {
-        "name": use.name,
-        "kind": str(use.kind),
-        "allows": use.allows,
-        "used": use.used,
-        "of": use.of,
-        "per": use.per,
-        "resets_at": None if use.resets_ms is None else iso_time(use.resets_ms),
+        "limits": [
+            json_object(use, "name", "kind", "allows", "used", "of", "per", "resets_ms")
+            for use in status.limits
+        ],
     }

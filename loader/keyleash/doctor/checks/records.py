@@ -12,8 +12,8 @@ from keyleash.errors import Problem
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.functions import DIGITS, library_texts
 from keyleash.operator.load.plan import Snapshot, batches, read_snapshots
-from keyleash.status.identities import read_token_counts
-from keyleash.store.identities import active_records, known_identities, server_time_ms
+from keyleash.operator.tokens import read_tokens
+from keyleash.store.identities import active_records, known_identities, server_time_us
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import PrefixChange
 from keyleash.store.records import ActivePolicy, GuardRecord
@@ -60,9 +60,8 @@ def check_tokens(deployment: Deployment, main: Server) -> Iterable[CheckResult]:
         OperationError (unreadable): A record is corrupt.
     """
     if deployment.policy is not None:
-        now_ms = server_time_ms(main.client)
-        for batch in batches(deployment.policy.identities):
-            list(read_token_counts(main.client, deployment.keyspace, batch, now_ms))
+        rules = {identity.name: identity.token for identity in deployment.policy.identities}
+        list(read_tokens(main.client, deployment.keyspace, rules, server_time_us(main.client)))
     return ()
 
 

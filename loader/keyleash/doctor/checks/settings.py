@@ -125,7 +125,7 @@ def check_moments(deployment: Deployment, main: Server) -> Iterator[DoctorFindin
     states = read_states(main.client, keyspace, names)
     ahead = [
         identity.name
-        for identity, (state, _) in zip(policy.identities, states, strict=True)
+        for identity, state in zip(policy.identities, states, strict=True)
         if state is not None and any(_is_ahead(identity, limit, now_us) for limit in state.limits)
     ]
     if ahead:
