@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from tools.command_costs import COSTS
+
 from keyleash.commands.spec import (
     CommandSpec,
     CommandTable,
@@ -127,7 +129,13 @@ def _section(title: str, specs: Sequence[CommandSpec], table: CommandTable) -> s
     lines += ("| command | keys | needs | cost | |", "|---|---|---|---|---|")
     for spec in specs:
         remarks = "; ".join(remarks_of(spec, table))
-        cells = (f"`{spec.name}`", places_of(spec), needs_of(spec), str(spec.cost), remarks)
+        cells = (
+            f"`{spec.name}`",
+            places_of(spec),
+            needs_of(spec),
+            COSTS.get(spec.name, ""),
+            remarks,
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

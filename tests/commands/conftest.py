@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tools.refresh_table import ask
 
 from keyleash.commands import load_table
-from keyleash.commands.live import ask
 from support.servers import RealServer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tools.refresh_table import merge_rows, weaker_arity
 
 from keyleash.commands import CommandSpec, KeyRange, OperationClass
 from keyleash.commands.facts import (
@@ -23,10 +24,8 @@ from keyleash.commands.spec import NumberedKeys, OptionKey, Variant
 from keyleash.commands.table import (
     CommandRow,
     KeySpecRow,
-    merge_rows,
     place,
     table_of,
-    weaker_arity,
 )
 
 READ, WRITE = OperationClass.READ, OperationClass.WRITE

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
-from tools.refresh_table import main, render
+from tools.refresh_table import ask, main, merge_tables, render
 
 from keyleash.commands import load_table
 from keyleash.commands.facts import (
@@ -24,9 +24,8 @@ from keyleash.commands.facts import (
     VARIANTS,
     WAITS,
 )
-from keyleash.commands.live import ask
 from keyleash.commands.spec import CommandSpec, NumberedKeys, OptionKey, StreamKeys
-from keyleash.commands.table import TABLE_PATH, CommandRow, merge_tables
+from keyleash.commands.table import TABLE_PATH, CommandRow
 from support.servers import RealServer, RealServers, find_server_binaries
 
 

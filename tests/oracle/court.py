@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis
+from tools.refresh_table import ask
 
 from keyleash.commands import CommandSpec, CommandTable, load_table
-from keyleash.commands.live import ask
 from keyleash.errors import ReplyCode
 from keyleash.evaluate import Decision
 from keyleash.operator import load_policy

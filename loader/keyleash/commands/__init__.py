@@ -1,4 +1,4 @@
-"""What each command does to which keys, from Redis's own key specs."""
+"""The effect of each command on its keys, from Redis's own key specs."""
 
 from keyleash.commands.keys import KeyUse, keys_of
 from keyleash.commands.spec import CommandSpec, CommandTable, KeyRange, OperationClass

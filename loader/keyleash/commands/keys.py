@@ -1,4 +1,4 @@
-"""From a call's arguments to its keys, and what each key needs."""
+"""Find the keys of a call in its arguments, and the classes that each key needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NUMBER = re.compile(rb"\s*\+?([0-9]+)")
 
 
 class UnplacedKeysError(KeyleashError):
-    """The keys of a command, or of a call, that guards refuse were asked for."""
+    """Not all keys of a command or of a call can be found, so guards refuse it."""
 
     code = "unplaced-keys"
     exit_code = 65
@@ -38,36 +38,25 @@ class UnplacedKeysError(KeyleashError):
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """
-    One key of one call.
-
-    Attributes:
-        key: The key.
-        needs: The classes that the call needs on it.
-    """
+    """One key of one call, and the classes that the call needs on it."""
 
     key: bytes
     needs: Needs
 
 
 def keys_of(spec: CommandSpec, argv: Sequence[bytes]) -> tuple[KeyUse, ...]:
-    """
-    Say which keys a call touches, and how.
+    """Return the keys that a call touches, in argument order, repeated ones included.
 
-    The answer is complete or there is none: a command whose keys cannot all be
-    placed is refused, because a missed key is a missed permission check.
+    The result is complete: a missed key would be a missed permission check. A call that is too
+    short, or that counts more keys than it has, has the keys that are there: the server reports
+    the error.
 
     Args:
         spec: The command's row in the table.
-        argv: The call as the client would send it, command name first. A call that is
-            too short, or that counts more keys than it has, has the keys that are there;
-            the server will say what it misses.
-
-    Returns:
-        One entry per key, in argument order; a key given twice is there twice.
+        argv: The call as the client would send it, command name first.
 
     Raises:
-        UnplacedKeysError: *spec* is refused, or the call has an option that is, or that hides
+        UnplacedKeysError: *spec* is refused, or the call has an option that is refused or hides
             its keys.
     """
     needs = _needs_instead(spec, argv)
@@ -78,28 +67,26 @@ def keys_of(spec: CommandSpec, argv: Sequence[bytes]) -> tuple[KeyUse, ...]:
 
 
 def key_places(spec: CommandSpec, argv: Sequence[bytes]) -> tuple[int, ...]:
-    """Say where the keys of a call stand; see `keys_of`, which says also what they need."""
+    """Return the places of a call's keys; otherwise like `keys_of`."""
     return tuple(place for place, _ in _placed(spec, argv))
 
 
 def is_option(argument: bytes, word: str) -> bool:
-    r"""
-    Tell whether the server takes an argument for an option word.
+    r"""Return whether the server reads an argument as the option *word*.
 
-    Redis compares options as C strings, so what follows a NUL does not count:
-    `get\0junk` is GET.
+    Redis compares options as C strings, up to a NUL byte: `get\0junk` is GET.
     """
     return argument.split(b"\0", 1)[0].upper() == word.encode()
 
 
 def refused_option(spec: CommandSpec, argv: Sequence[bytes]) -> str | None:
-    """The option word for which a guard refuses the call, if it has one."""
+    """Return the option word for which a guard refuses the call; None if it has none."""
     rest = argv[spec.options_start :]
     return next((word for word in spec.refused_if if any(is_option(a, word) for a in rest)), None)
 
 
 def only_gets(argv: Sequence[bytes]) -> bool:
-    """Whether a BITFIELD has no operation but GET and OVERFLOW, as the server reads it."""
+    """Return whether a BITFIELD has only the operations GET and OVERFLOW, like the server."""
     at = 2
     while at < len(argv):
         if is_option(argv[at], "GET") and at + 2 < len(argv):
@@ -115,8 +102,8 @@ def _needs_instead(spec: CommandSpec, argv: Sequence[bytes]) -> Needs | None:
     if spec.variant is None:
         return None
     option = spec.variant.option
-    # Any argument after key and value counts, also one that another option takes as
-    # its own: it is what Redis's setGetKeys does, and it errs on the strict side.
+    # Any argument after key and value counts, also the value of another option: Redis's
+    # setGetKeys does the same, and it errs on the strict side.
     holds = only_gets(argv) if option is None else any(is_option(arg, option) for arg in argv[3:])
     return spec.variant.needs if holds else None
 
@@ -146,7 +133,7 @@ def _places(spec: CommandSpec, search: KeySearch, argv: Sequence[bytes]) -> Iter
 
 
 def _number(argv: Sequence[bytes], place: int) -> int:
-    """As C's atoi, which is what Redis's key specs read a number with; 0 if there is none."""
+    """Read a number like C's atoi, as Redis's key specs do; 0 if there is none."""
     found = _NUMBER.match(argv[place]) if place < len(argv) else None
     return int(found[1]) if found else 0
 

@@ -1,8 +1,7 @@
 """The command table of a live server, modules included.
 
-A command that the configuration renames is told under the name it was made with, and
-goes through a guard under neither: the old name the server does not know, the new one
-the table does not.
+A server reports a renamed command under its old name. Guards run it under neither name: the server
+does not know the old one, and the table lacks the new one.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from keyleash.commands.table import CommandRow, KeySpecRow, SearchRow, table_of
 from keyleash.errors import KeyleashError
 
 UNNAMED = "the server"
-"""The label in a table that is read from a server: a guard is the same whatever it is called."""
+"""The label in a table that is read from a server, constant so that equal tables are equal."""
 
 FIELDS = 10
-"""What COMMAND says of each command since Redis 7; the key specs are among the last."""
+"""The number of fields of each command in COMMAND's reply since Redis 7."""
 
 
 class UnreadableCommandsError(KeyleashError):
-    """A server does not say what its commands do to keys."""
+    """A server does not report the keys of its commands."""
 
     code = "unreadable-commands"
 
@@ -38,61 +37,41 @@ class UnreadableCommandsError(KeyleashError):
 
 
 def read_table(client: Any) -> CommandTable:
-    """
-    Read a server's commands and place their keys; one round trip.
-
-    Args:
-        client: A redis-py client, RESP2 or RESP3.
+    """Read a server's command table in one round trip.
 
     Raises:
         UnreadableCommandsError: the user may not run COMMAND, or its reply has no key specs.
     """
-    return _placed(_Answer(_reply(client)))
-
-
-def ask(client: Any) -> tuple[str, dict[str, CommandRow]]:
-    """
-    Read a server's commands as raw rows; otherwise like `read_table`.
-
-    Returns:
-        The server's label, such as `redis 8.0.2`, and its rows by command name.
-    """
-    info = client.info("server")
-    name = info.get("server_name", "redis")
-    label = f"{name} {info[f'{name}_version']}"
-    return label, rows_of(label, _reply(client))
+    return _placed(_Answer(command_reply(client)))
 
 
 def rows_of(label: str, reply: Iterable[Sequence[Any]]) -> dict[str, CommandRow]:
-    """
-    Turn a COMMAND reply into rows.
+    """Return the rows by command name, with sub-commands.
 
     Args:
         label: The server's label.
         reply: COMMAND's reply under RESP2 or RESP3.
-
-    Returns:
-        Rows by command name, sub-commands included.
     """
     return {name: row for entry in reply for name, row in _command_rows(label, entry)}
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """A reply as the key of a cache: compared as a whole, since no hash of it is cheap."""
+    """A reply as a cache key: compared as a whole, since hashing it is expensive."""
 
     reply: list[Any] = field(hash=False, repr=False)
 
 
 @lru_cache(maxsize=4)
 def _placed(answer: _Answer) -> CommandTable:
-    # Placing takes several times as long as reading, and a process may load again and again.
+    # Building a table takes several times as long as reading it, and a process may load often.
     return table_of([UNNAMED], rows_of(UNNAMED, answer.reply))
 
 
-def _reply(client: Any) -> list[Any]:
+def command_reply(client: Any) -> list[Any]:
+    """Return the reply to COMMAND; errors as in `read_table`."""
     with client.pipeline(transaction=False) as pipe:
-        # The reply as it is: redis-py would leave the key specs out.
+        # redis-py's callback would drop the key specs.
         pipe.response_callbacks = {}
         pipe.execute_command("COMMAND")
         (reply,) = pipe.execute(raise_on_error=False)
@@ -147,7 +126,7 @@ def _search(reply: Any) -> SearchRow:
 
 
 def _mapping(reply: Any) -> dict[str, Any]:
-    """A map, which RESP2 sends as a flat list of names and values."""
+    """Return a map, which RESP2 sends as a flat list of names and values."""
     pairs = (
         reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
     )

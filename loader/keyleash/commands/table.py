@@ -1,13 +1,12 @@
-"""The shipped command table: rows of `table.json`, placed as `CommandSpec`s."""
+"""The shipped command table, `table.json`, and the `CommandSpec` of each of its rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, reduce
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypedDict
 
 from keyleash.commands.facts import (
@@ -45,24 +44,18 @@ from keyleash.commands.spec import (
     OptionKey,
     StreamKeys,
 )
-from keyleash.commands.work import COSTS, LENGTHENS, WORK
-
-# The raw rows of `table.json`, and how those of several servers become one.
-#
-# Every step of a merge goes to the strict side, so that a guard is safe on each of
-# the servers: flags add up, the weaker arity is believed, and key specs that stand
-# at different places are all kept and marked, which refuses the command.
+from keyleash.commands.work import LENGTHENS, WORK
 
 
 class SearchRow(TypedDict):
-    """`begin_search` or `find_keys` of a key spec, in the server's words."""
+    """`begin_search` or `find_keys` of a key spec, as in the reply to COMMAND."""
 
     type: str
     spec: dict[str, Any]
 
 
 class KeySpecRow(TypedDict):
-    """One key spec: what happens to the keys, and where they stand."""
+    """One key spec: the flags of the keys, and their places."""
 
     flags: list[str]
     begin_search: SearchRow
@@ -83,97 +76,24 @@ class CommandRow(TypedDict):
 Rows = Mapping[str, CommandRow]
 
 
-def merge_tables(tables: Iterable[Rows]) -> dict[str, CommandRow]:
-    """
-    Make one table of several servers' rows.
-
-    Args:
-        tables: Rows by command name, one mapping per server (or merged before).
-
-    Returns:
-        Every command of any server, sorted by name.
-    """
-    merged: dict[str, CommandRow] = {}
-    for table in tables:
-        for name, row in table.items():
-            merged[name] = merge_rows(merged[name], row) if name in merged else row
-    return dict(sorted(merged.items()))
-
-
-def merge_rows(command_row: CommandRow, other: CommandRow) -> CommandRow:
-    """
-    Make one row of two servers' rows for the same command.
-
-    The order of the arguments does not matter, and a row merged with itself stays
-    as it is: that is how a test sees that a server still says what the table says.
-    """
-    agree = (
-        positions_of(command_row) == positions_of(other)
-        and not command_row["positions_differ"]
-        and not other["positions_differ"]
-    )
-    return {
-        "arity": weaker_arity(command_row["arity"], other["arity"]),
-        "flags": _union(command_row["flags"], other["flags"]),
-        "categories": _union(command_row["categories"], other["categories"]),
-        "servers": _union(command_row["servers"], other["servers"]),
-        "key_specs": (
-            list(map(_merge_key_specs, command_row["key_specs"], other["key_specs"]))
-            if agree
-            else _distinct([*command_row["key_specs"], *other["key_specs"]])
-        ),
-        "positions_differ": not agree,
-    }
-
-
-def positions_of(row: CommandRow) -> list[tuple[SearchRow, SearchRow]]:
-    """Where a row's key specs look for keys, whatever happens to these."""
-    return [(spec["begin_search"], spec["find_keys"]) for spec in row["key_specs"]]
-
-
-def weaker_arity(item: int, other: int) -> int:
-    """The arity that every call allowed by either of two arities meets."""
-    return item if item == other else -min(abs(item), abs(other))
-
-
-def _merge_key_specs(key_spec_row: KeySpecRow, other: KeySpecRow) -> KeySpecRow:
-    return {**key_spec_row, "flags": _union(key_spec_row["flags"], other["flags"])}
-
-
-def _distinct(specs: list[KeySpecRow]) -> list[KeySpecRow]:
-    by_text = {json.dumps(spec, sort_keys=True): spec for spec in specs}
-    return [spec for _, spec in sorted(by_text.items())]
-
-
-def _union(item: Iterable[str], other: Iterable[str]) -> list[str]:
-    return sorted({*item, *other})
-
-
-# From a raw row to a `CommandSpec`: where the keys stand and what each needs, or why not.
-#
 # A guard looks for a call's keys with one search, or with two of which the first finds
-# one key: so the first key has one set of needs and all others share another. What
-# does not fit that for every argument list is refused, because a missed key is a
+# one key: so the first key has one set of needs and all others share another. A command
+# that does not fit this for every argument list is refused, because a missed key is a
 # missed permission check.
 
-# A flag that is in neither set is news from a later server: its keys are not understood.
+# The keys of a flag in neither set, from a later server, are not understood.
 _CLASSLESS_FLAGS = frozenset({"RO", "RW", "OW", "RM"})
 _DOUBTFUL_FLAGS = frozenset({"incomplete", "variable_flags"})
 
 
 def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
-    """
-    Turn a raw row into the row that guards are compiled from.
+    """Return the `CommandSpec` of a raw row: its key searches, or the reason why it is refused.
 
     Args:
         name: The command in upper case, a sub-command after its container.
-        row: What the servers say of it.
         is_container: Whether the command has sub-commands.
-
-    Returns:
-        The command with its key searches, or with the reason why it is refused.
     """
-    facts = CommandSpec(
+    spec = CommandSpec(
         name=name,
         arity=row["arity"],
         flags=tuple(row["flags"]),
@@ -184,13 +104,13 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
     refused = check_command(name, row, is_container=is_container)
     has_keys = not (name in KEYLESS_PASSES or name in CHANNELS or name in SCANS)
     if refused is None and has_keys:
-        key_specs = [spec for spec in row["key_specs"] if "not_key" not in spec["flags"]]
+        key_specs = [item for item in row["key_specs"] if "not_key" not in item["flags"]]
         keys = STORES.get(name) or searches_of(name, key_specs)
         refused = check_key_specs(name, key_specs) or check_searches(keys, fewest_arguments(row))
     if refused is not None:
-        return replace(facts, refused=refused)
+        return replace(spec, refused=refused)
     return replace(
-        facts,
+        spec,
         keys=keys,
         variant=VARIANTS.get(name),
         refused_if=REFUSED_IF.get(name, ()),
@@ -198,14 +118,13 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         scans=name in SCANS,
         waits=WAITS.get(name),
         named_only=name in NAMED_ONLY or ("module" in row["flags"] and name not in VECTOR_SETS),
-        cost=COSTS.get(name),
         work=WORK.get(name),
         lengthens=LENGTHENS.get(name),
     )
 
 
 def check_command(name: str, row: CommandRow, *, is_container: bool) -> str | None:
-    """Say why a command is refused whatever its keys are, or None."""
+    """Return the reason why a command is refused whatever its keys are, or None."""
     container = name.partition(" ")[0]
     reason = REFUSED.get(name) or REFUSED_CONTAINERS.get(container)
     if reason is not None:
@@ -221,7 +140,7 @@ def check_command(name: str, row: CommandRow, *, is_container: bool) -> str | No
 
 
 def check_key_specs(name: str, key_specs: Sequence[KeySpecRow]) -> str | None:
-    """Say why the key specs do not tell all keys of every call, or None."""
+    """Return the reason why the key specs do not cover all keys of every call, or None."""
     if not key_specs:
         return NO_KEY
     known = name in STORES or all(_is_understood(name, spec) for spec in key_specs)
@@ -256,13 +175,13 @@ def _is_option_key(spec: KeySpecRow) -> bool:
     return (
         spec["begin_search"]["spec"]["startfrom"] >= 1
         and spec["find_keys"]["spec"]["lastkey"] == 0
-        # A word that another server may give a meaning: only those that are known to store.
+        # Only words that are known to store: a server may give others a new meaning.
         and spec["begin_search"]["spec"]["keyword"] in ("STORE", "STOREDIST")
     )
 
 
 def searches_of(name: str, key_specs: Sequence[KeySpecRow]) -> tuple[KeySearch, ...]:
-    """The searches that key specs describe, as few as possible; those not understood left out."""
+    """Return the fewest searches for the key specs that are understood."""
     understood = [spec for spec in key_specs if _is_understood(name, spec)]
     return join_searches([_search_of(name, spec) for spec in understood])
 
@@ -273,7 +192,7 @@ def _search_of(name: str, spec: KeySpecRow) -> KeySearch:
     match spec["begin_search"]["type"], spec["find_keys"]["type"]:
         case "index", "range":
             first, last = int(begin["index"]), int(find["lastkey"])
-            # The server counts from the first key, but from the end if it is negative.
+            # `lastkey` counts from the first key; if it is negative, from the end.
             return KeyRange(first, last if last < 0 else first + last, find["keystep"], needs)
         case "index", "keynum":
             count_at = begin["index"] + find["keynumidx"]
@@ -286,7 +205,7 @@ def _search_of(name: str, spec: KeySpecRow) -> KeySearch:
 
 
 def needs_of(name: str, flags: Sequence[str]) -> Needs:
-    """The classes that keys of these flags need, in the order of `OperationClass`."""
+    """Return the classes that keys with these flags need, in the order of `OperationClass`."""
     needed = {CLASS_OF_FLAG[flag] for flag in flags if flag in CLASS_OF_FLAG}
     if name in UNFLAGGED_NEEDS:
         needed = {*UNFLAGGED_NEEDS[name]} | (needed & {OperationClass.DELETE})
@@ -294,7 +213,7 @@ def needs_of(name: str, flags: Sequence[str]) -> Needs:
 
 
 def join_searches(searches: Sequence[KeySearch]) -> tuple[KeySearch, ...]:
-    """Sort searches by place and make one of neighbours that are one with equal needs."""
+    """Sort searches by place, and join neighbours with equal needs."""
 
     def join(done: tuple[KeySearch, ...], new: KeySearch) -> tuple[KeySearch, ...]:
         match done[-1] if done else None, new:
@@ -321,21 +240,19 @@ def _place_of(search: KeySearch) -> int:
 
 
 def fewest_arguments(row: CommandRow) -> int:
-    """How many arguments the shortest call has, its name included."""
+    """Return the number of arguments of the shortest call, its name included."""
     if "module" in row["flags"]:
         # A module checks its arguments itself and declares no arity; a call without its
-        # one key names nothing that it could touch.
+        # one key can touch nothing.
         return max(2, abs(row["arity"]))
     return abs(row["arity"])
 
 
 def check_searches(searches: Sequence[KeySearch], fewest: int) -> str | None:
-    """
-    Say why a guard cannot look for keys in this way, or None.
+    """Return the reason why a guard cannot look for keys by joined *searches*, or None.
 
     Args:
-        searches: Joined searches.
-        fewest: How many arguments the shortest call has, its name included.
+        fewest: The number of arguments of the shortest call, its name included.
     """
     match searches:
         case [KeyRange() as head, KeyRange() as tail] if _follows(head, tail):
@@ -351,8 +268,8 @@ def check_searches(searches: Sequence[KeySearch], fewest: int) -> str | None:
 
 
 def _check_walk(head: KeyRange, tail: KeyRange, fewest: int) -> str | None:
-    # The last range may be open and empty (PFMERGE without sources); a key at a
-    # counted place, and the first one in any case, must be there in every call.
+    # The last range may be open and empty (PFMERGE without sources). Every call must have
+    # the first key and all keys at fixed places.
     walk_end = _place(tail.last, fewest)
     surely_there = max(head.first, head.last, tail.last)
     if walk_end < head.first or surely_there >= fewest:
@@ -377,21 +294,17 @@ TABLE_PATH = Path(__file__).with_name("table.json")
 
 @cache
 def load_table() -> CommandTable:
-    """The table that ships with keyleash, read once per process."""
+    """Return the table that ships with keyleash, read once per process."""
     raw = json.loads(TABLE_PATH.read_text(encoding="utf-8"))
     return table_of(raw["servers"], raw["commands"])
 
 
 def table_of(servers: Sequence[str], rows: Rows) -> CommandTable:
-    """
-    Place the keys of every command.
+    """Return the table of raw *rows*, with the commands that guards refuse.
 
     Args:
         servers: Labels of the servers that the rows come from.
         rows: Raw rows by command name.
-
-    Returns:
-        All commands, those that guards refuse included.
     """
     containers = {name.partition(" ")[0] for name in rows if " " in name}
     commands = {
@@ -401,4 +314,4 @@ def table_of(servers: Sequence[str], rows: Rows) -> CommandTable:
         parts = (spec for name, spec in commands.items() if name.startswith(f"{container} "))
         if commands[container].refused == CONTAINER and all(spec.refused for spec in parts):
             commands[container] = replace(commands[container], refused=NO_SUBCOMMAND)
-    return CommandTable(servers=tuple(servers), commands=MappingProxyType(commands))
+    return CommandTable(servers=tuple(servers), commands=commands)

@@ -1,22 +1,20 @@
-"""What commands cost a server, and how a guard finds out before one runs.
+"""The work of commands, which a guard estimates before one runs.
 
-Costs are those of the commands' pages at https://redis.io/docs/latest/commands/. Weights were
-measured inside a script on Redis 8.0.2, Valkey 8.1.1 and Valkey 9.1.2, the slowest of which
+Weights were measured inside a script on Redis 8.0.2, Valkey 8.1.1 and Valkey 9.1.2; the slowest
 counts: `python -m benchmarks.work`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
-from keyleash.commands.spec import Bound, Cost, Join, Lengthening, Lengthens, Work
+from keyleash.commands.spec import Bound, Join, Lengthening, Lengthens, Work
 
 DEFAULT_WORK = 250_000
-"""Units of work that one call or batch may be, where a policy does not say: about 25 ms."""
+"""Default bound on the units of work of one call or batch: about 25 ms."""
 
 UNASKED_WORK = 1_000
-"""Work up to which the arguments are believed: a question to the server costs as much."""
+"""Work up to which no size is read: reading it costs as much."""
 
 PLAIN_BYTES = 64 * 1024
 """Length up to which extending a string is no work."""
@@ -25,10 +23,10 @@ ASKING_WORK = 100
 """Work of an estimate."""
 
 QUESTION_WORK = 25
-"""Work of each question to the server for it."""
+"""Work of each size that an estimate reads from the server."""
 
 USAGE_WORK = 0.5
-"""Work of an element that MEMORY USAGE looks at."""
+"""Work of an element that MEMORY USAGE samples."""
 
 STRING_WORK = 1 / 40
 """Work of a byte that a script reads."""
@@ -43,192 +41,129 @@ CONSUMER_WORK = 40
 """Work of a consumer in the reply of XINFO CONSUMERS."""
 
 EXTENDED_BYTE_WORK = 1 / 400
-"""Work of a byte that a server adds to a string so that it has the length of a call."""
+"""Work of a byte by which a call extends a string."""
 
 PLAIN_WORDS = 1_000
-"""Words of a stream entry: an agent adds no more with the default bound."""
+"""Words of a stream entry that one XADD may have within the default bound."""
 
 PLAIN_ENTRIES = 350
-"""Stream entries of that many words stay within the default bound."""
+"""Number of stream entries with `PLAIN_WORDS` words within the default bound."""
 
 UNASKED_READS = 16
-"""Strings that a batch reads whole before the length of any further one is asked for."""
+"""Number of strings that a batch reads whole before lengths are checked."""
 
 UNASKED_KEYS = 2
-"""Keys of an MGET whose lengths are not asked for."""
+"""Number of keys of an MGET up to which their lengths are not read."""
 
 DEFAULT_VALUE_BYTES = 64 * 1024 * 1024
-"""The length that a call may give a string, where no grant says otherwise."""
+"""Default bound on the length that a call may give a string."""
 
 IMAGE_WORK = 0.45
-"""Work of a byte of a before-image, and of the digest of what a call left; of a string a sixth."""
+"""Work of a byte of a before-image or of an after-digest; of a string a sixth of it."""
 
 BYTES_PER_ELEMENT = 250
-"""Bytes of a key that are as much work as one element, where `ANY_SIZE` is asked for."""
+"""Bytes of a key that are as much work as one element, for `ANY_SIZE`."""
 
 ANY_SIZE = "ANY"
 
-SIZE_BY_TYPE: Mapping[str, str] = MappingProxyType(
-    {
-        "string": "STRLEN",
-        "list": "LLEN",
-        "set": "SCARD",
-        "zset": "ZCARD",
-        "hash": "HLEN",
-        "stream": "XLEN",
-        "vectorset": "VCARD",
-        "none": "EXISTS",
-    }
-)
-"""The commands that `ANY_SIZE` stands for, by the answer of TYPE."""
+SIZE_BY_TYPE: Mapping[str, str] = {
+    "string": "STRLEN",
+    "list": "LLEN",
+    "set": "SCARD",
+    "zset": "ZCARD",
+    "hash": "HLEN",
+    "stream": "XLEN",
+    "vectorset": "VCARD",
+    "none": "EXISTS",
+}
+"""The command that returns the size of a key, by the reply of TYPE, for `ANY_SIZE`."""
 
 
 def _each(names: str, work: Work) -> dict[str, Work]:
     return dict.fromkeys(names.split(), work)
 
 
-WORK: Mapping[str, Work] = MappingProxyType(
-    {
-        # Whole values.
-        "HGETALL": Work(7, "HLEN"),
-        **_each("HKEYS HVALS", Work(6, "HLEN")),
-        "SMEMBERS": Work(3, "SCARD"),
-        "COPY": Work(5, ANY_SIZE, bound=Bound.WHOLE),
-        "DUMP": Work(10, ANY_SIZE, bound=Bound.WHOLE),
-        "RESTORE": Work(1.5, None, bound=Bound.BYTES, place=3),
-        **_each("LREM LPOS LINSERT", Work(0.5, "LLEN")),
-        "LTRIM": Work(0.1, "LLEN"),
-        **_each("BITCOUNT BITPOS", Work(0.003, "STRLEN")),
-        **_each("SORT SORT_RO", Work(20, ANY_SIZE)),
-        **_each("HMGET HGETDEL HGETEX", Work(0.5, "HLEN", bound=Bound.REPEATS, place=2, default=5)),
-        # Several values.
-        **_each("SUNION SDIFF", Work(3, "SCARD", last=0)),
-        **_each("SUNIONSTORE SDIFFSTORE", Work(3, "SCARD", first=2, last=0)),
-        "SINTER": Work(5, "SCARD", Join.LEAST, last=0),
-        "SINTERSTORE": Work(5, "SCARD", Join.LEAST, first=2, last=0),
-        "SINTERCARD": Work(2, "SCARD", Join.LEAST, last=0),
-        **_each("ZUNION ZDIFF", Work(12, ANY_SIZE, last=0)),
-        **_each("ZUNIONSTORE ZDIFFSTORE", Work(6, ANY_SIZE, first=2, last=0)),
-        "ZINTER": Work(12, ANY_SIZE, Join.LEAST, last=0),
-        "ZINTERSTORE": Work(10, ANY_SIZE, Join.LEAST, first=2, last=0),
-        "ZINTERCARD": Work(10, ANY_SIZE, Join.LEAST, last=0),
-        "BITOP": Work(0.012, "STRLEN", Join.MOST, first=2, last=0),
-        "LCS": Work(0.04, "STRLEN", Join.PRODUCT, last=2),
-        "MGET": Work(STRING_WORK, "STRLEN", last=0, bound=Bound.KEYS, default=UNASKED_KEYS),
-        **_each("PFCOUNT PFMERGE", Work(50, None, last=0, bound=Bound.KEYS, default=20)),
-        # Parts of a value.
-        "LRANGE": Work(1.5, "LLEN", bound=Bound.RANGE, place=2),
-        **_each("LINDEX LSET", Work(0.05, "LLEN", bound=Bound.INDEX, place=2)),
-        **_each("ZREVRANGE", Work(8, "ZCARD", bound=Bound.RANGE, place=2)),
-        "ZREMRANGEBYRANK": Work(5, "ZCARD", bound=Bound.RANGE, place=2),
-        **_each(
-            "ZRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE ZRANGEBYLEX ZREVRANGEBYLEX",
-            Work(8, "ZCARD", bound=Bound.RANGE, place=2),
-        ),
-        "ZRANGESTORE": Work(8, "ZCARD", first=2, last=2, bound=Bound.RANGE, place=3),
-        **_each("ZREMRANGEBYSCORE ZREMRANGEBYLEX", Work(5, "ZCARD", bound=Bound.RANGE, place=2)),
-        # What lies within a distance cannot be counted without a look at it.
-        **_each(
-            "GEOSEARCH GEORADIUS GEORADIUS_RO GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO",
-            Work(10, "ZCARD", bound=Bound.ANY, place=2),
-        ),
-        "GEOSEARCHSTORE": Work(10, "ZCARD", first=2, last=2, bound=Bound.ANY, place=3),
-        **_each("LPOP RPOP", Work(4, "LLEN", bound=Bound.COUNT, place=2)),
-        "SPOP": Work(12, "SCARD", bound=Bound.COUNT, place=2),
-        "SRANDMEMBER": Work(40, "SCARD", bound=Bound.COUNT, place=2),
-        "HRANDFIELD": Work(28, "HLEN", bound=Bound.COUNT, place=2),
-        "ZRANDMEMBER": Work(34, "ZCARD", bound=Bound.COUNT, place=2),
-        "VRANDMEMBER": Work(40, "VCARD", bound=Bound.COUNT, place=2),
-        **_each("ZPOPMIN ZPOPMAX", Work(13, "ZCARD", bound=Bound.COUNT, place=2)),
-        **_each("LMPOP BLMPOP", Work(4, "LLEN", last=0, bound=Bound.OPTION, default=1)),
-        **_each("ZMPOP BZMPOP", Work(13, "ZCARD", last=0, bound=Bound.OPTION, default=1)),
-        "SCAN": Work(10, None, bound=Bound.SCAN, place=2, default=10),
-        "HSCAN": Work(13, "HLEN", bound=Bound.SCAN, place=3, default=10),
-        "SSCAN": Work(7, "SCARD", bound=Bound.SCAN, place=3, default=10),
-        "ZSCAN": Work(19, "ZCARD", bound=Bound.SCAN, place=3, default=10),
-        "MEMORY USAGE": Work(1.3, ANY_SIZE, bound=Bound.OPTION, default=5),
-        # Streams. An entry is handled whole, however many words it has.
-        **_each("XRANGE XREVRANGE", Work(14, "XLEN", bound=Bound.ENTRIES, place=2)),
-        **_each("XREAD XREADGROUP", Work(14, "XLEN", last=0, bound=Bound.STREAMS)),
-        "XADD": Work(250, None, bound=Bound.WORDS, default=PLAIN_WORDS + 2),
-        "XCLAIM": Work(360, "XLEN", bound=Bound.REPEATS, place=4, default=20),
-        "XAUTOCLAIM": Work(360, "XLEN", bound=Bound.OPTION, default=100),
-        "XINFO GROUPS": Work(GROUP_WORK, "XLEN", bound=Bound.GROUPS),
-        "XINFO CONSUMERS": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=3),
-        "XPENDING": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=2),
-        "XINFO STREAM": Work(WORD_WORK / 2, "XLEN", bound=Bound.FULL, place=3),
-        # Vector sets.
-        "VSIM": Work(10, "VCARD", bound=Bound.OPTION, default=10),
-        "VADD": Work(0.04, None, bound=Bound.REDUCE, place=2),
-    }
-)
-"""How the work of these commands is estimated. Arguments bound the work of all others."""
+WORK: Mapping[str, Work] = {
+    # Whole values.
+    "HGETALL": Work(7, "HLEN"),
+    **_each("HKEYS HVALS", Work(6, "HLEN")),
+    "SMEMBERS": Work(3, "SCARD"),
+    "COPY": Work(5, ANY_SIZE, bound=Bound.WHOLE),
+    "DUMP": Work(10, ANY_SIZE, bound=Bound.WHOLE),
+    "RESTORE": Work(1.5, None, bound=Bound.BYTES, place=3),
+    **_each("LREM LPOS LINSERT", Work(0.5, "LLEN")),
+    "LTRIM": Work(0.1, "LLEN"),
+    **_each("BITCOUNT BITPOS", Work(0.003, "STRLEN")),
+    **_each("SORT SORT_RO", Work(20, ANY_SIZE)),
+    **_each("HMGET HGETDEL HGETEX", Work(0.5, "HLEN", bound=Bound.REPEATS, place=2, default=5)),
+    # Several values.
+    **_each("SUNION SDIFF", Work(3, "SCARD", last=0)),
+    **_each("SUNIONSTORE SDIFFSTORE", Work(3, "SCARD", first=2, last=0)),
+    "SINTER": Work(5, "SCARD", Join.LEAST, last=0),
+    "SINTERSTORE": Work(5, "SCARD", Join.LEAST, first=2, last=0),
+    "SINTERCARD": Work(2, "SCARD", Join.LEAST, last=0),
+    **_each("ZUNION ZDIFF", Work(12, ANY_SIZE, last=0)),
+    **_each("ZUNIONSTORE ZDIFFSTORE", Work(6, ANY_SIZE, first=2, last=0)),
+    "ZINTER": Work(12, ANY_SIZE, Join.LEAST, last=0),
+    "ZINTERSTORE": Work(10, ANY_SIZE, Join.LEAST, first=2, last=0),
+    "ZINTERCARD": Work(10, ANY_SIZE, Join.LEAST, last=0),
+    "BITOP": Work(0.012, "STRLEN", Join.MOST, first=2, last=0),
+    "LCS": Work(0.04, "STRLEN", Join.PRODUCT, last=2),
+    "MGET": Work(STRING_WORK, "STRLEN", last=0, bound=Bound.KEYS, default=UNASKED_KEYS),
+    **_each("PFCOUNT PFMERGE", Work(50, None, last=0, bound=Bound.KEYS, default=20)),
+    # Parts of a value.
+    "LRANGE": Work(1.5, "LLEN", bound=Bound.RANGE, place=2),
+    **_each("LINDEX LSET", Work(0.05, "LLEN", bound=Bound.INDEX, place=2)),
+    **_each("ZREVRANGE", Work(8, "ZCARD", bound=Bound.RANGE, place=2)),
+    "ZREMRANGEBYRANK": Work(5, "ZCARD", bound=Bound.RANGE, place=2),
+    **_each(
+        "ZRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE ZRANGEBYLEX ZREVRANGEBYLEX",
+        Work(8, "ZCARD", bound=Bound.RANGE, place=2),
+    ),
+    "ZRANGESTORE": Work(8, "ZCARD", first=2, last=2, bound=Bound.RANGE, place=3),
+    **_each("ZREMRANGEBYSCORE ZREMRANGEBYLEX", Work(5, "ZCARD", bound=Bound.RANGE, place=2)),
+    # Members within a distance cannot be counted without visiting them.
+    **_each(
+        "GEOSEARCH GEORADIUS GEORADIUS_RO GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO",
+        Work(10, "ZCARD", bound=Bound.ANY, place=2),
+    ),
+    "GEOSEARCHSTORE": Work(10, "ZCARD", first=2, last=2, bound=Bound.ANY, place=3),
+    **_each("LPOP RPOP", Work(4, "LLEN", bound=Bound.COUNT, place=2)),
+    "SPOP": Work(12, "SCARD", bound=Bound.COUNT, place=2),
+    "SRANDMEMBER": Work(40, "SCARD", bound=Bound.COUNT, place=2),
+    "HRANDFIELD": Work(28, "HLEN", bound=Bound.COUNT, place=2),
+    "ZRANDMEMBER": Work(34, "ZCARD", bound=Bound.COUNT, place=2),
+    "VRANDMEMBER": Work(40, "VCARD", bound=Bound.COUNT, place=2),
+    **_each("ZPOPMIN ZPOPMAX", Work(13, "ZCARD", bound=Bound.COUNT, place=2)),
+    **_each("LMPOP BLMPOP", Work(4, "LLEN", last=0, bound=Bound.OPTION, default=1)),
+    **_each("ZMPOP BZMPOP", Work(13, "ZCARD", last=0, bound=Bound.OPTION, default=1)),
+    "SCAN": Work(10, None, bound=Bound.SCAN, place=2, default=10),
+    "HSCAN": Work(13, "HLEN", bound=Bound.SCAN, place=3, default=10),
+    "SSCAN": Work(7, "SCARD", bound=Bound.SCAN, place=3, default=10),
+    "ZSCAN": Work(19, "ZCARD", bound=Bound.SCAN, place=3, default=10),
+    "MEMORY USAGE": Work(1.3, ANY_SIZE, bound=Bound.OPTION, default=5),
+    # Streams. An entry is handled whole, however many words it has.
+    **_each("XRANGE XREVRANGE", Work(14, "XLEN", bound=Bound.ENTRIES, place=2)),
+    **_each("XREAD XREADGROUP", Work(14, "XLEN", last=0, bound=Bound.STREAMS)),
+    "XADD": Work(250, None, bound=Bound.WORDS, default=PLAIN_WORDS + 2),
+    "XCLAIM": Work(360, "XLEN", bound=Bound.REPEATS, place=4, default=20),
+    "XAUTOCLAIM": Work(360, "XLEN", bound=Bound.OPTION, default=100),
+    "XINFO GROUPS": Work(GROUP_WORK, "XLEN", bound=Bound.GROUPS),
+    "XINFO CONSUMERS": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=3),
+    "XPENDING": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=2),
+    "XINFO STREAM": Work(WORD_WORK / 2, "XLEN", bound=Bound.FULL, place=3),
+    # Vector sets.
+    "VSIM": Work(10, "VCARD", bound=Bound.OPTION, default=10),
+    "VADD": Work(0.04, None, bound=Bound.REDUCE, place=2),
+}
+"""Estimates of the work of commands. Arguments bound the work of all others."""
 
 
-def _costs(cost: Cost, names: str) -> dict[str, Cost]:
-    return dict.fromkeys(names.split(), cost)
-
-
-COSTS: Mapping[str, Cost] = MappingProxyType(
-    {
-        name.replace("|", " "): cost
-        for name, cost in {
-            **_costs(
-                Cost.CONSTANT,
-                "APPEND DECR DECRBY DELIFEQ ECHO EXPIRE EXPIREAT EXPIRETIME GET GETBIT GETDEL"
-                " GETEX GETSET HEXISTS HGET HINCRBY HINCRBYFLOAT HLEN HSETNX HSTRLEN INCR INCRBY"
-                " INCRBYFLOAT LLEN LMOVE BLMOVE BLPOP BRPOP BRPOPLPUSH RPOPLPUSH OBJECT|ENCODING"
-                " OBJECT|FREQ OBJECT|IDLETIME OBJECT|REFCOUNT PERSIST PEXPIRE PEXPIREAT"
-                " PEXPIRETIME PING PSETEX PTTL SCARD SET SETBIT SETEX SETNX SETRANGE SISMEMBER"
-                " SMOVE STRLEN TIME TTL TYPE XADD XGROUP|CREATE XGROUP|CREATECONSUMER"
-                " XGROUP|SETID XLEN XSETID ZCARD ZSCORE VCARD VDIM VEMB VGETATTR VINFO"
-                " VISMEMBER VSETATTR",
-            ),
-            **_costs(
-                Cost.LOGARITHMIC,
-                "BZPOPMAX BZPOPMIN GEODIST VADD VLINKS VREM ZCOUNT ZINCRBY ZLEXCOUNT ZRANK"
-                " ZREVRANK",
-            ),
-            **_costs(
-                Cost.ARGUMENTS,
-                "BITFIELD BITFIELD_RO DEL EXISTS GEOADD GEOHASH GEOPOS HDEL HEXPIRE HEXPIREAT"
-                " HEXPIRETIME HGETDEL HGETEX HMGET HMSET HPERSIST HPEXPIRE HPEXPIREAT"
-                " HPEXPIRETIME HPTTL HSET HSETEX HTTL LPUSH LPUSHX MGET MSET MSETEX MSETNX PFADD"
-                " PFCOUNT PFMERGE PUBLISH RPUSH RPUSHX SADD SMISMEMBER SPUBLISH SREM TOUCH"
-                " UNLINK XACK XCLAIM XDEL ZADD ZMSCORE ZREM",
-            ),
-            **_costs(
-                Cost.REPLY,
-                "BLMPOP BZMPOP GETRANGE HGETALL HKEYS HRANDFIELD HSCAN HVALS LMPOP LPOP LRANGE"
-                " RPOP SCAN SMEMBERS SPOP SRANDMEMBER SSCAN SUBSTR VRANDMEMBER VSIM XAUTOCLAIM"
-                " XINFO|CONSUMERS XINFO|GROUPS XINFO|STREAM XPENDING XRANGE XREAD XREADGROUP"
-                " XREVRANGE ZMPOP ZPOPMAX ZPOPMIN ZRANDMEMBER ZRANGE ZRANGEBYLEX ZRANGEBYSCORE"
-                " ZRANGESTORE ZREVRANGE ZREVRANGEBYLEX ZREVRANGEBYSCORE ZSCAN",
-            ),
-            **_costs(
-                Cost.VALUE,
-                "BITCOUNT BITPOS COPY DUMP GEORADIUS GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO"
-                " GEORADIUS_RO GEOSEARCH GEOSEARCHSTORE LINDEX LINSERT LPOS LREM LSET LTRIM"
-                " MEMORY|USAGE RENAME RENAMENX RESTORE SDIFF SDIFFSTORE SORT SORT_RO SUNION"
-                " SUNIONSTORE XGROUP|DELCONSUMER XGROUP|DESTROY XTRIM ZDIFF ZDIFFSTORE"
-                " ZREMRANGEBYLEX ZREMRANGEBYRANK ZREMRANGEBYSCORE ZUNION ZUNIONSTORE",
-            ),
-            **_costs(
-                Cost.PRODUCT,
-                "BITOP LCS SINTER SINTERCARD SINTERSTORE ZINTER ZINTERCARD ZINTERSTORE",
-            ),
-        }.items()
-    }
-)
-"""How the time of every command that a guard lets through grows, those of modules apart."""
-
-READS: Mapping[str, Work] = MappingProxyType(
-    {
-        **_each("GET GETDEL GETEX GETSET MGET", Work(STRING_WORK, "STRLEN", last=0)),
-        **_each("GETRANGE SUBSTR", Work(STRING_WORK, "STRLEN", bound=Bound.RANGE, place=2)),
-    }
-)
-"""How the work of reading strings is estimated, for a batch that reads many."""
+READS: Mapping[str, Work] = {
+    **_each("GET GETDEL GETEX GETSET MGET", Work(STRING_WORK, "STRLEN", last=0)),
+    **_each("GETRANGE SUBSTR", Work(STRING_WORK, "STRLEN", bound=Bound.RANGE, place=2)),
+}
+"""Estimates of the work of reading strings, for a batch that reads many."""
 
 RETURNS = frozenset((
     "BITFIELD", "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH",
@@ -237,20 +172,18 @@ RETURNS = frozenset((
     "RPOPLPUSH", "SPOP", "XAUTOCLAIM", "XCLAIM", "XREADGROUP", "ZMPOP",
     "ZPOPMAX", "ZPOPMIN",
 ))  # fmt: skip
-"""The commands that change a key and return what it held: their replies may be long."""
+"""The commands that change a key and return its old value: their replies may be long."""
 
-LENGTHENS: Mapping[str, Lengthens] = MappingProxyType(
-    {
-        **dict.fromkeys(("SET", "SETNX", "GETSET"), Lengthens(Lengthening.ARGUMENT, 2)),
-        **dict.fromkeys(("SETEX", "PSETEX", "RESTORE"), Lengthens(Lengthening.ARGUMENT, 3)),
-        **dict.fromkeys(("MSET", "MSETNX"), Lengthens(Lengthening.PAIRS, 2)),
-        "MSETEX": Lengthens(Lengthening.PAIRS, 3),
-        "APPEND": Lengthens(Lengthening.APPEND, 2),
-        "SETRANGE": Lengthens(Lengthening.RANGE, 2),
-        "SETBIT": Lengthens(Lengthening.BIT, 2),
-        "BITFIELD": Lengthens(Lengthening.FIELDS, 2),
-        "BITOP": Lengthens(Lengthening.LONGEST, 3),
-        "COPY": Lengthens(Lengthening.COPY, 1),
-    }
-)
-"""The commands that may give a string a length."""
+LENGTHENS: Mapping[str, Lengthens] = {
+    **dict.fromkeys(("SET", "SETNX", "GETSET"), Lengthens(Lengthening.ARGUMENT, 2)),
+    **dict.fromkeys(("SETEX", "PSETEX", "RESTORE"), Lengthens(Lengthening.ARGUMENT, 3)),
+    **dict.fromkeys(("MSET", "MSETNX"), Lengthens(Lengthening.PAIRS, 2)),
+    "MSETEX": Lengthens(Lengthening.PAIRS, 3),
+    "APPEND": Lengthens(Lengthening.APPEND, 2),
+    "SETRANGE": Lengthens(Lengthening.RANGE, 2),
+    "SETBIT": Lengthens(Lengthening.BIT, 2),
+    "BITFIELD": Lengthens(Lengthening.FIELDS, 2),
+    "BITOP": Lengthens(Lengthening.LONGEST, 3),
+    "COPY": Lengthens(Lengthening.COPY, 1),
+}
+"""The commands that may lengthen a string."""

@@ -19,7 +19,7 @@ from keyleash.store.state import EMPTY_LAYOUT, Layout
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """A command that some grant could allow, and which grants.
+    """A command that some grant could allow, and these grants.
 
     Attributes:
         spec: The command's row.
@@ -94,32 +94,31 @@ class Rule:
             place 0, -1 the last argument); a keyless command has `last` before `first`.
         check: For the first key; 0 if there is none.
         rest: For every further key.
-        counters: What the call counts towards, besides requests.
+        counters: The counters of a call, besides requests.
         mutates: Whether it is audited.
         changes_first, changes_rest: Whether it changes its first key, and every further one.
-        stored: What a call counts towards besides, and then is audited, if it has the key of
-            an option.
-        alike: Whether its reply is the same under RESP2 and RESP3 (`compiler.resp`).
-        mend: How the reply is restored before it leaves the guard (`compiler.resp`).
+        stored: Further counters of a call with the key of an option, which is audited.
+        typed: Whether its reply depends on the protocol, RESP2 or RESP3 (`compiler.resp`).
+        restore: The way in which the reply is restored in the guard (`compiler.resp`).
         wide_integers: Whether arguments may ask for integers that Lua would round.
         missing: The class that no grant gives: then the rule is only this denial.
-        keys: How keys are found by reading the arguments; empty if the walk finds them.
+        keys: The searches for keys in the arguments; empty if the walk finds them.
         variant: The rule that takes over in some calls; 0 if none.
         variant_option: The option word in those calls; None means that all operations are GET
             (`commands.spec.Variant`).
         refused_if: Option words with which the command is denied.
-        options_start: The place from which on they are looked for.
+        options_start: The first place that may have one.
         channel: The place of the channel; 0 if it publishes to none.
         channels: The granted channels.
-        scan: What a glob must be like; None if the command does not scan.
-        waits: How it blocks, if it does.
-        weigh: When a call's work is estimated: `always`, or if its arguments do not show that a
+        scan: The allowed globs; None if the command does not scan.
+        waits: The condition on which it returns, if it blocks.
+        weigh: The calls whose work is estimated: `always`, or if the arguments do not show that a
             `count`, a `range` (`ranked`: if no option follows) or the number of `words` is small;
-            empty if never.
+            empty for none.
         weigh_at: The place of the number that is tested.
-        weigh_over: How many words may pass without an estimate.
-        lengthens: When the length of a string is looked at: `always`, or if the `argument` or one
-            of `pairs` is long; empty if never.
+        weigh_over: The number of words up to which nothing is estimated.
+        lengthens: The calls whose new length of a string is checked: `always`, or if the
+            `argument` or one of `pairs` is long; empty for none.
         length_at: The place of that argument.
     """
 
@@ -134,8 +133,8 @@ class Rule:
     changes_first: bool = False
     changes_rest: bool = False
     stored: tuple[Counter, ...] = ()
-    alike: bool = False
-    mend: str | None = None
+    typed: bool = True
+    restore: str | None = None
     wide_integers: bool = False
     missing: OperationClass | None = None
     keys: tuple[KeySearch, ...] = ()
@@ -202,24 +201,8 @@ class LimitPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class ImagePlan:
-    """The most bytes of a key that a before-image records, 0 for none.
-
-    Attributes:
-        matchers: For the keys.
-    """
-
-    matchers: tuple[Matcher, ...]
-    max_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ValueBound:
-    """The length that one call may give a string under some keys.
-
-    Attributes:
-        matchers: For the keys.
-    """
+class ByteBound:
+    """The most bytes of a before-image (0 for none), or of a string, for the matched keys."""
 
     matchers: tuple[Matcher, ...]
     max_bytes: int
@@ -248,6 +231,6 @@ class Guard:
     containers: tuple[Container, ...] = ()
     layout: Layout = EMPTY_LAYOUT
     limits: tuple[LimitPlan, ...] = ()
-    images: tuple[ImagePlan, ...] = ()
+    images: tuple[ByteBound, ...] = ()
     masks: tuple[Matcher, ...] = ()
-    value_bounds: tuple[ValueBound, ...] = ()
+    value_bounds: tuple[ByteBound, ...] = ()

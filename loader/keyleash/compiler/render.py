@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 
+from keyleash.commands import work
 from keyleash.compiler.match_tree import grouped
 from keyleash.compiler.quoting import (
     RULE_DIGITS,
@@ -102,7 +103,10 @@ def environment() -> Environment:
     env.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
     env.globals.update(met=met, named=False, records_of=records_of, runs_of=runs_of)
     env.globals.update(rule_digits=RULE_DIGITS)
-    # Bounds on what a guard finds in keys that its agent may write.
+    # The units of work; then bounds on numbers in keys that an agent may write.
+    env.globals.update(
+        {name.lower(): unit for name, unit in vars(work).items() if isinstance(unit, int | float)}
+    )
     env.globals.update(
         latest_us=MOST,
         record_bytes=RECORD_BYTES,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from keyleash.commands import CommandSpec
 
-_ALIKE = frozenset((
+UNTYPED = frozenset((
     "APPEND", "BITCOUNT", "BITFIELD", "BITFIELD_RO", "BITOP", "BITPOS", "COPY", "DECR", "DECRBY",
     "DEL", "DELIFEQ", "DUMP", "EXISTS", "EXPIRE", "EXPIREAT", "EXPIRETIME", "GEOADD", "GEOHASH",
     "GET", "GETBIT", "GETDEL", "GETEX", "GETRANGE", "GETSET", "HDEL", "HEXISTS", "HEXPIRE",
@@ -31,7 +31,8 @@ _ALIKE = frozenset((
     "XRANGE", "XREVRANGE", "XSETID", "XTRIM", "ZCARD", "ZCOUNT", "ZLEXCOUNT", "ZRANGEBYLEX",
     "ZREM", "ZREMRANGEBYLEX", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE", "ZREVRANGEBYLEX",
 ))  # fmt: skip
-"""Replies of status, integers, strings, nulls and arrays of these, whatever the arguments."""
+"""Commands whose replies are the same under RESP2 and RESP3, whatever the arguments: status,
+integers, strings, nulls and arrays of these."""
 
 _NULLS = {
     "GEOPOS": "arguments",
@@ -55,24 +56,19 @@ _NAMED = {
 """Replies that name keys: as the first word, or with the entries of each stream."""
 
 
-def is_alike(spec: CommandSpec) -> bool:
-    """Return whether the command's reply is the same under RESP2 and RESP3."""
-    return spec.name in _ALIKE
-
-
 def names_widths(spec: CommandSpec) -> bool:
     """Return whether arguments like `u63` give the width of integers in the reply."""
     return spec.name in {"BITFIELD", "BITFIELD_RO"}
 
 
-def mend_of(spec: CommandSpec, *, sealed: bool = False) -> str | None:
-    """Return how the command's reply is restored; None if it needs nothing.
+def restoration_of(spec: CommandSpec, *, sealed: bool = False) -> str | None:
+    """Return the way in which the command's reply is restored; None if it is complete.
 
     From the reply of a scan, keys that are not granted are removed. Where keys are in a vault, its
     prefix is removed from names; a command of a module may have them anywhere.
     """
     if spec.scans:
         return "scan"
-    if sealed and spec.named_only and not is_alike(spec):
+    if sealed and spec.named_only and spec.name not in UNTYPED:
         return "anywhere"
     return (sealed and _NAMED.get(spec.name)) or _NULLS.get(spec.name)

@@ -5,29 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cache
 
-from keyleash.commands.spec import Bound, Join, Lengthening, Work
-from keyleash.commands.work import (
-    ANY_SIZE,
-    ASKING_WORK,
-    BYTES_PER_ELEMENT,
-    CONSUMER_WORK,
-    DEFAULT_VALUE_BYTES,
-    EXTENDED_BYTE_WORK,
-    GROUP_WORK,
-    IMAGE_WORK,
-    PLAIN_BYTES,
-    PLAIN_ENTRIES,
-    QUESTION_WORK,
-    READS,
-    RETURNS,
-    SIZE_BY_TYPE,
-    STRING_WORK,
-    UNASKED_READS,
-    UNASKED_WORK,
-    USAGE_WORK,
-    WORD_WORK,
-    WORK,
-)
+from keyleash.commands.spec import Bound, Work
+from keyleash.commands.work import ANY_SIZE, DEFAULT_VALUE_BYTES, READS, RETURNS, SIZE_BY_TYPE, WORK
 from keyleash.compiler.ir import Guard
 from keyleash.compiler.render import render
 
@@ -42,63 +21,11 @@ _SIZES = {
     ANY_SIZE: "A",
     None: "-",
 }
+"""The letters of commands that return sizes, in `estimate_work.lua`."""
 
-_JOINS = {Join.SUM: "s", Join.LEAST: "l", Join.MOST: "m", Join.PRODUCT: "p"}
-
-_BOUNDS = {
-    Bound.NONE: "-",
-    Bound.KEYS: "k",
-    Bound.WHOLE: "w",
-    Bound.INDEX: "i",
-    Bound.WORDS: "a",
-    Bound.COUNT: "c",
-    Bound.OPTION: "o",
-    Bound.ANY: "n",
-    Bound.RANGE: "r",
-    Bound.SCAN: "s",
-    Bound.ENTRIES: "e",
-    Bound.STREAMS: "x",
-    Bound.GROUPS: "g",
-    Bound.FULL: "f",
-    Bound.REDUCE: "d",
-    Bound.REPEATS: "h",
-    Bound.BYTES: "y",
-}
-"""Their letters in `estimate_work.lua`."""
-
-_LENGTHENINGS = {
-    Lengthening.ARGUMENT: "v",
-    Lengthening.PAIRS: "p",
-    Lengthening.APPEND: "a",
-    Lengthening.RANGE: "r",
-    Lengthening.BIT: "b",
-    Lengthening.FIELDS: "f",
-    Lengthening.LONGEST: "l",
-    Lengthening.COPY: "c",
-}
-"""Their letters in `check_length.lua`."""
-
-
-def _sizes() -> str:
-    """Return the command for each letter and for each reply of TYPE."""
-    asked = {letter: name for name, letter in _SIZES.items() if name not in (ANY_SIZE, None)}
-    return "".join(f" {of}={name}" for of, name in {**asked, **SIZE_BY_TYPE}.items())
-
-
-_UNITS = {
-    "asking_work": ASKING_WORK,
-    "question_work": QUESTION_WORK,
-    "usage_work": USAGE_WORK,
-    "string_work": STRING_WORK,
-    "word_work": WORD_WORK,
-    "group_work": GROUP_WORK,
-    "consumer_work": CONSUMER_WORK,
-    "unasked_work": UNASKED_WORK,
-    "plain_entries": PLAIN_ENTRIES,
-    "bytes_per_element": BYTES_PER_ELEMENT,
-    "sizes": _sizes(),
-}
-"""The other template variables of `estimate_work.lua`."""
+_COMMANDS = {letter: name for name, letter in _SIZES.items() if name not in (ANY_SIZE, None)}
+_SIZE_COMMANDS = "".join(f" {of}={name}" for of, name in {**_COMMANDS, **SIZE_BY_TYPE}.items())
+"""The command for each letter and for each reply of TYPE."""
 
 
 def sizes_of(guard: Guard, *, batch: bool) -> dict[str, object]:
@@ -111,24 +38,19 @@ def sizes_of(guard: Guard, *, batch: bool) -> dict[str, object]:
     least = min((DEFAULT_VALUE_BYTES, *(bound.max_bytes for bound in guard.value_bounds)))
     return {
         "plans": plans_of(works),
-        "bounds": frozenset(_BOUNDS[work.bound] for work in works.values()),
+        "bounds": frozenset(work.bound for work in works.values()),
         "reading": f",{','.join(reading)}," if reading else "",
         "returning": f",{','.join(sorted(RETURNS))},",
-        "image_work": IMAGE_WORK,
         "most_image_bytes": max((plan.max_bytes for plan in guard.images), default=0),
-        "unasked_reads": UNASKED_READS,
         "work_limit": guard.identity.work,
         "lengthening": _lines(
-            (spec.name, f"{_LENGTHENINGS[spec.lengthens.how]}{spec.lengthens.place}")
+            (spec.name, f"{spec.lengthens.how}{spec.lengthens.place}")
             for spec in specs
             if spec.lengthens is not None
         ),
         "lengths": guard.value_bounds,
         "least_bytes": least,
-        "default_bytes": DEFAULT_VALUE_BYTES,
-        "plain_bytes": PLAIN_BYTES,
-        "extended_byte_work": EXTENDED_BYTE_WORK,
-        **_UNITS,
+        "sizes": _SIZE_COMMANDS,
     }
 
 
@@ -138,24 +60,26 @@ def estimate_script() -> str:
     return render(
         "estimate.lua",
         plans=plans_of(WORK),
-        bounds=frozenset(_BOUNDS.values()),
+        bounds=frozenset(Bound),
         batch=False,
-        **_UNITS,
+        sizes=_SIZE_COMMANDS,
     )
 
 
 def plans_of(works: Mapping[str, Work]) -> str:
-    """Return what `estimate_work.lua` reads: a line for each plan, with its commands.
+    """Return the plans that `estimate_work.lua` reads, one per line with its commands.
 
     A plan is a letter each for size, join, first key, last key, bound and place, then the default,
     a space and the weight.
     """
-    return _lines((name, _plan_of(work)) for name, work in works.items())
-
-
-def _plan_of(work: Work) -> str:
-    what = f"{_SIZES[work.size]}{_JOINS[work.join]}{work.first}{work.last}"
-    return f"{what}{_BOUNDS[work.bound]}{work.place}{work.default} {work.weight:g}"
+    return _lines(
+        (
+            name,
+            f"{_SIZES[work.size]}{work.join}{work.first}{work.last}{work.bound}{work.place}"
+            f"{work.default} {work.weight:g}",
+        )
+        for name, work in works.items()
+    )
 
 
 def _lines(entries: Iterable[tuple[str, str]]) -> str:

@@ -35,7 +35,7 @@ if recorded then
   end
   entry[fields + 1], entry[fields + 2] = name, touched
   fields = fields + 2
---% if tells_arguments
+--% if logs_arguments
 --% include "record/log_arguments.lua"
   entry[fields + 1], entry[fields + 2] = told_as, told
   fields = fields + 2

@@ -12,7 +12,7 @@ local function check(bytes)
   if how ~= 'p' then lengths[names[how == 'c' and #names or 1]] = bytes end
 --% endif
   if bytes <= {{ least_bytes }} then return end
-  local bound, matched = {{ default_bytes }}, false
+  local bound, matched = {{ default_value_bytes }}, false
   do
     local key = name
 --% for plan in lengths

@@ -83,13 +83,13 @@ lengthens = true
 --% if waiting and rule.waits is not none and rule.waits != "block"
 waits = {{ rule.waits }}
 --% endif
---% if not rule.alike
+--% if rule.typed
 typed = protocol == '3'
 --% endif
---% if rule.mend == "arguments"
+--% if rule.restore == "arguments"
 mend = stop - name_at - 1
---% elif rule.mend is not none
-mend = {{ rule.mend }}
+--% elif rule.restore is not none
+mend = {{ rule.restore }}
 --% endif
 --% if rule.wide_integers
 -- A wider integer comes back rounded, and cannot be read again: SET gives the old one.

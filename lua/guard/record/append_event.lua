@@ -20,13 +20,13 @@ if recorded then
     field, touched = 'keys', table.concat(parts)
   end
 --% include "record/cost_of_call.lua"
---% if tells_arguments
+--% if logs_arguments
 --% include "record/log_arguments.lua"
 --% endif
 --% if masks
   is_hidden = is_masked
 --% endif
---% filter expand("LOG_FIELDS", ["told_as", "told"] if tells_arguments else [])
+--% filter expand("LOG_FIELDS", ["told_as", "told"] if logs_arguments else [])
 --% if images
   if first == last then
     local name = changes_first and walked[first]

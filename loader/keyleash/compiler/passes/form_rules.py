@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.spec import Bound, Needs, OptionKey
@@ -13,7 +13,7 @@ from keyleash.compiler.ir import Check, Guard, Matcher, Requirement, Rule, ScanP
 from keyleash.compiler.passes.order_dispatch import OFTEN_USED
 from keyleash.compiler.passes.select_commands import KEPT, usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, matcher
-from keyleash.compiler.resp import is_alike, mend_of, names_widths
+from keyleash.compiler.resp import UNTYPED, names_widths, restoration_of
 from keyleash.limits import Counter
 from keyleash.limits.counters import COUNTED
 from keyleash.policy.model import Grant, Literal
@@ -120,7 +120,7 @@ class _Checks:
         self._known: dict[tuple[tuple[int, ...], Needs], int] = {}
 
     def number(self, usage: Usage, classes: Needs) -> int:
-        """The number of the check that a key of *usage* needs for *classes*."""
+        """Return the number of the check that a key of *usage* needs for *classes*."""
         known = self._known.get((usage.grants, classes))
         if known is None:
             known = _number(self.numbers, _requirements(self._grants, usage, classes))
@@ -163,8 +163,8 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         changes_first=kind.images and _changes(needs, 0, spec),
         changes_rest=kind.images and _changes(needs, -1, spec),
         stored=_counted(stored),
-        alike=is_alike(spec),
-        mend=mend_of(spec, sealed=kind.sealed),
+        typed=spec.name not in UNTYPED,
+        restore=restoration_of(spec, sealed=kind.sealed),
         wide_integers=names_widths(spec),
         keys=spec.keys if spec.walk is None else (),
         refused_if=spec.refused_if,
@@ -177,19 +177,11 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
     )
 
 
-class _Sizing(TypedDict):
-    weigh: str
-    weigh_at: int
-    weigh_over: int
-    lengthens: str
-    length_at: int
+def _sizing(spec: CommandSpec) -> dict[str, Any]:
+    """Return the fields of a rule about the sizes that are checked before a call runs.
 
-
-def _sizing(spec: CommandSpec) -> _Sizing:
-    """Return when the sizes that a call is about are looked at before it runs.
-
-    Seldom used commands are always looked at, so that they share rules; the often used ones only
-    if their arguments do not show that they are small.
+    Rarely used commands are always checked, so that they share rules; often used ones only if
+    their arguments do not show that they are small.
     """
     is_often = spec.name in OFTEN_USED
     weigh, place, over = "" if spec.work is None else "always", 0, 0
@@ -207,20 +199,20 @@ def _sizing(spec: CommandSpec) -> _Sizing:
                 weigh, over = "words", spec.work.default
     lengthens, length_at = "" if spec.lengthens is None else "always", 0
     if spec.lengthens is not None and is_often:
-        lengthens, length_at = str(spec.lengthens.how), spec.lengthens.place
-    return _Sizing(
-        weigh=weigh,
-        weigh_at=place,
-        weigh_over=over,
-        lengthens=lengthens,
-        length_at=length_at,
-    )
+        lengthens, length_at = spec.lengthens.how.name.lower(), spec.lengthens.place
+    return {
+        "weigh": weigh,
+        "weigh_at": place,
+        "weigh_over": over,
+        "lengthens": lengthens,
+        "length_at": length_at,
+    }
 
 
 def _changes(needs: list[Needs], place: int, spec: CommandSpec) -> bool:
-    """Whether the key at *place* of *needs* changes.
+    """Return whether the key at *place* of *needs* changes.
 
-    A command that writes, though none of its keys says so, may change any: XREADGROUP does.
+    A command that writes though no key needs it, such as XREADGROUP, may change any.
     """
     changing = {OperationClass.WRITE, OperationClass.DELETE}
     changed = [not changing.isdisjoint(need) for need in needs]

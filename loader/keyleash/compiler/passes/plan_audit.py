@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from keyleash.commands import CommandTable
-from keyleash.compiler.ir import Guard, ImagePlan, Matcher
+from keyleash.compiler.ir import ByteBound, Guard, Matcher
 from keyleash.compiler.passes.translate_patterns import matcher
 
 
@@ -17,11 +17,11 @@ def plan_audit(guard: Guard, _table: CommandTable) -> Guard:
     """
     audit = guard.identity.audit
     own = [
-        ImagePlan(matchers, grant.image_bytes)
+        ByteBound(matchers, grant.image_bytes)
         for matchers, grant in zip(guard.matchers, guard.identity.grants, strict=True)
         if grant.image_bytes is not None
     ]
-    plans = (*own, ImagePlan((Matcher(),), audit.image_bytes))
+    plans = (*own, ByteBound((Matcher(),), audit.image_bytes))
     return replace(
         guard,
         masks=tuple(dict.fromkeys(matcher(pattern) for pattern in audit.mask_keys)),

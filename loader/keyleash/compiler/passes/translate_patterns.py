@@ -1,7 +1,7 @@
 """Translate key patterns to Lua: an equality if the pattern is literal, else an anchored find.
 
 Lua 5.1 patterns: https://www.lua.org/manual/5.1/manual.html#5.4.1. A pattern cannot
-hold a NUL byte; `%z` stands for it.
+hold a NUL byte; it has `%z` instead.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def matcher(pattern: Pattern) -> Matcher:
 
 
 def anything_under(prefix: bytes) -> Matcher:
-    """The Lua that finds what begins with *prefix*."""
+    """Return the matcher of keys that begin with *prefix*."""
     parts = (Literal(prefix), AnySuffix()) if prefix else (AnySuffix(),)
     return matcher(Pattern(prefix.decode() + "*", parts))
 
 
 def lua_pattern(pattern: Pattern, capture: str | None = None) -> bytes:
-    """*pattern* as an anchored Lua pattern that captures the segment named *capture*, if any."""
+    """Return an anchored Lua pattern that captures the segment named *capture*, if any."""
     pieces = [b"^"]
     for part in pattern.parts:
         match part:
