@@ -6,32 +6,7 @@ import hashlib
 import json
 from dataclasses import fields, is_dataclass
 
-from keyleash.limits import Budget, Rate, Subject
-from keyleash.policy.model import (
-    Durability,
-    Identity,
-    Pattern,
-    Policy,
-    TokenRules,
-)
-
-_ALWAYS_WRITTEN = {
-    "deny",
-    "rates",
-    "budgets",
-    "token",
-    "audit",
-    "only",
-    "except_",
-    "retain",
-    *(
-        field.name
-        for part in (Rate, Budget, Subject, TokenRules, Durability)
-        for field in fields(part)
-    ),
-}
-"""Fields that are written even at their default; others are left out, so that the digests of
-policies that do not use a new field stay."""
+from keyleash.policy.model import Identity, Pattern, Policy
 
 _UNORDERED = frozenset({"only", "except_", "rates", "budgets"})
 """Collections whose order has no meaning."""
@@ -39,12 +14,12 @@ _UNORDERED = frozenset({"only", "except_", "rates", "budgets"})
 
 def canonical(identity: Identity) -> str:
     """
-    Return an identity as one line of JSON.
+    Return an identity as one line of JSON, without the fields that have their default.
 
     Two identities have the same text if and only if they mean the same: places in the file and
-    the order of limits, `only` and `except` do not count. New fields of the model are included.
+    the order of limits, `only` and `except` do not count.
     """
-    return _dump(_plain(identity))
+    return _dump(_plain(identity, with_defaults=False))
 
 
 def identity_digest(identity: Identity) -> str:
@@ -59,31 +34,30 @@ def policy_digest(policy: Policy) -> str:
 
 
 def plain(value: object) -> object:
-    """Return a part of the model as JSON values; defaults may be left out."""
-    return _plain(value)
+    """Return a part of the model as JSON values, with every field that has a meaning."""
+    return _plain(value, with_defaults=True)
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, *, with_defaults: bool) -> object:
     if isinstance(value, Pattern):
         return value.source
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        # Fields that comparisons ignore, such as spans, have no meaning.
-        return {
-            field.name.rstrip("_"): _field(field.name, getattr(value, field.name))
-            for field in fields(value)
-            if field.compare
-            and (field.name in _ALWAYS_WRITTEN or getattr(value, field.name) != field.default)
-        }
-    return value
-
-
-def _field(name: str, value: object) -> object:
-    plain = _plain(value)
-    if name in _UNORDERED and isinstance(plain, list):
-        return sorted(plain, key=_dump)
-    return plain
+        return [_plain(item, with_defaults=with_defaults) for item in value]
+    if not is_dataclass(value):
+        return value
+    # Fields that comparisons ignore, such as spans, have no meaning.
+    members = {
+        field.name: _plain(item, with_defaults=with_defaults)
+        for field in fields(value)
+        if field.compare
+        and ((item := getattr(value, field.name)) != field.default or with_defaults)
+    }
+    return {
+        name.rstrip("_"): sorted(item, key=_dump)
+        if name in _UNORDERED and isinstance(item, list)
+        else item
+        for name, item in members.items()
+    }
 
 
 def _dump(value: object) -> str:
