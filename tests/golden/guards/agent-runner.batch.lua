@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 25643090781059 then code = 'POLICY_STALE' break end
+if stamp ~= 71888758403165 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -1165,7 +1165,7 @@ redis.pcall('HDEL', "keyleash:repeats:agent-runner", kind)
 if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", wider, '1') ~= 1 then return end
 end
 local of = key or ''
-local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq + 1, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "8b99e023515e", unpack(folded))
+local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq + 1, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "22dda68652c5", unpack(folded))
 if type(id) == 'string' then
 redis.pcall('HSET', "keyleash:repeats:agent-runner", 'seq', seq + 1, minute, entries + 1, minute .. token_id, of_token + 1, 'id:' .. wider, id)
 end
@@ -1187,7 +1187,7 @@ redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', unti
 redis.pcall('DEL', "keyleash:refused:agent-runner")
 redis.pcall('HSET', "keyleash:suspension:agent-runner", 'reason', "on_denials: 50/minute", 'by', 'itself', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
-redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "8b99e023515e", 'until_ms', until_ms)
+redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "22dda68652c5", 'until_ms', until_ms)
 end)(now_us, token_id, op, correlation)
 suspends = true
 end
@@ -1206,7 +1206,7 @@ if passed > 0 then
 if not (now_us - used_us < 60000000) then redis.pcall('SETRANGE', token_key, 8, struct.pack('<d', now_us)) end
 end
 if recorded then
-local charged = "8b99e023515e" .. ' ' .. passed
+local charged = "22dda68652c5" .. ' ' .. passed
 if passed_reads > 0 then charged = charged .. ',' .. passed_reads .. 'r' end
 if passed_writes > 0 then charged = charged .. ',' .. passed_writes .. 'w' end
 if passed_deletes > 0 then charged = charged .. ',' .. passed_deletes .. 'd' end
@@ -1422,7 +1422,7 @@ redis.pcall('HDEL', "keyleash:repeats:agent-runner", kind)
 if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", wider, '1') ~= 1 then return end
 end
 local of = key or ''
-local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq + 1, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "8b99e023515e", unpack(folded))
+local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq + 1, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "22dda68652c5", unpack(folded))
 if type(id) == 'string' then
 redis.pcall('HSET', "keyleash:repeats:agent-runner", 'seq', seq + 1, minute, entries + 1, minute .. token_id, of_token + 1, 'id:' .. wider, id)
 end
@@ -1444,7 +1444,7 @@ redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', unti
 redis.pcall('DEL', "keyleash:refused:agent-runner")
 redis.pcall('HSET', "keyleash:suspension:agent-runner", 'reason', "on_denials: 50/minute", 'by', 'itself', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
-redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "8b99e023515e", 'until_ms', until_ms)
+redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "22dda68652c5", 'until_ms', until_ms)
 end)(now_us, token_id, op, correlation)
 suspends = true
 end

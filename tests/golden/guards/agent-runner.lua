@@ -13,7 +13,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 25643090781059 then code = 'POLICY_STALE' break end
+if stamp ~= 71888758403165 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -1085,9 +1085,9 @@ parts[i], is_masked = #name .. ':' .. name .. ',', is_masked or hidden
 end
 field, touched = 'keys', table.concat(parts)
 end
-local charged = "8b99e023515e 1"
-if reads then charged = "8b99e023515e 1,1r" end
-if writes then charged = reads and "8b99e023515e 1,1r,1w" or "8b99e023515e 1,1w" end
+local charged = "22dda68652c5 1"
+if reads then charged = "22dda68652c5 1,1r" end
+if writes then charged = reads and "22dda68652c5 1,1r,1w" or "22dda68652c5 1,1w" end
 if deletes then charged = charged .. ',1d' end
 if not event then
 event = call('XADD', "keyleash:audit:agent-runner", '*', 'seq', sequence, 'token', token_id, 'op', command, field, touched, 'correlation', correlation, 'policy', charged)
@@ -1227,7 +1227,7 @@ redis.pcall('HDEL', "keyleash:repeats:agent-runner", kind)
 if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", wider, '1') ~= 1 then return end
 end
 local of = key or ''
-local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq + 1, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "8b99e023515e", unpack(folded))
+local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq + 1, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "22dda68652c5", unpack(folded))
 if type(id) == 'string' then
 redis.pcall('HSET', "keyleash:repeats:agent-runner", 'seq', seq + 1, minute, entries + 1, minute .. token_id, of_token + 1, 'id:' .. wider, id)
 end
@@ -1248,7 +1248,7 @@ redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', unti
 redis.pcall('DEL', "keyleash:refused:agent-runner")
 redis.pcall('HSET', "keyleash:suspension:agent-runner", 'reason', "on_denials: 50/minute", 'by', 'itself', 'since_ms', string.format('%.0f', now_us / 1000), 'until_ms', until_ms)
 local seq = redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", 'seq', 1)
-redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "8b99e023515e", 'until_ms', until_ms)
+redis.pcall('XADD', "keyleash:denied:agent-runner", '*', 'seq', seq, 'token', token_id, 'code', 'SUSPENDED', 'reason', "on_denials: 50/minute", 'op', op, 'key', '', 'correlation', correlation, 'policy', "22dda68652c5", 'until_ms', until_ms)
 end)(now_us, token_id, op, correlation)
 end
 end
