@@ -1,4 +1,4 @@
-"""`keyleash load`: what it shows, when it asks, and what it leaves alone."""
+"""`keyleash load`: output, consent, warnings and interruption."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from support.command_line import Cli
 from support.servers import RealServer
 
 
-def test_load_shows_the_server_and_the_identities_and_activates(
-    server: RealServer, example: Path
-) -> None:
-    """Whoever reads the log of a deploy sees what went where."""
+def test_load_shows_server_and_plan_and_activates(server: RealServer, example: Path) -> None:
+    """The log of a deploy shows the server and the changes."""
     cli = Cli(server.url)
 
     result = cli.run("load", example, "--yes")
@@ -28,7 +26,7 @@ def test_load_shows_the_server_and_the_identities_and_activates(
 
 
 def test_load_without_terminal_and_without_yes_is_a_usage_error(cli: Cli, example: Path) -> None:
-    """A script must not hang on a question, nor go on as if it were answered."""
+    """A script neither hangs on the question nor proceeds without an answer."""
     result = cli.run("load", example)
 
     assert result.exit_code == 2
@@ -36,15 +34,15 @@ def test_load_without_terminal_and_without_yes_is_a_usage_error(cli: Cli, exampl
     assert cli.json("status")["policy"] is None
 
 
-def test_load_of_the_active_policy_says_that_nothing_changed(loaded: Cli, example: Path) -> None:
-    """A deploy that runs twice is not an event; no question is asked either."""
+def test_load_of_the_active_policy_changes_nothing(loaded: Cli, example: Path) -> None:
+    """A repeated deploy asks nothing and writes nothing."""
     assert loaded.ok("load", example) == "already active as generation 1; nothing changed\n"
 
 
-def test_load_tells_new_changed_unchanged_and_removed_identities_apart(
+def test_load_counts_new_changed_unchanged_and_removed_identities(
     loaded: Cli, example: Path, policy: Path
 ) -> None:
-    """A removed identity is what an operator must not overlook."""
+    """An operator must not overlook a removed identity."""
     text = example.read_text()
     start, end = text.index("  agent-recovery:"), text.index("  human-admin:")
     text = text[:start] + text[end:].replace("human-admin", "human-ops")
@@ -61,7 +59,7 @@ def test_load_tells_new_changed_unchanged_and_removed_identities_apart(
     assert result.stdout == "activated generation 2: 3 identities\n"
 
 
-def test_load_of_a_bad_policy_leaves_the_server_as_it_is(loaded: Cli, policy: Path) -> None:
+def test_load_of_a_bad_policy_writes_nothing(loaded: Cli, policy: Path) -> None:
     """Problems are found before anything is written to the server."""
     policy.write_text("version: 1\nidentities: {}\n")
 
@@ -71,7 +69,7 @@ def test_load_of_a_bad_policy_leaves_the_server_as_it_is(loaded: Cli, policy: Pa
 
 def test_load_as_json_is_one_document(cli: Cli, example: Path) -> None:
     """A deploy reads the generation from it."""
-    said = cli.json("load", example, "--yes")
+    result = cli.json("load", example, "--yes")
 
     fields = {
         "server",
@@ -83,16 +81,16 @@ def test_load_as_json_is_one_document(cli: Cli, example: Path) -> None:
         "removed",
         "warnings",
     }
-    assert said.pop("verified") is True
-    assert said.pop("plan")["changes"] is True
-    assert set(said) == fields
-    assert said["changed"] is True
-    assert said["generation"] == 1
-    assert said["digest"] == cli.json("status")["policy"]["digest"]
+    assert result.pop("verified") is True
+    assert result.pop("plan")["changes"] is True
+    assert set(result) == fields
+    assert result["changed"] is True
+    assert result["generation"] == 1
+    assert result["digest"] == cli.json("status")["policy"]["digest"]
     assert cli.json("load", example)["changed"] is False
 
 
-def test_load_records_who_did_it(loaded: Cli, embedded: RealServer) -> None:
+def test_load_records_the_actor(loaded: Cli, embedded: RealServer) -> None:
     """`--actor` reaches the active policy and the control stream."""
     assert loaded.json("status")["policy"]["by"] == "tester"
     client: Any = embedded.client()
@@ -108,7 +106,7 @@ identities:
     grants:
       - {allow: [read], keys: ["a:*"], only: [GET, MSETEX, VCARD]}
 """
-SAID = "the server has no `VCARD`"
+MESSAGE = "the server has no `VCARD`"
 HELP = "the rule has no effect for it there; remove it, or load on a server that has it"
 
 
@@ -119,15 +117,13 @@ def valkey(embedded: RealServer, policy: Path) -> Cli:
     return Cli(embedded.url)
 
 
-def test_load_warns_of_a_command_that_the_server_lacks_at_its_place(
-    valkey: Cli, policy: Path
-) -> None:
-    """Before it asks; and it loads, since a policy may be for several servers."""
+def test_load_warns_of_a_command_that_the_server_lacks(valkey: Cli, policy: Path) -> None:
+    """A policy may be for several servers, so this is no error."""
     result = valkey.run("load", policy, "--yes")
 
     assert result.exit_code == 0
     lines = result.stderr.splitlines()
-    assert lines[:2] == [f"{policy}:6:60: warning: {SAID} [absent-command]", f"  help: {HELP}"]
+    assert lines[:2] == [f"{policy}:6:60: warning: {MESSAGE} [absent-command]", f"  help: {HELP}"]
     assert lines[2].startswith("server ")
     assert result.stdout == "activated generation 1: 1 identity\n"
     again = valkey.run("load", policy)
@@ -136,11 +132,11 @@ def test_load_warns_of_a_command_that_the_server_lacks_at_its_place(
 
 
 def test_load_as_json_lists_warnings_with_their_places(valkey: Cli, policy: Path) -> None:
-    """In the form of problems."""
+    """Warnings have the same members as problems."""
     assert valkey.json("load", policy, "--yes")["warnings"] == [
         {
             "code": "absent-command",
-            "message": SAID,
+            "message": MESSAGE,
             "help": HELP,
             "file": str(policy),
             "line": 6,
@@ -149,8 +145,8 @@ def test_load_as_json_lists_warnings_with_their_places(valkey: Cli, policy: Path
     ]
 
 
-def test_check_knows_no_server_and_warns_of_nothing(valkey: Cli, policy: Path) -> None:
-    """Some server that keyleash knows has the command."""
+def test_check_does_not_warn_of_commands_of_one_server(valkey: Cli, policy: Path) -> None:
+    """A supported server has the command."""
     result = valkey.run("check", policy)
 
     assert (result.exit_code, result.stderr) == (0, "")
@@ -159,7 +155,7 @@ def test_check_knows_no_server_and_warns_of_nothing(valkey: Cli, policy: Path) -
 def test_load_by_a_user_without_command_warns_and_loads(
     embedded: RealServer, example: Path
 ) -> None:
-    """The guards are then for the commands that keyleash was made with."""
+    """The guards are then compiled for the shipped command table."""
     client: Any = embedded.client()
     client.execute_command("ACL", "SETUSER", "ops", "on", ">pw", "~*", "+@all", "-command")
     cli = Cli(embedded.url.replace("redis://", "redis://ops:pw@"))
@@ -172,8 +168,8 @@ def test_load_by_a_user_without_command_warns_and_loads(
     assert second.startswith("  help: use a user who may run COMMAND, on Redis 7 or later; until")
 
 
-def test_load_by_functions_says_so_and_what_it_was_before(cli: Cli, example: Path) -> None:
-    """How agents' calls travel changes for all of them, so nobody may do it unawares."""
+def test_load_with_another_transport_shows_both(cli: Cli, example: Path) -> None:
+    """The transport changes for all agents, so the plan shows it."""
     first = cli.run("load", example, "--transport", "function", "--yes")
     again = cli.run("load", example, "--transport", "function", "--yes")
     back = cli.run("load", example, "--yes")
@@ -187,8 +183,8 @@ def test_load_by_functions_says_so_and_what_it_was_before(cli: Cli, example: Pat
     assert "transport" not in plain.stdout + plain.stderr
 
 
-def test_load_by_a_transport_that_is_none_is_a_usage_error(cli: Cli, example: Path) -> None:
-    """The two that there are are named."""
+def test_load_with_an_unknown_transport_is_a_usage_error(cli: Cli, example: Path) -> None:
+    """The error lists both transports."""
     result = cli.run("load", example, "--transport", "module", "--yes")
 
     assert result.exit_code == 2
@@ -196,56 +192,54 @@ def test_load_by_a_transport_that_is_none_is_a_usage_error(cli: Cli, example: Pa
     assert "evalsha" in result.stderr
 
 
-def test_load_with_json_says_token_rules_and_not_where_they_stand(
-    cli: Cli, example: Path, policy: Path
-) -> None:
-    """One document also of the example, and lines that moved are no change."""
-    said = cli.json("load", example, "--yes")
-    assert "spans" not in str(said["plan"])
+def test_load_as_json_has_token_rules_without_places(cli: Cli, example: Path, policy: Path) -> None:
+    """Moved lines are no change of a rule."""
+    result = cli.json("load", example, "--yes")
+    assert "spans" not in str(result["plan"])
 
     policy.write_text("# one line more\n" + example.read_text())
     assert cli.json("plan", policy)["changes"] is False
 
 
-def cut_short(*_: Any, **__: Any) -> None:
+def interrupt(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
-    ("step", "said", "generation"),
+    ("step", "outcome", "generation"),
     [
         ("activate_policy", "nothing was activated", 1),
         (
             "verify_activation",
-            "it is active as generation 2, and was not read back: look at `keyleash doctor`",
+            "active as generation 2, but not verified: see `keyleash doctor`",
             2,
         ),
     ],
 )
-def test_load_that_is_interrupted_says_whether_it_was_activated(
+def test_interrupted_load_reports_its_outcome(
     loaded: Cli,
     example: Path,
     policy: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: str,
-    said: str,
+    outcome: str,
     generation: int,
 ) -> None:
-    """Whoever pressed Ctrl-C must not have to guess which policy is in force."""
+    """After Ctrl-C the operator must not guess which policy is active."""
     policy.write_text(example.read_text().replace("3000/minute", "2000/minute"))
-    monkeypatch.setattr(f"keyleash.cli.load.{step}", cut_short)
+    monkeypatch.setattr(f"keyleash.cli.load.{step}", interrupt)
 
     result = loaded.run("load", policy, "--yes")
 
     assert result.exit_code == 130
-    assert [line for line in result.stderr.splitlines() if line][-2:] == [said, "interrupted"]
+    assert [line for line in result.stderr.splitlines() if line][-2:] == [outcome, "interrupted"]
     assert loaded.json("status")["policy"]["generation"] == generation
 
 
-def test_load_whose_answer_is_lost_says_that_it_is_active(
+def test_load_with_a_lost_reply_reports_that_the_policy_is_active(
     loaded: Cli, example: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that breaks after the activation is no load that failed."""
+    """A connection error after the activation is not a failed load."""
     policy.write_text(example.read_text().replace("3000/minute", "2000/minute"))
 
     def lose(*_: Any, **__: Any) -> None:
@@ -256,4 +250,4 @@ def test_load_whose_answer_is_lost_says_that_it_is_active(
     result = loaded.run("load", policy, "--yes")
 
     assert result.exit_code == 69
-    assert "it is active as generation 2, and was not read back" in result.stderr
+    assert "active as generation 2, but not verified" in result.stderr

@@ -1,4 +1,4 @@
-"""`keyleash plan`: what it says, how it ends, and that it writes nothing."""
+"""`keyleash plan`: output, exit codes and read-only operation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.terminals import on_a_terminal, read_until
 
 
 def changed(example: Path, policy: Path, *pairs: tuple[str, str]) -> Path:
-    """The example with words replaced, as a file."""
+    """Write the example with replacements to a file."""
     text = example.read_text()
     for old, new in pairs:
         assert old in text
@@ -27,25 +27,23 @@ def changed(example: Path, policy: Path, *pairs: tuple[str, str]) -> Path:
 
 
 def dump(server: RealServer) -> dict[bytes, bytes]:
-    """All that the server holds."""
+    """Return all keys of a server, serialized."""
     client: Any = server.client()
     return {key: client.dump(key) for key in client.scan_iter()}
 
 
-def test_plan_of_the_active_policy_ends_with_0_and_says_that_nothing_changes(
-    loaded: Cli, example: Path
-) -> None:
-    """A pipeline asks whether there is anything to do."""
+def test_plan_of_the_active_policy_exits_with_0(loaded: Cli, example: Path) -> None:
+    """A pipeline can ask for pending changes."""
     result = loaded.run("plan", example)
 
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1] == "nothing changes"
 
 
-def test_plan_of_another_policy_ends_with_1_and_leaves_the_server_as_it_is(
+def test_plan_of_another_policy_exits_with_1_and_writes_nothing(
     server: RealServer, example: Path, policy: Path
 ) -> None:
-    """On every kind of server; it is read and nothing is prepared on it."""
+    """The plan only reads, on every supported server."""
     cli = Cli(server.url)
     cli.ok("load", example, "--yes")
     before = dump(server)
@@ -63,7 +61,7 @@ def test_plan_of_another_policy_ends_with_1_and_leaves_the_server_as_it_is(
 
 
 def test_plan_without_a_policy_shows_every_identity_as_new(cli: Cli, example: Path) -> None:
-    """A first load is looked at like any other."""
+    """A first load can be reviewed like any other."""
     result = cli.run("plan", example)
 
     assert result.exit_code == 1
@@ -71,10 +69,10 @@ def test_plan_without_a_policy_shows_every_identity_as_new(cli: Cli, example: Pa
     assert "4 new, 0 changed, 0 removed, 0 unchanged" in result.stdout
 
 
-def test_plan_marks_by_words_the_rules_that_widen_and_gives_calls_as_proof(
+def test_plan_marks_rules_that_widen_and_shows_example_calls(
     loaded: Cli, example: Path, policy: Path
 ) -> None:
-    """A lifted deny rule widens only where something under it is granted."""
+    """Removing a deny rule widens only if a grant matches its keys."""
     file = changed(
         example,
         policy,
@@ -94,22 +92,30 @@ def test_plan_marks_by_words_the_rules_that_widen_and_gives_calls_as_proof(
 
 
 def test_plan_as_json_is_exact(loaded: Cli, example: Path, policy: Path) -> None:
-    """Rules as the policy has them, and every command that is gained, with a call."""
+    """JSON has the whole rules and every gained command with a call."""
     file = changed(
         example,
         policy,
         ('allow: [read], keys: ["agents:c', 'allow: [read, delete], keys: ["agents:c'),
     )
 
-    said = loaded.json("plan", file, exit_code=1)
+    plan = loaded.json("plan", file, exit_code=1)
 
-    assert said["changes"] is True
-    assert said["widens"] is True
-    assert said["unchanged"] == ["agent-runner", "agent-recovery", "human-admin"]
-    (identity,) = said["identities"]
+    assert plan["changes"] is True
+    assert plan["widens"] is True
+    assert plan["unchanged"] == ["agent-runner", "agent-recovery", "human-admin"]
+    (identity,) = plan["identities"]
     (change,) = identity["changes"]
     assert (change["rule"], change["action"], change["widens"]) == ("grant", "change", True)
-    assert change["before"]["allow"] == ["read"]
+    assert change["before"] == {
+        "allow": ["read"],
+        "keys": ["agents:context:*"],
+        "only": None,
+        "except": [],
+        "channels": [],
+        "image_bytes": None,
+        "value_bytes": None,
+    }
     assert change["after"]["allow"] == ["read", "delete"]
     by_needs = {
         json.dumps([item["needs"] for item in gain["keys"]]): gain for gain in identity["gains"]
@@ -120,8 +126,8 @@ def test_plan_as_json_is_exact(loaded: Cli, example: Path, policy: Path) -> None
     assert identity["losses"] == []
 
 
-def test_plan_against_a_server_out_of_reach_ends_with_69(offline: Cli, example: Path) -> None:
-    """And never with 1, which would say that something changes."""
+def test_plan_of_an_unreachable_server_exits_with_69(offline: Cli, example: Path) -> None:
+    """Exit code 1 would mean that something changes."""
     result = offline.run("plan", example)
 
     assert result.exit_code == 69
@@ -129,20 +135,20 @@ def test_plan_against_a_server_out_of_reach_ends_with_69(offline: Cli, example: 
 
 
 @pytest.mark.parametrize(("text", "exit_code"), [("version: 1\nidentities: {}\n", 65), (None, 66)])
-def test_plan_that_fails_ends_with_a_code_of_its_own(
+def test_plan_of_a_bad_or_missing_file_exits_with_its_own_code(
     loaded: Cli, policy: Path, text: str | None, exit_code: int
 ) -> None:
-    """A bad policy, and a file that is not there."""
+    """Scripts can distinguish a bad policy, a missing file and changes."""
     if text is not None:
         policy.write_text(text)
 
     assert loaded.run("plan", policy).exit_code == exit_code
 
 
-def test_plan_tells_of_guards_that_must_be_made_anew_though_no_rule_changes(
+def test_plan_lists_guards_to_recompile_without_rule_changes(
     loaded: Cli, example: Path, embedded: RealServer
 ) -> None:
-    """What somebody deleted is put right by a load, so there is something to do."""
+    """A load restores deleted records, so there is something to do."""
     client: Any = embedded.client()
     client.delete("keyleash:guard:agent-runner")
 
@@ -150,30 +156,31 @@ def test_plan_tells_of_guards_that_must_be_made_anew_though_no_rule_changes(
 
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
-    assert "1 guard regenerated with the same rules: `agent-runner`" in lines
+    assert "1 guard recompiled with the same rules: `agent-runner`" in lines
+    assert loaded.json("plan", example, exit_code=1)["recompiled"] == ["agent-runner"]
     loaded.ok("load", example, "--yes")
     assert loaded.run("plan", example).exit_code == 0
 
 
-def test_plan_of_a_policy_that_says_the_same_otherwise_changes_nothing(
+def test_plan_of_a_reformatted_policy_changes_nothing(
     loaded: Cli, example: Path, policy: Path
 ) -> None:
-    """Comments and formats are nobody's business."""
+    """Comments and formatting are not part of a policy."""
     file = changed(example, policy, ("identities:\n", "# a remark\nidentities:\n"))
 
     assert loaded.run("plan", file).exit_code == 0
 
 
-def test_load_that_widens_needs_more_than_yes(loaded: Cli, example: Path, policy: Path) -> None:
-    """Whoever automates loads says once more that access may grow."""
+def test_load_that_widens_needs_allow_widening(loaded: Cli, example: Path, policy: Path) -> None:
+    """`--yes` alone does not allow more access."""
     file = changed(example, policy, ("3000/minute", "4000/minute"))
 
-    refused = loaded.run("load", file, "--yes")
+    denied = loaded.run("load", file, "--yes")
 
-    assert refused.exit_code == 1
-    assert "[widens]" in refused.stderr
+    assert denied.exit_code == 1
+    assert "[widens]" in denied.stderr
     assert "error: this widens what `agent-reader` may do, and nothing was activated" in (
-        refused.stderr.splitlines()
+        denied.stderr.splitlines()
     )
     assert loaded.json("status")["policy"]["generation"] == 1
     assert loaded.json("load", file, "--yes", exit_code=1)["error"]["code"] == "widens"
@@ -182,7 +189,7 @@ def test_load_that_widens_needs_more_than_yes(loaded: Cli, example: Path, policy
     assert loaded.json("status")["policy"]["generation"] == 3
 
 
-ONE = """\
+NARROWED = """\
 version: 1
 identities:
   one: {{kind: machine, grants: [{{allow: [{allow}], keys: ["k:*"]{narrowed}}}]}}
@@ -190,40 +197,40 @@ identities:
 
 
 @pytest.mark.parametrize(
-    ("narrowed", "said"), [("", "INCR `k:`, and "), (", only: [SET]", "SET `k:` … GET")]
+    ("narrowed", "gained"), [("", "INCR `k:`, and "), (", only: [SET]", "SET `k:` … GET")]
 )
-def test_plan_gives_no_call_as_new_that_was_allowed_before(
-    cli: Cli, policy: Path, narrowed: str, said: str
+def test_plan_shows_only_calls_that_were_denied_before(
+    cli: Cli, policy: Path, narrowed: str, gained: str
 ) -> None:
-    """Whoever may write and now may also read could SET all along; SET … GET is what is new."""
-    policy.write_text(ONE.format(allow="write", narrowed=narrowed))
+    """An identity that may write and now also read could SET before; SET … GET is new."""
+    policy.write_text(NARROWED.format(allow="write", narrowed=narrowed))
     cli.ok("load", policy, "--yes")
-    policy.write_text(ONE.format(allow="read, write", narrowed=narrowed))
+    policy.write_text(NARROWED.format(allow="read, write", narrowed=narrowed))
 
     lines = cli.run("plan", policy).stdout.splitlines()
 
     calls = [line.strip() for line in lines if line.startswith(" " * 8)]
-    assert any(call.startswith(said) for call in calls)
+    assert any(call.startswith(gained) for call in calls)
     assert not any(call.startswith("SET `k:`, ") or call == "SET `k:`" for call in calls)
 
 
-def test_plan_says_whose_counters_are_gone(
+def test_plan_lists_identities_with_missing_counters(
     loaded: Cli, example: Path, embedded: RealServer
 ) -> None:
-    """A load makes such an identity good again, and its limits let everything through anew."""
+    """A load writes a new state, so the limits of the identity start at 0."""
     client: Any = embedded.client()
     client.delete("keyleash:state:agent-runner")
 
     result = loaded.run("plan", example)
 
     assert result.exit_code == 1
-    note = "note: what the limits had counted is gone from the server, and begins at 0: "
+    note = "note: limit counters are missing on the server, and start at 0: "
     assert f"{note}`agent-runner`" in result.stdout.splitlines()
     assert loaded.json("plan", example, exit_code=1)["counters_lost"] == ["agent-runner"]
 
 
-def test_plan_ends_with_a_line_that_stays_short(cli: Cli, policy: Path) -> None:
-    """What widens is marked where it stands; a thousand names would hide the verdict."""
+def test_last_line_of_a_plan_names_ten_identities(cli: Cli, policy: Path) -> None:
+    """A thousand names would hide the verdict."""
     names = [f"agent-{number}" for number in range(12)]
     policy.write_text(
         "version: 1\nidentities:\n"
@@ -238,23 +245,23 @@ def test_plan_ends_with_a_line_that_stays_short(cli: Cli, policy: Path) -> None:
     assert last == f"widens access: {', '.join(f'`{item}`' for item in names[:10])} and 2 more"
 
 
-def test_load_where_the_active_policy_was_lost_needs_permission_to_widen(
+def test_load_after_loss_of_the_active_policy_needs_allow_widening(
     loaded: Cli, example: Path, embedded: RealServer
 ) -> None:
-    """What it allowed is not known, so nobody can say that this is no more."""
+    """The earlier access is unknown, so the new policy may exceed it."""
     client: Any = embedded.client()
     client.delete("keyleash:policy")
 
     result = loaded.run("load", example, "--yes")
 
     assert result.exit_code == 1
-    note = "note: a policy was active, and its record is gone; all identities count as new"
+    note = "note: the record of the active policy is missing; all identities count as new"
     assert note in result.stderr.splitlines()
     loaded.ok("load", example, "--yes", "--allow-widening")
 
 
 def many(policy: Path, count: int, keys: str) -> Path:
-    """A policy of *count* identities; `{n}` in *keys* is each one's number."""
+    """Write a policy of *count* identities; `{n}` in *keys* is their number."""
     lines = ["version: 1", "identities:"]
     for number in range(count):
         grant = keys.replace("{n}", str(number))
@@ -264,8 +271,8 @@ def many(policy: Path, count: int, keys: str) -> Path:
     return policy
 
 
-def test_plan_shows_identities_that_change_alike_once(cli: Cli, policy: Path) -> None:
-    """What a deployment repeats is read once; `--full` and `--json` have all of it."""
+def test_plan_shows_identities_with_the_same_changes_together(cli: Cli, policy: Path) -> None:
+    """`--full` and `--json` list each identity."""
     file = many(policy, 60, "shared:*")
 
     folded = cli.run("plan", file).stdout.splitlines()
@@ -282,7 +289,7 @@ def test_plan_shows_identities_that_change_alike_once(cli: Cli, policy: Path) ->
 
 
 def test_plan_of_many_different_changes_is_a_summary(cli: Cli, policy: Path) -> None:
-    """Up to fifty are shown, and of more only what becomes of whom."""
+    """More than fifty blocks are summarized."""
     shown = cli.run("plan", many(policy, 50, "own:{n}:*")).stdout
     summary = cli.run("plan", many(policy, 51, "own:{n}:*")).stdout
     full = cli.run("plan", policy, "--full").stdout
@@ -294,10 +301,8 @@ def test_plan_of_many_different_changes_is_a_summary(cli: Cli, policy: Path) -> 
     assert "51 new, 0 changed, 0 removed, 0 unchanged" in summary
 
 
-def test_summary_has_a_line_for_each_change_that_identities_have_in_common(
-    cli: Cli, policy: Path
-) -> None:
-    """Ten names of three hundred and `[narrows]` do not say what is narrower."""
+def test_summary_has_a_line_for_each_common_change(cli: Cli, policy: Path) -> None:
+    """A list of names and `[narrows]` does not show which rule is narrower."""
 
     def write(rate: int) -> None:
         policy.write_text(
@@ -322,8 +327,8 @@ def test_summary_has_a_line_for_each_change_that_identities_have_in_common(
     ]
 
 
-def test_load_that_removes_needs_consent_of_its_own(cli: Cli, policy: Path) -> None:
-    """A file that was cut short is a valid policy of whoever is left."""
+def test_load_that_removes_needs_allow_removal(cli: Cli, policy: Path) -> None:
+    """A truncated file may be a valid policy with fewer identities."""
     cli.ok("load", many(policy, 100, "own:{n}:*"), "--yes")
     token = cli.token("agent-099")
     many(policy, 1, "own:{n}:*")
@@ -340,26 +345,26 @@ def test_load_that_removes_needs_consent_of_its_own(cli: Cli, policy: Path) -> N
     assert error["code"] == "removes"
     assert cli.json("status")["policy"]["generation"] == 1
     cli.ok("exec", "GET", "own:99:x", KEYLEASH_TOKEN=token)
-    said = cli.json("load", policy, "--yes", "--allow-removal")
-    assert len(said["removed"]) == 99
+    result = cli.json("load", policy, "--yes", "--allow-removal")
+    assert len(result["removed"]) == 99
     assert cli.run("exec", "GET", "own:99:x", KEYLEASH_TOKEN=token).exit_code == 1
 
 
-def test_load_that_removes_and_widens_names_both_flags_at_once(cli: Cli, policy: Path) -> None:
-    """The first denial lists all that is missing, so that no second round is needed."""
+def test_load_that_removes_and_widens_names_both_flags(cli: Cli, policy: Path) -> None:
+    """The first error lists both missing options."""
     cli.ok("load", many(policy, 2, "own:{n}:*"), "--yes")
     many(policy, 1, "all:*")
 
     both = cli.run("load", policy, "--yes")
-    one = cli.run("load", policy, "--yes", "--allow-widening")
+    removal = cli.run("load", policy, "--yes", "--allow-widening")
 
     assert "help: pass `--allow-removal` and `--allow-widening` to confirm, or run" in both.stderr
-    assert "help: pass `--allow-removal` to confirm, or run" in one.stderr
+    assert "help: pass `--allow-removal` to confirm, or run" in removal.stderr
     cli.ok("load", policy, "--yes", "--allow-removal", "--allow-widening")
 
 
-def test_person_who_is_asked_agrees_to_the_removal_as_well(cli: Cli, policy: Path) -> None:
-    """The question says it, so that no further option is needed."""
+def test_consent_on_a_terminal_includes_the_removal(cli: Cli, policy: Path) -> None:
+    """The question names it, so no option is needed."""
     cli.ok("load", many(policy, 2, "own:{n}:*"), "--yes")
     many(policy, 1, "own:{n}:*")
 
@@ -371,7 +376,7 @@ def test_person_who_is_asked_agrees_to_the_removal_as_well(cli: Cli, policy: Pat
 
 
 def test_library_load_that_removes_needs_consent(embedded: RealServer, policy: Path) -> None:
-    """Whoever loads from a program is asked nothing, and must say it in the call."""
+    """A program passes `allow_removal`, since it cannot be asked."""
     client = embedded.client()
     load_policy(client, many(policy, 3, "own:{n}:*").read_text())
     rest = many(policy, 1, "own:{n}:*").read_text()

@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, and nothing anywhere else."""
+"""Progress bars: on a terminal only."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ import pytest
 from support.command_line import Cli
 from support.terminals import on_a_terminal, read_all, read_until
 
-AT_ONCE = """\
+WITH_DELAY = """\
 import keyleash.cli.load
-keyleash.cli.load.SOON_S = -1.0
+keyleash.cli.load.SOON_S = {}
 keyleash.cli.main()
 """
 
 
 class Eager(Cli):
-    """The command, which shows a bar also of what takes no time."""
+    """The command, with a progress bar for the shortest work."""
 
-    command = (sys.executable, "-c", AT_ONCE)
+    command = (sys.executable, "-c", WITH_DELAY.format(-1.0))
 
 
-def said_on_a_terminal(cli: Cli, *words: str | Path) -> str:
+class Patient(Cli):
+    """The command, with a progress bar for work of an hour."""
+
+    command = (sys.executable, "-c", WITH_DELAY.format(3600.0))
+
+
+def terminal_output(cli: Cli, *words: str | Path) -> str:
     with on_a_terminal(cli, *words) as (process, terminal):
-        said = read_all(terminal)
-        assert process.wait(timeout=60) == 0, said
-    return said
+        output = read_all(terminal)
+        assert process.wait(timeout=60) == 0, output
+    return output
 
 
 @pytest.fixture
@@ -37,46 +43,46 @@ def eager(cli: Cli) -> Cli:
 
 
 def test_load_shows_how_many_guards_are_compiled_and_loaded(eager: Cli, example: Path) -> None:
-    """Of so many identities; and the bar is gone when the answer comes."""
-    said = said_on_a_terminal(eager, "load", example, "--yes")
+    """The bar counts identities and is erased before the result."""
+    output = terminal_output(eager, "load", example, "--yes")
 
-    assert "compiling" in said
-    assert "4/4" in said
-    assert "loading" in said
-    assert "activated generation 1" in said.rpartition("\x1b[2K")[2]
+    assert "compiling" in output
+    assert "4/4" in output
+    assert "loading" in output
+    assert "activated generation 1" in output.rpartition("\x1b[2K")[2]
 
 
 def test_export_shows_how_many_entries_it_has(eager: Cli, example: Path, tmp_path: Path) -> None:
-    """How many there are nobody knows before."""
+    """The total is unknown."""
     eager.ok("load", example, "--yes")
-    said = said_on_a_terminal(eager, "audit", "export", "--to", tmp_path / "archive")
+    output = terminal_output(eager, "audit", "export", "--to", tmp_path / "archive")
 
-    assert "entries" in said
-    assert "1/?" in said
-    assert "control/" in said
+    assert "entries" in output
+    assert "1/?" in output
+    assert "control/" in output
 
 
 @pytest.mark.parametrize("words", [("load",), ("--json", "load")])
-def test_nobody_who_only_reads_the_output_sees_a_bar(
+def test_output_to_a_pipe_or_as_json_has_no_bar(
     eager: Cli, example: Path, words: tuple[str, ...]
 ) -> None:
-    """Neither in a file, nor with --json on a terminal."""
+    """Programs that parse the output get no control sequences."""
     if "--json" in words:
-        assert "compiling" not in said_on_a_terminal(eager, *words, example, "--yes")
+        assert "compiling" not in terminal_output(eager, *words, example, "--yes")
     else:
         result = eager.process(*words, example, "--yes")
         assert "compiling" not in result.stdout + result.stderr
 
 
-def test_what_is_done_soon_shows_no_bar(cli: Cli, example: Path) -> None:
-    """A bar that comes and goes in a blink is only unrest."""
-    assert "compiling" not in said_on_a_terminal(cli, "load", example, "--yes")
+def test_short_work_shows_no_bar(cli: Cli, example: Path) -> None:
+    """A bar that appears for a moment only distracts."""
+    assert "compiling" not in terminal_output(Patient(cli.url), "load", example, "--yes")
 
 
-def test_tests_that_are_interrupted_leave_no_server_and_no_traceback(
+def test_interrupted_tests_leave_no_server_and_no_traceback(
     eager: Cli, example: Path, tmp_path: Path
 ) -> None:
-    """Somebody who has seen enough presses Ctrl-C."""
+    """Ctrl-C ends the run with one line."""
     case = "identity: agent-reader, command: GET agents:context:1, expect: allow"
     cases = "".join(f"  - {{name: c{number}, {case}}}\n" for number in range(5000))
     file = tmp_path / "many.test.yaml"
@@ -84,8 +90,8 @@ def test_tests_that_are_interrupted_leave_no_server_and_no_traceback(
     with on_a_terminal(eager, "test", file) as (process, terminal):
         read_until(terminal, "/5000")
         process.send_signal(signal.SIGINT)
-        said = read_all(terminal)
+        output = read_all(terminal)
         assert process.wait(timeout=60) == 130
 
-    assert "interrupted" in said
-    assert "Traceback" not in said
+    assert "interrupted" in output
+    assert "Traceback" not in output

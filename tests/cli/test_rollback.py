@@ -1,4 +1,4 @@
-"""`keyleash rollback` and `keyleash policy`: earlier policies, kept and made active again."""
+"""`keyleash rollback` and `keyleash policy`: the stored policies."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ OPTIONS = {"transport": ["--transport", "function"], "state": []}
 
 
 def variant(example: Path, policy: Path, rate: int) -> Path:
-    """The example with another rate for agent-reader."""
+    """Write the example with another rate for agent-reader."""
     policy.write_text(example.read_text().replace("3000/minute", f"{rate}/minute"))
     return policy
 
 
-def test_rollback_makes_the_policy_before_the_active_one_and_keeps_what_was_counted(
+def test_rollback_activates_the_previous_policy_and_preserves_counters(
     server: RealServer, example: Path, policy: Path
 ) -> None:
-    """On every kind of server, with a generation of its own."""
+    """A rollback is a load with a generation of its own."""
     cli = Cli(server.url)
     cli.ok("load", example, "--yes")
     first = cli.json("status")["policy"]["digest"]
@@ -31,10 +31,10 @@ def test_rollback_makes_the_policy_before_the_active_one_and_keeps_what_was_coun
     token = cli.token("agent-reader")
     cli.ok("exec", "GET", "agents:context:a", KEYLEASH_TOKEN=token)
 
-    said = cli.json("rollback", "--yes", "--allow-widening")
+    result = cli.json("rollback", "--yes", "--allow-widening")
 
-    assert (said["generation"], said["digest"]) == (3, first)
-    assert said["plan"]["widens"] is True
+    assert (result["generation"], result["digest"]) == (3, first)
+    assert result["plan"]["widens"] is True
     cli.ok("exec", "GET", "agents:context:a", KEYLEASH_TOKEN=token)
     (reader,) = (
         item for item in cli.json("status")["identities"] if item["name"] == "agent-reader"
@@ -42,7 +42,7 @@ def test_rollback_makes_the_policy_before_the_active_one_and_keeps_what_was_coun
     assert [limit["used"] for limit in reader["limits"]] == [2, 2]
 
 
-def test_second_rollback_takes_the_first_one_back(loaded: Cli, example: Path, policy: Path) -> None:
+def test_second_rollback_reverts_the_first(loaded: Cli, example: Path, policy: Path) -> None:
     """As `kubectl rollout undo` does."""
     loaded.ok("load", variant(example, policy, 2000), "--yes")
     second = loaded.json("status")["policy"]["digest"]
@@ -53,41 +53,41 @@ def test_second_rollback_takes_the_first_one_back(loaded: Cli, example: Path, po
     assert loaded.json("status")["policy"]["digest"] == second
 
 
-@pytest.mark.parametrize("mended", OPTIONS)
-def test_rollback_goes_past_a_load_that_only_made_guards_anew(
-    loaded: Cli, example: Path, policy: Path, embedded: RealServer, mended: str
+@pytest.mark.parametrize("recompiled", OPTIONS)
+def test_rollback_skips_a_load_of_the_same_policy(
+    loaded: Cli, example: Path, policy: Path, embedded: RealServer, recompiled: str
 ) -> None:
-    """The policy before is another one, however often this one was loaded."""
+    """The previous policy has another digest, even if the active one was recompiled."""
     first = loaded.json("status")["policy"]["digest"]
     loaded.ok("load", variant(example, policy, 2000), "--yes")
-    if mended == "state":
+    if recompiled == "state":
         client: Any = embedded.client()
         client.delete("keyleash:state:agent-reader")
-    loaded.ok("load", policy, "--yes", *OPTIONS[mended])
+    loaded.ok("load", policy, "--yes", *OPTIONS[recompiled])
     assert loaded.lines("policy", "history")[0]["from"] == first
 
-    said = loaded.json("rollback", "--yes", "--allow-widening")
+    result = loaded.json("rollback", "--yes", "--allow-widening")
 
-    assert (said["changed"], said["digest"]) == (True, first)
+    assert (result["changed"], result["digest"]) == (True, first)
 
 
-def test_rollback_that_widens_needs_the_same_consent_as_a_load(
+def test_rollback_that_widens_needs_allow_widening(
     loaded: Cli, example: Path, policy: Path
 ) -> None:
-    """What was narrowed in an incident must not come back by a habit."""
+    """Access that was narrowed in an incident does not return by accident."""
     loaded.ok("load", variant(example, policy, 2000), "--yes")
 
-    refused = loaded.run("rollback", "--yes")
+    denied = loaded.run("rollback", "--yes")
 
-    assert refused.exit_code == 1
-    assert "rate.requests 2000/minute → 3000/minute   [widens]" in refused.stderr
+    assert denied.exit_code == 1
+    assert "rate.requests 2000/minute → 3000/minute   [widens]" in denied.stderr
     assert loaded.json("status")["policy"]["generation"] == 2
 
 
-def test_rollback_to_an_unknown_digest_lists_those_that_are_known(
+def test_rollback_to_an_unknown_digest_lists_the_stored_ones(
     loaded: Cli, example: Path, policy: Path
 ) -> None:
-    """And changes nothing; a digest too short to be sure of is unknown too."""
+    """A digest that is too short is unknown as well."""
     first = loaded.json("status")["policy"]["digest"]
     loaded.ok("load", variant(example, policy, 2000), "--yes")
 
@@ -102,7 +102,7 @@ def test_rollback_to_an_unknown_digest_lists_those_that_are_known(
 def test_rollback_names_a_policy_by_its_first_digits(
     loaded: Cli, example: Path, policy: Path
 ) -> None:
-    """Of any that is kept."""
+    """Any stored policy can be selected."""
     first = loaded.json("status")["policy"]["digest"]
     for rate in (2000, 1000):
         loaded.ok("load", variant(example, policy, rate), "--yes")
@@ -112,18 +112,18 @@ def test_rollback_names_a_policy_by_its_first_digits(
     assert loaded.json("status")["policy"]["digest"] == first
 
 
-def test_rollback_without_an_earlier_policy_says_so(loaded: Cli, cli: Cli) -> None:
-    """There is nothing to go back to."""
+def test_rollback_without_an_earlier_policy_fails(loaded: Cli, cli: Cli) -> None:
+    """The error explains that no previous policy is stored."""
     result = loaded.run("rollback", "--yes")
 
     assert result.exit_code == 1
-    assert "not kept here" in result.stderr
+    assert "the previous policy is not stored" in result.stderr
 
 
-def test_history_lists_each_policy_once_as_it_last_was_active(
+def test_history_lists_each_policy_once_with_its_last_activation(
     loaded: Cli, example: Path, policy: Path
 ) -> None:
-    """The newest first, with who activated it, and what it replaced."""
+    """Newest first, with the operator and the replaced policy."""
     loaded.ok("load", variant(example, policy, 2000), "--yes")
     loaded.ok("rollback", "--yes", "--allow-widening")
 
@@ -137,26 +137,24 @@ def test_history_lists_each_policy_once_as_it_last_was_active(
     assert table.splitlines()[1].endswith("active")
 
 
-def test_twenty_policies_are_kept(
+def test_history_stores_twenty_policies(
     loaded: Cli, example: Path, policy: Path, embedded: RealServer
 ) -> None:
-    """With the oldest one goes its document, so that the server does not fill up."""
+    """Older documents are deleted, so memory is bounded."""
     for rate in range(2999, 2977, -1):
         loaded.ok("load", variant(example, policy, rate), "--yes")
 
-    kept = loaded.lines("policy", "history")
+    stored = loaded.lines("policy", "history")
 
-    assert [item["generation"] for item in kept] == [*range(23, 3, -1)]
+    assert [item["generation"] for item in stored] == [*range(23, 3, -1)]
     client: Any = embedded.client()
     assert len(client.keys("keyleash:policy:*")) == 20
     assert not client.keys("keyleash:staged:*")
     assert all(client.pttl(key) == -1 for key in client.keys("keyleash:policy:*"))
 
 
-def test_policy_show_prints_the_document_as_it_was_loaded(
-    loaded: Cli, example: Path, policy: Path
-) -> None:
-    """To the byte, comments and all: a lost file comes back."""
+def test_policy_show_prints_the_loaded_document(loaded: Cli, example: Path, policy: Path) -> None:
+    """The output equals the file, with comments, so it restores a lost file."""
     first = loaded.json("status")["policy"]["digest"]
     loaded.ok("load", variant(example, policy, 2000), "--yes")
 
@@ -166,8 +164,10 @@ def test_policy_show_prints_the_document_as_it_was_loaded(
     assert loaded.run("policy", "show", "--digest", "ffffffff").exit_code == 2
 
 
-def test_control_stream_says_what_was_planned(loaded: Cli, example: Path, policy: Path) -> None:
-    """Who looks later sees what whoever activated it was shown."""
+def test_control_stream_has_the_plan_of_each_activation(
+    loaded: Cli, example: Path, policy: Path
+) -> None:
+    """A later review sees what the operator saw."""
     loaded.ok("load", variant(example, policy, 2000), "--yes")
     loaded.ok("rollback", "--yes", "--allow-widening")
 
@@ -180,10 +180,10 @@ def test_control_stream_says_what_was_planned(loaded: Cli, example: Path, policy
     assert {"changed": ["agent-reader"], "narrowed": ["agent-reader"]} in plans
 
 
-def test_rollback_that_removes_needs_the_same_consent_as_a_load(
+def test_rollback_that_removes_needs_allow_removal(
     loaded: Cli, example: Path, policy: Path
 ) -> None:
-    """To go back takes away who came since."""
+    """A rollback removes identities that were added since."""
     text = example.read_text()
     policy.write_text(text[: text.index("  human-admin:")])
     loaded.ok("load", policy, "--yes", "--allow-removal")

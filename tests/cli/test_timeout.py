@@ -175,7 +175,7 @@ def test_load_whose_activation_is_not_answered_says_that_it_may_be_active(
         result = Cli(server.url, {"KEYLEASH_TIMEOUT": "2"}).run("load", example, "--yes")
 
     assert result.exit_code == 69, result.output
-    assert "whether it was activated is not known: look at `keyleash status`" in result.stderr
+    assert "the policy may be active: see `keyleash status`" in result.stderr
 
 
 def _passed_on(client: object, words: list[bytes]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
@@ -30,11 +30,7 @@ from keyleash.cli.options import (
 from keyleash.cli.render.plan import plan_as_json, print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note, read_text
-from keyleash.errors import (
-    OperationError,
-    RemovalError,
-    no_policy,
-)
+from keyleash.errors import OperationError, RemovalError, no_policy
 from keyleash.fence import read_records
 from keyleash.operator import (
     activate_policy,
@@ -43,31 +39,36 @@ from keyleash.operator import (
     summary_of_plan,
     verify_activation,
 )
+from keyleash.policy.problems import listing
+from keyleash.store.identities import require_active
 from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.store.wire import Transport
 from keyleash.text import clock_time, counted, printable, short_digest
 
 if TYPE_CHECKING:
     from keyleash.operator import LoadResult, PreparedPolicy, Preview
-    from keyleash.store.records import Client
 
+F = TypeVar("F", bound=Callable[..., Any])
 
 SOON_S = 1.0
-"""What ends sooner shows no bar."""
+"""Work that ends sooner shows no progress bar."""
 
 Report = Callable[[int, int | None], None]
-"""Told how much is done, and of how much; None if that is not known."""
+"""Receives the amount of finished work and the total; None if the total is not known."""
+
+MIN_DIGITS = 6
+"""Minimum length of the digest prefix that selects a stored policy."""
 
 
 @contextmanager
-def progress(what: str, *, is_wanted: bool) -> Iterator[Report]:
+def progress(label: str, *, is_wanted: bool) -> Iterator[Report]:
     """
-    Give what is to be told how far some work is.
+    Context manager: yields a function that updates a progress bar.
 
-    It draws a bar on standard error, if that is a terminal and the work is not done soon.
+    The bar is on standard error, and only if that is a terminal and the work takes a while.
 
     Args:
-        what: Is done, in a word or two.
+        label: The text beside the bar.
         is_wanted: False with `--json`.
     """
     if not is_wanted or not sys.stderr.isatty():
@@ -79,50 +80,67 @@ def progress(what: str, *, is_wanted: bool) -> Iterator[Report]:
             if self.tasks and (self.tasks[0].elapsed or 0) > SOON_S:
                 yield from super().get_renderables()
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Late(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
-
-        def report(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield report
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def activate(
+def prepare(
     settings: Settings,
-    prepared: PreparedPolicy,
-    source: str,
+    document: str,
+    file: str,
     *,
+    allow_eviction: bool,
+    allow_unvalidated_restore: bool,
+) -> PreparedPolicy:
+    """Compile a policy for the server, with a progress bar; see `prepare_policy`."""
+    with progress("compiling", is_wanted=not settings.json) as report:
+        return prepare_policy(
+            settings.client,
+            document,
+            file=file,
+            keyspace=settings.keyspace,
+            allow_eviction=allow_eviction,
+            allow_unvalidated_restore=allow_unvalidated_restore,
+            report=report,
+        )
+
+
+def _load(
+    settings: Settings,
+    document: str,
+    file: str,
+    source: str,
     transport: Transport,
-    others: Sequence[Client] = (),
-    yes: bool,
+    *,
+    nodes: Sequence[str],
+    allow_eviction: bool,
+    allow_unvalidated_restore: bool,
     allow_widening: bool,
     allow_removal: bool,
     full: bool,
+    yes: bool,
 ) -> None:
     """
-    Activate a prepared policy, after consent to what it changes.
-
-    Args:
-        settings: Of this run.
-        prepared: The policy.
-        source: Where it is from, for people.
-        transport: How its guards are to be called.
-        others: Further servers whose ACL users are kept in step.
-        yes: Whether nobody is asked.
-        allow_widening: Whether it may widen access without anybody being asked.
-        allow_removal: Whether it may remove identities without anybody being asked.
-        full: Whether the plan shows every change of every identity.
+    Activate a policy after consent to its plan; *source* is its origin, shown in the plan.
 
     Raises:
-        OperationError (declined): a person said no.
-        RemovalError: it removes identities, nobody was to be asked, and that was not allowed.
-        OperationError (widens): it widens access, nobody was to be asked, and that was not allowed.
-        OperationError (activation-conflict): another policy was activated since the plan was made.
-        OperationError (not-verified): the server does not have what was activated.
+        OperationError (declined): The user declined.
+        RemovalError: *yes*, and removing identities was not allowed.
+        OperationError (widens): *yes*, and widening access was not allowed.
+        OperationError (activation-conflict): Another policy was activated in the meantime.
+        OperationError (not-verified): The activated records differ from what was written.
     """
     client, keyspace = settings.client, settings.keyspace
+    others = other_clients(settings, nodes)
+    prepared = prepare(
+        settings,
+        document,
+        file,
+        allow_eviction=allow_eviction,
+        allow_unvalidated_restore=allow_unvalidated_restore,
+    )
     if not settings.json:
         warn(prepared.warnings)
     preview = preview_load(client, prepared, keyspace, transport)
@@ -130,7 +148,7 @@ def activate(
         print_plan(settings.shown_url, source, prepared, preview, full=full, err=True)
         if yes and preview.removed and not allow_removal:
             widens = preview.needs_permission and not allow_widening
-            raise RemovalError(prepared.file, preview.removed, widens)
+            raise RemovalError(file, preview.removed, widens)
         _require_consent(preview, yes=yes, allow_widening=allow_widening)
     try:
         with progress("loading", is_wanted=not settings.json) as report:
@@ -149,9 +167,9 @@ def activate(
             )
         verify_activation(client, prepared, keyspace, transport, result.generation)
     except (KeyboardInterrupt, ConnectionError, TimeoutError):
-        print_note(_whether_active(settings, prepared.digest, preview.generation))
+        print_note(_interrupted_load(settings, prepared.digest, preview.generation))
         raise
-    _tell(settings, prepared, preview, result, len(others))
+    _print_result(settings, prepared, preview, result, len(others))
 
 
 def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> None:
@@ -161,11 +179,9 @@ def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> No
         effects.append(f"remove {counted(len(preview.removed), 'identity')}")
     if preview.needs_permission:
         if yes and not allow_widening:
-            names = ", ".join(f"`{name}`" for name in widened[:5])
-            more = f" and {len(widened) - 5} more" if widened[5:] else ""
             raise OperationError(
                 "widens",
-                f"this widens what {names}{more} may do, and nothing was activated",
+                f"this widens what {listing(widened, 5)} may do, and nothing was activated",
                 help="look at what is marked `widens`; then add `--allow-widening`, or leave out"
                 " `--yes` to be asked",
             )
@@ -174,26 +190,21 @@ def _require_consent(preview: Preview, *, yes: bool, allow_widening: bool) -> No
         raise OperationError("declined", "nothing was activated")
 
 
-def _whether_active(settings: Settings, digest: str, before: int) -> str:
-    """What a load that was cut short may have done, as far as the server can still be asked."""
+def _interrupted_load(settings: Settings, digest: str, before: int) -> str:
+    """Return the outcome of an interrupted load, as far as the server can be asked."""
     try:
         active = read_active(settings.client, settings.keyspace)
     except RedisError:
-        return "whether it was activated is not known: look at `keyleash status`"
+        return "the policy may be active: see `keyleash status`"
     if active is None or active.generation == before:
         return "nothing was activated"
     if active.digest != digest:
         return f"another policy is active as generation {active.generation}"
-    said = f"it is active as generation {active.generation}, and was not read back"
-    return f"{said}: look at `keyleash doctor`"
+    return f"active as generation {active.generation}, but not verified: see `keyleash doctor`"
 
 
-def _tell(
-    settings: Settings,
-    prepared: PreparedPolicy,
-    preview: Preview,
-    result: LoadResult,
-    named: int,
+def _print_result(
+    settings: Settings, prepared: PreparedPolicy, preview: Preview, result: LoadResult, nodes: int
 ) -> None:
     if settings.json:
         print_json(
@@ -203,56 +214,51 @@ def _tell(
                 "generation": result.generation,
                 "digest": result.digest,
                 "transport": preview.transport,
-                "identities": list(result.identities),
-                "removed": list(result.removed),
+                "identities": result.identities,
+                "removed": result.removed,
                 "verified": True,
                 "plan": plan_as_json(prepared, preview),
                 "warnings": [problem_as_json(warning) for warning in result.warnings],
             }
         )
-    elif not result.changed:
+        return
+    if not result.changed:
         click.echo(f"already active as generation {result.generation}; nothing changed")
-    else:
-        count = counted(len(result.identities), "identity")
-        click.echo(f"activated generation {result.generation}: {count}")
-        print_note("verified: records, states and scripts match")
-        _say_of_users(settings, result.identities, named)
-
-
-def _say_of_users(settings: Settings, identities: Sequence[str], named: int) -> None:
-    """Where some identities have ACL users, say which have none, and of replicas not named."""
+        return
+    count = counted(len(result.identities), "identity")
+    click.echo(f"activated generation {result.generation}: {count}")
+    print_note("verified: records, states and scripts match")
     fenced = read_records(settings.client, settings.keyspace)
-    without = [name for name in identities if name not in fenced]
+    without = [name for name in result.identities if name not in fenced]
     if fenced and without:
         print_note(f"note: without an ACL user: {', '.join(without)}; see `keyleash fence plan`")
     if fenced:
-        say_unlisted_replicas(settings.client, named)
+        say_unlisted_replicas(settings.client, nodes)
+
+
+def _load_options(function: F) -> F:
+    """Add the options that `load` and `rollback` share."""
+    options = (
+        allow_eviction_option,
+        allow_unvalidated_restore_option,
+        node_option,
+        allow_widening_option,
+        allow_removal_option,
+        full_option,
+        yes_option,
+        json_option,
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 @click.command(epilog=example("keyleash load examples/agents.yaml --yes"))
 @click.argument("file", type=FILE)
-@allow_eviction_option
-@allow_unvalidated_restore_option
 @transport_option
-@node_option
-@allow_widening_option
-@allow_removal_option
-@full_option
-@yes_option
-@json_option
+@_load_options
 @pass_settings
-def load(
-    settings: Settings,
-    file: str,
-    allow_eviction: bool,
-    allow_unvalidated_restore: bool,
-    transport: str,
-    nodes: Sequence[str],
-    allow_widening: bool,
-    allow_removal: bool,
-    full: bool,
-    yes: bool,
-) -> None:
+def load(settings: Settings, /, file: str, transport: str, **options: Any) -> None:
     """Activate a policy file atomically.
 
     Shows the plan, as `keyleash plan` does, and asks for confirmation. With --yes it does not
@@ -268,132 +274,69 @@ def load(
     identities that leave the policy are deleted.
     """
     name, text = read_text(file)
-    others = other_clients(settings, nodes)
-    with progress("compiling", is_wanted=not settings.json) as report:
-        prepared = prepare_policy(
-            settings.client,
-            text,
-            file=name,
-            keyspace=settings.keyspace,
-            allow_eviction=allow_eviction,
-            allow_unvalidated_restore=allow_unvalidated_restore,
-            report=report,
-        )
-    activate(
-        settings,
-        prepared,
-        name,
-        transport=Transport(transport),
-        others=others,
-        yes=yes,
-        allow_widening=allow_widening,
-        allow_removal=allow_removal,
-        full=full,
-    )
-
-
-MIN_DIGITS = 6
-"""So much of a digest must be given."""
-
-
-def find_kept(kept: Sequence[ActivePolicy], digest: str) -> ActivePolicy:
-    """
-    The kept policy whose digest begins with *digest*.
-
-    Raises:
-        OperationError (unknown-policy): there is none, or several; the help lists them.
-        OperationError (no-policy): none is kept at all.
-    """
-    if not kept:
-        raise no_policy("no policy is stored")
-    wanted = digest.lower()
-    found = [item for item in kept if item.digest.startswith(wanted)]
-    if len(wanted) < MIN_DIGITS or len(found) != 1:
-        shown = printable(digest[:64])
-        message = (
-            f"more of the digest `{shown}` is needed: at least {MIN_DIGITS} digits"
-            if len(wanted) < MIN_DIGITS
-            else f"no policy with the digest `{shown}` is kept"
-            if not found
-            else f"{len(found)} policies have a digest that begins with `{shown}`"
-        )
-        raise OperationError(
-            "unknown-policy", message, help=f"there are {'; '.join(map(_named, kept))}"
-        )
-    return found[0]
-
-
-def _named(active_policy: ActivePolicy) -> str:
-    when = clock_time(active_policy.activated_ms)
-    return f"`{short_digest(active_policy.digest)}` (generation {active_policy.generation}, {when})"
+    _load(settings, text, name, name, Transport(transport), **options)
 
 
 @click.command(epilog=example("keyleash rollback --to 3f9ac2d81b07"))
-@click.option("--to", metavar="DIGEST", help="Which policy, by the first digits of its digest.")
-@allow_eviction_option
-@allow_unvalidated_restore_option
-@node_option
-@allow_widening_option
-@allow_removal_option
-@full_option
-@yes_option
-@json_option
+@click.option("--to", metavar="DIGEST", help="The policy, by the first digits of its digest.")
+@_load_options
 @pass_settings
-def rollback(
-    settings: Settings,
-    to: str | None,
-    allow_eviction: bool,
-    allow_unvalidated_restore: bool,
-    nodes: Sequence[str],
-    allow_widening: bool,
-    allow_removal: bool,
-    full: bool,
-    yes: bool,
-) -> None:
+def rollback(settings: Settings, /, to: str | None, **options: Any) -> None:
     """Activate an earlier policy again.
 
-    Without --to it is the one that was active before this one, so a second rollback takes the
-    first one back. `keyleash policy history` lists those that are kept, the last 20. It is a
-    load like any other: it gets a generation of its own, shows the plan and asks, needs the same
-    consent, and counters, tokens and suspensions stay as they are.
+    Without --to this is the previously active policy, so a second rollback reverts the first.
+    `keyleash policy history` lists the last 20 policies. A rollback is a load: it has a generation
+    of its own, shows the plan, asks for the same consent, and preserves counters, tokens and
+    suspensions.
     """
-    client, keyspace = settings.client, settings.keyspace
-    active = read_active(client, keyspace)
-    kept = read_history(client, keyspace)
-    target = find_kept(kept, to) if to is not None else _previous(active, kept)
-    source = f"<policy {short_digest(target.digest)}>"
-    with progress("compiling", is_wanted=not settings.json) as report:
-        prepared = prepare_policy(
-            client,
-            target.document,
-            file=source,
-            keyspace=keyspace,
-            allow_eviction=allow_eviction,
-            allow_unvalidated_restore=allow_unvalidated_restore,
-            report=report,
-        )
-    activate(
+    active = read_active(settings.client, settings.keyspace)
+    stored = read_history(settings.client, settings.keyspace)
+    target = find_stored(stored, to) if to is not None else _previous(settings, stored)
+    _load(
         settings,
-        prepared,
+        target.document,
+        f"<policy {short_digest(target.digest)}>",
         f"of generation {target.generation}",
-        # How guards are called is how the server is run, and no part of a policy.
-        transport=active.transport if active else Transport.EVALSHA,
-        others=other_clients(settings, nodes),
-        yes=yes,
-        allow_widening=allow_widening,
-        allow_removal=allow_removal,
-        full=full,
+        # The transport depends on the server's operation and is no part of a policy.
+        active.transport if active else Transport.EVALSHA,
+        **options,
     )
 
 
-def _previous(active: ActivePolicy | None, kept: Sequence[ActivePolicy]) -> ActivePolicy:
-    if active is None:
-        raise no_policy()
-    found = next((item for item in kept if item.digest == active.before), None)
+def find_stored(stored: Sequence[ActivePolicy], digest: str) -> ActivePolicy:
+    """
+    Return the stored policy whose digest begins with *digest*.
+
+    Raises:
+        OperationError (unknown-policy): There is none, or several; the help lists them.
+        OperationError (no-policy): No policy is stored.
+    """
+    if not stored:
+        raise no_policy("no policy is stored")
+    found = [item for item in stored if item.digest.startswith(digest.lower())]
+    if len(digest) >= MIN_DIGITS and len(found) == 1:
+        return found[0]
+    shown = printable(digest[:64])
+    message = f"{len(found)} policies have a digest that begins with `{shown}`"
+    if len(digest) < MIN_DIGITS:
+        message = f"the digest `{shown}` is too short: give at least {MIN_DIGITS} digits"
+    elif not found:
+        message = f"no stored policy has the digest `{shown}`"
+    names = (
+        f"`{short_digest(item.digest)}` (generation {item.generation},"
+        f" {clock_time(item.activated_ms)})"
+        for item in stored
+    )
+    raise OperationError("unknown-policy", message, help=f"stored: {'; '.join(names)}")
+
+
+def _previous(settings: Settings, stored: Sequence[ActivePolicy]) -> ActivePolicy:
+    active = require_active(settings.client, settings.keyspace)
+    found = next((item for item in stored if item.digest == active.before), None)
     if found is None:
         raise OperationError(
             "no-policy",
-            "the policy that was active before is not kept here",
+            "the previous policy is not stored",
             help="see `keyleash policy history`, and name one with `--to`",
         )
     return found

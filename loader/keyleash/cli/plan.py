@@ -1,11 +1,11 @@
-"""`keyleash plan`: what a policy file would change."""
+"""`keyleash plan`."""
 
 from __future__ import annotations
 
 import click
 
 from keyleash.cli.failures import UNREACHABLE, problem_as_json, warn
-from keyleash.cli.load import progress
+from keyleash.cli.load import prepare
 from keyleash.cli.options import (
     FILE,
     allow_unvalidated_restore_option,
@@ -16,7 +16,7 @@ from keyleash.cli.options import (
 from keyleash.cli.render.plan import plan_as_json, print_plan
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, read_text
-from keyleash.operator import prepare_policy, preview_load
+from keyleash.operator import preview_load
 from keyleash.store.wire import Transport
 
 CHANGES = 1
@@ -39,30 +39,26 @@ def plan(
     """Show what loading a policy file would change (read-only).
 
     Compares FILE with the active policy, identity by identity: rules that are added (+), removed
-    (-) or changed (~), and calls that become possible or impossible. A rule marked `widens` has a
-    part in something that is allowed then and is not now. Identities that change alike are shown
-    together, and more than 50 different changes as a summary. Rejects FILE if it allows RESTORE
-    and the server does not validate its payloads, as `keyleash load` does. `-` reads standard
-    input.
+    (-) or changed (~), and calls that become allowed or denied. A rule marked `widens` contributes
+    to new access. Identities with the same changes are shown together, and more than 50 different
+    changes as a summary. Rejects FILE if it allows RESTORE and the server does not validate its
+    payloads, as `keyleash load` does. `-` reads standard input.
     """
     settings.failed = UNREACHABLE
     name, text = read_text(file)
     # Eviction is decided at the load, so here it is a warning.
-    with progress("compiling", is_wanted=not settings.json) as report:
-        prepared = prepare_policy(
-            settings.client,
-            text,
-            file=name,
-            keyspace=settings.keyspace,
-            allow_eviction=True,
-            allow_unvalidated_restore=allow_unvalidated_restore,
-            report=report,
-        )
+    prepared = prepare(
+        settings,
+        text,
+        name,
+        allow_eviction=True,
+        allow_unvalidated_restore=allow_unvalidated_restore,
+    )
     preview = preview_load(settings.client, prepared, settings.keyspace, Transport(transport))
     if settings.json:
         warnings = [problem_as_json(warning) for warning in prepared.warnings]
-        head = {"server": settings.shown_url, "file": name}
-        print_json({**head, **plan_as_json(prepared, preview), "warnings": warnings})
+        plan = plan_as_json(prepared, preview)
+        print_json({"server": settings.shown_url, "file": name, **plan, "warnings": warnings})
     else:
         warn(prepared.warnings)
         print_plan(settings.shown_url, name, prepared, preview, full=full)

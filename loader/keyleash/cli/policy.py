@@ -1,10 +1,10 @@
-"""`keyleash policy`: the active policy and those before it."""
+"""`keyleash policy`."""
 
 from __future__ import annotations
 
 import click
 
-from keyleash.cli.load import find_kept
+from keyleash.cli.load import find_stored
 from keyleash.cli.options import Group, example, json_lines_option, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
@@ -26,12 +26,13 @@ def policy() -> None:
 def show(settings: Settings, digest: str | None) -> None:
     """Print the document of the active policy, as it was loaded.
 
-    `keyleash policy show > agents.yaml` brings back a lost file.
+    `keyleash policy show > agents.yaml` restores a lost file.
     """
+    client, keyspace = settings.client, settings.keyspace
     shown = (
-        require_active(settings.client, settings.keyspace)
+        require_active(client, keyspace)
         if digest is None
-        else find_kept(read_history(settings.client, settings.keyspace), digest)
+        else find_stored(read_history(client, keyspace), digest)
     )
     if settings.json:
         print_json({**_as_json(shown), "document": shown.document})
@@ -49,17 +50,17 @@ def show(settings: Settings, digest: str | None) -> None:
 def history(settings: Settings) -> None:
     """List the stored policies, newest first.
 
-    Each is listed once, as it last was activated; `keyleash audit log --control` has every
+    Each is listed once, with its last activation; `keyleash audit log --control` lists every
     activation. `from` is the policy that it replaced.
     """
     active = read_active(settings.client, settings.keyspace)
-    kept = read_history(settings.client, settings.keyspace)
+    stored = read_history(settings.client, settings.keyspace)
     digest = active.digest if active else None
     if settings.json:
-        for item in kept:
+        for item in stored:
             print_json_line({**_as_json(item), "active": item.digest == digest})
         return
-    if not kept:
+    if not stored:
         print_note("no policy is stored")
         return
     columns = [Column("generation", "right"), Column("digest"), Column("activated")]
@@ -75,7 +76,7 @@ def history(settings: Settings) -> None:
                 short_digest(item.before) or "-",
                 "active" if item.digest == digest else "",
             ]
-            for item in kept
+            for item in stored
         ),
     )
 
