@@ -92,7 +92,7 @@ def test_check_warns_with_the_code_and_what_to_do(offline: Cli, policy: Path) ->
     assert result.stderr.splitlines() == [
         f"{policy}:6:20: warning: no grant has a key in common with the denied pattern `b:50%`"
         " [idle-deny]",
-        "  help: correct its spelling, or remove it: what no grant allows is refused anyway",
+        "  help: correct its spelling, or remove it: what no grant allows is denied anyway",
     ]
     assert "1 warning accepted: no-rate of agent" in result.stdout.splitlines()
 
@@ -144,7 +144,7 @@ def test_check_annotates_pull_requests(offline: Cli, tmp_path: Path) -> None:
     said = (
         f" file={name},line=6,col=20,title=idle-deny::no grant has a key in common with the denied"
         " pattern `b:50%25`%0Ahelp: correct its spelling, or remove it: what no grant allows is"
-        " refused anyway"
+        " denied anyway"
     )
     assert (result.exit_code, strict.exit_code) == (0, 65)
     assert result.stdout.splitlines()[0] == f"::warning{said}"

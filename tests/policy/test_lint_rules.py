@@ -390,9 +390,9 @@ def test_needless_accept_suggests_what_was_meant(parse: Parse) -> None:
     assert [
         (finding.problem.message, finding.problem.help[:22]) for finding in report.findings
     ] == [
-        ("no finding is called `no-rates`", "did you mean `no-rate`"),
+        ("unknown finding `no-rates`", "did you mean `no-rate`"),
         ("there is no `idle-deny` to accept here", "remove it"),
-        ("no finding is called `needless-accept`", "the findings are `bare"),
+        ("unknown finding `needless-accept`", "the findings are `bare"),
     ]
 
 

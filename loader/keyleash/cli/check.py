@@ -25,7 +25,7 @@ from keyleash.text import counted, printable
 if TYPE_CHECKING:
     from keyleash.compiler import CompiledGuard
     from keyleash.policy import Policy
-    from keyleash.policy.lint import Accepted
+    from keyleash.policy.lint import LintFinding
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _annotate(problems: Sequence[Problem], *, as_errors: bool) -> None:
 
 
 def _as_json(
-    document: Document, warnings: Sequence[Problem], accepted: Sequence[Accepted]
+    document: Document, warnings: Sequence[Problem], accepted: Sequence[LintFinding]
 ) -> dict[str, object]:
     return {
         "file": document.file,
@@ -153,14 +153,14 @@ def _as_json(
             {
                 "identity": item.identity,
                 **problem_as_json(item.problem),
-                "reason": without_tokens(item.reason),
+                "reason": without_tokens(item.reason or ""),
             }
             for item in accepted
         ],
     }
 
 
-def _tell(document: Document, accepted: Sequence[Accepted]) -> None:
+def _tell(document: Document, accepted: Sequence[LintFinding]) -> None:
     identities = document.policy.identities
     names = listing((identity.name for identity in identities), SHOWN_IDENTITIES)
     click.echo(f"{printable(document.file)} is valid")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from keyleash.limits import SECOND_US, Budget, Counter, Limit, Period, Rate, Subject, SubjectKind
 from keyleash.limits.rate import MAX_RING_SLOTS
 from keyleash.policy.canonical import canonical, identity_digest, policy_digest
-from keyleash.policy.keysets import covered_by, covers, overlaps
+from keyleash.policy.keysets import covers, overlaps
 from keyleash.policy.model import (
     Acceptance,
     AnySuffix,
@@ -57,7 +57,6 @@ __all__ = [
     "TokenRules",
     "Values",
     "canonical",
-    "covered_by",
     "covers",
     "identity_digest",
     "match",

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.errors import Span
+from keyleash.policy.keysets import KeySet
 from keyleash.policy.model import Deny, Grant, Identity
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
-from keyleash.policy.pattern_tree import PatternTree
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.quantities import MAX_VALUE_BYTES, parse_size
 from keyleash.policy.schema import EXAMPLES
@@ -274,7 +274,7 @@ def warn_of_masked_images(identity: Identity, node: YamlNode, warnings: Problems
         node: Its mapping in the document. What the defaults ask for is meant for others as well.
         warnings: Receives one for each `before_images` that has no effect.
     """
-    masks = PatternTree((mask, None) for mask in identity.audit.mask_keys)
+    masks = KeySet(identity.audit.mask_keys)
     grants = node.get("grants")
     for entry, grant in zip(grants.entries if grants else (), identity.grants, strict=True):
         asked = entry.get("before_images")
@@ -291,8 +291,8 @@ def warn_of_masked_images(identity: Identity, node: YamlNode, warnings: Problems
         _warn("every key that this is about", asked.label, warnings)
 
 
-def _all_masked(grants: Iterable[Grant], masks: PatternTree[None]) -> bool:
-    return all(any(masks.that_cover(key)) for grant in grants for key in grant.keys)
+def _all_masked(grants: Iterable[Grant], masks: KeySet) -> bool:
+    return all(masks.covers(key) for grant in grants for key in grant.keys)
 
 
 def _warn(keys: str, span: Span, warnings: Problems) -> None:

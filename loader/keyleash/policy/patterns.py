@@ -1,4 +1,4 @@
-"""Key patterns, such as `jobs:{job_id}:*`."""
+"""Patterns of keys and channels, such as `jobs:{job_id}:*`: parsing and matching."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ import re
 from collections.abc import Iterator
 
 from keyleash.errors import PolicyError, Problem, Span
+from keyleash.policy.keysets import Segment, overlaps, segments_of
 from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern, PatternPart
-from keyleash.policy.pattern_tree import agree, segments_of
 from keyleash.policy.problems import fail, quote
-
-# Patterns of keys and channels: how they are written, and what they match.
-#
-# `match` is the reference for the guard's Lua. It works on `:`-separated segments,
-# which a capture never leaves and of which each holds at most one capture; so a key
-# matches in one way or not at all, and no search is needed.
 
 NOWHERE = Span("<pattern>", 1, 1)
 CAPTURE_NAME = re.compile(r"[a-z_][a-z0-9_]*")
@@ -24,18 +18,18 @@ _NAME_HELP = "name it with lower-case letters, digits and `_`, such as `{job_id}
 
 def parse_pattern(source: str, span: Span = NOWHERE, thing: str = "key") -> Pattern:
     """
-    Read a pattern.
+    Parse a pattern.
 
     Args:
         source: Literal text, `{name}`, a final `*`, and `{{` or `}}` for a literal brace.
-        span: Where it stands.
-        thing: What it matches, a `key` or a `channel`.
+        span: Its place in the document.
+        thing: What it matches: `key` or `channel`.
 
     Raises:
-        PolicyError: With everything that is wrong with it.
+        PolicyError: With every problem of the pattern.
     """
     if not source:
-        help = f'write what the {thing}s begin with and `*`, or "*" if every {thing} is meant'
+        help = f'write the prefix of the {thing}s and `*`, or "*" for every {thing}'
         raise fail("empty-pattern", f"the {thing} pattern is empty", span, help)
     pieces = _PIECE.findall(source)
     problems = [
@@ -52,40 +46,36 @@ def _is_capture(piece: str) -> bool:
 
 
 def _flaws(pieces: list[str], thing: str) -> Iterator[tuple[str, str, str]]:
-    """Code, message and help of each thing wrong."""
+    """Yield the code, message and help of each problem."""
     names: set[str] = set()
-    crowded = False
+    has_capture = False  # in this segment
     for place, piece in enumerate(pieces):
         if piece in ("{", "}"):
             partner = "never closed" if piece == "{" else "never opened"
             help = f"write `{piece * 2}` for a brace that is part of the {thing}"
             yield "unbalanced-brace", f"`{piece}` is {partner}", help
         elif _is_capture(piece):
-            yield from _capture_flaws(piece, names, crowded)
-            crowded = True
+            name = piece[1:-1]
+            if not name:
+                yield "bad-capture-name", "`{}` has no name", _NAME_HELP
+            elif not CAPTURE_NAME.fullmatch(name):
+                yield "bad-capture-name", f"{quote(name)} is not a valid capture name", _NAME_HELP
+            elif name in names:
+                help = "give each capture its own name"
+                yield "repeated-capture", f"{quote(piece)} appears twice", help
+            if has_capture:
+                help = "put a `:` between them, or write one capture for both"
+                yield "crowded-segment", "two captures share one segment", help
+            names.add(name)
+            has_capture = True
         elif piece != "*":
-            crowded = crowded and ":" not in piece
+            has_capture = has_capture and ":" not in piece
         elif place < len(pieces) - 1:
             help = "end the pattern with it, or write `{name}` for one segment"
             yield "misplaced-wildcard", "`*` is not at the end", help
-        elif crowded:
+        elif has_capture:
             help = "put a `:` between them, or write `*` alone"
             yield "crowded-segment", "a capture and `*` share one segment", help
-
-
-def _capture_flaws(piece: str, names: set[str], crowded: bool) -> Iterator[tuple[str, str, str]]:
-    name = piece[1:-1]
-    if not name:
-        yield "bad-capture-name", "`{}` has no name", _NAME_HELP
-    elif not CAPTURE_NAME.fullmatch(name):
-        yield "bad-capture-name", f"{quote(name)} is no name for a capture", _NAME_HELP
-    elif name in names:
-        help = "give each capture a name of its own"
-        yield "repeated-capture", f"{quote(piece)} stands twice", help
-    if crowded:
-        help = "put a `:` between them, or write one capture for both"
-        yield "crowded-segment", "two captures share one segment", help
-    names.add(name)
 
 
 def _parts(pieces: list[str]) -> tuple[PatternPart, ...]:
@@ -107,47 +97,44 @@ def _parts(pieces: list[str]) -> tuple[PatternPart, ...]:
 
 def match(pattern: Pattern, key: bytes) -> dict[str, bytes] | None:
     """
-    Say whether *key* matches, and what the captures hold.
+    Match *key*, and return the values of the captures.
+
+    No search is needed: a capture never leaves its `:`-separated segment, and each segment has at
+    most one, so a key matches in one way or not at all.
 
     Returns:
         Captured bytes by capture name (empty for a pattern without captures), or None
         if the key does not match. Test with `is None`: an empty mapping is a match.
     """
-    segments, open_ended = segments_of(pattern.parts)
-    pieces = key.split(b":", len(segments) - 1) if open_ended else key.split(b":")
+    segments, is_open = segments_of(pattern.parts)
+    pieces = key.split(b":", len(segments) - 1 if is_open else -1)
     if len(pieces) != len(segments):
         return None
-    if open_ended:
+    if is_open:
         if not pieces[-1].startswith(segments[-1].before):
             return None
         segments, pieces = segments[:-1], pieces[:-1]
-    captured = {}
-    for segment, piece in zip(segments, pieces, strict=True):
-        if not segment.matches(piece):
-            return None
-        if segment.capture is not None:
-            captured[segment.capture] = piece[len(segment.before) : len(piece) - len(segment.after)]
-    return captured
+    if not all(map(Segment.matches, segments, pieces)):
+        return None
+    return {
+        name: piece[len(before) : len(piece) - len(after)]
+        for (before, after, name), piece in zip(segments, pieces, strict=True)
+        if after is not None
+    }
 
 
 def beginning(pattern: Pattern) -> bytes:
-    """The bytes with which every key that matches begins, up to the first capture or `*`."""
+    """Return the literal prefix of every key that matches, up to the first capture or `*`."""
     first = pattern.parts[0]
     return first.text if isinstance(first, Literal) else b""
 
 
+def keys_under(prefix: bytes) -> Pattern:
+    """Return the pattern of all keys that begin with *prefix*."""
+    parts = (Literal(prefix), AnySuffix()) if prefix else (AnySuffix(),)
+    return Pattern(prefix.decode("utf-8", "surrogateescape") + "*", parts)
+
+
 def may_start_with(pattern: Pattern, prefix: bytes) -> bool:
-    """Whether some key that matches *pattern* begins with *prefix*."""
-    segments, open_ended = segments_of(pattern.parts)
-    pieces = prefix.split(b":")
-    for place, segment in enumerate(segments[: len(pieces)]):
-        if open_ended and place == len(segments) - 1:
-            return agree(segment.before, b":".join(pieces[place:]))
-        if place == len(pieces) - 1:
-            piece = pieces[place]
-            return segment.before.startswith(piece) or (
-                segment.capture is not None and piece.startswith(segment.before)
-            )
-        if not segment.matches(pieces[place]):
-            return False
-    return False
+    """Return whether some key that matches *pattern* begins with *prefix*."""
+    return overlaps(pattern, keys_under(prefix))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard
-from keyleash.policy.pattern_tree import PatternTree
+from keyleash.policy.keysets import KeySet
 
 
 def postpone_denial(guard: Guard, _table: CommandTable) -> Guard:
@@ -17,7 +17,7 @@ def postpone_denial(guard: Guard, _table: CommandTable) -> Guard:
     `protect_control_keys` put them in front.
     """
     identity = guard.identity
-    granted = PatternTree((pattern, None) for grant in identity.grants for pattern in grant.keys)
+    granted = KeySet(pattern for grant in identity.grants for pattern in grant.keys)
     denied = [pattern for deny in identity.deny for pattern in deny.keys]
     reachable = len(guard.denied) > len(denied)
     meeting = any(map(granted.overlaps, denied))

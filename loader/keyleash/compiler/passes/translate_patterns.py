@@ -11,7 +11,7 @@ from dataclasses import replace
 from keyleash.commands import CommandTable
 from keyleash.compiler.ir import Guard, Matcher
 from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
-from keyleash.policy.patterns import beginning
+from keyleash.policy.patterns import beginning, keys_under
 
 _MAGIC = frozenset(b"^$()%.[]*+-?")
 
@@ -39,8 +39,7 @@ def matcher(pattern: Pattern) -> Matcher:
 
 def anything_under(prefix: bytes) -> Matcher:
     """Return the matcher of keys that begin with *prefix*."""
-    parts = (Literal(prefix), AnySuffix()) if prefix else (AnySuffix(),)
-    return matcher(Pattern(prefix.decode() + "*", parts))
+    return matcher(keys_under(prefix))
 
 
 def lua_pattern(pattern: Pattern, capture: str | None = None) -> bytes:

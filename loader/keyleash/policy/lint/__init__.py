@@ -1,40 +1,99 @@
-"""Lint: what a valid policy says that is probably not what was meant."""
+"""Lint: probable mistakes in a valid policy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from keyleash.errors import Problem
-from keyleash.policy.lint.accept import NEEDLESS, Accepted, accept
-from keyleash.policy.lint.findings import LintFinding
-from keyleash.policy.lint.rules import RULES
-from keyleash.policy.model import Policy
-from keyleash.policy.problems import place
+from keyleash.policy.lint import grants, limits
+from keyleash.policy.lint.findings import Finding, IdentityRule, LintFinding, PolicyRule
+from keyleash.policy.model import Identity, IdentityKind, Policy
+from keyleash.policy.patterns import NOWHERE
+from keyleash.policy.problems import did_you_mean, listing, place, quote
 
-__all__ = ["CODES", "Accepted", "LintFinding", "LintReport", "lint"]
+__all__ = ["CODES", "LintFinding", "LintReport", "lint"]
+
+
+def _each(rule: IdentityRule, kind: IdentityKind | None = None) -> PolicyRule:
+    """Return the rule that applies *rule* to each identity of a kind."""
+
+    def apply(policy: Policy) -> Iterator[tuple[Identity, Finding]]:
+        for identity in policy.identities:
+            if kind in (None, identity.kind):
+                yield from ((identity, finding) for finding in rule(identity))
+
+    return apply
+
+
+MACHINE, HUMAN = IdentityKind.MACHINE, IdentityKind.HUMAN
+RULES: dict[str, PolicyRule] = {
+    "bare-wildcard": _each(grants.bare_wildcard, MACHINE),
+    "mixed-duties": _each(grants.mixed_duties),
+    "long-lived-token": _each(limits.long_lived_token),
+    "no-rate": _each(limits.no_rate, MACHINE),
+    "no-budget": _each(limits.no_budget, MACHINE),
+    "no-idle-timeout": _each(limits.no_idle_timeout, HUMAN),
+    "short-retention": _each(limits.short_retention),
+    "grants-restore": _each(grants.grants_restore),
+    "covered-grant": _each(grants.covered_grant),
+    "idle-deny": _each(grants.idle_deny),
+    "same-scope": grants.same_scope,
+    "missing-delimiter": grants.missing_delimiter,
+    "unreachable-budget": _each(limits.unreachable_budget),
+}
+"""The rules by code, in the order of docs/reference/lint.md."""
+
+NEEDLESS = "needless-accept"
+"""The code of an `accept` entry without a finding."""
 
 CODES = (*RULES, NEEDLESS)
-"""Of everything that lint may find. They are stable: people accept findings by code."""
+"""The codes of all findings. They are stable, since documents accept findings by code."""
 
 
 @dataclass(frozen=True, slots=True)
 class LintReport:
-    """What was found, in file order, and what of it the document accepts."""
+    """The findings in a policy, in file order, and those that the document accepts."""
 
     findings: tuple[LintFinding, ...]
-    accepted: tuple[Accepted, ...]
+    accepted: tuple[LintFinding, ...]
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """The findings as problems, which know their places."""
+        """The findings as problems, each with its place."""
         return tuple(finding.problem for finding in self.findings)
 
 
 def lint(policy: Policy) -> LintReport:
     """Apply every rule to *policy*."""
-    found = [item for rule in RULES.values() for item in rule(policy)]
-    remaining, accepted = accept(policy, found, RULES)
+    reasons = {
+        (identity.name, item.code): item.reason
+        for identity in policy.identities
+        for item in identity.accepted
+    }
+    found = []
+    used = set()
+    for code, rule in RULES.items():
+        for identity, finding in rule(policy):
+            used.add((identity.name, code))
+            reason = reasons.get((identity.name, code))
+            found.append(replace(_lint_finding(code, identity, finding), reason=reason))
+    for identity in policy.identities:
+        for item in identity.accepted:
+            if (identity.name, item.code) not in used:
+                if item.code in RULES:
+                    message, help = f"there is no {quote(item.code)} to accept here", "remove it"
+                else:
+                    message = f"unknown finding {quote(item.code)}"
+                    help = did_you_mean(item.code, RULES, f"the findings are {listing(RULES)}")
+                found.append(_lint_finding(NEEDLESS, identity, Finding(message, item.span, help)))
+    found.sort(key=lambda item: place(item.problem.span))
     return LintReport(
-        tuple(sorted(remaining, key=lambda item: place(item.problem.span))),
-        tuple(sorted(accepted, key=lambda item: place(item.problem.span))),
+        tuple(item for item in found if item.reason is None),
+        tuple(item for item in found if item.reason is not None),
     )
+
+
+def _lint_finding(code: str, identity: Identity, finding: Finding) -> LintFinding:
+    span = finding.span or identity.span or NOWHERE
+    return LintFinding(identity.name, Problem(code, finding.message, span, finding.help))
