@@ -104,7 +104,7 @@ def test_watch_takes_no_password_from_the_command_line(cli: Cli, option: str) ->
 
     assert result.exit_code == 2
     assert "secret" not in result.output
-    assert "process list" in result.stderr
+    assert "a password on the command line" in result.stderr
 
 
 def test_watch_takes_users_from_the_environment(loaded: Cli, embedded: RealServer) -> None:

@@ -324,7 +324,7 @@ def test_findings_are_accepted_in_the_configuration_file_too(
         ('[doctor]\naccepts = ["no-fsync"]', "no other setting"),
         ('doctor = "no-fsync"', "no other setting"),
         ('[doctor]\naccept = "no-fsync"', "no other setting"),
-        ("[doctor]\naccept = [1]", "something else than texts"),
+        ("[doctor]\naccept = [1]", "something else than strings"),
         ('[doctor]\naccept = ["no-fsyncs"]', "no doctor finding has the code `no-fsyncs`"),
     ],
 )

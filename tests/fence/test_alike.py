@@ -13,8 +13,8 @@ import redis
 
 from keyleash.commands import load_table
 from keyleash.commands.live import read_table
-from keyleash.fence import data_rules, read_server_facts, rules
-from keyleash.fence.rules import COMMON_COMMANDS
+from keyleash.fence import data_rules, rules
+from keyleash.fence.rules import COMMON_COMMANDS, read_server_facts
 from keyleash.store.scripts import lua_root
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.asking import ask_all

@@ -13,7 +13,7 @@ from keyleash.audit.undo import ConflictKind, UndoPlan, UndoSelection, apply_und
 from keyleash.errors import (
     UnvalidatedRestoreError,
 )
-from keyleash.fence import FenceNode, read_records, remove_fences
+from keyleash.fence import remove_fences
 from keyleash.servers import EmbeddedServer
 from keyleash.vault.change import seal
 from support.command_line import Cli
@@ -186,8 +186,7 @@ def test_before_image_stays_withheld_after_the_user_is_gone(
     """What an agent appended while it could stays in its audit stream."""
     forged = forge(leash)
     if change == "fence removed":
-        records = read_records(leash.admin, NAMES)
-        remove_fences([FenceNode("one", leash.admin)], NAMES, records, ("one",), actor="ops")
+        remove_fences(leash.fenced_servers(), ("one",), actor="ops")
         assert "one" not in leash.admin.acl_users()
     elif change == "sealed":
         seal(leash.admin, adopt=("a:*",))

@@ -9,7 +9,6 @@ import redis
 from redis.exceptions import AuthenticationError
 
 from keyleash.fence import (
-    FenceNode,
     NotFencedError,
     RotationUnfinishedError,
     add_passwords,
@@ -26,8 +25,7 @@ ALL = {"grants": [grant("read", "write", keys="a:*")]}
 
 def rotated(leash: FencedLeash, identity: str) -> str:
     generated = generate_password(identity)
-    records = read_records(leash.admin, NAMES)
-    add_passwords([FenceNode("one", leash.admin)], NAMES, records, {identity: generated.sha256})
+    add_passwords(leash.fenced_servers(), {identity: generated.sha256})
     return generated.password
 
 
@@ -65,10 +63,7 @@ def test_two_passwords_are_valid_until_the_rotation_is_finished(leash: FencedLea
     assert can_log_in(leash, first)
     assert can_log_in(leash, second)
     assert not leash.fence().changed
-    records = read_records(leash.admin, NAMES)
-    assert drop_old_passwords([FenceNode("one", leash.admin)], NAMES, records, ["one", "two"]) == [
-        "one"
-    ]
+    assert drop_old_passwords(leash.fenced_servers(), ["one", "two"]) == ["one"]
     assert not can_log_in(leash, first)
     assert can_log_in(leash, second)
     assert agent.get("a:1") == b"x"
@@ -118,9 +113,7 @@ def test_removed_user_loses_its_connections(leash: FencedLeash) -> None:
     connection = direct.connection_pool.get_connection()
     connection.send_command("XREAD", "BLOCK", "0", "STREAMS", "a:stream", "$")
 
-    records = read_records(leash.admin, NAMES)
-    gone = remove_fences([FenceNode("one", leash.admin)], NAMES, records, ["one"])
-    assert gone == [("one", "one")]
+    assert remove_fences(leash.fenced_servers(), ["one"]) == [("one", "one")]
     with pytest.raises(redis.ConnectionError):
         connection.read_response()
     assert not can_log_in(leash, leash.passwords["one"])

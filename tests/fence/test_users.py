@@ -11,14 +11,12 @@ from redis.exceptions import ResponseError
 
 from keyleash.fence import (
     AclStepKind,
-    FenceNode,
     ForeignUserError,
     acl,
     add_passwords,
     desired_users,
     drop_old_passwords,
     read_records,
-    read_server_facts,
 )
 from keyleash.fence.acl import acl_glob, may_reach
 from keyleash.operator import prepare_policy
@@ -41,7 +39,7 @@ def test_second_time_nothing_changes(leash: FencedLeash) -> None:
     assert hows(leash) == {"one": AclStepKind.CREATED, "two": AclStepKind.CREATED}
     users, events = leash.admin.acl_list(), leash.admin.xlen(NAMES.control)
 
-    assert hows(leash) == {"one": AclStepKind.KEPT, "two": AclStepKind.KEPT}
+    assert hows(leash) == {"one": AclStepKind.UNCHANGED, "two": AclStepKind.UNCHANGED}
     assert leash.admin.acl_list() == users
     assert leash.admin.xlen(NAMES.control) == events
 
@@ -98,10 +96,10 @@ def test_policy_in_another_database_leaves_the_user_alone(
 
     with pytest.raises(ForeignUserError, match=r"`one` of one: .* policy in database 0"):
         other_database.fence()
-    node = FenceNode("one", other_database.admin)
+    servers = other_database.fenced_servers()
     for rotate in (
-        lambda: add_passwords([node], NAMES, {}, {"one": "0" * 64}),
-        lambda: drop_old_passwords([node], NAMES, {}, ["one"]),
+        lambda: add_passwords(servers, {"one": "0" * 64}),
+        lambda: drop_old_passwords(servers, ["one"]),
     ):
         with pytest.raises(ForeignUserError, match=r"`one` of one: .* policy in database 0"):
             rotate()
@@ -109,7 +107,7 @@ def test_policy_in_another_database_leaves_the_user_alone(
     assert read_records(other_database.admin, NAMES) == {}
     assert agent.get("a:1") == b"x"
     assert leash.agent("one").get("a:1") == b"x"
-    assert hows(leash) == {"one": AclStepKind.KEPT}
+    assert hows(leash) == {"one": AclStepKind.UNCHANGED}
 
 
 def test_identities_of_other_names_are_fenced_in_both_databases(
@@ -131,7 +129,7 @@ def test_identities_of_other_names_are_fenced_in_both_databases(
     other_database.load(one=ALL, two={"grants": [grant("read", keys="a:*")]})
     for agent in agents:
         assert agent.get("a:1") == b"x"
-    assert hows(leash) == {"one": AclStepKind.KEPT}
+    assert hows(leash) == {"one": AclStepKind.UNCHANGED}
 
 
 @pytest.mark.parametrize("words", [["+@all"], ["+select"], ["nopass"], ["off"], [">another"]])
@@ -156,9 +154,12 @@ def test_identity_that_may_reach_control_keys_is_held(leash: FencedLeash) -> Non
 
     assert hows(leash) == {"one": AclStepKind.CREATED, "wide": AclStepKind.HELD}
     assert leash.admin.acl_getuser("wide") is None
-    assert hows(leash, wide=("wide",)) == {"one": AclStepKind.KEPT, "wide": AclStepKind.CREATED}
+    assert hows(leash, wide=("wide",)) == {
+        "one": AclStepKind.UNCHANGED,
+        "wide": AclStepKind.CREATED,
+    }
     # From then on it is looked after like any other.
-    assert hows(leash) == {"one": AclStepKind.KEPT, "wide": AclStepKind.KEPT}
+    assert hows(leash) == {"one": AclStepKind.UNCHANGED, "wide": AclStepKind.UNCHANGED}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ def test_policy_that_is_not_active_makes_no_users(leash: FencedLeash) -> None:
     guards = prepare_policy(leash.admin, other).guards
 
     with raises_code("not-active-policy"):
-        desired_users(leash.admin, NAMES, guards, read_server_facts([leash.admin], NAMES), {})
+        desired_users(leash.fenced_servers(), guards)
 
 
 def test_each_server_gets_the_users(leash: FencedLeash, real_servers: Any) -> None:
@@ -319,8 +320,8 @@ def test_notes_tell_what_a_fence_does_not_carry(leash: FencedLeash) -> None:
         }
     )
     guards = prepare_policy(leash.admin, _document(leash)).guards
-    (one,) = desired_users(leash.admin, NAMES, guards, read_server_facts([leash.admin], NAMES), {})
-    notes = {(note.code, note.what) for note in one.fence.notes}
+    (user,) = desired_users(leash.fenced_servers(), guards)
+    notes = {(note.code, note.what) for note in user.fence.notes}
 
     assert ("left-out", "COPY") in notes
     assert ("left-out", "SCAN") not in notes
@@ -336,11 +337,10 @@ def test_note_tells_that_a_user_reaches_database_0(
     """A connection begins there, and no rule of an ACL is about one database."""
     other_database.load(one=ALL)
     guards = prepare_policy(leash.admin, _document(other_database)).guards
-    facts = read_server_facts([other_database.admin], NAMES)
-    (one,) = desired_users(other_database.admin, NAMES, guards, facts, {})
+    (user,) = desired_users(other_database.fenced_servers(), guards)
     other_database.fence()
 
-    assert ("database", "`database 1`") in {(note.code, note.what) for note in one.fence.notes}
+    assert ("database", "`database 1`") in {(note.code, note.what) for note in user.fence.notes}
     assert other_database.direct("one").set("a:1", "x")
     assert leash.admin.get("a:1") == b"x"
 

@@ -15,7 +15,7 @@ from keyleash.audit import read_control
 from keyleash.audit.export import Archiver
 from keyleash.audit.undo import UndoSelection, apply_undo, plan_undo
 from keyleash.errors import SecretInTextError
-from keyleash.fence import FenceNode, apply_fences, remove_fences
+from keyleash.fence import FencedServers, FenceNode, apply_fences, remove_fences
 from keyleash.operator import activate_policy, freeze, load_policy, thaw
 from keyleash.operator.tokens import issue_token, list_tokens, revoke, rotate_token
 from keyleash.status import read_snapshot
@@ -51,10 +51,10 @@ TEXTS: dict[str, Callable[[Any, Any, str], Any]] = {
     ),
     "actor of activate_policy": lambda r, prepared, text: activate_policy(r, prepared, actor=text),
     "actor of apply_fences": lambda r, _, text: apply_fences(
-        [FenceNode("it", r)], NAMES, [], {}, actor=text
+        FencedServers([FenceNode("it", r)], NAMES, {}), [], actor=text
     ),
     "actor of remove_fences": lambda r, _, text: remove_fences(
-        [FenceNode("it", r)], NAMES, {}, [], actor=text
+        FencedServers([FenceNode("it", r)], NAMES, {}), [], actor=text
     ),
     "actor of seal": lambda r, _, text: seal(r, actor=text),
     "actor of Archiver": lambda r, archive, text: Archiver(r, NAMES, archive, actor=text),

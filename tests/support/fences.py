@@ -9,15 +9,12 @@ import redis
 
 import keyleash
 from keyleash.fence import (
+    FencedServers,
     FenceNode,
     FenceOutcome,
-    GeneratedPassword,
     apply_fences,
     desired_users,
-    generate_password,
-    read_records,
-    read_server_facts,
-    with_passwords,
+    with_first_passwords,
 )
 from keyleash.operator import prepare_policy
 from keyleash.store.records import read_active
@@ -40,25 +37,23 @@ class FencedLeash(Leash):
         """Make the users of the active policy, as `keyleash fence apply --mint` does."""
         active = read_active(self.admin, self.keyspace)
         assert active is not None
-        nodes = [FenceNode("one", self.admin), *(FenceNode("other", client) for client in others)]
-        records = read_records(self.admin, self.keyspace)
+        servers = self.fenced_servers(*others)
         guards = prepare_policy(
             self.admin,
             active.document,
             keyspace=self.keyspace,
             allow_unvalidated_restore=True,
         ).guards
-        facts = read_server_facts([node.client for node in nodes], self.keyspace)
-        wanted = desired_users(self.admin, self.keyspace, guards, facts, records)
-        generated = [
-            generate_password(item.fence.identity) for item in wanted if not item.record.passwords
-        ]
-        self._remember(generated)
-        wanted = with_passwords(wanted, {item.identity: item.sha256 for item in generated}, 1)
-        return apply_fences(nodes, self.keyspace, wanted, records, wide=wide, actor="ops")
-
-    def _remember(self, generated: list[GeneratedPassword]) -> None:
+        users, generated = with_first_passwords(
+            servers, desired_users(servers, guards), {}, wide=wide, generate=True
+        )
         self.passwords.update((item.identity, item.password) for item in generated)
+        return apply_fences(servers, users, wide=wide, actor="ops")
+
+    def fenced_servers(self, *others: redis.Redis) -> FencedServers:
+        """Return the server and others, with the records of users."""
+        nodes = [FenceNode("one", self.admin), *(FenceNode("other", client) for client in others)]
+        return FencedServers.read(nodes, self.keyspace)
 
     def credentials(self, identity: str) -> dict[str, str]:
         return {"username": identity, "password": self.passwords[identity]}

@@ -5,42 +5,34 @@ from __future__ import annotations
 import os
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from keyleash.cli.failures import FAILED, NOT_PERMITTED
+from keyleash.cli.nodes import node_connector, urls_option
 from keyleash.cli.options import example, json_option
-from keyleash.cli.settings import Settings, node_client, node_of, pass_settings
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note, read_input
-from keyleash.cli.watch import without_secrets
 from keyleash.doctor import examine
 from keyleash.doctor.examine import require_codes
 from keyleash.errors import UsageError
 from keyleash.policy.problems import quote
-from keyleash.store.records import Client
-from keyleash.text import counted, printable
-from keyleash.watch import Address
+from keyleash.text import counted, json_object, printable
 
 if TYPE_CHECKING:
-    from keyleash.doctor import DoctorFinding, Examination
-    from keyleash.watch import Address
+    from keyleash.doctor import Examination
+    from keyleash.doctor.findings import CheckResult
 
 COLOURS = {"error": "red", "warning": "yellow", "advice": "cyan"}
 
 
 @click.command(epilog=example("keyleash doctor --node redis://10.0.0.2:6379"))
-@click.option(
+@urls_option(
     "--node",
-    "nodes",
-    metavar="URL",
-    multiple=True,
-    envvar="KEYLEASH_NODES",
-    callback=without_secrets,
-    help="A further server; repeatable. Replicas and primaries of the servers are found"
-    " automatically.  [env var: KEYLEASH_NODES, with spaces between]",
+    "KEYLEASH_NODES",
+    "A further server; repeatable. Replicas and primaries of the servers are found automatically.",
 )
 @click.option(
     "--accept",
@@ -59,8 +51,12 @@ def doctor(settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...]) 
     is 77.
     """
     accepted = {*accept, *accepted_findings()}
-    connect, seeds = _servers(settings, nodes)
-    examination = examine(connect, seeds, accept=accepted)
+    seeds, connect = node_connector(settings, (settings.url, *nodes))
+    examination = examine(
+        lambda address: settings.client if address == seeds[0] else connect(address),
+        seeds,
+        accept=accepted,
+    )
     if settings.json:
         print_json(_as_json(examination))
     else:
@@ -70,33 +66,20 @@ def doctor(settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...]) 
     return NOT_PERMITTED if examination.is_blind else 0
 
 
-def _servers(settings: Settings, nodes: Sequence[str]) -> tuple[Any, list[Address]]:
-
-    urls = {Address(*node_of(url)): url for url in (settings.url, *nodes)}
-    first = next(iter(urls))
-
-    def connect(address: Address) -> Client:
-        if address == first:
-            return settings.client
-        url = urls.get(address, settings.url)
-        return node_client(url, settings.url, address, settings.timeout_s)
-
-    return connect, list(urls)
-
-
 def _print(examination: Examination) -> None:
     for item in examination.accepted:
-        where = f"{item.node}: " if item.node else ""
-        click.echo(f"{where}accepted: {printable(item.message)} [{item.code}]")
+        click.echo(f"{_where(item)}accepted: {printable(item.message)} [{item.code}]")
     for finding in examination.findings:
-        where = f"{finding.node}: " if finding.node else ""
         severity = click.style(finding.severity, fg=COLOURS[finding.severity], bold=True)
-        click.echo(f"{where}{severity}: {printable(finding.message)} [{finding.code}]")
+        click.echo(f"{_where(finding)}{severity}: {printable(finding.message)} [{finding.code}]")
         click.echo(f"  help: {printable(finding.help)}")
     for skipped in examination.skipped:
-        where = f"{skipped.node}: " if skipped.node else ""
-        click.echo(f"{where}not checked: {skipped.check}: {printable(skipped.reason)}")
+        click.echo(f"{_where(skipped)}not checked: {skipped.check}: {printable(skipped.reason)}")
     print_note(_summary(examination))
+
+
+def _where(result: CheckResult) -> str:
+    return f"{result.node}: " if result.node else ""
 
 
 def _summary(examination: Examination) -> str:
@@ -114,28 +97,19 @@ def _summary(examination: Examination) -> str:
 
 
 def _as_json(examination: Examination) -> dict[str, Any]:
-    return {
-        "servers": [
-            {"name": server.name, "role": None if server.role is None else str(server.role)}
-            for server in examination.servers
-        ],
-        "findings": [_finding_as_json(finding) for finding in examination.findings],
-        "accepted": [_finding_as_json(item) for item in examination.accepted],
-        "skipped": [
-            {"check": item.check, "node": item.node or None, "reason": item.reason}
-            for item in examination.skipped
-        ],
+    servers = [
+        {"name": server.name, "role": None if server.role is None else str(server.role)}
+        for server in examination.servers
+    ]
+    results = {
+        name: [{**json_object(item), "node": item.node or None} for item in items]
+        for name, items in (
+            ("findings", examination.findings),
+            ("accepted", examination.accepted),
+            ("skipped", examination.skipped),
+        )
     }
-
-
-def _finding_as_json(finding: DoctorFinding) -> dict[str, Any]:
-    return {
-        "code": finding.code,
-        "severity": str(finding.severity),
-        "node": finding.node or None,
-        "message": finding.message,
-        "help": finding.help,
-    }
+    return {"servers": servers, **results}
 
 
 VARIABLE = "KEYLEASH_CONFIG"
@@ -167,7 +141,7 @@ def accepted_findings() -> tuple[str, ...]:
     if document or doctor or not isinstance(codes, list):
         raise _bad(file, "may have the list `accept` under `doctor`, and no other setting")
     if not all(isinstance(code, str) for code in codes):
-        raise _bad(file, "has something else than texts in `accept`")
+        raise _bad(file, "has something else than strings in `accept`")
     require_codes(codes, file)
     return tuple(codes)
 

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keyleash.cli.fence_state import (
-    FenceOptions,
-    aclfile,
-    fence_options,
-    named_clients,
-    needs_work,
-    node_option,
-    read_desired_state,
-    read_hashes,
-    redis_cli,
-    say_unlisted_replicas,
-)
+from keyleash.cli.nodes import named_clients, node_option, note_unlisted_replicas
 from keyleash.cli.options import (
     FILE,
     IDENTITY,
@@ -29,42 +20,204 @@ from keyleash.cli.options import (
     yes_option,
 )
 from keyleash.cli.render.fence import (
+    note_caveats,
+    note_changes,
+    note_opened,
+    note_unsaved,
+    note_users_off,
     notes_as_json,
-    passwords_as_json,
     print_passwords,
     print_steps,
-    say_notes,
-    say_off,
-    say_opened,
-    say_steps,
-    say_unsaved,
     step_as_json,
 )
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, print_note
-from keyleash.errors import (
-    OperationError,
-    UsageError,
-)
+from keyleash.cli.terminal import print_json, print_note, read_input, read_text
+from keyleash.errors import OperationError, UsageError
 from keyleash.fence import (
     AclStepKind,
+    DesiredUser,
+    FencedServers,
     FenceNode,
     ForeignUserError,
+    GeneratedPassword,
     NotFencedError,
     RotationUnfinishedError,
+    Tier,
     add_passwords,
     apply_fences,
+    desired_users,
     drop_old_passwords,
     generate_password,
-    read_records,
+    plan_fences,
     remove_fences,
+    with_first_passwords,
 )
+from keyleash.fence.desired import as_acl_file, as_redis_cli
+from keyleash.fence.plan import CHANGES
+from keyleash.fence.record import SHA256, tier_of
 from keyleash.fence.rotate import require_fenced
-from keyleash.text import counted
+from keyleash.operator import prepare_policy
+from keyleash.policy.problems import which_identity
+from keyleash.store.identities import require_active
+from keyleash.text import counted, json_object
 
 if TYPE_CHECKING:
-    from keyleash.cli.fence_state import DesiredState
-    from keyleash.fence import AclStep, FenceOutcome, GeneratedPassword
+    from keyleash.fence import AclStep, FenceOutcome
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def hashes_option(help: str) -> Callable[[F], F]:
+    """Add the option `--hashes FILE`."""
+    return click.option(
+        "--hashes",
+        metavar="FILE",
+        type=FILE,
+        help=f"{help}: lines `identity sha256`, `-` for standard input.",
+    )
+
+
+def fence_options(function: F) -> F:
+    """Add the parameters of `_read_desired` to a command."""
+    for option in (
+        hashes_option("Password hashes for users without one"),
+        click.option(
+            "--wide",
+            metavar="NAME",
+            multiple=True,
+            help="Fence NAME although its patterns may match control keys; repeatable.",
+        ),
+        node_option,
+        click.option(
+            "--tier",
+            type=click.Choice([item.value for item in Tier]),
+            help="Fail unless the server has this tier.",
+        ),
+        click.argument("file", required=False, type=FILE),
+    ):
+        function = option(function)
+    return function
+
+
+@dataclass(frozen=True)
+class Desired:
+    """
+    The servers and their desired users.
+
+    Attributes:
+        wide: Identities that are fenced in spite of a blocker.
+        generated: New passwords for users without one, if requested.
+    """
+
+    servers: FencedServers
+    users: list[DesiredUser]
+    wide: Collection[str]
+    generated: list[GeneratedPassword]
+
+    def steps(self) -> Sequence[AclStep]:
+        """Return the steps for every server."""
+        return plan_fences(self.servers, self.users, wide=self.wide)
+
+
+def _read_servers(settings: Settings, urls: Sequence[str]) -> FencedServers:
+    nodes = [FenceNode(name, client) for name, client in named_clients(settings, urls)]
+    return FencedServers.read(nodes, settings.keyspace)
+
+
+def _read_desired(
+    settings: Settings,
+    *,
+    file: str | None,
+    tier: str | None,
+    nodes: Sequence[str],
+    wide: Collection[str],
+    hashes: str | None,
+    generate: bool = False,
+) -> Desired:
+    """
+    Read policy, servers and records; nothing is changed.
+
+    Raises:
+        OperationError (no-policy): No policy is active.
+        OperationError (not-active-policy): The file is not the active policy.
+    """
+    present = tier_of(settings.keyspace)
+    if tier not in (None, present):
+        state = "sealed" if present is Tier.SEALED else "not sealed"
+        raise UsageError(
+            f"the server is {state}, so its users cannot have the tier `{tier}`",
+            help="omit `--tier`, or seal the server first",
+        )
+    servers = _read_servers(settings, nodes)
+    name, text = "<active policy>", require_active(settings.client, settings.keyspace).document
+    if file is not None:
+        name, text = read_text(file)
+    guards = prepare_policy(
+        settings.client,
+        text,
+        file=name,
+        keyspace=settings.keyspace,
+        allow_eviction=True,
+        allow_unvalidated_restore=True,
+    ).guards
+    given = read_hashes(hashes, [guard.identity for guard in guards])
+    users, generated = with_first_passwords(
+        servers, desired_users(servers, guards), given, wide=wide, generate=generate
+    )
+    return Desired(servers, users, wide, generated)
+
+
+HELP = "write a line for each: the identity, a blank, and the password's SHA-256 in hex"
+
+
+def read_hashes(file: str | None, identities: Collection[str]) -> dict[str, str]:
+    """
+    Read a file of lines `identity sha256`; `-` is standard input, None is no file.
+
+    Raises:
+        UsageError: A line is malformed. It is not repeated: it may contain a password.
+        OperationError (unknown-identity): A line names none of *identities*.
+        OperationError (file): The file is missing, or cannot be read.
+    """
+    if file is None:
+        return {}
+    data = read_input(file).decode("utf-8", "replace")
+    found: dict[str, str] = {}
+    for number, line in enumerate(data.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2 or not SHA256.fullmatch(words[1]):
+            raise UsageError(f"line {number} of the hashes is malformed", help=HELP)
+        name, sha256 = words
+        if name not in identities:
+            raise OperationError(
+                "unknown-identity",
+                f"line {number} of the hashes names an unknown identity",
+                help=which_identity(name, identities, "known are"),
+            )
+        if name in found:
+            raise UsageError(f"line {number} of the hashes repeats `{name}`", help=HELP)
+        found[name] = sha256
+    return found
+
+
+@contextmanager
+def _changing(settings: Settings, generated: Sequence[GeneratedPassword] = ()) -> Iterator[None]:
+    """Wrap a change of users; if it may have been made in part, print the new passwords."""
+    try:
+        with settings.changing("check `keyleash fence plan`"):
+            yield
+    except (ForeignUserError, NotFencedError, RotationUnfinishedError):
+        raise
+    except Exception:
+        # Some servers may have them already, and they are stored nowhere else.
+        print_passwords(generated)
+        raise
+
+
+def _needs_work(steps: Sequence[AclStep]) -> bool:
+    return any(step.kind in CHANGES or step.kind is AclStepKind.FOREIGN for step in steps)
 
 
 @click.command(epilog=example("keyleash fence plan --output acl >> users.acl"))
@@ -82,40 +235,35 @@ def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
     FILE must be the active policy, which is also the default. Exits with 0 if every user is as
     desired, otherwise with 1.
     """
-    desired = read_desired_state(settings, FenceOptions(**options))
-    steps = desired.steps(settings)
+    desired = _read_desired(settings, **options)
+    users, steps = desired.users, desired.steps()
     if output is not None:
-        _print_users(desired, steps, output)
+        _print_users(users, steps, output)
         return 0
-    due = needs_work(steps)
+    due = _needs_work(steps)
     if settings.json:
         print_json(
-            {
-                "changes": due,
-                "users": [step_as_json(step) for step in steps],
-                "notes": notes_as_json(desired),
-            }
+            {"changes": due, "users": list(map(step_as_json, steps)), "notes": notes_as_json(users)}
         )
         return int(due)
     print_steps(steps)
-    say_notes(desired)
-    say_off(desired, steps)
-    say_opened([(step.node.name, step.identity) for step in steps if step.is_without_digests])
+    note_caveats(users)
+    note_users_off(users, steps)
+    note_opened([(step.node.name, step.identity) for step in steps if step.is_without_digests])
     if not due:
         print_note("nothing to change")
     return int(due)
 
 
-def _print_users(desired: DesiredState, steps: Sequence[AclStep], output: str) -> None:
-
+def _print_users(users: Sequence[DesiredUser], steps: Sequence[AclStep], output: str) -> None:
     left_out = {
         step.identity for step in steps if step.kind in (AclStepKind.HELD, AclStepKind.FOREIGN)
     }
-    users = [item for item in desired.wanted if item.fence.identity not in left_out]
-    click.echo(aclfile(users) if output == "acl" else redis_cli(users), nl=False)
+    fenced = [item for item in users if item.identity not in left_out]
+    click.echo(as_acl_file(fenced) if output == "acl" else as_redis_cli(fenced), nl=False)
     for name in sorted(left_out):
         print_note(f"note: `{name}` is left out; `keyleash fence plan` shows why")
-    say_notes(desired)
+    note_caveats(users)
 
 
 @click.command(epilog=example("keyleash fence apply --mint --yes > passwords"))
@@ -129,64 +277,51 @@ def _print_users(desired: DesiredState, steps: Sequence[AclStep], output: str) -
 @yes_option
 @json_option
 @pass_settings
-def apply(settings: Settings, /, generate: bool, yes: bool, **options: Any) -> None:
+def apply(settings: Settings, /, yes: bool, **options: Any) -> None:
     """Create an ACL user for each identity of the active policy, with the same name.
 
     Changes only users that keyleash made; deletes those of identities that left the policy, which
     closes their connections. Verifies the users on each server. FILE, if given, must be the active
     policy.
     """
-    desired = read_desired_state(settings, FenceOptions(**options), generate=generate)
-    steps = desired.steps(settings)
-    if needs_work(steps):
-        say_steps(steps)
-        say_notes(desired)
+    desired = _read_desired(settings, **options)
+    users, steps = desired.users, desired.steps()
+    if _needs_work(steps):
+        note_changes(steps)
+        note_caveats(users)
         if not require_consent("change these users?", yes):
             raise OperationError("declined", "nothing was changed")
-    try:
-        with settings.changing("check `keyleash fence plan`"):
-            outcome = apply_fences(
-                desired.nodes,
-                settings.keyspace,
-                desired.wanted,
-                desired.records,
-                wide=desired.wide,
-                actor=settings.actor,
-            )
-    except ForeignUserError:
-        raise
-    except Exception:
-        # Some servers may have them already, and they are stored nowhere else.
-        print_passwords(desired.generated)
-        raise
+    with _changing(settings, desired.generated):
+        outcome = apply_fences(desired.servers, users, wide=desired.wide, actor=settings.actor)
     if settings.json:
         print_json(_as_json(desired, outcome))
-    else:
-        _print_outcome(desired, outcome)
-        say_unlisted_replicas(settings.client, len(desired.nodes) - 1)
-
-
-def _print_outcome(desired: DesiredState, outcome: FenceOutcome) -> None:
+        return
     print_passwords(desired.generated)
-    say_off(desired, outcome.steps)
-    say_opened(outcome.without_digests)
+    note_users_off(users, outcome.steps)
+    note_opened(outcome.without_digests)
     if outcome.changed:
-        say_unsaved(outcome.unsaved)
+        note_unsaved(outcome.unsaved)
     print_note("done, and verified" if outcome.changed else "nothing changed; verified")
+    note_unlisted_replicas(settings.client, len(desired.servers.nodes) - 1)
 
 
-def _as_json(desired: DesiredState, outcome: FenceOutcome) -> dict[str, Any]:
-
+def _as_json(desired: Desired, outcome: FenceOutcome) -> dict[str, Any]:
     return {
         "changed": outcome.changed,
         "users": [step_as_json(step) for step in outcome.steps],
-        "passwords": passwords_as_json(desired.generated),
-        "notes": notes_as_json(desired),
-        "without_digests": [
-            {"server": server, "identity": name} for server, name in outcome.without_digests
-        ],
+        "passwords": _passwords_as_json(desired.generated),
+        "notes": notes_as_json(desired.users),
+        "without_digests": _users_as_json(outcome.without_digests),
         "unsaved": list(outcome.unsaved),
     }
+
+
+def _users_as_json(users: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"server": server, "identity": name} for server, name in users]
+
+
+def _passwords_as_json(generated: Sequence[GeneratedPassword]) -> list[dict[str, str]]:
+    return [json_object(item, "identity", "password") for item in generated]
 
 
 @click.command(epilog=example("keyleash fence remove agent-runner"))
@@ -210,35 +345,29 @@ def remove(
     """
     if bool(identities) == everything:
         raise UsageError("specify identities or `--all`", help="see `keyleash fence remove --help`")
-    servers = [FenceNode(name, client) for name, client in named_clients(settings, nodes)]
-    records = read_records(settings.client, settings.keyspace)
+    servers = _read_servers(settings, nodes)
     for name in identities:
-        require_fenced(records, name)
-    named = list(dict.fromkeys(identities)) or sorted(records)
+        require_fenced(servers.records, name)
+    named = list(dict.fromkeys(identities)) or sorted(servers.records)
     if named:
         print_note(f"this disconnects the agents of: {', '.join(named)}")
         if not require_consent("delete these users?", yes):
             raise OperationError("declined", "nothing was deleted")
-    with settings.changing("check `keyleash fence plan`"):
-        deleted = remove_fences(servers, settings.keyspace, records, named, actor=settings.actor)
+    with _changing(settings):
+        deleted = remove_fences(servers, named, actor=settings.actor)
     if settings.json:
-        print_json({"removed": [{"server": server, "identity": name} for server, name in deleted]})
-    elif deleted:
-        for server, name in deleted:
-            click.echo(f"deleted `{name}` from {server}")
-    else:
+        print_json({"removed": _users_as_json(deleted)})
+        return
+    for server, name in deleted:
+        click.echo(f"deleted `{name}` from {server}")
+    if not deleted:
         click.echo("no user to delete")
 
 
 @click.command(epilog=example("keyleash fence rotate agent-runner"))
 @click.argument("identities", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
 @click.option("--finish", is_flag=True, help="End the rotation: drop the older password.")
-@click.option(
-    "--hashes",
-    metavar="FILE",
-    type=FILE,
-    help="Read the hashes of the new passwords: lines `identity sha256`, `-` for standard input.",
-)
+@hashes_option("Read the hashes of the new passwords")
 @node_option
 @json_option
 @pass_settings
@@ -255,55 +384,35 @@ def rotate(
     """
     if finish and hashes is not None:
         raise UsageError("`--finish` takes no hashes", help="rotate first, then finish")
-    servers = [FenceNode(name, client) for name, client in named_clients(settings, nodes)]
-    records = read_records(settings.client, settings.keyspace)
-    named = list(dict.fromkeys(identities)) or sorted(records)
+    servers = _read_servers(settings, nodes)
+    named = list(dict.fromkeys(identities)) or sorted(servers.records)
     if not named:
         raise NotFencedError(
             "no identity has an ACL user", help="create them with `keyleash fence apply --mint`"
         )
     if finish:
-        with settings.changing("check `keyleash fence plan`"):
-            dropped = drop_old_passwords(
-                servers, settings.keyspace, records, named, actor=settings.actor
-            )
-        _print_finished(settings, dropped)
+        _finish(settings, servers, named)
         return
     given = read_hashes(hashes, named)
     generated = [] if hashes is not None else [generate_password(name) for name in named]
-    try:
-        with settings.changing("check `keyleash fence plan`"):
-            add_passwords(
-                servers,
-                settings.keyspace,
-                records,
-                given or {item.identity: item.sha256 for item in generated},
-                actor=settings.actor,
-            )
-    except (ForeignUserError, NotFencedError, RotationUnfinishedError):
-        raise
-    except Exception:
-        # Some servers may have them already, and they are stored nowhere else.
-        print_passwords(generated)
-        raise
-    _print_added(settings, generated, len(given) or len(generated))
-
-
-def _print_added(settings: Settings, generated: Sequence[GeneratedPassword], count: int) -> None:
-
+    given |= {item.identity: item.sha256 for item in generated}
+    with _changing(settings, generated):
+        add_passwords(servers, given, actor=settings.actor)
     if settings.json:
-        print_json({"passwords": passwords_as_json(generated), "added": count})
+        print_json({"passwords": _passwords_as_json(generated), "added": len(given)})
         return
     print_passwords(generated)
     print_note(
-        f"{counted(count, 'password')} added; the older one of each stays valid until"
+        f"{counted(len(given), 'password')} added; the older one of each stays valid until"
         " `keyleash fence rotate --finish`"
     )
 
 
-def _print_finished(settings: Settings, dropped: Sequence[str]) -> None:
+def _finish(settings: Settings, servers: FencedServers, named: Sequence[str]) -> None:
+    with _changing(settings):
+        dropped = drop_old_passwords(servers, named, actor=settings.actor)
     if settings.json:
-        print_json({"finished": list(dropped)})
+        print_json({"finished": dropped})
     elif dropped:
         click.echo(f"dropped the older password of: {', '.join(dropped)}")
     else:

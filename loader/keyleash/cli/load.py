@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from keyleash.cli.failures import problem_as_json, warn
-from keyleash.cli.fence_state import node_option, other_clients, say_unlisted_replicas
+from keyleash.cli.nodes import node_option, note_unlisted_replicas, other_clients
 from keyleash.cli.options import (
     FILE,
     allow_eviction_option,
@@ -233,7 +233,7 @@ def _print_result(
     if fenced and without:
         print_note(f"note: without an ACL user: {', '.join(without)}; see `keyleash fence plan`")
     if fenced:
-        say_unlisted_replicas(settings.client, nodes)
+        note_unlisted_replicas(settings.client, nodes)
 
 
 def _load_options(function: F) -> F:

@@ -1,4 +1,4 @@
-"""`keyleash watch`: guards kept loaded on every server, and drift told."""
+"""`keyleash watch`: load missing guards on every server, and report drift."""
 
 from __future__ import annotations
 
@@ -8,57 +8,30 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 from redis import exceptions as redis_errors
 
 from keyleash.cli.failures import FAILED, UNREACHABLE
+from keyleash.cli.nodes import node_connector, urls_option
 from keyleash.cli.options import duration_s, example, json_lines_option
 from keyleash.cli.settings import Settings, node_client, node_of, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json_line, print_note
-from keyleash.errors import UsageError
-from keyleash.store.records import Client
 from keyleash.store.server_check import require_supported
-from keyleash.text import counted, printable
-from keyleash.watch import Address, Watcher
+from keyleash.text import counted, json_object, printable, to_json
+from keyleash.watch import Address, Watcher, WatchState
 from keyleash.watch.roles import Sentinels
 
 if TYPE_CHECKING:
-    from keyleash.watch import Watcher, WatchEvent
-
-
-def without_secrets(
-    context: click.Context, parameter: click.Parameter, urls: tuple[str, ...]
-) -> tuple[str, ...]:
-    """Refuse a password on the command line, where others see it in the process list."""
-    given = context.get_parameter_source(parameter.name or "")
-    if given is ParameterSource.COMMANDLINE and any("@" in url for url in urls):
-        raise UsageError(
-            f"a user or password in `{parameter.opts[0]}` would be seen in the process list",
-            help=f"put them into KEYLEASH_URL, or all URLs into {parameter.envvar}",
-        )
-    return urls
+    from keyleash.watch import WatchEvent
 
 
 @click.command(epilog=example("keyleash watch --sentinel redis://10.0.0.5:26379"))
-@click.option(
+@urls_option(
     "--node",
-    "nodes",
-    metavar="URL",
-    multiple=True,
-    envvar="KEYLEASH_NODES",
-    callback=without_secrets,
-    help="A server to begin with; may be given again. Its primary and replicas are found from"
-    " there.  [default: that of --url; env var: KEYLEASH_NODES, with spaces between]",
+    "KEYLEASH_NODES",
+    "A server to begin with; repeatable. Its primary and replicas are found automatically."
+    "  [default: that of --url]",
 )
-@click.option(
-    "--sentinel",
-    "sentinels",
-    metavar="URL",
-    multiple=True,
-    envvar="KEYLEASH_SENTINELS",
-    callback=without_secrets,
-    help="A Sentinel that knows the servers; may be given again.  [env var: KEYLEASH_SENTINELS]",
-)
+@urls_option("--sentinel", "KEYLEASH_SENTINELS", "A Sentinel that knows the servers; repeatable.")
 @click.option(
     "--service",
     metavar="NAME",
@@ -90,10 +63,10 @@ def watch(
 ) -> int:
     """Keep guards loaded on a primary and its replicas, so that a failover finds them there.
 
-    Loads what a server lacks from its own records, after it compared text and digest, and says
-    in a line each what changes: servers that do not answer or change their role, replicas
-    with another policy, scripts without text or with a wrong one. Runs until Ctrl-C or
-    SIGTERM. User and password for all servers are those of --url, if a URL has none itself.
+    Loads missing scripts of a server from its own records, after comparing text and digest, and
+    prints a line for each change: servers that do not answer or change their role, replicas with
+    another policy, scripts whose text is missing or wrong. Runs until Ctrl-C or SIGTERM. User and
+    password default to those of --url.
     """
     unreached = _require_supported(settings, nodes)
     if once and not sentinels and len(unreached) == len(nodes or (settings.url,)):
@@ -108,7 +81,7 @@ def watch(
             if not settings.json:
                 print_note("watching; end it with Ctrl-C or SIGTERM")
             while True:
-                _tell(settings, watcher.look())
+                _print_events(settings, watcher.look())
                 time.sleep(interval_s)
     except Ended:
         print_note("stopped")
@@ -142,28 +115,21 @@ def _require_supported(
 def _watcher(
     settings: Settings, nodes: tuple[str, ...], sentinels: tuple[str, ...], service: str
 ) -> Watcher:
-
-    given = nodes or (() if sentinels else (settings.url,))
-    urls = {Address(*node_of(url)): url for url in given}
+    seeds, connect = node_connector(settings, nodes or (() if sentinels else (settings.url,)))
     # Sentinels have users of their own, or none.
-    asked = [
+    clients = [
         (Address(*node_of(url)), node_client(url, url, timeout_s=settings.timeout_s))
         for url in sentinels
     ]
-    first = next(iter(given), settings.url)
-
-    def connect(address: Address) -> Client:
-        return node_client(urls.get(address, first), settings.url, address, settings.timeout_s)
-
-    return Watcher(connect, list(urls), Sentinels(asked, service) if asked else None)
+    return Watcher(connect, seeds, Sentinels(clients, service) if clients else None)
 
 
 def _look_once(settings: Settings, watcher: Watcher, interval_s: int) -> int:
-    _tell(settings, watcher.look())
+    _print_events(settings, watcher.look())
     if watcher.drifts:
         # A replica may just have been behind its primary.
         time.sleep(interval_s)
-        _tell(settings, watcher.look())
+        _print_events(settings, watcher.look())
     if watcher.is_blind:
         print_note("no server answered")
         return UNREACHABLE
@@ -173,22 +139,14 @@ def _look_once(settings: Settings, watcher: Watcher, interval_s: int) -> int:
     return 0
 
 
-def _tell(settings: Settings, news: Iterator[WatchEvent]) -> None:
-    for new in news:
+def _print_events(settings: Settings, events: Iterator[WatchEvent]) -> None:
+    for event in events:
         at = datetime.now(UTC)
         if settings.json:
-            print_json_line(
-                {
-                    "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                    "node": new.node,
-                    "kind": str(new.kind),
-                    "state": str(new.state),
-                    "subject": new.subject or None,
-                    "message": new.message,
-                }
-            )
+            subject = {"subject": event.subject or None}
+            names = ("node", "kind", "state", "message")
+            print_json_line({"at": to_json(at), **json_object(event, *names), **subject})
         else:
-            said = new.message
-            if new.state == "resolved":
-                said = f"resolved {new.subject}".rstrip()
-            click.echo(f"{at:%H:%M:%SZ}  {new.node}  {new.kind}: {printable(said)}")
+            is_resolved = event.state is WatchState.RESOLVED
+            text = f"resolved {event.subject}".rstrip() if is_resolved else event.message
+            click.echo(f"{at:%H:%M:%SZ}  {event.node}  {event.kind}: {printable(text)}")

@@ -7,21 +7,9 @@ on its own keys without audit and limits, and change its own counters and audit 
 guard must be able to; see docs/how-to/fence.md.
 """
 
-from keyleash.fence.apply import (
-    FenceOutcome,
-    ForeignUserError,
-    apply_fences,
-    remove_fences,
-)
-from keyleash.fence.plan import (
-    AclStep,
-    AclStepKind,
-    DesiredUser,
-    FenceNode,
-    desired_users,
-    plan_node,
-    with_passwords,
-)
+from keyleash.fence.apply import FenceOutcome, apply_fences, remove_fences
+from keyleash.fence.desired import DesiredUser, desired_users, with_first_passwords
+from keyleash.fence.plan import AclStep, AclStepKind, plan_fences
 from keyleash.fence.record import (
     FenceRecord,
     GeneratedPassword,
@@ -35,7 +23,8 @@ from keyleash.fence.rotate import (
     add_passwords,
     drop_old_passwords,
 )
-from keyleash.fence.rules import Fence, ServerFacts, fence_of, read_server_facts, script_calls
+from keyleash.fence.rules import Fence
+from keyleash.fence.servers import FencedServers, FenceNode, ForeignUserError
 
 __all__ = [
     "AclStep",
@@ -45,22 +34,19 @@ __all__ = [
     "FenceNode",
     "FenceOutcome",
     "FenceRecord",
+    "FencedServers",
     "ForeignUserError",
     "GeneratedPassword",
     "NotFencedError",
     "RotationUnfinishedError",
-    "ServerFacts",
     "Tier",
     "add_passwords",
     "apply_fences",
     "desired_users",
     "drop_old_passwords",
-    "fence_of",
     "generate_password",
-    "plan_node",
+    "plan_fences",
     "read_records",
-    "read_server_facts",
     "remove_fences",
-    "script_calls",
-    "with_passwords",
+    "with_first_passwords",
 ]

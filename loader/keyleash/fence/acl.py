@@ -139,7 +139,7 @@ def read_users(client: Client, names: Sequence[str]) -> dict[str, User]:
 
 def user_names(client: Client) -> set[str]:
     """Return the names of all users of the server."""
-    return {_text(name) for name in client.acl_users()}
+    return {text_of(name) for name in client.acl_users()}
 
 
 def may(client: Client, name: str, *call: str) -> bool:
@@ -151,7 +151,7 @@ def may(client: Client, name: str, *call: str) -> bool:
             # The server lacks the command.
             return False
         raise
-    return _text(reply) == "OK"
+    return text_of(reply) == "OK"
 
 
 def save(client: Client) -> bool:
@@ -166,12 +166,12 @@ def save(client: Client) -> bool:
 
 
 def _user(fields: Mapping[str, Any]) -> User:
-    flags = {_text(flag) for flag in fields["flags"]}
+    flags = {text_of(flag) for flag in fields["flags"]}
     root, is_plain = _selector(fields)
     others = [_selector(_mapping(item)) for item in fields.get("selectors", ())]
     return User(
         Rules(root, tuple(selector for selector, _ in others)),
-        tuple(_text(field) for field in fields["passwords"]),
+        tuple(text_of(field) for field in fields["passwords"]),
         is_on="on" in flags,
         is_open="nopass" in flags or not is_plain or not all(plain for _, plain in others),
     )
@@ -179,9 +179,9 @@ def _user(fields: Mapping[str, Any]) -> User:
 
 def _selector(fields: Mapping[str, Any]) -> tuple[Selector, bool]:
     """Return a selector, and whether only `-@all` and single commands made it."""
-    first, *rest = _text(fields["commands"]).split()
+    first, *rest = text_of(fields["commands"]).split()
     added = tuple(word[1:] for word in rest if word.startswith("+") and "@" not in word)
-    keys, channels = (_text(fields[name]).split() for name in ("keys", "channels"))
+    keys, channels = (text_of(fields[name]).split() for name in ("keys", "channels"))
     is_plain = first == "-@all" and len(added) == len(rest)
     return Selector(added, tuple(keys), tuple(channels)), is_plain
 
@@ -191,10 +191,11 @@ def _mapping(reply: Any) -> dict[str, Any]:
     pairs = (
         reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
     )
-    return {_text(name): value for name, value in pairs}
+    return {text_of(name): value for name, value in pairs}
 
 
-def _text(reply: Any) -> str:
+def text_of(reply: Any) -> str:
+    """Return a reply as text, which redis-py decodes in some commands only."""
     return reply.decode("utf-8", "surrogateescape") if isinstance(reply, bytes) else str(reply)
 
 
@@ -257,18 +258,13 @@ def key_rules(
         for letter, patterns in (("R", reading), ("W", writing)):
             if any(covers(wide, pattern) for wide in patterns):
                 given.add(letter)
-    for glob in [item for item in letters if _is_redundant(item, letters)]:
-        del letters[glob]
-    return tuple(_rule(glob, given) for glob, given in letters.items())
-
-
-def _is_redundant(glob: str, letters: dict[str, set[str]]) -> bool:
-    """Return whether `*` already gives it all; servers reject rules beside that."""
-    return glob != "*" and letters[glob] <= letters.get("*", set())
-
-
-def _rule(glob: str, letters: set[str]) -> str:
-    return f"~{glob}" if letters == {"R", "W"} else f"%{min(letters)}~{glob}"
+    # Servers reject rules beside a `*` that already gives the same.
+    everywhere = letters.get("*", set())
+    return tuple(
+        f"~{glob}" if given == {"R", "W"} else f"%{min(given)}~{glob}"
+        for glob, given in letters.items()
+        if glob == "*" or not given <= everywhere
+    )
 
 
 def channel_rules(patterns: Iterable[Pattern]) -> tuple[str, ...]:

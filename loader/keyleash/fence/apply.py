@@ -21,19 +21,13 @@ from keyleash.fence.acl import (
     save,
     set_user,
 )
-from keyleash.fence.plan import (
-    CHANGES,
-    AclStep,
-    AclStepKind,
-    DesiredUser,
-    FenceNode,
-    plan_node,
-    why_foreign,
-)
+from keyleash.fence.desired import DesiredUser
+from keyleash.fence.plan import CHANGES, AclStep, AclStepKind, plan_fences
 from keyleash.fence.record import FenceRecord, forget_records, read_records, write_record
-from keyleash.fence.rules import Fence, fence_of, read_server_facts, script_calls, without_digests
+from keyleash.fence.rules import Fence, fence_of, script_calls, without_digests
+from keyleash.fence.servers import FencedServers, FenceNode, require_none_foreign
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import Client, database_of
+from keyleash.store.records import Client
 from keyleash.store.token import reject_tokens
 from keyleash.store.wire import Transport
 
@@ -46,12 +40,6 @@ DENIED_CALLS = (
     ("MONITOR",), ("SLOWLOG", "GET"), ("SUBSCRIBE", "c"), ("FLUSHALL",), ("DEBUG", "OBJECT", "k"),
 )  # fmt: skip
 """Calls that every fenced user must be denied."""
-
-
-class ForeignUserError(KeyleashError):
-    """A server has a user with the name of an identity that was not made for its policy."""
-
-    code = "foreign-user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +65,18 @@ class FenceOutcome:
 
 
 def apply_fences(
-    nodes: Sequence[FenceNode],
-    keyspace: Keyspace,
-    wanted: Sequence[DesiredUser],
-    records: Mapping[str, FenceRecord],
+    servers: FencedServers,
+    users: Sequence[DesiredUser],
     *,
     wide: Collection[str] = (),
     actor: str = "unknown",
 ) -> FenceOutcome:
     """
-    Create, change and delete the users of all *nodes* as desired; this is idempotent.
+    Create, change and delete the users of all servers as desired; this is idempotent.
 
     Args:
-        nodes: The servers; the first has the control keys.
-        keyspace: The keyspace of the control keys.
-        wanted: One for each identity of the active policy.
-        records: The records of the users.
+        servers: The servers and records.
+        users: One for each identity of the active policy.
         wide: Identities that are fenced in spite of a blocker.
         actor: The operator's name, for the control stream.
 
@@ -101,9 +85,7 @@ def apply_fences(
         OperationError (fence-not-verified): A user on a server is not as it was set.
     """
     reject_tokens(actor=actor)
-    database = database_of(nodes[0].client)
-    plans = [plan_node(node, keyspace, database, wanted, records, wide=wide) for node in nodes]
-    steps = tuple(step for plan in plans for step in plan)
+    steps = plan_fences(servers, users, wide=wide)
     require_none_foreign(
         {
             (step.node.name, step.identity): step.reasons[0]
@@ -112,52 +94,49 @@ def apply_fences(
         }
     )
     held = {step.identity for step in steps if step.kind is AclStepKind.HELD}
-    desired = {item.fence.identity: item for item in wanted if item.fence.identity not in held}
-    client = nodes[0].client
+    desired = {item.identity: item for item in users if item.identity not in held}
     # Records come first: a user without a record is managed by nothing.
     for name, item in desired.items():
-        if records.get(name) != item.record:
-            write_record(client, keyspace, name, item.record)
+        if servers.records.get(name) != item.record:
+            write_record(servers.client, servers.keyspace, name, item.record)
     opened: list[tuple[str, str]] = []
     unsaved = []
-    for node, plan in zip(nodes, plans, strict=True):
-        opened += [(node.name, name) for name in _carry_out(node, plan, desired)]
-        _verify(node, keyspace, desired, {name for at, name in opened if at == node.name})
+    for node in servers.nodes:
+        here = set(_carry_out(node, [step for step in steps if step.node is node], desired))
+        _verify(node, servers.keyspace, desired, here)
+        opened += [(node.name, name) for name in desired if name in here]
         if not save(node.client):
             unsaved.append(node.name)
-    names = {item.fence.identity for item in wanted}
-    forget_records(client, keyspace, tuple(name for name in records if name not in names))
-    outcome = FenceOutcome(steps, tuple(opened), tuple(unsaved))
-    if outcome.changed:
-        changed = dict.fromkeys(step.identity for step in steps if step.kind in CHANGES)
-        log_fence_action(client, keyspace, "fence", actor, list(changed))
-    return outcome
+    names = {item.identity for item in users}
+    forget_records(
+        servers.client, servers.keyspace, [name for name in servers.records if name not in names]
+    )
+    changed = dict.fromkeys(step.identity for step in steps if step.kind in CHANGES)
+    if changed:
+        log_fence_action(servers, "fence", actor, list(changed))
+    return FenceOutcome(steps, tuple(opened), tuple(unsaved))
 
 
 def log_fence_action(
-    client: Client, keyspace: Keyspace, event: str, actor: str, identities: Sequence[str]
+    servers: FencedServers, event: str, actor: str, identities: Sequence[str]
 ) -> None:
     """Log an action on users in the control stream."""
     fields = {"event": event, "actor": actor, "identities": ",".join(identities)}
-    client.xadd(keyspace.control, fields)
+    servers.client.xadd(servers.keyspace.control, fields)
 
 
-def put_user(client: Client, name: str, user: User) -> bool:
+def _put_user(client: Client, name: str, user: User) -> bool:
     """
-    Create or change a user in one step.
+    Create or change a user in one step; return whether the server accepted the digests.
 
     First-argument rules such as `+evalsha|<digest>` are deprecated in Redis. A server that rejects
     them gets `+evalsha`.
-
-    Returns:
-        Whether the server accepted the digests.
     """
     try:
         set_user(client, name, user.words)
     except RulesRejectedError as rejected:
-        open_user = replace(user, rules=without_digests(user.rules))
         try:
-            set_user(client, name, open_user.words)
+            set_user(client, name, replace(user, rules=without_digests(user.rules)).words)
         except RulesRejectedError:
             # The digests were not the reason.
             raise rejected from None
@@ -166,15 +145,15 @@ def put_user(client: Client, name: str, user: User) -> bool:
 
 
 def _carry_out(
-    node: FenceNode, plan: Sequence[AclStep], desired: Mapping[str, DesiredUser]
+    node: FenceNode, steps: Sequence[AclStep], desired: Mapping[str, DesiredUser]
 ) -> Iterator[str]:
-    """Carry out the plan of a server; yield the identities whose digests it rejected."""
-    for step in plan:
+    """Carry out the steps of a server; yield the identities whose digests it rejected."""
+    for step in steps:
         # A server that rejected digests before may have been replaced.
         is_due = step.kind in (AclStepKind.CREATED, AclStepKind.CHANGED) or step.is_without_digests
-        if is_due and not put_user(node.client, step.identity, desired[step.identity].user):
+        if is_due and not _put_user(node.client, step.identity, desired[step.identity].user):
             yield step.identity
-    delete_users(node.client, [step.identity for step in plan if step.kind is AclStepKind.REMOVED])
+    delete_users(node.client, [step.identity for step in steps if step.kind is AclStepKind.REMOVED])
 
 
 def _verify(
@@ -192,9 +171,9 @@ def _verify(
 
 
 def _mismatch(
-    client: Client, keyspace: Keyspace, wanted: DesiredUser, user: User | None, is_opened: bool
+    client: Client, keyspace: Keyspace, item: DesiredUser, user: User | None, is_opened: bool
 ) -> str | None:
-    desired = wanted.user
+    desired = item.user
     rules = without_digests(desired.rules) if is_opened else desired.rules
     if user is None:
         return "it is missing"
@@ -202,54 +181,22 @@ def _mismatch(
         return "it has other rules"
     if set(user.passwords) != set(desired.passwords):
         return "it has other passwords"
-    name = wanted.fence.identity
     command, _, digest = desired.rules.selectors[0].commands[0].partition("|")
-    if not may(client, name, command, digest, "0"):
+    if not may(client, item.identity, command, digest, "0"):
         return "it may not call its own guard"
-    denied = list(DENIED_CALLS)
+    denied = list[tuple[str, ...]](DENIED_CALLS)
     if not is_opened:
         denied.append((command, ZERO_DIGEST, "0"))
-    if wanted.fence.blocker is None:
-        denied += (
-            ("HGETALL", keyspace.fence),
-            ("GET", keyspace.fence),
-            ("SET", keyspace.fence, "x"),
-            ("DEL", keyspace.fence),
-        )
-    return next((f"it may do {item[0]}" for item in denied if may(client, name, *item)), None)
-
-
-def require_none_foreign(users: Mapping[tuple[str, str], str]) -> None:
-    """
-    Check that no user is foreign.
-
-    Args:
-        users: The reason why each is foreign, by (server, identity).
-
-    Raises:
-        ForeignUserError: One is.
-    """
-    by_reason: dict[tuple[str, str], list[str]] = {}
-    for (server, identity), why in users.items():
-        by_reason.setdefault((server, why), []).append(f"`{identity}`")
-    if by_reason:
-        foreign = [
-            f"{', '.join(names)} of {server}: {why}" for (server, why), names in by_reason.items()
-        ]
-        raise ForeignUserError(
-            f"not a user of this policy: {'; '.join(foreign)}",
-            help="all databases of a server share its ACL users: rename the identity or the user,"
-            " or delete the user with `ACL DELUSER NAME`",
-        )
+    if item.fence.blocker is None:
+        denied += [(name, keyspace.fence) for name in ("HGETALL", "GET", "DEL")]
+        denied.append(("SET", keyspace.fence, "x"))
+    return next(
+        (f"it may do {call[0]}" for call in denied if may(client, item.identity, *call)), None
+    )
 
 
 def remove_fences(
-    nodes: Sequence[FenceNode],
-    keyspace: Keyspace,
-    records: Mapping[str, FenceRecord],
-    identities: Sequence[str],
-    *,
-    actor: str = "unknown",
+    servers: FencedServers, identities: Sequence[str], *, actor: str = "unknown"
 ) -> list[tuple[str, str]]:
     """
     Delete the users and records of some identities, which closes their connections.
@@ -257,9 +204,7 @@ def remove_fences(
     A foreign user of such a name remains, and so does the record.
 
     Args:
-        nodes: The servers; the first has the control keys.
-        keyspace: The keyspace of the control keys.
-        records: The records of the users.
+        servers: The servers and records.
         identities: The identities.
         actor: The operator's name, for the control stream.
 
@@ -272,27 +217,19 @@ def remove_fences(
     reject_tokens(actor=actor)
     deleted = []
     foreign: dict[tuple[str, str], str] = {}
-    database = database_of(nodes[0].client)
-    for node in nodes:
-        ours = []
-        for name, user in read_users(node.client, identities).items():
-            why = why_foreign(user, name, keyspace, database, records.get(name))
-            if why is None:
-                ours.append(name)
-            else:
-                foreign[node.name, name] = why
-        delete_users(node.client, ours)
-        deleted += [(node.name, name) for name in ours]
+    for node in servers.nodes:
+        own, others = servers.users_of(node, identities)
+        foreign |= {(node.name, name): why for name, why in others.items()}
+        delete_users(node.client, list(own))
+        deleted += [(node.name, name) for name in own]
         save(node.client)
     # Last: records of users that could not be deleted remain.
     left = {name for _, name in foreign}
     forget_records(
-        nodes[0].client,
-        keyspace,
-        tuple(identity for identity in identities if identity not in left),
+        servers.client, servers.keyspace, [name for name in identities if name not in left]
     )
     if deleted:
-        log_fence_action(nodes[0].client, keyspace, "fence-remove", actor, identities)
+        log_fence_action(servers, "fence-remove", actor, identities)
     require_none_foreign(foreign)
     return deleted
 
@@ -329,98 +266,68 @@ def refreshed_users(
     if not records:
         yield
         return
-    facts = read_server_facts(clients, keyspace)
+    nodes = [FenceNode("", client) for client in clients]
+    servers = FencedServers(nodes, keyspace, records)
     fences = [
-        fence_of(guard, script_calls(guard, transport), facts)
+        fence_of(guard, script_calls(guard.scripts, transport), servers.facts)
         for guard in guards
         if guard.identity in records
     ]
-    nodes = [_Refresh(client, keyspace, facts.database, records, fences) for client in clients]
-    for node in nodes:
-        node.widen()
+    refreshes = [_Refresh(servers, node, fences) for node in nodes]
+    for refresh in refreshes:
+        refresh.widen()
     try:
         yield
     except (KeyleashError, ResponseError):
         # The activation failed. After a lost connection the result is unknown, and both remain
         # allowed.
-        for node in nodes:
-            node.give_up()
+        for refresh in refreshes:
+            refresh.undo()
         raise
     names = {guard.identity for guard in guards}
-    gone = tuple(name for name in records if name not in names)
-    for node in nodes:
-        node.narrow()
-        node.delete(gone)
+    gone = [name for name in records if name not in names]
+    for node, refresh in zip(nodes, refreshes, strict=True):
+        refresh.narrow()
+        delete_users(node.client, list(servers.users_of(node, gone)[0]))
         save(node.client)
-    forget_records(clients[0], keyspace, gone)
+    forget_records(servers.client, keyspace, gone)
 
 
 class _Refresh:
     """The users of one server during one load."""
 
-    def __init__(
-        self,
-        client: Client,
-        keyspace: Keyspace,
-        database: int,
-        records: Mapping[str, FenceRecord],
-        fences: Sequence[Fence],
-    ) -> None:
-        self.client = client
-        self._keyspace = keyspace
-        self._database = database
-        self._records = records
-        self._users = self._ours([fence.identity for fence in fences])
+    def __init__(self, servers: FencedServers, node: FenceNode, fences: Sequence[Fence]) -> None:
+        self._servers = servers
+        self._node = node
+        self._users, _ = servers.users_of(node, [fence.identity for fence in fences])
         # A load creates no users, and leaves foreign ones alone.
         self._fences = [fence for fence in fences if fence.identity in self._users]
-        self._added: dict[str, list[Selector]] = {}
+        self._added: dict[str, tuple[Selector, ...]] = {}
 
     def widen(self) -> None:
         for fence in self._fences:
-            known = {selector.meaning for selector in self._users[fence.identity].rules.selectors}
-            added = [
-                selector for selector in fence.rules.selectors if selector.meaning not in known
-            ]
+            name, rules = fence.identity, fence.rules
+            known = {selector.meaning for selector in self._users[name].rules.selectors}
+            added = tuple(item for item in rules.selectors if item.meaning not in known)
             if added:
-                self._added[fence.identity] = self._add(fence, added)
-
-    def _add(self, fence: Fence, added: list[Selector]) -> list[Selector]:
-        try:
-            set_user(self.client, fence.identity, map(str, added))
-        except RulesRejectedError:
-            # See `put_user`. The selector of script calls is the first, if it is among them.
-            plain = without_digests(Rules(fence.rules.root, tuple(added))).selectors
-            set_user(self.client, fence.identity, map(str, plain))
-            return list(plain)
-        return added
+                try:
+                    set_user(self._node.client, name, map(str, added))
+                except RulesRejectedError:
+                    # See `_put_user`. The selector of script calls is the first, if it is added.
+                    added = without_digests(Rules(rules.root, added)).selectors
+                    set_user(self._node.client, name, map(str, added))
+                self._added[name] = added
 
     def narrow(self) -> None:
         for fence in self._fences:
-            put_user(self.client, fence.identity, self._with(fence.identity, fence.rules))
+            user = replace(self._users[fence.identity], rules=fence.rules, is_open=False)
+            _put_user(self._node.client, fence.identity, user)
 
-    def give_up(self) -> None:
+    def undo(self) -> None:
         """Remove only what was added: another load may have added selectors, too."""
-        now = self._ours(list(self._added))
-        for name, user in now.items():
+        present, _ = self._servers.users_of(self._node, list(self._added))
+        for name, user in present.items():
             added = {item.meaning for item in self._added[name]}
-            kept = tuple(
-                selector for selector in user.rules.selectors if selector.meaning not in added
-            )
-            set_user(self.client, name, self._with(name, Rules(user.rules.root, kept)).words)
-
-    def delete(self, identities: Sequence[str]) -> None:
-        delete_users(self.client, list(self._ours(identities)))
-
-    def _with(self, identity: str, rules: Rules) -> User:
-        """Return the user with other rules."""
-        user = self._users[identity]
-        return User(rules, user.passwords, user.is_on)
-
-    def _ours(self, identities: Sequence[str]) -> dict[str, User]:
-        users = read_users(self.client, list(identities))
-        return {
-            name: user
-            for name, user in users.items()
-            if why_foreign(user, name, self._keyspace, self._database, self._records.get(name))
-            is None
-        }
+            remaining = [item for item in user.rules.selectors if item.meaning not in added]
+            rules = Rules(user.rules.root, tuple(remaining))
+            set_user(self._node.client, name, replace(self._users[name], rules=rules).words)

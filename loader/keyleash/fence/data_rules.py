@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations, product
 
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.facts import UNFLAGGED_NEEDS
@@ -155,17 +156,21 @@ def _selector(reach: Reach, names: Sequence[str], vault: str) -> Selector:
 
 def _granted(
     guard: Guard, left_out: Collection[str], helpers: Collection[str]
-) -> Iterator[tuple[str, Reach]]:
-    """Yield every command of the user and its reach, the most specific first."""
-    needed = [*_for_guards(guard, left_out), *_for_images(guard)]
-    found = [*_by_grants(guard, left_out), *(item for item in needed if item[0] in helpers)]
+) -> list[tuple[str, Reach]]:
+    """Return every command of the user and its reach, the most specific first."""
+    usages = list(_usages(guard, left_out))
+    needed = [item for spec, grants in usages for item in _helpers_of(spec, grants)]
+    if imaged := imaged_patterns(guard):
+        needed += [(name, Reach(read=imaged)) for name in KEEPS_IMAGES]
+    found = [(spec.name, _reach(spec, grants)) for spec, grants in usages]
+    found += [item for item in needed if item[0] in helpers]
 
-    def unsaid(entry: tuple[str, Reach]) -> tuple[int, str]:
+    def unspecified(entry: tuple[str, Reach]) -> tuple[int, str]:
         reach = entry[1]
         return [reach.read, reach.write, reach.channels].count(None), entry[0]
 
     # A command that only reads then joins the selector of one that reads the same and writes.
-    return iter(sorted(found, key=unsaid))
+    return sorted(found, key=unspecified)
 
 
 def _usages(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[CommandSpec, list[Grant]]]:
@@ -185,24 +190,17 @@ def _has_given_variant(spec: CommandSpec, grants: Sequence[Grant]) -> bool:
     return spec.variant is not None and given.issuperset(spec.variant.needs)
 
 
-def _by_grants(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[str, Reach]]:
-    for spec, grants in _usages(guard, left_out):
-        yield spec.name, _reach(spec, grants)
-
-
-def _for_guards(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[str, Reach]]:
-    for spec, grants in _usages(guard, left_out):
-        asked = ASKS_FIRST[spec.waits] if spec.waits else ()
-        for helper in (*ANSWERS_AGAIN.get(spec.name, ()), *asked):
-            # Any permission on a key includes whether it exists.
-            is_any = helper == "EXISTS"
-            yield helper, _any_reach(grants) if is_any else Reach(read=_patterns(grants, {READ}))
-        for helper in LOOKS_CLOSER.get(spec.name, ()):
-            yield helper, Reach(read=_patterns(grants, {READ}))
-        measuring = ("MEMORY USAGE",) if spec.name in MEASURES else ()
-        for helper in (*ASKS_SIZES.get(spec.name, ()), *COUNTS.get(spec.name, ()), *measuring):
-            # The user thereby learns the size of keys that it may write and not read.
-            yield helper, Reach(read=_patterns(grants, {READ, *WRITING}))
+def _helpers_of(spec: CommandSpec, grants: Sequence[Grant]) -> Iterator[tuple[str, Reach]]:
+    """Yield the commands that a guard runs in addition to a command."""
+    readable = Reach(read=patterns_for(grants, {READ}))
+    asked = ASKS_FIRST[spec.waits] if spec.waits else ()
+    for helper in (*ANSWERS_AGAIN.get(spec.name, ()), *asked, *LOOKS_CLOSER.get(spec.name, ())):
+        # Any permission on a key includes whether it exists.
+        yield helper, _any_reach(grants) if helper == "EXISTS" else readable
+    measuring = ("MEMORY USAGE",) if spec.name in MEASURES else ()
+    for helper in (*ASKS_SIZES.get(spec.name, ()), *COUNTS.get(spec.name, ()), *measuring):
+        # The user thereby learns the size of keys that it may write and not read.
+        yield helper, Reach(read=patterns_for(grants, {READ, *WRITING}))
 
 
 def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:
@@ -213,8 +211,8 @@ def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:
     if not needs:
         return _any_reach(grants)
     reach = Reach(
-        read=_patterns(grants, {READ}) if READ in needs else None,
-        write=_patterns(grants, WRITING & needs) if WRITING & needs else None,
+        read=patterns_for(grants, {READ}) if READ in needs else None,
+        write=patterns_for(grants, WRITING & needs) if WRITING & needs else None,
     )
     if READ in UNFLAGGED_NEEDS.get(spec.name, ()):
         # The server does not know that it reads, so writing requires reading here.
@@ -223,10 +221,11 @@ def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:
 
 
 def _any_reach(grants: Sequence[Grant]) -> Reach:
-    return Reach(read=_patterns(grants, {READ}), write=_patterns(grants, WRITING))
+    return Reach(read=patterns_for(grants, {READ}), write=patterns_for(grants, WRITING))
 
 
-def _patterns(grants: Iterable[Grant], classes: Collection[OperationClass]) -> Patterns:
+def patterns_for(grants: Iterable[Grant], classes: Collection[OperationClass]) -> Patterns:
+    """Return the key patterns of grants that allow one of *classes*."""
     return _distinct(
         pattern
         for grant in grants
@@ -239,21 +238,13 @@ def _distinct(patterns: Iterable[Pattern]) -> Patterns:
     return tuple(dict.fromkeys(patterns))
 
 
-def _both(ones: Iterable[Pattern], others: Iterable[Pattern]) -> Patterns:
-    pairs = [(item, other) for item in ones for other in others]
+def _both(first: Iterable[Pattern], second: Iterable[Pattern]) -> Patterns:
     return _distinct(
         narrow
-        for item, other in pairs
-        for narrow, wide in ((item, other), (other, item))
+        for pair in product(first, second)
+        for narrow, wide in permutations(pair)
         if covers(wide, narrow)
     )
-
-
-def _for_images(guard: Guard) -> Iterator[tuple[str, Reach]]:
-    imaged = imaged_patterns(guard)
-    if imaged:
-        for name in KEEPS_IMAGES:
-            yield name, Reach(read=imaged)
 
 
 def imaged_patterns(guard: Guard) -> Patterns:

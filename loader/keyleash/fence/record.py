@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -93,7 +93,14 @@ def read_records(client: Client, keyspace: Keyspace) -> dict[str, FenceRecord]:
     """Return the record of every identity that has an ACL user, by name."""
     client = operator_client(client)
     raw = client.hgetall(keyspace.fence)
-    return {name.decode(): _parse_record(json.loads(text)) for name, text in raw.items()}
+    records = {}
+    for name, text in raw.items():
+        stored = json.loads(text)
+        passwords = tuple(
+            Password(str(item), int(added_ms)) for item, added_ms in stored["passwords"]
+        )
+        records[name.decode()] = FenceRecord(Tier(stored["tier"]), passwords)
+    return records
 
 
 def write_record(client: Client, keyspace: Keyspace, identity: str, record: FenceRecord) -> None:
@@ -134,16 +141,7 @@ def read_forgeable(client: Client, keyspace: Keyspace, identities: Collection[st
     return found
 
 
-def forget_records(client: Client, keyspace: Keyspace, identities: tuple[str, ...]) -> None:
+def forget_records(client: Client, keyspace: Keyspace, identities: Sequence[str]) -> None:
     """Delete the records of some identities."""
     if identities:
         client.hdel(keyspace.fence, *identities)
-
-
-def _parse_record(fields: dict[str, object]) -> FenceRecord:
-    passwords = fields["passwords"]
-    assert isinstance(passwords, list)  # noqa: S101 - written above
-    return FenceRecord(
-        Tier(str(fields["tier"])),
-        tuple(Password(str(sha256), int(added_ms)) for sha256, added_ms in passwords),
-    )

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from keyleash.errors import KeyleashError
-from keyleash.fence.acl import read_users, save, set_user
-from keyleash.fence.apply import log_fence_action, require_none_foreign
-from keyleash.fence.plan import FenceNode, why_foreign
+from keyleash.fence.acl import save, set_user
+from keyleash.fence.apply import log_fence_action
 from keyleash.fence.record import MOST, FenceRecord, write_record
+from keyleash.fence.servers import FencedServers, require_none_foreign
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.store.identities import server_time_ms
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.records import database_of
 from keyleash.store.token import reject_tokens
 
 
@@ -29,20 +27,13 @@ class NotFencedError(KeyleashError):
 
 
 def add_passwords(
-    nodes: Sequence[FenceNode],
-    keyspace: Keyspace,
-    records: Mapping[str, FenceRecord],
-    hashes: Mapping[str, str],
-    *,
-    actor: str = "unknown",
+    servers: FencedServers, hashes: Mapping[str, str], *, actor: str = "unknown"
 ) -> None:
     """
     Add a password to each user; the present one stays valid.
 
     Args:
-        nodes: The servers; the first has the control keys.
-        keyspace: Where these are.
-        records: The records of the users.
+        servers: The servers and records.
         hashes: The new password's SHA-256 in hex, by identity.
         actor: The operator's name, for the control stream.
 
@@ -52,33 +43,22 @@ def add_passwords(
         ForeignUserError: A user was not made for this policy; nothing was changed.
     """
     reject_tokens(actor=actor)
-    _require_ours(nodes[0], keyspace, records, list(hashes))
+    _require_own_users(servers, list(hashes))
     for name in hashes:
-        require_fenced(records, name)
-        if len(records[name].passwords) >= MOST:
+        if len(servers.records[name].passwords) >= MOST:
             raise RotationUnfinishedError(
                 f"`{name}` has two passwords already",
                 help=f"drop the older one with `keyleash fence rotate --finish {name}`",
             )
-    _require_users(nodes, keyspace, records, list(hashes))
-    client = nodes[0].client
-    now_ms = server_time_ms(client)
-    for name, sha256 in hashes.items():
-        write_record(client, keyspace, name, records[name].with_password(sha256, now_ms))
-    for node in nodes:
-        for name, sha256 in hashes.items():
-            set_user(node.client, name, ("on", f"#{sha256}"))
-        save(node.client)
-    log_fence_action(client, keyspace, "fence-rotate", actor, list(hashes))
+    now_ms = server_time_ms(servers.client)
+    records = {
+        name: servers.records[name].with_password(sha256, now_ms) for name, sha256 in hashes.items()
+    }
+    _change(servers, records, {name: ("on", f"#{hashes[name]}") for name in hashes}, actor)
 
 
 def drop_old_passwords(
-    nodes: Sequence[FenceNode],
-    keyspace: Keyspace,
-    records: Mapping[str, FenceRecord],
-    identities: Sequence[str],
-    *,
-    actor: str = "unknown",
+    servers: FencedServers, identities: Sequence[str], *, actor: str = "unknown"
 ) -> list[str]:
     """
     Drop all but the newest password of each user; open connections remain.
@@ -91,22 +71,35 @@ def drop_old_passwords(
         ForeignUserError: A user was not made for this policy; nothing was changed.
     """
     reject_tokens(actor=actor)
-    _require_ours(nodes[0], keyspace, records, identities)
-    for name in identities:
-        require_fenced(records, name)
-    _require_users(nodes, keyspace, records, identities)
-    old = [name for name in identities if len(records[name].passwords) > 1]
-    client = nodes[0].client
-    for name in old:
-        write_record(client, keyspace, name, records[name].newest_only())
-    for node in nodes:
-        for name in old:
-            newest = records[name].newest_only().hashes
-            set_user(node.client, name, ("resetpass", *(f"#{item}" for item in newest)))
+    _require_own_users(servers, identities)
+    records = {
+        name: servers.records[name].newest_only()
+        for name in identities
+        if len(servers.records[name].passwords) > 1
+    }
+    words = {
+        name: ("resetpass", *(f"#{item}" for item in record.hashes))
+        for name, record in records.items()
+    }
+    _change(servers, records, words, actor)
+    return list(records)
+
+
+def _change(
+    servers: FencedServers,
+    records: Mapping[str, FenceRecord],
+    words: Mapping[str, Sequence[str]],
+    actor: str,
+) -> None:
+    """Write records, then change the users by ACL words."""
+    for name, record in records.items():
+        write_record(servers.client, servers.keyspace, name, record)
+    for node in servers.nodes:
+        for name in records:
+            set_user(node.client, name, words[name])
         save(node.client)
-    if old:
-        log_fence_action(client, keyspace, "fence-rotate", actor, old)
-    return old
+    if records:
+        log_fence_action(servers, "fence-rotate", actor, list(records))
 
 
 def require_fenced(records: Mapping[str, FenceRecord], name: str) -> None:
@@ -124,44 +117,23 @@ def require_fenced(records: Mapping[str, FenceRecord], name: str) -> None:
         )
 
 
-def _require_ours(
-    node: FenceNode, keyspace: Keyspace, records: Mapping[str, FenceRecord], names: Sequence[str]
-) -> None:
+def _require_own_users(servers: FencedServers, names: Sequence[str]) -> None:
     """
-    Check that no foreign user has the name of an identity without a record.
+    Check that each identity has its user on every server.
 
     Raises:
-        ForeignUserError: One has, such as a user of a policy in another database.
+        ForeignUserError: A user is foreign, such as one of a policy in another database.
+        NotFencedError: A user is missing.
     """
-    unknown = [name for name in names if name not in records]
-    if not unknown:
-        return
-    database = database_of(node.client)
-    foreign = {}
-    for name, user in read_users(node.client, unknown).items():
-        why = why_foreign(user, name, keyspace, database, None)
-        if why is not None:
-            foreign[node.name, name] = why
-    require_none_foreign(foreign)
-
-
-def _require_users(
-    nodes: Sequence[FenceNode],
-    keyspace: Keyspace,
-    records: Mapping[str, FenceRecord],
-    names: Sequence[str],
-) -> None:
-    database = database_of(nodes[0].client)
-    foreign = {}
-    for node in nodes:
-        users = read_users(node.client, names)
-        for name in names:
-            if name not in users:
+    found = [(node.name, *servers.users_of(node, names)) for node in servers.nodes]
+    require_none_foreign(
+        {(server, name): why for server, _, foreign in found for name, why in foreign.items()}
+    )
+    for name in names:
+        require_fenced(servers.records, name)
+        for server, own, _ in found:
+            if name not in own:
                 raise NotFencedError(
-                    f"{node.name} has no user `{name}`",
+                    f"{server} has no user `{name}`",
                     help="create it with `keyleash fence apply`",
                 )
-            why = why_foreign(users[name], name, keyspace, database, records[name])
-            if why is not None:
-                foreign[node.name, name] = why
-    require_none_foreign(foreign)

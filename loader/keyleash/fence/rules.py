@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,18 +11,22 @@ from redis.exceptions import RedisError
 from keyleash.commands.spec import OperationClass
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.ir import Guard
-from keyleash.fence.acl import EVERY_KEY, GLOB_CHARACTERS, Rules, Selector, may_reach
-from keyleash.fence.data_rules import HELPERS, WRITING, data_selectors, imaged_patterns
+from keyleash.fence.acl import EVERY_KEY, GLOB_CHARACTERS, Rules, Selector, may_reach, text_of
+from keyleash.fence.data_rules import (
+    HELPERS,
+    WRITING,
+    data_selectors,
+    imaged_patterns,
+    patterns_for,
+)
 from keyleash.policy.keysets import covers, overlaps
 from keyleash.policy.model import Pattern
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
-from keyleash.store.records import Client, GuardRecord, database_of
-from keyleash.store.server_check import operator_client
+from keyleash.store.records import Client, database_of
 from keyleash.store.wire import Transport, call_head, reading_reply
 
 # A guard accesses control keys with the rights of its agent, and an ACL cannot tell the two apart:
 # a fenced agent can run these commands on these keys by itself; see docs/how-to/fence.md.
-#
 
 STATE = ("get", "getrange", "setrange", "pttl")
 """On the state and on token records."""
@@ -36,19 +40,17 @@ BREAKER = ("rpush", "lpop", "del")
 """On the list of denials that count towards the circuit breaker."""
 
 
-def control_selectors(guard: Guard) -> tuple[Selector, ...]:
-    """Return a selector for each kind of control keys; every call needs the first ones."""
-    return tuple(_selectors(guard))
-
-
-def _selectors(guard: Guard) -> Iterator[Selector]:
+def _control_selectors(guard: Guard) -> Iterator[Selector]:
+    """Yield a selector for each kind of control keys; every call needs the first two."""
     names, name = guard.keyspace, guard.identity.name
     yield Selector(
         STATE, (f"~{_literal(names.state(name))}", f"~{_under(names.token_prefix(name))}")
     )
-    # The audit stream is only written: an agent must not read its former values.
+    # The audit stream is only written: an agent must not read its former values. Where events are
+    # retained until they are exported, only the archiver trims.
+    is_trimmed = guard.identity.audit.hard_max is None
     yield Selector(
-        _of_trails(guard),
+        ("xadd", "xtrim" if is_trimmed else "xlen"),
         (f"%W~{_literal(names.audit(name))}", f"%W~{_literal(names.denied(name))}"),
     )
     yield Selector(REPEATS, (f"~{_literal(names.repeats(name))}",))
@@ -147,33 +149,32 @@ def read_server_facts(clients: Sequence[Client], keyspace: Keyspace) -> ServerFa
         clients: One for each server; the first is connected to the database with the keys.
         keyspace: The keyspace of that database.
     """
-    clients = [operator_client(item, "clients") for item in clients]
     is_sealed = bool(keyspace.vault)
     left_out = dict(LEFT_OUT) if is_sealed else {**LEFT_OUT, **LEFT_OUT_UNSEALED}
     helpers = set(HELPERS)
     for client in clients:
-        left_out.update(_holes(client, is_sealed))
+        left_out.update(_bypasses(client, is_sealed))
         helpers &= _helpers(client)
     if len(clients) > 1:
-        known = [_names(client) for client in clients]
+        known = [_command_names(client) for client in clients]
         lacking = {name for item in known for other in known for name in item - other}
         left_out.update(dict.fromkeys(lacking, "one of the servers lacks it"))
     return ServerFacts(frozenset(helpers), left_out, database_of(clients[0]))
 
 
-def _holes(client: Client, is_sealed: bool) -> dict[str, str]:
+def _bypasses(client: Client, is_sealed: bool) -> dict[str, str]:
     with client.pipeline(transaction=False) as pipe:
-        for hole in ACL_BYPASSES:
+        for item in ACL_BYPASSES:
             # The name is one word, because redis-py parses the reply only then.
-            pipe.execute_command("COMMAND GETKEYS", hole.command, *hole.call)
-        answers = pipe.execute(raise_on_error=False)
+            pipe.execute_command("COMMAND GETKEYS", item.command, *item.call)
+        replies = pipe.execute(raise_on_error=False)
     with reading_reply("COMMAND GETKEYS"):
         return {
-            hole.command: hole.why
-            for hole, answer in zip(ACL_BYPASSES, answers, strict=True)
+            item.command: item.why
+            for item, reply in zip(ACL_BYPASSES, replies, strict=True)
             # A server that does not answer is not trusted either.
-            if isinstance(answer, RedisError)
-            or (not is_sealed and tuple(map(_text, answer)) != hole.keys)
+            if isinstance(reply, RedisError)
+            or (not is_sealed and tuple(map(text_of, reply)) != item.keys)
         }
 
 
@@ -184,15 +185,11 @@ def _helpers(client: Client) -> set[str]:
         return {name for name, info in zip(names, infos, strict=True) if info is not None}
 
 
-def _names(client: Client) -> set[str]:
+def _command_names(client: Client) -> set[str]:
     """Return the names of the server's commands, without sub-commands."""
     listed = client.execute_command("COMMAND LIST")
     with reading_reply("COMMAND LIST"):
-        return {_text(name).upper() for name in listed}
-
-
-def _text(reply: bytes | str) -> str:
-    return reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
+        return {text_of(name).upper() for name in listed}
 
 
 Call = tuple[str, str]
@@ -229,19 +226,10 @@ class Fence:
     blocker: str | None = None
 
 
-def script_calls(guard: CompiledGuard, transport: Transport) -> tuple[Call, ...]:
+def script_calls(digests: Iterable[str], transport: Transport) -> tuple[Call, ...]:
     """Return the calls of a guard's scripts."""
-    return tuple(_call(transport, digest) for digest in guard.scripts)
-
-
-def record_calls(record: GuardRecord) -> tuple[Call, ...]:
-    """Return the calls of the scripts that a guard record names."""
-    return tuple(_call(record.transport, digest) for digest in (record.digest, record.batch_digest))
-
-
-def _call(transport: Transport, digest: str) -> Call:
-    command, first = call_head(transport, digest)
-    return command.lower(), first
+    heads = (call_head(transport, digest) for digest in digests)
+    return tuple((command.lower(), first) for command, first in heads)
 
 
 def fence_of(guard: CompiledGuard, calls: Sequence[Call], facts: ServerFacts) -> Fence:
@@ -258,17 +246,18 @@ def fence_of(guard: CompiledGuard, calls: Sequence[Call], facts: ServerFacts) ->
     """
     plan = guard.plan
     vault = plan.keyspace.vault
+    control = tuple(_control_selectors(plan))
     rules = Rules(
         root_of(guard.identity, facts.database, plan),
         (
             # Any key may be declared: the guard denies wrong ones, and records that.
             Selector(tuple(f"{command}|{first}" for command, first in calls), (EVERY_KEY,)),
-            *control_selectors(plan)[:2],
+            *control[:2],
             *data_selectors(plan, facts.left_out, facts.helpers, vault),
-            *control_selectors(plan)[2:],
+            *control[2:],
         ),
     )
-    return Fence(guard.identity, rules, tuple(_notes(plan, facts)), _hindrance(plan, vault))
+    return Fence(guard.identity, rules, tuple(_notes(plan, facts)), _blocker(plan))
 
 
 def root_of(identity: str, database: int, plan: Guard) -> Selector:
@@ -302,10 +291,10 @@ def without_digests(rules: Rules) -> Rules:
     return Rules(rules.root, (Selector(commands, runner.keys), *others))
 
 
-def _hindrance(plan: Guard, vault: str) -> str | None:
+def _blocker(plan: Guard) -> str | None:
     prefixes = {PUBLIC_PREFIX, plan.keyspace.prefix}
     for pattern in _patterns(plan):
-        if any(may_reach(pattern, prefix, vault) for prefix in prefixes):
+        if any(may_reach(pattern, prefix, plan.keyspace.vault) for prefix in prefixes):
             return (
                 f"its pattern `{pattern.source}` may match control keys, which an ACL cannot"
                 " exclude: tokens, limits and audit streams of all identities"
@@ -332,7 +321,8 @@ def _notes(plan: Guard, facts: ServerFacts) -> Iterator[FenceNote]:
                     f"`{pattern.source}`",
                     "denied by the guard only: ACLs have no deny rules",
                 )
-    readable = _giving(plan, {OperationClass.READ})
+    grants = plan.identity.grants
+    readable = patterns_for(grants, {OperationClass.READ})
     for pattern in imaged_patterns(plan):
         if not any(covers(item, pattern) for item in readable):
             yield FenceNote(
@@ -340,7 +330,7 @@ def _notes(plan: Guard, facts: ServerFacts) -> Iterator[FenceNote]:
                 f"`{pattern.source}`",
                 "readable to the user without a grant: the guard stores its before-images",
             )
-    yield from _split_classes(readable, _giving(plan, WRITING))
+    yield from _split_classes(readable, patterns_for(grants, WRITING))
 
 
 def _split_classes(readable: Sequence[Pattern], writable: Sequence[Pattern]) -> Iterator[FenceNote]:
@@ -356,12 +346,3 @@ def _split_classes(readable: Sequence[Pattern], writable: Sequence[Pattern]) -> 
 
 def _patterns(plan: Guard) -> list[Pattern]:
     return [pattern for grant in plan.identity.grants for pattern in grant.keys]
-
-
-def _giving(plan: Guard, classes: Collection[OperationClass]) -> list[Pattern]:
-    return [
-        pattern
-        for grant in plan.identity.grants
-        if not set(classes).isdisjoint(grant.allow)
-        for pattern in grant.keys
-    ]

@@ -19,6 +19,7 @@ import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from redis.exceptions import ResponseError, WatchError
 
@@ -29,6 +30,7 @@ from keyleash.operator.load.activate import activate_policy
 from keyleash.operator.load.compile import PreparedPolicy, prepare_active
 from keyleash.operator.load.functions import load_functions, retire_functions
 from keyleash.operator.load.staging import LoadStage, load_scripts, record_sources
+from keyleash.policy import Pattern
 from keyleash.store.identities import require_active
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import (
@@ -93,8 +95,9 @@ class ChangeResult:
     resumed: bool
 
 
-def seal(
+def change_prefixes(
     client: Client,
+    kind: ChangeKind,
     *,
     adopt: Sequence[str] = (),
     actor: str = "unknown",
@@ -103,73 +106,38 @@ def seal(
     others: Sequence[Client] = (),
 ) -> ChangeResult:
     """
-    Move the control keys, and all keys of agents from then on, under random prefixes.
+    Seal a server, replace the prefixes of a sealed one, or remove them.
 
     Args:
         client: A redis-py client of an operator.
+        kind: `SEAL` moves the control keys, and all keys of agents from then on, under random
+            prefixes; `ROTATE` replaces both; `UNSEAL` gives all keys their logical names.
         adopt: Patterns of existing keys to move into the vault.
         actor: The operator's name, for the control stream.
         report: Called with the progress.
         hooks: Callbacks.
-        others: Further servers, such as replicas, whose ACL users are kept in step.
+        others: Further servers, such as replicas, whose ACL users are updated as well.
 
     Raises:
-        OperationError (vault): The server is sealed, or another change was begun.
+        OperationError (vault): The server is sealed or not, or another change was begun.
         OperationError (no-policy): No policy is active.
         OperationError (activation-conflict): A policy was loaded at the same time; nothing was
             changed.
-        VaultConflictError: Two keys have the same new name; the others were moved.
+        VaultConflictError: Two keys have the same new name. `UNSEAL` changed nothing; otherwise
+            the other keys were moved.
     """
-    return _change(client, ChangeKind.SEAL, adopt, actor, report, hooks or Hooks(), others)
-
-
-def rotate(
-    client: Client,
-    *,
-    actor: str = "unknown",
-    report: Report | None = None,
-    hooks: Hooks | None = None,
-    others: Sequence[Client] = (),
-) -> ChangeResult:
-    """Replace both prefixes of a sealed server; see `seal`."""
-    return _change(client, ChangeKind.ROTATE, (), actor, report, hooks or Hooks(), others)
-
-
-def unseal(
-    client: Client,
-    *,
-    actor: str = "unknown",
-    report: Report | None = None,
-    hooks: Hooks | None = None,
-    others: Sequence[Client] = (),
-) -> ChangeResult:
-    """Give all keys of a sealed server their logical names; see `seal`.
-
-    If such a key exists already, nothing is changed.
-    """
-    return _change(client, ChangeKind.UNSEAL, (), actor, report, hooks or Hooks(), others)
-
-
-def _change(
-    client: Client,
-    kind: ChangeKind,
-    adopt: Sequence[str],
-    actor: str,
-    report: Report | None,
-    hooks: Hooks,
-    others: Sequence[Client],
-) -> ChangeResult:
+    hooks = hooks or Hooks()
     client = operator_client(client)
-    others = [operator_client(other, "others") for other in others]
+    nodes = (client, *(operator_client(other, "others") for other in others))
     reject_tokens(actor=actor)
     change, resumed = _planned(client, kind, adopt, hooks)
     if not change.is_switched:
-        _load_as_it_is(client, change.old, actor)
+        _load_unchanged(client, change.old, actor)
     active = require_active(client, change.new if change.is_switched else change.old)
     prepared = prepare_active(client, active.document, change.new)
     # An interrupted change may have left them in either place.
     records = {**read_records(client, change.old), **read_records(client, change.new)}
-    nodes, guards = (client, *others), prepared.guards
+    guards = prepared.guards
     with refreshed_users(nodes, change.new, guards, active.transport, records):
         if not change.is_switched:
             _switch(client, change, prepared, actor, hooks)
@@ -183,6 +151,14 @@ def _change(
     return ChangeResult(moved, generation, resumed)
 
 
+seal = partial(change_prefixes, kind=ChangeKind.SEAL)
+"""Seal a server; see `change_prefixes`."""
+rotate = partial(change_prefixes, kind=ChangeKind.ROTATE)
+"""Replace both prefixes of a sealed server; see `change_prefixes`."""
+unseal = partial(change_prefixes, kind=ChangeKind.UNSEAL)
+"""Give all keys of a sealed server their logical names; see `change_prefixes`."""
+
+
 def _planned(
     client: Client, kind: ChangeKind, adopt: Sequence[str], hooks: Hooks
 ) -> tuple[PrefixChange, bool]:
@@ -192,9 +168,17 @@ def _planned(
         hooks.before_begin()
         return _resumed(record.change, kind, adopt), True
     old = record.keyspace
-    _require_sealed(kind, old)
+    if kind is not ChangeKind.SEAL:
+        _require_sealed(old)
+    elif old.vault:
+        raise OperationError(
+            "vault",
+            "the server is sealed already",
+            help="`keyleash vault rotate` replaces its prefixes, `vault adopt` moves keys in",
+        )
     require_active(client, old)
-    new = Keyspace() if kind is ChangeKind.UNSEAL else Keyspace(_prefix(), _prefix())
+    prefixes = () if kind is ChangeKind.UNSEAL else (_prefix(), _prefix())
+    new = Keyspace(*prefixes)
     change = PrefixChange(kind, old, new, adopt=tuple(adopt))
     names = changed_names(change, patterns_of(adopt, old))
     if kind is ChangeKind.UNSEAL and (taken := find_conflicts(client, names)):
@@ -224,14 +208,8 @@ def _resumed(change: PrefixChange, kind: ChangeKind, adopt: Sequence[str]) -> Pr
     return replace(change, adopt=tuple(dict.fromkeys((*change.adopt, *adopt))))
 
 
-def _require_sealed(kind: ChangeKind, keyspace: Keyspace) -> None:
-    if kind is ChangeKind.SEAL and keyspace.vault:
-        raise OperationError(
-            "vault",
-            "the server is sealed already",
-            help="`keyleash vault rotate` replaces its prefixes, `vault adopt` moves keys in",
-        )
-    if kind is not ChangeKind.SEAL and not keyspace.vault:
+def _require_sealed(keyspace: Keyspace) -> None:
+    if not keyspace.vault:
         raise OperationError(
             "vault", "the server is not sealed", help="see `keyleash vault seal --help`"
         )
@@ -241,7 +219,7 @@ def _prefix() -> str:
     return f"{secrets.token_hex(PREFIX_BYTES)}:"
 
 
-def _load_as_it_is(client: Client, keyspace: Keyspace, actor: str) -> None:
+def _load_unchanged(client: Client, keyspace: Keyspace, actor: str) -> None:
     # States are taken over unchanged, so they must have the layout of the new guards.
     active = require_active(client, keyspace)
     prepared = prepare_active(client, active.document, keyspace)
@@ -321,39 +299,27 @@ def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = 
 
     Raises:
         OperationError (vault): The server is not sealed, or a pattern matches control keys.
-        VaultConflictError: Keys with these names are in the vault already. All others were moved.
+        VaultConflictError: Keys with these names are on the other side already. All others were
+            moved.
     """
-    client = operator_client(client)
-    keyspace = _sealed_keyspace(client)
-    names = into_vault(keyspace, patterns_of(patterns, keyspace))
-    return _moved(client, keyspace, names, report)
+    return _move_matching(client, patterns, into_vault, report)
 
 
 def release_keys(client: Client, patterns: Sequence[str], report: Report | None = None) -> Moved:
-    """
-    Move keys out of the vault, to their logical names; see `adopt_keys`.
+    """Move keys out of the vault, to their logical names; see `adopt_keys`."""
+    return _move_matching(client, patterns, out_of_vault, report)
 
-    Raises:
-        OperationError (vault): The server is not sealed, or a pattern matches control keys.
-        VaultConflictError: Keys with these names exist outside already. All others were moved.
-    """
+
+def _move_matching(
+    client: Client,
+    patterns: Sequence[str],
+    names: Callable[[Keyspace, Sequence[Pattern]], NewName],
+    report: Report | None,
+) -> Moved:
     client = operator_client(client)
-    keyspace = _sealed_keyspace(client)
-    names = out_of_vault(keyspace, patterns_of(patterns, keyspace))
-    return _moved(client, keyspace, names, report)
-
-
-def _sealed_keyspace(client: Client) -> Keyspace:
     keyspace = server_keyspace(client)
-    if not keyspace.vault:
-        raise OperationError(
-            "vault", "the server is not sealed", help="see `keyleash vault seal --help`"
-        )
-    return keyspace
-
-
-def _moved(client: Client, keyspace: Keyspace, names: NewName, report: Report | None) -> Moved:
-    moved = move_keys(client, names, report)
+    _require_sealed(keyspace)
+    moved = move_keys(client, names(keyspace, patterns_of(patterns, keyspace)), report)
     if moved.conflicts:
         raise conflict(logical_names(moved.conflicts, keyspace))
     return moved

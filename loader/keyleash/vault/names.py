@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.errors import (
-    OperationError,
-    VaultConflictError,
-)
+from keyleash.errors import OperationError, VaultConflictError
 from keyleash.policy import Pattern
 from keyleash.policy.patterns import beginning, match, parse_pattern
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
@@ -71,26 +67,29 @@ def move_keys(
     Keys that others create meanwhile may be missed.
 
     Args:
-        client: A redis-py client of an operator, with `decode_responses` off.
+        client: A client of the server.
         new_name: Returns the new name of a key.
-        report: Called with the progress after each step.
+        report: Called with the progress after each piece.
         before: The number of keys that earlier walks renamed, for the report.
     """
     seen = moved = 0
     total = client.dbsize()
     conflicts: dict[bytes, None] = {}
-    for found in _pieces(client):
-        wanted = [(key, new) for key in found if (new := new_name(key)) is not None]
-        for (key, _), answer in zip(wanted, _renamed(client, wanted), strict=True):
-            if isinstance(answer, ResponseError):
+    for count, renames in _scan(client, new_name):
+        with client.pipeline(transaction=False) as pipe:
+            for key, new in renames:
+                pipe.renamenx(key, new)
+            replies = pipe.execute(raise_on_error=False)
+        for (key, _), reply in zip(renames, replies, strict=True):
+            if isinstance(reply, ResponseError):
                 # It expired, or was deleted or renamed meanwhile.
-                if "no such key" not in str(answer):
-                    raise answer
-            elif answer:
+                if "no such key" not in str(reply):
+                    raise reply
+            elif reply:
                 moved += 1
             else:
                 conflicts[key] = None
-        seen += len(found)
+        seen += count
         if report is not None:
             report(Progress(seen, total, before + moved))
     return Moved(moved, tuple(conflicts))
@@ -99,14 +98,23 @@ def move_keys(
 def find_conflicts(client: Client, new_name: NewName) -> tuple[bytes, ...]:
     """Return the keys whose new names are taken; nothing is changed."""
     conflicts: dict[bytes, None] = {}
-    for found in _pieces(client):
-        wanted = [(key, new) for key in found if (new := new_name(key)) is not None]
+    for _, renames in _scan(client, new_name):
         with client.pipeline(transaction=False) as pipe:
-            for _, new in wanted:
+            for _, new in renames:
                 pipe.exists(new)
-            taken = pipe.execute() if wanted else []
-        conflicts.update((key, None) for (key, _), is_taken in zip(wanted, taken) if is_taken)  # noqa: B905
+            taken = pipe.execute()
+        conflicts |= {
+            key: None for (key, _), is_taken in zip(renames, taken, strict=True) if is_taken
+        }
     return tuple(conflicts)
+
+
+def _scan(client: Client, new_name: NewName) -> Iterator[tuple[int, list[tuple[bytes, bytes]]]]:
+    """Yield the number of keys in each piece of a SCAN, and those with their new names."""
+    cursor = None
+    while cursor != 0:
+        cursor, keys = client.scan(cursor or 0, count=PIECE)
+        yield len(keys), [(key, new) for key in keys if (new := new_name(key)) is not None]
 
 
 def conflict(keys: Sequence[bytes]) -> VaultConflictError:
@@ -119,24 +127,6 @@ def conflict(keys: Sequence[bytes]) -> VaultConflictError:
         keys,
         help="delete or rename one of the two, then run this again",
     )
-
-
-def _pieces(client: Client) -> Iterator[list[bytes]]:
-    cursor = 0
-    while True:
-        cursor, found = client.scan(cursor, count=PIECE)
-        yield found
-        if cursor == 0:
-            return
-
-
-def _renamed(client: Client, wanted: Sequence[tuple[bytes, bytes]]) -> list[Any]:
-    if not wanted:
-        return []
-    with client.pipeline(transaction=False) as pipe:
-        for key, new in wanted:
-            pipe.renamenx(key, new)
-        return list(pipe.execute(raise_on_error=False))
 
 
 def patterns_of(sources: Iterable[str], keyspace: Keyspace) -> tuple[Pattern, ...]:

@@ -36,7 +36,7 @@ class WatchEventKind(StrEnum):
 
 
 class WatchState(StrEnum):
-    """Whether a drift begins or ends, or an action was done."""
+    """The state of a drift, or of an action."""
 
     FOUND = "found"
     RESOLVED = "resolved"
@@ -46,29 +46,19 @@ class WatchState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
     """
-    An event of a watcher.
+    An event of a watcher: a drift that begins or ends, or an action.
 
     Attributes:
         node: The server.
-        subject: The identity and digest for a drift of scripts; else empty.
         message: A sentence for people.
+        subject: The identity and digest for a drift of scripts; else empty.
     """
-
-    node: str
-    kind: WatchEventKind
-    state: WatchState
-    subject: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """A deviation from the desired state of a server."""
 
     node: str
     kind: WatchEventKind
     message: str
     subject: str = ""
+    state: WatchState = WatchState.FOUND
 
     @property
     def key(self) -> tuple[str, WatchEventKind, str]:

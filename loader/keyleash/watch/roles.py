@@ -11,7 +11,7 @@ from redis import exceptions as redis_errors
 
 from keyleash.store.records import Client
 from keyleash.store.wire import reading_reply
-from keyleash.watch.events import Drift, WatchEventKind
+from keyleash.watch.events import WatchEvent, WatchEventKind
 
 
 class Address(NamedTuple):
@@ -58,19 +58,15 @@ def read_role(client: Client) -> Role:
     """Read the role of a server; this also works while it loads its data."""
     info, server = client.info("replication"), client.info("server")
     with reading_reply("INFO"):
-        return _role(info, server)
-
-
-def _role(info: Mapping[str, Any], server: Mapping[str, Any]) -> Role:
-    primary = None
-    if info["role"] != "master":
-        primary = Address(str(info["master_host"]), int(info["master_port"]))
-    return Role(
-        run_id=str(server["run_id"]),
-        primary=primary,
-        is_linked=primary is None or info.get("master_link_status") == "up",
-        replicas=tuple(Address(str(item["ip"]), int(item["port"])) for item in replicas_of(info)),
-    )
+        primary = None
+        if info["role"] != "master":
+            primary = Address(str(info["master_host"]), int(info["master_port"]))
+        return Role(
+            str(server["run_id"]),
+            primary,
+            primary is None or info.get("master_link_status") == "up",
+            tuple(Address(str(item["ip"]), int(item["port"])) for item in replicas_of(info)),
+        )
 
 
 def replicas_of(info: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -89,7 +85,7 @@ class Sentinels:
     """
 
     def __init__(self, clients: Sequence[tuple[Address, Client]], service: str) -> None:
-        self.drifts: list[Drift] = []
+        self.drifts: list[WatchEvent] = []
         self._clients = clients
         self._service = service
 
@@ -102,7 +98,7 @@ class Sentinels:
                 found |= dict.fromkeys(self._addresses_of(client))
             except (redis_errors.RedisError, OSError) as error:
                 message = f"the Sentinel does not answer: {error}"
-                self.drifts.append(Drift(str(address), WatchEventKind.UNREACHABLE, message))
+                self.drifts.append(WatchEvent(str(address), WatchEventKind.UNREACHABLE, message))
         return list(found)
 
     def _addresses_of(self, client: Client) -> list[Address]:

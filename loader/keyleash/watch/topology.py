@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from redis import exceptions as redis_errors
 
-from keyleash.errors import (
-    KeyleashError,
-    OperationError,
-)
+from keyleash.errors import KeyleashError, OperationError
 from keyleash.operator.load.functions import held_functions
 from keyleash.operator.load.plan import batches
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import Keyspace, script_digest
 from keyleash.store.prefixes import read_seal
-from keyleash.store.records import Client, GuardRecord, guard_record
+from keyleash.store.records import Client, guard_record
 from keyleash.store.wire import Transport, function_name, library_code, reason_of, server_message
-from keyleash.watch.events import Drift, WatchEventKind
+from keyleash.watch.events import WatchEvent, WatchEventKind
 from keyleash.watch.roles import Address, Role, Sentinels, read_role
 
 
@@ -53,24 +50,16 @@ def read_recorded(client: Client, keyspace: Keyspace) -> Recorded:
                 pipe.hgetall(keyspace.source(identity))
             replies = iter(pipe.execute())
         for identity in identities:
-            _sort(recorded, identity, guard_record(next(replies)), next(replies))
+            record = guard_record(next(replies))
+            texts = {digest.decode("latin-1"): text for digest, text in next(replies).items()}
+            for digest, text in texts.items():
+                if is_text_of(text, digest):
+                    recorded.owners[digest] = identity
+                else:
+                    recorded.changed.append((identity, digest))
+            named = () if record is None else (record.digest, record.batch_digest)
+            recorded.missing += [(identity, digest) for digest in named if digest not in texts]
     return recorded
-
-
-def _sort(
-    recorded: Recorded,
-    identity: str,
-    record: GuardRecord | None,
-    texts: Mapping[bytes, bytes],
-) -> None:
-    held = {digest.decode("latin-1"): text for digest, text in texts.items()}
-    for digest, text in held.items():
-        if is_text_of(text, digest):
-            recorded.owners[digest] = identity
-        else:
-            recorded.changed.append((identity, digest))
-    named = () if record is None else (record.digest, record.batch_digest)
-    recorded.missing += [(identity, digest) for digest in named if digest not in held]
 
 
 def is_text_of(text: bytes, digest: str) -> bool:
@@ -148,7 +137,7 @@ class WatchedNode:
         self.silences = 0
         self.generation: int | None = None
         self.loaded = 0
-        self.drifts: list[Drift] = []
+        self.drifts: list[WatchEvent] = []
         self._client = client
         self._keyspace = Keyspace()
         self._recorded = Recorded()
@@ -186,7 +175,17 @@ class WatchedNode:
             return
         self.generation = int(policy[0])
         self._read_again((self.run, *policy))
-        self.drifts += self._drifts_of_sources()
+        for kind, scripts, problem in (
+            (WatchEventKind.SOURCE_MISSING, self._recorded.missing, "no stored text"),
+            (
+                WatchEventKind.SOURCE_CHANGED,
+                self._recorded.changed,
+                "a stored text with another digest",
+            ),
+        ):
+            for identity, digest in scripts:
+                message = f"the script {digest} of `{identity}` has {problem}"
+                self._add(kind, message, f"{identity} {digest}")
         transport = Transport(policy[2].decode())
         if transport is Transport.FUNCTION and self.role and self.role.primary:
             # A replica gets functions from its primary only.
@@ -202,19 +201,6 @@ class WatchedNode:
             self._recorded = read_recorded(self._client, self._keyspace)
             self._read_as, self._looks = as_of, 0
 
-    def _drifts_of_sources(self) -> Iterator[Drift]:
-        for kind, scripts, problem in (
-            (WatchEventKind.SOURCE_MISSING, self._recorded.missing, "no stored text"),
-            (
-                WatchEventKind.SOURCE_CHANGED,
-                self._recorded.changed,
-                "a stored text with another digest",
-            ),
-        ):
-            for identity, digest in scripts:
-                message = f"the script {digest} of `{identity}` has {problem}"
-                yield Drift(str(self.address), kind, message, f"{identity} {digest}")
-
     def _attempt(self, do: Callable[[], None]) -> None:
         try:
             do()
@@ -226,8 +212,8 @@ class WatchedNode:
                 WatchEventKind.UNREADABLE, f"its records cannot be read: {type(error).__name__}"
             )
 
-    def _add(self, kind: WatchEventKind, message: str) -> None:
-        self.drifts.append(Drift(str(self.address), kind, message))
+    def _add(self, kind: WatchEventKind, message: str, subject: str = "") -> None:
+        self.drifts.append(WatchEvent(str(self.address), kind, message, subject))
 
 
 def _drift_of(error: Exception) -> tuple[WatchEventKind, str]:
@@ -239,10 +225,7 @@ def _drift_of(error: Exception) -> tuple[WatchEventKind, str]:
             | redis_errors.AuthorizationError()
             | redis_errors.NoPermissionError()
         ):
-            return (
-                WatchEventKind.NOT_PERMITTED,
-                f"access denied: {server_message(error)}",
-            )
+            return WatchEventKind.NOT_PERMITTED, f"access denied: {server_message(error)}"
         case redis_errors.ConnectionError() | redis_errors.TimeoutError() | OSError():
             return WatchEventKind.UNREACHABLE, f"it does not answer: {reason_of(error)}"
         case _:
@@ -250,8 +233,8 @@ def _drift_of(error: Exception) -> tuple[WatchEventKind, str]:
 
 
 FORGOTTEN_AFTER_LOOKS = 600
-"""Looks after which a silent server that nobody lists is dropped: primaries do not list crashed
-replicas, which should be reported for a while."""
+"""Looks after which a silent server is dropped if no other server lists it: primaries do not list
+crashed replicas, which should be reported for a while."""
 
 
 class Topology:

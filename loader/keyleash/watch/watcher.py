@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from keyleash.store.records import Client
-from keyleash.watch.events import Drift, WatchEvent, WatchEventKind, WatchState
+from keyleash.text import counted
+from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
 from keyleash.watch.roles import Address, Sentinels
 from keyleash.watch.topology import Topology, WatchedNode
 
@@ -34,11 +36,11 @@ class Watcher:
         self._sentinels = sentinels
         self._roles: dict[Address, str] = {}
         self._generations: dict[Address, int | None] = {}
-        self._drifts: dict[tuple[str, WatchEventKind, str], Drift] = {}
+        self._drifts: dict[tuple[str, WatchEventKind, str], WatchEvent] = {}
         self._watched: set[str] = set()
 
     @property
-    def drifts(self) -> tuple[Drift, ...]:
+    def drifts(self) -> tuple[WatchEvent, ...]:
         """Return the drifts of the last look."""
         return tuple(self._drifts.values())
 
@@ -58,18 +60,21 @@ class Watcher:
             if node.role is not None:
                 node.load_missing()
             if node.loaded:
-                what = "1 script" if node.loaded == 1 else f"{node.loaded} scripts"
-                yield _done(node.address, WatchEventKind.LOADED, f"{what} that it lacked")
+                message = f"{counted(node.loaded, 'script')} that it lacked"
+                yield _done(node.address, WatchEventKind.LOADED, message)
             drifts += node.drifts
             if node.role is None:
                 # A silent server resolves nothing.
                 drifts += [item for item in self.drifts if item.node == str(node.address)]
         drifts += filter(None, map(self._behind, nodes))
         drifts += _several_primaries(nodes)
-        found: dict[tuple[str, WatchEventKind, str], Drift] = {}
+        before, self._drifts = self._drifts, {}
         for drift in drifts:
-            found.setdefault(drift.key, drift)
-        yield from self._drift_changes(found)
+            self._drifts.setdefault(drift.key, drift)
+        yield from (item for key, item in self._drifts.items() if key not in before)
+        for key, drift in before.items():
+            if key not in self._drifts:
+                yield replace(drift, state=WatchState.RESOLVED)
         self._generations = {node.address: node.generation for node in nodes}
 
     def close(self) -> None:
@@ -96,7 +101,7 @@ class Watcher:
         silent = {item: role for item, role in self._roles.items() if item in known}
         self._roles = {**silent, **roles} if roles else {}
 
-    def _behind(self, node: WatchedNode) -> Drift | None:
+    def _behind(self, node: WatchedNode) -> WatchEvent | None:
         """Return the drift of a replica with another policy than its primary, or None."""
         if node.role is None or node.role.primary is None or node.generation is None:
             return None
@@ -110,27 +115,15 @@ class Watcher:
             f"it has policy generation {node.generation}, its primary {primary.address} has"
             f" generation {primary.generation}"
         )
-        return Drift(str(node.address), WatchEventKind.GENERATION, message)
-
-    def _drift_changes(
-        self, drifts: dict[tuple[str, WatchEventKind, str], Drift]
-    ) -> Iterator[WatchEvent]:
-        for state, items, others in (
-            (WatchState.FOUND, drifts, self._drifts),
-            (WatchState.RESOLVED, self._drifts, drifts),
-        ):
-            for key, drift in items.items():
-                if key not in others:
-                    yield WatchEvent(drift.node, drift.kind, state, drift.subject, drift.message)
-        self._drifts = drifts
+        return WatchEvent(str(node.address), WatchEventKind.GENERATION, message)
 
 
 def _done(address: Address, kind: WatchEventKind, message: str) -> WatchEvent:
-    return WatchEvent(str(address), kind, WatchState.DONE, "", message)
+    return WatchEvent(str(address), kind, message, state=WatchState.DONE)
 
 
-def _several_primaries(nodes: Sequence[WatchedNode]) -> Iterator[Drift]:
+def _several_primaries(nodes: Sequence[WatchedNode]) -> Iterator[WatchEvent]:
     primaries = [str(node.address) for node in nodes if node.role and node.role.primary is None]
     if len(primaries) > 1:
         names = ", ".join(sorted(primaries))
-        yield Drift(names, WatchEventKind.SEVERAL_PRIMARIES, "each of them accepts writes")
+        yield WatchEvent(names, WatchEventKind.SEVERAL_PRIMARIES, "each of them accepts writes")

@@ -1,21 +1,21 @@
-"""Render steps, notes and new passwords as text and JSON."""
+"""Render steps, notes and new passwords of fences as text and JSON."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from keyleash.cli.fence_state import DesiredState
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.terminal import print_note
-from keyleash.fence import AclStep, AclStepKind, GeneratedPassword
+from keyleash.fence import AclStep, AclStepKind, DesiredUser, GeneratedPassword
 
 WORDS = {
     AclStepKind.CREATED: "new",
     AclStepKind.CHANGED: "change",
-    AclStepKind.KEPT: "unchanged",
+    AclStepKind.UNCHANGED: "unchanged",
     AclStepKind.REMOVED: "remove",
     AclStepKind.HELD: "left out",
     AclStepKind.FOREIGN: "not ours",
@@ -24,58 +24,55 @@ WORDS = {
 
 def print_steps(steps: Sequence[AclStep]) -> None:
     """Print the action on each user; with the server if there are several."""
-    servers = {step.node.name for step in steps}
     columns = [Column("user", fold=True), Column("what"), Column("why", fold=True)]
     rows = [[step.identity, WORDS[step.kind], "; ".join(step.reasons)] for step in steps]
-    if len(servers) > 1:
+    if _are_several(steps):
         columns.insert(0, Column("server", fold=True))
         for row, step in zip(rows, steps, strict=True):
             row.insert(0, step.node.name)
     print_table(columns, rows)
 
 
-def say_steps(steps: Sequence[AclStep]) -> None:
-    """Print the actions on users that change."""
+def note_changes(steps: Sequence[AclStep]) -> None:
+    """Print the actions on users that change, as notes."""
     width = max(len(step.identity) for step in steps)
-    are_several = len({step.node.name for step in steps}) > 1
     for step in steps:
-        if step.kind is not AclStepKind.KEPT:
+        if step.kind is not AclStepKind.UNCHANGED:
+            where = f"{step.node.name}: " if _are_several(steps) else ""
             why = "; ".join(step.reasons)
-            where = f"{step.node.name}: " if are_several else ""
             print_note(f"{step.identity:<{width}}  {WORDS[step.kind]:<8}  {where}{why}")
 
 
-def say_notes(desired: DesiredState) -> None:
+def _are_several(steps: Sequence[AclStep]) -> bool:
+    return len({step.node.name for step in steps}) > 1
+
+
+def note_caveats(users: Sequence[DesiredUser]) -> None:
     """Print each caveat once, with all identities that it applies to."""
-    whom: dict[tuple[str, str], list[str]] = {}
-    for item in desired.wanted:
+    names: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for item in users:
         for note in item.fence.notes:
-            whom.setdefault((note.message, note.what), []).append(item.fence.identity)
-    alike: dict[tuple[str, str], list[str]] = {}
-    for (message, what), names in whom.items():
-        alike.setdefault((message, ", ".join(names)), []).append(what)
-    for (message, names_), whats in alike.items():
-        print_note(f"note: {', '.join(whats)}: {message} ({names_})")
+            names[note.message, note.what].append(item.identity)
+    subjects: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for (message, what), identities in names.items():
+        subjects[message, ", ".join(identities)].append(what)
+    for (message, listed), whats in subjects.items():
+        print_note(f"note: {', '.join(whats)}: {message} ({listed})")
 
 
-def say_off(desired: DesiredState, steps: Sequence[AclStep]) -> None:
+def note_users_off(users: Sequence[DesiredUser], steps: Sequence[AclStep]) -> None:
     """Print the users that cannot log in because they have no password."""
-    made = {
-        step.identity
-        for step in steps
-        if step.kind in (AclStepKind.CREATED, AclStepKind.CHANGED, AclStepKind.KEPT)
-    }
+    left_out = (AclStepKind.HELD, AclStepKind.FOREIGN, AclStepKind.REMOVED)
+    present = {step.identity for step in steps if step.kind not in left_out}
     off = [
-        item.fence.identity
-        for item in desired.wanted
-        if item.fence.identity in made and not item.record.passwords
+        item.identity for item in users if item.identity in present and not item.record.passwords
     ]
     if off:
         print_note(f"note: off without a password: {', '.join(off)}; see `--mint` and `--hashes`")
 
 
-def say_opened(users: Sequence[tuple[str, str]]) -> None:
-    """Print the servers that reject digests in rules, and the consequence."""
+def note_opened(users: Sequence[tuple[str, str]]) -> None:
+    """Print the (server, identity) of servers that reject digests, and the consequence."""
     for server, name in users:
         print_note(
             f"note: {server} rejects digests in rules, so `{name}` may call every script that is"
@@ -83,7 +80,7 @@ def say_opened(users: Sequence[tuple[str, str]]) -> None:
         )
 
 
-def say_unsaved(servers: Sequence[str]) -> None:
+def note_unsaved(servers: Sequence[str]) -> None:
     """Print the servers that lose their users at a restart."""
     for server in servers:
         print_note(
@@ -98,11 +95,6 @@ def print_passwords(generated: Sequence[GeneratedPassword]) -> None:
         click.echo(f"{item.identity} {item.password}")
 
 
-def passwords_as_json(generated: Sequence[GeneratedPassword]) -> list[dict[str, str]]:
-    """Return new passwords for JSON."""
-    return [{"identity": item.identity, "password": item.password} for item in generated]
-
-
 def step_as_json(step: AclStep) -> dict[str, Any]:
     """Return a step for JSON."""
     return {
@@ -114,15 +106,8 @@ def step_as_json(step: AclStep) -> dict[str, Any]:
     }
 
 
-def notes_as_json(desired: DesiredState) -> list[dict[str, str]]:
+def notes_as_json(users: Sequence[DesiredUser]) -> list[dict[str, str]]:
     """Return the notes of all identities for JSON."""
     return [
-        {
-            "identity": item.fence.identity,
-            "code": note.code,
-            "what": note.what,
-            "message": note.message,
-        }
-        for item in desired.wanted
-        for note in item.fence.notes
+        {"identity": item.identity, **note._asdict()} for item in users for note in item.fence.notes
     ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import DoctorFinding, Severity, finding
-from keyleash.fence import AclStepKind, FenceNode, desired_users, plan_node, read_server_facts
+from keyleash.fence import AclStepKind, FencedServers, FenceNode, desired_users, plan_fences
 from keyleash.fence.plan import CHANGES
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.store.wire import reading_reply
@@ -27,19 +27,16 @@ def check_default_user(deployment: Deployment, server: Server) -> Iterator[Docto
 
 def check_fences(deployment: Deployment, prepared: PreparedPolicy) -> Iterator[DoctorFinding]:
     """Compare users with those that `fence apply` would make."""
-    keyspace, records = deployment.keyspace, deployment.fences
     nodes = [FenceNode(item.name, item.client) for item in deployment.answering]
-    facts = read_server_facts([node.client for node in nodes], keyspace)
-    wanted = desired_users(deployment.main.client, keyspace, prepared.guards, facts, records)
-    for node in nodes:
-        for step in plan_node(node, keyspace, facts.database, wanted, records):
-            if step.kind is AclStepKind.FOREIGN:
-                code = "fence-foreign"
-            elif step.kind in CHANGES and step.identity in records:
-                code = "fence-differs"
-            elif step.kind in CHANGES or step.kind is AclStepKind.HELD:
-                code = "not-fenced"
-            else:
-                continue
-            reasons = "; ".join(step.reasons)
-            yield finding(code, node.name, identity=step.identity, reasons=reasons)
+    servers = FencedServers(nodes, deployment.keyspace, deployment.fences)
+    for step in plan_fences(servers, desired_users(servers, prepared.guards)):
+        if step.kind is AclStepKind.FOREIGN:
+            code = "fence-foreign"
+        elif step.kind in CHANGES and step.identity in deployment.fences:
+            code = "fence-differs"
+        elif step.kind in CHANGES or step.kind is AclStepKind.HELD:
+            code = "not-fenced"
+        else:
+            continue
+        reasons = "; ".join(step.reasons)
+        yield finding(code, step.node.name, identity=step.identity, reasons=reasons)

@@ -1,0 +1,124 @@
+"""The servers of a deployment, and which of their ACL users keyleash made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from keyleash.errors import KeyleashError
+from keyleash.fence.acl import User, read_users
+from keyleash.fence.record import FenceRecord, read_records
+from keyleash.fence.rules import ServerFacts, read_server_facts, record_rule, selected_by
+from keyleash.store.keyspace import Keyspace
+from keyleash.store.records import Client, database_of
+from keyleash.store.server_check import operator_client
+
+
+class ForeignUserError(KeyleashError):
+    """A server has a user with the name of an identity that was not made for its policy."""
+
+    code = "foreign-user"
+
+
+@dataclass(frozen=True, slots=True)
+class FenceNode:
+    """A server, and its name in messages."""
+
+    name: str
+    client: Client = field(repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "client", operator_client(self.client))
+
+
+@dataclass(frozen=True)
+class FencedServers:
+    """
+    The servers of a deployment, and the records of their ACL users.
+
+    Attributes:
+        nodes: The servers; the first has the control keys.
+        keyspace: The keyspace of the control keys.
+        records: The records of the users that keyleash made, by identity.
+    """
+
+    nodes: Sequence[FenceNode]
+    keyspace: Keyspace
+    records: Mapping[str, FenceRecord]
+
+    @classmethod
+    def read(cls, nodes: Sequence[FenceNode], keyspace: Keyspace) -> FencedServers:
+        """Read the records of the users."""
+        return cls(nodes, keyspace, read_records(nodes[0].client, keyspace))
+
+    @property
+    def client(self) -> Client:
+        """The client of the server with the control keys."""
+        return self.nodes[0].client
+
+    @cached_property
+    def database(self) -> int:
+        """The number of the database with the control keys."""
+        return database_of(self.client)
+
+    @cached_property
+    def facts(self) -> ServerFacts:
+        """The properties that all servers share."""
+        return read_server_facts([node.client for node in self.nodes], self.keyspace)
+
+    def users_of(
+        self, node: FenceNode, identities: Sequence[str]
+    ) -> tuple[dict[str, User], dict[str, str]]:
+        """Return the users of identities on a server, and why others of these names are foreign."""
+        own, foreign = {}, {}
+        for name, user in read_users(node.client, identities).items():
+            why = self._why_foreign(user, name)
+            if why is None:
+                own[name] = user
+            else:
+                foreign[name] = why
+        return own, foreign
+
+    def _why_foreign(self, user: User, identity: str) -> str | None:
+        """
+        Return why a user does not belong to an identity of this policy; None if it does.
+
+        Only users made by keyleash may read a guard record, and the rule for SELECT names the
+        database of the policy: all databases of a server share its users. A user whose rules were
+        changed by others still has a password of the record.
+        """
+        record = self.records.get(identity)
+        selected = selected_by(user.rules.root)
+        if record_rule(self.keyspace.guard(identity)) in user.rules.root.keys:
+            if selected == self.database:
+                return None
+            if selected is not None and not user.is_open:
+                return f"it belongs to the policy in database {selected}"
+        if record is not None and not set(record.hashes).isdisjoint(user.passwords):
+            return None
+        return "it was not made by keyleash"
+
+
+def require_none_foreign(users: Mapping[tuple[str, str], str]) -> None:
+    """
+    Check that no user is foreign.
+
+    Args:
+        users: The reason why each is foreign, by (server, identity).
+
+    Raises:
+        ForeignUserError: One is.
+    """
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for (server, identity), why in users.items():
+        by_reason.setdefault((server, why), []).append(f"`{identity}`")
+    if by_reason:
+        foreign = [
+            f"{', '.join(names)} of {server}: {why}" for (server, why), names in by_reason.items()
+        ]
+        raise ForeignUserError(
+            f"not a user of this policy: {'; '.join(foreign)}",
+            help="all databases of a server share its ACL users: rename the identity or the user,"
+            " or delete the user with `ACL DELUSER NAME`",
+        )
