@@ -1,4 +1,4 @@
-"""A fenced leash on every available server, and on one of them by functions, too."""
+"""A fenced leash on every available server, and once with functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fenced agent gets through its guard what any agent gets, over all commands."""
+"""A fenced agent gets the same replies through its guard as an unfenced one."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ IDENTITIES: dict[str, dict[str, Any]] = {
 
 
 def calls(identity: str, known: set[str]) -> Iterator[Call]:
-    """Calls of every command of the server, always the same ones but with more of them wanted."""
+    """Return random calls of every command of the server, from a fixed seed."""
     draw = random.Random(identity if FACTOR == 1 else None)
     yield from CHOSEN
     for spec in TABLE:
@@ -121,10 +121,10 @@ def in_words(reply: Any) -> str:
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
-def test_guard_of_a_fenced_agent_answers_as_that_of_any_other(
+def test_fenced_agent_gets_the_replies_of_an_unfenced_one(
     leash: FencedLeash, identity: str
 ) -> None:
-    """But for the commands that a fence leaves out, whose answer says so."""
+    """Except for commands that the fence leaves out, whose reply names that."""
     leash.load(
         json.dumps(
             {"version": 1, "identities": {identity: {"kind": "machine", **IDENTITIES[identity]}}}
@@ -165,8 +165,8 @@ def alike(call: Call, one: Any, other: Any) -> bool:
     return VARYING.fullmatch(call[0].upper()) is not None or one == other
 
 
-def test_fence_knows_every_command_that_guards_run() -> None:
-    """A call that is new in a guard's source has to be granted, or fenced agents are refused."""
+def test_fence_allows_every_command_that_guards_run() -> None:
+    """A new call in a guard's source needs a rule, or fenced agents are denied."""
     found = set()
     for text in guard_sources():
         found |= set(re.findall(r"\bp?call\('([A-Z]+)'(?:, '([A-Z]+)')?", text))
@@ -185,7 +185,7 @@ def test_fence_knows_every_command_that_guards_run() -> None:
 
 
 def guard_sources() -> list[str]:
-    """Both scripts of a guard and all that is put into them; names made up of parts, too."""
+    """Return the sources of both scripts of a guard, with all partials."""
     root = lua_root() / "guard"
     waiting, seen, texts = ["guard.lua", "batch.lua"], set(), []
     while waiting:

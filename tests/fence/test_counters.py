@@ -1,4 +1,4 @@
-"""Counters that a fenced agent writes by itself, on every available server."""
+"""A fenced agent writes its counters directly."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def policy(rate: Any, per: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("per", PER)
-def test_ring_that_an_agent_asks_for_is_not_made(leash: FencedLeash, per: str) -> None:
-    """24 bytes made its guard allocate 2^24 slots; now it denies, until an operator resets it."""
+def test_forged_ring_size_is_denied(leash: FencedLeash, per: str) -> None:
+    """24 forged bytes would make a guard allocate 2^24 slots."""
     leash.load(one=policy({"limit": "3/minute"}, per))
     leash.fence()
     agent, direct = leash.agent("one"), leash.direct("one")
@@ -46,7 +46,7 @@ def test_ring_that_an_agent_asks_for_is_not_made(leash: FencedLeash, per: str) -
 @pytest.mark.parametrize("per", PER)
 @pytest.mark.parametrize("before", [{"limit": "2/hour"}, {"limit": "2/hour", "burst": 2}])
 @pytest.mark.parametrize("after", [{"limit": "2/day"}, {"limit": "2/day", "burst": 2}])
-def test_counter_of_another_policy_is_moved_with_the_rights_of_its_agent(
+def test_counter_of_another_policy_is_migrated_with_the_rights_of_its_agent(
     leash: FencedLeash, before: dict[str, Any], after: dict[str, Any], per: str
 ) -> None:
     """A guard reads no more of it than its user may."""

@@ -1,4 +1,4 @@
-"""What a fenced agent can do without its wrapper, by its own user on a bare connection."""
+"""Direct commands of a fenced agent, without the keyleash client."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ OF_OTHERS = (
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", "scan", keys="a:*")]}
 
 
-def test_no_call_touches_a_key_that_is_not_granted(leash: FencedLeash) -> None:
-    """Whatever the command: the server refuses the user, or the call touches granted keys alone."""
+def test_direct_call_touches_granted_keys_only(leash: FencedLeash) -> None:
+    """For every command, the server denies the user, or the call touches only granted keys."""
     leash.load(one=ALL, two=ALL)
     leash.fence()
     known = set(read_table(leash.admin).commands)
@@ -64,7 +64,7 @@ def test_no_call_touches_a_key_that_is_not_granted(leash: FencedLeash) -> None:
 
 
 def is_within(call: Call) -> bool:
-    """Whether a call touches nothing but `a:*`, or is one that everybody may make."""
+    """Return whether a call touches only `a:*`, or is allowed to every user."""
     spec = TABLE.find(call)
     assert spec is not None
     if spec.name.lower().replace(" ", "|") in (
@@ -79,8 +79,8 @@ def is_within(call: Call) -> bool:
     return bool(keys) and all(use.key.startswith(b"a:") for use in keys or [])
 
 
-def test_calls_of_others_are_refused_by_the_server(leash: FencedLeash) -> None:
-    """None of this is an agent's, and of control keys it has what its guard does to its own."""
+def test_calls_without_a_grant_are_denied_by_the_server(leash: FencedLeash) -> None:
+    """On control keys a user has only the rights that its guard needs."""
     leash.load(one=ALL, two=ALL)
     leash.fence()
     leash.admin.set("a:1", "x")
@@ -92,7 +92,7 @@ def test_calls_of_others_are_refused_by_the_server(leash: FencedLeash) -> None:
 
 
 def test_own_keys_are_open_to_direct_commands(leash: FencedLeash) -> None:
-    """docs/how-to/fence.md documents what this tier leaves open."""
+    """docs/how-to/fence.md documents these limitations."""
     leash.load(one={**ALL, "rate": {"writes": "1/minute"}})
     leash.fence()
     agent, direct = leash.agent("one"), leash.direct("one")
@@ -107,7 +107,7 @@ def test_own_keys_are_open_to_direct_commands(leash: FencedLeash) -> None:
 
 
 def test_one_user_cannot_call_the_guard_of_another(leash: FencedLeash) -> None:
-    """Not even with a token of the other; the digests are no secret."""
+    """Not even with a token of the other identity; digests are not secret."""
     leash.load(one=ALL, two=ALL)
     leash.fence()
     token = leash.issue("two").token
@@ -118,8 +118,8 @@ def test_one_user_cannot_call_the_guard_of_another(leash: FencedLeash) -> None:
     assert leash.direct("two").execute_command(*call) is None
 
 
-def test_key_pattern_means_the_same_to_the_server(leash: FencedLeash) -> None:
-    """Characters that are special to globs and rules are ordinary ones in a policy."""
+def test_server_reads_patterns_as_the_policy_does(leash: FencedLeash) -> None:
+    """Special characters of globs and rules are literal in a policy."""
     odd = ["a[b]:*", "c?d", "e*", "f\\g:{x}", "h)", "(i:*", "j]:^:{x}:k)", "é:*", "%R~l:*", "~m"]
     leash.load(one={"grants": [grant("read", "write", keys=odd)]})
     leash.fence()
@@ -148,8 +148,8 @@ def test_key_pattern_means_the_same_to_the_server(leash: FencedLeash) -> None:
             direct.get(key)
 
 
-def test_narrowed_grant_narrows_the_user(leash: FencedLeash) -> None:
-    """`only` and `except` decide for the direct command, too; and so do classes."""
+def test_filters_of_a_grant_apply_to_direct_commands(leash: FencedLeash) -> None:
+    """`only`, `except` and classes limit direct commands, too."""
     leash.load(
         one={
             "grants": [
@@ -170,8 +170,8 @@ def test_narrowed_grant_narrows_the_user(leash: FencedLeash) -> None:
     assert [may(leash.admin, "one", *call) for call in refused] == [False] * len(refused)
 
 
-def test_agent_stays_in_the_database_of_its_keys(leash: FencedLeash) -> None:
-    """Other databases may hold keys of the same names."""
+def test_user_cannot_select_another_database(leash: FencedLeash) -> None:
+    """Other databases may contain keys of the same names."""
     admin = leash.server.client(db=3)
     leash.admin = admin
     leash.load(one=ALL)
@@ -188,7 +188,7 @@ def test_agent_stays_in_the_database_of_its_keys(leash: FencedLeash) -> None:
 
 
 def test_batch_and_transaction_work_fenced(leash: FencedLeash) -> None:
-    """The second script of a guard has a digest of its own."""
+    """The batch script of a guard has a digest of its own."""
     leash.load(one=ALL)
     leash.fence()
     agent = leash.agent("one", protocol=3)

@@ -1,4 +1,4 @@
-"""A fenced agent forges a before-image that would crash the server: no tool restores it."""
+"""No tool restores a forged before-image that would crash the server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ONE: dict[str, Any] = {
 
 @pytest.fixture(params=list(find_server_binaries()))
 def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EmbeddedServer]:
-    """A server that may crash: no other test uses it."""
+    """A server of its own for each test, because it may crash."""
     binary = find_server_binaries()[request.param]
     with EmbeddedServer(binary=binary, data=tmp_path / "data") as process:
         yield process
@@ -64,7 +64,7 @@ def validates_always(leash: FencedLeash) -> bool:
 
 
 def forge(leash: FencedLeash) -> str:
-    """As the agent's own user, make up a change of `a:2` with a corrupt before-image."""
+    """Append, as the agent's user, a change of `a:2` with a corrupt before-image."""
     direct = leash.direct("one")
     direct.hset("a:2", "field", "w")
     _, event = leash.admin.xrevrange(NAMES.audit("one"), count=2)[-1]
@@ -75,7 +75,7 @@ def forge(leash: FencedLeash) -> str:
 
 
 def newest(leash: FencedLeash) -> str:
-    """The agent's newest event, without what it left."""
+    """Return the agent's newest event, without the value after it."""
     return f"one/{leash.admin.xrevrange(leash.keyspace.audit('one'), count=2)[-1][0].decode()}"
 
 
@@ -83,10 +83,10 @@ def plan(leash: FencedLeash, event: str, **options: Any) -> UndoPlan:
     return plan_undo(leash.admin, UndoSelection(events=(event,)), **options)
 
 
-def test_tools_that_meet_a_forged_before_image_leave_the_server_up(
+def test_forged_before_image_does_not_crash_the_server(
     leash: FencedLeash, process: EmbeddedServer, tmp_path: Path
 ) -> None:
-    """Each command that reads before-images shows what it can; the server answers after it."""
+    """Each command that reads before-images shows the rest; the server still answers."""
     forged = forge(leash)
     cli, outputs = Cli(leash.server.url), {}
     for words in (
@@ -110,8 +110,8 @@ def test_tools_that_meet_a_forged_before_image_leave_the_server_up(
         assert NOT_RESTORED in (tmp_path / "report.html").read_text()
 
 
-def test_plan_names_the_setting_and_cannot_be_forced(leash: FencedLeash) -> None:
-    """A before-image that may be forged is no conflict that an operator can override."""
+def test_unvalidated_before_image_cannot_be_forced(leash: FencedLeash) -> None:
+    """It is no conflict that an operator can override; the plan names the server setting."""
     forged = forge(leash)
     made = plan(leash, forged, forced={b"a:2"})
     if validates_always(leash):
@@ -131,10 +131,10 @@ def test_plan_names_the_setting_and_cannot_be_forced(leash: FencedLeash) -> None
     assert "the server does not validate payloads (set `sanitize-dump-payload yes`)" in shown.output
 
 
-def test_plan_of_a_server_that_validated_is_not_carried_out_by_one_that_does_not(
+def test_undo_checks_payload_validation_again(
     leash: FencedLeash,
 ) -> None:
-    """The library looks again before it sends a payload."""
+    """The setting may have changed since the plan was made."""
     validate(leash, "yes")
     made = plan(leash, newest(leash))
     validate(leash, "no")
@@ -149,10 +149,10 @@ def test_plan_of_a_server_that_validated_is_not_carried_out_by_one_that_does_not
     apply_undo(leash.admin, made)
 
 
-def test_value_as_of_a_time_that_only_a_forged_before_image_tells_is_an_error(
+def test_as_of_with_a_forged_before_image_is_an_error(
     leash: FencedLeash,
 ) -> None:
-    """It says why, and what to do; a value that needs no payload is shown."""
+    """The error names the reason and the remedy; values without payloads are shown."""
     forged = forge(leash)
     at_ms = int(forged.removeprefix("one/").partition("-")[0]) - 1
     if validates_always(leash):
@@ -168,8 +168,8 @@ def test_value_as_of_a_time_that_only_a_forged_before_image_tells_is_an_error(
     assert value_as_of(leash.admin, b"a:2", now_ms).value.elements[:2] == (b"field", b"w")
 
 
-def test_server_that_validates_restores_before_images_of_fenced_agents(leash: FencedLeash) -> None:
-    """With the setting, undo and as-of work as for other agents; the forgery is unreadable."""
+def test_validating_server_restores_before_images_of_fenced_agents(leash: FencedLeash) -> None:
+    """Undo and as-of work as for other agents; the forgery is unreadable."""
     validate(leash, "yes")
     apply_undo(leash.admin, plan(leash, newest(leash)))
     assert leash.admin.hgetall("a:1") == {b"field": b"v"}
@@ -180,10 +180,10 @@ def test_server_that_validates_restores_before_images_of_fenced_agents(leash: Fe
 
 
 @pytest.mark.parametrize("change", ["none", "fence removed", "sealed", "other database"])
-def test_before_image_stays_withheld_after_the_user_is_gone(
+def test_forged_before_image_is_not_restored_after_the_user_was_deleted(
     leash: FencedLeash, change: str
 ) -> None:
-    """What an agent appended while it could stays in its audit stream."""
+    """Forged entries remain in the audit stream."""
     forged = forge(leash)
     if change == "fence removed":
         remove_fences(leash.fenced_servers(), ("one",), actor="ops")
@@ -201,10 +201,10 @@ def test_before_image_stays_withheld_after_the_user_is_gone(
 
 
 @pytest.mark.parametrize("is_sealed", [False, True])
-def test_agent_that_never_could_forge_is_undone_without_validation(
+def test_agent_that_could_not_forge_is_undone_without_validation(
     process: EmbeddedServer, request: pytest.FixtureRequest, is_sealed: bool
 ) -> None:
-    """Cooperative agents, and those that are sealed before they get a user, work as before."""
+    """Unfenced agents, and agents sealed before they got a user, are not affected."""
     server = RealServer(request.node.callspec.params["process"], process)
     leash = FencedLeash(server)
     validate(leash, "no")

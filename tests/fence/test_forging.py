@@ -1,4 +1,4 @@
-"""A fenced agent makes up events in its own audit stream: no tool believes them of others' keys."""
+"""Events that a fenced agent forges in its audit stream are not trusted for keys of others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def owner(*keys: str, **more: Any) -> dict[str, Any]:
 
 
 def forge(leash: FencedLeash, key: str, entry_id: str = "*", **fields: Any) -> None:
-    """Make up, as the fenced user of `one`, that it set *key*, which had held `evil`."""
+    """Append, as the fenced user of `one`, a SET of *key* with the before-image `evil`."""
     event = {"seq": 1, "token": "t", "op": "SET", "key": key, "correlation": "c"}
     event |= {"policy": leash.events("one")[0]["policy"] if leash.events("one") else "p 1,1w"}
     event |= {"before": key, "expires": -1, "value": "evil", **fields}
@@ -40,7 +40,7 @@ def forge(leash: FencedLeash, key: str, entry_id: str = "*", **fields: Any) -> N
 
 
 def now_ms(leash: FencedLeash) -> int:
-    """A moment with nothing before and behind it in the same millisecond."""
+    """Return a server time with no event in the same millisecond."""
     time.sleep(0.002)
     seconds, micros = leash.admin.time()
     time.sleep(0.002)
@@ -53,8 +53,7 @@ def plan(leash: FencedLeash, pattern: str, **options: Any) -> UndoPlan:
 
 @pytest.fixture
 def fenced(leash: FencedLeash) -> FencedLeash:
-    """Two fenced agents; `two` has changed its key, and `one` makes up that it did before and
-    after, alone and in a batch, under a mask, and in times to come."""
+    """Two fenced agents; `one` forged changes of a key that `two` changed, at several times."""
     leash.load(one=owner("a:*"), two=owner("b:*"))
     leash.fence()
     leash.admin.set("b:1", "old")
@@ -71,8 +70,8 @@ def fenced(leash: FencedLeash) -> FencedLeash:
     return leash
 
 
-def test_undo_of_a_key_leaves_out_what_others_made_up(fenced: FencedLeash) -> None:
-    """The key gets back what its owner found there, and the plan says what it left out."""
+def test_undo_of_a_key_ignores_forged_events(fenced: FencedLeash) -> None:
+    """The key gets its previous value, and the plan lists the ignored events."""
     for pattern in ("b:1", "b:*"):
         made = plan(fenced, pattern)
 
@@ -85,8 +84,8 @@ def test_undo_of_a_key_leaves_out_what_others_made_up(fenced: FencedLeash) -> No
     assert fenced.admin.get("b:1") == b"old"
 
 
-def test_conflict_does_not_name_whoever_made_it_up(fenced: FencedLeash) -> None:
-    """What changed the key outside the guards is not told as the forger's deed."""
+def test_conflict_is_not_attributed_to_a_forger(fenced: FencedLeash) -> None:
+    """A change outside the guards is not shown as the forger's change."""
     fenced.admin.set("b:1", "outside")
 
     (blocked,) = plan(fenced, "b:*").blocked
@@ -95,8 +94,8 @@ def test_conflict_does_not_name_whoever_made_it_up(fenced: FencedLeash) -> None:
     assert (conflict.kind, conflict.by) == (ConflictKind.CHANGED, ())
 
 
-def test_value_as_of_a_time_is_not_the_made_up_one(leash: FencedLeash) -> None:
-    """Nor does a trail that its agent trimmed make the values of others unknown."""
+def test_as_of_ignores_forged_events(leash: FencedLeash) -> None:
+    """An agent that trims its own stream does not hide values of others either."""
     leash.load(one=owner("a:*"), two=owner("b:*"))
     leash.fence()
     leash.agent("one").set("a:1", "x")
@@ -114,16 +113,16 @@ def test_value_as_of_a_time_is_not_the_made_up_one(leash: FencedLeash) -> None:
     assert value_as_of(leash.admin, b"b:2", at).value.elements == (b"untouched",)
 
 
-def test_made_up_event_alone_is_no_plan(fenced: FencedLeash) -> None:
-    """Not even if it is named; the error says why."""
+def test_undo_of_a_forged_event_is_an_error(fenced: FencedLeash) -> None:
+    """Also if it is named explicitly; the error gives the reason."""
     made_up = fenced.admin.xrevrange(NAMES.audit("one"), count=1)[0][0].decode()
 
     with pytest.raises(NothingToUndoError, match="untrusted: 1 of `one`"):
         plan_undo(fenced.admin, UndoSelection(events=(f"one/{made_up}",)))
 
 
-def test_identity_that_had_the_grant_is_trusted_for_that_time(leash: FencedLeash) -> None:
-    """Also when it left the policy; for what it appends later it is not, whatever it names."""
+def test_event_is_trusted_while_its_identity_had_the_grant(leash: FencedLeash) -> None:
+    """Also after it left the policy; later events are not trusted."""
     leash.load(one=owner("a:*", "c:*"), two=owner("b:*", "d:*"))
     leash.fence()
     leash.admin.mset({"c:1": "old", "d:1": "old"})
@@ -143,8 +142,8 @@ def test_identity_that_had_the_grant_is_trusted_for_that_time(leash: FencedLeash
     assert leash.admin.mget("c:1", "d:1") == [b"old", b"old"]
 
 
-def test_policy_that_is_no_longer_kept_is_no_reason_for_distrust(leash: FencedLeash) -> None:
-    """The control stream still says that it named the identity."""
+def test_event_of_a_deleted_policy_is_trusted(leash: FencedLeash) -> None:
+    """The control stream still lists the identities of that policy."""
     leash.load(one=owner("c:*"))
     leash.admin.set("c:1", "old")
     leash.agent("one").set("c:1", "new")
@@ -157,8 +156,8 @@ def test_policy_that_is_no_longer_kept_is_no_reason_for_distrust(leash: FencedLe
     assert plan(leash, "c:*").untrusted == {}
 
 
-def test_event_before_any_policy_is_made_up(leash: FencedLeash) -> None:
-    """An agent that has done nothing yet may choose any id."""
+def test_event_before_the_first_policy_is_not_trusted(leash: FencedLeash) -> None:
+    """An agent without events may choose any entry id."""
     leash.load(one=owner("a:*"), two=owner("b:*"))
     leash.fence()
     leash.admin.set("b:1", "old")
@@ -168,8 +167,8 @@ def test_event_before_any_policy_is_made_up(leash: FencedLeash) -> None:
         plan(leash, "b:*")
 
 
-def test_masked_key_is_trusted_if_the_policy_masks_it(leash: FencedLeash) -> None:
-    """The name of the key is not known, but what it begins with is."""
+def test_event_of_a_masked_key_is_trusted(leash: FencedLeash) -> None:
+    """The key's name is unknown, but its prefix is not."""
     rules = owner("a:*", audit={"mask_keys": ["a:secret:*"]})
     leash.load(one=rules, two=owner("b:*"))
     leash.agent("one").set("a:secret:1", "x")
@@ -181,7 +180,7 @@ def test_masked_key_is_trusted_if_the_policy_masks_it(leash: FencedLeash) -> Non
 
 
 def test_tools_report_untrusted_events(fenced: FencedLeash, tmp_path: Path) -> None:
-    """In text, in JSON and on the page of a report; the owner's events are all there."""
+    """In text, JSON and the report; all events of the owner are shown."""
     cli = Cli(fenced.server.url)
     note = f"untrusted events are left out: {FORGED} of `one`"
 

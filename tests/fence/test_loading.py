@@ -1,4 +1,4 @@
-"""Loads of policies while fenced agents are at work."""
+"""Loading policies while fenced agents run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ READER: dict[str, Any] = {"grants": [grant("read", keys="a:*")]}
 
 
 def runners(leash: FencedLeash, name: str) -> list[bytes]:
-    """The rules by which the user may call scripts."""
+    """Return the rules by which the user may call scripts."""
     (line,) = [
         item
         for item in leash.admin.execute_command("ACL", "LIST")
@@ -41,8 +41,8 @@ def runners(leash: FencedLeash, name: str) -> list[bytes]:
     return [word for word in words if word.startswith((b"+evalsha", b"+fcall"))]
 
 
-def test_no_agent_is_refused_while_policies_are_loaded(leash: FencedLeash) -> None:
-    """Digests, patterns and limits change under agents that never stop; nobody sees an error."""
+def test_no_agent_is_denied_during_loads(leash: FencedLeash) -> None:
+    """Digests, patterns and limits change under running agents without an error."""
     versions: list[dict[str, Any]] = [
         {"one": {"grants": [grant("read", "write", keys=["a:*"])]}},
         {"one": {"grants": [grant("read", "write", keys=["a:*", "b:*"])], "budget": PLENTY}},
@@ -82,8 +82,8 @@ def test_no_agent_is_refused_while_policies_are_loaded(leash: FencedLeash) -> No
     assert all(calls)
 
 
-def test_only_the_active_guard_may_be_called_after_a_load(leash: FencedLeash) -> None:
-    """The old digests are gone, and so are the rights that only the old policy gave."""
+def test_load_removes_rights_of_the_old_guard(leash: FencedLeash) -> None:
+    """The user loses the old digests and permissions."""
     leash.load(one=WRITER, two=WRITER)
     leash.fence()
     agent = leash.agent("one")
@@ -105,8 +105,8 @@ def test_only_the_active_guard_may_be_called_after_a_load(leash: FencedLeash) ->
 
 
 @pytest.mark.parametrize("coalesce", [False, True])
-def test_tasks_find_the_new_guard_as_well(leash: FencedLeash, coalesce: bool) -> None:
-    """Alone, in batches, and together."""
+def test_async_client_finds_the_new_guard(leash: FencedLeash, coalesce: bool) -> None:
+    """Single, batched and coalesced calls."""
     leash.load(one=WRITER)
     leash.fence()
     options: dict[str, Any] = {"coalesce": coalesce, **leash.credentials("one")}
@@ -125,8 +125,8 @@ def test_tasks_find_the_new_guard_as_well(leash: FencedLeash, coalesce: bool) ->
     asyncio.run(run())
 
 
-def test_user_of_an_identity_that_leaves_is_deleted(leash: FencedLeash) -> None:
-    """And its connections are closed; one that never had a user is nobody's business."""
+def test_load_deletes_users_of_removed_identities(leash: FencedLeash) -> None:
+    """Their connections are closed; foreign users are not touched."""
     leash.load(one=WRITER, two=WRITER)
     leash.fence()
     direct = leash.direct("two")
@@ -142,10 +142,10 @@ def test_user_of_an_identity_that_leaves_is_deleted(leash: FencedLeash) -> None:
     assert list(read_records(leash.admin, NAMES)) == ["one"]
 
 
-def test_load_that_loses_the_race_leaves_users_as_they_were(
+def test_load_that_loses_the_race_restores_users(
     leash: FencedLeash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it added is taken away again, and what the other load made stays."""
+    """Its additions are removed; those of the other load remain."""
     leash.load(one=WRITER)
     leash.fence()
     real = activate._activate
@@ -162,10 +162,10 @@ def test_load_that_loses_the_race_leaves_users_as_they_were(
     assert not leash.fence().changed
 
 
-def test_load_that_dies_after_the_activation_leaves_agents_working(
+def test_agents_work_after_a_load_that_died(
     leash: FencedLeash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both guards stay allowed until the next look at the users."""
+    """Both guards remain allowed until users are applied again."""
     leash.load(one=WRITER)
     leash.fence()
     agent = leash.agent("one")
@@ -185,8 +185,8 @@ def test_load_that_dies_after_the_activation_leaves_agents_working(
     assert len(runners(leash, "one")) == 2
 
 
-def test_load_of_unfenced_identities_asks_nothing_of_acls(leash: FencedLeash) -> None:
-    """An operator without the right to change users may still load."""
+def test_load_without_fences_needs_no_acl_rights(leash: FencedLeash) -> None:
+    """An operator who may not change users can load."""
     leash.admin.execute_command(
         "ACL", "SETUSER", "loader", "reset", "on", ">p", "~*", "&*", "+@all", "-acl"
     )
@@ -196,8 +196,8 @@ def test_load_of_unfenced_identities_asks_nothing_of_acls(leash: FencedLeash) ->
     assert leash.agent("one").set("a:1", "x")
 
 
-def test_user_who_may_call_no_guard_of_the_identity_is_told(leash: FencedLeash) -> None:
-    """A token of one in the hands of a client that logs in as another."""
+def test_user_without_access_to_the_guard_gets_an_error(leash: FencedLeash) -> None:
+    """A token is used by a client that logs in as another identity."""
     leash.load(one=WRITER, two=WRITER)
     leash.fence()
     token = leash.issue("two").token
@@ -225,8 +225,8 @@ def test_user_who_may_call_no_guard_of_the_identity_is_told(leash: FencedLeash) 
         assert token not in str(item)
 
 
-def test_right_that_a_guard_lacks_within_its_script_is_named(leash: FencedLeash) -> None:
-    """A user made by hand that may call every script, and touch its own data alone."""
+def test_missing_right_within_a_guard_is_named(leash: FencedLeash) -> None:
+    """A hand-made user that may call every script but touch only its own data."""
     leash.load(one=WRITER)
     token = leash.issue("one").token
     rules = ("reset", "on", ">p", "+@all", "~a:*", "%R~keyleash:guard:one")

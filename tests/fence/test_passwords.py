@@ -1,4 +1,4 @@
-"""Passwords of users: where they are, how they are rotated, and who may have none."""
+"""Generating and rotating passwords of ACL users."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def can_log_in(leash: FencedLeash, password: str) -> bool:
         return False
 
 
-def test_server_has_the_hash_and_nothing_has_the_password(leash: FencedLeash) -> None:
-    """Neither the record nor what a class says of itself."""
+def test_password_is_stored_as_a_hash_only(leash: FencedLeash) -> None:
+    """Neither records nor reprs contain it."""
     leash.load(one=ALL)
     leash.fence()
     password = leash.passwords["one"]
@@ -53,7 +53,7 @@ def test_server_has_the_hash_and_nothing_has_the_password(leash: FencedLeash) ->
 
 
 def test_two_passwords_are_valid_until_the_rotation_is_finished(leash: FencedLeash) -> None:
-    """Agents change over one by one, and a connection that is open stays open."""
+    """Agents switch one by one, and open connections remain."""
     leash.load(one=ALL, two=ALL)
     leash.fence()
     first, agent = leash.passwords["one"], leash.agent("one")
@@ -70,8 +70,8 @@ def test_two_passwords_are_valid_until_the_rotation_is_finished(leash: FencedLea
     assert not leash.fence().changed
 
 
-def test_third_password_is_refused(leash: FencedLeash) -> None:
-    """Whoever still has the first one would be cut off without a word."""
+def test_third_password_is_an_error(leash: FencedLeash) -> None:
+    """Agents that still use the first password would be locked out."""
     leash.load(one=ALL)
     leash.fence()
     second = rotated(leash, "one")
@@ -83,8 +83,8 @@ def test_third_password_is_refused(leash: FencedLeash) -> None:
         rotated(leash, "nobody")
 
 
-def test_passwords_outlive_the_users(leash: FencedLeash) -> None:
-    """A server that was restarted without an aclfile gets the same ones again."""
+def test_passwords_are_restored_with_deleted_users(leash: FencedLeash) -> None:
+    """A server that restarts without an ACL file gets the same passwords."""
     leash.load(one=ALL)
     leash.fence()
     leash.admin.acl_deluser("one")
@@ -93,8 +93,8 @@ def test_passwords_outlive_the_users(leash: FencedLeash) -> None:
     assert can_log_in(leash, leash.passwords["one"])
 
 
-def test_users_outlive_the_records(leash: FencedLeash) -> None:
-    """After a flush a user is still known as ours, and gets a password that is known."""
+def test_users_are_recognized_without_their_records(leash: FencedLeash) -> None:
+    """After a flush a user gets a new, known password."""
     leash.load(one=ALL)
     leash.fence()
     leash.admin.flushall()
@@ -106,7 +106,7 @@ def test_users_outlive_the_records(leash: FencedLeash) -> None:
 
 
 def test_removed_user_loses_its_connections(leash: FencedLeash) -> None:
-    """On every server DELUSER closes them, busy ones too."""
+    """DELUSER closes them, also blocked ones."""
     leash.load(one=ALL)
     leash.fence()
     direct = leash.direct("one")

@@ -1,4 +1,4 @@
-"""A fenced agent that is suspended, or suspends itself, with no more rights than that needs."""
+"""Suspending fenced agents needs no further rights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ READ = {"grants": [grant("read", keys="a:*")]}
 BREAKER = {"on_denials": {"threshold": "3/day", "suspend": "10m"}}
 
 
-def test_fenced_agent_is_told_why_it_is_frozen_and_cannot_write_that(leash: FencedLeash) -> None:
-    """Its guard reads the reason with the agent's rights, so these let it be read."""
+def test_fenced_agent_reads_but_cannot_write_the_reason_of_its_suspension(
+    leash: FencedLeash,
+) -> None:
+    """Its guard reads the reason with the rights of the agent."""
     leash.load(one=READ)
     leash.fence()
     agent, direct = leash.agent("one"), leash.direct("one")
@@ -29,8 +31,8 @@ def test_fenced_agent_is_told_why_it_is_frozen_and_cannot_write_that(leash: Fenc
         direct.hset(NAMES.suspension("one"), "reason", "none")
 
 
-def test_fenced_agent_suspends_itself(leash: FencedLeash) -> None:
-    """The breaker writes with the agent's rights; on record is that it did."""
+def test_circuit_breaker_suspends_a_fenced_agent(leash: FencedLeash) -> None:
+    """The breaker writes with the rights of the agent, and logs the suspension."""
     leash.load(one={**READ, **BREAKER}, two=READ)
     leash.fence()
     agent, direct = leash.agent("one"), leash.direct("one")

@@ -1,4 +1,4 @@
-"""Users are made, kept and deleted as the policy says, and no others are touched."""
+"""Creating, updating and deleting ACL users by policy; other users are not touched."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def hows(leash: FencedLeash, **options: Any) -> dict[str, AclStepKind]:
     return {step.identity: step.kind for step in leash.fence(**options).steps}
 
 
-def test_second_time_nothing_changes(leash: FencedLeash) -> None:
-    """Not a byte of what the server keeps, and no event."""
+def test_apply_is_idempotent(leash: FencedLeash) -> None:
+    """A second run changes no user and logs no event."""
     leash.load(one=ALL, two=ALL)
     assert hows(leash) == {"one": AclStepKind.CREATED, "two": AclStepKind.CREATED}
     users, events = leash.admin.acl_list(), leash.admin.xlen(NAMES.control)
@@ -51,8 +51,8 @@ def test_second_time_nothing_changes(leash: FencedLeash) -> None:
         ["(+flushall)"], ["clearselectors"], ["&*"], ["resetpass"], ["allcommands", "allkeys"],
     ],
 )  # fmt: skip
-def test_change_by_another_hand_is_undone(embedded: Any, words: list[str]) -> None:
-    """A user is what the policy says and no more, whoever opened it in between."""
+def test_apply_reverts_changes_by_others(embedded: Any, words: list[str]) -> None:
+    """The user has exactly the rules of the policy again."""
     leash = FencedLeash(embedded)
     leash.load(one=ALL)
     leash.fence()
@@ -63,8 +63,8 @@ def test_change_by_another_hand_is_undone(embedded: Any, words: list[str]) -> No
     assert leash.admin.acl_getuser("one") == before
 
 
-def test_user_of_another_hand_is_left_alone(leash: FencedLeash) -> None:
-    """And nobody else's is made then either: the names are to be sorted out first."""
+def test_foreign_user_is_an_error(leash: FencedLeash) -> None:
+    """No user is created then; the conflict of names must be resolved first."""
     leash.load(one=ALL, two=ALL)
     leash.admin.execute_command("ACL", "SETUSER", "two", "on", ">theirs", "~*", "+get")
     before = leash.admin.acl_list()
@@ -77,16 +77,16 @@ def test_user_of_another_hand_is_left_alone(leash: FencedLeash) -> None:
 
 @pytest.fixture
 def other_database(leash: FencedLeash) -> FencedLeash:
-    """The same server's database 1, with a policy of its own."""
+    """Database 1 of the same server, with another policy."""
     other = FencedLeash(leash.server, transport=leash.transport)
     other.admin = leash.server.client(db=1)
     return other
 
 
-def test_policy_in_another_database_leaves_the_user_alone(
+def test_user_of_a_policy_in_another_database_is_foreign(
     leash: FencedLeash, other_database: FencedLeash
 ) -> None:
-    """All databases share the users, so an identity of one name can be fenced in one alone."""
+    """All databases share ACL users, so each name can be fenced in one database only."""
     leash.load(one=ALL)
     leash.fence()
     agent = leash.agent("one")
@@ -113,7 +113,7 @@ def test_policy_in_another_database_leaves_the_user_alone(
 def test_identities_of_other_names_are_fenced_in_both_databases(
     leash: FencedLeash, other_database: FencedLeash
 ) -> None:
-    """Neither takes the users of the other for its own, whatever is done to its own."""
+    """Each policy manages only its own users."""
     leash.load(one=ALL)
     leash.fence()
     other_database.load(two=ALL)
@@ -133,10 +133,10 @@ def test_identities_of_other_names_are_fenced_in_both_databases(
 
 
 @pytest.mark.parametrize("words", [["+@all"], ["+select"], ["nopass"], ["off"], [">another"]])
-def test_user_of_another_database_is_ours_again_after_a_change(
+def test_changed_user_in_database_1_is_recognized_by_its_password(
     embedded: Any, words: list[str]
 ) -> None:
-    """Its password tells it from others where its rules do not name the database any more."""
+    """Its rules may no longer name the database."""
     leash = FencedLeash(embedded)
     leash.admin = embedded.client(db=1)
     leash.load(one=ALL)
@@ -148,8 +148,8 @@ def test_user_of_another_database_is_ours_again_after_a_change(
     assert leash.admin.acl_getuser("one") == before
 
 
-def test_identity_that_may_reach_control_keys_is_held(leash: FencedLeash) -> None:
-    """An ACL cannot take these keys out of a pattern; a person may decide otherwise."""
+def test_identity_whose_patterns_match_control_keys_is_not_fenced(leash: FencedLeash) -> None:
+    """ACLs cannot exclude these keys; an operator may override this."""
     leash.load(one=ALL, wide={"grants": [grant("read", keys="*")]})
 
     assert hows(leash) == {"one": AclStepKind.CREATED, "wide": AclStepKind.HELD}
@@ -170,8 +170,8 @@ def test_identity_that_may_reach_control_keys_is_held(leash: FencedLeash) -> Non
         ("keyleashes:*", False), ("keyles:{x}", False), ("a{x}", False),
     ],
 )  # fmt: skip
-def test_reach_is_that_of_the_glob(pattern: str, reaches: bool) -> None:
-    """A capture is one segment to a guard, and anything to a server."""
+def test_may_reach_follows_the_glob(pattern: str, reaches: bool) -> None:
+    """A capture is one segment to a guard, and any text to a server."""
     assert may_reach(parse_pattern(pattern), "keyleash:") == reaches
     assert not may_reach(parse_pattern(pattern), "keyleash:", vault="0f1e")
 
@@ -183,21 +183,21 @@ def test_reach_is_that_of_the_glob(pattern: str, reaches: bool) -> None:
         ("a)", "a[)]"), ("(a)b", "(a)b"), ("é:*", "é:*"),
     ],
 )  # fmt: skip
-def test_pattern_becomes_a_glob(pattern: str, glob: str) -> None:
-    """What is special to a glob is escaped, and what would end a rule of a file is wrapped."""
+def test_pattern_is_translated_to_a_glob(pattern: str, glob: str) -> None:
+    """Special characters are escaped."""
     assert acl_glob(parse_pattern(pattern)) == glob
     assert acl_glob(parse_pattern(pattern), vault="v:") == f"v:{glob}"
 
 
 @pytest.mark.parametrize("pattern", ["a b:*", "a\tb", 'say"', "it's", "a\n", "\x7f", "a\u00a0b"])
-def test_pattern_that_no_rule_can_hold_is_named(pattern: str) -> None:
-    """Split at a blank, a rule would mean something else."""
+def test_pattern_that_acl_rules_cannot_express_is_an_error(pattern: str) -> None:
+    """Servers split rules at blanks."""
     with raises_code("unsayable-pattern", match="ACL rules cannot express"):
         acl_glob(parse_pattern(pattern))
 
 
-def test_load_with_such_a_pattern_activates_nothing(leash: FencedLeash) -> None:
-    """Of a fenced identity; without a user it may have any pattern."""
+def test_load_with_an_inexpressible_pattern_activates_nothing(leash: FencedLeash) -> None:
+    """For fenced identities only; others may use any pattern."""
     leash.load(one=ALL)
     leash.fence()
     before = leash.admin.acl_list()
@@ -210,8 +210,8 @@ def test_load_with_such_a_pattern_activates_nothing(leash: FencedLeash) -> None:
     assert leash.agent("one").set("a:1", "x")
 
 
-def test_policy_that_is_not_active_makes_no_users(leash: FencedLeash) -> None:
-    """They could call no guard."""
+def test_inactive_policy_is_an_error(leash: FencedLeash) -> None:
+    """Its users could call no guard."""
     leash.load(one=ALL)
     other = policy(one={"grants": [grant("read", keys="a:*")]})
     guards = prepare_policy(leash.admin, other).guards
@@ -220,7 +220,7 @@ def test_policy_that_is_not_active_makes_no_users(leash: FencedLeash) -> None:
         desired_users(leash.fenced_servers(), guards)
 
 
-def test_each_server_gets_the_users(leash: FencedLeash, real_servers: Any) -> None:
+def test_users_are_created_on_each_server(leash: FencedLeash, real_servers: Any) -> None:
     """ACLs are not replicated; passwords are the same everywhere."""
     leash.load(one=ALL)
     other = "valkey-8.1.1" if "redis" in leash.server.label else "redis-8.0.2"
@@ -234,8 +234,8 @@ def test_each_server_gets_the_users(leash: FencedLeash, real_servers: Any) -> No
         assert login.get("a:1") is None
 
 
-class Refusing:
-    """A client of a server that takes no first argument in the rules of some commands."""
+class RejectingClient:
+    """A client of a server that rejects first arguments in ACL rules."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -250,10 +250,10 @@ class Refusing:
         return getattr(self._client, name)
 
 
-def test_server_that_refuses_digests_gets_the_bare_command(leash: FencedLeash) -> None:
-    """And it is said whom that lets call every loaded script; the rest is as narrow as ever."""
+def test_server_that_rejects_digests_gets_the_bare_command(leash: FencedLeash) -> None:
+    """The outcome lists these users, which may call every loaded script."""
     leash.load(one=ALL, two=ALL)
-    leash.admin = Refusing(leash.admin)
+    leash.admin = RejectingClient(leash.admin)
     outcome = leash.fence()
 
     assert outcome.without_digests == (("one", "one"), ("one", "two"))
@@ -271,10 +271,10 @@ def test_server_that_refuses_digests_gets_the_bare_command(leash: FencedLeash) -
     assert agent.set("b:1", "x")
 
 
-def test_other_error_of_a_server_is_told_as_it_is(leash: FencedLeash) -> None:
-    """A rule that no server takes is no reason to open anything."""
+def test_other_error_of_a_server_is_raised(leash: FencedLeash) -> None:
+    """Only a rejected digest widens the rules."""
 
-    class Failing(Refusing):
+    class Failing(RejectingClient):
         def execute_command(self, *words: Any) -> Any:
             if words[:2] == ("ACL", "SETUSER"):
                 raise ResponseError("something else")
@@ -295,10 +295,10 @@ def test_other_error_of_a_server_is_told_as_it_is(leash: FencedLeash) -> None:
         lambda words: [*words, "nopass"],
     ],
 )
-def test_user_that_is_not_as_it_was_made_is_told(
+def test_user_that_differs_after_apply_is_an_error(
     embedded: Any, monkeypatch: pytest.MonkeyPatch, meddle: Callable[[list[str]], list[str]]
 ) -> None:
-    """The server is options afterwards, by GETUSER and by DRYRUN."""
+    """Users are verified by GETUSER and DRYRUN."""
     leash = FencedLeash(embedded)
     leash.load(one=ALL)
 
@@ -310,8 +310,8 @@ def test_user_that_is_not_as_it_was_made_is_told(
         leash.fence()
 
 
-def test_notes_tell_what_a_fence_does_not_carry(leash: FencedLeash) -> None:
-    """Left-out commands, deny rules, images, and classes from patterns that merely meet."""
+def test_notes_list_the_differences_from_the_policy(leash: FencedLeash) -> None:
+    """Left-out commands, deny rules, before-images and overlapping patterns."""
     leash.load(
         one={
             "grants": [grant("read", keys="a:{x}:b*"), grant("write", keys="a:b:*")],
@@ -331,10 +331,8 @@ def test_notes_tell_what_a_fence_does_not_carry(leash: FencedLeash) -> None:
     assert ("split", "`a:{x}:b*` with `a:b:*`") in notes
 
 
-def test_note_tells_that_a_user_reaches_database_0(
-    leash: FencedLeash, other_database: FencedLeash
-) -> None:
-    """A connection begins there, and no rule of an ACL is about one database."""
+def test_note_names_access_to_database_0(leash: FencedLeash, other_database: FencedLeash) -> None:
+    """Connections begin there, and ACL rules apply to all databases."""
     other_database.load(one=ALL)
     guards = prepare_policy(leash.admin, _document(other_database)).guards
     (user,) = desired_users(other_database.fenced_servers(), guards)

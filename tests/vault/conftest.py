@@ -1,4 +1,4 @@
-"""An open server with a policy, and one that is sealed."""
+"""An open server and a sealed one, each with a policy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL: dict[str, Any] = {
 
 @pytest.fixture
 def leash(server: RealServer) -> Leash:
-    """Two identities with the same rights, nothing sealed."""
+    """An open server with two identities of the same rights."""
     leash = Leash(server)
     leash.load(one=ALL, two=ALL)
     return leash
@@ -28,7 +28,7 @@ def leash(server: RealServer) -> Leash:
 
 @pytest.fixture
 def sealed(leash: Leash) -> Leash:
-    """The same, sealed; every tool finds the prefixes by itself."""
+    """The same server, sealed."""
     seal(leash.admin, actor="ops")
     leash.follow()
     return leash

@@ -1,4 +1,4 @@
-"""Keys go into the vault and out of it, one by one, while agents are at work."""
+"""Moving keys into the vault and out of it while agents run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from support.errors import raises_code
 from support.leash import Leash
 
 
-def test_adopted_key_is_the_agents_with_all_that_it_holds(sealed: Leash) -> None:
-    """Any type, and its expiry; others do not find it any more."""
+def test_adopted_key_has_its_value_and_expiry(sealed: Leash) -> None:
+    """For every type; other clients do not find it any more."""
     agent, admin = sealed.agent("one"), sealed.admin
     admin.set("a:1", "x", ex=1000)
     admin.rpush("a:2", "x", "y")
@@ -34,8 +34,8 @@ def test_adopted_key_is_the_agents_with_all_that_it_holds(sealed: Leash) -> None
     assert admin.get("b:1") == b"x"
 
 
-def test_pattern_is_as_in_a_policy(sealed: Leash) -> None:
-    """What is granted is said in the same words when it is moved."""
+def test_patterns_are_those_of_policies(sealed: Leash) -> None:
+    """Keys are moved by the same patterns that grant them."""
     for name in ("a:1:state", "a:1:2:state", "a:1:lock", "a:x"):
         sealed.admin.set(name, "x")
 
@@ -46,10 +46,8 @@ def test_pattern_is_as_in_a_policy(sealed: Leash) -> None:
 
 
 @pytest.mark.parametrize("move", [adopt_keys, release_keys])
-def test_name_that_is_taken_is_told_and_nothing_overwritten(
-    sealed: Leash, move: Callable[..., Any]
-) -> None:
-    """Both keys hold what they held, and all others have moved."""
+def test_taken_name_is_a_conflict(sealed: Leash, move: Callable[..., Any]) -> None:
+    """Both keys keep their values, and all others are moved."""
     agent, admin = sealed.agent("one"), sealed.admin
     for number in range(5):
         (admin if move is adopt_keys else agent).set(f"a:{number}", "moves")
@@ -67,10 +65,10 @@ def test_name_that_is_taken_is_told_and_nothing_overwritten(
 
 @pytest.mark.parametrize("move", [adopt_keys, release_keys])
 @pytest.mark.parametrize("pattern", ["keyleash:*", "keyleash:guard:{name}", "{prefix}*"])
-def test_keys_of_keyleash_are_not_moved_by_hand(
+def test_control_keys_cannot_be_moved(
     sealed: Leash, move: Callable[..., Any], pattern: str
 ) -> None:
-    """Neither by name, nor along with everything."""
+    """Neither by name nor by a pattern for all keys."""
     sealed.admin.set("other", "x")
     pattern = pattern.replace("{prefix}", sealed.keyspace.prefix)
     before = {key for key in sealed.admin.keys("*") if key != b"other"}
@@ -82,21 +80,21 @@ def test_keys_of_keyleash_are_not_moved_by_hand(
     assert {*sealed.admin.keys("*")} == before | {sealed.keyspace.physical(b"other")}
 
 
-def test_pattern_that_is_none_is_a_policy_error(sealed: Leash) -> None:
-    """With what to write instead."""
+def test_invalid_pattern_is_a_policy_error(sealed: Leash) -> None:
+    """With help."""
     with pytest.raises(PolicyError):
         adopt_keys(sealed.admin, ["a:{x"])
 
 
 @pytest.mark.parametrize("move", [adopt_keys, release_keys])
-def test_server_that_is_not_sealed_has_no_vault(leash: Leash, move: Callable[..., Any]) -> None:
-    """Keys would go where no guard looks for them."""
+def test_open_server_has_no_vault(leash: Leash, move: Callable[..., Any]) -> None:
+    """No guard would find the keys."""
     with raises_code("vault", match="not sealed"):
         move(leash.admin, ["a:*"])
 
 
-def test_interrupted_walk_is_gone_on_with(sealed: Leash) -> None:
-    """A key is here or there, at any moment; in the end all are there."""
+def test_interrupted_move_can_be_repeated(sealed: Leash) -> None:
+    """Each key is in one place at any time; in the end all are moved."""
     admin, count = sealed.admin, 2000
     with admin.pipeline() as pipe:
         for number in range(count):
@@ -118,8 +116,8 @@ def test_interrupted_walk_is_gone_on_with(sealed: Leash) -> None:
     assert adopt_keys(admin, ["a:*"]).count == outside
 
 
-def test_keys_that_come_and_go_meanwhile_are_no_failure(sealed: Leash) -> None:
-    """Others write outside, agents within, and keys expire."""
+def test_keys_may_change_during_a_move(sealed: Leash) -> None:
+    """Others write outside, agents inside, and keys expire."""
     admin, agent = sealed.admin, sealed.server.client()
     done = threading.Event()
 

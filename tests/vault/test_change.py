@@ -1,4 +1,4 @@
-"""Sealing, rotating and unsealing: everything is kept, and nobody sees the half of it."""
+"""Sealing, rotating and unsealing preserve all data, and no agent sees a part of a change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vault.conftest import ALL
 
 
 class Killed(BaseException):
-    """What is raised where a process is to end."""
+    """Stands for the end of the process."""
 
 
 def names(leash: Leash) -> set[str]:
@@ -32,16 +32,14 @@ def names(leash: Leash) -> set[str]:
 
 
 def begin(leash: Leash, change: ChangeKind) -> None:
-    """Make the server one on which *change* can be made."""
+    """Prepare the server for *change*."""
     if change is not ChangeKind.SEAL:
         seal(leash.admin, adopt=["a:*"])
 
 
 @pytest.mark.parametrize("change", ChangeKind)
-def test_change_keeps_tokens_counters_trails_suspensions_and_data(
-    leash: Leash, change: ChangeKind
-) -> None:
-    """Agents notice nothing: the same clients go on, without a restart."""
+def test_change_preserves_all_records_and_data(leash: Leash, change: ChangeKind) -> None:
+    """The same clients continue without a restart."""
     one, two = leash.agent("one"), leash.agent("two")
     for number in range(10):
         one.set(f"a:{number}", number, ex=1000)
@@ -78,8 +76,8 @@ def test_change_keeps_tokens_counters_trails_suspensions_and_data(
     assert change.value in [event.event for event in read_control(leash.admin, after)]
 
 
-def test_sealed_server_has_only_the_public_records_under_public_names(leash: Leash) -> None:
-    """Whoever guesses names finds the guards' digests, and no key of an agent."""
+def test_sealed_server_has_few_public_keys(leash: Leash) -> None:
+    """Guessed names lead to digests of guards, and to no key of an agent."""
     leash.agent("one").set("a:1", "x")
     leash.admin.set("other", "of somebody else")
     seal(leash.admin, adopt=["a:*"])
@@ -95,8 +93,8 @@ def test_sealed_server_has_only_the_public_records_under_public_names(leash: Lea
     assert keyspace.prefix != keyspace.vault
 
 
-def test_unsealed_server_has_every_key_where_it_was(leash: Leash) -> None:
-    """Sealed and unsealed, it is as if it had not been."""
+def test_unsealing_restores_all_names(leash: Leash) -> None:
+    """As if the server had never been sealed."""
     leash.agent("one").set("a:1", "x")
     before = names(leash)
     seal(leash.admin, adopt=["a:*"])
@@ -108,8 +106,8 @@ def test_unsealed_server_has_every_key_where_it_was(leash: Leash) -> None:
     assert server_keyspace(leash.admin) == Keyspace()
 
 
-def test_keys_that_are_not_adopted_stay_outside_and_agents_do_not_have_them(leash: Leash) -> None:
-    """Sealing moves what it is told to move."""
+def test_keys_that_are_not_adopted_stay_outside(leash: Leash) -> None:
+    """Agents do not find them."""
     agent = leash.agent("one")
     agent.set("a:1", "x")
     seal(leash.admin)
@@ -119,7 +117,7 @@ def test_keys_that_are_not_adopted_stay_outside_and_agents_do_not_have_them(leas
 
 
 def test_rotation_leaves_nothing_under_the_old_prefixes(sealed: Leash) -> None:
-    """Whoever learned one can do nothing with it any more."""
+    """A disclosed prefix is useless then."""
     agent, old = sealed.agent("one"), sealed.keyspace
     agent.set("a:1", "x")
     rotate(sealed.admin)
@@ -130,7 +128,7 @@ def test_rotation_leaves_nothing_under_the_old_prefixes(sealed: Leash) -> None:
 
 
 def test_tools_find_the_prefixes_by_themselves(sealed: Leash) -> None:
-    """None is told where keys are; all that they did before, they do."""
+    """No function takes a prefix, and all work as before."""
     admin = sealed.admin
     token = issue_token(admin, "one")
     agent = sealed.client(token.token)
@@ -151,10 +149,10 @@ def test_tools_find_the_prefixes_by_themselves(sealed: Leash) -> None:
         (ChangeKind.UNSEAL, "the server is not sealed"),
     ],
 )
-def test_change_that_makes_no_sense_is_refused(
+def test_change_in_the_wrong_state_is_an_error(
     leash: Leash, change: ChangeKind, message: str
 ) -> None:
-    """And the server is as before."""
+    """Nothing is changed."""
     if change is ChangeKind.SEAL:
         seal(leash.admin)
     before = names(leash)
@@ -165,7 +163,7 @@ def test_change_that_makes_no_sense_is_refused(
 
 
 def test_server_without_a_policy_is_not_sealed(embedded: RealServer) -> None:
-    """There is nobody from whom to hide anything."""
+    """There are no agents."""
     admin = embedded.client()
 
     with raises_code("no-policy"):
@@ -173,8 +171,8 @@ def test_server_without_a_policy_is_not_sealed(embedded: RealServer) -> None:
     assert admin.keys() == []
 
 
-def test_unsealing_begins_only_where_no_name_is_taken(sealed: Leash) -> None:
-    """A key that others made outside is not overwritten, and no agent is stopped for it."""
+def test_unsealing_with_a_taken_name_changes_nothing(sealed: Leash) -> None:
+    """No key is overwritten, and no agent is suspended."""
     agent = sealed.agent("one")
     agent.set("a:1", "within")
     sealed.admin.set("a:1", "outside")
@@ -190,8 +188,8 @@ def test_unsealing_begins_only_where_no_name_is_taken(sealed: Leash) -> None:
     assert agent.get("a:1") == b"within"
 
 
-def test_name_that_is_taken_while_keys_move_loses_nothing(sealed: Leash) -> None:
-    """The keys that could be moved were; it goes on once the name is free."""
+def test_name_taken_during_a_change_is_a_conflict(sealed: Leash) -> None:
+    """All other keys are moved; the change continues once the name is free."""
     agent, admin = sealed.agent("one"), sealed.admin
     for number in range(20):
         agent.set(f"a:{number}", "within")
@@ -216,14 +214,8 @@ STEPS = ("before_switch", "report", "after_end")
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("change", ChangeKind)
-def test_interrupted_change_goes_on_where_it_was(
-    leash: Leash, change: ChangeKind, step: str
-) -> None:
-    """
-    Up to the switch agents go on as before; from then on they are suspended until it ends.
-
-    No call of theirs sees a key gone.
-    """
+def test_interrupted_change_is_continued(leash: Leash, change: ChangeKind, step: str) -> None:
+    """Agents work before the switch, are suspended until the end, and never miss a key."""
     agent = leash.agent("one")
     agent.set("a:1", "x")
     begin(leash, change)
@@ -257,8 +249,8 @@ def test_interrupted_change_goes_on_where_it_was(
     assert [token.identity for token in list_tokens(leash.admin)] == ["one"]
 
 
-def test_policy_that_is_loaded_meanwhile_is_not_lost(leash: Leash) -> None:
-    """Either the load is before the change, or it is refused."""
+def test_concurrent_load_is_not_lost(leash: Leash) -> None:
+    """The load comes before the change, or is denied."""
     admin = leash.admin
 
     def load_another(_keyspace: Keyspace, _prepared: object) -> None:
@@ -273,8 +265,8 @@ def test_policy_that_is_loaded_meanwhile_is_not_lost(leash: Leash) -> None:
     assert leash.agent("one").get("a:1") is None
 
 
-def test_load_that_began_before_the_switch_is_refused_after_it(leash: Leash) -> None:
-    """It would activate guards that look for keys where none are."""
+def test_load_that_began_before_the_switch_is_a_conflict(leash: Leash) -> None:
+    """Its guards would use the old prefixes."""
     from keyleash.operator import activate_policy, prepare_policy
 
     prepared = prepare_policy(leash.admin, policy(one=ALL), keyspace=Keyspace())
@@ -284,8 +276,8 @@ def test_load_that_began_before_the_switch_is_refused_after_it(leash: Leash) -> 
         activate_policy(leash.admin, prepared, keyspace=Keyspace())
 
 
-def test_hooks_are_told_of_prefixes_in_time(leash: Leash) -> None:
-    """Rules of an ACL must allow both until the old ones are of no use."""
+def test_hooks_get_the_prefixes_before_and_after_the_switch(leash: Leash) -> None:
+    """ACL rules must allow both until the old ones are unused."""
     told: list[tuple[str, Keyspace, Keyspace]] = []
 
     def before(keyspace: Keyspace, _prepared: object) -> None:
@@ -300,8 +292,8 @@ def test_hooks_are_told_of_prefixes_in_time(leash: Leash) -> None:
     assert told == [("before", new, Keyspace()), ("after", new, new)]
 
 
-def test_progress_is_told_in_pieces(leash: Leash) -> None:
-    """So that somebody who waits sees that it goes on."""
+def test_progress_is_reported_in_steps(leash: Leash) -> None:
+    """The report shows that the change continues."""
     with leash.admin.pipeline() as pipe:
         for number in range(3000):
             pipe.set(f"a:{number}", "x")
@@ -315,8 +307,8 @@ def test_progress_is_told_in_pieces(leash: Leash) -> None:
     assert told[0].total >= 3000
 
 
-def test_identity_that_left_the_policy_keeps_what_it_counted(leash: Leash) -> None:
-    """As long as it would without sealing."""
+def test_removed_identity_retains_its_counts(leash: Leash) -> None:
+    """As long as without sealing."""
     leash.agent("two").set("a:1", "x")
     leash.load(one=ALL)
     state, ttl = leash.state("two"), leash.admin.pttl(NAMES.state("two"))
@@ -329,8 +321,8 @@ def test_identity_that_left_the_policy_keeps_what_it_counted(leash: Leash) -> No
         leash.client(leash.issue("one").token.replace("one", "two")).get("a:1")
 
 
-def test_grant_on_everything_does_not_name_the_control_prefix(sealed: Leash) -> None:
-    """A guard that denied it would tell it to whoever asks for a key there."""
+def test_grant_on_all_keys_does_not_reveal_the_control_prefix(sealed: Leash) -> None:
+    """A denial of the prefix would reveal it."""
     sealed.load(one={"grants": [grant("read", "write", keys="*")]})
     agent = sealed.agent("one")
     prefix = sealed.keyspace.prefix
@@ -343,10 +335,8 @@ def test_grant_on_everything_does_not_name_the_control_prefix(sealed: Leash) -> 
 
 
 @pytest.mark.parametrize("change", ChangeKind)
-def test_functions_of_before_the_change_are_gone_with_it(
-    server: RealServer, change: ChangeKind
-) -> None:
-    """They have the old prefixes in them, and a server keeps functions for good."""
+def test_change_deletes_old_functions(server: RealServer, change: ChangeKind) -> None:
+    """They contain the old prefixes."""
     leash = Leash(server)
     load_policy(leash.admin, policy(one=ALL), transport=Transport.FUNCTION)
     begin(leash, change)

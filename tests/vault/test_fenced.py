@@ -1,4 +1,4 @@
-"""A sealed agent with the user that a fence gives it; what it may try, `redteam` does."""
+"""A sealed agent with an ACL user; `redteam` has the attacks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALL: dict[str, Any] = {
 
 
 def sow(admin: redis.Redis, prefix: str) -> None:
-    """The same names within the vault, and outside it."""
+    """Create keys of the same names inside and outside the vault."""
     admin.set(f"{prefix}t:str", MARK)
     admin.set(f"{prefix}t:num", 7)
     admin.rpush(f"{prefix}t:list", MARK, "b")
@@ -43,20 +43,20 @@ def leash(server: RealServer) -> FencedLeash:
 
 
 def content(admin: redis.Redis) -> dict[bytes, Any]:
-    """Everything that the server holds."""
+    """Return all keys and values of the server."""
     client: Any = admin
     return {key: (client.dump(key), client.pexpiretime(key)) for key in client.keys("*")}
 
 
 class Raw:
-    """An agent's user, without its wrapper."""
+    """An agent's user without the keyleash client."""
 
     def __init__(self, leash: FencedLeash) -> None:
         self.client = leash.direct("one", protocol=2, socket_timeout=2)
         self.client.response_callbacks.clear()
 
     def call(self, *words: Any) -> None:
-        """Make a call, which must tell nothing."""
+        """Make a call, and check that its reply reveals nothing."""
         try:
             reply: Any = self.client.execute_command(*words)
         except (redis.ResponseError, redis.ConnectionError) as error:
@@ -66,8 +66,8 @@ class Raw:
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_guard_does_within_the_wall_what_it_does_without(leash: FencedLeash, protocol: int) -> None:
-    """The wrapper needs no change but its user and password."""
+def test_sealed_agent_with_a_user_works_as_without(leash: FencedLeash, protocol: int) -> None:
+    """The client needs only user and password."""
     agent = leash.agent("one", protocol=protocol)
 
     assert agent.get("t:str") == MARK
@@ -83,8 +83,8 @@ def test_guard_does_within_the_wall_what_it_does_without(leash: FencedLeash, pro
     assert [event.get("op", "BATCH") for event in leash.events("one")][-1] == "BATCH"
 
 
-def test_lost_script_is_an_error_that_tells_nothing(leash: FencedLeash) -> None:
-    """Neither the source nor SCRIPT LOAD is for an agent."""
+def test_error_of_a_lost_script_reveals_nothing(leash: FencedLeash) -> None:
+    """An agent may neither read the source nor load scripts."""
     agent = leash.agent("one")
     assert agent.get("t:str") == MARK
     leash.admin.script_flush()
@@ -94,8 +94,8 @@ def test_lost_script_is_an_error_that_tells_nothing(leash: FencedLeash) -> None:
     assert_hidden(error.value, error.value.__cause__, error.value.__context__)
 
 
-def test_arguments_of_any_kind_get_no_error_that_tells_where_keys_are(leash: FencedLeash) -> None:
-    """Forged keys, huge and empty arguments, a token that is none."""
+def test_no_error_reveals_a_prefix(leash: FencedLeash) -> None:
+    """Forged keys, huge and empty arguments, an invalid token."""
     leash.load(one={"grants": ALL["grants"]})
     leash.fence()
     raw, token, digest = Raw(leash), leash.issue("one").token, leash.digest("one")

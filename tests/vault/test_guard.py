@@ -1,4 +1,4 @@
-"""What a guard does with keys besides running commands on them: scan, wait, keep images."""
+"""SCAN, blocking commands, before-images and errors in a sealed guard."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from support.leash import Leash, grant
 from vault.conftest import ALL
 
 
-def test_scan_finds_keys_within_the_vault_by_their_names(sealed: Leash) -> None:
-    """Whatever globs it is given, of which the last counts; and none of those outside."""
+def test_scan_finds_keys_in_the_vault_by_logical_name(sealed: Leash) -> None:
+    """With any globs, of which the last counts; keys outside are not found."""
     sealed.load(one={"grants": [grant("read", "write", "scan", keys="*")]})
     agent = sealed.agent("one")
     for name in ("a:1", "a:2", "b:1"):
@@ -61,10 +61,10 @@ POPS: list[tuple[tuple[Any, ...], Any]] = [
 
 
 @pytest.mark.parametrize(("command", "reply"), POPS, ids=lambda item: str(item[0]))
-def test_waiting_command_sees_what_is_in_the_vault(
+def test_blocking_command_reads_from_the_vault(
     sealed: Leash, command: tuple[Any, ...], reply: Any
 ) -> None:
-    """It is asked beforehand whether there is anything; names in what comes are the agent's."""
+    """Replies contain logical names."""
     admin, vault = sealed.admin, sealed.keyspace.vault
     token = sealed.issue("one").token
     sealed.admin.rpush("a:0", "outside")
@@ -86,8 +86,8 @@ def test_waiting_command_sees_what_is_in_the_vault(
     assert admin.lrange("a:0", 0, -1) == [b"outside"]
 
 
-def test_waiting_read_that_is_recorded_names_keys_as_the_agent_does(sealed: Leash) -> None:
-    """It is tried before its event is written, and by then the keys have been looked for."""
+def test_audited_blocking_read_logs_logical_names(sealed: Leash) -> None:
+    """The guard looks for the keys before it writes the event."""
     audit = {"reads": True, "values": "full"}
     sealed.load(one={**ALL, "audit": audit})
     token = sealed.issue("one").token
@@ -100,8 +100,8 @@ def test_waiting_read_that_is_recorded_names_keys_as_the_agent_does(sealed: Leas
     assert sealed.keyspace.vault not in str(event)
 
 
-def test_option_value_that_reads_like_a_key_is_left_alone(sealed: Leash) -> None:
-    """A place makes a key, not a name."""
+def test_option_value_that_looks_like_a_key_is_unchanged(sealed: Leash) -> None:
+    """Keys are recognized by position."""
     agent = sealed.agent("one")
     agent.rpush("a:1", "a:1", "a:2")
 
@@ -123,8 +123,8 @@ def test_option_value_that_reads_like_a_key_is_left_alone(sealed: Leash) -> None
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_errors_that_name_keys_name_them_without_the_vault(sealed: Leash, protocol: int) -> None:
-    """As a raw call on an open server does."""
+def test_errors_contain_logical_names(sealed: Leash, protocol: int) -> None:
+    """As for a raw call on an open server."""
     restores = grant("write", keys="a:*", only=["RESTORE"])
     sealed.load(one={**ALL, "grants": [*ALL["grants"], restores]})
     agent = sealed.agent("one", protocol=protocol)
@@ -162,7 +162,7 @@ def test_errors_that_name_keys_name_them_without_the_vault(sealed: Leash, protoc
     assert not any(sealed.keyspace.vault in error for error in errors)
 
 
-def test_change_in_the_vault_is_undone_and_told_by_the_agents_names(sealed: Leash) -> None:
+def test_undo_in_the_vault_uses_logical_names(sealed: Leash) -> None:
     """Operators never need a prefix."""
     agent = sealed.agent("one")
     agent.set("a:1", "before")
@@ -188,7 +188,7 @@ def test_change_in_the_vault_is_undone_and_told_by_the_agents_names(sealed: Leas
     [("INCRBY", "a:n", 5), ("HINCRBY", "a:h", "f", 5), ("DECR", "a:m"), ("INCR", "a:n")],
 )
 def test_integer_beyond_a_double_is_exact(sealed: Leash, command: tuple[Any, ...]) -> None:
-    """It is read again where it is."""
+    """The guard reads it again from the vault."""
     vault, big = sealed.keyspace.vault, 2**60 + 1
     sealed.admin.set(f"{vault}a:n", big)
     sealed.admin.set(f"{vault}a:m", -big)

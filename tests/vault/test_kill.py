@@ -1,4 +1,4 @@
-"""SIGKILL while prefixes change: it goes on, nothing is lost, and agents never see half of it."""
+"""SIGKILL during a change of prefixes: it continues, and no data is lost."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ print("done", flush=True)
 
 
 def run(leash: Leash, kind: str, kill_after_s: float | None) -> bool:
-    """Make a change in a process of its own, and kill that; say whether it had finished."""
+    """Start a change in another process and kill it; return whether it had finished."""
     words = [sys.executable, "-c", WORKER, leash.server.url, kind]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -62,7 +62,7 @@ def run(leash: Leash, kind: str, kill_after_s: float | None) -> bool:
 
 
 class Agent:
-    """Somebody who reads and counts all the time, and what was wrong about the answers."""
+    """An agent that reads and counts continuously, and the wrong replies that it got."""
 
     def __init__(self, leash: Leash) -> None:
         self.client = leash.agent("one")
@@ -101,13 +101,8 @@ def at_work(agent: Agent) -> Iterator[None]:
     [*find_server_binaries()] if FACTOR > 1 else [embedded_label()],
     indirect=True,
 )
-def test_killed_change_is_finished_by_the_next_and_no_call_goes_wrong(leash: Leash) -> None:
-    """
-    Seal, rotate and unseal in turn, killed at any moment and run again.
-
-    An agent at work all the time reads every key right, or is refused as suspended; what it
-    counted is there in the end, and so are its token, its budget and its trail.
-    """
+def test_killed_change_continues_without_wrong_replies(leash: Leash) -> None:
+    """Every read is right or denied as suspended; counts, token, budget and events remain."""
     seed = random.randrange(2**32)
     moment = random.Random(seed)
     body = {"grants": ALL["grants"], "audit": {"retain": 1_000_000}}

@@ -1,4 +1,4 @@
-"""A guard of a sealed server answers as one of an open server, and hides where keys are."""
+"""Guards of sealed and open servers give the same replies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNLIKE = {"MEMORY USAGE", "SCAN"}
 
 
 def compare(twin: Twin) -> tuple[list[str], list[Outcome]]:
-    """Where a raw call and a guarded one differ, and what all guarded ones gave."""
+    """Return differences between raw and guarded replies, and the guarded replies."""
     found, outcomes = [], []
     for call in count_token_calls():
         if call.name not in twin.commands:
@@ -35,10 +35,10 @@ def compare(twin: Twin) -> tuple[list[str], list[Outcome]]:
 
 @pytest.mark.parametrize("options", WIRES, ids=["resp2", "resp3"])
 @pytest.mark.parametrize("piped", [False, True], ids=["alone", "piped"])
-def test_recorded_call_gives_and_leaves_within_the_vault_what_a_raw_one_does_outside(
+def test_sealed_guard_replies_as_a_raw_call(
     server: RealServer, options: dict[str, Any], piped: bool
 ) -> None:
-    """Every command of the surface, its replies, errors and data; and no reply has a prefix."""
+    """Replies, errors and data of every command are equal; no reply contains a prefix."""
     twin = Twin(server, SEALED, **options)
     guarded: Any = twin.guarded
     if piped:

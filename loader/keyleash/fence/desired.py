@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from keyleash.compiler import CompiledGuard
-from keyleash.errors import OperationError
+from keyleash.errors import OperationError, UsageError
 from keyleash.fence.acl import User
 from keyleash.fence.record import (
     FenceRecord,
@@ -101,7 +101,7 @@ def with_first_passwords(
 
     Raises:
         OperationError (unknown-identity): *wide* names no identity of the policy.
-        OperationError (password-exists): A user in *hashes* has another password.
+        UsageError: A user in *hashes* has another password.
     """
     names = [item.identity for item in users]
     for name in wide:
@@ -117,11 +117,9 @@ def with_first_passwords(
         name = item.identity
         if item.record.passwords:
             if first.pop(name, None) not in (None, *item.record.hashes):
-                raise OperationError(
-                    "password-exists",
+                raise UsageError(
                     f"`{name}` has a password already",
                     help="add another with `keyleash fence rotate --hashes FILE`",
-                    exit_code=2,
                 )
         elif (
             generate
