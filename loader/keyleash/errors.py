@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+
+from keyleash.text import counted
 
 __all__ = [
     "ArgsTooManyError",
@@ -92,12 +95,23 @@ class KeyleashError(Exception):
 
     code: str = "error"
     exit_code: int = 1
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        error = super().__new__(cls, *args)
+        error._arguments = (args, options)
+        return error
 
     def __init__(self, message: str, *, help: str | None = None, span: Span | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.help = help
         self.span = span
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is copied and unpickled from its message.
+        args, options = self._arguments
+        return partial(type(self), *args, **options), (), self.__dict__
 
 
 class OperationError(KeyleashError):
@@ -115,9 +129,6 @@ class OperationError(KeyleashError):
         super().__init__(message, help=help, span=span)
         self.code = code
         self.exit_code = EXIT_CODES.get(code, 1) if exit_code is None else exit_code
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.code, self.message), self.__dict__
 
 
 def no_policy(message: str = "no policy is active") -> OperationError:
@@ -167,8 +178,7 @@ class PolicyError(KeyleashError):
     exit_code = 65
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        count = len(problems)
-        super().__init__(f"{count} problem{'s' if count != 1 else ''} in the policy")
+        super().__init__(f"{counted(len(problems), 'problem')} in the policy")
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
@@ -182,9 +192,8 @@ class WarningsError(KeyleashError):
     exit_code = PolicyError.exit_code
 
     def __init__(self, warnings: Sequence[Problem]) -> None:
-        count = len(warnings)
         super().__init__(
-            f"{count} warning{'s' if count != 1 else ''}, and `--strict` allows none",
+            f"{counted(len(warnings), 'warning')}, and `--strict` allows none",
             help='fix the policy, or accept a finding: `accept: {CODE: "reason"}` in the identity',
         )
         self.warnings = tuple(warnings)
@@ -205,9 +214,6 @@ class ClusterError(KeyleashError, ResponseError):
             help="use one primary with its replicas, also behind Sentinels",
         )
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), ()
-
 
 class RemovalError(KeyleashError):
     """A policy removes identities without consent; nothing was activated.
@@ -223,23 +229,19 @@ class RemovalError(KeyleashError):
         count = len(identities)
         more = f" and {count - 5} more" if count > 5 else ""
         flags = "`--allow-removal` and `--allow-widening`" if widens else "`--allow-removal`"
-        # `plan` cannot read `<active policy>` and the like, which are not files.
+        # `plan` reads only files, not `<active policy>`.
         review = (
             "leave out `--yes` to see the plan and be asked"
             if file.startswith("<")
             else f"run `keyleash plan {file}` to review"
         )
         super().__init__(
-            f"`{file}` removes {count} {'identity' if count == 1 else 'identities'}:"
-            f" {', '.join(identities[:5])}{more}",
+            f"`{file}` removes {counted(count, 'identity')}: {', '.join(identities[:5])}{more}",
             help=f"pass {flags} to confirm, or {review}",
         )
         self.file = file
         self.identities = tuple(identities)
         self.widens = widens
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.file, self.identities, self.widens)
 
 
 class SecretInTextError(KeyleashError, ValueError):
@@ -273,9 +275,6 @@ class UnexpectedReplyError(KeyleashError):
             help="check what listens at the URL: it must be a Redis or Valkey server itself",
         )
         self.command = command
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.command,)
 
 
 class NothingToUndoError(KeyleashError):
@@ -328,9 +327,6 @@ class NotReplicatedError(KeyleashError):
         other.__cause__ = self.__cause__
         return other
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.reply, self.replicas, self.wanted, self.timeout_ms)
-
 
 class GuardLostError(KeyleashError, NoScriptError):
     """The server lost the script of the guard, and the caller may not load it."""
@@ -343,9 +339,6 @@ class GuardLostError(KeyleashError, NoScriptError):
             help="run `keyleash watch`, which does so after a failover, or load the policy again",
         )
         self.identity = identity
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.identity,)
 
 
 class RightMissingError(KeyleashError, NoPermissionError):
@@ -381,9 +374,6 @@ class RightMissingError(KeyleashError, NoPermissionError):
         self.reason = reason
         self.keys = tuple(keys)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.identity, self.right, self.reason, self.keys)
-
 
 class VaultConflictError(KeyleashError):
     """Keys cannot be moved, since their new names are taken; they stay in place.
@@ -416,16 +406,6 @@ class LeashError(KeyleashError, ResponseError):
         self.details: dict[str, str] = dict(details or {})
         pairs = " ".join(f"{name}={value!r}" for name, value in self.details.items())
         super().__init__(f"{self.code} {pairs}".rstrip(), help=help)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # By default an exception is unpickled from its message.
-        return _unpickle_denial, (type(self), self.details, self.help)
-
-
-def _unpickle_denial(
-    cls: type[LeashError], details: dict[str, str], help: str | None
-) -> LeashError:
-    return cls(details, help=help)
 
 
 class SuspendedError(LeashError):

@@ -197,7 +197,7 @@ def test_log_of_operators(loaded: Cli) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--since", "yesterday"), "is no time"),
+        (("--since", "yesterday"), "is not a time"),
         (("--since", "0s"), "not longer than zero"),
         (("--since", "1m", "--until", "5m"), "is after"),
         (("--key", "a*b"), "`*` is not at the end"),

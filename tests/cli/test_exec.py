@@ -170,7 +170,7 @@ def test_what_names_no_file_of_a_token_is_not_repeated(loaded: Cli, given: str) 
     result = loaded.run("exec", "--token", given, "GET", "x")
 
     assert result.exit_code == 66
-    assert "cannot read the file that `--token` names" in result.stderr
+    assert "cannot read the file of `--token`" in result.stderr
     assert given not in result.stderr
 
 

@@ -36,7 +36,7 @@ def test_link_is_not_written_through_by_any_command(
     ):
         result = loaded.run(*words)
         assert result.exit_code == 1
-        assert "is a symbolic link, and is not written to\nhelp: " in result.stderr
+        assert "is a symbolic link, and was not written\nhelp: " in result.stderr
 
     assert victim.read_text() == "mine"
     assert not (tmp_path / "new").exists()
@@ -148,7 +148,7 @@ def test_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
-    with raises_code("file", match="no regular file"):
+    with raises_code("file", match="not a regular file"):
         write_output(pipe, b"x")
 
     assert stat.S_ISFIFO(pipe.stat().st_mode)

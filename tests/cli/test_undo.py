@@ -239,7 +239,7 @@ def test_undo_by_identity_and_by_key_since_a_time(cli: Cli, agents: Agents, admi
         (["--event", "1-0"], 1, "no audit stream has an event `1-0`"),
         (["--event", "last"], 1, "`last` is not an event id"),
         (["--key", "{", "--since", "1h"], 2, "never closed"),
-        (["--identity", "runner", "--since", "soon"], 2, "`soon` is no time"),
+        (["--identity", "runner", "--since", "soon"], 2, "`soon` is not a time"),
         (["--correlation", "req-1", "--force", "elsewhere"], 2, "is no key that this would undo"),
     ],
 )

@@ -86,7 +86,7 @@ def time_range(
     until_ms = None if until is None else until.at(now_ms)
     if since_ms is not None and until_ms is not None and since_ms > until_ms:
         assert since is not None and until is not None  # noqa: S101, PT018 - both have a time
-        raise UsageError(f"`--since {since.said}` is after `--until {until.said}`")
+        raise UsageError(f"`--since {since.text}` is after `--until {until.text}`")
     return since_ms, until_ms
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,16 +16,12 @@ from keyleash.cli.options import (
     yes_option,
 )
 from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings, pass_settings, require_reason
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.errors import (
-    OperationError,
-    UsageError,
-)
+from keyleash.errors import OperationError
 from keyleash.operator import freeze, thaw
 from keyleash.store.identities import require_known
-from keyleash.store.state import MAX_REASON_BYTES
-from keyleash.text import clock_time, counted, distance, iso_time, printable, span
+from keyleash.text import clock_time, counted, distance, iso_time, json_object, printable, span
 
 if TYPE_CHECKING:
     from keyleash.operator import FreezeResult, Frozen
@@ -57,12 +54,7 @@ def freeze_(
     is unknown, no identity is suspended. Tokens stay valid. A freeze never shortens an existing
     one; `thaw` ends it.
     """
-    if not reason.strip():
-        raise UsageError("the reason is empty", help="give a reason: every denial includes it")
-    if len(reason.encode()) > MAX_REASON_BYTES:
-        raise UsageError(
-            f"a reason has at most {MAX_REASON_BYTES} bytes, this one {len(reason.encode())}"
-        )
+    require_reason(reason, "give a reason: every denial includes it")
     ends = "until `keyleash thaw`" if for_s is None else f"for {span(for_s)}"
     _confirm_all(settings, identities, yes, "freeze", f"every agent stops {ends}")
     client, keyspace, actor = settings.client, settings.keyspace, settings.actor
@@ -70,7 +62,7 @@ def freeze_(
         result = freeze(
             client, identities, reason=reason, for_s=for_s, actor=actor, keyspace=keyspace
         )
-    _show(settings, result, _frozen_word)
+    _show(settings, result, _frozen_status)
 
 
 @click.command("thaw", epilog=example("keyleash thaw agent-runner"))
@@ -89,7 +81,7 @@ def thaw_(settings: Settings, identities: tuple[str, ...], yes: bool) -> None:
     client, keyspace = settings.client, settings.keyspace
     with settings.changing("look at `keyleash status`"):
         result = thaw(client, identities, actor=settings.actor, keyspace=keyspace)
-    _show(settings, result, _thawed_word)
+    _show(settings, result, _thawed_status)
 
 
 def _confirm_all(
@@ -104,17 +96,10 @@ def _confirm_all(
         raise OperationError("declined", "nothing was changed")
 
 
-def _show(settings: Settings, result: FreezeResult, word: Any) -> None:
+def _show(settings: Settings, result: FreezeResult, status: Callable[[Frozen, int], str]) -> None:
     bound_ms = result.bound_us // 1000
-    changed = sum(item.changed for item in result.identities)
     if settings.json:
-        print_json(
-            {
-                "bound_at": iso_time(bound_ms),
-                "event": result.event or None,
-                "identities": [_as_json(item) for item in result.identities],
-            }
-        )
+        print_json({**json_object(result), "event": result.event or None})
         return
     if not result.identities:
         print_note("no identity is active")
@@ -122,33 +107,23 @@ def _show(settings: Settings, result: FreezeResult, word: Any) -> None:
     print_table(
         [Column("identity", fold=True), Column("now"), Column("reason", fold=True)],
         (
-            [item.identity, word(item, bound_ms), printable(item.reason)]
+            [item.identity, status(item, bound_ms), printable(item.reason)]
             for item in result.identities
         ),
     )
-    if changed:
+    if changed := sum(item.changed for item in result.identities):
         at = f"{iso_time(bound_ms)}, control event {result.event}"
         print_note(f"{counted(changed, 'identity')} changed, effective {at}")
     else:
         print_note("nothing changed")
 
 
-def _frozen_word(frozen: Frozen, now_ms: int) -> str:
-    if frozen.until_ms is None:
-        until = "until `thaw`"
-    else:
+def _frozen_status(frozen: Frozen, now_ms: int) -> str:
+    until = "until `thaw`"
+    if frozen.until_ms is not None:
         until = f"until {clock_time(frozen.until_ms)} ({distance(frozen.until_ms, now_ms)})"
     return f"suspended {until}" if frozen.changed else f"unchanged, suspended {until}"
 
 
-def _thawed_word(frozen: Frozen, _now_ms: int) -> str:
+def _thawed_status(frozen: Frozen, _now_ms: int) -> str:
     return "resumed" if frozen.changed else "unchanged"
-
-
-def _as_json(frozen: Frozen) -> dict[str, Any]:
-    return {
-        "identity": frozen.identity,
-        "changed": frozen.changed,
-        "until": None if frozen.until_ms is None else iso_time(frozen.until_ms),
-        "reason": frozen.reason,
-    }

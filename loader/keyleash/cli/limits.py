@@ -1,4 +1,4 @@
-"""`keyleash limits`: start again what limits count."""
+"""`keyleash limits`: reset counters."""
 
 from __future__ import annotations
 
@@ -6,28 +6,21 @@ import click
 from click.shell_completion import CompletionItem
 from click.types import StringParamType
 
-from keyleash.cli.options import (
-    IDENTITY,
-    Group,
-    example,
-    json_option,
-)
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.options import IDENTITY, Group, example, json_option
+from keyleash.cli.settings import Settings, pass_settings, require_reason
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.errors import UsageError
 from keyleash.operator import reset_limits
 from keyleash.policy import Counter
-from keyleash.store.state import MAX_REASON_BYTES
-from keyleash.text import counted, iso_time
+from keyleash.text import counted, iso_time, json_object
 
 
 class LimitName(StringParamType):
-    """Any text. Whether the identity has such a limit, the reset finds out."""
+    """The name of a limit. The command checks that it exists."""
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Return the names that limits can have and that begin like that."""
+        """Return the possible names of limits that begin with *incomplete*."""
         names = (f"{kind}.{counter}" for kind in ("rate", "budget") for counter in Counter)
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
@@ -37,9 +30,9 @@ EXAMPLE = 'keyleash limits reset agent-runner --limit rate.writes --reason "the 
 
 @click.group(cls=Group, epilog=example(EXAMPLE))
 def limits() -> None:
-    """Reset what rates and budgets have counted.
+    """Reset the counters of rate limits and budgets.
 
-    `limits: {work}` of a policy bounds each call and counts nothing, so there is nothing to reset.
+    `limits: {work}` of a policy bounds each call and has no counter.
     """
 
 
@@ -57,16 +50,12 @@ def limits() -> None:
 @json_option
 @pass_settings
 def reset(settings: Settings, identity: str, limit: str | None, reason: str) -> None:
-    """Reset what the limits of IDENTITY have counted: its next call counts from 0.
+    """Reset the counters of IDENTITY; its next call counts from 0.
 
-    For a counter that is corrupt, or that denies since the server's clock was ahead. A limit per
-    token or per captured segment is reset for each of them. Other identities are left alone.
+    Use it for a corrupt counter, or one that denies calls because the server's clock was ahead. A
+    limit per token or per captured segment is reset for each of them. Other identities keep theirs.
     """
-    if not reason.strip():
-        raise UsageError("the reason is empty", help="give a reason for the audit log")
-    size = len(reason.encode("utf-8", "surrogateescape"))
-    if size > MAX_REASON_BYTES:
-        raise UsageError(f"a reason has at most {MAX_REASON_BYTES} bytes, this one {size}")
+    require_reason(reason, "give a reason for the audit log")
     with settings.changing("see `keyleash audit log --control`"):
         done = reset_limits(
             settings.client,
@@ -76,19 +65,10 @@ def reset(settings: Settings, identity: str, limit: str | None, reason: str) -> 
             actor=settings.actor,
             keyspace=settings.keyspace,
         )
-    at = iso_time(done.bound_us // 1000)
     if settings.json:
-        print_json(
-            {
-                "identity": done.identity,
-                "limits": list(done.limits),
-                "counters": done.counters,
-                "bound_at": at,
-                "event": done.event,
-            }
-        )
+        print_json(json_object(done, "identity", "limits", "counters", "bound_us", "event"))
         return
     click.echo(f"`{done.identity}` reset: {', '.join(done.limits)}")
     if done.counters:
         print_note(f"{counted(done.counters, 'counter')} per token or captured segment deleted")
-    print_note(f"effective {at}, control event {done.event}")
+    print_note(f"effective {iso_time(done.bound_us // 1000)}, control event {done.event}")

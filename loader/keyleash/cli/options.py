@@ -37,19 +37,19 @@ def _set_json(context: click.Context, _parameter: click.Parameter, value: bool) 
 
 
 def json_option(function: F, help: str = "Print one JSON document.") -> F:
-    """Let `--json` stand on this command as well as before it."""
+    """Add `--json`, which is also accepted before the command."""
     return click.option(
         "--json", is_flag=True, is_eager=True, expose_value=False, callback=_set_json, help=help
     )(function)
 
 
 def json_lines_option(function: F) -> F:
-    """The same for a command that prints a list: it does so as it reads."""
+    """Add `--json` to a command that prints a list while it reads."""
     return json_option(function, "Print one JSON object a line.")
 
 
 def example(line: str) -> str:
-    """The epilog that shows how a command is used."""
+    """Return the epilog of a command's help."""
     return f"\b\nexample: {line}"
 
 
@@ -81,11 +81,10 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for conf
 
 
 def refuse_typed_password(parameter: str, url: str | None, variable: str) -> None:
-    """
-    Do nothing if the URL that is the value of *parameter* came from *variable*, or has no secret.
+    """Require that a URL with a password comes from the environment *variable*.
 
     Raises:
-        UsageError: a password stands on the command line.
+        UsageError: The password is on the command line.
     """
     given = click.get_current_context().get_parameter_source(parameter)
     if url is not None and given is ParameterSource.COMMANDLINE and has_password(url):
@@ -96,13 +95,10 @@ def refuse_typed_password(parameter: str, url: str | None, variable: str) -> Non
 
 
 def require_consent(question: str, yes: bool) -> bool:
-    """Ask for confirmation, unless *yes*.
-
-    Returns:
-        Whether to proceed.
+    """Ask for confirmation, unless *yes*; return whether to proceed.
 
     Raises:
-        UsageError: standard input is not a terminal.
+        UsageError: Standard input is not a terminal.
     """
     if yes:
         return True
@@ -113,7 +109,7 @@ def require_consent(question: str, yes: bool) -> bool:
     try:
         return click.confirm(question, err=True)
     except click.Abort:
-        # The question has no end of line, and what is said next has one of its own.
+        # The question does not end its line.
         click.echo(err=True)
         raise
 
@@ -121,14 +117,10 @@ def require_consent(question: str, yes: bool) -> bool:
 def require_number(
     _context: click.Context, _parameter: click.Parameter, value: float | None
 ) -> float | None:
-    """Deny `nan`, which lies between no bounds and which no bound excludes."""
+    """Reject `nan`, which no range excludes."""
     if value is not None and math.isnan(value):
         raise click.BadParameter("it must be a number")
     return value
-
-
-SENTENCE = 1000
-"""Longer than any first sentence."""
 
 
 class Group(click.Group):
@@ -137,7 +129,7 @@ class Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list, wrapped."""
         rows = [
-            (name, command.get_short_help_str(SENTENCE))
+            (name, command.get_short_help_str(limit=1000))
             for name in self.list_commands(ctx)
             if (command := self.get_command(ctx, name)) and not command.hidden
         ]
@@ -146,12 +138,7 @@ class Group(click.Group):
 
 
 class FileName(StringParamType):
-    """
-    The name of a file or directory. Commands check that it exists.
-
-    Args:
-        kind: `file` or `dir`.
-    """
+    """A file (`file`) or directory (`dir`); commands check that it exists."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -159,7 +146,7 @@ class FileName(StringParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Leave it to the shell."""
+        """Leave completion to the shell."""
         return [CompletionItem(incomplete, type=self._kind)]
 
 
@@ -167,13 +154,10 @@ FILE = FileName("file")
 DIRECTORY = FileName("dir")
 
 
-_HELP = "write a duration ago, such as `10m`, or a time, such as `2026-01-31T12:00Z`"
-
-
 def duration_s(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> int | None:
-    """Read an option as a duration of the policy language, `30s` or `1h30m`, in seconds."""
+    """Parse an option as a duration such as `30s` or `1h30m`, in seconds."""
     if value is None:
         return None
     try:
@@ -188,24 +172,24 @@ class Moment:
     """A time by the server's clock.
 
     Attributes:
-        said: As it was given.
-        ago_ms: So long before now; None if it is a date.
-        time_ms: Unix milliseconds; of a duration, 0.
+        text: The argument as given.
+        ago_ms: Distance into the past; None if the argument is a date.
+        time_ms: The date in Unix milliseconds.
     """
 
-    said: str
+    text: str
     ago_ms: int | None
     time_ms: int = 0
 
     def at(self, now_ms: int) -> int:
-        """Unix milliseconds, when the server's clock says *now_ms*."""
+        """Return Unix milliseconds, given the server's time."""
         return max(0, self.time_ms if self.ago_ms is None else now_ms - self.ago_ms)
 
 
 def moment(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> Moment | None:
-    """Read an option or argument as `10m`, or as ISO 8601, in UTC if it names no zone."""
+    """Parse an option or argument as `10m` ago or as ISO 8601, in UTC by default."""
     if value is None:
         return None
     try:
@@ -218,24 +202,21 @@ def moment(
         aware = date if date.tzinfo else date.replace(tzinfo=UTC)
         return Moment(value, None, round(aware.timestamp() * 1000))
     except (ValueError, OverflowError):
-        raise click.BadParameter(f"`{value}` is no time; {_HELP}") from None
+        raise click.BadParameter(
+            f"`{value}` is not a time; write a duration ago, such as `10m`, or a time, such as"
+            " `2026-01-31T12:00Z`"
+        ) from None
 
 
-def since_option(function: F) -> F:
-    """Let `--since` give where to begin."""
-    return click.option(
-        "--since",
-        metavar="TIME",
-        callback=moment,
-        help="Start time: `10m` ago, or ISO 8601 (UTC by default).",
-    )(function)
-
-
-def until_option(function: F) -> F:
-    """Let `--until` give where to end."""
-    return click.option(
-        "--until", metavar="TIME", callback=moment, help="End time, in the same form."
-    )(function)
+since_option = click.option(
+    "--since",
+    metavar="TIME",
+    callback=moment,
+    help="Start time: `10m` ago, or ISO 8601 (UTC by default).",
+)
+until_option = click.option(
+    "--until", metavar="TIME", callback=moment, help="End time, in the same form."
+)
 
 
 class IdentityName(StringParamType):
@@ -257,53 +238,50 @@ class IdentityName(StringParamType):
 IDENTITY = IdentityName()
 
 
-VARIABLE = "KEYLEASH_TOKEN"
-
-
-def token_option(function: F) -> F:
-    """Add the option `--token FILE`."""
-    return click.option(
-        "--token",
-        "token_file",
-        metavar="FILE",
-        type=FILE,
-        help="A file with the token on its first line; `-` is standard input.  "
-        "[default: the token in KEYLEASH_TOKEN]",
-    )(function)
+TOKEN_VARIABLE = "KEYLEASH_TOKEN"
+token_option = click.option(
+    "--token",
+    "token_file",
+    metavar="FILE",
+    type=FILE,
+    help="A file with the token on its first line; `-` is standard input.  "
+    f"[default: the token in {TOKEN_VARIABLE}]",
+)
 
 
 def require_token(file: str | None) -> str:
-    """
-    The token that is in *file*, or in the environment if no file was named.
+    """Return the token on the first line of *file*, or that of the environment.
 
     Raises:
-        UsageError: there is none, or it stands on the command line itself.
-        OperationError (file): *file* is missing, or cannot be read.
+        UsageError: There is no token, or it is on the command line.
+        OperationError (file): The file is missing, or cannot be read.
     """
     if file is None:
-        given = os.environ.get(VARIABLE, "").strip()
-        if not given:
-            raise UsageError(
-                "there is no token", help=f"set {VARIABLE}, or pass `--token FILE`; `-` is stdin"
-            )
-        return given
-    if file.startswith(TOKEN_START):
+        token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        missing = "there is no token"
+    elif file.startswith(TOKEN_START):
         raise UsageError(
             "a token on the command line can be read by every user of this machine",
-            help=f"set {VARIABLE}, or pass `--token FILE`; revoke this token, it has been shown",
+            help=f"{_TOKEN_HELP}; revoke this token, it has been exposed",
         )
-    if file == STANDARD_INPUT:
-        line = sys.stdin.readline().strip()
     else:
-        # The name is not repeated: it may be a secret that was given in place of one.
-        try:
-            with Path(file).open(encoding="utf-8", errors="replace") as opened:
-                line = opened.readline().strip()
-        except (OSError, ValueError) as error:
-            said = (getattr(error, "strerror", None) or "no such file or directory").lower()
-            raise OperationError(
-                "file", f"cannot read the file that `--token` names: {said}"
-            ) from None
-    if not line:
-        raise UsageError("there is no token on the first line of what `--token` names")
-    return line
+        token = _first_line(file).strip()
+        missing = "the first line of the input of `--token` has no token"
+    if not token:
+        raise UsageError(missing, help=_TOKEN_HELP)
+    return token
+
+
+_TOKEN_HELP = f"set {TOKEN_VARIABLE}, or pass `--token FILE`; `-` is standard input"
+
+
+def _first_line(file: str) -> str:
+    if file == STANDARD_INPUT:
+        return sys.stdin.readline()
+    try:
+        with Path(file).open(encoding="utf-8", errors="replace") as opened:
+            return opened.readline()
+    except (OSError, ValueError) as error:
+        # Without the name, which may be a secret that was passed by mistake.
+        reason = (getattr(error, "strerror", None) or "no such file or directory").lower()
+        raise OperationError("file", f"cannot read the file of `--token`: {reason}") from None

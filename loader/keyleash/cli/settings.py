@@ -1,11 +1,11 @@
-"""Global options: the server, its URL, the token."""
+"""The settings of a run: the server, the connection to it, and the actor."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +28,7 @@ from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import CheckedRedis, require_supported
+from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.wire import server_message
 from keyleash.text import printable
 
@@ -37,26 +38,26 @@ URL_HELP = (
     " in a password, write / ? # @ and % as %2F %3F %23 %40 and %25"
 )
 TIMEOUT_S = 5.0
-"""How long a connection, and each reply, is waited for by default."""
+"""Default time to wait for a connection, and for each reply."""
 MAX_TIMEOUT_S = 86_400.0
 NODE_TIMEOUT_S = 2.0
+"""The default where several servers are read, which one silent server must not delay."""
 TIMEOUTS = ("socket_connect_timeout", "socket_timeout")
 OURS = frozenset({"decode_responses", "encoding", "encoding_errors", "protocol", "retry_on_error"})
-"""What a URL must not change: every reply is read as bytes, in RESP2."""
+"""Options that a URL cannot set: every reply is read as bytes, in RESP2."""
 
 _HANDSHAKE = re.compile("SSL|TLS|EOF|reset by peer", re.IGNORECASE)
 _CONNECTING = re.compile(r"\A(Error \S+ (while )?connecting to|Timeout connecting)")
 
 
 def shown_url(url: str) -> str:
-    """*url* without password and options, whatever it is."""
+    """Return *url* without password and options, also if it is malformed."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         return "the given URL"
-    if "@" in url and "@" not in parts.netloc:
-        # An unescaped / # or ? ends the host: what seems to be one is part of a password.
+    if _has_unescaped_password(url):
         return "the given URL"
     user = f"{parts.username}@" if parts.username else ""
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
@@ -64,31 +65,34 @@ def shown_url(url: str) -> str:
 
 
 def has_password(url: str) -> bool:
-    """Whether *url* has a password, or may have one that it does not write as it must."""
+    """Return whether *url* has a password, or may have one that is not escaped correctly."""
     try:
-        return bool(parse_url(url).get("password")) or (
-            "@" in url and "@" not in urlsplit(url).netloc
-        )
+        return bool(parse_url(url).get("password")) or _has_unescaped_password(url)
     except ValueError:
         return "@" in url or "password" in url
 
 
+def _has_unescaped_password(url: str) -> bool:
+    # An unescaped / # or ? in the password ends the host too early.
+    return "@" in url and "@" not in urlsplit(url).netloc
+
+
 def is_unanswered(error: Exception) -> bool:
-    """Return whether a request may have been sent whose reply did not come."""
-    kinds = type(error) in (redis_errors.ConnectionError, redis_errors.TimeoutError)
-    return kinds and not _CONNECTING.search(server_message(error))
+    """Return whether a request may have been sent, but no reply received."""
+    is_lost = type(error) in (redis_errors.ConnectionError, redis_errors.TimeoutError)
+    return is_lost and not _CONNECTING.search(server_message(error))
 
 
 def reason_of(error: Exception) -> str:
-    """Return what redis-py reports of a lost connection, such that it may be printed."""
+    """Return the reason of a lost connection, printable."""
     return printable(wire.reason_of(error))
 
 
 def hint_of(error: Exception, url: str) -> str:
-    """Return what to check where *url*, as it is shown, could not be used."""
-    said = server_message(error)
-    if url.startswith("rediss:") and (_HANDSHAKE.search(said) or not is_unanswered(error)):
-        if "certificate" in said.lower():
+    """Return what to check if *url*, as it is shown, could not be reached."""
+    message = server_message(error)
+    if url.startswith("rediss:") and (_HANDSHAKE.search(message) or not is_unanswered(error)):
+        if "certificate" in message.lower():
             return "the URL's `ssl_ca_certs` names the file of the authority that signed it"
         return "check the scheme of the URL: without TLS it is `redis://`"
     if url.startswith("redis:") and is_unanswered(error):
@@ -102,15 +106,15 @@ def hint_of(error: Exception, url: str) -> str:
 
 
 def operator_client(url: str, timeout_s: float | None = None) -> Client:
-    """The client for the operator's own commands, which gives replies as redis-py makes them."""
+    """Return an unguarded client of the server at *url*."""
     return CheckedRedis(connection_pool=connection_pool(url, timeout_s))
 
 
 def node_of(url: str) -> tuple[str, int]:
-    """Host and port that *url* names; of a socket in the file system its path, and 0.
+    """Return host and port of *url*; for a Unix socket, its path and 0.
 
     Raises:
-        OperationError (bad-url): no server can be named so.
+        OperationError (bad-url): *url* does not name a server.
     """
     options = connection_pool(url).connection_kwargs
     if "path" in options:
@@ -124,20 +128,20 @@ def node_client(
     address: tuple[str, int] | None = None,
     timeout_s: float | None = None,
 ) -> Client:
-    """A client for one server of several, with the options of *url*.
-
-    It gives up soon: who looks at many servers must not be held up by one that is silent.
+    """Return a client for one of several servers, with the options of *url*.
 
     Args:
-        login: The URL whose user and password are used, if *url* has none.
+        url: The server.
+        login: The URL whose user and password are used if *url* has none.
         address: Host and port, if not those of *url*.
-        timeout_s: For how long it waits, if not for `NODE_TIMEOUT_S`.
+        timeout_s: Time to wait for each reply; by default `NODE_TIMEOUT_S`.
     """
     pool = connection_pool(url, NODE_TIMEOUT_S if timeout_s is None else timeout_s)
     options = {**pool.connection_kwargs}
-    if not {"username", "password"} & options.keys():
+    credentials = {"username", "password"}
+    if not credentials & options.keys():
         given = connection_pool(login).connection_kwargs
-        options |= {name: given[name] for name in ("username", "password") if name in given}
+        options |= {name: given[name] for name in credentials & given.keys()}
     connection = pool.connection_class
     if address is not None and address[1]:
         if options.pop("path", None):
@@ -147,14 +151,15 @@ def node_client(
 
 
 def connection_pool(url: str, timeout_s: float | None = None) -> ConnectionPool:
-    """A pool for *url* that connects when it is first used, and tries once.
+    """Return a pool for *url* that connects on first use, without retries.
 
     Args:
-        timeout_s: How long a connection, and each reply, is waited for; by default as *url*
-            says, or for `TIMEOUT_S`.
+        url: The server.
+        timeout_s: Time to wait for a connection, and for each reply; by default that of *url*,
+            or `TIMEOUT_S`.
 
     Raises:
-        OperationError (bad-url): no server can be named so.
+        OperationError (bad-url): *url* does not name a server, or has a wrong option.
     """
     try:
         options = _options(url, timeout_s)
@@ -163,25 +168,22 @@ def connection_pool(url: str, timeout_s: float | None = None) -> ConnectionPool:
         shown = "the server URL" if "@" in url or "?" in url else f"`{url}`"
         raise OperationError("bad-url", f"{shown} does not name a server", help=URL_HELP) from None
     try:
-        _require_times(options)
-        # A pool makes its connections later, and would only then trip over the options.
+        is_valid = all(0 < options[name] <= MAX_TIMEOUT_S for name in TIMEOUTS)
+        # A pool would report wrong options only when it connects.
         connection(**options)
     except (ValueError, TypeError):
+        is_valid = False
+    if not is_valid:
         raise OperationError(
             "bad-url",
             "the server URL has an option that does not exist, or a wrong value",
-            help="see redis-py for what may follow the `?`",
-        ) from None
+            help="see redis-py for the options after the `?`",
+        )
     return ConnectionPool(connection_class=connection, **options)
 
 
-def _require_times(options: Mapping[str, Any]) -> None:
-    if not all(0 < options[name] <= MAX_TIMEOUT_S for name in TIMEOUTS):
-        raise ValueError("a time that no socket waits for")
-
-
 def _options(url: str, timeout_s: float | None) -> dict[str, Any]:
-    if "@" in url and "@" not in urlsplit(url).netloc:
+    if _has_unescaped_password(url):
         raise ValueError("an unescaped character in the password")
     given = {name: value for name, value in parse_url(url).items() if name not in OURS}
     given.get("host", "").encode("idna")
@@ -197,7 +199,6 @@ def _options(url: str, timeout_s: float | None) -> dict[str, Any]:
 
 
 MAX_ACTOR_BYTES = 256
-"""Each change is recorded with it, and each listing shows it."""
 
 
 @dataclass
@@ -205,10 +206,11 @@ class Settings:
     """One run of the program.
 
     Attributes:
-        url: The server's, as given; it may hold a password, so only `shown_url` is printed.
-        timeout_s: How long the server is waited for; None if nothing was given.
-        json: Whether to print one JSON document in place of text.
-        failed: The exit code of what fails for no reason that has a code of its own.
+        url: The server's URL; it may contain a password, so only `shown_url` is printed.
+        given_actor: The value of `--actor`.
+        timeout_s: The value of `--timeout`.
+        json: Whether to print JSON in place of text.
+        failed: The exit code of failures that have none of their own.
     """
 
     url: str = DEFAULT_URL
@@ -224,30 +226,31 @@ class Settings:
 
     @property
     def actor(self) -> str:
-        """Who is to be recorded.
+        """The name that is recorded in the audit log.
 
         Raises:
-            UsageError: what was given is no name.
+            UsageError: The given name is blank or too long.
         """
-        if self.given_actor:
-            _require_name(self.given_actor)
-            return self.given_actor
-        try:
-            return getpass.getuser()
-        except (OSError, KeyError):
-            # A container's user need not have a name.
-            return f"uid-{os.getuid()}"
+        if not self.given_actor:
+            try:
+                return getpass.getuser()
+            except (OSError, KeyError):
+                # A container's user need not have a name.
+                return f"uid-{os.getuid()}"
+        if not self.given_actor.strip():
+            raise UsageError("the actor is blank", help="set it to your name, for the audit log")
+        require_length("an actor", self.given_actor, MAX_ACTOR_BYTES)
+        return self.given_actor
 
     @contextmanager
     def changing(self, advice: str) -> Iterator[None]:
-        """
-        Wrap a change: if its reply does not come, report that it may have taken effect.
+        """Report a lost connection during a change: the change may have taken effect.
 
         Args:
             advice: How to find out whether it has.
 
         Raises:
-            OperationError (unanswered): The connection was lost, or the time was up.
+            OperationError (unanswered): The connection was lost, or the request timed out.
         """
         try:
             yield
@@ -263,13 +266,12 @@ class Settings:
 
     @cached_property
     def client(self) -> Client:
-        """
-        The operator's client, of a server that is one of those that keyleash supports.
+        """The operator's client, connected to a supported server.
 
         Raises:
             OperationError (unsupported-server): The server is too old.
-            ClusterError: It is a node of a Redis Cluster.
-            redis.RedisError: It does not answer.
+            ClusterError: The server is a node of a Redis Cluster.
+            redis.RedisError: The server does not answer.
         """
         client = operator_client(self.url, self.timeout_s)
         require_supported(client)
@@ -277,16 +279,30 @@ class Settings:
 
     @cached_property
     def keyspace(self) -> Keyspace:
-        """Where the server's record says that control keys and data are."""
+        """The names of the server's control keys."""
         return server_keyspace(self.client)
 
 
-def _require_name(actor: str) -> None:
-    if not actor.strip():
-        raise UsageError("the actor is blank", help="set it to your name, for the audit log")
-    size = len(actor.encode("utf-8", "surrogateescape"))
-    if size > MAX_ACTOR_BYTES:
-        raise UsageError(f"an actor has at most {MAX_ACTOR_BYTES} bytes, this one {size}")
+def require_length(label: str, text: str, most: int) -> None:
+    """Require that *text* has at most *most* bytes.
+
+    Raises:
+        UsageError: It is longer; the message begins with *label*.
+    """
+    size = len(text.encode("utf-8", "surrogateescape"))
+    if size > most:
+        raise UsageError(f"{label} has at most {most} bytes, this one {size}")
+
+
+def require_reason(reason: str, help: str) -> None:
+    """Require a reason that is not blank and not too long.
+
+    Raises:
+        UsageError: It is, with *help* if it is blank.
+    """
+    if not reason.strip():
+        raise UsageError("the reason is empty", help=help)
+    require_length("a reason", reason, MAX_REASON_BYTES)
 
 
 pass_settings = click.make_pass_decorator(Settings)

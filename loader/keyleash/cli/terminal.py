@@ -18,16 +18,17 @@ from typing import Any, NoReturn
 import click
 
 from keyleash.errors import OperationError, PolicyError, Problem, Span
+from keyleash.text import to_json
 
 
 def print_json(value: Any) -> None:
-    """Print the one document of a run with `--json`."""
-    click.echo(json.dumps(value, indent=2))
+    """Print the document of a run with `--json`, encoded by `to_json`."""
+    click.echo(json.dumps(to_json(value), indent=2))
 
 
 def print_json_line(value: Any) -> None:
-    """Print one object of a list with `--json`, on a line of its own."""
-    click.echo(json.dumps(value))
+    """Print one object of a list with `--json` on one line, encoded by `to_json`."""
+    click.echo(json.dumps(to_json(value)))
 
 
 def print_note(line: str) -> None:
@@ -39,20 +40,29 @@ STANDARD_INPUT = "-"
 
 
 def read_text(file: str) -> tuple[str, str]:
-    """
-    How a policy file is called in messages, and its text; `-` is standard input.
+    """Return a policy file's name for messages, and its text; `-` is standard input.
 
     Raises:
-        PolicyError: It has bytes that are not UTF-8.
+        PolicyError: It is not UTF-8.
         OperationError (file): The file is missing, or cannot be read.
     """
     name = "<stdin>" if file == STANDARD_INPUT else file
-    return name, _decoded(read_input(file), name)
+    data = read_input(file)
+    try:
+        return name, data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        *before, line = data[: error.start].split(b"\n")
+        problem = Problem(
+            "not-utf-8",
+            f"the file is not UTF-8 text: it has the byte `\\x{data[error.start]:02x}`",
+            Span(name, len(before) + 1, len(line.decode("utf-8", "replace")) + 1),
+            "save it as UTF-8, or check that it is a policy file",
+        )
+        raise PolicyError([problem]) from None
 
 
 def read_input(file: str) -> bytes:
-    """
-    Read a file that a command is about; `-` is standard input.
+    """Read a file; `-` is standard input.
 
     Raises:
         OperationError (file): The file is missing, or cannot be read.
@@ -62,52 +72,33 @@ def read_input(file: str) -> bytes:
     try:
         return Path(file).read_bytes()
     except (OSError, ValueError) as error:
-        # A name with a null byte is no OSError.
+        # A name with a null byte raises ValueError.
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise OperationError("file", f"cannot read `{file}`: {reason}") from None
 
 
-def _decoded(data: bytes, file: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = data[: error.start]
-        line_start = before.rfind(b"\n") + 1
-        place = Span(
-            file,
-            before.count(b"\n") + 1,
-            len(before[line_start:].decode("utf-8", "replace")) + 1,
-        )
-        problem = Problem(
-            "not-utf-8",
-            f"the file is not UTF-8 text: it has the byte `\\x{data[error.start]:02x}`",
-            place,
-            "save it as UTF-8, or check that it is a policy file",
-        )
-        raise PolicyError([problem]) from None
-
-
 def write_output(path: Path, data: bytes, mode: int = 0o666) -> None:
-    """
-    Write a file that the command was asked to write: the whole of it, or nothing.
+    """Write an output file atomically.
 
-    It is written beside *path* and renamed, so a symbolic link that somebody puts there is never
-    followed, whenever that happens.
+    It is written beside *path* and renamed, so a symbolic link at *path* is never followed, even
+    if it is created meanwhile.
 
     Args:
-        mode: Of the file, less the process's umask.
+        path: The file.
+        data: Its content.
+        mode: Its permissions, less the process's umask.
 
     Raises:
-        OperationError (file): *path* is a symbolic link, or no regular file.
+        OperationError (file): *path* is a symbolic link, or not a regular file.
         OSError: The file cannot be written.
     """
     with suppress(FileNotFoundError):
         found = path.lstat().st_mode
         if not stat.S_ISREG(found):
-            kind = "a symbolic link" if stat.S_ISLNK(found) else "no regular file"
+            kind = "a symbolic link" if stat.S_ISLNK(found) else "not a regular file"
             raise OperationError(
                 "file",
-                f"`{path}` is {kind}, and is not written to",
+                f"`{path}` is {kind}, and was not written",
                 help="name a regular file, or a new one",
                 exit_code=1,
             )
@@ -128,12 +119,12 @@ def write_output(path: Path, data: bytes, mode: int = 0o666) -> None:
 
 
 def is_terminal() -> bool:
-    """Whether a person looks at standard output."""
+    """Return whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def is_plain() -> bool:
-    """Whether colours are not wanted: https://no-color.org, where an empty value says nothing."""
+    """Return whether NO_COLOR is set and not empty (https://no-color.org)."""
     return bool(os.environ.get("NO_COLOR"))
 
 
@@ -142,21 +133,21 @@ RETRY_S = 0.01
 
 
 class Ended(BaseException):
-    """A signal asked for the end. Not an Exception: nothing may take it for a failure."""
+    """A signal ends the program. Not an Exception, so that no handler takes it for a failure."""
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Turn the signals that end a program into `Ended`, so that a command can tidy up."""
+    """Raise `Ended` on SIGINT, SIGTERM and SIGHUP, so that a command can clean up."""
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
-        # A second one must not interrupt the good order in which the first is carried out.
+        # A second signal must not interrupt the clean-up.
         for item in ENDING_SIGNALS:
             signal.signal(item, signal.SIG_IGN)
         raise Ended(number)
 
     def again(lost: sys.UnraisableHookArgs) -> None:
-        # What is raised while an object is being deleted goes nowhere, and nobody would end.
+        # Python drops an exception raised in a finalizer, and the program would not end.
         if not isinstance(lost.exc_value, Ended):
             hook(lost)
             return
