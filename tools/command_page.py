@@ -1,9 +1,6 @@
-"""
-The page that tells people what guards do with each command, made from the command table.
+"""Write docs/reference/commands.md from the command table; `make docs` runs this.
 
-`make docs` writes it, as does
-
-    python -m tools.command_page docs/reference/commands.md
+python -m tools.command_page docs/reference/commands.md
 """
 
 from __future__ import annotations
@@ -32,33 +29,34 @@ INTRODUCTION = """\
 <!-- Made by `make docs` from the command table; do not edit. -->
 # Commands
 
-What a guard does with each command of {servers}, from what the servers themselves say of it.
-A load reads its server's own commands, [modules' included](policy.md#servers-and-modules).
+The keys, operation classes and costs of all commands of {servers},
+as the servers declare them.
+`keyleash load` reads the commands of its server, [including
+modules](policy.md#servers-and-modules).
 
-**{granted} commands run if they have the grants they need:** {links}.
-**{refused} are [refused](#refused)** whatever the policy says.
+**{granted} commands can be granted:** {links}.
+**{refused} are [always denied](#denied).**
 
-- **keys**: which arguments are keys, counted from 1 behind the command's name; of `XGROUP CREATE`
-  and the like, from 1 behind `XGROUP`. A caller [declares](wire.md#keys) them in this order.
-- **needs**: the [operation classes](policy.md#operation-classes) that a grant must give on each
-  key; *any* is any grant on the key. Before a slash stands what the first key needs, behind it
-  what the others do.
-- **cost**: how the time that a call takes grows. *weight*: the call's
-  [work](policy.md#work-of-a-call) is estimated before it runs, with a weight for each element.
-- What needs write, delete or publish is audited, reads are not; exceptions are marked.
-- *polled*: the command waits for data, and a guard answers it at once, as if the time were up;
-  keyleash's clients [ask again](wire.md#blocking-commands) until it is.
+- **keys**: the arguments that are keys, counted from 1 after the command's name, or after its
+  container such as `XGROUP`. A caller [declares](wire.md#keys) them in this order.
+- **needs**: the [operation classes](policy.md#operation-classes) that a grant must allow on each
+  key; *any* is any grant on the key. Before a slash: the first key; after it: the others.
+- **cost**: time complexity. *weight*: the call's [work](policy.md#work-of-a-call) is estimated
+  before it runs, with this weight per element.
+- Commands that need write, delete or publish are audited, others are not; exceptions are marked.
+- *polled*: a blocking command that returns at once; keyleash's clients
+  [repeat it](wire.md#blocking-commands) until its timeout.
 """
 
-REFUSED_INTRODUCTION = """\
-## Refused
+DENIED_INTRODUCTION = """\
+## Denied
 
-With `COMMAND_REFUSED`, whatever the policy says. What all grants of an identity leave out, by
-`only:` or `except:`, is refused in the same way.
+These commands are denied with `COMMAND_REFUSED`, whatever the policy. So are commands that all
+grants of an identity exclude by `only:` or `except:`.
 """
 
 VECTOR_SETS_NOTE = """
-The server declares that each of them reads and writes its key, so they all need both classes.
+The server declares that each of them reads and writes its key, so all need both classes.
 """
 
 SECTIONS: Mapping[str, str] = MappingProxyType(
@@ -74,24 +72,24 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
         "@stream": "Streams",
     }
 )
-"""Headings by ACL category; a command of several of them belongs to none."""
+"""Headings by ACL category; a command of several categories is in none."""
 
 VECTOR_SETS, ANY_TYPE, WITHOUT_KEYS = "Vector sets", "Keys of any type", "Without keys"
 
 REMARKS: Mapping[str, str] = MappingProxyType(
     {
-        "BITFIELD": "refused on integers wider than 53 bits",
-        "BITFIELD_RO": "refused on integers wider than 53 bits",
+        "BITFIELD": "denied on integers wider than 53 bits",
+        "BITFIELD_RO": "denied on integers wider than 53 bits",
         "PUBLISH": "argument 1 is the channel",
         "SPUBLISH": "argument 1 is the channel",
         "SCAN": "its MATCH must lie within a grant; replies are [filtered](wire.md#scan)",
     }
 )
-"""What guards do beyond what the table says."""
+"""Remarks that are not derived from the table."""
 
 
 def render(table: CommandTable) -> str:
-    """The page, in GitHub's Markdown."""
+    """Return the page in GitHub's Markdown."""
     granted = [spec for spec in table if spec.refused is None]
     by_section: dict[str, list[CommandSpec]] = {
         name: [] for name in (*SECTIONS.values(), VECTOR_SETS, ANY_TYPE, WITHOUT_KEYS)
@@ -109,13 +107,13 @@ def render(table: CommandTable) -> str:
         )
     ]
     parts += (_section(name, specs, table) for name, specs in by_section.items())
-    parts.append(REFUSED_INTRODUCTION)
-    parts += _refusals(table)
+    parts.append(DENIED_INTRODUCTION)
+    parts += _denied(table)
     return "\n".join(parts) + "\n"
 
 
 def section_of(spec: CommandSpec) -> str:
-    """The heading under which a reader looks for a command that can be granted."""
+    """Return the heading of a command that can be granted."""
     if not spec.keys:
         return WITHOUT_KEYS
     if "module" in spec.flags:
@@ -141,7 +139,7 @@ def _section(title: str, specs: Sequence[CommandSpec], table: CommandTable) -> s
 
 
 def places_of(spec: CommandSpec) -> str:
-    """Where the keys of a command stand, for people."""
+    """Return the positions of a command's keys in words."""
     places = [_place(search) for search in spec.keys]
     return (", " if all(map(str.isdecimal, places)) else ", then ").join(places) or "none"
 
@@ -159,33 +157,33 @@ def _place(search: KeySearch) -> str:
             start = f"{first}, {first + step} …" if step > 1 else f"{first} …"
             return f"{start}, as many as {count_at} says"
         case OptionKey(words=words):
-            return f"behind {' or '.join(words)}"
+            return f"after {' or '.join(words)}"
         case StreamKeys():
-            return "behind STREAMS, the first half"
+            return "after STREAMS, the first half"
 
 
 def needs_of(spec: CommandSpec) -> str:
-    """What the keys of a command need, the first one and all others."""
+    """Return the classes that the keys of a command need: the first key, and the others."""
     if not spec.keys:
         return _classes(spec.needs) if spec.needs else "nothing"
     return " / ".join(dict.fromkeys(_classes(search.needs) for search in spec.keys))
 
 
 def remarks_of(spec: CommandSpec, table: CommandTable) -> Iterator[str]:
-    """What else there is to say of a command that can be granted."""
+    """Yield the remarks on a command that can be granted."""
     if spec.variant is not None:
-        when = "of GETs alone" if spec.variant.option is None else f"with {spec.variant.option}"
+        when = "with GET only" if spec.variant.option is None else f"with {spec.variant.option}"
         yield f"{when}: {_classes(spec.variant.needs)}"
     if spec.named_only:
         yield "only if `only:` names it"
     if spec.refused_if:
-        yield f"refused with {' or '.join(spec.refused_if)}"
+        yield f"denied with {' or '.join(spec.refused_if)}"
     if spec.name in REMARKS:
         yield REMARKS[spec.name]
     for search in spec.keys:
         if isinstance(search, StreamKeys):
             known = ", ".join(word for word, _ in search.options)
-            yield f"refused with options other than {known}"
+            yield f"denied with options other than {known}"
     if spec.work is not None:
         yield f"weight {spec.work.weight:.3g}"
     if spec.waits is not None:
@@ -202,18 +200,18 @@ def remarks_of(spec: CommandSpec, table: CommandTable) -> Iterator[str]:
         yield f"not {_listed(absent)}" if few else f"{_listed(spec.servers)} only"
 
 
-def _refusals(table: CommandTable) -> Iterator[str]:
-    """One line for each reason, the most frequent first."""
+def _denied(table: CommandTable) -> Iterator[str]:
+    """Yield a line per reason, the most frequent first."""
     by_reason: dict[str, list[str]] = {}
     for spec in table:
         if spec.refused is not None:
             by_reason.setdefault(spec.refused, []).append(spec.name)
     for reason, names in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])):
-        yield f"- **{reason[0].upper()}{reason[1:]}**: {', '.join(_gathered(names, table))}."
+        yield f"- **{reason[0].upper()}{reason[1:]}**: {', '.join(_grouped(names, table))}."
 
 
-def _gathered(names: Sequence[str], table: CommandTable) -> Iterator[str]:
-    """The names in order; a container that is whole among them stands for its sub-commands."""
+def _grouped(names: Sequence[str], table: CommandTable) -> Iterator[str]:
+    """Yield the names in order; a complete container replaces its sub-commands."""
     whole = {
         container
         for container in table.containers.intersection(names)
@@ -232,7 +230,7 @@ def _classes(needs: Needs) -> str:
 
 
 def _listed(labels: Sequence[str]) -> str:
-    """Servers as a reader knows them: `redis 8.0.2` is Redis 8.0."""
+    """Return names of servers: `redis 8.0.2` is Redis 8.0."""
     parts = (label.partition(" ") for label in labels)
     names = [f"{name.capitalize()} {version.rpartition('.')[0]}" for name, _, version in parts]
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
@@ -243,7 +241,7 @@ def _anchor(heading: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the page to the file that is named."""
+    """Write the page to the named file."""
     if len(arguments) != 1:
         print("usage: python -m tools.command_page FILE", file=sys.stderr)
         return 64

@@ -26,10 +26,10 @@ def up(is_up: bool) -> Metric:
 
 def families_of(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield all metrics of a server that was read, except `up`."""
-    yield _plain("keyleash_sealed", "1 if keys are in a vault, else 0.", snapshot.is_sealed)
+    yield _plain("keyleash_sealed", "1 if the server is sealed, else 0.", snapshot.is_sealed)
     yield _plain(
         "keyleash_policy_generation",
-        "Number of activated policies; 0 if none is active.",
+        "Number of activations so far; 0 if no policy is active.",
         snapshot.active.generation if snapshot.active else 0,
     )
     if snapshot.active is None:
@@ -46,14 +46,16 @@ def families_of(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
-    active = _by_identity("keyleash_identity_active", "1 if it has its state; 0 denies all calls.")
-    suspended = _by_identity("keyleash_identity_suspended", "1 if every call is denied.")
-    fenced = _by_identity("keyleash_identity_fenced", "1 if its agent has an ACL user of its own.")
-    audited = _by_identity("keyleash_audit_entries", "Entries in its audit stream.")
-    denied = _by_identity("keyleash_refusal_entries", "Stored entries of denials.")
+    active = _by_identity(
+        "keyleash_identity_active", "1 if the identity has its state; 0 if every call is denied."
+    )
+    suspended = _by_identity("keyleash_identity_suspended", "1 if the identity is suspended.")
+    fenced = _by_identity("keyleash_identity_fenced", "1 if the identity has an ACL user.")
+    audited = _by_identity("keyleash_audit_entries", "Entries in the audit stream.")
+    denied = _by_identity("keyleash_denial_entries", "Entries in the denial stream.")
     folded = CounterMetricFamily(
         "keyleash_denials_folded",
-        "Denials without an entry of their own, counted with the first of their kind.",
+        "Denials that share the entry of another denial.",
         labels=["identity"],
     )
     events = CounterMetricFamily("keyleash_events", "Recorded events.", labels=["identity"])
@@ -71,7 +73,7 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
 
 def _tokens(snapshot: Snapshot) -> Iterator[Metric]:
     live = _by_identity("keyleash_tokens_live", "Tokens that are neither expired nor revoked.")
-    due = _by_identity("keyleash_tokens_due", "Live tokens that are overdue for rotation.")
+    due = _by_identity("keyleash_tokens_due", "Live tokens that are due for rotation.")
     oldest = _by_identity("keyleash_token_oldest_age_seconds", "Age of the oldest live token.")
     for identity in snapshot.identities:
         live.add_metric([identity.name], identity.tokens.live)
@@ -86,15 +88,17 @@ def _limits(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
     labels = ["identity", "limit"]
     used = GaugeMetricFamily(
         "keyleash_limit_used",
-        "Calls in the open window; absent if tokens or segments are counted separately.",
+        "Usage in the current window; absent for limits per token or segment.",
         labels=labels,
     )
     most = GaugeMetricFamily(
-        "keyleash_limit_max", "The maximum of keyleash_limit_used.", labels=labels
+        "keyleash_limit_max",
+        "Maximum of keyleash_limit_used: the budget, the rate or the burst.",
+        labels=labels,
     )
     resets = GaugeMetricFamily(
         "keyleash_limit_reset_timestamp_seconds",
-        "End of the open window of a budget, if it has counted a call.",
+        "End of the window of a budget; absent if the budget is unused.",
         labels=labels,
     )
     for identity in identities:
@@ -109,7 +113,7 @@ def _limits(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
 
 def _denials(identities: Iterable[IdentityStatus]) -> Metric:
     denials = GaugeMetricFamily(
-        "keyleash_recent_refusals",
+        "keyleash_recent_denials",
         "Calls denied in the last five minutes.",
         labels=["identity", "code"],
     )

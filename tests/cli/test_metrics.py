@@ -50,7 +50,7 @@ def test_metrics_are_the_numbers_of_status(server: RealServer, example: Path) ->
     assert found["keyleash_events_total{identity=agent-runner}"] == 1
     assert found["keyleash_limit_used{identity=agent-runner,limit=budget.writes}"] == 1
     assert found["keyleash_limit_max{identity=agent-runner,limit=budget.writes}"] == 20_000
-    assert found["keyleash_recent_refusals{code=KEY_NOT_GRANTED,identity=agent-runner}"] == 1
+    assert found["keyleash_recent_denials{code=KEY_NOT_GRANTED,identity=agent-runner}"] == 1
     assert found["keyleash_identity_active{identity=human-admin}"] == 1
 
 
@@ -177,5 +177,5 @@ def test_reader_needs_the_rights_of_the_page_alone(loaded: Cli, embedded: RealSe
 
     seen = samples(loaded.ok("metrics", KEYLEASH_URL=url))
     assert seen.keys() == samples(loaded.ok("metrics")).keys()
-    assert seen["keyleash_recent_refusals{code=KEY_NOT_GRANTED,identity=agent-runner}"] == 1
+    assert seen["keyleash_recent_denials{code=KEY_NOT_GRANTED,identity=agent-runner}"] == 1
     assert "agent-reader" in loaded.ok("status", KEYLEASH_URL=url)

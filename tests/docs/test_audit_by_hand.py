@@ -1,4 +1,4 @@
-"""What docs/how-to/export-audit.md says of an archive, done as it says."""
+"""The commands of docs/how-to/export-audit.md that verify an archive by hand."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def folder(embedded: RealServer, tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(not shutil.which("jq"), reason="needs jq")
-def test_archive_verifies_with_the_commands_of_the_page(folder: Path) -> None:
-    """The commands of the page need no keyleash."""
+def test_commands_of_the_page_verify_an_archive_and_find_a_changed_file(folder: Path) -> None:
+    """An archive can be verified without keyleash."""
     text = PAGE.read_text(encoding="utf-8")
-    (block,) = re.findall(r"To verify by hand,\nin a folder:\n\n((?:    .*\n)+)", text)
+    (block,) = re.findall(r"To\sverify\sby\shand,\sin\sa\sfolder:\n\n((?:    .*\n)+)", text)
     script = textwrap.dedent(block)
 
     def run() -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""`docs/reference/commands.md`, which is made from the command table."""
+"""`docs/reference/commands.md`, which is generated from the command table."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "commands.md
 ROW = re.compile(r"^\| `([A-Z_ ]+)` \|.*\|$", re.MULTILINE)
 
 
-def test_page_is_what_the_command_table_says() -> None:
-    """A table that was asked anew must not leave an old page behind."""
+def test_generated_page_equals_the_stored_page() -> None:
+    """A changed command table needs a new page."""
     assert PAGE.read_text(encoding="utf-8") == render(load_table()), (
-        "docs/reference/commands.md is not what the command table says; `make docs` writes it anew"
+        "docs/reference/commands.md differs from the command table: run `make docs`"
     )
 
 
-def test_page_tells_of_every_command_once() -> None:
-    """Whoever looks a command up finds it: in a table, or among the refused."""
-    tables, refused = PAGE.read_text(encoding="utf-8").split("## Refused\n")
-    whole = set(re.findall(r"`([A-Z]+)` with all its sub-commands", refused))
-    told = re.findall(r"`([A-Z][A-Z _-]+)`", refused.partition("- **")[2])
+def test_page_lists_every_command_once() -> None:
+    """A command is in a table or in the list of denied commands."""
+    tables, denied = PAGE.read_text(encoding="utf-8").split("## Denied\n")
+    whole = set(re.findall(r"`([A-Z]+)` with all its sub-commands", denied))
+    listed = re.findall(r"`([A-Z][A-Z _-]+)`", denied.partition("- **")[2])
 
     assert sorted(ROW.findall(tables)) == sorted(
         spec.name for spec in load_table() if spec.refused is None
     )
-    assert sorted(told) == sorted(
+    assert sorted(listed) == sorted(
         spec.name
         for spec in load_table()
         if spec.refused is not None
@@ -38,8 +38,8 @@ def test_page_tells_of_every_command_once() -> None:
     )
 
 
-def test_rows_of_the_page_have_as_many_cells_as_their_head() -> None:
-    """A bar in a text would break a row in two."""
+def test_rows_of_the_page_have_five_cells() -> None:
+    """A bar in a cell would break the table."""
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
 
     assert {row.count("|") for row in rows} == {6}
@@ -59,15 +59,17 @@ def test_rows_of_the_page_have_as_many_cells_as_their_head() -> None:
         ("ZUNION", "2 …, as many as 1 says", "read"),
         ("MSETEX", "2, 4 …, as many as 1 says", "write"),
         ("ZUNIONSTORE", "1, then 3 …, as many as 2 says", "write / read"),
-        ("GEORADIUS", "1, then behind STORE or STOREDIST", "read / write"),
-        ("XREAD", "behind STREAMS, the first half", "read"),
+        ("GEORADIUS", "1, then after STORE or STOREDIST", "read / write"),
+        ("XREAD", "after STREAMS, the first half", "read"),
         ("XGROUP CREATE", "2", "write"),
         ("PUBLISH", "none", "publish"),
         ("PING", "none", "nothing"),
     ],
 )
-def test_keys_of_a_command_read_as_people_say_them(name: str, places: str, needs: str) -> None:
-    """Each way to find keys has its words."""
+def test_keys_and_classes_of_a_command_are_put_into_words(
+    name: str, places: str, needs: str
+) -> None:
+    """Each kind of key search has its own words."""
     spec = load_table().commands[name]
 
     assert (places_of(spec), needs_of(spec)) == (places, needs)
@@ -77,27 +79,27 @@ def test_keys_of_a_command_read_as_people_say_them(name: str, places: str, needs
     ("name", "remarks"),
     [
         ("SET", ["with GET: read, write"]),
-        ("BITFIELD", ["of GETs alone: read", "refused on integers wider than 53 bits"]),
-        ("SORT", ["refused with BY or GET", "weight 20", "audited if it stores"]),
+        ("BITFIELD", ["with GET only: read", "denied on integers wider than 53 bits"]),
+        ("SORT", ["denied with BY or GET", "weight 20", "audited if it stores"]),
         ("BLPOP", ["polled"]),
         ("XADD", ["weight 250"]),
         (
             "XREAD",
-            ["refused with options other than COUNT, BLOCK", "weight 14", "polled with BLOCK"],
+            ["denied with options other than COUNT, BLOCK", "weight 14", "polled with BLOCK"],
         ),
         ("HTTL", ["not Valkey 8.1"]),
         ("DELIFEQ", ["Valkey 9.1 only"]),
         ("VSIM", ["weight 10", "not audited", "Redis 8.0 only"]),
     ],
 )
-def test_what_is_odd_about_a_command_stands_beside_it(name: str, remarks: list[str]) -> None:
-    """Variants, refused options, blocking, servers, and what is audited against the rule."""
+def test_exceptions_of_a_command_are_remarks(name: str, remarks: list[str]) -> None:
+    """Remarks name variants, denied options, blocking, servers and exceptions from auditing."""
     table = load_table()
 
     assert list(remarks_of(table.commands[name], table)) == remarks
 
 
 def test_page_without_a_file_name_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """It writes nowhere by itself."""
+    """There is no default file."""
     assert main([]) == 64
     assert "usage: " in capsys.readouterr().err

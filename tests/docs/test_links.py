@@ -20,15 +20,15 @@ CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives to the headings of a page."""
+    """Return the anchors that GitHub generates for the headings of a page."""
     text = CODE.sub("", page.read_text(encoding="utf-8"))
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_of_a_page_lead_somewhere(page: Path) -> None:
-    """To a file that is there, and to a heading that it has."""
+def test_links_of_a_page_have_targets(page: Path) -> None:
+    """A link names an existing file, and an existing heading of it."""
     text = CODE.sub("", page.read_text(encoding="utf-8"))
     for link in LINK.findall(text):
         if "://" in link:

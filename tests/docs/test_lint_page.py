@@ -1,4 +1,4 @@
-"""The page on lint: a section for each rule, with examples that are what they are said to be."""
+"""docs/reference/lint.md: a section for each rule, with an example of it and of its remedy."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def table() -> CommandTable:
     return load_table()
 
 
-def found(text: str, table: CommandTable) -> list[str]:
-    """The codes of all that is said of a document."""
+def codes_of(text: str, table: CommandTable) -> list[str]:
+    """Return the codes of all warnings of a document."""
     policy = parse_policy(text, file="p.yaml", commands=table)
     return [warning.code for warning in (*policy.warnings, *lint(policy).warnings)]
 
 
 def examples(code: str) -> list[str]:
-    """The whole documents of a section's examples."""
+    """Return the examples of a section as complete documents."""
     blocks = BLOCK.findall(SECTIONS[code])
     return ["version: 1\nidentities:\n" + indent(block, "  ") for block in blocks]
 
 
 def test_every_code_has_a_section_and_every_section_a_code() -> None:
-    """Whoever meets a code finds what it means, in the order of the rules."""
+    """The page explains all codes, in the order of the rules."""
     assert list(SECTIONS) == [*CODES, "masked-images"]
 
 
@@ -54,21 +54,21 @@ def test_every_code_has_a_section_and_every_section_a_code() -> None:
 def test_bad_example_triggers_its_rule_alone_and_the_good_one_none(
     code: str, table: CommandTable
 ) -> None:
-    """What a page shows as mended is mended."""
+    """The remedy that the page shows removes the finding."""
     bad, good = examples(code)
 
-    assert set(found(bad, table)) == {code}
-    assert found(good, table) == []
+    assert set(codes_of(bad, table)) == {code}
+    assert codes_of(good, table) == []
 
 
 @pytest.mark.parametrize("text", WHOLE)
-def test_whole_policies_in_the_pages_are_clean(text: str, table: CommandTable) -> None:
-    """People copy what they read first."""
-    assert found(text, table) == []
+def test_complete_policies_in_the_pages_have_no_findings(text: str, table: CommandTable) -> None:
+    """Readers copy these policies."""
+    assert codes_of(text, table) == []
 
 
-def test_example_policy_is_clean(table: CommandTable) -> None:
-    """What it accepts, it accepts with a reason."""
+def test_example_policy_has_no_findings(table: CommandTable) -> None:
+    """The example has no findings except one that it accepts."""
     text = (ROOT / "examples" / "agents.yaml").read_text(encoding="utf-8")
     policy = parse_policy(text, file="agents.yaml", commands=table)
     report = lint(policy)

@@ -1,4 +1,4 @@
-"""The page on operations: a section for each code of the doctor."""
+"""docs/reference/doctor.md and the recommended settings of docs/how-to/operate.md."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ SECTIONS = re.split(r"^## (.*)$", CODES_PAGE, flags=re.M)[1:]
 
 
 def test_every_code_has_a_section_and_every_section_a_code() -> None:
-    """Whoever meets a code finds what it means, in the order of the checks."""
+    """The page explains all codes, in the order of the checks."""
     assert SECTIONS[::2] == list(CODES)
 
 
-def test_every_section_says_something() -> None:
-    """A heading alone helps nobody."""
+def test_every_section_has_at_least_ten_words() -> None:
+    """A section explains its code."""
     assert all(len(text.split()) >= 10 for text in SECTIONS[1::2])
 
 
-def test_doctor_finds_nothing_that_recommended_settings_leave_open(tmp_path: Path) -> None:
-    """The block is a configuration file as it stands; the default user and flaws are not in it."""
+def test_recommended_settings_leave_only_findings_about_users_versions_and_policies(
+    tmp_path: Path,
+) -> None:
+    """The block of the page is a valid configuration file."""
     (block,) = re.findall(
         r"^### Settings of the server$.*?\n\n((?:    [^\n]*\n)+)", PAGE, re.M | re.S
     )

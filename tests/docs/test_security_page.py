@@ -1,4 +1,4 @@
-"""docs/explanation/threat-model.md says what the red team found."""
+"""docs/explanation/threat-model.md, generated from the attempts of the red team."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from redteam.page import page
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "threat-model.md"
 
 
-def test_security_page_is_what_the_attempts_say() -> None:
-    """`make docs` writes it anew."""
-    assert PAGE.read_text() == page()
+def test_generated_page_equals_the_stored_page() -> None:
+    """A changed attempt needs a new page."""
+    assert PAGE.read_text() == page(), "run `make docs`"

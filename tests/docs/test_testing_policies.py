@@ -1,4 +1,4 @@
-"""What `docs/how-to/test-a-policy.md` shows is what comes out."""
+"""The commands of `docs/how-to/test-a-policy.md` and their output."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ PAGE = (ROOT / "docs" / "how-to" / "test-a-policy.md").read_text(encoding="utf-8
 
 
 @pytest.mark.parametrize("command", ["explain", "test", "can-i --list"])
-def test_shown_answer_is_the_one_that_is_given(
+def test_output_on_the_page_equals_that_of_the_command(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Line for line, of the example policy as it is."""
+    """The page quotes the output for the example policy line by line."""
     monkeypatch.chdir(ROOT)
     found = re.search(rf"^    \$ keyleash ({command} .*)\n((?:    .*\n)+)", PAGE, re.M)
     assert found is not None
 
-    said = Cli("redis://127.0.0.1:1").run(*shlex.split(found[1])).stdout
+    output = Cli("redis://127.0.0.1:1").run(*shlex.split(found[1])).stdout
 
-    assert said == re.sub(r"^    ", "", found[2], flags=re.M)
+    assert output == re.sub(r"^    ", "", found[2], flags=re.M)
 
 
-def test_shown_test_file_passes(tmp_path: Path) -> None:
-    """A reader copies it."""
+def test_test_file_on_the_page_passes(tmp_path: Path) -> None:
+    """Readers copy the test file of the page."""
     found = re.search(r"```yaml\n(policy: .*?)```", PAGE, re.S)
     assert found is not None
     shutil.copy(ROOT / "examples" / "agents.yaml", tmp_path)

@@ -1,4 +1,4 @@
-"""`docs/reference/wire.md` against the code and against what servers answer."""
+"""`docs/reference/wire.md`, compared with the code and with replies of servers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALLOWED = rb"[A-Za-z0-9:._/@+%-]*"
 
 @pytest.fixture
 def leash(server: RealServer) -> Leash:
-    """Identities that meet each refusal for one reason alone."""
+    """Identities for which each denial has one reason."""
     leash = Leash(server)
     broad = {"grants": [grant("read", "write", keys="t:*")]}
     leash.load(
@@ -65,7 +65,7 @@ def documented_details() -> dict[str, set[str]]:
 
 
 def details_of(line: Any) -> tuple[str, dict[str, bytes]]:
-    """Read a refusal as the page says it."""
+    """Parse a denial as the page documents it."""
     mark, code, *pairs = line.split(" ")
     assert mark == "LEASH", line
     return code, {
@@ -79,20 +79,20 @@ def batch(leash: Leash, token: str, keys: list[str], mode: str, *items: Any) -> 
     return leash.raw("one", keys, token, "id", "2", mode, *items, digest=digest)
 
 
-def test_table_of_refusals_names_every_reply_code() -> None:
-    """A caller who handles what the page names handles everything."""
+def test_table_of_denials_names_every_reply_code() -> None:
+    """A client can handle all codes from the page."""
     assert sorted(documented_details()) == sorted(ReplyCode)
 
 
-def test_limits_of_the_page_are_those_of_the_scripts() -> None:
-    """A caller splits its calls by them."""
-    assert f"| {MAX_ARGUMENTS:,} arguments, its name among them |" in PAGE
-    assert f"| {MAX_BATCH_COMMANDS:,} commands, and {MAX_ARGUMENTS:,} arguments in all" in PAGE
+def test_limits_on_the_page_are_those_of_the_scripts() -> None:
+    """Clients split calls by these limits."""
+    assert f"| {MAX_ARGUMENTS:,} arguments, including its name |" in PAGE
+    assert f"| {MAX_BATCH_COMMANDS:,} commands and {MAX_ARGUMENTS:,} arguments in total" in PAGE
 
 
 @pytest.mark.parametrize(("calls", "declared"), KEYS_ROW.findall(PAGE))
 def test_keys_that_the_page_declares_are_those_of_the_command(calls: str, declared: str) -> None:
-    """The examples a caller starts from are right, in order and in number."""
+    """The examples declare the right keys, in order and in number."""
     for call in re.findall(r"`([^`]+)`", calls):
         argv = [word.encode() for word in shlex.split(call)]
         spec = load_table().find(argv)
@@ -103,7 +103,7 @@ def test_keys_that_the_page_declares_are_those_of_the_command(calls: str, declar
 
 
 def test_getkeys_gives_the_keys_that_the_page_declares(server: RealServer) -> None:
-    """The page sends callers to COMMAND GETKEYS."""
+    """The page recommends COMMAND GETKEYS."""
     rows = [row for row in KEYS_ROW.findall(PAGE) if row[1] != "none"]
     client = server.client()
 
@@ -115,14 +115,14 @@ def test_getkeys_gives_the_keys_that_the_page_declares(server: RealServer) -> No
         client.execute_command("COMMAND GETKEYS", "PING")
 
 
-def test_details_of_every_refusal_are_those_of_the_page(leash: Leash, token: str) -> None:
-    """What a caller reads beside a code is what the page promises."""
+def test_details_of_every_denial_are_those_of_the_page(leash: Leash, token: str) -> None:
+    """The page documents the details of each code."""
     seen: dict[str, set[str]] = {}
     for line in [
-        *refused_commands(leash, token),
-        *refused_batches(leash, token),
+        *denied_commands(leash, token),
+        *denied_batches(leash, token),
         *used_up_limits(leash),
-        *refused_tokens(leash),
+        *denied_tokens(leash),
         *identities_out_of_service(leash, token),
     ]:
         code, details = details_of(line)
@@ -131,7 +131,7 @@ def test_details_of_every_refusal_are_those_of_the_page(leash: Leash, token: str
     assert seen == documented_details()
 
 
-def refused_commands(leash: Leash, token: str) -> Iterator[Any]:
+def denied_commands(leash: Leash, token: str) -> Iterator[Any]:
     for command in [
         ("CONFIG", "GET", "*"),
         ("SORT", "t:a", "BY", "t:b"),
@@ -149,7 +149,7 @@ def refused_commands(leash: Leash, token: str) -> Iterator[Any]:
     yield leash.raw("one", ["t:b"], token, "id", "2", "GET", "t:a")
 
 
-def refused_batches(leash: Leash, token: str) -> Iterator[Any]:
+def denied_batches(leash: Leash, token: str) -> Iterator[Any]:
     yield batch(leash, token, [], "some", 1, "PING")
     yield batch(leash, token, [], "each", 2, "PING")
     yield batch(leash, token, [], "each", *[1, "PING"] * (MAX_BATCH_COMMANDS + 1))
@@ -166,7 +166,7 @@ def used_up_limits(leash: Leash) -> Iterator[Any]:
             yield leash.call(identity, token, "SET", "t:a", "x")
 
 
-def refused_tokens(leash: Leash) -> Iterator[Any]:
+def denied_tokens(leash: Leash) -> Iterator[Any]:
     now_us = int(leash.admin.time()[0]) * 1_000_000
     hour_us = 3_600_000_000
     for expires_us, used_us, revoked in [
@@ -177,7 +177,7 @@ def refused_tokens(leash: Leash) -> Iterator[Any]:
         record = TokenRecord("a" * 12, expires_us, used_us, revoked)
         leash.put_token("one", "old", record)
         yield leash.call("one", "old", "PING")
-    yield leash.call("one", "nobody's", "PING")
+    yield leash.call("one", "unknown", "PING")
 
 
 def identities_out_of_service(leash: Leash, token: str) -> Iterator[Any]:
@@ -190,8 +190,8 @@ def identities_out_of_service(leash: Leash, token: str) -> Iterator[Any]:
     yield leash.call("one", token, "PING")
 
 
-def test_values_of_a_refusal_are_escaped_as_the_page_says(leash: Leash, token: str) -> None:
-    """One line, whatever bytes a key has; the first 128 of them."""
+def test_values_of_a_denial_are_escaped_as_the_page_documents(leash: Leash, token: str) -> None:
+    """A denial is one line with the first 128 bytes of a key, whatever they are."""
     key = bytes(range(256))
     line = leash.call("one", token, "GET", key)
 
@@ -201,7 +201,7 @@ def test_values_of_a_refusal_are_escaped_as_the_page_says(leash: Leash, token: s
 
 
 def test_empty_poll_is_not_charged_and_not_audited(leash: Leash, token: str) -> None:
-    """A caller who waits by asking again pays for what it gets."""
+    """A poll without a result costs nothing."""
     before = leash.state("one")
     assert leash.call("one", token, "XREAD", "BLOCK", "9", "STREAMS", "t:s", "0") is None
 
@@ -211,14 +211,14 @@ def test_empty_poll_is_not_charged_and_not_audited(leash: Leash, token: str) -> 
 
 @pytest.mark.parametrize("number", [2**53, -(2**53), 2**63 - 1])
 def test_integer_beyond_a_double_is_text(leash: Leash, token: str, number: int) -> None:
-    """As the page tells callers who must make it an integer again."""
+    """The page documents the commands whose replies are text beyond 2^53."""
     leash.admin.set("t:n", number - 1)
 
     assert leash.call("one", token, "INCR", "t:n") == str(number).encode()
 
 
 def test_shape_of_a_reply_follows_the_protocol_argument(leash: Leash, token: str) -> None:
-    """What a caller sees who names the wrong one."""
+    """The argument decides the shape, not the connection."""
     leash.admin.zadd("t:z", {"a": 1.5})
     resp2 = leash.server.client(protocol=2)
 

@@ -27,7 +27,7 @@ POLICY = (ROOT / "examples" / "agents.yaml").read_text(encoding="utf-8")
 
 @pytest.fixture
 def leash(server: RealServer) -> Leash:
-    """The policy that the page names."""
+    """A server with the policy that the page names."""
     leash = Leash(server)
     leash.load(POLICY)
     return leash
@@ -35,7 +35,7 @@ def leash(server: RealServer) -> Leash:
 
 @pytest.fixture
 def ioredis(tmp_path: Path) -> Path:
-    """A folder in which Node finds ioredis."""
+    """A folder with ioredis."""
     if shutil.which("node") is None:
         pytest.skip("there is no node on PATH")
     modules = Path(os.environ.get("KEYLEASH_NODE_MODULES", ROOT / "node_modules"))
@@ -46,7 +46,7 @@ def ioredis(tmp_path: Path) -> Path:
 
 
 def output_of(leash: Leash, *command: str, folder: Path, **more: str) -> str:
-    """What a program prints that is given a server and a token of `agent-runner`."""
+    """Return the output of a program with a server and a token of `agent-runner`."""
     token = leash.issue("agent-runner").token
     environment = {**os.environ, "KEYLEASH_URL": leash.server.url, "KEYLEASH_TOKEN": token, **more}
     done = subprocess.run(
@@ -63,10 +63,10 @@ def output_of(leash: Leash, *command: str, folder: Path, **more: str) -> str:
 
 
 @pytest.mark.parametrize("program", ["redis-cli", "valkey-cli"])
-def test_example_for_redis_cli_prints_what_the_page_says(
+def test_example_for_redis_cli_prints_the_output_on_the_page(
     leash: Leash, program: str, tmp_path: Path
 ) -> None:
-    """A reader sees it on a terminal, for which FAKETTY stands in."""
+    """FAKETTY makes the program print as on a terminal."""
     if shutil.which(program) is None or shutil.which("bash") is None:
         pytest.skip(f"there is no {program}, or no bash, on PATH")
     code, printed = CODE["bash"]
@@ -76,10 +76,10 @@ def test_example_for_redis_cli_prints_what_the_page_says(
 
 
 @pytest.mark.parametrize("program", ["redis-cli", "valkey-cli"])
-def test_example_of_functions_prints_what_the_page_says(
+def test_example_of_functions_prints_the_output_on_the_page(
     leash: Leash, program: str, tmp_path: Path
 ) -> None:
-    """The same by FCALL, where the policy is loaded so."""
+    """The example calls guards with FCALL."""
     if shutil.which(program) is None or shutil.which("bash") is None:
         pytest.skip(f"there is no {program}, or no bash, on PATH")
     leash.transport = Transport.FUNCTION
@@ -90,24 +90,24 @@ def test_example_of_functions_prints_what_the_page_says(
     assert output_of(leash, "bash", "-c", script, folder=tmp_path, FAKETTY="1") == printed
 
 
-def test_example_for_ioredis_prints_what_the_page_says(leash: Leash, ioredis: Path) -> None:
-    """The code that a reader copies works."""
+def test_example_for_ioredis_prints_the_output_on_the_page(leash: Leash, ioredis: Path) -> None:
+    """Readers copy this code."""
     code, printed = CODE["js"]
     (ioredis / "example.mjs").write_text(code, encoding="utf-8")
 
     assert output_of(leash, "node", "example.mjs", folder=ioredis) == printed
 
 
-def test_example_for_ioredis_heals_a_stale_guard_and_a_lost_script(
+def test_example_for_ioredis_recovers_from_a_stale_guard_and_a_lost_script(
     leash: Leash, ioredis: Path
 ) -> None:
-    """It is the model for clients in other languages: where nothing ran, it calls again."""
+    """The example is a model for clients: it retries if nothing ran."""
     code, printed = CODE["js"]
     old = leash.digest("agent-runner")
     old_script = leash.admin.hget(NAMES.source("agent-runner"), old)
     leash.load(POLICY.replace("50000/day", "50001/day"))
     leash.admin.script_flush()
-    # Of all scripts the server has the old guard alone: it is stale, the new one is lost.
+    # The server has only the old guard: it is stale, and the new one is lost.
     leash.admin.script_load(old_script)
     remembered = f"await findGuard();\nguard = {{ ...guard, digest: '{old}' }};\nconst [state"
     (ioredis / "example.mjs").write_text(code.replace("const [state", remembered), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What keyleash is installed with: versions that are known to do, and none beyond."""
+"""Bounds of the versions of all dependencies."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 ALL = [*PROJECT["dependencies"], *(item for extra in EXTRAS.values() for item in extra)]
 DATA = {"tzdata"}
-"""Data without an interface: an upper bound would only keep corrections out."""
+"""Packages of data, without an upper bound: it would only exclude corrections."""
 
 
 @pytest.mark.parametrize(
-    "written", [item for item in ALL if not item.startswith("keyleash[")], ids=str
+    "dependency", [item for item in ALL if not item.startswith("keyleash[")], ids=str
 )
-def test_dependency_has_a_lower_and_an_upper_bound(written: str) -> None:
-    """The next major version of somebody else is looked at before users get it."""
-    requirement = Requirement(written)
+def test_dependency_has_a_lower_and_an_upper_bound(dependency: str) -> None:
+    """A new major version of a dependency is tested before users get it."""
+    requirement = Requirement(dependency)
     operators = {item.operator for item in requirement.specifier}
 
     assert ">=" in operators

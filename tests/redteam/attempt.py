@@ -1,4 +1,4 @@
-"""An attempt to get past a guard, and what must become of it at each tier."""
+"""Attempts to bypass a guard, with the expected outcome in each tier."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Tier(StrEnum):
-    """How an agent is bound; see docs/explanation/threat-model.md."""
+    """A tier of docs/explanation/threat-model.md."""
 
     COOPERATIVE = "cooperative"
     FENCED = "fenced"
@@ -17,27 +17,27 @@ class Tier(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What became of an attempt; the later, the worse."""
+    """Outcome of an attempt, from best to worst."""
 
-    ACL = "refused by the server"
-    GUARD = "refused by the guard"
-    NOTHING = "answered, and worth nothing"
+    ACL = "denied by the server"
+    GUARD = "denied by the guard"
+    NOTHING = "answered, but harmless"
     POSSIBLE = "possible"
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """
-    One thing that somebody may try who holds no more than an agent does.
+    An attempt of an attacker with the access of an agent.
 
     Attributes:
-        name: Of its function.
-        section: What it is about: a heading of the page.
-        does: What it does, as one sentence without a subject.
-        act: Makes it; true if it saw for itself that it succeeded.
-        expected: What must become of it.
-        by_guard: It calls guards. Then what a guard writes down about its own agent's calls is
-            no success, and neither is what the agent may read through it.
+        name: Name of its function.
+        section: A heading of the page.
+        does: Description, a sentence without a subject.
+        act: Runs the attempt; true if it succeeded by its own check.
+        expected: Expected outcome per tier.
+        by_guard: Whether it calls guards. Events of the guard, and what the agent may read
+            through it, are then no success.
     """
 
     name: str
@@ -61,7 +61,7 @@ def attempt(
     sealed: Outcome,
     by_guard: bool = False,
 ) -> Callable[[Act], Act]:
-    """Enter a function whose docstring says what it does."""
+    """Register a function; its docstring is the description."""
 
     def enter(act: Act) -> Act:
         assert act.__doc__, act

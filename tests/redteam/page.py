@@ -1,7 +1,6 @@
-"""
-docs/explanation/threat-model.md, made from the attempts of the red team.
+"""Write docs/explanation/threat-model.md from the attempts of the red team.
 
-    PYTHONPATH=tests python -m redteam.page docs/explanation/threat-model.md
+PYTHONPATH=tests python -m redteam.page docs/explanation/threat-model.md
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ SECTIONS = (
     "Guards and tokens",
     "The server that all agents use",
     "Replies and error texts",
-    "Counters, tokens and trails",
+    "Counters, tokens and audit streams",
     "Code",
     "Watching others, and messages",
     "Commands of operators",
@@ -33,7 +32,7 @@ WORDS = {
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the page."""
     return "\n".join([_text("before.md"), *_sections(), _text("after.md")])
 
 

@@ -20,7 +20,7 @@ STAGES += [(embedded_label(), tier, Transport.FUNCTION) for tier in (Tier.FENCED
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
-    """Every server at every tier, and guards as functions too."""
+    """A stage per server and tier, also with guards as functions."""
     label, tier, transport = request.param
     binary = find_server_binaries()[label]
     with staged(binary, tier, tmp_path_factory.mktemp("redteam"), transport) as stage:
@@ -29,9 +29,9 @@ def stage(
 
 @pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.name)
-def test_attempt_becomes_what_the_page_says(stage: Stage, attempt: Attempt, protocol: int) -> None:
-    """Nothing is possible but what is said to be, and nothing that is said to be is not."""
+def test_attempt_has_the_outcome_on_the_page(stage: Stage, attempt: Attempt, protocol: int) -> None:
+    """The page lists exactly what is possible."""
     stage.speak(protocol)
-    outcome, told = stage.try_out(attempt)
+    outcome, details = stage.try_out(attempt)
 
-    assert outcome is attempt.expected[stage.tier], told
+    assert outcome is attempt.expected[stage.tier], details

@@ -32,7 +32,7 @@ def texts(stage: Stage, length: int) -> tuple[str, str]:
 
 @guarded()
 def restore_through_the_guard(stage: Stage) -> bool:
-    """have the server parse a serialized value of its own making: RESTORE, through its guard"""
+    """make the server parse a crafted payload: RESTORE, through the guard"""
     dumped = stage.operator.dump(stage.key(OWN)) or b""
     for name in ("RESTORE", "RESTORE-ASKING"):
         stage.intruder.call(name, "jobs:new", "0", dumped)
@@ -42,7 +42,7 @@ def restore_through_the_guard(stage: Stage) -> bool:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def restore_directly(stage: Stage) -> None:
-    """the same without its guard"""
+    """the same without the guard"""
     dumped = stage.operator.dump(stage.key(OWN)) or b""
     stage.intruder.say("RESTORE", "jobs:new", "0", dumped)
     stage.intruder.say("RESTORE-ASKING", "jobs:new", "0", dumped)
@@ -50,7 +50,7 @@ def restore_directly(stage: Stage) -> None:
 
 @guarded()
 def much_work(stage: Stage) -> None:
-    """hold the server by one call: LCS of long strings, a huge COUNT, a batch of many small ones"""
+    """block the server with one call: LCS of long strings, a huge COUNT, a large batch"""
     pair = texts(stage, 11_000)
     stage.given("SADD", stage.key("jobs:set"), "x")
     stage.intruder.call("LCS", *pair, keys=pair)
@@ -61,14 +61,14 @@ def much_work(stage: Stage) -> None:
 
 @directly()
 def much_work_directly(stage: Stage) -> bool:
-    """the same without its guard"""
+    """the same without the guard"""
     stage.intruder.say("LCS", *texts(stage, 2_000))
     return not all(stage.intruder.errors)
 
 
 @guarded()
 def long_values(stage: Stage) -> bool:
-    """take memory by few short calls: SETRANGE, SETBIT, BITFIELD, BITOP, APPEND, COPY"""
+    """use much memory with few short calls: SETRANGE, SETBIT, BITFIELD, BITOP, APPEND, COPY"""
     key = stage.key("jobs:long")
     call = stage.intruder.call
     call("SETRANGE", "jobs:x", str(BEYOND), "x")
@@ -84,21 +84,21 @@ def long_values(stage: Stage) -> bool:
 
 @directly()
 def long_values_directly(stage: Stage) -> bool:
-    """the same without its guard"""
+    """the same without the guard"""
     stage.intruder.say("SETRANGE", "jobs:x", BEYOND, "x")
     return bool(stage.operator.delete(stage.key("jobs:x")))
 
 
 @guarded()
 def unread_replies(stage: Stage) -> None:
-    """have a batch hold many large replies in the server's memory"""
+    """fill the server's memory with the replies of a batch"""
     stage.given("SET", stage.key("jobs:a"), b"a" * MIB)
     stage.intruder.batch(*[("GET", "jobs:a")] * 100)
 
 
 @entered(by_guard=True, cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
 def flood_of_denials(stage: Stage) -> bool:
-    """push a denial out of the record by a flood of others: made-up commands, keys and tokens"""
+    """evict a recorded denial by many others with made-up commands, keys and tokens"""
     stage.intruder.call("GET", OTHER)
     first: Any = stage.operator.xrange(stage.keyspace.denied(WORKER))
     for number in range(30):
@@ -111,7 +111,7 @@ def flood_of_denials(stage: Stage) -> bool:
 
 @entered(by_guard=True, cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
 def hostile_counters(stage: Stage) -> bool:
-    """make its guard take memory and time by what it writes to the counters of its token"""
+    """make the guard use memory and time by overwriting the counters of the token"""
     stage.intruder.call("GET", OWN)
     prefix = stage.keyspace.limit_prefix(WORKER, READS)
     (counter,) = stage.operator.scan_iter(f"{prefix}*")

@@ -17,7 +17,7 @@ redis.register_function('f', function(keys) return redis.call('GET', keys[1]) en
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def run_code(stage: Stage) -> None:
-    """run Lua of its own"""
+    """run its own Lua"""
     say = stage.intruder.say
     for name in ("EVAL", "EVAL_RO"):
         say(name, READ, 1, OTHER)
@@ -53,7 +53,7 @@ def others_code(stage: Stage) -> None:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def read_only_guard(stage: Stage) -> bool:
-    """call its own guard so that it can write no refusal down"""
+    """call its guard so that a denial cannot be recorded"""
     refused = stage.operator.xlen(stage.keyspace.denied(WORKER))
     header = (stage.tokens[WORKER], "c", "2")
     head = stage.intruder.head(stage.intruder.record[b"digest"], "_RO")

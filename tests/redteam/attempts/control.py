@@ -14,7 +14,7 @@ from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, RECORD_FORMAT, token_dige
 from redteam.attempt import Outcome, attempt
 from redteam.stage import CLERK, OTHER, OTHER_SECRET, OWN, OWN_SECRET, WORKER, Stage
 
-entered = partial(attempt, "Counters, tokens and trails")
+entered = partial(attempt, "Counters, tokens and audit streams")
 ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
 DAY_MS = 86_400_000
 PUBLIC = Keyspace()
@@ -23,14 +23,14 @@ PUBLIC = Keyspace()
 
 @entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
 def reset_own_counters(stage: Stage) -> None:
-    """set its own counters back"""
+    """reset its own counters"""
     stage.given("SETRANGE", stage.keyspace.state(WORKER), "24", b"\1" * 8)
     stage.intruder.say("SETRANGE", PUBLIC.state(WORKER), 24, b"\0" * 8)
 
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def delete_own_state(stage: Stage) -> None:
-    """delete its own state or trail, or let them expire"""
+    """delete or expire its own state or audit stream"""
     for key in (PUBLIC.state(WORKER), PUBLIC.audit(WORKER), PUBLIC.denied(WORKER)):
         stage.intruder.say("DEL", key)
         stage.intruder.say("UNLINK", key)
@@ -40,13 +40,13 @@ def delete_own_state(stage: Stage) -> None:
 
 @entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
 def forge_own_event(stage: Stage) -> None:
-    """write a false event to its own trail"""
+    """append a forged event to its own audit stream"""
     stage.intruder.say("XADD", PUBLIC.audit(WORKER), "*", "key", "forged")
 
 
 @entered(cooperative=NOTHING, fenced=NOTHING, sealed=ACL, by_guard=True)
 def forge_event_of_anothers_key(stage: Stage) -> bool:
-    """make undo take a false event in its own trail for a change of another's key"""
+    """make undo trust a forged event about another identity's key"""
     pool = stage.operator.connection_pool
     keyleash.Redis(connection_pool=pool, token=stage.tokens[CLERK]).set(OTHER, "changed")
     stage.given("PING")
@@ -60,14 +60,14 @@ def forge_event_of_anothers_key(stage: Stage) -> bool:
 
 @entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
 def trim_own_trail(stage: Stage) -> None:
-    """cut its own trail off"""
+    """trim its own audit stream"""
     stage.given("XADD", stage.keyspace.audit(WORKER), "*", "key", "an event")
     stage.intruder.say("XTRIM", PUBLIC.audit(WORKER), "MAXLEN", "0")
 
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def read_own_trail(stage: Stage) -> bool:
-    """read what is recorded of it"""
+    """read its own audit stream"""
     stage.given("XADD", stage.keyspace.audit(WORKER), "*", "key", "an event")
     for key in (PUBLIC.audit(WORKER), PUBLIC.denied(WORKER)):
         stage.intruder.say("XRANGE", key, "-", "+")
@@ -76,7 +76,7 @@ def read_own_trail(stage: Stage) -> bool:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def others_counters(stage: Stage) -> None:
-    """change counters, tokens and trails of another identity"""
+    """change counters, tokens and audit streams of another identity"""
     say = stage.intruder.say
     say("SETRANGE", PUBLIC.state(CLERK), 8, b"\0\0\0\0\0\0\xf0\x3f")
     say("XTRIM", PUBLIC.audit(CLERK), "MAXLEN", "0")
@@ -87,7 +87,7 @@ def others_counters(stage: Stage) -> None:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def read_control(stage: Stage) -> bool:
-    """read the policy, tokens that were issued, the control trail, the record of the prefixes"""
+    """read the policy, token records, the control stream, the record of the prefixes"""
     for call in (("HGETALL", PUBLIC.policy), ("HGETALL", PUBLIC.tokens(WORKER)),
                  ("HGETALL", PUBLIC.sealed), ("HGETALL", PUBLIC.guard(CLERK)),
                  ("XRANGE", PUBLIC.control, "-", "+"), ("GET", PUBLIC.state(CLERK))):  # fmt: skip
@@ -97,14 +97,14 @@ def read_control(stage: Stage) -> bool:
 
 @entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
 def prolong_own_token(stage: Stage) -> None:
-    """give its own token a longer life"""
+    """extend the lifetime of its own token"""
     name = PUBLIC.token(WORKER, token_digest(stage.tokens[WORKER]))
     stage.intruder.say("SETRANGE", name, 0, b"\0\0\0\0\0\0\x60\x43")
 
 
 @entered(cooperative=POSSIBLE, fenced=NOTHING, sealed=Outcome.GUARD, by_guard=True)
 def make_token(stage: Stage) -> bool:
-    """make a token of its own, for itself or another, and call a guard with it"""
+    """create a token, for itself or another identity, and call a guard with it"""
     say, works = stage.intruder.say, False
     tomorrow_ms = int(stage.operator.time()[0]) * 1000 + DAY_MS
     for identity, key in ((WORKER, OWN), (CLERK, OTHER)):
@@ -123,7 +123,7 @@ def make_token(stage: Stage) -> bool:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def swap_guard_record(stage: Stage) -> None:
-    """put another script in the public guard record"""
+    """put another script into the public guard record"""
     for identity in (WORKER, CLERK):
         stage.intruder.say("HSET", PUBLIC.guard(identity), "digest", "0" * 40)
         stage.intruder.say("DEL", PUBLIC.guard(identity))

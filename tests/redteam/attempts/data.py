@@ -13,19 +13,19 @@ ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
 
 @entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
 def read_own(stage: Stage) -> None:
-    """read a key of its own, unrecorded and uncounted"""
+    """read its own key, unaudited and uncounted"""
     stage.intruder.say("GET", OWN)
 
 
 @entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
 def write_own(stage: Stage) -> None:
-    """write a key of its own, without an event"""
+    """write its own key without an event"""
     stage.intruder.say("SET", OWN, "changed")
 
 
 @entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
 def write_denied(stage: Stage) -> None:
-    """write a key within its grants that a deny rule takes out"""
+    """write a key that its grants match but a deny rule excludes"""
     stage.intruder.say("SET", "jobs:locked", "changed")
 
 
@@ -46,7 +46,7 @@ def write_others(stage: Stage) -> None:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def copy_across(stage: Stage) -> None:
-    """copy, move, sort or merge what is another's into a key of its own"""
+    """copy, move, sort or merge another identity's data into its own key"""
     say = stage.intruder.say
     say("COPY", OTHER, "jobs:stolen")
     say("RENAME", OTHER, "jobs:stolen")
@@ -58,8 +58,7 @@ def copy_across(stage: Stage) -> None:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def wipe_others_by_merging_nothing(stage: Stage) -> None:
-    """overwrite another's key by commands whose keys native ACLs overlook: PFMERGE, SORT,
-    GEORADIUS"""
+    """overwrite another identity's key where ACLs overlook a key: PFMERGE, SORT, GEORADIUS"""
     stage.given("RPUSH", stage.key("jobs:list"), "2", "1")
     stage.given("GEOADD", stage.key("jobs:geo"), "0", "0", "here")
     say = stage.intruder.say
@@ -74,7 +73,7 @@ def wipe_others_by_merging_nothing(stage: Stage) -> None:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def read_behind_a_group_named_streams(stage: Stage) -> None:
-    """read another's stream by a group that is named like an option"""
+    """read another identity's stream through a group named like an option"""
     stage.given("XADD", stage.key("books:log"), "*", "line", OTHER_SECRET)
     stage.given("XGROUP", "CREATE", stage.key("books:log"), "STREAMS", "0")
     stage.intruder.say("XREADGROUP", "GROUP", "STREAMS", "jobs:1", "STREAMS", "books:log", ">")
@@ -115,7 +114,7 @@ def other_database(stage: Stage) -> bool:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def look_around(stage: Stage) -> None:
-    """learn of a key by what is no reading of it: OBJECT, MEMORY, TYPE, TTL, DUMP"""
+    """inspect a key without reading it: OBJECT, MEMORY, TYPE, TTL, DUMP"""
     say = stage.intruder.say
     for call in (("DUMP", OTHER), ("DUMP", NOBODYS), ("OBJECT", "ENCODING", OTHER), ("TYPE", OTHER),
                  ("MEMORY", "USAGE", OTHER), ("PTTL", OTHER), ("STRLEN", OTHER)):  # fmt: skip
@@ -124,7 +123,7 @@ def look_around(stage: Stage) -> None:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def restore_and_migrate(stage: Stage) -> None:
-    """put a serialized value in place of another's key, or send one to another server"""
+    """replace another identity's key by RESTORE, or send it to another server by MIGRATE"""
     say = stage.intruder.say
     dumped = stage.operator.dump(stage.key(OWN)) or b""
     say("RESTORE", OTHER, "0", dumped, "REPLACE")

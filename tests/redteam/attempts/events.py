@@ -22,7 +22,7 @@ def monitor(stage: Stage) -> None:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def keyspace_events(stage: Stage) -> bool:
-    """be told of changes to keys"""
+    """receive keyspace notifications"""
     for call in (
         ("PSUBSCRIBE", "__key*"),
         ("SUBSCRIBE", "__keyevent@0__:set"),
@@ -34,7 +34,7 @@ def keyspace_events(stage: Stage) -> bool:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def tracking(stage: Stage) -> bool:
-    """have the server tell when keys change, without reading them"""
+    """receive invalidations of client-side caching for other keys"""
     stage.intruder.say("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "books:")
     stage.intruder.say("CLIENT", "CACHING", "YES")
     return not all(stage.intruder.errors)
@@ -51,7 +51,7 @@ def messages(stage: Stage) -> bool:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def wait_for_others(stage: Stage) -> bool:
-    """block on keys of others, or until replicas have something"""
+    """block on other identities' keys, or wait for replicas"""
     for call in (("BLPOP", OTHER, "0.01"), ("XREAD", "BLOCK", "1", "STREAMS", OTHER, "$"),
                  ("BZPOPMIN", OTHER, "0.01"), ("WAITAOF", "0", "0", "1")):  # fmt: skip
         stage.intruder.say(*call)

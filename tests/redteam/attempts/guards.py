@@ -30,7 +30,7 @@ def others_token(stage: Stage) -> None:
 
 @guarded()
 def guessed_token(stage: Stage) -> None:
-    """guess a token: random, empty, too long, its own with one letter changed"""
+    """guess a token: random, empty, too long, its own with one changed letter"""
     own = stage.tokens[WORKER]
     for token in (
         "",
@@ -45,7 +45,7 @@ def guessed_token(stage: Stage) -> None:
 
 @guarded()
 def foreign_key(stage: Stage) -> None:
-    """read and write keys outside of its grants, and denied ones"""
+    """read and write keys outside its grants, and denied keys"""
     for key in (OTHER, NOBODYS, "jobs:locked", "keyleash:policy", "", "jobs", "JOBS:1"):
         stage.intruder.call("GET", key)
         stage.intruder.call("SET", key, "changed")
@@ -53,7 +53,7 @@ def foreign_key(stage: Stage) -> None:
 
 @guarded()
 def control_keys(stage: Stage) -> None:
-    """reach control keys: state, tokens, audit, sources, the record of the prefixes"""
+    """access control keys: state, tokens, audit streams, sources, the record of the prefixes"""
     names = Keyspace()
     for key in (names.state(WORKER), names.audit(WORKER), names.source(WORKER), names.policy,
                 names.guard(CLERK), names.sealed, names.tokens(CLERK)):  # fmt: skip
@@ -63,7 +63,7 @@ def control_keys(stage: Stage) -> None:
 
 @guarded()
 def forged_keys(stage: Stage) -> None:
-    """declare other keys than the command has, more of them, fewer, none"""
+    """declare other keys than those of the command, more, fewer or none"""
     for keys in ([OWN], [], [OWN, OTHER], [OTHER, OWN], [OTHER] * 40):
         stage.intruder.call("GET", OTHER, keys=keys)
         stage.intruder.call("MSET", OTHER, "x", OWN, "y", keys=keys)
@@ -86,7 +86,7 @@ def hidden_keys(stage: Stage) -> None:
 
 @guarded()
 def misspelt_command(stage: Stage) -> None:
-    """name a command in a way that guard and server may read differently"""
+    """use a command name that guard and server may read differently"""
     for name in (
         "get",
         "GET\0",
@@ -104,7 +104,7 @@ def misspelt_command(stage: Stage) -> None:
 
 @guarded()
 def keyless_command(stage: Stage) -> None:
-    """run through the guard what has no key, or anybody's"""
+    """run commands without keys, or for any key, through the guard"""
     for name in ("FLUSHALL", "KEYS", "SCAN", "CONFIG", "EVAL", "SCRIPT", "ACL", "MULTI", "CLIENT",
                  "DEBUG", "SUBSCRIBE", "PUBLISH", "MONITOR", "SWAPDB", "FUNCTION"):  # fmt: skip
         stage.intruder.call(name, "*", keys=[])
@@ -112,7 +112,7 @@ def keyless_command(stage: Stage) -> None:
 
 @guarded()
 def misshapen_call(stage: Stage) -> None:
-    """leave out arguments, send far too many, or a batch whose lengths do not add up"""
+    """omit arguments, send too many, or send a batch with wrong lengths"""
     say, record = stage.intruder.say, stage.intruder.record
     one, batch = (stage.intruder.head(record[kind]) for kind in (b"digest", b"batch_digest"))
     token = stage.tokens[WORKER]
@@ -128,7 +128,7 @@ def misshapen_call(stage: Stage) -> None:
 
 @entered(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
 def forged_correlation(stage: Stage) -> bool:
-    """forge fields of an event by the correlation id, or make events huge by it"""
+    """forge fields of an event, or make it huge, by the correlation id"""
     stage.intruder.call("SET", OWN, "x", correlation=b"c\r\nkey books:1\0" + b"z" * 1_000_000)
     event = stage.newest_event()
     return len(event[b"correlation"]) > 256 or event[b"key"] != OWN.encode()
@@ -136,7 +136,7 @@ def forged_correlation(stage: Stage) -> bool:
 
 @entered(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
 def clock(stage: Stage) -> bool:
-    """set the clock back by which limits are counted"""
+    """turn back the clock of the limits"""
     call = stage.intruder.call
     call("SET", OWN, "x")
     before = stage.state()
@@ -148,7 +148,7 @@ def clock(stage: Stage) -> bool:
 
 @entered(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
 def timing(stage: Stage) -> bool:
-    """tell by the work that a server does whether a token is another's, or nobody's"""
+    """find out by the server's work whether a token exists"""
     work = []
     stage.intruder.say("PING")
     for token in (stage.tokens[CLERK], "kl_worker_" + "A" * 43, "kl_clerk_" + "B" * 43):

@@ -13,7 +13,7 @@ ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def learn_of_users(stage: Stage) -> bool:
-    """learn of users, their rights and passwords"""
+    """read users, their rights and passwords"""
     for call in (("ACL", "LIST"), ("ACL", "GETUSER", CLERK), ("ACL", "USERS"), ("ACL", "LOG"),
                  ("ACL", "WHOAMI"), ("ACL", "DRYRUN", CLERK, "GET", OTHER)):  # fmt: skip
         stage.intruder.say(*call)
@@ -22,7 +22,7 @@ def learn_of_users(stage: Stage) -> bool:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def become_another(stage: Stage) -> bool:
-    """give itself rights, make a user, or delete one"""
+    """give itself rights, create a user, or delete one"""
     say = stage.intruder.say
     say("ACL", "SETUSER", "mine", "on", "nopass", "~*", "+@all")
     say("ACL", "SETUSER", stage.intruder.holds.user or OPERATOR, "+@all", "~*")
@@ -33,7 +33,7 @@ def become_another(stage: Stage) -> bool:
 
 @entered(cooperative=NOTHING, fenced=ACL, sealed=ACL)
 def log_in_as_another(stage: Stage) -> bool | None:
-    """log in as another with its own password, none, or after a RESET"""
+    """log in as another user with its own password, without one, or after RESET"""
     say, holds = stage.intruder.say, stage.intruder.holds
     if stage.intruder.holds.user == OPERATOR:
         say("PING")
@@ -63,7 +63,7 @@ def configure(stage: Stage) -> bool:
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def debug(stage: Stage) -> bool:
-    """look into the server's memory, its logs and what others send"""
+    """inspect the server's memory, its logs and other clients"""
     for call in (("OBJECT", "HELP"), ("OBJECT", "ENCODING", OTHER), ("MEMORY", "DOCTOR"),
                  ("SLOWLOG", "GET"), ("SLOWLOG", "RESET"), ("CLIENT", "LIST"),
                  ("CLIENT", "KILL", "TYPE", "pubsub"), ("CLIENT", "PAUSE", "0"), ("CLIENT", "ID"),

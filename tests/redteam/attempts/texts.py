@@ -14,7 +14,7 @@ harmless = partial(entered, cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
 
 @harmless()
 def errors_of_commands(stage: Stage) -> None:
-    """have commands fail in ways that name keys: NOGROUP, BUSYKEY, WRONGTYPE, no such key"""
+    """provoke errors that name keys: NOGROUP, BUSYKEY, WRONGTYPE, no such key"""
     call = stage.intruder.call
     call("XREADGROUP", "GROUP", "none", "me", "STREAMS", "jobs:2", ">", keys=["jobs:2"])
     call("XADD", "jobs:log", "*", "a", "b")
@@ -38,7 +38,7 @@ def errors_of_commands(stage: Stage) -> None:
 
 @harmless()
 def names_in_replies(stage: Stage) -> None:
-    """have commands reply with names of keys: LMPOP, ZMPOP, BLPOP, XREAD, SCAN's relatives"""
+    """provoke replies that name keys: LMPOP, ZMPOP, BLPOP, XREAD, HSCAN and similar"""
     call = stage.intruder.call
     call("RPUSH", "jobs:l", "1", "2", "3")
     call("ZADD", "jobs:z", "1", "m", "2", "n")
@@ -57,7 +57,7 @@ def names_in_replies(stage: Stage) -> None:
 
 @harmless()
 def refusals(stage: Stage) -> None:
-    """learn from refusals whether keys of others exist"""
+    """find out from denials whether keys of others exist"""
     call = stage.intruder.call
     there, absent = call("GET", "books:1"), call("GET", "books:7")
     assert there.replace(b"books:1", b"") == absent.replace(b"books:7", b"")
