@@ -1,4 +1,4 @@
-"""Servers whose trails a test writes itself."""
+"""Servers whose streams a test writes without guards."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from support.streams import Streams
 
 @pytest.fixture
 def streams(server: RealServer) -> Streams:
-    """Every server in turn, with empty trails."""
+    """Each server in turn, with empty streams."""
     return Streams(server.client())
 
 
 @pytest.fixture
-def embedded_trails(embedded: RealServer) -> Streams:
-    """The embedded server, with empty trails."""
+def embedded_streams(embedded: RealServer) -> Streams:
+    """The embedded server, with empty streams."""
     return Streams(embedded.client())

@@ -1,4 +1,4 @@
-"""What a key held at a time, or why nobody can tell."""
+"""The value of a key at a past time, or the reason why it is not known."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scribe(client: Any) -> Scribe:
 
 
 def now_ms(client: Any) -> int:
-    """A moment with nothing before and behind it in the same millisecond."""
+    """Return a server time that shares its millisecond with no event."""
     time.sleep(0.002)
     seconds, micros = client.time()
     time.sleep(0.002)
@@ -40,8 +40,8 @@ def held(client: Any, time_ms: int, key: bytes = b"k") -> tuple[Any, ...]:
     return as_of(client, time_ms, key).value.elements
 
 
-def test_every_value_of_a_life_is_found(client: Any, scribe: Scribe) -> None:
-    """Before the first change, between changes of several identities, and now."""
+def test_each_past_value_of_a_key_is_found(client: Any, scribe: Scribe) -> None:
+    """Times before the first change, between changes of several identities, and now."""
     client.set("k", "0")
     times = [now_ms(client)]
     for number, identity in enumerate("aba", 1):
@@ -58,8 +58,8 @@ def test_every_value_of_a_life_is_found(client: Any, scribe: Scribe) -> None:
     assert [as_of(client, at).is_compared for at in times] == [False, True, True, True]
 
 
-def test_value_now_serves_if_nobody_changed_it_since(client: Any, scribe: Scribe) -> None:
-    """With its expiry; other keys do not matter."""
+def test_unchanged_value_is_the_present_value(client: Any, scribe: Scribe) -> None:
+    """The expiry is included, and events of other keys do not matter."""
     scribe.run("a", "SET", "k", "1", "EX", "1000")
     at = now_ms(client)
     scribe.run("a", "SET", "other", "1")
@@ -70,8 +70,8 @@ def test_value_now_serves_if_nobody_changed_it_since(client: Any, scribe: Scribe
     assert then.value.expires_ms == client.pexpiretime("k")
 
 
-def test_undo_is_a_change_like_any_other(client: Any, scribe: Scribe) -> None:
-    """What it overwrote is found in its own images."""
+def test_value_before_an_undo_is_found(client: Any, scribe: Scribe) -> None:
+    """An undo records before-images like any other change."""
     client.set("k", "1")
     scribe.run("a", "SET", "k", "2")
     at = now_ms(client)
@@ -81,8 +81,8 @@ def test_undo_is_a_change_like_any_other(client: Any, scribe: Scribe) -> None:
     assert held(client, now_ms(client)) == (b"1",)
 
 
-def test_key_that_had_expired_by_then_did_not_exist(client: Any, scribe: Scribe) -> None:
-    """Also if nothing says so but its expiry."""
+def test_key_expired_by_that_time_did_not_exist(client: Any, scribe: Scribe) -> None:
+    """The recorded expiry suffices; no event records it."""
     scribe.run("a", "SET", "k", "1", "PX", "1")
     at = now_ms(client)
 
@@ -90,7 +90,7 @@ def test_key_that_had_expired_by_then_did_not_exist(client: Any, scribe: Scribe)
 
 
 def test_value_that_expired_later_is_not_known(client: Any, scribe: Scribe) -> None:
-    """Nobody took an image of it when it went."""
+    """Expiry records no before-image."""
     scribe.run("a", "SET", "k", "1", "PX", "30")
     at = now_ms(client)
     time.sleep(0.04)
@@ -102,8 +102,8 @@ def test_value_that_expired_later_is_not_known(client: Any, scribe: Scribe) -> N
         as_of(client, at)
 
 
-def test_change_without_an_image_hides_what_was_there(client: Any, scribe: Scribe) -> None:
-    """Also if there is an image of a later one."""
+def test_change_without_before_image_hides_earlier_values(client: Any, scribe: Scribe) -> None:
+    """The before-image of a later change does not help."""
     client.set("k", "0")
     at = now_ms(client)
     scribe.run("a", "SET", "k", "1", images=False)
@@ -115,8 +115,8 @@ def test_change_without_an_image_hides_what_was_there(client: Any, scribe: Scrib
         as_of(client, at)
 
 
-def test_masked_change_hides_what_was_there(client: Any, scribe: Scribe) -> None:
-    """It is known that the key was changed, and nothing else."""
+def test_masked_change_hides_earlier_values(client: Any, scribe: Scribe) -> None:
+    """The stream records that the key was changed, without its value."""
     import hashlib
 
     client.set("s:1", "0")
@@ -129,7 +129,7 @@ def test_masked_change_hides_what_was_there(client: Any, scribe: Scribe) -> None
 
 
 def test_value_that_was_too_large_is_not_known(client: Any, scribe: Scribe) -> None:
-    """It says how large it was."""
+    """The error has the size of the value."""
     client.hset(NAMES.layouts, "a", "{}")
     at = now_ms(client)
     scribe.add("a", "op", "SET", "key", "k", "before", "k", "expires", "large", "value", "70000")
@@ -138,8 +138,8 @@ def test_value_that_was_too_large_is_not_known(client: Any, scribe: Scribe) -> N
         as_of(client, at)
 
 
-def test_change_outside_the_guards_makes_it_uncertain(client: Any, scribe: Scribe) -> None:
-    """It was there before or after that time: nobody knows."""
+def test_change_outside_the_guards_hides_the_value(client: Any, scribe: Scribe) -> None:
+    """That change may have come before or after the time."""
     scribe.run("a", "SET", "k", "1")
     at = now_ms(client)
     client.set("k", "2")
@@ -151,8 +151,8 @@ def test_change_outside_the_guards_makes_it_uncertain(client: Any, scribe: Scrib
         as_of(client, at)
 
 
-def test_trail_that_was_trimmed_since_then_cannot_tell(client: Any, scribe: Scribe) -> None:
-    """An event that is gone may have been about the key."""
+def test_stream_trimmed_since_that_time_hides_the_value(client: Any, scribe: Scribe) -> None:
+    """A trimmed event may have changed the key."""
     client.set("k", "0")
     at = now_ms(client)
     scribe.run("a", "SET", "k", "1")
@@ -163,8 +163,8 @@ def test_trail_that_was_trimmed_since_then_cannot_tell(client: Any, scribe: Scri
         as_of(client, at)
 
 
-def test_trail_that_was_trimmed_before_then_does_not_matter(client: Any, scribe: Scribe) -> None:
-    """What is gone is older than what was asked for."""
+def test_stream_trimmed_before_that_time_does_not_matter(client: Any, scribe: Scribe) -> None:
+    """The trimmed events are older than the time."""
     scribe.run("a", "SET", "k", "1")
     scribe.run("a", "SET", "other", "1")
     client.xtrim(NAMES.audit("a"), maxlen=2, approximate=False)
@@ -174,8 +174,8 @@ def test_trail_that_was_trimmed_before_then_does_not_matter(client: Any, scribe:
     assert held(client, at) == (b"1",)
 
 
-def test_time_to_come_is_an_error(client: Any) -> None:
-    """Nobody knows."""
+def test_time_in_the_future_is_an_error(client: Any) -> None:
+    """A future value is not known."""
     with raises_code("unknown-value", match="in the future"):
         as_of(client, now_ms(client) + 60_000)
 
@@ -191,10 +191,10 @@ def test_time_to_come_is_an_error(client: Any) -> None:
     ],
     ids=lambda value: str(value[0]),
 )
-def test_value_of_each_type_is_whole(
+def test_value_of_each_type_is_complete(
     client: Any, scribe: Scribe, command: tuple[Any, ...], elements: tuple[Any, ...]
 ) -> None:
-    """From an image, as from the key."""
+    """Values are read whole from a before-image and from the key."""
     client.execute_command(*command)
     at = now_ms(client)
     assert held(client, at) == elements

@@ -1,4 +1,4 @@
-"""Exporting trails: every entry, once, as it is."""
+"""Export of audit streams: each entry once, with all its bytes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import pytest
 from keyleash.audit.export import Archiver, FileFormat, archive, locked_archive, run, verify_archive
 from keyleash.audit.export import archive as manifest_module
 from keyleash.audit.export.groups import ConsumerGroup
-from keyleash.audit.export.rows import ArchiveRow, id_order
+from keyleash.audit.export.rows import ArchiveRow
+from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
 from support.archives import KEYS, add_events, archived, export, manifest, stored, unacknowledged
 from support.errors import raises_code
 from support.servers import RealServer
 
-TRAIL = "audit/a"
+FOLDER = "audit/a"
 STREAM = KEYS.audit("a")
 
 
@@ -31,8 +32,8 @@ def client(server: RealServer) -> Any:
 
 
 @pytest.fixture
-def one(embedded: RealServer) -> Any:
-    """A client of the embedded server, for what has nothing to do with the server."""
+def embedded_client(embedded: RealServer) -> Any:
+    """A client of the embedded server, for tests that do not depend on the kind of server."""
     return embedded.client()
 
 
@@ -42,7 +43,7 @@ def to(tmp_path: Path) -> Path:
 
 
 def odd_entries(client: Any) -> None:
-    """Names that repeat, bytes that are no text, and an entry that no guard wrote."""
+    """Append repeated names, bytes that are not UTF-8, and an entry that no guard wrote."""
     client.hset(KEYS.layouts, "a", "{}")
     batch = (
         "seq",
@@ -68,24 +69,24 @@ def odd_entries(client: Any) -> None:
 def test_entries_are_archived_with_all_their_bytes(
     client: Any, to: Path, file_format: FileFormat
 ) -> None:
-    """In every format, what is read back is what the stream has: names, order, bytes."""
+    """In each format, the rows that are read back equal the entries of the stream."""
     odd_entries(client)
 
     export(client, to, file_format=file_format)
 
-    assert archived(to, TRAIL) == stored(client, STREAM)
-    assert len(archived(to, TRAIL)) == 4
+    assert archived(to, FOLDER) == stored(client, STREAM)
+    assert len(archived(to, FOLDER)) == 4
     assert verify_archive(to).is_valid
 
 
-def test_line_says_what_a_reader_asks_for(one: Any, to: Path) -> None:
-    """Time, identity and commands with their keys, beside the fields as they are."""
-    odd_entries(one)
-    export(one, to)
-    (file,) = (to / TRAIL).glob("*.jsonl")
+def test_json_line_has_time_identity_and_commands(embedded_client: Any, to: Path) -> None:
+    """Derived members stand beside the fields of the entry, which are unchanged."""
+    odd_entries(embedded_client)
+    export(embedded_client, to)
+    (file,) = (to / FOLDER).glob("*.jsonl")
     first, of, *_ = map(json.loads, file.read_text().splitlines())
 
-    assert (first["trail"], first["identity"], first["seq"]) == ("audit", "a", 1)
+    assert (first["stream"], first["identity"], first["seq"]) == ("audit", "a", 1)
     assert first["time"].endswith("Z")
     assert first["commands"] == [
         {"op": "SET", "keys": ["k1"]},
@@ -96,8 +97,8 @@ def test_line_says_what_a_reader_asks_for(one: Any, to: Path) -> None:
     assert (of["commands"], of["seq"]) == ([], None)
 
 
-def test_every_trail_has_a_folder(client: Any, to: Path) -> None:
-    """Also that of an identity that left the policy, of operators, and the control stream."""
+def test_every_stream_has_a_folder(client: Any, to: Path) -> None:
+    """This includes identities that left the policy, operators, and the control stream."""
     add_events(client, "a", [1])
     client.xadd(KEYS.denied("a"), {"seq": 1, "code": "KEY_DENIED", "op": "SET"})
     client.xadd(KEYS.audit("@operators"), {"seq": 1, "op": "RESTORE", "key": "k"})
@@ -109,108 +110,108 @@ def test_every_trail_has_a_folder(client: Any, to: Path) -> None:
         assert len(archived(to, stream)) == 1
 
 
-def test_next_run_adds_only_what_is_new(client: Any, to: Path) -> None:
-    """Where nothing came, nothing is written."""
+def test_next_run_adds_only_new_entries(client: Any, to: Path) -> None:
+    """Without new entries, no file is written."""
     add_events(client, "a", range(1, 6))
     export(client, to)
     add_events(client, "a", range(6, 8))
-    (second,) = (done for done in export(client, to) if done.stream == TRAIL)
+    (second,) = (done for done in export(client, to) if done.stream == FOLDER)
 
     assert second.file is not None
     assert (second.file.count, second.file.first_seq, second.file.last_seq) == (2, 6, 7)
-    assert archived(to, TRAIL) == stored(client, STREAM)
-    assert [done for done in export(client, to) if done.stream == TRAIL] == []
+    assert archived(to, FOLDER) == stored(client, STREAM)
+    assert [done for done in export(client, to) if done.stream == FOLDER] == []
     assert unacknowledged(client, STREAM) == 0
 
 
-def test_files_are_bounded_and_chained(one: Any, to: Path) -> None:
-    """Each file's chain can be computed with nothing but SHA-256."""
-    add_events(one, "a", range(1, 26))
-    export(one, to, max_entries=10)
+def test_files_are_bounded_and_chained(embedded_client: Any, to: Path) -> None:
+    """The chain of each file can be recomputed with SHA-256 alone."""
+    add_events(embedded_client, "a", range(1, 26))
+    export(embedded_client, to, max_entries=10)
 
-    files = manifest(to, TRAIL)["files"]
+    files = manifest(to, FOLDER)["files"]
     assert [file["count"] for file in files] == [10, 10, 5]
     chain = "0" * 64
     for file in files:
-        content = (to / TRAIL / file["name"]).read_bytes()
+        content = (to / FOLDER / file["name"]).read_bytes()
         assert file["sha256"] == hashlib.sha256(content).hexdigest()
         chain = hashlib.sha256((chain + file["sha256"]).encode()).hexdigest()
         assert file["chain"] == chain
 
 
 def test_file_of_large_entries_is_bounded_by_their_bytes(
-    one: Any, to: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_client: Any, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images make entries large; neither a reply nor a file grows without bound."""
+    """Before-images make entries large, but replies and files stay bounded."""
     monkeypatch.setattr(run, "MAX_BYTES", 1_000_000)
-    add_events(one, "a", range(1, 101), image=b"\xff" * 50_000)
-    export(one, to)
+    add_events(embedded_client, "a", range(1, 101), image=b"\xff" * 50_000)
+    export(embedded_client, to)
 
-    files = manifest(to, TRAIL)["files"]
+    files = manifest(to, FOLDER)["files"]
     assert len(files) > 1
-    assert archived(to, TRAIL) == stored(one, STREAM)
+    assert archived(to, FOLDER) == stored(embedded_client, STREAM)
     assert verify_archive(to).is_valid
 
 
-def test_full_manifest_is_closed_and_gone_on_from(
-    one: Any, to: Path, monkeypatch: pytest.MonkeyPatch
+def test_full_manifest_is_closed_and_linked_from_the_next(
+    embedded_client: Any, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A manifest does not grow without end, and none of it is forgotten."""
+    """Manifests stay short, and verification reads the closed ones too."""
     monkeypatch.setattr(manifest_module, "FILES_PER_MANIFEST", 3)
     for number in range(1, 9):
-        add_events(one, "a", [number])
-        export(one, to)
+        add_events(embedded_client, "a", [number])
+        export(embedded_client, to)
 
-    closed = sorted(path.name for path in (to / TRAIL).glob("manifest-*"))
+    closed = sorted(path.name for path in (to / FOLDER).glob("manifest-*"))
     assert closed == ["manifest-00000003.json", "manifest-00000006.json"]
     report = verify_archive(to)
     assert report.is_valid
     assert [
-        (stream.files, stream.entries) for stream in report.streams if stream.stream == TRAIL
+        (stream.files, stream.entries) for stream in report.streams if stream.stream == FOLDER
     ] == [(8, 8)]
-    (to / TRAIL / closed[0]).unlink()
+    (to / FOLDER / closed[0]).unlink()
     assert not verify_archive(to).is_valid
 
 
-def test_run_is_recorded_in_the_control_stream_once(one: Any, to: Path) -> None:
-    """An event for each run with news; an export of nothing but such events is none."""
-    add_events(one, "a", [1, 2])
+def test_run_is_recorded_in_the_control_stream_once(embedded_client: Any, to: Path) -> None:
+    """Each run with new entries appends an event; a run that finds only such events does not."""
+    add_events(embedded_client, "a", [1, 2])
     for _ in range(3):
-        export(one, to, actor="ops")
-    add_events(one, "a", [3])
-    export(one, to, actor="ops")
+        export(embedded_client, to, actor="ops")
+    add_events(embedded_client, "a", [3])
+    export(embedded_client, to, actor="ops")
 
-    first, second = (fields for _, fields in one.xrange(KEYS.control))
+    first, second = (fields for _, fields in embedded_client.xrange(KEYS.control))
     assert (first[b"event"], first[b"actor"]) == (b"export", b"ops")
-    said = json.loads(first[b"trails"])
-    assert said == {
-        TRAIL: {
+    progress = json.loads(first[b"streams"])
+    assert progress == {
+        FOLDER: {
             "after": "0-0",
-            "to": archived(to, TRAIL)[1][0],
+            "to": archived(to, FOLDER)[1][0],
             "count": 2,
             "files": 1,
-            "chain": manifest(to, TRAIL)["files"][0]["chain"],
+            "chain": manifest(to, FOLDER)["files"][0]["chain"],
         }
     }
-    assert json.loads(second[b"trails"])[TRAIL]["after"] == said[TRAIL]["to"]
-    assert json.loads(second[b"trails"])[TRAIL]["count"] == 1
+    assert json.loads(second[b"streams"])[FOLDER]["after"] == progress[FOLDER]["to"]
+    assert json.loads(second[b"streams"])[FOLDER]["count"] == 1
 
 
-def test_export_that_was_not_recorded_is_so_by_the_next_run(one: Any, to: Path) -> None:
-    """A crash between the last file and the control event leaves no hole in the record."""
-    add_events(one, "a", [1, 2])
+def test_unrecorded_export_is_recorded_by_the_next_run(embedded_client: Any, to: Path) -> None:
+    """A crash between the last file and the control event does not lose the record."""
+    add_events(embedded_client, "a", [1, 2])
     with locked_archive(to) as archive:
-        running = Archiver(one, KEYS, archive).run()
+        running = Archiver(embedded_client, KEYS, archive).run()
         next(running)
         running.close()
-    export(one, to)
+    export(embedded_client, to)
 
-    ((_, event),) = one.xrange(KEYS.control)
-    assert json.loads(event[b"trails"])[TRAIL]["count"] == 2
+    ((_, event),) = embedded_client.xrange(KEYS.control)
+    assert json.loads(event[b"streams"])[FOLDER]["count"] == 2
 
 
-def test_second_archiver_on_a_directory_is_refused(one: Any, to: Path) -> None:
-    """Two that write one manifest would lose files of each other."""
+def test_second_archiver_on_a_directory_is_an_error(embedded_client: Any, to: Path) -> None:
+    """Two writers of one manifest would lose each other's files."""
     with (
         locked_archive(to),
         raises_code("archive-busy", match=rf"\(pid {os.getpid()}\) is at work"),
@@ -219,64 +220,66 @@ def test_second_archiver_on_a_directory_is_refused(one: Any, to: Path) -> None:
         pass
 
 
-def test_second_archive_is_refused_until_it_takes_over(one: Any, to: Path, tmp_path: Path) -> None:
-    """Two archives would have half of the trail each; the one that takes over has all there is."""
-    add_events(one, "a", [1, 2])
-    export(one, to)
+def test_second_archive_needs_take_over(embedded_client: Any, to: Path, tmp_path: Path) -> None:
+    """Two archives would each have half of the stream; after a take-over, one has all of it."""
+    add_events(embedded_client, "a", [1, 2])
+    export(embedded_client, to)
     with raises_code("archive-taken", match=f"begun at `.*{to}`"):
-        export(one, tmp_path / "other")
-    add_events(one, "a", [3])
-    assert [done.stream for done in export(one, to)][-1] == TRAIL
+        export(embedded_client, tmp_path / "other")
+    add_events(embedded_client, "a", [3])
+    assert [done.stream for done in export(embedded_client, to)][-1] == FOLDER
 
-    export(one, tmp_path / "other", take_over=True)
-    assert archived(tmp_path / "other", TRAIL) == stored(one, STREAM)
+    export(embedded_client, tmp_path / "other", take_over=True)
+    assert archived(tmp_path / "other", FOLDER) == stored(embedded_client, STREAM)
     with raises_code("archive-taken"):
-        export(one, to)
+        export(embedded_client, to)
 
 
-def test_archiver_that_was_taken_over_stops(one: Any, to: Path, tmp_path: Path) -> None:
-    """It must not take entries away from the archive that goes on."""
-    add_events(one, "a", range(1, 31))
+def test_archiver_stops_after_another_takes_over(
+    embedded_client: Any, to: Path, tmp_path: Path
+) -> None:
+    """It must not take entries that the other archive exports."""
+    add_events(embedded_client, "a", range(1, 31))
     with locked_archive(to) as archive:
-        running = Archiver(one, KEYS, archive, max_entries=10).run()
-        assert next(running).stream == TRAIL
-        export(one, tmp_path / "other", take_over=True)
+        running = Archiver(embedded_client, KEYS, archive, max_entries=10).run()
+        assert next(running).stream == FOLDER
+        export(embedded_client, tmp_path / "other", take_over=True)
         with raises_code("archive-taken", match="took it over"):
             list(running)
-    assert len(archived(tmp_path / "other", TRAIL)) == 30
+    assert len(archived(tmp_path / "other", FOLDER)) == 30
 
 
-def test_archive_of_another_server_is_refused(one: Any, to: Path) -> None:
-    """Its ids would pass for those of this one, and new events for exported ones."""
-    add_events(one, "a", [1, 2])
-    export(one, to)
-    one.flushall()
-    add_events(one, "a", [1])
+def test_archive_of_another_server_needs_take_over(embedded_client: Any, to: Path) -> None:
+    """New events could otherwise count as exported, because their ids are older."""
+    add_events(embedded_client, "a", [1, 2])
+    export(embedded_client, to)
+    embedded_client.flushall()
+    add_events(embedded_client, "a", [1])
 
     with raises_code("archive-taken", match="is not the source of"):
-        export(one, to)
-    (done,) = export(one, to, take_over=True)
-    assert [str(found.kind) for found in done.breaks] == ["anew"]
-    assert len(archived(to, TRAIL)) == 3
+        export(embedded_client, to)
+    (done,) = export(embedded_client, to, take_over=True)
+    assert [str(found.kind) for found in done.breaks] == ["restarted"]
+    assert len(archived(to, FOLDER)) == 3
 
 
-def test_directory_with_other_files_is_refused(one: Any, to: Path) -> None:
-    """Nothing of somebody else's is ever removed or listed."""
+def test_directory_with_other_files_is_an_error(embedded_client: Any, to: Path) -> None:
+    """Files that keyleash did not write are neither removed nor listed."""
     to.mkdir()
     (to / "precious").write_text("x")
 
     with raises_code("archive", match="is not empty, and not an archive"):
-        export(one, to)
+        export(embedded_client, to)
     assert [path.name for path in to.iterdir()] == ["precious"]
 
 
-def test_trimmed_events_are_a_gap_that_is_said(client: Any, to: Path) -> None:
-    """`retain: N` trims by itself: an archiver that is too slow says which numbers are gone."""
+def test_trimmed_events_are_reported_as_a_gap(client: Any, to: Path) -> None:
+    """If `retain: N` trims events before their export, their numbers are reported."""
     add_events(client, "a", range(1, 4))
     export(client, to)
     add_events(client, "a", range(4, 11))
     client.xtrim(STREAM, maxlen=2, approximate=False)
-    (done,) = (done for done in export(client, to) if done.stream == TRAIL)
+    (done,) = (done for done in export(client, to) if done.stream == FOLDER)
 
     (found,) = done.breaks
     assert (found.kind, found.before, found.seq) == ("gap", 3, 9)
@@ -284,8 +287,8 @@ def test_trimmed_events_are_a_gap_that_is_said(client: Any, to: Path) -> None:
     assert (finding.kind, finding.missing) == ("gap", (4, 8))
 
 
-def test_entries_that_were_trimmed_while_pending_are_said(client: Any, to: Path) -> None:
-    """Delivered, then a crash, then trimmed: they are lost, and count as that."""
+def test_entries_trimmed_while_pending_are_reported_as_lost(client: Any, to: Path) -> None:
+    """An entry that was delivered before a crash and then trimmed counts as lost."""
     add_events(client, "a", range(1, 6))
     with locked_archive(to) as archive:
         group = ConsumerGroup(client, STREAM, archive.id, archive.place)
@@ -295,30 +298,30 @@ def test_entries_that_were_trimmed_while_pending_are_said(client: Any, to: Path)
     (done,) = export(client, to)
 
     assert done.lost == 1
-    assert archived(to, TRAIL) == stored(client, STREAM)
+    assert archived(to, FOLDER) == stored(client, STREAM)
     assert unacknowledged(client, STREAM) == 0
 
 
-def test_file_that_a_crash_left_unlisted_is_kept(
-    one: Any, to: Path, monkeypatch: pytest.MonkeyPatch
+def test_file_left_unlisted_by_a_crash_is_listed(
+    embedded_client: Any, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is whole, and what it has may have been trimmed since."""
-    export(one, to)
+    """It is complete, and its entries may have been trimmed since."""
+    export(embedded_client, to)
     with monkeypatch.context() as patched:
         patched.setattr(archive, "add_file", crash)
-        add_events(one, "a", range(1, 6))
+        add_events(embedded_client, "a", range(1, 6))
         with pytest.raises(KeyboardInterrupt):
-            export(one, to)
-    before = stored(one, STREAM)
+            export(embedded_client, to)
+    before = stored(embedded_client, STREAM)
     assert [(finding.kind, finding.stream) for finding in verify_archive(to).findings] == [
-        ("extra", TRAIL)
+        ("extra", FOLDER)
     ]
-    one.xtrim(STREAM, maxlen=0, approximate=False)
-    add_events(one, "a", [6])
-    done = [done for done in export(one, to) if done.stream == TRAIL]
+    embedded_client.xtrim(STREAM, maxlen=0, approximate=False)
+    add_events(embedded_client, "a", [6])
+    done = [done for done in export(embedded_client, to) if done.stream == FOLDER]
 
-    assert archived(to, TRAIL) == [*before, *stored(one, STREAM)]
-    assert [(item.lost, item.breaks) for item in done] == [(0, ())]
+    assert archived(to, FOLDER) == [*before, *stored(embedded_client, STREAM)]
+    assert [(item.lost, item.breaks) for item in done] == [(0, [])]
     assert verify_archive(to).is_valid
 
 
@@ -326,25 +329,27 @@ def crash(*_arguments: Any) -> None:
     raise KeyboardInterrupt
 
 
-def test_file_that_no_crash_can_have_left_is_refused(one: Any, to: Path) -> None:
-    """A manifest that is older than its folder, or a file of somebody's: a person has to look."""
-    add_events(one, "a", range(1, 31))
-    export(one, to, max_entries=10)
-    said = manifest(to, TRAIL)
-    (to / TRAIL / "manifest.json").write_text(json.dumps({**said, "files": said["files"][:1]}))
+def test_unlisted_file_not_left_by_a_crash_is_an_error(embedded_client: Any, to: Path) -> None:
+    """An old manifest or a foreign file needs an operator's decision."""
+    add_events(embedded_client, "a", range(1, 31))
+    export(embedded_client, to, max_entries=10)
+    content = manifest(to, FOLDER)
+    (to / FOLDER / "manifest.json").write_text(
+        json.dumps({**content, "files": content["files"][:1]})
+    )
 
     with raises_code("archive", match="cannot be left from a crash"):
-        export(one, to)
-    for file in said["files"][1:]:
-        (to / TRAIL / file["name"]).unlink()
+        export(embedded_client, to)
+    for file in content["files"][1:]:
+        (to / FOLDER / file["name"]).unlink()
     with raises_code("archive", match="has 1 files, but 3 were recorded"):
-        export(one, to)
+        export(embedded_client, to)
 
 
-def test_trail_that_was_trimmed_before_its_first_export_is_a_note(one: Any, to: Path) -> None:
-    """The archive claims nothing of the time before it; so it is no finding for ever."""
-    add_events(one, "a", range(5, 8))
-    (done,) = export(one, to)
+def test_stream_trimmed_before_its_first_export_is_a_note(embedded_client: Any, to: Path) -> None:
+    """The archive does not cover the time before it, so this is not a finding."""
+    add_events(embedded_client, "a", range(5, 8))
+    (done,) = export(embedded_client, to)
 
     assert [str(found.kind) for found in done.breaks] == ["begins"]
     report = verify_archive(to)
@@ -352,10 +357,10 @@ def test_trail_that_was_trimmed_before_its_first_export_is_a_note(one: Any, to: 
     assert "begins at seq 5" in report.streams[0].notes[0]
 
 
-def test_page_without_room_is_not_asked_for(one: Any) -> None:
-    """A page is never larger than what a file still takes, nor empty."""
-    add_events(one, "a", range(1, 4))
-    group = ConsumerGroup(one, STREAM, "x", "here")
+def test_page_is_bounded_by_the_room_of_the_file(embedded_client: Any) -> None:
+    """A page is not larger than the remaining room of a file."""
+    add_events(embedded_client, "a", range(1, 4))
+    group = ConsumerGroup(embedded_client, STREAM, "x", "here")
     group.create()
 
     assert [len(group.next_page(room).rows) for room in (1, 5)] == [1, 2]
@@ -381,64 +386,64 @@ class _Disk:
 
 
 @pytest.mark.parametrize("file_format", FileFormat)
-def test_full_disk_at_any_step_leaves_no_half_file(
-    one: Any, to: Path, monkeypatch: pytest.MonkeyPatch, file_format: FileFormat
+def test_full_disk_at_any_step_leaves_no_incomplete_file(
+    embedded_client: Any, to: Path, monkeypatch: pytest.MonkeyPatch, file_format: FileFormat
 ) -> None:
-    """Nothing of the file is acknowledged, and the next run exports all of it, once."""
-    export(one, to, file_format=file_format)
+    """No entry of the file is acknowledged, and the next run exports each entry once."""
+    export(embedded_client, to, file_format=file_format)
     disk = _Disk(monkeypatch)
-    said = set()
+    messages = set()
     for step in range(1, 100):
-        add_events(one, "a", range(step * 10 - 9, step * 10 + 1))
+        add_events(embedded_client, "a", range(step * 10 - 9, step * 10 + 1))
         disk.left = step
         try:
-            export(one, to, file_format=file_format)
+            export(embedded_client, to, file_format=file_format)
         except (ArchiveError, OSError) as error:
-            said.add(str(error))
+            messages.add(str(error))
         else:
             break
         finally:
             disk.left = 0
-        names = {path.name for path in (to / TRAIL).glob("*")} - {"manifest.json"}
-        listed = manifest(to, TRAIL)["files"] if names else []
+        names = {path.name for path in (to / FOLDER).glob("*")} - {"manifest.json"}
+        listed = manifest(to, FOLDER)["files"] if names else []
         assert names == {file["name"] for file in listed}
-        missing = len(stored(one, STREAM)) - len(archived(to, TRAIL))
-        assert unacknowledged(one, STREAM) >= missing
-        export(one, to, file_format=file_format)
-        assert archived(to, TRAIL) == stored(one, STREAM)
-        assert unacknowledged(one, STREAM) == 0
+        missing = len(stored(embedded_client, STREAM)) - len(archived(to, FOLDER))
+        assert unacknowledged(embedded_client, STREAM) >= missing
+        export(embedded_client, to, file_format=file_format)
+        assert archived(to, FOLDER) == stored(embedded_client, STREAM)
+        assert unacknowledged(embedded_client, STREAM) == 0
     assert 5 < step < 99
-    assert any("no space left on device; its entries" in item for item in said)
+    assert any("no space left on device; its entries" in item for item in messages)
     assert verify_archive(to).is_valid
 
 
 def test_missing_pyarrow_names_the_extra(
-    one: Any, to: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_client: Any, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is delivered."""
+    """The error comes before any entry is delivered."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with raises_code("missing-extra", match="not installed") as caught:
-        export(one, to, file_format=FileFormat.PARQUET)
+        export(embedded_client, to, file_format=FileFormat.PARQUET)
 
     assert "keyleash[parquet]" in str(caught.value.help)
 
 
-def test_parquet_has_columns_for_queries(one: Any, to: Path) -> None:
-    """What an analyst filters by is a column, and keys are bytes."""
+def test_parquet_has_columns_for_queries(embedded_client: Any, to: Path) -> None:
+    """Time, identity and commands are columns, and keys are bytes."""
     import pyarrow.parquet
 
-    odd_entries(one)
-    export(one, to, file_format=FileFormat.PARQUET)
-    (file,) = (to / TRAIL).glob("*.parquet")
+    odd_entries(embedded_client)
+    export(embedded_client, to, file_format=FileFormat.PARQUET)
+    (file,) = (to / FOLDER).glob("*.parquet")
     table = pyarrow.parquet.read_table(file)
 
-    assert table.column_names == ["id", "time", "trail", "identity", "seq", "commands", "fields"]
+    assert table.column_names == ["id", "time", "stream", "identity", "seq", "commands", "fields"]
     assert table["seq"].to_pylist() == [1, None, None, 2]
     assert table["commands"].to_pylist()[0][1] == {"op": "SET", "keys": [b"k\xff"]}
 
 
-def test_id_past_all_calendars_has_no_time() -> None:
-    """Somebody may give an id; the export goes on."""
+def test_id_past_the_calendar_has_no_time() -> None:
+    """An operator may append an entry with any id; the export continues."""
     row = ArchiveRow("18446744073709551615-7", ())
 
     assert row.time is None

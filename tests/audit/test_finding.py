@@ -1,4 +1,4 @@
-"""One entry by its id."""
+"""Lookup of an entry by its id."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def find(streams: Streams, wanted: str) -> tuple[Any, ...]:
     return find_event(streams.client, KEYS, ["a", "b"], wanted)
 
 
-def test_event_is_found_with_what_became_of_it(streams: Streams) -> None:
-    """All of its sequels count, and each of them stands for the event."""
+def test_event_is_found_with_its_follow_ups(streams: Streams) -> None:
+    """All follow-ups are merged, and the id of each finds the event."""
     streams.event("b", "1-0", before="k", expires=-1, image=b"dump")
     streams.append(KEYS.audit("b"), "1-1", "of", "1-0", "after", "0" * 40 + ":-1")
     streams.error("b", "1-2", of="1-0")
@@ -30,8 +30,8 @@ def test_event_is_found_with_what_became_of_it(streams: Streams) -> None:
     assert find(streams, "b/1-0") == find(streams, "1-1") == find(streams, "1-2") == (event,)
 
 
-def test_batch_is_found_as_all_its_commands(streams: Streams) -> None:
-    """An event is shown whole."""
+def test_batch_is_found_with_all_its_commands(streams: Streams) -> None:
+    """Each command of a batch is an event."""
     streams.batch("a", "1-0", "SET", "x", "DEL", "y")
     streams.error("a", "1-1", of="1-0", item=2)
 
@@ -41,8 +41,8 @@ def test_batch_is_found_as_all_its_commands(streams: Streams) -> None:
     ]
 
 
-def test_refusal_and_control_event_are_found(streams: Streams) -> None:
-    """A refusal comes with how often it was repeated."""
+def test_denial_and_operator_action_are_found(streams: Streams) -> None:
+    """A denial has the number of its repeats."""
     streams.denial("a", "1-0")
     streams.repeats("a", "90000-0", of="1-0", count=3)
     streams.append(KEYS.control, "2-0", "event", "suspend", "actor", "ops", "identity", "a")
@@ -60,26 +60,26 @@ def test_refusal_and_control_event_are_found(streams: Streams) -> None:
 @pytest.mark.parametrize(
     "wanted", ["9-9", "a/1-0", "c/1-0", "denied:b/1-0", "", "1", "x", "1-0 ", "2-0"]
 )
-def test_id_of_no_event_is_an_error(embedded_trails: Streams, wanted: str) -> None:
-    """Whether it is no id, another identity's, or of an entry about an event that is gone."""
-    embedded_trails.event("b", "1-0")
-    embedded_trails.error("b", "2-0", of="0-1")
+def test_unknown_id_is_an_error(embedded_streams: Streams, wanted: str) -> None:
+    """This includes malformed ids, other identities, and follow-ups of trimmed events."""
+    embedded_streams.event("b", "1-0")
+    embedded_streams.error("b", "2-0", of="0-1")
 
     with raises_code("unknown-event", match="event"):
-        find(embedded_trails, wanted)
+        find(embedded_streams, wanted)
 
 
-def test_id_in_several_trails_is_an_error_that_names_them(embedded_trails: Streams) -> None:
-    """Each name that is offered then finds one."""
-    embedded_trails.event("a", "1-0")
-    embedded_trails.event("b", "1-0")
-    embedded_trails.denial("b", "1-0")
+def test_ambiguous_id_is_an_error_that_names_the_streams(embedded_streams: Streams) -> None:
+    """Each suggested name finds one entry."""
+    embedded_streams.event("a", "1-0")
+    embedded_streams.event("b", "1-0")
+    embedded_streams.denial("b", "1-0")
 
     with raises_code("ambiguous-event", match="3 audit streams") as caught:
-        find(embedded_trails, "1-0")
+        find(embedded_streams, "1-0")
     with raises_code("ambiguous-event", match="2 audit streams"):
-        find(embedded_trails, "b/1-0")
+        find(embedded_streams, "b/1-0")
 
     assert caught.value.help == "name one of `a/1-0`, `audit:b/1-0`, `denied:b/1-0`"
     for name in ("a/1-0", "audit:b/1-0", "denied:b/1-0"):
-        assert len(find(embedded_trails, name)) == 1
+        assert len(find(embedded_streams, name)) == 1

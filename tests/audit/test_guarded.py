@@ -1,4 +1,4 @@
-"""What guards write, as readers find it."""
+"""Entries written by real guards, as the reading functions return them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from support.servers import RealServer
 
 @pytest.fixture
 def leash(server: RealServer) -> Leash:
-    """An identity of which everything is recorded."""
+    """An identity that records reads, arguments and before-images."""
     leash = Leash(server)
     leash.load(
         one={
@@ -44,8 +44,8 @@ def leash(server: RealServer) -> Leash:
     return leash
 
 
-def test_events_of_a_guard_are_read_whole_both_ways(leash: Leash) -> None:
-    """Numbers without a gap, costs, arguments, images and what became of them, errors, masks."""
+def test_events_of_a_guard_are_read_in_both_directions(leash: Leash) -> None:
+    """Numbers, costs, arguments, before-images, digests, errors and masks are complete."""
     agent = leash.agent("one")
     with keyleash.correlation("c-1"):
         agent.set("k:1", "old")
@@ -91,8 +91,8 @@ def test_events_of_a_guard_are_read_whole_both_ways(leash: Leash) -> None:
     assert find_event(leash.admin, NAMES, ["one"], f"audit:one/{deleted.id}") == tuple(events[-2:])
 
 
-def test_refusals_of_a_guard_are_counted_at_once(leash: Leash) -> None:
-    """While their minute lasts, the number stands beside the stream."""
+def test_denials_of_a_guard_are_counted_at_once(leash: Leash) -> None:
+    """During a minute, the count is stored beside the stream."""
     agent = leash.agent("one")
     for key in ("x", "x", "y", "k:1", "x"):
         with suppress(keyleash.KeyNotGrantedError):
@@ -108,8 +108,10 @@ def test_refusals_of_a_guard_are_counted_at_once(leash: Leash) -> None:
     assert found.repeats == denials[0].repeats
 
 
-def test_guard_is_followed(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an agent does comes with its failure; what it is refused comes apart."""
+def test_events_and_denials_of_a_guard_are_followed(
+    leash: Leash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events come with their errors, and denials come separately."""
     monkeypatch.setattr(follow, "BLOCK_MS", 1)
     agent = leash.agent("one")
     events = follow_events(leash.admin, NAMES, lambda: ["one"])
@@ -122,16 +124,16 @@ def test_guard_is_followed(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> Non
     with suppress(keyleash.LeashError):
         agent.get("x")
 
-    told = list(iter(lambda: next(events), None))
-    assert [(event.op, event.error is None) for event in told] == [("SET", True), ("LPUSH", False)]
-    assert all(isinstance(event, AuditEvent) for event in told)
+    found = list(iter(lambda: next(events), None))
+    assert [(event.op, event.error is None) for event in found] == [("SET", True), ("LPUSH", False)]
+    assert all(isinstance(event, AuditEvent) for event in found)
     denied = next(denials)
     assert denied is not None
     assert denied.op == "GET"
 
 
 def test_control_stream_is_read_by_identity_and_token(leash: Leash) -> None:
-    """Loads name all identities, the others one."""
+    """A load names all identities, and other actions name one."""
     issued = leash.issue("one")
 
     assert [event.event for event in read_control(leash.admin, NAMES)] == ["activate", "issue"]

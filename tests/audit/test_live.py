@@ -1,4 +1,4 @@
-"""Streams as they grow."""
+"""Following of streams."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit import Query, follow, follow_control, follow_denials, follow_events, read
+from keyleash.audit import Query, follow, follow_control, follow_denials, follow_events
+from keyleash.audit import streams as paging
 from support.streams import KEYS, Streams
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that comes is waited for here: it is there before."""
+    """Do not wait for entries: each test appends them before it reads."""
     monkeypatch.setattr(follow, "BLOCK_MS", 1)
 
 
 def until_quiet(found: Iterator[Any]) -> list[Any]:
-    """All that is told until nothing comes."""
+    """Return the entries up to the first wait without one."""
     return list(iter(lambda: next(found), None))
 
 
-def test_only_what_comes_is_told_and_by_time(streams: Streams) -> None:
-    """What was there before is the log's; identities are merged."""
+def test_only_new_events_are_followed_by_time(streams: Streams) -> None:
+    """Earlier events are not returned, and the streams of identities are merged."""
     streams.event("a", "1-0")
     found = follow_events(streams.client, KEYS, lambda: ["a", "b"])
     assert until_quiet(found) == []
@@ -40,8 +41,8 @@ def test_only_what_comes_is_told_and_by_time(streams: Streams) -> None:
     assert until_quiet(found) == []
 
 
-def test_what_is_since_a_time_comes_first(streams: Streams) -> None:
-    """A look back, and then on without a hole."""
+def test_events_since_a_time_come_first(streams: Streams) -> None:
+    """Earlier events are followed by new ones without a gap."""
     for number in (1, 2, 3):
         streams.event("a", f"{number}-0")
     found = follow_events(streams.client, KEYS, lambda: ["a"], Query(since_ms=2))
@@ -52,7 +53,7 @@ def test_what_is_since_a_time_comes_first(streams: Streams) -> None:
 
 
 def test_new_identity_is_followed_from_its_first_event(streams: Streams) -> None:
-    """A policy may be loaded meanwhile."""
+    """A policy may be loaded while events are followed."""
     names = ["a"]
     found = follow_events(streams.client, KEYS, lambda: names)
     assert until_quiet(found) == []
@@ -63,8 +64,8 @@ def test_new_identity_is_followed_from_its_first_event(streams: Streams) -> None
     assert [event.identity for event in until_quiet(found)] == ["new"]
 
 
-def test_nobody_to_follow_yet_is_no_error(streams: Streams) -> None:
-    """There may be no identity at first."""
+def test_follow_without_identities_is_not_an_error(streams: Streams) -> None:
+    """The first policy may be loaded later."""
     names: list[str] = []
     found = follow_events(streams.client, KEYS, lambda: names)
     assert until_quiet(found) == []
@@ -76,42 +77,42 @@ def test_nobody_to_follow_yet_is_no_error(streams: Streams) -> None:
 
 
 @pytest.mark.parametrize("page", [1, 2, 3])
-def test_sequels_are_not_lost_at_the_end_of_a_page(
-    embedded_trails: Streams, monkeypatch: pytest.MonkeyPatch, page: int
+def test_follow_ups_after_a_full_page_are_merged(
+    embedded_streams: Streams, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    """A full page holds its last event back, or is made longer where that alone fills it."""
+    """The last millisecond of a full page is read with the next page, or completed at once."""
     monkeypatch.setattr(follow, "FIRST_PAGE", page)
     monkeypatch.setattr(follow, "next_count", lambda _page: page)
     for number in range(1, 7):
-        embedded_trails.event("a", f"{number}-0")
+        embedded_streams.event("a", f"{number}-0")
         if number % 2:
-            embedded_trails.error("a", f"{number}-1", of=f"{number}-0")
-    found = follow_events(embedded_trails.client, KEYS, lambda: ["a"], Query(since_ms=0))
+            embedded_streams.error("a", f"{number}-1", of=f"{number}-0")
+    found = follow_events(embedded_streams.client, KEYS, lambda: ["a"], Query(since_ms=0))
 
-    told = [event for _ in range(12) for event in until_quiet(found)]
+    events = [event for _ in range(12) for event in until_quiet(found)]
 
-    assert [event.id for event in told] == [f"{number}-0" for number in range(1, 7)]
-    assert [event.error is not None for event in told] == [True, False] * 3
+    assert [event.id for event in events] == [f"{number}-0" for number in range(1, 7)]
+    assert [event.error is not None for event in events] == [True, False] * 3
 
 
-def test_backlog_of_large_entries_is_read_in_small_pages(embedded_trails: Streams) -> None:
-    """Before-images make entries large; the server must not copy all of them at once."""
+def test_backlog_of_large_entries_is_read_in_small_pages(embedded_streams: Streams) -> None:
+    """Before-images make entries large, and the server must not copy all of them at once."""
     for number in range(1, 120):
         for name in "ab":
-            embedded_trails.event(name, f"{number}-0", before="k", expires=-1, image=b"x" * 64_000)
-    client = embedded_trails.client
+            embedded_streams.event(name, f"{number}-0", before="k", expires=-1, image=b"x" * 64_000)
+    client = embedded_streams.client
     found = follow_events(client, KEYS, lambda: ["a", "b"], Query(since_ms=0))
     client.config_resetstat()
 
-    told = list(islice(filter(None, found), 238))
+    events = list(islice(filter(None, found), 238))
 
     calls = client.info("commandstats")["cmdstat_xread"]["calls"]
-    assert len(told) == 238
+    assert len(events) == 238
     assert calls > 10
 
 
-def test_refusal_comes_again_with_its_number(streams: Streams) -> None:
-    """The first at once; how often it came when that is known."""
+def test_repeated_denial_is_returned_again_with_its_count(streams: Streams) -> None:
+    """The first comes at once, and again when the count is recorded."""
     found = follow_denials(streams.client, KEYS, lambda: ["a"], Query(op="GET"))
     assert until_quiet(found) == []
 
@@ -123,8 +124,8 @@ def test_refusal_comes_again_with_its_number(streams: Streams) -> None:
     assert [(denial.id, denial.repeats) for denial in until_quiet(found)] == [("1-0", 8)]
 
 
-def test_denials_counted_in_one_entry_come_again(streams: Streams) -> None:
-    """Each with its own number; one that is gone is left out."""
+def test_denials_counted_in_one_entry_are_returned_again(streams: Streams) -> None:
+    """Each has its own count, and a trimmed denial is not returned."""
     found = follow_denials(streams.client, KEYS, lambda: ["a"], Query(since_ms=0))
     streams.denial("a", "1-0")
     streams.denial("a", "2-0", folded="commands")
@@ -139,8 +140,8 @@ def test_denials_counted_in_one_entry_come_again(streams: Streams) -> None:
     ]
 
 
-def test_operators_are_followed(streams: Streams) -> None:
-    """Of all, or of what is about an identity."""
+def test_operator_actions_are_followed(streams: Streams) -> None:
+    """All actions are followed, or those of one identity."""
     found = follow_control(streams.client, KEYS)
     of_a = follow_control(streams.client, KEYS, ["a"])
     assert until_quiet(found) == until_quiet(of_a) == []
@@ -152,15 +153,15 @@ def test_operators_are_followed(streams: Streams) -> None:
     assert [event.id for event in until_quiet(of_a)] == ["1-0"]
 
 
-def test_backlog_of_many_pages_is_told_whole(embedded_trails: Streams) -> None:
-    """Each read takes so many of each stream that the server is soon free again."""
-    count = 2 * read.MAX_PAGE + 10
-    with embedded_trails.client.pipeline() as pipe:
+def test_backlog_of_many_pages_is_followed_without_loss(embedded_streams: Streams) -> None:
+    """Each read is bounded, so that the server can serve other clients between two of them."""
+    count = 2 * paging.MAX_PAGE + 10
+    with embedded_streams.client.pipeline() as pipe:
         for number in range(1, count + 1):
             pipe.xadd(KEYS.audit("a"), {"op": "SET", "key": "k"}, id=f"{number}-0")
         pipe.execute()
-    found = follow_events(embedded_trails.client, KEYS, lambda: ["a"], Query(since_ms=0))
+    found = follow_events(embedded_streams.client, KEYS, lambda: ["a"], Query(since_ms=0))
 
-    told = list(islice(filter(None, found), count))
+    events = list(islice(filter(None, found), count))
 
-    assert [event.time_ms for event in told] == list(range(1, count + 1))
+    assert [event.time_ms for event in events] == list(range(1, count + 1))

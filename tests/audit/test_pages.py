@@ -1,14 +1,15 @@
-"""Streams page by page."""
+"""Reading of streams page by page."""
 
 from __future__ import annotations
 
-from keyleash.audit import read, read_events
+from keyleash.audit import read_events
+from keyleash.audit import streams as paging
 from support.streams import KEYS, Streams
 
 
 def test_pages_join_without_loss_in_both_directions(streams: Streams) -> None:
-    """More than a page, and more than one entry a millisecond."""
-    count = 2 * read.MAX_PAGE + 300
+    """Several pages, with several entries in a millisecond."""
+    count = 2 * paging.MAX_PAGE + 300
     with streams.client.pipeline() as pipe:
         for number in range(count):
             pipe.xadd(
@@ -25,13 +26,13 @@ def test_pages_join_without_loss_in_both_directions(streams: Streams) -> None:
     assert backwards == forwards[::-1]
 
 
-def test_page_of_large_entries_is_small(embedded_trails: Streams) -> None:
-    """Before-images make entries large; the server must not copy hundreds of them at once."""
+def test_page_of_large_entries_is_small(embedded_streams: Streams) -> None:
+    """Before-images make entries large, and the server must not copy hundreds of them at once."""
     for number in range(1, 200):
-        embedded_trails.event("a", f"{number}-0", before="k", expires=-1, image=b"x" * 64_000)
+        embedded_streams.event("a", f"{number}-0", before="k", expires=-1, image=b"x" * 64_000)
 
-    sizes = [len(page) for page in read.read_pages(embedded_trails.client, KEYS.audit("a"))]
+    sizes = [len(page) for page in paging.read_pages(embedded_streams.client, KEYS.audit("a"))]
 
     assert sum(sizes) == 199
-    assert max(sizes) == read.FIRST_PAGE
+    assert max(sizes) == paging.FIRST_PAGE
     assert set(sizes[1:-1]) == {15}

@@ -1,4 +1,4 @@
-"""What a query lets through, and that the cheap test of words loses nothing of it."""
+"""Queries: the entries that match, and the cheap test before parsing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from keyleash.audit import Query, read_denials, read_events
 from keyleash.audit.entries import audit_events
-from keyleash.audit.read import EventMatcher, pairs_of
+from keyleash.audit.read import EventMatcher
+from keyleash.audit.streams import pairs_of
 from keyleash.policy.patterns import match, parse_pattern
 from support.streams import KEYS, Streams
 
@@ -38,7 +39,7 @@ texts = st.sampled_from([b"t", b"c", b"key", b"op", b"correlation", b"c\xff", b"
 
 @st.composite
 def entries(draw: st.DrawFn) -> list[bytes]:
-    """Words of an event: of one command, of several keys, or of a batch."""
+    """The words of an event of one command, of several keys, or of a batch."""
     head = [b"seq", b"1", b"token", draw(texts)]
     tail = [b"correlation", draw(texts), b"policy", b"p 1"]
     if draw(st.booleans()):
@@ -49,7 +50,7 @@ def entries(draw: st.DrawFn) -> list[bytes]:
 
 @given(st.sampled_from(PATTERNS), keys)
 def test_key_matches_as_the_pattern_does(source: str, key: bytes) -> None:
-    """The expression that a search goes by is the pattern of policies."""
+    """The regular expression of a query matches the same keys as the pattern of a policy."""
     pattern = parse_pattern(source)
     event = audit_events("a", b"1-0", [(b"op", b"SET"), (b"key", key or b"-")])[0]
 
@@ -68,10 +69,8 @@ def test_key_matches_as_the_pattern_does(source: str, key: bytes) -> None:
         pattern=st.none() | st.sampled_from([parse_pattern(source) for source in PATTERNS]),
     ),
 )
-def test_words_that_are_passed_over_hold_nothing_that_is_meant(
-    words: list[bytes], query: Query
-) -> None:
-    """The cheap test may let too much through, and never too little."""
+def test_rejected_words_have_no_matching_event(words: list[bytes], query: Query) -> None:
+    """The cheap test may accept too many entries, but never rejects a match."""
     matcher = EventMatcher(query)
     accepted = [e for e in audit_events("a", b"1-0", pairs_of(words)) if matcher.accepts(e)]
 
@@ -93,8 +92,10 @@ def test_words_that_are_passed_over_hold_nothing_that_is_meant(
         (Query(since_ms=2, until_ms=4), ["2-0", "3-0", "4-0"]),
     ],
 )
-def test_query_finds_what_it_says(streams: Streams, query: Query, expected: list[str]) -> None:
-    """Each narrows by itself, and together they narrow further; times include their ends."""
+def test_query_selects_the_matching_events(
+    streams: Streams, query: Query, expected: list[str]
+) -> None:
+    """Filters work alone and together, and time ranges include both ends."""
     streams.event("a", "1-0")
     streams.event("b", "2-0", token="other")
     streams.event("a", "3-0", op="XGROUP CREATE")
@@ -107,8 +108,8 @@ def test_query_finds_what_it_says(streams: Streams, query: Query, expected: list
         assert (ids[::-1] if newest_first else ids) == expected
 
 
-def test_query_takes_the_commands_of_a_batch_apart(streams: Streams) -> None:
-    """What is shown of a batch is what was asked for, under its number in the batch."""
+def test_query_selects_single_commands_of_a_batch(streams: Streams) -> None:
+    """Only matching commands are returned, with their place in the batch."""
     streams.batch("a", "1-0", "SET", "a:1", "MSET:2", "3:a:2,3:b:1,", "DEL", "b:2")
     query = Query(pattern=parse_pattern("b:*"))
 
@@ -132,14 +133,14 @@ def test_query_takes_the_commands_of_a_batch_apart(streams: Streams) -> None:
 def test_masked_key_is_found_by_the_key_and_by_what_may_match(
     streams: Streams, query: Query, is_found: bool
 ) -> None:
-    """Masking hides a key from readers, not its events from those who know the key."""
+    """Masking hides a key from readers, but an operator who knows the key finds its events."""
     streams.event("a", "1-0", key=MASKED)
 
     assert bool(list(read_events(streams.client, KEYS, ["a"], query))) is is_found
 
 
-def test_long_key_of_a_refusal_is_found_though_it_was_cut(streams: Streams) -> None:
-    """A refusal records 256 bytes of a key."""
+def test_cut_key_of_a_denial_is_found(streams: Streams) -> None:
+    """A denial records 256 bytes of a key."""
     key = b"k" * 300
     streams.denial("a", "1-0", key=key[:256])
 
@@ -147,8 +148,8 @@ def test_long_key_of_a_refusal_is_found_though_it_was_cut(streams: Streams) -> N
     assert not list(read_denials(streams.client, KEYS, ["a"], Query(key=key[:255])))
 
 
-def test_query_of_a_code_finds_refusals(streams: Streams) -> None:
-    """A code is of refusals alone."""
+def test_query_by_code_selects_denials(streams: Streams) -> None:
+    """Only denials have a code."""
     streams.denial("a", "1-0")
     streams.denial("a", "2-0", code="RATE_LIMITED", reason="writes")
 

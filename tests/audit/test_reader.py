@@ -1,4 +1,4 @@
-"""Reading trails back."""
+"""Reading of audit streams."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit import AuditEvent, newest, read, read_denials, read_events
+from keyleash.audit import AuditEvent, newest, read_denials, read_events
+from keyleash.audit import streams as paging
 from keyleash.audit.entries import split_netstrings
 from keyleash.store.keyspace import Keyspace
 from support.servers import RealServer
@@ -25,7 +26,7 @@ def add(client: Any, identity: str, entry_id: str, **fields: str | bytes) -> Non
     client.xadd(KEYS.audit(identity), event, id=entry_id)
 
 
-def correct(client: Any, identity: str, entry_id: str, of: str) -> None:
+def follow_up(client: Any, identity: str, entry_id: str, of: str) -> None:
     client.xadd(KEYS.audit(identity), {"of": of, "error": "ERR no"}, id=entry_id)
 
 
@@ -33,8 +34,8 @@ def ids(events: Iterable[AuditEvent]) -> list[str]:
     return [event.id for event in events]
 
 
-def test_trails_are_merged_by_time_oldest_first(client: Any) -> None:
-    """Entries of one millisecond follow their number: ids are no text."""
+def test_streams_are_merged_by_time_oldest_first(client: Any) -> None:
+    """Ids of one millisecond are compared as numbers, not as text."""
     add(client, "a", "9-0")
     add(client, "b", "10-2")
     add(client, "a", "10-10")
@@ -45,17 +46,17 @@ def test_trails_are_merged_by_time_oldest_first(client: Any) -> None:
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 500])
-def test_correction_is_folded_across_pages(
+def test_follow_up_on_the_next_page_is_merged(
     client: Any, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    """A correction may lie in the page after its event; it takes no place of its own."""
-    monkeypatch.setattr(read, "FIRST_PAGE", page)
-    monkeypatch.setattr(read, "MAX_PAGE", page)
+    """A follow-up may be on the page after its event, and is not an event itself."""
+    monkeypatch.setattr(paging, "FIRST_PAGE", page)
+    monkeypatch.setattr(paging, "MAX_PAGE", page)
     add(client, "a", "1-0")
-    correct(client, "a", "1-1", of="1-0")
+    follow_up(client, "a", "1-1", of="1-0")
     add(client, "a", "2-0")
     add(client, "a", "3-0")
-    correct(client, "a", "3-1", of="3-0")
+    follow_up(client, "a", "3-1", of="3-0")
     expected = [("1-0", "ERR no"), ("2-0", None), ("3-0", "ERR no")]
 
     forwards = list(read_events(client, KEYS, ["a"]))
@@ -66,12 +67,12 @@ def test_correction_is_folded_across_pages(
 
 
 @pytest.mark.parametrize("page", [1, 2, 3])
-def test_many_sequels_of_a_batch_are_all_folded(
+def test_pages_of_follow_ups_of_a_batch_are_merged(
     client: Any, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    """Each command of a batch may fail, so whole pages may be sequels."""
-    monkeypatch.setattr(read, "FIRST_PAGE", page)
-    monkeypatch.setattr(read, "MAX_PAGE", page)
+    """Each command of a batch may fail, so whole pages may be follow-ups."""
+    monkeypatch.setattr(paging, "FIRST_PAGE", page)
+    monkeypatch.setattr(paging, "MAX_PAGE", page)
     words = [word for number in range(9) for word in ("SET", f"k{number}")]
     client.execute_command("XADD", KEYS.audit("a"), "1-0", "token", "t", *words)
     for item in range(1, 10):
@@ -85,16 +86,16 @@ def test_many_sequels_of_a_batch_are_all_folded(
 
 
 @pytest.mark.parametrize("page", [1, 2, 3])
-def test_sequels_behind_all_events_of_a_script_are_folded(
+def test_follow_ups_after_all_events_of_a_script_are_merged(
     client: Any, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    """An undo appends several events first, and then what became of each."""
-    monkeypatch.setattr(read, "FIRST_PAGE", page)
-    monkeypatch.setattr(read, "MAX_PAGE", page)
+    """An undo appends its events first, then their follow-ups."""
+    monkeypatch.setattr(paging, "FIRST_PAGE", page)
+    monkeypatch.setattr(paging, "MAX_PAGE", page)
     for number in range(4):
         add(client, "a", f"7-{number}")
     for number in range(4):
-        correct(client, "a", f"7-{number + 4}", of=f"7-{number}")
+        follow_up(client, "a", f"7-{number + 4}", of=f"7-{number}")
     add(client, "a", "8-0")
 
     forwards = list(read_events(client, KEYS, ["a"]))
@@ -103,15 +104,15 @@ def test_sequels_behind_all_events_of_a_script_are_folded(
     assert list(read_events(client, KEYS, ["a"], newest_first=True)) == forwards[::-1]
 
 
-def test_correction_of_an_event_that_was_trimmed_is_left_out(client: Any) -> None:
-    """Without its event it says nothing that anyone could use."""
-    correct(client, "a", "4-0", of="1-0")
+def test_follow_up_of_a_trimmed_event_is_not_returned(client: Any) -> None:
+    """Without its event, a follow-up has no meaning."""
+    follow_up(client, "a", "4-0", of="1-0")
 
     assert list(read_events(client, KEYS, ["a"])) == []
 
 
 def test_event_is_read_with_all_its_fields(client: Any) -> None:
-    """Several keys are netstrings, so that no byte of a key can pass for a border."""
+    """Several keys are netstrings, so that no byte of a key can end it."""
     client.xadd(
         KEYS.audit("a"),
         {
@@ -138,8 +139,8 @@ def test_event_is_read_with_all_its_fields(client: Any) -> None:
     ]
 
 
-def test_denials_are_a_trail_of_their_own(client: Any) -> None:
-    """A denial without a key has none, rather than an empty one."""
+def test_denials_are_in_a_separate_stream(client: Any) -> None:
+    """A denial without a key has no keys, not an empty key."""
     fields = {"token": "-", "code": "SUSPENDED", "op": "GET", "key": "", "correlation": "c"}
     client.xadd(KEYS.denied("a"), fields)
 
@@ -150,14 +151,14 @@ def test_denials_are_a_trail_of_their_own(client: Any) -> None:
 
 
 @pytest.mark.parametrize("data", [b"3:ab,", b"2:abc", b"x:ab,", b"2", b":a,"])
-def test_netstrings_that_are_broken_are_refused(data: bytes) -> None:
-    """A half-read list of keys would hide a key."""
+def test_malformed_netstrings_are_an_error(data: bytes) -> None:
+    """A list of keys that is read in part would hide a key."""
     with pytest.raises(ValueError, match="netstring"):
         split_netstrings(data)
 
 
-def test_keys_that_no_guard_wrote_are_shown_as_they_are(client: Any) -> None:
-    """One entry that somebody else added must not hide the rest of the trail."""
+def test_malformed_keys_are_shown_unparsed(client: Any) -> None:
+    """An entry that no guard wrote must not hide the rest of the stream."""
     add(client, "a", "1-0", keys=b"nonsense")
 
     assert next(read_events(client, KEYS, ["a"])).keys == (b"nonsense",)

@@ -1,4 +1,4 @@
-"""How often a refusal came."""
+"""Counts of repeated denials."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from support.streams import KEYS, Streams
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
-def test_repeats_are_folded_into_the_refusal(streams: Streams, newest_first: bool) -> None:
-    """The number stands far behind the refusal, also behind the time that is asked for."""
+def test_repeats_are_merged_into_the_denial(streams: Streams, newest_first: bool) -> None:
+    """The count is recorded later than the denial, perhaps after the time range."""
     streams.denial("a", "1000-0")
     streams.denial("a", "2000-0", op="DEL")
     streams.denial("a", "70000-0")
@@ -25,11 +25,11 @@ def test_repeats_are_folded_into_the_refusal(streams: Streams, newest_first: boo
     assert repeats(Query(since_ms=2000)) == [("2000-0", 1), ("70000-0", 1)]
 
 
-def test_repeats_of_a_minute_that_is_not_over_are_known(streams: Streams) -> None:
-    """Until the minute ends they are counted beside the stream."""
+def test_repeats_of_the_current_minute_are_counted(streams: Streams) -> None:
+    """Until the minute ends, the count is stored beside the stream."""
     streams.denial("a", "1000-0")
-    alike = "0:t:KEY_NOT_GRANTED:GET:"
-    counts = {"seq": 1, "minute": 0, alike: 5, f"id:{alike}": "1000-0"}
+    kind = "0:t:KEY_NOT_GRANTED:GET:"
+    counts = {"seq": 1, "minute": 0, kind: 5, f"id:{kind}": "1000-0"}
     streams.client.hset(KEYS.repeats("a"), mapping=counts)
 
     assert [denial.repeats for denial in read_denials(streams.client, KEYS, ["a"])] == [5]

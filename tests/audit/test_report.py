@@ -1,4 +1,4 @@
-"""What a report tells: timelines, lives of keys, policies and tokens in force."""
+"""The content of a report: timelines, key histories, policies and tokens in effect."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ import redis
 
 import keyleash
 from keyleash.audit import Query
-from keyleash.audit.report import (
-    Activity,
-    BeforeAndAfter,
-    Timeline,
-    activity,
-    key_history,
-    read_activity,
-    read_before_and_after,
-    read_context,
-)
+from keyleash.audit.report import activity, key_history
+from keyleash.audit.report.activity import Activity, read_activity, read_context
+from keyleash.audit.report.key_history import BeforeAndAfter, Timeline, read_before_and_after
 from keyleash.operator.tokens import revoke
 from support.leash import NAMES, Leash, grant
 from support.scribe import Scribe
@@ -30,19 +23,19 @@ HOUR_MS = 3_600_000
 
 @pytest.fixture
 def scribe(embedded: RealServer) -> Scribe:
-    """Events by hand, with before-images."""
+    """Writes events with before-images, without guards."""
     return Scribe(embedded.client())
 
 
 def before_and_after(scribe: Scribe, query: Query) -> dict[bytes, BeforeAndAfter]:
-    """What became of each key."""
+    """Return the values of each key before and after the events."""
     found = read_activity(scribe.client, NAMES, ["one", "two"], query)
-    told = read_before_and_after(scribe.client, NAMES, found.histories.by_key.values())
-    return {item.history.key: item for item in told}
+    values = read_before_and_after(scribe.client, NAMES, found.histories.by_key.values())
+    return {item.history.key: item for item in values}
 
 
-def test_timeline_of_a_long_time_has_few_wide_pieces_and_every_count() -> None:
-    """A second and a year alike fit the page, and nothing is lost when pieces are joined."""
+def test_timeline_of_a_long_time_has_few_wide_columns() -> None:
+    """Columns are joined as the range grows, and no count is lost."""
     timeline = Timeline()
     for minute in range(0, 60 * 24 * 40, 7):
         timeline.add(minute * 60_000, "one")
@@ -56,8 +49,8 @@ def test_timeline_of_a_long_time_has_few_wide_pieces_and_every_count() -> None:
     assert {piece for piece, _ in timeline.counts} <= set(timeline.pieces)
 
 
-def test_timeline_of_one_moment_still_has_several_pieces() -> None:
-    """A single bar as wide as the page would say nothing."""
+def test_timeline_of_one_moment_has_several_columns() -> None:
+    """A single bar of full width would not be readable."""
     timeline = Timeline()
     timeline.add(5_000, "one")
 
@@ -65,15 +58,15 @@ def test_timeline_of_one_moment_still_has_several_pieces() -> None:
     assert len(timeline.pieces) == 12
 
 
-def test_activity_keeps_the_ends_and_counts_the_rest(
-    embedded_trails: Streams, monkeypatch: pytest.MonkeyPatch
+def test_activity_stores_both_ends_and_counts_the_rest(
+    embedded_streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many entries there are, so many are kept."""
+    """The number of stored entries is bounded."""
     monkeypatch.setattr(key_history, "MAX_KEYS", 10)
     for number in range(1, 301):
-        embedded_trails.event("one", f"{number}-1", key=f"k:{number}", seq=number)
+        embedded_streams.event("one", f"{number}-1", key=f"k:{number}", seq=number)
 
-    found = read_activity(embedded_trails.client, NAMES, ["one"], Query())
+    found = read_activity(embedded_streams.client, NAMES, ["one"], Query())
 
     assert found.entries == 300
     assert [item.id for item in found.first] == [f"{number}-1" for number in range(1, 51)]
@@ -82,21 +75,19 @@ def test_activity_keeps_the_ends_and_counts_the_rest(
     assert (len(found.histories.by_key), found.histories.further_events) == (10, 290)
 
 
-def test_activity_counts_repeats_tells_gaps_and_a_missing_begin(embedded_trails: Streams) -> None:
-    """Numbers that would be wrong in silence are worse than none."""
-    embedded_trails.event("one", "1000-0", seq=8)
-    embedded_trails.event("one", "2000-0", seq=11)
-    embedded_trails.event("two", "1500-0", seq=1)
-    embedded_trails.denial("one", "3000-0", seq=1, reason="r")
-    embedded_trails.repeats("one", "90000-0", "3000-0", 41)
+def test_activity_has_repeats_gaps_and_trimmed_streams(embedded_streams: Streams) -> None:
+    """Missing entries are reported, so that counts are not misleading."""
+    embedded_streams.event("one", "1000-0", seq=8)
+    embedded_streams.event("one", "2000-0", seq=11)
+    embedded_streams.event("two", "1500-0", seq=1)
+    embedded_streams.denial("one", "3000-0", seq=1, reason="r")
+    embedded_streams.repeats("one", "90000-0", "3000-0", 41)
 
     def read(query: Query) -> Activity:
-        return read_activity(embedded_trails.client, NAMES, ["one", "two"], query)
+        return read_activity(embedded_streams.client, NAMES, ["one", "two"], query)
 
     found = read(Query())
-    assert [(refusal.count, refusal.first.id) for refusal in found.denials.values()] == [
-        (41, "3000-0")
-    ]
+    assert [(group.count, group.first.id) for group in found.denials.values()] == [(41, "3000-0")]
     assert found.denied.counts.total() == 41
     assert found.operations.counts.total() == 3
     assert (found.missing, found.gaps[0].first) == (2, 9)
@@ -105,8 +96,8 @@ def test_activity_counts_repeats_tells_gaps_and_a_missing_begin(embedded_trails:
     assert read(Query(correlation="c")).missing == 0
 
 
-def test_lives_have_what_a_key_held_before_after_and_now(scribe: Scribe) -> None:
-    """Whoever changed it since; expired by itself is no change."""
+def test_key_history_has_values_before_after_and_now(scribe: Scribe) -> None:
+    """Later changes by others are visible, and an expiry is not a change."""
     scribe.client.set("k", "old")
     first = scribe.run("one", "SET", "k", "middle", correlation="c")
     scribe.run("one", "APPEND", "k", "!", correlation="c")
@@ -118,8 +109,7 @@ def test_lives_have_what_a_key_held_before_after_and_now(scribe: Scribe) -> None
     found = before_and_after(scribe, Query(correlation="c"))
 
     def text(key: bytes) -> list[bytes | None]:
-        one = found[key]
-        values = (one.before, one.after, one.now)
+        values = (found[key].before, found[key].after, found[key].now)
         return [value.elements[0] if value and value.elements else None for value in values]
 
     assert text(b"k") == [b"old", b"middle!", b"theirs"]
@@ -132,8 +122,8 @@ def test_lives_have_what_a_key_held_before_after_and_now(scribe: Scribe) -> None
     assert found[b"gone"].after.is_absent
 
 
-def test_lives_say_nothing_where_there_is_no_image(scribe: Scribe) -> None:
-    """None is not absent."""
+def test_key_history_without_before_image_has_no_values(scribe: Scribe) -> None:
+    """An unknown value is None, which is not an absent key."""
     scribe.run("one", "SET", "k", "x", images=False)
     masked = b"secret:#" + b"0" * 40
     scribe.run("one", "SET", "secret:1", "x", images=False, keys=[masked.decode()])
@@ -145,10 +135,10 @@ def test_lives_say_nothing_where_there_is_no_image(scribe: Scribe) -> None:
     assert found[masked].now is None
 
 
-def test_images_past_the_bound_are_left_out(
+def test_before_images_past_the_bound_are_dropped(
     scribe: Scribe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory does not grow with what keys held."""
+    """Memory does not grow with the size of before-images."""
     monkeypatch.setattr(key_history, "MAX_IMAGE_BYTES", 10)
     for key in ("a", "b"):
         scribe.client.set(key, "12345678")
@@ -160,16 +150,16 @@ def test_images_past_the_bound_are_left_out(
     assert found[b"b"].before is None
 
 
-def test_standing_has_policies_and_tokens_of_the_range_alone(server: RealServer) -> None:
-    """What was in force at any moment of it, what was used, and who did what."""
+def test_context_has_policies_and_tokens_of_the_time_range(server: RealServer) -> None:
+    """It has policies in effect, valid or used tokens, and operator actions."""
     leash = Leash(server)
     rules = {"grants": [grant("read", "write", keys="k:*")]}
     leash.load(one=rules, two=rules)
     old = leash.issue("one", note="old")
     revoke(leash.admin, token_id=old.id, actor="ops")
     leash.load(one=rules)
-    kept = leash.issue("one", note="kept")
-    agent = leash.client(kept.token)
+    valid = leash.issue("one", note="valid")
+    agent = leash.client(valid.token)
     agent.set("k:1", "x")
     with suppress(redis.ResponseError):
         agent.set("other", "x")
@@ -184,8 +174,8 @@ def test_standing_has_policies_and_tokens_of_the_range_alone(server: RealServer)
     assert [policy.generation for policy in everything.policies] == [1, 2]
     assert everything.policies[0].until_ms == everything.policies[1].from_ms
     assert set(everything.policies[0].rules) == {"one", "two"}
-    assert {token.id for token in everything.tokens} == {old.id, kept.id}
-    assert [step_text.event for step_text in everything.actions] == [
+    assert {token.id for token in everything.tokens} == {old.id, valid.id}
+    assert [action.event for action in everything.actions] == [
         "activate",
         "issue",
         "revoke",
@@ -193,14 +183,14 @@ def test_standing_has_policies_and_tokens_of_the_range_alone(server: RealServer)
         "issue",
     ]
     assert [policy.generation for policy in later.policies] == [2]
-    assert [(token.id, token.note) for token in later.tokens] == [(kept.id, "kept")]
+    assert [(token.id, token.note) for token in later.tokens] == [(valid.id, "valid")]
     assert later.actions == []
     revoked = {token.id: token for token in used.tokens}[old.id]
     assert (revoked.revoked_by, revoked.revoked_ms) == ("ops", times[2])
 
 
-def test_activity_of_real_guards_has_tokens_and_refusals(server: RealServer) -> None:
-    """As they number, count and refuse."""
+def test_activity_of_real_guards_has_tokens_and_denials(server: RealServer) -> None:
+    """Entries of real guards have numbers, counts and denials."""
     leash = Leash(server)
     leash.load(
         one={

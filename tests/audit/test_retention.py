@@ -1,4 +1,4 @@
-"""`retain: {until: exported}`: the archiver trims what it has, and nothing else."""
+"""`retain: {until: exported}`: the archiver trims only exported entries."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ HARD_MAX = 30
 
 @pytest.fixture
 def leash(server: RealServer) -> Leash:
-    """Of two identities, `kept` has its events until they are exported."""
+    """Two identities, of which `retained` stores its events until they are exported."""
     leash = Leash(server)
     writes: dict[str, Any] = {"grants": [grant("read", "write", keys="t:*")]}
     leash.load(
-        kept={**writes, "audit": {"retain": {"until": "exported", "hard_max": HARD_MAX}}},
+        retained={**writes, "audit": {"retain": {"until": "exported", "hard_max": HARD_MAX}}},
         other={**writes, "audit": {"retain": 1000}},
     )
     return leash
 
 
-def test_full_trail_is_free_again_once_it_is_exported(leash: Leash, tmp_path: Path) -> None:
-    """All the room comes back, and the archive has every event of the write that passed."""
-    client = leash.agent("kept")
+def test_full_stream_accepts_writes_after_its_export(leash: Leash, tmp_path: Path) -> None:
+    """The stream is trimmed, and the archive has each event of an allowed write."""
+    client = leash.agent("retained")
     for turn in range(1, 3):
         for number in range(HARD_MAX):
             client.set(f"t:{number}", turn)
@@ -41,30 +41,28 @@ def test_full_trail_is_free_again_once_it_is_exported(leash: Leash, tmp_path: Pa
             client.set("t:more", turn)
         export(leash.admin, tmp_path / "archive", max_entries=12)
 
-        assert leash.admin.xlen(KEYS.audit("kept")) == 0
-        assert len(archived(tmp_path / "archive", "audit/kept")) == HARD_MAX * turn
+        assert leash.admin.xlen(KEYS.audit("retained")) == 0
+        assert len(archived(tmp_path / "archive", "audit/retained")) == HARD_MAX * turn
     assert verify_archive(tmp_path / "archive").is_valid
 
 
-def test_export_trims_no_other_trail(leash: Leash, tmp_path: Path) -> None:
-    """Others have their own rule; refusals and the control stream theirs."""
+def test_export_trims_no_other_stream(leash: Leash, tmp_path: Path) -> None:
+    """Other identities, denials and the control stream have their own retention."""
     client = leash.agent("other")
     for number in range(5):
         client.set(f"t:{number}", 1)
     with pytest.raises(keyleash.KeyNotGrantedError):
-        leash.agent("kept").set("u:1", 1)
+        leash.agent("retained").set("u:1", 1)
     export(leash.admin, tmp_path / "archive")
 
     assert len(archived(tmp_path / "archive", "audit/other")) == 5
     assert leash.admin.xlen(KEYS.audit("other")) == 5
-    assert leash.admin.xlen(KEYS.denied("kept")) == 1
+    assert leash.admin.xlen(KEYS.denied("retained")) == 1
     assert len(stored(leash.admin, KEYS.control)) > 1
 
 
-def test_run_that_finds_nothing_new_trims_what_a_killed_one_left(
-    leash: Leash, tmp_path: Path
-) -> None:
-    """A crash between acknowledging and trimming does not leave the room taken."""
+def test_run_without_new_entries_trims_after_a_killed_run(leash: Leash, tmp_path: Path) -> None:
+    """A crash between acknowledgement and trimming does not leave the stream full."""
     client = leash.agent("other")
     for number in range(5):
         client.set(f"t:{number}", 1)

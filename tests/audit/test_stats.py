@@ -1,4 +1,4 @@
-"""Streams in numbers."""
+"""Counts of entries."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from keyleash.audit.stats import ANY_COMMAND, Tally, key_prefix
 from support.streams import KEYS, Streams
 
 
-def test_entries_are_counted_by_what_they_have(embedded_trails: Streams) -> None:
-    """A call counts once for each beginning of its keys; refusals with their repeats."""
-    streams = embedded_trails
+def test_entries_are_counted_by_identity_command_and_prefix(embedded_streams: Streams) -> None:
+    """A call counts once for each prefix of its keys, and denials with their repeats."""
+    streams = embedded_streams
     streams.event("a", "1-0", key=None, keys="5:p:q:1,5:p:q:2,5:p:r:1,")
     streams.event("b", "2-0", op="DEL", key="p:q:3")
     streams.error("b", "2-1", of="2-0")
@@ -32,10 +32,10 @@ def test_entries_are_counted_by_what_they_have(embedded_trails: Streams) -> None
 
 
 def test_repeats_of_other_commands_are_not_counted_as_the_first_command(
-    embedded_trails: Streams,
+    embedded_streams: Streams,
 ) -> None:
     """A denial whose kind does not include the command counts repeats of any command."""
-    streams = embedded_trails
+    streams = embedded_streams
     streams.denial("a", "1-0", op="RESTORE", code="COMMAND_REFUSED", key="")
     streams.denial("a", "2-0", op="HGETALL", code="WORK_TOO_LARGE", key="h")
     streams.denial("a", "3-0", op="GET", folded="commands")
@@ -68,5 +68,5 @@ def test_repeats_of_other_commands_are_not_counted_as_the_first_command(
 def test_prefix_of_a_key_leaves_its_last_segment_out(
     key: bytes, segments: int, prefix: bytes
 ) -> None:
-    """Else each key would be a prefix of its own."""
+    """Otherwise each key would be its own prefix."""
     assert key_prefix(key, segments) == prefix

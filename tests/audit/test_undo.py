@@ -1,4 +1,4 @@
-"""Undoing on a server: what stood there stands there again, or nothing is touched."""
+"""Undo on a server: keys get their earlier values back, or nothing is changed."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def data(client: Any) -> dict[bytes, bytes]:
     return {key: client.dump(key) for key in keys}
 
 
-def test_value_that_was_overwritten_is_back(client: Any, scribe: Scribe) -> None:
-    """The oldest image of the range, not the newest."""
+def test_overwritten_value_is_restored(client: Any, scribe: Scribe) -> None:
+    """The oldest before-image of the selected events is restored."""
     client.set("k", "first")
     scribe.run("a", "SET", "k", "second")
     scribe.run("a", "SET", "k", "third")
@@ -68,8 +68,8 @@ def test_value_that_was_overwritten_is_back(client: Any, scribe: Scribe) -> None
     assert done.restored == (b"k",)
 
 
-def test_key_that_was_made_is_removed_and_one_deleted_is_back(client: Any, scribe: Scribe) -> None:
-    """Absent is a state like any other."""
+def test_created_key_is_removed_and_deleted_key_is_restored(client: Any, scribe: Scribe) -> None:
+    """Absent is one of the states that an undo restores."""
     client.hset("gone", mapping={"f": "1", "g": "2"})
     scribe.run("a", "SET", "made", "x")
     scribe.run("a", "DEL", "gone")
@@ -82,7 +82,7 @@ def test_key_that_was_made_is_removed_and_one_deleted_is_back(client: Any, scrib
 
 
 def test_vector_set_is_undone_over_several_events(client: Any, scribe: Scribe) -> None:
-    """A server dumps one that was restored in another order, which is no change by others."""
+    """A restored vector set has another DUMP payload, which is not a change by others."""
     try:
         client.execute_command("VCARD", "k")
     except redis.ResponseError:
@@ -97,8 +97,8 @@ def test_vector_set_is_undone_over_several_events(client: Any, scribe: Scribe) -
     assert client.execute_command("VCARD", "k") == 10
 
 
-def test_conflict_on_one_key_leaves_all_as_they_are(client: Any, scribe: Scribe) -> None:
-    """All or nothing; and whoever changed it is named."""
+def test_conflict_on_one_key_prevents_the_whole_undo(client: Any, scribe: Scribe) -> None:
+    """No key is changed, and the conflict names the event of the other identity."""
     client.mset({"k": "1", "other": "1"})
     scribe.run("a", "SET", "k", "2")
     scribe.run("a", "SET", "other", "2")
@@ -116,10 +116,10 @@ def test_conflict_on_one_key_leaves_all_as_they_are(client: Any, scribe: Scribe)
     assert client.xlen(NAMES.audit("@operators")) == 0
 
 
-def test_change_outside_the_guards_is_a_conflict_that_nobody_is_named_for(
+def test_change_outside_the_guards_is_a_conflict_without_events(
     client: Any, scribe: Scribe
 ) -> None:
-    """The digest tells, also where no event does."""
+    """The digest of the value differs, although no event records a change."""
     scribe.run("a", "SET", "k", "1")
     client.append("k", "!")
 
@@ -129,7 +129,7 @@ def test_change_outside_the_guards_is_a_conflict_that_nobody_is_named_for(
 
 
 def test_change_between_two_undone_events_is_a_conflict(client: Any, scribe: Scribe) -> None:
-    """Its value would be lost as well."""
+    """The undo would also discard the value that the other identity wrote."""
     scribe.run("a", "SET", "k", "1")
     scribe.run("b", "SET", "k", "2", correlation="d")
     scribe.run("a", "SET", "k", "3")
@@ -141,15 +141,15 @@ def test_change_between_two_undone_events_is_a_conflict(client: Any, scribe: Scr
 
 
 def test_change_of_the_expiry_alone_is_a_conflict(client: Any, scribe: Scribe) -> None:
-    """It would be lost as much as a value."""
+    """The undo would discard the expiry."""
     scribe.run("a", "SET", "k", "1")
     scribe.run("b", "EXPIRE", "k", "1000", correlation="d")
 
     assert plan(client).blocked
 
 
-def test_forced_conflict_is_overridden_and_only_that_one(client: Any, scribe: Scribe) -> None:
-    """On purpose means key by key."""
+def test_forced_key_alone_is_overridden(client: Any, scribe: Scribe) -> None:
+    """Conflicts are overridden key by key."""
     client.mset({"k": "1", "l": "1"})
     for key in "kl":
         scribe.run("a", "SET", key, "2")
@@ -162,7 +162,7 @@ def test_forced_conflict_is_overridden_and_only_that_one(client: Any, scribe: Sc
 
 
 def test_event_that_changed_nothing_does_not_count(client: Any, scribe: Scribe) -> None:
-    """Neither does it bring a value back, nor is a later change a conflict."""
+    """Its key is not in the plan, and a later change of that is not a conflict."""
     client.set("k", "1")
     scribe.run("a", "SET", "k", "1")
     scribe.run("b", "SET", "k", "2", correlation="d")
@@ -171,8 +171,8 @@ def test_event_that_changed_nothing_does_not_count(client: Any, scribe: Scribe) 
     assert [key.key for key in plan(client).keys] == [b"other"]
 
 
-def test_expiry_comes_back_as_the_time_that_is_left(client: Any, scribe: Scribe) -> None:
-    """It is a moment, not a duration."""
+def test_expiry_is_restored_as_a_point_in_time(client: Any, scribe: Scribe) -> None:
+    """The key expires when it would have expired without the event."""
     client.set("k", "1", px=90_000)
     expires_ms = client.pexpiretime("k")
     scribe.run("a", "SET", "k", "2")
@@ -182,8 +182,8 @@ def test_expiry_comes_back_as_the_time_that_is_left(client: Any, scribe: Scribe)
     assert client.pexpiretime("k") == expires_ms
 
 
-def test_value_whose_time_has_passed_stays_gone(client: Any, scribe: Scribe) -> None:
-    """What would have expired by now is not brought back to life."""
+def test_value_that_has_expired_is_not_restored(client: Any, scribe: Scribe) -> None:
+    """A value that would have expired by now is removed instead."""
     client.set("k", "1", px=20)
     scribe.run("a", "SET", "k", "2")
     time.sleep(0.03)
@@ -196,8 +196,8 @@ def test_value_whose_time_has_passed_stays_gone(client: Any, scribe: Scribe) -> 
     assert not client.exists("k")
 
 
-def test_key_that_expired_by_itself_is_no_conflict(client: Any, scribe: Scribe) -> None:
-    """Nobody changed it."""
+def test_expired_key_is_not_a_conflict(client: Any, scribe: Scribe) -> None:
+    """Expiry is not a change by others."""
     client.set("k", "1")
     scribe.run("a", "SET", "k", "2", "PX", "20")
     time.sleep(0.03)
@@ -207,8 +207,8 @@ def test_key_that_expired_by_itself_is_no_conflict(client: Any, scribe: Scribe) 
     assert client.get("k") == b"1"
 
 
-def test_key_that_expired_between_two_events_is_no_conflict(client: Any, scribe: Scribe) -> None:
-    """The same of a gap within the range."""
+def test_key_expired_between_two_events_is_not_a_conflict(client: Any, scribe: Scribe) -> None:
+    """Expiry between two selected events is not a change by others."""
     client.set("k", "1")
     scribe.run("a", "SET", "k", "2", "PX", "20")
     time.sleep(0.03)
@@ -220,7 +220,7 @@ def test_key_that_expired_between_two_events_is_no_conflict(client: Any, scribe:
 
 
 def test_undo_is_undone_by_its_correlation_id(client: Any, scribe: Scribe) -> None:
-    """And then the first once more: what an undo did is an event like any other."""
+    """An undo is recorded like other events, so it can be undone, and that too."""
     client.set("k", "1")
     scribe.run("a", "SET", "k", "2")
     scribe.run("a", "SET", "made", "2")
@@ -237,7 +237,7 @@ def test_undo_is_undone_by_its_correlation_id(client: Any, scribe: Scribe) -> No
 
 
 def test_undone_events_conflict_with_their_undo(client: Any, scribe: Scribe) -> None:
-    """Undoing twice says who did it the first time."""
+    """The conflict of a second undo names the first."""
     scribe.run("a", "SET", "k", "2")
     done = undo(client)
 
@@ -248,8 +248,8 @@ def test_undone_events_conflict_with_their_undo(client: Any, scribe: Scribe) -> 
     assert step.correlation == done.correlation
 
 
-def test_undo_is_on_record(client: Any, scribe: Scribe) -> None:
-    """In the trail, numbered without a gap, and in the control stream."""
+def test_undo_is_recorded(client: Any, scribe: Scribe) -> None:
+    """The operators' stream has numbered events, and the control stream has an action."""
     for key in "kl":
         scribe.run("a", "SET", key, "2", correlation=key)
         apply_undo(client, plan(client, key), actor="ops", description=f"correlation {key}")
@@ -266,7 +266,7 @@ def test_undo_is_on_record(client: Any, scribe: Scribe) -> None:
 
 
 def test_change_after_the_plan_stops_the_undo(client: Any, scribe: Scribe) -> None:
-    """What was agreed to is what is done, or nothing."""
+    """The undo applies the plan that was reviewed, or nothing."""
     scribe.run("a", "MSET", "k", "2", "l", "2")
     made = plan(client)
     client.set("l", "3")
@@ -279,10 +279,10 @@ def test_change_after_the_plan_stops_the_undo(client: Any, scribe: Scribe) -> No
     assert not client.keys("keyleash:undo:*")
 
 
-def test_answer_that_is_lost_is_read_from_the_trail(
+def test_lost_reply_is_recovered_from_the_stream(
     client: Any, scribe: Scribe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was done, and its id is needed to take it back."""
+    """The undo was applied, and its id is needed to revert it."""
     scribe.run("a", "SET", "k", "2")
     made, run = plan(client), client.evalsha
 
@@ -298,10 +298,10 @@ def test_answer_that_is_lost_is_read_from_the_trail(
     assert undo(client, done.correlation).restored == (b"k",)
 
 
-def test_undo_that_a_client_sent_again_was_done(
+def test_undo_sent_twice_by_the_client_succeeds(
     client: Any, scribe: Scribe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """redis-py sends again what it got no answer to: then the undo itself changed the key."""
+    """redis-py repeats a call without a reply; then the undo itself changed the key."""
     scribe.run("a", "SET", "k", "2")
     made, run = plan(client), client.evalsha
     monkeypatch.setattr(client, "evalsha", lambda *words: (run(*words), run(*words))[1])
@@ -312,10 +312,10 @@ def test_undo_that_a_client_sent_again_was_done(
     assert len(done.events) == client.xlen(NAMES.control) == 1
 
 
-def test_undo_without_an_answer_or_a_record_says_how_to_tell(
+def test_undo_without_reply_or_record_explains_how_to_check(
     client: Any, scribe: Scribe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is out of reach may have done it."""
+    """An unreachable server may have applied the undo."""
     scribe.run("a", "SET", "k", "2")
     made = plan(client)
 
@@ -331,7 +331,7 @@ def test_undo_without_an_answer_or_a_record_says_how_to_tell(
 
 
 def test_record_names_the_oldest_and_the_newest_event(client: Any, scribe: Scribe) -> None:
-    """Of one millisecond the numbers count, and not their digits."""
+    """Ids of one millisecond are compared as numbers, not as text."""
     # The later entry of an event with images would have a time of now.
     for number, key in ((9, "k"), (10, "l")):
         scribe.add(
@@ -344,17 +344,15 @@ def test_record_names_the_oldest_and_the_newest_event(client: Any, scribe: Scrib
     assert [step.id for step in made.steps] == ["5-9", "5-10"]
 
 
-def test_image_that_the_server_does_not_take_leaves_all_as_it_was(
-    client: Any, scribe: Scribe
-) -> None:
-    """A script does not roll back, so it must not begin."""
+def test_rejected_before_image_changes_nothing(client: Any, scribe: Scribe) -> None:
+    """A script does not roll back, so it checks payloads before the first write."""
     client.rpush("k", "1")
     client.set("l", "1")
     scribe.run("a", "DEL", "k", "l")
     made = plan(client)
     (broken,) = [key for key in made.keys if key.key == b"k"]
     assert broken.image is not None
-    object.__setattr__(broken.image, "dump", b"nonsense")
+    object.__setattr__(broken.image, "content", ("image", b"nonsense"))
     before = data(client)
 
     with raises_code("undo-refused", match="payload"):
@@ -365,8 +363,8 @@ def test_image_that_the_server_does_not_take_leaves_all_as_it_was(
     assert client.xlen(NAMES.audit("@operators")) == 0
 
 
-def test_user_who_may_read_but_not_replace_changes_nothing(client: Any, scribe: Scribe) -> None:
-    """Half of an undo would be worse than none."""
+def test_user_without_permission_to_write_changes_nothing(client: Any, scribe: Scribe) -> None:
+    """An undo is never applied in part."""
     client.mset({"k": "1", "l": "1"})
     scribe.run("a", "MSET", "k", "2", "l", "2")
     client.execute_command(
@@ -385,10 +383,10 @@ def test_user_who_may_read_but_not_replace_changes_nothing(client: Any, scribe: 
 
 
 @pytest.mark.parametrize("images", [False, True])
-def test_key_without_an_image_cannot_be_undone_not_even_by_force(
+def test_key_without_before_image_cannot_be_forced(
     client: Any, scribe: Scribe, images: bool
 ) -> None:
-    """There is nothing to bring back; the operator may only leave it out."""
+    """There is nothing to restore, so the operator can only skip the key."""
     scribe.run("a", "SET", "k", "1", images=False)
     scribe.run("a", "SET", "other", "1")
     if images:
@@ -404,7 +402,7 @@ def test_key_without_an_image_cannot_be_undone_not_even_by_force(
 
 
 def test_masked_key_cannot_be_undone(client: Any, scribe: Scribe) -> None:
-    """Its name is not known."""
+    """Its name is not recorded."""
     mask = "s:#" + "2fd4e1c67a2d28fced849ee1bb76e7391b93eb12"
     scribe.run("a", "SET", "s:1", "1", images=False, keys=[mask])
 
@@ -417,10 +415,10 @@ SECRET = "jobs:secret:#" + hashlib.sha1(b"jobs:secret:a", usedforsecurity=False)
 
 
 @pytest.mark.parametrize("pattern", ["jobs:secret:a", "jobs:*"])
-def test_masked_key_that_a_pattern_means_is_in_the_way(
+def test_masked_key_that_matches_the_pattern_is_a_conflict(
     client: Any, scribe: Scribe, pattern: str
 ) -> None:
-    """A name that is given in full is compared by its digest."""
+    """A full name is compared by its digest."""
     scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
 
     made = plan_undo(client, UndoSelection(pattern=parse_pattern(pattern), since_ms=0))
@@ -430,18 +428,16 @@ def test_masked_key_that_a_pattern_means_is_in_the_way(
         plan_undo(client, UndoSelection(pattern=parse_pattern("jobs:secret:b"), since_ms=0))
 
 
-def test_masked_key_that_a_pattern_may_mean_is_said_to_be_masked(
-    client: Any, scribe: Scribe
-) -> None:
-    """That it was changed is not denied."""
+def test_masked_key_that_may_match_the_pattern_is_reported(client: Any, scribe: Scribe) -> None:
+    """The error names the masked key instead of reporting that nothing changed."""
     scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
 
     with pytest.raises(NothingToUndoError, match="masked"):
         plan_undo(client, UndoSelection(pattern=parse_pattern("jobs:{kind}:a"), since_ms=0))
 
 
-def test_key_that_was_too_large_cannot_be_undone(client: Any, scribe: Scribe) -> None:
-    """And it says how large."""
+def test_key_too_large_for_a_before_image_cannot_be_undone(client: Any, scribe: Scribe) -> None:
+    """The conflict has the size of the value."""
     event = scribe.add(
         *("a", "token", "t", "op", "SET", "key", "k", "correlation", "c"),
         *("policy", "p 1,1w", "before", "k", "expires", "large", "value", "70000"),
@@ -454,8 +450,8 @@ def test_key_that_was_too_large_cannot_be_undone(client: Any, scribe: Scribe) ->
     assert (conflicts[0].kind, conflicts[0].size) == (ConflictKind.LARGE, 70000)
 
 
-def test_key_that_became_too_large_can_be_forced(client: Any, scribe: Scribe) -> None:
-    """Nobody can tell whether others changed it since, but its image is there."""
+def test_key_too_large_to_compare_can_be_forced(client: Any, scribe: Scribe) -> None:
+    """A later change by others is not visible, but the before-image is recorded."""
     client.set("k", "1")
     scribe.run("a", "SET", "k", "2", after="large")
 
@@ -468,7 +464,7 @@ def test_key_that_became_too_large_can_be_forced(client: Any, scribe: Scribe) ->
 
 
 def test_control_key_is_never_written(client: Any, scribe: Scribe) -> None:
-    """Whoever can append to a trail must not get an operator to write states or tokens."""
+    """A forged event in a stream must not make an operator overwrite states or tokens."""
     scribe.run("a", "SET", "keyleash:state:a", "forged")
 
     (blocked,) = plan(client, forced=[b"keyleash:state:a"]).blocked
@@ -477,7 +473,7 @@ def test_control_key_is_never_written(client: Any, scribe: Scribe) -> None:
 
 
 def test_failed_command_is_not_undone(client: Any, scribe: Scribe) -> None:
-    """It changed nothing, images or not."""
+    """It changed nothing, with or without before-images."""
     event = scribe.add("a", "token", "t", "op", "LPUSH", "key", "k", "correlation", "c")
     scribe.add("a", "of", event, "error", "WRONGTYPE")
     client.hset(NAMES.layouts, "a", "{}")
@@ -487,7 +483,7 @@ def test_failed_command_is_not_undone(client: Any, scribe: Scribe) -> None:
 
 
 def test_batch_is_undone_as_a_whole(client: Any, scribe: Scribe) -> None:
-    """It was one call, and its images are those from before all of it."""
+    """A batch is one call with one set of before-images."""
     fields = ["token", "t", "policy", "p 2,2w", "correlation", "c"]
     fields += ["SET", "k", "APPEND", "k", "SET", "l", "before", "k", "before", "l"]
     event = scribe.add("a", *fields)
@@ -509,8 +505,8 @@ def _values(client: Any, *keys: str) -> list[Any]:
     return list(read_keys(client, NAMES, [key.encode() for key in keys]).values())
 
 
-def test_events_are_chosen_by_identity_key_and_time(client: Any, scribe: Scribe) -> None:
-    """Of an event that matches by a key, other keys are left alone and named."""
+def test_events_are_selected_by_identity_key_and_time(client: Any, scribe: Scribe) -> None:
+    """Other keys of a selected event are listed, but not changed."""
     first = scribe.run("a", "MSET", "k:1", "1", "l:1", "1")
     scribe.run("b", "SET", "k:2", "1")
     since_ms = int(first.partition("-")[0])
@@ -526,8 +522,8 @@ def test_events_are_chosen_by_identity_key_and_time(client: Any, scribe: Scribe)
         plan_undo(client, UndoSelection(identity="a", since_ms=since_ms + 100_000))
 
 
-def test_event_is_named_with_its_identity_if_need_be(client: Any, scribe: Scribe) -> None:
-    """Ids of two trails may be the same."""
+def test_ambiguous_event_id_needs_the_identity(client: Any, scribe: Scribe) -> None:
+    """Two streams may have entries of the same id."""
     entry_id = "99999999999999-0"
     scribe.run("a", "SET", "k", "1", entry_id=entry_id)
     scribe.run("b", "SET", "l", "1", entry_id=entry_id)
@@ -542,9 +538,9 @@ def test_event_is_named_with_its_identity_if_need_be(client: Any, scribe: Scribe
     assert raised.value.help == f"name one of `a/{entry_id}`, `b/{entry_id}`"
 
 
-@pytest.mark.parametrize("given", ["1-0", "a/1-0", "nobody/1-0", "yesterday", "1", "a/b/1-0", ""])
+@pytest.mark.parametrize("given", ["1-0", "a/1-0", "unknown/1-0", "yesterday", "1", "a/b/1-0", ""])
 def test_wrong_event_id_is_an_error(client: Any, scribe: Scribe, given: str) -> None:
-    """Nothing is guessed."""
+    """An id that is malformed or unknown selects nothing."""
     scribe.run("a", "SET", "k", "1")
 
     with raises_code("unknown-event"):
@@ -552,17 +548,17 @@ def test_wrong_event_id_is_an_error(client: Any, scribe: Scribe, given: str) -> 
 
 
 def test_unknown_identity_and_empty_range_are_errors(client: Any, scribe: Scribe) -> None:
-    """They are two different mistakes."""
+    """The two mistakes have different errors."""
     scribe.run("a", "SET", "k", "1")
 
     with raises_code("unknown-identity"):
-        plan_undo(client, UndoSelection(identity="nobody", since_ms=0))
+        plan_undo(client, UndoSelection(identity="unknown", since_ms=0))
     with pytest.raises(NothingToUndoError):
         plan_undo(client, UndoSelection(correlation="none"))
 
 
 def test_undo_of_many_keys_is_several_events_and_one_undo(client: Any, scribe: Scribe) -> None:
-    """A script passes a command no more than 7,999 words."""
+    """A command of a script has at most 7,999 arguments, so an undo may append several events."""
     keys = [f"k:{number}" for number in range(2500)]
     scribe.run("a", "MSET", *(word for key in keys for word in (key, "1")))
 
@@ -575,30 +571,33 @@ def test_undo_of_many_keys_is_several_events_and_one_undo(client: Any, scribe: S
 
 
 @pytest.mark.parametrize(
-    ("bound", "value", "said"),
+    ("bound", "value", "message"),
     [
         ("MAX_KEYS", 1, "2 keys; at most 1 are allowed"),
         ("UNDO_MAX_BYTES", 100, "0 MiB; at most 0 MiB are allowed"),
         ("MAX_SELECTED_BYTES", 9, "before-images"),
     ],
 )
-def test_undo_that_would_hold_up_the_server_is_refused(
-    client: Any, scribe: Scribe, monkeypatch: pytest.MonkeyPatch, bound: str, value: int, said: str
+def test_undo_that_would_block_the_server_is_an_error(
+    client: Any,
+    scribe: Scribe,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: str,
+    value: int,
+    message: str,
 ) -> None:
-    """Before anything is done, and it says how much there is and how much may be."""
+    """The error comes before any change, and has the size and the limit."""
     client.mset({"k": "x" * 100, "l": "x" * 100})
     scribe.run("a", "MSET", "k", "1", "l", "1")
     for module in (undo_plan, undo_selection):
         monkeypatch.setattr(module, bound, value, raising=False)
 
-    with pytest.raises(UndoTooLargeError, match=said):
+    with pytest.raises(UndoTooLargeError, match=message):
         plan(client)
 
 
-def test_sorted_set_that_shrank_is_known_again_when_it_was_restored(
-    client: Any, scribe: Scribe
-) -> None:
-    """A server holds it in another form then, and DUMP differs."""
+def test_restored_sorted_set_that_had_shrunk_is_unchanged(client: Any, scribe: Scribe) -> None:
+    """The server then encodes the set in another way, so its DUMP payload differs."""
     client.zadd("z", {f"m{number}": number for number in range(300)})
     scribe.run("a", "ZREMRANGEBYRANK", "z", "3", "-1", correlation="first")
     scribe.run("a", "ZADD", "z", "7", "x", correlation="second")

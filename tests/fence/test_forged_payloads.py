@@ -161,7 +161,7 @@ def test_as_of_with_a_forged_before_image_is_an_error(
     with pytest.raises(UnvalidatedRestoreError) as caught:
         value_as_of(leash.admin, b"a:2", at_ms)
 
-    assert str(caught.value).startswith(f"what event {forged} recorded is not restored: with")
+    assert str(caught.value).startswith(f"the before-image in event {forged} is not restored: with")
     assert "an agent of `one` may have forged it" in str(caught.value)
     seconds, micros = leash.admin.time()
     now_ms = int(seconds) * 1000 + int(micros) // 1000

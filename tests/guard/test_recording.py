@@ -222,7 +222,7 @@ def test_image_of_what_stood_there_is_kept_and_a_digest_of_what_came(
     first = trail(leash)[0]
     after = "old!" if batched else "old"
     assert first.changes == (
-        KeyChange(b"doc:1", BeforeImage(b"old", None, 4_000_000_000_000), 0, ABSENT),
+        KeyChange(b"doc:1", BeforeImage(("value", b"old"), 4_000_000_000_000), 0, ABSENT),
         KeyChange(b"doc:2", BeforeImage(), 0, sha1(after), 4_000_000_000_000),
     )
 
@@ -239,7 +239,7 @@ def test_image_of_another_type_is_what_dump_says(leash: Leash) -> None:
         agent.hdel("doc:1", "none")
 
     events = [event for event in trail(leash) if event.op == "HDEL"]
-    assert [event.changes[0].before for event in events] == [BeforeImage(None, dump)] * 2
+    assert [event.changes[0].before for event in events] == [BeforeImage(("image", dump))] * 2
     assert len({event.changes[0].after for event in events}) == 1
 
 
@@ -437,7 +437,7 @@ def test_expiry_in_the_far_future_is_kept_in_digits(leash: Leash) -> None:
     leash.agent("one").append("doc:1", "y")
 
     (event,) = trail(leash)
-    assert event.changes[0].before == BeforeImage(b"x", None, 9_000_000_000_000_000_000)
+    assert event.changes[0].before == BeforeImage(("value", b"x"), 9_000_000_000_000_000_000)
 
 
 def test_key_that_has_expired_is_absent_to_an_image_and_to_a_digest(leash: Leash) -> None:

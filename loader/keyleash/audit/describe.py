@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from keyleash.audit.entries import LARGE
 from keyleash.compiler.emit import MAX_IMAGES
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.server_check import PAYLOAD_SETTING
@@ -21,11 +22,20 @@ UNVALIDATED = "the server does not validate payloads"
 """Why a before-image that an agent may have forged is not restored."""
 
 
-def elements_of(value: Value) -> Iterator[Sequence[Any]]:
-    """Yield the parts of each element: of a hash field, value and expiry, and so on."""
-    width = {"hash": 3, "zset": 2, "stream": 2}.get(value.kind, 1)
-    for at in range(0, len(value.elements), width):
-        yield value.elements[at : at + width]
+_PARTS = {
+    "list": ("value",),
+    "set": ("value",),
+    "hash": ("field", "value", "expires_at"),
+    "zset": ("member", "score"),
+    "stream": ("id", "fields"),
+}
+"""The parts of an element by type, as in JSON."""
+
+
+def elements_of(value: Value) -> list[Sequence[Any]]:
+    """Return the parts of each element, such as the field, value and expiry of a hash."""
+    width = len(_PARTS.get(value.kind, ("value",)))
+    return [value.elements[at : at + width] for at in range(0, len(value.elements), width)]
 
 
 def short_value(value: Value | None, now_ms: int) -> str:
@@ -39,31 +49,31 @@ def short_value(value: Value | None, now_ms: int) -> str:
 
 
 def _short_content(value: Value) -> str:
-    match value.kind:
-        case "string":
-            text = value.elements[0] if value.elements else b""
-            size = f"… ({counted(value.length, 'byte')})" if len(text) < value.length else ""
-            return f'"{printable(text)}"{size}'
-        case "list" | "set" | "hash" | "zset" | "stream":
-            shown = [_short_element(value.kind, element) for element in elements_of(value)]
-            if len(shown) < value.length:
-                shown.append(f"… {value.length} in all")
-            inside = ", ".join(shown)
-            return f"[{inside}]" if value.kind in {"list", "stream"} else f"{{{inside}}}"
-        case _:
-            return f"of {counted(value.size, 'byte')}"
+    if value.kind == "string":
+        text = value.elements[0] if value.elements else b""
+        size = f"… ({counted(value.length, 'byte')})" if len(text) < value.length else ""
+        return f'"{printable(text)}"{size}'
+    if value.kind not in _PARTS:
+        return f"of {counted(value.size, 'byte')}"
+    shown = [_element_text(value.kind, element, _short) for element in elements_of(value)]
+    if len(shown) < value.length:
+        shown.append(f"… {value.length} in all")
+    inside = ", ".join(shown)
+    return f"[{inside}]" if value.kind in {"list", "stream"} else f"{{{inside}}}"
 
 
-def _short_element(kind: str, element: Sequence[Any]) -> str:
+def _element_text(kind: str, element: Sequence[Any], text: Callable[[bytes], str]) -> str:
     match kind:
         case "hash":
-            return f"{_short(element[0])}: {_short(element[1])}"
+            return f"{text(element[0])}: {text(element[1])}"
         case "zset":
-            return f"{_short(element[0])}: {printable(element[1])}"
+            return f"{text(element[0])}: {printable(element[1])}"
         case "stream":
-            return " ".join([printable(element[0]), *_fields(map(_short, element[1]))])
+            parts = map(text, element[1])
+            fields = (f"{name}={content}" for name, content in zip(parts, parts, strict=True))
+            return " ".join([printable(element[0]), *fields])
         case _:
-            return _short(element[0])
+            return text(element[0])
 
 
 def _short(part: bytes) -> str:
@@ -71,33 +81,24 @@ def _short(part: bytes) -> str:
     return text if len(text) <= SHORT_CHARS else f"{text[: SHORT_CHARS - 1]}…"
 
 
-def _fields(parts: Iterator[str]) -> Iterator[str]:
-    return (f"{name}={value}" for name, value in zip(parts, parts, strict=True))
-
-
 def value_lines(value: Value) -> Iterator[str]:
     """Yield all of *value*, one element a line; unprintable characters are escaped."""
-    match value.kind:
-        case "string":
-            yield from (printable(line) for line in value.elements[0].split(b"\n"))
-        case "list" | "set":
-            yield from (printable(element[0]) for element in elements_of(value))
-        case "hash":
-            for name, content, expires in elements_of(value):
-                until = "" if int(expires) < 0 else f"  (expires {iso_time(int(expires))})"
-                yield f"{printable(name)}: {printable(content)}{until}"
-        case "zset":
-            for member, score in elements_of(value):
-                yield f"{printable(score)} {printable(member)}"
-        case "stream":
-            for entry_id, fields in elements_of(value):
-                yield " ".join([printable(entry_id), *_fields(map(printable, fields))])
-        case _:
-            yield f"a value of type {value.kind}, {counted(value.size, 'byte')}, cannot be shown"
+    if value.kind == "string":
+        yield from (printable(line) for line in value.elements[0].split(b"\n"))
+    elif value.kind not in _PARTS:
+        yield f"a value of type {value.kind}, {counted(value.size, 'byte')}, cannot be shown"
+    else:
+        for element in elements_of(value):
+            if value.kind == "zset":
+                yield f"{printable(element[1])} {printable(element[0])}"
+                continue
+            is_expiring = value.kind == "hash" and int(element[2]) >= 0
+            expires = f"  (expires {iso_time(int(element[2]))})" if is_expiring else ""
+            yield _element_text(value.kind, element, printable) + expires
 
 
 def value_as_json(value: Value | None, *, whole: bool = False) -> dict[str, Any] | None:
-    """Return *value* as JSON; with its elements only if *whole*, since else they are cut."""
+    """Return *value* as JSON; with its elements only if *whole*, else some may be missing."""
     if value is None or value.is_absent:
         return None if value is None else {"exists": False}
     return {
@@ -111,33 +112,28 @@ def value_as_json(value: Value | None, *, whole: bool = False) -> dict[str, Any]
 
 
 def _json_content(value: Value) -> Any:
-    elements = list(elements_of(value))
-    match value.kind:
-        case "string":
-            return json_bytes(value.elements[0])
-        case "list" | "set":
-            return [json_bytes(element[0]) for element in elements]
-        case "hash":
-            return [
-                {
-                    "field": json_bytes(name),
-                    "value": json_bytes(content),
-                    "expires_at": None if int(expires) < 0 else iso_time(int(expires)),
-                }
-                for name, content, expires in elements
-            ]
-        case "zset":
-            return [
-                {"member": json_bytes(member), "score": score.decode()}
-                for member, score in elements
-            ]
-        case "stream":
-            return [
-                {"id": entry_id.decode(), "fields": [json_bytes(part) for part in fields]}
-                for entry_id, fields in elements
-            ]
+    if value.kind == "string":
+        return json_bytes(value.elements[0])
+    names = _PARTS.get(value.kind)
+    if names is None:
+        return None
+    found = [
+        {name: _json_part(name, part) for name, part in zip(names, element, strict=True)}
+        for element in elements_of(value)
+    ]
+    return [item["value"] for item in found] if names == ("value",) else found
+
+
+def _json_part(name: str, part: Any) -> Any:
+    match name:
+        case "expires_at":
+            return None if int(part) < 0 else iso_time(int(part))
+        case "score" | "id":
+            return part.decode()
+        case "fields":
+            return [json_bytes(item) for item in part]
         case _:
-            return None
+            return json_bytes(part)
 
 
 def folded_text(denial: Denial, form: str) -> str:
@@ -166,7 +162,7 @@ def undone_by(plan: KeyPlan) -> str | None:
 
 
 def conflict_label(conflict: Conflict) -> str:
-    """Return the word before a reason; only a conflict can be overridden."""
+    """Return the word before a reason; only a `conflict` can be overridden."""
     if conflict.is_forced:
         return "forced"
     if conflict.kind == "unvalidated":
@@ -177,19 +173,15 @@ def conflict_label(conflict: Conflict) -> str:
 def conflict_reason(plan: KeyPlan, conflict: Conflict) -> str:
     """Return the predicate of a sentence whose subject is the key of *plan*."""
     first = plan.steps[0]
+    after = (conflict.after or first).event
     match conflict.kind:
         case "changed" if (undo := undone_by(plan)) is not None:
             return f"was already undone by {undo}"
         case "changed":
-            after = conflict.after.event if conflict.after else ""
-            when = (
-                "changed since"
-                if conflict.until is None
-                else f"changed between events {after} and {conflict.until.event}"
-            )
-            return f"{when} {_changed_by(plan, conflict)}"
+            until = conflict.until
+            when = f"between events {after} and {until.event}" if until else "since"
+            return f"changed {when} {_changed_by(plan, conflict)}"
         case "unverified":
-            after = conflict.after.event if conflict.after else first.event
             state = "was too large to be compared" if _is_large(conflict) else "is not recorded"
             others = f"; it was changed {_changed_by(plan, conflict)}" if conflict.by else ""
             return f"may have been changed by others: its value after event {after} {state}{others}"
@@ -219,9 +211,7 @@ def conflict_reason(plan: KeyPlan, conflict: Conflict) -> str:
 
 def _is_large(conflict: Conflict) -> bool:
     after, until = conflict.after, conflict.until
-    return (after is not None and after.after_state.digest == "large") or bool(
-        until and until.large
-    )
+    return bool((after and after.after_state.digest == LARGE) or (until and until.large))
 
 
 def _changed_by(plan: KeyPlan, conflict: Conflict) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any
+from itertools import chain, pairwise, repeat
+from typing import Any, ClassVar
 
+from keyleash.audit.streams import Pairs, Words, pairs_of
 from keyleash.errors import ReplyCode
 from keyleash.limits import Counter
 
@@ -23,7 +24,7 @@ BY_COMMAND = frozenset(
 )
 """Codes whose denials share an entry only with those of the same command (`append_denial.lua`)."""
 ImageContent = tuple[str, bytes]
-"""`value` and a string's bytes, or `image` and what DUMP said of any other type."""
+"""`value` and a string's bytes, or `image` and the DUMP payload of any other type."""
 ABSENT = "absent"
 LARGE = "large"
 
@@ -33,6 +34,7 @@ class AuditEntry:
     """The common fields of events and denials.
 
     Attributes:
+        kind: `event` or `denial`.
         id: The entry's id in its stream.
         time_ms: Server time, Unix milliseconds.
         token: The token's id, or `-` if it was not known.
@@ -43,6 +45,7 @@ class AuditEntry:
         seq: Its sequence number in its stream; 0 if it has none.
     """
 
+    kind: ClassVar[str] = "entry"
     id: str
     time_ms: int
     identity: str
@@ -53,38 +56,23 @@ class AuditEntry:
     policy: str
     seq: int = 0
 
-    @property
-    def kind(self) -> str:
-        """Return `event` or `denial`."""
-        return "entry"
-
 
 @dataclass(frozen=True, slots=True)
 class BeforeImage:
-    """A before-image: the value of a key; neither bytes nor a dump if the key did not exist.
+    """A before-image: the value of a key before a change.
 
     Attributes:
-        value: A string's bytes.
-        dump: The DUMP payload of any other type.
+        content: The kind of its bytes, and the bytes; None if the key did not exist.
         expires_ms: When the key was to expire, Unix milliseconds; None if never.
     """
 
-    value: bytes | None = None
-    dump: bytes | None = None
+    content: ImageContent | None = None
     expires_ms: int | None = None
-
-    @property
-    def content(self) -> ImageContent | None:
-        """Return the kind of its bytes, and the bytes; None if the key did not exist."""
-        if self.value is not None:
-            return "value", self.value
-        return None if self.dump is None else ("image", self.dump)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """
-    The change of one key by an event with before-images.
+    """The change of one key by an event with before-images.
 
     Attributes:
         before: The before-image; None if the value was too large for one.
@@ -102,7 +90,7 @@ class KeyChange:
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent(AuditEntry):
-    """A command that was allowed.
+    """An allowed command.
 
     Attributes:
         item: For a command of a batch, its place in the batch's event, from 1; else 0.
@@ -117,6 +105,7 @@ class AuditEvent(AuditEntry):
             was checked (`audit.undo.trust`): the event may be forged.
     """
 
+    kind: ClassVar[str] = "event"
     item: int = 0
     error: str | None = None
     cost: Mapping[Counter, int] = field(default_factory=dict)
@@ -127,14 +116,10 @@ class AuditEvent(AuditEntry):
     actor: str = ""
     is_untrusted: bool = False
 
-    @property
-    def kind(self) -> str:
-        return "event"
-
 
 @dataclass(frozen=True, slots=True)
 class Denial(AuditEntry):
-    """A command that was denied.
+    """A denied command.
 
     Attributes:
         reason: The deny rule's pattern, the class or the limit; empty if the code has none.
@@ -146,15 +131,12 @@ class Denial(AuditEntry):
         until_ms: The end of a suspension by a breaker: server time, Unix milliseconds.
     """
 
+    kind: ClassVar[str] = "denial"
     code: str = ""
     reason: str = ""
     repeats: int = 1
     folded: str = ""
     until_ms: int | None = None
-
-    @property
-    def kind(self) -> str:
-        return "denial"
 
     @property
     def folded_count(self) -> int:
@@ -167,100 +149,51 @@ class Denial(AuditEntry):
         return bool(self.folded) or (self.repeats > 1 and self.code not in BY_COMMAND)
 
 
-@dataclass(frozen=True, slots=True)
-class FollowUp:
-    """A later entry about an event: errors by place in a batch, and states of keys after it."""
-
-    of: str
-    errors: Mapping[int, str]
-    after: tuple[tuple[str, int | None], ...] = ()
-
-
 # Entries of audit streams; docs/reference/audit-events.md documents the fields.
 #
 # `lua/guard/record/append_event.lua` writes the event of one command, `lua/guard/batch.lua` that
-# of a batch: behind its own fields, it has one for each command that changes something, named as
-# the command, with its key. So names of fields repeat; those in lower case are the event's own.
+# of a batch. Behind the event's own fields, which are in lower case, a batch has a field for each
+# command that changes something: `SET` with a key, or `MSET:2` with two netstrings. So names of
+# fields repeat. An entry that begins with `of` is a follow-up of an earlier one: errors by place
+# in a batch, and states of keys after the event.
 
 Fields = Mapping[bytes, bytes]
-Pairs = Sequence[tuple[bytes, bytes]]
 _NETSTRING_HEAD = re.compile(rb"([0-9]{1,9}):")
 _COSTS = {b"r": Counter.READS, b"w": Counter.WRITES, b"d": Counter.DELETES}
-_ARGUMENTS = (b"lengths", b"args_sha1", b"args")
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 
 
-def follow_up_entry(pairs: Pairs) -> FollowUp | None:
-    """Parse an entry about an earlier one; return None if it is not such an entry."""
-    fields = dict(pairs)
-    if b"of" not in fields:
-        return None
-    afters = [value.partition(b":") for name, value in pairs if name == b"after"]
-    return FollowUp(
-        of=text_of(fields[b"of"]),
-        errors=dict(_errors(pairs)),
-        after=tuple((text_of(digest), _expiry(expires)) for digest, _, expires in afters),
-    )
-
-
 def audit_events(
-    identity: str, entry_id: bytes, pairs: Pairs, follow_ups: Iterable[FollowUp] = ()
+    identity: str, entry_id: bytes, pairs: Pairs, follow_ups: Iterable[Words] = ()
 ) -> tuple[AuditEvent, ...]:
     """Parse an entry of an audit stream, with its follow-ups, into the events of its commands."""
     fields = dict(pairs)
-    follow_ups = list(follow_ups)
-    errors = {item: error for follow_up in follow_ups for item, error in follow_up.errors.items()}
-    afters = next((follow_up.after for follow_up in follow_ups if follow_up.after), ())
-    changes = tuple(_changes(pairs, afters)) if b"before" in fields else ()
+    later = [pairs_of(words) for words in follow_ups]
+    errors = {item: error for pairs_ in later for item, error in _errors(pairs_)}
+    changes = tuple(_changes(pairs, later)) if b"before" in fields else ()
     policy, _, cost = fields.get(b"policy", b"").partition(b" ")
-    common: dict[str, Any] = {
-        "id": entry_id.decode(),
-        "time_ms": time_of(entry_id),
-        "identity": identity,
-        "token": text_of(fields.get(b"token", b"")),
-        "correlation": text_of(fields.get(b"correlation", b"")),
-        "policy": text_of(policy),
-        "seq": number_of(fields.get(b"seq", b"")),
-        "cost": _cost(cost),
-        "actor": text_of(fields.get(b"actor", b"")),
-    }
     return tuple(
         AuditEvent(
-            **common,
-            item=command.item,
-            op=text_of(command.op),
-            keys=command.keys,
-            error=errors.get(command.item),
-            changes=tuple(change for change in changes if change.key in command.keys),
-            **_arguments(command.arguments),
+            **_common(identity, entry_id, fields),
+            **command,
+            policy=text_of(policy),
+            error=errors.get(command["item"]),
+            cost=_cost(cost),
+            changes=tuple(change for change in changes if change.key in command["keys"]),
+            actor=text_of(fields.get(b"actor", b"")),
         )
         for command in _commands(fields, pairs)
     )
 
 
-def _errors(pairs: Pairs) -> Iterator[tuple[int, str]]:
-    """Yield the errors of an entry, each with the place of its command in a batch, or 0."""
-    item = 0
-    for name, value in pairs:
-        if name == b"item":
-            item = number_of(value)
-        elif name == b"error":
-            yield item, text_of(value)
-
-
-def denial_entry(identity: str, entry_id: bytes, pairs: Pairs) -> Denial:
+def denial_entry(identity: str, entry_id: bytes, words: Words) -> Denial:
     """Parse an entry of a stream of denials that is not about earlier ones."""
-    fields = dict(pairs)
+    fields = dict(pairs_of(words))
     return Denial(
-        id=entry_id.decode(),
-        time_ms=time_of(entry_id),
-        identity=identity,
-        token=text_of(fields.get(b"token", b"")),
+        **_common(identity, entry_id, fields),
         op=text_of(fields.get(b"op", b"")),
         keys=_keys(fields),
-        correlation=text_of(fields.get(b"correlation", b"")),
         policy=text_of(fields.get(b"policy", b"")),
-        seq=number_of(fields.get(b"seq", b"")),
         code=text_of(fields.get(b"code", b"")),
         reason=text_of(fields.get(b"reason", b"")),
         # A suspension by a breaker is not a call.
@@ -270,9 +203,9 @@ def denial_entry(identity: str, entry_id: bytes, pairs: Pairs) -> Denial:
     )
 
 
-def repeats_of(pairs: Pairs) -> Iterator[tuple[bytes, int]]:
+def repeats_of(words: Words) -> Iterator[tuple[bytes, int]]:
     """Parse an entry about earlier denials: the id of each, and its total count."""
-    for (name, of), (count_name, count) in pairwise(pairs):
+    for (name, of), (count_name, count) in pairwise(pairs_of(words)):
         if (name, count_name) == (b"of", b"repeats"):
             yield of, number_of(count)
 
@@ -300,68 +233,77 @@ def split_netstrings(data: bytes) -> tuple[bytes, ...]:
     return tuple(parts)
 
 
-@dataclass(slots=True)
-class _Command:
-    item: int
-    op: bytes
-    keys: tuple[bytes, ...]
-    arguments: tuple[bytes, bytes] | None = None
+def time_of(entry_id: bytes) -> int:
+    """Return the time of an entry id, Unix milliseconds."""
+    return int(entry_id.partition(b"-")[0])
 
 
-def _commands(fields: Fields, pairs: Pairs) -> list[_Command]:
-    """Return the command of an event, or those of a batch.
+def text_of(data: bytes) -> str:
+    """Return *data* as text; bytes that are not UTF-8 are escaped."""
+    return data.decode("utf-8", "backslashreplace")
 
-    Behind its own fields in lower case, a batch's event has a field for each command: the name
-    `SET` with a key, or `MSET:2` with two netstrings. So field names repeat.
-    """
-    if b"op" in fields:
-        arguments = next((pair for pair in pairs if pair[0] in _ARGUMENTS), None)
-        return [_Command(0, fields[b"op"], _keys(fields), arguments)]
-    found: list[_Command] = []
+
+def _common(identity: str, entry_id: bytes, fields: Fields) -> dict[str, Any]:
+    return {
+        "id": entry_id.decode(),
+        "time_ms": time_of(entry_id),
+        "identity": identity,
+        "token": text_of(fields.get(b"token", b"")),
+        "correlation": text_of(fields.get(b"correlation", b"")),
+        "seq": number_of(fields.get(b"seq", b"")),
+    }
+
+
+def _errors(pairs: Pairs) -> Iterator[tuple[int, str]]:
+    """Yield the errors of a follow-up, each with the place of its command in a batch, or 0."""
+    item = 0
     for name, value in pairs:
-        if name in _ARGUMENTS and found:
-            found[-1].arguments = (name, value)
-        elif not name[:1].islower():
+        if name == b"item":
+            item = number_of(value)
+        elif name == b"error":
+            yield item, text_of(value)
+
+
+def _commands(fields: Fields, pairs: Pairs) -> list[dict[str, Any]]:
+    """Return the attributes of the event of each command."""
+    is_batch = b"op" not in fields
+    found: list[dict[str, Any]] = []
+    if not is_batch:
+        found.append({"item": 0, "op": text_of(fields[b"op"]), "keys": _keys(fields)})
+    for name, value in pairs:
+        if found and name in _ARGUMENTS:
+            found[-1].setdefault(name.decode(), _ARGUMENTS[name](value))
+        elif is_batch and not name[:1].islower():
             op, colon, _count = name.partition(b":")
             keys = _split(value) if colon else (value,) if value else ()
-            found.append(_Command(len(found) + 1, op, keys))
+            found.append({"item": len(found) + 1, "op": text_of(op), "keys": keys})
     return found
 
 
-def _arguments(pair: tuple[bytes, bytes] | None) -> dict[str, Any]:
-    match pair:
-        case (b"lengths", value):
-            return {
-                "lengths": tuple(number_of(item) for item in value.split(b",") if item.isdigit())
-            }
-        case (b"args_sha1", value):
-            return {"args_sha1": text_of(value)}
-        case (b"args", value):
-            return {"args": _split(value) if value else ()}
-        case _:
-            return {}
-
-
-def _changes(pairs: Pairs, afters: Sequence[tuple[str, int | None]]) -> Iterator[KeyChange]:
-    """Yield a change for each field `before`, with the digests of a follow-up."""
-    recorded: list[tuple[bytes, dict[bytes, bytes]]] = []
+def _changes(pairs: Pairs, follow_ups: Sequence[Pairs]) -> Iterator[KeyChange]:
+    """Yield a change for each field `before`, with the digests of the first follow-up with any."""
+    recorded: list[dict[bytes, bytes]] = []
     for name, value in pairs:
         if name == b"before":
-            recorded.append((value, {}))
+            recorded.append({name: value})
         elif recorded and name in {b"expires", b"value", b"image"}:
-            recorded[-1][1][name] = value
-    for place, (key, fields) in enumerate(recorded):
-        after, after_expires_ms = afters[place] if place < len(afters) else (None, None)
+            recorded[-1][name] = value
+    afters = ([value for name, value in later if name == b"after"] for later in follow_ups)
+    for fields, after in zip(
+        recorded, chain(next(filter(None, afters), ()), repeat(b"")), strict=False
+    ):
+        digest, _, after_expires = after.partition(b":")
+        kind = "value" if b"value" in fields else "image"
+        content = (kind, fields[kind.encode()]) if kind.encode() in fields else None
         expires = fields.get(b"expires", b"absent")
-        text, dump = fields.get(b"value"), fields.get(b"image")
+        before: BeforeImage | None = BeforeImage()
+        large = 0
         if expires == b"large":
-            yield KeyChange(key, None, number_of(text or dump or b""), after, after_expires_ms)
-        elif expires == b"absent":
-            yield KeyChange(key, BeforeImage(), 0, after, after_expires_ms)
-        else:
-            yield KeyChange(
-                key, BeforeImage(text, dump, _expiry(expires)), 0, after, after_expires_ms
-            )
+            before, large = None, number_of(content[1] if content else b"")
+        elif expires != b"absent":
+            before = BeforeImage(content, _expiry(expires))
+        state = (text_of(digest), _expiry(after_expires)) if after else (None, None)
+        yield KeyChange(fields[b"before"], before, large, *state)
 
 
 @lru_cache(maxsize=1024)
@@ -392,11 +334,12 @@ def _split(data: bytes) -> tuple[bytes, ...]:
         return (data,)
 
 
-def time_of(entry_id: bytes) -> int:
-    """Return the time of an entry id, Unix milliseconds."""
-    return int(entry_id.partition(b"-")[0])
+def _lengths(value: bytes) -> tuple[int, ...]:
+    return tuple(number_of(item) for item in value.split(b",") if item.isdigit())
 
 
-def text_of(data: bytes) -> str:
-    """Return *data* as text; bytes that are not UTF-8 are escaped."""
-    return data.decode("utf-8", "backslashreplace")
+_ARGUMENTS: Mapping[bytes, Callable[[bytes], Any]] = {
+    b"lengths": _lengths,
+    b"args_sha1": text_of,
+    b"args": _split,
+}

@@ -6,25 +6,21 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
-from keyleash.audit.entries import AuditEvent, Denial, repeats_of
+from keyleash.audit.entries import AuditEvent, Denial, audit_events, denial_entry, repeats_of
 from keyleash.audit.operator_actions import ControlEvent, control_event, control_filter
-from keyleash.audit.read import (
-    EVERYTHING,
+from keyleash.audit.read import EVERYTHING, EventMatcher, Query, with_follow_ups
+from keyleash.audit.streams import (
     FIRST_PAGE,
-    EventMatcher,
     HasId,
-    Query,
     RawEntry,
     Words,
-    denial_of,
-    events_of,
     next_count,
     pairs_of,
     place_of_last_ms,
     sort_key,
-    with_follow_ups,
 )
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
@@ -49,9 +45,7 @@ def follow_events(
     """Yield the events of identities as they are recorded.
 
     Args:
-        client: A redis-py client of an operator. While it waits, it has
-            a connection for itself.
-        keyspace: Where the control keys are.
+        client: An operator's client, which occupies one connection while it waits.
         identities: Returns the identities; called repeatedly, so that new ones are seen.
         query: The selection; events since `since_ms` come first, without it only new ones.
 
@@ -61,18 +55,14 @@ def follow_events(
     client = operator_client(client)
     matcher = EventMatcher(query)
 
-    def feed(identity: str) -> Feed[AuditEvent]:
-        def events(page: Sequence[RawEntry]) -> Iterator[AuditEvent]:
-            for entry_id, words, follow_ups in with_follow_ups([list(page)]):
-                if matcher.may_accept(words):
-                    yield from filter(
-                        matcher.accepts, events_of(identity, entry_id, words, follow_ups)
-                    )
-
-        return events
+    def parse(identity: str, page: Sequence[RawEntry]) -> Iterator[AuditEvent]:
+        for entry_id, words, follow_ups in with_follow_ups([list(page)]):
+            if matcher.may_accept(words):
+                events = audit_events(identity, entry_id, pairs_of(words), follow_ups)
+                yield from filter(matcher.accepts, events)
 
     def feeds() -> dict[str, Feed[AuditEvent]]:
-        return {keyspace.audit(identity): feed(identity) for identity in identities()}
+        return {keyspace.audit(identity): partial(parse, identity) for identity in identities()}
 
     return _follow(client, feeds, query.since_ms)
 
@@ -90,22 +80,17 @@ def follow_denials(
     client = operator_client(client)
     matcher = EventMatcher(query)
 
-    def feed(identity: str) -> Feed[Denial]:
-        stream = keyspace.denied(identity)
-
-        def denials(page: Sequence[RawEntry]) -> Iterator[Denial]:
-            for entry_id, words in page:
-                found = (
-                    _repeated(client, stream, identity, words)
-                    if words[0] == b"of"
-                    else [denial_of(identity, entry_id, words)]
-                )
-                yield from filter(matcher.accepts, found)
-
-        return denials
+    def parse(identity: str, page: Sequence[RawEntry]) -> Iterator[Denial]:
+        for entry_id, words in page:
+            found = (
+                _repeated(client, keyspace.denied(identity), identity, words)
+                if words[0] == b"of"
+                else [denial_entry(identity, entry_id, words)]
+            )
+            yield from filter(matcher.accepts, found)
 
     def feeds() -> dict[str, Feed[Denial]]:
-        return {keyspace.denied(identity): feed(identity) for identity in identities()}
+        return {keyspace.denied(identity): partial(parse, identity) for identity in identities()}
 
     return _follow(client, feeds, query.since_ms)
 
@@ -128,7 +113,7 @@ def follow_control(
 
 def _repeated(client: Client, stream: str, identity: str, words: Words) -> Iterator[Denial]:
     """Yield the denials that an entry counts, with their counts, except trimmed ones."""
-    counts = {of: n for of, n in repeats_of(pairs_of(words)) if _ENTRY_ID.fullmatch(of)}
+    counts = {of: n for of, n in repeats_of(words) if _ENTRY_ID.fullmatch(of)}
     with client.pipeline(transaction=False) as pipe:
         for of in counts:
             pipe.execute_command(b"XRANGE", stream, of, of)
@@ -136,7 +121,7 @@ def _repeated(client: Client, stream: str, identity: str, words: Words) -> Itera
     for count, entries in zip(counts.values(), replies, strict=True):
         for entry_id, first in entries:
             if first[0] != b"of":
-                yield replace(denial_of(identity, entry_id, first), repeats=count)
+                yield replace(denial_entry(identity, entry_id, first), repeats=count)
 
 
 def _follow(
@@ -153,9 +138,9 @@ def _follow(
         count = max(1, room // max(1, len(ends)))
         pages = list(_wait(client, ends, count))
         for name, page in pages:
-            whole = _whole(client, name, page, count)
-            ends[name] = whole[-1][0]
-            entries += current[name](whole)
+            complete = _complete(client, name, page, count)
+            ends[name] = complete[-1][0]
+            entries += current[name](complete)
         if pages:
             room = next_count([entry for _, page in pages for entry in page])
         yield from sorted(entries, key=sort_key)
@@ -196,16 +181,16 @@ def _block_ms(client: Client) -> int:
     return BLOCK_MS if timeout_s is None else max(1, min(BLOCK_MS, int(timeout_s * 500)))
 
 
-def _whole(client: Client, name: str, page: list[RawEntry], count: int) -> list[RawEntry]:
-    """A full page may end between an event and its sequels: its last millisecond waits.
+def _complete(client: Client, name: str, page: list[RawEntry], count: int) -> list[RawEntry]:
+    """Return *page* without its last millisecond, since follow-ups of that may not be in it.
 
-    Where the page has no other, the rest of it is read at once.
+    If it has no other millisecond, the rest of that is read at once.
     """
     if len(page) < count:
         return page
-    whole = page[: place_of_last_ms(page)]
-    if whole:
-        return whole
+    complete = page[: place_of_last_ms(page)]
+    if complete:
+        return complete
     last = page[-1][0]
     bounds = (b"(" + last, last.partition(b"-")[0])
     return [*page, *client.execute_command(b"XRANGE", name, *bounds)]

@@ -7,83 +7,65 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from keyleash.audit.entries import AuditEntry, AuditEvent, Denial, time_of
+from keyleash.audit.entries import (
+    AuditEntry,
+    AuditEvent,
+    Denial,
+    audit_events,
+    denial_entry,
+    time_of,
+)
 from keyleash.audit.operator_actions import ControlEvent, control_event
-from keyleash.audit.read import (
+from keyleash.audit.read import RepeatCounts, with_follow_ups
+from keyleash.audit.streams import (
+    AuditStream,
     RawEntry,
-    RepeatCounts,
+    StreamKind,
     Words,
-    denial_of,
-    events_of,
+    control_stream,
+    pairs_of,
     read_pages,
-    with_follow_ups,
+    streams_of,
 )
 from keyleash.errors import OperationError
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
 
-CONTROL = "control"
-DENIED = "denied"
 _WANTED = re.compile(
-    rf"(?:(?:(?P<kind>audit|{DENIED}):)?(?P<whose>[^/\s:]+)/)?(?P<id>[0-9]{{1,19}}-[0-9]{{1,19}})"
+    r"(?:(?:(?P<kind>audit|denied):)?(?P<owner>[^/\s:]+)/)?(?P<id>[0-9]{1,19}-[0-9]{1,19})"
 )
 _HELP = "see `keyleash audit log` for the ids of events"
-
-
-@dataclass(frozen=True, slots=True)
-class FoundStream:
-    """A stream that may have the entry.
-
-    Attributes:
-        kind: `audit`, `denied` or `control`.
-        whose: The identity; `control` for the control stream.
-    """
-
-    kind: str
-    whose: str
-
-    def key(self, keyspace: Keyspace) -> str:
-        """Return its key in Redis."""
-        match self.kind:
-            case "audit":
-                return keyspace.audit(self.whose)
-            case "denied":
-                return keyspace.denied(self.whose)
-            case _:
-                return keyspace.control
 
 
 def find_event(
     client: Client, keyspace: Keyspace, identities: Iterable[str], wanted: str
 ) -> tuple[AuditEvent | Denial | ControlEvent, ...]:
-    """
-    Find an entry by its id, with its follow-ups.
+    """Find an entry by its id, with its follow-ups.
 
     Args:
-        client: A redis-py client of an operator.
-        keyspace: Where the control keys are.
         identities: The identities whose streams are searched.
         wanted: `<id>`, `<identity>/<id>`, `audit:<identity>/<id>`, `denied:<identity>/<id>` or
-            `control/<id>`. The id of a follow-up stands for the entry that it is about.
+            `control/<id>`. The id of a follow-up selects the entry that it is about.
 
     Returns:
         One entry; for a batch, each of its commands.
 
     Raises:
-        OperationError (unknown-event): there is none, or *wanted* is not an id.
+        OperationError (unknown-event): there is no such entry, or *wanted* is not an id.
         OperationError (ambiguous-event): several streams have an entry of that id.
     """
     client = operator_client(client)
     parts = _WANTED.fullmatch(wanted)
     if parts is None:
         raise OperationError("unknown-event", f"`{wanted}` is not an event id", help=_HELP)
+    streams = [stream for name in identities for stream in streams_of(keyspace, name)]
     streams = [
         stream
-        for stream in _streams(identities)
-        if parts["whose"] in {None, stream.whose} and parts["kind"] in {None, stream.kind}
+        for stream in [*streams, control_stream(keyspace)]
+        if parts["owner"] in {None, _owner(stream)} and parts["kind"] in {None, stream.kind}
     ]
-    found = _look(client, keyspace, streams, parts["id"])
+    found = _look(client, streams, parts["id"])
     if not found:
         raise OperationError(
             "unknown-event", f"no audit stream has an event `{wanted}`", help=_HELP
@@ -99,29 +81,25 @@ def find_event(
     return _read(client, keyspace, stream, entry)
 
 
-def _streams(identities: Iterable[str]) -> Iterator[FoundStream]:
-    for identity in identities:
-        yield FoundStream("audit", identity)
-        yield FoundStream(DENIED, identity)
-    yield FoundStream(CONTROL, CONTROL)
+def _owner(stream: AuditStream) -> str:
+    return stream.identity or str(StreamKind.CONTROL)
 
 
-def _name(stream: FoundStream, found: Iterable[FoundStream]) -> str:
-    is_alone = sum(other.whose == stream.whose for other in found) == 1
-    return stream.whose if is_alone else f"{stream.kind}:{stream.whose}"
+def _name(stream: AuditStream, found: Iterable[AuditStream]) -> str:
+    is_only = sum(other.identity == stream.identity for other in found) == 1
+    return _owner(stream) if is_only else f"{stream.kind}:{stream.identity}"
 
 
 def _look(
-    client: Client, keyspace: Keyspace, streams: Iterable[FoundStream], entry_id: str
-) -> dict[FoundStream, RawEntry]:
+    client: Client, streams: Sequence[AuditStream], entry_id: str
+) -> dict[AuditStream, RawEntry]:
     """Return by stream the entry of that id, or the one that it is about."""
-    streams = list(streams)
     with client.pipeline(transaction=False) as pipe:
         for stream in streams:
-            pipe.execute_command(b"XRANGE", stream.key(keyspace), entry_id, entry_id)
+            pipe.execute_command(b"XRANGE", stream.key, entry_id, entry_id)
         replies = pipe.execute() if streams else []
     found = {
-        stream: _original(client, stream.key(keyspace), entries[0])
+        stream: _original(client, stream.key, entries[0])
         for stream, entries in zip(streams, replies, strict=True)
         if entries
     }
@@ -133,23 +111,23 @@ def _original(client: Client, stream: str, entry: RawEntry) -> RawEntry | None:
     _, words = entry
     if words[0] != b"of":
         return entry
-    abouts: list[RawEntry] = client.execute_command(b"XRANGE", stream, words[1], words[1])
-    return next((about for about in abouts if about[1][0] != b"of"), None)
+    found: list[RawEntry] = client.execute_command(b"XRANGE", stream, words[1], words[1])
+    return next((original for original in found if original[1][0] != b"of"), None)
 
 
 def _read(
-    client: Client, keyspace: Keyspace, stream: FoundStream, entry: RawEntry
+    client: Client, keyspace: Keyspace, stream: AuditStream, entry: RawEntry
 ) -> tuple[AuditEvent | Denial | ControlEvent, ...]:
     entry_id, words = entry
     match stream.kind:
-        case "audit":
-            follow_ups = _follow_ups(client, stream.key(keyspace), entry_id)
-            return events_of(stream.whose, entry_id, words, follow_ups)
-        case "denied":
-            repeat_counts = RepeatCounts(client, keyspace, stream.whose)
+        case StreamKind.AUDIT:
+            follow_ups = _follow_ups(client, stream.key, entry_id)
+            return audit_events(stream.identity, entry_id, pairs_of(words), follow_ups)
+        case StreamKind.DENIED:
+            repeat_counts = RepeatCounts(client, keyspace, stream.identity)
             repeat_counts.look_ahead(time_of(entry_id))
-            return (repeat_counts.counted(denial_of(stream.whose, entry_id, words)),)
-        case _:
+            return (repeat_counts.counted(denial_entry(stream.identity, entry_id, words)),)
+        case StreamKind.CONTROL:
             return (control_event(entry),)
 
 
@@ -196,14 +174,14 @@ def with_gaps(entries: Iterable[Found], *, newest_first: bool = False) -> Iterat
         entries: All entries of a time range: with a filter, missing numbers are not gaps.
         newest_first: The order of *entries*.
     """
-    met: dict[tuple[str, str], Found] = {}
+    latest: dict[tuple[str, str], Found] = {}
     for entry in entries:
-        before = met.get((entry.kind, entry.identity))
-        met[entry.kind, entry.identity] = entry
-        if before is not None:
-            gap = _between(entry, before) if newest_first else _between(before, entry)
-            if gap is not None:
-                yield gap
+        stream = (entry.kind, entry.identity)
+        previous = latest.get(stream, entry)
+        latest[stream] = entry
+        gap = _between(entry, previous) if newest_first else _between(previous, entry)
+        if gap is not None:
+            yield gap
         yield entry
 
 

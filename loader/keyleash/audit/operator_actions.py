@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from keyleash.audit.entries import text_of, time_of
-from keyleash.audit.read import EVERYTHING, Query, RawEntry, pairs_of, read_pages
+from keyleash.audit.read import EVERYTHING, Query
+from keyleash.audit.streams import RawEntry, pairs_of, read_pages
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
@@ -21,7 +22,7 @@ class ControlEvent:
     Attributes:
         event: The action: `activate`, `issue`, `revoke`, `freeze`, `thaw`, `reset-limits`, `undo`,
             `export`, `seal`, `rotate`, `unseal`, `fence`, `fence-rotate`, `fence-remove`.
-        details: What belongs to it, by the names of docs/reference/audit-events.md.
+        details: Its further fields; docs/reference/audit-events.md lists them.
     """
 
     id: str
@@ -39,8 +40,7 @@ class ControlEvent:
 
 @dataclass(frozen=True, slots=True)
 class PolicyUse:
-    """
-    A period in which a policy was active.
+    """A period in which a policy was active.
 
     Attributes:
         from_ms: Its start, Unix milliseconds.
@@ -92,8 +92,6 @@ def read_control(
     """Read operator actions, by time.
 
     Args:
-        client: A redis-py client of an operator.
-        keyspace: Where the control keys are.
         identities: Only actions that concern one of them; None for all.
         query: Its token and time range apply; the rest is ignored.
         newest_first: Read backwards.

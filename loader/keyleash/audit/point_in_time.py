@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from keyleash.audit.read import Query, read_events, stream_owners
-from keyleash.audit.undo.history import KeyState, UndoStep, images_of, in_order, read_back, steps_on
+from keyleash.audit.entries import time_of
+from keyleash.audit.read import Query, read_events
+from keyleash.audit.streams import stream_owners
+from keyleash.audit.undo.history import UndoStep, images_of, in_order, read_back, steps_on
 from keyleash.audit.undo.trust import Grants, Trust
 from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
 from keyleash.errors import OperationError
@@ -20,8 +22,7 @@ from keyleash.store.server_check import operator_client
 
 @dataclass(frozen=True, slots=True)
 class ValueThen:
-    """
-    The value of a key at a past time.
+    """The value of a key at a past time.
 
     Attributes:
         value: The whole value.
@@ -41,12 +42,9 @@ class ValueThen:
 def value_as_of(
     client: Client, key: bytes, time_ms: int, *, keyspace: Keyspace | None = None
 ) -> ValueThen:
-    """
-    Return the value of *key* at a past time.
+    """Return the value of *key* at a past time.
 
     Args:
-        client: A redis-py client of an operator.
-        key: The key.
         time_ms: Server time, Unix milliseconds; changes in this millisecond count.
         keyspace: Where keys are; read from the server if None.
 
@@ -59,41 +57,35 @@ def value_as_of(
     keyspace = keyspace or server_keyspace(client)
     now_ms = server_time_ms(client)
     if time_ms > now_ms:
-        raise OperationError("unknown-value", "that time is in the future, by the server's clock")
-    now = read_keys(client, keyspace, [key])[key]
+        raise _unknown("that time is in the future, by the server's clock")
+    now = read_keys(client, keyspace, [key])[key].state
     grants = Grants(client, keyspace)
     trust = Trust(grants, [key])
-    history = _history(
-        client, keyspace, key, time_ms, KeyState(now.digest, now.expires_ms), now_ms, trust
-    )
-    later = [step for step in history if step.time_ms > time_ms]
+    steps = _steps(client, keyspace, key, time_ms, trust)
+    history = in_order(steps, now, now_ms)
+    source = next((step for step in history if step.time_ms > time_ms), None)
     last = next((step for step in reversed(history) if step.time_ms <= time_ms), None)
-    source = later[0] if later else None
-    at_ms = source.time_ms if source else now_ms
-    state = source.before_state if source else KeyState(now.digest, now.expires_ms)
-    same = last.after_state.is_same(state, at_ms) if last else None
-    if same is False:
-        raise _changed_outside(last, source)
-    if source is not None and source.before is None:
-        raise _not_recorded(source)
-    if same is None:
+    state, at_ms = (source.before_state, source.time_ms) if source else (now, now_ms)
+    is_same = last.after_state.is_same(state, at_ms) if last else None
+    if is_same is False:
+        after = last.event if last else "the first"
+        until = f"event {source.event}" if source else "now"
+        raise _unknown(
+            f"it was changed outside the guards, or expired in part,"
+            f" between event {after} and {until}"
+        )
+    if is_same is None and (source is None or source.before is not None):
         _require_complete_streams(client, keyspace, key, time_ms, grants)
-    value = _value(client, keyspace, key, source)
-    if last is not None and value.is_absent and same:
+    value = _before(client, keyspace, source) if source else _present(client, keyspace, key)
+    if last is not None and value.is_absent and is_same:
         _require_not_expired(last, time_ms)
-    return ValueThen(value, source, last, bool(same), +trust.untrusted)
+    return ValueThen(value, source, last, bool(is_same), +trust.untrusted)
 
 
-def _history(
-    client: Client,
-    keyspace: Keyspace,
-    key: bytes,
-    time_ms: int,
-    now: KeyState,
-    now_ms: int,
-    trust: Trust,
+def _steps(
+    client: Client, keyspace: Keyspace, key: bytes, time_ms: int, trust: Trust
 ) -> list[UndoStep]:
-    """Return the last change up to a time and all later ones, oldest first."""
+    """Return the last change up to a time and all later ones, in no order."""
     events = read_events(
         client, keyspace, stream_owners(client, keyspace), Query(key=key), newest_first=True
     )
@@ -103,67 +95,48 @@ def _history(
         found += steps_on([key], filter(trust.is_trusted, group))[key]
         if at_ms <= time_ms and found and found[-1].time_ms <= time_ms:
             break
-    images = read_images(client, keyspace, images_of([found]))
-    return in_order(read_back(found, images), now, now_ms)
+    return read_back(found, read_images(client, keyspace, images_of([found])))
 
 
-def _value(client: Client, keyspace: Keyspace, key: bytes, source: UndoStep | None) -> Value:
-    image = source.before if source else None
+def _present(client: Client, keyspace: Keyspace, key: bytes) -> Value:
+    return _shown(read_keys(client, keyspace, [key], whole=True)[key])
+
+
+def _before(client: Client, keyspace: Keyspace, source: UndoStep) -> Value:
+    """Return the value of the before-image of *source*."""
+    image = source.before
     if image is None:
-        value: Value | None = read_keys(client, keyspace, [key], whole=True)[key]
-    elif image.content is None:
-        return NOTHING
-    else:
-        identity = source.identity if source else ""
-        images = read_images(client, keyspace, [(identity, image.content)], whole=True)
-        if images.withheld.images:
-            raise images.withheld.error(f"what event {source.event if source else ''} recorded")
-        value = images[image.content]
-    if value is None:
-        event = source.event if source else ""
-        raise OperationError(
-            "unknown-value", f"this server cannot read its before-image in event {event}"
+        reason = "no before-image was taken"
+        if source.large:
+            reason = f"its {source.large} bytes were too large for a before-image"
+        elif source.is_masked:
+            reason = "it is masked, so it has no before-image"
+        raise _unknown(
+            f"when event {source.event} changed it, {reason}",
+            help="see `keyleash audit timeline` for its changes",
         )
+    if image.content is None:
+        return NOTHING
+    images = read_images(client, keyspace, [(source.identity, image.content)], whole=True)
+    if images.withheld.images:
+        raise images.withheld.error(f"the before-image in event {source.event}")
+    value = images[image.content]
+    if value is None:
+        raise _unknown(f"this server cannot read its before-image in event {source.event}")
+    return replace(_shown(value), expires_ms=image.expires_ms)
+
+
+def _shown(value: Value) -> Value:
     if value.is_large:
-        raise OperationError("unknown-value", f"its {value.size} bytes are too many to be shown")
-    return value if image is None else replace(value, expires_ms=image.expires_ms)
+        raise _unknown(f"its {value.size} bytes are too many to be shown")
+    return value
 
 
 def _require_not_expired(last: UndoStep, time_ms: int) -> None:
     """Raise an error if the key expired: that records no before-image."""
-    expires_ms = last.after_state.expires_ms
-    if (
-        last.after_state.digest != NOTHING.digest
-        and expires_ms is not None
-        and expires_ms > time_ms
-    ):
-        raise OperationError(
-            "unknown-value",
-            f"its value after event {last.event} expired, and has no before-image",
-        )
-
-
-def _not_recorded(source: UndoStep) -> OperationError:
-    if source.large:
-        why = f"its {source.large} bytes were too large for a before-image"
-    elif source.is_masked:
-        why = "it is masked, so it has no before-image"
-    else:
-        why = "no before-image was taken"
-    return OperationError(
-        "unknown-value",
-        f"when event {source.event} changed it, {why}",
-        help="see `keyleash audit timeline` for its changes",
-    )
-
-
-def _changed_outside(last: UndoStep | None, source: UndoStep | None) -> OperationError:
-    after = last.event if last else "the first"
-    until = f"event {source.event}" if source else "now"
-    return OperationError(
-        "unknown-value",
-        f"it was changed outside the guards, or expired in part, between event {after} and {until}",
-    )
+    state = last.after_state
+    if state.digest != NOTHING.digest and (state.expires_ms or 0) > time_ms:
+        raise _unknown(f"its value after event {last.event} expired, and has no before-image")
 
 
 def _require_complete_streams(
@@ -173,10 +146,9 @@ def _require_complete_streams(
     for name in stream_owners(client, keyspace):
         if not grants.could_change_since(name, key, time_ms):
             continue
-        begins_ms = _lost_until_ms(client, keyspace.audit(name))
-        if begins_ms is not None and begins_ms > time_ms:
-            raise OperationError(
-                "unknown-value",
+        lost_until_ms = _lost_until_ms(client, keyspace.audit(name))
+        if lost_until_ms is not None and lost_until_ms > time_ms:
+            raise _unknown(
                 f"the audit stream of `{name}` was trimmed since then, so its value is not known",
                 help="see `retain` in the policy, and the archives of `keyleash audit export`",
             )
@@ -189,5 +161,8 @@ def _lost_until_ms(client: Client, stream: str) -> int | None:
     info = client.xinfo_stream(stream)
     if info["entries-added"] <= info["length"]:
         return None
-    newest_lost = info["recorded-first-entry-id"] if info["length"] else info["last-generated-id"]
-    return int(newest_lost.partition(b"-")[0])
+    return time_of(info["recorded-first-entry-id" if info["length"] else "last-generated-id"])
+
+
+def _unknown(message: str, help: str | None = None) -> OperationError:
+    return OperationError("unknown-value", message, help=help)

@@ -1,134 +1,37 @@
-"""Read audit streams: pages, filters, and several streams merged by time."""
+"""Read the events and denials of identities: filters, follow-ups, and counts of repeats."""
 
 from __future__ import annotations
 
 import hashlib
-import heapq
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain, islice
-from typing import Protocol, TypeVar
+from itertools import chain
 
 from keyleash.audit.entries import (
     AuditEntry,
     AuditEvent,
     Denial,
-    Pairs,
     audit_events,
     denial_entry,
-    follow_up_entry,
     number_of,
     repeats_of,
 )
+from keyleash.audit.streams import (
+    RawEntry,
+    Words,
+    merged,
+    pairs_of,
+    place_of_last_ms,
+    read_pages,
+)
 from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
 from keyleash.policy.patterns import may_start_with
-from keyleash.store.identities import known_identities
-from keyleash.store.keyspace import OPERATORS, Keyspace
+from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
-
-Words = list[bytes]
-"""The fields of an entry: names and values in turn; names may repeat."""
-
-RawEntry = tuple[bytes, Words]
-"""An entry's id, and its fields."""
-
-FIRST_PAGE = 50
-MAX_PAGE = 250
-"""Entries per XRANGE at most: the server serves no other client meanwhile.
-
-The size of a page is estimated from the previous one, so this also bounds a page of entries with
-before-images of 64 KiB that follows small ones.
-"""
-PAGE_BYTES = 1_000_000
-"""Target size of a page; entries with before-images can be large."""
-_SAMPLED = 10
-
-
-def read_pages(
-    client: Client,
-    stream: str,
-    since_ms: int | None = None,
-    until_ms: int | None = None,
-    *,
-    newest_first: bool = False,
-) -> Iterator[list[RawEntry]]:
-    """Read a stream page by page, optionally a time range, bounds included.
-
-    The first page is small, since callers usually want few of the newest entries.
-    """
-    begin = b"-" if since_ms is None else b"%d-0" % since_ms
-    end = b"+" if until_ms is None else b"%d" % until_ms
-    # As bytes, redis-py does not know the command, else it would make a dict of the fields, whose
-    # names repeat.
-    command = b"XREVRANGE" if newest_first else b"XRANGE"
-    count = FIRST_PAGE
-    while True:
-        bounds = (end, begin) if newest_first else (begin, end)
-        page = client.execute_command(command, stream, *bounds, "COUNT", count)
-        if page:
-            yield page
-        if len(page) < count:
-            return
-        after = b"(" + page[-1][0]
-        begin, end = (begin, after) if newest_first else (after, end)
-        count = next_count(page)
-
-
-def next_count(page: Sequence[RawEntry]) -> int:
-    """Return the number of entries to read in the page after *page*."""
-    sampled = page[::_SAMPLED]
-    each = sum(len(word) for _, words in sampled for word in words) / len(sampled)
-    return max(1, min(MAX_PAGE, int(PAGE_BYTES / (each + 1))))
-
-
-def pairs_of(words: Words) -> Pairs:
-    """Return names and values as pairs, in order."""
-    return list(zip(words[::2], words[1::2], strict=True))
-
-
-def place_of_last_ms(entries: Sequence[RawEntry]) -> int:
-    """Return the index of the first entry of the last millisecond."""
-    last = entries[-1][0].partition(b"-")[0] + b"-"
-    place = len(entries) - 1
-    while place and entries[place - 1][0].startswith(last):
-        place -= 1
-    return place
-
-
-def stream_owners(client: Client, keyspace: Keyspace) -> list[str]:
-    """Return the names that may have an audit stream: all identities ever active, and operators."""
-    return [*known_identities(client, keyspace), OPERATORS]
-
-
-class HasId(Protocol):
-    """An entry of a stream."""
-
-    @property
-    def id(self) -> str: ...
-
-
-Found = TypeVar("Found", bound=HasId)
-
-
-def merged(streams: Iterable[Iterable[Found]], *, newest_first: bool = False) -> Iterator[Found]:
-    """Merge streams that are each in order."""
-    return heapq.merge(*streams, key=sort_key, reverse=newest_first)
-
-
-def newest(entries: Iterable[Found], limit: int) -> list[Found]:
-    """Return the first *limit* of entries in reverse order."""
-    return list(islice(entries, limit))[::-1]
-
-
-def sort_key(entry: HasId) -> tuple[int, int, int]:
-    """Return the sort key of an entry: time, number, and place in a batch."""
-    milliseconds, _, number = entry.id.partition("-")
-    return int(milliseconds), int(number), getattr(entry, "item", 0)
-
 
 KeyTest = Callable[[bytes], object]
 _CUT = 256
@@ -179,7 +82,8 @@ class EventMatcher:
 
     def __init__(self, query: Query) -> None:
         self._query = query
-        self._key_tests = list(_key_tests(query))
+        self._key_tests = [is_key(query.key)] if query.key is not None else []
+        self._key_tests += [key_test(query.pattern)] if query.pattern is not None else []
         self._word_tests = [*_text_tests(query), *((b"key", test) for test in self._key_tests)]
 
     def may_accept(self, words: Words) -> bool:
@@ -197,7 +101,7 @@ class EventMatcher:
             (query.since_ms is None or entry.time_ms >= query.since_ms)
             and (query.until_ms is None or entry.time_ms <= query.until_ms)
             and (query.token is None or entry.token == query.token)
-            and (query.op is None or _is_op(query.op, entry.op))
+            and (query.op is None or (entry.op + " ").startswith(query.op + " "))
             and (query.correlation is None or entry.correlation == query.correlation)
             and (query.code is None or (isinstance(entry, Denial) and entry.code == query.code))
             and all(any(map(test, entry.keys)) for test in self._key_tests)
@@ -214,12 +118,8 @@ def _text_tests(query: Query) -> Iterator[tuple[bytes, KeyTest]]:
         if wanted is not None and "\\" not in wanted:
             yield name, wanted.encode("utf-8", "surrogateescape").__eq__
     if query.op is not None:
-        op = query.op.encode("utf-8", "surrogateescape")
-        yield b"op", lambda value: value == op or value.startswith(op + b" ")
-
-
-def _is_op(wanted: str, op: str) -> bool:
-    return op == wanted or op.startswith(wanted + " ")
+        op = query.op.encode("utf-8", "surrogateescape") + b" "
+        yield b"op", lambda value: (value + b" ").startswith(op)
 
 
 def _field(words: Words, name: bytes) -> bytes | None:
@@ -231,22 +131,16 @@ def _field(words: Words, name: bytes) -> bytes | None:
     return None if at & 1 else words[at + 1]
 
 
-def _key_tests(query: Query) -> Iterator[KeyTest]:
-    if query.key is not None:
-        yield _is_key(query.key)
-    if query.pattern is not None:
-        yield key_test(query.pattern)
-
-
-def _is_key(key: bytes) -> KeyTest:
+def is_key(key: bytes) -> KeyTest:
+    """Return a test of whether a recorded, perhaps masked or cut key may be *key*."""
     mask = b"#" + hashlib.sha1(key, usedforsecurity=False).hexdigest().encode()
 
-    def is_key(recorded: bytes) -> bool:
+    def matches(recorded: bytes) -> bool:
         if recorded.endswith(mask):
             return key.startswith(recorded[: -len(mask)])
         return recorded == key or (len(recorded) == _CUT and key.startswith(recorded))
 
-    return is_key
+    return matches
 
 
 @lru_cache(maxsize=16)
@@ -254,7 +148,7 @@ def key_test(pattern: Pattern) -> KeyTest:
     """Return a test of whether a recorded, perhaps masked key may match *pattern*."""
     match pattern.parts:
         case (Literal(text),):
-            return _is_key(text)
+            return is_key(text)
     # Equivalent to patterns.match, in a tenth of its time.
     fullmatch = re.compile(b"".join(map(_as_regex, pattern.parts)), re.DOTALL).fullmatch
 
@@ -279,7 +173,7 @@ def _as_regex(part: Literal | Capture | AnySuffix) -> bytes:
 
 _ID = b"id:"
 _PAGE = 1000
-"""More fields than a guard writes; a larger hash is not written by a guard."""
+"""Fields of a hash of counts that are read; a guard writes fewer."""
 
 
 class RepeatCounts:
@@ -289,11 +183,13 @@ class RepeatCounts:
         self._client = client
         self._stream = keyspace.denied(identity)
         # Before the stream is read: the counts of a minute that ends meanwhile are in the stream.
-        self._counts = _counts_of_this_minute(client, keyspace.repeats(identity))
+        # A fenced agent may have added any number of fields.
+        fields = client.hscan_iter(keyspace.repeats(identity), count=_PAGE)
+        self._counts = _counts_by_id(dict(fields))
 
     def note(self, words: Words) -> None:
         """Add an entry that counts earlier denials."""
-        self._counts.update(repeats_of(pairs_of(words)))
+        self._counts.update(repeats_of(words))
 
     def look_ahead(self, since_ms: int | None) -> None:
         """Add all such entries since a time; the stream is short."""
@@ -309,8 +205,7 @@ class RepeatCounts:
 
 
 def read_folded(client: Client, keyspace: Keyspace, identities: Sequence[str]) -> dict[str, int]:
-    """
-    Count the denials of each identity that have no entry of their own.
+    """Count the denials of each identity that have no entry of their own.
 
     They are counted with the first denial of their kind in their minute. The count restarts at 0
     if the identity's hash of counts is lost.
@@ -326,16 +221,11 @@ def read_folded(client: Client, keyspace: Keyspace, identities: Sequence[str]) -
     return found
 
 
-def _counts_of_this_minute(client: Client, name: str) -> dict[bytes, int]:
-    # A fenced agent may have added any number of fields.
-    return _counts_by_id(dict(client.hscan_iter(name, count=_PAGE)))
-
-
 def _counts_by_id(fields: Mapping[bytes, bytes]) -> dict[bytes, int]:
     return {
-        entry_id: number_of(fields.get(alike.removeprefix(_ID), b"1"))
-        for alike, entry_id in fields.items()
-        if alike.startswith(_ID)
+        entry_id: number_of(fields.get(name.removeprefix(_ID), b"1"))
+        for name, entry_id in fields.items()
+        if name.startswith(_ID)
     }
 
 
@@ -351,32 +241,20 @@ def read_events(
     *,
     newest_first: bool = False,
 ) -> Iterator[AuditEvent]:
-    """Read the events of identities, by time.
+    """Read the events of identities, by time, with an operator's client.
 
     Follow-ups are merged into their events. A batch yields an event for each of its commands that
-    *query* matches.
-
-    Args:
-        client: A redis-py client of an operator.
-        keyspace: Where the control keys are.
-        identities: The identities, also inactive ones, and `OPERATORS`.
-        query: The filter.
-        newest_first: Read backwards.
+    *query* matches. *identities* may include inactive ones, and `OPERATORS`.
     """
     client = operator_client(client)
     matcher = EventMatcher(query)
 
     def entries(identity: str) -> Iterator[AuditEvent]:
-        pages = read_pages(
-            client,
-            keyspace.audit(identity),
-            query.since_ms,
-            query.until_ms,
-            newest_first=newest_first,
-        )
+        stream, span = keyspace.audit(identity), (query.since_ms, query.until_ms)
+        pages = read_pages(client, stream, *span, newest_first=newest_first)
         for entry_id, words, follow_ups in with_follow_ups(pages, newest_first=newest_first):
             if matcher.may_accept(words):
-                events = events_of(identity, entry_id, words, follow_ups)
+                events = audit_events(identity, entry_id, pairs_of(words), follow_ups)
                 yield from filter(matcher.accepts, reversed(events) if newest_first else events)
 
     return merged(map(entries, identities), newest_first=newest_first)
@@ -410,19 +288,11 @@ def read_denials(
                 if words[0] == b"of":
                     repeat_counts.note(words)
                 elif matcher.may_accept(words):
-                    denial = denial_of(identity, entry_id, words)
+                    denial = denial_entry(identity, entry_id, words)
                     if matcher.accepts(denial):
                         yield repeat_counts.counted(denial)
 
     return merged(map(entries, identities), newest_first=newest_first)
-
-
-def events_of(
-    identity: str, entry_id: bytes, words: Words, follow_ups: Iterable[Words] = ()
-) -> tuple[AuditEvent, ...]:
-    """Parse the events of one entry, with its follow-ups."""
-    parsed = (follow_up_entry(pairs_of(follow_up)) for follow_up in follow_ups)
-    return audit_events(identity, entry_id, pairs_of(words), [item for item in parsed if item])
 
 
 def with_follow_ups(
@@ -447,8 +317,3 @@ def with_follow_ups(
         for entry_id, words in entries:
             if words[0] != b"of":
                 yield entry_id, words, waiting.pop(entry_id, ())
-
-
-def denial_of(identity: str, entry_id: bytes, words: Words) -> Denial:
-    """Parse the denial of an entry."""
-    return denial_entry(identity, entry_id, pairs_of(words))

@@ -24,8 +24,8 @@ class Tally:
     """Counts of calls.
 
     Attributes:
-        events: RecordedImage commands that were allowed.
-        failed: Those of them that failed.
+        events: Allowed commands.
+        failed: Allowed commands that failed.
         denied: Denials, with repeats.
     """
 
@@ -35,8 +35,16 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """All calls."""
+        """Return the number of all calls."""
         return self.events + self.denied
+
+    def add(self, entry: AuditEvent | Denial) -> None:
+        """Count an entry."""
+        if isinstance(entry, Denial):
+            self.denied += entry.repeats
+        else:
+            self.events += 1
+            self.failed += entry.error is not None
 
 
 @dataclass(slots=True)
@@ -76,11 +84,7 @@ class Stats:
         if isinstance(entry, Denial):
             tallies.append(self.codes[entry.code])
         for tally in tallies:
-            if isinstance(entry, Denial):
-                tally.denied += entry.repeats
-            else:
-                tally.events += 1
-                tally.failed += entry.error is not None
+            tally.add(entry)
         self.first_ms = min(self.first_ms or entry.time_ms, entry.time_ms)
         self.last_ms = max(self.last_ms or 0, entry.time_ms)
 
@@ -108,7 +112,7 @@ def ranked(tallies: Mapping[Name, Tally]) -> list[tuple[Name, Tally]]:
 
 
 def count_token_calls(client: Client, keyspace: Keyspace, identity: str, token_id: str) -> int:
-    """Return the number of recorded commands of a token; those of a batch count one by one.
+    """Return the number of recorded commands of a token, including each command of a batch.
 
     Allowed calls may be more: reads are recorded only if the policy says so, and streams are
     trimmed.
@@ -126,8 +130,6 @@ def recent_calls(
     """Count the recorded commands of a time span by token id.
 
     Args:
-        client: A redis-py client of an operator, `decode_responses` off.
-        keyspace: Where the control keys are.
         identities: The identities whose events are counted.
         span_ms: First and last millisecond of the span, server time.
         at_most: Number of the newest events that are read of each identity.

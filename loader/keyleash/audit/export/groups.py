@@ -13,10 +13,12 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyleash.audit.export.archive import Archive, StreamFolder
-from keyleash.audit.export.rows import ArchiveRow, ExportedStream, SequenceCheck
+from keyleash.audit.export.rows import ArchiveRow, SequenceCheck
+from keyleash.audit.streams import AuditStream, StreamKind, control_stream, pairs_of, streams_of
 from keyleash.errors import ArchiveError
 from keyleash.policy.parse import parse_policy
-from keyleash.store.keyspace import Keyspace
+from keyleash.store.identities import known_identities
+from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import Client, read_active
 from keyleash.store.wire import reading_reply
 
@@ -31,11 +33,10 @@ PAGE_BYTES = 2 << 20
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """
-    Delivered entries.
+    """Delivered entries.
 
     Attributes:
-        rows: In order. One without fields was trimmed after its first delivery.
+        rows: In order. A row without fields was trimmed after its first delivery.
         is_again: Whether they were delivered before without acknowledgement.
         is_last: Whether the stream had no more entries.
     """
@@ -46,11 +47,9 @@ class Page:
 
 
 class ConsumerGroup:
-    """
-    The consumer group of one stream and archive: delivers and acknowledges entries.
+    """The consumer group of one stream and archive: delivers and acknowledges entries.
 
     Args:
-        client: An operator's client, `decode_responses` off.
         stream: The stream's key.
         archive: The archive's id.
         place: Its host and directory; the name of the group's only consumer.
@@ -93,24 +92,22 @@ class ConsumerGroup:
         return True
 
     def destroy(self, name: str) -> None:
-        """Remove another archive's group."""
+        """Remove a group of the stream."""
         self._client.xgroup_destroy(self.stream, name)
 
     def next_page(self, room: int) -> Page:
         """Read up to *room* entries: first those delivered before a crash, then new ones."""
         count = max(1, min(room, self._page))
+        rows: list[ArchiveRow] = []
+        is_again = self._pending_after is not None
         if self._pending_after is not None:
             rows = self._read(self._pending_after, count)
             self._pending_after = rows[-1].id if rows else None
-            if rows:
-                return self._paged(Page(rows, is_again=True, is_last=False))
-        rows = self._read(">", count)
-        return self._paged(Page(rows, is_again=False, is_last=len(rows) < count))
-
-    def _paged(self, page: Page) -> Page:
-        size = sum(row.size for row in page.rows) // max(1, len(page.rows)) + 1
-        self._page = max(1, min(PAGE, self._page * 2, PAGE_BYTES // size))
-        return page
+        if not rows:
+            is_again, rows = False, self._read(">", count)
+        each = sum(row.size for row in rows) // max(1, len(rows)) + 1
+        self._page = max(1, min(PAGE, self._page * 2, PAGE_BYTES // each))
+        return Page(rows, is_again, is_last=not is_again and len(rows) < count)
 
     def acknowledge(self, ids: Sequence[str]) -> None:
         """Acknowledge entries."""
@@ -140,7 +137,10 @@ class ConsumerGroup:
         if not reply:
             return []
         entries = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]
-        return [ArchiveRow(entry_id.decode(), _pairs(words)) for entry_id, words in entries]
+        return [
+            ArchiveRow(entry_id.decode(), tuple(pairs_of(words or [])))
+            for entry_id, words in entries
+        ]
 
     def _groups(self) -> dict[str, int]:
         try:
@@ -162,110 +162,99 @@ class ConsumerGroup:
         return self._groups().get(self.name, 0)
 
 
-def is_gone(error: ResponseError) -> bool:
-    """Return whether *error* reports that the stream or the group does not exist."""
-    return str(error).startswith("NOGROUP")
-
-
-def _pairs(words: Sequence[bytes] | None) -> tuple[tuple[bytes, bytes], ...]:
-    words = words or ()
-    return tuple(zip(words[::2], words[1::2], strict=True))
-
-
-@dataclass(slots=True)
 class OpenStream:
-    """
-    An existing stream with its group and folder.
+    """A stream with its group and folder.
 
     Attributes:
         sequence: Continues after the last number of the archive.
         caught_up: Whether the last read reached the end of the stream.
     """
 
-    stream: ExportedStream
-    group: ConsumerGroup
-    folder: StreamFolder
-    sequence: SequenceCheck
-    caught_up: bool = False
+    def __init__(self, client: Client, archive: Archive, stream: AuditStream) -> None:
+        self.stream = stream
+        self.group = ConsumerGroup(client, stream.key, archive.id, archive.place)
+        self.folder = StreamFolder(archive, stream)
+        self.sequence = SequenceCheck(self.folder.end.last_seq)
+        self.caught_up = False
+
+
+def find_streams(
+    client: Client, keyspace: Keyspace, identities: Iterable[str]
+) -> list[AuditStream]:
+    """Return the streams to export; they need not exist yet.
+
+    Args:
+        identities: The identities; none for the control stream, which comes first, the operators,
+            and every identity that was ever active.
+    """
+    names = sorted(identities)
+    every = [] if names else [control_stream(keyspace), streams_of(keyspace, OPERATORS)[0]]
+    return every + [
+        stream
+        for name in names or known_identities(client, keyspace)
+        for stream in streams_of(keyspace, name)
+    ]
 
 
 def open_streams(
-    client: Client, archive: Archive, streams: Iterable[ExportedStream], *, take_over: bool
+    client: Client, archive: Archive, streams: Iterable[AuditStream], *, take_over: bool
 ) -> Iterator[OpenStream]:
-    """
-    Open those of *streams* that exist.
+    """Open those of *streams* that exist.
 
     Args:
-        client: An operator's client.
         archive: Locked.
         streams: Streams that are not open yet.
         take_over: Continue although another archive has them, or the server lost them.
 
     Raises:
         ArchiveError (archive-taken): another archive has one, or the archive another server's.
-        ArchiveError (archive): a folder is not as its manifest has it.
+        ArchiveError (archive): a folder contradicts its manifest.
     """
-    ready = [_ready(client, archive, stream) for stream in streams]
+    ready = [OpenStream(client, archive, stream) for stream in streams]
     # Check all before changing the first.
     for item in ready:
         if not take_over:
             _require_ours(item)
     for item in ready:
         if item.group.exists() or item.group.create():
-            _require_alone(item, take_over=take_over)
+            for name, place in item.group.others().items():
+                # Without `take_over`, two archivers started at once. Nothing was delivered yet.
+                item.group.destroy(name if take_over else item.group.name)
+                if not take_over:
+                    raise _taken(item.stream, place)
             yield item
 
 
-def _ready(client: Client, archive: Archive, stream: ExportedStream) -> OpenStream:
-    group = ConsumerGroup(client, stream.key, archive.id, archive.place)
-    folder = StreamFolder(archive, stream)
-    return OpenStream(stream, group, folder, SequenceCheck(folder.head.last_seq))
-
-
-def _require_ours(open_stream: OpenStream) -> None:
+def _require_ours(item: OpenStream) -> None:
     """Raise an error if another archive has the stream, or the archive another stream."""
-    for place in open_stream.group.others().values():
-        raise _taken(open_stream.stream, place)
-    if (
-        open_stream.folder.head.files
-        and open_stream.group.stream_exists()
-        and not open_stream.group.exists()
-    ):
+    for place in item.group.others().values():
+        raise _taken(item.stream, place)
+    if item.folder.end.files and item.group.stream_exists() and not item.group.exists():
         raise ArchiveError(
             "archive-taken",
-            f"the audit stream `{open_stream.stream.name}` is not the source of"
-            f" `{open_stream.folder.path}`",
+            f"the audit stream `{item.stream.name}` is not the source of `{item.folder.path}`",
             help="name another directory for another server; if the server was restored or lost"
             " its data, continue with `--take-over`",
         )
 
 
-def _require_alone(open_stream: OpenStream, *, take_over: bool) -> None:
-    for name, place in open_stream.group.others().items():
-        if not take_over:
-            # Two archivers started at once. Nothing was delivered yet.
-            open_stream.group.destroy(open_stream.group.name)
-            raise _taken(open_stream.stream, place)
-        open_stream.group.destroy(name)
-
-
-def _taken(stream: ExportedStream, place: str) -> ArchiveError:
+def _taken(stream: AuditStream, place: str) -> ArchiveError:
     return ArchiveError(
         "archive-taken",
         f"the audit stream `{stream.name}` is exported to another archive, begun at `{place}`",
-        help="export to that one; or begin one here, with all that the server still has, by"
-        " `--take-over`: that one is not gone on with then",
+        help="export to that archive; or, with `--take-over`, begin one here with all entries"
+        " that the server still has, and stop exporting to the other",
     )
 
 
 def trimmed_by_export(client: Client, keyspace: Keyspace) -> dict[str, int]:
-    """
-    Return the identities with `retain: {until: exported, hard_max: N}`, each with its `hard_max`.
+    """Return by stream the `hard_max` of identities with `retain: {until: exported}`.
 
     Their guards do not trim, so the archiver does.
     """
     active = read_active(client, keyspace)
-    return {} if active is None else _hard_max(active.document)
+    limits = {} if active is None else _hard_max(active.document)
+    return {f"{StreamKind.AUDIT}/{name}": hard_max for name, hard_max in limits.items()}
 
 
 @lru_cache(maxsize=1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,76 +13,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from keyleash.audit.entries import audit_events, number_of
+from keyleash.audit.streams import AuditStream, StreamKind, id_order
 from keyleash.errors import OperationError
-from keyleash.store.identities import known_identities
-from keyleash.store.keyspace import OPERATORS, Keyspace
-from keyleash.store.records import Client
 from keyleash.text import json_bytes
 
-
-class StreamKind(StrEnum):
-    """What is in a trail, as docs/reference/audit-events.md has it."""
-
-    AUDIT = "audit"
-    DENIED = "denied"
-    CONTROL = "control"
+_BATCH = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class ExportedStream:
-    """A stream to export.
+class FileFormat(StrEnum):
+    """A file format."""
 
-    Attributes:
-        identity: The identity, `@operators`, or empty for the control stream.
-        key: The stream's key.
-    """
-
-    kind: StreamKind
-    identity: str
-    key: str
-
-    @property
-    def name(self) -> str:
-        """Return its folder in an archive: `audit/agent-runner`, `control`."""
-        return f"{self.kind}/{self.identity}" if self.identity else str(self.kind)
-
-
-def find_streams(
-    client: Client, keyspace: Keyspace, identities: Iterable[str]
-) -> list[ExportedStream]:
-    """
-    Return the streams to export; they need not exist yet.
-
-    Args:
-        client: An operator's client.
-        keyspace: Where the control keys are.
-        identities: The identities; none for the control stream, which comes first, the operators,
-            and every identity that was ever active.
-    """
-    if wanted := sorted(identities):
-        return [stream for name in wanted for stream in _streams_of(keyspace, name)]
-    return [
-        ExportedStream(StreamKind.CONTROL, "", keyspace.control),
-        ExportedStream(StreamKind.AUDIT, OPERATORS, keyspace.audit(OPERATORS)),
-        *(
-            stream
-            for name in known_identities(client, keyspace)
-            for stream in _streams_of(keyspace, name)
-        ),
-    ]
-
-
-def _streams_of(keyspace: Keyspace, identity: str) -> tuple[ExportedStream, ExportedStream]:
-    return (
-        ExportedStream(StreamKind.AUDIT, identity, keyspace.audit(identity)),
-        ExportedStream(StreamKind.DENIED, identity, keyspace.denied(identity)),
-    )
+    JSONL = "jsonl"
+    PARQUET = "parquet"
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveRow:
-    """
-    An entry with all its fields, in their order; names may repeat.
+    """An entry with all its fields, in their order; names may repeat.
 
     Attributes:
         id: `<milliseconds>-<number>`.
@@ -98,7 +45,7 @@ class ArchiveRow:
 
     @property
     def time(self) -> datetime | None:
-        """Return its server time in UTC; None if its id was not generated and is out of range."""
+        """Return its server time in UTC; None if its id has a time that no calendar has."""
         seconds, ms = divmod(id_order(self.id)[0], 1000)
         try:
             return datetime.fromtimestamp(seconds, UTC).replace(microsecond=ms * 1000)
@@ -114,22 +61,16 @@ class ArchiveRow:
         """Return the first field of that name; empty if there is none."""
         return next((value for item, value in self.fields if item == name), b"")
 
-    def commands(self, stream: ExportedStream) -> list[tuple[str, tuple[bytes, ...]]]:
+    def commands(self, stream: AuditStream) -> list[tuple[str, tuple[bytes, ...]]]:
         """Return the commands of an entry of an audit stream, each with its keys."""
         if stream.kind is not StreamKind.AUDIT or self.field(b"of"):
             return []
         try:
             events = audit_events(stream.identity, self.id.encode(), self.fields)
         except ValueError:
-            # Not written by a guard. Its fields are archived all the same.
+            # Not written by a guard. Its fields are archived anyway.
             return []
         return [(event.op, event.keys) for event in events]
-
-
-def id_order(entry_id: str) -> tuple[int, int]:
-    """Return the sort key of an id: `9-0` comes before `10-0`."""
-    milliseconds, _, number = entry_id.partition("-")
-    return int(milliseconds), int(number)
 
 
 class BreakKind(StrEnum):
@@ -139,16 +80,15 @@ class BreakKind(StrEnum):
     """The stream was trimmed before its first export."""
     GAP = "gap"
     """Numbers are missing."""
-    RESTARTED = "anew"
-    """Restarted at 1: the identity's state was lost, or expired after it left the policy."""
+    RESTARTED = "restarted"
+    """They restart at 1: the identity's state was lost, or expired after it left the policy."""
     BACK = "back"
     """A number repeats: the server lost acknowledged writes, or was restored."""
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceBreak:
-    """
-    A break in the sequence numbers.
+    """A break in the sequence numbers.
 
     Attributes:
         before: The number before it; 0 if there is none.
@@ -170,7 +110,7 @@ class SequenceBreak:
         missing = f"{self.before + 1} to {self.seq - 1}"
         match self.kind:
             case BreakKind.BEGINS:
-                return f"begins at seq {self.seq}: what came before was gone already"
+                return f"begins at seq {self.seq}: earlier entries had been trimmed"
             case BreakKind.GAP if self.seq == self.before + 2:
                 return f"seq {self.before + 1} is missing, before {self.id}"
             case BreakKind.GAP:
@@ -188,7 +128,7 @@ class SequenceCheck:
         self.last = last
 
     def follow(self, seq: int, entry_id: str) -> SequenceBreak | None:
-        """Add the next entry's number, 0 if it has none; return a break, if it is one."""
+        """Check the number of the next entry, 0 if it has none; return a break, if it is one."""
         if not seq:
             return None
         before, self.last = self.last, seq
@@ -204,32 +144,69 @@ class SequenceCheck:
 
 
 class Sink(Protocol):
-    """A destination of bytes."""
+    """A file that rows are written to."""
+
+    closed: bool
 
     def write(self, data: bytes, /) -> int: ...
 
-
-class JsonlWriter:
-    """Writes one JSON object per line."""
-
-    def __init__(self, sink: Sink, stream: ExportedStream) -> None:
-        self._sink = sink
-        self._stream = stream
-
-    def write(self, rows: Iterable[ArchiveRow]) -> None:
-        lines = [_line(row, self._stream) for row in rows]
-        self._sink.write("".join(lines).encode())
-
-    def close(self) -> None:
-        """Nothing is held back."""
+    def tell(self) -> int: ...
 
 
-def read_jsonl(path: Path) -> Iterator[ArchiveRow]:
-    """Read a file that `JsonlWriter` wrote.
+@contextmanager
+def row_writer(
+    file_format: FileFormat, sink: Sink, stream: AuditStream
+) -> Iterator[Callable[[list[ArchiveRow]], object]]:
+    """Yield a function that writes a page of rows to *sink*."""
+    if file_format is FileFormat.JSONL:
+        yield lambda rows: sink.write("".join(_line(row, stream) for row in rows).encode())
+        return
+    arrow, parquet = require_pyarrow()
+    schema = _schema(arrow)
+    writer = parquet.ParquetWriter(arrow.PythonFile(sink, "w"), schema, compression="zstd")
+    yield lambda rows: writer.write_table(
+        arrow.Table.from_pylist([_parquet_record(row, stream) for row in rows], schema)
+    )
+    writer.close()
+
+
+def read_rows(path: Path) -> Iterator[ArchiveRow]:
+    """Yield the rows of a file; its suffix gives the format.
 
     Raises:
-        ValueError: it is not what that writes.
+        ValueError: the file is not of that format.
+        OSError: it cannot be read.
+        OperationError (missing-extra): the format's library is not installed.
     """
+    read = {FileFormat.JSONL: _read_jsonl, FileFormat.PARQUET: _read_parquet}
+    return read[FileFormat(path.suffix[1:])](path)
+
+
+def _record(row: ArchiveRow, stream: AuditStream) -> dict[str, Any]:
+    """Return what both formats have, with keys as bytes."""
+    return {
+        "id": row.id,
+        "time": row.time,
+        "stream": str(stream.kind),
+        "identity": stream.identity or None,
+        "seq": row.seq or None,
+        "commands": [{"op": op, "keys": keys} for op, keys in row.commands(stream)],
+        "fields": row.fields,
+    }
+
+
+def _line(row: ArchiveRow, stream: AuditStream) -> str:
+    # In ASCII, so that bytes of an agent cannot control the terminal of a reader.
+    return json.dumps(_record(row, stream), separators=(",", ":"), default=_as_json) + "\n"
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return json_bytes(value)
+
+
+def _read_jsonl(path: Path) -> Iterator[ArchiveRow]:
     with path.open("rb") as file:
         for line in file:
             try:
@@ -237,39 +214,13 @@ def read_jsonl(path: Path) -> Iterator[ArchiveRow]:
                 fields = tuple((_bytes(name), _bytes(value)) for name, value in record["fields"])
                 yield ArchiveRow(str(record["id"]), fields)
             except (KeyError, TypeError, AttributeError) as error:
-                raise ValueError("a line is no entry") from error
-
-
-def _line(row: ArchiveRow, stream: ExportedStream) -> str:
-    record: dict[str, Any] = {
-        "id": row.id,
-        "time": _iso(row.time),
-        "trail": str(stream.kind),
-        "identity": stream.identity or None,
-        "seq": row.seq or None,
-        "commands": [
-            {"op": op, "keys": [json_bytes(key) for key in keys]}
-            for op, keys in row.commands(stream)
-        ],
-        "fields": [[json_bytes(name), json_bytes(value)] for name, value in row.fields],
-    }
-    # In ASCII, so that bytes of an agent cannot control the terminal of a reader.
-    return json.dumps(record, separators=(",", ":")) + "\n"
-
-
-def _iso(time: datetime | None) -> str | None:
-    if time is None:
-        return None
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+                raise ValueError("a line is not an entry") from error
 
 
 def _bytes(value: str | dict[str, str]) -> bytes:
     if isinstance(value, str):
         return value.encode()
     return base64.b64decode(value["base64"], validate=True)
-
-
-_BATCH = 1000
 
 
 def require_pyarrow() -> tuple[Any, Any]:
@@ -290,57 +241,13 @@ def require_pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-class ParquetWriter:
-    """Writes a row group for each page of entries."""
-
-    def __init__(self, sink: Sink, stream: ExportedStream) -> None:
-        arrow, parquet = require_pyarrow()
-        self._arrow = arrow
-        self._stream = stream
-        self._schema = _schema(arrow)
-        self._writer = parquet.ParquetWriter(_Stream(sink), self._schema, compression="zstd")
-
-    def write(self, rows: Iterable[ArchiveRow]) -> None:
-        made = [_record(row, self._stream) for row in rows]
-        self._writer.write_table(self._arrow.Table.from_pylist(made, self._schema))
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-def read_parquet(path: Path) -> Iterator[ArchiveRow]:
-    """Read a file that `ParquetWriter` wrote.
-
-    Raises:
-        ValueError: it is not what that writes.
-        OperationError (missing-extra): pyarrow is not installed.
-    """
+def _read_parquet(path: Path) -> Iterator[ArchiveRow]:
     _, parquet = require_pyarrow()
     with path.open("rb") as file:
         for batch in parquet.ParquetFile(file).iter_batches(_BATCH, columns=["id", "fields"]):
             for record in batch.to_pylist():
-                yield ArchiveRow(
-                    record["id"], tuple((item["name"], item["value"]) for item in record["fields"])
-                )
-
-
-class _Stream(io.RawIOBase):
-    """A file for pyarrow that writes to a sink; closing it closes nothing."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._at = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        count = self._sink.write(bytes(data))
-        self._at += count
-        return count
-
-    def tell(self) -> int:
-        return self._at
+                fields = tuple((item["name"], item["value"]) for item in record["fields"])
+                yield ArchiveRow(record["id"], fields)
 
 
 def _schema(arrow: Any) -> Any:
@@ -350,7 +257,7 @@ def _schema(arrow: Any) -> Any:
         [
             ("id", arrow.string()),
             ("time", arrow.timestamp("ms", tz="UTC")),
-            ("trail", arrow.string()),
+            ("stream", arrow.string()),
             ("identity", arrow.string()),
             ("seq", arrow.int64()),
             ("commands", arrow.list_(command)),
@@ -359,59 +266,6 @@ def _schema(arrow: Any) -> Any:
     )
 
 
-def _record(row: ArchiveRow, stream: ExportedStream) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "time": row.time,
-        "trail": str(stream.kind),
-        "identity": stream.identity or None,
-        "seq": row.seq or None,
-        "commands": [{"op": op, "keys": list(keys)} for op, keys in row.commands(stream)],
-        "fields": [{"name": name, "value": value} for name, value in row.fields],
-    }
-
-
-class FileFormat(StrEnum):
-    """A file format."""
-
-    JSONL = "jsonl"
-    PARQUET = "parquet"
-
-
-class RowWriter(Protocol):
-    """Writes rows to a sink, page by page."""
-
-    def write(self, rows: Iterable[ArchiveRow]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def require_format(file_format: FileFormat) -> None:
-    """Check that *file_format* can be written.
-
-    Raises:
-        OperationError (missing-extra): its library is not installed.
-    """
-    if file_format is FileFormat.PARQUET:
-        require_pyarrow()
-
-
-def row_writer(file_format: FileFormat, sink: Sink, stream: ExportedStream) -> RowWriter:
-    """Return a writer of that format."""
-    match file_format:
-        case FileFormat.JSONL:
-            return JsonlWriter(sink, stream)
-        case FileFormat.PARQUET:
-            return ParquetWriter(sink, stream)
-
-
-def read_rows(path: Path) -> Iterator[ArchiveRow]:
-    """Yield the rows of a file; its suffix gives the format.
-
-    Raises:
-        ValueError: the file is not of that format.
-        OSError: it cannot be read.
-        OperationError (missing-extra): the format's library is not installed.
-    """
-    read = {FileFormat.JSONL: read_jsonl, FileFormat.PARQUET: read_parquet}
-    return read[FileFormat(path.suffix[1:])](path)
+def _parquet_record(row: ArchiveRow, stream: AuditStream) -> dict[str, Any]:
+    fields = [{"name": name, "value": value} for name, value in row.fields]
+    return {**_record(row, stream), "fields": fields}

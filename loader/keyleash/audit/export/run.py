@@ -15,36 +15,29 @@ from itertools import chain
 
 from redis.exceptions import ResponseError
 
-from keyleash.audit.export.archive import Archive, ArchivedFile, Mark
-from keyleash.audit.export.groups import (
-    OpenStream,
-    Page,
-    is_gone,
-    open_streams,
-    trimmed_by_export,
-)
-from keyleash.audit.export.rows import (
-    ArchiveRow,
-    ExportedStream,
-    FileFormat,
-    SequenceBreak,
-    StreamKind,
-    find_streams,
-    id_order,
-    require_format,
-)
+from keyleash.audit.export.archive import Archive, ArchivedFile, Extent
+from keyleash.audit.export.groups import OpenStream, find_streams, open_streams, trimmed_by_export
+from keyleash.audit.export.rows import ArchiveRow, FileFormat, SequenceBreak, require_pyarrow
 from keyleash.audit.export.verify import RecordedMarks
 from keyleash.audit.operator_actions import read_control
+from keyleash.audit.streams import AuditStream, StreamKind, id_order
 from keyleash.errors import ArchiveError
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
 from keyleash.store.token import reject_tokens
 
+MAX_ENTRIES = 20_000
+MAX_BYTES = 32 << 20
+"""Size of the fields in a file at most; a crash repeats at most one file."""
+RECORD_EVERY_S = 3600.0
+POLL_S = 1.0
+WAIT_S = 0.2
+_START = "0-0"
+
 
 class Recorder:
-    """
-    Records the progress of exports in the control stream, also that of a killed run.
+    """Records the progress of exports in the control stream, also that of a killed run.
 
     The control stream is exported too. An export of nothing but such records is not recorded, to
     avoid recursion.
@@ -58,13 +51,12 @@ class Recorder:
         self._open: list[OpenStream] = []
         self._has_new_rows = False
 
-    def add(self, open_stream: OpenStream) -> None:
+    def add(self, item: OpenStream) -> None:
         """Add an open stream."""
-        self._open.append(open_stream)
-        unrecorded = open_stream.folder.head.files > self._marked(open_stream).files
-        self._has_new_rows |= unrecorded and open_stream.stream.kind is not StreamKind.CONTROL
+        self._open.append(item)
+        self._has_new_rows |= self._is_new(item) and item.stream.kind is not StreamKind.CONTROL
 
-    def note(self, stream: ExportedStream, rows: Iterable[ArchiveRow]) -> None:
+    def note(self, stream: AuditStream, rows: Iterable[ArchiveRow]) -> None:
         """Note exported rows."""
         is_control = stream.kind is StreamKind.CONTROL
         self._has_new_rows |= any(
@@ -73,47 +65,36 @@ class Recorder:
 
     def record(self) -> None:
         """Record the extent and chain of each stream, if there is anything new."""
-        new = [item for item in self._open if item.folder.head.files > self._marked(item).files]
+        new = {item.stream.name: item.folder.end for item in self._open if self._is_new(item)}
         if not self._has_new_rows or not new:
             return
-        progress = {item.stream.name: self._progress(item) for item in new}
+        progress = {}
+        for name, end in new.items():
+            before = self._recorded(name)
+            progress[name] = {
+                "after": before.last or _START,
+                "to": end.last,
+                "count": end.count - before.count,
+                "files": end.files,
+                "chain": end.chain,
+            }
         event = {"event": "export", "actor": self._actor, "archive": self._archive.id}
-        event |= {"place": self._archive.place, "trails": json.dumps(progress)}
+        event |= {"place": self._archive.place, "streams": json.dumps(progress)}
         self._client.xadd(self._keyspace.control, event)
-        self._archive = self._archive.with_marks({item.stream.name: _mark(item) for item in new})
+        self._archive.marks.update(new)
+        self._archive.save()
         self._has_new_rows = False
 
-    def _progress(self, open_stream: OpenStream) -> dict[str, str | int]:
-        before, mark = self._marked(open_stream), _mark(open_stream)
-        return {
-            "after": before.last or "0-0",
-            "to": mark.last,
-            "count": mark.count - before.count,
-            "files": mark.files,
-            "chain": mark.chain,
-        }
+    def _is_new(self, item: OpenStream) -> bool:
+        return item.folder.end.files > self._recorded(item.stream.name).files
 
-    def _marked(self, open_stream: OpenStream) -> Mark:
-        return self._archive.marks.get(open_stream.stream.name, Mark())
+    def _recorded(self, stream: str) -> Extent:
+        return self._archive.marks.get(stream, Extent())
 
 
-def _mark(open_stream: OpenStream) -> Mark:
-    head = open_stream.folder.head
-    return Mark(head.files, head.count, head.last, head.chain)
-
-
-MAX_ENTRIES = 20_000
-MAX_BYTES = 32 << 20
-"""Size of the fields in a file at most; a crash repeats at most one file."""
-RECORD_EVERY_S = 3600.0
-POLL_S = 1.0
-WAIT_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Exported:
-    """
-    The result of one export step.
+    """The result of one export step.
 
     Attributes:
         stream: The folder's name.
@@ -125,28 +106,15 @@ class Exported:
 
     stream: str
     file: ArchivedFile | None = None
-    breaks: tuple[SequenceBreak, ...] = ()
-    lost: int = 0
-    known: int = 0
-
-
-@dataclass(slots=True)
-class _Taken:
-    """Counts of the pages of one file."""
-
-    ids: list[str] = field(default_factory=list)
     breaks: list[SequenceBreak] = field(default_factory=list)
     lost: int = 0
     known: int = 0
 
 
 class Archiver:
-    """
-    Exports the streams of one server to one archive.
+    """Exports the streams of one server to one archive.
 
     Args:
-        client: An operator's client.
-        keyspace: Where the control keys are.
         archive: Locked.
         identities: The identities; none for all, with the operators' and the control stream.
         actor: Name recorded in the audit log.
@@ -173,7 +141,8 @@ class Archiver:
     ) -> None:
         client = operator_client(client)
         reject_tokens(actor=actor)
-        require_format(file_format)
+        if file_format is FileFormat.PARQUET:
+            require_pyarrow()
         self._client = client
         self._keyspace = keyspace
         self._archive = archive
@@ -186,13 +155,12 @@ class Archiver:
         self._exported = 0
         self._recorder = Recorder(client, keyspace, archive, actor)
         self._open: dict[str, OpenStream] = {}
-        self._kept: dict[str, int] = {}
+        self._hard_max: dict[str, int] = {}
 
     def run(
         self, report: Callable[[int], None] = lambda _count: None
     ) -> Generator[Exported, None, None]:
-        """
-        Export all entries, and record that.
+        """Export all entries, and record that.
 
         Args:
             report: Called after each page with the number of exported entries.
@@ -210,8 +178,7 @@ class Archiver:
         self._recorder.record()
 
     def follow(self, every_s: float) -> Generator[Exported, None, None]:
-        """
-        Export all entries and new ones until `is_stopping`; otherwise like `run`.
+        """Export all entries and new ones until `is_stopping`; otherwise like `run`.
 
         Args:
             every_s: Interval; shorter if a stream has entries for a whole file, or a quarter of
@@ -224,8 +191,8 @@ class Archiver:
                 yield from self._round()
                 due_s = now_s + every_s
             else:
-                for entry in [item for item in self._open.values() if self._is_full(item)]:
-                    yield from self._export(entry)
+                for item in [item for item in self._open.values() if self._is_full(item)]:
+                    yield from self._export(item)
             if now_s - recorded_s >= RECORD_EVERY_S:
                 self._recorder.record()
                 recorded_s = now_s
@@ -233,7 +200,7 @@ class Archiver:
         self._recorder.record()
 
     def _round(self) -> Iterator[Exported]:
-        self._kept = trimmed_by_export(self._client, self._keyspace)
+        self._hard_max = trimmed_by_export(self._client, self._keyspace)
         streams = find_streams(self._client, self._keyspace, self._identities)
         new = [stream for stream in streams if stream.name not in self._open]
         for item in open_streams(self._client, self._archive, new, take_over=self._take_over):
@@ -242,79 +209,81 @@ class Archiver:
         for item in list(self._open.values()):
             yield from self._export(item)
 
-    def _export(self, open_stream: OpenStream) -> Iterator[Exported]:
-        open_stream.caught_up = False
-        while not open_stream.caught_up and not self._is_stopping():
+    def _export(self, item: OpenStream) -> Iterator[Exported]:
+        item.caught_up = False
+        while not item.caught_up and not self._is_stopping():
             try:
-                done = self._next_file(open_stream)
+                exported = self._next_file(item)
             except ResponseError as error:
-                if not is_gone(error):
+                if not str(error).startswith("NOGROUP"):
                     raise
                 raise ArchiveError(
                     "archive-taken",
-                    f"the audit stream `{open_stream.stream.name}` was removed,"
+                    f"the audit stream `{item.stream.name}` was removed,"
                     " or another archive took it over",
                     help="run the command again to find out",
                 ) from None
-            if done.file or done.breaks or done.lost or done.known:
-                yield done
-        if (
-            open_stream.stream.kind is StreamKind.AUDIT
-            and open_stream.stream.identity in self._kept
-        ):
-            open_stream.group.trim(open_stream.folder.head.last or "0-0")
+            if exported.file or exported.breaks or exported.lost or exported.known:
+                yield exported
+        if item.stream.name in self._hard_max:
+            item.group.trim(item.folder.end.last or _START)
 
-    def _next_file(self, open_stream: OpenStream) -> Exported:
-        taken = _Taken()
-        pages = self._pages(open_stream, taken)
-        file = None
+    def _next_file(self, item: OpenStream) -> Exported:
+        exported = Exported(item.stream.name)
+        ids: list[str] = []
+        pages = self._pages(item, exported, ids)
         first = next(pages, None)
         if first is not None:
             try:
-                file = open_stream.folder.write(chain((first,), pages), self._format)
+                exported.file = item.folder.write(chain((first,), pages), self._format)
             except OSError as error:
-                said = (error.strerror or str(error)).lower()
+                reason = (error.strerror or str(error)).lower()
                 raise ArchiveError(
                     "archive-write",
-                    f"cannot write in `{open_stream.folder.path}`: {said};"
+                    f"cannot write in `{item.folder.path}`: {reason};"
                     " its entries are not acknowledged",
                     help="free some space and run the command again; it continues there",
                 ) from error
-            open_stream.group.acknowledge(taken.ids)
-        return Exported(
-            open_stream.stream.name, file, tuple(taken.breaks), lost=taken.lost, known=taken.known
-        )
+            item.group.acknowledge(ids)
+        return exported
 
-    def _pages(self, open_stream: OpenStream, taken: _Taken) -> Iterator[list[ArchiveRow]]:
+    def _pages(
+        self, item: OpenStream, exported: Exported, ids: list[str]
+    ) -> Iterator[list[ArchiveRow]]:
         """Yield the pages of one file, without archived and trimmed entries."""
         room, room_bytes = self._max_entries, MAX_BYTES
-        last = id_order(open_stream.folder.head.last or "0-0")
-        while room > 0 and room_bytes > 0 and not open_stream.caught_up and not self._is_stopping():
-            page = open_stream.group.next_page(room)
-            open_stream.caught_up = page.is_last
-            rows = _fresh(page, last, taken)
+        last = id_order(item.folder.end.last or _START)
+        while room > 0 and room_bytes > 0 and not item.caught_up and not self._is_stopping():
+            page = item.group.next_page(room)
+            item.caught_up = page.is_last
+            rows = []
+            for row in page.rows:
+                if id_order(row.id) <= last:
+                    exported.known += not page.is_again
+                elif not row.fields:
+                    exported.lost += 1
+                else:
+                    rows.append(row)
             if not rows:
-                open_stream.group.acknowledge([row.id for row in page.rows])
+                item.group.acknowledge([row.id for row in page.rows])
                 continue
-            taken.ids += [row.id for row in page.rows]
+            ids += [row.id for row in page.rows]
             for row in rows:
-                found = open_stream.sequence.follow(row.seq, row.id)
-                taken.breaks += [found] if found else []
+                found = item.sequence.follow(row.seq, row.id)
+                exported.breaks += [found] if found else []
                 room_bytes -= row.size
             room -= len(rows)
-            self._recorder.note(open_stream.stream, rows)
+            self._recorder.note(item.stream, rows)
             self._exported += len(rows)
             self._report(self._exported)
             yield rows
 
-    def _is_full(self, open_stream: OpenStream) -> bool:
+    def _is_full(self, item: OpenStream) -> bool:
+        hard_max = self._hard_max.get(item.stream.name)
         enough = self._max_entries
-        if (
-            open_stream.stream.kind is StreamKind.AUDIT
-            and open_stream.stream.identity in self._kept
-        ):
-            enough = min(enough, max(1, self._kept[open_stream.stream.identity] // 4))
-        lag = open_stream.group.lag()
+        if hard_max is not None:
+            enough = min(enough, max(1, hard_max // 4))
+        lag = item.group.lag()
         return lag is None or lag >= enough
 
     def _wait(self) -> None:
@@ -323,26 +292,14 @@ class Archiver:
             time.sleep(WAIT_S)
 
 
-def _fresh(page: Page, last: tuple[int, int], taken: _Taken) -> list[ArchiveRow]:
-    rows = []
-    for row in page.rows:
-        if id_order(row.id) <= last:
-            taken.known += not page.is_again
-        elif not row.fields:
-            taken.lost += 1
-        else:
-            rows.append(row)
-    return rows
-
-
 def recorded_by_server(client: Client, keyspace: Keyspace) -> RecordedMarks:
     """Return for `verify_archive` the extent of each stream at each recorded export."""
     client = operator_client(client)
 
-    def recorded(archive: str) -> Iterator[tuple[str, Mark]]:
+    def recorded(archive: str) -> Iterator[tuple[str, Extent]]:
         for event in read_control(client, keyspace):
             if event.event == "export" and event.details.get("archive") == archive:
-                for stream, said in json.loads(event.details["trails"]).items():
-                    yield stream, Mark(files=said["files"], last=said["to"], chain=said["chain"])
+                for stream, to in json.loads(event.details["streams"]).items():
+                    yield stream, Extent(files=to["files"], last=to["to"], chain=to["chain"])
 
     return recorded

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from keyleash.audit.export.archive import (
     ARCHIVE,
-    CLOSED_MANIFEST,
     DRAFT,
     FILE_NAME,
     LOCK,
     MANIFEST,
     NO_CHAIN,
     ArchivedFile,
+    Extent,
     Manifest,
-    Mark,
-    Summary,
+    closed_name,
+    file_prefix,
     file_sha256,
     is_being_written,
     next_chain,
     read_archive,
     read_manifest,
 )
-from keyleash.audit.export.rows import ArchiveRow, SequenceCheck, StreamKind, id_order, read_rows
+from keyleash.audit.export.rows import SequenceCheck, read_rows
+from keyleash.audit.streams import StreamKind, id_order
 from keyleash.errors import ArchiveError
 
 
@@ -45,8 +46,7 @@ class FindingKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFinding:
-    """
-    A failed check.
+    """A failed check.
 
     Attributes:
         stream: The folder; empty for the archive itself.
@@ -63,12 +63,11 @@ class ArchiveFinding:
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
-    """
-    The result for one folder.
+    """The result for one folder.
 
     Attributes:
         entries: Number of entries by its manifests.
-        chain: Chain of its last file, for comparison with one stored elsewhere.
+        chain: Chain of its last file, for comparison with a chain stored elsewhere.
         notes: Remarks that are not failures.
     """
 
@@ -96,33 +95,32 @@ class ArchiveReport:
         return not self.findings
 
 
-RecordedMarks = Callable[[str], Iterable[tuple[str, Mark]]]
-"""Maps an archive's id to the extent of its streams that is recorded elsewhere."""
+RecordedMarks = Callable[[str], Iterable[tuple[str, Extent]]]
+"""Maps an archive's id to the extents of its streams that are recorded elsewhere."""
 
 
 def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> ArchiveReport:
-    """
-    Check every file of an archive, also while it is being written.
+    """Check every file of an archive, also while it is being written.
 
     Args:
         directory: The archive.
-        recorded: Returns the recorded chains to compare with.
+        recorded: Returns the recorded extents to compare with.
 
     Raises:
-        ArchiveError (archive): *directory* is none.
+        ArchiveError (archive): *directory* is not an archive.
         OperationError (missing-extra): it has Parquet files, and pyarrow is not installed.
     """
-    busy = is_being_written(directory)
+    is_busy = is_being_written(directory)
     extra = [
         ArchiveFinding(FindingKind.EXTRA, "", name, "is not a file of keyleash")
-        for name in _strangers(directory)
+        for name in _extra_names(directory)
     ]
     archive = read_archive(directory)
-    marks: dict[str, list[Mark]] = defaultdict(list)
+    marks: dict[str, list[Extent]] = defaultdict(list)
     for name, mark in (*archive.marks.items(), *(recorded(archive.id) if recorded else ())):
         marks[name].append(mark)
     names = sorted({*_folders(directory), *marks})
-    streams = tuple(_Check(directory, name, marks[name], busy).report() for name in names)
+    streams = tuple(_Check(directory, name, is_busy).report(marks[name]) for name in names)
     findings = (*extra, *(finding for stream in streams for finding in stream.findings))
     return ArchiveReport(archive.id, streams, findings)
 
@@ -130,25 +128,24 @@ def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> Ar
 class _Check:
     """Checks one folder."""
 
-    def __init__(self, directory: Path, stream: str, marks: Sequence[Mark], busy: bool) -> None:
+    def __init__(self, directory: Path, stream: str, is_busy: bool) -> None:
         self._folder = directory / stream
         self._stream = stream
-        self._marks = marks
-        self._busy = busy
+        self._is_busy = is_busy
         self._findings: list[ArchiveFinding] = []
         self._notes: list[str] = []
         self._sequence = SequenceCheck()
 
-    def report(self) -> StreamReport:
+    def report(self, marks: Sequence[Extent]) -> StreamReport:
         # Before the manifest is read, which does not list files named later.
-        there = (
+        names = (
             sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
         )
         manifests = self._manifests()
         files = [file for manifest in manifests for file in manifest.files]
         self._check_files(files)
-        self._check_marks(files)
-        self._check_extra(there, manifests)
+        self._check_marks(files, marks)
+        self._check_extra(names, manifests)
         return StreamReport(
             stream=self._stream,
             files=len(files),
@@ -163,40 +160,34 @@ class _Check:
     def _manifests(self) -> list[Manifest]:
         """Return the folder's manifests in order, as far back as they link to each other."""
         found: list[Manifest] = []
-        name = MANIFEST
-        names = set()
-        while name and name not in names:
+        name, names = MANIFEST, set()
+        while name not in names:
             names.add(name)
             try:
                 manifest = read_manifest(self._folder, self._stream, name)
             except ArchiveError as error:
-                self._find(FindingKind.CHANGED, name, error.message)
+                self._changed(name, error.message)
                 return found
-            if found and manifest.head != found[0].before:
-                self._find(FindingKind.CHANGED, name, "does not end where the next one continues")
+            if found and manifest.end != found[0].before:
+                self._changed(name, "does not end where the next one continues")
             found.insert(0, manifest)
-            before = manifest.before
-            leads_back = CLOSED_MANIFEST.fullmatch(before.manifest) and manifest.files
-            name = before.manifest if leads_back else ""
-            if before.manifest and not leads_back:
-                self._find(
-                    FindingKind.CHANGED, MANIFEST, "does not name the manifest that it continues"
-                )
+            if not manifest.before.files:
+                break
+            if not manifest.files:
+                self._changed(name, "lists no file, but continues another manifest")
+                break
+            name = closed_name(manifest.before)
         return found
 
     def _check_files(self, files: list[ArchivedFile]) -> None:
         chain, last = NO_CHAIN, ""
         for number, file in enumerate(files, 1):
             if file.chain != next_chain(chain, file.sha256):
-                self._find(
-                    FindingKind.CHANGED, file.name, "its chain does not follow the file before it"
-                )
-            if not file.name.startswith(f"{number:08}_{file.first}."):
-                self._find(FindingKind.CHANGED, file.name, f"is listed as file {number}")
+                self._changed(file.name, "its chain does not follow the file before it")
+            if not file.name.startswith(f"{file_prefix(number, file.first)}."):
+                self._changed(file.name, f"is listed as file {number}")
             if last and id_order(file.first) <= id_order(last):
-                self._find(
-                    FindingKind.CHANGED, file.name, f"begins at {file.first}, not after {last}"
-                )
+                self._changed(file.name, f"begins at {file.first}, not after {last}")
             self._check_content(file)
             chain, last = file.chain, file.last
 
@@ -207,42 +198,27 @@ class _Check:
                 raise ValueError("its name is not that of an archived file")  # noqa: TRY301
             sha256 = file_sha256(path)
             if sha256 != file.sha256:
-                self._find(
-                    FindingKind.CHANGED,
-                    file.name,
-                    f"its SHA-256 is {sha256}, and was {file.sha256}",
-                )
+                self._changed(file.name, f"its SHA-256 is {sha256}, and was {file.sha256}")
                 self._sequence.last = file.last_seq or self._sequence.last
                 return
-            summary = Summary()
+            found = ArchivedFile()
             for row in read_rows(path):
-                summary.add(row)
-                self._follow(file, row)
+                found.add(row)
+                self._check_number(file, row.seq, row.id)
         except FileNotFoundError:
-            self._find(
-                FindingKind.MISSING, file.name, f"{file.count} entries, up to {file.last}, are gone"
-            )
+            message = f"{file.count} entries, up to {file.last}, are gone"
+            self._find(FindingKind.MISSING, file.name, message)
             self._sequence.last = file.last_seq or self._sequence.last
         except (ValueError, OSError) as error:
-            self._find(FindingKind.CHANGED, file.name, f"cannot be read: {error}")
+            self._changed(file.name, f"cannot be read: {error}")
         else:
-            self._compare(file, summary)
+            for name in ("first", "last", "count", "first_seq", "last_seq"):
+                listed, present = getattr(file, name), getattr(found, name)
+                if listed != present:
+                    self._changed(file.name, f"`{name}` is {present}, but {listed} in the manifest")
 
-    def _compare(self, file: ArchivedFile, summary: Summary) -> None:
-        found = summary.file(file.name, file.bytes, file.sha256, "")
-        if replace(found, chain=file.chain) == file:
-            return
-        for what in ("first", "last", "count", "first_seq", "last_seq"):
-            said, is_ = getattr(file, what), getattr(found, what)
-            if said != is_:
-                self._find(
-                    FindingKind.CHANGED,
-                    file.name,
-                    f"`{what}` is {is_}, and the manifest says {said}",
-                )
-
-    def _follow(self, file: ArchivedFile, row: ArchiveRow) -> None:
-        found = self._sequence.follow(row.seq, row.id)
+    def _check_number(self, file: ArchivedFile, seq: int, entry_id: str) -> None:
+        found = self._sequence.follow(seq, entry_id)
         if found is None:
             return
         if found.is_loss:
@@ -251,67 +227,55 @@ class _Check:
         else:
             self._notes.append(str(found))
 
-    def _check_marks(self, files: list[ArchivedFile]) -> None:
-        """Compare with the recorded marks; report the first difference only."""
-        for mark in sorted(self._marks, key=lambda mark: mark.files):
-            if not mark.files:
-                continue
+    def _check_marks(self, files: list[ArchivedFile], marks: Sequence[Extent]) -> None:
+        """Compare with the recorded extents; report the first difference only."""
+        for mark in sorted(marks, key=lambda mark: mark.files):
             if len(files) < mark.files:
-                said = f"{len(files)} files are listed, and {mark.files} were recorded"
-                return self._find(FindingKind.MISSING, "", f"{said}, up to {mark.last}")
-            file = files[mark.files - 1]
-            if file.chain != mark.chain:
-                said = "its chain is not the one that was recorded"
-                return self._find(FindingKind.CHANGED, file.name, said)
+                message = f"{len(files)} files are listed, but {mark.files} were recorded"
+                return self._find(FindingKind.MISSING, "", f"{message}, up to {mark.last}")
+            if mark.files and files[mark.files - 1].chain != mark.chain:
+                name = files[mark.files - 1].name
+                return self._changed(name, "its chain is not the recorded chain")
         return None
 
-    def _check_extra(self, there: list[str], manifests: list[Manifest]) -> None:
-        listed = {MANIFEST, *(manifest.before.manifest for manifest in manifests)}
+    def _check_extra(self, names: list[str], manifests: list[Manifest]) -> None:
+        end = manifests[-1].end if manifests else None
+        listed = {MANIFEST, *(closed_name(manifest.before) for manifest in manifests)}
         listed |= {file.name for manifest in manifests for file in manifest.files}
-        head = manifests[-1].head if manifests else None
-        if head is not None and manifests[-1].is_full:
+        if end is not None and manifests[-1].is_full:
             # A crash may leave a closed manifest without its successor.
-            listed.add(head.manifest)
-        for name in there:
-            if name in listed or (self._busy and name == DRAFT):
-                continue
-            if name == DRAFT:
+            listed.add(closed_name(end))
+        for name in names:
+            if name == DRAFT and not self._is_busy:
                 self._notes.append(f"`{name}` was left by a crash; the next export removes it")
+            if name == DRAFT or name in listed:
                 continue
-            is_next = head is not None and name.startswith(f"{head.files + 1:08}_")
-            if not (is_next and self._busy):
-                self._find(
-                    FindingKind.EXTRA,
-                    name,
-                    "is in no manifest"
-                    + ("; if it was left by a crash, the next export lists it" if is_next else ""),
-                )
+            is_next = end is not None and name.startswith(file_prefix(end.files + 1))
+            if not (is_next and self._is_busy):
+                hint = "; if it was left by a crash, the next export lists it" if is_next else ""
+                self._find(FindingKind.EXTRA, name, f"is in no manifest{hint}")
+
+    def _changed(self, file: str, message: str) -> None:
+        self._find(FindingKind.CHANGED, file, message)
 
     def _find(
-        self,
-        kind: FindingKind,
-        file: str,
-        message: str,
-        missing: tuple[int, int] | None = None,
+        self, kind: FindingKind, file: str, message: str, missing: tuple[int, int] | None = None
     ) -> None:
         self._findings.append(ArchiveFinding(kind, self._stream, file, message, missing))
 
 
 def _folders(directory: Path) -> Iterator[str]:
-    for kind in StreamKind:
-        folder = directory / kind
-        if kind is StreamKind.CONTROL:
-            yield from [str(kind)] if folder.is_dir() else []
-        elif folder.is_dir():
-            yield from (f"{kind}/{item.name}" for item in folder.iterdir() if item.is_dir())
+    if (directory / StreamKind.CONTROL).is_dir():
+        yield StreamKind.CONTROL
+    for kind in (StreamKind.AUDIT, StreamKind.DENIED):
+        yield from (f"{kind}/{path.name}" for path in directory.glob(f"{kind}/*/"))
 
 
-def _strangers(directory: Path) -> Iterator[str]:
-    ours = {ARCHIVE, LOCK, *StreamKind}
+def _extra_names(directory: Path) -> Iterator[str]:
     if not directory.is_dir():
         return
     for path in sorted(directory.iterdir()):
-        if path.name not in ours and path.name != DRAFT:
+        if path.name not in {ARCHIVE, LOCK, DRAFT, *StreamKind}:
             yield path.name
         elif path.name in {StreamKind.AUDIT, StreamKind.DENIED}:
             yield from (f"{path.name}/{item.name}" for item in path.iterdir() if not item.is_dir())

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from keyleash.audit.entries import AuditEvent, Denial
+from keyleash.audit.entries import AuditEvent, Denial, time_of
 from keyleash.audit.lookup import Gap, with_gaps
 from keyleash.audit.operator_actions import (
     ControlEvent,
@@ -15,11 +15,12 @@ from keyleash.audit.operator_actions import (
     policy_use,
     read_control,
 )
-from keyleash.audit.read import Query, merged, pairs_of, read_denials, read_events
+from keyleash.audit.read import Query, read_denials, read_events
 from keyleash.audit.report.key_history import KeyHistories, Timeline
 from keyleash.audit.stats import Stats, Tally
+from keyleash.audit.streams import merged, pairs_of
 from keyleash.audit.undo.trust import Trust
-from keyleash.operator.tokens import TokenInfo, list_tokens
+from keyleash.operator.tokens import list_tokens
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
@@ -32,8 +33,7 @@ MAX_GAPS = 50
 
 @dataclass(slots=True)
 class DenialGroup:
-    """
-    Denials of one identity with one code and reason.
+    """Denials of one identity with one code and reason.
 
     Attributes:
         count: Their number, with repeats.
@@ -48,8 +48,7 @@ class DenialGroup:
 
 @dataclass(slots=True)
 class Activity:
-    """
-    The entries of a time range, as counts and in part.
+    """The entries of a time range, as counts and in part.
 
     Attributes:
         entries: Number of entries.
@@ -91,28 +90,21 @@ class Activity:
         """Add an entry that is not older than the previous ones."""
         self.entries += 1
         self.stats.add(entry)
-        tally = self.tokens[entry.identity, entry.token]
+        self.tokens[entry.identity, entry.token].add(entry)
         # Both timelines get each entry, so that their columns stay equally wide.
         count = entry.repeats if isinstance(entry, Denial) else 0
         self.operations.add(entry.time_ms, entry.identity, 0 if count else 1)
         self.denied.add(entry.time_ms, entry.identity, count)
         if isinstance(entry, Denial):
-            tally.denied += count
-            self._add_denial(entry)
-        else:
-            tally.events += 1
-            tally.failed += entry.error is not None
-            if not entry.is_untrusted:
-                self.histories.add(entry)
+            group = self.denials.setdefault(
+                (entry.identity, entry.code, entry.reason), DenialGroup(0, entry, entry.time_ms)
+            )
+            group.count += count
+            group.last_ms = entry.time_ms
+            self.folded += entry.folded_count
+        elif not entry.is_untrusted:
+            self.histories.add(entry)
         self.first.append(entry) if len(self.first) < ENDS else self.last.append(entry)
-
-    def _add_denial(self, denial: Denial) -> None:
-        alike = self.denials.setdefault(
-            (denial.identity, denial.code, denial.reason), DenialGroup(0, denial, denial.time_ms)
-        )
-        alike.count += denial.repeats
-        alike.last_ms = denial.time_ms
-        self.folded += denial.folded_count
 
     def add_gap(self, gap: Gap) -> None:
         """Add a gap."""
@@ -124,16 +116,10 @@ class Activity:
 def read_activity(
     client: Client, keyspace: Keyspace, identities: Sequence[str], query: Query
 ) -> Activity:
-    """
-    Read the events and denials of a time range.
+    """Read the events and denials of a time range.
 
-    Memory is bounded except for names: only counts and some entries are stored.
-
-    Args:
-        client: A redis-py client of an operator.
-        keyspace: Where the control keys are.
-        identities: The identities.
-        query: The filter. Gaps are found only if it filters by time alone.
+    Memory is bounded except for names: only counts and some entries are stored. Gaps are found
+    only if *query* filters by time alone.
     """
     client = operator_client(client)
     trust = Trust.of(client, keyspace)
@@ -160,7 +146,7 @@ def _is_trimmed(client: Client, stream: str, query: Query) -> bool:
     if not page:
         return False
     entry_id, words = page[0]
-    time_ms = int(entry_id.partition(b"-")[0])
+    time_ms = time_of(entry_id)
     seq = dict(pairs_of(words)).get(b"seq", b"")
     starts_later = time_ms > (query.since_ms or 0)
     ends_earlier = query.until_ms is not None and query.until_ms < time_ms
@@ -173,8 +159,7 @@ MAX_ACTIONS = 200
 
 @dataclass(frozen=True, slots=True)
 class TokenUse:
-    """
-    A token of a report.
+    """A token of a report.
 
     Attributes:
         issued_ms: Unix milliseconds; None if no longer known.
@@ -202,8 +187,7 @@ class TokenUse:
 
 @dataclass(slots=True)
 class ReportContext:
-    """
-    The policies, tokens and operator actions of a time range.
+    """The policies, tokens and operator actions of a time range.
 
     Attributes:
         policies: Active policies, the oldest first.
@@ -226,24 +210,27 @@ def read_context(
     until_ms: int,
     used: Collection[tuple[str, str]] = (),
 ) -> ReportContext:
-    """
-    Read the context of *since_ms* to *until_ms*, Unix milliseconds.
+    """Read the context of *since_ms* to *until_ms*, Unix milliseconds.
 
     Args:
-        client: A redis-py client of an operator.
-        keyspace: Where the control keys are.
         identities: Only what concerns one of them; None for all.
         since_ms: Server time.
         until_ms: Server time.
         used: Identity and id of tokens that are included even if they were not valid.
     """
     client = operator_client(client)
-    listed = [
-        info
+    tokens = {
+        (info.identity, info.id): TokenUse(
+            id=info.id,
+            identity=info.identity,
+            issued_ms=info.issued_ms,
+            issued_by=info.by,
+            expires_ms=info.expires_ms,
+            note=info.note,
+        )
         for info in list_tokens(client, keyspace=keyspace)
         if identities is None or info.identity in identities
-    ]
-    tokens = {(info.identity, info.id): _known(info) for info in listed}
+    }
     activations: list[PolicyUse] = []
     actions: deque[ControlEvent] = deque(maxlen=MAX_ACTIONS)
     count = 0
@@ -256,30 +243,17 @@ def read_context(
             count += 1
     for identity, token in used:
         tokens.setdefault((identity, token), TokenUse(token, identity))
+    shown = [
+        token
+        for place, token in tokens.items()
+        if place in used or token.is_in_force(since_ms, until_ms)
+    ]
+    policies = in_sequence(activations)
     return ReportContext(
-        policies=[item for item in in_sequence(activations) if _overlaps(item, since_ms)],
-        tokens=sorted(
-            (
-                item
-                for place, item in tokens.items()
-                if place in used or item.is_in_force(since_ms, until_ms)
-            ),
-            key=lambda item: item.issued_ms or 0,
-            reverse=True,
-        ),
+        policies=[use for use in policies if use.until_ms is None or use.until_ms >= since_ms],
+        tokens=sorted(shown, key=lambda token: token.issued_ms or 0, reverse=True),
         actions=list(actions),
         further_actions=count - len(actions),
-    )
-
-
-def _known(info: TokenInfo) -> TokenUse:
-    return TokenUse(
-        id=info.id,
-        identity=info.identity,
-        issued_ms=info.issued_ms,
-        issued_by=info.by,
-        expires_ms=info.expires_ms,
-        note=info.note,
     )
 
 
@@ -292,7 +266,3 @@ def _add_token_action(tokens: dict[tuple[str, str], TokenUse], event: ControlEve
             tokens[place] = replace(known, issued_ms=event.time_ms, issued_by=event.actor)
         case "revoke":
             tokens[place] = replace(known, revoked_ms=event.time_ms, revoked_by=event.actor)
-
-
-def _overlaps(policy: PolicyUse, since_ms: int) -> bool:
-    return policy.until_ms is None or policy.until_ms >= since_ms

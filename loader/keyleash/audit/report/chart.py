@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from keyleash.audit.report.key_history import WIDTHS_MS, Timeline
 from keyleash.text import clock_time, counted, iso_time
@@ -17,152 +17,76 @@ MAX_NAMES = 6
 MAX_TICKS = 7
 OTHERS = "others"
 _DAY_MS = 86_400_000
+_UNITS = (("day", _DAY_MS), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000))
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A segment of a stacked column; *colour* is the index of its identity."""
+def draw(operations: Timeline, denied: Timeline) -> dict[str, Any]:
+    """Return the variables of the template for two timelines with the same columns.
 
-    x: float
-    width: float
-    y: float
-    height: float
-    colour: int
-    title: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A labelled position on an axis: in percent on the time axis, else in pixels."""
-
-    place: float
-    label: str
-    anchor: str = "middle"
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One chart: calls of one kind over time, stacked by identity."""
-
-    noun: str
-    total: int
-    bars: tuple[Bar, ...]
-    ticks: tuple[Tick, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ChartRow:
-    """One column as numbers, by identity."""
-
-    time: str
-    allowed: tuple[int, ...]
-    denied: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
+    `names` has the identities with the most calls, then perhaps `others`. Each of `panels` has its
+    `bars`, whose `colour` is the index of a name, and its `ticks` in pixels. `ticks` are those of
+    the time axis, in percent. `rows` has the time of each column with its counts by name, allowed
+    and denied; `width` is the duration of a column.
     """
-    Both panels, and the same numbers as table rows.
-
-    Attributes:
-        names: Identities with the most calls; the last may be `others`.
-        width: Duration of one column, for people.
-    """
-
-    names: tuple[str, ...]
-    panels: tuple[Panel, ...]
-    ticks: tuple[Tick, ...]
-    rows: tuple[ChartRow, ...]
-    width: str
-    first: str
-    last: str
-
-
-def draw(operations: Timeline, denied: Timeline) -> Chart:
-    """Return the chart of two timelines with the same columns."""
-    names = _names(operations, denied)
-    pieces = operations.pieces
-    width_ms = operations.width_ms
-    allowed_columns = _columns(operations, names)
-    denied_columns = _columns(denied, names)
-    return Chart(
-        names=names,
-        panels=(
-            _panel("operation", allowed_columns, names, operations),
-            _panel("denial", denied_columns, names, operations),
-        ),
-        ticks=tuple(_time_ticks(pieces, width_ms)),
-        rows=tuple(
-            ChartRow(clock_time(piece * width_ms), allowed_columns[place], denied_columns[place])
-            for place, piece in enumerate(pieces)
-            if any(allowed_columns[place]) or any(denied_columns[place])
-        ),
-        width=_duration(width_ms),
-        first=clock_time(pieces[0] * width_ms),
-        last=clock_time((pieces[-1] + 1) * width_ms),
-    )
-
-
-def _names(*timelines: Timeline) -> tuple[str, ...]:
     totals: Counter[str] = Counter()
-    for timeline in timelines:
+    for timeline in (operations, denied):
         for (_, name), count in timeline.counts.items():
             totals[name] += count
-    ordered = sorted(totals, key=lambda name: (-totals[name], name))
-    return tuple(ordered if len(ordered) <= MAX_NAMES else [*ordered[: MAX_NAMES - 1], OTHERS])
+    names = sorted(totals, key=lambda name: (-totals[name], name))
+    if len(names) > MAX_NAMES:
+        names = [*names[: MAX_NAMES - 1], OTHERS]
+    width_ms = operations.width_ms
+    begins_ms = [piece * width_ms for piece in operations.pieces]
+    end_ms = begins_ms[-1] + width_ms
+    allowed_columns, denied_columns = _columns(operations, names), _columns(denied, names)
+    rows = zip(map(clock_time, begins_ms), allowed_columns, denied_columns, strict=True)
+    return {
+        "names": names,
+        "panels": [
+            _panel("operation", allowed_columns, names, begins_ms),
+            _panel("denial", denied_columns, names, begins_ms),
+        ],
+        "ticks": list(_time_ticks(begins_ms[0], end_ms)),
+        "rows": [row for row in rows if any(row[1]) or any(row[2])],
+        "width": next(counted(width_ms // ms, noun) for noun, ms in _UNITS if width_ms >= ms),
+        "first": clock_time(begins_ms[0]),
+        "last": clock_time(end_ms),
+    }
 
 
-def _columns(timeline: Timeline, names: Sequence[str]) -> list[tuple[int, ...]]:
+def _columns(timeline: Timeline, names: Sequence[str]) -> list[list[int]]:
     """Return the counts by identity for each column."""
     columns = [[0] * len(names) for _ in timeline.pieces]
     places = {name: place for place, name in enumerate(names)}
     for (piece, name), count in timeline.counts.items():
         columns[piece - timeline.pieces[0]][places.get(name, len(names) - 1)] += count
-    return [tuple(column) for column in columns]
+    return columns
 
 
 def _panel(
-    noun: str, columns: Sequence[tuple[int, ...]], names: Sequence[str], timeline: Timeline
-) -> Panel:
-    step = _step(max(map(sum, columns)))
-    top = max(step * -(-max(map(sum, columns)) // step), step)
-    return Panel(
-        noun=noun,
-        total=sum(map(sum, columns)),
-        bars=tuple(_bars(noun, columns, names, timeline, top)),
-        ticks=tuple(
-            Tick(round(HEIGHT * (1 - value / top), 2), _tick_number(value))
-            for value in range(0, top + 1, step)
-        ),
-    )
-
-
-def _bars(
-    noun: str,
-    columns: Sequence[tuple[int, ...]],
-    names: Sequence[str],
-    timeline: Timeline,
-    top: int,
-) -> Iterator[Bar]:
+    noun: str, columns: list[list[int]], names: Sequence[str], begins_ms: Sequence[int]
+) -> dict[str, Any]:
+    highest = max(map(sum, columns))
+    step = _step(highest)
+    top = max(step * -(-highest // step), step)
     width = (RIGHT - LEFT) / len(columns)
+    bars = []
     for place, column in enumerate(columns):
-        begin_ms = timeline.pieces[place] * timeline.width_ms
         y = float(HEIGHT)
         for colour, count in enumerate(column):
+            height = HEIGHT * count / top
+            y -= height
             if count:
-                height = HEIGHT * count / top
-                y -= height
-                yield Bar(
-                    x=round(LEFT + place * width + width * 0.06, 3),
-                    width=round(width * 0.88, 3),
-                    y=round(y, 2),
-                    height=round(height, 2),
-                    colour=colour,
-                    title=(
-                        f"{names[colour]}: {counted_large(count, noun)},"
-                        f" from {clock_time(begin_ms)}"
-                    ),
-                )
+                calls, begin = counted_large(count, noun), clock_time(begins_ms[place])
+                bar = {"x": round(LEFT + place * width + width * 0.06, 3), "y": round(y, 2)}
+                bar |= {"width": round(width * 0.88, 3), "height": round(height, 2)}
+                title = f"{names[colour]}: {calls}, from {begin}"
+                bars.append({**bar, "colour": colour, "title": title})
+    ticks = [
+        {"place": round(HEIGHT * (1 - value / top), 2), "label": _tick_number(value)}
+        for value in range(0, top + 1, step)
+    ]
+    return {"noun": noun, "total": sum(map(sum, columns)), "bars": bars, "ticks": ticks}
 
 
 def _step(highest: int) -> int:
@@ -175,16 +99,15 @@ def _step(highest: int) -> int:
         size *= 10
 
 
-def _time_ticks(pieces: range, width_ms: int) -> Iterator[Tick]:
-    begin_ms, end_ms = pieces[0] * width_ms, (pieces[-1] + 1) * width_ms
-    step_ms = next(
-        (step for step in WIDTHS_MS if (end_ms - begin_ms) / step <= MAX_TICKS), WIDTHS_MS[-1]
-    )
+def _time_ticks(begin_ms: int, end_ms: int) -> Iterator[dict[str, Any]]:
+    span_ms = end_ms - begin_ms
+    step_ms = next((step for step in WIDTHS_MS if span_ms / step <= MAX_TICKS), WIDTHS_MS[-1])
     first_ms = -(-begin_ms // step_ms) * step_ms
     for time_ms in range(first_ms, end_ms + 1, step_ms):
-        place = LEFT + (RIGHT - LEFT) * (time_ms - begin_ms) / (end_ms - begin_ms)
+        place = LEFT + (RIGHT - LEFT) * (time_ms - begin_ms) / span_ms
         anchor = "end" if place > 97 else "middle"
-        yield Tick(round(place, 3), _tick_label(time_ms, step_ms, end_ms - begin_ms), anchor)
+        label = _tick_label(time_ms, step_ms, span_ms)
+        yield {"place": round(place, 3), "label": label, "anchor": anchor}
 
 
 def _tick_label(time_ms: int, step_ms: int, span_ms: int) -> str:
@@ -199,11 +122,6 @@ def _tick_number(value: int) -> str:
     if value >= 1_000_000:
         return f"{value / 1_000_000:g}M"
     return f"{value / 1000:g}k" if value >= 10_000 else f"{value:,}"
-
-
-def _duration(width_ms: int) -> str:
-    units = (("day", _DAY_MS), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000))
-    return next(counted(width_ms // size, noun) for noun, size in units if width_ms >= size)
 
 
 def counted_large(count: int, noun: str) -> str:

@@ -22,6 +22,7 @@ from keyleash.audit.describe import (
     folded_text,
     short_value,
 )
+from keyleash.audit.entries import ABSENT, LARGE
 from keyleash.audit.read import Query
 from keyleash.audit.report import chart
 from keyleash.audit.report.activity import (
@@ -33,7 +34,7 @@ from keyleash.audit.report.activity import (
 )
 from keyleash.audit.report.key_history import BeforeAndAfter, KeyHistory, read_before_and_after
 from keyleash.audit.stats import Tally, key_prefix, ranked
-from keyleash.audit.undo import KeyPlan, UndoPlan, UndoSelection, plan_undo, untrusted_text
+from keyleash.audit.undo import UndoPlan, UndoSelection, plan_undo, untrusted_text
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
 from keyleash.store.identities import server_time_ms
 from keyleash.store.keyspace import Keyspace
@@ -57,8 +58,7 @@ _TOKEN = re.compile(r"(kl_[a-z0-9-]{1,64})_[a-z0-9_-]+", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """
-    The keys with a common prefix.
+    """The keys with a common prefix.
 
     Attributes:
         changed: Number of changed keys, of those that are followed.
@@ -73,8 +73,7 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class HtmlReport:
-    """
-    The content of a report.
+    """The content of a report.
 
     Attributes:
         server: The server's URL, without a password.
@@ -84,8 +83,9 @@ class HtmlReport:
         identity: The only identity; None for all.
         correlation: The only correlation id; None for all.
         prefixes: Those with the most changed keys first.
-        further_prefixes: Number of prefixes that are left out.
-        plan: The undo plan; None if there is none, and *no_plan* says why.
+        further_prefixes: Number of prefixes that are not shown.
+        plan: The undo plan; None if there is none.
+        no_plan: The reason for that.
         command: The command that shows the same plan.
     """
 
@@ -115,12 +115,9 @@ def gather(
     identity: str | None = None,
     statuses: Sequence[Any] = (),
 ) -> HtmlReport | None:
-    """
-    Read the content of a report.
+    """Read the content of a report.
 
     Args:
-        client: A redis-py client of an operator.
-        keyspace: Where the control keys are.
         names: The identities whose streams are read.
         query: The time range, and optionally a correlation id.
         server: The server's URL, without a password.
@@ -223,8 +220,11 @@ def _undo_command(identity: str | None, query: Query, since_ms: int) -> str:
 
 def render(report: HtmlReport) -> str:
     """Return the page of *report*."""
-    activity, stats = report.activity, report.activity.stats
-    planned = report.plan.keys if report.plan else ()
+    activity = report.activity
+
+    def calls(token: TokenUse) -> int:
+        return activity.tokens.get((token.identity, token.id), Tally()).total
+
     return (
         _environment()
         .get_template("page.html.jinja")
@@ -233,22 +233,9 @@ def render(report: HtmlReport) -> str:
             activity=activity,
             context=report.context,
             chart=chart.draw(activity.operations, activity.denied),
-            operations=stats.sum("events"),
-            failed=stats.sum("failed"),
-            denied=stats.sum("denied"),
-            planned=sorted(planned, key=_not_blocked),
-            tokens=sorted(report.context.tokens, key=lambda token: -_calls(activity, token)),
+            tokens=sorted(report.context.tokens, key=calls, reverse=True),
         )
     )
-
-
-def _not_blocked(plan: KeyPlan) -> bool:
-    return not plan.is_blocked
-
-
-def _calls(activity: Activity, token: TokenUse) -> int:
-    tally = activity.tokens.get((token.identity, token.id))
-    return tally.total if tally else 0
 
 
 @cache
@@ -262,31 +249,27 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        before=before_text,
-        after=after_text,
-        number="{:,}".format,
-        shown=shown,
-        folded_text=folded_text,
-        clock=clock_time,
-        iso=iso_time,
-        ranked=ranked,
-        digest=short_digest,
-    )
-    environment.globals.update(
-        counted=chart.counted_large,
-        untrusted_text=untrusted_text,
-        distance=distance,
-        now_text=now_text,
-        conflict_label=conflict_label,
-        conflict_reason=conflict_reason,
-        short_value=short_value,
-        action_text=action_text,
-        HEIGHT=chart.HEIGHT,
-        LEFT=chart.LEFT,
-        RIGHT=chart.RIGHT,
-        MAX_ROWS=MAX_ROWS,
-    )
+    environment.filters |= {
+        "before": before_text,
+        "after": after_text,
+        "number": "{:,}".format,
+        "shown": shown,
+        "folded_text": folded_text,
+        "clock": clock_time,
+        "iso": iso_time,
+        "ranked": ranked,
+        "digest": short_digest,
+    }
+    environment.globals |= {
+        "counted": chart.counted_large,
+        "HEIGHT": chart.HEIGHT,
+        "LEFT": chart.LEFT,
+        "RIGHT": chart.RIGHT,
+        "MAX_ROWS": MAX_ROWS,
+        "untrusted_text": untrusted_text,
+    }
+    for function in (action_text, conflict_label, conflict_reason, distance, now_text, short_value):
+        environment.globals[function.__name__] = function
     return environment
 
 
@@ -325,13 +308,10 @@ def after_text(item: BeforeAndAfter) -> str:
     last = item.history.last
     if item.after is not None:
         return short_value(item.after, last.time_ms)
-    match last.after_state.digest:
-        case None:
-            return "masked" if item.history.is_masked else "not recorded"
-        case "large":
-            return "too large to be compared"
-        case digest:
-            return f"not stored (SHA-1 {digest[:12]}…)"
+    digest = last.after_state.digest
+    if digest is None:
+        return "masked" if item.history.is_masked else "not recorded"
+    return "too large to be compared" if digest == LARGE else f"not stored (SHA-1 {digest[:12]}…)"
 
 
 def now_text(item: BeforeAndAfter, now_ms: int) -> str:
@@ -340,5 +320,5 @@ def now_text(item: BeforeAndAfter, now_ms: int) -> str:
         return "not known"
     if not item.is_unchanged:
         return short_value(item.now, now_ms)
-    left_something = item.history.last.after_state.digest not in {None, "absent"}
-    return "expired since" if item.now.is_absent and left_something else "unchanged since"
+    had_value = item.history.last.after_state.digest not in {None, ABSENT}
+    return "expired since" if item.now.is_absent and had_value else "unchanged since"

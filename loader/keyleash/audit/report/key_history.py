@@ -3,54 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, BeforeImage, ImageContent
-from keyleash.audit.read import Query, read_events, stream_owners
-from keyleash.audit.undo.history import KeyState, UndoStep, images_of, steps_of
+from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, ImageContent
+from keyleash.audit.read import Query, read_events
+from keyleash.audit.streams import stream_owners
+from keyleash.audit.undo.history import UndoStep, images_of, steps_of
 from keyleash.audit.undo.trust import Trust
-from keyleash.audit.undo.values import NOTHING, RecordedImage, Value, read_images, read_keys
+from keyleash.audit.undo.values import (
+    NOTHING,
+    KeyState,
+    RecordedImage,
+    Value,
+    read_images,
+    read_keys,
+)
 from keyleash.store.identities import server_time_ms
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
 from keyleash.store.server_check import operator_client
-
-
-def read_afterwards(
-    client: Client, keyspace: Keyspace, lasts: Iterable[UndoStep]
-) -> dict[bytes, list[RecordedImage]]:
-    """
-    Return the before-images of the next event after each of *lasts*, by key.
-
-    Two streams have no order within a millisecond, so the result may include before-images of
-    other events of that millisecond: compare the digest.
-    """
-    waiting = {step.key: step for step in lasts}
-    found: dict[bytes, list[RecordedImage]] = {key: [] for key in waiting}
-    if not waiting:
-        return found
-    query = Query(
-        key=next(iter(waiting)) if len(waiting) == 1 else None,
-        since_ms=min(step.time_ms for step in waiting.values()),
-    )
-    trust = Trust.of(client, keyspace)
-    for event in read_events(client, keyspace, stream_owners(client, keyspace), query):
-        if waiting.keys().isdisjoint(event.keys) or not trust.is_trusted(event):
-            continue
-        for key, (step, *_) in steps_of([event]).items():
-            last = waiting.get(key)
-            if last is None or step.time_ms < last.time_ms or step.event == last.event:
-                continue
-            if step.before is not None and step.before.content is not None:
-                found[key].append((step.identity, step.before.content))
-            if step.time_ms > last.time_ms:
-                del waiting[key]
-        if not waiting:
-            break
-    return found
-
 
 MAX_KEYS = 20_000
 """Number of keys with a history; events of further keys are only counted."""
@@ -60,8 +33,7 @@ MAX_IMAGE_BYTES = 64 * 1024 * 1024
 
 @dataclass(slots=True)
 class KeyHistory:
-    """
-    The changes of one key in a time range.
+    """The changes of one key in a time range.
 
     Attributes:
         events: Number of events that may have changed it; a batch counts once.
@@ -88,8 +60,7 @@ class KeyHistory:
 
 @dataclass(slots=True)
 class KeyHistories:
-    """
-    The histories of keys, from events in order of time.
+    """The histories of keys, from events in order of time.
 
     Attributes:
         further_events: Events that changed keys past the first `MAX_KEYS`.
@@ -97,34 +68,29 @@ class KeyHistories:
 
     by_key: dict[bytes, KeyHistory] = field(default_factory=dict)
     further_events: int = 0
-    _held: int = 0
+    _image_bytes: int = 0
 
     def add(self, event: AuditEvent) -> None:
         """Add the changes of *event*."""
-        for key, steps in steps_of([event]).items():
+        for key, (step,) in steps_of([event]).items():
             history = self.by_key.get(key)
+            last = replace(step, before=None)
             if history is not None:
-                history.events += steps[0].event != history.last.event
-                history.last = replace(steps[0], before=None)
+                history.events += step.event != history.last.event
+                history.last = last
             elif len(self.by_key) < MAX_KEYS:
-                self.by_key[key] = self._begun(steps[0])
+                content = _content(step)
+                size = len(content[1]) if content else 0
+                is_dropped = self._image_bytes + size > MAX_IMAGE_BYTES
+                self._image_bytes += 0 if is_dropped else size
+                self.by_key[key] = KeyHistory(1, last if is_dropped else step, last, is_dropped)
             else:
                 self.further_events += 1
-
-    def _begun(self, step: UndoStep) -> KeyHistory:
-        held = _held(step)
-        size = len(held[1]) if held else 0
-        last = replace(step, before=None)
-        if self._held + size > MAX_IMAGE_BYTES:
-            return KeyHistory(1, last, last, is_dropped=True)
-        self._held += size
-        return KeyHistory(1, step, last)
 
 
 @dataclass(frozen=True, slots=True)
 class BeforeAndAfter:
-    """
-    The values of a key before and after a time range, and now.
+    """The values of a key before and after a time range, and now.
 
     Attributes:
         before: The value before its first event; None if not recorded or not readable.
@@ -147,53 +113,72 @@ def read_before_and_after(
 ) -> list[BeforeAndAfter]:
     """Read the values of the keys of *histories*; of large values, the first elements.
 
-    Args:
-        client: A redis-py client of an operator.
-        keyspace: Where the control keys are.
-        histories: Not too many: the server reads each before-image.
+    The server reads each before-image, so *histories* should be few.
     """
     client = operator_client(client)
     wanted = list(histories)
     known = [history.key for history in wanted if not history.is_masked]
     keys = read_keys(client, keyspace, known)
     now_ms = server_time_ms(client)
-    later = read_afterwards(
-        client,
-        keyspace,
-        (
-            history.last
-            for history in wanted
-            if _is_replaced(history.last.after_state, keys.get(history.key))
-        ),
-    )
-    held = images_of([history.first] for history in wanted)
-    images = read_images(client, keyspace, [*held, *chain.from_iterable(later.values())])
+    replaced = {
+        history.key: history.last
+        for history in wanted
+        if _is_replaced(history.last.after_state, keys.get(history.key))
+    }
+    later = _read_next_images(client, keyspace, replaced)
+    recorded = images_of([history.first] for history in wanted)
+    images = read_images(client, keyspace, [*recorded, *chain.from_iterable(later.values())])
     found = []
     for history in wanted:
-        now = keys.get(history.key)
-        found_next = (images[held] for _, held in later.get(history.key, ()))
+        now, last = keys.get(history.key), history.last.after_state
+        next_values = (images[content] for _, content in later.get(history.key, ()))
         found.append(
             BeforeAndAfter(
                 history=history,
-                before=_before(history.first.before, images),
-                after=_after(history.last.after_state, now, *found_next),
+                before=images.restored(history.first.before),
+                after=_after(last, now, *next_values),
                 now=now,
-                is_unchanged=_is_unchanged(history.last.after_state, now, now_ms),
-                is_withheld=_held(history.first) in images.withheld.images,
+                is_unchanged=last.is_same(now.state, now_ms) if now else None,
+                is_withheld=_content(history.first) in images.withheld.images,
             )
         )
     return found
 
 
-def _held(step: UndoStep) -> ImageContent | None:
+def _read_next_images(
+    client: Client, keyspace: Keyspace, waiting: dict[bytes, UndoStep]
+) -> dict[bytes, list[RecordedImage]]:
+    """Return by key the before-images of the next event after each step of *waiting*.
+
+    Two streams have no order within a millisecond, so the result may include before-images of
+    other events of that millisecond: compare the digest.
+    """
+    found: dict[bytes, list[RecordedImage]] = {key: [] for key in waiting}
+    if not waiting:
+        return found
+    query = Query(
+        key=next(iter(waiting)) if len(waiting) == 1 else None,
+        since_ms=min(step.time_ms for step in waiting.values()),
+    )
+    trust = Trust.of(client, keyspace)
+    for event in read_events(client, keyspace, stream_owners(client, keyspace), query):
+        if waiting.keys().isdisjoint(event.keys) or not trust.is_trusted(event):
+            continue
+        for key, (step, *_) in steps_of([event]).items():
+            last = waiting.get(key)
+            if last is None or step.time_ms < last.time_ms or step.event == last.event:
+                continue
+            if step.before is not None and step.before.content is not None:
+                found[key].append((step.identity, step.before.content))
+            if step.time_ms > last.time_ms:
+                del waiting[key]
+        if not waiting:
+            break
+    return found
+
+
+def _content(step: UndoStep) -> ImageContent | None:
     return step.before.content if step.before else None
-
-
-def _before(image: BeforeImage | None, images: Mapping[ImageContent, Value | None]) -> Value | None:
-    if image is None or image.content is None:
-        return None if image is None else NOTHING
-    value = images[image.content]
-    return None if value is None else replace(value, expires_ms=image.expires_ms)
 
 
 def _is_replaced(after_state: KeyState, now: Value | None) -> bool:
@@ -211,12 +196,6 @@ def _after(after_state: KeyState, *values: Value | None) -> Value | None:
     return None
 
 
-def _is_unchanged(after_state: KeyState, now: Value | None, now_ms: int) -> bool | None:
-    return (
-        None if now is None else after_state.is_same(KeyState(now.digest, now.expires_ms), now_ms)
-    )
-
-
 _SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000
 WIDTHS_MS = (
     *(count * _SECOND for count in (1, 5, 15, 30)),
@@ -231,8 +210,7 @@ MIN_PIECES = 12
 
 @dataclass(slots=True)
 class Timeline:
-    """
-    Counts by column of time and identity; columns widen as the time range grows.
+    """Counts by column of time and identity; columns widen as the time range grows.
 
     Attributes:
         width_ms: Duration of a column.

@@ -10,13 +10,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from keyleash.audit.entries import text_of
 from keyleash.audit.read import Query, read_events
 from keyleash.audit.undo.plan import Action, ConflictKind, KeyPlan, UndoPlan
 from keyleash.audit.undo.values import HELP, find_withheld
-from keyleash.errors import (
-    NothingToUndoError,
-    OperationError,
-)
+from keyleash.errors import NothingToUndoError, OperationError
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import Client
@@ -29,8 +27,7 @@ _NO_EXPIRY = b"-1"
 
 @dataclass(frozen=True, slots=True)
 class UndoResult:
-    """
-    The result of an undo.
+    """The result of an undo.
 
     Attributes:
         correlation: The correlation id of the undo, which reverts it in turn.
@@ -51,12 +48,10 @@ def apply_undo(
     actor: str = "unknown",
     keyspace: Keyspace | None = None,
 ) -> UndoResult:
-    """
-    Apply *plan*, and record it so that it can be undone in turn.
+    """Apply *plan*, and record it so that it can be undone in turn.
 
     Args:
-        client: A redis-py client of an operator.
-        plan: As `plan_undo` made it.
+        plan: A plan from `plan_undo`.
         description: The selection in words, for the audit log.
         actor: Name recorded in the audit log.
         keyspace: Where keys are; read from the server if None.
@@ -79,8 +74,7 @@ def apply_undo(
         raise NothingToUndoError("every key already has its value from before these events")
     _require_validated(client, keyspace, plan.changes)
     undo = f"undo-{secrets.token_hex(6)}"
-    steps = plan.steps
-    header = (actor, undo, description, steps[0].event, steps[-1].event)
+    header = (actor, undo, description, plan.steps[0].event, plan.steps[-1].event)
     digest = client.script_load(UNDO.text)
     try:
         outcome, *details = client.evalsha(
@@ -109,11 +103,11 @@ def apply_undo(
             key, error = details
             raise OperationError(
                 "undo-refused",
-                f"the server rejects {_keys([key])}: {_text(error)}; nothing was undone",
+                f"the server rejects {_keys([key])}: {text_of(error)}; nothing was undone",
             )
     return UndoResult(
         correlation=undo,
-        events=tuple(f"{OPERATORS}/{_text(entry_id)}" for entry_id in details),
+        events=tuple(f"{OPERATORS}/{text_of(entry_id)}" for entry_id in details),
         restored=tuple(change.key for change in plan.changes if change.action is Action.RESTORE),
         removed=tuple(change.key for change in plan.changes if change.action is Action.REMOVE),
     )
@@ -183,9 +177,5 @@ def _expiry(expires_ms: int | None) -> bytes:
 
 
 def _keys(keys: Sequence[bytes]) -> str:
-    shown = ", ".join(f"`{_text(key)}`" for key in keys[:3])
+    shown = ", ".join(f"`{text_of(key)}`" for key in keys[:3])
     return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")

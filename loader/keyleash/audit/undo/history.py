@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 from math import prod
 
-from keyleash.audit.entries import (
-    ABSENT,
-    LARGE,
-    AuditEvent,
-    BeforeImage,
-    ImageContent,
-    KeyChange,
-)
+from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, KeyChange
 from keyleash.audit.read import MASK
-from keyleash.audit.undo.values import NOTHING, RecordedImage, Value
+from keyleash.audit.undo.values import Images, KeyState, RecordedImage
 from keyleash.commands import CommandSpec, OperationClass, load_table
-from keyleash.commands.spec import Needs
 from keyleash.limits import Counter
 from keyleash.store.keyspace import OPERATORS
 
@@ -30,37 +22,12 @@ MAX_ORDERS = 5000
 """States that are compared to order the steps of one millisecond; with more, ids decide."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyState:
-    """
-    Digest and expiry of a key's value at one moment.
-
-    Attributes:
-        digest: As `KeyChange.after`; None if it is not known.
-        expires_ms: When the key expires, Unix milliseconds; None if never.
-    """
-
-    digest: str | None = None
-    expires_ms: int | None = None
-
-    def is_same(self, later: KeyState, later_ms: int) -> bool | None:
-        """Return whether the key is unchanged in *later*; None if that is not known.
-
-        A key that expired counts as unchanged.
-        """
-        unknown = {None, LARGE}
-        if self.digest in unknown or later.digest in unknown:
-            return None
-        if later.digest == ABSENT:
-            has_expired = self.expires_ms is not None and self.expires_ms <= later_ms
-            return self.digest == ABSENT or has_expired
-        return self == later
+UNKNOWN = KeyState()
 
 
 @dataclass(frozen=True, slots=True)
 class UndoStep:
-    """
-    The change of one key by one event; the commands of a batch are one step.
+    """The change of one key by one event; the commands of a batch are one step.
 
     Attributes:
         ops: The commands of the event that name the key.
@@ -80,8 +47,8 @@ class UndoStep:
     key: bytes
     before: BeforeImage | None = None
     large: int = 0
-    before_state: KeyState = KeyState()
-    after_state: KeyState = KeyState()
+    before_state: KeyState = UNKNOWN
+    after_state: KeyState = UNKNOWN
     actor: str = ""
 
     @property
@@ -107,13 +74,26 @@ def steps_of(events: Iterable[AuditEvent]) -> dict[bytes, list[UndoStep]]:
     found: dict[bytes, dict[tuple[str, str], UndoStep]] = defaultdict(dict)
     for event in events:
         changes = {change.key: change for change in event.changes}
-        for key in _changed_keys(event, changes):
-            step = _step(event, key, changes.get(key))
-            same = found[key].get((event.identity, event.id))
-            found[key][event.identity, event.id] = (
-                step
-                if same is None
-                else replace(same, ops=tuple(dict.fromkeys((*same.ops, *step.ops))))
+        for key in changed_keys(event):
+            change = changes.get(key) or KeyChange(key, None)
+            place = (event.identity, event.id)
+            same = found[key].get(place)
+            found[key][place] = (
+                replace(same, ops=tuple(dict.fromkeys((*same.ops, event.op))))
+                if same
+                else UndoStep(
+                    identity=event.identity,
+                    id=event.id,
+                    time_ms=event.time_ms,
+                    token=event.token,
+                    ops=(event.op,),
+                    correlation=event.correlation,
+                    key=key,
+                    before=change.before,
+                    large=change.large,
+                    after_state=KeyState(change.after, change.after_expires_ms),
+                    actor=event.actor,
+                )
             )
     return {key: list(steps.values()) for key, steps in found.items()}
 
@@ -145,7 +125,14 @@ def unmasked(keys: Iterable[bytes]) -> Callable[[bytes], bytes | None]:
 
 def changed_keys(event: AuditEvent) -> list[bytes]:
     """Return the keys that *event* may have changed, as they are recorded."""
-    return list(_changed_keys(event, {change.key: change for change in event.changes}))
+    spec = load_table().get(event.op)
+    changes = {change.key for change in event.changes}
+    # A command that failed changed nothing.
+    return [
+        key
+        for place, key in enumerate(event.keys)
+        if key in changes or (event.error is None and _may_change(event, spec, place))
+    ]
 
 
 def images_of(many: Iterable[Iterable[UndoStep]]) -> Iterator[RecordedImage]:
@@ -156,48 +143,21 @@ def images_of(many: Iterable[Iterable[UndoStep]]) -> Iterator[RecordedImage]:
                 yield step.identity, step.before.content
 
 
-def read_back(
-    steps: Iterable[UndoStep], images: Mapping[ImageContent, Value | None]
-) -> list[UndoStep]:
+def read_back(steps: Iterable[UndoStep], images: Images) -> list[UndoStep]:
     """Return *steps* with their states before, from the values of their before-images."""
-    return [replace(step, before_state=_state(step.before, images)) for step in steps]
+    return [
+        replace(step, before_state=_state(step.before, images)) if step.before else step
+        for step in steps
+    ]
 
 
-def _state(image: BeforeImage | None, images: Mapping[ImageContent, Value | None]) -> KeyState:
-    if image is None:
-        return KeyState()
-    value = images[image.content] if image.content is not None else NOTHING
-    return KeyState(value.digest if value else None, image.expires_ms)
+def _state(before: BeforeImage, images: Images) -> KeyState:
+    value = images.restored(before)
+    return value.state if value else KeyState(expires_ms=before.expires_ms)
 
 
 def _sha1(key: bytes) -> bytes:
     return hashlib.sha1(key, usedforsecurity=False).hexdigest().encode()
-
-
-def _step(event: AuditEvent, key: bytes, change: KeyChange | None) -> UndoStep:
-    return UndoStep(
-        identity=event.identity,
-        id=event.id,
-        time_ms=event.time_ms,
-        token=event.token,
-        ops=(event.op,),
-        correlation=event.correlation,
-        key=key,
-        before=change.before if change else None,
-        large=change.large if change else 0,
-        after_state=KeyState(change.after, change.after_expires_ms) if change else KeyState(),
-        actor=event.actor,
-    )
-
-
-def _changed_keys(event: AuditEvent, changes: Mapping[bytes, KeyChange]) -> Iterator[bytes]:
-    spec = load_table().get(event.op)
-    for place, key in enumerate(event.keys):
-        if key in changes:
-            yield key
-        elif event.error is None and _may_change(event, spec, place):
-            # A command that failed changed nothing.
-            yield key
 
 
 def _may_change(event: AuditEvent, spec: CommandSpec | None, place: int) -> bool:
@@ -207,17 +167,12 @@ def _may_change(event: AuditEvent, spec: CommandSpec | None, place: int) -> bool
         return event.identity == OPERATORS or not (event.cost and reads_only)
     if not spec.mutates or spec.channel is not None:
         return False
-    return not CHANGES.isdisjoint(_needs(spec, place)) or not spec.keys
-
-
-def _needs(spec: CommandSpec, place: int) -> Needs:
     # Of two searches the first finds one key.
-    return spec.keys[min(place, len(spec.keys) - 1)].needs if spec.keys else ()
+    return not spec.keys or not CHANGES.isdisjoint(spec.keys[min(place, len(spec.keys) - 1)].needs)
 
 
 def in_order(steps: Iterable[UndoStep], end: KeyState, end_ms: int) -> list[UndoStep]:
-    """
-    Return the steps of one key in order, oldest first.
+    """Return the steps of one key in order, oldest first.
 
     Ids order the steps of one stream. Two streams share no numbers, so their steps within one
     millisecond are ordered by state: each step begins with the state that the previous one left.
@@ -228,7 +183,7 @@ def in_order(steps: Iterable[UndoStep], end: KeyState, end_ms: int) -> list[Undo
         end_ms: When that state was read, Unix milliseconds.
     """
     found: list[UndoStep] = []
-    by_time = sorted(steps, key=order_by_id, reverse=True)
+    by_time = sorted(steps, key=step_order, reverse=True)
     for _, group in groupby(by_time, key=lambda step: step.time_ms):
         ordered = _order(list(group)[::-1], end, end_ms)
         end, end_ms = ordered[0].before_state, ordered[0].time_ms
@@ -236,26 +191,19 @@ def in_order(steps: Iterable[UndoStep], end: KeyState, end_ms: int) -> list[Undo
     return found
 
 
-def order_by_id(step: UndoStep) -> tuple[int, int, str]:
+def step_order(step: UndoStep) -> tuple[int, int, str]:
     """Return the sort key of a step by time and id."""
     return step.time_ms, int(step.id.partition("-")[2]), step.identity
 
 
 def _order(steps: list[UndoStep], end: KeyState, end_ms: int) -> list[UndoStep]:
-    """Return the steps of one millisecond in order."""
+    """Return the steps of one millisecond in the order with the fewest contradicting states."""
     by_stream: dict[str, list[UndoStep]] = defaultdict(list)
     for step in steps:
         by_stream[step.identity].append(step)
     streams = list(by_stream.values())
     if len(streams) == 1 or prod(len(stream) + 1 for stream in streams) > MAX_ORDERS:
         return steps
-    return _best_order(streams, end, end_ms)
-
-
-def _best_order(
-    streams: Sequence[Sequence[UndoStep]], end: KeyState, end_ms: int
-) -> list[UndoStep]:
-    """Merge *streams* so that the fewest states contradict each other, working from the end."""
 
     @cache
     def best(left: tuple[int, ...], after: int) -> tuple[int, tuple[int, ...]]:

@@ -6,19 +6,18 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from keyleash.audit.entries import BeforeImage, ImageContent
+from keyleash.audit.entries import BeforeImage
 from keyleash.audit.undo.history import (
-    KeyState,
     UndoStep,
     images_of,
     in_order,
-    order_by_id,
     read_back,
+    step_order,
     steps_of,
 )
 from keyleash.audit.undo.selection import UndoSelection, read_others, select_events
 from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
-from keyleash.audit.undo.values import NOTHING, Value, read_images, read_keys
+from keyleash.audit.undo.values import NOTHING, Images, KeyState, Value, read_images, read_keys
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
 from keyleash.store.identities import server_time_ms
 from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
@@ -29,14 +28,14 @@ from keyleash.store.server_check import operator_client
 
 
 class ConflictKind(StrEnum):
-    """Why a key cannot be restored."""
+    """The kind of reason why a key cannot be restored."""
 
     CHANGED = "changed"
     """Others changed it since, or between the selected events."""
     UNVERIFIED = "unverified"
     """Others may have changed it: its value was too large for a digest."""
     UNGRANTED = "ungranted"
-    """The active policy no longer lets the identity change it."""
+    """The active policy does not permit the identity to change it."""
     NOT_RECORDED = "not-recorded"
     """No before-image was taken."""
     LARGE = "large"
@@ -58,8 +57,7 @@ FORCIBLE = BY_OTHERS | {ConflictKind.UNGRANTED}
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """
-    A reason why a key cannot be restored.
+    """A reason why a key cannot be restored.
 
     Attributes:
         after: The selected step after which others changed the key; None for other kinds.
@@ -85,7 +83,7 @@ class Conflict:
 
 
 class Action(StrEnum):
-    """What an undo does to a key."""
+    """The change that an undo makes to a key."""
 
     RESTORE = "restore"
     REMOVE = "remove"
@@ -97,8 +95,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyPlan:
-    """
-    The plan for one key.
+    """The plan for one key.
 
     Attributes:
         steps: The steps to undo, oldest first.
@@ -122,8 +119,7 @@ class KeyPlan:
         if self.is_skipped:
             return Action.SKIP
         target, current = self.target or NOTHING, self.current
-        is_same = (target.digest, target.expires_ms) == (current.digest, current.expires_ms)
-        if is_same and not target.is_large:
+        if target.state == current.state and not target.is_large:
             return Action.KEEP
         return Action.REMOVE if target.is_absent else Action.RESTORE
 
@@ -146,8 +142,7 @@ class KeyPlan:
 
 @dataclass(frozen=True, slots=True)
 class UndoPlan:
-    """
-    An undo plan.
+    """An undo plan.
 
     Attributes:
         keys: In the order of their newest step, the newest first.
@@ -175,71 +170,67 @@ class UndoPlan:
     def steps(self) -> tuple[UndoStep, ...]:
         """Return all steps to undo, oldest first."""
         steps = (step for key in self.keys if not key.is_skipped for step in key.steps)
-        return tuple(sorted(steps, key=order_by_id))
+        return tuple(sorted(steps, key=step_order))
 
 
 @dataclass(frozen=True, slots=True)
-class SeenValue:
-    """
-    The values that a plan is computed from.
+class Snapshot:
+    """The values that a plan is computed from.
 
     Attributes:
         keys: The present value of each key.
-        images: The value of each before-image; None if the server cannot read it.
+        images: The values of the before-images.
         time_ms: When they were read, server time, Unix milliseconds.
         prefixes: The prefixes of keyleash's own keys.
-        withheld: The before-images that must not be restored.
     """
 
     keys: Mapping[bytes, Value]
-    images: Mapping[ImageContent, Value | None]
+    images: Images
     time_ms: int
-    prefixes: tuple[bytes, ...] = field(default=())
-    withheld: frozenset[ImageContent] = frozenset()
+    prefixes: tuple[bytes, ...] = ()
 
 
 def plan_key(
-    key: bytes, steps: Iterable[UndoStep], seen: SeenValue, others: Sequence[UndoStep] = ()
+    key: bytes, steps: Iterable[UndoStep], seen: Snapshot, others: Sequence[UndoStep] = ()
 ) -> KeyPlan | None:
-    """
-    Return the plan to restore *key* to its value before *steps*; None if they changed nothing.
+    """Return the plan to restore *key* to its value before *steps*; None if they changed nothing.
 
     Args:
-        key: The key.
         steps: The steps to undo.
         seen: The present values and before-images.
-        others: RecordedImage changes of the key by others. Conflicts are found by comparing states,
+        others: Recorded changes of the key by others. Conflicts are found by comparing states,
             not by these.
     """
     now = seen.keys[key]
-    state = KeyState(now.digest, now.expires_ms)
     effective = [step for step in steps if not step.changed_nothing]
     if not effective:
         return None
-    history = in_order([*effective, *others], state, seen.time_ms)
+    history = in_order([*effective, *others], now.state, seen.time_ms)
     ours = {step.event for step in effective}
     ordered = tuple(step for step in history if step.event in ours)
     first = ordered[0]
     # Without a before-image, no other conflict matters.
     conflicts = _missing_image(first, seen) or [
-        replace(item, by=_between(history, item)) for item in _breaks(ordered, state, seen.time_ms)
+        replace(conflict, by=_between(history, conflict))
+        for conflict in _breaks(ordered, now.state, seen.time_ms)
     ]
     if key.startswith(seen.prefixes):
         conflicts.append(Conflict(ConflictKind.CONTROL))
-    if first.before is None:
-        return KeyPlan(key, ordered, now, conflicts=tuple(conflicts))
-    then = _target(first.before, seen)
-    return KeyPlan(key, ordered, now, then, first.before, tuple(conflicts))
+    image = first.before
+    target = seen.images.restored(image)
+    if target and target.expires_ms is not None and target.expires_ms <= seen.time_ms:
+        target = NOTHING
+    return KeyPlan(key, ordered, now, target, image, tuple(conflicts))
 
 
-def _missing_image(first: UndoStep, seen: SeenValue) -> list[Conflict]:
+def _missing_image(first: UndoStep, seen: Snapshot) -> list[Conflict]:
     if first.large:
         return [Conflict(ConflictKind.LARGE, size=first.large)]
     if first.before is None:
         return [Conflict(ConflictKind.MASKED if first.is_masked else ConflictKind.NOT_RECORDED)]
     if first.before.content is None or seen.images[first.before.content] is not None:
         return []
-    is_withheld = first.before.content in seen.withheld
+    is_withheld = first.before.content in seen.images.withheld.images
     return [Conflict(ConflictKind.UNVALIDATED if is_withheld else ConflictKind.UNREADABLE)]
 
 
@@ -256,20 +247,11 @@ def _breaks(ordered: Sequence[UndoStep], now: KeyState, now_ms: int) -> Iterator
 
 
 def _between(history: Sequence[UndoStep], conflict: Conflict) -> tuple[UndoStep, ...]:
-    """What others did in the place of *obstacle*."""
+    """Return the steps of *history* between those of *conflict*."""
     places = {step.event: place for place, step in enumerate(history)}
     first = places[conflict.after.event] + 1 if conflict.after else 0
     last = places[conflict.until.event] if conflict.until else len(history)
     return tuple(history[first:last])
-
-
-def _target(image: BeforeImage, seen: SeenValue) -> Value | None:
-    if image.content is None:
-        return NOTHING
-    if image.expires_ms is not None and image.expires_ms <= seen.time_ms:
-        return NOTHING
-    value = seen.images[image.content]
-    return None if value is None else replace(value, expires_ms=image.expires_ms)
 
 
 MAX_KEYS = 10_000
@@ -285,11 +267,9 @@ def plan_undo(
     across_policies: bool = False,
     keyspace: Keyspace | None = None,
 ) -> UndoPlan:
-    """
-    Plan to restore each key to its value before the oldest selected event; change nothing.
+    """Plan to restore each key to its value before the oldest selected event; change nothing.
 
     Args:
-        client: A redis-py client of an operator.
         selection: The events to undo.
         forced: Keys whose conflicts are overridden.
         skipped: Keys that are left out.
@@ -314,7 +294,7 @@ def plan_undo(
             f"the undo would change {len(chosen)} keys; at most {MAX_KEYS} are allowed",
             help="undo fewer events at a time, the newest first",
         )
-    seen = _look(client, keyspace, chosen)
+    seen = _read_snapshot(client, keyspace, chosen)
     steps = {key: read_back(some, seen.images) for key, some in chosen.items()}
     plans = {key: plan for key in steps if (plan := plan_key(key, steps[key], seen))}
     if not plans:
@@ -328,29 +308,28 @@ def plan_undo(
     if contested:
         for key, others in read_others(client, keyspace, contested, grants).items():
             plans[key] = plan_key(key, steps[key], seen, others) or plans[key]
-    found = list(plans.values())
-    if not across_policies:
-        found = [_with_grants(grants, plan) for plan in found]
-    found = [_with_choices(plan, forced, skipped) for plan in found]
+    found = [
+        _with_choices(
+            plan if across_policies else _with_grants(grants, plan),
+            is_forced=key in forced,
+            is_skipped=key in skipped,
+        )
+        for key, plan in plans.items()
+    ]
     found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
-    left_alone = tuple(key for key in by_key if key not in chosen)
-    result = UndoPlan(tuple(found), seen.time_ms, left_alone, +trust.untrusted)
+    further_keys = tuple(key for key in by_key if key not in chosen)
+    result = UndoPlan(tuple(found), seen.time_ms, further_keys, +trust.untrusted)
     _check_size(result.changes)
     return result
 
 
-def _look(
+def _read_snapshot(
     client: Client, keyspace: Keyspace, chosen: Mapping[bytes, Sequence[UndoStep]]
-) -> SeenValue:
+) -> Snapshot:
     time_ms = server_time_ms(client)
     images = read_images(client, keyspace, images_of(chosen.values()))
-    return SeenValue(
-        keys=read_keys(client, keyspace, list(chosen)),
-        images=images,
-        time_ms=time_ms,
-        prefixes=(keyspace.prefix.encode(), PUBLIC_PREFIX.encode()),
-        withheld=images.withheld.images,
-    )
+    prefixes = (keyspace.prefix.encode(), PUBLIC_PREFIX.encode())
+    return Snapshot(read_keys(client, keyspace, list(chosen)), images, time_ms, prefixes)
 
 
 def _with_grants(grants: Grants, plan: KeyPlan) -> KeyPlan:
@@ -363,13 +342,12 @@ def _with_grants(grants: Grants, plan: KeyPlan) -> KeyPlan:
     return replace(plan, conflicts=(*plan.conflicts, conflict))
 
 
-def _with_choices(plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes]) -> KeyPlan:
-    is_forced = plan.key in forced
+def _with_choices(plan: KeyPlan, *, is_forced: bool, is_skipped: bool) -> KeyPlan:
     conflicts = tuple(
         replace(conflict, is_forced=is_forced and conflict.kind in FORCIBLE)
         for conflict in plan.conflicts
     )
-    return replace(plan, conflicts=conflicts, is_skipped=plan.key in skipped)
+    return replace(plan, conflicts=conflicts, is_skipped=is_skipped)
 
 
 def _check_size(plans: Iterable[KeyPlan]) -> None:

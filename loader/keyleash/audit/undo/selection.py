@@ -7,15 +7,12 @@ from dataclasses import dataclass
 
 from keyleash.audit.entries import AuditEvent
 from keyleash.audit.lookup import find_event
-from keyleash.audit.read import Query, key_test, read_events, stream_owners
+from keyleash.audit.read import Query, key_test, read_events
+from keyleash.audit.streams import stream_owners
 from keyleash.audit.undo.history import UndoStep, images_of, read_back, steps_on
 from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
 from keyleash.audit.undo.values import read_images
-from keyleash.errors import (
-    NothingToUndoError,
-    OperationError,
-    UndoTooLargeError,
-)
+from keyleash.errors import NothingToUndoError, OperationError, UndoTooLargeError
 from keyleash.policy.model import Literal, Pattern
 from keyleash.policy.patterns import match as matches
 from keyleash.policy.problems import which_identity
@@ -29,8 +26,7 @@ _SEE = "see `keyleash audit log` for the ids of events"
 
 @dataclass(frozen=True, slots=True)
 class UndoSelection:
-    """
-    The events to undo: some by id, or all that match every other attribute.
+    """The events to undo: some by id, or all that match every other attribute.
 
     Attributes:
         events: `<id>` or `<identity>/<id>`.
@@ -70,8 +66,7 @@ class UndoSelection:
 def select_events(
     client: Client, keyspace: Keyspace, selection: UndoSelection, trust: Trust
 ) -> list[AuditEvent]:
-    """
-    Return the trusted events of *selection*; of a batch, every command.
+    """Return the trusted events of *selection*; every command of a batch.
 
     Raises:
         OperationError (unknown-event): there is no such event.

@@ -1,4 +1,4 @@
-"""Whether the policies of their time permit the changes that events record.
+"""Checks that the policies of their time permit the changes that events record.
 
 A fenced agent can append any entry to the audit stream of its own identity. A guard allows a
 command only if all its keys are granted, so an event that names a key that no policy granted to
@@ -40,14 +40,13 @@ class Grants:
         self._identity = cache(_identity)
 
     def may_change(self, name: str, key: bytes) -> bool:
-        """Return whether the active policy lets identity *name* write or delete *key*."""
+        """Return whether the active policy permits identity *name* to change *key*."""
         return self._active is not None and self._permits(self._active, name, key, CHANGES)
 
     def could_use(
         self, name: str, key: bytes, time_ms: int, classes: frozenset[OperationClass] = CHANGES
     ) -> bool:
-        """
-        Return whether identity *name* may use *key* in some way, or might at a time.
+        """Return whether identity *name* may use *key* in some way, or might at a time.
 
         True also if the policy of that time names the identity and is no longer stored, and if the
         server has no record of any policy.
@@ -146,8 +145,7 @@ def _may_use(identity: Identity, key: bytes, classes: frozenset[OperationClass])
 
 
 class Trust:
-    """
-    Separates trusted events from untrusted ones, and counts the latter.
+    """Separates trusted events from untrusted ones, and counts the latter.
 
     Args:
         grants: The grants of all policies.

@@ -8,12 +8,12 @@ before-images are not restored.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.audit.entries import ABSENT, LARGE, ImageContent
+from keyleash.audit.entries import ABSENT, LARGE, BeforeImage, ImageContent
 from keyleash.errors import UnvalidatedRestoreError
 from keyleash.fence.record import read_forgeable
 from keyleash.store.keyspace import OPERATORS, Keyspace
@@ -33,8 +33,7 @@ HELP = (
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """
-    Before-images that must not be restored.
+    """Before-images that must not be restored.
 
     Attributes:
         images: The before-images, except those that a trusted stream has too.
@@ -56,24 +55,18 @@ class Withheld:
 
 
 def find_withheld(client: Client, keyspace: Keyspace, images: Iterable[RecordedImage]) -> Withheld:
-    """
-    Find the before-images that must not be restored.
+    """Find the before-images that must not be restored.
 
     The server is queried only if there are payloads; the bytes of a string are not a payload.
-
-    Args:
-        client: A redis-py client of an operator.
-        keyspace: Where the control keys are.
-        images: Before-images with the identities of their streams.
     """
     payloads = {image for image in images if image[1][0] != "value" and image[0] != OPERATORS}
     risk = find_payload_risk(client) if payloads else None
     if risk is None:
         return Withheld()
     forgeable = read_forgeable(client, keyspace, sorted({identity for identity, _ in payloads}))
-    trusted = {held for identity, held in payloads if identity not in forgeable}
-    withheld = frozenset(held for _, held in payloads) - trusted
-    names = {identity for identity, held in payloads if held in withheld}
+    trusted = {content for identity, content in payloads if identity not in forgeable}
+    withheld = frozenset(content for _, content in payloads) - trusted
+    names = {identity for identity, content in payloads if content in withheld}
     return Withheld(withheld, tuple(sorted(names)), risk) if withheld else Withheld()
 
 
@@ -83,9 +76,34 @@ PIECE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class KeyState:
+    """Digest and expiry of a key's value at one moment.
+
+    Attributes:
+        digest: As `KeyChange.after`; None if it is not known.
+        expires_ms: When the key expires, Unix milliseconds; None if never.
     """
-    The value of a key.
+
+    digest: str | None = None
+    expires_ms: int | None = None
+
+    def is_same(self, later: KeyState, later_ms: int) -> bool | None:
+        """Return whether the key is unchanged in *later*; None if that is not known.
+
+        A key that expired counts as unchanged.
+        """
+        unknown = {None, LARGE}
+        if self.digest in unknown or later.digest in unknown:
+            return None
+        if later.digest == ABSENT:
+            has_expired = self.expires_ms is not None and self.expires_ms <= later_ms
+            return self.digest == ABSENT or has_expired
+        return self == later
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The value of a key.
 
     Attributes:
         kind: The type, as in TYPE; `none` if the key does not exist.
@@ -104,6 +122,11 @@ class Value:
     size: int = 0
     length: int = 0
     elements: tuple[Any, ...] = ()
+
+    @property
+    def state(self) -> KeyState:
+        """Return its digest and expiry."""
+        return KeyState(self.digest, self.expires_ms)
 
     @property
     def is_absent(self) -> bool:
@@ -128,16 +151,23 @@ def read_keys(
 
 
 class Images(dict[ImageContent, Value | None]):
-    """
-    The values of before-images; None if one was not read.
+    """The values of before-images; None if one was not read.
 
     Attributes:
-        withheld: Those that must not be restored; the server could not read the others.
+        withheld: Those that must not be restored; the server could not read the others that are
+            None.
     """
 
     def __init__(self, values: Mapping[ImageContent, Value | None], withheld: Withheld) -> None:
         super().__init__(values)
         self.withheld = withheld
+
+    def restored(self, image: BeforeImage | None) -> Value | None:
+        """Return the value that *image* restores, with its expiry; None if that is not known."""
+        if image is None or image.content is None:
+            return None if image is None else NOTHING
+        value = self[image.content]
+        return None if value is None else replace(value, expires_ms=image.expires_ms)
 
 
 def read_images(
@@ -149,10 +179,10 @@ def read_images(
     """
     recorded = dict.fromkeys(images)
     withheld = find_withheld(client, keyspace, recorded)
-    values: dict[ImageContent, Value | None] = dict.fromkeys(held for _, held in recorded)
-    wanted = [held for held in values if held not in withheld.images]
-    for held, reply in zip(wanted, _read(client, keyspace, wanted, whole), strict=True):
-        values[held] = None if isinstance(reply, ResponseError) else _value(reply)
+    values: dict[ImageContent, Value | None] = dict.fromkeys(content for _, content in recorded)
+    wanted = [content for content in values if content not in withheld.images]
+    for content, reply in zip(wanted, _read(client, keyspace, wanted, whole), strict=True):
+        values[content] = None if isinstance(reply, ResponseError) else _value(reply)
     return Images(values, withheld)
 
 
@@ -166,7 +196,8 @@ def _read(
                 extent = "whole" if whole else "short"
                 pipe.evalsha(digest, *READ_VALUE.arguments(keyspace, kind, value, extent))
             for reply in pipe.execute(raise_on_error=False):
-                if isinstance(reply, Exception) and not _is_unreadable(reply):
+                is_unreadable = str(reply).startswith("LEASH IMAGE_UNREADABLE")
+                if isinstance(reply, Exception) and not is_unreadable:
                     raise reply
                 yield reply
 
@@ -182,10 +213,6 @@ def _pieces(sources: Sequence[tuple[str, bytes]]) -> Iterator[list[tuple[str, by
         size += len(source[1])
     if piece:
         yield piece
-
-
-def _is_unreadable(reply: Exception) -> bool:
-    return str(reply).startswith("LEASH IMAGE_UNREADABLE")
 
 
 def _value(reply: Sequence[Any]) -> Value:
