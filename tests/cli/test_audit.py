@@ -1,4 +1,4 @@
-"""`keyleash audit log`: the trail as people and programs read it."""
+"""`keyleash audit log`: text and JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = ["time", "identity", "token", "op", "key", "result", "correlation", "e
 
 @pytest.fixture
 def busy(loaded: Cli) -> Cli:
-    """A server on which two identities changed something, one failed and one was refused."""
+    """A server on which two identities ran commands; one failed and one was denied."""
     runner, admin = loaded.token("agent-runner"), loaded.token("human-admin")
     state = "agents:jobs:1:state"
     loaded.ok("exec", "--correlation", "c-1", "SET", state, "x", KEYLEASH_TOKEN=runner)
@@ -25,8 +25,8 @@ def busy(loaded: Cli) -> Cli:
     return loaded
 
 
-def test_log_merges_identities_by_time_and_folds_corrections(busy: Cli) -> None:
-    """A timeline: oldest first, and a failed command is one line that says so."""
+def test_log_of_all_identities_is_sorted_by_time(busy: Cli) -> None:
+    """The oldest entry comes first, and a failed command is one line with its error."""
     lines = busy.ok("audit", "log").splitlines()
 
     assert lines[0].split() == COLUMNS
@@ -41,8 +41,8 @@ def test_log_merges_identities_by_time_and_folds_corrections(busy: Cli) -> None:
     assert "WRONGTYPE" in lines[3]
 
 
-def test_log_as_json_has_keys_apart_and_the_error(busy: Cli) -> None:
-    """A program needs no parsing of text."""
+def test_log_as_json_has_keys_and_error_as_fields(busy: Cli) -> None:
+    """Programs need not parse text."""
     first, second, third = busy.lines("audit", "log")
 
     assert set(first) == {
@@ -56,7 +56,7 @@ def test_log_as_json_has_keys_apart_and_the_error(busy: Cli) -> None:
 
 
 def test_log_of_denials_shows_codes(busy: Cli) -> None:
-    """What was refused is a trail of its own."""
+    """`--denied` shows denials in place of events."""
     (line,) = busy.ok("audit", "log", "--denied").splitlines()[1:]
     (denial,) = busy.lines("audit", "log", "--denied")
 
@@ -68,8 +68,8 @@ def test_log_of_denials_shows_codes(busy: Cli) -> None:
     )
 
 
-def test_log_of_one_identity_and_of_the_newest(busy: Cli) -> None:
-    """Narrowing by identity and by number."""
+def test_log_of_one_identity_with_a_limit_shows_its_newest_entry(busy: Cli) -> None:
+    """The identity and the number of entries both filter."""
     runner = busy.lines("audit", "log", "agent-runner")
     newest = busy.lines("audit", "log", "--limit", "1")
 
@@ -78,21 +78,21 @@ def test_log_of_one_identity_and_of_the_newest(busy: Cli) -> None:
 
 
 def test_log_of_an_unknown_identity_fails(loaded: Cli) -> None:
-    """No mutations and no such identity are two things."""
-    assert loaded.run("audit", "log", "nobody").exit_code == 1
+    """An unknown identity differs from one without events."""
+    assert loaded.run("audit", "log", "unknown").exit_code == 1
     assert loaded.ok("audit", "log", "agent-runner") == ""
     assert loaded.lines("audit", "log") == []
 
 
 def test_log_with_a_limit_below_one_is_a_usage_error(loaded: Cli) -> None:
-    """Nothing is not a number of events."""
+    """The minimum limit is 1."""
     assert loaded.run("audit", "log", "--limit", "0").exit_code == 2
 
 
-def test_key_that_is_not_text_is_escaped_and_base64_in_json(
+def test_key_that_is_not_utf8_is_escaped_in_text_and_base64_in_json(
     loaded: Cli, embedded: RealServer
 ) -> None:
-    """Keys are bytes; neither the terminal nor JSON may choke on them."""
+    """Keys are bytes, which must not control the terminal or break JSON."""
     embedded.client().xadd(
         "keyleash:audit:agent-runner",
         {"token": "t", "op": "SET", "key": b"\xff\x1b[2J\x00", "correlation": b"c\xff"},
@@ -103,8 +103,8 @@ def test_key_that_is_not_text_is_escaped_and_base64_in_json(
     assert event["keys"] == [{"base64": "/xtbMkoA"}]
 
 
-def test_log_on_a_narrow_terminal_is_in_blocks(busy: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven columns that fold into each other are not readable; two lines an entry are."""
+def test_log_on_a_narrow_terminal_prints_blocks(busy: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each entry takes two lines where the table would not fit."""
     monkeypatch.setattr(table, "is_terminal", lambda: True)
     monkeypatch.setattr(audit, "is_terminal", lambda: True)
 

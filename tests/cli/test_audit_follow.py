@@ -1,4 +1,4 @@
-"""`keyleash audit follow`: a process that ends only when it is told to."""
+"""`keyleash audit follow`: runs until a signal."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ RUNNER = "agent-runner"
 
 @pytest.fixture
 def streams(loaded: Cli, embedded: RealServer) -> Streams:
-    """Streams of identities of the example policy, written by hand."""
+    """Streams of identities of the example policy, written by the test."""
     return Streams(embedded.client())
 
 
 def started(cli: Cli, *options: str) -> subprocess.Popen[str]:
-    """Begin at 1970, so that nothing depends on when it begins to wait."""
+    """Follow from 1970 on, so that the time of the start does not matter."""
     words = ["audit", "follow", "--since", "1970-01-01", *options]
     return cli.spawn([*(["--json"] if "--json" not in options else []), *words])
 
 
 def line(following: subprocess.Popen[str]) -> dict[str, Any]:
     assert following.stdout is not None
-    said: dict[str, Any] = json.loads(following.stdout.readline())
-    return said
+    item: dict[str, Any] = json.loads(following.stdout.readline())
+    return item
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_follow_tells_what_comes_until_a_signal(
+def test_follow_prints_new_entries_until_a_signal(
     loaded: Cli, streams: Streams, number: signal.Signals
 ) -> None:
-    """One object a line, at once; then exit code 0 and not a word."""
+    """One object a line, at once; on a signal, exit code 0 without a message."""
     streams.event(RUNNER, "1000-0", seq=1)
     with started(loaded) as following:
         assert line(following)["id"] == "1000-0"
@@ -52,10 +52,10 @@ def test_follow_tells_what_comes_until_a_signal(
     assert following.returncode == 0
 
 
-def test_follow_sees_identities_that_are_loaded_meanwhile(
+def test_identity_loaded_while_following_is_followed(
     loaded: Cli, streams: Streams, tmp_path: Any
 ) -> None:
-    """A policy may change while somebody watches."""
+    """The identities are read again at each poll."""
     streams.event(RUNNER, "1000-0")
     with started(loaded) as following:
         line(following)
@@ -73,8 +73,8 @@ def test_follow_sees_identities_that_are_loaded_meanwhile(
         following.terminate()
 
 
-def test_follow_ends_when_nobody_reads(loaded: Cli, streams: Streams) -> None:
-    """`| head -1` is how people stop it, and no traceback follows."""
+def test_follow_ends_when_its_output_is_closed(loaded: Cli, streams: Streams) -> None:
+    """`| head -1` ends it without a traceback."""
     streams.event(RUNNER, "1000-0")
     with started(loaded) as following:
         line(following)
@@ -86,8 +86,8 @@ def test_follow_ends_when_nobody_reads(loaded: Cli, streams: Streams) -> None:
         assert following.stderr.read() == ""
 
 
-def test_follow_of_refusals_as_text(loaded: Cli, streams: Streams) -> None:
-    """The same filters as the log's, and a line for people."""
+def test_follow_of_denials_prints_lines(loaded: Cli, streams: Streams) -> None:
+    """`audit log` and `audit follow` share their filters."""
     streams.denial(RUNNER, "1000-0", op="GET")
     streams.denial(RUNNER, "2000-0", op="DEL", key="a b")
     words = ["audit", "follow", "--denied", "--op", "DEL", "--since", "1970-01-01"]

@@ -1,4 +1,4 @@
-"""`keyleash audit`: filters, order, gaps, one event, one key, numbers; what bad input gets."""
+"""`keyleash audit`: filters, order, gaps, `show`, `timeline`, `stats` and invalid input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATE = "agents:jobs:1:state"
 
 @pytest.fixture
 def streams(loaded: Cli, embedded: RealServer) -> Streams:
-    """Streams of identities of the example policy, written by hand."""
+    """Streams of identities of the example policy, written by the test."""
     return Streams(embedded.client())
 
 
@@ -23,8 +23,8 @@ def ids(lines: list[dict[str, str]]) -> list[str]:
     return [line["id"] for line in lines]
 
 
-def test_log_filters_by_every_option(loaded: Cli, streams: Streams) -> None:
-    """Each narrows, whichever way it is written."""
+def test_log_with_a_filter_shows_matching_entries(loaded: Cli, streams: Streams) -> None:
+    """Every filter works as an option, and identities also as arguments."""
     streams.event(RUNNER, "1000-0", key="a:1", token="t1")
     streams.event(RUNNER, "2000-0", key="a:2", op="DEL", correlation="c2")
     streams.event("human-admin", "3000-0", key="b:1")
@@ -48,10 +48,8 @@ def test_log_filters_by_every_option(loaded: Cli, streams: Streams) -> None:
     ]
 
 
-def test_log_since_a_duration_goes_by_the_clock_of_the_server(
-    loaded: Cli, streams: Streams
-) -> None:
-    """The operator's own clock may be off, and is not asked."""
+def test_log_since_a_duration_uses_server_time(loaded: Cli, streams: Streams) -> None:
+    """The local clock is not used."""
     seconds, _ = streams.client.time()
     streams.event(RUNNER, f"{(seconds - 3600) * 1000}-0", key="old")
     streams.event(RUNNER, f"{(seconds - 60) * 1000}-0", key="new")
@@ -62,8 +60,10 @@ def test_log_since_a_duration_goes_by_the_clock_of_the_server(
     assert (found["keys"], older["keys"]) == (["new"], ["old"])
 
 
-def test_log_shows_the_newest_unless_told_otherwise(loaded: Cli, streams: Streams) -> None:
-    """What is left out is said, on standard error."""
+def test_log_with_a_limit_shows_the_newest_entries_by_default(
+    loaded: Cli, streams: Streams
+) -> None:
+    """A note on standard error reports that there are more."""
     for number in range(1, 6):
         streams.event(RUNNER, f"{number}-0")
 
@@ -77,8 +77,8 @@ def test_log_shows_the_newest_unless_told_otherwise(loaded: Cli, streams: Stream
     assert loaded.run("audit", "log", "--limit", "5").stderr == ""
 
 
-def test_log_tells_gaps_unless_it_is_filtered(loaded: Cli, streams: Streams) -> None:
-    """Numbers that a filter leaves out are not missing."""
+def test_log_reports_gaps_unless_it_is_filtered(loaded: Cli, streams: Streams) -> None:
+    """Sequence numbers that a filter leaves out are not missing."""
     for seq in (2, 3, 6):
         streams.event(RUNNER, f"{seq}000-0", seq=seq, key=f"k{seq}")
 
@@ -102,8 +102,8 @@ def test_log_tells_gaps_unless_it_is_filtered(loaded: Cli, streams: Streams) -> 
     assert [line["kind"] for line in loaded.lines("audit", "stats")].count("gap") == 1
 
 
-def test_log_of_refusals_by_code_with_repeats(loaded: Cli, streams: Streams) -> None:
-    """A code means refusals, without a word more."""
+def test_log_by_code_shows_denials_with_repeats(loaded: Cli, streams: Streams) -> None:
+    """`--code` implies `--denied`."""
     streams.denial(RUNNER, "1000-0", code="RATE_LIMITED", reason="writes")
     streams.denial(RUNNER, "2000-0")
     streams.repeats(RUNNER, "61000-0", of="1000-0", count=4)
@@ -117,20 +117,20 @@ def test_log_of_refusals_by_code_with_repeats(loaded: Cli, streams: Streams) -> 
     assert "RATE_LIMITED ×4" in loaded.ok("audit", "log", "--denied")
 
 
-def test_log_says_how_many_denials_have_no_entry(loaded: Cli, streams: Streams) -> None:
-    """The command and the key are those of the first of their kind."""
+def test_log_counts_denials_without_an_entry(loaded: Cli, streams: Streams) -> None:
+    """Command and key of a folded entry are those of the first denial of its kind."""
     streams.denial(RUNNER, "1000-0", code="COMMAND_REFUSED", op="NOSUCH")
     streams.denial(RUNNER, "2000-0", folded="commands")
     streams.denial(RUNNER, "3000-0", folded="tokens")
     counts = ["of", "1000-0", "repeats", 12_000, "of", "2000-0", "repeats", 3]
     streams.append(KEYS.denied(RUNNER), "61000-0", *counts)
 
-    said = loaded.run("audit", "log", "--denied")
+    shown = loaded.run("audit", "log", "--denied")
 
-    assert "COMMAND_REFUSED ×12000 (any command)" in said.stdout
-    assert "KEY_NOT_GRANTED ×3 (any command)" in said.stdout
-    assert "KEY_NOT_GRANTED (any token, command and reason)" in said.stdout
-    assert "12001 denials have no entry" in said.stderr
+    assert "COMMAND_REFUSED ×12000 (any command)" in shown.stdout
+    assert "KEY_NOT_GRANTED ×3 (any command)" in shown.stdout
+    assert "KEY_NOT_GRANTED (any token, command and reason)" in shown.stdout
+    assert "12001 denials have no entry" in shown.stderr
     lines = loaded.lines("audit", "log", "--denied")
     assert [(line["repeats"], line["folded"]) for line in lines] == [
         (12_000, None),
@@ -141,8 +141,8 @@ def test_log_says_how_many_denials_have_no_entry(loaded: Cli, streams: Streams) 
     assert "3, of any command" in loaded.ok("audit", "show", "2000-0")
 
 
-def test_log_names_the_command_of_repeats_only_if_it_is_sure(loaded: Cli, streams: Streams) -> None:
-    """Repeats of a code that does not tell commands apart may be of any command."""
+def test_repeats_of_any_command_are_marked(loaded: Cli, streams: Streams) -> None:
+    """Repeats of a code that does not depend on the command may be of any command."""
     streams.denial(RUNNER, "1000-0", code="COMMAND_REFUSED", op="RESTORE")
     streams.denial(RUNNER, "2000-0", code="WORK_TOO_LARGE", op="HGETALL")
     streams.denial(RUNNER, "3000-0", code="COMMAND_REFUSED", op="EVAL")
@@ -157,32 +157,30 @@ def test_log_names_the_command_of_repeats_only_if_it_is_sure(loaded: Cli, stream
     assert shown.count("any command") == 1
 
 
-def test_search_of_denials_by_command_says_what_it_cannot_find(
-    loaded: Cli, streams: Streams
-) -> None:
-    """A folded denial of CONFIG may have the entry of RESTORE."""
+def test_log_of_denials_by_command_notes_its_limit(loaded: Cli, streams: Streams) -> None:
+    """A folded denial of CONFIG may be in the entry of RESTORE."""
     streams.denial(RUNNER, "1000-0", code="COMMAND_REFUSED", op="RESTORE")
     streams.repeats(RUNNER, "61000-0", of="1000-0", count=5)
 
-    said = loaded.run("audit", "log", "--denied", "--op", "config")
+    shown = loaded.run("audit", "log", "--denied", "--op", "config")
 
-    assert said.exit_code == 1
-    assert "`--op` misses denials counted in an entry of another command" in said.stderr
+    assert shown.exit_code == 1
+    assert "`--op` misses denials counted in an entry of another command" in shown.stderr
     assert loaded.lines("audit", "log", "--denied", "--op", "restore")
 
 
-def test_stats_of_an_empty_trail_is_no_error(loaded: Cli) -> None:
-    """As in `audit log`; an empty range of time is an error."""
-    said = loaded.run("audit", "stats")
+def test_stats_of_empty_streams_succeeds(loaded: Cli) -> None:
+    """As with `audit log`, only an empty time range is an error."""
+    shown = loaded.run("audit", "stats")
 
-    assert (said.exit_code, said.stdout) == (0, "")
-    assert "no events and no refusals" in said.stderr
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert "no events and no denials" in shown.stderr
     assert loaded.lines("audit", "stats") == []
     assert loaded.run("audit", "stats", "--since", "1h").exit_code == 1
 
 
-def test_log_of_operators(loaded: Cli) -> None:
-    """Who loaded, issued and suspended; of all, or what is about an identity."""
+def test_log_of_operator_actions_filters_by_identity(loaded: Cli) -> None:
+    """Loads, issued tokens and suspensions; of all identities, or of one."""
     loaded.ok("freeze", RUNNER, "--reason", "x")
 
     assert [
@@ -201,24 +199,24 @@ def test_log_of_operators(loaded: Cli) -> None:
         (("--since", "0s"), "not longer than zero"),
         (("--since", "1m", "--until", "5m"), "is after"),
         (("--key", "a*b"), "`*` is not at the end"),
-        (("--key", "\udcff"), "a pattern is UTF-8"),
+        (("--key", "\udcff"), "a pattern must be UTF-8"),
         (("--code", "NO"), "--code"),
-        (("--denied", "--control"), "operators are refused nothing"),
-        (("--control", "--op", "SET"), "what operators did has no `--op`"),
+        (("--denied", "--control"), "operators have no denials"),
+        (("--control", "--op", "SET"), "operator actions have no `--op`"),
     ],
 )
-def test_log_with_options_that_make_no_sense_is_a_usage_error(
+def test_log_with_conflicting_options_is_a_usage_error(
     loaded: Cli, options: tuple[str, ...], words: str
 ) -> None:
-    """The words say which, and how to write it."""
+    """The message names the option and its form."""
     result = loaded.run("audit", "log", *options)
 
     assert result.exit_code == 2
     assert words in result.stderr
 
 
-def test_log_with_a_token_in_place_of_its_id_does_not_repeat_it(loaded: Cli) -> None:
-    """A secret on a command line is bad enough."""
+def test_log_with_a_token_for_its_id_fails_without_repeating_it(loaded: Cli) -> None:
+    """Secrets are not printed."""
     token = loaded.token(RUNNER)
 
     result = loaded.run("audit", "log", "--token", token)
@@ -239,10 +237,10 @@ def test_log_with_a_token_in_place_of_its_id_does_not_repeat_it(loaded: Cli) -> 
         ("stats", "--since", "1999-01-01", "--until", "1999-01-02"),
     ],
 )
-def test_search_that_finds_nothing_fails_and_names_the_clock(
+def test_log_that_finds_nothing_fails_with_server_time(
     loaded: Cli, streams: Streams, words: tuple[str, ...]
 ) -> None:
-    """A range in the wrong time zone must not look like peace."""
+    """A time range in the wrong time zone must not look like an empty log."""
     streams.event(RUNNER, "1-0")
 
     result = loaded.run("audit", *words)
@@ -253,8 +251,8 @@ def test_search_that_finds_nothing_fails_and_names_the_clock(
     assert loaded.json("audit", *words, exit_code=1)["error"]["code"] == "nothing-found"
 
 
-def test_show_tells_everything_of_an_event(loaded: Cli, streams: Streams) -> None:
-    """Arguments, what stood before, what became of it, who and when."""
+def test_show_of_an_event_prints_all_fields(loaded: Cli, streams: Streams) -> None:
+    """Arguments, before-image, result, identity and time."""
     streams.event(
         RUNNER,
         "1000-0",
@@ -269,7 +267,7 @@ def test_show_tells_everything_of_an_event(loaded: Cli, streams: Streams) -> Non
     streams.error(RUNNER, "1000-2", of="1000-0")
 
     lines = [line.split(maxsplit=1) for line in loaded.ok("audit", "show", "1000-0").splitlines()]
-    (said,) = loaded.lines("audit", "show", f"{RUNNER}/1000-0")
+    (shown,) = loaded.lines("audit", "show", f"{RUNNER}/1000-0")
 
     assert lines == [
         ["event", "1000-0"],
@@ -284,11 +282,11 @@ def test_show_tells_everything_of_an_event(loaded: Cli, streams: Streams) -> Non
         ["argument", "v"],
         ["argument", r"\xff\n"],
         ["result", "ERR no"],
-        ["before", f"{STATE}: 2 bytes as DUMP has them, expires 1970-01-01T00:01:00.000Z"],
+        ["before", f"{STATE}: 2 bytes in the format of DUMP, expires 1970-01-01T00:01:00.000Z"],
         ["after", f"{STATE}: {'d' * 40}"],
     ]
-    assert said["args"] == ["v", {"base64": "/wo="}]
-    assert said["changes"] == [
+    assert shown["args"] == ["v", {"base64": "/wo="}]
+    assert shown["changes"] == [
         {
             "key": STATE,
             "before": {
@@ -303,10 +301,10 @@ def test_show_tells_everything_of_an_event(loaded: Cli, streams: Streams) -> Non
     ]
 
 
-def test_show_tells_what_stood_there_before(
+def test_show_prints_before_images_of_every_type(
     loaded: Cli, streams: Streams, embedded: RealServer
 ) -> None:
-    """Of every type, in readable form."""
+    """Values are readable, not in the format of DUMP."""
     client = embedded.client()
     client.rpush("l", "x", b"\xff")
     dump = client.dump("l") or b""
@@ -322,8 +320,8 @@ def test_show_tells_what_stood_there_before(
     assert r"l: list [x, \xff]" in shown
 
 
-def test_show_tells_what_cannot_be_undone(loaded: Cli, streams: Streams) -> None:
-    """Absent is an image too; too large is none."""
+def test_show_marks_changes_without_a_before_image(loaded: Cli, streams: Streams) -> None:
+    """An absent key has a before-image; a value that was too large has none."""
     streams.batch(
         RUNNER,
         "1-0",
@@ -355,8 +353,8 @@ def test_show_tells_what_cannot_be_undone(loaded: Cli, streams: Streams) -> None
     assert (second["changes"][0]["before"], second["changes"][0]["large"]) == (None, 70000)
 
 
-def test_show_of_refusals_and_of_what_operators_did(loaded: Cli, streams: Streams) -> None:
-    """Whatever has an id can be shown."""
+def test_show_of_denials_and_operator_actions_prints_them(loaded: Cli, streams: Streams) -> None:
+    """Every entry with an id can be shown."""
     streams.denial(RUNNER, "1-0", reason="agents:jobs:*", code="KEY_DENIED")
     control = loaded.lines("audit", "log", "--control")[0]["id"]
 
@@ -365,9 +363,9 @@ def test_show_of_refusals_and_of_what_operators_did(loaded: Cli, streams: Stream
     assert loaded.lines("audit", "show", control)[0]["event"] == "activate"
 
 
-@pytest.mark.parametrize("event", ["1-1", "nonsense", "nobody/1-0", "control/1-0"])
+@pytest.mark.parametrize("event", ["1-1", "nonsense", "unknown/1-0", "control/1-0"])
 def test_show_of_a_wrong_id_fails(loaded: Cli, streams: Streams, event: str) -> None:
-    """With where to find ids."""
+    """The help says where to find ids."""
     streams.event(RUNNER, "1-0")
 
     result = loaded.run("audit", "show", event)
@@ -377,10 +375,10 @@ def test_show_of_a_wrong_id_fails(loaded: Cli, streams: Streams, event: str) -> 
     assert "keyleash audit log" in result.stderr
 
 
-def test_show_of_an_id_in_several_trails_fails_and_names_them(
+def test_show_of_an_id_in_several_streams_fails_and_lists_them(
     loaded: Cli, streams: Streams
 ) -> None:
-    """Ids are times, and two identities may act in one millisecond."""
+    """Ids are times, and two identities may have an event in the same millisecond."""
     streams.event(RUNNER, "1-0")
     streams.event("human-admin", "1-0")
 
@@ -390,8 +388,8 @@ def test_show_of_an_id_in_several_trails_fails_and_names_them(
     assert "`agent-runner/1-0`, `human-admin/1-0`" in result.stderr
 
 
-def test_timeline_is_the_life_of_one_key(loaded: Cli, streams: Streams) -> None:
-    """Of all identities, refusals and undos included, and of no other key."""
+def test_timeline_shows_all_entries_of_one_key(loaded: Cli, streams: Streams) -> None:
+    """Of all identities, with denials and undos, and of no other key."""
     streams.event(RUNNER, "1-0", key=STATE)
     streams.event("human-admin", "2-0", key=None, keys=f"{len(STATE)}:{STATE},3:a:2,")
     streams.denial("agent-reader", "3-0", key=STATE)
@@ -413,8 +411,8 @@ def test_timeline_is_the_life_of_one_key(loaded: Cli, streams: Streams) -> None:
     assert newest.stderr == "there is more: these are the newest 2\n"
 
 
-def test_stats_count_what_is_there(loaded: Cli, streams: Streams) -> None:
-    """As tables for people, cut to the top; all rows as JSON."""
+def test_stats_count_events_and_denials(loaded: Cli, streams: Streams) -> None:
+    """Tables are cut by --top; JSON has all rows."""
     for number in range(1, 4):
         streams.event(RUNNER, f"{number}-0", key=f"a:b{number}:c")
     streams.error(RUNNER, "3-1", of="3-0")
@@ -423,7 +421,7 @@ def test_stats_count_what_is_there(loaded: Cli, streams: Streams) -> None:
     result = loaded.run("audit", "stats", "--top", "2")
     rows = loaded.lines("audit", "stats")
 
-    assert "agent-runner       3       1        0" in result.stdout
+    assert "agent-runner       3       1       0" in result.stdout
     assert "2 rows more: see --top" in result.stderr
     assert [row["prefix"] for row in rows if row["kind"] == "prefix"] == [
         "",

@@ -1,4 +1,4 @@
-"""`keyleash audit report`: one page that loads nothing, escapes everything, and is whole or not."""
+"""`keyleash audit report`: one HTML page without external resources, escaped, written whole."""
 
 from __future__ import annotations
 
@@ -54,30 +54,32 @@ class Page(HTMLParser):
         self.text += data
 
     def named(self, tag: str) -> Iterator[dict[str, str | None]]:
-        """The attributes of all elements of that name."""
+        """Return the attributes of all elements with that name."""
         return (attributes for name, attributes in self.tags if name == tag)
 
 
 @pytest.fixture
 def streams(loaded: Cli, embedded: RealServer) -> Streams:
-    """Streams of identities of the example policy, written by hand."""
+    """Streams of identities of the example policy, written by the test."""
     return Streams(embedded.client())
 
 
 @pytest.fixture
 def scribe(loaded: Cli, embedded: RealServer) -> Scribe:
-    """The same, with before-images of keys that are there."""
+    """Writes events with before-images of existing keys."""
     return Scribe(embedded.client())
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """Where the page goes."""
+    """The path of the page."""
     return tmp_path / "report.html"
 
 
-def test_report_is_one_page_that_loads_nothing(loaded: Cli, streams: Streams, out: Path) -> None:
-    """No script, no address but places on the page; every element is closed."""
+def test_report_has_no_scripts_and_external_resources(
+    loaded: Cli, streams: Streams, out: Path
+) -> None:
+    """Links stay on the page; every element is closed."""
     streams.event(RUNNER, "1000-0", key="agents:jobs:1:state", correlation="run-1")
     streams.event(RUNNER, "2000-0", op="DEL", key="agents:jobs:1:state")
     streams.denial(RUNNER, "3000-0", code="KEY_DENIED", reason="agents:jobs:{job_id}:lock")
@@ -96,15 +98,13 @@ def test_report_is_one_page_that_loads_nothing(loaded: Cli, streams: Streams, ou
     assert not [given for _, given in page.tags if "src" in given or "style" in given]
     ids = {given["id"] for _, given in page.tags if "id" in given}
     assert {str(link)[1:] for link in links} <= ids
-    for said in ("1970-01-01 00:00:01Z", "agents:jobs:1:state", "KEY_DENIED", "deploy 7", "run-1"):
-        assert said in page.text
+    for text in ("1970-01-01 00:00:01Z", "agents:jobs:1:state", "KEY_DENIED", "deploy 7", "run-1"):
+        assert text in page.text
     assert "budget.writes" in page.text
     assert token not in page.source
 
 
-def test_report_can_be_read_by_those_who_do_not_see_it(
-    loaded: Cli, streams: Streams, out: Path
-) -> None:
+def test_report_has_accessible_markup(loaded: Cli, streams: Streams, out: Path) -> None:
     """Headers have a scope, tables a caption, drawings a title, and the page a language."""
     streams.event(RUNNER, "1000-0")
     streams.denial(RUNNER, "2000-0")
@@ -122,10 +122,10 @@ def test_report_can_be_read_by_those_who_do_not_see_it(
     assert "prefers-color-scheme: dark" in page.source
 
 
-def test_report_of_hostile_names_shows_them_and_obeys_none(
+def test_report_escapes_untrusted_text(
     loaded: Cli, streams: Streams, scribe: Scribe, out: Path
 ) -> None:
-    """Keys, values, correlation ids, errors, notes and names of operators are strangers' words."""
+    """Keys, values, correlation ids, errors, notes and operator names are untrusted."""
     key = f"agents:{HOSTILE}:x"
     streams.client.set(key, HOSTILE)
     scribe.run(RUNNER, "SET", key, HOSTILE * 2, correlation=HOSTILE)
@@ -150,7 +150,7 @@ def test_report_of_hostile_names_shows_them_and_obeys_none(
 def test_report_never_shows_a_secret(
     loaded: Cli, streams: Streams, scribe: Scribe, out: Path
 ) -> None:
-    """Wherever somebody put a token, whole or so that it is cut."""
+    """Tokens in any text are redacted, also if they are truncated."""
     token = loaded.token(RUNNER)
     secret = token.removeprefix(f"kl_{RUNNER}_")
     streams.denial(RUNNER, "1000-0", op=token.upper()[:64], key="x" * 200 + token[:56])
@@ -171,24 +171,26 @@ def test_report_never_shows_a_secret(
 def test_report_has_values_before_and_after_and_conflicts(
     loaded: Cli, scribe: Scribe, out: Path
 ) -> None:
-    """What others changed since is in the way, and says who did it."""
+    """A later change by another identity is a conflict that names it."""
     scribe.client.set("agents:jobs:1:state", "done")
     scribe.client.set("agents:jobs:2:state", "done")
     scribe.run(RUNNER, "SET", "agents:jobs:1:state", "lost", correlation="sweep")
     scribe.run(RUNNER, "SET", "agents:jobs:2:state", "lost", correlation="sweep")
     scribe.run("human-admin", "SET", "agents:jobs:2:state", "by hand", correlation="fix")
 
-    said = loaded.json("audit", "report", "--correlation", "sweep", "-o", out)
+    result = loaded.json("audit", "report", "--correlation", "sweep", "-o", out)
 
     page = Page(out)
-    assert (said["entries"], said["conflicts"]) == (2, 1)
+    assert (result["entries"], result["conflicts"]) == (2, 1)
     for word in ('string "done"', 'string "lost"', 'string "by hand"', "unchanged since"):
         assert word in page.text
     assert "conflict: changed since by `human-admin`: SET" in page.text
     assert "keyleash undo --correlation sweep --dry-run" in page.text
 
 
-def test_command_of_the_report_plans_the_same(loaded: Cli, scribe: Scribe, out: Path) -> None:
+def test_undo_command_in_the_report_has_the_same_plan(
+    loaded: Cli, scribe: Scribe, out: Path
+) -> None:
     """It can be copied from the page."""
     scribe.run(RUNNER, "SET", "agents:jobs:1:state", "x")
     loaded.ok("audit", "report", "--since", "1h", "--until", "2100-01-01", "-o", out)
@@ -203,7 +205,7 @@ def test_command_of_the_report_plans_the_same(loaded: Cli, scribe: Scribe, out: 
 
 
 def test_undo_until_leaves_later_events_as_conflicts(loaded: Cli, scribe: Scribe) -> None:
-    """What was done later to the same key is not undone with it."""
+    """Later changes of the same key are not undone."""
     scribe.run(RUNNER, "SET", "agents:jobs:1:state", "x", entry_id="1000-0")
     later = scribe.run("human-admin", "SET", "agents:jobs:1:state", "y")
     times = ("--since", "1970-01-01", "--until", "1970-01-01T00:00:02")
@@ -214,10 +216,10 @@ def test_undo_until_leaves_later_events_as_conflicts(loaded: Cli, scribe: Scribe
     assert plan["keys"][0]["obstacles"][0]["by"][0]["event"] == f"human-admin/{later}"
 
 
-def test_report_of_many_events_stays_small_and_says_so(
+def test_report_of_many_events_shows_the_first_and_the_last(
     loaded: Cli, streams: Streams, out: Path
 ) -> None:
-    """The first and the last are shown, all are counted, and a loss is told."""
+    """All are counted, and gaps are reported."""
     with streams.client.pipeline(transaction=False) as pipe:
         writer = Streams(pipe)
         for number in range(1, 3001):
@@ -239,7 +241,7 @@ def test_report_of_many_events_stays_small_and_says_so(
 def test_report_of_one_kind_alone_has_all_sections(
     loaded: Cli, streams: Streams, out: Path, kind: str
 ) -> None:
-    """Nothing refused, or nothing done, is no error."""
+    """A range without denials, or without events, is not an error."""
     getattr(streams, kind)(RUNNER, "1000-0")
 
     loaded.ok("audit", "report", "--identity", RUNNER, "-o", out)
@@ -248,24 +250,24 @@ def test_report_of_one_kind_alone_has_all_sections(
     assert {"timeline", "limits", "context", "denials", "keys", "undo", "events"} <= ids
 
 
-def test_report_of_nothing_writes_no_file(loaded: Cli, streams: Streams, out: Path) -> None:
-    """In clear words, with exit code 1; what was there stays."""
+def test_report_of_an_empty_range_writes_no_file(loaded: Cli, streams: Streams, out: Path) -> None:
+    """Exit code 1 with a message; an existing file stays."""
     streams.event(RUNNER, "1000-0")
     empty = loaded.run("audit", "report", "--since", "1h", "-o", out)
 
     assert empty.exit_code == 1
-    assert "found no event or refusal since" in empty.stderr
+    assert "found no event or denial since" in empty.stderr
     assert not out.exists()
     out.write_text("mine")
     assert loaded.run("audit", "report", "--correlation", "no", "-o", out).exit_code == 1
     assert out.read_text() == "mine"
-    assert loaded.run("audit", "report", "--identity", "nobody", "-o", out).exit_code == 1
+    assert loaded.run("audit", "report", "--identity", "unknown", "-o", out).exit_code == 1
 
 
-def test_report_is_written_whole_and_for_its_reader_alone(
+def test_report_replaces_a_file_atomically_with_private_permissions(
     loaded: Cli, streams: Streams, out: Path, tmp_path: Path
 ) -> None:
-    """A file of that name is replaced, and nothing else is left."""
+    """No temporary file is left."""
     streams.event(RUNNER, "1000-0")
     out.write_text("old")
 
@@ -276,10 +278,10 @@ def test_report_is_written_whole_and_for_its_reader_alone(
     assert sorted(tmp_path.iterdir()) == [out]
 
 
-def test_report_that_cannot_be_written_says_where(
+def test_report_that_cannot_be_written_names_the_path(
     loaded: Cli, streams: Streams, tmp_path: Path
 ) -> None:
-    """As every command does."""
+    """As with every command."""
     streams.event(RUNNER, "1000-0")
 
     missing = loaded.run("audit", "report", "-o", tmp_path / "no" / "report.html")

@@ -1,4 +1,4 @@
-"""`keyleash audit export` and `audit verify`, as operators and their supervisors run them."""
+"""`keyleash audit export` and `audit verify`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def to(tmp_path: Path) -> Path:
     return tmp_path / "archive"
 
 
-def test_export_and_verify_say_what_there_is(loaded: Cli, admin: Any, to: Path) -> None:
-    """A line for each file, then one for each trail; the second run has nothing to do."""
+def test_export_prints_files_and_verify_prints_streams(loaded: Cli, admin: Any, to: Path) -> None:
+    """A second run has nothing to export."""
     add_events(admin, RUNNER, range(1, 4))
 
     lines = loaded.ok("audit", "export", "--to", to).splitlines()
@@ -48,23 +48,25 @@ def test_export_and_verify_say_what_there_is(loaded: Cli, admin: Any, to: Path) 
     ]
 
 
-def test_export_and_verify_as_json(loaded: Cli, admin: Any, to: Path) -> None:
-    """What a script needs: names, ids, hashes, and breaks as numbers."""
+def test_export_and_verify_as_json_have_ids_hashes_and_breaks(
+    loaded: Cli, admin: Any, to: Path
+) -> None:
+    """Scripts get names, ids, hashes, and breaks as numbers."""
     add_events(admin, RUNNER, range(5, 8))
 
     exported = loaded.json("audit", "export", "--to", to)["exported"]
-    (one,) = (item for item in exported if item["trail"] == TRAIL)
-    assert (one["count"], one["last"]) == (3, stored(admin, KEYS.audit(RUNNER))[-1][0])
-    assert [(found["kind"], found["seq"]) for found in one["breaks"]] == [("begins", 5)]
+    (runner,) = (item for item in exported if item["trail"] == TRAIL)
+    assert (runner["count"], runner["last"]) == (3, stored(admin, KEYS.audit(RUNNER))[-1][0])
+    assert [(found["kind"], found["seq"]) for found in runner["breaks"]] == [("begins", 5)]
 
     report = loaded.json("audit", "verify", to)
     (stream,) = (stream for stream in report["trails"] if stream["trail"] == TRAIL)
     assert (report["well"], report["findings"]) == (True, [])
-    assert stream["chain"] == one["chain"]
+    assert stream["chain"] == runner["chain"]
 
 
-def test_verify_ends_with_1_and_names_what_is_wrong(loaded: Cli, admin: Any, to: Path) -> None:
-    """So that a nightly job fails when the archive does."""
+def test_verify_of_a_damaged_archive_exits_with_1(loaded: Cli, admin: Any, to: Path) -> None:
+    """The output names the file and the failed check."""
     add_events(admin, RUNNER, [1, 2, 5])
     result = loaded.run("audit", "export", "--to", to)
     assert f"warning: `{TRAIL}`: seq 3 to 4 are missing, before " in result.stderr
@@ -81,7 +83,7 @@ def test_verify_ends_with_1_and_names_what_is_wrong(loaded: Cli, admin: Any, to:
 
 
 def test_verify_needs_no_server(loaded: Cli, offline: Cli, to: Path) -> None:
-    """It may run where the archive is, far from Redis."""
+    """It may run where the archive is."""
     loaded.ok("audit", "export", "--to", to)
 
     assert offline.run("audit", "verify", to).exit_code == 0
@@ -90,8 +92,8 @@ def test_verify_needs_no_server(loaded: Cli, offline: Cli, to: Path) -> None:
     assert "is not an archive" in result.stderr
 
 
-def test_verify_of_an_archive_without_files_says_so(loaded: Cli, to: Path, tmp_path: Path) -> None:
-    """A second archive that was refused is well, and holds nothing that one could rely on."""
+def test_verify_of_an_archive_without_files_notes_it(loaded: Cli, to: Path, tmp_path: Path) -> None:
+    """An archive whose export was denied is valid but empty."""
     loaded.ok("audit", "export", "--to", to)
     denied = loaded.run("audit", "export", "--to", tmp_path / "second")
     result = loaded.run("audit", "verify", tmp_path / "second")
@@ -100,22 +102,24 @@ def test_verify_of_an_archive_without_files_says_so(loaded: Cli, to: Path, tmp_p
     assert "nothing was exported to it yet" in result.stderr
 
 
-def test_export_of_one_identity_leaves_the_others(loaded: Cli, admin: Any, to: Path) -> None:
-    """Their entries stay unacknowledged, for a run without the option."""
+def test_export_of_one_identity_does_not_acknowledge_others(
+    loaded: Cli, admin: Any, to: Path
+) -> None:
+    """A run without the option exports them."""
     add_events(admin, RUNNER, [1])
     add_events(admin, "human-admin", [1])
     loaded.ok("audit", "export", "--to", to, "--identity", RUNNER)
 
     assert [path.name for path in (to / "audit").iterdir()] == [RUNNER]
     assert not (to / "control").exists()
-    assert loaded.run("audit", "export", "--to", to, "--identity", "nobody").exit_code == 1
+    assert loaded.run("audit", "export", "--to", to, "--identity", "unknown").exit_code == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_follow_exports_what_comes_and_ends_cleanly(
+def test_follow_exports_new_entries_until_a_signal(
     loaded: Cli, admin: Any, to: Path, number: signal.Signals
 ) -> None:
-    """With the file at hand finished and all of it acknowledged."""
+    """The open file is finished, and all its entries are acknowledged."""
     add_events(admin, RUNNER, range(1, 11))
     words = ("--json", "audit", "export", "--to", to, "--follow", "--every", "1s")
     with loaded.spawn(words) as following:
@@ -123,8 +127,8 @@ def test_follow_exports_what_comes_and_ends_cleanly(
         exported = 0
         add_events(admin, RUNNER, range(11, 21))
         while exported < 30:
-            said = json.loads(following.stdout.readline())
-            exported += said["count"] if said["trail"] == TRAIL else 0
+            item = json.loads(following.stdout.readline())
+            exported += item["count"] if item["trail"] == TRAIL else 0
             if exported == 20:
                 add_events(admin, RUNNER, range(21, 31))
         following.send_signal(number)
@@ -137,8 +141,8 @@ def test_follow_exports_what_comes_and_ends_cleanly(
     assert admin.xrevrange(KEYS.control, count=1)[0][1][b"event"] == b"export"
 
 
-def test_follow_does_not_wait_where_much_is_waiting(loaded: Cli, admin: Any, to: Path) -> None:
-    """A file's worth of entries is exported though the time has not come."""
+def test_follow_with_a_full_file_waiting_exports_at_once(loaded: Cli, admin: Any, to: Path) -> None:
+    """The interval does not delay a whole file."""
     add_events(admin, RUNNER, [1])
     words = ("--json", "audit", "export", "--to", to, "--follow", "--every", "1d")
     with loaded.spawn(words) as following:
@@ -154,8 +158,10 @@ def test_follow_does_not_wait_where_much_is_waiting(loaded: Cli, admin: Any, to:
     assert files[-1]["count"] == 20_000
 
 
-def test_full_disk_ends_with_1_and_the_next_run_goes_on(loaded: Cli, admin: Any, to: Path) -> None:
-    """Files of at most 20 kB stand in for a disk that is full: no file is half there."""
+def test_full_disk_exits_with_1_and_the_next_run_continues(
+    loaded: Cli, admin: Any, to: Path
+) -> None:
+    """A file-size limit of 20 kB simulates a full disk; no file is partial."""
     add_events(admin, RUNNER, range(1, 501))
     words = [*loaded.command, "audit", "export", "--to", str(to)]
 
@@ -178,8 +184,8 @@ def test_full_disk_ends_with_1_and_the_next_run_goes_on(loaded: Cli, admin: Any,
     assert loaded.run("audit", "verify", to).exit_code == 0
 
 
-def test_second_archiver_is_told_to_wait(loaded: Cli, to: Path) -> None:
-    """Two on one directory, the one that follows first."""
+def test_second_export_to_a_locked_directory_fails(loaded: Cli, to: Path) -> None:
+    """The first runner follows, and holds the lock."""
     with loaded.spawn(("audit", "export", "--to", to, "--follow")) as following:
         assert following.stdout is not None
         assert following.stdout.readline().startswith("control/")
@@ -191,8 +197,8 @@ def test_second_archiver_is_told_to_wait(loaded: Cli, to: Path) -> None:
     assert f"another archiver (pid {following.pid}) is at work" in result.stderr
 
 
-def test_directory_that_cannot_be_made_is_an_error(loaded: Cli, tmp_path: Path) -> None:
-    """In words, without a traceback."""
+def test_directory_that_cannot_be_created_is_an_error(loaded: Cli, tmp_path: Path) -> None:
+    """The message has no traceback."""
     (tmp_path / "file").touch()
     result = loaded.run("audit", "export", "--to", tmp_path / "file" / "archive")
 
@@ -201,6 +207,6 @@ def test_directory_that_cannot_be_made_is_an_error(loaded: Cli, tmp_path: Path) 
 
 
 def test_export_without_a_directory_is_a_usage_error(loaded: Cli) -> None:
-    """There is no default place for evidence."""
+    """There is no default directory."""
     assert loaded.run("audit", "export").exit_code == 2
     assert loaded.run("audit", "export", "--to", "x", "--format", "csv").exit_code == 2

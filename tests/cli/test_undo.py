@@ -1,4 +1,4 @@
-"""`keyleash undo` and `keyleash audit as-of`, as people and programs use them."""
+"""`keyleash undo` and `keyleash audit as-of`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def document(runner: str = "agents:jobs:*", **audit: Any) -> str:
 
 
 class Agents:
-    """Two identities with before-images, called by the command."""
+    """Two identities with before-images that run commands."""
 
     def __init__(self, cli: Cli, policy: Path) -> None:
         self.cli, self.policy = cli, policy
@@ -54,7 +54,7 @@ class Agents:
 
 
 def now(client: Any) -> str:
-    """The server's clock, past all that was done."""
+    """Return server time after all commands so far."""
     time.sleep(0.002)
     seconds, micros = client.time()
     return iso_time(int(seconds) * 1000 + int(micros) // 1000)
@@ -70,7 +70,7 @@ def admin(embedded: RealServer) -> Any:
     return embedded.client(decode_responses=True)
 
 
-def test_undo_shows_what_it_does_and_how_to_take_it_back(
+def test_undo_prints_its_plan_and_the_command_that_reverts_it(
     cli: Cli, agents: Agents, admin: Any
 ) -> None:
     """It prints a table of values, a summary, and the command that reverts the undo."""
@@ -97,7 +97,7 @@ def test_undo_shows_what_it_does_and_how_to_take_it_back(
 
 
 def test_dry_run_changes_nothing(cli: Cli, agents: Agents, admin: Any) -> None:
-    """It is the plan alone, and needs no consent."""
+    """It prints the plan and needs no confirmation."""
     agents.run("runner", "req-1", "SET", STATE, "x")
 
     shown = cli.ok("undo", "--correlation", "req-1", "--dry-run")
@@ -107,8 +107,10 @@ def test_dry_run_changes_nothing(cli: Cli, agents: Agents, admin: Any) -> None:
     assert admin.xlen("keyleash:audit:@operators") == 0
 
 
-def test_conflict_names_who_changed_the_key(cli: Cli, agents: Agents, admin: Any) -> None:
-    """Identity, token, command, time, event: all that somebody woken up needs."""
+def test_conflict_names_the_change_by_another_identity(
+    cli: Cli, agents: Agents, admin: Any
+) -> None:
+    """Identity, token, command, time and event."""
     agents.run("runner", "req-1", "SET", STATE, "x")
     agents.run("runner", "req-1", "SET", RESULT, "x")
     agents.run("other", "req-2", "SET", STATE, "y")
@@ -127,8 +129,8 @@ def test_conflict_names_who_changed_the_key(cli: Cli, agents: Agents, admin: Any
     assert admin.mget(STATE, RESULT) == [None, None]
 
 
-def test_second_undo_names_the_first(cli: Cli, agents: Agents) -> None:
-    """The keys hold already what they held, which is no change by a stranger."""
+def test_second_undo_reports_the_first(cli: Cli, agents: Agents) -> None:
+    """The keys have their previous values already, which is not a change by others."""
     agents.run("runner", "req-1", "SET", STATE, "x")
     undone = cli.json("undo", "--correlation", "req-1", "--yes")["undone"]["correlation"]
 
@@ -140,8 +142,8 @@ def test_second_undo_names_the_first(cli: Cli, agents: Agents) -> None:
     assert "error: cannot restore the key; nothing was changed" in again.stderr
 
 
-def test_plan_as_json_has_keys_conflicts_and_what_was_done(cli: Cli, agents: Agents) -> None:
-    """One document, also if it is refused."""
+def test_plan_as_json_has_keys_conflicts_and_result(cli: Cli, agents: Agents) -> None:
+    """It is one document, also if the undo is blocked."""
     agents.run("runner", "req-1", "SET", STATE, "x")
     agents.run("other", "req-2", "SET", STATE, "y")
 
@@ -157,10 +159,10 @@ def test_plan_as_json_has_keys_conflicts_and_what_was_done(cli: Cli, agents: Age
     assert done["undone"]["events"][0].startswith("@operators/")
 
 
-def test_undo_of_what_the_policy_no_longer_grants_is_refused(
+def test_undo_of_a_change_no_longer_granted_is_a_conflict(
     cli: Cli, agents: Agents, admin: Any
 ) -> None:
-    """What somebody took away on purpose does not come back by the way."""
+    """Access removed on purpose does not return by an undo."""
     agents.run("runner", "req-1", "SET", STATE, "x")
     agents.load(document(runner="elsewhere:*"))
 
@@ -173,8 +175,10 @@ def test_undo_of_what_the_policy_no_longer_grants_is_refused(
     assert not admin.exists(STATE)
 
 
-def test_key_without_an_image_can_only_be_skipped(cli: Cli, agents: Agents, admin: Any) -> None:
-    """Force does not make up what stood there."""
+def test_key_without_a_before_image_can_only_be_skipped(
+    cli: Cli, agents: Agents, admin: Any
+) -> None:
+    """`--force` cannot restore an unknown value."""
     agents.load(document(before_images="off"))
     agents.run("runner", "req-1", "SET", STATE, "x")
     agents.load(document())
@@ -197,10 +201,10 @@ def test_key_without_an_image_can_only_be_skipped(cli: Cli, agents: Agents, admi
     assert admin.mget(STATE, RESULT) == ["x", None]
 
 
-def test_without_a_terminal_nothing_is_undone_unasked(
+def test_undo_without_a_terminal_and_consent_changes_nothing(
     cli: Cli, agents: Agents, admin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And a no is a no."""
+    """An answer of no changes nothing either."""
     agents.run("runner", "req-1", "SET", STATE, "x")
 
     denied = cli.run("undo", "--correlation", "req-1")
@@ -213,8 +217,10 @@ def test_without_a_terminal_nothing_is_undone_unasked(
     assert admin.get(STATE) == "x"
 
 
-def test_undo_by_identity_and_by_key_since_a_time(cli: Cli, agents: Agents, admin: Any) -> None:
-    """Of an event that changed other keys too, these are named."""
+def test_undo_by_identity_or_key_since_a_time_restores_matching_keys(
+    cli: Cli, agents: Agents, admin: Any
+) -> None:
+    """Other keys of the same events are reported."""
     agents.run("runner", "req-1", "MSET", STATE, "x", RESULT, "x")
 
     by_key = cli.run("undo", "--key", "agents:jobs:{id}:state", "--since", "10m", "--yes")
@@ -227,38 +233,38 @@ def test_undo_by_identity_and_by_key_since_a_time(cli: Cli, agents: Agents, admi
 
 
 @pytest.mark.parametrize(
-    ("options", "exit_code", "said"),
+    ("options", "exit_code", "message"),
     [
-        ([], 2, "nothing is chosen"),
-        (["--since", "10m"], 2, "nothing is chosen"),
+        ([], 2, "no events are selected"),
+        (["--since", "10m"], 2, "no events are selected"),
         (["--identity", "runner"], 2, "need `--since`"),
-        (["--event", "1-0", "--correlation", "c"], 2, "nothing else can narrow it"),
+        (["--event", "1-0", "--correlation", "c"], 2, "cannot be combined with other selections"),
         (["--correlation", "none"], 1, "no recorded event matches"),
-        (["--identity", "nobody", "--since", "1h"], 1, "there is no identity `nobody`"),
+        (["--identity", "unknown", "--since", "1h"], 1, "there is no identity `unknown`"),
         (["--identity", "other", "--since", "1h"], 1, "no recorded event matches"),
         (["--event", "1-0"], 1, "no audit stream has an event `1-0`"),
         (["--event", "last"], 1, "`last` is not an event id"),
         (["--key", "{", "--since", "1h"], 2, "never closed"),
         (["--identity", "runner", "--since", "soon"], 2, "`soon` is not a time"),
-        (["--correlation", "req-1", "--force", "elsewhere"], 2, "is no key that this would undo"),
+        (["--correlation", "req-1", "--force", "elsewhere"], 2, "is not a key of this undo"),
     ],
 )
-def test_wrong_choice_is_said_and_changes_nothing(
-    cli: Cli, agents: Agents, admin: Any, options: list[str], exit_code: int, said: str
+def test_invalid_selection_fails_and_changes_nothing(
+    cli: Cli, agents: Agents, admin: Any, options: list[str], exit_code: int, message: str
 ) -> None:
-    """Clear words, and the exit code of what went wrong."""
+    """Each error has its message and exit code."""
     agents.run("runner", "req-1", "SET", STATE, "x")
 
     result = cli.run("undo", *options, "--yes")
 
-    assert (result.exit_code, said in result.stderr) == (exit_code, True), result.output
+    assert (result.exit_code, message in result.stderr) == (exit_code, True), result.output
     assert admin.get(STATE) == "x"
 
 
-def test_key_that_is_not_text_is_escaped_and_can_be_named_so(
+def test_key_that_is_not_utf8_can_be_named_as_printed(
     cli: Cli, agents: Agents, embedded: RealServer
 ) -> None:
-    """Copied from the table it is the key; in JSON it is base64."""
+    """The escaped key can be copied from the table; JSON has base64."""
     client = embedded.client()
     Scribe(client).run("other", "SET", b"k\xff\n", b"\xff")
     client.set(b"k\xff\n", b"\x1b[2J")
@@ -273,8 +279,10 @@ def test_key_that_is_not_text_is_escaped_and_can_be_named_so(
     assert not client.exists(b"k\xff\n")
 
 
-def test_key_is_found_as_it_is_printed(cli: Cli, agents: Agents, embedded: RealServer) -> None:
-    """Some bytes cannot be typed, and NUL cannot be passed at all; what is there goes first."""
+def test_escaped_key_names_the_key_unless_it_exists_literally(
+    cli: Cli, agents: Agents, embedded: RealServer
+) -> None:
+    """Some bytes cannot be typed, and NUL cannot be an argument."""
     client = embedded.client()
     odd = b"k\xff\x00 \n\x1b\xe2\x80\xae"
     Scribe(client).run("other", "SET", odd, "1")
@@ -291,10 +299,8 @@ def test_key_is_found_as_it_is_printed(cli: Cli, agents: Agents, embedded: RealS
     assert len(cli.lines("audit", "timeline", r"k\n")) == 1
 
 
-def test_forced_key_that_nothing_is_in_the_way_of_is_undone(
-    cli: Cli, agents: Agents, admin: Any
-) -> None:
-    """It is a key of the plan, so it is not called none."""
+def test_forced_key_without_conflicts_is_undone(cli: Cli, agents: Agents, admin: Any) -> None:
+    """`--force` accepts every key of the plan."""
     agents.run("runner", "req-1", "SET", STATE, "x")
 
     cli.ok("undo", "--correlation", "req-1", "--force", STATE, "--yes")
@@ -302,27 +308,29 @@ def test_forced_key_that_nothing_is_in_the_way_of_is_undone(
     assert not admin.exists(STATE)
 
 
-def test_as_of_prints_the_value_alone(cli: Cli, agents: Agents, admin: Any) -> None:
-    """So that it can be piped; whence it is known goes to standard error."""
+def test_as_of_prints_only_the_value_to_standard_output(
+    cli: Cli, agents: Agents, admin: Any
+) -> None:
+    """The source of the value goes to standard error."""
     agents.run("runner", "req-1", "HSET", STATE, "phase", "2", "owner", "x")
     moment = now(admin)
     time.sleep(0.002)
     agents.run("runner", "req-1", "DEL", STATE)
 
     result = cli.run("audit", "as-of", moment, STATE)
-    said = cli.json("audit", "as-of", moment, STATE)
+    value = cli.json("audit", "as-of", moment, STATE)
 
     assert result.stdout.splitlines() == ["phase: 2", "owner: x"]
     assert "until event runner/" in result.stderr
-    assert (said["exists"], said["type"], said["compared"]) == (True, "hash", True)
-    assert said["value"][1] == {"field": "owner", "value": "x", "expires_at": None}
+    assert (value["exists"], value["type"], value["compared"]) == (True, "hash", True)
+    assert value["value"][1] == {"field": "owner", "value": "x", "expires_at": None}
     assert cli.json("audit", "as-of", "1h", RESULT)["exists"] is False
     assert "a hash of 2 elements; until" in result.stderr
     assert "did not exist" in cli.run("audit", "as-of", "1h", RESULT).stderr
 
 
-def test_as_of_an_unknown_value_fails(cli: Cli, agents: Agents) -> None:
-    """Exit code 1 and the reason."""
+def test_as_of_an_unknown_value_exits_with_1(cli: Cli, agents: Agents) -> None:
+    """The message has the reason."""
     agents.load(document(before_images="off"))
     agents.run("runner", "req-1", "SET", STATE, "x")
 
@@ -332,10 +340,10 @@ def test_as_of_an_unknown_value_fails(cli: Cli, agents: Agents) -> None:
     assert "no before-image was taken" in result.stderr
 
 
-def test_plan_folds_on_a_narrow_terminal(
+def test_plan_on_a_narrow_terminal_folds(
     cli: Cli, agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is cut off."""
+    """No text is cut off."""
     monkeypatch.setattr(table, "is_terminal", lambda: True)
     agents.run("runner", "req-1", "SET", STATE, "word " * 20)
 

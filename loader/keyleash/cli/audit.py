@@ -2,51 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from redis.exceptions import ResponseError
 
 from keyleash.audit import (
     EVERYTHING,
     Gap,
     Query,
+    Stats,
     find_event,
-    follow_control,
-    follow_denials,
-    follow_events,
     merged,
     newest,
     read_denials,
     read_events,
     with_gaps,
 )
-from keyleash.audit.describe import (
-    UNVALIDATED,
-    folded_text,
-    short_value,
-    value_as_json,
-    value_lines,
-)
-from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, Denial, KeyChange
-from keyleash.audit.operator_actions import ControlEvent
+from keyleash.audit.describe import value_as_json, value_lines
 from keyleash.audit.point_in_time import value_as_of
+from keyleash.audit.report.html import gather, render
 from keyleash.audit.undo import Trust
-from keyleash.audit.undo.values import read_images
 from keyleash.cli.audit_export import export, verify
-from keyleash.cli.audit_report import report
 from keyleash.cli.audit_selection import (
     EntryKind,
-    EventOptions,
+    Selection,
+    correlation_option,
+    identities_argument,
+    identities_option,
+    identity_option,
     nothing_found,
     resolve_key,
-    selecting,
+    selection_options,
+    stream_names,
     time_range,
-    trail_names,
 )
-from keyleash.cli.audit_stats import stats
 from keyleash.cli.options import (
     Group,
     Moment,
@@ -57,7 +49,14 @@ from keyleash.cli.options import (
     since_option,
     until_option,
 )
-from keyleash.cli.render.audit import entry_as_json, entry_line, say_gap, show_entries
+from keyleash.cli.render.audit import (
+    entry_as_json,
+    entry_line,
+    entry_lines,
+    say_gap,
+    show_entries,
+)
+from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.render.undo import say_untrusted
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import (
@@ -66,45 +65,52 @@ from keyleash.cli.terminal import (
     print_json,
     print_json_line,
     print_note,
+    write_output,
 )
+from keyleash.errors import UsageError
+from keyleash.status import identity_statuses
 from keyleash.store.identities import server_time_ms
+from keyleash.store.records import read_active
 from keyleash.store.token import without_tokens
-from keyleash.text import clock_time, counted, iso_time, json_bytes, printable
+from keyleash.text import clock_time, counted, iso_time, json_bytes, json_object, printable
 
 if TYPE_CHECKING:
-    from keyleash.audit import Query
     from keyleash.audit.point_in_time import ValueThen
-    from keyleash.audit.undo import Value
-    from keyleash.audit.undo.values import Images
-    from keyleash.cli.audit_selection import AnyEntry
+    from keyleash.audit.stats import Tally
 
 
 NOTHING = {
     EntryKind.EVENTS: "no mutations",
-    EntryKind.DENIALS: "nothing was refused",
-    EntryKind.CONTROL: "operators did nothing",
+    EntryKind.DENIALS: "no denials",
+    EntryKind.CONTROL: "no operator actions",
 }
 
 
 @click.command(epilog=example("keyleash audit log agent-runner --since 10m --key 'agents:jobs:*'"))
-@selecting
+@selection_options
 @until_option
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="Maximum number of entries.",
+)
 @click.option(
     "--oldest-first/--newest-first",
     default=None,
-    help="Begin there.  [default: the newest, and of these the oldest first]",
+    help="The order.  [default: the newest entries, of these the oldest first]",
 )
 @json_lines_option
 @pass_settings
-def log(settings: Settings, selection: EventOptions, limit: int, oldest_first: bool | None) -> None:
-    """Show what identities did, of IDENTITY or of all, by time.
+def log(settings: Settings, selection: Selection, limit: int, oldest_first: bool | None) -> None:
+    """Show the events of IDENTITY, or of all identities, by time.
 
-    What a batch did is shown command by command. A gap, where numbers are missing between two
-    entries, is told on standard error. Exit code 1 if the options leave nothing.
+    A batch is shown command by command. Gaps in the sequence numbers are reported on standard
+    error. Exit code 1 if the options select no entry.
     """
     query = selection.query(settings)
-    if selection.op and selection.kind is EntryKind.DENIALS and not settings.json:
+    if query.op and selection.kind is EntryKind.DENIALS and not settings.json:
         print_note("note: `--op` misses denials counted in an entry of another command (`×N`)")
     found = selection.read(settings, query, newest_first=not oldest_first)
     chosen = islice(found, limit)
@@ -123,15 +129,15 @@ def log(settings: Settings, selection: EventOptions, limit: int, oldest_first: b
 
 
 @click.command(epilog=example("keyleash audit follow --denied --json | jq .code"))
-@selecting
+@selection_options
 @json_lines_option
 @pass_settings
-def follow(settings: Settings, selection: EventOptions) -> None:
-    """Show what identities do, of IDENTITY or of all, as it happens.
+def follow(settings: Settings, selection: Selection) -> None:
+    """Show the events of IDENTITY, or of all identities, as they are recorded.
 
-    Runs until Ctrl-C. With --since, what is recorded from then on comes first. Identities that
-    are loaded meanwhile are followed as well. A refusal that is repeated comes again, with its
-    number, when its minute is over.
+    Runs until Ctrl-C. With --since, starts with the entries recorded since then. Identities that
+    are loaded meanwhile are followed as well. A repeated denial is shown again, with its count,
+    at the end of its minute.
     """
     query = selection.query(settings)
     selection.names(settings)
@@ -140,7 +146,7 @@ def follow(settings: Settings, selection: EventOptions) -> None:
     gaps = query.is_time_only and selection.kind is EntryKind.EVENTS
     try:
         with ended_by_signals():
-            found: Iterator[Any] = filter(None, _follow(settings, selection, query))
+            found: Iterator[Any] = filter(None, selection.follow(settings, query))
             for item in with_gaps(found) if gaps else found:
                 if settings.json:
                     print_json_line(entry_as_json(item))
@@ -152,20 +158,6 @@ def follow(settings: Settings, selection: EventOptions) -> None:
         pass
 
 
-def _follow(settings: Settings, selection: EventOptions, query: Query) -> Iterator[AnyEntry | None]:
-    where = (settings.client, settings.keyspace)
-    match selection.kind:
-        case EntryKind.EVENTS:
-            return follow_events(*where, lambda: selection.names(settings), query)
-        case EntryKind.DENIALS:
-            return follow_denials(*where, lambda: selection.names(settings), query)
-        case EntryKind.CONTROL:
-            return follow_control(*where, selection.identities or None, query)
-
-
-Line = tuple[str, str]
-
-
 @click.command(epilog=example("keyleash audit show agent-runner/1769860800000-0"))
 @click.argument("event")
 @json_lines_option
@@ -173,152 +165,49 @@ Line = tuple[str, str]
 def show(settings: Settings, event: str) -> None:
     """Show all that is recorded about EVENT, with its result.
 
-    EVENT is an id, as `audit log` shows it, or `<identity>/<id>` where several trails have that
-    id; refusals and what operators did are found as well. JSON has a line for each command of a
-    batch, and before-images as DUMP makes them.
+    EVENT is an id, as in `audit log`, or `<identity>/<id>` if several streams have that id; ids of
+    denials and operator actions work as well. JSON has a line for each command of a batch, and
+    before-images in the format of DUMP.
     """
-    names = trail_names(settings)
+    names = stream_names(settings)
     where = (settings.client, settings.keyspace)
     entries = list(Trust.of(*where).marked(find_event(*where, names, event)))
     if settings.json:
         for entry in entries:
             print_json_line(entry_as_json(entry, images=True))
         return
-    values = _values(settings, entries)
-    lines = [*_head(entries[0])]
-    for entry in entries:
-        lines += _body(entry, values)
+    lines = list(entry_lines(settings, entries))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         click.echo(f"{name:<{width}}  {value}".rstrip())
-
-
-def _values(settings: Settings, entries: Sequence[AnyEntry]) -> Images | None:
-    """Return the values of before-images; None if this user must not read them."""
-    events = (entry for entry in entries if isinstance(entry, AuditEvent))
-    changes = ((event.identity, change.before) for event in events for change in event.changes)
-    held = [(name, image.content) for name, image in changes if image and image.content]
-    try:
-        return read_images(settings.client, settings.keyspace, held) if held else None
-    except ResponseError:
-        return None
-
-
-def _head(entry: AnyEntry) -> Iterator[Line]:
-    """Yield the lines that all commands of a batch share."""
-    yield "event", entry.id
-    yield "time", iso_time(entry.time_ms)
-    if isinstance(entry, ControlEvent):
-        return
-    number = f", number {entry.seq}" if entry.seq else ""
-    yield "identity", f"{entry.identity}{number}"
-    if isinstance(entry, AuditEvent) and entry.actor:
-        yield "actor", printable(entry.actor)
-    yield "token", printable(entry.token)
-    yield "correlation", printable(entry.correlation)
-    yield "policy", printable(entry.policy)
-    if isinstance(entry, AuditEvent) and entry.cost:
-        costs = (counted(count, counter[:-1]) for counter, count in entry.cost.items())
-        yield "cost", ", ".join(costs)
-
-
-def _body(entry: AnyEntry, values: Images | None) -> Iterator[Line]:
-    match entry:
-        case ControlEvent():
-            yield "done", printable(entry.event)
-            yield "actor", printable(entry.actor)
-            for name, value in entry.details.items():
-                yield printable(name), printable(value)
-        case Denial():
-            yield from _command(entry)
-            yield "refused", printable(entry.code)
-            if entry.reason:
-                yield "reason", printable(entry.reason)
-            if entry.until_ms is None:
-                yield "times", f"{entry.repeats}{folded_text(entry, ', of any {}')}"
-            else:
-                yield "suspended", f"itself, until {iso_time(entry.until_ms)}"
-        case AuditEvent():
-            yield from _command(entry)
-            yield from _arguments(entry)
-            yield "result", "ok" if entry.error is None else printable(entry.error)
-            if entry.is_untrusted:
-                yield "untrusted", "no policy of its time grants the identity these keys"
-            for change in entry.changes:
-                yield from _change(change, values)
-
-
-def _command(entry: AuditEvent | Denial) -> Iterator[Line]:
-    place = f"{entry.item}. " if isinstance(entry, AuditEvent) and entry.item else ""
-    yield "operation", place + without_tokens(printable(entry.op))
-    for key in entry.keys:
-        yield "key", printable(key)
-
-
-def _arguments(entry: AuditEvent) -> Iterator[Line]:
-    if entry.args is not None:
-        for argument in entry.args:
-            yield "argument", printable(argument)
-    if entry.args_sha1 is not None:
-        yield "arguments", f"SHA-1 {entry.args_sha1}"
-    if entry.lengths is not None:
-        yield "arguments", ", ".join(counted(length, "byte") for length in entry.lengths)
-
-
-def _change(change: KeyChange, values: Images | None) -> Iterator[Line]:
-    key = printable(change.key)
-    yield "before", f"{key}: {_before(change.before, change.large, values)}"
-    yield "after", f"{key}: {_after(change)}"
-
-
-def _before(before: BeforeImage | None, large: int, values: Images | None) -> str:
-    if before is None:
-        return f"not reversible: too large, {counted(large, 'byte')}"
-    if before.content is None:
-        return "absent"
-    value = values.get(before.content) if values else None
-    kind, held = before.content
-    how = "as DUMP has them" if kind == "image" else "of text"
-    shown = short_value(value, 0) if value else f"{counted(len(held), 'byte')} {how}"
-    if values and before.content in values.withheld.images:
-        shown += f", not restored: {UNVALIDATED}"
-    return f"{shown}{_expiry(before.expires_ms)}"
-
-
-def _after(change: KeyChange) -> str:
-    if change.after is None:
-        return "not known"
-    if change.after == LARGE:
-        return "too large to be compared"
-    return f"{printable(change.after)}{_expiry(change.after_expires_ms)}"
-
-
-def _expiry(expires_ms: int | None) -> str:
-    return "" if expires_ms is None else f", expires {iso_time(expires_ms)}"
 
 
 @click.command(epilog=example("keyleash audit timeline agents:jobs:42:state --since 1h"))
 @click.argument("key")
 @since_option
 @until_option
-@click.option("--limit", type=click.IntRange(1), help="How many, the newest.  [default: all]")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help="Maximum number of entries, the newest.  [default: all]",
+)
 @json_lines_option
 @pass_settings
 def timeline(
     settings: Settings, key: str, since: Moment | None, until: Moment | None, limit: int | None
 ) -> None:
-    """Show the life of KEY: what every identity did to it or was refused, and what was undone.
+    """Show the history of KEY: the events and denials of all identities, and undos.
 
-    KEY is as it is, or as it is printed. By time, the oldest first. Entries in which the key is
-    masked are found as well; untrusted events are left out, and counted at the end. Exit code 1 if
-    there are none.
+    KEY is literal, or escaped as in the output. The oldest entry comes first. Entries in which the
+    key is masked are found as well; untrusted events are left out, and counted at the end. Exit
+    code 1 if there are none.
     """
     since_ms, until_ms = time_range(settings, since, until)
     raw = resolve_key(settings, key)
     query = Query(key=raw, since_ms=since_ms, until_ms=until_ms)
     where = (settings.client, settings.keyspace)
     trust = Trust.of(*where, [raw])
-    names = trail_names(settings)
+    names = stream_names(settings)
     backwards = limit is not None
     found: Iterator[Any] = merged(
         [
@@ -334,7 +223,7 @@ def timeline(
     else:
         say_untrusted(+trust.untrusted)
     if not shown:
-        raise nothing_found(settings, f"event or refusal of `{printable(raw)}`", query)
+        raise nothing_found(settings, f"event or denial of `{printable(raw)}`", query)
     if next(islice(found, 1), None) is not None:
         print_note(f"there is more: these are the newest {limit}")
 
@@ -347,16 +236,25 @@ def timeline(
 def as_of(settings: Settings, time: Moment, key: str) -> None:
     """Print the value of KEY at TIME, from before-images.
 
-    TIME is a duration ago, such as `10m`, or ISO 8601, in UTC if it names no zone. KEY is as it
-    is, or as it is printed. The value alone goes to standard output, an element a line. Exit code
-    1 where it cannot be told: no image was taken, the trail does not reach back so far, or the
-    key was changed outside the guards.
+    TIME is a duration ago, such as `10m`, or ISO 8601 (UTC by default). KEY is literal, or escaped
+    as in the output. Standard output has the value alone, one element a line. Exit code 1 if the
+    value is unknown: there is no before-image, the audit stream does not reach back so far, or the
+    key was changed outside of guards.
     """
     time_ms = time.at(server_time_ms(settings.client))
     raw = resolve_key(settings, key)
     then = value_as_of(settings.client, raw, time_ms, keyspace=settings.keyspace)
     if settings.json:
-        print_json(_as_json(raw, time_ms, then))
+        print_json(
+            {
+                "key": json_bytes(raw),
+                "time": iso_time(time_ms),
+                **(value_as_json(then.value, whole=True) or {}),
+                "since": then.after.event if then.after else None,
+                "until": then.before.event if then.before else None,
+                **json_object(then, "compared=is_compared", "untrusted"),
+            }
+        )
         return
     if not then.value.is_absent:
         for line in value_lines(then.value):
@@ -365,29 +263,183 @@ def as_of(settings: Settings, time: Moment, key: str) -> None:
     say_untrusted(then.untrusted)
 
 
-def _length(value: Value) -> str:
-    return counted(value.length, "byte" if value.kind == "string" else "element")
-
-
 def _described(then: ValueThen) -> str:
     value = then.value
-    held = "did not exist" if value.is_absent else f"a {value.kind} of {_length(value)}"
+    length = counted(value.length, "byte" if value.kind == "string" else "element")
+    found = "did not exist" if value.is_absent else f"a {value.kind} of {length}"
     expires = "" if value.expires_ms is None else f", to expire {clock_time(value.expires_ms)}"
     until = f"until event {then.before.event}" if then.before else "as it is now"
-    since = f"since event {then.after.event}" if then.after else "no change before is recorded"
-    return f"{held}{expires}; {until}, {since}"
+    since = f"since event {then.after.event}" if then.after else "no earlier change is recorded"
+    return f"{found}{expires}; {until}, {since}"
 
 
-def _as_json(key: bytes, time_ms: int, then: ValueThen) -> dict[str, Any]:
-    return {
-        "key": json_bytes(key),
-        "time": iso_time(time_ms),
-        **(value_as_json(then.value, whole=True) or {}),
-        "since": then.after.event if then.after else None,
-        "until": then.before.event if then.before else None,
-        "compared": then.is_compared,
-        "untrusted": dict(then.untrusted),
+@click.command(epilog=example("keyleash audit stats --since 1h"))
+@identities_argument
+@identities_option
+@since_option
+@until_option
+@click.option(
+    "--segments",
+    type=click.IntRange(1, 16),
+    default=2,
+    show_default=True,
+    help="Number of segments in a key prefix.",
+)
+@click.option(
+    "--top", type=click.IntRange(1), default=20, show_default=True, help="Rows of each table."
+)
+@json_lines_option
+@pass_settings
+def stats(
+    settings: Settings,
+    named: tuple[str, ...],
+    identities: tuple[str, ...],
+    since: Moment | None,
+    until: Moment | None,
+    segments: int,
+    top: int,
+) -> None:
+    """Count events and denials by identity, operation, key prefix and reply code.
+
+    Reads whole audit streams; trimmed entries are not counted. JSON has every row. Exit code 1 if
+    there is nothing between --since and --until.
+    """
+    since_ms, until_ms = time_range(settings, since, until)
+    query = Query(since_ms=since_ms, until_ms=until_ms)
+    where = (settings.client, settings.keyspace, stream_names(settings, [*named, *identities]))
+    found, gaps = Stats(), []
+    events, denials = read_events(*where, query), read_denials(*where, query)
+    for entry in chain(with_gaps(events), with_gaps(denials)):
+        if isinstance(entry, Gap):
+            gaps.append(entry)
+        else:
+            found.add(entry, segments)
+    if found.first_ms is None and query != EVERYTHING:
+        raise nothing_found(settings, "event or denial", query)
+    tables: dict[str, Mapping[Any, Tally]] = {
+        "identity": found.identities,
+        "op": found.ops,
+        "prefix": found.prefixes,
+        "code": found.codes,
     }
+    rows = {
+        kind: sorted(tallies.items(), key=lambda row: (-row[1].total, row[0]))
+        for kind, tallies in tables.items()
+    }
+    if settings.json:
+        for kind, tallies in rows.items():
+            for name, tally in tallies:
+                shown = json_bytes(name) if isinstance(name, bytes) else without_tokens(name)
+                counts = json_object(tally, "events", "failed", "refused=denied")
+                print_json_line({"kind": kind, kind: shown, **counts})
+        for gap in gaps:
+            print_json_line(entry_as_json(gap))
+        return
+    if found.first_ms is None:
+        print_note("no events and no denials")
+    else:
+        click.echo(f"from {clock_time(found.first_ms)} to {clock_time(found.last_ms or 0)}")
+        for kind, tallies in rows.items():
+            _print_tallies(kind, tallies, top)
+    for gap in gaps:
+        say_gap(gap)
+
+
+def _print_tallies(kind: str, tallies: list[tuple[str | bytes, Tally]], top: int) -> None:
+    if not tallies:
+        return
+    click.echo()
+    counts = (Column(name, "right") for name in ("events", "failed", "denied"))
+    print_table(
+        [Column(kind, fold=True), *counts],
+        (
+            [
+                without_tokens(printable(name)) or "(none)",
+                str(tally.events),
+                str(tally.failed),
+                str(tally.denied),
+            ]
+            for name, tally in tallies[:top]
+        ),
+    )
+    if len(tallies) > top:
+        print_note(f"{counted(len(tallies) - top, 'row')} more: see --top")
+
+
+@click.command(epilog=example("keyleash audit report --since 1h -o report.html"))
+@since_option
+@until_option
+@identity_option
+@correlation_option
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The page; an existing file is replaced. `-` is standard output.",
+)
+@json_option
+@pass_settings
+def report(
+    settings: Settings,
+    since: Moment | None,
+    until: Moment | None,
+    identity: str | None,
+    correlation: str | None,
+    output: Path,
+) -> None:
+    """Write an incident report of a time range as one HTML page.
+
+    It has a timeline, denials, keys with their values before and after, limits, tokens and
+    policies in force, and the undo plan; of many events, the first and the last. The page loads
+    nothing and runs no script. It shows values of keys, so only you may read the file. Exit code 1,
+    and no file, if there is nothing to report.
+    """
+    is_piped = str(output) == "-"
+    if is_piped and settings.json:
+        raise UsageError(
+            "`--json` and `-o -` both write to standard output",
+            help="name a file, or leave one out",
+        )
+    since_ms, until_ms = time_range(settings, since, until)
+    query = Query(correlation=correlation, since_ms=since_ms, until_ms=until_ms)
+    client, keyspace = settings.client, settings.keyspace
+    names = stream_names(settings, [identity] if identity else ())
+    active = read_active(client, keyspace)
+    found = gather(
+        client,
+        keyspace,
+        names,
+        query,
+        server=settings.shown_url,
+        identity=identity,
+        statuses=identity_statuses(client, keyspace, active, server_time_ms(client))
+        if active
+        else (),
+    )
+    if found is None:
+        raise nothing_found(settings, "event or denial", query)
+    page = render(found).encode()
+    if is_piped:
+        click.echo(page, nl=False)
+    else:
+        # It shows values of keys.
+        write_output(output, page, 0o600)
+    if settings.json:
+        print_json(
+            {
+                "file": str(output),
+                "bytes": len(page),
+                **json_object(found, "since_ms", "until_ms"),
+                "entries": found.activity.entries,
+                "conflicts": None if found.plan is None else len(found.plan.blocked),
+            }
+        )
+        return
+    entries = counted(found.activity.entries, "entry")
+    where = "on standard output" if is_piped else f"in `{printable(str(output))}`"
+    print_note(f"{entries} reported {where}")
 
 
 @click.group(cls=Group, epilog=example("keyleash audit log agent-runner --since 10m"))

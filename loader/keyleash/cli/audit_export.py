@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,30 +18,23 @@ from keyleash.audit.export import (
     recorded_by_server,
     verify_archive,
 )
+from keyleash.cli.audit_selection import identities_option
+from keyleash.cli.failures import FAILED
 from keyleash.cli.load import progress
-from keyleash.cli.options import (
-    DIRECTORY,
-    IDENTITY,
-    duration_s,
-    example,
-    json_option,
-)
+from keyleash.cli.options import DIRECTORY, duration_s, example, json_option
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, print_note
+from keyleash.cli.terminal import print_json, print_json_line, print_note
 from keyleash.store.identities import require_known
-from keyleash.text import counted, printable
+from keyleash.text import counted, json_object, printable
 
 if TYPE_CHECKING:
     from keyleash.audit.export import Archiver, ArchiveReport, Exported
 
 
-FAILED = 1
-
-
 @contextmanager
 def stopped_by_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether a signal came; a second signal ends the program."""
+    """Yield a function that returns whether a signal arrived; a second one ends the program."""
     asked: list[int] = []
 
     def ask(number: int, _frame: FrameType | None) -> None:
@@ -65,7 +57,7 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
     metavar="DIR",
     type=DIRECTORY,
     required=True,
-    help="The archive; created if there is none.",
+    help="The archive; created if missing.",
 )
 @click.option(
     "--format",
@@ -73,16 +65,9 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
     type=click.Choice(["jsonl", "parquet"]),
     default="jsonl",
     show_default=True,
-    help="Of the files that are added. Parquet needs `keyleash[parquet]`.",
+    help="Format of added files. Parquet needs `keyleash[parquet]`.",
 )
-@click.option(
-    "--identity",
-    "identities",
-    metavar="NAME",
-    multiple=True,
-    type=IDENTITY,
-    help="Only this one's trails; may be given again.  [default: all, and the control stream]",
-)
+@identities_option
 @click.option("--follow", is_flag=True, help="Keep exporting new entries until a signal.")
 @click.option(
     "--every",
@@ -90,7 +75,7 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
     default="1m",
     show_default=True,
     callback=duration_s,
-    help="With --follow, how often; sooner where a file's worth of entries is waiting.",
+    help="Interval of --follow; shorter while the entries of a whole file are waiting.",
 )
 @click.option(
     "--take-over",
@@ -110,9 +95,9 @@ def export(
 ) -> None:
     """Export audit streams to files in DIR, and acknowledge the written entries.
 
-    Events, refusals and the control stream go to a folder each, with a manifest; `audit
-    verify` checks them. Run it again, also after a crash, and it goes on where it was: no
-    entry is lost and none is there twice. With --follow and --json, it prints an object a line.
+    Without --identity, exports the streams of all identities and the control stream, each to a
+    folder with a manifest; `audit verify` checks them. A later run continues where the last one
+    ended, also after a crash: no entry is lost or duplicated. --follow --json prints JSON Lines.
     """
     for name in identities:
         require_known(settings.client, settings.keyspace, name)
@@ -156,7 +141,7 @@ def _follow(settings: Settings, archiver: Archiver, every_s: int) -> None:
     for item in archiver.follow(every_s):
         _warn(item)
         if settings.json:
-            click.echo(json.dumps(_exported_json(item)))
+            print_json_line(_exported_json(item))
         elif item.file is not None:
             click.echo("  ".join(_row(item)))
     print_note("stopped: what was exported is acknowledged")
@@ -164,41 +149,36 @@ def _follow(settings: Settings, archiver: Archiver, every_s: int) -> None:
 
 def _warn(exported: Exported) -> None:
     for found in exported.breaks:
-        how = "warning" if found.is_loss else "note"
-        print_note(f"{how}: `{exported.stream}`: {found}")
+        label = "warning" if found.is_loss else "note"
+        print_note(f"{label}: `{exported.stream}`: {found}")
     if exported.lost:
         print_note(
             f"warning: `{exported.stream}`: {counted(exported.lost, 'entry')}"
-            " that an earlier run had begun to export were trimmed before this one"
+            " that an earlier run began to export were trimmed before this run"
         )
     if exported.known:
         print_note(
             f"warning: `{exported.stream}`: {counted(exported.known, 'entry')}"
-            " of the server are not after the last of the archive, and taken for exported"
+            " of the server are not newer than the archive, and count as exported"
         )
 
 
 def _row(exported: Exported) -> list[str]:
-    assert exported.file is not None  # noqa: S101 - only what has a file gets here
+    assert exported.file is not None  # noqa: S101 - callers checked it
     return [f"{exported.stream}/{exported.file.name}", str(exported.file.count), exported.file.last]
+
+
+FILE_FIELDS = ("first", "last", "count", "sha256", "chain")
 
 
 def _exported_json(exported: Exported) -> dict[str, Any]:
     file = exported.file
+    empty = {**dict.fromkeys(("file", *FILE_FIELDS)), "count": 0}
     return {
         "trail": exported.stream,
-        "file": None if file is None else file.name,
-        "first": None if file is None else file.first,
-        "last": None if file is None else file.last,
-        "count": 0 if file is None else file.count,
-        "sha256": None if file is None else file.sha256,
-        "chain": None if file is None else file.chain,
-        "breaks": [
-            {"kind": str(found.kind), "before": found.before, "seq": found.seq, "id": found.id}
-            for found in exported.breaks
-        ],
-        "lost": exported.lost,
-        "known": exported.known,
+        **(json_object(file, "file=name", *FILE_FIELDS) if file else empty),
+        "breaks": [json_object(item, "kind", "before", "seq", "id") for item in exported.breaks],
+        **json_object(exported, "lost", "known"),
     }
 
 
@@ -210,10 +190,10 @@ def _exported_json(exported: Exported) -> dict[str, Any]:
 @json_option
 @pass_settings
 def verify(settings: Settings, directory: str, recorded: bool) -> int:
-    """Check what was exported to DIR: every file, the chains, and that no number is missing.
+    """Check an archive: every file, the chains, and the sequence numbers.
 
-    Ends with 0 if all is well, else with 1. Without --recorded it needs no server; with it,
-    it finds what somebody forged who could write to DIR.
+    Exit code 0 if the archive is valid, else 1. Without --recorded it needs no server; with it,
+    it also finds forgeries by a user who could write to DIR.
     """
     marks = recorded_by_server(settings.client, settings.keyspace) if recorded else None
     report = verify_archive(Path(directory), marks)
@@ -226,17 +206,19 @@ def verify(settings: Settings, directory: str, recorded: bool) -> int:
 
 def _print_report(report: ArchiveReport) -> None:
     if report.streams:
-        columns = [
-            Column("trail"),
-            *(Column(name, "right") for name in ("files", "entries", "found")),
-        ]
-        rows = [
-            [item.stream, str(item.files), str(item.entries), str(len(item.findings) or "ok")]
-            for item in report.streams
-        ]
+        numbers = (Column(name, "right") for name in ("files", "entries", "found"))
         print_table(
-            [*columns, Column("last")],
-            [[*row, item.last] for row, item in zip(rows, report.streams, strict=True)],
+            [Column("stream"), *numbers, Column("last")],
+            (
+                [
+                    item.stream,
+                    str(item.files),
+                    str(item.entries),
+                    str(len(item.findings) or "ok"),
+                    item.last,
+                ]
+                for item in report.streams
+            ),
         )
     else:
         print_note("note: nothing was exported to it yet")
@@ -250,29 +232,20 @@ def _print_report(report: ArchiveReport) -> None:
 
 
 def _report_json(report: ArchiveReport) -> dict[str, Any]:
+    finding = ("kind", "trail=stream", "file", "message", "missing")
     return {
         "archive": report.archive,
         "well": report.is_valid,
         "trails": [
             {
-                "trail": stream.stream,
-                "files": stream.files,
-                "entries": stream.entries,
-                "first": stream.first or None,
-                "last": stream.last or None,
-                "chain": stream.chain,
-                "notes": list(stream.notes),
+                **json_object(item, "trail=stream", "files", "entries", "chain", "notes"),
+                "first": item.first or None,
+                "last": item.last or None,
             }
-            for stream in report.streams
+            for item in report.streams
         ],
         "findings": [
-            {
-                "kind": str(finding.kind),
-                "trail": finding.stream or None,
-                "file": finding.file or None,
-                "message": finding.message,
-                "missing": list(finding.missing) if finding.missing else None,
-            }
-            for finding in report.findings
+            {name: value or None for name, value in json_object(item, *finding).items()}
+            for item in report.findings
         ],
     }

@@ -5,67 +5,77 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keyleash import audit
-from keyleash.audit import Query, read_denials, read_events
+from keyleash.audit import (
+    Query,
+    follow_control,
+    follow_denials,
+    follow_events,
+    read_control,
+    read_denials,
+    read_events,
+)
 from keyleash.audit.undo import Trust
 from keyleash.cli.options import IDENTITY, Moment, since_option
 from keyleash.cli.settings import Settings
-from keyleash.errors import (
-    OperationError,
-    PolicyError,
-    ReplyCode,
-    UsageError,
-)
+from keyleash.errors import OperationError, PolicyError, ReplyCode, UsageError
 from keyleash.policy.patterns import parse_pattern
-from keyleash.store.identities import known_identities, require_known, server_time_ms
+from keyleash.store.identities import require_known, server_time_ms
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.token import without_tokens
 from keyleash.text import clock_time, unescaped
 
 if TYPE_CHECKING:
-    from keyleash.audit import AuditEvent, ControlEvent, Denial, Query
+    from keyleash.audit import AuditEvent, ControlEvent, Denial
     from keyleash.policy.model import Pattern
 
+    AnyEntry = AuditEvent | Denial | ControlEvent
 
-def trail_names(
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_CORRELATION = 256
+"""Bytes of a correlation id that a guard records."""
+
+
+def stream_names(
     settings: Settings, given: Sequence[str] = (), *, operators: bool = True
 ) -> list[str]:
     """
-    Whose trails are meant.
+    Return the identities whose audit streams are selected.
 
     Args:
-        settings: Of this run.
+        settings: The settings of this run.
         given: Names; empty for all.
-        operators: Whether the trail of what operators changed is one of all.
+        operators: Whether all includes the audit stream of undos.
 
     Raises:
-        OperationError (no-policy): nothing was ever loaded.
-        OperationError (unknown-identity): none has that name.
+        OperationError (no-policy): No policy was ever loaded.
+        OperationError (unknown-identity): A name is unknown.
     """
     client, keyspace = settings.client, settings.keyspace
-    for name in given:
+    names = list(dict.fromkeys(given))
+    for name in names:
         if name != OPERATORS:
             require_known(client, keyspace, name)
-    if given:
-        return list(given)
-    require_known(client, keyspace, None)
-    return [*known_identities(client, keyspace), *([OPERATORS] if operators else [])]
+    if names:
+        return names
+    known = require_known(client, keyspace, None)
+    return [*known, OPERATORS] if operators else known
 
 
 def resolve_key(settings: Settings, given: str) -> bytes:
-    """A key of the command line: as it is, or, if there is none, as it is printed."""
+    """Return a key of the command line: as given or, if it does not exist, unescaped."""
     raw = os.fsencode(given)
     escaped = unescaped(raw)
     if escaped == raw or settings.client.exists(settings.keyspace.physical(raw)):
         return raw
-    where = (settings.client, settings.keyspace, trail_names(settings), Query(key=raw))
+    where = (settings.client, settings.keyspace, stream_names(settings), Query(key=raw))
     is_recorded = any(True for _ in chain(read_events(*where), read_denials(*where)))
     return raw if is_recorded else escaped
 
@@ -74,10 +84,10 @@ def time_range(
     settings: Settings, since: Moment | None, until: Moment | None
 ) -> tuple[int | None, int | None]:
     """
-    A range of time by the server's clock, Unix milliseconds.
+    Return a time range in server time, Unix milliseconds.
 
     Raises:
-        UsageError: it ends before it begins.
+        UsageError: It ends before it begins.
     """
     if since is None and until is None:
         return None, None
@@ -91,7 +101,7 @@ def time_range(
 
 
 def nothing_found(settings: Settings, what: str, query: Query) -> OperationError:
-    """The error that says that no entry is meant, and by which clock."""
+    """Return the error for a selection without entries, with its times and the server's."""
     bounds = [
         f"{word} {clock_time(time_ms)}"
         for word, time_ms in (("since", query.since_ms), ("until", query.until_ms))
@@ -101,18 +111,14 @@ def nothing_found(settings: Settings, what: str, query: Query) -> OperationError
     return OperationError(
         "nothing-found",
         " ".join([f"found no {what}", *bounds]),
-        help=f"the server's clock says {now}; `keyleash audit stats` says what there is",
+        help=f"the server's clock says {now}; `keyleash audit stats` counts all entries",
     )
-
-
-MAX_CORRELATION = 256
-"""Bytes of a correlation id that a guard records."""
 
 
 def key_pattern(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> Pattern | None:
-    """Read an option as a pattern of keys."""
+    """Parse an option as a pattern of keys."""
     if value is None:
         return None
     try:
@@ -121,144 +127,146 @@ def key_pattern(
         problem = error.problems[0]
         raise click.BadParameter(f"{problem.message}; {problem.help}") from None
     except UnicodeEncodeError:
-        raise click.BadParameter("a pattern is UTF-8") from None
+        raise click.BadParameter("a pattern must be UTF-8") from None
 
 
-def token_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Read an option as a token's id, and not a token."""
+def _token_id(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
     if value is not None and without_tokens(value) != value:
-        raise click.BadParameter("that is a token; give its id, as `keyleash token list` has it")
+        raise click.BadParameter("that is a token; give its id, see `keyleash token list`")
     return value
 
 
-def correlation_id(
+def _correlation_id(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> str | None:
-    """As events have it: cut, and what is not UTF-8 escaped."""
+    """Truncate and escape a correlation id as guards do."""
     if value is None:
         return None
     return os.fsencode(value)[:MAX_CORRELATION].decode("utf-8", "backslashreplace")
 
 
-def upper(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Read an option in upper case, as commands are recorded."""
+def _upper(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     return None if value is None else value.upper()
 
 
-if TYPE_CHECKING:
-    AnyEntry = AuditEvent | Denial | ControlEvent
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-class EntryKind(StrEnum):
-    """What is read, in the words of messages."""
-
-    EVENTS = "event"
-    DENIALS = "refusal"
-    CONTROL = "operators' event"
-
-
 class CodeType(click.Choice):  # type: ignore[type-arg]
-    """A code in any case. Click would list the codes in lower case if it ignored the case."""
+    """A reply code in any case. With `case_sensitive=False`, click lists them in lower case."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the code, in upper case."""
+        """Return the code in upper case."""
         return super().convert(value.upper(), param, ctx)
 
 
+identity_option = click.option("--identity", metavar="NAME", type=IDENTITY, help="One identity.")
+identities_option = click.option(
+    "--identity",
+    "identities",
+    metavar="NAME",
+    multiple=True,
+    type=IDENTITY,
+    help="One identity; repeatable.",
+)
+identities_argument = click.argument("named", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
+correlation_option = click.option(
+    "--correlation", metavar="ID", callback=_correlation_id, help="One correlation id."
+)
+key_option = click.option(
+    "--key",
+    "pattern",
+    metavar="PATTERN",
+    callback=key_pattern,
+    help="A key, or a pattern as in policies: `{name}` is one segment, a final `*` any rest.",
+)
+
+
+class EntryKind(StrEnum):
+    """The kinds of entries, as messages name them."""
+
+    EVENTS = "event"
+    DENIALS = "denial"
+    CONTROL = "operators' event"
+
+
 @dataclass(frozen=True, slots=True)
-class EventOptions:
-    """Which entries are meant, as the options say it.
+class Selection:
+    """
+    The entries that options select.
 
     Attributes:
         identities: Names as given; empty for all.
+        filters: The query without its times.
     """
 
     kind: EntryKind
     identities: tuple[str, ...]
-    token: str | None
-    pattern: Pattern | None
-    correlation: str | None
-    op: str | None
-    code: str | None
+    filters: Query
     since: Moment | None
-    until: Moment | None = None
+    until: Moment | None
 
     def query(self, settings: Settings) -> Query:
-        """The same by the server's clock.
+        """Return the query in server time.
 
         Raises:
-            UsageError: it ends before it begins.
+            UsageError: Its time range ends before it begins.
         """
         since_ms, until_ms = time_range(settings, self.since, self.until)
-        return Query(
-            token=self.token,
-            pattern=self.pattern,
-            correlation=self.correlation,
-            op=self.op,
-            code=self.code,
-            since_ms=since_ms,
-            until_ms=until_ms,
-        )
+        return replace(self.filters, since_ms=since_ms, until_ms=until_ms)
 
     def names(self, settings: Settings) -> list[str]:
-        """Whose trails; of all, the operators' own too where there is one."""
-        return trail_names(settings, self.identities, operators=self.kind is EntryKind.EVENTS)
+        """Return the identities whose streams are read."""
+        return stream_names(settings, self.identities, operators=self.kind is EntryKind.EVENTS)
 
     def read(self, settings: Settings, query: Query, *, newest_first: bool) -> Iterator[AnyEntry]:
-        """Read them."""
+        """Yield the selected entries."""
         names = self.names(settings)
         where = (settings.client, settings.keyspace)
         match self.kind:
             case EntryKind.EVENTS:
-                found = audit.read_events(*where, names, query, newest_first=newest_first)
+                found = read_events(*where, names, query, newest_first=newest_first)
                 return Trust.of(*where).marked(found)
             case EntryKind.DENIALS:
-                return audit.read_denials(*where, names, query, newest_first=newest_first)
+                return read_denials(*where, names, query, newest_first=newest_first)
             case EntryKind.CONTROL:
-                about = names if self.identities else None
-                return audit.read_control(*where, about, query, newest_first=newest_first)
+                concerned = names if self.identities else None
+                return read_control(*where, concerned, query, newest_first=newest_first)
+
+    def follow(self, settings: Settings, query: Query) -> Iterator[AnyEntry | None]:
+        """Yield the selected entries as they are recorded, and None while there are none."""
+        where = (settings.client, settings.keyspace)
+        match self.kind:
+            case EntryKind.EVENTS:
+                return follow_events(*where, lambda: self.names(settings), query)
+            case EntryKind.DENIALS:
+                return follow_denials(*where, lambda: self.names(settings), query)
+            case EntryKind.CONTROL:
+                return follow_control(*where, self.identities or None, query)
 
 
-def selecting(function: F) -> F:
-    """Let options choose entries; the command receives them as a `Selection`."""
+def selection_options(function: F) -> F:
+    """Add options that select entries; the command receives a `Selection`."""
 
-    @click.argument("named", metavar="[IDENTITY]...", nargs=-1, type=IDENTITY)
-    @click.option(
-        "--identity",
-        "identities",
-        metavar="NAME",
-        multiple=True,
-        type=IDENTITY,
-        help="Whose; repeat.",
-    )
-    @click.option("--token", metavar="ID", callback=token_id, help="The token's id.")
-    @click.option(
-        "--key",
-        "pattern",
-        metavar="PATTERN",
-        callback=key_pattern,
-        help="A key, or a pattern as in policies: `{name}` is one segment, a final `*` any rest.",
-    )
-    @click.option(
-        "--correlation", metavar="ID", callback=correlation_id, help="The correlation id."
-    )
+    @identities_argument
+    @identities_option
+    @click.option("--token", metavar="ID", callback=_token_id, help="The id of a token.")
+    @key_option
+    @correlation_option
     @click.option(
         "--op",
         metavar="COMMAND",
-        callback=upper,
-        help="The command's name; of repeated denials, that of the first.",
+        callback=_upper,
+        help="The name of a command; of repeated denials, that of the first.",
     )
     @click.option(
         "--code",
         metavar="CODE",
         type=CodeType([str(code) for code in ReplyCode]),
-        help="What was refused with that code.",
+        help="Denials with this code.",
     )
     @since_option
-    @click.option("--denied", is_flag=True, help="What was refused, in place of what was done.")
-    @click.option("--control", is_flag=True, help="What operators did, in place of identities.")
+    @click.option("--denied", is_flag=True, help="Denials instead of events.")
+    @click.option("--control", is_flag=True, help="Operator actions instead of events.")
     @functools.wraps(function)
     def select(
         *args: Any,
@@ -275,36 +283,18 @@ def selecting(function: F) -> F:
         until: Moment | None = None,
         **others: Any,
     ) -> Any:
-        selection = EventOptions(
-            kind=_kind(denied or code is not None, control),
-            identities=tuple(dict.fromkeys([*named, *identities])),
-            token=token,
-            pattern=pattern,
-            correlation=correlation,
-            op=op,
-            code=code,
-            since=since,
-            until=until,
-        )
-        _require_possible(selection)
+        kind = EntryKind.EVENTS
+        if denied or code is not None:
+            kind = EntryKind.DENIALS
+        if control:
+            if kind is EntryKind.DENIALS:
+                raise UsageError("operators have no denials: give `--denied` or `--control`")
+            kind = EntryKind.CONTROL
+            for option, value in (("key", pattern), ("correlation", correlation), ("op", op)):
+                if value is not None:
+                    raise UsageError(f"operator actions have no `--{option}`")
+        filters = Query(token=token, pattern=pattern, correlation=correlation, op=op, code=code)
+        selection = Selection(kind, (*named, *identities), filters, since, until)
         return function(*args, selection=selection, **others)
 
     return select  # type: ignore[return-value]
-
-
-def _kind(denied: bool, control: bool) -> EntryKind:
-    if denied and control:
-        raise UsageError("operators are refused nothing: give `--denied` or `--control`")
-    return EntryKind.DENIALS if denied else EntryKind.CONTROL if control else EntryKind.EVENTS
-
-
-def _require_possible(selection: EventOptions) -> None:
-    if selection.kind is not EntryKind.CONTROL:
-        return
-    for option, value in (
-        ("--key", selection.pattern),
-        ("--correlation", selection.correlation),
-        ("--op", selection.op),
-    ):
-        if value is not None:
-            raise UsageError(f"what operators did has no `{option}`")

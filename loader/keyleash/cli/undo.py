@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 import click
 
 from keyleash.audit.undo import UndoSelection, apply_undo, blocked_error, plan_undo
-from keyleash.cli.audit_selection import correlation_id, key_pattern, time_range
+from keyleash.cli.audit_selection import correlation_option, identity_option, key_option, time_range
 from keyleash.cli.options import (
-    IDENTITY,
     Moment,
     example,
     json_option,
@@ -24,66 +23,52 @@ from keyleash.cli.options import (
 from keyleash.cli.render.undo import plan_as_json, print_plan, summary
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.errors import (
-    OperationError,
-    UsageError,
-)
+from keyleash.errors import OperationError, UsageError
 from keyleash.store.token import without_tokens
 from keyleash.text import counted, iso_time, printable
 
 if TYPE_CHECKING:
-    from keyleash.audit.undo import UndoPlan, UndoResult, UndoSelection
+    from keyleash.audit.undo import UndoPlan, UndoResult
     from keyleash.policy.model import Pattern
 
 
-class GivenKeys:
-    """Keys named on the command line: as they are, or as they are printed."""
+class GivenKeys(Container[bytes]):
+    """Keys named on the command line: literal, or escaped as in the output."""
 
-    def __init__(self, given: Sequence[str]) -> None:
-        self._unmet = dict.fromkeys(given)
-        self._given = frozenset(given)
-        self._raw = {os.fsencode(item): item for item in given}
+    def __init__(self, given: tuple[str, ...]) -> None:
+        self._given = given
 
     def __contains__(self, key: object) -> bool:
         assert isinstance(key, bytes)  # noqa: S101 - keys are
-        said = self._raw.get(key) or printable(key)
-        if said not in self._given:
-            return False
-        self._unmet.pop(said, None)
-        return True
+        return not _spellings(key).isdisjoint(self._given)
 
-    def require_met(self) -> None:
+    def require_planned(self, plan: UndoPlan) -> None:
         """
-        See that each one was looked for.
+        Check that the plan has each key.
 
         Raises:
-            UsageError: one is no key of the plan.
+            UsageError: A key is not in the plan.
         """
-        for item in self._unmet:
-            raise UsageError(
-                f"`{printable(item)}` is no key that this would undo",
-                help="see `--dry-run` for the keys",
-            )
+        planned = {spelling for item in plan.keys for spelling in _spellings(item.key)}
+        for item in self._given:
+            if item not in planned:
+                raise UsageError(
+                    f"`{printable(item)}` is not a key of this undo",
+                    help="see `--dry-run` for the keys",
+                )
+
+
+def _spellings(key: bytes) -> set[str]:
+    return {os.fsdecode(key), printable(key)}
 
 
 @click.command(epilog=example("keyleash undo --correlation req-7f3a --dry-run"))
 @click.option(
-    "--event", "events", metavar="ID", multiple=True, help="This event, a batch whole; repeat."
+    "--event", "events", metavar="ID", multiple=True, help="One event or batch; repeatable."
 )
-@click.option(
-    "--correlation",
-    metavar="ID",
-    callback=correlation_id,
-    help="All events with this correlation id.",
-)
-@click.option("--identity", metavar="NAME", type=IDENTITY, help="All that it did since --since.")
-@click.option(
-    "--key",
-    "pattern",
-    metavar="PATTERN",
-    callback=key_pattern,
-    help="All that was done to keys that match since --since.",
-)
+@correlation_option
+@identity_option
+@key_option
 @since_option
 @until_option
 @click.option(
@@ -94,11 +79,11 @@ class GivenKeys:
 @click.option(
     "--force", metavar="KEY", multiple=True, help="Override conflicts of KEY; repeatable."
 )
-@click.option("--skip", metavar="KEY", multiple=True, help="Leave KEY as it is; repeat.")
+@click.option("--skip", metavar="KEY", multiple=True, help="Leave KEY as it is; repeatable.")
 @click.option(
     "--across-policies",
     is_flag=True,
-    help="Undo also what the active policy no longer lets the identity do.",
+    help="Undo also changes that the active policy no longer allows to the identity.",
 )
 @yes_option
 @json_option
@@ -117,13 +102,13 @@ def undo(
     across_policies: bool,
     yes: bool,
 ) -> None:
-    """Give keys back what they held before some events.
+    """Restore keys to their values before some events.
 
-    Each key gets what it held before the oldest of these events, with the time that its expiry
-    has left. Shows that, asks, and does all of it at once, or nothing: a key that others changed
-    since is a conflict, and so is one that the active policy no longer grants. What it does is
-    recorded, so that it can be undone by its own correlation id. Needs `before_images` in the
-    policy.
+    Selects one event by --event, or all that match --correlation, --identity and --key; the latter
+    two need --since. Each key gets its value before the oldest selected event, with the rest of its
+    lifetime. Shows the plan, asks, and applies all of it atomically, or nothing. A key that others
+    changed since, or that the active policy no longer grants, is a conflict. The undo is recorded,
+    and can be undone by its own correlation id. Needs `before_images` in the policy.
     """
     selection = _selection(settings, events, correlation, identity, pattern, (since, until))
     forced, skipped = GivenKeys(force), GivenKeys(skip)
@@ -135,21 +120,20 @@ def undo(
         across_policies=across_policies,
         keyspace=settings.keyspace,
     )
-    forced.require_met()
-    skipped.require_met()
+    forced.require_planned(plan)
+    skipped.require_planned(plan)
     if not settings.json:
         print_plan(plan)
     if plan.blocked and not settings.json:
         raise blocked_error(plan)
-    undone = None if dry_run or plan.blocked else _go(settings, plan, selection, yes)
+    undone = None if dry_run or plan.blocked else _apply(settings, plan, selection, yes)
     if settings.json:
         print_json(plan_as_json(plan, undone))
         if plan.blocked:
             sys.exit(1)
 
 
-def _go(settings: Settings, plan: UndoPlan, selection: UndoSelection, yes: bool) -> UndoResult:
-
+def _apply(settings: Settings, plan: UndoPlan, selection: UndoSelection, yes: bool) -> UndoResult:
     if plan.changes and not require_consent(
         f"change {counted(len(plan.changes), 'key')} on {settings.shown_url}?", yes
     ):
@@ -174,19 +158,18 @@ def _selection(
     pattern: Pattern | None,
     times: tuple[Moment | None, Moment | None],
 ) -> UndoSelection:
-
-    since, _until = times
-    if events and any(item is not None for item in (correlation, identity, pattern, *times)):
-        raise UsageError("`--event` says all: nothing else can narrow it")
-    if not events and (correlation, identity, pattern) == (None, None, None):
+    filters = (correlation, identity, pattern)
+    if events and any(item is not None for item in (*filters, *times)):
+        raise UsageError("`--event` cannot be combined with other selections")
+    if not events and filters == (None, None, None):
         raise UsageError(
-            "nothing is chosen",
+            "no events are selected",
             help="give `--event ID`, `--correlation ID`, or `--identity NAME` or `--key PATTERN`"
             " with `--since TIME`",
         )
-    if not events and correlation is None and since is None:
+    if not events and correlation is None and times[0] is None:
         raise UsageError("`--identity` and `--key` need `--since`", help="such as `--since 10m`")
-    return UndoSelection(events, correlation, identity, pattern, *time_range(settings, *times))
+    return UndoSelection(events, *filters, *time_range(settings, *times))
 
 
 def _described(selection: UndoSelection) -> str:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from redis.exceptions import ResponseError
 
-from keyleash.audit.describe import folded_text
-from keyleash.audit.entries import AuditEvent, Denial, KeyChange
+from keyleash.audit.describe import UNVALIDATED, folded_text, short_value
+from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, Denial, KeyChange
 from keyleash.audit.lookup import Gap, with_gaps
 from keyleash.audit.operator_actions import ControlEvent
+from keyleash.audit.undo.values import read_images
 from keyleash.cli.render.table import Column, fits, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json_line, print_note
 from keyleash.store.token import without_tokens
-from keyleash.text import clock_time, counted, iso_time, json_bytes, printable
+from keyleash.text import clock_time, counted, iso_time, json_bytes, json_object, printable
 
 if TYPE_CHECKING:
-    from keyleash.audit import Gap
+    from keyleash.audit.undo.values import Images
     from keyleash.cli.audit_selection import AnyEntry
 
 
@@ -73,7 +75,7 @@ def print_control(events: Iterable[ControlEvent]) -> None:
 
 
 def entry_line(entry: AuditEvent | Denial | ControlEvent) -> str:
-    """An entry on a line, for those that come one by one; times are UTC."""
+    """Return an entry on one line; times are UTC."""
     if isinstance(entry, ControlEvent):
         return (
             f"{iso_time(entry.time_ms)}  {printable(entry.event)} {shown_details(entry)}"
@@ -87,7 +89,7 @@ def entry_line(entry: AuditEvent | Denial | ControlEvent) -> str:
 
 
 def shown_details(event: ControlEvent) -> str:
-    """What belongs to the event, as `name=value`."""
+    """Return the details of an operator action as `name=value`."""
     return " ".join(
         f"{printable(name)}={printable(value)}" for name, value in event.details.items()
     )
@@ -134,22 +136,122 @@ def _result(entry: AuditEvent | Denial) -> str:
             return f"{result} (untrusted)" if entry.is_untrusted else result
 
 
+Line = tuple[str, str]
+
+
+def entry_lines(settings: Settings, entries: Sequence[AnyEntry]) -> Iterator[Line]:
+    """Yield name and value of all that is recorded about an event: its commands, or a denial."""
+    values = _values(settings, entries)
+    yield from _head(entries[0])
+    for entry in entries:
+        yield from _body(entry, values)
+
+
+def _values(settings: Settings, entries: Sequence[AnyEntry]) -> Images | None:
+    """Return the values of before-images; None if this user must not read them."""
+    events = (entry for entry in entries if isinstance(entry, AuditEvent))
+    changes = ((event.identity, change.before) for event in events for change in event.changes)
+    images = [(name, image.content) for name, image in changes if image and image.content]
+    try:
+        return read_images(settings.client, settings.keyspace, images) if images else None
+    except ResponseError:
+        return None
+
+
+def _head(entry: AnyEntry) -> Iterator[Line]:
+    """Yield the lines that all commands of a batch share."""
+    yield "event", entry.id
+    yield "time", iso_time(entry.time_ms)
+    if isinstance(entry, ControlEvent):
+        return
+    number = f", number {entry.seq}" if entry.seq else ""
+    yield "identity", f"{entry.identity}{number}"
+    if isinstance(entry, AuditEvent) and entry.actor:
+        yield "actor", printable(entry.actor)
+    yield "token", printable(entry.token)
+    yield "correlation", printable(entry.correlation)
+    yield "policy", printable(entry.policy)
+    if isinstance(entry, AuditEvent) and entry.cost:
+        costs = (counted(count, counter[:-1]) for counter, count in entry.cost.items())
+        yield "cost", ", ".join(costs)
+
+
+def _body(entry: AnyEntry, values: Images | None) -> Iterator[Line]:
+    if isinstance(entry, ControlEvent):
+        yield "done", printable(entry.event)
+        yield "actor", printable(entry.actor)
+        for name, value in entry.details.items():
+            yield printable(name), printable(value)
+        return
+    place = f"{entry.item}. " if isinstance(entry, AuditEvent) and entry.item else ""
+    yield "operation", place + without_tokens(printable(entry.op))
+    for key in entry.keys:
+        yield "key", printable(key)
+    if isinstance(entry, Denial):
+        yield "denied", printable(entry.code)
+        if entry.reason:
+            yield "reason", printable(entry.reason)
+        if entry.until_ms is None:
+            yield "times", f"{entry.repeats}{folded_text(entry, ', of any {}')}"
+        else:
+            yield "suspended", f"itself, until {iso_time(entry.until_ms)}"
+        return
+    for argument in entry.args or ():
+        yield "argument", printable(argument)
+    if entry.args_sha1 is not None:
+        yield "arguments", f"SHA-1 {entry.args_sha1}"
+    if entry.lengths is not None:
+        yield "arguments", ", ".join(counted(length, "byte") for length in entry.lengths)
+    yield "result", "ok" if entry.error is None else printable(entry.error)
+    if entry.is_untrusted:
+        yield "untrusted", "no policy of its time grants the identity these keys"
+    for change in entry.changes:
+        name = printable(change.key)
+        yield "before", f"{name}: {_before(change.before, change.large, values)}"
+        yield "after", f"{name}: {_after(change)}"
+
+
+def _before(before: BeforeImage | None, large: int, values: Images | None) -> str:
+    if before is None:
+        return f"not reversible: too large, {counted(large, 'byte')}"
+    if before.content is None:
+        return "absent"
+    value = values.get(before.content) if values else None
+    kind, data = before.content
+    form = "in the format of DUMP" if kind == "image" else "of text"
+    shown = short_value(value, 0) if value else f"{counted(len(data), 'byte')} {form}"
+    if values and before.content in values.withheld.images:
+        shown += f", not restored: {UNVALIDATED}"
+    return f"{shown}{_expiry(before.expires_ms)}"
+
+
+def _after(change: KeyChange) -> str:
+    if change.after is None:
+        return "not known"
+    if change.after == LARGE:
+        return "too large to be compared"
+    return f"{printable(change.after)}{_expiry(change.after_expires_ms)}"
+
+
+def _expiry(expires_ms: int | None) -> str:
+    return "" if expires_ms is None else f", expires {iso_time(expires_ms)}"
+
+
 def entry_as_json(entry: AnyEntry | Gap, *, images: bool = False) -> dict[str, Any]:
-    """An entry, or a gap, by its `kind`; with *images*, also what changed keys held."""
+    """Return an entry or a gap for JSON; with *images*, with the before-images of keys."""
     match entry:
         case Gap():
-            return _gap(entry)
+            fields = ("of=kind", "first", "last", "missing", "after", "before", "time_ms")
+            return {"kind": "gap", **json_object(entry, "identity", *fields)}
         case ControlEvent():
-            return _control(entry)
+            return {"kind": "control", **json_object(entry)}
         case Denial():
             return {
                 **_common(entry),
-                "code": entry.code,
-                "reason": entry.reason,
-                "repeats": entry.repeats,
+                **json_object(entry, "code", "reason", "repeats"),
                 "folded": entry.folded or None,
                 "any_command": entry.is_any_command,
-                **({} if entry.until_ms is None else {"until": iso_time(entry.until_ms)}),
+                **({} if entry.until_ms is None else json_object(entry, "until_ms")),
             }
         case AuditEvent():
             return _event(entry, images)
@@ -157,84 +259,40 @@ def entry_as_json(entry: AnyEntry | Gap, *, images: bool = False) -> dict[str, A
 
 def _common(entry: AuditEvent | Denial) -> dict[str, Any]:
     return {
-        "kind": entry.kind,
-        "id": entry.id,
-        "time": iso_time(entry.time_ms),
-        "identity": entry.identity,
-        "seq": entry.seq,
-        "token": entry.token,
+        **json_object(entry, "kind", "id", "time_ms", "identity", "seq", "token"),
         "op": without_tokens(entry.op),
-        "keys": [json_bytes(key) for key in entry.keys],
-        "correlation": entry.correlation,
-        "policy": entry.policy,
+        **json_object(entry, "keys", "correlation", "policy"),
     }
 
 
 def _event(entry: AuditEvent, images: bool) -> dict[str, Any]:
-    said = _common(entry)
-    if entry.item:
-        said["item"] = entry.item
-    if entry.actor:
-        said["actor"] = entry.actor
-    said["cost"] = {str(counter): count for counter, count in entry.cost.items()}
-    if entry.lengths is not None:
-        said["lengths"] = list(entry.lengths)
-    if entry.args_sha1 is not None:
-        said["args_sha1"] = entry.args_sha1
-    if entry.args is not None:
-        said["args"] = [json_bytes(argument) for argument in entry.args]
+    present = [name for name in ("item", "actor") if getattr(entry, name)]
+    arguments = ("lengths", "args_sha1", "args")
+    recorded = [name for name in arguments if getattr(entry, name) is not None]
+    result = {**_common(entry), **json_object(entry, *present, "cost", *recorded)}
     if entry.changes:
-        said["changes"] = [_change(change, images) for change in entry.changes]
+        result["changes"] = [_change(change, images) for change in entry.changes]
     if entry.is_untrusted:
-        said["untrusted"] = True
-    return {**said, "error": entry.error}
+        result["untrusted"] = True
+    return {**result, "error": entry.error}
 
 
 def _change(change: KeyChange, images: bool) -> dict[str, Any]:
-    """`before` is null if it is not kept; what did not exist then says so."""
-    said: dict[str, Any] = {"key": json_bytes(change.key), "before": None}
+    """Return a change; `before` is null if there is no before-image."""
+    result: dict[str, Any] = {"key": json_bytes(change.key), "before": None}
     if change.before is None:
-        said["large"] = change.large
+        result["large"] = change.large
     elif change.before.content is None:
-        said["before"] = {"exists": False}
+        result["before"] = {"exists": False}
     else:
-        kind, held = change.before.content
-        said["before"] = {
+        kind, data = change.before.content
+        result["before"] = {
             "exists": True,
-            "bytes": len(held),
-            "expires_at": _time(change.before.expires_ms),
-            **({kind: json_bytes(held)} if images else {}),
+            "bytes": len(data),
+            **json_object(change.before, "expires_ms"),
+            **({kind: json_bytes(data)} if images else {}),
         }
-    return {**said, "after": change.after, "after_expires_at": _time(change.after_expires_ms)}
-
-
-def _control(event: ControlEvent) -> dict[str, Any]:
-    return {
-        "kind": "control",
-        "id": event.id,
-        "time": iso_time(event.time_ms),
-        "event": event.event,
-        "actor": event.actor,
-        "details": dict(event.details),
-    }
-
-
-def _gap(gap: Gap) -> dict[str, Any]:
-    return {
-        "kind": "gap",
-        "identity": gap.identity,
-        "of": gap.kind,
-        "first": gap.first,
-        "last": gap.last,
-        "missing": gap.missing,
-        "after": gap.after,
-        "before": gap.before,
-        "time": iso_time(gap.time_ms),
-    }
-
-
-def _time(time_ms: int | None) -> str | None:
-    return None if time_ms is None else iso_time(time_ms)
+    return {**result, **json_object(change, "after", "after_expires_ms")}
 
 
 def show_entries(
@@ -244,22 +302,22 @@ def show_entries(
     gaps: bool = False,
     newest_first: bool = False,
 ) -> int:
-    """Print entries, as lines of JSON as soon as they are read, or as a table.
+    """Print entries as a table, or as lines of JSON as soon as they are read.
 
     Args:
-        settings: Of this run.
-        entries: In the order in which they are to be shown.
-        gaps: Whether numbers that are missing are gaps, which are told.
-        newest_first: That order.
+        settings: The settings of this run.
+        entries: The entries, in the order of the output.
+        gaps: Whether missing sequence numbers are reported.
+        newest_first: The order of *entries*.
 
     Returns:
-        How many entries there were.
+        The number of entries.
     """
     shown: list[Any] = []
     missing: list[Gap] = []
     count = 0
-    told: Iterable[Any] = with_gaps(entries, newest_first=newest_first) if gaps else entries
-    for item in told:
+    found: Iterable[Any] = with_gaps(entries, newest_first=newest_first) if gaps else entries
+    for item in found:
         count += not isinstance(item, Gap)
         if settings.json:
             print_json_line(entry_as_json(item))

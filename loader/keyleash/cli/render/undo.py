@@ -18,15 +18,16 @@ from keyleash.audit.undo import untrusted_text
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.terminal import print_note
 from keyleash.store.token import without_tokens
-from keyleash.text import counted, iso_time, json_bytes, printable
+from keyleash.text import counted, json_bytes, json_object, printable
 
 if TYPE_CHECKING:
     from keyleash.audit.undo import Conflict, KeyPlan, UndoPlan, UndoResult, UndoStep
 
 
 MAX_BLAMED = 20
-"""Changes by others that JSON lists for a conflict at most."""
+"""Maximum number of changes by others per conflict in JSON."""
 MAX_OTHERS = 5
+"""Maximum number of other keys in the note about them."""
 
 
 def print_plan(plan: UndoPlan) -> None:
@@ -76,17 +77,14 @@ def _print_conflict(plan: KeyPlan, conflict: Conflict) -> None:
 
 
 def plan_as_json(plan: UndoPlan, undone: UndoResult | None) -> dict[str, Any]:
-    """Return the plan and its result as JSON."""
+    """Return the plan and its result for JSON."""
     return {
         "keys": [_key(item) for item in plan.keys],
-        "others": [json_bytes(key) for key in plan.others],
-        "untrusted": dict(plan.untrusted),
+        **json_object(plan, "others", "untrusted"),
         "blocked": len(plan.blocked),
-        "undone": None
-        if undone is None
-        else {
-            "correlation": undone.correlation,
-            "events": list(undone.events),
+        "undone": undone
+        and {
+            **json_object(undone, "correlation", "events"),
             "restored": len(undone.restored),
             "removed": len(undone.removed),
         },
@@ -103,8 +101,7 @@ def _key(plan: KeyPlan) -> dict[str, Any]:
         "events": [_step(step) for step in plan.steps],
         "obstacles": [
             {
-                "kind": str(conflict.kind),
-                "forced": conflict.is_forced,
+                **json_object(conflict, "kind", "forced=is_forced"),
                 "message": conflict_reason(plan, conflict),
                 "by": [_step(step) for step in conflict.by[:MAX_BLAMED]],
             }
@@ -114,15 +111,9 @@ def _key(plan: KeyPlan) -> dict[str, Any]:
 
 
 def _step(step: UndoStep) -> dict[str, Any]:
-    said: dict[str, Any] = {
-        "event": step.event,
-        "time": iso_time(step.time_ms),
-        "identity": step.identity,
-        "token": step.token,
-        "ops": [without_tokens(op) for op in step.ops],
-        "correlation": step.correlation,
-    }
-    return {**said, "actor": step.actor} if step.actor else said
+    actor = ("actor",) if step.actor else ()
+    fields = json_object(step, "event", "time_ms", "identity", "token", "correlation", *actor)
+    return {**fields, "ops": [without_tokens(op) for op in step.ops]}
 
 
 def summary(undone: UndoResult) -> str:
