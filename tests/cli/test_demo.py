@@ -1,4 +1,4 @@
-"""The demo checks what it shows: an answer that differs is seen and counted."""
+"""The demo checks its replies: one that differs is marked and counted."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import pytest
 
 from keyleash.cli.demo import command as demo_command
 from keyleash.cli.demo import story
-from keyleash.cli.demo.stage import ExpectedDenial, Replies
+from keyleash.cli.demo.stage import DemoStage, denied, matches
 from keyleash.errors import KeyDeniedError, ReplyCode, TokenExpiredError
 from support.command_line import Cli
 
-WRONG = story.Scene(
-    "a scene that expects what will not happen",
-    (
-        story.load_example,
-        story.issue(story.RUNNER),
-        story.call(story.RUNNER, "GET agents:jobs:1:state", Replies("something")),
-    ),
-)
+TITLE = "a scene with a wrong expectation"
 
 
-@pytest.mark.usefixtures("a_wrong_scene")
+def _play_wrong_scene(stage: DemoStage) -> None:
+    story.load_example(stage)
+    stage.issue(story.RUNNER)
+    stage.call(story.RUNNER, "GET agents:jobs:1:state", "something")
+
+
+@pytest.mark.usefixtures("wrong_scene")
 def test_answer_that_differs_is_marked_counted_and_fails(offline: Cli) -> None:
-    """A demo that only prints would show anything."""
+    """The demo compares each reply with the expected one."""
     result = offline.run("demo")
 
     assert result.exit_code == 1
@@ -33,14 +32,14 @@ def test_answer_that_differs_is_marked_counted_and_fails(offline: Cli) -> None:
     assert lines[-1] == "1 of 3 replies differ from the expected ones"
 
 
-@pytest.mark.usefixtures("a_wrong_scene")
+@pytest.mark.usefixtures("wrong_scene")
 def test_demo_as_json_lists_its_steps(offline: Cli) -> None:
-    """One document, with what was expected beside what came."""
-    said = offline.json("demo", exit_code=1)
+    """The document has each reply beside the expected one."""
+    document = offline.json("demo", exit_code=1)
 
-    assert (said["ok"], said["checked"], said["differing"]) == (False, 3, 1)
-    assert said["steps"][2] == {
-        "scene": WRONG.title,
+    assert (document["ok"], document["checked"], document["differing"]) == (False, 3, 1)
+    assert document["steps"][2] == {
+        "scene": TITLE,
         "who": "agent-runner",
         "call": "GET agents:jobs:1:state",
         "answer": "(nil)",
@@ -50,17 +49,17 @@ def test_demo_as_json_lists_its_steps(offline: Cli) -> None:
 
 
 @pytest.fixture
-def a_wrong_scene(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A demo of one scene, which goes wrong."""
-    monkeypatch.setattr(demo_command, "SCENES", (WRONG,))
+def wrong_scene(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the scenes of the demo by one with a wrong expectation."""
+    monkeypatch.setattr(demo_command, "SCENES", ((TITLE, _play_wrong_scene),))
 
 
-def test_refusal_is_met_by_its_code_and_details_only() -> None:
-    """Another code, or a detail that differs, is not what was expected."""
-    denied = ExpectedDenial(ReplyCode.KEY_DENIED, {"key": "k"})
+def test_expected_denial_matches_by_code_and_details_only() -> None:
+    """Another code, a detail that differs or a reply does not match."""
+    expected = denied(ReplyCode.KEY_DENIED, key="k")
 
-    assert denied.is_met_by(KeyDeniedError({"key": "k", "more": "x"}))
-    assert not denied.is_met_by(KeyDeniedError({"key": "other"}))
-    assert not denied.is_met_by(TokenExpiredError({"key": "k"}))
-    assert not denied.is_met_by("KEY_DENIED")
-    assert not Replies("x").is_met_by(KeyDeniedError({}))
+    assert matches(KeyDeniedError({"key": "k", "more": "x"}), expected)
+    assert not matches(KeyDeniedError({"key": "other"}), expected)
+    assert not matches(TokenExpiredError({"key": "k"}), expected)
+    assert not matches("KEY_DENIED", expected)
+    assert not matches(KeyDeniedError({}), "x")

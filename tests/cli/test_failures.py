@@ -78,7 +78,7 @@ def test_user_without_the_rights_is_77(
 
     assert result.exit_code == 77
     assert "the server does not permit this" in result.stderr
-    assert "`keyleash fence plan` lists the commands that a fence leaves out" in result.stderr
+    assert "`keyleash fence plan` lists the commands that a fence omits" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ from keyleash.errors import (
 )
 from keyleash.store.token import without_tokens
 from keyleash.store.wire import is_of_a_cluster, server_message
-from keyleash.text import clock_time, json_bytes, printable
+from keyleash.text import clock_time, json_object, printable
 
 SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
     ReplyCode.SUSPENDED: (
@@ -104,12 +105,15 @@ SENTENCES: dict[ReplyCode, tuple[str, str | None]] = {
 
 
 def explain(error: LeashError) -> tuple[str, str | None]:
-    """The sentence, code first, and the help for *error*; neither ever holds a token."""
-    sentence, help_ = SENTENCES[error.code]
+    """Return the message, code first, and the help for a denial; neither contains a token."""
+    message, help_ = SENTENCES[error.code]
     if "reason" not in error.details:
-        sentence = sentence.removesuffix(": {reason}")
-    # A container without its sub-command ends in a blank.
-    words = _Words({name: printable(value).rstrip() for name, value in error.details.items()})
+        message = message.removesuffix(": {reason}")
+    # A guard of another version may lack a detail. A container without its subcommand ends in a
+    # blank.
+    words = defaultdict(
+        lambda: "?", {name: printable(value).rstrip() for name, value in error.details.items()}
+    )
     if isinstance(error, SuspendedError) and error.until_ms is not None:
         help_ = f"it resumes at {clock_time(error.until_ms)}, or earlier with `keyleash thaw NAME`"
     if error.details.get("reason") == NOT_NAMED:
@@ -117,19 +121,10 @@ def explain(error: LeashError) -> tuple[str, str | None]:
         help_ = f"see docs/reference/policy.md#{section}"
     if isinstance(error, BudgetExhaustedError):
         words["resets_at"] = clock_time(error.resets_at_ms)
-    said = sentence.format_map(words)
+    message = message.format_map(words)
     if error.code is ReplyCode.CLASS_NOT_GRANTED and "key" in words:
-        said += f", on the key `{words['key']}`"
-    # What raised the error may know better than a table what to do.
-    way_out = error.help or (help_.format_map(words) if help_ else None)
-    return f"{error.code}: {said}", way_out
-
-
-class _Words(dict[str, str]):
-    """Details of a refusal; a guard of another version may lack one."""
-
-    def __missing__(self, name: str) -> str:
-        return "?"
+        message += f", on the key `{words['key']}`"
+    return f"{error.code}: {message}", error.help or (help_ and help_.format_map(words))
 
 
 FAILED = 1
@@ -140,7 +135,7 @@ NOT_PERMITTED = 77
 
 @dataclass(frozen=True)
 class Failure:
-    """What is reported and how the program ends."""
+    """An error message, and the exit code of the program."""
 
     code: str
     exit_code: int
@@ -157,11 +152,10 @@ BUG = Failure(
     "this is a bug in keyleash; the traceback is above",
     "report it, with the command and the traceback",
 )
-"""What was not foreseen."""
+"""The failure for an unexpected exception."""
 
-# What the error alone says, by its class and by its first word. Before all others: a server that
-# is loading is a kind of ConnectionError.
-_OF_KIND = {
+# Before all others: the error of a loading server is a ConnectionError.
+_BY_CLASS = {
     redis_errors.BusyLoadingError: Failure(
         "server-loading", UNREACHABLE, "the server is still loading its data", "try again"
     ),
@@ -174,47 +168,44 @@ _OF_KIND = {
     redis_errors.MasterDownError: Failure(
         "primary-down",
         UNREACHABLE,
-        "the server is a replica that has lost its primary, and serves nothing meanwhile",
+        "the server is a replica that has lost its primary, and does not serve reads",
         "use the primary, or let the replica serve: `replica-serve-stale-data yes`",
     ),
 }
-_OF_WORD = {
+_BY_PREFIX = {
     "NOREPLICAS": Failure(
         "too-few-replicas",
         FAILED,
-        "the server has fewer replicas than it wants for a write",
-        "bring them back, or lower its `min-replicas-to-write`",
+        "the server has fewer replicas than it requires for a write",
+        "start the replicas, or lower `min-replicas-to-write` of the server",
     ),
     "MISCONF": Failure(
         "cannot-persist",
         FAILED,
         "the server denies writes, because it could not write to its disk",
-        "make room on the disk; `INFO persistence` and the server's log say what failed",
+        "free disk space; see `INFO persistence` and the server's log",
     ),
 }
 
 
 def failure_of(error: Exception, server: str) -> Failure | None:
-    """
-    Return the failure to report for *error*.
+    """Return the failure to report for *error*; None if it is unexpected, thus a bug.
 
     Args:
-        error: Whatever was raised.
-        server: The server's URL as it may be shown.
-
-    Returns:
-        None if *error* is none that was foreseen: a bug.
+        error: Any exception.
+        server: The server's URL without secrets.
     """
     match error:
         case click.UsageError():
-            return Failure("usage", USAGE, _sentence(error.format_message()), _usage_help(error))
+            return Failure("usage", USAGE, _plain(error.format_message()), _usage_help(error))
         case click.ClickException():
-            return Failure("failed", error.exit_code, _sentence(error.format_message()))
+            return Failure("failed", error.exit_code, _plain(error.format_message()))
         case PolicyError():
             return Failure(error.code, error.exit_code, error.message, None, error.problems)
         case WarningsError():
-            said = error.message, error.help
-            return Failure(error.code, error.exit_code, *said, warnings=error.warnings)
+            return Failure(
+                error.code, error.exit_code, error.message, error.help, warnings=error.warnings
+            )
         case LeashError():
             message, help_ = explain(error)
             return Failure(str(error.code), FAILED, message, help_, details=error.details)
@@ -234,20 +225,18 @@ def failure_of(error: Exception, server: str) -> Failure | None:
                 "run `keyleash doctor`; find out what wrote to keyleash's keys",
             )
         case UnicodeEncodeError(encoding="utf-8"):
-            # Only bytes that the shell passed on can be that; nothing was sent.
-            return Failure(
-                "usage", USAGE, "an argument, or KEYLEASH_ACTOR, is not text in UTF-8", None
-            )
+            # Bytes that the shell passed; nothing was sent.
+            return Failure("usage", USAGE, "an argument, or KEYLEASH_ACTOR, is not UTF-8 text")
     return None
 
 
 def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
-    said = printable(server_message(error)).rstrip(".")
-    for kind, failure in _OF_KIND.items():
-        if isinstance(error, kind):
+    message = printable(server_message(error)).rstrip(".")
+    for cls, failure in _BY_CLASS.items():
+        if isinstance(error, cls):
             return failure
-    for word, failure in _OF_WORD.items():
-        if said.startswith(word):
+    for prefix, failure in _BY_PREFIX.items():
+        if message.startswith(prefix):
             return failure
     match error:
         case (
@@ -255,51 +244,64 @@ def _server_failure(error: redis_errors.RedisError, server: str) -> Failure:
             | redis_errors.AuthenticationWrongNumberOfArgsError()
             | redis_errors.AuthorizationError()
         ):
-            help_ = "set KEYLEASH_URL to redis://USER:PASSWORD@HOST:PORT/DB"
-            return Failure("not-authenticated", NOT_PERMITTED, _credentials(said), help_)
+            return Failure(
+                "not-authenticated",
+                NOT_PERMITTED,
+                _authentication_message(message),
+                "set KEYLEASH_URL to redis://USER:PASSWORD@HOST:PORT/DB",
+            )
         case redis_errors.ConnectionError() | redis_errors.TimeoutError():
             verb = "read from" if is_unanswered(error) else "reach"
-            message = f"cannot {verb} `{server}`: {reason_of(error)}"
-            return Failure("server-unreachable", UNREACHABLE, message, hint_of(error, server))
+            return Failure(
+                "server-unreachable",
+                UNREACHABLE,
+                f"cannot {verb} `{server}`: {reason_of(error)}",
+                hint_of(error, server),
+            )
         case redis_errors.InvalidResponse():
-            message = f"the server at `{server}` is not Redis"
-            return Failure("no-redis", UNREACHABLE, message, "check --url, and its scheme")
+            return Failure(
+                "no-redis",
+                UNREACHABLE,
+                f"the server at `{server}` is not Redis",
+                "check --url, and its scheme",
+            )
     if is_of_a_cluster(error):
         cluster = ClusterError()
         return Failure(cluster.code, cluster.exit_code, cluster.message, cluster.help)
-    if isinstance(error, redis_errors.NoPermissionError) or "ACL failure in script" in said:
+    if isinstance(error, redis_errors.NoPermissionError) or "ACL failure in script" in message:
         return Failure(
             "not-permitted",
             NOT_PERMITTED,
-            f"the server does not permit this to the user of the URL: {said}",
-            "use a user who may do it; `ACL LOG` on the server says what was refused, and"
-            " `keyleash fence plan` lists the commands that a fence leaves out",
+            f"the server does not permit this to the user of the URL: {message}",
+            "use a user with that right; `ACL LOG` on the server shows what was denied, and"
+            " `keyleash fence plan` lists the commands that a fence omits",
         )
-    return Failure("server-error", FAILED, f"the server answers: {said}")
+    return Failure("server-error", FAILED, f"the server replied: {message}")
 
 
-def _credentials(said: str) -> str:
-    if "without any password configured" in said:
-        return "the server has no password for its default user, and the URL gives one"
-    if "uthentication required" in said:
-        return "the server wants a user and a password, and the URL gives none"
-    return f"the server does not accept the user and password of the URL: {said}"
+def _authentication_message(message: str) -> str:
+    if "without any password configured" in message:
+        return "the URL has a password, but the server's default user has none"
+    if "uthentication required" in message:
+        return "the server requires a user and a password, and the URL has none"
+    return f"the server does not accept the user and password of the URL: {message}"
 
 
 def _file_failure(error: OSError) -> Failure:
-    said = (error.strerror or str(error) or type(error).__name__).lower()
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
     if isinstance(error, FileExistsError) and Path(os.fsdecode(error.filename or "")).is_symlink():
-        # Only a directory is made without a look at what is there.
-        said = "it is a symbolic link that leads to no directory"
+        # Only the creation of a directory raises this.
+        reason = "it is a symbolic link that does not lead to a directory"
     if error.filename is None:
-        return Failure("system", FAILED, said)
-    return Failure("file", FAILED, f"cannot use `{printable(os.fsdecode(error.filename))}`: {said}")
+        return Failure("system", FAILED, reason)
+    name = printable(os.fsdecode(error.filename))
+    return Failure("file", FAILED, f"cannot use `{name}`: {reason}")
 
 
-def _sentence(said: str) -> str:
-    """Click's sentence in the form of ours: lower case, backticks, no final period."""
-    said = " ".join(said.split()).rstrip(".").replace("'", "`")
-    return said[:1].lower() + said[1:] if said[1:2].islower() else said
+def _plain(message: str) -> str:
+    """Return a message of click in our form: lower case, backticks, no final period."""
+    text = " ".join(message.split()).rstrip(".").replace("'", "`")
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
 def _usage_help(error: click.UsageError) -> str | None:
@@ -316,63 +318,53 @@ def _usage_help(error: click.UsageError) -> str | None:
 def report(failure: Failure, *, as_json: bool) -> None:
     """Print *failure*: as text on standard error, or as JSON on standard output."""
     if as_json:
-        print_json({"error": _as_json(failure)})
-        return
-    if failure.problems:
+        problems = map(problem_as_json, (*failure.problems, *failure.warnings))
+        document = {
+            "code": failure.code,
+            "message": without_tokens(failure.message),
+            "help": failure.help and without_tokens(failure.help),
+            "details": {name: without_tokens(text) for name, text in failure.details.items()},
+            "problems": list(problems),
+        }
+        print_json({"error": document})
+    elif failure.problems:
         for problem in failure.problems:
-            said = printable(f"{problem.span}: {problem.message}")
-            _complain(said, printable(problem.help), indent="  ")
-        _complain(failure.message, None)
-        return
-    warn(failure.warnings)
-    _complain(failure.message, failure.help, label="error: ")
+            _print(
+                printable(f"{problem.span}: {problem.message}"),
+                printable(problem.help),
+                indent="  ",
+            )
+        _print(failure.message)
+    else:
+        warn(failure.warnings)
+        _print(failure.message, failure.help, label="error:")
 
 
 def warn(warnings: Sequence[Problem]) -> None:
     """Print warnings on standard error, each with its place and its code."""
     for warning in warnings:
-        said = printable(f"{warning.span}: warning: {warning.message} [{warning.code}]")
-        _complain(said, printable(warning.help), indent="  ")
+        message = printable(f"{warning.span}: warning: {warning.message} [{warning.code}]")
+        _print(message, printable(warning.help), indent="  ")
 
 
-def _complain(message: str, help_: str | None, *, indent: str = "", label: str = "") -> None:
+def _print(message: str, help_: str | None = None, *, indent: str = "", label: str = "") -> None:
     colour = False if is_plain() else None
-    styled = click.style(label.rstrip(), fg="red", bold=True) + " " if label else ""
+    styled = click.style(label, fg="red", bold=True) + " " if label else ""
     click.echo(styled + _shown(message), err=True, color=colour)
     if help_:
         click.echo(f"{indent}help: {_shown(help_)}", err=True, color=colour)
 
 
-def _shown(said: str) -> str:
-    """*said* without the secrets in it, and with nothing in it that moves a cursor."""
-    return without_tokens("\n".join(map(printable, said.split("\n"))))
-
-
-def _as_json(failure: Failure) -> dict[str, Any]:
-    return {
-        "code": failure.code,
-        "message": without_tokens(failure.message),
-        "help": without_tokens(failure.help) if failure.help else None,
-        "details": {
-            name: _detail(without_tokens(value)) for name, value in failure.details.items()
-        },
-        "problems": [
-            problem_as_json(problem) for problem in (*failure.problems, *failure.warnings)
-        ],
-    }
+def _shown(text: str) -> str:
+    """Return *text* without tokens and control characters."""
+    return without_tokens("\n".join(map(printable, text.split("\n"))))
 
 
 def problem_as_json(problem: Problem) -> dict[str, Any]:
-    """A problem or a warning, with its place."""
+    """Return a problem or a warning as JSON, with its place."""
     return {
         "code": problem.code,
         "message": without_tokens(problem.message),
         "help": without_tokens(problem.help),
-        "file": problem.span.file,
-        "line": problem.span.line,
-        "column": problem.span.column,
+        **json_object(problem.span),
     }
-
-
-def _detail(value: str) -> Any:
-    return json_bytes(value.encode("utf-8", "surrogateescape"))

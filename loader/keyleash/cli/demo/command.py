@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
@@ -21,13 +19,6 @@ from keyleash.cli.terminal import Ended, ended_by_signals, is_terminal, print_js
 from keyleash.servers import EmbeddedServer
 from keyleash.store.identities import known_identities
 
-if TYPE_CHECKING:
-    from keyleash.cli.demo.stage import DemoStage
-
-
-if TYPE_CHECKING:
-    pass
-
 EVENTS_SHOWN = 4
 
 
@@ -40,55 +31,45 @@ def demo(settings: Settings) -> None:
     Starts the embedded Valkey on a free port, loads the example policy, runs calls of several
     agents and checks every reply; exits with 1 if one differs. Leaves nothing behind.
     """
+    printer = None if settings.json else Printer()
     try:
         with ended_by_signals(), EmbeddedServer() as server:
-            outcomes = _run_as_json(server.url) if settings.json else _run(server.url)
+            outcomes = _run(server.url, printer)
     except Ended:
         raise KeyboardInterrupt from None
-    if not all(outcome.ok for outcome in outcomes):
+    differing = sum(not outcome.ok for outcome in outcomes)
+    if printer is None:
+        counts = {"ok": not differing, "checked": len(outcomes), "differing": differing}
+        print_json({**counts, "steps": outcomes})
+    if differing:
         sys.exit(1)
 
 
-def _run(url: str) -> list[DemoOutcome]:
-
-    printer = Printer()
-    printer.text(f"started an embedded Valkey on {url}")
-    stage = DemoStage(url, printer.outcome)
+def _run(url: str, printer: Printer | None) -> Sequence[DemoOutcome]:
+    stage = DemoStage(url, printer.outcome if printer else lambda _: None)
     try:
-        for number, scene in enumerate(SCENES, 1):
-            printer.scene(number, scene.title)
-            scene.play(stage)
-        _print_trails(stage, printer)
+        if printer:
+            printer.text(f"started an embedded Valkey on {url}")
+        for number, (title, play) in enumerate(SCENES, 1):
+            stage.scene = title
+            if printer:
+                printer.scene(number, title)
+            play(stage)
+        if printer:
+            _print_audit_log(stage, printer)
+            printer.count(stage.outcomes)
     finally:
         stage.close()
-    printer.count(stage.outcomes)
     return stage.outcomes
 
 
-def _run_as_json(url: str) -> list[DemoOutcome]:
-
-    stage = DemoStage(url, lambda _: None)
-    try:
-        for scene in SCENES:
-            scene.play(stage)
-    finally:
-        stage.close()
-    differing = sum(not outcome.ok for outcome in stage.outcomes)
-    steps = [asdict(outcome) for outcome in stage.outcomes]
-    print_json({"ok": not differing, "checked": len(steps), "differing": differing, "steps": steps})
-    return stage.outcomes
-
-
-def _print_trails(stage: DemoStage, printer: Printer) -> None:
-
+def _print_audit_log(stage: DemoStage, printer: Printer) -> None:
     client, keyspace = stage.operator, stage.keyspace
     names = known_identities(client, keyspace)
-    printer.text()
-    printer.text(f"the last {EVENTS_SHOWN} mutations:")
+    printer.text(f"\nthe last {EVENTS_SHOWN} mutations:")
     events = read_events(client, keyspace, names, newest_first=True)
     print_events(newest(events, EVENTS_SHOWN))
-    printer.text()
-    printer.text("denied calls:")
+    printer.text("\ndenied calls:")
     print_events(read_denials(client, keyspace, names))
 
 
@@ -99,7 +80,7 @@ OK, DIFFERS = "ok", "DIFFERS"
 
 
 class Printer:
-    """Prints each outcome when it happens: the call, then its answer and the verdict."""
+    """Prints each outcome at once: the call, then its reply and the result of the check."""
 
     def __init__(self) -> None:
         self._console = console()
@@ -107,12 +88,12 @@ class Printer:
         self._width = max(MIN_WIDTH, min(width, MAX_WIDTH)) - 1
 
     def scene(self, number: int, title: str) -> None:
-        """Open a scene."""
+        """Print the title of a scene."""
         self._line()
         self._line((f"{number:>2}  {title}", "bold"))
 
     def outcome(self, outcome: DemoOutcome) -> None:
-        """Print one line of the session."""
+        """Print a line of the session."""
         self._line((f"{outcome.who:>{WHO_WIDTH}}  ", "cyan"), (outcome.call, ""))
         mark = (OK, "green") if outcome.ok else (DIFFERS, "bold red")
         shown = " " * (WHO_WIDTH + 2) + outcome.answer
@@ -121,20 +102,19 @@ class Printer:
         if not outcome.ok:
             self._line((" " * (WHO_WIDTH + 2) + f"expected: {outcome.expected}", "red"))
 
-    def text(self, text: str = "") -> None:
-        """Print a line of prose."""
+    def text(self, text: str) -> None:
+        """Print a line of text."""
         self._line((text, ""))
 
     def count(self, outcomes: Sequence[DemoOutcome]) -> None:
-        """Print the last line."""
+        """Print the result of the demo."""
         wrong = sum(not outcome.ok for outcome in outcomes)
         self._line()
         if wrong:
-            said = f"{wrong} of {len(outcomes)} replies differ from the expected ones"
-            self._line((said, "bold red"))
+            text = f"{wrong} of {len(outcomes)} replies differ from the expected ones"
+            self._line((text, "bold red"))
         else:
             self._line((f"all {len(outcomes)} replies are as expected", "bold green"))
 
     def _line(self, *parts: tuple[str, str]) -> None:
-
         self._console.print(Text.assemble(*parts), soft_wrap=True)

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import redis
 
 import keyleash
-from keyleash.errors import LeashError, ReplyCode
+from keyleash.errors import DENIALS, LeashError, ReplyCode
 from keyleash.operator.tokens import IssuedToken, issue_token
 from keyleash.store.identities import server_time_ms
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.state import Layout, unpack_state
-from keyleash.text import printable
+from keyleash.text import distance, printable
 
-Answer = Any
-"""A reply, or the `LeashError` that came in its place."""
+Reply = Any
+"""A reply, or the `LeashError` that was raised in its place."""
+
+ACTOR = "demo"
+OPERATOR = "operator"
+CORRELATION = "incident-7"
+MARGIN_S = 0.002
+"""A sleep may end a little early."""
 
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """One line of the session, checked."""
+    """A checked line of the session."""
 
     scene: str
     who: str
@@ -33,170 +40,138 @@ class DemoOutcome:
     ok: bool
 
 
-@dataclass(frozen=True)
-class Replies:
-    """The command runs and replies *value*."""
-
-    value: Any
-
-    def __str__(self) -> str:
-        return said(self.value)
-
-    def is_met_by(self, answer: Answer) -> bool:
-        """Whether that is what happened."""
-        return not isinstance(answer, LeashError) and bool(answer == self.value)
+def denied(code: ReplyCode, **details: str) -> LeashError:
+    """Return an expected denial with at least these details; `class_` stands for `class`."""
+    return DENIALS[code]({name.rstrip("_"): value for name, value in details.items()})
 
 
-@dataclass(frozen=True)
-class ExpectedDenial:
-    """The guard refuses with *code*, and says at least *details*."""
-
-    code: ReplyCode
-    details: Mapping[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return _line(self.code, self.details)
-
-    def is_met_by(self, answer: Answer) -> bool:
-        """Whether that is what happened."""
-        return (
-            isinstance(answer, LeashError)
-            and answer.code is self.code
-            and self.details.items() <= answer.details.items()
-        )
+def matches(reply: Reply, expected: Reply) -> bool:
+    """Return whether a reply equals the expected one; of a denial, code and expected details."""
+    if isinstance(expected, LeashError) and isinstance(reply, LeashError):
+        return reply.code is expected.code and expected.details.items() <= reply.details.items()
+    return bool(reply == expected)
 
 
-Expectation = Replies | ExpectedDenial
-
-
-def said(answer: Answer) -> str:
-    """An answer on one line."""
-    match answer:
+def reply_text(reply: Reply) -> str:
+    """Return a reply on one line."""
+    match reply:
         case LeashError():
-            return _line(answer.code, answer.details)
+            # Times in milliseconds are for programs.
+            pairs = (
+                f"{name}={printable(value)}"
+                for name, value in reply.details.items()
+                if not name.endswith("_at_ms")
+            )
+            return " ".join([reply.code, *pairs])
         case list():
-            return ", ".join(map(said, answer))
+            return ", ".join(map(reply_text, reply))
         case None:
             return "(nil)"
         case True:
             return "OK"
         case int():
-            return f"(integer) {answer}"
+            return f"(integer) {reply}"
         case _:
-            return printable(str(answer))
-
-
-def _line(code: ReplyCode, details: Mapping[str, str]) -> str:
-    # A moment in milliseconds is for programs; the scenes say it in words where it matters.
-    pairs = (
-        f"{name}={printable(value)}"
-        for name, value in details.items()
-        if not name.endswith("_at_ms")
-    )
-    return " ".join([str(code), *pairs])
-
-
-ACTOR = "demo"
-OPERATOR = "operator"
-CORRELATION = "incident-7"
-MARGIN_S = 0.002
-"""A sleep is never exactly as long as it was meant to be."""
+            return printable(str(reply))
 
 
 class DemoStage:
-    """
-    Where the session happens.
+    """A demo session on a server.
 
     Attributes:
         operator: An unguarded client with full rights.
-        outcomes: Every line so far.
-        writes: Mutations that were let through, by identity.
+        outcomes: The lines so far.
+        writes: The number of successful writes per identity.
+        tokens: The current token per identity.
+        scene: The title of the current scene.
     """
 
     def __init__(self, url: str, listener: Callable[[DemoOutcome], None]) -> None:
-        self.url = url
         self.operator: Any = redis.Redis.from_url(url)
         self.keyspace = Keyspace()
         self.outcomes: list[DemoOutcome] = []
-        self.writes: dict[str, int] = {}
+        self.writes: Counter[str] = Counter()
+        self.tokens: dict[str, IssuedToken] = {}
         self.scene = ""
+        self._url = url
         self._listener = listener
         self._agents: dict[str, keyleash.Redis] = {}
-        self._tokens: dict[str, IssuedToken] = {}
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         for client in (*self._agents.values(), self.operator):
             client.close()
 
-    def issue(self, identity: str, ttl_s: int | None = None) -> IssuedToken:
-        """Issue a token; from now on the agent uses this one."""
+    def issue(self, identity: str, ttl_s: int | None = None) -> None:
+        """Issue a token, which the agent uses from now on."""
         token = issue_token(self.operator, identity, ttl_s=ttl_s, actor=ACTOR, note="demo")
         if identity in self._agents:
             self._agents[identity].close()
         self._agents[identity] = keyleash.Redis.from_url(
-            self.url, token=token.token, decode_responses=True
+            self._url, token=token.token, decode_responses=True
         )
-        self._tokens[identity] = token
-        return token
+        self.tokens[identity] = token
+        life = distance(token.expires_ms, self.now_ms() - 500)
+        self.check(
+            f"keyleash token issue {identity}{f' --ttl {ttl_s}s' if ttl_s else ''}",
+            f"token {token.id}, expires {life}",
+            "a token that is not shortened",
+            ok=not token.capped,
+        )
 
-    def token_of(self, identity: str) -> IssuedToken:
-        """The token that the agent uses."""
-        return self._tokens[identity]
-
-    def ask(self, identity: str, *command: str) -> Answer:
-        """Let an agent call a command; a refusal is an answer too."""
+    def ask(self, identity: str, command: str) -> Reply:
+        """Call a command as an agent; return its reply or denial."""
         try:
             with keyleash.correlation(CORRELATION):
-                answer = self._agents[identity].execute_command(*command)
-        except LeashError as refusal:
-            return refusal
-        if command[0] == "SET":
-            self.writes[identity] = self.writes.get(identity, 0) + 1
-        return answer
+                reply = self._agents[identity].execute_command(*command.split(" "))
+        except LeashError as denial:
+            return denial
+        self.writes[identity] += command.startswith("SET ")
+        return reply
 
-    def ask_batch(self, identity: str, *commands: str) -> Answer:
-        """Let an agent call commands that run all, or not at all."""
+    def call(self, identity: str, command: str, expected: Reply) -> None:
+        """Call a command as an agent, and record whether the reply is as expected."""
+        self.record(identity, command, self.ask(identity, command), expected)
+
+    def batch(self, identity: str, commands: list[str], expected: Reply) -> None:
+        """Call commands as a batch, and record whether the replies are as expected."""
+        reply: Reply
         try:
             batch: Any
             with keyleash.correlation(CORRELATION), self._agents[identity].batch() as batch:
                 for command in commands:
                     batch.execute_command(*command.split(" "))
-        except LeashError as refusal:
-            return refusal
-        writes = sum(command.startswith("SET ") for command in commands)
-        self.writes[identity] = self.writes.get(identity, 0) + writes
-        return batch.results
+        except LeashError as denial:
+            reply = denial
+        else:
+            reply = batch.results
+            self.writes[identity] += sum(command.startswith("SET ") for command in commands)
+        self.record(identity, f"batch: {'; '.join(commands)}", reply, expected)
 
-    def call(self, identity: str, command: str, expected: Expectation) -> Answer:
-        """Let an agent call a command, and record whether it was answered as expected."""
-        answer = self.ask(identity, *command.split(" "))
-        self.record(identity, command, answer, expected)
-        return answer
+    def record(self, who: str, call: str, reply: Reply, expected: Reply) -> None:
+        """Record a reply and the expected one."""
+        is_ok = matches(reply, expected)
+        self.check(call, reply_text(reply), reply_text(expected), who=who, ok=is_ok)
 
-    def record(self, who: str, call: str, answer: Answer, expected: Expectation) -> None:
-        """Record an answer beside what it should have been."""
-        self._add(who, call, said(answer), str(expected), expected.is_met_by(answer))
-
-    def check(self, who: str, call: str, fact: str, expected: str, ok: bool) -> None:
-        """Record a fact that was checked otherwise."""
-        self._add(who, call, fact, expected, ok)
+    def check(
+        self, call: str, fact: str, expected: str, *, who: str = OPERATOR, ok: bool | None = None
+    ) -> None:
+        """Record a fact and the expected one; unless *ok* is given, they must be equal."""
+        is_ok = fact == expected if ok is None else ok
+        outcome = DemoOutcome(self.scene, who, call, fact, expected, is_ok)
+        self.outcomes.append(outcome)
+        self._listener(outcome)
 
     def now_ms(self) -> int:
-        """Server time."""
+        """Return the server's time."""
         return server_time_ms(self.operator)
 
     def wait_ms(self, duration_ms: int) -> None:
-        """Let time pass."""
+        """Sleep; not at all if the duration is negative."""
         time.sleep(max(0, duration_ms) / 1000 + MARGIN_S)
 
-    def budget_used(self, identity: str, limit: str) -> int:
-        """What the state of an identity says that a budget has counted."""
+    def used(self, identity: str, limit: str) -> int:
+        """Return the count of a budget."""
         layout = Layout.from_json(self.operator.hget(self.keyspace.layouts, identity))
         state = unpack_state(self.operator.get(self.keyspace.state(identity)), layout)
         return next(held.used for held in state.limits if held.slot.name == limit)
-
-    def _add(self, who: str, call: str, answer: str, expected: str, ok: bool) -> None:
-        outcome = DemoOutcome(self.scene, who, call, answer, expected, ok)
-        self.outcomes.append(outcome)
-        self._listener(outcome)

@@ -1,26 +1,17 @@
-"""The session, scene by scene. Its limits are those of examples/agents.yaml."""
+"""The scenes of the demo. The limits are those of examples/agents.yaml."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from keyleash.audit import read_denials, read_events
-from keyleash.cli.demo.stage import (
-    ACTOR,
-    OPERATOR,
-    Answer,
-    DemoStage,
-    Expectation,
-    ExpectedDenial,
-    Replies,
-)
+from keyleash.cli.demo.stage import ACTOR, DemoStage, Reply, denied
 from keyleash.compiler.render import examples_root
 from keyleash.errors import BudgetExhaustedError, LeashError, RateLimitedError, ReplyCode
 from keyleash.operator import freeze, load_policy, thaw
-from keyleash.operator.tokens import revoke as revoke_token
-from keyleash.text import clock_time, counted, distance
+from keyleash.operator.tokens import revoke
+from keyleash.text import clock_time, counted
 
 READER, RUNNER, RECOVERY = "agent-reader", "agent-runner", "agent-recovery"
 STATE_KEY = "agents:jobs:42:state"
@@ -28,208 +19,170 @@ CONTEXT_KEY = "agents:context:42"
 RESULT_KEY = "agents:jobs:42:result"
 LOCK_KEY = "agents:jobs:42:lock"
 CHECKPOINT_KEY = "agents:recovery:7:checkpoint"
+READ_STATE, READ_CONTEXT = f"GET {STATE_KEY}", f"GET {CONTEXT_KEY}"
 
 BURST = 60
 INTERVAL_MS = 100
 DAILY_REQUESTS = 5000
 DAY_MS = 86_400_000
 LOOP_MS = 10_000
-"""More than the runaway loop may take."""
-
-DONE = Replies(True)
-"""Redis-py makes a bool of OK."""
-
-Step = Callable[[DemoStage], object]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A few steps that show one thing."""
-
-    title: str
-    steps: tuple[Step, ...]
-
-    def play(self, stage: DemoStage) -> None:
-        """Take the steps."""
-        stage.scene = self.title
-        for step in self.steps:
-            step(stage)
-
-
-def call(identity: str, command: str, expected: Expectation) -> Step:
-    """A step in which an agent calls one command."""
-    return lambda stage: stage.call(identity, command, expected)
-
-
-def batch(identity: str, *commands: str, expected: Expectation) -> Step:
-    """A step in which an agent calls several commands at once."""
-
-    def step(stage: DemoStage) -> None:
-        answer = stage.ask_batch(identity, *commands)
-        stage.record(identity, f"batch: {'; '.join(commands)}", answer, expected)
-
-    return step
-
-
-def refused(code: ReplyCode, **details: str) -> ExpectedDenial:
-    """Expect a refusal; `class_` stands for `class`."""
-    return ExpectedDenial(code, {name.rstrip("_"): value for name, value in details.items()})
+"""Upper bound on the duration of the runaway loop."""
 
 
 def load_example(stage: DemoStage) -> None:
-    """Make examples/agents.yaml the active policy."""
+    """Activate examples/agents.yaml."""
     path = examples_root() / "agents.yaml"
     result = load_policy(stage.operator, path.read_text("utf-8"), file=str(path), actor=ACTOR)
     count = counted(len(result.identities), "identity")
-    fact = f"activated generation {result.generation}: {count}"
-    expected = "activated generation 1: 4 identities"
-    stage.check(OPERATOR, f"keyleash load {path.name}", fact, expected, fact == expected)
+    stage.check(
+        f"keyleash load {path.name}",
+        f"activated generation {result.generation}: {count}",
+        "activated generation 1: 4 identities",
+    )
 
 
-def issue(identity: str, ttl_s: int | None = None) -> Step:
-    """A step in which an agent gets a new token."""
-
-    def step(stage: DemoStage) -> None:
-        token = stage.issue(identity, ttl_s)
-        life = distance(token.expires_ms, stage.now_ms() - 500)
-        option = f" --ttl {ttl_s}s" if ttl_s else ""
-        stage.check(
-            OPERATOR,
-            f"keyleash token issue {identity}{option}",
-            f"token {token.id}, expires {life}",
-            "a token that is not shortened",
-            not token.capped,
-        )
-
-    return step
+def prepare(stage: DemoStage) -> None:
+    """Load the policy, and issue the tokens."""
+    load_example(stage)
+    for identity in (READER, RUNNER, RECOVERY):
+        stage.issue(identity)
 
 
-def let_burst_refill(stage: DemoStage) -> None:
-    """Wait until the writes of earlier scenes do not count any more."""
-    stage.wait_ms(stage.writes.get(RUNNER, 0) * INTERVAL_MS)
+def run_granted(stage: DemoStage) -> None:
+    """Write and read a granted key."""
+    stage.call(RUNNER, f"SET {STATE_KEY} running", True)
+    stage.call(RUNNER, READ_STATE, "running")
+
+
+def use_other_key(stage: DemoStage) -> None:
+    """Read a key of another agent."""
+    stage.call(RUNNER, READ_CONTEXT, denied(ReplyCode.KEY_NOT_GRANTED, key=CONTEXT_KEY))
+
+
+def write_as_reader(stage: DemoStage) -> None:
+    """Write with a grant for reading."""
+    expected = denied(ReplyCode.CLASS_NOT_GRANTED, class_="write")
+    stage.call(READER, f"SET {CONTEXT_KEY} x", expected)
+
+
+def use_denied_key(stage: DemoStage) -> None:
+    """Write a key of a deny rule."""
+    stage.call(RUNNER, f"SET {LOCK_KEY} x", denied(ReplyCode.KEY_DENIED, key=LOCK_KEY))
+
+
+def run_batches(stage: DemoStage) -> None:
+    """Call a batch with a denied command, then one without."""
+    stage.batch(
+        RUNNER,
+        [f"SET {STATE_KEY} done", f"SET {LOCK_KEY} x"],
+        denied(ReplyCode.KEY_DENIED, key=LOCK_KEY, item="2"),
+    )
+    stage.batch(RUNNER, [f"SET {RESULT_KEY} 42", READ_STATE], [True, "running"])
 
 
 def write_until_limited(stage: DemoStage) -> None:
-    """Write in a loop until the rate stops it, then wait as told and write again."""
+    """Write in a loop until the rate limit denies it, then wait as told and write again."""
+    # Until the writes of earlier scenes no longer count.
+    stage.wait_ms(stage.writes[RUNNER] * INTERVAL_MS)
     start_s = time.monotonic()
-    write = ("SET", STATE_KEY)
-    passed, answer = _until_refused(lambda n: stage.ask(RUNNER, *write, f"step-{n}"), 10 * BURST)
-    # A place in the burst comes free every 100 ms, also while the loop runs.
+    write = f"SET {STATE_KEY} step-"
+    passed, reply = _until_denied(lambda n: stage.ask(RUNNER, f"{write}{n}"), 10 * BURST)
+    # A place in the burst is freed every 100 ms, also during the loop.
     freed = int((time.monotonic() - start_s) * 1000) // INTERVAL_MS + 1
     stage.check(
-        RUNNER,
-        f"SET {STATE_KEY} step-0, step-1, … in a loop",
+        f"{write}0, step-1, … in a loop",
         f"{passed} writes pass at once",
         f"{BURST} writes pass at once",
-        BURST <= passed < BURST + freed + 1,
+        who=RUNNER,
+        ok=BURST <= passed < BURST + freed + 1,
     )
-    limited = refused(ReplyCode.RATE_LIMITED, limit="rate.writes")
-    stage.record(RUNNER, f"SET {STATE_KEY} step-{passed}", answer, limited)
-    if isinstance(answer, RateLimitedError):
-        after_ms = answer.retry_after_ms
+    limited = denied(ReplyCode.RATE_LIMITED, limit="rate.writes")
+    stage.record(RUNNER, f"{write}{passed}", reply, limited)
+    if isinstance(reply, RateLimitedError):
+        after_ms = reply.retry_after_ms
         stage.wait_ms(after_ms)
-        answer = stage.ask(RUNNER, *write, f"step-{passed}")
-        stage.record(RUNNER, f"the same, {after_ms} ms later", answer, DONE)
+        reply = stage.ask(RUNNER, f"{write}{passed}")
+        stage.record(RUNNER, f"the same, {after_ms} ms later", reply, True)
 
 
-def _until_refused(ask: Callable[[int], Answer], at_most: int) -> tuple[int, Answer]:
-    """How often a call passed, and its last answer; a guard that never refuses ends it too."""
+def _until_denied(ask: Callable[[int], Reply], at_most: int) -> tuple[int, Reply]:
+    """Return the number of calls that passed, and the last reply."""
     for passed in range(at_most):
-        answer = ask(passed)
-        if isinstance(answer, LeashError):
-            return passed, answer
-    return at_most, answer
-
-
-def stay_clear_of_midnight(stage: DemoStage) -> None:
-    """The budget is one of UTC days: a loop across midnight would get a new one."""
-    left_ms = DAY_MS - stage.now_ms() % DAY_MS
-    if left_ms < LOOP_MS:
-        stage.wait_ms(left_ms)
+        reply = ask(passed)
+        if isinstance(reply, LeashError):
+            return passed, reply
+    return at_most, reply
 
 
 def spend_budget(stage: DemoStage) -> None:
-    """Call in a loop until the day's budget is spent."""
+    """Call in a loop until the day's budget is used up."""
+    # Across midnight (UTC) the loop would get a new budget.
+    left_ms = DAY_MS - stage.now_ms() % DAY_MS
+    if left_ms < LOOP_MS:
+        stage.wait_ms(left_ms)
     command = f"EXISTS {CHECKPOINT_KEY}"
-    passed, answer = _until_refused(
-        lambda _: stage.ask(RECOVERY, *command.split()), 2 * DAILY_REQUESTS
-    )
+    passed, reply = _until_denied(lambda _: stage.ask(RECOVERY, command), 2 * DAILY_REQUESTS)
     stage.check(
-        RECOVERY,
         f"{command} in a loop",
         f"{passed} calls pass",
         f"{DAILY_REQUESTS} calls pass",
-        passed == DAILY_REQUESTS,
+        who=RECOVERY,
     )
-    spent = refused(ReplyCode.BUDGET_EXHAUSTED, limit="budget.requests")
-    stage.record(RECOVERY, command, answer, spent)
-    used = stage.budget_used(RECOVERY, "budget.requests")
+    spent = denied(ReplyCode.BUDGET_EXHAUSTED, limit="budget.requests")
+    stage.record(RECOVERY, command, reply, spent)
     stage.check(
-        OPERATOR,
         "keyleash status",
-        f"{used} of {DAILY_REQUESTS} used",
+        f"{stage.used(RECOVERY, 'budget.requests')} of {DAILY_REQUESTS} used",
         f"{DAILY_REQUESTS} of {DAILY_REQUESTS} used",
-        used == DAILY_REQUESTS,
     )
-    if isinstance(answer, BudgetExhaustedError):
+    if isinstance(reply, BudgetExhaustedError):
         midnight_ms = (stage.now_ms() // DAY_MS + 1) * DAY_MS
         stage.check(
-            RECOVERY,
-            "when may it go on?",
-            f"at {clock_time(answer.resets_at_ms)}",
+            "time of the reset",
+            f"at {clock_time(reply.resets_at_ms)}",
             f"at {clock_time(midnight_ms)}",
-            answer.resets_at_ms == midnight_ms,
+            who=RECOVERY,
         )
 
 
 def outlive_token(stage: DemoStage) -> None:
-    """Wait until the reader's token is over."""
-    stage.wait_ms(stage.token_of(READER).expires_ms - stage.now_ms())
+    """Call before and after the expiry of a token."""
+    stage.issue(READER, ttl_s=1)
+    stage.call(READER, READ_CONTEXT, None)
+    stage.wait_ms(stage.tokens[READER].expires_ms - stage.now_ms())
+    stage.call(READER, READ_CONTEXT, denied(ReplyCode.TOKEN_EXPIRED))
 
 
-def revoke(stage: DemoStage) -> None:
-    """Revoke the reader's token."""
-    token_id = stage.token_of(READER).id
-    revoked = revoke_token(stage.operator, token_id=token_id, actor=ACTOR).tokens
+def revoke_token(stage: DemoStage) -> None:
+    """Call before and after the revocation of a token."""
+    stage.issue(READER)
+    stage.call(READER, READ_CONTEXT, None)
+    token_id = stage.tokens[READER].id
+    revoked = revoke(stage.operator, token_id=token_id, actor=ACTOR).tokens
     stage.check(
-        OPERATOR,
         f"keyleash token revoke {token_id}",
         f"{counted(len(revoked), 'token')} revoked",
         "1 token revoked",
-        revoked == ((READER, token_id),),
+        ok=revoked == ((READER, token_id),),
     )
+    stage.call(READER, READ_CONTEXT, denied(ReplyCode.TOKEN_REVOKED))
 
 
-def suspend(suspended: bool) -> Step:
-    """A step in which the runner is suspended, or resumed."""
-    word = "suspend" if suspended else "resume"
-
-    def step(stage: DemoStage) -> None:
-        if suspended:
-            result = freeze(stage.operator, [RUNNER], reason="", actor=ACTOR)
-        else:
-            result = thaw(stage.operator, [RUNNER], actor=ACTOR)
-        changed = result.identities[0].changed
-        fact = "done" if changed else "it was so already"
-        stage.check(OPERATOR, f"keyleash identity {word} {RUNNER}", fact, "done", changed)
-
-    return step
+def suspend_and_resume(stage: DemoStage) -> None:
+    """Call during and after a suspension."""
+    result = freeze(stage.operator, [RUNNER], reason="demo", actor=ACTOR)
+    _check_change(stage, f"keyleash freeze {RUNNER} --reason demo", result.identities[0].changed)
+    stage.call(RUNNER, READ_STATE, denied(ReplyCode.SUSPENDED))
+    result = thaw(stage.operator, [RUNNER], actor=ACTOR)
+    _check_change(stage, f"keyleash thaw {RUNNER}", result.identities[0].changed)
+    stage.call(RUNNER, f"EXISTS {STATE_KEY}", 1)
 
 
-def count_mutations(stage: DemoStage) -> None:
-    """Compare the trail with the writes that were answered."""
-    wanted = stage.writes.get(RUNNER, 0)
-    events = list(read_events(stage.operator, stage.keyspace, [RUNNER]))
-    stage.check(
-        OPERATOR,
-        f"keyleash audit log {RUNNER}",
-        f"{counted(len(events), 'mutation')}",
-        f"{counted(wanted, 'mutation')}",
-        len(events) == wanted,
-    )
+def _check_change(stage: DemoStage, call: str, changed: bool) -> None:
+    stage.check(call, "done" if changed else "unchanged", "done")
 
 
-DENIALS = {
+DENIED = {
     READER: [ReplyCode.CLASS_NOT_GRANTED, ReplyCode.TOKEN_EXPIRED, ReplyCode.TOKEN_REVOKED],
     RUNNER: [
         ReplyCode.KEY_NOT_GRANTED,
@@ -240,75 +193,42 @@ DENIALS = {
     ],
     RECOVERY: [ReplyCode.BUDGET_EXHAUSTED],
 }
-"""What each identity was refused, in order; between identities one millisecond has no order."""
+"""The denials of each identity, in order."""
 
 
-def compare_denials(stage: DemoStage) -> None:
-    """Compare the denials of each identity with the refusals of this session."""
-    denials = list(read_denials(stage.operator, stage.keyspace, [*DENIALS]))
-    found: dict[str, list[str]] = {identity: [] for identity in DENIALS}
-    for denial in denials:
-        found[denial.identity] += [denial.code] * denial.repeats
-    wanted = sum(map(len, DENIALS.values()))
+def compare_audit_log(stage: DemoStage) -> None:
+    """Compare the audit log with the replies of this session."""
+    events = list(read_events(stage.operator, stage.keyspace, [RUNNER]))
     stage.check(
-        OPERATOR,
+        f"keyleash audit log {RUNNER}",
+        counted(len(events), "mutation"),
+        counted(stage.writes[RUNNER], "mutation"),
+    )
+    found: dict[str, list[str]] = {identity: [] for identity in DENIED}
+    for denial in read_denials(stage.operator, stage.keyspace, [*DENIED]):
+        found[denial.identity] += [denial.code] * denial.repeats
+    stage.check(
         "keyleash audit log --denied",
-        f"{counted(sum(denial.repeats for denial in denials), 'refusal')}",
-        f"{counted(wanted, 'refusal')}, in the order in which each identity met them",
-        found == DENIALS,
+        counted(sum(map(len, found.values())), "denial"),
+        f"{counted(sum(map(len, DENIED.values())), 'denial')}, in the order of the calls",
+        ok=found == DENIED,
     )
 
 
-SCENES = (
-    Scene("an operator loads a policy and hands out tokens", (
-        load_example, issue(READER), issue(RUNNER), issue(RECOVERY),
-    )),
-    Scene("what is granted works", (
-        call(RUNNER, f"SET {STATE_KEY} running", DONE),
-        call(RUNNER, f"GET {STATE_KEY}", Replies("running")),
-    )),
-    Scene("a key outside the granted names", (
-        call(RUNNER, f"GET {CONTEXT_KEY}", refused(ReplyCode.KEY_NOT_GRANTED, key=CONTEXT_KEY)),
-    )),
-    Scene("an operation that was not granted: the reader only reads", (
-        call(READER, f"SET {CONTEXT_KEY} x", refused(ReplyCode.CLASS_NOT_GRANTED, class_="write")),
-    )),
-    Scene("a key that a deny rule protects", (
-        call(RUNNER, f"SET {LOCK_KEY} x", refused(ReplyCode.KEY_DENIED, key=LOCK_KEY)),
-    )),
-    Scene("a batch runs whole, or not at all", (
-        batch(
-            RUNNER, f"SET {STATE_KEY} done", f"SET {LOCK_KEY} x",
-            expected=refused(ReplyCode.KEY_DENIED, key=LOCK_KEY, item="2"),
-        ),
-        batch(
-            RUNNER, f"SET {RESULT_KEY} 42", f"GET {STATE_KEY}",
-            expected=Replies([True, "running"]),
-        ),
-    )),
-    Scene("too many writes: 600 a minute, 60 at once", (
-        let_burst_refill, write_until_limited,
-    )),
-    Scene("a runaway loop: 5000 requests a day", (
-        stay_clear_of_midnight, spend_budget,
-    )),
-    Scene("a token that lives one second", (
-        issue(READER, ttl_s=1),
-        call(READER, f"GET {CONTEXT_KEY}", Replies(None)),
-        outlive_token,
-        call(READER, f"GET {CONTEXT_KEY}", refused(ReplyCode.TOKEN_EXPIRED)),
-    )),
-    Scene("a revocation takes effect on the next call", (
-        issue(READER),
-        call(READER, f"GET {CONTEXT_KEY}", Replies(None)),
-        revoke,
-        call(READER, f"GET {CONTEXT_KEY}", refused(ReplyCode.TOKEN_REVOKED)),
-    )),
-    Scene("an identity is suspended, and resumed", (
-        suspend(True),
-        call(RUNNER, f"GET {STATE_KEY}", refused(ReplyCode.SUSPENDED)),
-        suspend(False),
-        call(RUNNER, f"EXISTS {STATE_KEY}", Replies(1)),
-    )),
-    Scene("every call is in the audit log", (count_mutations, compare_denials)),
-)  # fmt: skip
+Scene = tuple[str, Callable[[DemoStage], None]]
+
+SCENES: tuple[Scene, ...] = (
+    ("an operator loads a policy and issues tokens", prepare),
+    ("a granted operation on a granted key", run_granted),
+    ("a key that is not granted", use_other_key),
+    ("an operation that is not granted: the reader only reads", write_as_reader),
+    ("a key that a deny rule protects", use_denied_key),
+    ("a batch is all-or-nothing", run_batches),
+    ("too many writes: 600 a minute, 60 at once", write_until_limited),
+    ("a runaway loop: 5000 requests a day", spend_budget),
+    ("a token that lives one second", outlive_token),
+    ("a revocation takes effect on the next call", revoke_token),
+    ("an identity is suspended, and resumed", suspend_and_resume),
+    ("every call is in the audit log", compare_audit_log),
+)
+"""Titles, and the functions that play the scenes."""
