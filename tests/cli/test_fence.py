@@ -1,4 +1,4 @@
-"""`keyleash fence`, as operators use it."""
+"""`keyleash fence`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ identities:
 
 @pytest.fixture
 def fenced(cli: Cli, policy: Path) -> Cli:
-    """The command, with a policy active that can be fenced."""
+    """The command, with an active policy that can be fenced."""
     policy.write_text(POLICY)
     cli.ok("load", policy, "--yes")
     return cli
@@ -51,8 +51,8 @@ def can_log_in(cli: Cli, user: str, password: str) -> bool:
         return False
 
 
-def test_plan_says_what_is_to_be_done_and_exits_by_it(fenced: Cli) -> None:
-    """1 while something is to be done, 0 when nothing is; and it changes nothing."""
+def test_plan_exits_with_1_while_changes_are_due(fenced: Cli) -> None:
+    """It changes nothing."""
     before = fenced.run("fence", "plan")
     assert before.exit_code == 1
     assert "one   new   there is no such user" in before.stdout
@@ -64,8 +64,8 @@ def test_plan_says_what_is_to_be_done_and_exits_by_it(fenced: Cli) -> None:
     assert "nothing to change" in after.stderr
 
 
-def test_minted_passwords_alone_are_the_output(fenced: Cli) -> None:
-    """So they can go to a file; they are printed this once and work."""
+def test_generated_passwords_are_the_only_output(fenced: Cli) -> None:
+    """They can be redirected to a file, and are printed once."""
     result = fenced.run("fence", "apply", "--mint", "--yes")
     assert result.exit_code == 0
     minted = passwords(result.stdout)
@@ -77,16 +77,16 @@ def test_minted_passwords_alone_are_the_output(fenced: Cli) -> None:
     assert "nothing changed; verified" in again.stderr
 
 
-def test_without_passwords_users_are_off_and_it_is_said(fenced: Cli) -> None:
-    """Never on without one."""
+def test_users_without_passwords_are_off(fenced: Cli) -> None:
+    """A note lists them."""
     result = fenced.run("fence", "apply", "--yes")
     assert result.exit_code == 0
     assert "off without a password: one, two" in result.stderr
     assert not can_log_in(fenced, "one", "")
 
 
-def test_hashes_of_passwords_that_others_made_are_taken(fenced: Cli, tmp_path: Path) -> None:
-    """From a file or standard input, never from the command line; wrong lines are not repeated."""
+def test_password_hashes_are_read_from_a_file(fenced: Cli, tmp_path: Path) -> None:
+    """Or from standard input; malformed lines are not repeated in errors."""
     file = tmp_path / "hashes"
     sha256 = hashlib.sha256(b"secret").hexdigest()
     file.write_text(f"# ours\none {sha256}\n\n")
@@ -94,20 +94,20 @@ def test_hashes_of_passwords_that_others_made_are_taken(fenced: Cli, tmp_path: P
     assert can_log_in(fenced, "one", "secret")
     fenced.ok("fence", "apply", "--hashes", "-", "--yes", stdin=f"one {sha256}\n")
 
-    for line, said in (
+    for line, message in (
         ("one secret", "line 1 of the hashes is malformed"),
-        (f"nobody {sha256}", "names an unknown identity"),
+        (f"three {sha256}", "names an unknown identity"),
         (f"one {'0' * 64}", "`one` has a password already"),
         (f"two {sha256}\ntwo {sha256}", "repeats `two`"),
     ):
         result = fenced.run("fence", "apply", "--hashes", "-", "--yes", stdin=line)
         assert result.exit_code != 0
-        assert said in result.stderr
+        assert message in result.stderr
         assert "secret" not in result.stderr
 
 
-def test_rotation_prints_new_passwords_and_is_finished_apart(fenced: Cli) -> None:
-    """Two are valid in between; a second rotation has to wait for the end of the first."""
+def test_rotation_prints_new_passwords_until_it_is_finished(fenced: Cli) -> None:
+    """Two are valid meanwhile; another rotation must wait for the end of the first."""
     first = passwords(fenced.ok("fence", "apply", "--mint", "--yes"))["one"]
     second = passwords(fenced.ok("fence", "rotate", "one"))["one"]
     assert can_log_in(fenced, "one", first)
@@ -124,8 +124,8 @@ def test_rotation_prints_new_passwords_and_is_finished_apart(fenced: Cli) -> Non
     assert can_log_in(fenced, "one", "third")
 
 
-def test_removal_is_asked_for_and_told(fenced: Cli) -> None:
-    """Users of others stay, and a name that has none is an error."""
+def test_removal_asks_and_reports(fenced: Cli) -> None:
+    """Foreign users remain, and an identity without a user is an error."""
     fenced.ok("fence", "apply", "--mint", "--yes")
     assert fenced.run("fence", "remove").exit_code == 2
     assert fenced.run("fence", "remove", "one").exit_code == 2  # there is no terminal to ask on
@@ -135,8 +135,8 @@ def test_removal_is_asked_for_and_told(fenced: Cli) -> None:
     assert fenced.ok("fence", "remove", "--all", "--yes") == "no user to delete\n"
 
 
-def test_removal_tells_of_a_user_that_stays(fenced: Cli, embedded: RealServer) -> None:
-    """Whoever cuts an agent off must not believe that it is while its name still opens a door."""
+def test_removal_reports_a_foreign_user_that_remains(fenced: Cli, embedded: RealServer) -> None:
+    """The operator must know that this name can still log in."""
     fenced.ok("fence", "apply", "--mint", "--yes")
     opened = ("reset", "on", "nopass", "~*", "+@all")
     embedded.client().execute_command("ACL", "SETUSER", "one", *opened)
@@ -150,8 +150,8 @@ def test_removal_tells_of_a_user_that_stays(fenced: Cli, embedded: RealServer) -
     assert fenced.run("fence", "remove", "one", "--yes").exit_code == 0
 
 
-def test_json_has_all_of_it(fenced: Cli) -> None:
-    """One document each; the passwords are in that of the run that made them, and no other."""
+def test_json_has_steps_notes_and_passwords(fenced: Cli) -> None:
+    """Passwords are printed only by the run that generated them."""
     plan = fenced.json("fence", "plan", exit_code=1)
     assert plan["changes"] is True
     assert {user["what"] for user in plan["users"]} == {"created"}
@@ -166,8 +166,8 @@ def test_json_has_all_of_it(fenced: Cli) -> None:
     assert fenced.json("fence", "rotate", "--finish") == {"finished": ["two"]}
 
 
-def test_policy_that_is_not_active_is_refused(fenced: Cli, policy: Path) -> None:
-    """The file is there to be sure that what is fenced is what one thinks."""
+def test_inactive_policy_is_an_error(fenced: Cli, policy: Path) -> None:
+    """The file confirms which policy is fenced."""
     fenced.ok("fence", "apply", policy, "--mint", "--yes")
     policy.write_text(POLICY.replace("[read, write]", "[read]"))
     refused = fenced.run("fence", "apply", policy, "--yes")
@@ -176,8 +176,8 @@ def test_policy_that_is_not_active_is_refused(fenced: Cli, policy: Path) -> None
     assert "load it first" in refused.stderr
 
 
-def test_load_keeps_users_in_step_and_names_who_has_none(fenced: Cli, policy: Path) -> None:
-    """A new identity has no user until it is made; one that left has none any more."""
+def test_load_updates_users_and_lists_identities_without_one(fenced: Cli, policy: Path) -> None:
+    """New identities have none; users of removed identities are deleted."""
     fenced.ok("fence", "apply", "--mint", "--yes")
     policy.write_text(POLICY.replace("  two:", "  three:"))
     loaded = fenced.run("load", policy, "--yes", "--allow-widening", "--allow-removal")
@@ -187,28 +187,28 @@ def test_load_keeps_users_in_step_and_names_who_has_none(fenced: Cli, policy: Pa
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["fence", "plan", "--tier", "sealed"], 2, "the server is not sealed"),
-        (["fence", "apply", "--wide", "nobody"], 1, "no identity `nobody`"),
+        (["fence", "apply", "--wide", "three"], 1, "no identity `three`"),
         (["fence", "rotate"], 1, "no identity has an ACL user"),
         (["fence", "rotate", "--finish", "--hashes", "-"], 2, "takes no hashes"),
         (["fence", "plan", "--node", "redis://u:hush@127.0.0.1:1"], 2, "a password on the command"),
         (["fence", "plan", "--node", "redis://127.0.0.1:1"], 69, "`redis://127.0.0.1:1` does not"),
     ],
 )
-def test_mistake_is_told_with_a_way_out(
-    fenced: Cli, words: list[str], code: int, said: str
+def test_mistake_is_an_error_with_help(
+    fenced: Cli, words: list[str], code: int, message: str
 ) -> None:
-    """And nothing is changed."""
+    """Nothing is changed."""
     result = fenced.run(*words)
     assert result.exit_code == code
-    assert said in result.stderr
+    assert message in result.stderr
     assert "help: " in result.stderr
 
 
 def test_password_of_a_server_is_never_shown(fenced: Cli) -> None:
-    """Servers are named as the URL without it."""
+    """Servers are named by their URL without the password."""
     with redis.Redis.from_url(fenced.url) as admin:
         admin.execute_command("ACL", "SETUSER", "ops", "on", ">hush", "~*", "&*", "+@all")
     node = fenced.url.replace("redis://", "redis://ops:hush@")
@@ -220,8 +220,8 @@ def test_password_of_a_server_is_never_shown(fenced: Cli) -> None:
     assert "wrong" not in wrong.output
 
 
-def test_credentials_of_the_first_server_are_those_of_others(fenced: Cli) -> None:
-    """So a secret need not stand in every URL."""
+def test_credentials_default_to_those_of_the_first_server(fenced: Cli) -> None:
+    """The secret is not needed in every URL."""
     with redis.Redis.from_url(fenced.url) as admin:
         admin.execute_command("ACL", "SETUSER", "ops", "on", ">hush", "~*", "&*", "+@all")
         admin.execute_command("ACL", "SETUSER", "default", "resetpass", ">other")
@@ -234,10 +234,10 @@ def test_credentials_of_the_first_server_are_those_of_others(fenced: Cli) -> Non
     assert result.stdout.count("there is no such user") == 4
 
 
-def test_sealed_user_reaches_nothing_but_by_its_guard(
+def test_sealed_user_reaches_keys_through_its_guard_only(
     fenced: Cli, embedded: RealServer, policy: Path
 ) -> None:
-    """It has rights on names that it does not know, which no message shows to anybody."""
+    """It has rights on names that it does not know, and no message shows them."""
     policy.write_text(POLICY.replace('"a:{id}:*"', '"*"'))
     fenced.ok("load", policy, "--yes", "--allow-widening")
     minted = passwords(fenced.ok("fence", "apply", "--mint", "--yes"))
@@ -266,7 +266,7 @@ def test_sealed_user_reaches_nothing_but_by_its_guard(
 
 @contextlib.contextmanager
 def with_aclfile(binary: Path, file: Path, folder: Path) -> Iterator[str]:
-    """The URL of a server that keeps its users in *file*."""
+    """Yield the URL of a server that stores its users in *file*."""
     socket = folder / "socket"
     options = {"port": "0", "unixsocket": str(socket), "save": "", "dir": str(folder)}
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
@@ -290,8 +290,8 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_aclfile_makes_the_same_users(server: RealServer, tmp_path: Path) -> None:
-    """A server that starts with it has them; what it saves it can read again."""
+def test_acl_file_output_creates_the_same_users(server: RealServer, tmp_path: Path) -> None:
+    """A server starts with the file, and can read what it saves."""
     cli, policy = Cli(server.url), tmp_path / "policy.yaml"
     policy.write_text(POLICY)
     cli.ok("load", policy, "--yes")
@@ -321,8 +321,8 @@ def hashes_of(minted: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("program", ["redis-cli", "valkey-cli"])
-def test_lines_for_redis_cli_make_the_same_users(fenced: Cli, program: str) -> None:
-    """They go to its standard input."""
+def test_redis_cli_output_creates_the_same_users(fenced: Cli, program: str) -> None:
+    """The lines are its standard input."""
     if shutil.which(program) is None:
         pytest.skip(f"needs {program}")
     fenced.ok("fence", "apply", "--mint", "--yes")
@@ -330,8 +330,8 @@ def test_lines_for_redis_cli_make_the_same_users(fenced: Cli, program: str) -> N
     with redis.Redis.from_url(fenced.url) as admin:
         users = admin.acl_list()
         admin.acl_deluser("one", "two")
-        said = subprocess.run(
+        result = subprocess.run(
             [program, "-u", fenced.url], input=lines, capture_output=True, text=True, check=True
         )
-        assert said.stdout.split() == ["OK", "OK"]
+        assert result.stdout.split() == ["OK", "OK"]
         assert admin.acl_list() == users

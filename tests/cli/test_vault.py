@@ -1,4 +1,4 @@
-"""`keyleash vault`, and the other commands on a server that is sealed."""
+"""`keyleash vault`, and other commands on a sealed server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import redis
 
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import read_seal, server_keyspace
-from keyleash.vault import Hooks, seal
+from keyleash.vault import seal
 from support.command_line import Cli
 from support.fake_resp import bulk, fake_resp, info
 
@@ -28,15 +28,15 @@ identities:
 
 @pytest.fixture
 def sealed(cli: Cli, policy: Path) -> Cli:
-    """The command, with a sealed server on which the policy is active."""
+    """The command on a sealed server with an active policy."""
     policy.write_text(POLICY)
     cli.ok("load", policy, "--yes")
     cli.ok("vault", "seal", "--yes")
     return cli
 
 
-def test_sealing_says_what_it_moved_and_agents_go_on(cli: Cli, policy: Path) -> None:
-    """With the same token, and the same words for keys."""
+def test_seal_reports_moved_keys_and_agents_continue(cli: Cli, policy: Path) -> None:
+    """With the same token and the same key names."""
     policy.write_text(POLICY)
     cli.ok("load", policy, "--yes")
     token = cli.token("one")
@@ -55,15 +55,15 @@ def test_sealing_says_what_it_moved_and_agents_go_on(cli: Cli, policy: Path) -> 
     assert secrets.vault not in result.output + cli.ok("status")
 
 
-def test_every_tool_works_on_a_sealed_server_without_an_option(sealed: Cli, policy: Path) -> None:
-    """And by the names that agents have."""
+def test_commands_work_on_a_sealed_server_without_options(sealed: Cli, policy: Path) -> None:
+    """Their output has the logical names."""
     token = sealed.token("one")
     for value in ("before", "after"):
         sealed.ok("exec", "SET", "k:1", value, KEYLEASH_TOKEN=token)
 
     secrets = server_keyspace(redis.Redis.from_url(sealed.url))
     event = sealed.lines("audit", "log")[-1]["id"]
-    said = [
+    outputs = [
         sealed.ok("token", "list"),
         sealed.ok("audit", "log"),
         sealed.ok("audit", "timeline", "k:1"),
@@ -75,11 +75,11 @@ def test_every_tool_works_on_a_sealed_server_without_an_option(sealed: Cli, poli
         sealed.ok("token", "revoke", "--identity", "one", "--yes"),
     ]
 
-    assert said[5] == "before\n"
-    assert not any(secrets.vault in item or secrets.prefix in item for item in said)
+    assert outputs[5] == "before\n"
+    assert not any(secrets.vault in item or secrets.prefix in item for item in outputs)
 
 
-def test_adopt_and_release_say_how_many(sealed: Cli) -> None:
+def test_adopt_and_release_report_the_number_of_keys(sealed: Cli) -> None:
     """In text and as JSON."""
     redis.Redis.from_url(sealed.url).mset({"k:1": "x", "k:2": "y"})
 
@@ -88,8 +88,8 @@ def test_adopt_and_release_say_how_many(sealed: Cli) -> None:
     assert sealed.ok("vault", "release", "k:*", "--yes") == "0 keys moved out of the vault\n"
 
 
-def test_rotate_and_unseal_go_back_to_where_it_began(sealed: Cli) -> None:
-    """The policy stays the same, and its generation counts the changes."""
+def test_rotate_and_unseal_keep_the_policy(sealed: Cli) -> None:
+    """Its generation counts the changes."""
     first = server_keyspace(redis.Redis.from_url(sealed.url))
     assert sealed.json("vault", "rotate", "--yes")["generation"] == 3
     second = server_keyspace(redis.Redis.from_url(sealed.url))
@@ -100,8 +100,8 @@ def test_rotate_and_unseal_go_back_to_where_it_began(sealed: Cli) -> None:
 
 
 @pytest.mark.parametrize("command", ["adopt", "release", "rotate", "unseal"])
-def test_server_that_is_not_sealed_is_told_so(loaded: Cli, command: str) -> None:
-    """With what to do first."""
+def test_command_on_an_open_server_is_an_error(loaded: Cli, command: str) -> None:
+    """The help names the first step."""
     words = ["k:*"] if command in ("adopt", "release") else []
     result = loaded.run("vault", command, *words, "--yes")
 
@@ -111,8 +111,8 @@ def test_server_that_is_not_sealed_is_told_so(loaded: Cli, command: str) -> None
 
 
 @pytest.mark.parametrize("words", [["adopt", "k:{"], ["seal", "--adopt", "k:{"]])
-def test_pattern_that_is_none_is_a_usage_error(sealed: Cli, words: list[str]) -> None:
-    """As anywhere on the command line."""
+def test_invalid_pattern_is_a_usage_error(sealed: Cli, words: list[str]) -> None:
+    """As for every command."""
     result = sealed.run("vault", *words, "--yes")
 
     assert result.exit_code == 2
@@ -120,7 +120,7 @@ def test_pattern_that_is_none_is_a_usage_error(sealed: Cli, words: list[str]) ->
 
 
 @pytest.mark.parametrize("words", [["adopt", "k:*"], ["release", "k:*"], ["rotate"], ["unseal"]])
-def test_nothing_is_moved_without_a_yes(sealed: Cli, words: list[str]) -> None:
+def test_nothing_is_moved_without_confirmation(sealed: Cli, words: list[str]) -> None:
     """There is no terminal to ask on."""
     before = server_keyspace(redis.Redis.from_url(sealed.url))
 
@@ -128,8 +128,8 @@ def test_nothing_is_moved_without_a_yes(sealed: Cli, words: list[str]) -> None:
     assert server_keyspace(redis.Redis.from_url(sealed.url)) == before
 
 
-def test_change_that_was_interrupted_is_named_by_every_tool(cli: Cli, policy: Path) -> None:
-    """And how to finish it, which agents wait for."""
+def test_commands_name_an_interrupted_change(cli: Cli, policy: Path) -> None:
+    """And how to finish it, because agents are suspended."""
     policy.write_text(POLICY)
     cli.ok("load", policy, "--yes")
     token = cli.token("one")
@@ -139,7 +139,7 @@ def test_change_that_was_interrupted_is_named_by_every_tool(cli: Cli, policy: Pa
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        seal(admin, report=die, hooks=Hooks())
+        seal(admin, report=die)
 
     result = cli.run("token", "list")
     assert result.exit_code == 1
@@ -157,10 +157,8 @@ def test_change_that_was_interrupted_is_named_by_every_tool(cli: Cli, policy: Pa
     ids=lambda words: words[0],
 )
 @pytest.mark.parametrize("is_known", [False, True])
-def test_server_that_does_not_answer_has_no_change_to_finish(
-    words: tuple[str, ...], is_known: bool
-) -> None:
-    """Neither one that never answers nor one that stops before the first write."""
+def test_unreachable_server_has_no_change_to_finish(words: tuple[str, ...], is_known: bool) -> None:
+    """It never answers, or stops before the first write."""
     replies = {b"INFO": info(), b"CLIENT": b"+OK\r\n"} if is_known else {}
     with fake_resp(lambda sent: replies.get(sent[0])) as server:
         result = Cli(server.url).run("--timeout", "0.2", "vault", *words, "--yes")
@@ -172,7 +170,7 @@ def test_server_that_does_not_answer_has_no_change_to_finish(
 
 
 def test_change_whose_first_write_is_not_answered_may_suspend_agents(cli: Cli) -> None:
-    """The plan may be in the record, and the same command continues it."""
+    """The plan may be stored, and the same command continues it."""
     change = {
         "change": "seal",
         "phase": "planned",
@@ -200,8 +198,8 @@ def test_change_whose_first_write_is_not_answered_may_suspend_agents(cli: Cli) -
 @pytest.mark.parametrize(
     "words", ["vault rotate --yes", "watch --once", "audit export --to FOLDER/two", "status"]
 )
-def test_no_error_names_a_prefix(sealed: Cli, tmp_path: Path, words: str) -> None:
-    """Errors end in logs, and a prefix is what keeps agents out."""
+def test_no_error_contains_a_prefix(sealed: Cli, tmp_path: Path, words: str) -> None:
+    """Errors end in logs, and prefixes are secrets."""
     sealed.ok("audit", "export", "--to", tmp_path / "one")
     operator = redis.Redis.from_url(sealed.url)
     prefix = server_keyspace(operator).prefix
@@ -210,9 +208,9 @@ def test_no_error_names_a_prefix(sealed: Cli, tmp_path: Path, words: str) -> Non
     operator.acl_setuser("half", enabled=True, passwords=["+half"], keys=keys, commands=["+@all"])
     url = sealed.url if "export" in words else sealed.url.replace("://", "://half:half@")
 
-    said = Cli(url).run(*words.replace("FOLDER", str(tmp_path)).split())
+    result = Cli(url).run(*words.replace("FOLDER", str(tmp_path)).split())
 
-    assert said.exit_code, said.output
-    assert prefix.strip(":") not in said.output
+    assert result.exit_code, result.output
+    assert prefix.strip(":") not in result.output
     operator.acl_deluser("half")
     operator.close()

@@ -1,4 +1,4 @@
-"""`keyleash watch`: a process that runs until it is told to end, and a check that ends itself."""
+"""`keyleash watch`: runs until a signal, or checks once with `--once`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SOURCE = Keyspace().source("agent-runner")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_watch_tells_what_it_does_until_a_signal(
+def test_watch_prints_events_until_a_signal(
     loaded: Cli, embedded: RealServer, number: signal.Signals
 ) -> None:
-    """One object a line, at once; then exit code 0."""
+    """One object per line, at once; then exit code 0."""
     with loaded.spawn(["watch", "--json"]) as watching:
         assert watching.stdout is not None
         first = json.loads(watching.stdout.readline())
@@ -35,8 +35,8 @@ def test_watch_tells_what_it_does_until_a_signal(
     assert (rest, errors, watching.returncode) == ("", "stopped\n", 0)
 
 
-def test_watch_once_loads_and_ends(loaded: Cli, embedded: RealServer) -> None:
-    """For a timer, or to be sure after a restart."""
+def test_watch_once_loads_and_exits(loaded: Cli, embedded: RealServer) -> None:
+    """For timers, and after a restart."""
     embedded.client().script_flush()
     out = loaded.ok("watch", "--once")
 
@@ -45,8 +45,8 @@ def test_watch_once_loads_and_ends(loaded: Cli, embedded: RealServer) -> None:
     assert "loaded" not in loaded.ok("watch", "--once")
 
 
-def test_watch_once_fails_where_something_is_wrong(loaded: Cli, embedded: RealServer) -> None:
-    """Exit code 1, and a line that names server, identity and script."""
+def test_watch_once_with_drift_exits_with_1(loaded: Cli, embedded: RealServer) -> None:
+    """A line names server, identity and script."""
     embedded.client().hset(SOURCE, "0" * 40, "return 1")
     result = loaded.run("watch", "--once")
 
@@ -55,8 +55,8 @@ def test_watch_once_fails_where_something_is_wrong(loaded: Cli, embedded: RealSe
     assert result.stderr == "1 drift found\n"
 
 
-def test_watch_once_without_any_server_is_out_of_reach(offline: Cli) -> None:
-    """Exit code 69, as of every command."""
+def test_watch_once_without_an_answer_exits_with_69(offline: Cli) -> None:
+    """As every command."""
     result = offline.run("watch", "--once")
 
     assert result.exit_code == 69
@@ -66,7 +66,7 @@ def test_watch_once_without_any_server_is_out_of_reach(offline: Cli) -> None:
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 def test_watch_once_waits_once_for_a_server_that_does_not_answer(scheme: str) -> None:
-    """`--timeout` is how long it takes, and the reason and what to check are reported."""
+    """For `--timeout`; the reason and what to check are reported."""
     with fake_resp(lambda _: None) as server:
         url = server.url.replace("redis:", f"{scheme}:")
         result = Cli(url).run("--timeout", "0.2", "watch", "--once")
@@ -78,7 +78,7 @@ def test_watch_once_waits_once_for_a_server_that_does_not_answer(scheme: str) ->
     assert "TLS" in result.stderr
 
 
-def test_watch_once_reports_why_one_of_its_servers_does_not_answer(loaded: Cli) -> None:
+def test_watch_once_reports_one_unreachable_server(loaded: Cli) -> None:
     """The others are watched."""
     result = loaded.run("watch", "--once", "--node", loaded.url, "--node", "redis://127.0.0.1:1")
 
@@ -86,8 +86,8 @@ def test_watch_once_reports_why_one_of_its_servers_does_not_answer(loaded: Cli) 
     assert "127.0.0.1:1  unreachable: it does not answer: connection refused" in result.stdout
 
 
-def test_watch_goes_on_without_any_server(offline: Cli) -> None:
-    """A daemon that is started before its servers must not give up."""
+def test_watch_runs_without_any_server(offline: Cli) -> None:
+    """A daemon that starts before its servers must not exit."""
     with offline.spawn(["watch"]) as watching:
         assert watching.stdout is not None
         assert "unreachable" in watching.stdout.readline()
@@ -98,8 +98,8 @@ def test_watch_goes_on_without_any_server(offline: Cli) -> None:
 
 
 @pytest.mark.parametrize("option", ["--node", "--sentinel"])
-def test_watch_takes_no_password_from_the_command_line(cli: Cli, option: str) -> None:
-    """Others would read it there; the error does not repeat it."""
+def test_watch_rejects_a_password_on_the_command_line(cli: Cli, option: str) -> None:
+    """The error does not repeat it."""
     result = cli.run("watch", "--once", option, "redis://ops:secret@127.0.0.1:6379")
 
     assert result.exit_code == 2
@@ -107,8 +107,8 @@ def test_watch_takes_no_password_from_the_command_line(cli: Cli, option: str) ->
     assert "a password on the command line" in result.stderr
 
 
-def test_watch_takes_users_from_the_environment(loaded: Cli, embedded: RealServer) -> None:
-    """That of the main URL, for a node without one; that of the node's URL in the variable."""
+def test_watch_reads_users_from_the_environment(loaded: Cli, embedded: RealServer) -> None:
+    """From the main URL for nodes without a user, or from the node's URL in the variable."""
     admin = embedded.client()
     for user in ("one", "two"):
         admin.execute_command("ACL", "SETUSER", user, "on", f">{user}", "~*", "+@all")
@@ -128,6 +128,6 @@ def test_watch_takes_users_from_the_environment(loaded: Cli, embedded: RealServe
 
 
 @pytest.mark.parametrize("url", ["http://x", "redis://x:port"])
-def test_watch_with_a_url_that_names_no_server_is_misused(cli: Cli, url: str) -> None:
-    """Before anything is watched."""
+def test_watch_with_an_invalid_url_is_a_usage_error(cli: Cli, url: str) -> None:
+    """Before any server is watched."""
     assert cli.run("watch", "--node", url).exit_code == 2

@@ -1,4 +1,4 @@
-"""Servers that are well, and the command with them."""
+"""Healthy servers, and the command."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from keyleash.servers import EmbeddedServer
 
 @pytest.fixture
 def flawless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the flaws of the release that happens to be embedded."""
+    """Ignore known vulnerabilities of the embedded release."""
     monkeypatch.setattr("keyleash.doctor.checks.settings.advisories", lambda: ())
 
 
 @pytest.fixture
 def target(flawless: None, tmp_path: Path) -> Iterator[DoctorTarget]:
-    """A server of its own with nothing wrong, and a policy active."""
+    """A healthy server with an active policy."""
     with EmbeddedServer(data=tmp_path / "data") as server:
         yield DoctorTarget(server, tmp_path).with_policy(POLICY)
 
 
 @pytest.fixture
 def other(flawless: None, tmp_path: Path) -> Iterator[DoctorTarget]:
-    """Another one, without a policy."""
+    """Another healthy server, without a policy."""
     folder: Any = tmp_path / "other"
     folder.mkdir()
     with EmbeddedServer(data=folder / "data") as server:

@@ -1,4 +1,4 @@
-"""A server that a test makes ill."""
+"""A server on which tests cause problems."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOUNDS = {
     "maxmemory-clients": "128mb",
     "proto-max-bulk-len": "64mb",
 }
-"""As the page on operations recommends."""
+"""The values that docs/how-to/operate.md recommends."""
 POLICY = """\
 version: 1
 identities:
@@ -35,7 +35,7 @@ identities:
 
 
 class DoctorTarget:
-    """A server with an append-only file, bounds and no open user, the command, and its operator."""
+    """A server with an append-only file, limits and no open user; its operator; the command."""
 
     def __init__(self, server: EmbeddedServer, folder: Path) -> None:
         self.server = server
@@ -57,11 +57,10 @@ class DoctorTarget:
         return self
 
     def found(self, *options: str, exit_code: int = 1) -> list[dict[str, Any]]:
-        """What the doctor finds; nothing, if it is to exit with 0."""
-        said: list[dict[str, Any]] = self.cli.json("doctor", *options, exit_code=exit_code)[
-            "findings"
-        ]
-        return said
+        """Return the findings; with exit code 0, only accepted ones and advice."""
+        document = self.cli.json("doctor", *options, exit_code=exit_code)
+        findings: list[dict[str, Any]] = document["findings"]
+        return findings
 
     def codes(self, *options: str) -> list[str]:
         return [item["code"] for item in self.found(*options)]

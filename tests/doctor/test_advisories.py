@@ -1,4 +1,4 @@
-"""Which releases have which flaws, by the table."""
+"""The table of known vulnerabilities by release."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ BY_NAME = {advisory.name: advisory for advisory in advisories()}
         (EVICTION, "valkey", "9.1.4", False),
     ],
 )
-def test_release_has_the_flaw_until_its_line_has_the_fix(
+def test_release_is_vulnerable_until_its_line_has_the_fix(
     name: str, product: str, version: str, concerned: bool
 ) -> None:
-    """A line without a fix of its own never got it; one that came later always had it."""
+    """Older lines without a fix never got it; later lines always had it."""
     parsed = parse_version(version)
     assert parsed is not None
 
@@ -79,7 +79,7 @@ def test_release_has_the_flaw_until_its_line_has_the_fix(
     ("version", "target"), [("8.0.2", "8.0.4"), ("7.0.15", "7.2.11"), ("5.0.14", "6.2.20")]
 )
 def test_upgrade_is_to_the_nearest_release_with_the_fix(version: str, target: str) -> None:
-    """Within the line, if there is one."""
+    """In the same line, if it has one."""
     parsed = parse_version(version)
     assert parsed is not None
 
@@ -87,19 +87,19 @@ def test_upgrade_is_to_the_nearest_release_with_the_fix(version: str, target: st
 
 
 @pytest.mark.parametrize("text", ["255.255.255", "unstable", "8.0", ""])
-def test_build_from_no_release_has_no_version(text: str) -> None:
-    """It may have any of the fixes; what is not known is said as that."""
+def test_development_build_has_no_version(text: str) -> None:
+    """It may have any of the fixes."""
     assert parse_version(text) is None
 
 
-def test_release_candidate_counts_as_its_release() -> None:
-    """Servers of some vendors put their own mark behind the number."""
+def test_vendor_suffix_is_ignored() -> None:
+    """Some vendors append their own suffix."""
     assert parse_version("8.1.4-vendor1") == (8, 1, 4)
 
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_table_is_in_order(name: str) -> None:
-    """One release a line, ascending: else the first found would be the wrong one."""
+    """One release per line, ascending, as the search requires."""
     fixed = BY_NAME[name].fixed
 
     assert set(fixed) == {"redis", "valkey"}
@@ -109,7 +109,7 @@ def test_table_is_in_order(name: str) -> None:
 
 
 def test_every_advisory_has_a_source() -> None:
-    """So that the table can be looked over by somebody else."""
+    """The table can be reviewed."""
     text = files("keyleash.doctor").joinpath("advisories.json").read_text(encoding="utf-8")
 
     assert len(re.findall(r'"source": "https://', text)) == len(advisories())

@@ -1,4 +1,4 @@
-"""`keyleash doctor`: each thing that may be wrong is found, by its code, and nothing else."""
+"""`keyleash doctor` finds each problem by its code, and no other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.command_line import Cli
 from support.replication import wait_until
 from support.servers import RealServer, embedded_label
 
-Illness = Callable[[DoctorTarget], Any]
+Problem = Callable[[DoctorTarget], Any]
 
 
 def digest(target: DoctorTarget) -> str:
@@ -100,7 +100,7 @@ def future_call(target: DoctorTarget) -> None:
     target.admin.append(NAMES.state("one"), ahead)
 
 
-ILLNESSES: dict[str, Illness] = {
+PROBLEMS: dict[str, Problem] = {
     "eviction": lambda item: item.admin.config_set("maxmemory-policy", "allkeys-lru"),
     "memory-full": lambda item: item.admin.config_set("maxmemory", 1024),
     "no-persistence": lambda item: item.admin.config_set("appendonly", "no"),
@@ -133,14 +133,14 @@ ILLNESSES: dict[str, Illness] = {
     ),
     "unreadable": lambda item: item.admin.hdel(NAMES.guard("one"), "generation"),
 }
-ADVICE: dict[str, Illness] = {
+ADVICE: dict[str, Problem] = {
     "unbounded-output-buffers": lambda item: item.admin.config_set(
         "client-output-buffer-limit", "normal 0 0 60"
     ),
     "unbounded-client-memory": lambda item: item.admin.config_set("maxmemory-clients", 0),
     "large-bulk-length": lambda item: item.admin.config_set("proto-max-bulk-len", "512mb"),
 }
-"""What is reported and leaves the exit code 0."""
+"""Findings that leave the exit code 0."""
 ELSEWHERE = {
     RESTORE_CODE,
     "persistence-failing",
@@ -155,12 +155,12 @@ ELSEWHERE = {
 
 
 def test_every_code_is_found_by_some_test() -> None:
-    """A check that no test makes fail may be one that cannot."""
-    assert sorted([*ILLNESSES, *ADVICE, *ELSEWHERE]) == sorted(CODES)
+    """A check that never fails in a test may be unable to fail."""
+    assert sorted([*PROBLEMS, *ADVICE, *ELSEWHERE]) == sorted(CODES)
 
 
-def test_nothing_is_found_of_a_server_that_is_well(target: DoctorTarget) -> None:
-    """Exit code 0, and it says so: a finding means something."""
+def test_healthy_server_has_no_finding(target: DoctorTarget) -> None:
+    """Exit code 0."""
     result = target.cli.run("doctor")
 
     assert (result.exit_code, result.stdout) == (0, "")
@@ -169,26 +169,26 @@ def test_nothing_is_found_of_a_server_that_is_well(target: DoctorTarget) -> None
 
 
 @pytest.mark.parametrize("well", [by_function, fenced], ids=["functions", "fenced"])
-def test_nothing_is_found_of_other_ways_to_be_well(target: DoctorTarget, well: Illness) -> None:
-    """Functions in place of scripts, and users of agents, are no illness."""
+def test_functions_and_fences_are_no_finding(target: DoctorTarget, well: Problem) -> None:
+    """They are alternatives, not problems."""
     well(target)
 
     assert target.found(exit_code=0) == []
 
 
-def test_nothing_is_found_of_a_sealed_server(target: DoctorTarget) -> None:
-    """Everything is looked for where it is."""
+def test_sealed_server_has_no_finding(target: DoctorTarget) -> None:
+    """Records are read under their prefix."""
     target.cli.ok("vault", "seal", "--yes")
 
     assert target.found(exit_code=0) == []
 
 
-@pytest.mark.parametrize(("code", "illness"), ILLNESSES.items(), ids=ILLNESSES)
-def test_illness_is_found_by_its_code_alone(
-    target: DoctorTarget, code: str, illness: Illness
+@pytest.mark.parametrize(("code", "problem"), PROBLEMS.items(), ids=PROBLEMS)
+def test_problem_has_one_finding_with_help(
+    target: DoctorTarget, code: str, problem: Problem
 ) -> None:
-    """Exit code 1; one thing that is wrong is one finding, with what to do."""
-    illness(target)
+    """Exit code 1."""
+    problem(target)
     found = target.found()
 
     assert [item["code"] for item in found] == [code]
@@ -197,9 +197,9 @@ def test_illness_is_found_by_its_code_alone(
 
 @pytest.mark.parametrize(("code", "setting"), ADVICE.items(), ids=ADVICE)
 def test_advice_is_reported_with_exit_code_0(
-    target: DoctorTarget, code: str, setting: Illness
+    target: DoctorTarget, code: str, setting: Problem
 ) -> None:
-    """One bound that is missing while the others hold is no error and no warning."""
+    """One missing limit is advice while the others apply."""
     setting(target)
     [found] = target.found(exit_code=0)
 
@@ -207,8 +207,8 @@ def test_advice_is_reported_with_exit_code_0(
     assert found["help"].startswith("set `")
 
 
-def test_connections_without_any_bound_on_their_memory_are_a_warning(target: DoctorTarget) -> None:
-    """The defaults of every server: unread replies fill its memory. A percentage needs a base."""
+def test_connections_without_any_memory_limit_are_a_warning(target: DoctorTarget) -> None:
+    """Unread replies would fill the memory. A percentage needs `maxmemory`."""
     target.admin.config_set("client-output-buffer-limit", "normal 0 0 0")
     target.admin.config_set("maxmemory-clients", "10%")
     unbounded = [(item["code"], item["severity"]) for item in target.found()]
@@ -222,7 +222,7 @@ def test_connections_without_any_bound_on_their_memory_are_a_warning(target: Doc
     assert bounded == [("unbounded-output-buffers", "advice")]
 
 
-def test_length_of_arguments_is_compared_with_the_values_that_the_policy_allows(
+def test_argument_length_is_compared_with_the_policy(
     target: DoctorTarget,
 ) -> None:
     """A policy that allows longer strings needs longer arguments."""
@@ -238,18 +238,18 @@ def test_length_of_arguments_is_compared_with_the_values_that_the_policy_allows(
 
 
 def test_soft_limit_alone_bounds_output_buffers(target: DoctorTarget) -> None:
-    """A client over it for too long is disconnected as well."""
+    """A client that exceeds it for too long is disconnected as well."""
     target.admin.config_set("client-output-buffer-limit", "normal 0 64mb 60")
 
     assert target.found(exit_code=0) == []
 
 
-def test_payloads_that_are_not_validated_are_an_error_where_an_identity_may_restore(
+def test_unvalidated_payloads_are_an_error_if_an_identity_may_restore(
     server: RealServer, tmp_path: Path
 ) -> None:
-    """Else they are advice, and a warning where fenced agents can forge before-images.
+    """Otherwise they are advice, or a warning if fenced agents can forge before-images.
 
-    Valkey 9.1 validates always, and there is nothing to find.
+    Valkey 9.1 always validates.
     """
     restores = "\n      - {allow: [write], keys: ['a:{id}'], only: [RESTORE]}"
     cli, file = Cli(server.url), tmp_path / "policy.yaml"
@@ -270,17 +270,17 @@ def test_payloads_that_are_not_validated_are_an_error_where_an_identity_may_rest
 
 
 def test_accepted_finding_is_shown_and_leaves_the_exit_code_0(target: DoctorTarget) -> None:
-    """By its name, and no other finding with it."""
+    """Only findings with this code are accepted."""
     target.admin.config_set("appendfsync", "no")
     open_default(target)
     assert target.codes("--accept", "no-fsync") == ["open-default-user"]
 
     accepted = ("--accept", "no-fsync", "--accept", "open-default-user", "--accept", "no-guard")
-    said = target.cli.json("doctor", *accepted)
+    document = target.cli.json("doctor", *accepted)
     text = target.cli.run("doctor", *accepted)
 
-    assert said["findings"] == []
-    assert [item["code"] for item in said["accepted"]] == ["no-fsync", "open-default-user"]
+    assert document["findings"] == []
+    assert [item["code"] for item in document["accepted"]] == ["no-fsync", "open-default-user"]
     first, second = text.stdout.splitlines()
     assert first.startswith(f"{target.node}: accepted: with `appendfsync no` a crash")
     assert second.endswith(" [open-default-user]")
@@ -289,7 +289,7 @@ def test_accepted_finding_is_shown_and_leaves_the_exit_code_0(target: DoctorTarg
 
 @pytest.mark.parametrize("code", ["no-fsyncs", "warning", "error", "all", "*", "", "NO-FSYNC"])
 def test_unknown_code_cannot_be_accepted(code: str) -> None:
-    """Nor can a severity, or everything; the server is not asked."""
+    """Nor can a severity, or all codes; the server is not contacted."""
     result = Cli("redis://127.0.0.1:1").run("doctor", "--accept", code)
 
     assert result.exit_code == 2
@@ -297,10 +297,10 @@ def test_unknown_code_cannot_be_accepted(code: str) -> None:
     assert all(f"`{item}`" in result.stderr for item in CODES)
 
 
-def test_findings_are_accepted_in_the_configuration_file_too(
+def test_findings_are_accepted_in_the_configuration_file(
     target: DoctorTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`keyleash.toml` where the command runs, or the file that KEYLEASH_CONFIG names."""
+    """`keyleash.toml` in the working directory, or the file in KEYLEASH_CONFIG."""
     target.admin.config_set("appendfsync", "no")
     here, elsewhere = tmp_path / "keyleash.toml", tmp_path / "other.toml"
     here.write_text('[doctor]\naccept = ["no-fsync"]  # a cache, which may lose a minute\n')
@@ -331,7 +331,7 @@ def test_findings_are_accepted_in_the_configuration_file_too(
 def test_configuration_file_with_a_mistake_is_a_usage_error(
     tmp_path: Path, content: str, problem: str
 ) -> None:
-    """A misspelt setting would accept nothing, and nobody would notice."""
+    """A misspelt setting would silently accept nothing."""
     file = tmp_path / "keyleash.toml"
     file.write_bytes(content.encode("latin-1"))
     result = Cli("redis://127.0.0.1:1").run("doctor", KEYLEASH_CONFIG=str(file))
@@ -341,8 +341,8 @@ def test_configuration_file_with_a_mistake_is_a_usage_error(
     assert f"the configuration file `{str(file)[:40]}" in result.stderr
 
 
-def test_configuration_file_that_is_named_must_be_there() -> None:
-    """Without it the findings that it accepts would come back as if they were new."""
+def test_missing_configuration_file_is_an_error() -> None:
+    """Its accepted findings would otherwise reappear."""
     result = Cli("redis://127.0.0.1:1").run("doctor", KEYLEASH_CONFIG="/nowhere.toml")
 
     assert result.exit_code == 66
@@ -350,15 +350,15 @@ def test_configuration_file_that_is_named_must_be_there() -> None:
 
 
 @pytest.mark.parametrize("record", ["no JSON", '{"digest": 1}', "[]"])
-def test_record_of_a_token_that_cannot_be_read_is_found(target: DoctorTarget, record: str) -> None:
-    """Lists of tokens end there, and a revocation cannot reach it."""
+def test_corrupt_token_record_is_found(target: DoctorTarget, record: str) -> None:
+    """It cannot be listed or revoked."""
     target.admin.hset(NAMES.tokens("one"), "k2k2k2k2k2k2", record)
 
     assert target.codes() == ["unreadable"]
 
 
 def test_lost_function_is_found(target: DoctorTarget) -> None:
-    """By functions, too, a guard may be gone."""
+    """Guards that are functions may be missing as well."""
     lost_function(target)
 
     (found,) = target.found()
@@ -366,10 +366,10 @@ def test_lost_function_is_found(target: DoctorTarget) -> None:
     assert "functions are not loaded: `one`" in found["message"]
 
 
-def test_load_while_the_doctor_looks_is_no_illness(
+def test_concurrent_load_is_no_finding(
     target: DoctorTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run by a timer, it must not raise an alarm for records of two policies."""
+    """Checks that see records of two policies are repeated."""
     looks: list[object] = []
     check = records.check_scripts
 
@@ -388,14 +388,14 @@ def test_load_while_the_doctor_looks_is_no_illness(
 
 
 def test_failed_snapshot_is_found(target: DoctorTarget) -> None:
-    """A disk that cannot be written to is told before writes are refused."""
+    """A full disk is reported before writes are denied."""
     failed_snapshot(target)
 
     assert target.codes() == ["persistence-failing"]
 
 
 def test_begun_change_of_prefixes_is_a_warning(target: DoctorTarget) -> None:
-    """Until it is switched, everything works; and everything else is looked at all the same."""
+    """Before the switch everything works, and all checks run."""
     half_changed(target, "planned")
     target.admin.script_flush()
 
@@ -406,8 +406,8 @@ def test_begun_change_of_prefixes_is_a_warning(target: DoctorTarget) -> None:
     ]
 
 
-def test_open_default_user_is_worse_where_agents_are_fenced(target: DoctorTarget) -> None:
-    """A fence that one can walk around."""
+def test_open_default_user_is_an_error_if_agents_are_fenced(target: DoctorTarget) -> None:
+    """It bypasses the fences."""
     open_default(target)
     (before,) = target.found()
     fenced(target)
@@ -416,8 +416,8 @@ def test_open_default_user_is_worse_where_agents_are_fenced(target: DoctorTarget
     assert (before["severity"], after["severity"]) == ("warning", "error")
 
 
-def test_eviction_is_an_error_once_memory_is_bounded(target: DoctorTarget) -> None:
-    """Without a bound nothing is evicted so far."""
+def test_eviction_is_an_error_with_maxmemory(target: DoctorTarget) -> None:
+    """Without `maxmemory` nothing is evicted."""
     target.admin.config_set("maxmemory-policy", "volatile-lru")
     (before,) = target.found()
     target.admin.config_set("maxmemory", "1gb")
@@ -426,8 +426,8 @@ def test_eviction_is_an_error_once_memory_is_bounded(target: DoctorTarget) -> No
     assert (before["severity"], after["severity"]) == ("warning", "error")
 
 
-def test_memory_that_is_nearly_full_is_a_warning(target: DoctorTarget) -> None:
-    """So that there is time to make room, and nothing is said while there is enough."""
+def test_nearly_full_memory_is_a_warning(target: DoctorTarget) -> None:
+    """Nothing is reported below that."""
     used = target.admin.info("memory")["used_memory"]
     target.admin.config_set("maxmemory", 2 * used)
     assert target.found(exit_code=0) == []
@@ -437,24 +437,24 @@ def test_memory_that_is_nearly_full_is_a_warning(target: DoctorTarget) -> None:
     assert (finding["code"], finding["severity"]) == ("memory-full", "warning")
 
 
-def test_cut_state_is_as_bad_as_none(target: DoctorTarget) -> None:
-    """The guard refuses on it as well."""
+def test_truncated_state_is_found_as_missing(target: DoctorTarget) -> None:
+    """The guard denies calls on it as well."""
     state = target.admin.get(NAMES.state("one"))
     target.admin.set(NAMES.state("one"), state[:16])
 
     assert target.codes() == ["no-state"]
 
 
-def test_version_with_known_flaws_is_found_on_every_server(server: RealServer) -> None:
-    """By what the server says, a Valkey by its own number."""
+def test_vulnerable_version_is_found_on_every_server(server: RealServer) -> None:
+    """Valkey has its own version number."""
     codes = [item["code"] for item in Cli(server.url).json("doctor", exit_code=1)["findings"]]
 
     is_old = server.label in {"redis-8.0.2", "valkey-8.1.1"}
     assert ("vulnerable-version" in codes) == is_old
 
 
-def test_flaw_of_a_setting_is_found_only_where_it_is_on(server: RealServer) -> None:
-    """Valkey before 9.1.4 may crash when it evicts clients, which `maxmemory-clients` turns on."""
+def test_vulnerability_of_a_disabled_feature_is_no_finding(server: RealServer) -> None:
+    """Valkey before 9.1.4 may crash when it evicts clients, by `maxmemory-clients`."""
     expected = "redis/redis#15594" if server.label == "redis-8.0.2" else "CVE-2026-130822"
     cli, admin, messages = Cli(server.url), server.client(), []
     for bound in ("0", "128mb"):
@@ -471,7 +471,7 @@ def test_flaw_of_a_setting_is_found_only_where_it_is_on(server: RealServer) -> N
 
 
 def test_text_names_server_severity_code_and_help(target: DoctorTarget) -> None:
-    """As lint does, so that one reads both alike."""
+    """In the format of lint."""
     target.admin.script_flush()
     result = target.cli.run("doctor")
 
@@ -484,7 +484,7 @@ def test_text_names_server_severity_code_and_help(target: DoctorTarget) -> None:
 
 
 def test_summary_counts_findings_by_severity(target: DoctorTarget) -> None:
-    """Advice alone leaves the exit code 0, so a number of findings would mean nothing."""
+    """Advice does not change the exit code."""
     target.admin.config_set("client-output-buffer-limit", "normal 0 0 0")
     target.admin.config_set("maxmemory-clients", "0")
     target.admin.config_set("proto-max-bulk-len", "512mb")
@@ -493,7 +493,7 @@ def test_summary_counts_findings_by_severity(target: DoctorTarget) -> None:
 
 
 def test_doctor_changes_nothing(target: DoctorTarget) -> None:
-    """Not even what it could mend."""
+    """Not even what it could repair."""
     target.admin.script_flush()
     before = target.admin.info("persistence")["rdb_changes_since_last_save"]
     target.codes()
@@ -502,13 +502,13 @@ def test_doctor_changes_nothing(target: DoctorTarget) -> None:
     assert target.admin.info("persistence")["rdb_changes_since_last_save"] == before
 
 
-def test_server_out_of_reach_is_no_finding() -> None:
-    """Exit code 69, as of every command."""
+def test_unreachable_first_server_is_an_error() -> None:
+    """Exit code 69, as for every command."""
     assert Cli("redis://127.0.0.1:1").run("doctor").exit_code == 69
 
 
-def test_password_of_a_node_is_not_taken_from_the_command_line(target: DoctorTarget) -> None:
-    """Others would read it there; the error does not repeat it."""
+def test_password_of_a_node_on_the_command_line_is_an_error(target: DoctorTarget) -> None:
+    """The error does not repeat it."""
     result = target.cli.run("doctor", "--node", "redis://ops:secret@127.0.0.1:6379")
 
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""`keyleash doctor` on more than one server, and on one whose clock is ahead."""
+"""`keyleash doctor` with several servers, and with a clock that is ahead."""
 
 from __future__ import annotations
 
@@ -27,45 +27,46 @@ def follow(replica: DoctorTarget, primary: DoctorTarget) -> None:
     wait_until(lambda: replica.admin.info("replication")["master_link_status"] == "up")
 
 
-def test_replica_is_found_and_looked_at(target: DoctorTarget, other: DoctorTarget) -> None:
-    """No server replicates scripts: the replica lacks them, and is named."""
+def test_replica_is_found_and_examined(target: DoctorTarget, other: DoctorTarget) -> None:
+    """Scripts are not replicated, so the replica lacks them."""
     follow(other, target)
-    said = target.cli.json("doctor", exit_code=1)
+    document = target.cli.json("doctor", exit_code=1)
 
-    assert [item["role"].partition(" ")[0] for item in said["servers"]] == ["primary", "replica"]
-    assert [(item["code"], item["node"]) for item in said["findings"]] == [
+    assert [item["role"].partition(" ")[0] for item in document["servers"]] == [
+        "primary",
+        "replica",
+    ]
+    assert [(item["code"], item["node"]) for item in document["findings"]] == [
         ("script-not-loaded", other.node)
     ]
     target.cli.ok("watch", "--once")
     assert target.found(exit_code=0) == []
 
 
-def test_node_that_does_not_answer_is_found(target: DoctorTarget) -> None:
-    """Somebody named it, so it is expected."""
+def test_unreachable_node_is_found(target: DoctorTarget) -> None:
+    """The operator named it."""
     (found,) = target.found("--node", "redis://127.0.0.1:1")
 
     assert (found["code"], found["node"]) == ("unreachable", "127.0.0.1:1")
 
 
-def test_user_of_the_url_is_not_sent_to_a_node_that_has_others(
-    target: DoctorTarget, other: DoctorTarget
-) -> None:
-    """A node that does not take it was not looked at, and that is no health."""
+def test_node_that_denies_the_user_is_skipped(target: DoctorTarget, other: DoctorTarget) -> None:
+    """It is neither a failure nor a pass."""
     other.admin.execute_command("ACL", "SETUSER", OPS, "resetpass", ">new")
-    said = target.cli.json("doctor", "--node", f"redis://{other.node}")
+    document = target.cli.json("doctor", "--node", f"redis://{other.node}")
 
-    assert [(item["check"], item["node"]) for item in said["skipped"]] == [
+    assert [(item["check"], item["node"]) for item in document["skipped"]] == [
         ("everything", other.node)
     ]
 
 
 def test_two_primaries_are_found(target: DoctorTarget, other: DoctorTarget) -> None:
-    """After a failover that only one side knows of."""
+    """For example after a failover that only one side knows of."""
     assert target.codes("--node", f"redis://{other.node}") == ["several-primaries"]
 
 
 def test_replica_without_link_is_found(target: DoctorTarget, other: DoctorTarget) -> None:
-    """What it has is of some time ago."""
+    """Its data is old."""
     other.admin.config_set("masterauth", "wrong")
     other.admin.replicaof("127.0.0.1", target.server.port)
     found = target.found("--node", f"redis://{other.node}")
@@ -74,7 +75,7 @@ def test_replica_without_link_is_found(target: DoctorTarget, other: DoctorTarget
 
 
 def test_replica_with_another_policy_is_found(target: DoctorTarget, other: DoctorTarget) -> None:
-    """Somebody wrote to it, or it follows another server."""
+    """A client wrote to it, or it follows another server."""
     follow(other, target)
     target.cli.ok("watch", "--once")
     other.admin.config_set("replica-read-only", "no")
@@ -83,10 +84,10 @@ def test_replica_with_another_policy_is_found(target: DoctorTarget, other: Docto
     assert target.codes() == ["policy-behind"]
 
 
-def test_replica_that_was_not_heard_of_is_found(
+def test_lagging_replica_is_found(
     target: DoctorTarget, other: DoctorTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The primary counts the seconds; the test does not wait for ten of them."""
+    """The limit is lowered, so that the test need not wait."""
     follow(other, target)
     target.cli.ok("watch", "--once")
     wait_until(lambda: target.admin.info("replication")["slave0"]["state"] == "online")
@@ -97,10 +98,8 @@ def test_replica_that_was_not_heard_of_is_found(
     assert other.node in found["message"]
 
 
-def test_replicas_that_writes_wait_for_may_be_enough(
-    target: DoctorTarget, other: DoctorTarget
-) -> None:
-    """The same policy is well with the replica, and not without it."""
+def test_too_few_replicas_are_found(target: DoctorTarget, other: DoctorTarget) -> None:
+    """The same policy has no finding with the replica."""
     policy = POLICY.replace("kind: machine", "kind: machine\n    durability: {wait_replicas: 1}", 1)
     target.with_policy(policy)
     assert target.codes() == ["too-few-replicas"]
@@ -120,17 +119,15 @@ def ahead(flawless: None, clock: Path, tmp_path: Path) -> Any:
 
 
 def test_clock_that_is_ahead_is_found(ahead: DoctorTarget) -> None:
-    """Against the clock of the machine that asks."""
+    """Compared with the clock of this machine."""
     (found,) = ahead.found()
 
     assert found["code"] == "clock-differs"
     assert "3600 s ahead" in found["message"] or "3599 s ahead" in found["message"]
 
 
-def test_what_a_clock_that_was_ahead_left_is_found(
-    ahead: DoctorTarget, other: DoctorTarget
-) -> None:
-    """A promoted replica has the future of its old primary in trails and limits."""
+def test_times_in_the_future_are_found(ahead: DoctorTarget, other: DoctorTarget) -> None:
+    """A promoted replica has future times of its old primary in streams and limits."""
     token = ahead.cli.token("one")
     ahead.cli.ok("exec", "SET", "a:1", "x", KEYLEASH_TOKEN=token)
     follow(other, ahead)

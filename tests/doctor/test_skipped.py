@@ -1,4 +1,4 @@
-"""What the doctor may not look at, it says."""
+"""Checks that the doctor may not make are listed as skipped."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ def as_user(target: DoctorTarget, *rights: str) -> Any:
 
 
 @pytest.mark.parametrize("right", ["-config", "-acl", "-script"])
-def test_what_may_not_be_looked_at_is_listed(target: DoctorTarget, right: str) -> None:
-    """Silence is no health: the summary counts what is missing, and each line says why."""
+def test_denied_check_is_listed_as_skipped(target: DoctorTarget, right: str) -> None:
+    """The summary counts skipped checks, and each line has the reason."""
     result, text = as_user(target, right)
-    said = json.loads(result.stdout)
+    document = json.loads(result.stdout)
 
-    assert (result.exit_code, said["findings"]) == (0, [])
-    assert {item["check"] for item in said["skipped"]} <= RIGHTS[right]
-    assert said["skipped"]
-    assert all("permission" in item["reason"] for item in said["skipped"])
+    assert (result.exit_code, document["findings"]) == (0, [])
+    assert {item["check"] for item in document["skipped"]} <= RIGHTS[right]
+    assert document["skipped"]
+    assert all("permission" in item["reason"] for item in document["skipped"])
     assert f"{target.node}: not checked: " in text.stdout
-    count = len(said["skipped"])
+    count = len(document["skipped"])
     assert f"no finding; {count} check{'s' * (count > 1)} could not be made" in text.stderr
 
 
-def test_user_without_info_learns_that_nothing_was_seen(target: DoctorTarget) -> None:
-    """Managed servers may refuse even that."""
+def test_user_without_info_exits_with_77(target: DoctorTarget) -> None:
+    """Managed servers may deny INFO."""
     result, text = as_user(target, "-info")
 
     assert [load["check"] for load in json.loads(result.stdout)["skipped"]] == ["everything"]
     assert (result.exit_code, text.exit_code) == (77, 77)
 
 
-def test_user_without_ping_is_no_end_of_the_examination(target: DoctorTarget) -> None:
-    """A server that refuses it is within reach; one that scrapes metrics needs no PING either."""
+def test_user_without_ping_can_examine(target: DoctorTarget) -> None:
+    """A server that denies PING is reachable."""
     result, _ = as_user(target, "-ping")
 
     assert result.exit_code == 0
     assert json.loads(result.stdout)["findings"] == []
 
 
-def test_user_who_may_not_read_the_records_is_not_permitted(target: DoctorTarget) -> None:
-    """Exit code 77: there is nothing to say about this deployment."""
+def test_user_without_access_to_records_exits_with_77(target: DoctorTarget) -> None:
+    """Nothing can be checked."""
     result, _ = as_user(target, "resetkeys")
 
     assert result.exit_code == 77

@@ -12,7 +12,7 @@ from support.servers import find_server_binaries
 
 
 class Pairs:
-    """The session's pairs of servers; each starts at its first use."""
+    """The pairs of servers of a session; each starts at its first use."""
 
     def __init__(self) -> None:
         self._started: dict[str, tuple[Node, Node]] = {}
@@ -20,7 +20,7 @@ class Pairs:
 
     @contextlib.contextmanager
     def lend(self, label: str) -> Iterator[tuple[Node, Node]]:
-        """Give one test a clean pair."""
+        """Lend a clean pair to one test."""
         if label not in self._started:
             primary, replica = self._processes.enter_context(
                 nodes(find_server_binaries()[label], 2)
@@ -49,13 +49,13 @@ def pairs() -> Iterator[Pairs]:
 
 @pytest.fixture(params=list(find_server_binaries()))
 def pair(request: pytest.FixtureRequest, pairs: Pairs) -> Iterator[tuple[Node, Node]]:
-    """A primary and its replica, which the test may halt, and which others use after it."""
+    """A primary and its replica, which a test may pause, and which later tests reuse."""
     with pairs.lend(request.param) as pair:
         yield pair
 
 
 @pytest.fixture(params=list(find_server_binaries()))
 def mortals(request: pytest.FixtureRequest) -> Iterator[tuple[Node, Node]]:
-    """A primary and its replica, which the test may end and promote."""
+    """A primary and its replica, which a test may stop and promote."""
     with nodes(find_server_binaries()[request.param], 2) as (primary, replica):
         yield primary, replica

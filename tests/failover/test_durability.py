@@ -1,4 +1,4 @@
-"""`durability`: a write is told as done when replicas have it, or the caller learns that not."""
+"""`durability`: a write succeeds once replicas have it; otherwise the caller gets an error."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def leash(pair: Pair, request: pytest.FixtureRequest) -> Any:
     leash.close()
 
 
-def test_record_tells_wrappers_for_how_many_replicas_they_wait(pair: Pair) -> None:
-    """Wrappers learn it where they learn of the guard, and follow when it changes."""
+def test_client_reads_the_number_of_replicas_from_the_guard_record(pair: Pair) -> None:
+    """It also follows changes of the record."""
     leash = Leash(pair[0])
     leash.load(one={**ALL, "durability": PATIENT}, two=ALL)
 
@@ -57,8 +57,8 @@ def test_record_tells_wrappers_for_how_many_replicas_they_wait(pair: Pair) -> No
     assert client.set("t:a", 2) is True
 
 
-def test_write_that_replicas_have_is_told_as_done(leash: Any, pair: Pair) -> None:
-    """With its event and its counter, and nobody needs to wait for it any more."""
+def test_replicated_write_returns_its_reply(leash: Any, pair: Pair) -> None:
+    """Replicas have its event and counter as well."""
     leash.load(one={**ALL, "durability": PATIENT, "budget": {"writes": "100/month"}})
     client = leash.agent("one")
 
@@ -69,8 +69,8 @@ def test_write_that_replicas_have_is_told_as_done(leash: Any, pair: Pair) -> Non
         assert pair[1].admin.get(NAMES.state("one")) == leash.state("one")
 
 
-def test_write_that_no_replica_has_is_told_so(leash: Any, pair: Pair) -> None:
-    """It stands, and says what it was answered, so that nobody makes it again."""
+def test_unreplicated_write_raises_an_error_with_its_reply(leash: Any, pair: Pair) -> None:
+    """The write took effect, so the caller must not repeat it."""
     leash.load(one={**ALL, "durability": HASTY})
     client = leash.agent("one")
     pair[1].halt()
@@ -86,8 +86,8 @@ def test_write_that_no_replica_has_is_told_so(leash: Any, pair: Pair) -> None:
     assert client.get("t:n") == b"5"
 
 
-def test_read_waits_for_no_replica(leash: Any, pair: Pair) -> None:
-    """Its reply is right whatever replicas have, also where a limit counts it."""
+def test_read_does_not_wait_for_replicas(leash: Any, pair: Pair) -> None:
+    """Not even if a limit counts it."""
     leash.load(one={**ALL, "durability": HASTY, "budget": {"reads": "100/month"}})
     client = leash.agent("one")
     pair[1].halt()
@@ -99,8 +99,8 @@ def test_read_waits_for_no_replica(leash: Any, pair: Pair) -> None:
         assert pipe.get("t:a").mget("t:a", "t:b").execute() == [None, [None, None]]
 
 
-def test_refusal_and_error_are_told_as_ever(leash: Any, pair: Pair) -> None:
-    """Nothing stands that a replica could lack, and the next call gets its own reply."""
+def test_denial_and_error_do_not_wait_for_replicas(leash: Any, pair: Pair) -> None:
+    """Nothing was written, and the next call gets its own reply."""
     leash.load(one={**ALL, "durability": HASTY})
     client = leash.agent("one")
     pair[1].halt()
@@ -114,8 +114,8 @@ def test_refusal_and_error_are_told_as_ever(leash: Any, pair: Pair) -> None:
     assert client.get("t:a") == b"1"
 
 
-def test_lost_script_and_changed_policy_heal_and_then_wait(leash: Any, pair: Pair) -> None:
-    """WAIT followed the call that did not run, and follows the one that does."""
+def test_retry_of_a_lost_script_waits_for_replicas(leash: Any, pair: Pair) -> None:
+    """WAIT follows the retried call, too."""
     leash.load(one={**ALL, "durability": PATIENT})
     client = leash.agent("one")
     client.set("t:a", 1)
@@ -129,8 +129,8 @@ def test_lost_script_and_changed_policy_heal_and_then_wait(leash: Any, pair: Pai
     assert len(leash.events("one")) == 3
 
 
-def test_blocking_command_waits_for_what_it_took(leash: Any, pair: Pair) -> None:
-    """A poll that finds nothing does not."""
+def test_blocking_command_waits_for_replicas_after_a_write(leash: Any, pair: Pair) -> None:
+    """A poll without a result does not."""
     leash.load(one={**ALL, "durability": HASTY})
     client = leash.agent("one")
     pair[1].halt()
@@ -143,10 +143,10 @@ def test_blocking_command_waits_for_what_it_took(leash: Any, pair: Pair) -> None
 
 
 @pytest.mark.parametrize("transaction", [True, False], ids=["all", "each"])
-def test_pipeline_that_no_replica_has_gives_all_its_replies(
+def test_unreplicated_pipeline_returns_all_replies(
     leash: Any, pair: Pair, transaction: bool
 ) -> None:
-    """Also where it was more than one call, and where a command of it failed."""
+    """Also if it was several calls, or one of its commands failed."""
     leash.load(one={**ALL, "durability": HASTY})
     client = leash.agent("one")
     pair[1].halt()
@@ -165,8 +165,8 @@ def test_pipeline_that_no_replica_has_gives_all_its_replies(
     assert len(pipe) == 0
 
 
-def test_pipeline_of_which_nothing_stands_is_told_as_ever(leash: Any, pair: Pair) -> None:
-    """Refusals, errors and reads leave nothing that a replica could lack."""
+def test_pipeline_without_writes_does_not_wait(leash: Any, pair: Pair) -> None:
+    """Denials, errors and reads leave nothing to replicate."""
     leash.load(one={**ALL, "durability": HASTY})
     client = leash.agent("one")
     leash.admin.set("t:a", 1)
@@ -180,7 +180,7 @@ def test_pipeline_of_which_nothing_stands_is_told_as_ever(leash: Any, pair: Pair
     assert read == b"1"
 
 
-def test_batch_keeps_the_replies_of_what_no_replica_has(leash: Any, pair: Pair) -> None:
+def test_unreplicated_batch_returns_its_replies(leash: Any, pair: Pair) -> None:
     """`results` has them after the block as well."""
     leash.load(one={**ALL, "durability": HASTY})
     client = leash.agent("one")
@@ -195,7 +195,7 @@ def test_batch_keeps_the_replies_of_what_no_replica_has(leash: Any, pair: Pair) 
 
 
 def test_single_connection_waits_as_well(leash: Any, pair: Pair) -> None:
-    """WAIT is about its own connection, and there is only this one."""
+    """WAIT applies to its own connection, and there is only this one."""
     leash.load(one={**ALL, "durability": HASTY})
     client = leash.agent("one", single_connection_client=True)
     pair[1].halt()
@@ -205,10 +205,8 @@ def test_single_connection_waits_as_well(leash: Any, pair: Pair) -> None:
         assert client.get("t:a") == str(number).encode()
 
 
-def test_wait_that_is_not_permitted_is_not_taken_for_a_loss_of_the_call(
-    leash: Any, pair: Pair
-) -> None:
-    """A user without WAIT is told that the write stands and that nobody knows more."""
+def test_wait_without_permission_reports_the_write_as_done(leash: Any, pair: Pair) -> None:
+    """The error says that replication is unknown."""
     leash.load(one={**ALL, "durability": PATIENT})
     leash.admin.execute_command("ACL", "SETUSER", "agent", "on", ">pw", "~*", "+@all", "-wait")
     client = leash.agent("one", username="agent", password="pw")
@@ -221,10 +219,10 @@ def test_wait_that_is_not_permitted_is_not_taken_for_a_loss_of_the_call(
     assert client.get("t:a") == b"1"
 
 
-def test_primary_that_dies_while_replicas_are_waited_for_answered_the_call(
+def test_primary_that_dies_during_wait_has_run_the_call(
     mortals: Pair,
 ) -> None:
-    """The answer to the call was read, so this is no lost connection that invites a repeat."""
+    """The reply was read, so the call is not repeated."""
     leash = Leash(mortals[0])
     leash.load(one={**ALL, "durability": PATIENT})
     client = leash.agent("one")
@@ -238,8 +236,8 @@ def test_primary_that_dies_while_replicas_are_waited_for_answered_the_call(
     assert caught.value.reply is True
 
 
-def test_tasks_learn_what_was_answered_before_the_connection_ended(mortals: Pair) -> None:
-    """Replies had come for all of them, so none hears of a lost call that it might make again."""
+def test_tasks_get_replies_read_before_the_connection_ended(mortals: Pair) -> None:
+    """None of them repeats its call."""
     leash = Leash(mortals[0])
     leash.load(one={**ALL, "durability": PATIENT})
     token = leash.issue("one").token
@@ -269,8 +267,8 @@ def kill_when(node: Node, is_so: Callable[[dict[str, Any]], bool]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def test_tasks_that_travel_together_learn_each_of_their_own(pair: Pair) -> None:
-    """Writes say that no replica has them, each with its reply; a read among them does not."""
+def test_coalesced_tasks_get_their_own_results(pair: Pair) -> None:
+    """Unreplicated writes raise an error with their reply; reads do not."""
     leash = Leash(pair[0])
     leash.load(one={**ALL, "durability": HASTY})
     token = leash.issue("one").token
@@ -290,36 +288,36 @@ def test_tasks_that_travel_together_learn_each_of_their_own(pair: Pair) -> None:
     assert type(failed) is redis.ResponseError
 
 
-def test_error_survives_copies() -> None:
-    """Tasks and processes hand exceptions on."""
+def test_error_can_be_copied_and_pickled() -> None:
+    """Tasks and processes pass exceptions on."""
     error = NotReplicatedError([1], 0, 2, 50)
     for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301
         assert str(other) == str(error)
         assert (other.reply, other.replicas, other.wanted) == ([1], 0, 2)
 
 
-def test_primary_that_wants_replicas_refuses_whole(mortals: Pair) -> None:
-    """`min-replicas-to-write`: the server's own error; no key, no event, nothing counted."""
+def test_min_replicas_to_write_denies_the_whole_call(mortals: Pair) -> None:
+    """The error is the server's; no key, event or counter was written."""
     primary, replica = mortals
     leash = Leash(primary)
     leash.load(one={**ALL, "budget": {"writes": "100/month"}}, two=ALL)
-    one, two = leash.agent("one"), leash.agent("two")
-    one.set("t:a", 1)
-    two.get("t:a")
+    first, second = leash.agent("one"), leash.agent("two")
+    first.set("t:a", 1)
+    second.get("t:a")
     replica.kill()
     wait_until(lambda: primary.admin.info("replication")["connected_slaves"] == 0)
     leash.admin.config_set("min-replicas-to-write", 1)
     before = everything(leash)
 
-    pipe: Any = two.pipeline()
+    pipe: Any = second.pipeline()
     for refused in (
-        lambda: one.set("t:a", 2),
-        lambda: two.set("t:a", 2),
+        lambda: first.set("t:a", 2),
+        lambda: second.set("t:a", 2),
         pipe.set("t:a", 2).set("t:b", 2).execute,
     ):
         with pytest.raises(redis.ResponseError, match="NOREPLICAS"):
             refused()
-    assert two.get("t:a") == b"1"
+    assert second.get("t:a") == b"1"
     assert everything(leash) == before
 
 

@@ -1,4 +1,4 @@
-"""ACL users are not replicated: an operator is told of replicas that he did not name."""
+"""ACL users are not replicated: commands name unlisted replicas."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ identities:
 """
 
 
-def test_replica_that_is_not_named_is_told_of_and_one_that_is_takes_over(
+def test_unlisted_replica_is_reported_and_listed_one_can_be_promoted(
     mortals: tuple[Node, Node], tmp_path: Path
 ) -> None:
-    """A failover to a node with the users of yesterday would lock every agent out."""
+    """A failover to a server with old users would lock out all agents."""
     primary, replica = mortals
     cli, node = Cli(f"redis://127.0.0.1:{primary.port}"), f"redis://127.0.0.1:{replica.port}"
     file = tmp_path / "policy.yaml"

@@ -1,4 +1,4 @@
-"""A replica that becomes the primary has limits, trail and data as of one moment."""
+"""A promoted replica has limits, audit stream and data of one moment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def state_of(node: Node) -> IdentityState:
 
 @pytest.fixture(params=["sync", "async"])
 def named(mortals: Pair, request: pytest.FixtureRequest) -> Iterator[tuple[Any, Address]]:
-    """A leash on the primary, and a client that knows it by a name."""
+    """A leash on the primary, and a client that finds it by name."""
     kind = {"sync": SyncLeash, "async": AsyncLeash}[request.param]
     if kind is AsyncLeash and "embedded" not in request.node.callspec.id:
         pytest.skip("what the async client does differently is not the server's")
@@ -44,7 +44,7 @@ def named(mortals: Pair, request: pytest.FixtureRequest) -> Iterator[tuple[Any, 
 
 
 def test_client_follows_a_promoted_replica(named: Any, mortals: Pair) -> None:
-    """A server that never had the script, and the limits go on where they were."""
+    """The server never had the script, and the limits continue."""
     (client, address), (primary, replica) = named, mortals
     client.set("t:a", 1)
     client.set("t:a", 2)
@@ -64,8 +64,8 @@ def test_client_follows_a_promoted_replica(named: Any, mortals: Pair) -> None:
     assert replica.admin.script_exists(digest) == [True]
 
 
-def test_client_of_a_demoted_primary_connects_anew(named: Any, mortals: Pair) -> None:
-    """Its connection lives on, so it is closed: only a new one can lead to the new primary."""
+def test_client_of_a_demoted_primary_reconnects(named: Any, mortals: Pair) -> None:
+    """The old connection is closed, because only a new one reaches the new primary."""
     (client, address), (primary, replica) = named, mortals
     client.set("t:a", 1)
     primary.settle()
@@ -81,8 +81,8 @@ def test_client_of_a_demoted_primary_connects_anew(named: Any, mortals: Pair) ->
     assert len(Leash(replica).events("one")) == 2
 
 
-def test_write_that_replication_lost_is_lost_with_its_event_and_its_count(mortals: Pair) -> None:
-    """One unit: the promoted replica has all of it or nothing, and what came before is whole."""
+def test_unreplicated_write_is_lost_with_its_event_and_count(mortals: Pair) -> None:
+    """The promoted replica has all three or none."""
     primary, replica = mortals
     leash = Leash(primary)
     leash.load(one={**ALL, "budget": {"writes": "100/month"}, "rate": {"writes": "100/hour"}})
@@ -110,8 +110,8 @@ def test_write_that_replication_lost_is_lost_with_its_event_and_its_count(mortal
     assert state_of(replica).limits[1].used == 5
 
 
-def test_replica_that_serves_nothing_without_its_primary_runs_nothing(mortals: Pair) -> None:
-    """MASTERDOWN: raised as it is, and the next call connects anew."""
+def test_replica_with_masterdown_runs_nothing(mortals: Pair) -> None:
+    """The error is raised, and the next call reconnects."""
     primary, replica = mortals
     leash = Leash(primary)
     leash.load(one=ALL)
@@ -155,10 +155,8 @@ LIMITS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
-def test_limit_does_not_move_backwards_with_the_clock_of_a_new_primary(
-    ahead: Pair, limits: dict[str, Any]
-) -> None:
-    """An hour is taken back by a failover; nothing that was counted is given back with it."""
+def test_limit_is_exact_after_the_clock_moved_back(ahead: Pair, limits: dict[str, Any]) -> None:
+    """A failover to a clock an hour behind refunds no call."""
     primary, replica = ahead
     leash = Leash(primary)
     leash.load(one={**ALL, **limits})
@@ -178,8 +176,8 @@ def test_limit_does_not_move_backwards_with_the_clock_of_a_new_primary(
     assert len(Leash(replica).events("one")) == (4 if "burst" in str(limits) else 5)
 
 
-def test_trail_goes_on_in_order_with_the_clock_of_a_new_primary(ahead: Pair) -> None:
-    """Entry ids never fall back, and numbers go on, so that archives and undo need no care."""
+def test_audit_stream_stays_in_order_after_the_clock_moved_back(ahead: Pair) -> None:
+    """Entry ids and sequence numbers only increase."""
     primary, replica = ahead
     leash = Leash(primary)
     leash.load(one=ALL)

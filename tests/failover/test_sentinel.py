@@ -1,4 +1,4 @@
-"""Wrappers behind Sentinels outlive a failover under load, and lose only what replication lost."""
+"""Clients behind Sentinels survive a failover under load, and lose only unreplicated writes."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PAUSE_S = 0.002
 BEFORE = 50
 """Acknowledged calls of each worker before the primary is killed, and again afterwards."""
 
-# What Sentinels do, they do alike on each server, and slowly.
+# Sentinels behave the same on every server, and are slow.
 LABELS = list(find_server_binaries()) if FACTOR > 1 else [embedded_label()]
 
 
 @dataclass
 class Worker:
-    """Numbered keys, one after the other, whatever happens; a key is tried once."""
+    """Sets numbered keys, one after the other, each once."""
 
     number: int
     acknowledged: dict[str, float] = field(default_factory=dict)
@@ -78,7 +78,7 @@ async def work_in_tasks(
     sentinel = redis.asyncio.sentinel.Sentinel(found.addresses, socket_timeout=0.5)
     client = keyleash.asyncio.Redis.from_sentinel(sentinel, SERVICE, token=token, coalesce=True)
 
-    async def one(worker: Worker) -> None:
+    async def work(worker: Worker) -> None:
         while not ending.is_set():
             key = worker.key()
             try:
@@ -90,7 +90,7 @@ async def work_in_tasks(
             await asyncio.sleep(PAUSE_S)
 
     try:
-        await asyncio.gather(*map(one, workers))
+        await asyncio.gather(*map(work, workers))
     finally:
         await client.aclose()
         await sentinel.aclose()
@@ -104,8 +104,8 @@ def await_acknowledged(workers: list[Worker], since: float) -> None:
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_wrappers_recover_from_a_failover_under_load(label: str, tmp_path: Path) -> None:
-    """The same clients, threads and tasks, go on with the new primary without a restart."""
+def test_clients_recover_from_a_failover_under_load(label: str, tmp_path: Path) -> None:
+    """Threads and tasks continue with the new primary without a restart."""
     binary = find_server_binaries()[label]
     with nodes(binary, 3) as servers, sentinels(binary, servers[0], tmp_path) as found:
         leash = Leash(servers[0])
@@ -150,7 +150,7 @@ def client_of(found: Sentinels, token: str) -> keyleash.Redis:
 
 
 def assert_one_unit(promoted: Node, workers: list[Worker], switched: float) -> set[str]:
-    """Each key with its one event, all of them counted; what came after the failover is there."""
+    """Check that each key has one counted event, and that later writes are present."""
     leash = Leash(promoted)
     events = list(read_events(leash.admin, NAMES, ["one"]))
     seen = Counter(key.decode() for event in events for key in event.keys)
@@ -162,7 +162,7 @@ def assert_one_unit(promoted: Node, workers: list[Worker], switched: float) -> s
     assert budget.used == len(stored)
     for worker in workers:
         assert {key for key, when in worker.acknowledged.items() if when > switched} <= stored
-        # The rest was never told as done, or was lost by asynchronous replication.
+        # The rest was not acknowledged, or was lost by asynchronous replication.
         assert worker.failed
         tried = {f"t:{worker.number}:{item}" for item in range(1, worker.tried + 1)}
         assert {key for key in stored if key.startswith(f"t:{worker.number}:")} <= tried

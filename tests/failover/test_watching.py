@@ -1,4 +1,4 @@
-"""A watcher keeps guards loaded wherever a failover may lead, and tells what is wrong."""
+"""A watcher loads guards on every server, and reports drift."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Pair = tuple[Node, Node]
 
 @pytest.fixture
 def trio() -> Iterator[list[Node]]:
-    """A primary and two replicas, which the test may end; of one server, as all say the same."""
+    """A primary and two replicas, which a test may stop; one server version is enough."""
     with nodes(find_server_binaries()[embedded_label()], 3) as servers:
         yield servers
 
@@ -45,8 +45,8 @@ def watcher_of(*seeds: Node, sentinels: AskedSentinels | None = None) -> Watcher
     return Watcher(connect, [Address(*seed.address) for seed in seeds], sentinels)
 
 
-def told(watcher: Watcher) -> list[tuple[str, str, str]]:
-    """What a look tells: node, kind and state."""
+def events_of(watcher: Watcher) -> list[tuple[str, str, str]]:
+    """Return node, kind and state of each event of one look."""
     return [(item.node, str(item.kind), str(item.state)) for item in watcher.look()]
 
 
@@ -65,34 +65,34 @@ def loaded_on(node: Node, identity: str) -> list[bool]:
 
 
 def test_replica_has_the_guards_before_it_is_promoted(pair: Pair) -> None:
-    """Scripts are not replicated; a replica takes them all the same, and once."""
+    """Scripts are not replicated; the watcher loads them on a replica, once."""
     primary, replica = pair
     leash = Leash(primary)
     leash.load(one=ALL, two=READ)
     primary.settle()
     watcher = watcher_of(primary)
 
-    assert told(watcher) == [
+    assert events_of(watcher) == [
         (name(primary), "role", "done"),
         (name(replica), "role", "done"),
         (name(replica), "loaded", "done"),
     ]
     assert loaded_on(replica, "one") == loaded_on(replica, "two") == [True, True]
-    assert told(watcher) == []
+    assert events_of(watcher) == []
 
     leash.load(one=READ, two=READ)
     primary.settle()
-    assert told(watcher) == [(name(replica), "loaded", "done")]
+    assert events_of(watcher) == [(name(replica), "loaded", "done")]
     assert loaded_on(replica, "one") == [True, True]
     primary.admin.script_flush()
-    assert told(watcher) == [(name(primary), "loaded", "done")]
+    assert events_of(watcher) == [(name(primary), "loaded", "done")]
     watcher.close()
 
 
-def test_functions_are_loaded_where_somebody_flushed_them_and_never_on_a_replica(
+def test_flushed_functions_are_loaded_on_the_primary_only(
     pair: Pair,
 ) -> None:
-    """Servers keep and replicate them; no script is loaded that nobody would call."""
+    """Servers replicate functions, and scripts are not loaded then."""
     primary, replica = pair
     leash = Leash(primary, transport=Transport.FUNCTION)
     leash.load(one=ALL)
@@ -102,22 +102,22 @@ def test_functions_are_loaded_where_somebody_flushed_them_and_never_on_a_replica
     watcher = watcher_of(primary)
 
     roles = [(name(primary), "role", "done"), (name(replica), "role", "done")]
-    assert told(watcher) == roles
+    assert events_of(watcher) == roles
     assert loaded_on(primary, "one") == loaded_on(replica, "one") == [False, False]
 
     primary.admin.function_flush()
     primary.settle()
-    assert told(watcher) == [(name(primary), "loaded", "done")]
+    assert events_of(watcher) == [(name(primary), "loaded", "done")]
     primary.settle()
-    assert told(watcher) == []
+    assert events_of(watcher) == []
     assert leash.agent("one").incr("t:n") == 1
     assert held_functions(replica.admin) == held_functions(primary.admin)
     watcher.close()
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_agent_that_may_not_load_goes_on_after_a_watcher_has_looked(pair: Pair, kind: str) -> None:
-    """It waits for that inside its call, and does not run it twice."""
+def test_agent_without_script_load_continues_after_a_look(pair: Pair, kind: str) -> None:
+    """Its call waits for the script, and runs once."""
     primary, _ = pair
     leash: Any = Leash(primary) if kind == "sync" else AsyncLeash(primary)
     leash.load(one=ALL)
@@ -126,7 +126,7 @@ def test_agent_that_may_not_load_goes_on_after_a_watcher_has_looked(pair: Pair, 
     client.incr("t:n")
     primary.admin.script_flush()
     watcher = watcher_of(primary)
-    looking = threading.Timer(0.1, lambda: told(watcher))
+    looking = threading.Timer(0.1, lambda: events_of(watcher))
     looking.start()
 
     assert client.incr("t:n") == 2
@@ -137,8 +137,8 @@ def test_agent_that_may_not_load_goes_on_after_a_watcher_has_looked(pair: Pair, 
         leash.close()
 
 
-def test_text_of_another_script_is_told_and_never_loaded(pair: Pair) -> None:
-    """Whoever may write to the record must not thereby run code as every agent."""
+def test_text_that_does_not_match_its_digest_is_never_loaded(pair: Pair) -> None:
+    """A client that may write to the record must not run code as every agent."""
     primary, replica = pair
     leash = Leash(primary)
     leash.load(one=ALL)
@@ -171,10 +171,10 @@ def test_text_of_another_script_is_told_and_never_loaded(pair: Pair) -> None:
     watcher.close()
 
 
-def test_text_that_is_changed_after_it_was_compared_is_not_loaded(
+def test_text_changed_after_the_comparison_is_not_loaded(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The text that is loaded is the one that was compared, not one of the same name."""
+    """The loaded text is the one that was compared."""
     primary, _ = pair
     leash = Leash(primary)
     leash.load(one=ALL)
@@ -188,13 +188,13 @@ def test_text_that_is_changed_after_it_was_compared_is_not_loaded(
 
     monkeypatch.setattr("keyleash.watch.topology.not_loaded", changed_meanwhile)
     watcher = watcher_of(primary)
-    told(watcher)
+    events_of(watcher)
     assert loaded_on(primary, "one") == [False, True]
     watcher.close()
 
 
-def test_record_without_a_text_is_told(pair: Pair) -> None:
-    """It still works, until the server is started again."""
+def test_record_without_a_text_is_reported(pair: Pair) -> None:
+    """The guard works until the server restarts."""
     leash = Leash(pair[0])
     leash.load(one=ALL)
     leash.admin.delete(NAMES.source("one"))
@@ -209,38 +209,38 @@ def test_record_without_a_text_is_told(pair: Pair) -> None:
     watcher.close()
 
 
-def test_replica_that_has_another_policy_is_told_of(pair: Pair) -> None:
-    """Not at once, as the new policy may be on its way; but when it does not come."""
+def test_replica_with_another_policy_is_reported(pair: Pair) -> None:
+    """Not at once, because the new policy may be in transit."""
     primary, replica = pair
     leash = Leash(primary)
     leash.load(one=ALL)
     primary.settle()
     watcher = watcher_of(primary)
-    told(watcher)
+    events_of(watcher)
     replica.admin.config_set("replica-read-only", "no")
     try:
         replica.admin.hset(NAMES.policy, "generation", 7)
-        assert told(watcher) == [(name(replica), "generation", "found")]
-        assert told(watcher) == []
+        assert events_of(watcher) == [(name(replica), "generation", "found")]
+        assert events_of(watcher) == []
         replica.admin.hset(NAMES.policy, "generation", 1)
-        assert told(watcher) == [(name(replica), "generation", "resolved")]
+        assert events_of(watcher) == [(name(replica), "generation", "resolved")]
     finally:
         replica.admin.config_set("replica-read-only", "yes")
     leash.admin.hset(NAMES.policy, "generation", 2)
     primary.settle()
     replica.admin.config_set("replica-read-only", "no")
     replica.admin.hset(NAMES.policy, "generation", 1)
-    assert told(watcher) == []
-    assert told(watcher) == [(name(replica), "generation", "found")]
+    assert events_of(watcher) == []
+    assert events_of(watcher) == [(name(replica), "generation", "found")]
     replica.admin.config_set("replica-read-only", "yes")
     watcher.close()
 
 
-def test_server_without_a_policy_or_without_permission_is_told_of(pair: Pair) -> None:
-    """Each by its own kind."""
+def test_missing_policy_and_missing_permission_are_reported(pair: Pair) -> None:
+    """Each has its own kind."""
     primary, _ = pair
     watcher = watcher_of(primary)
-    told(watcher)
+    events_of(watcher)
     assert drifts(watcher).keys() == {"no-policy"}
     watcher.close()
 
@@ -253,14 +253,14 @@ def test_server_without_a_policy_or_without_permission_is_told_of(pair: Pair) ->
         return redis.Redis(port=address.port, username=user, password=user and "pw")
 
     watcher = Watcher(restricted, [Address(*primary.address)])
-    told(watcher)
+    events_of(watcher)
     assert drifts(watcher)["not-permitted"] == name(primary)
     watcher.close()
 
 
 @pytest.mark.parametrize("field", ["digest", "generation"])
-def test_record_that_makes_no_sense_ends_no_watcher(pair: Pair, field: str) -> None:
-    """One server's trouble must not be that of all."""
+def test_corrupt_record_does_not_end_the_watcher(pair: Pair, field: str) -> None:
+    """The other servers are watched."""
     leash = Leash(pair[0])
     leash.load(one=ALL)
     watcher = watcher_of(pair[0])
@@ -269,22 +269,22 @@ def test_record_that_makes_no_sense_ends_no_watcher(pair: Pair, field: str) -> N
         leash.admin.hdel(NAMES.guard("one"), "digest")
     pair[0].settle()
 
-    told(watcher)
+    events_of(watcher)
     assert drifts(watcher).keys() == {"unreadable"}
     watcher.close()
 
 
 def test_watcher_follows_a_failover_from_node_to_node(trio: list[Node]) -> None:
-    """It began with the primary alone; a seed stays, whatever becomes of it."""
+    """It began with the primary alone; seeds are always watched."""
     primary, heir, other = trio
     Leash(primary).load(one=ALL)
     primary.settle()
     watcher = watcher_of(primary)
-    told(watcher)
+    events_of(watcher)
     primary.kill()
     wait_until(lambda: heir.admin.info("replication")["master_link_status"] == "down")
     wait_until(lambda: other.admin.info("replication")["master_link_status"] == "down")
-    assert set(told(watcher)) == {
+    assert set(events_of(watcher)) == {
         (name(primary), "unreachable", "found"),
         (name(heir), "link-down", "found"),
         (name(other), "link-down", "found"),
@@ -292,41 +292,41 @@ def test_watcher_follows_a_failover_from_node_to_node(trio: list[Node]) -> None:
 
     heir.promote()
     other.follow(heir)
-    news = told(watcher)
+    news = events_of(watcher)
     assert (name(heir), "role", "done") in news
     assert (name(other), "role", "done") in news
     assert drifts(watcher) == {"unreachable": name(primary)}
     Leash(heir).load(one=READ)
     heir.settle()
-    assert told(watcher) == [(name(other), "loaded", "done")]
+    assert events_of(watcher) == [(name(other), "loaded", "done")]
 
     primary.process.start()
-    assert set(told(watcher)) == {
+    assert set(events_of(watcher)) == {
         (name(primary), "unreachable", "resolved"),
         (name(primary), "no-policy", "found"),
         (", ".join(sorted((name(primary), name(heir)))), "several-primaries", "found"),
     }
     primary.follow(heir)
-    news = told(watcher)
+    news = events_of(watcher)
     assert (name(primary), "loaded", "done") in news
     assert watcher.drifts == ()
     watcher.close()
 
 
-def test_server_that_is_down_and_that_nobody_names_is_forgotten_in_the_end(
+def test_silent_unlisted_server_is_forgotten_after_a_while(
     trio: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may have crashed, which its primary does not say, or was taken out of service."""
+    """It may have crashed, which its primary does not report, or was removed."""
     monkeypatch.setattr(watch_topology, "FORGOTTEN_AFTER_LOOKS", 3)
     primary, leaving, staying = trio
     Leash(primary).load(one=ALL)
     primary.settle()
     watcher = watcher_of(primary)
-    told(watcher)
+    events_of(watcher)
     leaving.kill()
     wait_until(lambda: primary.admin.info("replication")["connected_slaves"] == 1)
 
-    assert [told(watcher) for _ in range(4)] == [
+    assert [events_of(watcher) for _ in range(4)] == [
         [(name(leaving), "unreachable", "found")],
         [],
         [],
@@ -338,12 +338,12 @@ def test_server_that_is_down_and_that_nobody_names_is_forgotten_in_the_end(
 
 
 def test_server_with_two_names_is_watched_once(pair: Pair) -> None:
-    """By the name that it was given; what others call it is no other server."""
+    """By the name of the seed."""
     Leash(pair[0]).load(one=ALL)
     pair[0].settle()
     watcher = Watcher(connect, [Address("localhost", pair[0].port)])
 
-    assert [item for item, kind, _ in told(watcher) if kind == "role"] == [
+    assert [item for item, kind, _ in events_of(watcher) if kind == "role"] == [
         f"localhost:{pair[0].port}",
         name(pair[1]),
     ]
@@ -351,22 +351,22 @@ def test_server_with_two_names_is_watched_once(pair: Pair) -> None:
     watcher.close()
 
 
-def test_drift_of_a_server_that_is_gone_is_not_mended(trio: list[Node]) -> None:
-    """Nobody sees it, so nobody can say so."""
+def test_drift_of_a_removed_server_is_not_resolved(trio: list[Node]) -> None:
+    """Its state is unknown."""
     primary, replica, _ = trio
     leash = Leash(primary)
     leash.load(one=ALL)
     leash.admin.hset(NAMES.source("one"), "0" * 40, "x")
     primary.settle()
     watcher = watcher_of(primary, replica)
-    told(watcher)
+    events_of(watcher)
     replica.kill()
-    assert told(watcher) == [(name(replica), "unreachable", "found")]
+    assert events_of(watcher) == [(name(replica), "unreachable", "found")]
     watcher.close()
 
 
 def test_watcher_finds_servers_by_their_sentinels(trio: list[Node], tmp_path: Path) -> None:
-    """Also where some of them do not answer, and the new primary after a failover."""
+    """Also if a Sentinel does not answer, and the new primary after a failover."""
     primary, *replicas = trio
     Leash(primary).load(one=ALL)
     primary.settle()
@@ -375,7 +375,7 @@ def test_watcher_finds_servers_by_their_sentinels(trio: list[Node], tmp_path: Pa
         asked = [(Address(*address), connect(Address(*address))) for address in found.addresses]
         asked.append((Address("127.0.0.1", 1), connect(Address("127.0.0.1", 1))))
         watcher = watcher_of(sentinels=AskedSentinels(asked, SERVICE))
-        news = told(watcher)
+        news = events_of(watcher)
         assert {node for node, kind, _ in news if kind == "role"} == set(map(name, trio))
         assert drifts(watcher) == {"unreachable": "127.0.0.1:1"}
         assert all(loaded_on(replica, "one") == [True, True] for replica in replicas)
@@ -385,7 +385,7 @@ def test_watcher_finds_servers_by_their_sentinels(trio: list[Node], tmp_path: Pa
         roles: list[str] = []
 
         def has_told() -> bool:
-            roles.extend(node for node, kind, _ in told(watcher) if kind == "role")
+            roles.extend(node for node, kind, _ in events_of(watcher) if kind == "role")
             silent = {
                 drift.node for drift in watcher.drifts if drift.kind is WatchEventKind.UNREACHABLE
             }
@@ -397,14 +397,14 @@ def test_watcher_finds_servers_by_their_sentinels(trio: list[Node], tmp_path: Pa
 
         other = AskedSentinels(asked[:1], "another")
         blind = watcher_of(sentinels=other)
-        told(blind)
+        events_of(blind)
         assert blind.is_blind
         assert "`another`" in blind.drifts[0].message
         blind.close()
 
 
 def test_fenced_agent_survives_a_failover_to_a_watched_replica(mortals: Pair) -> None:
-    """The replica has the guard already, so nothing needs to heal."""
+    """The replica has the guard already, so no retry is needed."""
     primary, replica = mortals
     leash = Leash(primary)
     leash.load(one=ALL)
@@ -413,7 +413,7 @@ def test_fenced_agent_survives_a_failover_to_a_watched_replica(mortals: Pair) ->
         node.admin.execute_command("ACL", "SETUSER", "agent", *AGENT)
     primary.settle()
     watcher = watcher_of(primary)
-    told(watcher)
+    events_of(watcher)
     watcher.close()
     primary.kill()
     replica.promote()
@@ -424,7 +424,7 @@ def test_fenced_agent_survives_a_failover_to_a_watched_replica(mortals: Pair) ->
 
 
 def test_sealed_server_is_watched_through_every_change_of_its_prefixes(pair: Pair) -> None:
-    """Nobody tells a watcher; it looks where the record says."""
+    """The watcher reads the prefixes from the record at each look."""
     primary, _ = pair
     leash = Leash(primary)
     leash.load(one=ALL)
@@ -434,7 +434,7 @@ def test_sealed_server_is_watched_through_every_change_of_its_prefixes(pair: Pai
         for node in pair:
             node.admin.script_flush()
         primary.settle()
-        told(watcher)
+        events_of(watcher)
         assert drifts(watcher) == {}
         for node in pair:
             assert node.admin.script_exists(leash.digest("one")) == [True]

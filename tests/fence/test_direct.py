@@ -55,8 +55,8 @@ def test_direct_call_touches_granted_keys_only(leash: FencedLeash) -> None:
         for _ in range(CALLS_OF_EACH)
     ]
     connection = leash.admin.connection_pool.get_connection()
-    said = ask_all(connection, [(b"ACL", b"DRYRUN", b"one", *call) for call in calls])
-    allowed = [call for call, may_ in zip(calls, said, strict=True) if may_ == b"OK"]
+    replies = ask_all(connection, [(b"ACL", b"DRYRUN", b"one", *call) for call in calls])
+    allowed = [call for call, may_ in zip(calls, replies, strict=True) if may_ == b"OK"]
     assert len(allowed) > 100
     suspect = [call for call in allowed if not is_within(call)]
     errors = Asker(leash.server).argument_errors(suspect)

@@ -47,9 +47,9 @@ def test_password_is_stored_as_a_hash_only(leash: FencedLeash) -> None:
     assert "password=" not in repr(generate_password("one"))
     held = [leash.admin.dump(name) for name in leash.admin.scan_iter()]
     assert not any(password.encode() in (dump or b"") for dump in held)
-    said = str(leash.admin.execute_command("ACL", "LIST"))
-    assert password not in said
-    assert hashlib.sha256(password.encode()).hexdigest() in said
+    listed = str(leash.admin.execute_command("ACL", "LIST"))
+    assert password not in listed
+    assert hashlib.sha256(password.encode()).hexdigest() in listed
 
 
 def test_two_passwords_are_valid_until_the_rotation_is_finished(leash: FencedLeash) -> None:
@@ -80,7 +80,7 @@ def test_third_password_is_an_error(leash: FencedLeash) -> None:
         rotated(leash, "one")
     assert can_log_in(leash, second)
     with pytest.raises(NotFencedError):
-        rotated(leash, "nobody")
+        rotated(leash, "three")
 
 
 def test_passwords_are_restored_with_deleted_users(leash: FencedLeash) -> None:

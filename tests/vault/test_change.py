@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from keyleash.operator.tokens import issue_token, list_tokens, revoke
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.prefixes import ChangeKind, read_seal, server_keyspace
 from keyleash.store.wire import Transport
-from keyleash.vault import Hooks, Progress, change_prefixes, rotate, seal, unseal
+from keyleash.vault import Progress, change_prefixes, rotate, seal, unseal
+from keyleash.vault import change as vault_change
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer
@@ -40,11 +42,11 @@ def begin(leash: Leash, change: ChangeKind) -> None:
 @pytest.mark.parametrize("change", ChangeKind)
 def test_change_preserves_all_records_and_data(leash: Leash, change: ChangeKind) -> None:
     """The same clients continue without a restart."""
-    one, two = leash.agent("one"), leash.agent("two")
+    first, second = leash.agent("one"), leash.agent("two")
     for number in range(10):
-        one.set(f"a:{number}", number, ex=1000)
+        first.set(f"a:{number}", number, ex=1000)
     with pytest.raises(keyleash.KeyNotGrantedError):
-        one.get("b")
+        first.get("b")
     freeze(leash.admin, ["two"], reason="")
     begin(leash, change)
     adopt = ["a:*"] if change is ChangeKind.SEAL else []
@@ -61,25 +63,25 @@ def test_change_preserves_all_records_and_data(leash: Leash, change: ChangeKind)
     assert leash.events("one") == events
     assert leash.refusals("one") == 1
     assert leash.state("one")[8:] == state[8:]
-    assert one.get("a:7") == b"7"
-    assert 990 < one.ttl("a:7") <= 1000
-    assert sorted(one.scan_iter("a:*")) == [b"a:%d" % number for number in range(10)]
+    assert first.get("a:7") == b"7"
+    assert 990 < first.ttl("a:7") <= 1000
+    assert sorted(first.scan_iter("a:*")) == [b"a:%d" % number for number in range(10)]
     with pytest.raises(keyleash.SuspendedError):
-        two.get("a:7")
+        second.get("a:7")
     thaw(leash.admin, ["two"])
-    assert two.get("a:7") == b"7"
-    # Of the twenty a day, ten were before the change.
+    assert second.get("a:7") == b"7"
+    # Ten of the twenty calls per day were before the change.
     for _ in range(10):
-        one.set("a:1", "x")
+        first.set("a:1", "x")
     with pytest.raises(keyleash.RateLimitedError):
-        one.set("a:1", "x")
+        first.set("a:1", "x")
     assert change.value in [event.event for event in read_control(leash.admin, after)]
 
 
 def test_sealed_server_has_few_public_keys(leash: Leash) -> None:
     """Guessed names lead to digests of guards, and to no key of an agent."""
     leash.agent("one").set("a:1", "x")
-    leash.admin.set("other", "of somebody else")
+    leash.admin.set("other", "foreign")
     seal(leash.admin, adopt=["a:*"])
     keyspace = leash.follow()
 
@@ -188,17 +190,17 @@ def test_unsealing_with_a_taken_name_changes_nothing(sealed: Leash) -> None:
     assert agent.get("a:1") == b"within"
 
 
-def test_name_taken_during_a_change_is_a_conflict(sealed: Leash) -> None:
+def test_name_taken_during_a_change_is_a_conflict(
+    sealed: Leash, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All other keys are moved; the change continues once the name is free."""
     agent, admin = sealed.agent("one"), sealed.admin
     for number in range(20):
         agent.set(f"a:{number}", "within")
 
-    def take_name(_keyspace: Keyspace, _prepared: object) -> None:
-        admin.set("a:7", "outside")
-
+    call_before(monkeypatch, "record_sources", lambda: admin.set("a:7", "outside"))
     with pytest.raises(VaultConflictError, match="`a:7` exists both"):
-        unseal(admin, hooks=Hooks(before_switch=take_name))
+        unseal(admin)
 
     with pytest.raises(keyleash.SuspendedError):
         agent.get("a:1")
@@ -209,12 +211,22 @@ def test_name_taken_during_a_change_is_a_conflict(sealed: Leash) -> None:
     assert agent.get("a:7") == b"within"
 
 
-STEPS = ("before_switch", "report", "after_end")
+def call_before(monkeypatch: pytest.MonkeyPatch, step: str, action: Callable[[], object]) -> None:
+    """Run *action* before a function that a change calls."""
+    function = getattr(vault_change, step)
+
+    def call(*arguments: Any) -> Any:
+        action()
+        return function(*arguments)
+
+    monkeypatch.setattr(vault_change, step, call)
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", ["record_sources", "report", "retire_functions"])
 @pytest.mark.parametrize("change", ChangeKind)
-def test_interrupted_change_is_continued(leash: Leash, change: ChangeKind, step: str) -> None:
+def test_interrupted_change_is_continued(
+    leash: Leash, change: ChangeKind, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Agents work before the switch, are suspended until the end, and never miss a key."""
     agent = leash.agent("one")
     agent.set("a:1", "x")
@@ -224,13 +236,14 @@ def test_interrupted_change_is_continued(leash: Leash, change: ChangeKind, step:
     def die(*_: object) -> None:
         raise Killed
 
-    hooks = Hooks(**{step: die}) if step != "report" else Hooks()
-    with pytest.raises(Killed):
-        change_prefixes(
-            leash.admin, change, hooks=hooks, report=die if step == "report" else None, adopt=adopt
-        )
+    report = die if step == "report" else None
+    with monkeypatch.context() as patched:
+        if report is None:
+            call_before(patched, step, die)
+        with pytest.raises(Killed):
+            change_prefixes(leash.admin, change, report=report, adopt=adopt)
 
-    if step == "before_switch":
+    if step == "record_sources":
         assert agent.get("a:1") == b"x"
         assert list_tokens(leash.admin)
     elif step == "report":
@@ -242,22 +255,26 @@ def test_interrupted_change_is_continued(leash: Leash, change: ChangeKind, step:
         other = ChangeKind.UNSEAL if is_rotation else ChangeKind.ROTATE
         with raises_code("vault", match="is unfinished"):
             change_prefixes(leash.admin, other)
-    if step != "after_end":
+    if step != "retire_functions":
         assert change_prefixes(leash.admin, change).resumed
     assert agent.get("a:1") == b"x"
     assert read_seal(leash.admin).change is None
     assert [token.identity for token in list_tokens(leash.admin)] == ["one"]
 
 
-def test_concurrent_load_is_not_lost(leash: Leash) -> None:
+def test_concurrent_load_is_not_lost(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
     """The load comes before the change, or is denied."""
     admin = leash.admin
 
-    def load_another(_keyspace: Keyspace, _prepared: object) -> None:
+    def load_another() -> None:
         load_policy(admin, policy(one=ALL), allow_removal=True)
 
-    with raises_code("activation-conflict", match="no prefix was changed"):
-        seal(admin, hooks=Hooks(before_switch=load_another))
+    with (
+        monkeypatch.context() as patched,
+        raises_code("activation-conflict", match="no prefix was changed"),
+    ):
+        call_before(patched, "record_sources", load_another)
+        seal(admin)
 
     assert server_keyspace(admin) == Keyspace()
     assert seal(admin).resumed
@@ -276,35 +293,19 @@ def test_load_that_began_before_the_switch_is_a_conflict(leash: Leash) -> None:
         activate_policy(leash.admin, prepared, keyspace=Keyspace())
 
 
-def test_hooks_get_the_prefixes_before_and_after_the_switch(leash: Leash) -> None:
-    """ACL rules must allow both until the old ones are unused."""
-    told: list[tuple[str, Keyspace, Keyspace]] = []
-
-    def before(keyspace: Keyspace, _prepared: object) -> None:
-        told.append(("before", keyspace, server_keyspace(leash.admin)))
-
-    def after(keyspace: Keyspace) -> None:
-        told.append(("after", keyspace, server_keyspace(leash.admin)))
-
-    seal(leash.admin, hooks=Hooks(before, after))
-
-    new = server_keyspace(leash.admin)
-    assert told == [("before", new, Keyspace()), ("after", new, new)]
-
-
 def test_progress_is_reported_in_steps(leash: Leash) -> None:
     """The report shows that the change continues."""
     with leash.admin.pipeline() as pipe:
         for number in range(3000):
             pipe.set(f"a:{number}", "x")
         pipe.execute()
-    told: list[Progress] = []
+    reported: list[Progress] = []
 
-    seal(leash.admin, adopt=["a:*"], report=told.append)
+    seal(leash.admin, adopt=["a:*"], report=reported.append)
 
-    assert len(told) > 5
-    assert max(item.moved for item in told) >= 3000
-    assert told[0].total >= 3000
+    assert len(reported) > 5
+    assert max(item.moved for item in reported) >= 3000
+    assert reported[0].total >= 3000
 
 
 def test_removed_identity_retains_its_counts(leash: Leash) -> None:

@@ -13,7 +13,7 @@ from support.leash import grant
 from support.sealed import SEALED, assert_hidden
 from support.servers import RealServer
 
-MARK = b"what-nobody-may-see"
+MARK = b"hidden-mark"
 ALL: dict[str, Any] = {
     "grants": [grant("read", "write", "delete", "scan", keys="t:*")],
     "budget": {"requests": "5/month"},

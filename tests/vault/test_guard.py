@@ -150,13 +150,13 @@ def test_errors_contain_logical_names(sealed: Leash, protocol: int) -> None:
         ("RENAME", "a:none", "a:1"),
     ]
     for call in calls:
-        said = []
+        messages = []
         for client in (agent, raw):
             with pytest.raises(redis.ResponseError) as error:
                 client.execute_command(*call)
-            said.append(str(error.value))
-        assert said[0] == said[1]
-        assert sealed.keyspace.vault not in said[0]
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+        assert sealed.keyspace.vault not in messages[0]
     errors = [event["error"] for event in sealed.events("one") if "error" in event]
     assert any("a:s" in error for error in errors)
     assert not any(sealed.keyspace.vault in error for error in errors)

@@ -55,10 +55,10 @@ def run(leash: Leash, kind: str, kill_after_s: float | None) -> bool:
         if kill_after_s is not None:
             time.sleep(kill_after_s)
             process.send_signal(signal.SIGKILL)
-        said, complaint = process.stdout.read(), process.stderr.read()
+        output, complaint = process.stdout.read(), process.stderr.read()
     if kill_after_s is None:
-        assert said == "done\n", complaint
-    return said == "done\n"
+        assert output == "done\n", complaint
+    return output == "done\n"
 
 
 class Agent:
@@ -119,7 +119,7 @@ def test_killed_change_continues_without_wrong_replies(leash: Leash) -> None:
                 while not run(leash, kind, moment.uniform(0, LONGEST_S)):
                     record = read_seal(leash.admin)
                     if record.change is None and record.keyspace != before:
-                        break  # It was killed when it had finished, and before it said so.
+                        break  # It was killed after it finished, and before it printed that.
                     if moment.random() < ENOUGH:
                         run(leash, kind, None)
                         break

@@ -27,9 +27,9 @@ def compare(twin: Twin) -> tuple[list[str], list[Outcome]]:
         raw = twin.outcome(twin.raw, call, with_data=True)
         guarded = twin.outcome(twin.guarded, call, with_data=True)
         outcomes.append(guarded)
-        said = difference(call.mark, raw, guarded)
-        if said is not None and call.command not in UNLIKE:
-            found.append(f"{call}: {said}")
+        problem = difference(call.mark, raw, guarded)
+        if problem is not None and call.command not in UNLIKE:
+            found.append(f"{call}: {problem}")
     return found, outcomes
 
 

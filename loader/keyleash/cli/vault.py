@@ -21,7 +21,7 @@ from keyleash.policy.problems import listing
 from keyleash.store.prefixes import ChangeKind, server_keyspace
 from keyleash.store.records import Client
 from keyleash.text import counted, json_object
-from keyleash.vault import Hooks, Moved, adopt_keys, change_prefixes, release_keys
+from keyleash.vault import adopt_keys, change_prefixes, release_keys
 from keyleash.vault.names import Report
 
 DONE = {
@@ -63,7 +63,7 @@ def _change(
                 adopt=adopt,
                 actor=settings.actor,
                 report=report,
-                hooks=Hooks(before_begin=begun.set),
+                before_begin=begun.set,
                 others=others,
             )
     except (KeyboardInterrupt, ConnectionError, TimeoutError):
@@ -83,7 +83,7 @@ def _change(
 
 def _move(
     settings: Settings,
-    move: Callable[[Client, Sequence[str], Report], Moved],
+    move: Callable[[Client, Sequence[str], Report], int],
     where: str,
     patterns: Sequence[str],
     yes: bool,
@@ -95,9 +95,9 @@ def _move(
     with settings.changing("run it again"), _progress(settings) as report:
         moved = move(client, patterns, report)
     if settings.json:
-        print_json({"server": settings.shown_url, "moved": moved.count})
+        print_json({"server": settings.shown_url, "moved": moved})
     else:
-        click.echo(f"{counted(moved.count, 'key')} moved {where}")
+        click.echo(f"{counted(moved, 'key')} moved {where}")
 
 
 @contextmanager

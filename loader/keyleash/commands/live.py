@@ -91,11 +91,11 @@ def _command_rows(label: str, entry: Sequence[Any]) -> Iterator[tuple[str, Comma
         :FIELDS
     ]
     yield (
-        _text(name).replace("|", " ").upper(),
+        reply_text(name).replace("|", " ").upper(),
         {
             "arity": int(arity),
-            "flags": sorted(map(_text, flags)),
-            "categories": sorted(map(_text, categories)),
+            "flags": sorted(map(reply_text, flags)),
+            "categories": sorted(map(reply_text, categories)),
             "servers": [label],
             "key_specs": [_key_spec(spec) for spec in key_specs],
             "positions_differ": False,
@@ -106,32 +106,34 @@ def _command_rows(label: str, entry: Sequence[Any]) -> Iterator[tuple[str, Comma
 
 
 def _key_spec(reply: Any) -> KeySpecRow:
-    fields = _mapping(reply)
+    fields = reply_mapping(reply)
     return {
-        "flags": sorted(map(_text, fields["flags"])),
+        "flags": sorted(map(reply_text, fields["flags"])),
         "begin_search": _search(fields["begin_search"]),
         "find_keys": _search(fields["find_keys"]),
     }
 
 
 def _search(reply: Any) -> SearchRow:
-    fields = _mapping(reply)
-    spec = _mapping(fields["spec"])
+    fields = reply_mapping(reply)
+    spec = reply_mapping(fields["spec"])
     return {
-        "type": _text(fields["type"]),
+        "type": reply_text(fields["type"]),
         "spec": {
-            name: value if isinstance(value, int) else _text(value) for name, value in spec.items()
+            name: value if isinstance(value, int) else reply_text(value)
+            for name, value in spec.items()
         },
     }
 
 
-def _mapping(reply: Any) -> dict[str, Any]:
+def reply_mapping(reply: Any) -> dict[str, Any]:
     """Return a map, which RESP2 sends as a flat list of names and values."""
     pairs = (
         reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
     )
-    return {_text(name): value for name, value in pairs}
+    return {reply_text(name): value for name, value in pairs}
 
 
-def _text(reply: Any) -> str:
+def reply_text(reply: Any) -> str:
+    """Return a text that redis-py decodes in some replies only."""
     return reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)

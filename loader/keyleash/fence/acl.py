@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from keyleash.commands.live import reply_mapping, reply_text
 from keyleash.errors import KeyleashError, OperationError
 from keyleash.policy.keysets import covers
 from keyleash.policy.model import AnySuffix, Capture, Pattern
@@ -131,7 +132,7 @@ def read_users(client: Client, names: Sequence[str]) -> dict[str, User]:
         replies = pipe.execute() if names else []
     with reading_reply("ACL"):
         return {
-            name: _user(_mapping(reply))
+            name: _user(reply_mapping(reply))
             for name, reply in zip(names, replies, strict=True)
             if reply is not None
         }
@@ -139,7 +140,7 @@ def read_users(client: Client, names: Sequence[str]) -> dict[str, User]:
 
 def user_names(client: Client) -> set[str]:
     """Return the names of all users of the server."""
-    return {text_of(name) for name in client.acl_users()}
+    return {reply_text(name) for name in client.acl_users()}
 
 
 def may(client: Client, name: str, *call: str) -> bool:
@@ -151,7 +152,7 @@ def may(client: Client, name: str, *call: str) -> bool:
             # The server lacks the command.
             return False
         raise
-    return text_of(reply) == "OK"
+    return reply_text(reply) == "OK"
 
 
 def save(client: Client) -> bool:
@@ -166,12 +167,12 @@ def save(client: Client) -> bool:
 
 
 def _user(fields: Mapping[str, Any]) -> User:
-    flags = {text_of(flag) for flag in fields["flags"]}
+    flags = {reply_text(flag) for flag in fields["flags"]}
     root, is_plain = _selector(fields)
-    others = [_selector(_mapping(item)) for item in fields.get("selectors", ())]
+    others = [_selector(reply_mapping(item)) for item in fields.get("selectors", ())]
     return User(
         Rules(root, tuple(selector for selector, _ in others)),
-        tuple(text_of(field) for field in fields["passwords"]),
+        tuple(reply_text(field) for field in fields["passwords"]),
         is_on="on" in flags,
         is_open="nopass" in flags or not is_plain or not all(plain for _, plain in others),
     )
@@ -179,24 +180,11 @@ def _user(fields: Mapping[str, Any]) -> User:
 
 def _selector(fields: Mapping[str, Any]) -> tuple[Selector, bool]:
     """Return a selector, and whether only `-@all` and single commands made it."""
-    first, *rest = text_of(fields["commands"]).split()
+    first, *rest = reply_text(fields["commands"]).split()
     added = tuple(word[1:] for word in rest if word.startswith("+") and "@" not in word)
-    keys, channels = (text_of(fields[name]).split() for name in ("keys", "channels"))
+    keys, channels = (reply_text(fields[name]).split() for name in ("keys", "channels"))
     is_plain = first == "-@all" and len(added) == len(rest)
     return Selector(added, tuple(keys), tuple(channels)), is_plain
-
-
-def _mapping(reply: Any) -> dict[str, Any]:
-    """Return a map, which RESP2 sends as a flat list of names and values."""
-    pairs = (
-        reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    )
-    return {text_of(name): value for name, value in pairs}
-
-
-def text_of(reply: Any) -> str:
-    """Return a reply as text, which redis-py decodes in some commands only."""
-    return reply.decode("utf-8", "surrogateescape") if isinstance(reply, bytes) else str(reply)
 
 
 GLOB_CHARACTERS = "*?[]\\"

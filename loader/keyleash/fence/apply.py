@@ -24,7 +24,7 @@ from keyleash.fence.acl import (
 from keyleash.fence.desired import DesiredUser
 from keyleash.fence.plan import CHANGES, AclStep, AclStepKind, plan_fences
 from keyleash.fence.record import FenceRecord, forget_records, read_records, write_record
-from keyleash.fence.rules import Fence, fence_of, script_calls, without_digests
+from keyleash.fence.rules import Fence, fence_of, without_digests
 from keyleash.fence.servers import FencedServers, FenceNode, require_none_foreign
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import Client
@@ -269,7 +269,7 @@ def refreshed_users(
     nodes = [FenceNode("", client) for client in clients]
     servers = FencedServers(nodes, keyspace, records)
     fences = [
-        fence_of(guard, script_calls(guard.scripts, transport), servers.facts)
+        fence_of(guard, guard.scripts, transport, servers.facts)
         for guard in guards
         if guard.identity in records
     ]

@@ -15,11 +15,10 @@ from keyleash.fence.record import (
     generate_password,
     tier_of,
 )
-from keyleash.fence.rules import Call, Fence, fence_of, script_calls
+from keyleash.fence.rules import Fence, fence_of
 from keyleash.fence.servers import FencedServers
 from keyleash.policy.problems import which_identity
 from keyleash.store.identities import active_records, server_time_ms
-from keyleash.store.records import GuardRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,8 @@ def desired_users(servers: FencedServers, guards: Sequence[CompiledGuard]) -> li
     names = [guard.identity for guard in guards]
     active = active_records(servers.client, servers.keyspace, names)
     for guard in guards:
-        record = active.get(guard.identity)
-        if record is None or record.policy_digest != guard.policy_digest:
+        stored = active.get(guard.identity)
+        if stored is None or stored.policy_digest != guard.policy_digest:
             raise OperationError(
                 "not-active-policy",
                 f"the policy is not the active one: `{guard.identity}` has other rules",
@@ -65,17 +64,13 @@ def desired_users(servers: FencedServers, guards: Sequence[CompiledGuard]) -> li
             )
     tier = tier_of(servers.keyspace)
     known = {name: record.passwords for name, record in servers.records.items()}
-    return [
-        DesiredUser(
-            fence_of(guard, _calls(active[guard.identity]), servers.facts),
-            FenceRecord(tier, known.get(guard.identity, ())),
-        )
-        for guard in guards
-    ]
-
-
-def _calls(record: GuardRecord) -> tuple[Call, ...]:
-    return script_calls((record.digest, record.batch_digest), record.transport)
+    users = []
+    for guard in guards:
+        record = active[guard.identity]
+        digests = (record.digest, record.batch_digest)
+        fence = fence_of(guard, digests, record.transport, servers.facts)
+        users.append(DesiredUser(fence, FenceRecord(tier, known.get(guard.identity, ()))))
+    return users
 
 
 def with_first_passwords(

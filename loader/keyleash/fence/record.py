@@ -73,16 +73,6 @@ class FenceRecord:
         """The hashes that servers store."""
         return tuple(password.sha256 for password in self.passwords)
 
-    def with_password(self, sha256: str, now_ms: int) -> FenceRecord:
-        """Return the record with one more password, unless it has that one."""
-        if sha256 in self.hashes:
-            return self
-        return replace(self, passwords=(*self.passwords, Password(sha256, now_ms)))
-
-    def newest_only(self) -> FenceRecord:
-        """Return the record with its newest password only."""
-        return replace(self, passwords=self.passwords[-1:])
-
 
 def generate_password(identity: str) -> GeneratedPassword:
     """Generate a password of 256 bits for an identity."""

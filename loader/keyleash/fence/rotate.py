@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from keyleash.errors import KeyleashError
 from keyleash.fence.acl import save, set_user
 from keyleash.fence.apply import log_fence_action
-from keyleash.fence.record import MOST, FenceRecord, write_record
+from keyleash.fence.record import MOST, FenceRecord, Password, write_record
 from keyleash.fence.servers import FencedServers, require_none_foreign
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.store.identities import server_time_ms
@@ -51,9 +52,12 @@ def add_passwords(
                 help=f"drop the older one with `keyleash fence rotate --finish {name}`",
             )
     now_ms = server_time_ms(servers.client)
-    records = {
-        name: servers.records[name].with_password(sha256, now_ms) for name, sha256 in hashes.items()
-    }
+    records = {}
+    for name, sha256 in hashes.items():
+        record = servers.records[name]
+        if sha256 not in record.hashes:
+            record = replace(record, passwords=(*record.passwords, Password(sha256, now_ms)))
+        records[name] = record
     _change(servers, records, {name: ("on", f"#{hashes[name]}") for name in hashes}, actor)
 
 
@@ -72,15 +76,13 @@ def drop_old_passwords(
     """
     reject_tokens(actor=actor)
     _require_own_users(servers, identities)
+    present = {name: servers.records[name] for name in identities}
     records = {
-        name: servers.records[name].newest_only()
-        for name in identities
-        if len(servers.records[name].passwords) > 1
+        name: replace(record, passwords=record.passwords[-1:])
+        for name, record in present.items()
+        if len(record.passwords) > 1
     }
-    words = {
-        name: ("resetpass", *(f"#{item}" for item in record.hashes))
-        for name, record in records.items()
-    }
+    words = {name: ("resetpass", f"#{record.hashes[0]}") for name, record in records.items()}
     _change(servers, records, words, actor)
     return list(records)
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
+from keyleash.commands.live import reply_text
 from keyleash.commands.spec import OperationClass
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.ir import Guard
-from keyleash.fence.acl import EVERY_KEY, GLOB_CHARACTERS, Rules, Selector, may_reach, text_of
+from keyleash.fence.acl import EVERY_KEY, GLOB_CHARACTERS, Rules, Selector, may_reach
 from keyleash.fence.data_rules import (
     HELPERS,
     WRITING,
@@ -174,7 +175,7 @@ def _bypasses(client: Client, is_sealed: bool) -> dict[str, str]:
             for item, reply in zip(ACL_BYPASSES, replies, strict=True)
             # A server that does not answer is not trusted either.
             if isinstance(reply, RedisError)
-            or (not is_sealed and tuple(map(text_of, reply)) != item.keys)
+            or (not is_sealed and tuple(map(reply_text, reply)) != item.keys)
         }
 
 
@@ -189,11 +190,8 @@ def _command_names(client: Client) -> set[str]:
     """Return the names of the server's commands, without sub-commands."""
     listed = client.execute_command("COMMAND LIST")
     with reading_reply("COMMAND LIST"):
-        return {text_of(name).upper() for name in listed}
+        return {reply_text(name).upper() for name in listed}
 
-
-Call = tuple[str, str]
-"""A command in lower case and its first argument, by which a guard is called."""
 
 COMMON_COMMANDS = ("ping", "echo", "time", "client|setinfo", "client|setname", "hgetall")
 """Commands of connecting clients, commands without keys, and HGETALL for the guard record.
@@ -226,37 +224,34 @@ class Fence:
     blocker: str | None = None
 
 
-def script_calls(digests: Iterable[str], transport: Transport) -> tuple[Call, ...]:
-    """Return the calls of a guard's scripts."""
-    heads = (call_head(transport, digest) for digest in digests)
-    return tuple((command.lower(), first) for command, first in heads)
-
-
-def fence_of(guard: CompiledGuard, calls: Sequence[Call], facts: ServerFacts) -> Fence:
+def fence_of(
+    guard: CompiledGuard, digests: Iterable[str], transport: Transport, facts: ServerFacts
+) -> Fence:
     """
     Return the desired user of an identity.
 
     Args:
         guard: Its guard, compiled for the server.
-        calls: The calls of its scripts.
+        digests: The digests of its scripts.
+        transport: How clients call the scripts.
         facts: The properties of the servers.
 
     Raises:
         OperationError (unsayable-pattern): ACL rules cannot express a pattern.
     """
     plan = guard.plan
-    vault = plan.keyspace.vault
-    control = tuple(_control_selectors(plan))
-    rules = Rules(
-        root_of(guard.identity, facts.database, plan),
-        (
-            # Any key may be declared: the guard denies wrong ones, and records that.
-            Selector(tuple(f"{command}|{first}" for command, first in calls), (EVERY_KEY,)),
-            *control[:2],
-            *data_selectors(plan, facts.left_out, facts.helpers, vault),
-            *control[2:],
-        ),
+    heads = (call_head(transport, digest) for digest in digests)
+    calls = tuple(f"{command.lower()}|{first}" for command, first in heads)
+    authentication, log, *control = _control_selectors(plan)
+    selectors = (
+        # Any key may be declared: the guard denies wrong ones, and records that.
+        Selector(calls, (EVERY_KEY,)),
+        authentication,
+        log,
+        *data_selectors(plan, facts.left_out, facts.helpers, plan.keyspace.vault),
+        *control,
     )
+    rules = Rules(root_of(guard.identity, facts.database, plan), selectors)
     return Fence(guard.identity, rules, tuple(_notes(plan, facts)), _blocker(plan))
 
 

@@ -5,7 +5,6 @@ Not for Redis Cluster: a guard reaches keys that its caller did not declare.
 
 from keyleash.vault.change import (
     ChangeResult,
-    Hooks,
     adopt_keys,
     change_prefixes,
     release_keys,
@@ -13,12 +12,10 @@ from keyleash.vault.change import (
     seal,
     unseal,
 )
-from keyleash.vault.names import Moved, Progress
+from keyleash.vault.names import Progress
 
 __all__ = [
     "ChangeResult",
-    "Hooks",
-    "Moved",
     "Progress",
     "adopt_keys",
     "change_prefixes",

@@ -46,7 +46,6 @@ from keyleash.store.server_check import operator_client
 from keyleash.store.token import reject_tokens
 from keyleash.store.wire import Transport
 from keyleash.vault.names import (
-    Moved,
     NewName,
     Report,
     changed_names,
@@ -60,23 +59,6 @@ from keyleash.vault.names import (
 )
 
 PREFIX_BYTES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """
-    Callbacks during a change.
-
-    Attributes:
-        before_begin: Called before the first write; immediately if the change was begun before.
-        before_switch: Called with the new prefixes and guards while the old ones are still in
-            effect.
-        after_end: Called with the new prefixes when the old ones are not used any more.
-    """
-
-    before_switch: Callable[[Keyspace, PreparedPolicy], None] = lambda _keyspace, _prepared: None
-    after_end: Callable[[Keyspace], None] = lambda _keyspace: None
-    before_begin: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +84,7 @@ def change_prefixes(
     adopt: Sequence[str] = (),
     actor: str = "unknown",
     report: Report | None = None,
-    hooks: Hooks | None = None,
+    before_begin: Callable[[], None] = lambda: None,
     others: Sequence[Client] = (),
 ) -> ChangeResult:
     """
@@ -115,7 +97,7 @@ def change_prefixes(
         adopt: Patterns of existing keys to move into the vault.
         actor: The operator's name, for the control stream.
         report: Called with the progress.
-        hooks: Callbacks.
+        before_begin: Called before the first write; immediately if the change was begun before.
         others: Further servers, such as replicas, whose ACL users are updated as well.
 
     Raises:
@@ -126,11 +108,10 @@ def change_prefixes(
         VaultConflictError: Two keys have the same new name. `UNSEAL` changed nothing; otherwise
             the other keys were moved.
     """
-    hooks = hooks or Hooks()
     client = operator_client(client)
     nodes = (client, *(operator_client(other, "others") for other in others))
     reject_tokens(actor=actor)
-    change, resumed = _planned(client, kind, adopt, hooks)
+    change, resumed = _planned(client, kind, adopt, before_begin)
     if not change.is_switched:
         _load_unchanged(client, change.old, actor)
     active = require_active(client, change.new if change.is_switched else change.old)
@@ -140,11 +121,10 @@ def change_prefixes(
     guards = prepared.guards
     with refreshed_users(nodes, change.new, guards, active.transport, records):
         if not change.is_switched:
-            _switch(client, change, prepared, actor, hooks)
+            _switch(client, change, prepared, actor)
         moved = _move(client, change, report)
         client.eval(END_SWITCH.text, *END_SWITCH.arguments(change.new, actor))
     write_tier(client, change.new, records)
-    hooks.after_end(change.new)
     generation = require_active(client, change.new).generation
     # The old guards have prefixes that are not used any more.
     retire_functions(client, change.new, guards, active.transport, generation)
@@ -160,12 +140,12 @@ unseal = partial(change_prefixes, kind=ChangeKind.UNSEAL)
 
 
 def _planned(
-    client: Client, kind: ChangeKind, adopt: Sequence[str], hooks: Hooks
+    client: Client, kind: ChangeKind, adopt: Sequence[str], before_begin: Callable[[], None]
 ) -> tuple[PrefixChange, bool]:
     """Return the change to carry out, and whether it was begun before."""
     record = read_seal(client)
     if record.change is not None:
-        hooks.before_begin()
+        before_begin()
         return _resumed(record.change, kind, adopt), True
     old = record.keyspace
     if kind is not ChangeKind.SEAL:
@@ -188,7 +168,7 @@ def _planned(
         if not pipe.hexists(old.sealed, "change"):
             pipe.multi()
             pipe.hset(old.sealed, mapping=change_fields(change))
-            hooks.before_begin()
+            before_begin()
             with suppress(WatchError):
                 pipe.execute()
                 return change, False
@@ -234,15 +214,12 @@ def _load_unchanged(client: Client, keyspace: Keyspace, actor: str) -> None:
     )
 
 
-def _switch(
-    client: Client, change: PrefixChange, prepared: PreparedPolicy, actor: str, hooks: Hooks
-) -> None:
+def _switch(client: Client, change: PrefixChange, prepared: PreparedPolicy, actor: str) -> None:
     """Activate the guards with the new prefixes."""
     active = require_active(client, change.old)
     load = load_functions if active.transport is Transport.FUNCTION else load_scripts
     load(client, prepared.guards)
     record_sources(client, change.new, prepared.guards)
-    hooks.before_switch(change.new, prepared)
     stage = LoadStage(client, change.new)
     try:
         stage.put_records(
@@ -274,11 +251,11 @@ def _move(client: Client, change: PrefixChange, report: Report | None) -> int:
     moved = 0
     while True:
         # Until nothing is left: a tool may have written under the old prefix after the switch.
-        walk = move_keys(client, names, report, moved)
-        moved += walk.count
-        if walk.conflicts:
-            raise conflict(logical_names(walk.conflicts, change.old, change.new))
-        if not walk.count:
+        count, conflicts = move_keys(client, names, report, moved)
+        moved += count
+        if conflicts:
+            raise conflict(logical_names(conflicts, change.old, change.new))
+        if not count:
             break
     identities = [name.decode() for name in client.hkeys(change.new.layouts)]
     if identities:
@@ -286,7 +263,7 @@ def _move(client: Client, change: PrefixChange, report: Report | None) -> int:
     return moved
 
 
-def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = None) -> Moved:
+def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = None) -> int:
     """
     Move keys into the vault, so that only agents reach them.
 
@@ -297,6 +274,9 @@ def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = 
         patterns: Key patterns as in policies.
         report: Called with the progress.
 
+    Returns:
+        The number of moved keys.
+
     Raises:
         OperationError (vault): The server is not sealed, or a pattern matches control keys.
         VaultConflictError: Keys with these names are on the other side already. All others were
@@ -305,7 +285,7 @@ def adopt_keys(client: Client, patterns: Sequence[str], report: Report | None = 
     return _move_matching(client, patterns, into_vault, report)
 
 
-def release_keys(client: Client, patterns: Sequence[str], report: Report | None = None) -> Moved:
+def release_keys(client: Client, patterns: Sequence[str], report: Report | None = None) -> int:
     """Move keys out of the vault, to their logical names; see `adopt_keys`."""
     return _move_matching(client, patterns, out_of_vault, report)
 
@@ -315,11 +295,11 @@ def _move_matching(
     patterns: Sequence[str],
     names: Callable[[Keyspace, Sequence[Pattern]], NewName],
     report: Report | None,
-) -> Moved:
+) -> int:
     client = operator_client(client)
     keyspace = server_keyspace(client)
     _require_sealed(keyspace)
-    moved = move_keys(client, names(keyspace, patterns_of(patterns, keyspace)), report)
-    if moved.conflicts:
-        raise conflict(logical_names(moved.conflicts, keyspace))
+    moved, conflicts = move_keys(client, names(keyspace, patterns_of(patterns, keyspace)), report)
+    if conflicts:
+        raise conflict(logical_names(conflicts, keyspace))
     return moved

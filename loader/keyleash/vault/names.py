@@ -45,22 +45,9 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """The result of a walk.
-
-    Attributes:
-        count: The number of renamed keys.
-        conflicts: Keys whose new name is taken; they were not renamed.
-    """
-
-    count: int
-    conflicts: tuple[bytes, ...] = ()
-
-
 def move_keys(
     client: Client, new_name: NewName, report: Report | None = None, before: int = 0
-) -> Moved:
+) -> tuple[int, tuple[bytes, ...]]:
     """
     Rename every key with a new name.
 
@@ -71,6 +58,9 @@ def move_keys(
         new_name: Returns the new name of a key.
         report: Called with the progress after each piece.
         before: The number of keys that earlier walks renamed, for the report.
+
+    Returns:
+        The number of renamed keys, and the keys whose new name is taken.
     """
     seen = moved = 0
     total = client.dbsize()
@@ -92,7 +82,7 @@ def move_keys(
         seen += count
         if report is not None:
             report(Progress(seen, total, before + moved))
-    return Moved(moved, tuple(conflicts))
+    return moved, tuple(conflicts)
 
 
 def find_conflicts(client: Client, new_name: NewName) -> tuple[bytes, ...]:

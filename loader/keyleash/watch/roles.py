@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from redis import exceptions as redis_errors
 
+from keyleash.commands.live import reply_mapping, reply_text
 from keyleash.store.records import Client
 from keyleash.store.wire import reading_reply
 from keyleash.watch.events import WatchEvent, WatchEventKind
@@ -106,16 +107,5 @@ class Sentinels:
         if primary is None:
             raise redis_errors.ResponseError(f"it knows no `{self._service}`")
         replicas = client.execute_command("SENTINEL REPLICAS", self._service)
-        pairs = [primary, *((item["ip"], item["port"]) for item in map(_fields, replicas))]
-        return [Address(_text(host), int(port)) for host, port in pairs]
-
-
-def _fields(reply: object) -> dict[str, object]:
-    if isinstance(reply, dict):
-        return {_text(name): value for name, value in reply.items()}
-    assert isinstance(reply, list)  # noqa: S101 - the other form of redis-py
-    return {_text(name): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
-
-
-def _text(word: object) -> str:
-    return word.decode() if isinstance(word, bytes) else str(word)
+        pairs = [primary, *((item["ip"], item["port"]) for item in map(reply_mapping, replicas))]
+        return [Address(reply_text(host), int(port)) for host, port in pairs]

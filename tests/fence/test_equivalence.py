@@ -149,20 +149,20 @@ def test_fenced_agent_gets_the_replies_of_an_unfenced_one(
         any_other, fenced = replies
         if is_not_permitted(fenced) and spec and spec.name in left_out:
             unpermitted.add(spec.name)
-        elif not alike(call, any_other, fenced):
+        elif not are_equal(call, any_other, fenced):
             differing.append((call, in_words(any_other), in_words(fenced)))
     assert differing == []
     if identity == "all":
         assert unpermitted >= set(left_out) & known
 
 
-def alike(call: Call, one: Any, other: Any) -> bool:
-    if is_not_permitted(other) and isinstance(one, Exception) and not is_refusal(one):
-        # The command is wrong in itself, and the server sees other keys in it.
+def are_equal(call: Call, first: Any, second: Any) -> bool:
+    if is_not_permitted(second) and isinstance(first, Exception) and not is_refusal(first):
+        # The command is wrong in itself, and the server sees second keys in it.
         return True
-    if isinstance(one, Exception) or isinstance(other, Exception):
-        return in_words(one) == in_words(other)
-    return VARYING.fullmatch(call[0].upper()) is not None or one == other
+    if isinstance(first, Exception) or isinstance(second, Exception):
+        return in_words(first) == in_words(second)
+    return VARYING.fullmatch(call[0].upper()) is not None or first == second
 
 
 def test_fence_allows_every_command_that_guards_run() -> None:
