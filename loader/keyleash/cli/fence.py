@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keyleash.cli.nodes import named_clients, node_option, note_unlisted_replicas
+from keyleash.cli.nodes import node_option, note_unlisted_replicas, other_nodes
 from keyleash.cli.options import (
     FILE,
     IDENTITY,
@@ -62,7 +61,7 @@ from keyleash.store.identities import require_active
 from keyleash.text import counted, json_object
 
 if TYPE_CHECKING:
-    from keyleash.fence import AclStep, FenceOutcome
+    from keyleash.fence import AclStep
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -99,29 +98,9 @@ def fence_options(function: F) -> F:
     return function
 
 
-@dataclass(frozen=True)
-class Desired:
-    """
-    The servers and their desired users.
-
-    Attributes:
-        wide: Identities that are fenced in spite of a blocker.
-        generated: New passwords for users without one, if requested.
-    """
-
-    servers: FencedServers
-    users: list[DesiredUser]
-    wide: Collection[str]
-    generated: list[GeneratedPassword]
-
-    def steps(self) -> Sequence[AclStep]:
-        """Return the steps for every server."""
-        return plan_fences(self.servers, self.users, wide=self.wide)
-
-
 def _read_servers(settings: Settings, urls: Sequence[str]) -> FencedServers:
-    nodes = [FenceNode(name, client) for name, client in named_clients(settings, urls)]
-    return FencedServers.read(nodes, settings.keyspace)
+    first = FenceNode(settings.shown_url, settings.client)
+    return FencedServers.read([first, *other_nodes(settings, urls)], settings.keyspace)
 
 
 def _read_desired(
@@ -133,9 +112,9 @@ def _read_desired(
     wide: Collection[str],
     hashes: str | None,
     generate: bool = False,
-) -> Desired:
+) -> tuple[FencedServers, list[DesiredUser], list[GeneratedPassword]]:
     """
-    Read policy, servers and records; nothing is changed.
+    Return servers, desired users and new passwords for users without one; nothing is changed.
 
     Raises:
         OperationError (no-policy): No policy is active.
@@ -161,10 +140,8 @@ def _read_desired(
         allow_unvalidated_restore=True,
     ).guards
     given = read_hashes(hashes, [guard.identity for guard in guards])
-    users, generated = with_first_passwords(
-        servers, desired_users(servers, guards), given, wide=wide, generate=generate
-    )
-    return Desired(servers, users, wide, generated)
+    users = desired_users(servers, guards)
+    return servers, *with_first_passwords(servers, users, given, wide=wide, generate=generate)
 
 
 HELP = "write a line for each: the identity, a blank, and the password's SHA-256 in hex"
@@ -235,8 +212,8 @@ def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
     FILE must be the active policy, which is also the default. Exits with 0 if every user is as
     desired, otherwise with 1.
     """
-    desired = _read_desired(settings, **options)
-    users, steps = desired.users, desired.steps()
+    servers, users, _ = _read_desired(settings, **options)
+    steps = plan_fences(servers, users, wide=options["wide"])
     if output is not None:
         _print_users(users, steps, output)
         return 0
@@ -284,36 +261,35 @@ def apply(settings: Settings, /, yes: bool, **options: Any) -> None:
     closes their connections. Verifies the users on each server. FILE, if given, must be the active
     policy.
     """
-    desired = _read_desired(settings, **options)
-    users, steps = desired.users, desired.steps()
+    servers, users, generated = _read_desired(settings, **options)
+    wide = options["wide"]
+    steps = plan_fences(servers, users, wide=wide)
     if _needs_work(steps):
         note_changes(steps)
         note_caveats(users)
         if not require_consent("change these users?", yes):
             raise OperationError("declined", "nothing was changed")
-    with _changing(settings, desired.generated):
-        outcome = apply_fences(desired.servers, users, wide=desired.wide, actor=settings.actor)
+    with _changing(settings, generated):
+        outcome = apply_fences(servers, users, wide=wide, actor=settings.actor)
     if settings.json:
-        print_json(_as_json(desired, outcome))
+        print_json(
+            {
+                "changed": outcome.changed,
+                "users": list(map(step_as_json, outcome.steps)),
+                "passwords": _passwords_as_json(generated),
+                "notes": notes_as_json(users),
+                "without_digests": _users_as_json(outcome.without_digests),
+                "unsaved": list(outcome.unsaved),
+            }
+        )
         return
-    print_passwords(desired.generated)
+    print_passwords(generated)
     note_users_off(users, outcome.steps)
     note_opened(outcome.without_digests)
     if outcome.changed:
         note_unsaved(outcome.unsaved)
     print_note("done, and verified" if outcome.changed else "nothing changed; verified")
-    note_unlisted_replicas(settings.client, len(desired.servers.nodes) - 1)
-
-
-def _as_json(desired: Desired, outcome: FenceOutcome) -> dict[str, Any]:
-    return {
-        "changed": outcome.changed,
-        "users": [step_as_json(step) for step in outcome.steps],
-        "passwords": _passwords_as_json(desired.generated),
-        "notes": notes_as_json(desired.users),
-        "without_digests": _users_as_json(outcome.without_digests),
-        "unsaved": list(outcome.unsaved),
-    }
+    note_unlisted_replicas(settings.client, len(servers.nodes) - 1)
 
 
 def _users_as_json(users: Sequence[tuple[str, str]]) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from keyleash.cli.failures import problem_as_json, warn
-from keyleash.cli.nodes import node_option, note_unlisted_replicas, other_clients
+from keyleash.cli.nodes import node_option, note_unlisted_replicas, other_nodes
 from keyleash.cli.options import (
     FILE,
     allow_eviction_option,
@@ -133,7 +133,7 @@ def _load(
         OperationError (not-verified): The activated records differ from what was written.
     """
     client, keyspace = settings.client, settings.keyspace
-    others = other_clients(settings, nodes)
+    others = [node.client for node in other_nodes(settings, nodes)]
     prepared = prepare(
         settings,
         document,

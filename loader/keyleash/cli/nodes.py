@@ -22,6 +22,7 @@ from keyleash.cli.settings import (
 )
 from keyleash.cli.terminal import print_note
 from keyleash.errors import OperationError, UsageError
+from keyleash.fence import FenceNode
 from keyleash.store.records import Client
 from keyleash.store.server_check import CheckedRedis
 from keyleash.text import counted
@@ -84,37 +85,32 @@ def node_connector(
     return list(by_address), connect
 
 
-def other_clients(settings: Settings, urls: Sequence[str]) -> list[Client]:
-    """Return clients of the servers besides that of `--url`; see `named_clients` for the errors."""
-    return [client for _, client in named_clients(settings, urls)[1:]] if urls else []
-
-
-def named_clients(settings: Settings, urls: Sequence[str]) -> list[tuple[str, Client]]:
+def other_nodes(settings: Settings, urls: Sequence[str]) -> list[FenceNode]:
     """
-    Return name and client of each server, the one of `--url` first.
+    Return the servers besides that of `--url`.
 
     Raises:
         OperationError (bad-url): A URL names no server.
         OperationError (server-unreachable): A server does not answer; nothing was changed.
     """
-    # Errors of the first are reported as for every command.
-    settings.client.ping()
-    found = [(settings.shown_url, settings.client)]
+    found = []
+    # Errors of the first server are reported as for every command.
+    login = settings.client.connection_pool.connection_kwargs if urls else {}
     for url in urls:
         pool = connection_pool(url, settings.timeout_s)
         options = pool.connection_kwargs
         if not any(options.get(name) for name in CREDENTIALS):
-            ours = settings.client.connection_pool.connection_kwargs
-            options.update({name: ours[name] for name in CREDENTIALS if name in ours})
-        found.append((shown_url(url), CheckedRedis(connection_pool=pool)))
+            options.update({name: login[name] for name in CREDENTIALS if name in login})
+        node = FenceNode(shown_url(url), CheckedRedis(connection_pool=pool))
         try:
-            found[-1][1].ping()
+            node.client.ping()
         except (RedisConnectionError, RedisTimeoutError):
             raise OperationError(
                 "server-unreachable",
-                f"`{found[-1][0]}` does not answer; nothing was changed on any server",
+                f"`{node.name}` does not answer; nothing was changed on any server",
                 help="check --node or KEYLEASH_NODES, and that user and password are valid there",
             ) from None
+        found.append(node)
     return found
 
 

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from keyleash.cli.audit_selection import key_pattern
 from keyleash.cli.load import progress
-from keyleash.cli.nodes import node_option, note_unlisted_replicas, other_clients
+from keyleash.cli.nodes import node_option, note_unlisted_replicas, other_nodes
 from keyleash.cli.options import Group, example, json_option, require_consent, yes_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
@@ -53,7 +53,7 @@ def _change(
         print_note("all agents are suspended until all keys have moved")
     if not require_consent(question, yes):
         raise OperationError("declined", "nothing was changed")
-    others = other_clients(settings, nodes)
+    others = [node.client for node in other_nodes(settings, nodes)]
     begun = Event()
     try:
         with _progress(settings) as report:
@@ -102,7 +102,7 @@ def _move(
 
 @contextmanager
 def _progress(settings: Settings) -> Iterator[Report]:
-    with progress("keys looked at", is_wanted=not settings.json) as report:
+    with progress("keys scanned", is_wanted=not settings.json) as report:
         # Keys that are renamed during the walk may count twice.
         yield lambda walk: report(walk.seen, max(walk.total, walk.seen))
 

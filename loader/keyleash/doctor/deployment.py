@@ -60,9 +60,9 @@ class Deployment:
         return tuple(server for server in self.servers if server.role is not None)
 
     @cached_property
-    def policy(self) -> Policy | None:
-        """The active policy, parsed."""
-        return None if self.active is None else document_policy(self.active.document)
+    def policy(self) -> Policy:
+        """The active policy, parsed; without identities if there is none."""
+        return Policy(()) if self.active is None else document_policy(self.active.document)
 
     def shown_key(self, name: str) -> str:
         """Return the name of a control key; without its secret prefix on a sealed server."""

@@ -172,7 +172,7 @@ def _run_checks(servers: tuple[Server, ...]) -> Iterator[CheckResult]:
     deployment = Deployment(servers, seal, active, read_records(main.client, seal.keyspace))
     for server in servers:
         if server.role is None:
-            yield from _silent(server)
+            yield from _attempt(EVERYTHING, deployment, server, _check_answer)
         else:
             for name, check in SERVER_CHECKS.items():
                 yield from _attempt(name, deployment, server, check)
@@ -204,16 +204,10 @@ def _check_compiled(deployment: Deployment, main: Server) -> Iterator[CheckResul
         )
 
 
-def _silent(server: Server) -> Iterator[CheckResult]:
-    """Report a server without a role: it is unreachable, or denies the user."""
-    try:
-        read_role(server.client)
-    except (redis_errors.AuthenticationError, redis_errors.NoPermissionError) as error:
-        yield Skipped(EVERYTHING, f"the user of the URL is denied: {error}", server.name)
-    except (redis_errors.RedisError, OSError):
-        yield finding("unreachable", server.name)
-    else:
-        yield Skipped(EVERYTHING, "it did not answer at first", server.name)
+def _check_answer(_deployment: Deployment, server: Server) -> Iterator[CheckResult]:
+    """Report why a server has no role, as an error of this check."""
+    read_role(server.client)
+    yield Skipped(EVERYTHING, "it did not answer at first", server.name)
 
 
 def _attempt(

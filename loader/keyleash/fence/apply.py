@@ -75,10 +75,8 @@ def apply_fences(
     Create, change and delete the users of all servers as desired; this is idempotent.
 
     Args:
-        servers: The servers and records.
         users: One for each identity of the active policy.
         wide: Identities that are fenced in spite of a blocker.
-        actor: The operator's name, for the control stream.
 
     Raises:
         ForeignUserError: A user is not of this policy; nothing was changed.
@@ -202,11 +200,6 @@ def remove_fences(
     Delete the users and records of some identities, which closes their connections.
 
     A foreign user of such a name remains, and so does the record.
-
-    Args:
-        servers: The servers and records.
-        identities: The identities.
-        actor: The operator's name, for the control stream.
 
     Returns:
         (server, identity) of each user that was deleted.

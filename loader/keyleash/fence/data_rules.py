@@ -51,27 +51,27 @@ class Reach:
         return Reach(*(two if item is None else item for item, two in pairs))
 
 
-ANSWERS_AGAIN: Mapping[str, tuple[str, ...]] = {
+REREAD: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("INCR", "INCRBY", "DECR", "DECRBY"), ("GET",)),
     "HINCRBY": ("HGET",),
 }
 """Commands that a guard runs after these, to read replies that exceed a Lua number."""
 
-ASKS_FIRST: Mapping[Waits, tuple[str, ...]] = {
+BEFORE_BLOCKING: Mapping[Waits, tuple[str, ...]] = {
     Waits.ANY_KEY: ("EXISTS",),
     Waits.FIRST_KEY: ("EXISTS",),
     Waits.BLOCK: ("XINFO GROUPS", "XINFO CONSUMERS", "XPENDING", "XRANGE"),
 }
 """Commands that it runs before a command that would block."""
 
-KEEPS_IMAGES = (
+READ_IMAGES = (
     "TYPE", "GETRANGE", "STRLEN", "GET", "DUMP", "MEMORY USAGE", "PEXPIRETIME", "HGETALL",
     "SMEMBERS", "ZRANGE", "HPEXPIRETIME",
 )  # fmt: skip
 """Commands that it runs on keys whose before-images it stores."""
 
 
-ASKS_SIZES: Mapping[str, tuple[str, ...]] = {
+READ_SIZES: Mapping[str, tuple[str, ...]] = {
     **{
         name: tuple(dict.fromkeys(("TYPE", *SIZE_BY_TYPE.values())))
         if work.size == ANY_SIZE
@@ -82,7 +82,7 @@ ASKS_SIZES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("APPEND", "BITOP", *READS), ("STRLEN",)),
     **dict.fromkeys(("HMGET", "HGETEX", "HGETDEL"), ("HSTRLEN",)),
 }
-"""Commands by which it reads the sizes of the keys of these commands."""
+"""Commands with which it reads the sizes of keys, by the command of the agent."""
 
 MEASURES = frozenset(name for name, work in WORK.items() if work.size is not None)
 """Commands before which it may read the memory usage of keys."""
@@ -92,9 +92,9 @@ COUNTS: Mapping[str, tuple[str, ...]] = {
     for name, work in WORK.items()
     if work.bound is Bound.RANGE and work.size == "ZCARD"
 }
-"""Commands by which it counts the elements in a range of these commands."""
+"""Commands with which it counts the elements in a range, by the command of the agent."""
 
-LOOKS_CLOSER: Mapping[str, tuple[str, ...]] = {
+INSPECT: Mapping[str, tuple[str, ...]] = {
     "XCLAIM": ("XRANGE",),
     **dict.fromkeys(("XRANGE", "XREVRANGE"), ("XRANGE", "XREVRANGE")),
     "XREAD": ("XRANGE",),
@@ -103,15 +103,15 @@ LOOKS_CLOSER: Mapping[str, tuple[str, ...]] = {
         ("XPENDING", "XINFO CONSUMERS", "XINFO GROUPS"), ("XINFO STREAM", "XINFO GROUPS")
     ),
 }
-"""Commands that it runs on readable keys where a size is not sufficient."""
+"""Commands that it runs on readable keys if the size is not sufficient."""
 
 HELPERS = frozenset(
-    {*KEEPS_IMAGES}.union(
-        *ANSWERS_AGAIN.values(),
-        *ASKS_FIRST.values(),
-        *ASKS_SIZES.values(),
+    {*READ_IMAGES}.union(
+        *REREAD.values(),
+        *BEFORE_BLOCKING.values(),
+        *READ_SIZES.values(),
         *COUNTS.values(),
-        *LOOKS_CLOSER.values(),
+        *INSPECT.values(),
     )
 )
 """All helper commands; every other command on data is the agent's."""
@@ -161,7 +161,7 @@ def _granted(
     usages = list(_usages(guard, left_out))
     needed = [item for spec, grants in usages for item in _helpers_of(spec, grants)]
     if imaged := imaged_patterns(guard):
-        needed += [(name, Reach(read=imaged)) for name in KEEPS_IMAGES]
+        needed += [(name, Reach(read=imaged)) for name in READ_IMAGES]
     found = [(spec.name, _reach(spec, grants)) for spec, grants in usages]
     found += [item for item in needed if item[0] in helpers]
 
@@ -193,12 +193,12 @@ def _has_given_variant(spec: CommandSpec, grants: Sequence[Grant]) -> bool:
 def _helpers_of(spec: CommandSpec, grants: Sequence[Grant]) -> Iterator[tuple[str, Reach]]:
     """Yield the commands that a guard runs in addition to a command."""
     readable = Reach(read=patterns_for(grants, {READ}))
-    asked = ASKS_FIRST[spec.waits] if spec.waits else ()
-    for helper in (*ANSWERS_AGAIN.get(spec.name, ()), *asked, *LOOKS_CLOSER.get(spec.name, ())):
+    before = BEFORE_BLOCKING[spec.waits] if spec.waits else ()
+    for helper in (*REREAD.get(spec.name, ()), *before, *INSPECT.get(spec.name, ())):
         # Any permission on a key includes whether it exists.
         yield helper, _any_reach(grants) if helper == "EXISTS" else readable
     measuring = ("MEMORY USAGE",) if spec.name in MEASURES else ()
-    for helper in (*ASKS_SIZES.get(spec.name, ()), *COUNTS.get(spec.name, ()), *measuring):
+    for helper in (*READ_SIZES.get(spec.name, ()), *COUNTS.get(spec.name, ()), *measuring):
         # The user thereby learns the size of keys that it may write and not read.
         yield helper, Reach(read=patterns_for(grants, {READ, *WRITING}))
 

@@ -45,7 +45,6 @@ def desired_users(servers: FencedServers, guards: Sequence[CompiledGuard]) -> li
     Return the desired user of each identity of the active policy, with its present passwords.
 
     Args:
-        servers: The servers and records.
         guards: The guards of the policy, compiled for the first server.
 
     Raises:
@@ -85,7 +84,6 @@ def with_first_passwords(
     Give users without a password their first one.
 
     Args:
-        servers: The servers and records.
         users: The desired users.
         hashes: Passwords as SHA-256 in hex, by identity; those that are valid already are ignored.
         wide: Identities that are fenced in spite of a blocker.

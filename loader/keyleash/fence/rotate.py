@@ -34,9 +34,7 @@ def add_passwords(
     Add a password to each user; the present one stays valid.
 
     Args:
-        servers: The servers and records.
         hashes: The new password's SHA-256 in hex, by identity.
-        actor: The operator's name, for the control stream.
 
     Raises:
         RotationUnfinishedError: A user has two passwords already; nothing was changed.

@@ -106,22 +106,22 @@ class AclBypass(NamedTuple):
 
 
 ACL_BYPASSES = (
-    AclBypass("PFMERGE", ("other",), ("other",), "called without sources, it makes any key"),
+    AclBypass("PFMERGE", ("other",), ("other",), "without sources it can create any key"),
     AclBypass(
         "SORT", ("key", "STORE", "LIMIT", "STORE", "other"), ("key", "other"),
-        "behind a target named like an option, it writes any key",
+        "with a target named like an option it can write any key",
     ),
     AclBypass(
         "GEORADIUS", ("key", "1", "1", "1", "m", "STORE", "one", "STORE", "other"),
-        ("key", "other"), "with two targets, it writes any key",
+        ("key", "other"), "with two targets it can write any key",
     ),
     AclBypass(
         "GEORADIUSBYMEMBER", ("key", "m", "1", "m", "STORE", "one", "STORE", "other"),
-        ("key", "other"), "with two targets, it writes any key",
+        ("key", "other"), "with two targets it can write any key",
     ),
     AclBypass(
         "XREADGROUP", ("COUNT", "1", "GROUP", "STREAMS", "c", "STREAMS", "other", ">"),
-        ("other",), "with a group named STREAMS, it reads any stream",
+        ("other",), "with a group named STREAMS it can read any stream",
     ),
 )  # fmt: skip
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from keyleash.commands.live import UnreadableCommandsError
 from keyleash.compiler import CompiledGuard
 from keyleash.doctor.deployment import Deployment, Server
 from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped, finding
-from keyleash.errors import Problem
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.functions import DIGITS, library_texts
 from keyleash.operator.load.plan import Snapshot, batches, read_snapshots
@@ -39,8 +38,11 @@ def check_records(
     snapshots = read_snapshots(deployment.main.client, keyspace, sorted({*guards, *known}))
     if missing := [name for name in guards if snapshots[name].record is None]:
         yield finding("no-guard", names=missing)
-    if unread := unread_commands(prepared.warnings):
-        yield Skipped("guards", f"they cannot be recompiled to compare: {unread}")
+    unread = [
+        item.message for item in prepared.warnings if item.code == UnreadableCommandsError.code
+    ]
+    if unread:
+        yield Skipped("guards", f"they cannot be recompiled to compare: {unread[0]}")
     elif other := [
         name
         for name, guard in guards.items()
@@ -59,9 +61,8 @@ def check_tokens(deployment: Deployment, main: Server) -> Iterable[CheckResult]:
     Raises:
         OperationError (unreadable): A record is corrupt.
     """
-    if deployment.policy is not None:
-        rules = {identity.name: identity.token for identity in deployment.policy.identities}
-        list(read_tokens(main.client, deployment.keyspace, rules, server_time_us(main.client)))
+    rules = {identity.name: identity.token for identity in deployment.policy.identities}
+    list(read_tokens(main.client, deployment.keyspace, rules, server_time_us(main.client)))
     return ()
 
 
@@ -94,14 +95,6 @@ def _states(
     ]
     if stale:
         yield finding("stale-state", names=stale)
-
-
-def unread_commands(warnings: Sequence[Problem]) -> str:
-    """Return why the server's commands could not be read; empty if they were."""
-    return next(
-        (warning.message for warning in warnings if warning.code == UnreadableCommandsError.code),
-        "",
-    )
 
 
 def check_scripts(deployment: Deployment, server: Server) -> Iterator[CheckResult]:

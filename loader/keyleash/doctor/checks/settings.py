@@ -84,10 +84,9 @@ def check_clients(deployment: Deployment, server: Server) -> Iterator[DoctorFind
         yield finding("large-bulk-length", server.name, mib=mib, needed_mib=needed_mib)
 
 
-def _longest_value(policy: Policy | None) -> int:
+def _longest_value(policy: Policy) -> int:
     """Return the longest string in bytes that the guards of a policy allow."""
-    identities = () if policy is None else policy.identities
-    bounds = (grant.value_bytes for identity in identities for grant in identity.grants)
+    bounds = (grant.value_bytes for identity in policy.identities for grant in identity.grants)
     return max((DEFAULT_VALUE_BYTES, *(bound for bound in bounds if bound is not None)))
 
 
@@ -118,8 +117,6 @@ def check_clock(_deployment: Deployment, server: Server) -> Iterator[DoctorFindi
 def check_moments(deployment: Deployment, main: Server) -> Iterator[DoctorFinding]:
     """Look for times in the future in states and audit streams."""
     policy, keyspace = deployment.policy, deployment.keyspace
-    if policy is None:
-        return
     now_us = server_time_us(main.client)
     names = [item.name for item in policy.identities]
     states = read_states(main.client, keyspace, names)
@@ -196,8 +193,7 @@ def check_payloads(deployment: Deployment, server: Server) -> Iterator[CheckResu
     if risk.setting is None:
         yield Skipped("payload validation", risk.message, server.name)
         return
-    policy = deployment.policy
-    names = () if policy is None else restoring_identities(policy)
+    names = restoring_identities(deployment.policy)
     if names:
         message = f"{listing(names, SHOWN)} may RESTORE, and {risk.message}"
         yield finding(RESTORE_CODE, server.name, risk=message, consequence="")
@@ -268,13 +264,13 @@ def _lagging(primary: Server) -> Iterator[DoctorFinding]:
 
 def _too_few(deployment: Deployment) -> Iterator[DoctorFinding]:
     """Report identities that wait for more replicas than there are."""
-    main, policy = deployment.main, deployment.policy
-    if policy is None or main.role is None or main.role.primary is not None:
+    main = deployment.main
+    if main.role is None or main.role.primary is not None:
         return
     online = sum(
         replica.get("state") == "online" for replica in replicas_of(main.client.info("replication"))
     )
-    waits = {item.name: item.durability.wait_replicas for item in policy.identities}
+    waits = {item.name: item.durability.wait_replicas for item in deployment.policy.identities}
     names = [name for name, count in waits.items() if count > online]
     if names:
         most = max(waits.values())
