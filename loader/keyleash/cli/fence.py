@@ -113,13 +113,7 @@ def _read_desired(
     hashes: str | None,
     generate: bool = False,
 ) -> tuple[FencedServers, list[DesiredUser], list[GeneratedPassword]]:
-    """
-    Return servers, desired users and new passwords for users without one; nothing is changed.
-
-    Raises:
-        OperationError (no-policy): No policy is active.
-        OperationError (not-active-policy): The file is not the active policy.
-    """
+    """Return servers, desired users and the generated passwords; nothing is changed."""
     present = tier_of(settings.keyspace)
     if tier not in (None, present):
         state = "sealed" if present is Tier.SEALED else "not sealed"

@@ -93,16 +93,7 @@ def watch(
 def _require_supported(
     settings: Settings, nodes: Sequence[str]
 ) -> list[tuple[str, redis_errors.RedisError]]:
-    """
-    Check the servers that answer; one that does not may come back.
-
-    Returns:
-        The URL of each that does not answer, and the error.
-
-    Raises:
-        OperationError (unsupported-server): One is too old.
-        ClusterError: One is a node of a Redis Cluster.
-    """
+    """Return URL and error of each server that does not answer; it may come back."""
     unreached: list[tuple[str, redis_errors.RedisError]] = []
     for url in nodes or (settings.url,):
         try:

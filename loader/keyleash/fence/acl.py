@@ -205,12 +205,10 @@ def acl_glob(pattern: Pattern, vault: str = "") -> str:
             express.
     """
     pieces = [_escaped(vault, pattern)]
-    for part in pattern.parts:
-        match part:
-            case AnySuffix() | Capture():
-                pieces.append("*")
-            case _:
-                pieces.append(_escaped(part.text.decode(), pattern))
+    pieces += [
+        "*" if isinstance(part, AnySuffix | Capture) else _escaped(part.text.decode(), pattern)
+        for part in pattern.parts
+    ]
     glob = "".join(pieces)
     # In an ACL file, a rule that ends with `)` would end its selector.
     return f"{glob[:-1]}[)]" if glob.endswith(")") else glob

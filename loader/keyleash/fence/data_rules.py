@@ -143,14 +143,13 @@ def data_selectors(
                 break
         else:
             groups.append((reach, [name]))
-    return tuple(_selector(reach, names, vault) for reach, names in groups)
-
-
-def _selector(reach: Reach, names: Sequence[str], vault: str) -> Selector:
-    return Selector(
-        tuple(sorted(name.lower().replace(" ", "|") for name in names)),
-        key_rules(reach.read or (), reach.write or (), vault),
-        channel_rules(reach.channels or ()),
+    return tuple(
+        Selector(
+            tuple(sorted(name.lower().replace(" ", "|") for name in names)),
+            key_rules(reach.read or (), reach.write or (), vault),
+            channel_rules(reach.channels or ()),
+        )
+        for reach, names in groups
     )
 
 
@@ -180,14 +179,11 @@ def _usages(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[CommandSp
         grants = [guard.identity.grants[i] for i in usage.grants]
         if spec.name in left_out or spec.scans or not (spec.keys or spec.channel is not None):
             continue
-        if usage.missing is None or _has_given_variant(spec, grants):
+        given = {cls for grant in grants for cls in grant.allow}
+        # A variant of the command may need less: BITFIELD … GET.
+        has_variant = spec.variant is not None and given.issuperset(spec.variant.needs)
+        if usage.missing is None or has_variant:
             yield spec, grants
-
-
-def _has_given_variant(spec: CommandSpec, grants: Sequence[Grant]) -> bool:
-    """Return whether grants allow a variant of a command that needs less: BITFIELD … GET."""
-    given = {cls for grant in grants for cls in grant.allow}
-    return spec.variant is not None and given.issuperset(spec.variant.needs)
 
 
 def _helpers_of(spec: CommandSpec, grants: Sequence[Grant]) -> Iterator[tuple[str, Reach]]:

@@ -13,7 +13,6 @@ from keyleash.fence.record import (
     GeneratedPassword,
     Password,
     generate_password,
-    tier_of,
 )
 from keyleash.fence.rules import Fence, fence_of
 from keyleash.fence.servers import FencedServers
@@ -61,14 +60,12 @@ def desired_users(servers: FencedServers, guards: Sequence[CompiledGuard]) -> li
                 f"the policy is not the active one: `{guard.identity}` has other rules",
                 help="load it first with `keyleash load FILE`",
             )
-    tier = tier_of(servers.keyspace)
-    known = {name: record.passwords for name, record in servers.records.items()}
     users = []
     for guard in guards:
         record = active[guard.identity]
         digests = (record.digest, record.batch_digest)
         fence = fence_of(guard, digests, record.transport, servers.facts)
-        users.append(DesiredUser(fence, FenceRecord(tier, known.get(guard.identity, ()))))
+        users.append(DesiredUser(fence, servers.records.get(guard.identity, FenceRecord())))
     return users
 
 
@@ -123,7 +120,7 @@ def with_first_passwords(
     first |= {item.identity: item.sha256 for item in generated}
     now_ms = server_time_ms(servers.client)
     return [
-        replace(item, record=replace(item.record, passwords=(Password(sha256, now_ms),)))
+        replace(item, record=FenceRecord((Password(sha256, now_ms),)))
         if (sha256 := first.get(item.identity))
         else item
         for item in users

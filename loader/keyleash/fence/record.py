@@ -11,9 +11,9 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from redis.exceptions import ResponseError
@@ -65,7 +65,6 @@ class FenceRecord:
         passwords: Oldest first.
     """
 
-    tier: Tier
     passwords: tuple[Password, ...] = ()
 
     @property
@@ -89,23 +88,21 @@ def read_records(client: Client, keyspace: Keyspace) -> dict[str, FenceRecord]:
         passwords = tuple(
             Password(str(item), int(added_ms)) for item, added_ms in stored["passwords"]
         )
-        records[name.decode()] = FenceRecord(Tier(stored["tier"]), passwords)
+        records[name.decode()] = FenceRecord(passwords)
     return records
 
 
 def write_record(client: Client, keyspace: Keyspace, identity: str, record: FenceRecord) -> None:
     """Store the record of an identity's user."""
     passwords = [[password.sha256, password.added_ms] for password in record.passwords]
-    text = json.dumps({"tier": record.tier.value, "passwords": passwords})
-    if record.tier is Tier.FENCED:
-        client.sadd(keyspace.forgeable, identity)
-    client.hset(keyspace.fence, identity, text)
+    mark_forgeable(client, keyspace, [identity])
+    client.hset(keyspace.fence, identity, json.dumps({"passwords": passwords}))
 
 
-def write_tier(client: Client, keyspace: Keyspace, records: Mapping[str, FenceRecord]) -> None:
-    """Store the tier of a server with this keyspace in the records."""
-    for name, record in records.items():
-        write_record(client, keyspace, name, replace(record, tier=tier_of(keyspace)))
+def mark_forgeable(client: Client, keyspace: Keyspace, identities: Collection[str]) -> None:
+    """Store that identities with users can forge events, unless the server is sealed."""
+    if identities and not keyspace.vault:
+        client.sadd(keyspace.forgeable, *identities)
 
 
 def tier_of(keyspace: Keyspace) -> Tier:

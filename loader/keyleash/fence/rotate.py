@@ -118,13 +118,6 @@ def require_fenced(records: Mapping[str, FenceRecord], name: str) -> None:
 
 
 def _require_own_users(servers: FencedServers, names: Sequence[str]) -> None:
-    """
-    Check that each identity has its user on every server.
-
-    Raises:
-        ForeignUserError: A user is foreign, such as one of a policy in another database.
-        NotFencedError: A user is missing.
-    """
     found = [(node.name, *servers.users_of(node, names)) for node in servers.nodes]
     require_none_foreign(
         {(server, name): why for server, _, foreign in found for name, why in foreign.items()}

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from keyleash.audit import read_denials
 from keyleash.audit.read import Query, read_folded
-from keyleash.fence.record import read_records
+from keyleash.fence.record import read_records, tier_of
 from keyleash.limits import COUNTS, LimitState, SlotKind
 from keyleash.operator.load.plan import batches
 from keyleash.operator.suspension import Suspension, suspension_of
@@ -230,7 +230,7 @@ def identity_statuses(
                     name=name,
                     kind=str(item.kind),
                     active=state is not None,
-                    tier=str(fences[name].tier) if name in fences else COOPERATIVE,
+                    tier=tier_of(keyspace).value if name in fences else COOPERATIVE,
                     tokens=tokens.get(name, TokenCount()),
                     events=0 if state is None else state.sequence,
                     audit_length=audit_length,

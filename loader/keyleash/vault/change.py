@@ -25,7 +25,7 @@ from redis.exceptions import ResponseError, WatchError
 
 from keyleash.errors import OperationError
 from keyleash.fence.apply import refreshed_users
-from keyleash.fence.record import read_records, write_tier
+from keyleash.fence.record import mark_forgeable, read_records
 from keyleash.operator.load.activate import activate_policy
 from keyleash.operator.load.compile import PreparedPolicy, prepare_active
 from keyleash.operator.load.functions import load_functions, retire_functions
@@ -124,7 +124,7 @@ def change_prefixes(
             _switch(client, change, prepared, actor)
         moved = _move(client, change, report)
         client.eval(END_SWITCH.text, *END_SWITCH.arguments(change.new, actor))
-    write_tier(client, change.new, records)
+    mark_forgeable(client, change.new, records)
     generation = require_active(client, change.new).generation
     # The old guards have prefixes that are not used any more.
     retire_functions(client, change.new, guards, active.transport, generation)

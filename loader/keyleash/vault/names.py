@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 from keyleash.errors import OperationError, VaultConflictError
 from keyleash.policy import Pattern
 from keyleash.policy.patterns import beginning, match, parse_pattern
+from keyleash.policy.problems import listing
 from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
 from keyleash.store.prefixes import PrefixChange
 from keyleash.store.records import Client
@@ -109,11 +110,10 @@ def _scan(client: Client, new_name: NewName) -> Iterator[tuple[int, list[tuple[b
 
 def conflict(keys: Sequence[bytes]) -> VaultConflictError:
     """Return the error for *keys* with taken names, in their logical form."""
-    named = ", ".join(f"`{key.decode('utf-8', 'backslashreplace')}`" for key in keys[:SHOWN])
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    named = listing((key.decode("utf-8", "backslashreplace") for key in keys), SHOWN)
     verb = "exists" if len(keys) == 1 else "exist"
     return VaultConflictError(
-        f"{named}{more} {verb} both inside and outside the vault; nothing was overwritten",
+        f"{named} {verb} both inside and outside the vault; nothing was overwritten",
         keys,
         help="delete or rename one of the two, then run this again",
     )
