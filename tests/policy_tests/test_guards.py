@@ -1,4 +1,4 @@
-"""Real guards under a simulated clock."""
+"""Real guards under the clock of a test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from keyleash.errors import ReplyCode
 from keyleash.operator import load_policy
 from keyleash.policy import parse_policy
 from keyleash.policy_tests.guards import Guards
-from keyleash.policy_tests.model import Case, Expected, TestStep
+from keyleash.policy_tests.model import (
+    Case,
+    Expected,
+    TestStep,
+)
 from keyleash.policy_tests.run import Verdict, judged, model_decisions
 from support.clockwork import (
     FORWARD,
@@ -35,7 +39,7 @@ ALLOWED = Expected(None)
 
 
 def case_of(start_us: int, text: str, script: list[tuple[Move, Command, str]]) -> Case:
-    """Return a case with the calls of a script at their times."""
+    """A case that makes the calls of a script at its times, whatever is expected of them."""
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
     assert SOMEWHERE is not None
     now_us, steps = start_us, []
@@ -48,12 +52,12 @@ def case_of(start_us: int, text: str, script: list[tuple[Move, Command, str]]) -
 
 @pytest.fixture
 def guards(server: RealServer) -> Guards:
-    """Guards on an empty server of each kind."""
+    """Guards on each server in turn, which is empty."""
     return Guards(server.client())
 
 
-def test_real_guards_use_the_clock_of_the_test(guards: Guards) -> None:
-    """Over months and DST changes, guard and model agree in code and details."""
+def test_real_guards_go_by_the_clock_of_the_test(guards: Guards) -> None:
+    """Months and DST changes pass within a second, and each answer is the model's, details too."""
     codes: set[ReplyCode | None] = set()
 
     @thorough(25)
@@ -67,7 +71,7 @@ def test_real_guards_use_the_clock_of_the_test(guards: Guards) -> None:
         guards.load(text, "policy.json", start_us)
         expected = list(model_decisions(case, identity, guards.table))
         assert guards.decisions(case, identity) == expected
-        # A second run starts from the same state.
+        # A second time: nothing of the first is left.
         assert guards.decisions(case, identity) == expected
         codes.update(item.code for item in expected)
 
@@ -76,8 +80,8 @@ def test_real_guards_use_the_clock_of_the_test(guards: Guards) -> None:
     assert {None, ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED} <= codes
 
 
-def test_released_database_is_empty(guards: Guards, server: RealServer) -> None:
-    """Control keys and keys written by the calls are deleted."""
+def test_released_database_is_as_empty_as_before(guards: Guards, server: RealServer) -> None:
+    """What was loaded, and what the calls under test left."""
     text = document({"rate": {"requests": {"limit": "9/minute", "per": "token"}}})
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
     guards.load(text, "policy.json", 0)
@@ -90,18 +94,18 @@ def test_released_database_is_empty(guards: Guards, server: RealServer) -> None:
     assert server.client().dbsize() == 0
 
 
-def test_database_with_keys_is_rejected(embedded: RealServer) -> None:
-    """Tests load policies, so they need an empty database."""
-    embedded.client().set("other:s", "data")
+def test_database_that_holds_something_is_refused(embedded: RealServer) -> None:
+    """It may be anybody's, and tests load policies."""
+    embedded.client().set("somebody:s", "data")
 
     with raises_code("not-empty"):
         Guards(embedded.client())
 
-    assert embedded.client().keys() == [b"other:s"]
+    assert embedded.client().keys() == [b"somebody:s"]
 
 
-def test_missing_guard_is_an_error(embedded: RealServer) -> None:
-    """NOSCRIPT is not an error of the guarded command."""
+def test_guard_that_is_gone_is_no_call_that_passed(embedded: RealServer) -> None:
+    """An error of the server's about the script must not be taken for the command's own."""
     guards = Guards(embedded.client())
     text = document({})
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
@@ -112,8 +116,8 @@ def test_missing_guard_is_an_error(embedded: RealServer) -> None:
         guards.decisions(case_of(0, text, [(("by", 1), ("PING",), "kl_one")]), identity)
 
 
-def test_full_audit_stream_does_not_deny_calls_of_a_test(embedded: RealServer) -> None:
-    """Its free space depends on an archiver, not on the policy."""
+def test_full_trail_is_no_matter_of_a_policys_tests(embedded: RealServer) -> None:
+    """How much of it is exported depends on an archiver, not on the policy."""
     audit = {"retain": {"until": "exported", "hard_max": 3}}
     text = document({"audit": audit})
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
@@ -126,10 +130,10 @@ def test_full_audit_stream_does_not_deny_calls_of_a_test(embedded: RealServer) -
     assert [decision.allowed for decision in decisions] == [True] * 9
 
 
-def test_difference_of_model_and_guard_is_a_disagreement(
+def test_model_and_guard_that_differ_are_a_disagreement_whatever_is_expected(
     embedded: RealServer,
 ) -> None:
-    """This holds even if one of them decides as expected."""
+    """Also if one of the two does what the test wants."""
     text = document({"rate": {"requests": "1/minute"}})
     identity = parse_policy(text, file="policy.json", commands=TABLE).identities[0]
     guards = Guards(embedded.client())
@@ -144,8 +148,8 @@ def test_difference_of_model_and_guard_is_a_disagreement(
     assert judged(case, [model[0], model[0]], None).verdict is Verdict.PASSED
 
 
-def test_database_used_by_other_tests_is_rejected(server: RealServer) -> None:
-    """Each run would delete keys of the other; afterwards the database is empty."""
+def test_database_in_which_other_tests_run_is_refused(server: RealServer) -> None:
+    """Either would take away what the other needs; nothing stays of both."""
     first = Guards(server.client())
 
     with raises_code("not-empty", match="other tests"):
@@ -157,12 +161,12 @@ def test_database_used_by_other_tests_is_rejected(server: RealServer) -> None:
     Guards(server.client()).release()
 
 
-def test_policy_loaded_during_the_tests_is_not_removed(server: RealServer) -> None:
-    """It belongs to an operator, with its tokens and audit stream."""
+def test_policy_that_is_loaded_during_the_tests_is_not_taken_away(server: RealServer) -> None:
+    """It is somebody's own, with its tokens and its trail."""
     admin = server.client()
     guards = Guards(admin)
     guards.load(document({}), "policy.json", 0)
-    load_policy(admin, document({}).replace('"a"', '"b"'), actor="operator", allow_removal=True)
+    load_policy(admin, document({}).replace('"a"', '"b"'), actor="somebody", allow_removal=True)
     held = set(admin.keys())
 
     for leave in (guards.clear, guards.release):

@@ -78,7 +78,10 @@ def value_as_of(
         _require_complete_streams(client, keyspace, key, time_ms, grants)
     value = _before(client, keyspace, source) if source else _present(client, keyspace, key)
     if last is not None and value.is_absent and is_same:
-        _require_not_expired(last, time_ms)
+        was = last.after_state
+        if was.digest != NOTHING.digest and (was.expires_ms or 0) > time_ms:
+            # Expiry records no before-image.
+            raise _unknown(f"its value after event {last.event} expired, and has no before-image")
     return ValueThen(value, source, last, bool(is_same), +trust.untrusted)
 
 
@@ -130,13 +133,6 @@ def _shown(value: Value) -> Value:
     if value.is_large:
         raise _unknown(f"its {value.size} bytes are too many to be shown")
     return value
-
-
-def _require_not_expired(last: UndoStep, time_ms: int) -> None:
-    """Raise an error if the key expired: that records no before-image."""
-    state = last.after_state
-    if state.digest != NOTHING.digest and (state.expires_ms or 0) > time_ms:
-        raise _unknown(f"its value after event {last.event} expired, and has no before-image")
 
 
 def _require_complete_streams(

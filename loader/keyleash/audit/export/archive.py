@@ -195,7 +195,12 @@ def locked_archive(directory: Path) -> Iterator[Archive]:
         )
     file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        if not _lock_for_writing(file):
+        # `verify` holds the lock for a moment to check whether it is free.
+        for _ in range(ATTEMPTS):
+            if _try_lock(file, fcntl.LOCK_EX):
+                break
+            time.sleep(PAUSE_S)
+        else:
             holder = os.pread(file, 20, 0).decode(errors="replace")
             raise ArchiveError(
                 "archive-busy",
@@ -249,15 +254,6 @@ def read_archive(directory: Path) -> Archive:
         raise ArchiveError("archive", f"cannot read `{path}`", help=_recovery_of(path)) from None
 
 
-def _lock_for_writing(file: int) -> bool:
-    # `verify` holds the lock for a moment to check whether it is free.
-    for _ in range(ATTEMPTS):
-        if _try_lock(file, fcntl.LOCK_EX):
-            return True
-        time.sleep(PAUSE_S)
-    return False
-
-
 def _try_lock(file: int, mode: int) -> bool:
     try:
         fcntl.flock(file, mode | fcntl.LOCK_NB)
@@ -303,6 +299,12 @@ class ArchivedFile:
         self.count += 1
         self.first_seq = self.first_seq or row.seq
         self.last_seq = row.seq or self.last_seq
+
+    def finish(self, before: Extent, size: int, sha256: str, suffix: str) -> None:
+        """Set what is known once the file is complete; *before* is the extent before it."""
+        self.name = f"{file_prefix(before.files + 1, self.first)}.{suffix}"
+        self.bytes, self.sha256 = size, sha256
+        self.chain = next_chain(before.chain, sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,9 +440,7 @@ class StreamFolder:
                     write(page)
                     for row in page:
                         file.add(row)
-            file.name = f"{file_prefix(self.end.files + 1, file.first)}.{file_format}"
-            file.bytes, file.sha256 = draft.size, draft.sha256
-            file.chain = next_chain(self.end.chain, file.sha256)
+            file.finish(self.end, draft.size, draft.sha256, file_format)
             try:
                 draft.keep(file.name)
                 self._list(file)
@@ -488,11 +488,10 @@ def _read_file(path: Path, end: Extent) -> ArchivedFile:
     Raises:
         ValueError: *path* is not that file.
     """
-    file = ArchivedFile(path.name, last=end.last, bytes=path.stat().st_size)
+    file = ArchivedFile(last=end.last)
     for row in read_rows(path):
         file.add(row)
-    if not file.name.startswith(f"{file_prefix(end.files + 1, file.first)}."):
+    file.finish(end, path.stat().st_size, file_sha256(path), path.suffix[1:])
+    if file.name != path.name:
         raise ValueError("its name does not match its content")
-    file.sha256 = file_sha256(path)
-    file.chain = next_chain(end.chain, file.sha256)
     return file

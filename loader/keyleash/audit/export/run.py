@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import chain
 
 from redis.exceptions import ResponseError
@@ -36,6 +36,7 @@ WAIT_S = 0.2
 _START = "0-0"
 
 
+@dataclass(slots=True)
 class Recorder:
     """Records the progress of exports in the control stream, also that of a killed run.
 
@@ -43,13 +44,12 @@ class Recorder:
     avoid recursion.
     """
 
-    def __init__(self, client: Client, keyspace: Keyspace, archive: Archive, actor: str) -> None:
-        self._client = client
-        self._keyspace = keyspace
-        self._archive = archive
-        self._actor = actor
-        self._open: list[OpenStream] = []
-        self._has_new_rows = False
+    client: Client
+    keyspace: Keyspace
+    archive: Archive
+    actor: str
+    _open: list[OpenStream] = field(default_factory=list)
+    _has_new_rows: bool = False
 
     def add(self, item: OpenStream) -> None:
         """Add an open stream."""
@@ -78,18 +78,18 @@ class Recorder:
                 "files": end.files,
                 "chain": end.chain,
             }
-        event = {"event": "export", "actor": self._actor, "archive": self._archive.id}
-        event |= {"place": self._archive.place, "streams": json.dumps(progress)}
-        self._client.xadd(self._keyspace.control, event)
-        self._archive.marks.update(new)
-        self._archive.save()
+        event = {"event": "export", "actor": self.actor, "archive": self.archive.id}
+        event |= {"place": self.archive.place, "streams": json.dumps(progress)}
+        self.client.xadd(self.keyspace.control, event)
+        self.archive.marks.update(new)
+        self.archive.save()
         self._has_new_rows = False
 
     def _is_new(self, item: OpenStream) -> bool:
         return item.folder.end.files > self._recorded(item.stream.name).files
 
     def _recorded(self, stream: str) -> Extent:
-        return self._archive.marks.get(stream, Extent())
+        return self.archive.marks.get(stream, Extent())
 
 
 @dataclass(slots=True)
@@ -111,6 +111,7 @@ class Exported:
     known: int = 0
 
 
+@dataclass
 class Archiver:
     """Exports the streams of one server to one archive.
 
@@ -126,34 +127,26 @@ class Archiver:
         OperationError (missing-extra): *file_format* needs a library that is not installed.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        keyspace: Keyspace,
-        archive: Archive,
-        *,
-        file_format: FileFormat = FileFormat.JSONL,
-        identities: Iterable[str] = (),
-        actor: str = "unknown",
-        take_over: bool = False,
-        max_entries: int = MAX_ENTRIES,
-        is_stopping: Callable[[], bool] = lambda: False,
-    ) -> None:
-        client = operator_client(client)
-        reject_tokens(actor=actor)
-        if file_format is FileFormat.PARQUET:
+    client: Client
+    keyspace: Keyspace
+    archive: Archive
+    _: KW_ONLY
+    file_format: FileFormat = FileFormat.JSONL
+    identities: Iterable[str] = ()
+    actor: str = "unknown"
+    take_over: bool = False
+    max_entries: int = MAX_ENTRIES
+    is_stopping: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        self.client = operator_client(self.client)
+        self.identities = tuple(self.identities)
+        reject_tokens(actor=self.actor)
+        if self.file_format is FileFormat.PARQUET:
             require_pyarrow()
-        self._client = client
-        self._keyspace = keyspace
-        self._archive = archive
-        self._format = file_format
-        self._identities = tuple(identities)
-        self._take_over = take_over
-        self._max_entries = max_entries
-        self._is_stopping = is_stopping
         self._report: Callable[[int], None] = lambda _count: None
         self._exported = 0
-        self._recorder = Recorder(client, keyspace, archive, actor)
+        self._recorder = Recorder(self.client, self.keyspace, self.archive, self.actor)
         self._open: dict[str, OpenStream] = {}
         self._hard_max: dict[str, int] = {}
 
@@ -185,7 +178,7 @@ class Archiver:
                 its `hard_max`.
         """
         due_s = recorded_s = time.monotonic()
-        while not self._is_stopping():
+        while not self.is_stopping():
             now_s = time.monotonic()
             if now_s >= due_s:
                 yield from self._round()
@@ -200,10 +193,10 @@ class Archiver:
         self._recorder.record()
 
     def _round(self) -> Iterator[Exported]:
-        self._hard_max = trimmed_by_export(self._client, self._keyspace)
-        streams = find_streams(self._client, self._keyspace, self._identities)
+        self._hard_max = trimmed_by_export(self.client, self.keyspace)
+        streams = find_streams(self.client, self.keyspace, self.identities)
         new = [stream for stream in streams if stream.name not in self._open]
-        for item in open_streams(self._client, self._archive, new, take_over=self._take_over):
+        for item in open_streams(self.client, self.archive, new, take_over=self.take_over):
             self._open[item.stream.name] = item
             self._recorder.add(item)
         for item in list(self._open.values()):
@@ -211,7 +204,7 @@ class Archiver:
 
     def _export(self, item: OpenStream) -> Iterator[Exported]:
         item.caught_up = False
-        while not item.caught_up and not self._is_stopping():
+        while not item.caught_up and not self.is_stopping():
             try:
                 exported = self._next_file(item)
             except ResponseError as error:
@@ -235,7 +228,7 @@ class Archiver:
         first = next(pages, None)
         if first is not None:
             try:
-                exported.file = item.folder.write(chain((first,), pages), self._format)
+                exported.file = item.folder.write(chain((first,), pages), self.file_format)
             except OSError as error:
                 reason = (error.strerror or str(error)).lower()
                 raise ArchiveError(
@@ -251,9 +244,9 @@ class Archiver:
         self, item: OpenStream, exported: Exported, ids: list[str]
     ) -> Iterator[list[ArchiveRow]]:
         """Yield the pages of one file, without archived and trimmed entries."""
-        room, room_bytes = self._max_entries, MAX_BYTES
+        room, room_bytes = self.max_entries, MAX_BYTES
         last = id_order(item.folder.end.last or _START)
-        while room > 0 and room_bytes > 0 and not item.caught_up and not self._is_stopping():
+        while room > 0 and room_bytes > 0 and not item.caught_up and not self.is_stopping():
             page = item.group.next_page(room)
             item.caught_up = page.is_last
             rows = []
@@ -280,7 +273,7 @@ class Archiver:
 
     def _is_full(self, item: OpenStream) -> bool:
         hard_max = self._hard_max.get(item.stream.name)
-        enough = self._max_entries
+        enough = self.max_entries
         if hard_max is not None:
             enough = min(enough, max(1, hard_max // 4))
         lag = item.group.lag()
@@ -288,7 +281,7 @@ class Archiver:
 
     def _wait(self) -> None:
         until_s = time.monotonic() + POLL_S
-        while time.monotonic() < until_s and not self._is_stopping():
+        while time.monotonic() < until_s and not self.is_stopping():
             time.sleep(WAIT_S)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -120,21 +120,21 @@ def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> Ar
     for name, mark in (*archive.marks.items(), *(recorded(archive.id) if recorded else ())):
         marks[name].append(mark)
     names = sorted({*_folders(directory), *marks})
-    streams = tuple(_Check(directory, name, is_busy).report(marks[name]) for name in names)
+    streams = tuple(_Check(directory / name, name, is_busy).report(marks[name]) for name in names)
     findings = (*extra, *(finding for stream in streams for finding in stream.findings))
     return ArchiveReport(archive.id, streams, findings)
 
 
+@dataclass(slots=True)
 class _Check:
     """Checks one folder."""
 
-    def __init__(self, directory: Path, stream: str, is_busy: bool) -> None:
-        self._folder = directory / stream
-        self._stream = stream
-        self._is_busy = is_busy
-        self._findings: list[ArchiveFinding] = []
-        self._notes: list[str] = []
-        self._sequence = SequenceCheck()
+    _folder: Path
+    _stream: str
+    _is_busy: bool
+    _findings: list[ArchiveFinding] = field(default_factory=list)
+    _notes: list[str] = field(default_factory=list)
+    _sequence: SequenceCheck = field(default_factory=SequenceCheck)
 
     def report(self, marks: Sequence[Extent]) -> StreamReport:
         # Before the manifest is read, which does not list files named later.

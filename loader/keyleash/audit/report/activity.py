@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from keyleash.audit.entries import AuditEvent, Denial, time_of
 from keyleash.audit.lookup import Gap, with_gaps
@@ -106,12 +106,6 @@ class Activity:
             self.histories.add(entry)
         self.first.append(entry) if len(self.first) < ENDS else self.last.append(entry)
 
-    def add_gap(self, gap: Gap) -> None:
-        """Add a gap."""
-        self.missing += gap.missing
-        if len(self.gaps) < MAX_GAPS:
-            self.gaps.append(gap)
-
 
 def read_activity(
     client: Client, keyspace: Keyspace, identities: Sequence[str], query: Query
@@ -130,10 +124,12 @@ def read_activity(
     ]
     entries = merged(streams)
     for item in trust.marked(with_gaps(entries) if query.is_time_only else entries):
-        if isinstance(item, Gap):
-            activity.add_gap(item)
-        else:
+        if not isinstance(item, Gap):
             activity.add(item)
+            continue
+        activity.missing += item.missing
+        if len(activity.gaps) < MAX_GAPS:
+            activity.gaps.append(item)
     activity.trimmed = [
         name for name in identities if _is_trimmed(client, keyspace.audit(name), query)
     ]
@@ -157,7 +153,7 @@ MAX_ACTIONS = 200
 """Number of the last operator actions that are stored."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenUse:
     """A token of a report.
 
@@ -185,21 +181,21 @@ class TokenUse:
         return is_known and (self.issued_ms or 0) <= until_ms and min(ends) >= since_ms
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ReportContext:
     """The policies, tokens and operator actions of a time range.
 
     Attributes:
         policies: Active policies, the oldest first.
         tokens: Valid or used tokens, the newest first.
-        actions: Operator actions, the oldest first.
-        further_actions: Number of earlier actions that are left out.
+        actions: The last operator actions, the oldest first.
+        further_actions: Number of earlier actions.
     """
 
-    policies: list[PolicyUse] = field(default_factory=list)
-    tokens: list[TokenUse] = field(default_factory=list)
-    actions: list[ControlEvent] = field(default_factory=list)
-    further_actions: int = 0
+    policies: list[PolicyUse]
+    tokens: list[TokenUse]
+    actions: list[ControlEvent]
+    further_actions: int
 
 
 def read_context(
@@ -210,12 +206,10 @@ def read_context(
     until_ms: int,
     used: Collection[tuple[str, str]] = (),
 ) -> ReportContext:
-    """Read the context of *since_ms* to *until_ms*, Unix milliseconds.
+    """Read the context of *since_ms* to *until_ms*: server time, Unix milliseconds.
 
     Args:
         identities: Only what concerns one of them; None for all.
-        since_ms: Server time.
-        until_ms: Server time.
         used: Identity and id of tokens that are included even if they were not valid.
     """
     client = operator_client(client)
@@ -237,12 +231,19 @@ def read_context(
     for event in read_control(client, keyspace, identities, Query(until_ms=until_ms)):
         if event.event == "activate":
             activations.append(policy_use(event))
-        _add_token_action(tokens, event)
+        if event.event in {"issue", "revoke"}:
+            # The only records of a token that has been removed.
+            name, token_id = event.details.get("identity", ""), event.details.get("token", "")
+            token = tokens.setdefault((name, token_id), TokenUse(token_id, name))
+            if event.event == "revoke":
+                token.revoked_ms, token.revoked_by = event.time_ms, event.actor
+            elif token.issued_ms is None:
+                token.issued_ms, token.issued_by = event.time_ms, event.actor
         if event.time_ms >= since_ms:
             actions.append(event)
             count += 1
-    for identity, token in used:
-        tokens.setdefault((identity, token), TokenUse(token, identity))
+    for name, token_id in used:
+        tokens.setdefault((name, token_id), TokenUse(token_id, name))
     shown = [
         token
         for place, token in tokens.items()
@@ -255,14 +256,3 @@ def read_context(
         actions=list(actions),
         further_actions=count - len(actions),
     )
-
-
-def _add_token_action(tokens: dict[tuple[str, str], TokenUse], event: ControlEvent) -> None:
-    """Add issue and revocation of a token: the only records of a token that has been removed."""
-    place = event.details.get("identity", ""), event.details.get("token", "")
-    known = tokens.get(place, TokenUse(place[1], place[0]))
-    match event.event:
-        case "issue" if known.issued_ms is None:
-            tokens[place] = replace(known, issued_ms=event.time_ms, issued_by=event.actor)
-        case "revoke":
-            tokens[place] = replace(known, revoked_ms=event.time_ms, revoked_by=event.actor)

@@ -83,7 +83,6 @@ class HtmlReport:
         identity: The only identity; None for all.
         correlation: The only correlation id; None for all.
         prefixes: Those with the most changed keys first.
-        further_prefixes: Number of prefixes that are not shown.
         plan: The undo plan; None if there is none.
         no_plan: The reason for that.
         command: The command that shows the same plan.
@@ -99,7 +98,6 @@ class HtmlReport:
     context: ReportContext
     statuses: list[Any]
     prefixes: list[Prefix]
-    further_prefixes: int
     plan: UndoPlan | None = None
     no_plan: str = ""
     command: str = ""
@@ -135,7 +133,6 @@ def gather(
     since_ms = activity.stats.first_ms if query.since_ms is None else query.since_ms
     used = [token for token in activity.tokens if token[1] != "-"]
     about = None if identity is None else [identity]
-    prefixes = _prefixes(client, keyspace, activity)
     plan, no_plan = _plan(client, keyspace, activity, identity, query)
     return HtmlReport(
         server=server,
@@ -147,8 +144,7 @@ def gather(
         activity=activity,
         context=read_context(client, keyspace, about, since_ms, until_ms, used),
         statuses=[status for status in statuses if identity in {None, status.name}],
-        prefixes=prefixes,
-        further_prefixes=len(activity.stats.prefixes) - len(prefixes),
+        prefixes=_prefixes(client, keyspace, activity),
         plan=plan,
         no_plan=no_plan,
         command=_undo_command(identity, query, since_ms),

@@ -12,7 +12,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from keyleash.audit.entries import text_of
 from keyleash.audit.read import Query, read_events
-from keyleash.audit.undo.plan import Action, ConflictKind, KeyPlan, UndoPlan
+from keyleash.audit.undo.plan import FORCIBLE, Action, ConflictKind, KeyPlan, UndoPlan
 from keyleash.audit.undo.values import HELP, find_withheld
 from keyleash.errors import NothingToUndoError, OperationError
 from keyleash.store.keyspace import OPERATORS, Keyspace
@@ -115,17 +115,14 @@ def apply_undo(
 
 def _require_validated(client: Client, keyspace: Keyspace, plans: Sequence[KeyPlan]) -> None:
     """Check again: the server's setting may have changed since the plan was made."""
-    withheld = find_withheld(
-        client,
-        keyspace,
-        [
-            (plan.steps[0].identity, plan.image.content)
-            for plan in plans
-            if plan.action is Action.RESTORE and plan.image and plan.image.content
-        ],
-    )
+    restored = {
+        plan.key: (plan.steps[0].identity, plan.image.content)
+        for plan in plans
+        if plan.action is Action.RESTORE and plan.image and plan.image.content
+    }
+    withheld = find_withheld(client, keyspace, restored.values())
     if withheld.images:
-        keys = [plan.key for plan in plans if plan.image and plan.image.content in withheld.images]
+        keys = [key for key, (_, content) in restored.items() if content in withheld.images]
         raise withheld.error(f"the before-image of {_keys(keys)}")
 
 
@@ -142,21 +139,24 @@ def blocked_error(plan: UndoPlan) -> OperationError:
     """Return the error that *plan* has conflicts."""
     blocked, count = len(plan.blocked), len(plan.keys)
     which = "the key" if count == 1 else f"{blocked} of {count} keys"
-    conflicts = [
-        conflict for key in plan.blocked for conflict in key.conflicts if not conflict.is_forced
-    ]
-    helps = ["`--force KEY` overrides a conflict"] * any(
-        not conflict.is_final for conflict in conflicts
-    )
-    helps.append("`--skip KEY` leaves a key out")
-    if any(conflict.kind is ConflictKind.UNVALIDATED for conflict in conflicts):
-        helps.append(HELP)
-    if any(conflict.kind is ConflictKind.NOT_RECORDED for conflict in conflicts):
-        helps.append("with `before_images` in the policy, later changes can be undone")
+    kinds = {
+        conflict.kind
+        for key in plan.blocked
+        for conflict in key.conflicts
+        if not conflict.is_forced
+    }
+    helps = {
+        "`--force KEY` overrides a conflict": bool(kinds & FORCIBLE),
+        "`--skip KEY` leaves a key out": True,
+        HELP: ConflictKind.UNVALIDATED in kinds,
+        "with `before_images` in the policy, later changes can be undone": (
+            ConflictKind.NOT_RECORDED in kinds
+        ),
+    }
     return OperationError(
         "undo-refused",
         f"cannot restore {which}; nothing was changed",
-        help="; ".join(helps),
+        help="; ".join(text for text, applies in helps.items() if applies),
     )
 
 

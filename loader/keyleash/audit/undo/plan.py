@@ -309,17 +309,18 @@ def plan_undo(
         for key, others in read_others(client, keyspace, contested, grants).items():
             plans[key] = plan_key(key, steps[key], seen, others) or plans[key]
     found = [
-        _with_choices(
-            plan if across_policies else _with_grants(grants, plan),
-            is_forced=key in forced,
-            is_skipped=key in skipped,
-        )
-        for key, plan in plans.items()
+        _decided(plan, forced, skipped, None if across_policies else grants)
+        for plan in plans.values()
     ]
     found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
     further_keys = tuple(key for key in by_key if key not in chosen)
     result = UndoPlan(tuple(found), seen.time_ms, further_keys, +trust.untrusted)
-    _check_size(result.changes)
+    size = sum(key.current.size + (key.target.size if key.target else 0) for key in result.changes)
+    if size > UNDO_MAX_BYTES:
+        raise UndoTooLargeError(
+            f"the undo would move {size >> 20} MiB; at most {UNDO_MAX_BYTES >> 20} MiB are allowed",
+            help="undo fewer events at a time, the newest first",
+        )
     return result
 
 
@@ -332,28 +333,17 @@ def _read_snapshot(
     return Snapshot(read_keys(client, keyspace, list(chosen)), images, time_ms, prefixes)
 
 
-def _with_grants(grants: Grants, plan: KeyPlan) -> KeyPlan:
-    """Add a conflict if an identity may no longer change the key."""
+def _decided(
+    plan: KeyPlan, forced: Container[bytes], skipped: Container[bytes], grants: Grants | None
+) -> KeyPlan:
+    """Add a conflict if an identity may no longer change the key, and the operator's choices."""
     names = dict.fromkeys(step.identity for step in plan.steps if step.identity != OPERATORS)
-    ungranted = tuple(name for name in names if not grants.may_change(name, plan.key))
-    if not ungranted:
-        return plan
-    conflict = Conflict(ConflictKind.UNGRANTED, identities=ungranted)
-    return replace(plan, conflicts=(*plan.conflicts, conflict))
-
-
-def _with_choices(plan: KeyPlan, *, is_forced: bool, is_skipped: bool) -> KeyPlan:
+    ungranted = tuple(name for name in names if grants and not grants.may_change(name, plan.key))
+    further = [Conflict(ConflictKind.UNGRANTED, identities=ungranted)] if ungranted else []
+    # Looked up even without a conflict: the caller may check that each forced key is in the plan.
+    is_forced = plan.key in forced
     conflicts = tuple(
         replace(conflict, is_forced=is_forced and conflict.kind in FORCIBLE)
-        for conflict in plan.conflicts
+        for conflict in (*plan.conflicts, *further)
     )
-    return replace(plan, conflicts=conflicts, is_skipped=is_skipped)
-
-
-def _check_size(plans: Iterable[KeyPlan]) -> None:
-    size = sum(plan.current.size + (plan.target.size if plan.target else 0) for plan in plans)
-    if size > UNDO_MAX_BYTES:
-        raise UndoTooLargeError(
-            f"the undo would move {size >> 20} MiB; at most {UNDO_MAX_BYTES >> 20} MiB are allowed",
-            help="undo fewer events at a time, the newest first",
-        )
+    return replace(plan, conflicts=conflicts, is_skipped=plan.key in skipped)

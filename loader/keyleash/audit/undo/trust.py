@@ -11,7 +11,7 @@ import collections
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from itertools import takewhile
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from keyleash.audit.read import MASK, key_test
 from keyleash.audit.undo.history import CHANGES, changed_keys, unmasked
 from keyleash.commands import OperationClass, load_table
 from keyleash.errors import KeyleashError, NothingToUndoError
-from keyleash.policy import Identity, Policy, parse_policy
+from keyleash.policy import Identity, parse_policy
 from keyleash.policy.patterns import beginning, match
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import ActivePolicy, Client, read_active, read_history
@@ -37,7 +37,6 @@ class Grants:
     def __init__(self, client: Client, keyspace: Keyspace) -> None:
         self._client, self._keyspace = client, keyspace
         self._active = read_active(client, keyspace)
-        self._identity = cache(_identity)
 
     def may_change(self, name: str, key: bytes) -> bool:
         """Return whether the active policy permits identity *name* to change *key*."""
@@ -46,16 +45,10 @@ class Grants:
     def could_use(
         self, name: str, key: bytes, time_ms: int, classes: frozenset[OperationClass] = CHANGES
     ) -> bool:
-        """Return whether identity *name* may use *key* in some way, or might at a time.
+        """Return whether *name* may use *key* in one of *classes*, now or at a time.
 
         True also if the policy of that time names the identity and is no longer stored, and if the
         server has no record of any policy.
-
-        Args:
-            name: The identity.
-            key: The key, as it is recorded.
-            time_ms: Server time, Unix milliseconds.
-            classes: One of these is enough.
         """
         if name == OPERATORS or (self._active and self._permits(self._active, name, key, classes)):
             return True
@@ -64,7 +57,7 @@ class Grants:
         return any(self._permitted_then(use, name, key, classes) for use in self._uses_at(time_ms))
 
     def could_change_since(self, name: str, key: bytes, since_ms: int) -> bool:
-        """Return whether *name* may change *key*, or might at any time since *since_ms*."""
+        """Return whether *name* may change *key*, now or at any time since *since_ms*."""
         if name == OPERATORS or self.may_change(name, key):
             return True
         if not self._uses or (self._uses[0].generation > 1 and self._uses[0].from_ms > since_ms):
@@ -105,23 +98,19 @@ class Grants:
     def _permits(
         self, policy: ActivePolicy, name: str, key: bytes, classes: frozenset[OperationClass]
     ) -> bool:
-        identity = self._identity(policy.document, name)
-        return identity is not None and _may_use(identity, key, classes)
-
-
-def _identity(document: str, name: str) -> Identity | None:
-    parsed = _parsed(document)
-    if isinstance(parsed, KeyleashError):
-        raise parsed
-    return parsed.identity(name)
+        identities = _identities(policy.document)
+        if isinstance(identities, KeyleashError):
+            raise identities
+        return name in identities and _may_use(identities[name], key, classes)
 
 
 @lru_cache(maxsize=2 * KEPT_POLICIES)
-def _parsed(document: str) -> Policy | KeyleashError:
+def _identities(document: str) -> dict[str, Identity] | KeyleashError:
     try:
-        return parse_policy(document, file="<policy>", commands=None)
+        policy = parse_policy(document, file="<policy>", commands=None)
     except KeyleashError as error:
         return error
+    return {identity.name: identity for identity in policy.identities}
 
 
 def _may_use(identity: Identity, key: bytes, classes: frozenset[OperationClass]) -> bool:

@@ -70,6 +70,7 @@ def find_withheld(client: Client, keyspace: Keyspace, images: Iterable[RecordedI
     return Withheld(withheld, tuple(sorted(names)), risk) if withheld else Withheld()
 
 
+_UNREADABLE = "LEASH IMAGE_UNREADABLE"
 PIECE = 100
 PIECE_BYTES = 1_000_000
 """Values and bytes per pipeline, which bound the time of one round trip."""
@@ -196,8 +197,7 @@ def _read(
                 extent = "whole" if whole else "short"
                 pipe.evalsha(digest, *READ_VALUE.arguments(keyspace, kind, value, extent))
             for reply in pipe.execute(raise_on_error=False):
-                is_unreadable = str(reply).startswith("LEASH IMAGE_UNREADABLE")
-                if isinstance(reply, Exception) and not is_unreadable:
+                if isinstance(reply, Exception) and _UNREADABLE not in str(reply):
                     raise reply
                 yield reply
 
