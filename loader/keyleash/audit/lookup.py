@@ -21,7 +21,6 @@ from keyleash.audit.streams import (
     AuditStream,
     RawEntry,
     StreamKind,
-    Words,
     control_stream,
     pairs_of,
     read_pages,
@@ -121,7 +120,10 @@ def _read(
     entry_id, words = entry
     match stream.kind:
         case StreamKind.AUDIT:
-            follow_ups = _follow_ups(client, stream.key, entry_id)
+            pages = read_pages(client, stream.key, time_of(entry_id))
+            # The entry may have been trimmed since it was found.
+            entries = with_follow_ups(pages)
+            follow_ups = next((later for found, _, later in entries if found == entry_id), ())
             return audit_events(stream.identity, entry_id, pairs_of(words), follow_ups)
         case StreamKind.DENIED:
             repeat_counts = RepeatCounts(client, keyspace, stream.identity)
@@ -129,12 +131,6 @@ def _read(
             return (repeat_counts.counted(denial_entry(stream.identity, entry_id, words)),)
         case StreamKind.CONTROL:
             return (control_event(entry),)
-
-
-def _follow_ups(client: Client, stream: str, entry_id: bytes) -> Sequence[Words]:
-    pages = read_pages(client, stream, time_of(entry_id))
-    # The entry may have been trimmed since it was found.
-    return next((later for found, _, later in with_follow_ups(pages) if found == entry_id), ())
 
 
 Found = TypeVar("Found", bound=AuditEntry)

@@ -76,7 +76,7 @@ def value_as_of(
         )
     if is_same is None and (source is None or source.before is not None):
         _require_complete_streams(client, keyspace, key, time_ms, grants)
-    value = _before(client, keyspace, source) if source else _present(client, keyspace, key)
+    value = _value(client, keyspace, key, source)
     if last is not None and value.is_absent and is_same:
         was = last.after_state
         if was.digest != NOTHING.digest and (was.expires_ms or 0) > time_ms:
@@ -101,12 +101,10 @@ def _steps(
     return read_back(found, read_images(client, keyspace, images_of([found])))
 
 
-def _present(client: Client, keyspace: Keyspace, key: bytes) -> Value:
-    return _shown(read_keys(client, keyspace, [key], whole=True)[key])
-
-
-def _before(client: Client, keyspace: Keyspace, source: UndoStep) -> Value:
-    """Return the value of the before-image of *source*."""
+def _value(client: Client, keyspace: Keyspace, key: bytes, source: UndoStep | None) -> Value:
+    """Return the value of the before-image of *source*, or the present value."""
+    if source is None:
+        return _shown(read_keys(client, keyspace, [key], whole=True)[key])
     image = source.before
     if image is None:
         reason = "no before-image was taken"

@@ -84,7 +84,17 @@ class EventMatcher:
         self._query = query
         self._key_tests = [is_key(query.key)] if query.key is not None else []
         self._key_tests += [key_test(query.pattern)] if query.pattern is not None else []
-        self._word_tests = [*_text_tests(query), *((b"key", test) for test in self._key_tests)]
+        texts = {b"token": query.token, b"correlation": query.correlation, b"code": query.code}
+        # A backslash may stand for a byte that was not UTF-8.
+        self._word_tests: list[tuple[bytes, KeyTest]] = [
+            (name, text.encode("utf-8", "surrogateescape").__eq__)
+            for name, text in texts.items()
+            if text is not None and "\\" not in text
+        ]
+        if query.op is not None:
+            op = query.op.encode("utf-8", "surrogateescape") + b" "
+            self._word_tests.append((b"op", lambda value: (value + b" ").startswith(op)))
+        self._word_tests += ((b"key", test) for test in self._key_tests)
 
     def may_accept(self, words: Words) -> bool:
         """Return False only if `accepts` would return False for the parsed entry."""
@@ -106,20 +116,6 @@ class EventMatcher:
             and (query.code is None or (isinstance(entry, Denial) and entry.code == query.code))
             and all(any(map(test, entry.keys)) for test in self._key_tests)
         )
-
-
-def _text_tests(query: Query) -> Iterator[tuple[bytes, KeyTest]]:
-    for name, wanted in (
-        (b"token", query.token),
-        (b"correlation", query.correlation),
-        (b"code", query.code),
-    ):
-        # A backslash may stand for a byte that was not UTF-8.
-        if wanted is not None and "\\" not in wanted:
-            yield name, wanted.encode("utf-8", "surrogateescape").__eq__
-    if query.op is not None:
-        op = query.op.encode("utf-8", "surrogateescape") + b" "
-        yield b"op", lambda value: (value + b" ").startswith(op)
 
 
 def _field(words: Words, name: bytes) -> bytes | None:

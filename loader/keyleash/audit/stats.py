@@ -129,13 +129,8 @@ def recent_calls(
 ) -> tuple[Counter[str], frozenset[str]]:
     """Count the recorded commands of a time span by token id.
 
-    Args:
-        identities: The identities whose events are counted.
-        span_ms: First and last millisecond of the span, server time.
-        at_most: Number of the newest events that are read of each identity.
-
-    Returns:
-        The counts, and the identities that have more events than were read.
+    *span_ms* is the first and the last millisecond, server time. Of each identity, the newest
+    *at_most* events are read; those that have more are returned with the counts.
     """
     query = Query(since_ms=span_ms[0], until_ms=span_ms[1])
     counts: Counter[str] = Counter()

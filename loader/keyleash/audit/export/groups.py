@@ -49,10 +49,8 @@ class Page:
 class ConsumerGroup:
     """The consumer group of one stream and archive: delivers and acknowledges entries.
 
-    Args:
-        stream: The stream's key.
-        archive: The archive's id.
-        place: Its host and directory; the name of the group's only consumer.
+    *stream* is a key, and *archive* an id. *place*, the archive's host and directory, is the name
+    of the group's only consumer.
     """
 
     def __init__(self, client: Client, stream: str, archive: str, place: str) -> None:
@@ -183,9 +181,8 @@ def find_streams(
 ) -> list[AuditStream]:
     """Return the streams to export; they need not exist yet.
 
-    Args:
-        identities: The identities; none for the control stream, which comes first, the operators,
-            and every identity that was ever active.
+    Without *identities*, these are the control stream, the operators' stream, and the streams of
+    every identity that was ever active.
     """
     names = sorted(identities)
     every = [] if names else [control_stream(keyspace), streams_of(keyspace, OPERATORS)[0]]
@@ -199,12 +196,9 @@ def find_streams(
 def open_streams(
     client: Client, archive: Archive, streams: Iterable[AuditStream], *, take_over: bool
 ) -> Iterator[OpenStream]:
-    """Open those of *streams* that exist.
+    """Open the existing ones of *streams*, which must not be open yet, for a locked archive.
 
-    Args:
-        archive: Locked.
-        streams: Streams that are not open yet.
-        take_over: Continue although another archive has them, or the server lost them.
+    *take_over* continues although another archive has them, or the server lost them.
 
     Raises:
         ArchiveError (archive-taken): another archive has one, or the archive another server's.

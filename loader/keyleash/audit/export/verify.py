@@ -102,9 +102,7 @@ RecordedMarks = Callable[[str], Iterable[tuple[str, Extent]]]
 def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> ArchiveReport:
     """Check every file of an archive, also while it is being written.
 
-    Args:
-        directory: The archive.
-        recorded: Returns the recorded extents to compare with.
+    *recorded* returns the recorded extents to compare with.
 
     Raises:
         ArchiveError (archive): *directory* is not an archive.

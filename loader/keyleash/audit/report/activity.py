@@ -208,9 +208,8 @@ def read_context(
 ) -> ReportContext:
     """Read the context of *since_ms* to *until_ms*: server time, Unix milliseconds.
 
-    Args:
-        identities: Only what concerns one of them; None for all.
-        used: Identity and id of tokens that are included even if they were not valid.
+    *identities* limits it to what concerns one of them. Tokens in *used*, by identity and id, are
+    included even if they were not valid.
     """
     client = operator_client(client)
     tokens = {

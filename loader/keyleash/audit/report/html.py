@@ -113,7 +113,7 @@ def gather(
     identity: str | None = None,
     statuses: Sequence[Any] = (),
 ) -> HtmlReport | None:
-    """Read the content of a report.
+    """Read the content of a report; return None if there is no event and no denial.
 
     Args:
         names: The identities whose streams are read.
@@ -121,9 +121,6 @@ def gather(
         server: The server's URL, without a password.
         identity: The only identity; None for all.
         statuses: The limits of the identities now, as `keyleash.status.identity_statuses`.
-
-    Returns:
-        The report; None if there is no event and no denial.
     """
     made_ms = server_time_ms(client)
     until_ms = made_ms if query.until_ms is None else query.until_ms

@@ -176,11 +176,7 @@ def in_order(steps: Iterable[UndoStep], end: KeyState, end_ms: int) -> list[Undo
 
     Ids order the steps of one stream. Two streams share no numbers, so their steps within one
     millisecond are ordered by state: each step begins with the state that the previous one left.
-
-    Args:
-        steps: The steps, of any streams.
-        end: The state after the last of them.
-        end_ms: When that state was read, Unix milliseconds.
+    *end* is the state after the last step, and was read at *end_ms*.
     """
     found: list[UndoStep] = []
     by_time = sorted(steps, key=step_order, reverse=True)

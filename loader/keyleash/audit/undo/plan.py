@@ -175,14 +175,7 @@ class UndoPlan:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The values that a plan is computed from.
-
-    Attributes:
-        keys: The present value of each key.
-        images: The values of the before-images.
-        time_ms: When they were read, server time, Unix milliseconds.
-        prefixes: The prefixes of keyleash's own keys.
-    """
+    """The present values, the before-images, and the prefixes of keyleash's own keys."""
 
     keys: Mapping[bytes, Value]
     images: Images
@@ -195,11 +188,8 @@ def plan_key(
 ) -> KeyPlan | None:
     """Return the plan to restore *key* to its value before *steps*; None if they changed nothing.
 
-    Args:
-        steps: The steps to undo.
-        seen: The present values and before-images.
-        others: Recorded changes of the key by others. Conflicts are found by comparing states,
-            not by these.
+    *others* are recorded changes by others. They explain conflicts, which are found by comparing
+    states.
     """
     now = seen.keys[key]
     effective = [step for step in steps if not step.changed_nothing]

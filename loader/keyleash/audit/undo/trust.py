@@ -136,9 +136,7 @@ def _may_use(identity: Identity, key: bytes, classes: frozenset[OperationClass])
 class Trust:
     """Separates trusted events from untrusted ones, and counts the latter.
 
-    Args:
-        grants: The grants of all policies.
-        keys: Known key names, for events that record them masked.
+    `keys` are known key names, for events that record them masked.
 
     Attributes:
         untrusted: The number of untrusted events, by identity.
