@@ -42,7 +42,7 @@ MASK = re.compile(rb"#[0-9a-f]{40}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A filter of entries; None does not filter.
+    """A filter of entries; an attribute of None is not compared.
 
     Attributes:
         token: The token's id.
@@ -201,7 +201,7 @@ class RepeatCounts:
 
 
 def read_folded(client: Client, keyspace: Keyspace, identities: Sequence[str]) -> dict[str, int]:
-    """Count the denials of each identity that have no entry of their own.
+    """Count the denials of each identity that have no separate entry.
 
     They are counted with the first denial of their kind in their minute. The count restarts at 0
     if the identity's hash of counts is lost.

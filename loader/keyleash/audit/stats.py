@@ -98,7 +98,7 @@ def count_entries(entries: Iterable[AuditEvent | Denial], segments: int = PREFIX
 
 
 def key_prefix(key: bytes, segments: int = PREFIX_SEGMENTS) -> bytes:
-    """Return the first segments of a key without its last: `a:b:` of `a:b:c:d`; empty of `a`."""
+    """Return the first segments of a key, but not its last: `a:b:` for `a:b:c:d`, empty for `a`."""
     parts = key.split(b":", segments)
     return b"".join(part + b":" for part in parts[:-1])
 

@@ -45,7 +45,7 @@ class ArchiveRow:
 
     @property
     def time(self) -> datetime | None:
-        """Return its server time in UTC; None if its id has a time that no calendar has."""
+        """Return its server time in UTC; None if its id is past the calendar."""
         seconds, ms = divmod(id_order(self.id)[0], 1000)
         try:
             return datetime.fromtimestamp(seconds, UTC).replace(microsecond=ms * 1000)
@@ -183,7 +183,7 @@ def read_rows(path: Path) -> Iterator[ArchiveRow]:
 
 
 def _record(row: ArchiveRow, stream: AuditStream) -> dict[str, Any]:
-    """Return what both formats have, with keys as bytes."""
+    """Return the members of a row that both formats have, with keys as bytes."""
     return {
         "id": row.id,
         "time": row.time,

@@ -187,7 +187,7 @@ def _is_replaced(after_state: KeyState, now: Value | None) -> bool:
 
 
 def _after(after_state: KeyState, *values: Value | None) -> Value | None:
-    """Return the one of *values* whose digest is that of *after_state*."""
+    """Return the first of *values* with the digest of *after_state*."""
     if after_state.digest == ABSENT:
         return NOTHING
     for value in values:

@@ -136,7 +136,7 @@ def _recorded(client: Client, keyspace: Keyspace, undo: str, since_ms: int) -> l
 
 
 def blocked_error(plan: UndoPlan) -> OperationError:
-    """Return the error that *plan* has conflicts."""
+    """Return the error for a plan with conflicts."""
     blocked, count = len(plan.blocked), len(plan.keys)
     which = "the key" if count == 1 else f"{blocked} of {count} keys"
     kinds = {

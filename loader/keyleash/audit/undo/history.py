@@ -111,7 +111,7 @@ def steps_on(keys: Iterable[bytes], events: Iterable[AuditEvent]) -> dict[bytes,
 
 
 def unmasked(keys: Iterable[bytes]) -> Callable[[bytes], bytes | None]:
-    """Return a function from a recorded, perhaps masked key to the one of *keys*, or None."""
+    """Return a function that maps a recorded, perhaps masked key to one of *keys*, or to None."""
     by_mask = {_sha1(key): key for key in keys}
     known = frozenset(by_mask.values())
 

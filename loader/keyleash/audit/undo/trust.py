@@ -1,4 +1,4 @@
-"""Checks that the policies of their time permit the changes that events record.
+"""Checks events against the policies that were active when they were recorded.
 
 A fenced agent can append any entry to the audit stream of its own identity. A guard allows a
 command only if all its keys are granted, so an event that names a key that no policy granted to

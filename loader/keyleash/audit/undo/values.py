@@ -46,7 +46,7 @@ class Withheld:
     risk: PayloadRisk | None = None
 
     def error(self, what: str) -> UnvalidatedRestoreError:
-        """Return the error that *what* is not restored."""
+        """Return the error for *what*, a noun phrase: it is not restored."""
         names = ", ".join(f"`{name}`" for name in self.identities)
         risk = self.risk.message if self.risk else ""
         return UnvalidatedRestoreError(
