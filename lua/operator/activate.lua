@@ -73,7 +73,7 @@ local now_us = time[1] * 1000000 + time[2]
 -- every new state is made, and the loader has seen the types of what is overwritten.
 call('XLEN', control_key)
 call('ZCARD', history_key)
-local needed, keys, places, states = { staged .. ':policy', staged .. ':kept', staged .. ':layouts' }, {}, {}, {}
+local needed, keys, places, states = { staged .. ':policy', staged .. ':stored', staged .. ':layouts' }, {}, {}, {}
 local is_staged, is_ready, suspensions, records = {}, {}, {}, {}
 local fresh, renamed = 0, 0
 

@@ -83,7 +83,7 @@ def agent(leash: Leash, **options: Any) -> Any:
 
 
 class SyncLeash(Leash):
-    """A leash whose clients may be told another port."""
+    """A leash whose clients may connect to another port."""
 
     def client(self, token: str, **options: Any) -> keyleash.Redis:
         return keyleash.Redis(**{"port": self.server.port, **options}, token=token)

@@ -162,7 +162,7 @@ def test_fifty_tasks_each_get_their_own_reply(leash: Leash) -> None:
     async def work() -> None:
         async with client(leash, decode_responses=True) as agent:
 
-            async def one(number: int) -> None:
+            async def task(number: int) -> None:
                 key = f"t:{number}"
                 with correlation(key):
                     for step in range(10):
@@ -173,7 +173,7 @@ def test_fifty_tasks_each_get_their_own_reply(leash: Leash) -> None:
                         with pytest.raises(redis.ResponseError, match="not an integer"):
                             await agent.incr(key)
 
-            await asyncio.gather(*map(one, range(50)))
+            await asyncio.gather(*map(task, range(50)))
 
     running(work)
     assert leash.refusals("one") == 50 * 10

@@ -198,7 +198,7 @@ def test_refused_blocking_call_is_refused_at_once(leash: Leash) -> None:
 
 @EITHER
 def test_last_id_of_a_stream_is_that_of_the_first_poll(leash: Leash) -> None:
-    """`$` means what is new since the call, and each poll would take it anew."""
+    """`$` means entries newer than the call, and each poll would move it."""
     client = agent(leash, decode_responses=True)
     leash.admin.xadd("t:s", {"f": "old"}, id="5-1")
     clock = FakeClock(client)

@@ -59,7 +59,7 @@ LOCAL = {
 ASYNC_LOCAL = {
     "aclose",
     "initialize",
-    # Of the same name in the sync client, or made of `execute_command` alike.
+    # Of the same name in the sync client, or also made of `execute_command`.
     *LOCAL,
 }
 """The same for redis.asyncio.Redis."""
@@ -151,7 +151,7 @@ def call_somehow(method: Callable[..., Any], settled: Callable[[Any], Any] = _pl
 
 
 def _settler(client: Any) -> Callable[[Any], Any]:
-    """What waits for the outcome of a call of *client*'s inner methods."""
+    """Return the function that awaits the outcome of a call of *client*'s inner methods."""
     return client._settled if isinstance(client, Awaited) else _plain
 
 
@@ -221,10 +221,10 @@ def test_no_method_of_a_pipeline_sends_anything_but_a_batch(
 
     # One by one: a transaction would be refused as a whole.
     for queued in pipe.command_stack:
-        one = inner(client.pipeline(transaction=transaction))
-        one.command_stack.append(queued)
+        inner_pipe = inner(client.pipeline(transaction=transaction))
+        inner_pipe.command_stack.append(queued)
         with contextlib.suppress(redis.RedisError, UnicodeEncodeError, TypeError, AssertionError):
-            _settler(client)(one.execute())
+            _settler(client)(inner_pipe.execute())
     assert len(sent) > 400
     assert bypassed(sent) == []
     assert pipe.command_stack
@@ -338,7 +338,7 @@ def test_himport_fieldsets_are_not_prepared_past_the_guard(
 
 
 class OwnRelease:
-    """What a lock of redis-py needs in order to do without scripts."""
+    """The methods that a redis-py lock needs to work without scripts."""
 
     def register_scripts(self) -> None:
         """Register none."""
@@ -381,7 +381,7 @@ def test_lock_that_could_not_be_released_is_not_acquired(
 
 @ONE_EITHER
 def test_lock_that_is_released_without_a_script_is_acquired(agent: Callable[..., Any]) -> None:
-    """What matters is the script, not whose class the lock is of."""
+    """A lock is refused for its script, not for its class."""
     client = agent()
     settled = _settler(client)
     lock = inner(client).lock("t:lock", lock_class=_locks(client, OwnRelease))

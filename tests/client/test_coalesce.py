@@ -85,12 +85,12 @@ def test_many_commands_of_one_turn_travel_in_two_packets(
     """The server has one of them while the tasks have the answers of the other."""
 
     async def work(agent: Any) -> None:
-        async def one(number: int) -> Any:
+        async def task(number: int) -> Any:
             with correlation(f"req-{number % ids}"):
                 return await agent.incr(f"t:{number}")
 
         del packets[:]
-        assert await asyncio.gather(*map(one, range(SPLIT_FROM))) == [1] * SPLIT_FROM
+        assert await asyncio.gather(*map(task, range(SPLIT_FROM))) == [1] * SPLIT_FROM
 
     running(leash, work)
     assert sum(b"EVALSHA" in packet for packet in packets) == 2
@@ -202,7 +202,7 @@ def test_others_than_the_word_that_cannot_be_sent_still_travel_together(
 def test_second_packet_that_finds_no_connection_follows_the_first(
     one_leash: Leash, held: int
 ) -> None:
-    """Whoever else has the connections of the pool, no command fails that could wait."""
+    """No command that could wait fails because other users hold the pool's connections."""
 
     async def work(agent: Any) -> None:
         pool = agent.connection_pool
@@ -258,8 +258,8 @@ def test_correlation_id_that_cannot_be_sent_is_the_fault_of_its_commands(
     """Those of other ids travel."""
 
     async def work(agent: Any) -> None:
-        async def under(one: str) -> Any:
-            with correlation(one):
+        async def under(name: str) -> Any:
+            with correlation(name):
                 return await agent.incr("t:n")
 
         found = await outcomes(under(identifier), under("b"), under(identifier), under("b"))
@@ -275,11 +275,11 @@ def test_commands_of_each_task_run_in_the_order_of_their_issue(leash: Leash) -> 
     async def work(agent: Any) -> None:
         await asyncio.gather(*(agent.rpush("t:list", n) for n in range(SPLIT_FROM - 1)))
 
-        async def one(name: str) -> None:
+        async def task(name: str) -> None:
             for step in range(20):
                 await agent.rpush(name, step)
 
-        await asyncio.gather(*(one(f"t:{n}") for n in range(50)))
+        await asyncio.gather(*(task(f"t:{n}") for n in range(50)))
 
     running(leash, work)
     assert leash.admin.lrange("t:list", 0, -1) == [str(n).encode() for n in range(SPLIT_FROM - 1)]
@@ -293,11 +293,11 @@ def test_correlation_ids_never_share_an_event(leash: Leash, packets: list[bytes]
     async def work(agent: Any) -> None:
         del packets[:]
 
-        async def one(number: int) -> None:
+        async def task(number: int) -> None:
             with correlation(f"req-{number % 3}"):
                 await agent.set(f"t:{number % 3}:{number}", number)
 
-        await asyncio.gather(*map(one, range(9)), agent.set("t:x", 1), agent.set("t:y", 1))
+        await asyncio.gather(*map(task, range(9)), agent.set("t:x", 1), agent.set("t:y", 1))
         with correlation("alone"):
             own = asyncio.ensure_future(agent.set("t:alone:1", 1))
         await asyncio.gather(own, agent.set("t:x", 2), agent.set("t:y", 2))
@@ -326,7 +326,7 @@ def test_budget_lets_exactly_as_many_pass_as_it_has(leash: Leash) -> None:
 
 
 def test_rate_is_waited_for_by_each_task_on_its_own(one_leash: Leash) -> None:
-    """With wait, all of them pass in the end; one that may not wait so long is told."""
+    """With `wait` all of them pass in the end; one with a shorter wait is denied."""
     one_leash.load(one={**BROAD, "rate": {"writes": {"limit": "100/second", "burst": 5}}})
 
     async def work(agent: Any) -> list[Any]:
@@ -367,7 +367,7 @@ class TwoWordedError(Exception):
 
 @pytest.mark.parametrize("error", [NoCredentialsError("vault", 3), TwoWordedError(3, "gone")])
 def test_error_that_cannot_be_copied_is_told_to_each(one_leash: Leash, error: Exception) -> None:
-    """One of the user's own credentials, say: no task waits for ever, or is told another text."""
+    """An error of the user's own credentials, for example: each task gets it, with its text."""
 
     class Credentials(redis.CredentialProvider):
         async def get_credentials_async(self) -> Any:
@@ -429,7 +429,7 @@ def test_task_cancelled_before_there_is_a_connection_sends_nothing(
 
 
 def test_task_cancelled_at_any_time_harms_no_other(leash: Leash) -> None:
-    """Whatever it waits for, nobody else's reply is lost or exchanged."""
+    """No other task's reply is lost or exchanged, whatever the cancelled task awaited."""
 
     async def work(agent: Any) -> None:
         for steps in range(25):
@@ -446,7 +446,7 @@ def test_task_cancelled_at_any_time_harms_no_other(leash: Leash) -> None:
 
 
 def test_lone_command_that_is_cancelled_makes_room_for_the_next(one_leash: Leash) -> None:
-    """What waited for it to come back is sent."""
+    """Commands that waited for its reply are sent."""
 
     async def work(agent: Any) -> None:
         for steps in range(12):
@@ -556,17 +556,17 @@ def test_two_packets_that_find_the_script_lost_or_the_policy_new_are_both_healed
 
 
 def test_packet_of_several_ids_is_healed_call_by_call(leash: Leash) -> None:
-    """Only what did not run is made again, batches and single commands alike."""
+    """Only calls that did not run are repeated, both batches and single commands."""
 
     async def work(agent: Any) -> None:
         for disturb in (leash.admin.script_flush, lambda: leash.load(one={**BROAD, "deny": []})):
             await asyncio.to_thread(disturb)
 
-            async def one(number: int) -> Any:
+            async def task(number: int) -> Any:
                 with correlation(f"req-{number % 4}"):
                     return await agent.incr(f"t:{number % 4}")
 
-            await asyncio.gather(*map(one, range(10)), agent.incr("t:alone"))
+            await asyncio.gather(*map(task, range(10)), agent.incr("t:alone"))
 
     running(leash, work)
     assert [leash.admin.get(f"t:{n}") for n in range(4)] == [b"6", b"6", b"4", b"4"]
@@ -576,7 +576,7 @@ def test_packet_of_several_ids_is_healed_call_by_call(leash: Leash) -> None:
 def test_script_that_nobody_loads_is_waited_for_once(
     one_leash: Leash, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not for each correlation id anew, or the last task would hear of it after minutes."""
+    """Not once per correlation id, or the last task would fail after minutes."""
     monkeypatch.setattr(recovery, "PAUSES_S", (0.01, 0.01))
     rules = ("on", ">pw", "~*", "+@all", "-script")
     one_leash.admin.execute_command("ACL", "SETUSER", "fenced", *rules)
@@ -602,7 +602,7 @@ def test_script_that_nobody_loads_is_waited_for_once(
 def test_lost_reply_is_told_to_all_and_nothing_is_sent_again(
     leash: Leash, fate: Fate, error: type[Exception]
 ) -> None:
-    """They ran, nobody knows, and they do not run again."""
+    """They ran, no client got a reply, and they do not run again."""
     timeout = 0.3 if fate is Fate.HOLD else 10
     with contextlib.closing(Proxy(leash.server.port)) as proxy:
 
@@ -631,7 +631,7 @@ def test_connection_that_the_server_closed_is_replaced(leash: Leash) -> None:
 
 
 def test_closing_the_client_fails_what_waits(leash: Leash) -> None:
-    """Not sent, and not forgotten: nobody waits for ever."""
+    """Commands that were not sent fail: no task waits for ever."""
 
     async def work(agent: Any) -> None:
         tasks = [asyncio.ensure_future(agent.incr("t:n")) for _ in range(5)]
@@ -721,9 +721,9 @@ def test_recorded_call_reads_the_same_coalesced_as_raw(
             def execute_command(self, *words: Any, **given: Any) -> Any:
                 async def crowded() -> Any:
                     before, between, after = await outcomes(
-                        inner.exists("t:nobody"),
+                        inner.exists("t:missing"),
                         inner.execute_command(*words, **given),
-                        inner.get("t:nobody"),
+                        inner.get("t:missing"),
                     )
                     assert (before, after) == (0, None)
                     if isinstance(between, Exception):
@@ -739,8 +739,8 @@ def test_recorded_call_reads_the_same_coalesced_as_raw(
                 raw, coalesced = (
                     twin.outcome(client, call, with_data=False) for client in (twin.raw, crowd)
                 )
-                said = difference(call.mark, raw, coalesced)
-                if said is not None:
-                    found.append(f"{call}: {said}")
+                text = difference(call.mark, raw, coalesced)
+                if text is not None:
+                    found.append(f"{call}: {text}")
         twin.close()
     assert found == []

@@ -1,4 +1,4 @@
-"""What a refused agent sees: typed errors, and never its token."""
+"""Errors of denied calls: typed, and never with the token."""
 
 from __future__ import annotations
 

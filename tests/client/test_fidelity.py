@@ -23,7 +23,7 @@ PARSERS = [
     for wire, decoded, legacy in itertools.product(WIRES, (False, True), (True, False))
 ]
 MADE = [{**wire, "decode_responses": False, "legacy_responses": True} for wire in WIRES[1:]]
-"""What redis-py does if not told otherwise: the test of replies and data has it."""
+"""redis-py's default options, covered by the test of replies and data."""
 
 
 def named(options: dict[str, Any]) -> str:
@@ -31,7 +31,7 @@ def named(options: dict[str, Any]) -> str:
 
 
 def test_every_scopable_command_has_a_recorded_call() -> None:
-    """A command that nobody compared is a command that may lie."""
+    """The replies of a command that is not compared may differ."""
     scopable = {spec.name for spec in load_table() if spec.refused is None}
 
     assert {call.command for call in count_token_calls()} == scopable
@@ -49,7 +49,7 @@ def test_recorded_call_gives_and_leaves_the_same_guarded_as_raw(
 def test_recorded_call_reads_the_same_guarded_as_raw(
     embedded: RealServer, options: dict[str, Any]
 ) -> None:
-    """Whatever redis-py is told to make of replies, it makes of a guard's."""
+    """redis-py's options for replies have the same effect on those of a guard."""
     assert differences(Twin(embedded, **options), with_data=False) == []
 
 
@@ -92,9 +92,9 @@ def differences(twin: Twin, *, with_data: bool) -> list[str]:
                 twin.outcome(client, call, with_data=with_data)
                 for client in (twin.raw, twin.guarded)
             )
-            said = difference(call.mark, raw, guarded)
-            if said is not None:
-                found.append(f"{call}: {said}")
+            text = difference(call.mark, raw, guarded)
+            if text is not None:
+                found.append(f"{call}: {text}")
     return found
 
 
@@ -273,9 +273,9 @@ def differing_methods(twin: Twin, methods: dict[str, Callable[[redis.Redis], Any
     found = {}
     for name, method in methods.items():
         outcomes = [twin.outcome_of_method(client, method) for client in (twin.raw, twin.guarded)]
-        said = difference("", *outcomes)
-        if said is not None:
-            found[name] = said
+        text = difference("", *outcomes)
+        if text is not None:
+            found[name] = text
     return found
 
 

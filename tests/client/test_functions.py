@@ -101,7 +101,7 @@ def test_function_that_was_brought_back_is_that_of_a_load(
 def test_flushed_function_with_a_tampered_source_is_not_loaded(
     leash: Leash, packets: list[bytes]
 ) -> None:
-    """Whoever may write to the record must not thereby run code as every agent."""
+    """A client that may write to the record must not be able to run code as every agent."""
     client = ready(leash, packets)
     leash.admin.hset(NAMES.source("one"), leash.digest("one"), "return redis.call(unpack(ARGV, 4))")
     leash.admin.function_flush()

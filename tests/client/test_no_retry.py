@@ -1,4 +1,4 @@
-"""What may have run is never sent again, whatever the retry policy."""
+"""A call that may have run is never sent again, whatever the retry policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.leash import Leash
 
 
 class Fate(Enum):
-    """What becomes of the reply to a marked request."""
+    """The treatment of the reply to a marked request."""
 
     PASS = "it arrives"
     DROP = "the connection closes instead"
@@ -30,7 +30,7 @@ class Fate(Enum):
 
 
 class Proxy:
-    """Forwards requests and replies, until it is told what to do with the next guard call."""
+    """Forwards requests and replies, until it gets a fate for the next guard call."""
 
     def __init__(self, port: int) -> None:
         self.fate = Fate.PASS
@@ -104,7 +104,7 @@ def test_call_whose_reply_is_lost_ran_once(
     error: type[Exception],
     options: dict[str, Any],
 ) -> None:
-    """It ran, nobody knows, and it does not run again; the error is redis-py's own."""
+    """It ran without a reply, and does not run again; the error is redis-py's own."""
     client = leash.agent(
         "one",
         port=proxy.port,
@@ -171,7 +171,7 @@ def test_connecting_is_retried(leash: Leash) -> None:
 
 @pytest.mark.parametrize("single", [False, True], ids=["pool", "single connection"])
 def test_connection_that_the_server_closed_between_calls(leash: Leash, single: bool) -> None:
-    """A pool notices and connects anew; a pinned connection reports it once, and nothing ran."""
+    """A pool notices and reconnects; a pinned connection reports it once, and nothing ran."""
     client = leash.agent("one", single_connection_client=single)
     client.incr("t:n")
     leash.admin.client_kill_filter(_type="normal", skipme=True)

@@ -102,7 +102,7 @@ def test_first_error_is_raised_and_says_which_command_it_is_of(leash: Leash) -> 
 
 @EITHER
 def test_long_pipeline_goes_in_calls_of_128_commands(leash: Leash, packets: list[bytes]) -> None:
-    """The server is not kept from others for longer; the results are one list."""
+    """A call blocks the server no longer than that; the results are one list."""
     client = agent(leash, decode_responses=True)
     client.ping()
     pipe = client.pipeline(transaction=False)
@@ -428,7 +428,7 @@ def test_discard_in_a_pipeline_is_an_error_of_execute(leash: Leash) -> None:
 
 @EITHER
 def test_pipeline_of_a_single_connection_client_uses_its_connection(leash: Leash) -> None:
-    """A batch is one call, so it needs none of its own."""
+    """A batch is one call, so it needs no further connection."""
     client = agent(leash, single_connection_client=True, max_connections=1)
     assert client.pipeline(transaction=False).set("t:a", 1).execute() == [True]
     assert client.pipeline().get("t:a").execute() == [b"1"]
@@ -476,7 +476,7 @@ def test_batch_leaves_one_event_and_one_correlation(leash: Leash) -> None:
 
 @EITHER
 def test_batch_runs_when_its_block_ends(leash: Leash, packets: list[bytes]) -> None:
-    """All in one call; the results are kept."""
+    """It is one call, and the results are stored."""
     client = agent(leash)
     client.ping()
     packets.clear()
@@ -493,7 +493,7 @@ def test_batch_runs_when_its_block_ends(leash: Leash, packets: list[bytes]) -> N
 
 @EITHER
 def test_batch_may_be_executed_in_its_block(leash: Leash) -> None:
-    """What was queued afterwards runs when the block ends."""
+    """Commands that are queued afterwards run when the block ends."""
     client = agent(leash)
     with client.batch() as batch:
         assert batch.incr("t:a").execute() == [1]
@@ -608,7 +608,7 @@ def test_batch_script_with_a_tampered_source_is_not_loaded(leash: Leash) -> None
 def test_results_of_earlier_calls_survive_a_later_one_that_is_refused(
     leash: Leash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A token that dies between two calls of one pipeline: what ran is told, and not sent again."""
+    """If the token expires between two calls of a pipeline, results of the first are returned."""
     issued = leash.issue("one")
     client: Any = leash.client(issued.token)
     pipe = client.pipeline(transaction=False)

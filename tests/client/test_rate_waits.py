@@ -64,7 +64,7 @@ def test_sleep_past_the_bound_is_not_begun(leash: Leash, wait: Any) -> None:
 
 @ONE_EITHER
 def test_bound_is_of_all_sleeps_of_a_call(one_leash: Leash) -> None:
-    """Two sleeps of an hour do not fit into 100 minutes; the next call may sleep anew."""
+    """Two sleeps of an hour exceed 100 minutes; the next call may sleep again."""
     client, clock = limited(one_leash, 6000)
     client.set("t:a", 1)
     client.set("t:a", 1)
@@ -203,7 +203,7 @@ def test_wait_that_is_no_time_is_a_value_error(wait: float) -> None:
 
 
 def test_time_that_is_slept_is_time(one_leash: Leash) -> None:
-    """Without a fake clock: the rate is kept, and every call passes."""
+    """Without a fake clock the rate is not exceeded, and every call passes."""
     one_leash.load(one={**ALL, "rate": {"writes": {"limit": "50/second", "burst": 1}}})
     client = agent(one_leash, wait=True)
 

@@ -82,7 +82,7 @@ def test_flushed_script_is_loaded_again_inside_the_call(
 
 @EITHER
 def test_flushed_script_without_its_source_is_no_script(leash: Leash, sent: Sent) -> None:
-    """There is nothing to load; the error says what the server said."""
+    """There is nothing to load; the error is the server's."""
     client = ready(leash)
     leash.admin.delete(NAMES.source("one"))
     leash.admin.script_flush()
@@ -99,7 +99,7 @@ def test_flushed_script_without_its_source_is_no_script(leash: Leash, sent: Sent
     "text", ["return redis.call(unpack(ARGV, 4))", "", "\xff\xfe", "return 1 --"]
 )
 def test_flushed_script_with_a_tampered_source_is_not_loaded(leash: Leash, text: str) -> None:
-    """Whoever may write to the record must not thereby run code as every agent."""
+    """A client that may write to the record must not be able to run code as every agent."""
     client = ready(leash)
     leash.admin.hset(NAMES.source("one"), leash.digest("one"), text)
     leash.admin.script_flush()
@@ -166,7 +166,7 @@ def test_agent_that_may_not_load_waits_for_who_may(
 
 @EITHER
 def test_agent_that_waits_for_its_script_follows_another_policy(leash: Leash) -> None:
-    """Whoever heals may do it by loading other rules."""
+    """Another client may load other rules instead of the lost script."""
     client = ready(leash)
     leash.admin.execute_command("ACL", "SETUSER", "fenced", "on", ">pw", "~*", "+@all", "-script")
     fenced = leash.client(client._session._token, username="fenced", password="pw")
@@ -180,7 +180,7 @@ def test_agent_that_waits_for_its_script_follows_another_policy(leash: Leash) ->
 def test_script_that_is_lost_again_and_again_is_given_up(
     leash: Leash, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One load per call, or a client would fight whoever flushes."""
+    """One load per call, or a client would compete with the one that flushes."""
     client = ready(leash)
     parse: Any = keyleash.Redis.parse_response
 
@@ -244,7 +244,7 @@ def test_retired_script_of_an_old_policy_is_not_brought_back(leash: Leash) -> No
 
 @EITHER
 def test_policy_that_never_rests_is_reported_stale(leash: Leash, sent: Sent) -> None:
-    """One retry; then the agent is told, and nothing ran."""
+    """After one retry the agent gets the error, and nothing ran."""
     leash.load(one=ALL)
     client = ready(leash)
     record = leash.admin.hgetall(NAMES.guard("one"))

@@ -1,4 +1,4 @@
-"""A connection that is taken with less ado is taken as redis-py's pool would give it."""
+"""The fast path to a connection is equivalent to redis-py's pool."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from support.leash import Leash
 def test_pool_keeps_count_of_what_is_taken(leash: Leash) -> None:
     """Taken is in use, given back is free, and the last one back is the first one out."""
     pool = agent(leash).connection_pool
-    one, other = checkout(pool), checkout(pool)
-    assert pool._in_use_connections == {one, other}
-    checkin(pool, one)
+    first, other = checkout(pool), checkout(pool)
+    assert pool._in_use_connections == {first, other}
+    checkin(pool, first)
     checkin(pool, other)
 
     assert pool._in_use_connections == set()
-    assert pool._available_connections == [one, other]
+    assert pool._available_connections == [first, other]
     assert checkout(pool) is other
 
 
@@ -45,7 +45,7 @@ def test_pool_refuses_more_than_it_may_have(leash: Leash) -> None:
 def test_connection_that_was_closed_or_has_a_reply_left_is_not_used(
     leash: Leash, protocol: int
 ) -> None:
-    """By whomever it was left so: the pool connects anew."""
+    """Such a connection is left by other code: the pool reconnects."""
     client = agent(leash, protocol=protocol)
     client.set("t:a", 1)
     pool = client.connection_pool
@@ -77,7 +77,7 @@ def test_connection_of_another_pool_is_left_alone(leash: Leash) -> None:
 
 
 def test_pool_of_another_class_does_it_its_own_way(leash: Leash) -> None:
-    """What a subclass adds is not passed over."""
+    """The methods of a subclass are called."""
     asked: list[str] = []
 
     class Mine(redis.ConnectionPool):

@@ -123,7 +123,7 @@ def test_refusal_gives_the_connection_back(leash: Leash) -> None:
 @EITHER
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_encoding_is_the_clients(leash: Leash, protocol: int) -> None:
-    """Replies are decoded as told, and NEVER_DECODE as told per call."""
+    """Replies are decoded by the client's options, and NEVER_DECODE applies per call."""
     client = leash.agent("one", protocol=protocol, decode_responses=True, encoding="latin-1")
     client.set("t:a", b"\xe9")
 
@@ -212,7 +212,7 @@ def test_value_is_encoded_as_by_redis_py(one_leash: Leash, value: Any, stored: b
 @ONE_EITHER
 @pytest.mark.parametrize("key", [7, 1.5, "é", b"\x00\xff", "a b", "%41", "*", "{tag}"])
 def test_key_is_the_same_bytes_as_declared_and_as_argument(one_leash: Leash, key: Any) -> None:
-    """A key of any type redis-py takes is encoded once and alike, or the guard would object."""
+    """A key of any type that redis-py accepts is encoded once, or the guard would deny it."""
     one_leash.load(one={"grants": [grant("read", "write", keys="*")]})
     client = one_leash.agent("one")
     client.set(key, "x")
@@ -359,7 +359,7 @@ client.set("t:a", 1)
 
 @EITHER
 def test_correlation_id_is_data(leash: Leash) -> None:
-    """Spaces, newlines and long ids change nothing else; 256 bytes of it are kept."""
+    """Spaces, newlines and long ids change nothing else; 256 bytes of it are stored."""
     client = leash.agent("one")
     for given in ("a b\r\n*1", "é" * 300, ""):
         with correlation(given):

@@ -90,8 +90,8 @@ RESTORE = """
 for i = 2, #ARGV do
   local key = ARGV[1] .. ARGV[i]
   redis.call('DEL', key)
-  local kept = redis.call('HMGET', 'seed', ARGV[i], 'ends of ' .. ARGV[i])
-  if kept[1] then redis.call('RESTORE', key, kept[2], kept[1], 'ABSTTL') end
+  local stored = redis.call('HMGET', 'seed', ARGV[i], 'ends of ' .. ARGV[i])
+  if stored[1] then redis.call('RESTORE', key, stored[2], stored[1], 'ABSTTL') end
 end
 """
 
@@ -120,7 +120,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call gave, and what it left behind."""
+    """The reply to a call, and the data after it."""
 
     reply: Any
     data: Any
@@ -227,7 +227,7 @@ class Twin:
         return found
 
     def _content(self, key: bytes) -> Any:
-        """What a key holds, without the times that a dump has."""
+        """Return a key's value, without the times that a dump has."""
         kind = self._ask("TYPE", key)
         ends_ms = self._ask("PEXPIRETIME", key)
         match kind:
@@ -257,17 +257,17 @@ def _written_keys(words: list[bytes]) -> list[bytes]:
 
 
 def answer(make: Callable[[], Any]) -> Any:
-    """What *make* returns, or its exception as class and text."""
+    """Return the result of *make*, or its exception as class and text."""
     try:
         return make()
     except Exception as error:
         return type(error), str(error)
 
 
-def difference(mark: str, one: Any, other: Any) -> str | None:
-    """Say where two outcomes differ, or nothing."""
+def difference(mark: str, raw_outcome: Any, other: Any) -> str | None:
+    """Return the difference of two outcomes as text, or None."""
     for part in ("reply", "data"):
-        raw, guarded = getattr(one, part), getattr(other, part)
+        raw, guarded = getattr(raw_outcome, part), getattr(other, part)
         if not _alike(mark, raw, guarded):
             return f"{part} {_shown(guarded)}, raw {_shown(raw)}"
     return None
@@ -283,25 +283,25 @@ def _as_map(reply: Any) -> Any:
     return dict(zip(map(str, reply[::2]), reply[1::2], strict=True))
 
 
-def _alike(mark: str, one: Any, other: Any) -> bool:
+def _alike(mark: str, value: Any, other: Any) -> bool:
     """Equal in type, value and order; for a marked call, but for the time that passed."""
-    if type(one) is not type(other):
+    if type(value) is not type(other):
         return False
     if mark == "%":
-        return _alike("", _as_map(one), _as_map(other))
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(
-            _alike(mark, a, b) for a, b in zip(one, other, strict=True)
+        return _alike("", _as_map(value), _as_map(other))
+    if isinstance(value, list | tuple):
+        return len(value) == len(other) and all(
+            _alike(mark, a, b) for a, b in zip(value, other, strict=True)
         )
-    if isinstance(one, dict):
+    if isinstance(value, dict):
         # In any order: a RESP3 map passes through a Lua table, which has none.
-        return one.keys() == other.keys() and all(_alike(mark, one[k], other[k]) for k in one)
+        return value.keys() == other.keys() and all(_alike(mark, value[k], other[k]) for k in value)
     if mark == "?":
         return True
-    if mark == "~" and isinstance(one, int) and min(abs(one), abs(other)) > 1000:
-        near: bool = abs(one - other) < NEAR_MS
+    if mark == "~" and isinstance(value, int) and min(abs(value), abs(other)) > 1000:
+        near: bool = abs(value - other) < NEAR_MS
         return near
-    same: bool = one == other
+    same: bool = value == other
     return same
 
 

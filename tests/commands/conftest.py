@@ -1,4 +1,4 @@
-"""Which of the table's servers a test talks to."""
+"""Fixtures: the servers of the command table."""
 
 from __future__ import annotations
 

@@ -151,11 +151,11 @@ def test_every_scopable_command_has_the_keys_and_classes_that_servers_say(
         if (ours := ours_of(spec, call)) is not None
     }
     compared, differing = set(), []
-    for (call, (spec, ours)), said in zip(calls.items(), asker.keys([*calls]), strict=True):
-        if said is not None:
+    for (call, (spec, ours)), uses in zip(calls.items(), asker.keys([*calls]), strict=True):
+        if uses is not None:
             compared.add(spec.name)
-        if Counter(ours) != Counter(said or []):
-            differing.append((call, ours, said or []))
+        if Counter(ours) != Counter(uses or []):
+            differing.append((call, ours, uses or []))
     errors = asker.argument_errors([call for call, _, _ in differing])
     run = [it for it, error in zip(differing, errors, strict=True) if error is None]
     reasons = [
@@ -203,7 +203,7 @@ def test_command_acts_on_the_keys_that_are_placed(
     call = tuple(words.encode().split())
     spec = load_table().find(call)
     assert spec is not None
-    (said,) = Asker(server).keys([call])
+    (uses,) = Asker(server).keys([call])
     execute: Any = client.execute_command
 
     reply = execute(*call)
@@ -212,9 +212,9 @@ def test_command_acts_on_the_keys_that_are_placed(
     touched = {*client.keys()} - before or {*reply}
     assert touched == {key.encode()} == {use.key for use in ours} - {b"list", b"geo"}
     if label.startswith(DIFFERENCES[name].servers):
-        assert DIFFERENCES[name].applies(call, list(ours), said or [])
+        assert DIFFERENCES[name].applies(call, list(ours), uses or [])
     else:
-        assert Counter(said) == Counter(ours)
+        assert Counter(uses) == Counter(ours)
 
 
 def test_every_scopable_command_runs_inside_a_script(server: RealServer, label: str) -> None:
@@ -349,7 +349,7 @@ def test_claim_needs_read_because_it_replies_with_entries(server: RealServer, na
 def test_call_that_is_too_short_has_the_keys_that_are_there(
     call: list[str], keys: list[str]
 ) -> None:
-    """The server tells a wrong number of arguments; placing keys must not fail before it."""
+    """The server reports a wrong number of arguments; finding keys must not fail before."""
     argv = [part.encode() for part in call]
 
     uses = keys_of(load_table().commands[call[0]], argv)
@@ -382,7 +382,7 @@ def test_keys_of_a_refused_command_raise() -> None:
     ],
 )
 def test_keys_of_a_call_with_a_refused_option_raise(call: str) -> None:
-    """Such an option reaches keys that nobody can place, or its arguments may hide them."""
+    """Such an option reaches keys that cannot be found, or its arguments may hide them."""
     argv = call.encode().split()
 
     with pytest.raises(UnplacedKeysError):

@@ -188,7 +188,7 @@ def test_key_behind_store_is_placed_and_either_word_counts() -> None:
     ],
 )  # fmt: skip
 def test_search_that_is_not_known_is_refused(key_spec: KeySpecRow) -> None:
-    """What a new command does with a word cannot be known, even if the word is a known one."""
+    """The meaning of an option of a new command is unknown, even if other commands have it."""
     spec = placed(keys_at(1, 0, "RO", "access"), key_spec)
 
     assert spec.refused == UNPLACED
@@ -220,7 +220,7 @@ def test_command_flag_refuses_whatever_the_keys(flag: str) -> None:
 
 
 def test_container_is_refused_and_its_sub_commands_are_placed() -> None:
-    """What it does depends on its second word, so that is where the keys are placed."""
+    """The effect of a container depends on the sub-command, so only sub-commands have keys."""
     key = keys_at(2, 0, "RO", "access")
 
     table = table_of(["redis 1"], {"BOX": row(), "BOX OPEN": row(key), "BOX HELP": row()})
@@ -265,7 +265,7 @@ def test_module_command_is_taken_to_have_its_first_key() -> None:
 
 
 def test_flags_that_vary_are_understood_of_known_commands_only() -> None:
-    """SET and BITFIELD say what a call needs; of another command nobody knows."""
+    """The needs of calls are known for SET and BITFIELD only."""
     key = keys_at(1, 0, "RW", "access", "update", "variable_flags")
 
     assert placed(key).refused == UNPLACED
@@ -275,10 +275,10 @@ def test_flags_that_vary_are_understood_of_known_commands_only() -> None:
 
 def test_merged_flags_add_up() -> None:
     """A key needs what any of the servers says it needs."""
-    one = row(keys_at(1, 0, "OW", "update"), flags=("write",))
+    writing = row(keys_at(1, 0, "OW", "update"), flags=("write",))
     other = row(keys_at(1, 0, "RW", "access", "update"), flags=("denyoom",))
 
-    merged = merge_rows(one, other)
+    merged = merge_rows(writing, other)
 
     assert merged["flags"] == ["denyoom", "write"]
     assert place("NEW", merged, is_container=False).needs == (READ, WRITE)
@@ -286,13 +286,13 @@ def test_merged_flags_add_up() -> None:
 
 def test_servers_that_place_keys_differently_refuse_the_command() -> None:
     """One guard cannot be right on both."""
-    one, other = row(keys_at(1, 0, "RO", "access")), row(keys_at(2, 0, "RO", "access"))
+    first, other = row(keys_at(1, 0, "RO", "access")), row(keys_at(2, 0, "RO", "access"))
 
-    merged = merge_rows(one, other)
+    merged = merge_rows(first, other)
 
     assert place("NEW", merged, is_container=False).refused == SERVERS_DIFFER
-    assert merge_rows(other, one) == merged
-    assert merge_rows(merged, one) == merged
+    assert merge_rows(other, first) == merged
+    assert merge_rows(merged, first) == merged
 
 
 def test_server_without_key_specs_refuses_the_command() -> None:
@@ -303,9 +303,9 @@ def test_server_without_key_specs_refuses_the_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "weaker"),
+    ("arity", "other", "weaker"),
     [(3, 3, 3), (-3, -3, -3), (3, -3, -3), (3, 4, -3), (-4, -3, -3), (5, -3, -3)],
 )
-def test_merged_arity_allows_the_calls_of_both_servers(one: int, other: int, weaker: int) -> None:
+def test_merged_arity_allows_the_calls_of_both_servers(arity: int, other: int, weaker: int) -> None:
     """A key that only a longer call has must not count as always there."""
-    assert weaker_arity(one, other) == weaker_arity(other, one) == weaker
+    assert weaker_arity(arity, other) == weaker_arity(other, arity) == weaker

@@ -23,7 +23,7 @@ WIRES: list[dict[str, Any]] = [
 
 
 def module_row(*flags: str, first: int = 1) -> CommandRow:
-    """What COMMAND says of a module's command for which the module itself says nothing."""
+    """Return COMMAND's row for a module's command without key specs of its own."""
     return {
         "arity": -1,
         "flags": ["module", "readonly"],

@@ -79,7 +79,7 @@ def shipped_rows() -> dict[str, CommandRow]:
 
 
 def test_server_of_the_table_says_nothing_new(server: RealServer, label: str) -> None:
-    """What a server says today is in the table, so guards know all that it does to keys."""
+    """The table covers all that a server reports, so guards know every effect on keys."""
     shipped = shipped_rows()
     _, rows = ask(server.client())
 
@@ -88,7 +88,7 @@ def test_server_of_the_table_says_nothing_new(server: RealServer, label: str) ->
 
 
 def test_refresh_of_all_servers_gives_the_shipped_file(real_servers: RealServers) -> None:
-    """The file is what its generator writes, byte for byte: nobody edited it by hand."""
+    """The file is what its generator writes, byte for byte, without manual edits."""
     answers = {}
     for binary in find_server_binaries():
         with real_servers.lend(binary) as server:
@@ -221,7 +221,7 @@ def test_everyday_command_is_scopable(name: str) -> None:
 
 
 def test_unknown_command_has_no_row() -> None:
-    """Anything the table does not know is refused by whoever asks it."""
+    """A command that the table lacks has no row, so callers refuse it."""
     assert load_table().get("NOSUCHCOMMAND") is None
 
 

@@ -49,7 +49,7 @@ def tried(grouping: Grouping, key: bytes) -> Iterator[Matcher]:
 
 
 def depth(grouping: Grouping) -> int:
-    """How many choices follow one another."""
+    """Return the depth of a tree of choices."""
     halves = [half for half in (grouping.lower, grouping.upper) if half]
     return 1 + max(map(depth, halves)) if halves else 0
 
@@ -75,7 +75,7 @@ def test_grouped_patterns_match_what_they_match_one_by_one(
 
 
 def test_every_key_of_many_patterns_is_found() -> None:
-    """What is written out chooses as the plan does, through all its levels."""
+    """The rendered Lua makes the same choices as the plan, at all levels."""
     matches = written_out(matchers_of(*(f"agents:kind{n:03}:{{job}}" for n in range(200))))
 
     assert all(matches(f"agents:kind{n:03}:7".encode()) for n in range(200))
@@ -90,17 +90,17 @@ def test_few_patterns_are_not_grouped() -> None:
 
 
 def test_choices_are_balanced_and_read_few_bytes() -> None:
-    """The plan as data: the byte that tells most apart decides, while it can."""
+    """Each choice is by the byte that splits the patterns most evenly."""
     some = matchers_of("k0:*", "k1:*", "k2:*", "k3:*")
-    zero, one, two, three = (Grouping((each,)) for each in some)
+    short, first, second, third = (Grouping((each,)) for each in some)
 
-    lower = Grouping((), 2, ord("1"), zero, one)
-    upper = Grouping((), 2, ord("3"), two, three)
+    lower = Grouping((), 2, ord("1"), short, first)
+    upper = Grouping((), 2, ord("3"), second, third)
     assert grouped(some) == Grouping((), 2, ord("2"), lower, upper)
 
 
 def test_one_short_pattern_does_not_make_the_search_linear() -> None:
-    """It is tried apart, and the others are told apart behind its end."""
+    """A short pattern is tried first; the others are split by bytes behind its end."""
     many = [f"agents:kind{n:03}:{{job}}:state" for n in range(200)]
     grouping = grouped(matchers_of(*many, "a*", "*"))
 
@@ -127,6 +127,6 @@ def test_patterns_that_one_byte_each_tells_apart_are_nested_within_bounds() -> N
 
 
 def test_patterns_with_one_beginning_are_tried_one_by_one() -> None:
-    """Nothing tells them apart that can be read at a fixed place."""
+    """No byte at a fixed position distinguishes them."""
     some = matchers_of(*(f"a:{{x}}:{n}" for n in range(10)))
     assert grouped(some) == Grouping(tuple(some))

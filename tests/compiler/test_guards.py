@@ -50,7 +50,7 @@ def test_example_guard_and_batch_script_are_as_recorded(example: dict[str, Compi
 
 
 def test_example_guards_are_legal_lua_in_ascii(example: dict[str, CompiledGuard]) -> None:
-    """What is loaded parses as Lua 5.1, and its digest is the SHA-1 of its ASCII text."""
+    """A script parses as Lua 5.1, and its digest is the SHA-1 of its ASCII text."""
     lua = lua51.LuaRuntime()
     for guard in example.values():
         for digest, script in guard.scripts.items():

@@ -1,4 +1,4 @@
-"""What guards have in common is written once, and is never another guard's."""
+"""Guards share equal parts of their text, and never get a part of another guard."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IDENTITIES: dict[str, dict[str, Any]] = {
     "reader-of-others": {"grants": [grant("read", keys="b:*")]},
     "both": {"grants": [READ, WRITE]},
     "the-other-way": {"grants": [WRITE, READ]},
-    "alike-twice": {"grants": [READ, {**WRITE, "keys": READ["keys"]}]},
+    "equal-twice": {"grants": [READ, {**WRITE, "keys": READ["keys"]}]},
     "by-another-name": {"grants": [READ, {**WRITE, "keys": ["b:{y}:c"]}]},
     "one-of-two": {"grants": [grant("read", "write", keys=["a:*", "b:{x}:c"])]},
     "scanner": {"grants": [SCAN]},
@@ -146,7 +146,7 @@ def whole(part: str, within: tuple[str, ...] = ()) -> str:
 
 
 def test_part_sees_nothing_but_what_it_is_shared_by(small: Callable[..., str]) -> None:
-    """A text that depended on more would be kept, and be wrong for the next guard."""
+    """A cached text that depended on more would be wrong for the next guard."""
     sources = {"whole": '--% cached_include "part" with seen\n', "part": "{{ seen }}\n"}
     assert small(sources, seen="a", hidden="b") == '"a"\n'
     assert small(sources, seen="c", hidden="b") == '"c"\n'

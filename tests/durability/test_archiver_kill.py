@@ -54,7 +54,7 @@ def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Embedded
 
 
 class Writers:
-    """Threads that write through one guard until they are told to end, or the server is gone."""
+    """Threads that write through one guard until they are stopped, or the server is gone."""
 
     def __init__(self, client: keyleash.Redis) -> None:
         self.client = client
@@ -80,7 +80,7 @@ class Writers:
 
 
 def archiver(forks: Any, url: str, to: Path) -> BaseProcess:
-    """An archiver that begins now; ended by whoever asked for it."""
+    """Start an archiver; the caller ends it."""
     begun = forks.Event()
     process: BaseProcess = forks.Process(
         target=archives.run_again_and_again, args=(begun, url, str(to), FILE_ENTRIES)
@@ -112,7 +112,7 @@ STREAMS = {
 def test_archiver_that_is_killed_at_any_moment_loses_nothing(
     server: RealServer, forks: Any, tmp_path: Path
 ) -> None:
-    """Forty times, at moments nobody chose, while two threads write."""
+    """It is killed forty times, at random moments, while two threads write."""
     to = tmp_path / "archive"
     leash = Leash(server)
     leash.load(one=ALL)

@@ -63,7 +63,7 @@ def state_of(leash: Leash, identity: str) -> IdentityState:
 def test_client_goes_on_after_a_crash_as_if_nothing_had_been(
     process: KillableServer, leash: Leash
 ) -> None:
-    """The same object: it connects anew, and brings the script back that no crash survives."""
+    """The same client reconnects, and loads the script that a crash removes."""
     leash.load(one=ALL)
     client = leash.agent("one")
     client.set("t:a", "before")
@@ -109,15 +109,15 @@ def test_suspended_identity_stays_suspended_after_a_crash(
 ) -> None:
     """And a resumed one does not."""
     leash.load(one=ALL, two=ALL)
-    one, two = leash.agent("one"), leash.agent("two")
+    first, second = leash.agent("one"), leash.agent("two")
     for name in ("one", "two"):
         freeze(leash.admin, [name], reason="")
     thaw(leash.admin, ["two"])
     process.crash()
 
     with pytest.raises(keyleash.SuspendedError):
-        one.set("t:a", 1)
-    assert two.set("t:a", 1) is True
+        first.set("t:a", 1)
+    assert second.set("t:a", 1) is True
 
 
 LIMITS: dict[str, tuple[dict[str, Any], type[keyleash.LeashError]]] = {
@@ -198,7 +198,7 @@ class Writer:
 def test_nothing_acknowledged_is_lost_and_nothing_is_done_unseen(
     process: KillableServer, leash: Leash
 ) -> None:
-    """Crashes at moments nobody chose, under the load of four threads on one client."""
+    """The server crashes at random moments while four threads use one client."""
     leash.load(one={**ALL, "budget": {"writes": "1000000/month"}})
     client = leash.agent("one", retry=Retry(NoBackoff(), 0))
     writers = [Writer(client, number) for number in range(THREADS)]

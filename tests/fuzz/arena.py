@@ -22,7 +22,7 @@ from support.decisions import decision_in
 from support.keyspaces import whole_keyspace
 
 NAMES = Keyspace()
-SECRET = b"nobody-may-read-this"
+SECRET = b"not-granted-to-anyone"
 RUNTIME_ERROR = re.compile(r"user_script|@user_|running script|script:|attempt to|bad argument")
 OUT_OF_LIMITS = {ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED, ReplyCode.AUDIT_FULL}
 CALLS_PER_ROUND = 200
@@ -74,7 +74,7 @@ OUTSIDE = (b"other", b"", b"agents:", b"\0", b"k", b"elsewhere:1")
 
 
 class BrokenError(AssertionError):
-    """What must hold of any call did not hold of this one."""
+    """A call violated a property of all calls."""
 
 
 class Arena:
@@ -123,8 +123,8 @@ class Arena:
             self._check_keys(call, is_refused=not decided.allowed)
             self._check_model(call, reply)
         except BrokenError as broken:
-            said = reply if isinstance(reply, redis.ResponseError) else repr(reply)
-            raise BrokenError(f"{broken}\n  call: {call}\n  reply: {said}") from None
+            shown = reply if isinstance(reply, redis.ResponseError) else repr(reply)
+            raise BrokenError(f"{broken}\n  call: {call}\n  reply: {shown}") from None
         self._round += 1
         if self._round >= CALLS_PER_ROUND:
             self.end_round()
@@ -162,7 +162,7 @@ class Arena:
             if RUNTIME_ERROR.search(str(error)):
                 raise BrokenError("the script failed")
         if SECRET in repr(reply).encode():
-            raise BrokenError("a key that nobody is granted was read")
+            raise BrokenError("a key that no grant covers was read")
 
     def _check_keys(self, call: RawCall, *, is_refused: bool) -> None:
         """Only what is granted, and the identity's own control keys, may differ."""
@@ -266,7 +266,7 @@ def documents() -> dict[str, str]:
 
 
 def _is_granted(identity: Identity, name: bytes) -> bool:
-    """Whether any grant leads to a key, and neither a deny rule nor the control prefix forbids."""
+    """Return whether a grant covers a key, and neither a deny rule nor the control prefix does."""
     if name.startswith(NAMES.prefix.encode()):
         return False
     if any(matches(pattern, name) for rule in identity.deny for pattern in rule.keys):

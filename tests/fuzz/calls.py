@@ -1,4 +1,4 @@
-"""From any bytes to a raw EVALSHA: mostly a call that a client would make, then spoilt."""
+"""Turn any bytes into a raw EVALSHA: mostly a client's call with some errors."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ PROTOCOLS = (b"2", b"3", b"2", b"3", b"", b"4", b"02", b"3\0", b"resp3")
 
 @dataclass(frozen=True, slots=True)
 class RawCall:
-    """
-    What goes behind EVALSHA and a digest.
+    """The words behind EVALSHA and a digest.
 
     Attributes:
-        identity: Whose guard is called, by its place among the arena's identities.
-        is_batch: Whether it is that identity's batch script.
-        commands: Of a batch that nothing has spoilt, its commands.
+        identity: The identity whose guard is called, by its place in the arena.
+        is_batch: Whether the batch script is called.
+        commands: The commands of a batch without errors.
     """
 
     identity: int
@@ -43,12 +42,11 @@ class RawCall:
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """
-    What calls are made from.
+    """The material of calls.
 
     Attributes:
-        tokens: A live one of each identity, in their order.
-        keys: Granted and not, control keys among them.
+        tokens: A live token of each identity, in their order.
+        keys: Granted keys, others, and control keys.
     """
 
     tokens: Sequence[bytes]

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-KEPT = Path(".fuzz")
+FOLDER = Path(".fuzz")
 MAX_BYTES = 400
 REPORT_EVERY = 20_000
 
@@ -70,7 +70,7 @@ def _fuzz(arguments: argparse.Namespace) -> None:
         print(call)
         print(repr(arena.fire(call)))
         return
-    corpus = KEPT / arguments.policy
+    corpus = FOLDER / arguments.policy
     corpus.mkdir(parents=True, exist_ok=True)
 
     def one_input(data: bytes) -> None:
@@ -81,7 +81,7 @@ def _fuzz(arguments: argparse.Namespace) -> None:
     options = [
         f"-max_total_time={arguments.seconds}",
         f"-max_len={MAX_BYTES}",
-        f"-artifact_prefix={KEPT}{os.sep}",
+        f"-artifact_prefix={FOLDER}{os.sep}",
         "-len_control=0",
         "-print_final_stats=1",
     ]

@@ -17,7 +17,7 @@ CALLS = 4
 """Per example, so that one finds what another left."""
 EXAMPLES, EXAMPLES_ELSEWHERE = 300, 75
 
-# Hypothesis likes bytes that are alike; what comes of a seed spreads over all commands.
+# Hypothesis prefers repeated bytes; those of a seeded generator cover all commands.
 WRITTEN = st.binary(max_size=120) | st.integers(0, 2**32).map(
     lambda seed: random.Random(seed).randbytes(120)
 )
@@ -27,7 +27,7 @@ WRITTEN = st.binary(max_size=120) | st.integers(0, 2**32).map(
 def test_raw_call_breaks_no_script_and_changes_nothing_outside_its_grants(
     server: RealServer, policy: str
 ) -> None:
-    """Also calls that no client would make: other tokens, wrong counts, spoilt arguments."""
+    """This holds also for calls that no client makes: other tokens, wrong counts, bad arguments."""
     arena = Arena(server.client(), documents()[policy])
     examples = EXAMPLES if server.label == embedded_label() else EXAMPLES_ELSEWHERE
 

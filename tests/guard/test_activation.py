@@ -28,7 +28,7 @@ def keyspace_dump(leash: Leash) -> dict[bytes, bytes]:
 
 
 def test_load_of_the_same_policy_changes_nothing_and_says_so(leash: Leash) -> None:
-    """Not even when its text was laid out anew."""
+    """Not even if only the layout of its text changed."""
     first = leash.load(one=ALL, two=OTHER)
     leash.agent("one").set("doc:1", "x")
     before = keyspace_dump(leash)
@@ -51,7 +51,7 @@ def test_policy_with_a_problem_touches_nothing(leash: Leash) -> None:
 
 
 def test_old_guard_is_stale_from_the_instant_of_activation(leash: Leash) -> None:
-    """Whoever still calls it is told, and nothing runs."""
+    """A call of the old guard is denied as stale, and nothing runs."""
     leash.load(one=ALL)
     token, old = leash.issue("one").token, leash.digest("one")
     leash.load(one=OTHER)
@@ -203,7 +203,7 @@ def test_changed_rate_keeps_what_it_counted(
 
 
 def test_suspended_identity_refuses_every_call_until_it_is_resumed(leash: Leash) -> None:
-    """Across a load, too; and each change is said once."""
+    """It also lasts across a load, and each change is reported once."""
     leash.load(one=ALL)
     agent = leash.agent("one")
 
@@ -215,7 +215,7 @@ def test_suspended_identity_refuses_every_call_until_it_is_resumed(leash: Leash)
     assert thaw(leash.admin, ["one"]).identities[0].changed
     assert agent.get("doc:1") is None
     with raises_code("unknown-identity"):
-        freeze(leash.admin, ["nobody"], reason="")
+        freeze(leash.admin, ["missing"], reason="")
 
 
 def test_identity_that_was_never_loaded_is_not_active(leash: Leash) -> None:
@@ -241,7 +241,7 @@ def test_lost_state_stops_the_identity_rather_than_resetting_it(leash: Leash) ->
 
 
 def test_guard_from_before_a_flush_never_acts_on_a_later_policy(leash: Leash) -> None:
-    """Generations begin anew after a flush; the stamp of a state does not repeat."""
+    """Generations restart after a flush; the stamp of a state does not repeat."""
     leash.load(one=ALL)
     old = leash.digest("one")
     leash.admin.flushall()
@@ -255,7 +255,7 @@ def test_guard_from_before_a_flush_never_acts_on_a_later_policy(leash: Leash) ->
 def test_two_loads_at_once_leave_one_of_them_active(
     leash: Leash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The slower one is told, and has changed nothing that is active."""
+    """The slower load fails, and has changed nothing that is active."""
     leash.load(one=ALL)
     record_sources = staging.record_sources
 
@@ -341,7 +341,7 @@ def test_loads_under_traffic_refuse_no_agent(leash: Leash) -> None:
     stop.set()
     for thread in threads:
         thread.join()
-    # A load between the two tries of one call is possible and is then said as it is.
+    # A load may happen between the two attempts of one call, which then fails as stale.
     assert all(isinstance(error, keyleash.PolicyStaleError) for error in failures)
     assert len(failures) <= 2
 
@@ -378,3 +378,30 @@ def test_activation_over_a_damaged_record_changes_nothing(leash: Leash, damage: 
         leash.load(one=OTHER, two=OTHER)
     assert leash.digest("one") == digest
     assert leash.raw("one", ["doc:1"], token, "c", "2", "SET", "doc:1", "x") == b"OK"
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["same-policy", "other-policy"])
+def test_damaged_guard_record_is_written_again_by_a_load(leash: Leash, changed: bool) -> None:
+    """A record without some of its fields matches no guard, so it does not stop the load."""
+    leash.load(one=ALL, two=ALL)
+    whole = leash.admin.hgetall(NAMES.guard("one"))
+    leash.admin.hdel(NAMES.guard("one"), "batch_digest", "ttl_s")
+    result = leash.load(one=ALL, two=OTHER if changed else ALL)
+
+    assert result.changed
+    repaired = leash.admin.hgetall(NAMES.guard("one"))
+    assert {**repaired, b"generation": b"1"} == whole
+    assert leash.agent("one").set("doc:1", "x")
+
+
+def test_identity_with_a_damaged_guard_record_is_removed_by_a_load(leash: Leash) -> None:
+    """Otherwise its guard would remain in use."""
+    leash.load(one=ALL, two=ALL)
+    token, digest = leash.issue("one").token, leash.digest("one")
+    leash.admin.hdel(NAMES.guard("one"), "batch_digest")
+    result = leash.load(two=ALL)
+
+    assert result.removed == ("one",)
+    assert not leash.admin.exists(NAMES.guard("one"))
+    reply = leash.raw("one", ["doc:1"], token, "c", "2", "SET", "doc:1", "x", digest=digest)
+    assert reply.startswith("LEASH ")

@@ -57,7 +57,7 @@ def test_call_with_several_keys_is_one_event_that_lists_them(leash: Leash) -> No
 
 
 def test_call_that_lacks_its_second_key_names_its_first(leash: Leash) -> None:
-    """What it was about, though it came to nothing; alone as in a batch."""
+    """The event names the key of a call that failed, alone and in a batch."""
     leash.load(one=ALL)
     token = leash.issue("one").token
     leash.call("one", token, "RENAME", "doc:1")

@@ -245,7 +245,7 @@ def test_batch_over_its_bounds_is_refused_whole(leash: Leash, mode: str) -> None
     ],
 )
 def test_malformed_batch_is_refused_whole(leash: Leash, items: list[str], refusal: str) -> None:
-    """Nobody can say which commands were meant."""
+    """The intended commands cannot be determined."""
     leash.load(one=ALL)
     token = leash.issue("one").token
     record = guard_record(leash.admin.hgetall(NAMES.guard("one")))
@@ -260,7 +260,7 @@ def test_malformed_batch_is_refused_whole(leash: Leash, items: list[str], refusa
 
 
 def test_keys_of_a_batch_must_be_declared_in_order(leash: Leash) -> None:
-    """What a command touches stands among the declared keys, whatever else was refused."""
+    """Each command's keys are declared in its place, also if other commands are denied."""
     leash.load(one=ALL)
     token = leash.issue("one").token
     record = guard_record(leash.admin.hgetall(NAMES.guard("one")))

@@ -73,7 +73,7 @@ def test_poll_of_a_sorted_set_is_counted_likewise(leash: Leash, command: tuple[s
 
 
 def test_poll_of_a_key_of_another_type_fails_as_without_a_guard(leash: Leash) -> None:
-    """The key is there, so the call is counted, audited, and its error told."""
+    """The key exists, so the call is counted, audited, and returns its error."""
     leash.load(one=ALL)
     token = leash.issue("one").token
     leash.admin.set("q:2", "text")

@@ -64,15 +64,15 @@ def test_breaker_is_off_unless_the_policy_has_one(leash: Leash) -> None:
         '"off": {"kind": "machine", "on_denials": "off",'
         ' "grants": [{"allow": ["read"], "keys": ["a"]}]}}}'
     )
-    one, off = leash.agent("one"), leash.agent("off")
+    limited, off = leash.agent("one"), leash.agent("off")
 
-    assert be_refused(lambda: one.get("b"), 2) == ["KEY_NOT_GRANTED", "SUSPENDED"]
+    assert be_refused(lambda: limited.get("b"), 2) == ["KEY_NOT_GRANTED", "SUSPENDED"]
     assert be_refused(lambda: off.get("b"), 3) == ["KEY_NOT_GRANTED"] * 3
     assert leash.admin.exists(NAMES.refused("off")) == 0
 
 
 def test_refusals_before_the_token_is_accepted_do_not_count(leash: Leash) -> None:
-    """Whoever has no token, or had one, cannot stop somebody else's agent by asking."""
+    """A caller without a live token cannot suspend an agent."""
     leash.load(one={**ALL, **BREAKER})
     agent = leash.agent("one")
     revoked, expired = leash.issue("one"), leash.issue("one")
@@ -140,7 +140,7 @@ def test_another_threshold_holds_from_the_next_refusal_on(leash: Leash) -> None:
 
 
 def test_suspending_itself_is_on_record_and_is_no_refusal(leash: Leash) -> None:
-    """Which token, which call, why and until when; and the numbers stay those of calls."""
+    """The event has token, call, reason and end, and takes no sequence number of a call."""
     leash.load(one={**ALL, **BREAKER})
     issued = leash.issue("one")
     agent = leash.client(issued.token)
@@ -190,7 +190,7 @@ def test_freeze_outlasts_what_an_identity_did_to_itself(leash: Leash) -> None:
 
 
 def test_full_memory_leaves_refusals_as_they_are(leash: Leash) -> None:
-    """It cannot be counted then; nothing is let through for that."""
+    """Denials are not counted then, and still deny."""
     leash.load(one={**ALL, **BREAKER})
     token = leash.issue("one").token
 

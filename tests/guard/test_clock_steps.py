@@ -62,7 +62,7 @@ def is_ahead(admin: Client, ahead_s: int) -> bool:
 
 
 def passed(agent: keyleash.Redis, attempts: int = 10, key: str = "doc:a") -> int:
-    """How many of so many writes were allowed."""
+    """Return the number of writes that were allowed."""
     done = 0
     for _ in range(attempts):
         try:
@@ -198,7 +198,7 @@ def test_reset_of_all_limits_is_on_record_as_an_operator_action(leash: Leash) ->
     }
 
 
-@pytest.mark.parametrize("spoilt", [b"\xff" * 8, b"\0\0\0\0\0\0\xf0\x7f"], ids=["nan", "infinity"])
+@pytest.mark.parametrize("stored", [b"\xff" * 8, b"\0\0\0\0\0\0\xf0\x7f"], ids=["nan", "infinity"])
 def test_reset_clears_corrupt_counters(leash: Leash, spoilt: bytes) -> None:
     """Of the identity, a token and a captured segment, whatever bytes they hold."""
     leash.load(one=limited())
@@ -211,7 +211,7 @@ def test_reset_clears_corrupt_counters(leash: Leash, spoilt: bytes) -> None:
     with pytest.raises(keyleash.CounterCorruptError):
         agent.set("doc:a", "x")
 
-    reset_limits(leash.admin, "one", reason="somebody wrote there")
+    reset_limits(leash.admin, "one", reason="the counter was overwritten")
 
     assert passed(agent) == 3
 

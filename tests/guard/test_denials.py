@@ -100,7 +100,7 @@ def end_minute(leash: Leash) -> None:
 def test_storm_of_made_up_commands_leaves_earlier_denials(
     server: RealServer, keyspace: Keyspace, caller: str
 ) -> None:
-    """Whoever calls may choose command and correlation id, and cannot push an entry out."""
+    """A caller chooses command and correlation id, and still cannot evict an entry."""
     leash = Leash(server, keyspace)
     leash.load(one=ALL)
     token = leash.issue("one").token
@@ -120,7 +120,7 @@ def test_storm_of_made_up_commands_leaves_earlier_denials(
 
 
 def test_made_up_tokens_share_one_entry(leash: Leash) -> None:
-    """A token that nobody issued is as little a kind as a command that nobody has."""
+    """Unknown tokens are one kind of denial, like unknown commands."""
     leash.load(one=ALL)
 
     storm(leash, ((f"kl_one_{number}", f"NOSUCH{number}") for number in range(1000)))

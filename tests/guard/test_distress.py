@@ -85,7 +85,7 @@ class Agents:
         return iter(self.tokens)
 
     def _age(self, name: str) -> None:
-        """Let the token's last use be long enough ago to be noted anew."""
+        """Set the token's last use far enough back that the next use is recorded."""
         key = NAMES.token(name, token_digest(self.tokens[name]))
         record = TokenRecord.unpack(self.leash.admin.get(key))
         aged = replace(record, used_us=record.used_us - 60_000_000)
@@ -142,19 +142,19 @@ def distress(request: pytest.FixtureRequest) -> Distress:
 def test_what_the_server_refuses_is_refused_whole(agents: Agents, distress: Distress) -> None:
     """Not a byte of any key differs afterwards: nothing ran, counted, or was recorded."""
     before = whole_keyspace(agents.leash.admin)
-    said: dict[tuple[str, ...], str] = {}
+    replies: dict[tuple[str, ...], str] = {}
     with distress.begin(agents.leash.server):
         for name in agents:
             for command in CHANGES:
-                said[name, *command] = code_of(agents.call(name, command))
+                replies[name, *command] = code_of(agents.call(name, command))
             for mode in BatchMode:
-                said[name, "batch", mode] = code_of(
+                replies[name, "batch", mode] = code_of(
                     agents.batch(name, mode, READ, OWN_READ, *CHANGES)
                 )
         for name in ("counted", "by-segment", "by-token"):
-            said[name, *OWN_READ] = code_of(agents.call(name, OWN_READ))
+            replies[name, *OWN_READ] = code_of(agents.call(name, OWN_READ))
 
-    assert said == dict.fromkeys(said, distress.code)
+    assert replies == dict.fromkeys(replies, distress.code)
     assert whole_keyspace(agents.leash.admin) == before
 
 
@@ -182,19 +182,19 @@ def test_refusal_of_the_guard_stays_one(agents: Agents, distress: Distress) -> N
     before = whole_keyspace(agents.leash.admin)
     with distress.begin(agents.leash.server):
         for name in agents:
-            one = agents.call(name, REFUSED)
+            refused = agents.call(name, REFUSED)
             all_or_none = agents.batch(name, BatchMode.ALL, READ, REFUSED)
             if distress.reads:
-                assert str(one) == "LEASH KEY_NOT_GRANTED key=elsewhere"
+                assert str(refused) == "LEASH KEY_NOT_GRANTED key=elsewhere"
                 assert str(all_or_none) == "LEASH KEY_NOT_GRANTED key=elsewhere item=2"
             else:
-                assert code_of(one) == code_of(all_or_none) == distress.code
+                assert code_of(refused) == code_of(all_or_none) == distress.code
 
     assert whole_keyspace(agents.leash.admin) == before
 
 
 def test_agent_goes_on_when_the_distress_is_over(agents: Agents, distress: Distress) -> None:
-    """The numbers of its events have no gap, since none was given away in vain."""
+    """The numbers of its events have no gap: a failed call takes none."""
     agents.call("counted", CHANGES[0])
     with distress.begin(agents.leash.server):
         agents.call("counted", CHANGES[0])
@@ -238,19 +238,19 @@ def test_call_in_which_memory_becomes_full_is_made_whole(agents: Agents) -> None
 def test_full_memory_does_not_keep_an_agent_from_being_stopped(leash: Leash) -> None:
     """It may be this agent that filled it: revoking and suspending take effect, on record."""
     leash.load(one=IDENTITIES["free"], two=IDENTITIES["free"])
-    one, two = leash.issue("one"), leash.issue("two")
+    first, second = leash.issue("one"), leash.issue("two")
 
     with full_memory(leash.server):
-        assert revoke(leash.admin, token_id=one.id).tokens == (("one", one.id),)
+        assert revoke(leash.admin, token_id=first.id).tokens == (("one", first.id),)
         assert freeze(leash.admin, ["two"], reason="").identities[0].changed
-        assert leash.call("one", one.token, *READ) == "LEASH TOKEN_REVOKED"
-        assert leash.call("two", two.token, *READ) == "LEASH SUSPENDED"
+        assert leash.call("one", first.token, *READ) == "LEASH TOKEN_REVOKED"
+        assert leash.call("two", second.token, *READ) == "LEASH SUSPENDED"
     did = [fields[b"event"] for _, fields in leash.admin.xrange(NAMES.control)]
     assert did[-2:] == [b"revoke", b"freeze"]
 
 
 def test_server_that_is_loading_refuses_and_then_has_what_it_loaded(leash: Leash) -> None:
-    """A replica that loads its primary's data knows no token and no limit: it answers nobody."""
+    """A replica that loads its primary's data has no token and no limit: it denies all calls."""
     binary = find_server_binaries()[leash.server.label]
     with EmbeddedServer(binary=binary) as process:
         primary = RealServer(leash.server.label, process)
@@ -258,12 +258,12 @@ def test_server_that_is_loading_refuses_and_then_has_what_it_loaded(leash: Leash
         agents.leash.admin.mset({f"k:{number}": randbytes(200) for number in range(1_000)})
         before = whole_keyspace(agents.leash.admin)
         with loading(leash.server, primary):
-            said = [
+            replies = [
                 code_of(agents.call(name, command, leash.admin))
                 for name in agents
                 for command in (READ, CHANGES[0], REFUSED)
             ]
         primary.close_clients()
 
-    assert said == ["LOADING"] * len(said)
+    assert replies == ["LOADING"] * len(replies)
     assert whole_keyspace(leash.admin) == before

@@ -1,7 +1,7 @@
-"""What a guarded call costs, without a clock: the commands that it runs, and its script's size.
+"""The cost of a guarded call without a clock: the commands that it runs, and its script's size.
 
 A change that makes calls dearer is a difference of the golden files here, for a reviewer to
-see; `make golden` writes them anew. The same hold for every server.
+see; `make golden` regenerates them. The same hold for every server.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ POLICY = policy(
     idle={**ALL, "token": {"idle": "1h"}},
     trimmed={**ALL, "audit": {"retain": RETAIN}},
     imaged={**ALL, "audit": {"before_images": {"max_bytes": "64kb"}}},
-    told={**ALL, "audit": {"reads": True, "values": "full", "mask_keys": ["doc:m:*"]}},
+    logged={**ALL, "audit": {"reads": True, "values": "full", "mask_keys": ["doc:m:*"]}},
 )
 
 GET, SET = ("GET", "doc:a:1"), ("SET", "doc:a:1", "x")
@@ -159,19 +159,19 @@ def limits(server: Footprints) -> Iterator[Case]:
 
 
 def recorded(server: Footprints) -> Iterator[Case]:
-    """What the trail is told beyond the usual."""
+    """Yield the calls with optional fields in their events."""
     for title in ("SET", "GET", "MSET of two", "HSET", "DEL"):
         yield f"{title}, images", server.of(server.call("imaged", *COMMANDS[title]))
     for title in ("SET", "GET", "PING"):
-        yield f"{title}, told", server.of(server.call("told", *COMMANDS[title]))
+        yield f"{title}, arguments", server.of(server.call("logged", *COMMANDS[title]))
 
 
 def trims(server: Footprints) -> Iterator[Case]:
     """One millisecond in seven trims the stream."""
-    one = server.call("trimmed", *SET)
+    single = server.call("trimmed", *SET)
     # The first use of a token is written down.
-    server.of(one)
-    yield "SET, trims", server.until(lambda ran: ran.calls["xtrim"] > 0, one)
+    server.of(single)
+    yield "SET, trims", server.until(lambda ran: ran.calls["xtrim"] > 0, single)
     batch = server.batch("trimmed", "all", [SET, SET])
     yield "batch of 2, trims", server.until(lambda ran: ran.calls["xtrim"] > 0, batch)
 

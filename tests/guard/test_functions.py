@@ -1,4 +1,4 @@
-"""Loading guards as functions: from one policy and one transport to the next, nobody refused."""
+"""Guards as functions: changes of policy and transport deny no call."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def test_function_tells_people_whose_guard_it_is(leash: Leash) -> None:
     """Its name is a digest, and FUNCTION LIST is all that they may have at hand."""
     leash.load(one=ALL, two=ALL)
 
-    said = {item[b"functions"][0][3] for item in listed(leash)}
-    assert said == {b"guard of one", b"guard of two"}
+    descriptions = {item[b"functions"][0][3] for item in listed(leash)}
+    assert descriptions == {b"guard of one", b"guard of two"}
 
 
 def test_same_policy_loaded_twice_changes_nothing(leash: Leash) -> None:
@@ -86,7 +86,7 @@ def test_same_policy_loaded_twice_changes_nothing(leash: Leash) -> None:
 
 
 def test_new_policy_takes_the_old_functions_away(leash: Leash) -> None:
-    """They are kept for good, so that somebody must; those of other people stay."""
+    """Functions persist, so a load deletes its old ones; other libraries stay."""
     other = "#!lua name=other\nredis.register_function('leash_x', function() end)\n"
     leash.admin.function_load(other)
     leash.load(one=ALL, two=ALL)
@@ -124,15 +124,15 @@ def test_stale_function_refuses_until_it_is_gone(
     monkeypatch.setattr(activate, "retire_functions", lambda *_: None)
     leash.load(one=OTHER)
 
-    said = leash.raw("one", ["t:a"], token, "c", "2", "SET", "t:a", "x", digest=old)
-    assert said == "LEASH POLICY_STALE"
+    reply = leash.raw("one", ["t:a"], token, "c", "2", "SET", "t:a", "x", digest=old)
+    assert reply == "LEASH POLICY_STALE"
     assert leash.call("one", token, "SET", "t:a", "x") == b"OK"
 
 
 def test_interrupted_load_leaves_the_old_policy_whole(
     leash: Leash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it had loaded is no policy's, and goes with the next load."""
+    """The next load deletes the functions that it had loaded."""
     leash.load(one=ALL)
     client, before = leash.agent("one"), libraries(leash)
 
@@ -192,7 +192,7 @@ def test_load_that_was_overtaken_deletes_nothing_of_the_other(
 
 
 def test_library_with_another_text_is_replaced(leash: Leash) -> None:
-    """Whoever may load functions can give one that name; the next load gives it the guard back."""
+    """A client that may load functions can take the name; the next load restores the guard."""
     leash.load(one=ALL)
     name = function_name(leash.digest("one"))
     forged = f"#!lua name={name}\nredis.register_function('{name}', function() return 1 end)\n"
@@ -290,11 +290,13 @@ def test_server_that_takes_no_writes_refuses_a_call_before_it_begins(
     before, events = leash.state("one"), leash.events("one")
     leash.admin.config_set(setting, 1)
     try:
-        said = [leash.call("one", token, *item) for item in (("SET", "t:a", "y"), ("GET", "t:a"))]
-        said.append(leash.batch("one", token, "each", ("GET", "t:a")))
+        replies = [
+            leash.call("one", token, *item) for item in (("SET", "t:a", "y"), ("GET", "t:a"))
+        ]
+        replies.append(leash.batch("one", token, "each", ("GET", "t:a")))
         assert (leash.state("one"), leash.events("one")) == (before, events)
     finally:
         leash.admin.config_set(setting, 0)
 
-    assert said == [error] * 3
+    assert replies == [error] * 3
     assert leash.call("one", token, "GET", "t:a") == b"x"

@@ -71,12 +71,12 @@ RECORDS = {
 
 
 def is_answer(reply: Any) -> bool:
-    """Whether it is the command's own reply or a denial."""
+    """Return whether it is the command's own reply or a denial."""
     return reply in (b"OK", None) or str(reply).startswith("LEASH ")
 
 
 def answers(leash: Leash, token: str) -> Iterator[Any]:
-    """What a call gets, and what it gets in each kind of batch."""
+    """Return the replies to a call: single, and in each kind of batch."""
     yield leash.call("one", token, *SET)
     for mode in ("each", "all"):
         batch = leash.batch("one", token, mode, SET, SET)
@@ -84,7 +84,7 @@ def answers(leash: Leash, token: str) -> Iterator[Any]:
 
 
 class Meter:
-    """What a server took since then, by INFO."""
+    """CPU time and memory that a server used since a start, by INFO."""
 
     def __init__(self, leash: Leash) -> None:
         self._admin = leash.admin
@@ -152,7 +152,7 @@ def answers_to(leash: Leash, token: str, key: bytes, record: bytes) -> Iterator[
 def test_corrupt_counter_is_named_by_the_denial(
     leash: Leash, kind: str, record: bytes, per: str
 ) -> None:
-    """It fails closed, and says which limit somebody wrote to."""
+    """The call is denied, and the denial names the corrupt limit."""
     ((group, limits),) = LIMITS[kind].items()
     limit = limits["writes"]
     written = limit if isinstance(limit, dict) else {"limit": limit}
@@ -193,7 +193,7 @@ def test_state_of_hostile_numbers_is_denied_or_counts(
 
 
 def test_event_number_that_is_none_begins_again(leash: Leash) -> None:
-    """What somebody wrote over it must not stand in every later event."""
+    """A corrupt number must not appear in every later event."""
     leash.load(one=ALL)
     token = leash.issue("one").token
 
@@ -320,20 +320,20 @@ def test_short_state_stops_no_load_and_is_denied(
 ) -> None:
     """One agent's state must not keep others from their new policy, nor begin again at 0."""
     leash.load(one={**ALL, **limit}, two=ALL)
-    one, two = leash.agent("one"), leash.agent("two")
+    first, second = leash.agent("one"), leash.agent("two")
     leash.admin.set(NAMES.state("one"), leash.state("one")[:size])
 
     retained = {"audit": {"retain": 1000}}
     leash.load(one={**ALL, **limit, **retained}, two={**ALL, **retained})
 
-    assert two.set("doc:a", "x")
+    assert second.set("doc:a", "x")
     with pytest.raises((keyleash.SuspendedError, keyleash.CounterCorruptError)):
-        one.set("doc:a", "x")
+        first.set("doc:a", "x")
     thaw(leash.admin, ["one"])
     with pytest.raises(keyleash.CounterCorruptError):
-        one.set("doc:a", "x")
-    reset_limits(leash.admin, "one", reason="somebody wrote there")
-    assert one.set("doc:a", "x")
+        first.set("doc:a", "x")
+    reset_limits(leash.admin, "one", reason="the counter was overwritten")
+    assert first.set("doc:a", "x")
 
 
 @pytest.mark.parametrize(
@@ -395,6 +395,6 @@ def test_any_bytes_are_answered(leash: Leash, record: bytes, doubles: list[float
 
 
 def test_any_record_is_that_of_a_token() -> None:
-    """What is shorter, or has no times, is read as expired."""
+    """A record that is too short, or has no times, is read as expired."""
     for data in (b"", b"x", numbers(NAN, NAN), b"\xff" * 40):
         assert TokenRecord.unpack(data).expires_us == 0

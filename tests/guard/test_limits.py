@@ -18,7 +18,7 @@ ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")
 
 
 def passed(agent: keyleash.Redis, attempts: int, *command: str) -> int:
-    """How many of so many equal calls were let through."""
+    """Return the number of equal calls that were allowed."""
     done = 0
     for _ in range(attempts):
         try:
@@ -210,7 +210,7 @@ def test_call_over_several_segments_counts_once_for_each_or_for_none(leash: Leas
     ids=["ring", "gcra"],
 )
 def test_retry_after_is_positive_and_not_early(leash: Leash, limit: dict[str, Any]) -> None:
-    """Waiting just as long as told, by the server's clock, is enough."""
+    """Waiting for exactly that time, by the server's clock, is enough."""
     leash.load(one={**ALL, "rate": limit})
     agent = leash.agent("one")
 

@@ -27,7 +27,7 @@ def named(*names: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_key_that_a_module_names_is_named_without_the_vault(leash: Leash, protocol: int) -> None:
-    """Where its replies have keys nobody here knows, so it is looked for everywhere."""
+    """The places of keys in its replies are unknown, so the prefix is removed everywhere."""
     leash = Leash(leash.server, SEALED)
     leash.load(one=named("doc.name"))
 
@@ -38,7 +38,7 @@ def test_key_that_a_module_names_is_named_without_the_vault(leash: Leash, protoc
 
 
 def test_broad_grant_gives_no_command_of_a_module(leash: Leash) -> None:
-    """What it does to keys that it does not name, nobody here knows."""
+    """Its effect on keys that it does not name is unknown."""
     leash.load(one=BROAD)
 
     with pytest.raises(keyleash.CommandRefusedError):
@@ -78,7 +78,7 @@ def test_module_that_says_nothing_of_a_key_needs_read_and_write_on_it(leash: Lea
 def test_command_of_a_module_whose_keys_are_unknown_is_a_problem(
     leash: Leash, name: str, reason: str
 ) -> None:
-    """The policy is told why, at the place of the name."""
+    """The problem gives the reason, at the position of the name."""
     with pytest.raises(PolicyError) as caught:
         leash.load(one=named(name))
 
@@ -88,7 +88,7 @@ def test_command_of_a_module_whose_keys_are_unknown_is_a_problem(
 
 
 def test_name_that_neither_keyleash_nor_the_server_knows_is_a_problem(leash: Leash) -> None:
-    """A slip is told from a command of a module, and the module's are among the guesses."""
+    """The suggestions include commands of the server's modules."""
     with pytest.raises(PolicyError, match=r"did you mean `DOC\.GET`"):
         leash.load(one=named("DOC.GETT"))
 

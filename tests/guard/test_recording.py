@@ -1,4 +1,4 @@
-"""What events tell beyond who, what and where: number, cost, arguments, masks, images."""
+"""Optional fields of events: number, cost, arguments, masks, images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sha1(text: str) -> str:
 
 
 def test_events_are_numbered_through_loads_and_errors(leash: Leash) -> None:
-    """A reader tells by the numbers that nothing is missing; refusals and reads take none."""
+    """Consecutive numbers show that nothing is missing; denials and reads take none."""
     leash.load(one=ALL)
     agent = leash.agent("one")
     agent.set("doc:1", "x")
@@ -109,7 +109,7 @@ def test_arguments_are_told_as_the_policy_says(leash: Leash, batched: bool) -> N
         digest=audited(values="digest"),
         full=audited(values="full"),
     )
-    told = {}
+    logged = {}
     for identity in ("none", "length", "digest", "full"):
         agent = leash.agent(identity)
         if batched:
@@ -118,9 +118,9 @@ def test_arguments_are_told_as_the_policy_says(leash: Leash, batched: bool) -> N
         else:
             agent.mset({"doc:1": "x\xe9", "doc:2": ""})
         (event,) = trail(leash, identity)
-        told[identity] = (event.lengths, event.args_sha1, event.args)
+        logged[identity] = (event.lengths, event.args_sha1, event.args)
 
-    assert told == {
+    assert logged == {
         "none": (None, None, None),
         "length": ((3, 0), None, None),
         "digest": (None, sha1("3:x\xe9,0:,"), None),
@@ -161,7 +161,7 @@ def test_masked_key_is_recorded_as_prefix_and_digest(leash: Leash) -> None:
     assert alone.keys == (f"doc:secret:#{sha1('doc:secret:a')}".encode(),)
     assert among.keys == (b"doc:1", f"doc:#{sha1('doc:7:pin')}".encode())
     assert (alone.args, alone.lengths, among.lengths) == (None, (1,), (1, 4))
-    # No image tells what a mask hides.
+    # No before-image reveals a masked key.
     assert [change.key for change in (*alone.changes, *among.changes)] == [b"doc:1"]
     (denial,) = leash.denials("one")
     assert denial["key"] == f"doc:secret:#{sha1('doc:secret:no')}"
@@ -172,7 +172,7 @@ def test_masked_key_is_recorded_as_prefix_and_digest(leash: Leash) -> None:
 
 @pytest.mark.parametrize("batched", [False, True])
 def test_error_that_names_a_masked_key_is_recorded_by_its_code(leash: Leash, batched: bool) -> None:
-    """The agent gets the error as it is; one about a key that is not masked is kept whole."""
+    """The agent gets the whole error; that of a key without a mask is recorded whole."""
     leash.load(one=audited(mask_keys=["doc:secret:*"]))
     issued = leash.issue("one")
     read = ("XREADGROUP", "GROUP", "g", "c", "STREAMS")
@@ -258,7 +258,7 @@ def test_key_that_is_only_read_has_no_image(leash: Leash) -> None:
 
 
 def test_key_over_the_bound_is_said_to_be_too_large(leash: Leash) -> None:
-    """Before, and after; the call itself is let through."""
+    """This holds for before-images and after-digests; the call itself is allowed."""
     leash.load(one=audited(**IMAGES))
     leash.admin.set("doc:1", "x" * 5000)
     agent = leash.agent("one")
@@ -275,25 +275,25 @@ def test_grant_says_how_much_is_kept_of_its_keys(leash: Leash) -> None:
     """Of the grants with a bound of their own the first that matches, else the identity."""
     grants = [
         grant("read", keys="doc:*"),
-        {**grant("write", keys="doc:kept:*"), "before_images": {"max_bytes": "4kb"}},
+        {**grant("write", keys="doc:whole:*"), "before_images": {"max_bytes": "4kb"}},
         {**grant("write", keys="doc:off:*"), "before_images": "off"},
         grant("write", keys="doc:*"),
     ]
     leash.load(
         some={"grants": grants}, most={"grants": grants, "audit": IMAGES},
     )  # fmt: skip
-    kept = {}
+    recorded = {}
     for identity in ("some", "most"):
         agent = leash.agent(identity)
-        agent.mset({"doc:kept:1": "x", "doc:off:1": "x", "doc:1": "x"})
+        agent.mset({"doc:whole:1": "x", "doc:off:1": "x", "doc:1": "x"})
         (event,) = trail(leash, identity)
-        kept[identity] = [change.key for change in event.changes]
+        recorded[identity] = [change.key for change in event.changes]
 
-    assert kept == {"some": [b"doc:kept:1"], "most": [b"doc:kept:1", b"doc:1"]}
+    assert recorded == {"some": [b"doc:whole:1"], "most": [b"doc:whole:1", b"doc:1"]}
 
 
 def test_event_of_very_many_keys_keeps_no_images(leash: Leash) -> None:
-    """What Lua can append in one call has an end; the event itself is whole."""
+    """Lua can append a limited number of fields in one call; the event itself is complete."""
     leash.load(one=audited(**IMAGES))
     agent = leash.agent("one")
     agent.mset({f"doc:{n}": "x" for n in range(MAX_IMAGES)})
@@ -305,7 +305,7 @@ def test_event_of_very_many_keys_keeps_no_images(leash: Leash) -> None:
 
 
 def test_images_of_an_event_have_a_bound_together(leash: Leash) -> None:
-    """What is beyond it is said to be too large, and the others are kept."""
+    """Images beyond the bound are recorded as too large, the others whole."""
     leash.load(one=audited(before_images={"max_bytes": "16mb"}))
     size = MAX_EVENT_BYTES // 5 + 1
     keys = [f"doc:{n}" for n in range(6)]
@@ -319,7 +319,7 @@ def test_images_of_an_event_have_a_bound_together(leash: Leash) -> None:
 
 
 def test_largest_batch_with_images_fits(leash: Leash) -> None:
-    """1,000 commands with arguments told, and as many images as there may be."""
+    """The batch has 1,000 commands with logged arguments, and the maximum of images."""
     leash.load(one=audited(values="length", **IMAGES))
     agent = leash.agent("one")
     with agent.batch() as batch:
@@ -350,7 +350,7 @@ def fill(leash: Leash, key: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["string", "list", "hash", "set", "zset", "stream"])
 def test_digest_is_of_what_a_key_holds_and_not_of_how(leash: Leash, kind: str) -> None:
-    """Hash tables are in an order of the server's; made anew they are the same to the digest."""
+    """The server's order of a hash table does not change the digest."""
     leash.load(one=audited(before_images={"max_bytes": "1mb"}))
     agent = leash.agent("one")
     fill(leash, "doc:1", kind)
@@ -394,8 +394,8 @@ def test_digest_of_a_hash_does_not_tell_that_fields_might_have_expired(leash: Le
     except redis.ResponseError:
         pytest.skip("the server knows no expiries of fields")
 
-    one, other = (event.changes[0].after for event in trail(leash))
-    assert one == other
+    first, other = (event.changes[0].after for event in trail(leash))
+    assert first == other
 
 
 def test_count_that_pfcount_caches_is_no_change_to_a_digest(leash: Leash) -> None:
@@ -499,7 +499,7 @@ def test_trail_that_waits_for_its_export_is_never_trimmed(leash: Leash, mode: st
 
 
 def test_policy_without_images_has_no_trace_of_them(leash: Leash) -> None:
-    """What is off costs nothing: the guard's text is as it would be without the feature."""
+    """A disabled feature costs nothing: the guard's text has no part of it."""
     leash.load(off=audited(before_images="off"), on=audited(**IMAGES))
     off, on = (
         leash.admin.hget(NAMES.source(name), leash.digest(name)).decode() for name in ("off", "on")

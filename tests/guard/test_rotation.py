@@ -1,4 +1,4 @@
-"""Rotating tokens, and what a record tells of a token's use."""
+"""Rotation of tokens, and the record of a token's last use."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_rotation_of_an_identity_leaves_dead_tokens_and_others_alone(leash: Leas
 
 
 def test_rotation_resets_no_limit_of_the_identity(leash: Leash) -> None:
-    """Only what is counted per token begins anew, since it is another token."""
+    """Only limits per token restart, since it is another token."""
     limits = {"budget": {"requests": "3/day", "writes": {"limit": "1/day", "per": "token"}}}
     leash.load(one={**ALL, **limits})
     old = leash.issue("one")
@@ -116,7 +116,7 @@ def test_rotation_resets_no_limit_of_the_identity(leash: Leash) -> None:
 
 
 def test_rotation_of_what_is_not_there_issues_nothing(leash: Leash) -> None:
-    """Unknown, expired or revoked: there is nothing to go on with, and that is said."""
+    """An unknown, expired or revoked token cannot be rotated, and the error gives the reason."""
     with raises_code("no-policy"):
         rotate_token(leash.admin, identity="one")
     leash.load(one=ALL)
@@ -135,7 +135,7 @@ def test_rotation_of_what_is_not_there_issues_nothing(leash: Leash) -> None:
 
 
 def test_rotation_beside_a_spoilt_record_issues_nothing(leash: Leash) -> None:
-    """Which token the record was of cannot be told, so that it could not be made to end."""
+    """The token of a corrupt record is unknown, so the rotation could not end it."""
     leash.load(one=ALL)
     leash.admin.hset(NAMES.tokens("one"), "x", "no JSON")
 
@@ -204,7 +204,7 @@ def test_last_use_is_known_to_a_minute_and_never_is_never(leash: Leash, rules: A
 
 
 def test_idle_token_is_listed_as_expired(leash: Leash) -> None:
-    """What the guard refuses is not called live."""
+    """A token that the guard denies is not listed as live."""
     leash.load(one={**ALL, "token": {"ttl": "1h", "idle": "15m"}})
     issued = leash.issue("one")
     age(leash, "one", issued.token, used_us=now_us(leash) - 15 * 60_000_000 - 2_000_000)
@@ -214,7 +214,7 @@ def test_idle_token_is_listed_as_expired(leash: Leash) -> None:
 
 
 def test_token_is_due_when_rotate_after_is_over_and_not_once_it_was_rotated(leash: Leash) -> None:
-    """And only if it is live: nobody rotates what is revoked."""
+    """A revoked token is not due."""
     leash.load(one={**ALL, "token": {"rotate_after": "1h"}}, two=ALL)
     old, other, dead = leash.issue("one"), leash.issue("two"), leash.issue("one")
     revoke(leash.admin, token_id=dead.id)

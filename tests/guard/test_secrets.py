@@ -46,7 +46,7 @@ def secret_of(token: bytes) -> bytes:
 
 @contextlib.contextmanager
 def listening(leash: Leash, *words: str) -> Iterator[bytearray]:
-    """What the server sends to whoever said *words*, complete when the block has ended."""
+    """Collect the bytes sent to a client that sent *words*, until the block ends."""
     heard = bytearray()
     with socket.create_connection(("127.0.0.1", leash.server.port)) as connection:
         connection.sendall(" ".join(words).encode() + b"\r\n")
@@ -92,7 +92,7 @@ def test_files_of_the_server_never_hold_a_token(leash: Leash, directory: Path) -
 
 
 def test_replicas_never_see_a_token(leash: Leash) -> None:
-    """What is replicated is what a script did, and not how it was called."""
+    """The effects of a script are replicated, and not its arguments."""
     with listening(leash, "SYNC") as heard:
         token = work(leash)
 

@@ -51,7 +51,7 @@ def with_module(leash: Leash) -> CommandTable:
 def test_named_command_that_the_server_lacks_is_a_warning_at_its_place(
     leash: Leash, name: str
 ) -> None:
-    """The policy holds; whoever loads it learns which rule is idle here."""
+    """The policy is valid; the load warns of the rule without effect on this server."""
     result = leash.load(NARROW.format(name=name))
 
     expected = [] if has(leash, name) else [f"<policy>:6:69: the server has no `{name}`"]
@@ -215,7 +215,7 @@ def test_shipped_table_makes_the_record_no_longer(leash: Leash) -> None:
 
 
 def test_search_of_a_later_loader_is_no_obstacle(leash: Leash) -> None:
-    """A wrapper that is older than the loader goes on with what it understands."""
+    """A client that is older than the loader uses the searches that it supports."""
     table = records.learned_table('{"NEW":[["magic",1]],"NEWER":[["range",2,2,1]]}')
 
     assert table.get("NEW") is None

@@ -1,4 +1,4 @@
-"""What a load makes before the moment of activation: never seen, never mixed, never kept."""
+"""Keys that a load stages before activation: invisible to guards, never mixed, never left over."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def staged(leash: Leash) -> list[bytes]:
 
 
 def used(leash: Leash, identity: str = "one") -> int:
-    """What the identity's budget has counted."""
+    """Return the count of the identity's budget."""
     layout = Layout.from_json(leash.admin.hget(NAMES.layouts, identity))
     limits = unpack_state(leash.state(identity), layout).limits
     return next(limit.used for limit in limits if limit.slot.name == "budget.requests")
@@ -76,7 +76,7 @@ def test_calls_between_staging_and_activation_are_counted(
 def test_suspension_between_staging_and_activation_holds(
     leash: Leash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever was stopped while a load was under way stays stopped."""
+    """An identity that is suspended during a load stays suspended."""
     leash.load(one=PLAIN)
     agent = leash.agent("one")
     agent.get("doc:1")
@@ -168,7 +168,7 @@ def test_load_whose_staged_keys_are_gone_activates_nothing(
 def test_of_two_loads_with_staged_states_one_wins_wholly(
     leash: Leash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has names of its own; the slower one is told, and leaves nothing."""
+    """Each load has its own staged keys; the slower one fails and leaves none."""
     leash.load(one=RINGS, two=RINGS)
     agents = leash.agent("one"), leash.agent("two")
     for agent in agents:

@@ -49,7 +49,7 @@ READER: dict[str, Any] = {"grants": [grant("read", keys="in:*"), grant("write", 
 def test_key_found_in_the_arguments_is_checked(
     leash: Leash, command: tuple[str, ...], allowed: bool
 ) -> None:
-    """What the server will touch is what the grants are asked about."""
+    """The grants are checked for the keys that the server will touch."""
     leash.load(one=READER)
 
     answer = leash.call("one", leash.issue("one").token, *command)
@@ -66,17 +66,17 @@ def test_command_that_may_store_needs_only_read_if_it_does_not(leash: Leash) -> 
         one={"grants": [grant("read", keys="in:*")], "budget": {"writes": "1/month"}},
         two={**READER, "budget": {"writes": "1/month"}},
     )
-    one, two = leash.issue("one").token, leash.issue("two").token
+    first, second = leash.issue("one").token, leash.issue("two").token
     search = ("GEORADIUS", "in:1", "0", "0", "1", "m")
 
-    assert leash.call("one", one, "SORT", "in:1") == []
-    assert leash.call("one", one, *search) == []
-    refusal = leash.call("one", one, "SORT", "in:1", "STORE", "in:2")
+    assert leash.call("one", first, "SORT", "in:1") == []
+    assert leash.call("one", first, *search) == []
+    refusal = leash.call("one", first, "SORT", "in:1", "STORE", "in:2")
     assert refusal == "LEASH CLASS_NOT_GRANTED class=write command=SORT key=in:2"
     assert leash.events("one") == []
-    assert [leash.call("two", two, "SORT", "in:1") for _ in range(3)] == [[]] * 3
-    assert leash.call("two", two, *search, "STORE", "out:1") == 0
-    assert "BUDGET_EXHAUSTED" in leash.call("two", two, "SORT", "in:1", "STORE", "out:1")
+    assert [leash.call("two", second, "SORT", "in:1") for _ in range(3)] == [[]] * 3
+    assert leash.call("two", second, *search, "STORE", "out:1") == 0
+    assert "BUDGET_EXHAUSTED" in leash.call("two", second, "SORT", "in:1", "STORE", "out:1")
     assert [event["op"] for event in leash.events("two")] == ["GEORADIUS"]
 
 

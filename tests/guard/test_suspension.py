@@ -34,12 +34,12 @@ def suspended(leash: Leash, identity: str) -> int:
 
 
 def test_number_of_a_suspension_is_until_it_is_ended_or_until_its_time(leash: Leash) -> None:
-    """What is 1 has no end; a time is told; and a hold is a refusal whatever it stands for."""
+    """1 has no end, a time is the end, and a negative number always denies."""
     leash.load(one=ALL)
     token = leash.issue("one").token
     until_us = now_us(leash) + 3_600_000_500
 
-    for number, said in (
+    for number, end in (
         (1, "LEASH SUSPENDED"),
         (until_us, f"LEASH SUSPENDED until_ms={-(-until_us // 1000)}"),
         (-1, "LEASH SUSPENDED"),
@@ -47,8 +47,8 @@ def test_number_of_a_suspension_is_until_it_is_ended_or_until_its_time(leash: Le
         (-1 - until_us, "LEASH SUSPENDED"),
     ):
         write_suspended(leash, "one", number)
-        assert leash.call("one", token, "GET", "doc:1") == said
-        assert leash.batch("one", token, "each", ("GET", "doc:1")) == said
+        assert leash.call("one", token, "GET", "doc:1") == end
+        assert leash.batch("one", token, "each", ("GET", "doc:1")) == end
         assert suspended(leash, "one") == number
 
 
@@ -80,7 +80,7 @@ def test_end_of_a_hold_gives_back_what_was_before(leash: Leash, held: int, befor
 
 
 def test_suspension_until_a_time_outlasts_a_load(leash: Leash) -> None:
-    """A new policy lets nobody act sooner."""
+    """A new policy does not end a suspension early."""
     leash.load(one=ALL)
     agent = leash.agent("one")
     until_us = now_us(leash) + 3_600_000_000
@@ -95,9 +95,9 @@ def test_suspension_until_a_time_outlasts_a_load(leash: Leash) -> None:
 
 
 def test_freeze_names_its_reason_and_its_end_to_every_caller(leash: Leash) -> None:
-    """Whoever is refused must not have to ask why; and it ends by the guard's own clock."""
+    """The denial gives the reason, and the freeze ends by the server's clock."""
     leash.load(one=ALL, two=ALL)
-    one, two = leash.agent("one"), leash.agent("two")
+    first, second = leash.agent("one"), leash.agent("two")
 
     result = freeze(leash.admin, ["one"], reason="incident 4107: Ärger", for_s=1800, actor="oncall")
 
@@ -105,12 +105,12 @@ def test_freeze_names_its_reason_and_its_end_to_every_caller(leash: Leash) -> No
     assert frozen.until_ms == -(-result.bound_us // 1000) + 1_800_000
     for command in (("GET", "doc:1"), ("SET", "doc:1", "x")):
         with pytest.raises(keyleash.SuspendedError) as refusal:
-            one.execute_command(*command)
+            first.execute_command(*command)
         assert refusal.value.reason == "incident 4107: Ärger"
         assert refusal.value.until_ms == frozen.until_ms
-    assert two.get("doc:1") is None
+    assert second.get("doc:1") is None
     write_suspended(leash, "one", now_us(leash) - 1_000)
-    assert one.get("doc:1") is None
+    assert first.get("doc:1") is None
     assert {denial["reason"] for denial in leash.denials("one")} == {"incident 4107: Ärger"}
 
 
@@ -143,16 +143,16 @@ def test_freeze_without_names_stops_everybody_and_thaw_lets_them_act(leash: Leas
 
 
 def test_freeze_never_ends_another_one_sooner(leash: Leash) -> None:
-    """Half an hour for everybody must not let somebody act whom another had stopped for good."""
+    """A freeze of all for half an hour does not shorten an earlier one without an end."""
     leash.load(one=ALL, two=ALL)
     freeze(leash.admin, ["one"], reason="for good")
 
     result = freeze(leash.admin, reason="for a while", for_s=1800)
-    one, two = result.identities
-    assert (one.changed, one.until_ms, one.reason) == (False, None, "for good")
-    assert (two.changed, two.reason) == (True, "for a while")
+    first, second = result.identities
+    assert (first.changed, first.until_ms, first.reason) == (False, None, "for good")
+    assert (second.changed, second.reason) == (True, "for a while")
     shorter = freeze(leash.admin, ["two"], reason="shorter", for_s=60).identities[0]
-    assert (shorter.changed, shorter.until_ms) == (False, two.until_ms)
+    assert (shorter.changed, shorter.until_ms) == (False, second.until_ms)
     longer = freeze(leash.admin, ["two"], reason="longer", for_s=3600).identities[0]
     assert (longer.changed, longer.reason) == (True, "longer")
     assert freeze(leash.admin, ["two"], reason="now for good").identities[0].until_ms is None
@@ -161,17 +161,17 @@ def test_freeze_never_ends_another_one_sooner(leash: Leash) -> None:
 
 @pytest.mark.parametrize("do", [lambda *some: freeze(*some, reason="x"), thaw])
 def test_freeze_or_thaw_with_a_wrong_name_changes_nobody(leash: Leash, do: Any) -> None:
-    """All that were meant, or none; a typing mistake must not look like success."""
+    """It changes all named identities or none, so a typing error cannot look like success."""
     leash.load(one=ALL, two=ALL)
     freeze(leash.admin, ["two"], reason="before")
 
-    with raises_code("unknown-identity", match="`nobody`"):
-        do(leash.admin, ["one", "two", "nobody"])
+    with raises_code("unknown-identity", match="`missing`"):
+        do(leash.admin, ["one", "two", "missing"])
     assert (suspended(leash, "one"), suspended(leash, "two")) == (0, 1)
 
 
 def test_freeze_under_prefixes_that_are_others_by_now_says_so(leash: Leash) -> None:
-    """It would have written where no guard looks, and nobody would have been stopped."""
+    """It would write to keys that no guard reads, and suspend no identity."""
     leash.load(one=ALL)
     seal(leash.admin)
 
@@ -199,7 +199,7 @@ def test_suspension_goes_along_when_prefixes_change(leash: Leash) -> None:
 def test_suspension_outlasts_the_state_that_a_load_makes_anew(
     leash: Leash, for_s: int | None
 ) -> None:
-    """Whoever was stopped in an incident does not act again because a key was lost in it."""
+    """A suspended identity does not resume because its state was lost."""
     leash.load(one=ALL, two=ALL)
     agent = leash.agent("one")
     until_ms = freeze(leash.admin, ["one"], reason="why", for_s=for_s).identities[0].until_ms
@@ -227,7 +227,7 @@ def test_suspension_that_is_over_does_not_come_back_with_a_new_state(leash: Leas
 
 
 def test_reason_is_as_long_as_a_refusal_can_say(leash: Leash) -> None:
-    """What would be cut is an error, and what just fits is said whole."""
+    """A longer reason is an error, and the longest one is reported whole."""
     leash.load(one=ALL)
     agent = leash.agent("one")
 

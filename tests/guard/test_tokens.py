@@ -1,4 +1,4 @@
-"""Tokens: told apart, hashed, short-lived, and gone when revoked."""
+"""Tokens: distinct, hashed, short-lived, and invalid once revoked."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_expired_token_can_still_say_so_for_a_week(leash: Leash) -> None:
 
 
 def test_revoke_binds_the_very_next_call(leash: Leash) -> None:
-    """Revoked is told apart from expired and unknown, and stays so."""
+    """A revoked token has its own denial code, and keeps it."""
     leash.load(one=READ)
     issued, other = leash.issue("one"), leash.issue("one")
     agent = leash.client(issued.token)
@@ -90,7 +90,7 @@ def test_revoke_binds_the_very_next_call(leash: Leash) -> None:
 
 
 def test_revoke_of_an_identity_or_of_all_reaches_every_token(leash: Leash) -> None:
-    """What an incident needs: one call."""
+    """One call revokes all tokens of an incident."""
     leash.load(one=READ, two=READ)
     ones, twos = [leash.agent("one"), leash.agent("one")], [leash.agent("two")]
 
@@ -176,7 +176,7 @@ def test_only_the_hash_of_a_token_is_stored(leash: Leash) -> None:
 
 
 def test_wanted_life_is_capped_by_the_policy(leash: Leash) -> None:
-    """`max_ttl` holds against whoever asks."""
+    """`max_ttl` bounds any requested lifetime."""
     leash.load(one={**READ, "token": {"ttl": "1h", "max_ttl": "2h"}})
 
     def life_s(**options: Any) -> tuple[int, bool]:
@@ -218,7 +218,7 @@ def test_list_forgets_tokens_whose_record_is_gone(leash: Leash) -> None:
 
 
 def test_list_by_whoever_may_only_read_is_the_same(leash: Leash) -> None:
-    """What it would forget is left to whoever may write: also on a replica."""
+    """A client that may only read deletes nothing, also on a replica."""
     leash.load(one=READ)
     kept, gone = leash.issue("one"), leash.issue("one")
     leash.admin.delete(NAMES.token("one", token_digest(gone.token)))
@@ -323,7 +323,7 @@ def test_tokens_for_an_unknown_identity_are_not_issued(leash: Leash) -> None:
 def test_tokens_are_not_issued_in_part_where_a_record_has_another_type(leash: Leash) -> None:
     """A script does not roll back, so it looks before it writes."""
     leash.load(one=READ)
-    leash.admin.set(NAMES.tokens("one"), "spoilt")
+    leash.admin.set(NAMES.tokens("one"), "corrupt")
 
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         issue_tokens(leash.admin, "one", 3)

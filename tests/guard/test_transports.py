@@ -107,9 +107,9 @@ def test_recorded_call_answers_and_leaves_the_same_by_script_and_function(
     calls = [call for call in count_token_calls() if call.name in twin.commands]
     found = []
     for call in calls:
-        said = difference(call.mark.strip("%"), *twin.outcomes(call, in_batch=in_batch))
-        if said is not None:
-            found.append(f"{call}: {said}")
+        text = difference(call.mark.strip("%"), *twin.outcomes(call, in_batch=in_batch))
+        if text is not None:
+            found.append(f"{call}: {text}")
 
     assert found == []
     assert twin.stats()["cmdstat_fcall"]["calls"] == len(calls) > 900

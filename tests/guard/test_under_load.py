@@ -72,8 +72,8 @@ def revoked(cli: Cli) -> None:
 
 
 def frozen(cli: Cli) -> None:
-    said = cli.json("freeze", "--reason", "incident", "--for", "10m", "--yes")
-    assert said["identities"][0]["changed"]
+    report = cli.json("freeze", "--reason", "incident", "--for", "10m", "--yes")
+    assert report["identities"][0]["changed"]
 
 
 def rotated(cli: Cli) -> None:
@@ -97,11 +97,11 @@ def test_no_call_that_began_after_the_cut_goes_through(
         load.wait_for(lambda: sum(at > done_ns for at, _ in load.refused) >= CALLS_AFTER)
 
     assert [at for at in load.passed_ns if at > done_ns] == []
-    assert {said for _, said in load.refused} == {code}
+    assert {found for _, found in load.refused} == {code}
 
 
 def test_calls_go_through_again_after_a_thaw_under_load(leash: Leash) -> None:
-    """Nobody is refused any more who called after the thaw had returned."""
+    """No call that starts after the thaw has returned is denied."""
     leash.load(one=ALL)
     load = Load(leash, [leash.issue("one").token for _ in range(THREADS)])
     freeze(leash.admin, reason="incident")
@@ -115,7 +115,7 @@ def test_calls_go_through_again_after_a_thaw_under_load(leash: Leash) -> None:
 
 
 def test_both_tokens_are_good_under_load_while_the_grace_lasts(leash: Leash) -> None:
-    """A rotation interrupts nobody: not one call of either is refused."""
+    """A rotation interrupts no agent: no call with either token is denied."""
     leash.load(one=ALL)
     old = leash.issue("one")
     load = Load(leash, [old.token] * (THREADS // 2))

@@ -1,4 +1,4 @@
-"""What a guard lets through and what it refuses, in the order in which it looks."""
+"""Calls that a guard allows and denies, in the order of its checks."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_near_miss_of_a_pattern_is_not_granted(leash: Leash, key: str) -> None:
 
 
 def test_class_that_no_grant_gives_is_refused_by_name(leash: Leash) -> None:
-    """A reader cannot write, and is told so."""
+    """A reader cannot write, and the denial names the class."""
     leash.load(EXAMPLE)
 
     with pytest.raises(keyleash.ClassNotGrantedError) as refusal:
@@ -146,7 +146,7 @@ def test_copy_into_another_database_is_refused(leash: Leash, option: str | bytes
 
 
 def test_increment_needs_read_and_write(leash: Leash) -> None:
-    """Its reply tells the value that stood there."""
+    """Its reply reveals the old value."""
     leash.load(
         one={"grants": [grant("write", keys="n")]},
         two={"grants": [grant("read", "write", keys="n")]},
@@ -159,7 +159,7 @@ def test_increment_needs_read_and_write(leash: Leash) -> None:
 
 
 def test_delete_is_a_class_of_its_own(leash: Leash) -> None:
-    """Who may write may not delete, unless told so."""
+    """A grant of write does not include delete."""
     leash.load(one=READ_WRITE, two={"grants": [grant("delete", keys="doc:*")]})
     leash.agent("one").set("doc:1", "x")
 
@@ -329,7 +329,7 @@ def test_control_keys_are_nobodys_data(leash: Leash) -> None:
 
 
 def test_refusals_follow_the_fixed_order(leash: Leash) -> None:
-    """With everything wrong at once, mending one thing reveals the next."""
+    """With everything wrong at once, each correction reveals the next denial."""
     document = {**READ_WRITE, "deny": [{"keys": ["doc:secret"]}], "budget": {"requests": "1/day"}}
     leash.load(one=document)
     stale = leash.digest("one")

@@ -107,7 +107,7 @@ SMALL = [
 
 
 def test_call_that_is_too_much_work_is_denied_and_a_small_one_passes(huge: Leash) -> None:
-    """Also on huge keys: ranges, counts and the newest entries; `explain` decides alike."""
+    """Small ranges, counts and the newest entries of huge keys pass; `explain` agrees."""
     token = huge.issue("one").token
     identity = parse_policy(policy(one=ALL), file="p", commands=huge.server.table).identities[0]
     sizes = ServerSizes(huge.admin, NAMES)
@@ -192,7 +192,7 @@ def test_commands_of_a_batch_share_one_bound(server: RealServer) -> None:
 
 
 def test_batch_that_makes_keys_large_is_stopped_in_place(server: RealServer) -> None:
-    """What ran stands, the replies that are left are denials, and no event says otherwise."""
+    """Commands that ran have effect, the remaining replies are denials, and the event agrees."""
     leash = Leash(server)
     leash.load(one=ALL)
     fill(leash.admin, "SADD", "doc:set", 30_000)
@@ -386,7 +386,7 @@ def test_sealed_server_measures_the_keys_behind_its_prefix(server: RealServer) -
 def test_batch_whose_commands_lack_arguments_answers_each_with_its_own_error(
     server: RealServer,
 ) -> None:
-    """What stands behind a command of a batch is the next one, and none of its arguments."""
+    """The words behind a command of a batch are the next command, not its arguments."""
     leash = Leash(server)
     leash.load(one={"grants": [*ALL["grants"], grant("write", keys="doc:*", only=["RESTORE"])]})
     token = leash.issue("one").token

@@ -20,7 +20,7 @@ from keyleash.store.wire import BatchMode
 from support.servers import find_server_binaries
 
 BATCHES = 3
-"""One in so many is a batch."""
+"""One of this number of calls is a batch."""
 
 
 def drawn(draws: Draws, names: Sequence[str]) -> tuple[list[Call], BatchMode | None]:

@@ -35,14 +35,14 @@ RUNS = 6
 machine."""
 
 YARDSTICK = "for i = 1, 500 do redis.sha1hex(string.rep('x', 4096)) end"
-"""Takes the same CPU time whenever nobody else uses the machine: some milliseconds."""
+"""A reference script: on an idle machine it always takes the same few milliseconds of CPU time."""
 
 _CHANGING = {OperationClass.WRITE, OperationClass.DELETE}
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a call took.
+    """The cost of a call.
 
     Attributes:
         cpu_ms: Of the server's main thread, as INFO reports it.

@@ -29,7 +29,7 @@ class Shape:
     """One key of a kind.
 
     Attributes:
-        kind: The word of a call's grammar that stands for it.
+        kind: Its word in the grammar of calls.
         script: Lua that makes `KEYS[1]`; `fill(n, size, make, command, …)` calls a command with
             what `make` returns for 1 to n, *size* at a time.
     """
@@ -74,10 +74,10 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             "fill(many(200000), 3000, function(i) return 'word' .. i .. '-' end, 'RPUSH', key)",
         ),
         "list:mega": Shape("list", "for i = 1, 9 do redis.call('RPUSH', key, megabyte) end"),
-        "list:alike": Shape(
+        "list:similar": Shape(
             "list",
-            "local alike = string.rep('a', 600) fill(many(15000), 3000,"
-            " function(i) return alike .. i % 777 end, 'RPUSH', key)",
+            "local text = string.rep('a', 600) fill(many(15000), 3000,"
+            " function(i) return text .. i % 777 end, 'RPUSH', key)",
         ),
         "list:short": Shape("list", "for i = 1, 3 do redis.call('RPUSH', key, i) end"),
         "set:small": Shape("set", "fill(500, 500, function(i) return i end, 'SADD', key)"),
@@ -124,10 +124,10 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "zset:mega": Shape(
             "zset", "for i = 1, 9 do redis.call('ZADD', key, i, 'm' .. i .. megabyte) end"
         ),
-        "zset:alike": Shape(
+        "zset:similar": Shape(
             "zset",
-            "local alike = string.rep('a', 600) fill(many(14000), 1000,"
-            " function(i) return 0, alike .. i end, 'ZADD', key)",
+            "local text = string.rep('a', 600) fill(many(14000), 1000,"
+            " function(i) return 0, text .. i end, 'ZADD', key)",
         ),
         "geo:near": Shape(
             "geo",

@@ -145,7 +145,7 @@ def test_contract_of_a_partial_names_what_it_reads_and_sets(path: Path) -> None:
 
 
 def test_partials_are_all_used() -> None:
-    """What no script includes is dead."""
+    """A partial that no script includes is dead code."""
     assert set().union(*(included(path.read_text()) for path in SOURCES)) == set(PARTIALS)
 
 

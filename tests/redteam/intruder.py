@@ -1,4 +1,4 @@
-"""Somebody who holds what an agent holds, and speaks to the server without the wrapper."""
+"""An attacker with an agent's credentials, who bypasses the client."""
 
 from __future__ import annotations
 
@@ -43,17 +43,16 @@ class Holdings:
 
 @dataclass
 class Intruder:
-    """
-    A connection of its own.
+    """A connection of the attacker.
 
     Attributes:
-        said: Every reply so far, as bytes; of an error its text.
+        replies: Every reply so far, as bytes; of an error its text.
         errors: For every reply whether it was an error.
         lost: How often the server closed the connection, or did not answer in time.
     """
 
     holds: Holdings
-    said: list[bytes] = field(default_factory=list)
+    replies: list[bytes] = field(default_factory=list)
     errors: list[bool] = field(default_factory=list)
     lost: int = 0
     _connection: Connection | None = None
@@ -91,7 +90,7 @@ class Intruder:
         correlation: Word = "intruder",
         digest: bytes | str | None = None,
     ) -> Any:
-        """Call a guard, its own unless told otherwise; by default the second word is the key."""
+        """Call a guard, by default its own; by default the second word is the key."""
         declared = list(command[1:2]) if keys is None else list(keys)
         script = self.record[b"digest"] if digest is None else digest
         protocol = str(self.holds.protocol)
@@ -107,9 +106,9 @@ class Intruder:
 
     def head(self, digest: bytes | str, suffix: str = "") -> tuple[str, str]:
         """The words with which a call of a script begins, as the record has it."""
-        said = digest.decode() if isinstance(digest, bytes) else digest
+        sha1 = digest.decode() if isinstance(digest, bytes) else digest
         transport = self.record.get(b"transport", Transport.EVALSHA.value.encode()).decode()
-        command, name = call_head(Transport(transport), said)
+        command, name = call_head(Transport(transport), sha1)
         return command + suffix, name
 
     @property
@@ -132,9 +131,9 @@ class Intruder:
             self._connection = None
 
     def forget(self) -> None:
-        """Begin a new attempt: what was said before does not count."""
+        """Begin a new attempt: earlier replies do not count."""
         self.hang_up()
-        self.said.clear()
+        self.replies.clear()
         self.errors.clear()
         self.lost = 0
 
@@ -152,7 +151,7 @@ class Intruder:
         if isinstance(reply, Exception):
             # One of many in a reply.
             reply, is_error = str(reply).encode("utf-8", "surrogateescape"), True
-        self.said.append(flat(reply))
+        self.replies.append(flat(reply))
         self.errors.append(is_error)
         return reply
 

@@ -61,7 +61,7 @@ class Stage:
     _before: dict[bytes, bytes] = field(default_factory=dict)
 
     def try_out(self, attempt: Attempt) -> tuple[Outcome, str]:
-        """Make an attempt on a stage that is as it was first; what became of it, and why."""
+        """Reset the stage, make an attempt, and return its outcome with a summary."""
         self.reset()
         self.intruder.forget()
         assert self.intruder.record  # read before, so that it is no part of the attempt
@@ -70,10 +70,12 @@ class Stage:
         seen = attempt.act(self)
         changed = self.changed(by_guard=attempt.by_guard)
         leaked = self.leaked(by_guard=attempt.by_guard)
-        told = f"said {self.intruder.said[-8:]}, changed {sorted(changed)}, leaked {leaked}"
+        summary = (
+            f"replies {self.intruder.replies[-8:]}, changed {sorted(changed)}, leaked {leaked}"
+        )
         if seen or changed or leaked:
-            return Outcome.POSSIBLE, told
-        return self.worst_reply(), told
+            return Outcome.POSSIBLE, summary
+        return self.worst_reply(), summary
 
     def speak(self, protocol: int) -> None:
         """Let the intruder speak RESP2 or RESP3 from now on."""
@@ -81,21 +83,21 @@ class Stage:
         self.intruder = Intruder(replace(self.intruder.holds, protocol=protocol))
 
     def worst_reply(self) -> Outcome:
-        """The least that stood in the way of any of its commands."""
-        outcomes = [_outcome(said, error) for said, error in self._replies()]
+        """Return the worst outcome of all commands."""
+        outcomes = [_outcome(reply, error) for reply, error in self._replies()]
         return max(outcomes, key=list(Outcome).index, default=Outcome.NOTHING)
 
     def leaked(self, *, by_guard: bool) -> list[str]:
-        """What the intruder was told and should not know."""
-        told = b"\n".join(self.intruder.said)
-        return [name for name, secret in self.secrets(by_guard=by_guard) if secret in told]
+        """Return the names of secrets that replies contained."""
+        text = b"\n".join(self.intruder.replies)
+        return [name for name, secret in self.secrets(by_guard=by_guard) if secret in text]
 
     def secrets(self, *, by_guard: bool) -> Iterator[tuple[str, bytes]]:
-        """What no reply may have in it."""
+        """Yield name and text of each secret that no reply may contain."""
         if not by_guard:
             yield "its own data, unrecorded", OWN_SECRET.encode()
         yield "data of another agent", OTHER_SECRET.encode()
-        yield "data of nobody", NOBODYS_SECRET.encode()
+        yield "data of no agent", NOBODYS_SECRET.encode()
         yield "another's token", self.tokens[CLERK].encode()
         yield "the digest of another's token", token_digest(self.tokens[CLERK]).encode()
         yield "a password of an operator", OPERATOR_PASSWORD.encode()
@@ -118,7 +120,7 @@ class Stage:
         self._before = self.snapshot()
 
     def changed(self, *, by_guard: bool) -> set[bytes]:
-        """Which keys are not as they were, apart from what a guard writes down."""
+        """Return the changed keys, without those that a guard writes."""
         before, after = self._before, self.snapshot()
         names = {name for name in {*before, *after} if before.get(name) != after.get(name)}
         if by_guard:
@@ -131,12 +133,12 @@ class Stage:
         names = self.keyspace
         kept = {names.token(WORKER, token_digest(self.tokens[WORKER])), names.state(WORKER)}
         kept.add(names.audit(WORKER))
-        # Another's guard tells on whoever calls it.
+        # A call of another guard is recorded there.
         kept |= {of(name) for of in (names.denied, names.repeats) for name in (WORKER, CLERK)}
         return {name.encode() for name in kept}
 
     def keep(self) -> None:
-        """What is there now is how every attempt finds it."""
+        """Store the present data, which every attempt starts from."""
         for name, dumped in self.snapshot().items():
             self._kept[name] = (
                 dumped,
@@ -155,7 +157,7 @@ class Stage:
             pipe.execute()
 
     def key(self, name: str) -> bytes:
-        """What the server calls it."""
+        """Return the server's name of a key."""
         return self.keyspace.physical(name.encode())
 
     def digest(self, identity: str) -> bytes:
@@ -165,7 +167,7 @@ class Stage:
         return digest
 
     def state(self) -> bytes:
-        """What the intruder's guard has counted."""
+        """Return the counters of the intruder's guard."""
         packed: Any = self.operator.get(self.keyspace.state(WORKER))
         assert isinstance(packed, bytes)
         return packed
@@ -177,16 +179,16 @@ class Stage:
         return fields
 
     def _replies(self) -> list[tuple[bytes, bool]]:
-        return list(zip(self.intruder.said, self.intruder.errors, strict=True))
+        return list(zip(self.intruder.replies, self.intruder.errors, strict=True))
 
 
-def _outcome(said: bytes, is_error: bool) -> Outcome:
-    if is_error and said.startswith((b"NOPERM", b"NOAUTH", b"WRONGPASS")):
+def _outcome(reply: bytes, is_error: bool) -> Outcome:
+    if is_error and reply.startswith((b"NOPERM", b"NOAUTH", b"WRONGPASS")):
         return Outcome.ACL
     # As Redis words it of the patterns of SORT.
-    if is_error and b"insufficient ACL permissions" in said:
+    if is_error and b"insufficient ACL permissions" in reply:
         return Outcome.ACL
-    return Outcome.GUARD if is_error and said.startswith(b"LEASH ") else Outcome.NOTHING
+    return Outcome.GUARD if is_error and reply.startswith(b"LEASH ") else Outcome.NOTHING
 
 
 @contextmanager
@@ -243,7 +245,7 @@ def _bind(cli: Cli, file: Path, tier: Tier) -> dict[str, str]:
         return {}
     if tier is Tier.SEALED:
         cli.ok("vault", "seal", "--adopt", "jobs:*", "--adopt", "books:*", "--yes")
-    said: Any = json.loads(
+    users: Any = json.loads(
         cli.ok("--json", "fence", "apply", file, "--mint", "--tier", tier.value, "--yes")
     )
-    return {item["identity"]: item["password"] for item in said["passwords"]}
+    return {item["identity"]: item["password"] for item in users["passwords"]}

@@ -75,7 +75,7 @@ def reachable(stage: Stage, name: bytes) -> bool:
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_no_command_reaches_what_the_tier_keeps(stage: Stage, protocol: int) -> None:
-    """Nothing outside of its grants changes or is told, and in a sealed server nothing at all."""
+    """No key outside its grants changes or is revealed; on a sealed server none at all."""
     stage.speak(protocol)
     failures: dict[str, list[str]] = defaultdict(list)
     answered = set()
@@ -94,6 +94,6 @@ def test_no_command_reaches_what_the_tier_keeps(stage: Stage, protocol: int) -> 
         failures[spec.name] += [f"changed {name!r}" for name in changed]
         failures[spec.name] += stage.leaked(by_guard=stage.tier is Tier.FENCED)
 
-    assert {name: told for name, told in failures.items() if told} == {}
+    assert {name: texts for name, texts in failures.items() if texts} == {}
     if stage.tier is Tier.SEALED:
         assert answered <= OF_EVERY_CLIENT | CALLS_GUARD

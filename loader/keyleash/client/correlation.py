@@ -35,18 +35,18 @@ def correlation(correlation_id: str) -> Iterator[str]:
 
 
 def next_correlation() -> str:
-    """The id of the next call: the block's, else a new one."""
+    """Return the id of the next call: the block's, else a new one."""
     given = _current.get()
     return given if given is not None else new_correlation()
 
 
 def block_correlation() -> str | None:
-    """The id of the block that this call is in; None if it is in none."""
+    """Return the id of the current block; None outside of blocks."""
     return _current.get()
 
 
 def new_correlation() -> str:
-    """A random prefix and a count: unique across processes, and cheap."""
+    """Return a random prefix and a count: unique across processes, and cheap."""
     return f"{_prefix}-{next(_numbers)}"
 
 
@@ -57,5 +57,5 @@ def _begin() -> None:
 
 
 _begin()
-# Or the workers of a server that forks would give the same ids to different calls.
+# Otherwise forked processes would use the same ids for different calls.
 os.register_at_fork(after_in_child=_begin)

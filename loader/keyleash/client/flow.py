@@ -173,19 +173,6 @@ Queued = tuple[tuple[Argument, ...], dict[str, Any]]
 """A command as redis-py queues it: its words, and options for its parser."""
 
 
-def pipelined(
-    commands: Sequence[Queued], atomic: bool, waiting: RateWait, encoder: Callable[[], Any]
-) -> Flow:
-    """Send the commands of a pipeline; return one reply for each, in order.
-
-    Args:
-        encoder: Makes the encoder that the client's connections have.
-    """
-    if atomic:
-        return all_or_none(commands, waiting)
-    return each_on_its_own(commands, waiting, encoder)
-
-
 def all_or_none(commands: Sequence[Queued], waiting: RateWait) -> Flow:
     """Send all commands as one batch: all are allowed, or none runs.
 
@@ -209,6 +196,9 @@ def each_on_its_own(
     command is sent again if the wait allows it, before the commands of a later batch, which must
     not overtake it.
 
+    Args:
+        encoder: Makes the encoder that the client's connections have.
+
     Raises:
         DataError: a word cannot be encoded; nothing was sent.
         ConnectionError: there was no reply at all. Otherwise the error takes the place of
@@ -217,7 +207,10 @@ def each_on_its_own(
     """
     parts = deque(chunks(commands, range(len(commands))))
     if len(parts) > 1:
-        _require_sendable(commands, encoder().encode)
+        # Like redis-py, which encodes a whole pipeline before it sends any of it.
+        encode = encoder().encode
+        for word in chain.from_iterable(words for words, _ in commands):
+            encode(word)
     answers: list[Any] = [None] * len(commands)
     answered = False
     short: NotReplicatedError | None = None
@@ -249,13 +242,6 @@ def each_on_its_own(
     if short is not None:
         raise short.about(answers)
     return answers
-
-
-def _require_sendable(commands: Sequence[Queued], encode: Callable[[Any], bytes]) -> None:
-    # Like redis-py, which encodes a whole pipeline before it sends any of it.
-    for words, _ in commands:
-        for word in words:
-            encode(word)
 
 
 def chunks(commands: Sequence[Queued], indexes: Sequence[int]) -> Iterator[list[int]]:

@@ -110,17 +110,8 @@ class Session:
         Args:
             correlation: The correlation id; by default that of the current block.
         """
-        guard = self.guard
-        assert guard is not None  # noqa: S101 - callers look it up first
-        return guard_call(
-            self._table,
-            guard.digest,
-            self._token,
-            next_correlation() if correlation is None else correlation,
-            protocol,
-            command,
-            guard.transport,
-        )
+        guard, header = self._header(protocol, correlation)
+        return guard_call(self._table, guard.digest, *header, command, guard.transport)
 
     def batch_request(
         self,
@@ -130,18 +121,16 @@ class Session:
         correlation: str | None = None,
     ) -> tuple[Argument, ...]:
         """Return the call of the guard for a batch; otherwise like `request`."""
+        guard, header = self._header(protocol, correlation)
+        return batch_call(self._table, guard.batch_digest, *header, mode, commands, guard.transport)
+
+    def _header(
+        self, protocol: int | str, correlation: str | None
+    ) -> tuple[GuardRecord, tuple[str, str, int | str]]:
         guard = self.guard
         assert guard is not None  # noqa: S101 - callers look it up first
-        return batch_call(
-            self._table,
-            guard.batch_digest,
-            self._token,
-            next_correlation() if correlation is None else correlation,
-            protocol,
-            mode,
-            commands,
-            guard.transport,
-        )
+        given = next_correlation() if correlation is None else correlation
+        return guard, (self._token, given, protocol)
 
     # Replies.
 

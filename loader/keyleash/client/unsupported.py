@@ -11,7 +11,7 @@ import redis.asyncio.lock
 import redis.lock
 from redis.exceptions import ResponseError
 
-from keyleash.client.flow import Flow, Queued, RateWait, pipelined
+from keyleash.client.flow import Flow, Queued, RateWait, all_or_none, each_on_its_own
 from keyleash.client.session import GuardedTransport
 from keyleash.errors import CommandRefusedError, LeashError
 
@@ -172,9 +172,10 @@ class UnsupportedInPipeline(UnsupportedInClient):
     def _flow(self, commands: Sequence[Queued]) -> Flow:
         """Return the flow that sends *commands*."""
         queue: Any = self
-        is_atomic = self._atomic or queue.explicit_transaction
-        transport = self._transport
-        return pipelined(commands, is_atomic, RateWait(transport.wait_s), transport.encoder)
+        waiting = RateWait(self._transport.wait_s)
+        if self._atomic or queue.explicit_transaction:
+            return all_or_none(commands, waiting)
+        return each_on_its_own(commands, waiting, self._transport.encoder)
 
     def immediate_execute_command(self, *_: Any, **__: Any) -> NoReturn:
         """Deny: redis-py sends WATCH this way, and the commands after it."""

@@ -253,7 +253,7 @@ class CommandSpec:
 
     @property
     def mutates(self) -> bool:
-        """Whether a call changes anything, by its key flags or COMMAND's `write` flag."""
+        """Return whether a call changes anything, by its key flags or COMMAND's `write` flag."""
         if "readonly" in self.flags:
             # The server invents key specs of a module, and they then write every key.
             return False

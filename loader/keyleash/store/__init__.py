@@ -1,1 +1,1 @@
-"""What travels between a client, a guard and the loader: names, layouts, records, lines."""
+"""The data shared by clients, guards and the loader: key names, layouts, records, requests."""

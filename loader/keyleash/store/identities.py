@@ -16,12 +16,7 @@ def known_identities(client: Client, keyspace: Keyspace) -> list[str]:
 
 
 def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[str]:
-    """Return the selected identity, or all.
-
-    Args:
-        client: An operator's client.
-        keyspace: The names of the control keys.
-        name: The selected identity, or None for all.
+    """Return the identity *name*, or all known ones if it is None.
 
     Raises:
         OperationError (no-policy): no policy was ever loaded.
@@ -43,8 +38,7 @@ def require_known(client: Client, keyspace: Keyspace, name: str | None) -> list[
 
 
 def require_active(client: Client, keyspace: Keyspace) -> ActivePolicy:
-    """
-    Return the active policy.
+    """Return the active policy.
 
     Raises:
         OperationError (no-policy): No policy is active.
@@ -75,5 +69,5 @@ def server_time_us(client: Client) -> int:
 
 
 def server_time_ms(client: Client) -> int:
-    """Return the server's time in Unix milliseconds, which all limits and expiries use."""
+    """Return the server's clock, Unix milliseconds."""
     return server_time_us(client) // 1000

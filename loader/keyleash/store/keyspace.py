@@ -94,7 +94,7 @@ class Keyspace:
 
     def staged_stored_policy(self, load: str) -> str:
         """Hash: staged; becomes the stored policy."""
-        return f"{self.staged_prefix}{load}:kept"
+        return f"{self.staged_prefix}{load}:stored"
 
     def staged_layouts(self, load: str) -> str:
         """Hash: staged; becomes `layouts`."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.commands.spec import KeyRange, KeySearch, NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import KeyleashError
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.wire import Transport, reading_record
+
+_R = TypeVar("_R", "ActivePolicy", "GuardRecord")
 
 Client = Any
 """A redis-py client with `decode_responses` off, whose stubs mix sync and async types."""
@@ -87,52 +89,18 @@ def active_policy(raw: dict[bytes, bytes]) -> ActivePolicy | None:
     Raises:
         KeyleashError: a later version wrote it, or the record is corrupt.
     """
-    if not raw:
-        return None
-    with reading_record("the record of a policy"):
-        return _active_policy(raw)
-
-
-def _active_policy(raw: dict[bytes, bytes]) -> ActivePolicy:
-    fields = {name.decode(): value.decode("utf-8", "replace") for name, value in raw.items()}
-    return ActivePolicy(
-        generation=int(fields["generation"]),
-        digest=fields["digest"],
-        document=fields["document"],
-        actor=fields["actor"],
-        activated_ms=int(fields["activated_ms"]),
-        transport=_transport(fields["transport"]),
-        before=fields["before"],
-    )
+    return _record(ActivePolicy, raw, "the record of a policy", "replace") if raw else None
 
 
 def guard_record(raw: dict[bytes, bytes]) -> GuardRecord | None:
-    """Read the fields of a guard record; None if the identity has none.
-
-    Raises:
-        KeyleashError: a later version wrote it, with a transport that this one lacks.
-    """
-    if not raw:
-        return None
-    with reading_record("a guard record"):
-        return _guard_record(raw)
+    """Read the fields of a guard record; None if the identity has none; errors as above."""
+    return _record(GuardRecord, raw, "a guard record") if raw else None
 
 
-def _guard_record(raw: dict[bytes, bytes]) -> GuardRecord:
-    return GuardRecord(
-        digest=raw[b"digest"].decode(),
-        batch_digest=raw[b"batch_digest"].decode(),
-        policy_digest=raw[b"policy_digest"].decode(),
-        generation=int(raw[b"generation"]),
-        commands=raw[b"commands"].decode(),
-        transport=_transport(raw[b"transport"].decode()),
-        wait_replicas=int(raw[b"wait_replicas"]),
-        wait_ms=int(raw[b"wait_ms"]),
-        ttl_s=int(raw[b"ttl_s"]),
-        max_ttl_s=int(raw[b"max_ttl_s"]),
-        idle_s=int(raw[b"idle_s"]),
-        rotate_after_s=int(raw[b"rotate_after_s"]),
-    )
+def _record(cls: type[_R], raw: dict[bytes, bytes], what: str, errors: str = "strict") -> _R:
+    with reading_record(what):
+        texts = ((item, raw[item.name.encode()].decode("utf-8", errors)) for item in fields(cls))
+        return cls(**{item.name: _READERS[str(item.type)](text) for item, text in texts})
 
 
 def _transport(word: str) -> Transport:
@@ -143,6 +111,10 @@ def _transport(word: str) -> Transport:
             f"the guards have an unknown transport, `{word}`",
             help="update keyleash on this side",
         ) from None
+
+
+_READERS: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "Transport": _transport}
+"""The conversion of a field's text, by its type."""
 
 
 def read_history(client: Client, keyspace: Keyspace) -> tuple[ActivePolicy, ...]:

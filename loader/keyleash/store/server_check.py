@@ -8,59 +8,39 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
+from types import NoneType
 from typing import Any
 
 import redis
 import redis.client
 from redis.exceptions import ResponseError
 
-from keyleash.errors import (
-    ClusterError,
-    OperationError,
-    UnexpectedReplyError,
-)
+from keyleash.errors import ClusterError, OperationError, UnexpectedReplyError
 from keyleash.store.records import Client
 from keyleash.store.wire import is_of_a_cluster, reading_reply
 
-
-def _is_int(reply: Any) -> bool:
-    return isinstance(reply, int)
+_Check = Callable[[Any], bool]
 
 
-def _is_text(reply: Any) -> bool:
-    return isinstance(reply, bytes)
+def _is(*types: type) -> _Check:
+    return lambda reply: isinstance(reply, types)
 
 
-def _is_text_or_none(reply: Any) -> bool:
-    return reply is None or isinstance(reply, bytes)
+def _all(check: _Check, *types: Any) -> _Check:
+    return lambda reply: isinstance(reply, types) and all(map(check, reply))
 
 
-def _is_list(reply: Any) -> bool:
-    return isinstance(reply, list)
-
-
-def _are_texts(reply: Any) -> bool:
-    return isinstance(reply, list | set | frozenset | tuple) and all(map(_is_text, reply))
+_is_text = _is(bytes)
+_is_text_or_none = _is(bytes, NoneType)
+_are_texts = _all(_is_text, list, set, frozenset, tuple)
 
 
 def _are_names(reply: Any) -> bool:
     return _are_texts(reply) and all(b.decode() is not None for b in reply)
 
 
-def _are_texts_or_none(reply: Any) -> bool:
-    return isinstance(reply, list) and all(map(_is_text_or_none, reply))
-
-
 def _is_record(reply: Any) -> bool:
     return isinstance(reply, dict) and _are_texts([*reply, *reply.values()])
-
-
-def _are_flags(reply: Any) -> bool:
-    return isinstance(reply, list) and all(map(_is_int, reply))
-
-
-def _are_entries(reply: Any) -> bool:
-    return isinstance(reply, list) and all(map(_is_entry, reply))
 
 
 def _is_entry(entry: Any) -> bool:
@@ -79,6 +59,9 @@ def _is_entry_id(name: Any) -> bool:
     return ms.isdigit() and number.isdigit()
 
 
+_are_entries = _all(_is_entry, list)
+
+
 def _are_pages(reply: Any) -> bool:
     pages = reply.items() if isinstance(reply, dict) else reply or ()
     return all(len(page) == 2 and _is_text(page[0]) and _are_entries(page[1]) for page in pages)
@@ -89,24 +72,22 @@ def _is_section(reply: Any) -> bool:
     return isinstance(reply, dict) and len(reply) > 0 and "__raw__" not in reply
 
 
-_FORMS: dict[str, Callable[[Any], bool]] = {
+_FORMS: dict[str, _Check] = {
     **dict.fromkeys(
         ("DBSIZE", "DEL", "EXISTS", "HDEL", "HLEN", "HSET", "PEXPIRETIME", "PTTL", "SCARD",
          "STRLEN", "TTL", "UNLINK", "WAIT", "XACK", "XLEN", "ZADD", "ZCARD"),
-        _is_int,
+        _is(int),
     ),
     **dict.fromkeys(("DUMP", "GET", "HGET", "TYPE"), _is_text_or_none),
     "GETRANGE": _is_text,
-    **dict.fromkeys(
-        ("HVALS", "KEYS", "LRANGE", "SMEMBERS", "ZRANGE"), _are_texts
-    ),
+    **dict.fromkeys(("HVALS", "KEYS", "LRANGE", "SMEMBERS", "ZRANGE"), _are_texts),
     # Names and digests are text.
     **dict.fromkeys(("HKEYS", "ZREVRANGE"), _are_names),
-    **dict.fromkeys(("HMGET", "MGET"), _are_texts_or_none),
+    **dict.fromkeys(("HMGET", "MGET"), _all(_is_text_or_none, list)),
     "HGETALL": _is_record,
     "INFO": _is_section,
-    "SCRIPT EXISTS": _are_flags,
-    "FUNCTION LIST": _is_list,
+    "SCRIPT EXISTS": _all(_is(int), list),
+    "FUNCTION LIST": _is(list),
     **dict.fromkeys(("XRANGE", "XREVRANGE"), _are_entries),
     **dict.fromkeys(("XREAD", "XREADGROUP"), _are_pages),
 }  # fmt: skip

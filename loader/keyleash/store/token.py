@@ -29,7 +29,7 @@ USE_NOTED_IDLE_US = 1_000_000
 MAX_TOKEN_BYTES = 160
 """The longest real token has 100 bytes; longer input is not even hashed."""
 
-_ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # no characters that look alike
+_ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # without 0, o, 1, l
 TOKEN_START = "kl_"
 # In any case: a token in the place of a command returns in upper case.
 _IN_TEXT = re.compile(r"(kl_[a-z0-9-]{1,64})_[a-z0-9_-]{16,}", re.IGNORECASE)

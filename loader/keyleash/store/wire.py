@@ -33,7 +33,7 @@ NOT_FOUND = "Function not found"
 
 
 class Transport(StrEnum):
-    """How guards are stored and called. The Lua text and its digest are the same for both."""
+    """The way to store and call guards. The Lua text and its digest are the same for both."""
 
     EVALSHA = "evalsha"
     """In the script cache, which a restart, a failover and SCRIPT FLUSH empty."""
@@ -91,14 +91,12 @@ Argument = Any
 
 
 class BatchMode(StrEnum):
-    """How a batch is checked.
-
-    `each`: every command on its own; a denial takes the place of its reply.
-    `all`: all commands before any runs; one denial denies the batch.
-    """
+    """The order of checks and commands in a batch."""
 
     EACH = "each"
+    """Each command is checked before it runs; a denial takes the place of its reply."""
     ALL = "all"
+    """All commands are checked before any runs; one denial denies the batch."""
 
 
 def guard_call(

@@ -1,4 +1,4 @@
-"""What one agent can do to the server that all of them use."""
+"""Attacks of one agent on the server that all agents share."""
 
 from __future__ import annotations
 

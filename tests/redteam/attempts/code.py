@@ -59,14 +59,14 @@ def read_only_guard(stage: Stage) -> bool:
     head = stage.intruder.head(stage.intruder.record[b"digest"], "_RO")
     stage.intruder.say(*head, 1, OTHER, *header, "GET", OTHER)
     unwritten = stage.operator.xlen(stage.keyspace.denied(WORKER)) == refused
-    return unwritten and not stage.intruder.said[-1].startswith(b"NOPERM")
+    return unwritten and not stage.intruder.replies[-1].startswith(b"NOPERM")
 
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
 def read_source(stage: Stage) -> bool:
     """read the text of a guard, or delete scripts"""
     say = stage.intruder.say
-    said = say("HGETALL", stage.keyspace.source(WORKER))
+    reply = say("HGETALL", stage.keyspace.source(WORKER))
     say("SCRIPT", "EXISTS", "0" * 40)
     say("FUNCTION", "LIST")
-    return bool(said) and not stage.intruder.errors[0]
+    return bool(reply) and not stage.intruder.errors[0]

@@ -115,8 +115,8 @@ def make_token(stage: Stage) -> bool:
             say("SET", name, record)
             say("RESTORE", name, "0", record)
             say("PEXPIREAT", name, tomorrow_ms + KEEP_AFTER_EXPIRY_MS)
-            said = stage.intruder.call("GET", key, token="kl_x", digest=stage.digest(identity))
-            works = works or said in (OWN_SECRET.encode(), OTHER_SECRET.encode())
+            reply = stage.intruder.call("GET", key, token="kl_x", digest=stage.digest(identity))
+            works = works or reply in (OWN_SECRET.encode(), OTHER_SECRET.encode())
         stage.operator.delete(name)
     return works
 

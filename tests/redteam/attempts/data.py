@@ -95,7 +95,7 @@ def list_keys(stage: Stage) -> bool:
     """list the names of keys"""
     for call in (("KEYS", "*"), ("SCAN", "0", "COUNT", "1000"), ("RANDOMKEY",), ("DBSIZE",)):
         stage.intruder.say(*call)
-    return any(NOBODYS.encode() in said for said in stage.intruder.said)
+    return any(NOBODYS.encode() in reply for reply in stage.intruder.replies)
 
 
 @entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)

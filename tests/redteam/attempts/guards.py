@@ -114,12 +114,12 @@ def keyless_command(stage: Stage) -> None:
 def misshapen_call(stage: Stage) -> None:
     """omit arguments, send too many, or send a batch with wrong lengths"""
     say, record = stage.intruder.say, stage.intruder.record
-    one, batch = (stage.intruder.head(record[kind]) for kind in (b"digest", b"batch_digest"))
+    single, batch = (stage.intruder.head(record[kind]) for kind in (b"digest", b"batch_digest"))
     token = stage.tokens[WORKER]
-    say(*one, 0)
-    say(*one, 0, token)
-    say(*one, 0, token, "c", "2")
-    say(*one, 0, token, "c", "2", "MGET", *["jobs:1"] * 7001)
+    say(*single, 0)
+    say(*single, 0, token)
+    say(*single, 0, token, "c", "2")
+    say(*single, 0, token, "c", "2", "MGET", *["jobs:1"] * 7001)
     for tail in (("9", "GET", OTHER), ("-1", "GET", OTHER), ("x",), ("1",), ("2", "GET"), ("0",)):
         say(*batch, 0, token, "c", "2", "all", *tail)
     say(*batch, 0, token, "c", "2", "some", "2", "GET", OWN)

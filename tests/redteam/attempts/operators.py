@@ -1,4 +1,4 @@
-"""What is for operators."""
+"""Attacks with the commands of operators."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def become_another(stage: Stage) -> bool:
     say = stage.intruder.say
     say("ACL", "SETUSER", "mine", "on", "nopass", "~*", "+@all")
     say("ACL", "SETUSER", stage.intruder.holds.user or OPERATOR, "+@all", "~*")
-    say("ACL", "DELUSER", "nobody")
+    say("ACL", "DELUSER", "missing")
     stage.operator.acl_deluser("mine")
     return not all(stage.intruder.errors)
 
@@ -44,7 +44,7 @@ def log_in_as_another(stage: Stage) -> bool | None:
     say("HELLO", "3", "AUTH", "default", "x")
     say("RESET")
     stage.intruder.errors[-1] = True
-    stage.intruder.said[-1] = b"NOAUTH"
+    stage.intruder.replies[-1] = b"NOAUTH"
     say("GET", OWN)
     say("GET", OTHER)
     return False

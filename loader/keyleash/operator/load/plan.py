@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.emit import POLICY_DIGITS
 from keyleash.compiler.passes.protect_control_keys import protected_prefixes
-from keyleash.errors import PolicyError
+from keyleash.errors import OperationError, PolicyError
 from keyleash.limits.counters import DOUBLE, whole
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.migration import Migration, migration_of
@@ -39,7 +39,7 @@ class Snapshot:
     The records of an identity on the server.
 
     Attributes:
-        record: Its guard record; None if it is not active.
+        record: Its guard record; None if it is not active, an empty one if it is damaged.
         stamp: The stamp of the guard that its state belongs to; 0 if there is none.
         size: The length of its state in bytes; 0 if there is none.
         sources: The digests of its stored scripts.
@@ -83,12 +83,20 @@ def read_snapshots(
         for place, name in enumerate(names):
             record, stamp, size, sources = replies[place * 4 : place * 4 + 4]
             found[name] = Snapshot(
-                guard_record(record),
+                _record(record),
                 whole(struct.unpack("<d", stamp)[0]) if len(stamp) == DOUBLE else 0,
                 size,
                 frozenset(digest.decode() for digest in sources),
             )
     return found
+
+
+def _record(raw: dict[bytes, bytes]) -> GuardRecord | None:
+    """Return a guard record; of a damaged one an empty record, which matches no guard."""
+    try:
+        return guard_record(raw)
+    except OperationError:
+        return GuardRecord("", "", "", 0)
 
 
 def record_of(
