@@ -1,4 +1,4 @@
---- end_switch: let identities act again, now that all keys are where their guards look for them.
+--- end_switch: resume all identities after all keys were moved to the new prefixes.
 ---
 --- KEYS[1]  sealed   hash    the prefixes in force
 --- KEYS[2]  layouts  hash    layouts of all states
@@ -16,7 +16,7 @@ for _, name in ipairs(call('HKEYS', layouts_key)) do
   local state = state_prefix .. name
   local flag = call('GETRANGE', state, 8, 15)
   if #flag == 8 then
-    -- Who was suspended before stays so.
+    -- An identity that was suspended before stays suspended.
     local suspended = struct.unpack('<d', flag)
     if suspended < 0 then
       suspended = -1 - suspended

@@ -14,13 +14,13 @@
 --- ARGV[7]   max_reason  number  bytes of a reason
 --- ARGV[8]  actor     string
 --- ARGV[9]  reason    string  in every denial from now on
---- ARGV[10]  for_ms    string  duration; "" until it is ended
+--- ARGV[10]  for_ms    string  duration; "" for no end
 --- ARGV[11…] identities        none for all that are active
 ---
---- Replies  now_us, id of the control event or "", then for each identity: its name, when its
----          suspension ends (Unix ms; "" without an end), the reason, and 1 if this call suspended it, 0 if
----          another one lasts as long | the name of one that is not active: nothing was changed
----        | nil the prefixes are others by now: nothing was changed
+--- Replies  now_us, id of the control event or "", then for each identity: its name, the end of its
+---          suspension (Unix ms; "" without an end), the reason, and 1 if this call suspended it, 0
+---          if another one lasts as long | the name of one that is not active: nothing was changed
+---        | nil the prefixes have changed: nothing was changed
 ---
 --- A suspension never ends sooner because of another one: that would resume an identity that another
 --- operator stopped.
@@ -29,8 +29,7 @@ local prefix, public_prefix, state_prefix, guard_prefix = ARGV[1], ARGV[2], ARGV
 local suspension_prefix, latest_us, max_reason_bytes = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local call, argv = redis.call, ARGV
 --% include "operator/include/named_states.lua"
---% include "operator/include/is_in_force.lua"
-if not is_in_force() then return false end
+--% include "operator/include/require_in_force.lua"
 local wanted = {}
 for i = 11, #argv do wanted[#wanted + 1] = argv[i] end
 local states, unknown = named_states(wanted)
@@ -46,7 +45,7 @@ for i = 1, #states, 2 do
   local name, state = states[i], states[i + 1]
   local record = suspension_prefix .. name
   local before = struct.unpack('<d', call('GETRANGE', state, 8, 15))
-  -- A fenced agent may write any bytes there: what is no time has no end.
+  -- A fenced agent may write any bytes there: an invalid time has no end.
   if not (before < latest_us) then before = 1 end
   local lasts = before == 1 or (until_us > 1 and before >= until_us)
   if not lasts then

@@ -8,9 +8,9 @@
 --- ARGV[3]   guard     string  prefix of guard records
 --- ARGV[4]   tokens    string  prefix of the hashes of an identity's tokens
 --- ARGV[5]   token     string  prefix of token records
---- ARGV[6]   noted_us  number  a use is written if the one on record is older
---- ARGV[7]   idle_us   number  likewise, with a limit of idle time
---- ARGV[8]   keep_ms   number  how long a record outlives its token
+--- ARGV[6]   noted_us  number  minimum interval between updates of a token's last use
+--- ARGV[7]   idle_us   number  the same for a token with an idle timeout
+--- ARGV[8]   keep_ms   number  time for which a record outlives its token
 --- ARGV[9]  actor     string
 --- ARGV[10]  identity  string
 --- ARGV[11]  ttl_s     string  wanted life in seconds; "" for that of the policy
@@ -19,16 +19,15 @@
 ---
 --- Replies  when they expire (Unix ms); 1 if max_ttl shortened their life, else 0
 ---        | 0 no active policy has the identity: nothing was stored
----        | nil the prefixes are others by now: nothing was stored
+---        | nil the prefixes have changed: nothing was stored
 ---
 --- The rules are those of the guard record, so no token is issued by a policy that is not active.
 local sealed_key, control_key, prefix, public_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local guard_prefix, tokens_prefix, token_prefix = ARGV[3], ARGV[4], ARGV[5]
 local use_noted_us, use_noted_idle_us, keep_record_ms = ARGV[6], ARGV[7], ARGV[8]
 local call, argv = redis.call, ARGV
---% include "operator/include/is_in_force.lua"
 --% include "operator/include/issue.lua"
-if not is_in_force() then return false end
+--% include "operator/include/require_in_force.lua"
 local time = call('TIME')
 local expires_ms, capped = issue(argv[10], argv[9], argv[12], argv[11], time[1] * 1000000 + time[2], argv, 13, #argv)
 if not expires_ms then return 0 end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---- reset_limits: forget what limits of one identity have counted.
+--- reset_limits: clear the counters of limits of one identity.
 ---
 --- KEYS[1]   sealed      hash    the prefixes in force
 --- KEYS[2]   layouts     hash    layouts of all states
@@ -21,17 +21,16 @@
 --- ARGV[12…] names of counters to delete
 ---
 --- Replies  now_us, id of the control event or ""
----        | 0 the layout is another by now: nothing was changed
+---        | 0 the layout has changed: nothing was changed
 ---        | the identity's name, if it is not active: nothing was changed
----        | nil the prefixes are others by now: nothing was changed
+---        | nil the prefixes have changed: nothing was changed
 ---
---- A counter is deleted once, so that a call that counts meanwhile is not forgotten with it twice.
+--- A counter is deleted only once, so that later calls of a long reset do not clear new counts.
 local sealed_key, layouts_key, control_key = KEYS[1], KEYS[2], KEYS[3]
 local prefix, public_prefix, state_prefix, guard_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local call, argv = redis.call, ARGV
 --% include "operator/include/named_states.lua"
---% include "operator/include/is_in_force.lua"
-if not is_in_force() then return false end
+--% include "operator/include/require_in_force.lua"
 local states, unknown = named_states({ argv[6] })
 if not states then return unknown end
 if call('HGET', layouts_key, argv[6]) ~= argv[8] then return 0 end
@@ -39,7 +38,7 @@ local time = call('TIME')
 local reply = { string.format('%.0f', time[1] * 1000000 + time[2]), '' }
 
 local function clear(state, first, length)
-  -- What is beyond the end was never used.
+  -- The part beyond the end was never used.
   length = math.min(length, call('STRLEN', state) - first)
   if length > 0 then call('SETRANGE', state, first, string.rep('\0', length)) end
 end

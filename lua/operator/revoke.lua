@@ -12,9 +12,9 @@
 --- ARGV[6]  id        string  a token id, or "" for all tokens of the identity
 ---
 --- Replies  now_us, then identity, id, … of the tokens that this call revoked; "" for the id of one
----          that it could not, as what is recorded of it cannot be read
+---          whose record is corrupt, which could not be revoked
 ---
---- The tokens are looked up in here: one issued a moment ago must not slip through.
+--- The script looks up the tokens, so that one issued a moment ago is revoked too.
 local layouts_key, control_key, tokens_prefix, token_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local revoked_offset = ARGV[3]
 local call = redis.call

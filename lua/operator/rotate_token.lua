@@ -1,4 +1,4 @@
---- rotate_token: put a new token beside others, which end when the grace does.
+--- rotate_token: issue a new token, and end others after a grace period.
 ---
 --- KEYS[1]   sealed    hash    the prefixes in force
 --- KEYS[2]   control   stream  operator actions
@@ -8,9 +8,9 @@
 --- ARGV[3]   guard     string  prefix of guard records
 --- ARGV[4]   tokens    string  prefix of the hashes of an identity's tokens
 --- ARGV[5]   token     string  prefix of token records
---- ARGV[6]   noted_us  number  a use is written if the one on record is older
---- ARGV[7]   idle_us   number  likewise, with a limit of idle time
---- ARGV[8]   keep_ms   number  how long a record outlives its token
+--- ARGV[6]   noted_us  number  minimum interval between updates of a token's last use
+--- ARGV[7]   idle_us   number  the same for a token with an idle timeout
+--- ARGV[8]   keep_ms   number  time for which a record outlives its token
 --- ARGV[9]   bytes     number  length of a token record
 --- ARGV[10]  actor     string
 --- ARGV[11]  identity  string
@@ -25,17 +25,16 @@
 ---          token that is replaced: its id, and when it expires (Unix ms)
 ---        | 0 no active policy has the identity: nothing was changed
 ---        | 1 the token that was to be replaced is not live: nothing was changed
----        | nil the prefixes are others by now: nothing was changed
+---        | nil the prefixes have changed: nothing was changed
 ---
---- One script, so that there is no moment with the old token cut and no new one to go on with.
+--- One script, so that the old token is never revoked before the new one is valid.
 local sealed_key, control_key, prefix, public_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local guard_prefix, tokens_prefix, token_prefix = ARGV[3], ARGV[4], ARGV[5]
 local use_noted_us, use_noted_idle_us, keep_record_ms = ARGV[6], ARGV[7], ARGV[8]
 local record_bytes = tonumber(ARGV[9])
 local call, argv = redis.call, ARGV
---% include "operator/include/is_in_force.lua"
 --% include "operator/include/issue.lua"
-if not is_in_force() then return false end
+--% include "operator/include/require_in_force.lua"
 local identity, old, grace_ms, id = argv[11], argv[14], argv[15] + 0, argv[16]
 local tokens, record_prefix = tokens_prefix .. identity, token_prefix .. identity .. ':'
 local time = call('TIME')

@@ -1,13 +1,13 @@
---- stage: make states as the layouts of another policy have them, beside those in force.
+--- stage: migrate states to the layouts of another policy, under staged keys.
 ---
 --- KEYS     none
 ---
 --- ARGV[1]  state      string  prefix of states
 --- ARGV[2]  staged     string  prefix of staged keys
---- ARGV[3]  keep_ms    number  how long a staged state outlives a load that dies
---- ARGV[4]  latest_us  number  a time from here on is corrupt
---- ARGV[5]  load  string  whose staged states these are
---- ARGV[6…] for each identity: its name, and how its state is moved; see operator/load/migration.py
+--- ARGV[3]  keep_ms    number  time for which a staged state outlives a load that dies
+--- ARGV[4]  latest_us  number  times from here on are corrupt
+--- ARGV[5]  load  string  the id of the load
+--- ARGV[6…] for each identity: its name, and the migration of its state; see operator/load/migration.py
 ---
 --- Replies  for each identity: the numbers of the state that was moved, "" if there is none, and
 ---          the newest calls of its rings, by which activate.lua sees whether it has changed;

@@ -16,14 +16,13 @@
 ---
 --- Replies  now_us, id of the control event or "", then for each identity: its name, and 1 if it was
 ---          suspended, else 0 | the name of one that is not active: nothing was changed
----        | nil the prefixes are others by now: nothing was changed
+---        | nil the prefixes have changed: nothing was changed
 local sealed_key, layouts_key, control_key = KEYS[1], KEYS[2], KEYS[3]
 local prefix, public_prefix, state_prefix, guard_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local suspension_prefix, refused_prefix = ARGV[5], ARGV[6]
 local call, argv = redis.call, ARGV
 --% include "operator/include/named_states.lua"
---% include "operator/include/is_in_force.lua"
-if not is_in_force() then return false end
+--% include "operator/include/require_in_force.lua"
 local wanted = {}
 for i = 8, #argv do wanted[#wanted + 1] = argv[i] end
 local states, unknown = named_states(wanted)

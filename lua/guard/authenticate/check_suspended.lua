@@ -14,7 +14,7 @@ else
   local time = call('TIME')
   now_us = time[1] * 1000000 + time[2]
 end
--- A fenced agent may write any bytes there: what is no time has no end.
+-- A fenced agent may write any bytes there: an invalid time has no end.
 if not (suspended < {{ latest_us }}) then suspended = 1 end
 if suspended > 1 and suspended <= now_us then
   -- pcall, since on a full or read-only server the next call only looks at the clock again.

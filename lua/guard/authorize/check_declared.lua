@@ -4,7 +4,7 @@
 --
 -- The caller's list of keys is only a claim: the keys that the command will touch are checked.
 --% if batch
--- What stands behind the command's last argument is the next command.
+-- The next command follows the command's last argument.
 if walked == argv and last > stop then last = stop end
 if first == last and keys[count + 1] == walked[first] then
   if walked[first] then count = count + 1 end

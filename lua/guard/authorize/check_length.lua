@@ -6,7 +6,7 @@ local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. 
 place = base + place
 local function check(bytes)
   local name = walked[at]
-  -- In a batch, the next command stands where a key is missing.
+  -- In a batch, the next command is in the place of a missing key.
   if not name or not names[1] then return end
 --% if batch
   if how ~= 'p' then lengths[names[how == 'c' and #names or 1]] = bytes end

@@ -44,7 +44,7 @@ if weighs then weighed[n] = names end
 --% endif
   end
 --% endif
-  -- In these words what is no number is too much.
+  -- Written this way, NaN is too much.
   if not (work <= left) then
 --% if batch
     work = spent + work

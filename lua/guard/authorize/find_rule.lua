@@ -21,7 +21,7 @@ if not rule then
 --% endfor
     end
     local at = records and find(records, command, 1, true)
-    -- What is found across two records is no name.
+    -- A match across two records is not a name.
     while at and (at - 1) % (length + {{ rule_digits }}) ~= 0 do at = find(records, command, at + 1, true) end
     if at then rule = tonumber(string.sub(records, at + length, at + length + {{ rule_digits - 1 }})) end
     if rule then

@@ -18,7 +18,7 @@ do
       expires = 'large'
     else
       kept = call('DUMP', name)
-      -- What a key takes was estimated by a few of its elements.
+      -- The size of a key was estimated from a few of its elements.
       if #kept > bound then expires, kept = 'large', #kept end
     end
   end

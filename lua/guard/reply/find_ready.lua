@@ -19,7 +19,7 @@ ready, tried = (function()
   elseif waits == 'first_key' then
     ready = walked[first] and call('EXISTS', walked[first]) > 0
   elseif waits == 'block' and not group_at then
-    -- It only reads, so it can be tried; what it found is the reply, not to be read again.
+    -- The command only reads, so it is run here; its result is the reply, and is not read again.
     if typed then redis.setresp(3) end
     tried = redis.pcall(unpack(argv, name_at))
     ready = tried
@@ -36,7 +36,7 @@ ready, tried = (function()
         local consumers = call('XINFO', 'CONSUMERS', walked[i], group)
         for j = 1, #consumers do known = known or consumers[j][2] == consumer end
       end
-      -- CLAIM also takes what was delivered and has been idle for so long.
+      -- CLAIM also takes delivered entries that have been idle for that time.
       local idle = known and claim_at and redis.pcall('XPENDING', walked[i], group, 'IDLE', argv[claim_at], '-', '+', '1')
       -- An old id never waits, and the first call of a consumer makes it. Behind the last id that
       -- there can be, a range is an error and not empty.

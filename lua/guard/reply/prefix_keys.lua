@@ -2,7 +2,7 @@
 -- in:  places, first, last, step
 -- out: argv
 --
--- Only its place tells a key from an argument that reads the same.
+-- Only its place distinguishes a key from an equal argument.
 if places then
   for i = 1, #places do argv[places[i]] = {{ vault }} .. argv[places[i]] end
 elseif first == last then

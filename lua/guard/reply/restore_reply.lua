@@ -11,7 +11,7 @@ if type(reply) == 'table' then
 --% if batch
         local command = names[i] or argv[name_at]
 --% endif
-        -- The event stands; this one corrects it. A script words these errors in its own way.
+        -- The event remains; this one corrects it. These errors have another text in a script.
         if find(reply.err, '^ERR Wrong number of args') then
           reply = redis.error_reply("ERR wrong number of arguments for '" .. string.lower((string.gsub(command, ' ', '|'))) .. "' command")
         elseif find(reply.err, '^ERR Unknown [%a ]*command called from') then

@@ -1,4 +1,4 @@
--- elements_of: return what a key holds, or the beginnings of its first elements.
+-- elements_of: return the elements of a key, or the beginnings of its first ones.
 -- in:  short_elements, short_bytes
 -- out: elements_of
 --

@@ -1,4 +1,4 @@
--- fields_of_undo: return the fields of the event of an undo, with what each key held before it.
+-- fields_of_undo: return the fields of the event of an undo, with the before-image of each key.
 -- in:  vault
 -- out: fields_of_undo
 local function fields_of_undo(actor, undo, words, first, last)
@@ -9,16 +9,16 @@ local function fields_of_undo(actor, undo, words, first, last)
     held[#held + 1], held[#held + 2] = 'before', key
     key = vault .. key
     local kind, expires = call('TYPE', key).ok, string.format('%.0f', call('PEXPIRETIME', key))
-    local kept_as, kept = 'value', ''
+    local kind_of_image, image = 'value', ''
     if kind == 'none' then
       expires = 'absent'
     elseif kind == 'string' then
-      kept = call('GET', key)
+      image = call('GET', key)
     else
-      kept_as, kept = 'image', call('DUMP', key)
+      kind_of_image, image = 'image', call('DUMP', key)
     end
     held[#held + 1], held[#held + 2] = 'expires', expires
-    held[#held + 1], held[#held + 2] = kept_as, kept
+    held[#held + 1], held[#held + 2] = kind_of_image, image
   end
   local fields = {
     'token', '-', 'op', 'UNDO', 'keys', table.concat(names), 'correlation', undo,

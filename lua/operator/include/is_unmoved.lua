@@ -1,4 +1,4 @@
--- is_unmoved: return whether no call was counted in a state since its numbers and calls were read.
+-- is_unmoved: return whether a state is the same as when its numbers and newest calls were read.
 -- in:  unpack_struct
 -- out: is_unmoved
 --

@@ -16,8 +16,8 @@ local function issue(identity, actor, note, wanted_s, now_us, words, first, last
   local wanted, longest = tonumber(wanted_s) or rules[1] + 0, rules[2] + 0
   local issued_ms = math.floor(now_us / 1000)
   local expires_ms = issued_ms + math.min(wanted, longest) * 1000
-  -- It counts as used just so long ago that its first use is written down, and the idle time,
-  -- which is measured from that, begins now. So until then `used_us` is before the issue.
+  -- The last use is set so far back that the first use is recorded. The idle time, which is
+  -- measured from it, begins now. So until then `used_us` is before the issue.
   local used_us = now_us - (rules[3] == '0' and use_noted_us or use_noted_idle_us)
   local kept_until = string.format('%.0f', expires_ms + keep_record_ms)
   for i = first, last, 2 do

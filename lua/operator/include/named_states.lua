@@ -12,7 +12,7 @@ local function named_states(wanted)
   local states = {}
   for _, name in ipairs(wanted) do
     local state = state_prefix .. name
-    -- What stands where a state was before the prefixes changed is none.
+    -- A short value left by a change of prefixes is not a state.
     if call('EXISTS', guard_prefix .. name, state) == 2 and call('STRLEN', state) >= 16 then
       states[#states + 1], states[#states + 2] = name, state
     elseif not all then

@@ -15,14 +15,14 @@ local function step_number(moves, at, state, now_us)
     local index, new_end_us, next_at = unpack_struct('<Hd', moves, at + 1)
     local end_us, used = unpack_struct('<dd', state, index * 8 + 1)
     if now_us >= end_us then return pack('<dd', 0, 0), next_at end
-    -- No window ends so late: what is corrupt stays so.
+    -- No window ends so late: a corrupt number stays corrupt.
     if not (end_us < latest_us) then return pack('<dd', end_us, used), next_at end
-    -- The window that is open stays open, with its count, until the new calendar ends it.
+    -- The open window stays open, with its count, until the new calendar ends it.
     return pack('<dd', new_end_us, used), next_at
   elseif step == 'p' then
     local index, pace_us, new_pace_us, next_at = unpack_struct('<Hdd', moves, at + 1)
     local tat_us = unpack_struct('<d', state, index * 8 + 1)
-    -- As many calls are still owed; each now costs the new interval. What is corrupt stays so.
+    -- The same number of calls is still owed, at the new interval. A corrupt number stays corrupt.
     if tat_us > now_us and tat_us < latest_us then
       tat_us = now_us + math.ceil((tat_us - now_us) / pace_us * new_pace_us)
     end

@@ -10,7 +10,7 @@ local function step_ring(moves, at, state, now_us)
     return string.sub(state, offset + 1, offset + capacity * 8), capacity, next_at
   elseif step == 'm' then
     local index, offset, held, capacity, next_at = unpack_struct('<HIII', moves, at + 1)
-    -- What was never used is not made to be looked through.
+    -- A ring that was never used stays absent.
     if #state <= offset then return '', capacity, next_at end
     return moved_ring(capacity, state, index, offset, held), capacity, next_at
   end
