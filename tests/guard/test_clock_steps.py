@@ -199,15 +199,15 @@ def test_reset_of_all_limits_is_on_record_as_an_operator_action(leash: Leash) ->
 
 
 @pytest.mark.parametrize("stored", [b"\xff" * 8, b"\0\0\0\0\0\0\xf0\x7f"], ids=["nan", "infinity"])
-def test_reset_clears_corrupt_counters(leash: Leash, spoilt: bytes) -> None:
+def test_reset_clears_corrupt_counters(leash: Leash, stored: bytes) -> None:
     """Of the identity, a token and a captured segment, whatever bytes they hold."""
     leash.load(one=limited())
     agent = leash.agent("one")
     agent.set("doc:a", "x")
     for place in range(24, len(leash.state("one")), 8):
-        leash.admin.setrange(NAMES.state("one"), place, spoilt)
+        leash.admin.setrange(NAMES.state("one"), place, stored)
     for key in counters(leash):
-        leash.admin.set(key, spoilt[:5])
+        leash.admin.set(key, stored[:5])
     with pytest.raises(keyleash.CounterCorruptError):
         agent.set("doc:a", "x")
 
