@@ -29,14 +29,14 @@ def test_example_policy_names_the_published_schema() -> None:
     assert (example.parent / path).resolve() == SCHEMA
 
 
-def test_declared_settings_are_in_the_schema_with_help_and_example() -> None:
-    """A declaration in the model is all that the schema needs."""
+def test_declared_settings_are_in_the_schema_with_help_example_and_default() -> None:
+    """The schema of a section follows from the declarations in the model."""
     definitions: dict[str, Any] = json_schema()["$defs"]
     sections = {
-        "TokenShape": TokenRules,
-        "AuditShape": AuditRules,
-        "DurabilityShape": Durability,
-        "LimitsShape": Identity,
+        "Token": TokenRules,
+        "Audit": AuditRules,
+        "Durability": Durability,
+        "Limits": Identity,
     }
     for name, model in sections.items():
         fields = definitions[name]["properties"]
@@ -44,3 +44,7 @@ def test_declared_settings_are_in_the_schema_with_help_and_example() -> None:
             if not setting.part_of:
                 assert fields[setting.key]["description"] == setting.help
                 assert fields[setting.key]["examples"]
+    assert definitions["Token"]["properties"]["ttl"]["default"] == "12h"
+    assert definitions["Audit"]["properties"]["before_images"]["default"] == "off"
+    assert definitions["Durability"]["properties"]["timeout"]["default"] == "50ms"
+    assert "default" not in definitions["Token"]["properties"]["idle"]

@@ -1,4 +1,4 @@
-"""The policy: its model, how it is read from a file, and how key patterns match."""
+"""The policy: its model, its parser, and the matching of key patterns."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Whoever only needs the model, as a client does, must not pay for yaml and pydantic.
+    # A client needs only the model, without the imports of yaml and pydantic.
     if name == "parse_policy":
         return import_module("keyleash.policy.parse").parse_policy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The policy as plain data, with the place in the file of each part."""
+"""The policy as plain data, with the places of its parts in the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keyleash.policy.settings import SettingKind, setting
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """Bytes that stand in the key as they are."""
+    """Literal bytes of a key."""
 
     text: bytes
 
@@ -39,8 +39,8 @@ PatternPart = Literal | Capture | AnySuffix
 class Pattern:
     """A pattern of keys or channels: `source` as written, `parts` with adjacent literals joined.
 
-    A capture stands at most once in each `:`-separated segment, and never in the
-    segment of the final `*`; so matching takes time linear in the text.
+    Each `:`-separated segment has at most one capture, and the segment of the final `*` has
+    none, so matching takes time linear in the text.
     """
 
     source: str
@@ -59,15 +59,15 @@ class Grant:
 
     Attributes:
         allow: In the order of `OperationClass`.
-        keys: Empty if `publish` is all that the grant allows.
-        only: If not None, the grant holds for these commands alone. Entries are
-            command names in upper case, where a container such as `XGROUP` stands for
-            all of its sub-commands, or ACL categories with their `@`, lower case.
-        except_: The grant does not hold for these.
+        keys: Empty if the grant allows `publish` only.
+        only: The only commands that the grant applies to; None for all. Entries are command
+            names in upper case, where a container such as `XGROUP` includes all of its
+            sub-commands, or ACL categories with their `@` in lower case.
+        except_: Commands that the grant does not apply to.
         channels: Empty if the grant does not allow `publish`.
-        image_bytes: As `AuditRules.image_bytes`, for the grant's keys; None if that decides.
-        value_bytes: The length that one call may give a string under the grant's keys; None if
-            the grant sets none. Of several grants that match a key, the smallest counts.
+        image_bytes: `AuditRules.image_bytes` for the grant's keys; None for the identity's.
+        value_bytes: The longest string that a call may make under the grant's keys; None for
+            the default. If several grants match a key, the smallest bound applies.
     """
 
     allow: tuple[OperationClass, ...]
@@ -98,7 +98,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """Refuses keys, whatever any grant says."""
+    """Denies keys, whatever grants allow."""
 
     keys: tuple[Pattern, ...]
     span: Span | None = field(default=None, compare=False, repr=False)
@@ -110,7 +110,7 @@ class TokenRules:
     The lifetimes of an identity's tokens, in seconds.
 
     Attributes:
-        spans: Places of the fields that the identity itself sets, by name in the file.
+        spans: Places of the fields that the identity sets itself, by name in the file.
     """
 
     ttl_s: int = setting(
@@ -148,7 +148,7 @@ class TokenRules:
 
 
 class Values(StrEnum):
-    """What an event records of arguments that are not keys."""
+    """The form in which events record arguments that are not keys."""
 
     NONE = "none"
     LENGTH = "length"
@@ -159,7 +159,7 @@ class Values(StrEnum):
 @dataclass(frozen=True, slots=True)
 class AuditRules:
     """
-    What the audit stream of an identity records, and its retention.
+    The content of an identity's audit stream, and its retention.
 
     Attributes:
         retain: Number of events to keep; None if `retain_s` or `hard_max` decides.
@@ -243,12 +243,12 @@ class Durability:
 @dataclass(frozen=True, slots=True)
 class Breaker:
     """
-    After how many refusals an identity suspends itself.
+    The denials after which an identity is suspended.
 
     Attributes:
-        threshold: So many refusals,
-        period: within this: `second`, `minute`, `hour` or `day`, sliding.
-        suspend_s: For how long.
+        threshold: Number of denials.
+        period: The sliding window: `second`, `minute`, `hour` or `day`.
+        suspend_s: Duration of the suspension.
     """
 
     threshold: int
@@ -257,13 +257,13 @@ class Breaker:
 
     @property
     def reason(self) -> str:
-        """How refusals and records say why."""
+        """The reason in denials and records."""
         return f"on_denials: {self.threshold}/{self.period}"
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """A finding of lint, by its code, that somebody has looked at and lets stand."""
+    """A lint finding, by its code, that was reviewed and accepted."""
 
     code: str
     reason: str
@@ -271,7 +271,7 @@ class Acceptance:
 
 
 class IdentityKind(StrEnum):
-    """Who acts with the identity's tokens; the two never share one."""
+    """The holder of the identity's tokens; the two never share an identity."""
 
     MACHINE = "machine"
     HUMAN = "human"
@@ -282,8 +282,8 @@ class Identity:
     """One identity with the document's defaults already applied.
 
     Attributes:
-        work: How many units of work (`commands.work`) one call or batch may be.
-        accepted: What lint need not say; no part of what the identity may do.
+        work: Most units of work (`commands.work`) of a call or batch.
+        accepted: Accepted lint findings; they do not affect access.
     """
 
     name: str
@@ -310,7 +310,7 @@ class Identity:
 
     @property
     def limits(self) -> tuple[Limit, ...]:
-        """Rates, then budgets: the order in which a guard checks them."""
+        """Rates, then budgets, in the order in which a guard checks them."""
         return (*self.rates, *self.budgets)
 
 
@@ -319,13 +319,12 @@ class Policy:
     """A whole, valid policy document.
 
     Attributes:
-        warnings: What has no effect, on the server that the policy was read for or on any, in
-            file order.
+        warnings: Rules without effect, on the target server or on any, in file order.
     """
 
     identities: tuple[Identity, ...]
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
 
     def identity(self, name: str) -> Identity | None:
-        """The identity of that name, or None."""
+        """Return the identity of that name, or None."""
         return next((item for item in self.identities if item.name == name), None)

@@ -1,4 +1,4 @@
-"""From the text of a policy file to a `Policy`, or to everything that is wrong with it."""
+"""Parse a policy file to a `Policy`, or report all of its problems."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ from keyleash.policy.model import Grant, Identity, IdentityKind, Policy
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.schema_errors import check_shape
 from keyleash.policy.sections import (
-    Origin,
-    merge_token_rules,
+    check_token,
     read_acceptances,
     read_breaker,
     read_section,
-    read_token_values,
 )
 from keyleash.policy.yaml import YamlNode, read_document
 
@@ -41,17 +39,16 @@ def parse_policy(
     Args:
         text: YAML, or JSON.
         file: The document's name, for the places of problems.
-        commands: The commands that `only` and `except` may name; None takes every name, for
+        commands: The commands that `only` and `except` may name; None allows every name, for
             a document that was checked when it was loaded.
-        server: The commands of the server that the policy is for, if it is known: a name
-            that it lacks is a warning.
+        server: The commands of the target server, if it is known; other names are warnings.
 
     Returns:
         The policy with the document's defaults applied, identities in file order and
         limits in the order of `Counter`.
 
     Raises:
-        PolicyError: With every problem of the document, in file order.
+        PolicyError: All problems of the document, in file order.
     """
     problems, warnings = Problems(), Problems()
     root = check_shape(read_document(text, file, problems), problems)
@@ -62,7 +59,7 @@ def parse_policy(
 
 
 class _Reader:
-    """Reads the parts of one document whose shape is right."""
+    """Reads the parts of a document without schema errors."""
 
     def __init__(
         self, root: YamlNode, names: CommandNames, problems: Problems, warnings: Problems
@@ -72,18 +69,22 @@ class _Reader:
         self._problems = problems
         self._warnings = warnings
         defaults = root.get("defaults")
-        token = defaults.get("token") if defaults else None
-        self._token = read_token_values(token, Origin.DEFAULTS, problems)
+        self._token = defaults.get("token") if defaults else None
         self._defaults = self._rules(defaults, Identity("", IdentityKind.MACHINE, ()))
+        self._is_token_valid = self._is_valid(self._token)
+
+    def _is_valid(self, node: YamlNode | None) -> bool:
+        return node is None or not self._problems.any_between(node.span, node.end)
 
     def _rules(self, node: YamlNode | None, base: Identity) -> Identity:
-        """Return *base* with the rules in *node* that have defaults, except `token`."""
+        """Return *base* with the rules in *node* that have defaults."""
 
         def below(section: str) -> YamlNode | None:
             return node.get(section) if node else None
 
         return replace(
             read_section(below("limits"), base, self._problems),
+            token=read_section(below("token"), base.token, self._problems),
             audit=read_section(below("audit"), base.audit, self._problems),
             durability=read_section(below("durability"), base.durability, self._problems),
             on_denials=read_breaker(below("on_denials"), base.on_denials, self._problems),
@@ -115,34 +116,32 @@ class _Reader:
 
     def _identity(self, name: str, node: YamlNode) -> Identity:
         problems = self._problems
-        self._check_name(name, node)
+        if not _IDENTITY_NAME.fullmatch(name):
+            problems.add(
+                "bad-identity-name",
+                f"{quote(name)} is not a valid name for an identity",
+                node.label,
+                "write 1 to 64 lower-case letters, digits and hyphens",
+            )
         grants = node.get("grants")
         read = read_grants(grants, self._names, problems) if grants else ()
         captures = _captures(grants, read)
-        own_token = read_token_values(node.get("token"), Origin.IDENTITY, problems)
+        rules, token = self._rules(node, self._defaults), node.get("token")
+        if self._is_token_valid and self._is_valid(token):
+            rules = replace(rules, token=check_token(rules.token, token, self._token, problems))
         identity = replace(
-            self._rules(node, self._defaults),
+            rules,
             name=name,
             kind=self._kind(node.get("kind")),
             grants=read,
             deny=read_denies(node.get("deny"), problems),
             rates=read_limits(Rate, node.get("rate"), captures, problems),
             budgets=read_limits(Budget, node.get("budget"), captures, problems),
-            token=merge_token_rules(self._token, own_token, problems),
             accepted=read_acceptances(node.get("accept"), problems),
             span=node.label,
         )
         warn_of_masked_images(identity, node, self._warnings)
         return identity
-
-    def _check_name(self, name: str, node: YamlNode) -> None:
-        if not _IDENTITY_NAME.fullmatch(name):
-            self._problems.add(
-                "bad-identity-name",
-                f"{quote(name)} is no name for an identity",
-                node.label,
-                "write 1 to 64 lower-case letters, digits and hyphens",
-            )
 
     def _kind(self, node: YamlNode | None) -> IdentityKind:
         if node is None:
@@ -160,7 +159,7 @@ class _Reader:
 
 
 def _captures(node: YamlNode | None, grants: tuple[Grant, ...]) -> Captures:
-    """What the granted key patterns capture, or None if some of them could not be read."""
+    """Return the captures of the granted key patterns; None if some could not be read."""
     if node is None or node.partial:
         return None
     for entry, grant in zip(node.entries, grants, strict=True):

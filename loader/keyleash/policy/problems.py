@@ -1,4 +1,4 @@
-"""Collecting what is wrong with a document, and the words in which it is said."""
+"""Collect the problems of a document, and format user input in messages."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SHOWN_IDENTITIES = 10
 
 
 class Problems:
-    """The problems found so far; the same one found twice counts once."""
+    """The problems found so far, without duplicates."""
 
     def __init__(self) -> None:
         self._found: dict[Problem, None] = {}
 
     def add(self, code: str, message: str, span: Span, help: str) -> None:
-        """Note one problem."""
+        """Add a problem."""
         self._found[Problem(code, message, span, help)] = None
 
     def attempt(self, read: Callable[[], T]) -> T | None:
-        """Call *read*; if it raises `PolicyError`, note its problems and return None."""
+        """Call *read*; if it raises `PolicyError`, add its problems and return None."""
         try:
             return read()
         except PolicyError as error:
@@ -32,7 +32,7 @@ class Problems:
             return None
 
     def any_between(self, start: Span, end: Span) -> bool:
-        """Whether a problem lies at or after *start* and before *end*."""
+        """Return whether a problem is at or after *start* and before *end*."""
         first, last = place(start), place(end)
         return any(first <= place(problem.span) < last for problem in self._found)
 
@@ -43,37 +43,37 @@ class Problems:
 
     def require_none(self) -> None:
         """
-        Do nothing if no problem was found.
+        Raise an error if a problem was found.
 
         Raises:
-            PolicyError: With every problem, in file order.
+            PolicyError: All problems, in file order.
         """
         if self._found:
             raise self.error()
 
     def error(self, last: PolicyError | None = None) -> PolicyError:
-        """All problems as one error, with those of *last*, which stopped the reading."""
+        """Return all problems as one error, with those of *last*, which ended the parsing."""
         found = dict.fromkeys((*self._found, *(last.problems if last else ())))
         return PolicyError(in_order(found))
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Problems of one file, by where they are."""
+    """Return problems of one file, in file order."""
     return tuple(sorted(problems, key=lambda problem: place(problem.span)))
 
 
 def place(span: Span) -> tuple[int, int]:
-    """By which problems are put in file order."""
+    """Return the sort key of file order."""
     return span.line, span.column
 
 
 def fail(code: str, message: str, span: Span, help: str) -> PolicyError:
-    """A `PolicyError` of one problem, to be raised by a reader of one value."""
+    """Return a `PolicyError` with one problem."""
     return PolicyError([Problem(code, message, span, help)])
 
 
 def quote(text: str) -> str:
-    """User input in backticks, on one line and not too long."""
+    """Return user input in backticks, escaped and shortened."""
     shown = text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
     visible = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown
@@ -82,7 +82,7 @@ def quote(text: str) -> str:
 
 
 def listing(words: Iterable[str], most: int | None = None) -> str:
-    """Words in backticks, separated by commas; of more than *most* the first, and how many more."""
+    """Return words in backticks with commas: the first *most*, and a count of the others."""
     some = list(words)
     shown = ", ".join(f"`{word}`" for word in some[:most])
     return shown if most is None or len(some) <= most else f"{shown} and {len(some) - most} more"
@@ -90,12 +90,12 @@ def listing(words: Iterable[str], most: int | None = None) -> str:
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     """
-    The help for an unknown word.
+    Return the help for an unknown word.
 
     Args:
-        word: What was written.
-        known: What could have been meant; case does not count.
-        otherwise: The help if nothing is close.
+        word: The unknown word.
+        known: The valid words; case is ignored.
+        otherwise: The help if none of them is similar.
     """
     # difflib is quadratic in the length, and no known word is this long.
     if len(word) > SHOWN_CHARS:
@@ -106,6 +106,6 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
 
 
 def which_identity(name: str, known: Iterable[str], have: str = "it has") -> str:
-    """The help for an unknown identity: which was meant, or the first of those that there are."""
+    """Return the help for an unknown identity: a similar name, or the first known ones."""
     names = list(known)
     return did_you_mean(name, names, f"{have} {listing(names, SHOWN_IDENTITIES)}")

@@ -1,4 +1,4 @@
-"""Durations, sizes and counts per period, as people write them."""
+"""Parse and format durations, sizes and counts per period."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COUNT_PER_PERIOD = re.compile(rf"(-?{_NUMBER})/([A-Za-z]+)")
 
 
 def is_duration(text: str) -> bool:
-    """Whether it has the form of a duration, in or out of bounds."""
+    """Return whether *text* has the form of a duration, in or out of bounds."""
     return _as_duration(text) is not None
 
 
@@ -46,16 +46,16 @@ def parse_duration(
     Read a duration such as `30s`, `15m`, `12h`, `3d`, `2w` or `1h30m`.
 
     Args:
-        text: What was written.
-        span: Where it stands.
-        max_days: The longest that it may be.
-        because: Why it may not be longer.
+        text: The text to read.
+        span: Its place.
+        max_days: The longest duration.
+        because: The reason for that bound, for the help.
 
     Returns:
         Seconds, at least 1; by default at most `MAX_DURATION_S`.
 
     Raises:
-        PolicyError: It is no duration, not over zero, or too long.
+        PolicyError: It is not a duration, not over zero, or too long.
     """
     found = _as_duration(text)
     if found is None:
@@ -88,13 +88,13 @@ def parse_duration(
 
 def parse_wait(text: str, span: Span) -> int:
     """
-    Read how long a reply may be waited for: `50ms` or `2s`.
+    Read a time to wait such as `50ms` or `2s`.
 
     Returns:
         Milliseconds, from 1 to `MAX_WAIT_MS`.
 
     Raises:
-        PolicyError: It is no such thing, or out of bounds.
+        PolicyError: It is not a time to wait, or out of bounds.
     """
     found = _WAIT.fullmatch(text)
     if found is None:
@@ -118,14 +118,20 @@ def parse_wait(text: str, span: Span) -> int:
 
 
 def format_duration(seconds: int) -> str:
-    """Seconds as `parse_duration` reads them: `5400` as `1h30m`, 30 days as `30d`."""
-    said, units_s = "", dict(UNITS_S)
+    """Return seconds as `parse_duration` reads them: `5400` as `1h30m`, 30 days as `30d`."""
+    text, units_s = "", dict(UNITS_S)
     if seconds % units_s["w"]:
         del units_s["w"]
     for unit, unit_s in units_s.items():
         count, seconds = divmod(seconds, unit_s)
-        said += f"{count}{unit}" if count else ""
-    return said or "0s"
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
+
+
+def format_size(count: int) -> str:
+    """Return bytes as `parse_size` reads them: `65536` as `64kb`."""
+    unit = next(unit for unit in ("mb", "kb", "b") if count % UNITS_BYTES[unit] == 0)
+    return f"{count // UNITS_BYTES[unit]}{unit}"
 
 
 def parse_size(
@@ -139,15 +145,15 @@ def parse_size(
 
     Args:
         text: The text to read.
-        span: Where it stands.
+        span: Its place.
         max_bytes: The largest size, whole MiB.
-        instead_of_none: What help adds where the size is not over zero.
+        instead_of_none: An addition to the help for a size of zero.
 
     Returns:
         Bytes, from 1 to *max_bytes*.
 
     Raises:
-        PolicyError: It is no size, or out of bounds.
+        PolicyError: It is not a size, or out of bounds.
     """
     largest = f"`{max_bytes // UNITS_BYTES['mb']}mb`"
     found = _SIZE.fullmatch(text)
@@ -173,16 +179,11 @@ def parse_count_per_period(text: str, periods: Collection[str], span: Span) -> t
     """
     Read a count per period such as `600/minute`.
 
-    Args:
-        text: What was written.
-        periods: The periods that may stand after the slash.
-        span: Where it stands.
-
     Returns:
-        The count, at least 1, and the period.
+        The count, at least 1, and the period, one of *periods*.
 
     Raises:
-        PolicyError: It is no such thing, the period is unknown, or the count below 1.
+        PolicyError: It is not a count per period, the period is unknown, or the count below 1.
     """
     found = _COUNT_PER_PERIOD.fullmatch(text)
     if found is None:

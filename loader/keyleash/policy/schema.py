@@ -1,12 +1,13 @@
-"""The shape of a policy document as pydantic models, and its JSON Schema.
+"""The schema of a policy document as pydantic models, and its JSON Schema.
 
-Simple fields come from the declarations in `model`; fields that hold rules are written here.
+Simple fields follow from the declarations in `model`; fields that hold rules are written here. The
+names of the classes are those of the definitions in the JSON Schema.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
@@ -22,18 +23,24 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from keyleash.commands import OperationClass
-from keyleash.limits import Budget, Rate
-from keyleash.policy.model import AuditRules, Durability, Identity, IdentityKind, TokenRules
+from keyleash.commands.work import DEFAULT_VALUE_BYTES
+from keyleash.limits import Counter
+from keyleash.limits.budget import Budget as BudgetLimit
+from keyleash.limits.rate import RATE_PERIODS_US
+from keyleash.policy import model
+from keyleash.policy.quantities import format_size
 from keyleash.policy.settings import Setting, SettingKind, settings_of
 from keyleash.policy.yaml import Path
 
 ABSENT: Any = None
-"""The default of an optional field; not valid if written."""
+"""The default of an optional field; not valid in a document."""
+
+_SUBJECT = "Subject that shares the counter: `identity`, `token` or a captured segment."
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a schema error says that a field must be."""
+    """The type of a field in error messages."""
 
     text: str
 
@@ -68,10 +75,10 @@ Duration = Annotated[
 Wait = Annotated[Quantity, Expected("a duration"), _text("[0-9]+(ms|s)")]
 Size = Annotated[Quantity, Expected("a size"), _text("[0-9]+(b|kb|mb)")]
 RateQuantity = Annotated[
-    Quantity, Expected("a count per period"), _text(f"[0-9]+/({'|'.join(Rate.PERIODS)})")
+    Quantity, Expected("a count per period"), _text(f"[0-9]+/({'|'.join(RATE_PERIODS_US)})")
 ]
 BudgetQuantity = Annotated[
-    Quantity, Expected("a count per period"), _text(f"[0-9]+/({'|'.join(Budget.PERIODS)})")
+    Quantity, Expected("a count per period"), _text(f"[0-9]+/({'|'.join(BudgetLimit.PERIODS)})")
 ]
 KeyPatterns = Annotated[list[str], Expected("a list of key patterns")]
 Commands = Annotated[list[str], Expected("a list of commands and categories")]
@@ -87,27 +94,27 @@ def _needed(example: str, help: str, **schema: Any) -> Any:
 
 
 def _optional(example: str, help: str, **schema: Any) -> Any:
-    """Declare an optional field in the same way."""
+    """Declare an optional field in the same way; the keyword `default` has its default."""
     return Field(ABSENT, description=help, examples=[example], json_schema_extra=schema or None)
 
 
-class RetainShape(_Shape):
+class Retain(_Shape):
     until: str = _needed("exported", "The event that ends the retention.", enum=["exported"])
     hard_max: int = _needed("1000000", "Most events that may wait for export.", minimum=1)
 
 
-class ImagesShape(_Shape):
+class BeforeImages(_Shape):
     max_bytes: Size = _needed("64kb", "The largest value.")
 
 
-Retention = Annotated[
-    RetainShape,
-    WrapValidator(_number_or_text_passes, json_schema_input_type=int | Duration | RetainShape),
+RetainValue = Annotated[
+    Retain,
+    WrapValidator(_number_or_text_passes, json_schema_input_type=int | Duration | Retain),
     Expected("a count, a duration or a mapping"),
 ]
-Images = Annotated[
-    ImagesShape,
-    WrapValidator(_text_passes, json_schema_input_type=Literal["off"] | ImagesShape),
+BeforeImagesValue = Annotated[
+    BeforeImages,
+    WrapValidator(_text_passes, json_schema_input_type=Literal["off"] | BeforeImages),
     Expected("a mapping or `off`"),
 ]
 
@@ -116,80 +123,134 @@ _TYPES: dict[SettingKind, Any] = {
     SettingKind.COUNT: int,
     SettingKind.DURATION: Duration,
     SettingKind.WAIT: Wait,
-    SettingKind.SIZE: Size,
     SettingKind.CHOICE: str,
     SettingKind.PATTERNS: KeyPatterns,
-    SettingKind.RETENTION: Retention,
-    SettingKind.IMAGES: Images,
+    SettingKind.RETENTION: RetainValue,
+    SettingKind.IMAGES: BeforeImagesValue,
 }
 
 
-def _keywords(setting: Setting) -> dict[str, Any]:
+def _keywords(setting: Setting, default: object) -> dict[str, Any]:
     """Return the JSON Schema keywords of a declaration besides its type."""
+    keywords: dict[str, Any] = {}
     if setting.kind is SettingKind.COUNT:
-        return dict(zip(("minimum", "maximum"), setting.bounds, strict=True))
-    return {"enum": [*setting.choices]} if setting.choices else {}
+        keywords |= zip(("minimum", "maximum"), setting.bounds, strict=True)
+    if setting.choices:
+        keywords["enum"] = [*setting.choices]
+    if default is not None:
+        keywords["default"] = setting.written(default)
+    return keywords
 
 
-def _section(name: str, model: type) -> Any:
+def _section(name: str, section: type) -> Any:
     """Return the shape of a section whose fields are declared in a dataclass."""
+    defaults = {item.name: item.default for item in fields(section)}
     definitions: dict[str, Any] = {
-        item.key: (_TYPES[item.kind], _optional(item.example, item.help, **_keywords(item)))
-        for item in settings_of(model).values()
-        if not item.part_of
+        setting.key: (
+            _TYPES[setting.kind],
+            _optional(
+                setting.example,
+                setting.help,
+                **_keywords(setting, defaults[field]),
+            ),
+        )
+        for field, setting in settings_of(section).items()
+        if not setting.part_of
     }
     return create_model(name, __base__=_Shape, **definitions)
 
 
-if TYPE_CHECKING:
-
-    class TokenShape(_Shape): ...
-
-    class AuditShape(_Shape): ...
-
-    class DurabilityShape(_Shape): ...
-
-    class LimitsShape(_Shape): ...
-else:
-    TokenShape = _section("TokenShape", TokenRules)
-    AuditShape = _section("AuditShape", AuditRules)
-    DurabilityShape = _section("DurabilityShape", Durability)
-    LimitsShape = _section("LimitsShape", Identity)
+def _limits(name: str, entry: Any) -> Any:
+    """Return the shape of a mapping from counters to limits."""
+    calls = {counter: f"calls that {counter.removesuffix('s')}" for counter in Counter}
+    calls[Counter.REQUESTS] = "every call"
+    definitions: dict[str, Any] = {
+        counter.value: (entry, _optional("3000/hour", f"Limits {some}."))
+        for counter, some in calls.items()
+    }
+    return create_model(name, __base__=_Shape, **definitions)
 
 
-class OnDenialsShape(_Shape):
+class OnDenials(_Shape):
     threshold: RateQuantity = _needed("50/minute", "Denials that suspend the identity.")
     suspend: Duration = _needed("10m", "Duration of the suspension.")
 
 
-OnDenials = Annotated[
-    OnDenialsShape,
-    WrapValidator(_text_passes, json_schema_input_type=Literal["off"] | OnDenialsShape),
+OnDenialsValue = Annotated[
+    OnDenials,
+    WrapValidator(_text_passes, json_schema_input_type=Literal["off"] | OnDenials),
     Expected("a mapping or `off`"),
 ]
 
 
-class ValuesShape(_Shape):
-    max_bytes: Size = _optional("64kb", "The longest string that a call may make.")
+class Rate(_Shape):
+    limit: RateQuantity = _needed("600/minute", "Calls per sliding period.")
+    burst: int = _optional("60", "Most calls back to back.", minimum=1)
+    per: str = _optional('"{workspace_id}"', _SUBJECT, default="identity")
 
 
-class _RulesShape(_Shape):
-    token: TokenShape = _optional("{ttl: 12h, max_ttl: 3d}", "Lifetimes of tokens.")
-    audit: AuditShape = _optional("{retain: 100000}", "What to record, and for how long.")
-    durability: DurabilityShape = _optional(
+class Budget(_Shape):
+    limit: BudgetQuantity = _needed("600/minute", "Calls per calendar period.")
+    timezone: str = _optional("Europe/Berlin", "IANA time zone of the calendar.", default="UTC")
+    per: str = _optional('"{workspace_id}"', _SUBJECT, default="identity")
+
+
+RateEntry = Annotated[
+    Rate,
+    BeforeValidator(_scalar_as_limit, json_schema_input_type=RateQuantity | Rate),
+    Expected("a limit"),
+]
+BudgetEntry = Annotated[
+    Budget,
+    BeforeValidator(_scalar_as_limit, json_schema_input_type=BudgetQuantity | Budget),
+    Expected("a limit"),
+]
+
+if TYPE_CHECKING:
+
+    class Token(_Shape): ...
+
+    class Audit(_Shape): ...
+
+    class Durability(_Shape): ...
+
+    class Limits(_Shape): ...
+
+    class Rates(_Shape): ...
+
+    class Budgets(_Shape): ...
+else:
+    Token = _section("Token", model.TokenRules)
+    Audit = _section("Audit", model.AuditRules)
+    Durability = _section("Durability", model.Durability)
+    Limits = _section("Limits", model.Identity)
+    Rates = _limits("Rates", RateEntry)
+    Budgets = _limits("Budgets", BudgetEntry)
+
+
+class Values(_Shape):
+    max_bytes: Size = _optional(
+        "64kb",
+        "The longest string that a call may make.",
+        default=format_size(DEFAULT_VALUE_BYTES),
+    )
+
+
+class Defaults(_Shape):
+    token: Token = _optional("{ttl: 12h, max_ttl: 3d}", "Lifetimes of tokens.")
+    audit: Audit = _optional("{retain: 100000}", "What to record, and for how long.")
+    durability: Durability = _optional(
         "{wait_replicas: 1, timeout: 50ms}", "Replicas that must acknowledge a write."
     )
-    on_denials: OnDenials = _optional(
-        "{threshold: 50/minute, suspend: 10m}", "When denials suspend the identity."
+    on_denials: OnDenialsValue = _optional(
+        "{threshold: 50/minute, suspend: 10m}",
+        "When denials suspend the identity.",
+        default="off",
     )
-    limits: LimitsShape = _optional("{work: 250000}", "Limits of a single call.")
+    limits: Limits = _optional("{work: 250000}", "Limits of a single call.")
 
 
-class DefaultsShape(_RulesShape):
-    pass
-
-
-class GrantShape(_Shape):
+class Grant(_Shape):
     allow: Annotated[list[str], Expected("a list of operation classes")] = _needed(
         "[read, write]",
         "Operation classes that the grant allows.",
@@ -207,95 +268,57 @@ class GrantShape(_Shape):
         description="Commands that the grant does not apply to.",
         examples=['[GETDEL, "@bitmap"]'],
     )
-    before_images: Images = _optional(
+    before_images: BeforeImagesValue = _optional(
         "{max_bytes: 64kb}", "`audit.before_images` for the keys of this grant."
     )
-    values: ValuesShape = _optional("{max_bytes: 64kb}", "Bounds of values under these keys.")
+    values: Values = _optional("{max_bytes: 64kb}", "Bounds of values under these keys.")
 
 
-class DenyShape(_Shape):
-    keys: KeyPatterns = _needed('["agents:context:*"]', "Keys to deny, whatever grants say.")
+class Deny(_Shape):
+    keys: KeyPatterns = _needed('["agents:context:*"]', "Keys to deny, whatever grants allow.")
 
 
-class RateShape(_Shape):
-    limit: RateQuantity = _needed("600/minute", "Calls per sliding period.")
-    burst: int = _optional("60", "Most calls back to back.", minimum=1)
-    per: str = _optional('"{workspace_id}"', "Subject that shares the counter.")
-
-
-class BudgetShape(_Shape):
-    limit: BudgetQuantity = _needed("600/minute", "Calls per calendar period.")
-    timezone: str = _optional("Europe/Berlin", "IANA time zone of the calendar.")
-    per: str = _optional('"{workspace_id}"', "Subject that shares the counter.")
-
-
-RateEntry = Annotated[
-    RateShape,
-    BeforeValidator(_scalar_as_limit, json_schema_input_type=RateQuantity | RateShape),
-    Expected("a limit"),
-]
-BudgetEntry = Annotated[
-    BudgetShape,
-    BeforeValidator(_scalar_as_limit, json_schema_input_type=BudgetQuantity | BudgetShape),
-    Expected("a limit"),
-]
-
-
-class RatesShape(_Shape):
-    requests: RateEntry = _optional("3000/hour", "Limits every call.")
-    reads: RateEntry = _optional("3000/hour", "Limits calls that read.")
-    writes: RateEntry = _optional("3000/hour", "Limits calls that write.")
-    deletes: RateEntry = _optional("3000/hour", "Limits calls that delete.")
-
-
-class BudgetsShape(_Shape):
-    requests: BudgetEntry = _optional("3000/hour", "Limits every call.")
-    reads: BudgetEntry = _optional("3000/hour", "Limits calls that read.")
-    writes: BudgetEntry = _optional("3000/hour", "Limits calls that write.")
-    deletes: BudgetEntry = _optional("3000/hour", "Limits calls that delete.")
-
-
-class _AccessShape(_Shape):
+class _Access(_Shape):
     kind: str = _needed(
-        "machine", "Whether an agent or a person acts as the identity.", enum=[*IdentityKind]
+        "machine", "Whether an agent or a person acts as the identity.", enum=[*model.IdentityKind]
     )
-    grants: Annotated[list[GrantShape], Expected("a list of grants")] = _needed(
+    grants: Annotated[list[Grant], Expected("a list of grants")] = _needed(
         '[{allow: [read], keys: ["agents:context:*"]}]', "What the identity may do."
     )
-    deny: Annotated[list[DenyShape], Expected("a list of deny rules")] = _optional(
-        '[{keys: ["agents:jobs:{job_id}:lock"]}]', "Keys to deny, whatever grants say."
+    deny: Annotated[list[Deny], Expected("a list of deny rules")] = _optional(
+        '[{keys: ["agents:jobs:{job_id}:lock"]}]', "Keys to deny, whatever grants allow."
     )
-    rate: Annotated[RatesShape, Expected("a mapping from counters to rates")] = _optional(
+    rate: Annotated[Rates, Expected("a mapping from counters to rates")] = _optional(
         "{writes: 600/minute}", "Sliding-window limits."
     )
-    budget: Annotated[BudgetsShape, Expected("a mapping from counters to budgets")] = _optional(
+    budget: Annotated[Budgets, Expected("a mapping from counters to budgets")] = _optional(
         "{requests: 50000/day}", "Limits per calendar period."
     )
 
 
-class IdentityShape(_RulesShape, _AccessShape):
+class Identity(Defaults, _Access):
     accept: Annotated[dict[str, str], Expected("a mapping from findings to reasons")] = _optional(
         '{no-budget: "it runs once a day"}', "Lint findings to accept, each with the reason."
     )
 
 
-class DocumentShape(_Shape):
+class Document(_Shape):
     version: int = _needed("1", "Version of the policy language.", enum=[1])
-    defaults: DefaultsShape = _optional(
+    defaults: Defaults = _optional(
         "{token: {ttl: 12h}}", "Rules for identities that do not set their own."
     )
-    identities: Annotated[
-        dict[str, IdentityShape], Expected("a mapping from names to identities")
-    ] = _needed(
-        "{agent-reader: {…}}",
-        "Identities by name.",
-        propertyNames={"pattern": "^[a-z0-9-]{1,64}$"},
+    identities: Annotated[dict[str, Identity], Expected("a mapping from names to identities")] = (
+        _needed(
+            "{agent-reader: {…}}",
+            "Identities by name.",
+            propertyNames={"pattern": "^[a-z0-9-]{1,64}$"},
+        )
     )
 
 
 def known_fields(path: Path) -> dict[str, FieldInfo]:
     """Return the fields of the mapping at *path*, by name."""
-    shape: Any = DocumentShape
+    shape: Any = Document
     for step in path:
         if isinstance(shape, type) and issubclass(shape, BaseModel):
             shape = _fields(shape)[str(step)].annotation
@@ -322,7 +345,7 @@ def example(name: str, info: FieldInfo) -> str:
 
 EXAMPLES = {
     name: example(name, info)
-    for shape in (AuditShape, GrantShape, IdentityShape)
+    for shape in (Audit, Grant, Identity)
     for name, info in _fields(shape).items()
 }
 """A line for each field that may be a list, by name."""
@@ -330,7 +353,7 @@ EXAMPLES = {
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of policy documents."""
-    schema = _cleaned(DocumentShape.model_json_schema(by_alias=True))
+    schema = _cleaned(Document.model_json_schema(by_alias=True))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "keyleash policy",

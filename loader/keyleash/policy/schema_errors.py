@@ -1,4 +1,4 @@
-"""Errors in the shape of a policy document, each with its place, a message and help.
+"""Schema errors of a policy document, each with its place, a message and help.
 
 The readers of values rely on this check for types and names.
 """
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
-from keyleash.policy.schema import EXAMPLES, DocumentShape, example, expected, known_fields
+from keyleash.policy.schema import EXAMPLES, Document, example, expected, known_fields
 from keyleash.policy.yaml import Broken, Path, YamlNode
 
 PARTS = {
@@ -31,7 +31,7 @@ def check_shape(root: YamlNode, problems: Problems) -> YamlNode:
         name, but a required field may be missing.
     """
     try:
-        DocumentShape.model_validate(root.plain())
+        Document.model_validate(root.plain())
     except ValidationError as error:
         bad: set[Path] = set()
         for flaw in error.errors(include_url=False, include_context=False, include_input=False):

@@ -1,13 +1,11 @@
-"""The sections of an identity's rules: token, audit, durability, on_denials, limits, accept."""
+"""Read the sections of an identity: token, audit, durability, on_denials, limits, accept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from enum import IntEnum, StrEnum
+from dataclasses import replace
+from enum import StrEnum
 from typing import Any, TypeVar
 
-from keyleash.errors import Span
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy.model import Acceptance, AuditRules, Breaker, TokenRules
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
@@ -27,14 +25,14 @@ OFF = "off"
 EXPORTED = "exported"
 MAX_RETAIN_DAYS = 3660
 MAX_THRESHOLD = 1000
-"""The state of an identity has the time of each denial up to the threshold."""
+"""The state of an identity stores the time of each denial up to the threshold."""
 MAX_SUSPEND_DAYS = 30
 
 Section = TypeVar("Section")
 
 
 def read_section(node: YamlNode | None, base: Section, problems: Problems) -> Section:
-    """Return *base* with the settings that the mapping *node* has."""
+    """Return *base* with the settings in the mapping *node*."""
     changes: dict[str, Any] = {}
     for field, setting in settings_of(base).items():
         value_node = node.get(setting.key) if node and not setting.part_of else None
@@ -58,8 +56,6 @@ def _read_value(setting: Setting, node: YamlNode, problems: Problems) -> Any:
             return problems.attempt(lambda: parse_duration(node.source, node.span))
         case SettingKind.WAIT:
             return problems.attempt(lambda: parse_wait(node.source, node.span))
-        case SettingKind.SIZE:
-            return problems.attempt(lambda: parse_size(node.source, node.span))
         case SettingKind.CHOICE:
             return _read_choice(setting, node, problems)
         case SettingKind.PATTERNS:
@@ -108,7 +104,7 @@ def read_image_bytes(node: YamlNode | None, problems: Problems) -> int | None:
     Read `before_images`, of a grant or of `audit`.
 
     Returns:
-        The length of the longest before-image, 0 for none; None if *node* is missing or has a
+        The length of the longest before-image, 0 for none; None without *node*, or if it has a
         problem.
     """
     if node is None:
@@ -177,82 +173,42 @@ def _read_until_exported(node: YamlNode, problems: Problems) -> int | None:
     return None if hard_max is None else _read_count(setting, hard_max, problems)
 
 
-class Origin(IntEnum):
-    """The author of a duration; of two that conflict, the greater gets the error."""
-
-    BUILT_IN = 0
-    DEFAULTS = 1
-    IDENTITY = 2
-
-
-@dataclass(frozen=True, slots=True)
-class TokenValue:
-    """A duration of `token`, its author and its place; a built-in one has no place."""
-
-    key: str
-    seconds: int
-    written: str
-    origin: Origin = Origin.BUILT_IN
-    span: Span | None = None
-
-    def __str__(self) -> str:
-        return f"`{self.key}` {quote(self.written)}"
-
-
-TokenValues = Mapping[str, TokenValue]
-"""Values by field of `TokenRules`."""
-
-_BUILT_IN: TokenValues = {
-    field: TokenValue(setting.key, seconds, format_duration(seconds))
-    for field, setting in settings_of(TokenRules).items()
-    if (seconds := getattr(TokenRules(), field)) is not None
-}
-
-
-def read_token_values(
-    node: YamlNode | None, origin: Origin, problems: Problems
-) -> TokenValues | None:
-    """Read a `token` mapping; return None if a value has a problem, so that none is compared."""
-    if node is None:
-        return {}
-    values = {
-        field: TokenValue(setting.key, seconds, below.source, origin, below.span)
-        for field, setting in settings_of(TokenRules).items()
-        if (below := node.get(setting.key)) is not None
-        and (seconds := _read_value(setting, below, problems)) is not None
-    }
-    return None if problems.any_between(node.span, node.end) else values
-
-
-def merge_token_rules(
-    default: TokenValues | None, own: TokenValues | None, problems: Problems
+def check_token(
+    rules: TokenRules, node: YamlNode | None, defaults: YamlNode | None, problems: Problems
 ) -> TokenRules:
-    """Return the token rules of an identity; report durations that conflict."""
-    if default is None or own is None:
-        return TokenRules()
-    merged = {**_BUILT_IN, **default, **own}
-    _check_at_most(merged["ttl_s"], merged["max_ttl_s"], problems)
-    if "idle_s" in merged:
-        _check_at_most(merged["idle_s"], merged["ttl_s"], problems)
-    return TokenRules(
-        **{field: value.seconds for field, value in merged.items()},
-        spans={value.key: value.span for value in own.values() if value.span},
-    )
+    """
+    Report durations that conflict, and add the places of the fields in *node*.
 
-
-def _check_at_most(lower: TokenValue, upper: TokenValue, problems: Problems) -> None:
-    blamed = max(lower, upper, key=lambda value: value.origin)
-    if lower.seconds > upper.seconds and blamed.span is not None:
+    Args:
+        rules: The rules as read from both mappings.
+        node: The identity's own `token`; of a conflict, its field gets the error.
+        defaults: `token` of the defaults.
+        problems: Receives the conflicts.
+    """
+    own = node.fields if node else {}
+    written = {**(defaults.fields if defaults else {}), **own}
+    settings = settings_of(rules)
+    for fields in (("ttl_s", "max_ttl_s"), ("idle_s", "ttl_s")):
+        shorter_s, longer_s = (getattr(rules, field) for field in fields)
+        if shorter_s is None or shorter_s <= longer_s:
+            continue
+        keys = [settings[field].key for field in fields]
+        texts = [
+            quote(written[key].source if key in written else format_duration(seconds))
+            for key, seconds in zip(keys, (shorter_s, longer_s), strict=True)
+        ]
+        lower, upper = keys
         problems.add(
-            f"{lower.key}-over-{upper.key}".replace("_", "-"),
-            f"{lower} is longer than {upper}",
-            blamed.span,
-            f"shorten `{lower.key}` or lengthen `{upper.key}`",
+            f"{lower}-over-{upper}".replace("_", "-"),
+            f"`{lower}` {texts[0]} is longer than `{upper}` {texts[1]}",
+            next(group[key] for group in (own, written) for key in keys if key in group).span,
+            f"shorten `{lower}` or lengthen `{upper}`",
         )
+    return replace(rules, spans={key: field.span for key, field in own.items()})
 
 
 def read_breaker(node: YamlNode | None, base: Breaker | None, problems: Problems) -> Breaker | None:
-    """Read `on_denials`; return *base* if it is missing, None if it is off or has problems."""
+    """Read `on_denials`; return *base* without it, None if it is off or has problems."""
     if node is None:
         return base
     if not isinstance(node.value, dict):
@@ -260,7 +216,12 @@ def read_breaker(node: YamlNode | None, base: Breaker | None, problems: Problems
         return None
     threshold, suspend = node.get("threshold"), node.get("suspend")
     count = None if threshold is None else _read_threshold(threshold, problems)
-    suspend_s = None if suspend is None else _read_suspend(suspend, problems)
+    because = "a longer suspension needs an operator"
+    suspend_s = None
+    if suspend is not None:
+        suspend_s = problems.attempt(
+            lambda: parse_duration(suspend.source, suspend.span, MAX_SUSPEND_DAYS, because)
+        )
     return None if count is None or suspend_s is None else Breaker(*count, suspend_s)
 
 
@@ -278,18 +239,11 @@ def _read_threshold(node: YamlNode, problems: Problems) -> tuple[int, str] | Non
     return quantity
 
 
-def _read_suspend(node: YamlNode, problems: Problems) -> int | None:
-    because = "a longer suspension needs an operator"
-    return problems.attempt(
-        lambda: parse_duration(node.source, node.span, MAX_SUSPEND_DAYS, because)
-    )
-
-
 def read_acceptances(node: YamlNode | None, problems: Problems) -> tuple[Acceptance, ...]:
     """
     Read an `accept` mapping, in file order.
 
-    Lint reports unknown findings, not this reader: a policy stays valid when a rule is removed.
+    Unknown findings are left to lint: a policy stays valid if a rule is removed.
     """
     accepted = []
     for code, reason in node.fields.items() if node else ():

@@ -1,7 +1,7 @@
-"""Declarations of policy fields: what the file says of them, and what they mean for access.
+"""Declarations of policy fields: type, help, bounds and effect on access.
 
-A field of the model that has a declaration needs no other code in this package: its shape,
-schema errors, JSON Schema, reader, canonical form, diff and text in a plan follow from it.
+The schema, schema errors, JSON Schema, reader, canonical form, diff and plan of a declared field
+follow from its declaration.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from enum import Enum, StrEnum, auto
 from typing import Any
+
+from keyleash.policy.quantities import format_duration, format_size
 
 
 class SettingKind(Enum):
@@ -18,7 +20,6 @@ class SettingKind(Enum):
     COUNT = auto()
     DURATION = auto()
     WAIT = auto()
-    SIZE = auto()
     CHOICE = auto()
     PATTERNS = auto()
     RETENTION = auto()
@@ -33,12 +34,12 @@ class Setting:
     Attributes:
         kind: Its type, which decides how it is read and shown.
         key: Its name in the file.
-        example: A valid value, as the file has it.
-        help: One sentence for editors and error messages.
+        example: A valid value in the syntax of the file.
+        help: One sentence for editors.
         bounds: The least and the greatest `COUNT`.
         choices: The values of a `CHOICE`.
         widens: Whether a greater value, or none, allows more calls.
-        part_of: The key whose value writes the field, if it has no key of its own.
+        part_of: The key that sets the field, if it has no key of its own.
     """
 
     kind: SettingKind
@@ -50,14 +51,27 @@ class Setting:
     widens: bool = False
     part_of: str = ""
 
+    def written(self, value: Any) -> Any:
+        """Return a value as the file has it, of JSON types."""
+        match self.kind:
+            case SettingKind.DURATION:
+                return format_duration(value)
+            case SettingKind.WAIT:
+                return f"{value}ms"
+            case SettingKind.IMAGES:
+                return format_size(value) if value else "off"
+            case SettingKind.PATTERNS:
+                return [pattern.source for pattern in value]
+        return value
+
 
 def setting(default: Any, kind: SettingKind, key: str, **declaration: Any) -> Any:
-    """Return a dataclass field with a `Setting`; see there for *declaration*."""
+    """Return a dataclass field with a `Setting`, whose attributes are in *declaration*."""
     return field(default=default, metadata={"setting": Setting(kind, key, **declaration)})
 
 
 def settings_of(section: Any) -> dict[str, Setting]:
-    """Return the declarations of a dataclass or an instance, by field of the model."""
+    """Return the declarations of a dataclass or an instance, by the name of the field."""
     return {
         item.name: item.metadata["setting"]
         for item in fields(section)

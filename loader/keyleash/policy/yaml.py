@@ -1,4 +1,8 @@
-"""A safe subset of YAML, parsed to nodes that know their place in the file."""
+"""A parser for a safe subset of YAML, whose nodes have their places in the file.
+
+The text is read from PyYAML's events: no Python object is constructed from a tag, no alias is
+expanded, and duplicate fields are reported.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ Path = tuple[str | int, ...]
 
 
 class Broken(Enum):
-    """The value of a node that was already reported and says nothing more."""
+    """The value of a node with a reported problem."""
 
     BROKEN = "broken"
 
@@ -30,9 +34,9 @@ class YamlNode:
 
     Attributes:
         value: A scalar, a tuple of nodes, nodes by field name, or `BROKEN`.
-        span: Where the value begins.
-        end: Just past the value; for indented values, where the next one begins.
-        label: Where the name of its field stands; `span` for the entries of a list.
+        span: The start of the value.
+        end: The end of the value; of indented values, the start of the next one.
+        label: The place of its field's name; `span` for the entries of a list.
         source: A scalar's text, without quotes.
         partial: Whether fields or entries were reported and left out.
     """
@@ -55,11 +59,11 @@ class YamlNode:
         return self.value if isinstance(self.value, tuple) else ()
 
     def get(self, name: str) -> YamlNode | None:
-        """The field of that name, or None."""
+        """Return the field of that name, or None."""
         return self.fields.get(name)
 
     def plain(self) -> object:
-        """The value without places: dicts, lists, scalars and `BROKEN`."""
+        """Return the value without places: dicts, lists, scalars and `BROKEN`."""
         if isinstance(self.value, dict):
             return {name: node.plain() for name, node in self.value.items()}
         if isinstance(self.value, tuple):
@@ -67,7 +71,7 @@ class YamlNode:
         return self.value
 
     def follow(self, path: Sequence[str | int]) -> tuple[Path, YamlNode]:
-        """The deepest node on *path*, and how much of the path leads to it."""
+        """Return the deepest node on *path*, with its own path."""
         node, taken = self, 0
         for step in path:
             below = _child(node, step)
@@ -77,17 +81,19 @@ class YamlNode:
         return tuple(path[:taken]), node
 
     def without(self, paths: Collection[Path], here: Path = ()) -> YamlNode:
-        """A copy that lacks the nodes at *paths*; later entries of a list move up."""
-        kept = [
+        """Return a copy without the nodes at *paths*; later entries of a list move up."""
+        remaining = [
             (step, below.without(paths, (*here, step)))
             for step, below in _children(self)
             if (*here, step) not in paths
         ]
-        partial = self.partial or len(kept) < len(self.fields) + len(self.entries)
+        partial = self.partial or len(remaining) < len(self.fields) + len(self.entries)
         if isinstance(self.value, dict):
-            return replace(self, value={str(name): node for name, node in kept}, partial=partial)
+            return replace(
+                self, value={str(name): node for name, node in remaining}, partial=partial
+            )
         if isinstance(self.value, tuple):
-            return replace(self, value=tuple(node for _, node in kept), partial=partial)
+            return replace(self, value=tuple(node for _, node in remaining), partial=partial)
         return self
 
 
@@ -102,14 +108,8 @@ def _child(node: YamlNode, step: str | int) -> YamlNode | None:
     return node.entries[step] if step < len(node.entries) else None
 
 
-# A policy file, read into a tree of values that know their place.
-#
-# The text is read from PyYAML's events, one by one: no Python object is ever
-# constructed from a tag, no alias is expanded, and of two fields with one name
-# neither is lost unnoticed.
-
 MAX_DEPTH = 16
-"""Deeper than any policy, and far from Python's recursion limit."""
+"""More than any policy needs, and far below Python's recursion limit."""
 
 
 def read_document(
@@ -121,14 +121,14 @@ def read_document(
     Args:
         text: The document.
         file: Its name, for spans.
-        problems: Receives what is wrong but does not stop the reading.
-        first: With what to begin, for who has written nothing yet.
+        problems: Receives problems after which reading continues.
+        first: The first fields of a document, for the help on an empty one.
 
     Returns:
         The document's root.
 
     Raises:
-        PolicyError: The text cannot be read to its end; with the problems before that.
+        PolicyError: The text cannot be read to its end; with all earlier problems.
     """
     try:
         return _Reader(_tabs_to_spaces(text), file, problems, first).document()
@@ -140,7 +140,7 @@ def read_document(
 
 
 def _tabs_to_spaces(text: str) -> str:
-    # PyYAML refuses tabs between tokens, where JSON allows them. Valid JSON has
+    # PyYAML rejects tabs between tokens, where JSON allows them. Valid JSON has
     # no raw tab inside a string, so the change alters no value and no column.
     if "\t" not in text or text.lstrip()[:1] not in ("{", "["):
         return text
@@ -152,7 +152,7 @@ def _tabs_to_spaces(text: str) -> str:
 
 
 def _unreadable(error: yaml.YAMLError, text: str, file: str) -> PolicyError:
-    """Translate PyYAML's error, which is about one place in the text."""
+    """Return PyYAML's error as a problem with its place."""
     if isinstance(error, yaml.reader.ReaderError):
         before = text[: error.position]
         line, column = before.count("\n") + 1, error.position - before.rfind("\n")
@@ -166,19 +166,19 @@ def _unreadable(error: yaml.YAMLError, text: str, file: str) -> PolicyError:
     # Every other error of PyYAML's scanner and parser is a marked one.
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     span = Span(file, mark.line + 1, mark.column + 1) if mark else Span(file, 1, 1)
-    said = str(getattr(error, "problem", None) or error)
-    said = re.sub(r"'([^']*)'", r"`\1`", said)
-    return fail("bad-yaml", f"cannot read the document: {said}", span, _syntax_help(said))
+    problem = str(getattr(error, "problem", None) or error)
+    problem = re.sub(r"'([^']*)'", r"`\1`", problem)
+    help = next((help for word, help in _SYNTAX_HELP.items() if word in problem))
+    return fail("bad-yaml", f"cannot read the document: {problem}", span, help)
 
 
-def _syntax_help(said: str) -> str:
-    if "\\t" in said:
-        return "indent with spaces; YAML does not allow tabs there"
-    if "nested" in said:
-        return "a policy needs no more than six levels"
-    if "escape" in said:
-        return "write backslashes twice, or use single quotes"
-    return "check indentation, brackets and quotes; key patterns are best written in double quotes"
+_SYNTAX_HELP = {
+    "\\t": "indent with spaces; YAML does not allow tabs there",
+    "nested": "a policy needs no more than six levels",
+    "escape": "write backslashes twice, or use single quotes",
+    "": "check indentation, brackets and quotes; key patterns are best written in double quotes",
+}
+"""Help by a part of PyYAML's message."""
 
 
 class _Reader:
@@ -221,7 +221,7 @@ class _Reader:
         try:
             return self._loader.peek_event()
         except (ValueError, OverflowError) as error:
-            # PyYAML hands an escape such as \UFFFFFFFF to chr() without a look.
+            # PyYAML passes an escape such as \UFFFFFFFF to chr() unchecked.
             raise yaml.MarkedYAMLError(
                 problem="an escape or a number is out of range",
                 problem_mark=self._loader.get_mark(),
@@ -250,12 +250,12 @@ class _Reader:
 
     def _value(self, event: Any, node: YamlNode, path: Path) -> YamlNode:
         if isinstance(event, yaml.AliasEvent):
-            # Refused, not expanded: a few nested aliases make billions of values.
+            # Not expanded: a few nested aliases make billions of values.
             self._problems.add(
                 "alias-refused",
                 f"the alias {quote(f'*{event.anchor}')} is not allowed",
                 node.span,
-                "write the value out; whoever reads a policy must see all of it in place",
+                "write the value out, so that a reader sees all of it in place",
             )
             return replace(node, value=Broken.BROKEN)
         if isinstance(event, yaml.ScalarEvent):
@@ -278,7 +278,7 @@ class _Reader:
         except UnicodeDecodeError:
             self._problems.add(
                 "bad-text",
-                "the text has half of a surrogate pair, which is no character",
+                "the text has half of a surrogate pair, which is not a character",
                 span,
                 "write the character itself, in UTF-8",
             )
@@ -308,13 +308,13 @@ class _Reader:
         return replace(node, value=fields, partial=partial, end=end)
 
     def _skip(self, path: Path) -> None:
-        """Read the value of a field that was refused, without a word about it."""
-        heard, self._problems = self._problems, Problems()
+        """Read the value of a rejected field without reporting its problems."""
+        reported, self._problems = self._problems, Problems()
         self._node(None, (*path, ""))
-        self._problems = heard
+        self._problems = reported
 
     def _key(self, path: Path) -> YamlNode:
-        """The name of a field, always as text; broken if it is none."""
+        """Return the name of a field as text; broken if it is not a scalar."""
         merge = getattr(self._peek(), "style", "") is None
         key = self._node(None, (*path, ""))
         if merge and key.source == "<<":
@@ -336,10 +336,10 @@ class _Reader:
         return key
 
     def _report_duplicate(self, key: YamlNode, first: YamlNode, path: Path) -> None:
-        what = "identity" if path == ("identities",) else "field"
+        noun = "identity" if path == ("identities",) else "field"
         self._problems.add(
-            f"duplicate-{what}",
-            f"the {what} {quote(key.source)} is already on line {first.label.line}",
+            f"duplicate-{noun}",
+            f"the {noun} {quote(key.source)} is already on line {first.label.line}",
             key.span,
             "remove one of the two, or rename it",
         )
@@ -347,16 +347,16 @@ class _Reader:
 
 def resolve(text: str) -> str | int | bool | None:
     """
-    The value of an unquoted scalar, as JSON would have it.
+    Return the value of an unquoted scalar by the rules of JSON.
 
-    YAML 1.1's other readings surprise: `on` and `yes` as booleans, `12:30` as 750,
-    `0777` as 511, `1e3` as a float. All of these stay text here.
+    Other rules of YAML 1.1 are surprising: `on` and `yes` as booleans, `12:30` as 750, `0777`
+    as 511, `1e3` as a float. All of these remain text here.
     """
     if text in ("", "~", "null"):
         return None
     if text in ("true", "false"):
         return text == "true"
-    # The length keeps int() within its own limit of digits, and far past any bound of ours.
+    # 100 digits are below int()'s own limit, and above every bound of a policy.
     if re.fullmatch(r"-?(0|[1-9][0-9]{0,99})", text):
         return int(text)
     return text

@@ -14,10 +14,9 @@ from keyleash.policy import Breaker, Budget, Grant, Pattern, Rate, SubjectKind
 from keyleash.policy.canonical import plain
 from keyleash.policy.diff import Gain, PolicyChange
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
-from keyleash.policy.quantities import format_duration
-from keyleash.policy.settings import SettingKind
+from keyleash.policy.quantities import format_duration, format_size
 from keyleash.store.wire import Transport
-from keyleash.text import counted, json_bytes, printable, short_digest
+from keyleash.text import counted, json_bytes, json_object, printable, short_digest
 
 if TYPE_CHECKING:
     from keyleash.operator import PreparedPolicy, Preview
@@ -240,29 +239,27 @@ def _rule(change: PolicyChange, value: object) -> str:
             return f"{value.threshold}/{value.period}, suspend {suspend}"
         case bool():
             return "true" if value else "false"
-        case int():
-            return _number(change, value)
         case tuple():
             return _quoted(value) or NONE
         case _:
-            return printable(str(value))
+            return printable(str(change.setting.written(value) if change.setting else value))
 
 
 def _grant(grant: Grant) -> str:
-    said = ", ".join(grant.allow)
+    text = ", ".join(grant.allow)
     if grant.keys:
-        said += f" on {_quoted(grant.keys)}"
+        text += f" on {_quoted(grant.keys)}"
     if grant.channels:
-        said += f"; channels {_quoted(grant.channels)}"
+        text += f"; channels {_quoted(grant.channels)}"
     if grant.only is not None:
-        said += f"; only {', '.join(grant.only)}"
+        text += f"; only {', '.join(grant.only)}"
     if grant.except_:
-        said += f"; except {', '.join(grant.except_)}"
+        text += f"; except {', '.join(grant.except_)}"
     if grant.image_bytes is not None:
-        said += f"; before-images {_images(grant.image_bytes)}"
+        text += f"; before-images {format_size(grant.image_bytes) if grant.image_bytes else 'off'}"
     if grant.value_bytes is not None:
-        said += f"; values {_images(grant.value_bytes)}"
-    return said
+        text += f"; values up to {format_size(grant.value_bytes)}"
+    return text
 
 
 def _quoted(patterns: Iterable[Pattern]) -> str:
@@ -277,21 +274,6 @@ def _subject(limit: Rate | Budget) -> str:
             return " per token"
         case SubjectKind.CAPTURE:
             return f" per {{{limit.subject.capture}}}"
-
-
-def _number(change: PolicyChange, value: int) -> str:
-    match change.setting and change.setting.kind:
-        case SettingKind.DURATION:
-            return format_duration(value)
-        case SettingKind.WAIT:
-            return f"{value}ms"
-        case SettingKind.IMAGES | SettingKind.SIZE:
-            return _images(value)
-    return str(value)
-
-
-def _images(size: int) -> str:
-    return f"up to {size} bytes" if size else "off"
 
 
 def _foot(preview: Preview) -> Iterator[str]:
@@ -350,9 +332,7 @@ def plan_as_json(prepared: PreparedPolicy, preview: Preview) -> dict[str, Any]:
         "transport": preview.transport,
         "active": active
         and {
-            "generation": active.generation,
-            "digest": active.digest,
-            "transport": active.transport,
+            **json_object(active, "generation", "digest", "transport"),
             "readable": preview.is_readable,
         },
         "changes": not preview.is_empty,

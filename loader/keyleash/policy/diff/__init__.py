@@ -1,4 +1,4 @@
-"""The semantic difference of two policies: what each identity may do now and might not before."""
+"""The semantic difference of two policies: calls and rules that each identity gains or loses."""
 
 from keyleash.policy.diff.changes import IdentityDiff, Part, PolicyChange, PolicyDiff
 from keyleash.policy.diff.compare import diff_identities, diff_policies

@@ -1,4 +1,4 @@
-"""What a difference consists of, as plain data."""
+"""The difference of two policies, as plain data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keyleash.policy.settings import Setting
 
 
 class Part(StrEnum):
-    """What of an identity a change is about."""
+    """The part of an identity that a change affects."""
 
     KIND = "kind"
     GRANT = "grant"
@@ -29,13 +29,13 @@ class Part(StrEnum):
 @dataclass(frozen=True, slots=True)
 class PolicyChange:
     """
-    One rule that is added, removed or another.
+    A rule that is added, removed or changed.
 
     Attributes:
-        name: A limit's counter, or a field of the model's section; else empty.
-        before, after: The rule as the model has it; None where it is in one policy alone.
-        widens: Whether it has a part in what is allowed now and was not.
-        narrows: Whether it has a part in what was allowed and is not any more.
+        name: A limit's counter, or a field of a section; otherwise empty.
+        before, after: The rule of the model; None where it does not exist.
+        widens: Whether it contributes to calls that become allowed.
+        narrows: Whether it contributes to calls that become denied.
         setting: The declaration of the field, if it has one.
     """
 
@@ -51,13 +51,13 @@ class PolicyChange:
 @dataclass(frozen=True, slots=True)
 class IdentityDiff:
     """
-    How one identity changes.
+    The changes of one identity.
 
     Attributes:
-        before, after: The identity; None where it is in one policy alone.
-        changes: Of its rules.
-        gains: Calls that are allowed now and were not.
-        losses: Calls that were allowed and are not any more.
+        before, after: The identity; None where it does not exist.
+        changes: The changes of its rules.
+        gains: Calls that become allowed.
+        losses: Calls that become denied.
     """
 
     name: str
@@ -69,30 +69,30 @@ class IdentityDiff:
 
     @property
     def kind(self) -> IdentityKind:
-        """Of the identity as it is to be, or as it was."""
+        """The new kind, or the old one of a removed identity."""
         present = self.after or self.before
         return IdentityKind.MACHINE if present is None else present.kind
 
     @property
     def widens(self) -> bool:
-        """Whether the identity may do something that it might not."""
+        """Whether any call becomes allowed."""
         return bool(self.gains) or any(change.widens for change in self.changes)
 
     @property
     def narrows(self) -> bool:
-        """Whether it may not do something that it might."""
+        """Whether any call becomes denied."""
         return bool(self.losses) or any(change.narrows for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyDiff:
     """
-    How one policy differs from another.
+    The difference of two policies.
 
     Attributes:
-        before, after: The policies; what is `before` may be a policy without identities.
-        identities: Those that differ: in the new policy's order, then those that leave it.
-        unchanged: Names of those that do not.
+        before, after: The policies; `before` may have no identities.
+        identities: Changed identities in the new policy's order, then the removed ones.
+        unchanged: Names of the other identities.
     """
 
     before: Policy
@@ -102,5 +102,5 @@ class PolicyDiff:
 
     @property
     def widens(self) -> bool:
-        """Whether some identity may do something that it might not."""
+        """Whether any call of any identity becomes allowed."""
         return any(identity.widens for identity in self.identities)
