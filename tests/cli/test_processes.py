@@ -30,7 +30,7 @@ def test_serve_ends_cleanly_on_a_signal(offline: Cli, number: signal.Signals) ->
         client = redis.Redis.from_url(url.strip())
         assert client.ping()
         assert serving.stderr is not None
-        assert serving.stderr.readline() == "nothing is kept: there is no --data\n"
+        assert serving.stderr.readline() == "data is in memory only: no --data\n"
         assert f"kill {serving.pid}" in serving.stderr.readline()
         serving.send_signal(number)
         _, errors = serving.communicate(timeout=30)

@@ -24,8 +24,7 @@ from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens import TokenState, list_tokens
 from keyleash.policy import SubjectKind, parse_policy, policy_digest
 from keyleash.policy.problems import which_identity
-from keyleash.store.identities import server_time_ms
-from keyleash.store.records import read_active
+from keyleash.store.identities import require_active, server_time_ms
 from keyleash.store.state import Layout
 from keyleash.store.wire import declared_keys
 from keyleash.text import printable
@@ -44,12 +43,7 @@ def stored_counts(
     token_id: str,
     now_us: int,
 ) -> ModelState:
-    """
-    Read the limit counts that apply to a call, at *now_us* of the server's clock.
-
-    Counters of a token are read if *token_id* is given, those of a captured segment if the keys of
-    the call contain it.
-    """
+    """Read the limit counts that apply to a call: of identity, token and captured segments."""
     state = identity_counts(settings, identity)
     state.sizes = ServerSizes(settings.client, settings.keyspace)
     keys = [bytes(key) for key in declared_keys(table, as_sent(words))]
@@ -98,18 +92,15 @@ ACTIVE = "<active policy>"
 
 @dataclass(frozen=True)
 class DecisionContext:
-    """
-    The policy, the limit counts and the time of a decision.
+    """The policy, the limit counts and the time of a decision.
 
     Attributes:
         file: The policy's name in spans; `ACTIVE` for the server's.
         lines: The lines of the document.
-        digest: The digest of the policy.
         state: The limit counts; none for a file.
-        now_us: The time by the server's clock, or by this machine's for a file.
-        is_live: Whether it is the server's active policy.
+        now_us: The server's time, or this machine's for a file.
         token_id: The calling token, for limits per token; empty for an unused one.
-        dead: The denial of all calls with that token, if it is revoked or expired.
+        denial: The denial of every call with that token, if it is revoked or expired.
     """
 
     identity: Identity
@@ -119,9 +110,13 @@ class DecisionContext:
     digest: str
     state: ModelState
     now_us: int
-    is_live: bool
     token_id: str = ""
-    dead: Decision | None = None
+    denial: Decision | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is the server's active policy."""
+        return self.file == ACTIVE
 
     def decision(self, words: tuple[str, ...]) -> Decision:
         """Return the guard's decision on a call."""
@@ -132,16 +127,15 @@ class DecisionContext:
         )
         # The identity is checked before its token.
         is_stopped = any(isinstance(step, StandingStep) for step in decision.trace)
-        return decision if is_stopped or self.dead is None else self.dead
+        return decision if is_stopped or self.denial is None else self.denial
 
 
 def context_of_file(file: str, name: str) -> DecisionContext:
-    """
-    Return the context of a policy file with unused limits; `-` is standard input.
+    """Return the context of a policy file with unused limits; `-` is standard input.
 
     Raises:
-        PolicyError: The file has problems; the error lists all.
-        OperationError (unknown-identity): it has no identity *name*.
+        PolicyError: The file has problems.
+        OperationError (unknown-identity): It has no identity *name*.
     """
     shown, text = read_text(file)
     table = load_table()
@@ -154,35 +148,26 @@ def context_of_file(file: str, name: str) -> DecisionContext:
         digest=policy_digest(policy),
         state=ModelState(),
         now_us=time.time_ns() // 1_000_000 * 1000,
-        is_live=False,
     )
 
 
 def context_of_server(
     settings: Settings, name: str, words: tuple[str, ...], token_id: str | None
 ) -> DecisionContext:
-    """
-    Return the context of the active policy, with the limit counts for a call of *name*.
+    """Return the context of the active policy, with the limit counts for a call of *name*.
 
     Raises:
-        OperationError (no-policy): no policy is active.
-        OperationError (unknown-identity): the active policy has no identity *name*.
+        OperationError (no-policy): No policy is active.
+        OperationError (unknown-identity): The active policy has no identity *name*.
         OperationError (unknown-token-id): *name* has no token of that id.
     """
-    active = read_active(settings.client, settings.keyspace)
-    if active is None:
-        raise OperationError(
-            "no-policy",
-            "no policy is active",
-            help="load one, or specify a file by `--policy`",
-            exit_code=2,
-        )
+    active = require_active(settings.client, settings.keyspace)
     policy = parse_policy(active.document, file=ACTIVE, commands=None)
     identity = _require_identity(policy, name, "the active policy")
     try:
         table = read_table(settings.client)
     except UnreadableCommandsError:
-        # The guards were compiled for the shipped table, for the same reason.
+        # The guards too were then compiled for the shipped table.
         table = load_table()
     now_us = server_time_ms(settings.client) * 1000
     return DecisionContext(
@@ -193,14 +178,12 @@ def context_of_server(
         digest=active.digest,
         state=stored_counts(settings, identity, table, words, token_id or "", now_us),
         now_us=now_us,
-        is_live=True,
         token_id=token_id or "",
-        dead=_answer_to_dead(settings, name, token_id) if token_id else None,
+        denial=_token_denial(settings, name, token_id) if token_id else None,
     )
 
 
-def _answer_to_dead(settings: Settings, name: str, token_id: str) -> Decision | None:
-
+def _token_denial(settings: Settings, name: str, token_id: str) -> Decision | None:
     tokens = list_tokens(settings.client, name, keyspace=settings.keyspace)
     info = next((token for token in tokens if token.id == token_id), None)
     if info is None:
@@ -208,7 +191,6 @@ def _answer_to_dead(settings: Settings, name: str, token_id: str) -> Decision | 
             "unknown-token-id",
             f"`{name}` has no token with the id `{printable(token_id)}`",
             help=f"see `keyleash token list {name}`",
-            exit_code=2,
         )
     if info.state is TokenState.LIVE:
         return None
@@ -221,7 +203,5 @@ def _require_identity(policy: Policy, name: str, where: str) -> Identity:
     found = policy.identity(name)
     if found is None:
         help_ = which_identity(name, (identity.name for identity in policy.identities))
-        raise OperationError(
-            "unknown-identity", f"{where} has no identity `{name}`", help=help_, exit_code=2
-        )
+        raise OperationError("unknown-identity", f"{where} has no identity `{name}`", help=help_)
     return found

@@ -15,7 +15,6 @@ from keyleash.cli.settings import Settings, connection_pool, pass_settings
 from keyleash.cli.terminal import is_terminal, print_json
 from keyleash.errors import NotReplicatedError
 from keyleash.store.wire import reading_reply
-from keyleash.text import json_bytes
 
 
 @click.command(
@@ -31,35 +30,32 @@ from keyleash.text import json_bytes
 def exec_(
     settings: Settings, token_file: str | None, correlation: str | None, words: tuple[str, ...]
 ) -> None:
-    """Run a command as the holder of a token.
+    """Run a command with a token.
 
-    The guard of the token's identity judges COMMAND. On a terminal the reply looks as in
-    redis-cli; piped, it is the bare value.
+    COMMAND is called through the guard of the token's identity. On a terminal the reply is
+    formatted as by redis-cli; otherwise it is the bare value.
     """
-    short: NotReplicatedError | None = None
     try:
-        reply = _reply(settings, require_token(token_file), correlation, words)
+        _print(settings, _call(settings, require_token(token_file), correlation, words))
     except NotReplicatedError as error:
-        # It was done, so its reply is of interest; but there is one JSON document at most.
-        if settings.json:
-            raise
-        reply, short = error.reply, error
+        # The call ran, so its reply is printed too, except in JSON, which is one document.
+        if not settings.json:
+            _print(settings, error.reply)
+        raise
+
+
+def _print(settings: Settings, reply: Any) -> None:
     if settings.json:
         print_json(as_json(reply))
-    elif is_terminal():
-        click.echo(formatted(reply))
     else:
-        click.echo(raw(reply))
-    if short is not None:
-        raise short
+        click.echo(formatted(reply) if is_terminal() else raw(reply))
 
 
-def _reply(settings: Settings, token: str, correlation: str | None, words: tuple[str, ...]) -> Any:
-
+def _call(settings: Settings, token: str, correlation: str | None, words: tuple[str, ...]) -> Any:
     client = keyleash.Redis(
         connection_pool=connection_pool(settings.url, settings.timeout_s), token=token
     )
-    # The reply as the server gave it, and not as redis-py likes to make it.
+    # The server's reply, without redis-py's conversion.
     client.response_callbacks.clear()
     name, *arguments = words
     given_id = keyleash.correlation(correlation) if correlation is not None else nullcontext()
@@ -73,12 +69,12 @@ _ESCAPES = {0x22: '\\"', 0x5C: "\\\\", 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 7:
 
 
 def formatted(reply: Any) -> str:
-    """For a terminal: types are shown, strings quoted, whatever is not ASCII escaped."""
+    """Return a reply for a terminal: with types, strings quoted, only ASCII."""
     return "\n".join(_lines(reply))
 
 
 def raw(reply: Any) -> bytes:
-    """For a pipe: values alone, one a line, as redis-cli gives them to another program."""
+    """Return a reply for a pipe, as redis-cli does: the bare values, one per line."""
     match reply:
         case None:
             return b""
@@ -91,10 +87,8 @@ def raw(reply: Any) -> bytes:
 
 
 def as_json(reply: Any) -> Any:
-    """As a JSON value; bytes that are not UTF-8 become `{"base64": …}`."""
+    """Return a reply for `print_json`: an error in it as an object."""
     match reply:
-        case bytes():
-            return json_bytes(reply)
         case list():
             return [as_json(item) for item in reply]
         case ResponseError():
@@ -110,7 +104,7 @@ def _lines(reply: Any) -> list[str]:
         case int():
             return [f"(integer) {reply}"]
         case bytes(b"OK" | b"PONG" | b"QUEUED"):
-            # RESP tells a status from a string; redis-py does not.
+            # redis-py does not distinguish a status from a string.
             return [reply.decode()]
         case bytes():
             return [_quoted(reply)]
@@ -135,8 +129,8 @@ def _numbered(items: list[Any]) -> list[str]:
 
 
 def _quoted(data: bytes) -> str:
-    return f'"{"".join(_ESCAPES.get(byte) or _visible(byte) for byte in data)}"'
+    return f'"{"".join(map(_escaped, data))}"'
 
 
-def _visible(byte: int) -> str:
-    return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
+def _escaped(byte: int) -> str:
+    return _ESCAPES.get(byte) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}")

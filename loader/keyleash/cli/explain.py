@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from keyleash.cli.context import DecisionContext, context_of_file, context_of_server
-from keyleash.cli.failures import FAILED
+from keyleash.cli.failures import FAILED, USAGE
 from keyleash.cli.options import (
     FILE,
     IDENTITY,
@@ -164,6 +164,8 @@ def _context(
     file: str | None,
     token_id: str | None,
 ) -> DecisionContext:
+    # 1 is the exit code of a denial.
+    settings.failed = USAGE
     if file is not None:
         return context_of_file(file, identity)
     return context_of_server(settings, identity, words, token_id)

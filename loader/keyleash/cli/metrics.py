@@ -1,10 +1,10 @@
-"""`keyleash metrics`: the numbers of `keyleash status` for Prometheus."""
+"""`keyleash metrics`: the numbers of `keyleash status` in Prometheus' text format."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import click
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -13,15 +13,9 @@ from keyleash.cli.failures import FAILED, failure_of
 from keyleash.cli.options import example, json_option
 from keyleash.cli.settings import Settings, node_client, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
-from keyleash.errors import (
-    OperationError,
-    UsageError,
-)
+from keyleash.errors import OperationError, UsageError
 from keyleash.metrics import SnapshotCollector
 from keyleash.status import read_snapshot
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
 
 HOST = "127.0.0.1"
 
@@ -37,19 +31,19 @@ HOST = "127.0.0.1"
 def metrics(settings: Settings, port: int | None) -> int:
     """Print metrics in Prometheus' text format, or serve them.
 
-    Every scrape reads the server once. If it cannot be read, within 2 seconds for each answer, or
-    --timeout before the command, `keyleash_up` is 0 and the rest is missing; without --port the
-    exit code is then that of other commands, 69 if the server is out of reach. With --port, --json
-    tells the URL. docs/reference/metrics.md has every name, and alerts.
+    Every scrape reads the server once. If a reply takes longer than 2 seconds, or than --timeout,
+    `keyleash_up` is 0 and other metrics are missing; without --port the exit code is then that of
+    other commands, 69 if the server is unreachable. With --port, --json prints the URL. See
+    docs/reference/metrics.md for all metrics, and for alerts.
     """
     if settings.json and port is None:
         raise UsageError(
-            "metrics are no JSON document", help="`keyleash status --json` has the same numbers"
+            "metrics cannot be printed as JSON",
+            help="`keyleash status --json` has the same numbers",
         )
-    troubles = _Troubles(settings)
-    # Whoever scrapes gives up after some seconds, and so does this.
+    # Short timeouts, since a scrape is aborted after some seconds.
     client = node_client(settings.url, settings.url, timeout_s=settings.timeout_s)
-    collector = SnapshotCollector(lambda: read_snapshot(client), troubles.tell)
+    collector = SnapshotCollector(lambda: read_snapshot(client), _failure_printer(settings))
     registry = CollectorRegistry()
     registry.register(collector)
     if port is not None:
@@ -62,37 +56,37 @@ def metrics(settings: Settings, port: int | None) -> int:
     return FAILED if failure is None else failure.exit_code
 
 
-class _Troubles:
-    """Says why the server cannot be read, once for as long as it stays the same."""
+def _failure_printer(settings: Settings) -> Callable[[Exception | None], None]:
+    """Return a function that prints why the server cannot be read, unless it printed that last."""
+    last = ""
+    lock = threading.Lock()
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._last = ""
-        self._lock = threading.Lock()
+    def print_failure(error: Exception | None) -> None:
+        nonlocal last
+        message = "" if error is None else _message(error, settings)
+        with lock:
+            if message not in ("", last):
+                print_note(f"error: {message}")
+            last = message
 
-    def tell(self, error: Exception | None) -> None:
-        said = "" if error is None else self._words(error)
-        with self._lock:
-            if said not in ("", self._last):
-                print_note(f"error: {said}")
-            self._last = said
+    return print_failure
 
-    def _words(self, error: Exception) -> str:
-        failure = failure_of(error, self._settings.shown_url)
-        if failure is None:
-            return f"records cannot be read: {type(error).__name__}"
-        return f"{failure.message}\nhelp: {failure.help}" if failure.help else failure.message
+
+def _message(error: Exception, settings: Settings) -> str:
+    failure = failure_of(error, settings.shown_url)
+    if failure is None:
+        return f"records cannot be read: {type(error).__name__}"
+    return f"{failure.message}\nhelp: {failure.help}" if failure.help else failure.message
 
 
 def _serve(settings: Settings, registry: CollectorRegistry, port: int) -> None:
-
     try:
         server, thread = start_http_server(port, addr=HOST, registry=registry)
     except OSError as error:
         raise OperationError(
             "port-in-use",
             f"cannot listen on {HOST}:{port}: {(error.strerror or str(error)).lower()}",
-            help="choose another port: `--port 0` takes a free one",
+            help="choose another port: `--port 0` picks a free one",
         ) from None
     url = f"http://{HOST}:{server.server_port}/metrics"
     try:

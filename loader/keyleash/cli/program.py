@@ -1,4 +1,4 @@
-"""The root command: its global options, and the one place from which an error leaves."""
+"""The root command: its global options, and the report of every error."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ from keyleash.text import printable
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
-
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _TIMEOUT = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]+)?)({'|'.join(_UNITS_S)})?")
 
-# Click 8.1 prints the help and leaves by itself.
-_NEEDS_COMMAND = getattr(click.exceptions, "NoArgsIsHelpError", ())
-
+# Click 8.1 prints the help and exits by itself.
+_NO_COMMAND_ERRORS = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Policy": {
@@ -72,7 +70,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "serve": ("serve:serve", "Run a local development server."),
     },
 }
-"""The commands by section of the help: module and attribute below `keyleash.cli`, and a summary."""
+"""The commands by section of the help: the attribute below `keyleash.cli`, and a summary."""
 
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
@@ -127,15 +125,15 @@ class Program(click.Group):
             code = self._run(words, prog_name=prog_name, complete_var=complete_var, **extra)
             sys.stdout.flush()
         except BrokenPipeError:
-            code = _without_a_reader()
+            code = _broken_pipe()
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; click would make 1 of the end of a pipe, which says something else."""
+        """Run the command; click would exit with 1 after a broken pipe."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise click.exceptions.Exit(_without_a_reader()) from None
+            raise click.exceptions.Exit(_broken_pipe()) from None
 
     def _run(self, words: list[str], **extra: Any) -> int:
         """Run the command and return its exit code."""
@@ -145,7 +143,7 @@ class Program(click.Group):
         except (click.Abort, KeyboardInterrupt, Ended):
             click.echo("interrupted", err=True)
             return INTERRUPTED
-        except _NEEDS_COMMAND as error:
+        except _NO_COMMAND_ERRORS as error:
             click.echo(error.format_message(), err=True)
             return USAGE
         except Exception as error:
@@ -155,21 +153,20 @@ class Program(click.Group):
                 failure = BUG
             report(failure, as_json=settings.json or _asks_for_json(words))
             return settings.failed if failure.exit_code == FAILED else failure.exit_code
-        # Help and version end with a code, and commands with nothing.
+        # Most commands return None.
         return code if isinstance(code, int) else 0
 
 
-def _without_a_reader() -> int:
-    """End quietly after a broken pipe, with the exit code that shells use."""
-    # Or Python would complain once more at exit.
+def _broken_pipe() -> int:
+    """Return the exit code after a broken pipe, as shells do."""
+    # Otherwise Python reports the broken pipe again at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return BROKEN_PIPE
 
 
 def _asks_for_json(words: list[str]) -> bool:
-    """Whether `--json` stands before any `--`; for errors that come before it is parsed."""
-    ours = words[: words.index("--")] if "--" in words else words
-    return "--json" in ours
+    """Return whether `--json` is before any `--`; for errors before options are parsed."""
+    return "--json" in (words[: words.index("--")] if "--" in words else words)
 
 
 def _timeout_s(

@@ -1,11 +1,10 @@
-"""`keyleash serve`: a server to try things on."""
+"""`keyleash serve`: a development server."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -16,13 +15,10 @@ from keyleash.errors import OperationError
 from keyleash.servers import EmbeddedServer
 from keyleash.servers.embedded import PortTakenError
 
-if TYPE_CHECKING:
-    from keyleash.servers import EmbeddedServer
-
 SETTINGS = {"client-output-buffer-limit": "normal 256mb 64mb 60"}
-"""What `keyleash doctor` recommends and suits every policy.
+"""The settings that `keyleash doctor` recommends for every policy.
 
-`maxmemory-clients` is not set: the embedded release has a flaw in the eviction of clients.
+Not `maxmemory-clients`: the eviction of clients is faulty in the embedded release.
 """
 
 
@@ -32,7 +28,7 @@ SETTINGS = {"client-output-buffer-limit": "normal 256mb 64mb 60"}
     type=click.IntRange(0, 65535),
     default=6379,
     show_default=True,
-    help="The port on 127.0.0.1; 0 takes a free one.",
+    help="The port on 127.0.0.1; 0 picks a free one.",
 )
 @click.option(
     "--data",
@@ -45,8 +41,8 @@ SETTINGS = {"client-output-buffer-limit": "normal 256mb 64mb 60"}
 def serve(settings: Settings, port: int, data: str | None) -> None:
     """Run a local development server.
 
-    Starts the Valkey that comes with keyleash, on 127.0.0.1 only, until Ctrl-C. It has no
-    password and no replica: it is for development and for demonstrations.
+    Runs the embedded Valkey on 127.0.0.1 until Ctrl-C, without password and replicas: for
+    development and demonstrations only.
     """
     folder = Path(data) if data is not None else None
     server = EmbeddedServer(port or None, folder, settings=SETTINGS)
@@ -60,19 +56,19 @@ def serve(settings: Settings, port: int, data: str | None) -> None:
         raise OperationError(
             "server-start",
             error.message,
-            help="stop what listens there, or choose another port: `--port 0` takes a free one",
+            help="stop the process on that port, or choose another: `--port 0` picks a free one",
         ) from None
     else:
         raise OperationError("server-start", f"the server ended by itself, with status {status}")
 
 
 def _announce(settings: Settings, server: EmbeddedServer) -> None:
-    """Print the address at once: a calling program may wait for the line."""
+    # Flushed: a calling program may wait for the line.
     data = None if server.data is None else str(server.data)
     if settings.json:
         print_json({"url": server.url, "pid": os.getpid(), "data": data})
     else:
         click.echo(server.url)
-        print_note(f"the data is kept in {data}" if data else "nothing is kept: there is no --data")
+        print_note(f"data is stored in {data}" if data else "data is in memory only: no --data")
         print_note(f"stop it with Ctrl-C, or with `kill {os.getpid()}`")
     sys.stdout.flush()

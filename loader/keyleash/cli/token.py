@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,20 +23,15 @@ from keyleash.cli.options import (
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note
-from keyleash.errors import (
-    OperationError,
-    UsageError,
-)
+from keyleash.errors import OperationError, UsageError
 from keyleash.operator.tokens import MAX_NOTE, issue_token, list_tokens, require_token, rotate_token
 from keyleash.operator.tokens import revoke as revoke_now
 from keyleash.policy.problems import listing
 from keyleash.store.identities import active_records, require_known, server_time_ms
 from keyleash.store.token import TOKEN_START, without_tokens
-from keyleash.text import clock_time, counted, distance, iso_time, printable, span
+from keyleash.text import clock_time, counted, distance, iso_time, json_object, printable, span
 
 if TYPE_CHECKING:
-    from collections import Counter
-
     from keyleash.operator.tokens import IssuedToken, Revocation, TokenInfo
 
 
@@ -48,33 +43,21 @@ ttl_option = click.option(
 )
 
 
-def require_note(note: str) -> None:
-    """Refuse a note that is too long, before anything is issued."""
+def _require_note(note: str) -> None:
     if len(note) > MAX_NOTE:
         raise UsageError(f"a note has at most {MAX_NOTE} characters, this one {len(note)}")
 
 
-def require_no_secret(text: str | None) -> None:
-    """Refuse a token where its id is wanted; it is not repeated."""
+def _require_no_secret(text: str | None) -> None:
     if text is not None and text.startswith(TOKEN_START):
         raise UsageError("this is a token, not a token id", help="see `keyleash token list`")
 
 
-def print_issued(
-    settings: Settings, issued: IssuedToken, more: Mapping[str, Any] | None = None
-) -> None:
-    """Print a new token, this once: alone on standard output, its facts on standard error."""
-    # The token first: whatever fails from here on, it is not lost.
+def _print_issued(settings: Settings, issued: IssuedToken, **more: Any) -> None:
+    """Print a new token on standard output, and its id and expiry on standard error."""
+    # The token first, so that no later error loses it.
     if settings.json:
-        print_json(
-            {
-                "token": issued.token,
-                "id": issued.id,
-                "identity": issued.identity,
-                "expires_at": iso_time(issued.expires_ms),
-                **(more or {}),
-            }
-        )
+        print_json({**json_object(issued, "token", "id", "identity", "expires_ms"), **more})
     else:
         click.echo(issued.token)
     life = span(round((issued.expires_ms - server_time_ms(settings.client)) / 1000))
@@ -85,36 +68,26 @@ def print_issued(
         print_note(f"token {issued.id} of `{issued.identity}` expires in {life}, at {at}")
 
 
-def due_word(info: TokenInfo, now_ms: int) -> str:
-    """When it ought to be rotated."""
+def _rotation(info: TokenInfo, now_ms: int) -> str:
     if info.replaced_by:
         return f"to {info.replaced_by}"
     if info.due_ms is None:
         return ""
-    return f"DUE {distance(info.due_ms, now_ms)}" if info.is_due(now_ms) else _in_time(info, now_ms)
+    if info.is_due(now_ms):
+        return f"DUE {distance(info.due_ms, now_ms)}"
+    # A token that is no longer live needs no rotation.
+    return "" if info.due_ms <= now_ms else distance(info.due_ms, now_ms)
 
 
-def _in_time(info: TokenInfo, now_ms: int) -> str:
-    # Whatever is not live any more need not be rotated.
-    due_ms = info.due_ms
-    return "" if due_ms is None or due_ms <= now_ms else distance(due_ms, now_ms)
-
-
-def used_word(info: TokenInfo, now_ms: int) -> str:
-    """When it was last used."""
-    return "never" if info.used_ms is None else distance(min(info.used_ms, now_ms), now_ms)
+def _last_use(info: TokenInfo, now_ms: int, shown: Callable[[int, int], str]) -> str:
+    return "never" if info.used_ms is None else shown(min(info.used_ms, now_ms), now_ms)
 
 
 def token_json(info: TokenInfo, now_ms: int) -> dict[str, Any]:
-    """A token as JSON."""
+    """Return a token as JSON."""
     return {
-        "id": info.id,
-        "identity": info.identity,
-        "state": str(info.state),
-        "issued_at": iso_time(info.issued_ms),
-        "expires_at": iso_time(info.expires_ms),
-        "last_used_at": None if info.used_ms is None else iso_time(info.used_ms),
-        "rotate_at": None if info.due_ms is None else iso_time(info.due_ms),
+        **json_object(info, "id", "identity", "state", "issued_ms", "expires_ms"),
+        **json_object(info, "last_used_at=used_ms", "rotate_at=due_ms"),
         "stale": info.is_due(now_ms),
         "replaced_by": info.replaced_by or None,
         "by": info.by,
@@ -132,13 +105,13 @@ def issue(settings: Settings, identity: str, ttl: int | None, note: str) -> None
     """Issue a token for IDENTITY and print it once.
 
     The token alone goes to standard output; its id and expiry go to standard error. Redis
-    keeps only a hash, so a token that is lost cannot be shown again: revoke it by its id.
+    stores only a hash, so a lost token cannot be shown again: revoke it by its id.
     """
-    require_note(note)
+    _require_note(note)
     client, keyspace, actor = settings.client, settings.keyspace, settings.actor
     with settings.changing(f"look at `keyleash token list {identity}`"):
         issued = issue_token(client, identity, ttl_s=ttl, note=note, actor=actor, keyspace=keyspace)
-    print_issued(settings, issued)
+    _print_issued(settings, issued)
 
 
 @click.command("list", epilog=example("keyleash token list --stale || keyleash token rotate …"))
@@ -153,8 +126,8 @@ def issue(settings: Settings, identity: str, ttl: int | None, note: str) -> None
 def list_(settings: Settings, identity: str | None, stale: bool) -> int:
     """List the tokens of IDENTITY, or of all, newest first.
 
-    A token is listed until a week after it expired. The tokens themselves are not known.
-    `rotate` tells when the policy's `rotate_after` is over, or what a token was rotated to.
+    A token is listed until a week after it expired. The tokens themselves are not stored.
+    `rotate` is the time until the policy's `rotate_after`, or the id of the new token.
     """
     require_known(settings.client, settings.keyspace, identity)
     found = list_tokens(settings.client, identity, keyspace=settings.keyspace)
@@ -183,9 +156,9 @@ def list_(settings: Settings, identity: str | None, stale: bool) -> int:
                     info.identity,
                     info.state,
                     span((now_ms - info.issued_ms) // 1000),
-                    due_word(info, now_ms),
+                    _rotation(info, now_ms),
                     distance(info.expires_ms, now_ms),
-                    used_word(info, now_ms),
+                    _last_use(info, now_ms, distance),
                     printable(info.by),
                     without_tokens(printable(info.note)),
                 ]
@@ -202,7 +175,7 @@ def list_(settings: Settings, identity: str | None, stale: bool) -> int:
 
 BEFORE_MS = 60_000
 AT_MOST = 10_000
-"""Most events of an audit stream that are read: a revocation must not wait."""
+"""Maximum number of events read per audit stream, so that a revocation does not wait."""
 
 
 @click.command(epilog=example("keyleash token revoke --identity agent-runner --wait 5s"))
@@ -235,20 +208,21 @@ def revoke(
     """
     if (token_id is not None) + (identity is not None) + everything != 1:
         raise UsageError("specify exactly one of ID, `--identity` and `--all`")
-    require_no_secret(token_id)
+    _require_no_secret(token_id)
     if token_id is None:
         require_known(settings.client, settings.keyspace, identity)
-    if everything and not _may_revoke_all(settings, yes):
-        raise OperationError("declined", "nothing was revoked")
+    if everything:
+        if not yes:
+            print_note("every agent is denied until it gets a new token")
+        if not require_consent(f"revoke every token on {settings.shown_url}?", yes):
+            raise OperationError("declined", "nothing was revoked")
     client, keyspace, actor = settings.client, settings.keyspace, settings.actor
     with settings.changing("look at `keyleash token list`"):
         done = revoke_now(
             client, token_id=token_id, identity=identity, actor=actor, keyspace=keyspace
         )
-    if settings.json:
-        _print_json(settings, done, wait_s)
-    elif done.tokens:
-        _print(settings, done, wait_s)
+    if settings.json or done.tokens:
+        _report(settings, done, wait_s)
     elif done.unreadable:
         print_note("nothing was revoked")
     elif token_id is not None:
@@ -261,12 +235,6 @@ def revoke(
     return 0
 
 
-def _may_revoke_all(settings: Settings, yes: bool) -> bool:
-    if not yes:
-        print_note("every agent is denied until it gets a new token")
-    return require_consent(f"revoke every token on {settings.shown_url}?", yes)
-
-
 def _warn(done: Revocation) -> None:
     names = sorted(set(done.unreadable))
     count = counted(len(done.unreadable), "token")
@@ -274,65 +242,46 @@ def _warn(done: Revocation) -> None:
     print_note(f"help: suspend the identity: `keyleash freeze {' '.join(names)} --reason TEXT`")
 
 
-def _print(settings: Settings, done: Revocation, wait_s: int | None) -> None:
-    # The urgent part first.
+def _report(settings: Settings, done: Revocation, wait_s: int | None) -> None:
     bound_ms = done.bound_us // 1000
-    count = counted(len(done.tokens), "token")
-    print_note(f"{count} revoked, effective {iso_time(bound_ms)}")
-    before, more = _calls_before(settings, done)
-    print_table(
-        [
-            Column("revoked"),
-            Column("identity", fold=True),
-            Column("calls in the minute before", "right"),
-        ],
-        [
-            (id_, name, f"{before[id_]} or more" if name in more else str(before[id_]))
-            for name, id_ in done.tokens
-        ],
-    )
-    if wait_s is not None:
-        refused = _refused_since(settings, done, wait_s)
-        cut = counted(sum(refused[id_] for _, id_ in done.tokens), "call")
-        print_note(f"{cut} denied in the {span(wait_s)} since")
-
-
-def _print_json(settings: Settings, done: Revocation, wait_s: int | None) -> None:
-    before, _more = _calls_before(settings, done)
-    refused = None if wait_s is None else _refused_since(settings, done, wait_s)
-    print_json(
-        {
-            "bound_at": iso_time(done.bound_us // 1000),
-            "revoked": [
-                {
-                    "id": id_,
-                    "identity": name,
-                    "recorded_in_the_minute_before": before[id_],
-                    **({} if refused is None else {"refused_since": refused[id_]}),
-                }
+    names = sorted({name for name, _ in done.tokens})
+    where = (settings.client, settings.keyspace, names)
+    if not settings.json:
+        # Before the counts, which take time.
+        count = counted(len(done.tokens), "token")
+        print_note(f"{count} revoked, effective {iso_time(bound_ms)}")
+    before, more = recent_calls(*where, (bound_ms - BEFORE_MS, bound_ms), AT_MOST)
+    if not settings.json:
+        print_table(
+            [
+                Column("revoked"),
+                Column("identity", fold=True),
+                Column("calls in the minute before", "right"),
+            ],
+            [
+                (id_, name, f"{before[id_]} or more" if name in more else str(before[id_]))
                 for name, id_ in done.tokens
             ],
-            "unreadable": list(done.unreadable),
-        }
-    )
-
-
-def _calls_before(settings: Settings, done: Revocation) -> tuple[Counter[str], frozenset[str]]:
-
-    bound_ms = done.bound_us // 1000
-    stretch = (bound_ms - BEFORE_MS, bound_ms)
-    return recent_calls(settings.client, settings.keyspace, _names(done), stretch, AT_MOST)
-
-
-def _refused_since(settings: Settings, done: Revocation, wait_s: int) -> Counter[str]:
-
-    time.sleep(wait_s)
-    since_ms = done.bound_us // 1000
-    return count_revoked_denials(settings.client, settings.keyspace, _names(done), since_ms)
-
-
-def _names(done: Revocation) -> list[str]:
-    return sorted({name for name, _ in done.tokens})
+        )
+    denials = None
+    if wait_s is not None:
+        time.sleep(wait_s)
+        denials = count_revoked_denials(*where, bound_ms)
+    if settings.json:
+        revoked = [
+            {
+                "id": id_,
+                "identity": name,
+                "recorded_in_the_minute_before": before[id_],
+                **({} if denials is None else {"refused_since": denials[id_]}),
+            }
+            for name, id_ in done.tokens
+        ]
+        document = {**json_object(done, "bound_us"), "revoked": revoked}
+        print_json({**document, "unreadable": done.unreadable})
+    elif denials is not None and wait_s is not None:
+        count = counted(sum(denials[id_] for _, id_ in done.tokens), "call")
+        print_note(f"{count} denied in the {span(wait_s)} since")
 
 
 def _grace_s(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -358,15 +307,14 @@ def _grace_s(context: click.Context, parameter: click.Parameter, value: str | No
 def rotate(settings: Settings, which: str, grace: int, ttl: int | None, note: str | None) -> None:
     """Replace every live token of IDENTITY, or the token ID, by a new one.
 
-    The new token is printed, this once, as `token issue` does. What it replaces is refused as
-    expired when the grace is over, and never later than it would have been anyway. Limits are
-    the identity's, so nothing that was used comes back; but a limit `per: token` begins anew.
+    Prints the new token once, as `token issue` does. Replaced tokens expire after the grace, or at
+    their own expiry if that is earlier. Limits of the identity are not reset; a limit `per: token`
+    starts at 0.
     """
-    require_no_secret(which)
-    require_note(note or "")
-    # A name wins over an id that reads alike.
-    is_identity = bool(active_records(settings.client, settings.keyspace, [which]))
-    is_identity = is_identity or "-" in which
+    _require_no_secret(which)
+    _require_note(note or "")
+    # An identity has precedence over a token id of the same text.
+    is_identity = "-" in which or bool(active_records(settings.client, settings.keyspace, [which]))
     with settings.changing("look at `keyleash token list`"):
         done = rotate_token(
             settings.client,
@@ -379,12 +327,12 @@ def rotate(settings: Settings, which: str, grace: int, ttl: int | None, note: st
             keyspace=settings.keyspace,
         )
     replaced = [{"id": id_, "expires_at": iso_time(ends)} for id_, ends in done.replaced]
-    print_issued(settings, done.issued, {"replaced": replaced})
+    _print_issued(settings, done.issued, replaced=replaced)
     if settings.json:
         return
     now_ms = server_time_ms(settings.client)
     for id_, ends_ms in done.replaced:
-        # With no grace that moment is past by now.
+        # Without grace this time is past.
         left = round((ends_ms - now_ms) / 1000)
         when = f"in {span(left)}" if left > 0 else "now"
         print_note(f"it replaces {id_}, which expires {when}, at {clock_time(ends_ms)}")
@@ -399,11 +347,11 @@ def rotate(settings: Settings, which: str, grace: int, ttl: int | None, note: st
 def show(settings: Settings, token_id: str) -> None:
     """Show the state, lifetime and use of the token ID.
 
-    `last used` is exact to a minute, or to a second where the policy has an idle time. `uses`
-    are the calls that the audit trail still has of it: what only read is in there if the policy
-    records reads. `refused` are the calls that came after it was revoked.
+    `last used` is exact to a minute, or to a second if the policy has an idle timeout. `uses` is
+    the number of its calls in the audit log, which has reads only if the policy records them.
+    `refused` is the number of calls denied since its revocation.
     """
-    require_no_secret(token_id)
+    _require_no_secret(token_id)
     client, keyspace = settings.client, settings.keyspace
     info = require_token(client, token_id, keyspace=keyspace)
     uses = count_token_calls(client, keyspace, info.identity, token_id)
@@ -414,7 +362,7 @@ def show(settings: Settings, token_id: str) -> None:
         print_json({**token_json(info, now_ms), **counts})
         return
 
-    def moment(time_ms: int) -> str:
+    def moment(time_ms: int, now_ms: int = now_ms) -> str:
         return f"{clock_time(time_ms)} ({distance(time_ms, now_ms)})"
 
     rows = [
@@ -426,13 +374,13 @@ def show(settings: Settings, token_id: str) -> None:
         ("expires", moment(info.expires_ms)),
         ("rotated to", info.replaced_by),
         ("rotate", "" if info.due_ms is None else moment(info.due_ms)),
-        ("last used", "never" if info.used_ms is None else moment(min(info.used_ms, now_ms))),
+        ("last used", _last_use(info, now_ms, moment)),
         ("uses", f"{uses} recorded"),
         ("refused", f"{refused} since it was revoked" if refused else ""),
     ]
-    for name, said in rows:
-        if said:
-            click.echo(f"{name:<12}{said}")
+    for name, text in rows:
+        if text:
+            click.echo(f"{name:<12}{text}")
 
 
 @click.group(cls=Group, epilog=example("keyleash token issue agent-runner --ttl 2h"))

@@ -17,11 +17,11 @@ from keyleash.cli.terminal import is_terminal
 PIPED_WIDTH = 100_000
 GAP = 2
 FOLDED = 12
-"""No column that folds is narrower than that, unless all that is in it is."""
+"""Minimum width of a folding column, unless its content is shorter."""
 
 
 def console() -> Console:
-    """Standard output; nothing in a value is taken for markup."""
+    """Return a console for standard output that does not interpret markup in values."""
     return Console(
         width=None if is_terminal() else PIPED_WIDTH,
         markup=False,
@@ -40,7 +40,7 @@ class Column:
 
 
 def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether a table needs no folding where it is printed."""
+    """Return whether a table fits standard output without folding."""
     return _total(_widths(columns, rows)) <= console().width
 
 
@@ -54,11 +54,10 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """
-    Rows under headers; long cells fold on a terminal, and never elsewhere.
+    """Return a table with headers, whose long cells fold on a terminal.
 
-    No column is narrowed until nobody can read it, and none that does not fold is cut: on a
-    terminal too narrow for that a row is one long line, which the terminal breaks.
+    Cells are never cut, and folding columns keep a minimum width: on a terminal that is too narrow,
+    a row is one long line, which the terminal breaks.
     """
     shown = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     widths = _widths(columns, shown)
@@ -84,7 +83,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Ta
 
 
 def show(*parts: RenderableType) -> None:
-    """Print parts one below the other, without blanks at the ends of lines where nobody watches."""
+    """Print parts one below the other; outside of a terminal without trailing blanks."""
     out = console()
     if is_terminal():
         out.print(*parts, sep="\n", crop=False)
@@ -95,5 +94,5 @@ def show(*parts: RenderableType) -> None:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under headers; long cells fold on a terminal, and never elsewhere."""
+    """Print a table; see `table`."""
     show(table(columns, rows))
