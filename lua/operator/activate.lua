@@ -164,8 +164,8 @@ end)
 for first = 1, #gone, 1000 do
   call('DEL', unpack(gone, first, math.min(first + 999, #gone)))
 end
-local kept = stored_prefix .. argv[14]
-for from, to in pairs({ policy = policy_key, kept = kept }) do
+local stored = stored_prefix .. argv[14]
+for from, to in pairs({ policy = policy_key, stored = stored }) do
   call('HSET', staged .. ':' .. from, 'activated_ms', string.format('%.0f', now_us / 1000))
   call('RENAME', staged .. ':' .. from, to)
   call('PERSIST', to)
